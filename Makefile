@@ -1,0 +1,44 @@
+# Every target does its own set-up in .venv; a stamp in it says for which pyproject.toml.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet
+
+.PHONY: demo test lint docs clean
+
+demo: .venv/.examples
+	$(BIN)/nncompile train examples/digits.py --output runs/digits
+
+test: .venv/.test
+	$(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: .venv/.docs
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv runs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# pip is the last thing that venv makes: where it is missing, an attempt was cut short.
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/.examples: pyproject.toml | $(BIN)/pip
+	$(PIP) -e '.[examples]'
+	touch $@
+
+.venv/.test: pyproject.toml | $(BIN)/pip
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[test]'
+	touch $@
+
+.venv/.dev: pyproject.toml | $(BIN)/pip
+	$(PIP) -e '.[dev]'
+	touch $@
+
+.venv/.docs: pyproject.toml | $(BIN)/pip
+	$(PIP) -e '.[docs]'
+	touch $@

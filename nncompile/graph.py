@@ -1,0 +1,429 @@
+"""The graph: ops, values and their traversal.
+
+A `Value` is an op applied to values. Values are immutable and interned: equal nodes are one
+object, so common subexpressions merge and dead code disappears by construction.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import dataclasses
+import hashlib
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, dataclass_transform
+
+import numpy as np
+import sympy as sp
+
+from nncompile.dims import Dim, Shape, substitute
+from nncompile.errors import CompileError, GradientError
+from nncompile.sites import Site, located, user_site
+from nncompile.types import DType, TupleType, Type
+from nncompile.values import Operators
+
+AnyType = Type | TupleType
+
+
+def _key(x: Any) -> Any:
+    """Equality by type and value: `1`, `True` and `1.0` differ, so do `0.0` and `-0.0`; NaN is
+    equal to itself."""
+    if isinstance(x, float):
+        return (float, x.hex())
+    if isinstance(x, tuple):
+        return tuple(_key(item) for item in x)
+    if isinstance(x, np.ndarray):
+        return (x.dtype.str, x.shape, x.tobytes())
+    return (type(x), x)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An op with the types of arguments that it is tested on.
+
+    `integers` is the half-open range that integer arguments are drawn from, `floats` the closed
+    range of floating ones; `order` is how often the op may be differentiated.
+    """
+
+    op: Op
+    types: tuple[Type, ...]
+    integers: tuple[int, int] = (0, 2)
+    floats: tuple[float, float] = (-2.0, 2.0)
+    distinct: bool = False
+    order: int = 2
+
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+class Op:
+    """What is known about one operation. A subclass is a card; its fields are its attributes.
+
+    A card says: `infer` (type rule), `pullback` (gradient), `numpy` (meaning), `onnx` and
+    `torch` (lowerings) and `samples` (what it is tested on).
+    """
+
+    registry: ClassVar[dict[tuple[str, str], type[Op]]] = {}
+    differentiable: ClassVar[bool] = True
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        dataclass(frozen=True, eq=False, repr=False)(cls)
+        # Keyed by place of definition: a re-run notebook cell replaces its own card, and a
+        # foreign class of the same name does not take another's place.
+        Op.registry[cls.__module__, cls.__qualname_] = cls
+
+    @cached_property
+    def label(self) -> str:
+        """The op's name as printed: the class name in lower case with underscores."""
+        text = type(self).__name_
+        return "".join(
+            "_" + c.lower() if c.isupper() and i and text[i - 1].islower() else c.lower()
+            for i, c in enumerate(text)
+        )
+
+    @cached_property
+    def attributes(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        return (type(self), *(_key(x) for x in self.attributes.values()))
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The same in every process, unlike `hash`: it orders symmetric arguments."""
+        text = f"{type(self).__module__}.{type(self).__qualname_}{self.key[1:]}"
+        return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Op) and self.key == other.key)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{k}={v!r}" for k, v in self.attributes.items())
+        return f"{type(self).__name_}({shown})"
+
+    def __call__(self, *args: Value) -> Value:
+        return apply(self, *args)
+
+    def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Op:
+        """The op with sizes in place of the names of dimensions in its fields."""
+        changed = {}
+        for name, x in self.attributes.items():
+            new = _at(x, sizes)
+            if new is not x:
+                changed[name] = new
+        return dataclasses.replace(self, **changed) if changed else self  # type: ignore[type-var]
+
+    # What a card says. Parameters are the types, values, arrays or names of the arguments.
+
+    def infer(self, *types: Any) -> AnyType:
+        raise CompileError(f"the card {type(self).__name_} has no type rule")
+
+    def pullback(self, g: Any, y: Value, *args: Value) -> Sequence[Value | None]:
+        """The slopes at the arguments from the slope `g` at the result `y`; for an op with
+        several results `g` is a tuple with None where a result was not used."""
+        raise GradientError(
+            f"{self.label} has no gradient",
+            hint="stop_gradient(...) holds its input constant; custom_gradient declares a slope",
+        )
+
+    def numpy(self, *arrays: Any) -> Any:
+        raise CompileError(f"the card {type(self).__name_} has no numpy meaning")
+
+    def onnx(self, o: Any, *args: str) -> Any:
+        raise CompileError(f"the card {type(self).__name_} has no ONNX lowering")
+
+    def torch(self, t: Any, *args: str) -> Any:
+        raise CompileError(f"the card {type(self).__name_} has no TorchScript lowering")
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        return iter(())
+
+
+def _at(x: Any, sizes: Mapping[sp.Symbol, Dim]) -> Any:
+    if isinstance(x, sp.Expr):
+        return substitute(x, sizes)
+    if isinstance(x, tuple):
+        new = tuple(_at(item, sizes) for item in x)
+        return new if any(a is not b for a, b in zip(new, x, strict=True)) else x
+    if isinstance(x, Type) and not x.is_static:
+        return x.with_shape(_at(x.shape, sizes))
+    return x
+
+
+class Value(Operators):
+    """An op applied to values: immutable, interned, compared elementwise by `==`.
+
+    `x is y` asks whether two values are the same node.
+    """
+
+    __slots__ = ("__weakref__", "args", "digest", "op", "type")
+
+    op: Op
+    args: tuple[Value, ...]
+    type: Any
+    digest: bytes
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.op.label} : {self.type}>"
+
+    def __setattr__(self, name: str, _: Any) -> None:
+        raise AttributeError(f"a value is immutable, {name} cannot be set")
+
+    def __reduce__(self) -> Any:
+        return apply, (self.op, *self.args)
+
+    def __copy__(self) -> Value:
+        return self
+
+    def __deepcopy__(self, _: Any) -> Value:
+        return self
+
+    @property
+    def shape(self) -> Shape:
+        return self.type.shape  # type: ignore[no-any-return]
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype  # type: ignore[no-any-return]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    ndim = rank
+
+
+# A dimension (a sympy expression) in a pickled op keeps its own pickling; sympy singletons too.
+copyreg.constructor(Type)
+
+_pool: weakref.WeakValueDictionary[Any, Value] = weakref.WeakValueDictionary()
+_pool_lock = threading.RLock()
+
+
+class Trace:
+    """Where nodes were written: every site of every node, of one model's tracing.
+
+    Sites are kept here and not on the interned node, which another file may share.
+    """
+
+    def __init__(self) -> None:
+        self._sites: weakref.WeakKeyDictionary[Value, dict[Site, None]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def record(self, value: Value, site: Site | None) -> None:
+        if site is not None:
+            self._sites.setdefault(value, {})[site] = None
+
+    def sites(self, value: Value) -> tuple[Site, ...]:
+        """All sites of the node, oldest first."""
+        return tuple(self._sites.get(value, ()))
+
+    def site(self, value: Value) -> Site | None:
+        """Where the node was first written."""
+        return next(iter(self._sites.get(value, ())), None)
+
+
+_trace: ContextVar[Trace] = ContextVar("trace", default=Trace())  # noqa: B039 (shared on purpose)
+
+
+def current_trace() -> Trace:
+    return _trace.get()
+
+
+@contextmanager
+def tracing(trace: Trace) -> Iterator[Trace]:
+    """Records the sites of nodes made in the block in `trace`."""
+    token = _trace.set(trace)
+    try:
+        yield trace
+    finally:
+        _trace.reset(token)
+
+
+def apply(op: Op, *args: Value) -> Value:
+    """The node `op(*args)`, the same object for equal op and arguments.
+
+    Raises the error of the op's type rule at the user's line, with the types and lines of the
+    arguments.
+    """
+    site = user_site()
+    key = (op, *map(id, args))
+    with _pool_lock:
+        value = _pool.get(key)
+    if value is None:
+        try:
+            type_ = op.infer(*(a.type for a in args))
+        except CompileError as error:
+            raise _explained(error, op, args, site) from None
+        digest = hashlib.blake2b(op.digest, digest_size=8)
+        for a in args:
+            digest.update(a.digest)
+        value = Value.__new__(Value)
+        set_ = object.__setattr__
+        set_(value, "op", op)
+        set_(value, "args", args)
+        set_(value, "type", type_)
+        set_(value, "digest", digest.digest())
+        with _pool_lock:  # another thread may have been faster
+            value = _pool.setdefault(key, value)
+    _trace.get().record(value, site)
+    return value
+
+
+def described(value: Value) -> tuple[str, str, str]:
+    """Type, place and text of a value, as a row of an error message."""
+    if isinstance(value.op, Input):
+        return str(value.type), f"{value.op.kind} {value.op.name}", ""
+    site = current_trace().site(value)
+    return (str(value.type), site.place, site.text) if site else (str(value.type), "", "")
+
+
+def _explained(
+    error: CompileError, op: Op, args: Sequence[Value], site: Site | None
+) -> CompileError:
+    if error.rows:
+        return error
+    labels: list[str] = []
+    for p in inspect.signature(op.infer).parameters.values():
+        if p.kind is p.VAR_POSITIONAL:
+            labels += [f"{p.name} {i}" for i in range(len(args) - len(labels))]
+        else:
+            labels.append(p.name)
+    rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
+    message = f"{op.label}: {error.message}"
+    return type(error)(message, rows=rows, hint=error.hint, site=site)
+
+
+class Input(Op):
+    """A leaf that is given from outside: data, a trained parameter, or state of the training."""
+
+    name: str
+    type: Type
+    kind: str = "input"  # or "parameter", "state"
+
+    def infer(self) -> Type:
+        return self.type
+
+
+class Item(Op):
+    """One result of an op with several."""
+
+    index: int
+
+    def infer(self, results: TupleType) -> Type:
+        return results.items[self.index]
+
+    def numpy(self, results: tuple[Any, ...]) -> Any:
+        return results[self.index]
+
+    def onnx(self, o: Any, *args: Any) -> Any:
+        return args[0][self.index]
+
+    def torch(self, t: Any, *args: Any) -> Any:
+        return args[0][self.index]
+
+
+def items(value: Value) -> tuple[Value, ...]:
+    """The results of an op with several, each a value."""
+    return tuple(Item(i)(value) for i in range(len(value.type.items)))
+
+
+def toposort(outputs: Iterable[Value]) -> list[Value]:
+    """All nodes that the outputs need, arguments first; deep graphs do not recurse."""
+    order: list[Value] = []
+    done: set[int] = set()
+    stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(list(outputs))]
+    while stack:
+        value, ready = stack.pop()
+        if id(value) in done:
+            continue
+        if ready:
+            done.add(id(value))
+            order.append(value)
+            continue
+        stack.append((value, True))
+        stack.extend((a, False) for a in reversed(value.args) if id(a) not in done)
+    return order
+
+
+def replace(
+    outputs: Sequence[Value],
+    new: Mapping[Value, Value],
+    sizes: Mapping[sp.Symbol, Dim] | None = None,
+) -> list[Value]:
+    """The outputs with the values of `new` in place of its keys, and `sizes` in place of names
+    of dimensions; everything that depends on them is made anew, at its old sites."""
+    trace = current_trace()
+    made: dict[Value, Value] = dict(new)
+    for v in toposort(outputs):
+        if v in made:
+            continue
+        args = tuple(made[a] for a in v.args)
+        op = v.op.at(sizes) if sizes else v.op
+        if op is v.op and all(a is b for a, b in zip(args, v.args, strict=True)):
+            made[v] = v
+            continue
+        with located(trace.site(v)):
+            made[v] = apply(op, *args)
+    return [made[v] for v in outputs]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Named outputs computed from named leaves: what passes take and give, and backends lower."""
+
+    name: str
+    outputs: Mapping[str, Value]
+    inputs: tuple[Value, ...] = ()  # order of the leaves; others follow as they are met
+    trace: Trace = field(default_factory=current_trace, compare=False)
+    doc: str = ""
+
+    @cached_property
+    def nodes(self) -> list[Value]:
+        """All nodes, arguments first."""
+        return toposort(self.outputs.values())
+
+    @cached_property
+    def leaves(self) -> dict[str, Value]:
+        """The leaves that the outputs need or `inputs` declares, by name."""
+        found = [v for v in self.nodes if isinstance(v.op, Input)]
+        leaves: dict[str, Value] = {}
+        for v in (*self.inputs, *found):
+            known = leaves.setdefault(v.op.name, v)  # type: ignore[attr-defined]
+            if known is not v:
+                raise CompileError(
+                    f"two different inputs are called {v.op.name}: {known.type} and {v.type}",  # type: ignore[attr-defined]
+                    hint="give one of them another name",
+                )
+        return leaves
+
+    def of_kind(self, kind: str) -> dict[str, Value]:
+        """The leaves of one kind: "input", "parameter" or "state"."""
+        return {n: v for n, v in self.leaves.items() if v.op.kind == kind}  # type: ignore[attr-defined]
+
+    def with_outputs(self, outputs: Mapping[str, Value]) -> Graph:
+        return dataclasses.replace(self, outputs=dict(outputs))
+
+    def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:
+        """The graph with `change` applied to its outputs, all at once."""
+        with tracing(self.trace):
+            new = change(list(self.outputs.values()))
+        return self.with_outputs(dict(zip(self.outputs, new, strict=True)))

@@ -1,0 +1,128 @@
+"""Execution providers by short or full name: what was asked for, or an error.
+
+onnxruntime itself warns and goes on on the CPU where a provider is missing or does not start. Here
+both are a `ProviderError`, so that a figure measured "on the GPU" was measured there.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnxruntime as ort
+
+from nncompile.errors import ProviderError
+
+Provider = str | tuple[str, Mapping[str, object]]
+Resolved = tuple[str, dict[str, str]]
+
+_SUFFIX = "ExecutionProvider"
+_PACKAGES = {
+    "CUDA": "onnxruntime-gpu",
+    "Tensorrt": "onnxruntime-gpu",
+    "Dml": "onnxruntime-directml",
+    "MIGraphX": "onnxruntime-migraphx",
+    "OpenVINO": "onnxruntime-openvino",
+    "QNN": "onnxruntime-qnn",
+}
+# Providers whose tensors onnxruntime keeps in CUDA memory; all others are fed from the CPU.
+_CUDA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
+
+
+def short_name(provider: str) -> str:
+    """`cuda` for `CUDAExecutionProvider`."""
+    return provider.removesuffix(_SUFFIX).lower()
+
+
+def available_providers() -> tuple[str, ...]:
+    """The short names of the providers that this onnxruntime has, the preferred first."""
+    return tuple(short_name(name) for name in ort.get_available_providers())
+
+
+def resolve_providers(providers: Provider | Sequence[Provider]) -> list[Resolved]:
+    """Full names and text options, in the order asked for.
+
+    Raises `ProviderError` for a name that onnxruntime does not know, one that this build does not
+    have, one given twice, or none at all.
+
+    >>> resolve_providers("cpu")
+    [('CPUExecutionProvider', {})]
+    """
+    resolved: dict[str, dict[str, str]] = {}
+    for name, options in _pairs(providers):
+        full = _full_name(name)
+        if full in resolved:
+            raise ProviderError(f"provider {short_name(full)!r} is named twice")
+        resolved[full] = {str(key): str(value) for key, value in options.items()}
+    if not resolved:
+        raise ProviderError("no execution provider is named", hint=_available_hint())
+    return list(resolved.items())
+
+
+def check_started(asked: Sequence[Resolved], running: Sequence[str]) -> None:
+    """Raises `ProviderError` where a session runs without a provider that was asked for."""
+    missing = [name for name, _ in asked if name not in running]
+    if missing:
+        raise ProviderError(
+            f"provider {short_name(missing[0])!r} did not start, although onnxruntime has it",
+            rows=[("asked", _listing(n for n, _ in asked)), ("running", _listing(running))],
+            hint="check its driver and libraries (for cuda: the CUDA and cuDNN versions that "
+            f"onnxruntime {ort.__version__} was built for), or choose another provider",
+        )
+
+
+def device_of(asked: Sequence[Resolved]) -> tuple[str, int]:
+    """The device type and number where the tensors of the first provider live."""
+    name, options = asked[0]
+    return ("cuda", int(options.get("device_id", 0))) if name in _CUDA else ("cpu", 0)
+
+
+def _pairs(
+    providers: Provider | Sequence[Provider],
+) -> Iterable[tuple[str, Mapping[str, object]]]:
+    match providers:
+        case str(name):
+            yield name, {}
+        case (str(name), Mapping() as options):
+            yield name, options
+        case [*several]:
+            for one in several:
+                if not isinstance(one, str | tuple) or not one:
+                    raise ProviderError(
+                        f"{one!r} is not a provider", hint='write "cuda" or ("cuda", {...})'
+                    )
+                yield from _pairs(one)
+        case _:
+            raise ProviderError(
+                f"{providers!r} is not a provider", hint='write "cuda" or ("cuda", {...})'
+            )
+
+
+def _full_name(name: str) -> str:
+    available = {short_name(full): full for full in ort.get_available_providers()}
+    known = {short_name(full): full for full in ort.get_all_providers()}
+    short = name.lower().removesuffix(_SUFFIX.lower())
+    if short in available:
+        return available[short]
+    if short not in known:
+        close = difflib.get_close_matches(short, known, n=1)
+        raise ProviderError(
+            f"unknown execution provider {name!r}",
+            hint=f"did you mean {close[0]!r}?" if close else _available_hint(),
+        )
+    package = _PACKAGES.get(known[short].removesuffix(_SUFFIX))
+    raise ProviderError(
+        f"this onnxruntime has no provider {short!r}",
+        rows=[("available", ", ".join(available)), ("version", ort.__version__)],
+        hint=f"pip install {package} (in place of onnxruntime)"
+        if package
+        else "it needs an onnxruntime that was built with it",
+    )
+
+
+def _available_hint() -> str:
+    return f"available: {', '.join(available_providers())}"
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(short_name(name) for name in names)

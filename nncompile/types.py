@@ -1,0 +1,110 @@
+"""Element types and tensor types: `f32["batch", 784]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from nncompile.dims import Dim, Shape, dim, symbols
+from nncompile.errors import DTypeError
+
+
+@dataclass(frozen=True)
+class DType:
+    """An element type; `f32[2, "n"]` is a tensor type of it."""
+
+    name: str
+    short: str
+
+    @cached_property
+    def numpy(self) -> np.dtype[Any]:
+        return np.dtype(self.name)
+
+    @property
+    def is_float(self) -> bool:
+        return self.name.startswith("float")
+
+    @property
+    def is_bool(self) -> bool:
+        return self.name == "bool"
+
+    @property
+    def is_integer(self) -> bool:
+        return not self.is_float and not self.is_bool
+
+    def __getitem__(self, shape: Any) -> Type:
+        sizes = shape if isinstance(shape, tuple) else (shape,)
+        return Type(self, tuple(dim(size) for size in sizes))
+
+    def __repr__(self) -> str:
+        return self.short
+
+
+f32 = DType("float32", "f32")
+f64 = DType("float64", "f64")
+i64 = DType("int64", "i64")
+i32 = DType("int32", "i32")
+u32 = DType("uint32", "u32")
+boolean = DType("bool", "bool")
+
+DTYPES = (boolean, i32, u32, i64, f32, f64)
+_BY_NAME = {key: d for d in DTYPES for key in (d.name, d.short)}
+
+
+def dtype_of(x: Any) -> DType:
+    """The element type of that name, numpy dtype or array. Raises `DTypeError` for others."""
+    if isinstance(x, DType):
+        return x
+    name = x if isinstance(x, str) else np.dtype(getattr(x, "dtype", x)).name
+    if name not in _BY_NAME:
+        raise DTypeError(
+            f"element type {name} is not supported",
+            hint=f"convert to one of {', '.join(d.name for d in DTYPES)}",
+        )
+    return _BY_NAME[name]
+
+
+@lru_cache(maxsize=None)
+def promote(a: DType, b: DType) -> DType:
+    """The type of `a + b`: torch's rule (an integer with a float is that float; uint32 with a
+    signed integer is int64)."""
+    if a is b:
+        return a
+    if {a, b} == {i32, u32}:
+        return i64
+    return DTYPES[max(DTYPES.index(a), DTYPES.index(b))]
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """The element type and the shape of a tensor."""
+
+    dtype: DType
+    shape: Shape = ()
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def is_static(self) -> bool:
+        return not symbols(self.shape)
+
+    def with_shape(self, shape: tuple[Dim, ...]) -> Type:
+        return Type(self.dtype, shape)
+
+    def __repr__(self) -> str:
+        return f"{self.dtype.short}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class TupleType:
+    """The types of an op with several results."""
+
+    items: tuple[Type, ...]
+
+    def __repr__(self) -> str:
+        return f"({', '.join(map(repr, self.items))})"
