@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet
 
 demo: .venv/.examples
 	$(BIN)/nncompile train examples/digits.py --output runs/digits
+	$(BIN)/python examples/recognise.py runs/digits/model.onnx
 
 test: .venv/.test
 	$(BIN)/python -m pytest

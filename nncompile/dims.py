@@ -8,55 +8,76 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
-from math import lcm
-from typing import Any
+from functools import cache
+from math import gcd
+from typing import Any, TypeAlias
 
 import sympy as sp
+from sympy.printing.precedence import PRECEDENCE
 
 from nncompile.errors import ShapeError
 
-Dim = int | sp.Expr
-Shape = tuple[Dim, ...]
+Dim: TypeAlias = int | sp.Expr
+Shape: TypeAlias = tuple[Dim, ...]
 
 
-class FloorDiv(sp.Function):  # type: ignore[misc]
-    """`a // b` for integers; simplifies only where the division is exact."""
+class FloorDiv(sp.Function):
+    """`a // b` for integers, in one form for equal quotients: what `b` divides stands outside,
+    so that `(2*n + 3)//2` is `n + 1`, and `(n - 1)//2` is `(n + 1)//2 - 1`."""
 
     nargs = 2
     is_integer = True
+    precedence = PRECEDENCE["Add"]  # or 2*(n//2) would print as 2*n//2
 
     @classmethod
     def eval(cls, a: sp.Expr, b: sp.Expr) -> sp.Expr | None:
-        if b == 1:
-            return a
-        if a.is_Integer and b.is_Integer and b != 0:
-            return sp.Integer(int(a) // int(b))
-        quotient = sp.cancel(a / b) if not b.is_Integer else sp.expand(a / b)
-        integral = quotient.is_integer and not quotient.has(sp.floor)
-        if integral and all(c.is_Integer for c in quotient.as_coefficients_dict().values()):
-            return quotient
-        return None
+        if b == 0:
+            raise ShapeError(f"a size is divided by zero: {a}//0")
+        if not b.is_Integer:
+            quotient = sp.cancel(a / b)
+            whole = quotient.is_integer and not quotient.has(sp.floor)
+            terms = quotient.as_coefficients_dict().values()
+            return quotient if whole and all(c.is_Integer for c in terms) else None
+        if b < 0:
+            return cls(-a, -b)
+        outside, inside = _divided(sp.expand(a), b)
+        if inside.is_Integer:
+            return outside + int(inside) // int(b)
+        if isinstance(inside, FloorDiv) and inside.args[1].is_Integer:
+            inside, factor = inside.args
+            return outside + cls(inside, factor * b)
+        divisor = gcd(int(b), *map(int, inside.as_coefficients_dict().values()))
+        if outside != 0 or divisor > 1:
+            return outside + cls(sp.expand(inside / divisor), b / divisor)
+        return None if inside == a else cls(inside, b)
 
     def _eval_is_nonnegative(self) -> bool | None:
         a, b = self.args
         return True if a.is_nonnegative and b.is_nonnegative else None
 
     def _sympystr(self, printer: Any) -> str:
-        a, b = (printer.parenthesize(x, 100) for x in self.args)
+        a, b = (printer.parenthesize(x, PRECEDENCE["Func"]) for x in self.args)
         return f"{a}//{b}"
+
+
+def _divided(a: sp.Expr, b: sp.Integer) -> tuple[sp.Expr, sp.Expr]:
+    """`(q, r)` with a = b·q + r, where the number in r is in [0, b) and no other factor is as
+    large as b."""
+    quotient, rest = sp.Integer(0), sp.Integer(0)
+    for term, factor in a.as_coefficients_dict().items():
+        size = abs(int(factor)) // int(b)
+        whole = int(factor) // int(b) if term == 1 else size if factor > 0 else -size
+        quotient += whole * term
+        rest += (factor - whole * b) * term
+    return quotient, rest
 
 
 def _unfloor(x: sp.Expr) -> sp.Expr:
     """sympy turns (s-1)//2 into floor(s/2 - 1/2); this turns it back."""
-    terms = sp.Add.make_args(sp.expand(x))
-    denominator = lcm(*(int(sp.fraction(t.as_coeff_Mul()[0])[1]) for t in terms))
-    if denominator == 1 and not x.is_integer:
-        numerator, divisor = sp.fraction(sp.together(x))
-        return FloorDiv(numerator, divisor)
-    return FloorDiv(sp.expand(x * denominator), sp.Integer(denominator))
+    return FloorDiv(*sp.fraction(sp.together(x)))
 
 
+_ARITHMETIC = (sp.Integer, sp.Add, sp.Mul, FloorDiv, sp.Mod, sp.Max, sp.Min)
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -67,6 +88,11 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def _parse(text: str) -> Dim:
+    bad = ShapeError(
+        f"{text!r} is not a dimension",
+        hint='write a name or arithmetic of names, such as "batch" or "4*h"',
+    )
+
     def walk(node: ast.expr) -> Any:
         match node:
             case ast.Name(id=name):
@@ -77,31 +103,37 @@ def _parse(text: str) -> Dim:
                 return _OPERATORS[type(op)](walk(left), walk(right))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -walk(operand)
-        raise ShapeError(
-            f"{text!r} is not a dimension",
-            hint='write a name or arithmetic of names, such as "batch" or "4*h"',
-        )
+        raise bad
 
     try:
         return dim(walk(ast.parse(text.strip(), mode="eval").body))
-    except SyntaxError:
-        raise ShapeError(
-            f"{text!r} is not a dimension",
-            hint='write a name or arithmetic of names, such as "batch" or "4*h"',
-        ) from None
+    except (SyntaxError, ZeroDivisionError):
+        raise bad from None
 
 
-@lru_cache(maxsize=None)
+@cache
 def symbol(name: str) -> sp.Symbol:
     """The dimension called `name`; equal names are equal dimensions."""
     return sp.Symbol(name, integer=True, nonnegative=True)
 
 
+def _is_arithmetic(x: sp.Expr) -> bool:
+    """Whether it is made of integers, their sums, products and whole quotients."""
+    return all(
+        isinstance(part, _ARITHMETIC)
+        or (part.is_Symbol and part.is_integer)
+        or (part.is_Pow and part.exp.is_Integer and part.exp > 0)
+        for part in sp.preorder_traversal(x)
+    )
+
+
 def dim(x: Any) -> Dim:
     """A dimension from an int, a name, arithmetic in text, or a sympy expression.
 
-    >>> dim("2*batch"), dim(3), dim((symbol("s") - 1) // 2)
-    (2*batch, 3, (s - 1)//2)
+    Raises `ShapeError` for what is not integer arithmetic.
+
+    >>> dim("2*batch"), dim(3), dim((symbol("s") + 1) // 2)
+    (2*batch, 3, (s + 1)//2)
     """
     if isinstance(x, bool):
         raise ShapeError(f"a size must be an integer, got {x!r}")
@@ -112,6 +144,11 @@ def dim(x: Any) -> Dim:
     if isinstance(x, sp.Expr):
         if x.has(sp.floor):
             x = x.replace(sp.floor, _unfloor)
+        if not _is_arithmetic(x):
+            raise ShapeError(
+                f"a size must be an integer, got {x}",
+                hint='name sizes by text, such as "n", and divide them by //',
+            )
         return int(x) if x.is_Integer else x
     if hasattr(x, "__index__"):
         return int(x.__index__())
@@ -143,7 +180,8 @@ def same_shape(a: Shape, b: Shape) -> bool | None:
 
 
 def is_one(d: Dim) -> bool:
-    return isinstance(d, int) and d == 1
+    """Whether the size is the number one (a name may come to be one, but is not)."""
+    return bool(d == 1)
 
 
 def broadcast(*shapes: Shape) -> Shape:
@@ -197,14 +235,16 @@ def symbols(dims: Iterable[Dim]) -> set[sp.Symbol]:
 
 def substitute(d: Dim, bindings: Mapping[sp.Symbol, Dim]) -> Dim:
     """The dimension with sizes in place of names."""
-    return d if isinstance(d, int) else dim(d.subs(bindings, simultaneous=True))
+    if isinstance(d, int):
+        return d
+    return dim(d.xreplace({s: sp.sympify(size) for s, size in bindings.items()}))
 
 
 def solve(declared: Sequence[Shape], actual: Sequence[tuple[int, ...]]) -> dict[sp.Symbol, int]:
-    """The sizes of all names, from the shapes of the data.
+    """The sizes of names, from the shapes of the data.
 
-    A name may stand in arithmetic that is linear in it (`4*h` = 28 gives h = 7). Raises
-    `ShapeError` where the shapes contradict each other.
+    A name may stand in arithmetic: `4*h` = 28 gives h = 7. Names that the shapes do not
+    determine are left out. Raises `ShapeError` where the shapes contradict each other.
     """
     bindings: dict[sp.Symbol, int] = {}
     pending = [
@@ -212,17 +252,30 @@ def solve(declared: Sequence[Shape], actual: Sequence[tuple[int, ...]]) -> dict[
         for shape, sizes in zip(declared, actual, strict=True)
         for d, n in zip(shape, sizes, strict=True)
     ]
-    pending.sort(key=lambda pair: isinstance(pair[0], sp.Expr) and not pair[0].is_Symbol)
-    for d, n in pending:
-        left = substitute(d, bindings)
-        if isinstance(left, int):
-            if left != n:
-                raise ShapeError(f"expected size {left} for {d}, got {n}")
-            continue
-        unknown = sorted(left.free_symbols, key=str)
-        roots = sp.solve(left - n, unknown[0]) if len(unknown) == 1 else []
-        if len(roots) == 1 and roots[0].is_Integer and roots[0] >= 0:
-            bindings[unknown[0]] = int(roots[0])
-        elif roots or not left.has(FloorDiv):
-            raise ShapeError(f"no size of {', '.join(map(str, unknown))} makes {d} = {n}")
-    return bindings
+    while True:
+        left = [(d, n) for d, n in pending if not _settle(d, n, bindings)]
+        if len(left) == len(pending):
+            return bindings
+        pending = left
+
+
+def _settle(d: Dim, n: int, bindings: dict[sp.Symbol, int]) -> bool:
+    """Whether `d` = n is done with: checked, or solved for its one unknown name."""
+    known = substitute(d, bindings)
+    if isinstance(known, int):
+        if known != n:
+            raise ShapeError(f"expected size {known}{f' for {d}' if d != known else ''}, got {n}")
+        return True
+    unknown = sorted(known.free_symbols, key=str)
+    if len(unknown) > 1 or not known.is_polynomial(*unknown):
+        return False
+    (name,) = unknown
+    if known == name:
+        bindings[name] = n
+        return True
+    roots = [r for r in sp.roots(known - n, name) if r.is_Integer and r >= 0]
+    if len(roots) == 1:
+        bindings[name] = int(roots[0])
+    elif not roots:
+        raise ShapeError(f"no size of {name} makes {d} = {n}")
+    return len(roots) == 1

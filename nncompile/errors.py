@@ -74,6 +74,10 @@ class FeedError(CompileError, ValueError):
     """Data that do not fit the inputs: missing, unknown, of another type or shape."""
 
 
+class TrainingError(CompileError, ArithmeticError):
+    """A training that diverged: a loss that is not finite."""
+
+
 class ProviderError(CompileError, ValueError):
     """An execution provider that this onnxruntime does not have."""
 

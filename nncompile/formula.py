@@ -8,28 +8,35 @@ are walks over it, and its print-out is mathematics.
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import broadcast, same_shape
+from nncompile.dims import Dim, broadcast, same_shape
 from nncompile.errors import FormulaError
-from nncompile.graph import Op, Value, apply
+from nncompile.graph import Op, Sample, Value, apply
 from nncompile.scalars import (
     FUNCTIONS,
     LIMIT,
     Program,
     Scalar,
+    compact,
+    declared,
     differentiate,
+    digest,
     dtype_of_expression,
     evaluate,
     placeholder,
+    times,
     trace,
 )
+from nncompile.scalars.samples import examples
 from nncompile.types import DType, Type, boolean, dtype_of, f64, i64
 from nncompile.values import operation, register
 
@@ -45,6 +52,14 @@ class Map(Op):
     slopes: tuple[sp.Expr, ...] | None = None
 
     label = "elementwise"
+
+    @cached_property
+    def digest(self) -> bytes:
+        parts = b"".join(map(digest, (self.body, *(self.slopes or ()))))
+        return hashlib.blake2b(b"map" + parts, digest_size=8).digest()
+
+    def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Map:
+        return self  # the names in a body are its arguments, not sizes
 
     def infer(self, *arguments: Type) -> Type:
         dtypes = {placeholder(i): t.dtype for i, t in enumerate(arguments)}
@@ -66,7 +81,7 @@ class Map(Op):
         if slope == 0:
             return None
         above = placeholder(self.count)
-        whole = mapped(above * slope if slope != 1 else above, (*args, g))
+        whole = mapped(times(above, slope), (*args, g))
         if whole.dtype is not x.dtype:
             whole = operation("cast")(whole, x.dtype)
         return operation("unbroadcast")(whole, x)  # type: ignore[no-any-return]
@@ -81,6 +96,14 @@ class Map(Op):
     def torch(self, t: Any, *args: str) -> str:
         return t.formula(self.body, args)  # type: ignore[no-any-return]
 
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        shapes: tuple[tuple[Any, ...], ...] = (("n", 3), (3,), ("n", 1))  # they broadcast
+        for example in examples():
+            types = tuple(d[s] for d, s in zip(example.dtypes, shapes, strict=False))
+            op = cls(example.body, len(types))
+            yield Sample(op, types, example.integers, example.floats, order=example.order)
+
 
 @functools.lru_cache(maxsize=4096)
 def _derivative(body: sp.Expr, i: int) -> sp.Expr:
@@ -88,17 +111,16 @@ def _derivative(body: sp.Expr, i: int) -> sp.Expr:
 
 
 @functools.lru_cache(maxsize=4096)
-def _canonical(
-    body: sp.Expr, slopes: tuple[sp.Expr, ...] | None, order: tuple[int, ...]
-) -> Map:
-    """The Map of `body` with argument `i` renamed to `order[i]`."""
-    renamed = {placeholder(i): placeholder(j) for i, j in enumerate(order) if i != j}
+def _canonical(body: sp.Expr, slopes: tuple[sp.Expr, ...] | None, order: tuple[int, ...]) -> Map:
+    """The Map of `body` with argument `i` renamed to `order[i]`, without those that go to -1."""
+    kept = [(i, j) for i, j in enumerate(order) if j >= 0]
+    renamed = {placeholder(i): placeholder(j) for i, j in kept if i != j}
     count = max(order, default=-1) + 1
-    if not renamed:
+    if not renamed and len(kept) == len(order):
         return Map(body, count, slopes)
     if slopes is not None:
         by_place: dict[int, sp.Expr] = {}
-        for i, j in enumerate(order):
+        for i, j in kept:
             by_place[j] = by_place.get(j, sp.Integer(0)) + slopes[i].xreplace(renamed)
         slopes = tuple(by_place[j] for j in range(count))
     return Map(body.xreplace(renamed), count, slopes)
@@ -112,19 +134,20 @@ def mapped(
     used = body.free_symbols.union(*(s.free_symbols for s in slopes or ()))
     distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
     ordered = sorted(distinct, key=lambda a: a.digest)
-    if len(ordered) == 1 and not slopes and body == placeholder(_index(args, ordered[0])):
-        return ordered[0]
     place = {a: j for j, a in enumerate(ordered)}
-    spare = len(ordered)
-    order = tuple(place.get(a, spare) for a in args)
-    op = _canonical(body, slopes, order)
-    if op.count != len(ordered):
-        op = Map(op.body, len(ordered), op.slopes)
-    return apply(op, *ordered)
-
-
-def _index(args: Sequence[Value], value: Value) -> int:
-    return next(i for i, a in enumerate(args) if a is value)
+    op = _canonical(body, slopes, tuple(place.get(a, -1) for a in args))
+    if not slopes and len(ordered) == 1 and op.body == placeholder(0):
+        return ordered[0]
+    if slopes or len(op.body.free_symbols) == len(ordered):
+        return apply(op, *ordered)
+    # Equal arguments cancelled out, as in x − x: what is left, in the type and shape of all.
+    dtype = dtype_of_expression(body, {placeholder(i): a.dtype for i, a in enumerate(args)})
+    if op.body.free_symbols:
+        left = operation("cast")(mapped(op.body, ordered), dtype)
+    else:
+        left = operation("full")((), evaluate(op.body, {}, dtype), dtype)
+    shape = broadcast(*(a.shape for a in ordered))
+    return operation("broadcast_to")(left, shape)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -152,10 +175,12 @@ class Formula:
         function: Callable[..., Any],
         slope: Callable[..., Any] | None = None,
         name: str | None = None,
+        primitive: bool = False,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.slope = slope
+        self.primitive = primitive
         self.name = name or function.__name__
         self.signature = inspect.signature(function)
         self._traced: dict[Any, _Traced] = {}
@@ -166,13 +191,16 @@ class Formula:
     def __call__(self, *args: Any, **options: Any) -> Any:
         given = (*args, *options.values())
         if any(isinstance(x, Scalar) for x in given):
-            return self.function(*args, **options)
+            return self._on_scalars(args, options)
         slots: list[Any] = []  # what becomes an argument of the Map, in order
+        beside_values = any(isinstance(x, Value) for x in given)
         all_numbers = not any(isinstance(x, (*_TENSORS, sp.Expr)) for x in given)
 
         def slot(x: Any) -> Any:
             if isinstance(x, sp.Expr):
                 x = operation("size_value")(x)
+            elif isinstance(x, np.generic) and beside_values:
+                x = x.item()
             elif all_numbers and isinstance(x, (int, float)):
                 x = np.asarray(x, _number_type(given).numpy)
             if isinstance(x, _TENSORS):
@@ -183,7 +211,8 @@ class Formula:
         filled = tuple(map(slot, args)), {name: slot(x) for name, x in options.items()}
         if not slots:
             raise FormulaError(
-                f"{self.name} needs a value, an array or a number, got {', '.join(map(repr, given))}"
+                f"{self.name} needs a value, an array or a number, "
+                f"got {', '.join(map(repr, given))}"
             )
         traced = self._trace(filled, tuple(dtype_of(x.dtype) for x in slots))
         if any(isinstance(x, Value) for x in slots):
@@ -192,10 +221,41 @@ class Formula:
         result = self._on_arrays(traced.program, slots)
         return result[()].item() if all_numbers else result
 
+    def _on_scalars(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if not self.primitive:  # its body may use an argument several times
+            args = tuple(map(compact, args))
+            options = {name: compact(x) for name, x in options.items()}
+        result = self.function(*args, **options)
+        if self.slope is None:
+            return result
+        arguments = [x for x in (*args, *options.values()) if isinstance(x, Scalar)]
+        return declared(result, arguments, self._declared(args, options, len(arguments)))
+
+    def _declared(
+        self, args: Sequence[Any], options: Mapping[str, Any], count: int
+    ) -> tuple[Any, ...]:
+        """The declared derivatives at scalars, one for each of `count` arguments."""
+        assert self.slope is not None  # asked for only where it is declared
+        slopes = self.slope(*args, **options)
+        slopes = slopes if isinstance(slopes, tuple) else (slopes,)
+        if len(slopes) != count:
+            raise FormulaError(
+                f"the slope of {self.name} gives {len(slopes)} derivatives, "
+                f"it has {count} arguments",
+                hint="return a tuple with one derivative for each argument",
+            )
+        return slopes
+
     def _trace(
         self, call: tuple[tuple[Any, ...], dict[str, Any]], dtypes: tuple[DType, ...]
     ) -> _Traced:
         args, options = call
+        for x in (*args, *options.values()):
+            if not isinstance(x, Hashable):
+                raise FormulaError(
+                    f"{self.name} takes values, arrays and numbers, not {type(x).__name__}",
+                    hint="np.asarray makes an array of a list",
+                )
         key = (
             dtypes,
             tuple((type(x), x) for x in args),
@@ -227,23 +287,15 @@ class Formula:
         """The declared derivatives as expressions, one an argument."""
         if self.slope is None:
             return None
-        declared = self._closed(self.slope, call)
+        count = len(dtypes)
+        all_slopes = self._closed(
+            lambda *args, **options: self._declared(args, options, count), call
+        )
 
-        def derivative(i: int) -> Callable[..., Any]:
-            def function(*scalars_: Any) -> Any:
-                result = declared(*scalars_)
-                results = result if isinstance(result, tuple) else (result,)
-                if len(results) != len(dtypes):
-                    raise FormulaError(
-                        f"the slope of {self.name} gives {len(results)} derivatives, "
-                        f"it has {len(dtypes)} arguments",
-                        hint="return a tuple with one derivative for each argument",
-                    )
-                return results[i]
+        def derivative(i: int) -> sp.Expr:
+            return trace(lambda *scalars_: all_slopes(*scalars_)[i], dtypes, None).result
 
-            return function
-
-        return tuple(trace(derivative(i), dtypes, None).result for i in range(len(dtypes)))
+        return tuple(map(derivative, range(count)))
 
     def _on_values(self, traced: _Traced, values: list[Value]) -> Value:
         environment = {placeholder(i): v for i, v in enumerate(values)}
@@ -284,6 +336,14 @@ def _number_type(numbers: Sequence[Any]) -> DType:
     return f64 if float in kinds else i64 if int in kinds else boolean
 
 
+@overload
+def formula(
+    function: Callable[..., Any], *, slope: Callable[..., Any] | None = None
+) -> Formula: ...
+@overload
+def formula(
+    *, slope: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Any]], Formula]: ...
 def formula(
     function: Callable[..., Any] | None = None, *, slope: Callable[..., Any] | None = None
 ) -> Any:
@@ -292,6 +352,7 @@ def formula(
     `slope` declares the derivative where it is not that of the formula (straight-through
     estimators): a function of the same arguments that returns it, as a tuple for several.
 
+    >>> from nncompile.elementwise import exp
     >>> @formula
     ... def swish(x, beta=1):
     ...     return x / (1 + exp(-beta * x))
@@ -306,7 +367,7 @@ def formula(
 def _define(name: str) -> Formula:
     """The scalar primitive of that name as a formula."""
     primitive = FUNCTIONS[name]
-    made = Formula(primitive, name=name)
+    made = Formula(primitive, name=name, primitive=True)
     register(name, made)
     return made
 

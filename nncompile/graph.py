@@ -6,15 +6,12 @@ object, so common subexpressions merge and dead code disappears by construction.
 
 from __future__ import annotations
 
-import copyreg
 import dataclasses
 import hashlib
 import inspect
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, dataclass_transform
@@ -24,23 +21,33 @@ import sympy as sp
 
 from nncompile.dims import Dim, Shape, substitute
 from nncompile.errors import CompileError, GradientError
-from nncompile.sites import Site, located, user_site
+from nncompile.sites import Site, user_site
+from nncompile.tracing import Trace, current_trace, tracing
 from nncompile.types import DType, TupleType, Type
 from nncompile.values import Operators
 
 AnyType = Type | TupleType
 
 
-def _key(x: Any) -> Any:
+def attribute_key(x: Any) -> Any:
     """Equality by type and value: `1`, `True` and `1.0` differ, so do `0.0` and `-0.0`; NaN is
     equal to itself."""
     if isinstance(x, float):
         return (float, x.hex())
     if isinstance(x, tuple):
-        return tuple(_key(item) for item in x)
+        return tuple(attribute_key(item) for item in x)
     if isinstance(x, np.ndarray):
         return (x.dtype.str, x.shape, x.tobytes())
     return (type(x), x)
+
+
+def _text(x: Any) -> str:
+    """What a field's digest is made of: no addresses, and no two keys that look the same."""
+    if isinstance(x, tuple):
+        return f"({','.join(map(_text, x))})"
+    if callable(x) and hasattr(x, "__qualname__"):
+        return f"{x.__module__}.{x.__qualname__}"
+    return repr(attribute_key(x)[1:])
 
 
 @dataclass(frozen=True)
@@ -69,18 +76,21 @@ class Op:
 
     registry: ClassVar[dict[tuple[str, str], type[Op]]] = {}
     differentiable: ClassVar[bool] = True
+    # Which field takes any axis of equally shaped arguments of any rank: "axis" (one of them),
+    # "axes" (some) or "order" (`axes`: all, in any order). The tests then draw random ones.
+    varies: ClassVar[str] = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         dataclass(frozen=True, eq=False, repr=False)(cls)
         # Keyed by place of definition: a re-run notebook cell replaces its own card, and a
         # foreign class of the same name does not take another's place.
-        Op.registry[cls.__module__, cls.__qualname_] = cls
+        Op.registry[cls.__module__, cls.__qualname__] = cls
 
     @cached_property
     def label(self) -> str:
         """The op's name as printed: the class name in lower case with underscores."""
-        text = type(self).__name_
+        text = type(self).__name__
         return "".join(
             "_" + c.lower() if c.isupper() and i and text[i - 1].islower() else c.lower()
             for i, c in enumerate(text)
@@ -92,7 +102,7 @@ class Op:
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
-        return (type(self), *(_key(x) for x in self.attributes.values()))
+        return (type(self), *(attribute_key(x) for x in self.attributes.values()))
 
     @cached_property
     def _hash(self) -> int:
@@ -101,7 +111,8 @@ class Op:
     @cached_property
     def digest(self) -> bytes:
         """The same in every process, unlike `hash`: it orders symmetric arguments."""
-        text = f"{type(self).__module__}.{type(self).__qualname_}{self.key[1:]}"
+        fields = [_text(x) for x in self.attributes.values()]
+        text = f"{type(self).__module__}.{type(self).__qualname__}{fields}"
         return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
     def __hash__(self) -> int:
@@ -112,7 +123,11 @@ class Op:
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{k}={v!r}" for k, v in self.attributes.items())
-        return f"{type(self).__name_}({shown})"
+        return f"{type(self).__name__}({shown})"
+
+    def __reduce__(self) -> Any:
+        # The fields alone: hashes of another process are none here.
+        return type(self), tuple(self.attributes.values())
 
     def __call__(self, *args: Value) -> Value:
         return apply(self, *args)
@@ -129,9 +144,9 @@ class Op:
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
     def infer(self, *types: Any) -> AnyType:
-        raise CompileError(f"the card {type(self).__name_} has no type rule")
+        raise CompileError(f"the card {type(self).__name__} has no type rule")
 
-    def pullback(self, g: Any, y: Value, *args: Value) -> Sequence[Value | None]:
+    def pullback(self, g: Any, y: Value, *args: Any) -> Sequence[Value | None]:
         """The slopes at the arguments from the slope `g` at the result `y`; for an op with
         several results `g` is a tuple with None where a result was not used."""
         raise GradientError(
@@ -140,13 +155,13 @@ class Op:
         )
 
     def numpy(self, *arrays: Any) -> Any:
-        raise CompileError(f"the card {type(self).__name_} has no numpy meaning")
+        raise CompileError(f"the card {type(self).__name__} has no numpy meaning")
 
-    def onnx(self, o: Any, *args: str) -> Any:
-        raise CompileError(f"the card {type(self).__name_} has no ONNX lowering")
+    def onnx(self, o: Any, *args: Any) -> Any:
+        raise CompileError(f"the card {type(self).__name__} has no ONNX lowering")
 
-    def torch(self, t: Any, *args: str) -> Any:
-        raise CompileError(f"the card {type(self).__name_} has no TorchScript lowering")
+    def torch(self, t: Any, *args: Any) -> Any:
+        raise CompileError(f"the card {type(self).__name__} has no TorchScript lowering")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -210,52 +225,8 @@ class Value(Operators):
     ndim = rank
 
 
-# A dimension (a sympy expression) in a pickled op keeps its own pickling; sympy singletons too.
-copyreg.constructor(Type)
-
 _pool: weakref.WeakValueDictionary[Any, Value] = weakref.WeakValueDictionary()
 _pool_lock = threading.RLock()
-
-
-class Trace:
-    """Where nodes were written: every site of every node, of one model's tracing.
-
-    Sites are kept here and not on the interned node, which another file may share.
-    """
-
-    def __init__(self) -> None:
-        self._sites: weakref.WeakKeyDictionary[Value, dict[Site, None]] = (
-            weakref.WeakKeyDictionary()
-        )
-
-    def record(self, value: Value, site: Site | None) -> None:
-        if site is not None:
-            self._sites.setdefault(value, {})[site] = None
-
-    def sites(self, value: Value) -> tuple[Site, ...]:
-        """All sites of the node, oldest first."""
-        return tuple(self._sites.get(value, ()))
-
-    def site(self, value: Value) -> Site | None:
-        """Where the node was first written."""
-        return next(iter(self._sites.get(value, ())), None)
-
-
-_trace: ContextVar[Trace] = ContextVar("trace", default=Trace())  # noqa: B039 (shared on purpose)
-
-
-def current_trace() -> Trace:
-    return _trace.get()
-
-
-@contextmanager
-def tracing(trace: Trace) -> Iterator[Trace]:
-    """Records the sites of nodes made in the block in `trace`."""
-    token = _trace.set(trace)
-    try:
-        yield trace
-    finally:
-        _trace.reset(token)
 
 
 def apply(op: Op, *args: Value) -> Value:
@@ -284,7 +255,7 @@ def apply(op: Op, *args: Value) -> Value:
         set_(value, "digest", digest.digest())
         with _pool_lock:  # another thread may have been faster
             value = _pool.setdefault(key, value)
-    _trace.get().record(value, site)
+    current_trace().record(value, site)
     return value
 
 
@@ -381,7 +352,7 @@ def replace(
         if op is v.op and all(a is b for a, b in zip(args, v.args, strict=True)):
             made[v] = v
             continue
-        with located(trace.site(v)):
+        with trace.located(v):
             made[v] = apply(op, *args)
     return [made[v] for v in outputs]
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 _OURS = frozenset({"nncompile", "dsl"})
-_PLUMBING = frozenset({"functools", "contextlib", "dataclasses", "typing", "importlib"})
+_OUTERMOST = "nncompile.cli"  # what called the command line is not the user's
+_PLUMBING = frozenset({"functools", "contextlib", "dataclasses", "typing", "importlib", "sympy"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ def user_site() -> Site | None:
         return fixed
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _is_ours(frame):
+        if frame.f_globals.get("__name__") == _OUTERMOST:
+            return None
         frame = frame.f_back
     if frame is None:
         return None

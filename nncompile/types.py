@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 
 from nncompile.dims import Dim, Shape, dim, symbols
-from nncompile.errors import DTypeError
+from nncompile.errors import DTypeError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,10 @@ class DType:
         return not self.is_float and not self.is_bool
 
     def __getitem__(self, shape: Any) -> Type:
-        sizes = shape if isinstance(shape, tuple) else (shape,)
-        return Type(self, tuple(dim(size) for size in sizes))
+        sizes = tuple(map(dim, shape if isinstance(shape, tuple) else (shape,)))
+        if any(isinstance(size, int) and size < 0 for size in sizes):
+            raise ShapeError(f"a size cannot be negative: [{', '.join(map(str, sizes))}]")
+        return Type(self, sizes)
 
     def __repr__(self) -> str:
         return self.short
@@ -67,7 +69,7 @@ def dtype_of(x: Any) -> DType:
     return _BY_NAME[name]
 
 
-@lru_cache(maxsize=None)
+@cache
 def promote(a: DType, b: DType) -> DType:
     """The type of `a + b`: torch's rule (an integer with a float is that float; uint32 with a
     signed integer is int64)."""

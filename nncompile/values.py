@@ -67,8 +67,8 @@ class Operators:
     __le__, _ = _binary("less_equal")
     __gt__, _ = _binary("greater")
     __ge__, _ = _binary("greater_equal")
-    __eq__, _ = _binary("equal")  # type: ignore[assignment]
-    __ne__, _ = _binary("not_equal")  # type: ignore[assignment]
+    __eq__, _ = _binary("equal")
+    __ne__, _ = _binary("not_equal")
     del _
 
     __neg__ = _method("negative")
@@ -102,14 +102,14 @@ class Operators:
     clip = _method("clip")
 
     @property
-    def T(self) -> Value:  # noqa: N802 (numpy's name)
+    def T(self) -> Value:
         """The transpose: all axes reversed."""
         return _table["transpose"](self)  # type: ignore[no-any-return]
 
     @property
     def size(self) -> Dim:
         """The number of elements, a dimension."""
-        return _table["size"](self)  # type: ignore[no-any-return]
+        return _table["size"](self)
 
     def __len__(self) -> int:
         first = self.shape[0] if self.shape else None  # type: ignore[attr-defined]

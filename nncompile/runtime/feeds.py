@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import sympy as sp
 
-from nncompile.dims import Dim, dim, solve, substitute
+from nncompile.dims import Dim, dim, solve, substitute, symbols
 from nncompile.errors import FeedError, ShapeError
 from nncompile.types import DTYPES
 
@@ -64,8 +65,9 @@ def check_feeds(ports: Sequence[Port], feeds: Mapping[str, Any]) -> dict[str, Ar
 
 
 def _check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
+    names = [port.name for port in ports]
     missing = [port for port in ports if port.name not in feeds]
-    unknown = [name for name in feeds if all(name != port.name for port in ports)]
+    unknown = [name for name in feeds if name not in names]
     if missing:
         close = difflib.get_close_matches(missing[0].name, unknown, n=1)
         raise FeedError(
@@ -74,7 +76,6 @@ def _check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
             hint=f"{close[0]!r} was given: did you mean {missing[0].name!r}?" if close else None,
         )
     if unknown:
-        names = [port.name for port in ports]
         close = difflib.get_close_matches(unknown[0], names, n=1)
         raise FeedError(
             f"the model has no input {', '.join(map(repr, unknown))}",
@@ -84,9 +85,6 @@ def _check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
 
 
 def _as_array(port: Port, value: Any) -> Array:
-    exact = not isinstance(value, bool | int | float | list | tuple) or isinstance(
-        value, np.generic
-    )
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -96,13 +94,14 @@ def _as_array(port: Port, value: Any) -> Array:
         ) from None
     if array.dtype == port.dtype:
         return array
-    if not exact and (_converts(array, port.dtype) or array.size == 0):
+    # A Python number or list has no element type of its own, an array's was somebody's choice.
+    literal = isinstance(value, bool | int | float | list | tuple)
+    if literal and not isinstance(value, np.generic) and _converts(array, port.dtype):
         return array.astype(port.dtype)
-    shown = np.bool_ if port.dtype == np.bool_ else port.dtype
     raise FeedError(
         f"input {port.name!r} has another element type",
         rows=[("expected", port.type), ("got", describe(array.dtype, array.shape))],
-        hint=f"convert it with {port.name}.astype(np.{np.dtype(shown).name})"
+        hint=f"convert it with {port.name}.astype(np.{np.dtype(port.dtype).name})"
         if array.dtype.kind in "biuf"
         else None,
     )
@@ -110,6 +109,8 @@ def _as_array(port: Port, value: Any) -> Array:
 
 def _converts(array: Array, dtype: np.dtype[Any]) -> bool:
     """Whether Python's numbers in `array` have a value in `dtype`."""
+    if array.size == 0:
+        return True
     if array.dtype.kind not in "biuf" or dtype.kind == "b":
         return False
     if dtype.kind == "f":
@@ -120,52 +121,68 @@ def _converts(array: Array, dtype: np.dtype[Any]) -> bool:
     return bool(np.all((array >= limits.min) & (array <= limits.max)))
 
 
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One axis of a feed: the size that its port declares, and the one that came."""
+
+    port: Port
+    array: Array
+    index: int
+    declared: Dim
+
+    @property
+    def actual(self) -> int:
+        size: int = self.array.shape[self.index]
+        return size
+
+    @property
+    def difficulty(self) -> int:
+        """Numbers are compared first, then names get sizes, then arithmetic of names."""
+        if isinstance(self.declared, int):
+            return 0
+        return 1 if self.declared.is_Symbol else 2
+
+
 def _check_sizes(ports: Sequence[Port], arrays: Mapping[str, Array]) -> None:
-    """Ranks, then numbers, then names; arithmetic of names last, when the names have sizes."""
-    seen: dict[str, tuple[int, Port]] = {}
-    arithmetic: list[tuple[Port, Array, Dim, int]] = []
+    axes: list[_Axis] = []
     for port in ports:
         array = arrays[port.name]
         if array.ndim != len(port.shape):
             raise _mismatch(port, array, f"has rank {array.ndim}, not {len(port.shape)}")
-        for axis, (size, actual) in enumerate(zip(port.shape, array.shape, strict=True)):
-            if size is None or size == actual:
-                continue
-            if isinstance(size, int):
-                raise _mismatch(port, array, f"has size {actual} on axis {axis}, not {size}")
-            if not size.isidentifier():
-                arithmetic.append((port, array, _arithmetic(size), axis))
-                continue
-            first, other = seen.setdefault(size, (actual, port))
-            if first != actual:
-                raise FeedError(
-                    f"{size} is {first} in one input and {actual} in another",
-                    rows=[
-                        ("input", p.name, p.type, describe(p.dtype, arrays[p.name].shape))
-                        for p in (other, port)
-                    ],
-                )
-    bindings = {dim(name): size for name, (size, _) in seen.items()}
-    for port, array, expected, axis in arithmetic:
+        axes += [_Axis(port, array, i, _dim(size)) for i, size in enumerate(port.shape)]
+    sizes: dict[sp.Symbol, Dim] = {}
+    origin: dict[sp.Symbol, Port] = {}
+    for axis in sorted(axes, key=lambda axis: axis.difficulty):
+        expected = substitute(axis.declared, sizes)
         try:
-            found = solve([(substitute(expected, bindings),)], [(array.shape[axis],)])
-        except ShapeError as error:
+            found = solve([(expected,)], [(axis.actual,)])
+        except ShapeError:
+            known = sorted(symbols([axis.declared]) & sizes.keys(), key=str)
             raise _mismatch(
-                port, array, f"has size {array.shape[axis]} on axis {axis}: {error.message}"
+                axis.port,
+                axis.array,
+                f"has size {axis.actual} on axis {axis.index}, not {axis.declared}",
+                [(str(s), f"{sizes[s]} by input {origin[s].name!r}") for s in known],
             ) from None
-        bindings.update(found)
+        sizes.update(found)
+        origin.update(dict.fromkeys(found, axis.port))
 
 
-def _arithmetic(text: str) -> Dim:
-    """A size as other exporters write it may be any text; what does not parse is one name."""
+def _dim(size: int | str | None) -> Dim:
+    """The declared size as a dimension. Other exporters write any text: what does not parse is
+    one name, and what is not said is a name that nothing else has."""
+    if size is None:
+        return sp.Dummy("size", integer=True, nonnegative=True)
     try:
-        return dim(text)
+        return dim(size)
     except ShapeError:
-        return dim(f"size_{abs(hash(text))}")
+        return sp.Symbol(str(size), integer=True, nonnegative=True)
 
 
-def _mismatch(port: Port, array: Array, problem: str) -> FeedError:
+def _mismatch(
+    port: Port, array: Array, problem: str, known: Sequence[tuple[str, str]] = ()
+) -> FeedError:
     return FeedError(
         f"input {port.name!r} {problem}",
-        rows=[("expected", port.type), ("got", describe(array.dtype, array.shape))],
+        rows=[("expected", port.type), ("got", describe(array.dtype, array.shape)), *known],
     )

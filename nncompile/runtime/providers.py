@@ -99,8 +99,8 @@ def _pairs(
 
 
 def _full_name(name: str) -> str:
-    available = {short_name(full): full for full in ort.get_available_providers()}
-    known = {short_name(full): full for full in ort.get_all_providers()}
+    available: dict[str, str] = {short_name(full): full for full in ort.get_available_providers()}
+    known: dict[str, str] = {short_name(full): full for full in ort.get_all_providers()}
     short = name.lower().removesuffix(_SUFFIX.lower())
     if short in available:
         return available[short]

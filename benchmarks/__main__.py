@@ -1,0 +1,108 @@
+"""`python -m benchmarks`: training steps against torch eager, then compile times."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import onnxruntime
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
+from benchmarks.measure import Row, measure
+from benchmarks.workloads import WORKLOADS
+
+console = Console()
+
+
+def main(
+    only: Annotated[str, typer.Option(help="Part of a workload's name, or `compile`.")] = "",
+    file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")] = None,
+) -> None:
+    """Training steps against torch eager on one thread, and compile times.
+
+    Run it pinned to one idle core: `taskset -c 0 python -m benchmarks`.
+    """
+    workloads = [w for w in WORKLOADS if only in w.name]
+    if not workloads and only not in "compile":
+        names = ", ".join(dict.fromkeys(w.name for w in WORKLOADS))
+        raise typer.BadParameter(f"no workload is called {only!r}; there are {names}, compile")
+    rows = [_shown(measure(w)) for w in workloads]
+    if rows:
+        console.print(_steps(rows))
+    compiled = _compile_times() if only in "compile" else []
+    if file is not None:
+        kept = [_json(row) for row in rows]
+        document = {"environment": environment(), "rows": kept, "compile": compiled}
+        file.write_text(json.dumps(document, indent=2) + "\n")
+
+
+def environment() -> dict[str, Any]:
+    """What the figures were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "onnxruntime": onnxruntime.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _json(row: Row) -> dict[str, Any]:
+    return {k: v for k, v in dataclasses.asdict(row).items() if k != "target"}
+
+
+def _shown(row: Row) -> Row:
+    console.print(f"{row.workload} {row.optimizer}: {row.ratio:.2f}x {row.peer}", style="dim")
+    return row
+
+
+def _steps(rows: list[Row]) -> Table:
+    table = Table(title="One training step, one thread; ratio = peer / ours, of the medians")
+    for name in ("workload", "batch", "optimizer", "peer"):
+        table.add_column(name)
+    for name in ("ours ms", "peer ms", "ratio", "quartiles", "target"):
+        table.add_column(name, justify="right")
+    for r in rows:
+        table.add_row(
+            *(r.workload, str(r.batch), r.optimizer, r.peer),
+            *(f"{r.ours_ms:.3f}", f"{r.peer_ms:.3f}", f"{r.ratio:.2f}"),
+            *(f"{r.quartiles[0]:.2f}–{r.quartiles[1]:.2f}", f"≥ {r.target:g}"),
+        )
+    return table
+
+
+def _compile_times() -> list[dict[str, Any]]:
+    table = Table(title="Compile time, seconds: the training step of a residual perceptron")
+    for name in ("layers", "ONNX nodes", "build", "differentiate", "optimize", "lower", "total"):
+        table.add_column(name, justify="right")
+    results = [depth(layers) for layers in DEPTHS]
+    for d in results:
+        stages = (d.build, d.differentiate, d.optimize, d.lower, d.total)
+        table.add_row(str(d.layers), str(d.nodes), *(f"{s:.2f}" for s in stages))
+    console.print(table)
+    file = str(Path(__file__).parent / "perceptron.py")
+    console.print(f"import nncompile: {import_seconds():.2f} s")
+    console.print(f"{Path(file).name} to a session ready to train: {ready_seconds(file):.2f} s")
+    return [dataclasses.asdict(d) | {"total": d.total} for d in results]
+
+
+if __name__ == "__main__":
+    typer.run(main)

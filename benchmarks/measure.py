@@ -1,0 +1,85 @@
+"""Interleaved timing: both sides take turns in one run, so that what the machine does meanwhile
+hits both; results are checked equal before anything is timed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.peers import TorchEager
+from benchmarks.workloads import Workload
+from nncompile.compiler import compile_step
+from nncompile.runtime import StepRunner
+
+ROUNDS = 41
+ROUND_SECONDS = 0.04
+CHECKED_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """Medians over the rounds, in milliseconds a step, and the spread of the ratio."""
+
+    workload: str
+    batch: int
+    optimizer: str
+    threads: int
+    peer: str
+    ours_ms: float
+    peer_ms: float
+    ratio: float
+    quartiles: tuple[float, float]
+    target: float
+
+
+def measure(workload: Workload) -> Row:
+    """Raises `AssertionError` where the two sides compute different losses."""
+    step = compile_step(workload.recipe())
+    state = step.initial()
+    batches = workload.batches(CHECKED_STEPS)
+    _check_equal(workload, step, state, batches)
+    runner = StepRunner(step.model("step"), state, threads=1)
+    peer = TorchEager(workload, state)
+    ours = [lambda batch=batch: runner.step(batch) for batch in batches]
+    theirs = [peer.prepare(batch) for batch in batches]
+    count = max(1, round(ROUND_SECONDS / _seconds(theirs, 5)))
+    _seconds(ours, count), _seconds(theirs, count)  # warm up both
+    pairs = [(_seconds(ours, count), _seconds(theirs, count)) for _ in range(ROUNDS)]
+    mine, other = (statistics.median(times) for times in zip(*pairs, strict=True))
+    low, _, high = statistics.quantiles([b / a for a, b in pairs], n=4)
+    return Row(
+        workload.name,
+        workload.batch,
+        workload.optimizer,
+        1,
+        peer.name,
+        mine * 1e3,
+        other * 1e3,
+        other / mine,
+        (low, high),
+        workload.target,
+    )
+
+
+def _check_equal(workload: Workload, step: Any, state: Any, batches: Sequence[Any]) -> None:
+    runner = StepRunner(step.model("step"), state, threads=1)
+    peer = TorchEager(workload, state)
+    ours, theirs = [], []
+    for batch in batches:
+        runner.step(batch)
+        ours.append(float(runner.metrics()["loss"]))
+        theirs.append(float(peer.prepare(batch)()))
+    np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+
+
+def _seconds(calls: Sequence[Callable[[], Any]], count: int) -> float:
+    """The time of one call, over `count` of them in turn."""
+    start = time.perf_counter()
+    for i in range(count):
+        calls[i % len(calls)]()
+    return (time.perf_counter() - start) / count

@@ -1,0 +1,163 @@
+"""Activation functions, each a formula: its gradient, its meaning and its lowering follow from it.
+
+Defaults, and what the slope is at kinks, are torch's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nncompile.elementwise import (
+    clip,
+    exp,
+    expm1,
+    maximum,
+    minimum,
+    normal_cdf,
+    relu,
+    sigmoid,
+    softplus,
+    sqrt,
+    tanh,
+    where,
+)
+from nncompile.formula import formula
+
+
+@formula
+def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
+    """x above 0, slope·x below (Maas et al. 2013)"""
+    return where(x > 0, x, slope * x)
+
+
+@formula
+def elu(x: Any, alpha: Any = 1.0) -> Any:
+    """x above 0, α(eˣ − 1) below (Clevert et al. 2015)"""
+    return where(x > 0, x, alpha * expm1(x))
+
+
+@formula
+def celu(x: Any, alpha: Any = 1.0) -> Any:
+    """x above 0, α(exp(x/α) − 1) below: ELU with a continuous slope (Barron 2017)"""
+    return where(x > 0, x, alpha * expm1(x / alpha))
+
+
+# Klambauer et al. 2017: with these, mean 0 and variance 1 are a fixed point of deep networks.
+_SELU_ALPHA = 1.6732632423543772
+_SELU_SCALE = 1.0507009873554805
+
+
+@formula
+def selu(x: Any) -> Any:
+    """scale·elu(x, α), which keeps mean 0 and variance 1 (Klambauer et al. 2017)"""
+    return _SELU_SCALE * where(x > 0, x, _SELU_ALPHA * expm1(x))
+
+
+@formula
+def gelu(x: Any) -> Any:
+    """x·Φ(x), Φ the normal distribution function (Hendrycks & Gimpel 2016)"""
+    return x * normal_cdf(x)
+
+
+@formula
+def gelu_tanh(x: Any) -> Any:
+    """x·Φ(x) with Φ(x) ≈ (1 + tanh u)/2 = σ(2u), u = √(2/π)(x + 0.044715x³)"""
+    return x * sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+
+
+@formula
+def silu(x: Any, beta: Any = 1.0) -> Any:
+    """x·σ(βx) (Ramachandran et al. 2017)"""
+    return x * sigmoid(beta * x)
+
+
+swish = silu
+
+
+@formula
+def mish(x: Any) -> Any:
+    """x·tanh(softplus(x)) (Misra 2019)"""
+    # tanh(log(1 + e)) = n/(n + 2) with n = e² + 2e: one exponential. It is 1 from x = 20 on, in
+    # double precision too, where e² has not overflowed yet.
+    e = exp(minimum(x, 20))
+    n = e * (e + 2)
+    return x * n / (n + 2)
+
+
+@formula
+def softsign(x: Any) -> Any:
+    """x/(1 + |x|)"""
+    return x / (1 + abs(x))
+
+
+@formula
+def relu6(x: Any) -> Any:
+    """x between 0 and 6"""
+    return clip(x, 0, 6)
+
+
+@formula
+def hard_tanh(x: Any, low: Any = -1.0, high: Any = 1.0) -> Any:
+    """x between low and high"""
+    return clip(x, low, high)
+
+
+@formula
+def hard_sigmoid(x: Any) -> Any:
+    """x/6 + 1/2 between 0 and 1"""
+    return clip(x / 6 + 0.5, 0, 1)
+
+
+@formula
+def hard_swish(x: Any) -> Any:
+    """x·hard_sigmoid(x) (Howard et al. 2019)"""
+    return x * clip(x / 6 + 0.5, 0, 1)
+
+
+@formula
+def log_sigmoid(x: Any) -> Any:
+    """log σ(x)"""
+    return -softplus(-x)
+
+
+@formula
+def tanh_shrink(x: Any) -> Any:
+    """x − tanh x"""
+    return x - tanh(x)
+
+
+@formula
+def soft_shrink(x: Any, threshold: Any = 0.5) -> Any:
+    """x moved towards 0 by the threshold, and 0 within it"""
+    return relu(x - threshold) - relu(-x - threshold)
+
+
+@formula
+def hard_shrink(x: Any, threshold: Any = 0.5) -> Any:
+    """x, and 0 within the threshold"""
+    return where(abs(x) > threshold, x, 0)
+
+
+@formula
+def threshold(x: Any, at: Any = 0.0, otherwise: Any = 0.0) -> Any:
+    """x above `at`, `otherwise` below"""
+    return where(x > at, x, otherwise)
+
+
+@formula
+def squareplus(x: Any, b: Any = 4.0) -> Any:
+    """(x + √(x² + b))/2: a ReLU that is smooth and needs no exponential (Barron 2021)"""
+    return 0.5 * (x + sqrt(x * x + b))
+
+
+@formula
+def gaussian(x: Any) -> Any:
+    """exp(−x²)"""
+    return exp(-x * x)
+
+
+@formula
+def prelu(x: Any, slope: Any) -> Any:
+    """x above 0, slope·x below, with a trained slope (He et al. 2015)"""
+    return maximum(x, 0) + slope * minimum(x, 0)

@@ -1,0 +1,210 @@
+"""What a model collects while its function runs: parameters, states, updates, and their names.
+
+A name is a path of layers, `a.dense.weight`. A layer object has one path in a model, so calling it
+again shares its weights; layers that are made anew in every call of their owner get the same names
+each time, and so share theirs too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from dsl.initializers import initial_value
+from nncompile.errors import DTypeError, ModelError, ShapeError
+from nncompile.graph import Input, Value
+from nncompile.ops.basic import as_value
+from nncompile.sites import scope
+from nncompile.types import DType, Type
+
+_NAME = re.compile(r"[\w-]+")
+
+
+class Named(Protocol):
+    """What the builder knows of a layer."""
+
+    @property
+    def name(self) -> str | None: ...
+
+
+@dataclass
+class _Call:
+    """A layer that is being called (the model itself at the root), and the names that the layers
+    in it have taken."""
+
+    path: str
+    layer: Named | None = None
+    taken: dict[str, Named] = field(default_factory=dict)
+
+
+class Builder:
+    """The parameters and states of one model, in order of first use.
+
+    `initial` holds the value that each starts with, an expression over the seed; `updates` the
+    value that each state has after the model ran, where it was updated.
+    """
+
+    def __init__(self) -> None:
+        self.leaves: dict[str, Value] = {}
+        self.initial: dict[str, Value] = {}
+        self.updates: dict[str, Value] = {}
+        self._paths: dict[Named, str] = {}
+        self._calls = [_Call("")]
+        self._random: Counter[str] = Counter()
+
+    @property
+    def path(self) -> str:
+        """The path of the layer that is being called; empty in the model itself."""
+        return self._calls[-1].path
+
+    def path_of(self, layer: Named) -> str:
+        """The path of the layer: the one it got at its first call."""
+        call = self._calls[-1]
+        if call.layer is layer:
+            return call.path
+        path = self._paths.get(layer) or _join(call.path, _own_name(layer, call.taken))
+        parent, _, name = path.rpartition(".")
+        if parent == call.path and call.taken.setdefault(name, layer) is not layer:
+            raise ModelError(
+                f"two layers are called {path}",
+                hint="give one another name; one layer object used twice shares its weights",
+            )
+        self._paths[layer] = path
+        return path
+
+    @contextmanager
+    def calling(self, layer: Named) -> Iterator[None]:
+        """While the block runs, names are inside the layer."""
+        if self._calls[-1].layer is layer:  # a subclass that calls its base
+            yield
+            return
+        path = self.path_of(layer)
+        self._calls.append(_Call(path, layer))
+        try:
+            with scope(path.rpartition(".")[2]):
+                yield
+        finally:
+            self._calls.pop()
+
+    def parameter(
+        self, owner: str, name: str, shape: Any, init: Any, dtype: DType, fans: Any
+    ) -> Value:
+        """The trained parameter `owner.name`; asked for again, the same one."""
+        return self._leaf("parameter", _join(owner, name), dtype[shape], init, fans)
+
+    def state(self, owner: str, name: str, shape: Any, init: Any, dtype: DType) -> Value:
+        """The state `owner.name` as it stands now: after the updates that were made so far."""
+        path = _join(owner, name)
+        leaf = self._leaf("state", path, dtype[shape], init, None)
+        return self.updates.get(path, leaf)
+
+    def update(self, owner: str, state: Value | str, new: Any) -> None:
+        """Makes `new` the value of the owner's state from here on."""
+        path = self._state_path(owner, state)
+        type_ = self.leaves[path].type
+        value = as_value(new, like=self.leaves[path])
+        if value.type != type_:
+            error = DTypeError if value.dtype is not type_.dtype else ShapeError
+            raise error(f"state {path} is {type_}, its update is {value.type}")
+        self.updates[path] = value
+
+    def salt(self) -> str:
+        """A name of its own for each random op, or two dropouts would be one."""
+        self._random[self.path] += 1
+        return f"{self.path}#{self._random[self.path]}"
+
+    def _leaf(self, kind: str, path: str, type_: Type, init: Any, fans: Any) -> Value:
+        name = path.rpartition(".")[2]
+        if not _NAME.fullmatch(name):
+            raise ModelError(f"{name!r} is no name for a {kind}", hint="letters, digits, _ and -")
+        for size in type_.shape:
+            if not isinstance(size, int):
+                raise ModelError(
+                    f"{kind} {path} would be {type_}, and the size {size} is known only from data",
+                    hint="give that axis of the model's input a number, or reduce over it first",
+                )
+            if size < 0:
+                raise ShapeError(f"{kind} {path} would be {type_}: a size is at least 0")
+        leaf = Input(path, type_, kind)()
+        start = initial_value(init, type_, path, fans)
+        known = self.leaves.setdefault(path, leaf)
+        if known is not leaf:
+            raise ShapeError(
+                f"{known.op.kind} {path} is {known.type}, and this call needs a {kind} {type_}",  # type: ignore[attr-defined]
+                hint="a shared layer has one set of weights: call it on equal widths, or make two",
+            )
+        if self.initial.setdefault(path, start) is not start:
+            raise ModelError(f"{kind} {path} is declared with two different initial values")
+        return leaf
+
+    def _state_path(self, owner: str, state: Value | str) -> str:
+        if isinstance(state, str):
+            path = _join(owner, state)
+            if path in self.leaves and self.leaves[path].op.kind == "state":  # type: ignore[attr-defined]
+                return path
+            raise ModelError(f"no state {path}", hint="declare it first, with self.state(...)")
+        candidates = [
+            path
+            for path, leaf in self.leaves.items()
+            if path.rpartition(".")[0] == owner
+            and leaf.op.kind == "state"  # type: ignore[attr-defined]
+            and self.updates.get(path, leaf) is state
+        ]
+        if len(candidates) == 1:
+            return candidates[0]
+        raise ModelError(
+            f"{state!r} is the value of {' and of '.join(candidates)}"
+            if candidates
+            else f"{state!r} is not a state of {owner or 'the model'} as it stands now",
+            hint='name the state: self.update("running_mean", new)',
+        )
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _own_name(layer: Named, taken: dict[str, Named]) -> str:
+    """The layer's name, or its class in small letters with the first number that is free."""
+    if layer.name is not None:
+        if not isinstance(layer.name, str) or not _NAME.fullmatch(layer.name):
+            raise ModelError(
+                f"{layer.name!r} is no name for a layer", hint="letters, digits, _ and -"
+            )
+        return layer.name
+    base = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
+    name, number = base, 0
+    while name in taken:
+        number += 1
+        name = f"{base}_{number}"
+    return name
+
+
+_active: ContextVar[Builder | None] = ContextVar("builder", default=None)
+
+
+@contextmanager
+def building() -> Iterator[Builder]:
+    """A new builder, which layers that are called in the block declare their parameters in."""
+    builder = Builder()
+    token = _active.set(builder)
+    try:
+        yield builder
+    finally:
+        _active.reset(token)
+
+
+def active(what: str) -> Builder:
+    """The builder of the model whose function runs now. Raises `ModelError` where none does."""
+    builder = _active.get()
+    if builder is None:
+        raise ModelError(
+            f"{what} outside a model: there is nothing that could hold its weights",
+            hint="call it in a function under @model",
+        )
+    return builder

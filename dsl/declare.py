@@ -1,0 +1,151 @@
+"""`@model`: a function of inputs becomes a model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+from weakref import WeakKeyDictionary
+
+from dsl.building import Builder, building
+from nncompile.errors import ModelError
+from nncompile.graph import Graph, Input, Value
+from nncompile.model import RANDOM_STATE, Applications, Model, applications
+from nncompile.sites import scope
+from nncompile.tracing import Trace, tracing
+from nncompile.types import Type
+
+Function = Callable[..., Any]
+
+
+@overload
+def model(function: Function) -> Model: ...
+@overload
+def model(
+    *, predict: Sequence[str] | str = (), name: str | None = None
+) -> Callable[[Function], Model]: ...
+def model(
+    function: Function | None = None,
+    *,
+    predict: Sequence[str] | str = (),
+    name: str | None = None,
+) -> Any:
+    """Makes a model of a function: its inputs are default arguments of tensor types, it returns
+    its outputs as a dict, or one value, which is then called `output`.
+
+    `predict` names the outputs of the inference model; by default, those that need no input which
+    only the scalar outputs (losses, metrics) use. The function runs once, here. A model that is
+    called within it lends it its parameters, under their own names.
+
+    Raises `ModelError` for an argument without a type, a result that is no value, two layers or
+    applied models with one name, and an output with the name of an input.
+
+    >>> from dsl import Dense, f32
+    >>> @model
+    ... def line(x=f32["batch", 1]):
+    ...     return x >> Dense(1)
+    >>> line.parameters
+    {'dense.weight': <input : f32[1, 1]>, 'dense.bias': <input : f32[1]>}
+    """
+    if function is None:
+        return lambda f: model_of(f, predict, name)
+    return model_of(function, predict, name)
+
+
+def model_of(function: Function, predict: Sequence[str] | str, name: str | None) -> Model:
+    """The model of the function; see `model`."""
+    title = name or function.__name__
+    inputs = _inputs(function, title)
+    with tracing(Trace()) as trace, building() as builder, applications() as applied, scope(title):
+        leaves = {n: Input(n, type_)() for n, type_ in inputs.items()}
+        outputs = _outputs(title, function(**leaves))
+    initial, owners = _owned(title, builder, applied)
+    for path in initial:
+        if path in RANDOM_STATE:
+            raise ModelError(
+                f"model {title} cannot have a parameter called {path!r}: the training's own is",
+                hint="give it another name",
+            )
+        if path in inputs:
+            raise ModelError(
+                f"the input {path!r} of model {title} has the name of a parameter or state",
+                hint="give one of them another name",
+            )
+    doc = inspect.cleandoc(function.__doc__ or "")
+    made = Model(
+        name=title,
+        graph=Graph(title, outputs, (*leaves.values(), *builder.leaves.values()), trace, doc),
+        initial=initial,
+        updates={**applied.updates, **builder.updates},
+        predict=(predict,) if isinstance(predict, str) else tuple(predict),
+        doc=doc,
+    )
+    _owners[made] = {**owners, **dict.fromkeys(builder.leaves, builder)}
+    return made
+
+
+def _inputs(function: Function, title: str) -> dict[str, Type]:
+    """The declared inputs: every argument has a tensor type as its default."""
+    types: dict[str, Type] = {}
+    for name, p in inspect.signature(function).parameters.items():
+        if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
+            raise ModelError(f"model {title} takes its inputs by name, not as {p}")
+        if not isinstance(p.default, Type):
+            came = "has no type" if p.default is p.empty else f"is {p.default!r}, not a type"
+            raise ModelError(
+                f"the input {name!r} of model {title} {came}",
+                hint=f'declare it as a default argument: {name}=f32["batch", 3]',
+            )
+        if name in RANDOM_STATE:
+            raise ModelError(
+                f"model {title} cannot have an input called {name!r}: the training's own is",
+                hint="give it another name",
+            )
+        types[name] = p.default
+    return types
+
+
+def _outputs(title: str, result: Any) -> dict[str, Value]:
+    if isinstance(result, Value):
+        result = {"output": result}
+    if not isinstance(result, Mapping):
+        came = "nothing" if result is None else type(result).__name__
+        raise ModelError(
+            f"model {title} returns {came}",
+            hint='return its outputs by name: {"prediction": y, "loss": loss}',
+        )
+    for name, value in result.items():
+        if not isinstance(name, str) or not name:
+            raise ModelError(f"model {title}: {name!r} is no name for an output")
+        if not isinstance(value, Value) or not isinstance(value.type, Type):
+            came = value.type if isinstance(value, Value) else f"{type(value).__name__}"
+            raise ModelError(
+                f"output {name!r} of model {title} is {came}, not a value",
+                hint="an output is computed from the inputs; const(x) makes a value of a number",
+            )
+    return dict(result)
+
+
+# Whose each parameter of a model is: the builder of the model that declared it. One that was
+# applied in two others is the same parameter in both.
+_owners: WeakKeyDictionary[Model, dict[str, Builder]] = WeakKeyDictionary()
+
+
+def _owned(
+    title: str, builder: Builder, applied: Applications
+) -> tuple[dict[str, Value], dict[str, Any]]:
+    """Initial values and owners of the parameters: the model's own and those of the models that
+    were applied in it. Raises `ModelError` where two of them call different things the same."""
+    initial, owners = dict(builder.initial), dict.fromkeys(builder.initial, builder)
+    names: dict[str, str] = dict.fromkeys(builder.initial, title)
+    for part in applied.models:
+        for path, value in part.initial.items():
+            owner: Any = _owners.get(part, {}).get(path, part)
+            if owners.setdefault(path, owner) is not owner:
+                raise ModelError(
+                    f"{path} is a parameter of {names[path]} and another one of {part.name}",
+                    hint='name the layers, so that the paths differ: Dense(8, name="generator")',
+                )
+            names.setdefault(path, part.name)
+            initial.setdefault(path, value)
+    return initial, owners

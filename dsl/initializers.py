@@ -1,0 +1,129 @@
+"""What parameters start with, as values over the seed: the same seed gives the same weights.
+
+An initializer is a function of the parameter's type, a random key of its own and its fans (how many
+numbers enter into and leave each output), which gives a value of that type. A number or an array
+stands for itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from nncompile.errors import ModelError, ShapeError
+from nncompile.graph import Value
+from nncompile.ops import broadcast_to, cast, const, full, random
+from nncompile.types import Type
+
+Fans = tuple[int, int]
+Initializer = Callable[[Type, Value, Fans], Value]
+
+
+def zeros(type_: Type, key: Value, fans: Fans) -> Value:
+    """All 0."""
+    return full(type_.shape, 0, type_.dtype)
+
+
+def ones(type_: Type, key: Value, fans: Fans) -> Value:
+    """All 1."""
+    return full(type_.shape, 1, type_.dtype)
+
+
+def constant(number: Any) -> Initializer:
+    """The number everywhere, or the array of the parameter's shape."""
+
+    def initializer(type_: Type, key: Value, fans: Fans) -> Value:
+        array = np.asarray(number, type_.dtype.numpy)
+        if array.shape not in ((), type_.shape):
+            raise ShapeError(f"the initial array has shape {array.shape}, the parameter is {type_}")
+        return broadcast_to(const(array), type_.shape)
+
+    return initializer
+
+
+def normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
+    """Normally distributed."""
+    return lambda type_, key, fans: random.normal(key, type_.shape, mean, std, type_.dtype)
+
+
+def truncated_normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
+    """Normally distributed, cut off at two standard deviations (of the uncut distribution)."""
+    return lambda type_, key, fans: random.truncated_normal(
+        key, type_.shape, mean, std, dtype=type_.dtype
+    )
+
+
+def uniform(low: float = -0.05, high: float = 0.05) -> Initializer:
+    """Uniform in [low, high)."""
+    return lambda type_, key, fans: random.uniform(key, type_.shape, low, high, type_.dtype)
+
+
+# The standard deviation of a unit normal that is cut off at ±2.
+_TRUNCATED_STD = 0.87962566103423978
+
+
+@dataclass(frozen=True)
+class VarianceScaling:
+    """Mean 0 and variance `scale / fan`, which keeps the size of what flows through a layer.
+
+    `fan` is the number that enter into an output (`in`), that it goes on to (`out`), or the mean
+    of both (`average`).
+    """
+
+    scale: float
+    fan: Literal["in", "out", "average"]
+    distribution: Literal["uniform", "normal", "truncated"]
+
+    def __call__(self, type_: Type, key: Value, fans: Fans) -> Value:
+        by_name = {"in": fans[0], "out": fans[1], "average": sum(fans) / 2}
+        std = math.sqrt(self.scale / max(by_name[self.fan], 1))
+        match self.distribution:
+            case "uniform":
+                limit = math.sqrt(3) * std
+                return uniform(-limit, limit)(type_, key, fans)
+            case "normal":
+                return normal(std)(type_, key, fans)
+            case "truncated":
+                return truncated_normal(std / _TRUNCATED_STD)(type_, key, fans)
+
+
+# Glorot & Bengio 2010: the same variance forward and backward, for tanh and linear layers.
+glorot_uniform = VarianceScaling(1, "average", "uniform")
+glorot_normal = VarianceScaling(1, "average", "normal")
+# He et al. 2015: the same variance forward, where a ReLU takes away half of it.
+he_uniform = VarianceScaling(2, "in", "uniform")
+he_normal = VarianceScaling(2, "in", "normal")
+# LeCun et al. 1998: the same variance forward; what SELU is made for.
+lecun_uniform = VarianceScaling(1, "in", "uniform")
+lecun_normal = VarianceScaling(1, "in", "normal")
+
+
+def default_fans(shape: tuple[int, ...]) -> Fans:
+    """Of weights `[..., in, out]`, every number in front of which is one more tap."""
+    if len(shape) < 2:
+        size = math.prod(shape)
+        return size, size
+    taps = math.prod(shape[:-2])
+    return shape[-2] * taps, shape[-1] * taps
+
+
+def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value:
+    """The value that `init` gives for the parameter `path`. Raises `ModelError` where it gives
+    something else than a value of that type."""
+    initializer = init if callable(init) else constant(init)
+    key = random.random_key(path, random.seed_leaf())
+    value = initializer(type_, key, fans or default_fans(type_.shape))
+    if not isinstance(value, Value):
+        raise ModelError(
+            f"the initializer of {path} gave {type(value).__name__}, not a value of type {type_}",
+            hint="normal, uniform, truncated_normal and constant take numbers: init=normal(0.05)",
+        )
+    if value.dtype is not type_.dtype:
+        value = cast(value, type_.dtype)
+    if value.shape != type_.shape:
+        raise ShapeError(f"the initializer of {path} gave {value.type}, the parameter is {type_}")
+    return value

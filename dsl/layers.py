@@ -1,0 +1,127 @@
+"""Layers: dense, dropout, flattening, and their composition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dsl.activations import prelu
+from dsl.building import active
+from dsl.initializers import glorot_uniform, zeros
+from dsl.layer import Layer
+from nncompile.errors import DTypeError, ModelError, ShapeError
+from nncompile.graph import Value
+from nncompile.ops import dropout as drop
+from nncompile.ops import flatten as flat
+from nncompile.ops.basic import as_value
+
+Function = Callable[[Any], Any]
+
+
+class Dense(Layer):
+    """activation(x·W + b) along the last axis: `[..., n]` to `[..., width]`.
+
+    Parameters `weight` f32[n, width] and `bias` f32[width], of the element type of x. Weights start
+    Glorot uniform, which keeps the variance of what goes forward and of the slopes that come back
+    whatever the activation; biases start at zero. Raises `ShapeError` for an x without axes or
+    whose last size only the data tell, `DTypeError` where it is not floating.
+    """
+
+    width: int
+    activation: Function | None = None
+    use_bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
+
+    def __call__(self, x: Any) -> Value:
+        x = as_value(x)
+        if not x.dtype.is_float:
+            raise DTypeError(
+                f"Dense needs floating numbers, x is {x.type}",
+                hint="x.astype(f32) converts; one_hot(x, n) is for class numbers",
+            )
+        if x.rank == 0 or not isinstance(x.shape[-1], int):
+            raise ShapeError(
+                f"Dense needs a last axis of known size, x is {x.type}",
+                hint="`x >> flatten` joins all axes but the first; sizes that weights depend on "
+                "are numbers",
+            )
+        y: Value = x @ self.parameter("weight", (x.shape[-1], self.width), self.init, x.dtype)
+        if self.use_bias:
+            y = y + self.parameter("bias", self.width, self.bias_init, x.dtype)
+        if self.activation is not None:
+            y = self.activation(y)
+        return y
+
+
+class Dropout(Layer):
+    """While training, each number is zero with probability `rate`, the others are divided by
+    1 − rate; otherwise x itself. Raises `ModelError` for a rate outside [0, 1)."""
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rate < 1:
+            raise ModelError(f"the rate of Dropout is in [0, 1), got {self.rate!r}")
+
+    def __call__(self, x: Any) -> Value:
+        return drop(as_value(x), self.rate, salt=active("Dropout").salt())
+
+
+def flatten(x: Any, start: int = 1) -> Value:
+    """All axes from `start` on as one: f32[batch, 1, 8, 8] to f32[batch, 64]. Raises `ShapeError`
+    where x has no axis `start`."""
+    return flat(x, start)
+
+
+class Flatten(Layer):
+    """`flatten` as a layer."""
+
+    start: int = 1
+
+    def __call__(self, x: Any) -> Value:
+        return flatten(x, self.start)
+
+
+class Sequential(Layer):
+    """The layers and functions one after another: `Sequential(Dense(64, relu), Dense(10))`."""
+
+    layers: tuple[Function, ...]
+
+    def __init__(self, *layers: Function, name: str | None = None) -> None:
+        for layer in layers:
+            if not callable(layer):
+                raise ModelError(
+                    f"{type(self).__name__} takes layers and functions, got {layer!r}",
+                    hint="write them one by one, not as a list: Sequential(Dense(8), relu)",
+                )
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "name", name)
+
+    def __call__(self, x: Any) -> Value:
+        y: Value = x
+        for layer in self.layers:
+            y = layer(y)
+        return y
+
+
+class Residual(Sequential):
+    """x + f(x), f the layers and functions one after another; f keeps the shape of x."""
+
+    def __call__(self, x: Any) -> Value:
+        y: Value = as_value(x) + super().__call__(x)
+        return y
+
+
+class PReLU(Layer):
+    """x above 0 and slope·x below, with one trained slope for each feature of the last axis, or one
+    for all. Parameter `slope` f32[n] or f32[]."""
+
+    shared: bool = False
+    init: Any = 0.25
+
+    def __call__(self, x: Any) -> Value:
+        x = as_value(x)
+        shape = () if self.shared else x.shape[-1:]
+        y: Value = prelu(x, self.parameter("slope", shape, self.init, x.dtype))
+        return y

@@ -1,0 +1,95 @@
+"""nncompile: neural networks and learning rules compiled to standard ONNX.
+
+A model is a graph of values; `grad` and its relatives make graphs of graphs; `compile_step` and
+`compile_model` make ONNX of them; `Trainer` trains through onnxruntime; `export` writes files.
+Models are usually declared with the package `dsl`.
+"""
+
+from nncompile.compiler import (
+    CompiledModel,
+    CompiledStep,
+    Report,
+    compile_model,
+    compile_step,
+)
+from nncompile.errors import (
+    BackendError,
+    CheckpointError,
+    CompileError,
+    DTypeError,
+    FeedError,
+    FileError,
+    FormulaError,
+    GradientError,
+    ModelError,
+    ProviderError,
+    ShapeError,
+    TrainingError,
+)
+from nncompile.export import export
+from nncompile.formula import formula
+from nncompile.grad import grad, hvp, jacobian, jvp, vjp
+from nncompile.graph import Graph, Input, Op, Sample, Value
+from nncompile.model import Model
+from nncompile.recipe import Recipe, assign, minimize, training
+from nncompile.reference import evaluate
+from nncompile.runtime import Session, StepRunner, available_providers
+from nncompile.step import Step, compose
+from nncompile.train import Event, History, Trainer
+from nncompile.types import DType, Type, boolean, f32, f64, i32, i64, u32
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "CompileError",
+    "CompiledModel",
+    "CompiledStep",
+    "DType",
+    "DTypeError",
+    "Event",
+    "FeedError",
+    "FileError",
+    "FormulaError",
+    "GradientError",
+    "Graph",
+    "History",
+    "Input",
+    "Model",
+    "ModelError",
+    "Op",
+    "ProviderError",
+    "Recipe",
+    "Report",
+    "Sample",
+    "Session",
+    "ShapeError",
+    "Step",
+    "StepRunner",
+    "Trainer",
+    "TrainingError",
+    "Type",
+    "Value",
+    "assign",
+    "available_providers",
+    "boolean",
+    "compile_model",
+    "compile_step",
+    "compose",
+    "evaluate",
+    "export",
+    "f32",
+    "f64",
+    "formula",
+    "grad",
+    "hvp",
+    "i32",
+    "i64",
+    "jacobian",
+    "jvp",
+    "minimize",
+    "training",
+    "u32",
+    "vjp",
+]

@@ -1,0 +1,224 @@
+"""What cards are handed to lower themselves: `o.MatMul(a, b)` emits a node and gives its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import onnx
+import sympy as sp
+from onnx import TensorProto, helper, numpy_helper
+
+from nncompile.backends.onnx.formulas import OnnxFormulas
+from nncompile.dims import Dim, FloorDiv, Shape
+from nncompile.errors import BackendError
+from nncompile.graph import Value
+from nncompile.sites import Site
+from nncompile.types import DType, Type, i64
+
+ELEMENT_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "float64": TensorProto.DOUBLE,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "uint32": TensorProto.UINT32,
+    "bool": TensorProto.BOOL,
+}
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Emitter:
+    """Collects the nodes and constants of one ONNX graph.
+
+    Every ONNX operator is a method: inputs are names ("" leaves an optional one out), attributes
+    are keywords, and `outputs=n` gives a tuple of names. Equal nodes are emitted once, so the
+    forward and the backward pass share what both need. `types` and `type` are those of the
+    arguments and the result of the card that is being lowered.
+    """
+
+    def __init__(self, opset: int) -> None:
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, Array] = {}
+        self.types: tuple[Any, ...] = ()
+        self.type: Any = None
+        self._memo: dict[Any, tuple[str, ...]] = {}
+        self._taken: set[str] = set()
+        self._sizes: dict[sp.Symbol, Callable[[], str]] = {}
+        self._site: Site | None = None
+        self._stem = ""
+
+    # What the lowering of a graph calls.
+
+    def reserve(self, name: str) -> None:
+        """Keeps a name that the user gave from being made up for something else."""
+        self._taken.add(name)
+
+    def bind_sizes(self, name: str, shape: Shape) -> None:
+        """Lets symbolic sizes be taken from the shape of the leaf `name`."""
+        for axis, size in enumerate(shape):
+            free = [] if isinstance(size, int) else list(size.free_symbols)
+            if len(free) != 1:
+                continue
+            constant, linear = sp.sympify(size).as_independent(*free, as_Add=True)
+            factor = linear.as_coefficient(free[0])
+            if factor is not None and factor.is_Integer and factor > 0:  # factor·n + constant
+                found = partial(self._solved, name, axis, int(constant), int(factor))
+                self._sizes.setdefault(free[0], found)
+
+    def _solved(self, name: str, axis: int, constant: int, factor: int) -> str:
+        """The n of an axis whose size is factor·n + constant, as a vector of one i64."""
+        size: str = self.Shape(name, start=axis, end=axis + 1)
+        size = self.Sub(size, self.ints([constant])) if constant else size
+        return self.Div(size, self.ints([factor])) if factor != 1 else size
+
+    def lower(self, value: Value, args: Sequence[Any], site: Site | None) -> Any:
+        """The names of the result of one node of the graph."""
+        self.types, self.type = tuple(a.type for a in value.args), value.type
+        self._site = site
+        self._stem = f"{site.scope}/{value.op.label}" if site and site.scope else value.op.label
+        return value.op.onnx(self, *args)
+
+    # What cards call.
+
+    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+        if not op_type[:1].isupper():
+            raise AttributeError(op_type)
+
+        def emit(*inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
+            names = self._emit(op_type, domain, inputs, outputs, attributes)
+            return names[0] if outputs == 1 else names
+
+        return emit
+
+    def _emit(
+        self,
+        op_type: str,
+        domain: str,
+        inputs: tuple[str, ...],
+        outputs: int,
+        attributes: Mapping[str, Any],
+    ) -> tuple[str, ...]:
+        key = (op_type, domain, inputs, outputs, repr(sorted(attributes.items())))
+        if key in self._memo:
+            return self._memo[key]
+        names = tuple(self._fresh(self._stem or op_type) for _ in range(outputs))
+        node = helper.make_node(op_type, inputs, names, names[0], domain=domain, **attributes)
+        if self._site is not None:
+            helper.set_metadata_props(node, {"source": self._site.place, "scope": self._site.scope})
+        self.nodes.append(node)
+        self._memo[key] = names
+        return names
+
+    def _fresh(self, stem: str) -> str:
+        number = len(self.nodes)
+        while (name := f"{stem}_{number}") in self._taken:
+            number += 1
+        self._taken.add(name)
+        return name
+
+    def constant(self, array: Any) -> str:
+        """The name of a constant; equal ones are one."""
+        array = np.asarray(array)
+        key = ("constant", array.dtype.str, array.shape, array.tobytes())
+        if key not in self._memo:
+            name = self._fresh_constant(array)
+            self.constants[name] = array
+            self._memo[key] = (name,)
+        return self._memo[key][0]
+
+    def _fresh_constant(self, array: Array) -> str:
+        text = str(array.tolist()).replace(" ", "")
+        stem = text if len(text) <= 20 else f"constant_{len(self.constants)}"
+        name, number = stem, 0
+        while name in self._taken:
+            number += 1
+            name = f"{stem}:{number}"
+        self._taken.add(name)
+        return name
+
+    def scalar(self, number: Any, dtype: DType) -> str:
+        """A constant without axes."""
+        return self.constant(np.asarray(number, dtype.numpy))
+
+    def ints(self, numbers: Sequence[int]) -> str:
+        """A constant vector of i64: axes, shapes, starts …"""
+        return self.constant(np.asarray(list(numbers), np.int64).reshape(len(numbers)))
+
+    def cast(self, x: str, dtype: DType) -> str:
+        """`x` as another element type."""
+        return self.Cast(x, to=ELEMENT_TYPES[dtype.name])  # type: ignore[no-any-return]
+
+    def formula(self, body: sp.Expr, args: Sequence[str]) -> str:
+        """An elementwise expression, one node for each operation."""
+        return OnnxFormulas(self).lower(body, args, self.types)
+
+    def dim(self, size: Dim) -> str:
+        """A dimension as a number without axes, i64."""
+        if isinstance(size, int):
+            return self.scalar(size, i64)
+        return self.Reshape(self._vector(size), self.ints([]))  # type: ignore[no-any-return]
+
+    def shape(self, sizes: Sequence[Dim]) -> str:
+        """A shape as a vector of i64: the shape of a leaf where it is one, else put together."""
+        if all(isinstance(d, int) for d in sizes):
+            return self.ints([int(d) for d in sizes])
+        pieces: list[str] = []
+        numbers: list[int] = []
+        for size in sizes:
+            if isinstance(size, int):
+                numbers.append(size)
+                continue
+            if numbers:
+                pieces.append(self.ints(numbers))
+                numbers = []
+            pieces.append(self._vector(size))
+        if numbers:
+            pieces.append(self.ints(numbers))
+        return pieces[0] if len(pieces) == 1 else self.Concat(*pieces, axis=0)
+
+    def _vector(self, size: Dim) -> str:
+        """A dimension as a vector of one i64."""
+        size = sp.sympify(size)
+        if size.is_Integer:
+            return self.ints([int(size)])
+        if size.is_Symbol:
+            if size not in self._sizes:
+                raise BackendError(
+                    f"the size {size} cannot be told from the shapes of the inputs",
+                    hint=f'give an input an axis called "{size}"',
+                )
+            return self._sizes[size]()
+        parts = [self._vector(a) for a in size.args]
+        if size.is_Add or size.is_Mul:
+            emit = self.Add if size.is_Add else self.Mul
+            total = parts[0]
+            for part in parts[1:]:
+                total = emit(total, part)
+            return total
+        if isinstance(size, FloorDiv):
+            # ONNX divides integers towards zero.
+            below = None if size.args[0].is_nonnegative else self.Mod(*parts)
+            return self.Div(parts[0] if below is None else self.Sub(parts[0], below), parts[1])  # type: ignore[no-any-return]
+        if size.is_Pow and size.args[1].is_Integer and size.args[1] > 0:
+            total = parts[0]
+            for _ in range(int(size.args[1]) - 1):
+                total = self.Mul(total, parts[0])
+            return total
+        if isinstance(size, sp.Mod):
+            return self.Mod(*parts)  # type: ignore[no-any-return]
+        if isinstance(size, sp.Max | sp.Min):
+            return (self.Max if isinstance(size, sp.Max) else self.Min)(*parts)  # type: ignore[no-any-return]
+        raise BackendError(f"the size {size} has no lowering to ONNX")
+
+    def initializers(self) -> list[TensorProto]:
+        return [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
+
+
+def value_info(name: str, type_: Type) -> onnx.ValueInfoProto:
+    """An input or output with the user's own names of dimensions."""
+    sizes = [d if isinstance(d, int) else str(d) for d in type_.shape]
+    return helper.make_tensor_value_info(name, ELEMENT_TYPES[type_.dtype.name], sizes)

@@ -1,0 +1,157 @@
+"""A graph as an ONNX model whose inputs, outputs, dimensions and weights carry the user's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nncompile.backends.onnx.emitter import ELEMENT_TYPES, Emitter, value_info
+from nncompile.errors import BackendError
+from nncompile.graph import Graph, Input, Value
+from nncompile.types import DType
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+OPSET = 21
+OPSETS = range(18, 27)  # below, reductions take no axes as input; above, onnxruntime has no kernels
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A weight whose bytes lie in another file, `.safetensors` or plain, beside the model."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+    location: str
+    offset: int
+    length: int
+
+
+def to_model(
+    graph: Graph,
+    opset: int = OPSET,
+    initializers: Mapping[str, Array | ExternalTensor] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> onnx.ModelProto:
+    """The graph as an ONNX model.
+
+    Leaves named in `initializers` become weights inside the model, the others its inputs, in the
+    graph's order; nodes carry the user's line and layer in their metadata. Raises `BackendError`
+    for an opset out of range, a weight of another type than its leaf, and what has no lowering.
+    """
+    if opset not in OPSETS:
+        raise BackendError(
+            f"opset {opset} is not supported", hint=f"choose {OPSETS[0]} to {OPSETS[-1]}"
+        )
+    weights = dict(initializers or {})
+    _check_weights(graph, weights)
+    emitter = Emitter(opset)
+    for name in (*graph.leaves, *graph.outputs):
+        emitter.reserve(name)
+    inputs = {name: leaf for name, leaf in graph.leaves.items() if name not in weights}
+    for name, leaf in inputs.items():
+        emitter.bind_sizes(name, leaf.shape)
+    names = _lower(graph, emitter)
+    _name_outputs(graph, emitter, names)
+    tensors = [_initializer(n, w) for n, w in weights.items() if n in graph.leaves]
+    onnx_graph = helper.make_graph(
+        emitter.nodes,
+        graph.name,
+        [value_info(name, leaf.type) for name, leaf in inputs.items()],
+        [value_info(name, value.type) for name, value in graph.outputs.items()],
+        [*tensors, *emitter.initializers()],
+        doc_string=graph.doc or None,
+    )
+    opsets = [helper.make_opsetid(d, v) for d, v in _domains(emitter, opset).items()]
+    model = helper.make_model(
+        onnx_graph,
+        opset_imports=opsets,
+        ir_version=max(10, helper.find_min_ir_version_for([helper.make_opsetid("", opset)])),
+        producer_name="nncompile",
+    )
+    if metadata:
+        helper.set_model_props(model, dict(metadata))
+    return model
+
+
+def check(model: onnx.ModelProto) -> None:
+    """onnx's full check, shape inference included. Raises `BackendError` where it fails."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise BackendError(f"the model is not valid ONNX: {error}") from None
+
+
+def to_text(model: onnx.ModelProto) -> str:
+    """The model in ONNX's own textual form."""
+    return str(onnx.printer.to_text(model))
+
+
+def _domains(emitter: Emitter, opset: int) -> dict[str, int]:
+    """The operator sets that the nodes use."""
+    return {"": opset} | {node.domain: 1 for node in emitter.nodes if node.domain}
+
+
+def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
+    names: dict[Value, Any] = {}
+    for v in graph.nodes:
+        if isinstance(v.op, Input):
+            names[v] = v.op.name
+        else:
+            with graph.trace.located(v):  # errors are told at the user's line
+                names[v] = emitter.lower(v, [names[a] for a in v.args], graph.trace.site(v))
+    return names
+
+
+def _name_outputs(graph: Graph, emitter: Emitter, names: Mapping[Value, Any]) -> None:
+    """Gives outputs their names: a node's result is renamed; what is a leaf, a constant or an
+    output already is copied."""
+    made = {out: node for node in emitter.nodes for out in node.output}
+    renamed: dict[str, str] = {}
+    for name, v in graph.outputs.items():
+        source = names[v]
+        if source in made and source not in renamed:
+            renamed[source] = name
+    for node in emitter.nodes:
+        for field in (node.input, node.output):
+            for i, name in enumerate(field):
+                if name in renamed:
+                    field[i] = renamed[name]
+        node.name = renamed.get(node.name, node.name)
+    outputs = set(renamed.values())
+    for name, v in graph.outputs.items():
+        if name not in outputs:
+            source = renamed.get(names[v], names[v])
+            emitter.nodes.append(helper.make_node("Identity", [source], [name], name))
+
+
+def _check_weights(graph: Graph, weights: Mapping[str, Array | ExternalTensor]) -> None:
+    for name, weight in weights.items():
+        leaf = graph.leaves.get(name)
+        if leaf is None:
+            continue
+        dtype = weight.dtype.numpy if isinstance(weight, ExternalTensor) else weight.dtype
+        if dtype != leaf.dtype.numpy or tuple(weight.shape) != leaf.shape:
+            raise BackendError(
+                f"the weight {name} has another type than the model's",
+                rows=[("expected", str(leaf.type)), ("got", f"{dtype}{list(weight.shape)}")],
+            )
+
+
+def _initializer(name: str, weight: Array | ExternalTensor) -> TensorProto:
+    if not isinstance(weight, ExternalTensor):
+        return numpy_helper.from_array(np.ascontiguousarray(weight).reshape(weight.shape), name)
+    tensor = TensorProto(
+        name=name,
+        data_type=ELEMENT_TYPES[weight.dtype.name],
+        dims=weight.shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    for key in ("location", "offset", "length"):
+        tensor.external_data.add(key=key, value=str(getattr(weight, key)))
+    return tensor

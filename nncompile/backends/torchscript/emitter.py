@@ -1,0 +1,199 @@
+"""What cards write TorchScript with: `t.matmul(a, b)` emits a statement and gives its result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.backends.torchscript.formulas import TorchFormulas
+from nncompile.backends.torchscript.sizes import MEASURED, Origin, size_text
+from nncompile.backends.torchscript.writing import Statement, token, token_number
+from nncompile.dims import Dim, dim
+from nncompile.errors import BackendError
+from nncompile.graph import AnyType
+from nncompile.scalars import placeholder, walk
+from nncompile.types import DType, i64, u32
+
+INFIX = {
+    "torch.add": "+",
+    "torch.sub": "-",
+    "torch.mul": "*",
+    "torch.div": "/",
+    "torch.matmul": "@",
+    "torch.gt": ">",
+    "torch.ge": ">=",
+    "torch.lt": "<",
+    "torch.le": "<=",
+    "torch.eq": "==",
+    "torch.ne": "!=",
+    "torch.bitwise_and": "&",
+    "torch.bitwise_or": "|",
+    "torch.bitwise_xor": "^",
+}
+PREFIX = {"torch.neg": "-", "torch.bitwise_not": "~"}
+# They make tensors of no tensor, and must be told the device that the others are on.
+FACTORIES = frozenset(
+    f"torch.{name}" for name in ("arange", "empty", "eye", "full", "ones", "tensor", "zeros")
+)
+MASK = 0xFFFFFFFF  # uint32 has few operations in torch: it is carried in int64
+LITERAL = 16  # larger constants are buffers of the module
+
+
+class Emitter:
+    """What cards write TorchScript with. Strings are source: names of results, or expressions.
+
+    Every function of torch is a method: `t.log_softmax(x, dim=1)` emits the call and returns the
+    name of its result. Equal calls are emitted once. `types` and `type` are those of the
+    arguments and of the result of the node that is being lowered.
+    """
+
+    types: tuple[AnyType, ...] = ()
+    type: Any = None
+
+    def __init__(
+        self, device: str | None = None, sizes: Mapping[sp.Symbol, Origin] | None = None
+    ) -> None:
+        self.statements: list[Statement] = []
+        self.constants: dict[str, np.ndarray] = {}
+        self._device = device
+        self._sizes = sizes or {}
+        self._memo: dict[str, str] = {}
+
+    def __getattr__(self, name: str) -> Callable[..., str]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def function(*args: Any, **options: Any) -> str:
+            return self.call(f"torch.{name}", *args, **options)
+
+        return function
+
+    def emit(self, text: str, hint: str = "value", infix: bool = False) -> str:
+        """The result of an expression; `infix` says that it needs parentheses as an operand."""
+        if token_number(text) is not None:
+            return text
+        if text not in self._memo:
+            self.statements.append(Statement(text, infix, hint))
+            self._memo[text] = token(len(self.statements) - 1)
+        return self._memo[text]
+
+    def call(self, function: str, *args: Any, **options: Any) -> str:
+        """The result of `function(*args, **options)`; operators are written as such."""
+        if function in FACTORIES and self._device:
+            options.setdefault("device", self.device)
+        texts = [self.text(x) for x in args]
+        hint = function.rpartition(".")[2]
+        if function in INFIX and len(args) == 2 and not options:
+            return self.emit(f"{texts[0]} {INFIX[function]} {texts[1]}", hint, infix=True)
+        if function in PREFIX and len(args) == 1 and not options:
+            return self.emit(f"{PREFIX[function]}{texts[0]}", hint, infix=True)
+        return self.emit(f"{function}({self._arguments(texts, options)})", hint)
+
+    def method(self, x: str, name: str, *args: Any, **options: Any) -> str:
+        """The result of `x.name(*args, **options)`."""
+        texts = [self.text(a) for a in args]
+        return self.emit(f"{x}.{name}({self._arguments(texts, options)})", name)
+
+    def _arguments(self, texts: Sequence[str], options: Mapping[str, Any]) -> str:
+        return ", ".join([*texts, *(f"{k}={self.text(v)}" for k, v in options.items())])
+
+    def text(self, x: Any) -> str:
+        """An argument as source: strings are source already, sizes are computed, the rest are
+        literals."""
+        if isinstance(x, str):
+            return x
+        if isinstance(x, DType):
+            return self.dtype(x)
+        if isinstance(x, sp.Expr):
+            return self.dim(x)
+        if isinstance(x, tuple | list):
+            return f"[{', '.join(self.text(item) for item in x)}]"
+        if isinstance(x, np.ndarray | np.generic):
+            return self.text(x.tolist())
+        if isinstance(x, int) and x == -(2**63):
+            return f"({x + 1} - 1)"  # the literal alone would overflow before its sign
+        if isinstance(x, float) and not math.isfinite(x):
+            return f'float("{x}")'
+        return repr(x)
+
+    @property
+    def device(self) -> str:
+        """The device of the inputs; None (torch's default) for a graph without any."""
+        return self.emit(f"{self._device}.device", "device") if self._device else "None"
+
+    def dtype(self, dtype: DType) -> str:
+        """torch's name of an element type; uint32 is carried in int64."""
+        return f"torch.{(i64 if dtype is u32 else dtype).name}"
+
+    def dim(self, size: Dim) -> str:
+        """A dimension as an integer. Raises `BackendError` where no input has it."""
+        size = dim(size)
+        if isinstance(size, int):
+            return str(size)
+        texts = {name: self._measured(name, size) for name in sorted(size.free_symbols, key=str)}
+        text = size_text(size, texts)
+        return self.emit(text, "size", infix=" " in text)
+
+    def _measured(self, name: sp.Symbol, size: Dim) -> str:
+        if name not in self._sizes:
+            raise BackendError(f"no input has the size {name}, which {size} needs")
+        leaf, axis, expression = self._sizes[name]
+        measure = self.emit(f"{leaf}.size({axis})", str(name))
+        texts = {s: self._measured(s, size) for s in expression.free_symbols - {MEASURED}}
+        text = size_text(expression, texts | {MEASURED: measure})
+        return self.emit(text, str(name), infix=" " in text)
+
+    def shape(self, dims: Sequence[Dim]) -> str:
+        """A shape as a list of integers."""
+        return f"[{', '.join(self.dim(d) for d in dims)}]"
+
+    def item(self, results: str, index: int) -> str:
+        """One of the results of a function that gives several."""
+        return self.emit(f"{results}[{index}]", f"{self._hint(results)}_{index}")
+
+    def _hint(self, name: str) -> str:
+        number = token_number(name)
+        return name if number is None else self.statements[number].hint
+
+    def constant(self, array: np.ndarray) -> str:
+        """An array: written out where it is small, otherwise held as a buffer of the module."""
+        array = np.asarray(array)
+        dtype = array.dtype.name if array.dtype != np.uint32 else "int64"
+        if array.size == 0:
+            return self.call("torch.zeros", list(array.shape), dtype=f"torch.{dtype}")
+        exact = array.dtype != np.float64  # torch.tensor takes real literals through float32
+        if array.ndim == 0 and not exact:
+            return self.call("torch.full", [], array.item(), dtype=f"torch.{dtype}")
+        if array.size <= LITERAL and exact:
+            return self.call("torch.tensor", array.tolist(), dtype=f"torch.{dtype}")
+        for name, known in self.constants.items():
+            if known is array:
+                return f"self.{name}"
+        name = f"constant_{len(self.constants) + 1}"
+        self.constants[name] = array
+        return f"self.{name}"
+
+    def cast(self, x: str, source: DType, target: DType) -> str:
+        """`x` as another element type, by C's rule."""
+        if source is target:
+            return x
+        carried = x if self.dtype(source) == self.dtype(target) else self.method(x, "to", target)
+        return self.masked(carried) if target is u32 and not source.is_bool else carried
+
+    def masked(self, x: str) -> str:
+        """The lower 32 bits: what uint32 arithmetic done in int64 has to keep."""
+        number = token_number(x)
+        if number is not None and self.statements[number].text.endswith(f" & {MASK}"):
+            return x
+        return self.call("torch.bitwise_and", x, MASK)
+
+    def formula(self, body: sp.Expr, names: Sequence[str]) -> str:
+        """An expression of scalars, elementwise; `names` are those of its placeholders."""
+        leaves = {placeholder(i): name for i, name in enumerate(names)}
+        dtypes = {placeholder(i): t.dtype for i, t in enumerate(self.types)}  # type: ignore[union-attr]
+        target = TorchFormulas(self)
+        return target.tensor(walk(body, leaves, dtypes, target))

@@ -1,0 +1,132 @@
+"""Expressions of scalars as TorchScript: what each call that `nncompile.scalars.walk` makes is
+called in torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nncompile.types import DType, u32
+
+if TYPE_CHECKING:
+    from nncompile.backends.torchscript.emitter import Emitter
+
+
+@dataclass(frozen=True)
+class Literal:
+    """A number that stands in the source as itself, beside a tensor of that dtype."""
+
+    number: bool | int | float
+    dtype: DType
+
+
+Operand = str | Literal
+
+# Where torch has another name than the call.
+_TORCH = {
+    "subtract": "sub",
+    "multiply": "mul",
+    "negative": "neg",
+    "divide": "div",
+    "power": "pow",
+    "mod": "remainder",
+    "arcsin": "asin",
+    "arccos": "acos",
+    "arctan": "atan",
+    "arctan2": "atan2",
+    "arcsinh": "asinh",
+    "arccosh": "acosh",
+    "arctanh": "atanh",
+    "less": "lt",
+    "less_equal": "le",
+    "equal": "eq",
+    "not_equal": "ne",
+    "invert": "bitwise_not",
+    "left_shift": "bitwise_left_shift",
+    "right_shift": "bitwise_right_shift",
+}
+# An operator takes a number on either side, other calls only as the second operand.
+_EITHER_SIDE = frozenset(
+    ("add", "subtract", "multiply", "divide", "less", "less_equal", "equal", "not_equal")
+)
+_WITH_NUMBER = (
+    _EITHER_SIDE
+    | frozenset(("power", "mod", "floor_divide", "left_shift", "right_shift"))
+    | frozenset(("bitwise_and", "bitwise_or", "bitwise_xor"))
+)
+# They leave the 32 bits that uint32 has.
+_WRAPPING = frozenset(("add", "subtract", "multiply", "negative", "power", "invert", "left_shift"))
+
+
+class TorchFormulas:
+    """The target of `walk`: operands are results in the source, or numbers."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.emitter = emitter
+
+    def literal(self, number: bool | int | float, dtype: DType) -> Operand:
+        # torch takes True beside a tensor for an integer, or compares it as Python.
+        return (
+            self.emitter.constant(np.asarray(number)) if dtype.is_bool else Literal(number, dtype)
+        )
+
+    def cast(self, x: Operand, source: DType, target: DType) -> Operand:
+        if isinstance(x, Literal):
+            number = np.asarray(x.number, source.numpy).astype(target.numpy).item()
+            return self.literal(number, target)
+        return self.emitter.cast(x, source, target)
+
+    def call(self, name: str, dtype: DType, *args: Operand) -> Operand:
+        """The result of one of `PRIMITIVE_CALLS`."""
+        special = _SPECIAL.get(name)
+        if special is not None:
+            return special(self, *args)
+        result = self.emitter.call(f"torch.{_TORCH.get(name, name)}", *self._operands(name, args))
+        if name == "sign" and dtype.is_float:  # torch's is 0 at NaN
+            isnan = self.emitter.call("torch.isnan", self.tensor(args[0]))
+            return self.emitter.call("torch.where", isnan, self.tensor(args[0]), result)
+        return self.emitter.masked(result) if dtype is u32 and name in _WRAPPING else result
+
+    def tensor(self, x: Operand) -> str:
+        """The operand as a tensor: a number becomes one without axes."""
+        if isinstance(x, Literal):
+            return self.emitter.constant(np.asarray(x.number, x.dtype.numpy))
+        return x
+
+    def _operands(self, name: str, args: tuple[Operand, ...]) -> list[Any]:
+        """Numbers as they are where torch takes them, otherwise as tensors."""
+        numbers = [i for i, a in enumerate(args) if isinstance(a, Literal)]
+        if name in _WITH_NUMBER and (numbers == [1] or (numbers == [0] and name in _EITHER_SIDE)):
+            return [a.number if isinstance(a, Literal) else a for a in args]
+        return [self.tensor(a) for a in args]
+
+    def where(self, condition: Operand, a: Operand, b: Operand) -> str:
+        if isinstance(a, Literal) and isinstance(b, Literal):
+            a = self.tensor(a)  # of two numbers torch makes its default dtype
+        chosen = [x.number if isinstance(x, Literal) else x for x in (a, b)]
+        return self.emitter.call("torch.where", self.tensor(condition), *chosen)
+
+    def bounded(self, a: Operand, b: Operand, function: str, option: str) -> str:
+        """The larger or smaller one; beside a number it is a clamp."""
+        if isinstance(a, Literal):
+            a, b = b, a
+        if isinstance(b, Literal):
+            return self.emitter.call("torch.clamp", self.tensor(a), **{option: b.number})
+        return self.emitter.call(function, a, b)
+
+    def softplus(self, x: Operand) -> str:
+        # torch's own is linear from 20 on: 2e-9 off in double.
+        x = self.tensor(x)
+        return self.emitter.call("torch.logaddexp", x, self.emitter.call("torch.zeros_like", x))
+
+
+_SPECIAL: dict[str, Callable[..., str]] = {
+    "where": TorchFormulas.where,
+    "maximum": lambda target, a, b: target.bounded(a, b, "torch.maximum", "min"),
+    "minimum": lambda target, a, b: target.bounded(a, b, "torch.minimum", "max"),
+    "softplus": TorchFormulas.softplus,
+    "stop_gradient": lambda target, x: target.emitter.method(target.tensor(x), "detach"),
+}

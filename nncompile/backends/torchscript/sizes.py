@@ -1,0 +1,91 @@
+"""Dimensions as TorchScript: where the sizes of names come from, and arithmetic on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sympy as sp
+
+from nncompile.dims import FloorDiv, Shape
+from nncompile.errors import BackendError
+
+# Each size is written with the one of its leaf's axis in place of this symbol.
+MEASURED = sp.Symbol("measured", integer=True, nonnegative=True)
+
+Origin = tuple[str, int, sp.Expr]
+
+
+def origins(shapes: Mapping[str, Shape]) -> dict[sp.Symbol, Origin]:
+    """For each name of a dimension the leaf and axis to measure it at, and the size as an
+    expression of that measure (of `4*h` it is a quarter) and of the names before it."""
+    found: dict[sp.Symbol, Origin] = {}
+    axes = [
+        (leaf, axis, size)
+        for leaf, shape in shapes.items()
+        for axis, size in enumerate(shape)
+        if not isinstance(size, int)
+    ]
+    for leaf, axis, size in axes:
+        if size.is_Symbol:
+            found.setdefault(size, (leaf, axis, MEASURED))
+    pending = [entry for entry in axes if not entry[2].is_Symbol]
+    while True:
+        for leaf, axis, size in pending:
+            unknown = size.free_symbols - found.keys()
+            if len(unknown) != 1:
+                continue
+            (name,) = unknown
+            roots = [] if size.has(FloorDiv, sp.Mod) else sp.solve(size - MEASURED, name)
+            if len(roots) == 1:
+                found[name] = (leaf, axis, roots[0])
+                break
+        else:
+            return found
+
+
+def size_text(size: sp.Expr, texts: Mapping[sp.Symbol, str]) -> str:
+    """Integer arithmetic as source, with the text of each name; every operation that is an
+    operand of another stands in parentheses. Raises `BackendError` for what is not integer
+    arithmetic."""
+
+    def walk(x: sp.Expr) -> str:
+        if x.is_Symbol:
+            return texts[x]
+        if x.is_Integer:
+            return str(int(x))
+        numerator, denominator = sp.fraction(sp.together(x))
+        if denominator != 1:
+            return f"{operand(numerator)} // {operand(denominator)}"
+        if isinstance(x, sp.Add):
+            # Positive terms first: `n - 1`, not `-1 + n`.
+            terms = sorted(x.as_ordered_terms(), key=_is_negative)
+            text = operand(terms[0])
+            for term in terms[1:]:
+                negative = _is_negative(term)
+                text += f" {'-' if negative else '+'} {operand(-term if negative else term)}"
+            return text
+        if isinstance(x, sp.Mul):
+            return " * ".join(operand(f) for f in x.as_ordered_factors())
+        if isinstance(x, sp.Pow) and x.exp.is_Integer:
+            return " * ".join([operand(x.base)] * int(x.exp))
+        if isinstance(x, FloorDiv):
+            return f"{operand(x.args[0])} // {operand(x.args[1])}"
+        if isinstance(x, sp.Mod):
+            return f"{operand(x.args[0])} % {operand(x.args[1])}"
+        if isinstance(x, sp.Max | sp.Min):
+            name = "max" if isinstance(x, sp.Max) else "min"
+            text = walk(x.args[0])
+            for other in x.args[1:]:
+                text = f"{name}({text}, {walk(other)})"
+            return text
+        raise BackendError(f"the size {x} is not arithmetic of integers")
+
+    def operand(x: sp.Expr) -> str:
+        atomic = x.is_Symbol or (x.is_Integer and x >= 0) or isinstance(x, sp.Max | sp.Min)
+        return walk(x) if atomic else f"({walk(x)})"
+
+    return walk(size)
+
+
+def _is_negative(term: sp.Expr) -> bool:
+    return bool(term.as_coeff_Mul()[0] < 0)

@@ -1,0 +1,154 @@
+"""From a model or a recipe to ONNX: composition, passes and lowering, with what each cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from nncompile.backends.onnx import OPSET, to_model
+from nncompile.graph import Graph
+from nncompile.model import Model
+from nncompile.passes import Observer, optimize
+from nncompile.recipe import Recipe
+from nncompile.runtime.runner import METADATA_KEY
+from nncompile.step import Step, compose
+
+
+@dataclass
+class Report:
+    """What a compilation did: seconds of each stage, and the nodes before and after it."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time that the block takes to stage `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @property
+    def total(self) -> float:
+        return sum(self.seconds.values())
+
+
+@dataclass
+class _Compiled:
+    """Graphs that are optimized and lowered when they are first asked for."""
+
+    without: tuple[str, ...] = ()
+    opset: int = OPSET
+    observe: Observer | None = None
+    report: Report = field(default_factory=Report)
+
+    def optimized(self, name: str, graph: Graph) -> Graph:
+        self.report.nodes[f"{name}, before passes"] = len(graph.nodes)
+        with self.report.stage("passes"):
+            graph = optimize(graph, without=self.without, observe=self.observe)
+        self.report.nodes[f"{name}, after passes"] = len(graph.nodes)
+        return graph
+
+    def lowered(self, name: str, graph: Graph, metadata: Mapping[str, str] | None = None) -> Any:
+        with self.report.stage("lowering"):
+            model = to_model(graph, self.opset, metadata=metadata)
+        self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
+        return model
+
+
+@dataclass
+class CompiledStep(_Compiled):
+    """The graphs of a training step after the passes, and the `onnx.ModelProto`s of them."""
+
+    source: Step = field(kw_only=True)
+
+    @cached_property
+    def gradient(self) -> Graph:
+        return self.optimized("gradient", self.source.gradient)
+
+    @cached_property
+    def update(self) -> Graph:
+        return self.optimized("update", self.source.update)
+
+    @cached_property
+    def step(self) -> Graph:
+        return self.optimized("step", self.source.step)
+
+    @cached_property
+    def evaluate(self) -> Graph:
+        return self.optimized("evaluate", self.source.evaluate)
+
+    @cached_property
+    def gradient_model(self) -> Any:
+        return self.lowered("gradient", self.gradient, self.metadata(self.gradient))
+
+    @cached_property
+    def update_model(self) -> Any:
+        return self.lowered("update", self.update, self.metadata(self.update))
+
+    @cached_property
+    def step_model(self) -> Any:
+        return self.lowered("step", self.step, self.metadata(self.step))
+
+    @cached_property
+    def evaluate_model(self) -> Any:
+        return self.lowered("evaluate", self.evaluate)
+
+    def metadata(self, graph: Graph) -> dict[str, str]:
+        """What tells a runner which output of the graph is the next value of which input."""
+        pairs = {
+            path: following
+            for path, following in self.source.state_map.items()
+            if path in graph.leaves and following in graph.outputs
+        }
+        return {METADATA_KEY: json.dumps(pairs)}
+
+
+@dataclass
+class CompiledModel(_Compiled):
+    """The inference graph of a model after the passes, and the `onnx.ModelProto` of it, whose
+    inputs are the data, parameters and state."""
+
+    source: Model = field(kw_only=True)
+
+    @cached_property
+    def graph(self) -> Graph:
+        return self.optimized(self.source.name, self.source.inference())
+
+    @cached_property
+    def model(self) -> Any:
+        return self.lowered(self.source.name, self.graph)
+
+
+def compile_step(
+    recipe: Recipe,
+    without: Collection[str] = (),
+    opset: int = OPSET,
+    observe: Observer | None = None,
+    report: Report | None = None,
+) -> CompiledStep:
+    """The training step of a recipe, without the passes that are named in `without`; `observe`
+    is called with the name of each pass and the graphs before and after it, `report` gets what
+    the stages cost."""
+    report = report or Report()
+    with report.stage("gradients"):
+        step = compose(recipe)
+    return CompiledStep(tuple(without), opset, observe, report, source=step)
+
+
+def compile_model(
+    model: Model,
+    without: Collection[str] = (),
+    opset: int = OPSET,
+    observe: Observer | None = None,
+    report: Report | None = None,
+) -> CompiledModel:
+    """The inference graph of a model; see `compile_step` for the options."""
+    return CompiledModel(tuple(without), opset, observe, report or Report(), source=model)

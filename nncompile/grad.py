@@ -1,0 +1,190 @@
+"""Gradients: graph in, graph out, of any order.
+
+Reverse mode, as in A. Griewank and A. Walther, "Evaluating Derivatives" (2008), chapter 3; forward
+mode is reverse mode twice (J. Townsend, "A new trick for calculating Jacobian vector products",
+2017).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nncompile.dims import product, same_shape
+from nncompile.errors import CompileError, GradientError, ShapeError
+from nncompile.graph import (
+    Input,
+    Item,
+    Value,
+    apply,
+    described,
+    replace,
+    toposort,
+)
+from nncompile.ops.basic import as_value, broadcast_to, const, ones_like, zeros_like
+from nncompile.tracing import current_trace
+from nncompile.types import TupleType, Type
+from nncompile.values import operation
+
+
+def grad(y: Value, wrt: Any) -> Any:
+    """The slope of the scalar `y` at `wrt`, as new values of the same graph.
+
+    `wrt` is a value, or a sequence or dict of values, leaves or intermediate; the result has the
+    same structure and the types of `wrt`, zeros where `y` does not depend on it. Raises
+    `GradientError` where `y` is not a real scalar, or an op on the way has no gradient.
+    """
+    if not isinstance(y.type, Type) or y.shape != ():
+        raise GradientError(
+            f"grad needs a scalar, got {y.type}",
+            rows=[("result", *described(y))],
+            hint="take the mean or the sum first, or use vjp or jacobian",
+        )
+    return vjp(y, wrt, ones_like(y))
+
+
+def vjp(outputs: Any, inputs: Any, cotangents: Any) -> Any:
+    """Vector times Jacobian: Σ cotangent·∂output/∂input at each of `inputs`.
+
+    `outputs` and `cotangents` are values or equally long sequences of them, of the same shapes;
+    `inputs` is a value, sequence or dict, and so is the result.
+    """
+    ys, vs = _sequence(outputs), _sequence(cotangents)
+    if len(ys) != len(vs):
+        raise GradientError(f"{len(vs)} cotangents for {len(ys)} outputs")
+    seeds: dict[Value, Value] = {}
+    for y, v in zip(ys, vs, strict=True):
+        _check_real("output", y)
+        slope = _like(v, y, "cotangent")
+        seeds[y] = seeds[y] + slope if y in seeds else slope
+    xs = _sequence(inputs)
+    for x in xs:
+        _check_real("input", x)
+    return _structured(inputs, _backward(seeds, xs))
+
+
+def jvp(outputs: Any, inputs: Any, tangents: Any) -> Any:
+    """Jacobian times vector: Σ ∂output/∂input·tangent at each of `outputs`.
+
+    `inputs` and `tangents` are values or equally long sequences of them, of the same shapes. The
+    vjp is linear in its cotangent; its own vjp, taken there, is the jvp.
+    """
+    ys, xs, ts = _sequence(outputs), _sequence(inputs), _sequence(tangents)
+    if len(xs) != len(ts):
+        raise GradientError(f"{len(ts)} tangents for {len(xs)} inputs")
+    formal = [apply(Input(f"cotangent {next(_fresh)}", y.type)) for y in ys]
+    pulled = vjp(ys, xs, formal)
+    pushed = vjp(pulled, formal, [_like(t, x, "tangent") for t, x in zip(ts, xs, strict=True)])
+    zeros = {v: zeros_like(v) for v in formal}
+    return _structured(outputs, replace(pushed, zeros))
+
+
+def hvp(y: Value, wrt: Any, vector: Any) -> Any:
+    """Hessian of the scalar `y` times a vector, in the structure of `wrt`: the gradient of
+    ⟨gradient, vector⟩ (B. Pearlmutter, "Fast exact multiplication by the Hessian", 1994)."""
+    xs, vs = _sequence(wrt), _sequence(vector)
+    if len(xs) != len(vs):
+        raise GradientError(f"{len(vs)} vectors for {len(xs)} inputs")
+    slopes = grad(y, xs)
+    return _structured(
+        wrt, vjp(slopes, xs, [_like(v, x, "vector") for v, x in zip(vs, xs, strict=True)])
+    )
+
+
+def jacobian(y: Value, x: Value) -> Value:
+    """All slopes of `y` at `x`: shape `y.shape + x.shape`, one pass backwards for each element of
+    `y`, whose shape must therefore be of numbers (`ShapeError` otherwise)."""
+    _check_real("output", y)
+    count = product(y.shape)
+    if not isinstance(count, int):
+        raise ShapeError(
+            f"the Jacobian of {y.type} has a symbolic number of rows",
+            hint="give the sizes as numbers, or use vjp or jvp with a vector",
+        )
+    reshape, take = operation("reshape"), operation("getitem")
+    flat = reshape(y, (count,))
+    rows = [reshape(grad(take(flat, i), x), (1, *x.shape)) for i in range(count)]
+    if not rows:
+        return broadcast_to(const(0, x.dtype), (*y.shape, *x.shape))
+    stacked: Value = operation("concatenate")(rows, axis=0)
+    return reshape(stacked, (*y.shape, *x.shape))  # type: ignore[no-any-return]
+
+
+_fresh = itertools.count()
+
+
+def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
+    trace = current_trace()
+    order = toposort(seeds)
+    towards = _dependent(order, wrt)
+    slopes: dict[Value, Value] = dict(seeds)
+    of_items: dict[Value, dict[int, Value]] = {}
+    for v in reversed(order):
+        if v not in towards or not v.args:
+            continue
+        g: Any = slopes.get(v)
+        if isinstance(v.op, Item):
+            # An item gives its slope to the tuple's table; the op gets all of them at once.
+            if g is not None:
+                of_items.setdefault(v.args[0], {})[v.op.index] = g
+            continue
+        if isinstance(v.type, TupleType):
+            known = of_items.get(v)
+            g = tuple(known.get(i) for i in range(len(v.type.items))) if known else None
+        if g is None:
+            continue
+        with trace.located(v):
+            for x, gx in zip(v.args, v.op.pullback(g, v, *v.args), strict=True):
+                if gx is None or x not in towards:
+                    continue
+                _check_slope(v, x, gx)
+                slopes[x] = slopes[x] + gx if x in slopes else gx
+    return [slopes[x] if x in slopes else zeros_like(x) for x in wrt]
+
+
+def _dependent(order: Iterable[Value], wrt: Sequence[Value]) -> set[Value]:
+    """The nodes that depend on `wrt`, these included."""
+    found = set(wrt)
+    for v in order:
+        if any(a in found for a in v.args):
+            found.add(v)
+    return found
+
+
+def _check_slope(v: Value, x: Value, slope: Value) -> None:
+    if slope.dtype is not x.dtype or same_shape(slope.shape, x.shape) is not True:
+        raise CompileError(
+            f"the card {type(v.op).__name__} is wrong: its slope at {x.type} is {slope.type}"
+        )
+
+
+def _check_real(role: str, x: Value) -> None:
+    if not isinstance(x.type, Type) or not x.dtype.is_float:
+        raise GradientError(
+            f"there is no gradient of or at {x.type}: it is not real",
+            rows=[(role, *described(x))],
+            hint="x.astype(f32) makes integers real",
+        )
+
+
+def _like(given: Any, x: Value, role: str) -> Value:
+    v = as_value(given, x)
+    if v.dtype is not x.dtype or same_shape(v.shape, x.shape) is not True:
+        raise GradientError(
+            f"the {role} must be {x.type}, got {v.type}",
+            rows=[("for", *described(x)), (role, *described(v))],
+        )
+    return v
+
+
+def _sequence(x: Any) -> list[Any]:
+    if isinstance(x, Mapping):
+        return list(x.values())
+    return list(x) if isinstance(x, Sequence) and not isinstance(x, str) else [x]
+
+
+def _structured(like: Any, results: list[Value]) -> Any:
+    if isinstance(like, Mapping):
+        return dict(zip(like, results, strict=True))
+    return results if isinstance(like, Sequence) and not isinstance(like, str) else results[0]

@@ -1,0 +1,328 @@
+"""A model: named outputs as a function of inputs, parameters and state."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import sympy as sp
+
+from nncompile.dims import Dim, Shape, dim, same, substitute, symbols
+from nncompile.errors import DTypeError, FeedError, ModelError, ShapeError
+from nncompile.graph import Graph, Input, Value, replace, toposort
+from nncompile.ops.basic import as_value
+from nncompile.passes import inference
+from nncompile.types import Type
+
+
+class Outputs(dict[str, Value]):
+    """The outputs of a model that was applied to other inputs; those that need an input which was
+    not given are known by name, and asking for one of them says what it needs."""
+
+    def __init__(self, found: Mapping[str, Value], needs: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(found)
+        self._needs = needs
+
+    def __missing__(self, name: str) -> Value:
+        if name in self._needs:
+            raise ModelError(
+                f"output {name!r} needs {', '.join(map(repr, self._needs[name]))}, "
+                "which the model was not given",
+                hint=f"give it by name: model(…, {self._needs[name][0]}=…)",
+            )
+        raise ModelError(f"the model has no output {name!r}", hint=did_you_mean(name, self))
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """Named outputs (`graph`) of the leaves: data ("input"), "parameter"s and "state".
+
+    `initial` gives the first value of each parameter and state, an expression over the leaf
+    `seed` (and other parameters); `updates` the next value of states that every step changes
+    (running statistics). `predict` names the outputs of the inference model; without it, they are
+    all outputs that are not one number, as losses and metrics are.
+
+    A model is a function of its parameters: `model(image=v)` is its outputs for other inputs with
+    the same weights, `model(image=v, params={"stem.weight": w})` with others.
+
+    Raises `ModelError` for a parameter without an initial value or of another type than it, for
+    updates of unknown states, an unknown name in `predict` and an output named as a leaf.
+    """
+
+    name: str
+    graph: Graph
+    initial: Mapping[str, Value] = field(default_factory=dict)
+    updates: Mapping[str, Value] = field(default_factory=dict)
+    predict: tuple[str, ...] = ()
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.graph.outputs:
+            raise ModelError(f"model {self.name} has no output", hint="return a dict of outputs")
+        known = {**self.parameters, **self.states}
+        for path, leaf in known.items():
+            if path not in self.initial and path not in RANDOM_STATE:
+                raise ModelError(
+                    f"{leaf.op.kind} {path} of model {self.name} has no initial value",  # type: ignore[attr-defined]
+                    rows=[(path, str(leaf.type))],
+                )
+        for label, values in (("initial value", self.initial), ("update", self.updates)):
+            for path, value in values.items():
+                if label == "update" and path not in known:
+                    raise ModelError(
+                        f"update of unknown state {path!r}", hint=did_you_mean(path, known)
+                    )
+                if path in known:
+                    check_same_type(f"{label} of {path}", known[path].type, value.type)
+        for name in self.predict:
+            if name not in self.outputs:
+                raise ModelError(
+                    f"model {self.name} has no output {name!r} to predict",
+                    rows=_rows(self.outputs),
+                    hint=did_you_mean(name, self.outputs),
+                )
+        for name in self.outputs:
+            if name in self.whole.leaves:
+                raise ModelError(
+                    f"output {name!r} has the name of an input or parameter",
+                    rows=[(name, str(self.whole.leaves[name].type))],
+                    hint="give the output another name",
+                )
+        if not self.predict:
+            tensors = tuple(name for name, value in self.outputs.items() if value.rank > 0)
+            object.__setattr__(self, "predict", tensors or tuple(self.outputs))
+
+    @property
+    def outputs(self) -> Mapping[str, Value]:
+        return self.graph.outputs
+
+    @cached_property
+    def whole(self) -> Graph:
+        """The outputs, and the next value of each state that changes as output `PATH.next`."""
+        following = {f"{path}.next": value for path, value in self.updates.items()}
+        return self.graph.with_outputs({**self.outputs, **following})
+
+    @cached_property
+    def inputs(self) -> dict[str, Value]:
+        """The data leaves by name, in the order they were declared."""
+        return self.whole.of_kind("input")
+
+    @cached_property
+    def parameters(self) -> dict[str, Value]:
+        """The trained leaves by path."""
+        return self.whole.of_kind("parameter")
+
+    @cached_property
+    def states(self) -> dict[str, Value]:
+        """The leaves of other state by path: running statistics, `seed` and `step`."""
+        return self.whole.of_kind("state")
+
+    @cached_property
+    def metrics(self) -> dict[str, Value]:
+        """The outputs that are one number: loss, accuracy and the like."""
+        return {name: value for name, value in self.outputs.items() if value.rank == 0}
+
+    def needs(self, output: str) -> tuple[str, ...]:
+        """The names of the data that an output is computed from."""
+        found = leaves_of([self.outputs[output]])
+        return tuple(name for name, leaf in self.inputs.items() if leaf in found)
+
+    def __call__(
+        self, *args: Any, params: Mapping[str, Any] | None = None, **inputs: Any
+    ) -> Outputs:
+        """The outputs for other inputs (by position in the order declared, or by name), with the
+        same parameters except those in `params`.
+
+        Names of sizes are solved from what is given: a model of `f32["batch", 3]` takes
+        `f32[2*n, 3]`. `params` may name any parameter or state: other weights (EMA, a target
+        network, an inner step), and also `seed`, which gives this application random numbers of
+        its own (`params={"seed": seed + 1}`); otherwise all applications share them.
+        Outputs that need an input which is not given are left out.
+
+        Raises `FeedError` for an unknown input or one given twice, `ModelError` for an unknown
+        parameter, `ShapeError` or `DTypeError` where a type does not fit.
+        """
+        given = self._given(args, inputs)
+        sizes = _solved(
+            {name: (self.inputs[name].shape, value.shape) for name, value in given.items()}
+        )
+        new: dict[Value, Value] = {self.inputs[name]: value for name, value in given.items()}
+        applied = _applied.get()
+        own = {**self.parameters, **self.states}
+        for path, value in (applied.updates if applied else {}).items():
+            if path in own:
+                new[own[path]] = value
+        for path, x in (params or {}).items():
+            if path not in own:
+                raise ModelError(
+                    f"model {self.name} has no parameter {path!r}",
+                    rows=_rows(own),
+                    hint=did_you_mean(path, own),
+                )
+            value = as_value(x, own[path])
+            check_same_type(f"parameter {path}", own[path].type, value.type)
+            new[own[path]] = value
+        needs = {name: [n for n in self.needs(name) if n not in given] for name in self.outputs}
+        chosen = {name: value for name, value in self.outputs.items() if not needs[name]}
+        updates = {
+            path: value
+            for path, value in self.updates.items()
+            if all(leaf in new for leaf in leaves_of([value]) if leaf.op.kind == "input")  # type: ignore[attr-defined]
+        }
+        values = replace([*chosen.values(), *updates.values()], new, sizes)
+        if applied:
+            applied.models.append(self)
+            applied.updates.update(zip(updates, values[len(chosen) :], strict=True))
+        return Outputs(
+            dict(zip(chosen, values, strict=False)), {n: m for n, m in needs.items() if m}
+        )
+
+    def _given(self, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Value]:
+        names = list(self.inputs)
+        if len(args) > len(names):
+            raise FeedError(
+                f"model {self.name} takes {len(names)} inputs, {len(args)} were given",
+                rows=_rows(self.inputs),
+            )
+        placed = dict(zip(names, args, strict=False))
+        for name in inputs:
+            if name not in self.inputs:
+                raise FeedError(
+                    f"model {self.name} has no input {name!r}",
+                    rows=_rows(self.inputs),
+                    hint=did_you_mean(name, self.inputs),
+                )
+            if name in placed:
+                raise FeedError(f"input {name!r} of model {self.name} is given twice")
+        given: dict[str, Value] = {}
+        for name, x in {**placed, **inputs}.items():
+            value = as_value(x, self.inputs[name])
+            if value.dtype is not self.inputs[name].dtype:
+                raise DTypeError(
+                    f"input {name!r} of model {self.name} has another element type",
+                    rows=[("expected", str(self.inputs[name].type)), ("got", str(value.type))],
+                    hint=f"cast it: x.astype({self.inputs[name].dtype})",
+                )
+            given[name] = value
+        return given
+
+    def inference(self, outputs: Sequence[str] | None = None) -> Graph:
+        """The outputs (those of `predict` unless others are named) as they are computed after
+        training: without dropout, with running statistics. Its inputs are the data they need."""
+        names = self.predict if outputs is None else tuple(outputs)
+        for name in names:
+            if name not in self.outputs:
+                raise ModelError(
+                    f"model {self.name} has no output {name!r}",
+                    rows=_rows(self.outputs),
+                    hint=did_you_mean(name, self.outputs),
+                )
+        chosen = {name: self.outputs[name] for name in names}
+        plain = Graph(self.name, chosen, (), self.graph.trace, self.doc or self.graph.doc)
+        plain = inference(plain)
+        found = leaves_of(plain.outputs.values())
+        ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in found)
+        return Graph(plain.name, plain.outputs, ordered, plain.trace, plain.doc)
+
+
+RANDOM_STATE = frozenset({"seed", "step"})
+
+
+@dataclass
+class Applications:
+    """The models that were applied within a block, and what their states become: each
+    application sees the states that the one before it left."""
+
+    models: list[Model] = field(default_factory=list)
+    updates: dict[str, Value] = field(default_factory=dict)
+
+
+_applied: ContextVar[Applications | None] = ContextVar("applied", default=None)
+
+
+@contextmanager
+def applications() -> Iterator[Applications]:
+    """Collects the models that are applied in the block, for a model that is built of them and
+    owns their initial values and updates."""
+    found = Applications()
+    token = _applied.set(found)
+    try:
+        yield found
+    finally:
+        _applied.reset(token)
+
+
+def leaves_of(values: Any) -> set[Value]:
+    """The leaves that the values need."""
+    return {v for v in toposort(values) if isinstance(v.op, Input)}
+
+
+def did_you_mean(name: str, known: Any) -> str | None:
+    """A hint with the known name that is closest, or all of them where they are few."""
+    names = [str(k) for k in known]
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"there is {', '.join(names)}" if 0 < len(names) <= 12 else None
+
+
+def check_same_type(what: str, expected: Type, got: Type) -> None:
+    """Raises `ModelError` naming `what` where the types differ."""
+    fits = expected.rank == got.rank and all(
+        same(a, b) for a, b in zip(expected.shape, got.shape, strict=True)
+    )
+    if not fits or expected.dtype is not got.dtype:
+        raise ModelError(
+            f"the {what} has another type",
+            rows=[("expected", str(expected)), ("got", str(got))],
+            hint=f"cast it: x.astype({expected.dtype})" if fits else None,
+        )
+
+
+def _rows(values: Mapping[str, Value]) -> list[tuple[str, ...]]:
+    return [(name, str(value.type)) for name, value in values.items()]
+
+
+def _solved(shapes: Mapping[str, tuple[Shape, Shape]]) -> dict[sp.Symbol, Dim]:
+    """The sizes that make each declared shape the actual one; both may be symbolic, and a name
+    may mean different sizes on the two sides."""
+    names = symbols(d for declared, _ in shapes.values() for d in declared)
+    own = {s: sp.Dummy(s.name, integer=True, nonnegative=True) for s in names}
+    found: dict[sp.Symbol, Dim] = {}
+    pending: list[tuple[str, Dim, Dim]] = []
+    for name, (declared, actual) in shapes.items():
+        if len(declared) != len(actual):
+            raise ShapeError(
+                f"input {name!r} has rank {len(declared)}, not {len(actual)}",
+                rows=[("expected", _shape(declared)), ("got", _shape(actual))],
+            )
+        pending += [(name, d, a) for d, a in zip(declared, actual, strict=True)]
+    pending.sort(key=lambda entry: not isinstance(entry[1], int) and not entry[1].is_Symbol)
+    for name, d, a in pending:
+        left = d if isinstance(d, int) else substitute(d, own)
+        left = substitute(left, found)
+        unknown = [s for s in own.values() if s in symbols([left])]
+        roots = _roots(left, a, unknown[0]) if len(unknown) == 1 else []
+        if len(roots) == 1 and roots[0].is_integer is not False:
+            found[unknown[0]] = dim(roots[0])
+        elif unknown or same(left, a) is not True:
+            declared, actual = shapes[name]
+            raise ShapeError(
+                f"input {name!r}: size {a} does not fit {d}",
+                rows=[("expected", _shape(declared)), ("got", _shape(actual))],
+            )
+    return {s: found[own[s]] for s in names if own[s] in found}
+
+
+def _roots(left: Any, right: Dim, unknown: sp.Symbol) -> list[Any]:
+    """The values of `unknown` that make both sides equal."""
+    return list(sp.solve(left - right, unknown)) if left.is_polynomial(unknown) else []
+
+
+def _shape(shape: Shape) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,377 @@
+"""Cards that everything else needs: constants, casts, broadcasting, sizes, barriers, and slopes
+that the user declares."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.dims import Dim, Shape, broadcast, dim, is_one, product, same_shape, symbol
+from nncompile.errors import DTypeError, GradientError, ShapeError
+from nncompile.graph import Op, Sample, Value, apply
+from nncompile.types import DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
+from nncompile.values import operation, register
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Constant(Op):
+    """A small array that is known while the graph is built."""
+
+    value: Array
+
+    def infer(self) -> Type:
+        return Type(dtype_of(self.value), self.value.shape)
+
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        return ()
+
+    def numpy(self) -> Array:
+        return self.value
+
+    def onnx(self, o: Any) -> str:
+        return o.constant(self.value)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any) -> str:
+        return t.constant(self.value)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(np.asarray(2.5, np.float32)), ())
+        yield Sample(cls(np.arange(6, dtype=np.int64).reshape(2, 3)), ())
+        yield Sample(cls(np.array([True, False])), ())
+        yield Sample(cls(np.array([1, 2**32 - 1], np.uint32)), ())
+        yield Sample(cls(np.zeros((0, 2), np.float32)), ())
+
+
+class Cast(Op):
+    """`x` as another element type, by C's rule (towards zero; bool of a number is `≠ 0`)."""
+
+    dtype: DType
+
+    def infer(self, x: Type) -> Type:
+        return Type(self.dtype, x.shape)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (cast(g, x.dtype) if self.dtype.is_float and x.dtype.is_float else None,)
+
+    def numpy(self, x: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return x.astype(self.dtype.numpy)
+
+    def onnx(self, o: Any, x: str) -> str:
+        return o.cast(x, self.dtype)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.cast(x, t.types[0].dtype, self.dtype)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(f64), (f32["n", 3],))
+        yield Sample(cls(f32), (i64["n"],))
+        yield Sample(cls(i64), (f32["n"],))
+        yield Sample(cls(i32), (i64["n"],))
+        yield Sample(cls(boolean), (f32["n"],))
+        yield Sample(cls(f32), (boolean[2, "n"],))
+        yield Sample(cls(i64), (u32["n"],), integers=(0, 2**32))
+        yield Sample(cls(u32), (i64["n"],), integers=(0, 2**32))
+
+
+class Expand(Op):
+    """`x` repeated along new axes and axes of size one, to `shape`."""
+
+    shape: Shape
+
+    def infer(self, x: Type) -> Type:
+        if same_shape(broadcast(x.shape, self.shape), self.shape) is not True:
+            raise ShapeError(f"{x} does not broadcast to [{', '.join(map(str, self.shape))}]")
+        return Type(x.dtype, self.shape)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (unbroadcast(g, x),)
+
+    def numpy(self, x: Array) -> Array:
+        return np.broadcast_to(x, self.shape)
+
+    def onnx(self, o: Any, x: str) -> str:
+        return o.Expand(x, o.shape(self.shape))  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.method(x, "expand", t.shape(self.shape))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        n, m = symbol("n"), symbol("m")
+        yield Sample(cls((2, 3)), (f32[()],))
+        yield Sample(cls((n, 3)), (f32[3],))
+        yield Sample(cls((n, m, 4)), (f32["m", 1],))
+        yield Sample(cls((2, n)), (boolean["n"],))
+        yield Sample(cls((2, n)), (i64[1],))
+
+
+class SizeOf(Op):
+    """A dimension as a number in the graph."""
+
+    size: Dim
+    dtype: DType
+
+    def infer(self) -> Type:
+        return Type(self.dtype, ())
+
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        return ()
+
+    def numpy(self) -> Array:
+        return np.asarray(self.size, self.dtype.numpy)
+
+    def onnx(self, o: Any) -> str:
+        return o.cast(o.dim(self.size), self.dtype)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any) -> str:
+        return t.call("torch.tensor", t.dim(self.size), dtype=t.dtype(self.dtype))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(7, i64), ())
+        yield Sample(cls(7, f32), ())
+
+
+class Iota(Op):
+    """0, 1, …, size − 1."""
+
+    size: Dim
+    dtype: DType
+
+    def infer(self) -> Type:
+        return Type(self.dtype, (self.size,))
+
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        return ()
+
+    def numpy(self) -> Array:
+        return np.arange(self.size, dtype=self.dtype.numpy)
+
+    def onnx(self, o: Any) -> str:
+        zero, one = o.scalar(0, i64), o.scalar(1, i64)
+        return o.cast(o.Range(zero, o.dim(self.size), one), self.dtype)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any) -> str:
+        return t.call("torch.arange", t.dim(self.size), dtype=t.dtype(self.dtype))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(5, i64), ())
+        yield Sample(cls(0, i64), ())
+        yield Sample(cls(4, f32), ())
+        yield Sample(cls(4, u32), ())
+
+
+class Barrier(Op):
+    """`x` itself, which no pass and no optimizer of a runtime looks through: what is computed
+    from it is computed again and not merged with the same work on `x`."""
+
+    def infer(self, x: Type) -> Type:
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (barrier(g),)
+
+    def numpy(self, x: Array) -> Array:
+        return x
+
+    def onnx(self, o: Any, x: str) -> str:
+        # onnxruntime removes Identity, but neither of these with one distinct input.
+        return o.Or(x, x) if o.type.dtype.is_bool else o.Max(x)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.method(x, "clone")  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", 2],))
+        yield Sample(cls(), (boolean["n"],))
+        yield Sample(cls(), (i64["n"],))
+        yield Sample(cls(), (u32[2],))
+
+
+class Reroute(Op):
+    """The first argument, with a slope that the user declares: `slope(g, y, *inputs)` gives those
+    at `inputs`, and nothing flows through the first argument."""
+
+    slope: Callable[..., Any]
+    differentiable = False  # its slope is what was declared, not its derivative
+
+    def infer(self, y: Type, *inputs: Type) -> Type:
+        return y
+
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        inputs = args[1:]
+        result = self.slope(g, y, *inputs)
+        slopes = result if isinstance(result, tuple | list) else (result,)
+        name = getattr(self.slope, "__name__", repr(self.slope))
+        if len(slopes) != len(inputs):
+            raise GradientError(
+                f"the declared slope {name} gives {len(slopes)} slopes for {len(inputs)} inputs",
+                hint="return one slope for each input, None where it has none",
+            )
+        return (
+            None,
+            *(None if s is None else _fitted(s, x) for s, x in zip(slopes, inputs, strict=True)),
+        )
+
+    def numpy(self, y: Array, *inputs: Array) -> Array:
+        return y
+
+    def onnx(self, o: Any, y: str, *inputs: str) -> str:
+        return y
+
+    def torch(self, t: Any, y: str, *inputs: str) -> str:
+        return y
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(_straight_through), (f32["n", 2], f32["n", 2]))
+
+
+def _straight_through(g: Value, y: Value, x: Value) -> Value:
+    return g
+
+
+def _fitted(slope: Any, x: Value) -> Value:
+    """A declared slope in the type of the input."""
+    slope = cast(as_value(slope, x), x.dtype)
+    return slope if same_shape(slope.shape, x.shape) is True else broadcast_to(slope, x.shape)
+
+
+def custom_gradient(slope: Callable[..., Any]) -> Callable[[Callable[..., Value]], Any]:
+    """Declares the gradient of a function of values.
+
+    `slope(g, y, *inputs)` gets the slope at the result, the result and the inputs, and returns
+    the slopes at the inputs: one value, or a tuple with None where there is none. It is part of
+    the graph, so gradients of higher order differentiate it.
+
+    >>> @custom_gradient(lambda g, y, x: clip(g, -1, 1))
+    ... def with_clipped_gradient(x):
+    ...     return x
+    """
+
+    def decorate(function: Callable[..., Value]) -> Callable[..., Value]:
+        @functools.wraps(function)
+        def wrapper(*inputs: Any) -> Value:
+            values = [as_value(x) for x in inputs]
+            return apply(Reroute(slope), as_value(function(*values)), *values)
+
+        return wrapper
+
+    return decorate
+
+
+def const(x: Any, dtype: DType | None = None) -> Value:
+    """An array or a number as a value. Without `dtype`, Python's numbers are f32, i64 or bool."""
+    if dtype is None and not hasattr(x, "dtype"):
+        array = np.asarray(x)
+        dtype = f32 if array.dtype.kind == "f" or array.size == 0 else dtype_of(array)
+    array = np.asarray(x, dtype_of(x).numpy if dtype is None else dtype.numpy)
+    array = np.array(array, order="C")  # ours alone: the caller may write to theirs
+    array.setflags(write=False)
+    return apply(Constant(array))
+
+
+def as_value(x: Any, like: Value | None = None) -> Value:
+    """`x` as a value: a value itself, an array, a number or a dimension.
+
+    A number takes the element type of `like` where that keeps its kind (a real number beside
+    integers is f32).
+    """
+    if isinstance(x, Value):
+        return x
+    if isinstance(x, sp.Expr):
+        return size_value(x)
+    if isinstance(x, bool | int | float) and like is not None:
+        kind = boolean if isinstance(x, bool) else i64 if isinstance(x, int) else f32
+        keeps = like.dtype.is_float or (kind is not f32 and like.dtype.is_integer)
+        return const(x, like.dtype if keeps or like.dtype is kind else kind)
+    if isinstance(x, str) or (hasattr(x, "dtype") and np.dtype(x.dtype).kind not in "biuf"):
+        raise DTypeError(f"{x!r} is not a value, an array or a number")
+    return const(x)
+
+
+def cast(x: Any, dtype: Any) -> Value:
+    """`x` as another element type (`x.astype` of numpy). Raises `DTypeError` for an unknown one."""
+    x, target = as_value(x), dtype_of(dtype)
+    return x if x.dtype is target else Cast(target)(x)
+
+
+def barrier(x: Any) -> Value:
+    """`x`, behind which nothing is merged with work on `x` itself: used to compute again what
+    would cost memory to keep."""
+    return Barrier()(as_value(x))
+
+
+def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:
+    """`x` repeated to `shape` by numpy's rule. Raises `ShapeError` where it does not fit."""
+    x, target = as_value(x), tuple(dim(d) for d in shape)
+    return x if same_shape(x.shape, target) is True else Expand(target)(x)
+
+
+def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:
+    """A tensor filled with one number."""
+    return broadcast_to(const(number, dtype), shape)
+
+
+def zeros_like(x: Value) -> Value:
+    return full(x.shape, 0, x.dtype)
+
+
+def ones_like(x: Value) -> Value:
+    return full(x.shape, 1, x.dtype)
+
+
+def unbroadcast(g: Value, x: Value) -> Value:
+    """The sum of `g` over the axes along which `x` was repeated to its shape."""
+    lead = g.rank - x.rank
+    repeated = (
+        i + lead for i in range(x.rank) if is_one(x.shape[i]) and not is_one(g.shape[i + lead])
+    )
+    axes = (*range(lead), *repeated)
+    if not axes:
+        return g
+    total: Value = operation("sum")(g, axis=axes)
+    return total if total.rank == x.rank else operation("reshape")(total, x.shape)
+
+
+def size_value(size: Any, dtype: DType = i64) -> Value:
+    """A dimension as a value without axes, to compute with."""
+    size = dim(size)
+    return const(size, dtype) if isinstance(size, int) else apply(SizeOf(size, dtype))
+
+
+def shape_value(shape: Sequence[Any]) -> Value:
+    """A shape as a vector of i64."""
+    sizes = [operation("reshape")(size_value(d), (1,)) for d in shape]
+    if not sizes:
+        return const(np.zeros(0, np.int64))
+    return operation("concatenate")(sizes, axis=0)  # type: ignore[no-any-return]
+
+
+def iota(size: Any, dtype: DType = i64) -> Value:
+    """0, 1, …, size − 1 as a vector; `arange` of numpy."""
+    return apply(Iota(dim(size), dtype))
+
+
+def size(x: Value) -> Dim:
+    """The number of elements, a dimension."""
+    return product(x.shape)
+
+
+register("cast", cast)
+register("as_value", as_value)
+register("size_value", size_value)
+register("unbroadcast", unbroadcast)
+register("full", full)
+register("broadcast_to", broadcast_to)
+register("size", size)

@@ -1,0 +1,241 @@
+"""Matrix products: `a @ b` of any rank, and `gemm`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.dims import Dim, broadcast, product, same, same_shape
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.basic import as_value, cast, unbroadcast
+from nncompile.ops.shape import reshape, swapaxes
+from nncompile.types import DType, Type, f32, f64, i32, i64, promote, u32
+from nncompile.values import register
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def element_type(a: Type, b: Type) -> DType:
+    if a.dtype is not b.dtype:
+        raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
+    if a.dtype.is_bool:
+        raise DTypeError(
+            "truth values have no products and sums", hint="x.astype(f32) makes them 0 and 1"
+        )
+    return a.dtype
+
+
+def _check_inner(a: Dim, b: Dim) -> None:
+    """The sizes that are summed over must be the same."""
+    answer = same(a, b)
+    if answer is False:
+        raise ShapeError(f"inner sizes differ, {a} ≠ {b}")
+    if answer is None:
+        raise ShapeError(
+            f"cannot tell whether the inner sizes {a} and {b} are equal",
+            hint="give both axes one name, or write one size in terms of the other",
+        )
+
+
+def wrapped(t: Any, x: str, dtype: DType) -> str:
+    """An i64 result that stands for u32, modulo 2³²."""
+    return t.call("torch.bitwise_and", x, 0xFFFFFFFF) if dtype is u32 else x
+
+
+class MatMul(Op):
+    """numpy's `a @ b`: rows by columns over the last two axes, the axes before them broadcast; a
+    vector is a row on the left and a column on the right. u32 wraps round.
+
+    onnxruntime refuses leading axes of size zero that others broadcast to.
+    """
+
+    label = "matmul"
+
+    def infer(self, left: Type, right: Type) -> Type:
+        dtype = element_type(left, right)
+        if not left.rank or not right.rank:
+            raise ShapeError("a number has no rows or columns", hint="`*` multiplies by a number")
+        _check_inner(left.shape[-1], right.shape[-2 if right.rank > 1 else -1])
+        rows, columns = left.shape[-2:-1], right.shape[-1:] if right.rank > 1 else ()
+        return Type(dtype, (*broadcast(left.shape[:-2], right.shape[:-2]), *rows, *columns))
+
+    def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
+        if not y.dtype.is_float:
+            return (None, None)
+        left = a if a.rank > 1 else reshape(a, (1, *a.shape))
+        right = b if b.rank > 1 else reshape(b, (*b.shape, 1))
+        rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
+        above = reshape(g, (*broadcast(left.shape[:-2], right.shape[:-2]), rows, columns))
+        if right.rank == 2:  # one matrix for all of the left: its slope is one product
+            count = product(left.shape[:-1])
+            flat, top = reshape(left, (count, inner)), reshape(above, (count, columns))
+            slopes = gemm(top, right, transpose_b=True), gemm(flat, top, transpose_a=True)
+        else:
+            slopes = matmul(above, swapaxes(right, -1, -2)), matmul(swapaxes(left, -1, -2), above)
+            slopes = unbroadcast(slopes[0], left), unbroadcast(slopes[1], right)
+        return reshape(slopes[0], a.shape), reshape(slopes[1], b.shape)
+
+    def numpy(self, a: Array, b: Array) -> Array:
+        return a @ b
+
+    def onnx(self, o: Any, a: str, b: str) -> str:
+        if o.type.dtype is u32:  # the kernel of u32 fails where the inner size is zero
+            return o.cast(o.MatMul(o.cast(a, i64), o.cast(b, i64)), u32)  # type: ignore[no-any-return]
+        right = o.types[1]
+        if right.rank == 1 and o.types[0].rank > 1 and not sp.sympify(right.shape[0]).is_positive:
+            # Without elements, the kernel for a vector on the right leaves its result unwritten.
+            column = o.MatMul(a, o.Unsqueeze(b, o.ints([1])))
+            return o.Squeeze(column, o.ints([o.type.rank]))  # type: ignore[no-any-return]
+        return o.MatMul(a, b)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, a: str, b: str) -> str:
+        return wrapped(t, t.call("torch.matmul", a, b), t.type.dtype)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        shapes: list[tuple[tuple[Any, ...], tuple[Any, ...]]] = [
+            ((2, 3), (3, 4)),
+            (("n", "k"), ("k", "m")),
+            (("b", "n", 3), (3, 2)),
+            ((3, 2), ("b+1", 2, "n")),
+            (("b", "n", 2), ("b", 2, 3)),
+            (("b+1", 1, "n", 2), (3, 2, "m")),
+            ((3,), (3,)),
+            (("k",), ("k", 2)),
+            ((2, "k"), ("k",)),
+            (("k",), ("b+1", "k", 3)),
+            (("b", 2, "k"), ("k",)),
+        ]
+        for left, right in shapes:
+            yield Sample(cls(), (f32[left], f32[right]))
+        for dtype in (f64, i64, i32):
+            yield Sample(cls(), (dtype["n", "k"], dtype["k", 3]), integers=(-9, 9))
+        yield Sample(cls(), (u32["n", "k"], u32["k", 3]), integers=(0, 2**32))
+
+
+class Gemm(Op):
+    """α·a·b + β·c of matrices, each of `a` and `b` transposed if asked for, and of any `c` that
+    broadcasts to the result (or none).
+
+    With an inner size of zero (an empty batch) onnxruntime takes β for 1.
+    """
+
+    transpose_a: bool = False
+    transpose_b: bool = False
+    alpha: float = 1.0
+    beta: float = 1.0
+
+    def infer(self, a: Type, b: Type, c: Type | None = None) -> Type:
+        dtype = element_type(a, b)
+        if not dtype.is_float or (c is not None and c.dtype is not dtype):
+            raise DTypeError(
+                "elements must be real and of one type",
+                hint="x.astype(f32) makes integers real, a @ b multiplies them",
+            )
+        if a.rank != 2 or b.rank != 2:
+            raise ShapeError(f"needs matrices, got ranks {a.rank} and {b.rank}", hint="use a @ b")
+        (rows, inner), (other, columns) = a.shape, b.shape
+        if self.transpose_a:
+            rows, inner = inner, rows
+        if self.transpose_b:
+            other, columns = columns, other
+        _check_inner(inner, other)
+        shape = rows, columns
+        if c is not None and same_shape(broadcast(c.shape, shape), shape) is not True:
+            raise ShapeError(f"{c} does not broadcast to [{rows}, {columns}]")
+        return Type(dtype, shape)
+
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        a, b, *c = args
+        alpha = self.alpha
+        if self.transpose_a:
+            slope_a = gemm(b, g, transpose_a=self.transpose_b, transpose_b=True, alpha=alpha)
+        else:
+            slope_a = gemm(g, b, transpose_b=not self.transpose_b, alpha=alpha)
+        if self.transpose_b:
+            slope_b = gemm(g, a, transpose_a=True, transpose_b=self.transpose_a, alpha=alpha)
+        else:
+            slope_b = gemm(a, g, transpose_a=not self.transpose_a, alpha=alpha)
+        slopes_c = [unbroadcast(g, x) for x in c]
+        return slope_a, slope_b, *(s if self.beta == 1 else s * self.beta for s in slopes_c)
+
+    def numpy(self, a: Array, b: Array, *c: Array) -> Array:
+        product_ = (a.T if self.transpose_a else a) @ (b.T if self.transpose_b else b)
+        result = self.alpha * product_
+        for x in c:
+            result = result + self.beta * x
+        return result
+
+    def onnx(self, o: Any, a: str, b: str, *c: str) -> str:
+        return o.Gemm(  # type: ignore[no-any-return]
+            a,
+            b,
+            *c,
+            alpha=self.alpha,
+            beta=self.beta,
+            transA=int(self.transpose_a),
+            transB=int(self.transpose_b),
+        )
+
+    def torch(self, t: Any, a: str, b: str, *c: str) -> str:
+        left = t.call("torch.t", a) if self.transpose_a else a
+        right = t.call("torch.t", b) if self.transpose_b else b
+        if c:
+            factors = {"beta": self.beta, "alpha": self.alpha}
+            written = {name: x for name, x in factors.items() if x != 1}
+            return t.call("torch.addmm", *c, left, right, **written)  # type: ignore[no-any-return]
+        y = t.call("torch.matmul", left, right)
+        return y if self.alpha == 1 else t.call("torch.mul", y, self.alpha)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", "k"], f32["k", "m"]))
+        yield Sample(cls(True, False, 0.5), (f32["k", "n"], f32["k", 3], f32[3]))
+        yield Sample(cls(False, True, 2.0, -1.0), (f32["n", 2], f32["m", 2], f32["n", 1]))
+        yield Sample(cls(True, True, 1.5, 0.5), (f32[3, "n"], f32["m", 3], f32["n", "m"]))
+        yield Sample(cls(), (f32["n", 2], f32[2, 3], f32[()]))
+        yield Sample(cls(False, False, 1.0, 3.0), (f64[2, 2], f64[2, "m"], f64[1, "m"]))
+
+
+def promoted(*operands: Any) -> list[Value]:
+    """The operands as values of one element type."""
+    like = next((x for x in operands if isinstance(x, Value)), None)
+    values = [as_value(x, like) for x in operands]
+    dtype = functools.reduce(promote, (v.dtype for v in values))
+    return [cast(v, dtype) for v in values]
+
+
+def matmul(a: Any, b: Any) -> Value:
+    """numpy's `a @ b`: `[…, n, k] @ […, k, m]` is `[…, n, m]`, the leading axes broadcast, and a
+    vector is a row on the left and a column on the right.
+
+    Raises `ShapeError` where the inner sizes differ or may differ, and for numbers.
+    """
+    return MatMul()(*promoted(a, b))
+
+
+def gemm(
+    a: Any,
+    b: Any,
+    c: Any = None,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+) -> Value:
+    """α·a·b + β·c of two real matrices, each transposed if asked for, and of any `c` that
+    broadcasts to the result.
+
+    Raises `ShapeError` where the sizes do not fit and `DTypeError` for integers.
+    """
+    op = Gemm(bool(transpose_a), bool(transpose_b), float(alpha), 1.0 if c is None else float(beta))
+    return op(*promoted(a, b, *(() if c is None else (c,))))
+
+
+register("matmul", matmul)

@@ -1,0 +1,153 @@
+"""`x[...]`: numbers, slices, None, Ellipsis and integer tensors, by numpy's rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.dims import Dim, dim, floordiv, product
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.graph import Value
+from nncompile.ops.basic import as_value, size_value
+from nncompile.ops.index import take
+from nncompile.ops.shape import reshape
+from nncompile.ops.slicing import part
+from nncompile.types import i64
+from nncompile.values import operation, register
+
+
+def getitem(x: Any, key: Any) -> Value:
+    """`x[key]` as in numpy: numbers, slices, None, Ellipsis, and integer tensors or arrays.
+
+    Numbers may be symbolic. On an axis of symbolic size the bounds of a slice are taken to lie
+    within it: `x[1:]` of `n` elements has `n - 1`, `x[:8]` has 8. Several tensors pick single
+    elements together, and must stand next to each other. Raises `ShapeError` for too many or
+    foreign keys, `DTypeError` for a mask: its result has no size that is known beforehand.
+    """
+    x = as_value(x)
+    keys = _completed(key, x)
+    chosen = [i for i, k in enumerate(keys) if isinstance(k, Value)]
+    if chosen:
+        # Numbers beside tensors are indices like them.
+        chosen = [i for i, k in enumerate(keys) if isinstance(k, Value) or _is_number(k)]
+        if chosen[-1] - chosen[0] >= len(chosen):
+            raise ShapeError(
+                "tensors that index together must stand next to each other",
+                hint="transpose so that their axes are neighbours, or index one after the other",
+            )
+    starts: list[Dim] = []
+    sizes: list[Dim] = []
+    steps: list[int] = []
+    shape: list[Dim] = []  # of the result, without the axes of numbers and with those of None
+    lead = 0  # axes of the result before the tensors
+    axis = 0
+    for i, k in enumerate(keys):
+        if chosen and i == chosen[0]:
+            lead = len(shape)
+        if k is None:
+            shape.append(1)
+            continue
+        total = x.shape[axis]
+        start, size, step = (0, total, 1) if i in chosen else _bounds(k, total, axis, x)
+        axis += 1
+        starts.append(start)
+        sizes.append(size)
+        steps.append(step)
+        if isinstance(k, slice) or i in chosen:
+            shape.append(size)
+    cut = reshape(part(x, starts, sizes, steps), shape)
+    return _picked(cut, lead, [keys[i] for i in chosen]) if chosen else cut
+
+
+def _completed(key: Any, x: Value) -> list[Any]:
+    """The parts of the key, one for each axis of `x` and None for each new one."""
+    parts = list(key) if isinstance(key, tuple) else [key]
+    keys = [k if _is_plain(k) else _tensor(k) for k in parts]
+    used = len([k for k in keys if k is not None and k is not Ellipsis])
+    ellipses = [i for i, k in enumerate(keys) if k is Ellipsis]
+    if len(ellipses) > 1:
+        raise ShapeError("an index can have one ellipsis only")
+    if used > x.rank:
+        raise ShapeError(f"{used} indices for the {x.rank} axes of {x.type}")
+    place = ellipses[0] if ellipses else len(keys)
+    return [*keys[:place], *[slice(None)] * (x.rank - used), *keys[place + 1 :]]
+
+
+def _is_number(k: Any) -> bool:
+    return isinstance(k, int | np.integer | sp.Expr) and not isinstance(k, bool)
+
+
+def _is_plain(k: Any) -> bool:
+    return k is None or k is Ellipsis or isinstance(k, slice) or _is_number(k)
+
+
+def _tensor(k: Any) -> Value:
+    value = as_value(np.asarray(k) if isinstance(k, list) else k)
+    if not value.dtype.is_integer:
+        raise DTypeError(
+            f"an index must be an integer, got {value.type}",
+            hint="where(condition, x, y) chooses by a condition; x.astype(i64) makes integers",
+        )
+    return value
+
+
+def _bounds(k: Any, total: Dim, axis: int, x: Value) -> tuple[Dim, Dim, int]:
+    """Start, number and step of the elements that a number or a slice chooses."""
+    if isinstance(k, slice):
+        return _slice_bounds(k, total)
+    place = _from_front(k, total)
+    if isinstance(place, int) and isinstance(total, int) and not 0 <= place < total:
+        raise ShapeError(f"index {k} is beyond axis {axis} of {x.type}")
+    return place, 1, 1
+
+
+def _slice_bounds(k: slice, total: Dim) -> tuple[Dim, Dim, int]:
+    step = 1 if k.step is None else dim(k.step)
+    if not isinstance(step, int) or step == 0:
+        raise ShapeError(f"the step of a slice must be a number other than 0, got {k.step}")
+    given: list[Any] = [None if bound is None else dim(bound) for bound in (k.start, k.stop)]
+    if isinstance(total, int) and not any(isinstance(bound, sp.Expr) for bound in given):
+        places = range(*slice(given[0], given[1], step).indices(total))
+        return (places.start if len(places) else 0), len(places), step
+    first, beyond = (0, total) if step > 0 else (dim(total - 1), -1)
+    start = first if given[0] is None else _from_front(given[0], total)
+    stop = beyond if given[1] is None else _from_front(given[1], total)
+    distance = dim(stop - start if step > 0 else start - stop)
+    size = floordiv(dim(distance + abs(step) - 1), abs(step))
+    return start, (max(size, 0) if isinstance(size, int) else size), step
+
+
+def _from_front(bound: Any, total: Dim) -> Dim:
+    """A bound that may count from the end, counted from the front."""
+    bound = dim(bound)
+    negative = bound < 0 if isinstance(bound, int) else bound.is_nonpositive
+    return dim(total + bound) if negative else bound
+
+
+def _picked(x: Value, axis: int, indices: Sequence[Any]) -> Value:
+    """The elements at the indices, one for each axis from `axis` on."""
+    if len(indices) == 1:
+        return take(x, indices[0], axis)
+    sizes = x.shape[axis : axis + len(indices)]
+    places = reduce(
+        lambda place, pair: place * size_value(pair[1]) + _counted(*pair),
+        zip(indices, sizes, strict=True),
+        as_value(np.int64(0)),
+    )
+    joined = (*x.shape[:axis], product(sizes), *x.shape[axis + len(indices) :])
+    return take(reshape(x, joined), places, axis)
+
+
+def _counted(index: Any, size: Dim) -> Value:
+    """An index as i64, counted from the front."""
+    if not isinstance(index, Value):
+        return size_value(_from_front(index, size))
+    index = operation("cast")(index, i64)
+    return operation("where")(index < 0, index + size_value(size), index)  # type: ignore[no-any-return]
+
+
+register("getitem", getitem)

@@ -1,0 +1,344 @@
+"""Reductions: cards over one or several axes, and what is composed of them.
+
+A reduction over nothing is as numpy's: a sum is 0, a product 1, a mean NaN; a maximum, a minimum
+and their places do not exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nncompile.dims import product, same
+from nncompile.elementwise import equal, exp, isfinite, where
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.axes import axes_of, axis_of
+from nncompile.ops.basic import as_value, broadcast_to, cast
+from nncompile.ops.shape import reshape
+from nncompile.types import DType, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.values import register
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Axes = int | Sequence[int] | None
+
+# Element types without kernels in onnxruntime, and what computes the same.
+_CARRIERS = {u32: i64, boolean: i32}
+
+
+def reduced_type(x: Type, axes: tuple[int, ...], keepdims: bool, dtype: DType) -> Type:
+    """The type of `x` without the axes (of size 1 there with `keepdims`)."""
+    sizes = [1 if i in axes else d for i, d in enumerate(x.shape) if keepdims or i not in axes]
+    return Type(dtype, tuple(sizes))
+
+
+def kept(y: Value, x: Value, axes: tuple[int, ...]) -> Value:
+    """A reduction of `x` with its axes back, as size 1."""
+    shape = tuple(1 if i in axes else d for i, d in enumerate(x.shape))
+    return y if y.rank == x.rank else reshape(y, shape)
+
+
+def _needs_elements(x: Type, axes: tuple[int, ...]) -> None:
+    for axis in axes:
+        if same(x.shape[axis], 0):
+            raise ShapeError(f"axis {axis} of {x} has size 0: nothing to choose from")
+
+
+def _carried(o: Any, x: str, dtype: DType) -> str:
+    """`x` in an element type that has kernels, exactly."""
+    return o.cast(x, _CARRIERS[dtype]) if dtype in _CARRIERS else x
+
+
+def accumulator(dtype: DType) -> DType:
+    """Sums and products of integers and truth values are i64, as torch's."""
+    return dtype if dtype.is_float else i64
+
+
+def require_real(x: Type) -> None:
+    if not x.dtype.is_float:
+        raise DTypeError(
+            f"elements must be real, got {x}", hint="x.astype(f32) makes integers real"
+        )
+
+
+def real_value(x: Any) -> Value:
+    """`x` as a value of real numbers: integers and truth values become f32."""
+    x = as_value(x)
+    return x if x.dtype.is_float else cast(x, f32)
+
+
+class Sum(Op):
+    """Σ x over `axes`; of integers and truth values in i64."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+    varies: ClassVar[str] = "axes"
+
+    def infer(self, x: Type) -> Type:
+        return reduced_type(x, self.axes, self.keepdims, accumulator(x.dtype))
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        if not x.dtype.is_float:
+            return (None,)
+        return (broadcast_to(kept(g, x, self.axes), x.shape),)
+
+    def numpy(self, x: Array) -> Array:
+        dtype = x.dtype if x.dtype.kind == "f" else np.int64
+        return x.sum(self.axes, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        x = x if o.types[0].dtype is o.type.dtype else o.cast(x, o.type.dtype)
+        return o.ReduceSum(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.call("torch.sum", x, list(self.axes), keepdim=self.keepdims)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield from _samples(cls)
+        yield Sample(cls((0, 2)), (boolean[2, "n", 3],))
+        yield Sample(cls((0,)), (u32["n"],), integers=(2**32 - 9, 2**32))
+        yield Sample(cls((1,)), (i32[2, "n"],), integers=(2**31 - 9, 2**31))
+
+
+class Max(Op):
+    """The greatest of `x` over `axes`; equal greatest ones share the slope equally."""
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+    varies: ClassVar[str] = "axes"
+
+    _numpy: ClassVar[Callable[..., Any]] = staticmethod(np.max)
+    _kind: ClassVar[str] = "Max"
+    _torch: ClassVar[str] = "torch.amax"
+
+    def infer(self, x: Type) -> Type:
+        _needs_elements(x, self.axes)
+        return reduced_type(x, self.axes, self.keepdims, x.dtype)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        if not x.dtype.is_float:
+            return (None,)
+        chosen = equal(x, kept(y, x, self.axes))
+        count = cast(Sum(self.axes, True)(chosen), x.dtype)
+        return (where(chosen, kept(g, x, self.axes) / count, 0),)
+
+    def numpy(self, x: Array) -> Array:
+        return self._numpy(x, self.axes, keepdims=self.keepdims)  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        dtype = o.type.dtype
+        x = _carried(o, x, dtype)
+        if dtype in (i64, u32):
+            # The kernels of Reduce… compare the lower halves of i64 as signed numbers
+            # (onnxruntime 1.31); those of Arg… do not.
+            for axis in self.axes:
+                place = getattr(o, f"Arg{self._kind}")(x, axis=axis, keepdims=1)
+                x = o.GatherElements(x, place, axis=axis)
+            y = x if self.keepdims else o.Squeeze(x, o.ints(self.axes))
+        else:
+            y = getattr(o, f"Reduce{self._kind}")(x, o.ints(self.axes), keepdims=int(self.keepdims))
+        return o.cast(y, dtype) if dtype in _CARRIERS else y
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.call(self._torch, x, list(self.axes), keepdim=self.keepdims)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((1,)), (f32["n", 3],), distinct=True)
+        yield Sample(cls((0,)), (f32["n+1", "m"],), distinct=True)
+        yield Sample(cls((0, 1), True), (f64[2, "n+1"],), distinct=True)
+        yield Sample(cls((0, 2)), (f32[2, "n", 3, 2],), distinct=True)
+        yield Sample(cls((0, 2), True), (i64["n+1", "m", 2],), integers=(-(2**33), 2**33))
+        yield Sample(cls((1,)), (i64["n", 4],), integers=(-(2**32), 2**32))
+        yield Sample(cls((0,), True), (i64["n+1"],), integers=(-(2**62), 2**62))
+        yield Sample(cls((0,)), (i32["n+1", 2],), integers=(-(2**31), 2**31))
+        yield Sample(cls((1,)), (u32["n", 5],), integers=(0, 2**32))
+        yield Sample(cls((1,), True), (boolean["n", 2],))
+
+
+class Min(Max):
+    """The least of `x` over `axes`; equal least ones share the slope equally."""
+
+    _numpy: ClassVar[Callable[..., Any]] = staticmethod(np.min)
+    _kind: ClassVar[str] = "Min"
+    _torch: ClassVar[str] = "torch.amin"
+
+
+class LogSumExp(Op):
+    """log Σ exp(x) over `axes`; never overflows."""
+
+    label = "logsumexp"
+
+    axes: tuple[int, ...]
+    keepdims: bool = False
+    varies: ClassVar[str] = "axes"
+
+    def infer(self, x: Type) -> Type:
+        require_real(x)
+        return reduced_type(x, self.axes, self.keepdims, x.dtype)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        above, total = (kept(v, x, self.axes) for v in (g, y))
+        # Where all of x is −∞, x − y would be NaN; no element matters there.
+        total = where(isfinite(total), total, 0)
+        return (above * exp(x - total),)
+
+    def numpy(self, x: Array) -> Array:
+        top = x.max(self.axes, keepdims=True, initial=-np.inf)
+        shift = np.where(np.isfinite(top), top, 0)
+        with np.errstate(divide="ignore"):  # log 0 = −∞ is meant
+            total = np.log(np.exp(x - shift).sum(self.axes, keepdims=True)) + shift
+        return total if self.keepdims else total.squeeze(self.axes)  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        return o.ReduceLogSumExp(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.call("torch.logsumexp", x, list(self.axes), keepdim=self.keepdims)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for sample in _samples(cls):
+            if sample.types[0].dtype.is_float:
+                yield sample
+        yield Sample(cls((1,)), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
+
+
+class ArgMax(Op):
+    """The place of the greatest along one axis, i64; the first of equal ones."""
+
+    label = "argmax"
+
+    axis: int
+    keepdims: bool = False
+    varies: ClassVar[str] = "axis"
+    differentiable: ClassVar[bool] = False
+
+    _numpy: ClassVar[Callable[..., Any]] = staticmethod(np.argmax)
+    _kind: ClassVar[str] = "Max"
+    _torch: ClassVar[str] = "torch.argmax"
+
+    def infer(self, x: Type) -> Type:
+        _needs_elements(x, (self.axis,))
+        return reduced_type(x, (self.axis,), self.keepdims, i64)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (None,)
+
+    def numpy(self, x: Array) -> Array:
+        return self._numpy(x, self.axis, keepdims=self.keepdims)  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        x = _carried(o, x, o.types[0].dtype)
+        emit = getattr(o, f"Arg{self._kind}")
+        return emit(x, axis=self.axis, keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        if t.types[0].dtype.is_bool:  # torch has none for truth values
+            x = t.method(x, "to", t.dtype(i64))
+        return t.call(self._torch, x, self.axis, keepdim=self.keepdims)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(1), (f32["n", 3],), distinct=True)
+        yield Sample(cls(0, True), (f32["n+1", "m"],), distinct=True)
+        yield Sample(cls(0), (f64["n+1"],), distinct=True)
+        for dtype in (i64, i32, u32, boolean):
+            yield Sample(cls(1), (dtype["n", 5],), integers=(0, 3))
+
+
+class ArgMin(ArgMax):
+    """The place of the least along one axis, i64; the first of equal ones."""
+
+    label = "argmin"
+
+    _numpy: ClassVar[Callable[..., Any]] = staticmethod(np.argmin)
+    _kind: ClassVar[str] = "Min"
+    _torch: ClassVar[str] = "torch.argmin"
+
+
+def _samples(card: type[Sum] | type[LogSumExp]) -> Iterator[Sample]:
+    """What a reduction over several axes is tested on."""
+    yield Sample(card((0,)), (f32["n"],))
+    yield Sample(card((1,), True), (f32["n", "m"],))
+    yield Sample(card((0, 2)), (f32[2, "n", 3],))
+    yield Sample(card((0, 1, 2, 3)), (f32[2, "n", 1, 2],))
+    yield Sample(card((1,)), (f64[3, "2*n", 2],))
+    yield Sample(card((0,)), (i64["n", 2],), integers=(-9, 9))
+
+
+# What users call, with numpy's names and arguments.
+
+
+def over(name: str, x: Any, axis: Axes) -> tuple[Value, tuple[int, ...]]:
+    x = as_value(x)
+    return x, axes_of(axis, x.rank, f"{name}: axis")
+
+
+def along(name: str, x: Any, axis: int | None) -> tuple[Value, int]:
+    """The value and the axis; all elements in one row where there is none."""
+    x = as_value(x)
+    if axis is None:
+        return reshape(x, (product(x.shape),)), 0
+    return x, axis_of(axis, x.rank, f"{name}: axis")
+
+
+def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """Σ x over one axis, several or all; of integers and truth values in i64.
+
+    Raises `ShapeError` for an axis that `x` does not have.
+    """
+    x, axes = over("sum", x, axis)
+    return Sum(axes, keepdims)(x) if axes else cast(x, accumulator(x.dtype))
+
+
+def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """The greatest over one axis, several or all. Equal greatest ones share the slope equally.
+
+    Raises `ShapeError` where there is nothing to choose from.
+    """
+    x, axes = over("max", x, axis)
+    return Max(axes, keepdims)(x) if axes else x
+
+
+def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """The least over one axis, several or all. Equal least ones share the slope equally.
+
+    Raises `ShapeError` where there is nothing to choose from.
+    """
+    x, axes = over("min", x, axis)
+    return Min(axes, keepdims)(x) if axes else x
+
+
+def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """log Σ exp(x) over one axis, several or all; never overflows."""
+    x, axes = over("logsumexp", x, axis)
+    x = real_value(x)
+    return LogSumExp(axes, keepdims)(x) if axes else x
+
+
+def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
+    """The place of the greatest along one axis (among all elements if None), i64; the first of
+    equal ones. Raises `ShapeError` where there is nothing to choose from."""
+    return _place("argmax", ArgMax, x, axis, keepdims)
+
+
+def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
+    """The place of the least along one axis (among all elements if None), i64; the first of
+    equal ones. Raises `ShapeError` where there is nothing to choose from."""
+    return _place("argmin", ArgMin, x, axis, keepdims)
+
+
+def _place(name: str, card: type[ArgMax], x: Any, axis: int | None, keepdims: bool) -> Value:
+    x = as_value(x)
+    row, place = along(name, x, axis)
+    if axis is not None:
+        return card(place, keepdims)(row)
+    return card(0)(row) if not keepdims else reshape(card(0)(row), (1,) * x.rank)
+
+
+for _function in (sum, max, min, argmax, argmin):
+    register(_function.__name__, _function)

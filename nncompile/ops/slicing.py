@@ -1,0 +1,275 @@
+"""Parts of tensors, and tensors as parts of larger ones: slice and pad.
+
+Each is the gradient of the other, so gradients of any order are made of these two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.dims import Dim, Shape, dim, same_shape, symbol
+from nncompile.errors import ShapeError
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.axes import axes_of
+from nncompile.ops.basic import as_value, broadcast_to
+from nncompile.ops.joining import concatenate
+from nncompile.ops.shape import expand_dims, reshape
+from nncompile.types import Type, boolean, f32, f64, i32, i64, u32
+
+Array = np.ndarray[Any, np.dtype[Any]]
+LIMIT = 2**63 - 1  # beyond every size
+
+
+class Slice(Op):
+    """Along each axis the elements `start`, `start + step`, … (`sizes` of them).
+
+    All must lie within `x`; starts are counted from the front. Where sizes are symbolic this is
+    taken for granted.
+    """
+
+    starts: Shape
+    sizes: Shape
+    steps: tuple[int, ...]
+
+    def infer(self, x: Type) -> Type:
+        if len(self.starts) != x.rank:
+            raise ShapeError(f"{len(self.starts)} slices for the {x.rank} axes of {x}")
+        for axis, (start, size, step) in enumerate(self._axes):
+            last = start + (size - 1) * step
+            if all(isinstance(d, int) for d in (start, size, x.shape[axis])):
+                inside = min(start, last) >= 0 and max(start, last) < x.shape[axis]
+                if size < 0 or (size and not inside):
+                    raise ShapeError(
+                        f"{size} elements from {start} by {step} are not on axis {axis} of {x}"
+                    )
+        return Type(x.dtype, self.sizes)
+
+    @property
+    def _axes(self) -> list[tuple[Any, Any, int]]:
+        return list(zip(self.starts, self.sizes, self.steps, strict=True))
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        backward = [axis for axis, step in enumerate(self.steps) if step < 0]
+        g = flip(g, backward)
+        before: list[Dim] = []
+        after: list[Dim] = []
+        for axis, (start, size, step) in enumerate(self._axes):
+            first = start if step > 0 else start + (size - 1) * step
+            g = _spaced(g, axis, abs(step))
+            before.append(dim(first))
+            after.append(dim(x.shape[axis] - first - g.shape[axis]))
+        return (padded(g, before, after),)
+
+    def numpy(self, x: Array) -> Array:
+        return x[tuple(_python_slice(*axis) for axis in self._axes)]
+
+    def onnx(self, o: Any, x: str) -> str:
+        shape = o.types[0].shape
+        axes = [i for i, a in enumerate(self._axes) if a != (0, shape[i], 1)]
+        starts = [_from_end(self.starts[i], shape[i], self.steps[i]) for i in axes]
+        ends = [
+            _from_end(dim(start + size * step), shape[i], step)
+            for i, (start, size, step) in enumerate(self._axes)
+            if i in axes
+        ]
+        steps = [self.steps[i] for i in axes]
+        return o.Slice(x, o.shape(starts), o.shape(ends), o.ints(axes), o.ints(steps))  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        """torch has no negative steps: such an axis is sliced forwards and flipped."""
+        backward = [axis for axis, step in enumerate(self.steps) if step < 0]
+        texts = []
+        for axis, (start, size, step) in enumerate(self._axes):
+            first = dim(start if step > 0 else start + (size - 1) * step)
+            end = dim(first + size * abs(step) - abs(step) + 1)
+            whole = (first, size, abs(step)) == (0, t.types[0].shape[axis], 1)
+            texts.append(":" if whole else f"{t.dim(first)}:{t.dim(end)}:{abs(step)}")
+        if any(text != ":" for text in texts):
+            x = t.emit(f"{x}[{', '.join(texts)}]", "slice")
+        return t.call("torch.flip", x, backward) if backward else x
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        n = symbol("n")
+        yield Sample(cls((1,), (3,), (1,)), (f32[5],))
+        yield Sample(cls((0, 1), (n, 2), (1, 1)), (f32["n", 4],))
+        yield Sample(cls((0, 1), (n, 2), (1, 3)), (f32["n", 7],))
+        yield Sample(cls((dim(n - 1), 4), (n, 2), (-1, -3)), (f32["n", 5],))
+        yield Sample(cls((2, n), (dim(n + 1), 3), (2, 1)), (f32["2*n + 3", "n + 3"],))
+        yield Sample(cls((dim(n + 1),), (dim(n + 1),), (-1,)), (i64["n + 2"],))
+        yield Sample(cls((1, 0), (1, n), (1, 1)), (boolean[3, "n"],))
+        yield Sample(cls((3,), (2,), (-2,)), (u32[4],), integers=(0, 2**32))
+        yield Sample(cls((1, 0), (0, 2), (1, 1)), (f32[3, "n + 2"],))
+
+
+def _python_slice(start: int, size: int, step: int) -> slice:
+    if size <= 0:
+        return slice(0, 0)
+    end = start + size * step
+    return slice(start, None if end < 0 else end, step)
+
+
+def _from_end(bound: Dim, size: Dim, step: int) -> Dim:
+    """A bound as ONNX reads it, as a number where possible: negative ones count from the end, so
+    what lies before the front must be so far out that it is before the front for every size."""
+    if isinstance(bound, int):
+        return bound if bound >= 0 else -LIMIT
+    distance = dim(bound - size)
+    if isinstance(distance, int):
+        return LIMIT if distance >= 0 else distance
+    return bound if step > 0 else distance
+
+
+def _spaced(x: Value, axis: int, step: int) -> Value:
+    """`x` with `step - 1` zeros after each element along the axis."""
+    if step == 1:
+        return x
+    size = x.shape[axis]
+    columns = expand_dims(x, axis + 1)
+    after = [step - 1 if i == axis + 1 else 0 for i in range(columns.rank)]
+    spaced = padded(columns, [0] * columns.rank, after)
+    return reshape(spaced, (*x.shape[:axis], dim(size * step), *x.shape[axis + 1 :]))
+
+
+class Pad(Op):
+    """`x` with `value` before and after its elements along each axis; a negative width removes
+    elements instead."""
+
+    before: Shape
+    after: Shape
+    value: float | int | bool = 0
+
+    def infer(self, x: Type) -> Type:
+        if len(self.before) != x.rank or len(self.after) != x.rank:
+            raise ShapeError(f"{len(self.before)} pairs of widths for the {x.rank} axes of {x}")
+        sizes: Any = zip(self.before, x.shape, self.after, strict=True)
+        shape = tuple(dim(sum(widths)) for widths in sizes)
+        if any(isinstance(size, int) and size < 0 for size in shape):
+            raise ShapeError(f"widths {self.before} and {self.after} remove more than {x} has")
+        return Type(x.dtype, shape)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (padded(g, _negative(self.before), _negative(self.after)),)
+
+    def numpy(self, x: Array) -> Array:
+        widths: list[tuple[int, int]] = list(zip(self.before, self.after, strict=True))
+        kept = tuple(
+            slice(max(0, -before), size - max(0, -after))
+            for size, (before, after) in zip(x.shape, widths, strict=True)
+        )
+        outside = [(max(0, before), max(0, after)) for before, after in widths]
+        return np.pad(x[kept], outside, constant_values=self.value) if x.ndim else x
+
+    def onnx(self, o: Any, x: str) -> str:
+        value = o.scalar(self.value, o.type.dtype)
+        return o.Pad(x, o.shape((*self.before, *self.after)), value, mode="constant")  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        pairs = zip(reversed(self.before), reversed(self.after), strict=True)
+        widths = t.shape([d for pair in pairs for d in pair])
+        return t.call("torch.nn.functional.pad", x, widths, value=float(self.value))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        n = symbol("n")
+        yield Sample(cls((1, 2), (0, 3)), (f32["n", 3],))
+        yield Sample(cls((0, n), (1, dim(2 * n)), 1.5), (f32[2, "n"],))
+        yield Sample(cls((-1, 0), (-1, -1)), (f32["n + 2", 3],))
+        yield Sample(cls((-1, 2), (2, -1)), (f32["n + 1", 3],))
+        yield Sample(cls((0, 1), (1, 0), 7), (i64["n", 2],))
+        yield Sample(cls((1,), (1,), 7), (i32["n"],))
+        yield Sample(cls((1,), (1,), 2**32 - 1), (u32["n"],))
+        yield Sample(cls((1,), (2,), True), (boolean["n"],))
+        yield Sample(cls((1,), (2,), float("-inf")), (f64["n"],), order=0)
+
+
+def part(x: Value, starts: Sequence[Dim], sizes: Sequence[Dim], steps: Sequence[int]) -> Value:
+    """Along each axis `sizes` elements from `starts` in steps."""
+    whole = all(s == 0 for s in starts) and all(s == 1 for s in steps)
+    if whole and same_shape(tuple(sizes), x.shape) is True:
+        return x
+    return Slice(tuple(starts), tuple(sizes), tuple(steps))(x)
+
+
+def padded(
+    x: Value, before: Sequence[Dim], after: Sequence[Dim], value: float | int | bool = 0
+) -> Value:
+    """`x` with `value` around it; a negative width removes elements."""
+    op = Pad(tuple(before), tuple(after), value)
+    if all(w == 0 for w in (*before, *after)):
+        return x
+    if all(sp.sympify(w).is_nonpositive for w in (*before, *after)):
+        return part(x, _negative(before), op.infer(x.type).shape, [1] * x.rank)
+    return op(x)
+
+
+def _negative(widths: Sequence[Any]) -> list[Dim]:
+    return [dim(-width) for width in widths]
+
+
+def flip(x: Any, axis: int | Sequence[int] | None = None) -> Value:
+    """`x` with the order of the elements along the axes (all by default) reversed."""
+    x = as_value(x)
+    axes = axes_of(axis, x.rank)
+    starts = [dim(n - 1) if i in axes else 0 for i, n in enumerate(x.shape)]
+    return part(x, starts, x.shape, [-1 if i in axes else 1 for i in range(x.rank)])
+
+
+def pad(
+    x: Any, pad_width: Any, mode: str = "constant", constant_values: float | int | bool = 0
+) -> Value:
+    """`x` with elements added before and after along each axis.
+
+    `pad_width` is one width, one pair (before, after) for all axes, or a pair for each axis;
+    `mode` is "constant", "edge" (the outermost element) or "reflect" (mirrored at it).
+    """
+    x = as_value(x)
+    pairs = _widths(pad_width, x.rank)
+    if any(isinstance(w, int) and w < 0 for pair in pairs for w in pair):
+        raise ShapeError(f"pad: widths must not be negative, got {pad_width}", hint="use a slice")
+    if mode == "constant":
+        return padded(x, [b for b, _ in pairs], [a for _, a in pairs], constant_values)
+    if mode not in ("edge", "reflect"):
+        raise ShapeError(f"pad: mode must be constant, edge or reflect, got {mode!r}")
+    extended: Value = x
+    for axis, (before, after) in enumerate(pairs):
+        extended = _extended(extended, axis, before, after, mode)
+    return extended
+
+
+def _extended(x: Value, axis: int, before: Dim, after: Dim, mode: str) -> Value:
+    """`x` with copies of its own elements before and after along the axis."""
+    size: Any = x.shape[axis]
+    if mode == "edge":
+        ends = [along(x, axis, place, 1, 1) for place in (0, dim(size - 1))]
+        shapes = [(*x.shape[:axis], w, *x.shape[axis + 1 :]) for w in (before, after)]
+        sides = [broadcast_to(end, s) for end, s in zip(ends, shapes, strict=True)]
+    else:
+        sides = [along(x, axis, before, before, -1), along(x, axis, dim(size - 2), after, -1)]
+    parts = zip((before, size, after), (sides[0], x, sides[1]), strict=True)
+    return concatenate([p for width, p in parts if width != 0 or p is x], axis)
+
+
+def along(x: Value, axis: int, start: Dim, size: Dim, step: int) -> Value:
+    """Along one axis `size` elements from `start` in steps."""
+    others = range(x.rank)
+    return part(
+        x,
+        [start if i == axis else 0 for i in others],
+        [size if i == axis else n for i, n in enumerate(x.shape)],
+        [step if i == axis else 1 for i in others],
+    )
+
+
+def _widths(pad_width: Any, rank: int) -> list[tuple[Dim, Dim]]:
+    given = pad_width if isinstance(pad_width, tuple | list) else (pad_width, pad_width)
+    pairs = given if all(isinstance(p, tuple | list) for p in given) else [given] * rank
+    if len(pairs) == 1:
+        pairs = list(pairs) * rank
+    if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
+        raise ShapeError(f"pad: {pad_width} are not a pair of widths for each of {rank} axes")
+    return [(dim(before), dim(after)) for before, after in pairs]

@@ -1,0 +1,109 @@
+"""Softmax and its logarithm along one axis; their slopes come from the result alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nncompile.elementwise import exp
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.axes import axis_of
+from nncompile.ops.reduce import Sum, real_value, require_real
+from nncompile.types import Type, f32, f64
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Softmax(Op):
+    """exp(x) / Σ exp(x) along one axis; never overflows."""
+
+    axis: int
+    varies: ClassVar[str] = "axis"
+
+    def infer(self, x: Type) -> Type:
+        require_real(x)
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        weighted = y * g
+        return (weighted - y * Sum((self.axis,), True)(weighted),)
+
+    def numpy(self, x: Array) -> Array:
+        powers = np.exp(x - _top(x, self.axis))
+        return powers / powers.sum(self.axis, keepdims=True)  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        return o.Softmax(x, axis=self.axis)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.call("torch.softmax", x, self.axis)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        return _samples(cls)
+
+
+class LogSoftmax(Op):
+    """x − log Σ exp(x) along one axis; never overflows."""
+
+    axis: int
+    varies: ClassVar[str] = "axis"
+
+    def infer(self, x: Type) -> Type:
+        require_real(x)
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (g - exp(y) * Sum((self.axis,), True)(g),)
+
+    def numpy(self, x: Array) -> Array:
+        x = x - _top(x, self.axis)
+        return x - np.log(np.exp(x).sum(self.axis, keepdims=True))  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        return o.LogSoftmax(x, axis=self.axis)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.call("torch.log_softmax", x, self.axis)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        return _samples(cls)
+
+
+def _top(x: Array, axis: int) -> Array:
+    return x.max(axis, keepdims=True, initial=-np.inf)  # type: ignore[no-any-return]
+
+
+def _samples(card: type[Softmax] | type[LogSoftmax]) -> Iterator[Sample]:
+    yield Sample(card(1), (f32["n", 5],))
+    yield Sample(card(0), (f32["n", "m"],))
+    yield Sample(card(1), (f32[2, "n", 3],))
+    yield Sample(card(0), (f64["n"],))
+    yield Sample(card(0), (f32[1],))
+    yield Sample(card(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
+
+
+def _operand(name: str, x: Any, axis: int) -> tuple[Value, int]:
+    x = real_value(x)
+    return x, axis_of(axis, x.rank, f"{name}: axis")
+
+
+def softmax(x: Any, axis: int = -1) -> Value:
+    """exp(x) / Σ exp(x) along one axis: positive, with sum 1. Integers become f32.
+
+    Raises `ShapeError` for an axis that `x` does not have.
+    """
+    x, along = _operand("softmax", x, axis)
+    return Softmax(along)(x)
+
+
+def log_softmax(x: Any, axis: int = -1) -> Value:
+    """log softmax(x) = x − log Σ exp(x) along one axis. Integers become f32.
+
+    Raises `ShapeError` for an axis that `x` does not have.
+    """
+    x, along = _operand("log_softmax", x, axis)
+    return LogSoftmax(along)(x)

@@ -1,0 +1,90 @@
+"""What is composed of sums: means, spreads, lengths, and whether any or all are true."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from nncompile.dims import Dim, product
+from nncompile.elementwise import abs as absolute
+from nncompile.elementwise import equal, maximum, not_equal, sqrt, where
+from nncompile.errors import ShapeError
+from nncompile.formula import formula
+from nncompile.graph import Value
+from nncompile.ops.basic import cast, size_value
+from nncompile.ops.reduce import Axes, max, over, real_value, sum
+from nncompile.types import DType, boolean
+from nncompile.values import register
+
+
+def _count(x: Value, axes: tuple[int, ...]) -> Dim:
+    return product(x.shape[i] for i in axes)
+
+
+def _divisor(count: Dim, dtype: DType) -> Any:
+    """How many to divide by: a number, or a value where that depends on sizes or is zero."""
+    return count if isinstance(count, int) and count > 0 else size_value(count, dtype)
+
+
+def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """The mean over one axis, several or all; of integers and truth values in f32."""
+    x, axes = over("mean", x, axis)
+    total = real_value(sum(x, axes, keepdims))
+    return total / _divisor(_count(x, axes), total.dtype)  # type: ignore[no-any-return]
+
+
+def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
+    """The mean square distance from the mean, Σ (x − mean)² / (n − ddof)."""
+    x, axes = over("var", x, axis)
+    x = real_value(x)
+    distance = x - mean(x, axes, keepdims=True)
+    total = sum(distance * distance, axes, keepdims)
+    count = _count(x, axes)
+    if isinstance(count, int):
+        return total / _divisor(count - ddof if count > ddof else 0, x.dtype)  # type: ignore[no-any-return]
+    return total / maximum(size_value(count, x.dtype) - ddof, 0)  # type: ignore[no-any-return]
+
+
+@formula
+def _root(x):  # type: ignore[no-untyped-def]
+    """√x with a finite slope at zero: that of a length at the origin is zero, as torch's."""
+    return where(x > 0, sqrt(x), x)
+
+
+def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
+    """The standard deviation, √var. Its slope is zero where the variance is."""
+    return _root(var(x, axis, ddof, keepdims))  # type: ignore[no-any-return]
+
+
+def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Value:
+    """The length of the vectors along `axis` (of all elements if None): (Σ |x|^ord)^(1/ord), the
+    greatest |x| for infinity. The slope of the Euclidean length is zero at the origin.
+
+    Raises `ShapeError` for an order that is not positive.
+    """
+    x, axes = over("norm", x, axis)
+    x = real_value(x)
+    if ord == math.inf:
+        return max(absolute(x), axes, keepdims)
+    if ord == 1:
+        return sum(absolute(x), axes, keepdims)
+    if ord == 2:
+        return _root(sum(x * x, axes, keepdims))  # type: ignore[no-any-return]
+    if not ord > 0:
+        raise ShapeError(f"norm: the order must be positive, got {ord}")
+    return sum(absolute(x) ** ord, axes, keepdims) ** (1 / ord)  # type: ignore[no-any-return]
+
+
+def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """Whether one element at least is true (not zero); False of nothing."""
+    return not_equal(sum(cast(x, boolean), axis, keepdims), 0)  # type: ignore[no-any-return]
+
+
+def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """Whether no element is false (zero); True of nothing."""
+    false = equal(cast(x, boolean), False)
+    return equal(sum(false, axis, keepdims), 0)  # type: ignore[no-any-return]
+
+
+for _function in (mean, var, std, any, all):
+    register(_function.__name__, _function)

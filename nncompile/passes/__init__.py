@@ -1,0 +1,96 @@
+"""Passes: functions from a valid graph to a valid graph that computes the same.
+
+`PASSES` is the whole list, in order. They are for graphs whose derivatives have been taken, but
+for `stabilise` and `inference`, which keep a graph fit to be differentiated.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Callable, Collection
+
+from nncompile.errors import CompileError, ModelError
+from nncompile.graph import Graph
+from nncompile.passes.algebra import algebra
+from nncompile.passes.common import common
+from nncompile.passes.dead import dead
+from nncompile.passes.fold import fold
+from nncompile.passes.gemm import gemms, updates
+from nncompile.passes.hoist import hoist
+from nncompile.passes.indexing import scatters
+from nncompile.passes.inference import inference
+from nncompile.passes.layout import casts, reshapes, transposes
+from nncompile.passes.release import release
+from nncompile.passes.stabilise import stabilise
+from nncompile.rewrite import same_type
+
+Pass = Callable[[Graph], Graph]
+Observer = Callable[[str, Graph, Graph], object]
+
+PASSES: dict[str, Pass] = {
+    "release": release,
+    "fold": fold,
+    "algebra": algebra,
+    "stabilise": stabilise,
+    "casts": casts,
+    "reshapes": reshapes,
+    "common": common,
+    "scatters": scatters,
+    "dead": dead,
+    "transposes": transposes,
+    "hoist": hoist,
+    "gemm": gemms,
+    "update": updates,
+}
+
+ROUNDS = 8  # a later pass may make work for an earlier one; two or three are usual
+
+
+def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | None = None) -> Graph:
+    """The graph after all passes but those named in `without`, in rounds until nothing changes.
+
+    `observe(name, before, after)` is called for each pass that is made. Raises `ModelError` for
+    the name of a pass that does not exist.
+    """
+    for name in without:
+        if name not in PASSES:
+            near = difflib.get_close_matches(name, PASSES, 1)
+            raise ModelError(
+                f"there is no pass {name!r}; the passes are {', '.join(PASSES)}",
+                hint=f"did you mean {near[0]!r}?" if near else None,
+            )
+    chosen = {name: change for name, change in PASSES.items() if name not in without}
+    unchanged = 0  # passes in a row that found nothing to do
+    for name in itertools.chain.from_iterable(itertools.repeat(list(chosen), ROUNDS)):
+        if unchanged == len(chosen):
+            break
+        after = chosen[name](graph)
+        _check(name, graph, after)
+        if observe is not None:
+            observe(name, graph, after)
+        unchanged = unchanged + 1 if same_outputs(graph, after) else 0
+        graph = after
+    return graph
+
+
+def same_outputs(a: Graph, b: Graph) -> bool:
+    """Whether two graphs are one: their outputs are the same nodes."""
+    return list(a.outputs) == list(b.outputs) and all(
+        x is y for x, y in zip(a.outputs.values(), b.outputs.values(), strict=True)
+    )
+
+
+def _check(name: str, before: Graph, after: Graph) -> None:
+    """That a pass kept the names and types of the outputs."""
+    for output, old in before.outputs.items():
+        new = after.outputs.get(output)
+        if new is None or not same_type(new.type, old.type):
+            got = "nothing" if new is None else str(new.type)
+            raise CompileError(
+                f"pass {name} is wrong: it makes {got} of output {output}",
+                rows=[(output, str(old.type))],
+            )
+
+
+__all__ = ["PASSES", "Observer", "Pass", "inference", "optimize", "same_outputs", "stabilise"]

@@ -1,0 +1,161 @@
+"""Identities of arithmetic and of sums that hold for every number."""
+
+from __future__ import annotations
+
+import functools
+
+import sympy as sp
+
+from nncompile.dims import Dim, is_one, product
+from nncompile.formula import Map, mapped
+from nncompile.graph import Graph, Value
+from nncompile.ops.basic import Expand, broadcast_to, cast, size_value
+from nncompile.ops.reduce import Sum
+from nncompile.ops.shape import Reshape, reshape
+from nncompile.passes.maps import body_of, cost, inlined, is_plain, over, terms
+from nncompile.rewrite import Steps, on, rewrite, rule, uses
+from nncompile.scalars import LIMIT, placeholder
+from nncompile.scalars.heads import where
+from nncompile.types import f32
+
+
+def algebra(graph: Graph) -> Graph:
+    """Cancels what cancels (−−x, x + 0, 2·(3·x)), computes on small tensors before they are
+    repeated, and sums in one go."""
+    return rewrite(
+        graph,
+        [
+            before_repeating,
+            chosen_first,
+            simpler_together,
+            sum_of_repeated,
+            sum_of_one,
+            sum_of_reshaped,
+            sum_of_sum,
+            sum_of_scaled,
+        ],
+    )
+
+
+@on(Map)
+def before_repeating(value: Value) -> Value | None:
+    """An elementwise op of repeated arguments: computed on what is repeated."""
+    if not isinstance(value.op, Map) or not any(isinstance(a.op, Expand) for a in value.args):
+        return None
+    args = [a.args[0] if isinstance(a.op, Expand) else a for a in value.args]
+    return broadcast_to(mapped(value.op.body, args, value.op.slopes), value.shape)
+
+
+@on(Map)
+def simpler_together(value: Value) -> Value | None:
+    """Two elementwise ops as one where that takes fewer operations on tensors than both."""
+    if not is_plain(value):
+        return None
+    here = cost(body_of(value), value.args)
+    for i, inner in enumerate(value.args):
+        if not is_plain(inner) or inner.rank < value.rank or inner.dtype is not value.dtype:
+            continue
+        there = cost(body_of(inner), inner.args)
+        if here + there > LIMIT:
+            continue
+        body, args = inlined(body_of(value), value.args, i)
+        if cost(body, args) < here + (there if uses(inner) == 1 else 0):
+            made = over(body, args, value)
+            if made is not None:
+                return made
+    return None
+
+
+@on(Map)
+def chosen_first(value: Value) -> Value | None:
+    """`a·where(c, b, 0)` is `where(c, a·b, 0)`: no product with a mask, which is NaN at ∞·0."""
+    if not is_plain(value):
+        return None
+    body = _chosen_first(body_of(value))
+    return None if body is body_of(value) else over(body, value.args, value)
+
+
+@functools.lru_cache(maxsize=16384)
+def _chosen_first(body: sp.Expr) -> sp.Expr:
+    if not body.is_Mul:
+        return body
+    for factor in body.args:
+        if isinstance(factor, where) and factor.args[2] == 0:
+            condition, chosen, zero = factor.args
+            return where(condition, chosen * (body / factor), zero)
+    return body
+
+
+@rule(f32[1, 3], (2, 3), (0,), False)
+def sum_of_repeated(
+    x: Value, shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool
+) -> Steps:
+    """A sum of what is repeated is one of what is there, as often as it is repeated."""
+    before = Sum(axes, keepdims)(Expand(shape)(x))
+    yield before
+    added = len(shape) - x.rank
+    own = (1,) * added + x.shape
+    repeated = [i for i in axes if is_one(own[i]) and not is_one(shape[i])]
+    rest = tuple(i - added for i in axes if not is_one(own[i]))
+    small = cast(x, before.dtype)
+    total = Sum(rest, True)(small) if rest else small
+    left = [i for i in range(added, len(shape)) if keepdims or i not in axes]
+    total = reshape(total, [1 if i in axes else own[i] for i in left])
+    if repeated:
+        total = total * size_value(product(shape[i] for i in repeated), before.dtype)
+    yield broadcast_to(total, before.shape)
+
+
+@rule(f32[2, 1], (1,), True)
+def sum_of_one(x: Value, axes: tuple[int, ...], keepdims: bool) -> Steps:
+    """A sum over axes of size one is the elements themselves."""
+    before = Sum(axes, keepdims)(x)
+    yield before
+    if not all(is_one(x.shape[i]) for i in axes):
+        return "not all axes are of size one"
+    yield reshape(cast(x, before.dtype), before.shape)
+
+
+@rule(f32[2, 1], (2,), (0,), False)
+def sum_of_reshaped(
+    x: Value, shape: tuple[Dim, ...], axes: tuple[int, ...], keepdims: bool
+) -> Steps:
+    """The sum of all elements does not ask for their shape."""
+    before = Sum(axes, keepdims)(Reshape(shape)(x))
+    yield before
+    if len(axes) != len(shape):
+        return "the sum is over some axes only"
+    yield reshape(Sum(tuple(range(x.rank)))(x), before.shape)
+
+
+@rule(f32[2, 3, 4], (0,), (1,), True, False)
+def sum_of_sum(
+    x: Value, outer: tuple[int, ...], inner: tuple[int, ...], keep: bool, kept: bool
+) -> Steps:
+    """Sums over some axes and then over others are one sum."""
+    yield Sum(outer, keep)(Sum(inner, kept)(x))
+    if keep is not kept:
+        return "one of the sums keeps its axes, the other does not"
+    left = list(range(x.rank)) if kept else [i for i in range(x.rank) if i not in inner]
+    axes = {*inner, *(left[i] for i in outer)}
+    yield Sum(tuple(sorted(axes)), kept)(x)
+
+
+@on(Sum)
+def sum_of_scaled(value: Value) -> Value | None:
+    """Σ c·x is c·Σ x, for a factor without axes: one product instead of one an element."""
+    if not isinstance(value.op, Sum) or not is_plain(value.args[0]) or uses(value.args[0]) != 1:
+        return None
+    inner = value.args[0]
+    body = body_of(inner)
+    for i, x in enumerate(inner.args):
+        if x.type != inner.type or not x.dtype.is_float:
+            continue
+        split = terms(body, i)
+        if split is None or split[1] != 0 or split[0] == 1:
+            continue
+        if any(a.rank for j, a in enumerate(inner.args) if split[0].has(placeholder(j))):
+            continue
+        args = (*inner.args, value.op(x))
+        return over(split[0] * placeholder(len(inner.args)), args, value)
+    return None

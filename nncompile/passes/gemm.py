@@ -1,0 +1,133 @@
+"""Matrix products that take what follows them along: biases, factors, whole updates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+
+from nncompile.dims import Shape, product, substitute, symbols
+from nncompile.formula import Map, mapped
+from nncompile.graph import Graph, Value, apply
+from nncompile.ops.contract import Gemm, MatMul, gemm
+from nncompile.passes.maps import number_of, terms
+from nncompile.rewrite import Steps, on, rewrite, rule, uses
+from nncompile.scalars import placeholder
+from nncompile.types import f32
+
+USUAL = 64  # what a symbolic size is taken for where the smaller of two tensors is chosen
+
+
+def gemms(graph: Graph) -> Graph:
+    """A matrix product and the bias added to it are one gemm."""
+    return rewrite(graph, [add_into_product])
+
+
+@rule(f32[2, 3], f32[3, 4], f32[4])
+def add_into_product(a: Value, b: Value, c: Value) -> Steps:
+    product_ = a @ b
+    yield product_ + c
+    if a.rank != 2 or b.rank != 2:
+        return "a gemm multiplies matrices"
+    if uses(product_) != 1:
+        return "the product is needed without the sum, too"
+    if c.rank > 2 or c.dtype is not product_.dtype or not c.dtype.is_float:
+        return f"{c.type} does not fit into a gemm of {product_.type}"
+    yield gemm(a, b, c)
+
+
+def updates(graph: Graph) -> Graph:
+    """Factors and sums move into the matrix product before them: W − η·XᵀG is one gemm.
+
+    A factor that is a number becomes α or β; one that is a value scales the smaller factor of the
+    product. Only where the product itself is not needed.
+    """
+    return rewrite(graph, [linear_in_product, scaled_addend])
+
+
+@on(Map)
+def linear_in_product(value: Value) -> Value | None:
+    """`p·(a·b) + q` as a gemm, `p` without axes and `q` any expression that fits."""
+    if not isinstance(value.op, Map) or not value.dtype.is_float:
+        return None
+    for i, inner in enumerate(value.args):
+        if not _is_product(inner) or uses(inner) != 1 or inner.type != value.type:
+            continue
+        split = terms(value.op.body, i)
+        if split is None:
+            continue
+        others = [a for j, a in enumerate(value.args) if j != i]
+        if any(a.dtype is not value.dtype for a in others):
+            continue
+        made = _with_terms(value, inner, *split)
+        if made is not None:
+            return made
+    return None
+
+
+def _is_product(value: Value) -> bool:
+    return isinstance(value.op, MatMul | Gemm) and all(a.rank == 2 for a in value.args[:2])
+
+
+def _with_terms(value: Value, inner: Value, factor: sp.Expr, rest: sp.Expr) -> Value | None:
+    op = inner.op if isinstance(inner.op, Gemm) else Gemm()
+    a, b, *c = inner.args
+    if c and rest != 0:
+        return None
+    number = number_of(factor)
+    if number is None:
+        if c or not _has_no_axes(factor, value):
+            return None
+        a, b = _scaled(a, b, mapped(factor, value.args))
+        number = 1.0
+    beta = op.beta * number
+    if rest != 0:
+        beta, addend = _addend(rest, value)
+        if addend is None:
+            return None
+        c = [addend]
+    return apply(
+        Gemm(op.transpose_a, op.transpose_b, op.alpha * number, beta if c else 1.0), a, b, *c
+    )
+
+
+def _has_no_axes(body: sp.Expr, value: Value) -> bool:
+    return all(a.rank == 0 for i, a in enumerate(value.args) if body.has(placeholder(i)))
+
+
+def _addend(rest: sp.Expr, value: Value) -> tuple[float, Value | None]:
+    """The expression as β and a value."""
+    coefficient, body = rest.as_coeff_Mul()
+    number = number_of(coefficient)
+    if number is None or not any(body.has(placeholder(i)) for i in range(len(value.args))):
+        return 1.0, None
+    if body.is_Symbol:
+        return number, mapped(body, value.args)
+    return 1.0, mapped(rest, value.args)
+
+
+def _scaled(a: Value, b: Value, factor: Value) -> tuple[Value, Value]:
+    if _extent(a.shape) < _extent(b.shape):
+        return a * factor, b
+    return a, b * factor
+
+
+def _extent(shape: Shape) -> Any:
+    return substitute(product(shape), dict.fromkeys(symbols(shape), USUAL))
+
+
+@on(Gemm)
+def scaled_addend(value: Value) -> Value | None:
+    """A gemm whose addend is a number times a value: the number is β."""
+    if not isinstance(value.op, Gemm) or len(value.args) != 3:
+        return None
+    a, b, c = value.args
+    if not isinstance(c.op, Map) or c.op.count != 1:
+        return None
+    split = terms(c.op.body, 0)
+    number = None if split is None or split[1] != 0 else number_of(split[0])
+    if number is None or c.args[0].type != c.type:
+        return None
+    op = value.op
+    beta = op.beta * number
+    return apply(Gemm(op.transpose_a, op.transpose_b, op.alpha, beta), a, b, c.args[0])

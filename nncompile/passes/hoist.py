@@ -1,0 +1,27 @@
+"""What has no axes is computed without axes: 1/B once, and not for each element."""
+
+from __future__ import annotations
+
+from nncompile.formula import Map, mapped
+from nncompile.graph import Graph, Value
+from nncompile.passes.maps import body_of, hoisted, is_plain, numbers, over
+from nncompile.rewrite import on, rewrite
+
+
+def hoist(graph: Graph) -> Graph:
+    """Computes the parts of an elementwise op that depend on no tensor before it: `x·a/b` is a
+    quotient of numbers and one product with a tensor."""
+    return rewrite(graph, [without_axes])
+
+
+@on(Map)
+def without_axes(value: Value) -> Value | None:
+    """The elementwise op with what depends on arguments without axes alone as arguments."""
+    if not is_plain(value) or not value.dtype.is_float:
+        return None
+    whole = body_of(value)
+    body, parts = hoisted(whole, numbers(whole, value.args), len(value.args))
+    if not parts:
+        return None
+    made = [mapped(part, value.args) for part in parts]
+    return over(body, (*value.args, *made), value)

@@ -1,0 +1,53 @@
+"""Scattered slopes: added where the rest already stands, and sums that do not need the scatter."""
+
+from __future__ import annotations
+
+from nncompile.formula import Map, mapped
+from nncompile.graph import Graph, Value, apply
+from nncompile.ops.index import ScatterAdd
+from nncompile.ops.reduce import Sum
+from nncompile.passes.maps import is_zero, over, terms
+from nncompile.rewrite import Steps, on, rewrite, rule, uses
+from nncompile.scalars import placeholder
+from nncompile.types import f32, i64
+
+
+def scatters(graph: Graph) -> Graph:
+    """Scatters into what they are added to instead of into zeros: the slope of a cross-entropy is
+    one scatter into the probabilities."""
+    return rewrite(graph, [sum_of_scatter, scatter_into_sum])
+
+
+@rule(f32[2, 3], i64[2, 1], f32[2, 1], 1, (1,), False)
+def sum_of_scatter(
+    x: Value, indices: Value, updates: Value, axis: int, axes: tuple[int, ...], keepdims: bool
+) -> Steps:
+    """The sum over the axis that is scattered along does not ask where the updates went."""
+    yield Sum(axes, keepdims)(ScatterAdd(axis)(x, indices, updates))
+    if axis not in axes:
+        return "the sum is over other axes"
+    if not is_zero(x):
+        return "the updates are not added to zeros"
+    yield Sum(axes, keepdims)(updates)
+
+
+@on(Map)
+def scatter_into_sum(value: Value) -> Value | None:
+    """`p·scatter(0, i, u) + q` is `scatter(q, i, p·u)`, for `p` without axes."""
+    if not isinstance(value.op, Map) or not value.dtype.is_float:
+        return None
+    for i, inner in enumerate(value.args):
+        if not isinstance(inner.op, ScatterAdd) or uses(inner) != 1 or not is_zero(inner.args[0]):
+            continue
+        split = terms(value.op.body, i)
+        if split is None:
+            continue
+        factor, rest = split
+        zeros, indices, updates = inner.args
+        if any(a.rank for j, a in enumerate(value.args) if factor.has(placeholder(j))):
+            continue
+        base = over(rest, value.args, value) if rest != 0 else zeros
+        scaled = mapped(factor * placeholder(len(value.args)), (*value.args, updates))
+        if base is not None and base.type == value.type and scaled.type == updates.type:
+            return apply(inner.op, base, indices, scaled)
+    return None

@@ -1,0 +1,195 @@
+"""Casts, reshapes and transposes: what only rearranges is merged, moved or dropped."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nncompile.dims import Dim, is_one
+from nncompile.formula import Map, mapped
+from nncompile.graph import Graph, Value, apply
+from nncompile.ops.basic import Cast, Expand, broadcast_to, cast
+from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ops.reduce import LogSumExp, Max, Min, Sum
+from nncompile.ops.shape import Reshape, Transpose, reshape, transpose
+from nncompile.passes.maps import uniform
+from nncompile.rewrite import Steps, on, rewrite, rule, uses
+from nncompile.types import DType, boolean, f32, f64, i32, i64, u32
+
+# Element types that hold every number of another exactly.
+_HOLDS = {boolean: {i32, u32, i64, f32, f64}, i32: {i64, f64}, u32: {i64, f64}, f32: {f64}}
+_REDUCTIONS = (Sum, Max, Min, LogSumExp)
+
+
+def casts(graph: Graph) -> Graph:
+    """Converts element types once, and only where they differ."""
+    return rewrite(graph, [cast_of_cast, cast_to_own_type])
+
+
+@rule(f32[2], f64, i64)
+def cast_of_cast(x: Value, through: DType, to: DType) -> Steps:
+    """A conversion by way of a type that holds all of the first one's numbers is direct."""
+    yield Cast(to)(Cast(through)(x))
+    if through not in _HOLDS.get(x.dtype, ()):
+        return f"{through} does not hold every {x.dtype}"
+    yield cast(x, to)
+
+
+@on(Cast)
+def cast_to_own_type(value: Value) -> Value | None:
+    """A value of that type already."""
+    is_own = isinstance(value.op, Cast) and value.args[0].dtype is value.dtype
+    return value.args[0] if is_own else None
+
+
+def reshapes(graph: Graph) -> Graph:
+    """Reshapes and repeats once, and reductions keep their axes themselves."""
+    return rewrite(
+        graph, [reshape_of_reshape, expand_of_expand, of_uniform, kept_axes, unneeded_ones]
+    )
+
+
+@rule(f32[2, 3], (3, 2), (6, 1))
+def reshape_of_reshape(x: Value, through: tuple[Dim, ...], to: tuple[Dim, ...]) -> Steps:
+    yield Reshape(to)(Reshape(through)(x))
+    yield reshape(x, to)
+
+
+@rule(f32[3], (2, 3), (4, 2, 3))
+def expand_of_expand(x: Value, through: tuple[Dim, ...], to: tuple[Dim, ...]) -> Steps:
+    yield Expand(to)(Expand(through)(x))
+    yield broadcast_to(x, to)
+
+
+@on(Reshape, Transpose, Expand)
+def of_uniform(value: Value) -> Value | None:
+    """A rearrangement of equal elements: their repetition."""
+    if not isinstance(value.op, Reshape | Transpose | Expand) or value.rank == 0:
+        return None
+    number = uniform(value.args[0])
+    return None if number is None else broadcast_to(number, value.shape)
+
+
+@on(Reshape)
+def kept_axes(value: Value) -> Value | None:
+    """A reshape that adds or removes the reduced axes of a reduction: done by the reduction."""
+    if not isinstance(value.op, Reshape) or not isinstance(value.args[0].op, _REDUCTIONS):
+        return None
+    inner = value.args[0]
+    op: Any = inner.op
+    other = type(op)(op.axes, not op.keepdims)
+    made = apply(other, *inner.args)
+    return made if made.type == value.type and uses(inner) == 1 else None
+
+
+@on(Map)
+def unneeded_ones(value: Value) -> Value | None:
+    """An elementwise op of arguments with leading axes of size one: it broadcasts without them."""
+    if not isinstance(value.op, Map):
+        return None
+    args = [_without_leading_ones(a) for a in value.args]
+    if all(a is b for a, b in zip(args, value.args, strict=True)):
+        return None
+    made = mapped(value.op.body, args, value.op.slopes)
+    return made if made.type == value.type else None
+
+
+def _without_leading_ones(value: Value) -> Value:
+    if not isinstance(value.op, Reshape | Expand):
+        return value
+    inner = value.args[0]
+    added = value.rank - inner.rank
+    ones = added > 0 and all(map(is_one, value.shape[:added]))
+    return inner if ones and value.shape[added:] == inner.shape else value
+
+
+def transposes(graph: Graph) -> Graph:
+    """Transposes vanish in pairs, move behind elementwise ops, and into matrix products."""
+    return rewrite(
+        graph,
+        [
+            transpose_of_transpose,
+            transpose_of_ones,
+            transposed_elements,
+            sum_of_transpose,
+            product_of_transposed,
+            transpose_of_product,
+        ],
+    )
+
+
+@rule(f32[2, 3, 4], (0, 2, 1), (1, 0, 2))
+def transpose_of_transpose(x: Value, first: tuple[int, ...], then: tuple[int, ...]) -> Steps:
+    yield Transpose(then)(Transpose(first)(x))
+    yield transpose(x, [first[i] for i in then])
+
+
+@rule(f32[2, 1], (1, 0))
+def transpose_of_ones(x: Value, axes: tuple[int, ...]) -> Steps:
+    """Where only axes of size one change places the elements stay in order."""
+    yield Transpose(axes)(x)
+    moved = [i for i in axes if not is_one(x.shape[i])]
+    if moved != sorted(moved):
+        return "the order of the elements changes"
+    yield reshape(x, [x.shape[i] for i in axes])
+
+
+@on(Map)
+def transposed_elements(value: Value) -> Value | None:
+    """An elementwise op of arguments transposed alike: transposed afterwards."""
+    if not isinstance(value.op, Map):
+        return None
+    tensors = [a for a in value.args if a.rank]
+    orders = {a.op.axes if isinstance(a.op, Transpose) else None for a in tensors}
+    if len(orders) != 1 or None in orders:
+        return None
+    args = [a.args[0] if a.rank else a for a in value.args]
+    (axes,) = orders
+    return transpose(mapped(value.op.body, args, value.op.slopes), axes)
+
+
+@rule(f32[2, 3], (1, 0), (0,), False)
+def sum_of_transpose(
+    x: Value, order: tuple[int, ...], axes: tuple[int, ...], keepdims: bool
+) -> Steps:
+    """A sum over transposed axes is one over the axes themselves."""
+    yield Sum(axes, keepdims)(Transpose(order)(x))
+    over = tuple(sorted(order[i] for i in axes))
+    total = Sum(over, keepdims)(x)
+    left = [i for i in range(x.rank) if keepdims or i not in over]
+    yield transpose(total, [left.index(i) for i in order if i in left])
+
+
+@on(MatMul, Gemm)
+def product_of_transposed(value: Value) -> Value | None:
+    """A product of transposed matrices: a gemm that reads them so."""
+    if not isinstance(value.op, MatMul | Gemm):
+        return None
+    a, b, *c = value.args
+    flipped = [_flipped(a), _flipped(b)]
+    if a.rank != 2 or b.rank != 2 or not value.dtype.is_float or not any(flipped):
+        return None
+    old = value.op if isinstance(value.op, Gemm) else Gemm()
+    op = Gemm(
+        old.transpose_a is not flipped[0], old.transpose_b is not flipped[1], old.alpha, old.beta
+    )
+    a, b = (x.args[0] if f else x for x, f in zip((a, b), flipped, strict=True))
+    return apply(op, a, b, *c)
+
+
+def _flipped(x: Value) -> bool:
+    return isinstance(x.op, Transpose) and x.op.axes == (1, 0)
+
+
+@on(Transpose)
+def transpose_of_product(value: Value) -> Value | None:
+    """(a·b)ᵀ = bᵀ·aᵀ, where the product is not needed as it was."""
+    if not _flipped(value) or uses(value.args[0]) != 1:
+        return None
+    product = value.args[0]
+    if not isinstance(product.op, MatMul | Gemm) or len(product.args) != 2:
+        return None
+    a, b = product.args
+    if a.rank != 2 or b.rank != 2 or not value.dtype.is_float:
+        return None
+    old = product.op if isinstance(product.op, Gemm) else Gemm()
+    return apply(Gemm(not old.transpose_b, not old.transpose_a, old.alpha, old.beta), b, a)

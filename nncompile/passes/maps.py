@@ -1,0 +1,163 @@
+"""What passes ask of elementwise ops: composition, linearity, literals."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import sympy as sp
+
+from nncompile.dims import product
+from nncompile.formula import Map, mapped
+from nncompile.graph import Value
+from nncompile.ops.basic import Constant, Expand
+from nncompile.ops.shape import Reshape
+from nncompile.scalars import operation_count, placeholder
+from nncompile.types import Type
+
+
+def literal(value: Value) -> sp.Expr | None:
+    """The number of a floating constant without axes, exactly as its decimal text says; None for
+    other values, and for infinities and NaN, which are no numbers of a formula."""
+    if not isinstance(value.op, Constant) or value.type.rank or not value.dtype.is_float:
+        return None
+    number = value.op.value[()]
+    return sp.Rational(str(number)) if np.isfinite(number) else None
+
+
+def number_of(x: sp.Expr) -> float | None:
+    """A body that is a literal, as a Python number."""
+    return float(x) if x.is_Rational else None
+
+
+def uniform(value: Value) -> Value | None:
+    """The value without axes that all elements of `value` are; None where they may differ."""
+    while isinstance(value.op, Expand) or (
+        isinstance(value.op, Reshape) and product(value.shape) == 1
+    ):
+        value = value.args[0]
+    return value if isinstance(value.type, Type) and value.rank == 0 else None
+
+
+@functools.lru_cache(maxsize=16384)
+def terms(body: sp.Expr, i: int) -> tuple[sp.Expr, sp.Expr] | None:
+    """`(a, b)` with body = a·xᵢ + b, neither depending on xᵢ; None where it is not linear."""
+    x = placeholder(i)
+    a: list[sp.Expr] = []
+    b: list[sp.Expr] = []
+    pending = list(sp.Add.make_args(body))
+    while pending:
+        term = pending.pop()
+        if not term.has(x):
+            b.append(term)
+            continue
+        coefficient, rest = _factor(term, x)
+        if coefficient is not None and rest == 1:
+            a.append(coefficient)
+        elif isinstance(rest, sp.Add) and coefficient is not None:
+            pending += [coefficient * inner for inner in rest.args]
+        else:
+            return None
+    return sp.Add(*a), sp.Add(*b)
+
+
+def _factor(term: sp.Expr, x: sp.Symbol) -> tuple[sp.Expr | None, sp.Expr]:
+    """A product as what does not depend on `x`, and what is left beside one `x` or as a sum."""
+    others, mine = term.as_independent(x, as_Add=False)
+    if mine == x:
+        return others, sp.Integer(1)
+    if isinstance(mine, sp.Add):
+        return others, mine
+    return None, mine
+
+
+@functools.lru_cache(maxsize=16384)
+def _substituted(outer: sp.Expr, i: int, inner: sp.Expr, order: tuple[int, ...]) -> sp.Expr:
+    """`outer` with `inner` as its argument `i`, whose argument `j` is number `order[j]` there."""
+    renamed = {placeholder(j): placeholder(k) for j, k in enumerate(order)}
+    return outer.xreplace({placeholder(i): inner.xreplace(renamed)})
+
+
+def inlined(body: sp.Expr, args: Sequence[Value], i: int) -> tuple[sp.Expr, tuple[Value, ...]]:
+    """The body with its argument `i`, a Map too, written out in it; and the arguments of both."""
+    inner = args[i]
+    both = list(args)
+    order = []
+    for a in inner.args:
+        known = next((k for k, b in enumerate(both) if b is a), None)
+        if known is None:
+            both.append(a)
+        order.append(len(both) - 1 if known is None else known)
+    return _substituted(body, i, body_of(inner), tuple(order)), tuple(both)
+
+
+def cost(body: sp.Expr, args: Sequence[Value]) -> int:
+    """The number of operations on tensors; those on numbers alone cost next to nothing."""
+    return operation_count(hoisted(body, numbers(body, args), len(args))[0])
+
+
+def numbers(body: sp.Expr, args: Sequence[Value]) -> frozenset[sp.Symbol]:
+    """The placeholders of real arguments without axes, where others have axes."""
+    if all(a.rank == 0 for a in args):
+        return frozenset()
+    return frozenset(placeholder(i) for i, a in enumerate(args) if a.rank == 0 and a.dtype.is_float)
+
+
+def is_plain(value: Value) -> bool:
+    """Whether the value is a Map whose slopes are those of its body."""
+    return isinstance(value.op, Map) and value.op.slopes is None
+
+
+def body_of(value: Value) -> sp.Expr:
+    """The formula of a Map."""
+    assert isinstance(value.op, Map)
+    return value.op.body
+
+
+def over(body: sp.Expr, args: Sequence[Value], like: Value) -> Value | None:
+    """The Map of `body`, where it still has the type of `like`: an argument that cancelled out may
+    have given it its shape or element type."""
+    if not any(body.has(placeholder(i)) for i in range(len(args))):
+        return None
+    made = mapped(body, args)
+    return made if made.type == like.type else None
+
+
+def is_zero(value: Value) -> bool:
+    """Whether the value is known to be zero everywhere."""
+    number = uniform(value)
+    return (isinstance(value.op, Constant) and not value.op.value.any()) or (
+        number is not None and isinstance(number.op, Constant) and not number.op.value.any()
+    )
+
+
+@functools.lru_cache(maxsize=16384)
+def hoisted(
+    body: sp.Expr, numbers: frozenset[sp.Symbol], count: int
+) -> tuple[sp.Expr, tuple[sp.Expr, ...]]:
+    """The body with new placeholders, from `count` on, for the largest parts that depend on
+    `numbers` alone and take operations; and these parts."""
+    parts: dict[sp.Expr, sp.Symbol] = {}
+
+    def part(x: sp.Expr) -> sp.Expr:
+        if x.is_Symbol or x.is_Rational:
+            return x
+        return parts.setdefault(x, placeholder(count + len(parts)))
+
+    def visit(x: sp.Expr) -> sp.Expr:
+        free = x.free_symbols
+        if not free or x.is_Symbol:
+            return x
+        if free <= numbers:
+            return part(x)
+        if x.is_Add or x.is_Mul:
+            mine = [a for a in x.args if a.free_symbols <= numbers]
+            others = [visit(a) for a in x.args if not a.free_symbols <= numbers]
+            together = x.func(*mine)
+            if together.free_symbols:
+                together = part(together)
+            return x.func(*others, together)
+        return x.func(*map(visit, x.args))
+
+    return visit(body), tuple(parts)

@@ -1,0 +1,118 @@
+"""Checkpoints: named tensors and a few strings in one safetensors file."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from nncompile.errors import CheckpointError, FileError, Row
+from nncompile.runtime.feeds import Array, Port, describe
+from nncompile.runtime.files import write_atomically
+from nncompile.types import Type
+
+_SHOWN = 8  # names of one kind that an error lists
+
+
+def save_state(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Array],
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
+    """Writes the tensors and strings to `path`, whole or not at all. Raises `FileError`."""
+    # order="C" and not ascontiguousarray, which makes a vector of a 0-d array.
+    arrays = {name: np.array(x, order="C") for name, x in tensors.items()}
+    return write_atomically(path, save(arrays, dict(metadata or {})))
+
+
+def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
+    """The tensors and strings of a checkpoint.
+
+    Raises `FileError` where there is no such file, `CheckpointError` where it is truncated or is
+    no safetensors file.
+    """
+    file = Path(path)
+    if not file.is_file():
+        problem = "it is a directory" if file.is_dir() else "no such file"
+        raise FileError(f"cannot read checkpoint {file}: {problem}")
+    try:
+        with safe_open(file, framework="np") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            return tensors, dict(opened.metadata() or {})
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{file} is not a whole safetensors file: {error}",
+            rows=[("size", f"{file.stat().st_size:,} bytes")],
+            hint="it was cut short, or another program wrote it",
+        ) from None
+    except OSError as error:
+        raise FileError(f"cannot read checkpoint {file}: {error.strerror or error}") from None
+
+
+def check_state(
+    tensors: Mapping[str, Array],
+    expected: Mapping[str, Type | Port],
+    source: str | os.PathLike[str] = "the state",
+) -> None:
+    """Raises `CheckpointError`, with all names that differ, unless `tensors` are exactly those
+    that are expected: none missing, none unknown, each of its element type and shape."""
+    rows: list[Row] = []
+    missing = [name for name in expected if name not in tensors]
+    unknown = [name for name in tensors if name not in expected]
+    rows += _listed([("missing", name, _shown(expected[name])) for name in missing])
+    rows += _listed(
+        [("unknown", name, describe(tensors[name].dtype, tensors[name].shape)) for name in unknown]
+    )
+    different = [
+        (
+            "differs",
+            name,
+            f"{describe(tensors[name].dtype, tensors[name].shape)}, expected {_shown(type_)}",
+        )
+        for name, type_ in expected.items()
+        if name in tensors and not _fits(tensors[name], type_)
+    ]
+    rows += _listed(different)
+    if rows:
+        counts = {
+            "missing": len(missing),
+            "unknown": len(unknown),
+            "of another type": len(different),
+        }
+        summary = ", ".join(f"{n} {problem}" for problem, n in counts.items() if n)
+        close = difflib.get_close_matches(missing[0], unknown, n=1) if missing else []
+        raise CheckpointError(
+            f"{os.fspath(source)} is not of this model: {summary} of {len(expected)} tensors",
+            rows=rows,
+            hint=f"{close[0]!r} may be {missing[0]!r} renamed"
+            if close
+            else "it was saved by another model or optimizer",
+        )
+
+
+def _listed(rows: Sequence[Row]) -> list[Row]:
+    more = len(rows) - _SHOWN
+    return [*rows[:_SHOWN], *([("", f"and {more} more")] if more > 0 else [])]
+
+
+def _fits(array: Array, type_: Type | Port) -> bool:
+    dtype: np.dtype[Any] = type_.dtype.numpy if isinstance(type_, Type) else type_.dtype
+    return (
+        array.dtype == dtype
+        and array.ndim == len(type_.shape)
+        and all(
+            size == actual
+            for size, actual in zip(type_.shape, array.shape, strict=True)
+            if isinstance(size, int)
+        )
+    )
+
+
+def _shown(type_: Type | Port) -> str:
+    return type_.type if isinstance(type_, Port) else str(type_)

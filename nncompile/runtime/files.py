@@ -1,0 +1,125 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncompile.errors import FileError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+Content = bytes | Callable[[Path], None]
+
+
+def write_atomically(path: str | os.PathLike[str], content: Content) -> Path:
+    """Writes bytes, or what `content(path)` writes to the path it is given, to `path`.
+
+    It is written beside the target and renamed when it is complete and on disk, so that the target
+    always holds the old content or the new. Parent directories are made. Raises `FileError`, which
+    names the directory or file, where that cannot be done; the target is then as it was.
+    """
+    target = Path(path)
+    if target.is_dir():
+        raise FileError(f"cannot write {target}: it is a directory", hint="name a file in it")
+    make_directory(target.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    except OSError as error:
+        raise _unwritable(target.parent, error) from None
+    os.close(descriptor)
+    beside = Path(name)
+    try:
+        if isinstance(content, bytes):
+            beside.write_bytes(content)
+        else:
+            content(beside)
+        # mkstemp makes files that only their owner may read.
+        beside.chmod(_mode(target))
+        with beside.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, target)
+    except OSError as error:
+        raise FileError(f"cannot write {target}: {_reason(error)}") from None
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            beside.unlink()
+    return target
+
+
+def make_directory(path: str | os.PathLike[str]) -> Path:
+    """The directory, made with its parents where it is missing. Raises `FileError`."""
+    directory = Path(path)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(directory, error) from None
+    return directory
+
+
+def check_writable(directory: str | os.PathLike[str]) -> Path:
+    """Raises `FileError` where no file can be made in `directory`: asked before hours of training
+    rather than after them."""
+    made = make_directory(directory)
+    try:
+        with tempfile.NamedTemporaryFile(dir=made):
+            return made
+    except OSError as error:
+        raise _unwritable(made, error) from None
+
+
+def read_array(path: str | os.PathLike[str]) -> Array:
+    """The array of a .npy file. Raises `FileError` where it cannot be read or is none."""
+    try:
+        with open(path, "rb") as file:
+            return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    except OSError as error:
+        raise FileError(f"cannot read {os.fspath(path)}: {_reason(error)}") from None
+    except (ValueError, EOFError):
+        raise FileError(
+            f"{os.fspath(path)} is not a whole .npy file of numbers",
+            hint="np.save(path, array) writes one",
+        ) from None
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> list[Path]:
+    """Writes one .npz file where `path` is called so, else a .npy file for each array into the
+    directory `path`; each whole or not at all. Raises `FileError`."""
+    target = Path(path)
+    if target.suffix == ".npz":
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+        return [write_atomically(target, buffer.getvalue())]
+    written = []
+    for name, array in arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        file = target / f"{name.replace('/', '_')}.npy"
+        written.append(write_atomically(file, buffer.getvalue()))
+    return written
+
+
+def _mode(target: Path) -> int:
+    """The permissions of the file that is replaced, or those of a new file."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _unwritable(directory: Path, error: OSError) -> FileError:
+    return FileError(
+        f"cannot write to directory {directory}: {_reason(error)}",
+        hint="choose a directory that you may write to",
+    )
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror.lower() if error.strerror else str(error)

@@ -1,0 +1,174 @@
+"""Repeated training steps whose state never leaves onnxruntime.
+
+Two sets of state buffers change places: a step reads one and writes the other. (One set, read and
+written at once, gives wrong weights: onnxruntime may write a result before it has read all of its
+inputs.) A batch is copied into buffers that stay where they are while its shape does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from nncompile.errors import BackendError
+from nncompile.runtime.feeds import Array, Port, check_feeds
+from nncompile.runtime.providers import Provider
+from nncompile.runtime.session import RUN_ERRORS, Model, Session
+
+METADATA_KEY = "nncompile.state"
+"""The key of a step's metadata: JSON, the name of each state input to that of its next value."""
+
+
+class StepRunner:
+    """Runs a training step `(state, batch) → (state', metrics)` again and again.
+
+    `model` is a step whose metadata hold its state map; `state` gives the first value of every
+    state input. A model input in `state` that has no next value stays as it is. Raises
+    `BackendError` for a model that is no step, `FeedError` for a state that does not fit.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        state: Mapping[str, Any],
+        providers: Provider | Sequence[Provider] = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        self.session = Session(model, providers, threads)
+        self.state_map = _state_map(self.session)
+        held = self.state_map.keys() | state.keys()
+        self._batch_ports = [p for p in self.session.inputs if p.name not in held]
+        self._state_ports = [p for p in self.session.inputs if p.name in held]
+        first = check_feeds(self._state_ports, state)
+        device = self.session.device
+        self._sets = tuple({n: _buffer(x, device) for n, x in first.items()} for _ in range(2))
+        self._results = [
+            p for p in self.session.outputs if p.name not in set(self.state_map.values())
+        ]
+        self._fixed = {
+            p.name: _buffer(np.zeros(p.shape, p.dtype)) for p in self._results if p.is_static
+        }
+        self._free = [p.name for p in self._results if not p.is_static]
+        self._bindings = tuple(self._bind(*self._sets[::way]) for way in (1, -1))
+        self._runs = tuple(map(self.session.runner, self._bindings))
+        self._batch: dict[str, ort.OrtValue] = {}
+        self._signature: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        self.steps = 0
+
+    def step(self, batch: Mapping[str, Any]) -> None:
+        """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
+        data that do not fit, `BackendError` where the model fails on them."""
+        if not self._fits(batch):
+            batch = check_feeds(self._batch_ports, batch)
+            if not self._fits(batch):
+                self._allocate(batch)
+        for name, buffer in self._batch.items():
+            buffer.update_inplace(batch[name])
+        side = self.steps % 2
+        for name in self._free:  # or a result keeps the sizes of the first run
+            self._bindings[side].bind_output(name, "cpu")
+        try:
+            self._runs[side]()
+        except RUN_ERRORS as error:  # the state before the step is still whole
+            raise self.session.failure(error, batch) from error
+        self.steps += 1
+
+    def metrics(self) -> dict[str, Array]:
+        """The outputs of the last step that are not state; nothing before the first."""
+        if self.steps == 0:
+            return {}
+        found = {name: buffer.numpy().copy() for name, buffer in self._fixed.items()}
+        if self._free:
+            names = [port.name for port in self.session.outputs]
+            last = self._bindings[(self.steps - 1) % 2]
+            values = dict(zip(self._order, last.get_outputs(), strict=True))
+            found |= {name: values[name].numpy().copy() for name in names if name in self._free}
+        return {port.name: found[port.name] for port in self._results}
+
+    def state(self) -> dict[str, Array]:
+        """A copy of the state after the last step."""
+        return {n: buffer.numpy().copy() for n, buffer in self._sets[self.steps % 2].items()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Goes on from another state of the same shapes. Raises `FeedError`."""
+        arrays = check_feeds(self._state_ports, state)
+        for buffers in self._sets:  # both: what has no next value is read from either
+            for name, array in arrays.items():
+                buffers[name].update_inplace(array)
+
+    @property
+    def _order(self) -> list[str]:
+        """The outputs in the order that a binding holds them: as they were first bound."""
+        return [*self.state_map.values(), *self._fixed, *self._free]
+
+    def _bind(
+        self, now: Mapping[str, ort.OrtValue], then: Mapping[str, ort.OrtValue]
+    ) -> ort.IOBinding:
+        binding = self.session.onnxruntime.io_binding()
+        for name, buffer in now.items():
+            binding.bind_ortvalue_input(name, buffer)
+        for name, result in self.state_map.items():
+            binding.bind_ortvalue_output(result, then[name])
+        for name, buffer in self._fixed.items():
+            binding.bind_ortvalue_output(name, buffer)
+        for name in self._free:
+            binding.bind_output(name, "cpu")
+        return binding
+
+    def _fits(self, batch: Mapping[str, Any]) -> bool:
+        """Whether the arrays of `batch` are as those that the buffers were made for."""
+        return batch.keys() == self._signature.keys() and all(
+            type(x := batch[name]) is np.ndarray and (x.dtype, x.shape) == signature
+            for name, signature in self._signature.items()
+        )
+
+    def _allocate(self, batch: Mapping[str, Array]) -> None:
+        self._signature = {}  # until all is bound, so that an interrupt leaves nothing half done
+        self._batch = {name: _buffer(x, self.session.device) for name, x in batch.items()}
+        for binding in self._bindings:
+            for name, buffer in self._batch.items():
+                binding.bind_ortvalue_input(name, buffer)
+        self._signature = {name: (x.dtype, x.shape) for name, x in batch.items()}
+
+
+def _buffer(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:
+    """Memory of onnxruntime's own that holds a copy of `array`."""
+    buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype, *device)
+    buffer.update_inplace(array)
+    return buffer
+
+
+def _state_map(session: Session) -> dict[str, str]:
+    text = session.metadata.get(METADATA_KEY)
+    if text is None:
+        raise BackendError(
+            f"{session.name} is not a training step: it has no metadata {METADATA_KEY!r}",
+            hint="nncompile compile FILE.py --to step makes one",
+        )
+    try:
+        pairs = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BackendError(f"the metadata {METADATA_KEY!r} are not JSON: {error}") from None
+    inputs = {port.name: port for port in session.inputs}
+    outputs = {port.name: port for port in session.outputs}
+    if not isinstance(pairs, dict) or not all(
+        _pair(inputs.get(name), outputs.get(result)) for name, result in pairs.items()
+    ):
+        raise BackendError(
+            f"the metadata {METADATA_KEY!r} do not name inputs and outputs of equal types",
+            rows=[("got", text[:200])],
+        )
+    return dict(pairs)
+
+
+def _pair(port: Port | None, result: Port | None) -> bool:
+    return (
+        port is not None
+        and result is not None
+        and port.dtype == result.dtype
+        and len(port.shape) == len(result.shape)
+    )

@@ -1,0 +1,154 @@
+"""A model loaded by onnxruntime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+from nncompile.errors import BackendError, FeedError, FileError
+from nncompile.runtime.feeds import Array, Port, check_feeds, describe
+from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
+
+_DTYPES = {
+    "tensor(bool)": np.dtype("bool"),
+    "tensor(double)": np.dtype("float64"),
+    "tensor(float)": np.dtype("float32"),
+    "tensor(float16)": np.dtype("float16"),
+    **{f"tensor({u}int{n})": np.dtype(f"{u}int{n}") for u in ("", "u") for n in (8, 16, 32, 64)},
+}
+# onnxruntime's errors have no common base; its bindings raise RuntimeError for some of them.
+RUN_ERRORS = (
+    errors.EPFail,
+    errors.EngineError,
+    errors.Fail,
+    errors.InvalidArgument,
+    errors.InvalidGraph,
+    errors.InvalidProtobuf,
+    errors.NoModel,
+    errors.NotImplemented,
+    errors.RuntimeException,
+    RuntimeError,
+)
+_FATAL = 4  # onnxruntime's own print-out of an error that is raised as well would be a second one
+
+
+class Serializable(Protocol):
+    """An `onnx.ModelProto`, without importing onnx."""
+
+    def SerializeToString(self) -> bytes: ...
+
+
+Model = str | os.PathLike[str] | bytes | Serializable
+
+
+class Session:
+    """A model in onnxruntime, on the providers that were asked for and no others.
+
+    `model` is a path, the bytes of a file, or an `onnx.ModelProto`. `threads` is the number that
+    one operator may use (None: as many as there are cores). Raises `FileError` or `BackendError`
+    where the model cannot be loaded, `ProviderError` where a provider is missing.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        providers: Provider | Sequence[Provider] = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None and threads < 1:
+            raise BackendError(f"a session needs at least one thread, got {threads}")
+        asked = resolve_providers(providers)
+        options = ort.SessionOptions()
+        options.log_severity_level = _FATAL
+        options.intra_op_num_threads = threads or 0
+        options.inter_op_num_threads = 1
+        source, self.name = _source(model)
+        try:
+            self.onnxruntime = ort.InferenceSession(
+                source, options, providers=asked, enable_fallback=False
+            )
+        except errors.InvalidProtobuf:
+            raise BackendError(
+                f"{self.name} is not an ONNX model",
+                hint="it may be truncated, or another kind of file",
+            ) from None
+        except RUN_ERRORS as error:
+            raise BackendError(f"onnxruntime cannot load {self.name}: {_reason(error)}") from error
+        check_started(asked, self.onnxruntime.get_providers())
+        self.device = device_of(asked)
+        self.inputs = tuple(map(_port, self.onnxruntime.get_inputs()))
+        self.outputs = tuple(map(_port, self.onnxruntime.get_outputs()))
+        self.metadata: dict[str, str] = dict(self.onnxruntime.get_modelmeta().custom_metadata_map)
+
+    def run(
+        self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
+    ) -> dict[str, Array]:
+        """The outputs, or those named, by name. Raises `FeedError` for data that do not fit the
+        inputs, `BackendError` where the model fails on them."""
+        arrays = check_feeds(self.inputs, feeds)
+        known = [port.name for port in self.outputs]
+        names = known if outputs is None else list(outputs)
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise FeedError(
+                f"the model has no output {', '.join(map(repr, unknown))}",
+                hint=f"its outputs are {', '.join(known)}",
+            )
+        if not names:
+            return {}
+        try:
+            results = self.onnxruntime.run(names, arrays)
+        except RUN_ERRORS as error:
+            raise self.failure(error, arrays) from error
+        # onnxruntime gives a 0-d result as a numpy scalar.
+        return {name: np.asarray(x) for name, x in zip(names, results, strict=True)}
+
+    def failure(self, error: Exception, feeds: Mapping[str, Array]) -> BackendError:
+        """What onnxruntime said of a run, with the name of the model and what it was fed."""
+        rows = [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
+        return BackendError(f"{self.name} failed on these data: {_reason(error)}", rows=rows)
+
+    def runner(self, binding: Any) -> Callable[[], None]:
+        """A function that runs what is bound: past onnxruntime's Python wrapper, which takes
+        longer than a small model, where this version has the way that it takes itself."""
+        run = getattr(getattr(self.onnxruntime, "_sess", None), "run_with_iobinding", None)
+        inner = getattr(binding, "_iobinding", None)
+        if run is None or inner is None:
+            return lambda: self.onnxruntime.run_with_iobinding(binding)
+        return lambda: run(inner, None)
+
+
+def _source(model: Model) -> tuple[str | bytes, str]:
+    """What onnxruntime loads, and what errors call it."""
+    if isinstance(model, bytes):
+        return model, "the model"
+    if isinstance(model, str | os.PathLike):
+        path = os.fspath(model)
+        if not os.path.isfile(path):
+            problem = "it is a directory" if os.path.isdir(path) else "no such file"
+            raise FileError(f"cannot read model {path}: {problem}")
+        return path, path
+    return model.SerializeToString(), "the model"
+
+
+def _reason(error: Exception) -> str:
+    """onnxruntime's message without its codes, source paths and blank lines."""
+    text = " ".join(str(error).split())
+    for mark in ("Status Message: ", "[ONNXRuntimeError] : "):
+        text = text.rpartition(mark)[2]
+    return text
+
+
+def _port(argument: Any) -> Port:
+    if argument.type not in _DTYPES:
+        raise BackendError(
+            f"{argument.name!r} is a {argument.type}, which is not supported",
+            hint="inputs and outputs must be tensors of numbers",
+        )
+    shape = tuple(size if size != "" else None for size in argument.shape)
+    return Port(argument.name, _DTYPES[argument.type], shape)

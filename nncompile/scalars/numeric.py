@@ -1,0 +1,58 @@
+"""The numpy meaning of a body."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.scalars.walking import walk
+from nncompile.types import DType, dtype_of
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+# Calls whose numpy name or meaning differs; all others are numpy's functions of that name.
+_OWN: dict[str, Callable[..., Any]] = {
+    "erf": lambda x: _erf(x).astype(x.dtype),
+    "sigmoid": _sigmoid,
+    "softplus": lambda x: np.logaddexp(x.dtype.type(0), x),
+    "relu": lambda x: np.maximum(x, x.dtype.type(0)),
+    "round": np.rint,
+    "stop_gradient": lambda x: x,
+}
+
+
+class NumpyTarget:
+    """Computes with numpy arrays, in the dtype of each call."""
+
+    def call(self, name: str, dtype: DType, /, *args: Any) -> Any:
+        function = _OWN.get(name) or getattr(np, name)
+        return function(*args)
+
+    def literal(self, number: float, dtype: DType, /) -> Any:
+        return dtype.numpy.type(number)
+
+    def cast(self, x: Any, source: DType, dtype: DType, /) -> Any:
+        return x.astype(dtype.numpy)
+
+
+_target = NumpyTarget()
+
+
+def evaluate(
+    body: sp.Expr, values: Mapping[sp.Symbol, np.ndarray], dtype: DType | None = None
+) -> np.ndarray:
+    """The body at arrays (or numpy numbers), computed in their dtypes; a result of `dtype` where
+    that is given. Overflows and invalid operations give inf and nan silently, as a graph does."""
+    used = {s: values[s] for s in body.free_symbols}
+    dtypes = {s: dtype_of(a.dtype) for s, a in used.items()}
+    with np.errstate(all="ignore"):
+        return np.asarray(walk(body, used, dtypes, _target, dtype))

@@ -1,0 +1,251 @@
+"""A recipe as graphs: the training step, and the two halves that it is composed of.
+
+`gradient(state, batch) → (gradients, metrics, what follows from the batch)` and
+`update(state, gradients) → state'`. Accumulation, an all-reduce or loss scaling stand between
+them; the step is one put into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nncompile.errors import GradientError, ModelError
+from nncompile.grad import grad
+from nncompile.graph import Graph, Input, Value, described, replace
+from nncompile.model import Model, leaves_of
+from nncompile.ops.basic import zeros_like
+from nncompile.ops.random import seed_leaf, step_leaf
+from nncompile.optim import clip_by_norm, clip_by_value
+from nncompile.passes.stabilise import stabilise
+from nncompile.recipe import Assign, Minimize, Recipe
+from nncompile.reference import evaluate
+from nncompile.tracing import tracing
+from nncompile.types import Type
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of training as graphs.
+
+    `step` computes the metrics, at the state it is given, and the next state: output `PATH.next`
+    for each state `PATH` that changes (`state_map`). `gradient` gives the metrics, `PATH.grad` for
+    each trained parameter and the next value of states that follow from the batch alone; `update`
+    takes the state and what `gradient` gave, and computes the rest of the next state. `evaluate`
+    computes the metrics as they are after training (no dropout, running statistics).
+    """
+
+    recipe: Recipe
+    gradient: Graph
+    update: Graph
+    step: Graph
+    evaluate: Graph
+    state: dict[str, Type]
+    state_map: dict[str, str]
+
+    @property
+    def model(self) -> Model:
+        return self.recipe.model
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The paths of the parameters."""
+        return tuple(self.model.parameters)
+
+    def initial(self, seed: int | None = None) -> dict[str, Array]:
+        """The first state: parameters as the model draws them from `seed` (that of the recipe
+        where it is None), slots of zeros, step 0. The same seed gives the same bits."""
+        seed = self.recipe.seed if seed is None else seed
+        drawn = initial_values(self.model, seed)
+        start = {"step": np.zeros((), np.int64), "seed": np.asarray(seed, np.int64), **drawn}
+        return {
+            path: start.get(path, np.zeros(type_.shape, type_.dtype.numpy))
+            for path, type_ in self.state.items()
+        }
+
+
+def initial_values(model: Model, seed: int) -> dict[str, Array]:
+    """The first value of each parameter and state of the model, drawn from `seed`."""
+    known = {**model.parameters, **model.states}
+    wanted = {path: value for path, value in model.initial.items() if path in known}
+    order = list(wanted)
+    values = [wanted[path] for path in order]
+    leaves = {known[path]: value for path, value in wanted.items()}
+    for _ in order:  # a value may build on others, as an average of weights starts at them
+        if not any(leaf in leaves for leaf in leaves_of(values)):
+            break
+        values = replace(values, leaves)
+    arrays = evaluate(values, {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)})
+    return {path: np.array(x, order="C") for path, x in zip(order, arrays, strict=True)}
+
+
+def compose(recipe: Recipe) -> Step:
+    """The graphs of one step of the recipe. Raises `ModelError` where two things have one name,
+    `GradientError` where a loss cannot be differentiated."""
+    with tracing(recipe.model.graph.trace):
+        return _Composition(recipe).result()
+
+
+@dataclass
+class _Composition:
+    """What the updates made so far have made of the state: `now` as values of state and batch,
+    `apart` as values of state and `handed`, the inputs of `update` that `gradient` computes."""
+
+    recipe: Recipe
+    now: dict[Value, Value] = field(default_factory=dict)
+    apart: dict[Value, Value] = field(default_factory=dict)
+    handed: dict[str, Value] = field(default_factory=dict)
+    leaves: list[Value] = field(default_factory=list)
+    slots: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Model:
+        return self.recipe.model
+
+    def result(self) -> Step:
+        model = self.model
+        for update in self.recipe.updates:
+            if isinstance(update, Minimize):
+                self._minimize(update)
+            else:
+                self._assign(update)
+        known = {**model.parameters, **model.states}
+        follows: dict[str, Value] = {}
+        for path, value in model.updates.items():
+            if known[path] not in self.now:
+                self.now[known[path]] = follows[f"{path}.next"] = value
+        step = step_leaf()
+        self.now[step] = self.apart[step] = step + 1
+        state = {"step": step, "seed": seed_leaf(), **known, **self.slots}
+        state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in self.now}
+        self._check_names(state)
+        data = model.inputs
+        gradient = {**model.metrics, **self.handed, **follows}
+        rest = {
+            f"{path}.next": self.apart[leaf]
+            for path, leaf in state.items()
+            if leaf in self.apart and f"{path}.next" not in gradient
+        }
+        whole = {**model.metrics, **{n: self.now[state[p]] for p, n in state_map.items()}}
+        every = (*state.values(), *data.values())
+        return Step(
+            recipe=self.recipe,
+            gradient=self._graph("gradient", gradient, _needed(gradient, every)),
+            update=self._graph("update", rest, _needed(rest, (*state.values(), *self.leaves))),
+            step=self._graph("step", whole, every),
+            evaluate=model.inference(tuple(model.metrics)),
+            state={path: leaf.type for path, leaf in state.items()},
+            state_map=state_map,
+        )
+
+    def _minimize(self, update: Minimize) -> None:
+        trained = update.trained(self.model)
+        loss = Graph("loss", {"loss": update.loss_of(self.model)})
+        # The slope of a naive spelling overflows where the spelling itself does.
+        slopes = grad(stabilise(loss).outputs["loss"], list(trained.values()))
+        _check_reached(update.loss, loss, dict(zip(trained.values(), slopes, strict=True)))
+        slopes = replace(slopes, self.now) if self.now else slopes
+        gradients = {
+            path: self._hand_over(f"{path}.grad", slope)
+            for path, slope in zip(trained, slopes, strict=True)
+        }
+        values = dict(zip(gradients.values(), slopes, strict=True))
+        if update.clip_value is not None:
+            gradients = clip_by_value(gradients, update.clip_value)
+        if update.clip_norm is not None:
+            gradients = clip_by_norm(gradients, update.clip_norm)
+        following: dict[Value, Value] = {}
+        for path, w in trained.items():
+            optimizer = update.optimizer_of(path)
+            slots = {slot: self._slot(path, slot, w) for slot in optimizer.slots}
+            w_next, slots_next = optimizer.update(w, gradients[path], slots, step_leaf())
+            following[w] = w_next
+            following |= {slots[slot]: value for slot, value in slots_next.items()}
+        self._follow(following, values)
+
+    def _assign(self, update: Assign) -> None:
+        target = {**self.model.parameters, **self.model.states}[update.path]
+        value = update.resolved(self.model)
+        if not any(leaf.op.kind == "input" for leaf in leaves_of([value])):  # type: ignore[attr-defined]
+            self._follow({target: value}, {})
+            return
+        value = replace([value], self.now)[0] if self.now else value
+        leaf = self._hand_over(f"{update.path}.assigned", value)
+        self._follow({target: leaf}, {leaf: value})
+
+    def _follow(self, following: Mapping[Value, Value], values: Mapping[Value, Value]) -> None:
+        """Makes an update: all of `following` at once, where `values` are the leaves that
+        `gradient` hands over."""
+        targets, new = list(following), list(following.values())
+        apart = replace(new, self.apart)
+        now = replace(new, {**self.now, **values})
+        self.apart.update(zip(targets, apart, strict=True))
+        self.now.update(zip(targets, now, strict=True))
+
+    def _hand_over(self, name: str, value: Value) -> Value:
+        name = _unused(name, self.handed)
+        leaf = Input(name, value.type, "input")()
+        self.handed[name] = value
+        self.leaves.append(leaf)
+        return leaf
+
+    def _slot(self, path: str, slot: str, w: Value) -> Value:
+        name = _unused(f"{path}.{slot}", self.slots)
+        self.slots[name] = Input(name, w.type, "state")()
+        return self.slots[name]
+
+    def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
+        model = self.model
+        return Graph(f"{model.name}_{stage}", dict(outputs), inputs, model.graph.trace, model.doc)
+
+    def _check_names(self, state: Mapping[str, Value]) -> None:
+        """Raises `ModelError` where a slot, a next value or a gradient has the name of something
+        that the user named."""
+        own = {**self.model.whole.leaves, **self.model.outputs}
+        made = [*self.slots, *self.handed, *(f"{path}.next" for path in state)]
+        for name in made:
+            if name in own:
+                raise ModelError(
+                    f"the training step makes {name!r}, and the model has that name already",
+                    rows=[(name, str(own[name].type))],
+                    hint="give it another name in the model",
+                )
+
+
+def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> None:
+    """Raises `GradientError` where the loss depends on the parameters, but no slope reaches any."""
+    if any(slope is not zeros_like(w) for w, slope in slopes.items()):
+        return
+    counted = [
+        v
+        for v in loss.nodes
+        if isinstance(v.type, Type)
+        and not v.dtype.is_float
+        and any(a.dtype.is_float and leaves_of([a]) & slopes.keys() for a in v.args)
+    ]
+    raise GradientError(
+        f"the gradient of {name!r} reaches no parameter: it would never learn",
+        rows=[(v.op.label, *described(v)) for v in counted],
+        hint="integers, comparisons, rounding and stop_gradient pass no slope; "
+        "train a smooth loss and report this one as a metric",
+    )
+
+
+def _needed(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
+    found = leaves_of(outputs.values())
+    return tuple(leaf for leaf in leaves if leaf in found)
+
+
+def _unused(name: str, taken: Mapping[str, Value]) -> str:
+    """The name, with a number where an update before took it."""
+    count = 2
+    unused = name
+    while unused in taken:
+        unused, count = f"{name}.{count}", count + 1
+    return unused

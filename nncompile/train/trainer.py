@@ -1,0 +1,307 @@
+"""The training loop: a recipe and data in, a trained state out; bitwise reproducible, and
+resumable from any step."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncompile.compiler import compile_model, compile_step
+from nncompile.errors import CheckpointError, FeedError, ModelError, TrainingError
+from nncompile.recipe import Minimize, Recipe
+from nncompile.runtime import Session, StepRunner
+from nncompile.runtime.checkpoint import check_state, load_state, save_state
+from nncompile.runtime.feeds import Array, Port
+from nncompile.runtime.providers import Provider
+from nncompile.train.data import Batch, Data, Feeder, batch_size_name, check_numbers
+from nncompile.train.events import Callback, Event, History, listeners
+
+_POSITION = "nncompile.position"
+
+
+@dataclass
+class _Epoch:
+    """The epoch under way: how many came before it, the step it began with, and the sums of the
+    metrics over the examples so far."""
+
+    number: int = 0
+    start: int = 0
+    examples: int = 0
+    totals: dict[str, float] = field(default_factory=dict)
+
+    def add(self, metrics: Mapping[str, float], count: int) -> None:
+        self.examples += count
+        for name, x in metrics.items():
+            self.totals[name] = self.totals.get(name, 0.0) + x * count
+
+    def means(self) -> dict[str, float]:
+        return {name: x / max(self.examples, 1) for name, x in self.totals.items()}
+
+
+class Trainer:
+    """Trains the model of a recipe on execution `providers`, with `threads` for each operator.
+
+    `seed` (the recipe's by default) determines initial weights, the order of examples and random
+    ops: the same seed, data and runtime give the same bits. `without` switches passes off.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        providers: Provider | Sequence[Provider] = "cpu",
+        seed: int | None = None,
+        threads: int | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        self.recipe = recipe
+        self.model = recipe.model
+        self.providers = providers
+        self.threads = threads
+        self.seed = recipe.seed if seed is None else seed
+        self.compiled = compile_step(recipe, without)
+        self._runner = StepRunner(
+            self.compiled.step_model, self.compiled.source.initial(self.seed), providers, threads
+        )
+        self._losses = [u.loss for u in recipe.updates if isinstance(u, Minimize)]
+        self._earlier = 0  # steps made before the runner's first
+        self._under_way = _Epoch()
+        self._stopping = False
+
+    @property
+    def step(self) -> int:
+        """The number of steps made."""
+        # From the runner's own count, so that an interrupt cannot come between the two.
+        return self._earlier + self._runner.steps
+
+    @property
+    def epoch(self) -> int:
+        """The number of complete epochs."""
+        return self._under_way.number
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """A copy of the whole state: parameters, slots, running statistics, step and seed."""
+        return self._runner.state()
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """A copy of the parameters by path."""
+        state = self.state
+        return {path: state[path] for path in self.model.parameters}
+
+    def set_params(self, params: Mapping[str, Any]) -> None:
+        """Goes on with these values of parameters or other state; the rest stays as it is. With
+        another `step`, a new epoch begins. Raises `ModelError` for an unknown path, `FeedError`
+        for another type."""
+        state = self.state
+        for path in params:
+            if path not in state:
+                raise ModelError(
+                    f"model {self.model.name} has no parameter {path!r}",
+                    rows=[(name, str(x.dtype), str(list(x.shape))) for name, x in state.items()],
+                )
+        self._runner.load({**state, **params})
+        if "step" in params:
+            self._earlier = int(params["step"]) - self._runner.steps
+            self._under_way = _Epoch(self.epoch, self.step)
+
+    def fit(
+        self,
+        data: Data,
+        epochs: int | None = None,
+        steps: int | None = None,
+        validation: Data | None = None,
+        callbacks: Callback | Iterable[Callback] = (),
+        batch: int | None = None,
+        shuffle: bool = True,
+    ) -> History:
+        """Trains for so many more epochs or steps, whichever ends first, and returns each epoch's
+        mean metrics. An epoch that was interrupted is finished first, and counts as one.
+
+        Without either number, training goes on to the end that the recipe says, or for one epoch
+        where it says none. A dict of arrays is shuffled anew for each epoch; a last batch that
+        is smaller is trained on too. `validation` data are evaluated after each epoch.
+
+        Raises `FeedError` for data that do not fit or hold NaN, `TrainingError` where a loss is
+        not finite. After an interrupt (Ctrl-C) the state is that of the last whole step.
+        """
+        feeder = self._feeder(data, self._batch_ports, batch)
+        check = None
+        if validation is not None:
+            check = self._feeder(validation, self._ports(self._evaluation), batch)
+        heard = listeners(callbacks, "step"), listeners(callbacks, "epoch")
+        last_epoch, last_step = self._ends(epochs, steps)
+        history, start = History(), time.perf_counter()
+        self._stopping = False
+        while self.epoch < last_epoch and self.step < last_step and not self._stopping:
+            now = self._under_way
+            done = self.step - now.start
+            order = (self.seed, self.epoch) if shuffle else None
+            whole = True
+            for examples in feeder.epoch(order, skip=done):
+                if self.step >= last_step or self._stopping:
+                    whole = False
+                    break
+                metrics = self._advance(examples, feeder.examples(examples))
+                for listener in heard[0]:
+                    seconds = time.perf_counter() - start
+                    listener(Event("step", self, self.epoch + 1, self.step, metrics, seconds))
+            if self.step == now.start:
+                raise FeedError(
+                    f"no batch for epoch {self.epoch + 1}",
+                    hint="a generator can be read once: give a list of batches, or a function "
+                    "that returns them anew",
+                )
+            means = now.means()
+            if check is not None:
+                means |= {f"val_{name}": x for name, x in self._evaluate(check).items()}
+            history.epochs.append(means)
+            number = self.epoch + 1
+            if whole:  # in one assignment, between whose parts no interrupt can come
+                self._under_way = _Epoch(number, self.step)
+            for listener in heard[1]:
+                seconds = time.perf_counter() - start
+                listener(Event("epoch", self, number, self.step, means, seconds))
+        return history
+
+    def stop(self) -> None:
+        """Ends the running `fit` after the present step; for callbacks."""
+        self._stopping = True
+
+    def evaluate(self, data: Data, batch: int | None = None) -> dict[str, float]:
+        """The mean over all examples of each metric, computed as after training (no dropout,
+        running statistics). Raises `FeedError` for data that do not fit, `ModelError` for a model
+        without metrics."""
+        if not self.model.metrics:
+            raise ModelError(
+                f"model {self.model.name} has no metrics",
+                rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
+                hint="an output that is one number is a metric, such as a loss or an accuracy",
+            )
+        return self._evaluate(self._feeder(data, self._ports(self._evaluation), batch))
+
+    def predict(self, inputs: Any, batch: int | None = None) -> dict[str, Array]:
+        """The model's `predict` outputs for a dict of arrays, or for one array where it has one
+        input; computed in batches, and put together along the first axis."""
+        session = self._inference
+        ports = self._ports(session)
+        if not isinstance(inputs, Mapping):
+            if len(ports) != 1:
+                raise FeedError(
+                    f"model {self.model.name} predicts from {len(ports)} inputs",
+                    rows=[("input", port.name, port.type) for port in ports],
+                    hint="give a dict of arrays by name",
+                )
+            inputs = {ports[0].name: inputs}
+        feeder = self._feeder(inputs, ports, batch)
+        held = self._held(session)
+        parts = [session.run({**examples, **held}) for examples in feeder.epoch()]
+        axis = batch_size_name(self.model)
+        return {
+            name: np.concatenate([part[name] for part in parts])
+            if value.shape and value.shape[0] == axis
+            else parts[-1][name]
+            for name, value in self.model.inference().outputs.items()
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Writes the whole state and the position in the data as one `.safetensors` file, whole
+        or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
+        position = {"seed": self.seed, "epoch": asdict(self._under_way)}
+        metadata = {"nncompile.model": self.model.name, _POSITION: json.dumps(position)}
+        return save_state(path, self.state, metadata)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from a file that `save` wrote, or from an exported step's initial state. Raises
+        `CheckpointError` for a truncated file or one of another model, `FileError` where there is
+        none; the state is then as it was."""
+        tensors, metadata = load_state(path)
+        check_state(tensors, self.compiled.source.state, path)
+        step = int(tensors["step"])
+        found: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
+        try:
+            found |= json.loads(metadata.get(_POSITION, "{}"))
+            seed, epoch = int(found["seed"]), _Epoch(**found["epoch"])
+        except (ValueError, TypeError):
+            raise CheckpointError(
+                f"the position in {os.fspath(path)} cannot be read",
+                rows=[("got", metadata[_POSITION][:200])],
+            ) from None
+        self._runner.load(tensors)
+        self._earlier = step - self._runner.steps
+        self.seed, self._under_way = seed, epoch
+
+    @cached_property
+    def _inference(self) -> Session:
+        return Session(compile_model(self.model).model, self.providers, self.threads)
+
+    @cached_property
+    def _evaluation(self) -> Session:
+        return Session(self.compiled.evaluate_model, self.providers, self.threads)
+
+    @property
+    def _batch_ports(self) -> list[Port]:
+        return self._ports(self._runner.session)
+
+    def _ports(self, session: Session) -> list[Port]:
+        return [port for port in session.inputs if port.name in self.model.inputs]
+
+    def _held(self, session: Session) -> dict[str, Array]:
+        """The part of the state that a session takes as inputs."""
+        state = self.state
+        return {port.name: state[port.name] for port in session.inputs if port.name in state}
+
+    def _feeder(self, data: Data, ports: Sequence[Port], batch: int | None) -> Feeder:
+        return Feeder(data, self.model, ports, self.recipe.batch if batch is None else batch)
+
+    def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
+        """The epoch and the step at which this training ends."""
+        for label, count in (("epochs", epochs), ("steps", steps)):
+            if count is not None and count < 0:
+                raise ModelError(f"{label} must not be negative, got {count}")
+        if epochs is None and steps is None:
+            if self.recipe.epochs is None and self.recipe.steps is None:
+                return self.epoch + 1, math.inf
+            return self.recipe.epochs or math.inf, self.recipe.steps or math.inf
+        last_epoch = math.inf if epochs is None else self.epoch + epochs
+        return last_epoch, math.inf if steps is None else self.step + steps
+
+    def _advance(self, batch: Batch, count: int) -> dict[str, float]:
+        """One step; its metrics, which are added to the totals of the epoch."""
+        self._runner.step(batch)
+        metrics = {name: float(x) for name, x in self._runner.metrics().items()}
+        for name in self._losses:
+            if not math.isfinite(metrics[name]):
+                raise self._diverged(name, metrics[name], batch)
+        self._under_way.add(metrics, count)
+        return metrics
+
+    def _diverged(self, loss: str, value: float, batch: Batch) -> TrainingError:
+        for name, x in batch.items():
+            check_numbers(name, np.asarray(x))
+        return TrainingError(
+            f"{loss} is {value} at step {self.step} (epoch {self.epoch + 1})",
+            hint="lower the learning rate, warm it up, or bound the gradients: clip_norm=1.0; "
+            "log and divide only what cannot be zero",
+        )
+
+    def _evaluate(self, feeder: Feeder) -> dict[str, float]:
+        session, totals, examples = self._evaluation, dict[str, float](), 0
+        held = self._held(session)
+        for batch in feeder.epoch():
+            count = feeder.examples(batch)
+            examples += count
+            for name, x in session.run({**batch, **held}).items():
+                totals[name] = totals.get(name, 0.0) + float(x) * count
+        if not examples:
+            raise FeedError("no batch to evaluate on")
+        return {name: total / examples for name, total in totals.items()}

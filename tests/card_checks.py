@@ -1,0 +1,217 @@
+"""The checks that every card gets for its samples. Each raises AssertionError, or the error of a
+tool, where the card is wrong."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from nncompile.backends.onnx import to_model
+from nncompile.dims import substitute
+from nncompile.errors import GradientError
+from nncompile.graph import Graph, Op, Sample, Value, apply
+from nncompile.reference import evaluate
+from nncompile.types import Type
+from tests.cards import Case, Feeds, Sizes, draw, parts
+from tests.tolerances import SLOPE, STEP, assert_close
+
+
+def check_type(case: Case) -> None:
+    """The inferred type is that of numpy's result."""
+    for sizes in case.bindings:
+        for declared, result in zip(
+            parts(case.value.type), case.numpy(case.feeds(sizes), sizes), strict=True
+        ):
+            expected = tuple(substitute(d, sizes) for d in declared.shape)
+            assert result.shape == expected, f"{sizes}: inferred {declared}, got {result.shape}"
+            assert result.dtype == declared.dtype.numpy, f"inferred {declared}, got {result.dtype}"
+
+
+def check_interned(case: Case) -> None:
+    """Built twice, pickled or copied, it is the same node."""
+    op = case.sample.op
+    again = type(op)(**copy.deepcopy(op.attributes))
+    assert apply(again, *case.leaves) is case.value
+    assert copy.deepcopy(case.value) is case.value
+    assert pickle.loads(pickle.dumps(case.value)) is case.value
+
+
+def check_onnx(case: Case) -> None:
+    """onnxruntime computes in f32 what numpy computes in double."""
+    _check_runtime(case, case.graph(case.results), case.bindings, {})
+
+
+def check_gradient_onnx(case: Case) -> None:
+    """The slopes as well."""
+    sizes = case.bindings[0]
+    slopes, extra = case.first_order
+    graph = Graph("slopes", {f"s{i}": s for i, s in enumerate(slopes)}, (*case.inputs, *extra))
+    _check_runtime(case, graph, [sizes], extra)
+
+
+def _check_runtime(
+    case: Case, graph: Graph, bindings: list[Sizes], extra: Mapping[Value, Any]
+) -> None:
+    model = valid_model(graph)
+    run = session(model)
+    for sizes in bindings:
+        feeds = case.feeds(sizes) | _drawn(case, extra, sizes)
+        expected = in_double(graph, feeds)
+        actual = run(feeds, {n: a.shape for n, a in expected.items()})
+        for name, y in graph.outputs.items():
+            assert actual[name].dtype == y.dtype.numpy
+            assert_close(actual[name], expected[name], y.dtype.name, f"{name} at {sizes}")
+
+
+def valid_model(graph: Graph) -> onnx.ModelProto:
+    """The ONNX model, after the checker and the strict inference of shapes."""
+    model = to_model(graph)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    return model
+
+
+def session(model: onnx.ModelProto) -> Callable[[Feeds, Mapping[str, tuple[int, ...]]], Feeds]:
+    """Runs a model on its own copies of the feeds, into buffers that hold garbage before."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    loaded = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+    types = {o.name: o.type for o in loaded.get_outputs()}
+
+    def run(feeds: Feeds, shapes: Mapping[str, tuple[int, ...]]) -> Feeds:
+        binding = loaded.io_binding()
+        fresh = {i.name: np.array(feeds[i.name], order="C") for i in loaded.get_inputs()}
+        for name, array in fresh.items():
+            binding.bind_cpu_input(name, array)
+        buffers = {name: poisoned(shapes[name], types[name]) for name in types}
+        for name, buffer in buffers.items():
+            binding.bind_ortvalue_output(name, buffer)
+        loaded.run_with_iobinding(binding)
+        for name, array in fresh.items():
+            np.testing.assert_array_equal(array, feeds[name], f"the run wrote over {name}")
+        return {name: buffer.numpy().copy() for name, buffer in buffers.items()}
+
+    return run
+
+
+def poisoned(shape: tuple[int, ...], runtime_type: str) -> ort.OrtValue:
+    """A buffer for an output: NaN, or bits that no result is made of."""
+    dtype = {"float": "float32", "double": "float64"}.get(
+        name := re.sub(r"tensor\((\w+)\)", r"\1", runtime_type), name
+    )
+    filling = np.nan if dtype.startswith("float") else 1 if dtype == "bool" else 0x5A5A5A5A
+    return ort.OrtValue.ortvalue_from_numpy(np.full(shape, filling, dtype))
+
+
+def in_double(graph: Graph, feeds: Feeds) -> Feeds:
+    """The outputs computed in float64."""
+    return evaluate(graph, feeds, precision=np.float64)  # type: ignore[no-any-return]
+
+
+def check_torch(case: Case, to_script: Callable[..., Any], torch: Any) -> None:
+    """TorchScript computes in f32 what numpy computes in double."""
+    graph = case.graph(case.results)
+    script = to_script(graph, {})
+    for sizes in case.bindings:
+        feeds = case.feeds(sizes)
+        expected = in_double(graph, feeds)
+        tensors = [torch.from_numpy(np.array(feeds[n], order="C")) for n in graph.leaves]
+        with torch.no_grad():
+            results = script(*tensors)
+        for name, y in graph.outputs.items():
+            actual = results[name].numpy()
+            assert actual.dtype == y.dtype.numpy, f"{actual.dtype}, not {y.dtype}"
+            assert_close(actual, expected[name], y.dtype.name, f"{name} at {sizes}")
+
+
+def has_slopes(case: Case) -> bool:
+    """Whether there is anything to differentiate."""
+    return bool(case.real) and any(y.dtype.is_float for y in case.results)
+
+
+def check_slopes(case: Case) -> None:
+    """The pullback is the derivative, and differentiates again as often as the sample says."""
+    if not type(case.sample.op).differentiable:
+        _check_declared(case)
+        return
+    if case.sample.order < 1:
+        return
+    slopes, weights = case.first_order
+    ys = [y for y in case.results if y.dtype.is_float]
+    _check_difference(case, "order 1", ys, slopes, weights, {})
+    if case.sample.order >= 2:
+        seconds, directions = case.second_order
+        _check_difference(case, "order 2", slopes, seconds, directions, weights)
+
+
+def _check_declared(case: Case) -> None:
+    """A card without a true gradient refuses clearly, or gives the slope that it declares."""
+    try:
+        slopes, _ = case.first_order
+    except GradientError as error:
+        assert case.sample.op.label in str(error)
+        return
+    assert [s.type for s in slopes] == [x.type for x in case.real]
+
+
+def _drawn(case: Case, leaves: Mapping[Value, Type], sizes: Sizes) -> Feeds:
+    """Weights and directions."""
+    rng = case.rng("weights")
+    plain = Sample(case.sample.op, ())
+    return {v.op.name: draw(rng, plain, t, sizes) for v, t in leaves.items()}  # type: ignore[attr-defined]
+
+
+def _check_difference(
+    case: Case,
+    label: str,
+    outputs: list[Value],
+    slopes: list[Value],
+    weights: Mapping[Value, Type],
+    others: Mapping[Value, Type],
+) -> None:
+    """⟨slopes, d⟩ is the central difference of Σ weight·output along a random direction d."""
+    sizes = case.bindings[0]
+    drawn = case.feeds(sizes) | _drawn(case, {**weights, **others}, sizes)
+    feeds = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in drawn.items()}
+    inputs = (*case.inputs, *weights, *others)
+    rng = case.rng("direction")
+    direction = [rng.uniform(-1, 1, feeds[x.op.name].shape) for x in case.real]  # type: ignore[attr-defined]
+
+    def computed(values: list[Value], step: float) -> list[np.ndarray]:
+        moved = {
+            x.op.name: feeds[x.op.name] + step * d  # type: ignore[attr-defined]
+            for x, d in zip(case.real, direction, strict=True)
+        }
+        graph = Graph("slopes", {str(i): v for i, v in enumerate(values)}, inputs)
+        return list(in_double(graph, feeds | moved).values())
+
+    def total(step: float) -> float:
+        results = computed(outputs, step)
+        return dot([feeds[w.op.name] for w in weights], results)  # type: ignore[attr-defined]
+
+    numeric = (total(STEP) - total(-STEP)) / (2 * STEP)
+    at = computed(slopes, 0.0)
+    exact = dot(at, direction)
+    scale = max(1.0, abs(total(0.0)), *(float(np.abs(s).max(initial=0.0)) for s in at))
+    relative, absolute = SLOPE
+    assert np.isclose(exact, numeric, relative, absolute * scale), (
+        f"{label}: slope {exact}, central difference {numeric}"
+    )
+
+
+def dot(a: list[np.ndarray], b: list[np.ndarray]) -> float:
+    """The inner product of two lists of arrays."""
+    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
+
+
+def check_samples(card: type[Op]) -> None:
+    """There is something to test."""
+    assert list(card.samples()), f"the card {card.__name__} has no samples"

@@ -1,0 +1,219 @@
+"""The checks that every card gets for its samples, and what they need: leaves, sizes, data."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import itertools
+import pkgutil
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+import nncompile
+from nncompile.dims import dim, substitute, symbols
+from nncompile.grad import vjp
+from nncompile.graph import AnyType, Graph, Input, Item, Op, Sample, Value, apply
+from nncompile.types import TupleType, Type, f32
+
+Feeds = dict[str, np.ndarray]
+Sizes = dict[sp.Symbol, int]
+
+# They are the joints of a graph and have no meaning of their own.
+STRUCTURAL = (Input, Item)
+
+
+def import_all() -> None:
+    """Imports every module, so that every card is registered; TorchScript's needs torch."""
+    for module in pkgutil.walk_packages(nncompile.__path__, "nncompile."):
+        if "torchscript" not in module.name and not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+
+def our_cards() -> list[type[Op]]:
+    """All cards of the compiler, by name."""
+    import_all()
+    ours = [c for (module, _), c in Op.registry.items() if module.startswith("nncompile.")]
+    return sorted((c for c in ours if c not in STRUCTURAL), key=lambda c: c.__qualname__)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sample of a card as a graph whose leaves are its arguments."""
+
+    name: str
+    sample: Sample
+
+    @cached_property
+    def leaves(self) -> tuple[Value, ...]:
+        """The arguments."""
+        return tuple(apply(Input(f"x{i}", t)) for i, t in enumerate(self.sample.types))
+
+    @cached_property
+    def value(self) -> Value:
+        return apply(self.sample.op, *self.leaves)
+
+    @cached_property
+    def results(self) -> tuple[Value, ...]:
+        return unpacked(self.value)
+
+    @cached_property
+    def names(self) -> list[sp.Symbol]:
+        """The names of sizes in the arguments and in the op's own fields."""
+        found = symbols(d for t in self.sample.types for d in t.shape)
+        return sorted(found | _symbols_within(self.sample.op.key), key=str)
+
+    @cached_property
+    def carriers(self) -> tuple[Value, ...]:
+        """Leaves that carry the sizes which no argument has."""
+        have = {d for t in self.sample.types for d in t.shape if isinstance(d, sp.Symbol)}
+        return tuple(apply(Input(f"size_{s}", f32[s])) for s in self.names if s not in have)
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return (*self.leaves, *self.carriers)
+
+    @cached_property
+    def real(self) -> list[Value]:
+        """The arguments that a slope may be taken at."""
+        return [x for x in self.leaves if x.dtype.is_float]
+
+    @cached_property
+    def first_order(self) -> tuple[list[Value], dict[Value, Type]]:
+        """The slopes at the real arguments of Σ weight·result, and the leaves of the weights."""
+        ys = [y for y in self.results if y.dtype.is_float]
+        weights = {apply(Input(f"w{i}", y.type)): y.type for i, y in enumerate(ys)}
+        return vjp(ys, self.real, list(weights)), weights
+
+    @cached_property
+    def second_order(self) -> tuple[list[Value], dict[Value, Type]]:
+        """The slopes of Σ direction·slope, and the leaves of the directions."""
+        slopes, _ = self.first_order
+        directions = {apply(Input(f"u{i}", s.type)): s.type for i, s in enumerate(slopes)}
+        return vjp(slopes, self.real, list(directions)), directions
+
+    def graph(self, outputs: tuple[Value, ...]) -> Graph:
+        return Graph("card", {f"y{i}": y for i, y in enumerate(outputs)}, self.inputs)
+
+    def rng(self, purpose: str) -> np.random.Generator:
+        """Random numbers that are the same in every run."""
+        return np.random.default_rng(zlib.crc32(f"{self.name} {purpose}".encode()))
+
+    def feeds(self, sizes: Mapping[sp.Symbol, int], purpose: str = "data") -> Feeds:
+        """Data for the arguments, and for what carries sizes."""
+        rng = self.rng(purpose)
+        return {
+            v.op.name: draw(rng, self.sample, v.type, sizes)  # type: ignore[attr-defined]
+            for v in self.inputs
+        }
+
+    @cached_property
+    def bindings(self) -> list[Sizes]:
+        """Sizes to test with: distinct ones first, then others, then 1, then 0; without those
+        that the sample does not allow, or that numpy has no result for."""
+        if not self.names:
+            return [{}]
+        count = len(self.names)
+        tried = [range(3, 3 + count), range(4 + count, 4, -1), [1] * count, [0] * count]
+        bindings: list[Sizes] = [dict(zip(self.names, sizes, strict=True)) for sizes in tried]
+        return bindings[:2] + [b for b in bindings[2:] if self._is_allowed(b)]
+
+    def _is_allowed(self, sizes: Sizes) -> bool:
+        shapes = [t.shape for t in self.sample.types] + [t.shape for t in parts(self.value.type)]
+        bound = [substitute(d, sizes) for d in itertools.chain(*shapes)]
+        if not all(isinstance(d, int) and d >= 0 for d in bound):
+            return False
+        try:
+            self.numpy(self.feeds(sizes), sizes)
+        except (ValueError, IndexError) as error:
+            if isinstance(error, IndexError) or re.search("zero-size|empty", str(error)):
+                return False
+            raise
+        return True
+
+    def numpy(self, feeds: Feeds, sizes: Mapping[sp.Symbol, int]) -> tuple[np.ndarray, ...]:
+        """What the card says in numpy."""
+        op = self.sample.op.at(sizes)
+        with np.errstate(all="ignore"):
+            result = op.numpy(*(feeds[x.op.name].copy() for x in self.leaves))  # type: ignore[attr-defined]
+        many = isinstance(self.value.type, TupleType)
+        return tuple(map(np.asarray, result)) if many else (np.asarray(result),)
+
+
+def _symbols_within(x: Any) -> set[sp.Symbol]:
+    if isinstance(x, tuple):
+        return set().union(*map(_symbols_within, x))
+    if isinstance(x, Type):
+        return symbols(x.shape)
+    if isinstance(x, sp.Expr):  # a formula's placeholders are real: no sizes
+        return {s for s in x.free_symbols if s.is_integer and s.is_nonnegative}
+    return set()
+
+
+def cases_of(card: type[Op]) -> list[Case]:
+    return [Case(f"{card.__name__}-{i}", sample) for i, sample in enumerate(card.samples())]
+
+
+def varied_cases_of(card: type[Op]) -> list[Case]:
+    """Random ones of rank 1 to 5, where the card says what varies; the rest is as in its first
+    sample, flags at random."""
+    if not card.varies:
+        return []
+    sample = next(iter(card.samples()))
+    rng = np.random.default_rng(zlib.crc32(card.__name__.encode()))
+    cases = []
+    for rank in range(1, 6):
+        shape = tuple(dim(str(d)) for d in rng.choice(["n", "m", "1", "2", "3"], rank))
+        order = tuple(map(int, rng.permutation(rank)))
+        some = tuple(sorted(order[: rng.integers(1, rank + 1)]))
+        chosen = {"axis": {"axis": order[0]}, "axes": {"axes": some}, "order": {"axes": order}}
+        flags = {
+            name: bool(rng.integers(0, 2))
+            for name, x in sample.op.attributes.items()
+            if isinstance(x, bool)
+        }
+        op = dataclasses.replace(sample.op, **flags, **chosen[card.varies])  # type: ignore[type-var]
+        types = tuple(t.with_shape(shape) for t in sample.types)
+        varied = dataclasses.replace(sample, op=op, types=types)
+        cases.append(Case(f"{card.__name__}-rank{rank}", varied))
+    return cases
+
+
+def parts(type_: AnyType) -> tuple[Type, ...]:
+    """The types of an op's results."""
+    return type_.items if isinstance(type_, TupleType) else (type_,)
+
+
+def unpacked(value: Value) -> tuple[Value, ...]:
+    """An op's results, one or several."""
+    if isinstance(value.type, TupleType):
+        return tuple(apply(Item(i), value) for i in range(len(value.type.items)))
+    return (value,)
+
+
+def draw(
+    rng: np.random.Generator, sample: Sample, type_: Type, sizes: Mapping[sp.Symbol, int]
+) -> np.ndarray:
+    """An array of that type with elements in the ranges of the sample."""
+    shape = tuple(int(dim(substitute(d, sizes))) for d in type_.shape)
+    count = int(np.prod(shape, dtype=np.int64))
+    dtype = type_.dtype
+    if dtype.is_bool:
+        return rng.integers(0, 2, shape).astype(bool)
+    if dtype.is_integer:
+        low, high = sample.integers
+        if sample.distinct and count <= high - low <= 10_000:
+            return (low + rng.permutation(high - low)[:count]).reshape(shape).astype(dtype.numpy)
+        return rng.integers(low, high, shape).astype(dtype.numpy)
+    low_, high_ = sample.floats
+    if not sample.distinct:
+        return rng.uniform(low_, high_, shape).astype(dtype.numpy)
+    # Apart by much more than the step of a finite difference.
+    steps = (rng.permutation(count) + rng.uniform(0.2, 0.8, count)) / max(count, 1)
+    return (low_ + (high_ - low_) * steps).reshape(shape).astype(dtype.numpy)

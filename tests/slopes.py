@@ -1,0 +1,79 @@
+"""Gradients of functions of values against central differences, and onnxruntime against numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.dims import dim
+from nncompile.grad import grad, vjp
+from nncompile.graph import Graph, Input, Value, apply
+from nncompile.ops import sum as total
+from nncompile.reference import evaluate
+from nncompile.types import Type, dtype_of
+from tests.card_checks import in_double, session, valid_model
+from tests.tolerances import SLOPE, STEP, assert_close
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def leaf(name: str, type_: Type) -> Value:
+    return apply(Input(name, type_))
+
+
+def check_gradient(function: Callable[..., Value], *points: Any, order: int = 2) -> None:
+    """The slopes of `function` at arrays of f64, and those of its slopes, are differences."""
+    rng = np.random.default_rng(0)
+    arrays = [np.asarray(p, np.float64) for p in points]
+    leaves = [leaf(f"x{i}", dtype_of(a)[a.shape]) for i, a in enumerate(arrays)]
+    outputs = [function(*leaves)]
+    for _ in range(order):
+        weights = [rng.uniform(-1, 1, y.shape) for y in outputs]
+        directions = [rng.uniform(-1, 1, a.shape) for a in arrays]
+        slopes = vjp(outputs, leaves, weights)
+        _check_direction(outputs, slopes, weights, directions, arrays)
+        outputs = slopes
+
+
+def _check_direction(
+    outputs: Sequence[Value],
+    slopes: Sequence[Value],
+    weights: Sequence[Array],
+    directions: Sequence[Array],
+    arrays: Sequence[Array],
+) -> None:
+    def at(values: Sequence[Value], step: float) -> list[Array]:
+        moved = (a + step * d for a, d in zip(arrays, directions, strict=True))
+        return evaluate(list(values), {f"x{i}": a for i, a in enumerate(moved)})
+
+    def inner(a: Sequence[Array], b: Sequence[Array]) -> float:
+        return sum(float(np.sum(x * y)) for x, y in zip(a, b, strict=True))
+
+    numeric = (inner(weights, at(outputs, STEP)) - inner(weights, at(outputs, -STEP))) / (2 * STEP)
+    exact = inner(at(slopes, 0.0), directions)
+    relative, absolute = SLOPE
+    assert np.isclose(exact, numeric, relative, absolute * max(1.0, abs(exact))), (exact, numeric)
+
+
+def slope_at(function: Callable[[Value], Value], point: Any) -> Array:
+    """The slope of Σ function at one point."""
+    array = np.asarray(point, np.float64)
+    x = leaf("x", dtype_of(array)[array.shape])
+    return evaluate(grad(total(function(x)), x), {"x": array})  # type: ignore[no-any-return]
+
+
+def check_runtime(function: Callable[..., Value], *arrays: Array) -> None:
+    """onnxruntime computes what numpy does, every other size than one given by a name."""
+    leaves = []
+    for i, a in enumerate(arrays):
+        # Equal sizes have equal names; one broadcasts only where it is known to be one.
+        names = [1 if size == 1 else dim(f"d{size}") for size in a.shape]
+        leaves.append(leaf(f"x{i}", dtype_of(a)[tuple(names)]))
+    y = function(*leaves)
+    graph = Graph("test", {"y": y}, tuple(leaves))
+    feeds = {f"x{i}": a for i, a in enumerate(arrays)}
+    expected = in_double(graph, feeds)
+    actual = session(valid_model(graph))(feeds, {n: a.shape for n, a in expected.items()})
+    assert_close(actual["y"], expected["y"], y.dtype.name)

@@ -1,0 +1,71 @@
+"""Models built by hand from the graph, and data for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nncompile.elementwise import tanh
+from nncompile.graph import Graph, Input, Value
+from nncompile.model import Model
+from nncompile.ops.basic import full
+from nncompile.ops.random import dropout, normal, random_key, seed_leaf
+from nncompile.types import DType, Type, f32
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def leaf(name: str, type_: Type, kind: str = "input") -> Value:
+    return Input(name, type_, kind)()
+
+
+def drawn(path: str, type_: Type) -> Value:
+    """An initial value of its own for each path."""
+    return normal(random_key(path, seed_leaf()), type_.shape, 0.0, 0.5, type_.dtype)
+
+
+def perceptron(dtype: DType = f32, drop: float = 0.0, name: str = "perceptron") -> Model:
+    """Four inputs, eight hidden units, two results; the loss is the mean squared error."""
+    x, target = leaf("x", dtype["batch", 4]), leaf("target", dtype["batch", 2])
+    types = {
+        "hidden.weight": dtype[4, 8],
+        "hidden.bias": dtype[8],
+        "out.weight": dtype[8, 2],
+    }
+    p = {path: leaf(path, type_, "parameter") for path, type_ in types.items()}
+    hidden = tanh(x @ p["hidden.weight"] + p["hidden.bias"])
+    if drop:
+        hidden = dropout(hidden, drop, "drop")
+    y = hidden @ p["out.weight"]
+    outputs = {
+        "y": y,
+        "loss": ((y - target) * (y - target)).mean(),
+        "bias": (y - target).mean(),
+    }
+    initial = {path: drawn(path, type_) for path, type_ in types.items()}
+    return Model(name, Graph(name, outputs, (x, target, *p.values())), initial)
+
+
+def averaging() -> Model:
+    """y = w·x, with a state `mean` that follows the mean of the data, and one `slow` that is to
+    follow the weight."""
+    x = leaf("x", f32["batch"])
+    w, mean = leaf("w", f32[()], "parameter"), leaf("mean", f32[()], "state")
+    slow = leaf("slow", f32[()], "state")
+    y = w * x
+    outputs = {"y": y, "loss": ((y - 1) * (y - 1)).mean(), "slow_loss": (slow * x - 1).mean()}
+    return Model(
+        "averaging",
+        Graph("averaging", outputs, (x, w, mean, slow)),
+        initial={"w": full((), 0.5), "mean": full((), 0.0), "slow": w},
+        updates={"mean": 0.9 * mean + 0.1 * x.mean()},
+    )
+
+
+def data(count: int = 50, seed: int = 0, dtype: str = "float32") -> dict[str, Array]:
+    """Examples for `perceptron`."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(count, 4)).astype(dtype)
+    target = np.stack([np.sin(x[:, 0]), x[:, 1] * 0.5], axis=1).astype(dtype)
+    return {"x": x, "target": target}

@@ -1,0 +1,58 @@
+"""What every card gets for free: its type rule, gradients and lowerings are checked against each
+other on its samples, and on random variations of them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from nncompile.graph import Op
+from tests import card_checks, cards
+from tests.cards import Case
+
+CASES = [
+    case
+    for card in cards.our_cards()
+    for case in (*cards.cases_of(card), *cards.varied_cases_of(card))
+]
+WITH_SLOPES = [case for case in CASES if card_checks.has_slopes(case)]
+
+
+def each(cases: list[Case]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
+
+
+@pytest.mark.parametrize("card", cards.our_cards(), ids=lambda card: card.__name__)
+def test_has_samples(card: type[Op]) -> None:
+    card_checks.check_samples(card)
+
+
+@each(CASES)
+def test_type(case: Case) -> None:
+    card_checks.check_type(case)
+
+
+@each(CASES)
+def test_interned(case: Case) -> None:
+    card_checks.check_interned(case)
+
+
+@each(CASES)
+def test_onnx(case: Case) -> None:
+    card_checks.check_onnx(case)
+
+
+@each(CASES)
+def test_torchscript(case: Case, torchscript: SimpleNamespace) -> None:
+    card_checks.check_torch(case, torchscript.to_script, torchscript.torch)
+
+
+@each(WITH_SLOPES)
+def test_slopes(case: Case) -> None:
+    card_checks.check_slopes(case)
+
+
+@each([c for c in WITH_SLOPES if type(c.sample.op).differentiable])
+def test_slopes_onnx(case: Case) -> None:
+    card_checks.check_gradient_onnx(case)

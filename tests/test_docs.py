@@ -1,0 +1,111 @@
+"""What the documentation shows is true: its code runs, its commands and pages exist."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from typer.testing import CliRunner
+
+from nncompile import elementwise
+from nncompile.cli import app
+from nncompile.graph import Op, Value
+from tests import card_checks, cards
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+CARD_IMPORTS = """
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.basic import as_value
+from nncompile.types import Type, f32, f64
+
+Array = np.ndarray
+"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced code of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+
+
+def run_as_module(name: str, source: str) -> ModuleType:
+    module = ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(source, name, "exec"), module.__dict__)
+    return module
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_parses(page: Path) -> None:
+    for source in blocks(page, "python"):
+        compile(source, page.name, "exec")
+
+
+def test_the_card_of_the_contributing_guide_passes_every_check_of_a_card() -> None:
+    source = blocks(ROOT / "CONTRIBUTING.md", "python")[0]
+    module = run_as_module("contributed", CARD_IMPORTS + source)
+    card: type[Op] = module.Outer
+    try:
+        cases = cards.cases_of(card)
+        card_checks.check_samples(card)
+        for case in cases:
+            card_checks.check_type(case)
+            card_checks.check_interned(case)
+            card_checks.check_onnx(case)
+            card_checks.check_slopes(case)
+            card_checks.check_gradient_onnx(case)
+        assert len(cases) >= 2
+    finally:
+        del Op.registry[card.__module__, card.__qualname__]
+        del sys.modules["contributed"]
+
+
+def test_formulas_of_the_guide_run() -> None:
+    imports, *rest = blocks(ROOT / "docs" / "formulas.md", "python")
+    source = "\n".join([imports, "from nncompile.elementwise import round", *rest])
+    module = run_as_module("guide", source)
+    assert module.swish(0.0) == 0
+    assert module.huber(3.0) == 2.5
+    assert module.rounded(2.6) == 3
+
+
+def test_every_function_that_the_guide_names_exists() -> None:
+    text = (ROOT / "docs" / "formulas.md").read_text("utf-8")
+    table = [row.split("|")[2] for row in text.splitlines() if row.startswith("| ")][1:]
+    names = [name for cell in table for name in cell.replace("`", "").split()]
+    assert len(names) > 30
+    for name in names:
+        assert callable(getattr(elementwise, name))
+
+
+def test_the_model_of_the_first_page_is_one() -> None:
+    module = run_as_module("front", blocks(ROOT / "docs" / "index.md", "python")[0])
+    value: Value = module.digits.outputs["logits"]
+    assert str(value.type) == "f32[batch, 10]"
+
+
+def test_commands_and_options_exist() -> None:
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    shown = re.findall(r"^nncompile (\w+) (.*)$", text, re.M)
+    assert {command for command, _ in shown} >= {"train", "compile", "run", "show", "check"}
+    for command, rest in shown:
+        help_text = CliRunner().invoke(app, [command, "--help"]).stdout
+        for option in re.findall(r"(?<!\w)--?[a-z][a-z-]*", rest.partition("#")[0]):
+            assert re.search(rf"{option}\b", help_text), f"{command} has no {option}"
+
+
+def test_pages_of_the_navigation_exist() -> None:
+    pages = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
+    assert pages
+    for page in pages:
+        assert (ROOT / "docs" / page).is_file()

@@ -1,0 +1,318 @@
+"""Exported files, read by onnxruntime and torch alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from nncompile.backends.onnx import to_model
+from nncompile.compiler import compile_model, compile_step
+from nncompile.errors import BackendError, CheckpointError, FileError, ModelError
+from nncompile.export import export, state_path
+from nncompile.graph import Graph
+from nncompile.model import Model
+from nncompile.optim import adam, adamw, cosine, sgd
+from nncompile.recipe import Recipe, minimize, training
+from nncompile.reference import evaluate
+from nncompile.step import compose, initial_values
+from nncompile.train import Trainer
+from nncompile.types import f32
+from tests.small_models import data, drawn, leaf, perceptron
+from tests.tolerances import assert_close
+
+
+def recipe(**options: Any) -> Recipe:
+    options = {"optimizer": adam(1e-2), "batch": 16, **options}
+    return training(perceptron(drop=0.5), **options)
+
+
+def session(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def run(path: Path, feeds: dict[str, Any]) -> dict[str, Any]:
+    loaded = session(path)
+    needed = {i.name: feeds[i.name] for i in loaded.get_inputs()}
+    names = [o.name for o in loaded.get_outputs()]
+    return dict(zip(names, loaded.run(names, needed), strict=True))
+
+
+def test_the_inference_model_predicts_as_the_trainer_does(tmp_path: Path) -> None:
+    ours = Trainer(recipe())
+    ours.fit(data(), epochs=3)
+    (path,) = export(ours.recipe, tmp_path / "model.onnx", params=ours.state)
+    loaded = session(path)
+    assert [(i.name, i.shape, i.type) for i in loaded.get_inputs()] == [
+        ("x", ["batch", 4], "tensor(float)")
+    ]
+    assert [(o.name, o.shape) for o in loaded.get_outputs()] == [("y", ["batch", 2])]
+    for count in (1, 7, 360):
+        x = data(count)["x"]
+        assert_close(run(path, {"x": x})["y"], ours.predict(x)["y"], "float32")
+    model = onnx.load(path)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    assert set(ours.params) <= weights
+    assert (model.opset_import[0].version, model.ir_version) == (21, 10)
+
+
+def test_a_model_without_weights_has_those_of_the_seed(tmp_path: Path) -> None:
+    model, x = perceptron(), data(5)
+    (path,) = export(model, tmp_path / "model.onnx", seed=7)
+    weights = initial_values(model, 7)
+    y = evaluate(model.outputs["y"], {**weights, **x})
+    assert_close(run(path, x)["y"], y, "float32")
+    (other,) = export(dataclasses.replace(recipe(), seed=7), tmp_path / "other.onnx")
+    np.testing.assert_array_equal(run(other, x)["y"], run(path, x)["y"])
+
+
+def test_the_exported_step_trains_as_the_trainer_does(tmp_path: Path) -> None:
+    """With onnxruntime and numpy alone, bit for bit."""
+    ours = Trainer(recipe(optimizer=adamw(cosine(1e-2, warmup=2, steps=20)), clip_norm=1.0))
+    state_file, path = export(ours.recipe, tmp_path / "step.onnx", to="step")
+    assert state_file == state_path(path) == tmp_path / "step.state.safetensors"
+    history = ours.fit(data(), epochs=3)
+
+    loaded, state, whole = session(path), load_file(state_file), data()
+    following = json.loads(loaded.get_modelmeta().custom_metadata_map["nncompile.state"])
+    losses = []
+    for epoch in range(3):
+        order = np.random.default_rng([int(state["seed"]), epoch]).permutation(50)
+        total = 0.0
+        for start in range(0, 50, 16):
+            rows = order[start : start + 16]
+            batch = {name: x[rows] for name, x in whole.items()}
+            loss, *new = loaded.run(["loss", *following.values()], {**state, **batch})
+            state |= {n: np.asarray(x) for n, x in zip(following, new, strict=True)}
+            total += float(loss) * len(rows)
+        losses.append(total / 50)
+    assert losses == history["loss"]
+    for name, x in ours.state.items():
+        np.testing.assert_array_equal(state[name], x, err_msg=name)
+
+
+@pytest.mark.parametrize("optimizer", [sgd(0.1), sgd(0.1, momentum=0.9), adam(1e-2)])
+def test_gradient_then_update_is_the_step(tmp_path: Path, optimizer: Any) -> None:
+    """To rounding: passes put the update of the whole step into its matrix products."""
+    declared = recipe(optimizer=optimizer)
+    paths = {to: export(declared, tmp_path / f"{to}.onnx", to)[-1] for to in TARGETS}
+    state = load_file(state_path(paths["step"]))
+    whole = run(paths["step"], {**state, **data(16)})
+    first = run(paths["gradient"], {**state, **data(16)})
+    second = run(paths["update"], {**state, **first})
+    assert {**first, **second}.keys() - whole.keys() == {
+        f"{path}.grad" for path in compose(declared).parameters
+    }
+    for name, x in whole.items():
+        assert_close({**first, **second}[name], x, str(np.asarray(x).dtype), name)
+
+
+TARGETS = ("step", "gradient", "update")
+
+
+def test_the_step_starts_at_the_parameters_that_are_given(tmp_path: Path) -> None:
+    ours = Trainer(recipe())
+    ours.fit(data(), epochs=1)
+    state_file, _ = export(ours.recipe, tmp_path / "a.onnx", "step", params=ours.state)
+    for name, x in load_file(state_file).items():
+        np.testing.assert_array_equal(x, ours.state[name])
+    state_file, _ = export(ours.recipe, tmp_path / "b.onnx", "step", params=ours.params)
+    state = load_file(state_file)
+    np.testing.assert_array_equal(state["out.weight"], ours.params["out.weight"])
+    assert state["step"] == 0
+    other = Trainer(ours.recipe)
+    other.load(state_file)
+    np.testing.assert_array_equal(other.params["out.weight"], ours.params["out.weight"])
+
+
+def test_weights_beside_the_model(tmp_path: Path) -> None:
+    model = perceptron()
+    (inside,) = export(model, tmp_path / "inside.onnx")
+    weights, path = export(model, tmp_path / "out" / "model.onnx", external_data=True)
+    assert weights == tmp_path / "out" / "model.safetensors"
+    assert path.stat().st_size < inside.stat().st_size
+    np.testing.assert_array_equal(run(path, data(5))["y"], run(inside, data(5))["y"])
+    np.testing.assert_array_equal(
+        load_file(weights)["out.weight"], initial_values(model, 0)["out.weight"]
+    )
+    onnx.checker.check_model(str(path), full_check=True)
+
+
+def test_weights_in_a_checkpoint(tmp_path: Path) -> None:
+    ours = Trainer(recipe())
+    ours.fit(data(), epochs=1)
+    saved = ours.save(tmp_path / "saved" / "trained.safetensors")
+    before = saved.read_bytes()
+    (path,) = export(ours.recipe, tmp_path / "model.onnx", params=ours.state, external_data=saved)
+    assert saved.read_bytes() == before
+    x = data(16)["x"]
+    assert_close(run(path, {"x": x})["y"], ours.predict(x)["y"], "float32")
+
+
+def test_weights_that_cannot_be_pointed_at_are_told(tmp_path: Path) -> None:
+    model, path = perceptron(), tmp_path / "models" / "model.onnx"
+    save_file({"out.weight": np.zeros(3, np.float32)}, tmp_path / "models.safetensors")
+    with pytest.raises(BackendError, match="or below it"):
+        export(model, path, external_data=tmp_path / "models.safetensors")
+    with pytest.raises(FileError, match="cannot read"):
+        export(model, path, external_data=path.with_name("none.safetensors"))
+    path.parent.mkdir()
+    other = path.with_name("other.safetensors")
+    save_file({"out.weight": np.zeros(3, np.float32)}, other)
+    with pytest.raises(CheckpointError, match="does not hold the weight hidden"):
+        export(model, path, external_data=other)
+    for content in (b"", b"\xff" * 40, other.read_bytes()[:20]):
+        other.write_bytes(content)
+        with pytest.raises(CheckpointError, match="not a safetensors file"):
+            export(model, path, external_data=other)
+    assert not path.exists()
+
+
+def test_a_model_that_is_too_large_has_its_weights_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["nncompile.export"], "LIMIT", 100)
+    assert len(export(perceptron(), tmp_path / "model.onnx")) == 2
+    with pytest.raises(BackendError, match="do not fit in one ONNX file"):
+        export(perceptron(), tmp_path / "inside.onnx", external_data=False)
+
+
+@pytest.mark.parametrize("opset", [18, 20, 21, 24])
+def test_other_opsets(tmp_path: Path, opset: int) -> None:
+    expected = run(export(perceptron(), tmp_path / "model.onnx")[0], data(5))
+    (path,) = export(perceptron(), tmp_path / "model.onnx", opset=opset)
+    assert onnx.load(path).opset_import[0].version == opset
+    assert_close(run(path, data(5))["y"], expected["y"], "float32")
+
+
+def test_torchscript(tmp_path: Path, torchscript: Any) -> None:
+    ours = Trainer(recipe())
+    ours.fit(data(), epochs=1)
+    (path,) = export(ours.recipe, tmp_path / "model.pt", "torchscript", params=ours.state)
+    module = torchscript.torch.jit.load(str(path))
+    x = data(5)["x"]
+    y = module(torchscript.torch.from_numpy(x))["y"].detach().numpy()
+    assert_close(y, ours.predict(x)["y"], "float32")
+    assert set(dict(module.named_parameters())) == set(ours.params)
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"to": "tflite"}, "choose one of onnx"),
+        ({"to": "step"}, "needs a recipe"),
+        ({"params": {"out.wieght": 1}}, "did you mean 'out.weight'"),
+        ({"params": {"out.weight": np.zeros(3, np.float32)}}, "another type"),
+        ({"params": {"out.weight": np.zeros((8, 2))}}, "another type"),
+        ({"to": "torchscript", "external_data": True}, "leave external_data out"),
+    ],
+)
+def test_a_wrong_export_is_told_and_leaves_the_file(
+    tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"before")
+    with pytest.raises(ModelError, match=words):
+        export(perceptron(), path, **options)
+    assert path.read_bytes() == b"before"
+    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+
+
+def test_a_wrong_state_of_a_step_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no state 'out'"):
+        export(recipe(), tmp_path / "step.onnx", "step", params={"out": 1})
+    with pytest.raises(ModelError, match="leave external_data out"):
+        export(recipe(), tmp_path / "step.onnx", "step", external_data=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileError, match="cannot write"):
+        export(perceptron(), tmp_path / "file" / "model.onnx")
+    with pytest.raises(FileError, match="directory"):
+        export(perceptron(), tmp_path)
+
+
+# Compilation
+
+
+def test_a_compilation_reports_what_it_did() -> None:
+    seen: list[str] = []
+    compiled = compile_step(recipe(), observe=lambda name, before, after: seen.append(name))
+    model = compiled.step_model
+    report = compiled.report
+    assert report.nodes["step, ONNX"] == len(model.graph.node)
+    assert report.nodes["step, after passes"] == len(compiled.step.nodes)
+    assert set(report.seconds) == {"gradients", "passes", "lowering"}
+    assert report.total == pytest.approx(sum(report.seconds.values()))
+    assert "gemm" in seen
+
+
+def test_passes_do_not_change_what_is_computed() -> None:
+    declared = recipe(optimizer=sgd(0.1, momentum=0.9))
+    compiled = compile_step(declared)
+    plain = compose(declared).step
+    state = compose(declared).initial(0)
+    expected = evaluate(plain, {**state, **data(16)})
+    for without in ((), ("gemm", "update")):
+        graph = compile_step(declared, without).step
+        assert list(graph.leaves) == list(plain.leaves)
+        for name, x in evaluate(graph, {**state, **data(16)}).items():
+            assert_close(x, expected[name], str(x.dtype), name)
+    labels = [v.op.label for v in compiled.step.nodes]
+    assert labels.count("gemm") > [
+        v.op.label for v in compile_step(declared, ("gemm", "update")).step.nodes
+    ].count("gemm")
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "updated", "factors"),
+    [
+        (sgd(0.1), "weight", (-0.1, 1.0)),
+        (sgd(cosine(0.1, steps=9)), "weight", (1.0, 1.0)),
+        (sgd(0.1, momentum=0.9), "weight.u", (0.1, 0.9)),
+        (sgd(cosine(0.1, steps=9), momentum=0.9), "weight.u", (1.0, 0.9)),
+    ],
+)
+def test_updates_go_into_matrix_products(
+    optimizer: Any, updated: str, factors: tuple[float, float]
+) -> None:
+    """The product that makes a gradient makes the next weight, or velocity, at once."""
+    step = compile_step(training(perceptron(), optimizer=optimizer)).step
+    for layer in ("hidden", "out"):
+        following = step.outputs[f"{layer}.{updated}.next"]
+        assert following.op.label == "gemm"
+        assert following.args[2] is step.leaves[f"{layer}.{updated}"]
+        np.testing.assert_allclose((following.op.alpha, following.op.beta), factors)  # type: ignore[attr-defined]
+
+
+def test_a_pass_that_does_not_exist_is_told() -> None:
+    with pytest.raises(ModelError, match="no pass"):
+        compile_model(perceptron(), without=("gem",)).graph  # noqa: B018
+
+
+def test_a_model_with_one_weight_many_times_over(tmp_path: Path) -> None:
+    """Names of outputs, leaves and constants that coincide do not disturb one another."""
+    w, x = leaf("w", f32[2], "parameter"), leaf("x", f32["n", 2])
+    outputs = {"y": x * w, "same": x * w, "weight": w, "loss": (x * w).sum()}
+    model = Model("m", Graph("m", outputs, (x,)), {"w": drawn("w", f32[2])})
+    (path,) = export(model, tmp_path / "model.onnx")
+    ones = np.ones((3, 2), np.float32)
+    found = run(path, {"x": ones})
+    expected = initial_values(model, 0)["w"]
+    for name, shape in {"y": (3, 2), "same": (3, 2), "weight": (2,)}.items():
+        np.testing.assert_array_equal(found[name], np.broadcast_to(expected, shape))
+    step = training(model, updates=[minimize("loss", optimizer=sgd(1.0))])
+    assert to_model(compose(step).step).graph.output

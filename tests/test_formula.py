@@ -1,0 +1,375 @@
+"""Formulas on values, arrays, numbers and within each other; `Map` as an op."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile import elementwise
+from nncompile.elementwise import (
+    add,
+    erf,
+    exp,
+    log,
+    maximum,
+    multiply,
+    sigmoid,
+    sin,
+    sqrt,
+    subtract,
+    tanh,
+    where,
+)
+from nncompile.errors import DTypeError, FormulaError
+from nncompile.formula import PRIMITIVES, Formula, Map, formula, mapped
+from nncompile.grad import grad
+from nncompile.graph import Graph, Input, Value, apply, toposort
+from nncompile.reference import evaluate
+from nncompile.scalars import FUNCTIONS, operation_count, placeholder, text
+from nncompile.types import Type, boolean, f32, f64, i64
+
+
+def leaf(name: str = "x", type_: Type = f32["n"]) -> Value:
+    return apply(Input(name, type_))
+
+
+@formula
+def swish(x, beta=1):  # type: ignore[no-untyped-def]
+    """x·σ(βx)"""
+    return x / (1 + exp(-beta * x))
+
+
+def maps_of(value: Value) -> list[Map]:
+    """The Maps that a value is made of."""
+    return [v.op for v in toposort([value]) if isinstance(v.op, Map)]
+
+
+# What it is applied to.
+
+
+def test_numbers_give_numbers() -> None:
+    assert swish(2.0) == pytest.approx(2 / (1 + math.exp(-2)))
+    assert isinstance(swish(2.0), float)
+    assert add(2, 3) == 5
+    assert isinstance(add(2, 3), int)
+    assert PRIMITIVES["less"](1, 2.5) is True
+
+
+def test_arrays_broadcast_and_keep_their_dtype() -> None:
+    x = np.linspace(-2, 2, 6, dtype=np.float32).reshape(2, 3)
+    result = swish(x, np.float32([1, 2, 3]))
+    np.testing.assert_allclose(result, x / (1 + np.exp(-x * np.float32([1, 2, 3]))), 1e-6)
+    assert result.dtype == np.float32
+
+
+def test_values_give_one_elementwise_op() -> None:
+    y = swish(leaf("x", f32["n", 3]), leaf("beta", f32[3]))
+    assert y.type == f32["n", 3]
+    (op,) = maps_of(y)
+    assert sorted(op.body.free_symbols, key=str) == [placeholder(0), placeholder(1)]
+    assert text(swish(leaf()).op.body, ["x"]) == "x*sigmoid(x)"
+    assert text(swish(leaf(), beta=2).op.body, ["x"]) == "x*sigmoid(2*x)"
+
+
+def test_numbers_in_a_call_are_literals() -> None:
+    x = leaf()
+    assert 0.5 * x is x / 2
+    assert x * 2 is x * 2.0
+    assert swish(x, 1) is swish(x)
+    assert (np.float64(0.5) * x).dtype is f32  # a numpy number is a number too
+    assert (0.5 * leaf("n", i64["n"])).dtype is f32
+
+
+def test_sizes_mix_with_values() -> None:
+    x = leaf("x", f32["batch", 2])
+    mean = x / x.shape[0]
+    assert mean.type == x.type
+    np.testing.assert_allclose(evaluate(mean, {"x": np.ones((4, 2), np.float32)}), 0.25)
+
+
+def test_order_of_symmetric_arguments_does_not_matter() -> None:
+    x, y = leaf("x"), leaf("y")
+    assert x + y is y + x
+    assert maximum(x, y) is maximum(y, x)
+    assert x - y is not y - x
+    assert (x > y) is (y < x)
+
+
+def test_arguments_that_cancel_keep_shape_and_dtype() -> None:
+    x, wide = leaf("x", f32["n", 1]), leaf("y", f64[1, 4])
+    zero = formula(lambda a, b: (a - a) * b)(x, wide)
+    assert zero.type == f64["n", 4]
+    feeds = {"x": np.ones((2, 1), np.float32), "y": np.ones((1, 4))}
+    graph = Graph("zero", {"y": zero}, (x, wide))
+    np.testing.assert_array_equal(evaluate(graph, feeds)["y"], np.zeros((2, 4)))
+    assert formula(lambda a, b: a + b - b)(leaf("x"), leaf("x")) is leaf("x")
+    assert (x - x).type == x.type
+
+
+def test_formulas_nest() -> None:
+    @formula
+    def twice(x: Any) -> Any:
+        return swish(swish(x), beta=2) + exp(1.0)
+
+    points = np.linspace(-3, 3, 7)
+    inner = points / (1 + np.exp(-points))
+    np.testing.assert_allclose(
+        twice(points), inner / (1 + np.exp(-2 * inner)) + math.e, 1e-12, 1e-12
+    )
+    assert len(maps_of(twice(leaf()))) == 1
+
+
+def test_names_of_primitives_are_complete() -> None:
+    for name in FUNCTIONS:
+        assert PRIMITIVES[name].name == name
+        assert PRIMITIVES[name].__doc__
+    typed = {name: f for name, f in vars(elementwise).items() if isinstance(f, Formula)}
+    assert typed
+    assert all(PRIMITIVES[f.name] is f for f in typed.values())
+    assert repr(swish) == "formula swish(x, beta=1)"
+
+
+# Recognition and stability, through values.
+
+
+def test_spelled_out_gelu_is_gelu() -> None:
+    @formula
+    def gelu(x: Any) -> Any:
+        return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+    x = leaf()
+    y = gelu(x)
+    assert text(y.op.body, ["x"]) == "x*normal_cdf(x)"  # type: ignore[attr-defined]
+    slope = grad(y.sum(), [x])[0]
+    wide = np.float32([-100, -1, 0, 1, 100])
+    assert np.isfinite(evaluate(slope, {"x": wide})).all()
+
+
+def test_naive_spelling_has_a_finite_gradient() -> None:
+    x = leaf()
+    y = swish(x)
+    first = grad(y.sum(), [x])[0]
+    second = grad(first.sum(), [x])[0]
+    wide = np.float32([-100, -89, 0, 89, 100])
+    for value in evaluate([y, first, second], {"x": wide}):
+        assert np.isfinite(value).all()
+
+
+@pytest.mark.parametrize("count", [1, 30])
+def test_branch_that_is_not_taken_gives_no_nan(count: int) -> None:
+    @formula
+    def safe(x: Any) -> Any:
+        y = x
+        for _ in range(count):  # when long, it is cut into several ops
+            y = log(y * 1.5 + 1) + sin(y)
+        return where(x > 0, y, sqrt(-x))
+
+    x = leaf()
+    y = safe(x)
+    first = grad(y.sum(), [x])[0]
+    second = grad(first.sum(), [x])[0]
+    results = evaluate([y, first, second], {"x": np.float32([-2, -1, 1, 2])})
+    for value in results:
+        assert np.isfinite(value).all()
+    np.testing.assert_allclose(results[1][:2], [-0.5 / math.sqrt(2), -0.5], 1e-6)
+
+
+def test_slope_of_zero_times_infinity_is_zero() -> None:
+    x, g = leaf("x"), leaf("g")
+    slope = grad((PRIMITIVES["relu"](x) * g).sum(), [x])[0]
+    found = evaluate(slope, {"x": np.float32([-1, 1]), "g": np.float32([np.inf, np.inf])})
+    np.testing.assert_array_equal(found, [0, np.inf])
+
+
+# Declared slopes.
+
+
+@formula(slope=lambda x: 1)
+def rounded(x: Any) -> Any:
+    """Rounds; the slope is straight through."""
+    return PRIMITIVES["rint"](x)
+
+
+@formula(slope=lambda x, y: (y**2, 3 * x))
+def odd(x: Any, y: Any) -> Any:
+    """A product with slopes that are not its own."""
+    return x * y
+
+
+FEEDS = {"x": np.float32([0.4, 1.6]), "y": np.float32([2, 3])}
+
+
+def test_declared_slopes_take_the_place_of_derivatives() -> None:
+    x, y = leaf("x"), leaf("y")
+    value = rounded(x)
+    results = evaluate([value, grad(value.sum(), [x])[0]], FEEDS)
+    np.testing.assert_array_equal(results, [[0, 2], [1, 1]])
+    slopes = grad(odd(x, y).sum(), [x, y])
+    dx, dy = evaluate(slopes, FEEDS)
+    np.testing.assert_allclose(dx, [4, 9])
+    np.testing.assert_allclose(dy, [1.2, 4.8])
+    second = grad(slopes[0].sum(), [y])[0]  # of y², as declared
+    np.testing.assert_allclose(evaluate(second, FEEDS), [4, 6])
+
+
+def test_declared_slopes_hold_within_other_formulas() -> None:
+    @formula
+    def outer(x: Any, y: Any) -> Any:
+        return 2 * rounded(x) + odd(x * x, y)
+
+    x, y = leaf("x"), leaf("y")
+    value = outer(x, y)
+    np.testing.assert_allclose(evaluate(value, FEEDS), [0.16 * 2, 4 + 2.56 * 3], 1e-6)
+    dx, dy = grad(value.sum(), [x, y])
+    np.testing.assert_allclose(evaluate(dx, FEEDS), [2 + 4 * 0.8, 2 + 9 * 3.2], 1e-6)
+    np.testing.assert_allclose(evaluate(dy, FEEDS), [3 * 0.16, 3 * 2.56], 1e-6)
+    second = grad(dx.sum(), [y])[0]
+    np.testing.assert_allclose(evaluate(second, FEEDS), [2 * 2 * 0.8, 2 * 3 * 3.2], 1e-6)
+
+
+def test_declared_slopes_of_one_argument_used_twice_add_up() -> None:
+    x = leaf("x")
+    slope = grad(odd(x, x).sum(), [x])[0]
+    np.testing.assert_allclose(evaluate(slope, FEEDS), [0.16 + 1.2, 2.56 + 4.8], 1e-6)
+
+
+def test_wrong_number_of_declared_slopes_is_an_error() -> None:
+    @formula(slope=lambda x, y: 1)
+    def wrong(x: Any, y: Any) -> Any:
+        return x + y
+
+    with pytest.raises(FormulaError, match="gives 1 derivatives, it has 2 arguments"):
+        wrong(leaf("x"), leaf("y"))
+    with pytest.raises(FormulaError, match="gives 1 derivatives, it has 2 arguments"):
+        formula(lambda x: wrong(x, x))(leaf("x"))
+
+
+# Mistakes.
+
+
+@pytest.mark.parametrize(
+    ("function", "message", "hint"),
+    [
+        (lambda x: x if x > 0 else 0, "cannot branch on a value", "where(condition, a, b)"),
+        (lambda x: math.tanh(x), "cannot turn a value into a Python number", "elementwise"),
+        (lambda x: x / 0, "divides by zero", "inf"),
+        (lambda x: (x > 0) + (x < 1), "add of bools", "& | ^ ~"),
+        (lambda x: x * leaf("w"), "takes values|takes scalars and numbers", "argument"),
+    ],
+)
+def test_mistakes_are_answered_at_the_users_line(function: Any, message: str, hint: str) -> None:
+    with pytest.raises((FormulaError, DTypeError), match=message) as caught:
+        formula(function)(leaf())
+    assert hint in str(caught.value)
+    line = inspect.getsourcelines(function)[1]
+    assert caught.value.site is not None
+    assert caught.value.site.place == f"test_formula.py:{line}"
+
+
+def test_equality_in_a_formula_is_elementwise() -> None:
+    @formula
+    def is_zero(x: Any) -> Any:
+        return x == 0
+
+    y = is_zero(leaf())
+    assert y.dtype is boolean
+    np.testing.assert_array_equal(evaluate(y, {"x": np.float32([0, 1])}), [True, False])
+    number = formula(lambda x: (x == 0) * 2.0 + (x != 0) * x)
+    np.testing.assert_array_equal(number(np.float32([0, 3])), [2, 3])
+
+
+def test_truth_of_a_value_is_an_error() -> None:
+    with pytest.raises(FormulaError, match="no truth value"):
+        bool(leaf() > 0)
+
+
+@pytest.mark.parametrize("argument", [[1, 2], {"a": 1}, {1}])
+def test_collections_are_no_arguments(argument: Any) -> None:
+    with pytest.raises(FormulaError, match=f"not {type(argument).__name__}"):
+        add(leaf(), argument)
+
+
+def test_no_argument_at_all_is_an_error() -> None:
+    with pytest.raises(FormulaError, match="needs a value, an array or a number, got 'a'"):
+        exp("a")
+
+
+# Sizes of derivatives.
+
+
+@formula
+def chain(x: Any) -> Any:
+    """200 operations, one after another."""
+    for _ in range(50):
+        x = sin(x * 0.9 + 0.1) * 1.1
+    return x
+
+
+@formula
+def tower(x: Any) -> Any:
+    """200 operations, each with the argument again."""
+    y = x
+    for i in range(100):
+        y = y * x + 0.01 * (i + 1)
+    return y
+
+
+@formula
+def curve(x: Any) -> Any:
+    """To be nested in itself."""
+    return 0.5 * x * (1 + tanh(0.8 * (x + 0.045 * x**3))) + x / (1 + x * x)
+
+
+@formula
+def nested(x: Any) -> Any:
+    """`curve` of `curve` of ..., 12 times."""
+    for _ in range(12):
+        x = curve(x)
+    return x
+
+
+@formula
+def unrolled(x: Any) -> Any:
+    """The same without a formula of its own."""
+    for _ in range(12):
+        x = 0.5 * x * (1 + tanh(0.8 * (x + 0.045 * x**3))) + x / (1 + x * x)
+    return x
+
+
+@pytest.mark.parametrize("function", [chain, tower, nested, unrolled])
+def test_long_formulas_differentiate_twice_in_little_time(function: Formula) -> None:
+    x = leaf(f"only in {function.name}")
+    start = time.process_time()
+    first = grad(function(x).sum(), [x])[0]
+    second = grad(first.sum(), [x])[0]
+    assert time.process_time() - start < 0.5
+    sizes = [operation_count(op.body) for op in maps_of(second)]
+    assert max(sizes) < 1000
+    assert len(sizes) < 1000
+
+
+@pytest.mark.parametrize("function", [chain, tower, nested, unrolled])
+def test_slopes_of_long_formulas_are_those_of_finite_differences(function: Formula) -> None:
+    x = leaf("x", f64["n"])
+    first = grad(function(x).sum(), [x])[0]
+    second = grad(first.sum(), [x])[0]
+    at, step = np.linspace(-0.7, 0.7, 5), 1e-6
+    exact = evaluate([first, second], {"x": at})
+    for value, slope in zip([function(x), first], exact, strict=True):
+        ends = [evaluate(value, {"x": at + s}) for s in (step, -step)]
+        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), 1e-5, 1e-5)
+
+
+def test_maps_are_canonical() -> None:
+    x, y = leaf("x"), leaf("y")
+    a, b, c = (placeholder(i) for i in range(3))
+    assert mapped(a + b, [x, x]) is x * 2
+    assert mapped(a - c, [x, y, y]) is subtract(x, y)
+    assert mapped(b, [x, y]) is y
+    assert mapped(a * b, [y, x]) is multiply(x, y)
+    assert sigmoid(x).op is sigmoid(y).op

@@ -1,0 +1,339 @@
+"""Gradients as graph transformations, of every order, against finite differences and numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.elementwise import exp, log, maximum, sin, stop_gradient, tanh, where
+from nncompile.errors import FeedError, GradientError, ShapeError
+from nncompile.formula import formula
+from nncompile.grad import grad, hvp, jacobian, jvp, vjp
+from nncompile.graph import Input, Op, Value, apply, items
+from nncompile.ops.basic import cast, const, custom_gradient
+from nncompile.reference import evaluate
+from nncompile.tracing import Trace, tracing
+from nncompile.types import TupleType, Type, f32, f64, i64
+
+STEP = 1e-5
+
+
+def leaf(name: str, type_: Type) -> Value:
+    return apply(Input(name, type_))
+
+
+def data(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-1, 1, shape)
+
+
+def difference(y: Value, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """∂Σy/∂(leaf `name`), element by element, by central differences in double."""
+    slope = np.zeros_like(feeds[name])
+    for index in np.ndindex(slope.shape):
+        moved = []
+        for step in (STEP, -STEP):
+            array = feeds[name].copy()
+            array[index] += step
+            moved.append(evaluate(y, feeds | {name: array}, np.float64).sum())
+        slope[index] = (moved[0] - moved[1]) / (2 * STEP)
+    return slope
+
+
+@pytest.fixture
+def x() -> Value:
+    return leaf("x", f64["n", 3])
+
+
+# The structure of arguments and results.
+
+
+def test_results_have_the_structure_of_wrt(x: Value) -> None:
+    w, v = leaf("w", f64[3]), leaf("v", f64[()])
+    y = (x * w).sum() * v
+    single, listed, named = grad(y, w), grad(y, [x, w]), grad(y, {"a": v, "b": w})
+    assert single is listed[1] is named["b"]
+    assert list(named) == ["a", "b"]
+    for slope, at in zip([*listed, named["a"]], [x, w, v], strict=True):
+        assert slope.type == at.type
+
+
+def test_what_does_not_matter_has_slope_zero(x: Value) -> None:
+    other = leaf("other", f64["m"])
+    slope = grad(x.sum(), other)
+    assert slope.type == other.type
+    feeds = {"x": data(2, 3), "other": data(4)}
+    np.testing.assert_array_equal(evaluate([slope, other, x], feeds)[0], np.zeros(4))
+
+
+def test_slope_at_an_intermediate_value(x: Value) -> None:
+    h = x * x
+    y = (h * sin(h)).sum()
+    array = data(2, 3)
+    expected = np.sin(array**2) + array**2 * np.cos(array**2)
+    np.testing.assert_allclose(evaluate(grad(y, h), {"x": array}), expected, 1e-12)
+
+
+def test_slopes_of_all_uses_add_up(x: Value) -> None:
+    y = (x * x + exp(x) * x).sum() + x.sum() * x.max()
+    feeds = {"x": data(2, 3)}
+    np.testing.assert_allclose(evaluate(grad(y, x), feeds), difference(y, feeds, "x"), 1e-7, 1e-8)
+
+
+def test_value_that_is_its_own_slope_target(x: Value) -> None:
+    y = x.sum()
+    assert evaluate(grad(y, y), {"x": data(1, 3)}) == 1.0
+
+
+# Ops with several results.
+
+
+class Pair(Op):
+    """x², x³ and the sign of x as an integer."""
+
+    def infer(self, x: Type) -> TupleType:
+        return TupleType((x, x, Type(i64, x.shape)))
+
+    def pullback(self, g: Any, y: Value, x: Value) -> Sequence[Value | None]:
+        assert len(g) == 3
+        parts = [s * f for s, f in zip(g[:2], (2.0 * x, 3.0 * x * x), strict=True) if s is not None]
+        return (sum(parts[1:], parts[0]),)
+
+    def numpy(self, x: np.ndarray) -> Any:
+        return x**2, x**3, np.sign(x).astype(np.int64)
+
+
+PAIR_CASES = {
+    "the first": lambda a, b: a,
+    "the second": lambda a, b: b,
+    "both": lambda a, b: a * 3.0 + b,
+    "their product": lambda a, b: a * b,
+    "one twice": lambda a, b: a * a + a,
+    "one within the other's use": lambda a, b: b * exp(a) + a,
+    "none": lambda a, b: None,
+}
+
+
+@pytest.mark.parametrize("use", PAIR_CASES.values(), ids=PAIR_CASES)
+def test_slopes_of_an_op_with_several_results(x: Value, use: Any) -> None:
+    first, second, _ = items(Pair()(x))
+    used = use(first, second)
+    y = (x * x).sum() if used is None else (used + x).sum()
+    feeds = {"x": data(2, 3)}
+    slope = grad(y, x)
+    total = (slope * slope).sum()
+    first, second, _ = evaluate([slope, grad(total, x), x], feeds)
+    np.testing.assert_allclose(first, difference(y, feeds, "x"), 1e-6, 1e-8)
+    np.testing.assert_allclose(second, difference(total, feeds, "x"), 1e-6, 1e-7)
+
+
+def test_slope_at_one_of_several_results(x: Value) -> None:
+    """A result is a value like any other to differentiate at."""
+    first, second, _ = items(Pair()(x))
+    array = data(2, 3)
+    slopes = grad((first * second).sum(), [first, second])
+    at_first, at_second = evaluate(slopes, {"x": array})
+    np.testing.assert_allclose(at_first, array**3)
+    np.testing.assert_allclose(at_second, array**2)
+
+
+# Errors.
+
+
+class Opaque(Op):
+    """An op without a gradient."""
+
+    def infer(self, x: Type) -> Type:
+        return x
+
+
+def test_an_op_without_gradient_is_named_with_the_users_line(x: Value) -> None:
+    with tracing(Trace()) as trace:
+        bad = Opaque()(x * 2)
+        y = exp(bad).sum()
+        line = trace.site(bad)
+        with pytest.raises(GradientError, match="opaque has no gradient") as caught:
+            grad(y, x)
+    assert line is not None and line.file == __file__
+    assert caught.value.site == line
+    assert Path(__file__).name in str(caught.value)
+    assert caught.value.hint is not None and "stop_gradient" in caught.value.hint
+
+
+def test_an_op_without_gradient_off_the_way_does_not_matter(x: Value) -> None:
+    w = leaf("w", f64[3])
+    assert grad((Opaque()(x) * w).sum(), w).type == w.type
+    assert grad((stop_gradient(Opaque()(x)) * x).sum(), x).type == x.type
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda x: grad(x, x), GradientError, "scalar"),
+        (lambda x: grad(cast(x, i64).sum(), x), GradientError, "not real"),
+        (lambda x: grad(x.sum(), cast(x, i64)), GradientError, "not real"),
+        (lambda x: vjp(x, x, x.sum()), GradientError, "cotangent"),
+        (lambda x: vjp([x, x], x, [x]), GradientError, "1 cotangents for 2 outputs"),
+        (lambda x: jvp(x, x, cast(x, f32)), GradientError, "tangent"),
+        (lambda x: jvp(x, [x], [x, x]), GradientError, "2 tangents for 1 inputs"),
+        (lambda x: hvp(x.sum(), [x], [x, x]), GradientError, "2 vectors for 1 inputs"),
+        (lambda x: jacobian(x, x), ShapeError, "symbolic number of rows"),
+    ],
+)
+def test_mistakes(x: Value, make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make(x)
+
+
+class Wrong(Op):
+    """Its slope has another type than its argument."""
+
+    def infer(self, x: Type) -> Type:
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (g.sum(),)
+
+
+def test_a_slope_of_another_type_is_the_cards_fault(x: Value) -> None:
+    with pytest.raises(Exception, match="the card Wrong is wrong"):
+        grad(Wrong()(x).sum(), x)
+
+
+# Declared slopes.
+
+
+def test_stop_gradient_holds_its_input_constant(x: Value) -> None:
+    array = data(2, 3)
+    y = (x * stop_gradient(x * x)).sum()
+    np.testing.assert_allclose(evaluate(grad(y, x), {"x": array}), array**2)
+    second = grad(grad(y, x).sum(), x)
+    np.testing.assert_array_equal(evaluate([second, x], {"x": array})[0], np.zeros((2, 3)))
+
+
+def test_custom_gradient_replaces_the_slope(x: Value) -> None:
+    @custom_gradient(lambda g, y, x: g * 7.0)
+    def rounded(x: Value) -> Value:
+        return x.astype(i64).astype(f64)
+
+    array = data(2, 3) * 5
+    np.testing.assert_array_equal(evaluate(rounded(x), {"x": array}), np.trunc(array))
+    slope = grad((rounded(x) * x).sum(), x)
+    np.testing.assert_allclose(evaluate(slope, {"x": array}), np.trunc(array) + 7 * array)
+
+
+def test_custom_gradient_of_several_inputs_and_orders(x: Value) -> None:
+    """The declared slope is part of the graph: the next order differentiates it."""
+
+    @custom_gradient(lambda g, y, a, b: (g * a * a, None))
+    def product(a: Value, b: Value) -> Value:
+        return a * b
+
+    other = leaf("other", x.type)
+    feeds = {"x": data(2, 3), "other": data(2, 3, seed=1)}
+    slopes = grad(product(x, other).sum(), [x, other])
+    at_x, at_other, _ = evaluate([*slopes, other], feeds)
+    np.testing.assert_allclose(at_x, feeds["x"] ** 2)
+    np.testing.assert_array_equal(at_other, np.zeros((2, 3)))
+    second = grad(slopes[0].sum(), x)
+    np.testing.assert_allclose(evaluate(second, feeds), 2 * feeds["x"])
+
+
+def test_custom_gradient_with_a_wrong_number_of_slopes(x: Value) -> None:
+    @custom_gradient(lambda g, y, a: (g, g))
+    def same(a: Value) -> Value:
+        return a * 1.5
+
+    with pytest.raises(GradientError, match="2 slopes for 1 inputs"):
+        grad(same(x).sum(), x)
+
+
+def test_formula_with_a_declared_slope(x: Value) -> None:
+    def through(x: Any) -> Any:
+        return 1
+
+    @formula(slope=through)
+    def quantised(x: Any) -> Any:
+        return where(x > 0, 1.0, -1.0)
+
+    array = data(2, 3)
+    y = (quantised(x) * x).sum()
+    np.testing.assert_allclose(evaluate(grad(y, x), {"x": array}), np.sign(array) + array)
+
+
+# Orders.
+
+
+def test_every_order_of_one_function() -> None:
+    """The derivatives of x⁵, and of sin, one after the other."""
+    x = leaf("x", f64[()])
+    point = {"x": np.float64(0.7).reshape(())}
+    y, expected = x**5, [5 * 0.7**4, 20 * 0.7**3, 60 * 0.7**2, 120 * 0.7, 120.0, 0.0]
+    for number in expected:
+        y = grad(y, x)
+        np.testing.assert_allclose(evaluate([y, x], point)[0], number, 1e-12)
+    y = sin(x)
+    for number in (np.cos(0.7), -np.sin(0.7), -np.cos(0.7), np.sin(0.7)):
+        y = grad(y, x)
+        np.testing.assert_allclose(evaluate(y, point), number, 1e-12)
+
+
+def test_gradient_of_a_step_of_gradient_descent(x: Value) -> None:
+    """The loss after a step, differentiated through the step."""
+    w = leaf("w", f64[3, 2])
+
+    def loss(w: Value) -> Value:
+        y = tanh(x @ w)
+        return (y * y).mean()
+
+    feeds = {"x": data(4, 3), "w": data(3, 2, seed=1)}
+    after = loss(w - 0.5 * grad(loss(w), w))
+    slope = evaluate(grad(after, w), feeds)
+    np.testing.assert_allclose(slope, difference(after, feeds, "w"), 1e-6, 1e-8)
+
+
+def test_a_masked_infinity_has_no_slope() -> None:
+    """`where` between values: the branch not taken adds nothing to a finite slope."""
+    x = leaf("x", f64["n"])
+    y = where(x > 0, x, const(-np.inf, f64)).max()
+    np.testing.assert_array_equal(
+        evaluate(grad(y, x), {"x": np.array([-1.0, 2.0, 1.0])}), [0, 1, 0]
+    )
+
+
+def test_ties_share_the_slope() -> None:
+    x, y = leaf("x", f64["n"]), leaf("y", f64["n"])
+    ones = {"x": np.ones(2), "y": np.ones(2)}
+    at_x, at_y = evaluate(grad(maximum(x, y).sum(), [x, y]), ones)
+    np.testing.assert_array_equal(at_x + at_y, [1, 1])
+    np.testing.assert_array_equal(evaluate(grad(x.max(), x), ones), [0.5, 0.5])
+
+
+def test_broadcast_slopes_have_the_shape_of_their_argument() -> None:
+    x = leaf("x", f64["b", 1, 3])
+    for shape in ((3,), (1, 3), ("t", 1), (), ("b", "t", 3), (1, "t", 1)):
+        other = leaf("other", f64[shape])
+        y = (log(x * x + 1) * other).sum()
+        feeds = {"x": data(2, 1, 3), "other": data(*[{"b": 2, "t": 4}.get(d, d) for d in shape])}
+        for name, slope in zip(("x", "other"), grad(y, [x, other]), strict=True):
+            found, *_ = evaluate([slope, x, other], feeds)
+            np.testing.assert_allclose(found, difference(y, feeds, name), 1e-6, 1e-8)
+
+
+def test_deep_graphs_differentiate() -> None:
+    x = leaf("x", f64["n"])
+    y = x
+    for _ in range(2000):
+        y = y + sin(y) * 1e-4
+    feeds = {"x": data(2)}
+    slope = grad(y.sum(), x)
+    np.testing.assert_allclose(evaluate(slope, feeds), difference(y, feeds, "x"), 1e-6)
+
+
+def test_a_size_that_the_data_do_not_tell(x: Value) -> None:
+    """The slope of a sum is made of ones, as many as `x` has, whose data it does not need."""
+    with pytest.raises(FeedError, match="the size n of expand"):
+        evaluate(grad(x.sum(), x), {"x": data(2, 3)})

@@ -1,0 +1,264 @@
+"""Losses, metrics and activations: values and slopes against torch's, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import f32, f64, i64
+from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.grad import grad
+from nncompile.graph import Input, Value
+from nncompile.reference import evaluate
+from nncompile.types import Type
+
+torch = pytest.importorskip("torch", reason="torch is the reference here")
+functional = torch.nn.functional
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def leaf(name: str, type_: Type) -> Value:
+    return Input(name, type_)()
+
+
+def agree(
+    ours: Callable[..., Value], theirs: Callable[..., Any], *arrays: Array, slope_of: int = 1
+) -> None:
+    """Value and slopes (at the first `slope_of` arguments) are torch's, in double precision.
+
+    Within 10⁻⁶: torch keeps some constants (1/6, α) in single precision.
+    """
+    types = [dsl.i64 if a.dtype.kind == "i" else dsl.f64 for a in arrays]
+    leaves = [leaf(f"x{i}", t[a.shape]) for i, (t, a) in enumerate(zip(types, arrays, strict=True))]
+    value = ours(*leaves)
+    total = value.sum() if value.rank else value
+    feeds = {f"x{i}": a for i, a in enumerate(arrays)}
+    found, *slopes = evaluate([value, *grad(total, leaves[:slope_of])], feeds)
+    tensors = [torch.tensor(a, requires_grad=i < slope_of) for i, a in enumerate(arrays)]
+    expected = theirs(*tensors)
+    expected.sum().backward()
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-6, atol=1e-9)
+    for slope, x in zip(slopes, tensors, strict=False):
+        np.testing.assert_allclose(slope, x.grad.numpy(), rtol=1e-6, atol=1e-9)
+
+
+ACTIVATIONS: dict[str, tuple[Any, Any]] = {
+    "relu": (dsl.relu, functional.relu),
+    "leaky_relu": (dsl.leaky_relu, functional.leaky_relu),
+    "leaky_relu 0.3": (lambda x: dsl.leaky_relu(x, 0.3), lambda x: functional.leaky_relu(x, 0.3)),
+    "elu": (dsl.elu, functional.elu),
+    "elu 2": (lambda x: dsl.elu(x, 2), lambda x: functional.elu(x, 2.0)),
+    "celu": (lambda x: dsl.celu(x, 0.7), lambda x: functional.celu(x, 0.7)),
+    "selu": (dsl.selu, functional.selu),
+    "gelu": (dsl.gelu, functional.gelu),
+    "gelu_tanh": (dsl.gelu_tanh, lambda x: functional.gelu(x, approximate="tanh")),
+    "silu": (dsl.silu, functional.silu),
+    "swish": (dsl.swish, functional.silu),
+    "mish": (dsl.mish, functional.mish),
+    "softplus": (dsl.softplus, lambda x: functional.softplus(x, threshold=1000)),
+    "softsign": (dsl.softsign, functional.softsign),
+    "relu6": (dsl.relu6, functional.relu6),
+    "hard_tanh": (dsl.hard_tanh, functional.hardtanh),
+    "hard_sigmoid": (dsl.hard_sigmoid, functional.hardsigmoid),
+    "hard_swish": (dsl.hard_swish, functional.hardswish),
+    "sigmoid": (dsl.sigmoid, torch.sigmoid),
+    "tanh": (dsl.tanh, torch.tanh),
+    "log_sigmoid": (dsl.log_sigmoid, functional.logsigmoid),
+    "tanh_shrink": (dsl.tanh_shrink, functional.tanhshrink),
+    "soft_shrink": (dsl.soft_shrink, functional.softshrink),
+    "hard_shrink": (dsl.hard_shrink, functional.hardshrink),
+    "threshold": (
+        lambda x: dsl.threshold(x, 0.1, 20.0),
+        lambda x: functional.threshold(x, 0.1, 20.0),
+    ),
+    "gaussian": (dsl.gaussian, lambda x: torch.exp(-x * x)),
+    "squareplus": (dsl.squareplus, lambda x: (x + torch.sqrt(x * x + 4)) / 2),
+    "softmax": (
+        lambda x: dsl.softmax(x) * dsl.exp(-x * x),
+        lambda x: x.softmax(-1) * torch.exp(-x * x),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_torchs(name: str) -> None:
+    ours, theirs = ACTIVATIONS[name]
+    x = np.random.default_rng(0).normal(scale=3, size=200)
+    agree(ours, theirs, x)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_and_their_slopes_are_finite_far_out(name: str) -> None:
+    x = leaf("x", f32["n"])
+    y = ACTIVATIONS[name][0](x)
+    wide = np.array([-1e4, -100, -20, -6, -3, -0.5, 0, 0.5, 3, 6, 20, 100, 1e4], np.float32)
+    for value in evaluate([y, *grad(y.sum(), [x])], {"x": wide}):
+        assert np.isfinite(value).all()
+
+
+def test_prelu_trains_its_slope() -> None:
+    random = np.random.default_rng(1)
+    agree(
+        dsl.prelu, functional.prelu, random.normal(size=(6, 3)), random.normal(size=3), slope_of=2
+    )
+
+
+LOSSES: dict[str, tuple[Any, Any]] = {
+    "mse": (dsl.mse, functional.mse_loss),
+    "mae": (dsl.mae, functional.l1_loss),
+    "huber": (dsl.huber, functional.huber_loss),
+    "huber 0.3": (
+        lambda p, t: dsl.huber(p, t, 0.3),
+        lambda p, t: functional.huber_loss(p, t, delta=0.3),
+    ),
+    "mse sum": (
+        lambda p, t: dsl.mean_squared_error(p, t, reduction="sum"),
+        lambda p, t: functional.mse_loss(p, t, reduction="sum"),
+    ),
+    "mae none": (
+        lambda p, t: dsl.mean_absolute_error(p, t, reduction="none"),
+        lambda p, t: functional.l1_loss(p, t, reduction="none"),
+    ),
+    "log_cosh": (dsl.log_cosh, lambda p, t: torch.log(torch.cosh(p - t)).mean()),
+    "logits": (
+        lambda p, t: dsl.binary_cross_entropy_with_logits(p, dsl.sigmoid(t)),
+        lambda p, t: functional.binary_cross_entropy_with_logits(p, torch.sigmoid(t)),
+    ),
+    "probabilities": (
+        lambda p, t: dsl.binary_cross_entropy(dsl.sigmoid(p), dsl.sigmoid(t)),
+        lambda p, t: functional.binary_cross_entropy(torch.sigmoid(p), torch.sigmoid(t)),
+    ),
+    "hinge": (dsl.hinge, lambda p, t: torch.relu(1 - p * t).mean()),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_are_torchs(name: str) -> None:
+    ours, theirs = LOSSES[name]
+    random = np.random.default_rng(2)
+    shape = (7, 3)
+    # torch has no slope at the target of some of these.
+    agree(ours, theirs, random.normal(scale=2, size=shape), random.normal(scale=2, size=shape))
+
+
+def test_probabilities_of_zero_and_one_are_finite_as_torchs() -> None:
+    p = np.array([0.0, 0.0, 1.0, 1.0, 0.5, 1e-8])
+    t = np.array([0.0, 1.0, 0.0, 1.0, 0.25, 1.0])
+    agree(dsl.binary_cross_entropy, functional.binary_cross_entropy, p, t)
+
+
+def test_logits_far_out_are_finite() -> None:
+    z, t = leaf("z", f32["n"]), leaf("t", f32["n"])
+    loss = dsl.binary_cross_entropy_with_logits(z, t)
+    feeds = {
+        "z": np.array([1e4, -1e4, 100, -100], np.float32),
+        "t": np.array([1, 0, 0, 1], np.float32),
+    }
+    value, slope = evaluate([loss, *grad(loss, [z])], feeds)
+    np.testing.assert_allclose(value, 50)
+    np.testing.assert_allclose(slope, [0, 0, 0.25, -0.25], atol=1e-7)
+
+
+SHAPES = [(5, 4), (5, 4, 3), (4,)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_cross_entropy_is_torchs(shape: tuple[int, ...], reduction: Any, smoothing: float) -> None:
+    random = np.random.default_rng(3)
+    axis = min(1, len(shape) - 1)  # where torch has the classes
+    logits = random.normal(scale=3, size=shape)
+    labels = random.integers(0, 4, size=shape[:axis] + shape[axis + 1 :])
+    soft = random.dirichlet(np.ones(4), size=labels.shape)
+    soft = np.moveaxis(soft, -1, axis)
+    options: dict[str, Any] = {"reduction": reduction, "label_smoothing": smoothing}
+
+    def ours(z: Value, t: Value) -> Value:
+        return dsl.cross_entropy(z, t, axis=axis, **options)
+
+    def theirs(z: Any, t: Any) -> Any:
+        return functional.cross_entropy(z, t, **options)
+
+    agree(ours, theirs, logits, labels)
+    if smoothing == 0 and len(shape) > 1:
+        # torch's mean over soft labels is over rows too, and its smoothing as ours.
+        agree(ours, theirs, logits, soft)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_ignored_labels_do_not_count(reduction: Any, smoothing: float) -> None:
+    logits = np.random.default_rng(4).normal(size=(6, 3))
+    labels = np.array([0, -100, 2, 1, -100, 0])
+    options: dict[str, Any] = {"reduction": reduction, "label_smoothing": smoothing}
+    agree(
+        lambda z, t: dsl.cross_entropy(z, t, ignore_index=-100, **options),
+        lambda z, t: functional.cross_entropy(z, t, ignore_index=-100, **options),
+        logits,
+        labels,
+    )
+
+
+def test_targets_may_be_numbers_and_of_other_types() -> None:
+    p = leaf("p", f32["n"])
+    t = leaf("t", i64["n"])
+    assert dsl.mse(p, 1.0).type == f32[()]
+    assert dsl.binary_cross_entropy_with_logits(p, t).type == f32[()]
+    assert dsl.binary_cross_entropy_with_logits(p, t > 0).type == f32[()]
+    assert dsl.mse(leaf("q", f64["n"]), p).type == f64[()]
+
+
+P, LABEL = f32["batch", 3], i64["batch"]
+
+
+@pytest.mark.parametrize(
+    ("use", "types", "error", "message"),
+    [
+        (dsl.mse, (f32["n", 1], f32["n"]), ShapeError, "mean_squared_error: .* different shapes"),
+        (dsl.mae, (f32["n"], f32["m"]), ShapeError, "different shapes"),
+        (dsl.huber, (i64["n"], f32["n"]), DTypeError, r"prediction is i64\[n\]"),
+        (lambda p, t: dsl.mse(p, t, "average"), (P, P), ModelError, "'average'"),
+        (dsl.cross_entropy, (P, f32["batch"]), DTypeError, "class numbers are integers"),
+        (dsl.cross_entropy, (P, i64["other"]), ShapeError, "labels do not fit"),
+        (dsl.cross_entropy, (P, f32["batch", 4]), ShapeError, "different shapes"),
+        (dsl.cross_entropy, (f32[()], i64[()]), ShapeError, "no axis"),
+        (lambda p, t: dsl.cross_entropy(p, t, axis=2), (P, LABEL), ShapeError, "no axis 2"),
+        (lambda p, t: dsl.cross_entropy(p, t, ignore_index=0), (P, P), ModelError, "ignore_index"),
+        (dsl.accuracy, (P, f32["batch"]), DTypeError, "class numbers are integers"),
+        (dsl.accuracy, (P, i64["batch", 1, 1]), ShapeError, "labels do not fit"),
+        (dsl.binary_accuracy, (P, f32["batch"]), ShapeError, "different shapes"),
+    ],
+)
+def test_what_losses_and_metrics_refuse(
+    use: Any, types: tuple[Type, ...], error: type[CompileError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        use(*(leaf(f"x{i}", t) for i, t in enumerate(types)))
+
+
+def test_metrics() -> None:
+    logits = np.array([[3, 2, 1], [1, 3, 2], [2, 1, 3], [3, 1, 2]], np.float32)
+    label = np.array([0, 2, 2, 1])
+    soft = np.eye(3, dtype=np.float32)[label]
+    binary = np.array([0.4, 0.6, 0.6, 0.4], np.float32)
+    target = np.array([0, 1, 0, 1], np.float32)
+    z, c, s = leaf("z", f32["n", 3]), leaf("c", i64["n"]), leaf("s", f32["n", 3])
+    b, t = leaf("b", f32["n"]), leaf("t", f32["n"])
+    values = [
+        dsl.accuracy(z, c),
+        dsl.accuracy(z, s),
+        dsl.accuracy(z.T, c, axis=0),
+        dsl.top_k_accuracy(z, c, 1),
+        dsl.top_k_accuracy(z, c, 2),
+        dsl.top_k_accuracy(z, c, 3),
+        dsl.binary_accuracy(b, t),
+        dsl.binary_accuracy(b - 0.5, t, threshold=0),
+    ]
+    found = evaluate(values, {"z": logits, "c": label, "s": soft, "b": binary, "t": target})
+    np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 0.5, 0.75, 1, 0.5, 0.5])

@@ -1,0 +1,251 @@
+"""Rearranging, slicing, padding and joining, against numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from nncompile.dims import substitute, symbol
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.grad import grad
+from nncompile.graph import Input, Value, apply
+from nncompile.ops.basic import const
+from nncompile.ops.joining import concatenate, split, stack
+from nncompile.ops.shape import (
+    expand_dims,
+    flatten,
+    moveaxis,
+    repeat,
+    reshape,
+    squeeze,
+    swapaxes,
+    tile,
+    transpose,
+)
+from nncompile.ops.slicing import flip, pad
+from nncompile.reference import evaluate
+from nncompile.types import Type, boolean, f32, f64, i64
+
+SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
+
+
+def leaf(type_: Type, name: str = "x") -> Value:
+    return apply(Input(name, type_))
+
+
+def sample(shape: tuple[int, ...]) -> np.ndarray:
+    return np.arange(np.prod(shape, dtype=int), dtype=np.float64).reshape(shape)
+
+
+def assert_same(value: Value, expected: np.ndarray) -> None:
+    """The value has the shape it declares and numpy's elements."""
+    result = evaluate(value, {})
+    assert value.shape == expected.shape
+    np.testing.assert_array_equal(result, expected, strict=True)
+
+
+@given(st.data())
+def test_indexing_is_numpys(data: st.DataObject) -> None:
+    shape = data.draw(SHAPES)
+    key = data.draw(arrays.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
+    x = sample(shape)
+    assert_same(const(x)[key], np.asarray(x[key]))
+
+
+@given(st.data())
+def test_slope_of_indexing_puts_back(data: st.DataObject) -> None:
+    shape = data.draw(SHAPES)
+    key = data.draw(arrays.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
+    x = leaf(f64[shape])
+    cut = x[key]
+    weights = sample(cut.shape) + 1
+    expected = np.zeros(shape)
+    expected[key] += weights
+    slope = grad((cut * const(weights)).sum(), x)
+    np.testing.assert_array_equal(evaluate(slope, {"x": sample(shape)}), expected)
+
+
+@given(st.data())
+def test_tensors_index_as_numpys(data: st.DataObject) -> None:
+    shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))
+    first = data.draw(st.integers(0, len(shape) - 1))
+    last = data.draw(st.integers(first, len(shape) - 1))
+    picked = data.draw(arrays.array_shapes(min_dims=0, max_dims=2, max_side=3))
+    keys: list[Any] = [slice(None, None, -1)] * first
+    for size in shape[first : last + 1]:
+        places = arrays.arrays(np.int64, picked, elements=st.integers(-size, size - 1))
+        keys.append(data.draw(places))
+    key = tuple(keys)
+    x = sample(shape)
+    assert_same(const(x)[tuple(const(k) if isinstance(k, np.ndarray) else k for k in key)], x[key])
+
+
+def test_tensor_and_number_index_together() -> None:
+    x = sample((3, 4, 5))
+    rows = np.array([2, -1, 0])
+    assert_same(const(x)[const(rows), -2], x[rows, -2])
+    assert_same(const(x)[1, [3, 0]], x[1, [3, 0]])
+    with pytest.raises(ShapeError, match="next to each other"):
+        const(x)[const(rows), :, 1]
+
+
+@pytest.mark.parametrize(
+    ("key", "sizes"),
+    [
+        (np.s_[1:], "n - 1"),
+        (np.s_[:-1], "n - 1"),
+        (np.s_[:3], "3"),
+        (np.s_[-3:], "3"),
+        (np.s_[-5:-2], "3"),
+        (np.s_[5:2], "0"),
+        (np.s_[::-1], "n"),
+        (np.s_[::2], "(n + 1)//2"),
+        (np.s_[-2::-1], "n - 1"),
+        (np.s_[symbol("n") // 2 :], None),
+        (np.s_[: symbol("n") - 2], "n - 2"),
+        (np.s_[-symbol("n") :], "n"),
+    ],
+)
+@pytest.mark.parametrize("size", [7, 8])
+def test_slices_of_symbolic_sizes(key: Any, sizes: str | None, size: int) -> None:
+    x = leaf(i64["n"])[key]
+    if sizes is not None:
+        assert x.type == i64[sizes]
+    data = np.arange(size)
+    bound = slice(*(_bound(b, size) for b in (key.start, key.stop, key.step)))
+    np.testing.assert_array_equal(evaluate(x, {"x": data}), data[bound])
+
+
+def _bound(bound: Any, size: int) -> int | None:
+    return None if bound is None else int(substitute(bound, {symbol("n"): size}))
+
+
+@given(arrays.array_shapes(max_dims=4, max_side=3), st.data())
+def test_orders_of_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
+    x, rank = sample(shape), len(shape)
+    order = data.draw(st.permutations(range(rank)))
+    signed = [a - rank if data.draw(st.booleans()) else a for a in order]
+    first, second = data.draw(st.tuples(*[st.integers(-rank, rank - 1)] * 2))
+    count = data.draw(st.integers(0, rank))
+    places = data.draw(st.permutations(range(rank)))[:count]
+    assert_same(transpose(const(x), signed), x.transpose(order))
+    assert_same(const(x).T, x.T)
+    assert_same(swapaxes(const(x), first, second), np.swapaxes(x, first, second))
+    assert_same(moveaxis(const(x), signed[:count], places), np.moveaxis(x, signed[:count], places))
+
+
+@given(SHAPES, st.data())
+def test_new_and_repeated_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
+    x, rank = sample(shape), len(shape)
+    axes = data.draw(arrays.valid_tuple_axes(rank + 2, min_size=2, max_size=2))
+    axis = data.draw(st.integers(-rank, rank - 1))
+    counts = data.draw(st.lists(st.integers(0, 3), max_size=rank + 1).map(tuple))
+    wide = expand_dims(const(x), axes)
+    assert_same(wide, np.expand_dims(x, axes))
+    assert_same(squeeze(wide, axes), x)
+    assert_same(squeeze(wide), np.squeeze(x))
+    assert_same(tile(const(x), counts), np.tile(x, counts))
+    assert_same(repeat(const(x), 3, axis), np.repeat(x, 3, axis))
+    assert_same(repeat(const(x), 2), np.repeat(x, 2))
+    assert_same(flip(const(x), axis), np.flip(x, axis))
+    assert_same(flip(const(x)), np.flip(x))
+    assert_same(flatten(const(x)), x.reshape(-1) if x.size else x.reshape(0))
+
+
+@given(SHAPES, st.data())
+def test_joined_and_cut(shape: tuple[int, ...], data: st.DataObject) -> None:
+    x, rank = sample(shape), len(shape)
+    axis = data.draw(st.integers(-rank, rank - 1))
+    points = sorted(data.draw(st.lists(st.integers(0, shape[axis]), max_size=3)))
+    parts = split(const(x), points, axis)
+    expected = np.split(x, points, axis)
+    for part, piece in zip(parts, expected, strict=True):
+        assert_same(part, piece)
+    assert_same(concatenate(parts, axis), x)
+    assert_same(concatenate(parts, None), np.concatenate(expected, None))
+    assert_same(stack([const(x), const(-x)], axis), np.stack([x, -x], axis))
+
+
+@given(arrays.array_shapes(max_dims=3, min_side=4, max_side=6), st.data())
+def test_pad_is_numpys(shape: tuple[int, ...], data: st.DataObject) -> None:
+    x = sample(shape)
+    width = st.integers(0, 3)
+    widths = data.draw(st.lists(st.tuples(width, width), min_size=len(shape), max_size=len(shape)))
+    assert_same(pad(const(x), widths), np.pad(x, widths))
+    assert_same(pad(const(x), 1, constant_values=7), np.pad(x, 1, constant_values=7))
+    assert_same(pad(const(x), (1, 2), "edge"), np.pad(x, (1, 2), "edge"))
+    assert_same(pad(const(x), widths, "reflect"), np.pad(x, widths, "reflect"))
+    assert_same(pad(const(x), widths, "edge"), np.pad(x, widths, "edge"))
+
+
+def test_sizes_found_from_the_others() -> None:
+    n, h = symbol("n"), symbol("h")
+    x = leaf(f32["n", 4, "3*h"])
+    assert reshape(x, (-1, 12 * h)).shape == (n, 12 * h)
+    assert reshape(x, (n, -1, h)).shape == (n, 12, h)
+    assert x.reshape(-1).shape == (12 * n * h,)
+    assert x.reshape("n", 2, "2*h", 3).shape == (n, 2, 2 * h, 3)
+    assert flatten(x, 1).shape == (n, 12 * h)
+    assert leaf(f32[0, 3]).reshape(-1, 3).shape == (0, 3)
+
+
+def test_nothing_to_do_is_nothing() -> None:
+    x = leaf(f32["n", 3])
+    assert reshape(x, ("n", 3)) is x
+    assert transpose(x, (0, 1)) is x
+    assert x[:] is x
+    assert x[..., :3] is x
+    assert pad(x, 0) is x
+    assert tile(x, 1) is x
+    assert concatenate([x]) is x
+    assert split(x, 1) == (x,)
+
+
+def test_dtypes_are_promoted_when_joined() -> None:
+    joined = concatenate([leaf(i64[2], "a"), leaf(f32[3], "b"), leaf(boolean[1], "c")])
+    assert joined.type == f32[6]
+
+
+X = leaf(f32["n", 6])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: X.reshape(-1, 4), "not known to divide"),
+        (lambda: leaf(f32[2, 6]).reshape(5, -1), "does not divide"),
+        (lambda: X.reshape(-1, -1), "only one size"),
+        (lambda: X.reshape("m", 6), "cannot tell whether"),
+        (lambda: leaf(f32[2, 6]).reshape(3, 5), "has 12 elements"),
+        (lambda: X.transpose((0, 0)), "not an order"),
+        (lambda: X.transpose((0, 2)), "axes 2 does not exist"),
+        (lambda: X.squeeze(0), "has size n, not 1"),
+        (lambda: X[:, 6], "beyond axis 1"),
+        (lambda: X[0, 0, 0], "3 indices for the 2 axes"),
+        (lambda: X[..., 0, ...], "one ellipsis"),
+        (lambda: X[:: symbol("n")], "step of a slice"),
+        (lambda: split(X, 4, 1), "4 equal parts"),
+        (lambda: split(X, 2, 0), "2 equal parts"),
+        (lambda: split(X, [4, 2], 1), "not in order"),
+        (lambda: concatenate([X, leaf(f32["n", 5])], 0), "may differ along axis 0 only"),
+        (lambda: concatenate([]), "at least one"),
+        (lambda: concatenate([const(1.0), const(2.0)]), "have no axis"),
+        (lambda: pad(X, [(1, 1)] * 3), "a pair of widths for each of 2 axes"),
+        (lambda: pad(X, -1), "must not be negative"),
+        (lambda: pad(X, 1, "wrap"), "mode must be"),
+    ],
+)
+def test_mistakes_are_explained(make: Any, message: str) -> None:
+    with pytest.raises(ShapeError, match=message):
+        make()
+
+
+def test_masks_are_refused_with_a_way_out() -> None:
+    with pytest.raises(DTypeError, match="where") as error:
+        X[leaf(boolean["n"], "mask")]
+    assert "an index must be an integer" in error.value.message

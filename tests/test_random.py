@@ -1,0 +1,314 @@
+"""Random numbers: their distribution, their independence, and the same bits everywhere."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from nncompile.backends.onnx import to_model
+from nncompile.errors import DTypeError, ModelError
+from nncompile.grad import grad
+from nncompile.graph import Graph, Input, Value, apply, replace
+from nncompile.ops.basic import const
+from nncompile.ops.random import (
+    Hash,
+    bernoulli,
+    dropout,
+    normal,
+    permutation,
+    randint,
+    random_bits,
+    random_key,
+    seed_leaf,
+    step_leaf,
+    truncated_normal,
+    uniform,
+)
+from nncompile.reference import evaluate
+from nncompile.types import f32, f64, i64
+
+COUNT = 1 << 16
+# Beyond it a statistic that should be normal is wrong: 1 in 10⁸, over a few thousand of them.
+SIGMAS = 5.7
+
+
+def bits(counter: Any, key: Any) -> np.ndarray:
+    """The generator by itself, on vectors of counters and keys."""
+    counters, keys = np.broadcast_arrays(
+        *(np.atleast_1d(x).astype(np.uint32) for x in (counter, key))
+    )
+    return Hash().numpy(counters, keys)
+
+
+def keys_of_steps(count: int) -> np.ndarray:
+    """The keys of consecutive steps, as `random_key` makes them."""
+    return bits(7, bits(np.arange(count), 3))
+
+
+COUNTERS = np.arange(COUNT, dtype=np.uint32)
+STREAMS = {
+    "key 0": bits(COUNTERS, 0),
+    "key 1": bits(COUNTERS, 1),
+    "key 2": bits(COUNTERS, 2),
+    "golden key": bits(COUNTERS, 0x9E3779B9),
+    "last key": bits(COUNTERS, 2**32 - 1),
+    "far counters": bits(COUNTERS + np.uint32(2**31), 5),
+    "every 64th": bits(COUNTERS * np.uint32(64), 5),
+    "every 784th": bits(COUNTERS * np.uint32(784), 5),
+    "keys in a row": bits(0, COUNTERS),
+    "steps in a row": keys_of_steps(COUNT),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_bits_are_even(name: str) -> None:
+    stream = STREAMS[name]
+    n = len(stream)
+    for bit in range(32):
+        ones = int(((stream >> np.uint32(bit)) & np.uint32(1)).sum())
+        assert abs(ones - n / 2) < SIGMAS * math.sqrt(n / 4), f"bit {bit}"
+    for shift in (0, 8, 16, 24):
+        counts = np.bincount((stream >> np.uint32(shift)) & np.uint32(255), minlength=256)
+        statistic = ((counts - n / 256) ** 2 / (n / 256)).sum()
+        assert abs(statistic - 255) < SIGMAS * math.sqrt(2 * 255), f"byte at {shift}"
+    unit = stream / 2**32
+    assert abs(unit.mean() - 0.5) < SIGMAS / math.sqrt(12 * n)
+    assert abs(unit.var() - 1 / 12) < SIGMAS / math.sqrt(180 * n)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_neighbours_are_independent(name: str) -> None:
+    stream = STREAMS[name]
+    centred = stream / 2**32 - 0.5
+    for lag in (1, 2, 3, 4, 5, 7, 8, 10, 16, 32, 64, 100, 128, 256, 784, 1024):
+        n = len(stream) - lag
+        correlation = 12 * (centred[:-lag] * centred[lag:]).mean()
+        assert abs(correlation) < SIGMAS / math.sqrt(n), f"lag {lag}"
+    for shift in (4, 26):  # pairs of six bits, the low and the high ones
+        six = ((stream >> np.uint32(shift)) & np.uint32(63)).astype(np.int64)
+        cells, expected = 4096, (len(six) - 1) / 4096
+        counts = np.bincount(six[:-1] * 64 + six[1:], minlength=cells)
+        statistic = ((counts - expected) ** 2 / expected).sum()
+        assert abs(statistic - cells) < SIGMAS * math.sqrt(2 * cells) * 1.2
+
+
+def test_one_changed_bit_changes_half_of_all() -> None:
+    rng = np.random.default_rng(1)
+    counters, keys = rng.integers(0, 2**32, (2, 4096), dtype=np.uint32)
+    base = bits(counters, keys)
+    for bit in range(32):
+        mask = np.uint32(1 << bit)
+        for other in (bits(counters ^ mask, keys), bits(counters, keys ^ mask)):
+            flipped = np.unpackbits((base ^ other).view(np.uint8).reshape(-1, 4), axis=1)
+            assert np.abs(flipped.mean(0) - 0.5).max() < SIGMAS * 0.5 / math.sqrt(4096)
+
+
+def test_streams_are_independent_and_not_shifted() -> None:
+    streams = np.array([bits(COUNTERS, key) for key in [*range(6), *keys_of_steps(6)]])
+    centred = streams / 2**32 - 0.5
+    for lag in (0, 1, 2, 32):
+        first, second = centred[:, lag:], centred[:, : COUNT - lag]
+        correlation = 12 * first @ second.T / first.shape[1]
+        if lag == 0:
+            np.fill_diagonal(correlation, 0)
+        assert np.abs(correlation).max() < SIGMAS / math.sqrt(first.shape[1])
+    for a in range(len(streams)):  # a shift would have runs of common numbers
+        for b in range(a):
+            common = np.intersect1d(streams[a], streams[b])
+            assert len(common) < 20  # one is expected
+
+
+def keyed(salt: int | str = "layer", step: int = 5) -> Value:
+    return random_key(salt, 42, step)
+
+
+def test_uniform() -> None:
+    x = evaluate(uniform(keyed(), (COUNT,), -2.0, 6.0), {})
+    assert x.dtype == np.float32
+    assert x.min() >= -2
+    assert x.max() < 6
+    assert abs(x.mean() - 2) < SIGMAS * 8 / math.sqrt(12 * COUNT)
+    assert abs(x.var() - 64 / 12) < SIGMAS * 64 / math.sqrt(180 * COUNT)
+    counts, _ = np.histogram(x, 64, (-2, 6))
+    assert abs(((counts - 1024) ** 2 / 1024).sum() - 63) < SIGMAS * math.sqrt(126)
+
+
+def test_normal() -> None:
+    x = evaluate(normal(keyed(), (COUNT,), 1.0, 3.0, f64), {})
+    z = (x - 1) / 3
+    assert abs(z.mean()) < SIGMAS / math.sqrt(COUNT)
+    assert abs(z.var() - 1) < SIGMAS * math.sqrt(2 / COUNT)
+    assert abs((z**3).mean()) < SIGMAS * math.sqrt(15 / COUNT)
+    assert abs((z**4).mean() - 3) < SIGMAS * math.sqrt(96 / COUNT)
+    below = [(z < edge).mean() for edge in (-3, -2, -1, 0, 1, 2, 3)]
+    for edge, share in zip((-3, -2, -1, 0, 1, 2, 3), below, strict=True):
+        p = 0.5 * (1 + math.erf(edge / math.sqrt(2)))
+        assert abs(share - p) < SIGMAS * math.sqrt(p * (1 - p) / COUNT)
+
+
+def test_truncated_normal() -> None:
+    x = evaluate(truncated_normal(keyed(), (COUNT,), 10.0, 2.0, -1.0, 2.0), {})
+    assert x.min() >= 8
+    assert x.max() <= 14
+    inside = 0.5 * (math.erf(2 / math.sqrt(2)) + math.erf(1 / math.sqrt(2)))
+    below = 0.5 * math.erf(1 / math.sqrt(2)) / inside
+    assert abs((x < 10).mean() - below) < SIGMAS * 0.5 / math.sqrt(COUNT)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.5, 1.0])
+def test_bernoulli(p: float) -> None:
+    share = evaluate(bernoulli(keyed(), p, (COUNT,)), {}).mean()
+    assert abs(share - p) <= SIGMAS * math.sqrt(p * (1 - p) / COUNT)
+
+
+def test_randint_and_permutation() -> None:
+    x = evaluate(randint(keyed(), (60_000,), -2, 4), {})
+    counts = np.bincount(x + 2, minlength=6)
+    assert len(counts) == 6
+    assert ((counts - 10_000) ** 2 / 10_000).sum() < 5 + SIGMAS * math.sqrt(10)
+    order = evaluate(permutation(keyed(), 1000), {})
+    assert sorted(order) == list(range(1000))
+    assert list(order) != list(range(1000))
+
+
+def test_seeds_steps_and_salts_are_different_streams() -> None:
+    def drawn(*key: Any) -> bytes:
+        return evaluate(random_bits(random_key(*key), (4,)), {}).tobytes()
+
+    keys = [("a", 1, 2), ("b", 1, 2), ("a", 2, 1), ("a", 1, 3), ("a", 2, 2), (0, 1, 2), ("a", 1)]
+    assert len({drawn(*key) for key in keys}) == len(keys)
+    assert drawn("a", 1, 2) == drawn("a", 1, 2)
+    assert random_key("a", seed_leaf()) is random_key("a", seed_leaf())
+
+
+@pytest.mark.parametrize("pattern", [0, 1, 2**31 - 1, 2**31, 2**32 - 1])
+def test_extreme_bits_stay_in_range(pattern: int) -> None:
+    key, shape = keyed(), (1,)
+    bits_of_key = {random_bits(key, shape): const(np.array([pattern], np.uint32))}
+    drawn = [
+        uniform(key, shape),
+        uniform(key, shape, 1.0, 2.0),  # where the step of float32 is 2⁻²³
+        uniform(key, shape, -1.0, 1.0, f64),
+        normal(key, shape),
+        truncated_normal(key, shape),
+    ]
+    bounds = [(0, 1), (1, 2), (-1, 1)]
+    arrays = evaluate(replace(drawn, bits_of_key), {})
+    for x, (low, high) in zip(arrays, bounds, strict=False):
+        assert low <= x < high
+    assert abs(arrays[3]) < 5.5
+    assert abs(arrays[4]) <= 2
+
+
+def outputs() -> dict[str, Value]:
+    x = apply(Input("x", f32["n", 5]))
+    key = random_key("other", seed_leaf(), step_leaf())
+    return {
+        "bits": random_bits(key, ("n", 5)),
+        "one": random_bits(key, ()),
+        "places": randint(key, ("n",), -3, 9),
+        "coin": bernoulli(key, 0.3, ("n", 5)),
+        "order": permutation(key, "n"),
+        "dropped": dropout(x, 0.4, "drop"),
+        "slope": grad((dropout(x, 0.4, "drop") ** 2).sum(), x),
+        "uniform": uniform(key, ("n", 5), -1.0, 3.0),
+        "normal": normal(key, (3, "n")),
+        "truncated": truncated_normal(key, ("n",)),
+    }
+
+
+FEEDS = [
+    {"seed": np.array(s), "step": np.array(t), "x": np.linspace(-1, 1, n * 5, dtype=np.float32)}
+    for s, t, n in [(0, 0, 3), (-1, 2**32 - 1, 1), (2**40 + 3, 77, 1000)]
+]
+
+
+@pytest.mark.parametrize("feeds", FEEDS, ids=["zero", "wrapping", "large"])
+def test_the_same_bits_in_onnx(feeds: dict[str, np.ndarray]) -> None:
+    feeds = feeds | {"x": feeds["x"].reshape(-1, 5)}
+    graph = Graph("random", outputs())
+    expected = evaluate(graph, feeds)
+    model = to_model(graph)
+    assert not {"BitShift", "BitwiseXor", "BitwiseAnd"} & {n.op_type for n in model.graph.node}
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    actual = dict(zip(graph.outputs, session.run(None, feeds), strict=True))
+    assert_equal_bits(actual, expected)
+
+
+@pytest.mark.parametrize("feeds", FEEDS, ids=["zero", "wrapping", "large"])
+def test_the_same_bits_in_torchscript(
+    feeds: dict[str, np.ndarray], torchscript: SimpleNamespace
+) -> None:
+    feeds = feeds | {"x": feeds["x"].reshape(-1, 5)}
+    graph = Graph("random", outputs())
+    expected = evaluate(graph, feeds)
+    state = {name: feeds[name] for name in ("seed", "step")}
+    results = torchscript.to_script(graph, state)(torchscript.torch.from_numpy(feeds["x"]))
+    assert_equal_bits({name: results[name].numpy() for name in expected}, expected)
+
+
+def assert_equal_bits(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
+    """Integers and masks exactly; what is computed in floats to their accuracy."""
+    for name, value in expected.items():
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(actual[name], value, rtol=2e-5, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(actual[name], value, err_msg=name, strict=True)
+    np.testing.assert_array_equal(actual["dropped"] == 0, expected["dropped"] == 0)
+
+
+def dropped(rate: float, x: np.ndarray, step: int = 0) -> np.ndarray:
+    leaf = apply(Input("x", f32["n"]))
+    feeds = {"x": x, "seed": np.array(1), "step": np.array(step)}
+    return np.asarray(evaluate(dropout(leaf, rate, "drop"), feeds))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_dropout_keeps_the_mean(rate: float) -> None:
+    y = dropped(rate, np.ones(COUNT, np.float32))
+    share = (y == 0).mean()
+    assert abs(share - rate) <= SIGMAS * math.sqrt(rate * (1 - rate) / COUNT)
+    np.testing.assert_allclose(y[y != 0], 1 / (1 - rate) if rate < 1 else 1, rtol=1e-6)
+
+
+def test_dropout_drops_what_is_not_finite() -> None:
+    y = dropped(0.5, np.full(64, np.inf, np.float32))
+    assert set(y) == {0.0, np.inf}
+
+
+def test_dropout_differs_by_step_and_salt() -> None:
+    x = np.ones(64, np.float32)
+    assert (dropped(0.5, x, 0) != dropped(0.5, x, 1)).any()
+    leaf = apply(Input("x", f32["n"]))
+    assert dropout(leaf, 0.5, "a") is not dropout(leaf, 0.5, "b")
+    assert dropout(leaf, 0.5, "a") is dropout(leaf, 0.5, "a")
+
+
+def test_slope_of_dropout_has_its_mask() -> None:
+    leaf = apply(Input("x", f32["n"]))
+    y = dropout(leaf, 0.5, "drop")
+    feeds = {"x": np.ones(64, np.float32), "seed": np.array(1), "step": np.array(0)}
+    values = evaluate([y, grad(y.sum(), leaf)], feeds)
+    np.testing.assert_array_equal(*values)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: dropout(apply(Input("x", f32["n"])), 1.5, "s"), ModelError, "within 0 … 1"),
+        (lambda: dropout(apply(Input("x", i64["n"])), 0.5, "s"), DTypeError, "must be real"),
+        (lambda: random_key("s", const(1.0)), DTypeError, "made of integers"),
+        (lambda: random_key("s", const([1, 2])), DTypeError, "without axes"),
+        (lambda: uniform(keyed(), (2,), 1.0, 1.0), ModelError, "low must be below high"),
+        (lambda: randint(keyed(), (2,), 3, 3), ModelError, "1 to 2³¹ numbers"),
+        (lambda: random_bits(const(1), (2,)), DTypeError, "a key of u32"),
+    ],
+)
+def test_mistakes_are_explained(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,329 @@
+"""Models as functions of their parameters, recipes, and the graphs of a step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.elementwise import tanh
+from nncompile.errors import DTypeError, FeedError, GradientError, ModelError, ShapeError
+from nncompile.grad import grad
+from nncompile.graph import Graph, Input, Value
+from nncompile.model import Model, applications
+from nncompile.ops.basic import const, full
+from nncompile.ops.random import seed_leaf
+from nncompile.optim import adam, sgd
+from nncompile.recipe import Recipe, assign, minimize, training
+from nncompile.reference import evaluate
+from nncompile.step import Step, compose
+from nncompile.types import f32, f64
+from tests.small_models import averaging, data, leaf, perceptron
+
+
+def run(step: Step, state: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+    """All outputs of one step in numpy."""
+    result: dict[str, Any] = evaluate(step.step, {**state, **batch})
+    return result
+
+
+def followed(step: Step, state: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    return state | {path: result[following] for path, following in step.state_map.items()}
+
+
+# A model as a function
+
+
+def test_a_model_applied_to_other_inputs_shares_its_weights() -> None:
+    model = perceptron()
+    other = leaf("other", f32["2*n + 1", 4])
+    outputs = model(x=other)
+    assert list(outputs) == ["y"]
+    assert str(outputs["y"].type) == "f32[2*n + 1, 2]"
+    graph = Graph("applied", outputs)
+    assert set(graph.leaves) == {"other", *model.parameters}
+    assert graph.leaves["out.weight"] is model.parameters["out.weight"]
+    weights = compose(training(model)).initial(0)
+    x = data(7)["x"]
+    np.testing.assert_array_equal(
+        evaluate(outputs["y"], {**weights, "other": x}),
+        evaluate(model.outputs["y"], {**weights, "x": x}),
+    )
+
+
+def test_a_model_applied_by_position_and_to_itself_is_the_same_graph() -> None:
+    model = perceptron()
+    outputs = model(*model.inputs.values())
+    assert all(outputs[name] is value for name, value in model.outputs.items())
+
+
+def test_a_model_applied_to_other_parameters() -> None:
+    model = perceptron()
+    doubled = 2 * model.parameters["out.weight"]
+    y = model(x=model.inputs["x"], params={"out.weight": doubled})["y"]
+    weights = compose(training(model)).initial(0)
+    feeds = {**weights, **data(5)}
+    np.testing.assert_allclose(
+        evaluate(y, feeds), 2 * evaluate(model.outputs["y"], feeds), rtol=1e-6
+    )
+
+
+def test_applications_share_random_numbers_unless_they_have_a_seed_of_their_own() -> None:
+    model = perceptron(drop=0.5)
+    x = model.inputs["x"]
+    assert model(x=x)["y"] is model.outputs["y"]
+    own = model(x=x, params={"seed": seed_leaf() + 1})["y"]
+    feeds = {**compose(training(model)).initial(0), **data(6)}
+    assert not np.array_equal(evaluate(own, feeds), evaluate(model.outputs["y"], feeds))
+
+
+def test_an_inner_step_is_a_substitution() -> None:
+    """As in MAML: the loss at w − η·dl/dw, differentiated through the step."""
+    model = averaging()
+    x, w = model.inputs["x"], model.parameters["w"]
+    inner = w - 0.1 * grad(model.outputs["loss"], w)
+    outer = model(x=x, params={"w": inner})["loss"]
+    slope = grad(outer, w)
+    feeds = {"x": np.float32([1.0, 3.0]), "w": np.float32(0.5)}
+    inner_slope = np.mean(2 * (0.5 * feeds["x"] - 1) * feeds["x"])
+    at = 0.5 - 0.1 * inner_slope
+    expected = np.mean(2 * (at * feeds["x"] - 1) * feeds["x"]) * (
+        1 - 0.2 * np.mean(feeds["x"] ** 2)
+    )
+    np.testing.assert_allclose(evaluate(slope, feeds), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda m: m(y=m.inputs["x"]), FeedError, "no input 'y'"),
+        (lambda m: m(m.inputs["x"], x=m.inputs["x"]), FeedError, "twice"),
+        (lambda m: m(1, 2, 3), FeedError, "takes 2 inputs"),
+        (lambda m: m(x=leaf("z", f64["n", 4])), DTypeError, "element type"),
+        (lambda m: m(x=leaf("z", f32["n", 5])), ShapeError, "does not fit"),
+        (lambda m: m(x=leaf("z", f32[4])), ShapeError, "rank"),
+        (lambda m: m(params={"out.wieght": 1.0}), ModelError, "did you mean 'out.weight'"),
+        (lambda m: m(params={"out.weight": 1.0}), ModelError, "another type"),
+        (lambda m: m(x=m.inputs["x"])["loss"], ModelError, "needs 'target'"),
+        (lambda m: m(x=m.inputs["x"])["lots"], ModelError, "no output"),
+        (lambda m: m.inference(["z"]), ModelError, "no output 'z'"),
+    ],
+)
+def test_a_wrong_call_is_told(call: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        call(perceptron())
+
+
+def test_two_applications_in_one_model_chain_their_updates() -> None:
+    model = averaging()
+    with applications() as found:
+        model(x=leaf("a", f32["n"]))
+        model(x=leaf("b", f32["n"]))
+    assert found.models == [model, model]
+    feeds = {"a": np.float32([1, 3]), "b": np.float32([5, 5]), "mean": np.float32(1)}
+    expected = 0.9 * (0.9 * 1 + 0.1 * 2) + 0.1 * 5
+    np.testing.assert_allclose(evaluate(found.updates["mean"], feeds), expected, rtol=1e-6)
+
+
+def test_a_declaration_that_cannot_be_met_is_told() -> None:
+    w, x = leaf("w", f32[2], "parameter"), leaf("x", f32["n", 2])
+    graph = Graph("m", {"y": w * x}, (x,))
+    with pytest.raises(ModelError, match="w of model m has no initial value"):
+        Model("m", graph)
+    with pytest.raises(ModelError, match="initial value of w has another type"):
+        Model("m", graph, {"w": full((3,), 0.0)})
+    start = {"w": full((2,), 0.0)}
+    with pytest.raises(ModelError, match="unknown state 'v'"):
+        Model("m", graph, start, {"v": w})
+    with pytest.raises(ModelError, match="no output 'z' to predict"):
+        Model("m", graph, start, predict=("z",))
+    with pytest.raises(ModelError, match="name of an input"):
+        Model("m", Graph("m", {"x": tanh(x)}, (x,)))
+    with pytest.raises(ModelError, match="no output"):
+        Model("m", Graph("m", {}, (x,)))
+
+
+def test_the_inference_graph_has_what_predict_names_and_what_that_needs() -> None:
+    graph = perceptron(drop=0.5).inference()
+    assert list(graph.outputs) == ["y"]
+    assert list(graph.leaves) == ["x", "hidden.weight", "hidden.bias", "out.weight"]
+
+
+# Recipes
+
+
+@pytest.mark.parametrize(
+    ("declare", "words"),
+    [
+        (lambda m: training(m, minimize="los"), "did you mean 'loss'"),
+        (lambda m: training(m, minimize="y"), "one real number"),
+        (lambda m: training(m, params="head.*"), "matches 'head"),
+        (lambda m: training(m, updates=[]), "needs an update"),
+        (lambda m: training(m, updates=[minimize()], clip_norm=1.0), "either"),
+        (lambda m: training(m, batch=0), "batch must be"),
+        (lambda m: training(m, clip_norm=0.0), "clip_norm must be positive"),
+        (lambda m: training(m, optimizer={"out.*": sgd(0.1)}), "no optimizer for .*hidden"),
+        (lambda m: training(m, updates=[assign("out", 1.0)]), "no parameter or state 'out'"),
+        (lambda m: training(m, updates=[assign("out.weight", 1.0)]), "another type"),
+        (
+            lambda m: training(m, updates=[assign("hidden.bias", lambda v: v["y"].mean(axis=0))]),
+            "another type",
+        ),
+    ],
+)
+def test_a_recipe_that_cannot_be_met_is_told(declare: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        declare(perceptron())
+
+
+def test_a_loss_that_depends_on_no_matched_parameter_is_told() -> None:
+    with pytest.raises(ModelError, match=r"'slow_loss' does not depend on any parameter"):
+        training(averaging(), minimize="slow_loss")
+
+
+def test_a_name_that_the_step_makes_is_told() -> None:
+    w = leaf("w", f32[()], "parameter")
+    m = leaf("w.m", f32["n"])
+    model = Model("m", Graph("m", {"loss": (w * m).mean()}, (m,)), {"w": full((), 0.0)})
+    with pytest.raises(ModelError, match=r"makes 'w\.m'"):
+        compose(training(model, optimizer=adam()))
+
+
+# Steps
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    step = compose(training(perceptron(), seed=5))
+    one, again, other = step.initial(), step.initial(5), step.initial(6)
+    assert one.keys() == step.state.keys()
+    for path, x in one.items():
+        np.testing.assert_array_equal(x, again[path])
+        assert x.dtype == step.state[path].dtype.numpy
+        assert x.shape == step.state[path].shape
+    assert not np.array_equal(one["out.weight"], other["out.weight"])
+    assert one["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        training(perceptron(), optimizer=sgd(0.1)),
+        training(perceptron(drop=0.5), optimizer=adam(), clip_norm=0.1),
+        training(averaging()),
+        training(
+            perceptron(),
+            updates=[
+                minimize("loss", params="hidden.*", optimizer=adam(0.1)),
+                minimize("loss", params=("out.*", "hidden.bias"), optimizer=sgd(0.1, 0.9)),
+            ],
+        ),
+        training(
+            averaging(),
+            updates=[
+                minimize(),
+                assign("slow", lambda v: 0.5 * v["slow"] + 0.5 * v["w"]),
+                assign("w", lambda v: v["w"] + 0.01 * v["x"].mean() * v["slow"]),
+                assign("w", lambda v: 2 * v["w"]),
+            ],
+        ),
+    ],
+    ids=["sgd", "adam", "running", "two", "rules"],
+)
+def test_gradient_then_update_is_the_step(recipe: Recipe) -> None:
+    """Bit for bit, in numpy: the same operations in the same order."""
+    step = compose(recipe)
+    state = step.initial(0)
+    batch = data(6) if "target" in recipe.model.inputs else {"x": data(6)["x"][:, 0]}
+    for _ in range(3):
+        whole = run(step, state, batch)
+        first = evaluate(step.gradient, {**state, **batch})
+        second = evaluate(step.update, {**state, **first})
+        assert set(first) & set(second) == set()
+        for name, x in whole.items():
+            np.testing.assert_array_equal({**first, **second}[name], x, err_msg=name)
+        state = followed(step, state, whole)
+
+
+def test_gradient_gives_slopes_and_metrics_and_update_needs_no_data() -> None:
+    step = compose(training(perceptron(), optimizer=adam()))
+    slopes = {f"{path}.grad" for path in step.parameters}
+    assert set(step.gradient.outputs) == {"loss", "bias"} | slopes
+    assert set(step.update.of_kind("input")) == slopes
+    assert {f"{path}.next" for path in step.state if path != "seed"} == set(step.update.outputs)
+    assert list(step.evaluate.outputs) == ["loss", "bias"]
+
+
+def test_the_step_takes_the_whole_state_and_all_data() -> None:
+    step = compose(training(perceptron(), params="out.*", optimizer=sgd(0.1)))
+    assert set(step.step.leaves) == {*step.state, "x", "target"}
+    assert step.state_map == {"step": "step.next", "out.weight": "out.weight.next"}
+
+
+def test_later_updates_see_earlier_results() -> None:
+    model = averaging()
+    recipe = training(
+        model,
+        updates=[
+            assign("w", 2.0),
+            assign("slow", lambda v: 3 * v["w"]),
+            minimize("loss", optimizer=sgd(0.5)),
+        ],
+    )
+    step = compose(recipe)
+    x = np.float32([1.0, 3.0])
+    result = run(step, step.initial(0), {"x": x})
+    assert result["slow.next"] == 6.0
+    np.testing.assert_allclose(result["w.next"], 2 - 0.5 * np.mean(2 * (2 * x - 1) * x))
+    # Metrics and running statistics are those of the start of the step.
+    np.testing.assert_allclose(result["loss"], np.mean((0.5 * x - 1) ** 2))
+    np.testing.assert_allclose(result["mean.next"], 0.1 * 2, rtol=1e-6)
+
+
+def test_optimizers_by_pattern_see_one_gradient() -> None:
+    together = compose(training(perceptron(), optimizer=sgd(0.1)))
+    apart = compose(training(perceptron(), optimizer={"*.bias": sgd(0.0), "*": sgd(0.1)}))
+    state = together.initial(0)
+    one, other = run(together, state, data(5)), run(apart, state, data(5))
+    np.testing.assert_array_equal(one["out.weight.next"], other["out.weight.next"])
+    np.testing.assert_array_equal(other["hidden.bias.next"], state["hidden.bias"])
+
+
+def test_two_players_train_by_turns() -> None:
+    """A game as a list of updates: each player follows a loss of its own."""
+    a, b = (leaf(name, f32[()], "parameter") for name in ("disc.a", "gen.b"))
+    x = leaf("x", f32["n"])
+    outputs: dict[str, Value] = {
+        "d_loss": ((a - b) * (a - b) + 0 * x).mean(),
+        "g_loss": ((a + b) * (a + b) + 0 * x).mean(),
+    }
+    start = {"disc.a": full((), 1.0), "gen.b": full((), 2.0)}
+    model = Model("game", Graph("game", outputs, (x,)), start)
+    recipe = training(
+        model,
+        updates=[
+            minimize("d_loss", params="disc.*", optimizer=sgd(0.25)),
+            minimize("g_loss", params="gen.*", optimizer=sgd(0.25)),
+        ],
+    )
+    step = compose(recipe)
+    result = run(step, step.initial(0), {"x": np.zeros(3, np.float32)})
+    assert result["disc.a.next"] == 1 - 0.25 * 2 * (1 - 2)
+    assert result["gen.b.next"] == 2 - 0.25 * 2 * (1.5 + 2)
+
+
+def test_an_average_of_the_weights_starts_at_them() -> None:
+    step = compose(training(averaging(), updates=[minimize(), assign("slow", 0.0)]))
+    state = step.initial(0)
+    assert state["slow"] == state["w"] == 0.5
+
+
+def test_a_loss_that_passes_no_slope_is_refused() -> None:
+    w = Input("w", f32[3, 4], "parameter")()
+    x = Input("x", f32["batch", 3])()
+    loss = (x @ w).argmax(1).astype(f32).mean()
+    graph = Graph("counted", {"loss": loss}, (x, w))
+    model = Model("counted", graph, {"w": const(np.zeros((3, 4), np.float32))}, {}, ("loss",))
+    with pytest.raises(GradientError, match="reaches no parameter") as caught:
+        compose(training(model))
+    assert caught.value.rows[0][:2] == ("argmax", "i64[batch]")

@@ -1,0 +1,215 @@
+"""The rule engine: matching, guards, sites, ends."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from nncompile.elementwise import exp, log, relu
+from nncompile.errors import CompileError
+from nncompile.graph import Graph, Input, Value
+from nncompile.ops import gemm, softmax, transpose
+from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ops.shape import Transpose
+from nncompile.rewrite import Steps, on, rewrite, rule, same_type, uses
+from nncompile.sites import Site, located
+from nncompile.tracing import Trace, tracing
+from nncompile.types import Type, f32, f64
+
+
+def leaf(name: str, type_: Type) -> Value:
+    return Input(name, type_)()
+
+
+def rewritten(value: Value, *changes: object) -> Value:
+    graph = Graph("test", {"y": value})
+    return rewrite(graph, changes).outputs["y"]  # type: ignore[arg-type]
+
+
+@rule(f32[2, 3], f32[3, 4], f32[4])
+def add_into_gemm(a: Value, b: Value, c: Value) -> Steps:
+    yield a @ b + c
+    if a.rank != 2 or b.rank != 2:
+        return "a gemm multiplies matrices"
+    yield gemm(a, b, c)
+
+
+@rule(f32[2, 3, 4], (0, 2, 1), (1, 0, 2))
+def transposed_twice(x: Value, first: tuple[int, ...], then: tuple[int, ...]) -> Steps:
+    yield Transpose(then)(Transpose(first)(x))
+    yield transpose(x, [first[i] for i in then])
+
+
+A, B, C = leaf("a", f32["n", 5]), leaf("b", f32[5, 6]), leaf("c", f32[6])
+
+
+def test_a_rule_matches_values_of_other_sizes() -> None:
+    assert rewritten(A @ B + C, add_into_gemm) is gemm(A, B, C)
+
+
+def test_the_order_of_symmetric_arguments_does_not_matter() -> None:
+    assert C + A @ B is A @ B + C
+    # Arguments are sorted by what they are: in one of many pairs the sum stands first.
+    for i in range(8):
+        c = leaf(f"c{i}", f32[6])
+        assert rewritten(A @ B + c, add_into_gemm) is gemm(A, B, c)
+
+
+def test_one_value_may_stand_in_several_places() -> None:
+    square = leaf("square", f32[3, 3])
+    assert rewritten(square @ square + square, add_into_gemm) is gemm(square, square, square)
+
+
+def test_a_refused_match_says_why() -> None:
+    stack = leaf("stack", f32["n", 4, 5])
+    match = add_into_gemm.match(stack @ B + C)
+    assert match.after is None
+    assert match.reason == "a gemm multiplies matrices"
+    assert add_into_gemm.match(relu(A)).reason == "is not of the form of add_into_gemm"
+
+
+def test_attributes_are_bound() -> None:
+    x = leaf("x", f32["n", 2, 3, 4])
+    value = transpose(transpose(x, (3, 0, 1, 2)), (0, 2, 3, 1))
+    result = rewritten(value, transposed_twice)
+    assert result is transpose(x, (3, 1, 2, 0))
+    assert result.shape == value.shape
+
+
+def test_attributes_that_are_no_holes_must_be_equal() -> None:
+    @rule(f32[2, 3])
+    def of_the_last_axis(x: Value) -> Steps:
+        yield log(softmax(x, 1))
+        yield x
+
+    wide = leaf("wide", f32["n", 7])
+    assert rewritten(log(softmax(wide, 1)), of_the_last_axis) is wide
+    assert of_the_last_axis.match(log(softmax(wide, 0))).after is None
+
+
+def test_numbers_of_formulas_are_bound() -> None:
+    @rule(f32[2], f32[2], 0.12345)
+    def step(w: Value, g: Value, rate: float) -> Steps:
+        yield w - rate * g
+        yield exp(w) if rate == 0.5 else w + g * (2 * rate)
+
+    w, g = leaf("w", f32["n"]), leaf("g", f32["n"])
+    assert rewritten(w - 0.5 * g, step) is exp(w)
+    assert rewritten(w - 0.25 * g, step) is w + g * 0.5
+    assert rewritten(w - g * -0.75, step) is w + g * -1.5
+    assert step.match(w - exp(g)).after is None
+
+
+def test_new_nodes_stand_where_the_old_ones_did() -> None:
+    with tracing(Trace()) as trace:
+        with located(Site("model.py", 7, "stem")):
+            product = A @ B
+        with located(Site("model.py", 8, "stem")):
+            value = relu(product + C)
+    graph = Graph("test", {"y": value}, trace=trace)
+    result = rewrite(graph, [add_into_gemm]).outputs["y"]
+    (made,) = result.args
+    assert isinstance(made.op, Gemm)
+    assert trace.site(made) == Site("model.py", 8, "stem")
+    assert trace.site(result) == Site("model.py", 8, "stem")
+    assert trace.sites(product) == (Site("model.py", 7, "stem"),)
+
+
+def test_looking_for_a_form_leaves_no_sites() -> None:
+    with tracing(Trace()) as trace:
+        product = A @ B
+        value = log(product)
+        before = trace.sites(product)
+        rewrite(Graph("test", {"y": value}, trace=trace), [add_into_gemm])
+        assert trace.sites(product) == before
+
+
+def test_rewriting_goes_on_until_nothing_applies() -> None:
+    x = leaf("x", f32[2, 3, 4])
+    value = x
+    for _ in range(5):
+        value = transpose(value, (1, 2, 0))
+    assert rewritten(value, transposed_twice) is transpose(x, (2, 0, 1))
+    assert rewritten(transpose(value, (1, 2, 0)), transposed_twice) is x
+
+
+def test_rules_that_do_not_end_are_named() -> None:
+    @on(Transpose)
+    def growing(value: Value) -> Value:
+        return transpose(relu(value.args[0]), (1, 0))
+
+    with pytest.raises(CompileError, match="the rule that applied last is growing"):
+        rewritten(transpose(A, (1, 0)), growing)
+
+
+def test_rules_that_undo_each_other_are_named() -> None:
+    @on(MatMul)
+    def there(value: Value) -> Value:
+        return gemm(*value.args)
+
+    @on(Gemm)
+    def back(value: Value) -> Value:
+        a, b = value.args
+        return a @ b
+
+    with pytest.raises(CompileError, match="the rule that applied last is back"):
+        rewritten(relu(A @ B), there, back)
+
+
+def test_a_rule_that_changes_the_type_is_named() -> None:
+    @rule(f32[2, 3], f32[3, 4])
+    def wrong(a: Value, b: Value) -> Steps:
+        yield a @ b
+        yield a
+
+    with pytest.raises(CompileError, match="the rule wrong makes"):
+        rewritten(A @ B, wrong)
+
+
+def test_uses_are_those_of_the_graph() -> None:
+    counted: dict[Value, int] = {}
+
+    @on(MatMul)
+    def count(value: Value) -> None:
+        counted[value] = uses(value)
+
+    product = A @ B
+    outputs = {"y": product + C, "z": relu(product), "p": product}
+    rewrite(Graph("test", outputs), [count])
+    assert counted == {product: 3}
+    assert uses(product) == 1  # outside of rewriting nothing is known
+
+
+def test_uses_are_kept_by_what_is_rebuilt() -> None:
+    counted: list[int] = []
+
+    @on(MatMul)
+    def count(value: Value) -> None:
+        counted.append(uses(value))
+
+    product = transpose(transpose(A, (1, 0)), (1, 0)) @ B
+    rewrite(Graph("test", {"y": relu(product), "z": exp(product)}), [transposed_twice, count])
+    assert counted == [2]
+
+
+def test_deep_graphs_take_linear_time_and_do_not_recurse() -> None:
+    def seconds(depth: int) -> float:
+        h = leaf("h", f32["n", 4])
+        w, c = leaf("w", f32[4, 4]), leaf("c", f32[4])
+        for _ in range(depth):
+            h = relu(h @ w + c)
+        start = time.process_time()
+        result = rewritten(h, add_into_gemm)
+        assert isinstance(result.args[0].op, Gemm)
+        return time.process_time() - start
+
+    seconds(10)
+    short = min(seconds(400) for _ in range(3))
+    assert seconds(3200) < 8 * short * 4
+
+
+def test_same_type() -> None:
+    assert same_type(f32["n", "2*m"], f32["n", "m + m"])
+    assert not same_type(f32["n"], f64["n"])
+    assert not same_type(f32["n"], f32["m"])
