@@ -25,7 +25,7 @@ from nncompile.compiler import compile_step
 from nncompile.load import load
 from nncompile.runtime import StepRunner
 step = compile_step(load({file!r}).recipe)
-StepRunner(step.model("step"), step.initial())
+StepRunner(step.step_model, step.source.initial())
 print(time.perf_counter() - t)
 """
 

@@ -40,10 +40,10 @@ class Row:
 def measure(workload: Workload) -> Row:
     """Raises `AssertionError` where the two sides compute different losses."""
     step = compile_step(workload.recipe())
-    state = step.initial()
+    state = step.source.initial()
     batches = workload.batches(CHECKED_STEPS)
     _check_equal(workload, step, state, batches)
-    runner = StepRunner(step.model("step"), state, threads=1)
+    runner = StepRunner(step.step_model, state, threads=1)
     peer = TorchEager(workload, state)
     ours = [lambda batch=batch: runner.step(batch) for batch in batches]
     theirs = [peer.prepare(batch) for batch in batches]
@@ -67,7 +67,7 @@ def measure(workload: Workload) -> Row:
 
 
 def _check_equal(workload: Workload, step: Any, state: Any, batches: Sequence[Any]) -> None:
-    runner = StepRunner(step.model("step"), state, threads=1)
+    runner = StepRunner(step.step_model, state, threads=1)
     peer = TorchEager(workload, state)
     ours, theirs = [], []
     for batch in batches:

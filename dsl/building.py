@@ -20,7 +20,7 @@ from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Input, Value
 from nncompile.ops.basic import as_value
 from nncompile.sites import scope
-from nncompile.types import DType, Type
+from nncompile.types import DType, Type, dtype_of
 
 _NAME = re.compile(r"[\w-]+")
 
@@ -95,12 +95,12 @@ class Builder:
         self, owner: str, name: str, shape: Any, init: Any, dtype: DType, fans: Any
     ) -> Value:
         """The trained parameter `owner.name`; asked for again, the same one."""
-        return self._leaf("parameter", _join(owner, name), dtype[shape], init, fans)
+        return self._leaf("parameter", _path(owner, name), dtype_of(dtype)[shape], init, fans)
 
     def state(self, owner: str, name: str, shape: Any, init: Any, dtype: DType) -> Value:
         """The state `owner.name` as it stands now: after the updates that were made so far."""
-        path = _join(owner, name)
-        leaf = self._leaf("state", path, dtype[shape], init, None)
+        path = _path(owner, name)
+        leaf = self._leaf("state", path, dtype_of(dtype)[shape], init, None)
         return self.updates.get(path, leaf)
 
     def update(self, owner: str, state: Value | str, new: Any) -> None:
@@ -163,6 +163,13 @@ class Builder:
             else f"{state!r} is not a state of {owner or 'the model'} as it stands now",
             hint='name the state: self.update("running_mean", new)',
         )
+
+
+def _path(owner: str, name: Any) -> str:
+    """The path of a parameter or state of that name."""
+    if not isinstance(name, str):
+        raise ModelError(f"the name of a parameter or state is a text, got {name!r}")
+    return _join(owner, name)
 
 
 def _join(path: str, name: str) -> str:

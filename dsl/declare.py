@@ -33,9 +33,9 @@ def model(
     """Makes a model of a function: its inputs are default arguments of tensor types, it returns
     its outputs as a dict, or one value, which is then called `output`.
 
-    `predict` names the outputs of the inference model; by default, those that need no input which
-    only the scalar outputs (losses, metrics) use. The function runs once, here. A model that is
-    called within it lends it its parameters, under their own names.
+    `predict` names the outputs of the inference model; by default, those that do without the label
+    (`Model.predicted` says it exactly). The function runs once, here. A model that is called within
+    it lends it its parameters, under their own names.
 
     Raises `ModelError` for an argument without a type, a result that is no value, two layers or
     applied models with one name, and an output with the name of an input.
@@ -54,7 +54,15 @@ def model(
 
 def model_of(function: Function, predict: Sequence[str] | str, name: str | None) -> Model:
     """The model of the function; see `model`."""
+    if not inspect.isfunction(function):
+        raise ModelError(
+            f"@model is for a function, got {function!r}",
+            hint='@model, or @model(predict="probabilities", name="net"), above a def',
+        )
     title = name or function.__name__
+    predict = (predict,) if isinstance(predict, str) else predict
+    if not isinstance(predict, Sequence):
+        raise ModelError(f"predict names outputs, got {predict!r}", hint='predict=("y",)')
     inputs = _inputs(function, title)
     with tracing(Trace()) as trace, building() as builder, applications() as applied, scope(title):
         leaves = {n: Input(n, type_)() for n, type_ in inputs.items()}
@@ -77,7 +85,7 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
         graph=Graph(title, outputs, (*leaves.values(), *builder.leaves.values()), trace, doc),
         initial=initial,
         updates={**applied.updates, **builder.updates},
-        predict=(predict,) if isinstance(predict, str) else tuple(predict),
+        predict=tuple(predict),
         doc=doc,
     )
     _owners[made] = {**owners, **dict.fromkeys(builder.leaves, builder)}

@@ -7,6 +7,7 @@ stands for itself.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,13 @@ def constant(number: Any) -> Initializer:
     """The number everywhere, or the array of the parameter's shape."""
 
     def initializer(type_: Type, key: Value, fans: Fans) -> Value:
-        array = np.asarray(number, type_.dtype.numpy)
+        try:
+            array = np.asarray(number, type_.dtype.numpy)
+        except (TypeError, ValueError):
+            raise ModelError(
+                f"an initial value is a number, an array or an initializer, got {number!r}",
+                hint="init=he_uniform, or init=normal(0.05), with these from dsl",
+            ) from None
         if array.shape not in ((), type_.shape):
             raise ShapeError(f"the initial array has shape {array.shape}, the parameter is {type_}")
         return broadcast_to(const(array), type_.shape)
@@ -116,7 +123,14 @@ def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value
     something else than a value of that type."""
     initializer = init if callable(init) else constant(init)
     key = random.random_key(path, random.seed_leaf())
-    value = initializer(type_, key, fans or default_fans(type_.shape))
+    given = (type_, key, fans or default_fans(type_.shape))
+    if not _takes(initializer, given):
+        name = getattr(initializer, "__name__", repr(initializer))
+        raise ModelError(
+            f"the initializer of {path} is a function of type, key and fans, {name} is none",
+            hint=f"{name}(...) may make one: init=normal(0.05)",
+        )
+    value = initializer(*given)
     if not isinstance(value, Value):
         raise ModelError(
             f"the initializer of {path} gave {type(value).__name__}, not a value of type {type_}",
@@ -127,3 +141,11 @@ def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value
     if value.shape != type_.shape:
         raise ShapeError(f"the initializer of {path} gave {value.type}, the parameter is {type_}")
     return value
+
+
+def _takes(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
+    try:
+        inspect.signature(function).bind(*args)
+    except TypeError:
+        return False
+    return True

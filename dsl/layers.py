@@ -14,6 +14,7 @@ from nncompile.graph import Value
 from nncompile.ops import dropout as drop
 from nncompile.ops import flatten as flat
 from nncompile.ops.basic import as_value
+from nncompile.optim.schedules import real
 
 Function = Callable[[Any], Any]
 
@@ -32,6 +33,13 @@ class Dense(Layer):
     use_bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
+
+    def __post_init__(self) -> None:
+        if self.activation is not None and not callable(self.activation):
+            raise ModelError(
+                f"the activation of Dense is a function, got {self.activation!r}",
+                hint="Dense(8, relu), with relu from dsl; the width of x is known, and not given",
+            )
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
@@ -61,7 +69,7 @@ class Dropout(Layer):
     rate: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
+        if not 0 <= real("the rate of Dropout", self.rate) < 1:
             raise ModelError(f"the rate of Dropout is in [0, 1), got {self.rate!r}")
 
     def __call__(self, x: Any) -> Value:

@@ -7,6 +7,7 @@ python examples/fit_function.py             # trains, and draws what was learned
 import numpy as np
 
 from dsl import Dense, adam, cosine, f32, huber, mean_squared_error, model, tanh, training
+from nncompile import Trainer
 
 
 def target(x):
@@ -60,8 +61,6 @@ def draw(x, truth, fitted, rows=17):
 
 
 if __name__ == "__main__":
-    from nncompile.train import Trainer
-
     points, grid = data()
     trainer = Trainer(recipe)
     trainer.fit(points)

@@ -10,9 +10,9 @@ import numpy as np
 
 from nncompile.compiler import CompiledStep, compile_model, compile_step
 from nncompile.dims import Dim, substitute, symbols
-from nncompile.formula import Map
 from nncompile.grad import grad
 from nncompile.graph import Graph, Input, Value, replace, toposort
+from nncompile.map import Map
 from nncompile.model import Model
 from nncompile.ops.basic import Reroute
 from nncompile.recipe import Minimize, Recipe
@@ -21,8 +21,7 @@ from nncompile.runtime import Session, StepRunner
 from nncompile.scalars.heads import stop_gradient
 from nncompile.step import initial_values
 from nncompile.tracing import tracing
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array
 
 ROWS = 16  # of a batch that is checked: each is computed many times in double precision
 STEPS = 200  # on one batch

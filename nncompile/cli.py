@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import traceback
 from collections.abc import Callable, Collection
 from enum import StrEnum
 from pathlib import Path
@@ -20,8 +21,7 @@ from nncompile.errors import CompileError, FeedError, ModelError
 from nncompile.export import TARGETS, export
 from nncompile.graph import Graph
 from nncompile.load import load
-from nncompile.model import did_you_mean
-from nncompile.passes import PASSES, optimize
+from nncompile.passes import PASSES, check_passes, optimize
 from nncompile.report import (
     Counts,
     Epochs,
@@ -34,8 +34,14 @@ from nncompile.report import (
     planned,
     summary,
 )
-from nncompile.runtime import Session, check_writable, describe, read_array, write_arrays
-from nncompile.runtime.checkpoint import load_state
+from nncompile.runtime import (
+    Session,
+    check_writable,
+    describe,
+    read_array,
+    write_arrays,
+    written_together,
+)
 from nncompile.step import compose
 from nncompile.train import Trainer
 
@@ -85,9 +91,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(**options)
         except CompileError as error:
-            if debug:
-                raise
             out.file.flush()
+            if debug:
+                typer.echo(traceback.format_exc(), err=True)
             typer.echo(f"{type(error).__name__}: {error}", err=True)
             raise typer.Exit(MISTAKE) from None
 
@@ -113,8 +119,10 @@ def main() -> None:
 def train(
     file: File,
     output: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("runs"),
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, in all.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Passes over the data, from now on.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps, from now on.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Where all random numbers come from.")] = None,
     provider: ProviderName = "cpu",
@@ -127,7 +135,8 @@ def train(
 
     The data are those that the file declares. Writes model.onnx (inference), step.onnx with
     step.state.safetensors (a training step that any onnxruntime can run) and
-    checkpoint.safetensors. Options stand in for what the file says.
+    checkpoint.safetensors. Options stand in for what the file says; after --resume, --epochs and
+    --steps count from there.
 
     \b
     Examples:
@@ -182,11 +191,13 @@ def train(
         if data.validation is not None:
             out.print(f"held out    {figures(trainer.evaluate(data.validation))}")
     state = trainer.state
-    print_files(
-        *export(recipe, output / "model.onnx", "onnx", state),
-        *export(recipe, output / "step.onnx", "step", seed=seed),
-        trainer.save(output / "checkpoint.safetensors"),
-    )
+    with written_together(output) as directory:  # a full disk leaves all that was there
+        files = (
+            *export(recipe, directory / "model.onnx", "onnx", state),
+            *export(recipe, directory / "step.onnx", "step", seed=seed),
+            trainer.save(directory / "checkpoint.safetensors"),
+        )
+    print_files(*(output / file.name for file in files))
     if interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -201,7 +212,7 @@ def compile(
     params: Annotated[Path | None, typer.Option(help="Checkpoint with the weights.")] = None,
     opset: Annotated[int, typer.Option(help="Version of the ONNX operators.")] = OPSET,
     external_data: Annotated[
-        bool, typer.Option("--external-data", help="Weights in OUT.safetensors, not in OUT.")
+        bool, typer.Option("--external-data", help="Weights in OUT.weights.safetensors.")
     ] = False,
     without: Without = None,
     model: Chosen = None,
@@ -223,14 +234,13 @@ def compile(
     source = declared.recipe if declared.recipes else declared.model
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
-    state = None if params is None else load_state(params)[0]
     counts, report = Counts(), Report()
     with Timing() as timing:
         written = export(
             source,
             output,
             to,
-            state,
+            params,
             opset,
             external_data or None,
             without=left_out(without),
@@ -314,6 +324,7 @@ def show(
     if file is None:
         raise ModelError("show needs the FILE of a model", hint="or --list-passes")
     skipped = left_out(without)
+    check_passes((*(passes or ()), *skipped))
     declared = load(file, model)
     graph = {
         Stage.model: lambda: declared.model.graph,
@@ -322,7 +333,7 @@ def show(
         Stage.onnx: lambda: declared.model.inference(),
     }[stage]()
     if passes:
-        print_passes(graph, known_passes(passes), skipped)
+        print_passes(graph, passes, skipped)
     elif stage is Stage.onnx:
         out.print(to_text(compile_model(declared.model, skipped).model))
     else:
@@ -360,15 +371,7 @@ def check(
 
 
 def left_out(without: Collection[str] | None) -> tuple[str, ...]:
-    return tuple(PASSES) if without and "all" in without else known_passes(without or ())
-
-
-def known_passes(names: Collection[str]) -> tuple[str, ...]:
-    """The names, where all of them are passes. Raises `ModelError`."""
-    for name in names:
-        if name not in PASSES:
-            raise ModelError(f"there is no pass {name!r}", hint=did_you_mean(name, PASSES))
-    return tuple(names)
+    return tuple(PASSES) if without and "all" in without else tuple(without or ())
 
 
 def print_passes(graph: Graph, names: Collection[str], without: Collection[str]) -> None:

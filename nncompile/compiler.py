@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from nncompile.backends.onnx import OPSET, to_model
+from nncompile.errors import ModelError
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.passes import Observer, optimize
@@ -37,6 +38,7 @@ class Report:
 
     @property
     def total(self) -> float:
+        """The seconds of all stages."""
         return sum(self.seconds.values())
 
 
@@ -150,5 +152,11 @@ def compile_model(
     observe: Observer | None = None,
     report: Report | None = None,
 ) -> CompiledModel:
-    """The inference graph of a model; see `compile_step` for the options."""
+    """The inference graph of a model; see `compile_step` for the options. Raises `ModelError` for
+    what is no model."""
+    if not isinstance(model, Model):
+        raise ModelError(
+            f"compile_model takes a model, got {type(model).__name__}",
+            hint="recipe.model is that of a recipe; compile_step compiles the recipe",
+        )
     return CompiledModel(tuple(without), opset, observe, report or Report(), source=model)

@@ -3,11 +3,32 @@ out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+import operator
+from collections.abc import Iterable, Sequence
 
 from nncompile.sites import Site, user_site
 
 Row = tuple[str, ...]
+_LISTED = 12  # known names that a hint lists where none is close
+
+
+def closest(name: object, known: Iterable[object]) -> str | None:
+    """The known name that is most like `name`; None where none is."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return close[0] if close else None
+
+
+def did_you_mean(name: object, known: Iterable[object], otherwise: str | None = None) -> str | None:
+    """A hint with the known name that is closest; where none is, `otherwise`, or all of them
+    where they are few."""
+    names = [str(k) for k in known]
+    close = closest(name, names)
+    if close is not None:
+        return f"did you mean {close!r}?"
+    if otherwise is not None:
+        return otherwise
+    return f"there is {', '.join(names)}" if 0 < len(names) <= _LISTED else None
 
 
 class CompileError(Exception):
@@ -50,6 +71,18 @@ class CompileError(Exception):
         return self.render()
 
 
+def whole_number(name: str, x: object, least: int | None = None) -> int:
+    """`x` as an int, also where it is one of numpy's. Raises `ModelError` where it is no whole
+    number, or below `least`."""
+    try:
+        number = operator.index(x)  # type: ignore[arg-type]
+    except TypeError:
+        raise ModelError(f"{name} must be a whole number, got {x!r}") from None
+    if least is not None and number < least:
+        raise ModelError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
 class ShapeError(CompileError, ValueError):
     """Sizes, ranks or axes that do not fit."""
 
@@ -60,6 +93,10 @@ class DTypeError(CompileError, TypeError):
 
 class FormulaError(CompileError, TypeError):
     """A formula that is not a real-valued scalar function, or a value used as a truth value."""
+
+
+class UnknownNameError(CompileError, AttributeError):
+    """A method or attribute that a value does not have."""
 
 
 class GradientError(CompileError, TypeError):

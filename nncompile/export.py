@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,21 @@ import numpy as np
 
 from nncompile.backends.onnx import OPSET, ExternalTensor, check, to_model
 from nncompile.compiler import CompiledModel, Report, compile_model, compile_step
-from nncompile.errors import BackendError, CheckpointError, FileError, ModelError
+from nncompile.errors import BackendError, CheckpointError, CompileError, FileError, ModelError
 from nncompile.graph import Graph
-from nncompile.model import Model, did_you_mean
+from nncompile.model import RANDOM_STATE, Model
 from nncompile.passes import Observer
 from nncompile.recipe import Recipe
-from nncompile.runtime import save_state, write_atomically
+from nncompile.runtime import (
+    check_state,
+    load_state,
+    save_state,
+    write_atomically,
+    written_together,
+)
 from nncompile.step import Step, initial_values
-from nncompile.types import DTYPES
+from nncompile.types import DTYPES, Array, Type, i64
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Path_ = str | os.PathLike[str]
 
 TARGETS = ("onnx", "step", "gradient", "update", "torchscript")
@@ -30,12 +37,15 @@ LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
 its graph."""
 
+_HOLDS = "nncompile.holds"
+"""The key under which a file beside a model says what it is: `weights` or `state`."""
+
 
 def export(
     source: Model | Recipe,
     path: Path_,
     to: str = "onnx",
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, Any] | Path_ | None = None,
     opset: int = OPSET,
     external_data: bool | Path_ | None = None,
     seed: int | None = None,
@@ -50,28 +60,37 @@ def export(
     state beside it (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two
     halves; "torchscript" the inference model for `torch.jit.load`.
 
-    `params` are the weights (and states) by path, those of a trainer as a rule; what they do not
-    name is drawn from `seed` (that of the recipe, or 0). `external_data` moves the weights of an
-    ONNX model out of it: True writes them to `OUT.safetensors` beside it, a path names a
-    `.safetensors` file that has them already, None decides by their size.
+    `params` are the weights and states by path, those of a trainer (`trainer.state`) as a rule,
+    or the file of a checkpoint: all that the file needs; slots of an optimizer may be among them.
+    Without `params`, they are drawn from `seed` (that of the recipe, or 0). `external_data` moves
+    the weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside
+    it, a path names a `.safetensors` file that has them already, None decides by their size.
 
     `without`, `observe` and `report` are those of `compile_step`.
 
-    Raises `ModelError` for an unknown target or parameter and for a step without a recipe,
-    `BackendError` for what the target cannot express, `FileError` for what cannot be written.
+    Raises `ModelError` for an unknown target, for `params` that lack one, have another type or
+    are no parameters of the model (`CheckpointError` where they come from a file), and for a step
+    without a recipe, `BackendError` for what the target cannot express, `FileError` for what
+    cannot be written and for a file beside `path` that no export wrote.
     """
+    if not isinstance(source, Model | Recipe):
+        raise ModelError(
+            f"export takes a model or a recipe, got {type(source).__name__}",
+            hint="of a trainer: export(trainer.recipe, path, params=trainer.state)",
+        )
     if to not in TARGETS:
         raise ModelError(f"cannot export to {to!r}", hint=f"choose one of {', '.join(TARGETS)}")
+    path, given = Path(path), None if params is None else _Given.of(params)
     if to in ("onnx", "torchscript"):
         model = source.model if isinstance(source, Recipe) else source
         if seed is None:
             seed = source.seed if isinstance(source, Recipe) else 0
         compiled = compile_model(model, without, opset, observe, report)
-        return _export_model(compiled, Path(path), to, params, external_data, seed)
+        return _export_model(compiled, path, to, given, external_data, seed)
     if isinstance(source, Model):
         raise ModelError(
             f"{to} of model {source.name} needs a recipe",
-            hint="export(training(model, optimizer=…), path, to=…)",
+            hint=f"say how it is trained: recipe = training({source.name}, optimizer=adam(1e-3))",
         )
     if external_data:
         raise ModelError(
@@ -86,29 +105,41 @@ def export(
     }[to]()
     with step.report.stage("checking"):
         check(proto)
-    state = _first_state(step.source, params, seed) if to == "step" else None
-    written = [write_atomically(path, proto.SerializeToString())]
-    if state is not None:
-        metadata = {"nncompile.model": source.model.name}
-        written.insert(0, save_state(state_path(path), state, metadata))
-    return tuple(written)
+    if to != "step":
+        return (write_atomically(path, proto.SerializeToString()),)
+    state = _first_state(step.source, given, seed)
+    with _companion(path, state_path(path), "state") as (model_file, file):
+        _save(file, state, source.model, "state")
+        write_atomically(model_file, proto.SerializeToString())
+    return state_path(path), path
 
 
 def state_path(path: Path_) -> Path:
     """Where the first state of the step at `path` is: `OUT.state.safetensors` for `OUT.onnx`."""
-    return Path(path).with_suffix(".state.safetensors")
+    return _beside(Path(path), "state")
+
+
+def weights_path(path: Path_) -> Path:
+    """Where the external weights of the model at `path` are: `OUT.weights.safetensors` for
+    `OUT.onnx`."""
+    return _beside(Path(path), "weights")
+
+
+def _beside(path: Path, holds: str) -> Path:
+    stem = path.stem if path.suffix == ".onnx" else path.name
+    return path.with_name(f"{stem}.{holds}.safetensors")
 
 
 def _export_model(
     compiled: CompiledModel,
     path: Path,
     to: str,
-    params: Mapping[str, Any] | None,
+    given: _Given | None,
     external_data: bool | Path_ | None,
     seed: int,
 ) -> tuple[Path, ...]:
     model, graph, opset, report = compiled.source, compiled.graph, compiled.opset, compiled.report
-    weights = _weights(model, graph, params, seed)
+    weights = _weights(model, graph, given, seed)
     if to == "torchscript":
         if external_data:
             raise ModelError("TorchScript holds its weights", hint="leave external_data out")
@@ -130,14 +161,43 @@ def _export_model(
         return (write_atomically(path, proto.SerializeToString()),)
     # Weights that lie elsewhere are not there for the checker, so it sees them as inputs.
     check(to_model(graph, opset))
-    if external_data is True:
-        file = path.with_suffix(".safetensors")
-        save_state(file, weights, {"nncompile.model": model.name})
-        written = [file]
-    else:
-        file, written = Path(external_data), []
-    proto = to_model(graph, opset, external_tensors(file, path.parent, weights))
-    return (*written, write_atomically(path, proto.SerializeToString()))
+    if external_data is not True:
+        tensors = external_tensors(Path(external_data), path.parent, weights)
+        return (write_atomically(path, to_model(graph, opset, tensors).SerializeToString()),)
+    with _companion(path, weights_path(path), "weights") as (model_file, file):
+        _save(file, weights, model, "weights")
+        tensors = external_tensors(file, file.parent, weights)
+        write_atomically(model_file, to_model(graph, opset, tensors).SerializeToString())
+    return weights_path(path), path
+
+
+@contextmanager
+def _companion(path: Path, file: Path, holds: str) -> Iterator[tuple[Path, Path]]:
+    """Where the block writes `path` and `file`, which is beside it: both are replaced at once.
+
+    Raises `FileError` where `file` is there and no export wrote it: its name follows from that
+    of the model, so that nobody asked for it to be replaced.
+    """
+    if file.exists() and _metadata(file).get(_HOLDS) != holds:
+        raise FileError(
+            f"{file} is there already, and no export wrote it",
+            hint="give the model another name, or move that file away",
+        )
+    with written_together(path.parent) as directory:
+        yield directory / path.name, directory / file.name
+
+
+def _save(file: Path, tensors: Mapping[str, Array], model: Model, holds: str) -> None:
+    save_state(file, tensors, {"nncompile.model": model.name, _HOLDS: holds})
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    """The strings in a `.safetensors` file; none where it is another kind of file."""
+    try:
+        _, header = _header(file)
+    except CheckpointError:
+        return {}
+    return dict(header.get("__metadata__", {}))
 
 
 def external_tensors(
@@ -200,53 +260,61 @@ def _header(file: Path) -> tuple[int, dict[str, Any]]:
     raise CheckpointError(f"{file} is not a safetensors file", hint="it may be truncated")
 
 
-def _weights(
-    model: Model, graph: Graph, params: Mapping[str, Any] | None, seed: int
-) -> dict[str, Array]:
-    """The parameters and states that the graph needs: those given, the others drawn."""
-    needed = {n: v for n, v in graph.leaves.items() if v.op.kind != "input"}  # type: ignore[attr-defined]
-    given = dict(params or {})
+@dataclass(frozen=True)
+class _Given:
+    """Weights that the caller gave, what they are called in an error, and its class."""
+
+    tensors: dict[str, Array]
+    name: str
+    error: type[CompileError]
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any] | Path_) -> _Given:
+        if isinstance(params, str | os.PathLike):
+            return cls(load_state(params)[0], os.fspath(params), CheckpointError)
+        if not isinstance(params, Mapping):
+            raise ModelError(
+                f"params are arrays by path, or a file, got {type(params).__name__}",
+                hint="trainer.state holds those of a trainer",
+            )
+        tensors = {name: np.asarray(x) for name, x in params.items()}
+        return cls(tensors, "params", ModelError)
+
+    def fitted(self, needed: Mapping[str, Type], known: Mapping[str, Type]) -> dict[str, Array]:
+        """The tensors, which are all that are needed, and others that are known."""
+        expected = {n: t for n, t in known.items() if n in needed or n in self.tensors}
+        check_state(self.tensors, expected, self.name, self.error)
+        return self.tensors
+
+
+_RANDOM = dict.fromkeys(sorted(RANDOM_STATE), i64[()])
+
+
+def _weights(model: Model, graph: Graph, given: _Given | None, seed: int) -> dict[str, Array]:
+    """The parameters and states that the graph needs: those given, or drawn."""
+    wanted = {n: v.type for n, v in graph.leaves.items() if v.op.kind != "input"}  # type: ignore[attr-defined]
     random = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
-    if all(name in given for name in needed if name not in random):
-        drawn: dict[str, Array] = {}
-    else:
-        drawn = initial_values(model, seed)
-    known = {**needed, **model.parameters, **model.states, **random}
-    for name in given:
-        # A trainer's whole state may be given: the slots of parameters are not needed here.
-        if name not in known and not any(name.startswith(f"{path}.") for path in model.parameters):
-            raise ModelError(
-                f"model {model.name} has no parameter {name!r}",
-                rows=[(path, str(leaf.type)) for path, leaf in model.parameters.items()],
-                hint=did_you_mean(name, model.parameters),
-            )
-    found = {**random, **drawn, **given}
-    return {name: _fitted(name, found[name], leaf.type) for name, leaf in needed.items()}
+    if given is None:
+        found = {**initial_values(model, seed), **random}
+        return {name: found[name] for name in wanted}
+    own = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
+    # Of a trainer's whole state, the slots of parameters are not needed here.
+    slots = {n for n in given.tensors if any(n.startswith(f"{path}.") for path in model.parameters)}
+    tensors = {n: x for n, x in given.tensors.items() if n in own or n not in slots}
+    needed = {n: t for n, t in wanted.items() if n not in _RANDOM}
+    given = replace(given, tensors=tensors)
+    found = {**random, **given.fitted(needed, {**own, **wanted, **_RANDOM})}
+    return {name: found[name] for name in wanted}
 
 
-def _first_state(
-    step: Step, params: Mapping[str, Any] | None, seed: int | None
-) -> dict[str, Array]:
+def _first_state(step: Step, given: _Given | None, seed: int | None) -> dict[str, Array]:
+    """The state that a step begins with: parameters and states that are given, or drawn."""
     state = step.initial(seed)
-    for name, x in (params or {}).items():
-        if name not in state:
-            raise ModelError(
-                f"the step of model {step.model.name} has no state {name!r}",
-                rows=[("state", path, str(type_)) for path, type_ in step.state.items()],
-                hint=did_you_mean(name, state),
-            )
-        state[name] = _fitted(name, x, step.state[name])
+    if given is not None:
+        own = (*step.model.parameters, *step.model.states)
+        needed = {name: step.state[name] for name in own if name not in _RANDOM}
+        state |= given.fitted(needed, step.state)
     return state
-
-
-def _fitted(name: str, x: Any, type_: Any) -> Array:
-    array = np.asarray(x)
-    if array.dtype != type_.dtype.numpy or array.shape != type_.shape:
-        raise ModelError(
-            f"the weight {name} has another type than the model's",
-            rows=[("expected", str(type_)), ("got", f"{array.dtype}{list(array.shape)}")],
-        )
-    return array
 
 
 def _torchscript(graph: Graph, weights: Mapping[str, Array]) -> bytes:

@@ -1,26 +1,20 @@
-"""`Map`: every elementwise op is this one, with a sympy expression as payload; and `@formula`,
-which makes one from a Python function of scalars.
-
-The gradient of a Map is the derivative of its expression, its numpy meaning and its lowerings
-are walks over it, and its print-out is mathematics.
-"""
+"""`@formula`: an elementwise op from a Python function of scalars."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, overload
 
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, broadcast, same_shape
+from nncompile.dims import broadcast, same_shape
 from nncompile.errors import FormulaError
-from nncompile.graph import Op, Sample, Value, apply
+from nncompile.graph import Value
+from nncompile.map import mapped
 from nncompile.scalars import (
     FUNCTIONS,
     LIMIT,
@@ -28,126 +22,12 @@ from nncompile.scalars import (
     Scalar,
     compact,
     declared,
-    differentiate,
-    digest,
-    dtype_of_expression,
     evaluate,
     placeholder,
-    times,
     trace,
 )
-from nncompile.scalars.samples import examples
-from nncompile.types import DType, Type, boolean, dtype_of, f64, i64
+from nncompile.types import DType, boolean, dtype_of, f64, i64
 from nncompile.values import operation, register
-
-
-class Map(Op):
-    """`body` of `count` arguments, elementwise with broadcasting.
-
-    `slopes` declares derivatives (one an argument) in place of those of `body`.
-    """
-
-    body: sp.Expr
-    count: int
-    slopes: tuple[sp.Expr, ...] | None = None
-
-    label = "elementwise"
-
-    @cached_property
-    def digest(self) -> bytes:
-        parts = b"".join(map(digest, (self.body, *(self.slopes or ()))))
-        return hashlib.blake2b(b"map" + parts, digest_size=8).digest()
-
-    def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Map:
-        return self  # the names in a body are its arguments, not sizes
-
-    def infer(self, *arguments: Type) -> Type:
-        dtypes = {placeholder(i): t.dtype for i, t in enumerate(arguments)}
-        return Type(
-            dtype_of_expression(self.body, dtypes),
-            broadcast(*(t.shape for t in arguments)),
-        )
-
-    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
-        if not y.dtype.is_float:
-            return [None] * len(args)
-        return [self._slope(i, g, args) for i in range(self.count)]
-
-    def _slope(self, i: int, g: Value, args: tuple[Value, ...]) -> Value | None:
-        x = args[i]
-        if not x.dtype.is_float:
-            return None
-        slope = self.slopes[i] if self.slopes else _derivative(self.body, i)
-        if slope == 0:
-            return None
-        above = placeholder(self.count)
-        whole = mapped(times(above, slope), (*args, g))
-        if whole.dtype is not x.dtype:
-            whole = operation("cast")(whole, x.dtype)
-        return operation("unbroadcast")(whole, x)  # type: ignore[no-any-return]
-
-    def numpy(self, *arrays: np.ndarray) -> np.ndarray:
-        values = {placeholder(i): a for i, a in enumerate(arrays)}
-        return evaluate(self.body, values)
-
-    def onnx(self, o: Any, *args: str) -> str:
-        return o.formula(self.body, args)  # type: ignore[no-any-return]
-
-    def torch(self, t: Any, *args: str) -> str:
-        return t.formula(self.body, args)  # type: ignore[no-any-return]
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        shapes: tuple[tuple[Any, ...], ...] = (("n", 3), (3,), ("n", 1))  # they broadcast
-        for example in examples():
-            types = tuple(d[s] for d, s in zip(example.dtypes, shapes, strict=False))
-            op = cls(example.body, len(types))
-            yield Sample(op, types, example.integers, example.floats, order=example.order)
-
-
-@functools.lru_cache(maxsize=4096)
-def _derivative(body: sp.Expr, i: int) -> sp.Expr:
-    return differentiate(body, placeholder(i))
-
-
-@functools.lru_cache(maxsize=4096)
-def _canonical(body: sp.Expr, slopes: tuple[sp.Expr, ...] | None, order: tuple[int, ...]) -> Map:
-    """The Map of `body` with argument `i` renamed to `order[i]`, without those that go to -1."""
-    kept = [(i, j) for i, j in enumerate(order) if j >= 0]
-    renamed = {placeholder(i): placeholder(j) for i, j in kept if i != j}
-    count = max(order, default=-1) + 1
-    if not renamed and len(kept) == len(order):
-        return Map(body, count, slopes)
-    if slopes is not None:
-        by_place: dict[int, sp.Expr] = {}
-        for i, j in kept:
-            by_place[j] = by_place.get(j, sp.Integer(0)) + slopes[i].xreplace(renamed)
-        slopes = tuple(by_place[j] for j in range(count))
-    return Map(body.xreplace(renamed), count, slopes)
-
-
-def mapped(
-    body: sp.Expr, args: Sequence[Value], slopes: tuple[sp.Expr, ...] | None = None
-) -> Value:
-    """The Map of `body` over `args`, in canonical form: no argument twice or unused, and all in
-    one order, so that `b + a` is `a + b`."""
-    used = body.free_symbols.union(*(s.free_symbols for s in slopes or ()))
-    distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
-    ordered = sorted(distinct, key=lambda a: a.digest)
-    place = {a: j for j, a in enumerate(ordered)}
-    op = _canonical(body, slopes, tuple(place.get(a, -1) for a in args))
-    if not slopes and len(ordered) == 1 and op.body == placeholder(0):
-        return ordered[0]
-    if slopes or len(op.body.free_symbols) == len(ordered):
-        return apply(op, *ordered)
-    # Equal arguments cancelled out, as in x − x: what is left, in the type and shape of all.
-    dtype = dtype_of_expression(body, {placeholder(i): a.dtype for i, a in enumerate(args)})
-    if op.body.free_symbols:
-        left = operation("cast")(mapped(op.body, ordered), dtype)
-    else:
-        left = operation("full")((), evaluate(op.body, {}, dtype), dtype)
-    shape = broadcast(*(a.shape for a in ordered))
-    return operation("broadcast_to")(left, shape)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

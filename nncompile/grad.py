@@ -1,5 +1,8 @@
 """Gradients: graph in, graph out, of any order.
 
+What is differentiated is made stable first: the slope of a naive spelling such as log(1 + eˣ)
+overflows where the spelling itself does, and cannot be repaired afterwards.
+
 Reverse mode, as in A. Griewank and A. Walther, "Evaluating Derivatives" (2008), chapter 3; forward
 mode is reverse mode twice (J. Townsend, "A new trick for calculating Jacobian vector products",
 2017).
@@ -8,23 +11,30 @@ mode is reverse mode twice (J. Townsend, "A new trick for calculating Jacobian v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from nncompile.dims import product, same_shape
 from nncompile.errors import CompileError, GradientError, ShapeError
 from nncompile.graph import (
+    Graph,
     Input,
     Item,
+    Op,
+    Sample,
     Value,
     apply,
     described,
     replace,
     toposort,
 )
+from nncompile.map import mapped
 from nncompile.ops.basic import as_value, broadcast_to, const, ones_like, zeros_like
+from nncompile.rewrite import rebuilt
+from nncompile.scalars import placeholder
+from nncompile.stabilise import stabilise
 from nncompile.tracing import current_trace
-from nncompile.types import TupleType, Type
+from nncompile.types import TupleType, Type, f32
 from nncompile.values import operation
 
 
@@ -61,7 +71,7 @@ def vjp(outputs: Any, inputs: Any, cotangents: Any) -> Any:
     xs = _sequence(inputs)
     for x in xs:
         _check_real("input", x)
-    return _structured(inputs, _backward(seeds, xs))
+    return _structured(inputs, _Differentiation(list(seeds), xs).slopes([seeds])[0])
 
 
 def jvp(outputs: Any, inputs: Any, tangents: Any) -> Any:
@@ -103,15 +113,91 @@ def jacobian(y: Value, x: Value) -> Value:
             hint="give the sizes as numbers, or use vjp or jvp with a vector",
         )
     reshape, take = operation("reshape"), operation("getitem")
-    flat = reshape(y, (count,))
-    rows = [reshape(grad(take(flat, i), x), (1, *x.shape)) for i in range(count)]
-    if not rows:
+    if not count:
         return broadcast_to(const(0, x.dtype), (*y.shape, *x.shape))
+    elements = [take(reshape(y, (count,)), i) for i in range(count)]
+    whole = _Differentiation(elements, [x])
+    slopes = whole.slopes([{element: ones_like(element)} for element in elements])
+    rows = [reshape(slope, (1, *x.shape)) for (slope,) in slopes]
     stacked: Value = operation("concatenate")(rows, axis=0)
     return reshape(stacked, (*y.shape, *x.shape))  # type: ignore[no-any-return]
 
 
 _fresh = itertools.count()
+
+
+class Held(Op):
+    """`x` itself, which is differentiated at: what rewrites must keep."""
+
+    def infer(self, x: Type) -> Type:
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (g,)
+
+    def numpy(self, x: Any) -> Any:
+        return x
+
+    def onnx(self, o: Any, x: str) -> str:
+        return x
+
+    def torch(self, t: Any, x: str) -> str:
+        return x
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", 2],))
+
+
+class _Differentiation:
+    """Values in stable form, in which the values that they are differentiated at are held."""
+
+    def __init__(self, outputs: Sequence[Value], wrt: Sequence[Value]) -> None:
+        inner = {x for x in wrt if x.args}
+        held: dict[Value, Value] = {}  # by what it stands for
+
+        def hold(v: Value, new: Value) -> Value:
+            if v in inner:
+                new = held[v] = Held()(new)
+            return new
+
+        values = _rebuilt(outputs, hold) if inner else list(outputs)
+        named = {str(i): v for i, v in enumerate((*values, *held.values()))}
+        graph = stabilise(Graph("differentiated", named))
+        final = list(graph.outputs.values())
+        self.stable = dict(zip(outputs, final, strict=False))
+        self.held = dict(zip(held, final[len(values) :], strict=True))
+        self.wrt = [self.held.get(x, x) for x in wrt]
+
+    def slopes(self, seeds: Sequence[Mapping[Value, Value]]) -> list[list[Value]]:
+        """The slopes at what is differentiated at, for each of several ways to weigh the
+        outputs."""
+        found: list[list[Value]] = []
+        for weights in seeds:
+            start: dict[Value, Value] = {}
+            for y, slope in weights.items():
+                v = self.stable[y]
+                start[v] = _sum(start[v], slope) if v in start else slope
+            found.append(_backward(start, self.wrt))
+        if not self.held:
+            return found
+        originals = {new: old for old, new in self.held.items()}
+        flat = [slope for row in found for slope in row]
+        flat = _rebuilt(flat, lambda v, new: originals.get(v, new))
+        rows = iter(flat)
+        return [[next(rows) for _ in row] for row in found]
+
+
+def _rebuilt(outputs: Sequence[Value], change: Callable[[Value, Value], Value]) -> list[Value]:
+    """The outputs with `change(node, node on its changed arguments)` in place of each node."""
+    trace = current_trace()
+    made: dict[Value, Value] = {}
+    for v in toposort(outputs):
+        args = [made[a] for a in v.args]
+        with trace.located(v):
+            same = all(a is b for a, b in zip(args, v.args, strict=True))
+            made[v] = change(v, v if same else rebuilt(v, args))
+    return [made[v] for v in outputs]
 
 
 def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
@@ -139,8 +225,16 @@ def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]
                 if gx is None or x not in towards:
                     continue
                 _check_slope(v, x, gx)
-                slopes[x] = slopes[x] + gx if x in slopes else gx
+                slopes[x] = _sum(slopes[x], gx) if x in slopes else gx
     return [slopes[x] if x in slopes else zeros_like(x) for x in wrt]
+
+
+_SUM = placeholder(0) + placeholder(1)
+
+
+def _sum(a: Value, b: Value) -> Value:
+    """Two slopes of one type together."""
+    return mapped(_SUM, (a, b))
 
 
 def _dependent(order: Iterable[Value], wrt: Sequence[Value]) -> set[Value]:

@@ -30,8 +30,7 @@ AnyType = Type | TupleType
 
 
 def attribute_key(x: Any) -> Any:
-    """Equality by type and value: `1`, `True` and `1.0` differ, so do `0.0` and `-0.0`; NaN is
-    equal to itself."""
+    """Equality by type and value: `1`, `True`, `1.0` differ, so do `0.0`, `-0.0`; NaN is NaN."""
     if isinstance(x, float):
         return (float, x.hex())
     if isinstance(x, tuple):
@@ -192,8 +191,7 @@ class Value(Operators):
     type: Any
     digest: bytes
 
-    def __hash__(self) -> int:
-        return object.__hash__(self)
+    __hash__ = object.__hash__  # identity, and as fast as that of any object
 
     def __repr__(self) -> str:
         return f"<{self.op.label} : {self.type}>"
@@ -204,22 +202,24 @@ class Value(Operators):
     def __reduce__(self) -> Any:
         return apply, (self.op, *self.args)
 
-    def __copy__(self) -> Value:
+    def __copy__(self, *_: Any) -> Value:
         return self
 
-    def __deepcopy__(self, _: Any) -> Value:
-        return self
+    __deepcopy__ = __copy__
 
     @property
     def shape(self) -> Shape:
+        """The sizes: numbers, or expressions of the names of dimensions."""
         return self.type.shape  # type: ignore[no-any-return]
 
     @property
     def dtype(self) -> DType:
+        """The element type."""
         return self.type.dtype  # type: ignore[no-any-return]
 
     @property
     def rank(self) -> int:
+        """The number of axes; `ndim` of numpy."""
         return len(self.shape)
 
     ndim = rank
@@ -279,8 +279,7 @@ def _explained(
         else:
             labels.append(p.name)
     rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
-    message = f"{op.label}: {error.message}"
-    return type(error)(message, rows=rows, hint=error.hint, site=site)
+    return type(error)(f"{op.label}: {error.message}", rows=rows, hint=error.hint, site=site)
 
 
 class Input(Op):
@@ -391,6 +390,7 @@ class Graph:
         return {n: v for n, v in self.leaves.items() if v.op.kind == kind}  # type: ignore[attr-defined]
 
     def with_outputs(self, outputs: Mapping[str, Value]) -> Graph:
+        """The graph with other outputs: the same name, order of leaves, sites and doc."""
         return dataclasses.replace(self, outputs=dict(outputs))
 
     def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:

@@ -20,8 +20,9 @@ from nncompile.errors import CompileError, FileError, ModelError
 from nncompile.model import Model
 from nncompile.recipe import Recipe
 from nncompile.sites import Site
+from nncompile.types import Array
 
-Arrays = dict[str, np.ndarray[Any, np.dtype[Any]]]
+Arrays = dict[str, Array]
 T = TypeVar("T", Model, Recipe)
 
 

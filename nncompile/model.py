@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +12,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.dims import Dim, Shape, dim, same, substitute, symbols
-from nncompile.errors import DTypeError, FeedError, ModelError, ShapeError
+from nncompile.errors import DTypeError, FeedError, ModelError, ShapeError, did_you_mean
 from nncompile.graph import Graph, Input, Value, replace, toposort
 from nncompile.ops.basic import as_value
 from nncompile.passes import inference
@@ -45,7 +44,7 @@ class Model:
     `initial` gives the first value of each parameter and state, an expression over the leaf
     `seed` (and other parameters); `updates` the next value of states that every step changes
     (running statistics). `predict` names the outputs of the inference model; without it, they are
-    all outputs that are not one number, as losses and metrics are.
+    those of `predicted`.
 
     A model is a function of its parameters: `model(image=v)` is its outputs for other inputs with
     the same weights, `model(image=v, params={"stem.weight": w})` with others.
@@ -94,11 +93,11 @@ class Model:
                     hint="give the output another name",
                 )
         if not self.predict:
-            tensors = tuple(name for name, value in self.outputs.items() if value.rank > 0)
-            object.__setattr__(self, "predict", tensors or tuple(self.outputs))
+            object.__setattr__(self, "predict", self.predicted())
 
     @property
     def outputs(self) -> Mapping[str, Value]:
+        """All outputs by name: predictions, losses and metrics."""
         return self.graph.outputs
 
     @cached_property
@@ -126,6 +125,18 @@ class Model:
     def metrics(self) -> dict[str, Value]:
         """The outputs that are one number: loss, accuracy and the like."""
         return {name: value for name, value in self.outputs.items() if value.rank == 0}
+
+    def predicted(self) -> tuple[str, ...]:
+        """The outputs of the inference model where `predict` does not name them: the tensors that
+        can be computed without some input that the metrics (outputs of one number) need, such as
+        the label. An error for each example, which needs the label as the loss does, is thus not
+        among them. Where every tensor that is computed from data needs all that the metrics need,
+        as in an autoencoder, they are all tensors; where there is no tensor, all outputs.
+        """
+        tensors = [name for name, value in self.outputs.items() if value.rank > 0]
+        compared = {leaf for name in self.metrics for leaf in self.needs(name)}
+        found = [name for name in tensors if not compared.issubset(self.needs(name))]
+        return tuple((found if any(map(self.needs, found)) else tensors) or self.outputs)
 
     def needs(self, output: str) -> tuple[str, ...]:
         """The names of the data that an output is computed from."""
@@ -157,6 +168,11 @@ class Model:
         for path, value in (applied.updates if applied else {}).items():
             if path in own:
                 new[own[path]] = value
+        if not isinstance(params, Mapping | None):
+            raise ModelError(
+                f"params are values by path, got {type(params).__name__}",
+                hint=f"params={{{next(iter(own), 'weight')!r}: value}}",
+            )
         for path, x in (params or {}).items():
             if path not in own:
                 raise ModelError(
@@ -260,15 +276,6 @@ def applications() -> Iterator[Applications]:
 def leaves_of(values: Any) -> set[Value]:
     """The leaves that the values need."""
     return {v for v in toposort(values) if isinstance(v.op, Input)}
-
-
-def did_you_mean(name: str, known: Any) -> str | None:
-    """A hint with the known name that is closest, or all of them where they are few."""
-    names = [str(k) for k in known]
-    close = difflib.get_close_matches(name, names, n=1)
-    if close:
-        return f"did you mean {close[0]!r}?"
-    return f"there is {', '.join(names)}" if 0 < len(names) <= 12 else None
 
 
 def check_same_type(what: str, expected: Type, got: Type) -> None:

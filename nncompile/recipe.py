@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from nncompile.errors import ModelError
+from nncompile.errors import ModelError, did_you_mean, whole_number
 from nncompile.graph import Value
-from nncompile.model import RANDOM_STATE, Model, check_same_type, did_you_mean, leaves_of
+from nncompile.model import RANDOM_STATE, Model, check_same_type, leaves_of
 from nncompile.ops.basic import as_value
-from nncompile.optim import Optimizer, sgd
+from nncompile.optim import Optimizer, adam, adamw, rmsprop, sgd
+from nncompile.optim.schedules import real
 
 Optimizers = Optimizer | Mapping[str, Optimizer]
 DEFAULT_OPTIMIZER = sgd(0.1)
@@ -35,9 +36,17 @@ class Minimize:
     clip_value: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.loss, str):
+            raise ModelError(
+                f"a loss is the name of an output, got {self.loss!r}", hint='minimize("loss")'
+            )
         for label, bound in (("clip_norm", self.clip_norm), ("clip_value", self.clip_value)):
-            if bound is not None and not bound > 0:
+            if bound is not None and not real(label, bound) > 0:
                 raise ModelError(f"{label} must be positive, got {bound}")
+        several = isinstance(self.optimizer, Mapping)
+        for optimizer in self.optimizer.values() if several else (self.optimizer,):  # type: ignore[union-attr]
+            if not isinstance(optimizer, Optimizer):
+                raise ModelError(f"{_named(optimizer)} is no optimizer", hint=_made(optimizer))
 
     def trained(self, model: Model) -> dict[str, Value]:
         """The parameters that this update changes, by path.
@@ -138,6 +147,31 @@ class Assign:
 Update = Minimize | Assign
 
 
+def _named(x: Any) -> str:
+    return x.__name__ if callable(x) and hasattr(x, "__name__") else repr(x)
+
+
+def _made(optimizer: Any) -> str:
+    """How what was given in place of an optimizer becomes one."""
+    if isinstance(optimizer, int | float):
+        return f"sgd({optimizer}) is gradient descent with that learning rate"
+    makers = {maker.__name__: f"{maker.__name__}(1e-3)" for maker in (sgd, rmsprop, adam, adamw)}
+    name = str(getattr(optimizer, "__name__", optimizer)).lower()
+    return f"a function makes one: {makers.get(name, ', '.join(makers.values()))}"
+
+
+def _patterns(params: str | Sequence[str]) -> str | tuple[str, ...]:
+    """The patterns of paths. Raises `ModelError` for something else."""
+    if isinstance(params, str):
+        return params
+    if not isinstance(params, list | tuple) or not all(isinstance(p, str) for p in params):
+        raise ModelError(
+            f"params are a pattern of paths, or several, got {params!r}",
+            hint='params="head.*", or params=["a.*", "b.*"]',
+        )
+    return tuple(params)
+
+
 @dataclass(frozen=True, eq=False)
 class Recipe:
     """A model with the updates of one step and the defaults of its training.
@@ -155,13 +189,26 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.model, Model):
+            raise ModelError(
+                f"a recipe trains a model, got {_named(self.model)}",
+                hint="a model is a function under @model: def net(x=f32[...]): ...",
+            )
         if not self.updates:
             raise ModelError(
                 "a recipe needs an update", hint='minimize("loss") or assign("weight", value)'
             )
-        for label, count in (("batch", self.batch), ("epochs", self.epochs), ("steps", self.steps)):
-            if count is not None and count < 1:
-                raise ModelError(f"{label} must be at least 1, got {count}")
+        for update in self.updates:
+            if not isinstance(update, Update):
+                raise ModelError(
+                    f"{_named(update)} is no update",
+                    hint='updates=[minimize("loss", optimizer=adam(1e-3))]',
+                )
+        whole_number("batch", self.batch, 1)
+        for label, count in (("epochs", self.epochs), ("steps", self.steps)):
+            if count is not None:
+                whole_number(label, count, 1)
+        whole_number("seed", self.seed)
         for update in self.updates:
             if isinstance(update, Minimize):
                 for path in update.trained(self.model):
@@ -178,8 +225,8 @@ def minimize(
     clip_value: float | None = None,
 ) -> Minimize:
     """An update that follows a gradient; see `Minimize`. The default optimizer is `sgd(0.1)`."""
-    patterns = params if isinstance(params, str) else tuple(params)
-    return Minimize(loss, patterns, optimizer or DEFAULT_OPTIMIZER, clip_norm, clip_value)
+    chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
+    return Minimize(loss, _patterns(params), chosen, clip_norm, clip_value)
 
 
 def assign(path: str, value: Value | float | Callable[[Mapping[str, Value]], Any]) -> Assign:
@@ -191,7 +238,7 @@ def training(
     model: Model,
     minimize: str = "loss",
     optimizer: Optimizers | None = None,
-    updates: Sequence[Update] | None = None,
+    updates: Update | Sequence[Update] | None = None,
     params: str | Sequence[str] = "*",
     batch: int = 32,
     epochs: int | None = None,
@@ -204,13 +251,12 @@ def training(
     `updates`. Either way it says the batch size, the length (`epochs` or `steps`; whichever ends
     first where both are given) and the seed, which all can be overridden when training starts."""
     if updates is None:
-        patterns = params if isinstance(params, str) else tuple(params)
-        updates = [
-            Minimize(minimize, patterns, optimizer or DEFAULT_OPTIMIZER, clip_norm, clip_value)
-        ]
+        chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
+        updates = [Minimize(minimize, _patterns(params), chosen, clip_norm, clip_value)]
     elif optimizer is not None or clip_norm is not None or clip_value is not None:
         raise ModelError(
             "give either an optimizer or a list of updates",
             hint='each update has its own: minimize("loss", optimizer=adam(1e-3))',
         )
-    return Recipe(model, tuple(updates), batch, epochs, steps, seed)
+    several = tuple(updates) if isinstance(updates, list | tuple) else (updates,)
+    return Recipe(model, several, batch, epochs, steps, seed)

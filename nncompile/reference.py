@@ -12,9 +12,7 @@ import sympy as sp
 from nncompile.dims import Dim, solve, symbols
 from nncompile.errors import CompileError, FeedError, ShapeError
 from nncompile.graph import Graph, Input, Op, Value, toposort
-from nncompile.types import DType, TupleType, Type, dtype_of, f32, f64
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array, DType, TupleType, Type, dtype_of, f32, f64
 
 
 def evaluate(outputs: Any, feeds: Mapping[str, Any], precision: Any = None) -> Any:
@@ -115,7 +113,8 @@ def _doubled(op: Op) -> Op:
         elif isinstance(x, Type) and x.dtype is f32:
             changed[name] = Type(f64, x.shape)
         elif isinstance(x, np.ndarray) and x.dtype == np.float32:
-            changed[name] = x.astype(np.float64)
+            # A number is what its decimal text says, as it is in a formula.
+            changed[name] = np.asarray(float(str(x))) if x.ndim == 0 else x.astype(np.float64)
     return dataclasses.replace(op, **changed) if changed else op  # type: ignore[type-var]
 
 

@@ -16,13 +16,12 @@ from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.train import Event, Trainer
 from nncompile.train.data import batch_size_name
+from nncompile.types import Array
 
 try:
     import resource
-except ModuleNotFoundError:  # Windows does not say
+except ModuleNotFoundError:  # Windows has no such module, and peak_memory says so
     resource = None  # type: ignore[assignment]
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 LINES = 20  # of epochs that are printed, unless all are asked for
 _REFRESH = 0.05  # seconds between two looks at the progress

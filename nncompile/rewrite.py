@@ -30,7 +30,6 @@ import sympy as sp
 
 from nncompile.dims import same_shape
 from nncompile.errors import CompileError
-from nncompile.formula import Map, mapped
 from nncompile.graph import (
     AnyType,
     Graph,
@@ -40,6 +39,7 @@ from nncompile.graph import (
     apply,
     attribute_key,
 )
+from nncompile.map import Map, mapped
 from nncompile.scalars import placeholder
 from nncompile.tracing import Trace, tracing
 from nncompile.types import Type
@@ -350,17 +350,21 @@ class _Rewriting:
 
     def _next(self, v: Value) -> Value:
         """One step further: the node on the final forms of its arguments, or rewritten."""
-        if any(self.final[a] is not a for a in v.args):
-            with self.trace.located(v):
-                return rebuilt(v, [self.final[a] for a in v.args])
-        for change in self.changes.get(type(v.op), ()):
-            with self.trace.located(v):
+        args = [self.final[a] for a in v.args]
+        moved = any(new is not old for new, old in zip(args, v.args, strict=True))
+        changes = () if moved else self.changes.get(type(v.op), ())
+        if not moved and not changes:
+            return v
+        with self.trace.located(v):
+            if moved:
+                return rebuilt(v, args)
+            for change in changes:
                 new = change(v)
-            if new is not None and new is not v:
-                self.last, self.left = change, self.left - 1
-                if self.left < 0:
-                    raise self._endless()
-                return new
+                if new is not None and new is not v:
+                    self.last, self.left = change, self.left - 1
+                    if self.left < 0:
+                        raise self._endless()
+                    return new
         return v
 
     def _endless(self) -> CompileError:

@@ -11,12 +11,13 @@ import sympy as sp
 
 from nncompile import scalars
 from nncompile.dims import Dim, product
-from nncompile.formula import Map
 from nncompile.graph import Graph, Input, Item, Op, Value
+from nncompile.map import Map
 from nncompile.scalars import placeholder
 from nncompile.types import DType, Type
 
-WIDEST = 80  # longer expressions do not push the columns beside them further out
+# Longer expressions and types do not push the columns beside them further out.
+WIDEST = (80, 32)
 
 MOST = 4  # parameters and states that are listed in the header one by one
 
@@ -147,9 +148,10 @@ def _indented(rows: Sequence[tuple[str, str]]) -> list[str]:
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:
     """The rows with their cells aligned."""
     count = max(map(len, rows), default=0)
-    widths = [
-        max((len(row[i]) for row in rows if len(row[i]) <= WIDEST), default=0) for i in range(count)
-    ]
+    widths = []
+    for i in range(count):
+        widest = WIDEST[min(i, len(WIDEST) - 1)]
+        widths.append(max((len(row[i]) for row in rows if len(row[i]) <= widest), default=0))
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows

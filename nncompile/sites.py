@@ -45,11 +45,6 @@ _scope: ContextVar[str] = ContextVar("scope", default="")
 _located: ContextVar[Site | None] = ContextVar("located", default=None)
 
 
-def current_scope() -> str:
-    """The path of the layers that are being built now, joined by `/`."""
-    return _scope.get()
-
-
 @contextlib.contextmanager
 def scope(name: str) -> Iterator[None]:
     """Adds `name` to the path of layers while the block runs."""

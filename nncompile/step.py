@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -21,13 +20,10 @@ from nncompile.model import Model, leaves_of
 from nncompile.ops.basic import zeros_like
 from nncompile.ops.random import seed_leaf, step_leaf
 from nncompile.optim import clip_by_norm, clip_by_value
-from nncompile.passes.stabilise import stabilise
 from nncompile.recipe import Assign, Minimize, Recipe
 from nncompile.reference import evaluate
 from nncompile.tracing import tracing
-from nncompile.types import Type
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array, Type
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +47,7 @@ class Step:
 
     @property
     def model(self) -> Model:
+        """The model that is trained."""
         return self.recipe.model
 
     @cached_property
@@ -86,8 +83,14 @@ def initial_values(model: Model, seed: int) -> dict[str, Array]:
 
 
 def compose(recipe: Recipe) -> Step:
-    """The graphs of one step of the recipe. Raises `ModelError` where two things have one name,
-    `GradientError` where a loss cannot be differentiated."""
+    """The graphs of one step of the recipe. Raises `ModelError` where it is no recipe or two
+    things in it have one name, `GradientError` where a loss cannot be differentiated."""
+    if not isinstance(recipe, Recipe):
+        named = f"model {recipe.name}" if isinstance(recipe, Model) else repr(recipe)
+        raise ModelError(
+            f"training needs a recipe, got {named}",
+            hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
+        )
     with tracing(recipe.model.graph.trace):
         return _Composition(recipe).result()
 
@@ -147,8 +150,7 @@ class _Composition:
     def _minimize(self, update: Minimize) -> None:
         trained = update.trained(self.model)
         loss = Graph("loss", {"loss": update.loss_of(self.model)})
-        # The slope of a naive spelling overflows where the spelling itself does.
-        slopes = grad(stabilise(loss).outputs["loss"], list(trained.values()))
+        slopes = grad(loss.outputs["loss"], list(trained.values()))
         _check_reached(update.loss, loss, dict(zip(trained.values(), slopes, strict=True)))
         slopes = replace(slopes, self.now) if self.now else slopes
         gradients = {

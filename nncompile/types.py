@@ -11,6 +11,9 @@ import numpy as np
 from nncompile.dims import Dim, Shape, dim, symbols
 from nncompile.errors import DTypeError, ShapeError
 
+Array = np.ndarray[Any, np.dtype[Any]]
+"""An array of numpy, of any element type."""
+
 
 @dataclass(frozen=True)
 class DType:
@@ -21,18 +24,22 @@ class DType:
 
     @cached_property
     def numpy(self) -> np.dtype[Any]:
+        """numpy's element type."""
         return np.dtype(self.name)
 
     @property
     def is_float(self) -> bool:
+        """Whether its numbers are real; the only types that have gradients."""
         return self.name.startswith("float")
 
     @property
     def is_bool(self) -> bool:
+        """Whether it is the type of truth values."""
         return self.name == "bool"
 
     @property
     def is_integer(self) -> bool:
+        """Whether its numbers are integers, signed or not; truth values are none."""
         return not self.is_float and not self.is_bool
 
     def __getitem__(self, shape: Any) -> Type:
@@ -60,7 +67,11 @@ def dtype_of(x: Any) -> DType:
     """The element type of that name, numpy dtype or array. Raises `DTypeError` for others."""
     if isinstance(x, DType):
         return x
-    name = x if isinstance(x, str) else np.dtype(getattr(x, "dtype", x)).name
+    try:
+        # numpy takes None for float64.
+        name = str(x) if x is None or isinstance(x, str) else np.dtype(getattr(x, "dtype", x)).name
+    except TypeError:
+        name = repr(x)
     if name not in _BY_NAME:
         raise DTypeError(
             f"element type {name} is not supported",
@@ -89,13 +100,16 @@ class Type:
 
     @property
     def rank(self) -> int:
+        """The number of axes."""
         return len(self.shape)
 
     @property
     def is_static(self) -> bool:
+        """Whether all sizes are numbers."""
         return not symbols(self.shape)
 
     def with_shape(self, shape: tuple[Dim, ...]) -> Type:
+        """The type of the same elements in another shape."""
         return Type(self.dtype, shape)
 
     def __repr__(self) -> str:

@@ -4,15 +4,37 @@ formulas and op cards fill, so that the graph needs to know none of them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import sympy as sp
 
 from nncompile.dims import Dim
-from nncompile.errors import FormulaError, ShapeError
+from nncompile.errors import FormulaError, ShapeError, UnknownNameError, did_you_mean
 
 if TYPE_CHECKING:
     from nncompile.graph import Value
 
 _table: dict[str, Callable[..., Any]] = {}
+# numpy's names of ufuncs that have another one here.
+_UFUNC_NAMES = {"true_divide": "divide", "remainder": "mod", "float_power": "power"}
+_NO_NUMBERS = (
+    "trainer.predict(...), or evaluate(x, feeds) of nncompile.reference, gives its numbers"
+)
+# What other libraries' methods are called here.
+_HABITS = {
+    "view": "x.reshape(...)",
+    "permute": "x.transpose(axes)",
+    "unsqueeze": "expand_dims(x, axis)",
+    "detach": "stop_gradient(x)",
+    "float": "x.astype(f32)",
+    "double": "x.astype(f64)",
+    "long": "x.astype(i64)",
+    "dim": "x.rank",
+    "backward": "training(model, minimize=...) trains, grad(y, [x]) is the slope",
+    "numpy": _NO_NUMBERS,
+    "item": _NO_NUMBERS,
+    "tolist": _NO_NUMBERS,
+}
 
 
 def register(name: str, function: Callable[..., Any]) -> None:
@@ -44,11 +66,16 @@ def _method(name: str) -> Callable[..., Any]:
     return method
 
 
+def _no_number(self: Any, *_: Any, **__: Any) -> NoReturn:
+    raise FormulaError(
+        f"a value has no numbers while the graph is built: {self.type}", hint=_NO_NUMBERS
+    )
+
+
 class Operators:
-    """Python's operators and numpy's methods on values."""
+    """Python's operators, numpy's methods, and numpy's elementwise functions on values."""
 
     __slots__ = ()
-    __array_ufunc__ = None  # or numpy would build arrays of objects
 
     __add__, __radd__ = _binary("add")
     __sub__, __rsub__ = _binary("subtract")
@@ -80,6 +107,10 @@ class Operators:
 
     def __rshift__(self, other: Any) -> Any:
         """`x >> layer` applies the layer; with an integer it shifts bits."""
+        if isinstance(other, type):
+            raise FormulaError(
+                f"{other.__name__} is a class", hint=f"make one of it: x >> {other.__name__}(...)"
+            )
         if callable(other) and not isinstance(other, Operators):
             return other(self)
         return self._shifted(other)
@@ -123,6 +154,39 @@ class Operators:
     def __iter__(self) -> Iterator[Value]:
         return (self[i] for i in range(len(self)))
 
+    __float__ = __int__ = __index__ = __complex__ = __array__ = _no_number
+
+    def _sympy_(self) -> NoReturn:
+        raise sp.SympifyError(self)  # so that `dimension * value` is asked of the value
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        # Also what numpy calls for `array + value`; without it, it would build arrays of objects.
+        name = _UFUNC_NAMES.get(ufunc.__name__, ufunc.__name__)
+        if method != "__call__" or options or name not in _table:
+            raise FormulaError(
+                f"numpy's {ufunc.__name__} does not work on values: {_types(inputs)}",
+                hint="nncompile.elementwise and nncompile.ops have functions of numpy's names",
+            )
+        return _table[name](*inputs)
+
+    def __array_function__(self, function: Any, _: Any, args: Any, __: Any) -> NoReturn:
+        raise FormulaError(
+            f"numpy's {function.__name__} does not work on values: {_types(args)}",
+            hint=f"nncompile.ops has functions of numpy's names, {function.__name__} or the like",
+        )
+
+    if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # Python and numpy ask for names of their own to see what a thing can do.
+            if name.startswith("_"):
+                raise AttributeError(name)
+            hint = f"{name}(x) is a function" if name in _table else _HABITS.get(name)
+            methods = [known for known in dir(type(self)) if not known.startswith("_")]
+            raise UnknownNameError(
+                f"a value has no {name!r}", hint=hint or did_you_mean(name, methods)
+            )
+
     def __bool__(self) -> bool:
         raise FormulaError(
             f"a value has no truth value while the graph is built: {self.type}",  # type: ignore[attr-defined]
@@ -132,3 +196,7 @@ class Operators:
 
     def __contains__(self, _: Any) -> bool:
         raise FormulaError("`in` needs a truth value", hint="(x == y).max() is elementwise")
+
+
+def _types(args: Any) -> str:
+    return ", ".join(str(x.type) for x in args if isinstance(x, Operators)) or repr(args)  # type: ignore[attr-defined]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from tests.command_line import GOOD, succeeds, written
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +16,17 @@ def torchscript() -> SimpleNamespace:
     torch = pytest.importorskip("torch")
     backend = pytest.importorskip("nncompile.backends.torchscript")
     return SimpleNamespace(torch=torch, backend=backend, to_script=backend.to_script)
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    """The model file `GOOD`, in a directory of its own."""
+    return written(tmp_path, GOOD)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a finished training of `GOOD`, to be read only."""
+    directory = tmp_path_factory.mktemp("trained")
+    succeeds("train", written(directory, GOOD), "--output", directory / "runs")
+    return directory / "runs"

@@ -12,11 +12,9 @@ from nncompile.grad import grad, vjp
 from nncompile.graph import Graph, Input, Value, apply
 from nncompile.ops import sum as total
 from nncompile.reference import evaluate
-from nncompile.types import Type, dtype_of
+from nncompile.types import Array, Type, dtype_of
 from tests.card_checks import in_double, session, valid_model
 from tests.tolerances import SLOPE, STEP, assert_close
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def leaf(name: str, type_: Type) -> Value:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from nncompile.elementwise import tanh
@@ -11,9 +9,7 @@ from nncompile.graph import Graph, Input, Value
 from nncompile.model import Model
 from nncompile.ops.basic import full
 from nncompile.ops.random import dropout, normal, random_key, seed_leaf
-from nncompile.types import DType, Type, f32
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array, DType, Type, f32
 
 
 def leaf(name: str, type_: Type, kind: str = "input") -> Value:

@@ -26,9 +26,7 @@ from nncompile.errors import ModelError, ShapeError
 from nncompile.load import load
 from nncompile.step import initial_values
 from nncompile.train import Trainer
-
-Array = np.ndarray[Any, np.dtype[Any]]
-
+from nncompile.types import Array
 
 GUIDE = '''
 """A digit classifier: its activation, its block, its loss, its training."""

@@ -33,8 +33,7 @@ from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.model import Model
 from nncompile.reference import evaluate
 from nncompile.step import initial_values
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array
 
 
 def outputs(of: Model, seed: int = 0, **inputs: Any) -> dict[str, Array]:

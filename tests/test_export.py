@@ -15,14 +15,14 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nncompile.backends.onnx import to_model
-from nncompile.compiler import compile_model, compile_step
 from nncompile.errors import BackendError, CheckpointError, FileError, ModelError
-from nncompile.export import export, state_path
+from nncompile.export import export, state_path, weights_path
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.optim import adam, adamw, cosine, sgd
 from nncompile.recipe import Recipe, minimize, training
 from nncompile.reference import evaluate
+from nncompile.runtime import save_state
 from nncompile.step import compose, initial_values
 from nncompile.train import Trainer
 from nncompile.types import f32
@@ -137,13 +137,65 @@ def test_weights_beside_the_model(tmp_path: Path) -> None:
     model = perceptron()
     (inside,) = export(model, tmp_path / "inside.onnx")
     weights, path = export(model, tmp_path / "out" / "model.onnx", external_data=True)
-    assert weights == tmp_path / "out" / "model.safetensors"
+    assert weights == weights_path(path) == tmp_path / "out" / "model.weights.safetensors"
     assert path.stat().st_size < inside.stat().st_size
     np.testing.assert_array_equal(run(path, data(5))["y"], run(inside, data(5))["y"])
     np.testing.assert_array_equal(
         load_file(weights)["out.weight"], initial_values(model, 0)["out.weight"]
     )
     onnx.checker.check_model(str(path), full_check=True)
+
+
+def test_files_beside_a_model_are_replaced_only_where_an_export_wrote_them(tmp_path: Path) -> None:
+    """A checkpoint of the same stem keeps its slots, and so does one of a name that is ours."""
+    ours = Trainer(recipe())
+    saved = ours.save(tmp_path / "digits.safetensors")
+    before = saved.read_bytes()
+    path = tmp_path / "digits.onnx"
+    for seed in (0, 1):  # the second one replaces what the first one wrote
+        export(ours.recipe, path, external_data=True, seed=seed)
+        export(ours.recipe, path.with_stem("step"), "step", seed=seed)
+    weight = load_file(weights_path(path))["out.weight"]
+    np.testing.assert_array_equal(weight, initial_values(ours.model, 1)["out.weight"])
+    assert saved.read_bytes() == before
+
+    model = path.read_bytes()
+    for file, options in (
+        (weights_path(path), {"external_data": True}),
+        (state_path(path), {"to": "step"}),
+    ):
+        for content in (before, b"notes"):
+            file.write_bytes(content)
+            with pytest.raises(FileError, match="no export wrote it"):
+                export(ours.recipe, path, **options)  # type: ignore[arg-type]
+            assert (path.read_bytes(), file.read_bytes()) == (model, content)
+
+
+def test_models_of_one_stem_have_files_of_their_own(tmp_path: Path) -> None:
+    assert state_path("a/net.onnx") == Path("a/net.state.safetensors")
+    names = {weights_path(tmp_path / name).name for name in ("net.v1", "net.v2", "net.onnx")}
+    assert names == {
+        "net.v1.weights.safetensors",
+        "net.v2.weights.safetensors",
+        "net.weights.safetensors",
+    }
+
+
+def test_a_full_disk_leaves_weights_and_model_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.onnx"
+    export(perceptron(), path, external_data=True)
+    files = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    assert len(files) == 2
+
+    def full(*_: Any) -> Path:
+        raise FileError("no space")
+
+    monkeypatch.setattr(sys.modules["nncompile.export"], "write_atomically", full)
+    with pytest.raises(FileError, match="no space"):
+        export(perceptron(), path, external_data=True, seed=1)
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
 
 
 def test_weights_in_a_checkpoint(tmp_path: Path) -> None:
@@ -204,7 +256,64 @@ def test_torchscript(tmp_path: Path, torchscript: Any) -> None:
     assert set(dict(module.named_parameters())) == set(ours.params)
 
 
+def test_a_model_with_one_weight_many_times_over(tmp_path: Path) -> None:
+    """Names of outputs, leaves and constants that coincide do not disturb one another."""
+    w, x = leaf("w", f32[2], "parameter"), leaf("x", f32["n", 2])
+    outputs = {"y": x * w, "same": x * w, "weight": w, "loss": (x * w).sum()}
+    model = Model("m", Graph("m", outputs, (x,)), {"w": drawn("w", f32[2])})
+    (path,) = export(model, tmp_path / "model.onnx")
+    ones = np.ones((3, 2), np.float32)
+    found = run(path, {"x": ones})
+    expected = initial_values(model, 0)["w"]
+    for name, shape in {"y": (3, 2), "same": (3, 2), "weight": (2,)}.items():
+        np.testing.assert_array_equal(found[name], np.broadcast_to(expected, shape))
+    step = training(model, updates=[minimize("loss", optimizer=sgd(1.0))])
+    assert to_model(compose(step).step).graph.output
+
+
 # Bad input
+
+
+@pytest.mark.parametrize("to", ["onnx", "step"])
+def test_weights_that_are_missing_are_never_drawn(tmp_path: Path, to: str) -> None:
+    ours = Trainer(recipe())
+    state = ours.state
+    partial = {name: x for name, x in state.items() if name != "hidden.bias"}
+    foreign = {"out.weight": state["out.weight"]}
+    for params in ({}, partial, foreign):
+        with pytest.raises(ModelError, match=r"params is not of this model: (.|\n)*hidden\.bias"):
+            export(ours.recipe, tmp_path / "a.onnx", to, params=params)
+        if not params:  # which makes no file of safetensors
+            continue
+        file = save_state(tmp_path / "some.safetensors", params)
+        with pytest.raises(
+            CheckpointError, match=r"some\.safetensors is not of this (.|\n)*hidden"
+        ):
+            export(ours.recipe, tmp_path / "a.onnx", to, params=file)
+    assert [file.name for file in tmp_path.iterdir()] == ["some.safetensors"]
+
+
+def test_running_statistics_are_weights_too(tmp_path: Path) -> None:
+    x, mean = leaf("x", f32["n"]), leaf("mean", f32[()], "state")
+    graph = Graph("m", {"y": x - mean, "loss": (x - mean).sum()}, (x, mean))
+    model = Model("m", graph, {"mean": drawn("mean", f32[()])}, {"mean": mean + x.mean()})
+    with pytest.raises(ModelError, match=r"missing  mean  f32\[\]"):
+        export(model, tmp_path / "a.onnx", params={})
+    export(model, tmp_path / "a.onnx", params={"mean": np.float32(3)})
+    assert run(tmp_path / "a.onnx", {"x": np.ones(1, np.float32)})["y"] == -2
+
+
+@pytest.mark.parametrize("to", ["onnx", "step"])
+def test_the_file_of_a_checkpoint_gives_the_weights(tmp_path: Path, to: str) -> None:
+    ours = Trainer(recipe())
+    ours.fit(data(), epochs=1)
+    saved = ours.save(tmp_path / "saved.safetensors")
+    *_, from_state = export(ours.recipe, tmp_path / "state.onnx", to, params=ours.state)
+    *_, from_file = export(ours.recipe, tmp_path / "file.onnx", to, params=saved)
+    assert from_file.read_bytes() == from_state.read_bytes()
+    if to == "step":
+        for name, x in load_file(state_path(from_file)).items():
+            np.testing.assert_array_equal(x, ours.state[name])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +321,7 @@ def test_torchscript(tmp_path: Path, torchscript: Any) -> None:
     [
         ({"to": "tflite"}, "choose one of onnx"),
         ({"to": "step"}, "needs a recipe"),
-        ({"params": {"out.wieght": 1}}, "did you mean 'out.weight'"),
+        ({"params": {"out.wieght": 1}}, "'out.wieght' may be 'out.weight' renamed"),
         ({"params": {"out.weight": np.zeros(3, np.float32)}}, "another type"),
         ({"params": {"out.weight": np.zeros((8, 2))}}, "another type"),
         ({"to": "torchscript", "external_data": True}, "leave external_data out"),
@@ -230,7 +339,7 @@ def test_a_wrong_export_is_told_and_leaves_the_file(
 
 
 def test_a_wrong_state_of_a_step_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no state 'out'"):
+    with pytest.raises(ModelError, match=r"params is not of this model: 3 missing, 1 unknown"):
         export(recipe(), tmp_path / "step.onnx", "step", params={"out": 1})
     with pytest.raises(ModelError, match="leave external_data out"):
         export(recipe(), tmp_path / "step.onnx", "step", external_data=True)
@@ -243,76 +352,3 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         export(perceptron(), tmp_path / "file" / "model.onnx")
     with pytest.raises(FileError, match="directory"):
         export(perceptron(), tmp_path)
-
-
-# Compilation
-
-
-def test_a_compilation_reports_what_it_did() -> None:
-    seen: list[str] = []
-    compiled = compile_step(recipe(), observe=lambda name, before, after: seen.append(name))
-    model = compiled.step_model
-    report = compiled.report
-    assert report.nodes["step, ONNX"] == len(model.graph.node)
-    assert report.nodes["step, after passes"] == len(compiled.step.nodes)
-    assert set(report.seconds) == {"gradients", "passes", "lowering"}
-    assert report.total == pytest.approx(sum(report.seconds.values()))
-    assert "gemm" in seen
-
-
-def test_passes_do_not_change_what_is_computed() -> None:
-    declared = recipe(optimizer=sgd(0.1, momentum=0.9))
-    compiled = compile_step(declared)
-    plain = compose(declared).step
-    state = compose(declared).initial(0)
-    expected = evaluate(plain, {**state, **data(16)})
-    for without in ((), ("gemm", "update")):
-        graph = compile_step(declared, without).step
-        assert list(graph.leaves) == list(plain.leaves)
-        for name, x in evaluate(graph, {**state, **data(16)}).items():
-            assert_close(x, expected[name], str(x.dtype), name)
-    labels = [v.op.label for v in compiled.step.nodes]
-    assert labels.count("gemm") > [
-        v.op.label for v in compile_step(declared, ("gemm", "update")).step.nodes
-    ].count("gemm")
-
-
-@pytest.mark.parametrize(
-    ("optimizer", "updated", "factors"),
-    [
-        (sgd(0.1), "weight", (-0.1, 1.0)),
-        (sgd(cosine(0.1, steps=9)), "weight", (1.0, 1.0)),
-        (sgd(0.1, momentum=0.9), "weight.u", (0.1, 0.9)),
-        (sgd(cosine(0.1, steps=9), momentum=0.9), "weight.u", (1.0, 0.9)),
-    ],
-)
-def test_updates_go_into_matrix_products(
-    optimizer: Any, updated: str, factors: tuple[float, float]
-) -> None:
-    """The product that makes a gradient makes the next weight, or velocity, at once."""
-    step = compile_step(training(perceptron(), optimizer=optimizer)).step
-    for layer in ("hidden", "out"):
-        following = step.outputs[f"{layer}.{updated}.next"]
-        assert following.op.label == "gemm"
-        assert following.args[2] is step.leaves[f"{layer}.{updated}"]
-        np.testing.assert_allclose((following.op.alpha, following.op.beta), factors)  # type: ignore[attr-defined]
-
-
-def test_a_pass_that_does_not_exist_is_told() -> None:
-    with pytest.raises(ModelError, match="no pass"):
-        compile_model(perceptron(), without=("gem",)).graph  # noqa: B018
-
-
-def test_a_model_with_one_weight_many_times_over(tmp_path: Path) -> None:
-    """Names of outputs, leaves and constants that coincide do not disturb one another."""
-    w, x = leaf("w", f32[2], "parameter"), leaf("x", f32["n", 2])
-    outputs = {"y": x * w, "same": x * w, "weight": w, "loss": (x * w).sum()}
-    model = Model("m", Graph("m", outputs, (x,)), {"w": drawn("w", f32[2])})
-    (path,) = export(model, tmp_path / "model.onnx")
-    ones = np.ones((3, 2), np.float32)
-    found = run(path, {"x": ones})
-    expected = initial_values(model, 0)["w"]
-    for name, shape in {"y": (3, 2), "same": (3, 2), "weight": (2,)}.items():
-        np.testing.assert_array_equal(found[name], np.broadcast_to(expected, shape))
-    step = training(model, updates=[minimize("loss", optimizer=sgd(1.0))])
-    assert to_model(compose(step).step).graph.output

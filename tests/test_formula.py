@@ -26,9 +26,10 @@ from nncompile.elementwise import (
     where,
 )
 from nncompile.errors import DTypeError, FormulaError
-from nncompile.formula import PRIMITIVES, Formula, Map, formula, mapped
+from nncompile.formula import PRIMITIVES, Formula, formula
 from nncompile.grad import grad
 from nncompile.graph import Graph, Input, Value, apply, toposort
+from nncompile.map import Map, mapped
 from nncompile.reference import evaluate
 from nncompile.scalars import FUNCTIONS, operation_count, placeholder, text
 from nncompile.types import Type, boolean, f32, f64, i64

@@ -14,12 +14,10 @@ from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.grad import grad
 from nncompile.graph import Input, Value
 from nncompile.reference import evaluate
-from nncompile.types import Type
+from nncompile.types import Array, Type
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def leaf(name: str, type_: Type) -> Value:

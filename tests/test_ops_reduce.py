@@ -20,10 +20,8 @@ from nncompile.ops.products import ProductOfOthers
 from nncompile.ops.reduce import LogSumExp
 from nncompile.ops.softmax import LogSoftmax, Softmax
 from nncompile.reference import evaluate
-from nncompile.types import boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, boolean, f32, f64, i32, i64, u32
 from tests.slopes import check_gradient, check_runtime, leaf, slope_at
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def log_sum_exp(x: Array, axis: Any = None, keepdims: bool = False) -> Array:

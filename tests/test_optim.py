@@ -224,11 +224,27 @@ def test_a_constant_schedule_is_a_number() -> None:
         lambda: cosine(0.1, steps=0),
         lambda: exponential(-0.1, 0.9),
         lambda: step_decay(0.1, 0),
+        lambda: sgd("0.1"),
+        lambda: sgd(None),
+        lambda: sgd(np.ones(2)),
+        lambda: adam(1e-3, (0.9, 0.99)),
+        lambda: adamw(weight_decay="1"),
+        lambda: cosine("0.1", steps=10),
+        lambda: cosine(0.1, steps="10"),
+        lambda: constant(True),
     ],
 )
 def test_figures_out_of_range_are_told(make: Any) -> None:
     with pytest.raises(ModelError, match=r"must|needs"):
         make()
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float64, np.array, float])
+def test_figures_may_be_those_of_numpy(number: Any) -> None:
+    for made in (sgd(number(0.1), momentum=number(0.9)), sgd(0.1, 0.9)):
+        assert made == sgd(0.1, momentum=0.9)
+        assert type(made.rate) is float
+    assert constant(number(0.1))(3) == pytest.approx(0.1, rel=1e-12)
 
 
 def test_a_schedule_with_axes_is_told() -> None:

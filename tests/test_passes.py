@@ -184,6 +184,16 @@ CASES = [
     ),
     Case(
         "update",
+        lambda: C - 0.1 * total(A, 0),
+        lambda: C - expanded(const(0.1), "n") @ A,
+    ),
+    Case(
+        "update",
+        lambda: C - S * total(A, 0),
+        lambda: C - expanded(S, "n") @ A,
+    ),
+    Case(
+        "update",
         lambda: 2 * gemm(A, W, C[:2], alpha=0.5, beta=0.25),
         lambda: gemm(A, W, C[:2], alpha=1.0, beta=0.5),
     ),
@@ -234,6 +244,9 @@ GUARDED = [
     ("gemm", lambda: A @ W + leaf("t", f32[5, 1, 2])),
     ("update", lambda: C[:2] * (A @ W)),
     ("update", lambda: exp(A @ W)),
+    ("update", lambda: C + total(A, 0)),  # no factor
+    ("update", lambda: C - B[0] * total(A, 0)),  # one with axes
+    ("update", lambda: C - 0.1 * total(A, 0) + mean(total(A, 0))),
     ("update", lambda: (A @ W) ** 2 + G),
     ("update", lambda: gemm(A, W, C[:2]) + G),
     ("update", lambda: W - 0.1 * gemm(A, G, transpose_a=True) + mean(gemm(A, G, transpose_a=True))),

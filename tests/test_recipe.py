@@ -144,6 +144,34 @@ def test_a_declaration_that_cannot_be_met_is_told() -> None:
         Model("m", Graph("m", {}, (x,)))
 
 
+@pytest.mark.parametrize(
+    ("needs", "predicted"),
+    [
+        # The outputs with axes, and what each and the loss are computed from.
+        ({"logits": "x", "best": "x", "loss": "xy"}, "logits best"),  # a classifier
+        ({"p": "x", "errors": "xy", "loss": "xy"}, "p"),  # a regressor, with its errors
+        ({"p": "x", "target": "y", "loss": "xy"}, "p target"),
+        ({"code": "x", "copy": "x", "loss": "x"}, "code copy"),  # an autoencoder
+        ({"clean": "x", "loss": "xy"}, "clean"),  # a denoising one
+        ({"fake": "z", "real_score": "x", "loss": "xz"}, "fake real_score"),  # a GAN
+        ({"features": "a", "p": "ab", "loss": "aby"}, "features p"),  # inputs that meet
+        ({"weight": "", "p": "x", "loss": "x"}, "weight p"),
+        ({"weight": "", "p": "x", "loss": "xy"}, "weight p"),
+        ({"p": "x", "q": "xy"}, "p q"),  # no metric
+        ({"loss": "xy"}, "loss"),  # nothing else
+    ],
+)
+def test_what_is_predicted_by_default(needs: dict[str, str], predicted: str) -> None:
+    leaves = {name: leaf(name, f32["n"]) for name in "abxyz"}
+    outputs = {}
+    for name, inputs in needs.items():
+        value = sum((leaves[i] for i in inputs), full((3,), 1.0) if not inputs else 0.0)
+        outputs[name] = value.sum() if name == "loss" else value + len(outputs)
+    used = [leaves[i] for i in sorted(set("".join(needs.values())))]
+    model = Model("m", Graph("m", outputs, tuple(used)))
+    assert model.predict == tuple(predicted.split())
+
+
 def test_the_inference_graph_has_what_predict_names_and_what_that_needs() -> None:
     graph = perceptron(drop=0.5).inference()
     assert list(graph.outputs) == ["y"]

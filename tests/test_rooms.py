@@ -16,9 +16,9 @@ ROOT = Path(__file__).parent.parent
 ROOMS = (
     ("sites", "tracing", "errors", "dims", "types"),
     ("graph", "values"),
-    ("scalars", "formula", "show"),
+    ("scalars", "map", "formula", "show"),
     ("elementwise", "ops"),
-    ("reference", "grad", "rewrite"),
+    ("reference", "grad", "rewrite", "stabilise"),
     ("passes", "optim", "model", "recipe", "step"),
     ("backends",),
     ("runtime",),

@@ -288,8 +288,26 @@ def test_validation_data_are_checked_before_training() -> None:
 
 def test_a_training_that_diverges_is_told() -> None:
     ours = trainer(optimizer=sgd(1e30))
-    with pytest.raises(TrainingError, match=r"loss is (nan|inf) at step \d(.|\n)*learning rate"):
+    with pytest.raises(
+        TrainingError, match=r"loss is (nan|inf) at step \d.*are finite\n(.|\n)*rate"
+    ):
         ours.fit(data(), epochs=5)
+
+
+def test_infinite_data_are_named_where_the_loss_is_lost() -> None:
+    """They are allowed, as masks hold them: only a loss that is not finite tells of them."""
+    whole = data()
+    whole["x"][7, 1] = np.inf  # tanh makes 1 of it, its slope NaN
+    with pytest.raises(TrainingError) as caught:
+        trainer().fit(whole, epochs=2)
+    assert "the data are not all finite" in str(caught.value)
+    assert "input 'x'  1 of 200 infinite  first x[7, 1]" in str(caught.value)
+    batches = [{name: x[i : i + 10] for name, x in whole.items()} for i in (10, 0, 20, 30)]
+    with pytest.raises(TrainingError) as caught:
+        trainer().fit(batches, epochs=1)
+    assert "loss is nan at step 3 (epoch 1)" in str(caught.value)
+    assert "the data of this batch and the one before are not all finite" in str(caught.value)
+    assert "input 'x'  1 of 40 infinite  first x[7, 1]" in str(caught.value)
 
 
 def test_nan_in_a_batch_is_told_by_the_name_of_the_input() -> None:
@@ -301,9 +319,9 @@ def test_other_wrong_calls_are_told(tmp_path: Path) -> None:
     recipe = training(averaging(), updates=[minimize()])
     with pytest.raises(ProviderError, match="cud"):
         Trainer(recipe, providers="cud")
-    with pytest.raises(FeedError, match="at least one"):
+    with pytest.raises(ModelError, match="batch must be at least 1, got 0"):
         trainer().fit(data(), batch=0)
-    with pytest.raises(ModelError, match="epochs must not be negative"):
+    with pytest.raises(ModelError, match="epochs must be at least 0, got -1"):
         trainer().fit(data(), epochs=-1)
     with pytest.raises(FileError, match="no such file"):
         trainer().load(tmp_path / "none.safetensors")

@@ -11,12 +11,12 @@ import numpy as np
 import sympy as sp
 
 from nncompile.dims import Dim, Shape, broadcast, dim, is_one, product, same_shape, symbol
-from nncompile.errors import DTypeError, GradientError, ShapeError
+from nncompile.errors import DTypeError, FormulaError, GradientError, ShapeError
 from nncompile.graph import Op, Sample, Value, apply
-from nncompile.types import DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
+from nncompile.ops.literals import array_of
+from nncompile.scalars import Scalar
+from nncompile.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.values import operation, register
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Constant(Op):
@@ -271,12 +271,19 @@ def custom_gradient(slope: Callable[..., Any]) -> Callable[[Callable[..., Value]
 
 
 def const(x: Any, dtype: DType | None = None) -> Value:
-    """An array or a number as a value. Without `dtype`, Python's numbers are f32, i64 or bool."""
-    if dtype is None and not hasattr(x, "dtype"):
-        array = np.asarray(x)
-        dtype = f32 if array.dtype.kind == "f" or array.size == 0 else dtype_of(array)
-    array = np.asarray(x, dtype_of(x).numpy if dtype is None else dtype.numpy)
-    array = np.array(array, order="C")  # ours alone: the caller may write to theirs
+    """An array or a number as a value. Without `dtype`, Python's numbers are f32, i64 or bool.
+
+    Raises `DTypeError` for what is no array or number, and for a number that `dtype` cannot hold.
+    """
+    array = array_of(x)
+    if dtype is None:
+        literal = not hasattr(x, "dtype") and (array.dtype.kind == "f" or array.size == 0)
+        dtype = f32 if literal else dtype_of(array)
+    try:
+        # Ours alone: the caller may write to theirs.
+        array = np.array(x, dtype_of(dtype).numpy, order="C")
+    except OverflowError:
+        raise DTypeError(f"{x!r} does not fit in {dtype}") from None
     array.setflags(write=False)
     return apply(Constant(array))
 
@@ -285,7 +292,8 @@ def as_value(x: Any, like: Value | None = None) -> Value:
     """`x` as a value: a value itself, an array, a number or a dimension.
 
     A number takes the element type of `like` where that keeps its kind (a real number beside
-    integers is f32).
+    integers is f32). Raises `FormulaError` for a scalar of a formula, `DTypeError` for everything
+    else.
     """
     if isinstance(x, Value):
         return x
@@ -295,9 +303,13 @@ def as_value(x: Any, like: Value | None = None) -> Value:
         kind = boolean if isinstance(x, bool) else i64 if isinstance(x, int) else f32
         keeps = like.dtype.is_float or (kind is not f32 and like.dtype.is_integer)
         return const(x, like.dtype if keeps or like.dtype is kind else kind)
-    if isinstance(x, str) or (hasattr(x, "dtype") and np.dtype(x.dtype).kind not in "biuf"):
-        raise DTypeError(f"{x!r} is not a value, an array or a number")
-    return const(x)
+    if isinstance(x, Scalar):
+        raise FormulaError(
+            f"an operation on tensors was given {x}, an element in a formula",
+            hint="formulas use functions of scalars: maximum(a, b), minimum, where, exp, ...; what "
+            "looks at several elements (sum, max, softmax, ...) is called outside, on values",
+        )
+    return const(array_of(x))
 
 
 def cast(x: Any, dtype: Any) -> Value:
@@ -323,11 +335,15 @@ def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:
     return broadcast_to(const(number, dtype), shape)
 
 
-def zeros_like(x: Value) -> Value:
+def zeros_like(x: Any) -> Value:
+    """Zeros in the shape and element type of `x`."""
+    x = as_value(x)
     return full(x.shape, 0, x.dtype)
 
 
-def ones_like(x: Value) -> Value:
+def ones_like(x: Any) -> Value:
+    """Ones in the shape and element type of `x`."""
+    x = as_value(x)
     return full(x.shape, 1, x.dtype)
 
 

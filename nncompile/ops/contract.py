@@ -6,7 +6,6 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import sympy as sp
 
 from nncompile.dims import Dim, broadcast, product, same, same_shape
@@ -14,10 +13,8 @@ from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import as_value, cast, unbroadcast
 from nncompile.ops.shape import reshape, swapaxes
-from nncompile.types import DType, Type, f32, f64, i32, i64, promote, u32
+from nncompile.types import Array, DType, Type, f32, f64, i32, i64, promote, u32
 from nncompile.values import register
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def element_type(a: Type, b: Type) -> DType:

@@ -9,10 +9,8 @@ import numpy as np
 
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.reduce import accumulator, along
-from nncompile.types import Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.values import register
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class CumSum(Op):

@@ -17,9 +17,7 @@ from nncompile.ops.basic import as_value, cast, iota
 from nncompile.ops.contract import element_type, matmul, promoted, wrapped
 from nncompile.ops.reduce import Sum
 from nncompile.ops.shape import reshape, squeeze, transpose
-from nncompile.types import Type, f32, f64, i32, i64, u32
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array, Type, f32, f64, i32, i64, u32
 
 
 class Einsum(Op):

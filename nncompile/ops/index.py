@@ -19,6 +19,7 @@ from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ops.shape import expand_dims, ravel, reshape
 from nncompile.types import (
+    Array,
     TupleType,
     Type,
     boolean,
@@ -30,8 +31,6 @@ from nncompile.types import (
     u32,
 )
 from nncompile.values import register
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def _check_integer(indices: Type) -> None:

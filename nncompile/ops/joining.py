@@ -14,10 +14,8 @@ from nncompile.graph import Op, Sample, Value, apply, items
 from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, cast, full
 from nncompile.ops.shape import expand_dims, reshape
-from nncompile.types import TupleType, Type, boolean, f32, i64, promote, u32
+from nncompile.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
 from nncompile.values import register
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Concat(Op):

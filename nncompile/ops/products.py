@@ -12,10 +12,8 @@ from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import cast, iota
 from nncompile.ops.reduce import Axes, Sum, accumulator, kept, over, reduced_type, require_real
 from nncompile.ops.shape import reshape
-from nncompile.types import Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.values import register
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Prod(Op):

@@ -24,9 +24,7 @@ from nncompile.graph import Input, Op, Sample, Value, apply
 from nncompile.ops.basic import as_value, cast, const, iota
 from nncompile.ops.index import argsort
 from nncompile.ops.shape import reshape
-from nncompile.types import DType, Type, f32, f64, i64, u32
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array, DType, Type, f32, f64, i64, u32
 
 RANGE = 2**32  # of u32
 # Odd constants: the golden ratio spreads the counters; the others are C. Wellons', found by search

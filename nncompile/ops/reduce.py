@@ -18,10 +18,9 @@ from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axes import axes_of, axis_of
 from nncompile.ops.basic import as_value, broadcast_to, cast
 from nncompile.ops.shape import reshape
-from nncompile.types import DType, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, DType, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.values import register
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Axes = int | Sequence[int] | None
 
 # Element types without kernels in onnxruntime, and what computes the same.
@@ -89,7 +88,12 @@ class Sum(Op):
         return x.sum(self.axes, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        x = x if o.types[0].dtype is o.type.dtype else o.cast(x, o.type.dtype)
+        source, dtype = o.types[0], o.type.dtype
+        if dtype.is_float and source.rank == 2 and self.axes == (0,) and not self.keepdims:
+            # Ones times x is two to six times as fast in onnxruntime as its sum down the rows.
+            ones = o.Expand(o.scalar(1, dtype), o.shape(source.shape[:1]))
+            return o.MatMul(ones, x)  # type: ignore[no-any-return]
+        x = x if source.dtype is dtype else o.cast(x, dtype)
         return o.ReduceSum(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:

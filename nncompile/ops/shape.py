@@ -8,17 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
-
 from nncompile.dims import Dim, Shape, dim, floordiv, is_one, product, same, same_shape, symbol
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value, described
 from nncompile.ops.axes import axes_of, axis_of
 from nncompile.ops.basic import as_value, broadcast_to
-from nncompile.types import Type, boolean, f32, i64, u32
+from nncompile.types import Array, Type, boolean, f32, i64, u32
 from nncompile.values import register
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Reshape(Op):

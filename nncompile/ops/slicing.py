@@ -18,9 +18,8 @@ from nncompile.ops.axes import axes_of
 from nncompile.ops.basic import as_value, broadcast_to
 from nncompile.ops.joining import concatenate
 from nncompile.ops.shape import expand_dims, reshape
-from nncompile.types import Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
 
-Array = np.ndarray[Any, np.dtype[Any]]
 LIMIT = 2**63 - 1  # beyond every size
 
 

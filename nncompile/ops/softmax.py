@@ -11,9 +11,7 @@ from nncompile.elementwise import exp
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axes import axis_of
 from nncompile.ops.reduce import Sum, real_value, require_real
-from nncompile.types import Type, f32, f64
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array, Type, f32, f64
 
 
 class Softmax(Op):

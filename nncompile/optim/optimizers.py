@@ -15,7 +15,7 @@ from nncompile.errors import ModelError
 from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.ops.basic import cast
-from nncompile.optim.schedules import LearningRate, resolve
+from nncompile.optim.schedules import LearningRate, not_negative, real, resolve
 from nncompile.types import f64
 
 Slots = dict[str, Value]
@@ -23,38 +23,51 @@ Slots = dict[str, Value]
 
 @dataclass(frozen=True)
 class Optimizer:
-    """What one step makes of a parameter and its slots.
+    """What one step makes of a parameter and its slots: a subclass is a frozen dataclass whose
+    fields are its options, and says its `slots` and its `update`.
 
-    `update(w, g, slots, step)` gives the next parameter and the next slots, from the parameter,
-    its gradient, the slots (all of one type, zero at first) and the number of the step, an i64
-    that counts from zero.
+    Raises `ModelError` for a learning rate that is no number, schedule or function of the step,
+    or is negative.
     """
 
     rate: LearningRate
 
     def __post_init__(self) -> None:
-        if isinstance(self.rate, int | float) and not self.rate >= 0:
-            raise ModelError(f"a learning rate must not be negative, got {self.rate}")
+        if not callable(self.rate):
+            self._normalise("rate", not_negative("a learning rate", self.rate))
 
     @property
     def slots(self) -> tuple[str, ...]:
-        """The names of what is kept for each parameter."""
+        """The names of the tensors that are kept for each parameter `w`, each of the type of `w`
+        and zero before the first step. The slot `m` of `stem.weight` is the state
+        `stem.weight.m` of the training step, and of checkpoints."""
         return ()
 
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
+        """The next parameter, and the next value of each slot by name.
+
+        `w` is the parameter, `g` the gradient (of the type of `w`, clipped already), `slots` the
+        slots by name, and `step` the number of the step, an i64 without axes that counts from
+        zero. All results are values of the type of `w`, computed from these in the graph; the
+        learning rate at `step` is `resolve(self.rate, step, w.dtype)`.
+        """
         raise ModelError(f"{type(self).__name__} does not say how it updates a parameter")
 
+    def _normalise(self, name: str, x: float) -> None:
+        object.__setattr__(self, name, x)
 
-def _check_fraction(name: str, x: float) -> None:
-    if not 0 <= x < 1:
-        raise ModelError(f"{name} must be at least 0 and below 1, got {x}")
+    def _check_fraction(self, *names: str) -> None:
+        for name in names:
+            x = real(name, getattr(self, name))
+            if not 0 <= x < 1:
+                raise ModelError(f"{name} must be at least 0 and below 1, got {x}")
+            self._normalise(name, x)
 
-
-def _check_decay(x: float) -> None:
-    if not x >= 0:
-        raise ModelError(f"weight_decay must not be negative, got {x}")
+    def _check_not_negative(self, *names: str) -> None:
+        for name in names:
+            self._normalise(name, not_negative(name, getattr(self, name)))
 
 
 @formula
@@ -79,7 +92,7 @@ def _normalise(m: Any, v: Any, epsilon: Any, scale: Any = 1) -> Any:
 
 @formula
 def _descend_normalised(w: Any, m: Any, v: Any, scale: Any, epsilon: Any, kept: Any = 1) -> Any:
-    return kept * w - scale * m / (sqrt(v) + epsilon)
+    return kept * w + scale * m / (sqrt(v) + epsilon)
 
 
 def _penalised(g: Value, w: Value, weight_decay: float) -> Value:
@@ -103,8 +116,8 @@ class SGD(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("momentum", self.momentum)
-        _check_decay(self.weight_decay)
+        self._check_fraction("momentum")
+        self._check_not_negative("weight_decay")
         if self.nesterov and not self.momentum:
             raise ModelError(
                 "nesterov needs a momentum", hint="sgd(rate, momentum=0.9, nesterov=True)"
@@ -143,9 +156,8 @@ class RMSProp(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("decay", self.decay)
-        _check_fraction("momentum", self.momentum)
-        _check_decay(self.weight_decay)
+        self._check_fraction("decay", "momentum")
+        self._check_not_negative("epsilon", "weight_decay")
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -159,7 +171,7 @@ class RMSProp(Optimizer):
         scale = (1 - self.decay) ** -0.5  # g/(√((1−ρ)v) + ε) = scale·g/(√v + scale·ε)
         v = _accumulate_squares(slots["v"], g, self.decay)
         if not self.momentum:
-            return _descend_normalised(w, g, v, scale * rate, scale * self.epsilon), {"v": v}
+            return _descend_normalised(w, g, v, -scale * rate, scale * self.epsilon), {"v": v}
         b = _accumulate(slots["b"], _normalise(g, v, scale * self.epsilon, scale), self.momentum)
         return _descend(w, b, rate), {"v": v, "b": b}
 
@@ -186,9 +198,8 @@ class Adam(Optimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_fraction("beta1", self.beta1)
-        _check_fraction("beta2", self.beta2)
-        _check_decay(self.weight_decay)
+        self._check_fraction("beta1", "beta2")
+        self._check_not_negative("epsilon", "weight_decay")
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -203,7 +214,7 @@ class Adam(Optimizer):
         t = cast(step + 1, f64)
         root = sqrt(1 - self.beta2**t)
         norm = (1 - self.beta2) ** -0.5
-        factor = (1 - self.beta1) * norm * (rate if isinstance(rate, float) else 1)
+        factor = (self.beta1 - 1) * norm * (rate if isinstance(rate, float) else 1)
         scale = cast(root / (1 - self.beta1**t) * factor, w.dtype)
         scale = scale if isinstance(rate, float) else scale * rate
         epsilon = cast(root * (norm * self.epsilon), w.dtype)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from nncompile.elementwise import cos, floor, minimum, where
 from nncompile.errors import ModelError
@@ -12,8 +15,6 @@ from nncompile.formula import Formula
 from nncompile.graph import Value
 from nncompile.ops.basic import Constant, as_value, cast
 from nncompile.types import DType, f32
-
-PI = 3.141592653589793
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Schedule:
 
 
 LearningRate = float | Schedule | Callable[[Value], Value]
+"""A number, a schedule, or a function from the step (a value) to the rate (a value)."""
 
 
 def schedule(function: Callable[[Any], Any]) -> Schedule:
@@ -44,20 +46,20 @@ def schedule(function: Callable[[Any], Any]) -> Schedule:
 
 def constant(rate: float) -> Schedule:
     """`rate` at every step."""
-    _check_rate(rate)
+    rate = not_negative("a learning rate", rate)
     return schedule(lambda step: rate + 0 * step)
 
 
 def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
     """`rate`, multiplied by `factor` after each `every` steps."""
-    _check_rate(rate)
+    rate, factor = not_negative("a learning rate", rate), not_negative("factor", factor)
     _check_count("every", every)
     return schedule(lambda step: rate * factor ** floor(step / every))
 
 
 def exponential(rate: float, decay: float, every: int = 1) -> Schedule:
     """rate · decay^(step / every)."""
-    _check_rate(rate)
+    rate, decay = not_negative("a learning rate", rate), not_negative("decay", decay)
     _check_count("every", every)
     return schedule(lambda step: rate * decay ** (step / every))
 
@@ -65,14 +67,14 @@ def exponential(rate: float, decay: float, every: int = 1) -> Schedule:
 def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Up to `peak` in a straight line over `warmup` steps, then down to `final` at step `steps`
     along half a cosine, and `final` from there on (Loshchilov & Hutter 2017)."""
-    _check_rate(peak)
+    peak, final = not_negative("a learning rate", peak), not_negative("final", final)
     _check_count("steps", steps)
-    if not 0 <= warmup < steps:
+    if not 0 <= real("warmup", warmup) < steps:
         raise ModelError(f"warmup must be from 0 to steps − 1 = {steps - 1}, got {warmup}")
 
     def rate(step: Any) -> Any:
         progress = minimum((step - warmup) / (steps - warmup), 1.0)
-        falling = final + (peak - final) * (1 + cos(PI * progress)) / 2
+        falling = final + (peak - final) * (1 + cos(math.pi * progress)) / 2
         return where(step < warmup, peak * (step + 1) / warmup, falling) if warmup else falling
 
     return schedule(rate)
@@ -91,11 +93,24 @@ def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
     return cast(value, dtype)
 
 
-def _check_rate(rate: float) -> None:
-    if not rate >= 0:
-        raise ModelError(f"a learning rate must not be negative, got {rate}")
+def real(name: str, x: Any) -> float:
+    """`x` as a Python number, also where it is one of numpy's. Raises `ModelError`."""
+    if isinstance(x, np.ndarray | np.generic) and x.ndim == 0:
+        # By its shortest text: the float32 nearest to 0.1 means 0.1.
+        x = float(str(x)) if x.dtype.kind == "f" else x.item()
+    if isinstance(x, bool) or not isinstance(x, int | float):
+        raise ModelError(f"{name} must be a number, got {x!r}")
+    return float(x)
 
 
-def _check_count(name: str, count: int) -> None:
-    if count < 1:
+def not_negative(name: str, x: Any) -> float:
+    """`x` as a Python number. Raises `ModelError` where it is none, negative, or NaN."""
+    number = real(name, x)
+    if not number >= 0:
+        raise ModelError(f"{name} must not be negative, got {number}")
+    return number
+
+
+def _check_count(name: str, count: Any) -> None:
+    if real(name, count) < 1:
         raise ModelError(f"{name} must be at least 1, got {count}")

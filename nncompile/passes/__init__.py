@@ -6,11 +6,10 @@ for `stabilise` and `inference`, which keep a graph fit to be differentiated.
 
 from __future__ import annotations
 
-import difflib
 import itertools
 from collections.abc import Callable, Collection
 
-from nncompile.errors import CompileError, ModelError
+from nncompile.errors import CompileError, ModelError, did_you_mean
 from nncompile.graph import Graph
 from nncompile.passes.algebra import algebra
 from nncompile.passes.common import common
@@ -21,6 +20,7 @@ from nncompile.passes.hoist import hoist
 from nncompile.passes.indexing import scatters
 from nncompile.passes.inference import inference
 from nncompile.passes.layout import casts, reshapes, transposes
+from nncompile.passes.pack import pack
 from nncompile.passes.release import release
 from nncompile.passes.stabilise import stabilise
 from nncompile.rewrite import same_type
@@ -42,9 +42,23 @@ PASSES: dict[str, Pass] = {
     "hoist": hoist,
     "gemm": gemms,
     "update": updates,
+    "pack": pack,
 }
 
+# Once, when the others are done: what it joins they would no longer see through.
+LAST = ("pack",)
+
 ROUNDS = 8  # a later pass may make work for an earlier one; two or three are usual
+
+
+def check_passes(names: Collection[str]) -> None:
+    """Raises `ModelError`, which lists the passes, where a name is none of theirs."""
+    for name in names:
+        if name not in PASSES:
+            raise ModelError(
+                f"there is no pass {name!r}; the passes are {', '.join(PASSES)}",
+                hint=did_you_mean(name, PASSES, "nncompile show --list-passes says what they do"),
+            )
 
 
 def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | None = None) -> Graph:
@@ -53,25 +67,28 @@ def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | No
     `observe(name, before, after)` is called for each pass that is made. Raises `ModelError` for
     the name of a pass that does not exist.
     """
-    for name in without:
-        if name not in PASSES:
-            near = difflib.get_close_matches(name, PASSES, 1)
-            raise ModelError(
-                f"there is no pass {name!r}; the passes are {', '.join(PASSES)}",
-                hint=f"did you mean {near[0]!r}?" if near else None,
-            )
-    chosen = {name: change for name, change in PASSES.items() if name not in without}
+    check_passes(without)
+    chosen = [name for name in PASSES if name not in without]
+    rounds = [name for name in chosen if name not in LAST]
     unchanged = 0  # passes in a row that found nothing to do
-    for name in itertools.chain.from_iterable(itertools.repeat(list(chosen), ROUNDS)):
-        if unchanged == len(chosen):
+    for name in itertools.chain.from_iterable(itertools.repeat(rounds, ROUNDS)):
+        if unchanged == len(rounds):
             break
-        after = chosen[name](graph)
-        _check(name, graph, after)
-        if observe is not None:
-            observe(name, graph, after)
+        after = _made(name, graph, observe)
         unchanged = unchanged + 1 if same_outputs(graph, after) else 0
         graph = after
+    for name in chosen:
+        if name in LAST:
+            graph = _made(name, graph, observe)
     return graph
+
+
+def _made(name: str, graph: Graph, observe: Observer | None) -> Graph:
+    after = PASSES[name](graph)
+    _check(name, graph, after)
+    if observe is not None:
+        observe(name, graph, after)
+    return after
 
 
 def same_outputs(a: Graph, b: Graph) -> bool:
@@ -93,4 +110,13 @@ def _check(name: str, before: Graph, after: Graph) -> None:
             )
 
 
-__all__ = ["PASSES", "Observer", "Pass", "inference", "optimize", "same_outputs", "stabilise"]
+__all__ = [
+    "PASSES",
+    "Observer",
+    "Pass",
+    "check_passes",
+    "inference",
+    "optimize",
+    "same_outputs",
+    "stabilise",
+]

@@ -7,12 +7,12 @@ import functools
 import sympy as sp
 
 from nncompile.dims import Dim, is_one, product
-from nncompile.formula import Map, mapped
 from nncompile.graph import Graph, Value
+from nncompile.map import Map, body_of, is_plain, mapped, over
 from nncompile.ops.basic import Expand, broadcast_to, cast, size_value
 from nncompile.ops.reduce import Sum
 from nncompile.ops.shape import Reshape, reshape
-from nncompile.passes.maps import body_of, cost, inlined, is_plain, over, terms
+from nncompile.passes.maps import cost, inlined, terms
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
 from nncompile.scalars import LIMIT, placeholder
 from nncompile.scalars.heads import where

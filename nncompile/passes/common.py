@@ -13,12 +13,11 @@ from typing import Any
 import sympy as sp
 
 from nncompile.elementwise import exp
-from nncompile.formula import Map
 from nncompile.graph import Graph, Op, Value, apply
+from nncompile.map import Map, body_of, is_plain, over
 from nncompile.ops.reduce import ArgMax, ArgMin, LogSumExp, Max, Min, Sum
 from nncompile.ops.shape import reshape
 from nncompile.ops.softmax import LogSoftmax, Softmax
-from nncompile.passes.maps import body_of, is_plain, over
 from nncompile.rewrite import on, rewrite
 from nncompile.scalars import placeholder
 from nncompile.scalars.heads import less, relu

@@ -8,10 +8,10 @@ from typing import Any
 import sympy as sp
 
 from nncompile.dims import Dim, dim, floordiv
-from nncompile.formula import Map
 from nncompile.graph import Graph, Item, Op, Value
+from nncompile.map import Map, over
 from nncompile.ops.basic import Barrier, Cast, Constant, Expand, SizeOf, const, size_value
-from nncompile.passes.maps import literal, over
+from nncompile.passes.maps import literal
 from nncompile.reference import constant_value
 from nncompile.rewrite import on, rewrite
 from nncompile.scalars import placeholder, walk

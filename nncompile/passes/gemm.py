@@ -7,9 +7,11 @@ from typing import Any
 import sympy as sp
 
 from nncompile.dims import Shape, product, substitute, symbols
-from nncompile.formula import Map, mapped
 from nncompile.graph import Graph, Value, apply
-from nncompile.ops.contract import Gemm, MatMul, gemm
+from nncompile.map import Map, mapped, over
+from nncompile.ops.basic import broadcast_to, const
+from nncompile.ops.contract import Gemm, MatMul, gemm, matmul
+from nncompile.ops.reduce import Sum
 from nncompile.passes.maps import number_of, terms
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
 from nncompile.scalars import placeholder
@@ -40,9 +42,10 @@ def updates(graph: Graph) -> Graph:
     """Factors and sums move into the matrix product before them: W − η·XᵀG is one gemm.
 
     A factor that is a number becomes α or β; one that is a value scales the smaller factor of the
-    product. Only where the product itself is not needed.
+    product. A sum down the rows is a product, too: b − η·ΣG is b + (−η … −η)·G. Only where the
+    product or the sum itself is not needed.
     """
-    return rewrite(graph, [linear_in_product, scaled_addend])
+    return rewrite(graph, [linear_in_product, scaled_addend, linear_in_sum])
 
 
 @on(Map)
@@ -62,6 +65,34 @@ def linear_in_product(value: Value) -> Value | None:
         made = _with_terms(value, inner, *split)
         if made is not None:
             return made
+    return None
+
+
+@on(Map)
+def linear_in_sum(value: Value) -> Value | None:
+    """`p·Σ rows of x + q` as a vector times a matrix, `p` without axes."""
+    if not isinstance(value.op, Map) or not value.dtype.is_float:
+        return None
+    for i, inner in enumerate(value.args):
+        if inner.op != Sum((0,)) or uses(inner) != 1 or inner.type != value.type:
+            continue
+        (x,) = inner.args
+        split = terms(value.op.body, i)
+        if split is None or x.rank != 2 or x.dtype is not value.dtype:
+            continue
+        factor, rest = split
+        if factor == 1 or not _has_no_axes(factor, value):
+            continue
+        number = number_of(factor)
+        scale = mapped(factor, value.args) if number is None else const(number, x.dtype)
+        if scale.dtype is not x.dtype:
+            continue
+        scaled = matmul(broadcast_to(scale, x.shape[:1]), x)
+        if rest == 0:
+            return scaled
+        if over(rest, value.args, value) is not None:
+            last = placeholder(len(value.args))
+            return mapped(rest + last, (*value.args, scaled))
     return None
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from nncompile.formula import Map, mapped
 from nncompile.graph import Graph, Value
-from nncompile.passes.maps import body_of, hoisted, is_plain, numbers, over
+from nncompile.map import Map, body_of, is_plain, mapped, over
+from nncompile.passes.maps import hoisted, numbers
 from nncompile.rewrite import on, rewrite
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from nncompile.formula import Map, mapped
 from nncompile.graph import Graph, Value, apply
+from nncompile.map import Map, mapped, over
 from nncompile.ops.index import ScatterAdd
 from nncompile.ops.reduce import Sum
-from nncompile.passes.maps import is_zero, over, terms
+from nncompile.passes.maps import is_zero, terms
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
 from nncompile.scalars import placeholder
 from nncompile.types import f32, i64

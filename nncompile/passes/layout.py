@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nncompile.dims import Dim, is_one
-from nncompile.formula import Map, mapped
 from nncompile.graph import Graph, Value, apply
+from nncompile.map import Map, mapped
 from nncompile.ops.basic import Cast, Expand, broadcast_to, cast
 from nncompile.ops.contract import Gemm, MatMul
-from nncompile.ops.reduce import LogSumExp, Max, Min, Sum
+from nncompile.ops.reduce import Sum
 from nncompile.ops.shape import Reshape, Transpose, reshape, transpose
 from nncompile.passes.maps import uniform
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
+from nncompile.stabilise import kept_axes
 from nncompile.types import DType, boolean, f32, f64, i32, i64, u32
 
 # Element types that hold every number of another exactly.
 _HOLDS = {boolean: {i32, u32, i64, f32, f64}, i32: {i64, f64}, u32: {i64, f64}, f32: {f64}}
-_REDUCTIONS = (Sum, Max, Min, LogSumExp)
 
 
 def casts(graph: Graph) -> Graph:
@@ -67,18 +65,6 @@ def of_uniform(value: Value) -> Value | None:
         return None
     number = uniform(value.args[0])
     return None if number is None else broadcast_to(number, value.shape)
-
-
-@on(Reshape)
-def kept_axes(value: Value) -> Value | None:
-    """A reshape that adds or removes the reduced axes of a reduction: done by the reduction."""
-    if not isinstance(value.op, Reshape) or not isinstance(value.args[0].op, _REDUCTIONS):
-        return None
-    inner = value.args[0]
-    op: Any = inner.op
-    other = type(op)(op.axes, not op.keepdims)
-    made = apply(other, *inner.args)
-    return made if made.type == value.type and uses(inner) == 1 else None
 
 
 @on(Map)

@@ -9,8 +9,8 @@ import numpy as np
 import sympy as sp
 
 from nncompile.dims import product
-from nncompile.formula import Map, mapped
 from nncompile.graph import Value
+from nncompile.map import body_of, is_plain, over
 from nncompile.ops.basic import Constant, Expand
 from nncompile.ops.shape import Reshape
 from nncompile.scalars import operation_count, placeholder
@@ -104,26 +104,6 @@ def numbers(body: sp.Expr, args: Sequence[Value]) -> frozenset[sp.Symbol]:
     return frozenset(placeholder(i) for i, a in enumerate(args) if a.rank == 0 and a.dtype.is_float)
 
 
-def is_plain(value: Value) -> bool:
-    """Whether the value is a Map whose slopes are those of its body."""
-    return isinstance(value.op, Map) and value.op.slopes is None
-
-
-def body_of(value: Value) -> sp.Expr:
-    """The formula of a Map."""
-    assert isinstance(value.op, Map)
-    return value.op.body
-
-
-def over(body: sp.Expr, args: Sequence[Value], like: Value) -> Value | None:
-    """The Map of `body`, where it still has the type of `like`: an argument that cancelled out may
-    have given it its shape or element type."""
-    if not any(body.has(placeholder(i)) for i in range(len(args))):
-        return None
-    made = mapped(body, args)
-    return made if made.type == like.type else None
-
-
 def is_zero(value: Value) -> bool:
     """Whether the value is known to be zero everywhere."""
     number = uniform(value)
@@ -161,3 +141,19 @@ def hoisted(
         return x.func(*map(visit, x.args))
 
     return visit(body), tuple(parts)
+
+
+__all__ = [
+    "body_of",
+    "cost",
+    "hoisted",
+    "inlined",
+    "is_plain",
+    "is_zero",
+    "literal",
+    "number_of",
+    "numbers",
+    "over",
+    "terms",
+    "uniform",
+]

@@ -6,8 +6,8 @@ import functools
 
 import sympy as sp
 
-from nncompile.formula import Map, mapped
 from nncompile.graph import Graph, Value
+from nncompile.map import Map, mapped
 from nncompile.ops.basic import Reroute, broadcast_to
 from nncompile.rewrite import on, rewrite
 from nncompile.scalars.heads import declared, stop_gradient

@@ -8,6 +8,7 @@ from nncompile.runtime.files import (
     read_array,
     write_arrays,
     write_atomically,
+    written_together,
 )
 from nncompile.runtime.providers import available_providers, resolve_providers
 from nncompile.runtime.runner import METADATA_KEY, StepRunner
@@ -30,4 +31,5 @@ __all__ = [
     "save_state",
     "write_arrays",
     "write_atomically",
+    "written_together",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +11,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from nncompile.errors import CheckpointError, FileError, Row
-from nncompile.runtime.feeds import Array, Port, describe
+from nncompile.errors import CheckpointError, CompileError, FileError, Row, closest
+from nncompile.runtime.feeds import Port, describe
 from nncompile.runtime.files import write_atomically
-from nncompile.types import Type
+from nncompile.types import Array, Type
 
 _SHOWN = 8  # names of one kind that an error lists
 
@@ -59,9 +58,10 @@ def check_state(
     tensors: Mapping[str, Array],
     expected: Mapping[str, Type | Port],
     source: str | os.PathLike[str] = "the state",
+    error: type[CompileError] = CheckpointError,
 ) -> None:
-    """Raises `CheckpointError`, with all names that differ, unless `tensors` are exactly those
-    that are expected: none missing, none unknown, each of its element type and shape."""
+    """Raises `error`, with all names that differ, unless `tensors` are exactly those that are
+    expected: none missing, none unknown, each of its element type and shape."""
     rows: list[Row] = []
     missing = [name for name in expected if name not in tensors]
     unknown = [name for name in tensors if name not in expected]
@@ -86,13 +86,14 @@ def check_state(
             "of another type": len(different),
         }
         summary = ", ".join(f"{n} {problem}" for problem, n in counts.items() if n)
-        close = difflib.get_close_matches(missing[0], unknown, n=1) if missing else []
-        raise CheckpointError(
+        near = ((name, closest(name, unknown)) for name in missing)
+        renamed = next(((name, other) for name, other in near if other is not None), None)
+        raise error(
             f"{os.fspath(source)} is not of this model: {summary} of {len(expected)} tensors",
             rows=rows,
-            hint=f"{close[0]!r} may be {missing[0]!r} renamed"
-            if close
-            else "it was saved by another model or optimizer",
+            hint=f"{renamed[1]!r} may be {renamed[0]!r} renamed"
+            if renamed
+            else "they are of another model or optimizer",
         )
 
 

@@ -6,7 +6,6 @@ names a node somewhere inside the model, or an index.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,9 @@ import numpy as np
 import sympy as sp
 
 from nncompile.dims import Dim, dim, solve, substitute, symbols
-from nncompile.errors import FeedError, ShapeError
-from nncompile.types import DTYPES
+from nncompile.errors import FeedError, ShapeError, closest, did_you_mean
+from nncompile.types import DTYPES, Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 DeclaredShape = tuple[int | str | None, ...]
 
 _SHORT = {d.numpy: d.short for d in DTYPES}
@@ -69,18 +67,17 @@ def _check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
     missing = [port for port in ports if port.name not in feeds]
     unknown = [name for name in feeds if name not in names]
     if missing:
-        close = difflib.get_close_matches(missing[0].name, unknown, n=1)
+        close = closest(missing[0].name, unknown)
         raise FeedError(
             f"no data for input {', '.join(repr(port.name) for port in missing)}",
             rows=[("input", port.name, port.type) for port in missing],
-            hint=f"{close[0]!r} was given: did you mean {missing[0].name!r}?" if close else None,
+            hint=f"{close!r} was given: is it {missing[0].name!r}?" if close else None,
         )
     if unknown:
-        close = difflib.get_close_matches(unknown[0], names, n=1)
         raise FeedError(
             f"the model has no input {', '.join(map(repr, unknown))}",
             rows=[("input", port.name, port.type) for port in ports],
-            hint=f"did you mean {close[0]!r}?" if close else None,
+            hint=did_you_mean(unknown[0], names),
         )
 
 

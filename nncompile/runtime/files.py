@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from nncompile.errors import FileError
+from nncompile.types import Array
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Content = bytes | Callable[[Path], None]
 
 
@@ -26,8 +26,7 @@ def write_atomically(path: str | os.PathLike[str], content: Content) -> Path:
     names the directory or file, where that cannot be done; the target is then as it was.
     """
     target = Path(path)
-    if target.is_dir():
-        raise FileError(f"cannot write {target}: it is a directory", hint="name a file in it")
+    _check_file(target)
     make_directory(target.parent)
     try:
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
@@ -51,6 +50,36 @@ def write_atomically(path: str | os.PathLike[str], content: Content) -> Path:
         with contextlib.suppress(FileNotFoundError):
             beside.unlink()
     return target
+
+
+@contextlib.contextmanager
+def written_together(directory: str | os.PathLike[str]) -> Iterator[Path]:
+    """Files that belong together: what the block writes into the directory that it is given is
+    moved into `directory` when the block is done, and only then.
+
+    A full disk, an error or an interrupt in the block leaves all files there as they were. Raises
+    `FileError` where `directory` cannot be written, or a directory has the name of a file.
+    """
+    target = make_directory(directory)
+    try:
+        beside = Path(tempfile.mkdtemp(dir=target, prefix=".writing-"))
+    except OSError as error:
+        raise _unwritable(target, error) from None
+    try:
+        yield beside
+        moves = [(file, target / file.name) for file in sorted(beside.iterdir())]
+        for _, to in moves:
+            _check_file(to)
+        for file, to in moves:
+            if to.exists():
+                file.chmod(_mode(to))
+            os.replace(file, to)
+    except FileError:
+        raise  # it says more
+    except OSError as error:
+        raise FileError(f"cannot write to {target}: {_reason(error)}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def make_directory(path: str | os.PathLike[str]) -> Path:
@@ -103,6 +132,11 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> l
         file = target / f"{name.replace('/', '_')}.npy"
         written.append(write_atomically(file, buffer.getvalue()))
     return written
+
+
+def _check_file(target: Path) -> None:
+    if target.is_dir():
+        raise FileError(f"cannot write {target}: it is a directory", hint="name a file in it")
 
 
 def _mode(target: Path) -> int:

@@ -6,12 +6,11 @@ both are a `ProviderError`, so that a figure measured "on the GPU" was measured 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 
 import onnxruntime as ort
 
-from nncompile.errors import ProviderError
+from nncompile.errors import ProviderError, did_you_mean
 
 Provider = str | tuple[str, Mapping[str, object]]
 Resolved = tuple[str, dict[str, str]]
@@ -105,10 +104,9 @@ def _full_name(name: str) -> str:
     if short in available:
         return available[short]
     if short not in known:
-        close = difflib.get_close_matches(short, known, n=1)
         raise ProviderError(
             f"unknown execution provider {name!r}",
-            hint=f"did you mean {close[0]!r}?" if close else _available_hint(),
+            hint=did_you_mean(short, known, _available_hint()),
         )
     package = _PACKAGES.get(known[short].removesuffix(_SUFFIX))
     raise ProviderError(

@@ -8,16 +8,17 @@ inputs.) A batch is copied into buffers that stay where they are while its shape
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
 
 from nncompile.errors import BackendError
-from nncompile.runtime.feeds import Array, Port, check_feeds
+from nncompile.runtime.feeds import Port, check_feeds
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
+from nncompile.types import Array
 
 METADATA_KEY = "nncompile.state"
 """The key of a step's metadata: JSON, the name of each state input to that of its next value."""
@@ -55,19 +56,17 @@ class StepRunner:
         self._free = [p.name for p in self._results if not p.is_static]
         self._bindings = tuple(self._bind(*self._sets[::way]) for way in (1, -1))
         self._runs = tuple(map(self.session.runner, self._bindings))
-        self._batch: dict[str, ort.OrtValue] = {}
-        self._signature: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {}
+        # Of each input that is not state: name, element type, shape, and what fills its buffer.
+        self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
         self.steps = 0
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
         data that do not fit, `BackendError` where the model fails on them."""
-        if not self._fits(batch):
+        if not self._filled(batch):
             batch = check_feeds(self._batch_ports, batch)
-            if not self._fits(batch):
+            if not self._filled(batch):
                 self._allocate(batch)
-        for name, buffer in self._batch.items():
-            buffer.update_inplace(batch[name])
         side = self.steps % 2
         for name in self._free:  # or a result keeps the sizes of the first run
             self._bindings[side].bind_output(name, "cpu")
@@ -119,20 +118,27 @@ class StepRunner:
             binding.bind_output(name, "cpu")
         return binding
 
-    def _fits(self, batch: Mapping[str, Any]) -> bool:
-        """Whether the arrays of `batch` are as those that the buffers were made for."""
-        return batch.keys() == self._signature.keys() and all(
-            type(x := batch[name]) is np.ndarray and (x.dtype, x.shape) == signature
-            for name, signature in self._signature.items()
-        )
+    def _filled(self, batch: Mapping[str, Any]) -> bool:
+        """Copies the arrays of `batch` into the buffers, where they are of the same types."""
+        if len(batch) != len(self._batch):
+            return False
+        for name, dtype, shape, fill in self._batch:
+            x = batch.get(name)
+            if type(x) is not np.ndarray or x.dtype != dtype or x.shape != shape:
+                return False
+            fill(x)
+        return True
 
     def _allocate(self, batch: Mapping[str, Array]) -> None:
-        self._signature = {}  # until all is bound, so that an interrupt leaves nothing half done
-        self._batch = {name: _buffer(x, self.session.device) for name, x in batch.items()}
+        """Makes buffers for batches like this one, which they hold then."""
+        self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
+        buffers = {name: _buffer(x, self.session.device) for name, x in batch.items()}
         for binding in self._bindings:
-            for name, buffer in self._batch.items():
+            for name, buffer in buffers.items():
                 binding.bind_ortvalue_input(name, buffer)
-        self._signature = {name: (x.dtype, x.shape) for name, x in batch.items()}
+        self._batch = tuple(
+            (name, x.dtype, x.shape, buffers[name].update_inplace) for name, x in batch.items()
+        )
 
 
 def _buffer(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:

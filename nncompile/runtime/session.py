@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from nncompile.errors import BackendError, FeedError, FileError
-from nncompile.runtime.feeds import Array, Port, check_feeds, describe
+from nncompile.errors import BackendError, FeedError, FileError, whole_number
+from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
+from nncompile.types import Array
 
 _DTYPES = {
     "tensor(bool)": np.dtype("bool"),
@@ -60,8 +62,8 @@ class Session:
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise BackendError(f"a session needs at least one thread, got {threads}")
+        if threads is not None:
+            whole_number("threads", threads, 1)
         asked = resolve_providers(providers)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
@@ -119,8 +121,8 @@ class Session:
         run = getattr(getattr(self.onnxruntime, "_sess", None), "run_with_iobinding", None)
         inner = getattr(binding, "_iobinding", None)
         if run is None or inner is None:
-            return lambda: self.onnxruntime.run_with_iobinding(binding)
-        return lambda: run(inner, None)
+            return partial(self.onnxruntime.run_with_iobinding, binding)
+        return partial(run, inner, None)
 
 
 def _source(model: Model) -> tuple[str | bytes, str]:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from nncompile.scalars.calls import PRIMITIVE_CALLS
 from nncompile.scalars.derivative import differentiate, times
-from nncompile.scalars.expressions import digest
+from nncompile.scalars.expressions import digest, symbols_of
 from nncompile.scalars.functions import FUNCTIONS, declared
 from nncompile.scalars.heads import placeholder
 from nncompile.scalars.numeric import evaluate
@@ -52,6 +52,7 @@ __all__ = [
     "placeholder",
     "recognise",
     "stabilise",
+    "symbols_of",
     "text",
     "times",
     "trace",

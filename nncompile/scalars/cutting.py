@@ -3,6 +3,7 @@ pieces is that of reverse mode, where the derivative of one long body grows with
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import reduce
 
@@ -17,15 +18,47 @@ Bodies = dict[sp.Symbol, sp.Expr]
 Conditions = frozenset[sp.Expr]
 
 
-def cut(body: sp.Expr, limit: int, name: Name) -> sp.Expr:
-    """The body with pieces of it under names, so that what is left has `limit` operations at
-    most; `name` gives one to each piece."""
+_REPEATED = 2  # operations of a part that has a name where a long body has it twice
+
+
+def cut(body: sp.Expr, whole: int, piece: int, name: Name) -> sp.Expr:
+    """A body of more than `whole` operations with pieces of it under names, so that none has more
+    than `piece`; `name` gives one to each piece, and to each part that occurs several times."""
+    if operation_count(body) <= whole:
+        return body
+    return _cut(_repeated_named(body, name), piece, name)
+
+
+def _repeated_named(body: sp.Expr, name: Name) -> sp.Expr:
+    uses: Counter[sp.Expr] = Counter([body])
+    pending = [body]
+    while pending:
+        for x in pending.pop().args:
+            uses[x] += 1
+            if uses[x] == 1:
+                pending.append(x)
+    done: dict[sp.Expr, sp.Expr] = {}
+
+    def visit(x: sp.Expr) -> sp.Expr:
+        if not x.args:
+            return x
+        if x not in done:
+            parts = [visit(a) for a in x.args]
+            same = all(a is b for a, b in zip(parts, x.args, strict=True))
+            made = x if same else x.func(*parts)
+            done[x] = name(made) if uses[x] > 1 and operation_count(made) >= _REPEATED else made
+        return done[x]
+
+    return visit(body)
+
+
+def _cut(body: sp.Expr, limit: int, name: Name) -> sp.Expr:
     if not body.args or operation_count(body) <= limit:
         return body
-    parts = [cut(x, limit, name) for x in body.args]
+    parts = [_cut(x, limit, name) for x in body.args]
     if body.is_Add or body.is_Mul:
         return _grouped(body, parts, limit, name)
-    room = (limit - 1) // len(parts) if isinstance(body, Head) else limit - 1
+    room = max(1, (limit - 1) // len(parts)) if isinstance(body, Head) else limit - 1
     return body.func(*(name(x) if operation_count(x) > room else x for x in parts))
 
 

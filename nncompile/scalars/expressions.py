@@ -43,7 +43,7 @@ class Head(sp.Expr):
     """A function that sympy does not look into: no assumptions, no evaluation but exact folds."""
 
     meaning: ClassVar[Meaning]
-    is_commutative = True
+    is_real = True
 
     def __new__(cls, *args: Any) -> Any:
         meaning = cls.meaning
@@ -79,10 +79,21 @@ def digest(body: sp.Expr) -> bytes:
     return made.digest()
 
 
+_NONE: frozenset[sp.Symbol] = frozenset()
+
+
+@lru_cache(maxsize=65536)
+def symbols_of(body: sp.Expr) -> frozenset[sp.Symbol]:
+    """The symbols of a body, each part of it visited once."""
+    if body.is_Symbol:
+        return frozenset((body,))
+    return _NONE.union(*map(symbols_of, body.args))
+
+
 @cache
 def placeholder(i: int) -> sp.Symbol:
     """The symbol of argument number `i` of a body."""
-    return sp.Symbol(f"x{i}")
+    return sp.Symbol(f"x{i}", real=True)
 
 
 @lru_cache(maxsize=4096)

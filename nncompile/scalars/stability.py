@@ -69,8 +69,9 @@ def _sum(x: sp.Expr) -> sp.Expr:
     if coefficient != 0:
         terms = sp.Add.make_args(rest)
         for i, term in enumerate(terms):
-            found = _exponential(term)
-            if found and found[1] == -coefficient:  # c·eᵘ − c
+            # c·eᵘ − c; powers of numbers (1 − βᵗ) are seldom near one, and are dearer so.
+            found = _exponential(term) if term.has(exp) else None
+            if found and found[1] == -coefficient:
                 others = terms[:i] + terms[i + 1 :]
                 return sp.Add(found[1] * expm1(found[0]), *others)
         scale, inner = rest.as_coeff_Mul()
@@ -101,6 +102,15 @@ def _softplus_of_parts(x: sp.Expr) -> sp.Expr:
 # Products and quotients.
 
 
+def _exponent(x: sp.Expr) -> sp.Expr | None:
+    """v where x is eᵛ, or a positive number to a power."""
+    if isinstance(x, exp):
+        return x.args[0]
+    if isinstance(x, h.power) and x.args[0].is_Rational and x.args[0] > 0:
+        return x.args[1] * _logarithm(x.args[0])
+    return None
+
+
 def _exponential(x: sp.Expr) -> tuple[sp.Expr, sp.Rational] | None:
     """(v, c) where x is c·eᵛ."""
     coefficient, rest = x.as_coeff_Mul()
@@ -109,9 +119,10 @@ def _exponential(x: sp.Expr) -> tuple[sp.Expr, sp.Rational] | None:
         base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
         if base == 1:
             continue
-        if not isinstance(base, exp):
+        own = _exponent(base)
+        if own is None:
             return None
-        exponent += power * base.args[0]
+        exponent += power * own
     return exponent, coefficient
 
 
@@ -181,21 +192,41 @@ class _Denominator:
             return sech(self.v) / (2 * self.c)
         return self.under({_ZERO: _ONE})
 
+    def logarithm(self) -> sp.Expr:
+        """The stable form of log D, for positive c and d."""
+        first, scale, difference = self.v, self.c, self.difference
+        if self.w == 0:  # log(eᵛ + 1) is softplus(v)
+            first, scale, difference = _ZERO, self.d, -difference
+        return first + softplus(-difference) + _logarithm(scale)
+
+
+def _inverted(x: sp.Expr) -> _Denominator | None:
+    """D where x, a function of its own, is 1/D."""
+    if isinstance(x, sigmoid):
+        return _Denominator({_ZERO: _ONE, -x.args[0]: _ONE})
+    if isinstance(x, sech) and x.args[0] != 0:
+        return _Denominator({x.args[0]: _HALF, -x.args[0]: _HALF})
+    return None
+
 
 def _product(x: sp.Expr) -> sp.Expr:
     """Quotients by two exponentials, and roots and exponentials multiplied with themselves."""
     done: list[sp.Expr] = []
     above: list[sp.Expr] = []  # sums of exponentials, which quotients may take
-    below: list[tuple[sp.Expr, int, _Denominator]] = []
+    below: list[tuple[sp.Expr, int, _Denominator]] = []  # 1/D, how often, D
+    bells: list[tuple[sp.Expr, int, _Denominator]] = []  # the same, stable by itself
     single: list[sp.Expr] = []
     exponent = _ZERO  # of all single exponentials together
     for factor in sp.Mul.make_args(x):
         base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
-        denominator = _Denominator.of(base) if power < 0 else None
-        if denominator:
-            below.append((base, -int(power), denominator))
-        elif isinstance(base, exp):
-            exponent += power * base.args[0]
+        own = _exponent(base)
+        denominator = _Denominator.of(base) if power < 0 else _inverted(base)
+        if denominator and power < 0:
+            below.append((1 / base, -int(power), denominator))
+        elif denominator:
+            bells.append((base, int(power), denominator))
+        elif own is not None:
+            exponent += power * own
             single.append(factor)
         elif isinstance(base, h.sqrt) and abs(power) > 1:
             half = int(power / 2)
@@ -205,11 +236,15 @@ def _product(x: sp.Expr) -> sp.Expr:
         else:
             done.append(factor)
     whole = exponent
-    for base, power, denominator in below:
+    if single or above:
+        below += bells
+    else:
+        done += [base**power for base, power, _ in bells]
+    for inverse, power, denominator in below:
         for _ in range(power):
             part, exponent = _divided(denominator, above, exponent)
-            done.append(1 / base if part is None else part)
-    if exponent == whole and len(single) == 1 and single[0].is_Pow and single[0].exp > 1:
+            done.append(inverse if part is None else part)
+    if exponent == whole and len(single) == 1:
         return sp.Mul(*done, *above, *single)  # a square is cheaper than another exponential
     return sp.Mul(*done, *above, exp(exponent))
 
@@ -227,10 +262,22 @@ def _divided(
         if quotient is not None:
             above.remove(factor)
             return quotient, exponent
-    for end in (denominator.v, denominator.w):
+    ends = (denominator.v, denominator.w)
+    for end in ends:
         if end != 0 and any(exponent == k * end for k in _MULTIPLES):
             return denominator.under({end: _ONE}), exponent - end
+    if denominator.c > 0 and any(_grow_together(exponent, end) for end in ends):
+        return _ONE, exponent - denominator.logarithm()
     return denominator.inverse(), exponent
+
+
+def _grow_together(a: sp.Expr, b: sp.Expr) -> bool:
+    """Whether two exponents have a term in common, so that eᵃ and eᵇ overflow together."""
+    coefficients = dict(term.as_coeff_Mul()[::-1] for term in sp.Add.make_args(b))
+    return any(
+        term != 1 and coefficients.get(term, _ZERO) * coefficient > 0
+        for coefficient, term in (x.as_coeff_Mul() for x in sp.Add.make_args(a))
+    )
 
 
 # Heads.
@@ -238,35 +285,36 @@ def _divided(
 
 def _log(x: sp.Expr) -> sp.Expr:
     (u,) = x.args
-    coefficient, rest = u.as_coeff_Mul()
-    terms = _log_terms(rest) if coefficient > 0 else None
-    if terms is not None:
-        return sp.Add(*terms, _logarithm(coefficient))
     denominator = _Denominator.of(u)
     if denominator and denominator.c > 0:
-        first, scale, difference = denominator.v, denominator.c, denominator.difference
-        if denominator.w == 0:  # log(eᵛ + 1) is softplus(v)
-            first, scale, difference = _ZERO, denominator.d, -difference
-        return first + softplus(-difference) + _logarithm(scale)
+        return denominator.logarithm()
+    terms: list[sp.Expr] = []
+    others: list[sp.Expr] = []
+    for factor in sp.Mul.make_args(u):
+        base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
+        logarithm = _log_of_positive(base)
+        if logarithm is None:
+            others.append(factor)
+        else:
+            terms.append(power * logarithm)
+    if terms:  # what is left is positive where the whole is
+        rest = sp.Mul(*others)
+        return sp.Add(*terms, _logarithm(rest) if rest.is_Rational and rest > 0 else h.log(rest))
     constant, rest = u.as_coeff_Add()
     return h.log1p(rest) if constant == 1 and rest != 0 else x
 
 
-def _log_terms(product: sp.Expr) -> list[sp.Expr] | None:
-    """The logarithms of the factors, where each of them has a stable one."""
-    terms = []
-    for factor in sp.Mul.make_args(product):
-        base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
-        if isinstance(base, exp):
-            terms.append(power * base.args[0])
-        elif isinstance(base, sigmoid):
-            terms.append(-power * softplus(-base.args[0]))
-        elif isinstance(base, sech):  # log 2 + u − softplus(2u)
-            u = base.args[0]
-            terms.append(power * (_logarithm(sp.Integer(2)) + u - softplus(2 * u)))
-        else:
-            return None
-    return terms
+def _log_of_positive(x: sp.Expr) -> sp.Expr | None:
+    """The stable logarithm of what is positive everywhere and may overflow or vanish."""
+    own = _exponent(x)
+    if own is not None:
+        return own
+    if isinstance(x, sigmoid):
+        return -softplus(-x.args[0])
+    if isinstance(x, sech):  # log 2 + u − softplus(2u)
+        return _logarithm(sp.Integer(2)) + x.args[0] - softplus(2 * x.args[0])
+    denominator = _Denominator.of(x)
+    return denominator.logarithm() if denominator and denominator.c > 0 else None
 
 
 def _log1p(x: sp.Expr) -> sp.Expr:

@@ -22,9 +22,10 @@ from nncompile.types import DType
 LIMIT = 48
 # What is used several times has a name from this length on.
 _SHARED_LIMIT = 8
-# Bodies are cut into pieces of that length when they are finished, or the derivatives of their
-# derivatives grow with the cube of it.
-_PIECE = 16
+# Bodies up to that length stay whole. Longer ones are cut into short pieces: derivatives of
+# derivatives grow with the cube of the length.
+_WHOLE = 16
+_PIECE = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class _Tracer:
     def _name(self, body: sp.Expr, dtype: DType) -> sp.Symbol:
         key = (body, dtype)
         if key not in self.names:
-            symbol = sp.Symbol(f"t{len(self.bodies)}")
+            symbol = sp.Symbol(f"t{len(self.bodies)}", real=True)
             self.names[key] = symbol
             self.bodies[symbol] = body
             self.dtypes[symbol] = dtype
@@ -98,7 +99,7 @@ class _Tracer:
         """The expression of a scalar, of the scalar's dtype by its own parts."""
         expr = canonical(stabilise(scalar.expr))
         if self.limit is not None:
-            expr = cut(expr, _PIECE, self._piece)
+            expr = cut(expr, _PIECE if self.bodies else _WHOLE, _PIECE, self._piece)
         if constant(expr) is not None or dtype_of_expression(expr, self.dtypes) is scalar.dtype:
             return expr
         return cast(expr, scalar.dtype)

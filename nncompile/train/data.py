@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from nncompile.dims import Dim
-from nncompile.errors import FeedError
-from nncompile.model import Model, did_you_mean
-from nncompile.runtime.feeds import Array, Port, check_feeds
+from nncompile.errors import FeedError, Row, did_you_mean, whole_number
+from nncompile.model import Model
+from nncompile.runtime.feeds import Port, check_feeds
+from nncompile.types import Array
 
 Batch = Mapping[str, Any]
 Data = Mapping[str, Any] | Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -30,14 +32,19 @@ class Feeder:
     """
 
     def __init__(self, data: Data, model: Model, ports: Sequence[Port], size: int) -> None:
-        if size < 1:
-            raise FeedError(f"a batch holds at least one example, got {size}")
         self.data = data
         self.model = model
         self.ports = tuple(ports)
-        self.size = size
+        self.size = whole_number("batch", size, 1)
         self.axis = batch_size_name(model)
         self.arrays: dict[str, Array] | None = None
+        self._recent: deque[Batch] = deque(maxlen=2)
+        if isinstance(data, str) or hasattr(data, "shape"):
+            raise FeedError(
+                f"data are a dict of arrays by input name, got {type(data).__name__}",
+                rows=[("input", port.name, port.type) for port in self.ports],
+                hint="{" + ", ".join(f"{port.name!r}: ..." for port in self.ports) + "}",
+            )
         if isinstance(data, Mapping):
             self.arrays = check_feeds(self.ports, self._known(data))
             for name, array in self.arrays.items():
@@ -92,7 +99,26 @@ class Feeder:
                 f"a batch is a dict of arrays by input name, got {type(batch).__name__}",
                 rows=[("input", port.name, port.type) for port in self.ports],
             )
-        return check_feeds(self.ports, self._known(batch))
+        self._recent.append(check_feeds(self.ports, self._known(batch)))
+        return self._recent[-1]
+
+    @property
+    def given(self) -> str:
+        """What `infinite` looks through."""
+        return "data" if self.arrays is not None else "data of this batch and the one before"
+
+    def infinite(self) -> list[Row]:
+        """Where the data hold infinities, for the error of a loss that is not finite: in all of
+        them, or in the last two batches, as an infinity may pass an activation, spoil a weight,
+        and be noticed a step later. Raises `FeedError` where a batch holds NaN."""
+        rows: list[Row] = []
+        for batch in self._recent if self.arrays is None else [self.arrays]:
+            for name, array in batch.items():
+                check_numbers(name, array)
+                found = places(name, array, np.isinf)
+                if found is not None:
+                    rows.append((f"input {name!r}", f"{found[0]} infinite", f"first {found[1]}"))
+        return rows
 
     def _known(self, batch: Batch) -> dict[str, Any]:
         """The data that are needed here. Other inputs of the model may be among them; what is no
@@ -116,17 +142,29 @@ def batch_size_name(model: Model) -> Dim | None:
     return None
 
 
+def places(name: str, array: Array, kind: Callable[[Array], Array]) -> tuple[str, str] | None:
+    """How many of the numbers `kind` (np.isnan, np.isinf) is true of, `3 of 1,000`, and the place
+    of the first, `x[7, 1]`; None where there are none."""
+    found = np.argwhere(kind(array)) if array.dtype.kind == "f" else np.empty(0)
+    if not len(found):
+        return None
+    first = f"{name}[{', '.join(map(str, found[0]))}]"
+    return f"{len(found):,} of {array.size:,}", first
+
+
 def check_numbers(name: str, array: Array) -> None:
-    """Raises `FeedError` where the array holds NaN, with the place of the first."""
+    """Raises `FeedError` where the array holds NaN, with the place of the first. Infinities are
+    numbers (of a mask, say), and allowed."""
     # The minimum is NaN where anything is, and needs no memory.
     if array.dtype.kind != "f" or array.size == 0:
         return
     with np.errstate(invalid="ignore"):
         if not np.isnan(array.min()):
             return
-    places = np.argwhere(np.isnan(array))
+    found = places(name, array, np.isnan)
+    assert found is not None  # or the minimum would be a number
     raise FeedError(
-        f"the data of input {name!r} hold NaN: {len(places):,} of {array.size:,} numbers",
-        rows=[("first at", f"{name}[{', '.join(map(str, places[0]))}]")],
+        f"the data of input {name!r} hold NaN: {found[0]} numbers",
+        rows=[("first at", found[1])],
         hint="remove those examples, or fill them: np.nan_to_num(…)",
     )

@@ -16,14 +16,21 @@ from typing import Any
 import numpy as np
 
 from nncompile.compiler import compile_model, compile_step
-from nncompile.errors import CheckpointError, FeedError, ModelError, TrainingError
+from nncompile.errors import (
+    CheckpointError,
+    FeedError,
+    ModelError,
+    TrainingError,
+    whole_number,
+)
 from nncompile.recipe import Minimize, Recipe
 from nncompile.runtime import Session, StepRunner
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
-from nncompile.runtime.feeds import Array, Port
+from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
-from nncompile.train.data import Batch, Data, Feeder, batch_size_name, check_numbers
+from nncompile.train.data import Batch, Data, Feeder, batch_size_name
 from nncompile.train.events import Callback, Event, History, listeners
+from nncompile.types import Array
 
 _POSITION = "nncompile.position"
 
@@ -62,12 +69,12 @@ class Trainer:
         threads: int | None = None,
         without: Collection[str] = (),
     ) -> None:
+        self.compiled = compile_step(recipe, without)
         self.recipe = recipe
         self.model = recipe.model
         self.providers = providers
         self.threads = threads
-        self.seed = recipe.seed if seed is None else seed
-        self.compiled = compile_step(recipe, without)
+        self.seed = recipe.seed if seed is None else whole_number("seed", seed)
         self._runner = StepRunner(
             self.compiled.step_model, self.compiled.source.initial(self.seed), providers, threads
         )
@@ -151,7 +158,7 @@ class Trainer:
                 if self.step >= last_step or self._stopping:
                     whole = False
                     break
-                metrics = self._advance(examples, feeder.examples(examples))
+                metrics = self._advance(examples, feeder)
                 for listener in heard[0]:
                     seconds = time.perf_counter() - start
                     listener(Event("step", self, self.epoch + 1, self.step, metrics, seconds))
@@ -266,8 +273,8 @@ class Trainer:
     def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
         """The epoch and the step at which this training ends."""
         for label, count in (("epochs", epochs), ("steps", steps)):
-            if count is not None and count < 0:
-                raise ModelError(f"{label} must not be negative, got {count}")
+            if count is not None:
+                whole_number(label, count, 0)
         if epochs is None and steps is None:
             if self.recipe.epochs is None and self.recipe.steps is None:
                 return self.epoch + 1, math.inf
@@ -275,23 +282,25 @@ class Trainer:
         last_epoch = math.inf if epochs is None else self.epoch + epochs
         return last_epoch, math.inf if steps is None else self.step + steps
 
-    def _advance(self, batch: Batch, count: int) -> dict[str, float]:
+    def _advance(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
         """One step; its metrics, which are added to the totals of the epoch."""
         self._runner.step(batch)
         metrics = {name: float(x) for name, x in self._runner.metrics().items()}
         for name in self._losses:
             if not math.isfinite(metrics[name]):
-                raise self._diverged(name, metrics[name], batch)
-        self._under_way.add(metrics, count)
+                raise self._diverged(name, metrics[name], feeder)
+        self._under_way.add(metrics, feeder.examples(batch))
         return metrics
 
-    def _diverged(self, loss: str, value: float, batch: Batch) -> TrainingError:
-        for name, x in batch.items():
-            check_numbers(name, np.asarray(x))
+    def _diverged(self, loss: str, value: float, feeder: Feeder) -> TrainingError:
+        infinite = feeder.infinite()
+        bound = "bound them, np.clip(...), or remove those examples; where they are meant, "
         return TrainingError(
-            f"{loss} is {value} at step {self.step} (epoch {self.epoch + 1})",
-            hint="lower the learning rate, warm it up, or bound the gradients: clip_norm=1.0; "
-            "log and divide only what cannot be zero",
+            f"{loss} is {value} at step {self.step} (epoch {self.epoch + 1}); "
+            f"the {feeder.given} are {'not all ' if infinite else ''}finite",
+            rows=infinite,
+            hint=f"{bound if infinite else ''}lower the learning rate, warm it up, or bound the "
+            "gradients: clip_norm=1.0; log and divide only what cannot be zero",
         )
 
     def _evaluate(self, feeder: Feeder) -> dict[str, float]:

@@ -16,7 +16,7 @@ from nncompile.dims import Dim, FloorDiv, Shape
 from nncompile.errors import BackendError
 from nncompile.graph import Value
 from nncompile.sites import Site
-from nncompile.types import DType, Type, i64
+from nncompile.types import Array, DType, Type, i64
 
 ELEMENT_TYPES = {
     "float32": TensorProto.FLOAT,
@@ -26,8 +26,6 @@ ELEMENT_TYPES = {
     "uint32": TensorProto.UINT32,
     "bool": TensorProto.BOOL,
 }
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 class Emitter:
@@ -48,6 +46,8 @@ class Emitter:
         self._memo: dict[Any, tuple[str, ...]] = {}
         self._taken: set[str] = set()
         self._sizes: dict[sp.Symbol, Callable[[], str]] = {}
+        self._vectors: dict[Dim, str] = {}
+        self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
         self._site: Site | None = None
         self._stem = ""
 
@@ -59,6 +59,9 @@ class Emitter:
 
     def bind_sizes(self, name: str, shape: Shape) -> None:
         """Lets symbolic sizes be taken from the shape of the leaf `name`."""
+        if len(shape) == 1:
+            self._vectors.setdefault(shape[0], name)
+        self._shaped.setdefault(shape, name)
         for axis, size in enumerate(shape):
             free = [] if isinstance(size, int) else list(size.free_symbols)
             if len(free) != 1:
@@ -80,7 +83,10 @@ class Emitter:
         self.types, self.type = tuple(a.type for a in value.args), value.type
         self._site = site
         self._stem = f"{site.scope}/{value.op.label}" if site and site.scope else value.op.label
-        return value.op.onnx(self, *args)
+        names = value.op.onnx(self, *args)
+        if isinstance(value.type, Type):
+            self._shaped.setdefault(value.shape, names)
+        return names
 
     # What cards call.
 
@@ -160,12 +166,16 @@ class Emitter:
         """A dimension as a number without axes, i64."""
         if isinstance(size, int):
             return self.scalar(size, i64)
+        if size in self._vectors:  # of a vector, the number of elements is the size
+            return self.Size(self._vectors[size])  # type: ignore[no-any-return]
         return self.Reshape(self._vector(size), self.ints([]))  # type: ignore[no-any-return]
 
     def shape(self, sizes: Sequence[Dim]) -> str:
-        """A shape as a vector of i64: the shape of a leaf where it is one, else put together."""
+        """A shape as a vector of i64: that of a value which has it, else put together."""
         if all(isinstance(d, int) for d in sizes):
             return self.ints([int(d) for d in sizes])
+        if len(sizes) > 1 and (like := self._shaped.get(tuple(sizes))):
+            return self.Shape(like)  # type: ignore[no-any-return]
         pieces: list[str] = []
         numbers: list[int] = []
         for size in sizes:

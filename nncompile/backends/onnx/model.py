@@ -13,9 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nncompile.backends.onnx.emitter import ELEMENT_TYPES, Emitter, value_info
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Input, Value
-from nncompile.types import DType
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array, DType
 
 OPSET = 21
 OPSETS = range(18, 27)  # below, reductions take no axes as input; above, onnxruntime has no kernels

@@ -6,13 +6,11 @@ import keyword
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.sizes import origins
 from nncompile.backends.torchscript.writing import Names, lines, token_number
 from nncompile.graph import Graph, Input, Value
-from nncompile.types import u32
+from nncompile.types import Array, u32
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Lowered:
     """The source of `forward`, and the constants that it takes from the module."""
 
     source: str
-    constants: dict[str, np.ndarray[Any, np.dtype[Any]]]
+    constants: dict[str, Array]
 
 
 def lower(graph: Graph) -> Lowered:

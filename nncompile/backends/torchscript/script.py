@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,7 @@ import torch
 from nncompile.backends.torchscript.lowering import Lowered, lower
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value
-
-Array = np.ndarray[Any, np.dtype[Any]]
+from nncompile.types import Array
 
 
 def source(graph: Graph) -> str:

@@ -1,0 +1,328 @@
+"""Naive spellings that overflow, in the forms that do not.
+
+Within one formula they are recognised while it is traced; these rules see across values. They
+belong before differentiation, too: the slope of a naive spelling is as unstable as itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import sympy as sp
+
+from nncompile.dims import is_one
+from nncompile.elementwise import subtract
+from nncompile.graph import Graph, Value, apply
+from nncompile.map import Map, body_of, is_plain, mapped, over
+from nncompile.ops.reduce import LogSumExp, Max, Min, Sum
+from nncompile.ops.shape import Reshape
+from nncompile.ops.softmax import LogSoftmax, Softmax
+from nncompile.rewrite import Steps, on, rewrite, rule, uses
+from nncompile.scalars import LIMIT, operation_count, placeholder
+from nncompile.scalars import heads as h
+from nncompile.scalars import stabilise as stable_form
+from nncompile.types import f32
+
+DEEPEST = 5  # elementwise ops that are read as one formula: tanh is written in five steps
+
+
+def stabilise(graph: Graph) -> Graph:
+    """Writes log∘softmax, log Σ eˣ, eˣ/Σ eˣ, log(1 + eˣ), 1/(1 + e⁻ˣ) and their like, spelled out
+    in several values, in forms that stay finite."""
+    return rewrite(
+        graph,
+        [
+            kept_axes,
+            less_logsumexp,
+            shifted_softmax,
+            shifted_log_softmax,
+            stable_together,
+        ],
+    )
+
+
+@on(Reshape)
+def kept_axes(value: Value) -> Value | None:
+    """A reshape that adds or removes the reduced axes of a reduction: done by the reduction."""
+    if not isinstance(value.op, Reshape) or not isinstance(
+        value.args[0].op, Sum | Max | Min | LogSumExp
+    ):
+        return None
+    inner = value.args[0]
+    op: Any = inner.op
+    other = type(op)(op.axes, not op.keepdims)
+    made = apply(other, *inner.args)
+    return made if made.type == value.type and uses(inner) == 1 else None
+
+
+# Sums of exponentials: eˣ/Σ eˣ is a softmax, and the logarithms of Σ eˣ and of a softmax are ops of
+# their own. Other factors beside them stay: log(Σ eˣ/n) is log Σ eˣ − log n.
+
+
+def _everywhere(body: sp.Expr, change: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
+    """The body with every part changed, inner ones first."""
+    if not body.args:
+        return body
+    parts = [_everywhere(x, change) for x in body.args]
+    same = all(a is b for a, b in zip(parts, body.args, strict=True))
+    return change(body if same else body.func(*parts))
+
+
+def _of_sums(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> sp.Expr:
+    """One node of a body over `args`, which grow by what it comes to need; `known` are the values
+    that parts of the body are."""
+    if isinstance(x, h.log):
+        terms, others = [], []
+        for factor in sp.Mul.make_args(x.args[0]):
+            base, power = factor.as_base_exp() if factor.is_Pow else (factor, 1)
+            logarithm = _logarithm(_value_of(base, args, known))
+            if logarithm is None:
+                others.append(factor)
+            else:
+                terms.append(power * _named(logarithm, args))
+        if not terms:
+            return x
+        rest = sp.Mul(*others)
+        if rest != 1:
+            inverse = rest.is_Pow and rest.exp == -1
+            terms.append(-h.log(rest.base) if inverse else h.log(rest))
+        return sp.Add(*terms)
+    if x.is_Mul:
+        for below in x.args:
+            total = _value_of(below.base, args, known) if below.is_Pow and below.exp == -1 else None
+            for above in x.args if total is not None else ():
+                share = _share(_value_of(above, args, known), total)
+                if share is not None:
+                    return x / below / above * _named(share, args)
+    return x
+
+
+def _value_of(x: sp.Expr, args: Sequence[Value], known: Mapping[sp.Expr, Value]) -> Value | None:
+    """The value that a part of a body is: an argument, a known one, or an exponential."""
+    if x.is_Symbol:
+        return next(a for i, a in enumerate(args) if placeholder(i) == x)
+    if x in known:
+        return known[x]
+    return mapped(x, args) if isinstance(x, h.exp) and x.free_symbols else None
+
+
+def _named(value: Value, args: list[Value]) -> sp.Symbol:
+    args.append(value)
+    return placeholder(len(args) - 1)
+
+
+def _exponent(e: Value) -> Value | None:
+    """The value whose exponential `e` is; None where it is none, or of another type."""
+    if not is_plain(e) or not isinstance(body_of(e), h.exp):
+        return None
+    x = mapped(body_of(e).args[0], e.args)
+    return x if x.type == e.type else None
+
+
+def _logarithm(value: Value | None) -> Value | None:
+    """The logarithm of a softmax or of a sum of exponentials; None for others."""
+    if value is None:
+        return None
+    if isinstance(value.op, Softmax):
+        return LogSoftmax(value.op.axis)(*value.args)
+    x = _exponent(value.args[0]) if isinstance(value.op, Sum) else None
+    return None if x is None else LogSumExp(value.op.axes, value.op.keepdims)(x)
+
+
+def _share(e: Value | None, total: Value | None) -> Value | None:
+    """e/total as a softmax, where that is the sum of all exponentials along one axis."""
+    if e is None or total is None or not isinstance(total.op, Sum) or total.args[0] is not e:
+        return None
+    x = _exponent(e) if total.op.keepdims and len(total.op.axes) == 1 else None
+    return None if x is None else Softmax(total.op.axes[0])(x)
+
+
+@rule(f32[2, 3], (1,))
+def less_logsumexp(x: Value, axes: tuple[int, ...]) -> Steps:
+    yield subtract(x, LogSumExp(axes, True)(x))
+    if len(axes) != 1:
+        return "a log-softmax is along one axis"
+    yield LogSoftmax(axes[0])(x)
+
+
+@rule(f32[2, 3], f32[2, 1], 1)
+def shifted_softmax(x: Value, shift: Value, axis: int) -> Steps:
+    """A softmax keeps its value where all along its axis is shifted by the same."""
+    yield Softmax(axis)(subtract(x, shift))
+    if not _is_constant_along(shift, x, axis):
+        return "the shift differs along the axis"
+    yield Softmax(axis)(x)
+
+
+@rule(f32[2, 3], f32[2, 1], 1)
+def shifted_log_softmax(x: Value, shift: Value, axis: int) -> Steps:
+    yield LogSoftmax(axis)(subtract(x, shift))
+    if not _is_constant_along(shift, x, axis):
+        return "the shift differs along the axis"
+    yield LogSoftmax(axis)(x)
+
+
+def _is_constant_along(shift: Value, x: Value, axis: int) -> bool:
+    place = axis - x.rank + shift.rank
+    return shift.rank <= x.rank and (place < 0 or is_one(shift.shape[place]))
+
+
+# Elementwise ops.
+
+
+@on(Map)
+def stable_together(value: Value) -> Value | None:
+    """Elementwise ops that are a naive spelling when they are read as one formula; left alone
+    where they are not. What the stable form keeps of them stays a value of its own."""
+    if not is_plain(value) or not value.dtype.is_float:
+        return None
+    inner = _inner(value)
+    if inner is None or not _may_be_naive(body_of(value), inner):
+        return None
+    body, args, bodies = _written_out(value, inner)
+    known = {part: v for v, part in bodies.items()}
+    stable = body
+    if any(isinstance(a.op, Sum | Softmax) for a in args):
+        stable = _everywhere(body, lambda x: _of_sums(x, args, known))
+    stable = _stable(stable)
+    if stable == body:
+        return None
+    for v, part in reversed(bodies.items()):  # outer ones first: they hold the inner ones
+        if stable.has(part):
+            args.append(v)
+            stable = stable.xreplace({part: placeholder(len(args) - 1)})
+    return over(stable, args, value)
+
+
+_stable = functools.lru_cache(maxsize=16384)(stable_form)
+
+
+def _inner(value: Value) -> set[Value] | None:
+    """The elementwise ops around a value that a naive spelling may be made of: as many steps of
+    them as are short enough together. None where the value itself is too long."""
+    inner: set[Value] = set()
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        deeper = inner.union(level)
+        if _length(value, deeper) > LIMIT:
+            return inner - {value} if inner else None
+        inner = deeper
+        level = [
+            a
+            for v in level
+            for i, a in enumerate(v.args)
+            if a not in inner
+            and is_plain(a)
+            and a.dtype is value.dtype
+            and placeholder(i) in _features(body_of(v))[1]
+        ]
+        if not level:
+            break
+    return inner - {value}
+
+
+def _length(value: Value, inner: set[Value]) -> int:
+    """The number of operations of a value with the formulas of the inner ones written out."""
+    known: dict[Value, int] = {}
+
+    def of(v: Value) -> int:
+        if v not in known:
+            known[v], uses = _operations(body_of(v))
+            for i, count in uses:
+                if v.args[i] in inner:
+                    known[v] += count * of(v.args[i])
+        return known[v]
+
+    return of(value)
+
+
+@functools.lru_cache(maxsize=16384)
+def _operations(body: sp.Expr) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """How many operations a body takes, and how often it has which argument."""
+    uses: Counter[sp.Symbol] = Counter()
+    pending = [body]
+    while pending:
+        x = pending.pop()
+        if x.is_Symbol:
+            uses[x] += 1
+        pending.extend(x.args)
+    places = sorted((int(x.name.removeprefix("x")), n) for x, n in uses.items())
+    return operation_count(body), tuple(places)
+
+
+def _written_out(
+    value: Value, inner: set[Value]
+) -> tuple[sp.Expr, list[Value], dict[Value, sp.Expr]]:
+    """The formula of a value with those of the `inner` ones in it, its arguments, and the part
+    that each inner one has become, arguments first."""
+    bodies: dict[Value, sp.Expr] = {}
+    leaves: dict[Value, sp.Symbol] = {}
+
+    def part(v: Value) -> sp.Expr:
+        if v not in inner:
+            return leaves.setdefault(v, placeholder(len(leaves)))
+        if v not in bodies:
+            bodies[v] = whole(v)
+        return bodies[v]
+
+    def whole(v: Value) -> sp.Expr:
+        return _filled(body_of(v), tuple(map(part, v.args)))
+
+    body = whole(value)
+    return body, list(leaves), bodies
+
+
+@functools.lru_cache(maxsize=16384)
+def _filled(body: sp.Expr, parts: tuple[sp.Expr, ...]) -> sp.Expr:
+    return body.xreplace({placeholder(i): part for i, part in enumerate(parts)})
+
+
+# What naive spellings are written with, and what makes them stable.
+_GROWING = (h.exp, h.expm1, h.sinh, h.cosh, h.power)
+_BOUNDED = (h.sigmoid, h.tanh, h.sech, h.softplus)
+_INVERSE = (h.log, h.log1p, h.sqrt)
+_SEEN_THROUGH = (*_GROWING, *_BOUNDED, *_INVERSE, h.absolute, h.relu, h.maximum)
+
+
+@functools.lru_cache(maxsize=16384)
+def _features(body: sp.Expr) -> tuple[frozenset[str], frozenset[sp.Symbol]]:
+    """Which of these a body has, and the arguments that are seen through them."""
+    features: set[str] = set()
+    seen: set[sp.Symbol] = set()
+    pending = [body]
+    while pending:
+        x = pending.pop()
+        if x.is_Symbol:
+            seen.add(x)
+        elif isinstance(x, _SEEN_THROUGH) or x.is_Add or x.is_Mul or x.is_Pow:
+            pending.extend(x.args)
+            for name, heads in (
+                ("growing", _GROWING),
+                ("bounded", _BOUNDED),
+                ("inverse", _INVERSE),
+            ):
+                if isinstance(x, heads):
+                    features.add(name)
+            if x.is_Add and _is_complement(x):
+                features.add("complement")
+    return frozenset(features), frozenset(seen)
+
+
+def _is_complement(x: sp.Expr) -> bool:
+    """Whether a sum is like 1 − σ, 1 + tanh or 2σ − 1, or may be once its argument is written
+    out."""
+    number, rest = x.as_coeff_Add()
+    coefficient, term = rest.as_coeff_Mul()
+    is_one = term.is_Symbol or isinstance(term, _BOUNDED)
+    return is_one and abs(coefficient) in (abs(number), 2 * abs(number))
+
+
+def _may_be_naive(body: sp.Expr, inner: Iterable[Value]) -> bool:
+    """Whether it is worth a look: exponentials, or bounded functions under a logarithm or beside
+    a number (1 − σ)."""
+    own = _features(body)[0]
+    every = own.union(*(_features(body_of(v))[0] for v in inner))
+    return "growing" in every or "inverse" in own or ("bounded" in every and "complement" in own)

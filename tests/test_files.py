@@ -1,0 +1,228 @@
+"""Checkpoints and files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.errors import (
+    BackendError,
+    CheckpointError,
+    CompileError,
+    FeedError,
+    FileError,
+    ProviderError,
+)
+from nncompile.runtime import (
+    Port,
+    check_state,
+    check_writable,
+    load_state,
+    save_state,
+    write_atomically,
+    written_together,
+)
+from nncompile.types import f32, i64
+
+TENSORS = {
+    "stem.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "turned": np.arange(6, dtype=np.float64).reshape(2, 3).T,
+    "step": np.array(7),
+    "key": np.array([1, 2**32 - 1], np.uint32),
+    "mask": np.array([True, False]),
+    "nothing": np.zeros((0, 3), np.int32),
+}
+
+
+def test_a_checkpoint_holds_names_types_shapes_and_strings(tmp_path: Path) -> None:
+    path = save_state(tmp_path / "new" / "a.safetensors", TENSORS, {"model": "digits"})
+    tensors, metadata = load_state(path)
+    assert metadata == {"model": "digits"}
+    assert tensors.keys() == TENSORS.keys()
+    for name, x in TENSORS.items():
+        assert tensors[name].dtype == x.dtype
+        assert tensors[name].shape == x.shape
+        np.testing.assert_array_equal(tensors[name], x)
+    save_state(path, {"step": np.array(8)})
+    assert load_state(path) == ({"step": np.array(8)}, {})
+
+
+@pytest.mark.parametrize("size", [0, 5, 40, -1])
+def test_a_truncated_checkpoint_is_an_error(tmp_path: Path, size: int) -> None:
+    path = save_state(tmp_path / "a.safetensors", TENSORS)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(CheckpointError, match=r"a\.safetensors is not a whole safetensors file"):
+        load_state(path)
+
+
+def test_a_foreign_or_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, **TENSORS)
+    with pytest.raises(CheckpointError, match=r"a\.npz is not a whole safetensors file"):
+        load_state(path)
+    with pytest.raises(FileError, match="no such file"):
+        load_state(tmp_path / "gone.safetensors")
+    with pytest.raises(FileError, match="it is a directory"):
+        load_state(tmp_path)
+
+
+def test_a_state_of_another_model_lists_every_name_that_differs() -> None:
+    expected = {"stem.weight": f32[2, 3], "stem.bias": f32["n"], "step": i64[()]}
+    check_state({**TENSORS, "stem.bias": np.zeros(5, np.float32)} | {}, _types(TENSORS) | expected)
+    with pytest.raises(CheckpointError) as caught:
+        check_state(
+            {
+                "stem.weights": np.zeros((2, 3), np.float32),
+                "stem.bias": np.zeros((5, 1), np.float32),
+                "step": np.array(0, np.int32),
+            },
+            expected,
+            "a.safetensors",
+        )
+    text = str(caught.value)
+    assert "a.safetensors is not of this model: 1 missing, 1 unknown, 2 of another type" in text
+    for part in (
+        "missing  stem.weight   f32[2, 3]",
+        "unknown  stem.weights  f32[2, 3]",
+        "differs  stem.bias     f32[5, 1], expected f32[n]",
+        "differs  step          i32[], expected i64[]",
+        "'stem.weights' may be 'stem.weight' renamed",
+    ):
+        assert part in text
+
+
+def _types(tensors: dict[str, np.ndarray]) -> dict[str, Port]:
+    return {name: Port(name, x.dtype, x.shape) for name, x in tensors.items()}
+
+
+def test_a_long_list_of_names_is_cut() -> None:
+    expected = {f"layer{i}.weight": f32[2] for i in range(20)}
+    with pytest.raises(CheckpointError, match=r"20 missing[\s\S]*and 12 more"):
+        check_state({}, expected)
+
+
+# Files
+
+
+def test_a_file_is_written_whole_with_its_directories(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "model.onnx"
+    assert write_atomically(path, b"one") == path
+    write_atomically(path, lambda p: p.write_bytes(b"two") and None)
+    assert path.read_bytes() == b"two"
+    assert os.listdir(path.parent) == ["model.onnx"]
+
+
+def test_a_new_file_has_usual_permissions_and_an_old_one_keeps_its_own(tmp_path: Path) -> None:
+    usual = tmp_path / "usual"
+    usual.touch()
+    new = write_atomically(tmp_path / "new", b"x")
+    assert stat.S_IMODE(new.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
+    new.chmod(0o600)
+    write_atomically(new, b"y")
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])
+def test_a_failure_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    path = write_atomically(tmp_path / "model.onnx", b"old")
+
+    def half(beside: Path) -> None:
+        beside.write_bytes(b"ne")
+        raise error("no space")
+
+    with pytest.raises(FileError if error is OSError else error):
+        write_atomically(path, half)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["model.onnx"]
+
+
+def test_files_that_belong_together_are_replaced_together(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("old")
+    (tmp_path / "b").chmod(0o600)
+    with written_together(tmp_path) as directory:
+        for name in ("a", "b", "c"):
+            (directory / name).write_text("new")
+        assert {(tmp_path / name).read_text() for name in ("a", "b")} == {"old"}
+    assert {name: (tmp_path / name).read_text() for name in sorted(os.listdir(tmp_path))} == {
+        "a": "new",
+        "b": "new",
+        "c": "new",
+    }
+    assert stat.S_IMODE((tmp_path / "b").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError, FileError])
+def test_a_failure_leaves_all_files_that_belong_together(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    (tmp_path / "a").write_text("old")
+    raised = FileError if error is OSError else error
+    with pytest.raises(raised, match="no space"), written_together(tmp_path) as directory:
+        (directory / "a").write_text("new")
+        raise error("no space")
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_a_directory_in_the_place_of_one_file_leaves_the_others(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    (tmp_path / "b").mkdir()
+    with (
+        pytest.raises(FileError, match="b: it is a directory"),
+        written_together(tmp_path) as directory,
+    ):
+        for name in ("a", "b"):
+            (directory / name).write_text("new")
+    assert (tmp_path / "a").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_bytes(b"kept")
+    for write in (
+        lambda: write_atomically(blocker / "model.onnx", b"x"),
+        lambda: check_writable(blocker / "runs"),
+        lambda: save_state(blocker / "a.safetensors", TENSORS),
+        lambda: written_together(blocker / "runs").__enter__(),
+    ):
+        with pytest.raises(FileError, match=r"cannot write to directory .*file"):
+            write()
+    assert blocker.read_bytes() == b"kept"
+    with pytest.raises(FileError, match="it is a directory"):
+        write_atomically(tmp_path, b"x")
+
+
+def test_a_directory_that_may_not_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Permissions do not bind the superuser, who may run the tests: the refusal is made here."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    path = write_atomically(tmp_path / "model.onnx", b"old")
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    for write in (
+        lambda: write_atomically(path, b"new"),
+        lambda: check_writable(tmp_path),
+        lambda: written_together(tmp_path).__enter__(),
+    ):
+        with pytest.raises(FileError, match=f"directory {tmp_path}: permission denied"):
+            write()
+    assert path.read_bytes() == b"old"
+
+
+def test_every_error_is_one_that_the_command_line_knows() -> None:
+    for error in (BackendError, CheckpointError, FeedError, FileError, ProviderError):
+        assert issubclass(error, CompileError)

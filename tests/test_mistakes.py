@@ -1,0 +1,225 @@
+"""Mistakes that people bring from elsewhere: each has an answer that says what is meant here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import Dense, Dropout, adam, f32, formula, i64, model, normal, sgd, training
+from nncompile.compiler import compile_model
+from nncompile.errors import CompileError, UnknownNameError
+from nncompile.export import export
+from nncompile.graph import Input, Value
+from nncompile.model import Model
+from nncompile.ops.basic import as_value, cast, const, ones_like, zeros_like
+from nncompile.recipe import minimize
+from nncompile.reference import evaluate
+from nncompile.train import Trainer
+from nncompile.types import dtype_of
+
+
+def leaf() -> Value:
+    return Input("x", f32["batch", 4])()
+
+
+@pytest.fixture(scope="module")
+def net() -> Model:
+    @model
+    def net(x=f32["batch", 4], label=i64["batch"]):
+        logits = x >> Dense(3)
+        return {"logits": logits, "loss": dsl.cross_entropy(logits, label)}
+
+    return net
+
+
+ON_VALUES: dict[str, tuple[Callable[[Value], Any], str]] = {
+    "a tensor's maximum in a formula": (
+        lambda x: formula(lambda a: dsl.max(a, 0))(x),
+        r"element in a formula(.|\n)*maximum\(a, b\)",
+    ),
+    "softmax in a formula": (lambda x: formula(dsl.softmax)(x), "element in a formula"),
+    "sum in a formula": (lambda x: formula(lambda a: dsl.sum(a))(x), "element in a formula"),
+    "the sum of a list": (lambda x: dsl.sum([x, x]), r"a list is not a value(.|\n)*stack\("),
+    "all of a generator": (
+        lambda x: dsl.all(x > i for i in range(3)),
+        r"a generator is not a value(.|\n)*stack\(",
+    ),
+    "a ragged list": (lambda x: dsl.concatenate([x, [[1], [2, 3]]]), "does not make an array"),
+    "a layer that is not called": (lambda x: as_value(Dense(3)), "call it first"),
+    "a class of layers": (lambda x: x >> Dropout, r"is a class(.|\n)*Dropout\(\.\.\.\)"),
+    "nothing": (lambda x: as_value(None), "None is not a value"),
+    "a large number": (lambda x: as_value(2**40, like=dsl.cast(x, "int32")), "does not fit in i32"),
+    "a float of it": (lambda x: float(x.mean()), "no numbers while the graph is built"),
+    "an int of it": (lambda x: range(x.argmax()), "no numbers while the graph is built"),
+    "math's functions": (lambda x: math.sin(x), "no numbers while the graph is built"),
+    "an array of it": (lambda x: np.asarray(x), "no numbers while the graph is built"),
+    "numpy's mean": (
+        lambda x: np.mean(x),
+        r"numpy's mean does not work on values: f32\[batch, 4\]",
+    ),
+    "numpy's concatenate": (lambda x: np.concatenate([x, x]), "numpy's concatenate"),
+    "numpy's reductions": (lambda x: np.add.reduce(x), "numpy's add does not work on values"),
+    "torch's dtypes": (lambda x: x.astype(object()), "is not supported"),
+    "no dtype": (lambda x: cast(x, None), "element type None is not supported"),
+    "an unknown dtype": (lambda x: const(1, "floaty"), "element type floaty is not supported"),
+    "torch's view": (lambda x: x.view(-1), r"no 'view'(.|\n)*x\.reshape"),
+    "torch's unsqueeze": (lambda x: x.unsqueeze(0), r"expand_dims\(x, axis\)"),
+    "an op as a method": (lambda x: x.exp(), r"exp\(x\) is a function"),
+    "a misspelt method": (lambda x: x.reshap(-1), "did you mean 'reshape'"),
+}
+
+
+@pytest.mark.parametrize("case", ON_VALUES)
+def test_a_mistake_on_values_is_answered(case: str) -> None:
+    mistake, words = ON_VALUES[case]
+    with pytest.raises(CompileError, match=words):
+        mistake(leaf())
+
+
+def test_names_that_values_lack_are_attribute_errors_too() -> None:
+    x = leaf()
+    assert not hasattr(x, "view")
+    assert not hasattr(x, "__wrapped__")
+    assert issubclass(UnknownNameError, AttributeError)
+
+
+def test_numpys_elementwise_functions_work_on_values() -> None:
+    x = leaf()
+    assert np.sin(x) is dsl.sin(x)
+    assert np.maximum(x, np.float32(0)) is dsl.maximum(x, 0)
+    assert np.true_divide(x, 2) is x / 2
+    array = np.arange(4, dtype=np.float32)
+    for made, expected in ((array - x, array - 1), (x - array, 1 - array), (array < x, array < 1)):
+        assert isinstance(made, Value)
+        ones = np.ones((1, 4), np.float32)
+        np.testing.assert_array_equal(evaluate(made, {"x": ones}), [expected])
+    with pytest.raises(CompileError, match="numpy's add"):
+        array += x
+
+
+def test_like_takes_arrays_too() -> None:
+    array = np.arange(3)
+    assert zeros_like(array).type == ones_like(array).type == i64[3]
+
+
+IN_MODELS: dict[str, tuple[Callable[[Value], Any], str]] = {
+    "an activation by name": (
+        lambda x: x >> Dense(8, "relu"),
+        r"got 'relu'(.|\n)*Dense\(8, relu\)",
+    ),
+    "torch's widths": (lambda x: x >> Dense(4, 8), "the width of x is known"),
+    "a rate of text": (lambda x: x >> Dropout("0.5"), "rate of Dropout must be a number"),
+    "an initializer by name": (lambda x: x >> Dense(8, init="he"), "init=he_uniform"),
+    "an initializer's maker": (lambda x: x >> Dense(8, init=normal), r"normal is none(.|\n)*init="),
+    "a parameter without a name": (lambda x: dsl.parameter(3), "is a text, got 3"),
+}
+
+
+@pytest.mark.parametrize("case", IN_MODELS)
+def test_a_mistake_in_a_model_is_answered(case: str) -> None:
+    mistake, words = IN_MODELS[case]
+
+    def wrong(x=f32["batch", 4]):
+        return mistake(x)
+
+    with pytest.raises(CompileError, match=words):
+        model(wrong)
+
+
+def test_a_parameter_takes_the_name_of_its_dtype() -> None:
+    @model
+    def net(x=f32["batch", 4]):
+        return x * dsl.parameter("w", 4, dtype="float32")
+
+    assert net.parameters["w"].type == f32[4]
+
+
+DECLARED: dict[str, tuple[Callable[[Model], Any], str]] = {
+    "a name for @model": (lambda m: model("net"), r"is for a function, got 'net'"),
+    "a model twice": (lambda m: model(m), "is for a function"),
+    "predict of a number": (lambda m: model(predict=3)(lambda: None), "predict names outputs"),
+    "an optimizer uncalled": (
+        lambda m: training(m, optimizer=adam),
+        r"adam is no(.|\n)*adam\(1e-3\)",
+    ),
+    "an optimizer by name": (lambda m: training(m, optimizer="Adam"), r"makes one: adam\(1e-3\)"),
+    "an unknown optimizer": (lambda m: training(m, optimizer="adagrad"), r"sgd\(1e-3\), rmsprop"),
+    "a rate for an optimizer": (lambda m: training(m, optimizer=0.1), r"sgd\(0\.1\) is"),
+    "optimizers by name": (lambda m: training(m, optimizer={"*": "adam"}), "'adam' is no"),
+    "a function trained": (lambda m: training(lambda x: x), "a recipe trains a model"),
+    "a loss that is a value": (lambda m: training(m, m.outputs["loss"]), "name of an output"),
+    "updates by name": (lambda m: training(m, updates=["loss"]), "'loss' is no update"),
+    "a batch of text": (lambda m: training(m, batch="64"), "batch must be a whole number"),
+    "half an epoch": (lambda m: training(m, epochs=1.5), "epochs must be a whole number"),
+    "a bound of text": (lambda m: training(m, clip_norm="1"), "clip_norm must be a number"),
+    "params by number": (lambda m: training(m, params=5), "params are a pattern of paths"),
+    "a model for a trainer": (lambda m: Trainer(m), r"got model net(.|\n)*training\(model"),
+    "a seed of text": (lambda m: Trainer(training(m), seed="a"), "seed must be a whole number"),
+    "threads of text": (lambda m: Trainer(training(m), threads="2"), "threads must be a whole"),
+    "a recipe compiled": (lambda m: compile_model(training(m)), r"recipe\.model is that"),
+    "params in a list": (lambda m: m(leaf(), params=[1]), "params are values by path"),
+}
+
+
+@pytest.mark.parametrize("case", DECLARED)
+def test_a_mistake_in_a_declaration_is_answered(net: Model, case: str) -> None:
+    mistake, words = DECLARED[case]
+    with pytest.raises(CompileError, match=words):
+        mistake(net)
+
+
+def test_one_update_needs_no_list(net: Model) -> None:
+    assert training(net, updates=minimize("loss", optimizer=sgd(0.1))).updates[0].loss == "loss"
+
+
+DATA = {"x": np.zeros((8, 4), np.float32), "label": np.zeros(8, np.int64)}
+FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
+    "two arrays": (lambda t: t.fit(DATA["x"], DATA["label"]), r"data are a dict(.|\n)*'label'"),
+    "a pair of arrays": (lambda t: t.fit((DATA["x"], DATA["label"])), "a batch is a dict"),
+    "text": (lambda t: t.fit("digits"), "data are a dict"),
+    "nothing": (lambda t: t.fit(None), "got NoneType"),
+    "epochs of text": (lambda t: t.fit(DATA, epochs="3"), "epochs must be a whole number"),
+    "a batch of halves": (lambda t: t.fit(DATA, batch=2.5), "batch must be a whole number"),
+    "evaluating an array": (lambda t: t.evaluate(DATA["x"]), "data are a dict"),
+}
+
+
+@pytest.mark.parametrize("case", FITTED)
+def test_a_mistake_in_training_is_answered(net: Model, case: str) -> None:
+    mistake, words = FITTED[case]
+    trainer = Trainer(training(net))
+    with pytest.raises(CompileError, match=words):
+        mistake(trainer)
+    assert trainer.step == 0
+
+
+@pytest.mark.parametrize("number", [8, np.int32(8), np.array(8)])
+def test_whole_numbers_may_be_those_of_numpy(net: Model, number: Any) -> None:
+    trainer = Trainer(training(net, batch=number))
+    trainer.fit(DATA, steps=number)
+    assert trainer.step == 8
+
+
+def test_a_mistake_in_an_export_is_answered(net: Model, tmp_path: Path) -> None:
+    path = tmp_path / "net.onnx"
+    for source, options, words in (
+        (Trainer(training(net)), {}, r"got Trainer(.|\n)*export\(trainer\.recipe"),
+        (path, {}, "takes a model or a recipe"),
+        (net, {"params": [1]}, "arrays by path, or a file, got list"),
+        (net, {"params": Trainer(training(net))}, r"trainer\.state holds"),
+    ):
+        with pytest.raises(CompileError, match=words):
+            export(source, path, **options)
+    assert not path.exists()
+
+
+def test_none_is_no_element_type() -> None:
+    """Although numpy takes it for float64."""
+    with pytest.raises(CompileError, match="not supported"):
+        dtype_of(None)

@@ -1,0 +1,132 @@
+"""Small vectors are updated together, where that takes less time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from nncompile.elementwise import exp, sqrt, tanh
+from nncompile.formula import formula
+from nncompile.graph import Graph, Item, Value
+from nncompile.map import Map
+from nncompile.ops.joining import Concat, Split
+from nncompile.passes import optimize
+from nncompile.passes.pack import SMALL, pack
+from nncompile.reference import evaluate
+from nncompile.types import f32
+from tests.pass_checks import leaf, random_feeds
+
+S = leaf("s", f32[()])
+SIZES = (3, 5, 1, 4)
+
+
+def vectors(name: str, sizes: tuple[int, ...] = SIZES) -> list[Value]:
+    return [leaf(f"{name}{i}", f32[n]) for i, n in enumerate(sizes)]
+
+
+@formula
+def decayed(x, y):
+    return 0.9 * x + y
+
+
+@formula
+def squared(x, y):
+    return 0.99 * x + y * y
+
+
+@formula
+def moved(w, m, v, s):
+    return w - s * m / (sqrt(v) + 0.1)
+
+
+def updates(sizes: tuple[int, ...] = SIZES) -> Graph:
+    """What Adam does to each of several vectors."""
+    outputs: dict[str, Value] = {}
+    columns = (vectors(name, sizes) for name in "wgmv")
+    for i, (w, g, m, v) in enumerate(zip(*columns, strict=True)):
+        outputs[f"m{i}.next"] = m_next = decayed(m, g)
+        outputs[f"v{i}.next"] = v_next = squared(v, g)
+        outputs[f"w{i}.next"] = moved(w, m_next, v_next, S)
+    return Graph("updates", outputs)
+
+
+def count(graph: Graph, card: type) -> int:
+    return sum(isinstance(v.op, card) for v in graph.nodes)
+
+
+def same_numbers(before: Graph, after: Graph) -> None:
+    feeds = random_feeds(before.outputs.values())
+    expected, found = evaluate(before, feeds), evaluate(after, feeds)
+    for name, array in expected.items():
+        assert after.outputs[name].type == before.outputs[name].type
+        np.testing.assert_array_equal(found[name], array, strict=True)
+
+
+def test_an_optimizer_is_applied_to_all_small_vectors_at_once() -> None:
+    graph = updates()
+    packed = pack(graph)
+    same_numbers(graph, packed)
+    assert (count(packed, Concat), count(packed, Map), count(packed, Split)) == (4, 3, 3)
+    assert all(isinstance(v.op, Item) for v in packed.outputs.values())
+    assert pack(packed).outputs == packed.outputs
+
+
+def test_members_line_up_whatever_the_order_of_their_arguments() -> None:
+    """Arguments of a Map are sorted, so that equal ops have them in different orders."""
+    for trial in range(20):
+        graph = updates(tuple(int(n) for n in np.random.default_rng(trial).integers(1, 9, 3)))
+        packed = pack(graph)
+        same_numbers(graph, packed)
+        assert (count(packed, Concat), count(packed, Map)) == (4, 3)
+
+
+def alone() -> Graph:
+    return updates((3,))
+
+
+def few_operations() -> Graph:
+    """Joining and splitting would take more nodes than the sums."""
+    return Graph(
+        "sums", {f"y{i}": a + b for i, (a, b) in enumerate(zip(*map(vectors, "ab"), strict=True))}
+    )
+
+
+def large() -> Graph:
+    return updates((SMALL + 1, SMALL + 1, SMALL + 1))
+
+
+def needed_elsewhere() -> Graph:
+    """Sums and products need the vectors: joining them could make a circle."""
+    chained = leaf("a", f32[4])
+    for _ in range(6):
+        chained = tanh(exp(chained) + exp(-chained) * chained.sum())
+    return Graph("chained", {"y": chained.sum()})
+
+
+def of_unknown_size() -> Graph:
+    xs = [leaf(f"x{i}", f32["n"]) for i in range(6)]
+    return Graph("open", {f"y{i}": tanh(exp(x) + x * x) for i, x in enumerate(xs)})
+
+
+@pytest.mark.parametrize("build", [alone, few_operations, large, needed_elsewhere, of_unknown_size])
+def test_others_stay_apart(build: object) -> None:
+    graph = build()  # type: ignore[operator]
+    assert pack(graph).outputs == graph.outputs
+
+
+def test_vectors_that_need_each_other_are_not_joined() -> None:
+    """Equal ops in a row, of which each needs the one before."""
+    x = leaf("x", f32[3])
+    outputs: dict[str, Value] = {}
+    for i in range(8):
+        x = tanh(exp(x) + x * x)
+        outputs[f"y{i}"] = x
+    graph = Graph("row", outputs)
+    packed = pack(graph)
+    same_numbers(graph, packed)
+
+
+def test_packing_is_the_last_pass_and_can_be_left_out() -> None:
+    graph = updates()
+    assert count(optimize(graph), Split) == 3
+    assert count(optimize(graph, without=["pack"]), Split) == 0

@@ -1,0 +1,172 @@
+"""The runner of training steps, on models that are made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from nncompile.errors import BackendError, FeedError
+from nncompile.runtime import StepRunner
+from nncompile.runtime import session as session_module
+from tests.hand_made import FLOAT, INT64, affine, build, halving_step
+
+
+@pytest.fixture
+def start() -> dict[str, np.ndarray]:
+    w = np.random.default_rng(0).normal(size=(300, 200)).astype(np.float32)
+    return {"w": w, "step": np.array(0), "rate": np.array(0.5, np.float32)}
+
+
+def batch_of(n: int, kept: int = 1, seed: int = 1) -> dict[str, np.ndarray]:
+    x = np.random.default_rng(seed).normal(size=(n, 300)).astype(np.float32)
+    return {"x": x, "mask": np.arange(n) < kept}
+
+
+def test_steps_ping_pong_between_two_sets_of_state(start: dict[str, np.ndarray]) -> None:
+    before = {name: x.copy() for name, x in start.items()}
+    runner = StepRunner(halving_step(), start)
+    assert runner.metrics() == {}
+    for i, (n, kept) in enumerate([(4, 1), (4, 3), (2, 2), (1, 0), (7, 7), (7, 6)]):
+        batch = batch_of(n, kept, seed=i)
+        runner.step(batch)
+        metrics = runner.metrics()
+        expected = batch["x"] @ (before["w"] * 0.5**i)
+        assert list(metrics) == ["loss", "y", "kept"]
+        np.testing.assert_allclose(metrics["y"], expected, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(metrics["loss"], expected.mean(), rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(metrics["kept"], batch["x"][:kept])
+        state = runner.state()
+        np.testing.assert_array_equal(state["w"], before["w"] * np.float32(0.5 ** (i + 1)))
+        assert state["step"] == i + 1
+        assert state["step"].shape == metrics["loss"].shape == ()
+    for name, x in before.items():
+        np.testing.assert_array_equal(start[name], x)
+
+
+def test_what_the_runner_gives_is_a_copy(start: dict[str, np.ndarray]) -> None:
+    runner = StepRunner(halving_step(), start)
+    runner.step(batch_of(2))
+    state, metrics = runner.state(), runner.metrics()
+    kept = {name: x.copy() for name, x in (state | metrics).items()}
+    runner.step(batch_of(2, seed=5))
+    runner.step(batch_of(2, seed=6))
+    for name, x in (state | metrics).items():
+        np.testing.assert_array_equal(x, kept[name])
+
+
+def test_the_runner_goes_on_from_a_loaded_state(start: dict[str, np.ndarray]) -> None:
+    runner = StepRunner(halving_step(), start)
+    for seed in range(3):
+        runner.step(batch_of(2, seed=seed))
+    runner.load(start | {"step": np.array(10), "rate": np.array(0.25, np.float32)})
+    runner.step(batch_of(2))
+    assert runner.state()["step"] == 11
+    runner.step(batch_of(2))
+    np.testing.assert_array_equal(runner.state()["w"], start["w"] / 16)
+    with pytest.raises(FeedError, match="'w' has size 2 on axis 0"):
+        runner.load(start | {"w": np.zeros((2, 200), np.float32)})
+
+
+def test_a_batch_may_be_lists_or_strided_arrays(start: dict[str, np.ndarray]) -> None:
+    runner = StepRunner(halving_step(), start)
+    x = batch_of(3)["x"]
+    runner.step({"x": np.asfortranarray(x), "mask": [True, False, True]})
+    metrics = runner.metrics()
+    np.testing.assert_allclose(metrics["y"], x @ start["w"], rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(metrics["kept"], x[[0, 2]])
+
+
+def test_bad_batches_and_states_leave_the_state_as_it_was(start: dict[str, np.ndarray]) -> None:
+    runner = StepRunner(halving_step(), start)
+    runner.step(batch_of(2))
+    before = runner.state()
+    good = batch_of(2)
+    for bad, message in (
+        ({"x": good["x"]}, "no data for input 'mask'"),
+        (good | {"y": good["x"]}, "no input 'y'"),
+        (good | {"x": good["x"].astype(np.float64)}, "another element type"),
+        (good | {"x": good["x"][:, 1:]}, "has size 299 on axis 1"),
+        (good | {"mask": np.zeros(3, np.bool_)}, "batch"),
+    ):
+        with pytest.raises(FeedError, match=message):
+            runner.step(bad)
+    for name, x in runner.state().items():
+        np.testing.assert_array_equal(x, before[name])
+    runner.step(good)
+    assert runner.state()["step"] == 2
+    with pytest.raises(FeedError, match="no data for input 'step'"):
+        StepRunner(halving_step(), {"w": start["w"], "rate": start["rate"]})
+    with pytest.raises(FeedError, match="no input 'v'"):
+        StepRunner(halving_step(), start | {"v": start["w"]})
+
+
+def test_a_step_that_fails_leaves_the_state_as_it_was() -> None:
+    model = build(
+        [
+            helper.make_node("Gather", ["w", "index"], ["loss"]),
+            helper.make_node("Neg", ["w"], ["w.next"]),
+        ],
+        [("w", FLOAT, [4]), ("index", INT64, [])],
+        [("w.next", FLOAT, [4]), ("loss", FLOAT, [])],
+        metadata={"nncompile.state": '{"w": "w.next"}'},
+    )
+    runner = StepRunner(model, {"w": np.arange(4, dtype=np.float32)})
+    with pytest.raises(BackendError, match=r"failed on these data: .*idx=4"):
+        runner.step({"index": np.array(4)})
+    np.testing.assert_array_equal(runner.state()["w"], [0, 1, 2, 3])
+    runner.step({"index": np.array(3)})
+    assert runner.metrics()["loss"] == 3
+    np.testing.assert_array_equal(runner.state()["w"], [0, -1, -2, -3])
+
+
+@pytest.mark.parametrize(
+    "text", ["[1", "[]", '{"v": "w.next"}', '{"w": "v"}', '{"w": "step.next"}', '{"w": 1}']
+)
+def test_a_state_map_that_names_nothing_is_an_error(
+    text: str, start: dict[str, np.ndarray]
+) -> None:
+    with pytest.raises(BackendError, match=r"nncompile\.state"):
+        StepRunner(halving_step(**{"nncompile.state": text}), start)
+
+
+def test_a_model_without_state_is_no_step() -> None:
+    with pytest.raises(BackendError, match="is not a training step"):
+        StepRunner(affine(), {})
+
+
+def test_the_public_way_gives_the_same_steps(
+    start: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """onnxruntime's private call is a short cut, and another version may not have it."""
+    fast = StepRunner(halving_step(), start)
+
+    class Public:
+        """The session's public face: nothing that begins with an underscore."""
+
+        def __init__(self, inner: Any) -> None:
+            self.inner, self.calls = inner, 0
+
+        def run_with_iobinding(self, binding: Any) -> None:
+            self.calls += 1
+            self.inner.run_with_iobinding(binding)
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return getattr(self.inner, name)
+
+    made = session_module.ort.InferenceSession
+    monkeypatch.setattr(
+        session_module.ort, "InferenceSession", lambda *a, **k: Public(made(*a, **k))
+    )
+    slow = StepRunner(halving_step(), start)
+    for seed in range(3):
+        fast.step(batch_of(3, seed=seed))
+        slow.step(batch_of(3, seed=seed))
+    public: Any = slow.session.onnxruntime
+    assert public.calls == 3
+    for name, x in (fast.state() | fast.metrics()).items():
+        np.testing.assert_array_equal(x, (slow.state() | slow.metrics())[name])
