@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 import torch
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -70,19 +71,20 @@ def _json(row: Row) -> dict[str, Any]:
 
 
 def _shown(row: Row) -> Row:
-    console.print(f"{row.workload} {row.optimizer}: {row.ratio:.2f}x {row.peer}", style="dim")
+    console.print(f"{row.workload} {row.optimizer}: {row.ratio:.2f}", style="dim")
     return row
 
 
 def _steps(rows: list[Row]) -> Table:
-    table = Table(title="One training step, one thread; ratio = peer / ours, of the medians")
-    for name in ("workload", "batch", "optimizer", "peer"):
-        table.add_column(name)
-    for name in ("ours ms", "peer ms", "ratio", "quartiles", "target"):
-        table.add_column(name, justify="right")
+    title = f"Milliseconds of one training step, one thread; peer: {rows[0].peer}"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("workload", "batch", "optimizer"):
+        table.add_column(name, no_wrap=True)
+    for name in ("ours", "peer", "peer/ours", "quartiles", "target"):
+        table.add_column(name, justify="right", no_wrap=True)
     for r in rows:
         table.add_row(
-            *(r.workload, str(r.batch), r.optimizer, r.peer),
+            *(r.workload.removeprefix("mlp-"), str(r.batch), r.optimizer),
             *(f"{r.ours_ms:.3f}", f"{r.peer_ms:.3f}", f"{r.ratio:.2f}"),
             *(f"{r.quartiles[0]:.2f}–{r.quartiles[1]:.2f}", f"≥ {r.target:g}"),
         )
@@ -90,7 +92,8 @@ def _steps(rows: list[Row]) -> Table:
 
 
 def _compile_times() -> list[dict[str, Any]]:
-    table = Table(title="Compile time, seconds: the training step of a residual perceptron")
+    title = "Compile time, seconds: the training step of a residual perceptron"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for name in ("layers", "ONNX nodes", "build", "differentiate", "optimize", "lower", "total"):
         table.add_column(name, justify="right")
     results = [depth(layers) for layers in DEPTHS]

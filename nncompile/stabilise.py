@@ -128,7 +128,9 @@ def _logarithm(value: Value | None) -> Value | None:
         return None
     if isinstance(value.op, Softmax):
         return LogSoftmax(value.op.axis)(*value.args)
-    x = _exponent(value.args[0]) if isinstance(value.op, Sum) else None
+    if not isinstance(value.op, Sum):
+        return None
+    x = _exponent(value.args[0])
     return None if x is None else LogSumExp(value.op.axes, value.op.keepdims)(x)
 
 

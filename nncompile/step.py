@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from nncompile.collection import without_collection
 from nncompile.errors import GradientError, ModelError
 from nncompile.grad import grad
 from nncompile.graph import Graph, Input, Value, described, replace
@@ -82,6 +83,7 @@ def initial_values(model: Model, seed: int) -> dict[str, Array]:
     return {path: np.array(x, order="C") for path, x in zip(order, arrays, strict=True)}
 
 
+@without_collection
 def compose(recipe: Recipe) -> Step:
     """The graphs of one step of the recipe. Raises `ModelError` where it is no recipe or two
     things in it have one name, `GradientError` where a loss cannot be differentiated."""

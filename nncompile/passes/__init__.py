@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection
 
+from nncompile.collection import without_collection
 from nncompile.errors import CompileError, ModelError, did_you_mean
 from nncompile.graph import Graph
 from nncompile.passes.algebra import algebra
@@ -61,6 +62,7 @@ def check_passes(names: Collection[str]) -> None:
             )
 
 
+@without_collection
 def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | None = None) -> Graph:
     """The graph after all passes but those named in `without`, in rounds until nothing changes.
 

@@ -122,7 +122,8 @@ class Session:
         inner = getattr(binding, "_iobinding", None)
         if run is None or inner is None:
             return partial(self.onnxruntime.run_with_iobinding, binding)
-        return partial(run, inner, None)
+        # Without options onnxruntime makes new ones for every run, in a microsecond.
+        return partial(run, inner, ort.RunOptions())
 
 
 def _source(model: Model) -> tuple[str | bytes, str]:

@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import ELEMENT_TYPES, Emitter, value_info
+from nncompile.collection import without_collection
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Input, Value
 from nncompile.types import Array, DType
@@ -30,6 +31,7 @@ class ExternalTensor:
     length: int
 
 
+@without_collection
 def to_model(
     graph: Graph,
     opset: int = OPSET,
