@@ -9,10 +9,9 @@ import math
 from typing import Any
 
 from nncompile.elementwise import (
-    clip,
     exp,
     expm1,
-    maximum,
+    hard_clip,
     minimum,
     normal_cdf,
     relu,
@@ -94,25 +93,25 @@ def softsign(x: Any) -> Any:
 @formula
 def relu6(x: Any) -> Any:
     """x between 0 and 6"""
-    return clip(x, 0, 6)
+    return hard_clip(x, 0, 6)
 
 
 @formula
 def hard_tanh(x: Any, low: Any = -1.0, high: Any = 1.0) -> Any:
     """x between low and high"""
-    return clip(x, low, high)
+    return hard_clip(x, low, high)
 
 
 @formula
 def hard_sigmoid(x: Any) -> Any:
     """x/6 + 1/2 between 0 and 1"""
-    return clip(x / 6 + 0.5, 0, 1)
+    return hard_clip(x / 6 + 0.5, 0, 1)
 
 
 @formula
 def hard_swish(x: Any) -> Any:
     """x·hard_sigmoid(x) (Howard et al. 2019)"""
-    return x * clip(x / 6 + 0.5, 0, 1)
+    return x * hard_clip(x / 6 + 0.5, 0, 1)
 
 
 @formula
@@ -160,4 +159,4 @@ def gaussian(x: Any) -> Any:
 @formula
 def prelu(x: Any, slope: Any) -> Any:
     """x above 0, slope·x below, with a trained slope (He et al. 2015)"""
-    return maximum(x, 0) + slope * minimum(x, 0)
+    return where(x > 0, x, slope * x)

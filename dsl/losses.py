@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from nncompile.dims import same_shape
-from nncompile.elementwise import log, maximum, minimum, softplus, where
+from nncompile.elementwise import log, maximum, minimum, relu, softplus, where
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Value
@@ -104,7 +104,7 @@ def log_cosh(prediction: Any, target: Any, reduction: Reduction = "mean") -> Val
 
 @formula
 def _hinge(prediction: Any, target: Any, margin: Any) -> Any:
-    return maximum(margin - prediction * target, 0)
+    return relu(margin - prediction * target)
 
 
 def hinge(

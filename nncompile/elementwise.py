@@ -5,6 +5,8 @@ They take values, arrays and numbers, broadcast, and may be used within other fo
 
 from __future__ import annotations
 
+from typing import Any
+
 from nncompile.formula import PRIMITIVES, Formula
 
 # Arithmetic.
@@ -28,6 +30,16 @@ maximum: Formula = PRIMITIVES["maximum"]
 minimum: Formula = PRIMITIVES["minimum"]
 clip: Formula = PRIMITIVES["clip"]
 hypot: Formula = PRIMITIVES["hypot"]
+hard_clip: Formula = PRIMITIVES["hard_clip"]
+true_divide: Formula = PRIMITIVES["true_divide"]
+remainder: Formula = PRIMITIVES["remainder"]
+fmod: Formula = PRIMITIVES["fmod"]
+pow: Formula = PRIMITIVES["pow"]
+float_power: Formula = PRIMITIVES["float_power"]
+fabs: Formula = PRIMITIVES["fabs"]
+copysign: Formula = PRIMITIVES["copysign"]
+fmax: Formula = PRIMITIVES["fmax"]
+fmin: Formula = PRIMITIVES["fmin"]
 
 # Exponentials and logarithms.
 exp: Formula = PRIMITIVES["exp"]
@@ -38,6 +50,7 @@ log2: Formula = PRIMITIVES["log2"]
 log10: Formula = PRIMITIVES["log10"]
 log1p: Formula = PRIMITIVES["log1p"]
 logaddexp: Formula = PRIMITIVES["logaddexp"]
+logaddexp2: Formula = PRIMITIVES["logaddexp2"]
 
 # Trigonometry.
 sin: Formula = PRIMITIVES["sin"]
@@ -53,6 +66,18 @@ tanh: Formula = PRIMITIVES["tanh"]
 arcsinh: Formula = PRIMITIVES["arcsinh"]
 arccosh: Formula = PRIMITIVES["arccosh"]
 arctanh: Formula = PRIMITIVES["arctanh"]
+deg2rad: Formula = PRIMITIVES["deg2rad"]
+rad2deg: Formula = PRIMITIVES["rad2deg"]
+degrees: Formula = PRIMITIVES["degrees"]
+radians: Formula = PRIMITIVES["radians"]
+sinc: Formula = PRIMITIVES["sinc"]
+acos: Formula = PRIMITIVES["acos"]
+acosh: Formula = PRIMITIVES["acosh"]
+asin: Formula = PRIMITIVES["asin"]
+asinh: Formula = PRIMITIVES["asinh"]
+atan: Formula = PRIMITIVES["atan"]
+atan2: Formula = PRIMITIVES["atan2"]
+atanh: Formula = PRIMITIVES["atanh"]
 
 # What networks use.
 sigmoid: Formula = PRIMITIVES["sigmoid"]
@@ -69,6 +94,8 @@ ceil: Formula = PRIMITIVES["ceil"]
 round: Formula = PRIMITIVES["round"]
 rint: Formula = PRIMITIVES["rint"]
 trunc: Formula = PRIMITIVES["trunc"]
+fix: Formula = PRIMITIVES["fix"]
+around: Formula = PRIMITIVES["around"]
 
 # Choices and comparisons.
 where: Formula = PRIMITIVES["where"]
@@ -81,6 +108,11 @@ not_equal: Formula = PRIMITIVES["not_equal"]
 isnan: Formula = PRIMITIVES["isnan"]
 isinf: Formula = PRIMITIVES["isinf"]
 isfinite: Formula = PRIMITIVES["isfinite"]
+isposinf: Formula = PRIMITIVES["isposinf"]
+isneginf: Formula = PRIMITIVES["isneginf"]
+isclose: Formula = PRIMITIVES["isclose"]
+signbit: Formula = PRIMITIVES["signbit"]
+nan_to_num: Formula = PRIMITIVES["nan_to_num"]
 
 # Logic and bits.
 logical_and: Formula = PRIMITIVES["logical_and"]
@@ -93,13 +125,31 @@ bitwise_xor: Formula = PRIMITIVES["bitwise_xor"]
 invert: Formula = PRIMITIVES["invert"]
 left_shift: Formula = PRIMITIVES["left_shift"]
 right_shift: Formula = PRIMITIVES["right_shift"]
+bitwise_not: Formula = PRIMITIVES["bitwise_not"]
+bitwise_invert: Formula = PRIMITIVES["bitwise_invert"]
+bitwise_left_shift: Formula = PRIMITIVES["bitwise_left_shift"]
+bitwise_right_shift: Formula = PRIMITIVES["bitwise_right_shift"]
 
 # The value itself, held constant by gradients.
 stop_gradient: Formula = PRIMITIVES["stop_gradient"]
 
+
+def divmod(x: Any, y: Any) -> tuple[Any, Any]:
+    """x / y rounded down, and the remainder."""
+    return floor_divide(x, y), mod(x, y)
+
+
+def modf(x: Any) -> tuple[Any, Any]:
+    """The fractional part of x, of x's sign, and the integer part."""
+    whole = trunc(x)
+    return where(isinf(x), 0.0, subtract(x, whole)), whole
+
+
 __all__ = [
     "abs",
     "absolute",
+    "acos",
+    "acosh",
     "add",
     "arccos",
     "arccosh",
@@ -108,30 +158,54 @@ __all__ = [
     "arctan",
     "arctan2",
     "arctanh",
+    "around",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
     "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
+    "bitwise_not",
     "bitwise_or",
+    "bitwise_right_shift",
     "bitwise_xor",
     "cbrt",
     "ceil",
     "clip",
+    "copysign",
     "cos",
     "cosh",
+    "deg2rad",
+    "degrees",
     "divide",
+    "divmod",
     "equal",
     "erf",
     "exp",
     "exp2",
     "expm1",
+    "fabs",
+    "fix",
+    "float_power",
     "floor",
     "floor_divide",
+    "fmax",
+    "fmin",
+    "fmod",
     "greater",
     "greater_equal",
+    "hard_clip",
     "heaviside",
     "hypot",
     "invert",
+    "isclose",
     "isfinite",
     "isinf",
     "isnan",
+    "isneginf",
+    "isposinf",
     "left_shift",
     "less",
     "less_equal",
@@ -140,6 +214,7 @@ __all__ = [
     "log2",
     "log10",
     "logaddexp",
+    "logaddexp2",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -147,20 +222,28 @@ __all__ = [
     "maximum",
     "minimum",
     "mod",
+    "modf",
     "multiply",
+    "nan_to_num",
     "negative",
     "normal_cdf",
     "not_equal",
     "positive",
+    "pow",
     "power",
+    "rad2deg",
+    "radians",
     "reciprocal",
     "relu",
+    "remainder",
     "right_shift",
     "rint",
     "round",
     "sigmoid",
     "sign",
+    "signbit",
     "sin",
+    "sinc",
     "sinh",
     "softplus",
     "sqrt",
@@ -170,6 +253,7 @@ __all__ = [
     "subtract",
     "tan",
     "tanh",
+    "true_divide",
     "trunc",
     "where",
 ]

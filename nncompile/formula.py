@@ -11,9 +11,9 @@ from typing import Any, overload
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import broadcast, same_shape
-from nncompile.errors import FormulaError
-from nncompile.graph import Value
+from nncompile.dims import Shape, broadcast, same_shape
+from nncompile.errors import FormulaError, ShapeError
+from nncompile.graph import Value, described
 from nncompile.map import mapped
 from nncompile.scalars import (
     FUNCTIONS,
@@ -24,9 +24,10 @@ from nncompile.scalars import (
     declared,
     evaluate,
     placeholder,
+    symbols_of,
     trace,
 )
-from nncompile.types import DType, boolean, dtype_of, f64, i64
+from nncompile.types import DType, boolean, dtype_of, f32, f64, i64
 from nncompile.values import operation, register
 
 
@@ -37,10 +38,7 @@ class _Slot:
     index: int
 
 
-@dataclass(frozen=True)
-class _Traced:
-    program: Program
-    slopes: tuple[sp.Expr, ...] | None
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments by position and by name
 
 
 class Formula:
@@ -63,7 +61,8 @@ class Formula:
         self.primitive = primitive
         self.name = name or function.__name__
         self.signature = inspect.signature(function)
-        self._traced: dict[Any, _Traced] = {}
+        self._programs: dict[Any, Program] = {}
+        self._declared_slopes: dict[Any, tuple[sp.Expr, ...]] = {}
 
     def __repr__(self) -> str:
         return f"formula {self.name}{self.signature}"
@@ -72,34 +71,47 @@ class Formula:
         given = (*args, *options.values())
         if any(isinstance(x, Scalar) for x in given):
             return self._on_scalars(args, options)
+        if not any(isinstance(x, (*_TENSORS, sp.Expr)) for x in given):
+            return self._on_numbers(args, options)
         slots: list[Any] = []  # what becomes an argument of the Map, in order
         beside_values = any(isinstance(x, Value) for x in given)
-        all_numbers = not any(isinstance(x, (*_TENSORS, sp.Expr)) for x in given)
 
         def slot(x: Any) -> Any:
             if isinstance(x, sp.Expr):
                 x = operation("size_value")(x)
             elif isinstance(x, np.generic) and beside_values:
                 x = x.item()
-            elif all_numbers and isinstance(x, (int, float)):
-                x = np.asarray(x, _number_type(given).numpy)
             if isinstance(x, _TENSORS):
                 slots.append(x)
                 return _Slot(len(slots) - 1)
             return x
 
-        filled = tuple(map(slot, args)), {name: slot(x) for name, x in options.items()}
-        if not slots:
+        call = tuple(map(slot, args)), {name: slot(x) for name, x in options.items()}
+        if any(isinstance(x, Value) for x in slots):
+            return self._on_values(call, [operation("as_value")(x) for x in slots])
+        program = self._trace(call, tuple(dtype_of(x.dtype) for x in slots))
+        return _computed(program, slots)
+
+    def _on_numbers(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The result as a Python number: reals are computed in float64. The first number is an
+        argument of the formula, all others are literals (or options)."""
+        given = (*args, *options.values())
+        first = given[0] if given else None
+        if not isinstance(first, bool | int | float):
             raise FormulaError(
                 f"{self.name} needs a value, an array or a number, "
-                f"got {', '.join(map(repr, given))}"
+                f"got {', '.join(map(repr, given)) or 'nothing'}"
             )
-        traced = self._trace(filled, tuple(dtype_of(x.dtype) for x in slots))
-        if any(isinstance(x, Value) for x in slots):
-            as_value = operation("as_value")
-            return self._on_values(traced, [as_value(x) for x in slots])
-        result = self._on_arrays(traced.program, slots)
-        return result[()].item() if all_numbers else result
+        dtype = boolean if isinstance(first, bool) else _number_type(given)
+        slot = _Slot(0)
+        names = list(options)
+        call = ((slot, *args[1:]), options) if args else ((), {**options, names[0]: slot})
+        program = self._trace(call, (dtype,))
+        if program.dtype is f32 and dtype is i64:
+            dtype = f64  # integers that become real
+            program = self._trace(call, (dtype,))
+        result = _computed(program, [np.asarray(first, dtype.numpy)], f64)
+        return result[()].item()
 
     def _on_scalars(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         if not self.primitive:  # its body may use an argument several times
@@ -118,6 +130,9 @@ class Formula:
         assert self.slope is not None  # asked for only where it is declared
         slopes = self.slope(*args, **options)
         slopes = slopes if isinstance(slopes, tuple) else (slopes,)
+        given = (*args, *options.values())
+        if len(slopes) == len(given):  # those at literals are not asked for
+            slopes = tuple(s for s, x in zip(slopes, given, strict=True) if isinstance(x, Scalar))
         if len(slopes) != count:
             raise FormulaError(
                 f"the slope of {self.name} gives {len(slopes)} derivatives, "
@@ -126,9 +141,18 @@ class Formula:
             )
         return slopes
 
-    def _trace(
-        self, call: tuple[tuple[Any, ...], dict[str, Any]], dtypes: tuple[DType, ...]
-    ) -> _Traced:
+    def _names(self, call: Call) -> list[str]:
+        """What the arguments are called: as the formula's parameters, or `left` and `right`."""
+        args, options = call
+        kinds = self.signature.parameters.values()
+        own = [p.name for p in kinds if p.kind is not p.VAR_POSITIONAL][: len(args)]
+        if self.primitive and len(args) == 2 and own in ([], ["x", "y"]):
+            own = ["left", "right"]
+        own += [f"argument {i}" for i in range(len(own), len(args))]
+        named = (*zip(own, args, strict=True), *options.items())
+        return [name for name, x in named if isinstance(x, _Slot)]
+
+    def _key(self, call: Call, dtypes: tuple[DType, ...]) -> Any:
         args, options = call
         for x in (*args, *options.values()):
             if not isinstance(x, Hashable):
@@ -136,20 +160,22 @@ class Formula:
                     f"{self.name} takes values, arrays and numbers, not {type(x).__name__}",
                     hint="np.asarray makes an array of a list",
                 )
-        key = (
+        return (
             dtypes,
             tuple((type(x), x) for x in args),
             tuple((name, type(x), x) for name, x in options.items()),
         )
-        if key not in self._traced:
-            limit = None if self.slope else LIMIT
-            program = trace(self._closed(self.function, call), dtypes, limit)
-            self._traced[key] = _Traced(program, self._slopes(call, dtypes))
-        return self._traced[key]
 
-    def _closed(
-        self, function: Callable[..., Any], call: tuple[tuple[Any, ...], dict[str, Any]]
-    ) -> Callable[..., Any]:
+    def _trace(self, call: Call, dtypes: tuple[DType, ...]) -> Program:
+        """The program of the formula for arguments of those dtypes."""
+        key = self._key(call, dtypes)
+        if key not in self._programs:
+            limit = None if self.slope else LIMIT
+            closed = self._closed(self.function, call)
+            self._programs[key] = trace(closed, dtypes, limit, self._names(call))
+        return self._programs[key]
+
+    def _closed(self, function: Callable[..., Any], call: Call) -> Callable[..., Any]:
         """The function of the slots alone, everything else of the call filled in."""
         args, options = call
 
@@ -161,50 +187,65 @@ class Formula:
 
         return closed
 
-    def _slopes(
-        self, call: tuple[tuple[Any, ...], dict[str, Any]], dtypes: tuple[DType, ...]
-    ) -> tuple[sp.Expr, ...] | None:
+    def _slopes(self, call: Call, dtypes: tuple[DType, ...]) -> tuple[sp.Expr, ...] | None:
         """The declared derivatives as expressions, one an argument."""
         if self.slope is None:
             return None
-        count = len(dtypes)
-        all_slopes = self._closed(
-            lambda *args, **options: self._declared(args, options, count), call
-        )
+        key = self._key(call, dtypes)
+        if key not in self._declared_slopes:
+            count, names = len(dtypes), self._names(call)
+            all_slopes = self._closed(
+                lambda *args, **options: self._declared(args, options, count), call
+            )
 
-        def derivative(i: int) -> sp.Expr:
-            return trace(lambda *scalars_: all_slopes(*scalars_)[i], dtypes, None).result
+            def derivative(i: int) -> sp.Expr:
+                one = trace(lambda *scalars_: all_slopes(*scalars_)[i], dtypes, None, names)
+                return one.result
 
-        return tuple(map(derivative, range(count)))
+            self._declared_slopes[key] = tuple(map(derivative, range(count)))
+        return self._declared_slopes[key]
 
-    def _on_values(self, traced: _Traced, values: list[Value]) -> Value:
+    def _on_values(self, call: Call, values: list[Value]) -> Value:
+        dtypes = tuple(v.dtype for v in values)
+        program, slopes = self._trace(call, dtypes), self._slopes(call, dtypes)
+        shape = self._shape(call, values)
         environment = {placeholder(i): v for i, v in enumerate(values)}
 
         def build(body: sp.Expr, dtype: DType) -> Value:
-            slopes = traced.slopes
-            free = list(environment) if slopes else sorted(body.free_symbols, key=str)
+            free = list(environment) if slopes else sorted(symbols_of(body), key=str)
             args = [environment[s] for s in free]
             names = {s: placeholder(i) for i, s in enumerate(free) if s != placeholder(i)}
             body = body.xreplace(names)
             if not args:  # the arguments cancelled out: the number, at the common shape
                 number = evaluate(body, {}, dtype)
-                shape = broadcast(*(v.shape for v in values))
                 return operation("full")(shape, number, dtype)  # type: ignore[no-any-return]
             return mapped(body, args, slopes)
 
-        for symbol, body, dtype in traced.program.bindings:
+        for symbol, body, dtype in program.bindings:
             environment[symbol] = build(body, dtype)
-        result = build(traced.program.result, traced.program.dtype)
-        shape = broadcast(*(v.shape for v in values))
+        result = build(program.result, program.dtype)
         if same_shape(result.shape, shape) is not True:  # an argument cancelled out
             result = operation("broadcast_to")(result, shape)
         return result
 
-    def _on_arrays(self, program: Program, arrays: list[Any]) -> Any:
-        environment = {placeholder(i): np.asarray(a) for i, a in enumerate(arrays)}
-        for symbol, body, dtype in program.bindings:
-            environment[symbol] = evaluate(body, environment, dtype)
-        return evaluate(program.result, environment, program.dtype)
+    def _shape(self, call: Call, values: Sequence[Value]) -> Shape:
+        """The common shape. Raises `ShapeError` with the arguments as they were written."""
+        try:
+            return broadcast(*(v.shape for v in values))
+        except ShapeError as error:
+            names = self._names(call)
+            rows = [(name, *described(v)) for name, v in zip(names, values, strict=True)]
+            message = f"{self.name}: {error.message}"
+            raise ShapeError(message, rows=rows, hint=error.hint) from None
+
+
+def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None) -> Any:
+    """The result of a program at arrays; what is real of literals alone is of dtype `real`."""
+    environment = {placeholder(i): np.asarray(a) for i, a in enumerate(arrays)}
+    for symbol, body, dtype in program.bindings:
+        environment[symbol] = evaluate(body, environment, dtype)
+    dtype = real if real is not None and program.dtype.is_float else program.dtype
+    return evaluate(program.result, environment, dtype)
 
 
 _TENSORS = (Value, np.ndarray, np.generic)
@@ -244,15 +285,17 @@ def formula(
     return Formula(function, slope)
 
 
-def _define(name: str) -> Formula:
-    """The scalar primitive of that name as a formula."""
-    primitive = FUNCTIONS[name]
-    made = Formula(primitive, name=name, primitive=True)
-    register(name, made)
-    return made
+def _primitives() -> dict[str, Formula]:
+    """The scalar primitives as formulas, of which some have several names."""
+    made: dict[Callable[..., Any], Formula] = {}
+    for name, primitive in FUNCTIONS.items():
+        if primitive not in made:
+            made[primitive] = Formula(primitive, name=name, primitive=True)
+        register(name, made[primitive])
+    return {name: made[primitive] for name, primitive in FUNCTIONS.items()}
 
 
-PRIMITIVES: dict[str, Formula] = {name: _define(name) for name in FUNCTIONS}
+PRIMITIVES: dict[str, Formula] = _primitives()
 
 
 def __getattr__(name: str) -> Formula:

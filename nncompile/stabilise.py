@@ -17,8 +17,11 @@ from nncompile.dims import is_one
 from nncompile.elementwise import subtract
 from nncompile.graph import Graph, Value, apply
 from nncompile.map import Map, body_of, is_plain, mapped, over
+from nncompile.ops.basic import Expand
+from nncompile.ops.index import Gather, TakeAlongAxis
 from nncompile.ops.reduce import LogSumExp, Max, Min, Sum
-from nncompile.ops.shape import Reshape
+from nncompile.ops.shape import Reshape, Transpose
+from nncompile.ops.slicing import Slice
 from nncompile.ops.softmax import LogSoftmax, Softmax
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
 from nncompile.scalars import LIMIT, operation_count, placeholder
@@ -122,10 +125,25 @@ def _exponent(e: Value) -> Value | None:
     return x if x.type == e.type else None
 
 
+# Ops whose elements are some of those of their first argument.
+_CHOOSING = (Expand, Gather, Reshape, Slice, TakeAlongAxis, Transpose)
+
+
 def _logarithm(value: Value | None) -> Value | None:
-    """The logarithm of a softmax or of a sum of exponentials; None for others."""
-    if value is None:
-        return None
+    """The logarithm of a softmax or of a sum of exponentials, or of some elements of one; None for
+    others."""
+    chosen: list[Value] = []
+    while value is not None and isinstance(value.op, _CHOOSING):
+        chosen.append(value)
+        value = value.args[0]
+    found = None if value is None else _logarithm_of_all(value)
+    if found is not None:
+        for v in reversed(chosen):
+            found = apply(v.op, found, *v.args[1:])
+    return found
+
+
+def _logarithm_of_all(value: Value) -> Value | None:
     if isinstance(value.op, Softmax):
         return LogSoftmax(value.op.axis)(*value.args)
     if not isinstance(value.op, Sum):
@@ -187,7 +205,7 @@ def stable_together(value: Value) -> Value | None:
     body, args, bodies = _written_out(value, inner)
     known = {part: v for v, part in bodies.items()}
     stable = body
-    if any(isinstance(a.op, Sum | Softmax) for a in args):
+    if any(isinstance(a.op, (Sum, Softmax, *_CHOOSING)) for a in args):
         stable = _everywhere(body, lambda x: _of_sums(x, args, known))
     stable = _stable(stable)
     if stable == body:
@@ -205,25 +223,28 @@ _stable = functools.lru_cache(maxsize=16384)(stable_form)
 def _inner(value: Value) -> set[Value] | None:
     """The elementwise ops around a value that a naive spelling may be made of: as many steps of
     them as are short enough together. None where the value itself is too long."""
-    inner: set[Value] = set()
-    level = [value]
-    for _ in range(DEEPEST + 1):
-        deeper = inner.union(level)
-        if _length(value, deeper) > LIMIT:
-            return inner - {value} if inner else None
-        inner = deeper
-        level = [
-            a
-            for v in level
-            for i, a in enumerate(v.args)
-            if a not in inner
-            and is_plain(a)
-            and a.dtype is value.dtype
-            and placeholder(i) in _features(body_of(v))[1]
-        ]
-        if not level:
+    length = _operations(body_of(value))[0]
+    if length > LIMIT:
+        return None
+    levels = [Counter([value])]  # how often each is written out there
+    for _ in range(DEEPEST):
+        level: Counter[Value] = Counter()
+        for v, times in levels[-1].items():
+            seen = _features(body_of(v))[1]
+            for i, count in _operations(body_of(v))[1]:
+                a = v.args[i]
+                if i in seen and is_plain(a) and a.dtype is value.dtype:
+                    level[a] += times * count
+        length += sum(times * _operations(body_of(a))[0] for a, times in level.items())
+        if not level or length > LIMIT:
             break
-    return inner - {value}
+        levels.append(level)
+    inner = set().union(*levels[1:])
+    # What is met on a short way and on a long one is written out on both.
+    while _length(value, inner) > LIMIT:
+        levels.pop()
+        inner = set().union(*levels[1:])
+    return inner
 
 
 def _length(value: Value, inner: set[Value]) -> int:
@@ -251,8 +272,13 @@ def _operations(body: sp.Expr) -> tuple[int, tuple[tuple[int, int], ...]]:
         if x.is_Symbol:
             uses[x] += 1
         pending.extend(x.args)
-    places = sorted((int(x.name.removeprefix("x")), n) for x, n in uses.items())
+    places = sorted((_place(x), count) for x, count in uses.items())
     return operation_count(body), tuple(places)
+
+
+def _place(x: sp.Symbol) -> int:
+    """The number of the argument that a placeholder stands for."""
+    return int(x.name.removeprefix("x"))
 
 
 def _written_out(
@@ -290,15 +316,15 @@ _SEEN_THROUGH = (*_GROWING, *_BOUNDED, *_INVERSE, h.absolute, h.relu, h.maximum)
 
 
 @functools.lru_cache(maxsize=16384)
-def _features(body: sp.Expr) -> tuple[frozenset[str], frozenset[sp.Symbol]]:
+def _features(body: sp.Expr) -> tuple[frozenset[str], frozenset[int]]:
     """Which of these a body has, and the arguments that are seen through them."""
     features: set[str] = set()
-    seen: set[sp.Symbol] = set()
+    seen: set[int] = set()
     pending = [body]
     while pending:
         x = pending.pop()
         if x.is_Symbol:
-            seen.add(x)
+            seen.add(_place(x))
         elif isinstance(x, _SEEN_THROUGH) or x.is_Add or x.is_Mul or x.is_Pow:
             pending.extend(x.args)
             for name, heads in (

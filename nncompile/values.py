@@ -103,7 +103,16 @@ class Operators:
     __abs__ = _method("abs")
     __invert__ = _method("invert")
     __round__ = _method("round")
+    __floor__ = _method("floor")
+    __ceil__ = _method("ceil")
+    __trunc__ = _method("trunc")
     __getitem__ = _method("getitem")
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return _table["floor_divide"](self, other), _table["mod"](self, other)
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return _table["floor_divide"](other, self), _table["mod"](other, self)
 
     def __rshift__(self, other: Any) -> Any:
         """`x >> layer` applies the layer; with an integer it shifts bits."""

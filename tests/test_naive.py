@@ -16,7 +16,15 @@ from nncompile.elementwise import cosh, exp, log, log1p, sigmoid, sinh, tanh
 from nncompile.formula import formula
 from nncompile.grad import Held, grad, hvp, jacobian, jvp, vjp
 from nncompile.graph import Graph, Input, Value, apply, toposort
-from nncompile.ops import log_softmax, logsumexp, mean, softmax
+from nncompile.ops import (
+    const,
+    log_softmax,
+    logsumexp,
+    mean,
+    reshape,
+    softmax,
+    take_along_axis,
+)
 from nncompile.ops import sum as total
 from nncompile.passes import optimize
 from nncompile.reference import evaluate
@@ -136,6 +144,15 @@ NORMALISED: dict[str, tuple[Callable[[Value], Value], Callable[[Value], Value]]]
         lambda x: log_softmax(x, 1),
     ),
     "log of a softmax": (lambda x: log(softmax(x, 1)), lambda x: log_softmax(x, 1)),
+    "log of one share": (lambda x: log(softmax(x, 1)[:, 1:2]), lambda x: log_softmax(x, 1)[:, 1:2]),
+    "log of the chosen share": (
+        lambda x: log(take_along_axis(softmax(x, 1), const([[0]]), 1)),
+        lambda x: take_along_axis(log_softmax(x, 1), const([[0]]), 1),
+    ),
+    "log of a mean without its axis": (
+        lambda x: reshape(log(exp(x).mean(-1)), ("n", 1)),
+        lambda x: logsumexp(x, 1, True) - float(np.log(3)),
+    ),
     "log of a softmax in a formula": (
         lambda x: formula(lambda p: 1 - 2 * log(p))(softmax(x, 1)),
         lambda x: 1 - 2 * log_softmax(x, 1),

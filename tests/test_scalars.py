@@ -153,8 +153,8 @@ def test_exotic_numbers_pass_through() -> None:
     ("function", "points", "slopes"),
     [
         (relu, (0.0,), (0.0,)),
-        (lambda x: maximum(x, 0), (0.0,), (0.0,)),
-        (lambda x: maximum(1, x), (1.0,), (0.0,)),
+        (lambda x: maximum(x, 0), (0.0,), (0.5,)),
+        (lambda x: maximum(1, x), (1.0,), (0.5,)),
         (maximum, (2.0, 2.0), (0.5, 0.5)),
         (minimum, (2.0, 2.0), (0.5, 0.5)),
         (minimum, (1.0, 2.0), (1.0, 0.0)),

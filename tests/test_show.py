@@ -65,7 +65,7 @@ def test_elementwise_ops_are_mathematics() -> None:
 def test_numbers_and_sizes_stand_where_they_are_used() -> None:
     value = where(X > 0, X, const(2.5)) / size_value(X.shape[0], f32)
     assert body(Graph("g", {"y": value})) == [
-        "%1 = 0 < x              : bool[n, 3]",
+        "%1 = x > 0              : bool[n, 3]",
         "%2 = where(%1, x, 2.5)  : f32[n, 3]",
         "%3 = %2/n               : f32[n, 3]",
     ]

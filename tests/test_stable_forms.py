@@ -75,7 +75,7 @@ NAIVE: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda x: 0.5 * x * (1 + tanh(0.7978845608 * (x + 0.044715 * x**3))),
         "x*sigmoid(1.59577*x + 0.0713548*x**3)",
     ),
-    "elu": (lambda x: where(x > 0, x, exp(x) - 1), "where(0 < x, x, expm1(x))"),
+    "elu": (lambda x: where(x > 0, x, exp(x) - 1), "where(x > 0, x, expm1(x))"),
     "inverses": (lambda x: log(exp(x)), "x"),
     "a root of a square": (lambda x: sqrt(x**2), "abs(x)"),
     "cancelling exponentials": (lambda x: exp(x) * exp(-x) * x, "x"),

@@ -128,7 +128,7 @@ def test_symmetric_functions_do_not_depend_on_order() -> None:
         (lambda x, y: -(x**2) / (1 + y), "-x**2/(y + 1)"),
         (lambda x, y: (x + y) ** 2 * x**-3, "(x + y)**2/x**3"),
         (lambda x, y: x**y, "x**y"),
-        (lambda x, y: where((x > 0) & ~(y == 0), x, 0.25), "where((0 < x) & ~(y == 0), x, 0.25)"),
+        (lambda x, y: where((x > 0) & ~(y == 0), x, 0.25), "where((x > 0) & ~(y == 0), x, 0.25)"),
         (lambda x, y: where(x + 1 <= y, x, y), "where(x + 1 <= y, x, y)"),
         (lambda x, y: float("inf") * x + mod(x, y), "inf*x + (x % y)"),
     ],
@@ -138,4 +138,4 @@ def test_text_is_mathematics(function: Callable[..., Any], expected: str) -> Non
 
 
 def test_scalars_say_what_they_are() -> None:
-    assert repr(Scalar(X * 2, f32)) == "2*x0 : f32"
+    assert repr(Scalar(X * 2, f32)) == "2*x0"

@@ -25,8 +25,9 @@ from __future__ import annotations
 from nncompile.scalars.calls import PRIMITIVE_CALLS
 from nncompile.scalars.derivative import differentiate, times
 from nncompile.scalars.expressions import digest, symbols_of
-from nncompile.scalars.functions import FUNCTIONS, declared
+from nncompile.scalars.functions import declared
 from nncompile.scalars.heads import placeholder
+from nncompile.scalars.library import FUNCTIONS
 from nncompile.scalars.numeric import evaluate
 from nncompile.scalars.printing import text
 from nncompile.scalars.recognition import recognise

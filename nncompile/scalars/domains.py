@@ -75,4 +75,4 @@ def _dtypes(name: str) -> tuple[DType, ...]:
         return (i64, i32, u32)
     if name in ON_NUMBERS:
         return (f32, f64, i64, i32, u32)
-    return (f32, f64, i64, i32, u32, boolean) if name in ON_ALL else (f32,)
+    return (f32, f64, i64, i32, u32, boolean) if name in ON_ALL else (f32, f64)

@@ -15,6 +15,7 @@ from nncompile.scalars.scalar import (
     FUNCTIONS,
     Scalar,
     compact,
+    converted,
     enter,
     function,
     lift,
@@ -86,12 +87,17 @@ _rounding("rint", h.rint, "The nearest integer, halves to the even one; slope 0.
 
 
 @function()
-def round(x: Any, decimals: int = 0) -> Scalar:
+def round(x: Any, decimals: int | None = 0) -> Scalar:
     """x to that many decimals, halves to the even one; slope 0."""
-    if decimals == 0:
-        return FUNCTIONS["rint"](x)
-    scale = 10.0**decimals
-    return divide(FUNCTIONS["rint"](multiply(x, scale)), scale)
+    number = lift(x)
+    if not decimals:
+        return FUNCTIONS["rint"](number)
+    if not number.dtype.is_float and decimals > 0:
+        return number
+    scale = 10.0 ** abs(decimals)
+    up, down = (multiply, divide) if decimals > 0 else (divide, multiply)
+    rounded = down(FUNCTIONS["rint"](up(number, scale)), scale)
+    return rounded if number.dtype.is_float else converted(rounded, number.dtype)
 
 
 @function()
@@ -218,38 +224,37 @@ _extreme("maximum", h.maximum, h.logical_or, "The larger; tied tensors share the
 _extreme("minimum", h.minimum, h.logical_and, "The smaller; tied tensors share the slope.")
 
 
-@function()
-def clip(x: Any, low: Any = None, high: Any = None) -> Scalar:
-    """x limited to [low, high], None for no limit; slope 1 at the limits."""
-    x = lift(x)
-    below = -float("inf") if low is None else low
-    above = float("inf") if high is None else high
-    if not x.dtype.is_float:
-        x = x if low is None else FUNCTIONS["maximum"](x, low)
-        return x if high is None else FUNCTIONS["minimum"](x, high)
-    lower, upper = lift(below), lift(above)
-    (a, b, c), dtype, weak = unified(x, lower, upper)
-    return made(h.clip(a, b, c), dtype, weak, x, lower, upper)
+def _limited(name: str, head: Any, doc: str) -> None:
+    def computed(x: Any, low: Any = None, high: Any = None) -> Scalar:
+        x = lift(x)
+        if not x.dtype.is_float:
+            x = x if low is None else FUNCTIONS["maximum"](x, low)
+            return x if high is None else FUNCTIONS["minimum"](x, high)
+        lower = lift(-float("inf") if low is None else low)
+        upper = lift(float("inf") if high is None else high)
+        (a, b, c), dtype, weak = unified(x, lower, upper)
+        return made(head(a, b, c), dtype, weak, x, lower, upper)
+
+    enter(computed, name, doc)
 
 
-@function()
-def arctan2(y: Any, x: Any) -> Scalar:
-    """The angle of the point (x, y), in (−π, π]."""
-    y, x = lift(y), lift(x)
-    (a, b), dtype, weak = unified(y, x, real=True)
-    return made(h.arctan2(a, b), dtype, weak, y, x)
+_limited("clip", h.clip, "x limited to [low, high], None for no limit; slope 1 at the limits.")
+_limited("hard_clip", h.hard_clip, "`clip` with slope 0 at the limits, as torch's hardtanh.")
 
 
-@function()
-def hypot(x: Any, y: Any) -> Scalar:
-    """√(x² + y²)"""
-    return FUNCTIONS["sqrt"](add(square(x), square(y)))
+def _of_point(name: str, head: Any, doc: str) -> None:
+    """A function of two coordinates."""
+
+    def computed(y: Any, x: Any) -> Scalar:
+        y, x = lift(y), lift(x)
+        (a, b), dtype, weak = unified(y, x, real=True)
+        return made(head(a, b), dtype, weak, y, x)
+
+    enter(computed, name, doc)
 
 
-@function()
-def logaddexp(x: Any, y: Any) -> Scalar:
-    """log(eˣ + eʸ), finite where x and y are."""
-    return add(x, FUNCTIONS["softplus"](subtract(y, x)))
+_of_point("arctan2", h.arctan2, "The angle of the point (x, y), in (−π, π]; slope 0 at (0, 0).")
+_of_point("hypot", h.hypot, "√(x² + y²), finite where it can be; slope 0 at (0, 0).")
 
 
 def declared(value: Any, arguments: Sequence[Scalar], slopes: Sequence[Any]) -> Scalar:

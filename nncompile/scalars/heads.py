@@ -10,7 +10,7 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.scalars.expressions import Head, Meaning, Slope, constant, placeholder
+from nncompile.scalars.expressions import Head, Infinity, Meaning, Slope, constant, placeholder
 from nncompile.types import DType, boolean, f32, f64, i32, i64, u32
 
 __all__ = ["HEADS", "placeholder"]
@@ -74,9 +74,15 @@ tan = _define("tan", 1, lambda y, x: 1 + y**2, fold=_at((0, 0)))
 arcsin = _define("arcsin", 1, lambda y, x: 1 / sqrt(1 - x**2), fold=_at((0, 0)))
 arccos = _define("arccos", 1, lambda y, x: -1 / sqrt(1 - x**2))
 arctan = _define("arctan", 1, lambda y, x: 1 / (1 + x**2), fold=_at((0, 0)))
-arctan2 = _define(
-    "arctan2", 2, lambda y, a, b: b / (a**2 + b**2), lambda y, a, b: -a / (a**2 + b**2)
-)
+
+
+def _by_square(a: Any, b: Any) -> Any:
+    """a/(a² + b²); 0 at the origin, where there is no slope."""
+    square = a**2 + b**2
+    return where(equal(square, 0), 0, a / square)
+
+
+arctan2 = _define("arctan2", 2, lambda y, a, b: _by_square(b, a), lambda y, a, b: -_by_square(a, b))
 sinh = _define("sinh", 1, lambda y, x: cosh(x), fold=_at((0, 0)))
 cosh: Any = _define("cosh", 1, lambda y, x: sinh(x), fold=_at((0, 1)))
 tanh = _define("tanh", 1, lambda y, x: 1 - y**2, fold=_at((0, 0)))
@@ -143,10 +149,9 @@ mod = _define("mod", 2, lambda y, a, b: sp.S.One, lambda y, a, b: -floor_divide(
 floor_divide: Any = _define("floor_divide", 2)
 
 
-# Extremes: at ties two tensors share the slope, and against a literal it is 0 (as relu's).
+# Extremes: ties share the slope.
 def _larger(a: Any, b: Any) -> Any:
-    tie = 0 if constant(b) is not None else where(equal(a, b), _HALF, 0)
-    return where(less(b, a), 1, tie)
+    return where(less(b, a), 1, where(equal(a, b), _HALF, 0))
 
 
 maximum = _define(
@@ -160,8 +165,8 @@ maximum = _define(
 minimum = _define(
     "minimum",
     2,
-    lambda y, a, b: _larger(-a, -b),
-    lambda y, a, b: _larger(-b, -a),
+    lambda y, a, b: _larger(b, a),
+    lambda y, a, b: _larger(a, b),
     symmetric=True,
     fold=_rational(min),
 )
@@ -187,6 +192,48 @@ clip = _define(
     lambda y, x, low, high: where(logical_and(less(x, low), less(low, high)), 1, 0),
     lambda y, x, low, high: where(logical_or(less(high, x), less_equal(high, low)), 1, 0),
     expansion=_clipped,
+)
+
+
+def _reaches(x: Any, limit: Any, beyond: Any) -> Any:
+    """Whether x is at the limit or beyond it, which is not where that is infinite."""
+    return sp.S.Zero if isinstance(constant(limit), float) else beyond
+
+
+# The same with slope 0 at the limits, as torch's hardtanh.
+hard_clip = _define(
+    "hard_clip",
+    3,
+    lambda y, x, low, high: where(
+        logical_or(_reaches(x, low, less_equal(x, low)), _reaches(x, high, less_equal(high, x))),
+        0,
+        1,
+    ),
+    lambda y, x, low, high: where(logical_and(less_equal(x, low), less(low, high)), 1, 0),
+    lambda y, x, low, high: where(logical_or(less_equal(high, x), less_equal(high, low)), 1, 0),
+    expansion=_clipped,
+)
+
+
+def _length(a: Any, b: Any) -> Any:
+    """√(a² + b²) of the larger one times that of the ratio, which does not overflow."""
+    larger, smaller = (f(absolute(a), absolute(b)) for f in (maximum, minimum))
+    ratio = where(equal(larger, 0), 0, smaller / larger)
+    is_infinite = logical_or(isinf(a), isinf(b))
+    return where(is_infinite, Infinity(), larger * sqrt(1 + ratio**2))
+
+
+def _share(y: Any, x: Any) -> Any:
+    return where(equal(y, 0), 0, x / y)
+
+
+hypot = _define(
+    "hypot",
+    2,
+    lambda y, a, b: _share(y, a),
+    lambda y, a, b: _share(y, b),
+    expansion=_length,
+    symmetric=True,
 )
 
 # Truth.

@@ -29,6 +29,7 @@ _INFIX = {
     "floor_divide": "//",
 }
 _COMPARISONS = frozenset(("less", "less_equal", "equal", "not_equal"))
+_TURNED = {"less": ">", "less_equal": ">="}  # x > 0 rather than 0 < x
 _POWERS = frozenset(("power", "int_power"))
 _PREFIX = {"logical_not": "~", "invert": "~", "int_negative": "-"}
 
@@ -67,9 +68,12 @@ class _Printer:
     def _head(self, x: Head) -> tuple[str, int]:
         name = x.meaning.name
         if name in _INFIX:
-            operands = sorted(x.args, key=_is_literal) if x.meaning.symmetric else x.args
+            operands, sign = x.args, _INFIX[name]
+            turned = name in _TURNED and _is_literal(operands[0])
+            if turned or (x.meaning.symmetric and _is_literal(operands[0])):
+                operands, sign = operands[::-1], _TURNED.get(name, sign)
             a, b = (self.show(y, _SUM if name in _COMPARISONS else _POWER) for y in operands)
-            return f"{a} {_INFIX[name]} {b}", 0
+            return f"{a} {sign} {b}", 0
         if name in _POWERS:
             base, exponent = (self.show(y, _ATOM) for y in x.args)
             return f"{base}**{exponent}", _POWER

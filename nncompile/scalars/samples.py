@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncompile.scalars.domains import domains
-from nncompile.scalars.functions import FUNCTIONS
+from nncompile.scalars.library import FUNCTIONS
 from nncompile.scalars.tracing import trace
 from nncompile.types import DTYPES, DType, boolean, f32, f64, i32, i64
 
@@ -23,6 +23,12 @@ _FUNCTIONS: dict[str, tuple[int, _Range]] = {
     **dict.fromkeys(("heaviside", "logaddexp", "greater", "greater_equal"), (2, _WIDE)),
     "hypot": (2, _POSITIVE),
     "clip": (3, _WIDE),
+    "hard_clip": (3, _WIDE),
+    **dict.fromkeys(("radians", "degrees", "sinc", "fabs", "signbit", "isposinf"), (1, _WIDE)),
+    **dict.fromkeys(("copysign", "fmax", "fmin", "logaddexp2", "isclose"), (2, _WIDE)),
+    "nan_to_num": (1, _WIDE),
+    "fmod": (2, (0.6, 0.9)),
+    "float_power": (2, _POSITIVE),
 }
 _exp, _log, _erf, _where = (FUNCTIONS[name] for name in ("exp", "log", "erf", "where"))
 _clip, _maximum = FUNCTIONS["clip"], FUNCTIONS["maximum"]

@@ -13,12 +13,12 @@ import sympy as sp
 from nncompile.errors import DTypeError, FormulaError
 from nncompile.scalars.expressions import number
 from nncompile.scalars.heads import cast
+from nncompile.scalars.printing import text
 from nncompile.types import DType, boolean, dtype_of, f32, i64, promote
 
 # What operators call, by numpy's name; filled by functions.py.
 FUNCTIONS: dict[str, Callable[..., Scalar]] = {}
 
-_UFUNC_NAMES = {"true_divide": "divide", "remainder": "mod", "float_power": "power"}
 _UNREAL = (sp.zoo, sp.nan, sp.oo, -sp.oo)
 
 
@@ -30,6 +30,10 @@ class Observer(Protocol):
     def observe(self, scalar: Scalar) -> Scalar: ...
 
     def compact(self, scalar: Scalar) -> Scalar: ...
+
+    def text(self, body: sp.Expr) -> str:
+        """A body as the user wrote it, with the names of the formula's arguments."""
+        ...
 
 
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
@@ -78,7 +82,8 @@ class Scalar:
         self.size = size
 
     def __repr__(self) -> str:
-        return f"{self.expr} : {self.dtype}"
+        seen = observer.get()
+        return seen.text(self.expr) if seen else text(self.expr)
 
     __add__, __radd__ = _binary("add")
     __sub__, __rsub__ = _binary("subtract")
@@ -105,6 +110,13 @@ class Scalar:
     __pos__ = _unary("positive")
     __abs__ = _unary("abs")
     __invert__ = _unary("invert")
+
+    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+        return FUNCTIONS["floor_divide"](self, other), FUNCTIONS["mod"](self, other)
+
+    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+        return FUNCTIONS["floor_divide"](other, self), FUNCTIONS["mod"](other, self)
+
     __floor__ = _unary("floor")
     __ceil__ = _unary("ceil")
     __trunc__ = _unary("trunc")
@@ -127,7 +139,7 @@ class Scalar:
     )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        name = _UFUNC_NAMES.get(ufunc.__name__, ufunc.__name__)
+        name = ufunc.__name__
         if method != "__call__" or name not in FUNCTIONS or options:
             raise FormulaError(f"numpy's {ufunc.__name__} has no meaning in a formula")
         return FUNCTIONS[name](*inputs)

@@ -87,15 +87,16 @@ def _sum(x: sp.Expr) -> sp.Expr:
 
 
 def _softplus_of_parts(x: sp.Expr) -> sp.Expr:
-    """softplus(−|u|) + relu(u) is softplus(u)."""
+    """softplus(−|u|) + max(u, 0) is softplus(u)."""
     for term in x.args:
         scale, inner = term.as_coeff_Mul()
         if isinstance(inner, softplus) and isinstance(-inner.args[0], h.absolute):
             u = (-inner.args[0]).args[0]
             for candidate in (u, -u):
-                if scale * h.relu(candidate) in x.args:
-                    others = (t for t in x.args if t not in (term, scale * h.relu(candidate)))
-                    return sp.Add(scale * softplus(candidate), *others)
+                for part in (scale * h.relu(candidate), scale * h.maximum(candidate, 0)):
+                    if part in x.args:
+                        others = (t for t in x.args if t not in (term, part))
+                        return sp.Add(scale * softplus(candidate), *others)
     return x
 
 
@@ -340,14 +341,9 @@ def _sqrt(x: sp.Expr) -> sp.Expr:
     return x
 
 
-def _maximum(x: sp.Expr) -> sp.Expr:
-    return h.relu(x.args[1]) if x.args[0] == 0 else x
-
-
 _BY_HEAD: dict[Any, Any] = {
     h.log: _log,
     h.log1p: _log1p,
     exp: _exp,
     h.sqrt: _sqrt,
-    h.maximum: _maximum,
 }

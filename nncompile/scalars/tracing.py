@@ -12,6 +12,7 @@ from nncompile.errors import FormulaError
 from nncompile.scalars.cutting import cut, guarded
 from nncompile.scalars.expressions import constant, placeholder
 from nncompile.scalars.heads import cast
+from nncompile.scalars.printing import text
 from nncompile.scalars.recognition import canonical
 from nncompile.scalars.scalar import Scalar, lift, observer
 from nncompile.scalars.stability import stabilise
@@ -38,14 +39,18 @@ class Program:
 
 
 def trace(
-    function: Callable[..., Any], dtypes: Sequence[DType], limit: int | None = LIMIT
+    function: Callable[..., Any],
+    dtypes: Sequence[DType],
+    limit: int | None = LIMIT,
+    names: Sequence[str] = (),
 ) -> Program:
-    """The program of a function of one scalar for each of `dtypes`.
+    """The program of a function of one scalar for each of `dtypes`; errors call them `names`.
 
     `limit` is the most operations that are held together; with None the program has one body,
     however long. Raises `FormulaError` where the function does not give a number.
     """
-    tracer = _Tracer(limit, {placeholder(i): d for i, d in enumerate(dtypes)})
+    arguments = {placeholder(i): d for i, d in enumerate(dtypes)}
+    tracer = _Tracer(limit, arguments, dict(zip(arguments, names, strict=False)))
     token = observer.set(tracer)
     try:
         result = function(*(Scalar(placeholder(i), d) for i, d in enumerate(dtypes)))
@@ -63,8 +68,14 @@ def trace(
 class _Tracer:
     """The names that are given while a function runs."""
 
-    def __init__(self, limit: int | None, dtypes: Mapping[sp.Symbol, DType]) -> None:
+    def __init__(
+        self,
+        limit: int | None,
+        dtypes: Mapping[sp.Symbol, DType],
+        arguments: Mapping[sp.Symbol, str],
+    ) -> None:
         self.limit = limit
+        self.arguments = arguments
         self.dtypes = dict(dtypes)
         self.bodies: dict[sp.Symbol, sp.Expr] = {}
         self.names: dict[tuple[sp.Expr, DType], sp.Symbol] = {}
@@ -74,6 +85,9 @@ class _Tracer:
 
     def compact(self, scalar: Scalar) -> Scalar:
         return scalar if self.limit is None else self._shortened(scalar, _SHARED_LIMIT)
+
+    def text(self, body: sp.Expr) -> str:
+        return text(body, {**dict.fromkeys(self.bodies, "…"), **self.arguments})
 
     def _shortened(self, scalar: Scalar, limit: int | None) -> Scalar:
         if limit is None or scalar.weak or scalar.size <= limit:

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import sympy as sp
 
-from nncompile.errors import BackendError
+from nncompile.backends.onnx import double
 from nncompile.scalars import placeholder, walk
-from nncompile.types import DType, boolean, i64, u32
+from nncompile.types import DType, boolean, f64, i64, u32
 
 # What ONNX has under one name for every element type that the operation takes.
 SAME = {
@@ -47,7 +47,7 @@ SAME = {
     "invert": "BitwiseNot",
 }
 
-# The same, but onnxruntime has no float64 kernel for them.
+# The same, but onnxruntime has no float64 kernel for them (see double.py).
 SINGLE_PRECISION = {
     "tan": "Tan",
     "arcsin": "Asin",
@@ -93,11 +93,8 @@ class OnnxFormulas:
         if method is not None:
             return method(dtype, *args)  # type: ignore[no-any-return]
         if name in SINGLE_PRECISION:
-            if dtype.name == "float64":
-                raise BackendError(
-                    f"onnxruntime has no float64 kernel for {name}",
-                    hint="x.astype(f32) computes it in float32",
-                )
+            if dtype is f64:
+                return double.FUNCTIONS[name](double.Terms(self), *args)
             return getattr(self.o, SINGLE_PRECISION[name])(*args)  # type: ignore[no-any-return]
         return getattr(self.o, SAME[name])(*args)  # type: ignore[no-any-return]
 
@@ -163,13 +160,14 @@ class OnnxFormulas:
         return self.o.Where(is_near, near, self.o.Sub(self.o.Exp(x), one))  # type: ignore[no-any-return]
 
     def _log1p(self, dtype: DType, x: str) -> str:
-        """log(u) + (x − (u − 1))/u with u = 1 + x: the second term is what rounding u lost."""
+        """log(u) + (x − (u − 1))/u with u = 1 + x: the second term is what rounding u lost, which
+        matters near zero."""
         one = self._number(1, dtype)
         u = self.o.Add(one, x)
         lost = self.o.Div(self.o.Sub(x, self.o.Sub(u, one)), u)
         log = self.o.Log(u)
-        is_small = self.o.Less(x, self._number(1e6, dtype))
-        return self.o.Where(is_small, self.o.Add(log, lost), log)  # type: ignore[no-any-return]
+        is_near = self.o.Less(self.o.Abs(x), self._number(0.5, dtype))
+        return self.o.Where(is_near, self.o.Add(log, lost), log)  # type: ignore[no-any-return]
 
     def _softplus(self, dtype: DType, x: str) -> str:
         """max(x, 0) + log(1 + e^−|x|): several times as fast as the operator of that name."""
