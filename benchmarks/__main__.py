@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +22,7 @@ from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
 from benchmarks.measure import Row, measure
 from benchmarks.workloads import WORKLOADS
 
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 100)
 
 
 def main(
