@@ -6,7 +6,9 @@ Comparing two dimensions has three answers: equal, different, and unknown.
 from __future__ import annotations
 
 import ast
+import keyword
 import operator
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from math import gcd
@@ -87,7 +89,12 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 }
 
 
+_parser_lock = threading.Lock()  # Python 3.11 counts the depth of all its parsers in one place
+
+
 def _parse(text: str) -> Dim:
+    if text.isidentifier() and not keyword.iskeyword(text):
+        return symbol(text)
     bad = ShapeError(
         f"{text!r} is not a dimension",
         hint='write a name or arithmetic of names, such as "batch" or "4*h"',
@@ -106,7 +113,9 @@ def _parse(text: str) -> Dim:
         raise bad
 
     try:
-        return dim(walk(ast.parse(text.strip(), mode="eval").body))
+        with _parser_lock:
+            tree = ast.parse(text.strip(), mode="eval")
+        return dim(walk(tree.body))
     except (SyntaxError, ZeroDivisionError):
         raise bad from None
 

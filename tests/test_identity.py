@@ -130,7 +130,7 @@ def test_racing_threads_make_one_object() -> None:
         barrier_.wait()
         made = []
         for i in range(200):
-            leaf = apply(Input(f"race {i}", f32["n"]))
+            leaf = apply(Input(f"race {i}", f32["n", f"2*n + {i}"]))
             made.append(exp(leaf * (i + 2)))
         results.append(made)
 
