@@ -23,9 +23,8 @@ _READY = """
 import time; t = time.perf_counter()
 from nncompile.compiler import compile_step
 from nncompile.load import load
-from nncompile.runtime import StepRunner
 step = compile_step(load({file!r}).recipe)
-StepRunner(step.step_model, step.source.initial())
+step.runner(step.source.initial())
 print(time.perf_counter() - t)
 """
 

@@ -14,7 +14,6 @@ import numpy as np
 from benchmarks.peers import TorchEager
 from benchmarks.workloads import Workload
 from nncompile.compiler import compile_step
-from nncompile.runtime import StepRunner
 
 ROUNDS = 41
 ROUND_SECONDS = 0.04
@@ -43,7 +42,7 @@ def measure(workload: Workload) -> Row:
     state = step.source.initial()
     batches = workload.batches(CHECKED_STEPS)
     _check_equal(workload, step, state, batches)
-    runner = StepRunner(step.step_model, state, threads=1)
+    runner = step.runner(state, threads=1)
     peer = TorchEager(workload, state)
     ours = [lambda batch=batch: runner.step(batch) for batch in batches]
     theirs = [peer.prepare(batch) for batch in batches]
@@ -67,7 +66,7 @@ def measure(workload: Workload) -> Row:
 
 
 def _check_equal(workload: Workload, step: Any, state: Any, batches: Sequence[Any]) -> None:
-    runner = StepRunner(step.step_model, state, threads=1)
+    runner = step.runner(state, threads=1)
     peer = TorchEager(workload, state)
     ours, theirs = [], []
     for batch in batches:

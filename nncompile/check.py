@@ -17,7 +17,7 @@ from nncompile.model import Model
 from nncompile.ops.basic import Reroute
 from nncompile.recipe import Minimize, Recipe
 from nncompile.reference import evaluate
-from nncompile.runtime import Session, StepRunner
+from nncompile.runtime import Session
 from nncompile.scalars.heads import stop_gradient
 from nncompile.step import initial_values
 from nncompile.tracing import tracing
@@ -209,7 +209,7 @@ def check_learning(step: CompiledStep, batch: Mapping[str, Array], seed: int) ->
     losses = [u.loss for u in step.source.recipe.updates if isinstance(u, Minimize)]
     if not losses:
         return Finding("learns one batch", None, "no update follows a gradient")
-    runner = StepRunner(step.step_model, step.source.initial(seed))
+    runner = step.runner(step.source.initial(seed))
     first: dict[str, Array] = {}
     for _ in range(STEPS):
         runner.step(batch)

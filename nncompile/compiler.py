@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from nncompile.backends.onnx import OPSET, to_model
+from nncompile.dims import product, substitute, symbols
 from nncompile.errors import ModelError
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.passes import Observer, optimize
 from nncompile.recipe import Recipe
-from nncompile.runtime.runner import METADATA_KEY
+from nncompile.runtime.providers import Provider
+from nncompile.runtime.runner import METADATA_KEY, StepRunner
 from nncompile.step import Step, compose
+from nncompile.types import TupleType
+
+CACHE = 2**20  # bytes: the second-level cache of today's processors, or half of it
 
 
 @dataclass
@@ -103,6 +108,16 @@ class CompiledStep(_Compiled):
     def evaluate_model(self) -> Any:
         return self.lowered("evaluate", self.evaluate)
 
+    def runner(
+        self,
+        state: Mapping[str, Any],
+        providers: Provider | Sequence[Provider] = "cpu",
+        threads: int | None = None,
+    ) -> StepRunner:
+        """The step in onnxruntime, starting from `state`; see `StepRunner`."""
+        reuse = not _fits_cache(self.step, int(self.source.recipe.batch))
+        return StepRunner(self.step_model, state, providers, threads, reuse)
+
     def metadata(self, graph: Graph) -> dict[str, str]:
         """What tells a runner which output of the graph is the next value of which input."""
         pairs = {
@@ -127,6 +142,18 @@ class CompiledModel(_Compiled):
     @cached_property
     def model(self) -> Any:
         return self.lowered(self.source.name, self.graph)
+
+
+def _fits_cache(graph: Graph, size: int) -> bool:
+    """Whether all tensors that the graph computes fit together, every unknown size being `size`."""
+    total = 0
+    for node in graph.nodes:
+        for t in node.type.items if isinstance(node.type, TupleType) else (node.type,):
+            elements = substitute(product(t.shape), dict.fromkeys(symbols(t.shape), size))
+            total += int(elements) * t.dtype.numpy.itemsize if node.args else 0
+        if total > CACHE:
+            return False
+    return True
 
 
 def compile_step(

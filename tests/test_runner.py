@@ -77,6 +77,26 @@ def test_a_batch_may_be_lists_or_strided_arrays(start: dict[str, np.ndarray]) ->
     metrics = runner.metrics()
     np.testing.assert_allclose(metrics["y"], x @ start["w"], rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(metrics["kept"], x[[0, 2]])
+    later = batch_of(3, seed=8)["x"]  # into the buffers that are there by now
+    runner.step({"x": np.asfortranarray(later), "mask": np.array([True, False, False])})
+    np.testing.assert_array_equal(runner.metrics()["kept"], later[[0]])
+
+
+def test_an_empty_batch_teaches_nothing(start: dict[str, np.ndarray]) -> None:
+    runner = StepRunner(halving_step(), start)
+    with pytest.raises(FeedError, match="input 'x' is empty: a step learns from one example"):
+        runner.step(batch_of(0))
+    np.testing.assert_array_equal(runner.state()["w"], start["w"])
+
+
+def test_tensors_with_memory_of_their_own_make_no_difference(start: dict[str, np.ndarray]) -> None:
+    runners = [StepRunner(halving_step(), start, reuse=reuse) for reuse in (True, False)]
+    for n in (3, 3, 5):
+        for runner in runners:
+            runner.step(batch_of(n))
+        one, other = (runner.metrics() | runner.state() for runner in runners)
+        for name, x in one.items():
+            np.testing.assert_array_equal(x, other[name])
 
 
 def test_bad_batches_and_states_leave_the_state_as_it_was(start: dict[str, np.ndarray]) -> None:

@@ -119,7 +119,7 @@ class Gemm(Op):
     """α·a·b + β·c of matrices, each of `a` and `b` transposed if asked for, and of any `c` that
     broadcasts to the result (or none).
 
-    With an inner size of zero (an empty batch) onnxruntime takes β for 1.
+    With an inner size of zero (an empty batch) onnxruntime takes β for 1: the runner refuses such.
     """
 
     transpose_a: bool = False

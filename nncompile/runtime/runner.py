@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from nncompile.errors import BackendError
-from nncompile.runtime.feeds import Port, check_feeds
+from nncompile.errors import BackendError, FeedError
+from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider
-from nncompile.runtime.session import RUN_ERRORS, Model, Session
+from nncompile.runtime.session import RUN_ERRORS, Model, Session, filler
 from nncompile.types import Array
 
 METADATA_KEY = "nncompile.state"
@@ -28,8 +28,9 @@ class StepRunner:
     """Runs a training step `(state, batch) → (state', metrics)` again and again.
 
     `model` is a step whose metadata hold its state map; `state` gives the first value of every
-    state input. A model input in `state` that has no next value stays as it is. Raises
-    `BackendError` for a model that is no step, `FeedError` for a state that does not fit.
+    state input. A model input in `state` that has no next value stays as it is. The other options
+    are those of `Session`. Raises `BackendError` for a model that is no step, `FeedError` for a
+    state that does not fit.
     """
 
     def __init__(
@@ -38,8 +39,9 @@ class StepRunner:
         state: Mapping[str, Any],
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
+        reuse: bool = True,
     ) -> None:
-        self.session = Session(model, providers, threads)
+        self.session = Session(model, providers, threads, reuse)
         self.state_map = _state_map(self.session)
         held = self.state_map.keys() | state.keys()
         self._batch_ports = [p for p in self.session.inputs if p.name not in held]
@@ -126,18 +128,25 @@ class StepRunner:
             x = batch.get(name)
             if type(x) is not np.ndarray or x.dtype != dtype or x.shape != shape:
                 return False
-            fill(x)
+            fill(x if x.flags.c_contiguous else np.ascontiguousarray(x))
         return True
 
     def _allocate(self, batch: Mapping[str, Array]) -> None:
         """Makes buffers for batches like this one, which they hold then."""
+        empty = [(n, describe(x.dtype, x.shape)) for n, x in batch.items() if x.size == 0]
+        if empty:  # its mean loss is 0/0, and onnxruntime's Gemm ignores β where it sums nothing
+            raise FeedError(
+                f"input {empty[0][0]!r} is empty: a step learns from one example or more",
+                rows=[("got", *row) for row in empty],
+                hint="leave empty batches out",
+            )
         self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
         buffers = {name: _buffer(x, self.session.device) for name, x in batch.items()}
         for binding in self._bindings:
             for name, buffer in buffers.items():
                 binding.bind_ortvalue_input(name, buffer)
         self._batch = tuple(
-            (name, x.dtype, x.shape, buffers[name].update_inplace) for name, x in batch.items()
+            (name, x.dtype, x.shape, filler(buffers[name])) for name, x in batch.items()
         )
 
 

@@ -24,7 +24,7 @@ from nncompile.errors import (
     whole_number,
 )
 from nncompile.recipe import Minimize, Recipe
-from nncompile.runtime import Session, StepRunner
+from nncompile.runtime import Session
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
@@ -75,9 +75,8 @@ class Trainer:
         self.providers = providers
         self.threads = threads
         self.seed = recipe.seed if seed is None else whole_number("seed", seed)
-        self._runner = StepRunner(
-            self.compiled.step_model, self.compiled.source.initial(self.seed), providers, threads
-        )
+        first = self.compiled.source.initial(self.seed)
+        self._runner = self.compiled.runner(first, providers, threads)
         self._losses = [u.loss for u in recipe.updates if isinstance(u, Minimize)]
         self._earlier = 0  # steps made before the runner's first
         self._under_way = _Epoch()
