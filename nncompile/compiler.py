@@ -15,7 +15,7 @@ from nncompile.dims import product, substitute, symbols
 from nncompile.errors import ModelError
 from nncompile.graph import Graph
 from nncompile.model import Model
-from nncompile.passes import Observer, optimize
+from nncompile.passes import Observer, check_passes, optimize
 from nncompile.recipe import Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import METADATA_KEY, StepRunner
@@ -166,6 +166,7 @@ def compile_step(
     """The training step of a recipe, without the passes that are named in `without`; `observe`
     is called with the name of each pass and the graphs before and after it, `report` gets what
     the stages cost."""
+    check_passes(without)
     report = report or Report()
     with report.stage("gradients"):
         step = compose(recipe)
@@ -186,4 +187,5 @@ def compile_model(
             f"compile_model takes a model, got {type(model).__name__}",
             hint="recipe.model is that of a recipe; compile_step compiles the recipe",
         )
+    check_passes(without)
     return CompiledModel(tuple(without), opset, observe, report or Report(), source=model)

@@ -59,7 +59,7 @@ class Formula:
         self.function = function
         self.slope = slope
         self.primitive = primitive
-        self.name = name or function.__name__
+        self.name = name or getattr(function, "__name__", type(function).__name__)
         self.signature = inspect.signature(function)
         self._programs: dict[Any, Program] = {}
         self._declared_slopes: dict[Any, tuple[sp.Expr, ...]] = {}
@@ -170,10 +170,20 @@ class Formula:
         """The program of the formula for arguments of those dtypes."""
         key = self._key(call, dtypes)
         if key not in self._programs:
+            self._check_arguments(call)
             limit = None if self.slope else LIMIT
             closed = self._closed(self.function, call)
             self._programs[key] = trace(closed, dtypes, limit, self._names(call))
         return self._programs[key]
+
+    def _check_arguments(self, call: Call) -> None:
+        args, options = call
+        try:
+            self.signature.bind(*args, **options)
+        except TypeError as error:
+            raise FormulaError(
+                f"{self.name}: {error}", hint=f"it is declared as {self.name}{self.signature}"
+            ) from None
 
     def _closed(self, function: Callable[..., Any], call: Call) -> Callable[..., Any]:
         """The function of the slots alone, everything else of the call filled in."""
@@ -282,6 +292,11 @@ def formula(
     """
     if function is None:
         return functools.partial(formula, slope=slope)
+    if not callable(function):
+        raise FormulaError(
+            f"a formula is made of a function of scalars, got {function!r}",
+            hint="@formula stands above a def, or formula(lambda x: x * x)",
+        )
     return Formula(function, slope)
 
 

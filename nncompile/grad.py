@@ -45,7 +45,8 @@ def grad(y: Value, wrt: Any) -> Any:
     same structure and the types of `wrt`, zeros where `y` does not depend on it. Raises
     `GradientError` where `y` is not a real scalar, or an op on the way has no gradient.
     """
-    if not isinstance(y.type, Type) or y.shape != ():
+    _check_real("result", y)
+    if y.shape != ():
         raise GradientError(
             f"grad needs a scalar, got {y.type}",
             rows=[("result", *described(y))],
@@ -83,6 +84,8 @@ def jvp(outputs: Any, inputs: Any, tangents: Any) -> Any:
     ys, xs, ts = _sequence(outputs), _sequence(inputs), _sequence(tangents)
     if len(xs) != len(ts):
         raise GradientError(f"{len(ts)} tangents for {len(xs)} inputs")
+    for y in ys:
+        _check_real("output", y)
     formal = [apply(Input(f"cotangent {next(_fresh)}", y.type)) for y in ys]
     pulled = vjp(ys, xs, formal)
     pushed = vjp(pulled, formal, [_like(t, x, "tangent") for t, x in zip(ts, xs, strict=True)])
@@ -253,7 +256,12 @@ def _check_slope(v: Value, x: Value, slope: Value) -> None:
         )
 
 
-def _check_real(role: str, x: Value) -> None:
+def _check_real(role: str, x: Any) -> None:
+    if not isinstance(x, Value):
+        raise GradientError(
+            f"gradients are of values and at values, got {x!r}",
+            hint="a value is an input, a parameter, or what was computed from them",
+        )
     if not isinstance(x.type, Type) or not x.dtype.is_float:
         raise GradientError(
             f"there is no gradient of or at {x.type}: it is not real",

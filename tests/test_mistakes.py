@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import dsl
+import nncompile
 from dsl import Dense, Dropout, adam, f32, formula, i64, model, normal, sgd, training
 from nncompile.compiler import compile_model
 from nncompile.errors import CompileError, UnknownNameError
@@ -71,6 +72,14 @@ ON_VALUES: dict[str, tuple[Callable[[Value], Any], str]] = {
     "torch's view": (lambda x: x.view(-1), r"no 'view'(.|\n)*x\.reshape"),
     "torch's unsqueeze": (lambda x: x.unsqueeze(0), r"expand_dims\(x, axis\)"),
     "an op as a method": (lambda x: x.exp(), r"exp\(x\) is a function"),
+    "the slope of a number": (lambda x: nncompile.grad(3.0, x), "values and at values, got 3.0"),
+    "the slope at a name": (lambda x: nncompile.grad(x.sum(), ["x"]), "at values, got 'x'"),
+    "a tangent of a number": (lambda x: nncompile.jvp(3, [x], [x]), "at values, got 3"),
+    "a formula of text": (lambda x: formula("x"), "made of a function of scalars, got 'x'"),
+    "one argument too many": (
+        lambda x: formula(lambda a: a)(x, x),
+        r"too many positional(.|\n)*declared as <lambda>\(a\)",
+    ),
     "a misspelt method": (lambda x: x.reshap(-1), "did you mean 'reshape'"),
 }
 
@@ -163,6 +172,7 @@ DECLARED: dict[str, tuple[Callable[[Model], Any], str]] = {
     "a seed of text": (lambda m: Trainer(training(m), seed="a"), "seed must be a whole number"),
     "threads of text": (lambda m: Trainer(training(m), threads="2"), "threads must be a whole"),
     "a recipe compiled": (lambda m: compile_model(training(m)), r"recipe\.model is that"),
+    "a pass by name": (lambda m: compile_model(m, without="gemm"), r"without=\['gemm'\]"),
     "params in a list": (lambda m: m(leaf(), params=[1]), "params are values by path"),
 }
 

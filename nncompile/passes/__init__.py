@@ -54,6 +54,11 @@ ROUNDS = 8  # a later pass may make work for an earlier one; two or three are us
 
 def check_passes(names: Collection[str]) -> None:
     """Raises `ModelError`, which lists the passes, where a name is none of theirs."""
+    if isinstance(names, str):
+        raise ModelError(
+            f"the passes to leave out are a list of names, got {names!r}",
+            hint=f"without=[{names!r}]",
+        )
     for name in names:
         if name not in PASSES:
             raise ModelError(
