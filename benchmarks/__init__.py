@@ -1,1 +1,1 @@
-"""Speed against peers, on one thread, each pair interleaved in one run: `python -m benchmarks`."""
+"""Speed against peers, each pair interleaved in one run: `python -m benchmarks`."""

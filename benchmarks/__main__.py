@@ -28,16 +28,17 @@ console = Console(width=None if sys.stdout.isatty() else 100)
 def main(
     only: Annotated[str, typer.Option(help="Part of a workload's name, or `compile`.")] = "",
     file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads that both sides use.")] = 1,
 ) -> None:
-    """Training steps against torch eager on one thread, and compile times.
+    """Training steps against torch eager, and compile times.
 
-    Run it pinned to one idle core: `taskset -c 0 python -m benchmarks`.
+    Run it pinned to idle cores, one a thread: `taskset -c 0 python -m benchmarks`.
     """
     workloads = [w for w in WORKLOADS if only in w.name]
     if not workloads and only not in "compile":
         names = ", ".join(dict.fromkeys(w.name for w in WORKLOADS))
         raise typer.BadParameter(f"no workload is called {only!r}; there are {names}, compile")
-    rows = [_shown(measure(w)) for w in workloads]
+    rows = [_shown(measure(w, threads)) for w in workloads]
     if rows:
         console.print(_steps(rows))
     compiled = _compile_times() if only in "compile" else []
@@ -77,7 +78,7 @@ def _shown(row: Row) -> Row:
 
 
 def _steps(rows: list[Row]) -> Table:
-    title = f"Milliseconds of one training step, one thread; peer: {rows[0].peer}"
+    title = f"Milliseconds of one training step, threads: {rows[0].threads}; peer: {rows[0].peer}"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for name in ("workload", "batch", "optimizer"):
         table.add_column(name, no_wrap=True)

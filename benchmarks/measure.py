@@ -17,7 +17,7 @@ from nncompile.compiler import compile_step
 
 ROUNDS = 41
 ROUND_SECONDS = 0.04
-CHECKED_STEPS = 20
+BATCHES = 20
 
 
 @dataclass(frozen=True)
@@ -36,18 +36,18 @@ class Row:
     target: float
 
 
-def measure(workload: Workload) -> Row:
+def measure(workload: Workload, threads: int = 1) -> Row:
     """Raises `AssertionError` where the two sides compute different losses."""
     step = compile_step(workload.recipe())
     state = step.source.initial()
-    batches = workload.batches(CHECKED_STEPS)
-    _check_equal(workload, step, state, batches)
-    runner = step.runner(state, threads=1)
-    peer = TorchEager(workload, state)
+    batches = workload.batches(BATCHES)
+    _check_equal(workload, step, state, batches, threads)
+    runner = step.runner(state, threads=threads)
+    peer = TorchEager(workload, state, threads)
     ours = [lambda batch=batch: runner.step(batch) for batch in batches]
     theirs = [peer.prepare(batch) for batch in batches]
+    _seconds(theirs, 3), _seconds(ours, 3)  # warm up both
     count = max(1, round(ROUND_SECONDS / _seconds(theirs, 5)))
-    _seconds(ours, count), _seconds(theirs, count)  # warm up both
     pairs = [(_seconds(ours, count), _seconds(theirs, count)) for _ in range(ROUNDS)]
     mine, other = (statistics.median(times) for times in zip(*pairs, strict=True))
     low, _, high = statistics.quantiles([b / a for a, b in pairs], n=4)
@@ -55,7 +55,7 @@ def measure(workload: Workload) -> Row:
         workload.name,
         workload.batch,
         workload.optimizer,
-        1,
+        threads,
         peer.name,
         mine * 1e3,
         other * 1e3,
@@ -65,15 +65,17 @@ def measure(workload: Workload) -> Row:
     )
 
 
-def _check_equal(workload: Workload, step: Any, state: Any, batches: Sequence[Any]) -> None:
-    runner = step.runner(state, threads=1)
-    peer = TorchEager(workload, state)
+def _check_equal(
+    workload: Workload, step: Any, state: Any, batches: Sequence[Any], threads: int
+) -> None:
+    runner = step.runner(state, threads=threads)
+    peer = TorchEager(workload, state, threads)
     ours, theirs = [], []
-    for batch in batches:
+    for batch in batches[: workload.checked]:
         runner.step(batch)
         ours.append(float(runner.metrics()["loss"]))
         theirs.append(float(peer.prepare(batch)()))
-    np.testing.assert_allclose(ours, theirs, rtol=2e-4)
+    np.testing.assert_allclose(ours, theirs, rtol=workload.tolerance)
 
 
 def _seconds(calls: Sequence[Callable[[], Any]], count: int) -> float:

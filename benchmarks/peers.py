@@ -3,36 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
-import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 
-from benchmarks.workloads import Batch, Workload
-
-torch.set_num_threads(1)
+from benchmarks.workloads import PEER_OPTIMIZERS, Array, Batch, Workload
 
 
 class TorchEager:
-    """A `torch.nn.Sequential` with torch's own loss and optimizer, at their defaults."""
+    """The workload's module with torch's own loss and optimizer, at their defaults."""
 
     name = f"torch {torch.__version__} eager"
 
-    def __init__(self, workload: Workload, state: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        layers: list[torch.nn.Module] = []
-        names = [f"hidden{i}" for i in range(len(workload.widths) - 2)] + ["head"]
-        for layer, inputs, outputs in zip(
-            names, workload.widths[:-1], workload.widths[1:], strict=True
-        ):
-            linear = torch.nn.Linear(inputs, outputs)
-            with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(state[f"{layer}.weight"].T.copy()))
-                linear.bias.copy_(torch.from_numpy(state[f"{layer}.bias"].copy()))
-            layers += [linear, torch.nn.ReLU()]
-        self.network = torch.nn.Sequential(*layers[:-1])
-        self.loss = torch.nn.CrossEntropyLoss()
-        make = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[workload.optimizer]
-        self.optimizer = make(self.network.parameters(), lr=workload.learning_rate)
+    def __init__(self, workload: Workload, state: Mapping[str, Array], threads: int = 1) -> None:
+        torch.set_num_threads(threads)
+        self.network = workload.peer()
+        _copy_parameters(self.network, state)
+        optimizer = PEER_OPTIMIZERS[workload.optimizer]
+        self.optimizer = optimizer(self.network.parameters(), lr=workload.learning_rate)
 
     def prepare(self, batch: Batch) -> Callable[[], float]:
         """A call that does one step on that batch; the loss is read only where it is used."""
@@ -40,9 +28,20 @@ class TorchEager:
 
         def step() -> torch.Tensor:
             self.optimizer.zero_grad()
-            loss = self.loss(self.network(x), label)
+            logits = self.network(x)
+            loss = cross_entropy(logits.reshape(-1, logits.shape[-1]), label.reshape(-1))
             loss.backward()
             self.optimizer.step()
             return loss.detach()
 
         return step  # type: ignore[return-value]
+
+
+def _copy_parameters(network: torch.nn.Module, state: Mapping[str, Array]) -> None:
+    """Weights of linear and recurrent layers are laid out [out, in] in torch, [in, out] here."""
+    for path, module in network.named_modules():
+        for name, parameter in module.named_parameters(path, recurse=False):
+            ours = torch.from_numpy(state[name].copy())
+            turned = ours.ndim == 2 and not isinstance(module, torch.nn.Embedding)
+            with torch.no_grad():
+                parameter.copy_(ours.T if turned else ours)

@@ -1,4 +1,5 @@
 """Activation functions, each a formula: its gradient, its meaning and its lowering follow from it.
+Those that look at several features (the gated ones, maxout) are functions of tensors.
 
 Defaults, and what the slope is at kinks, are torch's.
 """
@@ -21,7 +22,19 @@ from nncompile.elementwise import (
     tanh,
     where,
 )
+from nncompile.errors import ShapeError
 from nncompile.formula import formula
+from nncompile.graph import Value
+from nncompile.ops import max as maximum_of
+from nncompile.ops import reshape, split
+from nncompile.ops.axes import axis_of
+from nncompile.ops.basic import as_value
+
+
+@formula
+def linear(x: Any) -> Any:
+    """x itself"""
+    return x
 
 
 @formula
@@ -160,3 +173,56 @@ def gaussian(x: Any) -> Any:
 def prelu(x: Any, slope: Any) -> Any:
     """x above 0, slope·x below, with a trained slope (He et al. 2015)"""
     return where(x > 0, x, slope * x)
+
+
+def glu(x: Any, axis: int = -1) -> Value:
+    """a·σ(b), a and b the halves of x along the axis (Dauphin et al. 2017): `[..., 2n]` to
+    `[..., n]`. Raises `ShapeError` where the features are not known to be two halves."""
+    a, b = _halves("glu", x, axis)
+    return a * sigmoid(b)  # type: ignore[no-any-return]
+
+
+def swiglu(x: Any, axis: int = -1) -> Value:
+    """silu(a)·b, a and b the halves of x along the axis (Shazeer 2020). The half that is
+    activated comes first, as in LLaMA; `glu` has it last, as torch's."""
+    a, b = _halves("swiglu", x, axis)
+    return silu(a) * b  # type: ignore[no-any-return]
+
+
+def geglu(x: Any, axis: int = -1) -> Value:
+    """gelu(a)·b, a and b the halves of x along the axis (Shazeer 2020)."""
+    a, b = _halves("geglu", x, axis)
+    return gelu(a) * b  # type: ignore[no-any-return]
+
+
+def reglu(x: Any, axis: int = -1) -> Value:
+    """relu(a)·b, a and b the halves of x along the axis (Shazeer 2020)."""
+    a, b = _halves("reglu", x, axis)
+    return relu(a) * b  # type: ignore[no-any-return]
+
+
+def _halves(name: str, x: Any, axis: int) -> tuple[Value, ...]:
+    x = as_value(x)
+    place = axis_of(axis, x.rank, f"{name}: axis")
+    size = x.shape[place]
+    if isinstance(size, int) and size % 2:
+        raise ShapeError(
+            f"{name} halves the features, and {x.type} has {size} of them",
+            hint=f"Dense(2 * n, {name}) gives n",
+        )
+    return split(x, 2, place)
+
+
+def maxout(x: Any, pieces: int = 2) -> Value:
+    """The greatest of each `pieces` features that follow each other (Goodfellow et al. 2013):
+    `[..., n·pieces]` to `[..., n]`; `Dense(8 * 3, lambda x: maxout(x, 3))` is the layer. Of equal
+    ones each has an equal part of the slope. Raises `ShapeError` where the features are not a
+    multiple."""
+    x = as_value(x)
+    size = x.shape[-1] if x.rank else None
+    if not isinstance(size, int) or pieces < 1 or size % pieces:
+        raise ShapeError(
+            f"maxout takes the greatest of each {pieces} features, x is {x.type}",
+            hint=f"Dense({pieces} * n, ...) gives a multiple of {pieces} features",
+        )
+    return maximum_of(reshape(x, (*x.shape[:-1], size // pieces, pieces)), -1)

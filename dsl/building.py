@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -19,6 +19,7 @@ from dsl.initializers import initial_value
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Input, Value
 from nncompile.ops.basic import as_value
+from nncompile.ops.loops import iterations, outside_loops
 from nncompile.sites import scope
 from nncompile.types import DType, Type, dtype_of
 
@@ -56,6 +57,7 @@ class Builder:
         self._paths: dict[Named, str] = {}
         self._calls = [_Call("")]
         self._random: Counter[str] = Counter()
+        self._adapting: list[Adaptation] = []
 
     @property
     def path(self) -> str:
@@ -95,7 +97,20 @@ class Builder:
         self, owner: str, name: str, shape: Any, init: Any, dtype: DType, fans: Any
     ) -> Value:
         """The trained parameter `owner.name`; asked for again, the same one."""
-        return self._leaf("parameter", _path(owner, name), dtype_of(dtype)[shape], init, fans)
+        leaf = self._leaf("parameter", _path(owner, name), dtype_of(dtype)[shape], init, fans)
+        for adapt in reversed(self._adapting):  # the innermost first
+            leaf = adapt(self, owner, name, leaf)
+        return leaf
+
+    @contextmanager
+    def adapting(self, adapt: Adaptation) -> Iterator[None]:
+        """While the block runs, layers get `adapt(builder, owner, name, parameter)` in place of
+        each parameter that they ask for."""
+        self._adapting.append(adapt)
+        try:
+            yield
+        finally:
+            self._adapting.pop()
 
     def state(self, owner: str, name: str, shape: Any, init: Any, dtype: DType) -> Value:
         """The state `owner.name` as it stands now: after the updates that were made so far."""
@@ -106,6 +121,11 @@ class Builder:
     def update(self, owner: str, state: Value | str, new: Any) -> None:
         """Makes `new` the value of the owner's state from here on."""
         path = self._state_path(owner, state)
+        if iterations():
+            raise ModelError(
+                f"state {path} is updated in the body of a loop, whose values end with it",
+                hint="hand it from one iteration to the next, and update it with the last one",
+            )
         type_ = self.leaves[path].type
         value = as_value(new, like=self.leaves[path])
         if value.type != type_:
@@ -131,7 +151,8 @@ class Builder:
             if size < 0:
                 raise ShapeError(f"{kind} {path} would be {type_}: a size is at least 0")
         leaf = Input(path, type_, kind)()
-        start = initial_value(init, type_, path, fans)
+        with outside_loops():  # the weights of a layer that a loop calls are drawn once
+            start = initial_value(init, type_, path, fans)
         known = self.leaves.setdefault(path, leaf)
         if known is not leaf:
             raise ShapeError(
@@ -191,6 +212,8 @@ def _own_name(layer: Named, taken: dict[str, Named]) -> str:
         name = f"{base}_{number}"
     return name
 
+
+Adaptation = Callable[[Builder, str, str, Value], Value]
 
 _active: ContextVar[Builder | None] = ContextVar("builder", default=None)
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from nncompile.errors import ModelError, ShapeError
 from nncompile.graph import Value
-from nncompile.ops import broadcast_to, cast, const, full, random
-from nncompile.types import Type
+from nncompile.ops import broadcast_to, cast, const, full, random, reshape, transpose
+from nncompile.optim.muon import orthogonalised
+from nncompile.types import Type, f64
 
 Fans = tuple[int, int]
 Initializer = Callable[[Type, Value, Fans], Value]
@@ -107,6 +108,53 @@ he_normal = VarianceScaling(2, "in", "normal")
 # LeCun et al. 1998: the same variance forward; what SELU is made for.
 lecun_uniform = VarianceScaling(1, "in", "uniform")
 lecun_normal = VarianceScaling(1, "in", "normal")
+
+
+# The same by their authors' first names.
+xavier_uniform, xavier_normal = glorot_uniform, glorot_normal
+kaiming_uniform, kaiming_normal = he_uniform, he_normal
+
+
+def orthogonal(gain: float = 1.0) -> Initializer:
+    """A random matrix with orthogonal rows or columns, whichever are fewer, of length `gain`
+    (Saxe, McClelland & Ganguli 2014): what it multiplies keeps its length. Of more than two axes,
+    the first is one side of the matrix and all others together the other, as in torch.
+
+    It is the orthogonal factor of the polar decomposition of a matrix of normal numbers, which is
+    distributed evenly over all orthogonal matrices, by Newton–Schulz iteration in float64.
+    """
+
+    def initializer(type_: Type, key: Value, fans: Fans) -> Value:
+        if type_.rank < 2:
+            raise ShapeError(
+                f"an orthogonal matrix has two axes or more, the parameter is {type_}",
+                hint="init=normal(0.05) starts a vector",
+            )
+        rows, columns = int(type_.shape[0]), math.prod(map(int, type_.shape[1:]))
+        drawn = random.normal(key, (rows, columns))
+        # Twelve rounds bring all singular values near one, four make them one.
+        near = cast(orthogonalised(drawn, 12), f64)
+        found = near if rows <= columns else transpose(near)
+        for _ in range(4):
+            gram = found @ transpose(found)
+            found = 1.875 * found + (-1.25 * gram + 0.375 * (gram @ gram)) @ found
+        found = found if rows <= columns else transpose(found)
+        return cast(reshape(gain * found, type_.shape), type_.dtype)
+
+    return initializer
+
+
+def identity_matrix(gain: float = 1.0) -> Initializer:
+    """`gain` on the diagonal of a matrix, 0 beside it: a layer that passes on what it gets (Le,
+    Jaitly & Hinton 2015, for recurrent weights)."""
+
+    def initializer(type_: Type, key: Value, fans: Fans) -> Value:
+        if type_.rank != 2:
+            raise ShapeError(f"an identity has two axes, the parameter is {type_}")
+        rows, columns = map(int, type_.shape)
+        return const(gain * np.eye(rows, columns), type_.dtype)
+
+    return initializer
 
 
 def default_fans(shape: tuple[int, ...]) -> Fans:

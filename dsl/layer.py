@@ -10,7 +10,7 @@ from typing import Any, dataclass_transform
 
 from dsl.building import active
 from dsl.initializers import Fans, glorot_uniform, zeros
-from nncompile.errors import ModelError
+from nncompile.errors import ModelError, did_you_mean
 from nncompile.graph import Value
 from nncompile.types import DType, f32
 
@@ -41,6 +41,8 @@ class Layer:
         # Without fields of its own it keeps its base's __init__, which may be written by hand.
         own = bool(inspect.get_annotations(cls))
         dataclass(frozen=True, eq=False, repr=False, init=own)(cls)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _with_known_options(cls.__init__)  # type: ignore[method-assign]
         if "__call__" in cls.__dict__:
             cls.__call__ = _within_its_scope(cls.__call__)  # type: ignore[method-assign]
 
@@ -85,6 +87,30 @@ class Layer:
         `ShapeError` or `DTypeError` where `new` has another type."""
         builder = active(type(self).__name__)
         builder.update(builder.path_of(self), state, new)
+
+
+def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
+    """An `__init__` whose errors name the layer and the options that there are."""
+    signature = inspect.signature(init)
+
+    @functools.wraps(init)
+    def initialized(self: Layer, *args: Any, **options: Any) -> None:
+        try:
+            signature.bind(self, *args, **options)
+        except TypeError as error:
+            names = [name for name in signature.parameters if name != "self"]
+            unknown = [name for name in options if name not in names]
+            raise ModelError(
+                f"{type(self).__name__}: {error}",
+                hint=did_you_mean(unknown[0] if unknown else "", names, _listed(names)),
+            ) from None
+        init(self, *args, **options)
+
+    return initialized
+
+
+def _listed(names: list[str]) -> str:
+    return f"its options are {', '.join(names)}"
 
 
 def _within_its_scope(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -51,8 +51,8 @@ class Dense(Layer):
         if x.rank == 0 or not isinstance(x.shape[-1], int):
             raise ShapeError(
                 f"Dense needs a last axis of known size, x is {x.type}",
-                hint="`x >> flatten` joins all axes but the first; sizes that weights depend on "
-                "are numbers",
+                hint="sizes that weights depend on are numbers; images of any size come to a known "
+                "one by GlobalAveragePool()",
             )
         y: Value = x @ self.parameter("weight", (x.shape[-1], self.width), self.init, x.dtype)
         if self.use_bias:

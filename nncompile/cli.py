@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import traceback
 from collections.abc import Callable, Collection
 from enum import StrEnum
@@ -22,7 +23,9 @@ from nncompile.export import TARGETS, export
 from nncompile.graph import Graph
 from nncompile.load import load
 from nncompile.passes import PASSES, check_passes, optimize
+from nncompile.recipe import Minimize, Recipe
 from nncompile.report import (
+    LINES,
     Counts,
     Epochs,
     Timing,
@@ -30,6 +33,7 @@ from nncompile.report import (
     examples,
     figures,
     first_sentence,
+    number,
     peak_memory,
     planned,
     summary,
@@ -43,7 +47,7 @@ from nncompile.runtime import (
     written_together,
 )
 from nncompile.step import compose
-from nncompile.train import Trainer
+from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, Trainer, lr_find
 
 app = typer.Typer(
     name="nncompile",
@@ -128,6 +132,16 @@ def train(
     provider: ProviderName = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
     resume: Annotated[Path | None, typer.Option(help="A checkpoint to go on from.")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="Stop after so many epochs without improvement; keep the best."),
+    ] = None,
+    monitor: Annotated[
+        str | None, typer.Option(help="What --patience watches; the held-out loss by default.")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Write each epoch's figures: a .csv or .jsonl file.")
+    ] = None,
     model: Chosen = None,
     verbose: Verbose = False,
 ) -> None:
@@ -143,6 +157,7 @@ def train(
       nncompile train digits.py --output runs/digits
       nncompile train digits.py --epochs 5 --batch 128 --seed 1
       nncompile train digits.py --resume runs/digits/checkpoint.safetensors --epochs 60
+      nncompile train digits.py --epochs 200 --patience 10 --log digits.csv
     """
     declared = load(file, model)
     recipe, data = declared.recipe, declared.data
@@ -152,6 +167,14 @@ def train(
             hint='data = {"image": x, "label": y}, or a function that returns it',
         )
     check_writable(output)
+    watchers: list[Callback] = []
+    if patience is not None:
+        held_out = data.validation is not None
+        watchers.append(EarlyStopping(monitor or watched_by_default(recipe, held_out), patience))
+    elif monitor is not None:
+        raise ModelError("--monitor needs --patience", hint="--patience 10")
+    if log is not None:
+        watchers.append(log_of(log, resume is not None))
     with Timing() as building:
         trainer = Trainer(recipe, provider, seed, threads)
         if resume is not None:
@@ -175,7 +198,7 @@ def train(
                 epochs=epochs,
                 steps=steps,
                 validation=data.validation,
-                callbacks=[watching],
+                callbacks=[watching, *watchers],
                 batch=batch,
             )
         except KeyboardInterrupt:  # what was learned so far is kept
@@ -368,6 +391,67 @@ def check(
         out.print(f"{mark}  {finding.what}: {finding.figures}")
     if failed:
         raise typer.Exit(FAILED)
+
+
+@command
+def rate(
+    file: File,
+    lowest: Annotated[float, typer.Option(help="The rate of the first step.")] = 1e-7,
+    highest: Annotated[float, typer.Option(help="The rate of the last step.")] = 10.0,
+    steps: Annotated[int, typer.Option(min=3, help="Steps of the sweep.")] = 100,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Where all random numbers come from.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the sweep: a .png, .svg or .pdf file.")
+    ] = None,
+    model: Chosen = None,
+) -> None:
+    """Suggest a learning rate for the recipe of FILE.
+
+    Trains for a few steps at rates that grow from one to the next, and names the one at which the
+    loss falls fastest (L. N. Smith 2017). Nothing of it is kept.
+
+    \b
+    Examples:
+      nncompile rate digits.py
+      nncompile rate digits.py --lowest 1e-5 --highest 1 --plot rates.png
+    """
+    declared = load(file, model)
+    if declared.data is None:
+        raise ModelError(
+            f"{file.name} declares no data to train on",
+            hint='data = {"image": x, "label": y}, or a function that returns it',
+        )
+    found = lr_find(declared.recipe, declared.data.train, lowest, highest, steps, batch, seed=seed)
+    shown = range(0, len(found.rates), max(1, len(found.rates) // LINES))
+    rows = [("rate", found.loss, "trend")]
+    rows += [
+        (f"{found.rates[i]:.2e}", number(found.losses[i]), number(found.trend[i])) for i in shown
+    ]
+    out.print(columns(rows, (0, 1, 2)))
+    if found.suggestion is None:
+        out.print(f"{found.loss} falls at no rate up to {found.rates[-1]:.2g}")
+    else:
+        out.print(f"{found.loss} falls fastest at a rate of {found.suggestion:.2g}")
+    if plot is not None:
+        print_files(found.plot(plot))
+
+
+def watched_by_default(recipe: Recipe, held_out: bool) -> str:
+    """The first loss that is minimized, on held-out data where there are some."""
+    losses = [u.loss for u in recipe.updates if isinstance(u, Minimize)]
+    if not losses:
+        raise ModelError("--patience needs to know what to watch", hint="--monitor NAME")
+    return f"val_{losses[0]}" if held_out else losses[0]
+
+
+def log_of(path: Path, append: bool) -> CSVLog | JSONLog:
+    """The log that the name of the file asks for."""
+    if path.suffix == ".csv":
+        return CSVLog(path, append=append)
+    if path.suffix == ".jsonl":
+        return JSONLog(path, append=append)
+    raise ModelError(f"a log is a .csv or a .jsonl file, got {os.fspath(path)!r}")
 
 
 def left_out(without: Collection[str] | None) -> tuple[str, ...]:

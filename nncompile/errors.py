@@ -83,6 +83,14 @@ def whole_number(name: str, x: object, least: int | None = None) -> int:
     return number
 
 
+def seed_number(x: object) -> int:
+    """A seed as an int. Raises `ModelError` where it is no whole number from 0 to 2⁶³ − 1."""
+    number = whole_number("seed", x, 0)
+    if number >= 2**63:
+        raise ModelError(f"seed must be less than 2**63, got {number}")
+    return number
+
+
 class ShapeError(CompileError, ValueError):
     """Sizes, ranks or axes that do not fit."""
 

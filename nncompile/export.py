@@ -15,10 +15,20 @@ import numpy as np
 
 from nncompile.backends.onnx import OPSET, ExternalTensor, check, to_model
 from nncompile.compiler import CompiledModel, Report, compile_model, compile_step
-from nncompile.errors import BackendError, CheckpointError, CompileError, FileError, ModelError
+from nncompile.errors import (
+    BackendError,
+    CheckpointError,
+    CompileError,
+    FileError,
+    ModelError,
+    seed_number,
+)
 from nncompile.graph import Graph
 from nncompile.model import RANDOM_STATE, Model
+from nncompile.optim.schedules import TRAINING
 from nncompile.passes import Observer
+from nncompile.passes.bake import bake
+from nncompile.passes.folding_normalization import fold_normalization
 from nncompile.recipe import Recipe
 from nncompile.runtime import (
     check_state,
@@ -80,6 +90,8 @@ def export(
         )
     if to not in TARGETS:
         raise ModelError(f"cannot export to {to!r}", hint=f"choose one of {', '.join(TARGETS)}")
+    if seed is not None:
+        seed_number(seed)
     path, given = Path(path), None if params is None else _Given.of(params)
     if to in ("onnx", "torchscript"):
         model = source.model if isinstance(source, Recipe) else source
@@ -138,8 +150,13 @@ def _export_model(
     external_data: bool | Path_ | None,
     seed: int,
 ) -> tuple[Path, ...]:
-    model, graph, opset, report = compiled.source, compiled.graph, compiled.opset, compiled.report
-    weights = _weights(model, graph, given, seed)
+    model, opset, report = compiled.source, compiled.opset, compiled.report
+    if to == "torchscript" or not isinstance(external_data, bool | None):
+        # Weights that have a place of their own stay as they are.
+        graph = compiled.graph
+        weights = _weights(model, graph, given, seed)
+    else:
+        graph, weights = _with_weights(compiled, given, seed)
     if to == "torchscript":
         if external_data:
             raise ModelError("TorchScript holds its weights", hint="leave external_data out")
@@ -169,6 +186,19 @@ def _export_model(
         tensors = external_tensors(file, file.parent, weights)
         write_atomically(model_file, to_model(graph, opset, tensors).SerializeToString())
     return weights_path(path), path
+
+
+def _with_weights(
+    compiled: CompiledModel, given: _Given | None, seed: int
+) -> tuple[Graph, dict[str, Array]]:
+    """The inference graph and its weights, in which all that follows from weights alone is done:
+    batch normalization is part of the products before it."""
+    model = compiled.source
+    with compiled.report.stage("folding"):
+        graph = fold_normalization(model.inference())
+        graph, weights = bake(graph, _weights(model, graph, given, seed))
+    graph = compiled.optimized(model.name, graph)
+    return graph, {name: x for name, x in weights.items() if name in graph.leaves}
 
 
 @contextmanager
@@ -230,6 +260,11 @@ def external_tensors(
                 rows=[("expected", f"{x.dtype}{list(x.shape)}"), ("got", got)],
             )
         first, end = entry["data_offsets"]
+        if start + end > file.stat().st_size:
+            raise CheckpointError(
+                f"{file} is truncated: the weight {name} lies beyond its end",
+                rows=[("size", f"{file.stat().st_size} bytes, {start + end} needed")],
+            )
         found[name] = ExternalTensor(dtype, shape, location, start + first, end - first)
     return found
 
@@ -300,6 +335,7 @@ def _weights(model: Model, graph: Graph, given: _Given | None, seed: int) -> dic
     own = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
     # Of a trainer's whole state, the slots of parameters are not needed here.
     slots = {n for n in given.tensors if any(n.startswith(f"{path}.") for path in model.parameters)}
+    slots |= {n for n in given.tensors if n.startswith(TRAINING)}
     tensors = {n: x for n, x in given.tensors.items() if n in own or n not in slots}
     needed = {n: t for n, t in wanted.items() if n not in _RANDOM}
     given = replace(given, tensors=tensors)

@@ -35,7 +35,7 @@ from nncompile.scalars import placeholder
 from nncompile.stabilise import stabilise
 from nncompile.tracing import current_trace
 from nncompile.types import TupleType, Type, f32
-from nncompile.values import operation
+from nncompile.values import operation, register
 
 
 def grad(y: Value, wrt: Any) -> Any:
@@ -278,6 +278,9 @@ def _like(given: Any, x: Value, role: str) -> Value:
             rows=[("for", *described(x)), (role, *described(v))],
         )
     return v
+
+
+register("backward", _backward)
 
 
 def _sequence(x: Any) -> list[Any]:

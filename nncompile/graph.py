@@ -140,6 +140,10 @@ class Op:
                 changed[name] = new
         return dataclasses.replace(self, **changed) if changed else self  # type: ignore[type-var]
 
+    def within(self, change: Callable[[Graph], Graph]) -> Op:
+        """The op with `change` applied to the graphs in its fields; most have none."""
+        return self
+
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
     def infer(self, *types: Any) -> AnyType:
@@ -377,6 +381,11 @@ class Graph:
         found = [v for v in self.nodes if isinstance(v.op, Input)]
         leaves: dict[str, Value] = {}
         for v in (*self.inputs, *found):
+            if v.op.kind == "binder":  # type: ignore[attr-defined]
+                raise CompileError(
+                    f"a value of one iteration of a scan, {v.type}, is used outside of it",
+                    hint="let the body return it: its last value or its stack is a result of scan",
+                )
             known = leaves.setdefault(v.op.name, v)  # type: ignore[attr-defined]
             if known is not v:
                 raise CompileError(

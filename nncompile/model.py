@@ -15,6 +15,7 @@ from nncompile.dims import Dim, Shape, dim, same, substitute, symbols
 from nncompile.errors import DTypeError, FeedError, ModelError, ShapeError, did_you_mean
 from nncompile.graph import Graph, Input, Value, replace, toposort
 from nncompile.ops.basic import as_value
+from nncompile.ops.totals import Total
 from nncompile.passes import inference
 from nncompile.types import Type
 
@@ -126,6 +127,24 @@ class Model:
         """The outputs that are one number: loss, accuracy and the like."""
         return {name: value for name, value in self.outputs.items() if value.rank == 0}
 
+    @cached_property
+    def tables(self) -> dict[str, Value]:
+        """The outputs of several numbers that are totals over the examples, such as a confusion
+        matrix: evaluated as the metrics are."""
+        return {
+            name: value
+            for name, value in self.outputs.items()
+            if value.rank and type(value.op) is Total and value.type.is_static
+        }
+
+    @cached_property
+    def examples(self) -> Dim | None:
+        """The size that data are cut along: the first symbolic one that an input begins with."""
+        for leaf in self.inputs.values():
+            if leaf.shape and not isinstance(leaf.shape[0], int):
+                return leaf.shape[0]
+        return None
+
     def predicted(self) -> tuple[str, ...]:
         """The outputs of the inference model where `predict` does not name them: the tensors that
         can be computed without some input that the metrics (outputs of one number) need, such as
@@ -133,7 +152,7 @@ class Model:
         among them. Where every tensor that is computed from data needs all that the metrics need,
         as in an autoencoder, they are all tensors; where there is no tensor, all outputs.
         """
-        tensors = [name for name, value in self.outputs.items() if value.rank > 0]
+        tensors = [n for n, v in self.outputs.items() if v.rank > 0 and n not in self.tables]
         compared = {leaf for name in self.metrics for leaf in self.needs(name)}
         found = [name for name in tensors if not compared.issubset(self.needs(name))]
         return tuple((found if any(map(self.needs, found)) else tensors) or self.outputs)

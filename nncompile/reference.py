@@ -11,7 +11,7 @@ import sympy as sp
 
 from nncompile.dims import Dim, solve, symbols
 from nncompile.errors import CompileError, FeedError, ShapeError
-from nncompile.graph import Graph, Input, Op, Value, toposort
+from nncompile.graph import Graph, Input, Op, Value, apply, toposort
 from nncompile.types import Array, DType, TupleType, Type, dtype_of, f32, f64
 
 
@@ -106,6 +106,7 @@ def _sizes(leaves: Sequence[Value], found: Mapping[Value, Array]) -> dict[sp.Sym
 
 def _doubled(op: Op) -> Op:
     """The op with f64 in place of f32 in its fields."""
+    op = op.within(_doubled_within)
     changed: dict[str, Any] = {}
     for name, x in op.attributes.items():
         if isinstance(x, DType) and x is f32:
@@ -116,6 +117,14 @@ def _doubled(op: Op) -> Op:
             # A number is what its decimal text says, as it is in a formula.
             changed[name] = np.asarray(float(str(x))) if x.ndim == 0 else x.astype(np.float64)
     return dataclasses.replace(op, **changed) if changed else op  # type: ignore[type-var]
+
+
+def _doubled_within(graph: Graph) -> Graph:
+    made: dict[Value, Value] = {}
+    for v in toposort((*graph.inputs, *graph.outputs.values())):
+        made[v] = apply(_doubled(v.op), *(made[a] for a in v.args))
+    outputs = {name: made[v] for name, v in graph.outputs.items()}
+    return Graph(graph.name, outputs, tuple(made[v] for v in graph.inputs), graph.trace)
 
 
 def constant_value(value: Value) -> Array | None:

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.train import Event, Trainer
-from nncompile.train.data import batch_size_name
 from nncompile.types import Array
 
 try:
@@ -99,7 +98,7 @@ class Epochs:
 
 def examples(model: Model, data: Mapping[str, Array]) -> int:
     """How many examples the data hold."""
-    axis = batch_size_name(model)
+    axis = model.examples
     sizes = [
         len(data[name])
         for name, leaf in model.inputs.items()
@@ -122,9 +121,9 @@ def planned(
     return -(-min(ends) // max(batches, 1)), min(ends)
 
 
-def figures(metrics: Mapping[str, float]) -> str:
-    """`loss 0.0123  accuracy 0.9812`."""
-    return "  ".join(f"{name} {number(x)}" for name, x in metrics.items())
+def figures(metrics: Mapping[str, Any]) -> str:
+    """`loss 0.0123  accuracy 0.9812`: those that are one number."""
+    return "  ".join(f"{name} {number(x)}" for name, x in metrics.items() if np.ndim(x) == 0)
 
 
 def number(x: float) -> str:

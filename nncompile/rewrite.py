@@ -302,7 +302,7 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
 class _Rewriting:
     def __init__(self, graph: Graph, changes: Iterable[Rule | Change]) -> None:
         self.trace = graph.trace
-        changes = list(changes)
+        changes = self.whole = list(changes)
         self.changes: dict[type[Op], list[Rule | Change]] = {
             card: found
             for card in Op.registry.values()
@@ -352,6 +352,11 @@ class _Rewriting:
         """One step further: the node on the final forms of its arguments, or rewritten."""
         args = [self.final[a] for a in v.args]
         moved = any(new is not old for new, old in zip(args, v.args, strict=True))
+        if not moved:
+            op = v.op.within(lambda graph: rewrite(graph, self.whole))
+            if op is not v.op:
+                with self.trace.located(v):
+                    return apply(op, *args)
         changes = () if moved else self.changes.get(type(v.op), ())
         if not moved and not changes:
             return v

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,12 +39,13 @@ def text(graph: Graph) -> str:
           probabilities  %2
 
     Leaves are called by their names, results of an op with several `%3.0` and `%3.1`, and
-    elementwise ops are printed as mathematics. More than a few parameters or states are counted in
-    the header, and listed no more.
+    elementwise ops are printed as mathematics. The body of a loop stands indented below it, where
+    `#0` is its argument number 0 (of a sequence, one row) and `%3:1` its node number 1. More than a
+    few parameters or states are counted in the header, and listed no more.
     """
     names = _names(graph)
     sections = [[graph.name, *_indented(_given(graph))]]
-    sections.append(_columns([_line(graph, v, names) for v in graph.nodes if _has_line(v)]))
+    sections.append(_columns(list(_lines(graph, names))))
     sections.append(_indented([(name, names[v]) for name, v in graph.outputs.items()]))
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
@@ -77,7 +78,32 @@ def _has_line(v: Value) -> bool:
     return not _is_inline(v)
 
 
-def _names(graph: Graph) -> dict[Value, str]:
+def _lines(graph: Graph, names: Mapping[Value, str]) -> Iterator[tuple[str, ...]]:
+    """A row for each node that has one, and below it those of the graphs within."""
+    for v in graph.nodes:
+        if not _has_line(v):
+            continue
+        yield _line(graph, v, names)
+        for body in graphs_within(v.op):
+            inner = _names(body, f"{names[v]}:")
+            for first, *others in _lines(dataclasses.replace(body, trace=graph.trace), inner):
+                yield f"    {first}", *others
+            yield f"    gives {', '.join(inner[x] for x in body.outputs.values())}", "", "", ""
+
+
+def graphs_within(op: Op) -> list[Graph]:
+    """The graphs in the fields of an op."""
+    found: list[Graph] = []
+
+    def same(graph: Graph) -> Graph:
+        found.append(graph)
+        return graph
+
+    op.within(same)
+    return found
+
+
+def _names(graph: Graph, stem: str = "%") -> dict[Value, str]:
     names: dict[Value, str] = {}
     number = 0
     for v in graph.nodes:
@@ -89,7 +115,7 @@ def _names(graph: Graph) -> dict[Value, str]:
             names[v] = ", ".join(_attribute(x) for x in list(v.op.attributes.values())[:1])
         else:
             number += 1
-            names[v] = f"%{number}"
+            names[v] = f"{stem}{number}"
     return names
 
 
@@ -106,8 +132,17 @@ def expression(v: Value, names: Mapping[Value, str]) -> str:
     """How the node is computed: `gemm(%1, stem.weight, transpose_a=True)`, or mathematics."""
     args = [names[a] for a in v.args]
     if isinstance(v.op, Map):
-        return formula_text(v.op, args)
+        return formula_text(v.op, [_operand(a, name) for a, name in zip(v.args, args, strict=True)])
     return f"{v.op.label}({', '.join([*args, *_attributes(v.op, v.type)])})"
+
+
+def _operand(v: Value, name: str) -> str:
+    """The name as a part of an expression: what is a sum itself, `time - 1`, in parentheses."""
+    written = not isinstance(v.op, Input | Item) and _is_inline(v)
+    compound = written and any(
+        isinstance(x, sp.Expr) and not x.is_Atom for x in list(v.op.attributes.values())[:1]
+    )
+    return f"({name})" if compound else name
 
 
 def formula_text(op: Map, args: Sequence[str]) -> str:
@@ -123,6 +158,8 @@ def _attributes(op: Op, result: Any) -> list[str]:
         x = getattr(op, field.name)
         if isinstance(x, np.ndarray):
             shown.append(_attribute(x))
+        elif graphs_within(op) and field.name == "body":
+            continue  # it stands below
         elif not any(x is s or (type(x) is type(s) and x == s) for s in (field.default, *said)):
             shown.append(f"{field.name}={_attribute(x)}")
     return shown

@@ -13,15 +13,18 @@ from functools import cached_property
 
 import numpy as np
 
+from nncompile.accumulation import Accumulation, accumulation
 from nncompile.collection import without_collection
+from nncompile.elementwise import where
 from nncompile.errors import GradientError, ModelError
 from nncompile.grad import grad
+from nncompile.gradients import bounded, prepared
 from nncompile.graph import Graph, Input, Value, described, replace
 from nncompile.model import Model, leaves_of
 from nncompile.ops.basic import zeros_like
 from nncompile.ops.random import seed_leaf, step_leaf
-from nncompile.optim import clip_by_norm, clip_by_value
-from nncompile.recipe import Assign, Minimize, Recipe
+from nncompile.optim import Stateful
+from nncompile.recipe import Assign, Average, Minimize, Recipe
 from nncompile.reference import evaluate
 from nncompile.tracing import tracing
 from nncompile.types import Array, Type
@@ -36,6 +39,9 @@ class Step:
     each trained parameter and the next value of states that follow from the batch alone; `update`
     takes the state and what `gradient` gave, and computes the rest of the next state. `evaluate`
     computes the metrics as they are after training (no dropout, running statistics).
+
+    What the metrics over several batches are computed of, where that is more than themselves, is
+    among the outputs of all but `update`: `accumulation` says how, `evaluation` of `evaluate`.
     """
 
     recipe: Recipe
@@ -45,6 +51,9 @@ class Step:
     evaluate: Graph
     state: dict[str, Type]
     state_map: dict[str, str]
+    accumulation: Accumulation
+    evaluation: Accumulation
+    first: dict[str, Value] = field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -58,10 +67,13 @@ class Step:
 
     def initial(self, seed: int | None = None) -> dict[str, Array]:
         """The first state: parameters as the model draws them from `seed` (that of the recipe
-        where it is None), slots of zeros, step 0. The same seed gives the same bits."""
+        where it is None), slots as `first` says or of zeros, step 0. The same seed gives the same
+        bits."""
         seed = self.recipe.seed if seed is None else seed
         drawn = initial_values(self.model, seed)
         start = {"step": np.zeros((), np.int64), "seed": np.asarray(seed, np.int64), **drawn}
+        made = evaluate(list(self.first.values()), start)
+        start |= {path: np.array(x) for path, x in zip(self.first, made, strict=True)}
         return {
             path: start.get(path, np.zeros(type_.shape, type_.dtype.numpy))
             for path, type_ in self.state.items()
@@ -108,18 +120,29 @@ class _Composition:
     handed: dict[str, Value] = field(default_factory=dict)
     leaves: list[Value] = field(default_factory=list)
     slots: dict[str, Value] = field(default_factory=dict)
+    first: dict[str, Value] = field(default_factory=dict)
+    rates: dict[Stateful, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def model(self) -> Model:
-        return self.recipe.model
+        return self.recipe.trained_model
+
+    @cached_property
+    def number(self) -> Value:
+        """How many updates were made before this step."""
+        return step_leaf() // self.recipe.accumulate if self.recipe.accumulate > 1 else step_leaf()
 
     def result(self) -> Step:
         model = self.model
         for update in self.recipe.updates:
             if isinstance(update, Minimize):
                 self._minimize(update)
+            elif isinstance(update, Average):
+                self._average(update)
             else:
                 self._assign(update)
+        for rate in self.rates:
+            self._watch(rate)
         known = {**model.parameters, **model.states}
         follows: dict[str, Value] = {}
         for path, value in model.updates.items():
@@ -129,28 +152,35 @@ class _Composition:
         self.now[step] = self.apart[step] = step + 1
         state = {"step": step, "seed": seed_leaf(), **known, **self.slots}
         state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in self.now}
-        self._check_names(state)
         data = model.inputs
-        gradient = {**model.metrics, **self.handed, **follows}
+        sums = accumulation(model.metrics, model.examples, pooling=False)
+        metrics = {**model.metrics, **sums.extra}
+        gradient = {**metrics, **self.handed, **follows}
         rest = {
             f"{path}.next": self.apart[leaf]
             for path, leaf in state.items()
             if leaf in self.apart and f"{path}.next" not in gradient
         }
-        whole = {**model.metrics, **{n: self.now[state[p]] for p, n in state_map.items()}}
+        whole = {**metrics, **{n: self.now[state[p]] for p, n in state_map.items()}}
+        plain = self.recipe.model.inference((*model.metrics, *model.tables))
+        evaluation = accumulation(plain.outputs, model.examples)
+        self._check_names(state, {**sums.extra, **evaluation.extra})
         every = (*state.values(), *data.values())
         return Step(
             recipe=self.recipe,
             gradient=self._graph("gradient", gradient, _needed(gradient, every)),
             update=self._graph("update", rest, _needed(rest, (*state.values(), *self.leaves))),
             step=self._graph("step", whole, every),
-            evaluate=model.inference(tuple(model.metrics)),
+            evaluate=plain.with_outputs({**plain.outputs, **evaluation.extra}),
             state={path: leaf.type for path, leaf in state.items()},
             state_map=state_map,
+            accumulation=sums,
+            evaluation=evaluation,
+            first=self.first,
         )
 
     def _minimize(self, update: Minimize) -> None:
-        trained = update.trained(self.model)
+        trained = update.trained(self.model, self.recipe.freeze)
         loss = Graph("loss", {"loss": update.loss_of(self.model)})
         slopes = grad(loss.outputs["loss"], list(trained.values()))
         _check_reached(update.loss, loss, dict(zip(trained.values(), slopes, strict=True)))
@@ -160,18 +190,62 @@ class _Composition:
             for path, slope in zip(trained, slopes, strict=True)
         }
         values = dict(zip(gradients.values(), slopes, strict=True))
-        if update.clip_value is not None:
-            gradients = clip_by_value(gradients, update.clip_value)
-        if update.clip_norm is not None:
-            gradients = clip_by_norm(gradients, update.clip_norm)
         following: dict[Value, Value] = {}
+        if self.recipe.accumulate > 1:
+            gradients = self._accumulated(gradients, following)
+        gradients = prepared(update, gradients, self.number)
         for path, w in trained.items():
             optimizer = update.optimizer_of(path)
-            slots = {slot: self._slot(path, slot, w) for slot in optimizer.slots}
-            w_next, slots_next = optimizer.update(w, gradients[path], slots, step_leaf())
-            following[w] = w_next
-            following |= {slots[slot]: value for slot, value in slots_next.items()}
+            self.rates |= dict.fromkeys(optimizer.stateful, path)
+            slots = {slot: self._slot(path, slot, x) for slot, x in optimizer.initial(w).items()}
+            w_next, slots_next = optimizer.update(w, gradients[path], slots, self.number)
+            if update.max_norm is not None:
+                w_next = bounded(w_next, update.max_norm)
+            following[w] = self._due(w_next, w)
+            following |= {slots[n]: self._due(x, slots[n]) for n, x in slots_next.items()}
         self._follow(following, values)
+
+    def _accumulated(
+        self, gradients: Mapping[str, Value], following: dict[Value, Value]
+    ) -> dict[str, Value]:
+        """The mean of the gradients since the last update, of which a slot holds the sum."""
+        count, means = self.recipe.accumulate, {}
+        for path, g in gradients.items():
+            total = self._slot(path, "accumulated", zeros_like(g))
+            following[total] = self._due(zeros_like(g), total + g)
+            means[path] = (total + g) / count
+        return means
+
+    def _due(self, new: Value, old: Value) -> Value:
+        """`new` in a step that updates, `old` in one that only accumulates."""
+        count = self.recipe.accumulate
+        found: Value = where((step_leaf() + 1) % count == 0, new, old) if count > 1 else new
+        return found
+
+    def _average(self, update: Average) -> None:
+        following = {}
+        for path, w in update.averaged(self.model).items():
+            slot = self._slot(path, update.name, w)
+            following[slot] = self._due(update.following(slot, w, self.number), slot)
+        self._follow(following, {})
+
+    def _watch(self, rate: Stateful) -> None:
+        """Makes the states of a learning rate some of the step's, which follow its metrics."""
+        for path, start in rate.initial.items():
+            if path in self.slots:
+                raise ModelError(
+                    f"two learning rates have the state {path!r}",
+                    hint='give them names: plateau(0.1, monitor="loss", name="slow")',
+                )
+            self.slots[path] = Input(path, start.type, "state")()
+            self.first[path] = start
+        seen, values = {}, {}
+        for name in rate.monitors:
+            value = self.model.outputs[name]
+            seen[name] = self._hand_over(f"{name}.watched", value)
+            values[seen[name]] = value
+        following = rate.following(seen, step_leaf())
+        self._follow({self.slots[path]: value for path, value in following.items()}, values)
 
     def _assign(self, update: Assign) -> None:
         target = {**self.model.parameters, **self.model.states}[update.path]
@@ -199,20 +273,23 @@ class _Composition:
         self.leaves.append(leaf)
         return leaf
 
-    def _slot(self, path: str, slot: str, w: Value) -> Value:
+    def _slot(self, path: str, slot: str, start: Value) -> Value:
+        """A state of its own for the parameter, which begins with `start`."""
         name = _unused(f"{path}.{slot}", self.slots)
-        self.slots[name] = Input(name, w.type, "state")()
+        self.slots[name] = Input(name, start.type, "state")()
+        if start is not zeros_like(start):
+            self.first[name] = start
         return self.slots[name]
 
     def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
         model = self.model
         return Graph(f"{model.name}_{stage}", dict(outputs), inputs, model.graph.trace, model.doc)
 
-    def _check_names(self, state: Mapping[str, Value]) -> None:
-        """Raises `ModelError` where a slot, a next value or a gradient has the name of something
-        that the user named."""
+    def _check_names(self, state: Mapping[str, Value], parts: Mapping[str, Value]) -> None:
+        """Raises `ModelError` where a slot, a next value, a gradient or a part of a metric has the
+        name of something that the user named."""
         own = {**self.model.whole.leaves, **self.model.outputs}
-        made = [*self.slots, *self.handed, *(f"{path}.next" for path in state)]
+        made = [*self.slots, *self.handed, *(f"{path}.next" for path in state), *parts]
         for name in made:
             if name in own:
                 raise ModelError(

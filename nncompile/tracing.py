@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 import weakref
 from collections.abc import Iterator
@@ -11,6 +12,13 @@ from contextvars import ContextVar
 from nncompile.sites import Site, located
 
 _lock = threading.RLock()
+
+
+def _forget(trace: weakref.ref[Trace], key: int, _: object) -> None:
+    """Takes a node that is gone out of the trace, where that is still there."""
+    known = trace()
+    if known is not None:
+        known._entries.pop(key, None)
 
 
 class Trace:
@@ -29,7 +37,7 @@ class Trace:
         key, entries = id(node), self._entries
         with _lock:
             if key not in entries:
-                gone = weakref.ref(node, lambda _: entries.pop(key, None))
+                gone = weakref.ref(node, functools.partial(_forget, weakref.ref(self), key))
                 entries[key] = gone, {}
             entries[key][1][site] = None
 

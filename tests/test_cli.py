@@ -230,6 +230,25 @@ def test_check_knows_slopes_that_are_declared_or_stopped(tmp_path: Path) -> None
     assert declared[0].startswith("  -   gradient of loss: it has 1 declared slopes (net.py:")
 
 
+def test_check_does_not_compare_steps_along_slopes_of_rounding(tmp_path: Path) -> None:
+    """The slope at the bias of attention's keys is zero: Adam makes a step of its rounding."""
+    source = """
+from dsl import Dense, MultiHeadAttention, adamw, cross_entropy, f32, flatten, i64, model, training
+
+
+@model
+def net(x=f32["batch", 5, 8], label=i64["batch"]):
+    logits = x >> MultiHeadAttention(2) >> flatten >> Dense(3)
+    return {"loss": cross_entropy(logits, label)}
+
+
+recipe = training(net, optimizer=adamw(1e-3))
+"""
+    lines = succeeds("check", written(tmp_path, source)).splitlines()
+    assert all(line.startswith("pass") for line in lines)
+    assert any("training step" in line and "29 outputs" in line for line in lines), lines
+
+
 def test_check_without_recipe_or_data(tmp_path: Path) -> None:
     source = GOOD[: GOOD.index("recipe =")]
     lines = succeeds("check", written(tmp_path, source)).splitlines()

@@ -10,6 +10,7 @@ import pytest
 
 import dsl
 from dsl import (
+    Conv2d,
     Dense,
     Dropout,
     Flatten,
@@ -264,6 +265,32 @@ def test_what_dense_cannot_take(type_: Any, error: type[CompileError], message: 
             return x >> Dense(4)
 
 
+def test_dense_hints_at_what_makes_any_size_known() -> None:
+    with pytest.raises(ShapeError) as caught:
+
+        @model
+        def net(x=f32["batch", 1, "height", "width"]):
+            return x >> Flatten() >> Dense(4)
+
+    assert "GlobalAveragePool()" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "message", "hint"),
+    [
+        (lambda: Dense(4, use_bais=True), "Dense: got an unexpected .* 'use_bais'", "'use_bias'"),
+        (lambda: Dense(), "Dense: missing a required argument: 'width'", "width, activation"),
+        (lambda: Flatten(1, 2), "Flatten: too many positional arguments", "start, name"),
+        (lambda: Sequential(Flatten(), nam="a"), "Sequential: got an unexpected", "'name'"),
+        (lambda: Conv2d(4, 3, strides=2), "Conv2d: got an unexpected .* 'strides'", "'stride'"),
+    ],
+)
+def test_options_that_a_layer_does_not_have(make: Any, message: str, hint: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        make()
+    assert hint in str(caught.value)
+
+
 def test_sequential_residual_and_plain_functions() -> None:
     @model
     def net(x=f32["batch", 2, 3]):
@@ -395,3 +422,34 @@ def test_states_of_one_value_need_their_names() -> None:
         return x
 
     assert net.updates["high"] is net.inputs["x"].max()
+
+
+def test_a_layer_that_a_loop_calls_first_is_drawn_once() -> None:
+    @model
+    def looped(x=f32["batch", 3]):
+        layer = Dense(3, name="layer")
+        return dsl.scan(lambda y: layer(y), x, length=4)
+
+    @model
+    def unrolled(x=f32["batch", 3]):
+        layer = Dense(3, name="layer")
+        return x >> layer >> layer >> layer >> layer
+
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    found, expected = outputs(looped, x=x), outputs(unrolled, x=x)
+    np.testing.assert_allclose(found["output"], expected["output"], rtol=1e-6)
+
+
+def test_a_state_is_not_updated_within_a_loop() -> None:
+    def body(total: Any, x: Any) -> Any:
+        update("mean", x.mean())
+        return total + x
+
+    with pytest.raises(ModelError, match="state mean is updated in the body of a loop") as caught:
+
+        @model
+        def net(xs=f32["time", 3]):
+            state("mean")
+            return dsl.scan(body, xs[0], xs)
+
+    assert "with the last one" in str(caught.value)

@@ -352,3 +352,28 @@ def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         export(perceptron(), tmp_path / "file" / "model.onnx")
     with pytest.raises(FileError, match="directory"):
         export(perceptron(), tmp_path)
+
+
+def test_weights_beyond_the_end_of_their_file_are_refused(tmp_path: Path) -> None:
+    net = perceptron()
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    save_file({name: np.zeros(v.shape, np.float32) for name, v in net.parameters.items()}, whole)
+    cut.write_bytes(whole.read_bytes()[:-4])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors is truncated: the weight"):
+        export(net, tmp_path / "model.onnx", external_data=cut)
+    assert not (tmp_path / "model.onnx").exists()
+    export(net, tmp_path / "model.onnx", external_data=whole)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.5])
+def test_a_seed_is_a_number_that_an_input_can_hold(tmp_path: Path, seed: Any) -> None:
+    net = perceptron()
+    trained = training(net, optimizer=sgd(0.1))
+    for attempt in (
+        lambda: export(net, tmp_path / "model.onnx", seed=seed),
+        lambda: export(trained, tmp_path / "step.onnx", to="step", seed=seed),
+        lambda: Trainer(trained, seed=seed),
+        lambda: training(net, optimizer=sgd(0.1), seed=seed),
+    ):
+        with pytest.raises(ModelError, match="seed must be"):
+            attempt()

@@ -167,7 +167,7 @@ DECLARED: dict[str, tuple[Callable[[Model], Any], str]] = {
     "a batch of text": (lambda m: training(m, batch="64"), "batch must be a whole number"),
     "half an epoch": (lambda m: training(m, epochs=1.5), "epochs must be a whole number"),
     "a bound of text": (lambda m: training(m, clip_norm="1"), "clip_norm must be a number"),
-    "params by number": (lambda m: training(m, params=5), "params are a pattern of paths"),
+    "params by number": (lambda m: training(m, params=5), "params must be a pattern of paths"),
     "a model for a trainer": (lambda m: Trainer(m), r"got model net(.|\n)*training\(model"),
     "a seed of text": (lambda m: Trainer(training(m), seed="a"), "seed must be a whole number"),
     "threads of text": (lambda m: Trainer(training(m), threads="2"), "threads must be a whole"),
@@ -196,6 +196,14 @@ FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
     "nothing": (lambda t: t.fit(None), "got NoneType"),
     "epochs of text": (lambda t: t.fit(DATA, epochs="3"), "epochs must be a whole number"),
     "a batch of halves": (lambda t: t.fit(DATA, batch=2.5), "batch must be a whole number"),
+    "a label too large": (
+        lambda t: t.fit({**DATA, "label": np.arange(8)}),
+        r"'label' holds 3, its numbers are places from 0 to 2(.|\n)*label\[3\](.|\n)*5 of 8",
+    ),
+    "a negative label": (
+        lambda t: t.fit([{**DATA, "label": np.full(8, -1)}]),
+        r"'label' holds -1(.|\n)*ignore_index=-1",
+    ),
     "evaluating an array": (lambda t: t.evaluate(DATA["x"]), "data are a dict"),
 }
 

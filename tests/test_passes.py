@@ -32,6 +32,7 @@ from nncompile.ops import (
     logsumexp,
     mean,
     reshape,
+    scatter_add,
     size_value,
     softmax,
     split,
@@ -41,6 +42,7 @@ from nncompile.ops import (
 from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
 from nncompile.ops.basic import Cast, SizeOf
+from nncompile.ops.contract import Gemm
 from nncompile.ops.index import ScatterAdd
 from nncompile.ops.random import dropout
 from nncompile.passes import PASSES, inference, optimize
@@ -295,6 +297,31 @@ def test_common_asks_what_was_rectified_for_the_sign() -> None:
     assert slope is where(y > 0, B, 0)
     kept = where(x > 1, B, x)  # needs more of x than its sign
     assert after("common", relu(x), kept)[1] is kept
+
+
+def test_scatters_into_few_rows_are_a_product() -> None:
+    """Up to √(512·2) = 32 rows of two numbers, whether of zeros or not."""
+    for rows in (5, 32, 33):
+        table = leaf("table", f32[rows, 2])
+        for base in (table, zeros_like(table)):
+            made, *_ = after("scatters", scatter_add(base, LABEL[:, 0], G))
+            assert isinstance(made.op, Gemm) is (rows <= 32)
+            assert len(made.args) == (2 if made.op == Gemm(True) and base is not table else 3)
+    own = ScatterAdd(0)(leaf("t", f32[5, 2]), leaf("places", i64["n", 2]), G)
+    assert after("scatters", own)[0] is own  # each number has a row of its own
+
+
+def test_common_sums_products_where_they_are_narrow() -> None:
+    keys = leaf("keys", f32[5, 7, 2])
+    weights, slope = leaf("weights", f32[5, 3, 7]), leaf("slope", f32[5, 3, 2])
+    wide = slope @ transpose(keys, (0, 2, 1))
+    together = weights @ keys
+    for keep in (False, True):
+        summed = total(weights * wide, 2, keepdims=keep)
+        assert after("common", summed, together)[0] is total(slope * together, 2, keepdims=keep)
+        assert after("common", summed)[0] is summed  # the other product would be more work
+    over_others = total(weights * wide, 1)
+    assert after("common", over_others, together)[0] is over_others
 
 
 def test_hoist_computes_numbers_first() -> None:

@@ -1,6 +1,14 @@
 """The op cards: one class knows all of an operation; the functions here apply them, under numpy's
 names. Importing this package registers every card, operator and method."""
 
+import nncompile.ops.scan_slopes  # noqa: F401 (the reverse rule of scan is called by name)
+from nncompile.ops.adaptive_pooling import (
+    adaptive_average_pool,
+    adaptive_max_pool,
+    global_average_pool,
+    global_max_pool,
+)
+from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.basic import (
     barrier,
     broadcast_to,
@@ -15,6 +23,7 @@ from nncompile.ops.basic import (
     zeros_like,
 )
 from nncompile.ops.contract import gemm, matmul
+from nncompile.ops.convolution_functions import conv, conv_transpose
 from nncompile.ops.cumulative import cumsum
 from nncompile.ops.einsum import dot, einsum, outer, tensordot
 from nncompile.ops.getitem import getitem
@@ -29,6 +38,15 @@ from nncompile.ops.index import (
     top_k,
 )
 from nncompile.ops.joining import concatenate, split, stack
+from nncompile.ops.layer_normalization import (
+    group_norm,
+    instance_norm,
+    layer_norm,
+    rms_norm,
+)
+from nncompile.ops.modes import while_training
+from nncompile.ops.normalization import batch_norm
+from nncompile.ops.pooling import max_pool
 from nncompile.ops.products import prod
 from nncompile.ops.random import (
     bernoulli,
@@ -44,6 +62,8 @@ from nncompile.ops.random import (
     uniform,
 )
 from nncompile.ops.reduce import argmax, argmin, logsumexp, max, min, sum
+from nncompile.ops.resize import resize
+from nncompile.ops.scan import scan
 from nncompile.ops.shape import (
     expand_dims,
     flatten,
@@ -59,20 +79,27 @@ from nncompile.ops.shape import (
 from nncompile.ops.slicing import flip, pad
 from nncompile.ops.softmax import log_softmax, softmax
 from nncompile.ops.statistics import all, any, mean, norm, std, var
+from nncompile.ops.totals import pooled, ratio, total
 
 __all__ = [
+    "adaptive_average_pool",
+    "adaptive_max_pool",
     "add_along_axis",
     "all",
     "any",
     "argmax",
     "argmin",
     "argsort",
+    "average_pool",
     "barrier",
+    "batch_norm",
     "bernoulli",
     "broadcast_to",
     "cast",
     "concatenate",
     "const",
+    "conv",
+    "conv_transpose",
     "cumsum",
     "custom_gradient",
     "dot",
@@ -84,11 +111,17 @@ __all__ = [
     "full",
     "gemm",
     "getitem",
+    "global_average_pool",
+    "global_max_pool",
+    "group_norm",
+    "instance_norm",
     "iota",
+    "layer_norm",
     "log_softmax",
     "logsumexp",
     "matmul",
     "max",
+    "max_pool",
     "mean",
     "min",
     "moveaxis",
@@ -99,13 +132,18 @@ __all__ = [
     "outer",
     "pad",
     "permutation",
+    "pooled",
     "prod",
     "randint",
     "random_bits",
     "random_key",
+    "ratio",
     "ravel",
     "repeat",
     "reshape",
+    "resize",
+    "rms_norm",
+    "scan",
     "scatter_add",
     "seed_leaf",
     "shape_value",
@@ -124,9 +162,11 @@ __all__ = [
     "tensordot",
     "tile",
     "top_k",
+    "total",
     "transpose",
     "truncated_normal",
     "uniform",
     "var",
+    "while_training",
     "zeros_like",
 ]

@@ -172,22 +172,29 @@ class Iota(Op):
 
 class Barrier(Op):
     """`x` itself, which no pass and no optimizer of a runtime looks through: what is computed
-    from it is computed again and not merged with the same work on `x`."""
+    from it is computed again and not merged with the same work on `x`. Given other arguments, it
+    waits for them: nothing that needs it runs before they are known."""
 
-    def infer(self, x: Type) -> Type:
+    def infer(self, x: Type, *after: Type) -> Type:
         return x
 
-    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        return (barrier(g),)
+    def pullback(self, g: Value, y: Value, x: Value, *after: Value) -> Sequence[Value | None]:
+        return (barrier(g), *(None for _ in after))
 
-    def numpy(self, x: Array) -> Array:
+    def numpy(self, x: Array, *after: Array) -> Array:
         return x
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: Any, x: str, *after: str) -> str:
+        if after:
+            # x in its own shape, to which the sizes of the others add zero: no bytes are copied,
+            # and onnxruntime knows the size of a tensor no earlier than the tensor.
+            sizes = functools.reduce(o.Add, map(o.Size, after))
+            none = o.Mul(sizes, o.scalar(0, i64))
+            return o.Reshape(x, o.Add(o.Shape(x), none))  # type: ignore[no-any-return]
         # onnxruntime removes Identity, but neither of these with one distinct input.
         return o.Or(x, x) if o.type.dtype.is_bool else o.Max(x)  # type: ignore[no-any-return]
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: Any, x: str, *after: str) -> str:
         return t.method(x, "clone")  # type: ignore[no-any-return]
 
     @classmethod
@@ -196,6 +203,9 @@ class Barrier(Op):
         yield Sample(cls(), (boolean["n"],))
         yield Sample(cls(), (i64["n"],))
         yield Sample(cls(), (u32[2],))
+        yield Sample(cls(), (f32["n", 2], f32["m"]))
+        yield Sample(cls(), (f64[()], i64[3], f32["n"]))
+        yield Sample(cls(), (boolean["n"], f32[2]))
 
 
 class Reroute(Op):
@@ -318,10 +328,10 @@ def cast(x: Any, dtype: Any) -> Value:
     return x if x.dtype is target else Cast(target)(x)
 
 
-def barrier(x: Any) -> Value:
+def barrier(x: Any, *after: Value) -> Value:
     """`x`, behind which nothing is merged with work on `x` itself: used to compute again what
-    would cost memory to keep."""
-    return Barrier()(as_value(x))
+    would cost memory to keep, and, where `after` are given, not before these are known."""
+    return Barrier()(as_value(x), *after)
 
 
 def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:

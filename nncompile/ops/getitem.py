@@ -23,10 +23,11 @@ from nncompile.values import operation, register
 def getitem(x: Any, key: Any) -> Value:
     """`x[key]` as in numpy: numbers, slices, None, Ellipsis, and integer tensors or arrays.
 
-    Numbers may be symbolic. On an axis of symbolic size the bounds of a slice are taken to lie
-    within it: `x[1:]` of `n` elements has `n - 1`, `x[:8]` has 8. Several tensors pick single
-    elements together, and must stand next to each other. Raises `ShapeError` for too many or
-    foreign keys, `DTypeError` for a mask: its result has no size that is known beforehand.
+    Numbers may be symbolic. On an axis of symbolic size the bounds of a slice must lie within it:
+    `x[1:]` of `n` elements has `n - 1`, `x[:8]` has 8, and fails when it is run on fewer. Several
+    tensors pick single elements together, and must stand next to each other. Raises `ShapeError`
+    for too many or foreign keys, `DTypeError` for a mask: its result has no size that is known
+    beforehand.
     """
     x = as_value(x)
     keys = _completed(key, x)

@@ -21,8 +21,10 @@ from nncompile.elementwise import log, minimum, sqrt, where
 from nncompile.errors import DTypeError, ModelError
 from nncompile.formula import formula
 from nncompile.graph import Input, Op, Sample, Value, apply
-from nncompile.ops.basic import as_value, cast, const, iota
+from nncompile.ops.basic import as_value, broadcast_to, cast, const, iota
 from nncompile.ops.index import argsort
+from nncompile.ops.loops import iterations
+from nncompile.ops.modes import while_training
 from nncompile.ops.shape import reshape
 from nncompile.types import Array, DType, Type, f32, f64, i64, u32
 
@@ -98,10 +100,7 @@ class Hash(Op):
 
 class Dropout(Op):
     """`x` with elements set to zero at the given rate and the others divided by what is kept, so
-    that the mean stays. `bits` are random, and give the same elements in the gradient.
-
-    It has its meaning in training; for inference a pass puts `x` in its place.
-    """
+    that the mean stays. `bits` are random, and give the same elements in the gradient."""
 
     rate: float
 
@@ -158,11 +157,12 @@ def step_leaf() -> Value:
 def random_key(salt: int | str, *values: Any) -> Value:
     """A key from integers (the seed, the step, the iteration of a loop; modulo 2³²) and a salt.
 
-    Each place that draws needs a salt of its own, or two of them draw the same numbers.
+    Each place that draws needs a salt of its own, or two of them draw the same numbers. In the body
+    of a scan the iteration is mixed in, so that no two iterations draw the same.
     """
     if isinstance(salt, str):
         salt = int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=4).digest(), "little")
-    numbers = [as_value(value) for value in (*values, salt % RANGE)]
+    numbers = [as_value(value) for value in (*values, *iterations(), salt % RANGE)]
     for number in numbers:
         if not number.dtype.is_integer or number.rank:
             raise DTypeError(f"a random key is made of integers without axes, got {number.type}")
@@ -265,14 +265,20 @@ def permutation(key: Value, size: Any) -> Value:
     return argsort(random_bits(key, (size,)))
 
 
-def dropout(x: Any, rate: float, salt: int | str, *values: Any) -> Value:
-    """`x` with elements set to zero at the given rate and the others divided by `1 − rate`.
+def dropout(
+    x: Any, rate: float, salt: int | str, *values: Any, shape: Sequence[Any] | None = None
+) -> Value:
+    """`x` with elements set to zero at the given rate and the others divided by `1 − rate`; `x`
+    itself in the inference graph.
 
     What is dropped follows from the seed, the step, `values` (such as the iteration of a loop)
-    and the salt. Raises `ModelError` for a rate that is not within 0 … 1.
+    and the salt. `shape` is that of the choices, which broadcasts to the shape of `x`: 1 along an
+    axis keeps or drops all of it together. Raises `ModelError` for a rate that is not within
+    0 … 1.
     """
     x = as_value(x)
     if not 0 <= rate <= 1:
         raise ModelError(f"dropout: the rate must be within 0 … 1, got {rate}")
     key = random_key(salt, seed_leaf(), step_leaf(), *values)
-    return Dropout(float(rate))(x, random_bits(key, x.shape))
+    bits = broadcast_to(random_bits(key, x.shape if shape is None else shape), x.shape)
+    return while_training(Dropout(float(rate))(x, bits), x)

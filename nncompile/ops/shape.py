@@ -166,10 +166,12 @@ def _inferred(x: Value, target: Shape) -> Shape:
     return (*target[:place], size, *target[place + 1 :])
 
 
-def transpose(x: Any, axes: Sequence[int] | None = None) -> Value:
-    """`x` with its axes in another order, reversed by default."""
+def transpose(x: Any, axes: int | Sequence[int] | None = None, *more: int) -> Value:
+    """`x` with its axes in another order, reversed by default: `transpose(x, (2, 0, 1))` or, as a
+    method, `x.transpose(2, 0, 1)`."""
     x = as_value(x)
-    order = range(x.rank)[::-1] if axes is None else [axis_of(a, x.rank, "axes") for a in axes]
+    given = (axes, *more) if isinstance(axes, int) else axes
+    order = range(x.rank)[::-1] if given is None else [axis_of(a, x.rank, "axes") for a in given]
     return x if list(order) == list(range(x.rank)) else Transpose(tuple(order))(x)
 
 

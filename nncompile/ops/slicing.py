@@ -26,8 +26,8 @@ LIMIT = 2**63 - 1  # beyond every size
 class Slice(Op):
     """Along each axis the elements `start`, `start + step`, … (`sizes` of them).
 
-    All must lie within `x`; starts are counted from the front. Where sizes are symbolic this is
-    taken for granted.
+    All must lie within `x`; starts are counted from the front. On an axis of symbolic size a
+    fixed number of elements is checked when it is run, a symbolic number is taken for granted.
     """
 
     starts: Shape
@@ -58,25 +58,49 @@ class Slice(Op):
         after: list[Dim] = []
         for axis, (start, size, step) in enumerate(self._axes):
             first = start if step > 0 else start + (size - 1) * step
-            g = _spaced(g, axis, abs(step))
+            g = spaced(g, axis, abs(step))
             before.append(dim(first))
             after.append(dim(x.shape[axis] - first - g.shape[axis]))
         return (padded(g, before, after),)
 
     def numpy(self, x: Array) -> Array:
-        return x[tuple(_python_slice(*axis) for axis in self._axes)]
+        y = x[tuple(_python_slice(*axis) for axis in self._axes)]
+        if y.shape != self.sizes and min(self.sizes, default=0) >= 0:
+            raise ShapeError(f"{self.sizes} elements are asked for, there are {y.shape}")
+        return y
+
+    def _claims(self, shape: Shape) -> list[int]:
+        """The axes of unknown size of which a fixed number of elements is taken: a runtime takes
+        fewer where there are no more."""
+        return [
+            i
+            for i, size in enumerate(self.sizes)
+            if isinstance(size, int) and size and not isinstance(shape[i], int)
+        ]
 
     def onnx(self, o: Any, x: str) -> str:
         shape = o.types[0].shape
         axes = [i for i, a in enumerate(self._axes) if a != (0, shape[i], 1)]
-        starts = [_from_end(self.starts[i], shape[i], self.steps[i]) for i in axes]
-        ends = [
-            _from_end(dim(start + size * step), shape[i], step)
-            for i, (start, size, step) in enumerate(self._axes)
-            if i in axes
-        ]
-        steps = [self.steps[i] for i in axes]
-        return o.Slice(x, o.shape(starts), o.shape(ends), o.ints(axes), o.ints(steps))  # type: ignore[no-any-return]
+        backward = []  # what starts before the last element is flipped afterwards, for ONNX
+        starts, ends, steps = [], [], []  # moves a start before the front to the front
+        for i in axes:
+            start, size, step = self._axes[i]
+            if step < 0 and not isinstance(shape[i], int) and dim(shape[i] - start) != 1:
+                start, step = dim(start + (size - 1) * step), -step
+                backward.append(i)
+            starts.append(_from_end(start, shape[i], step))
+            ends.append(_from_end(dim(start + size * step), shape[i], step))
+            steps.append(step)
+        y = o.Slice(x, o.shape(starts), o.shape(ends), o.ints(axes), o.ints(steps))
+        if backward:
+            count = len(backward)
+            first, beyond = o.ints([-1] * count), o.ints([-LIMIT] * count)
+            y = o.Slice(y, first, beyond, o.ints(backward), first)
+        claims = self._claims(shape)
+        if not claims:
+            return y  # type: ignore[no-any-return]
+        # The same shape, 0 being a size as it is; fails where there are fewer elements.
+        return o.Reshape(y, o.ints([s if i in claims else 0 for i, s in enumerate(self.sizes)]))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
         """torch has no negative steps: such an axis is sliced forwards and flipped."""
@@ -89,6 +113,10 @@ class Slice(Op):
             texts.append(":" if whole else f"{t.dim(first)}:{t.dim(end)}:{abs(step)}")
         if any(text != ":" for text in texts):
             x = t.emit(f"{x}[{', '.join(texts)}]", "slice")
+        claims = self._claims(t.types[0].shape)
+        if claims:  # torch, too, takes fewer elements where there are no more
+            sizes = (s if i in claims else f"{x}.size({i})" for i, s in enumerate(self.sizes))
+            x = t.emit(f"{x}.reshape([{', '.join(map(str, sizes))}])", "slice")
         return t.call("torch.flip", x, backward) if backward else x
 
     @classmethod
@@ -123,15 +151,15 @@ def _from_end(bound: Dim, size: Dim, step: int) -> Dim:
     return bound if step > 0 else distance
 
 
-def _spaced(x: Value, axis: int, step: int) -> Value:
+def spaced(x: Value, axis: int, step: int) -> Value:
     """`x` with `step - 1` zeros after each element along the axis."""
     if step == 1:
         return x
     size = x.shape[axis]
     columns = expand_dims(x, axis + 1)
     after = [step - 1 if i == axis + 1 else 0 for i in range(columns.rank)]
-    spaced = padded(columns, [0] * columns.rank, after)
-    return reshape(spaced, (*x.shape[:axis], dim(size * step), *x.shape[axis + 1 :]))
+    columns = padded(columns, [0] * columns.rank, after)
+    return reshape(columns, (*x.shape[:axis], dim(size * step), *x.shape[axis + 1 :]))
 
 
 class Pad(Op):

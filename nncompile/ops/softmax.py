@@ -25,8 +25,7 @@ class Softmax(Op):
         return x
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        weighted = y * g
-        return (weighted - y * Sum((self.axis,), True)(weighted),)
+        return (y * (g - Sum((self.axis,), True)(y * g)),)
 
     def numpy(self, x: Array) -> Array:
         powers = np.exp(x - _top(x, self.axis))

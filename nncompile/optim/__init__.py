@@ -1,12 +1,28 @@
 """Optimizers and learning rate schedules, as formulas in the graph."""
 
-from nncompile.optim.clipping import clip_by_norm, clip_by_value, global_norm
-from nncompile.optim.optimizers import Optimizer, adam, adamw, rmsprop, sgd
+from nncompile.optim.adam import adam, adamw, lamb, nadam, radam
+from nncompile.optim.adaptive import adadelta, adagrad, rmsprop
+from nncompile.optim.base import Optimizer
+from nncompile.optim.clipping import clip_by_norm, clip_by_value, clip_each_by_norm, global_norm
+from nncompile.optim.curves import (
+    cosine,
+    inverse_sqrt,
+    linear_decay,
+    multi_step,
+    one_cycle,
+    piecewise,
+    polynomial,
+    warm_restarts,
+    warmup,
+)
+from nncompile.optim.descent import lion, sgd
+from nncompile.optim.muon import muon
+from nncompile.optim.plateau import Plateau, plateau
 from nncompile.optim.schedules import (
     LearningRate,
     Schedule,
+    Stateful,
     constant,
-    cosine,
     exponential,
     schedule,
     step_decay,
@@ -15,17 +31,36 @@ from nncompile.optim.schedules import (
 __all__ = [
     "LearningRate",
     "Optimizer",
+    "Plateau",
     "Schedule",
+    "Stateful",
+    "adadelta",
+    "adagrad",
     "adam",
     "adamw",
     "clip_by_norm",
     "clip_by_value",
+    "clip_each_by_norm",
     "constant",
     "cosine",
     "exponential",
     "global_norm",
+    "inverse_sqrt",
+    "lamb",
+    "linear_decay",
+    "lion",
+    "multi_step",
+    "muon",
+    "nadam",
+    "one_cycle",
+    "piecewise",
+    "plateau",
+    "polynomial",
+    "radam",
     "rmsprop",
     "schedule",
     "sgd",
     "step_decay",
+    "warm_restarts",
+    "warmup",
 ]

@@ -27,6 +27,11 @@ def clip_by_norm(gradients: Mapping[str, Value], bound: float) -> dict[str, Valu
     return {path: g * cast(scale, g.dtype) for path, g in gradients.items()}
 
 
+def clip_each_by_norm(gradients: Mapping[str, Value], bound: float) -> dict[str, Value]:
+    """Each gradient scaled by min(1, bound / its own norm)."""
+    return {path: clip_by_norm({path: g}, bound)[path] for path, g in gradients.items()}
+
+
 def clip_by_value(gradients: Mapping[str, Value], bound: float) -> dict[str, Value]:
     """The gradients with each element held within [−bound, bound]."""
     return {path: clip(g, -bound, bound) for path, g in gradients.items()}

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from nncompile.elementwise import cos, floor, minimum, where
+from nncompile.elementwise import floor
 from nncompile.errors import ModelError
 from nncompile.formula import Formula
 from nncompile.graph import Value
 from nncompile.ops.basic import Constant, as_value, cast
 from nncompile.types import DType, f32
+
+TRAINING = "training."
+"""What the paths of states begin with that belong to the training, not to the model."""
 
 
 @dataclass(frozen=True)
@@ -53,31 +56,39 @@ def constant(rate: float) -> Schedule:
 def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
     """`rate`, multiplied by `factor` after each `every` steps."""
     rate, factor = not_negative("a learning rate", rate), not_negative("factor", factor)
-    _check_count("every", every)
+    check_count("every", every)
     return schedule(lambda step: rate * factor ** floor(step / every))
 
 
 def exponential(rate: float, decay: float, every: int = 1) -> Schedule:
     """rate · decay^(step / every)."""
     rate, decay = not_negative("a learning rate", rate), not_negative("decay", decay)
-    _check_count("every", every)
+    check_count("every", every)
     return schedule(lambda step: rate * decay ** (step / every))
 
 
-def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Up to `peak` in a straight line over `warmup` steps, then down to `final` at step `steps`
-    along half a cosine, and `final` from there on (Loshchilov & Hutter 2017)."""
-    peak, final = not_negative("a learning rate", peak), not_negative("final", final)
-    _check_count("steps", steps)
-    if not 0 <= real("warmup", warmup) < steps:
-        raise ModelError(f"warmup must be from 0 to steps − 1 = {steps - 1}, got {warmup}")
+class Stateful:
+    """A learning rate that depends on a state of its own, beside the step.
 
-    def rate(step: Any) -> Any:
-        progress = minimum((step - warmup) / (steps - warmup), 1.0)
-        falling = final + (peak - final) * (1 + cos(math.pi * progress)) / 2
-        return where(step < warmup, peak * (step + 1) / warmup, falling) if warmup else falling
+    `initial` gives the first value of each of its states, by path; `monitors` names the outputs
+    of the model that `following` needs to compute their values after the step.
+    """
 
-    return schedule(rate)
+    @property
+    def initial(self) -> dict[str, Value]:
+        raise NotImplementedError
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        raise NotImplementedError
+
+    def following(self, outputs: Mapping[str, Value], step: Value) -> dict[str, Value]:
+        """The next value of each state that the step changes, by path."""
+        raise NotImplementedError
+
+    def __call__(self, step: Value) -> Value:
+        """The learning rate at `step`, from the leaves of the state."""
+        raise NotImplementedError
 
 
 def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
@@ -111,6 +122,28 @@ def not_negative(name: str, x: Any) -> float:
     return number
 
 
-def _check_count(name: str, count: Any) -> None:
+def check_count(name: str, count: Any) -> None:
     if real(name, count) < 1:
         raise ModelError(f"{name} must be at least 1, got {count}")
+
+
+def curve_of(name: str, rate: float | Schedule) -> Schedule:
+    """The schedule, or that of a number. Raises `ModelError` for something else."""
+    if isinstance(rate, Schedule):
+        return rate
+    if callable(rate):
+        raise ModelError(
+            f"{name} must be a number or a schedule, got {rate!r}",
+            hint="@schedule makes one of a function of the step",
+        )
+    return constant(rate)
+
+
+def milestones_of(name: str, steps: Any) -> tuple[float, ...]:
+    """Growing numbers of steps. Raises `ModelError` for something else."""
+    if not isinstance(steps, list | tuple):
+        raise ModelError(f"{name} must be a list of steps, got {steps!r}")
+    found = tuple(not_negative(name, step) for step in steps)
+    if any(b <= a for a, b in itertools.pairwise(found)):
+        raise ModelError(f"{name} must grow, got {list(steps)}")
+    return found

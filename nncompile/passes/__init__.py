@@ -14,6 +14,7 @@ from nncompile.errors import CompileError, ModelError, did_you_mean
 from nncompile.graph import Graph
 from nncompile.passes.algebra import algebra
 from nncompile.passes.common import common
+from nncompile.passes.convolution import convolutions
 from nncompile.passes.dead import dead
 from nncompile.passes.fold import fold
 from nncompile.passes.gemm import gemms, updates
@@ -21,6 +22,7 @@ from nncompile.passes.hoist import hoist
 from nncompile.passes.indexing import scatters
 from nncompile.passes.inference import inference
 from nncompile.passes.layout import casts, reshapes, transposes
+from nncompile.passes.loops import loops, merge
 from nncompile.passes.pack import pack
 from nncompile.passes.release import release
 from nncompile.passes.stabilise import stabilise
@@ -30,6 +32,7 @@ Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph, Graph], object]
 
 PASSES: dict[str, Pass] = {
+    "merge": merge,
     "release": release,
     "fold": fold,
     "algebra": algebra,
@@ -39,9 +42,11 @@ PASSES: dict[str, Pass] = {
     "common": common,
     "scatters": scatters,
     "dead": dead,
+    "loops": loops,
     "transposes": transposes,
     "hoist": hoist,
     "gemm": gemms,
+    "convolution": convolutions,
     "update": updates,
     "pack": pack,
 }

@@ -15,8 +15,10 @@ import sympy as sp
 from nncompile.elementwise import exp
 from nncompile.graph import Graph, Op, Value, apply
 from nncompile.map import Map, body_of, is_plain, over
+from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ops.random import Dropout
 from nncompile.ops.reduce import ArgMax, ArgMin, LogSumExp, Max, Min, Sum
-from nncompile.ops.shape import reshape
+from nncompile.ops.shape import Transpose, reshape
 from nncompile.ops.softmax import LogSoftmax, Softmax
 from nncompile.rewrite import on, rewrite
 from nncompile.scalars import placeholder
@@ -27,7 +29,7 @@ _REDUCTIONS = (Sum, Max, Min, LogSumExp, ArgMax, ArgMin)
 
 def common(graph: Graph) -> Graph:
     """Computes once what is needed in two forms: a reduction with and without its axes, a softmax
-    beside its logarithm, the sign of what is rectified."""
+    beside its logarithm, the sign of what is rectified, the row sums of attention's slope."""
     present = set(graph.nodes)
 
     def known(op: Op, *args: Value) -> Value | None:
@@ -66,7 +68,43 @@ def common(graph: Graph) -> Graph:
                 return over(body_of(value), args, value)
         return None
 
-    return rewrite(graph, [reduced, softmax, rectified])
+    @on(Sum)
+    def row_sums(value: Value) -> Value | None:
+        """Σⱼ aᵢⱼ·(b·cᵀ)ᵢⱼ beside a·c: Σₖ bᵢₖ·(a·c)ᵢₖ. In the slope of attention that is a sum over
+        features in place of one over positions (Dao et al. 2022, "FlashAttention")."""
+        x = value.args[0]
+        if value.op not in (Sum((x.rank - 1,)), Sum((x.rank - 1,), True)) or not is_plain(x):
+            return None
+        if body_of(x) != placeholder(0) * placeholder(1) or x.dtype is not value.dtype:
+            return None
+        for a, product_ in (x.args, x.args[::-1]):
+            dropped = product_.op if isinstance(product_.op, Dropout) else None
+            if dropped is not None:  # it is linear, and drops the same of the other factor
+                product_, bits = product_.args
+                a = apply(dropped, a, bits)
+            factors = _by_transposed(product_)
+            if factors is None or not a.type == product_.type == x.type:
+                continue
+            b, c = factors
+            together = known(MatMul(), a, c)
+            if together is not None and together.type == b.type:
+                return apply(value.op, b * together)
+        return None
+
+    return rewrite(graph, [reduced, softmax, rectified, row_sums])
+
+
+def _by_transposed(value: Value) -> tuple[Value, Value] | None:
+    """`(b, c)` of a matrix product b·cᵀ."""
+    if isinstance(value.op, MatMul):
+        b, c = value.args
+        last = c.rank - 1
+        flipped = (*range(last - 1), last, last - 1)
+        if isinstance(c.op, Transpose) and c.op.axes == flipped:
+            return b, c.args[0]
+    elif value.op == Gemm(False, True) and len(value.args) == 2:
+        return value.args[0], value.args[1]
+    return None
 
 
 _RELU = Map(relu(placeholder(0)), 1)

@@ -56,7 +56,10 @@ def literals(value: Value) -> Value | None:
     known = {symbol: x for symbol, x in numbers.items() if x is not None}
     if not known or len(known) == len(numbers):
         return None
-    return over(value.op.body.xreplace(known), value.args, value)
+    body = value.op.body.xreplace(known)
+    if body.has(sp.zoo, sp.nan, sp.oo):  # x/0, which is for the runtime to compute
+        return None
+    return over(body, value.args, value)
 
 
 class _Sizes:

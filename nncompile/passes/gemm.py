@@ -9,7 +9,7 @@ import sympy as sp
 from nncompile.dims import Shape, product, substitute, symbols
 from nncompile.graph import Graph, Value, apply
 from nncompile.map import Map, mapped, over
-from nncompile.ops.basic import broadcast_to, const
+from nncompile.ops.basic import SizeOf, broadcast_to, const
 from nncompile.ops.contract import Gemm, MatMul, gemm, matmul
 from nncompile.ops.reduce import Sum
 from nncompile.passes.maps import number_of, terms
@@ -81,7 +81,7 @@ def linear_in_sum(value: Value) -> Value | None:
         if split is None or x.rank != 2 or x.dtype is not value.dtype:
             continue
         factor, rest = split
-        if factor == 1 or not _has_no_axes(factor, value):
+        if factor == 1 or not _has_no_axes(factor, value) or _is_of_sizes(factor, value):
             continue
         number = number_of(factor)
         scale = mapped(factor, value.args) if number is None else const(number, x.dtype)
@@ -120,6 +120,14 @@ def _with_terms(value: Value, inner: Value, factor: sp.Expr, rest: sp.Expr) -> V
     return apply(
         Gemm(op.transpose_a, op.transpose_b, op.alpha * number, beta if c else 1.0), a, b, *c
     )
+
+
+def _is_of_sizes(body: sp.Expr, value: Value) -> bool:
+    """Whether it divides by a size: the mean of no rows is 0/0, and the sum of no products 0."""
+    found = [a for i, a in enumerate(value.args) if body.has(placeholder(i))]
+    for a in found:  # which grows
+        found += a.args if isinstance(a.op, Map) else ()
+    return any(isinstance(a.op, SizeOf) for a in found)
 
 
 def _has_no_axes(body: sp.Expr, value: Value) -> bool:

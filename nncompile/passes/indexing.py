@@ -1,21 +1,25 @@
-"""Scattered slopes: added where the rest already stands, and sums that do not need the scatter."""
+"""Scattered slopes: added where the rest already stands, sums that do not need the scatter, and
+small tables, to which a matrix product adds."""
 
 from __future__ import annotations
 
+from nncompile.elementwise import where
 from nncompile.graph import Graph, Value, apply
 from nncompile.map import Map, mapped, over
+from nncompile.ops.basic import Expand, cast, const, iota
+from nncompile.ops.contract import gemm
 from nncompile.ops.index import ScatterAdd
 from nncompile.ops.reduce import Sum
 from nncompile.passes.maps import is_zero, terms
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
 from nncompile.scalars import placeholder
-from nncompile.types import f32, i64
+from nncompile.types import f32, i64, u32
 
 
 def scatters(graph: Graph) -> Graph:
-    """Scatters into what they are added to instead of into zeros: the slope of a cross-entropy is
-    one scatter into the probabilities."""
-    return rewrite(graph, [sum_of_scatter, scatter_into_sum])
+    """Scatters into what they are added to instead of into zeros (the slope of a cross-entropy is
+    one scatter into the probabilities), and into the few rows of a small table as a product."""
+    return rewrite(graph, [sum_of_scatter, scatter_into_sum, scatter_into_small_table])
 
 
 @rule(f32[2, 3], i64[2, 1], f32[2, 1], 1, (1,), False)
@@ -51,3 +55,27 @@ def scatter_into_sum(value: Value) -> Value | None:
         if base is not None and base.type == value.type and scaled.type == updates.type:
             return apply(inner.op, base, indices, scaled)
     return None
+
+
+@on(ScatterAdd)
+def scatter_into_small_table(value: Value) -> Value | None:
+    """Whole rows added to a table of few, the slope of a small embedding: one-hot numbers times
+    the rows.
+
+    The product takes time in proportion to the rows of the table; measured on onnxruntime, it is
+    the faster one up to 128 rows of 32 numbers, 256 of 128 and 512 of 512: rows² = 512·numbers.
+    """
+    table, indices, updates = value.args
+    if value.op != ScatterAdd(0) or value.rank != 2 or not value.dtype.is_float:
+        return None
+    rows, numbers = value.shape
+    small = isinstance(rows, int) and isinstance(numbers, int) and rows**2 <= 512 * numbers
+    if not small or not isinstance(indices.op, Expand) or indices.args[0].shape[1:] != (1,):
+        return None
+    (column,) = indices.args
+    if column.dtype is not u32:
+        column = where(column < 0, column + cast(const(rows), column.dtype), column)
+    chosen = cast(column == iota(rows, column.dtype), value.dtype)
+    if is_zero(table):
+        return gemm(chosen, updates, transpose_a=True)
+    return gemm(chosen, updates, table, transpose_a=True)

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-from nncompile.graph import Graph, Value
-from nncompile.ops.random import Dropout
+from nncompile.elementwise import sqrt
+from nncompile.graph import Graph, Item, Value
+from nncompile.ops.modes import Training
+from nncompile.ops.normalization import BatchNorm, normalized
 from nncompile.rewrite import Change, on, rewrite
 
 
-@on(Dropout)
-def without_dropout(value: Value) -> Value | None:
-    """Dropout is the identity in inference."""
-    return value.args[0] if isinstance(value.op, Dropout) else None
+@on(Training)
+def as_used(value: Value) -> Value | None:
+    """What is used after training, in place of what is trained: dropout and augmentation are the
+    identity."""
+    return value.args[1] if isinstance(value.op, Training) else None
 
 
-CHANGES: list[Change] = [without_dropout]
+@on(Item)
+def by_running_statistics(value: Value) -> Value | None:
+    """Batch normalization by the running mean and variance, which stay as they are."""
+    batch = value.args[0]
+    if not isinstance(value.op, Item) or not isinstance(batch.op, BatchNorm):
+        return None
+    _, _, _, mean, variance = batch.args
+    match value.op.index:
+        case 0:
+            return normalized(*batch.args, epsilon=batch.op.epsilon)
+        case 1 | 3:
+            return mean
+        case 2:
+            return variance
+    inverse: Value = 1 / sqrt(variance + batch.op.epsilon)
+    return inverse
+
+
+CHANGES: list[Change] = [as_used, by_running_statistics]
 
 
 def inference(graph: Graph, scope: str | None = None) -> Graph:
-    """The graph as it is computed after training: dropout is the identity.
+    """The graph as it is computed after training: dropout is the identity, batch normalization is
+    by its running statistics.
 
     `scope` limits it to the layers of that path and those within them (`"backbone"` holds
     `backbone/a`, too), so that a frozen part can be used as trained while the rest learns.

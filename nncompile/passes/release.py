@@ -1,4 +1,4 @@
-"""What only differentiation needs, taken out once it is done."""
+"""What only differentiation and the choice of a mode need, taken out once they are done."""
 
 from __future__ import annotations
 
@@ -6,16 +6,21 @@ import functools
 
 import sympy as sp
 
-from nncompile.graph import Graph, Value
+from nncompile.grad import Held
+from nncompile.graph import Graph, Item, Value
 from nncompile.map import Map, mapped
 from nncompile.ops.basic import Reroute, broadcast_to
+from nncompile.ops.modes import Training
+from nncompile.ops.totals import Pooled, Total
+from nncompile.recompute import Recompute
 from nncompile.rewrite import on, rewrite
 from nncompile.scalars.heads import declared, stop_gradient
 
 
 def release(graph: Graph) -> Graph:
-    """Removes declared slopes and gradient fences: the graph is computed, not differentiated."""
-    return rewrite(graph, [unfenced, unrouted])
+    """Removes declared slopes, gradient fences and the borders of recomputed blocks: the graph is
+    computed, not differentiated."""
+    return rewrite(graph, [unfenced, unrouted, unheld, open_block, as_trained])
 
 
 @functools.lru_cache(maxsize=16384)
@@ -42,3 +47,30 @@ def unfenced(value: Value) -> Value | None:
 def unrouted(value: Value) -> Value | None:
     """The value itself in place of one with a slope that the user declared."""
     return value.args[0] if isinstance(value.op, Reroute) else None
+
+
+@on(Held)
+def unheld(value: Value) -> Value | None:
+    """The value itself, which was held for the gradient."""
+    return value.args[0] if isinstance(value.op, Held) else None
+
+
+@on(Item)
+def open_block(value: Value) -> Value | None:
+    """The result of a recomputed block itself."""
+    block = value.args[0]
+    if not isinstance(value.op, Item) or not isinstance(block.op, Recompute):
+        return None
+    return block.args[value.op.index]
+
+
+@on(Training)
+def as_trained(value: Value) -> Value | None:
+    """What is trained; the inference pass has chosen before, where it was asked for."""
+    return value.args[0] if isinstance(value.op, Training) else None
+
+
+@on(Total, Pooled)
+def unmarked(value: Value) -> Value | None:
+    """The value itself in place of one that is marked as a total."""
+    return value.args[0] if isinstance(value.op, Total) else None

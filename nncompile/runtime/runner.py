@@ -94,6 +94,10 @@ class StepRunner:
         """A copy of the state after the last step."""
         return {n: buffer.numpy().copy() for n, buffer in self._sets[self.steps % 2].items()}
 
+    def before(self) -> dict[str, Array]:
+        """A copy of the state before the last step, which is where its metrics are computed."""
+        return {n: buffer.numpy().copy() for n, buffer in self._sets[1 - self.steps % 2].items()}
+
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from another state of the same shapes. Raises `FeedError`."""
         arrays = check_feeds(self._state_ports, state)

@@ -1,7 +1,39 @@
 """Training through onnxruntime: the loop, its data and what watches it."""
 
+from nncompile.train.callbacks import CheckFinite, EarlyStopping, ModelCheckpoint
 from nncompile.train.data import Data
+from nncompile.train.drawing import LearningCurve, learning_curves
 from nncompile.train.events import Callback, Event, History
+from nncompile.train.finder import RateSearch, lr_find
+from nncompile.train.locate import NonFinite, locate_nonfinite
+from nncompile.train.logs import CSVLog, JSONLog, TensorBoardLog
+from nncompile.train.measurement import Measurement
+from nncompile.train.monitor import Monitor, Probe, TrainingWarning
+from nncompile.train.overfit import Overfit, overfit_one_batch
 from nncompile.train.trainer import Trainer
 
-__all__ = ["Callback", "Data", "Event", "History", "Trainer"]
+__all__ = [
+    "CSVLog",
+    "Callback",
+    "CheckFinite",
+    "Data",
+    "EarlyStopping",
+    "Event",
+    "History",
+    "JSONLog",
+    "LearningCurve",
+    "Measurement",
+    "ModelCheckpoint",
+    "Monitor",
+    "NonFinite",
+    "Overfit",
+    "Probe",
+    "RateSearch",
+    "TensorBoardLog",
+    "Trainer",
+    "TrainingWarning",
+    "learning_curves",
+    "locate_nonfinite",
+    "lr_find",
+    "overfit_one_batch",
+]

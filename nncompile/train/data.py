@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.dims import Dim
 from nncompile.errors import FeedError, Row, did_you_mean, whole_number
 from nncompile.model import Model
 from nncompile.runtime.feeds import Port, check_feeds
+from nncompile.train.indices import check_indices, index_sizes
 from nncompile.types import Array
 
 Batch = Mapping[str, Any]
@@ -28,7 +28,8 @@ class Feeder:
 
     Arrays are cut along the first axis of those inputs whose first size is the batch: the first
     symbolic one that an input begins with; other inputs are given whole to every batch.
-    Raises `FeedError` for data that do not fit and for arrays that hold NaN.
+    Raises `FeedError` for data that do not fit, for labels and tokens that are no places in what
+    they index, and for arrays that hold NaN.
     """
 
     def __init__(self, data: Data, model: Model, ports: Sequence[Port], size: int) -> None:
@@ -36,7 +37,8 @@ class Feeder:
         self.model = model
         self.ports = tuple(ports)
         self.size = whole_number("batch", size, 1)
-        self.axis = batch_size_name(model)
+        self.axis = model.examples
+        self.indices = index_sizes(model.graph)
         self.arrays: dict[str, Array] | None = None
         self._recent: deque[Batch] = deque(maxlen=2)
         if isinstance(data, str) or hasattr(data, "shape"):
@@ -49,6 +51,7 @@ class Feeder:
             self.arrays = check_feeds(self.ports, self._known(data))
             for name, array in self.arrays.items():
                 check_numbers(name, array)
+                check_indices(name, array, self.indices)
             self.count = self.examples(self.arrays)
             if self.count == 0:
                 raise FeedError("the data hold no examples")
@@ -99,8 +102,11 @@ class Feeder:
                 f"a batch is a dict of arrays by input name, got {type(batch).__name__}",
                 rows=[("input", port.name, port.type) for port in self.ports],
             )
-        self._recent.append(check_feeds(self.ports, self._known(batch)))
-        return self._recent[-1]
+        arrays = check_feeds(self.ports, self._known(batch))
+        for name in self.indices.keys() & arrays.keys():
+            check_indices(name, arrays[name], self.indices)
+        self._recent.append(arrays)
+        return arrays
 
     @property
     def given(self) -> str:
@@ -132,14 +138,6 @@ class Feeder:
                 )
         needed = {port.name for port in self.ports}
         return {name: x for name, x in batch.items() if name in needed}
-
-
-def batch_size_name(model: Model) -> Dim | None:
-    """The size that data are cut along: the first symbolic one that an input begins with."""
-    for leaf in model.inputs.values():
-        if leaf.shape and not isinstance(leaf.shape[0], int):
-            return leaf.shape[0]
-    return None
 
 
 def places(name: str, array: Array, kind: Callable[[Array], Array]) -> tuple[str, str] | None:

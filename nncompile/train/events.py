@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from nncompile.errors import ModelError
 
 if TYPE_CHECKING:
     from nncompile.train.trainer import Trainer
 
+Kind = Literal["step", "epoch", "end"]
+
 
 @dataclass(frozen=True)
 class Event:
-    """The end of a step or of an epoch.
+    """The end of a step, of an epoch, or of the training.
 
     `epoch` counts from 1; `step` is the number of steps made since training began; `metrics` are
     those of the step, or the means over the epoch (with `val_…` from validation); `seconds` is the
-    time since `fit` was called. `trainer.stop()` ends the training after this event.
+    time since `fit` was called. `batch` is what the last step was made on. `trainer.stop()` ends
+    the training after this event. Of the end, `metrics` are those of the last epoch; an error or
+    an interrupt is no end.
     """
 
-    kind: Literal["step", "epoch"]
+    kind: Kind
     trainer: Trainer
     epoch: int
     step: int
     metrics: dict[str, float]
     seconds: float
+    batch: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 Callback = Callable[[Event], Any] | Any
-"""A function of an event, which gets all of them, or an object with `on_step(event)` or
-`on_epoch(event)` or both."""
+"""A function of an event, which gets those of steps and epochs, or an object with some of
+`on_step(event)`, `on_epoch(event)` and `on_end(event)`."""
 
 
-def listeners(
-    callbacks: Callback | Iterable[Callback], kind: Literal["step", "epoch"]
-) -> list[Callable[[Event], Any]]:
+def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Callable[[Event], Any]]:
     """The functions that want events of that kind. Raises `ModelError` for what is no callback."""
     several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
     found: list[Callable[[Event], Any]] = []
@@ -44,14 +47,15 @@ def listeners(
         method = getattr(callback, f"on_{kind}", None)
         if method is not None:
             found.append(method)
-        elif hasattr(callback, "on_step") or hasattr(callback, "on_epoch"):
+        elif any(hasattr(callback, f"on_{other}") for other in get_args(Kind)):
             continue
         elif callable(callback):
-            found.append(callback)
+            if kind != "end":
+                found.append(callback)
         else:
             raise ModelError(
                 f"{callback!r} is no callback",
-                hint="give a function of an event, or an object with on_step or on_epoch",
+                hint="give a function of an event, or an object with on_step, on_epoch or on_end",
             )
     return found
 

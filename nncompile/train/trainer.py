@@ -8,10 +8,10 @@ import math
 import os
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -21,37 +21,39 @@ from nncompile.errors import (
     FeedError,
     ModelError,
     TrainingError,
+    seed_number,
     whole_number,
 )
+from nncompile.model import RANDOM_STATE
 from nncompile.recipe import Minimize, Recipe
 from nncompile.runtime import Session
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
-from nncompile.train.data import Batch, Data, Feeder, batch_size_name
-from nncompile.train.events import Callback, Event, History, listeners
+from nncompile.train.data import Batch, Data, Feeder
+from nncompile.train.events import Callback, Event, History, Kind, listeners
+from nncompile.train.locate import NonFinite, locate_nonfinite
+from nncompile.train.sums import Sums
+from nncompile.transfer import Renaming, Transfer, transfer
 from nncompile.types import Array
 
 _POSITION = "nncompile.position"
+_SUMS = ("examples", "totals", "weights")
 
 
 @dataclass
 class _Epoch:
-    """The epoch under way: how many came before it, the step it began with, and the sums of the
-    metrics over the examples so far."""
+    """The epoch under way: how many came before it, the step it began with, and what its metrics
+    are computed of, over the batches so far."""
 
-    number: int = 0
-    start: int = 0
-    examples: int = 0
-    totals: dict[str, float] = field(default_factory=dict)
+    number: int
+    start: int
+    sums: Sums
 
-    def add(self, metrics: Mapping[str, float], count: int) -> None:
-        self.examples += count
-        for name, x in metrics.items():
-            self.totals[name] = self.totals.get(name, 0.0) + x * count
-
-    def means(self) -> dict[str, float]:
-        return {name: x / max(self.examples, 1) for name, x in self.totals.items()}
+    def position(self) -> dict[str, Any]:
+        """What a file holds of it."""
+        sums = {name: getattr(self.sums, name) for name in _SUMS}
+        return {"number": self.number, "start": self.start, **sums}
 
 
 class Trainer:
@@ -74,12 +76,12 @@ class Trainer:
         self.model = recipe.model
         self.providers = providers
         self.threads = threads
-        self.seed = recipe.seed if seed is None else whole_number("seed", seed)
+        self.seed = recipe.seed if seed is None else seed_number(seed)
         first = self.compiled.source.initial(self.seed)
         self._runner = self.compiled.runner(first, providers, threads)
         self._losses = [u.loss for u in recipe.updates if isinstance(u, Minimize)]
         self._earlier = 0  # steps made before the runner's first
-        self._under_way = _Epoch()
+        self._under_way = self._begun(0, 0)
         self._stopping = False
 
     @property
@@ -118,7 +120,45 @@ class Trainer:
         self._runner.load({**state, **params})
         if "step" in params:
             self._earlier = int(params["step"]) - self._runner.steps
-            self._under_way = _Epoch(self.epoch, self.step)
+            self._under_way = self._begun(self.epoch, self.step)
+
+    def load_params(
+        self,
+        source: Mapping[str, Any] | Trainer | str | os.PathLike[str],
+        strict: bool = False,
+        rename: Renaming | None = None,
+    ) -> Transfer:
+        """Takes over parameters and states of another model by name: of arrays by path, another
+        trainer or the file of a checkpoint. What fits is loaded, and the result tells the rest.
+
+        `rename` and `strict` are those of `nncompile.transfer.transfer`, and so is what is raised.
+        Slots, step and seed stay as they are.
+        """
+        if isinstance(source, Trainer):
+            own = (*source.model.parameters, *source.model.states)
+            state = source.state
+            source = {path: state[path] for path in own}
+        elif not isinstance(source, Mapping):
+            source = load_state(source)[0]
+        state = self.state
+        known = [p for p in (*self.model.parameters, *self.model.states) if p not in RANDOM_STATE]
+        given = {p: x for p, x in source.items() if p not in RANDOM_STATE}
+        found, report = transfer(given, {path: state[path] for path in known}, rename, strict)
+        self.set_params(found)
+        return report
+
+    def averaged(self, name: str = "ema") -> dict[str, Array]:
+        """A copy of the state with the averages of that name (see `Average`) in the place of the
+        parameters: for `predict`, `evaluate` and `export` as `params`. Raises `ModelError` where
+        there is no such average."""
+        state = self.state
+        found = {p: state[f"{p}.{name}"] for p in self.model.parameters if f"{p}.{name}" in state}
+        if not found:
+            raise ModelError(
+                f"the recipe keeps no average {name!r} of the weights",
+                hint="training(..., average=ema(0.999)) keeps one",
+            )
+        return state | found
 
     def fit(
         self,
@@ -144,9 +184,10 @@ class Trainer:
         check = None
         if validation is not None:
             check = self._feeder(validation, self._ports(self._evaluation), batch)
-        heard = listeners(callbacks, "step"), listeners(callbacks, "epoch")
+        heard = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
         last_epoch, last_step = self._ends(epochs, steps)
         history, start = History(), time.perf_counter()
+        latest: Batch = {}
         self._stopping = False
         while self.epoch < last_epoch and self.step < last_step and not self._stopping:
             now = self._under_way
@@ -158,46 +199,69 @@ class Trainer:
                     whole = False
                     break
                 metrics = self._advance(examples, feeder)
-                for listener in heard[0]:
+                latest = examples
+                for listener in heard["step"]:
                     seconds = time.perf_counter() - start
-                    listener(Event("step", self, self.epoch + 1, self.step, metrics, seconds))
+                    listener(
+                        Event("step", self, self.epoch + 1, self.step, metrics, seconds, examples)
+                    )
             if self.step == now.start:
                 raise FeedError(
                     f"no batch for epoch {self.epoch + 1}",
                     hint="a generator can be read once: give a list of batches, or a function "
                     "that returns them anew",
                 )
-            means = now.means()
+            means = now.sums.results()
             if check is not None:
-                means |= {f"val_{name}": x for name, x in self._evaluate(check).items()}
+                found = self._evaluate(check)
+                means |= {f"val_{name}": found[name] for name in self.model.metrics}
             history.epochs.append(means)
             number = self.epoch + 1
             if whole:  # in one assignment, between whose parts no interrupt can come
-                self._under_way = _Epoch(number, self.step)
-            for listener in heard[1]:
+                self._under_way = self._begun(number, self.step)
+            for listener in heard["epoch"]:
                 seconds = time.perf_counter() - start
-                listener(Event("epoch", self, number, self.step, means, seconds))
+                listener(Event("epoch", self, number, self.step, means, seconds, latest))
+        for listener in heard["end"]:
+            seconds = time.perf_counter() - start
+            listener(Event("end", self, self.epoch, self.step, history.last, seconds, latest))
         return history
+
+    def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
+        """Where the last step, on `batch`, first made a number that is not finite; None where it
+        made none, on the way to `outputs` (all metrics and the whole next state by default). See
+        `nncompile.train.locate.locate_nonfinite`."""
+        return locate_nonfinite(self.compiled.step, {**self._runner.before(), **batch}, outputs)
 
     def stop(self) -> None:
         """Ends the running `fit` after the present step; for callbacks."""
         self._stopping = True
 
-    def evaluate(self, data: Data, batch: int | None = None) -> dict[str, float]:
-        """The mean over all examples of each metric, computed as after training (no dropout,
-        running statistics). Raises `FeedError` for data that do not fit, `ModelError` for a model
-        without metrics."""
-        if not self.model.metrics:
+    def evaluate(
+        self, data: Data, batch: int | None = None, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Each metric over all examples, computed as after training (no dropout, running
+        statistics); tables of totals, such as a confusion matrix, as arrays.
+
+        What is marked as a total, an average or pooled is that of all examples, whatever the
+        batches; another metric is the mean of its values for each batch, weighted by examples.
+        `params` are other values of parameters or states by path, such as those of `averaged`.
+        Raises `FeedError` for data that do not fit, `ModelError` for a model without metrics."""
+        if not self.model.metrics and not self.model.tables:
             raise ModelError(
                 f"model {self.model.name} has no metrics",
                 rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
                 hint="an output that is one number is a metric, such as a loss or an accuracy",
             )
-        return self._evaluate(self._feeder(data, self._ports(self._evaluation), batch))
+        feeder = self._feeder(data, self._ports(self._evaluation), batch)
+        return self._evaluate(feeder, params)
 
-    def predict(self, inputs: Any, batch: int | None = None) -> dict[str, Array]:
+    def predict(
+        self, inputs: Any, batch: int | None = None, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Array]:
         """The model's `predict` outputs for a dict of arrays, or for one array where it has one
-        input; computed in batches, and put together along the first axis."""
+        input; computed in batches, and put together along the first axis. `params` are other
+        values of parameters or states by path, such as those of `averaged`."""
         session = self._inference
         ports = self._ports(session)
         if not isinstance(inputs, Mapping):
@@ -209,9 +273,9 @@ class Trainer:
                 )
             inputs = {ports[0].name: inputs}
         feeder = self._feeder(inputs, ports, batch)
-        held = self._held(session)
+        held = self._held(session, params)
         parts = [session.run({**examples, **held}) for examples in feeder.epoch()]
-        axis = batch_size_name(self.model)
+        axis = self.model.examples
         return {
             name: np.concatenate([part[name] for part in parts])
             if value.shape and value.shape[0] == axis
@@ -222,8 +286,9 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
-        position = {"seed": self.seed, "epoch": asdict(self._under_way)}
-        metadata = {"nncompile.model": self.model.name, _POSITION: json.dumps(position)}
+        position = {"seed": self.seed, "epoch": self._under_way.position()}
+        text = json.dumps(position, default=np.ndarray.tolist)
+        metadata = {"nncompile.model": self.model.name, _POSITION: text}
         return save_state(path, self.state, metadata)
 
     def load(self, path: str | os.PathLike[str]) -> None:
@@ -236,7 +301,7 @@ class Trainer:
         found: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
         try:
             found |= json.loads(metadata.get(_POSITION, "{}"))
-            seed, epoch = int(found["seed"]), _Epoch(**found["epoch"])
+            seed, epoch = int(found["seed"]), self._begun(**found["epoch"])
         except (ValueError, TypeError):
             raise CheckpointError(
                 f"the position in {os.fspath(path)} cannot be read",
@@ -261,9 +326,9 @@ class Trainer:
     def _ports(self, session: Session) -> list[Port]:
         return [port for port in session.inputs if port.name in self.model.inputs]
 
-    def _held(self, session: Session) -> dict[str, Array]:
-        """The part of the state that a session takes as inputs."""
-        state = self.state
+    def _held(self, session: Session, params: Mapping[str, Any] | None = None) -> dict[str, Array]:
+        """The part of the state, with `params` in their places, that a session takes as inputs."""
+        state = {**self.state, **(params or {})}
         return {port.name: state[port.name] for port in session.inputs if port.name in state}
 
     def _feeder(self, data: Data, ports: Sequence[Port], batch: int | None) -> Feeder:
@@ -284,32 +349,39 @@ class Trainer:
     def _advance(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
         """One step; its metrics, which are added to the totals of the epoch."""
         self._runner.step(batch)
-        metrics = {name: float(x) for name, x in self._runner.metrics().items()}
+        found = self._runner.metrics()
+        metrics = {name: float(found[name]) for name in self.model.metrics}
         for name in self._losses:
             if not math.isfinite(metrics[name]):
-                raise self._diverged(name, metrics[name], feeder)
-        self._under_way.add(metrics, feeder.examples(batch))
+                raise self._diverged(name, metrics[name], feeder, batch)
+        self._under_way.sums.add(batch, {**found, **metrics}, feeder.examples(batch))
         return metrics
 
-    def _diverged(self, loss: str, value: float, feeder: Feeder) -> TrainingError:
+    def _begun(self, number: int = 0, start: int = 0, **sums: Any) -> _Epoch:
+        """An epoch with what its metrics are computed of so far. Raises `TypeError` for what is
+        no part of that."""
+        plan = self.compiled.source.accumulation
+        return _Epoch(number, start, Sums(plan, self.model.inputs, **sums))
+
+    def _diverged(self, loss: str, value: float, feeder: Feeder, batch: Batch) -> TrainingError:
         infinite = feeder.infinite()
+        found = None if infinite else self.locate(batch, (loss,))
+        spoiled = "; an earlier step spoiled the state: callbacks=[CheckFinite()] says where"
         bound = "bound them, np.clip(...), or remove those examples; where they are meant, "
         return TrainingError(
             f"{loss} is {value} at step {self.step} (epoch {self.epoch + 1}); "
             f"the {feeder.given} are {'not all ' if infinite else ''}finite",
-            rows=infinite,
+            rows=infinite or (found.rows if found else ()),
             hint=f"{bound if infinite else ''}lower the learning rate, warm it up, or bound the "
-            "gradients: clip_norm=1.0; log and divide only what cannot be zero",
+            "gradients: clip_norm=1.0; log and divide only what cannot be zero"
+            + (spoiled if found and found.is_state else ""),
         )
 
-    def _evaluate(self, feeder: Feeder) -> dict[str, float]:
-        session, totals, examples = self._evaluation, dict[str, float](), 0
-        held = self._held(session)
+    def _evaluate(self, feeder: Feeder, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        session, held = self._evaluation, self._held(self._evaluation, params)
+        sums = Sums(self.compiled.source.evaluation, self.model.inputs)
         for batch in feeder.epoch():
-            count = feeder.examples(batch)
-            examples += count
-            for name, x in session.run({**batch, **held}).items():
-                totals[name] = totals.get(name, 0.0) + float(x) * count
-        if not examples:
+            sums.add(batch, session.run({**batch, **held}), feeder.examples(batch))
+        if not sums.examples:
             raise FeedError("no batch to evaluate on")
-        return {name: total / examples for name, total in totals.items()}
+        return sums.results()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.dims import Dim, FloorDiv, Shape
 from nncompile.errors import BackendError
-from nncompile.graph import Value
+from nncompile.graph import Value, toposort
 from nncompile.sites import Site
+from nncompile.tracing import Trace
 from nncompile.types import Array, DType, Type, i64
 
 ELEMENT_TYPES = {
@@ -35,16 +37,27 @@ class Emitter:
     are keywords, and `outputs=n` gives a tuple of names. Equal nodes are emitted once, so the
     forward and the backward pass share what both need. `types` and `type` are those of the
     arguments and the result of the card that is being lowered.
+
+    A graph within a node has an emitter of its own with the outer one as `parent`: it sees what is
+    known there, and not the other way round. What needs nothing from inside is emitted outside,
+    unless the graph is one that may not run (`conditional`).
     """
 
-    def __init__(self, opset: int) -> None:
+    def __init__(
+        self, opset: int, parent: Emitter | None = None, conditional: bool = False
+    ) -> None:
         self.opset = opset
+        self.parent = parent
+        self.conditional = conditional
+        self.trace: Trace = parent.trace if parent else Trace()
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[str, Array] = {}
         self.types: tuple[Any, ...] = ()
         self.type: Any = None
         self._memo: dict[Any, tuple[str, ...]] = {}
-        self._taken: set[str] = set()
+        # Names within must not shadow those outside, so there is one set of them.
+        self._taken: set[str] = parent._taken if parent else set()
+        self._inside: set[str] = set()  # names that only this graph knows
         self._sizes: dict[sp.Symbol, Callable[[], str]] = {}
         self._vectors: dict[Dim, str] = {}
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
@@ -84,9 +97,17 @@ class Emitter:
         self._site = site
         self._stem = f"{site.scope}/{value.op.label}" if site and site.scope else value.op.label
         names = value.op.onnx(self, *args)
-        if isinstance(value.type, Type):
+        if isinstance(value.type, Type) and not self.parent:
             self._shaped.setdefault(value.shape, names)
         return names
+
+    def lower_all(self, values: Sequence[Value], names: dict[Value, Any]) -> None:
+        """Adds to `names` those of nodes in order, where those of the leaves are known."""
+        for v in values:
+            if v not in names:
+                with self.trace.located(v):  # errors are told at the user's line
+                    args = [names[a] for a in v.args]
+                    names[v] = self.lower(v, args, self.trace.site(v))
 
     # What cards call.
 
@@ -108,16 +129,93 @@ class Emitter:
         outputs: int,
         attributes: Mapping[str, Any],
     ) -> tuple[str, ...]:
+        if any(isinstance(x, onnx.GraphProto) for x in attributes.values()):
+            # No two are equal, for names within are unique; and they may use any name of here.
+            return self._added(op_type, domain, inputs, outputs, attributes)
+        if self.parent and not self.conditional and self._inside.isdisjoint(inputs):
+            with self._at_parent() as parent:
+                return parent._emit(op_type, domain, inputs, outputs, attributes)
         key = (op_type, domain, inputs, outputs, repr(sorted(attributes.items())))
         if key in self._memo:
             return self._memo[key]
+        names = self._added(op_type, domain, inputs, outputs, attributes)
+        self._memo[key] = names
+        return names
+
+    def _added(
+        self,
+        op_type: str,
+        domain: str,
+        inputs: tuple[str, ...],
+        outputs: int,
+        attributes: Mapping[str, Any],
+    ) -> tuple[str, ...]:
         names = tuple(self._fresh(self._stem or op_type) for _ in range(outputs))
         node = helper.make_node(op_type, inputs, names, names[0], domain=domain, **attributes)
         if self._site is not None:
             helper.set_metadata_props(node, {"source": self._site.place, "scope": self._site.scope})
         self.nodes.append(node)
-        self._memo[key] = names
+        self._inside.update(names)
         return names
+
+    @contextmanager
+    def _at_parent(self) -> Iterator[Emitter]:
+        """The outer emitter, at the line that is being lowered here."""
+        parent = self.parent
+        assert parent is not None
+        before = parent._site, parent._stem
+        parent._site, parent._stem = self._site, self._stem
+        try:
+            yield parent
+        finally:
+            parent._site, parent._stem = before
+
+    def subgraph(
+        self,
+        name: str,
+        formals: Sequence[Value],
+        given: Sequence[str | None],
+        results: Sequence[Value],
+    ) -> onnx.GraphProto:
+        """A graph within a node, for an attribute of it: its inputs are the formals for which no
+        name of a value outside is `given`."""
+        inner = Emitter(self.opset, self)
+        inner._site, inner._stem = self._site, self._stem
+        names: dict[Value, Any] = {}
+        inputs = []
+        for v, known in zip(formals, given, strict=True):
+            names[v] = known if known is not None else inner._fresh(f"{self._stem}/{name}")
+            if known is None:
+                inner._inside.add(names[v])
+                inputs.append(value_info(names[v], v.type))
+        inner.lower_all(toposort(results), names)
+        inner._site, inner._stem = self._site, self._stem
+        return inner._graph(name, inputs, [names[v] for v in results], [v.type for v in results])
+
+    def branch(
+        self, name: str, lowered: Callable[[Emitter], Sequence[str]], types: Sequence[Type]
+    ) -> onnx.GraphProto:
+        """A graph within a node that runs or not: `lowered` emits it and gives its results."""
+        inner = Emitter(self.opset, self, conditional=True)
+        inner._site, inner._stem = self._site, self._stem
+        inner.types, inner.type = self.types, self.type
+        return inner._graph(name, [], lowered(inner), types)
+
+    def _graph(
+        self,
+        name: str,
+        inputs: Sequence[onnx.ValueInfoProto],
+        results: Sequence[str],
+        types: Sequence[Type],
+    ) -> onnx.GraphProto:
+        outputs: list[str] = []
+        made = {out for node in self.nodes for out in node.output}
+        for out in results:
+            if out not in made or out in outputs:  # what comes from elsewhere is copied
+                (out,) = self._added("Identity", "", (out,), 1, {})
+            outputs.append(out)
+        infos = [value_info(out, type_) for out, type_ in zip(outputs, types, strict=True)]
+        return helper.make_graph(self.nodes, name, inputs, infos)
 
     def _fresh(self, stem: str) -> str:
         number = len(self.nodes)
@@ -128,6 +226,8 @@ class Emitter:
 
     def constant(self, array: Any) -> str:
         """The name of a constant; equal ones are one."""
+        if self.parent:
+            return self.parent.constant(array)
         array = np.asarray(array)
         key = ("constant", array.dtype.str, array.shape, array.tobytes())
         if key not in self._memo:
@@ -166,6 +266,9 @@ class Emitter:
         """A dimension as a number without axes, i64."""
         if isinstance(size, int):
             return self.scalar(size, i64)
+        if self.parent:
+            with self._at_parent() as parent:
+                return parent.dim(size)
         if size in self._vectors:  # of a vector, the number of elements is the size
             return self.Size(self._vectors[size])  # type: ignore[no-any-return]
         return self.Reshape(self._vector(size), self.ints([]))  # type: ignore[no-any-return]
@@ -174,6 +277,9 @@ class Emitter:
         """A shape as a vector of i64: that of a value which has it, else put together."""
         if all(isinstance(d, int) for d in sizes):
             return self.ints([int(d) for d in sizes])
+        if self.parent:
+            with self._at_parent() as parent:
+                return parent.shape(sizes)
         if len(sizes) > 1 and (like := self._shaped.get(tuple(sizes))):
             return self.Shape(like)  # type: ignore[no-any-return]
         pieces: list[str] = []

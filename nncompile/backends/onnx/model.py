@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,17 +94,22 @@ def to_text(model: onnx.ModelProto) -> str:
 
 def _domains(emitter: Emitter, opset: int) -> dict[str, int]:
     """The operator sets that the nodes use."""
-    return {"": opset} | {node.domain: 1 for node in emitter.nodes if node.domain}
+    return {"": opset} | {node.domain: 1 for node in _every(emitter.nodes) if node.domain}
+
+
+def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of graphs within them."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                yield from _every(attribute.g.node)
 
 
 def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
-    names: dict[Value, Any] = {}
-    for v in graph.nodes:
-        if isinstance(v.op, Input):
-            names[v] = v.op.name
-        else:
-            with graph.trace.located(v):  # errors are told at the user's line
-                names[v] = emitter.lower(v, [names[a] for a in v.args], graph.trace.site(v))
+    names: dict[Value, Any] = {v: v.op.name for v in graph.nodes if isinstance(v.op, Input)}
+    emitter.trace = graph.trace
+    emitter.lower_all(graph.nodes, names)
     return names
 
 
@@ -117,7 +122,7 @@ def _name_outputs(graph: Graph, emitter: Emitter, names: Mapping[Value, Any]) ->
         source = names[v]
         if source in made and source not in renamed:
             renamed[source] = name
-    for node in emitter.nodes:
+    for node in _every(emitter.nodes):
         for field in (node.input, node.output):
             for i, name in enumerate(field):
                 if name in renamed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.backends.torchscript.formulas import TorchFormulas
+from nncompile.backends.torchscript.looping import Loop
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, size_text
 from nncompile.backends.torchscript.writing import Statement, token, token_number
 from nncompile.dims import Dim, dim
@@ -55,13 +57,26 @@ class Emitter:
     type: Any = None
 
     def __init__(
-        self, device: str | None = None, sizes: Mapping[sp.Symbol, Origin] | None = None
+        self,
+        device: str | None = None,
+        sizes: Mapping[sp.Symbol, Origin] | None = None,
+        outer: Emitter | None = None,
     ) -> None:
-        self.statements: list[Statement] = []
-        self.constants: dict[str, np.ndarray] = {}
+        self.statements: list[Statement] = outer.statements if outer else []
+        self.constants: dict[str, np.ndarray] = outer.constants if outer else {}
+        self.depth: int = outer.depth + 1 if outer else 0
         self._device = device
         self._sizes = sizes or {}
-        self._memo: dict[str, str] = {}
+        # In a loop, what is known outside is known, and not the other way round.
+        self._memo: ChainMap[str, str] = outer._memo.new_child() if outer else ChainMap()
+
+    def within(self) -> Emitter:
+        """An emitter of the body of a loop."""
+        return Emitter(self._device, self._sizes, self)
+
+    def loop(self, length: Dim, initial: Sequence[str], reverse: bool = False) -> Loop:
+        """A loop over that many places in time, with variables that start at `initial`."""
+        return Loop(self, length, initial, reverse)
 
     def __getattr__(self, name: str) -> Callable[..., str]:
         if name.startswith("_"):
@@ -77,7 +92,7 @@ class Emitter:
         if token_number(text) is not None:
             return text
         if text not in self._memo:
-            self.statements.append(Statement(text, infix, hint))
+            self.statements.append(Statement(text, infix, hint, depth=self.depth))
             self._memo[text] = token(len(self.statements) - 1)
         return self._memo[text]
 

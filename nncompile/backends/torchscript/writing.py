@@ -7,7 +7,7 @@ import keyword
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 # A statement's result within texts, until it has a name; in no Python source otherwise.
 _TOKEN = re.compile("‹([0-9]+)›")
@@ -22,7 +22,7 @@ class Statement:
     """`text` computes the result; `infix` if it needs parentheses within another operation.
 
     A result of a node keeps its line (`kept`); others are written where they are used, if that is
-    one place.
+    one place. `depth` is the number of loops around it.
     """
 
     text: str
@@ -30,6 +30,32 @@ class Statement:
     hint: str
     kept: bool = False
     comment: str = ""
+    depth: int = 0
+
+
+@dataclass
+class Variable(Statement):
+    """A name that a loop gives its values to."""
+
+
+@dataclass
+class Opening(Statement):
+    """`for time in text:`, before which `variables` start at `initial`, and `lists` without rows.
+    All but `initial` are tokens."""
+
+    time: str = ""
+    variables: list[str] = field(default_factory=list)
+    initial: list[str] = field(default_factory=list)
+    lists: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Closing(Statement):
+    """The end of a loop's body: `rows` go to the lists, and the variables become `following`."""
+
+    opening: Opening = field(default_factory=lambda: Opening("", False, ""))
+    following: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
 
 
 def token(number: int) -> str:
@@ -65,8 +91,8 @@ class Names:
 
 
 def lines(statements: list[Statement], results: Iterable[str], names: Names) -> list[str]:
-    """The statements that `results` (texts) need as lines, and `results` with names in them
-    behind these, one a line."""
+    """The statements that `results` (texts) need as lines, those in loops indented, and `results`
+    with names in them behind these, one a line."""
     final = list(results)
     uses = _uses(statements, final)
     within: dict[int, Statement] = {}  # written where it is used
@@ -85,27 +111,72 @@ def lines(statements: list[Statement], results: Iterable[str], names: Names) -> 
         return _TOKEN.sub(put, text)
 
     written: list[str] = []
+
+    def write(depth: int, text: str) -> None:
+        written.append("    " * depth + text)
+
+    def name(number: int) -> str:
+        if number not in named:
+            named[number] = names.claim(statements[number].hint)
+        return named[number]
+
+    def open_loop(loop: Opening) -> None:
+        tokens = (*loop.variables, *loop.lists, loop.time)
+        claimed = [name(n) for x in tokens if (n := token_number(x)) is not None]
+        starts = (*map(resolved, loop.initial), *("[]" for _ in loop.lists))
+        for variable, start in zip(claimed, starts, strict=False):
+            write(loop.depth, f"{variable} = {start}")
+        write(loop.depth, f"for {claimed[-1]} in {resolved(loop.text)}:")
+
+    def close_loop(loop: Closing) -> None:
+        for rows, row in zip(loop.opening.lists, loop.rows, strict=True):
+            write(loop.depth, f"{resolved(rows)}.append({resolved(row)})")
+        if loop.following:  # all at once: one may need what another was
+            targets = ", ".join(map(resolved, loop.opening.variables))
+            write(loop.depth, f"{targets} = {', '.join(map(resolved, loop.following))}")
+
     for number, statement in enumerate(statements):
-        if not uses[number]:
+        if not uses[number] or isinstance(statement, Variable):
+            continue
+        if isinstance(statement, Opening):
+            open_loop(statement)
+            continue
+        if isinstance(statement, Closing):
+            close_loop(statement)
             continue
         text = resolved(statement.text)
         if not statement.kept and uses[number] == 1 and len(text) <= _WITHIN:
             within[number] = Statement(text, statement.infix, statement.hint)
             continue
-        named[number] = names.claim(statement.hint)
         comment = f"  # {statement.comment}" if statement.comment else ""
-        written.append(f"{named[number]} = {text}{comment}")
+        write(statement.depth, f"{name(number)} = {text}{comment}")
     return written + [resolved(text) for text in final]
 
 
 def _uses(statements: list[Statement], final: list[str]) -> Counter[int]:
-    """How often the result of each statement is used, by what is needed itself."""
+    """How often the result of each statement is used, by what is needed itself. Use in a loop that
+    the statement is not in counts as several."""
     uses: Counter[int] = Counter()
-    for text in final:
-        uses.update(map(int, _TOKEN.findall(text)))
+    numbers = {id(statement): number for number, statement in enumerate(statements)}
+
+    def use(texts: Iterable[str], depth: int) -> None:
+        for text in texts:
+            for found in _TOKEN.findall(text):
+                number = int(found)
+                uses[number] += 1 + (statements[number].depth < depth)
+
+    use(final, 0)
     for number in reversed(range(len(statements))):
+        statement = statements[number]
+        if isinstance(statement, Closing):
+            loop = statement.opening
+            tokens = (*loop.variables, *loop.lists)
+            if any(uses[n] for x in tokens if (n := token_number(x)) is not None):
+                uses[number] = uses[numbers[id(loop)]] = 1
         if uses[number]:
-            uses.update(map(int, _TOKEN.findall(statements[number].text)))
+            use([statement.text], statement.depth)
+            if isinstance(statement, Opening):
+                use(statement.initial, statement.depth)
     return uses
 
 

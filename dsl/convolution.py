@@ -1,0 +1,310 @@
+"""Layers that slide a kernel over one, two or three axes: convolutions, depthwise, separable and
+transposed ones. Data are `[batch, channels, *sizes]`, as in torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from dsl.initializers import Fans, glorot_uniform, zeros
+from dsl.layer import Layer
+from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.graph import Value
+from nncompile.ops import conv, conv_transpose
+from nncompile.ops.basic import as_value
+from nncompile.ops.convolution_windows import numbers
+
+Function = Callable[[Any], Any]
+
+
+class _Convolution(Layer):
+    """What the layers of all numbers of axes have in common."""
+
+    filters: int
+    kernel: Any
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+    activation: Function | None = None
+    use_bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
+
+    axes = 0  # spatial ones
+
+    def __post_init__(self) -> None:
+        _check_filters(self, self.filters, self.groups)
+        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+
+    def __call__(self, x: Any) -> Value:
+        x = as_value(x)
+        channels = _channels(self, x, self.axes, self.groups)
+        each = channels // self.groups
+        kernel = numbers("kernel", self.kernel, self.axes, 1)
+        taps = math.prod(kernel)
+        fans = each * taps, self.filters // self.groups * taps
+        shape = (self.filters, each, *kernel)
+        w = self.parameter("weight", shape, self.init, x.dtype, fans)
+        bias = _bias(self, self.filters, x)
+        y = conv(x, w, bias, self.stride, self.padding, self.dilation, self.groups)
+        return _activated(self, y)
+
+
+class Conv1d(_Convolution):
+    """activation(w ∗ x + b) along one axis: `[batch, channels, n]` to `[batch, filters, m]`, with
+    m = ⌊(n + pads − dilation·(kernel − 1) − 1)/stride⌋ + 1.
+
+    `padding` is a number, a pair `((before, after),)`, or "valid" (none), "same" (m = ⌈n/stride⌉)
+    or "causal" (zeros before only: no result sees what comes later). `groups` cuts channels and
+    filters into groups that do not see each other. Parameters `weight`
+    `[filters, channels/groups, kernel]`, Glorot uniform, and `bias` `[filters]`, zeros. Raises
+    `ShapeError` where x has another rank, channels that only the data tell, that the groups do not
+    divide, or fewer elements than the kernel spans.
+
+    >>> Conv1d(16, 3, padding="causal", dilation=2)  # doctest: +ELLIPSIS
+    Conv1d(filters=16, kernel=3, stride=1, padding='causal', dilation=2, groups=1, ...)
+    """
+
+    axes = 1
+
+
+class Conv2d(_Convolution):
+    """activation(w ∗ x + b) over images: `[batch, channels, height, width]` to
+    `[batch, filters, …, …]`.
+
+    Kernel, stride, padding and dilation are a number, or one for each axis; padding also a pair
+    (before, after) for each axis, "valid" or "same". Sizes, parameters and errors as of `Conv1d`.
+    """
+
+    axes = 2
+
+
+class Conv3d(_Convolution):
+    """activation(w ∗ x + b) over volumes: `[batch, channels, depth, height, width]` to
+    `[batch, filters, …, …, …]`; otherwise as `Conv2d`."""
+
+    axes = 3
+
+
+class DepthwiseConv2d(Layer):
+    """A convolution in which each channel is seen by `multiplier` filters of its own, and by no
+    others: `[batch, channels, height, width]` to `[batch, channels·multiplier, …, …]`.
+
+    Parameters `weight` `[channels·multiplier, 1, *kernel]` and `bias`; the rest as of `Conv2d`.
+    """
+
+    kernel: Any
+    multiplier: int = 1
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    activation: Function | None = None
+    use_bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
+
+    def __post_init__(self) -> None:
+        whole_number(f"{type(self).__name__}: the multiplier", self.multiplier, 1)
+        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+
+    def __call__(self, x: Any) -> Value:
+        x = as_value(x)
+        channels = _channels(self, x, 2)
+        kernel = numbers("kernel", self.kernel, 2, 1)
+        filters, taps = channels * self.multiplier, math.prod(kernel)
+        fans = taps, self.multiplier * taps
+        w = self.parameter("weight", (filters, 1, *kernel), self.init, x.dtype, fans)
+        bias = _bias(self, filters, x)
+        y = conv(x, w, bias, self.stride, self.padding, self.dilation, channels)
+        return _activated(self, y)
+
+
+class SeparableConv2d(Layer):
+    """A depthwise convolution and then one of kernel 1 that mixes its channels: nearly what a
+    `Conv2d` does, with kernel² times fewer products for many channels (F. Chollet, "Xception",
+    2017).
+
+    Layers `depthwise` (without bias) and `pointwise`, which has bias and activation.
+    """
+
+    filters: int
+    kernel: Any
+    multiplier: int = 1
+    stride: Any = 1
+    padding: Any = 0
+    dilation: Any = 1
+    activation: Function | None = None
+    use_bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
+
+    def __post_init__(self) -> None:
+        _check_filters(self, self.filters)
+        whole_number(f"{type(self).__name__}: the multiplier", self.multiplier, 1)
+        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+
+    def __call__(self, x: Any) -> Value:
+        x = as_value(x)
+        _channels(self, x, 2)
+        where = self.stride, self.padding, self.dilation
+        depthwise = DepthwiseConv2d(
+            self.kernel, self.multiplier, *where, use_bias=False, init=self.init, name="depthwise"
+        )
+        pointwise = Conv2d(
+            self.filters,
+            1,
+            activation=self.activation,
+            use_bias=self.use_bias,
+            init=self.init,
+            bias_init=self.bias_init,
+            name="pointwise",
+        )
+        return pointwise(depthwise(x))
+
+
+class _Transposed(Layer):
+    """What the transposed layers of all numbers of axes have in common."""
+
+    filters: int
+    kernel: Any
+    stride: Any = 1
+    padding: Any = 0
+    output_padding: Any = 0
+    dilation: Any = 1
+    groups: int = 1
+    activation: Function | None = None
+    use_bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
+
+    axes = 0  # spatial ones
+
+    def __post_init__(self) -> None:
+        _check_filters(self, self.filters, self.groups)
+        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+
+    def __call__(self, x: Any) -> Value:
+        x = as_value(x)
+        channels = _channels(self, x, self.axes, self.groups)
+        each = self.filters // self.groups
+        kernel = numbers("kernel", self.kernel, self.axes, 1)
+        strides = numbers("stride", self.stride, self.axes, 1)
+        taps = math.prod(kernel)
+        # Of the taps only every stride-th meets an element of x.
+        met = math.prod(math.ceil(k / s) for k, s in zip(kernel, strides, strict=True))
+        fans: Fans = channels // self.groups * met, each * taps
+        shape = (channels, each, *kernel)
+        w = self.parameter("weight", shape, self.init, x.dtype, fans)
+        bias = _bias(self, self.filters, x)
+        more = self.output_padding, self.dilation, self.groups
+        return _activated(self, conv_transpose(x, w, bias, strides, self.padding, *more))
+
+
+class ConvTranspose1d(_Transposed):
+    """activation of the transpose of a convolution, plus b: `[batch, channels, n]` to
+    `[batch, filters, m]`, m = (n − 1)·stride − pads + dilation·(kernel − 1) + 1 + output_padding.
+
+    It makes sequences longer by the stride; with padding="same", m = n·stride. Parameters
+    `weight` `[channels, filters/groups, kernel]`, laid out as in torch, and `bias` `[filters]`.
+    Raises `ShapeError` as `Conv1d` does, and where the padding leaves nothing.
+    """
+
+    axes = 1
+
+
+class ConvTranspose2d(_Transposed):
+    """The transposed convolution of images; otherwise as `ConvTranspose1d`."""
+
+    axes = 2
+
+
+class ConvTranspose3d(_Transposed):
+    """The transposed convolution of volumes; otherwise as `ConvTranspose1d`."""
+
+    axes = 3
+
+
+def _check_filters(layer: Layer, filters: Any, groups: Any = 1) -> None:
+    kind = type(layer).__name__
+    count = whole_number(f"{kind}: the number of filters", filters, 1)
+    if count % whole_number(f"{kind}: the number of groups", groups, 1):
+        raise ModelError(
+            f"{kind}: {groups} groups do not divide {filters} filters",
+            hint="each group makes an equal part of the filters",
+        )
+
+
+def _check_options(layer: Layer, kernel: Any, stride: Any, dilation: Any, activation: Any) -> None:
+    kind = type(layer).__name__
+    axes = getattr(layer, "axes", 2)
+    for name, given in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
+        if callable(given):
+            raise ModelError(
+                f"{kind}: the {name} is a number, got the function {given!r}",
+                hint=f"{kind}(16, 3, activation=relu)",
+            )
+        try:
+            numbers(f"{name} of {kind}", given, axes, 1)
+        except ShapeError as error:
+            raise ModelError(error.message, hint=error.hint) from None
+    if activation is not None and not callable(activation):
+        raise ModelError(
+            f"the activation of {kind} is a function, got {activation!r}",
+            hint=f"{kind}(16, 3, activation=relu), with relu from dsl",
+        )
+
+
+def _channels(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
+    """The number of channels of x, once it is known to fit the layer."""
+    kind = type(layer).__name__
+    if not x.dtype.is_float:
+        raise DTypeError(
+            f"{kind} needs floating numbers, x is {x.type}", hint="x.astype(f32) converts"
+        )
+    if x.rank != axes + 2:
+        sizes = ("n", "height, width", "depth, height, width")[axes - 1]
+        raise ShapeError(
+            f"{kind} needs [batch, channels, {sizes}], x is {x.type}",
+            hint="expand_dims(x, 1) adds an axis for a single channel"
+            if x.rank == axes + 1
+            else None,
+        )
+    channels = x.shape[1]
+    if not isinstance(channels, int):
+        raise ShapeError(
+            f"{kind} needs a known number of channels, x is {x.type}",
+            hint="weights depend on the size of axis 1: give it a number",
+        )
+    if channels % groups:
+        raise ShapeError(
+            f"{kind}: {groups} groups do not divide the {channels} channels of x, {x.type}"
+        )
+    return channels
+
+
+def _bias(layer: Any, filters: int, x: Value) -> Value | None:
+    if not layer.use_bias:
+        return None
+    bias: Value = layer.parameter("bias", filters, layer.bias_init, x.dtype)
+    return bias
+
+
+def _activated(layer: Any, y: Value) -> Value:
+    if layer.activation is None:
+        return y
+    activated: Value = layer.activation(y)
+    return activated
+
+
+__all__ = [
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "DepthwiseConv2d",
+    "SeparableConv2d",
+]

@@ -1,0 +1,75 @@
+"""Losses: how far predictions are from targets, a mean over the batch unless `reduction` says
+"sum" or "none"; weighted and masked by `weight` and `mask`.
+
+Conventions are torch's; where one differs, the loss says so.
+"""
+
+from dsl.losses.binary import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    binary_focal_loss,
+    hinge,
+    perceptron_loss,
+)
+from dsl.losses.classes import (
+    class_numbers,
+    cross_entropy,
+    focal_loss,
+    kl_divergence,
+    multiclass_hinge,
+    negative_log_likelihood,
+)
+from dsl.losses.ctc import ctc_loss
+from dsl.losses.pairs import (
+    contrastive_loss,
+    cosine_distance,
+    cosine_embedding_loss,
+    cosine_similarity,
+    info_nce,
+    triplet_loss,
+)
+from dsl.losses.reduction import Reduction, matched, reduced
+from dsl.losses.regression import (
+    gaussian_nll,
+    huber,
+    log_cosh,
+    mae,
+    mean_absolute_error,
+    mean_squared_error,
+    mse,
+    poisson_loss,
+    quantile_loss,
+)
+
+__all__ = [
+    "Reduction",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "binary_focal_loss",
+    "class_numbers",
+    "contrastive_loss",
+    "cosine_distance",
+    "cosine_embedding_loss",
+    "cosine_similarity",
+    "cross_entropy",
+    "ctc_loss",
+    "focal_loss",
+    "gaussian_nll",
+    "hinge",
+    "huber",
+    "info_nce",
+    "kl_divergence",
+    "log_cosh",
+    "mae",
+    "matched",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "mse",
+    "multiclass_hinge",
+    "negative_log_likelihood",
+    "perceptron_loss",
+    "poisson_loss",
+    "quantile_loss",
+    "reduced",
+    "triplet_loss",
+]

@@ -1,0 +1,168 @@
+"""Losses of two classes: a probability, a logit or a margin for each example.
+
+All take `reduction`, `weight` and `mask`, which `dsl.losses.reduction.reduced` explains.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsl.losses.reduction import Reduction, matched, reduced, within
+from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
+from nncompile.formula import formula
+from nncompile.graph import Value
+from nncompile.map import Map
+from nncompile.scalars import placeholder
+from nncompile.scalars.heads import sigmoid as sigmoid_of
+
+
+def _cross_entropy_slope(probability: Any, target: Any) -> Any:
+    p, t = probability, target
+    at_target = where(1 - p > 0, maximum(log(1 - p), -100), -100) - where(
+        p > 0, maximum(log(p), -100), -100
+    )
+    return (p - t) / maximum(p * (1 - p), 1e-12), at_target
+
+
+@formula(slope=_cross_entropy_slope)
+def _binary_cross_entropy(probability: Any, target: Any) -> Any:
+    at_one, at_zero = maximum(log(probability), -100), maximum(log(1 - probability), -100)
+    return -(target * at_one + (1 - target) * at_zero)
+
+
+def binary_cross_entropy(
+    probability: Any,
+    target: Any,
+    reduction: Reduction = "mean",
+    *,
+    label_smoothing: float = 0.0,
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """−t·log p − (1 − t)·log(1 − p) of probabilities. As torch's: logarithms are at least −100,
+    and the slope divides by at least 10⁻¹², so that p = 0 and p = 1 are finite. A p that is the
+    sigmoid of a logit needs no such bounds, and is taken as that logit. Targets are 0 and 1, or
+    probabilities; smoothing by ε moves them to (1 − ε)·t + ε/2."""
+    probability, target = matched("binary_cross_entropy", probability, target)
+    target = _smoothed("binary_cross_entropy", target, label_smoothing)
+    logit = _logit_of(probability)
+    losses = (
+        _binary_cross_entropy(probability, target)
+        if logit is None
+        else _binary_cross_entropy_with_logits(logit, target)
+    )
+    return reduced(losses, reduction, weight, mask)
+
+
+def _logit_of(probability: Value) -> Value | None:
+    """The z that a probability is the sigmoid of. The sigmoid of −18 is 0 in onnxruntime, and a
+    slope by way of it would be, too, where the loss is greatest."""
+    op = probability.op
+    if isinstance(op, Map) and op.body == sigmoid_of(placeholder(0)):
+        return probability.args[0]
+    return None
+
+
+def _with_logits_slope(logit: Any, target: Any) -> Any:
+    return sigmoid(logit) - target, -logit
+
+
+@formula(slope=_with_logits_slope)
+def _binary_cross_entropy_with_logits(logit: Any, target: Any) -> Any:
+    # softplus(z) − z·t loses what is small beside z; here nothing cancels but the kinks, and so
+    # the slope is declared.
+    at_margin = relu(logit) * (1 - target) + relu(-logit) * target
+    return at_margin + softplus(-abs(logit))
+
+
+@formula
+def _with_positive_weight(logit: Any, target: Any, positive: Any) -> Any:
+    return positive * target * softplus(-logit) + (1 - target) * softplus(logit)
+
+
+def binary_cross_entropy_with_logits(
+    logit: Any,
+    target: Any,
+    reduction: Reduction = "mean",
+    *,
+    pos_weight: Any = None,
+    label_smoothing: float = 0.0,
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """−w·t·log σ(z) − (1 − t)·log(1 − σ(z)), finite for every logit z. `pos_weight` is w, a number
+    or one for each class (the last axis), which trades recall against precision, 1 without. Targets
+    are 0 and 1, or probabilities; smoothing by ε moves them to (1 − ε)·t + ε/2."""
+    logit, target = matched("binary_cross_entropy_with_logits", logit, target)
+    target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
+    losses = (
+        _binary_cross_entropy_with_logits(logit, target)
+        if pos_weight is None
+        else _with_positive_weight(logit, target, pos_weight)
+    )
+    return reduced(losses, reduction, weight, mask)
+
+
+def _smoothed(what: str, target: Value, amount: float) -> Value:
+    if not within(what, "label_smoothing", amount, 0.0, 1.0):
+        return target
+    return target * (1.0 - amount) + 0.5 * amount  # type: ignore[no-any-return]
+
+
+@formula
+def _focal(logit: Any, target: Any, gamma: Any) -> Any:
+    # (1 − σ(z))^γ is exp(−γ·softplus(z)): no 0^γ, whose slope is none.
+    at_one = exp(-gamma * softplus(logit)) * softplus(-logit)
+    at_zero = exp(-gamma * softplus(-logit)) * softplus(logit)
+    return target * at_one + (1 - target) * at_zero
+
+
+def binary_focal_loss(
+    logit: Any,
+    target: Any,
+    gamma: float = 2.0,
+    alpha: float | None = None,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """−(1 − q)^γ·log q, q the probability that the logit gives the target (T.-Y. Lin and others,
+    "Focal Loss for Dense Object Detection", 2017): examples that are right already count little.
+    `alpha` weighs targets of 1, 1 − α those of 0. A target between 0 and 1 mixes both losses."""
+    logit, target = matched("binary_focal_loss", logit, target)
+    losses = _focal(logit, target, float(gamma))
+    if alpha is not None:
+        alpha = within("binary_focal_loss", "alpha", alpha, 0.0, 1.0)
+        losses = losses * (alpha * target + (1 - alpha) * (1 - target))
+    return reduced(losses, reduction, weight, mask)
+
+
+@formula
+def _hinge(prediction: Any, target: Any, margin: Any) -> Any:
+    return relu(margin - prediction * target)
+
+
+def hinge(
+    prediction: Any,
+    target: Any,
+    margin: float = 1.0,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """max(0, margin − p·t), the targets being −1 and 1."""
+    prediction, target = matched("hinge", prediction, target)
+    return reduced(_hinge(prediction, target, margin), reduction, weight, mask)
+
+
+def perceptron_loss(
+    prediction: Any,
+    target: Any,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """max(0, −p·t), the targets being −1 and 1: a step down its slope is Rosenblatt's rule (1958),
+    w + η·t·x where the sign is wrong."""
+    prediction, target = matched("perceptron_loss", prediction, target)
+    return reduced(_hinge(prediction, target, 0.0), reduction, weight, mask)

@@ -1,0 +1,264 @@
+"""Losses of several classes: a logit (or log probability) for each class along one axis.
+
+Labels are class numbers, of the shape of the logits without that axis, or probabilities of their
+shape. All take `reduction`, `weight` and `mask`, of one entry a row, which
+`dsl.losses.reduction.reduced` explains.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsl.losses.reduction import Reduction, matched, reduced, within
+from nncompile.dims import same_shape
+from nncompile.elementwise import exp, log, maximum, relu, where
+from nncompile.errors import DTypeError, ModelError, ShapeError
+from nncompile.formula import formula
+from nncompile.graph import Value
+from nncompile.ops import (
+    cast,
+    expand_dims,
+    log_softmax,
+    mean,
+    one_hot,
+    reshape,
+    squeeze,
+    take,
+    take_along_axis,
+)
+from nncompile.ops import sum as sum_of
+from nncompile.ops.basic import as_value
+
+
+def cross_entropy(
+    logits: Any,
+    label: Any,
+    *,
+    axis: int = -1,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = None,
+    class_weight: Any = None,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """−Σ t·log softmax(logits) along `axis`.
+
+    `label` is the number of the class, of the shape of the logits without the axis; or
+    probabilities, of their shape. Smoothing by ε gives every class ε/n of the target. A label
+    equal to `ignore_index` counts neither in the sum nor in the mean, which is 0 where all are
+    ignored (torch's is NaN). `class_weight` has a number for each class, which multiplies its term;
+    as torch's, the mean then divides by the weights of the labels, by the number of rows where the
+    labels are probabilities. Raises `ShapeError` where the shapes do not fit, `DTypeError` for
+    class numbers that are not integers.
+    """
+    logits, label = as_value(logits), as_value(label)
+    axis = _class_axis("cross_entropy", logits, axis)
+    losses, counts = _negative_log_likelihood(
+        "cross_entropy",
+        log_softmax(logits, axis),
+        label,
+        axis,
+        within("cross_entropy", "label_smoothing", label_smoothing, 0.0, 1.0),
+        ignore_index,
+        class_weight,
+    )
+    return reduced(losses, reduction, weight, mask, counts)
+
+
+def negative_log_likelihood(
+    log_probability: Any,
+    label: Any,
+    *,
+    axis: int = -1,
+    ignore_index: int | None = None,
+    class_weight: Any = None,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """−Σ t·log p along `axis` of logarithms of probabilities, as `log_softmax` gives them: all else
+    as `cross_entropy`, which is this of log softmax."""
+    log_probability, label = as_value(log_probability), as_value(label)
+    axis = _class_axis("negative_log_likelihood", log_probability, axis)
+    losses, counts = _negative_log_likelihood(
+        "negative_log_likelihood", log_probability, label, axis, 0.0, ignore_index, class_weight
+    )
+    return reduced(losses, reduction, weight, mask, counts)
+
+
+def _negative_log_likelihood(
+    what: str,
+    log_probability: Value,
+    label: Value,
+    axis: int,
+    smoothing: float,
+    ignore_index: int | None,
+    class_weight: Any,
+) -> tuple[Value, Value | None]:
+    """The loss of each row, and what it counts in the divisor of a mean where that is not 1."""
+    of_class = None
+    if class_weight is not None:
+        of_class = _class_weights(what, class_weight, log_probability, axis)
+    if label.rank == log_probability.rank:
+        _, target = matched(what, log_probability, label)
+        if ignore_index is not None:
+            raise ModelError("ignore_index is a class number, the labels are probabilities")
+        weighted = _weighed(log_probability, of_class, axis)
+        losses = -sum_of(target * weighted, axis)
+        return _smoothed(losses, weighted, axis, smoothing), None
+    class_numbers(what, log_probability, label, axis)
+    counted = None if ignore_index is None else label != ignore_index
+    index = label if counted is None else where(counted, label, 0)
+    losses = -_picked(log_probability, index, axis)
+    counts = None
+    if of_class is not None:
+        counts = take(of_class, index)
+        losses = losses * counts
+    if smoothing:
+        losses = _smoothed(losses, _weighed(log_probability, of_class, axis), axis, smoothing)
+    if counted is not None:
+        losses = where(counted, losses, 0.0)
+        ones = cast(counted, losses.dtype)
+        counts = ones if counts is None else counts * ones
+    return losses, counts
+
+
+def _smoothed(losses: Value, terms: Value, axis: int, amount: float) -> Value:
+    return (1 - amount) * losses + amount * -mean(terms, axis) if amount else losses
+
+
+def _picked(x: Value, index: Value, axis: int) -> Value:
+    """The element of each row that is that of its class."""
+    return squeeze(take_along_axis(x, expand_dims(index, axis), axis), axis)
+
+
+def _weighed(x: Value, of_class: Value | None, axis: int) -> Value:
+    if of_class is None:
+        return x
+    along = [size if i == axis else 1 for i, size in enumerate(x.shape)]
+    return x * reshape(of_class, along)  # type: ignore[no-any-return]
+
+
+def _class_weights(what: str, class_weight: Any, logits: Value, axis: int) -> Value:
+    value = as_value(class_weight)
+    if same_shape(value.shape, (logits.shape[axis],)) is not True:
+        raise ShapeError(
+            f"{what}: class_weight has a number for each class",
+            rows=[("class_weight", str(value.type)), ("logits", str(logits.type))],
+        )
+    return cast(value, logits.dtype)
+
+
+@formula
+def _focused(log_probability: Any, gamma: Any) -> Any:
+    return -(maximum(1 - exp(log_probability), 0.0) ** gamma) * log_probability
+
+
+def focal_loss(
+    logits: Any,
+    label: Any,
+    *,
+    axis: int = -1,
+    gamma: float = 2.0,
+    class_weight: Any = None,
+    ignore_index: int | None = None,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """−(1 − q)^γ·log q, q the softmax probability of the label's class (T.-Y. Lin and others,
+    2017). `class_weight`, that paper's α, multiplies the losses of each class, and does not count
+    in the divisor of the mean. γ = 0 is `cross_entropy`; others are at least 1."""
+    logits, label = as_value(logits), as_value(label)
+    axis = _class_axis("focal_loss", logits, axis)
+    class_numbers("focal_loss", logits, label, axis)
+    if gamma and gamma < 1:
+        raise ModelError(f"focal_loss: gamma is 0, or at least 1, got {gamma!r}")
+    counted = None if ignore_index is None else label != ignore_index
+    index = label if counted is None else where(counted, label, 0)
+    losses = _focused(_picked(log_softmax(logits, axis), index, axis), gamma)
+    if class_weight is not None:
+        losses = losses * take(_class_weights("focal_loss", class_weight, logits, axis), index)
+    counts = None if counted is None else cast(counted, losses.dtype)
+    losses = losses if counted is None else where(counted, losses, 0.0)
+    return reduced(losses, reduction, weight, mask, counts)
+
+
+def multiclass_hinge(
+    logits: Any,
+    label: Any,
+    *,
+    axis: int = -1,
+    margin: float = 1.0,
+    power: int = 1,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """Σ max(0, margin − z[label] + z[j])^power / n over the n classes j but the label's (J. Weston
+    and C. Watkins, 1999), as torch's `multi_margin_loss`; `power` is 1 or 2."""
+    logits, label = as_value(logits), as_value(label)
+    axis = _class_axis("multiclass_hinge", logits, axis)
+    class_numbers("multiclass_hinge", logits, label, axis)
+    if power not in (1, 2):
+        raise ModelError(f"multiclass_hinge: power is 1 or 2, got {power!r}")
+    own = take_along_axis(logits, expand_dims(label, axis), axis)
+    others = one_hot(label, logits.shape[axis], logits.dtype, axis) == 0
+    losses = mean(where(others, relu(margin - own + logits) ** power, 0.0), axis)
+    return reduced(losses, reduction, weight, mask)
+
+
+@formula
+def _divergence(log_probability: Any, target: Any) -> Any:
+    positive = target > 0
+    return where(positive, target * (log(where(positive, target, 1.0)) - log_probability), 0.0)
+
+
+@formula
+def _divergence_of_logs(log_probability: Any, log_target: Any) -> Any:
+    return exp(log_target) * (log_target - log_probability)
+
+
+def kl_divergence(
+    log_probability: Any,
+    target: Any,
+    *,
+    axis: int = -1,
+    log_target: bool = False,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """Σ t·(log t − log p) along `axis`: the Kullback–Leibler divergence of the predicted
+    distribution, whose logarithms are given, from the target, given by its probabilities or, with
+    `log_target`, their logarithms. 0·log 0 is 0.
+
+    The mean is over the rows, as torch's "batchmean" of a matrix (torch's "mean" divides by the
+    number of classes too).
+    """
+    log_probability, target = matched("kl_divergence", log_probability, target)
+    axis = _class_axis("kl_divergence", log_probability, axis)
+    terms = (_divergence_of_logs if log_target else _divergence)(log_probability, target)
+    return reduced(sum_of(terms, axis), reduction, weight, mask)
+
+
+def _class_axis(what: str, logits: Value, axis: int) -> int:
+    if not -logits.rank <= axis < logits.rank:
+        raise ShapeError(f"{what}: the logits {logits.type} have no axis {axis}")
+    return axis % logits.rank
+
+
+def class_numbers(what: str, logits: Value, label: Value, axis: int) -> None:
+    """Raises where `label` does not hold one class number for each row of logits."""
+    rows = [("logits", str(logits.type)), ("label", str(label.type))]
+    expected = logits.shape[:axis] + logits.shape[axis + 1 :]
+    if same_shape(label.shape, expected) is not True:
+        raise ShapeError(
+            f"{what}: the labels do not fit the logits",
+            rows=rows,
+            hint="class numbers have the shape of the logits without the classes, "
+            "probabilities the same shape",
+        )
+    if not label.dtype.is_integer:
+        raise DTypeError(f"{what}: class numbers are integers", rows=rows, hint="label.astype(i64)")

@@ -1,0 +1,146 @@
+"""Losses of representations: vectors that should be near each other or far apart.
+
+Vectors lie along `axis`, the last one unless it says otherwise. All take `reduction`, `weight` and
+`mask`, of one entry a pair, which `dsl.losses.reduction.reduced` explains.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsl.losses.classes import cross_entropy
+from dsl.losses.reduction import Reduction, floating, matched, reduced
+from nncompile.dims import same_shape
+from nncompile.elementwise import maximum, minimum, relu, where
+from nncompile.errors import ModelError, ShapeError
+from nncompile.graph import Value
+from nncompile.ops import cast, iota, norm
+from nncompile.ops import sum as sum_of
+from nncompile.ops.basic import as_value
+
+
+def _unit(x: Value, axis: int, eps: float) -> Value:
+    return x / maximum(norm(x, axis=axis, keepdims=True), eps)  # type: ignore[no-any-return]
+
+
+def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Value:
+    """The cosine of the angle between the vectors, x·y / (max(|x|, ε)·max(|y|, ε)), as torch's: 0
+    where one of them is 0."""
+    x, y = floating("cosine_similarity", x=x, y=y)
+    return sum_of(_unit(x, axis, eps) * _unit(y, axis, eps), axis)
+
+
+def cosine_distance(
+    prediction: Any,
+    target: Any,
+    axis: int = -1,
+    eps: float = 1e-8,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """1 − cos(prediction, target): 0 where they point the same way, 2 where opposite."""
+    prediction, target = matched("cosine_distance", prediction, target)
+    losses = 1 - cosine_similarity(prediction, target, axis, eps)
+    return reduced(losses, reduction, weight, mask)
+
+
+def cosine_embedding_loss(
+    x: Any,
+    y: Any,
+    target: Any,
+    margin: float = 0.0,
+    axis: int = -1,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """1 − cos(x, y) where the target is 1, max(0, cos(x, y) − margin) where −1, as torch's."""
+    cosine = cosine_similarity(x, y, axis)
+    alike = _one_a_pair("cosine_embedding_loss", target, cosine) > 0
+    losses = where(alike, 1 - cosine, relu(cosine - margin))
+    return reduced(losses, reduction, weight, mask)
+
+
+def contrastive_loss(
+    x: Any,
+    y: Any,
+    same: Any,
+    margin: float = 1.0,
+    axis: int = -1,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """d²/2 for pairs that are the same, max(0, margin − d)²/2 for others, d the distance of x and y
+    (R. Hadsell, S. Chopra and Y. LeCun, "Dimensionality Reduction by Learning an Invariant
+    Mapping", 2006). `same` is 1 or True for pairs that should be near. The slope is 0 where d is.
+    """
+    x, y = floating("contrastive_loss", x=x, y=y)
+    distance = norm(x - y, axis=axis)
+    alike = _one_a_pair("contrastive_loss", same, distance) > 0
+    losses = where(alike, 0.5 * distance**2, 0.5 * relu(margin - distance) ** 2)
+    return reduced(losses, reduction, weight, mask)
+
+
+def triplet_loss(
+    anchor: Any,
+    positive: Any,
+    negative: Any,
+    margin: float = 1.0,
+    p: float = 2.0,
+    eps: float = 1e-6,
+    swap: bool = False,
+    axis: int = -1,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """max(0, d(anchor, positive) − d(anchor, negative) + margin), d(x, y) = |x − y + ε| of order
+    p, as torch's (V. Balntas and others, 2016). With `swap`, the negative is also compared with
+    the positive, and the nearer one counts."""
+    a, n, b = floating("triplet_loss", anchor=anchor, positive=positive, negative=negative)
+    near, far = norm(a - n + eps, p, axis), norm(a - b + eps, p, axis)
+    if swap:
+        far = minimum(far, norm(n - b + eps, p, axis))
+    return reduced(relu(near - far + margin), reduction, weight, mask)
+
+
+def info_nce(
+    query: Any,
+    key: Any,
+    temperature: float = 0.1,
+    normalize: bool = True,
+    symmetric: bool = False,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """The cross-entropy of finding each query's own key, of the same row, among the keys of all
+    rows by q·k/τ (A. van den Oord and others, "Representation Learning with Contrastive Predictive
+    Coding", 2018). Matrices of one row a pair; rows are made unit vectors first unless `normalize`
+    is False. `symmetric` also finds the query of each key, and takes the mean of both, as CLIP
+    (2021). A batch of one has nothing to tell apart: its loss is 0."""
+    q, k = floating("info_nce", query=query, key=key)
+    if q.rank != 2:
+        raise ShapeError(f"info_nce: queries and keys are matrices, got {q.type}")
+    if not temperature > 0:
+        raise ModelError(f"info_nce: the temperature is positive, got {temperature!r}")
+    if normalize:
+        q, k = _unit(q, -1, 1e-12), _unit(k, -1, 1e-12)
+    logits = (q @ k.T) / temperature
+    own = iota(q.shape[0])
+    losses = cross_entropy(logits, own, reduction="none")
+    if symmetric:
+        losses = 0.5 * (losses + cross_entropy(logits, own, axis=0, reduction="none"))
+    return reduced(losses, reduction, weight, mask)
+
+
+def _one_a_pair(what: str, target: Any, pairs: Value) -> Value:
+    value = as_value(target, like=pairs)
+    if same_shape(value.shape, pairs.shape) is not True:
+        raise ShapeError(
+            f"{what}: the target has one number a pair",
+            rows=[("target", str(value.type)), ("pairs", str(pairs.type))],
+        )
+    return cast(value, pairs.dtype)

@@ -1,0 +1,113 @@
+"""What all losses share: checked arguments, and one number of many, weighted or masked."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from nncompile.dims import broadcast, same_shape
+from nncompile.elementwise import where
+from nncompile.errors import DTypeError, ModelError, ShapeError
+from nncompile.graph import Value
+from nncompile.ops import broadcast_to, cast, mean, ratio, reshape
+from nncompile.ops import sum as sum_of
+from nncompile.ops.basic import as_value
+
+Reduction = Literal["mean", "sum", "none"]
+
+
+def reduced(
+    losses: Value,
+    reduction: Reduction,
+    weight: Any = None,
+    mask: Any = None,
+    counts: Value | None = None,
+) -> Value:
+    """The mean, the sum, or the losses themselves.
+
+    `weight` multiplies the losses; where the boolean `mask` is False they do not count, whatever
+    they are. Both have the shape of the losses, or of its first axes. A weighted mean is
+    Σ weight·loss / Σ weight, and 0 where there is no weight at all; `counts` is what a loss weighs
+    before `weight` and `mask` (1 by default), in the mean's divisor alone. The mean of an empty
+    batch, without weights, is NaN, as torch's.
+
+    Raises `ModelError` for another word, `ShapeError` for a weight or mask that does not fit.
+    """
+    if reduction not in ("mean", "sum", "none"):
+        raise ModelError(f'reduction is "mean", "sum" or "none", got {reduction!r}')
+    if mask is not None:
+        counted = rows_of(mask, losses)
+        if not counted.dtype.is_bool:
+            raise DTypeError(
+                f"a mask is of truth values, got {counted.type}",
+                hint="weight=... takes numbers; mask > 0 makes truth values of them",
+            )
+        losses = where(counted, losses, 0.0)
+        ones = cast(counted, losses.dtype)
+        counts = ones if counts is None else counts * ones
+    if weight is not None:
+        factor = cast(rows_of(weight, losses, "weight"), losses.dtype)
+        losses = losses * factor
+        counts = factor if counts is None else counts * factor
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return sum_of(losses)
+    if counts is None:
+        return mean(losses)
+    return ratio(sum_of(losses), sum_of(broadcast_to(counts, losses.shape)))
+
+
+def rows_of(x: Any, losses: Value, what: str = "mask") -> Value:
+    """`x` with axes of size 1 at its end, so that it fits the losses, or what else there is of each
+    row. Raises `ShapeError` where it does not."""
+    value = as_value(x)
+    if value.rank < losses.rank:
+        value = reshape(value, (*value.shape, *(1 for _ in range(losses.rank - value.rank))))
+    try:
+        fits = same_shape(broadcast(value.shape, losses.shape), losses.shape) is True
+    except ShapeError:
+        fits = False
+    if not fits:
+        raise ShapeError(
+            f"the {what} does not fit",
+            rows=[(what, str(as_value(x).type)), ("fits", str(losses.type))],
+            hint="it has the shape of the losses, or of their first axes",
+        )
+    return value
+
+
+def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
+    """Both as values of one floating type and shape. Raises `ShapeError` where the shapes differ:
+    broadcast, f32[batch, 1] against f32[batch] would compare everything with everything."""
+    prediction = as_value(prediction)
+    target = as_value(target, like=prediction)
+    if not prediction.dtype.is_float:
+        raise DTypeError(f"{what}: the prediction is {prediction.type}, not floating")
+    if target.rank and same_shape(prediction.shape, target.shape) is not True:
+        raise ShapeError(
+            f"{what}: prediction and target have different shapes",
+            rows=[("prediction", str(prediction.type)), ("target", str(target.type))],
+            hint="squeeze or reshape one of them: x[:, 0], x.reshape(...)",
+        )
+    return prediction, cast(target, prediction.dtype)
+
+
+def floating(what: str, **values: Any) -> list[Value]:
+    """The arguments as values of one floating type and one shape, or single numbers. Raises
+    `DTypeError` or `ShapeError`, which name them."""
+    names = list(values)
+    first = as_value(values[names[0]])
+    made = [first, *(as_value(values[name], like=first) for name in names[1:])]
+    rows = [(name, str(x.type)) for name, x in zip(names, made, strict=True)]
+    if not first.dtype.is_float:
+        raise DTypeError(f"{what}: {names[0]} is {first.type}, not floating", rows=rows)
+    if any(x.rank and same_shape(x.shape, first.shape) is not True for x in made):
+        raise ShapeError(f"{what}: {' and '.join(names)} have different shapes", rows=rows)
+    return [cast(x, first.dtype) for x in made]
+
+
+def within(what: str, name: str, x: float, low: float, high: float) -> float:
+    """The option `x`. Raises `ModelError` where it is not a number from `low` to `high`."""
+    if isinstance(x, bool) or not isinstance(x, int | float) or not low <= x <= high:
+        raise ModelError(f"{what}: {name} is a number from {low:g} to {high:g}, got {x!r}")
+    return x

@@ -1,0 +1,180 @@
+"""Losses of real predictions: how far they are from real targets of the same shape.
+
+All take `reduction`, `weight` and `mask`, which `dsl.losses.reduction.reduced` explains.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dsl.losses.reduction import Reduction, floating, matched, reduced, within
+from nncompile.elementwise import exp, log, maximum, minimum, softplus, stop_gradient, where
+from nncompile.formula import formula
+from nncompile.graph import Value
+
+
+@formula
+def _squared(prediction: Any, target: Any) -> Any:
+    return (prediction - target) ** 2
+
+
+def mean_squared_error(
+    prediction: Any,
+    target: Any,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """(p − t)²; a target is of the prediction's shape, or one number."""
+    losses = _squared(*matched("mean_squared_error", prediction, target))
+    return reduced(losses, reduction, weight, mask)
+
+
+mse = mean_squared_error
+
+
+@formula
+def _absolute(prediction: Any, target: Any) -> Any:
+    return abs(prediction - target)
+
+
+def mean_absolute_error(
+    prediction: Any,
+    target: Any,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """|p − t|, with a slope of 0 where they are equal."""
+    losses = _absolute(*matched("mean_absolute_error", prediction, target))
+    return reduced(losses, reduction, weight, mask)
+
+
+mae = mean_absolute_error
+
+
+@formula
+def _huber(prediction: Any, target: Any, delta: Any) -> Any:
+    error = abs(prediction - target)
+    within = minimum(error, delta)
+    return within * (error - 0.5 * within)
+
+
+def huber(
+    prediction: Any,
+    target: Any,
+    delta: float = 1.0,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """(p − t)²/2 where the error is within δ, else δ(|p − t| − δ/2) (Huber 1964)."""
+    prediction, target = matched("huber", prediction, target)
+    return reduced(_huber(prediction, target, delta), reduction, weight, mask)
+
+
+@formula
+def _log_cosh(prediction: Any, target: Any) -> Any:
+    error = prediction - target
+    return abs(error) + softplus(-2 * abs(error)) - log(2.0)
+
+
+def log_cosh(
+    prediction: Any,
+    target: Any,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """log cosh(p − t): quadratic near 0, linear far away."""
+    losses = _log_cosh(*matched("log_cosh", prediction, target))
+    return reduced(losses, reduction, weight, mask)
+
+
+@formula
+def _pinball(prediction: Any, target: Any, quantile: Any) -> Any:
+    error = target - prediction
+    return maximum(quantile * error, (quantile - 1) * error)
+
+
+def quantile_loss(
+    prediction: Any,
+    target: Any,
+    quantile: float = 0.5,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """max(q·(t − p), (q − 1)·(t − p)), least where the prediction is the q-quantile of the target
+    (R. Koenker and G. Bassett, "Regression Quantiles", 1978); "pinball loss" of scikit-learn."""
+    prediction, target = matched("quantile_loss", prediction, target)
+    quantile = within("quantile_loss", "quantile", quantile, 0.0, 1.0)
+    return reduced(_pinball(prediction, target, quantile), reduction, weight, mask)
+
+
+@formula
+def _poisson_of_log(prediction: Any, target: Any) -> Any:
+    return exp(prediction) - target * prediction
+
+
+@formula
+def _poisson(prediction: Any, target: Any, eps: Any) -> Any:
+    return prediction - target * log(prediction + eps)
+
+
+@formula
+def _stirling(target: Any) -> Any:
+    t = maximum(target, 1.0)
+    return where(target > 1, t * log(t) - t + 0.5 * log(2 * math.pi * t), 0.0)
+
+
+def poisson_loss(
+    prediction: Any,
+    target: Any,
+    log_input: bool = True,
+    full: bool = False,
+    eps: float = 1e-8,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """The negative logarithm of the Poisson probability of a count t, but for log t!, as torch's
+    `poisson_nll_loss`: eᵖ − t·p where the prediction is the logarithm of the rate, else
+    p − t·log(p + ε). `full` adds Stirling's t·log t − t + log(2πt)/2 for t > 1.
+
+    A rate beyond the greatest number of its type is infinite: in f32, from p = 88.73 on.
+    """
+    prediction, target = matched("poisson_loss", prediction, target)
+    losses = _poisson_of_log(prediction, target) if log_input else _poisson(prediction, target, eps)
+    losses = losses + _stirling(target) if full else losses
+    return reduced(losses, reduction, weight, mask)
+
+
+@formula
+def _gaussian(prediction: Any, target: Any, variance: Any, eps: Any) -> Any:
+    # Bounded as torch's: the slope at the bound is that of the variance there, not zero.
+    v = where(variance < eps, variance + stop_gradient(eps - variance), variance)
+    return 0.5 * (log(v) + (prediction - target) ** 2 / v)
+
+
+def gaussian_nll(
+    prediction: Any,
+    target: Any,
+    variance: Any,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
+) -> Value:
+    """(log v + (p − t)²/v)/2, the negative logarithm of the normal density of t, but for
+    log(2π)/2, which `full` adds (D. Nix and A. Weigend, 1994). The variance is of the
+    prediction's shape, or one number.
+
+    As torch's: the variance is at least ε, and its slope is as if it were ε where it is less.
+    """
+    p, t, v = floating("gaussian_nll", prediction=prediction, target=target, variance=variance)
+    losses = _gaussian(p, t, v, eps)
+    losses = losses + 0.5 * math.log(2 * math.pi) if full else losses
+    return reduced(losses, reduction, weight, mask)

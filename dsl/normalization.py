@@ -1,0 +1,203 @@
+"""Layers that normalize: batch, layer, group, instance and RMS normalization.
+
+Names, defaults and conventions are torch's; the axis of channels is 1. Parameters are `weight`
+(the scale, starting at 1) and `bias` (at 0).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsl.initializers import ones, zeros
+from dsl.layer import Layer
+from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.graph import Value
+from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from nncompile.ops.basic import as_value, full
+from nncompile.ops.channels import CHANNELS
+from nncompile.ops.normalization import positive_epsilon
+from nncompile.optim.schedules import real
+
+
+class BatchNorm(Layer):
+    """Batch normalization of `[batch, channels, *sizes]`, with any number of sizes: mean 0 and
+    variance 1 in each channel over the batch while training, by the running mean and variance in
+    inference; then times `weight`[channels] and plus `bias`[channels] where it is `affine`.
+
+    The states `running_mean` and `running_var` follow the batches, `next = (1 − momentum)·now +
+    momentum·batch`, the variance being the unbiased one there and the biased one in normalizing.
+    That is torch's convention; Keras's momentum 0.99 is 0.01 here. A batch of one number a channel,
+    which torch refuses, gives the bias, and counts with the variance 0.
+
+    Raises `ShapeError` for an x without channels or whose number of channels only the data tell,
+    `DTypeError` where it is not floating.
+    """
+
+    eps: float = 1e-5
+    momentum: float = 0.1
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        positive_epsilon("BatchNorm", self.eps)
+        if not 0 <= real("the momentum of BatchNorm", self.momentum) <= 1:
+            raise ModelError(
+                f"the momentum of BatchNorm is in [0, 1], got {self.momentum!r}",
+                hint="it is the weight of the new batch, as torch's: Keras's 0.99 is 0.01",
+            )
+
+    def __call__(self, x: Any) -> Value:
+        x = _channelled("BatchNorm", x, 2)
+        channels = x.shape[CHANNELS]
+        mean = self.state("running_mean", channels, zeros, x.dtype)
+        variance = self.state("running_var", channels, ones, x.dtype)
+        scale, bias = _affine(self, x, (channels,), self.affine)
+        if scale is None or bias is None:
+            scale, bias = full((channels,), 1, x.dtype), full((channels,), 0, x.dtype)
+        y, mean, variance = batch_norm(x, scale, bias, mean, variance, self.momentum, self.eps)
+        self.update("running_mean", mean)
+        self.update("running_var", variance)
+        return y
+
+
+class LayerNorm(Layer):
+    """Mean 0 and variance 1 over the last `axes` axes of each example, times `weight` and plus
+    `bias` of the shape of these axes where it is `affine` (`use_bias=False` leaves that one out).
+
+    Raises `ShapeError` where x has fewer axes, or the data alone tell the size of one that the
+    parameters need, `DTypeError` where it is not floating.
+    """
+
+    axes: int = 1
+    eps: float = 1e-5
+    affine: bool = True
+    use_bias: bool = True
+
+    def __post_init__(self) -> None:
+        whole_number("the axes of LayerNorm", self.axes, least=1)
+        positive_epsilon("LayerNorm", self.eps)
+
+    def __call__(self, x: Any) -> Value:
+        x = _floating("LayerNorm", x)
+        shape = _last_axes("LayerNorm", x, self.axes, self.affine)
+        scale, bias = _affine(self, x, shape, self.affine, self.use_bias)
+        return layer_norm(x, scale, bias, self.axes, self.eps)
+
+
+class RMSNorm(Layer):
+    """x divided by its root mean square over its last `axes` axes, times `weight` of the shape of
+    these axes where it is `affine`. Without `eps` it is the smallest step from 1 of x's element
+    type, as torch's.
+
+    Raises `ShapeError` where x has fewer axes, or the data alone tell the size of one that the
+    weight needs, `DTypeError` where it is not floating.
+    """
+
+    axes: int = 1
+    eps: float | None = None
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        whole_number("the axes of RMSNorm", self.axes, least=1)
+        if self.eps is not None:
+            positive_epsilon("RMSNorm", self.eps)
+
+    def __call__(self, x: Any) -> Value:
+        x = _floating("RMSNorm", x)
+        shape = _last_axes("RMSNorm", x, self.axes, self.affine)
+        scale, _ = _affine(self, x, shape, self.affine, False)
+        return rms_norm(x, scale, self.axes, self.eps)
+
+
+class GroupNorm(Layer):
+    """Mean 0 and variance 1 in each of `groups` groups of channels of each example of
+    `[batch, channels, *sizes]`, times `weight`[channels] and plus `bias`[channels] where it is
+    `affine`.
+
+    Raises `ShapeError` where x has no channels or the groups do not divide them, `DTypeError`
+    where it is not floating.
+    """
+
+    groups: int
+    eps: float = 1e-5
+    affine: bool = True
+
+    def __post_init__(self) -> None:
+        whole_number("the groups of GroupNorm", self.groups, least=1)
+        positive_epsilon("GroupNorm", self.eps)
+
+    def __call__(self, x: Any) -> Value:
+        x = _channelled("GroupNorm", x, 2)
+        if x.shape[CHANNELS] % self.groups:
+            raise ShapeError(
+                f"GroupNorm: {self.groups} groups do not divide {x.shape[CHANNELS]} channels, "
+                f"x is {x.type}",
+                hint="choose a number of groups that divides the channels",
+            )
+        scale, bias = _affine(self, x, x.shape[1:2], self.affine)
+        return group_norm(x, self.groups, scale, bias, self.eps)
+
+
+class InstanceNorm(Layer):
+    """Mean 0 and variance 1 in each channel of each example of `[batch, channels, *sizes]`, with
+    at least one size; times `weight`[channels] and plus `bias`[channels] where it is `affine`
+    (not by default, as torch's). A channel of one number, which torch refuses, gives the bias.
+
+    Raises `ShapeError` where x has no sizes, `DTypeError` where it is not floating.
+    """
+
+    eps: float = 1e-5
+    affine: bool = False
+
+    def __post_init__(self) -> None:
+        positive_epsilon("InstanceNorm", self.eps)
+
+    def __call__(self, x: Any) -> Value:
+        x = _channelled("InstanceNorm", x, 3)
+        scale, bias = _affine(self, x, x.shape[1:2], self.affine)
+        return instance_norm(x, scale, bias, self.eps)
+
+
+def _affine(
+    layer: Layer, x: Value, shape: tuple[Any, ...], affine: bool, with_bias: bool = True
+) -> tuple[Value | None, Value | None]:
+    """The scale and the bias of a layer; None for what it does not have."""
+    if not affine:
+        return None, None
+    scale = layer.parameter("weight", shape, ones, x.dtype)
+    return scale, layer.parameter("bias", shape, zeros, x.dtype) if with_bias else None
+
+
+def _floating(name: str, x: Any) -> Value:
+    value = as_value(x)
+    if not value.dtype.is_float:
+        raise DTypeError(
+            f"{name} needs floating numbers, x is {value.type}", hint="x.astype(f32) converts"
+        )
+    return value
+
+
+def _channelled(name: str, x: Any, rank: int) -> Value:
+    """x, which has at least `rank` axes, that of the channels of known size."""
+    value = _floating(name, x)
+    form = "[batch, channels, …]" if rank == 2 else "[batch, channels, size, …]"
+    if value.rank < rank:
+        raise ShapeError(f"{name} needs {form}, x is {value.type}")
+    if not isinstance(value.shape[CHANNELS], int):
+        raise ShapeError(
+            f"{name} needs a known number of channels, axis {CHANNELS}, x is {value.type}",
+            hint="moveaxis(x, -1, 1) brings channels from the end",
+        )
+    return value
+
+
+def _last_axes(name: str, x: Value, axes: int, affine: bool) -> tuple[Any, ...]:
+    """The sizes of the last axes, which are known where parameters have them."""
+    if x.rank < axes:
+        raise ShapeError(f"{name} is over the last {axes} axes, x is {x.type}")
+    shape = x.shape[x.rank - axes :]
+    if affine and not all(isinstance(size, int) for size in shape):
+        raise ShapeError(
+            f"{name} needs last axes of known size for its weights, x is {x.type}",
+            hint="affine=False has none",
+        )
+    return shape

@@ -1,0 +1,167 @@
+"""Pooling and upsampling layers, over [batch, channels, *space]."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from dsl.layer import Layer
+from nncompile.graph import Value
+from nncompile.ops import (
+    adaptive_average_pool,
+    adaptive_max_pool,
+    average_pool,
+    global_average_pool,
+    global_max_pool,
+    max_pool,
+    resize,
+)
+
+
+class MaxPool1d(Layer):
+    """The greatest of each window along [batch, channels, length].
+
+    `kernel`, `stride` (the kernel by default), `padding` (on both sides, or "same") and
+    `dilation` are one number, or one for each axis. With `ceil_mode` a window may hang over the
+    end. As in torch, the first of equal elements gets the slope. Raises `ShapeError` where the
+    kernel is larger than x with its padding.
+    """
+
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+    dilation: Any = 1
+    ceil_mode: bool = False
+
+    _axes: ClassVar[int] = 1
+
+    def __call__(self, x: Any) -> Value:
+        options = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        return max_pool(x, *options, rank=self._axes, what=type(self).__name__)
+
+
+class MaxPool2d(MaxPool1d):
+    """The greatest of each window over [batch, channels, height, width]; as `MaxPool1d`."""
+
+    _axes: ClassVar[int] = 2
+
+
+class MaxPool3d(MaxPool1d):
+    """The greatest of each window over [batch, channels, depth, height, width]; as `MaxPool1d`."""
+
+    _axes: ClassVar[int] = 3
+
+
+class AveragePool1d(Layer):
+    """The mean of each window along [batch, channels, length].
+
+    Options are those of `MaxPool1d`. Zeros of the padding count as elements, as in torch, unless
+    `count_include_pad` is false or the padding is "same". Raises `ShapeError` where the kernel is
+    larger than x with its padding.
+    """
+
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+    ceil_mode: bool = False
+    count_include_pad: bool = True
+
+    _axes: ClassVar[int] = 1
+
+    def __call__(self, x: Any) -> Value:
+        options = self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        return average_pool(x, *options, rank=self._axes, what=type(self).__name__)
+
+
+class AveragePool2d(AveragePool1d):
+    """The mean of each window over [batch, channels, height, width]; as `AveragePool1d`."""
+
+    _axes: ClassVar[int] = 2
+
+
+class AveragePool3d(AveragePool1d):
+    """The mean of each window over [batch, channels, depth, height, width]; as `AveragePool1d`."""
+
+    _axes: ClassVar[int] = 3
+
+
+class GlobalAveragePool(Layer):
+    """The mean over space: [batch, channels, *space] to [batch, channels]; with `keepdims`, axes of
+    size one stay."""
+
+    keepdims: bool = False
+
+    def __call__(self, x: Any) -> Value:
+        return global_average_pool(x, self.keepdims)
+
+
+class GlobalMaxPool(Layer):
+    """The greatest over space: [batch, channels, *space] to [batch, channels]; with `keepdims`,
+    axes of size one stay. Equal greatest ones share the slope."""
+
+    keepdims: bool = False
+
+    def __call__(self, x: Any) -> Value:
+        return global_max_pool(x, self.keepdims)
+
+
+class AdaptiveAveragePool1d(Layer):
+    """The means of as many windows as `size` says, whatever the size of [batch, channels, length]:
+    one number, or one for each axis, None where it stays. Windows are torch's."""
+
+    size: Any
+
+    _axes: ClassVar[int] = 1
+
+    def __call__(self, x: Any) -> Value:
+        return adaptive_average_pool(x, self.size, rank=self._axes, what=type(self).__name__)
+
+
+class AdaptiveAveragePool2d(AdaptiveAveragePool1d):
+    """`AdaptiveAveragePool1d` over [batch, channels, height, width]."""
+
+    _axes: ClassVar[int] = 2
+
+
+class AdaptiveAveragePool3d(AdaptiveAveragePool1d):
+    """`AdaptiveAveragePool1d` over [batch, channels, depth, height, width]."""
+
+    _axes: ClassVar[int] = 3
+
+
+class AdaptiveMaxPool1d(Layer):
+    """The greatest of as many windows as `size` says; sizes and windows are those of
+    `AdaptiveAveragePool1d`."""
+
+    size: Any
+
+    _axes: ClassVar[int] = 1
+
+    def __call__(self, x: Any) -> Value:
+        return adaptive_max_pool(x, self.size, rank=self._axes, what=type(self).__name__)
+
+
+class AdaptiveMaxPool2d(AdaptiveMaxPool1d):
+    """`AdaptiveMaxPool1d` over [batch, channels, height, width]."""
+
+    _axes: ClassVar[int] = 2
+
+
+class AdaptiveMaxPool3d(AdaptiveMaxPool1d):
+    """`AdaptiveMaxPool1d` over [batch, channels, depth, height, width]."""
+
+    _axes: ClassVar[int] = 3
+
+
+class Upsample(Layer):
+    """[batch, channels, *space] with space `scale` times as large, or of the given `size`; mode
+    "nearest" or "linear" ("bilinear", "trilinear"), by torch's conventions (`align_corners=False`).
+
+    Raises `ShapeError` where sizes do not fit, `ModelError` for another mode.
+    """
+
+    scale: Any = None
+    mode: str = "nearest"
+    size: Any = None
+
+    def __call__(self, x: Any) -> Value:
+        return resize(x, self.size, self.scale, self.mode, what="Upsample")

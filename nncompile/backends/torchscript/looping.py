@@ -1,0 +1,79 @@
+"""Loops in TorchScript source: what is written before, in and behind a `for`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nncompile.backends.torchscript.writing import Closing, Opening, Statement, Variable, token
+from nncompile.dims import Dim
+from nncompile.graph import Value, toposort
+from nncompile.types import Type
+
+if TYPE_CHECKING:
+    from nncompile.backends.torchscript.emitter import Emitter
+
+
+class Loop:
+    """A `for` over `length` places in time, from the last if `reverse`, whose variables `carried`
+    start at `initial`. Its body is written by `row` and `lower`, and ended by `finished`."""
+
+    def __init__(self, outer: Emitter, length: Dim, initial: Sequence[str], reverse: bool) -> None:
+        self.outer, self.inner = outer, outer.within()
+        self.reverse = reverse
+        count = outer.dim(length)
+        steps = f"{count} - 1, -1, -1" if reverse else count
+        self.opening = Opening(f"range({steps})", False, "time", initial=list(initial))
+        self._add(self.opening)
+        self.opening.time = self._variable("time")
+        self.carried = [self._variable("carry") for _ in initial]
+        self.opening.variables = list(self.carried)
+
+    def _add(self, statement: Statement) -> str:
+        statement.depth = self.outer.depth
+        self.outer.statements.append(statement)
+        return token(len(self.outer.statements) - 1)
+
+    def _variable(self, hint: str) -> str:
+        return self._add(Variable("", False, hint))
+
+    def row(self, x: str) -> str:
+        """The row of a sequence at that place."""
+        return self.inner.emit(f"{x}[{self.opening.time}]", "row")
+
+    def lower(self, known: Mapping[Value, Any], results: Sequence[Value]) -> list[Any]:
+        """The results of the body, where those of its leaves are known."""
+        found = dict(known)
+        for v in toposort(results):
+            if v not in found:
+                self.inner.types, self.inner.type = tuple(a.type for a in v.args), v.type
+                found[v] = v.op.torch(self.inner, *(found[a] for a in v.args))
+        return [found[v] for v in results]
+
+    def finished(
+        self, following: Sequence[str], rows: Sequence[str], types: Sequence[Type]
+    ) -> tuple[str, ...]:
+        """The variables after the loop, and the stacks of rows of the given types."""
+        lists = [self._variable("rows") for _ in rows]
+        self.opening.lists = lists
+        closing = Closing(
+            ", ".join((*following, *rows)),
+            False,
+            "",
+            opening=self.opening,
+            following=list(following),
+            rows=list(rows),
+        )
+        self._add(closing)
+        closing.depth = self.inner.depth
+        stacks = [self._stack(x, t) for x, t in zip(lists, types, strict=True)]
+        return (*self.carried, *stacks)
+
+    def _stack(self, rows: str, type_: Type) -> str:
+        t = self.outer
+        stack = f"torch.stack({rows})"
+        if self.reverse:
+            stack = f"torch.flip({stack}, [0])"
+        shape = t.shape((0, *type_.shape))
+        empty = f"torch.zeros({shape}, dtype={t.dtype(type_.dtype)}, device={t.device})"
+        return t.emit(f"({stack} if len({rows}) > 0 else {empty})", "stack")

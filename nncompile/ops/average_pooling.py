@@ -1,0 +1,221 @@
+"""Average pooling and its transpose."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.dims import Dim, Shape, dim, same_shape
+from nncompile.elementwise import maximum, minimum
+from nncompile.errors import ShapeError
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.axis_maps import along_axis, span_matrix
+from nncompile.ops.basic import as_value, cast, const, iota, size_value
+from nncompile.ops.composition import composed_onnx
+from nncompile.ops.pooling import around, padded_behind, repeated, require_float, window_of
+from nncompile.ops.pooling_windows import LEAD, Slid, Window, slid
+from nncompile.ops.reduce import require_real
+from nncompile.ops.shape import reshape, transpose
+from nncompile.ops.slicing import padded
+from nncompile.types import Array, Type, f32, f64
+
+
+class AveragePool(Op):
+    """The sum of each window over [batch, channels, *space], zeros in the padding, divided by the
+    number of the kernel's elements."""
+
+    window: Window
+
+    def infer(self, x: Type) -> Type:
+        require_real(x)
+        return self.window.infer(x)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (AverageSpread(self.window, x.shape[LEAD:])(g),)
+
+    def numpy(self, x: Array) -> Array:
+        windows = self.window.numpy(x, 0)
+        return windows.mean(tuple(range(-self.window.rank, 0)))  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        w = self.window
+        if o.type.dtype is f64:  # no kernel
+            return composed_onnx(o, lambda v: [_by_matrices(v, w)], x)[0]
+        return o.AveragePool(  # type: ignore[no-any-return]
+            x, kernel_shape=list(w.kernel), strides=list(w.strides), pads=[*w.pads, *w.pads],
+            count_include_pad=1,
+        )  # fmt: skip
+
+    def torch(self, t: Any, x: str) -> str:
+        w = self.window
+        options = map(list, (w.kernel, w.strides, w.pads))
+        function = "torch.avg_pool1d" if w.rank == 1 else f"torch._C._nn.avg_pool{w.rank}d"
+        return t.call(function, x, *options)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for window, type_ in _samples():
+            yield Sample(cls(window), (type_,))
+
+
+class AverageSpread(Op):
+    """`g`, one number for each window over space of the given sizes: each element gets the sum of
+    those of the windows that it lies in, divided by the number of the kernel's elements. The
+    transpose of `AveragePool`."""
+
+    window: Window
+    sizes: Shape
+
+    def infer(self, g: Type) -> Type:
+        require_real(g)
+        x = Type(g.dtype, (*g.shape[:LEAD], *self.sizes))
+        if same_shape(g.shape, self.window.infer(x).shape) is not True:
+            raise ShapeError(f"{g} is not one number for each window of {x}")
+        return x
+
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        return (AveragePool(self.window)(g),)
+
+    def numpy(self, g: Array) -> Array:
+        w = self.window
+        sizes = [int(n) for n in self.sizes]
+        wide = [n + 2 * p for n, p in zip(sizes, w.pads, strict=True)]
+        total = np.zeros((*g.shape[:LEAD], *wide), g.dtype)
+        share = g / math.prod(w.kernel)
+        lead = (slice(None),) * LEAD
+        for tap in itertools.product(*map(range, w.kernel)):
+            reach = zip(tap, w.strides, g.shape[LEAD:], strict=True)
+            total[lead + tuple(slice(i, i + (n - 1) * s + 1, s) for i, s, n in reach)] += share
+        inner = zip(w.pads, sizes, strict=True)
+        return total[lead + tuple(slice(p, p + n) for p, n in inner)]
+
+    @property
+    def _share(self) -> float:
+        return 1 / math.prod(self.window.kernel)
+
+    def _left(self, counts: Shape) -> list[Dim]:
+        """How many elements lie behind the last window, along each axis."""
+        w = self.window
+        axes: Any = zip(self.sizes, counts, w.kernel, w.strides, w.pads, strict=True)
+        return [dim(size - ((n - 1) * s + k - 2 * p)) for size, n, k, s, p in axes]
+
+    def _ends(self, left: Sequence[Any]) -> tuple[list[int], list[Dim]]:
+        """What to cut off behind the sum of all windows, and then to add (or to remove, where
+        negative): elements behind the last window that the padding would have covered are cut by
+        their number, which may depend on the sizes."""
+        pairs = list(zip(left, self.window.pads, strict=True))
+        return [p if n == 0 else 0 for n, p in pairs], [
+            dim(n - p) if n != 0 else 0 for n, p in pairs
+        ]
+
+    def onnx(self, o: Any, g: str) -> str:
+        w, type_ = self.window, o.types[0]
+        if type_.dtype is f64:  # no kernel
+            return composed_onnx(o, lambda v: [_by_matrices(v, w, self.sizes)], g)[0]
+        left = self._left(type_.shape[LEAD:])
+        if w.is_partition:
+            share = o.Mul(g, o.scalar(self._share, f32))
+            spread = repeated(o, share, w.kernel)
+            return padded_behind(o, spread, left) if any(n != 0 for n in left) else spread
+        planes = o.Reshape(g, o.shape((dim(type_.shape[0] * type_.shape[1]), 1, *type_.shape[2:])))
+        weights = o.constant(np.full((1, 1, *w.kernel), self._share, np.float32))
+        cut, missing = self._ends(left)
+        spread = o.ConvTranspose(
+            planes, weights, kernel_shape=list(w.kernel), strides=list(w.strides),
+            pads=[*w.pads, *cut],
+        )  # fmt: skip
+        spread = padded_behind(o, spread, missing) if any(n != 0 for n in missing) else spread
+        return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, g: str) -> str:
+        w, shape = self.window, t.types[0].shape
+        planes = t.method(g, "reshape", t.shape((dim(shape[0] * shape[1]), 1, *shape[LEAD:])))
+        weights = t.call("torch.full", [1, 1, *w.kernel], self._share, dtype=t.type.dtype)
+        function = f"torch.conv_transpose{w.rank}d"
+        spread = t.call(function, planes, weights, "None", list(w.strides))
+        left: list[Any] = self._left(shape[LEAD:])
+        widths = [
+            dim(d) for n, p in reversed(list(zip(left, w.pads, strict=True))) for d in (-p, n - p)
+        ]
+        if any(d != 0 for d in widths):
+            spread = t.call("torch.nn.functional.pad", spread, t.shape(widths))
+        return t.method(spread, "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for window, type_ in _samples():
+            yield Sample(cls(window, type_.shape[LEAD:]), (window.infer(type_),))
+
+
+def _samples() -> Iterator[tuple[Window, Type]]:
+    """Windows and what they slide over."""
+    yield Window((2, 2), (2, 2), (0, 0), (1, 1)), f32["n", 3, "2*h + 2", "2*w + 2"]
+    yield Window((2, 3), (2, 3), (0, 0), (1, 1)), f32["n", 2, "h + 2", 7]
+    yield Window((3, 3), (2, 2), (1, 1), (1, 1)), f32["n", 2, "h + 1", "w + 1"]
+    yield Window((3, 2), (1, 3), (0, 1), (1, 1)), f64["n", 2, 7, "w + 1"]
+    yield Window((3,), (2,), (1,), (1,)), f32["n", 2, "m + 1"]
+    yield Window((2,), (2,), (0,), (1,)), f64["n", 2, "2*m + 3"]
+    yield Window((2,), (3,), (0,), (1,)), f32["n", 2, "m + 2"]
+    yield Window((2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1)), f32["n", 1, 4, "h + 2", 5]
+    yield Window((3, 1, 2), (1, 1, 1), (1, 0, 0), (1, 1, 1)), f32["n", 2, 3, 2, 4]
+
+
+def _by_matrices(x: Value, window: Window, sizes: Shape | None = None) -> Value:
+    """The average pooling of x, or its transpose to space of the given sizes."""
+    space = x.shape[LEAD:] if sizes is None else sizes
+    for i, count in enumerate(window.counts(space)):
+        kernel = window.kernel[i]
+        starts = iota(count) * window.strides[i] - window.pads[i]
+        share = const(1 / kernel, x.dtype)
+        matrix = span_matrix(starts, starts + kernel, space[i], share)
+        x = along_axis(x, LEAD + i, matrix if sizes is None else transpose(matrix))
+    return x
+
+
+def average_pool(
+    x: Any,
+    kernel: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    *,
+    rank: int | None = None,
+    what: str = "average_pool",
+) -> Value:
+    """The mean of each window over `x` [batch, channels, *space].
+
+    `kernel`, `stride` (the kernel by default) and `padding` (zeros on both sides, or "same") are
+    one number or one for each axis of space. Zeros that are padded count among the elements that
+    the sum is divided by, as torch's do, unless `count_include_pad` is false; those of "same" do
+    not, as in Keras. With `ceil_mode` a window may hang over the end; what hangs over does not
+    count. Sizes may be symbolic. Raises `ShapeError`, which begins with `what`, where no window
+    fits.
+    """
+    x = as_value(x)
+    rank = x.rank - LEAD if rank is None else rank
+    require_float(what, x)
+    windows = slid(what, x, rank, kernel, stride, padding, 1, ceil_mode)
+    counted = count_include_pad and padding != "same"
+    space, pads = x.shape[LEAD:], tuple(w.pad for w in windows)
+    if not all(w.is_plain for w in windows):
+        before, after = around(windows)
+        x, pads = padded(x, before, after), (0,) * rank
+    y = AveragePool(window_of(windows, pads))(x)
+    for i, (w, size) in enumerate(zip(windows, space, strict=True)):
+        if any(d != (w.pad if counted else 0) for d in (w.before, w.after)):
+            share = w.kernel / cast(_counts(w, size, counted), y.dtype)
+            y = y * reshape(share, (w.count, *(1 for _ in windows[i + 1 :])))
+    return y
+
+
+def _counts(window: Slid, size: Dim, counted: bool) -> Value:
+    """How many elements of each window along one axis count, i64."""
+    margin = window.pad if counted else 0
+    starts = iota(window.count) * window.stride - size_value(window.before)
+    ends = minimum(starts + window.kernel, size_value(dim(size + margin)))
+    return ends - maximum(starts, -margin)  # type: ignore[no-any-return]

@@ -1,0 +1,42 @@
+"""Linear maps of single axes: averages over spans and interpolation, as matrices that are built in
+the graph from its sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nncompile.dims import Dim, product
+from nncompile.elementwise import abs as absolute
+from nncompile.elementwise import clip, logical_and, relu, where
+from nncompile.graph import Value
+from nncompile.ops.basic import iota, size_value
+from nncompile.ops.contract import matmul
+from nncompile.ops.shape import expand_dims, reshape, swapaxes, transpose
+from nncompile.types import DType
+
+
+def along_axis(x: Value, axis: int, matrix: Value) -> Value:
+    """`y[…, i, …] = Σ matrix[i, j]·x[…, j, …]` along the axis."""
+    last = swapaxes(x, axis, -1)
+    # As a matrix: onnxruntime does not broadcast over a batch of zero.
+    rows = reshape(last, (product(last.shape[:-1]), last.shape[-1]))
+    mapped = matmul(rows, transpose(matrix))
+    return swapaxes(reshape(mapped, (*last.shape[:-1], matrix.shape[0])), axis, -1)
+
+
+def span_matrix(starts: Any, ends: Any, size: Dim, share: Value) -> Value:
+    """`share` where start ≤ j < end, 0 elsewhere: a row for each start and a column for each j.
+    Starts and ends are vectors of i64, the share is a number or a column."""
+    column = iota(size)
+    inside = logical_and(column >= expand_dims(starts, 1), column < expand_dims(ends, 1))
+    # Not ones divided by a number: onnxruntime joins that with the product as a factor in float32.
+    return where(inside, share, 0)  # type: ignore[no-any-return]
+
+
+def linear_matrix(size: Dim, count: Dim, over: Any, under: Any, dtype: DType) -> Value:
+    """Linear interpolation of `size` elements at `count` points: point i lies at
+    (i + ½)·over/under − ½ (torch's `align_corners=False`), or at the end that is beyond."""
+    ratio = size_value(over, dtype) / size_value(under, dtype)
+    places = (iota(count, dtype) + 0.5) * ratio - 0.5
+    places = clip(places, 0.0, size_value(size, dtype) - 1)
+    return relu(1 - absolute(expand_dims(places, 1) - iota(size, dtype)))  # type: ignore[no-any-return]

@@ -1,0 +1,61 @@
+"""What is computed one way while training and another way afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nncompile.dims import same_shape
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.basic import as_value
+from nncompile.types import Array, Type, f32, i64
+
+
+class Training(Op):
+    """`trained`, in whose place the inference pass puts `used`.
+
+    In the graphs of training, gradients included, it is its first argument.
+    """
+
+    def infer(self, trained: Type, used: Type) -> Type:
+        if trained.dtype is not used.dtype:
+            raise DTypeError(
+                f"what is trained and what is used differ in element type, {trained} and {used}",
+                hint="y.astype(x.dtype) converts one of them",
+            )
+        if same_shape(trained.shape, used.shape) is not True:
+            raise ShapeError(
+                f"what is trained and what is used are not known to have one shape, {trained} and "
+                f"{used}"
+            )
+        return trained
+
+    def pullback(self, g: Value, y: Value, trained: Value, used: Value) -> Sequence[Value | None]:
+        return g if trained.dtype.is_float else None, None
+
+    def numpy(self, trained: Array, used: Array) -> Array:
+        return trained
+
+    def onnx(self, o: Any, trained: str, used: str) -> str:
+        return trained
+
+    def torch(self, t: Any, trained: str, used: str) -> str:
+        return trained
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", 2], f32["n", 2]))
+        yield Sample(cls(), (i64["n"], i64["n"]))
+
+
+def while_training(trained: Any, used: Any) -> Value:
+    """`trained` while the model is trained, `used` in its inference graph (and where it is
+    evaluated). Both have one type; gradients are those of `trained`.
+
+    It is how dropout and augmentation vanish: `while_training(noisy, x)`. Raises `DTypeError` or
+    `ShapeError` where the types differ.
+    """
+    trained = as_value(trained)
+    used = as_value(used, like=trained)
+    return trained if trained is used else Training()(trained, used)

@@ -1,0 +1,69 @@
+"""The mean and the mean square distance from it, accurate where numbers are alike, too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+from nncompile.dims import dim, product
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.basic import size_value
+from nncompile.ops.reduce import Sum, kept, reduced_type
+from nncompile.ops.shape import reshape
+from nncompile.ops.slicing import padded
+from nncompile.types import Array, Type, f32, f64
+
+
+class First(Op):
+    """The first element along `axes`, which are kept as size 1; 0 where there is none."""
+
+    axes: tuple[int, ...]
+    varies: ClassVar[str] = "axes"
+
+    def infer(self, x: Type) -> Type:
+        return reduced_type(x, self.axes, True, x.dtype)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        behind = [dim(d - 1) if i in self.axes else 0 for i, d in enumerate(x.shape)]
+        return (padded(g, [0] * x.rank, behind),)
+
+    def numpy(self, x: Array) -> Array:
+        return x[self._places(x.ndim)].sum(self.axes, keepdims=True, dtype=x.dtype)  # type: ignore[no-any-return]
+
+    def _places(self, rank: int) -> tuple[slice, ...]:
+        return tuple(slice(0, 1) if i in self.axes else slice(None) for i in range(rank))
+
+    def onnx(self, o: Any, x: str) -> str:
+        count = len(self.axes)
+        first = o.Slice(x, o.ints([0] * count), o.ints([1] * count), o.ints(self.axes))
+        return o.ReduceSum(first, o.ints(self.axes), keepdims=1)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        rank = t.types[0].rank
+        places = ", ".join(":1" if i in self.axes else ":" for i in range(rank))
+        return t.call("torch.sum", t.emit(f"{x}[{places}]", "first"), list(self.axes), keepdim=True)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls((0, 2)), (f32["n", 3, "m"],))
+        yield Sample(cls((1,)), (f64[2, "n"],))
+
+
+def count_of(x: Value, axes: tuple[int, ...]) -> Any:
+    """How many elements the axes have: a number, or a value where the data tell or it is 0."""
+    count = product(x.shape[i] for i in axes)
+    return count if isinstance(count, int) and count > 0 else size_value(count, x.dtype)
+
+
+def moments(x: Value, axes: tuple[int, ...], keepdims: bool) -> tuple[Value, Value, Value]:
+    """The mean over the axes, the distances from it, and the mean of their squares.
+
+    Counted from one of the numbers: the rounding of a sum of large numbers that are alike would
+    otherwise be all that their variance is made of. Where all are equal it is exactly 0.
+    """
+    n = count_of(x, axes)
+    start = First(axes)(x)
+    mean = Sum(axes, keepdims)(x - start) / n
+    mean = mean + (start if keepdims else reshape(start, mean.shape))
+    distance = x - kept(mean, x, axes)
+    return mean, distance, Sum(axes, keepdims)(distance * distance) / n

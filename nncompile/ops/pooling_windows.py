@@ -1,0 +1,215 @@
+"""Windows that slide over the last axes of a tensor [batch, channels, *space]: sizes, padding, and
+numpy's view of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nncompile.dims import Dim, Shape, dim, floordiv, same
+from nncompile.errors import ShapeError
+from nncompile.graph import Value, described
+from nncompile.types import Array, Type
+
+LEAD = 2  # axes before those of space: the batch and the channels
+
+
+@dataclass(frozen=True, repr=False)
+class Window:
+    """Along each axis of space `kernel` elements, `dilations` apart; the next window is `strides`
+    further. There are `pads` elements before the first and after the last one."""
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    pads: tuple[int, ...]
+    dilations: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        """What is not as usual: `3×3 strides 2×2 pads 1×1`."""
+        usual = {"strides": self.kernel, "pads": (0,) * self.rank, "dilations": (1,) * self.rank}
+        named = {name: getattr(self, name) for name in usual}
+        parts = [f"{name} {_times(x)}" for name, x in named.items() if x != usual[name]]
+        return " ".join([_times(self.kernel), *parts])
+
+    @property
+    def rank(self) -> int:
+        """The number of axes of space."""
+        return len(self.kernel)
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """The sizes from the first to the last element, the gaps included."""
+        pairs = zip(self.kernel, self.dilations, strict=True)
+        return tuple((size - 1) * step + 1 for size, step in pairs)
+
+    @property
+    def is_partition(self) -> bool:
+        """Whether each element lies in one window at most, windows having no gaps."""
+        plain = not any(self.pads) and set(self.dilations) == {1}
+        return plain and self.strides == self.kernel
+
+    def counts(self, space: Sequence[Dim]) -> Shape:
+        """How many windows there are along each axis. Raises `ShapeError` where none fits."""
+        found = []
+        for axis, size in enumerate(space):
+            padded = dim(size + 2 * self.pads[axis])
+            span = self.spans[axis]
+            if isinstance(padded, int) and padded < span:
+                raise too_large(axis, span, size, self.pads[axis])
+            found.append(dim(floordiv(dim(padded - span), self.strides[axis]) + 1))
+        return tuple(found)
+
+    def infer(self, x: Type) -> Type:
+        """The type of one element for each window of `x`."""
+        if x.rank != LEAD + self.rank:
+            raise ShapeError(
+                f"windows of {self.rank} axes slide over [batch, channels] and {self.rank} more, "
+                f"got {x}"
+            )
+        return Type(x.dtype, (*x.shape[:LEAD], *self.counts(x.shape[LEAD:])))
+
+    def numpy(self, x: Array, fill: float) -> Array:
+        """The windows: shape of `infer`, and behind it the kernel's."""
+        widths = [(0, 0)] * LEAD + [(pad, pad) for pad in self.pads]
+        self.counts(x.shape[LEAD:])
+        padded = np.pad(x, widths, constant_values=fill)
+        axes = tuple(range(LEAD, x.ndim))
+        view = np.lib.stride_tricks.sliding_window_view(padded, self.spans, axes)
+        steps = [slice(None, None, step) for step in (*self.strides, *self.dilations)]
+        return view[(slice(None),) * LEAD + tuple(steps)]
+
+
+def _times(numbers: Sequence[int]) -> str:
+    return "×".join(map(str, numbers))
+
+
+def too_large(axis: int, span: int, size: Dim, pad: Dim) -> ShapeError:
+    """The error of a window that does not fit."""
+    around = f" with {pad} padded on both sides" if pad != 0 else ""
+    return ShapeError(
+        f"a window of {span} does not fit axis {LEAD + axis} of size {size}{around}: the result "
+        "would be empty",
+        hint="choose a smaller kernel, or pad",
+    )
+
+
+@dataclass(frozen=True)
+class Slid:
+    """How a window lies on one axis of a tensor: `counts` positions, the first `before` elements
+    before the tensor's first, the last one's end `after` elements behind its last."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    pad: int  # what was asked for on both sides
+    before: Dim
+    after: Dim
+    count: Dim
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is what the lowerings know: equal padding, of at most half a kernel."""
+        return self.before == self.pad and self.after == self.pad and self.pad <= self.kernel // 2
+
+
+def slid(
+    what: str,
+    x: Value,
+    rank: int,
+    kernel: Any,
+    strides: Any,
+    padding: Any,
+    dilation: Any,
+    ceil_mode: bool,
+) -> tuple[Slid, ...]:
+    """A window on each axis of space of `x`, from what users write: one number for all axes or one
+    for each, strides None for the kernel's, padding also "same" (as many windows as there are
+    strides in the axis) or "valid" (none).
+
+    Raises `ShapeError`, which begins with `what`, where it does not fit.
+    """
+    if x.rank != LEAD + rank:
+        sizes = ", ".join(("length",) if rank == 1 else ("depth", "height", "width")[-rank:])
+        raise ShapeError(
+            f"{what} needs [batch, channels, {sizes}], x is {x.type}",
+            rows=[("x", *described(x))],
+            hint="x.reshape(...) makes such axes; the channels stand before the space",
+        )
+    kernels = per_axis(what, "the kernel", kernel, rank)
+    steps = kernels if strides is None else per_axis(what, "the strides", strides, rank)
+    gaps = per_axis(what, "the dilation", dilation, rank)
+    automatic = padding == "same"
+    widths = (0,) * rank
+    if padding not in ("same", "valid"):
+        if isinstance(padding, str):
+            raise ShapeError(f'{what}: padding is a number, "same" or "valid", got {padding!r}')
+        widths = per_axis(what, "the padding", padding, rank, least=0)
+    found = []
+    for axis, size in enumerate(x.shape[LEAD:]):
+        span = (kernels[axis] - 1) * gaps[axis] + 1
+        try:
+            bounds = (
+                _same(size, span, steps[axis])
+                if automatic
+                else _padded(axis, size, span, steps[axis], widths[axis], ceil_mode)
+            )
+        except ShapeError as error:
+            raise ShapeError(
+                f"{what}: {error.message}", rows=[("x", *described(x))], hint=error.hint
+            ) from None
+        pad = widths[axis]
+        if automatic and isinstance(bounds[0], int) and bounds[0] == bounds[1]:
+            pad = bounds[0]
+        found.append(Slid(kernels[axis], steps[axis], gaps[axis], pad, *bounds))
+    return tuple(found)
+
+
+def _same(size: Dim, span: int, stride: int) -> tuple[Dim, Dim, Dim]:
+    """Keras's padding: ⌈size/stride⌉ windows, what is missing shared out, the odd one behind."""
+    count = floordiv(dim(size + stride - 1), stride)
+    missing = dim((count - 1) * stride + span - size)
+    if isinstance(missing, int):
+        missing = max(missing, 0)
+    elif span < stride:
+        raise ShapeError(
+            'the padding "same" of a symbolic axis needs a window that is not smaller than its '
+            "stride",
+            hint='use "valid", or a smaller stride',
+        )
+    before = floordiv(missing, 2)
+    return before, dim(missing - before), count
+
+
+def _padded(
+    axis: int, size: Dim, span: int, stride: int, pad: int, ceil_mode: bool
+) -> tuple[Dim, Dim, Dim]:
+    total = dim(size + 2 * pad)
+    if isinstance(total, int) and total < span:
+        raise too_large(axis, span, size, pad)
+    whole = dim(floordiv(dim(total - span), stride) + 1)
+    if not ceil_mode:
+        return pad, pad, whole
+    # torch's rule: a window that would begin behind the tensor is left out.
+    covering = floordiv(dim(total - span + 2 * stride - 1), stride)
+    count = covering if stride <= span - pad else floordiv(dim(size + pad + stride - 1), stride)
+    if same(count, whole) is True:
+        return pad, pad, whole
+    return pad, dim((count - 1) * stride + span - size - pad), count
+
+
+def per_axis(what: str, name: str, given: Any, rank: int, least: int = 1) -> tuple[int, ...]:
+    """One whole number for each axis. Raises `ShapeError` for anything else."""
+    numbers = given if isinstance(given, tuple | list) else (given,) * rank
+    try:
+        whole = tuple(operator.index(number) for number in numbers)
+    except TypeError:
+        raise ShapeError(f"{what}: {name} must be whole numbers, got {given!r}") from None
+    if len(whole) != rank or min(whole) < least:
+        raise ShapeError(
+            f"{what}: {name} must be one number or {rank}, at least {least}, got {given!r}"
+        )
+    return whole

@@ -1,0 +1,193 @@
+"""What every optimizer is: options, slots and an update, all formulas in the graph.
+
+What a slot holds is chosen so that a step reads and writes as few tensors as it can, all
+corrections being numbers; each formula equals that of its paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nncompile.elementwise import sqrt
+from nncompile.errors import ModelError
+from nncompile.formula import formula
+from nncompile.graph import Value
+from nncompile.ops.basic import cast, zeros_like
+from nncompile.optim.schedules import LearningRate, Stateful, not_negative, real, resolve
+from nncompile.types import DType, f64
+
+Slots = dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """What one step makes of a parameter and its slots: a subclass is a frozen dataclass whose
+    fields are its options, and says its `slots` and its `update`.
+
+    Raises `ModelError` for a learning rate that is no number, schedule or function of the step,
+    or is negative.
+    """
+
+    rate: LearningRate
+
+    def __post_init__(self) -> None:
+        if not callable(self.rate):
+            self._normalise("rate", not_negative("a learning rate", self.rate))
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """The names of the tensors that are kept for each parameter `w`. The slot `m` of
+        `stem.weight` is the state `stem.weight.m` of the training step, and of checkpoints."""
+        return ()
+
+    def initial(self, w: Value) -> Slots:
+        """What the slots of the parameter `w` hold before the first step, which also says their
+        types: zeros like `w`, unless a subclass says otherwise."""
+        return dict.fromkeys(self.slots, zeros_like(w))
+
+    def update(
+        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
+    ) -> tuple[Value, Slots]:
+        """The next parameter, and the next value of each slot by name.
+
+        `w` is the parameter, `g` the gradient (of the type of `w`, clipped already), `slots` the
+        slots by name, and `step` the number of the step, an i64 without axes that counts from
+        zero. All results are values of the type of what they follow, computed from these in the
+        graph; the learning rate at `step` is `resolve(self.rate, step, w.dtype)`.
+        """
+        raise ModelError(f"{type(self).__name__} does not say how it updates a parameter")
+
+    @property
+    def stateful(self) -> tuple[Stateful, ...]:
+        """The learning rates with a state of their own that this optimizer follows."""
+        return (self.rate,) if isinstance(self.rate, Stateful) else ()
+
+    def _normalise(self, name: str, x: float) -> None:
+        object.__setattr__(self, name, x)
+
+    def _check_fraction(self, *names: str) -> None:
+        for name in names:
+            x = real(name, getattr(self, name))
+            if not 0 <= x < 1:
+                raise ModelError(f"{name} must be at least 0 and below 1, got {x}")
+            self._normalise(name, x)
+
+    def _check_not_negative(self, *names: str) -> None:
+        for name in names:
+            self._normalise(name, not_negative(name, getattr(self, name)))
+
+
+@formula
+def descend(w: Any, g: Any, rate: Any, kept: Any = 1) -> Any:
+    return kept * w - rate * g
+
+
+@formula
+def accumulate(total: Any, g: Any, decay: Any, factor: Any = 1) -> Any:
+    return decay * total + factor * g
+
+
+@formula
+def accumulate_squares(total: Any, g: Any, decay: Any) -> Any:
+    return decay * total + g * g
+
+
+@formula
+def normalise(m: Any, v: Any, epsilon: Any, scale: Any = 1) -> Any:
+    return scale * m / (sqrt(v) + epsilon)
+
+
+@formula
+def descend_normalised(w: Any, m: Any, v: Any, scale: Any, epsilon: Any, kept: Any = 1) -> Any:
+    return kept * w + scale * m / (sqrt(v) + epsilon)
+
+
+def penalised(g: Value, w: Value, weight_decay: float) -> Value:
+    """The gradient of the loss plus ½·weight_decay·|w|²."""
+    found: Value = accumulate(w, g, weight_decay) if weight_decay else g
+    return found
+
+
+def kept(weight_decay: float, rate: Value | float) -> Any:
+    """What decoupled weight decay leaves of a parameter: 1 − η·λ."""
+    return 1 - weight_decay * rate if weight_decay else 1
+
+
+@dataclass(frozen=True)
+class Moments(Optimizer):
+    """Optimizers with a running mean of the gradient and of its square: slots `m` and `v`.
+
+    They hold m/(1−β₁) and v/(1−β₂), so that m' = β₁·m + g and v' = β₂·v + g². With
+    c = √((1−β₂ᵗ)/(1−β₂)), t = step + 1, m̂/(√v̂ + ε) = c·(1−β₁)/(1−β₁ᵗ)·m'/(√v' + c·ε): ten passes
+    over tensors instead of fourteen. What stands before m' and c·ε are numbers, computed in
+    float64, as 1−β₂ᵗ loses its digits in float32.
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_fraction("beta1", "beta2")
+        self._check_not_negative("epsilon", "weight_decay")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("m", "v")
+
+    def _decayed(self, w: Value, g: Value, rate: Value | float) -> tuple[Value, Any]:
+        """The gradient with coupled weight decay, and what decoupled decay keeps of `w`."""
+        if self.decoupled:
+            return g, kept(self.weight_decay, rate)
+        return penalised(g, w, self.weight_decay), 1
+
+    def _accumulated(self, g: Value, slots: Mapping[str, Value]) -> Slots:
+        return {
+            "m": accumulate(slots["m"], g, self.beta1),
+            "v": accumulate_squares(slots["v"], g, self.beta2),
+        }
+
+    @property
+    def _norm(self) -> float:
+        """√v of the paper is the root of the slot divided by this."""
+        return float((1 - self.beta2) ** -0.5)
+
+    def _root(self, t: Value) -> Value:
+        """√(1−β₂ᵗ)."""
+        found: Value = sqrt(1 - self.beta2**t)
+        return found
+
+
+def count(step: Value) -> Value:
+    """The number of the step counted from one, in float64."""
+    return cast(step + 1, f64)
+
+
+def scaled(factor: Value, rate: Value | float, dtype: DType) -> Value:
+    """The float64 `factor` times the learning rate, as `dtype`."""
+    if isinstance(rate, float):
+        return cast(factor * rate, dtype)
+    product: Value = cast(factor, dtype) * rate
+    return product
+
+
+__all__ = [
+    "Moments",
+    "Optimizer",
+    "Slots",
+    "accumulate",
+    "accumulate_squares",
+    "count",
+    "descend",
+    "descend_normalised",
+    "kept",
+    "normalise",
+    "penalised",
+    "resolve",
+    "scaled",
+]

@@ -1,0 +1,140 @@
+"""A learning rate that falls where a metric no longer improves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from nncompile.elementwise import maximum, where
+from nncompile.errors import ModelError, whole_number
+from nncompile.graph import Input, Value
+from nncompile.ops.basic import as_value, cast, const
+from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, not_negative
+from nncompile.types import f32
+
+STATES = ("factor", "best", "waited", "rested", "total")
+
+
+@dataclass(frozen=True)
+class Plateau(Stateful):
+    """`rate`, times `factor` whenever the metric has not improved for more than `patience` looks
+    in a row (torch's ReduceLROnPlateau, with its cooldown and both kinds of threshold).
+
+    `monitor` names an output of the model, of which the mean over each `every` steps is looked
+    at, within the training step itself. Without it, the program that trains says what it
+    measured, a validation loss for example, and puts the answer into the state:
+    `trainer.set_params(rate.after(trainer.state, loss))`.
+
+    An improvement is a metric below best·(1 − threshold), or below best − threshold where the
+    threshold is not `relative`; above best·(1 + threshold) in mode "max". The rate never falls
+    below `minimum`. States, float32 numbers, are `training.NAME.factor` (what `rate` is multiplied
+    by), `.best`, `.waited`, `.rested` and `.total`.
+    """
+
+    rate: LearningRate
+    monitor: str | None = None
+    every: int = 1
+    factor: float = 0.1
+    patience: int = 10
+    threshold: float = 1e-4
+    relative: bool = True
+    mode: Literal["min", "max"] = "min"
+    cooldown: int = 0
+    minimum: float = 0.0
+    name: str = "plateau"
+
+    def __post_init__(self) -> None:
+        if not callable(self.rate):
+            object.__setattr__(self, "rate", not_negative("a learning rate", self.rate))
+        if isinstance(self.rate, Stateful):
+            raise ModelError("a plateau of a plateau: one metric decides on one learning rate")
+        for label, least in (("every", 1), ("patience", 0), ("cooldown", 0)):
+            whole_number(label, getattr(self, label), least)
+        for label in ("threshold", "minimum"):
+            not_negative(label, getattr(self, label))
+        if not 0 <= not_negative("factor", self.factor) < 1:
+            raise ModelError(f"factor must be below 1, got {self.factor}")
+        if self.mode not in ("min", "max"):
+            raise ModelError(f"mode must be 'min' or 'max', got {self.mode!r}")
+
+    @property
+    def initial(self) -> dict[str, Value]:
+        worst = math.inf if self.mode == "min" else -math.inf
+        first = {"factor": 1.0, "best": worst}
+        return {self._path(state): const(first.get(state, 0.0), f32) for state in STATES}
+
+    @property
+    def monitors(self) -> tuple[str, ...]:
+        return () if self.monitor is None else (self.monitor,)
+
+    def __call__(self, step: Value) -> Value:
+        base = cast(self.rate(step), f32) if callable(self.rate) else self.rate
+        found: Value = maximum(base * self._leaf("factor"), self.minimum)
+        return found
+
+    def following(self, outputs: Mapping[str, Value], step: Value) -> dict[str, Value]:
+        if self.monitor is None:
+            return {}
+        now = {state: self._leaf(state) for state in STATES}
+        total = now["total"] + cast(outputs[self.monitor], f32)
+        due = (step + 1) % self.every == 0 if self.every > 1 else None
+        seen = self._looked(now, total / self.every) | {"total": as_value(0.0, total)}
+        if due is not None:
+            late = {**now, "total": total}
+            seen = {state: where(due, seen[state], late[state]) for state in STATES}
+        return {self._path(state): seen[state] for state in STATES}
+
+    def after(self, state: Mapping[str, Any], metric: float) -> dict[str, Any]:
+        """The states of this schedule once `metric` was seen, from a whole state of the training;
+        for a program that measures it itself."""
+        now = {s: np.float32(state[self._path(s)]) for s in STATES}
+        seen = self._looked(now, np.float32(metric))
+        return {self._path(s): np.asarray(x, np.float32) for s, x in seen.items()}
+
+    def _looked(self, now: Mapping[str, Any], metric: Any) -> dict[str, Any]:
+        """What a look at the metric makes of the states, values or arrays."""
+        best = now["best"]
+        sign = -1 if self.mode == "min" else 1
+        bound = (
+            best * (1 + sign * self.threshold) if self.relative else best + sign * self.threshold
+        )
+        better = metric < bound if self.mode == "min" else metric > bound
+        waited = where(better, 0.0, now["waited"] + 1)
+        waited = where(now["rested"] > 0, 0.0, waited)
+        falls = waited > self.patience
+        return {
+            **now,
+            "factor": where(falls, now["factor"] * self.factor, now["factor"]),
+            "best": where(better, metric, best),
+            "waited": where(falls, 0.0, waited),
+            "rested": where(falls, float(self.cooldown), maximum(now["rested"] - 1, 0.0)),
+        }
+
+    def _leaf(self, state: str) -> Value:
+        return Input(self._path(state), f32[()], "state")()
+
+    def _path(self, state: str) -> str:
+        return f"{TRAINING}{self.name}.{state}"
+
+
+def plateau(
+    rate: LearningRate = 0.1,
+    monitor: str | None = None,
+    every: int = 1,
+    factor: float = 0.1,
+    patience: int = 10,
+    threshold: float = 1e-4,
+    relative: bool = True,
+    mode: Literal["min", "max"] = "min",
+    cooldown: int = 0,
+    minimum: float = 0.0,
+    name: str = "plateau",
+) -> Plateau:
+    """A rate that falls where a metric no longer improves; see `Plateau`."""
+    return Plateau(
+        rate, monitor, every, factor, patience, threshold, relative, mode, cooldown, minimum, name
+    )

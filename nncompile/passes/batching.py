@@ -1,0 +1,168 @@
+"""What an op does in every iteration of a loop, done for all iterations at once.
+
+An argument that differs between iterations comes stacked along a first axis, the others as they
+are. The result is stacked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nncompile.dims import Dim, product
+from nncompile.graph import Item, Op, Value, apply
+from nncompile.map import Map, mapped
+from nncompile.ops.basic import Cast, Expand, broadcast_to
+from nncompile.ops.contract import Gemm, MatMul, gemm
+from nncompile.ops.joining import Split
+from nncompile.ops.random import Dropout
+from nncompile.ops.shape import Reshape, reshape, swapaxes
+from nncompile.ops.slicing import Pad, Slice
+
+
+@dataclass(frozen=True)
+class Rows:
+    """An argument in one iteration (`row`), and what it is outside: stacked, or as it is."""
+
+    row: Value
+    whole: Value
+    stacked: bool
+
+
+def can_batch(value: Value) -> bool:
+    """Whether the op can be done for all iterations at once."""
+    return _rule(value.op) is not None
+
+
+def batched(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    """The value for all `length` iterations, from its arguments, of which some are stacked."""
+    rule = _rule(value.op)
+    assert rule is not None
+    return rule(value, args, length)
+
+
+def _rule(op: Op) -> Callable[[Value, Sequence[Rows], Dim], Value] | None:
+    return _RULES.get(type(op)) or (_along_axes if type(op).varies else None)
+
+
+def _elementwise(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    op: Any = value.op
+    wholes = [_aligned(a, value.rank) for a in args]
+    return broadcast_to(mapped(op.body, wholes, op.slopes), (length, *value.shape))
+
+
+def _aligned(a: Rows, rank: int) -> Value:
+    """A stacked argument with ones behind its first axis, so that rows broadcast as they did."""
+    if not a.stacked or a.row.rank == rank:
+        return a.whole
+    ones = (1,) * (rank - a.row.rank)
+    return reshape(a.whole, (a.whole.shape[0], *ones, *a.row.shape))
+
+
+def _spread(a: Rows, length: Dim) -> Value:
+    return a.whole if a.stacked else broadcast_to(a.whole, (length, *a.row.shape))
+
+
+def _along_axes(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    """An op along axes of equally shaped arguments: along the same ones, one further back."""
+    field = {"axis": "axis", "axes": "axes", "order": "axes"}[type(value.op).varies]
+    old: Any = getattr(value.op, field)
+    if isinstance(old, int):
+        new: Any = old + 1
+    else:
+        new = tuple(i + 1 for i in old)
+        new = (0, *new) if type(value.op).varies == "order" else new
+    op = dataclasses.replace(value.op, **{field: new})  # type: ignore[type-var]
+    return apply(op, *(_spread(a, length) for a in args))
+
+
+def _split(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    op: Any = value.op
+    return Split(op.axis + 1, op.sizes)(args[0].whole)
+
+
+def _item(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    return apply(value.op, args[0].whole)
+
+
+def _same(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    return apply(value.op, *(_spread(a, length) for a in args))
+
+
+def _reshape(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    return reshape(args[0].whole, (length, *value.shape))
+
+
+def _expand(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    return broadcast_to(_aligned(args[0], value.rank), (length, *value.shape))
+
+
+def _slice(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    op: Any = value.op
+    return Slice((0, *op.starts), (length, *op.sizes), (1, *op.steps))(args[0].whole)
+
+
+def _pad(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    op: Any = value.op
+    return Pad((0, *op.before), (0, *op.after), op.value)(args[0].whole)
+
+
+def _matmul(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    a, b = args
+    if a.stacked and not b.stacked and b.row.rank == 2:
+        return _times_matrix(a, b.whole)
+    rank = max(a.row.rank, b.row.rank, 2)
+    left, right = _matrices(a, rank, row=True), _matrices(b, rank, row=False)
+    return reshape(left @ right, (length, *value.shape))
+
+
+def _matrices(a: Rows, rank: int, row: bool) -> Value:
+    """The argument with two axes at least, a vector as a row or a column."""
+    shape = a.row.shape
+    if len(shape) == 1:
+        shape = (1, *shape) if row else (*shape, 1)
+    ones = (1,) * (rank - len(shape))
+    return reshape(a.whole, (a.whole.shape[0], *ones, *shape) if a.stacked else shape)
+
+
+def _times_matrix(a: Rows, matrix: Value, transposed: bool = False, alpha: float = 1.0) -> Value:
+    """All rows of all iterations times one matrix: one product of two matrices."""
+    rows = reshape(a.whole, (product(a.whole.shape[:-1]), a.whole.shape[-1]))
+    made = gemm(rows, matrix, transpose_b=transposed, alpha=alpha)
+    return reshape(made, (*a.whole.shape[:-1], made.shape[-1]))
+
+
+def _gemm(value: Value, args: Sequence[Rows], length: Dim) -> Value:
+    op: Any = value.op
+    a, b, *c = args
+    if a.stacked and not b.stacked and not op.transpose_a:
+        y = _times_matrix(a, b.whole, op.transpose_b, op.alpha)
+    else:
+        left = swapaxes(a.whole, -1, -2) if op.transpose_a else a.whole
+        right = swapaxes(b.whole, -1, -2) if op.transpose_b else b.whole
+        y = _scaled(left @ right, op.alpha)
+        y = broadcast_to(y, (length, *value.shape))
+    for addend in c:
+        y = y + _scaled(_aligned(addend, 2), op.beta)
+    return y
+
+
+def _scaled(x: Value, number: float) -> Value:
+    return x if number == 1 else x * number
+
+
+_RULES: Mapping[type[Op], Callable[[Value, Sequence[Rows], Dim], Value]] = {
+    Map: _elementwise,
+    Cast: _same,
+    Dropout: _same,
+    Item: _item,
+    Split: _split,
+    Reshape: _reshape,
+    Expand: _expand,
+    Slice: _slice,
+    Pad: _pad,
+    MatMul: _matmul,
+    Gemm: _gemm,
+}

@@ -1,0 +1,46 @@
+"""Convolutions that take the bias after them along."""
+
+from __future__ import annotations
+
+from nncompile.dims import Shape, is_one, same
+from nncompile.graph import Graph, Value
+from nncompile.ops.convolution import Conv
+from nncompile.ops.shape import Reshape, reshape
+from nncompile.rewrite import Steps, rewrite, rule, uses
+from nncompile.types import f32
+
+
+def convolutions(graph: Graph) -> Graph:
+    """A convolution and one number for each channel that is added to it are one node."""
+    return rewrite(graph, [add_into_convolution])
+
+
+@rule(f32[1, 4, 9, 9], f32[6, 2, 2, 2], f32[6, 1, 1], (2, 3), (0, 1, 2, 3), (3, 2), 2)
+def add_into_convolution(
+    x: Value,
+    w: Value,
+    c: Value,
+    strides: tuple[int, ...],
+    pads: tuple[int, ...],
+    dilations: tuple[int, ...],
+    groups: int,
+) -> Steps:
+    """The bias of a convolution is part of it."""
+    convolution = Conv(strides, pads, dilations, groups)
+    y = convolution(x, w)
+    yield y + c
+    if uses(y) != 1:
+        return "the convolution is needed without the sum, too"
+    if c.dtype is not y.dtype or not _is_one_each(c.shape, w.shape[0], y.rank):
+        return f"{c.type} is not one number for each channel of {y.type}"
+    numbers = c.args[0] if isinstance(c.op, Reshape) else c
+    yield convolution(x, w, reshape(numbers, (w.shape[0],)))
+
+
+def _is_one_each(shape: Shape, channels: object, rank: int) -> bool:
+    """Whether the shape is one element for each channel, all other axes of size one."""
+    if len(shape) not in (rank - 1, rank):
+        return False
+    at = len(shape) - rank + 1
+    others = all(is_one(size) for i, size in enumerate(shape) if i != at)
+    return others and same(shape[at], channels) is True

@@ -1,0 +1,314 @@
+"""Loops do as little as they can: what an iteration does not need from the one before it is done
+for all of them at once, before or after the loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from nncompile.graph import Graph, Item, Value, apply, items, replace, toposort
+from nncompile.ops.basic import Expand, Iota, broadcast_to
+from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ops.loops import Loop, binder, changed, dependent, rebuilt
+from nncompile.ops.scan import Scan, applied, opened
+from nncompile.passes.batching import Rows, batched, can_batch
+from nncompile.stabilise import stabilise
+from nncompile.tracing import current_trace
+
+
+def merge(graph: Graph) -> Graph:
+    """Makes one loop of those that go through the same: of the one that the model has, and of the
+    one that stacks for its gradient what that needs."""
+    if not any(isinstance(v.op, Scan) for v in graph.nodes):
+        return graph
+    graph = stabilise(graph)  # as the gradient is taken of it
+    while (new := _merged(graph)) is not None:
+        graph = graph.mapped(functools.partial(replace, new=new))
+    return graph.mapped(_merged_within)  # then, or bodies that were equal would be no more
+
+
+def _merged_within(outputs: Sequence[Value]) -> list[Value]:
+    """The outputs with loops in the bodies of loops merged."""
+    trace = current_trace()
+    made: dict[Value, Value] = {}
+    for v in toposort(outputs):
+        with trace.located(v):
+            new = rebuilt(v, [made[a] for a in v.args])
+            op = new.op.within(merge)
+            made[v] = new if op is new.op else apply(op, *new.args)
+    return [made[v] for v in outputs]
+
+
+def _merged(graph: Graph) -> dict[Value, Value] | None:
+    """The results of one group of loops that are the same but for what they stack, by those of a
+    loop that stacks it all; None where there is no such group."""
+    groups: dict[object, list[tuple[Value, Loop]]] = {}
+    numbers: dict[Value, int] = {}
+    for v in graph.nodes:
+        if not isinstance(v.op, Scan):
+            continue
+        loop = _in_common_names(v, numbers)
+        key = (loop.reverse, loop.length, _ids(loop.initial), _ids(loop.following))
+        group = groups.setdefault(key, [])
+        known = {member for member, _ in group}
+        if known.isdisjoint(toposort(v.args)):
+            group.append((v, loop))
+    for group in groups.values():
+        if len(group) > 1:
+            return _together(group)
+    return None
+
+
+def _ids(values: Iterable[Value]) -> tuple[int, ...]:
+    return tuple(map(id, values))
+
+
+def _in_common_names(v: Value, numbers: dict[Value, int]) -> Loop:
+    """The loop, with binders that are the same in all loops for carries of one place, and for the
+    rows of one sequence."""
+    op = v.op
+    assert isinstance(op, Scan)
+    types = [formal.type for formal in op.body.formals]
+    carries = [binder(f"carry {i}", t) for i, t in enumerate(types[: op.carries])]
+    places = [numbers.setdefault(x, len(numbers)) for x in _sequences(v)]
+    rows = [
+        binder(f"row of {place}", t) for place, t in zip(places, types[op.carries :], strict=False)
+    ]
+    return opened(v, carries, rows)
+
+
+def _sequences(v: Value) -> tuple[Value, ...]:
+    op = v.op
+    assert isinstance(op, Scan)
+    return v.args[op.carries : op.carries + op.elements]
+
+
+def _together(group: Sequence[tuple[Value, Loop]]) -> dict[Value, Value]:
+    first = group[0][1]
+    rows: dict[Value, Value] = {}
+    places: dict[Value, int] = {}
+    for _, loop in group:
+        rows |= zip(loop.elements, loop.sequences, strict=True)
+        for v in loop.results:
+            places.setdefault(v, len(places))
+    whole = dataclasses.replace(
+        first,
+        elements=tuple(rows),
+        sequences=tuple(rows.values()),
+        results=tuple(places),
+    )
+    ends, stacks = applied(whole)
+    made: dict[Value, Value] = {}
+    for v, loop in group:
+        new = (*ends, *(stacks[places[x]] for x in loop.results))
+        made |= zip(items(v), new, strict=True)
+    return made
+
+
+def loops(graph: Graph) -> Graph:
+    """Takes out of loops what can be done for all iterations at once, and what nobody needs."""
+    wanted: dict[Value, set[int]] = {}
+    for v in graph.nodes:
+        if isinstance(v.op, Item) and isinstance(v.args[0].op, Scan):
+            wanted.setdefault(v.args[0], set()).add(v.op.index)
+    return graph.mapped(lambda outputs: _with_less(outputs, wanted)) if wanted else graph
+
+
+def _with_less(outputs: Sequence[Value], wanted: Mapping[Value, set[int]]) -> list[Value]:
+    trace = current_trace()
+    made: dict[Value, Value] = {}
+    for v in toposort(outputs):
+        if v in made:
+            continue
+        with trace.located(v):
+            new = made[v] = rebuilt(v, [made[a] for a in v.args])
+            if v in wanted:
+                new = made[v] = apply(new.op.within(loops), *new.args)
+                results = _Less(new, wanted[v]).results()
+                made |= {Item(i)(v): x for i, x in results.items()}
+    return [made[v] for v in outputs]
+
+
+class _Less:
+    """A scan of which some results are `wanted`, and what its iterations have to do for them.
+
+    `ahead` is what depends on rows alone and can be done for all at once before the loop; `later`
+    what no carry depends on and can be done for all at once after it.
+    """
+
+    def __init__(self, value: Value, wanted: Collection[int]) -> None:
+        loop = opened(value)
+        self.value, self.wanted = value, sorted(wanted)
+        self.count = len(loop.carries)
+        # What is handed on as it came is what it was at first, and a sequence that is gone through
+        # twice has one row.
+        carries = zip(loop.carries, loop.initial, loop.following, strict=True)
+        self.still = {c: start for c, start, following in carries if c is following}
+        twins: dict[Value, Value] = {}
+        for row, sequence in zip(loop.elements, loop.sequences, strict=True):
+            if twins.setdefault(sequence, row) is not row:
+                self.still[row] = twins[sequence]
+        self.sequences = {row: sequence for sequence, row in twins.items()}
+        self.loop = loop = loop.with_values(self.still) if self.still else loop
+        self.live = self._live()
+        self.following = [loop.following[i] for i in self.live]
+        self.tops = {i: loop.results[i - self.count] for i in self.wanted if i >= self.count}
+        values = (*self.following, *self.tops.values())
+        self.order = toposort(values)
+        self.carried = dependent(values, [loop.carries[i] for i in self.live])
+        self.varying = dependent(values, loop.binders)
+        self.cycle = set(toposort(self.following))
+        self.ahead = self._batchable(lambda v: v not in self.carried)
+        self.later = self._batchable(lambda v: v in self.carried and v not in self.cycle)
+        self.whole = dict(self.sequences)  # what is there for all iterations, by the row
+
+    def _live(self) -> list[int]:
+        """The carries that a wanted result depends on."""
+        loop, places = self.loop, {c: i for i, c in enumerate(self.loop.carries)}
+        found = {i for i in self.wanted if i < self.count and loop.carries[i] not in self.still}
+        pending = [loop.following[i] for i in found]
+        pending += [loop.results[i - self.count] for i in self.wanted if i >= self.count]
+        while pending:
+            met = {places[v] for v in toposort([pending.pop()]) if v in places}
+            pending += [loop.following[i] for i in met - found]
+            found |= met
+        return sorted(found)
+
+    def _batchable(self, is_of: Callable[[Value], bool]) -> set[Value]:
+        """The values of the kind that can be computed for all iterations at once, each from such
+        values, from rows, and from values of another kind, which are stacked."""
+        found: set[Value] = set()
+        for v in self.order:
+            if v not in self.varying or not v.args or not is_of(v) or not can_batch(v):
+                continue
+            # Several results of one op cannot be stacked as one, so they stay with the op.
+            if isinstance(v.op, Item) and v.args[0] not in found:
+                continue
+            inner = [a for a in v.args if a in self.varying and a not in self.sequences]
+            if v in self.carried or all(a in found for a in inner):
+                found.add(v)
+        return found
+
+    def results(self) -> dict[int, Value]:
+        """The wanted results, by number; none where the loop does no more than it has to."""
+        stacked = self._stacked()
+        count = len(self.following)
+        new = {
+            v: binder(f"{self.value.digest.hex()} ahead {i}", v.type)
+            for i, v in enumerate(self._moved([*self.following, *stacked]))
+        }
+        body = changed([*self.following, *stacked], new)
+        used = set(toposort(body))
+        rows = [x for x in (*self.sequences, *new.values()) if x in used]
+        if not new and not self.still and self._is_least(rows, stacked):
+            return {}
+        self.whole |= {row: self._stack(v) for v, row in new.items()}
+        loop = self.loop
+        ends, tops = (
+            applied(
+                Loop(
+                    tuple(loop.carries[i] for i in self.live),
+                    tuple(loop.initial[i] for i in self.live),
+                    tuple(body[:count]),
+                    tuple(rows),
+                    tuple(self.whole[x] for x in rows),
+                    tuple(body[count:]),
+                    loop.length,
+                    loop.reverse,
+                )
+            )
+            if body
+            else ((), ())
+        )
+        self.whole |= zip(stacked, tops, strict=True)
+        last = dict(zip(self.live, ends, strict=True))
+        found = {
+            i: last[i] if i in last else loop.initial[i] for i in self.wanted if i < self.count
+        }
+        return found | {i: self._stack(v) for i, v in self.tops.items()}
+
+    def _is_least(self, rows: Sequence[Value], stacked: Sequence[Value]) -> bool:
+        """Whether carries, rows and stacks are those that the loop has."""
+        sequences = self.loop.sequences
+        # Without a row that is used, one has to be there to say how often the loop runs.
+        same_rows = len(rows) == len(sequences) or (
+            not rows and len(sequences) == 1 and isinstance(sequences[0].op, Iota)
+        )
+        same_stacks = len(stacked) == len(self.loop.results) and all(
+            v in set(stacked) for v in self.tops.values()
+        )
+        return same_rows and same_stacks and len(self.live) == self.count
+
+    def _stacked(self) -> list[Value]:
+        """What the loop has to stack for the wanted results."""
+        found: dict[Value, None] = {}
+        late: list[tuple[Value, list[Value]]] = []
+        for v in self.tops.values():
+            needed = self._needed(v)
+            if v not in self.later or self._has_product(v):
+                found |= dict.fromkeys(needed)
+            else:
+                late.append((v, needed))
+        for v, needed in late:
+            if any(x not in found for x in needed):  # to stack more would take more than it saves
+                self.later -= {v}
+                found[v] = None
+        return list(found)
+
+    def _within(self, v: Value) -> list[Value]:
+        """The value, and what it is computed of after the loop; what is there before it left
+        out."""
+        seen: dict[Value, None] = {}
+        pending = [v]
+        while pending:
+            x = pending.pop()
+            if x in seen or x not in self.varying or x in self.ahead or x in self.sequences:
+                continue
+            seen[x] = None
+            if x in self.later:
+                pending.extend(x.args)
+        return list(seen)
+
+    def _needed(self, v: Value) -> list[Value]:
+        return [x for x in self._within(v) if x not in self.later]
+
+    def _has_product(self, v: Value) -> bool:
+        within = [x for x in self._within(v) if x in self.later]
+        return any(isinstance(x.op, MatMul | Gemm) for x in within)
+
+    def _moved(self, values: Sequence[Value]) -> list[Value]:
+        """What the values need of what is computed ahead. Repetition is left to the loop: its
+        source is smaller."""
+        found: dict[Value, None] = {}
+        seen: set[Value] = set()
+        pending = list(values)
+        while pending:
+            v = pending.pop()
+            if v in seen or v not in self.varying:
+                continue
+            seen.add(v)
+            if v in self.ahead and not isinstance(v.op, Expand):
+                found[v] = None
+            else:
+                pending.extend(v.args)
+        return sorted(found, key=lambda v: v.digest)
+
+    def _stack(self, value: Value) -> Value:
+        """A value of the body for all iterations, from what is there for all of them."""
+        length = self.loop.length
+        if value not in self.varying:
+            return broadcast_to(value, (length, *value.shape))
+        pending = [value]
+        while pending:
+            v = pending[-1]
+            waiting = [a for a in v.args if a in self.varying and a not in self.whole]
+            if v in self.whole or not waiting:
+                pending.pop()
+            else:
+                pending.extend(waiting)
+                continue
+            if v not in self.whole:
+                args = [Rows(a, self.whole.get(a, a), a in self.varying) for a in v.args]
+                self.whole[v] = batched(v, args, length)
+        return self.whole[value]

@@ -1,0 +1,212 @@
+"""Callbacks that act on a training: early stopping, checkpoints, and a halt at lost numbers."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from nncompile.errors import ModelError, TrainingError, did_you_mean, whole_number
+from nncompile.model import RANDOM_STATE
+from nncompile.optim.schedules import not_negative
+from nncompile.train.events import Event
+from nncompile.types import Array
+
+Mode = Literal["min", "max"]
+# A metric whose name has one of these words is better the larger it is.
+LARGER = ("accuracy", "acc", "auc", "f1", "precision", "recall", "iou", "r2", "reward", "score")
+
+
+def better(name: str) -> Mode:
+    """Whether less or more of the metric is better, by the words of its name (see `LARGER`).
+
+    >>> better("val_loss"), better("val_accuracy")
+    ('min', 'max')
+    """
+    words = name.lower().replace(".", "_").split("_")
+    return "max" if any(word in LARGER for word in words) else "min"
+
+
+def watched(event: Event, name: str) -> float:
+    """The metric of that name. Raises `ModelError`, which lists those there are."""
+    if name not in event.metrics or np.ndim(event.metrics[name]):
+        numbers = {n: x for n, x in event.metrics.items() if np.ndim(x) == 0}
+        plain = name.removeprefix("val_")
+        missing = plain != name and plain in numbers and not any("val_" in n for n in numbers)
+        raise ModelError(
+            f"there is no metric {name!r} to watch",
+            rows=[("metric", n, f"{x:.6g}") for n, x in numbers.items()],
+            hint="fit(..., validation=data) makes it" if missing else did_you_mean(name, numbers),
+        )
+    return float(event.metrics[name])
+
+
+@dataclass
+class Best:
+    """The best value so far of the metric `name`, and the epoch that had it."""
+
+    name: str
+    mode: Mode | None = None
+    min_delta: float = 0.0
+    value: float | None = None
+    epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.mode not in (None, "min", "max"):
+            raise ModelError(f'mode is "min" or "max", got {self.mode!r}')
+        self.min_delta = not_negative("min_delta", self.min_delta)
+
+    def improved(self, event: Event) -> bool:
+        """Whether the epoch is the best so far, by more than `min_delta`; NaN never is."""
+        x = watched(event, self.name)
+        if math.isnan(x):
+            return False
+        sign = -1 if (self.mode or better(self.name)) == "max" else 1
+        if self.value is not None and not sign * x < sign * self.value - self.min_delta:
+            return False
+        self.value, self.epoch = x, event.epoch
+        return True
+
+
+class EarlyStopping:
+    """Ends the training when the metric `monitor` has not improved by more than `min_delta` for
+    `patience` epochs in a row, as Keras' callback of that name.
+
+    `monitor` is a name of `fit`'s history; `val_…` needs validation data. Less is better, or, for
+    names like accuracy (see `better`), more; `mode` says it outright. With `restore_best`, when
+    `fit` ends (for whatever reason but an error or an interrupt) parameters, running statistics,
+    averages and slots are those of the best epoch; step and seed go on. `best` is its value,
+    `best_epoch` its number, `stopped_epoch` that of the epoch after which it stopped, or None.
+    The next `fit` begins anew.
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        patience: int = 5,
+        min_delta: float = 0.0,
+        restore_best: bool = True,
+        mode: Mode | None = None,
+    ) -> None:
+        self.monitor = monitor
+        self.patience = whole_number("patience", patience, 1)
+        self.restore_best = restore_best
+        self.stopped_epoch: int | None = None
+        self._best = Best(monitor, mode, min_delta)
+        self._waited = 0
+        self._state: dict[str, Array] = {}
+        self._ended = False
+
+    @property
+    def best(self) -> float | None:
+        """The best value; None where there was none."""
+        return self._best.value
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch that had the best value."""
+        return self._best.epoch
+
+    def on_epoch(self, event: Event) -> None:
+        if self._ended:
+            self._best = replace(self._best, value=None, epoch=None)
+            self._ended, self._waited, self.stopped_epoch = False, 0, None
+        if self._best.improved(event):
+            self._waited = 0
+            if self.restore_best:
+                state = event.trainer.state
+                self._state = {p: x for p, x in state.items() if p not in RANDOM_STATE}
+            return
+        self._waited += 1
+        if self._waited >= self.patience:
+            self.stopped_epoch = event.epoch
+            event.trainer.stop()
+
+    def on_end(self, event: Event) -> None:
+        self._ended = True
+        if self._state and self._waited:
+            event.trainer.set_params(self._state)
+        self._state = {}
+
+
+@dataclass
+class ModelCheckpoint:
+    """Saves the trainer to `path` after each `every` epochs; with `monitor`, only where that
+    metric is the best so far (see `EarlyStopping` for `mode` and `min_delta`).
+
+    `path` may hold names in braces, `"runs/{epoch:03d}-{val_loss:.3f}.safetensors"`: `epoch`,
+    `step` and metrics. A file is written beside its place and renamed when it is whole. Of the
+    files that it wrote, `keep` are left, the latest ones (all where it is None). `paths` are
+    those. `Trainer.load` goes on from one, with the same bits.
+    """
+
+    path: str | os.PathLike[str]
+    monitor: str | None = None
+    mode: Mode | None = None
+    min_delta: float = 0.0
+    every: int = 1
+    keep: int | None = None
+    paths: list[Path] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        whole_number("every", self.every, 1)
+        if self.keep is not None:
+            whole_number("keep", self.keep, 1)
+        self._best = None if self.monitor is None else Best(self.monitor, self.mode, self.min_delta)
+
+    @property
+    def best(self) -> float | None:
+        """The best value of the metric; None where there was none, or none is watched."""
+        return self._best.value if self._best else None
+
+    def on_epoch(self, event: Event) -> None:
+        if event.epoch % self.every:
+            return
+        if self._best is not None and not self._best.improved(event):
+            return
+        written = event.trainer.save(self._named(event))
+        self.paths = [*(p for p in self.paths if p != written), written]
+        while self.keep is not None and len(self.paths) > self.keep:
+            self.paths.pop(0).unlink(missing_ok=True)
+
+    def _named(self, event: Event) -> str:
+        values: Mapping[str, Any] = {**event.metrics, "epoch": event.epoch, "step": event.step}
+        try:
+            return os.fspath(self.path).format(**values)
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise ModelError(
+                f"the path {os.fspath(self.path)!r} cannot be filled in: {error}",
+                hint=f"the names are {', '.join(values)}; {{{{ is a brace",
+            ) from None
+
+
+class CheckFinite:
+    """Ends the training with a `TrainingError` after the first step that leaves a number of the
+    state NaN or infinite, and says in which node it began.
+
+    The trainer itself looks at the loss, which may tell only a step later, when what the spoiled
+    weights were computed of is gone. It copies the state in every step: for finding a mistake.
+    """
+
+    def on_step(self, event: Event) -> None:
+        spoiled = [
+            path
+            for path, x in event.trainer.state.items()
+            if x.dtype.kind == "f" and not np.isfinite(x).all()
+        ]
+        if not spoiled:
+            return
+        trainer = event.trainer
+        following = trainer.compiled.source.state_map
+        found = trainer.locate(event.batch, [following[p] for p in spoiled if p in following])
+        raise TrainingError(
+            f"{spoiled[0]} is not finite after step {event.step} (epoch {event.epoch})"
+            + (f", and {len(spoiled) - 1} more of the state" if len(spoiled) > 1 else ""),
+            rows=found.rows if found else (),
+            hint="a slope may be infinite where the loss is not: sqrt, log or a norm at zero",
+        )

@@ -1,0 +1,148 @@
+"""Where a number that is not finite comes from: the node, the user's line, what it was given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nncompile.errors import Row
+from nncompile.graph import Graph, Input, Value, toposort
+from nncompile.reference import evaluate
+from nncompile.show import expression
+from nncompile.sites import Site
+from nncompile.types import Array
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """The node at which numbers stop being finite: all that it was given are.
+
+    `what` is how it is computed, `name` the leaf where it is one, which `is_state` where it is no
+    data; `kind` is NaN or infinite, which `count` of `size` elements are, the first at `index`.
+    `site` is the user's line, `arguments` the smallest and largest number of each floating
+    argument. `output` is the result that it was found from. Where these are infinities that made
+    NaN further on, `then` is the node that did.
+    """
+
+    output: str
+    what: str
+    name: str | None
+    is_state: bool
+    kind: str
+    count: int
+    size: int
+    index: tuple[int, ...]
+    site: Site | None
+    arguments: tuple[tuple[str, float, float], ...]
+    then: NonFinite | None = None
+
+    @property
+    def rows(self) -> list[Row]:
+        """What an error message shows of it."""
+        return [*self._rows("first in"), *(self.then._rows("then in") if self.then else ())]
+
+    def _rows(self, label: str) -> list[Row]:
+        place = (self.site.place, self.site.text) if self.site else ("", "")
+        found = f"{self.count:,} of {self.size:,} {self.kind}"
+        given = [("given", n, f"from {low:.6g} to {high:.6g}") for n, low, high in self.arguments]
+        return [(label, self.what, found, *place), *given]
+
+    def __str__(self) -> str:
+        at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        where = f" at {self.site}" if self.site else ""
+        given = ", ".join(f"{n} from {a:.6g} to {b:.6g}" for n, a, b in self.arguments)
+        return f"{self.what}{at} is {self.kind}{where} ({self.count:,} of {self.size:,})" + (
+            f", given {given}" if given else ""
+        )
+
+
+def locate_nonfinite(
+    graph: Graph, feeds: Mapping[str, Any], outputs: Sequence[str] = ()
+) -> NonFinite | None:
+    """The first node that makes a number that is not finite of finite ones, on the way to
+    `outputs` (all of the graph's by default); None where these are finite.
+
+    The graph is evaluated node by node in numpy, in its own element types. From an output that is
+    not finite the search goes back to an argument that is not, until there is none: an infinity
+    that is meant (a mask's, say) and reaches no output is passed over, and so is one that is
+    written as a number. Raises `FeedError` as `evaluate` does.
+    """
+    wanted = {name: graph.outputs[name] for name in outputs or graph.outputs}
+    order = toposort(wanted.values())
+    given = [leaf for leaf in graph.inputs if leaf.op.name in feeds]  # type: ignore[attr-defined]
+    every = [*order, *(leaf for leaf in given if leaf not in set(order))]
+    arrays = dict(zip(every, evaluate(every, feeds), strict=True))
+    for name, value in wanted.items():
+        if _badness(arrays[value]):
+            last = _origin(value, arrays, _badness(arrays[value]))
+            first = _origin(last, arrays, 1)
+            then = _described(graph, name, last, arrays, None) if last is not first else None
+            return _described(graph, name, first, arrays, then)
+    return None
+
+
+def _origin(value: Value, arrays: Mapping[Value, Any], least: int) -> Value:
+    """The earliest node that it gets numbers from which are as bad as `least`."""
+    while True:
+        bad = [a for a in value.args if not _is_number(a) and _badness(arrays[a]) >= least]
+        if not bad:
+            return value
+        value = bad[0]
+
+
+def _is_number(value: Value) -> bool:
+    """Whether it is written in the model, as the infinity of a mask may be."""
+    return not value.args and not isinstance(value.op, Input)
+
+
+def _badness(x: Any) -> int:
+    """2 where NaN is in an array (or one of several), 1 where infinities are, 0 where neither."""
+    if isinstance(x, tuple):
+        return max(map(_badness, x), default=0)
+    if x.dtype.kind != "f" or np.isfinite(x).all():
+        return 0
+    return 2 if np.isnan(x).any() else 1
+
+
+def _described(
+    graph: Graph,
+    output: str,
+    value: Value,
+    arrays: Mapping[Value, Any],
+    then: NonFinite | None,
+) -> NonFinite:
+    result = arrays[value]
+    x: Array = max(result, key=_badness) if isinstance(result, tuple) else result
+    is_nan = bool(np.isnan(x).any())
+    places = np.argwhere(np.isnan(x) if is_nan else np.isinf(x))
+    names = {a: _name(graph, a, i) for i, a in enumerate(value.args)}
+    leaf = value.op.name if isinstance(value.op, Input) else None
+    return NonFinite(
+        output=output,
+        what=f"{value.op.kind} {leaf}" if isinstance(value.op, Input) else expression(value, names),
+        name=leaf,
+        is_state=isinstance(value.op, Input) and value.op.kind != "input",
+        kind="NaN" if is_nan else "infinite",
+        count=len(places),
+        size=x.size,
+        index=tuple(map(int, places[0])),
+        site=graph.trace.site(value),
+        arguments=tuple(
+            (names[a], float(arrays[a].min()), float(arrays[a].max()))
+            for a in value.args
+            if not isinstance(arrays[a], tuple) and arrays[a].dtype.kind == "f" and arrays[a].size
+        ),
+        then=then,
+    )
+
+
+def _name(graph: Graph, value: Value, place: int) -> str:
+    """What an argument is called: a leaf by its name, a number as itself, another by its place."""
+    if isinstance(value.op, Input):
+        return value.op.name
+    if not value.args and value.rank == 0:
+        return expression(value, {})
+    return chr(ord("a") + place) if place < 26 else f"argument {place}"

@@ -1,0 +1,200 @@
+"""Logs of a training: CSV, JSON lines and TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncompile.errors import FileError, ModelError, whole_number
+from nncompile.runtime import check_writable
+from nncompile.train.events import Event
+from nncompile.train.monitor import Monitor
+
+
+class _Lines:
+    """A text file that lines are added to, each whole."""
+
+    def __init__(self, path: str | os.PathLike[str], append: bool) -> None:
+        self.path = Path(path)
+        self._fresh = not append
+        check_writable(self.path.parent)
+        if self.path.is_dir():
+            raise FileError(f"cannot write {self.path}: it is a directory", hint="name a file")
+
+    def first(self) -> str:
+        """The first line that is there already."""
+        if self._fresh or not self.path.is_file():
+            return ""
+        with self.path.open(encoding="utf-8", newline="") as file:
+            return file.readline()
+
+    def add(self, text: str) -> None:
+        try:
+            with self.path.open("w" if self._fresh else "a", encoding="utf-8", newline="") as file:
+                file.write(text)
+        except OSError as error:
+            raise FileError(f"cannot write {self.path}: {error.strerror or error}") from None
+        self._fresh = False
+
+
+class CSVLog:
+    """A callback that writes a line of comma-separated numbers for each epoch to `path`: `epoch`,
+    `step`, the metrics that are one number, and `seconds`.
+
+    An older file is replaced, or with `append` gone on with. Raises `FileError` where it cannot
+    be written, `ModelError` where metrics are not those of the first line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        self._lines = _Lines(path, append)
+        self._columns: list[str] = next(csv.reader([self._lines.first()]), [])
+
+    def on_epoch(self, event: Event) -> None:
+        row = {"epoch": event.epoch, "step": event.step, **_numbers(event.metrics)}
+        row["seconds"] = round(event.seconds, 6)
+        if not self._columns:
+            self._columns = list(row)
+            self._lines.add(_csv(self._columns))
+        if self._columns != list(row):
+            raise ModelError(
+                f"the epoch has other metrics than {self._lines.path} has columns",
+                rows=[("columns", ", ".join(self._columns)), ("got", ", ".join(row))],
+                hint="begin another file, or use JSONLog, whose lines have their own names",
+            )
+        self._lines.add(_csv(list(row.values())))
+
+
+class JSONLog:
+    """A callback that writes a line of JSON for each epoch, and with `every` for each `every`-th
+    step, to `path`: `event` ("epoch" or "step"), `epoch`, `step`, `seconds` and `metrics`, in
+    which tables are lists and what is not finite is null.
+
+    An older file is replaced, or with `append` gone on with. Raises `FileError`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], every: int | None = None, append: bool = False
+    ) -> None:
+        self.every = None if every is None else whole_number("every", every, 1)
+        self._lines = _Lines(path, append)
+
+    def on_step(self, event: Event) -> None:
+        if self.every is not None and event.step % self.every == 0:
+            self.on_epoch(event)
+
+    def on_epoch(self, event: Event) -> None:
+        line = {
+            "event": event.kind,
+            "epoch": event.epoch,
+            "step": event.step,
+            "seconds": round(event.seconds, 6),
+            "metrics": {name: _plain(x) for name, x in event.metrics.items()},
+        }
+        self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+class TensorBoardLog:
+    """A callback that writes metrics for TensorBoard into `directory`, of each epoch and with
+    `every` of each `every`-th step (`step/…`), over the number of the step.
+
+    With `histograms` it writes one of each parameter after each epoch; with `monitor`, a `Monitor`
+    that stands before it in the list of callbacks, the norms of gradients, the ratios of updates
+    to weights and the share of dead units of each layer. It needs the package tensorboardX, and
+    raises `ModelError` where that is not installed.
+    """
+
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        every: int | None = None,
+        histograms: bool = False,
+        monitor: Monitor | None = None,
+    ) -> None:
+        self.every = None if every is None else whole_number("every", every, 1)
+        self.directory = check_writable(directory)
+        self.histograms, self.monitor = histograms, monitor
+        self._writer: Any = None
+        self._measured = 0
+        self._package = _tensorboard()
+
+    def on_step(self, event: Event) -> None:
+        if self.every is not None and event.step % self.every == 0:
+            self._add({f"step/{n}": x for n, x in _numbers(event.metrics).items()}, event.step)
+        self._add_measurements()
+
+    def on_epoch(self, event: Event) -> None:
+        self._add(_numbers(event.metrics), event.step)
+        self._add_measurements()
+        if self.histograms:
+            for path, x in event.trainer.params.items():
+                self._open.add_histogram(f"parameter/{path}", x, event.step)
+        self._open.flush()
+
+    def on_end(self, _: Event) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    @property
+    def _open(self) -> Any:
+        if self._writer is None:
+            self._writer = self._package.SummaryWriter(os.fspath(self.directory))
+        return self._writer
+
+    def _add(self, numbers: Mapping[str, float], step: int) -> None:
+        for name, x in numbers.items():
+            self._open.add_scalar(name, x, step)
+
+    def _add_measurements(self) -> None:
+        if self.monitor is None:
+            return
+        for found in self.monitor.measurements[self._measured :]:
+            numbers: dict[str, float] = {}
+            for name, layer in found.layers.items():
+                numbers[f"gradient/{name}"] = layer.gradient
+                numbers[f"update ratio/{name}"] = layer.ratio
+            for name, units in found.activations.items():
+                numbers[f"dead units/{name}"] = units.dead_share
+            self._add(numbers, found.step)
+        self._measured = len(self.monitor.measurements)
+
+
+def _tensorboard() -> Any:
+    # An extra, which only this log needs.
+    try:
+        return importlib.import_module("tensorboardX")
+    except ModuleNotFoundError as error:
+        if error.name != "tensorboardX":
+            raise
+        raise ModelError(
+            "the log for TensorBoard needs tensorboardX, which is not installed",
+            hint="pip install 'nncompile[tensorboard]'; CSVLog and JSONLog need nothing",
+        ) from None
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(x) for name, x in metrics.items() if np.ndim(x) == 0}
+
+
+def _plain(x: Any) -> Any:
+    """The number or table as JSON has it."""
+    if isinstance(x, np.ndarray | np.generic):
+        x = x.tolist()
+    if isinstance(x, list):
+        return [_plain(item) for item in x]
+    return None if isinstance(x, float) and not math.isfinite(x) else x
+
+
+def _csv(row: list[Any]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerow(row)
+    return buffer.getvalue()

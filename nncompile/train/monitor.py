@@ -1,0 +1,250 @@
+"""How a training is, layer by layer: norms of gradients and updates, activations, dead units.
+
+All figures of one measurement are outputs of one graph of state and batch, which is compiled as the
+step is and run beside it: the training itself is not touched.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nncompile.compiler import CompiledStep, compile_step
+from nncompile.elementwise import abs, sqrt, where
+from nncompile.errors import ModelError, whole_number
+from nncompile.graph import Graph, Value
+from nncompile.model import leaves_of
+from nncompile.recipe import Minimize, Recipe
+from nncompile.runtime import Session
+from nncompile.runtime.providers import Provider
+from nncompile.sites import user_site
+from nncompile.tracing import tracing
+from nncompile.train.events import Event
+from nncompile.train.measurement import (
+    DEAD,
+    EXPLODING,
+    VANISHING,
+    ActivationFigures,
+    LayerFigures,
+    Measurement,
+)
+from nncompile.train.units import HiddenUnits, depths, hidden_units
+from nncompile.types import Array
+
+
+class TrainingWarning(UserWarning):
+    """Something that keeps a training from learning, though it is no error."""
+
+
+class Probe:
+    """Measures a recipe's training at any state and batch; `recipe` may be one that is compiled.
+
+    Measuring computes the gradient and the update as the step does, with the same random numbers
+    (dropout), and changes nothing. The state and the batch may be of any batch size that the
+    model takes. The options are those of `Trainer`.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe | CompiledStep,
+        providers: Provider | Sequence[Provider] = "cpu",
+        threads: int | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        self.compiled = (
+            recipe if isinstance(recipe, CompiledStep) else compile_step(recipe, without)
+        )
+        self.recipe = self.compiled.source.recipe
+        with tracing(self.recipe.model.graph.trace):
+            self._plan = _Plan(self.compiled)
+        graph = self.compiled.optimized("monitor", self._plan.graph)
+        model = self.compiled.lowered("monitor", graph)
+        self.session = Session(model, providers, threads)
+
+    def measure(self, state: Mapping[str, Any], batch: Mapping[str, Any]) -> Measurement:
+        """The figures at that state (`trainer.state`) on that batch. Raises `FeedError` for data
+        that do not fit."""
+        known = {**state, **batch}
+        feeds = {p.name: known[p.name] for p in self.session.inputs if p.name in known}
+        return self._plan.measurement(self.session.run(feeds), int(state["step"]))
+
+
+class _Plan:
+    """The graph of a measurement, and how its outputs are read."""
+
+    def __init__(self, compiled: CompiledStep) -> None:
+        source = compiled.source
+        recipe = source.recipe
+        model = recipe.trained_model
+        self._trace = model.graph.trace
+        self.losses: dict[str, tuple[str, ...]] = {}
+        self.leaves: dict[str, Value] = {}
+        self.outputs: dict[str, Value] = {}
+        self.hidden: dict[str, HiddenUnits] = {}
+        for update in recipe.updates:
+            if not isinstance(update, Minimize):
+                continue
+            trained = update.trained(model, recipe.freeze)
+            loss = update.loss_of(model)
+            distance = depths(loss)
+            fresh = {p: leaf for p, leaf in trained.items() if p not in self.leaves}
+            ordered = sorted(fresh, key=lambda p: -distance[fresh[p]])
+            names = tuple(dict.fromkeys(_layer(path) for path in ordered))
+            if names:
+                self.losses.setdefault(update.loss, ())
+                self.losses[update.loss] += names
+            for path in ordered:
+                leaf = self.leaves[path] = fresh[path]
+                following = source.step.outputs[f"{path}.next"]
+                self.outputs[_output("weight", path)] = norm(leaf)
+                self.outputs[_output("gradient", path)] = norm(
+                    source.gradient.outputs[f"{path}.grad"]
+                )
+                self.outputs[_output("update", path)] = norm(following - leaf)
+            for name, units in hidden_units(loss, self._trace, recipe.model.name).items():
+                if all(units.value is not known.value for known in self.hidden.values()):
+                    self.hidden[_unused(name, self.hidden)] = units
+        if not self.leaves:
+            raise ModelError(
+                f"no update of {recipe.model.name} follows a gradient, so there is none to measure",
+                hint='training(model, minimize="loss") has one',
+            )
+        for name, units in self.hidden.items():
+            for figure, value in units.figures().items():
+                self.outputs[_output(figure, name)] = value
+        needed = leaves_of(self.outputs.values())
+        inputs = tuple(leaf for leaf in source.step.inputs if leaf in needed)
+        self.graph = Graph(f"{recipe.model.name}_monitor", self.outputs, inputs, self._trace)
+
+    @cached_property
+    def _places(self) -> dict[str, str]:
+        sites = {path: self._trace.site(leaf) for path, leaf in self.leaves.items()}
+        return {path: site.place if site else "" for path, site in sites.items()}
+
+    def measurement(self, found: Mapping[str, Array], step: int) -> Measurement:
+        norms = ("weight", "gradient", "update")
+        parameters = {
+            path: LayerFigures(
+                path, self._places[path], *(float(found[_output(n, path)]) for n in norms)
+            )
+            for path in self.leaves
+        }
+        members: dict[str, list[LayerFigures]] = {}
+        for path, figures in parameters.items():
+            members.setdefault(_layer(path), []).append(figures)
+        layers = {
+            layer: LayerFigures(
+                layer,
+                several[0].place,
+                *(math.hypot(*(getattr(x, n) for x in several)) for n in norms),
+            )
+            for layer, several in members.items()
+        }
+        activations = {
+            name: ActivationFigures(
+                name,
+                units.place,
+                units.formula,
+                float(found[_output("mean", name)]),
+                math.sqrt(max(float(found[_output("variance", name)]), 0.0)),
+                float(found[_output("zeros", name)]),
+                np.asarray(found[_output("dead", name)]),
+            )
+            for name, units in self.hidden.items()
+        }
+        return Measurement(step, layers, parameters, activations, self.losses)
+
+
+class Monitor:
+    """A callback that measures how the training is, at the end of each epoch or after each `every`
+    steps, on the batch of the last step.
+
+    `measurements` holds all that was measured, `last` the latest. What is wrong (see
+    `Measurement.warnings`, which takes the same bounds) is told once of each kind and layer, as a
+    `TrainingWarning`; with `warn=False` it is only there to be asked for. The training has the same
+    bits with it as without.
+    """
+
+    def __init__(
+        self,
+        every: int | None = None,
+        warn: bool = True,
+        vanishing: float = VANISHING,
+        exploding: float = EXPLODING,
+        dead: float = DEAD,
+    ) -> None:
+        self.every = None if every is None else whole_number("every", every, 1)
+        self.warn = warn
+        self.bounds = {"vanishing": vanishing, "exploding": exploding, "dead": dead}
+        self.measurements: list[Measurement] = []
+        self._probe: Probe | None = None
+        self._told: set[str] = set()
+
+    @property
+    def last(self) -> Measurement:
+        """The latest measurement. Raises `ModelError` before the first."""
+        if not self.measurements:
+            raise ModelError("nothing was measured yet", hint="fit(..., callbacks=[monitor])")
+        return self.measurements[-1]
+
+    def on_step(self, event: Event) -> None:
+        if self.every is not None and event.step % self.every == 0:
+            self._measure(event)
+
+    def on_epoch(self, event: Event) -> None:
+        if self.every is None:
+            self._measure(event)
+
+    def _measure(self, event: Event) -> None:
+        trainer = event.trainer
+        if self._probe is None or self._probe.compiled is not trainer.compiled:
+            self._probe = Probe(trainer.compiled, trainer.providers, trainer.threads)
+        found = self._probe.measure(trainer.state, event.batch)
+        self.measurements.append(found)
+        for kind, message in found.warnings(**self.bounds).items():
+            if self.warn and kind not in self._told:
+                self._told.add(kind)
+                _warn(f"step {event.step}: {message}")
+
+
+def _warn(message: str) -> None:
+    """Warns at the user's line, that of `fit`, where there is one."""
+    site = user_site()
+    if site is None:
+        warnings.warn(message, TrainingWarning, stacklevel=2)
+    else:
+        warnings.warn_explicit(message, TrainingWarning, site.file, site.line)
+
+
+def norm(x: Value) -> Value:
+    """√Σx², which neither overflows nor underflows where the result does not."""
+    found: Value
+    if 0 in x.shape:  # there is no largest
+        found = sqrt((x * x).sum())
+        return found
+    largest = abs(x).max()
+    unit = where(largest > 0, largest, 1)
+    relative = x / unit
+    found = unit * sqrt((relative * relative).sum())
+    return found
+
+
+def _output(figure: str, of: str) -> str:
+    """No output of a model nor leaf is called so."""
+    return f"{figure} of {of}"
+
+
+def _layer(path: str) -> str:
+    return path.rpartition(".")[0] or path
+
+
+def _unused(name: str, taken: Collection[str]) -> str:
+    count, unused = 2, name
+    while unused in taken:
+        unused, count = f"{name}.{count}", count + 1
+    return unused

@@ -1,0 +1,61 @@
+"""The first question to a model that does not learn: can it learn one batch by heart?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from nncompile.compiler import CompiledStep, compile_step
+from nncompile.errors import ModelError, whole_number
+from nncompile.recipe import Minimize, Recipe
+from nncompile.runtime.providers import Provider
+
+
+@dataclass(frozen=True)
+class Overfit:
+    """Each loss of the recipe over the steps on one batch."""
+
+    losses: Mapping[str, list[float]]
+
+    @property
+    def learns(self) -> bool:
+        """Whether the last value of a loss is below its first. Of several losses some may rise: a
+        generator's does while its discriminator learns."""
+        return any(x[-1] < x[0] for x in self.losses.values())
+
+    def __str__(self) -> str:
+        steps = max(map(len, self.losses.values()))
+        figures = ", ".join(f"{n} {x[0]:.4g} → {x[-1]:.4g}" for n, x in self.losses.items())
+        return f"{figures} in {steps} steps"
+
+
+def overfit_one_batch(
+    recipe: Recipe | CompiledStep,
+    batch: Mapping[str, Any],
+    steps: int = 200,
+    seed: int | None = None,
+    providers: Provider | Sequence[Provider] = "cpu",
+    threads: int | None = None,
+) -> Overfit:
+    """Trains a new model of the recipe for `steps` on the one batch. A network that cannot bring
+    this loss to almost nothing has a mistake, or too few parameters; dropout and penalties keep
+    it up too.
+
+    Raises `ModelError` where no update follows a gradient, `FeedError` for a batch that does not
+    fit.
+    """
+    whole_number("steps", steps, 1)
+    compiled = recipe if isinstance(recipe, CompiledStep) else compile_step(recipe)
+    source = compiled.source
+    names = [u.loss for u in source.recipe.updates if isinstance(u, Minimize)]
+    if not names:
+        raise ModelError("no update of the recipe follows a gradient")
+    runner = compiled.runner(source.initial(seed), providers, threads)
+    losses: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(steps):
+        runner.step(batch)
+        found = runner.metrics()
+        for name in losses:
+            losses[name].append(float(found[name]))
+    return Overfit(losses)

@@ -1,0 +1,133 @@
+"""The hidden units of a network: what its elementwise nonlinearities give, found in the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy as sp
+
+from nncompile.elementwise import abs
+from nncompile.graph import Input, Value, toposort
+from nncompile.map import Map
+from nncompile.ops.basic import cast, ones_like
+from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ops.convolution import Conv, ConvTranspose
+from nncompile.ops.einsum import Einsum
+from nncompile.scalars import placeholder
+from nncompile.show import formula_text
+from nncompile.tracing import Trace
+from nncompile.types import Type, f32
+
+
+@dataclass(frozen=True, eq=False)
+class HiddenUnits:
+    """The result of a nonlinearity with a unit at each place of `axis`."""
+
+    value: Value
+    axis: int
+    place: str
+    formula: str
+
+    def figures(self) -> dict[str, Value]:
+        """`mean`, `variance`, the share of `zeros`, and for each unit whether it is `dead`: the
+        nonlinearity has slope zero there for all of the batch."""
+        x = self.value
+        mean = x.mean()
+        slopes = [s for s in x.op.pullback(ones_like(x), x, *x.args) if s is not None]
+        others = tuple(i for i in range(x.rank) if i != self.axis)
+        steepest = sum((abs(s) for s in slopes[1:]), start=abs(slopes[0]))
+        if others:
+            steepest = steepest.max(others)
+        return {
+            "mean": mean,
+            "variance": ((x - mean) * (x - mean)).mean(),
+            "zeros": cast(x == 0, f32).mean(),
+            "dead": steepest == 0,
+        }
+
+
+def depths(loss: Value) -> dict[Value, int]:
+    """How many nodes the longest way from a node to the loss has."""
+    found = {loss: 0}
+    for v in reversed(toposort([loss])):
+        for a in v.args:
+            found[a] = max(found.get(a, 0), found[v] + 1)
+    return found
+
+
+def hidden_units(loss: Value, trace: Trace, model: str) -> dict[str, HiddenUnits]:
+    """The hidden units that the loss is computed of, by the path of the layer they are written in
+    (numbered where it has several), in the order that the data meet them.
+
+    They are the results of nonlinear functions of one tensor that depends on data and parameters,
+    on whose way to the loss further parameters are met. What is within a scan is not among them.
+    """
+    order = toposort([loss])
+    data = _depending(order, "input")
+    trained = _depending(order, "parameter")
+    mixing = {v for v in order if v in data and any(a in trained - data for a in v.args)}
+    before = _ancestors(order, mixing)
+    found: dict[str, HiddenUnits] = {}
+    for v in order:
+        if v in data and v in trained and v in before and _is_nonlinear(v):
+            site = trace.site(v)
+            scope = site.scope.split("/") if site else []
+            path = ".".join(scope[1:] if scope[:1] == [model] else scope) or model
+            name, count = path, 2
+            while name in found:
+                name, count = f"{path}.{count}", count + 1
+            assert isinstance(v.op, Map)
+            found[name] = HiddenUnits(
+                v, _unit_axis(v), site.place if site else "", formula_text(v.op, ["x"])
+            )
+    return found
+
+
+def _depending(order: list[Value], kind: str) -> set[Value]:
+    """The nodes that depend on leaves of that kind."""
+    found: set[Value] = set()
+    for v in order:
+        if isinstance(v.op, Input):
+            if v.op.kind == kind:
+                found.add(v)
+        elif any(a in found for a in v.args):
+            found.add(v)
+    return found
+
+
+def _ancestors(order: list[Value], targets: set[Value]) -> set[Value]:
+    """The nodes that a target is computed of, other than itself."""
+    found: set[Value] = set()
+    for v in reversed(order):
+        if v in found or v in targets:
+            found.update(v.args)
+    return found
+
+
+def _is_nonlinear(v: Value) -> bool:
+    """Whether the node is a nonlinear function of one tensor, elementwise."""
+    if not isinstance(v.op, Map) or v.op.count != 1 or not isinstance(v.type, Type):
+        return False
+    if not v.dtype.is_float or v.rank == 0 or not v.args[0].dtype.is_float:
+        return False
+    x = placeholder(0)
+    body = v.op.body
+    is_line = body.is_polynomial(x) and sp.Poly(body, x).degree() <= 1
+    return not is_line and any(s is not None for s in v.op.pullback(ones_like(v), v, *v.args))
+
+
+def _unit_axis(v: Value) -> int:
+    """The axis of channels after a convolution, else the last."""
+    waiting, seen = [v], set[Value]()
+    while waiting:
+        x = waiting.pop()
+        if x in seen or (isinstance(x.type, Type) and x.rank != v.rank):
+            continue
+        seen.add(x)
+        if isinstance(x.op, Conv | ConvTranspose):
+            return 1
+        if isinstance(x.op, Map):
+            waiting += x.args
+        elif not isinstance(x.op, MatMul | Gemm | Einsum):
+            waiting += x.args[:1]  # what is normalised or pooled comes first
+    return v.rank - 1

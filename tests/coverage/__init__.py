@@ -1,0 +1,1 @@
+"""What the compiler covers: one row a system, its ticks earned by running it."""

@@ -1,0 +1,88 @@
+"""Sizes that only the data tell: what a slice takes for granted fails clearly or is right, and
+reductions over nothing are numpy's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.errors import ShapeError
+from nncompile.graph import Graph, Input, Value, apply
+from nncompile.ops.basic import const
+from nncompile.passes import optimize
+from nncompile.reference import evaluate
+from nncompile.types import f32
+from tests.card_checks import session, valid_model
+
+X = apply(Input("x", f32["n", 4]))
+FIXED: dict[str, Callable[[Value], Value]] = {
+    "x[:5]": lambda x: x[:5],
+    "x[-3:]": lambda x: x[-3:],
+    "x[1]": lambda x: x[1],
+    "x[3::-1]": lambda x: x[3::-1],
+    "x[:5:2]": lambda x: x[:5:2],
+}
+OPEN: dict[str, Callable[[Value], Value]] = {
+    "x[2:]": lambda x: x[2:],
+    "x[-2::-1]": lambda x: x[-2::-1],
+    "x[::-1]": lambda x: x[::-1],
+}
+
+
+def in_onnxruntime(y: Value, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    run = session(valid_model(optimize(Graph("bounds", {"y": y}, (X,)))))
+    return run({"x": x}, {"y": shape})["y"]
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 8])
+@pytest.mark.parametrize("text", [*FIXED, *OPEN])
+def test_a_slice_of_an_unknown_size_is_numpys_or_fails(
+    text: str, n: int, torchscript: SimpleNamespace
+) -> None:
+    y = (FIXED | OPEN)[text](X)
+    x = np.arange(n * 4, dtype=np.float32).reshape(n, 4)
+    graph = Graph("bounds", {"y": y}, (X,))
+    script = torchscript.to_script(graph, {})
+    tensor = torchscript.torch.from_numpy(x.copy())
+    whole = text in OPEN or n >= 5 or (text == "x[1]" and n >= 2) or (n >= 3 and "-3" in text)
+    if not whole and not (text == "x[3::-1]" and n >= 4):
+        for run in (lambda: in_onnxruntime(y, x, (0,)), lambda: script(tensor)):
+            with pytest.raises(RuntimeError):
+                run()
+        with pytest.raises(ShapeError, match="elements are asked for"):
+            evaluate(y, {"x": x})
+        return
+    expected = eval(text, {"x": x})
+    np.testing.assert_array_equal(evaluate(y, {"x": x}), expected)
+    np.testing.assert_array_equal(in_onnxruntime(y, x, expected.shape), expected)
+    np.testing.assert_array_equal(script(tensor)["y"].numpy(), expected)
+
+
+@pytest.mark.parametrize("reduce", [lambda x: x.mean(axis=0), lambda x: x.var(axis=0)])
+def test_the_mean_of_no_rows_is_not_a_number(reduce: Callable[[Any], Any]) -> None:
+    assert np.isnan(in_onnxruntime(reduce(X), np.zeros((0, 4), np.float32), (4,))).all()
+
+
+def test_a_division_by_a_constant_zero_is_left_to_the_runtime() -> None:
+    x = np.float32([[1, -2, 0, 4]])
+    with np.errstate(all="ignore"):
+        expected = x / np.float32(0)
+    got = in_onnxruntime(X * const(1.0) / const(0.0), x, (1, 4))
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_the_mean_of_no_columns_is_not_a_number() -> None:
+    x = np.ones((2, 4), np.float32)
+    assert np.isnan(in_onnxruntime(X[:, :0].mean(axis=1), x, (2,))).all()
+
+
+def test_transpose_takes_axes_as_numpys_method_does() -> None:
+    x = apply(Input("x", f32["n", 3, 4]))
+    assert x.transpose(2, 0, 1) is x.transpose((2, 0, 1))
+    assert x.transpose() is x.transpose(2, 1, 0)
+    with pytest.raises(ShapeError):
+        x.transpose(0, 1)

@@ -1,0 +1,267 @@
+"""The examples with sequences and text: each learns what it says, and one exported file of each
+runs at several lengths in plain onnxruntime."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from nncompile.export import export
+from nncompile.load import Declared, load
+from nncompile.train import Trainer
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+QUALITY = {
+    "char_gpt": {"bits": (2.0, 2.6)},
+    "char_lstm": {"bits": (2.0, 2.9)},
+    "sequence_classifier": {"accuracy": (0.96, 1.0)},
+    "recurrent": {"loss": (0.0, 0.001)},
+    "translation": {"accuracy": (0.995, 1.0)},
+    "mixture": {"error": (0.0, 0.008), "balance": (0.99, 1.1)},
+    "neural_ode": {"error": (0.0, 0.04)},
+    "ctc": {"loss": (0.0, 0.06)},
+}
+"""What each reaches on data that it was not trained on."""
+
+
+class Trained:
+    """An example after the training that it declares, and its exported file in a session."""
+
+    def __init__(self, name: str, directory: Path) -> None:
+        self.declared: Declared = load(EXAMPLES / f"{name}.py")
+        self.module: Any = self.declared.module
+        self.trainer = Trainer(self.declared.recipe, threads=1)
+        data = self.declared.data
+        assert data is not None and data.validation is not None
+        self.held_out = data.validation
+        self.trainer.fit(data.train)
+        self.found = self.trainer.evaluate(self.held_out)
+        path = directory / f"{name}.onnx"
+        export(self.declared.recipe, path, params=self.trainer.state)
+        self.session = onnxruntime.InferenceSession(path)
+
+    def run(self, **feeds: Any) -> Any:
+        """The only output of the exported file."""
+        (output,) = self.session.run(None, feeds)
+        return output
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
+    """The example of that name, trained once for all tests."""
+    directory = tmp_path_factory.mktemp("sequences")
+    known: dict[str, Trained] = {}
+
+    def of(name: str) -> Trained:
+        if name not in known:
+            known[name] = Trained(name, directory)
+        return known[name]
+
+    return of
+
+
+Of = Callable[[str], Trained]
+
+
+@pytest.mark.parametrize("name", QUALITY)
+def test_examples_learn_what_they_say(name: str, trained: Of) -> None:
+    found = trained(name).found
+    for metric, (low, high) in QUALITY[name].items():
+        assert low <= found[metric] <= high, f"{metric} = {found[metric]}"
+
+
+@pytest.mark.parametrize("name", QUALITY)
+def test_torchscript_gives_what_onnx_gives(name: str, trained: Of, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    example = trained(name)
+    path = tmp_path / "model.pt"
+    recipe = example.declared.recipe
+    export(recipe, path, "torchscript", params=example.trainer.state)
+    module = torch.jit.load(str(path))
+    inputs = [port.name for port in example.session.get_inputs()]
+    for count in (1, 5):
+        whole = ("time",) if name == "neural_ode" else ()
+        feeds = {n: x if n in whole else x[:count] for n, x in example.held_out.items()}
+        feeds = {n: feeds[n] for n in inputs}
+        (result,) = module(*(torch.from_numpy(x) for x in feeds.values())).values()
+        np.testing.assert_allclose(result.detach(), example.run(**feeds), atol=5e-4)
+
+
+WRITERS = ("char_gpt", "char_lstm")
+
+
+def source_text() -> Any:
+    """The module beside the examples that reads the sources."""
+    return load(EXAMPLES / "char_gpt.py").module.source_text
+
+
+def test_what_is_held_out_is_not_trained_on() -> None:
+    text = source_text()
+    assert not set(text.TRAINED_ON) & set(text.HELD_OUT)
+    train, held_out = text.data()
+    assert train["text"].shape[1:] == held_out["text"].shape[1:] == (64,)
+    assert train["text"].max() < 128
+    assert len(train["text"]) > 10_000 and len(held_out["text"]) > 1_000
+    assert bytes(text.source("bisect")[:11].tolist()) == b'"""Bisection'[:11]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_is_written_next_does_not_depend_on_what_follows(name: str, trained: Of) -> None:
+    example = trained(name)
+    text = example.held_out["text"][:3]
+    whole = example.run(text=text)
+    assert whole.shape == (3, 64, 128)
+    for length in (1, 2, 17, 63):
+        part = example.run(text=text[:, :length])
+        np.testing.assert_allclose(part, whole[:, :length], atol=2e-4)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_bits_are_those_of_the_exported_file(name: str, trained: Of) -> None:
+    example = trained(name)
+    text = example.held_out["text"][:200]
+    logits = example.run(text=text).astype(np.float64)[:, :-1]
+    chances = np.exp(logits - logits.max(-1, keepdims=True))
+    chances /= chances.sum(-1, keepdims=True)
+    own = np.take_along_axis(chances, text[:, 1:, None], -1)
+    found = example.trainer.evaluate({"text": text})
+    assert found["bits"] == pytest.approx(-np.log2(own).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_text_is_written_by_plain_onnxruntime(name: str, trained: Of) -> None:
+    prompt = "\tdef __init__(self, "
+    continued = source_text().continued
+    text = continued(trained(name).session, prompt, 400)
+    assert text.startswith(prompt) and len(text) == len(prompt) + 400
+    assert text == continued(trained(name).session, prompt, 400)
+    assert set(text) <= set(string.printable)
+    data = trained(name).declared.data
+    assert data is not None
+    read = set(words(bytes(data.train["text"].astype(np.uint8).ravel()).decode()))
+    written = words(text[len(prompt) :])
+    assert sum(word in read for word in written) > 0.5 * len(written) > 10
+
+
+def words(text: str) -> list[str]:
+    """Its words of four letters or more: of random letters, hardly any would be one."""
+    return re.findall(r"[a-z]{4,}", text)
+
+
+def test_brackets_are_labelled_rightly() -> None:
+    module: Any = load(EXAMPLES / "sequence_classifier.py").module
+    for text in ("", "()", "([][()])", "()[]"):
+        assert module.is_balanced(text)
+    for text in ("(", ")(", "([)]", "(]", "())"):
+        assert not module.is_balanced(text)
+    train, held_out = module.data()
+    texts = [row.tobytes() for part in (train, held_out) for row in padded(part["text"], 24)]
+    assert len(set(texts)) == 9000
+    assert 0.45 < held_out["balanced"].mean() < 0.55
+
+
+def padded(codes: Any, length: int) -> Any:
+    return np.pad(codes, ((0, 0), (0, length - codes.shape[1])))
+
+
+def test_the_length_of_the_filling_does_not_matter(trained: Of) -> None:
+    example = trained("sequence_classifier")
+    text = example.held_out["text"][:50]
+    whole = example.run(text=text)
+    np.testing.assert_allclose(example.run(text=padded(text, 40)), whole, atol=1e-5)
+    for row, expected in zip(text[:10], whole, strict=False):
+        alone = example.run(text=row[None, row != 0])
+        np.testing.assert_allclose(alone, [expected], atol=1e-5)
+
+
+def test_the_recurrent_networks_that_keep_their_state_can_add(trained: Of) -> None:
+    example = trained("recurrent")
+    data = example.declared.data
+    assert data is not None
+    found = {"GRU": example.found["loss"]}
+    for name in ("identity RNN", "LSTM", "RNN"):
+        trainer = Trainer(example.module.RECIPES[name], threads=1)
+        trainer.fit(data.train)
+        found[name] = trainer.evaluate(example.held_out)["loss"]
+    assert found["identity RNN"] < 0.006 and found["LSTM"] < 0.006
+    # 1/6 is what the answer 1 has.
+    assert 0.1 < found["RNN"] < 0.2
+
+
+def test_numbers_past_the_length_are_not_added(trained: Of) -> None:
+    example = trained("recurrent")
+    sequence, length = example.held_out["sequence"][:8], example.held_out["length"][:8]
+    whole = example.run(sequence=sequence, length=length)
+    longer = np.concatenate([sequence, np.ones_like(sequence)], 1)
+    np.testing.assert_allclose(example.run(sequence=longer, length=length), whole, atol=1e-6)
+    for i, end in enumerate(length):
+        alone = example.run(sequence=sequence[i : i + 1, :end], length=length[i : i + 1])
+        np.testing.assert_allclose(alone, whole[i : i + 1], atol=1e-6)
+
+
+def test_held_out_numbers_are_translated_one_digit_at_a_time(trained: Of) -> None:
+    example = trained("translation")
+    assert [example.module.roman(n) for n in (4, 1994, 3999)] == ["IV", "MCMXCIV", "MMMCMXCIX"]
+    known, numbers = example.module.split()
+    assert len(numbers) == 500 and not set(known) & set(numbers)
+    texts = [example.module.roman(number) for number in numbers]
+    found = example.module.translated(example.session, texts)
+    right = np.mean([a == str(b) for a, b in zip(found, numbers, strict=True)])
+    assert right >= 0.98
+    # One at a time and together, whatever the filling.
+    assert [example.module.translated(example.session, [x])[0] for x in texts[:20]] == found[:20]
+
+
+def test_every_expert_is_at_work_and_together_they_beat_one_network(trained: Of) -> None:
+    example = trained("mixture")
+    choice = example.module.chosen(example.trainer.params, example.held_out["x"])
+    assert np.bincount(choice, minlength=4).min() >= 100  # of 1000
+    one = Trainer(example.module.trained_as(example.module.plain), threads=1)
+    assert example.declared.data is not None
+    one.fit(example.declared.data.train)
+    assert example.found["error"] < one.evaluate(example.held_out)["error"] / 2
+    sizes = [
+        sum(array.size for array in trainer.params.values()) for trainer in (example.trainer, one)
+    ]
+    assert abs(sizes[0] - sizes[1]) <= 1
+
+
+def test_the_pendulum_swings_as_the_exported_file_says(trained: Of) -> None:
+    example = trained("neural_ode")
+    start = np.array([[1.5, 0.0], [-0.5, 0.5]], np.float32)
+    # Other times than those trained on, of several numbers, unevenly apart.
+    for time in (np.linspace(0, 1, 2), np.linspace(0, 6, 40), np.array([0, 0.1, 0.3, 0.35, 0.8])):
+        path = example.run(start=start, time=time.astype(np.float32))
+        assert path.shape == (2, len(time), 2)
+        np.testing.assert_allclose(path, example.module.swings(start, time), atol=0.1)
+    # A pendulum that hangs still is where the law is zero.
+    rest = example.run(start=np.zeros((1, 2), np.float32), time=np.float32([0, 1, 2]))
+    np.testing.assert_allclose(rest, 0, atol=0.1)
+
+
+def test_the_true_swings_are_exact() -> None:
+    module: Any = load(EXAMPLES / "neural_ode.py").module
+    start, time = np.array([[2.0, 1.0]]), np.linspace(0, 12, 49)
+    np.testing.assert_allclose(
+        module.swings(start, time), module.swings(start, time, fine=64), atol=1e-7
+    )
+
+
+def test_recordings_are_read_without_times(trained: Of) -> None:
+    example = trained("ctc")
+    said = example.module.digits_said(example.held_out)
+    sound, length = example.held_out["sound"], example.held_out["length"]
+    found = example.module.read(example.run(sound=sound, length=length), length)
+    assert np.mean([a == b for a, b in zip(found, said, strict=True)]) >= 0.95
+    # A recording by itself, without silence after it, is read as it is among others.
+    for i in range(10):
+        alone = example.run(sound=sound[i : i + 1, : length[i]], length=length[i : i + 1])
+        assert example.module.read(alone, length[i : i + 1]) == [found[i]]

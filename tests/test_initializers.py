@@ -1,0 +1,108 @@
+"""Initializers beside those of fixed variance: orthogonal, identity; and depth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import Dense, f32, f64, model, parameter, relu, selu, tanh
+from nncompile.errors import ShapeError
+from nncompile.reference import evaluate
+from nncompile.step import initial_values
+
+
+def first(init: Any, shape: Any, seed: int = 0, dtype: Any = f32) -> Any:
+    """The first value of a parameter of that shape."""
+
+    @model
+    def net(x=f32[()]):
+        return x * parameter("weight", shape, init, dtype).sum().astype(f32)
+
+    return initial_values(net, seed)["weight"]
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (16, 48), (48, 16), (1, 7), (8, 3, 5, 5)])
+def test_orthogonal_rows_or_columns(shape: tuple[int, ...]) -> None:
+    for gain in (1.0, 2.5):
+        for dtype, near in ((f32, 2e-6), (f64, 1e-10)):
+            w = first(dsl.orthogonal(gain), shape, dtype=dtype).astype(np.float64)
+            flat = w.reshape(shape[0], -1) / gain
+            gram = flat @ flat.T if flat.shape[0] <= flat.shape[1] else flat.T @ flat
+            np.testing.assert_allclose(gram, np.eye(len(gram)), atol=near)
+
+
+def test_orthogonal_matrices_are_spread_evenly_and_seeded() -> None:
+    """The first entries of even (Haar) orthogonal matrices have mean 0 and variance 1/n."""
+    drawn = np.array([first(dsl.orthogonal(), (6, 6), seed) for seed in range(60)])
+    assert abs(drawn.mean()) < 4 * (1 / 6 / drawn.size) ** 0.5
+    assert drawn[:, 0, 0].var() == pytest.approx(1 / 6, rel=0.4)
+    signs = np.linalg.det(drawn.astype(np.float64)) > 0
+    assert 15 < signs.sum() < 45
+    again = first(dsl.orthogonal(), (6, 6), 3)
+    np.testing.assert_array_equal(again, drawn[3])
+    assert not np.allclose(drawn[3], drawn[4])
+
+
+def test_identity() -> None:
+    np.testing.assert_array_equal(first(dsl.identity_matrix(2.0), (2, 3)), 2 * np.eye(2, 3))
+
+
+def test_other_names() -> None:
+    assert dsl.xavier_uniform is dsl.glorot_uniform
+    assert dsl.xavier_normal is dsl.glorot_normal
+    assert dsl.kaiming_uniform is dsl.he_uniform
+    assert dsl.kaiming_normal is dsl.he_normal
+
+
+def test_axes_that_do_not_fit_are_told() -> None:
+    with pytest.raises(ShapeError, match="two axes or more"):
+        first(dsl.orthogonal(), (3,))
+    with pytest.raises(ShapeError, match="has two axes"):
+        first(dsl.identity_matrix(), (3, 3, 3))
+
+
+def spread(init: Any, activation: Any, layers: int = 50) -> Any:
+    """The standard deviation after each of 50 layers of 128 units, of 64 normal examples."""
+
+    @model
+    def net(x=f32["batch", 128]):
+        found = {}
+        for i in range(layers):
+            x = x >> Dense(128, activation, init=init, name=f"layer{i}")
+            found[f"{i}"] = x
+        return found
+
+    x = np.random.default_rng(0).normal(size=(64, 128)).astype(np.float32)
+    values = evaluate(net.graph, {**initial_values(net, 0), "x": x})
+    return np.array([values[f"{i}"].std(dtype=np.float64) for i in range(layers)])
+
+
+@pytest.mark.parametrize(
+    ("init", "activation"),
+    [
+        (dsl.he_normal, relu),
+        (dsl.he_uniform, relu),
+        (dsl.glorot_uniform, None),
+        (dsl.glorot_normal, None),
+        (dsl.lecun_normal, selu),
+        (dsl.lecun_uniform, selu),
+        (dsl.orthogonal(), None),
+        (dsl.orthogonal(2**0.5), relu),
+        (dsl.orthogonal(5 / 3), tanh),
+    ],
+)
+def test_fifty_layers_keep_what_flows_in_range(init: Any, activation: Any) -> None:
+    found = spread(init, activation)
+    assert found.min() > 0.05, found
+    assert found.max() < 20, found
+
+
+@pytest.mark.parametrize(
+    ("init", "activation"), [(dsl.normal(0.01), relu), (dsl.normal(0.3), relu)]
+)
+def test_fifty_layers_of_another_variance_vanish_or_explode(init: Any, activation: Any) -> None:
+    last = spread(init, activation)[-1]
+    assert last < 1e-6 or last > 1e6

@@ -1,0 +1,150 @@
+"""The loss of connectionist temporal classification, against torch's and by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import f32, f64, i64
+from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.graph import Graph, Value
+from nncompile.reference import evaluate
+from nncompile.types import Array, Type
+from tests.card_checks import session, valid_model
+from tests.slopes import check_gradient, leaf
+
+RANDOM = np.random.default_rng(0)
+
+
+def drawn(count: int, steps: int, letters: int, scale: float = 2.0) -> dict[str, Array]:
+    """Some rows shorter than others, with equal labels in a row and padding of −1."""
+    label = RANDOM.integers(1, 4, size=(count, letters))
+    label[:, 1:2] = label[:, :1]
+    label_length = np.arange(count) % (letters + 1)
+    label[np.arange(letters) >= label_length[:, None]] = -1
+    return {
+        "z": RANDOM.normal(scale=scale, size=(count, steps, 5)),
+        "label": label,
+        "length": np.maximum(steps - np.arange(count), 2 * letters),
+        "label_length": label_length,
+    }
+
+
+def built(dtype: Any, **options: Any) -> tuple[Value, list[Value]]:
+    leaves = [
+        leaf("z", dtype["n", "time", 5]),
+        leaf("label", i64["n", "letters"]),
+        leaf("length", i64["n"]),
+        leaf("label_length", i64["n"]),
+    ]
+    return dsl.ctc_loss(*leaves, **options), leaves
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_it_is_torchs(reduction: Any) -> None:
+    torch = pytest.importorskip("torch", reason="torch is the reference here")
+    feeds = drawn(6, 12, 4)
+    loss, leaves = built(f64, reduction=reduction)
+    total = loss.sum() if loss.rank else loss
+    found, slope = evaluate([loss, dsl.grad(total, leaves[0])], feeds)
+    z = torch.tensor(feeds["z"], requires_grad=True)
+    label = torch.tensor(np.where(feeds["label"] < 0, 1, feeds["label"]))
+    expected = torch.nn.functional.ctc_loss(
+        z.log_softmax(2).transpose(0, 1), label, torch.tensor(feeds["length"]),
+        torch.tensor(feeds["label_length"]), reduction=reduction,
+    )  # fmt: skip
+    expected.sum().backward()
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-10)
+    np.testing.assert_allclose(slope, z.grad.numpy(), rtol=1e-8, atol=1e-12)
+
+
+def test_it_is_the_sum_over_all_ways() -> None:
+    """By hand: every sequence of classes that says the labels when repeats and blanks go."""
+    z = RANDOM.normal(size=(1, 5, 3))
+    logs = z - np.log(np.exp(z).sum(2, keepdims=True))
+    for label in ([2, 2], [1, 2], [1], []):
+        ways = [
+            sum(logs[0, t, c] for t, c in enumerate(path))
+            for path in itertools.product(range(3), repeat=5)
+            if [c for c, _ in itertools.groupby(path) if c != 0] == label
+        ]
+        found = evaluate(dsl.ctc_loss(z, np.array([label], np.int64), reduction="sum"), {})
+        assert float(found) == pytest.approx(-math.log(sum(map(math.exp, ways))), rel=1e-12)
+
+
+@pytest.mark.parametrize("scale", [2.0, 200.0])
+def test_one_graph_runs_at_several_sizes(scale: float) -> None:
+    """In onnxruntime within 10⁻⁵ of double precision, slopes too, far out and in a batch of one."""
+    loss, leaves = built(f32)
+    graph = Graph("ctc", {"loss": loss, "slope": dsl.grad(loss, leaves[0])}, tuple(leaves))
+    run = session(valid_model(graph))
+    for count, steps, letters in ((5, 9, 3), (1, 20, 4), (3, 2, 1)):
+        feeds = drawn(count, steps, letters, 1.0)
+        feeds["z"] = (scale * np.sign(feeds["z"]) if scale > 10 else feeds["z"]).astype(np.float32)
+        expected = evaluate(graph, feeds, precision=np.float64)
+        found = run(feeds, {name: x.shape for name, x in expected.items()})
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            found["slope"], expected["slope"], atol=2e-4 * scale / 200 + 1e-5
+        )
+
+
+def test_labels_that_do_not_fit_in_time() -> None:
+    z, label = leaf("z", f64[2, 3, 4]), np.array([[1, 1, 2], [1, 2, 3]])
+    feeds = {"z": RANDOM.normal(size=(2, 3, 4))}
+    for zero, expected in ((False, math.inf), (True, 0.0)):
+        losses = dsl.ctc_loss(z, label, zero_infinity=zero, reduction="none")
+        found, slope = evaluate([losses, dsl.grad(losses.sum(), z)], feeds)
+        assert found[0] == expected
+        assert 0 < found[1] < math.inf
+        np.testing.assert_array_equal(slope[0], np.zeros((3, 4)))
+        assert np.abs(slope[1]).max() > 0
+
+
+def test_another_blank_and_a_mask() -> None:
+    z, label = RANDOM.normal(size=(3, 6, 4)), np.array([[0, 1], [2, 2], [1, 0]])
+    swapped = z[:, :, [3, 0, 1, 2]]
+    one = evaluate(dsl.ctc_loss(z, label, blank=3, mask=np.array([True, False, True])), {})
+    two = evaluate(dsl.ctc_loss(swapped[[0, 2]], label[[0, 2]] + 1), {})
+    np.testing.assert_allclose(one, two, rtol=1e-12)
+    assert evaluate(dsl.ctc_loss(z, label, mask=np.zeros(3, bool)), {}) == 0
+
+
+def test_second_slopes_are_differences() -> None:
+    label = np.array([[1, 1], [2, 1]])
+    check_gradient(lambda z: dsl.ctc_loss(z, label), RANDOM.normal(size=(2, 5, 3)))
+
+
+def test_the_graph_does_not_grow_with_time() -> None:
+    def nodes(steps: int) -> int:
+        z = leaf("z", f32[2, steps, 4])
+        loss = dsl.ctc_loss(z, np.array([[1, 2], [3, 1]]))
+        return len(Graph("ctc", {"slope": dsl.grad(loss, z)}).nodes)
+
+    assert nodes(8) == nodes(80)
+
+
+Z, LABEL = f32["n", "t", 5], i64["n", "s"]
+
+
+@pytest.mark.parametrize(
+    ("use", "types", "error", "message"),
+    [
+        (dsl.ctc_loss, (Z, f32["n", "s"]), DTypeError, "labels class numbers"),
+        (dsl.ctc_loss, (Z, i64["n"]), ShapeError, "labels of batch and letters"),
+        (dsl.ctc_loss, (Z, i64["m", "s"]), ShapeError, "not of one batch"),
+        (dsl.ctc_loss, (Z, LABEL, i64["t"]), ShapeError, "length has one number a row"),
+        (dsl.ctc_loss, (Z, LABEL, f32["n"]), DTypeError, "length is of integers"),
+        (lambda z, c: dsl.ctc_loss(z, c, blank=5), (Z, LABEL), ModelError, "one of 5 classes"),
+    ],
+)
+def test_what_it_refuses(
+    use: Any, types: tuple[Type, ...], error: type[CompileError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        use(*(leaf(f"x{i}", t) for i, t in enumerate(types)))

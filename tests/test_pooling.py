@@ -1,0 +1,235 @@
+"""Pooling against torch: values, slopes with their ties, sizes that only the data tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsl import (
+    AdaptiveAveragePool2d,
+    AdaptiveMaxPool1d,
+    AveragePool1d,
+    AveragePool2d,
+    GlobalAveragePool,
+    GlobalMaxPool,
+    MaxPool2d,
+    MaxPool3d,
+    f32,
+    f64,
+    i64,
+    model,
+)
+from nncompile.backends.onnx import to_model
+from nncompile.errors import CompileError
+from nncompile.grad import grad
+from nncompile.graph import Graph, Value
+from nncompile.ops import (
+    adaptive_average_pool,
+    adaptive_max_pool,
+    average_pool,
+    global_average_pool,
+    global_max_pool,
+    max_pool,
+)
+from nncompile.reference import evaluate
+from tests.against_torch import check_against_torch, leaf, session, slopes, torch_function
+
+LETTERS = "dhw"
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": (3, 2), "stride": (1, 2), "padding": (0, 1), "dilation": (2, 1)},
+        {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True},
+        {"kernel_size": 5},
+        {"kernel_size": 1},
+    ],
+)
+def test_max_pool_is_torchs(dtype: Any, options: dict[str, Any]) -> None:
+    names = {"kernel_size": "kernel"}
+    ours = {names.get(name, name): x for name, x in options.items()}
+    check_against_torch(
+        lambda x: max_pool(x, **ours),
+        torch_function("max_pool2d", **options),
+        dtype["n", 2, "h", "w"],
+        (2, 2, 6, 6),
+        (1, 2, 7, 10),
+        (3, 2, 5, 11),
+    )
+
+
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 2},
+        {"kernel_size": 3, "stride": 2, "padding": 1},
+        {"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False},
+        {"kernel_size": (2, 3), "stride": (3, 1)},
+        {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+        {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True},
+        {"kernel_size": 3, "padding": 1, "ceil_mode": True, "count_include_pad": False},
+    ],
+)
+def test_average_pool_is_torchs(dtype: Any, options: dict[str, Any]) -> None:
+    names = {"kernel_size": "kernel"}
+    ours = {names.get(name, name): x for name, x in options.items()}
+    check_against_torch(
+        lambda x: average_pool(x, **ours),
+        torch_function("avg_pool2d", **options),
+        dtype["n", 2, "h", "w"],
+        (2, 2, 6, 6),
+        (1, 2, 7, 10),
+        (3, 2, 5, 11),
+    )
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+@pytest.mark.parametrize("dtype", [f32, f64])
+def test_other_numbers_of_axes(rank: int, dtype: Any) -> None:
+    type_ = dtype[("n", 3, *LETTERS[:rank])]
+    shapes = [(2, 3, *(6, 5, 4)[:rank]), (1, 3, *(9, 4, 7)[:rank])]
+    for window in ((2, 2, 0), (3, 2, 1)):
+        for ours, theirs in ((max_pool, "max_pool"), (average_pool, "avg_pool")):
+            check_against_torch(
+                lambda x, pool=ours, window=window: pool(x, *window),
+                torch_function(f"{theirs}{rank}d", *window),
+                type_,
+                *shapes,
+            )
+
+
+@pytest.mark.parametrize("size", [1, 3, (2, 5), (7, 1)])
+@pytest.mark.parametrize("space", [("h", "w"), (12, 10), (7, 11)])
+def test_adaptive_pools_are_torchs(size: Any, space: Any) -> None:
+    """Windows of several sizes, overlapping ones and ones that repeat elements."""
+    fixed = all(isinstance(n, int) for n in space)
+    shapes = [(2, 2, *space)] if fixed else [(2, 2, 7, 10), (1, 2, 3, 4), (3, 2, 14, 5)]
+    for dtype in (f32, f64):
+        for ours, theirs in (
+            (adaptive_average_pool, "adaptive_avg_pool2d"),
+            (adaptive_max_pool, "adaptive_max_pool2d"),
+        ):
+            check_against_torch(
+                lambda x, ours=ours: ours(x, size),
+                torch_function(theirs, size),
+                dtype[("n", 2, *space)],
+                *shapes,
+            )
+
+
+def test_even_adaptive_pools_are_plain_ones() -> None:
+    x = leaf(f32["n", 2, "8*h", 12])
+    assert adaptive_average_pool(x, ("2*h", 3)) is average_pool(x, 4)
+    assert adaptive_max_pool(x, ("h", 12)) is max_pool(x, (8, 1))
+    assert adaptive_average_pool(x, (None, 12)).shape == x.shape
+
+
+def test_global_pools_are_means_and_maxima() -> None:
+    x = leaf(f32["n", 3, "h", "w"])
+    data = {"x": np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)}
+    results = evaluate([global_average_pool(x), global_max_pool(x, keepdims=True)], data)
+    np.testing.assert_allclose(results[0], data["x"].mean((2, 3)), rtol=1e-6)
+    np.testing.assert_array_equal(results[1], data["x"].max((2, 3), keepdims=True))
+
+
+def test_same_padding_is_kerass() -> None:
+    """⌈n/stride⌉ windows; the odd element of padding comes last, and padding does not count."""
+    data = np.arange(1.0, 6.0, dtype=np.float32).reshape(1, 1, 5)
+    x = leaf(f32[1, 1, "n"])
+    for strides, expected_max, expected_mean in (
+        (1, [2, 3, 4, 5, 5], [1.5, 2.5, 3.5, 4.5, 5]),
+        (2, [2, 4, 5], [1.5, 3.5, 5]),
+    ):
+        y = [pool(x, 2, strides, "same") for pool in (max_pool, average_pool)]
+        for result in (
+            evaluate(y, {"x": data}),
+            session(Graph("same", {"max": y[0], "mean": y[1]}, (x,))).run(None, {"x": data}),
+        ):
+            np.testing.assert_array_equal(result[0][0, 0], expected_max)
+            np.testing.assert_array_equal(result[1][0, 0], expected_mean)
+
+
+def test_infinite_elements() -> None:
+    """A slope does not leak to what lies beside an infinite element, or an infinite slope."""
+    graph, _ = slopes(lambda v: max_pool(v, 2), f32[1, 1, 4])
+    feeds = {
+        "x": np.array([[[1, np.inf, np.inf, 1]]], np.float32),
+        "g": np.array([[[np.inf, 2]]], np.float32),
+        "u": np.zeros((1, 1, 4), np.float32),
+    }
+    expected = [[[0, np.inf, 2, 0]]]
+    np.testing.assert_array_equal(evaluate(graph, feeds)["dx"], expected)
+    np.testing.assert_array_equal(session(graph).run(["dx"], feeds)[0], expected)
+
+
+def nodes(graph: Graph) -> list[str]:
+    return [node.op_type for node in to_model(graph).graph.node]
+
+
+def test_nodes_of_the_slopes() -> None:
+    """Each in its fastest form: no indices of maxima where windows do not overlap."""
+
+    def emitted(y: Callable[[Value], Value]) -> list[str]:
+        x = leaf(f32["n", 4, "2*h", "2*w"])
+        return nodes(Graph("slope", {"dx": grad(y(x).sum(), x)}, (x,)))
+
+    parted = emitted(lambda x: max_pool(x, 2))
+    assert parted.count("MaxPool") == 1 and parted.count("Resize") == 2
+    assert parted.count("Slice") == 3 and "ScatterElements" not in parted
+    assert "ScatterElements" in emitted(lambda x: max_pool(x, 3, 2))
+    assert "ConvTranspose" not in emitted(lambda x: average_pool(x, 2))
+    assert "ConvTranspose" in emitted(lambda x: average_pool(x, 3, 2))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: x >> MaxPool2d(9), r"MaxPool2d: a window of 9 does not fit axis 2 of size 8"),
+        (lambda x: x >> MaxPool2d(2, dilation=8), "MaxPool2d: a window of 9 does not fit"),
+        (lambda x: x >> AveragePool1d(2), r"AveragePool1d needs \[batch, channels, length\]"),
+        (lambda x: x >> MaxPool3d(2), r"needs \[batch, channels, depth, height, width\]"),
+        (lambda x: x >> MaxPool2d((2, 2, 2)), "the kernel must be one number or 2"),
+        (lambda x: x >> MaxPool2d(0), "the kernel must be one number or 2, at least 1"),
+        (lambda x: x >> AveragePool2d(2.5), "the kernel must be whole numbers, got 2.5"),
+        (lambda x: x >> AveragePool2d(2, padding="full"), 'padding is a number, "same" or "valid"'),
+        (lambda x: x >> AveragePool2d(2, padding=-1), "the padding must be one number or 2"),
+        (lambda x: x.astype(i64) >> MaxPool2d(2), "MaxPool2d needs floating numbers"),
+        (lambda x: x >> AdaptiveAveragePool2d((2, 2, 2)), "AdaptiveAveragePool2d needs"),
+        (lambda x: x >> AdaptiveMaxPool1d(2), "AdaptiveMaxPool1d needs"),
+        (lambda x: x >> AdaptiveAveragePool2d(0), "a size is at least 1"),
+        (lambda x: x[0, 0] >> GlobalMaxPool(), "global_max_pool needs"),
+    ],
+)
+def test_mistakes_name_the_layer(make: Any, message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+
+        @model
+        def net(x=f32["n", 3, 8, 8]):  # type: ignore[no-untyped-def]
+            return {"y": make(x)}
+
+
+def test_layers_compute_what_the_functions_do() -> None:
+    @model
+    def net(image=f32["n", 3, "h", "w"]):  # type: ignore[no-untyped-def]
+        return {
+            "a": image >> MaxPool2d(3, 2, 1),
+            "b": image >> AveragePool2d(2, ceil_mode=True),
+            "c": image >> GlobalAveragePool(),
+            "d": image >> AdaptiveAveragePool2d(3),
+        }
+
+    x = leaf(f32["n", 3, "h", "w"], "image")
+    outputs = net.graph.outputs
+    assert outputs["a"] is max_pool(x, 3, 2, 1)
+    assert outputs["b"] is average_pool(x, 2, ceil_mode=True)
+    assert outputs["c"] is global_average_pool(x)
+    assert outputs["d"] is adaptive_average_pool(x, 3)

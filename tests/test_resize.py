@@ -1,0 +1,129 @@
+"""Images in other sizes, against torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsl import Upsample, f32, f64, model
+from nncompile.backends.onnx import to_model
+from nncompile.dims import substitute, symbol
+from nncompile.errors import CompileError
+from nncompile.grad import grad
+from nncompile.graph import Graph
+from nncompile.ops import resize
+from nncompile.reference import evaluate
+from tests.against_torch import check_against_torch, leaf, torch_function
+
+TORCH = {"linear": ("linear", "bilinear", "trilinear")}
+LETTERS = "dhw"
+
+
+def named(mode: str, rank: int) -> str:
+    """torch's name of the mode along that many axes."""
+    return TORCH[mode][rank - 1] if mode in TORCH else mode
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("scale", [2, 3, 1.5, 0.5, (2, 1), (0.75, 2.0)])
+def test_scales_are_torchs(mode: str, dtype: Any, scale: Any) -> None:
+    torchs = tuple(map(float, scale)) if isinstance(scale, tuple) else float(scale)
+    check_against_torch(
+        lambda x: resize(x, scale=scale, mode=mode),
+        torch_function("interpolate", scale_factor=torchs, mode=named(mode, 2)),
+        dtype["n", 2, "h", "w"],
+        (2, 2, 4, 6),
+        (1, 2, 5, 7),
+        (1, 2, 2, 9),
+    )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("dtype", [f32, f64])
+@pytest.mark.parametrize("size", [8, (3, 5), (12, 1)])
+def test_sizes_are_torchs(mode: str, dtype: Any, size: Any) -> None:
+    check_against_torch(
+        lambda x: resize(x, size, mode=mode),
+        torch_function("interpolate", size=size, mode=named(mode, 2)),
+        dtype["n", 2, "h", "w"],
+        (2, 2, 4, 6),
+        (1, 2, 5, 7),
+        (1, 2, 1, 9),
+    )
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("rank", [1, 3])
+def test_other_numbers_of_axes(mode: str, rank: int) -> None:
+    shapes = [(2, 2, *(3, 4, 2)[:rank]), (1, 2, *(5, 1, 3)[:rank])]
+    for scale in (2, 1.5):
+        check_against_torch(
+            lambda x, scale=scale: resize(x, scale=scale, mode=mode),
+            torch_function("interpolate", scale_factor=float(scale), mode=named(mode, rank)),
+            f32[("n", 2, *LETTERS[:rank])],
+            *shapes,
+        )
+
+
+def test_whole_factors_are_one_node() -> None:
+    x = leaf(f32["n", 2, "h", 6])
+    doubled = resize(x, scale=2)
+    assert doubled.shape == f32["n", 2, "2*h", 12].shape
+    assert resize(x, ("2*h", 12)) is doubled
+    assert resize(x, scale="2") is doubled
+    assert resize(x, scale=1) is x
+    assert resize(x, scale=2, mode="bilinear") is resize(x, scale=2, mode="linear")
+    emitted = [n.op_type for n in to_model(Graph("y", {"y": doubled}, (x,))).graph.node]
+    assert emitted == ["Resize"]
+    slope = Graph("dx", {"dx": grad((doubled * doubled).sum(), x)}, (x,))
+    assert "AveragePool" in [n.op_type for n in to_model(slope).graph.node]
+
+
+def test_a_fraction_is_exact() -> None:
+    """⌊100·0.29⌋ = 29, though 100·0.29 in floating point is less."""
+    assert resize(leaf(f32[1, 1, 100]), scale=0.29).shape == (1, 1, 29)
+    symbolic = resize(leaf(f32[1, 1, "n"]), scale=0.29).shape[2]
+    assert substitute(symbolic, {symbol("n"): 100}) == 29
+
+
+def test_upsample_is_resize() -> None:
+    @model
+    def net(image=f32["n", 3, "h", "w"]):  # type: ignore[no-untyped-def]
+        return {"a": image >> Upsample(2), "b": image >> Upsample(size=4, mode="bilinear")}
+
+    x = leaf(f32["n", 3, "h", "w"], "image")
+    assert net.graph.outputs["a"] is resize(x, scale=2)
+    assert net.graph.outputs["b"] is resize(x, 4, mode="linear")
+
+
+def test_a_constant_image_stays_constant() -> None:
+    """Interpolation weights add up to one, at the edges too."""
+    x = leaf(f64[1, 1, "h", "w"])
+    for scale in (0.4, 1.3, 2, 7.5):
+        y = evaluate(resize(x, scale=scale, mode="linear"), {"x": np.ones((1, 1, 5, 8))})
+        np.testing.assert_allclose(y, 1, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda x: x >> Upsample(2, "cubic"), 'Upsample: mode is "nearest" or "linear"'),
+        (lambda x: x >> Upsample(), "Upsample takes a size or a scale"),
+        (lambda x: x >> Upsample(2, size=4), "Upsample takes a size or a scale"),
+        (lambda x: x >> Upsample((2, 2, 2)), "Upsample: one number or 2 are needed"),
+        (lambda x: x >> Upsample(0), "Upsample: a scale is above 0"),
+        (lambda x: x >> Upsample("two"), "Upsample: a scale is a number, got 'two'"),
+        (lambda x: x >> Upsample(0.1), "0.1 times 8 elements is less than one"),
+        (lambda x: x >> Upsample(size=0), "Upsample: a size is at least 1"),
+        (lambda x: x[:, :, 0, 0] >> Upsample(2), r"Upsample needs \[batch, channels\] and"),
+    ],
+)
+def test_mistakes_name_the_layer(make: Any, message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+
+        @model
+        def net(x=f32["n", 3, 8, 8]):  # type: ignore[no-untyped-def]
+            return {"y": make(x)}

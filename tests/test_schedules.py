@@ -1,0 +1,299 @@
+"""Schedules: every step of their curves against torch's, in the graph as in numbers."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.errors import ModelError
+from nncompile.graph import Input
+from nncompile.optim import (
+    constant,
+    cosine,
+    exponential,
+    inverse_sqrt,
+    linear_decay,
+    multi_step,
+    one_cycle,
+    piecewise,
+    plateau,
+    polynomial,
+    schedule,
+    sgd,
+    step_decay,
+    warm_restarts,
+    warmup,
+)
+from nncompile.optim.schedules import resolve
+from nncompile.recipe import minimize, training
+from nncompile.reference import evaluate
+from nncompile.step import compose
+from nncompile.train import Trainer
+from nncompile.types import f32, i64
+from tests.small_models import data, perceptron
+
+STEPS = 60
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch")
+
+
+def curve_of_torch(torch: Any, rate: float, make: Any) -> Iterator[float]:
+    """The learning rate of each step."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # SequentialLR calls its own deprecated form
+        scheduler = make(torch.optim.lr_scheduler, optimizer)
+        for _ in range(STEPS):
+            yield optimizer.param_groups[0]["lr"]
+            optimizer.step()
+            scheduler.step()
+
+
+def sequence(first: Any, second: Any, milestone: int) -> Any:
+    return lambda s, o: s.SequentialLR(o, [first(s, o), second(s, o)], [milestone])
+
+
+CURVES: dict[str, tuple[Any, float, Any]] = {
+    "step": (step_decay(0.3, 7, 0.5), 0.3, lambda s, o: s.StepLR(o, 7, 0.5)),
+    "multi-step": (
+        multi_step(0.3, [3, 10, 41], 0.2),
+        0.3,
+        lambda s, o: s.MultiStepLR(o, [3, 10, 41], 0.2),
+    ),
+    "exponential": (exponential(0.3, 0.9), 0.3, lambda s, o: s.ExponentialLR(o, 0.9)),
+    "polynomial": (
+        polynomial(0.3, steps=40, power=2.5),
+        0.3,
+        lambda s, o: s.PolynomialLR(o, 40, 2.5),
+    ),
+    "linear": (
+        linear_decay(0.3, steps=40, final=0.03),
+        0.3,
+        lambda s, o: s.LinearLR(o, 1.0, 0.1, 40),
+    ),
+    "cosine": (
+        cosine(0.3, steps=STEPS, final=0.01),
+        0.3,
+        lambda s, o: s.CosineAnnealingLR(o, STEPS, 0.01),
+    ),
+    "restarts": (
+        warm_restarts(0.3, period=7, final=0.01),
+        0.3,
+        lambda s, o: s.CosineAnnealingWarmRestarts(o, 7, 1, 0.01),
+    ),
+    "growing restarts": (
+        warm_restarts(0.3, period=3, growth=2),
+        0.3,
+        lambda s, o: s.CosineAnnealingWarmRestarts(o, 3, 2),
+    ),
+    "restarts growing by three": (
+        warm_restarts(0.3, period=4, growth=3),
+        0.3,
+        lambda s, o: s.CosineAnnealingWarmRestarts(o, 4, 3),
+    ),
+    "one cycle": (
+        one_cycle(0.3, steps=STEPS + 1),
+        0.3,
+        lambda s, o: s.OneCycleLR(o, 0.3, STEPS + 1, cycle_momentum=False),
+    ),
+    "one cycle, three phases": (
+        one_cycle(0.3, steps=STEPS + 1, rise=0.4, start=0.1, final=0.01, three_phases=True),
+        0.3,
+        lambda s, o: s.OneCycleLR(
+            o,
+            0.3,
+            STEPS + 1,
+            pct_start=0.4,
+            div_factor=10,
+            final_div_factor=100,
+            three_phase=True,
+            cycle_momentum=False,
+        ),
+    ),
+    "one cycle, straight": (
+        one_cycle(0.3, steps=STEPS + 1, straight=True),
+        0.3,
+        lambda s, o: s.OneCycleLR(
+            o, 0.3, STEPS + 1, anneal_strategy="linear", cycle_momentum=False
+        ),
+    ),
+    "warm-up": (
+        warmup(0.3, steps=10, start=0.25),
+        0.3,
+        lambda s, o: s.LinearLR(o, 0.25, 1.0, 10),
+    ),
+    "warm-up of a cosine": (
+        warmup(cosine(0.3, steps=50), steps=10, start=0.25),
+        0.3,
+        sequence(
+            lambda s, o: s.LinearLR(o, 0.25, 1.0, 10), lambda s, o: s.CosineAnnealingLR(o, 50), 10
+        ),
+    ),
+    "piecewise": (
+        piecewise([0.3, exponential(0.3, 0.9)], [20]),
+        0.3,
+        sequence(lambda s, o: s.ConstantLR(o, 1.0, 1), lambda s, o: s.ExponentialLR(o, 0.9), 20),
+    ),
+    "inverse root": (
+        inverse_sqrt(0.3, warmup=10),
+        0.3,
+        lambda s, o: s.LambdaLR(o, lambda t: min((t + 1) / 10, math.sqrt(10 / (t + 1)))),
+    ),
+    "a function": (
+        schedule(lambda step: 0.3 / (1 + step)),
+        0.3,
+        lambda s, o: s.LambdaLR(o, lambda t: 1 / (1 + t)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_every_step_is_that_of_torch(torch: Any, name: str) -> None:
+    """Numbers to 1e-6 (CosineAnnealingLR is recursive in torch), float32 in the graph to 1e-5."""
+    rate, base, make = CURVES[name]
+    leaf = Input("step", i64[()], "state")()
+    value = resolve(rate, leaf, f32)
+    assert not isinstance(value, float)
+    for step, expected in enumerate(curve_of_torch(torch, base, make)):
+        assert rate(step) == pytest.approx(expected, rel=1e-6, abs=1e-9), step
+        found = float(evaluate(value, {"step": np.asarray(step, np.int64)}))
+        assert found == pytest.approx(expected, rel=1e-5, abs=1e-7), step
+
+
+def test_restarts_of_long_trainings_are_at_their_steps() -> None:
+    """Where the logarithm of float32 does not tell the cycle."""
+    rate = warm_restarts(1.0, period=10, growth=3)
+    value = resolve(rate, Input("step", i64[()], "state")(), f32)
+    start = 0
+    for cycle in range(11):
+        feeds = {"step": np.asarray(start, np.int64)}
+        assert float(evaluate(value, feeds)) == pytest.approx(1.0, abs=1e-6), cycle
+        if start:
+            feeds = {"step": np.asarray(start - 1, np.int64)}
+            assert float(evaluate(value, feeds)) < 0.1
+        start += 10 * 3**cycle
+
+
+def test_curves_stay_where_they_end() -> None:
+    assert polynomial(0.3, steps=5, final=0.1)(100) == pytest.approx(0.1)
+    assert one_cycle(1.0, steps=20)(500) == pytest.approx(1 / 25 * 1e-4)
+    assert piecewise([3.0, 2.0, 1.0], [2, 4])(1000) == 1.0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: multi_step(0.1, [5, 5]),
+        lambda: multi_step(0.1, 5),
+        lambda: polynomial(-0.1, steps=5),
+        lambda: linear_decay(0.1, steps=0),
+        lambda: one_cycle(0.1, steps=3),
+        lambda: one_cycle(0.1, steps=30, rise=1.0),
+        lambda: warm_restarts(0.1, period=5, growth=1.5),
+        lambda: warmup(0.1, steps=0),
+        lambda: warmup(lambda step: step, steps=3),
+        lambda: piecewise([0.1, 0.2], [1, 2]),
+        lambda: plateau(0.1, factor=1.0),
+        lambda: plateau(0.1, mode="least"),
+        lambda: plateau(0.1, patience=-1),
+        lambda: plateau(plateau(0.1)),
+        lambda: inverse_sqrt(0.1, warmup=0),
+    ],
+)
+def test_figures_out_of_range_are_told(make: Any) -> None:
+    with pytest.raises(ModelError):
+        make()
+
+
+METRICS = [5.0, 4.0, 4.5, 4.2, 4.1, 3.9999, 3.0, 3.5, 3.5, 3.5, 3.5, 3.5, 3.5, 3.5, 2.0, 2.1, 2.1]
+PLATEAUS: list[dict[str, Any]] = [
+    {"patience": 2},
+    {"patience": 0, "cooldown": 2},
+    {"patience": 1, "relative": False, "threshold": 0.5, "minimum": 0.01},
+    {"patience": 1, "mode": "max", "factor": 0.5},
+    {"patience": 1, "mode": "max", "relative": False, "cooldown": 1},
+]
+
+
+def falling_in_torch(torch: Any, options: dict[str, Any], metrics: list[float]) -> list[float]:
+    """The rate after each look at a metric."""
+    renamed = {**options}
+    relative, least = renamed.pop("relative", True), renamed.pop("minimum", 0.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, min_lr=least, threshold_mode="rel" if relative else "abs", eps=0.0, **renamed
+    )
+    rates = []
+    for metric in metrics:
+        scheduler.step(metric)
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("options", PLATEAUS)
+def test_a_plateau_that_the_program_measures_is_that_of_torch(
+    torch: Any, options: dict[str, Any]
+) -> None:
+    rate = plateau(0.1, **options)
+    step = Input("step", i64[()], "state")()
+    state = {path: evaluate(x, {}) for path, x in rate.initial.items()}
+    expected = falling_in_torch(torch, options, METRICS)
+    assert len(set(expected)) > 1
+    for metric, known in zip(METRICS, expected, strict=True):
+        state |= rate.after(state, metric)
+        now = float(evaluate(rate(step), {**state, "step": np.asarray(0, np.int64)}))
+        assert now == pytest.approx(known, rel=1e-5)
+
+
+def test_a_plateau_lives_in_the_step(torch: Any) -> None:
+    """The rate that the training step used, of the means that it saw itself, step by step."""
+    rate = plateau(0.1, "loss", every=3, patience=1, factor=0.5, threshold=0.5)
+    recipe = training(perceptron(), optimizer={"*.bias": sgd(rate), "*": sgd(rate, 0.9)})
+    trainer = Trainer(recipe)
+    losses: list[float] = []
+    rates = []
+    for i in range(36):
+        history = trainer.fit([data(16, i % 5)], epochs=1)
+        losses.append(history.epochs[0]["loss"])
+        rates.append(float(trainer.state["training.plateau.factor"]) * 0.1)
+    means = [float(np.mean(losses[i : i + 3])) for i in range(0, 36, 3)]
+    expected = falling_in_torch(torch, {"patience": 1, "factor": 0.5, "threshold": 0.5}, means)
+    assert len(set(expected)) > 2
+    assert rates[2::3] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_plateau_of_a_schedule_falls_with_both() -> None:
+    rate = plateau(step_decay(0.4, 2, 0.5), patience=0)
+    trainer = Trainer(training(perceptron(), optimizer=sgd(rate)))
+    assert set(rate.initial) <= set(trainer.state)
+    trainer.set_params(rate.after(trainer.state, 1.0))
+    trainer.set_params(rate.after(trainer.state, 2.0))
+    step = compose(trainer.recipe)
+    batch = data(8)
+    slopes = evaluate(step.gradient, {**trainer.state, **batch})
+    trainer.set_params({"step": np.asarray(2, np.int64)})
+    before = trainer.params
+    trainer.fit([batch], steps=1)
+    moved = before["out.weight"] - trainer.params["out.weight"]
+    np.testing.assert_allclose(moved, 0.1 * 0.4 * 0.5 * slopes["out.weight.grad"], 1e-3, 1e-7)
+
+
+def test_a_metric_that_the_model_lacks_is_told() -> None:
+    with pytest.raises(ModelError, match="watches 'los'"):
+        training(perceptron(), optimizer=sgd(plateau(0.1, "los")))
+    one, other = plateau(0.1, "loss"), plateau(0.2, "loss")
+    updates = [minimize(optimizer={"hidden.*": sgd(one), "*": sgd(other)})]
+    with pytest.raises(ModelError, match="two learning rates have the state"):
+        compose(training(perceptron(), updates=updates))
+
+
+def test_constant_is_a_schedule() -> None:
+    assert [constant(0.25)(step) for step in (0, 9)] == [0.25, 0.25]
