@@ -17,7 +17,7 @@ from nncompile.graph import Graph, Input, Value, replace, toposort
 from nncompile.ops.basic import as_value
 from nncompile.ops.totals import Total
 from nncompile.passes import inference
-from nncompile.types import Type
+from nncompile.types import TupleType, Type
 
 
 class Outputs(dict[str, Value]):
@@ -248,7 +248,8 @@ class Model:
 
     def inference(self, outputs: Sequence[str] | None = None) -> Graph:
         """The outputs (those of `predict` unless others are named) as they are computed after
-        training: without dropout, with running statistics. Its inputs are the data they need."""
+        training: without dropout, with running statistics. Its inputs are the data they need, of
+        which some may only tell a size."""
         names = self.predict if outputs is None else tuple(outputs)
         for name in names:
             if name not in self.outputs:
@@ -260,9 +261,19 @@ class Model:
         chosen = {name: self.outputs[name] for name in names}
         plain = Graph(self.name, chosen, (), self.graph.trace, self.doc or self.graph.doc)
         plain = inference(plain)
-        found = leaves_of(plain.outputs.values())
+        found = set(leaves_of(plain.outputs.values()))
+        missing = symbols(d for v in plain.nodes for t in _types(v) for d in t.shape)
+        missing -= {d for leaf in found for d in leaf.shape}
+        for leaf in self.inputs.values():
+            if missing & set(leaf.shape):
+                found.add(leaf)
+                missing -= set(leaf.shape)
         ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in found)
         return Graph(plain.name, plain.outputs, ordered, plain.trace, plain.doc)
+
+
+def _types(v: Value) -> tuple[Type, ...]:
+    return v.type.items if isinstance(v.type, TupleType) else (v.type,)
 
 
 RANDOM_STATE = frozenset({"seed", "step"})

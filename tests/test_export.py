@@ -14,6 +14,7 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from dsl import Dense, model, mse, random_normal
 from nncompile.backends.onnx import to_model
 from nncompile.errors import BackendError, CheckpointError, FileError, ModelError
 from nncompile.export import export, state_path, weights_path
@@ -377,3 +378,14 @@ def test_a_seed_is_a_number_that_an_input_can_hold(tmp_path: Path, seed: Any) ->
     ):
         with pytest.raises(ModelError, match="seed must be"):
             attempt()
+
+
+def test_an_input_that_tells_a_size_alone_is_kept(tmp_path: Path) -> None:
+    @model(predict="sample")
+    def sampler(x: Any = f32["batch", 4]) -> Any:
+        noise = random_normal(x.shape)
+        return {"sample": noise >> Dense(3), "loss": mse(x >> Dense(4), x)}
+
+    (path,) = export(sampler, tmp_path / "sampler.onnx")
+    for count in (1, 5):
+        assert run(path, {"x": np.zeros((count, 4), np.float32)})["sample"].shape == (count, 3)
