@@ -20,7 +20,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
@@ -38,6 +38,7 @@ from nncompile.graph import (
     Value,
     apply,
     attribute_key,
+    toposort,
 )
 from nncompile.map import Map, mapped
 from nncompile.scalars import placeholder
@@ -112,6 +113,12 @@ class Rule:
     def roots(self) -> tuple[type[Op], ...]:
         """The class of the ops that the rule may apply to."""
         return (type(self._skeleton.before.op),)
+
+    @cached_property
+    def cards(self) -> tuple[type[Op], ...]:
+        """The classes of all ops of the form that the rule looks for."""
+        found = {type(v.op) for v in toposort([self._skeleton.before])}
+        return tuple(found - {Input})
 
     def _run(self, value: Value, bound: Sequence[Any]) -> Match:
         steps = self.function(*bound)
@@ -296,7 +303,19 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
     New nodes take the site of the node that they replace. Raises `CompileError` where the rules
     go in circles.
     """
+    changes = list(changes)
+    cards = {type(v.op) for v in graph.nodes}
+    if not any(_may_apply(change, cards) for change in changes):
+        return graph
     return graph.mapped(lambda outputs: _Rewriting(graph, changes).run(outputs))
+
+
+def _may_apply(change: Rule | Change, cards: Collection[type[Op]]) -> bool:
+    """Whether a graph of these ops has what the change needs, or a body that may have it."""
+    if any(card.within is not Op.within for card in cards):
+        return True
+    needed = [(c,) for c in change.cards] if isinstance(change, Rule) else [change.roots]
+    return all(any(issubclass(card, some) for card in cards) for some in needed)
 
 
 class _Rewriting:

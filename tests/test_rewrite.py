@@ -12,6 +12,7 @@ from nncompile.graph import Graph, Input, Value
 from nncompile.ops import gemm, softmax, transpose
 from nncompile.ops.contract import Gemm, MatMul
 from nncompile.ops.shape import Transpose
+from nncompile.passes.gemm import add_into_product
 from nncompile.rewrite import Steps, on, rewrite, rule, same_type, uses
 from nncompile.sites import Site, located
 from nncompile.tracing import Trace, tracing
@@ -213,3 +214,11 @@ def test_same_type() -> None:
     assert same_type(f32["n", "2*m"], f32["n", "m + m"])
     assert not same_type(f32["n"], f64["n"])
     assert not same_type(f32["n"], f32["m"])
+
+
+def test_a_graph_without_what_the_rules_look_for_is_left_alone() -> None:
+    x = leaf("x", f32["n", 3])
+    graph = Graph("g", {"y": x.sum()})
+    assert rewrite(graph, [add_into_product]) is graph
+    wanted = Graph("g", {"y": x @ leaf("w", f32[3, 2]) + leaf("b", f32[2])})
+    assert rewrite(wanted, [add_into_product]) is not wanted
