@@ -38,9 +38,9 @@ class Recipe:
     is computed as after training: its running statistics stay, its dropout is off. What layers
     `recompute` matches are computed again for the gradient and not kept (see `recomputed`).
     With `accumulate` k, the gradients of k steps in a row are averaged, and each k-th step updates
-    with them, as one step on their batches together would; steps that are no update still count
-    for the seed of random numbers and for running statistics. Learning rates, optimizers and
-    averages count updates.
+    with them, as one step on their batches together would where these are of one size; steps that
+    are no update still count for the seed of random numbers and for running statistics. Learning
+    rates, optimizers and averages count updates.
     """
 
     model: Model
