@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: training steps against torch eager, then compile times."""
+"""`python -m benchmarks`: training steps and inference against torch eager, then compile times."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
+from benchmarks.inference import Inference, inferences, measure_inference
 from benchmarks.measure import Row, measure
 from benchmarks.workloads import WORKLOADS
 
@@ -26,25 +27,38 @@ console = Console(width=None if sys.stdout.isatty() else 100)
 
 
 def main(
-    only: Annotated[str, typer.Option(help="Part of a workload's name, or `compile`.")] = "",
+    only: Annotated[
+        str, typer.Option(help="Part of a workload's name, `inference`, or `compile`.")
+    ] = "",
     file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that both sides use.")] = 1,
 ) -> None:
-    """Training steps against torch eager, and compile times.
+    """Training steps and inference against torch eager, and compile times.
 
     Run it pinned to idle cores, one a thread: `taskset -c 0 python -m benchmarks`.
     """
     workloads = [w for w in WORKLOADS if only in w.name]
-    if not workloads and only not in "compile":
+    if not workloads and only not in "compile" and only not in "inference":
         names = ", ".join(dict.fromkeys(w.name for w in WORKLOADS))
-        raise typer.BadParameter(f"no workload is called {only!r}; there are {names}, compile")
+        raise typer.BadParameter(
+            f"no workload is called {only!r}; there are {names}, inference, compile"
+        )
     rows = [_shown(measure(w, threads)) for w in workloads]
     if rows:
         console.print(_steps(rows))
+    ran = [measure_inference(w, threads) for w in inferences("" if only in "inference" else only)]
+    if ran:
+        console.print(_inference(ran))
     compiled = _compile_times() if only in "compile" else []
     if file is not None:
         kept = [_json(row) for row in rows]
-        document = {"environment": environment(), "rows": kept, "compile": compiled}
+        inference = [dataclasses.asdict(row) for row in ran]
+        document = {
+            "environment": environment(),
+            "rows": kept,
+            "inference": inference,
+            "compile": compiled,
+        }
         file.write_text(json.dumps(document, indent=2) + "\n")
 
 
@@ -89,6 +103,24 @@ def _steps(rows: list[Row]) -> Table:
             *(r.workload.removeprefix("mlp-"), str(r.batch), r.optimizer),
             *(f"{r.ours_ms:.3f}", f"{r.peer_ms:.3f}", f"{r.ratio:.2f}"),
             *(f"{r.quartiles[0]:.2f}–{r.quartiles[1]:.2f}", f"≥ {r.target:g}"),
+        )
+    return table
+
+
+def _inference(rows: list[Inference]) -> Table:
+    title = f"Milliseconds of inference, threads: {rows[0].threads}; peer: {rows[0].peer}"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("workload", no_wrap=True)
+    names = ("batch", "peer", "TorchScript", "peer/TorchScript", "quartiles", "target")
+    for name in (*names, "ONNX", "peer/ONNX"):
+        table.add_column(name, justify="right")
+    for r in rows:
+        low, high = r.torchscript_quartiles
+        table.add_row(
+            *(r.workload.removeprefix("mlp-"), str(r.batch)),
+            *(f"{r.peer_ms:.3f}", f"{r.torchscript_ms:.3f}", f"{r.torchscript_ratio:.2f}"),
+            *(f"{low:.2f}–{high:.2f}", f"≥ {r.target:g}"),
+            *(f"{r.onnx_ms:.3f}", f"{r.onnx_ratio:.2f}"),
         )
     return table
 

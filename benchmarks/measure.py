@@ -46,11 +46,9 @@ def measure(workload: Workload, threads: int = 1) -> Row:
     peer = TorchEager(workload, state, threads)
     ours = [lambda batch=batch: runner.step(batch) for batch in batches]
     theirs = [peer.prepare(batch) for batch in batches]
-    _seconds(theirs, 3), _seconds(ours, 3)  # warm up both
-    count = max(1, round(ROUND_SECONDS / _seconds(theirs, 5)))
-    pairs = [(_seconds(ours, count), _seconds(theirs, count)) for _ in range(ROUNDS)]
-    mine, other = (statistics.median(times) for times in zip(*pairs, strict=True))
-    low, _, high = statistics.quantiles([b / a for a, b in pairs], n=4)
+    rounds = interleaved([ours, theirs])
+    mine, other = map(statistics.median, rounds)
+    low, _, high = statistics.quantiles([b / a for a, b in zip(*rounds, strict=True)], n=4)
     return Row(
         workload.name,
         workload.batch,
@@ -63,6 +61,15 @@ def measure(workload: Workload, threads: int = 1) -> Row:
         (low, high),
         workload.target,
     )
+
+
+def interleaved(sides: Sequence[Sequence[Callable[[], Any]]]) -> list[list[float]]:
+    """The seconds that a call of each side took in each round, in which all take their turn."""
+    for calls in sides:
+        _seconds(calls, 3)  # warm up
+    count = max(1, round(ROUND_SECONDS / _seconds(sides[-1], 5)))
+    rounds = [[_seconds(calls, count) for calls in sides] for _ in range(ROUNDS)]
+    return [list(times) for times in zip(*rounds, strict=True)]
 
 
 def _check_equal(

@@ -18,7 +18,7 @@ class TorchEager:
     def __init__(self, workload: Workload, state: Mapping[str, Array], threads: int = 1) -> None:
         torch.set_num_threads(threads)
         self.network = workload.peer()
-        _copy_parameters(self.network, state)
+        copy_parameters(self.network, state)
         optimizer = PEER_OPTIMIZERS[workload.optimizer]
         self.optimizer = optimizer(self.network.parameters(), lr=workload.learning_rate)
 
@@ -37,8 +37,11 @@ class TorchEager:
         return step  # type: ignore[return-value]
 
 
-def _copy_parameters(network: torch.nn.Module, state: Mapping[str, Array]) -> None:
-    """Weights of linear and recurrent layers are laid out [out, in] in torch, [in, out] here."""
+def copy_parameters(network: torch.nn.Module, state: Mapping[str, Array]) -> None:
+    """Gives the module the parameters of that state.
+
+    Weights of linear and recurrent layers are laid out [out, in] in torch, [in, out] here.
+    """
     for path, module in network.named_modules():
         for name, parameter in module.named_parameters(path, recurse=False):
             ours = torch.from_numpy(state[name].copy())

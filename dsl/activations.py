@@ -45,13 +45,15 @@ def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
 
 @formula
 def elu(x: Any, alpha: Any = 1.0) -> Any:
-    """x above 0, α(eˣ − 1) below (Clevert et al. 2015)"""
+    """x above 0, α(eˣ − 1) below (Clevert et al. 2015). At 0 exactly, slopes are of below: the
+    first is torch's, the second α, where torch's is 0."""
     return where(x > 0, x, alpha * expm1(x))
 
 
 @formula
 def celu(x: Any, alpha: Any = 1.0) -> Any:
-    """x above 0, α(exp(x/α) − 1) below: ELU with a continuous slope (Barron 2017)"""
+    """x above 0, α(exp(x/α) − 1) below: ELU with a continuous slope (Barron 2017). At 0 exactly,
+    the second slope is that of below, 1/α, as with `elu`"""
     return where(x > 0, x, alpha * expm1(x / alpha))
 
 
@@ -62,7 +64,8 @@ _SELU_SCALE = 1.0507009873554805
 
 @formula
 def selu(x: Any) -> Any:
-    """scale·elu(x, α), which keeps mean 0 and variance 1 (Klambauer et al. 2017)"""
+    """scale·elu(x, α), which keeps mean 0 and variance 1 (Klambauer et al. 2017); its slopes at 0
+    are as those of `elu`"""
     return _SELU_SCALE * where(x > 0, x, _SELU_ALPHA * expm1(x))
 
 
@@ -80,7 +83,9 @@ def gelu_tanh(x: Any) -> Any:
 
 @formula
 def silu(x: Any, beta: Any = 1.0) -> Any:
-    """x·σ(βx) (Ramachandran et al. 2017)"""
+    """x·σ(βx) (Ramachandran et al. 2017). In f32, a value or a slope below 0 is within 10⁻⁶ of
+    that, and no nearer: onnxruntime's Sigmoid is off by 10⁻⁷ where it is small, and 0 below −18
+    (x/(1 + e⁻ˣ) is exact there, and takes 1.5 to 2.9 times as long). f64 is exact."""
     return x * sigmoid(beta * x)
 
 
@@ -89,7 +94,8 @@ swish = silu
 
 @formula
 def mish(x: Any) -> Any:
-    """x·tanh(softplus(x)) (Misra 2019)"""
+    """x·tanh(softplus(x)) (Misra 2019). In f32, slopes below 0 are within 10⁻⁶, as those of
+    `silu`; values are exact."""
     # tanh(log(1 + e)) = n/(n + 2) with n = e² + 2e: one exponential. It is 1 from x = 20 on, in
     # double precision too, where e² has not overflowed yet.
     e = exp(minimum(x, 20))

@@ -14,13 +14,14 @@ from dsl.embedding import rotary
 from dsl.initializers import glorot_uniform, zeros
 from dsl.layer import Layer
 from dsl.layers import Dense
-from nncompile.dims import broadcast, is_one, same, same_shape
+from nncompile.dims import broadcasts_to, is_one, same, same_shape
 from nncompile.elementwise import maximum, where
 from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.graph import Value
 from nncompile.ops import any as any_of
 from nncompile.ops import cast, dropout, expand_dims, iota, matmul, reshape, softmax, swapaxes
 from nncompile.ops.basic import as_value
+from nncompile.ops.claims import LENGTHS, in_range
 from nncompile.optim.schedules import real
 from nncompile.types import DType, boolean
 
@@ -101,11 +102,7 @@ def _check_fit(q: Value, k: Value, v: Value) -> None:
 
 
 def _check_mask(mask: Value, scores: Value) -> None:
-    try:
-        fits = same_shape(broadcast(mask.shape, scores.shape), scores.shape) is True
-    except ShapeError:
-        fits = False
-    if not fits:
+    if not broadcasts_to(mask.shape, scores.shape):
         raise ShapeError(
             "attention: the mask does not fit the scores of queries and keys",
             rows=[("mask", str(mask.type)), ("scores", str(scores.type))],
@@ -149,10 +146,13 @@ def causal_mask(queries: Any, keys: Any = None) -> Value:
 
 def padding_mask(lengths: Any, size: Any) -> Value:
     """bool[..., size], true before the length of each sequence: the `key_mask` of sequences that
-    are filled up to one size. Raises `DTypeError` for lengths that are not integers."""
+    are filled up to one size. Raises `DTypeError` for lengths that are not integers. A length of 0
+    leaves nothing to look at; other lengths than 0 … size are a `FeedError` where the data are fed
+    (`ModelError` here where they are known)."""
     lengths = as_value(lengths)
     if not lengths.dtype.is_integer:
         raise DTypeError(f"lengths are integers, got {lengths.type}", hint="x.astype(i64)")
+    lengths = in_range(lengths, 0, size, "the lengths of padding_mask are", LENGTHS)
     mask: Value = iota(size, lengths.dtype) < expand_dims(lengths, -1)
     return mask
 
@@ -257,7 +257,9 @@ class MultiHeadAttention(Layer):
         if width % self.heads:
             raise ModelError(
                 f"MultiHeadAttention: {self.heads} heads do not divide a width of {width}",
-                hint="choose a multiple, or the width of each head: head_width=32",
+                hint="choose a multiple, or the width of each head: head_width=32"
+                if self.heads <= width
+                else f"the heads come first: MultiHeadAttention({width}), as wide as the query",
             )
         return width // self.heads
 

@@ -10,9 +10,17 @@ import math
 from typing import Any, ClassVar
 
 from dsl.layer import Layer
-from dsl.noise import at_least_zero, draw_key, floating
+from dsl.noise import at_least_zero, draw_key
 from nncompile.dims import Dim, dim, floordiv
-from nncompile.elementwise import clip, cos, floor, logical_and, maximum, minimum, sin, where
+from nncompile.elementwise import (
+    cos,
+    floor,
+    logical_and,
+    maximum,
+    minimum,
+    sin,
+    where,
+)
 from nncompile.errors import ModelError, ShapeError
 from nncompile.graph import Value, described
 from nncompile.ops import (
@@ -20,7 +28,6 @@ from nncompile.ops import (
     cast,
     flip,
     iota,
-    mean,
     random_key,
     reshape,
     size_value,
@@ -28,7 +35,7 @@ from nncompile.ops import (
     uniform,
     while_training,
 )
-from nncompile.ops.basic import as_value
+from nncompile.ops.basic import as_value, floating
 from nncompile.ops.pooling_windows import per_axis
 from nncompile.ops.slicing import padded
 from nncompile.optim.schedules import real
@@ -226,33 +233,3 @@ def box(x: Value, starts: list[Value], ends: list[Value]) -> Value:
         places = reshape(iota(size), (size, 1) if axis == 0 else (size,))
         within.append(logical_and(places >= each(starts[axis]), places < each(ends[axis])))
     return logical_and(*within)  # type: ignore[no-any-return]
-
-
-class ColorJitter(Layer):
-    """While training, each image's brightness and contrast are changed by random factors within
-    1 ± `brightness` and 1 ± `contrast` (not below 0): x·b, then what lies about the image's mean m
-    is (x − m)·c + m. `limits` (lowest, highest) clips the result."""
-
-    brightness: float = 0.2
-    contrast: float = 0.2
-    limits: tuple[float, float] | None = None
-
-    def __post_init__(self) -> None:
-        at_least_zero("the brightness of ColorJitter", self.brightness)
-        at_least_zero("the contrast of ColorJitter", self.contrast)
-
-    def __call__(self, x: Any) -> Value:
-        x = floating("ColorJitter", images("ColorJitter", x))
-        key = draw_key("ColorJitter")
-        y = x
-        if self.brightness:
-            y = y * self._factor(random_key("brightness", key), x, self.brightness)
-        if self.contrast:
-            average = mean(y, (1, 2, 3), keepdims=True)
-            factor = self._factor(random_key("contrast", key), x, self.contrast)
-            y = (y - average) * factor + average
-        return while_training(y if self.limits is None else clip(y, *self.limits), x)
-
-    def _factor(self, key: Value, x: Value, range_: float) -> Value:
-        lowest = max(0.0, 1 - range_)
-        return uniform(key, (x.shape[0], 1, 1, 1), lowest, 1 + range_, x.dtype)

@@ -7,9 +7,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from dsl.convolution_checks import channels_of, check_filters, check_habits, check_options
 from dsl.initializers import Fans, glorot_uniform, zeros
 from dsl.layer import Layer
-from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.errors import whole_number
 from nncompile.graph import Value
 from nncompile.ops import conv, conv_transpose
 from nncompile.ops.basic import as_value
@@ -35,12 +36,13 @@ class _Convolution(Layer):
     axes = 0  # spatial ones
 
     def __post_init__(self) -> None:
-        _check_filters(self, self.filters, self.groups)
-        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+        check_filters(self, self.filters, self.groups)
+        check_options(self)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
-        channels = _channels(self, x, self.axes, self.groups)
+        channels = channels_of(self, x, self.axes, self.groups)
+        check_habits(self, x)
         each = channels // self.groups
         kernel = numbers("kernel", self.kernel, self.axes, 1)
         taps = math.prod(kernel)
@@ -48,16 +50,17 @@ class _Convolution(Layer):
         shape = (self.filters, each, *kernel)
         w = self.parameter("weight", shape, self.init, x.dtype, fans)
         bias = _bias(self, self.filters, x)
-        y = conv(x, w, bias, self.stride, self.padding, self.dilation, self.groups)
-        return _activated(self, y)
+        where = self.stride, self.padding, self.dilation, self.groups
+        return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
 
 
 class Conv1d(_Convolution):
     """activation(w ∗ x + b) along one axis: `[batch, channels, n]` to `[batch, filters, m]`, with
     m = ⌊(n + pads − dilation·(kernel − 1) − 1)/stride⌋ + 1.
 
-    `padding` is a number, a pair `((before, after),)`, or "valid" (none), "same" (m = ⌈n/stride⌉)
-    or "causal" (zeros before only: no result sees what comes later). `groups` cuts channels and
+    `padding` is a number, a pair `((before, after),)`, or "valid" (none), "same" (m = ⌈n/stride⌉,
+    also of an n that only the data tell) or "causal" (zeros before only: no result sees what comes
+    later). `groups` cuts channels and
     filters into groups that do not see each other. Parameters `weight`
     `[filters, channels/groups, kernel]`, Glorot uniform, and `bias` `[filters]`, zeros. Raises
     `ShapeError` where x has another rank, channels that only the data tell, that the groups do not
@@ -92,14 +95,15 @@ class DepthwiseConv2d(Layer):
     """A convolution in which each channel is seen by `multiplier` filters of its own, and by no
     others: `[batch, channels, height, width]` to `[batch, channels·multiplier, …, …]`.
 
-    Parameters `weight` `[channels·multiplier, 1, *kernel]` and `bias`; the rest as of `Conv2d`.
+    Parameters `weight` `[channels·multiplier, 1, *kernel]` and `bias`; the rest as of `Conv2d`, and
+    the order of options as in Keras.
     """
 
     kernel: Any
-    multiplier: int = 1
     stride: Any = 1
     padding: Any = 0
     dilation: Any = 1
+    multiplier: int = 1
     activation: Function | None = None
     use_bias: bool = True
     init: Any = glorot_uniform
@@ -107,18 +111,18 @@ class DepthwiseConv2d(Layer):
 
     def __post_init__(self) -> None:
         whole_number(f"{type(self).__name__}: the multiplier", self.multiplier, 1)
-        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+        check_options(self)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
-        channels = _channels(self, x, 2)
+        channels = channels_of(self, x, 2)
         kernel = numbers("kernel", self.kernel, 2, 1)
         filters, taps = channels * self.multiplier, math.prod(kernel)
         fans = taps, self.multiplier * taps
         w = self.parameter("weight", (filters, 1, *kernel), self.init, x.dtype, fans)
         bias = _bias(self, filters, x)
-        y = conv(x, w, bias, self.stride, self.padding, self.dilation, channels)
-        return _activated(self, y)
+        where = self.stride, self.padding, self.dilation, channels
+        return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
 
 
 class SeparableConv2d(Layer):
@@ -131,26 +135,27 @@ class SeparableConv2d(Layer):
 
     filters: int
     kernel: Any
-    multiplier: int = 1
     stride: Any = 1
     padding: Any = 0
     dilation: Any = 1
+    multiplier: int = 1
     activation: Function | None = None
     use_bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
 
     def __post_init__(self) -> None:
-        _check_filters(self, self.filters)
+        check_filters(self, self.filters)
         whole_number(f"{type(self).__name__}: the multiplier", self.multiplier, 1)
-        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+        check_options(self)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
-        _channels(self, x, 2)
+        channels_of(self, x, 2)
+        check_habits(self, x)
         where = self.stride, self.padding, self.dilation
         depthwise = DepthwiseConv2d(
-            self.kernel, self.multiplier, *where, use_bias=False, init=self.init, name="depthwise"
+            self.kernel, *where, self.multiplier, use_bias=False, init=self.init, name="depthwise"
         )
         pointwise = Conv2d(
             self.filters,
@@ -182,12 +187,13 @@ class _Transposed(Layer):
     axes = 0  # spatial ones
 
     def __post_init__(self) -> None:
-        _check_filters(self, self.filters, self.groups)
-        _check_options(self, self.kernel, self.stride, self.dilation, self.activation)
+        check_filters(self, self.filters, self.groups)
+        check_options(self)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
-        channels = _channels(self, x, self.axes, self.groups)
+        channels = channels_of(self, x, self.axes, self.groups)
+        check_habits(self, x, is_transposed=True)
         each = self.filters // self.groups
         kernel = numbers("kernel", self.kernel, self.axes, 1)
         strides = numbers("stride", self.stride, self.axes, 1)
@@ -198,8 +204,8 @@ class _Transposed(Layer):
         shape = (channels, each, *kernel)
         w = self.parameter("weight", shape, self.init, x.dtype, fans)
         bias = _bias(self, self.filters, x)
-        more = self.output_padding, self.dilation, self.groups
-        return _activated(self, conv_transpose(x, w, bias, strides, self.padding, *more))
+        where = strides, self.padding, self.output_padding, self.dilation, self.groups
+        return _activated(self, conv_transpose(x, w, bias, *where, what=type(self).__name__))
 
 
 class ConvTranspose1d(_Transposed):
@@ -224,64 +230,6 @@ class ConvTranspose3d(_Transposed):
     """The transposed convolution of volumes; otherwise as `ConvTranspose1d`."""
 
     axes = 3
-
-
-def _check_filters(layer: Layer, filters: Any, groups: Any = 1) -> None:
-    kind = type(layer).__name__
-    count = whole_number(f"{kind}: the number of filters", filters, 1)
-    if count % whole_number(f"{kind}: the number of groups", groups, 1):
-        raise ModelError(
-            f"{kind}: {groups} groups do not divide {filters} filters",
-            hint="each group makes an equal part of the filters",
-        )
-
-
-def _check_options(layer: Layer, kernel: Any, stride: Any, dilation: Any, activation: Any) -> None:
-    kind = type(layer).__name__
-    axes = getattr(layer, "axes", 2)
-    for name, given in (("kernel", kernel), ("stride", stride), ("dilation", dilation)):
-        if callable(given):
-            raise ModelError(
-                f"{kind}: the {name} is a number, got the function {given!r}",
-                hint=f"{kind}(16, 3, activation=relu)",
-            )
-        try:
-            numbers(f"{name} of {kind}", given, axes, 1)
-        except ShapeError as error:
-            raise ModelError(error.message, hint=error.hint) from None
-    if activation is not None and not callable(activation):
-        raise ModelError(
-            f"the activation of {kind} is a function, got {activation!r}",
-            hint=f"{kind}(16, 3, activation=relu), with relu from dsl",
-        )
-
-
-def _channels(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
-    """The number of channels of x, once it is known to fit the layer."""
-    kind = type(layer).__name__
-    if not x.dtype.is_float:
-        raise DTypeError(
-            f"{kind} needs floating numbers, x is {x.type}", hint="x.astype(f32) converts"
-        )
-    if x.rank != axes + 2:
-        sizes = ("n", "height, width", "depth, height, width")[axes - 1]
-        raise ShapeError(
-            f"{kind} needs [batch, channels, {sizes}], x is {x.type}",
-            hint="expand_dims(x, 1) adds an axis for a single channel"
-            if x.rank == axes + 1
-            else None,
-        )
-    channels = x.shape[1]
-    if not isinstance(channels, int):
-        raise ShapeError(
-            f"{kind} needs a known number of channels, x is {x.type}",
-            hint="weights depend on the size of axis 1: give it a number",
-        )
-    if channels % groups:
-        raise ShapeError(
-            f"{kind}: {groups} groups do not divide the {channels} channels of x, {x.type}"
-        )
-    return channels
 
 
 def _bias(layer: Any, filters: int, x: Value) -> Value | None:

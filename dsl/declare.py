@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from dsl.building import Builder, building
 from nncompile.errors import ModelError
 from nncompile.graph import Graph, Input, Value
+from nncompile.habits import called
 from nncompile.model import RANDOM_STATE, Applications, Model, applications
 from nncompile.sites import scope
 from nncompile.tracing import Trace, tracing
@@ -35,7 +36,7 @@ def model(
 
     `predict` names the outputs of the inference model; by default, those that do without the label
     (`Model.predicted` says it exactly). The function runs once, here. A model that is called within
-    it lends it its parameters, under their own names.
+    it lends it its parameters, under their own names, and draws other random numbers in each call.
 
     Raises `ModelError` for an argument without a type, a result that is no value, two layers or
     applied models with one name, and an output with the name of an input.
@@ -64,9 +65,9 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
     if not isinstance(predict, Sequence):
         raise ModelError(f"predict names outputs, got {predict!r}", hint='predict=("y",)')
     inputs = _inputs(function, title)
-    with tracing(Trace()) as trace, building() as builder, applications() as applied, scope(title):
+    with tracing(Trace()) as trace, scope(title), building() as builder, applications() as applied:
         leaves = {n: Input(n, type_)() for n, type_ in inputs.items()}
-        outputs = _outputs(title, function(**leaves))
+        outputs = _outputs(title, _result(function, leaves))
     initial, owners = _owned(title, builder, applied)
     for path in initial:
         if path in RANDOM_STATE:
@@ -90,6 +91,16 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
     )
     _owners[made] = {**owners, **dict.fromkeys(builder.leaves, builder)}
     return made
+
+
+def _result(function: Function, leaves: Mapping[str, Value]) -> Any:
+    try:
+        return function(**leaves)
+    except TypeError as error:
+        taught = called(error)
+        if taught is None:
+            raise
+        raise taught from None
 
 
 def _inputs(function: Function, title: str) -> dict[str, Type]:

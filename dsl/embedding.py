@@ -15,6 +15,7 @@ from nncompile.graph import Value
 from nncompile.ops import cast, concatenate, const, expand_dims, iota, reshape, stack, take
 from nncompile.ops import split as parts
 from nncompile.ops.basic import Constant, as_value
+from nncompile.ops.claims import limited
 from nncompile.optim.schedules import real
 from nncompile.types import DType, Type, f32
 
@@ -154,7 +155,7 @@ class LearnedPositions(Layer):
     """x + a trained vector for each place, for x of `[..., t, n]` with t at most `count`.
 
     Parameter `weight` f32[count, n]. Raises `ModelError` where x is known to be longer; where its
-    length is symbolic, onnxruntime refuses longer data when it runs: there is no vector for them.
+    length is symbolic, longer data are a `FeedError`: there is no vector for them.
     """
 
     count: int
@@ -171,7 +172,9 @@ class LearnedPositions(Layer):
                 hint=f"LearnedPositions({length}), or cut x: x[:, :{self.count}]",
             )
         table = self.parameter("weight", (self.count, x.shape[-1]), self.init, x.dtype)
-        y: Value = x + table[:length]
+        claim = "LearnedPositions has vectors for {limit} places, the data have {size}"
+        way_out = "LearnedPositions({size}), or cut the data to {limit} places"
+        y: Value = limited(x, length, self.count, claim, way_out) + table[:length]
         return y
 
 

@@ -7,6 +7,7 @@ stands for itself.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -15,37 +16,65 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nncompile.errors import ModelError, ShapeError
+from nncompile.errors import CompileError, ModelError, ShapeError
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops import broadcast_to, cast, const, full, random, reshape, transpose
 from nncompile.optim.muon import orthogonalised
-from nncompile.types import Type, f64
+from nncompile.optim.schedules import not_negative, real
+from nncompile.types import Array, Type, boolean, f64
 
 Fans = tuple[int, int]
 Initializer = Callable[[Type, Value, Fans], Value]
 
 
+def _itself(function: Callable[[Type, Value, Fans], Value]) -> Callable[..., Any]:
+    """An initializer that is one as it is, and stays itself where it is called as those that take
+    numbers are: `init=zeros()`."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def initializer(*args: Any, **options: Any) -> Any:
+        if not args and not options:
+            return initializer
+        try:
+            signature.bind(*args, **options)
+        except TypeError:
+            raise _takes_nothing(function.__name__) from None
+        return function(*args, **options)
+
+    return initializer
+
+
+def _takes_nothing(name: str) -> ModelError:
+    return ModelError(
+        f"{name} is an initializer, and takes no options",
+        hint=f"init={name}; its random numbers follow from the recipe's seed, and "
+        "full(shape, number) is a tensor",
+    )
+
+
+@_itself
 def zeros(type_: Type, key: Value, fans: Fans) -> Value:
     """All 0."""
     return full(type_.shape, 0, type_.dtype)
 
 
+@_itself
 def ones(type_: Type, key: Value, fans: Fans) -> Value:
     """All 1."""
     return full(type_.shape, 1, type_.dtype)
 
 
 def constant(number: Any) -> Initializer:
-    """The number everywhere, or the array of the parameter's shape."""
+    """The number everywhere, or the array of the parameter's shape. Raises `ModelError` for what is
+    neither."""
+    given = _numbers(number)
 
     def initializer(type_: Type, key: Value, fans: Fans) -> Value:
-        try:
-            array = np.asarray(number, type_.dtype.numpy)
-        except (TypeError, ValueError):
-            raise ModelError(
-                f"an initial value is a number, an array or an initializer, got {number!r}",
-                hint="init=he_uniform, or init=normal(0.05), with these from dsl",
-            ) from None
+        if given.dtype.kind == "b" and type_.dtype is not boolean:
+            raise _no_start(number)
+        array = given.astype(type_.dtype.numpy)
         if array.shape not in ((), type_.shape):
             raise ShapeError(f"the initial array has shape {array.shape}, the parameter is {type_}")
         return broadcast_to(const(array), type_.shape)
@@ -53,20 +82,46 @@ def constant(number: Any) -> Initializer:
     return initializer
 
 
+def _numbers(x: Any) -> Array:
+    try:
+        array = np.asarray(x)
+    except (TypeError, ValueError, CompileError):
+        raise _no_start(x) from None
+    if array.dtype.kind not in "fiub":
+        raise _no_start(x)
+    return array
+
+
+def _no_start(x: Any) -> ModelError:
+    return ModelError(
+        f"an initial value is a number, an array or an initializer, got {x!r}",
+        hint="init=he_uniform, or init=normal(0.05), with these from dsl",
+    )
+
+
+@teaching
 def normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
-    """Normally distributed."""
+    """Normally distributed. Raises `ModelError` for a negative deviation."""
+    std, mean = not_negative("std", std), real("mean", mean)
     return lambda type_, key, fans: random.normal(key, type_.shape, mean, std, type_.dtype)
 
 
+@teaching
 def truncated_normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
-    """Normally distributed, cut off at two standard deviations (of the uncut distribution)."""
+    """Normally distributed, cut off at two standard deviations (of the uncut distribution). Raises
+    `ModelError` for a negative deviation."""
+    std, mean = not_negative("std", std), real("mean", mean)
     return lambda type_, key, fans: random.truncated_normal(
         key, type_.shape, mean, std, dtype=type_.dtype
     )
 
 
+@teaching
 def uniform(low: float = -0.05, high: float = 0.05) -> Initializer:
-    """Uniform in [low, high)."""
+    """Uniform in [low, high). Raises `ModelError` where high is below low."""
+    low, high = real("low", low), real("high", high)
+    if high < low:
+        raise ModelError(f"uniform: numbers from {low} to {high}: there are none")
     return lambda type_, key, fans: random.uniform(key, type_.shape, low, high, type_.dtype)
 
 
@@ -86,7 +141,14 @@ class VarianceScaling:
     fan: Literal["in", "out", "average"]
     distribution: Literal["uniform", "normal", "truncated"]
 
-    def __call__(self, type_: Type, key: Value, fans: Fans) -> Value:
+    def __call__(self, *given: Any, **options: Any) -> Any:
+        if not given and not options:  # as it is written in Keras: init=he_normal()
+            return self
+        if len(given) != 3 or options:
+            raise _takes_nothing(next((n for n, x in SCALED.items() if x is self), repr(self)))
+        return self._drawn(*given)
+
+    def _drawn(self, type_: Type, key: Value, fans: Fans) -> Value:
         by_name = {"in": fans[0], "out": fans[1], "average": sum(fans) / 2}
         std = math.sqrt(self.scale / max(by_name[self.fan], 1))
         match self.distribution:
@@ -113,6 +175,15 @@ lecun_normal = VarianceScaling(1, "in", "normal")
 # The same by their authors' first names.
 xavier_uniform, xavier_normal = glorot_uniform, glorot_normal
 kaiming_uniform, kaiming_normal = he_uniform, he_normal
+
+SCALED = {
+    "glorot_uniform": glorot_uniform,
+    "glorot_normal": glorot_normal,
+    "he_uniform": he_uniform,
+    "he_normal": he_normal,
+    "lecun_uniform": lecun_uniform,
+    "lecun_normal": lecun_normal,
+}
 
 
 def orthogonal(gain: float = 1.0) -> Initializer:

@@ -8,21 +8,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, dataclass_transform
 
+import numpy as np
+
 from dsl.building import active
 from dsl.initializers import Fans, glorot_uniform, zeros
-from nncompile.errors import ModelError, did_you_mean
+from nncompile.errors import ModelError
 from nncompile.graph import Value
+from nncompile.habits import wrong_call
 from nncompile.types import DType, f32
 
 
-@dataclass_transform(frozen_default=True, eq_default=False)
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field,))
 @dataclass(frozen=True, eq=False, repr=False)
 class Layer:
     """A subclass is a frozen dataclass by itself: its fields are its options, `__call__` its
-    meaning, and two layers are equal only where they are one object.
+    meaning, and two layers are equal only where they are one object. An option that is annotated
+    as bool is True or False, or a `ModelError`.
 
-    Called twice in one model, a layer object shares its weights. `name` is its part of their
-    paths; by default it is the class in small letters, with a number where it is taken.
+    Called twice in one model, a layer object shares its weights, and draws random numbers of its
+    own in each call. `name` is its part of their paths; by default it is the class in small
+    letters, with a number where it is taken.
 
     >>> class Scale(Layer):
     ...     '''x·s, with one trained factor for each feature.'''
@@ -35,6 +40,10 @@ class Layer:
     """
 
     name: str | None = field(default=None, kw_only=True)
+
+    # How many options were given by their place, and not by name: where other libraries have
+    # others in these places, layers look whether those are meant.
+    _by_place = 0
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -92,25 +101,36 @@ class Layer:
 def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
     """An `__init__` whose errors name the layer and the options that there are."""
     signature = inspect.signature(init)
+    defaults = {
+        name: p.default
+        for name, p in signature.parameters.items()
+        if name == "init" or name.endswith("_init")
+    }
 
     @functools.wraps(init)
     def initialized(self: Layer, *args: Any, **options: Any) -> None:
         try:
-            signature.bind(self, *args, **options)
+            given = signature.bind(self, *args, **options)
         except TypeError as error:
             names = [name for name in signature.parameters if name != "self"]
-            unknown = [name for name in options if name not in names]
-            raise ModelError(
-                f"{type(self).__name__}: {error}",
-                hint=did_you_mean(unknown[0] if unknown else "", names, _listed(names)),
-            ) from None
-        init(self, *args, **options)
+            raise wrong_call(type(self).__name__, error, names, options) from None
+        for name in defaults.keys() & given.arguments.keys():
+            if given.arguments[name] is None:  # as where nothing is said
+                given.arguments[name] = defaults[name]
+        object.__setattr__(self, "_by_place", len(args))
+        init(*given.args, **given.kwargs)
+        _check_flags(self)
 
     return initialized
 
 
-def _listed(names: list[str]) -> str:
-    return f"its options are {', '.join(names)}"
+def _check_flags(layer: Layer) -> None:
+    for option in layer.__dataclass_fields__.values():
+        given = getattr(layer, option.name, False)
+        if option.type in (bool, "bool") and not isinstance(given, bool | np.bool_):
+            raise ModelError(
+                f"{option.name} of {type(layer).__name__} is True or False, got {given!r}"
+            )
 
 
 def _within_its_scope(call: Callable[..., Any]) -> Callable[..., Any]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import field
 from typing import Any
 
 from dsl.activations import prelu
 from dsl.building import active
 from dsl.initializers import glorot_uniform, zeros
 from dsl.layer import Layer
-from nncompile.errors import DTypeError, ModelError, ShapeError
+from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.graph import Value
 from nncompile.ops import dropout as drop
 from nncompile.ops import flatten as flat
-from nncompile.ops.basic import as_value
+from nncompile.ops import reshape
+from nncompile.ops.basic import as_value, floating
 from nncompile.optim.schedules import real
 
 Function = Callable[[Any], Any]
@@ -38,16 +40,14 @@ class Dense(Layer):
         if self.activation is not None and not callable(self.activation):
             raise ModelError(
                 f"the activation of Dense is a function, got {self.activation!r}",
-                hint="Dense(8, relu), with relu from dsl; the width of x is known, and not given",
+                hint=f"Dense({self.activation}) alone: the width of x is known, and not given"
+                if isinstance(self.activation, int)
+                else "Dense(8, relu), with relu from dsl",
             )
 
     def __call__(self, x: Any) -> Value:
-        x = as_value(x)
-        if not x.dtype.is_float:
-            raise DTypeError(
-                f"Dense needs floating numbers, x is {x.type}",
-                hint="x.astype(f32) converts; one_hot(x, n) is for class numbers",
-            )
+        hint = "x.astype(f32) converts; one_hot(x, n) is for class numbers"
+        x = floating("Dense", x, hint)
         if x.rank == 0 or not isinstance(x.shape[-1], int):
             raise ShapeError(
                 f"Dense needs a last axis of known size, x is {x.type}",
@@ -122,14 +122,32 @@ class Residual(Sequential):
 
 
 class PReLU(Layer):
-    """x above 0 and slope·x below, with one trained slope for each feature of the last axis, or one
-    for all. Parameter `slope` f32[n] or f32[]."""
+    """x above 0 and slope·x below (K. He et al., "Delving deep into rectifiers", 2015), with one
+    trained slope for all of x, as torch's `PReLU()`, or one for each place on `axis`: `axis=1` is
+    the channels of `[batch, channels, *sizes]` (torch's `PReLU(channels)`, and Keras's with the
+    other axes shared), -1 the features. All other sizes may be symbolic.
 
-    shared: bool = False
-    init: Any = 0.25
+    Parameter `slope`, f32[] or f32[n], starts at 0.25. Raises `ShapeError` where x has no such axis
+    or only the data tell its size, `DTypeError` where x is not floating.
+    """
+
+    axis: int | None = field(default=None, kw_only=True)  # first, it would be mistaken for a number
+    init: Any = field(default=0.25, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.axis is not None:
+            whole_number("the axis of PReLU", self.axis)
 
     def __call__(self, x: Any) -> Value:
-        x = as_value(x)
-        shape = () if self.shared else x.shape[-1:]
-        y: Value = prelu(x, self.parameter("slope", shape, self.init, x.dtype))
-        return y
+        x = floating("PReLU", x)
+        if self.axis is None:
+            return prelu(x, self.parameter("slope", (), self.init, x.dtype))  # type: ignore[no-any-return]
+        if not -x.rank <= self.axis < x.rank or not isinstance(x.shape[self.axis], int):
+            raise ShapeError(
+                f"PReLU needs an axis {self.axis} of known size, x is {x.type}",
+                hint="axis=1 is that of channels, axis=-1 that of features; PReLU() has one slope "
+                "for all",
+            )
+        slope = self.parameter("slope", x.shape[self.axis], self.init, x.dtype)
+        behind = x.rank - 1 - self.axis % x.rank
+        return prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))  # type: ignore[no-any-return]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -11,6 +12,7 @@ from dsl.building import Builder, active
 from dsl.initializers import VarianceScaling, zeros
 from nncompile.errors import ModelError, whole_number
 from nncompile.graph import Input, Value
+from nncompile.ops import reshape
 from nncompile.optim.schedules import real
 
 # As the paper's own code (and torch's dense layers) start: uniform within ±1/√in.
@@ -20,12 +22,15 @@ _START = VarianceScaling(1 / 3, "in", "uniform")
 @dataclass(frozen=True, eq=False)
 class LoRA:
     """A layer whose weight matrices W are W + (alpha/rank)·A·B (Hu et al. 2021), in all layers
-    within it: dense ones, the projections of attention, embeddings.
+    within it: dense ones, the projections of attention, embeddings; and whose convolutions have
+    such ones of `rank` filters and then one of kernel 1 beside them, as in the paper's own code.
 
     Names stay those of the layer, so that a checkpoint of it without adaptation loads by name. To
     each f32[n, m] `weight` come `lora_a` f32[n, rank] and `lora_b` f32[rank, m] beside it (to
-    another parameter `p`, `lora_a_p` and `lora_b_p`). B starts at 0: at first the result is the
-    layer's. `params` are patterns of the paths of what is adapted; all matrices by default. With
+    another parameter `p`, `lora_a_p` and `lora_b_p`); to the kernels f32[n, m, *kernel] of a
+    convolution, of channels in groups, too, `lora_a` f32[rank, m, *kernel] and `lora_b`
+    f32[n, rank, 1, …]. B starts at 0: at first the result is the layer's. `params` are patterns of
+    the paths of what is adapted; all matrices and kernels by default. With
     `training(..., params="*.lora_*")` the layer's own weights stay as they are.
 
     >>> from dsl import Dense, f32, model
@@ -36,7 +41,7 @@ class LoRA:
     ['head.weight', 'head.lora_a', 'head.lora_b', 'head.bias']
 
     Of two within each other the inner one counts. Raises `ModelError` for a rank below 1, what is
-    no layer, and patterns that match no matrix.
+    no layer, and patterns that match no matrix and no kernels.
     """
 
     layer: Callable[..., Any]
@@ -59,7 +64,7 @@ class LoRA:
 
         def adapt(builder: Builder, owner: str, name: str, weight: Value) -> Value:
             path = f"{owner}.{name}" if owner else name
-            if name.startswith("lora_") or weight.rank != 2 or not self._matches(path):
+            if name.startswith("lora_") or weight.rank < 2 or not self._matches(path):
                 return weight
             found.append(path)
             if not isinstance(weight.op, Input):  # adapted already, by a LoRA within this one
@@ -70,7 +75,8 @@ class LoRA:
             result = self.layer(*args, **options)
         if not found:
             raise ModelError(
-                f"LoRA found no weight matrix in {self.layer!r} that {self.params!r} matches",
+                f"LoRA found no weight matrix (or kernels) in {self.layer!r} that "
+                f"{self.params!r} matches",
                 hint='params="*.query.weight" matches paths as of file names',
             )
         return result
@@ -81,13 +87,23 @@ class LoRA:
 
     def _adapted(self, builder: Builder, owner: str, name: str, weight: Value) -> Value:
         suffix = "" if name == "weight" else f"_{name}"
-        rows, columns = weight.shape
-        parts = {"a": ((rows, self.rank), self.init), "b": ((self.rank, columns), zeros)}
+        rows, columns, *kernel = weight.shape
+        shapes: tuple[Any, Any] = ((rows, self.rank), (self.rank, columns))
+        fans = None
+        if kernel:  # laid out [out, in, *kernel]
+            taps = math.prod(kernel)
+            shapes = (self.rank, columns, *kernel), (rows, self.rank, *(1,) * len(kernel))
+            fans = columns * taps, self.rank * taps
+        parts = {"a": (shapes[0], self.init, fans), "b": (shapes[1], zeros, None)}
         a, b = (
-            builder.parameter(owner, f"lora_{part}{suffix}", shape, init, weight.dtype, None)
-            for part, (shape, init) in parts.items()
+            builder.parameter(owner, f"lora_{part}{suffix}", shape, init, weight.dtype, spread)
+            for part, (shape, init, spread) in parts.items()
         )
         factor = 1.0 if self.alpha is None else self.alpha / self.rank
+        if kernel:  # one convolution after the other is one, of the product of their weights
+            filters = reshape(a * factor, (self.rank, columns * math.prod(kernel)))
+            product = reshape(b, (rows, self.rank)) @ filters
+            return weight + reshape(product, weight.shape)  # type: ignore[no-any-return]
         # The factor on the smaller of the two: B is as wide as the layer.
         return weight + (a * factor) @ b  # type: ignore[no-any-return]
 

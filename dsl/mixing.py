@@ -7,7 +7,7 @@ from typing import Any
 
 from dsl.augment import below, box, images
 from dsl.layer import Layer
-from dsl.noise import draw_key, floating, rate_of
+from dsl.noise import draw_key, rate_of
 from nncompile.dims import same
 from nncompile.elementwise import equal, floor, logical_and, maximum, minimum, sqrt, where
 from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
@@ -26,7 +26,7 @@ from nncompile.ops import (
     uniform,
     while_training,
 )
-from nncompile.ops.basic import as_value
+from nncompile.ops.basic import as_value, floating
 from nncompile.ops.distributions import beta
 from nncompile.optim.schedules import real
 from nncompile.types import boolean, f32, i64
@@ -37,9 +37,10 @@ class Mixup(Layer):
     another one of the batch, λ of its own from Beta(alpha, alpha) (H. Zhang et al., "mixup: beyond
     empirical risk minimization", 2018).
 
-    x[batch, …] is floating; labels are class numbers [batch], of `classes` classes, or already
-    probabilities [batch, classes]; they come back as probabilities, which `cross_entropy` takes.
-    Raises `ModelError` where `classes` is needed and not given.
+    x[batch, …] is floating; labels are class numbers [batch], of `classes` classes, which come back
+    as probabilities, for `cross_entropy`; or real numbers [batch, …], mixed as they are:
+    probabilities [batch, classes] already, or the targets of a regression. Raises `ModelError`
+    where `classes` is needed and not given.
     """
 
     alpha: float = 0.2
@@ -56,7 +57,8 @@ class Mixup(Layer):
         partner = permutation(random_key("partner", key), x.shape[0])
         share = beta(random_key("share", key), self.alpha, self.alpha, x.shape[:1], x.dtype)
         mixed, share = self._mixed(x, take(x, partner, 0), share, random_key("place", key))
-        weight = cast(reshape(share, (x.shape[0], 1)), target.dtype)
+        ones = (1 for _ in target.shape[1:])
+        weight = cast(reshape(share, (x.shape[0], *ones)), target.dtype)
         labels = weight * target + (1 - weight) * take(target, partner, 0)
         return while_training(mixed, x), while_training(labels, target)
 
@@ -93,7 +95,7 @@ class CutMix(Mixup):
 
 
 def soft(what: str, x: Value, label: Any, classes: int | None) -> Value:
-    """Labels as probabilities [batch, classes]."""
+    """Labels as real numbers, class numbers as probabilities [batch, classes]."""
     target = as_value(label)
     if target.rank == 0 or x.rank == 0 or same(target.shape[0], x.shape[0]) is not True:
         raise ShapeError(
@@ -101,11 +103,6 @@ def soft(what: str, x: Value, label: Any, classes: int | None) -> Value:
             rows=[("x", *described(x)), ("label", *described(target))],
         )
     if target.dtype.is_float:
-        if target.rank != 2:
-            raise ShapeError(
-                f"{what}: probabilities are [batch, classes], got {target.type}",
-                rows=[("label", *described(target))],
-            )
         return target
     if classes is None:
         raise ModelError(

@@ -42,7 +42,9 @@ class MixtureOfExperts(Layer):
         whole_number("experts of MixtureOfExperts", self.experts, 1)
         if whole_number("top_k of MixtureOfExperts", self.top_k, 1) > self.experts:
             raise ModelError(
-                f"MixtureOfExperts: the best {self.top_k} of {self.experts} experts, which are less"
+                f"MixtureOfExperts: the best {self.top_k} of {self.experts} experts, which are "
+                "less",
+                hint=f"MixtureOfExperts({self.experts}, top_k=1) asks the best alone",
             )
 
     def __call__(self, x: Any) -> Value:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from dsl.building import active
 from dsl.layer import Layer
 from nncompile.elementwise import where
-from nncompile.errors import DTypeError, ModelError, ShapeError
+from nncompile.errors import ModelError, ShapeError
 from nncompile.graph import Value
 from nncompile.ops import (
     bernoulli,
@@ -20,7 +20,7 @@ from nncompile.ops import (
     step_leaf,
     while_training,
 )
-from nncompile.ops.basic import as_value
+from nncompile.ops.basic import floating
 from nncompile.optim.schedules import real
 
 
@@ -42,16 +42,6 @@ def at_least_zero(what: str, number: Any) -> float:
     if real(what, number) < 0:
         raise ModelError(f"{what} is at least 0, got {number!r}")
     return float(number)
-
-
-def floating(what: str, x: Any) -> Value:
-    """x as a value of floating numbers. Raises `DTypeError` for others."""
-    value = as_value(x)
-    if not value.dtype.is_float:
-        raise DTypeError(
-            f"{what} needs floating numbers, x is {value.type}", hint="use x.astype(f32)"
-        )
-    return value
 
 
 class SpatialDropout(Layer):

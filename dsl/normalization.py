@@ -6,14 +6,15 @@ Names, defaults and conventions are torch's; the axis of channels is 1. Paramete
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any
 
 from dsl.initializers import ones, zeros
 from dsl.layer import Layer
-from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.graph import Value
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from nncompile.ops.basic import as_value, full
+from nncompile.ops.basic import floating, full
 from nncompile.ops.channels import CHANNELS
 from nncompile.ops.normalization import positive_epsilon
 from nncompile.optim.schedules import real
@@ -38,7 +39,7 @@ class BatchNorm(Layer):
     affine: bool = True
 
     def __post_init__(self) -> None:
-        positive_epsilon("BatchNorm", self.eps)
+        _check_epsilon("BatchNorm", self.eps)
         if not 0 <= real("the momentum of BatchNorm", self.momentum) <= 1:
             raise ModelError(
                 f"the momentum of BatchNorm is in [0, 1], got {self.momentum!r}",
@@ -67,17 +68,17 @@ class LayerNorm(Layer):
     parameters need, `DTypeError` where it is not floating.
     """
 
-    axes: int = 1
+    axes: int = field(default=1, kw_only=True)  # first, it would be mistaken for the size
     eps: float = 1e-5
     affine: bool = True
     use_bias: bool = True
 
     def __post_init__(self) -> None:
-        whole_number("the axes of LayerNorm", self.axes, least=1)
-        positive_epsilon("LayerNorm", self.eps)
+        _check_axes("LayerNorm", self.axes)
+        _check_epsilon("LayerNorm", self.eps, SIZE_OF_X)
 
     def __call__(self, x: Any) -> Value:
-        x = _floating("LayerNorm", x)
+        x = floating("LayerNorm", x)
         shape = _last_axes("LayerNorm", x, self.axes, self.affine)
         scale, bias = _affine(self, x, shape, self.affine, self.use_bias)
         return layer_norm(x, scale, bias, self.axes, self.eps)
@@ -92,17 +93,17 @@ class RMSNorm(Layer):
     weight needs, `DTypeError` where it is not floating.
     """
 
-    axes: int = 1
+    axes: int = field(default=1, kw_only=True)
     eps: float | None = None
     affine: bool = True
 
     def __post_init__(self) -> None:
-        whole_number("the axes of RMSNorm", self.axes, least=1)
+        _check_axes("RMSNorm", self.axes)
         if self.eps is not None:
-            positive_epsilon("RMSNorm", self.eps)
+            _check_epsilon("RMSNorm", self.eps, SIZE_OF_X)
 
     def __call__(self, x: Any) -> Value:
-        x = _floating("RMSNorm", x)
+        x = floating("RMSNorm", x)
         shape = _last_axes("RMSNorm", x, self.axes, self.affine)
         scale, _ = _affine(self, x, shape, self.affine, False)
         return rms_norm(x, scale, self.axes, self.eps)
@@ -123,7 +124,7 @@ class GroupNorm(Layer):
 
     def __post_init__(self) -> None:
         whole_number("the groups of GroupNorm", self.groups, least=1)
-        positive_epsilon("GroupNorm", self.eps)
+        _check_epsilon("GroupNorm", self.eps, options=f"{self.groups}")
 
     def __call__(self, x: Any) -> Value:
         x = _channelled("GroupNorm", x, 2)
@@ -149,12 +150,48 @@ class InstanceNorm(Layer):
     affine: bool = False
 
     def __post_init__(self) -> None:
-        positive_epsilon("InstanceNorm", self.eps)
+        _check_epsilon("InstanceNorm", self.eps)
 
     def __call__(self, x: Any) -> Value:
         x = _channelled("InstanceNorm", x, 3)
         scale, bias = _affine(self, x, x.shape[1:2], self.affine)
         return instance_norm(x, scale, bias, self.eps)
+
+
+CHANNELS_OF_X = "the number of channels is that of x, and not given"
+SIZE_OF_X = "is over the last axis, whose size is that of x, and not given"
+
+
+def _check_epsilon(name: str, eps: Any, instead: str = CHANNELS_OF_X, options: str = "") -> None:
+    """That it is a small number, and not a size, as torch has one in its place."""
+    if isinstance(eps, list | tuple):
+        raise ModelError(
+            f"the eps of {name} is a small number such as 1e-5, got {eps!r}",
+            hint=_over(name, eps),
+        )
+    if isinstance(eps, int | float) and eps >= 1:
+        more = f"; {name}(axes={eps}) is over the last {eps}" if eps in (2, 3) else ""
+        raise ModelError(
+            f"the eps of {name} is a small number such as 1e-5, got {eps}",
+            hint=f"{name}({options}){' ' if instead is SIZE_OF_X else ': '}{instead}"
+            f"{more if instead is SIZE_OF_X else ''}",
+        )
+    positive_epsilon(name, eps)
+
+
+def _over(name: str, sizes: Any) -> str:
+    axes = f"axes={len(sizes)}" if len(sizes) > 1 else ""
+    return f"{name}({axes}): their sizes are those of x, and not given"
+
+
+def _check_axes(name: str, axes: Any) -> None:
+    """That it is a number of axes, not their sizes."""
+    if isinstance(axes, list | tuple):
+        raise ModelError(
+            f"the axes of {name} are how many, got {axes!r}",
+            hint=_over(name, axes),
+        )
+    whole_number(f"the axes of {name}", axes, least=1)
 
 
 def _affine(
@@ -167,18 +204,9 @@ def _affine(
     return scale, layer.parameter("bias", shape, zeros, x.dtype) if with_bias else None
 
 
-def _floating(name: str, x: Any) -> Value:
-    value = as_value(x)
-    if not value.dtype.is_float:
-        raise DTypeError(
-            f"{name} needs floating numbers, x is {value.type}", hint="x.astype(f32) converts"
-        )
-    return value
-
-
 def _channelled(name: str, x: Any, rank: int) -> Value:
     """x, which has at least `rank` axes, that of the channels of known size."""
-    value = _floating(name, x)
+    value = floating(name, x)
     form = "[batch, channels, …]" if rank == 2 else "[batch, channels, size, …]"
     if value.rank < rank:
         raise ShapeError(f"{name} needs {form}, x is {value.type}")
@@ -193,7 +221,10 @@ def _channelled(name: str, x: Any, rank: int) -> Value:
 def _last_axes(name: str, x: Value, axes: int, affine: bool) -> tuple[Any, ...]:
     """The sizes of the last axes, which are known where parameters have them."""
     if x.rank < axes:
-        raise ShapeError(f"{name} is over the last {axes} axes, x is {x.type}")
+        raise ShapeError(
+            f"{name} is over the last {axes} axes, x is {x.type}",
+            hint=f"{name}() is over the last one; its size is that of x, and not given",
+        )
     shape = x.shape[x.rank - axes :]
     if affine and not all(isinstance(size, int) for size in shape):
         raise ShapeError(

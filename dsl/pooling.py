@@ -15,6 +15,7 @@ from nncompile.ops import (
     max_pool,
     resize,
 )
+from nncompile.ops.pooling_windows import options
 
 
 class MaxPool1d(Layer):
@@ -23,7 +24,7 @@ class MaxPool1d(Layer):
     `kernel`, `stride` (the kernel by default), `padding` (on both sides, or "same") and
     `dilation` are one number, or one for each axis. With `ceil_mode` a window may hang over the
     end. As in torch, the first of equal elements gets the slope. Raises `ShapeError` where the
-    kernel is larger than x with its padding.
+    kernel is larger than x with its padding, or the padding more than half of the kernel.
     """
 
     kernel: Any
@@ -34,9 +35,13 @@ class MaxPool1d(Layer):
 
     _axes: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        given = self.kernel, self.stride, self.padding, self.dilation
+        options(type(self).__name__, self._axes, *given)
+
     def __call__(self, x: Any) -> Value:
-        options = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
-        return max_pool(x, *options, rank=self._axes, what=type(self).__name__)
+        given = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        return max_pool(x, *given, rank=self._axes, what=type(self).__name__)
 
 
 class MaxPool2d(MaxPool1d):
@@ -67,9 +72,12 @@ class AveragePool1d(Layer):
 
     _axes: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        options(type(self).__name__, self._axes, self.kernel, self.stride, self.padding, 1)
+
     def __call__(self, x: Any) -> Value:
-        options = self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad
-        return average_pool(x, *options, rank=self._axes, what=type(self).__name__)
+        given = self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        return average_pool(x, *given, rank=self._axes, what=type(self).__name__)
 
 
 class AveragePool2d(AveragePool1d):

@@ -11,11 +11,12 @@ from dsl.initializers import uniform
 from dsl.layer import Layer
 from nncompile.dims import same_shape
 from nncompile.elementwise import sigmoid, tanh, where
-from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.graph import Value
 from nncompile.ops import concatenate, expand_dims, full, iota, scan, split, stack, swapaxes
 from nncompile.ops import dropout as drop
-from nncompile.ops.basic import as_value
+from nncompile.ops.basic import as_value, floating
+from nncompile.ops.claims import LENGTHS, in_range
 from nncompile.optim.schedules import real
 from nncompile.types import Type, boolean
 
@@ -34,8 +35,9 @@ class Recurrent(Layer):
     `[layers·directions, batch, hidden]` as in torch, or `[batch, hidden]` where there is one (for
     LSTM a pair of such, h and c). `lengths`, i64 of `[batch]`, says how many steps of each row are
     there, or `mask`, bool of `[batch, time]`, which ones: past the end the state is kept, and the
-    outputs are zero, as of torch's packed sequences. With `return_state` the last states follow,
-    `[layers·directions, batch, hidden]` each.
+    outputs are zero, as of torch's packed sequences. A row of length 0 keeps its first state; other
+    lengths than 0 … time are a `FeedError` where the data are fed. With `return_state` the last
+    states follow, `[layers·directions, batch, hidden]` each.
 
     Parameters are called as in torch.nn, `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`,
     `bias_hh_l0`, of the second layer `…_l1`, of the second pass `…_reverse`, with the same order of
@@ -66,6 +68,15 @@ class Recurrent(Layer):
         kind = type(self).__name__
         whole_number(f"the hidden size of {kind}", self.hidden, 1)
         whole_number(f"the number of layers of {kind}", self.layers, 1)
+        for option in ("return_sequences", "bidirectional", "reverse", "return_state"):
+            given = getattr(self, option)
+            if not isinstance(given, bool):
+                raise ModelError(
+                    f"{option} of {kind} is True or False, got {given!r}",
+                    hint=f"{kind}({given}) alone: the width of x is known, and not given"
+                    if isinstance(given, int)
+                    else None,
+                )
         if not 0 <= real(f"the dropout of {kind}", self.dropout) < 1:
             raise ModelError(f"the dropout of {kind} is in [0, 1), got {self.dropout!r}")
         if self.bidirectional and self.reverse:
@@ -151,11 +162,7 @@ class Recurrent(Layer):
 
     def _checked(self, x: Value) -> Value:
         kind = type(self).__name__
-        if not x.dtype.is_float:
-            raise DTypeError(
-                f"{kind} needs floating numbers, x is {x.type}",
-                hint="x.astype(f32) converts; Embedding is for class numbers",
-            )
+        floating(kind, x, "x.astype(f32) converts; Embedding is for class numbers")
         if x.rank != 3:
             raise ShapeError(
                 f"{kind} needs [batch, time, features], x is {x.type}",
@@ -175,6 +182,7 @@ class Recurrent(Layer):
             ends = as_value(lengths)
             if not ends.dtype.is_integer or same_shape(ends.shape, (batch,)) is not True:
                 raise ShapeError(f"the lengths for {x.type} are i64[{batch}], got {ends.type}")
+            ends = in_range(ends, 0, time, f"the lengths of {kind} are", LENGTHS)
             return expand_dims(expand_dims(iota(time, ends.dtype), 1) < ends, 2)
         if mask is None:
             return None

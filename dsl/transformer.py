@@ -11,9 +11,10 @@ from dsl.initializers import glorot_uniform
 from dsl.layer import Layer
 from dsl.layers import Dense, Dropout
 from dsl.normalization import LayerNorm
-from nncompile.errors import ShapeError, whole_number
+from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.graph import Value
 from nncompile.ops.basic import as_value
+from nncompile.optim.schedules import real
 
 Function = Callable[[Any], Any]
 
@@ -33,6 +34,9 @@ class FeedForward(Layer):
     gated: bool = False
     use_bias: bool = True
     init: Any = glorot_uniform
+
+    def __post_init__(self) -> None:
+        _check_feed("FeedForward", self.hidden, self.activation, self.dropout)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
@@ -64,7 +68,20 @@ class _Block(Layer):
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        whole_number(f"heads of {type(self).__name__}", self.heads, 1)
+        kind, heads = type(self).__name__, self.heads
+        if isinstance(heads, Layer):
+            raise ModelError(
+                f"the heads of {kind} are a number, got {heads!r}",
+                hint=f"it makes its layers itself: {kind}(heads=8, layers=6)",
+            )
+        whole_number(f"the heads of {kind}", heads, 1)
+        _check_feed(kind, self.hidden, self.activation, self.dropout)
+        if self.hidden is not None and self.hidden <= heads:
+            raise ModelError(
+                f"{kind}({heads}, {self.hidden}) has {heads} heads and only {self.hidden} hidden "
+                "features",
+                hint=f"the heads come first, and the width is that of x: {kind}({self.hidden})",
+            )
 
     def branch(self, x: Value, name: str, function: Function) -> Value:
         """x + function(x), normalized before the function or after the sum."""
@@ -186,6 +203,18 @@ class TransformerDecoder(_Stack):
         return self.stacked(
             TransformerDecoderLayer, x, memory, mask, key_mask, memory_mask, memory_key_mask
         )
+
+
+def _check_feed(kind: str, hidden: Any, activation: Any, dropout: Any) -> None:
+    if hidden is not None:
+        whole_number(f"the hidden features of {kind}", hidden, 1)
+    if not callable(activation):
+        raise ModelError(
+            f"the activation of {kind} is a function, got {activation!r}",
+            hint=f"{kind}(..., activation=relu), with relu from dsl",
+        )
+    if not 0 <= real(f"the dropout of {kind}", dropout) < 1:
+        raise ModelError(f"the dropout of {kind} is in [0, 1), got {dropout!r}")
 
 
 def _dropped(x: Any, rate: float) -> Any:

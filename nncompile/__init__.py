@@ -30,6 +30,7 @@ from nncompile.export import export
 from nncompile.formula import formula
 from nncompile.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.graph import Graph, Input, Op, Sample, Value
+from nncompile.interchange import from_torch_state_dict, to_torch_module, to_torch_state_dict
 from nncompile.model import Model
 from nncompile.recipe import Recipe, assign, minimize, training
 from nncompile.reference import evaluate
@@ -82,6 +83,7 @@ __all__ = [
     "f32",
     "f64",
     "formula",
+    "from_torch_state_dict",
     "grad",
     "hvp",
     "i32",
@@ -89,6 +91,8 @@ __all__ = [
     "jacobian",
     "jvp",
     "minimize",
+    "to_torch_module",
+    "to_torch_state_dict",
     "training",
     "u32",
     "vjp",

@@ -17,7 +17,7 @@ import sympy as sp
 from nncompile.dims import Dim, symbols
 from nncompile.graph import Input, Value, toposort
 from nncompile.map import Map, body_of, is_plain
-from nncompile.ops.basic import SizeOf
+from nncompile.ops.basic import SizeOf, size_value
 from nncompile.ops.reduce import Sum
 from nncompile.ops.totals import Average, Pooled, Total
 from nncompile.rewrite import rebuilt
@@ -85,6 +85,33 @@ def accumulation(
     return Accumulation(parts, results)
 
 
+def weight_of(loss: Value, examples: Dim | None) -> Value | None:
+    """How much a batch weighs in the mean of a loss over several: the weight of an `Average`, the
+    number of elements of a mean over something else than the examples, and otherwise the number
+    of examples; as a value of the type of the loss. None where all batches weigh the same."""
+    if isinstance(loss.op, Average):
+        return loss.args[1]
+    size = divisor_of_mean(loss)
+    counted = None if size is None else _count(size, examples)
+    size = examples if counted is None else counted
+    return None if size is None or isinstance(size, int) else size_value(size, loss.dtype)
+
+
+def _counts_examples(size: Dim, examples: Dim | None) -> bool:
+    """Whether the size is the number of examples, or a fixed number for each."""
+    if examples is None or isinstance(size, int):
+        return False
+    return bool(sp.cancel(size / examples).is_number)
+
+
+def _count(size: Dim, examples: Dim | None) -> Dim | None:
+    """What a mean over so many weighs where that is not as much as the batch has examples."""
+    if examples is None:
+        return size
+    varies = not _counts_examples(size, examples) and symbols([examples]) <= symbols([size])
+    return size if varies else None
+
+
 def _label(cut: _Cut, i: int, part: Part) -> str:
     is_average = isinstance(cut.metric.op, Average) and part.kind == "total"
     return "weight" if is_average and i else part.kind
@@ -146,21 +173,8 @@ class _Cut:
             return {v: Part("total", v)} if v.type.is_static else None
         size = divisor_of_mean(v)
         if size is not None and v.type.is_static:
-            return {v: Part("mean", v, self._count(size))}
+            return {v: Part("mean", v, _count(size, self.examples))}
         return None
-
-    def _counts_examples(self, size: Dim) -> bool:
-        """Whether the size is the number of examples, or a fixed number for each."""
-        if self.examples is None or isinstance(size, int):
-            return False
-        return bool(sp.cancel(size / self.examples).is_number)
-
-    def _count(self, size: Dim) -> Dim | None:
-        """What a mean over so many weighs where that is not as much as the batch has examples."""
-        if self.examples is None:
-            return size
-        varies = not self._counts_examples(size) and symbols([self.examples]) <= symbols([size])
-        return size if varies else None
 
     def _found(self) -> bool:
         """Whether the metric is computed of parts alone, which are then known."""
@@ -181,7 +195,7 @@ class _Cut:
                     return False
                 self._inner.add(v)
                 waiting += reversed(v.args)
-            elif isinstance(v.op, SizeOf) and self._counts_examples(v.op.size):
+            elif isinstance(v.op, SizeOf) and _counts_examples(v.op.size, self.examples):
                 self.parts[v] = Part("total", v)
             elif not self._is_known(v):
                 if not isinstance(v.type, Type) or not v.dtype.is_float:
@@ -192,10 +206,14 @@ class _Cut:
         return not self._is_mixed()
 
     def _is_mixed(self) -> bool:
-        """Whether a number of examples would be added up, and what it divides would not."""
-        sizes = any(isinstance(v.op, SizeOf) for v in self.parts)
+        """Whether a number of examples would be added up, and what it divides would not; or a sum
+        over the examples, and what is added to it would not."""
         means = any(p.kind == "mean" and v in self._data for v, p in self.parts.items())
-        return sizes and means
+        if not means:
+            return False
+        sizes = any(isinstance(v.op, SizeOf) for v in self.parts)
+        sums = any(p.kind == "total" for p in self.parts.values())
+        return sizes or (sums and all(_is_linear(v) for v in self._inner))
 
     def _is_known(self, v: Value) -> bool:
         """Whether the value is a constant."""

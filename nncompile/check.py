@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 
 from nncompile.compiler import CompiledStep, compile_model, compile_step
+from nncompile.differences import GRADIENT_TOLERANCE, declared_slopes, worst_slope
 from nncompile.dims import Dim, substitute, symbols
 from nncompile.errors import seed_number
 from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value, replace, toposort
-from nncompile.map import Map
+from nncompile.graph import Graph, Value
 from nncompile.model import Model
-from nncompile.ops.basic import Reroute
 from nncompile.recipe import Minimize, Recipe
 from nncompile.reference import evaluate
 from nncompile.runtime import Session
-from nncompile.scalars.heads import stop_gradient
+from nncompile.sizes import SizeCheck, trained
 from nncompile.step import initial_values
 from nncompile.tracing import tracing
 from nncompile.train.overfit import overfit_one_batch
@@ -28,8 +27,6 @@ from nncompile.types import Array
 ROWS = 16  # of a batch that is checked: each is computed many times in double precision
 STEPS = 200  # on one batch
 JITTER = 0.01  # moves the parameters off the points where formulas have kinks, zero above all
-DIFFERENCES = (1e-4, 1e-5, 1e-6)
-GRADIENT_TOLERANCE = 1e-5  # of double precision against a central difference
 ONNX_TOLERANCE = 1e-4  # of float32 against double precision, relative to the largest element
 
 
@@ -46,13 +43,15 @@ def check(
     model: Model, recipe: Recipe | None, data: Mapping[str, Array] | None, seed: int = 0
 ) -> Iterator[Finding]:
     """All checks of a model and of how it is trained, one after the other, on the first rows of
-    `data` or, where there are none, on random ones drawn from `seed`."""
+    `data` or, where there are none, on random ones drawn from `seed`. Raises `FeedError` for sizes
+    at which there is no model."""
     random = np.random.default_rng(seed_number(seed))
     batch = batch_of(model, data, random)
+    SizeCheck(trained(model.whole), model.inputs)({name: x.shape for name, x in batch.items()})
     state = _state(model, seed)
     for update in recipe.updates if recipe else ():
         if isinstance(update, Minimize):
-            yield from check_gradient(model, update, {**state, **batch}, random)
+            yield check_gradient(model, update, {**state, **batch}, random)
     inference = compile_model(model)
     yield compared("inference", inference.source.inference(), inference.model, {**state, **batch})
     if recipe is not None:
@@ -99,83 +98,30 @@ def _state(model: Model, seed: int) -> dict[str, Array]:
 
 def check_gradient(
     model: Model, update: Minimize, feeds: Mapping[str, Array], random: np.random.Generator
-) -> Iterator[Finding]:
+) -> Finding:
     """The slope of the loss along a random direction of each trained parameter, against a central
     difference, both in double precision; near the initial parameters, not at them."""
+    what = f"gradient of {update.loss}"
     loss = update.loss_of(model)
     trained = update.trained(model)
-    declared = [v for v in toposort([loss]) if _has_declared_slope(v)]
+    declared = declared_slopes(loss)
     if declared:
         site = model.graph.trace.site(declared[0])
         where = f" ({site.place})" if site else ""
-        yield Finding(
-            f"gradient of {update.loss}",
-            None,
-            f"it has {len(declared)} declared slopes{where}, which differences do not see",
-        )
-        return
+        figures = f"it has {len(declared)} declared slopes{where}, which differences do not see"
+        return Finding(what, None, figures)
     with tracing(model.graph.trace):
         slopes = grad(loss, list(trained.values()))
     point = dict(feeds)
     for path in trained:
         point[path] = feeds[path] + JITTER * random.normal(size=feeds[path].shape)
-    arrays = evaluate([loss, *slopes], point, np.float64)
-    loss, point = _held(loss, point)
-    worst, where = 0.0, ""
-    for path, slope in zip(trained, arrays[1:], strict=True):
-        # Some of the gradient itself in the direction, or most directions are almost level.
-        direction = _unit(random.normal(size=slope.shape)) + _unit(slope)
-        symbolic = float(np.sum(slope * direction))
-        scale = abs(symbolic) + 1e-8 * (1 + abs(float(arrays[0])))
-        error = min(
-            abs(_difference(loss, point, path, direction, h) - symbolic) / scale
-            for h in DIFFERENCES
-        )
-        if not error <= worst:  # NaN is the worst
-            worst, where = error, path
-    yield Finding(
-        f"gradient of {update.loss}",
+    worst, where = worst_slope(loss, dict(zip(trained, slopes, strict=True)), point, random)
+    return Finding(
+        what,
         worst <= GRADIENT_TOLERANCE,
         f"largest relative error {worst:.1e} over {len(trained)} parameters"
         + (f", at {where}" if where else ""),
     )
-
-
-def _is_stopped(v: Value) -> bool:
-    return isinstance(v.op, Map) and v.op.body.func is stop_gradient
-
-
-def _has_declared_slope(v: Value) -> bool:
-    """Whether the slope of a node is what somebody declared, and not its derivative."""
-    if isinstance(v.op, Map):
-        hidden = v.op.body.has(stop_gradient) and not _is_stopped(v)
-        return v.op.slopes is not None or hidden
-    return isinstance(v.op, Reroute)
-
-
-def _held(loss: Value, point: dict[str, Array]) -> tuple[Value, dict[str, Array]]:
-    """The loss where what `stop_gradient` holds constant stays as it is at `point`, as it does in
-    the symbolic slope."""
-    stopped = [v for v in toposort([loss]) if _is_stopped(v)]
-    leaves = [Input(f"stopped {i}", v.type)() for i, v in enumerate(stopped)]
-    arrays = evaluate(stopped, point, np.float64)
-    held = {leaf.op.name: x for leaf, x in zip(leaves, arrays, strict=True)}  # type: ignore[attr-defined]
-    return replace([loss], dict(zip(stopped, leaves, strict=True)))[0], {**point, **held}
-
-
-def _unit(x: Array) -> Array:
-    length = float(np.linalg.norm(x))
-    return x / length if length else x
-
-
-def _difference(
-    loss: Value, point: Mapping[str, Array], path: str, direction: Array, h: float
-) -> float:
-    ahead, behind = (
-        float(evaluate(loss, {**point, path: point[path] + sign * h * direction}, np.float64))
-        for sign in (1, -1)
-    )
-    return (ahead - behind) / (2 * h)
 
 
 def without_slope(step: CompiledStep, feeds: Mapping[str, Array]) -> set[str]:

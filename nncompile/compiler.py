@@ -16,9 +16,10 @@ from nncompile.errors import ModelError
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.passes import Observer, check_passes, optimize
-from nncompile.recipe import Recipe
+from nncompile.recipe import Assign, Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import METADATA_KEY, StepRunner
+from nncompile.sizes import SizeCheck, trained
 from nncompile.step import Step, compose
 from nncompile.types import TupleType
 
@@ -108,6 +109,20 @@ class CompiledStep(_Compiled):
     def evaluate_model(self) -> Any:
         return self.lowered("evaluate", self.evaluate)
 
+    @cached_property
+    def sizes(self) -> SizeCheck:
+        """Whether a batch of given shapes can be trained on."""
+        recipe = self.source.recipe
+        model = recipe.trained_model
+        made = {**model.metrics, **model.updates}
+        made |= {u.path: u.resolved(model) for u in recipe.updates if isinstance(u, Assign)}
+        return SizeCheck(trained(model.graph.with_outputs(made)), model.inputs)
+
+    @cached_property
+    def evaluation_sizes(self) -> SizeCheck:
+        """Whether a batch of given shapes can be evaluated."""
+        return SizeCheck(self.source.evaluate, self.source.model.inputs)
+
     def runner(
         self,
         state: Mapping[str, Any],
@@ -116,7 +131,7 @@ class CompiledStep(_Compiled):
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`; see `StepRunner`."""
         reuse = not _fits_cache(self.step, int(self.source.recipe.batch))
-        return StepRunner(self.step_model, state, providers, threads, reuse)
+        return StepRunner(self.step_model, state, providers, threads, reuse, self.sizes)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """What tells a runner which output of the graph is the next value of which input."""
@@ -142,6 +157,11 @@ class CompiledModel(_Compiled):
     @cached_property
     def model(self) -> Any:
         return self.lowered(self.source.name, self.graph)
+
+    @cached_property
+    def sizes(self) -> SizeCheck:
+        """Whether the model can be computed of data of given shapes."""
+        return SizeCheck(self.source.inference(), self.source.inputs)
 
 
 def _fits_cache(graph: Graph, size: int) -> bool:

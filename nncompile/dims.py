@@ -218,6 +218,14 @@ def broadcast(*shapes: Shape) -> Shape:
     return tuple(result)
 
 
+def broadcasts_to(shape: Shape, target: Shape) -> bool:
+    """Whether a tensor of that shape is known to repeat to `target` by numpy's rule."""
+    try:
+        return same_shape(broadcast(shape, target), target) is True
+    except ShapeError:
+        return False
+
+
 def product(dims: Iterable[Dim]) -> Dim:
     """The number of elements of a shape."""
     total: Dim = 1

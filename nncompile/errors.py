@@ -107,6 +107,11 @@ class UnknownNameError(CompileError, AttributeError):
     """A method or attribute that a value does not have."""
 
 
+class ForeignNameError(CompileError, ImportError):
+    """A name of another library. It is an `ImportError`, as `from ... import` puts a text of its
+    own in the place of an `AttributeError`'s."""
+
+
 class GradientError(CompileError, TypeError):
     """A gradient that does not exist."""
 

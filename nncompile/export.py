@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.backends.onnx import OPSET, ExternalTensor, check, to_model
+from nncompile.backends.optional import torch_backend
 from nncompile.compiler import CompiledModel, Report, compile_model, compile_step
 from nncompile.errors import (
     BackendError,
@@ -42,7 +42,8 @@ from nncompile.types import DTYPES, Array, Type, i64
 
 Path_ = str | os.PathLike[str]
 
-TARGETS = ("onnx", "step", "gradient", "update", "torchscript")
+TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
+_OF_TORCH = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
 LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
 its graph."""
@@ -68,18 +69,22 @@ def export(
 
     `to`: "onnx" is the inference model with its weights; "step" the training step, with its first
     state beside it (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two
-    halves; "torchscript" the inference model for `torch.jit.load`.
+    halves; "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training
+    step with its state in it, "pt2" the inference model for `torch.export.load`.
 
     `params` are the weights and states by path, those of a trainer (`trainer.state`) as a rule,
-    or the file of a checkpoint: all that the file needs; slots of an optimizer may be among them.
+    or the file of a checkpoint: all that the file needs. For a model, where that is all there and
+    of its type, there may be others: slots and averages, and the parameters of a larger model that
+    this one is part of, so that `export(generator, path, params=trainer.state)` takes a generator
+    out of what was trained. The first state of a step has none but the step's own.
     Without `params`, they are drawn from `seed` (that of the recipe, or 0). `external_data` moves
     the weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside
     it, a path names a `.safetensors` file that has them already, None decides by their size.
 
     `without`, `observe` and `report` are those of `compile_step`.
 
-    Raises `ModelError` for an unknown target, for `params` that lack one, have another type or
-    are no parameters of the model (`CheckpointError` where they come from a file), and for a step
+    Raises `ModelError` for an unknown target, for `params` that lack one or have another type, or
+    for a step are none of its (`CheckpointError` where they come from a file), and for a step
     without a recipe, `BackendError` for what the target cannot express, `FileError` for what
     cannot be written and for a file beside `path` that no export wrote.
     """
@@ -93,7 +98,7 @@ def export(
     if seed is not None:
         seed_number(seed)
     path, given = Path(path), None if params is None else _Given.of(params)
-    if to in ("onnx", "torchscript"):
+    if to in ("onnx", *_OF_TORCH):
         model = source.model if isinstance(source, Recipe) else source
         if seed is None:
             seed = source.seed if isinstance(source, Recipe) else 0
@@ -105,11 +110,17 @@ def export(
             hint=f"say how it is trained: recipe = training({source.name}, optimizer=adam(1e-3))",
         )
     if external_data:
-        raise ModelError(
-            f"{to} has no weights in it, its state is a file of its own",
-            hint="leave external_data out",
+        what = (
+            "holds its state"
+            if to == "torchscript-step"
+            else "has no weights in it, its state is a file of its own"
         )
+        raise ModelError(f"{to} {what}", hint="leave external_data out")
     step = compile_step(source, without, opset, observe, report)
+    if to == "torchscript-step":
+        state = _first_state(step.source, given, seed)
+        content = torch_backend().step_to_bytes(step.source, state, step.optimized)
+        return (write_atomically(path, bytes(content)),)
     proto = {
         "step": lambda: step.step_model,
         "gradient": lambda: step.gradient_model,
@@ -124,6 +135,14 @@ def export(
         _save(file, state, source.model, "state")
         write_atomically(model_file, proto.SerializeToString())
     return state_path(path), path
+
+
+def weights_for(
+    model: Model, graph: Graph, params: Mapping[str, Any] | Path_ | None = None, seed: int = 0
+) -> dict[str, Array]:
+    """The parameters and states that a graph of the model needs, as `export` takes them: of
+    `params`, or drawn from `seed`."""
+    return _weights(model, graph, None if params is None else _Given.of(params), seed)
 
 
 def state_path(path: Path_) -> Path:
@@ -151,16 +170,17 @@ def _export_model(
     seed: int,
 ) -> tuple[Path, ...]:
     model, opset, report = compiled.source, compiled.opset, compiled.report
-    if to == "torchscript" or not isinstance(external_data, bool | None):
-        # Weights that have a place of their own stay as they are.
+    if to in _OF_TORCH and external_data:
+        raise ModelError(f"{_OF_TORCH[to]} holds its weights", hint="leave external_data out")
+    if isinstance(external_data, bool | None):
+        graph, weights = _with_weights(compiled, given, seed)
+    else:  # weights that have a place of their own stay as they are
         graph = compiled.graph
         weights = _weights(model, graph, given, seed)
-    else:
-        graph, weights = _with_weights(compiled, given, seed)
-    if to == "torchscript":
-        if external_data:
-            raise ModelError("TorchScript holds its weights", hint="leave external_data out")
-        return (write_atomically(path, _torchscript(graph, weights)),)
+    if to in _OF_TORCH:
+        backend = torch_backend()
+        made = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
+        return (write_atomically(path, bytes(made(graph, weights))),)
     size = sum(x.nbytes for x in weights.values())
     if external_data is None:
         external_data = size > LIMIT
@@ -333,13 +353,18 @@ def _weights(model: Model, graph: Graph, given: _Given | None, seed: int) -> dic
         found = {**initial_values(model, seed), **random}
         return {name: found[name] for name in wanted}
     own = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
-    # Of a trainer's whole state, the slots of parameters are not needed here.
-    slots = {n for n in given.tensors if any(n.startswith(f"{path}.") for path in model.parameters)}
-    slots |= {n for n in given.tensors if n.startswith(TRAINING)}
-    tensors = {n: x for n, x in given.tensors.items() if n in own or n not in slots}
     needed = {n: t for n, t in wanted.items() if n not in _RANDOM}
+    known = {**own, **wanted, **_RANDOM}
+    # Where all that is needed is there, nothing is misspelt: what else there is belongs to the
+    # training, or to a larger model that this one is part of. Where something is not, the names
+    # that nobody knows may be its; those of slots are known.
+    slots = {n for n in given.tensors if any(n.startswith(f"{path}.") for path in own)}
+    slots |= {n for n in given.tensors if n.startswith(TRAINING)}
+    if needed.keys() <= given.tensors.keys():
+        slots |= given.tensors.keys() - known.keys()
+    tensors = {n: x for n, x in given.tensors.items() if n in known or n not in slots}
     given = replace(given, tensors=tensors)
-    found = {**random, **given.fitted(needed, {**own, **wanted, **_RANDOM})}
+    found = {**random, **given.fitted(needed, known)}
     return {name: found[name] for name in wanted}
 
 
@@ -351,17 +376,3 @@ def _first_state(step: Step, given: _Given | None, seed: int | None) -> dict[str
         needed = {name: step.state[name] for name in own if name not in _RANDOM}
         state |= given.fitted(needed, step.state)
     return state
-
-
-def _torchscript(graph: Graph, weights: Mapping[str, Array]) -> bytes:
-    # torch is an extra, takes seconds to import, and is needed for this target alone.
-    try:
-        backend = importlib.import_module("nncompile.backends.torchscript")
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise BackendError(
-            "the TorchScript backend needs torch, which is not installed",
-            hint="pip install 'nncompile[torch]'",
-        ) from None
-    return bytes(backend.to_bytes(graph, weights))

@@ -14,6 +14,7 @@ import sympy as sp
 from nncompile.dims import Shape, broadcast, same_shape
 from nncompile.errors import FormulaError, ShapeError
 from nncompile.graph import Value, described
+from nncompile.habits import habit
 from nncompile.map import mapped
 from nncompile.scalars import (
     FUNCTIONS,
@@ -181,9 +182,11 @@ class Formula:
         try:
             self.signature.bind(*args, **options)
         except TypeError as error:
-            raise FormulaError(
-                f"{self.name}: {error}", hint=f"it is declared as {self.name}{self.signature}"
-            ) from None
+            names = tuple(self.signature.parameters)
+            unknown = next((name for name in options if name not in names), None)
+            hint = habit(unknown, names) if unknown is not None else None
+            declared_as = f"it is declared as {self.name}({', '.join(names)})"
+            raise FormulaError(f"{self.name}: {error}", hint=hint or declared_as) from None
 
     def _closed(self, function: Callable[..., Any], call: Call) -> Callable[..., Any]:
         """The function of the slots alone, everything else of the call filled in."""

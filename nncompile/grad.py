@@ -11,7 +11,7 @@ mode is reverse mode twice (J. Townsend, "A new trick for calculating Jacobian v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nncompile.dims import product, same_shape
@@ -20,8 +20,6 @@ from nncompile.graph import (
     Graph,
     Input,
     Item,
-    Op,
-    Sample,
     Value,
     apply,
     described,
@@ -30,11 +28,12 @@ from nncompile.graph import (
 )
 from nncompile.map import mapped
 from nncompile.ops.basic import as_value, broadcast_to, const, ones_like, zeros_like
+from nncompile.ops.marks import Mark
 from nncompile.rewrite import rebuilt
 from nncompile.scalars import placeholder
 from nncompile.stabilise import stabilise
 from nncompile.tracing import current_trace
-from nncompile.types import TupleType, Type, f32
+from nncompile.types import TupleType, Type
 from nncompile.values import operation, register
 
 
@@ -129,27 +128,8 @@ def jacobian(y: Value, x: Value) -> Value:
 _fresh = itertools.count()
 
 
-class Held(Op):
+class Held(Mark):
     """`x` itself, which is differentiated at: what rewrites must keep."""
-
-    def infer(self, x: Type) -> Type:
-        return x
-
-    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        return (g,)
-
-    def numpy(self, x: Any) -> Any:
-        return x
-
-    def onnx(self, o: Any, x: str) -> str:
-        return x
-
-    def torch(self, t: Any, x: str) -> str:
-        return x
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (f32["n", 2],))
 
 
 class _Differentiation:

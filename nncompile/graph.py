@@ -271,17 +271,24 @@ def described(value: Value) -> tuple[str, str, str]:
     return (str(value.type), site.place, site.text) if site else (str(value.type), "", "")
 
 
+def argument_labels(op: Op, count: int) -> list[str]:
+    """What an error calls the arguments of an op that is given `count` of them: the names that its
+    type rule has for them."""
+    labels: list[str] = []
+    for p in inspect.signature(op.infer).parameters.values():
+        if p.kind is p.VAR_POSITIONAL:
+            labels += [f"{p.name} {i}" for i in range(count - len(labels))]
+        else:
+            labels.append(p.name)
+    return labels
+
+
 def _explained(
     error: CompileError, op: Op, args: Sequence[Value], site: Site | None
 ) -> CompileError:
     if error.rows:
         return error
-    labels: list[str] = []
-    for p in inspect.signature(op.infer).parameters.values():
-        if p.kind is p.VAR_POSITIONAL:
-            labels += [f"{p.name} {i}" for i in range(len(args) - len(labels))]
-        else:
-            labels.append(p.name)
+    labels = argument_labels(op, len(args))
     rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
     return type(error)(f"{op.label}: {error.message}", rows=rows, hint=error.hint, site=site)
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import sympy as sp
 
 from nncompile.dims import Dim, Shape, dim, same, substitute, symbols
 from nncompile.errors import DTypeError, FeedError, ModelError, ShapeError, did_you_mean
 from nncompile.graph import Graph, Input, Value, replace, toposort
-from nncompile.ops.basic import as_value
+from nncompile.habits import Habits
+from nncompile.ops.basic import as_value, cast
+from nncompile.ops.random import random_key, seed_leaf
 from nncompile.ops.totals import Total
 from nncompile.passes import inference
-from nncompile.types import TupleType, Type
+from nncompile.sites import current_scope
+from nncompile.types import TupleType, Type, i64
+
+_TRAINED = "Trainer(training(model, optimizer=adam(1e-3)))"
 
 
 class Outputs(dict[str, Value]):
@@ -39,7 +45,7 @@ class Outputs(dict[str, Value]):
 
 
 @dataclass(frozen=True, eq=False)
-class Model:
+class Model(Habits):
     """Named outputs (`graph`) of the leaves: data ("input"), "parameter"s and "state".
 
     `initial` gives the first value of each parameter and state, an expression over the leaf
@@ -60,6 +66,23 @@ class Model:
     updates: Mapping[str, Value] = field(default_factory=dict)
     predict: tuple[str, ...] = ()
     doc: str = ""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("fit", "train", "compile"), f"{_TRAINED}.fit(data)"),
+        **dict.fromkeys(("evaluate", "eval", "test"), f"{_TRAINED}.evaluate(data)"),
+        **dict.fromkeys(("forward", "call", "apply"), "it is called: model(x)"),
+        **dict.fromkeys(
+            ("summary", "layers", "modules", "children"), "nncompile show FILE prints the model"
+        ),
+        **dict.fromkeys(
+            ("weights", "state_dict", "named_parameters", "trainable_weights", "count_params"),
+            "model.parameters are their names and types, trainer.params their numbers",
+        ),
+        **dict.fromkeys(("load_state_dict", "load_weights"), "trainer.load_params(path)"),
+        **dict.fromkeys(("save", "save_weights"), "trainer.save(path); export writes it as ONNX"),
+        **dict.fromkeys(("to", "cuda", "cpu"), 'Trainer(recipe, providers="cuda")'),
+        "zero_grad": "each step of a trainer does that: leave it out",
+    }
 
     def __post_init__(self) -> None:
         if not self.graph.outputs:
@@ -170,9 +193,13 @@ class Model:
 
         Names of sizes are solved from what is given: a model of `f32["batch", 3]` takes
         `f32[2*n, 3]`. `params` may name any parameter or state: other weights (EMA, a target
-        network, an inner step), and also `seed`, which gives this application random numbers of
-        its own (`params={"seed": seed + 1}`); otherwise all applications share them.
-        Outputs that need an input which is not given are left out.
+        network, an inner step). Outputs that need an input which is not given are left out.
+
+        Each application within another model draws random numbers of its own: other dropouts and
+        crops than every other one, the same whenever the program runs with the same seed, and in a
+        loop others in each iteration. `params` may name `seed` as well: applications that are given
+        one seed draw the same. Outside of a model, where nothing counts them, applications draw
+        what the model itself does.
 
         Raises `FeedError` for an unknown input or one given twice, `ModelError` for an unknown
         parameter, `ShapeError` or `DTypeError` where a type does not fit.
@@ -184,9 +211,10 @@ class Model:
         new: dict[Value, Value] = {self.inputs[name]: value for name, value in given.items()}
         applied = _applied.get()
         own = {**self.parameters, **self.states}
-        for path, value in (applied.updates if applied else {}).items():
-            if path in own:
-                new[own[path]] = value
+        if applied:
+            new |= {own[path]: value for path, value in applied.updates.items() if path in own}
+            if "seed" in own:
+                new[own["seed"]] = applied.seed_of(self.name)
         if not isinstance(params, Mapping | None):
             raise ModelError(
                 f"params are values by path, got {type(params).__name__}",
@@ -286,6 +314,15 @@ class Applications:
 
     models: list[Model] = field(default_factory=list)
     updates: dict[str, Value] = field(default_factory=dict)
+    scope: str = field(default_factory=current_scope)  # the block's own
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def seed_of(self, name: str) -> Value:
+        """What the next application of a model of that name draws from in place of the seed: it
+        follows from the layer that applies it, and from how often that has."""
+        place = f"{current_scope().removeprefix(self.scope)} {name}"
+        self._counts[place] += 1
+        return cast(random_key(f"{place} {self._counts[place]}", seed_leaf()), i64)
 
 
 _applied: ContextVar[Applications | None] = ContextVar("applied", default=None)

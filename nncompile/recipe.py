@@ -9,7 +9,9 @@ from typing import Any
 
 from nncompile.errors import ModelError, did_you_mean, seed_number, whole_number
 from nncompile.graph import Graph, Value
+from nncompile.habits import teaching
 from nncompile.model import Model
+from nncompile.optim import Optimizer
 from nncompile.passes import inference
 from nncompile.recompute import recomputed
 from nncompile.tracing import tracing
@@ -32,15 +34,20 @@ class Recipe:
 
     The updates are made in their order; each sees what the ones before it changed. Metrics and
     running statistics are those of the state at the start of the step. Declaring a recipe checks
-    it: see `Minimize.trained`, `Assign.resolved` and `Average.averaged` for what is raised.
+    it: see `Minimize.trained`, `Minimize.check_groups`, `Assign.resolved`, `Average.averaged` and
+    `recomputed` for what is raised.
 
     What `freeze` matches is not trained, and a layer of which it matches all parameters and states
     is computed as after training: its running statistics stay, its dropout is off. What layers
     `recompute` matches are computed again for the gradient and not kept (see `recomputed`).
     With `accumulate` k, the gradients of k steps in a row are averaged, and each k-th step updates
-    with them, as one step on their batches together would where these are of one size; steps that
-    are no update still count for the seed of random numbers and for running statistics. Learning
-    rates, optimizers and averages count updates.
+    with them, as one step on their batches together would where the loss is a mean: batches of
+    16, 16, 16 and 5 examples are one of 53. What a batch weighs is the weight of the loss where
+    that is one weighted or masked mean (an `Average`), its number of elements where it is a mean
+    over something of which examples have more or less (tokens), and otherwise the number of
+    examples: so too where a term is added to a masked mean, which is then exact for equal masks.
+    Steps that are no update still count for the seed of random numbers and for running statistics.
+    Learning rates, optimizers and averages count updates.
     """
 
     model: Model
@@ -85,13 +92,22 @@ class Recipe:
                 )
         for update in self.updates:
             if isinstance(update, Minimize):
+                update.check_groups(self.model)
                 for path in update.trained(self.model, self.freeze):
-                    for rate in update.optimizer_of(path).stateful:
+                    for rate in self.optimizer_of(update, path).stateful:
                         self._check_monitored(rate.monitors)
             elif isinstance(update, Average):
                 update.averaged(self.model)
             else:
                 update.resolved(self.model)
+        if self.recompute:
+            _ = self.trained_model  # which tells patterns that match no layer, and is kept
+
+    def optimizer_of(self, update: Minimize, path: str) -> Optimizer:
+        """The optimizer of that parameter in one of the updates, of which the learning rates know
+        what it minimizes. Raises `ModelError` where the update has none for it."""
+        losses = {u.loss for u in self.updates if isinstance(u, Minimize)}
+        return update.optimizer_of(path).of_loss(update.loss, update.maximize, len(losses) == 1)
 
     def _check_monitored(self, names: Sequence[str]) -> None:
         for name in names:
@@ -144,6 +160,7 @@ def frozen_layers(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [x for x in frozen if x.rpartition(".")[0] not in frozen]
 
 
+@teaching
 def minimize(
     loss: str = "loss",
     params: str | Sequence[str] = "*",
@@ -200,6 +217,7 @@ def swa(
     return Average(patterns_of(params), None, start, every, name)
 
 
+@teaching
 def training(
     model: Model,
     minimize: str = "loss",

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from nncompile.errors import ModelError
+from nncompile.errors import ModelError, did_you_mean
 from nncompile.grad import Held, vjp
 from nncompile.graph import Input, Item, Op, Sample, Value, items, replace, toposort
 from nncompile.ops.basic import barrier
@@ -205,17 +205,16 @@ class _Blocks:
                 found[v] = path
         for pattern in self.patterns:
             if pattern not in used:
-                layers = {scope.partition("/")[2] for scope in matched} - {""}
+                layers = sorted({p for scope in matched for p in _layers(scope)})
                 raise ModelError(
                     f"no layer matches {pattern!r}: there is nothing to recompute",
-                    rows=[("layer", path.replace("/", ".")) for path in sorted(layers)],
+                    rows=[("layer", path) for path in layers],
+                    hint=did_you_mean(pattern, layers),
                 )
         return found
 
     def _matched(self, scope: str, used: set[str]) -> str | None:
-        parts = scope.split("/")[1:]  # the first is the model
-        for count in range(1, len(parts) + 1):
-            path = ".".join(parts[:count])
+        for path in _layers(scope):
             for pattern in self.patterns:
                 if fnmatchcase(path, pattern):
                     used.add(pattern)
@@ -292,3 +291,9 @@ class _Blocks:
             with self.trace.located(made[0]):
                 again = _again([local[v] for v in made], entering, leaves)
             self.final |= dict(zip(made, again, strict=True))
+
+
+def _layers(scope: str) -> list[str]:
+    """The paths of the layers of a scope, the outermost first."""
+    parts = scope.split("/")[1:]  # the first is the model
+    return [".".join(parts[:count]) for count in range(1, len(parts) + 1)]

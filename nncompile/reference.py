@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,34 @@ from nncompile.errors import CompileError, FeedError, ShapeError
 from nncompile.graph import Graph, Input, Op, Value, apply, toposort
 from nncompile.types import Array, DType, TupleType, Type, dtype_of, f32, f64
 
+Change = Callable[[Value, Any], Any]
+"""What the nodes after a value get, from the value and its array (a tuple of several)."""
 
-def evaluate(outputs: Any, feeds: Mapping[str, Any], precision: Any = None) -> Any:
+
+def evaluate(
+    outputs: Any,
+    feeds: Mapping[str, Any],
+    precision: Any = None,
+    change: Change | None = None,
+) -> Any:
     """The arrays of `outputs` (a graph, a value, or a list or dict of values) where the leaves are
     `feeds`, by name; in the same structure (a dict for a graph).
 
-    `precision=np.float64` computes in double what is declared f32. Raises `FeedError` for a leaf
-    that is missing or has another element type or shape.
+    `precision=np.float64` computes in double what is declared f32; what `change` makes of the
+    array of each value, leaves included, takes its place. Raises `FeedError` for a leaf that is
+    missing or has another element type or shape.
     """
     if isinstance(outputs, Graph):
-        arrays = evaluate([*outputs.outputs.values(), *_given(outputs, feeds)], feeds, precision)
+        values = [*outputs.outputs.values(), *_given(outputs, feeds)]
+        arrays = evaluate(values, feeds, precision, change)
         return dict(zip(outputs.outputs, arrays, strict=False))
     if isinstance(outputs, Value):
-        return evaluate([outputs], feeds, precision)[0]
+        return evaluate([outputs], feeds, precision, change)[0]
     if isinstance(outputs, Mapping):
-        arrays = evaluate(list(outputs.values()), feeds, precision)
+        arrays = evaluate(list(outputs.values()), feeds, precision, change)
         return dict(zip(outputs, arrays, strict=True))
     double = precision is not None and dtype_of(np.dtype(precision)) is f64
-    return _evaluate(list(outputs), feeds, double)
+    return _evaluate(list(outputs), feeds, double, change)
 
 
 def _given(graph: Graph, feeds: Mapping[str, Any]) -> list[Value]:
@@ -39,19 +49,25 @@ def _given(graph: Graph, feeds: Mapping[str, Any]) -> list[Value]:
     return [v for v in graph.inputs if v.op.name in feeds]  # type: ignore[attr-defined]
 
 
-def _evaluate(outputs: Sequence[Value], feeds: Mapping[str, Any], double: bool) -> list[Any]:
+def _evaluate(
+    outputs: Sequence[Value],
+    feeds: Mapping[str, Any],
+    double: bool,
+    change: Change | None = None,
+) -> list[Any]:
     order = toposort(outputs)
     leaves = [v for v in order if isinstance(v.op, Input)]
     found = {v: _fed(v, feeds, double) for v in leaves}
     sizes = _sizes(leaves, found)
-    results: dict[Value, Any] = dict(found)
+    results: dict[Value, Any] = {v: change(v, x) if change else x for v, x in found.items()}
     for v in order:
         if v not in results:
             op = v.op.at(sizes) if sizes else v.op
             op = _doubled(op) if double else op
             try:
                 with np.errstate(all="ignore"):  # infinities and NaN are values, as in backends
-                    results[v] = _arrays(op.numpy(*(results[a] for a in v.args)), v)
+                    result = _arrays(op.numpy(*(results[a] for a in v.args)), v)
+                    results[v] = change(v, result) if change else result
             except TypeError:
                 _check_known(v, sizes)
                 raise

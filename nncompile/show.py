@@ -50,6 +50,12 @@ def text(graph: Graph) -> str:
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
 
 
+def node_text(graph: Graph, v: Value) -> str:
+    """One node as `text` prints it, `%3 = relu(%2)`; its name alone where it has no line."""
+    names = _names(graph)
+    return f"{names[v]} = {expression(v, names)}" if _has_line(v) else names[v]
+
+
 def _given(graph: Graph) -> list[tuple[str, str]]:
     """The rows of the header. What there is much of is known by its use: it is counted."""
     rows: list[tuple[str, str]] = []
@@ -151,11 +157,14 @@ def formula_text(op: Map, args: Sequence[str]) -> str:
 
 
 def _attributes(op: Op, result: Any) -> list[str]:
-    """The fields worth reading: not those at their default, nor what the result's type says."""
+    """The fields worth reading: not those at their default, nor what the result's type says, nor
+    texts for people (`repr=False`)."""
     said = [result.shape, result.dtype] if isinstance(result, Type) else []
     shown = []
     for field in dataclasses.fields(op):  # type: ignore[arg-type]
         x = getattr(op, field.name)
+        if not field.repr:
+            continue
         if isinstance(x, np.ndarray):
             shown.append(_attribute(x))
         elif graphs_within(op) and field.name == "body":

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 _OURS = frozenset({"nncompile", "dsl"})
-_OUTERMOST = "nncompile.cli"  # what called the command line is not the user's
+_OUTERMOST = "nncompile.commands.shared"  # what called a command is not the user's
 _PLUMBING = frozenset({"functools", "contextlib", "dataclasses", "typing", "importlib", "sympy"})
 
 
@@ -53,6 +53,11 @@ def scope(name: str) -> Iterator[None]:
         yield
     finally:
         _scope.reset(token)
+
+
+def current_scope() -> str:
+    """The path of layers, `digits/stem`, in which the code runs; empty outside a model."""
+    return _scope.get()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ belong before differentiation, too: the slope of a naive spelling is as unstable
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -14,14 +15,13 @@ from typing import Any
 import sympy as sp
 
 from nncompile.dims import is_one
-from nncompile.elementwise import subtract
+from nncompile.elementwise import subtract, where
 from nncompile.graph import Graph, Value, apply
 from nncompile.map import Map, body_of, is_plain, mapped, over
-from nncompile.ops.basic import Expand
-from nncompile.ops.index import Gather, TakeAlongAxis
+from nncompile.ops.basic import Cast
+from nncompile.ops.moves import moved, through_moves
 from nncompile.ops.reduce import LogSumExp, Max, Min, Sum
-from nncompile.ops.shape import Reshape, Transpose
-from nncompile.ops.slicing import Slice
+from nncompile.ops.shape import Reshape
 from nncompile.ops.softmax import LogSoftmax, Softmax
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
 from nncompile.scalars import LIMIT, operation_count, placeholder
@@ -77,6 +77,10 @@ def _everywhere(body: sp.Expr, change: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
 def _of_sums(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> sp.Expr:
     """One node of a body over `args`, which grow by what it comes to need; `known` are the values
     that parts of the body are."""
+    if isinstance(x, h.log | h.log1p):
+        named = _of_moved(x, args)
+        if named is not None:
+            return named
     if isinstance(x, h.log):
         terms, others = [], []
         for factor in sp.Mul.make_args(x.args[0]):
@@ -125,22 +129,35 @@ def _exponent(e: Value) -> Value | None:
     return x if x.type == e.type else None
 
 
-# Ops whose elements are some of those of their first argument.
-_CHOOSING = (Expand, Gather, Reshape, Slice, TakeAlongAxis, Transpose)
+def _of_moved(x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+    """A logarithm of one argument, which holds elements of others that have stable logarithms:
+    those are taken first, and then moved. None for others."""
+    if len(x.free_symbols) != 1:
+        return None
+    (symbol,) = x.free_symbols
+    value = args[_place(symbol)]
+    if not moved(value):
+        return None
+    body, found = x.xreplace({symbol: placeholder(0)}), []
+
+    def logarithm(source: Value) -> Value | None:
+        plain = mapped(body, [source])
+        if plain.type != source.type:
+            return None
+        stable = stable_together(plain)
+        if stable is None:
+            return plain
+        found.append(stable)
+        return stable
+
+    made = through_moves(value, logarithm)
+    return _named(made, args) if made is not None and found else None
 
 
 def _logarithm(value: Value | None) -> Value | None:
     """The logarithm of a softmax or of a sum of exponentials, or of some elements of one; None for
     others."""
-    chosen: list[Value] = []
-    while value is not None and isinstance(value.op, _CHOOSING):
-        chosen.append(value)
-        value = value.args[0]
-    found = None if value is None else _logarithm_of_all(value)
-    if found is not None:
-        for v in reversed(chosen):
-            found = apply(v.op, found, *v.args[1:])
-    return found
+    return None if value is None else through_moves(value, _logarithm_of_all)
 
 
 def _logarithm_of_all(value: Value) -> Value | None:
@@ -148,8 +165,30 @@ def _logarithm_of_all(value: Value) -> Value | None:
         return LogSoftmax(value.op.axis)(*value.args)
     if not isinstance(value.op, Sum):
         return None
+    total = LogSumExp(value.op.axes, value.op.keepdims)
     x = _exponent(value.args[0])
-    return None if x is None else LogSumExp(value.op.axes, value.op.keepdims)(x)
+    if x is None:
+        x = _logarithm_where(value.args[0])
+    return None if x is None else total(x)
+
+
+def _logarithm_where(product: Value) -> Value | None:
+    """The logarithm of probabilities of which those that a one-hot tensor leaves out are 0;
+    None for others."""
+    if not is_plain(product) or len(product.args) != 2:
+        return None
+    for i, (chosen, p) in enumerate((product.args, product.args[::-1])):
+        if body_of(product) == h.where(placeholder(i), placeholder(1 - i), 0):
+            kept = chosen
+        elif body_of(product) == placeholder(0) * placeholder(1) and isinstance(chosen.op, Cast):
+            kept = chosen.args[0]
+        else:
+            continue
+        x = _logarithm(p) if kept.dtype.is_bool else None
+        if x is not None:
+            made = where(kept, x, -math.inf)
+            return made if made.type == product.type else None
+    return None
 
 
 def _share(e: Value | None, total: Value | None) -> Value | None:
@@ -205,7 +244,7 @@ def stable_together(value: Value) -> Value | None:
     body, args, bodies = _written_out(value, inner)
     known = {part: v for v, part in bodies.items()}
     stable = body
-    if any(isinstance(a.op, (Sum, Softmax, *_CHOOSING)) for a in args):
+    if any(isinstance(a.op, (Sum, Softmax)) or moved(a) for a in args):
         stable = _everywhere(body, lambda x: _of_sums(x, args, known))
     stable = _stable(stable)
     if stable == body:
@@ -312,7 +351,7 @@ def _filled(body: sp.Expr, parts: tuple[sp.Expr, ...]) -> sp.Expr:
 _GROWING = (h.exp, h.expm1, h.sinh, h.cosh, h.power)
 _BOUNDED = (h.sigmoid, h.tanh, h.sech, h.softplus)
 _INVERSE = (h.log, h.log1p, h.sqrt)
-_SEEN_THROUGH = (*_GROWING, *_BOUNDED, *_INVERSE, h.absolute, h.relu, h.maximum)
+_SEEN_THROUGH = (*_GROWING, *_BOUNDED, *_INVERSE, h.absolute, h.relu, h.maximum, h.where)
 
 
 @functools.lru_cache(maxsize=16384)

@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from nncompile.accumulation import Accumulation, accumulation
+from nncompile.accumulation import Accumulation, accumulation, weight_of
 from nncompile.collection import without_collection
 from nncompile.elementwise import where
 from nncompile.errors import GradientError, ModelError
@@ -21,13 +21,14 @@ from nncompile.grad import grad
 from nncompile.gradients import bounded, prepared
 from nncompile.graph import Graph, Input, Value, described, replace
 from nncompile.model import Model, leaves_of
-from nncompile.ops.basic import zeros_like
+from nncompile.ops.basic import cast, const, zeros_like
 from nncompile.ops.random import seed_leaf, step_leaf
 from nncompile.optim import Stateful
+from nncompile.optim.schedules import TRAINING
 from nncompile.recipe import Assign, Average, Minimize, Recipe
 from nncompile.reference import evaluate
 from nncompile.tracing import tracing
-from nncompile.types import Array, Type
+from nncompile.types import Array, Type, f64
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +43,8 @@ class Step:
 
     What the metrics over several batches are computed of, where that is more than themselves, is
     among the outputs of all but `update`: `accumulation` says how, `evaluation` of `evaluate`.
+    `averages` are the averages of weights that the recipe keeps, by name: of each parameter that
+    one is of, the path of its state.
     """
 
     recipe: Recipe
@@ -54,6 +57,7 @@ class Step:
     accumulation: Accumulation
     evaluation: Accumulation
     first: dict[str, Value] = field(default_factory=dict)
+    averages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def model(self) -> Model:
@@ -82,6 +86,15 @@ class Step:
 
 def initial_values(model: Model, seed: int) -> dict[str, Array]:
     """The first value of each parameter and state of the model, drawn from `seed`."""
+    drawn = initial_expressions(model)
+    known = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
+    arrays = evaluate(list(drawn.values()), known)
+    return {path: np.array(x, order="C") for path, x in zip(drawn, arrays, strict=True)}
+
+
+def initial_expressions(model: Model) -> dict[str, Value]:
+    """The first value of each parameter and state of the model, of the leaves `seed` and `step`
+    alone."""
     known = {**model.parameters, **model.states}
     wanted = {path: value for path, value in model.initial.items() if path in known}
     order = list(wanted)
@@ -91,14 +104,15 @@ def initial_values(model: Model, seed: int) -> dict[str, Array]:
         if not any(leaf in leaves for leaf in leaves_of(values)):
             break
         values = replace(values, leaves)
-    arrays = evaluate(values, {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)})
-    return {path: np.array(x, order="C") for path, x in zip(order, arrays, strict=True)}
+    return dict(zip(order, values, strict=True))
 
 
 @without_collection
-def compose(recipe: Recipe) -> Step:
-    """The graphs of one step of the recipe. Raises `ModelError` where it is no recipe or two
-    things in it have one name, `GradientError` where a loss cannot be differentiated."""
+def compose(recipe: Recipe, closing: bool = False) -> Step:
+    """The graphs of one step of the recipe; `closing`, of a step that updates with what was
+    accumulated up to here, whether or not it is the last of its window. Raises `ModelError` where
+    it is no recipe or two things in it have one name, `GradientError` where a loss cannot be
+    differentiated."""
     if not isinstance(recipe, Recipe):
         named = f"model {recipe.name}" if isinstance(recipe, Model) else repr(recipe)
         raise ModelError(
@@ -106,7 +120,7 @@ def compose(recipe: Recipe) -> Step:
             hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
         )
     with tracing(recipe.model.graph.trace):
-        return _Composition(recipe).result()
+        return _Composition(recipe, closing).result()
 
 
 @dataclass
@@ -115,6 +129,7 @@ class _Composition:
     `apart` as values of state and `handed`, the inputs of `update` that `gradient` computes."""
 
     recipe: Recipe
+    closing: bool = False
     now: dict[Value, Value] = field(default_factory=dict)
     apart: dict[Value, Value] = field(default_factory=dict)
     handed: dict[str, Value] = field(default_factory=dict)
@@ -122,6 +137,7 @@ class _Composition:
     slots: dict[str, Value] = field(default_factory=dict)
     first: dict[str, Value] = field(default_factory=dict)
     rates: dict[Stateful, str] = field(default_factory=dict)
+    averages: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @cached_property
     def model(self) -> Model:
@@ -177,6 +193,7 @@ class _Composition:
             accumulation=sums,
             evaluation=evaluation,
             first=self.first,
+            averages=self.averages,
         )
 
     def _minimize(self, update: Minimize) -> None:
@@ -192,10 +209,13 @@ class _Composition:
         values = dict(zip(gradients.values(), slopes, strict=True))
         following: dict[Value, Value] = {}
         if self.recipe.accumulate > 1:
-            gradients = self._accumulated(gradients, following)
+            share, divisor, weights = self._weighed(update.loss, self.now)
+            values |= weights.values
+            following |= weights.following
+            gradients = self._accumulated(gradients, share, divisor, following)
         gradients = prepared(update, gradients, self.number)
         for path, w in trained.items():
-            optimizer = update.optimizer_of(path)
+            optimizer = self.recipe.optimizer_of(update, path)
             self.rates |= dict.fromkeys(optimizer.stateful, path)
             slots = {slot: self._slot(path, slot, x) for slot, x in optimizer.initial(w).items()}
             w_next, slots_next = optimizer.update(w, gradients[path], slots, self.number)
@@ -206,26 +226,62 @@ class _Composition:
         self._follow(following, values)
 
     def _accumulated(
-        self, gradients: Mapping[str, Value], following: dict[Value, Value]
+        self,
+        gradients: Mapping[str, Value],
+        share: Value,
+        divisor: Value,
+        following: dict[Value, Value],
     ) -> dict[str, Value]:
-        """The mean of the gradients since the last update, of which a slot holds the sum."""
-        count, means = self.recipe.accumulate, {}
+        """The mean of the gradients since the last update, of which a slot holds the sum of each
+        batch's times its share."""
+        means = {}
         for path, g in gradients.items():
             total = self._slot(path, "accumulated", zeros_like(g))
-            following[total] = self._due(zeros_like(g), total + g)
-            means[path] = (total + g) / count
+            sum_ = total + cast(share, g.dtype) * g
+            following[total] = self._due(zeros_like(g), sum_)
+            means[path] = sum_ / cast(divisor, g.dtype)
         return means
+
+    def _weighed(self, name: str, now: Mapping[Value, Value]) -> tuple[Value, Value, _Weights]:
+        """How much the batch weighs among those since the last update in a mean of the output, and
+        how much they all do: the sum is a slot, where batches may differ. What the batch weighs is
+        that of the state `now`."""
+        value = self.model.outputs[name]
+        own = (self.model.inputs[n].shape for n in self.model.needs(name))
+        examples = next((s[0] for s in own if s and not isinstance(s[0], int)), None)
+        weight = weight_of(value, examples)
+        if weight is None:
+            every = const(float(self.recipe.accumulate), f64)
+            made = cast(self._place + 1, f64) if self.closing else every
+            return const(1.0, f64), made, _Weights()
+        given = replace([weight], now)[0] if now else weight
+        share = self._hand_over(f"{name}.batch_weight", given)
+        total = self._slot(f"{TRAINING}{name}", "accumulated", zeros_like(weight))
+        following = {total: self._due(zeros_like(weight), total + share)}
+        # Where nothing has any weight, no gradient has either.
+        divisor = where(total + share == 0, 1.0, total + share)
+        return share, divisor, _Weights({share: given}, following)
+
+    @property
+    def _place(self) -> Value:
+        """How many batches were accumulated before this step."""
+        found: Value = step_leaf() % self.recipe.accumulate
+        return found
 
     def _due(self, new: Value, old: Value) -> Value:
         """`new` in a step that updates, `old` in one that only accumulates."""
         count = self.recipe.accumulate
-        found: Value = where((step_leaf() + 1) % count == 0, new, old) if count > 1 else new
+        if count == 1 or self.closing:
+            return new
+        found: Value = where((step_leaf() + 1) % count == 0, new, old)
         return found
 
     def _average(self, update: Average) -> None:
         following = {}
         for path, w in update.averaged(self.model).items():
             slot = self._slot(path, update.name, w)
+            kept = slot.op.name  # type: ignore[attr-defined]
+            self.averages.setdefault(kept.removeprefix(f"{path}."), {})[path] = kept
             following[slot] = self._due(update.following(slot, w, self.number), slot)
         self._follow(following, {})
 
@@ -239,13 +295,37 @@ class _Composition:
                 )
             self.slots[path] = Input(path, start.type, "state")()
             self.first[path] = start
-        seen, values = {}, {}
+        seen: dict[str, Value] = {}
+        values: dict[Value, Value] = {}
+        changes: dict[Value, Value] = {}
         for name in rate.monitors:
             value = self.model.outputs[name]
-            seen[name] = self._hand_over(f"{name}.watched", value)
-            values[seen[name]] = value
-        following = rate.following(seen, step_leaf())
-        self._follow({self.slots[path]: value for path, value in following.items()}, values)
+            leaf = self._hand_over(f"{name}.watched", value)
+            values[leaf] = value
+            seen[name] = self._mean(name, leaf, values, changes)
+        for path, new in rate.following(seen, self.number).items():
+            changes[self.slots[path]] = self._due(new, self.slots[path])
+        self._follow(changes, values)
+
+    def _mean(
+        self,
+        name: str,
+        leaf: Value,
+        values: dict[Value, Value],
+        changes: dict[Value, Value],
+    ) -> Value:
+        """The mean of the output over the batches since the last update, which a slot sums up."""
+        if self.recipe.accumulate == 1:
+            return leaf
+        x = leaf if leaf.dtype.is_float else cast(leaf, f64)
+        share, divisor, weights = self._weighed(name, {})
+        values |= weights.values
+        changes |= weights.following
+        total = self._slot(f"{TRAINING}{name}", "watched", zeros_like(x))
+        sum_ = total + cast(share, x.dtype) * x
+        changes[total] = self._due(zeros_like(x), sum_)
+        found: Value = sum_ / cast(divisor, x.dtype)
+        return found
 
     def _assign(self, update: Assign) -> None:
         target = {**self.model.parameters, **self.model.states}[update.path]
@@ -297,6 +377,15 @@ class _Composition:
                     rows=[(name, str(own[name].type))],
                     hint="give it another name in the model",
                 )
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What a weighed mean adds to an update: leaves that `gradient` hands over, and the next value
+    of the sum of the weights."""
+
+    values: Mapping[Value, Value] = field(default_factory=dict)
+    following: Mapping[Value, Value] = field(default_factory=dict)
 
 
 def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> None:

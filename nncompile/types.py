@@ -81,6 +81,12 @@ def dtype_of(x: Any) -> DType:
 
 
 @cache
+def is_float32(x: float) -> bool:
+    """Whether float32 has exactly that number."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(x)) == x
+
+
 def promote(a: DType, b: DType) -> DType:
     """The type of `a + b`: torch's rule (an integer with a float is that float; uint32 with a
     signed integer is int64)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -99,6 +99,30 @@ class Minimize:
             )
         return trained
 
+    def check_groups(self, model: Model) -> None:
+        """Raises `ModelError` for a group of parameters that no optimizer is used for: a pattern
+        that matches no parameter, or one that comes after a more general one."""
+        if isinstance(self.optimizer, Optimizer):
+            return
+        floats = {p: leaf for p, leaf in model.parameters.items() if leaf.dtype.is_float}
+        before: dict[str, set[str]] = {}
+        for pattern in self.optimizer:
+            group = {path for path in floats if matches(path, (pattern,))}
+            if not group:
+                raise ModelError(
+                    f"optimizer: no parameter of model {model.name} matches {pattern!r}",
+                    rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
+                    hint=_meant(pattern, floats),
+                )
+            for other, more in before.items():
+                if group < more:
+                    raise ModelError(
+                        f"the optimizer of {pattern!r} is never used: {other!r}, which comes "
+                        "first, matches all of its parameters",
+                        hint=f"the first pattern that matches counts: put {pattern!r} first",
+                    )
+            before[pattern] = group
+
     def loss_of(self, model: Model) -> Value:
         """The value that is minimized."""
         if self.loss not in model.outputs:
@@ -171,8 +195,10 @@ class Average:
 
     With `decay` d it is exponential, a' = d·a + (1−d)·w' (Polyak averaging, as torch's
     get_ema_multi_avg_fn); without, it is the mean of all that it saw (stochastic weight averaging,
-    Izmailov et al. 2018). It sees the parameters after step `start` and after each `every` steps
-    from there on; the first that it sees it takes over, and before, it is the parameter itself.
+    Izmailov et al. 2018). A second average of that name and of the same parameter is
+    `PATH.NAME.2`, unless it is given another name. It sees the parameters after step `start` and
+    after each `every` steps from there on; the first that it sees it takes over, and before, it is
+    the parameter itself.
     """
 
     params: str | tuple[str, ...] = "*"
@@ -222,6 +248,16 @@ Update = Minimize | Assign | Average
 def matches(path: str, patterns: Sequence[str]) -> bool:
     """Whether one of the patterns, as of file names, is of that path."""
     return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _meant(pattern: str, paths: Iterable[str]) -> str | None:
+    """A pattern like this one that would match: where only its end is given, an end of a path."""
+    start, _, end = pattern.rpartition("*")
+    ends = dict.fromkeys(path[-n:] for path in paths for n in range(1, len(path) + 1))
+    if not end or start or any(c in end for c in "?["):
+        return did_you_mean(pattern, paths)
+    parts = [x for x in ends if x[0] == "." or f".{x}" in ends]
+    return did_you_mean(pattern, [f"*{x}" for x in parts])
 
 
 def named(x: Any) -> str:

@@ -190,6 +190,11 @@ class Operators:
             # Python and numpy ask for names of their own to see what a thing can do.
             if name.startswith("_"):
                 raise AttributeError(name)
+            if hasattr(type(self), name):  # a shape or an element type: there are several
+                raise UnknownNameError(
+                    f"these are several values, {self.type}, which have no {name!r} of their own",
+                    hint="items(x) of nncompile.graph is each of them",
+                )
             hint = f"{name}(x) is a function" if name in _table else _HABITS.get(name)
             methods = [known for known in dir(type(self)) if not known.startswith("_")]
             raise UnknownNameError(

@@ -11,17 +11,14 @@ import numpy as np
 from dsl.building import building
 from nncompile.backends.onnx import to_model
 from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value
+from nncompile.graph import Graph, Value
 from nncompile.passes import optimize
 from nncompile.reference import evaluate
 from nncompile.runtime import Session
 from nncompile.types import Array, Type
+from tests.leaves import leaf
 
 Feeds = dict[str, Array]
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return Input(name, type_)()
 
 
 def built(function: Callable[..., Value], **types: Type) -> tuple[Value, dict[str, Value]]:

@@ -12,14 +12,11 @@ from nncompile.ops import (
 )
 from nncompile.passes import PASSES, same_outputs
 from nncompile.reference import evaluate
-from nncompile.types import Type, f32, i64
+from nncompile.types import f32, i64
+from tests.leaves import leaf
 from tests.tolerances import assert_close
 
 N = 4  # what the size `n` is in the data
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return Input(name, type_)()
 
 
 A, B, C = leaf("a", f32["n", 3]), leaf("b", f32["n", 3]), leaf("c", f32[3])

@@ -9,16 +9,13 @@ import numpy as np
 
 from nncompile.dims import dim
 from nncompile.grad import grad, vjp
-from nncompile.graph import Graph, Input, Value, apply
+from nncompile.graph import Graph, Value
 from nncompile.ops import sum as total
 from nncompile.reference import evaluate
-from nncompile.types import Array, Type, dtype_of
+from nncompile.types import Array, dtype_of
 from tests.card_checks import in_double, session, valid_model
+from tests.leaves import leaf
 from tests.tolerances import SLOPE, STEP, assert_close
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return apply(Input(name, type_))
 
 
 def check_gradient(function: Callable[..., Value], *points: Any, order: int = 2) -> None:

@@ -1,19 +1,21 @@
-"""Models built by hand from the graph, and data for them."""
+"""Models built by hand from the graph, data for them, and a training."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from nncompile.elementwise import tanh
-from nncompile.graph import Graph, Input, Value
+from nncompile.graph import Graph, Value
 from nncompile.model import Model
 from nncompile.ops.basic import full
 from nncompile.ops.random import dropout, normal, random_key, seed_leaf
+from nncompile.optim import adam
+from nncompile.recipe import training
+from nncompile.train import Trainer
 from nncompile.types import Array, DType, Type, f32
-
-
-def leaf(name: str, type_: Type, kind: str = "input") -> Value:
-    return Input(name, type_, kind)()
+from tests.leaves import leaf
 
 
 def drawn(path: str, type_: Type) -> Value:
@@ -65,3 +67,14 @@ def data(count: int = 50, seed: int = 0, dtype: str = "float32") -> dict[str, Ar
     x = random.normal(size=(count, 4)).astype(dtype)
     target = np.stack([np.sin(x[:, 0]), x[:, 1] * 0.5], axis=1).astype(dtype)
     return {"x": x, "target": target}
+
+
+def trainer(drop: float = 0.0, **options: Any) -> Trainer:
+    options = {"optimizer": adam(1e-2), "batch": 16, **options}
+    return Trainer(training(perceptron(drop=drop), **options))
+
+
+def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert one.keys() == other.keys()
+    for name, x in one.items():
+        np.testing.assert_array_equal(x, other[name], err_msg=name)

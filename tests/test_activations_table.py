@@ -25,7 +25,8 @@ from nncompile.passes import optimize
 from nncompile.reference import evaluate
 from nncompile.runtime import Session
 from nncompile.step import initial_values
-from tests.attention_checks import built, leaf
+from tests.attention_checks import built
+from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional

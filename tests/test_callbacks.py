@@ -33,18 +33,7 @@ from nncompile.train import (
 )
 from nncompile.train.callbacks import better
 from tests.command_line import fails, succeeds
-from tests.small_models import averaging, data, perceptron
-
-
-def trainer(drop: float = 0.0, **options: Any) -> Trainer:
-    options = {"optimizer": adam(1e-2), "batch": 16, **options}
-    return Trainer(training(perceptron(drop=drop), **options))
-
-
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one.keys() == other.keys()
-    for name, x in one.items():
-        np.testing.assert_array_equal(x, other[name], err_msg=name)
+from tests.small_models import assert_same, averaging, data, trainer
 
 
 def given(values: list[float], name: str = "val_loss") -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,7 @@ def test_show_prints_every_stage(good: Path) -> None:
     step = succeeds("show", good, "--stage", "step")
     assert "stem.weight.next" in step
     assert line("Dense(8") in step
+    assert set(re.findall(r"\w+\.py(?=:\d)", step)) == {"net.py"}  # and no line of the command line
     onnx = succeeds("show", good, "--stage", "onnx")
     assert "Gemm" in onnx
     assert "Dropout" not in onnx

@@ -7,13 +7,18 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from nncompile import elementwise
 from nncompile.cli import app
 from nncompile.graph import Op, Value
+from nncompile.model import Model
+from nncompile.recipe import training
+from nncompile.step import compose
 from tests import card_checks, cards
+from tests.card_checks import valid_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -93,6 +98,26 @@ def test_the_model_of_the_first_page_is_one() -> None:
     module = run_as_module("front", blocks(ROOT / "docs" / "index.md", "python")[0])
     value: Value = module.digits.outputs["logits"]
     assert str(value.type) == "f32[batch, 10]"
+
+
+@pytest.mark.parametrize("name", ["networks", "recipes"])
+def test_the_code_of_a_guide_runs_and_its_models_train(name: str) -> None:
+    random = np.random.default_rng(0)
+    examples = {
+        part: {"x": random.normal(size=(n, 4)).astype("float32"), "label": random.integers(0, 3, n)}
+        for part, n in (("data", 64), ("held_out", 32))
+    }
+    module = ModuleType(name)
+    module.__dict__.update(examples)
+    sys.modules[name] = module
+    source = "\n".join(blocks(ROOT / "docs" / f"{name}.md", "python"))
+    exec(compile(source, name, "exec"), module.__dict__)
+    models = [x for x in vars(module).values() if isinstance(x, Model)]
+    assert len(models) >= 3
+    for net in models:
+        if "loss" in net.outputs:
+            compose(training(net))
+        valid_model(net.inference())
 
 
 def test_commands_and_options_exist() -> None:

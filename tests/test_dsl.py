@@ -337,17 +337,51 @@ def test_rates_that_are_no_probability_are_refused(rate: float) -> None:
         Dropout(rate)
 
 
-def test_prelu_trains_a_slope_for_each_feature_or_one() -> None:
+def test_prelu_trains_one_slope_or_one_for_each_place_on_an_axis() -> None:
     @model
-    def net(x=f32["batch", 3]):
-        return {"each": x >> PReLU(), "one": x >> PReLU(shared=True, init=0.5)}
+    def net(x=f32["batch", 2, "h", "w"], rows=f32["batch", "time", 3]):
+        start = np.array([0.5, 2.0], np.float32)
+        return {
+            "one": x >> PReLU(init=0.5),
+            "channels": x >> PReLU(axis=1, init=start),
+            "features": rows >> PReLU(axis=-1),
+        }
 
-    x = np.array([[-2, 0, 3]], np.float32)
-    found = outputs(net, x=x)
-    np.testing.assert_allclose(found["each"], [[-0.5, 0, 3]])
-    np.testing.assert_allclose(found["one"], [[-1, 0, 3]])
-    assert net.parameters["prelu.slope"].shape == (3,)
-    assert net.parameters["prelu_1.slope"].shape == ()
+    for size in (1, 4):
+        rng = np.random.default_rng(size)
+        x, rows = rng.normal(size=(2, 2, size, 3)), rng.normal(size=(2, size, 3))
+        x, rows = x.astype(np.float32), rows.astype(np.float32)
+        found = outputs(net, x=x, rows=rows)
+        slopes = np.array([0.5, 2.0], np.float32)[:, None, None]
+        np.testing.assert_allclose(found["one"], np.where(x > 0, x, 0.5 * x))
+        np.testing.assert_allclose(found["channels"], np.where(x > 0, x, slopes * x))
+        np.testing.assert_allclose(found["features"], np.where(rows > 0, rows, 0.25 * rows))
+    assert [v.shape for v in net.parameters.values()] == [(), (2,), (3,)]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: PReLU(8), "PReLU: too many positional(.|\n)*options are .*axis, init"),  # type: ignore[misc]
+        (lambda: PReLU(num_parameters=8), "axis=1 has one slope for each channel"),  # type: ignore[call-arg]
+        (lambda: PReLU(shared_axes=(2, 3)), "axis=1 has one slope for each channel"),  # type: ignore[call-arg]
+        (lambda: PReLU(axis=1.5), "axis of PReLU must be a whole number"),  # type: ignore[arg-type]
+    ],
+)
+def test_slopes_of_prelu_are_not_counted(make: Any, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        make()
+
+
+def test_slopes_of_prelu_are_along_a_known_axis() -> None:
+    for layer in (PReLU(axis=1), PReLU(axis=3)):
+        with pytest.raises(
+            ShapeError, match=r"PReLU needs an axis . of known size, x is f32\[n, t"
+        ):
+
+            @model
+            def net(x=f32["n", "t", 4]):
+                return x >> layer  # noqa: B023
 
 
 # State

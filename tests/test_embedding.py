@@ -35,12 +35,12 @@ from tests.attention_checks import (
     built,
     in_numpy,
     in_single,
-    leaf,
     run,
     session_of,
     slopes,
     torch_slopes,
 )
+from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional

@@ -14,20 +14,21 @@ import onnxruntime
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from dsl import Dense, model, mse, random_normal
+from dsl import Dense, model, mse, random_normal, relu
 from nncompile.backends.onnx import to_model
 from nncompile.errors import BackendError, CheckpointError, FileError, ModelError
 from nncompile.export import export, state_path, weights_path
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.optim import adam, adamw, cosine, sgd
-from nncompile.recipe import Recipe, minimize, training
+from nncompile.recipe import Recipe, ema, minimize, training
 from nncompile.reference import evaluate
 from nncompile.runtime import save_state
 from nncompile.step import compose, initial_values
 from nncompile.train import Trainer
 from nncompile.types import f32
-from tests.small_models import data, drawn, leaf, perceptron
+from tests.leaves import leaf
+from tests.small_models import data, drawn, perceptron
 from tests.tolerances import assert_close
 
 
@@ -292,6 +293,51 @@ def test_weights_that_are_missing_are_never_drawn(tmp_path: Path, to: str) -> No
         ):
             export(ours.recipe, tmp_path / "a.onnx", to, params=file)
     assert [file.name for file in tmp_path.iterdir()] == ["some.safetensors"]
+
+
+@pytest.mark.parametrize("to", ["onnx", "torchscript"])
+def test_a_part_of_what_was_trained_takes_its_weights_from_all(
+    tmp_path: Path, to: str, torchscript: Any
+) -> None:
+    """Of a whole state: slots, averages and the parameters of the other part lie by."""
+
+    @model
+    def generator(z: Any = f32["batch", 4]) -> Any:
+        return {"image": z >> Dense(8, relu, name="first") >> Dense(2, name="gen")}
+
+    @model
+    def gan(z: Any = f32["batch", 4], real: Any = f32["batch", 2]) -> Any:
+        judge = Dense(1, name="judge")
+        image = generator(z)["image"]
+        return {"image": image, "loss": (judge(image) - 1).mean() + (judge(real) ** 2).mean()}
+
+    trainer = Trainer(training(gan, optimizer=adam(0.01), average=ema(0.5)))
+    examples = {"z": data(16)["x"], "real": data(16)["target"]}
+    trainer.fit(examples, epochs=2)
+    file = trainer.save(tmp_path / "gan.safetensors")
+    z = {"z": examples["z"]}
+    for params in (trainer.state, trainer.averaged(), file):
+        held = None if params is file else params
+        expected = trainer.predict(z, params=held)["image"]
+        (path,) = export(generator, tmp_path / "gen.out", to, params=params)
+        if to == "onnx":
+            found = run(path, z)["image"]
+        else:
+            module = torchscript.torch.jit.load(str(path))
+            found = module(torchscript.torch.from_numpy(z["z"]))["image"].detach().numpy()
+        assert_close(found, expected, "float32")
+    lacking = {n: x for n, x in trainer.state.items() if n != "gen.weight"}
+    lacking["gen.wieght"] = trainer.state["gen.weight"]
+    words = (
+        r"params is not of this model: 1 missing, 9 unknown; 6 are expected"
+        r"(.|\n)*missing +gen\.weight(.|\n)*unknown +judge\.weight"
+        r"(.|\n)*'gen\.wieght' may be 'gen\.weight' renamed"
+    )
+    with pytest.raises(ModelError, match=words):
+        export(generator, tmp_path / "gen.out", to, params=lacking)
+    other = trainer.state | {"gen.weight": np.zeros((8, 3), np.float32)}
+    with pytest.raises(ModelError, match=r"1 of another type; (.|\n)*differs +gen\.weight"):
+        export(generator, tmp_path / "gen.out", to, params=other)
 
 
 def test_running_statistics_are_weights_too(tmp_path: Path) -> None:

@@ -13,17 +13,15 @@ from nncompile.elementwise import exp, log, maximum, sin, stop_gradient, tanh, w
 from nncompile.errors import FeedError, GradientError, ShapeError
 from nncompile.formula import formula
 from nncompile.grad import grad, hvp, jacobian, jvp, vjp
-from nncompile.graph import Input, Op, Value, apply, items
-from nncompile.ops.basic import cast, const, custom_gradient
+from nncompile.graph import Op, Value, items
+from nncompile.ops.basic import cast, const
+from nncompile.ops.marks import custom_gradient
 from nncompile.reference import evaluate
 from nncompile.tracing import Trace, tracing
 from nncompile.types import TupleType, Type, f32, f64, i64
+from tests.leaves import leaf
 
 STEP = 1e-5
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return apply(Input(name, type_))
 
 
 def data(*shape: int, seed: int = 0) -> np.ndarray:

@@ -8,8 +8,27 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl import Dense, f32, f64, model, parameter, relu, selu, tanh
-from nncompile.errors import ShapeError
+from dsl import (
+    Dense,
+    Embedding,
+    f32,
+    f64,
+    glorot_uniform,
+    he_normal,
+    i64,
+    model,
+    normal,
+    ones,
+    parameter,
+    relu,
+    selu,
+    tanh,
+    truncated_normal,
+    uniform,
+    zeros,
+)
+from nncompile.errors import ModelError, ShapeError
+from nncompile.graph import Value
 from nncompile.reference import evaluate
 from nncompile.step import initial_values
 
@@ -106,3 +125,57 @@ def test_fifty_layers_keep_what_flows_in_range(init: Any, activation: Any) -> No
 def test_fifty_layers_of_another_variance_vanish_or_explode(init: Any, activation: Any) -> None:
     last = spread(init, activation)[-1]
     assert last < 1e-6 or last > 1e6
+
+
+def test_none_is_the_default_of_the_layer() -> None:
+    @model
+    def given(x: Any = f32["batch", 4], place: Any = i64["batch"]) -> dict[str, Any]:
+        return {
+            "y": x >> Dense(3, None, True, None, None),
+            "e": place >> Embedding(9, 2, init=None),
+        }
+
+    @model
+    def plain(x: Any = f32["batch", 4], place: Any = i64["batch"]) -> dict[str, Any]:
+        return {"y": x >> Dense(3), "e": place >> Embedding(9, 2)}
+
+    expected = initial_values(plain, 5)
+    assert expected.keys() == {"dense.weight", "dense.bias", "embedding.weight"}
+    for path, x in initial_values(given, 5).items():
+        np.testing.assert_array_equal(x, expected[path], err_msg=path)
+
+
+@pytest.mark.parametrize("init", [he_normal, glorot_uniform, zeros, ones])
+def test_initializers_without_numbers_may_be_called_as_those_with(init: Any) -> None:
+    assert init() is init
+    with pytest.raises(ModelError, match=r"is an initializer, and takes no options(.|\n)*init="):
+        init(seed=3)
+    with pytest.raises(
+        ModelError, match=r"takes no options(.|\n)*full\(shape, number\) is a tensor"
+    ):
+        init((3, 4))
+
+
+@pytest.mark.parametrize("init", [None, "he_normal", True, {}, object(), [None], 1j])
+def test_what_starts_nothing_is_refused(init: Any) -> None:
+    with pytest.raises(ModelError, match=r"a number, an array or an initializer, got(.|\n)*init="):
+
+        @model
+        def net(x: Any = f32["batch", 4]) -> Value:
+            return x * parameter("w", (4,), init)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: normal(-0.1), "std must not be negative"),
+        (lambda: normal("he"), "std must be a number"),
+        (lambda: truncated_normal(-0.1), "std must not be negative"),
+        (lambda: uniform(0.1, -0.1), r"from 0\.1 to -0\.1: there are none"),
+        (lambda: normal(stddev=0.1), "called 'std' here"),
+        (lambda: uniform(minval=0.1), "called 'low' here"),
+    ],
+)
+def test_figures_of_initializers_are_checked(make: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        make()

@@ -7,16 +7,13 @@ import pytest
 
 from nncompile.elementwise import exp, tanh
 from nncompile.grad import grad, hvp, jacobian, jvp, vjp
-from nncompile.graph import Input, Value, apply
+from nncompile.graph import Value
 from nncompile.ops.basic import const
 from nncompile.reference import evaluate
 from nncompile.types import Type, f64
+from tests.leaves import leaf
 
 STEP = 1e-5
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return apply(Input(name, type_))
 
 
 def data(*shape: int, seed: int = 0) -> np.ndarray:

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from dsl import (
+    Conv1d,
+    Conv2d,
     Dense,
     Embedding,
     LoRA,
@@ -26,6 +28,7 @@ from dsl import (
 from nncompile.errors import ModelError
 from nncompile.grad import grad
 from nncompile.model import Model
+from nncompile.ops import conv
 from nncompile.reference import evaluate
 from nncompile.step import initial_values
 from nncompile.train import Trainer
@@ -146,6 +149,43 @@ def test_shared_nested_and_other_matrices() -> None:
     np.testing.assert_allclose(found, np.broadcast_to(expected, (2, 4)), 1e-5)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("kernel", [(3,), (3, 2)])
+def test_convolutions_have_one_of_few_filters_and_one_of_kernel_one_beside_them(
+    kernel: tuple[int, ...], groups: int
+) -> None:
+    """With strides and padding, at several sizes of one model: y + (alpha/rank)·B(A(x))."""
+    kind = (Conv1d, Conv2d)[len(kernel) - 1]
+    space = ("h", "w")[: len(kernel)]
+    options = {"stride": 2, "padding": 1}
+
+    @model
+    def net(x=f32[("n", 4, *space)]):
+        layer = kind(6, kernel, **options, groups=groups, name="c")
+        return x >> LoRA(layer, rank=2, alpha=3.0)
+
+    each = 4 // groups
+    shapes = {path: v.shape for path, v in net.parameters.items()}
+    assert shapes["c.lora_a"] == (2, each, *kernel)
+    assert shapes["c.lora_b"] == (6, 2, *(1 for _ in kernel))
+    starts = initial_values(net, 0)
+    assert (starts["c.lora_b"] == 0).all()
+    bound = (each * np.prod(kernel)) ** -0.5  # that of the paper's code, by what enters
+    assert 0.5 * bound < np.abs(starts["c.lora_a"]).max() <= bound
+    rng = np.random.default_rng(0)
+    p = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    for size in (5, 8):
+        x = rng.normal(size=(3, 4, *(size + i for i in range(len(kernel))))).astype(np.float32)
+        found = evaluate(net.graph, {**p, "x": x})["output"]  # type: ignore[call-overload]
+        plain = conv(x, p["c.weight"], p["c.bias"], **options, groups=groups)
+        parts = np.split(x, groups, 1)
+        b = np.split(p["c.lora_b"], groups)
+        beside = [conv(conv(c, p["c.lora_a"], **options), w) for c, w in zip(parts, b, strict=True)]
+        expected = evaluate([plain, *beside], {})
+        total = expected[0] + 1.5 * np.concatenate(expected[1:], 1)
+        np.testing.assert_allclose(found, total, 1e-4, 1e-4)
+
+
 def test_what_cannot_be_adapted_is_refused() -> None:
     with pytest.raises(ModelError, match="the rank of LoRA must be at least 1"):
         lora(Dense(4), rank=0)
@@ -153,7 +193,9 @@ def test_what_cannot_be_adapted_is_refused() -> None:
         lora(3)  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="LoRA adapts a layer"):
         lora(Dense)
-    with pytest.raises(ModelError, match=r"no weight matrix in Dense\(.*that '\*.query' matches"):
+    with pytest.raises(
+        ModelError, match=r"no weight matrix \(or kernels\) in Dense\(.*that '\*.query' matches"
+    ):
 
         @model
         def net(x=f32["batch", 4]):

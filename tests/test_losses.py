@@ -12,16 +12,13 @@ import dsl
 from dsl import f32, f64, i64
 from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.grad import grad
-from nncompile.graph import Input, Value
+from nncompile.graph import Value
 from nncompile.reference import evaluate
 from nncompile.types import Array, Type
+from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return Input(name, type_)()
 
 
 def agree(

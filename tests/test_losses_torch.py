@@ -15,7 +15,8 @@ from nncompile.graph import Graph, Value
 from nncompile.reference import evaluate
 from nncompile.types import Array, Type, boolean
 from tests.card_checks import session, valid_model
-from tests.slopes import check_gradient, leaf
+from tests.leaves import leaf
+from tests.slopes import check_gradient
 from tests.test_losses import agree
 from tests.tolerances import assert_close
 

@@ -16,7 +16,8 @@ from nncompile.ops import const, dot, einsum, gemm, matmul, outer, sum, tensordo
 from nncompile.ops.contract import Gemm, MatMul
 from nncompile.reference import evaluate
 from nncompile.types import boolean, f32, f64, i32, i64
-from tests.slopes import check_gradient, check_runtime, leaf
+from tests.leaves import leaf
+from tests.slopes import check_gradient, check_runtime
 
 SIZES = st.integers(0, 4)
 

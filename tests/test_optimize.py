@@ -46,7 +46,8 @@ from nncompile.passes import PASSES, optimize, same_outputs
 from nncompile.reference import evaluate
 from nncompile.show import text
 from nncompile.types import f32, f64, i64
-from tests.pass_checks import LABEL, A, B, C, W, expanded, graph_of, leaf, random_feeds
+from tests.leaves import leaf
+from tests.pass_checks import LABEL, A, B, C, W, expanded, graph_of, random_feeds
 from tests.tolerances import assert_close
 
 

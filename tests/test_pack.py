@@ -10,11 +10,12 @@ from nncompile.formula import formula
 from nncompile.graph import Graph, Item, Value
 from nncompile.map import Map
 from nncompile.ops.joining import Concat, Split
-from nncompile.passes import optimize
+from nncompile.passes import optimize, same_outputs
 from nncompile.passes.pack import SMALL, pack
 from nncompile.reference import evaluate
 from nncompile.types import f32
-from tests.pass_checks import leaf, random_feeds
+from tests.leaves import leaf
+from tests.pass_checks import random_feeds
 
 S = leaf("s", f32[()])
 SIZES = (3, 5, 1, 4)
@@ -130,3 +131,39 @@ def test_packing_is_the_last_pass_and_can_be_left_out() -> None:
     graph = updates()
     assert count(optimize(graph), Split) == 3
     assert count(optimize(graph, without=["pack"]), Split) == 0
+
+
+def test_what_uses_parts_keeps_its_canonical_form() -> None:
+    """Sums of parts have them in the order in which they would be written now: packed once more,
+    or rewritten by any other pass, the graph stays as it is."""
+    for trial in range(20):
+        a, b, c, d = (leaf(f"{name}{trial}", f32[4]) for name in "abcd")
+        graph = Graph("sums", {"y": decayed(exp(tanh(a)), b) + decayed(exp(tanh(c)), d)})
+        done = optimize(graph)
+        assert count(done, Split)
+        assert same_outputs(optimize(done), done)
+
+
+@formula
+def bounded(x):
+    return x / sqrt(x * x + 1) + 0.1 * x
+
+
+@formula
+def doubled(x):
+    return 2 * x / sqrt(x * x + 2) - 0.2 * x
+
+
+def test_parts_of_two_joined_vectors_are_no_whole() -> None:
+    """Part 0 of the one and part 1 of the other, and so on, are what a later op is made of."""
+    xs, gs = vectors("x", (3,) * 6), vectors("g", (3,) * 6)
+    one = [decayed(x, g) for x, g in zip(xs, gs, strict=True)]
+    other = [squared(x, g) for x, g in zip(xs, gs, strict=True)]
+    outputs = {}
+    for i, (a, b) in enumerate(zip(one, other, strict=True)):
+        a, b = (a, b) if i % 2 else (b, a)
+        outputs |= {f"a{i}": bounded(a), f"b{i}": doubled(b)}
+    graph = Graph("crossed", outputs)
+    packed = pack(graph)
+    assert count(packed, Split) >= 2
+    same_numbers(graph, packed)

@@ -8,18 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from nncompile.elementwise import (
-    exp,
-    log,
-    negative,
-    relu,
-    sigmoid,
-    softplus,
-    stop_gradient,
-    where,
-)
+from nncompile.elementwise import exp, log, negative, relu, sigmoid, softplus, stop_gradient, where
 from nncompile.formula import formula
-from nncompile.grad import grad
+from nncompile.grad import Held, grad
 from nncompile.graph import Graph, Value, toposort
 from nncompile.ops import (
     barrier,
@@ -44,13 +35,16 @@ from nncompile.ops import sum as total
 from nncompile.ops.basic import Cast, SizeOf
 from nncompile.ops.contract import Gemm
 from nncompile.ops.index import ScatterAdd
-from nncompile.ops.random import dropout
+from nncompile.ops.modes import Training
+from nncompile.ops.random import Dropout, dropout
+from nncompile.ops.totals import Pooled, Total
 from nncompile.passes import PASSES, inference, optimize
 from nncompile.reference import evaluate
 from nncompile.show import text
 from nncompile.sites import scope
-from nncompile.types import f32, f64, i32, i64
-from tests.pass_checks import COLUMN, LABEL, A, B, C, G, S, V, W, after, expanded, graph_of, leaf
+from nncompile.types import f32, f64, i32, i64, u32
+from tests.leaves import leaf
+from tests.pass_checks import COLUMN, LABEL, A, B, C, G, S, V, W, after, expanded, graph_of
 from tests.tolerances import assert_close
 
 
@@ -278,6 +272,16 @@ def test_release_drops_declared_slopes() -> None:
     assert after("release", straight(A))[0] is plain(A) * 2
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [Held(), Total(), Pooled(), lambda x: Training()(x, 2 * x)],
+    ids=["held", "total", "pooled", "training"],
+)
+def test_release_takes_marks_off(mark: Callable[[Value], Value]) -> None:
+    assert mark(A) is not A
+    assert after("release", exp(mark(A)))[0] is exp(A)
+
+
 def test_common_knows_a_reduction_by_its_other_form() -> None:
     for op in (total, maximum_of, logsumexp):
         flat, kept = after("common", op(A, 1), op(A, 1, keepdims=True))[:2]
@@ -322,6 +326,9 @@ def test_common_sums_products_where_they_are_narrow() -> None:
         assert after("common", summed)[0] is summed  # the other product would be more work
     over_others = total(weights * wide, 1)
     assert after("common", over_others, together)[0] is over_others
+    one, bits = leaf("one", f32[5, 3, 1]), leaf("bits", u32[5, 3, 7])
+    dropped = total(one * Dropout(0.5)(wide, bits), 2)  # a column is not what was dropped
+    assert after("common", dropped, together)[0] is dropped
 
 
 def test_hoist_computes_numbers_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from dsl import (
     AveragePool2d,
     GlobalAveragePool,
     GlobalMaxPool,
+    MaxPool1d,
     MaxPool2d,
     MaxPool3d,
     f32,
@@ -193,7 +195,10 @@ def test_nodes_of_the_slopes() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: x >> MaxPool2d(9), r"MaxPool2d: a window of 9 does not fit axis 2 of size 8"),
+        (
+            lambda x: x >> MaxPool2d(9),
+            r"MaxPool2d: a window of 9 does not fit the height \(axis 2\) of size 8",
+        ),
         (lambda x: x >> MaxPool2d(2, dilation=8), "MaxPool2d: a window of 9 does not fit"),
         (lambda x: x >> AveragePool1d(2), r"AveragePool1d needs \[batch, channels, length\]"),
         (lambda x: x >> MaxPool3d(2), r"needs \[batch, channels, depth, height, width\]"),
@@ -202,6 +207,21 @@ def test_nodes_of_the_slopes() -> None:
         (lambda x: x >> AveragePool2d(2.5), "the kernel must be whole numbers, got 2.5"),
         (lambda x: x >> AveragePool2d(2, padding="full"), 'padding is a number, "same" or "valid"'),
         (lambda x: x >> AveragePool2d(2, padding=-1), "the padding must be one number or 2"),
+        (
+            lambda x: x >> MaxPool2d(2, padding=2),
+            "MaxPool2d: a padding of 2 is more than half of a",
+        ),
+        (lambda x: x >> AveragePool2d((3, 2), padding=(1, 2)), "padding=1 at most"),
+        (
+            lambda x: x[..., 0] >> MaxPool1d(1, padding=1),
+            "MaxPool1d: a padding of 1 .* kernel of 1",
+        ),
+        (lambda x: max_pool(x, 3, padding=2), "max_pool: a padding of 2 is more than half"),
+        (lambda x: average_pool(x, 3, padding=2), "average_pool: a padding of 2 is more than half"),
+        (
+            lambda x: x >> MaxPool2d(2, ceil_mode=3),
+            "ceil_mode of MaxPool2d is True or False, got 3",
+        ),
         (lambda x: x.astype(i64) >> MaxPool2d(2), "MaxPool2d needs floating numbers"),
         (lambda x: x >> AdaptiveAveragePool2d((2, 2, 2)), "AdaptiveAveragePool2d needs"),
         (lambda x: x >> AdaptiveMaxPool1d(2), "AdaptiveMaxPool1d needs"),
@@ -215,6 +235,26 @@ def test_mistakes_name_the_layer(make: Any, message: str) -> None:
         @model
         def net(x=f32["n", 3, 8, 8]):  # type: ignore[no-untyped-def]
             return {"y": make(x)}
+
+
+def test_paddings_are_refused_where_torch_refuses_them() -> None:
+    """In one, two and three axes; at the declaration of the layer, before there is an x."""
+    torch = pytest.importorskip("torch")
+    layers: list[Any] = [MaxPool1d, MaxPool2d, MaxPool3d, AveragePool1d, AveragePool2d]
+    for rank, layer in zip((1, 2, 3, 1, 2), layers, strict=True):
+        is_max = layer.__name__.startswith("Max")
+        theirs = getattr(torch.nn.functional, f"{'max' if is_max else 'avg'}_pool{rank}d")
+        for kernel, padding, dilation in itertools.product((1, 2, 3, 4), range(5), (1, 2)):
+            if dilation > 1 and not is_max:
+                continue
+            more = {"dilation": dilation} if is_max else {}
+            try:
+                theirs(torch.zeros(1, 1, *(9,) * rank), kernel, padding=padding, **more)
+            except RuntimeError:
+                with pytest.raises(CompileError, match=f"{layer.__name__}: a padding of {padding}"):
+                    layer(kernel, padding=padding, **more)
+            else:
+                layer(kernel, padding=padding, **more)
 
 
 def test_layers_compute_what_the_functions_do() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import BatchNorm, Dense, Dropout, Layer, f32, model, mse, relu, tanh
+from dsl import BatchNorm, Dense, Dropout, Layer, f32, model, mse, parameter, relu, tanh
 from nncompile.errors import ModelError
 from nncompile.export import export
 from nncompile.graph import Graph
@@ -22,7 +22,8 @@ from nncompile.step import compose
 from nncompile.train import Trainer
 from nncompile.transfer import transfer
 from nncompile.types import f64
-from tests.small_models import data, leaf, perceptron
+from tests.leaves import leaf
+from tests.small_models import data, perceptron
 from tests.tolerances import assert_close
 
 
@@ -57,6 +58,103 @@ def test_four_batches_of_sixteen_are_one_of_64(optimizer: Any, clip: float | Non
         np.testing.assert_allclose(other[path], one[path], 1e-10, 1e-12, err_msg=path)
     assert other["step"] == 12
     assert not other["out.weight.accumulated"].any()
+
+
+def mean_of_examples(x: Any = f64["batch", 4], target: Any = f64["batch", 2]) -> Any:
+    error = (x >> Dense(2, name="out")) - target
+    return {"loss": (error * error).mean()}
+
+
+def mean_and_penalty(x: Any = f64["batch", 4], target: Any = f64["batch", 2]) -> Any:
+    w = parameter("w", (4, 2), dtype=f64)
+    return {"loss": mse(x @ w, target) + 0.1 * (w * w).sum()}
+
+
+def mean_of_what_a_mask_leaves(x: Any = f64["batch", 4], target: Any = f64["batch", 2]) -> Any:
+    return {"loss": mse(x >> Dense(2, name="out"), target, mask=x[:, 0] > 0.8)}
+
+
+def mean_of_tokens(x: Any = f64["batch", "time", 4], target: Any = f64["batch", "time", 2]) -> Any:
+    return {"loss": mse(x >> Dense(2, name="out"), target)}
+
+
+@pytest.mark.parametrize(
+    "function", [mean_of_examples, mean_and_penalty, mean_of_what_a_mask_leaves, mean_of_tokens]
+)
+def test_batches_of_unequal_sizes_are_one_of_all_their_examples(function: Any) -> None:
+    net = model(function)
+    options: dict[str, Any] = {"optimizer": sgd(0.1, 0.9), "clip_norm": 0.5}
+    whole = compose(training(net, **options))
+    parts = compose(training(net, accumulate=4, **options))
+    one, other = whole.initial(1), parts.initial(1)
+    for i in range(2):
+        sizes = (16, 5, 16, 3) if i else (16, 16, 16, 5)
+        batch = data(sum(sizes), i, "float64")
+        batch["x"][16:21, 0] = 0.0  # where the mask leaves nothing of a batch
+        ends = np.cumsum(sizes)
+        pieces = [
+            {n: x[b - a : b] for n, x in batch.items()} for a, b in zip(sizes, ends, strict=True)
+        ]
+        if function is mean_of_tokens:
+            batch = {n: x[None] for n, x in batch.items()}
+            pieces = [{n: x[None] for n, x in piece.items()} for piece in pieces]
+            pieces[0] = {n: x.reshape(4, 4, -1) for n, x in pieces[0].items()}
+        one = run(whole, one, batch)
+        for piece in pieces:
+            other = run(parts, other, piece)
+        assert one["step"] * 4 == other["step"]
+        for path in one.keys() - {"step"}:
+            np.testing.assert_allclose(other[path], one[path], 1e-12, 1e-14, err_msg=path)
+    assert other["training.loss.accumulated"] == 0
+
+
+def test_batches_without_any_weight_change_nothing() -> None:
+    step = compose(training(model(mean_of_what_a_mask_leaves), accumulate=2))
+    start = state = step.initial(0)
+    batch = {n: np.zeros_like(x) for n, x in data(8, 0, "float64").items()}
+    for _ in range(2):
+        state = run(step, state, batch)
+    np.testing.assert_array_equal(state["out.weight"], start["out.weight"])
+
+
+def test_a_sum_of_a_masked_mean_and_a_penalty_weighs_by_examples() -> None:
+    def function(x: Any = f64["batch", 4], target: Any = f64["batch", 2]) -> Any:
+        w = parameter("w", (4, 2), dtype=f64)
+        return {"loss": mse(x @ w, target, mask=x[:, 0] > 0) + (w * w).sum()}
+
+    step = compose(training(model(function), optimizer=sgd(1.0), accumulate=2))
+    start = state = step.initial(0)
+    batch = data(15, 0, "float64")
+    pieces = [{n: x[:12] for n, x in batch.items()}, {n: x[12:] for n, x in batch.items()}]
+    slopes = [evaluate(step.gradient, {**start, **piece})["w.grad"] for piece in pieces]
+    for piece in pieces:
+        state = run(step, state, piece)
+    np.testing.assert_allclose(start["w"] - state["w"], 0.8 * slopes[0] + 0.2 * slopes[1], 1e-12)
+
+
+def test_the_halves_of_an_accumulating_step_are_the_step() -> None:
+    """What a batch weighs is handed from `gradient` to `update`."""
+    step = compose(training(model(mean_of_what_a_mask_leaves), accumulate=2))
+    state = apart = step.initial(0)
+    for i, count in enumerate((9, 4)):
+        batch = data(count, i, "float64")
+        given = evaluate(step.gradient, {**apart, **batch})
+        assert given["loss.batch_weight"] == (batch["x"][:, 0] > 0.8).sum() * 2
+        found = {**given, **evaluate(step.update, {**apart, **given})}
+        apart = apart | {path: found[n] for path, n in step.state_map.items()}
+        state = run(step, state, batch)
+    for path, x in state.items():
+        np.testing.assert_allclose(apart[path], x, 1e-12, err_msg=path)
+    assert not np.array_equal(state["out.weight"], step.initial(0)["out.weight"])
+
+
+def test_a_last_batch_that_is_smaller_is_accumulated_by_onnxruntime() -> None:
+    one = Trainer(training(perceptron(), optimizer=adam(0.01), batch=53))
+    other = Trainer(training(perceptron(), optimizer=adam(0.01), batch=16, accumulate=4))
+    for trainer in (one, other):
+        trainer.fit(data(53), epochs=5, shuffle=False)
+    for path, x in one.params.items():
+        np.testing.assert_allclose(other.params[path], x, 1e-4, 1e-5, err_msg=path)
 
 
 def test_accumulation_trains_through_onnxruntime() -> None:
@@ -123,7 +221,7 @@ def test_averages_predict_evaluate_and_are_exported(tmp_path: Path) -> None:
     rate = plateau(0.1, "loss")
     recipe = training(perceptron(), optimizer=sgd(rate, 0.9), average=[ema(0.9), swa()])
     trainer, _ = weights_of(recipe, 5)
-    averaged = trainer.averaged()
+    averaged = trainer.averaged("ema")
     assert np.array_equal(averaged["out.weight"], trainer.state["out.weight.ema"])
     batch = data(6)
     (file,) = export(recipe, tmp_path / "ema.onnx", params=averaged)
@@ -142,6 +240,24 @@ def test_averages_predict_evaluate_and_are_exported(tmp_path: Path) -> None:
     assert all(file.exists() for file in files)
     with pytest.raises(ModelError, match="keeps no average 'mean'"):
         trainer.averaged("mean")
+
+
+def test_averages_are_chosen_by_name() -> None:
+    averages = [ema(0.5), ema(0.9), swa(params="out.*")]
+    trainer, _ = weights_of(training(perceptron(), average=averages), 4)
+    for name in ("ema", "ema.2", "swa"):
+        found, state = trainer.averaged(name), trainer.state
+        assert np.array_equal(found["out.weight"], state[f"out.weight.{name}"])
+    assert not np.array_equal(found["out.weight"], state["out.weight"])
+    assert np.array_equal(found["hidden.weight"], state["hidden.weight"])
+    with pytest.raises(ModelError, match=r"3 averages of the weights: ema, ema\.2, swa"):
+        trainer.averaged()
+    with pytest.raises(ModelError, match=r"no average 'ema2'(.|\n)*did you mean 'ema\.2'"):
+        trainer.averaged("ema2")
+    only, _ = weights_of(training(perceptron(), average=swa()), 2)
+    assert np.array_equal(only.averaged()["out.weight"], only.state["out.weight.swa"])
+    with pytest.raises(ModelError, match=r"keeps no average of the weights(.|\n)*average=ema"):
+        Trainer(training(perceptron())).averaged()
 
 
 def test_a_saved_state_goes_on_with_its_averages(tmp_path: Path) -> None:
@@ -341,3 +457,42 @@ def test_rules_are_made_at_every_step_of_an_accumulation() -> None:
     start = trainer.params["hidden.bias"]
     trainer.fit([data(16), data(16)], epochs=1)
     np.testing.assert_allclose(trainer.params["hidden.bias"], start + 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"noise": 0.1}, {"average": ema(0.9)}, {"max_norm": 1.0}])
+def test_accumulation_goes_with_recomputing(options: dict[str, Any]) -> None:
+    @model
+    def net(x: Any = f32["batch", 4], target: Any = f32["batch", 2]) -> dict[str, Any]:
+        h = x >> Dense(8, relu, name="a") >> Dense(8, relu, name="b") >> Dense(8, relu, name="c")
+        return {"loss": mse(h >> Dense(2, name="d"), target)}
+
+    kept, again = (
+        Trainer(training(net, optimizer=adam(), accumulate=2, recompute=layers, **options))
+        for layers in ((), ["a", "b"])
+    )
+    for trainer in (kept, again):
+        trainer.fit([data(16, i) for i in range(4)], epochs=1, shuffle=False)
+    for path, x in kept.state.items():
+        assert_close(again.state[path], x, "float32")
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (("*.bais", "*"), r"no parameter of model (.|\n)*'\*\.bais'(.|\n)*mean '\*\.bias'"),
+        (("hiden.*", "*"), r"'hiden\.\*'(.|\n)*out\.weight(.|\n)*did you mean 'hidden"),
+        (("*", "*.bias"), r"'\*\.bias' is never used: '\*'(.|\n)*put '\*\.bias' first"),
+    ],
+)
+def test_groups_of_no_parameters_are_told(groups: tuple[str, ...], words: str) -> None:
+    optimizers = {pattern: sgd(0.1 * i) for i, pattern in enumerate(groups)}
+    with pytest.raises(ModelError, match=words):
+        training(perceptron(), optimizer=optimizers)
+
+
+def test_groups_may_overlap_be_frozen_and_leave_nothing_over() -> None:
+    rates = {"hidden.*": sgd(0.1), "*.weight": sgd(0.2), "*": sgd(0.3)}
+    assert training(perceptron(), optimizer=rates, freeze="hidden.*").freeze == ("hidden.*",)
+    update = training(perceptron(), optimizer=rates).updates[0]
+    assert update.optimizer_of("hidden.weight").rate == 0.1
+    assert update.optimizer_of("out.weight").rate == 0.2

@@ -13,7 +13,8 @@ from nncompile.errors import CompileError, ModelError, ShapeError
 from nncompile.graph import Graph
 from nncompile.reference import evaluate
 from nncompile.train import Trainer
-from tests.slopes import check_gradient, check_runtime, leaf
+from tests.leaves import leaf
+from tests.slopes import check_gradient, check_runtime
 
 RANDOM = np.random.default_rng(0)
 W, V = RANDOM.normal(size=(4, 3)), RANDOM.normal(size=5)

@@ -8,7 +8,7 @@ import pytest
 
 from nncompile.elementwise import exp, log, relu
 from nncompile.errors import CompileError
-from nncompile.graph import Graph, Input, Value
+from nncompile.graph import Graph, Value
 from nncompile.ops import gemm, softmax, transpose
 from nncompile.ops.contract import Gemm, MatMul
 from nncompile.ops.shape import Transpose
@@ -16,11 +16,8 @@ from nncompile.passes.gemm import add_into_product
 from nncompile.rewrite import Steps, on, rewrite, rule, same_type, uses
 from nncompile.sites import Site, located
 from nncompile.tracing import Trace, tracing
-from nncompile.types import Type, f32, f64
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return Input(name, type_)()
+from nncompile.types import f32, f64
+from tests.leaves import leaf
 
 
 def rewritten(value: Value, *changes: object) -> Value:

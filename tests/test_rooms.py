@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 # Each room may import from itself and from those before it.
 ROOMS = (
-    ("sites", "tracing", "collection", "errors", "dims", "types"),
+    ("sites", "tracing", "collection", "errors", "habits", "dims", "types"),
     ("graph", "values"),
     ("scalars", "map", "formula", "show"),
     ("elementwise", "ops"),
@@ -30,10 +30,27 @@ ROOMS = (
         "recipe",
         "accumulation",
         "step",
+        "sizes",
     ),
     ("backends",),
     ("runtime",),
-    ("train", "compiler", "export", "load", "check", "report", "cli", "__main__"),
+    (
+        "train",
+        "compiler",
+        "export",
+        "torch_names",
+        "correspondence",
+        "interchange",
+        "load",
+        "differences",
+        "check",
+        "report",
+        "verify",
+        "testing",
+        "commands",
+        "cli",
+        "__main__",
+    ),
 )
 LEVELS = {name: level for level, room in enumerate(ROOMS) for name in room}
 BACKENDS = 6
@@ -44,8 +61,8 @@ OWNERS = {
     "onnxruntime": ("nncompile.runtime",),
     "torch": ("nncompile.backends.torchscript",),
     "safetensors": ("nncompile.runtime", "nncompile.export", "nncompile.train"),
-    "typer": ("nncompile.cli",),
-    "rich": ("nncompile.cli", "nncompile.report"),
+    "typer": ("nncompile.cli", "nncompile.commands"),
+    "rich": ("nncompile.commands", "nncompile.report"),
     "sklearn": (),
 }
 

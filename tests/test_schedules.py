@@ -10,15 +10,23 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsl import initializers
+from nncompile.backends.onnx import to_model
 from nncompile.errors import ModelError
-from nncompile.graph import Input
+from nncompile.graph import Graph, Input
+from nncompile.model import Model
+from nncompile.ops import ratio
+from nncompile.ops.basic import full
 from nncompile.optim import (
+    Stateful,
+    adam,
     constant,
     cosine,
     exponential,
     inverse_sqrt,
     linear_decay,
     multi_step,
+    muon,
     one_cycle,
     piecewise,
     plateau,
@@ -30,11 +38,14 @@ from nncompile.optim import (
     warmup,
 )
 from nncompile.optim.schedules import resolve
-from nncompile.recipe import minimize, training
+from nncompile.passes import optimize
+from nncompile.recipe import maximize, minimize, training
 from nncompile.reference import evaluate
+from nncompile.runtime import Session
 from nncompile.step import compose
 from nncompile.train import Trainer
 from nncompile.types import f32, i64
+from tests.leaves import leaf
 from tests.small_models import data, perceptron
 
 STEPS = 60
@@ -182,6 +193,47 @@ def test_restarts_of_long_trainings_are_at_their_steps() -> None:
         start += 10 * 3**cycle
 
 
+LONG = {
+    "exponential": exponential(1.0, 0.99999),
+    "exponential to nothing": exponential(1.0, 0.0),
+    "steps": step_decay(1.0, 3, 0.99999),
+    "cosine": cosine(0.1, steps=1_000_003, warmup=7, final=1e-3),
+    "restarts": warm_restarts(0.1, period=3),
+    "growing restarts": warm_restarts(0.1, period=7, growth=2),
+    "one cycle": one_cycle(0.1, steps=1_000_003),
+    "warm-up": warmup(cosine(0.1, steps=10**6), steps=300_001),
+    "polynomial": polynomial(0.1, steps=1_000_003, power=2.0),
+    "linear": linear_decay(0.1, steps=1_000_003),
+    "inverse root": inverse_sqrt(0.1, warmup=4000),
+    "multi-step": multi_step(0.1, [3, 999_999, 2**24 + 1]),
+    "piecewise": piecewise([0.1, exponential(0.1, 0.99999)], [500_000]),
+}
+
+
+def test_rates_are_exact_at_every_step_of_a_long_training() -> None:
+    """In onnxruntime, to the rounding of float32."""
+    step = Input("step", i64[()], "state")()
+    graph = Graph("rates", {name: resolve(rate, step, f32) for name, rate in LONG.items()})
+    session = Session(to_model(optimize(graph)))
+    for number in (0, 1, 6, 300_000, 999_998, 999_999, 10**6, 2**24 + 1, 10**8 + 1):
+        found = session.run({"step": np.asarray(number, np.int64)})
+        for name, rate in LONG.items():
+            expected = pytest.approx(rate(number), rel=1.2e-7, abs=1e-30)
+            assert float(found[name]) == expected, (name, number)
+    assert LONG["exponential"](300_000) == pytest.approx(math.exp(3e5 * math.log(0.99999)))
+
+
+def test_what_is_no_rate_is_told_where_it_is_declared() -> None:
+    words = r"schedule or a function of the step, got constant(.|\n)*constant_rate\(0\.1\)"
+    for make in (adam, sgd, muon, lambda rate: plateau(rate)):
+        with pytest.raises(ModelError, match=words):
+            make(initializers.constant(0.1))
+    with pytest.raises(ModelError, match="function of the step, got exponential"):
+        adam(exponential)
+    with pytest.raises(ModelError, match=r"one number at each step, test_(.|\n)* gives 'high'"):
+        compose(training(perceptron(), optimizer=adam(lambda step: "high")))
+
+
 def test_curves_stay_where_they_end() -> None:
     assert polynomial(0.3, steps=5, final=0.1)(100) == pytest.approx(0.1)
     assert one_cycle(1.0, steps=20)(500) == pytest.approx(1 / 25 * 1e-4)
@@ -204,6 +256,7 @@ def test_curves_stay_where_they_end() -> None:
         lambda: plateau(0.1, factor=1.0),
         lambda: plateau(0.1, mode="least"),
         lambda: plateau(0.1, patience=-1),
+        lambda: plateau(0.1, monitor=True),
         lambda: plateau(plateau(0.1)),
         lambda: inverse_sqrt(0.1, warmup=0),
     ],
@@ -242,7 +295,7 @@ def falling_in_torch(torch: Any, options: dict[str, Any], metrics: list[float]) 
 def test_a_plateau_that_the_program_measures_is_that_of_torch(
     torch: Any, options: dict[str, Any]
 ) -> None:
-    rate = plateau(0.1, **options)
+    rate = plateau(0.1, monitor=False, **options)
     step = Input("step", i64[()], "state")()
     state = {path: evaluate(x, {}) for path, x in rate.initial.items()}
     expected = falling_in_torch(torch, options, METRICS)
@@ -270,8 +323,96 @@ def test_a_plateau_lives_in_the_step(torch: Any) -> None:
     assert rates[2::3] == pytest.approx(expected, rel=1e-5)
 
 
+def masked() -> Model:
+    """A mean of what a mask leaves."""
+    x, mask = leaf("x", f32["batch"]), leaf("mask", f32["batch"])
+    w = leaf("w", f32[()], "parameter")
+    loss = ratio(((w * x - 1) ** 2 * mask).sum(), mask.sum())
+    return Model("masked", Graph("masked", {"loss": loss}, (x, mask, w)), {"w": full((), 0.3)})
+
+
+def test_a_plateau_looks_once_an_update() -> None:
+    """At the mean over all batches of the update, weighed as its gradients are."""
+    random = np.random.default_rng(2)
+    options = {"patience": 0, "factor": 0.5, "threshold": 0.05, "every": 2}
+    optimizer = sgd(plateau(0.2, **options))
+    several = Trainer(training(masked(), optimizer=optimizer, accumulate=3))
+    whole = Trainer(training(masked(), optimizer=optimizer))
+    factors = []
+    for _ in range(12):
+        batch = {
+            "x": random.normal(size=10).astype(np.float32),
+            "mask": random.integers(0, 2, 10).astype(np.float32),
+        }
+        cuts = [{n: v[i:j] for n, v in batch.items()} for i, j in ((0, 2), (2, 7), (7, 10))]
+        several.fit(cuts, epochs=1, shuffle=False)
+        whole.fit([batch], epochs=1)
+        for name in ("factor", "best", "waited", "rested", "total"):
+            path = f"training.plateau.{name}"
+            np.testing.assert_allclose(several.state[path], whole.state[path], rtol=1e-5)
+        np.testing.assert_allclose(several.state["w"], whole.state["w"], rtol=1e-5, atol=1e-6)
+        factors.append(float(whole.state["training.plateau.factor"]))
+    assert len(set(factors)) > 2
+    # Before the update nothing is looked at.
+    before = several.state["training.plateau.total"]
+    several.fit([{n: v[:1] for n, v in batch.items()}], epochs=1)
+    assert several.state["training.plateau.total"] == before
+
+
+@pytest.mark.parametrize(
+    "optimizer", [sgd, adam, lambda rate: muon(rate, others=sgd(rate))], ids=["sgd", "adam", "muon"]
+)
+def test_a_plateau_watches_the_loss_of_its_update(torch: Any, optimizer: Any) -> None:
+    rate = plateau(0.1, patience=1, factor=0.5, threshold=0.2)
+    trainer = Trainer(training(perceptron(), optimizer=optimizer(rate)))
+    losses, rates = [], []
+    for i in range(12):
+        history = trainer.fit([data(16, i % 3)], epochs=1)
+        losses.append(history.epochs[0]["loss"])
+        rates.append(float(trainer.state["training.plateau.factor"]) * 0.1)
+    expected = falling_in_torch(torch, {"patience": 1, "factor": 0.5, "threshold": 0.2}, losses)
+    assert len(set(expected)) > 2
+    assert rates == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_loss_has_a_plateau_of_its_own() -> None:
+    """One optimizer for a loss that grows and one that falls; what is maximized is to grow."""
+    x, w, v = (leaf(n, f32[()], k) for n, k in (("x", "input"), ("w", "parameter"), ("v", "input")))
+    u = leaf("u", f32[()], "parameter")
+    outputs = {"first": 1e-6 * w + x, "second": 1e-6 * u + v}
+    start = {"w": full((), 0.0), "u": full((), 0.0)}
+    net = Model("net", Graph("net", outputs, (x, v, w, u)), start)
+    shared = sgd(plateau(0.1, patience=0))
+    down, up = (f("second", params="u", optimizer=shared) for f in (minimize, maximize))
+    for second, factor in ((down, 1.0), (up, 0.01)):
+        step = compose(training(net, updates=[minimize("first", "w", shared), second]))
+        state = step.initial(0)
+        for i in range(1, 4):
+            feeds = {"x": np.float32(i), "v": np.float32(4 - i)}
+            found = evaluate(step.step, {**state, **feeds})
+            state |= {path: found[following] for path, following in step.state_map.items()}
+        factors = [float(state[f"training.plateau.{n}.factor"]) for n in ("first", "second")]
+        assert factors == pytest.approx([0.01, factor])
+
+
+def test_a_plateau_that_watches_is_not_driven() -> None:
+    for rate, words in ((plateau(0.1), "watches the loss"), (plateau(0.1, "loss"), "'loss'")):
+        with pytest.raises(ModelError, match=rf"{words} (.|\n)*monitor=False"):
+            rate.after({}, 1.0)
+
+
+def test_a_learning_rate_with_a_state_says_what_follows() -> None:
+    class Half(Stateful):
+        @property
+        def monitors(self) -> tuple[str, ...]:
+            return ()
+
+    with pytest.raises(TypeError, match="abstract"):
+        Half()  # type: ignore[abstract]
+
+
 def test_a_plateau_of_a_schedule_falls_with_both() -> None:
-    rate = plateau(step_decay(0.4, 2, 0.5), patience=0)
+    rate = plateau(step_decay(0.4, 2, 0.5), monitor=False, patience=0)
     trainer = Trainer(training(perceptron(), optimizer=sgd(rate)))
     assert set(rate.initial) <= set(trainer.state)
     trainer.set_params(rate.after(trainer.state, 1.0))

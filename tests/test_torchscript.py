@@ -19,6 +19,7 @@ from nncompile.dims import dim
 from nncompile.elementwise import exp, relu, sigmoid
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Input, Value, apply
+from nncompile.ops import take, take_along_axis
 from nncompile.ops.basic import const, iota, size_value
 from nncompile.ops.random import random_bits, random_key, seed_leaf, step_leaf
 from nncompile.ops.shape import transpose
@@ -240,6 +241,20 @@ def test_outputs_that_are_inputs_parameters_or_one_value(torchscript: SimpleName
     np.testing.assert_array_equal(results["x"].numpy(), data)
     assert results["w"].tolist() == [-1, 1]
     assert results["a"].tolist() == results["b"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("place", [4, -5])
+@pytest.mark.parametrize("function", [take, take_along_axis])
+def test_places_out_of_range_are_refused(
+    function: Any, place: int, torchscript: SimpleNamespace
+) -> None:
+    torch = torchscript.torch
+    x, places = leaf("x", f32[4]), leaf("places", i64["n"])
+    script = torchscript.to_script(Graph("g", {"y": function(x, places, 0)}, (x, places)), {})
+    data = torch.arange(4.0)
+    assert script(data, torch.tensor([3, -4, -1]))["y"].tolist() == [3, 0, 3]
+    with pytest.raises((RuntimeError, IndexError), match="out of"):
+        script(data, torch.tensor([0, place]))
 
 
 def test_deep_graphs_lower(torchscript: SimpleNamespace) -> None:

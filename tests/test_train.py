@@ -23,21 +23,10 @@ from nncompile.recipe import assign, minimize, training
 from nncompile.reference import evaluate
 from nncompile.runtime import save_state
 from nncompile.train import Event, Trainer
-from tests.small_models import averaging, data, perceptron
+from tests.small_models import assert_same, averaging, data, perceptron, trainer
 from tests.tolerances import assert_close
 
 EVERYTHING = {"optimizer": adamw(cosine(1e-2, warmup=3, steps=30)), "clip_norm": 1.0}
-
-
-def trainer(drop: float = 0.0, **options: Any) -> Trainer:
-    options = {"optimizer": adam(1e-2), "batch": 16, **options}
-    return Trainer(training(perceptron(drop=drop), **options))
-
-
-def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert one.keys() == other.keys()
-    for name, x in one.items():
-        np.testing.assert_array_equal(x, other[name], err_msg=name)
 
 
 def test_training_brings_the_loss_down() -> None:

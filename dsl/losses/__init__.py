@@ -12,7 +12,6 @@ from dsl.losses.binary import (
     perceptron_loss,
 )
 from dsl.losses.classes import (
-    class_numbers,
     cross_entropy,
     focal_loss,
     kl_divergence,
@@ -28,7 +27,6 @@ from dsl.losses.pairs import (
     info_nce,
     triplet_loss,
 )
-from dsl.losses.reduction import Reduction, matched, reduced
 from dsl.losses.regression import (
     gaussian_nll,
     huber,
@@ -42,11 +40,9 @@ from dsl.losses.regression import (
 )
 
 __all__ = [
-    "Reduction",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "binary_focal_loss",
-    "class_numbers",
     "contrastive_loss",
     "cosine_distance",
     "cosine_embedding_loss",
@@ -61,7 +57,6 @@ __all__ = [
     "kl_divergence",
     "log_cosh",
     "mae",
-    "matched",
     "mean_absolute_error",
     "mean_squared_error",
     "mse",
@@ -70,6 +65,5 @@ __all__ = [
     "perceptron_loss",
     "poisson_loss",
     "quantile_loss",
-    "reduced",
     "triplet_loss",
 ]

@@ -11,9 +11,13 @@ from dsl.losses.reduction import Reduction, matched, reduced, within
 from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
 from nncompile.formula import formula
 from nncompile.graph import Value
-from nncompile.map import Map
+from nncompile.map import body_of, is_plain, mapped
+from nncompile.ops.basic import as_value
+from nncompile.ops.claims import in_range
+from nncompile.ops.moves import through_moves
 from nncompile.scalars import placeholder
 from nncompile.scalars.heads import sigmoid as sigmoid_of
+from nncompile.stabilise import stable_together
 
 
 def _cross_entropy_slope(probability: Any, target: Any) -> Any:
@@ -41,7 +45,8 @@ def binary_cross_entropy(
 ) -> Value:
     """−t·log p − (1 − t)·log(1 − p) of probabilities. As torch's: logarithms are at least −100,
     and the slope divides by at least 10⁻¹², so that p = 0 and p = 1 are finite. A p that is the
-    sigmoid of a logit needs no such bounds, and is taken as that logit. Targets are 0 and 1, or
+    sigmoid of a logit, or elements of one (`p[:, 0]`), needs no such bounds, and is taken as that
+    logit. Targets are 0 and 1, or
     probabilities; smoothing by ε moves them to (1 − ε)·t + ε/2."""
     probability, target = matched("binary_cross_entropy", probability, target)
     target = _smoothed("binary_cross_entropy", target, label_smoothing)
@@ -55,12 +60,23 @@ def binary_cross_entropy(
 
 
 def _logit_of(probability: Value) -> Value | None:
-    """The z that a probability is the sigmoid of. The sigmoid of −18 is 0 in onnxruntime, and a
-    slope by way of it would be, too, where the loss is greatest."""
-    op = probability.op
-    if isinstance(op, Map) and op.body == sigmoid_of(placeholder(0)):
-        return probability.args[0]
-    return None
+    """The z that a probability is the sigmoid of, however its elements were moved since. The
+    sigmoid of −18 is 0 in onnxruntime, and a slope by way of it would be, too, where the loss is
+    greatest."""
+    return through_moves(probability, _own_logit)
+
+
+def _own_logit(probability: Value) -> Value | None:
+    stable = stable_together(probability)  # 1/(1 + e⁻ᶻ) is one, too
+    p = probability if stable is None else stable
+    if not is_plain(p):
+        return None
+    body = body_of(p)
+    if body == 1 - placeholder(0):
+        logit = _logit_of(p.args[0])
+        return None if logit is None else -logit
+    logit = mapped(body.args[0], p.args) if isinstance(body, sigmoid_of) else None
+    return logit if logit is not None and logit.type == p.type else None
 
 
 def _with_logits_slope(logit: Any, target: Any) -> Any:
@@ -142,6 +158,17 @@ def _hinge(prediction: Any, target: Any, margin: Any) -> Any:
     return relu(margin - prediction * target)
 
 
+def _signed(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
+    """Both as values of one type and shape, the targets 0 as −1."""
+    prediction = as_value(prediction)
+    target = as_value(target, like=prediction)
+    if target.dtype.is_integer:
+        hint = "of classes a and b: where(label == a, -1, 1)"
+        target = in_range(target, -1, 1, f"the targets of {what} are", hint)
+    prediction, target = matched(what, prediction, target)
+    return prediction, where(target == 0, -1.0, target)
+
+
 def hinge(
     prediction: Any,
     target: Any,
@@ -150,8 +177,9 @@ def hinge(
     weight: Any = None,
     mask: Any = None,
 ) -> Value:
-    """max(0, margin − p·t), the targets being −1 and 1."""
-    prediction, target = matched("hinge", prediction, target)
+    """max(0, margin − p·t), the targets being −1 and 1; 0 is taken for −1, as Keras' does, so that
+    0 and 1 are targets too. Data that hold other integers are refused."""
+    prediction, target = _signed("hinge", prediction, target)
     return reduced(_hinge(prediction, target, margin), reduction, weight, mask)
 
 
@@ -162,7 +190,7 @@ def perceptron_loss(
     weight: Any = None,
     mask: Any = None,
 ) -> Value:
-    """max(0, −p·t), the targets being −1 and 1: a step down its slope is Rosenblatt's rule (1958),
-    w + η·t·x where the sign is wrong."""
-    prediction, target = matched("perceptron_loss", prediction, target)
+    """max(0, −p·t), the targets being −1 and 1 (or 0 and 1, as with `hinge`): a step down its
+    slope is Rosenblatt's rule (1958), w + η·t·x where the sign is wrong."""
+    prediction, target = _signed("perceptron_loss", prediction, target)
     return reduced(_hinge(prediction, target, 0.0), reduction, weight, mask)

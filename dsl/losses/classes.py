@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.losses.reduction import Reduction, matched, reduced, within
-from nncompile.dims import same_shape
+from nncompile.dims import is_one, same_shape
 from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.formula import formula
@@ -28,6 +28,7 @@ from nncompile.ops import (
 )
 from nncompile.ops import sum as sum_of
 from nncompile.ops.basic import as_value
+from nncompile.reference import constant_value
 
 
 def cross_entropy(
@@ -49,11 +50,12 @@ def cross_entropy(
     equal to `ignore_index` counts neither in the sum nor in the mean, which is 0 where all are
     ignored (torch's is NaN). `class_weight` has a number for each class, which multiplies its term;
     as torch's, the mean then divides by the weights of the labels, by the number of rows where the
-    labels are probabilities. Raises `ShapeError` where the shapes do not fit, `DTypeError` for
-    class numbers that are not integers.
+    labels are probabilities. Raises `ShapeError` where the shapes do not fit or there is one class
+    only, `DTypeError` for class numbers that are not integers, `ModelError` for constant ones that
+    are none of the classes.
     """
     logits, label = as_value(logits), as_value(label)
-    axis = _class_axis("cross_entropy", logits, axis)
+    axis = class_axis("cross_entropy", logits, axis)
     losses, counts = _negative_log_likelihood(
         "cross_entropy",
         log_softmax(logits, axis),
@@ -80,7 +82,7 @@ def negative_log_likelihood(
     """−Σ t·log p along `axis` of logarithms of probabilities, as `log_softmax` gives them: all else
     as `cross_entropy`, which is this of log softmax."""
     log_probability, label = as_value(log_probability), as_value(label)
-    axis = _class_axis("negative_log_likelihood", log_probability, axis)
+    axis = class_axis("negative_log_likelihood", log_probability, axis)
     losses, counts = _negative_log_likelihood(
         "negative_log_likelihood", log_probability, label, axis, 0.0, ignore_index, class_weight
     )
@@ -102,12 +104,13 @@ def _negative_log_likelihood(
         of_class = _class_weights(what, class_weight, log_probability, axis)
     if label.rank == log_probability.rank:
         _, target = matched(what, log_probability, label)
+        several_classes(what, log_probability, label, axis)
         if ignore_index is not None:
             raise ModelError("ignore_index is a class number, the labels are probabilities")
         weighted = _weighed(log_probability, of_class, axis)
         losses = -sum_of(target * weighted, axis)
         return _smoothed(losses, weighted, axis, smoothing), None
-    class_numbers(what, log_probability, label, axis)
+    class_numbers(what, log_probability, label, axis, ignore_index=ignore_index)
     counted = None if ignore_index is None else label != ignore_index
     index = label if counted is None else where(counted, label, 0)
     losses = -_picked(log_probability, index, axis)
@@ -170,9 +173,9 @@ def focal_loss(
     """−(1 − q)^γ·log q, q the softmax probability of the label's class (T.-Y. Lin and others,
     2017). `class_weight`, that paper's α, multiplies the losses of each class, and does not count
     in the divisor of the mean. γ = 0 is `cross_entropy`; others are at least 1."""
-    logits, label = as_value(logits), as_value(label)
-    axis = _class_axis("focal_loss", logits, axis)
-    class_numbers("focal_loss", logits, label, axis)
+    logits, label, axis = class_numbers(
+        "focal_loss", logits, label, axis, "binary_focal_loss", ignore_index
+    )
     if gamma and gamma < 1:
         raise ModelError(f"focal_loss: gamma is 0, or at least 1, got {gamma!r}")
     counted = None if ignore_index is None else label != ignore_index
@@ -198,9 +201,7 @@ def multiclass_hinge(
 ) -> Value:
     """Σ max(0, margin − z[label] + z[j])^power / n over the n classes j but the label's (J. Weston
     and C. Watkins, 1999), as torch's `multi_margin_loss`; `power` is 1 or 2."""
-    logits, label = as_value(logits), as_value(label)
-    axis = _class_axis("multiclass_hinge", logits, axis)
-    class_numbers("multiclass_hinge", logits, label, axis)
+    logits, label, axis = class_numbers("multiclass_hinge", logits, label, axis, "hinge")
     if power not in (1, 2):
         raise ModelError(f"multiclass_hinge: power is 1 or 2, got {power!r}")
     own = take_along_axis(logits, expand_dims(label, axis), axis)
@@ -238,19 +239,48 @@ def kl_divergence(
     number of classes too).
     """
     log_probability, target = matched("kl_divergence", log_probability, target)
-    axis = _class_axis("kl_divergence", log_probability, axis)
+    axis = class_axis("kl_divergence", log_probability, axis)
     terms = (_divergence_of_logs if log_target else _divergence)(log_probability, target)
     return reduced(sum_of(terms, axis), reduction, weight, mask)
 
 
-def _class_axis(what: str, logits: Value, axis: int) -> int:
+def class_axis(what: str, logits: Value, axis: int) -> int:
+    """The axis of the classes, counted from the front."""
     if not -logits.rank <= axis < logits.rank:
-        raise ShapeError(f"{what}: the logits {logits.type} have no axis {axis}")
+        raise ShapeError(f"{what}: {logits.type} has no axis {axis} of classes")
     return axis % logits.rank
 
 
-def class_numbers(what: str, logits: Value, label: Value, axis: int) -> None:
-    """Raises where `label` does not hold one class number for each row of logits."""
+def several_classes(
+    what: str,
+    logits: Value,
+    label: Value,
+    axis: int,
+    binary: str = "binary_cross_entropy_with_logits",
+) -> None:
+    """Raises `ShapeError` where there is one class only, which always has the greatest logit and
+    all of the probability; `binary` is what takes the place of `what` then."""
+    if is_one(logits.shape[axis]):
+        raise ShapeError(
+            f"{what}: axis {axis} has one class, which is right whatever its logit",
+            rows=[("logits", str(logits.type)), ("label", str(label.type))],
+            hint=f"a class that holds or not, of one number a row: {binary}(x[:, 0], label)",
+        )
+
+
+def class_numbers(
+    what: str,
+    logits: Any,
+    label: Any,
+    axis: int,
+    binary: str = "binary_cross_entropy_with_logits",
+    ignore_index: int | None = None,
+) -> tuple[Value, Value, int]:
+    """The logits, one class number for each row of them, and the axis of the classes, counted from
+    the front. Raises `ShapeError` or `DTypeError` where `label` does not hold such numbers,
+    `ModelError` where it is a constant that holds others; see `several_classes` for `binary`."""
+    logits, label = as_value(logits), as_value(label)
+    axis = class_axis(what, logits, axis)
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     expected = logits.shape[:axis] + logits.shape[axis + 1 :]
     if same_shape(label.shape, expected) is not True:
@@ -260,5 +290,18 @@ def class_numbers(what: str, logits: Value, label: Value, axis: int) -> None:
             hint="class numbers have the shape of the logits without the classes, "
             "probabilities the same shape",
         )
+    several_classes(what, logits, label, axis, binary)
     if not label.dtype.is_integer:
         raise DTypeError(f"{what}: class numbers are integers", rows=rows, hint="label.astype(i64)")
+    count, numbers = logits.shape[axis], constant_value(label)
+    if numbers is not None:
+        wrong = (numbers < 0) | (numbers >= count) if isinstance(count, int) else numbers < 0
+        wrong &= numbers != ignore_index if ignore_index is not None else True
+        if wrong.any():
+            raise ModelError(
+                f"{what}: the label {numbers[wrong][0]} is no class: they are 0 to {count - 1}",
+                rows=rows,
+                hint="labels are counted from 0; cross_entropy(…, ignore_index=-1) leaves "
+                "examples out",
+            )
+    return logits, label, axis

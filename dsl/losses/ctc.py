@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
 from dsl.losses.reduction import Reduction, reduced
 from nncompile.dims import same_shape
-from nncompile.elementwise import logaddexp, logical_and, maximum, where
+from nncompile.elementwise import (
+    exp,
+    logaddexp,
+    logical_and,
+    maximum,
+    round,
+    stop_gradient,
+    where,
+)
 from nncompile.errors import DTypeError, ModelError, ShapeError
+from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.ops import (
     broadcast_to,
@@ -25,6 +35,7 @@ from nncompile.ops import (
     take_along_axis,
 )
 from nncompile.ops.basic import as_value
+from nncompile.ops.claims import LENGTHS, in_range, limited
 from nncompile.ops.scan import scan
 
 # The logarithm of a probability of 0: the differences of infinities would be NaN.
@@ -56,17 +67,28 @@ def ctc_loss(
     steps than the labels need, the loss is infinite, or 0 with `zero_infinity` (with slopes of 0
     either way). torch has time first, `ctc_loss(log_softmax(logits).transpose(0, 1), …)`.
 
-    Raises `ShapeError` or `DTypeError` for arguments that do not fit, `ModelError` for a blank that
-    is no class.
+    Both lengths may be 0: no labels are said by blanks alone, and no steps say no labels.
+
+    Raises `ShapeError` or `DTypeError` for arguments that do not fit, and for more labels than
+    steps where all labels count and not `zero_infinity` (`FeedError` where the data tell);
+    `ModelError` for a blank that is no class and for known lengths that are negative or of more
+    than there is; such lengths in data are a `FeedError`.
     """
     logits, label = as_value(logits), as_value(label)
     _check(logits, label, blank)
     count, steps = logits.shape[:2]
     letters = label.shape[1]
-    length = _lengths("length", steps if length is None else length, count)
-    label_length = _lengths(
-        "label_length", letters if label_length is None else label_length, count
-    )
+    if label_length is None and not zero_infinity:
+        label = limited(
+            label,
+            letters,
+            steps,
+            "ctc_loss: {size} labels cannot be said in {limit} steps: the loss would be infinite",
+            "give longer data, or label_length= where labels are padded; zero_infinity=True counts "
+            "such rows as 0",
+        )
+    length = _lengths("length", length, steps, count)
+    label_length = _lengths("label_length", label_length, letters, count)
     # Blanks between all labels, before and after them: states 2·i + 1 are labels, the others blank.
     known = iota(letters) < expand_dims(label_length, 1)
     inner = where(known, cast(label, length.dtype), blank)
@@ -74,28 +96,79 @@ def ctc_loss(
     states = concatenate([full((count, 1), blank, length.dtype), pairs], 1)
     two_before = _before(states, -1)[1]
     skips = logical_and(states != blank, states != two_before)
-    log_probability = log_softmax(logits, 2)
-    emitted = take_along_axis(log_probability, expand_dims(states, 1), 2)
+    emitted = [
+        moveaxis(take_along_axis(part, expand_dims(states, 1), 2), 1, 0)
+        for part in _log_probability(logits)
+    ]
 
-    def advance(now: Value, log_emission: Value, step: Value) -> Value:
-        one, two = _before(now, _NEVER)
-        came = logaddexp(logaddexp(now, one), where(skips, two, _NEVER))
+    def advance(
+        whole: Value, rest: Value, whole_emitted: Value, rest_emitted: Value, step: Value
+    ) -> Split:
+        (one, two), (rest_one, rest_two) = _before(whole, _NEVER), _before(rest, 0.0)
+        two = where(skips, two, _NEVER)
+        most, came = _sum((whole, rest), (one, rest_one), (two, rest_two))
+        more, rest_now = _split(came + rest_emitted)
         going = expand_dims(step < length, 1)
-        return where(going, came + log_emission, now)  # type: ignore[no-any-return]
+        now = where(going, most + whole_emitted + more, whole)
+        return now, where(going, rest_now, rest)
 
     first = where(iota(2 * letters + 1) == 0, 0.0, _NEVER)
     start = cast(broadcast_to(first, (count, 2 * letters + 1)), logits.dtype)
-    last = scan(advance, start, (moveaxis(emitted, 1, 0), iota(steps)))
+    last = scan(advance, (start, 0 * start), (*emitted, iota(steps)))
     end = expand_dims(2 * label_length, 1)
-    blank_last = squeeze(take_along_axis(last, end, 1), 1)
-    label_last = squeeze(take_along_axis(last, maximum(end - 1, 0), 1), 1)
+    blank_last, rest_blank = (squeeze(take_along_axis(x, end, 1), 1) for x in last)
+    before = maximum(end - 1, 0)
+    label_last, rest_label = (squeeze(take_along_axis(x, before, 1), 1) for x in last)
     label_last = where(label_length > 0, label_last, _NEVER)
-    whole = logaddexp(blank_last, label_last)
+    most, rest = _sum((blank_last, rest_blank), (label_last, rest_label))
     unsaid = 0.0 if zero_infinity else math.inf
-    losses = where(whole > 0.5 * _NEVER, -whole, unsaid)
+    losses = where(most > 0.5 * _NEVER, -(most + rest), unsaid)
     if reduction == "mean":
         losses = losses / cast(maximum(label_length, 1), losses.dtype)
     return reduced(losses, reduction, weight, mask)
+
+
+# Sums over many steps are large, and slopes come of small differences between them. So logarithms
+# are kept as a whole number, which is exact, and a rest of about −½ … ½. The whole numbers are no
+# functions of the logits: what depends on these continuously are the rests.
+Split = tuple[Value, Value]
+
+
+def _split(x: Value) -> Split:
+    """The nearest whole number, and what is left."""
+    nearest = stop_gradient(round(x))
+    return nearest, x - nearest
+
+
+def _log_probability(logits: Value) -> Split:
+    """The logarithm of the softmax over the last axis, whose differences are not rounded."""
+    whole, rest = _split(maximum(logits, _NEVER))
+    largest, rest_largest = _split(logits.max(2, keepdims=True))
+    once = log_softmax(logits, 2)
+    # Slopes are those of the softmax taken twice, which changes nothing in it: where a network is
+    # sure, they are small differences of numbers near 1, and the second takes their errors away.
+    twice = maximum(log_softmax(once, 2), _NEVER)
+    exact = stop_gradient(rest - rest_largest + once.max(2, keepdims=True))
+    return whole - largest, exact + (twice - stop_gradient(twice))
+
+
+def _sum(*logarithms: Split) -> Split:
+    """The logarithm of the sum of what they are logarithms of; its rest is not small."""
+    most = functools.reduce(maximum, (whole for whole, _ in logarithms))
+    rests = (stop_gradient(whole - most) + rest for whole, rest in logarithms)
+    return most, functools.reduce(_log_sum, rests)
+
+
+def _shares(x, y):  # type: ignore[no-untyped-def]
+    """What part of the sum each is, however small: onnxruntime's sigmoid is 0 from −17 on."""
+    whole = logaddexp(x, y)
+    return exp(x - whole), exp(y - whole)
+
+
+@formula(slope=_shares)
+def _log_sum(x, y):  # type: ignore[no-untyped-def]
+    """log(eˣ + eʸ)"""
+    return logaddexp(x, y)
 
 
 def _before(x: Value, outside: float) -> tuple[Value, Value]:
@@ -121,11 +194,14 @@ def _check(logits: Value, label: Value, blank: int) -> None:
         raise ModelError(f"ctc_loss: the blank is one of {classes} classes, got {blank}")
 
 
-def _lengths(name: str, x: Any, count: Any) -> Value:
-    """A length for each row of the batch."""
+def _lengths(name: str, x: Any, most: Any, count: Any) -> Value:
+    """A length for each row of the batch, `most` by default."""
+    if x is None:
+        return broadcast_to(as_value(most), (count,))
     value = as_value(x)
     if not value.dtype.is_integer:
         raise DTypeError(f"ctc_loss: {name} is of integers, got {value.type}")
+    value = in_range(value, 0, most, f"each {name} of ctc_loss is", LENGTHS)
     if value.rank == 0:
         return broadcast_to(value, (count,))
     if same_shape(value.shape, (count,)) is not True:

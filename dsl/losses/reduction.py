@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from nncompile.dims import broadcast, same_shape
+from nncompile.dims import broadcasts_to, same_shape
 from nncompile.elementwise import where
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Value
-from nncompile.ops import broadcast_to, cast, mean, ratio, reshape
+from nncompile.ops import broadcast_to, cast, mean, ratio, reshape, total
 from nncompile.ops import sum as sum_of
 from nncompile.ops.basic import as_value
 
@@ -28,12 +28,18 @@ def reduced(
     they are. Both have the shape of the losses, or of its first axes. A weighted mean is
     Σ weight·loss / Σ weight, and 0 where there is no weight at all; `counts` is what a loss weighs
     before `weight` and `mask` (1 by default), in the mean's divisor alone. The mean of an empty
-    batch, without weights, is NaN, as torch's.
+    batch, without weights, is NaN, as torch's. A sum is a `total`: over several batches it is that
+    of all of them.
 
     Raises `ModelError` for another word, `ShapeError` for a weight or mask that does not fit.
     """
     if reduction not in ("mean", "sum", "none"):
-        raise ModelError(f'reduction is "mean", "sum" or "none", got {reduction!r}')
+        raise ModelError(
+            f'reduction is "mean", "sum" or "none", got {reduction!r}',
+            hint='torch\'s "batchmean", the mean over the rows, is "mean" here'
+            if str(reduction) == "batchmean"
+            else None,
+        )
     if mask is not None:
         counted = rows_of(mask, losses)
         if not counted.dtype.is_bool:
@@ -51,7 +57,7 @@ def reduced(
     if reduction == "none":
         return losses
     if reduction == "sum":
-        return sum_of(losses)
+        return total(sum_of(losses))
     if counts is None:
         return mean(losses)
     return ratio(sum_of(losses), sum_of(broadcast_to(counts, losses.shape)))
@@ -63,11 +69,7 @@ def rows_of(x: Any, losses: Value, what: str = "mask") -> Value:
     value = as_value(x)
     if value.rank < losses.rank:
         value = reshape(value, (*value.shape, *(1 for _ in range(losses.rank - value.rank))))
-    try:
-        fits = same_shape(broadcast(value.shape, losses.shape), losses.shape) is True
-    except ShapeError:
-        fits = False
-    if not fits:
+    if not broadcasts_to(value.shape, losses.shape):
         raise ShapeError(
             f"the {what} does not fit",
             rows=[(what, str(as_value(x).type)), ("fits", str(losses.type))],

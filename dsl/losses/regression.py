@@ -6,12 +6,26 @@ All take `reduction`, `weight` and `mask`, which `dsl.losses.reduction.reduced` 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from dsl.losses.reduction import Reduction, floating, matched, reduced, within
-from nncompile.elementwise import exp, log, maximum, minimum, softplus, stop_gradient, where
+from nncompile.elementwise import (
+    exp,
+    log,
+    log1p,
+    maximum,
+    minimum,
+    softplus,
+    stop_gradient,
+    tanh,
+    where,
+)
+from nncompile.errors import ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.ops import expand_dims, mean
+from nncompile.ops.basic import as_value
 
 
 @formula
@@ -74,10 +88,18 @@ def huber(
     return reduced(_huber(prediction, target, delta), reduction, weight, mask)
 
 
-@formula
+def _log_cosh_slope(prediction: Any, target: Any) -> Any:
+    slope = tanh(prediction - target)
+    return slope, -slope
+
+
+@formula(slope=_log_cosh_slope)
 def _log_cosh(prediction: Any, target: Any) -> Any:
-    error = prediction - target
-    return abs(error) + softplus(-2 * abs(error)) - log(2.0)
+    # cosh² = 1/(1 − tanh²), which loses nothing near 0, and is infinite far away; there cosh is
+    # e^|x|·(1 + e^−2|x|)/2, of which near 0 nothing but rounding is left.
+    error = abs(prediction - target)
+    near = -0.5 * log1p(-(tanh(error) ** 2))
+    return where(error < 1, near, error + softplus(-2 * error) - log(2.0))
 
 
 def log_cosh(
@@ -101,16 +123,35 @@ def _pinball(prediction: Any, target: Any, quantile: Any) -> Any:
 def quantile_loss(
     prediction: Any,
     target: Any,
-    quantile: float = 0.5,
+    quantile: float | Sequence[float] = 0.5,
     reduction: Reduction = "mean",
     weight: Any = None,
     mask: Any = None,
 ) -> Value:
     """max(q·(t − p), (q − 1)·(t − p)), least where the prediction is the q-quantile of the target
-    (R. Koenker and G. Bassett, "Regression Quantiles", 1978); "pinball loss" of scikit-learn."""
-    prediction, target = matched("quantile_loss", prediction, target)
-    quantile = within("quantile_loss", "quantile", quantile, 0.0, 1.0)
-    return reduced(_pinball(prediction, target, quantile), reduction, weight, mask)
+    (R. Koenker and G. Bassett, "Regression Quantiles", 1978); "pinball loss" of scikit-learn.
+
+    Of several quantiles, `quantile=(0.1, 0.5, 0.9)`, the predictions lie along the last axis, in
+    that order; the target has no such axis, and the loss of a row is the mean of theirs. Raises
+    `ModelError` for a quantile that is not from 0 to 1, `ShapeError` where the last axis is of
+    another size.
+    """
+    if not isinstance(quantile, Sequence):
+        prediction, target = matched("quantile_loss", prediction, target)
+        quantile = within("quantile_loss", "quantile", quantile, 0.0, 1.0)
+        return reduced(_pinball(prediction, target, quantile), reduction, weight, mask)
+    given = [within("quantile_loss", "quantile", q, 0.0, 1.0) for q in quantile]
+    prediction = as_value(prediction)
+    if not given or not prediction.rank or prediction.shape[-1] != len(given):
+        raise ShapeError(
+            f"quantile_loss: the last axis of the prediction is for the {len(given)} quantiles",
+            rows=[("prediction", str(prediction.type)), ("quantiles", str(tuple(given)))],
+            hint="Dense(3) predicts quantile=(0.1, 0.5, 0.9)",
+        )
+    _, target = matched("quantile_loss", prediction[..., 0], target)
+    several = target if not target.rank else expand_dims(target, -1)
+    losses = mean(_pinball(prediction, several, as_value(given, like=prediction)), -1)
+    return reduced(losses, reduction, weight, mask)
 
 
 @formula

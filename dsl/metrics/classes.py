@@ -5,19 +5,22 @@ and labels class numbers; or both are of one shape, a number for each truth that
 all, or one for each class of several that may hold at once), which is predicted where it is above
 the threshold (0.5 of probabilities; logits want threshold=0).
 
+Where the greatest counts, there are two classes at least, and their axis is not that of the rows.
+
 Rows that `mask` leaves out, of the shape of the rows or of its first axes, count nowhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
-from dsl.losses import class_numbers, cross_entropy, matched, reduced
-from dsl.losses.reduction import rows_of
+from dsl.losses.classes import class_axis, class_numbers, cross_entropy, several_classes
+from dsl.losses.reduction import matched, reduced, rows_of
 from nncompile.elementwise import exp, logical_and, maximum, where
 from nncompile.errors import ModelError, ShapeError
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops import (
     argmax,
     broadcast_to,
@@ -42,12 +45,18 @@ def accuracy(
     logits: Any, label: Any, axis: int = -1, weight: Any = None, mask: Any = None
 ) -> Value:
     """The share of rows whose greatest logit (or probability) is that of the label: its number, or
-    the most probable of a distribution over the classes."""
+    the most probable of a distribution over the classes, one-hot rows among them. Of labels that
+    may hold several at once, and of one number for two classes, `binary_accuracy` is the share that
+    is right. Raises `ShapeError` where there is one class, or no axis of rows beside that of the
+    classes."""
     logits, label = as_value(logits), as_value(label)
+    axis = _axis_of_classes("accuracy", logits, label, axis, "binary_accuracy")
     if label.rank == logits.rank:
-        label = argmax(matched("accuracy", logits, label)[1], axis)
+        matched("accuracy", logits, label)
+        several_classes("accuracy", logits, label, axis, "binary_accuracy")
+        label = argmax(label, axis)
     else:
-        class_numbers("accuracy", logits, label, _axis("accuracy", logits, axis))
+        class_numbers("accuracy", logits, label, axis, "binary_accuracy")
     right = cast(argmax(logits, axis) == label, f32)
     return reduced(right, "mean", weight, mask)
 
@@ -57,8 +66,8 @@ def top_k_accuracy(
 ) -> Value:
     """The share of rows where fewer than k logits are greater than that of the label's class."""
     logits, label = as_value(logits), as_value(label)
-    axis = _axis("top_k_accuracy", logits, axis)
-    class_numbers("top_k_accuracy", logits, label, axis)
+    axis = _axis_of_classes("top_k_accuracy", logits, label, axis, "binary_accuracy")
+    class_numbers("top_k_accuracy", logits, label, axis, "binary_accuracy")
     own = take_along_axis(logits, expand_dims(label, axis), axis)
     above = sum_of(cast(logits > own, f32), axis)
     return reduced(cast(above < k, f32), "mean", weight, mask)
@@ -99,123 +108,100 @@ class _Counts(NamedTuple):
     true: Value
 
 
-def precision(
-    prediction: Any,
-    target: Any,
-    averaging: Averaging = "binary",
-    *,
-    threshold: float = 0.5,
-    axis: int = -1,
-    mask: Any = None,
-) -> Value:
+class Averaged(Protocol):
+    """A score of each class or of all, for whatever predictions `precision` takes."""
+
+    def __call__(
+        self,
+        prediction: Any,
+        target: Any,
+        averaging: Averaging = "binary",
+        *,
+        threshold: float = 0.5,
+        axis: int = -1,
+        mask: Any = None,
+    ) -> Value: ...
+
+
+def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
+    """The metric that counts, and then averages the score as `averaging` says."""
+    what = score.__name__
+
+    def metric(
+        prediction: Any,
+        target: Any,
+        averaging: Averaging = "binary",
+        *,
+        threshold: float = 0.5,
+        axis: int = -1,
+        mask: Any = None,
+    ) -> Value:
+        if averaging not in get_args(Averaging):
+            raise ModelError(
+                f'{what}: averaging is "binary", "macro", "micro", "weighted" or "none", '
+                f"got {averaging!r}"
+            )
+        predicted, true = _truths(what, prediction, target, averaging, threshold, axis, mask)
+        over = tuple(range(predicted.rank if averaging == "binary" else predicted.rank - 1))
+        counts = _Counts(*(sum_of(x, over) for x in (predicted * true, predicted, true)))
+        if averaging == "micro":
+            return score(_Counts(*map(sum_of, counts)))
+        scores = score(counts)
+        if averaging == "macro":
+            return mean(scores)
+        if averaging == "weighted":
+            support = total(counts.true)
+            return sum_of(scores * support) / maximum(sum_of(support), 1)  # type: ignore[no-any-return]
+        return scores
+
+    metric.__name__, metric.__qualname__, metric.__doc__ = what, what, score.__doc__
+    return teaching(metric)
+
+
+@_averaged
+def precision(c: _Counts) -> Value:
     """Of what is predicted, the share that is true: tp / (tp + fp), 0 where nothing is predicted.
 
-    `averaging` is scikit-learn's `ratio`: "binary" counts all truths of predictions and targets
+    `averaging` is scikit-learn's `average`: "binary" counts all truths of predictions and targets
     of one shape; "macro" is the mean over the classes, those that never occur included (as with
     scikit-learn's labels=range(n)); "weighted" by how often each is true; "micro" counts all
     classes together; "none" gives a vector.
     """
-    return _scored(
-        "precision",
-        lambda c: ratio(c.both, c.predicted),
-        prediction, target, averaging, threshold, axis, mask,
-    )  # fmt: skip
+    return ratio(c.both, c.predicted)
 
 
-def recall(
-    prediction: Any,
-    target: Any,
-    averaging: Averaging = "binary",
-    *,
-    threshold: float = 0.5,
-    axis: int = -1,
-    mask: Any = None,
-) -> Value:
+@_averaged
+def recall(c: _Counts) -> Value:
     """Of what is true, the share that is predicted: tp / (tp + fn), 0 where nothing is true; see
     `precision` for `averaging`."""
-    return _scored(
-        "recall",
-        lambda c: ratio(c.both, c.true),
-        prediction, target, averaging, threshold, axis, mask,
-    )  # fmt: skip
+    return ratio(c.both, c.true)
 
 
-def f1_score(
-    prediction: Any,
-    target: Any,
-    averaging: Averaging = "binary",
-    *,
-    threshold: float = 0.5,
-    axis: int = -1,
-    mask: Any = None,
-) -> Value:
+@_averaged
+def f1_score(c: _Counts) -> Value:
     """The harmonic mean of precision and recall, 2·tp / (2·tp + fp + fn), also called Dice's
     coefficient; 0 where nothing is true or predicted. See `precision` for `averaging`."""
-    return _scored(
-        "f1_score",
-        lambda c: ratio(2 * c.both, c.predicted + c.true),
-        prediction, target, averaging, threshold, axis, mask,
-    )  # fmt: skip
+    return ratio(2 * c.both, c.predicted + c.true)
 
 
-def iou(
-    prediction: Any,
-    target: Any,
-    averaging: Averaging = "binary",
-    *,
-    threshold: float = 0.5,
-    axis: int = -1,
-    mask: Any = None,
-) -> Value:
+@_averaged
+def iou(c: _Counts) -> Value:
     """Intersection over union (Jaccard's index), tp / (tp + fp + fn); 0 where nothing is true or
     predicted. See `precision` for `averaging`; of images, `axis` is that of the channels."""
-    return _scored(
-        "iou",
-        lambda c: ratio(c.both, c.predicted + c.true - c.both),
-        prediction, target, averaging, threshold, axis, mask,
-    )  # fmt: skip
+    return ratio(c.both, c.predicted + c.true - c.both)
 
 
 def confusion_matrix(prediction: Any, label: Any, *, axis: int = -1, mask: Any = None) -> Value:
     """How many rows of each class (row) were taken for each class (column): i64[n, n]; labels that
     are no class number below n count nowhere. `Trainer.evaluate` adds it up."""
     prediction, label = as_value(prediction), as_value(label)
-    axis = _axis("confusion_matrix", prediction, axis)
-    class_numbers("confusion_matrix", prediction, label, axis)
+    axis = _axis_of_classes("confusion_matrix", prediction, label, axis, "precision")
+    class_numbers("confusion_matrix", prediction, label, axis, "precision")
     count = prediction.shape[axis]
     true = _by_class(one_hot(label, count, f32, axis=-1), count)
     predicted = one_hot(argmax(prediction, axis), count, f32, axis=-1)
     predicted = _by_class(_masked(predicted, mask), count)
     return total(cast(true.T @ predicted, i64))
-
-
-def _scored(
-    what: str,
-    score: Callable[[_Counts], Value],
-    prediction: Any,
-    target: Any,
-    averaging: Averaging,
-    threshold: float,
-    axis: int,
-    mask: Any,
-) -> Value:
-    if averaging not in ("binary", "macro", "micro", "weighted", "none"):
-        raise ModelError(
-            f'{what}: averaging is "binary", "macro", "micro", "weighted" or "none", '
-            f"got {averaging!r}"
-        )
-    predicted, true = _truths(what, prediction, target, averaging, threshold, axis, mask)
-    over = tuple(range(predicted.rank if averaging == "binary" else predicted.rank - 1))
-    counts = _Counts(*(sum_of(x, over) for x in (predicted * true, predicted, true)))
-    if averaging == "micro":
-        return score(_Counts(*map(sum_of, counts)))
-    scores = score(counts)
-    if averaging == "macro":
-        return mean(scores)
-    if averaging == "weighted":
-        support = total(counts.true)
-        return sum_of(scores * support) / maximum(sum_of(support), 1)  # type: ignore[no-any-return]
-    return scores
 
 
 def _truths(
@@ -230,19 +216,39 @@ def _truths(
     """What is predicted and what is true, as 0 and 1, the classes last."""
     prediction, target = as_value(prediction), as_value(target)
     if averaging == "binary" or prediction.rank == target.rank:
+        if averaging == "binary" and prediction.rank == target.rank + 1:
+            raise ShapeError(
+                f"{what}: prediction and target have different shapes",
+                rows=[("prediction", str(prediction.type)), ("target", str(target.type))],
+                hint=f'of more than two classes: {what}(logits, label, averaging="macro"); '
+                "of two, the logit of one: x[:, 0]",
+            )
         prediction, target = matched(what, prediction, target)
         predicted = cast(prediction > threshold, f32)
         true = cast(broadcast_to(target, prediction.shape) > 0.5, f32)
         if averaging != "binary":
-            place = _axis(what, prediction, axis)
+            place = _axis_of_classes(what, prediction, target, axis, what)
             predicted, true = (moveaxis(x, place, -1) for x in (predicted, true))
     else:
-        place = _axis(what, prediction, axis)
-        class_numbers(what, prediction, target, place)
+        place = _axis_of_classes(what, prediction, target, axis, what)
+        class_numbers(what, prediction, target, place, what)
         count = prediction.shape[place]
         predicted = one_hot(argmax(prediction, place), count, f32)
         true = one_hot(target, count, f32)
     return _masked(predicted, mask), _masked(true, mask)
+
+
+def _axis_of_classes(what: str, prediction: Value, label: Value, axis: int, binary: str) -> int:
+    """The axis of the classes, counted from the front. Raises `ShapeError` where it is that of the
+    rows: `binary` takes one number a row."""
+    place = class_axis(what, prediction, axis)
+    if prediction.rank == 1 and (label.rank or not isinstance(prediction.shape[0], int)):
+        raise ShapeError(
+            f"{what}: {prediction.type} has no axis of classes beside that of the rows",
+            rows=[("prediction", str(prediction.type)), ("label", str(label.type))],
+            hint=f"of one number a row, a class that holds or not: {binary}(x, label)",
+        )
+    return place
 
 
 def _masked(x: Value, mask: Any) -> Value:
@@ -255,9 +261,3 @@ def _masked(x: Value, mask: Any) -> Value:
 
 def _by_class(x: Value, count: Any) -> Value:
     return reshape(x, (-1, count))
-
-
-def _axis(what: str, prediction: Value, axis: int) -> int:
-    if not -prediction.rank <= axis < prediction.rank:
-        raise ShapeError(f"{what}: the prediction {prediction.type} has no axis {axis}")
-    return axis % prediction.rank

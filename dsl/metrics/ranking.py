@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsl.losses import matched
-from dsl.losses.reduction import rows_of
+from dsl.losses.reduction import matched, rows_of
 from nncompile.graph import Value
 from nncompile.ops import (
     argsort,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsl.losses import matched, mean_squared_error
-from dsl.losses.reduction import rows_of
+from dsl.losses.reduction import matched, rows_of
+from dsl.losses.regression import mean_squared_error
 from nncompile.elementwise import maximum, sqrt, where
 from nncompile.formula import formula
 from nncompile.graph import Value

@@ -8,13 +8,13 @@ from nncompile.ops.adaptive_pooling import (
     global_average_pool,
     global_max_pool,
 )
+from nncompile.ops.attention import attention
 from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.basic import (
     barrier,
     broadcast_to,
     cast,
     const,
-    custom_gradient,
     full,
     iota,
     ones_like,
@@ -44,6 +44,7 @@ from nncompile.ops.layer_normalization import (
     layer_norm,
     rms_norm,
 )
+from nncompile.ops.marks import custom_gradient
 from nncompile.ops.modes import while_training
 from nncompile.ops.normalization import batch_norm
 from nncompile.ops.pooling import max_pool
@@ -90,6 +91,7 @@ __all__ = [
     "argmax",
     "argmin",
     "argsort",
+    "attention",
     "average_pool",
     "barrier",
     "batch_norm",

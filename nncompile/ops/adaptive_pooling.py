@@ -10,21 +10,20 @@ from nncompile.errors import ShapeError
 from nncompile.graph import Value, described
 from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.axis_maps import along_axis, span_matrix
-from nncompile.ops.basic import as_value, cast, iota, size_value
+from nncompile.ops.basic import cast, floating, iota, size_value
 from nncompile.ops.index import take, take_along_axis
-from nncompile.ops.pooling import max_pool, require_float
-from nncompile.ops.pooling_windows import LEAD
+from nncompile.ops.pooling import max_pool
 from nncompile.ops.reduce import argmax
 from nncompile.ops.reduce import max as greatest
 from nncompile.ops.shape import expand_dims, squeeze
+from nncompile.ops.space import LEAD
 from nncompile.ops.statistics import mean
 
 
 def global_average_pool(x: Any, keepdims: bool = False) -> Value:
     """The mean over space of `x` [batch, channels, *space]: [batch, channels], or with axes of
     size one for space where `keepdims` is true."""
-    x = as_value(x)
-    require_float("global_average_pool", x)
+    x = floating("global_average_pool", x)
     return mean(x, _space("global_average_pool", x), keepdims)
 
 
@@ -32,8 +31,7 @@ def global_max_pool(x: Any, keepdims: bool = False) -> Value:
     """The greatest over space of `x` [batch, channels, *space]: [batch, channels], or with axes of
     size one for space where `keepdims` is true. Equal greatest ones share the slope equally, as
     those of `max` do."""
-    x = as_value(x)
-    require_float("global_max_pool", x)
+    x = floating("global_max_pool", x)
     return greatest(x, _space("global_max_pool", x), keepdims)
 
 
@@ -94,8 +92,7 @@ def adaptive_max_pool(
 
 
 def _adapted(what: str, x: Any, size: Any, rank: int | None) -> tuple[Value, list[Dim]]:
-    x = as_value(x)
-    require_float(what, x)
+    x = floating(what, x)
     rank = x.rank - LEAD if rank is None else rank
     given = list(size) if isinstance(size, tuple | list) else [size] * rank
     if rank < 1 or x.rank != LEAD + rank or len(given) != rank:

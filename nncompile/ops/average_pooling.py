@@ -14,13 +14,14 @@ from nncompile.elementwise import maximum, minimum
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axis_maps import along_axis, span_matrix
-from nncompile.ops.basic import as_value, cast, const, iota, size_value
+from nncompile.ops.basic import cast, const, floating, iota, size_value
 from nncompile.ops.composition import composed_onnx
-from nncompile.ops.pooling import around, padded_behind, repeated, require_float, window_of
-from nncompile.ops.pooling_windows import LEAD, Slid, Window, slid
+from nncompile.ops.pooling import around, padded_behind, repeated, window_of
+from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
 from nncompile.ops.shape import reshape, transpose
 from nncompile.ops.slicing import padded
+from nncompile.ops.space import LEAD
 from nncompile.types import Array, Type, f32, f64
 
 
@@ -45,6 +46,8 @@ class AveragePool(Op):
         w = self.window
         if o.type.dtype is f64:  # no kernel
             return composed_onnx(o, lambda v: [_by_matrices(v, w)], x)[0]
+        # Joined with a padding, maybe through a cast, that must be smaller than a window.
+        x = o.apart(x, "Pad", "Cast")
         return o.AveragePool(  # type: ignore[no-any-return]
             x, kernel_shape=list(w.kernel), strides=list(w.strides), pads=[*w.pads, *w.pads],
             count_include_pad=1,
@@ -196,9 +199,8 @@ def average_pool(
     count. Sizes may be symbolic. Raises `ShapeError`, which begins with `what`, where no window
     fits.
     """
-    x = as_value(x)
+    x = floating(what, x)
     rank = x.rank - LEAD if rank is None else rank
-    require_float(what, x)
     windows = slid(what, x, rank, kernel, stride, padding, 1, ceil_mode)
     counted = count_include_pad and padding != "same"
     space, pads = x.shape[LEAD:], tuple(w.pad for w in windows)

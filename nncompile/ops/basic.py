@@ -1,17 +1,16 @@
-"""Cards that everything else needs: constants, casts, broadcasting, sizes, barriers, and slopes
-that the user declares."""
+"""Cards that everything else needs: constants, casts, broadcasting, sizes and barriers."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
 from nncompile.dims import Dim, Shape, broadcast, dim, is_one, product, same_shape, symbol
-from nncompile.errors import DTypeError, FormulaError, GradientError, ShapeError
+from nncompile.errors import DTypeError, FormulaError, ShapeError
 from nncompile.graph import Op, Sample, Value, apply
 from nncompile.ops.literals import array_of
 from nncompile.scalars import Scalar
@@ -98,6 +97,9 @@ class Expand(Op):
         return np.broadcast_to(x, self.shape)
 
     def onnx(self, o: Any, x: str) -> str:
+        if 0 in self.shape:  # onnxruntime takes it for an expansion to the size one, which is none
+            nothing = o.constant(np.zeros(0, o.type.dtype.numpy))
+            return o.Reshape(nothing, o.shape(self.shape), allowzero=1)  # type: ignore[no-any-return]
         return o.Expand(x, o.shape(self.shape))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
@@ -111,6 +113,7 @@ class Expand(Op):
         yield Sample(cls((n, m, 4)), (f32["m", 1],))
         yield Sample(cls((2, n)), (boolean["n"],))
         yield Sample(cls((2, n)), (i64[1],))
+        yield Sample(cls((0, n, 2)), (f32[1, 2],))
 
 
 class SizeOf(Op):
@@ -208,78 +211,6 @@ class Barrier(Op):
         yield Sample(cls(), (boolean["n"], f32[2]))
 
 
-class Reroute(Op):
-    """The first argument, with a slope that the user declares: `slope(g, y, *inputs)` gives those
-    at `inputs`, and nothing flows through the first argument."""
-
-    slope: Callable[..., Any]
-    differentiable = False  # its slope is what was declared, not its derivative
-
-    def infer(self, y: Type, *inputs: Type) -> Type:
-        return y
-
-    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
-        inputs = args[1:]
-        result = self.slope(g, y, *inputs)
-        slopes = result if isinstance(result, tuple | list) else (result,)
-        name = getattr(self.slope, "__name__", repr(self.slope))
-        if len(slopes) != len(inputs):
-            raise GradientError(
-                f"the declared slope {name} gives {len(slopes)} slopes for {len(inputs)} inputs",
-                hint="return one slope for each input, None where it has none",
-            )
-        return (
-            None,
-            *(None if s is None else _fitted(s, x) for s, x in zip(slopes, inputs, strict=True)),
-        )
-
-    def numpy(self, y: Array, *inputs: Array) -> Array:
-        return y
-
-    def onnx(self, o: Any, y: str, *inputs: str) -> str:
-        return y
-
-    def torch(self, t: Any, y: str, *inputs: str) -> str:
-        return y
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(_straight_through), (f32["n", 2], f32["n", 2]))
-
-
-def _straight_through(g: Value, y: Value, x: Value) -> Value:
-    return g
-
-
-def _fitted(slope: Any, x: Value) -> Value:
-    """A declared slope in the type of the input."""
-    slope = cast(as_value(slope, x), x.dtype)
-    return slope if same_shape(slope.shape, x.shape) is True else broadcast_to(slope, x.shape)
-
-
-def custom_gradient(slope: Callable[..., Any]) -> Callable[[Callable[..., Value]], Any]:
-    """Declares the gradient of a function of values.
-
-    `slope(g, y, *inputs)` gets the slope at the result, the result and the inputs, and returns
-    the slopes at the inputs: one value, or a tuple with None where there is none. It is part of
-    the graph, so gradients of higher order differentiate it.
-
-    >>> @custom_gradient(lambda g, y, x: clip(g, -1, 1))
-    ... def with_clipped_gradient(x):
-    ...     return x
-    """
-
-    def decorate(function: Callable[..., Value]) -> Callable[..., Value]:
-        @functools.wraps(function)
-        def wrapper(*inputs: Any) -> Value:
-            values = [as_value(x) for x in inputs]
-            return apply(Reroute(slope), as_value(function(*values)), *values)
-
-        return wrapper
-
-    return decorate
-
-
 def const(x: Any, dtype: DType | None = None) -> Value:
     """An array or a number as a value. Without `dtype`, Python's numbers are f32, i64 or bool.
 
@@ -320,6 +251,15 @@ def as_value(x: Any, like: Value | None = None) -> Value:
             "looks at several elements (sum, max, softmax, ...) is called outside, on values",
         )
     return const(array_of(x))
+
+
+def floating(what: str, x: Any, hint: str = "x.astype(f32) converts") -> Value:
+    """`x` as a value of floating numbers. Raises `DTypeError`, which begins with `what`, for
+    others."""
+    value = as_value(x)
+    if not value.dtype.is_float:
+        raise DTypeError(f"{what} needs floating numbers, x is {value.type}", hint=hint)
+    return value
 
 
 def cast(x: Any, dtype: Any) -> Value:

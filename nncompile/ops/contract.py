@@ -13,7 +13,7 @@ from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import as_value, cast, unbroadcast
 from nncompile.ops.shape import reshape, swapaxes
-from nncompile.types import Array, DType, Type, f32, f64, i32, i64, promote, u32
+from nncompile.types import Array, DType, Type, f32, f64, i32, i64, is_float32, promote, u32
 from nncompile.values import register
 
 
@@ -82,13 +82,28 @@ class MatMul(Op):
 
     def onnx(self, o: Any, a: str, b: str) -> str:
         if o.type.dtype is u32:  # the kernel of u32 fails where the inner size is zero
-            return o.cast(o.MatMul(o.cast(a, i64), o.cast(b, i64)), u32)  # type: ignore[no-any-return]
-        right = o.types[1]
-        if right.rank == 1 and o.types[0].rank > 1 and not sp.sympify(right.shape[0]).is_positive:
-            # Without elements, the kernel for a vector on the right leaves its result unwritten.
-            column = o.MatMul(a, o.Unsqueeze(b, o.ints([1])))
-            return o.Squeeze(column, o.ints([o.type.rank]))  # type: ignore[no-any-return]
-        return o.MatMul(a, b)  # type: ignore[no-any-return]
+            return o.cast(self._product(o, o.cast(a, i64), o.cast(b, i64)), u32)  # type: ignore[no-any-return]
+        return self._product(o, a, b)
+
+    def _product(self, o: Any, a: str, b: str) -> str:
+        left, right = o.types
+        if sp.sympify(left.shape[-1]).is_positive:
+            return o.MatMul(a, b)  # type: ignore[no-any-return]
+        # Without elements to sum, kernels write all matrices, and in their right shape, only where
+        # both are matrices, the left ones have all leading axes, and no transposition is joined in.
+        vectors = [place for place, t in ((-2, left), (-1, right)) if t.rank == 1]
+        leading = broadcast(left.shape[:-2], right.shape[:-2])
+        if left.rank == 1:
+            a, left = o.Unsqueeze(a, o.ints([0])), left.with_shape((1, *left.shape))
+        if right.rank == 1:
+            b = o.Unsqueeze(b, o.ints([1]))
+        if left.shape[:-2] != leading:
+            a = o.Expand(a, o.shape((*leading, *left.shape[-2:])))
+        if leading:
+            a, b = o.apart(a, "Transpose"), o.apart(b, "Transpose")
+        product = o.MatMul(a, b)
+        axes = [len(leading) + 2 + place for place in vectors]
+        return o.Squeeze(product, o.ints(axes)) if axes else product  # type: ignore[no-any-return]
 
     def torch(self, t: Any, a: str, b: str) -> str:
         return wrapped(t, t.call("torch.matmul", a, b), t.type.dtype)
@@ -107,12 +122,23 @@ class MatMul(Op):
             ((2, "k"), ("k",)),
             (("k",), ("b+1", "k", 3)),
             (("b", 2, "k"), ("k",)),
+            # Without elements to sum there are several matrices to write.
+            ((2, "k"), (3, "k", 2)),
+            (("k",), (3, "k", 2)),
+            ((3, 1, 2, "k"), (2, "k", 2)),
         ]
         for left, right in shapes:
             yield Sample(cls(), (f32[left], f32[right]))
         for dtype in (f64, i64, i32):
             yield Sample(cls(), (dtype["n", "k"], dtype["k", 3]), integers=(-9, 9))
         yield Sample(cls(), (u32["n", "k"], u32["k", 3]), integers=(0, 2**32))
+
+
+def _exactly(o: Any, x: str, factor: float) -> tuple[str, float]:
+    """A float64 matrix and its factor, which is multiplied in where it is no float32."""
+    if is_float32(factor):
+        return x, factor
+    return o.Mul(x, o.factor(o.scalar(factor, f64))), 1.0
 
 
 class Gemm(Op):
@@ -169,12 +195,17 @@ class Gemm(Op):
         return result
 
     def onnx(self, o: Any, a: str, b: str, *c: str) -> str:
+        alpha, beta = self.alpha, self.beta
+        if o.type.dtype is f64:  # attributes are float32
+            a, alpha = _exactly(o, a, alpha)
+            scaled = [_exactly(o, x, beta) for x in c]
+            c, beta = tuple(x for x, _ in scaled), scaled[0][1] if scaled else beta
         return o.Gemm(  # type: ignore[no-any-return]
             a,
             b,
             *c,
-            alpha=self.alpha,
-            beta=self.beta,
+            alpha=alpha,
+            beta=beta,
             transA=int(self.transpose_a),
             transB=int(self.transpose_b),
         )

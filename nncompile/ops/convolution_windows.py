@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncompile.dims import Dim, Shape, dim, floordiv
-from nncompile.errors import ShapeError, whole_number
+from nncompile.errors import ShapeError, did_you_mean, whole_number
+from nncompile.ops.same_padding import same_padding
+from nncompile.ops.space import axis_of, form_of
 
 Ints = tuple[int, ...]
 BY_NAME = ("same", "valid", "causal")
@@ -79,7 +81,7 @@ class Window:
             if isinstance(padded, int) and padded < extent:
                 padding = f" and {pads} of padding" if pads else ""
                 raise ShapeError(
-                    f"a kernel that spans {extent} is larger than spatial axis {axis}, which has "
+                    f"a kernel that spans {extent} is larger than {axis_of(axis, self.rank)} of "
                     f"{size} elements{padding}: the result would be empty",
                     hint='a smaller kernel or dilation, or more padding (padding="same")',
                 )
@@ -95,14 +97,17 @@ def numbers(name: str, given: Any, rank: int, least: int) -> Ints:
     return tuple(whole_number(f"the {name}", n, least) for n in each or (given,) * rank)
 
 
-def pads_of(padding: Any, sizes: Shape, extents: Ints, strides: Ints) -> Ints:
-    """The zeros before each axis and then those after each.
+def pads_of(
+    padding: Any, sizes: Shape, extents: Ints, strides: Ints, what: str = "conv"
+) -> tuple[Dim, ...]:
+    """The zeros before each axis and then those after each. A negative number, which only "same"
+    with strides larger than the extent makes, is elements after the last window to be removed.
 
     `padding` is a number, a number or a pair (before, after) for each axis, or a name: "valid"
     (none), "same" (⌈size/stride⌉ results; of an odd number of zeros the last one comes after, as
     in torch and Keras), or "causal" (one axis; all zeros before, so that no result sees what comes
-    later). Raises `ShapeError` for other things, and for "same" where the zeros depend on a size
-    that only the data tell.
+    later). Those of "same" are symbolic where they depend on a symbolic size. Raises `ShapeError`,
+    which begins with `what`, for other things.
     """
     rank = len(extents)
     if padding == "valid":
@@ -110,33 +115,48 @@ def pads_of(padding: Any, sizes: Shape, extents: Ints, strides: Ints) -> Ints:
     if padding == "causal":
         if rank != 1:
             raise ShapeError(
-                f'padding="causal" is for one spatial axis, a sequence; here are {rank}',
+                f'{what}: padding="causal" is for a sequence, [batch, channels, length], and not '
+                f"for {form_of(rank)}",
                 hint="padding=((before, after), ...) pads each axis as you say",
             )
         return (extents[0] - 1, 0)
     if padding == "same":
-        totals = [_same(*axis) for axis in zip(sizes, extents, strides, strict=True)]
-        return (*(total // 2 for total in totals), *(total - total // 2 for total in totals))
+        axes = zip(sizes, extents, strides, strict=True)
+        pairs = [same_padding(*axis)[:2] for axis in axes]
+        return (*(before for before, _ in pairs), *(after for _, after in pairs))
     if isinstance(padding, str):
-        raise ShapeError(f"padding is a number or one of {', '.join(BY_NAME)}, got {padding!r}")
+        raise ShapeError(
+            f"{what}: padding is a number or one of {', '.join(BY_NAME)}, got {padding!r}",
+            hint=f"a full convolution has padding={_each([e - 1 for e in extents])}: what the "
+            "kernel spans, less one"
+            if padding.lower() == "full"
+            else did_you_mean(padding.lower(), BY_NAME),
+        )
     if isinstance(padding, Sequence) and any(isinstance(p, Sequence) for p in padding):
         if len(padding) != rank:
-            raise ShapeError(f"padding {padding!r} is not a pair for each of {rank} spatial axes")
-        pairs = [numbers("padding", p, 2, 0) for p in padding]
-        return (*(before for before, _ in pairs), *(after for _, after in pairs))
-    return numbers("padding", padding, rank, 0) * 2
+            raise ShapeError(
+                f"{what}: padding {padding!r} is not a pair for each of {rank} spatial axes"
+            )
+        given = [numbers(f"padding of {what}", p, 2, 0) for p in padding]
+        return (*(before for before, _ in given), *(after for _, after in given))
+    return numbers(f"padding of {what}", padding, rank, 0) * 2
 
 
-def _same(size: Any, extent: int, stride: int) -> int:
-    """The zeros that make ⌈size/stride⌉ windows fit: extent less the elements that the last stride
-    covers, which is size modulo stride."""
-    rest = dim(size - stride * floordiv(size, stride))
-    possible = [rest] if isinstance(rest, int) else range(stride)
-    totals = {max(extent - (r or stride), 0) for r in possible}
-    if len(totals) > 1:
-        raise ShapeError(
-            f'padding="same" with stride {stride} depends on the size {size}, which only the data '
-            "tell",
-            hint=f'name the size as a multiple, such as "{stride}*n", or give the padding',
-        )
-    return totals.pop()
+def explicit(pads: Sequence[Dim]) -> tuple[Ints, list[Dim], list[Dim]]:
+    """Pads in two parts: numbers, which a window has itself, and what is to be padded before it,
+    `(before, after)` of each axis. An axis of which both are not known is of the second part."""
+    rank = len(pads) // 2
+    inner: list[int] = [0] * len(pads)
+    outer: list[Dim] = [0] * len(pads)
+    for axis in range(rank):
+        before, after = pads[axis], pads[axis + rank]
+        if isinstance(before, int) and isinstance(after, int) and after >= 0:
+            inner[axis], inner[axis + rank] = before, after
+        else:
+            outer[axis], outer[axis + rank] = before, after
+    return tuple(inner), outer[:rank], outer[rank:]
+
+
+def _each(numbers: Sequence[int]) -> str:
+    """One number for all axes where they are equal."""
+    return str(numbers[0] if len(set(numbers)) == 1 else tuple(numbers))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import sympy as sp
 
 from nncompile.dims import Dim, Shape, is_one, product, same
 from nncompile.elementwise import equal, multiply, where
@@ -68,9 +69,12 @@ class Einsum(Op):
             return o.Reshape(x, o.shape([*(sizes[i] for i in batch), *merged]), allowzero=1)  # type: ignore[no-any-return]
 
         if inner and (rows or columns or not batch):
-            y = o.MatMul(
-                arranged(a, self.left, rows, inner), arranged(b, self.right, inner, columns)
-            )
+            left = arranged(a, self.left, rows, inner)
+            right = arranged(b, self.right, inner, columns)
+            if batch and not sp.sympify(product(sizes[i] for i in inner)).is_positive:
+                # Joined with a transposition, the kernel writes one of the products of nothing.
+                left, right = o.apart(left, "Transpose"), o.apart(right, "Transpose")
+            y = o.MatMul(left, right)
             order = [*batch, *rows, *columns]
             if len(rows) != 1 or len(columns) != 1:
                 y = o.Reshape(y, o.shape([sizes[i] for i in order]), allowzero=1)

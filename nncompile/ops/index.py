@@ -44,10 +44,13 @@ def _places(o: Any, indices: str) -> str:
 
 
 def _torch_places(t: Any, indices: str, size: Dim) -> str:
-    """Indices as torch's index functions want them: i64, none negative."""
+    """Indices as torch's index functions want them: i64, counted from the start. Those that are
+    out of range stay so, and torch refuses them."""
     dtype = t.types[1].dtype
     places: str = t.cast(indices, dtype, i64)
-    return places if dtype is u32 else t.remainder(places, t.dim(size))
+    if dtype is u32:
+        return places
+    return t.where(t.lt(places, 0), t.add(places, t.dim(size)), places)  # type: ignore[no-any-return]
 
 
 class Gather(Op):

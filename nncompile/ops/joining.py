@@ -11,6 +11,7 @@ import numpy as np
 from nncompile.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value, apply, items
+from nncompile.habits import teaching
 from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, cast, full
 from nncompile.ops.shape import expand_dims, reshape
@@ -116,6 +117,7 @@ def sections(x: Value, sizes: Sequence[Dim], axis: int) -> tuple[Value, ...]:
     return (x,) if len(sizes) == 1 else items(Split(axis, tuple(sizes))(x))
 
 
+@teaching
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     """The tensors one after the other along an axis, as vectors for None.
 
@@ -134,11 +136,13 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     return values[0] if len(values) == 1 else apply(Concat(place), *values)
 
 
+@teaching
 def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
     """The tensors, all of one shape, along a new axis."""
     return concatenate([expand_dims(a, axis) for a in arrays], axis)
 
 
+@teaching
 def split(x: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Value, ...]:
     """`x` cut along an axis: into a number of equal parts, or at the given places.
 

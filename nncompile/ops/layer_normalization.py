@@ -14,7 +14,7 @@ from nncompile.errors import DTypeError, ShapeError, whole_number
 from nncompile.graph import Op, Sample, Value, items
 from nncompile.ops.basic import as_value, broadcast_to
 from nncompile.ops.channels import CHANNELS
-from nncompile.ops.composition import composed_onnx, composed_torch
+from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul
 from nncompile.ops.moments import count_of, moments
 from nncompile.ops.normalization import check_channels, positive_epsilon
@@ -104,8 +104,11 @@ class LayerNorm(Op):
         scale = args or (o.Expand(o.scalar(1, f32), o.shape(source.shape[-1:])),)
         return o.LayerNormalization(x, *scale, outputs=3, axis=-1, epsilon=self.epsilon)
 
-    def torch(self, t: Any, *names: str) -> tuple[str, ...]:
-        return composed_torch(t, self.composed, *names)
+    def torch(self, t: Any, x: str, *args: str) -> tuple[str, ...]:
+        scale, bias = (*args, "None", "None")[:2]
+        shape = t.shape(t.types[0].shape[-1:])
+        results = t.native_layer_norm(x, shape, scale, bias, self.epsilon)
+        return tuple(t.item(results, i) for i in range(3))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from nncompile.dims import same_shape
 from nncompile.errors import DTypeError, ShapeError
-from nncompile.graph import Op, Sample, Value
+from nncompile.graph import Sample, Value
 from nncompile.ops.basic import as_value
-from nncompile.types import Array, Type, f32, i64
+from nncompile.ops.marks import Mark
+from nncompile.types import Type, f32, i64
 
 
-class Training(Op):
+class Training(Mark):
     """`trained`, in whose place the inference pass puts `used`.
 
     In the graphs of training, gradients included, it is its first argument.
@@ -29,18 +30,6 @@ class Training(Op):
                 f"what is trained and what is used are not known to have one shape, {trained} and "
                 f"{used}"
             )
-        return trained
-
-    def pullback(self, g: Value, y: Value, trained: Value, used: Value) -> Sequence[Value | None]:
-        return g if trained.dtype.is_float else None, None
-
-    def numpy(self, trained: Array, used: Array) -> Array:
-        return trained
-
-    def onnx(self, o: Any, trained: str, used: str) -> str:
-        return trained
-
-    def torch(self, t: Any, trained: str, used: str) -> str:
         return trained
 
     @classmethod

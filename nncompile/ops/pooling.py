@@ -16,10 +16,11 @@ import numpy as np
 from nncompile.dims import Dim, dim, product, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
-from nncompile.ops.basic import as_value
-from nncompile.ops.pooling_windows import LEAD, Slid, Window, slid
+from nncompile.ops.basic import floating
+from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
 from nncompile.ops.slicing import LIMIT, padded
+from nncompile.ops.space import LEAD
 from nncompile.types import Array, Type, f32, f64
 
 # Up to that many elements of a window are compared one by one; onnxruntime's indices of the
@@ -45,7 +46,7 @@ class MaxPool(Op):
         return windows.max(axis=_kernel_axes(self.window))  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        return o.MaxPool(x, **_attributes(self.window))  # type: ignore[no-any-return]
+        return _greatest(o, x, self.window)
 
     def torch(self, t: Any, x: str) -> str:
         w = self.window
@@ -98,7 +99,7 @@ class MaxSpread(Op):
         axes, steps = o.ints(range(LEAD, LEAD + len(kernel))), o.ints(kernel)
         is_whole = same_shape(covered, space) is True
         inner = x if is_whole else o.Slice(x, o.ints([0] * len(kernel)), o.shape(covered), axes)
-        greatest = o.MaxPool(x, **_attributes(self.window))  # that of the forward pass
+        greatest = _greatest(o, x, self.window)  # that of the forward pass
         taps = list(itertools.product(*map(range, kernel)))
         first = o.constant(np.asarray(len(taps) - 1, np.uint8))
         for number, tap in reversed(list(enumerate(taps[:-1]))):
@@ -219,9 +220,14 @@ def _places(window: Window, x: Array) -> tuple[Array, ...]:
     return tuple(np.broadcast_to(place, shape) for place in (*grid[:LEAD], *inside))
 
 
+def _greatest(o: Any, x: str, window: Window) -> str:
+    # Joined with a padding by zeros, maybe through a cast, the kernel would leave these out.
+    return o.MaxPool(o.apart(x, "Pad", "Cast"), **_attributes(window))  # type: ignore[no-any-return]
+
+
 def _flat_places(o: Any, window: Window, x: str) -> str:
     """The places of the greatest elements among all elements of x."""
-    return o.MaxPool(x, outputs=2, **_attributes(window))[1]  # type: ignore[no-any-return]
+    return o.MaxPool(o.apart(x, "Pad", "Cast"), outputs=2, **_attributes(window))[1]  # type: ignore[no-any-return]
 
 
 def _torch_places(t: Any, window: Window, x: str) -> str:
@@ -251,21 +257,14 @@ def max_pool(
     in row-major order gets the slope, as torch's. Sizes may be symbolic. Raises `ShapeError`,
     which begins with `what`, where no window fits.
     """
-    x = as_value(x)
+    x = floating(what, x)
     rank = x.rank - LEAD if rank is None else rank
-    require_float(what, x)
     windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
     pads = tuple(w.pad for w in windows)
     if not all(w.is_plain for w in windows):
         before, after = around(windows)
         x, pads = padded(x, before, after, -math.inf), (0,) * rank
     return MaxPool(window_of(windows, pads))(x)
-
-
-def require_float(what: str, x: Value) -> None:
-    """Raises `DTypeError`, which begins with `what`, where x is not floating."""
-    if not x.dtype.is_float:
-        raise DTypeError(f"{what} needs floating numbers, x is {x.type}", hint="use x.astype(f32)")
 
 
 def window_of(windows: Sequence[Slid], pads: tuple[int, ...]) -> Window:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from nncompile.dims import Dim, Shape, dim, floordiv, same
-from nncompile.errors import ShapeError
+from nncompile.errors import ShapeError, did_you_mean
 from nncompile.graph import Value, described
+from nncompile.ops.same_padding import same_padding
+from nncompile.ops.space import LEAD, axis_of, form_of
 from nncompile.types import Array, Type
-
-LEAD = 2  # axes before those of space: the batch and the channels
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,7 +59,7 @@ class Window:
             padded = dim(size + 2 * self.pads[axis])
             span = self.spans[axis]
             if isinstance(padded, int) and padded < span:
-                raise too_large(axis, span, size, self.pads[axis])
+                raise too_large(axis_of(axis, self.rank), span, size, self.pads[axis])
             found.append(dim(floordiv(dim(padded - span), self.strides[axis]) + 1))
         return tuple(found)
 
@@ -87,12 +87,11 @@ def _times(numbers: Sequence[int]) -> str:
     return "×".join(map(str, numbers))
 
 
-def too_large(axis: int, span: int, size: Dim, pad: Dim) -> ShapeError:
+def too_large(axis: str, span: int, size: Dim, pad: Dim) -> ShapeError:
     """The error of a window that does not fit."""
     around = f" with {pad} padded on both sides" if pad != 0 else ""
     return ShapeError(
-        f"a window of {span} does not fit axis {LEAD + axis} of size {size}{around}: the result "
-        "would be empty",
+        f"a window of {span} does not fit {axis} of size {size}{around}: the result would be empty",
         hint="choose a smaller kernel, or pad",
     )
 
@@ -133,29 +132,21 @@ def slid(
     Raises `ShapeError`, which begins with `what`, where it does not fit.
     """
     if x.rank != LEAD + rank:
-        sizes = ", ".join(("length",) if rank == 1 else ("depth", "height", "width")[-rank:])
         raise ShapeError(
-            f"{what} needs [batch, channels, {sizes}], x is {x.type}",
+            f"{what} needs {form_of(rank)}, x is {x.type}",
             rows=[("x", *described(x))],
             hint="x.reshape(...) makes such axes; the channels stand before the space",
         )
-    kernels = per_axis(what, "the kernel", kernel, rank)
-    steps = kernels if strides is None else per_axis(what, "the strides", strides, rank)
-    gaps = per_axis(what, "the dilation", dilation, rank)
+    kernels, steps, gaps, widths = options(what, rank, kernel, strides, padding, dilation)
     automatic = padding == "same"
-    widths = (0,) * rank
-    if padding not in ("same", "valid"):
-        if isinstance(padding, str):
-            raise ShapeError(f'{what}: padding is a number, "same" or "valid", got {padding!r}')
-        widths = per_axis(what, "the padding", padding, rank, least=0)
     found = []
     for axis, size in enumerate(x.shape[LEAD:]):
         span = (kernels[axis] - 1) * gaps[axis] + 1
         try:
             bounds = (
-                _same(size, span, steps[axis])
+                same_padding(size, span, steps[axis])
                 if automatic
-                else _padded(axis, size, span, steps[axis], widths[axis], ceil_mode)
+                else _padded(axis_of(axis, rank), size, span, steps[axis], widths[axis], ceil_mode)
             )
         except ShapeError as error:
             raise ShapeError(
@@ -168,24 +159,38 @@ def slid(
     return tuple(found)
 
 
-def _same(size: Dim, span: int, stride: int) -> tuple[Dim, Dim, Dim]:
-    """Keras's padding: ⌈size/stride⌉ windows, what is missing shared out, the odd one behind."""
-    count = floordiv(dim(size + stride - 1), stride)
-    missing = dim((count - 1) * stride + span - size)
-    if isinstance(missing, int):
-        missing = max(missing, 0)
-    elif span < stride:
+def options(
+    what: str, rank: int, kernel: Any, strides: Any, padding: Any, dilation: Any
+) -> tuple[tuple[int, ...], ...]:
+    """Kernel, strides, dilation and padding as a number for each axis, from what users write; of
+    padding by name, zeros.
+
+    Raises `ShapeError`, which begins with `what`, where they are no such numbers, and for a padding
+    of more than half a kernel, as torch: some windows would be of nothing but padding.
+    """
+    kernels = per_axis(what, "the kernel", kernel, rank)
+    steps = kernels if strides is None else per_axis(what, "the strides", strides, rank)
+    gaps = per_axis(what, "the dilation", dilation, rank)
+    if padding in ("same", "valid"):
+        return kernels, steps, gaps, (0,) * rank
+    if isinstance(padding, str):
         raise ShapeError(
-            'the padding "same" of a symbolic axis needs a window that is not smaller than its '
-            "stride",
-            hint='use "valid", or a smaller stride',
+            f'{what}: padding is a number, "same" or "valid", got {padding!r}',
+            hint=did_you_mean(padding.lower(), ("same", "valid")),
         )
-    before = floordiv(missing, 2)
-    return before, dim(missing - before), count
+    widths = per_axis(what, "the padding", padding, rank, least=0)
+    for size, width in zip(kernels, widths, strict=True):
+        if 2 * width > size:
+            raise ShapeError(
+                f"{what}: a padding of {width} is more than half of a kernel of {size}",
+                hint=f"padding={size // 2} at most: a window must not be of padding alone; "
+                "pad(x, ...) adds elements of any number",
+            )
+    return kernels, steps, gaps, widths
 
 
 def _padded(
-    axis: int, size: Dim, span: int, stride: int, pad: int, ceil_mode: bool
+    axis: str, size: Dim, span: int, stride: int, pad: int, ceil_mode: bool
 ) -> tuple[Dim, Dim, Dim]:
     total = dim(size + 2 * pad)
     if isinstance(total, int) and total < span:

@@ -131,7 +131,8 @@ class Dropout(Op):
         dtype = o.type.dtype
         kept = o.Less(bits, o.scalar(self._threshold, u32))
         # Not a product with the mask: infinite elements that are dropped would become NaN.
-        return o.Where(kept, o.Mul(x, o.scalar(self._factor, dtype)), o.scalar(0, dtype))  # type: ignore[no-any-return]
+        scaled = o.Mul(x, o.factor(o.scalar(self._factor, dtype)))
+        return o.Where(kept, scaled, o.scalar(0, dtype))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str, bits: str) -> str:
         kept = t.lt(bits, self._threshold)

@@ -15,6 +15,7 @@ from nncompile.dims import product, same
 from nncompile.elementwise import equal, exp, isfinite, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.axes import axes_of, axis_of
 from nncompile.ops.basic import as_value, broadcast_to, cast
 from nncompile.ops.shape import reshape
@@ -198,7 +199,14 @@ class LogSumExp(Op):
         return total if self.keepdims else total.squeeze(self.axes)  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        return o.ReduceLogSumExp(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+        # onnxruntime 1.31's ReduceLogSumExp takes five times as long, and overlooks what is small
+        # beside a first element of −∞.
+        dtype, axes = o.type.dtype, o.ints(self.axes)
+        greatest = np.finfo(dtype.numpy).max
+        top = o.ReduceMax(x, axes, keepdims=1)
+        top = o.Min(o.Max(top, o.scalar(-greatest, dtype)), o.scalar(greatest, dtype))
+        y = o.Add(o.Log(o.ReduceSum(o.Exp(o.Sub(x, top)), axes, keepdims=1)), top)
+        return y if self.keepdims else o.Squeeze(y, axes)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
         return t.call("torch.logsumexp", x, list(self.axes), keepdim=self.keepdims)  # type: ignore[no-any-return]
@@ -290,6 +298,7 @@ def along(name: str, x: Any, axis: int | None) -> tuple[Value, int]:
     return x, axis_of(axis, x.rank, f"{name}: axis")
 
 
+@teaching
 def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """Σ x over one axis, several or all; of integers and truth values in i64.
 
@@ -299,6 +308,7 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return Sum(axes, keepdims)(x) if axes else cast(x, accumulator(x.dtype))
 
 
+@teaching
 def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The greatest over one axis, several or all. Equal greatest ones share the slope equally.
 
@@ -308,6 +318,7 @@ def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return Max(axes, keepdims)(x) if axes else x
 
 
+@teaching
 def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The least over one axis, several or all. Equal least ones share the slope equally.
 
@@ -317,6 +328,7 @@ def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return Min(axes, keepdims)(x) if axes else x
 
 
+@teaching
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """log Σ exp(x) over one axis, several or all; never overflows."""
     x, axes = over("logsumexp", x, axis)
@@ -324,12 +336,14 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return LogSumExp(axes, keepdims)(x) if axes else x
 
 
+@teaching
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
     """The place of the greatest along one axis (among all elements if None), i64; the first of
     equal ones. Raises `ShapeError` where there is nothing to choose from."""
     return _place("argmax", ArgMax, x, axis, keepdims)
 
 
+@teaching
 def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
     """The place of the least along one axis (among all elements if None), i64; the first of
     equal ones. Raises `ShapeError` where there is nothing to choose from."""

@@ -17,13 +17,14 @@ from nncompile.errors import ModelError, ShapeError
 from nncompile.graph import Op, Sample, Value, described
 from nncompile.ops.average_pooling import AveragePool
 from nncompile.ops.axis_maps import along_axis, linear_matrix
-from nncompile.ops.basic import as_value, iota, size_value
+from nncompile.ops.basic import floating, iota, size_value
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.index import take
-from nncompile.ops.pooling import repeated, require_float
-from nncompile.ops.pooling_windows import LEAD, Window
+from nncompile.ops.pooling import repeated
+from nncompile.ops.pooling_windows import Window
 from nncompile.ops.reduce import require_real
 from nncompile.ops.shape import repeat, transpose
+from nncompile.ops.space import LEAD
 from nncompile.types import Array, Type, f32, f64
 
 # What torch and others call linear interpolation along one, two and three axes.
@@ -121,9 +122,8 @@ def resize(
     size before over size after if only the size is given. Raises `ShapeError`, which begins with
     `what`, where sizes do not fit, and `ModelError` for another mode.
     """
-    x = as_value(x)
+    x = floating(what, x)
     rank = x.rank - LEAD if rank is None else rank
-    require_float(what, x)
     if mode != "nearest" and mode not in LINEAR:
         raise ModelError(f'{what}: mode is "nearest" or "linear" ("bilinear", …), got {mode!r}')
     if x.rank != LEAD + rank or rank < 1:

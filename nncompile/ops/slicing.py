@@ -108,7 +108,9 @@ class Slice(Op):
         texts = []
         for axis, (start, size, step) in enumerate(self._axes):
             first = dim(start if step > 0 else start + (size - 1) * step)
-            end = dim(first + size * abs(step) - abs(step) + 1)
+            end = dim(
+                first + size * abs(step)
+            )  # never before the first, or it counted from the end
             whole = (first, size, abs(step)) == (0, t.types[0].shape[axis], 1)
             texts.append(":" if whole else f"{t.dim(first)}:{t.dim(end)}:{abs(step)}")
         if any(text != ":" for text in texts):
@@ -131,6 +133,7 @@ class Slice(Op):
         yield Sample(cls((1, 0), (1, n), (1, 1)), (boolean[3, "n"],))
         yield Sample(cls((3,), (2,), (-2,)), (u32[4],), integers=(0, 2**32))
         yield Sample(cls((1, 0), (0, 2), (1, 1)), (f32[3, "n + 2"],))
+        yield Sample(cls((0, 0), (0, n), (2, 3)), (f32[3, "3*n + 1"],))
 
 
 def _python_slice(start: int, size: int, step: int) -> slice:

@@ -9,6 +9,7 @@ import numpy as np
 
 from nncompile.elementwise import exp
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.axes import axis_of
 from nncompile.ops.reduce import Sum, real_value, require_real
 from nncompile.types import Array, Type, f32, f64
@@ -88,6 +89,7 @@ def _operand(name: str, x: Any, axis: int) -> tuple[Value, int]:
     return x, axis_of(axis, x.rank, f"{name}: axis")
 
 
+@teaching
 def softmax(x: Any, axis: int = -1) -> Value:
     """exp(x) / Σ exp(x) along one axis: positive, with sum 1. Integers become f32.
 
@@ -97,6 +99,7 @@ def softmax(x: Any, axis: int = -1) -> Value:
     return Softmax(along)(x)
 
 
+@teaching
 def log_softmax(x: Any, axis: int = -1) -> Value:
     """log softmax(x) = x − log Σ exp(x) along one axis. Integers become f32.
 

@@ -11,6 +11,7 @@ from nncompile.elementwise import equal, maximum, not_equal, sqrt, where
 from nncompile.errors import ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import cast, size_value
 from nncompile.ops.reduce import Axes, max, over, real_value, sum
 from nncompile.types import DType, boolean
@@ -26,6 +27,7 @@ def _divisor(count: Dim, dtype: DType) -> Any:
     return count if isinstance(count, int) and count > 0 else size_value(count, dtype)
 
 
+@teaching
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The mean over one axis, several or all; of integers and truth values in f32."""
     x, axes = over("mean", x, axis)
@@ -33,6 +35,7 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return total / _divisor(_count(x, axes), total.dtype)  # type: ignore[no-any-return]
 
 
+@teaching
 def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
     """The mean square distance from the mean, Σ (x − mean)² / (n − ddof)."""
     x, axes = over("var", x, axis)
@@ -51,6 +54,7 @@ def _root(x):  # type: ignore[no-untyped-def]
     return where(x > 0, sqrt(x), x)
 
 
+@teaching
 def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
     """The standard deviation, √var. Its slope is zero where the variance is."""
     return _root(var(x, axis, ddof, keepdims))  # type: ignore[no-any-return]

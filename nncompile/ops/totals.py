@@ -18,8 +18,9 @@ from nncompile.errors import DTypeError, ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import as_value, broadcast_to, cast
+from nncompile.ops.marks import Mark
 from nncompile.ops.reduce import real_value, require_real
-from nncompile.types import Array, Type, f32, f64, i64
+from nncompile.types import Array, Type, f32, f64
 
 
 @formula
@@ -61,29 +62,8 @@ class Average(Op):
         yield Sample(cls(), (f64[4], f64[4]), floats=(0.5, 2.0))
 
 
-class Total(Op):
+class Total(Mark):
     """x itself, a sum over the examples: that of several batches is their sum."""
-
-    def infer(self, x: Type) -> Type:
-        return x
-
-    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        return (g,)
-
-    def numpy(self, x: Array) -> Array:
-        return x
-
-    def onnx(self, o: Any, x: str) -> str:
-        return x
-
-    def torch(self, t: Any, x: str) -> str:
-        return x
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (f32["n", 3],))
-        yield Sample(cls(), (i64[2, "n"],), integers=(-9, 9))
-        yield Sample(cls(), (f64[3],))
 
 
 class Pooled(Total):

@@ -9,6 +9,7 @@ from typing import Any
 from nncompile.elementwise import maximum, sqrt, where
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import cast, const
 from nncompile.optim.base import (
     Moments,
@@ -183,6 +184,7 @@ class LAMB(Moments):
         return descend(w, u, rate * trust), following
 
 
+@teaching
 def adam(
     rate: LearningRate = 1e-3,
     beta1: float = 0.9,
@@ -195,6 +197,7 @@ def adam(
     return Adam(rate, beta1, beta2, epsilon, weight_decay, amsgrad=amsgrad)
 
 
+@teaching
 def adamw(
     rate: LearningRate = 1e-3,
     weight_decay: float = 0.01,
@@ -207,6 +210,7 @@ def adamw(
     return Adam(rate, beta1, beta2, epsilon, weight_decay, decoupled=True, amsgrad=amsgrad)
 
 
+@teaching
 def nadam(
     rate: LearningRate = 2e-3,
     beta1: float = 0.9,
@@ -220,6 +224,7 @@ def nadam(
     return NAdam(rate, beta1, beta2, epsilon, weight_decay, decoupled, momentum_decay)
 
 
+@teaching
 def radam(
     rate: LearningRate = 1e-3,
     beta1: float = 0.9,
@@ -232,6 +237,7 @@ def radam(
     return RAdam(rate, beta1, beta2, epsilon, weight_decay, decoupled)
 
 
+@teaching
 def lamb(
     rate: LearningRate = 1e-3,
     weight_decay: float = 0.01,

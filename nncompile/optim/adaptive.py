@@ -9,6 +9,7 @@ from typing import Any
 from nncompile.elementwise import maximum, sqrt
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import cast, full
 from nncompile.optim.base import (
     Optimizer,
@@ -140,6 +141,7 @@ class RMSProp(Optimizer):
         return descend(w, b, rate), following | {"b": b}
 
 
+@teaching
 def adagrad(
     rate: LearningRate = 0.01,
     rate_decay: float = 0.0,
@@ -151,6 +153,7 @@ def adagrad(
     return AdaGrad(rate, rate_decay, weight_decay, start, epsilon)
 
 
+@teaching
 def adadelta(
     rate: LearningRate = 1.0,
     decay: float = 0.9,
@@ -161,6 +164,7 @@ def adadelta(
     return AdaDelta(rate, decay, epsilon, weight_decay)
 
 
+@teaching
 def rmsprop(
     rate: LearningRate = 0.01,
     decay: float = 0.99,

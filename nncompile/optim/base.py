@@ -7,7 +7,7 @@ corrections being numbers; each formula equals that of its paper.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nncompile.elementwise import sqrt
@@ -15,7 +15,14 @@ from nncompile.errors import ModelError
 from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.ops.basic import cast, zeros_like
-from nncompile.optim.schedules import LearningRate, Stateful, not_negative, real, resolve
+from nncompile.optim.schedules import (
+    LearningRate,
+    Stateful,
+    check_rate,
+    not_negative,
+    real,
+    resolve,
+)
 from nncompile.types import DType, f64
 
 Slots = dict[str, Value]
@@ -35,6 +42,8 @@ class Optimizer:
     def __post_init__(self) -> None:
         if not callable(self.rate):
             self._normalise("rate", not_negative("a learning rate", self.rate))
+        else:
+            check_rate(self.rate)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -63,6 +72,13 @@ class Optimizer:
     def stateful(self) -> tuple[Stateful, ...]:
         """The learning rates with a state of their own that this optimizer follows."""
         return (self.rate,) if isinstance(self.rate, Stateful) else ()
+
+    def of_loss(self, loss: str, maximized: bool, alone: bool) -> Optimizer:
+        """The optimizer as it is in the update that minimizes that output: with the learning rates
+        that watch it. See `Stateful.of_loss`."""
+        if not isinstance(self.rate, Stateful):
+            return self
+        return replace(self, rate=self.rate.of_loss(loss, maximized, alone))
 
     def _normalise(self, name: str, x: float) -> None:
         object.__setattr__(self, name, x)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nncompile.elementwise import clip, cos, floor, log, maximum, minimum, sqrt, where
 from nncompile.errors import ModelError
+from nncompile.habits import teaching
 from nncompile.optim.schedules import (
     Schedule,
     check_count,
@@ -20,6 +21,7 @@ from nncompile.optim.schedules import (
 )
 
 
+@teaching
 def multi_step(rate: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
     """`rate`, multiplied by `factor` at each of the steps `milestones`."""
     rate, factor = not_negative("a learning rate", rate), not_negative("factor", factor)
@@ -34,6 +36,7 @@ def multi_step(rate: float, milestones: Sequence[int], factor: float = 0.1) -> S
     return schedule(curve)
 
 
+@teaching
 def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Up to `peak` in a straight line over `warmup` steps, then down to `final` at step `steps`
     along half a cosine, and `final` from there on (Loshchilov & Hutter 2017)."""
@@ -50,6 +53,7 @@ def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> S
     return schedule(rate)
 
 
+@teaching
 def warm_restarts(peak: float, *, period: int, growth: int = 1, final: float = 0.0) -> Schedule:
     """Half a cosine from `peak` to `final` over `period` steps, again and again, each time
     `growth` times as long (Loshchilov & Hutter 2017, torch's CosineAnnealingWarmRestarts)."""
@@ -82,6 +86,7 @@ def warm_restarts(peak: float, *, period: int, growth: int = 1, final: float = 0
     return schedule(curve)
 
 
+@teaching
 def one_cycle(
     peak: float,
     *,
@@ -126,6 +131,7 @@ def one_cycle(
     return schedule(curve)
 
 
+@teaching
 def warmup(rate: float | Schedule, *, steps: int, start: float = 0.01) -> Schedule:
     """Up to the first rate of `rate`, a number or a schedule, from `start` times that, in a
     straight line over `steps` steps; then `rate`, counted from there (Goyal et al. 2017; torch's
@@ -142,6 +148,7 @@ def warmup(rate: float | Schedule, *, steps: int, start: float = 0.01) -> Schedu
     )
 
 
+@teaching
 def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> Schedule:
     """The first rate until step `milestones[0]`, then the next one, and so on: numbers, or
     schedules of the steps since their own begin (torch's SequentialLR)."""
@@ -162,11 +169,13 @@ def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> S
     return schedule(curve)
 
 
+@teaching
 def linear_decay(rate: float, *, steps: int, final: float = 0.0) -> Schedule:
     """From `rate` to `final` in a straight line over `steps` steps, and `final` from there on."""
     return polynomial(rate, steps=steps, final=final)
 
 
+@teaching
 def polynomial(rate: float, *, steps: int, power: float = 1.0, final: float = 0.0) -> Schedule:
     """final + (rate − final)·(1 − step/steps)^power, and `final` from step `steps` on."""
     rate, final = not_negative("a learning rate", rate), not_negative("final", final)
@@ -175,6 +184,7 @@ def polynomial(rate: float, *, steps: int, power: float = 1.0, final: float = 0.
     return schedule(lambda step: final + (rate - final) * (1 - minimum(step / steps, 1.0)) ** power)
 
 
+@teaching
 def inverse_sqrt(peak: float, *, warmup: int) -> Schedule:
     """Up to `peak` in a straight line over `warmup` steps, then down as 1/√step (Vaswani et al.
     2017, where peak is 1/√(width·warmup))."""

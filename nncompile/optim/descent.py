@@ -10,6 +10,7 @@ from nncompile.elementwise import sign
 from nncompile.errors import ModelError
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised
 from nncompile.optim.schedules import LearningRate, resolve
 
@@ -89,6 +90,7 @@ class Lion(Optimizer):
         return following, {"m": accumulate(slots["m"], g, self.beta2)}
 
 
+@teaching
 def sgd(
     rate: LearningRate = 0.1,
     momentum: float = 0.0,
@@ -99,6 +101,7 @@ def sgd(
     return SGD(rate, momentum, nesterov, weight_decay)
 
 
+@teaching
 def lion(
     rate: LearningRate = 1e-4,
     beta1: float = 0.9,

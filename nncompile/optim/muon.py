@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nncompile.elementwise import maximum, sqrt
 from nncompile.errors import ModelError, whole_number
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import zeros_like
 from nncompile.ops.shape import swapaxes
 from nncompile.optim.adam import adamw
@@ -70,6 +71,10 @@ class Muon(Optimizer):
     def stateful(self) -> tuple[Stateful, ...]:
         return (*super().stateful, *self._others.stateful)
 
+    def of_loss(self, loss: str, maximized: bool, alone: bool) -> Optimizer:
+        others = self._others.of_loss(loss, maximized, alone)
+        return replace(super().of_loss(loss, maximized, alone), others=others)  # type: ignore[call-arg]
+
     def initial(self, w: Value) -> Slots:
         return {"u": zeros_like(w)} if w.rank == 2 else self._others.initial(w)
 
@@ -101,6 +106,7 @@ class Muon(Optimizer):
         return 1.0
 
 
+@teaching
 def muon(
     rate: LearningRate = 1e-3,
     weight_decay: float = 0.1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,10 +12,12 @@ import numpy as np
 from nncompile.elementwise import maximum, where
 from nncompile.errors import ModelError, whole_number
 from nncompile.graph import Input, Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value, cast, const
-from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, not_negative
+from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, check_rate, not_negative
 from nncompile.types import f32
 
+NAME = "plateau"
 STATES = ("factor", "best", "waited", "rested", "total")
 
 
@@ -24,32 +26,40 @@ class Plateau(Stateful):
     """`rate`, times `factor` whenever the metric has not improved for more than `patience` looks
     in a row (torch's ReduceLROnPlateau, with its cooldown and both kinds of threshold).
 
-    `monitor` names an output of the model, of which the mean over each `every` steps is looked
-    at, within the training step itself. Without it, the program that trains says what it
+    `monitor` names an output of the model, of which the mean over each `every` steps (updates, of
+    whose batches it is the mean, where the recipe accumulates) is looked at, within the training
+    step itself. Without it, that is the output that the rate's own update minimizes or maximizes.
+    The loss of one batch is noisy: torch and Keras look once an epoch, which is `every=` the steps
+    of one. With `monitor=False` the step looks at nothing: the program that trains says what it
     measured, a validation loss for example, and puts the answer into the state:
     `trainer.set_params(rate.after(trainer.state, loss))`.
 
     An improvement is a metric below best·(1 − threshold), or below best − threshold where the
-    threshold is not `relative`; above best·(1 + threshold) in mode "max". The rate never falls
-    below `minimum`. States, float32 numbers, are `training.NAME.factor` (what `rate` is multiplied
-    by), `.best`, `.waited`, `.rested` and `.total`.
+    threshold is not `relative`; above best·(1 + threshold) in mode "max", which is the default
+    for an output that the update maximizes. The rate never falls below `minimum`.
+
+    States, float32 numbers, are `training.NAME.factor` (what `rate` is multiplied by), `.best`,
+    `.waited`, `.rested` and `.total`. The name is "plateau" unless another is given; where a recipe
+    minimizes several losses, that of a rate that watches its own update's is "plateau.LOSS".
     """
 
     rate: LearningRate
-    monitor: str | None = None
+    monitor: str | Literal[False] | None = None
     every: int = 1
     factor: float = 0.1
     patience: int = 10
     threshold: float = 1e-4
     relative: bool = True
-    mode: Literal["min", "max"] = "min"
+    mode: Literal["min", "max"] | None = None
     cooldown: int = 0
     minimum: float = 0.0
-    name: str = "plateau"
+    name: str | None = None
 
     def __post_init__(self) -> None:
         if not callable(self.rate):
             object.__setattr__(self, "rate", not_negative("a learning rate", self.rate))
+        else:
+            check_rate(self.rate)
         if isinstance(self.rate, Stateful):
             raise ModelError("a plateau of a plateau: one metric decides on one learning rate")
         for label, least in (("every", 1), ("patience", 0), ("cooldown", 0)):
@@ -58,18 +68,30 @@ class Plateau(Stateful):
             not_negative(label, getattr(self, label))
         if not 0 <= not_negative("factor", self.factor) < 1:
             raise ModelError(f"factor must be below 1, got {self.factor}")
-        if self.mode not in ("min", "max"):
+        if self.monitor is not False and not isinstance(self.monitor, str | None):
+            raise ModelError(
+                f"monitor must be the name of an output, got {self.monitor!r}",
+                hint='monitor="loss"; monitor=False where the program measures, see Plateau.after',
+            )
+        if self.mode not in ("min", "max", None):
             raise ModelError(f"mode must be 'min' or 'max', got {self.mode!r}")
 
     @property
     def initial(self) -> dict[str, Value]:
-        worst = math.inf if self.mode == "min" else -math.inf
+        worst = -math.inf if self.mode == "max" else math.inf
         first = {"factor": 1.0, "best": worst}
         return {self._path(state): const(first.get(state, 0.0), f32) for state in STATES}
 
     @property
     def monitors(self) -> tuple[str, ...]:
-        return () if self.monitor is None else (self.monitor,)
+        return (self.monitor,) if self.monitor else ()
+
+    def of_loss(self, loss: str, maximized: bool, alone: bool) -> Plateau:
+        if self.monitor is not None:
+            return self
+        mode = self.mode or ("max" if maximized else "min")
+        name = self.name or (None if alone else f"{NAME}.{loss}")
+        return replace(self, monitor=loss, mode=mode, name=name)
 
     def __call__(self, step: Value) -> Value:
         base = cast(self.rate(step), f32) if callable(self.rate) else self.rate
@@ -77,7 +99,7 @@ class Plateau(Stateful):
         return found
 
     def following(self, outputs: Mapping[str, Value], step: Value) -> dict[str, Value]:
-        if self.monitor is None:
+        if not self.monitor:
             return {}
         now = {state: self._leaf(state) for state in STATES}
         total = now["total"] + cast(outputs[self.monitor], f32)
@@ -90,7 +112,13 @@ class Plateau(Stateful):
 
     def after(self, state: Mapping[str, Any], metric: float) -> dict[str, Any]:
         """The states of this schedule once `metric` was seen, from a whole state of the training;
-        for a program that measures it itself."""
+        for a program that measures it itself. Raises `ModelError` where the step does."""
+        if self.monitor is not False:
+            watched = "the loss" if self.monitor is None else repr(self.monitor)
+            raise ModelError(
+                f"this plateau watches {watched} within the training step",
+                hint="plateau(..., monitor=False) is one that the program drives",
+            )
         now = {s: np.float32(state[self._path(s)]) for s in STATES}
         seen = self._looked(now, np.float32(metric))
         return {self._path(s): np.asarray(x, np.float32) for s, x in seen.items()}
@@ -98,11 +126,12 @@ class Plateau(Stateful):
     def _looked(self, now: Mapping[str, Any], metric: Any) -> dict[str, Any]:
         """What a look at the metric makes of the states, values or arrays."""
         best = now["best"]
-        sign = -1 if self.mode == "min" else 1
+        least = self.mode != "max"
+        sign = -1 if least else 1
         bound = (
             best * (1 + sign * self.threshold) if self.relative else best + sign * self.threshold
         )
-        better = metric < bound if self.mode == "min" else metric > bound
+        better = metric < bound if least else metric > bound
         waited = where(better, 0.0, now["waited"] + 1)
         waited = where(now["rested"] > 0, 0.0, waited)
         falls = waited > self.patience
@@ -118,21 +147,22 @@ class Plateau(Stateful):
         return Input(self._path(state), f32[()], "state")()
 
     def _path(self, state: str) -> str:
-        return f"{TRAINING}{self.name}.{state}"
+        return f"{TRAINING}{self.name or NAME}.{state}"
 
 
+@teaching
 def plateau(
     rate: LearningRate = 0.1,
-    monitor: str | None = None,
+    monitor: str | Literal[False] | None = None,
     every: int = 1,
     factor: float = 0.1,
     patience: int = 10,
     threshold: float = 1e-4,
     relative: bool = True,
-    mode: Literal["min", "max"] = "min",
+    mode: Literal["min", "max"] | None = None,
     cooldown: int = 0,
     minimum: float = 0.0,
-    name: str = "plateau",
+    name: str | None = None,
 ) -> Plateau:
     """A rate that falls where a metric no longer improves; see `Plateau`."""
     return Plateau(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +15,9 @@ from nncompile.elementwise import floor
 from nncompile.errors import ModelError
 from nncompile.formula import Formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import Constant, as_value, cast
-from nncompile.types import DType, f32
+from nncompile.types import DType, f64
 
 TRAINING = "training."
 """What the paths of states begin with that belong to the training, not to the model."""
@@ -23,12 +26,13 @@ TRAINING = "training."
 @dataclass(frozen=True)
 class Schedule:
     """A learning rate that depends on the step: `schedule(step)` for a value, an array or a
-    number. In the graph it is computed in float32 from the leaf `step`."""
+    number. In the graph it is computed in float64 from the leaf `step`: float32 knows a factor
+    to 6e-8, which is 2% of its 300,000th power, and steps up to 2²⁴."""
 
     formula: Formula
 
     def __call__(self, step: Any) -> Any:
-        return self.formula(cast(step, f32) if isinstance(step, Value) else step * 1.0)
+        return self.formula(cast(step, f64) if isinstance(step, Value) else step * 1.0)
 
 
 LearningRate = float | Schedule | Callable[[Value], Value]
@@ -47,12 +51,14 @@ def schedule(function: Callable[[Any], Any]) -> Schedule:
     return Schedule(Formula(function))
 
 
+@teaching
 def constant(rate: float) -> Schedule:
     """`rate` at every step."""
     rate = not_negative("a learning rate", rate)
     return schedule(lambda step: rate + 0 * step)
 
 
+@teaching
 def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
     """`rate`, multiplied by `factor` after each `every` steps."""
     rate, factor = not_negative("a learning rate", rate), not_negative("factor", factor)
@@ -60,6 +66,7 @@ def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
     return schedule(lambda step: rate * factor ** floor(step / every))
 
 
+@teaching
 def exponential(rate: float, decay: float, every: int = 1) -> Schedule:
     """rate · decay^(step / every)."""
     rate, decay = not_negative("a learning rate", rate), not_negative("decay", decay)
@@ -67,7 +74,7 @@ def exponential(rate: float, decay: float, every: int = 1) -> Schedule:
     return schedule(lambda step: rate * decay ** (step / every))
 
 
-class Stateful:
+class Stateful(ABC):
     """A learning rate that depends on a state of its own, beside the step.
 
     `initial` gives the first value of each of its states, by path; `monitors` names the outputs
@@ -75,20 +82,28 @@ class Stateful:
     """
 
     @property
+    @abstractmethod
     def initial(self) -> dict[str, Value]:
-        raise NotImplementedError
+        """The first value of each state, by path."""
 
     @property
+    @abstractmethod
     def monitors(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        """The outputs of the model that `following` needs."""
 
+    @abstractmethod
     def following(self, outputs: Mapping[str, Value], step: Value) -> dict[str, Value]:
         """The next value of each state that the step changes, by path."""
-        raise NotImplementedError
 
+    @abstractmethod
     def __call__(self, step: Value) -> Value:
         """The learning rate at `step`, from the leaves of the state."""
-        raise NotImplementedError
+
+    def of_loss(self, loss: str, maximized: bool, alone: bool) -> Stateful:
+        """The rate as it is in the update that minimizes (or maximizes) that output; whether it
+        is the only one that the recipe minimizes. The rate itself, unless a subclass takes
+        something from there."""
+        return self
 
 
 def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
@@ -96,12 +111,44 @@ def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
     without axes where it is not."""
     if isinstance(rate, int | float):
         return float(rate)
-    value = as_value(rate(step))
+    made = rate(step)
+    if callable(made) or not isinstance(made, Value | int | float | np.generic | np.ndarray):
+        raise ModelError(
+            f"a learning rate is one number at each step, {named(rate)} gives {named(made)}",
+            hint="0.1 stays as it is, cosine(0.1, steps=1000) falls",
+        )
+    value = as_value(made)
     if value.rank != 0:
         raise ModelError(f"a learning rate is one number, the schedule gives {value.type}")
     if isinstance(value.op, Constant):
         return float(value.op.value)
     return cast(value, dtype)
+
+
+def check_rate(rate: Callable[..., Any]) -> None:
+    """Raises `ModelError` for what is called with anything else than a step: a function that
+    makes a schedule or an optimizer, an initializer of weights."""
+    if isinstance(rate, Schedule | Stateful):
+        return
+    try:
+        inspect.signature(rate).bind(0)
+    except TypeError:
+        fits = False
+    except ValueError:  # of a function that is not Python's
+        fits = True
+    else:
+        fits = not isinstance(rate, type)
+    if not fits:
+        raise ModelError(
+            f"a learning rate is a number, a schedule or a function of the step, got {named(rate)}",
+            hint="0.1 alone stays as it is, and so does constant_rate(0.1); constant(...) and the "
+            "like start weights; cosine(0.1, steps=1000) falls",
+        )
+
+
+def named(x: Any) -> str:
+    """What a function is called, or the one that made it; the text of something else."""
+    return str(getattr(x, "__qualname__", repr(x))).partition(".<locals>")[0]
 
 
 def real(name: str, x: Any) -> float:

@@ -13,6 +13,7 @@ from nncompile.collection import without_collection
 from nncompile.errors import CompileError, ModelError, did_you_mean
 from nncompile.graph import Graph
 from nncompile.passes.algebra import algebra
+from nncompile.passes.chains import chains
 from nncompile.passes.common import common
 from nncompile.passes.convolution import convolutions
 from nncompile.passes.dead import dead
@@ -45,6 +46,7 @@ PASSES: dict[str, Pass] = {
     "loops": loops,
     "transposes": transposes,
     "hoist": hoist,
+    "chains": chains,
     "gemm": gemms,
     "convolution": convolutions,
     "update": updates,

@@ -78,12 +78,14 @@ def common(graph: Graph) -> Graph:
         if body_of(x) != placeholder(0) * placeholder(1) or x.dtype is not value.dtype:
             return None
         for a, product_ in (x.args, x.args[::-1]):
+            if not a.type == product_.type == x.type:  # one is broadcast
+                continue
             dropped = product_.op if isinstance(product_.op, Dropout) else None
             if dropped is not None:  # it is linear, and drops the same of the other factor
                 product_, bits = product_.args
                 a = apply(dropped, a, bits)
             factors = _by_transposed(product_)
-            if factors is None or not a.type == product_.type == x.type:
+            if factors is None:
                 continue
             b, c = factors
             together = known(MatMul(), a, c)

@@ -110,12 +110,10 @@ def _channel_shape(v: Value, is_fixed: Callable[[Value], bool]) -> tuple[int, ..
         case MatMul():
             axis = v.rank - 1
             fits = v.args[1].rank == 2
-        case Gemm():
-            axis, fits = 1, True
-        case Conv():
+        case Gemm() | Conv():
             axis, fits = 1, True
         case ConvTranspose():
-            axis, fits = 1, v.op.groups == 1
+            axis, fits = 1, isinstance(v.args[1].shape[0], int)
         case _:
             return None
     channels = v.shape[axis] if fits and all(map(is_fixed, v.args[1:])) else None
@@ -173,5 +171,10 @@ def _multiplied(product: Value, factor: Value) -> Value:
         case Conv():
             w = w * reshape(factor, (*factor.shape, *(1,) * (w.rank - 1)))
         case _:
-            w = w * reshape(factor, (*factor.shape, *(1,) * (w.rank - 2)))
+            # w[channels, results/groups, *kernel]: the rows of one group make its own results.
+            groups = product.op.groups  # type: ignore[attr-defined]
+            channels, results, *kernel = w.shape
+            by_group = reshape(factor, (groups, 1, results, *(1,) * len(kernel)))
+            grouped = reshape(w, (groups, channels // groups, results, *kernel))
+            w = reshape(grouped * by_group, w.shape)
     return apply(product.op, x, w, *(b * factor for b in rest))

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from nncompile.graph import Graph, Item, Value, replace
+from nncompile.graph import Graph, Item, Value
 from nncompile.map import body_of, is_plain, mapped
 from nncompile.ops.joining import Split, concatenate, sections
+from nncompile.ops.loops import changed
 from nncompile.passes.maps import cost
 from nncompile.scalars import placeholder
 
@@ -34,7 +35,7 @@ def pack(graph: Graph) -> Graph:
         if _gain(chain, outputs) > 0:
             for group in chain:
                 made.update(zip(group.members, _packed(group, made), strict=True))
-    return graph.mapped(lambda outputs: replace(outputs, made)) if made else graph
+    return graph.mapped(lambda outputs: changed(outputs, made)) if made else graph
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def _joined(vectors: Sequence[Value]) -> Value:
     if source is not None and isinstance(source.op, Split):
         parts = range(len(source.type.items))
         if [v.op for v in vectors] == [Item(i) for i in parts] and all(
-            v.args == (source,) for v in vectors
+            v.args[0] is source for v in vectors
         ):
             return source.args[0]
     return concatenate(list(vectors), 0)

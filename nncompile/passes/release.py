@@ -6,21 +6,19 @@ import functools
 
 import sympy as sp
 
-from nncompile.grad import Held
 from nncompile.graph import Graph, Item, Value
 from nncompile.map import Map, mapped
-from nncompile.ops.basic import Reroute, broadcast_to
-from nncompile.ops.modes import Training
-from nncompile.ops.totals import Pooled, Total
+from nncompile.ops.basic import broadcast_to
+from nncompile.ops.marks import Mark
 from nncompile.recompute import Recompute
 from nncompile.rewrite import on, rewrite
 from nncompile.scalars.heads import declared, stop_gradient
 
 
 def release(graph: Graph) -> Graph:
-    """Removes declared slopes, gradient fences and the borders of recomputed blocks: the graph is
+    """Removes marks, gradient fences and the borders of recomputed blocks: the graph is
     computed, not differentiated."""
-    return rewrite(graph, [unfenced, unrouted, unheld, open_block, as_trained])
+    return rewrite(graph, [unfenced, unmarked, open_block])
 
 
 @functools.lru_cache(maxsize=16384)
@@ -43,16 +41,12 @@ def unfenced(value: Value) -> Value | None:
     return broadcast_to(made, value.shape) if made.dtype is value.dtype else None
 
 
-@on(Reroute)
-def unrouted(value: Value) -> Value | None:
-    """The value itself in place of one with a slope that the user declared."""
-    return value.args[0] if isinstance(value.op, Reroute) else None
-
-
-@on(Held)
-def unheld(value: Value) -> Value | None:
-    """The value itself, which was held for the gradient."""
-    return value.args[0] if isinstance(value.op, Held) else None
+@on(Mark)
+def unmarked(value: Value) -> Value | None:
+    """The value itself in place of one that is marked: with a slope that the user declared, for
+    the gradient, as trained (where inference was asked for, its pass has chosen before), or as a
+    total."""
+    return value.args[0] if isinstance(value.op, Mark) else None
 
 
 @on(Item)
@@ -62,15 +56,3 @@ def open_block(value: Value) -> Value | None:
     if not isinstance(value.op, Item) or not isinstance(block.op, Recompute):
         return None
     return block.args[value.op.index]
-
-
-@on(Training)
-def as_trained(value: Value) -> Value | None:
-    """What is trained; the inference pass has chosen before, where it was asked for."""
-    return value.args[0] if isinstance(value.op, Training) else None
-
-
-@on(Total, Pooled)
-def unmarked(value: Value) -> Value | None:
-    """The value itself in place of one that is marked as a total."""
-    return value.args[0] if isinstance(value.op, Total) else None

@@ -1,4 +1,4 @@
-"""Compiled models in onnxruntime: sessions, the training runner, checkpoints and files."""
+"""Compiled models in onnxruntime and torch: sessions, the training runner, checkpoints, files."""
 
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
 from nncompile.runtime.feeds import Port, check_feeds, describe
@@ -13,12 +13,14 @@ from nncompile.runtime.files import (
 from nncompile.runtime.providers import available_providers, resolve_providers
 from nncompile.runtime.runner import METADATA_KEY, StepRunner
 from nncompile.runtime.session import Session
+from nncompile.runtime.torch_session import TorchSession
 
 __all__ = [
     "METADATA_KEY",
     "Port",
     "Session",
     "StepRunner",
+    "TorchSession",
     "available_providers",
     "check_feeds",
     "check_state",

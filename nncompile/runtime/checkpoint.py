@@ -89,7 +89,7 @@ def check_state(
         near = ((name, closest(name, unknown)) for name in missing)
         renamed = next(((name, other) for name, other in near if other is not None), None)
         raise error(
-            f"{os.fspath(source)} is not of this model: {summary} of {len(expected)} tensors",
+            f"{os.fspath(source)} is not of this model: {summary}; {len(expected)} are expected",
             rows=rows,
             hint=f"{renamed[1]!r} may be {renamed[0]!r} renamed"
             if renamed

@@ -28,9 +28,10 @@ class StepRunner:
     """Runs a training step `(state, batch) → (state', metrics)` again and again.
 
     `model` is a step whose metadata hold its state map; `state` gives the first value of every
-    state input. A model input in `state` that has no next value stays as it is. The other options
-    are those of `Session`. Raises `BackendError` for a model that is no step, `FeedError` for a
-    state that does not fit.
+    state input. A model input in `state` that has no next value stays as it is. `check` is called
+    with the shapes of a batch where they are other than before, and raises what is wrong with them.
+    The other options are those of `Session`. Raises `BackendError` for a model that is no step,
+    `FeedError` for a state that does not fit.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class StepRunner:
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
         reuse: bool = True,
+        check: Callable[[Mapping[str, tuple[int, ...]]], object] | None = None,
     ) -> None:
+        self._check = check
         self.session = Session(model, providers, threads, reuse)
         self.state_map = _state_map(self.session)
         held = self.state_map.keys() | state.keys()
@@ -144,6 +147,8 @@ class StepRunner:
                 rows=[("got", *row) for row in empty],
                 hint="leave empty batches out",
             )
+        if self._check is not None:
+            self._check({name: x.shape for name, x in batch.items()})
         self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
         buffers = {name: _buffer(x, self.session.device) for name, x in batch.items()}
         for binding in self._bindings:

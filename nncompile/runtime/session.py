@@ -36,6 +36,14 @@ RUN_ERRORS = (
     errors.RuntimeException,
     RuntimeError,
 )
+# How much onnxruntime may rewrite a graph before it runs it, from nothing to all that it knows.
+OPTIMIZATIONS = {
+    "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "layout": ort.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
 _FATAL = 4  # onnxruntime's own print-out of an error that is raised as well would be a second one
 
 
@@ -54,8 +62,9 @@ class Session:
     `model` is a path, the bytes of a file, or an `onnx.ModelProto`. `threads` is the number that
     one operator may use (None: as many as there are cores). Without `reuse` no intermediate tensor
     takes the memory of another: a model whose tensors all fit into the processor's cache runs some
-    3 % faster so, a larger one slower. Raises `FileError` or `BackendError` where the model cannot
-    be loaded, `ProviderError` where a provider is missing.
+    3 % faster so, a larger one slower. `optimization` names one of `OPTIMIZATIONS`. Raises
+    `FileError` or `BackendError` where the model cannot be loaded, `ProviderError` where a provider
+    is missing.
     """
 
     def __init__(
@@ -64,15 +73,22 @@ class Session:
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
         reuse: bool = True,
+        optimization: str = "all",
     ) -> None:
         if threads is not None:
             whole_number("threads", threads, 1)
+        if optimization not in OPTIMIZATIONS:
+            raise BackendError(
+                f"onnxruntime has no optimization level {optimization!r}",
+                hint=f"choose one of {', '.join(OPTIMIZATIONS)}",
+            )
         asked = resolve_providers(providers)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         options.intra_op_num_threads = threads or 0
         options.inter_op_num_threads = 1
         options.enable_mem_reuse = reuse
+        options.graph_optimization_level = OPTIMIZATIONS[optimization]
         source, self.name = _source(model)
         try:
             self.onnxruntime = ort.InferenceSession(

@@ -289,6 +289,12 @@ def _log(x: sp.Expr) -> sp.Expr:
     denominator = _Denominator.of(u)
     if denominator and denominator.c > 0:
         return denominator.logarithm()
+    if isinstance(u, h.where):
+        condition, *branches = u.args
+        plain = [h.log(branch) for branch in branches]  # of 1 it is the number 0
+        logs = [_log(log) if isinstance(log, h.log) else log for log in plain]
+        changed = logs != plain
+        return h.where(condition, *logs) if changed else x
     terms: list[sp.Expr] = []
     others: list[sp.Expr] = []
     for factor in sp.Mul.make_args(u):
@@ -320,7 +326,7 @@ def _log_of_positive(x: sp.Expr) -> sp.Expr | None:
 
 def _log1p(x: sp.Expr) -> sp.Expr:
     (u,) = x.args
-    changed = _log(h.log(1 + u))
+    changed = _log(h.log(_rewritten(1 + u)))  # log1p(−σ) is the logarithm of another σ
     return x if isinstance(changed, h.log | h.log1p) else changed
 
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.dims import substitute, symbols
 from nncompile.errors import FeedError, Row, did_you_mean, whole_number
+from nncompile.graph import Value
 from nncompile.model import Model
-from nncompile.runtime.feeds import Port, check_feeds
-from nncompile.train.indices import check_indices, index_sizes
+from nncompile.runtime.feeds import Port, check_feeds, describe
+from nncompile.sizes import SizeCheck, Sizes
+from nncompile.train.indices import RangeCheck
 from nncompile.types import Array
 
 Batch = Mapping[str, Any]
@@ -28,17 +31,27 @@ class Feeder:
 
     Arrays are cut along the first axis of those inputs whose first size is the batch: the first
     symbolic one that an input begins with; other inputs are given whole to every batch.
-    Raises `FeedError` for data that do not fit, for labels and tokens that are no places in what
-    they index, and for arrays that hold NaN.
+    Raises `FeedError` for data that do not fit, for sizes at which `sizes` finds that there is no
+    model, for numbers out of their range (labels and tokens that are no places in what they index,
+    lengths of more than there is), and for arrays that hold NaN.
     """
 
-    def __init__(self, data: Data, model: Model, ports: Sequence[Port], size: int) -> None:
+    def __init__(
+        self,
+        data: Data,
+        model: Model,
+        ports: Sequence[Port],
+        size: int,
+        sizes: SizeCheck,
+        may_be_empty: bool = False,
+    ) -> None:
         self.data = data
         self.model = model
         self.ports = tuple(ports)
         self.size = whole_number("batch", size, 1)
         self.axis = model.examples
-        self.indices = index_sizes(model.graph)
+        self.sizes = sizes
+        self.ranges = RangeCheck(sizes.graph, self.axis)
         self.arrays: dict[str, Array] | None = None
         self._recent: deque[Batch] = deque(maxlen=2)
         if isinstance(data, str) or hasattr(data, "shape"):
@@ -51,10 +64,10 @@ class Feeder:
             self.arrays = check_feeds(self.ports, self._known(data))
             for name, array in self.arrays.items():
                 check_numbers(name, array)
-                check_indices(name, array, self.indices)
             self.count = self.examples(self.arrays)
-            if self.count == 0:
-                raise FeedError("the data hold no examples")
+            if self.count == 0 and not may_be_empty:
+                raise FeedError("the data hold no examples", rows=self._shapes(self.arrays))
+            self.ranges(self.arrays, self._checked_sizes(self.arrays), whole=True)
 
     def epoch(self, order: tuple[int, int] | None = None, skip: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, without the first `skip`. Arrays are in the random order that
@@ -103,10 +116,40 @@ class Feeder:
                 rows=[("input", port.name, port.type) for port in self.ports],
             )
         arrays = check_feeds(self.ports, self._known(batch))
-        for name in self.indices.keys() & arrays.keys():
-            check_indices(name, arrays[name], self.indices)
+        self.ranges(arrays, self.sizes({name: x.shape for name, x in arrays.items()}))
         self._recent.append(arrays)
         return arrays
+
+    def nothing(self, outputs: Mapping[str, Value]) -> dict[str, Array]:
+        """The `outputs` of a model for data without examples: arrays of no rows. Raises `FeedError`
+        where one of them has no row for each example."""
+        assert self.arrays is not None
+        sizes = self.sizes({name: x.shape for name, x in self.arrays.items()})
+        found = {}
+        for name, v in outputs.items():
+            shape = [substitute(d, sizes) for d in v.shape]
+            if symbols(shape) or not symbols(v.shape) & symbols([self.axis or 0]):
+                raise FeedError(
+                    f"the data hold no examples, and output {name!r} has no row for each",
+                    rows=[*self._shapes(self.arrays), (name, str(v.type))],
+                )
+            found[name] = np.zeros(shape, v.dtype.numpy)
+        return found
+
+    def _shapes(self, arrays: Mapping[str, Array]) -> list[Row]:
+        return [(name, describe(x.dtype, x.shape)) for name, x in arrays.items()]
+
+    def _checked_sizes(self, arrays: Mapping[str, Array]) -> Sizes:
+        """The sizes of a batch; those of the last one, which may be smaller, are checked too."""
+        known = [
+            self.sizes(
+                {n: (rows, *x.shape[1:]) if self._is_cut(n) else x.shape for n, x in arrays.items()}
+            )
+            for rows in dict.fromkeys(
+                (min(self.count, self.size), self.count % self.size or self.size)
+            )
+        ]
+        return known[0]
 
     @property
     def given(self) -> str:

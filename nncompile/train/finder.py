@@ -112,7 +112,8 @@ def lr_find(
         first = {path: state.get(path, x) for path, x in first.items()}
     runner = compiled.runner(first, providers, threads)
     ports = [p for p in runner.session.inputs if p.name in recipe.model.inputs]
-    feeder = Feeder(data, recipe.model, ports, recipe.batch if batch is None else batch)
+    size = recipe.batch if batch is None else batch
+    feeder = Feeder(data, recipe.model, ports, size, compiled.sizes)
     order = recipe.seed if seed is None else seed
     batches = _batches(feeder, order)
     found: list[float] = []

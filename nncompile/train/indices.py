@@ -1,62 +1,256 @@
-"""Inputs that are indices: labels, tokens. What they may hold is known from what they index."""
+"""Inputs of integers with a range: labels and tokens, which are places in what they index, and
+what a model claims of its inputs, such as lengths; and what is computed of such inputs alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import sympy as sp
 
-from nncompile.errors import FeedError
-from nncompile.graph import Graph, Input, Op, Value
-from nncompile.ops.basic import Cast, Expand
+from nncompile.dims import Dim, dim, solve, substitute, symbols
+from nncompile.errors import FeedError, Row
+from nncompile.graph import Graph, Input, Item, Op, Value, toposort
+from nncompile.map import Map
+from nncompile.ops.basic import Cast, Constant, Expand, Iota, SizeOf
+from nncompile.ops.claims import InRange, Limited
+from nncompile.ops.cumulative import CumSum
 from nncompile.ops.index import Gather, ScatterAdd, TakeAlongAxis
+from nncompile.ops.joining import Concat, Split
+from nncompile.ops.reduce import Max, Min, Sum
 from nncompile.ops.shape import Reshape, Transpose
-from nncompile.types import Array
+from nncompile.ops.slicing import Pad, Slice
+from nncompile.show import expression
+from nncompile.sites import Site
+from nncompile.sizes import Sizes
+from nncompile.types import Array, TupleType
 
 _INDEXED = (Gather, TakeAlongAxis, ScatterAdd)  # their second argument is places in the first
-_MOVED: tuple[type[Op], ...] = (Cast, Expand, Reshape, Transpose)  # which keep the numbers
+_WHOLE = (Cast, Expand, InRange, Limited, Reshape, Transpose)  # which keep all numbers
+_MOVES = (*_WHOLE, Concat, Item, Slice, Split)  # which keep some
+# What is computed of integers on the host, too: it costs little beside reading them.
+_CHEAP: tuple[type[Op], ...] = (
+    *_MOVES, Constant, CumSum, Gather, Iota, Map, Max, Min, Pad, SizeOf, Sum, TakeAlongAxis,
+)  # fmt: skip
 
 
-def index_sizes(graph: Graph) -> dict[str, int]:
-    """Of each integer input whose numbers are used as places as they are, the least size of what
-    they index, where it is known."""
-    sizes: dict[str, int] = {}
-    for v in graph.nodes:
-        if not isinstance(v.op, _INDEXED):
-            continue
-        size, source = v.args[0].shape[v.op.axis], _source(v.args[1])
-        if isinstance(size, int) and isinstance(source.op, Input):
-            name = source.op.name
-            sizes[name] = min(size, sizes.get(name, size))
-    return sizes
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, which may depend on the sizes of a batch. `claim` is the op
+    that says so, at `site`; None where they are places in what they index."""
+
+    low: Dim
+    high: Dim
+    claim: InRange | None = None
+    site: Site | None = None
+
+
+class RangeCheck:
+    """Whether the integers of a graph that follow from data alone, as places or as what a model
+    claims them to be, lie in their ranges. `examples` is the size that data are cut along.
+
+    They are the inputs themselves, or what is cut out of them, put together, counted and computed
+    of them in integers. Computing and checking them costs a few passes over the data.
+    """
+
+    def __init__(self, graph: Graph, examples: Dim | None) -> None:
+        self._graph = graph
+        self._known: dict[Value, dict[tuple[Any, ...], Range]] = {}
+        for v in graph.nodes:
+            if isinstance(v.op, _INDEXED):
+                value, size = v.args[1], v.args[0].shape[v.op.axis]
+                known = Range(0, dim(size - 1))
+            elif isinstance(v.op, InRange):
+                value, site = v.args[0], graph.trace.site(v)
+                known = Range(v.op.low, v.op.high, v.op, site)
+            else:
+                continue
+            key = known.low, known.high, known.claim
+            self._known.setdefault(_source(value), {}).setdefault(key, known)
+        order = toposort(self._known)
+        self._from: dict[Value, frozenset[str]] = {}  # the inputs that are needed
+        mixed: set[Value] = set()
+        for v in order:
+            if isinstance(v.op, Input):
+                if v.op.kind == "input":
+                    self._from[v] = frozenset([v.op.name])
+            elif _is_cheap(v) and all(a in self._from for a in v.args):
+                self._from[v] = frozenset[str]().union(*(self._from[a] for a in v.args))
+            if any(a in mixed for a in v.args) or _mixes(v, symbols([examples or 0])):
+                mixed.add(v)
+        self._rowwise = {v for v in order if v not in mixed}
+
+    def __call__(self, arrays: Mapping[str, Array], sizes: Sizes, whole: bool = False) -> None:
+        """Raises `FeedError` where arrays of these sizes give what is out of a range. Of `whole`
+        data, which are cut into batches of these sizes, only what is the same in each row whatever
+        the batch is looked at.
+
+        Negative numbers are no places either: in a label they mark what has no class, and
+        onnxruntime would count them from the end.
+        """
+        checked = [
+            v
+            for v in self._known
+            if self._from.get(v)
+            and self._from[v] <= arrays.keys()
+            and (not whole or v in self._rowwise)
+        ]
+        own = self._solved(arrays) if whole and any(v.args for v in checked) else sizes
+        inputs = ((v, v.op.name) for v in self._from if isinstance(v.op, Input))
+        feeds = {v: arrays[name] for v, name in inputs if name in arrays}
+        asked = set(checked)
+        for v, array in _computed(checked, feeds, own):  # places before what is found at them
+            if v in asked:
+                for given in self._known[v].values():
+                    self._check(v, array, given, own if v.args else sizes, feeds)
+
+    def _solved(self, arrays: Mapping[str, Array]) -> Sizes:
+        leaves = {n: v for n, v in self._graph.leaves.items() if n in arrays}
+        return solve([v.shape for v in leaves.values()], [arrays[n].shape for n in leaves])
+
+    def _check(
+        self, value: Value, array: Array, given: Range, sizes: Sizes, feeds: Mapping[Value, Array]
+    ) -> None:
+        if array.size == 0:
+            return
+        low, high = _at(given.low, sizes), _at(given.high, sizes)
+        wrong = np.zeros(array.shape, bool)
+        if isinstance(low, int) and array.min() < low:
+            wrong |= array < low
+        if isinstance(high, int) and array.max() >= high + 1:  # reals are cut off
+            wrong |= array >= high + 1
+        if not wrong.any():
+            return
+        place = tuple(np.argwhere(wrong)[0])
+        example = array[place]
+        rows: list[Row] = []
+        origin = self._origin(value, place, feeds, sizes)
+        if origin is None:
+            text = expression(value, {a: _named(a) for a in value.args})
+            inputs = (f"input {name!r}" for name in sorted(self._from[value]))
+            subject = f"what is computed of {' and '.join(inputs)}"
+            rows += [("computed", text), ("first at", _index("", place))]
+        else:
+            name, place = origin
+            subject = f"input {name!r}"
+            rows.append(("first at", _index(name, place)))
+        rows.append(("in all", f"{wrong.sum():,} of {array.size:,}"))
+        for bound in (given.low, given.high):
+            if not isinstance(bound, int):
+                names = sorted(bound.free_symbols & sizes.keys(), key=str)
+                rows += [("size", f"{s} = {sizes[s]}") for s in names]
+        if given.claim is None:
+            what = "its numbers are places"
+            hint = "labels and tokens are counted from 0"
+            if example < 0:
+                hint += "; cross_entropy(…, ignore_index=-1) leaves examples out"
+        else:
+            what = given.claim.what
+            hint = given.claim.way_out.format(low=low, high=high)
+        raise FeedError(
+            f"{subject} holds {example}, {what} from {low} to {high}",
+            rows=rows,
+            hint=hint or None,
+            site=given.site or (self._graph.trace.site(value) if value.args else None),
+        )
+
+    def _origin(
+        self, value: Value, place: tuple[int, ...], feeds: Mapping[Value, Array], sizes: Sizes
+    ) -> tuple[str, tuple[int, ...]] | None:
+        """The input that an element comes from, and its place there; None where it is computed."""
+        order = toposort([value])
+        leaves = [v for v in order if isinstance(v.op, Input)]
+        if len(leaves) != 1 or not all(isinstance(v.op, (Input, *_MOVES)) for v in order):
+            return None
+        shape = feeds[leaves[0]].shape
+        numbered = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
+        number = dict(_computed([value], {leaves[0]: numbered}, sizes, keeping=Cast))[value][place]
+        return leaves[0].op.name, np.unravel_index(number, shape)  # type: ignore[attr-defined]
 
 
 def _source(v: Value) -> Value:
-    while isinstance(v.op, _MOVED):
+    """The value that all numbers of `v` are from."""
+    while isinstance(v.op, _WHOLE):
         v = v.args[0]
     return v
 
 
-def check_indices(name: str, array: Array, sizes: Mapping[str, int]) -> None:
-    """Raises `FeedError` where the array holds what is no place in what it indexes.
+def _is_cheap(v: Value) -> bool:
+    """Whether it is computed here, too: numpy and every backend give the same where it is of
+    integers, or what is only moved."""
+    if not isinstance(v.op, _CHEAP):
+        return False
+    if isinstance(v.op, _MOVES):
+        return True
+    types = [t for x in (v, *v.args) for t in _types(x)]
+    return not any(t.dtype.is_float for t in types)
 
-    Negative numbers are none either: in a label they mark what has no class, and onnxruntime would
-    count them from the end.
-    """
-    size = sizes.get(name)
-    if size is None or array.size == 0 or (array.min() >= 0 and array.max() < size):
+
+def _types(v: Value) -> Iterable[Any]:
+    return v.type.items if isinstance(v.type, TupleType) else (v.type,)
+
+
+def _mixes(v: Value, examples: Collection[sp.Symbol]) -> bool:
+    """Whether what is in a row depends on the other rows of its batch, or on how many there are."""
+    op: Any = v.op
+    if isinstance(op, Iota | SizeOf):
+        sizes = [op.size]
+    elif isinstance(op, Slice | Pad):
+        shape = v.args[0].shape
+        sizes = [
+            d for d, new, at in zip(shape, v.shape, _starts(op), strict=True) if (new, at) != (d, 0)
+        ]
+    elif isinstance(op, Concat | Split | CumSum | Gather | TakeAlongAxis):
+        sizes = [v.args[0].shape[op.axis]]
+    elif isinstance(op, Sum | Max | Min):
+        sizes = [v.args[0].shape[axis] for axis in op.axes]
+    else:
+        return False
+    return not symbols(sizes).isdisjoint(examples)
+
+
+def _starts(op: Slice | Pad) -> tuple[Dim, ...]:
+    return op.starts if isinstance(op, Slice) else op.before
+
+
+def _computed(
+    values: Iterable[Value],
+    feeds: Mapping[Value, Array],
+    sizes: Sizes,
+    keeping: type[Op] | tuple[()] = (),
+) -> Iterator[tuple[Value, Any]]:
+    """The arrays of values and of what they need at these sizes, arguments first, but of those
+    that need other sizes. Ops of the class `keeping` leave their arguments as they are."""
+    found: dict[Value, Any] = {}
+    for v in toposort(values):
+        if v in feeds:
+            found[v] = feeds[v]
+        elif all(a in found for a in v.args):
+            op: Any = v.op.at(sizes)
+            if isinstance(op, keeping):
+                found[v] = found[v.args[0]]
+            elif not any(isinstance(x, sp.Expr) for x in _sizes_of(op)):
+                found[v] = op.numpy(*(found[a] for a in v.args))
+        if v in found:
+            yield v, found[v]
+
+
+def _sizes_of(op: Op) -> Iterable[Any]:
+    if isinstance(op, Map):  # whose names are its arguments
         return
-    wrong = (array < 0) | (array >= size)
-    place = np.argwhere(wrong)[0]
-    example = array[tuple(place)]
-    raise FeedError(
-        f"input {name!r} holds {example}, its numbers are places from 0 to {size - 1}",
-        rows=[
-            ("first at", f"{name}[{', '.join(map(str, place))}]"),
-            ("in all", f"{wrong.sum():,} of {array.size:,}"),
-        ],
-        hint="labels and tokens are counted from 0; cross_entropy(…, ignore_index=-1) leaves "
-        "examples out"
-        if example < 0
-        else "labels and tokens are counted from 0",
-    )
+    for x in op.attributes.values():
+        yield from x if isinstance(x, tuple) else (x,)
+
+
+def _at(size: Dim, sizes: Sizes) -> Dim:
+    return size if isinstance(size, int) else substitute(size, sizes)
+
+
+def _named(v: Value) -> str:
+    return v.op.name if isinstance(v.op, Input) else "…"
+
+
+def _index(name: str, place: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, place))}]" if place else name

@@ -17,7 +17,7 @@ DEAD = 0.5  # of the units of a layer
 @dataclass(frozen=True)
 class LayerFigures:
     """The Euclidean norms of a layer's parameters, of the slope of the loss at them, and of what
-    the next step adds to them."""
+    the next update adds to them."""
 
     layer: str
     place: str

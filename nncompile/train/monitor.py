@@ -23,6 +23,7 @@ from nncompile.recipe import Minimize, Recipe
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider
 from nncompile.sites import user_site
+from nncompile.step import compose
 from nncompile.tracing import tracing
 from nncompile.train.events import Event
 from nncompile.train.measurement import (
@@ -45,8 +46,9 @@ class Probe:
     """Measures a recipe's training at any state and batch; `recipe` may be one that is compiled.
 
     Measuring computes the gradient and the update as the step does, with the same random numbers
-    (dropout), and changes nothing. The state and the batch may be of any batch size that the
-    model takes. The options are those of `Trainer`.
+    (dropout), and changes nothing. Where a recipe accumulates, the gradient is that of the batch,
+    and the update that of all batches since the last one, this one included. The state and
+    the batch may be of any batch size that the model takes. The options are those of `Trainer`.
     """
 
     def __init__(
@@ -78,8 +80,10 @@ class _Plan:
     """The graph of a measurement, and how its outputs are read."""
 
     def __init__(self, compiled: CompiledStep) -> None:
-        source = compiled.source
-        recipe = source.recipe
+        recipe = compiled.source.recipe
+        # Most steps of an accumulation are no update: what one would be here is measured.
+        accumulates = recipe.accumulate > 1
+        source = compose(recipe, closing=True) if accumulates else compiled.source
         model = recipe.trained_model
         self._trace = model.graph.trace
         self.losses: dict[str, tuple[str, ...]] = {}

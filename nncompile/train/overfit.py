@@ -10,6 +10,7 @@ from nncompile.compiler import CompiledStep, compile_step
 from nncompile.errors import ModelError, whole_number
 from nncompile.recipe import Minimize, Recipe
 from nncompile.runtime.providers import Provider
+from nncompile.train.data import Feeder, check_numbers
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ def overfit_one_batch(
     if not names:
         raise ModelError("no update of the recipe follows a gradient")
     runner = compiled.runner(source.initial(seed), providers, threads)
+    model = source.recipe.model
+    ports = [port for port in runner.session.inputs if port.name in model.inputs]
+    (batch,) = Feeder([batch], model, ports, 1, compiled.sizes).epoch()
+    for name, array in batch.items():
+        check_numbers(name, array)
     losses: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(steps):
         runner.step(batch)

@@ -13,25 +13,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
-
-from nncompile.compiler import compile_model, compile_step
+from nncompile.compiler import CompiledModel, compile_model, compile_step
 from nncompile.errors import (
     CheckpointError,
     FeedError,
     ModelError,
     TrainingError,
+    did_you_mean,
     seed_number,
     whole_number,
 )
+from nncompile.habits import Habits, teaching
 from nncompile.model import RANDOM_STATE
 from nncompile.recipe import Minimize, Recipe
 from nncompile.runtime import Session
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
+from nncompile.sizes import SizeCheck
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.events import Callback, Event, History, Kind, listeners
+from nncompile.train.joining import joined
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.sums import Sums
 from nncompile.transfer import Renaming, Transfer, transfer
@@ -39,6 +41,30 @@ from nncompile.types import Array
 
 _POSITION = "nncompile.position"
 _SUMS = ("examples", "totals", "weights")
+
+
+# What torch's and Keras's methods are here.
+MADE = {
+    **dict.fromkeys(("train", "learn", "train_step", "run"), "trainer.fit(data) trains"),
+    **dict.fromkeys(("fit_generator", "train_on_batch"), "trainer.fit([batch, ...]) takes batches"),
+    **dict.fromkeys(("test", "test_step", "validate", "score"), "trainer.evaluate(data)"),
+    **dict.fromkeys(("forward", "predict_on_batch", "predict_step"), "trainer.predict(inputs)"),
+    **dict.fromkeys(
+        ("eval", "no_grad"), "predict and evaluate compute as after training: leave it out"
+    ),
+    **dict.fromkeys(("zero_grad", "backward"), "each step of fit does that: leave it out"),
+    **dict.fromkeys(("to", "cuda", "cpu", "device"), 'Trainer(recipe, providers="cuda")'),
+    **dict.fromkeys(("save_weights", "save_model", "save_checkpoint"), "trainer.save(path)"),
+    **dict.fromkeys(
+        ("load_weights", "load_checkpoint"), "trainer.load(path), or load_params(path) by name"
+    ),
+    **dict.fromkeys(("state_dict", "get_weights", "parameters", "weights"), "trainer.params"),
+    **dict.fromkeys(("load_state_dict", "set_weights"), "trainer.set_params({path: array})"),
+    "compile": "Trainer(training(model, optimizer=adam(1e-3)))",
+    "history": "it is what fit returns: history = trainer.fit(data)",
+    "optimizer": "trainer.recipe has it, its slots are in trainer.state",
+    "summary": "nncompile show FILE prints the model",
+}
 
 
 @dataclass
@@ -56,13 +82,16 @@ class _Epoch:
         return {"number": self.number, "start": self.start, **sums}
 
 
-class Trainer:
+class Trainer(Habits):
     """Trains the model of a recipe on execution `providers`, with `threads` for each operator.
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
     ops: the same seed, data and runtime give the same bits. `without` switches passes off.
     """
 
+    elsewhere = MADE
+
+    @teaching
     def __init__(
         self,
         recipe: Recipe,
@@ -147,19 +176,31 @@ class Trainer:
         self.set_params(found)
         return report
 
-    def averaged(self, name: str = "ema") -> dict[str, Array]:
+    def averaged(self, name: str | None = None) -> dict[str, Array]:
         """A copy of the state with the averages of that name (see `Average`) in the place of the
-        parameters: for `predict`, `evaluate` and `export` as `params`. Raises `ModelError` where
-        there is no such average."""
-        state = self.state
-        found = {p: state[f"{p}.{name}"] for p in self.model.parameters if f"{p}.{name}" in state}
-        if not found:
+        parameters: for `predict`, `evaluate` and `export` as `params`. The name may be left out
+        where the recipe keeps one average. Raises `ModelError` where there is no such average."""
+        kept = self.compiled.source.averages
+        if name is None and len(kept) == 1:
+            (name,) = kept
+        if name is None and kept:
             raise ModelError(
-                f"the recipe keeps no average {name!r} of the weights",
-                hint="training(..., average=ema(0.999)) keeps one",
+                f"the recipe keeps {len(kept)} averages of the weights: {', '.join(kept)}",
+                hint=f"say which: averaged({next(iter(kept))!r})",
             )
-        return state | found
+        if name is None or name not in kept:
+            raise ModelError(
+                "the recipe keeps no average of the weights"
+                if name is None
+                else f"the recipe keeps no average {name!r} of the weights",
+                hint=did_you_mean(name, kept)
+                if kept
+                else "training(..., average=ema(0.999)) keeps one",
+            )
+        state = self.state
+        return state | {path: state[slot] for path, slot in kept[name].items()}
 
+    @teaching
     def fit(
         self,
         data: Data,
@@ -180,10 +221,10 @@ class Trainer:
         Raises `FeedError` for data that do not fit or hold NaN, `TrainingError` where a loss is
         not finite. After an interrupt (Ctrl-C) the state is that of the last whole step.
         """
-        feeder = self._feeder(data, self._batch_ports, batch)
+        feeder = self._feeder(data, self._batch_ports, batch, self.compiled.sizes)
         check = None
         if validation is not None:
-            check = self._feeder(validation, self._ports(self._evaluation), batch)
+            check = self._held_out(validation, batch)
         heard = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
         last_epoch, last_step = self._ends(epochs, steps)
         history, start = History(), time.perf_counter()
@@ -237,6 +278,7 @@ class Trainer:
         """Ends the running `fit` after the present step; for callbacks."""
         self._stopping = True
 
+    @teaching
     def evaluate(
         self, data: Data, batch: int | None = None, params: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -253,15 +295,19 @@ class Trainer:
                 rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
                 hint="an output that is one number is a metric, such as a loss or an accuracy",
             )
-        feeder = self._feeder(data, self._ports(self._evaluation), batch)
+        feeder = self._held_out(data, batch)
         return self._evaluate(feeder, params)
 
+    @teaching
     def predict(
         self, inputs: Any, batch: int | None = None, params: Mapping[str, Any] | None = None
     ) -> dict[str, Array]:
         """The model's `predict` outputs for a dict of arrays, or for one array where it has one
-        input; computed in batches, and put together along the first axis. `params` are other
-        values of parameters or states by path, such as those of `averaged`."""
+        input; computed in batches, and put together along the axis of the examples: the first, or
+        another that they are the slowest part of. Of no examples there are no rows. `params` are
+        other values of parameters or states by path, such as those of `averaged`. Raises
+        `FeedError` for data that do not fit, `ModelError` for an output of several batches that is
+        not made of theirs (see `joined`)."""
         session = self._inference
         ports = self._ports(session)
         if not isinstance(inputs, Mapping):
@@ -272,22 +318,19 @@ class Trainer:
                     hint="give a dict of arrays by name",
                 )
             inputs = {ports[0].name: inputs}
-        feeder = self._feeder(inputs, ports, batch)
+        feeder = self._feeder(inputs, ports, batch, self._compiled_model.sizes, True)
+        graph = self._compiled_model.sizes.graph
+        if feeder.count == 0:
+            return feeder.nothing(graph.outputs)
         held = self._held(session, params)
         parts = [session.run({**examples, **held}) for examples in feeder.epoch()]
-        axis = self.model.examples
-        return {
-            name: np.concatenate([part[name] for part in parts])
-            if value.shape and value.shape[0] == axis
-            else parts[-1][name]
-            for name, value in self.model.inference().outputs.items()
-        }
+        return joined(graph, parts, self.model.examples)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
         position = {"seed": self.seed, "epoch": self._under_way.position()}
-        text = json.dumps(position, default=np.ndarray.tolist)
+        text = json.dumps(position, default=_listed)
         metadata = {"nncompile.model": self.model.name, _POSITION: text}
         return save_state(path, self.state, metadata)
 
@@ -313,7 +356,11 @@ class Trainer:
 
     @cached_property
     def _inference(self) -> Session:
-        return Session(compile_model(self.model).model, self.providers, self.threads)
+        return Session(self._compiled_model.model, self.providers, self.threads)
+
+    @cached_property
+    def _compiled_model(self) -> CompiledModel:
+        return compile_model(self.model)
 
     @cached_property
     def _evaluation(self) -> Session:
@@ -331,8 +378,21 @@ class Trainer:
         state = {**self.state, **(params or {})}
         return {port.name: state[port.name] for port in session.inputs if port.name in state}
 
-    def _feeder(self, data: Data, ports: Sequence[Port], batch: int | None) -> Feeder:
-        return Feeder(data, self.model, ports, self.recipe.batch if batch is None else batch)
+    def _feeder(
+        self,
+        data: Data,
+        ports: Sequence[Port],
+        batch: int | None,
+        sizes: SizeCheck,
+        may_be_empty: bool = False,
+    ) -> Feeder:
+        size = self.recipe.batch if batch is None else batch
+        return Feeder(data, self.model, ports, size, sizes, may_be_empty)
+
+    def _held_out(self, data: Data, batch: int | None) -> Feeder:
+        """Batches to evaluate on."""
+        ports = self._ports(self._evaluation)
+        return self._feeder(data, ports, batch, self.compiled.evaluation_sizes)
 
     def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
         """The epoch and the step at which this training ends."""
@@ -385,3 +445,7 @@ class Trainer:
         if not sums.examples:
             raise FeedError("no batch to evaluate on")
         return sums.results()
+
+
+def _listed(array: Array) -> Any:
+    return array.tolist()

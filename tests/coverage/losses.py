@@ -84,10 +84,10 @@ METRIC_ROWS = (
     _metric("ROC-AUC", of(dsl.roc_auc, f32["batch"], f32["batch"]),
             feeds=lambda rng: {"x0": np.float32([0.3, 0.7, 0.1]), "x1": np.float32([0, 1, 1])}),
     _metric("confusion matrix", of_classes(dsl.confusion_matrix)),
-    _metric("mean squared error", of_pair(dsl.mse)),
-    _metric("mean absolute error", of_pair(dsl.mae)),
-    _metric("R²", of_pair(dsl.r2_score)),
-    _metric("perplexity", of_classes(dsl.perplexity), agrees="exp of the mean"),
+    _metric("mean squared error", of_pair(dsl.mse), order=2),
+    _metric("mean absolute error", of_pair(dsl.mae), order=2),
+    _metric("R²", of_pair(dsl.r2_score), order=2),
+    _metric("perplexity", of_classes(dsl.perplexity), order=2, agrees="exp of the mean"),
     _metric("IoU", of_classes(partial(dsl.iou, averaging="macro"))),
 )  # fmt: skip
 

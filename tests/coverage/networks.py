@@ -62,7 +62,7 @@ def _layer(name: str, build: Any, family: str, **options: Any) -> System:
 
 
 def _conv(name: str, layer: Any, axes: int = 2, **options: Any) -> System:
-    return _layer(name, of_image(lambda x: x >> layer, axes=axes), "convolution", **options)
+    return _layer(name, of_image(lambda x: x >> layer, axes=axes), "convolution_layers", **options)
 
 
 def _pool(name: str, layer: Any, axes: int = 2, family: str = "pooling") -> System:
@@ -153,7 +153,7 @@ SEQUENCE_ROWS = (
               of_sequence(lambda x: x >> dsl.MultiHeadAttention(2, causal=True)), "attention",
               example="examples/char_gpt.py"),
     _sequence("attention masks", of(lambda x, y: dsl.MultiHeadAttention(2)(x, key_mask=y > 0),
-              f32["batch", "time", 4], f32["batch", "time"]), "attention", order=1,
+              f32["batch", "time", 4], f32["batch", "time"]), "attention",
               example="examples/sequence_classifier.py"),
     _sequence("transformer encoder", of_sequence(lambda x: x >> dsl.TransformerEncoderLayer(2, 6)),
               "transformer", example="examples/sequence_classifier.py"),

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from tests.coverage import learning, losses, networks
+from tests.coverage import generative, losses, monitoring, networks, noise, optimizers, recipes
 from tests.coverage.checks import System
 
-SYSTEMS: tuple[System, ...] = (*networks.ROWS, *losses.ROWS, *learning.ROWS)
+SYSTEMS: tuple[System, ...] = (
+    *networks.ROWS,
+    *losses.ROWS,
+    *recipes.GRADIENT_ROWS,
+    *recipes.INITIAL_ROWS,
+    *optimizers.ROWS,
+    *recipes.RECIPE_ROWS,
+    *recipes.REGULAR_ROWS,
+    *noise.ROWS,
+    *monitoring.ROWS,
+    *generative.ROWS,
+)

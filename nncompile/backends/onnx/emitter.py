@@ -18,7 +18,7 @@ from nncompile.errors import BackendError
 from nncompile.graph import Value, toposort
 from nncompile.sites import Site
 from nncompile.tracing import Trace
-from nncompile.types import Array, DType, Type, i64
+from nncompile.types import Array, DType, Type, f64, i64, is_float32
 
 ELEMENT_TYPES = {
     "float32": TensorProto.FLOAT,
@@ -51,7 +51,10 @@ class Emitter:
         self.conditional = conditional
         self.trace: Trace = parent.trace if parent else Trace()
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, Array] = {}
+        # Those of a graph within are the outer one's.
+        self.constants: dict[str, Array] = parent.constants if parent else {}
+        # Weights of one element of float64.
+        self.numbers: set[str] = parent.numbers if parent else set()
         self.types: tuple[Any, ...] = ()
         self.type: Any = None
         self._memo: dict[Any, tuple[str, ...]] = {}
@@ -61,6 +64,9 @@ class Emitter:
         self._sizes: dict[sp.Symbol, Callable[[], str]] = {}
         self._vectors: dict[Dim, str] = {}
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
+        # What no runtime knows before the model runs.
+        self._unknown: list[str] = list(parent._unknown) if parent else []
+        self._operators: dict[str, str] = parent._operators if parent else {}
         self._site: Site | None = None
         self._stem = ""
 
@@ -72,6 +78,7 @@ class Emitter:
 
     def bind_sizes(self, name: str, shape: Shape) -> None:
         """Lets symbolic sizes be taken from the shape of the leaf `name`."""
+        self._unknown.append(name)
         if len(shape) == 1:
             self._vectors.setdefault(shape[0], name)
         self._shaped.setdefault(shape, name)
@@ -155,7 +162,10 @@ class Emitter:
         if self._site is not None:
             helper.set_metadata_props(node, {"source": self._site.place, "scope": self._site.scope})
         self.nodes.append(node)
+        self._operators.update(dict.fromkeys(names, op_type))
         self._inside.update(names)
+        if any(isinstance(x, onnx.GraphProto) for x in attributes.values()):
+            self._unknown.append(names[0])  # runtimes do not compute loops beforehand
         return names
 
     @contextmanager
@@ -187,6 +197,7 @@ class Emitter:
             names[v] = known if known is not None else inner._fresh(f"{self._stem}/{name}")
             if known is None:
                 inner._inside.add(names[v])
+                inner._unknown.append(names[v])
                 inputs.append(value_info(names[v], v.type))
         inner.lower_all(toposort(results), names)
         inner._site, inner._stem = self._site, self._stem
@@ -224,6 +235,11 @@ class Emitter:
         self._taken.add(name)
         return name
 
+    def apart(self, x: str, *operators: str) -> str:
+        """`x`, which runtimes may not join with what made it if that is one of `operators`: then
+        behind a reshaping to its own shape, which costs nothing and is not seen through."""
+        return self.Reshape(x, self.Shape(x)) if self._operators.get(x) in operators else x
+
     def constant(self, array: Any) -> str:
         """The name of a constant; equal ones are one."""
         if self.parent:
@@ -249,6 +265,27 @@ class Emitter:
     def scalar(self, number: Any, dtype: DType) -> str:
         """A constant without axes."""
         return self.constant(np.asarray(number, dtype.numpy))
+
+    def factor(self, name: str, divides: bool = False) -> str:
+        """What something is multiplied or divided by, as it is to be written.
+
+        A constant number beside a matrix product onnxruntime makes an attribute of the product, and
+        attributes are float32, also where the matrices are float64. From a number that is no
+        float32, 0 times the size of an input is therefore taken, which is known when the model
+        runs. (Added to it, a number below float32's would be taken for 0.) Where there is no input
+        it is the size of what a loop goes by or has made; what depends on neither is computed
+        before such attributes are made.
+        """
+        number = self.constants.get(name)
+        if name not in self.numbers:
+            if number is None or number.dtype != np.float64 or number.size != 1:
+                return name
+            if is_float32(1 / number.item() if divides and number.any() else number.item()):
+                return name
+        if not self._unknown:
+            return name
+        none = self.Mul(self.Size(self._unknown[0]), self.scalar(0, i64))
+        return self.Sub(name, self.cast(none, f64))  # type: ignore[no-any-return]
 
     def ints(self, numbers: Sequence[int]) -> str:
         """A constant vector of i64: axes, shapes, starts …"""

@@ -20,8 +20,6 @@ from nncompile.types import DType, boolean, f64, i64, u32
 SAME = {
     "add": "Add",
     "subtract": "Sub",
-    "multiply": "Mul",
-    "divide": "Div",
     "abs": "Abs",
     "sign": "Sign",
     "sqrt": "Sqrt",
@@ -67,6 +65,7 @@ class Emits(Protocol):
 
     def scalar(self, number: Any, dtype: DType) -> str: ...
     def cast(self, x: str, dtype: DType) -> str: ...
+    def factor(self, name: str, divides: bool = False) -> str: ...
     def __getattr__(self, op_type: str) -> Any: ...
 
 
@@ -102,6 +101,12 @@ class OnnxFormulas:
         return self.o.scalar(number, dtype)
 
     # Arithmetic that ONNX lacks or has for some element types only.
+
+    def _multiply(self, dtype: DType, x: str, y: str) -> str:
+        return self.o.Mul(self.o.factor(x), self.o.factor(y))  # type: ignore[no-any-return]
+
+    def _divide(self, dtype: DType, x: str, y: str) -> str:
+        return self.o.Div(x, self.o.factor(y, divides=True))  # type: ignore[no-any-return]
 
     def _negative(self, dtype: DType, x: str) -> str:
         if dtype is u32:

@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import ELEMENT_TYPES, Emitter, value_info
 from nncompile.collection import without_collection
+from nncompile.dims import product
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Input, Value
-from nncompile.types import Array, DType
+from nncompile.types import Array, DType, f64
 
 OPSET = 21
 OPSETS = range(18, 27)  # below, reductions take no axes as input; above, onnxruntime has no kernels
@@ -54,6 +55,11 @@ def to_model(
     for name in (*graph.leaves, *graph.outputs):
         emitter.reserve(name)
     inputs = {name: leaf for name, leaf in graph.leaves.items() if name not in weights}
+    emitter.numbers.update(
+        name
+        for name, leaf in graph.leaves.items()
+        if name in weights and leaf.dtype is f64 and product(leaf.shape) == 1
+    )
     for name, leaf in inputs.items():
         emitter.bind_sizes(name, leaf.shape)
     names = _lower(graph, emitter)

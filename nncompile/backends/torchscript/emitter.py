@@ -11,13 +11,13 @@ import numpy as np
 import sympy as sp
 
 from nncompile.backends.torchscript.formulas import TorchFormulas
-from nncompile.backends.torchscript.looping import Loop
+from nncompile.backends.torchscript.looping import Loop, Scanning
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, size_text
-from nncompile.backends.torchscript.writing import Statement, token, token_number
+from nncompile.backends.torchscript.writing import Effect, Statement, token, token_number
 from nncompile.dims import Dim, dim
 from nncompile.errors import BackendError
 from nncompile.graph import AnyType
-from nncompile.scalars import placeholder, walk
+from nncompile.scalars import placeholder, recognise, walk
 from nncompile.types import DType, i64, u32
 
 INFIX = {
@@ -42,6 +42,8 @@ FACTORIES = frozenset(
     f"torch.{name}" for name in ("arange", "empty", "eye", "full", "ones", "tensor", "zeros")
 )
 MASK = 0xFFFFFFFF  # uint32 has few operations in torch: it is carried in int64
+# Functions that are one pass over memory in torch; the others would be no more exact or faster.
+NATIVE = {"gelu": "torch.nn.functional.gelu", "silu": "torch.ops.aten.silu"}
 LITERAL = 16  # larger constants are buffers of the module
 
 
@@ -50,7 +52,9 @@ class Emitter:
 
     Every function of torch is a method: `t.log_softmax(x, dim=1)` emits the call and returns the
     name of its result. Equal calls are emitted once. `types` and `type` are those of the
-    arguments and of the result of the node that is being lowered.
+    arguments and of the result of the node that is being lowered. `constants` are the buffers of
+    a module that has methods already. With `scans`, loops are calls of torch's `scan`, which
+    torch.export can trace for any number of places in time; TorchScript has `for`.
     """
 
     types: tuple[AnyType, ...] = ()
@@ -61,9 +65,12 @@ class Emitter:
         device: str | None = None,
         sizes: Mapping[sp.Symbol, Origin] | None = None,
         outer: Emitter | None = None,
+        constants: dict[str, np.ndarray] | None = None,
+        scans: bool = False,
     ) -> None:
         self.statements: list[Statement] = outer.statements if outer else []
-        self.constants: dict[str, np.ndarray] = outer.constants if outer else {}
+        self.constants: dict[str, np.ndarray] = {} if constants is None else constants
+        self.scans = scans
         self.depth: int = outer.depth + 1 if outer else 0
         self._device = device
         self._sizes = sizes or {}
@@ -72,11 +79,11 @@ class Emitter:
 
     def within(self) -> Emitter:
         """An emitter of the body of a loop."""
-        return Emitter(self._device, self._sizes, self)
+        return Emitter(self._device, self._sizes, self, self.constants, self.scans)
 
     def loop(self, length: Dim, initial: Sequence[str], reverse: bool = False) -> Loop:
         """A loop over that many places in time, with variables that start at `initial`."""
-        return Loop(self, length, initial, reverse)
+        return (Scanning if self.scans else Loop)(self, length, initial, reverse)
 
     def __getattr__(self, name: str) -> Callable[..., str]:
         if name.startswith("_"):
@@ -95,6 +102,10 @@ class Emitter:
             self.statements.append(Statement(text, infix, hint, depth=self.depth))
             self._memo[text] = token(len(self.statements) - 1)
         return self._memo[text]
+
+    def effect(self, text: str) -> None:
+        """A line that has no result, and is written whether anything needs it or not."""
+        self.statements.append(Effect(text, False, "", depth=self.depth))
 
     def call(self, function: str, *args: Any, **options: Any) -> str:
         """The result of `function(*args, **options)`; operators are written as such."""
@@ -208,6 +219,9 @@ class Emitter:
 
     def formula(self, body: sp.Expr, names: Sequence[str]) -> str:
         """An expression of scalars, elementwise; `names` are those of its placeholders."""
+        function = NATIVE.get(recognise(body) or "") if len(names) == 1 else None
+        if function is not None:
+            return self.call(function, *names)
         leaves = {placeholder(i): name for i, name in enumerate(names)}
         dtypes = {placeholder(i): t.dtype for i, t in enumerate(self.types)}  # type: ignore[union-attr]
         target = TorchFormulas(self)

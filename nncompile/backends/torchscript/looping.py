@@ -56,6 +56,12 @@ class Loop:
         """The variables after the loop, and the stacks of rows of the given types."""
         lists = [self._variable("rows") for _ in rows]
         self.opening.lists = lists
+        self._ended(following, rows)
+        stacks = [self._stack(x, t) for x, t in zip(lists, types, strict=True)]
+        return (*self.carried, *stacks)
+
+    def _ended(self, following: Sequence[str], rows: Sequence[str]) -> None:
+        """Writes the end of the body."""
         closing = Closing(
             ", ".join((*following, *rows)),
             False,
@@ -66,8 +72,6 @@ class Loop:
         )
         self._add(closing)
         closing.depth = self.inner.depth
-        stacks = [self._stack(x, t) for x, t in zip(lists, types, strict=True)]
-        return (*self.carried, *stacks)
 
     def _stack(self, rows: str, type_: Type) -> str:
         t = self.outer
@@ -77,3 +81,38 @@ class Loop:
         shape = t.shape((0, *type_.shape))
         empty = f"torch.zeros({shape}, dtype={t.dtype(type_.dtype)}, device={t.device})"
         return t.emit(f"({stack} if len({rows}) > 0 else {empty})", "stack")
+
+
+class Scanning(Loop):
+    """A loop as a call of `torch._higher_order_ops.scan`, whose body is a function within the
+    function; it has one iteration or more."""
+
+    def __init__(self, outer: Emitter, length: Dim, initial: Sequence[str], reverse: bool) -> None:
+        self.outer, self.inner = outer, outer.within()
+        self.reverse = reverse
+        # torch's scan carries something in any case.
+        start = list(initial) or [outer.call("torch.zeros", [])]
+        self.opening = Opening(str(reverse), False, "body", initial=start, scans=True)
+        self._add(self.opening)
+        self.opening.time = self._variable("body")
+        self.opening.variables = [self._inside("carry") for _ in start]
+        self.carried = self.opening.variables[: len(initial)]
+
+    def _inside(self, hint: str) -> str:
+        name = self._variable(hint)
+        self.outer.statements[-1].depth = self.inner.depth
+        return name
+
+    def row(self, x: str) -> str:
+        if x not in self.opening.rows:
+            self.opening.rows.append(x)
+            self.opening.taken.append(self._inside("row"))
+        return self.opening.taken[self.opening.rows.index(x)]
+
+    def finished(
+        self, following: Sequence[str], rows: Sequence[str], types: Sequence[Type]
+    ) -> tuple[str, ...]:
+        self.opening.last = [self._variable("carry") for _ in self.opening.variables]
+        self.opening.lists = [self._variable("rows") for _ in rows]
+        self._ended(following or self.opening.variables, rows)
+        return (*self.opening.last[: len(following)], *self.opening.lists)

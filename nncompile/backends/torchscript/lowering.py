@@ -3,42 +3,68 @@
 from __future__ import annotations
 
 import keyword
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nncompile.backends.torchscript.emitter import Emitter
+from nncompile.backends.torchscript.rules import native
 from nncompile.backends.torchscript.sizes import origins
 from nncompile.backends.torchscript.writing import Names, lines, token_number
 from nncompile.graph import Graph, Input, Value
-from nncompile.types import Array, u32
+from nncompile.types import Array, Type, u32
 
 
 @dataclass(frozen=True)
 class Lowered:
-    """The source of `forward`, and the constants that it takes from the module."""
+    """The source of a method, and the constants that it takes from the module."""
 
     source: str
     constants: dict[str, Array]
 
 
-def lower(graph: Graph) -> Lowered:
+def lower(
+    graph: Graph,
+    name: str = "forward",
+    writes: Mapping[str, str] | None = None,
+    places: Mapping[str, str] | None = None,
+    copied: Collection[str] = (),
+    constants: dict[str, Array] | None = None,
+    scans: bool = False,
+    checked: bool = False,
+    autograd: bool = False,
+) -> Lowered:
     """The graph as source: a method that takes its inputs in order and returns its outputs by
-    name, with parameters and states as attributes of the module under their paths."""
+    name, with parameters and states as attributes of the module under their paths.
+
+    `writes` names outputs that are not returned but written to the attribute of a path, all of
+    them after everything is computed, without a graph of torch's own (`no_grad`). `places` are the
+    attributes of paths that have another name in the module than their own. Outputs that are
+    `copied` share no memory with what they are computed from. `constants` are those of methods
+    that the module has already, and `scans` is the emitter's. With `checked` the method refuses
+    inputs of another type than they have, and empty ones. With `autograd` torch can differentiate
+    the outputs: what is written takes the place of a tensor, and does not change it.
+    """
+    graph = native(graph)
     names = Names()
+    places = places or {}
     texts: dict[str, str] = {}
-    arguments = ["self"]
-    for name, leaf in graph.leaves.items():
+    inputs: dict[str, str] = {}
+    for leaf_name, leaf in graph.leaves.items():
         if leaf.op.kind == "input":  # type: ignore[attr-defined]
-            texts[name] = names.claim(name)
-            arguments.append(f"{texts[name]}: Tensor")
+            texts[leaf_name] = inputs[leaf_name] = names.claim(leaf_name)
         else:
-            texts[name] = attribute_text(name)
+            texts[leaf_name] = attribute_text(places.get(leaf_name, leaf_name))
     shapes = {texts[name]: leaf.shape for name, leaf in graph.leaves.items()}
-    t = Emitter(next(iter(texts.values()), None), origins(shapes))
+    device = next(iter(texts.values()), None)
+    t = Emitter(device, origins(shapes), constants=constants, scans=scans)
+    if checked:
+        for leaf_name, text in inputs.items():
+            _check_input(t, leaf_name, text, graph.leaves[leaf_name].type)
     results: dict[Value, Any] = {}
-    for name, leaf in graph.leaves.items():
+    for leaf_name, leaf in graph.leaves.items():
         carried = leaf.dtype is u32
-        results[leaf] = t.method(texts[name], "to", u32) if carried else texts[name]
+        results[leaf] = t.method(texts[leaf_name], "to", u32) if carried else texts[leaf_name]
     outputs = {v: name for name, v in reversed(list(graph.outputs.items()))}
     for v in graph.nodes:
         if v in results:
@@ -49,10 +75,42 @@ def lower(graph: Graph) -> Lowered:
         if v.args or v in outputs:
             _keep(t, results[v], outputs.get(v), v, graph)
     final = {name: _given(t, results[v], v) for name, v in graph.outputs.items()}
+    final |= {name: t.method(final[name], "clone") for name in copied}
     written = lines(t.statements, final.values(), names)
     body = written[: len(written) - len(final)]
     returned = dict(zip(final, written[len(body) :], strict=True))
-    return Lowered(_function(graph, arguments, body, returned), t.constants)
+    writes = writes or {}
+    kept = {name: text for name, text in returned.items() if name not in writes}
+    if writes:
+        # An expression would be computed when others are written already: it gets a name first.
+        named = {n: x if x.isidentifier() else names.claim("result") for n, x in returned.items()}
+        body += [f"{named[n]} = {x}" for n, x in returned.items() if named[n] != x]
+        for n, path in writes.items():
+            place = attribute_text(places.get(path, path))
+            new = f" = {named[n]}.detach()" if autograd else f".copy_({named[n]})"
+            body.append(place + new)
+        kept = {name: named[name] for name in kept}
+    inner = _indented(body) if writes and not autograd else body
+    source = _function(graph, name, [*inputs.values()], inner, kept, bool(writes))
+    return Lowered(source, t.constants)
+
+
+def _indented(body: list[str]) -> list[str]:
+    return ["with torch.no_grad():", *(f"    {line}" for line in body)]
+
+
+def _check_input(t: Emitter, name: str, text: str, type_: Type) -> None:
+    """Has the method refuse an input of another type, and one that is empty."""
+    kind = quoted(f"input '{name}' is {type_}, and has another element type")
+    got = quoted(f"input '{name}' is {type_}, got the shape ")
+    shape = f"{got} + str(list({text}.shape))"
+    dtype = "torch.uint32" if type_.dtype is u32 else t.dtype(type_.dtype)
+    t.effect(f"assert {text}.dtype == {dtype}, {kind}")
+    t.effect(f"assert {text}.dim() == {type_.rank}, {shape}")
+    if type_.rank:
+        empty = quoted(f"input '{name}' is empty: a step learns from one example or more")
+        t.effect(f"assert list({text}.shape) == {t.shape(type_.shape)}, {shape}")
+        t.effect(f"assert {text}.numel() > 0, {empty}")
 
 
 def attribute_text(path: str) -> str:
@@ -61,11 +119,12 @@ def attribute_text(path: str) -> str:
     text = "self"
     for part in path.split("."):
         plain = part.isascii() and part.isidentifier() and not keyword.iskeyword(part)
-        text = f"{text}.{part}" if plain else f"getattr({text}, {_quoted(part)})"
+        text = f"{text}.{part}" if plain else f"getattr({text}, {quoted(part)})"
     return text
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """The text as a literal of the source."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
@@ -110,12 +169,21 @@ def _given(t: Emitter, text: str, v: Value) -> str:
     return t.method(text, "to", "torch.uint32") if v.dtype is u32 else text
 
 
-def _function(graph: Graph, arguments: list[str], body: list[str], returned: dict[str, str]) -> str:
+def _function(
+    graph: Graph,
+    name: str,
+    arguments: Sequence[str],
+    body: list[str],
+    returned: dict[str, str],
+    changes: bool,
+) -> str:
     leaves = [f"# {leaf.op.kind} {name}: {leaf.type}" for name, leaf in graph.leaves.items()]  # type: ignore[attr-defined]
     doc = [f"# {line}".rstrip() for line in graph.doc.splitlines()]
-    entries = [f"    {_quoted(name)}: {text}," for name, text in returned.items()]
+    entries = [f"    {quoted(name)}: {text}," for name, text in returned.items()]
     if entries:
         entries[-1] = entries[-1][:-1]  # TorchScript takes no comma before the brace
-    inner = [*doc, *leaves, *body, "return {", *entries, "}"]
-    head = f"def forward({', '.join(arguments)}) -> Dict[str, Tensor]:"
+    given = ["return {", *entries, "}"] if returned or not changes else []
+    inner = [*doc, *leaves, *body, *given]
+    result = "Dict[str, Tensor]" if given else "None"
+    head = f"def {name}({', '.join(['self', *(f'{a}: Tensor' for a in arguments)])}) -> {result}:"
     return "\n".join([head, *(f"    {line}".rstrip() for line in inner), ""])

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from nncompile.backends.torchscript.lowering import Lowered, lower
+from nncompile.backends.torchscript.lowering import lower
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value
 from nncompile.types import Array
+
+FIRST_WITHOUT = (3, 14)
+"""The first Python that TorchScript does not support."""
 
 
 def source(graph: Graph) -> str:
@@ -32,14 +38,8 @@ def to_script(graph: Graph, parameters: Mapping[str, Array]) -> torch.jit.Script
     ops), and names that a module cannot have.
     """
     lowered = lower(graph)
-    # A class of its own: torch shares the methods of modules of one class and equal attributes.
-    root = type(_class_name(graph), (torch.nn.Module,), {})()
-    for name, leaf in graph.leaves.items():
-        if leaf.op.kind != "input":  # type: ignore[attr-defined]
-            _hold(root, name, _weight(name, leaf, parameters), leaf.op.kind == "parameter")  # type: ignore[attr-defined]
-    for name, array in lowered.constants.items():
-        _hold(root, name, array, False)
-    return _defined(root, lowered)
+    held = weights_of(graph.leaves, parameters)
+    return scripted(graph.name, [lowered.source], held, lowered.constants, described(graph))
 
 
 def to_bytes(graph: Graph, parameters: Mapping[str, Array]) -> bytes:
@@ -49,18 +49,73 @@ def to_bytes(graph: Graph, parameters: Mapping[str, Array]) -> bytes:
     return buffer.getvalue()
 
 
-def _defined(root: torch.nn.Module, lowered: Lowered) -> torch.jit.ScriptModule:
+def scripted(
+    name: str,
+    sources: Sequence[str],
+    held: Mapping[str, tuple[Array, bool]],
+    constants: Mapping[str, Array],
+    about: Mapping[str, Any],
+) -> torch.jit.ScriptModule:
+    """A scripted module with methods of these sources. It holds arrays by path, each with whether
+    it is trained; what it is stands as JSON in its attribute `nncompile`."""
+    check_python()
+    # A class of its own: torch shares the methods of modules of one class and equal attributes.
+    root = type(_class_name(name), (torch.nn.Module,), {})()
+    root.nncompile = json.dumps(about)
+    for path, (array, trained) in held.items():
+        hold(root, path, array, trained)
+    for path, array in constants.items():
+        hold(root, path, array, False)
     module = torch.jit.script(root)
     try:
-        module.define(lowered.source)
+        module.define("\n".join(sources) + "\n")
     except RuntimeError as error:
         raise BackendError(f"torch does not accept the generated source: {error}") from error
     return module
 
 
-def _class_name(graph: Graph) -> str:
-    plain = graph.name.isascii() and graph.name.isidentifier()
-    return graph.name if plain else "Model"
+def check_python() -> None:
+    """Raises `BackendError` on a Python that TorchScript does not support."""
+    if sys.version_info >= FIRST_WITHOUT:
+        raise BackendError(
+            f"torch has no TorchScript for Python {sys.version_info[0]}.{sys.version_info[1]}",
+            hint="--to pt2 is its successor: a file for torch.export.load; or use Python 3.13",
+        )
+
+
+def described(graph: Graph, kind: str = "model") -> dict[str, Any]:
+    """What a file says of itself: its kind, and the element types and sizes of what goes in and
+    comes out, a size being a number or arithmetic of names."""
+    return {
+        "kind": kind,
+        "name": graph.name,
+        "inputs": types_of(graph.of_kind("input")),
+        "outputs": types_of(graph.outputs),
+    }
+
+
+def types_of(values: Mapping[str, Value]) -> dict[str, Any]:
+    """The element types and sizes of values by name, for JSON."""
+    return {
+        name: [v.dtype.name, [size if isinstance(size, int) else str(size) for size in v.shape]]
+        for name, v in values.items()
+    }
+
+
+def _class_name(name: str) -> str:
+    return name if name.isascii() and name.isidentifier() else "Model"
+
+
+def weights_of(
+    leaves: Mapping[str, Value], parameters: Mapping[str, Array]
+) -> dict[str, tuple[Array, bool]]:
+    """The array of each leaf that is no input, and whether it is trained. Raises `BackendError`
+    for one that is missing or of another type."""
+    return {
+        name: (_weight(name, leaf, parameters), leaf.op.kind == "parameter")  # type: ignore[attr-defined]
+        for name, leaf in leaves.items()
+        if leaf.op.kind != "input"  # type: ignore[attr-defined]
+    }
 
 
 def _weight(name: str, leaf: Value, parameters: Mapping[str, Array]) -> Array:
@@ -83,7 +138,7 @@ def _weight(name: str, leaf: Value, parameters: Mapping[str, Array]) -> Array:
     return array
 
 
-def _hold(root: torch.nn.Module, path: str, array: Array, trained: bool) -> None:
+def hold(root: torch.nn.Module, path: str, array: Array, trained: bool) -> None:
     """Puts the array into the module under its dotted path."""
     *parents, last = path.split(".")
     tensor = torch.from_numpy(np.array(array, order="C"))
@@ -101,3 +156,8 @@ def _hold(root: torch.nn.Module, path: str, array: Array, trained: bool) -> None
         raise BackendError(
             f"a module cannot hold {path!r}: {error.args[0]}", hint="give the layer another name"
         ) from None
+
+
+def tensors(arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:
+    """Tensors of their own that hold the arrays."""
+    return {name: torch.from_numpy(np.array(x, order="C")) for name, x in arrays.items()}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 # A statement's result within texts, until it has a name; in no Python source otherwise.
 _TOKEN = re.compile("‹([0-9]+)›")
 _RESERVED = frozenset(
-    {*keyword.kwlist, *dir(builtins), "self", "torch", "math", "Tensor", "Dict", "List", "Tuple"}
+    {*keyword.kwlist, *dir(builtins), "self", "torch", "math", "scan", "Tensor", "Dict", "List"}
 )
 _WITHIN = 60  # longer expressions get a line of their own
 
@@ -34,6 +34,11 @@ class Statement:
 
 
 @dataclass
+class Effect(Statement):
+    """A line of its own without a result: a check."""
+
+
+@dataclass
 class Variable(Statement):
     """A name that a loop gives its values to."""
 
@@ -41,12 +46,19 @@ class Variable(Statement):
 @dataclass
 class Opening(Statement):
     """`for time in text:`, before which `variables` start at `initial`, and `lists` without rows.
-    All but `initial` are tokens."""
+    All but `initial` are tokens.
+
+    As a call of torch's `scan` the body is the function `time` of `variables` and `taken`, the
+    rows of the sequences `rows`, and gives the variables' last values and `lists`, stacked."""
 
     time: str = ""
     variables: list[str] = field(default_factory=list)
     initial: list[str] = field(default_factory=list)
     lists: list[str] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    rows: list[str] = field(default_factory=list)
+    scans: bool = False
+    last: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -120,15 +132,46 @@ def lines(statements: list[Statement], results: Iterable[str], names: Names) -> 
             named[number] = names.claim(statements[number].hint)
         return named[number]
 
+    def named_all(tokens: Iterable[str]) -> list[str]:
+        return [name(n) for x in tokens if (n := token_number(x)) is not None]
+
+    def open_scan(loop: Opening) -> None:
+        (function,) = named_all([loop.time])
+        write(loop.depth, f"def {function}(carried: List[Tensor], rows: List[Tensor]):")
+        for source, tokens in (("carried", loop.variables), ("rows", loop.taken)):
+            if tokens:
+                write(loop.depth + 1, f"[{', '.join(named_all(tokens))}] = {source}")
+
+    def close_scan(loop: Closing) -> None:
+        # What goes in and what comes out of torch's scan must not share memory.
+        own = ".clone(memory_format=torch.contiguous_format)"
+        opening = loop.opening
+
+        def each(texts: Iterable[str]) -> str:
+            return ", ".join(f"{_operand(resolved(x))}{own}" for x in texts)
+
+        write(opening.depth + 1, f"return [{each(loop.following)}], [{each(loop.rows)}]")
+        results = [", ".join(named_all(x)) for x in (opening.last, opening.lists)]
+        (function,) = named_all([opening.time])
+        sequences = ", ".join(resolved(x) for x in opening.rows)
+        write(
+            opening.depth,
+            f"[{results[0]}], [{results[1]}] = scan({function}, [{each(opening.initial)}], "
+            f"[{sequences}], reverse={resolved(opening.text)})",
+        )
+
     def open_loop(loop: Opening) -> None:
-        tokens = (*loop.variables, *loop.lists, loop.time)
-        claimed = [name(n) for x in tokens if (n := token_number(x)) is not None]
+        if loop.scans:
+            return open_scan(loop)
+        claimed = named_all((*loop.variables, *loop.lists, loop.time))
         starts = (*map(resolved, loop.initial), *("[]" for _ in loop.lists))
         for variable, start in zip(claimed, starts, strict=False):
             write(loop.depth, f"{variable} = {start}")
         write(loop.depth, f"for {claimed[-1]} in {resolved(loop.text)}:")
 
     def close_loop(loop: Closing) -> None:
+        if loop.opening.scans:
+            return close_scan(loop)
         for rows, row in zip(loop.opening.lists, loop.rows, strict=True):
             write(loop.depth, f"{resolved(rows)}.append({resolved(row)})")
         if loop.following:  # all at once: one may need what another was
@@ -143,6 +186,9 @@ def lines(statements: list[Statement], results: Iterable[str], names: Names) -> 
             continue
         if isinstance(statement, Closing):
             close_loop(statement)
+            continue
+        if isinstance(statement, Effect):
+            write(statement.depth, resolved(statement.text))
             continue
         text = resolved(statement.text)
         if not statement.kept and uses[number] == 1 and len(text) <= _WITHIN:
@@ -168,16 +214,23 @@ def _uses(statements: list[Statement], final: list[str]) -> Counter[int]:
     use(final, 0)
     for number in reversed(range(len(statements))):
         statement = statements[number]
+        if isinstance(statement, Effect):
+            uses[number] = 1
         if isinstance(statement, Closing):
             loop = statement.opening
-            tokens = (*loop.variables, *loop.lists)
+            tokens = (*loop.variables, *loop.lists, *loop.last)
             if any(uses[n] for x in tokens if (n := token_number(x)) is not None):
                 uses[number] = uses[numbers[id(loop)]] = 1
         if uses[number]:
             use([statement.text], statement.depth)
             if isinstance(statement, Opening):
-                use(statement.initial, statement.depth)
+                use((*statement.initial, *statement.rows), statement.depth)
     return uses
+
+
+def _operand(text: str) -> str:
+    """The text as what a method can be called on."""
+    return text if text.isidentifier() else f"({text})"
 
 
 def _is_delimited(text: str, start: int, end: int) -> bool:

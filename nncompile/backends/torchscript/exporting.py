@@ -1,0 +1,143 @@
+"""Graphs as `.pt2` files, the format of torch.export."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from types import MethodType
+from typing import Any
+
+import sympy as sp
+import torch
+from torch.export import Dim
+
+from nncompile.backends.torchscript.eager import EagerModule, function_of, to_eager
+from nncompile.backends.torchscript.script import described
+from nncompile.dims import Dim as Size
+from nncompile.dims import substitute, symbols
+from nncompile.errors import BackendError
+from nncompile.graph import Graph, Value
+from nncompile.ops.scan import Scan
+from nncompile.sites import Site
+from nncompile.types import Array, Type, u32
+
+METADATA = "nncompile.json"
+"""The extra file in a `.pt2` file that says what it is."""
+
+# Sizes to trace with, a cycle for the names, different ones where that is possible: of a small
+# image pooling leaves one element, which torch takes for a number that never changes; large
+# sizes are beyond the tables of positions.
+_SIZES = ((24, 40, 36, 28), (8, 12, 16, 10), (5, 3, 7, 4, 6), (64, 96), (2,))
+
+
+def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.ExportedProgram:
+    """The graph as an exported program, which takes its inputs by name and returns its outputs by
+    name.
+
+    Symbolic sizes stay so: equal names are one `torch.export.Dim`, `4*h` is arithmetic of one.
+    Where torch needs more than a name tells (a smallest size, a divisor), it finds the range by
+    itself. Raises `BackendError` where no sizes are found that the model can be traced with, and
+    where torch would fix a size.
+    """
+    inputs = graph.of_kind("input")
+    if not inputs:
+        raise BackendError(f"{graph.name} has no inputs, and torch.export traces none")
+    module = to_eager(graph, parameters, scans=True, places=_places(graph))
+    module.requires_grad_(False)  # or torch's scan would be traced with its slopes
+    # torch.export reads the names of the inputs off the function.
+    module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]
+    examples, failure = _examples(module, inputs)
+    for dynamic in (_named(inputs), _inferred(inputs)):
+        for example in examples if dynamic is not None else ():
+            try:
+                return torch.export.export(module, example, dynamic_shapes=dynamic)
+            except (ValueError, RuntimeError) as error:
+                failure = error
+    reason = " ".join(str(failure).split())[:600]
+    raise BackendError(
+        f"torch.export cannot export {graph.name}: {reason}",
+        rows=[(name, str(leaf.type)) for name, leaf in inputs.items()],
+        hint="give these sizes numbers, or export to torchscript",
+        site=_site(graph),
+    ) from failure
+
+
+def exported_to_bytes(graph: Graph, parameters: Mapping[str, Array]) -> bytes:
+    """The file of `to_exported`, for `torch.export.load`."""
+    buffer = io.BytesIO()
+    extra = {METADATA: json.dumps(described(graph))}
+    torch.export.save(to_exported(graph, parameters), buffer, extra_files=extra)
+    return buffer.getvalue()
+
+
+def _places(graph: Graph) -> dict[str, str]:
+    """Where weights are held that the exported program has another attribute in the place of."""
+    first = {path: path.partition(".")[0] for path in graph.leaves}
+    return {
+        path: f"{part}_{path[len(part) :]}"
+        for path, part in first.items()
+        if hasattr(torch.fx.GraphModule, part)
+    }
+
+
+def _site(graph: Graph) -> Site | None:
+    """The line of the first loop, which is what torch.export can do least with."""
+    return next((graph.trace.site(v) for v in graph.nodes if isinstance(v.op, Scan)), None)
+
+
+def _examples(
+    module: EagerModule, inputs: Mapping[str, Value]
+) -> tuple[list[tuple[torch.Tensor, ...]], Exception | None]:
+    """Inputs that the model computes: zeros, of several sizes; and why others do not do."""
+    names = sorted(symbols(size for leaf in inputs.values() for size in leaf.shape), key=str)
+    found, failure = [], None
+    for sizes in _SIZES if names else _SIZES[:1]:
+        chosen = dict(zip(names, itertools.cycle(sizes), strict=False))
+        try:
+            example = tuple(_zeros(leaf.type, chosen) for leaf in inputs.values())
+            module(*example)
+            found.append(example)
+        except (RuntimeError, ValueError, IndexError) as error:
+            failure = error
+    return found, failure
+
+
+def _zeros(type_: Type, sizes: Mapping[sp.Symbol, Size]) -> torch.Tensor:
+    shape = [substitute(size, sizes) for size in type_.shape]
+    if not all(isinstance(size, int) and size >= 0 for size in shape):
+        raise ValueError(f"no whole sizes of {type_}")
+    dtype = torch.uint32 if type_.dtype is u32 else getattr(torch, type_.dtype.name)
+    return torch.zeros(shape, dtype=dtype)
+
+
+def _inferred(inputs: Mapping[str, Value]) -> tuple[tuple[Any, ...], ...]:
+    """The sizes as ones of which torch finds out what they can be."""
+    return tuple(
+        tuple(Dim.STATIC if isinstance(size, int) else Dim.DYNAMIC for size in leaf.shape)
+        for leaf in inputs.values()
+    )
+
+
+def _named(inputs: Mapping[str, Value]) -> tuple[tuple[Any, ...], ...] | None:
+    """The sizes as torch's, where all of them are a name or linear in one."""
+    names = symbols(size for leaf in inputs.values() for size in leaf.shape)
+    dims = {name: Dim(str(name)) for name in names if str(name).isidentifier()}
+
+    def each(leaf: Value) -> Iterator[Any]:
+        for size in leaf.shape:
+            if isinstance(size, int):
+                yield Dim.STATIC
+                continue
+            (name, *others) = size.free_symbols
+            factor, rest = size.coeff(name), size.subs(name, 0)
+            linear = size.is_polynomial(name) and sp.expand(factor * name + rest - size) == 0
+            if others or name not in dims or not linear or not factor.is_Integer:
+                raise KeyError(str(size))
+            yield dims[name] if size == name else int(factor) * dims[name] + int(rest)
+
+    try:
+        return tuple(tuple(each(leaf)) for leaf in inputs.values())
+    except KeyError:
+        return None

@@ -1,0 +1,163 @@
+"""The training step as a module of TorchScript that holds the state and changes it in place."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Collection, Mapping
+
+import torch
+
+from nncompile.backends.torchscript.lowering import attribute_text, lower, quoted
+from nncompile.backends.torchscript.script import described, scripted, types_of
+from nncompile.errors import BackendError
+from nncompile.graph import Graph, Value, replace
+from nncompile.map import Map
+from nncompile.scalars.heads import declared, stop_gradient
+from nncompile.step import Step, initial_expressions
+from nncompile.types import Array
+
+OWN = ("forward", "train_step", "evaluate", "get_state", "set_state", "reset", "nncompile", "slots")
+"""What a step has beside the parameters and states of its model."""
+
+
+def to_step(
+    step: Step,
+    state: Mapping[str, Array],
+    optimized: Callable[[str, Graph], Graph],
+) -> torch.jit.ScriptModule:
+    """The training step as a scripted module that holds `state`: parameters, running statistics,
+    `step` and `seed` under their own dotted paths, and what training needs beside them, as the
+    moments of an optimizer, within `slots` (a module cannot hold `head.weight` and
+    `head.weight.m`).
+
+    `train_step` takes a batch, the inputs of the model in order, changes the state in place and
+    returns the metrics as they were before; its slopes are those of the graph, and autograd takes
+    no part. `evaluate` gives the metrics of inference, `forward` its predictions. `get_state` is a
+    copy of the state by path, `set_state` goes on from one, and `reset` begins anew from a seed.
+    All are there after `torch.jit.load` in Python and C++, and saving the module keeps its state.
+
+    `optimized(name, graph)` makes the passes. Raises `BackendError` for names that a module cannot
+    have.
+    """
+    known = {"step", "seed", *step.model.parameters, *step.model.states}
+    for path in known:
+        if path.partition(".")[0] in OWN:
+            raise BackendError(
+                f"the module of a training step has a {path.partition('.')[0]!r} of its own, and "
+                f"cannot hold {path!r}",
+                hint="give the layer another name",
+            )
+    model = step.model
+    metrics = {name: step.step.outputs[name] for name in model.metrics}
+    following = {name: step.step.outputs[name] for name in step.state_map.values()}
+    training = optimized("step", step.step.with_outputs({**metrics, **following}))
+    own = {n: v for n, v in step.evaluate.outputs.items() if n in model.outputs}
+    evaluation = optimized("evaluate", step.evaluate.with_outputs(own))
+    predicting = optimized(model.name, model.inference())
+    first = _first(step)
+    constants: dict[str, Array] = {}
+    places = {path: _slot(path) for path in step.state if path not in known}
+
+    def changing(graph: Graph, name: str, checked: bool = False) -> str:
+        writes = {n: n.removesuffix(".next") for n in graph.outputs if n not in metrics}
+        copied = sharing(graph)
+        return lower(graph, name, writes, places, copied, constants, checked=checked).source
+
+    sources = [
+        lower(predicting, constants=constants).source,
+        changing(training, "train_step", checked=True),
+        lower(evaluation, "evaluate", constants=constants).source,
+        changing(first, "_draw"),
+        *_access(
+            {path: attribute_text(places.get(path, path)) for path in step.state},
+            {name.removesuffix(".next") for name in first.outputs},
+        ),
+    ]
+    held = {places.get(p, p): (state[p], p in step.parameters) for p in step.state}
+    about = described(predicting, "step")
+    about["batch"] = types_of(training.of_kind("input"))
+    about["state"] = list(step.state)
+    return scripted(training.name, sources, held, constants, about)
+
+
+def step_to_bytes(
+    step: Step, state: Mapping[str, Array], optimized: Callable[[str, Graph], Graph]
+) -> bytes:
+    """The file of `to_step`, for `torch.jit.load` in Python or C++."""
+    buffer = io.BytesIO()
+    torch.jit.save(to_step(step, state, optimized), buffer)
+    return buffer.getvalue()
+
+
+def sharing(graph: Graph) -> tuple[str, ...]:
+    """The outputs that may share memory with a state or parameter: those that are one, or a view
+    of one, as far as ops tell. What a formula computes is new."""
+    shared: set[Value] = set()
+    for v in graph.nodes:
+        if not v.args:
+            kept = getattr(v.op, "kind", "input") != "input"
+        else:
+            kept = not _is_new(v) and any(a in shared for a in v.args)
+        if kept:
+            shared.add(v)
+    return tuple(name for name, v in graph.outputs.items() if v in shared)
+
+
+def _slot(path: str) -> str:
+    """Where a state of the training is held: `slots.head.weight.m`."""
+    parts = (
+        f"{p}_" if hasattr(torch.nn.Module, p) or p == "training" else p for p in path.split(".")
+    )
+    return f"slots.{'.'.join(parts)}"
+
+
+def _is_new(value: Value) -> bool:
+    if not isinstance(value.op, Map):
+        return False
+    body = value.op.body
+    return not body.is_Symbol and body.func not in (stop_gradient, declared)
+
+
+def _first(step: Step) -> Graph:
+    """The first state, as output `PATH.next`, of the leaves `seed` and `step` alone; states that
+    begin with zeros are left out."""
+    drawn = initial_expressions(step.model)
+    known = {**step.model.parameters, **step.model.states}
+    leaves = {known[path]: value for path, value in drawn.items()}
+    made = replace(list(step.first.values()), leaves)
+    values = {**drawn, **dict(zip(step.first, made, strict=True))}
+    outputs = {f"{path}.next": value for path, value in values.items() if path in step.state}
+    return Graph(f"{step.model.name}_first", outputs, (), step.step.trace)
+
+
+def _access(state: Mapping[str, str], drawn: Collection[str]) -> list[str]:
+    """The methods that read, set and begin the state: attributes by path, of which some are drawn
+    and the others begin with zeros."""
+    own = [f"    {quoted(path)}: {text}," for path, text in state.items()]
+    own[-1] = own[-1][:-1]
+    table = ["def _state(self) -> Dict[str, Tensor]:", "    return {", *own, "    }"]
+    zeros = [f"{text}.zero_()" for p, text in state.items() if p not in drawn and p != "seed"]
+    set_state = """\
+def set_state(self, state: Dict[str, Tensor]) -> None:
+    own = self._state()
+    for path in state:
+        assert path in own, "the module has no state " + path
+    for path, x in own.items():
+        assert path in state, "the state lacks " + path
+        assert state[path].dtype == x.dtype, path + " is of another element type"
+        assert state[path].shape == x.shape, path + " is of another shape"
+    with torch.no_grad():
+        for path, x in own.items():
+            x.copy_(state[path])"""
+    get_state = """\
+def get_state(self) -> Dict[str, Tensor]:
+    state = self._state()
+    return {path: state[path].detach().clone() for path in state}"""
+    reset = [
+        "def reset(self, seed: int) -> None:",
+        '    assert seed >= 0, "a seed is at least 0"',
+        "    with torch.no_grad():",
+        *(f"        {line}" for line in ("self.seed.fill_(seed)", *zeros)),
+        "    self._draw()",
+    ]
+    return ["\n".join(table), set_state, get_state, "\n".join(reset)]

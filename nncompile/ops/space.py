@@ -1,0 +1,19 @@
+"""What the axes of space, those of [batch, channels, *sizes] after the first two, are called."""
+
+from __future__ import annotations
+
+LEAD = 2  # axes before those of space: the batch and the channels
+
+_NAMES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
+
+
+def form_of(rank: int) -> str:
+    """How data with so many axes of space are written: `[batch, channels, height, width]`."""
+    return f"[batch, channels, {', '.join(_NAMES.get(rank, ('*sizes',)))}]"
+
+
+def axis_of(axis: int, rank: int) -> str:
+    """One of so many axes of space, counted from its first one, by its name and its place among
+    all axes: `the height (axis 2)`."""
+    place = f"axis {LEAD + axis}"
+    return f"the {_NAMES[rank][axis]} ({place})" if rank in _NAMES else place

@@ -1,0 +1,75 @@
+"""A model loaded by torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncompile.backends.optional import torch_backend
+from nncompile.errors import BackendError, FileError, whole_number
+from nncompile.runtime.feeds import Port, check_feeds, describe
+from nncompile.types import Array
+
+SUFFIXES = (".pt", ".pth", ".pt2")
+# What torch raises of data: a .pt2 file asserts the sizes that it is for.
+RUN_ERRORS = (RuntimeError, AssertionError, IndexError, ValueError)
+
+
+class TorchSession:
+    """A `.pt` file (TorchScript) or a `.pt2` file (torch.export) of nncompile or any other program,
+    with the inputs and errors of `Session`; what another program wrote names its inputs, and not
+    their types.
+
+    Raises `FileError` or `BackendError` where the file cannot be loaded or torch is missing,
+    `ProviderError` where torch has no such device.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        provider: str = "cpu",
+        threads: int | None = None,
+    ) -> None:
+        if threads is not None:
+            whole_number("threads", threads, 1)
+        self.name = os.fspath(path)
+        if not os.path.isfile(self.name):
+            problem = "it is a directory" if os.path.isdir(self.name) else "no such file"
+            raise FileError(f"cannot read model {self.name}: {problem}")
+        self._file = torch_backend().load_file(Path(path), provider.lower(), threads)
+        self._types: Mapping[str, Sequence[Any]] = self._file.about.get("inputs", {})
+
+    @property
+    def note(self) -> str | None:
+        """What the file is, where that is more than a model."""
+        steps: int | None = self._file.steps
+        if steps is None:
+            return None
+        return (
+            f"a training step, after {steps:,} steps: these are its predictions; "
+            f"train_step({', '.join(self._file.about['batch'])}) trains it"
+        )
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Array]:
+        """The outputs by name. Raises `FeedError` for data that do not fit the inputs,
+        `BackendError` where the model fails on them."""
+        arrays = check_feeds([self._port(name, feeds) for name in self._file.names], feeds)
+        try:
+            results: dict[str, Array] = self._file(arrays)
+        except RUN_ERRORS as error:
+            rows = [("input", name, describe(x.dtype, x.shape)) for name, x in arrays.items()]
+            reason = str(error).strip().splitlines()[-1]
+            raise BackendError(f"{self.name} failed on these data: {reason}", rows=rows) from error
+        return results
+
+    def _port(self, name: str, feeds: Mapping[str, Any]) -> Port:
+        """The declared input; of another program's, whatever comes."""
+        if name in self._types:
+            dtype, shape = self._types[name]
+            return Port(name, np.dtype(dtype), tuple(shape))
+        given = np.asarray(feeds.get(name, 0.0))
+        return Port(name, given.dtype, (None,) * given.ndim)

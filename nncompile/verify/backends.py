@@ -1,0 +1,119 @@
+"""The ways to run a graph that are compared."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+from nncompile.backends.onnx import to_model
+from nncompile.errors import BackendError, CompileError
+from nncompile.graph import Graph
+from nncompile.runtime import Session, available_providers
+from nncompile.runtime.providers import Provider
+from nncompile.types import Array
+
+Arrays = dict[str, Array]
+Function = Callable[[Mapping[str, Array]], Arrays]
+
+LEVELS = ("none", "basic", "extended", "all")  # of onnxruntime's own optimizations
+
+
+class Lowered:
+    """A graph in the form of each target, made when it is first asked for."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+
+    @cached_property
+    def onnx(self) -> bytes:
+        return bytes(to_model(self.graph).SerializeToString())
+
+
+class Backend(Protocol):
+    """A way to run a graph."""
+
+    @property
+    def name(self) -> str: ...
+
+    def load(self, lowered: Lowered) -> Function:
+        """The graph as a function of arrays by the names of its leaves. Raises `CompileError`
+        where the backend cannot express or load it."""
+        ...
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """onnxruntime on one provider, at one level of its own optimizations."""
+
+    level: str
+    threads: int | None
+    provider: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        if self.provider != "cpu":
+            return f"onnxruntime {self.provider}, {self.level}"
+        threads = "all threads" if self.threads is None else _counted(self.threads)
+        return f"onnxruntime {self.level}, {threads}"
+
+    def load(self, lowered: Lowered) -> Function:
+        # Tensor cores compute in fewer digits than float32 has, unless they are told not to.
+        exact: Provider = ("cuda", {"use_tf32": 0}) if self.provider == "cuda" else self.provider
+        session = Session(lowered.onnx, exact, self.threads, optimization=self.level)
+
+        def function(feeds: Mapping[str, Array]) -> Arrays:
+            return session.run({port.name: feeds[port.name] for port in session.inputs})
+
+        return function
+
+
+@dataclass(frozen=True)
+class TorchScript:
+    """TorchScript in torch, on the CPU."""
+
+    module: Any = field(repr=False)
+
+    name = "torchscript"
+
+    def load(self, lowered: Lowered) -> Function:
+        function: Function = self.module.to_function(lowered.graph)
+        return function
+
+
+def _counted(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def torchscript() -> TorchScript:
+    """The TorchScript backend. Raises `BackendError` where torch is not installed."""
+    try:
+        return TorchScript(importlib.import_module("nncompile.backends.torchscript.function"))
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise BackendError(
+            "torchscript: torch is not installed", hint="pip install 'nncompile[torch]'"
+        ) from None
+
+
+def all_backends(quick: bool = False) -> tuple[list[Backend], list[str]]:
+    """The ways to run a graph on this machine, and what is skipped and why. `quick` leaves out
+    the levels and numbers of threads in between."""
+    cores = os.cpu_count() or 1
+    threads: Sequence[int | None] = (1,) if quick else (1, 2) if cores <= 2 else (1, 2, None)
+    levels = (LEVELS[0], LEVELS[-1]) if quick else LEVELS
+    found: list[Backend] = [OnnxRuntime(level, n) for level in levels for n in threads]
+    skipped = []
+    if "cuda" in available_providers():
+        found += [OnnxRuntime(level, None, "cuda") for level in (LEVELS[0], LEVELS[-1])]
+    else:
+        skipped.append("onnxruntime cuda: this onnxruntime has no such provider")
+    try:
+        found.append(torchscript())
+    except CompileError as error:
+        skipped.append(f"{error.message}; {error.hint}")
+    return found, skipped

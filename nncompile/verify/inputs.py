@@ -1,0 +1,277 @@
+"""What a model is verified on: random and edge inputs that it accepts, at several sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nncompile.dims import Dim, Shape, solve, substitute, symbol, symbols
+from nncompile.errors import CompileError, FeedError, ShapeError, did_you_mean
+from nncompile.model import Model
+from nncompile.reference import evaluate
+from nncompile.step import initial_values
+from nncompile.types import Array, TupleType
+from nncompile.verify.ranges import integer_ranges
+
+Arrays = dict[str, Array]
+Sizes = dict[Any, int]
+
+EXAMPLES = 5  # of a batch
+SMALLEST = 6  # of other sizes, each another, so that exchanged axes show
+LARGEST = 256  # that is tried where a model does not accept small ones
+LARGE = 1e4  # what edge inputs are times a sign
+JITTER = 0.05  # moves parameters off their first values, of which many are equal
+ELEMENTS = 20_000  # of the data's own rows, above which they are left to the small sizes
+ATTEMPTS = 4  # at numbers that fit together, as lengths and times do
+# What numpy raises for data that mean nothing to an op, such as an index beyond an axis.
+REFUSALS = (CompileError, IndexError, ValueError, ZeroDivisionError, OverflowError)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs: how they were made, the sizes of the names of dimensions, and the arrays
+    of the data, parameters and states."""
+
+    kind: str
+    sizes: Mapping[str, int]
+    seed: int
+    feeds: Arrays
+
+    def __str__(self) -> str:
+        sizes = "".join(f", {name}={size}" for name, size in self.sizes.items())
+        return f"{self.kind}{sizes}, seed {self.seed}"
+
+
+class Inputs:
+    """Draws inputs for a model, from `data` where there are any: their numbers tell what each
+    input takes. Integers of which nothing is known go as far as the model takes them. `state` is
+    the first state, with that of optimizers; without it, that of the model."""
+
+    def __init__(
+        self,
+        model: Model,
+        data: Mapping[str, Array] | None,
+        seed: int,
+        state: Mapping[str, Array] | None = None,
+    ) -> None:
+        self.model = model
+        self.seed = seed
+        self.start = dict(state) if state is not None else _first_state(model, seed)
+        self.data = {n: x for n, x in (data or {}).items() if n in model.inputs}
+        self.refused: list[str] = []
+        self._ranges: dict[tuple[Any, ...], dict[str, tuple[int, int]]] = {}
+        found = symbols(d for leaf in model.inputs.values() for d in leaf.shape)
+        self.names = sorted(found, key=str)
+
+    def base(self, given: Mapping[str, int]) -> Sizes:
+        """Sizes that the model accepts: those given, small ones for the rest. Raises `FeedError`
+        for an unknown name, or where none are accepted."""
+        known = {str(s) for s in self.names}
+        for name in given:
+            if name not in known:
+                raise FeedError(
+                    f"model {self.model.name} has no size {name!r}", hint=did_you_mean(name, known)
+                )
+        fixed = {symbol(name): size for name, size in given.items()}
+        full = self._full()
+        sizes: Sizes = {}
+        for place, s in enumerate(self.names):
+            small = EXAMPLES if s == self.model.examples else SMALLEST + place
+            sizes[s] = fixed.get(s, min(small, full.get(s, small)))
+        while self._case("random", sizes, 0) is None:
+            still = {*fixed, self.model.examples} if len(self.names) > 1 else set(fixed)
+            grown = {s: n if s in still else min(2 * n, LARGEST) for s, n in sizes.items()}
+            if grown == sizes:
+                hint = "--sizes names others" if self.names else None
+                why = self.refused[-1] if self.refused else "their sizes do not fit together"
+                raise FeedError(f"model {self.model.name} accepts no inputs: {why}", hint=hint)
+            sizes = grown
+        self.refused.clear()
+        return sizes
+
+    def cases(self, base: Sizes, rounds: int, edges: bool = True) -> Iterator[Case]:
+        """Inputs of every kind: rows of the data, `rounds` random ones, and with `edges` zeros,
+        ones, large numbers, both ends of integers, and other values of every size."""
+        kinds = ["rows of the data", *["random"] * rounds]
+        if edges:
+            kinds += ["zeros", "ones", "large"]
+        for number, kind in enumerate(kinds):
+            sizes = self._rows_sizes() if kind == "rows of the data" else base
+            case = self._case(kind, sizes, number) if sizes is not None else None
+            if case is not None:
+                yield case
+        if not edges:
+            return
+        for place, s in enumerate(self.names):
+            for size in (1, 2 * base[s] + 1, 0):
+                case = self._case("random", {**base, s: size}, 100 + place)
+                if case is not None and size != base[s]:
+                    yield case
+
+    def batch(self, sizes: Sizes, number: int) -> Case:
+        """Random data for a training step, without a state."""
+        for attempt in range(ATTEMPTS):
+            case = self._case("random", sizes, 1000 + number + 100 * attempt)
+            if case is not None:
+                return case
+        raise FeedError(f"model {self.model.name} accepts no more inputs: {self.refused[-1]}")
+
+    def _full(self) -> Sizes:
+        """The sizes of the data."""
+        named = [n for n in self.model.inputs if n in self.data]
+        try:
+            shapes = [self.model.inputs[n].shape for n in named]
+            return dict(solve(shapes, [self.data[n].shape for n in named]))
+        except ShapeError as error:
+            raise FeedError(f"the data do not fit the inputs: {error.message}") from None
+
+    def _rows_sizes(self) -> Sizes | None:
+        """The sizes of a few rows of the data; None where there are no such data."""
+        if set(self.data) != set(self.model.inputs) or not self.data:
+            return None
+        sizes = self._full()
+        axis = self.model.examples
+        if axis in sizes:
+            sizes[axis] = min(EXAMPLES, sizes[axis])
+        shapes = [_static(leaf.shape, sizes) for leaf in self.model.inputs.values()]
+        return sizes if sum(map(np.prod, shapes)) <= ELEMENTS else None
+
+    def _case(self, kind: str, sizes: Sizes, number: int) -> Case | None:
+        """Inputs of that kind, or None where the model does not accept them."""
+        if not self._fit(sizes):
+            return None
+        feeds: Arrays = {}
+        for attempt in range(ATTEMPTS if kind == "random" else 1):
+            random = np.random.default_rng((self.seed, number, attempt))
+            data = self._drawn(kind, sizes, random)
+            if data is None:
+                return None
+            feeds = {**self._state(kind, number, random), **data}
+            if self._accepted(feeds):
+                named = {str(s): n for s, n in sizes.items()}
+                return Case(kind, named, self.seed, feeds)
+        return None
+
+    def _state(self, kind: str, number: int, random: np.random.Generator) -> Arrays:
+        state = dict(self.start)
+        state["step"] = np.asarray(number % 7, np.int64)
+        if kind != "zeros":  # where kinks and ties are as they are at the start
+            for path in self.model.parameters:
+                x = state[path]
+                moved = x + JITTER * random.normal(size=x.shape)
+                state[path] = moved.astype(x.dtype) if x.dtype.kind == "f" else x
+        return state
+
+    def _drawn(self, kind: str, sizes: Sizes, random: np.random.Generator) -> Arrays | None:
+        if kind == "rows of the data":
+            return self._rows(sizes, random)
+        ranges = self._integers(sizes)
+        if ranges is None:
+            return None
+        made = {}
+        for name, leaf in self.model.inputs.items():
+            shape, dtype = _static(leaf.shape, sizes), leaf.dtype
+            low, high = ranges.get(name, (0, 1))
+            x: Any
+            if dtype.is_float:
+                x = self._real(kind, name, shape, random)
+            elif kind in ("zeros", "ones"):
+                x = np.full(shape, low if kind == "zeros" else high)
+            else:
+                x = random.integers(low, high + 1, shape)
+            made[name] = np.asarray(x).astype(dtype.numpy)
+        return made
+
+    def _real(
+        self, kind: str, name: str, shape: tuple[int, ...], random: np.random.Generator
+    ) -> Array:
+        if kind in ("zeros", "ones"):
+            return np.full(shape, float(kind == "ones"))
+        if kind == "large":
+            return LARGE * random.choice([-1.0, 1.0], shape)
+        known = self.data.get(name)
+        if known is None or not known.size:
+            return np.asarray(random.normal(size=shape))
+        return np.asarray(random.choice(known.ravel()[:ELEMENTS], shape))
+
+    def _rows(self, sizes: Sizes, random: np.random.Generator) -> Arrays:
+        axis = self.model.examples
+        count = self._full().get(axis, 0)
+        chosen = np.sort(random.choice(count, sizes[axis], replace=False)) if count else None
+        return {
+            name: self.data[name][chosen]
+            if leaf.rank and leaf.shape[0] == axis and chosen is not None
+            else self.data[name]
+            for name, leaf in self.model.inputs.items()
+        }
+
+    def _integers(self, sizes: Sizes) -> dict[str, tuple[int, int]] | None:
+        """The least and the largest number that each input of integers takes at these sizes;
+        None where the model accepts none."""
+        key = tuple(sizes[s] for s in self.names)
+        if key not in self._ranges:
+            found = self._measured(sizes)
+            if found is None:
+                return None
+            self._ranges[key] = found
+        return self._ranges[key]
+
+    def _measured(self, sizes: Sizes) -> dict[str, tuple[int, int]] | None:
+        random = np.random.default_rng((self.seed, 7))
+        leaves = {n: x for n, x in self.model.inputs.items() if x.dtype.is_integer}
+        others: Arrays = {
+            name: np.asarray(
+                self._real("random", name, _static(leaf.shape, sizes), random)
+                if leaf.dtype.is_float
+                else np.zeros(_static(leaf.shape, sizes))
+            ).astype(leaf.dtype.numpy)
+            for name, leaf in self.model.inputs.items()
+        }
+        state = self._state("zeros", 0, random)
+
+        def accepts(numbers: Mapping[str, int]) -> bool:
+            filled = {
+                n: np.full(_static(leaves[n].shape, sizes), x, leaves[n].dtype.numpy)
+                for n, x in numbers.items()
+            }
+            return self._accepted({**state, **others, **filled})
+
+        known = {n: self.data[n] for n in leaves if n in self.data and self.data[n].size}
+        longest = max([1, *(n for s, n in sizes.items() if s != self.model.examples)])
+        return integer_ranges(list(leaves), known, longest, accepts)
+
+    def _fit(self, sizes: Sizes) -> bool:
+        """Whether all tensors of the model have a size."""
+        return all(
+            not isinstance(n := substitute(d, sizes), int) or n >= 0 for d in self._dimensions
+        )
+
+    @cached_property
+    def _dimensions(self) -> list[Dim]:
+        found: dict[Dim, None] = {}
+        for v in self.model.whole.nodes:
+            for t in v.type.items if isinstance(v.type, TupleType) else (v.type,):
+                found |= {d: None for d in t.shape if not isinstance(d, int)}
+        return list(found)
+
+    def _accepted(self, feeds: Arrays) -> bool:
+        """Whether numpy can compute the model's outputs."""
+        try:
+            evaluate(self.model.whole, feeds, np.float64)
+        except REFUSALS as error:
+            self.refused.append(" ".join(str(error).split("\n")[0].split()))
+            return False
+        return True
+
+
+def _first_state(model: Model, seed: int) -> Arrays:
+    first = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
+    return {**first, **initial_values(model, seed)}
+
+
+def _static(shape: Shape, sizes: Sizes) -> tuple[int, ...]:
+    return tuple(int(substitute(d, sizes)) for d in shape)

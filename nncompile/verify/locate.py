@@ -1,0 +1,166 @@
+"""The first node that departs: where a backend stops doing what the graph says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nncompile.errors import CompileError
+from nncompile.graph import Graph, Input, Item, Value, apply
+from nncompile.passes import PASSES, optimize
+from nncompile.reference import evaluate
+from nncompile.show import node_text
+from nncompile.sites import Site
+from nncompile.types import Array, Type
+from nncompile.verify.backends import Backend, Lowered
+from nncompile.verify.yardstick import Difference, Yardstick
+
+Arrays = dict[str, Array]
+
+
+FAILURES = (CompileError, RuntimeError)  # those of onnxruntime are the former, of torch the latter
+
+
+@dataclass(frozen=True)
+class Place:
+    """A node that departs: as it is printed, its type, where the user wrote it, what was expected
+    at one element and what came; `remark` says how it was found."""
+
+    node: str
+    type: str
+    site: Site | None
+    difference: Difference | None = None
+    remark: str = ""
+
+
+def first_departing(
+    graph: Graph, backend: Backend, feeds: Mapping[str, Array], seed: int
+) -> Place | None:
+    """The first node that gives another result than in numpy, of the arguments that it had.
+
+    The backend computes all nodes of the graph (which it was given after the passes), and each is
+    computed again by numpy from what the backend computed before it: what is wrong before a node
+    is not held against it. Where no node departs so, the runtime may have joined several into one
+    only where it need not show what is between: then each node is computed alone, and compared
+    with numpy's from the start. None where that finds nothing either.
+    """
+    nodes = [v for v in graph.nodes if isinstance(v.type, Type) and v.args]
+    shown = Graph(graph.name, dict(_named(nodes)), tuple(graph.leaves.values()), graph.trace)
+    try:
+        got = backend.load(Lowered(shown))(feeds)
+    except FAILURES:
+        return _alone(graph, backend, feeds, nodes, seed)  # it fails, and some node shows where
+    found = {v: got[name] for name, v in shown.outputs.items()}
+    for v in nodes:
+        place = _departing(graph, v, found, tuple(graph.leaves.values()), feeds, seed)
+        if place is not None:
+            return place
+    return _alone(graph, backend, feeds, nodes, seed)
+
+
+def _named(nodes: list[Value]) -> Iterator[tuple[str, Value]]:
+    return ((f"node {number}", v) for number, v in enumerate(nodes))
+
+
+def _departing(
+    graph: Graph,
+    v: Value,
+    found: Mapping[Value, Array],
+    leaves: tuple[Value, ...],
+    feeds: Mapping[str, Array],
+    seed: int,
+) -> Place | None:
+    """What is wrong with one node, from arguments as the backend has them."""
+    of = v.args[0] if isinstance(v.op, Item) else v  # a tuple's arguments are those of its op
+    own: dict[str, Array] = {}
+    args = []
+    for i, a in enumerate(of.args):
+        if a not in found or not isinstance(a.type, Type):
+            args.append(a)  # a leaf, a constant or a tuple: as in the graph
+            continue
+        own[f"argument {i}"] = found[a]
+        args.append(apply(Input(f"argument {i}", a.type, "parameter")))
+    result = apply(of.op, *args)
+    result = apply(v.op, result) if of is not v else result
+    alone = Graph("node", {"result": result}, leaves)
+    given = {**feeds, **own}
+
+    def compute(double: bool, change: Any = None) -> Arrays:
+        return evaluate(alone, given, np.float64 if double else None, change)  # type: ignore[no-any-return]
+
+    difference = Yardstick(compute, (seed,)).differences({"result": found[v]})[0]
+    return _place(graph, v, difference) if difference.departs else None
+
+
+def _alone(
+    graph: Graph,
+    backend: Backend,
+    feeds: Mapping[str, Array],
+    nodes: list[Value],
+    seed: int,
+) -> Place | None:
+    """The first node that departs when it is the only output."""
+    leaves = tuple(graph.leaves.values())
+    for v in nodes:
+        single = Graph(graph.name, {"result": v}, leaves, graph.trace)
+
+        def compute(double: bool, change: Any = None, one: Graph = single) -> Arrays:
+            return evaluate(one, feeds, np.float64 if double else None, change)  # type: ignore[no-any-return]
+
+        try:
+            got = backend.load(Lowered(single))(feeds)
+        except FAILURES:
+            return _place(graph, v)
+        difference = Yardstick(compute, (seed,)).differences(got)[0]
+        if difference.departs:
+            remark = "only where the backend need not show what is computed before it"
+            return _place(graph, v, difference, remark)
+    return None
+
+
+def _place(graph: Graph, v: Value, difference: Difference | None = None, remark: str = "") -> Place:
+    made = v.args[0] if isinstance(v.op, Item) else v  # a result of several has no line of its own
+    text = node_text(graph, made)
+    text = f"result {v.op.index} of {text}" if isinstance(v.op, Item) else text
+    return Place(text, str(v.type), site_of(graph, v), difference, remark)
+
+
+def site_of(graph: Graph, v: Value) -> Site | None:
+    """Where the node was written, or else the first of its arguments that was."""
+    pending = [v]
+    while pending:
+        node = pending.pop(0)
+        site = graph.trace.site(node)
+        if site is not None:
+            return site
+        pending += [a for a in node.args if not isinstance(a.op, Input)]
+    return None
+
+
+def first_pass(
+    graph: Graph, output: str, feeds: Mapping[str, Array], allowed: float
+) -> Place | None:
+    """The first pass that changes what the graph computes for `output`, by more than `allowed`."""
+    changed: list[Place] = []
+
+    def computed(whole: Graph) -> Array:
+        alone = whole.with_outputs({output: whole.outputs[output]})
+        return np.asarray(evaluate(alone, feeds, np.float64)[output])
+
+    def observe(name: str, before: Graph, after: Graph) -> None:
+        v = before.outputs[output]
+        if changed or v is after.outputs[output]:
+            return
+        a, b = computed(before), computed(after)
+        both = np.isfinite(a) & np.isfinite(b) if a.shape == b.shape else None
+        if both is None or float(np.max(np.abs(a - b)[both], initial=0.0)) > allowed:
+            doing = " ".join((PASSES[name].__doc__ or "").split()).partition(". ")[0]
+            remark = f"the pass {name!r} changes it: {doing}"
+            place = Place(f"output {output}", str(v.type), site_of(before, v), None, remark)
+            changed.append(place)
+
+    optimize(graph, observe=observe)
+    return changed[0] if changed else None

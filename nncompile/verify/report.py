@@ -1,0 +1,165 @@
+"""What was found: a table of errors, and what departs where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nncompile.report import columns
+from nncompile.types import Array
+from nncompile.verify.inputs import Case
+from nncompile.verify.locate import Place
+from nncompile.verify.rounding import ROUNDINGS
+from nncompile.verify.yardstick import Difference
+
+COLUMNS = ("forward", "gradients", "ten steps")
+VERBS = dict(zip(COLUMNS, ("forward departs", "gradients depart", "ten steps depart"), strict=True))
+NONE = "–"
+
+
+@dataclass
+class Cell:
+    """What one way to compute differs by in one column, over all outputs and inputs.
+
+    `units` is the largest error in units of float32's rounding, 2⁻²³ of the largest element of
+    the tensor; `ratio` the largest part of what is allowed. Where rounding alone may move a tensor
+    by a tenth of itself, its error is held to the bound, but not shown.
+    """
+
+    units: float = 0.0
+    ratio: float = 0.0
+    count: int = 0
+    note: str = ""
+
+    def add(self, difference: Difference) -> None:
+        """Takes one output into account."""
+        self.count += 1
+        self.ratio = max(self.ratio, difference.ratio)
+        if difference.is_decided or difference.departs:
+            self.units = max(self.units, difference.units)
+
+    def __str__(self) -> str:
+        if self.note or not self.count:
+            return self.note or NONE
+        return f"{_figure(self.units)} ε  {'DEPARTS' if self.ratio > 1 else 'ok'}"
+
+
+@dataclass
+class Fault:
+    """Where one or several ways to compute depart: in which column, on which inputs, at which
+    output (`difference`), and the first node (`place`) where one was found. `feeds` are the
+    arrays that it was found with, by the names of leaves; `message` is what a backend said that
+    could not compute it."""
+
+    backends: list[str]
+    column: str
+    case: Case | None
+    difference: Difference | None = None
+    place: Place | None = None
+    feeds: Mapping[str, Array] = field(default_factory=dict)
+    message: str = ""
+
+    def lines(self) -> list[str]:
+        """The fault as it is printed."""
+        rows: list[tuple[str, ...]] = []
+        of = self.difference.output if self.difference else ""
+        title = f"{counted(self.backends)}: {VERBS[self.column]}"
+        if self.message:
+            rows.append(("says", self.message))
+        place = self.place
+        if place is not None:
+            rows.append(("first at", f"{place.node}  : {place.type}"))
+            if place.site is not None:
+                rows += [("", str(place.site)), ("", place.site.text)]
+            if place.remark:
+                rows.append(("", place.remark))
+        elif self.difference is not None and not self.message:
+            rows.append(("first at", "no single node: each does what numpy does of its arguments"))
+        shown = place.difference if place is not None and place.difference else self.difference
+        if shown is not None:
+            at = f" at {list(shown.index)}" if shown.index else ""
+            rows.append(("expected", f"{_element(shown.expected)}{at}"))
+            rows.append(("got", _element(shown.got)))
+            rows.append(
+                ("error", f"{_figure(shown.units)} ε, {_figure(shown.allowed)} are allowed")
+            )
+        if of:
+            rows.append(("seen in", of))
+        if self.case is not None:
+            rows.append(("inputs", str(self.case)))
+        return [title, *("  " + line for line in columns([r for r in rows if any(r)]).split("\n"))]
+
+
+@dataclass
+class Report:
+    """The table of a verification. `agrees` says whether every way to compute agrees with numpy
+    in float64; `faults` are those that do not, `skipped` what was not run and why."""
+
+    name: str
+    rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
+    faults: list[Fault] = field(default_factory=list)
+    cases: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    undecided: int = 0
+    compared: int = 0
+    seconds: float = 0.0
+    options: str = ""  # that give the same inputs again
+
+    @property
+    def agrees(self) -> bool:
+        return not self.faults
+
+    def cell(self, row: str, column: str) -> Cell:
+        """The entry of a row and a column."""
+        return self.rows.setdefault(row, {}).setdefault(column, Cell())
+
+    def text(self, file: str = "FILE.py") -> str:
+        """The table, what was skipped, and the faults."""
+        head = ("", *COLUMNS)
+        body = [
+            (name, *(str(cells.get(column, Cell())) for column in COLUMNS))
+            for name, cells in self.rows.items()
+        ]
+        lines = [
+            f"{self.name}: largest error against numpy in float64, "
+            "in units of float32's rounding (ε)",
+            "",
+            columns([head, *body], (1, 2, 3)),
+            "",
+            f"{len(self.cases)} sets of inputs, {self.compared:,} tensors compared, "
+            f"in {self.seconds:.1f} s; allowed is what {ROUNDINGS} roundings at every node do",
+        ]
+        if self.undecided:
+            lines.append(
+                f"{self.undecided:,} of the tensors say little: "
+                "rounding alone may move them by a tenth of themselves"
+            )
+        lines += [f"skipped: {text}" for text in self.skipped]
+        for fault in self.faults:
+            lines += ["", *fault.lines()]
+        if self.agrees:
+            lines.append("all agree")
+        else:
+            again = f"nncompile verify {file} {self.options}"
+            lines += ["", f"the same again: {again}; the arrays: report.faults[0].feeds"]
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.text()
+
+
+def counted(names: Sequence[str]) -> str:
+    """The first of the names, and how many more there are."""
+    return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+
+
+def _figure(x: float) -> str:
+    if not np.isfinite(x):
+        return "∞"
+    return f"{x:.2g}" if x < 10 else f"{x:,.0f}" if x < 1e5 else f"{x:.1e}"
+
+
+def _element(x: object) -> str:
+    return f"{float(x):.9g}" if isinstance(x, np.floating) else str(x)

@@ -1,0 +1,151 @@
+"""Whether gradients are derivatives: backends share the pullbacks, so none shows a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from nncompile.differences import (
+    DIFFERENCES,
+    GRADIENT_TOLERANCE,
+    declared_slopes,
+    has_declared_slope,
+    is_stopped,
+    worst_slope,
+)
+from nncompile.errors import CompileError
+from nncompile.grad import grad, vjp
+from nncompile.graph import Graph, Input, Value, apply, items, toposort
+from nncompile.reference import evaluate
+from nncompile.show import node_text
+from nncompile.stabilise import stabilise
+from nncompile.tracing import tracing
+from nncompile.types import Array, TupleType, Type
+from nncompile.verify.locate import Place, site_of
+
+Arrays = dict[str, Array]
+
+STEPS = (*DIFFERENCES, 1e-7, 1e-8)  # relative ones; the last for what is curved on a scale of ones
+POINTS = 3  # of which a difference steps over a kink at one or another, and not at all
+ASIDE = 1e-3  # that arguments are moved by, at which elements are equal
+
+
+def slope_error(
+    graph: Graph,
+    loss: Value,
+    trained: Mapping[str, Value],
+    feeds: Mapping[str, Array],
+    seed: int,
+) -> tuple[float | None, str, Place | None]:
+    """The largest relative error of the slopes of `loss` at the leaves `trained`, against central
+    differences; at which leaf; and the first node whose pullback is wrong.
+
+    Where slopes are declared and not derivatives, the differences of the whole say nothing: there
+    is no error (None), and all other nodes are looked at one by one.
+    """
+    if declared_slopes(loss):
+        return None, "", wrong_pullback(graph, loss, feeds, seed)
+    with tracing(graph.trace):
+        slopes = dict(zip(trained, grad(loss, list(trained.values())), strict=True))
+    random = np.random.default_rng((seed, 3))
+    found = []
+    for _ in range(POINTS):
+        error, where = worst_slope(loss, slopes, feeds, random)
+        if error <= GRADIENT_TOLERANCE:
+            return error, where, None
+        found.append((error, where))
+        feeds = {n: _aside(x, random) if n in trained else x for n, x in feeds.items()}
+    return *min(found), wrong_pullback(graph, loss, feeds, seed)
+
+
+def wrong_pullback(
+    graph: Graph, loss: Value, feeds: Mapping[str, Array], seed: int
+) -> Place | None:
+    """The first node before `loss` whose slopes are not its derivatives, where its arguments are
+    those of `feeds`."""
+    with tracing(graph.trace):
+        stable = stabilise(Graph("loss", {"loss": loss}, (), graph.trace)).outputs["loss"]
+    whole = Graph(graph.name, {"loss": stable}, tuple(graph.leaves.values()), graph.trace)
+    order = toposort([stable])
+    known: dict[Value, Any] = {}
+
+    def keep(v: Value, result: Any) -> Any:
+        known[v] = result
+        return result
+
+    evaluate(whole, feeds, np.float64, keep)
+    random = np.random.default_rng((seed, 4))
+    for v in order:
+        reals = [a for a in v.args if isinstance(a.type, Type) and a.dtype.is_float]
+        known_slope = has_declared_slope(v) or is_stopped(v) or not v.op.differentiable
+        if not reals or known_slope:
+            continue
+        if isinstance(v.type, Type) and not v.dtype.is_float:
+            continue
+        error = _error(v, known, whole, feeds, random)
+        if error > GRADIENT_TOLERANCE:
+            remark = f"its slope differs from a central difference, by {error:.1e} of it"
+            return Place(node_text(whole, v), str(v.type), site_of(graph, v), None, remark)
+    return None
+
+
+def _error(
+    v: Value,
+    known: Mapping[Value, Any],
+    whole: Graph,
+    feeds: Mapping[str, Array],
+    random: np.random.Generator,
+) -> float:
+    """The relative error of ⟨slopes, direction⟩ of one node; 0 where it has no gradient."""
+    own: Arrays = {}
+    args: list[Value] = []
+    for i, a in enumerate(v.args):
+        if not isinstance(a.type, Type):
+            return 0.0
+        own[f"argument {i}"] = known[a]
+        args.append(apply(Input(f"argument {i}", a.type)))
+    reals = [a for a in args if a.dtype.is_float]
+    y = apply(v.op, *args)
+    results = items(y) if isinstance(y.type, TupleType) else (y,)
+    found = known[v] if isinstance(known[v], tuple) else (known[v],)
+    weights, outputs = [], []
+    for i, (result, array) in enumerate(zip(results, found, strict=True)):
+        if result.dtype.is_float:
+            weights.append(apply(Input(f"weight {i}", result.type)))
+            own[f"weight {i}"] = random.uniform(-1, 1, np.shape(array))
+            outputs.append(result)
+    try:
+        slopes = vjp(outputs, reals, weights)
+    except CompileError:
+        return 0.0  # it has no gradient, and none was needed of it
+    leaves = (*whole.leaves.values(), *args, *weights)
+
+    def computed(values: list[Value], moved: Mapping[str, Array]) -> list[Array]:
+        graph = Graph("node", {str(i): x for i, x in enumerate(values)}, leaves)
+        return list(evaluate(graph, {**feeds, **own, **moved}, np.float64).values())
+
+    names = [a.op.name for a in reals]  # type: ignore[attr-defined]
+    for n in names:  # off ties, and in units of the elements, so that none goes past zero
+        own[n] = _aside(own[n], random)
+    direction = {n: own[n] * random.uniform(-1, 1, own[n].shape) for n in names}
+    terms = [s * direction[n] for n, s in zip(names, computed(slopes, {}), strict=True)]
+    exact = float(sum(np.sum(t) for t in terms))
+    size = float(sum(np.sum(np.abs(t)) for t in terms))
+
+    def total(h: float) -> float:
+        arrays = computed(outputs, {n: own[n] + h * direction[n] for n in names})
+        pairs = zip(weights, arrays, strict=True)
+        return float(sum(np.sum(own[w.op.name] * x) for w, x in pairs))  # type: ignore[attr-defined]
+
+    scale = max(abs(exact), 1e-3 * size) + 1e-8 * (1 + abs(total(0.0)))
+    differences = [(total(h) - total(-h)) / (2 * h) for h in STEPS]
+    finite = [d for d in differences if np.isfinite(d)]
+    if not finite or not np.isfinite(exact):
+        return 0.0
+    return min(abs(d - exact) / scale for d in finite)
+
+
+def _aside(x: Array, random: np.random.Generator) -> Array:
+    return np.asarray(x * (1 + ASIDE * random.uniform(-1, 1, x.shape)), np.float64)

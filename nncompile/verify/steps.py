@@ -1,0 +1,80 @@
+"""Several training steps one after the other, by any way to compute one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.graph import Graph
+from nncompile.reference import evaluate
+from nncompile.types import Array
+from nncompile.verify.backends import Backend, Function
+from nncompile.verify.locate import Place, first_departing
+from nncompile.verify.yardstick import Compute, Yardstick
+
+Arrays = dict[str, Array]
+
+STEPS = 10
+
+
+class Trajectory:
+    """The state after the first and the last of several steps, each on a batch of its own; the
+    outputs are called `PATH after 1 step` and `PATH after 10 steps`."""
+
+    def __init__(
+        self, state_map: Mapping[str, str], start: Mapping[str, Array], batches: Sequence[Arrays]
+    ) -> None:
+        self.state_map, self.start, self.batches = state_map, dict(start), batches
+
+    def run(self, step: Callable[[Arrays], Mapping[str, Array]]) -> Arrays:
+        """The states, where `step` computes one step of state and batch."""
+        found: Arrays = {}
+        for number, state in enumerate(self.states(step), start=1):
+            if number in (1, len(self.batches)):
+                label = f"after {number} step{'s' if number > 1 else ''}"
+                found |= {f"{path} {label}": state[path] for path in self.state_map}
+        return found
+
+    def states(self, step: Callable[[Arrays], Mapping[str, Array]]) -> list[Arrays]:
+        """The state after each step."""
+        state, found = dict(self.start), []
+        for batch in self.batches:
+            results = step({**state, **batch})
+            state = {**state, **{path: results[n] for path, n in self.state_map.items()}}
+            found.append(state)
+        return found
+
+    def computed(self, graph: Graph) -> Compute:
+        """The states as numpy computes them by the graph of a step."""
+
+        def compute(double: bool, change: Any = None) -> Arrays:
+            precision = np.float64 if double else None
+            return self.run(lambda feeds: evaluate(graph, feeds, precision, change))
+
+        return compute
+
+    def first_departing(
+        self, graph: Graph, backend: Backend, function: Function, seed: int
+    ) -> tuple[Arrays, Place | None]:
+        """The state and batch of the first step that departs where it begins with the state of
+        the yardstick, and the first node of it; those of the last step where none departs."""
+
+        def exact(feeds: Arrays) -> Mapping[str, Array]:
+            results: Mapping[str, Array] = evaluate(graph, feeds, np.float64)
+            return results
+
+        following = [self.start, *self.states(exact)]
+        feeds: Arrays = {}
+        for state, batch in zip(following, self.batches, strict=False):
+            declared = {path: x.astype(self.start[path].dtype) for path, x in state.items()}
+            feeds = {**declared, **batch}
+
+            def compute(double: bool, change: Any = None, fed: Arrays = feeds) -> Arrays:
+                return evaluate(graph, fed, np.float64 if double else None, change)  # type: ignore[no-any-return]
+
+            found = Yardstick(compute, (seed,)).differences(function(feeds))
+            if any(d.departs for d in found):
+                return feeds, first_departing(graph, backend, feeds, seed)
+        return feeds, None

@@ -1,0 +1,266 @@
+"""Compares every way to run a model's graphs with numpy in float64."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nncompile.differences import GRADIENT_TOLERANCE
+from nncompile.errors import CompileError, ModelError, seed_number, whole_number
+from nncompile.model import Model
+from nncompile.recipe import Minimize, Recipe
+from nncompile.step import Step, compose
+from nncompile.types import Array
+from nncompile.verify.backends import Backend, Function, all_backends
+from nncompile.verify.inputs import Case, Inputs
+from nncompile.verify.locate import FAILURES, first_departing, first_pass
+from nncompile.verify.report import Fault, Report, counted
+from nncompile.verify.slopes import slope_error
+from nncompile.verify.steps import STEPS, Trajectory
+from nncompile.verify.subjects import (
+    FORWARD,
+    GRADIENTS,
+    TRAINING,
+    Subject,
+    inference_of,
+    learning_of,
+)
+from nncompile.verify.yardstick import Difference, Yardstick
+
+Arrays = dict[str, Array]
+
+PASSES, FLOAT32, DIFFERENCES = "numpy float64, after the passes", "numpy float32", "differences"
+
+
+def verify(
+    model: Model | Recipe,
+    data: Mapping[str, Array] | None = None,
+    seed: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    rounds: int = 2,
+    quick: bool = False,
+    backends: Sequence[Backend] | None = None,
+) -> Report:
+    """Compares onnxruntime, at every level of its optimizations and several numbers of threads,
+    and TorchScript with numpy in float64 on the graphs of a model.
+
+    These are the inference graph, the outputs in training, the gradient of every trained parameter
+    and the state after one and ten steps (of a recipe; a model alone has no gradients). `data`, by
+    the names of inputs, tell what numbers the model takes; `sizes` of dimensions, by name, stand in
+    for small ones; `rounds` is the number of random inputs, beside zeros, ones, large numbers, and
+    other sizes. `quick` leaves these out, and configurations in between. All that is random
+    follows from `seed`. See `yardstick` for what is allowed. Raises `ModelError` for what is
+    neither a model nor a recipe, `FeedError` where the model takes none of the inputs.
+    """
+    if not isinstance(model, Model | Recipe):
+        raise ModelError(f"verify takes a model or a recipe, got {type(model).__name__}")
+    seed_number(seed)
+    whole_number("rounds", rounds, 1)
+    start = time.perf_counter()
+    found, skipped = all_backends(quick) if backends is None else (list(backends), [])
+    recipe = model if isinstance(model, Recipe) else None
+    declared = recipe.model if recipe is not None else model
+    assert isinstance(declared, Model)
+    named = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
+    options = [f"--seed {seed}", *([f"--sizes {named}"] if named else [])]
+    options += ["--quick"] if quick else [f"--rounds {rounds}"]
+    report = Report(declared.name, skipped=list(skipped), options=" ".join(options))
+    work = _Verification(declared, recipe, report, found, seed)
+    work.run(data, dict(sizes or {}), 1 if quick else rounds, not quick)
+    report.seconds = time.perf_counter() - start
+    return report
+
+
+class _Verification:
+    def __init__(
+        self,
+        model: Model,
+        recipe: Recipe | None,
+        report: Report,
+        backends: Sequence[Backend],
+        seed: int,
+    ) -> None:
+        self.model, self.recipe, self.report = model, recipe, report
+        self.backends, self.seed = backends, seed
+        self.step: Step | None = compose(recipe) if recipe is not None else None
+        self._refused: dict[str, dict[str, None]] = {}
+        self._faults: dict[tuple[str, ...], Fault] = {}
+        self._loaded: dict[tuple[str, int], Function | None] = {}
+
+    def run(
+        self, data: Mapping[str, Array] | None, sizes: dict[str, int], rounds: int, edges: bool
+    ) -> None:
+        state = self.step.initial(self.seed) if self.step is not None else None
+        inputs = Inputs(self.model, data, self.seed, state)
+        base = inputs.base(sizes)
+        subjects = [inference_of(self.model), learning_of(self.model, self.recipe, self.step)]
+        for row in (PASSES, FLOAT32):
+            self.report.cell(row, FORWARD)
+        first: Case | None = None
+        for number, case in enumerate(inputs.cases(base, rounds, edges)):
+            self.report.cases.append(str(case))
+            if case.kind == "random" and first is None:
+                first = case
+            for subject in subjects:
+                if (
+                    subject is subjects[0] or 0 not in case.sizes.values()
+                ):  # nobody learns of nothing
+                    self._compare(subject, case, number)
+        assert first is not None  # `base` accepts random inputs
+        if self.recipe is not None and self.step is not None:
+            self._train(self.step, inputs, base)
+            self._differentiate(self.recipe, first)
+        self.report.faults.extend(self._faults.values())
+        for text, names in self._refused.items():
+            self.report.skipped.append(f"{counted(list(names))}: {text}")
+
+    def _compare(self, subject: Subject, case: Case, number: int) -> None:
+        """All ways to compute one graph, on one set of inputs."""
+        yardstick = subject.yardstick(case, self.seed, number)
+        named = subject.column
+        graph = subject.lowered.graph
+        for d in self._added(FLOAT32, yardstick, yardstick.plain, named):
+            self.report.compared += 1
+            self.report.undecided += not d.is_decided
+        for d in self._added_all(PASSES, yardstick.passes(), named):
+            if d.departs and (PASSES,) not in self._faults:
+                bound = yardstick.bound[d.output]
+                place = first_pass(subject.graph, d.output, case.feeds, bound)
+                fault = Fault([PASSES], named[d.output], case, d, place, case.feeds)
+                self._faults[(PASSES,)] = fault
+        for backend in self.backends:
+            got = self._got(backend, subject, case)
+            if got is None:
+                continue
+            found = self._added(backend.name, yardstick, got, named)
+            departing = [d for d in found if d.departs]
+            if departing:
+                key = (type(backend).__name__, named[departing[0].output])
+                if key in self._faults:
+                    self._join(key, backend)
+                else:
+                    place = first_departing(graph, backend, case.feeds, self.seed)
+                    self._faults[key] = Fault(
+                        [backend.name], key[1], case, departing[0], place, case.feeds
+                    )
+
+    def _join(self, key: tuple[str, ...], backend: Backend) -> None:
+        if backend.name not in self._faults[key].backends:
+            self._faults[key].backends.append(backend.name)
+
+    def _added(
+        self, row: str, yardstick: Yardstick, got: Arrays, named: Mapping[str, str]
+    ) -> list[Difference]:
+        return self._added_all(row, yardstick.differences(got), named)
+
+    def _added_all(
+        self, row: str, found: list[Difference], named: Mapping[str, str]
+    ) -> list[Difference]:
+        for d in found:
+            self.report.cell(row, named[d.output]).add(d)
+        return found
+
+    def _load(self, backend: Backend, subject: Subject) -> Function | None:
+        """The graph in the backend; None, with a note in the table, where it has no lowering."""
+        key = (backend.name, id(subject))
+        if key not in self._loaded:
+            try:
+                self._loaded[key] = backend.load(subject.lowered)
+            except CompileError as error:
+                self._loaded[key] = None
+                self._failed(backend, subject, None, error)
+        return self._loaded[key]
+
+    def _got(self, backend: Backend, subject: Subject, case: Case) -> Arrays | None:
+        function = self._load(backend, subject)
+        if function is None:
+            return None
+        try:
+            return function(case.feeds)
+        except FAILURES as error:
+            self._failed(backend, subject, case, error)
+            return None
+
+    def _failed(
+        self, backend: Backend, subject: Subject, case: Case | None, error: Exception
+    ) -> None:
+        said = error.message if isinstance(error, CompileError) else str(error).strip()
+        if case is not None and 0 in case.sizes.values():
+            # Nothing to compute, which is refused, is no wrong number.
+            empty = next(name for name, size in case.sizes.items() if size == 0)
+            text = f"{empty}=0, refused: {' '.join(said.split())}"
+            self._refused.setdefault(text, {})[backend.name] = None
+            return
+        for column in dict.fromkeys(subject.column.values()):
+            self.report.cell(backend.name, column).note = "FAILS"
+        key = (type(backend).__name__, said)
+        if key in self._faults:
+            self._join(key, backend)
+            return
+        column = next(iter(subject.column.values()))
+        message = " ".join(said.split("\n")[-1].split())
+        fault = self._faults[key] = Fault([backend.name], column, case, message=message)
+        if case is not None:
+            graph = subject.lowered.graph
+            fault.feeds = case.feeds
+            fault.place = first_departing(graph, backend, case.feeds, self.seed)
+
+    def _train(self, step: Step, inputs: Inputs, base: Any) -> None:
+        """Ten steps, by every backend."""
+        cases = [inputs.batch(base, i) for i in range(STEPS)]
+        batches = [{n: c.feeds[n] for n in self.model.inputs} for c in cases]
+        trajectory = Trajectory(step.state_map, step.initial(self.seed), batches)
+        subject = Subject(step.step, dict.fromkeys(step.step.outputs, TRAINING))
+        after, before = trajectory.computed(subject.lowered.graph), trajectory.computed(step.step)
+        yardstick = Yardstick(after, (self.seed, STEPS), before)
+        names = dict.fromkeys(yardstick.exact, TRAINING)
+        for d in self._added(FLOAT32, yardstick, yardstick.plain, names):
+            self.report.compared += 1
+            self.report.undecided += not d.is_decided
+        first = {**trajectory.start, **batches[0]}
+        case = Case(f"{STEPS} random batches", cases[0].sizes, self.seed, first)
+        for d in self._added_all(PASSES, yardstick.passes(), names):
+            if d.departs and (PASSES,) not in self._faults:
+                path = d.output.partition(" after ")[0]
+                output, bound = step.state_map[path], yardstick.bound[d.output]
+                place = first_pass(step.step, output, first, bound)
+                self._faults[(PASSES,)] = Fault([PASSES], TRAINING, case, d, place, first)
+        for backend in self.backends:
+            function = self._load(backend, subject)
+            if function is None:
+                continue
+            try:
+                got = trajectory.run(function)
+            except FAILURES as error:
+                self._failed(backend, subject, case, error)
+                continue
+            departing = [d for d in self._added(backend.name, yardstick, got, names) if d.departs]
+            if departing:
+                key = (type(backend).__name__, TRAINING)
+                if key in self._faults:
+                    self._join(key, backend)
+                    continue
+                graph = subject.lowered.graph
+                feeds, place = trajectory.first_departing(graph, backend, function, self.seed)
+                fault = Fault([backend.name], TRAINING, case, departing[0], place, feeds)
+                self._faults[key] = fault
+
+    def _differentiate(self, recipe: Recipe, case: Case) -> None:
+        """The slopes of every loss against central differences."""
+        model = recipe.trained_model
+        cell = self.report.cell(DIFFERENCES, GRADIENTS)
+        for update in recipe.updates:
+            if not isinstance(update, Minimize):
+                continue
+            trained = update.trained(model, recipe.freeze)
+            loss = update.loss_of(model)
+            error, where, place = slope_error(model.whole, loss, trained, case.feeds, self.seed)
+            departs = place is not None or (error is not None and not error <= GRADIENT_TOLERANCE)
+            size = "declared" if error is None else f"{error:.0e}"
+            cell.note = f"{size}  {'DEPARTS' if departs else 'ok'}"
+            if departs:
+                message = f"the slope of {update.loss} at {where} is no derivative" if where else ""
+                fault = Fault([DIFFERENCES], GRADIENTS, case, None, place, case.feeds, message)
+                self._faults[(DIFFERENCES, update.loss)] = fault
+                return

@@ -1,0 +1,157 @@
+"""Graphs computed in numpy, exactly as written or with rounding errors thrown in: how far two
+right ways to compute the same thing may be apart.
+
+As in stochastic arithmetic (J. Vignes, "A stochastic arithmetic for reliable scientific
+computation", 1993), every operand of every operation is moved by about a unit in the last place of
+its element type; the spread of the results is what rounding does to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.graph import Graph, Input, Op, Value, toposort
+from nncompile.map import Map
+from nncompile.reference import _doubled
+from nncompile.scalars import evaluate, placeholder
+from nncompile.scalars.heads import erf, normal_cdf, sigmoid, tanh
+from nncompile.types import TupleType, f32
+from tests.cards import Feeds, Sizes
+
+Noise = Mapping[str, float]  # of an element type, relative
+SINGLE: Noise = {"float32": 2.0**-24, "float64": 2.0**-52}
+DOUBLE: Noise = {"float32": 2.0**-52, "float64": 2.0**-52}
+
+
+# Kernels compute them as polynomials that are right to the last place of one, not of the result.
+ABSOLUTE = (erf, normal_cdf, sigmoid, tanh)
+
+
+class Computation:
+    """The outputs of a graph at given sizes, ready to be computed many times in double."""
+
+    def __init__(self, graph: Graph, sizes: Sizes) -> None:
+        self.outputs = graph.outputs
+        self._steps: list[tuple[Value, Op]] = [
+            (v, v.op if isinstance(v.op, Input) else _doubled(v.op.at(sizes)))
+            for v in toposort(graph.outputs.values())
+        ]
+
+    def is_finite(self, feeds: Feeds) -> bool:
+        """Whether all results on the way are numbers. Where they are not, the mathematics that
+        graphs are rewritten by does not hold: 0/0·x is not 0·x/0."""
+        known = self._known(feeds, None, None)
+        arrays = [x for xs in known.values() for x in (xs if isinstance(xs, tuple) else (xs,))]
+        return all(bool(np.isfinite(x).all()) for x in arrays if x.dtype.kind == "f")
+
+    def __call__(
+        self, feeds: Feeds, noise: Noise | None = None, rng: np.random.Generator | None = None
+    ) -> Feeds:
+        """The outputs by name; with `noise`, of operands that are moved by so much."""
+        known = self._known(feeds, noise, rng)
+        return {name: known[v] for name, v in self.outputs.items()}
+
+    def _known(
+        self, feeds: Feeds, noise: Noise | None, rng: np.random.Generator | None
+    ) -> dict[Value, Any]:
+        known: dict[Value, Any] = {}
+        with np.errstate(all="ignore"):
+            for v, op in self._steps:
+                if isinstance(op, Input):
+                    array = feeds[op.name]
+                    wide = array.astype(np.float64) if array.dtype == np.float32 else array
+                    known[v] = wide
+                    continue
+                args = [known[a] for a in v.args]
+                if noise is not None and rng is not None:
+                    args = [_moved(x, a, noise, rng) for x, a in zip(args, v.args, strict=True)]
+                    if isinstance(op, Map):
+                        known[v] = _formula(op, v, args, noise, rng)
+                        continue
+                result = op.numpy(*args)
+                known[v] = (
+                    tuple(map(np.asarray, result))
+                    if isinstance(v.type, TupleType)
+                    else np.asarray(result)
+                )
+        return known
+
+    def spread(
+        self, feeds: Feeds, exact: Feeds, noise: Noise, runs: int, factor: float = 1.0
+    ) -> dict[str, np.ndarray]:
+        """How far each element goes, at most, in several noisy runs; infinite where it changes
+        from one number to none."""
+        rng = np.random.default_rng(0)
+        scaled = {name: factor * size for name, size in noise.items()}
+        found = {name: np.zeros(a.shape) for name, a in exact.items()}
+        for _ in range(runs):
+            for name, array in self(feeds, scaled, rng).items():
+                with np.errstate(all="ignore"):
+                    apart = np.abs(array.astype(np.float64) - exact[name].astype(np.float64))
+                same = (array == exact[name]) | ((array != array) & (exact[name] != exact[name]))
+                apart = np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
+                found[name] = np.maximum(found[name], apart)
+        return found
+
+
+def _moved(x: Any, v: Value, noise: Noise, rng: np.random.Generator) -> Any:
+    if isinstance(v.type, TupleType) or not v.dtype.is_float:
+        return x
+    size = noise[v.dtype.name]
+    if size > DOUBLE["float32"] and v.dtype is f32:  # what is too small becomes zero
+        x = np.where(np.abs(x) < np.finfo(np.float32).tiny, 0.0, x)
+    return x * (1 + size * rng.uniform(-1, 1, x.shape))
+
+
+def _formula(op: Map, v: Value, args: Sequence[Any], noise: Noise, rng: np.random.Generator) -> Any:
+    """A formula, an operation at a time."""
+    reals = [t.dtype.name for t in (v.type, *(a.type for a in v.args)) if t.dtype.is_float]
+    size = max((noise[name] for name in reals), default=0.0)
+    known = list(args)
+    for body, places in _operations(op.body, op.count):
+        values = {}
+        for k, place in enumerate(places):
+            x = known[place]
+            if x.dtype.kind == "f" and place >= op.count:
+                x = x * (1 + size * rng.uniform(-1, 1, x.shape))
+            values[placeholder(k)] = x
+        made = np.asarray(evaluate(body, values))
+        if isinstance(body, ABSOLUTE):
+            made = made + size * rng.uniform(-1, 1, made.shape)
+        known.append(made)
+    result = known[-1]
+    shape = np.broadcast_shapes(result.shape, *(a.shape for a in args))
+    return np.broadcast_to(result, shape)
+
+
+@cache
+def _operations(body: sp.Expr, count: int) -> tuple[tuple[sp.Expr, tuple[int, ...]], ...]:
+    """A body as single operations: each of placeholders, for the arguments and the results of
+    earlier operations at these places."""
+    places: dict[sp.Expr, int] = {placeholder(i): i for i in range(count)}
+    found: list[tuple[sp.Expr, tuple[int, ...]]] = []
+
+    def walk(x: sp.Expr) -> None:
+        if x in places or not x.free_symbols:
+            return
+        for a in x.args:
+            walk(a)
+        inner = [a for a in x.args if a.free_symbols]
+        names = {a: placeholder(k) for k, a in enumerate(dict.fromkeys(inner))}
+        found.append((x.func(*(names.get(a, a) for a in x.args)), tuple(places[a] for a in names)))
+        places[x] = count + len(found) - 1
+
+    walk(body)
+    if body in places and places[body] < count:
+        found.append((placeholder(0), (places[body],)))
+    return tuple(found)
+
+
+def dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
+    """The inner product of two lists of arrays."""
+    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))

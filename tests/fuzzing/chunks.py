@@ -1,0 +1,39 @@
+"""The pieces that a search is cut into, each of one seed and with one card in focus, so that rare
+cards are drawn as often as common ones."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from tests.fuzzing.search import Results, cards, search
+
+CHUNK = 25  # programs of one seed, in a long search
+SLICE = 6  # in the one that the test suite has time for
+
+
+def run_chunk(chunk: tuple[int, float]) -> dict[str, Any]:
+    """What came of the chunk of that seed, with so many seconds to make a failure smaller."""
+    seed, shrinking = chunk
+    warnings.simplefilter("ignore")  # torch's own, about TorchScript
+    focus = cards()[seed % len(cards())]
+    results = search(CHUNK, seed, focus, shrinking=shrinking)
+    return {
+        "seed": seed,
+        "focus": focus.__name__,
+        "count": results.count,
+        "seconds": results.seconds,
+        "cards": dict(results.cards),
+        "failures": [[f.kind, str(f)] for f in results.failures],
+    }
+
+
+def slices(seconds: float, shrinking: float) -> Iterator[Results]:
+    """A few programs of every card: the same in every run, as far as the time goes."""
+    start = time.process_time()
+    for seed, focus in enumerate(cards()):
+        if time.process_time() - start > seconds:
+            return
+        yield search(SLICE, seed, focus, shrinking=shrinking)

@@ -1,0 +1,276 @@
+"""Cards that take values of any rank, applied to a value as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import sympy as sp
+
+from nncompile.dims import Dim, Shape, dim
+from nncompile.elementwise import exp, relu, sigmoid, sin, tanh
+from nncompile.graph import Op, Sample, Value, apply
+from nncompile.map import Map, mapped
+from nncompile.ops import broadcast_to, cast, mean, scan
+from nncompile.ops.basic import Barrier, Cast, Constant, Expand, Iota, SizeOf
+from nncompile.ops.contract import MatMul
+from nncompile.ops.einsum import Einsum
+from nncompile.ops.joining import Concat, Split
+from nncompile.ops.layer_normalization import LayerNorm
+from nncompile.ops.modes import Training
+from nncompile.ops.scan import Scan
+from nncompile.ops.shape import Reshape
+from nncompile.ops.slicing import Pad, Slice
+from nncompile.recompute import Recompute, recompute
+from nncompile.types import DTYPES, f32, f64, u32
+from tests.fuzzing.program import Builder, Rejected
+
+Step = Callable[[Builder, type[Op]], Value]
+
+
+@cache
+def samples_of(card: type[Op]) -> tuple[Sample, ...]:
+    return tuple(card.samples())
+
+
+def noted(b: Builder, sample: Sample) -> Sample:
+    """The sample, whose limits are those of the program from now on."""
+    b.order = min(b.order, sample.order)
+    if not type(sample.op).differentiable:
+        b.smooth = False
+    return sample
+
+
+def by_axes(b: Builder, card: type[Op]) -> Value:
+    """A card that says which of its fields takes any axis."""
+    sample = noted(b, b.choose(samples_of(card)))
+    dtype = sample.types[0].dtype
+    x = b.any_of([dtype], 1, sample)
+    order = list(range(x.rank))
+    for i in range(x.rank - 1):
+        j = b.integer(i, x.rank - 1)
+        order[i], order[j] = order[j], order[i]
+    some = tuple(sorted(order[: b.integer(1, x.rank)]))
+    chosen = {"axis": {"axis": order[0]}, "axes": {"axes": some}, "order": {"axes": tuple(order)}}
+    flags = {name: b.chance(50) for name, v in sample.op.attributes.items() if isinstance(v, bool)}
+    op = dataclasses.replace(sample.op, **flags, **chosen[card.varies])  # type: ignore[type-var]
+    args = [x, *(b.argument(x.type, sample) for _ in sample.types[1:])]
+    return apply(op, *args)
+
+
+def elementwise(b: Builder, card: type[Op]) -> Value:
+    """A formula of values that broadcast."""
+    sample = noted(b, b.choose(samples_of(Map)))
+    body = sample.op.body  # type: ignore[attr-defined]
+    x = b.any_of([sample.types[0].dtype], 0, sample)
+    args = [x]
+    for type_ in sample.types[1:]:
+        args.append(b.argument(type_.dtype[_broadcasting(b, x.shape)], sample))
+    return mapped(body, args)
+
+
+def _broadcasting(b: Builder, shape: Shape) -> Shape:
+    kind = b.integer(0, 3)
+    if kind == 0:
+        return shape
+    if kind == 1:
+        return shape[b.integer(0, len(shape)) :]
+    return tuple(1 if b.chance(40) else d for d in shape)
+
+
+def by_product(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of([f32, f64], 1, _RANGE)
+    rows, columns = x.shape[-1], b.dim()
+    batch = x.shape[:-2] if b.chance(30) else ()
+    if b.chance(20):
+        return (
+            apply(MatMul(), b.argument(x.dtype[(*batch, columns, x.shape[0])], _RANGE), x)
+            if (x.rank == 1)
+            else apply(MatMul(), b.argument(x.dtype[columns, x.shape[-2]], _RANGE), x)
+        )
+    return apply(MatMul(), x, b.argument(x.dtype[(*batch, rows, columns)], _RANGE))
+
+
+def by_einsum(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of([f32, f64], 0, _RANGE)
+    letters = "abcdef"[: x.rank]
+    common = "".join(c for c in letters if b.chance(60))
+    other = common + ("z" if b.chance(60) else "")
+    right = "".join(sorted(other, key=lambda _: b.integer(0, 9)))
+    sizes = dict(zip(letters, x.shape, strict=True)) | {"z": b.dim()}
+    y = b.argument(x.dtype[tuple(sizes[c] for c in right)], _RANGE)
+    # An axis that is in neither the other argument nor the result is not allowed.
+    kept = [c for c in letters if c not in common or b.chance(40)] + ["z"] * ("z" in right)
+    output = "".join(sorted(kept, key=lambda _: b.integer(0, 9)))
+    return apply(Einsum(letters, right, output), x, y)
+
+
+def by_reshape(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of(DTYPES, 0, _ANY)
+    shape = list(x.shape)
+    kind = b.integer(0, 3)
+    if kind == 0 and x.rank >= 2:
+        i = b.integer(0, x.rank - 2)
+        shape[i : i + 2] = [dim(shape[i] * shape[i + 1])]
+    elif kind == 1 and 1 in shape:
+        shape.remove(1)
+    elif kind == 2:
+        shape = [dim(sp.prod(shape))]
+    else:
+        shape.insert(b.integer(0, x.rank), 1)
+    return apply(Reshape(tuple(shape)), x)
+
+
+def by_slice(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of(DTYPES, 1, _ANY)
+    starts: list[Dim] = []
+    sizes: list[Dim] = []
+    steps: list[int] = []
+    for d in x.shape:
+        if b.chance(25):
+            starts, sizes, steps = [*starts, dim(d - 1)], [*sizes, d], [*steps, -1]
+        elif isinstance(d, int) and d > 1 and b.chance(60):
+            step = b.integer(1, 2)
+            start = b.integer(0, d - 1)
+            size = b.integer(0 if b.chance(10) else 1, (d - start + step - 1) // step)
+            starts, sizes, steps = [*starts, start], [*sizes, size], [*steps, step]
+        else:
+            starts, sizes, steps = [*starts, 0], [*sizes, d], [*steps, 1]
+    return apply(Slice(tuple(starts), tuple(sizes), tuple(steps)), x)
+
+
+def by_pad(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of([f32, f64], 1, _RANGE)
+    before, after = [], []
+    for d in x.shape:
+        least = -1 if isinstance(d, int) and d > 2 else 0
+        before.append(b.integer(0, 2) if b.chance(30) else b.choose((0, least, 1)))
+        after.append(b.choose((0, 1, least)))
+    return apply(Pad(tuple(before), tuple(after), b.choose((0, 1.5))), x)
+
+
+def by_expand(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of(DTYPES, 0, _ANY)
+    shape = tuple(b.dim() if d == 1 and b.chance(60) else d for d in x.shape)
+    return apply(Expand((*(b.dim() for _ in range(b.integer(0, 2))), *shape)), x)
+
+
+def by_cast(b: Builder, card: type[Op]) -> Value:
+    sample = noted(b, b.choose(samples_of(Cast)))
+    x = b.any_of([sample.types[0].dtype], 0, sample)
+    if sample.op.dtype is u32 and min(a.min(initial=0) for a in b.arrays(x)) < 0:  # type: ignore[attr-defined]
+        raise Rejected  # what a negative number becomes is not said
+    return apply(sample.op, x)
+
+
+def by_joining(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of(DTYPES, 1, _ANY)
+    axis = b.integer(0, x.rank - 1)
+    args = [x]
+    for _ in range(b.integer(1, 2)):
+        shape = list(x.shape)
+        shape[axis] = b.dim() if b.chance(50) else shape[axis]
+        args.append(b.argument(x.dtype[tuple(shape)], _ANY))
+    return apply(Concat(axis), *args)
+
+
+def by_split(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of(DTYPES, 1, _ANY)
+    axis = b.choose([i for i, d in enumerate(x.shape) if isinstance(d, int) and d > 0])
+    first = b.integer(0, x.shape[axis])
+    return apply(Split(axis, (first, x.shape[axis] - first)), x)
+
+
+def by_normalization(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of([f32, f64], 1, _RANGE)
+    if any(a.shape[-1] == 0 for a in b.arrays(x)):
+        raise Rejected  # onnxruntime normalizes no rows of nothing
+    weights = [b.argument(x.dtype[x.shape[-1:]], _RANGE) for _ in range(b.integer(0, 2))]
+    return apply(LayerNorm(b.choose((1e-5, 1e-3, 0.01))), x, *weights)
+
+
+def by_training(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of(DTYPES, 0, _ANY)
+    return apply(Training(), x, b.argument(x.type, _ANY))
+
+
+def by_barrier(b: Builder, card: type[Op]) -> Value:
+    return apply(Barrier(), *(b.any_of(DTYPES, 0, _ANY) for _ in range(b.integer(1, 2))))
+
+
+def by_size(b: Builder, card: type[Op]) -> Value:
+    dtype = b.choose([s.op.dtype for s in samples_of(card)])  # type: ignore[attr-defined]
+    return apply(card(b.dim(), dtype))  # type: ignore[call-arg]
+
+
+def by_constant(b: Builder, card: type[Op]) -> Value:
+    """A number beside a value: a constant alone would be a program of its own."""
+    value = apply(b.choose(samples_of(Constant)).op)
+    if not value.dtype.is_float or value.rank:
+        return value
+    x = b.any_of([f32], 0, _RANGE)
+    return x * cast(value, x.dtype)  # type: ignore[no-any-return]
+
+
+def by_recompute(b: Builder, card: type[Op]) -> Value:
+    x = b.any_of([f32, f64], 1, _RANGE)
+    w = b.argument(x.dtype[x.shape[-1], b.dim()], _RANGE)
+    first, second = b.choose(_ACTIVATIONS), b.choose(_ACTIVATIONS)
+    return recompute(lambda v: second(first(v) @ w))(x)  # type: ignore[no-any-return]
+
+
+def by_scan(b: Builder, card: type[Op]) -> Value:
+    """A loop whose body is made of a few operations on its carry, its row and what is outside."""
+    xs = b.any_of([f32, f64], 1, _RANGE)
+    row = xs.shape[1:]
+    h = b.argument(xs.dtype[row], _RANGE)
+    outside = b.argument(xs.dtype[_broadcasting(b, row)], _RANGE)
+    f, g = b.choose(_ACTIVATIONS), b.choose(_ACTIVATIONS)
+    kind = b.integer(0, 4)
+
+    def body(c: Value, x: Value) -> Any:
+        if kind == 0:
+            return f(c * 0.5 + x), g(c * x)
+        if kind == 1:
+            return f(c) * outside + x, c
+        if kind == 2:
+            return f(x * outside + g(c)), x
+        if kind == 3:
+            return broadcast_to(f(c) * mean(x), row), outside + c
+        return f(c + x), mean(g(c))
+
+    last, stacked = scan(body, h, xs, reverse=b.chance(40))
+    if not any(isinstance(a.op, Scan) for v in (last, stacked) for a in (v, *v.args)):
+        raise Rejected
+    return last if b.chance(40) else stacked
+
+
+_ACTIVATIONS = (tanh, sigmoid, sin, relu, lambda v: v * 0.5, lambda v: exp(-v * v))
+_RANGE = Sample(Barrier(), ())
+_ANY = Sample(Barrier(), (), integers=(-(2**40), 2**40))
+
+FITTING: dict[type[Op], Step] = {
+    Map: elementwise,
+    MatMul: by_product,
+    Einsum: by_einsum,
+    Reshape: by_reshape,
+    Slice: by_slice,
+    Pad: by_pad,
+    Expand: by_expand,
+    Cast: by_cast,
+    Concat: by_joining,
+    Split: by_split,
+    LayerNorm: by_normalization,
+    Training: by_training,
+    Barrier: by_barrier,
+    SizeOf: by_size,
+    Iota: by_size,
+    Constant: by_constant,
+    Recompute: by_recompute,
+    Scan: by_scan,
+}
+# Of these the samples are not what a graph is made of: `recompute` computes its arguments from what
+# it is given, and formulas have a canonical form.
+ALONE = (Recompute, Map)

@@ -1,0 +1,273 @@
+"""Programs drawn by hypothesis, checked, and made small where they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import hypothesis
+from hypothesis import HealthCheck, Phase
+from hypothesis import strategies as st
+
+from nncompile.errors import BackendError
+from nncompile.graph import Op
+from nncompile.passes import PASSES
+from tests.cards import our_cards
+from tests.fuzzing.checks import (
+    check_double,
+    check_inference,
+    check_interned,
+    check_onnx,
+    check_passes,
+    check_slopes,
+    check_types,
+    derived,
+    has_double,
+)
+from tests.fuzzing.comparison import Mismatch, Reference
+from tests.fuzzing.printing import printed
+from tests.fuzzing.program import Builder, Program
+from tests.fuzzing.shrinking import smaller
+from tests.fuzzing.steps import apply_card
+
+SIMPLE = ("Map", "Sum", "Expand", "Reshape", "Transpose", "MatMul")  # what failures shrink to
+
+
+@cache
+def cards() -> tuple[type[Op], ...]:
+    """All cards, simple ones first."""
+    found = our_cards()
+    return tuple(sorted(found, key=lambda c: (_place(c), c.__name__)))
+
+
+def _place(card: type[Op]) -> int:
+    return SIMPLE.index(card.__name__) if card.__name__ in SIMPLE else len(SIMPLE)
+
+
+@cache
+def _integers(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.integers(low, high)
+
+
+class Refuted(Exception):
+    """A program failed; raised at one place, so that hypothesis takes failures for one."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which checks a program gets; those that cost much, some programs only."""
+
+    order: int = 2
+    optimized_level: str = "all"
+    without: tuple[str, ...] = ()
+    twice: bool = True
+    double: bool = False
+    inference: bool = False
+    plain_runtime: bool = True  # onnxruntime on the graph as written, too
+    torch: str = "source"  # or "script", or ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A program with the checks that it gets. Printed, it is a model in the DSL."""
+
+    program: Program
+    plan: Plan
+
+    def __repr__(self) -> str:
+        return f"# {self.plan}\n{printed(self.program)}"
+
+
+@st.composite
+def programs(draw: st.DrawFn, focus: type[Op] | None = None, most: int = 5) -> Found:
+    """Random programs of up to so many steps, every other of which is the card `focus`."""
+
+    def integer(low: int, high: int) -> int:
+        return draw(_integers(low, high)) if low < high else low
+
+    known = cards()
+    b = Builder(integer, integer(0, 2**16))
+    for _ in range(integer(1, most)):
+        plain = focus is None or b.chance(55)
+        apply_card(b, b.choose(known) if plain or focus is None else focus)
+    hypothesis.assume(b.values)
+    without: tuple[str, ...] = ()
+    if b.chance(25):
+        without = tuple(name for name in PASSES if b.chance(40))
+    plan = Plan(
+        order=b.choose((1, 2, 0, 1, 2, 1)),
+        optimized_level="all" if b.chance(75) else "disabled",
+        without=without,
+        twice=b.chance(30),
+        double=b.chance(25),
+        inference=b.chance(15),
+        plain_runtime=b.chance(40),
+        torch="script" if b.chance(8) else "source" if b.chance(60) else "",
+    )
+    return Found(b.finished(), plan)
+
+
+@cache
+def torch_checks() -> Any:
+    """The checks of TorchScript; None where torch is not installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    return importlib.import_module("tests.fuzzing.torch_checks")
+
+
+def check(program: Program, plan: Plan) -> None:
+    """Everything that the plan says. Raises where something is wrong."""
+    made = derived(program, plan.order)
+    graph = made.graph
+    check_interned(graph)
+    reference = Reference(graph, made.bindings)
+    check_types(reference)
+    check_slopes(made)
+    done = check_passes(reference, plan.without, plan.twice)
+    if plan.double:
+        check_double(reference, plan.without)
+    if plan.inference:
+        check_inference(program)
+    runs: list[Callable[[], None]] = [lambda: check_onnx(reference, done, plan.optimized_level)]
+    if plan.plain_runtime:
+        other = "disabled" if plan.optimized_level == "all" else "all"
+        runs.append(lambda: check_onnx(reference, graph, other))
+    torch = torch_checks() if plan.torch else None
+    if torch is not None:
+        runs.append(
+            lambda: (
+                torch.check_script(reference, done)
+                if plan.torch == "script"
+                else torch.check_source(reference, done)
+            )
+        )
+    for run in runs:
+        try:
+            run()
+        except BackendError:
+            if not has_double(graph):  # for which runtimes have few kernels
+                raise
+
+
+@dataclass
+class Failure:
+    """What is wrong with a program, and the smallest one found that it is wrong with."""
+
+    kind: str
+    message: str
+    program: Program
+    plan: Plan
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.plan}\n\n{printed(self.program)}"
+
+
+@dataclass
+class Results:
+    """How many programs were checked, of which cards, and what failed."""
+
+    count: int = 0
+    seconds: float = 0.0
+    cards: Counter[str] = field(default_factory=Counter)
+    orders: Counter[int] = field(default_factory=Counter)
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, other: Results) -> None:
+        self.count += other.count
+        self.seconds += other.seconds
+        self.cards.update(other.cards)
+        self.orders.update(other.orders)
+        self.failures += other.failures
+
+
+def kind_of(error: BaseException) -> str:
+    """What stays the same while a failing program is made smaller."""
+    if isinstance(error, Mismatch):
+        return error.kind
+    return type(error).__name__
+
+
+def search(
+    count: int,
+    seed: int,
+    focus: type[Op] | None = None,
+    seconds: float = float("inf"),
+    shrinking: float = 20.0,
+) -> Results:
+    """Checks so many programs, or as many as there is time for; ends with the first that fails,
+    which is made smaller for about `shrinking` seconds."""
+    results = Results()
+    start = time.process_time()
+    failed: dict[str, BaseException] = {}  # by the program: found again, it fails again
+    last: list[Found] = []
+    until = [float("inf")]  # when to stop making it smaller
+
+    def failure(found: Found) -> BaseException | None:
+        now = time.process_time()
+        if now > until[0] or now - start > seconds:
+            return None
+        if not failed:
+            results.count += 1
+            results.cards.update(found.program.cards)
+        try:
+            check(found.program, found.plan)
+        except Exception as error:
+            # Another one than the first is not what this search is for.
+            first = next(iter(failed.values()), error)
+            return error if kind_of(error) == kind_of(first) else None
+        return None
+
+    def run(found: Found) -> None:
+        key = repr(found) if failed else ""
+        error = failed.get(key) or failure(found)
+        if error is None:
+            return
+        if not failed:
+            until[0] = time.process_time() + shrinking
+        failed[key or repr(found)] = error
+        last[:] = [found]
+        raise Refuted(kind_of(error))
+
+    settings = hypothesis.settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        phases=[Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+        verbosity=hypothesis.Verbosity.quiet,
+    )
+    test = hypothesis.seed(seed)(settings(hypothesis.given(programs(focus))(run)))
+    with contextlib.suppress(Refuted):
+        test()
+    if last:
+        found = last[0]
+        results.failures.append(_smallest(found, failed[repr(found)], shrinking))
+    results.seconds = time.process_time() - start
+    return results
+
+
+def _smallest(found: Found, error: BaseException, seconds: float) -> Failure:
+    """The failure, of a program that is as small as can be found in that time."""
+    kind = kind_of(error)
+    message = [str(error)]
+
+    def fails(program: Program) -> bool:
+        try:
+            check(program, found.plan)
+        except Exception as other:
+            if kind_of(other) == kind:
+                message[0] = str(other)
+                return True
+        return False
+
+    program = smaller(found.program, fails, seconds)
+    return Failure(kind, f"{type(error).__name__}: {message[0]}", program, found.plan)

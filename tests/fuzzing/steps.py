@@ -1,0 +1,110 @@
+"""How a card is applied to what a program has: as it is fitted to values of any rank, or by one of
+its samples with sizes renamed."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from nncompile.dims import Dim, dim, substitute, symbols
+from nncompile.errors import CompileError
+from nncompile.graph import Op, Sample, Value, apply
+from nncompile.types import Type
+from tests.cards import _symbols_within
+from tests.fuzzing.fitting import ALONE, FITTING, Step, by_axes, noted, samples_of
+from tests.fuzzing.program import Builder, Rejected
+
+
+def apply_card(b: Builder, card: type[Op]) -> None:
+    """Adds one application of the card to the program, if one can be found."""
+    own = FITTING.get(card, by_axes if card.varies else None)
+    before = len(b.leaves), b.order, b.smooth
+    steps: list[Step] = [by_sample, fresh_sample]
+    if own is not None and (card in ALONE or b.chance(70)):
+        steps = [own] if card in ALONE else [own, *steps]
+    for step in steps:
+        try:
+            b.add(step(b, card))
+            return
+        except (Rejected, CompileError):
+            leaves, b.order, b.smooth = before
+            del b.leaves[leaves:]
+
+
+def by_sample(b: Builder, card: type[Op]) -> Value:
+    """One of the card's samples, whose names of sizes become those of the program's values."""
+    sample = b.choose(samples_of(card))
+    renamed: dict[sp.Symbol, Dim] = {}
+    chosen: dict[int, Value] = {}
+    for i, pattern in enumerate(sample.types):
+        fit = [
+            (v, names)
+            for v in reversed(b.values)
+            if (names := _unified(pattern, v.type, renamed)) is not None
+        ]
+        if fit and b.chance(75):
+            v, renamed = b.choose(fit)
+            try:
+                chosen[i] = b.ranged(v, sample)
+            except Rejected:
+                continue
+    free = set().union(*(symbols(t.shape) for t in sample.types), _symbols_within(sample.op.key))
+    for s in sorted(free - renamed.keys(), key=str):
+        renamed[s] = b.dim()
+    return _applied(b, sample, renamed, chosen)
+
+
+def fresh_sample(b: Builder, card: type[Op]) -> Value:
+    """One of the card's samples as it is."""
+    sample = b.choose(samples_of(card))
+    for s in sorted(_symbols_within(sample.op.key), key=str):
+        b.name(str(s))
+    return _applied(b, sample, {}, {}, fresh=True)
+
+
+def _applied(
+    b: Builder,
+    sample: Sample,
+    renamed: dict[sp.Symbol, Dim],
+    chosen: dict[int, Value],
+    fresh: bool = False,
+) -> Value:
+    op = sample.op.at(renamed)
+    types = [t.with_shape(tuple(substitute(d, renamed) for d in t.shape)) for t in sample.types]
+    if any(isinstance(d, int) and d < 0 for t in types for d in t.shape):
+        raise Rejected
+    op.infer(*types)
+    args = [
+        chosen[i]
+        if i in chosen and chosen[i].type == t
+        else b.leaf(t, sample)
+        if fresh
+        else b.argument(t, sample)
+        for i, t in enumerate(types)
+    ]
+    noted(b, sample)
+    return apply(op, *args)
+
+
+def _unified(
+    pattern: Type, type_: Type, renamed: dict[sp.Symbol, Dim]
+) -> dict[sp.Symbol, Dim] | None:
+    """`renamed` with what makes the pattern that type; None where nothing does."""
+    if pattern.dtype is not type_.dtype or pattern.rank != type_.rank:
+        return None
+    names = dict(renamed)
+    for p, d in zip(pattern.shape, type_.shape, strict=True):
+        if isinstance(p, sp.Symbol):
+            if names.setdefault(p, d) != d:
+                return None
+        elif substitute(p, names) != d:
+            if isinstance(p, int):
+                return None
+            (name, *more) = sorted(p.free_symbols, key=str)
+            if more or name in names:
+                return None
+            sizes = range(d + 1) if isinstance(d, int) else (dim(d - substitute(p, {name: 0})),)
+            roots = [r for r in sizes if substitute(p, {name: r}) == d]
+            if not roots:
+                return None
+            names[name] = roots[0]
+    return names

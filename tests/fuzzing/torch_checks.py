@@ -1,0 +1,45 @@
+"""The TorchScript backend against numpy: its source run as Python, which is fast, or scripted."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from nncompile.backends.torchscript import to_script
+from nncompile.backends.torchscript.lowering import lower
+from nncompile.graph import Graph
+from tests.cards import Feeds
+from tests.fuzzing.arithmetic import SINGLE
+from tests.fuzzing.checks import check_dtypes
+from tests.fuzzing.comparison import Reference
+
+torch.set_num_threads(1)
+
+
+def check_source(reference: Reference, graph: Graph) -> None:
+    """The source of the module, run by Python, gives what numpy gives in double."""
+    lowered = lower(graph)
+    names: dict[str, Any] = {"torch": torch, "Tensor": torch.Tensor, "Dict": dict}
+    exec(compile(lowered.source, "<torchscript>", "exec"), names)
+    held = {name: torch.from_numpy(np.array(a)) for name, a in lowered.constants.items()}
+    module = SimpleNamespace(**held)
+    _compare("torch", reference, graph, lambda *tensors: names["forward"](module, *tensors))
+
+
+def check_script(reference: Reference, graph: Graph) -> None:
+    """The scripted module does, at its first runs and after they have been optimized."""
+    script = to_script(graph, {})
+    for _ in range(2):
+        _compare("TorchScript", reference, graph, script)
+
+
+def _compare(kind: str, reference: Reference, graph: Graph, function: Any) -> None:
+    for i, (_, feeds) in enumerate(reference.bindings):
+        tensors = [torch.from_numpy(np.array(feeds[n], order="C")) for n in graph.leaves]
+        with torch.no_grad():
+            results: Feeds = {n: t.numpy() for n, t in function(*tensors).items()}
+        check_dtypes(kind, graph, results)
+        reference.compare(kind, i, results, SINGLE)

@@ -1,0 +1,104 @@
+"""Loops to test with, their slopes against differences, and all backends against numpy."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from nncompile.elementwise import cos, sigmoid, tanh
+from nncompile.grad import grad
+from nncompile.graph import Graph, Value
+from nncompile.ops import scan, split
+from nncompile.ops.scan import Scan
+from nncompile.passes import optimize
+from nncompile.reference import evaluate
+from nncompile.types import DType, f64
+from tests.card_checks import session, valid_model
+from tests.leaves import leaf
+from tests.tolerances import SLOPE, STEP, assert_close
+
+Feeds = dict[str, np.ndarray]
+
+
+def scans(graph: Graph) -> list[Value]:
+    return [v for v in graph.nodes if isinstance(v.op, Scan)]
+
+
+def body_nodes(v: Value) -> list[Value]:
+    """The nodes of a body that take something."""
+    assert isinstance(v.op, Scan)
+    return [x for x in v.op.body.graph.nodes if x.args]
+
+
+def feeds_of(graph: Graph, sizes: dict[str, int], seed: int = 0) -> Feeds:
+    rng = np.random.default_rng(seed)
+    found = {}
+    for name, v in graph.leaves.items():
+        shape = tuple(d if isinstance(d, int) else sizes[str(d)] for d in v.shape)
+        if v.dtype.is_float:
+            found[name] = rng.uniform(-1, 1, shape).astype(v.dtype.numpy)
+        else:
+            found[name] = rng.integers(0, 5, shape).astype(v.dtype.numpy)
+    return found
+
+
+def check_difference(y: Value, wrt: list[Value], feeds: Feeds) -> None:
+    """⟨gradient, d⟩ is the central difference of the scalar y along random directions d."""
+    rng = np.random.default_rng(1)
+    slopes = evaluate(grad(y, wrt), feeds)
+    for x, slope in zip(wrt, slopes, strict=True):
+        name = x.op.name  # type: ignore[attr-defined]
+        d = rng.uniform(-1, 1, slope.shape)
+        ends = [evaluate(y, {**feeds, name: feeds[name] + s * STEP * d}) for s in (1, -1)]
+        numeric = float(ends[0] - ends[1]) / (2 * STEP)
+        relative, absolute = SLOPE
+        scale = max(1.0, float(np.abs(slope).max(initial=0.0)))
+        assert np.isclose(float(np.vdot(slope, d)), numeric, relative, absolute * scale), name
+
+
+def check_everywhere(graph: Graph, feeds: Feeds, torchscript: SimpleNamespace) -> None:
+    """numpy, onnxruntime and TorchScript agree, before and after the passes."""
+    expected = evaluate(graph, feeds, np.float64)
+    for form in (graph, optimize(graph)):
+        for name, x in evaluate(form, feeds, np.float64).items():
+            assert_close(x, expected[name], "float64", name)
+        shapes = {name: x.shape for name, x in expected.items()}
+        ours = session(valid_model(form))(feeds, shapes)
+        script = torchscript.to_script(form, {})
+        theirs = script(*(torchscript.torch.from_numpy(feeds[n]) for n in form.leaves))
+        for name, y in graph.outputs.items():
+            assert_close(ours[name], expected[name], y.dtype.name, f"{name} in ONNX")
+            assert_close(theirs[name].numpy(), expected[name], y.dtype.name, f"{name} in torch")
+
+
+class Memory:
+    """A cell with two carries, of which the second is gated, and a weight that is used outside,
+    too."""
+
+    def __init__(self, dtype: DType = f64) -> None:
+        self.h, self.c = leaf("h", dtype["b", 3]), leaf("c", dtype["b", 3])
+        self.x = leaf("x", dtype["time", "b", 2])
+        self.w, self.u = leaf("w", dtype[3, 12]), leaf("u", dtype[2, 12])
+        self.inputs = [self.h, self.c, self.x, self.w, self.u]
+
+    def __call__(self, **options: Any) -> tuple[Value, Value, Value]:
+        def cell(h: Value, c: Value, x: Value) -> tuple[Value, ...]:
+            i, f, g, o = split(x @ self.u + h @ self.w, 4, -1)
+            c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+            h = sigmoid(o) * tanh(c)
+            return h, c, h
+
+        return scan(cell, (self.h, self.c), self.x, **options)  # type: ignore[no-any-return]
+
+    def loss(self) -> Value:
+        h, c, hs = self()
+        return (hs * cos(hs)).sum() + (c * c).sum() * self.w.sum() + h.mean()
+
+
+def sum_of_squares(values: list[Value]) -> Value:
+    total: Value = (values[0] * values[0]).sum()
+    for v in values[1:]:
+        total = total + (v * v).sum()
+    return total

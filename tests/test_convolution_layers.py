@@ -1,0 +1,322 @@
+"""Layers of convolutions: torch's numbers and training, initial weights, and what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import f32, f64, i64, model, relu, sgd, training
+from nncompile.compiler import compile_model, compile_step
+from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.ops import conv, conv_transpose
+from nncompile.ops.convolution import ConvTranspose
+from nncompile.reference import evaluate
+from nncompile.step import initial_values
+from nncompile.types import Type
+from tests.card_checks import session
+from tests.leaves import leaf
+from tests.tolerances import assert_close
+
+torch = pytest.importorskip("torch", reason="torch is the reference here")
+functional = torch.nn.functional
+
+
+def built(layer: Any, type_: Type = f32["batch", 4, 8, 8]) -> Any:
+    @model
+    def net(x=type_):  # type: ignore[no-untyped-def]
+        return {"y": x >> layer}
+
+    return net
+
+
+def shapes(net: Any) -> dict[str, tuple[int, ...]]:
+    return {path: leaf.shape for path, leaf in net.parameters.items()}
+
+
+LAYERS: dict[str, tuple[Any, Type, Any, tuple[str, ...]]] = {
+    "Conv1d": (
+        dsl.Conv1d(6, 3, stride=2, padding=1),
+        f32["n", 4, "t"],
+        lambda: torch.nn.Conv1d(4, 6, 3, stride=2, padding=1),
+        ("conv1d.weight", "conv1d.bias"),
+    ),
+    "Conv2d": (
+        dsl.Conv2d(6, (3, 2), padding=(1, 0), dilation=2, groups=2),
+        f32["n", 4, "h", "w"],
+        lambda: torch.nn.Conv2d(4, 6, (3, 2), padding=(1, 0), dilation=2, groups=2),
+        ("conv2d.weight", "conv2d.bias"),
+    ),
+    "Conv3d": (
+        dsl.Conv3d(2, 2, padding="same", use_bias=False),
+        f32["n", 3, "d", "h", "w"],
+        lambda: torch.nn.Conv3d(3, 2, 2, padding="same", bias=False),
+        ("conv3d.weight",),
+    ),
+    "DepthwiseConv2d": (
+        dsl.DepthwiseConv2d(3, multiplier=2, stride=2),
+        f32["n", 4, "h", "w"],
+        lambda: torch.nn.Conv2d(4, 8, 3, stride=2, groups=4),
+        ("depthwise_conv2d.weight", "depthwise_conv2d.bias"),
+    ),
+    "SeparableConv2d": (
+        dsl.SeparableConv2d(6, 3, padding=1),
+        f32["n", 4, "h", "w"],
+        lambda: torch.nn.Sequential(
+            torch.nn.Conv2d(4, 4, 3, padding=1, groups=4, bias=False), torch.nn.Conv2d(4, 6, 1)
+        ),
+        (
+            "separable_conv2d.depthwise.weight",
+            "separable_conv2d.pointwise.weight",
+            "separable_conv2d.pointwise.bias",
+        ),
+    ),
+    "ConvTranspose1d": (
+        dsl.ConvTranspose1d(6, 4, stride=2, padding=1),
+        f32["n", 4, "t"],
+        lambda: torch.nn.ConvTranspose1d(4, 6, 4, stride=2, padding=1),
+        ("conv_transpose1d.weight", "conv_transpose1d.bias"),
+    ),
+    "ConvTranspose2d": (
+        dsl.ConvTranspose2d(6, 3, stride=2, padding=1, output_padding=1, groups=2),
+        f32["n", 4, "h", "w"],
+        lambda: torch.nn.ConvTranspose2d(4, 6, 3, 2, 1, output_padding=1, groups=2),
+        ("conv_transpose2d.weight", "conv_transpose2d.bias"),
+    ),
+    "ConvTranspose3d": (
+        dsl.ConvTranspose3d(2, 2, use_bias=False),
+        f32["n", 3, "d", "h", "w"],
+        lambda: torch.nn.ConvTranspose3d(3, 2, 2, bias=False),
+        ("conv_transpose3d.weight",),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_are_torchs(name: str) -> None:
+    """The same parameters, under their names, give the same numbers in onnxruntime."""
+    layer, type_, theirs, paths = LAYERS[name]
+    torch.manual_seed(0)
+    peer = theirs()
+    net = built(layer, type_)
+    weights = dict(zip(paths, peer.parameters(), strict=True))
+    assert shapes(net) == {path: tuple(p.shape) for path, p in weights.items()}
+    run = session(compile_model(net).model)
+    for first in (5, 6):
+        sizes = [d if isinstance(d, int) else first + i for i, d in enumerate(type_.shape)]
+        x = np.random.default_rng(0).normal(size=sizes).astype(np.float32)
+        expected = peer(torch.tensor(x)).detach().numpy()
+        feeds = {"x": x} | {path: p.detach().numpy() for path, p in weights.items()}
+        assert_close(run(feeds, {"y": expected.shape})["y"], expected, "float32", name)
+
+
+def test_training_is_torchs() -> None:
+    """Ten steps of gradient descent on images: every weight within float32 rounding."""
+
+    @model
+    def net(image=f32["batch", 3, "h", "w"], label=i64["batch"]):  # type: ignore[no-untyped-def]
+        y = image >> dsl.Conv2d(8, 3, padding=1, activation=relu, name="a")
+        y = y >> dsl.Conv2d(16, 3, stride=2, padding=1, activation=relu, name="b")
+        y = y >> dsl.DepthwiseConv2d(3, padding=1, name="c") >> relu
+        y = y >> dsl.ConvTranspose2d(6, 2, stride=2, name="d")
+        return {"loss": dsl.cross_entropy(y.mean((2, 3)), label)}
+
+    step = compile_step(training(net, minimize="loss", optimizer=sgd(0.1), batch=4))
+    state = step.source.initial(seed=0)
+    start = {path: state[path] for path in net.parameters}
+    runner = step.runner(state)
+    peer = torch.nn.ModuleDict(
+        {
+            "a": torch.nn.Conv2d(3, 8, 3, padding=1),
+            "b": torch.nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            "c": torch.nn.Conv2d(16, 16, 3, padding=1, groups=16),
+            "d": torch.nn.ConvTranspose2d(16, 6, 2, stride=2),
+        }
+    )
+    peer.load_state_dict({path: torch.tensor(a) for path, a in start.items()})
+    peer.double()
+    optimizer = torch.optim.SGD(peer.parameters(), 0.1)
+    rng = np.random.default_rng(0)
+    for i in range(10):
+        size = 8 + i % 3  # one step for every size of image
+        image = rng.normal(size=(4, 3, size, size + 1)).astype(np.float32)
+        label = rng.integers(0, 6, 4)
+        runner.step({"image": image, "label": label})
+        y = torch.relu(peer["a"](torch.tensor(image, dtype=torch.float64)))
+        y = torch.relu(peer["c"](torch.relu(peer["b"](y))))
+        loss = functional.cross_entropy(peer["d"](y).mean((2, 3)), torch.tensor(label))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        np.testing.assert_allclose(runner.metrics()["loss"], loss.item(), rtol=1e-5)
+    for path, expected in peer.state_dict().items():
+        # Measured: 2e-7 of weights of size 0.5.
+        np.testing.assert_allclose(runner.state()[path], expected.numpy(), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "fans"),
+    [
+        (dsl.Conv2d(64, 3, init=dsl.he_normal), 32 * 9),
+        (dsl.Conv2d(64, 3, groups=4, init=dsl.he_normal), 8 * 9),
+        (dsl.DepthwiseConv2d(5, multiplier=4, init=dsl.he_normal), 25),
+        (dsl.ConvTranspose2d(64, 4, stride=2, init=dsl.he_normal), 32 * 4),
+    ],
+)
+def test_initial_weights_keep_the_size_of_what_flows(layer: Any, fans: int) -> None:
+    """The variance is 2 over the numbers that enter into a result."""
+    net = built(layer, f32["batch", 32, 8, 8])
+    (path,) = (p for p in net.parameters if p.endswith("weight"))
+    weights = initial_values(net, seed=0)[path]
+    assert abs(weights.std() / np.sqrt(2 / fans) - 1) < 0.08
+
+
+def test_a_causal_layer_and_activations() -> None:
+    net = built(dsl.Conv1d(3, 2, padding="causal", activation=relu), f32["n", 2, "t"])
+    assert net.graph.outputs["y"].type == f32["n", 3, "t"]
+    feeds = initial_values(net, seed=0) | {"x": np.ones((1, 2, 4), np.float32)}
+    assert evaluate(net.graph, feeds)["y"].min() >= 0
+
+
+REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
+    "a kernel larger than the image": (
+        lambda: built(dsl.Conv2d(8, 11, padding=1, name="stem")).graph,
+        ShapeError,
+        r"Conv2d: a kernel that spans 11 is larger than the height \(axis 2\) of 8 elements and 2 "
+        r"of padding(.|\n)*f32\[batch, 4, 8, 8\](.|\n)*11×11(.|\n)*in net / stem",
+    ),
+    "groups that do not divide the channels": (
+        lambda: built(dsl.Conv2d(9, 3, groups=3, name="stem")).graph,
+        ShapeError,
+        r"Conv2d: 3 groups do not divide the 4 channels(.|\n)*in net / stem",
+    ),
+    "groups that do not divide the filters": (
+        lambda: dsl.Conv2d(8, 3, groups=3),
+        ModelError,
+        "3 groups do not divide 8 filters",
+    ),
+    "another rank": (
+        lambda: built(dsl.Conv2d(8, 3, name="stem"), f32["batch", 8, 8]).graph,
+        ShapeError,
+        r"needs \[batch, channels, height, width\], x is f32\[batch, 8, 8\](.|\n)*stem(.|\n)*hint",
+    ),
+    "channels that only the data tell": (
+        lambda: built(dsl.Conv1d(8, 3), f32["batch", "c", 8]).graph,
+        ShapeError,
+        "a known number of channels",
+    ),
+    "integers": (
+        lambda: built(dsl.Conv1d(8, 3), i64["batch", 4, 8]).graph,
+        DTypeError,
+        r"floating(.|\n)*astype",
+    ),
+    "an activation in the place of the stride": (
+        lambda: dsl.Conv2d(8, 3, relu),
+        ModelError,
+        "activation=relu",
+    ),
+    "an activation by name": (
+        lambda: dsl.Conv2d(8, 3, activation="relu"),
+        ModelError,
+        "is a function, got 'relu'",
+    ),
+    "a kernel of another rank": (
+        lambda: dsl.ConvTranspose1d(8, (3, 3)),
+        ModelError,
+        r"kernel of ConvTranspose1d \(3, 3\) is not a number for each of 1",
+    ),
+    "no filters": (lambda: dsl.Conv2d(0, 3), ModelError, "filters must be at least 1"),
+    "an unknown padding": (
+        lambda: built(dsl.Conv2d(8, 3, padding="full")).graph,
+        ShapeError,
+        "Conv2d: padding is .*same, valid, causal, got 'full'(.|\n)*padding=2: what the kernel",
+    ),
+    "an unknown padding of a long kernel": (
+        lambda: dsl.Conv2d(8, (3, 5), padding="full", dilation=2),
+        ShapeError,
+        r"padding=\(4, 8\)",
+    ),
+    "a negative padding": (
+        lambda: dsl.Conv2d(8, 3, padding=-1),
+        ModelError,
+        "the padding of Conv2d must be at least 0, got -1",
+    ),
+    "a negative padding of one axis": (
+        lambda: dsl.ConvTranspose2d(8, 3, padding=((1, 1), (0, -1))),
+        ModelError,
+        "the padding of ConvTranspose2d must be at least 0, got -1",
+    ),
+    "padding of another rank": (
+        lambda: dsl.DepthwiseConv2d(3, padding=((1, 1),)),
+        ShapeError,
+        r"DepthwiseConv2d: padding \(\(1, 1\),\) is not a pair for each of 2",
+    ),
+    "a flag that is a number": (
+        lambda: dsl.Conv2d(8, 3, use_bias=8),
+        ModelError,
+        "use_bias of Conv2d is True or False, got 8",
+    ),
+    "causal images": (
+        lambda: built(dsl.Conv2d(8, 3, padding="causal")).graph,
+        ShapeError,
+        r"Conv2d: padding=\"causal\" is for a sequence, .*not for \[batch, channels, height, ",
+    ),
+    "padding that leaves nothing": (
+        lambda: built(dsl.ConvTranspose2d(8, 3, padding=9, name="up")).graph,
+        ShapeError,
+        r"ConvTranspose2d: .*the height \(axis 2\) off: its size would be -8(.|\n)*net / up",
+    ),
+    "too much output padding": (
+        lambda: built(dsl.ConvTranspose2d(8, 3, stride=2, output_padding=2)).graph,
+        ShapeError,
+        "ConvTranspose2d: the output padding 2 is not less than stride 2",
+    ),
+    "a causal transpose": (
+        lambda: built(dsl.ConvTranspose1d(8, 3, padding="causal"), f32["n", 4, 8]).graph,
+        ShapeError,
+        'got "causal"',
+    ),
+    "weights for other channels": (
+        lambda: conv(leaf("x", f32["n", 3, 8]), leaf("w", f32[4, 2, 3])),
+        ShapeError,
+        "x has 3 channels, the weights are for 2(.|\n)*in/groups",
+    ),
+    "weights of another rank": (
+        lambda: conv(leaf("x", f32["n", 3, 8]), leaf("w", f32[4, 3, 3, 3])),
+        ShapeError,
+        r"conv: needs \[batch, channels, \*sizes\](.|\n)*f32\[n, 3, 8\](.|\n)*f32\[4, 3, 3, 3\]",
+    ),
+    "weights of another type": (
+        lambda: conv_transpose(leaf("x", f32["n", 3, 8]), leaf("w", f64[3, 3, 3])),
+        DTypeError,
+        "conv_transpose: element types differ, f32 ≠ f64",
+    ),
+    "a bias of another size": (
+        lambda: conv(leaf("x", f32["n", 3, 8]), leaf("w", f32[4, 3, 3]), leaf("b", f32[3])),
+        ShapeError,
+        r"one number for each of 4 channels, got f32\[3\]",
+    ),
+    "a kernel without a number": (
+        lambda: conv(leaf("x", f32["n", 3, 8]), leaf("w", f32[4, 3, "k"])),
+        ShapeError,
+        "sizes of a kernel are numbers",
+    ),
+    "a size that no stride makes": (
+        lambda: ConvTranspose((9,), (2,), (0, 0), (1,))(
+            leaf("x", f32["n", 3, 8]), leaf("w", f32[3, 3, 3])
+        ),
+        ShapeError,
+        r"of sizes \[9\] the window makes \[4\], got f32\[n, 3, 8\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused(what: str) -> None:
+    make, error, message = REFUSED[what]
+    with pytest.raises(error, match=message):
+        make()

@@ -1,0 +1,190 @@
+"""What the slopes of convolutions are made of, and a bias that is added afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsl import f32, f64
+from nncompile.backends.onnx import to_model
+from nncompile.grad import vjp
+from nncompile.graph import Graph, Value
+from nncompile.ops import conv
+from nncompile.ops.convolution import ConvWeightGradient
+from nncompile.types import DType
+from tests.card_checks import session, valid_model
+from tests.convolution_checks import nodes, with_slopes
+from tests.leaves import leaf
+from tests.pass_checks import after
+from tests.tolerances import assert_close
+
+torch = pytest.importorskip("torch", reason="torch is the reference here")
+functional = torch.nn.functional
+
+
+def weight_slope(
+    x: tuple[Any, ...], w: tuple[int, ...], dtype: DType = f32, **options: Any
+) -> tuple[Value, Value, Value]:
+    """The slope of a convolution at its weights, and the leaves."""
+    data, weights = leaf("x", dtype[x]), leaf("w", dtype[w])
+    y = conv(data, weights, **options)
+    g = leaf("g", y.type)
+    (slope,) = vjp([y], [weights], [g])
+    assert isinstance(slope.op, ConvWeightGradient)
+    return slope, data, g
+
+
+TAP = ["Slice", "Transpose", "MatMul", "ReduceSum"]
+
+GROUPED_TAP = ["Slice", "Reshape", "Transpose", "MatMul", "ReduceSum"]
+
+WIDE = ["Pad", "Reshape", "Pad", "Reshape"]  # x, and the slope with rows as long as those of x
+
+JOINED = ["Concat", "Transpose", "Reshape"]
+
+
+def test_slope_at_weights_of_kernel_one() -> None:
+    """One product an image, summed over the batch."""
+    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 1, 1)))
+    assert found == ["Reshape", "Reshape", "Transpose", "MatMul", "ReduceSum", "Reshape"]
+
+
+def test_slope_at_weights_with_stride() -> None:
+    """A strided slice for each tap, the product with the slope, the sum over the batch."""
+    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), stride=2, padding=1))
+    assert sorted(found) == sorted(["Pad", "Reshape", *GROUPED_TAP * 9, *JOINED])
+    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 1, 1), stride=2))
+    assert sorted(found) == sorted(["Reshape", *GROUPED_TAP, "Reshape"])
+
+
+def test_slope_at_weights_of_many_channels() -> None:
+    """Each tap is one contiguous slice of x with its rows joined."""
+    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), padding=1))
+    assert sorted(found) == sorted([*WIDE, *TAP * 9, *JOINED])
+
+
+def test_slope_at_weights_of_few_channels() -> None:
+    """The taps below each other, and one product."""
+    found = nodes(*weight_slope(("n", 3, 8, 8), (16, 3, 3, 3), padding=1))
+    product = ["Concat", "Transpose", "MatMul", "ReduceSum", "Reshape", "Transpose", "Reshape"]
+    assert sorted(found) == sorted([*WIDE, *["Slice"] * 9, *product])
+
+
+def test_slope_at_weights_of_groups() -> None:
+    """The groups are a batch of products."""
+    found = nodes(*weight_slope(("n", 32, 8, 8), (32, 8, 3, 3), padding=1, groups=4))
+    assert sorted(found) == sorted([*WIDE, "Reshape", *GROUPED_TAP * 9, "Reshape", *JOINED])
+
+
+@pytest.mark.parametrize("size", [8, 32, "h"])
+def test_slope_at_weights_of_single_channels(size: int | str) -> None:
+    """Elementwise products, whatever the size of the image."""
+    found = nodes(*weight_slope(("n", 8, size, 8), (8, 1, 3, 3), padding=1, groups=8))
+    assert "MatMul" not in found and "Conv" not in found
+    taps = ["Slice", "Reshape", "Mul", "ReduceSum"]
+    assert found.count("ReduceSum") == 9 + 1
+    if size != "h":  # which is computed with, too
+        products = [*taps * 9, "Concat", "ReduceSum", "Reshape"]
+        assert sorted(found) == sorted([*WIDE, "Reshape", *products])
+    alone = nodes(*weight_slope(("n", 8, size, 8), (8, 1, 1, 1), groups=8))
+    assert "MatMul" not in alone
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "options"),
+    [
+        ((16, "h", "w"), (8, 16, 3, 3), {"padding": 1}),
+        ((16, "h", "w"), (8, 16, 3, 3), {"stride": 2, "dilation": 2, "padding": 2}),
+        ((3, "h", "w"), (8, 3, 5, 5), {"padding": ((2, 1), (0, 2))}),
+        ((8, "h", "w"), (8, 1, 3, 3), {"padding": 1, "groups": 8}),
+        ((8, "h", "w"), (16, 1, 3, 3), {"padding": 1, "groups": 8}),
+        ((8, 32, 32), (8, 1, 3, 3), {"padding": 1, "groups": 8}),
+        ((8, 8, 8), (8, 1, 3, 3), {"padding": 1, "groups": 8, "stride": 2}),
+        ((32, "h", "w"), (32, 8, 3, 3), {"padding": 1, "groups": 4}),
+        ((16, "h", "w"), (8, 16, 1, 1), {"stride": 3}),
+    ],
+)
+@pytest.mark.parametrize("dtype", [f32, f64])
+def test_every_form_of_the_slope_at_weights_is_right_at_every_size(
+    x: tuple[Any, ...], w: tuple[int, ...], options: dict[str, Any], dtype: DType
+) -> None:
+    slope, data, g = weight_slope(("n", *x), w, dtype, **options)
+    graph = Graph("test", {"slope": slope}, (data, g))
+    run = session(valid_model(graph))
+    rng = np.random.default_rng(0)
+    for n, h, wide in [(3, 9, 7), (1, 6, 8), (4, 7, 6), (0, 7, 6)]:
+        sizes = {"n": n, "h": h, "w": wide}
+        array = rng.normal(size=[sizes.get(str(d), d) for d in data.shape])
+        pads = options.get("padding", 0)
+        tensor = torch.tensor(array)
+        if isinstance(pads, tuple):
+            (top, bottom), (left, right) = pads
+            tensor = functional.pad(tensor, (left, right, top, bottom))
+        rest = {k: v for k, v in options.items() if k != "padding" or isinstance(v, int)}
+        weights = torch.zeros(w, dtype=torch.float64, requires_grad=True)
+        y = functional.conv2d(tensor, weights, **rest)
+        above = rng.normal(size=y.shape)
+        (expected,) = torch.autograd.grad(y, weights, torch.tensor(above))
+        feeds = {"x": array.astype(dtype.numpy), "g": above.astype(dtype.numpy)}
+        assert_close(run(feeds, {"slope": w})["slope"], expected.numpy(), dtype.name, str(sizes))
+
+
+def test_slope_at_data_is_a_transposed_convolution() -> None:
+    w = leaf("w", f32[8, 3, 3, 3])
+
+    def slope(x: Value) -> tuple[Value, Value]:
+        y = conv(x, w, stride=2, padding=1)
+        g = leaf("g", y.type)
+        return vjp([y], [x], [g])[0], g
+
+    fixed, g = slope(leaf("x", f32["n", 3, 8, 9]))
+    (node,) = to_model(Graph("test", {"y": fixed}, (g, w))).graph.node
+    assert node.op_type == "ConvTranspose"
+    attributes = {a.name: list(a.ints) for a in node.attribute if a.ints}
+    assert attributes["output_padding"] == [1, 0]
+    x = leaf("x", f32["n", 3, "h", "w"])
+    open_, g = slope(x)
+    found = nodes(open_, x, g, w)
+    assert found.count("ConvTranspose") == 1 and found[-1] == "Slice"
+
+
+def test_double_precision_has_no_convolution_in_onnx() -> None:
+    x, w = leaf("x", f64["n", 4, "h", "w"]), leaf("w", f64[4, 2, 3, 3])
+    y = conv(x, w, stride=2, padding=1, groups=2)
+    graph = with_slopes(y, [x, w])
+    found = {node.op_type for node in to_model(graph).graph.node}
+    assert not found & {"Conv", "ConvTranspose"} and "MatMul" in found
+
+
+def test_slopes_close_under_differentiation() -> None:
+    """The three cards are all that a slope of any order is made of."""
+    x, w = leaf("x", f32["n", 2, "h", 5]), leaf("w", f32[3, 2, 3, 3])
+    values: list[Value] = [conv(x, w, padding=1)]
+    for _ in range(3):
+        values = vjp(values, [x, w], [leaf(f"g{i}", v.type) for i, v in enumerate(values)])
+    cards = {
+        type(v.op) for v in Graph("test", {str(i): v for i, v in enumerate(values)}).nodes if v.args
+    }
+    names = {card.__name__ for card in cards}
+    assert {"Conv", "ConvTranspose", "ConvWeightGradient"} >= names - {"Map", "Expand"}
+
+
+# A bias that is added afterwards.
+
+
+def test_a_bias_is_part_of_the_convolution() -> None:
+    x, w = leaf("x", f32["n", 4, 6, 6]), leaf("w", f32[2, 2, 3, 3])
+    b = leaf("b", f32[2])
+    y = conv(x, w, padding=1, groups=2)
+    for shape in ((2, 1, 1), (1, 2, 1, 1)):
+        (fused, _) = after("convolution", y + b.reshape(shape))
+        assert fused is conv(x, w, b, padding=1, groups=2)
+    (twice, _, _) = after("convolution", y + b.reshape(2, 1, 1), y)
+    assert twice is y + b.reshape(2, 1, 1)
+    for other in (leaf("row", f32[6]), leaf("plane", f32[2, 6, 1]), leaf("one", f32[()])):
+        (kept, _) = after("convolution", y + other)
+        assert kept is y + other
+    biased = conv(x, w, b, groups=2) + b.reshape(2, 1, 1)
+    assert after("convolution", biased)[0] is biased

@@ -1,0 +1,115 @@
+"""Float64 matrix products in onnxruntime are right to the last places, whatever multiplies them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import dsl
+from dsl import f64
+from nncompile.backends.onnx import to_model
+from nncompile.graph import Graph, Input, Value
+from nncompile.ops import layer_norm
+from nncompile.ops.contract import gemm
+from nncompile.ops.random import Dropout
+from nncompile.ops.scan import scan
+from nncompile.passes import optimize
+from nncompile.reference import evaluate
+from nncompile.types import Array, u32
+from tests.slopes import leaf
+
+RANDOM = np.random.default_rng(0)
+A, B, C, ROW = leaf("a", f64["n", 3]), leaf("b", f64[3, 4]), leaf("c", f64[4]), leaf("row", f64[3])
+Q, K, V = (leaf(name, f64["n", "t", 3]) for name in "qkv")
+BITS = leaf("bits", u32["n", 4])
+TURN = RANDOM.normal(size=(3, 3))
+TAU = Input("tau", f64[()], "parameter")()
+ONE = Input("one", f64[1], "parameter")()
+WEIGHTS = {"tau": np.asarray(0.7), "one": np.asarray([0.3])}
+FEEDS: dict[str, Array] = {
+    "a": RANDOM.normal(size=(5, 3)),
+    "b": RANDOM.normal(size=(3, 4)),
+    "c": RANDOM.normal(size=4),
+    "row": RANDOM.normal(size=3),
+    "bits": RANDOM.integers(0, 2**32, (5, 4)).astype(np.uint32),
+    **{name: RANDOM.normal(size=(2, 5, 3)) for name in "qkv"},
+}
+
+
+def turned(x: Value) -> Value:
+    return dsl.swapaxes(x, -1, -2)
+
+
+def attention_slope() -> Value:
+    return dsl.grad((dsl.scaled_dot_product_attention(Q, K, V) ** 2).sum(), K)  # type: ignore[no-any-return]
+
+
+USES: dict[str, Callable[[], Value]] = {
+    "attention": lambda: dsl.scaled_dot_product_attention(Q, K, V),
+    "its slope": attention_slope,
+    "a factor after": lambda: (Q @ turned(K)) * 0.1,
+    "a divisor after": lambda: (Q @ turned(K)) / 3,
+    "a factor and a divisor before": lambda: (Q / 7) @ turned(0.3 * K),
+    "a value": lambda: (Q @ turned(K)) * dsl.const(0.1, f64),
+    "a weight": lambda: (Q @ turned(K)) * TAU,
+    "a weight of one element": lambda: (Q @ turned(K)) / ONE,
+    "a vector on the left": lambda: (0.1 * ROW) @ (0.3 * B),
+    "a vector on the right": lambda: (A @ (0.1 * ROW)) * 0.3,
+    "dropout": lambda: Dropout(0.1)(A @ B, BITS),
+    "a sum": lambda: 0.1 * (A @ B) + 0.3 * C,
+    "a gemm": lambda: gemm(A, B, C, alpha=0.1, beta=0.3),
+    "a gemm that is transposed": lambda: gemm(
+        B, A, transpose_a=True, transpose_b=True, alpha=1e-300
+    ),
+    "a gemm with a matrix": lambda: gemm(A, B, A @ B, beta=1e300),
+    "an update": lambda: B - 0.1 * (A.T @ (A @ B)),
+    "a loop of constants": lambda: scan(
+        lambda c, x: (c @ TURN) * 0.1 + x, dsl.const(np.eye(3), f64), dsl.const(TURN[None] * 0.7)
+    ),
+    "after a loop of constants": lambda: (
+        (scan(lambda c, x: c + x, dsl.const(TURN, f64), dsl.const(TURN[None] * 0.7)) @ TURN) * 0.1
+    ),
+    "constants alone": lambda: (dsl.const(TURN, f64) @ TURN) * 0.1,
+    "a layer normalization": lambda: layer_norm(A * 1e-3, eps=1e-6),
+    "its slope, too": lambda: dsl.grad((layer_norm(A * 1e-3, ROW, eps=1e-6) ** 3).sum(), A),
+    "a loop": lambda: scan(lambda c, x: c + turned(0.1 * x) @ (0.3 * x), 0.0 * (A.T @ A), Q * 1),
+}
+
+
+def ran(y: Value) -> tuple[list[str], Array]:
+    """The operators of the optimized graph, and its result after onnxruntime's own optimizing."""
+    known = Graph("use", {"y": y}).leaves
+    inputs = {n: v for n, v in known.items() if n not in WEIGHTS}
+    graph = optimize(Graph("use", {"y": y}, tuple(inputs.values())))
+    weights: Any = {n: x for n, x in WEIGHTS.items() if n in known}
+    proto = to_model(graph, initializers=weights)
+    loaded = onnxruntime.InferenceSession(
+        proto.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    (found,) = loaded.run(["y"], {n: FEEDS[n] for n in inputs})
+    return [node.op_type for node in proto.graph.node], found
+
+
+@pytest.mark.parametrize("use", USES)
+def test_no_number_beside_a_product_is_rounded_to_float32(use: str) -> None:
+    y = USES[use]()
+    exact = evaluate(y, {n: {**FEEDS, **WEIGHTS}[n] for n in Graph("use", {"y": y}).leaves})
+    _, found = ran(y)
+    assert found.dtype == np.float64
+    assert np.abs(found - exact).max() <= 1e-14 * np.abs(exact).max()
+
+
+def test_numbers_that_float32_has_are_left_to_the_runtime() -> None:
+    operators, found = ran(0.5 * (A @ B) - 3 * C)
+    assert operators == ["Gemm"]
+    np.testing.assert_allclose(found, 0.5 * (FEEDS["a"] @ FEEDS["b"]) - 3 * FEEDS["c"], 1e-14)
+    assert ran((Q / 4) @ turned(V * 2))[0] == ["Mul", "Mul", "Transpose", "MatMul"]
+
+
+def test_of_float32_nothing_is_added() -> None:
+    a, b = (x.astype(dsl.f32) for x in (A, B))
+    assert ran(0.1 * (a @ b))[0] == ["Cast", "Cast", "Gemm"]

@@ -1,0 +1,210 @@
+"""A slice of the fuzzer, what it finds where faults are planted, and what it is made of."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import nncompile.passes
+from nncompile.elementwise import sigmoid
+from nncompile.graph import Graph, Input, Value, apply, toposort
+from nncompile.map import Map
+from nncompile.ops import sum as total
+from nncompile.ops.shape import Transpose
+from nncompile.ops.slicing import Pad
+from nncompile.ops.softmax import Softmax
+from nncompile.passes import PASSES
+from nncompile.rewrite import rewrite, rule
+from nncompile.types import f32
+from tests.cards import draw
+from tests.fuzzing.__main__ import main
+from tests.fuzzing.arithmetic import SINGLE, Computation
+from tests.fuzzing.checks import check_slopes, derived
+from tests.fuzzing.chunks import slices
+from tests.fuzzing.comparison import Mismatch, Reference
+from tests.fuzzing.fitting import samples_of
+from tests.fuzzing.printing import printed
+from tests.fuzzing.program import Builder, Program
+from tests.fuzzing.search import Failure, cards
+from tests.fuzzing.steps import apply_card
+
+SECONDS = 45.0  # of the slice, at most, in time of the processor: it takes about 20
+
+
+def test_a_slice_of_programs_of_all_cards() -> None:
+    seen: set[str] = set()
+    for results in slices(SECONDS, shrinking=10.0):
+        assert not results.failures, str(results.failures[0])
+        seen |= results.cards.keys()
+    assert seen >= {card.__name__ for card in cards()[:10]}
+
+
+# Faults, each planted in a card or a rule that is right.
+
+
+def pullback_without_sum(self: Any, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+    return (g * y,)
+
+
+def exchanged(self: Pad, o: Any, x: str) -> str:
+    return right_pad(Pad(self.after, self.before, self.value), o, x)  # type: ignore[no-any-return]
+
+
+right_pad = Pad.onnx
+
+
+def inverse_permutation(self: Transpose, t: Any, x: str) -> str:
+    inverse = [self.axes.index(axis) for axis in range(len(self.axes))]
+    return t.method(x, "permute", inverse)  # type: ignore[no-any-return]
+
+
+@rule(f32[2, 3], f32[2, 3], (0,))
+def product_of_sums(a: Value, b: Value, axes: Any) -> Any:
+    yield total(a * b, axes)
+    if a.type != b.type:
+        return "one is broadcast"
+    yield total(a, axes) * total(b, axes)
+
+
+def plant(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    match fault:
+        case "a pullback":
+            monkeypatch.setattr(Softmax, "pullback", pullback_without_sum)
+        case "an ONNX lowering":
+            monkeypatch.setattr(Pad, "onnx", exchanged)
+        case "a TorchScript lowering":
+            monkeypatch.setattr(Transpose, "torch", inverse_permutation)
+        case "a rule":
+            right = PASSES["algebra"]
+            wrong: Callable[[Graph], Graph] = lambda g: right(rewrite(g, [product_of_sums]))  # noqa: E731
+            monkeypatch.setitem(nncompile.passes.PASSES, "algebra", wrong)
+
+
+FAULTS = {
+    "a pullback": ("slope", "softmax("),
+    "an ONNX lowering": ("onnxruntime", ""),
+    "a TorchScript lowering": ("torch", "transpose("),
+    "a rule": ("passes", ""),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(fault, monkeypatch)
+    failure = first_failure()
+    kind, spelling = FAULTS[fault]
+    assert kind in failure.kind.lower()
+    operations = [v for v in toposort(failure.program.outputs) if not isinstance(v.op, Input)]
+    text = printed(failure.program)
+    assert len(operations) <= 5, text
+    assert spelling in text, text
+    assert_prints(failure.program)
+
+
+def first_failure() -> Failure:
+    for results in slices(SECONDS, shrinking=3.0):
+        if results.failures:
+            return results.failures[0]
+    raise AssertionError("nothing was found")
+
+
+# Its parts.
+
+
+def random_program(seed: int, focus: int) -> Program:
+    rng = random.Random(seed)
+    b = Builder(rng.randint, seed)
+    for _ in range(rng.randint(1, 3)):
+        apply_card(b, cards()[(focus + rng.randint(0, 1) * rng.randint(1, 50)) % len(cards())])
+    return b.finished()
+
+
+def assert_prints(program: Program) -> None:
+    """The text of a program, run, makes the very nodes, and has its data."""
+    text = printed(program)
+    names: dict[str, Any] = {}
+    exec(text, names)
+    outputs = names["program"].graph.outputs
+    for i, y in enumerate(program.outputs):
+        assert outputs[f"y{i}"] is y, text
+    for name, array in program.feeds[-1].items():
+        if name in names["feeds"]:
+            np.testing.assert_array_equal(names["feeds"][name], array)
+
+
+@pytest.mark.parametrize("focus", range(len(cards())), ids=lambda i: cards()[i].__name__)
+def test_programs_are_printed_as_they_are(focus: int) -> None:
+    assert_prints(random_program(focus, focus))
+
+
+def test_noise_finds_what_cancels() -> None:
+    x, y = (apply(Input(name, f32[2])) for name in "xy")
+    feeds = {"x": np.array([1e6, 1.0], np.float32), "y": np.array([1e6 - 1, 2.0], np.float32)}
+    compute = Computation(Graph("cancels", {"z": x - y}), {})
+    exact = compute(feeds)
+    spread = compute.spread(feeds, exact, SINGLE, 8)["z"]
+    assert 0.01 < spread[0] < 1.0
+    assert spread[1] < 1e-6
+
+
+def test_noise_reaches_into_formulas() -> None:
+    x = apply(Input("x", f32[()]))
+    compute = Computation(Graph("inner", {"z": (1 + x) - sigmoid(x)}), {})
+    feeds = {"x": np.array(12.0, np.float32)}
+    assert compute.spread(feeds, compute(feeds), SINGLE, 8)["z"] > 1e-8
+
+
+def test_formulas_an_operation_at_a_time_are_the_same() -> None:
+    rng = np.random.default_rng(0)
+    for sample in samples_of(Map):
+        leaves = [apply(Input(f"x{i}", t)) for i, t in enumerate(sample.types)]
+        sizes = {d: 4 for t in sample.types for d in t.shape if not isinstance(d, int)}
+        feeds = {f"x{i}": draw(rng, sample, t, sizes) for i, t in enumerate(sample.types)}
+        compute = Computation(Graph("map", {"y": apply(sample.op, *leaves)}), sizes)
+        none = {"float32": 0.0, "float64": 0.0}
+        exact, again = compute(feeds)["y"], compute(feeds, none, rng)["y"]
+        # A conversion within a formula is to the type that it says.
+        np.testing.assert_allclose(again, exact, 1e-6, 1e-6, err_msg=str(sample.op))
+
+
+def test_a_kink_is_not_judged() -> None:
+    x = apply(Input("x", f32[2]))
+    program = Program((abs(x),), (x,), ({},), ({"x": np.array([0.0, 1.0], np.float32)},))
+    check_slopes(derived(program, 1))
+
+
+def test_a_difference_beyond_rounding_is_judged() -> None:
+    x = apply(Input("x", f32[2]))
+    reference = Reference(
+        Graph("double", {"y": x * 2.0}), [({}, {"x": np.array([1.0, 3.0], np.float32)})]
+    )
+    reference.compare("test", 0, {"y": np.array([2.0, 6.0 + 1e-6], np.float32)}, SINGLE)
+    with pytest.raises(Mismatch, match=r"test: y at no sizes is .* apart 0\.0001"):
+        reference.compare("test", 0, {"y": np.array([2.0, 6.0001], np.float32)}, SINGLE)
+
+
+def test_the_command_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.jsonl"
+    words = ["--count", "25", "--seed", "3", "--workers", "1", "--log", str(log)]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    assert "25 programs" in first
+    assert "0 failures" in first
+    assert len(log.read_text().splitlines()) == 1
+    assert main(words) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_the_simplest_choices_make_a_program() -> None:
+    b = Builder(lambda low, high: low)
+    b.order = 2
+    for card in cards():
+        apply_card(b, card)
+    assert b.finished().outputs

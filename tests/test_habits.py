@@ -1,0 +1,407 @@
+"""Habits of those who know torch and Keras: what they write is told in the words of this place."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import f32, i64, model, training
+from dsl.elsewhere import ELSEWHERE as NAMES
+from nncompile.errors import (
+    CompileError,
+    FeedError,
+    ForeignNameError,
+    FormulaError,
+    ModelError,
+    ShapeError,
+    UnknownNameError,
+)
+from nncompile.graph import Input, Value
+from nncompile.habits import ELSEWHERE, Habits, teaching
+from nncompile.model import Model
+from nncompile.ops.joining import Split
+from nncompile.optim import adam, adamw
+from nncompile.recipe import minimize
+from nncompile.train import Trainer
+from nncompile.types import Type
+from tests.small_models import perceptron
+
+FLAT, ROWS = f32["batch", 784], f32["batch", "time", 6]
+IMAGES, LAST = f32["batch", 3, 8, 8], f32["batch", 28, 28, 1]
+
+LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
+    "in, out, kernel": (lambda x: x >> dsl.Conv2d(3, 16, 3), IMAGES, r"not given: Conv2d\(16, 3\)"),
+    "in, out, kernel, separable": (
+        lambda x: x >> dsl.SeparableConv2d(3, 16, 3),
+        IMAGES,
+        r"not given: SeparableConv2d\(16, 3\)",
+    ),
+    "channels last": (lambda x: x >> dsl.Conv2d(8, 3), LAST, r"channels come second: moveaxis"),
+    "Keras's padding": (lambda x: x >> dsl.Conv2d(8, 3, padding="SAME"), IMAGES, "mean 'same'"),
+    "padding of a pool": (lambda x: x >> dsl.MaxPool2d(2, padding="Valid"), IMAGES, "mean 'valid'"),
+    "of a transposed one": (
+        lambda x: x >> dsl.ConvTranspose2d(8, 3, padding="Same"),
+        IMAGES,
+        "mean 'same'",
+    ),
+    "kernel_size": (lambda x: x >> dsl.Conv2d(8, kernel_size=3), IMAGES, "called 'kernel' here"),
+    "in_channels": (
+        lambda x: x >> dsl.Conv2d(in_channels=3, out_channels=8, kernel_size=3),
+        IMAGES,
+        "'in_channels'(.|\n)*told by x(.|\n)*leave it out",
+    ),
+    "in, out": (lambda x: x >> dsl.Dense(784, 128), FLAT, r"Dense\(128\) alone: the width of x"),
+    "units": (lambda x: x >> dsl.Dense(units=128), FLAT, "'units'(.|\n)*called 'width' here"),
+    "out_features": (lambda x: x >> dsl.Dense(out_features=8), FLAT, "called 'width' here"),
+    "bias": (lambda x: x >> dsl.Dense(8, bias=False), FLAT, "called 'use_bias' here: use_bias="),
+    "p": (lambda x: x >> dsl.Dropout(p=0.5), FLAT, "called 'rate' here"),
+    "input and hidden": (lambda x: x >> dsl.LSTM(6, 32), ROWS, r"LSTM\(32\) alone: the width of x"),
+    "input, hidden, layers": (lambda x: x >> dsl.GRU(6, 32, 2), ROWS, r"GRU\(32\) alone"),
+    "hidden_size": (lambda x: x >> dsl.LSTM(hidden_size=8), ROWS, "called 'hidden' here"),
+    "num_layers": (lambda x: x >> dsl.LSTM(8, num_layers=2), ROWS, "called 'layers' here"),
+    "batch_first": (lambda x: x >> dsl.LSTM(8, batch_first=True), ROWS, r"\[batch, time, …\]"),
+    "normalized_shape": (lambda x: x >> dsl.LayerNorm(64), ROWS, r"LayerNorm\(\) is over the last"),
+    "normalized_shape listed": (lambda x: x >> dsl.LayerNorm([6]), ROWS, r"LayerNorm\(\): their s"),
+    "a shape of two": (lambda x: x >> dsl.RMSNorm((4, 6)), ROWS, r"RMSNorm\(axes=2\): their sizes"),
+    "num_features": (lambda x: x >> dsl.BatchNorm(3), IMAGES, r"BatchNorm\(\): the number of"),
+    "groups and channels": (lambda x: x >> dsl.GroupNorm(3, 3), IMAGES, r"GroupNorm\(3\): the num"),
+    "of instances": (lambda x: x >> dsl.InstanceNorm(3), IMAGES, r"InstanceNorm\(\): the number"),
+    "in, out, kernel, any size": (
+        lambda x: x >> dsl.Conv2d(3, 16, 3),
+        f32["batch", 3, "h", "w"],
+        r"not given: Conv2d\(16, 3\)(.|\n)*write stride=3",
+    ),
+    "in, out, kernel of one": (
+        lambda x: x >> dsl.Conv2d(3, 64, 1),
+        f32["batch", 3, "h", "w"],
+        r"not given: Conv2d\(64, 1\)",
+    ),
+    "in, out, kernel, transposed": (
+        lambda x: x >> dsl.ConvTranspose2d(3, 16, 5),
+        IMAGES,
+        r"not given: ConvTranspose2d\(16, 5\)",
+    ),
+    "the size of two": (lambda x: x >> dsl.LayerNorm(2), ROWS, r"LayerNorm\(axes=2\) is over the"),
+    "a size of RMSNorm": (
+        lambda x: x >> dsl.RMSNorm(6),
+        ROWS,
+        r"RMSNorm\(\) is over the last axis",
+    ),
+    "one channel": (lambda x: x >> dsl.BatchNorm(1), IMAGES, r"BatchNorm\(\): the number of"),
+    "groups and one channel": (lambda x: x >> dsl.GroupNorm(1, 1), IMAGES, r"GroupNorm\(1\): the"),
+    "d_model, nhead": (
+        lambda x: x >> dsl.TransformerEncoderLayer(6, 2),
+        ROWS,
+        r"Layer\(6, 2\) has 6 heads and only 2 hidden(.|\n)*TransformerEncoderLayer\(2\)",
+    ),
+    "d_model, nhead, feedforward": (
+        lambda x: x >> dsl.TransformerDecoderLayer(6, 2, 24),
+        ROWS,
+        "activation of TransformerDecoderLayer is a function, got 24",
+    ),
+    "a layer, and how often": (
+        lambda x: x >> dsl.TransformerEncoder(dsl.TransformerEncoderLayer(2), 6),
+        ROWS,
+        r"TransformerEncoder\(heads=8, layers=6\)",
+    ),
+    "batchmean": (
+        lambda x: dsl.kl_divergence(dsl.log_softmax(x), x, reduction="batchmean"),
+        FLAT,
+        'the mean over the rows, is "mean" here',
+    ),
+    "embed_dim, heads": (lambda x: x >> dsl.MultiHeadAttention(6, 2), ROWS, "heads come first"),
+    "num_heads": (lambda x: x >> dsl.MultiHeadAttention(num_heads=2), ROWS, "called 'heads' here"),
+    "d_model": (lambda x: x >> dsl.TransformerEncoder(d_model=6, nhead=2), ROWS, "told by x"),
+    "embedding_dim": (
+        lambda x: x.argmax(-1) >> dsl.Embedding(9, embedding_dim=2),
+        FLAT,
+        "called 'width' here",
+    ),
+    "dim": (lambda x: x.sum(dim=1), FLAT, r"sum: (.|\n)*called 'axis' here: axis="),
+    "keepdim": (lambda x: dsl.mean(x, 1, keepdim=True), FLAT, "called 'keepdims' here"),
+    "dim of a softmax": (lambda x: dsl.softmax(x, dim=-1), FLAT, "softmax: (.|\n)*'axis' here"),
+    "dim of joining": (lambda x: dsl.concatenate([x, x], dim=1), FLAT, "called 'axis' here"),
+}
+
+
+@pytest.mark.parametrize("habit", LAYERS)
+def test_layers_answer_habits(habit: str) -> None:
+    written, type_, words = LAYERS[habit]
+
+    def net(x):
+        return written(x)
+
+    net.__defaults__ = (type_,)
+    with pytest.raises(CompileError, match=words):
+        model(net)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        dsl.Conv2d(3, 4, 2),
+        dsl.Conv2d(3, 7, 2),
+        dsl.Conv2d(3, 16, stride=3),
+        dsl.Conv2d(3, (16, 16), 3),
+        dsl.Conv2d(4, 16, 3),
+        dsl.Conv2d(3, 4, 4),
+    ],
+    ids=lambda layer: f"{layer.filters}, {layer.kernel}, {layer.stride}",
+)
+def test_other_convolutions_are_as_they_are_written(layer: Any) -> None:
+    @model
+    def net(x=f32["batch", 3, "h", "w"]):
+        return x >> layer
+
+    assert net.outputs["output"].shape[1] == layer.filters
+
+
+def test_options_given_by_place_are_kerass() -> None:
+    layer = dsl.DepthwiseConv2d(3, 2, "same")
+    assert (layer.stride, layer.padding, layer.multiplier) == (2, "same", 1)
+    layer = dsl.SeparableConv2d(8, 3, 2, "same")
+    assert (layer.stride, layer.padding, layer.multiplier) == (2, "same", 1)
+
+
+FLAGS = {
+    "affine": lambda: dsl.BatchNorm(1e-5, 0.1, 3),  # type: ignore[arg-type]
+    "use_bias": lambda: dsl.Dense(8, None, 4),  # type: ignore[arg-type]
+    "norm_first": lambda: dsl.TransformerEncoderLayer(2, norm_first="yes"),  # type: ignore[arg-type]
+    "causal": lambda: dsl.MultiHeadAttention(2, causal=1),  # type: ignore[arg-type]
+    "return_sequences": lambda: dsl.LSTM(2, 8),  # type: ignore[arg-type]
+    "keepdims": lambda: dsl.GlobalAveragePool(2),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_flags_are_true_or_false(flag: str) -> None:
+    with pytest.raises(ModelError, match=f"{flag} of .* is True or False, got"):
+        FLAGS[flag]()
+
+
+def test_flags_of_own_layers_too() -> None:
+    class Scaled(dsl.Layer):
+        twice: bool = False
+
+        def __call__(self, x: Any) -> Any:
+            return x
+
+    assert Scaled(np.bool_(True)).twice
+    assert repr(Scaled(True)) == "Scaled(twice=True)"
+    with pytest.raises(ModelError, match="twice of Scaled is True or False, got 2"):
+        Scaled(2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("metric", [dsl.f1_score, dsl.precision, dsl.recall, dsl.iou])
+def test_scores_of_several_classes_say_how_they_are_averaged(metric: Any) -> None:
+    logits, label = Input("z", f32["batch", 3])(), Input("c", i64["batch"])()
+    words = rf'{metric.__name__}\(logits, label, averaging="macro"\)'
+    with pytest.raises(ShapeError, match=words):
+        metric(logits, label)
+    with pytest.raises(ModelError, match="called 'averaging' here"):
+        metric(logits, label, average="macro")
+    assert metric(logits, label, averaging="macro").rank == 0
+
+
+RECIPES: dict[str, tuple[Callable[[Model], Any], str]] = {
+    "lr": (lambda m: adam(lr=1e-3), r"adam: (.|\n)*'lr'(.|\n)*called 'rate' here"),
+    "learning_rate": (lambda m: dsl.sgd(learning_rate=0.1), "called 'rate' here"),
+    "betas": (lambda m: adamw(1e-3, betas=(0.9, 0.99)), r"beta1=0\.9, beta2=0\.999"),
+    "eps": (lambda m: adam(1e-3, eps=1e-6), "called 'epsilon' here"),
+    "lr of a training": (lambda m: training(m, lr=0.1), r"optimizer=adam\(1e-3\)"),
+    "batch_size": (lambda m: training(m, batch_size=8), "called 'batch' here"),
+    "loss": (lambda m: training(m, loss="loss"), "called 'minimize' here"),
+    "metrics": (lambda m: training(m, metrics=["acc"]), "metrics are outputs of the model"),
+    "num_epochs": (lambda m: training(m, num_epochs=3), "called 'epochs' here"),
+    "max_grad_norm": (lambda m: minimize("loss", max_grad_norm=1.0), "called 'clip_norm' here"),
+    "T_max": (lambda m: dsl.cosine(0.1, T_max=100), "called 'steps' here"),
+    "steps by place": (lambda m: dsl.cosine(0.1, 100), r"by name: cosine\(0\.1, steps=100\)"),
+    "steps of warmup": (lambda m: dsl.warmup(0.1, 10), r"by name: warmup\(0\.1, steps=10\)"),
+    "one cycle": (lambda m: dsl.one_cycle(0.1, 100), r"by name: one_cycle\(0\.1, steps=100\)"),
+    "max_lr": (lambda m: dsl.one_cycle(max_lr=0.1, total_steps=9), "called 'peak' here"),
+    "step_size": (lambda m: dsl.step_decay(0.1, step_size=10), "called 'every' here"),
+    "gamma": (lambda m: dsl.exponential(0.1, gamma=0.9), "called 'decay' here"),
+    "gamma of steps": (lambda m: dsl.step_decay(0.1, 3, gamma=0.9), "called 'factor' here"),
+    "min_lr": (lambda m: dsl.plateau(0.1, min_lr=0.01), "called 'minimum' here"),
+    "alpha": (lambda m: dsl.rmsprop(0.1, alpha=0.9), "called 'decay' here"),
+    "a model": (lambda m: Trainer(m), r"needs a recipe, got model(.|\n)*training\(model"),
+    "misspelt": (lambda m: training(m, optimiser=adam()), "did you mean 'optimizer'"),
+    "too many": (lambda m: minimize("loss", "*", adam(), *range(9)), r"too many(.|\n)*options are"),
+}
+
+
+@pytest.mark.parametrize("habit", RECIPES)
+def test_recipes_answer_habits(habit: str) -> None:
+    written, words = RECIPES[habit]
+    with pytest.raises(ModelError, match=words):
+        written(perceptron())
+
+
+def test_options_of_formulas_are_told() -> None:
+    x = Input("x", f32["batch"])()
+    with pytest.raises(FormulaError, match="called 'slope' here"):
+        dsl.leaky_relu(x, negative_slope=0.1)
+    with pytest.raises(FormulaError, match="did you mean 'alpha'"):
+        dsl.elu(x, alfa=0.1)
+
+
+FITS: dict[str, tuple[Callable[[Trainer, Any], Any], type[CompileError], str]] = {
+    "two arrays": (lambda t, x: t.fit(x, x), FeedError, r"dict of arrays(.|\n)*'x': \.\.\."),
+    "batch_size": (lambda t, x: t.fit({}, batch_size=3), ModelError, "called 'batch' here"),
+    "validation_data": (
+        lambda t, x: t.fit({}, validation_data={}),
+        ModelError,
+        "'validation' here",
+    ),
+    "verbose": (lambda t, x: t.fit({}, verbose=0), ModelError, "callbacks="),
+    "train": (lambda t, x: t.train(x), UnknownNameError, r"no 'train'(.|\n)*trainer\.fit"),
+    "summary": (lambda t, x: t.summary(), UnknownNameError, "nncompile show"),
+    "state_dict": (lambda t, x: t.state_dict(), UnknownNameError, r"trainer\.params"),
+    "misspelt": (lambda t, x: t.evalute(x), UnknownNameError, "did you mean 'evaluate'"),
+    "fit of a model": (lambda t, x: t.model.fit(x), UnknownNameError, r"Trainer\(training\(model"),
+    "its summary": (lambda t, x: t.model.summary(), UnknownNameError, "nncompile show"),
+    "its weights": (lambda t, x: t.model.weights, UnknownNameError, r"trainer\.params"),
+}
+
+
+@pytest.mark.parametrize("habit", FITS)
+def test_trainers_and_models_answer_habits(habit: str) -> None:
+    written, error, words = FITS[habit]
+    with pytest.raises(error, match=words):
+        written(Trainer(training(perceptron())), np.zeros((4, 4), np.float32))
+
+
+def test_a_property_that_fails_says_why() -> None:
+    class Thing(Habits):
+        @property
+        def broken(self) -> Any:
+            return self.nothing
+
+        @property
+        def wrong(self) -> Any:
+            return None.missing  # type: ignore[attr-defined]
+
+    with pytest.raises(UnknownNameError, match="a thing has no 'nothing'"):
+        _ = Thing().broken
+    with pytest.raises(AttributeError, match="'NoneType' object has no attribute 'missing'"):
+        _ = Thing().wrong
+    assert not hasattr(Thing(), "__wrapped__") and not hasattr(Thing(), "other")
+    assert copy.copy(Trainer(training(perceptron()))).step == 0
+
+
+CALLS: dict[str, tuple[Callable[[Value], Any], str]] = {
+    "size of an axis": (lambda x: x * x.size(0), r"x\.size is (.|\n)*write x\.shape\[0\]"),
+    "shape": (lambda x: x.reshape(x.shape()), r"x\.shape is (.|\n)*write x\.shape\n?$"),
+    "an axis of a shape": (lambda x: x.sum(1).shape(0), r"write x\.sum\(1\)\.shape\[0\]"),
+    "transposed": (lambda x: x.T(), r"x\.T is a value(.|\n)*write x\.T"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_attributes_that_are_methods_elsewhere_are_told(call: str) -> None:
+    written, words = CALLS[call]
+    with pytest.raises(FormulaError, match=words) as raised:
+
+        @model
+        def net(x: Any = f32["batch", 4]) -> Any:
+            return written(x)
+
+    assert raised.value.site is not None
+    assert "lambda x" in raised.value.site.text
+
+
+def test_other_calls_of_what_is_no_function_stay() -> None:
+    with pytest.raises(TypeError, match="'int' object is not callable") as raised:
+
+        @model
+        def net(x: Any = f32["batch", 4]) -> Any:
+            return x.shape[1](x)  # a number
+
+    assert not isinstance(raised.value, CompileError)
+
+
+def test_several_values_are_told_from_one() -> None:
+    several = Split(1, (1, 3))(Input("x", f32["batch", 4])())
+    with pytest.raises(UnknownNameError, match=r"several values(.|\n)*no 'dtype'(.|\n)*items\(x\)"):
+        _ = several.dtype
+    with pytest.raises(UnknownNameError, match="no 'rank'"):
+        _ = several.rank
+
+
+def test_a_mistake_within_a_function_is_its_own() -> None:
+    @teaching
+    def add(x: Any, axis: int = 0) -> Any:
+        return x + axis
+
+    assert add(1, axis=2) == 3
+    with pytest.raises(TypeError, match="concatenate str") as raised:
+        add("a")
+    assert not isinstance(raised.value, CompileError)
+    with pytest.raises(ModelError, match="add: missing a required argument: 'x'"):
+        add()  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_others_are_told(name: str) -> None:
+    with pytest.raises(ForeignNameError, match=rf"no {name!r}\n(.|\n)*hint: here it is "):
+        getattr(dsl, name)
+    assert name not in dsl.__all__
+    said = re.findall(r"(?:>> |^)(\w+)|(\w+)\(", NAMES[name].replace("a function: ", ""))
+    here = [word for pair in said for word in pair if word and word not in ("an", "x")]
+    assert here and all(word in dsl.__all__ for word in here), here
+
+
+def test_the_names_told_are_told_by_an_import_too() -> None:
+    program = "from dsl import Dense, Linear"
+    made = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert made.returncode == 1
+    assert "here it is Dense(width)" in made.stderr
+
+
+def test_other_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Dens': did you mean 'Dense'"):
+        _ = dsl.Dens
+    assert not hasattr(dsl, "__wrapped__")
+
+
+def test_options_that_are_told_are_some() -> None:
+    """Each name here is an option of a layer, an optimizer, a recipe, an operation or `fit`."""
+    known = set(inspect.signature(Trainer.fit).parameters)
+    for name in dsl.__all__:
+        thing = getattr(dsl, name)
+        if isinstance(thing, type) and issubclass(thing, dsl.Layer):
+            known |= thing.__dataclass_fields__.keys()
+        elif hasattr(thing, "__wrapped__"):
+            known |= inspect.signature(thing).parameters.keys()
+    told = {here for several in ELSEWHERE.values() for here in several}
+    assert told <= known, told - known
+
+
+def ctc(**options: Any) -> Model:
+    @model
+    def net(
+        x: Any = f32["batch", "time", 5], label: Any = i64["batch", "letters"]
+    ) -> dict[str, Any]:
+        return {"loss": dsl.ctc_loss(x >> dsl.Dense(5), label, **options)}
+
+    return net
+
+
+def test_more_labels_than_steps_are_told() -> None:
+    data = {"x": np.zeros((2, 3, 5), np.float32), "label": np.array([[1, 2, 3, 1], [1, 2, 1, 2]])}
+    words = r"4 labels cannot be said in 3 steps(.|\n)*zero_infinity=True"
+    with pytest.raises(FeedError, match=words):
+        Trainer(training(ctc())).fit(data, epochs=1)
+    trainer = Trainer(training(ctc(zero_infinity=True)))
+    assert trainer.fit(data, epochs=1).epochs[0]["loss"] == 0
+    with pytest.raises(ShapeError, match=words):
+        dsl.ctc_loss(np.zeros((2, 3, 5), np.float32), data["label"])

@@ -1,0 +1,145 @@
+"""Labels and tokens that are cut, joined or computed on are still checked before they index."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import Dense, Embedding, f32, i64, model, sgd, training
+from nncompile.elementwise import where
+from nncompile.errors import FeedError, ModelError
+from nncompile.graph import Graph, Input, Value
+from nncompile.model import Model
+from nncompile.ops import concatenate, const, one_hot, split, take
+from nncompile.ops.basic import cast
+from nncompile.train import Trainer
+from nncompile.train.indices import RangeCheck
+from nncompile.types import Array
+
+Change = Callable[[Array], Array]
+
+
+def trainer(net: Model) -> Trainer:
+    return Trainer(training(net, optimizer=sgd(0.1), batch=4))
+
+
+@model
+def language(x=f32["batch"], tokens=i64["batch", "time"]):
+    z = Embedding(5, 8)(tokens[:, :-1]) >> Dense(6)
+    return {"loss": dsl.cross_entropy(z, tokens[:, 1:]) + 0 * x.mean()}
+
+
+def told(net: Model, **data: Any) -> str:
+    """What is said of the data, as arrays and in batches: the same at another number of rows."""
+    known = trainer(net)
+    with pytest.raises(FeedError) as whole:
+        known.evaluate(data)
+    with pytest.raises(FeedError) as single:
+        known.evaluate([{name: x[:4] for name, x in data.items()}])
+    first = str(whole.value).splitlines()[0]
+    assert first == str(single.value).splitlines()[0]
+    return str(whole.value)
+
+
+def with_one(value: int, place: tuple[int, ...], shape: tuple[int, ...] = (9, 4)) -> Array:
+    array = np.ones(shape, np.int64)
+    array[place] = value
+    return array
+
+
+def test_tokens_of_a_language_model() -> None:
+    """The last token is a label only, the first only a token: each has its own range."""
+    x = np.zeros(9, np.float32)
+    trainer(language).evaluate({"x": x, "tokens": with_one(5, (2, 3))})
+    message = told(language, x=x, tokens=with_one(5, (2, 1)))
+    assert "input 'tokens' holds 5, its numbers are places from 0 to 4" in message
+    assert "tokens[2, 1]" in message
+    assert "1 of 27" in message
+    message = told(language, x=x, tokens=with_one(-1, (3, 3)))
+    assert "input 'tokens' holds -1, its numbers are places from 0 to 5" in message
+    assert "tokens[3, 3]" in message
+    assert "test_ranges.py" in message
+
+
+def classifier(label_of: Callable[[Value], Value], **options: Any) -> Model:
+    @model
+    def net(x=f32["batch", 2], label=i64["batch"]):
+        return {"loss": dsl.cross_entropy(x >> Dense(4), label_of(label), **options)}
+
+    return net
+
+
+X = np.zeros((6, 2), np.float32)
+COMPUTED: dict[str, tuple[Callable[[Value], Value], list[int], int, str]] = {
+    # the label, the numbers that are right, one that is not, and what it becomes
+    "less one": (lambda y: y - 1, [1, 2, 3, 4], 0, "holds -1"),
+    "scaled": (lambda y: 2 * y, [0, 1], 2, "holds 4"),
+    "counted in pairs": (lambda y: y // 2, [0, 7], 8, "holds 4"),
+    "joined": (
+        lambda y: concatenate([y.reshape((-1, 1)), y.reshape((-1, 1))], 1)[:, 1], [0, 3], 4,
+        "'label' holds 4",
+    ),
+    "a part": (lambda y: split(y.reshape((-1, 1)), (0,), 1)[1][:, 0], [0, 3], -2, "holds -2"),
+    "renamed": (lambda y: take(const([3, 1, 0]), y), [0, 1, 2], 3, "from 0 to 2"),
+    "counted": (lambda y: one_hot(y, 3, i64).sum(1) * 4 - 1, [1, 2], 9, "holds -1"),
+    "chosen": (lambda y: where(y > 2, y, 0), [-7, 0, 3], 4, "holds 4"),
+    "reals": (lambda y: cast(cast(y, f32), i64), [0, 3], 4, "holds 4"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+def test_labels_that_are_computed(name: str) -> None:
+    label_of, right, wrong, words = COMPUTED[name]
+    net = classifier(label_of)
+    for number in right:
+        trainer(net).evaluate({"x": X, "label": np.full(6, number)})
+    labels = np.full(6, right[0])
+    labels[3] = wrong
+    message = told(net, x=X, label=labels)
+    assert words in message
+    assert "1 of 6" in message
+
+
+def test_the_others_of_an_ignored_label() -> None:
+    net = classifier(lambda y: y, ignore_index=-100)
+    trainer(net).evaluate({"x": X, "label": np.array([-100, 0, 1, 2, 3, -100])})
+    for wrong in (-1, 4):
+        labels = np.array([-100, 0, 1, wrong, 3, -100])
+        assert f"holds {wrong}" in told(net, x=X, label=labels)
+
+
+def test_what_depends_on_the_batch_is_checked_in_batches() -> None:
+    """A running sum over the rows of a batch of 4 is not that over all 9."""
+    net = classifier(lambda y: dsl.cumsum(y, 0))
+    known = trainer(net)
+    data = {"x": np.zeros((9, 2), np.float32), "label": np.array([0, 1, 1, 1] * 2 + [3])}
+    assert np.isfinite(known.evaluate(data)["loss"])
+    with pytest.raises(FeedError, match="holds 4, its numbers are places from 0 to 3"):
+        known.evaluate([{"x": X[:4], "label": np.array([1, 1, 1, 1])}])
+
+
+def test_what_parameters_decide_is_not_computed() -> None:
+    tokens = Input("tokens", i64["n"])()
+    table = Input("table", f32[4, 3], "parameter")()
+    chosen = take(table, tokens, 0).argmax(1)
+    graph = Graph("net", {"y": take(table, chosen, 0)}, (tokens, table))
+    check = RangeCheck(graph, tokens.shape[0])
+    check({"tokens": np.array([0, 3])}, {})
+    with pytest.raises(FeedError, match="'tokens' holds 4"):
+        check({"tokens": np.array([0, 4])}, {})
+
+
+def test_constant_labels_are_checked_where_they_are_declared() -> None:
+    logits = Input("z", f32[3, 4])()
+    for loss in (dsl.cross_entropy, dsl.focal_loss, dsl.multiclass_hinge, dsl.accuracy):
+        loss(logits, const([0, 1, 3]))
+        for wrong in (9, 4, -1):
+            with pytest.raises(ModelError, match=f"the label {wrong} is no class: they are 0 to 3"):
+                loss(logits, const([0, wrong, 3]))
+    dsl.cross_entropy(logits, const([0, -1, 3]), ignore_index=-1)
+    with pytest.raises(ModelError, match="the label -2 is no class"):
+        dsl.cross_entropy(logits, const([0, -1, -2]), ignore_index=-1)

@@ -1,0 +1,74 @@
+"""Where onnxruntime's own optimizer, or its kernels for tensors without elements, would go wrong,
+what is lowered keeps clear of them. All of these were found by the fuzzer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.graph import Graph, Input, Value, apply
+from nncompile.ops import average_pool, broadcast_to, cast, einsum, max_pool, pad, swapaxes
+from nncompile.types import f32, f64, u32
+from tests.card_checks import in_double, session, valid_model
+from tests.slopes import check_gradient, check_runtime
+from tests.tolerances import assert_close
+
+LEFT = [(2, "n"), ("n",), (3, 2, "n"), (3, 1, 2, "n"), (1, 3, 2, "n")]
+RIGHT = [("n", 2), (3, "n", 2), (3, 1, "n", 2), (3, 3, "n", 2), (1, 3, "n", 2)]
+
+
+def leaf(name: str, type_: Any) -> Value:
+    return apply(Input(name, type_))
+
+
+@pytest.mark.parametrize("dtype", [f32, f64, u32])
+@pytest.mark.parametrize("left", LEFT, ids=str)
+def test_products_without_elements_are_zeros(left: Any, dtype: Any) -> None:
+    a = leaf("a", dtype[left])
+    outputs: dict[str, Value] = {}
+    for i, shape in enumerate(RIGHT):
+        b = leaf(f"b{i}", dtype[shape])
+        outputs[f"y{i}"] = a @ b
+    flipped = leaf("flipped", dtype[3, "n", 2])
+    outputs["transposed"] = swapaxes(flipped, 1, 2) @ leaf("b1", dtype[3, "n", 2])
+    outputs["einsum"] = einsum("bij,bik->bjk", flipped, leaf("b1", dtype[3, "n", 2]))
+    graph = Graph("products", outputs)
+    run = session(valid_model(graph))
+    for n in (0, 1, 3):
+        rng = np.random.default_rng(n)
+        feeds = {
+            name: rng.integers(1, 9, [d if isinstance(d, int) else n for d in v.shape]).astype(
+                v.dtype.numpy
+            )
+            for name, v in graph.leaves.items()
+        }
+        expected = in_double(graph, feeds)
+        actual = run(feeds, {name: array.shape for name, array in expected.items()})
+        for name, array in expected.items():
+            assert_close(actual[name], array, dtype.name, f"{name} at {n}")
+
+
+@pytest.mark.parametrize("pool", [max_pool, average_pool])
+@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_padding_counts_in_windows(
+    pool: Callable[..., Value], width: int, dtype: type[np.floating[Any]]
+) -> None:
+    """Zeros around negative numbers are the greatest; and there may be more of them than a window
+    is wide."""
+    x = -1 - np.random.default_rng(0).uniform(0, 1, (2, 3, 4, 5))
+    around = [(0, 0), (0, 0), (width, width), (width, width)]
+
+    def padded(v: Value) -> Value:
+        return pool(pad(v, around), 3, stride=2)
+
+    check_runtime(padded, x.astype(dtype))
+    check_gradient(padded, x, order=1)
+    check_runtime(lambda v: pool(cast(pad(v, around), f32), 3, stride=2), x)
+
+
+def test_copies_of_size_zero_have_no_elements() -> None:
+    check_runtime(lambda x: pad(broadcast_to(x, (0, 1)), [(1, 2), (0, 1)]), np.ones((1, 1)))

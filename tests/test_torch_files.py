@@ -1,0 +1,134 @@
+"""The command line on files of torch: written by `compile`, read by `run`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.errors import BackendError, FeedError, FileError, ProviderError
+from nncompile.runtime import Session, TorchSession
+from tests.command_line import fails, succeeds
+
+TARGETS = {"torchscript": "net.pt", "torchscript-step": "net.step.pt", "pt2": "net.pt2"}
+
+
+@pytest.fixture(scope="module")
+def files(
+    torchscript: SimpleNamespace, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A directory with a file for each target, and data."""
+    directory = tmp_path_factory.mktemp("files")
+    source = trained.parent / "net.py"
+    checkpoint = trained / "checkpoint.safetensors"
+    for target, name in TARGETS.items():
+        shown = succeeds(
+            "compile", source, "--to", target, "-o", directory / name, "--params", checkpoint
+        )
+        assert f"wrote {directory / name}" in shown
+    np.save(directory / "x.npy", np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32))
+    return directory
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_run_prints_what_it_prints_for_onnx(target: str, files: Path, trained: Path) -> None:
+    given = ("--input", f"x={files / 'x.npy'}")
+    shown = succeeds("run", files / TARGETS[target], *given).splitlines()
+    if target == "torchscript-step":
+        note = shown.pop(0)
+        assert note.startswith("a training step, after 32 steps")
+        assert note.endswith("train_step(x, label) trains it")
+    expected = succeeds("run", trained / "model.onnx", *given).splitlines()
+    assert shown[:2] == expected[:2]
+    assert shown[2].endswith("ms on cpu")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_outputs_are_those_of_onnx(
+    target: str, files: Path, trained: Path, torchscript: SimpleNamespace
+) -> None:
+    x = np.load(files / "x.npy")
+    threads = torchscript.torch.get_num_threads()
+    ours = TorchSession(files / TARGETS[target], threads=threads)
+    theirs = Session(trained / "model.onnx")
+    for size in (1, 5):
+        found, expected = ours.run({"x": x[:size]}), theirs.run({"x": x[:size]})
+        np.testing.assert_allclose(found["probabilities"], expected["probabilities"], 2e-5, 2e-6)
+        np.testing.assert_array_equal(found["best"], expected["best"])
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_feeds_that_do_not_fit(target: str, files: Path) -> None:
+    session = TorchSession(files / TARGETS[target])
+    x = np.load(files / "x.npy")
+    for feeds, message in (
+        ({}, "no data for input 'x'"),
+        ({"z": x}, "no data for input 'x'"),
+        ({"x": x, "z": x}, "no input 'z'"),
+        ({"x": x.astype(np.float64)}, "another element type"),
+        ({"x": x[0]}, "rank 1, not 2"),
+        ({"x": x[:, :3]}, "has size 3 on axis 1, not 4"),
+    ):
+        with pytest.raises(FeedError, match=message):
+            session.run(feeds)
+    assert "f32[batch, 4]" in fails("run", files / TARGETS[target])
+
+
+def test_files_of_other_programs(torchscript: SimpleNamespace, tmp_path: Path) -> None:
+    torch = torchscript.torch
+
+    class Sum(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, a: torch.Tensor, b: torch.Tensor):  # type: ignore[no-untyped-def, name-defined]
+            return a + b, a - b
+
+    pair = torch.ones(2), torch.zeros(2)
+    torch.jit.trace(Sum(), pair).save(tmp_path / "sum.pt")
+    torch.export.save(torch.export.export(Sum(), pair), tmp_path / "sum.pt2")
+    for name in ("sum.pt", "sum.pt2"):
+        session = TorchSession(tmp_path / name)
+        found = session.run({"a": np.array([1, 2], np.float32), "b": np.ones(2, np.float32)})
+        assert {n: x.tolist() for n, x in found.items()} == {
+            "output_0": [2, 3],
+            "output_1": [0, 1],
+        }
+        assert session.note is None
+        with pytest.raises(FeedError, match="no data for input 'b'"):
+            session.run({"a": np.ones(2, np.float32)})
+        with pytest.raises(BackendError, match="failed on these data"):
+            session.run({"a": np.ones((2, 3), np.float32), "b": np.ones(2, np.float32)})
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pt2"])
+def test_files_that_are_none(name: str, files: Path, tmp_path: Path, torchscript: object) -> None:
+    with pytest.raises(FileError, match="no such file"):
+        TorchSession(tmp_path / name)
+    (tmp_path / name).write_bytes((files / name).read_bytes()[:2000])
+    message = fails("run", tmp_path / name, "-i", f"x={files / 'x.npy'}")
+    assert f"{name} is not a " in message and message.startswith("BackendError")
+    with pytest.raises(ProviderError, match="no device 'tpu'"):
+        TorchSession(files / name, "tpu")
+
+
+def test_the_page_on_torch_runs(
+    torchscript: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torchscript.torch.manual_seed(0)
+    page = Path(__file__).parent.parent / "docs" / "torch.md"
+    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
+    scope: dict[str, Any] = {"__name__": "page"}
+    for block in blocks:
+        exec(compile(block, str(page), "exec"), scope)
+    assert scope["step"].step == 1 and len(blocks) == 3
+    assert (tmp_path / "net.onnx").exists()
+
+
+def test_a_state_dict_is_no_model(torchscript: SimpleNamespace, tmp_path: Path) -> None:
+    torchscript.torch.save({"w": torchscript.torch.ones(2)}, tmp_path / "weights.pt")
+    with pytest.raises(BackendError, match="not a TorchScript file") as caught:
+        TorchSession(tmp_path / "weights.pt")
+    assert caught.value.hint is not None and "from_torch_state_dict" in caught.value.hint

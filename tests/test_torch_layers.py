@@ -1,0 +1,189 @@
+"""Weights of each kind of torch's layers in models, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsl import (
+    GRU,
+    LSTM,
+    RNN,
+    BatchNorm,
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Dense,
+    DepthwiseConv2d,
+    Embedding,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    MultiHeadAttention,
+    PReLU,
+    RMSNorm,
+    TransformerDecoder,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+    f32,
+    f64,
+    i64,
+)
+from nncompile import from_torch_state_dict, to_torch_state_dict
+from nncompile.model import Model
+from nncompile.reference import evaluate
+from tests.tolerances import assert_close
+from tests.torch_layers import agrees, drawn, of, shaken
+
+Case = tuple[Callable[[Any], Any], Callable[[], Model], tuple[int, ...]]
+CASES: dict[str, Case] = {
+    "Linear": (lambda n: n.Linear(5, 5), lambda: of(Dense(5), f32["n", 5]), (3,)),
+    "Linear, no bias": (
+        lambda n: n.Linear(5, 4, bias=False),
+        lambda: of(Dense(4, use_bias=False), f32["n", 5]),
+        (3,),
+    ),
+    "Conv1d": (
+        lambda n: n.Conv1d(4, 6, 3, groups=2),
+        lambda: of(Conv1d(6, 3, groups=2), f32["n", 4, 9]),
+        (2,),
+    ),
+    "Conv2d": (
+        lambda n: n.Conv2d(3, 3, 3, padding=1),
+        lambda: of(Conv2d(3, 3, padding=1), f32["n", 3, "h", "w"]),
+        (2, 5, 6),
+    ),
+    "Conv3d": (lambda n: n.Conv3d(1, 2, 2), lambda: of(Conv3d(2, 2), f32["n", 1, 3, 4, 5]), (2,)),
+    "depthwise": (
+        lambda n: n.Conv2d(3, 6, 3, groups=3),
+        lambda: of(DepthwiseConv2d(3, multiplier=2), f32["n", 3, 5, 5]),
+        (2,),
+    ),
+    "ConvTranspose1d": (
+        lambda n: n.ConvTranspose1d(3, 4, 3, stride=2),
+        lambda: of(ConvTranspose1d(4, 3, stride=2), f32["n", 3, 5]),
+        (2,),
+    ),
+    "ConvTranspose2d": (
+        lambda n: n.ConvTranspose2d(4, 4, 3, groups=2),
+        lambda: of(ConvTranspose2d(4, 3, groups=2), f32["n", 4, 5, 5]),
+        (2,),
+    ),
+    "ConvTranspose3d": (
+        lambda n: n.ConvTranspose3d(2, 2, 2),
+        lambda: of(ConvTranspose3d(2, 2), f32["n", 2, 3, 3, 3]),
+        (2,),
+    ),
+    "BatchNorm": (
+        lambda n: n.BatchNorm2d(3),
+        lambda: of(BatchNorm(), f32["n", 3, 4, 4]),
+        (2,),
+    ),
+    "LayerNorm": (lambda n: n.LayerNorm(6), lambda: of(LayerNorm(), f32["n", 6]), (3,)),
+    "GroupNorm": (
+        lambda n: n.GroupNorm(2, 6),
+        lambda: of(GroupNorm(2), f32["n", 6, 4]),
+        (3,),
+    ),
+    "InstanceNorm": (
+        lambda n: n.InstanceNorm1d(3, affine=True),
+        lambda: of(InstanceNorm(affine=True), f32["n", 3, 5]),
+        (2,),
+    ),
+    "RMSNorm": (lambda n: n.RMSNorm(6), lambda: of(RMSNorm(), f32["n", 6]), (3,)),
+    "PReLU": (lambda n: n.PReLU(4), lambda: of(PReLU(axis=1), f32["n", 4]), (3,)),
+    "PReLU, one": (lambda n: n.PReLU(), lambda: of(PReLU(), f32["n", 4]), (3,)),
+    "Embedding": (lambda n: n.Embedding(5, 5), lambda: of(Embedding(5, 5), i64["n"]), (7,)),
+    "RNN": (
+        lambda n: n.RNN(4, 4, batch_first=True),
+        lambda: of(RNN(4, return_sequences=True), f32["n", "t", 4]),
+        (2, 5),
+    ),
+    "LSTM": (
+        lambda n: n.LSTM(3, 4, 2, bidirectional=True, batch_first=True),
+        lambda: of(LSTM(4, True, True, 2), f32["n", "t", 3]),
+        (2, 5),
+    ),
+    "GRU": (
+        lambda n: n.GRU(4, 4, batch_first=True, bidirectional=True),
+        lambda: of(GRU(4, True, True), f32["n", "t", 4]),
+        (2, 5),
+    ),
+    "TransformerEncoderLayer": (
+        lambda n: n.TransformerEncoderLayer(8, 2, 12, 0.0, "gelu", batch_first=True),
+        lambda: of(TransformerEncoderLayer(2, 12), f32["n", "t", 8]),
+        (2, 5),
+    ),
+    "TransformerEncoder": (
+        lambda n: n.TransformerEncoder(
+            n.TransformerEncoderLayer(
+                8, 2, 12, 0.0, "gelu", batch_first=True, norm_first=True
+            ),
+            2,
+            n.LayerNorm(8),
+            enable_nested_tensor=False,
+        ),
+        lambda: of(TransformerEncoder(2, 12, norm_first=True, layers=2), f32["n", "t", 8]),
+        (2, 5),
+    ),
+    "double": (lambda n: n.Linear(3, 2).double(), lambda: of(Dense(2), f64["n", 3]), (3,)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_each_layer(name: str, torchscript: SimpleNamespace) -> None:
+    """The weights of torch's layer make ours compute the same, and come back as they were."""
+    torch = torchscript.torch
+    make, ours, sizes = CASES[name]
+    module, net = shaken(torch, make(torch.nn)), ours()
+    params = from_torch_state_dict(module.state_dict(), net)
+    agrees(torch, module, net, params, *sizes)
+    back = to_torch_state_dict(params, net, names=module)
+    for key, x in module.state_dict().items():
+        assert key.endswith("num_batches_tracked") or torch.equal(back[key], x), key
+    make(torch.nn).load_state_dict(back)  # nothing missing, nothing unexpected
+    plain = to_torch_state_dict(params, net)
+    assert list(plain) == list(params)
+    again = from_torch_state_dict(plain, net)
+    assert all(np.array_equal(again[path], x) for path, x in params.items())
+
+
+def test_attention(torchscript: SimpleNamespace) -> None:
+    torch = torchscript.torch
+    for options in ({}, {"kdim": 6, "vdim": 6}):
+        module = torch.nn.MultiheadAttention(8, 2, batch_first=True, **options)
+        shaken(torch, module)
+        width = options.get("kdim", 8)
+        net = of(MultiHeadAttention(2), f32["n", "t", 8], f32["n", "s", width])
+        params = from_torch_state_dict(module.state_dict(), net)
+        feeds = drawn(net, 2, 5)
+        feeds["memory"] = feeds["memory"][:, :4]
+        x, memory = (torch.from_numpy(feeds[name]) for name in ("x", "memory"))
+        with torch.no_grad():
+            expected = module(x, memory, memory)[0].numpy()
+        found = evaluate(net.inference(), {**params, **feeds}, precision=np.float64)["y"]
+        assert_close(expected, found, "float32")
+        back = to_torch_state_dict(params, net, names=module)
+        assert all(torch.equal(back[key], x) for key, x in module.state_dict().items())
+
+
+def test_a_decoder(torchscript: SimpleNamespace) -> None:
+    torch = torchscript.torch
+    layer = torch.nn.TransformerDecoderLayer(8, 2, 12, 0.0, "gelu", batch_first=True)
+    module = shaken(torch, torch.nn.TransformerDecoder(layer, 2))
+    net = of(TransformerDecoder(2, 12, layers=2), f32["n", "t", 8], f32["n", "s", 8])
+    params = from_torch_state_dict(module.state_dict(), net)
+    feeds = drawn(net, 2, 5)
+    x, memory = (torch.from_numpy(feeds[name]) for name in ("x", "memory"))
+    mask = torch.nn.Transformer.generate_square_subsequent_mask(5)
+    with torch.no_grad():
+        expected = module(x, memory, tgt_mask=mask).numpy()
+    found = evaluate(net.inference(), {**params, **feeds}, precision=np.float64)["y"]
+    assert_close(expected, found, "float32")
