@@ -17,13 +17,13 @@ import sympy as sp
 from nncompile.dims import Dim, symbols
 from nncompile.graph import Input, Value, toposort
 from nncompile.map import Map, body_of, is_plain
-from nncompile.ops.basic import SizeOf, size_value
+from nncompile.ops.basic import Cast, SizeOf, size_value
 from nncompile.ops.reduce import Sum
 from nncompile.ops.totals import Average, Pooled, Total
 from nncompile.rewrite import rebuilt
 from nncompile.scalars import placeholder
 from nncompile.tracing import current_trace
-from nncompile.types import Type
+from nncompile.types import DType, Type
 
 Kind = Literal["total", "mean", "pooled"]
 
@@ -88,13 +88,55 @@ def accumulation(
 def weight_of(loss: Value, examples: Dim | None) -> Value | None:
     """How much a batch weighs in the mean of a loss over several: the weight of an `Average`, the
     number of elements of a mean over something else than the examples, and otherwise the number
-    of examples; as a value of the type of the loss. None where all batches weigh the same."""
-    if isinstance(loss.op, Average):
-        return loss.args[1]
-    size = divisor_of_mean(loss)
+    of examples; as a value of the type of the loss. None where all batches weigh the same.
+
+    Numbers times such means, and their sums with each other and with what no data are in, weigh
+    as the means do, where those weigh alike."""
+    weights = [_weight(v, examples, loss.dtype) for v in _terms(loss)]
+    if weights and all(w is weights[0] for w in weights):
+        return weights[0]
+    return None if examples is None else size_value(examples, loss.dtype)
+
+
+def is_sum(loss: Value, examples: Dim | None) -> bool:
+    """Whether the loss of several batches is the sum of theirs: it is made of sums over the
+    examples."""
+    terms = _terms(loss)
+    return bool(terms) and all(type(v.op) is Total or _sums(v, examples) for v in terms)
+
+
+def _weight(mean: Value, examples: Dim | None, dtype: DType) -> Value | None:
+    if isinstance(mean.op, Average):
+        return mean.args[1]
+    size = divisor_of_mean(mean)
     counted = None if size is None else _count(size, examples)
     size = examples if counted is None else counted
-    return None if size is None or isinstance(size, int) else size_value(size, loss.dtype)
+    return None if size is None or isinstance(size, int) else size_value(size, dtype)
+
+
+def _terms(loss: Value) -> list[Value]:
+    """What a loss is a linear function of, as far as data are in it."""
+    data = _depending(toposort([loss]), _is_data)
+    waiting, found = [loss], dict[Value, None]()
+    while waiting:
+        v = waiting.pop()
+        if v in data and (divisor_of_mean(v) is not None or not _is_linear(v)):
+            found[v] = None
+        elif v in data:
+            waiting += v.args
+    return list(found)
+
+
+def _is_data(v: Value) -> bool:
+    return isinstance(v.op, Input) and v.op.kind == "input"
+
+
+def _sums(v: Value, examples: Dim | None) -> bool:
+    """Whether the value is a sum over the examples."""
+    if examples is None or not isinstance(v.op, Sum):
+        return False
+    summed = symbols([v.args[0].shape[axis] for axis in v.op.axes])
+    return symbols([examples]) <= summed
 
 
 def _counts_examples(size: Dim, examples: Dim | None) -> bool:
@@ -138,7 +180,11 @@ class _Cut:
     def __init__(self, metric: Value, examples: Dim | None, pooling: bool) -> None:
         self.metric, self.examples = metric, examples
         order = toposort([metric])
-        self._data = _depending(order, lambda v: isinstance(v.op, Input) and v.op.kind == "input")
+        self._data = _depending(order, _is_data)
+        # Beside what is marked as a sum over the examples, other such sums are meant as that, too:
+        # a sum of losses divided by one's own count.
+        beside = any(type(v.op) is Total for v in order)
+        self._sums = _depending(order, lambda v: beside and _sums(v, examples))
         self._pools = _depending(order, lambda v: pooling and isinstance(v.op, Pooled))
         self._marked = _depending(order, lambda v: self._own_parts(v) is not None)
         self.parts: dict[Value, Part] = {}
@@ -195,8 +241,13 @@ class _Cut:
                     return False
                 self._inner.add(v)
                 waiting += reversed(v.args)
-            elif isinstance(v.op, SizeOf) and _counts_examples(v.op.size, self.examples):
+            elif (isinstance(v.op, SizeOf) and _counts_examples(v.op.size, self.examples)) or (
+                v in self._sums and _sums(v, self.examples) and v.type.is_static
+            ):
                 self.parts[v] = Part("total", v)
+            elif v in self._sums and isinstance(v.op, Map | Cast) and v.type.is_static:
+                self._inner.add(v)
+                waiting += reversed(v.args)
             elif not self._is_known(v):
                 if not isinstance(v.type, Type) or not v.dtype.is_float:
                     return False
@@ -207,13 +258,14 @@ class _Cut:
 
     def _is_mixed(self) -> bool:
         """Whether a number of examples would be added up, and what it divides would not; or a sum
-        over the examples, and what is added to it would not."""
+        over the examples, and what it stands beside would not."""
         means = any(p.kind == "mean" and v in self._data for v, p in self.parts.items())
         if not means:
             return False
         sizes = any(isinstance(v.op, SizeOf) for v in self.parts)
+        marked = any(type(v.op) is Total for v in self.parts)
         sums = any(p.kind == "total" for p in self.parts.values())
-        return sizes or (sums and all(_is_linear(v) for v in self._inner))
+        return sizes or marked or (sums and all(_is_linear(v) for v in self._inner))
 
     def _is_known(self, v: Value) -> bool:
         """Whether the value is a constant."""

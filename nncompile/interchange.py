@@ -17,7 +17,7 @@ from nncompile.model import Model
 from nncompile.ops.random import step_leaf
 from nncompile.passes import stabilise
 from nncompile.runtime import check_state
-from nncompile.types import Array
+from nncompile.types import Array, f32
 
 
 def to_torch_module(
@@ -29,7 +29,9 @@ def to_torch_module(
     It takes the inputs that the predictions need, in order or by name, and returns a dict of the
     predictions. Parameters are `nn.Parameter`s under their own paths, states buffers; torch's
     autograd differentiates it, torch's optimizers train it, and it can be copied, pickled,
-    compiled and exported. It comes in `eval()`, the graph of inference. After `train()` it is the
+    compiled and exported. Inputs of another rank or size are refused.
+
+    It comes in `eval()`, the graph of inference. After `train()` it is the
     graph of training: dropout is drawn from the buffers `seed` and `step`, each call makes one
     step more, and running statistics follow the batches (a state whose next value needs more inputs
     than the predictions stays). Layouts are those of the model; see
@@ -46,31 +48,55 @@ def to_torch_module(
     trained = stabilise(_training(model))
     both = Graph(model.name, used.outputs, tuple(trained.leaves.values()))
     weights = weights_for(model, both, params, seed)
-    return backend.to_eager(used, weights, trained).eval()
+    return backend.to_eager(used, weights, trained, checked=backend.Check.SHAPES).eval()
 
 
 def to_torch_state_dict(
-    params: Mapping[str, Any], model: Model, names: Any = None
+    params: Mapping[str, Any],
+    model: Model,
+    names: Mapping[str, str] | Any = None,
+    like: Any = None,
 ) -> dict[str, Any]:
     """The parameters and states of a model (those of a trainer, say) as torch's tensors, laid out
     as torch's layers have them: weights of linear and recurrent layers transposed.
 
-    Names are those of the model, where `names` is none; or those of a torch module, which
-    `names` is: the module or its state dict, whose layers are in the same order. The weights of
-    query, key and value are then joined where it has them so, and `module.load_state_dict` takes
-    the result as it is. Raises `ModelError` for what is missing, unexpected, or of another shape.
+    Names are those of the model, or those of a torch module that is given as `like`: the module
+    or its state dict. The weights of query, key and value are then joined where it has them so,
+    and `module.load_state_dict` takes the result as it is.
+
+    `names` says which layer of the module is which of the model, as `from_torch_state_dict` takes
+    it: `like=module, names={"fc1": "stem", "fc2": "head"}`. Without it, names that are all equal
+    are taken as such; otherwise the layers are taken in the order in which they are defined there
+    and first used here. Where layers have equal shapes and a module defines them in another order
+    than it uses them, that exchanges them, and no error tells: give `names`. (`names=module` is
+    `like=module`.)
+
+    Raises `ModelError` for what is missing, unexpected, or of another shape, and for `names`
+    without a module.
     """
+    if names is not None and not _is_mapping_of_names(names):
+        if like is not None:
+            raise ModelError(
+                "names is a module, and so is like",
+                hint='like=module, names={"its layer": "layer of the model"}',
+            )
+        names, like = None, names
+    if names and like is None:
+        raise ModelError(
+            "names says which layers of a torch module are which, and there is no module",
+            hint="to_torch_state_dict(params, model, like=module, names={…})",
+        )
     own = own_types(model)
     arrays = {path: _array(x) for path, x in params.items() if path in own}
     check_state(arrays, own, "params", ModelError)
-    if names is None:
+    if like is None:
         turned = transposed_paths(model)
         found = {path: Place(path, 0, 1, path in turned) for path in own}
         shapes = {path: place.shape(own[path]) for path, place in found.items()}
     else:
-        state = names.state_dict() if hasattr(names, "state_dict") else names
+        state = like.state_dict() if hasattr(like, "state_dict") else like
         shapes = {name: tuple(x.shape) for name, x in state.items()}
-        found = places(model, shapes)
+        found = places(model, shapes, names)
     parts: dict[str, dict[int, Array]] = {}
     for path, place in found.items():
         parts.setdefault(place.name, {})[place.part] = place.written(arrays[path])
@@ -95,7 +121,10 @@ def from_torch_state_dict(
     `names` says which of its layers is which of the model, `{"fc1": "stem", "fc2": "head"}`
     (tensors can be named one by one, too). Without it, names that are all equal are taken as such;
     otherwise the layers are taken in the order in which they are defined there and first used
-    here. The transposes of linear and recurrent layers, the joined weights of attention, and the
+    here: give `names` to a module that defines them in another order than it uses them, as layers
+    of equal shapes would be exchanged and no error would tell.
+
+    The transposes of linear and recurrent layers, the joined weights of attention, and the
     layers of torch's transformers are understood. Raises `ModelError` for what is missing,
     unexpected, or of another shape or element type.
 
@@ -114,8 +143,19 @@ def from_torch_state_dict(
         path: np.array(place.read(arrays[place.name], own[path]), order="C")
         for path, place in found.items()
     }
+    wide = [p for p, x in read.items() if own[p].dtype is f32 and x.dtype == np.float64]
+    if wide:
+        raise ModelError(
+            f"the state dict has float64, and model {model.name} is of float32",
+            rows=[(found[p].name, f"float64, expected {own[p]}") for p in wide],
+            hint="module.float().state_dict() has it in float32",
+        )
     check_state(read, own, "the state dict", ModelError)
     return {path: read[path] for path in own}
+
+
+def _is_mapping_of_names(names: Any) -> bool:
+    return isinstance(names, Mapping) and all(isinstance(x, str) for x in names.values())
 
 
 def _training(model: Model) -> Graph:

@@ -41,11 +41,12 @@ class Recipe:
     is computed as after training: its running statistics stay, its dropout is off. What layers
     `recompute` matches are computed again for the gradient and not kept (see `recomputed`).
     With `accumulate` k, the gradients of k steps in a row are averaged, and each k-th step updates
-    with them, as one step on their batches together would where the loss is a mean: batches of
-    16, 16, 16 and 5 examples are one of 53. What a batch weighs is the weight of the loss where
-    that is one weighted or masked mean (an `Average`), its number of elements where it is a mean
-    over something of which examples have more or less (tokens), and otherwise the number of
-    examples: so too where a term is added to a masked mean, which is then exact for equal masks.
+    with them, as one step on their batches together would: batches of 16, 16, 16 and 5 examples
+    are one of 53. What a batch weighs is the weight of the loss where that is a weighted or masked
+    mean (an `Average`), its number of elements where it is a mean over something of which examples
+    have more or less (tokens), and otherwise the number of examples. Factors, and terms without
+    data (a penalty), change nothing in that; the sum of means that weigh differently counts
+    examples. Where the loss is a sum over the examples, the gradients are added up.
     Steps that are no update still count for the seed of random numbers and for running statistics.
     Learning rates, optimizers and averages count updates.
     """

@@ -14,6 +14,7 @@ from nncompile.grad import Held, grad
 from nncompile.graph import Graph, Value, toposort
 from nncompile.ops import (
     barrier,
+    broadcast_to,
     cast,
     concatenate,
     const,
@@ -313,6 +314,14 @@ def test_scatters_into_few_rows_are_a_product() -> None:
             assert len(made.args) == (2 if made.op == Gemm(True) and base is not table else 3)
     own = ScatterAdd(0)(leaf("t", f32[5, 2]), leaf("places", i64["n", 2]), G)
     assert after("scatters", own)[0] is own  # each number has a row of its own
+
+
+def test_scatters_that_are_broadcast_stay() -> None:
+    """They would have to be made in every row."""
+    indices, updates = leaf("indices", i64[2]), leaf("updates", f32[2])
+    scattered = ScatterAdd(0)(broadcast_to(const(0.0), (3,)), indices, updates)
+    (found, *_) = after("scatters", A + scattered)
+    assert found is A + scattered
 
 
 def test_common_sums_products_where_they_are_narrow() -> None:

@@ -3,6 +3,7 @@ what is lowered keeps clear of them. All of these were found by the fuzzer."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,16 @@ import numpy as np
 import pytest
 
 from nncompile.graph import Graph, Input, Value, apply
-from nncompile.ops import average_pool, broadcast_to, cast, einsum, max_pool, pad, swapaxes
+from nncompile.ops import (
+    average_pool,
+    broadcast_to,
+    cast,
+    einsum,
+    max_pool,
+    pad,
+    swapaxes,
+    transpose,
+)
 from nncompile.types import f32, f64, u32
 from tests.card_checks import in_double, session, valid_model
 from tests.slopes import check_gradient, check_runtime
@@ -49,6 +59,24 @@ def test_products_without_elements_are_zeros(left: Any, dtype: Any) -> None:
         actual = run(feeds, {name: array.shape for name, array in expected.items()})
         for name, array in expected.items():
             assert_close(actual[name], array, dtype.name, f"{name} at {n}")
+
+
+@pytest.mark.parametrize("sizes", list(itertools.product((0, 2), repeat=3)), ids=str)
+def test_products_of_moved_axes_without_rows_or_columns(sizes: tuple[int, ...]) -> None:
+    """Joined, they would end the process by a division by zero."""
+    rows, columns, batch = sizes
+    a, b = leaf("a", f32["rows", "batch", 5, 3]), leaf("b", f32["columns", "batch", 5, 3])
+    left, right = transpose(a, (1, 2, 0, 3)), transpose(b, (1, 2, 3, 0))
+    outputs = {"y": left @ right, "einsum": einsum("mbhk,nbhk->bhmn", a, b)}
+    graph = Graph("products", outputs)
+    run = session(valid_model(graph))
+    rng = np.random.default_rng(0)
+    shapes = {"a": (rows, batch, 5, 3), "b": (columns, batch, 5, 3)}
+    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    expected = in_double(graph, feeds)
+    actual = run(feeds, {name: array.shape for name, array in expected.items()})
+    for name, array in expected.items():
+        assert_close(actual[name], array, "float32", name)
 
 
 @pytest.mark.parametrize("pool", [max_pool, average_pool])

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsl import Dense, f32, model, mse, sgd, training
+from nncompile import export
 from nncompile.errors import BackendError, FeedError, FileError, ProviderError
 from nncompile.runtime import Session, TorchSession
 from tests.command_line import fails, succeeds
@@ -111,6 +113,70 @@ def test_files_that_are_none(name: str, files: Path, tmp_path: Path, torchscript
     assert f"{name} is not a " in message and message.startswith("BackendError")
     with pytest.raises(ProviderError, match="no device 'tpu'"):
         TorchSession(files / name, "tpu")
+
+
+@pytest.mark.parametrize(
+    ("source", "other", "message"),
+    [
+        ("net.pt2", "other.pt", "is a .pt2 file"),
+        ("net.pt", "other.pt2", "is a TorchScript file"),
+    ],
+)
+def test_files_of_another_suffix(
+    source: str, other: str, message: str, files: Path, tmp_path: Path
+) -> None:
+    (tmp_path / other).write_bytes((files / source).read_bytes())
+    shown = fails("run", tmp_path / other, "-i", f"x={files / 'x.npy'}")
+    assert message in shown and "rename it" in shown
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [("torchscript", "z.onnx"), ("onnx", "z.pt"), ("pt2", "z.pt"), ("step", "z.pt2")],
+)
+def test_a_name_of_another_target(target: str, name: str, trained: Path, tmp_path: Path) -> None:
+    shown = fails("compile", trained.parent / "net.py", "--to", target, "-o", tmp_path / name)
+    assert f"--to {target} writes a " in shown and not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("name", ["class", "größe", "torch", "_c"])
+@pytest.mark.parametrize("to", ["torchscript", "torchscript-step"])
+def test_names_that_files_cannot_have(
+    name: str, to: str, tmp_path: Path, torchscript: object
+) -> None:
+    @model
+    def net(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
+        y = x >> Dense(2, name=name) >> Dense(4, name="fine")
+        return {"y": y, "loss": mse(y, x)}
+
+    with pytest.raises(BackendError, match=f"of the name '{name}'") as caught:
+        export(training(net, optimizer=sgd(0.1)), tmp_path / "net.pt", to=to)
+    assert "another" in str(caught.value.hint) and not (tmp_path / "net.pt").exists()
+
+
+@pytest.mark.parametrize("to", ["torchscript", "torchscript-step"])
+def test_inputs_that_do_not_fit(to: str, tmp_path: Path, torchscript: SimpleNamespace) -> None:
+    """Nothing is spread silently; an empty batch has predictions of no rows; no graph of torch."""
+    torch = torchscript.torch
+
+    @model
+    def net(x=f32["batch", 4], y=f32["batch", 1]):  # type: ignore[no-untyped-def]
+        p = x >> Dense(1)
+        return {"p": p, "loss": mse(p, y)}
+
+    (path,) = export(training(net, optimizer=sgd(0.1)), tmp_path / "net.pt", to=to)
+    module = torch.jit.load(path)
+    x, y = torch.ones(3, 4), torch.ones(3, 1)
+    assert module(x)["p"].shape == (3, 1) and module(x[:0])["p"].shape == (0, 1)
+    for wrong in (x[0], x[:, :1], x.double()):
+        with pytest.raises(torch.jit.Error, match="input 'x' is f32"):
+            module(wrong)
+    if to == "torchscript-step":
+        assert not module(x)["p"].requires_grad
+        assert not module.evaluate(x, y)["loss"].requires_grad
+        for bad in (y[:, 0], y[:1], y.expand(3, 4), y.double()):
+            with pytest.raises(torch.jit.Error, match="input 'y' is f32"):
+                module.evaluate(x, bad)
 
 
 def test_the_page_on_torch_runs(

@@ -188,6 +188,16 @@ def test_torch_compiles_and_exports_it(torchscript: SimpleNamespace) -> None:
     assert torch.allclose(program.module()(x)["logits"], expected)
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_inputs_that_do_not_fit(training: bool, torchscript: SimpleNamespace) -> None:
+    torch = torchscript.torch
+    module = to_torch_module(images()).train(training)
+    for shape in ((2, 5, 5), (3, 1, 5, 5), (3, 2, 5, 6)):
+        with pytest.raises(AssertionError, match=r"input 'image' is f32.*got the shape"):
+            module(torch.ones(shape))
+    assert module.double()(torch.ones(3, 2, 5, 5).double())["logits"].dtype is torch.float64
+
+
 def test_stopped_gradients_stay_so(torchscript: SimpleNamespace) -> None:
     torch = torchscript.torch
 

@@ -125,7 +125,8 @@ def test_shared_tables_and_low_ranks(torchscript: SimpleNamespace) -> None:
         (lambda s: s.update({"fc3.weight": s["fc2.weight"]}), None, "5 layers .* has 6"),
         (lambda s: s.update({"fc3.weight": s["fc2.weight"]}), NAMES, "has fc3.weight, and model"),
         (lambda s: s.update({"fc2.weight": s["fc2.weight"].T}), None, "does not fit 'head.weight'"),
-        (lambda s: s.update({"fc2.bias": s["fc2.bias"].double()}), None, "of another type"),
+        (lambda s: s.update({"fc2.bias": s["fc2.bias"].half()}), None, "of another type"),
+        (lambda s: s.update({"fc2.bias": s["fc2.bias"].double()}), None, r"module\.float\(\)"),
         (lambda s: None, {"fc9": "stem"}, "the state dict has no layer or tensor 'fc9'"),
         (lambda s: None, {"fc1": "stern"}, "the model has no layer or tensor 'stern'"),
         (lambda s: None, {"fc1": "stem"}, "has nothing for conv2d.weight"),
@@ -139,6 +140,45 @@ def test_mistakes(
     with pytest.raises(ModelError) as caught:
         from_torch_state_dict(state, same, names)
     assert re.search(message, str(caught.value)), caught.value
+
+
+def test_layers_of_equal_shapes_by_name(torchscript: SimpleNamespace) -> None:
+    """A module that defines its layers in another order than it uses them."""
+    torch = torchscript.torch
+
+    class Crossed(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = torch.nn.Linear(4, 4)
+            self.inp = torch.nn.Linear(4, 4)
+
+        def forward(self, x: Any) -> Any:
+            return self.out(torch.relu(self.inp(x)))
+
+    @model
+    def net(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
+        return {"y": x >> Dense(4, relu) >> Dense(4)}
+
+    named = {"inp": "dense", "out": "dense_1"}
+    module, x = Crossed(), torch.randn(5, 4)
+    params = initial_values(net, 3)
+    expected = to_torch_module(net, params)(x)["y"]
+    for like in (module, module.state_dict()):
+        theirs = to_torch_state_dict(params, net, like=like, names=named)
+        module.load_state_dict(theirs)
+        assert torch.allclose(module(x), expected, rtol=2e-5, atol=2e-6)
+    back = from_torch_state_dict(module.state_dict(), net, names=named)
+    for path, array in params.items():
+        np.testing.assert_array_equal(back[path], array)
+    by_order = to_torch_state_dict(params, net, like=module)
+    assert torch.equal(by_order["out.weight"], theirs["inp.weight"])
+    assert by_order.keys() == to_torch_state_dict(params, net, names=module).keys()
+    with pytest.raises(ModelError, match="there is no module"):
+        to_torch_state_dict(params, net, names=named)
+    with pytest.raises(ModelError, match="names is a module"):
+        to_torch_state_dict(params, net, names=module, like=module)
+    with pytest.raises(ModelError, match="no layer or tensor 'input'"):
+        to_torch_state_dict(params, net, like=module, names={"input": "dense"})
 
 
 def test_parameters_that_are_none(torchscript: SimpleNamespace) -> None:

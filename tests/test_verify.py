@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,6 @@ from nncompile.runtime import Session
 from nncompile.show import node_text
 from nncompile.testing import assert_backends_agree
 from nncompile.verify import OnnxRuntime, Report, all_backends, verify
-from nncompile.verify import backends as backends_module
 from nncompile.verify.backends import Lowered
 from nncompile.verify.inputs import Inputs
 from nncompile.verify.rounding import ROUNDINGS
@@ -98,10 +99,17 @@ def test_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
-    monkeypatch.setattr(backends_module.importlib, "import_module", missing)
+    monkeypatch.setattr(importlib, "import_module", missing)
     found, skipped = all_backends()
     assert all(isinstance(backend, OnnxRuntime) for backend in found)
-    assert "torchscript: torch is not installed; pip install 'nncompile[torch]'" in skipped
+    assert any("torch, which is not installed; pip install" in text for text in skipped)
+
+
+def test_a_python_without_torchscript(monkeypatch: pytest.MonkeyPatch, torchscript: Any) -> None:
+    monkeypatch.setattr(sys, "version_info", (3, 14, 0, "final", 0))
+    found, skipped = all_backends()
+    assert all(isinstance(backend, OnnxRuntime) for backend in found)
+    assert any("no TorchScript for Python 3.14; --to pt2" in text for text in skipped)
 
 
 def test_a_wrong_onnx_lowering_is_found(
@@ -170,6 +178,118 @@ def test_a_wrong_pullback_beside_declared_slopes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Softmax, "pullback", lambda *a: (2 * right(*a)[0],))
     fault = first(verify(recipe, backends=[Numpy()], quick=True))
     assert "softmax(" in fault.place.node
+
+
+def differences(report: Report) -> str:
+    return report.rows["differences"]["gradients"].note
+
+
+def test_a_loss_that_is_not_finite_is_no_departure() -> None:
+    @dsl.model
+    def net(x=f32["batch", 4]):
+        p = x >> Dense(3)
+        return {"loss": dsl.log(dsl.relu(p)).mean()}
+
+    report = verify(training(net, optimizer=adam(1e-2)), backends=[], quick=True)  # and no warning
+    assert report.agrees
+    assert differences(report) == "–"
+    (said,) = (text for text in report.skipped if text.startswith("differences of loss"))
+    assert "on 9 of 9 random inputs: the loss is not finite, first %" in said
+    assert "= log(" in said
+    written_at = next(
+        number
+        for number, text in enumerate(Path(__file__).read_text().splitlines(), 1)
+        if "dsl.log(dsl.relu(p)).mean()" in text
+    )
+    assert f"test_verify.py:{written_at}, in net" in said
+    assert f"skipped: {said}" in report.text()
+
+
+def test_a_slope_that_is_not_finite_is_told() -> None:
+    @dsl.model
+    def net(x=f32["batch", 4]):
+        return {"loss": dsl.sqrt(((x >> Dense(3, use_bias=False)) ** 2).sum())}
+
+    recipe = training(net, optimizer=adam(1e-2))
+    report = verify(recipe, {"x": np.zeros((9, 4), np.float32)}, backends=[], quick=True)
+    assert report.agrees, report
+    (said,) = (text for text in report.skipped if text.startswith("differences of loss"))
+    assert "9 of 9 random inputs: the slope at dense.weight is not finite, first %" in said
+    assert "in net" in said
+
+
+def sometimes_infinite() -> Recipe:
+    @dsl.model
+    def net(x=f32["batch", 4]):
+        return {"loss": dsl.log(dsl.relu((softmax(x >> Dense(4)) * x).sum()))}
+
+    return training(net, optimizer=adam(1e-2))
+
+
+def test_inputs_are_drawn_again_where_a_loss_is_not_finite() -> None:
+    drawn_again = 0
+    for seed in range(6):
+        report = verify(sometimes_infinite(), backends=[], quick=True, seed=seed)
+        assert report.agrees, report
+        assert differences(report).endswith("ok")
+        drawn_again += any("the loss is not finite, first %" in text for text in report.skipped)
+    assert 0 < drawn_again < 6
+
+
+def test_a_wrong_pullback_is_found_on_inputs_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Softmax.pullback
+    monkeypatch.setattr(Softmax, "pullback", lambda *a: (2 * right(*a)[0],))
+    for seed in range(6):
+        report = verify(sometimes_infinite(), backends=[], quick=True, seed=seed)
+        assert "softmax(" in first(report).place.node
+        assert differences(report).endswith("  DEPARTS")
+
+
+def test_a_wrong_pullback_within_a_loss_that_is_never_finite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dsl.model
+    def net(x=f32["batch", 4]):
+        p = x >> Dense(3)
+        return {"loss": (softmax(p) ** 2).mean() + dsl.log(dsl.relu(p)).mean()}
+
+    right = Softmax.pullback
+    monkeypatch.setattr(Softmax, "pullback", lambda *a: (2 * right(*a)[0],))
+    fault = first(verify(training(net, optimizer=adam(1e-2)), backends=[], quick=True))
+    assert "softmax(" in fault.place.node
+
+
+def test_a_declared_slope_is_not_said_to_be_right() -> None:
+    @dsl.custom_gradient(lambda g, y, x: g * 2 * x * x)  # it is 3x²
+    def cube(x: Value) -> Value:
+        return x**3
+
+    @dsl.model
+    def net(x=f32["batch", 4]):
+        return {"loss": (cube(x >> Dense(3)) + cube(x >> Dense(3))).mean()}
+
+    report = verify(training(net, optimizer=adam(1e-2)), backends=[], quick=True)
+    assert differences(report) == "declared –"
+    source = Path(__file__).read_text().splitlines()
+    declared_at = next(n for n, text in enumerate(source, 1) if "# it is 3x²" in text)
+    said = f"not checked: the slope declared at test_verify.py:{declared_at}\n"
+    assert report.text().count(said) == 1
+
+
+def test_the_slope_of_a_formula_is_named_by_its_use() -> None:
+    @dsl.formula(slope=lambda x: 2 * x * x)
+    def cubed(x: Any) -> Any:
+        return x**3
+
+    @dsl.model
+    def net(x=f32["batch", 4]):
+        return {"loss": cubed(x >> Dense(3)).mean()}
+
+    report = verify(training(net, optimizer=adam(1e-2)), backends=[], quick=True)
+    assert differences(report) == "declared –"
+    source = Path(__file__).read_text().splitlines()
+    used_at = next(n for n, text in enumerate(source, 1) if "cubed(x >> Dense(3))" in text)
+    assert report.unchecked == [f"the slope declared at test_verify.py:{used_at}"]
 
 
 def test_a_wrong_pass_is_found(classifier: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -459,3 +579,10 @@ def test_mistakes_of_the_command(good: Path, options: list[str], message: str) -
 def test_the_command_takes_a_model_alone(tmp_path: Path) -> None:
     source = GOOD.partition("recipe = ")[0]
     assert "all agree" in succeeds("verify", written(tmp_path, source), "--quick")
+
+
+def test_a_model_file_is_not_run_but_compiled(good: Path, tmp_path: Path) -> None:
+    message = fails("run", good)
+    assert f"{good} is a model file in Python: compile it first" in message
+    assert f"hint: nncompile compile {good}" in message
+    assert "no such file" in fails("run", tmp_path / "missing.py")

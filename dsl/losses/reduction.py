@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Literal
 
 from nncompile.dims import broadcasts_to, same_shape
@@ -110,6 +111,6 @@ def floating(what: str, **values: Any) -> list[Value]:
 
 def within(what: str, name: str, x: float, low: float, high: float) -> float:
     """The option `x`. Raises `ModelError` where it is not a number from `low` to `high`."""
-    if isinstance(x, bool) or not isinstance(x, int | float) or not low <= x <= high:
+    if isinstance(x, bool) or not isinstance(x, Real) or not low <= x <= high:
         raise ModelError(f"{what}: {name} is a number from {low:g} to {high:g}, got {x!r}")
-    return x
+    return float(x)

@@ -20,6 +20,7 @@ from nncompile.commands.shared import (
     print_files,
 )
 from nncompile.compiler import Report
+from nncompile.errors import FileError
 from nncompile.export import TARGETS, export
 from nncompile.load import load
 from nncompile.report import Counts, Timing, columns, peak_memory
@@ -69,6 +70,7 @@ def compile(
     source = declared.recipe if declared.recipes else declared.model
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
+    _check_suffix(output, to)
     counts, report = Counts(), Report()
     with Timing() as timing:
         written = export(
@@ -91,3 +93,14 @@ def compile(
         print_costs(report)
         out.print(f"in all {timing.seconds:.2f} s, peak memory {peak_memory()}")
     print_files(*written)
+
+
+def _check_suffix(output: Path, to: str) -> None:
+    """Refuses a name by which the file would be taken for that of another target."""
+    expected = SUFFIXES.get(to, ".onnx").replace(".step", "")
+    given = output.suffix.replace(".pth", ".pt")
+    if given in SUFFIXES.values() and given != expected:
+        raise FileError(
+            f"--to {to} writes a {expected} file, and {output} is named as another",
+            hint=f"-o {output.with_suffix(expected)}",
+        )

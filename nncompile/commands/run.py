@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nncompile.commands.shared import ProviderName, out, print_files
-from nncompile.errors import FeedError
+from nncompile.errors import FeedError, FileError
 from nncompile.report import Timing, columns, summary
 from nncompile.runtime import Session, TorchSession, describe, read_array, write_arrays
 from nncompile.runtime.torch_session import SUFFIXES
@@ -36,6 +36,11 @@ def run(
       nncompile run model.onnx -i image=images.npy --output predictions.npz --provider cuda
       nncompile run model.pt -i image=images.npy
     """
+    if file.suffix == ".py" and file.is_file():
+        raise FileError(
+            f"{file} is a model file in Python: compile it first",
+            hint=f"nncompile compile {file}",
+        )
     kind = TorchSession if file.suffix in SUFFIXES else Session
     session = kind(file, provider, threads)
     if isinstance(session, TorchSession) and session.note is not None:

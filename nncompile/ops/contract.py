@@ -88,7 +88,9 @@ class MatMul(Op):
     def _product(self, o: Any, a: str, b: str) -> str:
         left, right = o.types
         if sp.sympify(left.shape[-1]).is_positive:
-            return o.MatMul(a, b)  # type: ignore[no-any-return]
+            rows, columns = (1, *left.shape)[-2], right.shape[-1]
+            stacked = max(left.rank, right.rank) > 2
+            return matrix_products(o, a, b, (rows, left.shape[-1], columns), stacked)
         # Without elements to sum, kernels write all matrices, and in their right shape, only where
         # both are matrices, the left ones have all leading axes, and no transposition is joined in.
         vectors = [place for place, t in ((-2, left), (-1, right)) if t.rank == 1]
@@ -99,11 +101,10 @@ class MatMul(Op):
             b = o.Unsqueeze(b, o.ints([1]))
         if left.shape[:-2] != leading:
             a = o.Expand(a, o.shape((*leading, *left.shape[-2:])))
-        if leading:
-            a, b = o.apart(a, "Transpose"), o.apart(b, "Transpose")
-        product = o.MatMul(a, b)
+        sizes = (*left.shape[-2:], 1 if -1 in vectors else right.shape[-1])
+        product = matrix_products(o, a, b, sizes, len(leading) > 0)
         axes = [len(leading) + 2 + place for place in vectors]
-        return o.Squeeze(product, o.ints(axes)) if axes else product  # type: ignore[no-any-return]
+        return o.Squeeze(product, o.ints(axes)) if axes else product
 
     def torch(self, t: Any, a: str, b: str) -> str:
         return wrapped(t, t.call("torch.matmul", a, b), t.type.dtype)
@@ -139,6 +140,21 @@ def _exactly(o: Any, x: str, factor: float) -> tuple[str, float]:
     if is_float32(factor):
         return x, factor
     return o.Mul(x, o.factor(o.scalar(factor, f64))), 1.0
+
+
+def matrix_products(o: Any, a: str, b: str, sizes: Sequence[Dim], stacked: bool) -> str:
+    """a·b in ONNX, of matrices of so many rows, elements to sum, and columns.
+
+    Joined with a transposition, onnxruntime's kernel of stacks of matrices writes one of the
+    products of nothing; where that moves the first axis, no rows or columns end the process.
+    """
+    rows, inner, columns = (sp.sympify(size).is_positive is True for size in sizes)
+    if stacked:
+        a, b = (
+            o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not some) else x
+            for x, some in ((a, rows), (b, columns))
+        )
+    return o.MatMul(a, b)  # type: ignore[no-any-return]
 
 
 class Gemm(Op):

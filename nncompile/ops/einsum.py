@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import sympy as sp
 
 from nncompile.dims import Dim, Shape, is_one, product, same
 from nncompile.elementwise import equal, multiply, where
@@ -15,7 +14,7 @@ from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, cast, iota
-from nncompile.ops.contract import element_type, matmul, promoted, wrapped
+from nncompile.ops.contract import element_type, matmul, matrix_products, promoted, wrapped
 from nncompile.ops.reduce import Sum
 from nncompile.ops.shape import reshape, squeeze, transpose
 from nncompile.types import Array, Type, f32, f64, i32, i64, u32
@@ -71,10 +70,8 @@ class Einsum(Op):
         if inner and (rows or columns or not batch):
             left = arranged(a, self.left, rows, inner)
             right = arranged(b, self.right, inner, columns)
-            if batch and not sp.sympify(product(sizes[i] for i in inner)).is_positive:
-                # Joined with a transposition, the kernel writes one of the products of nothing.
-                left, right = o.apart(left, "Transpose"), o.apart(right, "Transpose")
-            y = o.MatMul(left, right)
+            merged = [product(sizes[i] for i in group) for group in (rows, inner, columns)]
+            y = matrix_products(o, left, right, merged, bool(batch))
             order = [*batch, *rows, *columns]
             if len(rows) != 1 or len(columns) != 1:
                 y = o.Reshape(y, o.shape([sizes[i] for i in order]), allowzero=1)

@@ -44,7 +44,7 @@ def scatter_into_sum(value: Value) -> Value | None:
         if not isinstance(inner.op, ScatterAdd) or uses(inner) != 1 or not is_zero(inner.args[0]):
             continue
         split = terms(value.op.body, i)
-        if split is None:
+        if split is None or inner.type != value.type:
             continue
         factor, rest = split
         zeros, indices, updates = inner.args

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,8 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from nncompile.backends.onnx import to_model
-from nncompile.errors import BackendError, CompileError
+from nncompile.backends.optional import torch_backend
+from nncompile.errors import CompileError
 from nncompile.graph import Graph
 from nncompile.runtime import Session, available_providers
 from nncompile.runtime.providers import Provider
@@ -89,15 +89,11 @@ def _counted(threads: int) -> str:
 
 
 def torchscript() -> TorchScript:
-    """The TorchScript backend. Raises `BackendError` where torch is not installed."""
-    try:
-        return TorchScript(importlib.import_module("nncompile.backends.torchscript.function"))
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise BackendError(
-            "torchscript: torch is not installed", hint="pip install 'nncompile[torch]'"
-        ) from None
+    """The TorchScript backend. Raises `BackendError` where torch is not installed, or has no
+    TorchScript for this Python."""
+    backend = torch_backend()
+    backend.check_python()
+    return TorchScript(backend)
 
 
 def all_backends(quick: bool = False) -> tuple[list[Backend], list[str]]:

@@ -95,13 +95,15 @@ class Fault:
 @dataclass
 class Report:
     """The table of a verification. `agrees` says whether every way to compute agrees with numpy
-    in float64; `faults` are those that do not, `skipped` what was not run and why."""
+    in float64; `faults` are those that do not, `skipped` what was not run and why, `unchecked` what
+    nothing can be compared with."""
 
     name: str
     rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
     cases: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
     undecided: int = 0
     compared: int = 0
     seconds: float = 0.0
@@ -137,6 +139,7 @@ class Report:
                 "rounding alone may move them by a tenth of themselves"
             )
         lines += [f"skipped: {text}" for text in self.skipped]
+        lines += [f"not checked: {text}" for text in dict.fromkeys(self.unchecked)]
         for fault in self.faults:
             lines += ["", *fault.lines()]
         if self.agrees:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -18,11 +20,14 @@ from nncompile.differences import (
 from nncompile.errors import CompileError
 from nncompile.grad import grad, vjp
 from nncompile.graph import Graph, Input, Value, apply, items, toposort
+from nncompile.ops.marks import Reroute
 from nncompile.reference import evaluate
 from nncompile.show import node_text
+from nncompile.sites import Site
 from nncompile.stabilise import stabilise
 from nncompile.tracing import tracing
 from nncompile.types import Array, TupleType, Type
+from nncompile.verify.inputs import Case
 from nncompile.verify.locate import Place, site_of
 
 Arrays = dict[str, Array]
@@ -32,32 +37,117 @@ POINTS = 3  # of which a difference steps over a kink at one or another, and not
 ASIDE = 1e-3  # that arguments are moved by, at which elements are equal
 
 
-def slope_error(
-    graph: Graph,
-    loss: Value,
-    trained: Mapping[str, Value],
-    feeds: Mapping[str, Array],
-    seed: int,
-) -> tuple[float | None, str, Place | None]:
-    """The largest relative error of the slopes of `loss` at the leaves `trained`, against central
-    differences; at which leaf; and the first node whose pullback is wrong.
+@dataclass(frozen=True)
+class Slopes:
+    """What is found of the slopes of one loss, on the inputs `case`: the largest relative `error`,
+    at the leaf `where` (None where nothing could be compared); the `place` of the first node whose
+    pullback is wrong; lines of what was `skipped` and of declared slopes, `unchecked`."""
 
-    Where slopes are declared and not derivatives, the differences of the whole say nothing: there
-    is no error (None), and all other nodes are looked at one by one.
+    case: Case
+    error: float | None = None
+    where: str = ""
+    place: Place | None = None
+    skipped: str = ""
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def departs(self) -> bool:
+        """Whether a slope is no derivative."""
+        return self.place is not None or (
+            self.error is not None and not self.error <= GRADIENT_TOLERANCE
+        )
+
+
+def slope_error(
+    graph: Graph, loss: Value, trained: Mapping[str, Value], cases: Iterator[Case], seed: int
+) -> Slopes:
+    """The slopes of `loss` at the leaves `trained`, against central differences.
+
+    They are taken on the first of `cases` on which the loss and its slopes are finite, for the
+    differences of infinities say nothing; where there is none, and where slopes are declared and
+    not derivatives, only the nodes are looked at, one by one.
     """
-    if declared_slopes(loss):
-        return None, "", wrong_pullback(graph, loss, feeds, seed)
+    with np.errstate(all="ignore"):  # of what is not finite: it is told in words
+        return _slopes(graph, loss, trained, cases, seed)
+
+
+def _slopes(
+    graph: Graph, loss: Value, trained: Mapping[str, Value], cases: Iterator[Case], seed: int
+) -> Slopes:
+    draws = list(islice(cases, 1))
+    first = draws[0]
+    declared = declared_slopes(loss)
+    if declared:
+        places = dict.fromkeys(_declared_at(graph, v) for v in declared)
+        place = wrong_pullback(graph, loss, first.feeds, seed)
+        return Slopes(first, place=place, unchecked=tuple(places))
     with tracing(graph.trace):
         slopes = dict(zip(trained, grad(loss, list(trained.values())), strict=True))
     random = np.random.default_rng((seed, 3))
-    found = []
-    for _ in range(POINTS):
-        error, where = worst_slope(loss, slopes, feeds, random)
-        if error <= GRADIENT_TOLERANCE:
-            return error, where, None
-        found.append((error, where))
-        feeds = {n: _aside(x, random) if n in trained else x for n, x in feeds.items()}
-    return *min(found), wrong_pullback(graph, loss, feeds, seed)
+    infinite, tried = "", 0
+    for case in chain(draws, cases):
+        skipped = _left_out(tried, tried + 1, infinite)
+        tried += 1
+        feeds, found = case.feeds, []
+        for _ in range(POINTS):
+            said = _not_finite(graph, loss, slopes, feeds)
+            if not said:
+                error, where = worst_slope(loss, slopes, feeds, random)
+                if error <= GRADIENT_TOLERANCE:
+                    return Slopes(case, error, where, skipped=skipped)
+                if np.isfinite(error):
+                    found.append((error, where))
+                else:
+                    said = "the loss is not finite beside the point"
+            infinite = infinite or said
+            feeds = {n: _aside(x, random) if n in trained else x for n, x in feeds.items()}
+        if found:
+            place = wrong_pullback(graph, loss, feeds, seed)
+            return Slopes(case, *min(found), place=place, skipped=skipped)
+    place = wrong_pullback(graph, loss, first.feeds, seed)
+    return Slopes(first, place=place, skipped=_left_out(tried, tried, infinite))
+
+
+def _left_out(count: int, tried: int, why: str) -> str:
+    return f"{count} of {tried} random inputs: {why}" if count else ""
+
+
+def _not_finite(
+    graph: Graph, loss: Value, slopes: Mapping[str, Value], feeds: Mapping[str, Array]
+) -> str:
+    """Which of the loss and its slopes is not finite, and the first node that makes it so, with its
+    line; nothing where all are finite."""
+    known: dict[Value, Any] = {}
+
+    def keep(v: Value, result: Any) -> Any:
+        known[v] = result
+        return result
+
+    titles = {"the loss": loss, **{f"the slope at {n}": s for n, s in slopes.items()}}
+    leaves = tuple(graph.leaves.values())
+    evaluate(Graph(graph.name, titles, leaves, graph.trace), feeds, np.float64, keep)
+    for title, v in titles.items():
+        if _is_finite(known[v]):
+            continue
+        # By arguments, for infinities that are meant (those of masks) lead nowhere.
+        while before := [a for a in v.args if not _is_finite(known[a])]:
+            v = before[0]
+        node = node_text(Graph(graph.name, {title: titles[title]}, leaves, graph.trace), v)
+        site = site_of(graph, v)
+        return f"{title} is not finite, first {node}" + (f", {site}" if site else "")
+    return ""
+
+
+def _is_finite(result: Any) -> bool:
+    arrays = result if isinstance(result, tuple) else (result,)
+    return all(x.dtype.kind != "f" or bool(np.isfinite(x).all()) for x in arrays)
+
+
+def _declared_at(graph: Graph, v: Value) -> str:
+    """Where the slope of a node was declared, or else where the node was written."""
+    code = getattr(v.op.slope, "__code__", None) if isinstance(v.op, Reroute) else None
+    site = Site(code.co_filename, code.co_firstlineno) if code else site_of(graph, v)
+    return f"the slope declared at {site.place}" if site else f"the declared slope of {v.op.label}"
 
 
 def wrong_pullback(

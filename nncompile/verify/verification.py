@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from nncompile.differences import GRADIENT_TOLERANCE
 from nncompile.errors import CompileError, ModelError, seed_number, whole_number
 from nncompile.model import Model
 from nncompile.recipe import Minimize, Recipe
@@ -15,8 +15,8 @@ from nncompile.types import Array
 from nncompile.verify.backends import Backend, Function, all_backends
 from nncompile.verify.inputs import Case, Inputs
 from nncompile.verify.locate import FAILURES, first_departing, first_pass
-from nncompile.verify.report import Fault, Report, counted
-from nncompile.verify.slopes import slope_error
+from nncompile.verify.report import NONE, Fault, Report, counted
+from nncompile.verify.slopes import Slopes, slope_error
 from nncompile.verify.steps import STEPS, Trajectory
 from nncompile.verify.subjects import (
     FORWARD,
@@ -30,6 +30,7 @@ from nncompile.verify.yardstick import Difference, Yardstick
 
 Arrays = dict[str, Array]
 
+REDRAWS = 8  # of inputs on which a loss is not finite
 PASSES, FLOAT32, DIFFERENCES = "numpy float64, after the passes", "numpy float32", "differences"
 
 
@@ -110,7 +111,7 @@ class _Verification:
         assert first is not None  # `base` accepts random inputs
         if self.recipe is not None and self.step is not None:
             self._train(self.step, inputs, base)
-            self._differentiate(self.recipe, first)
+            self._differentiate(self.recipe, inputs, base, first)
         self.report.faults.extend(self._faults.values())
         for text, names in self._refused.items():
             self.report.skipped.append(f"{counted(list(names))}: {text}")
@@ -246,21 +247,37 @@ class _Verification:
                 fault = Fault([backend.name], TRAINING, case, departing[0], place, feeds)
                 self._faults[key] = fault
 
-    def _differentiate(self, recipe: Recipe, case: Case) -> None:
+    def _differentiate(self, recipe: Recipe, inputs: Inputs, base: Any, first: Case) -> None:
         """The slopes of every loss against central differences."""
         model = recipe.trained_model
-        cell = self.report.cell(DIFFERENCES, GRADIENTS)
+        found: list[Slopes] = []
         for update in recipe.updates:
             if not isinstance(update, Minimize):
                 continue
             trained = update.trained(model, recipe.freeze)
             loss = update.loss_of(model)
-            error, where, place = slope_error(model.whole, loss, trained, case.feeds, self.seed)
-            departs = place is not None or (error is not None and not error <= GRADIENT_TOLERANCE)
-            size = "declared" if error is None else f"{error:.0e}"
-            cell.note = f"{size}  {'DEPARTS' if departs else 'ok'}"
-            if departs:
+            others = (inputs.batch(base, STEPS + i) for i in range(REDRAWS))
+            slopes = slope_error(model.whole, loss, trained, chain([first], others), self.seed)
+            found.append(slopes)
+            self.report.unchecked.extend(slopes.unchecked)
+            if slopes.skipped:
+                self.report.skipped.append(f"differences of {update.loss} on {slopes.skipped}")
+            if slopes.departs:
+                where = slopes.where
                 message = f"the slope of {update.loss} at {where} is no derivative" if where else ""
+                case, place = slopes.case, slopes.place
                 fault = Fault([DIFFERENCES], GRADIENTS, case, None, place, case.feeds, message)
                 self._faults[(DIFFERENCES, update.loss)] = fault
-                return
+                break
+        self.report.cell(DIFFERENCES, GRADIENTS).note = _noted(found)
+
+
+def _noted(found: Sequence[Slopes]) -> str:
+    """The entry of the differences of several losses: the worst that is said of any."""
+    errors = [s.error for s in found if s.error is not None]
+    size = f"{max(errors):.0e}  " if errors else ""
+    if any(s.departs for s in found):
+        return f"{size}DEPARTS"
+    if any(s.unchecked for s in found):
+        return f"declared {NONE}"
+    return f"{size}ok" if errors and len(errors) == len(found) else NONE

@@ -66,7 +66,7 @@ class Emitter:
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
         # What no runtime knows before the model runs.
         self._unknown: list[str] = list(parent._unknown) if parent else []
-        self._operators: dict[str, str] = parent._operators if parent else {}
+        self._made: dict[str, tuple[str, Mapping[str, Any]]] = parent._made if parent else {}
         self._site: Site | None = None
         self._stem = ""
 
@@ -162,7 +162,7 @@ class Emitter:
         if self._site is not None:
             helper.set_metadata_props(node, {"source": self._site.place, "scope": self._site.scope})
         self.nodes.append(node)
-        self._operators.update(dict.fromkeys(names, op_type))
+        self._made.update(dict.fromkeys(names, (op_type, attributes)))
         self._inside.update(names)
         if any(isinstance(x, onnx.GraphProto) for x in attributes.values()):
             self._unknown.append(names[0])  # runtimes do not compute loops beforehand
@@ -238,7 +238,13 @@ class Emitter:
     def apart(self, x: str, *operators: str) -> str:
         """`x`, which runtimes may not join with what made it if that is one of `operators`: then
         behind a reshaping to its own shape, which costs nothing and is not seen through."""
-        return self.Reshape(x, self.Shape(x)) if self._operators.get(x) in operators else x
+        operator, _ = self._made.get(x, ("", {}))
+        return self.Reshape(x, self.Shape(x)) if operator in operators else x
+
+    def moves_first(self, x: str) -> bool:
+        """Whether a transposition made `x` in which the first axis is not the first."""
+        operator, attributes = self._made.get(x, ("", {}))
+        return operator == "Transpose" and attributes["perm"][0] != 0
 
     def constant(self, array: Any) -> str:
         """The name of a constant; equal ones are one."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch._higher_order_ops.scan import scan
 
-from nncompile.backends.torchscript.lowering import lower
+from nncompile.backends.torchscript.lowering import Check, lower
 from nncompile.backends.torchscript.script import hold, weights_of
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value
@@ -72,15 +72,20 @@ def to_eager(
     training: Graph | None = None,
     scans: bool = False,
     places: Mapping[str, str] | None = None,
+    checked: Check = Check.NOTHING,
 ) -> EagerModule:
     """The graph as a module whose parameters and states stand under their own dotted names.
 
     `training` is computed in place of `graph` after `train()`: its outputs `PATH.next` become the
-    values of the states. `scans` and `places` are those of `lower`. Raises `BackendError` as
-    `to_script` does.
+    values of the states. `scans`, `places` and `checked` are those of `lower`. Raises
+    `BackendError` as `to_script` does.
     """
     constants: dict[str, Array] = {}
-    source = {"eval": lower(graph, places=places, constants=constants, scans=scans).source}
+    source = {
+        "eval": lower(
+            graph, places=places, constants=constants, scans=scans, checked=checked
+        ).source
+    }
     graphs = [graph]
     if training is not None:
         writes = {n: n.removesuffix(".next") for n in training.outputs if n not in graph.outputs}
@@ -90,6 +95,7 @@ def to_eager(
             places=places,
             constants=constants,
             scans=scans,
+            checked=checked,
             autograd=True,
         ).source
         graphs.append(training)
@@ -112,7 +118,7 @@ def function_of(source: str) -> Callable[..., Any]:
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope: dict[str, Any] = {"torch": torch, "scan": scan}
     scope |= {"Tensor": torch.Tensor, "Dict": dict, "List": list}
-    exec(compile(source, name, "exec"), scope)
+    exec(compile(source, name, "exec", optimize=0), scope)  # with its asserts
     found: Callable[..., Any] = scope["forward"]
     return found
 

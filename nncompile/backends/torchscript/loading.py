@@ -56,7 +56,24 @@ def load_file(path: Path, device: str = "cpu", threads: int | None = None) -> Lo
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    return _exported(path, device) if path.suffix == ".pt2" else _scripted(path, device)
+    exported = path.suffix == ".pt2"
+    content = _content(path)
+    if content == "a .pt2 file" and not exported:
+        raise BackendError(f"{path} is {content}, by torch.export", hint="rename it to end in .pt2")
+    if content == "a TorchScript file" and exported:
+        raise BackendError(f"{path} is {content}", hint="rename it to end in .pt")
+    return _exported(path, device) if exported else _scripted(path, device)
+
+
+def _content(path: Path) -> str:
+    """What the file is, by what it consists of; nothing where that tells nothing."""
+    if not zipfile.is_zipfile(path):
+        return ""
+    with zipfile.ZipFile(path) as archive:
+        parts = [name.partition("/")[2] for name in archive.namelist()]  # without the archive's
+    if "archive_format" in parts:
+        return "a .pt2 file"
+    return "a TorchScript file" if any(p.startswith("code/") for p in parts) else ""
 
 
 def _scripted(path: Path, device: str) -> LoadedFile:

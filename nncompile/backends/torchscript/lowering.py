@@ -5,14 +5,28 @@ from __future__ import annotations
 import keyword
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Flag, auto
 from typing import Any
+
+import sympy as sp
 
 from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.rules import native
-from nncompile.backends.torchscript.sizes import origins
+from nncompile.backends.torchscript.sizes import MEASURED, Origin, is_measurable, origins
 from nncompile.backends.torchscript.writing import Names, lines, token_number
 from nncompile.graph import Graph, Input, Value
 from nncompile.types import Array, Type, u32
+
+
+class Check(Flag):
+    """What a method makes sure of before it computes anything."""
+
+    NOTHING = 0
+    DTYPES = auto()
+    SHAPES = auto()  # ranks and sizes
+    EXAMPLES = auto()  # that no input is empty
+    INPUTS = DTYPES | SHAPES
+    BATCH = INPUTS | EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -31,8 +45,9 @@ def lower(
     copied: Collection[str] = (),
     constants: dict[str, Array] | None = None,
     scans: bool = False,
-    checked: bool = False,
+    checked: Check = Check.NOTHING,
     autograd: bool = False,
+    detached: bool = False,
 ) -> Lowered:
     """The graph as source: a method that takes its inputs in order and returns its outputs by
     name, with parameters and states as attributes of the module under their paths.
@@ -41,9 +56,10 @@ def lower(
     them after everything is computed, without a graph of torch's own (`no_grad`). `places` are the
     attributes of paths that have another name in the module than their own. Outputs that are
     `copied` share no memory with what they are computed from. `constants` are those of methods
-    that the module has already, and `scans` is the emitter's. With `checked` the method refuses
-    inputs of another type than they have, and empty ones. With `autograd` torch can differentiate
-    the outputs: what is written takes the place of a tensor, and does not change it.
+    that the module has already, and `scans` is the emitter's. The method refuses inputs that are
+    not as `checked` says. With `autograd` torch can differentiate the outputs: what is written
+    takes the place of a tensor, and does not change it. `detached` ones are computed in `no_grad`,
+    as they are where anything is written otherwise.
     """
     graph = native(graph)
     names = Names()
@@ -57,10 +73,13 @@ def lower(
             texts[leaf_name] = attribute_text(places.get(leaf_name, leaf_name))
     shapes = {texts[name]: leaf.shape for name, leaf in graph.leaves.items()}
     device = next(iter(texts.values()), None)
-    t = Emitter(device, origins(shapes), constants=constants, scans=scans)
-    if checked:
-        for leaf_name, text in inputs.items():
-            _check_input(t, leaf_name, text, graph.leaves[leaf_name].type)
+    sizes = origins(shapes)
+    t = Emitter(device, sizes, constants=constants, scans=scans)
+    given = [(n, text, graph.leaves[n].type) for n, text in inputs.items()]
+    for entry in given:  # first of all, as sizes may be measured at any
+        _check_rank(t, *entry, checked)
+    for entry in given:
+        _check_sizes(t, *entry, checked, sizes)
     results: dict[Value, Any] = {}
     for leaf_name, leaf in graph.leaves.items():
         carried = leaf.dtype is u32
@@ -81,7 +100,8 @@ def lower(
     returned = dict(zip(final, written[len(body) :], strict=True))
     writes = writes or {}
     kept = {name: text for name, text in returned.items() if name not in writes}
-    if writes:
+    quiet = detached or bool(writes and not autograd)
+    if writes or quiet:
         # An expression would be computed when others are written already: it gets a name first.
         named = {n: x if x.isidentifier() else names.claim("result") for n, x in returned.items()}
         body += [f"{named[n]} = {x}" for n, x in returned.items() if named[n] != x]
@@ -90,7 +110,7 @@ def lower(
             new = f" = {named[n]}.detach()" if autograd else f".copy_({named[n]})"
             body.append(place + new)
         kept = {name: named[name] for name in kept}
-    inner = _indented(body) if writes and not autograd else body
+    inner = _indented(body) if quiet and body else body
     source = _function(graph, name, [*inputs.values()], inner, kept, bool(writes))
     return Lowered(source, t.constants)
 
@@ -99,18 +119,40 @@ def _indented(body: list[str]) -> list[str]:
     return ["with torch.no_grad():", *(f"    {line}" for line in body)]
 
 
-def _check_input(t: Emitter, name: str, text: str, type_: Type) -> None:
-    """Has the method refuse an input of another type, and one that is empty."""
-    kind = quoted(f"input '{name}' is {type_}, and has another element type")
-    got = quoted(f"input '{name}' is {type_}, got the shape ")
-    shape = f"{got} + str(list({text}.shape))"
-    dtype = "torch.uint32" if type_.dtype is u32 else t.dtype(type_.dtype)
-    t.effect(f"assert {text}.dtype == {dtype}, {kind}")
-    t.effect(f"assert {text}.dim() == {type_.rank}, {shape}")
-    if type_.rank:
+def _check_rank(t: Emitter, name: str, text: str, type_: Type, checked: Check) -> None:
+    """Has the method refuse an input of another element type or rank."""
+    if Check.DTYPES in checked:
+        kind = quoted(f"input '{name}' is {type_}, and has another element type")
+        dtype = "torch.uint32" if type_.dtype is u32 else t.dtype(type_.dtype)
+        t.effect(f"assert {text}.dtype == {dtype}, {kind}")
+    if Check.SHAPES in checked:
+        t.effect(f"assert {text}.dim() == {type_.rank}, {_other_shape(name, text, type_)}")
+
+
+def _check_sizes(
+    t: Emitter,
+    name: str,
+    text: str,
+    type_: Type,
+    checked: Check,
+    sizes: Mapping[sp.Symbol, Origin],
+) -> None:
+    """Has the method refuse an input of other sizes, as far as the inputs tell them, and one that
+    is empty."""
+    if Check.SHAPES in checked:
+        for axis, size in enumerate(type_.shape):
+            measured_here = sizes.get(size) == (text, axis, MEASURED)
+            if not measured_here and is_measurable(size, sizes):
+                equal = f"{text}.size({axis}) == {t.dim(size)}"
+                t.effect(f"assert {equal}, {_other_shape(name, text, type_)}")
+    if Check.EXAMPLES in checked and type_.rank:
         empty = quoted(f"input '{name}' is empty: a step learns from one example or more")
-        t.effect(f"assert list({text}.shape) == {t.shape(type_.shape)}, {shape}")
         t.effect(f"assert {text}.numel() > 0, {empty}")
+
+
+def _other_shape(name: str, text: str, type_: Type) -> str:
+    got = quoted(f"input '{name}' is {type_}, got the shape ")
+    return f"{got} + str(list({text}.shape))"
 
 
 def attribute_text(path: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nncompile.backends.torchscript.lowering import lower
+from nncompile.backends.torchscript.lowering import Check, attribute_text, lower
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value
 from nncompile.types import Array
@@ -29,24 +29,67 @@ def source(graph: Graph) -> str:
     return lower(graph).source
 
 
-def to_script(graph: Graph, parameters: Mapping[str, Array]) -> torch.jit.ScriptModule:
+def to_script(
+    graph: Graph, parameters: Mapping[str, Array], checked: Check = Check.NOTHING
+) -> torch.jit.ScriptModule:
     """The graph as a scripted module with `parameters`, and states such as running statistics,
     under their own dotted names.
 
-    `forward` takes the inputs in order and returns the outputs by name. Raises `BackendError` for
+    `forward` takes the inputs in order and returns the outputs by name; it refuses inputs that are
+    not as `checked` says. Raises `BackendError` for
     weights that are missing or of another type, a state that is not given (the seed of random
     ops), and names that a module cannot have.
     """
-    lowered = lower(graph)
+    lowered = lower(graph, checked=checked)
     held = weights_of(graph.leaves, parameters)
     return scripted(graph.name, [lowered.source], held, lowered.constants, described(graph))
 
 
 def to_bytes(graph: Graph, parameters: Mapping[str, Array]) -> bytes:
-    """The file of `to_script`, for `torch.jit.load` in Python or C++."""
+    """The file of `to_script`, for `torch.jit.load` in Python or C++. It refuses inputs of another
+    type than they have. Raises `BackendError` as that does, and for names that files cannot
+    have."""
+    return saved(to_script(graph, parameters, Check.INPUTS))
+
+
+def saved(module: torch.jit.ScriptModule) -> bytes:
+    """The file of a module. Raises `BackendError` where torch cannot load what it saves."""
+    content, failure = _round_trip(module)
+    if failure is None:
+        return content
+    tensors = (*module.named_parameters(), *module.named_buffers())
+    layers = {path.rpartition(".")[0] or path: path for path, _ in tensors}
+    bad = [repr(layer) for layer, path in layers.items() if not _can_be_loaded(path)]
+    if not bad:
+        raise BackendError(f"torch cannot load what it saves: {failure}") from failure
+    raise BackendError(
+        f"torch cannot load a file that holds a layer of the name {', '.join(bad)}",
+        hint="give it another: ASCII letters, and no word that Python or torch has",
+    ) from failure
+
+
+def _round_trip(module: torch.jit.ScriptModule) -> tuple[bytes, Exception | None]:
+    """The file of a module, and why torch cannot load it; None where it can."""
     buffer = io.BytesIO()
-    torch.jit.save(to_script(graph, parameters), buffer)
-    return buffer.getvalue()
+    torch.jit.save(module, buffer)
+    content = buffer.getvalue()
+    try:
+        loaded = torch.jit.load(io.BytesIO(content))
+    except (RuntimeError, AttributeError) as error:
+        return content, error
+    if any("torch" in path.split(".") for path in loaded.state_dict()):
+        # It is loaded, and the attribute hides the functions that its code calls.
+        return content, ValueError("'torch' is what the code in the file calls torch")
+    return content, None
+
+
+def _can_be_loaded(path: str) -> bool:
+    """Whether torch can load a module that has this tensor alone."""
+    root = type("Layer", (torch.nn.Module,), {})()  # of its own, as in `scripted`
+    hold(root, path, np.zeros(1, np.float32), False)
+    module = torch.jit.script(root)
+    module.define(f"def forward(self) -> Tensor:\n    return {attribute_text(path)}\n")
+    return _round_trip(module)[1] is None
 
 
 def scripted(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import sympy as sp
 
-from nncompile.dims import FloorDiv, Shape
+from nncompile.dims import Dim, FloorDiv, Shape
 from nncompile.errors import BackendError
 
 # Each size is written with the one of its leaf's axis in place of this symbol.
@@ -41,6 +41,25 @@ def origins(shapes: Mapping[str, Shape]) -> dict[sp.Symbol, Origin]:
                 break
         else:
             return found
+
+
+def is_measurable(size: Dim, known: Mapping[sp.Symbol, Origin]) -> bool:
+    """Whether the size is arithmetic of integers that can be measured."""
+    if isinstance(size, int):
+        return True
+    if not all(_is_arithmetic(x) for x in sp.preorder_traversal(size)):
+        return False
+    return all(
+        name == MEASURED or (name in known and is_measurable(known[name][2], known))
+        for name in size.free_symbols
+    )
+
+
+def _is_arithmetic(x: sp.Basic) -> bool:
+    if isinstance(x, sp.Pow):
+        return bool(x.exp.is_Integer)
+    kinds = (sp.Symbol, sp.Rational, sp.Add, sp.Mul, FloorDiv, sp.Mod, sp.Max, sp.Min)
+    return isinstance(x, kinds)
 
 
 def size_text(size: sp.Expr, texts: Mapping[sp.Symbol, str]) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Collection, Mapping
 
 import torch
 
-from nncompile.backends.torchscript.lowering import attribute_text, lower, quoted
-from nncompile.backends.torchscript.script import described, scripted, types_of
+from nncompile.backends.torchscript.lowering import Check, attribute_text, lower, quoted
+from nncompile.backends.torchscript.script import described, saved, scripted, types_of
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value, replace
 from nncompile.map import Map
@@ -58,15 +57,22 @@ def to_step(
     constants: dict[str, Array] = {}
     places = {path: _slot(path) for path in step.state if path not in known}
 
-    def changing(graph: Graph, name: str, checked: bool = False) -> str:
+    def reading(graph: Graph, name: str) -> str:
+        copied = sharing(graph)  # of a parameter, which has a slope, too
+        made = lower(
+            graph, name, copied=copied, constants=constants, checked=Check.INPUTS, detached=True
+        )
+        return made.source
+
+    def changing(graph: Graph, name: str, checked: Check = Check.NOTHING) -> str:
         writes = {n: n.removesuffix(".next") for n in graph.outputs if n not in metrics}
         copied = sharing(graph)
         return lower(graph, name, writes, places, copied, constants, checked=checked).source
 
     sources = [
-        lower(predicting, constants=constants).source,
-        changing(training, "train_step", checked=True),
-        lower(evaluation, "evaluate", constants=constants).source,
+        reading(predicting, "forward"),
+        changing(training, "train_step", checked=Check.BATCH),
+        reading(evaluation, "evaluate"),
         changing(first, "_draw"),
         *_access(
             {path: attribute_text(places.get(path, path)) for path in step.state},
@@ -84,9 +90,7 @@ def step_to_bytes(
     step: Step, state: Mapping[str, Array], optimized: Callable[[str, Graph], Graph]
 ) -> bytes:
     """The file of `to_step`, for `torch.jit.load` in Python or C++."""
-    buffer = io.BytesIO()
-    torch.jit.save(to_step(step, state, optimized), buffer)
-    return buffer.getvalue()
+    return saved(to_step(step, state, optimized))
 
 
 def sharing(graph: Graph) -> tuple[str, ...]:
