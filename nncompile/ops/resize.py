@@ -33,7 +33,11 @@ LINEAR = ("linear", "bilinear", "trilinear")
 
 class Enlarge(Op):
     """`x` [batch, channels, *space] `factors` times as large along the axes of space: each element
-    repeated, or interpolated linearly between the centres of elements."""
+    repeated, or interpolated linearly between the centres of elements.
+
+    The slope of repeating takes axes of space that are not empty, as pooling does everywhere: of
+    what onnxruntime pools, only the batch may be empty.
+    """
 
     factors: tuple[int, ...]
     linear: bool = False
