@@ -75,6 +75,7 @@ ELSEWHERE = {
     "Hardtanh": "a function: x >> hard_tanh",
     "HeNormal": "he_normal, as init=he_normal",
     "Hinge": "hinge(logit, target)",
+    "HingeEmbeddingLoss": "hinge_embedding_loss(distance, target)",
     "HuberLoss": "huber(prediction, target)",
     "Identity": "a function: x >> linear",
     "index_select": "take(x, indices, axis)",
@@ -92,6 +93,7 @@ ELSEWHERE = {
     "Lion": "lion()",
     "LogCosh": "log_cosh(prediction, target)",
     "LogSoftmax": "a function: log_softmax(x)",
+    "MarginRankingLoss": "margin_ranking_loss(x1, x2, target)",
     "MaxPooling1D": "MaxPool1d(2)",
     "MaxPooling2D": "MaxPool2d(2)",
     "MaxPooling3D": "MaxPool3d(2)",
@@ -101,6 +103,8 @@ ELSEWHERE = {
     "Module": "Layer",
     "MSELoss": "mse(prediction, target)",
     "MultiheadAttention": "MultiHeadAttention(heads)",
+    "MultiLabelMarginLoss": "multilabel_margin_loss(logits, label)",
+    "MultiLabelSoftMarginLoss": "multilabel_soft_margin_loss(logits, target)",
     "MultiMarginLoss": "multiclass_hinge(logits, label)",
     "MultiStepLR": "multi_step(rate, milestones)",
     "Muon": "muon()",
@@ -132,6 +136,7 @@ ELSEWHERE = {
     "SiLU": "a function: x >> silu",
     "SmoothL1Loss": "huber(prediction, target)",
     "Softmax": "a function: softmax(x)",
+    "SoftMarginLoss": "soft_margin_loss(prediction, target)",
     "Softplus": "a function: x >> softplus",
     "SparseCategoricalCrossentropy": "cross_entropy(logits, label)",
     "SpatialDropout1D": "SpatialDropout(0.5)",
@@ -140,6 +145,9 @@ ELSEWHERE = {
     "Tanh": "a function: x >> tanh",
     "TimeDistributed": "Dense(width), which is along the last axis",
     "TripletMarginLoss": "triplet_loss(anchor, positive, negative)",
+    "TripletMarginWithDistanceLoss": (
+        "triplet_loss(anchor, positive, negative, distance_function=f)"
+    ),
     "unsqueeze": "expand_dims(x, axis)",
     "UpSampling2D": "Upsample(2)",
 }

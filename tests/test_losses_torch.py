@@ -31,6 +31,9 @@ LABELS = np.array([0, 3, 1, 1, 2, 0])
 SOFT = RANDOM.dirichlet(np.ones(4), size=6)
 CLASS = np.array([0.5, 2.0, 1.0, 0.25])
 PAIRS = np.array([1.0, -1, -1, 1, 1, -1])
+# Several labels a row: none, one, one twice, all; what stands behind the first -1 does not count.
+SEVERAL = np.array([[-1, 2, 0, 1], [3, -1, 1, 1], [0, 0, -1, 2], [2, 1, 0, 3], [1, 3, -1, -1],
+                    [0, 1, 2, -1]])  # fmt: skip
 IMAGE, PIXELS = RANDOM.normal(size=(2, 4, 3)), RANDOM.integers(0, 4, size=(2, 3))
 
 
@@ -47,6 +50,10 @@ def mean_and_others(ours: Any, theirs: Any, *arrays: Array) -> dict[str, Any]:
         )
         for reduction in ("mean", "sum", "none")
     }
+
+
+def largest(x: Value, y: Value) -> Value:
+    return dsl.max(dsl.abs(x - y), -1)
 
 
 F = functional
@@ -162,6 +169,33 @@ SAME: dict[str, dict[str, Any]] = {
             (X, Y),
         )
     },
+    "triplet, own distance": mean_and_others(
+        lambda a, p, **o: dsl.triplet_loss(a, p, W, 3.0, swap=True, distance_function=largest, **o),
+        lambda a, p, **o: F.triplet_margin_with_distance_loss(
+            a, p, const(W), distance_function=lambda x, y: (x - y).abs().amax(-1), margin=3.0,
+            swap=True, **o
+        ),
+        X, Y,
+    ),
+    "ranking": mean_and_others(
+        lambda x, y, **o: dsl.margin_ranking_loss(x, y, SIGNS, margin=0.5, **o),
+        lambda x, y, **o: F.margin_ranking_loss(x, y, const(SIGNS), margin=0.5, **o),
+        X, Y,
+    ),
+    "soft margin": mean_and_others(dsl.soft_margin_loss, F.soft_margin_loss, X, SIGNS),
+    "hinge of distances": mean_and_others(
+        lambda d, t, **o: dsl.hinge_embedding_loss(d, t, margin=1.5, **o),
+        lambda d, t, **o: F.hinge_embedding_loss(d, t, margin=1.5, **o),
+        X, np.where(abs(Y) < 1, 0.5, SIGNS),  # some are neither
+    ),
+    "several labels": mean_and_others(
+        dsl.multilabel_margin_loss, F.multilabel_margin_loss, X, SEVERAL
+    ),
+    "several labels, softly": mean_and_others(
+        lambda z, t, **o: dsl.multilabel_soft_margin_loss(z, t, class_weight=CLASS, **o),
+        lambda z, t, **o: F.multilabel_soft_margin_loss(z, t, const(CLASS), **o),
+        X, BITS,
+    ),
     "contrastive": {
         "": (
             lambda x, y: dsl.contrastive_loss(x, y, PAIRS, margin=6.0),
@@ -237,7 +271,46 @@ CASES = {f"{a} {b}".strip(): case for a, several in SAME.items() for b, case in 
 def test_losses_are_torchs(name: str) -> None:
     ours, theirs, arrays = CASES[name]
     pairs = ("info", "triplet", "cosine", "contrastive", "gaussian", "quantile", "perceptron")
+    pairs += ("ranking",)
     agree(ours, theirs, *arrays, slope_of=2 if name.startswith(pairs) else 1)
+
+
+ONE = np.ones((2, 1))
+KINKS: dict[str, tuple[Any, Any, tuple[Array, ...]]] = {
+    "ranking": (
+        lambda x, y: dsl.margin_ranking_loss(x, y, 1.0, 1.0),
+        lambda x, y: F.margin_ranking_loss(x, y, const(ONE), 1.0),
+        (ONE, 0 * ONE),
+    ),
+    "hinge of distances": (
+        lambda d: dsl.hinge_embedding_loss(d, -1.0),
+        lambda d: F.hinge_embedding_loss(d, const(-ONE)),
+        (ONE,),
+    ),
+    "cosine": (
+        lambda x, y: dsl.cosine_embedding_loss(x, y, [-1.0]),
+        lambda x, y: F.cosine_embedding_loss(x, y, const(np.array([-1.0]))),
+        (np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]])),
+    ),
+    "triplet": (
+        lambda a, n: dsl.triplet_loss(a, 0 * ONE, n, 1.0, 1, 0.0),
+        lambda a, n: F.triplet_margin_loss(a, const(0 * ONE), n, 1.0, 1, 0.0),
+        (ONE, 3 * ONE),
+    ),
+    "multiclass": (
+        dsl.multiclass_hinge, F.multi_margin_loss, (np.array([[2.0, 1, 3]]), np.array([0])),
+    ),
+    "several labels": (
+        dsl.multilabel_margin_loss, F.multilabel_margin_loss,
+        (np.array([[2.0, 1, 3, 0.5]]), np.array([[0, 0, -1, 2]])),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_slopes_at_the_margin_are_torchs(name: str) -> None:
+    ours, theirs, arrays = KINKS[name]
+    agree(ours, theirs, *arrays, slope_of=sum(a.dtype.kind == "f" for a in arrays))
 
 
 def everything(dtype: Any) -> tuple[dict[str, Value], list[Value]]:
@@ -274,6 +347,12 @@ def everything(dtype: Any) -> tuple[dict[str, Value], list[Value]]:
         "contrastive": dsl.contrastive_loss(x, y, bits[:, 0], mask=mask),
         "triplet": dsl.triplet_loss(x, y, v, mask=mask),
         "info_nce": dsl.info_nce(x, y, mask=mask),
+        "triplet of distances": dsl.triplet_loss(x, y, v, distance_function=largest, mask=mask),
+        "ranking": dsl.margin_ranking_loss(x, y, signs, mask=mask),
+        "soft margin": dsl.soft_margin_loss(x, signs, mask=mask),
+        "hinge of distances": dsl.hinge_embedding_loss(x, signs, mask=mask),
+        "labels": dsl.multilabel_margin_loss(x, dsl.expand_dims(label, -1), mask=mask),
+        "labels softly": dsl.multilabel_soft_margin_loss(x, bits, mask=mask),
     }, [x, y, v, label, soft, mask, bits]
 
 
@@ -356,7 +435,8 @@ def test_what_is_masked_does_not_matter() -> None:
 
 SMOOTH = [
     "mse", "log_cosh", "poisson", "gaussian", "logits", "pos_weight", "focal binary", "cross",
-    "ignored", "soft", "nll", "focal", "kl", "cosine", "info_nce", "contrastive",
+    "ignored", "soft", "nll", "focal", "kl", "cosine", "info_nce", "contrastive", "soft margin",
+    "labels softly",
 ]  # fmt: skip
 
 
@@ -394,6 +474,21 @@ def test_a_weighted_mean_divides_by_the_weights() -> None:
     assert_close(evaluate(losses, {}), np.float64((1 + 27) / 4), "float64")
 
 
+def test_labels_along_an_axis_and_in_fewer_places() -> None:
+    """Numbers of labels by symbol; classes along an axis within."""
+    x, label = leaf("x", f64["n", 4, "t"]), leaf("label", i64["n", "k", "t"])
+    loss = dsl.multilabel_margin_loss(x, label, axis=1, reduction="none")
+    logits, numbers = RANDOM.normal(size=(2, 4, 3)), RANDOM.integers(-1, 4, size=(2, 2, 3))
+    found = evaluate(loss, {"x": logits, "label": numbers})
+    filled = np.concatenate([numbers, np.full((2, 2, 3), -1)], 1)
+    expected = F.multilabel_margin_loss(
+        const(logits.transpose(0, 2, 1).reshape(6, 4)),
+        const(filled.transpose(0, 2, 1).reshape(6, 4)),
+        reduction="none",
+    )
+    np.testing.assert_allclose(found, expected.reshape(2, 3).numpy(), rtol=1e-12)
+
+
 P, LABEL = f32["batch", 3], i64["batch"]
 
 
@@ -421,6 +516,24 @@ P, LABEL = f32["batch", 3], i64["batch"]
         (dsl.info_nce, (f32["n"], f32["n"]), ShapeError, "are matrices"),
         (lambda q, k: dsl.info_nce(q, k, 0), (P, P), ModelError, "temperature is positive"),
         (dsl.contrastive_loss, (P, P, P), ShapeError, "one number a pair"),
+        (dsl.margin_ranking_loss, (P, P, f32["batch"]), ShapeError, "x2 and target have different"),
+        (dsl.soft_margin_loss, (P, f32["batch"]), ShapeError, "different shapes"),
+        (dsl.multilabel_margin_loss, (P, P), DTypeError, "class numbers are integers"),
+        (dsl.multilabel_margin_loss, (P, LABEL), ShapeError, "the labels do not fit"),
+        (dsl.multilabel_margin_loss, (P, i64["n", 2]), ShapeError, "the labels do not fit"),
+        (dsl.multilabel_margin_loss, (LABEL, LABEL), DTypeError, "logits are i64"),
+        (
+            lambda p: dsl.multilabel_margin_loss(p[:2], [[3], [0]]),
+            (P,), ModelError, "the labels of multilabel_margin_loss are from -1 to 2",
+        ),
+        (
+            lambda p, t: dsl.multilabel_soft_margin_loss(p, t, class_weight=np.ones(2)),
+            (P, P), ShapeError, "a number for each class",
+        ),
+        (
+            lambda p, t: dsl.triplet_loss(p, t, t, distance_function=lambda x, y: x > y),
+            (P, P), DTypeError, "a distance is a floating number",
+        ),
     ],
 )  # fmt: skip
 def test_what_losses_refuse(

@@ -19,6 +19,13 @@ from dsl.losses.classes import (
     negative_log_likelihood,
 )
 from dsl.losses.ctc import ctc_loss
+from dsl.losses.margins import (
+    hinge_embedding_loss,
+    margin_ranking_loss,
+    multilabel_margin_loss,
+    multilabel_soft_margin_loss,
+    soft_margin_loss,
+)
 from dsl.losses.pairs import (
     contrastive_loss,
     cosine_distance,
@@ -52,18 +59,23 @@ __all__ = [
     "focal_loss",
     "gaussian_nll",
     "hinge",
+    "hinge_embedding_loss",
     "huber",
     "info_nce",
     "kl_divergence",
     "log_cosh",
     "mae",
+    "margin_ranking_loss",
     "mean_absolute_error",
     "mean_squared_error",
     "mse",
     "multiclass_hinge",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "negative_log_likelihood",
     "perceptron_loss",
     "poisson_loss",
     "quantile_loss",
+    "soft_margin_loss",
     "triplet_loss",
 ]

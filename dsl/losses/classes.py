@@ -101,13 +101,13 @@ def _negative_log_likelihood(
     """The loss of each row, and what it counts in the divisor of a mean where that is not 1."""
     of_class = None
     if class_weight is not None:
-        of_class = _class_weights(what, class_weight, log_probability, axis)
+        of_class = class_weights(what, class_weight, log_probability, axis)
     if label.rank == log_probability.rank:
         _, target = matched(what, log_probability, label)
         several_classes(what, log_probability, label, axis)
         if ignore_index is not None:
             raise ModelError("ignore_index is a class number, the labels are probabilities")
-        weighted = _weighed(log_probability, of_class, axis)
+        weighted = weighed(log_probability, of_class, axis)
         losses = -sum_of(target * weighted, axis)
         return _smoothed(losses, weighted, axis, smoothing), None
     class_numbers(what, log_probability, label, axis, ignore_index=ignore_index)
@@ -119,7 +119,7 @@ def _negative_log_likelihood(
         counts = take(of_class, index)
         losses = losses * counts
     if smoothing:
-        losses = _smoothed(losses, _weighed(log_probability, of_class, axis), axis, smoothing)
+        losses = _smoothed(losses, weighed(log_probability, of_class, axis), axis, smoothing)
     if counted is not None:
         losses = where(counted, losses, 0.0)
         ones = cast(counted, losses.dtype)
@@ -136,14 +136,14 @@ def _picked(x: Value, index: Value, axis: int) -> Value:
     return squeeze(take_along_axis(x, expand_dims(index, axis), axis), axis)
 
 
-def _weighed(x: Value, of_class: Value | None, axis: int) -> Value:
+def weighed(x: Value, of_class: Value | None, axis: int) -> Value:
     if of_class is None:
         return x
     along = [size if i == axis else 1 for i, size in enumerate(x.shape)]
     return x * reshape(of_class, along)  # type: ignore[no-any-return]
 
 
-def _class_weights(what: str, class_weight: Any, logits: Value, axis: int) -> Value:
+def class_weights(what: str, class_weight: Any, logits: Value, axis: int) -> Value:
     value = as_value(class_weight)
     if same_shape(value.shape, (logits.shape[axis],)) is not True:
         raise ShapeError(
@@ -182,7 +182,7 @@ def focal_loss(
     index = label if counted is None else where(counted, label, 0)
     losses = _focused(_picked(log_softmax(logits, axis), index, axis), gamma)
     if class_weight is not None:
-        losses = losses * take(_class_weights("focal_loss", class_weight, logits, axis), index)
+        losses = losses * take(class_weights("focal_loss", class_weight, logits, axis), index)
     counts = None if counted is None else cast(counted, losses.dtype)
     losses = losses if counted is None else where(counted, losses, 0.0)
     return reduced(losses, reduction, weight, mask, counts)

@@ -6,13 +6,14 @@ Vectors lie along `axis`, the last one unless it says otherwise. All take `reduc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from dsl.losses.classes import cross_entropy
 from dsl.losses.reduction import Reduction, floating, matched, reduced
 from nncompile.dims import same_shape
-from nncompile.elementwise import maximum, minimum, relu, where
-from nncompile.errors import ModelError, ShapeError
+from nncompile.elementwise import clip, maximum, minimum, relu, where
+from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Value
 from nncompile.ops import cast, iota, norm
 from nncompile.ops import sum as sum_of
@@ -58,7 +59,7 @@ def cosine_embedding_loss(
     """1 − cos(x, y) where the target is 1, max(0, cos(x, y) − margin) where −1, as torch's."""
     cosine = cosine_similarity(x, y, axis)
     alike = _one_a_pair("cosine_embedding_loss", target, cosine) > 0
-    losses = where(alike, 1 - cosine, relu(cosine - margin))
+    losses = where(alike, 1 - cosine, clip(cosine - margin, 0, None))
     return reduced(losses, reduction, weight, mask)
 
 
@@ -95,15 +96,34 @@ def triplet_loss(
     reduction: Reduction = "mean",
     weight: Any = None,
     mask: Any = None,
+    *,
+    distance_function: Callable[[Value, Value], Any] | None = None,
 ) -> Value:
     """max(0, d(anchor, positive) − d(anchor, negative) + margin), d(x, y) = |x − y + ε| of order
     p, as torch's (V. Balntas and others, 2016). With `swap`, the negative is also compared with
-    the positive, and the nearer one counts."""
+    the positive, and the nearer one counts.
+
+    `distance_function` takes the place of d: a function of two values that gives a floating number
+    for each pair, as torch's `TripletMarginWithDistanceLoss` has one; p, ε and the axis are its own
+    then. Raises `DTypeError` where it gives something else.
+    """
     a, n, b = floating("triplet_loss", anchor=anchor, positive=positive, negative=negative)
-    near, far = norm(a - n + eps, p, axis), norm(a - b + eps, p, axis)
+
+    def distance(x: Value, y: Value) -> Value:
+        if distance_function is None:
+            return norm(x - y + eps, p, axis)
+        found = as_value(distance_function(x, y))
+        if not found.dtype.is_float:
+            raise DTypeError(
+                f"triplet_loss: a distance is a floating number, distance_function gives "
+                f"{found.type}"
+            )
+        return found
+
+    near, far = distance(a, n), distance(a, b)
     if swap:
-        far = minimum(far, norm(n - b + eps, p, axis))
-    return reduced(relu(near - far + margin), reduction, weight, mask)
+        far = minimum(far, distance(n, b))
+    return reduced(clip(near - far + margin, 0, None), reduction, weight, mask)
 
 
 def info_nce(
