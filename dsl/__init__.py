@@ -258,6 +258,8 @@ from nncompile.ops import (
     while_training,
     zeros_like,
 )
+from nncompile.ops import arrays as _arrays
+from nncompile.ops.arrays import *  # noqa: F403
 from nncompile.optim import (
     Optimizer,
     Plateau,
@@ -352,6 +354,7 @@ __all__ = [
 ]
 # fmt: on
 # Whatever these list is public.
+__all__ += _arrays.__all__
 __all__ += convolution.__all__
 __all__ += elementwise.__all__
 __all__ += losses.__all__

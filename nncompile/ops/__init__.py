@@ -2,12 +2,14 @@
 names. Importing this package registers every card, operator and method."""
 
 import nncompile.ops.scan_slopes  # noqa: F401 (the reverse rule of scan is called by name)
+from nncompile.ops import arrays
 from nncompile.ops.adaptive_pooling import (
     adaptive_average_pool,
     adaptive_max_pool,
     global_average_pool,
     global_max_pool,
 )
+from nncompile.ops.arrays import *  # noqa: F403
 from nncompile.ops.attention import attention
 from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.basic import (
@@ -172,3 +174,4 @@ __all__ = [
     "while_training",
     "zeros_like",
 ]
+__all__ += arrays.__all__

@@ -1,0 +1,18 @@
+"""What numpy has for arrays beside the ops that networks are made of; all of it is public."""
+
+from nncompile.ops.arranging import diff, meshgrid, roll, rot90
+from nncompile.ops.matrices import cross, diag, diagonal, kron, trace, tril, triu
+
+__all__ = [
+    "cross",
+    "diag",
+    "diagonal",
+    "diff",
+    "kron",
+    "meshgrid",
+    "roll",
+    "rot90",
+    "trace",
+    "tril",
+    "triu",
+]

@@ -1,0 +1,85 @@
+"""Functions of arrays in every backend: numpy's meaning of the graph, onnxruntime, TorchScript."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from nncompile.graph import Graph, Value
+from nncompile.types import Array, Type
+from tests.card_checks import in_double, session, valid_model
+from tests.leaves import leaf
+from tests.tolerances import assert_close
+
+
+class Everywhere:
+    """A function of values of those types, built once and run on arrays of any sizes."""
+
+    def __init__(self, function: Callable[..., Any], *types: Type) -> None:
+        leaves = tuple(leaf(f"x{i}", t) for i, t in enumerate(types))
+        given = function(*leaves)
+        self.results: tuple[Value, ...] = given if isinstance(given, tuple) else (given,)
+        named = {f"y{i}": y for i, y in enumerate(self.results)}
+        self.graph = Graph("everywhere", named, leaves)
+        self.run = session(valid_model(self.graph))
+        self.script = _scripted(self.graph)
+
+    def __call__(self, *arrays: Any) -> Any:
+        """The result, or a tuple of several, which all backends agree on; in f32 onnxruntime and
+        TorchScript are compared with numpy in double."""
+        feeds = {
+            x.op.name: np.asarray(a, x.dtype.numpy)  # type: ignore[attr-defined]
+            for x, a in zip(self.graph.inputs, arrays, strict=True)
+        }
+        expected = in_double(self.graph, feeds)
+        actual = self.run(feeds, {n: a.shape for n, a in expected.items()})
+        self._compare("onnxruntime", actual, expected)
+        if self.script is not None:
+            self._compare("TorchScript", self.script(feeds), expected)
+        found = tuple(expected[f"y{i}"] for i in range(len(self.results)))
+        return found if len(found) > 1 else found[0]
+
+    def _compare(self, what: str, actual: dict[str, Array], expected: dict[str, Array]) -> None:
+        for (name, array), y in zip(actual.items(), self.results, strict=True):
+            assert array.dtype == y.dtype.numpy, f"{what}: {array.dtype}, not {y.dtype}"
+            assert_close(array, expected[name], y.dtype.name, f"{what} {name}")
+
+
+def _scripted(graph: Graph) -> Callable[[dict[str, Array]], dict[str, Array]] | None:
+    """The graph in TorchScript; None where there is no torch."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    import torch
+
+    from nncompile.backends.torchscript import to_script
+
+    script = to_script(graph, {})
+
+    def run(feeds: dict[str, Array]) -> dict[str, Array]:
+        with torch.no_grad():
+            results = script(*(torch.from_numpy(np.array(feeds[n])) for n in graph.leaves))
+        return {name: results[name].numpy() for name in graph.outputs}
+
+    return run
+
+
+def check_numpy(
+    function: Callable[..., Any],
+    reference: Callable[..., Any],
+    types: tuple[Type, ...],
+    *cases: tuple[Any, ...],
+) -> None:
+    """The function is numpy's in every backend, for each of several tuples of arrays."""
+    everywhere = Everywhere(function, *types)
+    for arrays in cases:
+        found = everywhere(*arrays)
+        with np.errstate(all="ignore"):
+            expected = reference(*arrays)
+        pairs = (
+            zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]
+        )
+        for got, wanted in pairs:
+            assert_close(got, wanted, np.asarray(wanted).dtype.name, "numpy")
