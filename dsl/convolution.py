@@ -32,6 +32,7 @@ class _Convolution(Layer):
     use_bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
+    padding_mode: str = "zeros"
 
     axes = 0  # spatial ones
 
@@ -50,7 +51,7 @@ class _Convolution(Layer):
         shape = (self.filters, each, *kernel)
         w = self.parameter("weight", shape, self.init, x.dtype, fans)
         bias = _bias(self, self.filters, x)
-        where = self.stride, self.padding, self.dilation, self.groups
+        where = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
         return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
 
 
@@ -60,8 +61,9 @@ class Conv1d(_Convolution):
 
     `padding` is a number, a pair `((before, after),)`, or "valid" (none), "same" (m = ⌈n/stride⌉,
     also of an n that only the data tell) or "causal" (zeros before only: no result sees what comes
-    later). `groups` cuts channels and
-    filters into groups that do not see each other. Parameters `weight`
+    later); a negative number removes elements. `padding_mode` is "zeros", or what torch puts there
+    in their place: "reflect", "replicate" or "circular". `groups` cuts channels and filters into
+    groups that do not see each other. Parameters `weight`
     `[filters, channels/groups, kernel]`, Glorot uniform, and `bias` `[filters]`, zeros. Raises
     `ShapeError` where x has another rank, channels that only the data tell, that the groups do not
     divide, or fewer elements than the kernel spans.
@@ -108,6 +110,7 @@ class DepthwiseConv2d(Layer):
     use_bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
+    padding_mode: str = "zeros"
 
     def __post_init__(self) -> None:
         whole_number(f"{type(self).__name__}: the multiplier", self.multiplier, 1)
@@ -121,7 +124,7 @@ class DepthwiseConv2d(Layer):
         fans = taps, self.multiplier * taps
         w = self.parameter("weight", (filters, 1, *kernel), self.init, x.dtype, fans)
         bias = _bias(self, filters, x)
-        where = self.stride, self.padding, self.dilation, channels
+        where = self.stride, self.padding, self.dilation, channels, self.padding_mode
         return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
 
 
@@ -143,6 +146,7 @@ class SeparableConv2d(Layer):
     use_bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
+    padding_mode: str = "zeros"
 
     def __post_init__(self) -> None:
         check_filters(self, self.filters)
@@ -155,7 +159,13 @@ class SeparableConv2d(Layer):
         check_habits(self, x)
         where = self.stride, self.padding, self.dilation
         depthwise = DepthwiseConv2d(
-            self.kernel, *where, self.multiplier, use_bias=False, init=self.init, name="depthwise"
+            self.kernel,
+            *where,
+            self.multiplier,
+            use_bias=False,
+            init=self.init,
+            padding_mode=self.padding_mode,
+            name="depthwise",
         )
         pointwise = Conv2d(
             self.filters,

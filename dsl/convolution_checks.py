@@ -7,6 +7,7 @@ from typing import Any
 from dsl.layer import Layer
 from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.graph import Value
+from nncompile.ops.convolution_functions import check_padding_mode
 from nncompile.ops.convolution_windows import Window, numbers, pads_of
 from nncompile.ops.space import form_of
 
@@ -42,6 +43,7 @@ def check_options(layer: Any) -> None:
     strides = windows["stride"]
     extents = Window(windows["kernel"], strides, (0,) * (2 * axes), windows["dilation"]).extents
     pads_of(layer.padding, strides, extents, strides, kind)
+    check_padding_mode(kind, getattr(layer, "padding_mode", "zeros"))
     if activation is not None and not callable(activation):
         raise ModelError(
             f"the activation of {kind} is a function, got {activation!r}",

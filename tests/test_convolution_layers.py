@@ -240,15 +240,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
         ShapeError,
         r"padding=\(4, 8\)",
     ),
-    "a negative padding": (
-        lambda: dsl.Conv2d(8, 3, padding=-1),
-        ModelError,
-        "the padding of Conv2d must be at least 0, got -1",
-    ),
-    "a negative padding of one axis": (
-        lambda: dsl.ConvTranspose2d(8, 3, padding=((1, 1), (0, -1))),
-        ModelError,
-        "the padding of ConvTranspose2d must be at least 0, got -1",
+    "a mode of padding": (
+        lambda: dsl.Conv2d(8, 3, padding_mode="Reflect"),
+        ShapeError,
+        "Conv2d: padding_mode is one of zeros, reflect, replicate, circular(.|\n)*mean 'reflect'",
     ),
     "padding of another rank": (
         lambda: dsl.DepthwiseConv2d(3, padding=((1, 1),)),

@@ -16,6 +16,7 @@ from nncompile.grad import grad
 from nncompile.graph import Input, Value, apply
 from nncompile.ops.basic import const
 from nncompile.ops.joining import concatenate, split, stack
+from nncompile.ops.padding import pad
 from nncompile.ops.shape import (
     expand_dims,
     flatten,
@@ -27,7 +28,7 @@ from nncompile.ops.shape import (
     tile,
     transpose,
 )
-from nncompile.ops.slicing import flip, pad
+from nncompile.ops.slicing import flip
 from nncompile.reference import evaluate
 from nncompile.types import Type, boolean, f32, f64, i64
 
@@ -237,7 +238,10 @@ X = leaf(f32["n", 6])
         (lambda: concatenate([const(1.0), const(2.0)]), "have no axis"),
         (lambda: pad(X, [(1, 1)] * 3), "a pair of widths for each of 2 axes"),
         (lambda: pad(X, -1), "must not be negative"),
-        (lambda: pad(X, 1, "wrap"), "mode must be"),
+        (
+            lambda: pad(X, 1, "circular"),
+            "mode must be .*, got 'circular'\n.*\n *hint: mode=\"wrap\"",
+        ),
     ],
 )
 def test_mistakes_are_explained(make: Any, message: str) -> None:

@@ -49,6 +49,7 @@ from nncompile.ops.layer_normalization import (
 from nncompile.ops.marks import custom_gradient
 from nncompile.ops.modes import while_training
 from nncompile.ops.normalization import batch_norm
+from nncompile.ops.padding import pad
 from nncompile.ops.pooling import max_pool
 from nncompile.ops.products import prod
 from nncompile.ops.random import (
@@ -79,7 +80,7 @@ from nncompile.ops.shape import (
     tile,
     transpose,
 )
-from nncompile.ops.slicing import flip, pad
+from nncompile.ops.slicing import flip
 from nncompile.ops.softmax import log_softmax, softmax
 from nncompile.ops.statistics import all, any, mean, norm, std, var
 from nncompile.ops.totals import pooled, ratio, total

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncompile.dims import Dim, Shape, dim, same_shape
-from nncompile.errors import DTypeError, ShapeError, whole_number
+from nncompile.errors import DTypeError, ShapeError, did_you_mean, whole_number
 from nncompile.graph import Value, described
 from nncompile.ops.basic import as_value
 from nncompile.ops.convolution import Conv, ConvTranspose
 from nncompile.ops.convolution_rules import beside_axes, check_operands, kernel_of
 from nncompile.ops.convolution_windows import Window, explicit, numbers, pads_of
+from nncompile.ops.padding import TORCH_MODES, extended
 from nncompile.ops.slicing import padded
 from nncompile.ops.space import LEAD, axis_of
 from nncompile.types import Type
@@ -25,6 +26,7 @@ def conv(
     padding: Any = 0,
     dilation: Any = 1,
     groups: int = 1,
+    padding_mode: str = "zeros",
     *,
     what: str = "conv",
 ) -> Value:
@@ -35,9 +37,11 @@ def conv(
     `stride` and `dilation` are a number, or one for each axis. `padding` is a number, a number or
     a pair (before, after) for each axis, or a name: "valid" (none), "same" (⌈size/stride⌉ results;
     of an odd number of zeros the last one comes after) or "causal" (one axis: all zeros before).
-    With "same" and strides, the padding of an axis of symbolic size is symbolic. Raises
-    `ShapeError`, which begins with `what`, where ranks, channels or groups do not fit, and where
-    the kernel is larger than x with its padding.
+    A negative number removes elements. With "same" and strides, the padding of an axis of symbolic
+    size is symbolic. `padding_mode` says what is padded, by torch's names: "zeros", "reflect"
+    (mirrored at the outermost element), "replicate" (that element) or "circular" (from the other
+    end). Raises `ShapeError`, which begins with `what`, where ranks, channels or groups do not fit,
+    and where the kernel is larger than x with its padding.
 
     >>> from nncompile.graph import Input
     >>> from nncompile.types import f32
@@ -54,9 +58,15 @@ def conv(
     dilations = numbers(f"dilation of {what}", dilation, kernel.rank - 2, 1)
     window = Window(kernel_of(kernel), strides, (0,) * (2 * len(strides)), dilations)
     asked = pads_of(padding, x.shape[2:], window.extents, strides, what)
-    pads, before, after = explicit(asked)
+    check_padding_mode(what, padding_mode)
+    half = len(asked) // 2
+    mode = TORCH_MODES[padding_mode]
+    pads, before, after = (
+        explicit(asked) if mode == "constant" else ((0,) * len(asked), asked[:half], asked[half:])
+    )
     _check_fit(what, x, Window(window.kernel, strides, pads, dilations), before, after)
-    x = padded(x, (0, 0, *before), (0, 0, *after))
+    around = (0, 0, *before), (0, 0, *after)
+    x = padded(x, *around) if mode == "constant" else extended(x, *around, mode)
     op = Conv(strides, pads, dilations, whole_number(f"the groups of {what}", groups, 1))
     return op(x, *args)
 
@@ -77,7 +87,8 @@ def conv_transpose(
     `[N, O, *results]` with (size − 1)·stride − pads + dilation·(kernel − 1) + 1 + output_padding
     results along each axis. torch's `conv_transpose1d`, `2d`, `3d`; weights are laid out as there.
 
-    `padding` cuts that much off the result, a number, a number or a pair (before, after) for each
+    `padding` cuts that much off the result (a negative number adds zeros to it), a number, a number
+    or a pair (before, after) for each
     axis, or "valid" (none) or "same" (size·stride results); `output_padding`, less than the stride
     or the dilation, adds results at the end. Raises `ShapeError`, which begins with `what`, where
     things do not fit.
@@ -99,7 +110,7 @@ def conv_transpose(
             hint="it never looks ahead; padding=((0, kernel - stride),) leaves size·stride results",
         )
     # "same" is that of the convolution which makes `size` of size·stride.
-    pads, *_ = explicit(pads_of(padding, strides, window.extents, strides, what))
+    pads, *removed = explicit(pads_of(padding, strides, window.extents, strides, what))
     for m, s, d in zip(more, strides, dilations, strict=True):
         if m >= max(s, d):
             raise ShapeError(
@@ -116,7 +127,10 @@ def conv_transpose(
     number = whole_number(f"the groups of {what}", groups, 1)
     op = ConvTranspose(sizes, strides, pads, dilations, number)
     y: Value = op(x, weights)
-    y = padded(y, [0] * y.rank, (0, 0, *beyond))
+    # Where the convolution leaves elements of x out, its transpose has zeros.
+    first, last = ([dim(-width) for width in side] for side in removed)
+    ends: Any = zip(last, beyond, strict=True)
+    y = padded(y, (0, 0, *first), (0, 0, *(dim(a + b) for a, b in ends)))
     if bias is None:
         return y
     b = as_value(bias, x)
@@ -126,6 +140,15 @@ def conv_transpose(
         )
     total: Value = y + beside_axes(b, rank)
     return total
+
+
+def check_padding_mode(what: str, mode: Any) -> None:
+    """Raises `ShapeError` where it is none of torch's names."""
+    if mode not in TORCH_MODES:
+        raise ShapeError(
+            f"{what}: padding_mode is one of {', '.join(TORCH_MODES)}, got {mode!r}",
+            hint=did_you_mean(str(mode).lower(), list(TORCH_MODES)),
+        )
 
 
 def _spatial(name: str, x: Value, w: Value) -> Type:
@@ -141,9 +164,16 @@ def _spatial(name: str, x: Value, w: Value) -> Type:
 def _check_fit(
     what: str, x: Value, window: Window, before: Sequence[Dim], after: Sequence[Dim]
 ) -> None:
-    """Raises `ShapeError` where the kernel is known to be larger than x with its padding."""
-    axes: Any = zip(before, x.shape[LEAD:], after, strict=True)
+    """Raises `ShapeError` where the kernel is known to be larger than x with its padding, or this
+    to remove more than there is."""
+    axes: list[Any] = list(zip(before, x.shape[LEAD:], after, strict=True))
     try:
+        for axis, sizes in enumerate(axes):
+            if all(isinstance(size, int) for size in sizes) and min(sizes) < -sizes[1]:
+                raise ShapeError(
+                    f"the padding {sizes[::2]} removes more than the {sizes[1]} elements of "
+                    f"{axis_of(axis, window.rank)}"
+                )
         window.results(tuple(dim(b + n + a) for b, n, a in axes))
     except ShapeError as error:
         rows = [("x", *described(x)), ("kernel", "×".join(map(str, window.kernel)))]

@@ -89,7 +89,7 @@ class Window:
         return tuple(found)
 
 
-def numbers(name: str, given: Any, rank: int, least: int) -> Ints:
+def numbers(name: str, given: Any, rank: int, least: int | None = None) -> Ints:
     """One number for each of the spatial axes; a single one stands for all."""
     each = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
     if each is not None and len(each) != rank:
@@ -100,8 +100,8 @@ def numbers(name: str, given: Any, rank: int, least: int) -> Ints:
 def pads_of(
     padding: Any, sizes: Shape, extents: Ints, strides: Ints, what: str = "conv"
 ) -> tuple[Dim, ...]:
-    """The zeros before each axis and then those after each. A negative number, which only "same"
-    with strides larger than the extent makes, is elements after the last window to be removed.
+    """The zeros before each axis and then those after each. A negative number is elements to be
+    removed; "same" makes such a one where strides are larger than the extent.
 
     `padding` is a number, a number or a pair (before, after) for each axis, or a name: "valid"
     (none), "same" (⌈size/stride⌉ results; of an odd number of zeros the last one comes after, as
@@ -137,23 +137,27 @@ def pads_of(
             raise ShapeError(
                 f"{what}: padding {padding!r} is not a pair for each of {rank} spatial axes"
             )
-        given = [numbers(f"padding of {what}", p, 2, 0) for p in padding]
+        given = [numbers(f"padding of {what}", p, 2) for p in padding]
         return (*(before for before, _ in given), *(after for _, after in given))
-    return numbers(f"padding of {what}", padding, rank, 0) * 2
+    return numbers(f"padding of {what}", padding, rank) * 2
 
 
 def explicit(pads: Sequence[Dim]) -> tuple[Ints, list[Dim], list[Dim]]:
     """Pads in two parts: numbers, which a window has itself, and what is to be padded before it,
-    `(before, after)` of each axis. An axis of which both are not known is of the second part."""
+    `(before, after)` of each axis. An axis of which both are not known is of the second part, and
+    so is what is to be removed."""
     rank = len(pads) // 2
     inner: list[int] = [0] * len(pads)
     outer: list[Dim] = [0] * len(pads)
     for axis in range(rank):
-        before, after = pads[axis], pads[axis + rank]
-        if isinstance(before, int) and isinstance(after, int) and after >= 0:
-            inner[axis], inner[axis + rank] = before, after
-        else:
-            outer[axis], outer[axis + rank] = before, after
+        sides = axis, axis + rank
+        known = all(isinstance(pads[side], int) for side in sides)
+        for side in sides:
+            width = pads[side]
+            if known and isinstance(width, int) and width >= 0:
+                inner[side] = width
+            else:
+                outer[side] = width
     return tuple(inner), outer[:rank], outer[rank:]
 
 

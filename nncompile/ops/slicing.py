@@ -15,8 +15,7 @@ from nncompile.dims import Dim, Shape, dim, same_shape, symbol
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axes import axes_of
-from nncompile.ops.basic import as_value, broadcast_to
-from nncompile.ops.joining import concatenate
+from nncompile.ops.basic import as_value
 from nncompile.ops.shape import expand_dims, reshape
 from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
 
@@ -249,41 +248,6 @@ def flip(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     return part(x, starts, x.shape, [-1 if i in axes else 1 for i in range(x.rank)])
 
 
-def pad(
-    x: Any, pad_width: Any, mode: str = "constant", constant_values: float | int | bool = 0
-) -> Value:
-    """`x` with elements added before and after along each axis.
-
-    `pad_width` is one width, one pair (before, after) for all axes, or a pair for each axis;
-    `mode` is "constant", "edge" (the outermost element) or "reflect" (mirrored at it).
-    """
-    x = as_value(x)
-    pairs = _widths(pad_width, x.rank)
-    if any(isinstance(w, int) and w < 0 for pair in pairs for w in pair):
-        raise ShapeError(f"pad: widths must not be negative, got {pad_width}", hint="use a slice")
-    if mode == "constant":
-        return padded(x, [b for b, _ in pairs], [a for _, a in pairs], constant_values)
-    if mode not in ("edge", "reflect"):
-        raise ShapeError(f"pad: mode must be constant, edge or reflect, got {mode!r}")
-    extended: Value = x
-    for axis, (before, after) in enumerate(pairs):
-        extended = _extended(extended, axis, before, after, mode)
-    return extended
-
-
-def _extended(x: Value, axis: int, before: Dim, after: Dim, mode: str) -> Value:
-    """`x` with copies of its own elements before and after along the axis."""
-    size: Any = x.shape[axis]
-    if mode == "edge":
-        ends = [along(x, axis, place, 1, 1) for place in (0, dim(size - 1))]
-        shapes = [(*x.shape[:axis], w, *x.shape[axis + 1 :]) for w in (before, after)]
-        sides = [broadcast_to(end, s) for end, s in zip(ends, shapes, strict=True)]
-    else:
-        sides = [along(x, axis, before, before, -1), along(x, axis, dim(size - 2), after, -1)]
-    parts = zip((before, size, after), (sides[0], x, sides[1]), strict=True)
-    return concatenate([p for width, p in parts if width != 0 or p is x], axis)
-
-
 def along(x: Value, axis: int, start: Dim, size: Dim, step: int) -> Value:
     """Along one axis `size` elements from `start` in steps."""
     others = range(x.rank)
@@ -293,13 +257,3 @@ def along(x: Value, axis: int, start: Dim, size: Dim, step: int) -> Value:
         [size if i == axis else n for i, n in enumerate(x.shape)],
         [step if i == axis else 1 for i in others],
     )
-
-
-def _widths(pad_width: Any, rank: int) -> list[tuple[Dim, Dim]]:
-    given = pad_width if isinstance(pad_width, tuple | list) else (pad_width, pad_width)
-    pairs = given if all(isinstance(p, tuple | list) for p in given) else [given] * rank
-    if len(pairs) == 1:
-        pairs = list(pairs) * rank
-    if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
-        raise ShapeError(f"pad: {pad_width} are not a pair of widths for each of {rank} axes")
-    return [(dim(before), dim(after)) for before, after in pairs]
