@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test matrix lint docs clean
 
 demo: .venv/.examples
 	$(BIN)/nncompile train examples/digits.py --output runs/digits
@@ -11,6 +11,10 @@ demo: .venv/.examples
 
 test: .venv/.test
 	$(BIN)/python -m pytest
+
+# Every Python and onnxruntime that is promised, with and without torch: hours, in `.matrix/`.
+matrix:
+	$(PYTHON) -m tests.matrix
 
 lint: .venv/.dev
 	$(BIN)/ruff check .
@@ -21,7 +25,7 @@ docs: .venv/.docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv runs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .matrix runs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # pip is the last thing that venv makes: where it is missing, an attempt was cut short.
 $(BIN)/pip:
