@@ -33,15 +33,13 @@ from tests.fuzzing.program import Builder, Program
 from tests.fuzzing.search import Failure, cards
 from tests.fuzzing.steps import apply_card
 
-SECONDS = 45.0  # of the slice, at most, in time of the processor: it takes about 20
-
 
 def test_a_slice_of_programs_of_all_cards() -> None:
     seen: set[str] = set()
-    for results in slices(SECONDS, shrinking=10.0):
+    for results in slices(shrinking=200):
         assert not results.failures, str(results.failures[0])
         seen |= results.cards.keys()
-    assert seen >= {card.__name__ for card in cards()[:10]}
+    assert seen >= {card.__name__ for card in cards()}
 
 
 # Faults, each planted in a card or a rule that is right.
@@ -107,7 +105,7 @@ def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 def first_failure() -> Failure:
-    for results in slices(SECONDS, shrinking=3.0):
+    for results in slices(shrinking=100):
         if results.failures:
             return results.failures[0]
     raise AssertionError("nothing was found")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzzing.chunks import CHUNK, run_chunk
-from tests.fuzzing.search import cards
+from tests.fuzzing.search import SHRINKING, cards
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -45,7 +45,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return 1 if any(entry["failures"] for entry in done) else 0
 
 
-def _run(todo: list[tuple[int, float]], workers: int) -> Iterator[dict[str, Any]]:
+def _run(todo: list[tuple[int, int]], workers: int) -> Iterator[dict[str, Any]]:
     if workers == 1:
         yield from map(run_chunk, todo)
         return
@@ -59,7 +59,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of the first chunk")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--log", type=Path, help="JSON lines of finished chunks, to go on from")
-    parser.add_argument("--shrinking", type=float, default=20.0, help="seconds for a failure")
+    parser.add_argument(
+        "--shrinking", type=int, default=SHRINKING, help="tries to make a failure smaller"
+    )
     return parser.parse_args(words)
 
 

@@ -169,6 +169,9 @@ class Failure:
         return f"{self.message}\n{self.plan}\n\n{printed(self.program)}"
 
 
+SHRINKING = 400  # tries to make a failing program smaller: some twenty seconds
+
+
 @dataclass
 class Results:
     """How many programs were checked, of which cards, and what failed."""
@@ -198,22 +201,22 @@ def search(
     count: int,
     seed: int,
     focus: type[Op] | None = None,
-    seconds: float = float("inf"),
-    shrinking: float = 20.0,
+    shrinking: int = SHRINKING,
 ) -> Results:
-    """Checks so many programs, or as many as there is time for; ends with the first that fails,
-    which is made smaller for about `shrinking` seconds."""
+    """Checks so many programs; ends with the first that fails, which is made smaller by about
+    twice `shrinking` tries."""
     results = Results()
     start = time.process_time()
     failed: dict[str, BaseException] = {}  # by the program: found again, it fails again
     last: list[Found] = []
-    until = [float("inf")]  # when to stop making it smaller
+    left = [shrinking]  # tries to make it smaller
 
     def failure(found: Found) -> BaseException | None:
-        now = time.process_time()
-        if now > until[0] or now - start > seconds:
-            return None
-        if not failed:
+        if failed:
+            if not left[0]:
+                return None
+            left[0] -= 1
+        else:
             results.count += 1
             results.cards.update(found.program.cards)
         try:
@@ -229,8 +232,6 @@ def search(
         error = failed.get(key) or failure(found)
         if error is None:
             return
-        if not failed:
-            until[0] = time.process_time() + shrinking
         failed[key or repr(found)] = error
         last[:] = [found]
         raise Refuted(kind_of(error))
@@ -255,8 +256,8 @@ def search(
     return results
 
 
-def _smallest(found: Found, error: BaseException, seconds: float) -> Failure:
-    """The failure, of a program that is as small as can be found in that time."""
+def _smallest(found: Found, error: BaseException, tries: int) -> Failure:
+    """The failure, of a program that is as small as can be found in so many tries."""
     kind = kind_of(error)
     message = [str(error)]
 
@@ -269,5 +270,5 @@ def _smallest(found: Found, error: BaseException, seconds: float) -> Failure:
                 return True
         return False
 
-    program = smaller(found.program, fails, seconds)
+    program = smaller(found.program, fails, tries)
     return Failure(kind, f"{type(error).__name__}: {message[0]}", program, found.plan)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -18,16 +17,18 @@ from tests.fuzzing.arithmetic import Computation
 from tests.fuzzing.program import Program
 
 
-def smaller(program: Program, fails: Callable[[Program], bool], seconds: float) -> Program:
-    """The smallest program found in that time that still fails."""
-    until = time.process_time() + seconds
+def smaller(program: Program, fails: Callable[[Program], bool], tries: int) -> Program:
+    """The smallest program found in so many tries that still fails."""
     found = True
     while found:
         found = False
         for candidate in candidates(program):
-            if time.process_time() > until:
+            if _size(candidate) >= _size(program):
+                continue
+            if not tries:
                 return program
-            if _size(candidate) < _size(program) and fails(candidate):
+            tries -= 1
+            if fails(candidate):
                 program, found = candidate, True
                 break
     return program
