@@ -7,7 +7,8 @@ them; the step is one put into the other.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -22,8 +23,10 @@ from nncompile.gradients import bounded, prepared
 from nncompile.graph import Graph, Input, Value, described, replace
 from nncompile.model import Model, leaves_of
 from nncompile.ops.basic import cast, const, zeros_like
+from nncompile.ops.joining import concatenate, sections
 from nncompile.ops.random import seed_leaf, step_leaf
-from nncompile.optim import Stateful
+from nncompile.ops.shape import ravel, reshape
+from nncompile.optim import Optimizer, Stateful
 from nncompile.optim.schedules import TRAINING
 from nncompile.recipe import Assign, Average, Minimize, Recipe
 from nncompile.reference import evaluate
@@ -214,16 +217,49 @@ class _Composition:
             following |= weights.following
             gradients = self._accumulated(gradients, share, divisor, following)
         gradients = prepared(update, gradients, self.number)
-        for path, w in trained.items():
-            optimizer = self.recipe.optimizer_of(update, path)
-            self.rates |= dict.fromkeys(optimizer.stateful, path)
-            slots = {slot: self._slot(path, slot, x) for slot, x in optimizer.initial(w).items()}
-            w_next, slots_next = optimizer.update(w, gradients[path], slots, self.number)
-            if update.max_norm is not None:
-                w_next = bounded(w_next, update.max_norm)
-            following[w] = self._due(w_next, w)
-            following |= {slots[n]: self._due(x, slots[n]) for n, x in slots_next.items()}
+        for optimizer, paths in self._groups(update, trained):
+            self.rates |= dict.fromkeys(optimizer.stateful, paths[0])
+            group = {path: trained[path] for path in paths}
+            following |= self._descended(update, optimizer, group, gradients)
         self._follow(following, values)
+
+    def _groups(
+        self, update: Minimize, paths: Iterable[str]
+    ) -> Iterable[tuple[Optimizer, list[str]]]:
+        """The parameters with their optimizers: one by one, but for those of an optimizer that
+        moves all of its own together."""
+        found: dict[object, tuple[Optimizer, list[str]]] = {}
+        for path in paths:
+            optimizer = self.recipe.optimizer_of(update, path)
+            key = optimizer if optimizer.together else path
+            found.setdefault(key, (optimizer, []))[1].append(path)
+        return found.values()
+
+    def _descended(
+        self,
+        update: Minimize,
+        optimizer: Optimizer,
+        trained: Mapping[str, Value],
+        gradients: Mapping[str, Value],
+    ) -> dict[Value, Value]:
+        """What follows the parameters of a group, and their slots."""
+        (owner, w), *_ = trained.items()
+        g = gradients[owner]
+        if optimizer.together:
+            owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
+            w = _vector(trained.values())
+            g = _vector(gradients[path] for path in trained)
+        slots = {slot: self._slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
+        new, slots_next = optimizer.update(w, g, slots, self.number)
+        parts = _parts(new, list(trained.values())) if optimizer.together else [new]
+        following = {slots[n]: self._due(x, slots[n]) for n, x in slots_next.items()}
+        for (path, w), part in zip(trained.items(), parts, strict=True):
+            w_next = part if update.max_norm is None else bounded(part, update.max_norm)
+            following[w] = self._due(w_next, w)
+            for slot in optimizer.averages:
+                kept = slots[slot].op.name  # type: ignore[attr-defined]
+                self.averages.setdefault(slot, {})[path] = kept
+        return following
 
     def _accumulated(
         self,
@@ -412,6 +448,17 @@ def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> Non
 def _needed(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
     found = leaves_of(outputs.values())
     return tuple(leaf for leaf in leaves if leaf in found)
+
+
+def _vector(values: Iterable[Value]) -> Value:
+    """All numbers of the tensors as one vector."""
+    return concatenate([ravel(x) for x in values], 0)
+
+
+def _parts(vector: Value, like: Sequence[Value]) -> list[Value]:
+    """The vector cut into tensors like these."""
+    parts = sections(vector, [math.prod(map(int, w.shape)) for w in like], 0)
+    return [cast(reshape(x, w.shape), w.dtype) for x, w in zip(parts, like, strict=True)]
 
 
 def _unused(name: str, taken: Mapping[str, Value]) -> str:

@@ -217,6 +217,8 @@ RECIPES: dict[str, tuple[Callable[[Model], Any], str]] = {
     "learning_rate": (lambda m: dsl.sgd(learning_rate=0.1), "called 'rate' here"),
     "betas": (lambda m: adamw(1e-3, betas=(0.9, 0.99)), r"beta1=0\.9, beta2=0\.999"),
     "eps": (lambda m: adam(1e-3, eps=1e-6), "called 'epsilon' here"),
+    "maximize": (lambda m: dsl.sgd(0.1, maximize=True), r"maximize\(\"reward\", optimizer="),
+    "max_iter": (lambda m: dsl.lbfgs(max_iter=20), r"one step is one iteration"),
     "lr of a training": (lambda m: training(m, lr=0.1), r"optimizer=adam\(1e-3\)"),
     "batch_size": (lambda m: training(m, batch_size=8), "called 'batch' here"),
     "loss": (lambda m: training(m, loss="loss"), "called 'minimize' here"),

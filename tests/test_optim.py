@@ -1,4 +1,4 @@
-"""Optimizers: ten steps against torch's, and what their slots hold."""
+"""Optimizers: their steps against torch's, and what their slots hold."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from nncompile.graph import Input
 from nncompile.optim import (
     Optimizer,
     adadelta,
+    adafactor,
     adagrad,
     adam,
+    adamax,
     adamw,
+    asgd,
     cosine,
     exponential,
+    lbfgs,
     muon,
     nadam,
     radam,
     rmsprop,
+    rprop,
     sgd,
     step_decay,
 )
@@ -32,7 +37,7 @@ from nncompile.types import f64, i64
 from tests.small_models import data, perceptron
 from tests.tolerances import assert_close
 
-STEPS = 10
+STEPS = 24
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +65,7 @@ def trained_by_torch(
         if case.options.get("clip_each_norm"):
             for one in p.values():
                 torch.nn.utils.clip_grad_norm_([one], case.options["clip_each_norm"])
-        optimizer.step()
+        optimizer.step(lambda loss=loss: loss)
         if scheduler:
             scheduler.step()
     return {path: x.detach().numpy() for path, x in p.items()}
@@ -102,6 +107,45 @@ CASES = {
         sgd(exponential(0.1, 0.8), momentum=0.9, nesterov=True),
         lambda o, p: o.SGD(p, 0.1, momentum=0.9, nesterov=True),
         schedule=lambda step: 0.8**step,
+    ),
+    "dampening": Case(
+        sgd(0.1, momentum=0.9, dampening=0.3),
+        lambda o, p: o.SGD(p, 0.1, momentum=0.9, dampening=0.3),
+    ),
+    "dampening, scheduled": Case(
+        sgd(exponential(0.1, 0.8), momentum=0.9, dampening=-0.5, weight_decay=0.1),
+        lambda o, p: o.SGD(p, 0.1, momentum=0.9, dampening=-0.5, weight_decay=0.1),
+        schedule=lambda step: 0.8**step,
+    ),
+    "asgd": Case(asgd(0.1), lambda o, p: o.ASGD(p, 0.1)),
+    "asgd, all options": Case(
+        asgd(0.1, lambd=0.1, alpha=0.6, t0=3, weight_decay=0.1),
+        lambda o, p: o.ASGD(p, 0.1, lambd=0.1, alpha=0.6, t0=3, weight_decay=0.1),
+    ),
+    "rprop": Case(rprop(0.01), lambda o, p: o.Rprop(p, 0.01)),
+    "rprop, all options": Case(
+        rprop(0.01, etas=(0.7, 1.1), step_sizes=(5e-3, 0.012)),
+        lambda o, p: o.Rprop(p, 0.01, etas=(0.7, 1.1), step_sizes=(5e-3, 0.012)),
+    ),
+    "adamax": Case(adamax(0.01), lambda o, p: o.Adamax(p, 0.01)),
+    "adamax, all options": Case(
+        adamax(exponential(0.01, 0.9), 0.8, 0.7, 1e-3, 0.1),
+        lambda o, p: o.Adamax(p, 0.01, betas=(0.8, 0.7), eps=1e-3, weight_decay=0.1),
+        schedule=lambda step: 0.9**step,
+    ),
+    "adafactor": Case(adafactor(0.05), lambda o, p: o.Adafactor(p, 0.05)),
+    "adafactor, all options": Case(
+        adafactor(exponential(0.5, 0.9), -0.5, (1e-4, 1e-2), 1.5, 0.1),
+        lambda o, p: o.Adafactor(
+            p, 0.5, beta2_decay=-0.5, eps=(1e-4, 1e-2), d=1.5, weight_decay=0.1
+        ),
+        schedule=lambda step: 0.9**step,
+    ),
+    "lbfgs": Case(lbfgs(0.5), lambda o, p: o.LBFGS(p, 0.5, max_iter=1, history_size=10)),
+    "lbfgs, short memory": Case(
+        lbfgs(exponential(0.5, 0.9), history_size=3),
+        lambda o, p: o.LBFGS(p, 0.5, max_iter=1, history_size=3),
+        schedule=lambda step: 0.9**step,
     ),
     "rmsprop": Case(rmsprop(0.01), lambda o, p: o.RMSprop(p, 0.01)),
     "rmsprop, momentum and weight decay": Case(
@@ -178,7 +222,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_ten_steps_are_those_of_torch(torch: Any, name: str) -> None:
+def test_steps_are_those_of_torch(torch: Any, name: str) -> None:
     case = CASES[name]
     recipe = training(perceptron(), optimizer=case.ours, **case.options)
     trainer = Trainer(recipe)
@@ -191,11 +235,14 @@ def test_ten_steps_are_those_of_torch(torch: Any, name: str) -> None:
     expected = trained_by_torch(torch, doubled, wide, case)
     for path, x in trainer.params.items():
         assert not np.array_equal(x, start[path]), path
-        assert_close(x, expected[path], "float32", path)
+        if name.startswith("lbfgs"):  # the change of a gradient has fewer digits than it
+            np.testing.assert_allclose(x, expected[path], 1e-3, 2e-5, err_msg=path)
+        else:
+            assert_close(x, expected[path], "float32", path)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_ten_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
+def test_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
     """The formulas themselves, where rounding does not hide a difference."""
     case = CASES[name]
     step = compose(training(perceptron(f64), optimizer=case.ours, **case.options))
@@ -206,9 +253,9 @@ def test_ten_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
         result = evaluate(step.step, {**state, **batch})
         state |= {path: result[following] for path, following in step.state_map.items()}
     # torch's clip_grad_norm_ divides by norm + 1e-6, its NAdam multiplies the momenta in float32,
-    # and schedules here are float32.
+    # its ASGD keeps the falling rate in float32, and schedules here are float32.
     rounded = case.schedule is not None or case.options.keys() & {"clip_norm", "clip_each_norm"}
-    rounded = rounded or name.startswith("nadam")
+    rounded = rounded or name.startswith(("nadam", "asgd"))
     tolerance = 3e-6 if rounded else 1e-10
     for path, x in trained_by_torch(torch, start, batches, case).items():
         np.testing.assert_allclose(state[path], x, tolerance, tolerance, err_msg=path)
@@ -252,4 +299,11 @@ def test_the_slots_of_each_optimizer() -> None:
     paths = {"hidden.weight", "hidden.bias", "out.weight"}
     assert slots["sgd"] == {"step", "seed"} | paths
     assert slots["momentum"] - slots["sgd"] == {f"{path}.u" for path in paths}
+    assert slots["lbfgs"] - slots["sgd"] == {
+        f"training.lbfgs.{slot}" for slot in ("s", "y", "rho", "g", "move", "scale")
+    }
+    assert slots["adafactor"] - slots["sgd"] == {
+        "hidden.bias.variance",
+        *(f"{p}.weight.{slot}" for p in ("hidden", "out") for slot in ("row_var", "col_var")),
+    }
     assert slots["adam"] - slots["sgd"] == {f"{p}.{slot}" for p in paths for slot in "mv"}

@@ -13,9 +13,12 @@ from nncompile.graph import Input
 from nncompile.ops.basic import Constant, const
 from nncompile.optim import (
     adadelta,
+    adafactor,
     adagrad,
     adam,
+    adamax,
     adamw,
+    asgd,
     clip_by_norm,
     clip_by_value,
     constant,
@@ -23,11 +26,13 @@ from nncompile.optim import (
     exponential,
     global_norm,
     lamb,
+    lbfgs,
     lion,
     muon,
     nadam,
     radam,
     rmsprop,
+    rprop,
     schedule,
     sgd,
     step_decay,
@@ -81,6 +86,22 @@ def test_a_constant_schedule_is_a_number() -> None:
         lambda: sgd(math.nan),
         lambda: sgd(0.1, momentum=1.0),
         lambda: sgd(0.1, nesterov=True),
+        lambda: sgd(0.1, 0.9, nesterov=True, dampening=0.1),
+        lambda: sgd(0.1, 0.9, dampening=None),
+        lambda: adamax(beta2=1.0),
+        lambda: adamax(epsilon=-1e-8),
+        lambda: asgd(t0=-1),
+        lambda: asgd(lambd=None),
+        lambda: rprop(step_decay(0.1, 3)),
+        lambda: rprop(etas=(1.2, 0.5)),
+        lambda: rprop(etas=0.5),
+        lambda: rprop(step_sizes=(50, 1e-6)),
+        lambda: adafactor(beta2_decay=0.8),
+        lambda: adafactor(d=0.5),
+        lambda: adafactor(eps=1e-3),
+        lambda: adafactor(eps=(1e-3, None)),
+        lambda: lbfgs(tolerance_grad=-1),
+        lambda: lbfgs(history_size=0),
         lambda: adam(beta1=1.0),
         lambda: adam(beta2=-0.1),
         lambda: adamw(weight_decay=-1.0),
@@ -106,8 +127,14 @@ def test_a_constant_schedule_is_a_number() -> None:
     ],
 )
 def test_figures_out_of_range_are_told(make: Any) -> None:
-    with pytest.raises(ModelError, match=r"must|needs"):
+    with pytest.raises(ModelError, match=r"must|needs|is a number"):
         make()
+
+
+def test_a_line_search_is_none_of_lbfgs() -> None:
+    assert lbfgs(line_search_fn=None) == lbfgs()
+    with pytest.raises(ModelError, match="no line search"):
+        lbfgs(line_search_fn="strong_wolfe")
 
 
 @pytest.mark.parametrize("number", [np.float32, np.float64, np.array, float])
@@ -156,6 +183,7 @@ def test_a_zero_gradient_leaves_the_parameter() -> None:
     start = np.float32([1.0, -2.0])
     zeros = np.zeros(2, np.float32)
     several = (sgd(0.1, momentum=0.9), rmsprop(), rmsprop(centered=True), adagrad(), adadelta())
+    several += (adamax(), asgd(lambd=0), rprop(), adafactor(), lbfgs())
     for optimizer in (*several, adam(), adam(amsgrad=True), nadam(), radam(), lion(), lamb(0.1, 0)):
         first = optimizer.initial(w)
         slots = {slot: Input(slot, x.type, "state")() for slot, x in first.items()}

@@ -14,7 +14,7 @@ from nncompile.export import export
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.ops.basic import full
-from nncompile.optim import adam, adamw, plateau, sgd, step_decay
+from nncompile.optim import adafactor, adam, adamw, asgd, lbfgs, plateau, sgd, step_decay
 from nncompile.recipe import assign, ema, frozen_layers, maximize, minimize, swa, training
 from nncompile.reference import evaluate
 from nncompile.runtime import Session
@@ -36,7 +36,18 @@ def run(step: Any, state: dict[str, Any], batch: dict[str, Any]) -> dict[str, An
 # Accumulation
 
 
-@pytest.mark.parametrize("optimizer", [sgd(0.1, 0.9), adam(step_decay(0.01, 2)), adamw(0.01)])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        sgd(0.1, 0.9),
+        sgd(0.1, 0.9, dampening=0.5),
+        adam(step_decay(0.01, 2)),
+        adamw(0.01),
+        adafactor(step_decay(0.1, 2)),
+        asgd(0.1, lambd=0.1, t0=1),
+        lbfgs(0.3),
+    ],
+)
 @pytest.mark.parametrize("clip", [None, 0.05])
 def test_four_batches_of_sixteen_are_one_of_64(optimizer: Any, clip: float | None) -> None:
     """Three updates, in float64; only the order of the sums differs."""

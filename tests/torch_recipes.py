@@ -24,6 +24,7 @@ from dsl import (
     f32,
     flatten,
     i64,
+    lbfgs,
     model,
     plateau,
     relu,
@@ -85,6 +86,7 @@ RECIPES = {
     "plateau": lambda: training(
         perceptron(), optimizer=sgd(plateau(0.1, monitor="loss", patience=1))
     ),
+    "lbfgs": lambda: training(perceptron(f64), optimizer=lbfgs(0.3, history_size=3)),
     "double": lambda: training(images(f64), optimizer=adam(1e-2)),
 }
 

@@ -1,6 +1,7 @@
 """Optimizers and learning rate schedules, as formulas in the graph."""
 
-from nncompile.optim.adam import adam, adamw, lamb, nadam, radam
+from nncompile.optim.adafactor import adafactor
+from nncompile.optim.adam import adam, adamax, adamw, lamb, nadam, radam
 from nncompile.optim.adaptive import adadelta, adagrad, rmsprop
 from nncompile.optim.base import Optimizer
 from nncompile.optim.clipping import clip_by_norm, clip_by_value, clip_each_by_norm, global_norm
@@ -15,7 +16,8 @@ from nncompile.optim.curves import (
     warm_restarts,
     warmup,
 )
-from nncompile.optim.descent import lion, sgd
+from nncompile.optim.descent import asgd, lion, rprop, sgd
+from nncompile.optim.lbfgs import lbfgs
 from nncompile.optim.muon import muon
 from nncompile.optim.plateau import Plateau, plateau
 from nncompile.optim.schedules import (
@@ -35,9 +37,12 @@ __all__ = [
     "Schedule",
     "Stateful",
     "adadelta",
+    "adafactor",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
+    "asgd",
     "clip_by_norm",
     "clip_by_value",
     "clip_each_by_norm",
@@ -47,6 +52,7 @@ __all__ = [
     "global_norm",
     "inverse_sqrt",
     "lamb",
+    "lbfgs",
     "linear_decay",
     "lion",
     "multi_step",
@@ -58,6 +64,7 @@ __all__ = [
     "polynomial",
     "radam",
     "rmsprop",
+    "rprop",
     "schedule",
     "sgd",
     "step_decay",

@@ -1,4 +1,4 @@
-"""The family of Adam: AMSGrad, AdamW, NAdam, RAdam, LAMB."""
+"""The family of Adam: AMSGrad, AdamW, Adamax, NAdam, RAdam, LAMB."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nncompile.elementwise import maximum, sqrt, where
+from nncompile.elementwise import abs, maximum, sqrt, where
 from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.habits import teaching
@@ -15,10 +15,12 @@ from nncompile.optim.base import (
     Moments,
     Optimizer,
     Slots,
+    accumulate,
     count,
     descend,
     descend_normalised,
     normalise,
+    penalised,
     scaled,
 )
 from nncompile.optim.schedules import LearningRate, resolve
@@ -57,6 +59,36 @@ class Adam(Moments):
         if self.amsgrad:
             v = following["vmax"] = maximum(slots["vmax"], v)
         return descend_normalised(w, following["m"], v, scale, epsilon, left), following
+
+
+@formula
+def _largest(u: Any, g: Any, decay: Any, epsilon: Any) -> Any:
+    return maximum(decay * u, abs(g) + epsilon)
+
+
+@formula
+def _descend_by_largest(w: Any, m: Any, u: Any, scale: Any) -> Any:
+    return w - scale * m / u
+
+
+@dataclass(frozen=True)
+class Adamax(Moments):
+    """m' = β₁·m + (1−β₁)·g, u' = max(β₂·u, |g| + ε), w' = w − η/(1−β₁ᵗ)·m'/u' (Kingma & Ba 2015,
+    section 7.1; ε as in torch). The slots are `m`, see `Moments`, and `u`."""
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("m", "u")
+
+    def update(
+        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
+    ) -> tuple[Value, Slots]:
+        rate = resolve(self.rate, step, w.dtype)
+        g = penalised(g, w, self.weight_decay)
+        m = accumulate(slots["m"], g, self.beta1)
+        u = _largest(slots["u"], g, self.beta2, self.epsilon)
+        scale = scaled((1 - self.beta1) / (1 - self.beta1 ** count(step)), rate, w.dtype)
+        return _descend_by_largest(w, m, u, scale), {"m": m, "u": u}
 
 
 @formula
@@ -208,6 +240,18 @@ def adamw(
 ) -> Optimizer:
     """Adam with decoupled weight decay; see `Adam`."""
     return Adam(rate, beta1, beta2, epsilon, weight_decay, decoupled=True, amsgrad=amsgrad)
+
+
+@teaching
+def adamax(
+    rate: LearningRate = 2e-3,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Running mean over the largest gradient of late; see `Adamax`."""
+    return Adamax(rate, beta1, beta2, epsilon, weight_decay)
 
 
 @teaching

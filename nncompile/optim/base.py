@@ -51,6 +51,18 @@ class Optimizer:
         `stem.weight` is the state `stem.weight.m` of the training step, and of checkpoints."""
         return ()
 
+    @property
+    def averages(self) -> tuple[str, ...]:
+        """Those of the slots that are averages of the parameter, to predict with."""
+        return ()
+
+    @property
+    def together(self) -> bool:
+        """Whether all parameters that follow this optimizer are one vector to it: `w` is then a
+        vector of all of their numbers, and the slot `s` the state `training.NAME.s`, NAME the class
+        in small letters."""
+        return False
+
     def initial(self, w: Value) -> Slots:
         """What the slots of the parameter `w` hold before the first step, which also says their
         types: zeros like `w`, unless a subclass says otherwise."""

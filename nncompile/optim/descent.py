@@ -1,4 +1,5 @@
-"""Optimizers that follow the gradient, or its sign, as it is: SGD, momentum, Nesterov, Lion."""
+"""Optimizers that follow the gradient, or its sign, as it is: SGD, momentum, Nesterov, Lion,
+averaged SGD, Rprop."""
 
 from __future__ import annotations
 
@@ -6,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nncompile.elementwise import sign
+from nncompile.elementwise import clip, maximum, sign, where
 from nncompile.errors import ModelError
 from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.habits import teaching
+from nncompile.ops.basic import as_value, cast, full
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised
-from nncompile.optim.schedules import LearningRate, resolve
+from nncompile.optim.schedules import LearningRate, not_negative, real, resolve
+from nncompile.types import f64
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,24 @@ class SGD(Optimizer):
     w' = w − η·(g + μ·v').
 
     Where η is a number the slot `u` holds η·v, so that u' = μ·u + η·g and w' = w − u': one pass
-    over the tensors less. Weight decay adds λ·w to the gradient.
+    over the tensors less. Weight decay adds λ·w to the gradient. With a dampening τ,
+    v' = μ·v + (1−τ)·g, but for the first step, where v' = g, as torch's.
     """
 
     momentum: float = 0.0
     nesterov: bool = False
     weight_decay: float = 0.0
+    dampening: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._check_fraction("momentum")
         self._check_not_negative("weight_decay")
-        if self.nesterov and not self.momentum:
+        self._normalise("dampening", real("dampening", self.dampening))
+        if self.nesterov and (not self.momentum or self.dampening):
             raise ModelError(
-                "nesterov needs a momentum", hint="sgd(rate, momentum=0.9, nesterov=True)"
+                "nesterov needs a momentum, and no dampening",
+                hint="sgd(rate, momentum=0.9, nesterov=True)",
             )
 
     @property
@@ -50,6 +57,8 @@ class SGD(Optimizer):
             return descend(w, g, rate), {}
         # What scales the gradient on its way into the slot, and the slot on its way out.
         inward, outward = (rate, 1) if isinstance(rate, float) else (1, rate)
+        if self.dampening:
+            inward = inward * where(step == 0, as_value(1.0, w), 1 - self.dampening)
         u = accumulate(slots["u"], g, self.momentum, inward)
         ahead = accumulate(u, g, self.momentum, inward) if self.nesterov else u
         return descend(w, ahead, outward), {"u": u}
@@ -90,15 +99,121 @@ class Lion(Optimizer):
         return following, {"m": accumulate(slots["m"], g, self.beta2)}
 
 
+@dataclass(frozen=True)
+class ASGD(Optimizer):
+    """w' = (1 − λ·ηₜ)·w − ηₜ·g with ηₜ = η/(1 + λ·η·t)^α, t the number of the step from 0, and the
+    average of the weights a' = a + (w' − a)/max(1, t − t₀), which is w' up to the step t₀ (Polyak &
+    Juditsky 1992; the falling rate of Bottou 2010, as in torch, `lambd`, `alpha` and `t0` too).
+
+    The slot `ax` is the average: `trainer.averaged("ax")` predicts with it. Where η follows a
+    schedule, ηₜ is that of the step itself (torch's is that of the step before). Weight decay adds
+    to the gradient.
+    """
+
+    lambd: float = 1e-4
+    alpha: float = 0.75
+    t0: float = 1e6
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_not_negative("lambd", "alpha", "t0", "weight_decay")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("ax",)
+
+    @property
+    def averages(self) -> tuple[str, ...]:
+        return ("ax",)
+
+    def initial(self, w: Value) -> Slots:
+        return {"ax": w}
+
+    def update(
+        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
+    ) -> tuple[Value, Slots]:
+        t, rate = cast(step, f64), resolve(self.rate, step, f64)
+        falling = rate / (1 + self.lambd * rate * t) ** self.alpha
+        left = cast(1 - self.lambd * falling, w.dtype)
+        share = cast(1 / maximum(t - self.t0, 1.0), w.dtype)
+        g = penalised(g, w, self.weight_decay)
+        following = descend(w, g, cast(falling, w.dtype), left)
+        # So that the average of the first steps is the weight to the last bit.
+        return following, {"ax": accumulate(slots["ax"], following, 1 - share, share)}
+
+
+@formula
+def _sized(size: Any, g: Any, before: Any, less: Any, more: Any, low: Any, high: Any) -> Any:
+    # Not g·before, which is zero where both are small.
+    turn = sign(g) * before
+    return clip(size * where(turn > 0, more, where(turn < 0, less, 1)), low, high)
+
+
+@formula
+def _unless_turned(g: Any, before: Any) -> Any:
+    return where(sign(g) * before < 0, 0, g)
+
+
+@dataclass(frozen=True)
+class Rprop(Optimizer):
+    """w' = w − s'·sign(g), each number with a step size of its own: s' = s·η⁺ where the gradient
+    has the sign that it had before, s·η⁻ where it has the other one, in which case the number stays
+    for this step; s' within `step_sizes` (Riedmiller & Braun 1993, as torch's, without going back).
+    For whole sets of data: it follows signs, which are those of noise from batch to batch.
+
+    `etas` are η⁻ and η⁺. The rate is where the sizes begin, one number: a schedule has nothing
+    to say after that, and is a `ModelError`. Slots: `prev`, the gradient that counted last (0 after
+    a turn), and `step_size`.
+    """
+
+    etas: tuple[float, float] = (0.5, 1.2)
+    step_sizes: tuple[float, float] = (1e-6, 50.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if callable(self.rate):
+            raise ModelError(
+                "the rate of rprop is a number, from which the step sizes go their own way",
+                hint="rprop(0.01); step_sizes=(1e-6, 50) bounds them",
+            )
+        for name in ("etas", "step_sizes"):
+            given = getattr(self, name)
+            if not isinstance(given, list | tuple) or len(given) != 2:
+                raise ModelError(f"{name} must be two numbers, got {given!r}")
+            object.__setattr__(self, name, tuple(not_negative(name, x) for x in given))
+        less, more = self.etas
+        if not 0 < less < 1 < more:
+            raise ModelError(f"etas must be one below 1 and one above, got {self.etas}")
+        if not self.step_sizes[0] <= self.step_sizes[1]:
+            raise ModelError(f"step_sizes must be the least and the greatest, {self.step_sizes}")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("prev", "step_size")
+
+    def initial(self, w: Value) -> Slots:
+        return super().initial(w) | {"step_size": full(w.shape, self.rate, w.dtype)}
+
+    def update(
+        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
+    ) -> tuple[Value, Slots]:
+        before = slots["prev"]
+        size = _sized(slots["step_size"], g, before, *self.etas, *self.step_sizes)
+        counted = _unless_turned(g, before)
+        return descend(w, sign(counted), size), {"prev": counted, "step_size": size}
+
+
 @teaching
 def sgd(
     rate: LearningRate = 0.1,
     momentum: float = 0.0,
     nesterov: bool = False,
     weight_decay: float = 0.0,
+    dampening: float = 0.0,
 ) -> Optimizer:
     """Gradient descent, with momentum or Nesterov's; see `SGD`."""
-    return SGD(rate, momentum, nesterov, weight_decay)
+    return SGD(rate, momentum, nesterov, weight_decay, dampening)
 
 
 @teaching
@@ -110,3 +225,25 @@ def lion(
 ) -> Optimizer:
     """Steps of one size along the sign of a running mean; see `Lion`."""
     return Lion(rate, beta1, beta2, weight_decay)
+
+
+@teaching
+def asgd(
+    rate: LearningRate = 0.01,
+    lambd: float = 1e-4,
+    alpha: float = 0.75,
+    t0: float = 1e6,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Gradient descent of falling steps, and the average of its weights; see `ASGD`."""
+    return ASGD(rate, lambd, alpha, t0, weight_decay)
+
+
+@teaching
+def rprop(
+    rate: float = 0.01,
+    etas: tuple[float, float] = (0.5, 1.2),
+    step_sizes: tuple[float, float] = (1e-6, 50.0),
+) -> Optimizer:
+    """Steps along the sign of the gradient, of a size for each number; see `Rprop`."""
+    return Rprop(rate, etas, step_sizes)

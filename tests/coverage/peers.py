@@ -54,7 +54,7 @@ def descent(
             if bound is not None:
                 bound(torch.nn.utils, list(p.values()))
             for optimizer in optimizers:
-                optimizer.step()
+                optimizer.step(lambda loss=loss: loss)
             for scheduler in watching:
                 scheduler.step(loss.item())
         after = metrics | {path: w.detach().numpy() for path, w in p.items()}

@@ -1,0 +1,117 @@
+"""Adafactor: a second moment of rows and columns in place of one for each number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from nncompile.elementwise import maximum, minimum, sqrt
+from nncompile.errors import ModelError
+from nncompile.formula import formula
+from nncompile.graph import Value
+from nncompile.habits import teaching
+from nncompile.ops.basic import cast, full
+from nncompile.ops.statistics import mean
+from nncompile.optim.base import Optimizer, Slots, count, descend, kept
+from nncompile.optim.schedules import LearningRate, not_negative, real, resolve
+
+
+@formula
+def _mixed(total: Any, new: Any, share: Any) -> Any:
+    return total + share * (new - total)
+
+
+@formula
+def _normalised(g: Any, variance: Any, least: Any) -> Any:
+    return g / sqrt(maximum(variance, least))
+
+
+@dataclass(frozen=True)
+class Adafactor(Optimizer):
+    """Steps of the root mean square of the parameter, divided by the root of a running mean of
+    squared gradients, of which a matrix keeps those of its rows and of its columns alone (Shazeer &
+    Stern 2018, algorithms 4 and 5, with torch's options).
+
+    With t from 1, ρ = t^`beta2_decay`, `eps` = (ε₁, ε₂) and rms(x) = √mean(x²): of a parameter of
+    two axes or more, R' = R + ρ·(mean(g² along the last axis) − R), C' the same along the axis
+    before it, and v = R'·C'/max(mean R', ε₁); otherwise v' = v + ρ·(g² − v). Then
+    u = g/√max(v, ε₁²), w' = (1 − η·λ)·w − max(ε₂, rms(w))·min(η, 1/√t)·u/max(1, rms(u)/d).
+
+    ε₁ is the smallest step from 1 of the element type where it is None. Slots: `row_var` and
+    `col_var`, or `variance`. There is no running mean of the gradient, as in torch.
+    """
+
+    beta2_decay: float = -0.8
+    eps: tuple[float | None, float] = (None, 1e-3)
+    d: float = 1.0
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_not_negative("weight_decay")
+        for name, least in (("beta2_decay", -float("inf")), ("d", 1.0)):
+            self._normalise(name, real(name, getattr(self, name)))
+            if not getattr(self, name) >= least:
+                raise ModelError(f"{name} must be at least {least:g}, got {getattr(self, name)}")
+        if self.beta2_decay > 0:
+            raise ModelError(f"beta2_decay must not be positive, got {self.beta2_decay}")
+        if not isinstance(self.eps, list | tuple) or len(self.eps) != 2:
+            raise ModelError(f"eps must be two numbers, got {self.eps!r}")
+        small, large = self.eps
+        bounds = None if small is None else not_negative("eps", small), not_negative("eps", large)
+        object.__setattr__(self, "eps", bounds)
+
+    def initial(self, w: Value) -> Slots:
+        if w.rank < 2:
+            return {"variance": full(w.shape, 0, w.dtype)}
+        *lead, rows, columns = w.shape
+        return {
+            "row_var": full((*lead, rows, 1), 0, w.dtype),
+            "col_var": full((*lead, 1, columns), 0, w.dtype),
+        }
+
+    def update(
+        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
+    ) -> tuple[Value, Slots]:
+        rate, t = resolve(self.rate, step, w.dtype), count(step)
+        given, least_size = self.eps
+        epsilon = float(np.finfo(w.dtype.numpy).eps) if given is None else given
+        following, variance = self._variance(g, slots, cast(t**self.beta2_decay, w.dtype), epsilon)
+        u = _normalised(g, variance, epsilon * epsilon)
+        size = maximum(_rms(w), least_size) * minimum(cast(1 / sqrt(t), w.dtype), rate)
+        step_size = size / maximum(_rms(u) / self.d, 1.0)
+        return descend(w, u, step_size, kept(self.weight_decay, rate)), following
+
+    def _variance(
+        self, g: Value, slots: Mapping[str, Value], share: Value, epsilon: float
+    ) -> tuple[Slots, Value]:
+        """The next slots, and the running mean of g² that they stand for."""
+        square = g * g
+        if g.rank < 2:
+            variance = _mixed(slots["variance"], square, share)
+            return {"variance": variance}, variance
+        rows = _mixed(slots["row_var"], mean(square, -1, keepdims=True), share)
+        columns = _mixed(slots["col_var"], mean(square, -2, keepdims=True), share)
+        whole = maximum(mean(rows, -2, keepdims=True), epsilon)
+        return {"row_var": rows, "col_var": columns}, rows * columns / whole
+
+
+def _rms(x: Value) -> Value:
+    found: Value = sqrt(mean(x * x))
+    return found
+
+
+@teaching
+def adafactor(
+    rate: LearningRate = 0.01,
+    beta2_decay: float = -0.8,
+    eps: tuple[float | None, float] = (None, 1e-3),
+    d: float = 1.0,
+    weight_decay: float = 0.0,
+) -> Optimizer:
+    """Steps in units of the parameter, with a second moment of rows and columns; see
+    `Adafactor`."""
+    return Adafactor(rate, beta2_decay, eps, d, weight_decay)

@@ -1,0 +1,128 @@
+"""L-BFGS: steps along the gradient times an inverse Hessian that the last steps told of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nncompile.elementwise import abs, maximum, where
+from nncompile.errors import ModelError, whole_number
+from nncompile.graph import Value
+from nncompile.habits import teaching
+from nncompile.ops.basic import const, full, zeros_like
+from nncompile.ops.joining import concatenate
+from nncompile.ops.scan import scan
+from nncompile.ops.shape import expand_dims
+from nncompile.ops.statistics import all, any
+from nncompile.optim.base import Optimizer, Slots
+from nncompile.optim.schedules import LearningRate, resolve
+
+CURVED = 1e-10  # what y·s is at least, where a pair says how the gradient bends
+
+
+@dataclass(frozen=True)
+class LBFGS(Optimizer):
+    """w' = w − η·H·g, of all parameters as one vector: H is the inverse Hessian that the last
+    `history_size` pairs of a step s and the change y of the gradient over it tell (J. Nocedal 1980;
+    the two loops of Nocedal & Wright, "Numerical Optimization", algorithm 7.4, from y·s/y·y times
+    the identity). The first step is η·min(1, 1/Σ|g|)·g.
+
+    One step of it is one iteration of torch's (`max_iter=1`, without a line search, which is
+    torch's default): a pair with y·s ≤ 10⁻¹⁰ is not kept, no gradient above `tolerance_grad` leaves
+    all as it is, and a slope along the step above −`tolerance_change` leaves the parameters. A
+    search for the length of the step would evaluate loss and gradient as often as the data ask
+    for, and a graph has them once; a smaller rate, or one that falls, takes its place. It is for
+    whole sets of data: over batches, y is the noise of their difference, too.
+
+    Parameters that follow equal optimizers are one vector. Slots, each `training.lbfgs.NAME`: the
+    pairs `s` and `y`, `[history_size, numbers]`, with `rho` = 1/(y·s), 0 where there is none yet;
+    the last gradient `g` and step `move`, and `scale`, y·s/y·y.
+    """
+
+    history_size: int = 10
+    tolerance_grad: float = 1e-7
+    tolerance_change: float = 1e-9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number("history_size", self.history_size, 1)
+        self._check_not_negative("tolerance_grad", "tolerance_change")
+
+    @property
+    def together(self) -> bool:
+        return True
+
+    def initial(self, w: Value) -> Slots:
+        pairs = full((self.history_size, *w.shape), 0, w.dtype)
+        rho = full((self.history_size,), 0, w.dtype)
+        empty = zeros_like(w)
+        one = const(1.0, w.dtype)
+        return {"s": pairs, "y": pairs, "rho": rho, "g": empty, "move": empty, "scale": one}
+
+    def update(
+        self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
+    ) -> tuple[Value, Slots]:
+        following = self._remembered(g, slots)
+        direction = self._direction(g, following)
+        begins = ~any(slots["g"] != 0)
+        length = where(begins, 1 / maximum(abs(g).sum(), 1.0), 1.0)
+        length = length * resolve(self.rate, step, w.dtype)
+        # Written so that what is not a number moves, and is seen.
+        rests = all(abs(g) <= self.tolerance_grad)
+        stops = rests | ((g * direction).sum() > -self.tolerance_change)
+        move = where(stops, 0.0, length * direction)
+        following |= {"g": g, "move": move}
+        return w + move, {n: where(rests, slots[n], x) for n, x in following.items()}
+
+    def _remembered(self, g: Value, slots: Mapping[str, Value]) -> Slots:
+        """The pairs with that of the last step, where the gradient bends along it."""
+        s, y = slots["move"], g - slots["g"]
+        bend = (y * s).sum()
+        is_pair = bend > CURVED
+
+        def pushed(kept: Value, new: Value) -> Value:
+            moved = concatenate([kept[1:], expand_dims(new, 0)], 0)
+            found: Value = where(is_pair, moved, kept)
+            return found
+
+        return {
+            "s": pushed(slots["s"], s),
+            "y": pushed(slots["y"], y),
+            "rho": pushed(slots["rho"], 1 / where(is_pair, bend, 1.0)),
+            "scale": where(is_pair, bend / where(is_pair, (y * y).sum(), 1.0), slots["scale"]),
+        }
+
+    def _direction(self, g: Value, slots: Mapping[str, Value]) -> Value:
+        """−H·g; a place without a pair, ρ = 0, changes nothing."""
+        pairs = slots["s"], slots["y"], slots["rho"]
+
+        def last_first(q: Value, s: Value, y: Value, rho: Value) -> tuple[Value, Value]:
+            alpha = rho * (s * q).sum()
+            return q - alpha * y, alpha
+
+        def first_last(r: Value, s: Value, y: Value, rho: Value, alpha: Value) -> Value:
+            beta = rho * (y * r).sum()
+            found: Value = r + (alpha - beta) * s
+            return found
+
+        q, alphas = scan(last_first, -g, pairs, reverse=True)
+        found: Value = scan(first_last, slots["scale"] * q, (*pairs, alphas))
+        return found
+
+
+@teaching
+def lbfgs(
+    rate: LearningRate = 1.0,
+    history_size: int = 10,
+    tolerance_grad: float = 1e-7,
+    tolerance_change: float = 1e-9,
+    line_search_fn: None = None,
+) -> Optimizer:
+    """Steps by an inverse Hessian that the last steps told of; see `LBFGS`."""
+    if line_search_fn is not None:
+        raise ModelError(
+            f"lbfgs has no line search, got line_search_fn={line_search_fn!r}",
+            hint="it would evaluate the loss as often as the data ask for, and a step does so "
+            "once; lbfgs(0.5) goes half of the way",
+        )
+    return LBFGS(rate, history_size, tolerance_grad, tolerance_change)

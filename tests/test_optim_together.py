@@ -1,0 +1,155 @@
+"""L-BFGS, which moves all parameters as one vector, and the averages of ASGD: in whole recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import f32, f64
+from nncompile.optim import Optimizer, adafactor, adamax, asgd, lbfgs, plateau, rprop, sgd
+from nncompile.recipe import training
+from nncompile.reference import evaluate
+from nncompile.step import compose
+from nncompile.train import Trainer
+from tests.small_models import data, perceptron
+
+NEW = {
+    "adafactor": adafactor(0.05),
+    "adamax": adamax(0.01),
+    "asgd": asgd(0.1, t0=2),
+    "dampening": sgd(0.1, 0.9, dampening=0.5),
+    "lbfgs": lbfgs(0.3, history_size=3),
+    "rprop": rprop(),
+}
+
+
+def bowl() -> Any:
+    """(x − 1)ᵀ·A·(x − 1)/2 of steep and flat directions, in two parameters."""
+
+    @dsl.model
+    def net(scale=f64["batch"]):  # type: ignore[no-untyped-def]
+        a = dsl.parameter("a", 3, 0.0, dtype=f64)
+        b = dsl.parameter("b", (1, 2), 0.0, dtype=f64)
+        x = dsl.concatenate([a, dsl.ravel(b)])
+        loss = (np.array([1.0, 30.0, 5.0, 0.2, 12.0]) * (x - 1) ** 2).sum() / 2
+        return {"loss": loss + 0 * dsl.mean(scale)}
+
+    return net
+
+
+def test_a_quadratic_is_solved_in_few_steps() -> None:
+    """Of five dimensions and condition 150: gradient descent is far away yet."""
+    found = {}
+    for name, optimizer in {"lbfgs": lbfgs(), "sgd": sgd(0.06)}.items():
+        step = compose(training(bowl(), optimizer=optimizer))
+        state = step.initial(0)
+        for _ in range(30):
+            result = evaluate(step.step, {**state, "scale": np.ones(2)})
+            state |= {path: result[following] for path, following in step.state_map.items()}
+        found[name] = max(abs(state[p] - 1).max() for p in ("a", "b"))
+    assert found["lbfgs"] < 1e-5
+    assert found["sgd"] > 0.1
+
+
+def test_a_gradient_that_is_no_number_is_seen() -> None:
+    step = compose(training(bowl(), optimizer=lbfgs()))
+    state = step.initial(0)
+    state["b"] = np.array([[np.nan, 1.0]])
+    result = evaluate(step.step, {**state, "scale": np.ones(2)})
+    assert np.isnan(result["a.next"]).all()
+
+
+def test_nothing_moves_below_the_least_gradient() -> None:
+    step = compose(training(bowl(), optimizer=lbfgs(tolerance_grad=40.0)))
+    state = step.initial(0)
+    result = evaluate(step.step, {**state, "scale": np.ones(2)})
+    for path in step.state_map.keys() - {"step"}:
+        np.testing.assert_array_equal(result[f"{path}.next"], state[path], path)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_checkpoints_hold_all_that_there_is(name: str, tmp_path: Path) -> None:
+    """Bit by bit, from the middle of an epoch."""
+    recipe = training(perceptron(), optimizer=NEW[name], batch=16)
+    whole, first, second = (Trainer(recipe) for _ in range(3))
+    rows = data(64, 0)
+    whole.fit(rows, epochs=2)
+    first.fit(rows, steps=3)
+    first.save(tmp_path / "state")
+    second.load(tmp_path / "state")
+    second.fit(rows, steps=5)
+    for path, x in whole.state.items():
+        np.testing.assert_array_equal(second.state[path], x, path)
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_groups_frozen_layers_and_bounds(name: str) -> None:
+    """One optimizer of several, of some parameters, with a clip, a bound and its way up."""
+    rule: Optimizer = NEW[name]
+    recipe = training(
+        perceptron(),
+        optimizer={"*.bias": sgd(0.1), "*": rule},
+        freeze="out.*",
+        clip_norm=1.0,
+        max_norm=0.5,
+        batch=16,
+    )
+    trainer = Trainer(recipe)
+    start = trainer.params
+    trainer.fit(data(64, 0), epochs=2)
+    end = trainer.params
+    np.testing.assert_array_equal(end["out.weight"], start["out.weight"])
+    assert not np.array_equal(end["hidden.bias"], start["hidden.bias"])
+    assert (np.linalg.norm(end["hidden.weight"], axis=0) <= 0.5 + 1e-6).all()
+
+
+def test_two_groups_are_two_vectors_and_equal_ones_are_one() -> None:
+    def states(first: Optimizer, second: Optimizer) -> dict[str, Any]:
+        step = compose(training(bowl(), optimizer={"a": first, "b": second}))
+        return {p: t.shape for p, t in step.state.items() if p.startswith("training.")}
+
+    one = states(lbfgs(), lbfgs())
+    assert one["training.lbfgs.s"] == (10, 5)
+    assert "training.lbfgs.s.2" not in one
+    two = states(lbfgs(), lbfgs(0.5))
+    assert (two["training.lbfgs.s"], two["training.lbfgs.s.2"]) == ((10, 3), (10, 2))
+
+
+def test_a_rate_that_watches_the_loss() -> None:
+    recipe = training(bowl(), optimizer=lbfgs(plateau(0.5, patience=0, threshold=10.0)), batch=2)
+    trainer = Trainer(recipe)
+    trainer.fit({"scale": np.ones(8)}, epochs=1)
+    assert trainer.state["training.plateau.factor"] < 1
+
+
+def test_numbers_of_several_types_and_none() -> None:
+    @dsl.model
+    def net(x=f32["batch", 2]):  # type: ignore[no-untyped-def]
+        a = dsl.parameter("a", (), 0.5)
+        b = dsl.parameter("b", 2, 0.5, dtype=f64)
+        empty = dsl.parameter("empty", (0, 2))
+        y = dsl.cast(a * x, f64) + b + dsl.sum(dsl.cast(empty, f64))
+        return {"loss": ((y - 2.0) ** 2).mean()}
+
+    trainer = Trainer(training(net, optimizer=lbfgs(), batch=4))
+    x = np.float32([[1, 2], [3, 4], [0, 1], [2, 2]])
+    before = trainer.evaluate({"x": x})["loss"]
+    trainer.fit([{"x": x}] * 10, epochs=1)
+    assert trainer.evaluate({"x": x})["loss"] < before / 1e6
+    assert trainer.params["a"].dtype == np.float32
+    assert trainer.params["b"].dtype == np.float64
+
+
+def test_the_average_of_asgd_is_predicted_with() -> None:
+    trainer = Trainer(training(perceptron(), optimizer=asgd(0.3, t0=0), batch=16))
+    seen = []
+    for i in range(4):
+        trainer.fit([data(16, i)], epochs=1)
+        seen.append(trainer.params["out.weight"])
+    averaged = trainer.averaged("ax")["out.weight"]
+    # The shares are 1, 1, 1/2, 1/3: a mean of all but the first.
+    np.testing.assert_allclose(averaged, np.mean(seen[1:], 0), rtol=1e-6)
