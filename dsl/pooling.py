@@ -21,10 +21,11 @@ from nncompile.ops.pooling_windows import options
 class MaxPool1d(Layer):
     """The greatest of each window along [batch, channels, length].
 
-    `kernel`, `stride` (the kernel by default), `padding` (on both sides, or "same") and
-    `dilation` are one number, or one for each axis. With `ceil_mode` a window may hang over the
-    end. As in torch, the first of equal elements gets the slope. Raises `ShapeError` where the
-    kernel is larger than x with its padding, or the padding more than half of the kernel.
+    `kernel`, `stride` (the kernel by default), `padding` (on both sides, a pair (before, after)
+    for each axis, or "same") and `dilation` are one number, or one for each axis. With `ceil_mode`
+    a window may hang over the end. As in torch, the first of equal elements gets the slope;
+    integers are pooled, too. Raises `ShapeError` where the kernel is larger than x with its
+    padding, or the padding more than half of the kernel (as a pair, all of it).
     """
 
     kernel: Any
@@ -69,15 +70,18 @@ class AveragePool1d(Layer):
     padding: Any = 0
     ceil_mode: bool = False
     count_include_pad: bool = True
+    dilation: Any = 1
 
     _axes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        options(type(self).__name__, self._axes, self.kernel, self.stride, self.padding, 1)
+        given = self.kernel, self.stride, self.padding, self.dilation
+        options(type(self).__name__, self._axes, *given)
 
     def __call__(self, x: Any) -> Value:
         given = self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad
-        return average_pool(x, *given, rank=self._axes, what=type(self).__name__)
+        kind = type(self).__name__
+        return average_pool(x, *given, self.dilation, rank=self._axes, what=kind)
 
 
 class AveragePool2d(AveragePool1d):

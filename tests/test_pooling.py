@@ -222,7 +222,21 @@ def test_nodes_of_the_slopes() -> None:
             lambda x: x >> MaxPool2d(2, ceil_mode=3),
             "ceil_mode of MaxPool2d is True or False, got 3",
         ),
-        (lambda x: x.astype(i64) >> MaxPool2d(2), "MaxPool2d needs floating numbers"),
+        (lambda x: (x > 0) >> MaxPool2d(2), "MaxPool2d needs numbers, x is bool"),
+        (lambda x: x.astype(i64) >> AveragePool2d(2), "AveragePool2d needs floating numbers"),
+        (lambda x: x >> MaxPool2d(2, padding=((1, 0),)), r"not a pair \(before, after\) for each"),
+        (
+            lambda x: x >> MaxPool2d(2, padding=((1, 0), (0, 2))),
+            "a padding of 2 is all of a kernel",
+        ),
+        (
+            lambda x: x >> MaxPool2d(2, padding=((1, 0), (0, -1))),
+            "before and after an axis must be",
+        ),
+        (
+            lambda x: x >> MaxPool2d((2, 12), padding=((0, 0), (1, 2))),
+            r"12 does not fit the width \(axis 3\) of size 8 with 1 padded before and 2 after it",
+        ),
         (lambda x: x >> AdaptiveAveragePool2d((2, 2, 2)), "AdaptiveAveragePool2d needs"),
         (lambda x: x >> AdaptiveMaxPool1d(2), "AdaptiveMaxPool1d needs"),
         (lambda x: x >> AdaptiveAveragePool2d(0), "a size is at least 1"),

@@ -12,6 +12,7 @@ from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.axis_maps import along_axis, span_matrix
 from nncompile.ops.basic import cast, floating, iota, size_value
 from nncompile.ops.index import take, take_along_axis
+from nncompile.ops.integer_pooling import numbers
 from nncompile.ops.pooling import max_pool
 from nncompile.ops.reduce import argmax
 from nncompile.ops.reduce import max as greatest
@@ -31,7 +32,7 @@ def global_max_pool(x: Any, keepdims: bool = False) -> Value:
     """The greatest over space of `x` [batch, channels, *space]: [batch, channels], or with axes of
     size one for space where `keepdims` is true. Equal greatest ones share the slope equally, as
     those of `max` do."""
-    x = floating("global_max_pool", x)
+    x = numbers("global_max_pool", x)
     return greatest(x, _space("global_max_pool", x), keepdims)
 
 
@@ -53,7 +54,7 @@ def adaptive_average_pool(
     Of n elements the i-th of m windows holds those from ⌊i·n/m⌋ to below ⌈(i + 1)·n/m⌉, as torch's;
     n may be symbolic. Raises `ShapeError`, which begins with `what`, where the sizes do not fit.
     """
-    y, sizes = _adapted(what, x, size, rank)
+    y, sizes = _adapted(what, floating(what, x), size, rank)
     even = _even(y, sizes)
     if even is not None:
         return average_pool(y, even, rank=len(sizes), what=what)
@@ -73,7 +74,7 @@ def adaptive_max_pool(
     """`x` [batch, channels, *space] pooled to space of the given `size`, the greatest of each
     window; windows and errors are those of `adaptive_average_pool`. Of equal ones the first in
     row-major order gets the slope."""
-    y, sizes = _adapted(what, x, size, rank)
+    y, sizes = _adapted(what, numbers(what, x), size, rank)
     even = _even(y, sizes)
     if even is not None:
         return max_pool(y, even, rank=len(sizes), what=what)
@@ -91,8 +92,7 @@ def adaptive_max_pool(
     return y
 
 
-def _adapted(what: str, x: Any, size: Any, rank: int | None) -> tuple[Value, list[Dim]]:
-    x = floating(what, x)
+def _adapted(what: str, x: Value, size: Any, rank: int | None) -> tuple[Value, list[Dim]]:
     rank = x.rank - LEAD if rank is None else rank
     given = list(size) if isinstance(size, tuple | list) else [size] * rank
     if rank < 1 or x.rank != LEAD + rank or len(given) != rank:

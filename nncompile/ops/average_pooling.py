@@ -46,6 +46,11 @@ class AveragePool(Op):
         w = self.window
         if o.type.dtype is f64:  # no kernel
             return composed_onnx(o, lambda v: [_by_matrices(v, w)], x)[0]
+        if set(w.dilations) != {1}:  # its kernel mixes gaps and padding up, in 1.23
+            planes = o.Reshape(x, o.shape(_planes(o.types[0].shape)))
+            weights = _weights(o, w)
+            y = o.Conv(planes, weights, **_attributes(w))
+            return o.Reshape(y, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
         # Joined with a padding, maybe through a cast, that must be smaller than a window.
         x = o.apart(x, "Pad", "Cast")
         return o.AveragePool(  # type: ignore[no-any-return]
@@ -55,6 +60,12 @@ class AveragePool(Op):
 
     def torch(self, t: Any, x: str) -> str:
         w = self.window
+        if set(w.dilations) != {1}:  # torch has none
+            planes = t.method(x, "reshape", t.shape(_planes(t.types[0].shape)))
+            weights = t.call("torch.full", [1, 1, *w.kernel], w.share, dtype=t.type.dtype)
+            where = map(list, (w.strides, w.pads, w.dilations))
+            y = t.call(f"torch.conv{w.rank}d", planes, weights, "None", *where)
+            return t.method(y, "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
         options = map(list, (w.kernel, w.strides, w.pads))
         function = "torch.avg_pool1d" if w.rank == 1 else f"torch._C._nn.avg_pool{w.rank}d"
         return t.call(function, x, *options)  # type: ignore[no-any-return]
@@ -90,20 +101,18 @@ class AverageSpread(Op):
         total = np.zeros((*g.shape[:LEAD], *wide), g.dtype)
         share = g / math.prod(w.kernel)
         lead = (slice(None),) * LEAD
-        for tap in itertools.product(*map(range, w.kernel)):
+        for tap in itertools.product(
+            *(range(0, n, d) for n, d in zip(w.spans, w.dilations, strict=True))
+        ):
             reach = zip(tap, w.strides, g.shape[LEAD:], strict=True)
             total[lead + tuple(slice(i, i + (n - 1) * s + 1, s) for i, s, n in reach)] += share
         inner = zip(w.pads, sizes, strict=True)
         return total[lead + tuple(slice(p, p + n) for p, n in inner)]
 
-    @property
-    def _share(self) -> float:
-        return 1 / math.prod(self.window.kernel)
-
     def _left(self, counts: Shape) -> list[Dim]:
         """How many elements lie behind the last window, along each axis."""
         w = self.window
-        axes: Any = zip(self.sizes, counts, w.kernel, w.strides, w.pads, strict=True)
+        axes: Any = zip(self.sizes, counts, w.spans, w.strides, w.pads, strict=True)
         return [dim(size - ((n - 1) * s + k - 2 * p)) for size, n, k, s, p in axes]
 
     def _ends(self, left: Sequence[Any]) -> tuple[list[int], list[Dim]]:
@@ -121,25 +130,25 @@ class AverageSpread(Op):
             return composed_onnx(o, lambda v: [_by_matrices(v, w, self.sizes)], g)[0]
         left = self._left(type_.shape[LEAD:])
         if w.is_partition:
-            share = o.Mul(g, o.scalar(self._share, f32))
+            share = o.Mul(g, o.scalar(w.share, f32))
             spread = repeated(o, share, w.kernel)
             return padded_behind(o, spread, left) if any(n != 0 for n in left) else spread
-        planes = o.Reshape(g, o.shape((dim(type_.shape[0] * type_.shape[1]), 1, *type_.shape[2:])))
-        weights = o.constant(np.full((1, 1, *w.kernel), self._share, np.float32))
+        planes = o.Reshape(g, o.shape(_planes(type_.shape)))
         cut, missing = self._ends(left)
         spread = o.ConvTranspose(
-            planes, weights, kernel_shape=list(w.kernel), strides=list(w.strides),
-            pads=[*w.pads, *cut],
-        )  # fmt: skip
+            planes, _weights(o, w), **_attributes(w) | {"pads": [*w.pads, *cut]}
+        )
         spread = padded_behind(o, spread, missing) if any(n != 0 for n in missing) else spread
         return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, g: str) -> str:
         w, shape = self.window, t.types[0].shape
-        planes = t.method(g, "reshape", t.shape((dim(shape[0] * shape[1]), 1, *shape[LEAD:])))
-        weights = t.call("torch.full", [1, 1, *w.kernel], self._share, dtype=t.type.dtype)
+        planes = t.method(g, "reshape", t.shape(_planes(shape)))
+        weights = t.call("torch.full", [1, 1, *w.kernel], w.share, dtype=t.type.dtype)
         function = f"torch.conv_transpose{w.rank}d"
-        spread = t.call(function, planes, weights, "None", list(w.strides))
+        none = [0] * w.rank
+        more = list(w.strides), none, none, 1, list(w.dilations)
+        spread = t.call(function, planes, weights, "None", *more)
         left: list[Any] = self._left(shape[LEAD:])
         widths = [
             dim(d) for n, p in reversed(list(zip(left, w.pads, strict=True))) for d in (-p, n - p)
@@ -165,16 +174,39 @@ def _samples() -> Iterator[tuple[Window, Type]]:
     yield Window((2,), (3,), (0,), (1,)), f32["n", 2, "m + 2"]
     yield Window((2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1)), f32["n", 1, 4, "h + 2", 5]
     yield Window((3, 1, 2), (1, 1, 1), (1, 0, 0), (1, 1, 1)), f32["n", 2, 3, 2, 4]
+    yield Window((2, 3), (2, 1), (1, 0), (3, 2)), f32["n", 2, "h + 2", "w + 5"]
+    yield Window((3,), (2,), (1,), (2,)), f64["n", 2, "m + 3"]
+    yield Window((2,), (2,), (0,), (2,)), f32["n", 2, "m + 3"]
+
+
+def _planes(shape: Shape) -> Shape:
+    """[batch, channels, *space] as images of one channel."""
+    return (dim(shape[0] * shape[1]), 1, *shape[LEAD:])
+
+
+def _weights(o: Any, window: Window) -> str:
+    """The kernel that averages."""
+    return o.constant(np.full((1, 1, *window.kernel), window.share, np.float32))  # type: ignore[no-any-return]
+
+
+def _attributes(window: Window) -> dict[str, Any]:
+    """The window as attributes of ONNX."""
+    return {
+        "kernel_shape": list(window.kernel),
+        "strides": list(window.strides),
+        "pads": [*window.pads, *window.pads],
+        "dilations": list(window.dilations),
+    }
 
 
 def _by_matrices(x: Value, window: Window, sizes: Shape | None = None) -> Value:
     """The average pooling of x, or its transpose to space of the given sizes."""
     space = x.shape[LEAD:] if sizes is None else sizes
     for i, count in enumerate(window.counts(space)):
-        kernel = window.kernel[i]
         starts = iota(count) * window.strides[i] - window.pads[i]
-        share = const(1 / kernel, x.dtype)
-        matrix = span_matrix(starts, starts + kernel, space[i], share)
+        share = const(1 / window.kernel[i], x.dtype)
+        step = window.dilations[i]
+        matrix = span_matrix(starts, starts + window.spans[i], space[i], share, step)
         x = along_axis(x, LEAD + i, matrix if sizes is None else transpose(matrix))
     return x
 
@@ -186,38 +218,42 @@ def average_pool(
     padding: Any = 0,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
+    dilation: Any = 1,
     *,
     rank: int | None = None,
     what: str = "average_pool",
 ) -> Value:
     """The mean of each window over `x` [batch, channels, *space].
 
-    `kernel`, `stride` (the kernel by default) and `padding` (zeros on both sides, or "same") are
-    one number or one for each axis of space. Zeros that are padded count among the elements that
-    the sum is divided by, as torch's do, unless `count_include_pad` is false; those of "same" do
-    not, as in Keras. With `ceil_mode` a window may hang over the end; what hangs over does not
-    count. Sizes may be symbolic. Raises `ShapeError`, which begins with `what`, where no window
-    fits.
+    `kernel`, `stride` (the kernel by default), `padding` (zeros on both sides, a pair (before,
+    after) for each axis, or "same") and `dilation` are one number or one for each axis of space.
+    Zeros that are padded count among the elements that the sum is divided by, as torch's do, unless
+    `count_include_pad` is false; those of "same" do not, as in Keras. With `ceil_mode` a window may
+    hang over the end; what hangs over does not count. Sizes may be symbolic. Raises `ShapeError`,
+    which begins with `what`, where no window fits.
     """
     x = floating(what, x)
     rank = x.rank - LEAD if rank is None else rank
-    windows = slid(what, x, rank, kernel, stride, padding, 1, ceil_mode)
+    windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
     counted = count_include_pad and padding != "same"
-    space, pads = x.shape[LEAD:], tuple(w.pad for w in windows)
+    space, pads = x.shape[LEAD:], tuple(w.pads[0] for w in windows)
     if not all(w.is_plain for w in windows):
         before, after = around(windows)
         x, pads = padded(x, before, after), (0,) * rank
     y = AveragePool(window_of(windows, pads))(x)
     for i, (w, size) in enumerate(zip(windows, space, strict=True)):
-        if any(d != (w.pad if counted else 0) for d in (w.before, w.after)):
-            share = w.kernel / cast(_counts(w, size, counted), y.dtype)
+        margins = w.pads if counted else (0, 0)
+        if (w.before, w.after) != margins:
+            share = w.kernel / cast(_counts(w, size, margins), y.dtype)
             y = y * reshape(share, (w.count, *(1 for _ in windows[i + 1 :])))
     return y
 
 
-def _counts(window: Slid, size: Dim, counted: bool) -> Value:
-    """How many elements of each window along one axis count, i64."""
-    margin = window.pad if counted else 0
-    starts = iota(window.count) * window.stride - size_value(window.before)
-    ends = minimum(starts + window.kernel, size_value(dim(size + margin)))
-    return ends - maximum(starts, -margin)  # type: ignore[no-any-return]
+def _counts(window: Slid, size: Dim, margins: tuple[int, int]) -> Value:
+    """How many elements of each window along one axis count, those of the margins around x among
+    them, i64."""
+    starts, step = iota(window.count) * window.stride - size_value(window.before), window.dilation
+    ends = size_value(dim(size + margins[1]))
+    # Elements before the margin, and elements before its end: ⌈distance/step⌉.
+    outside = maximum(-((starts + margins[0]) // step), 0)
+    return minimum(-((starts - ends) // step), window.kernel) - outside  # type: ignore[no-any-return]

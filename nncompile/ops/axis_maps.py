@@ -24,11 +24,14 @@ def along_axis(x: Value, axis: int, matrix: Value) -> Value:
     return swapaxes(reshape(mapped, (*last.shape[:-1], matrix.shape[0])), axis, -1)
 
 
-def span_matrix(starts: Any, ends: Any, size: Dim, share: Value) -> Value:
-    """`share` where start ≤ j < end, 0 elsewhere: a row for each start and a column for each j.
-    Starts and ends are vectors of i64, the share is a number or a column."""
-    column = iota(size)
-    inside = logical_and(column >= expand_dims(starts, 1), column < expand_dims(ends, 1))
+def span_matrix(starts: Any, ends: Any, size: Dim, share: Value, step: int = 1) -> Value:
+    """`share` where start ≤ j < end, of every `step`-th j from the start on; 0 elsewhere: a row for
+    each start and a column for each j. Starts and ends are vectors of i64, the share is a number or
+    a column."""
+    column, first = iota(size), expand_dims(starts, 1)
+    inside = logical_and(column >= first, column < expand_dims(ends, 1))
+    if step > 1:
+        inside = logical_and(inside, (column - first) % step == 0)
     # Not ones divided by a number: onnxruntime joins that with the product as a factor in float32.
     return where(inside, share, 0)  # type: ignore[no-any-return]
 

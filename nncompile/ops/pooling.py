@@ -16,7 +16,7 @@ import numpy as np
 from nncompile.dims import Dim, dim, product, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
-from nncompile.ops.basic import floating
+from nncompile.ops.integer_pooling import integer_max_pool, numbers
 from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
 from nncompile.ops.slicing import LIMIT, padded
@@ -251,16 +251,19 @@ def max_pool(
 ) -> Value:
     """The greatest element of each window over `x` [batch, channels, *space].
 
-    `kernel`, `stride` (the kernel by default), `padding` (on both sides, or "same") and
-    `dilation` are one number or one for each axis of space. With `ceil_mode` a window may hang
-    over the end, as torch's may; what is padded is below every number. Of equal elements the first
-    in row-major order gets the slope, as torch's. Sizes may be symbolic. Raises `ShapeError`,
-    which begins with `what`, where no window fits.
+    `kernel`, `stride` (the kernel by default), `padding` (on both sides, a pair (before, after) for
+    each axis, or "same") and `dilation` are one number or one for each axis of space. With
+    `ceil_mode` a window may hang over the end, as torch's may; what is padded is below every
+    number. Of equal elements the first in row-major order gets the slope, as torch's. Integers are
+    pooled exactly. Sizes may be symbolic. Raises `ShapeError`, which begins with `what`, where no
+    window fits, and `DTypeError` for truth values.
     """
-    x = floating(what, x)
+    x = numbers(what, x)
     rank = x.rank - LEAD if rank is None else rank
     windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
-    pads = tuple(w.pad for w in windows)
+    if x.dtype.is_integer:
+        return integer_max_pool(x, windows)
+    pads = tuple(w.pads[0] for w in windows)
     if not all(w.is_plain for w in windows):
         before, after = around(windows)
         x, pads = padded(x, before, after, -math.inf), (0,) * rank

@@ -3,6 +3,7 @@ numpy's view of them."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from nncompile.graph import Value, described
 from nncompile.ops.same_padding import same_padding
 from nncompile.ops.space import LEAD, axis_of, form_of
 from nncompile.types import Array, Type
+
+Ints = tuple[int, ...]
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,6 +50,11 @@ class Window:
         return tuple((size - 1) * step + 1 for size, step in pairs)
 
     @property
+    def share(self) -> float:
+        """One over the number of the kernel's elements."""
+        return 1 / math.prod(self.kernel)
+
+    @property
     def is_partition(self) -> bool:
         """Whether each element lies in one window at most, windows having no gaps."""
         plain = not any(self.pads) and set(self.dilations) == {1}
@@ -59,7 +67,8 @@ class Window:
             padded = dim(size + 2 * self.pads[axis])
             span = self.spans[axis]
             if isinstance(padded, int) and padded < span:
-                raise too_large(axis_of(axis, self.rank), span, size, self.pads[axis])
+                pads = self.pads[axis], self.pads[axis]
+                raise too_large(axis_of(axis, self.rank), span, size, *pads)
             found.append(dim(floordiv(dim(padded - span), self.strides[axis]) + 1))
         return tuple(found)
 
@@ -87,9 +96,11 @@ def _times(numbers: Sequence[int]) -> str:
     return "×".join(map(str, numbers))
 
 
-def too_large(axis: str, span: int, size: Dim, pad: Dim) -> ShapeError:
+def too_large(axis: str, span: int, size: Dim, before: int, after: int) -> ShapeError:
     """The error of a window that does not fit."""
-    around = f" with {pad} padded on both sides" if pad != 0 else ""
+    around = f" with {before} padded on both sides" if before else ""
+    if before != after:
+        around = f" with {before} padded before and {after} after it"
     return ShapeError(
         f"a window of {span} does not fit {axis} of size {size}{around}: the result would be empty",
         hint="choose a smaller kernel, or pad",
@@ -104,7 +115,7 @@ class Slid:
     kernel: int
     stride: int
     dilation: int
-    pad: int  # what was asked for on both sides
+    pads: tuple[int, int]  # what was asked for
     before: Dim
     after: Dim
     count: Dim
@@ -112,7 +123,9 @@ class Slid:
     @property
     def is_plain(self) -> bool:
         """Whether it is what the lowerings know: equal padding, of at most half a kernel."""
-        return self.before == self.pad and self.after == self.pad and self.pad <= self.kernel // 2
+        pad = self.pads[0]
+        is_equal = all(d == pad for d in (*self.pads, self.before, self.after))
+        return is_equal and pad <= self.kernel // 2
 
 
 def slid(
@@ -126,8 +139,8 @@ def slid(
     ceil_mode: bool,
 ) -> tuple[Slid, ...]:
     """A window on each axis of space of `x`, from what users write: one number for all axes or one
-    for each, strides None for the kernel's, padding also "same" (as many windows as there are
-    strides in the axis) or "valid" (none).
+    for each, strides None for the kernel's, padding also a pair (before, after) for each axis,
+    "same" (as many windows as there are strides in the axis) or "valid" (none).
 
     Raises `ShapeError`, which begins with `what`, where it does not fit.
     """
@@ -146,38 +159,41 @@ def slid(
             bounds = (
                 same_padding(size, span, steps[axis])
                 if automatic
-                else _padded(axis_of(axis, rank), size, span, steps[axis], widths[axis], ceil_mode)
+                else _padded(axis_of(axis, rank), size, span, steps[axis], *widths[axis], ceil_mode)
             )
         except ShapeError as error:
             raise ShapeError(
                 f"{what}: {error.message}", rows=[("x", *described(x))], hint=error.hint
             ) from None
-        pad = widths[axis]
+        pads = widths[axis]
         if automatic and isinstance(bounds[0], int) and bounds[0] == bounds[1]:
-            pad = bounds[0]
-        found.append(Slid(kernels[axis], steps[axis], gaps[axis], pad, *bounds))
+            pads = bounds[0], bounds[0]
+        found.append(Slid(kernels[axis], steps[axis], gaps[axis], pads, *bounds))
     return tuple(found)
 
 
 def options(
     what: str, rank: int, kernel: Any, strides: Any, padding: Any, dilation: Any
-) -> tuple[tuple[int, ...], ...]:
-    """Kernel, strides, dilation and padding as a number for each axis, from what users write; of
-    padding by name, zeros.
+) -> tuple[Ints, Ints, Ints, tuple[tuple[int, int], ...]]:
+    """Kernel, strides and dilation as a number for each axis and padding as a pair, from what users
+    write; of padding by name, zeros.
 
     Raises `ShapeError`, which begins with `what`, where they are no such numbers, and for a padding
-    of more than half a kernel, as torch: some windows would be of nothing but padding.
+    by which some windows would be of nothing but padding: of more than half a kernel, as torch
+    refuses it, or, where it is given as a pair, of all of a kernel.
     """
     kernels = per_axis(what, "the kernel", kernel, rank)
     steps = kernels if strides is None else per_axis(what, "the strides", strides, rank)
     gaps = per_axis(what, "the dilation", dilation, rank)
     if padding in ("same", "valid"):
-        return kernels, steps, gaps, (0,) * rank
+        return kernels, steps, gaps, ((0, 0),) * rank
     if isinstance(padding, str):
         raise ShapeError(
             f'{what}: padding is a number, "same" or "valid", got {padding!r}',
             hint=did_you_mean(padding.lower(), ("same", "valid")),
         )
+    if isinstance(padding, tuple | list) and any(isinstance(p, tuple | list) for p in padding):
+        return kernels, steps, gaps, _uneven(what, kernels, padding)
     widths = per_axis(what, "the padding", padding, rank, least=0)
     for size, width in zip(kernels, widths, strict=True):
         if 2 * width > size:
@@ -186,24 +202,44 @@ def options(
                 hint=f"padding={size // 2} at most: a window must not be of padding alone; "
                 "pad(x, ...) adds elements of any number",
             )
-    return kernels, steps, gaps, widths
+    return kernels, steps, gaps, tuple((width, width) for width in widths)
+
+
+def _uneven(what: str, kernels: Ints, padding: Any) -> tuple[tuple[int, int], ...]:
+    if len(padding) != len(kernels):
+        raise ShapeError(
+            f"{what}: padding {padding!r} is not a pair (before, after) for each of "
+            f"{len(kernels)} axes of space"
+        )
+    pairs = []
+    for size, pair in zip(kernels, padding, strict=True):
+        first, last = per_axis(what, "the padding before and after an axis", pair, 2, least=0)
+        if max(first, last) >= size:
+            raise ShapeError(
+                f"{what}: a padding of {max(first, last)} is all of a kernel of {size}",
+                hint=f"{size - 1} at most: a window must not be of padding alone; pad(x, ...) adds "
+                "elements of any number",
+            )
+        pairs.append((first, last))
+    return tuple(pairs)
 
 
 def _padded(
-    axis: str, size: Dim, span: int, stride: int, pad: int, ceil_mode: bool
+    axis: str, size: Dim, span: int, stride: int, before: int, after: int, ceil_mode: bool
 ) -> tuple[Dim, Dim, Dim]:
-    total = dim(size + 2 * pad)
+    total = dim(size + before + after)
     if isinstance(total, int) and total < span:
-        raise too_large(axis, span, size, pad)
+        raise too_large(axis, span, size, before, after)
     whole = dim(floordiv(dim(total - span), stride) + 1)
     if not ceil_mode:
-        return pad, pad, whole
+        return before, after, whole
     # torch's rule: a window that would begin behind the tensor is left out.
     covering = floordiv(dim(total - span + 2 * stride - 1), stride)
-    count = covering if stride <= span - pad else floordiv(dim(size + pad + stride - 1), stride)
+    starting = floordiv(dim(size + before + stride - 1), stride)
+    count = covering if stride <= span - after else starting
     if same(count, whole) is True:
-        return pad, pad, whole
-    return pad, dim((count - 1) * stride + span - size - pad), count
+        return before, after, whole
+    return before, dim((count - 1) * stride + span - size - before), count
 
 
 def per_axis(what: str, name: str, given: Any, rank: int, least: int = 1) -> tuple[int, ...]:
