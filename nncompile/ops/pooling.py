@@ -1,7 +1,7 @@
 """Maximum pooling, and the two linear ops that its gradients of any order are made of.
 
-Where several elements of a window are greatest, the first in row-major order gets the slope, as
-torch's.
+Where several elements of a window are greatest, the first in row-major order gets the gradient, and
+of several that are NaN the last, as torch's.
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from nncompile.dims import Dim, dim, product, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.integer_pooling import integer_max_pool, numbers
+from nncompile.ops.maxima import exact_places, greatest, numpy_places, or_exact, places
 from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
 from nncompile.ops.slicing import LIMIT, padded
 from nncompile.ops.space import LEAD
-from nncompile.types import Array, Type, f32, f64
+from nncompile.types import Array, DType, Type, f32, f64, i64
 
 # Up to that many elements of a window are compared one by one; onnxruntime's indices of the
 # maxima cost several times the pooling itself.
 TAPS = 16
+U8 = DType("uint8", "u8")  # of their numbers
 
 
 class MaxPool(Op):
-    """The greatest element of each window over [batch, channels, *space]; padding is below every
-    number."""
+    """The greatest element of each window over [batch, channels, *space], NaN where one is NaN;
+    padding is below every number."""
 
     window: Window
 
@@ -46,7 +48,7 @@ class MaxPool(Op):
         return windows.max(axis=_kernel_axes(self.window))  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        return _greatest(o, x, self.window)
+        return greatest(o, x, self.window)
 
     def torch(self, t: Any, x: str) -> str:
         w = self.window
@@ -78,17 +80,17 @@ class MaxSpread(Op):
 
     def numpy(self, g: Array, x: Array) -> Array:
         spread = np.zeros(x.shape, x.dtype)
-        np.add.at(spread, _places(self.window, x), g)
+        np.add.at(spread, numpy_places(self.window, x), g)
         return spread
 
     def onnx(self, o: Any, g: str, x: str) -> str:
         window, dtype = self.window, o.type.dtype
         if window.is_partition and math.prod(window.kernel) <= TAPS and dtype is f32:
             return self._by_taps(o, g, x)
-        places = o.Reshape(_flat_places(o, window, x), o.ints([-1]))
+        flat = o.ints([-1])
         zeros = o.Expand(o.scalar(0, dtype), o.shape((product(o.type.shape),)))
-        values = o.Reshape(g, o.ints([-1]))
-        spread = o.ScatterElements(zeros, places, values, axis=0, reduction="add")
+        at, values = o.Reshape(places(o, x, window), flat), o.Reshape(g, flat)
+        spread = o.ScatterElements(zeros, at, values, axis=0, reduction="add")
         return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
 
     def _by_taps(self, o: Any, g: str, x: str) -> str:
@@ -96,24 +98,42 @@ class MaxSpread(Op):
         each element, both in the size of x: more than twice as fast as scattering."""
         kernel, space, counts = self.window.kernel, o.type.shape[LEAD:], o.types[0].shape[LEAD:]
         covered = tuple(dim(n * k) for n, k in zip(counts, kernel, strict=True))
-        axes, steps = o.ints(range(LEAD, LEAD + len(kernel))), o.ints(kernel)
         is_whole = same_shape(covered, space) is True
-        inner = x if is_whole else o.Slice(x, o.ints([0] * len(kernel)), o.shape(covered), axes)
-        greatest = _greatest(o, x, self.window)  # that of the forward pass
+        chosen = self._numbers(o, x, None if is_whole else covered)
+        numbers = np.arange(math.prod(kernel), dtype=np.uint8).reshape(kernel)
+        pattern = o.Tile(o.constant(numbers), o.shape(counts))
+        chosen = o.Equal(repeated(o, chosen, kernel), pattern)
+        spread = o.Where(chosen, repeated(o, g, kernel), o.scalar(0, f32))
+        left = [dim(n - c) for n, c in zip(space, covered, strict=True)]
+        return spread if is_whole else padded_behind(o, spread, left)
+
+    def _numbers(self, o: Any, x: str, covered: tuple[Dim, ...] | None) -> str:
+        """The number within its window of the greatest element of each, u8."""
+        kernel, type_ = self.window.kernel, o.types[0]
+        axes, steps = o.ints(range(LEAD, LEAD + len(kernel))), o.ints(kernel)
+        inner = x
+        if covered:
+            inner = o.Slice(x, o.ints([0] * len(kernel)), o.shape(covered), axes)
+        top = greatest(o, x, self.window)  # that of the forward pass
         taps = list(itertools.product(*map(range, kernel)))
         first = o.constant(np.asarray(len(taps) - 1, np.uint8))
         for number, tap in reversed(list(enumerate(taps[:-1]))):
             element = o.Slice(inner, o.ints(tap), o.ints([LIMIT] * len(kernel)), axes, steps)
-            is_first = o.Equal(element, greatest)
+            is_first = o.Equal(element, top)
             first = o.Where(is_first, o.constant(np.asarray(number, np.uint8)), first)
         if len(taps) == 1:
-            first = o.Expand(first, o.shape(o.types[0].shape))
-        numbers = np.arange(len(taps), dtype=np.uint8).reshape(kernel)
-        pattern = o.Tile(o.constant(numbers), o.shape(counts))
-        chosen = o.Equal(repeated(o, first, kernel), pattern)
-        spread = o.Where(chosen, repeated(o, g, kernel), o.scalar(0, f32))
-        left = [dim(n - c) for n, c in zip(space, covered, strict=True)]
-        return spread if is_whole else padded_behind(o, spread, left)
+            return o.Expand(first, o.shape(type_.shape))  # type: ignore[no-any-return]
+
+        def exact(o: Any, x: str) -> str:
+            at, number, count = exact_places(o, x, self.window), o.scalar(0, i64), 1
+            for axis in reversed(range(len(kernel))):
+                size = o.Shape(x, start=LEAD + axis, end=LEAD + axis + 1)
+                place = o.Mod(o.Mod(at, size), o.scalar(kernel[axis], i64))
+                number = o.Add(number, o.Mul(place, o.scalar(count, i64)))
+                at, count = o.Div(at, size), count * kernel[axis]
+            return o.cast(number, U8)  # type: ignore[no-any-return]
+
+        return or_exact(o, x, first, exact, Type(U8, type_.shape))
 
     def torch(self, t: Any, g: str, x: str) -> str:
         shape = t.type.shape
@@ -147,10 +167,10 @@ class MaxPick(Op):
         return MaxSpread(self.window)(g, x), None
 
     def numpy(self, u: Array, x: Array) -> Array:
-        return u[_places(self.window, x)]
+        return u[numpy_places(self.window, x)]
 
     def onnx(self, o: Any, u: str, x: str) -> str:
-        return o.Gather(o.Reshape(u, o.ints([-1])), _flat_places(o, self.window, x), axis=0)  # type: ignore[no-any-return]
+        return o.Gather(o.Reshape(u, o.ints([-1])), places(o, x, self.window), axis=0)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, u: str, x: str) -> str:
         places = _torch_places(t, self.window, x)
@@ -177,16 +197,6 @@ def _samples() -> Iterator[tuple[Window, Type]]:
     yield Window((5, 5), (5, 5), (0, 0), (1, 1)), f32["n", 1, 11, 10]
 
 
-def _attributes(window: Window) -> dict[str, Any]:
-    """The window as attributes of ONNX."""
-    return {
-        "kernel_shape": list(window.kernel),
-        "strides": list(window.strides),
-        "pads": [*window.pads, *window.pads],
-        "dilations": list(window.dilations),
-    }
-
-
 def repeated(o: Any, x: str, factors: Sequence[int]) -> str:
     """Each element of space `factors` times in a row along its axis."""
     scales = o.constant(np.asarray([1] * LEAD + list(factors), np.float32))
@@ -204,30 +214,6 @@ def padded_behind(o: Any, x: str, widths: Sequence[Dim]) -> str:
 
 def _kernel_axes(window: Window) -> tuple[int, ...]:
     return tuple(range(-window.rank, 0))
-
-
-def _places(window: Window, x: Array) -> tuple[Array, ...]:
-    """The indices, along each axis, of the first greatest element of each window."""
-    windows = window.numpy(x, -np.inf)
-    shape = windows.shape[: x.ndim]
-    best = windows.reshape(*shape, math.prod(window.kernel)).argmax(-1)
-    taps = np.unravel_index(best, window.kernel)
-    grid = np.ogrid[tuple(map(slice, shape))]
-    inside = [
-        grid[LEAD + i] * window.strides[i] - window.pads[i] + taps[i] * window.dilations[i]
-        for i in range(window.rank)
-    ]
-    return tuple(np.broadcast_to(place, shape) for place in (*grid[:LEAD], *inside))
-
-
-def _greatest(o: Any, x: str, window: Window) -> str:
-    # Joined with a padding by zeros, maybe through a cast, the kernel would leave these out.
-    return o.MaxPool(o.apart(x, "Pad", "Cast"), **_attributes(window))  # type: ignore[no-any-return]
-
-
-def _flat_places(o: Any, window: Window, x: str) -> str:
-    """The places of the greatest elements among all elements of x."""
-    return o.MaxPool(o.apart(x, "Pad", "Cast"), outputs=2, **_attributes(window))[1]  # type: ignore[no-any-return]
 
 
 def _torch_places(t: Any, window: Window, x: str) -> str:

@@ -26,8 +26,13 @@ ELEMENT_TYPES = {
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
     "uint32": TensorProto.UINT32,
+    "uint8": TensorProto.UINT8,
     "bool": TensorProto.BOOL,
 }
+
+
+Made = tuple[str, Mapping[str, Any], tuple[str, ...]]
+"""The operator that gave a name, its attributes and its inputs."""
 
 
 class Emitter:
@@ -66,7 +71,7 @@ class Emitter:
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
         # What no runtime knows before the model runs.
         self._unknown: list[str] = list(parent._unknown) if parent else []
-        self._made: dict[str, tuple[str, Mapping[str, Any]]] = parent._made if parent else {}
+        self._made: dict[str, Made] = parent._made if parent else {}
         self._site: Site | None = None
         self._stem = ""
 
@@ -162,7 +167,7 @@ class Emitter:
         if self._site is not None:
             helper.set_metadata_props(node, {"source": self._site.place, "scope": self._site.scope})
         self.nodes.append(node)
-        self._made.update(dict.fromkeys(names, (op_type, attributes)))
+        self._made.update(dict.fromkeys(names, (op_type, attributes, inputs)))
         self._inside.update(names)
         if any(isinstance(x, onnx.GraphProto) for x in attributes.values()):
             self._unknown.append(names[0])  # runtimes do not compute loops beforehand
@@ -235,15 +240,27 @@ class Emitter:
         self._taken.add(name)
         return name
 
+    def once(self, key: Any, emit: Callable[[], str]) -> str:
+        """What `emit` gives the first time in this graph that it is asked for under that key: for
+        nodes with graphs within, no two of which are equal by themselves."""
+        if key not in self._memo:
+            self._memo[key] = (emit(),)
+        return self._memo[key][0]
+
     def apart(self, x: str, *operators: str) -> str:
         """`x`, which runtimes may not join with what made it if that is one of `operators`: then
         behind a reshaping to its own shape, which costs nothing and is not seen through."""
-        operator, _ = self._made.get(x, ("", {}))
+        operator, *_ = self._made.get(x, ("", {}, ()))
         return self.Reshape(x, self.Shape(x)) if operator in operators else x
+
+    def unpadded(self, x: str) -> str:
+        """What was padded, where `x` is that; else `x`."""
+        operator, _, inputs = self._made.get(x, ("", {}, ()))
+        return inputs[0] if operator == "Pad" else x
 
     def moves_first(self, x: str) -> bool:
         """Whether a transposition made `x` in which the first axis is not the first."""
-        operator, attributes = self._made.get(x, ("", {}))
+        operator, attributes, _ = self._made.get(x, ("", {}, ()))
         return operator == "Transpose" and attributes["perm"][0] != 0
 
     def constant(self, array: Any) -> str:
