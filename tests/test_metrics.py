@@ -14,6 +14,7 @@ import dsl
 from dsl import Dense, f32, i64, model, sgd, training
 from nncompile.accumulation import accumulation
 from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.grad import grad
 from nncompile.graph import Graph, Input, Value
 from nncompile.reference import evaluate
 from nncompile.train import Trainer
@@ -305,3 +306,9 @@ def test_images_have_their_classes_on_any_axis() -> None:
 def test_what_metrics_refuse(use: Any, error: type[CompileError], message: str) -> None:
     with pytest.raises(error, match=message):
         use()
+
+
+def test_the_gradient_of_the_root_of_no_error_is_zero() -> None:
+    guess, real = LEAVES["guess"], LEAVES["real"]
+    slope = grad(dsl.root_mean_squared_error(guess, real), guess)
+    assert not evaluate(slope, {"guess": REAL, "real": REAL}).any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,14 +15,16 @@ from hypothesis import strategies as st
 from nncompile import ops
 from nncompile.elementwise import exp
 from nncompile.errors import DTypeError, ShapeError
-from nncompile.graph import Value
+from nncompile.grad import vjp
+from nncompile.graph import Graph, Value
 from nncompile.ops import const
 from nncompile.ops.products import ProductOfOthers
 from nncompile.ops.reduce import LogSumExp
 from nncompile.ops.softmax import LogSoftmax, Softmax
 from nncompile.reference import evaluate
-from nncompile.types import Array, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, DType, boolean, f32, f64, i32, i64, u32
 from tests.leaves import leaf
+from tests.scan_checks import check_everywhere
 from tests.slopes import check_gradient, check_runtime, slope_at
 
 
@@ -131,7 +134,10 @@ def test_degrees_of_freedom(ddof: int, size: int) -> None:
                 np.testing.assert_allclose(evaluate(a, feeds), e, rtol=1e-12)
 
 
-@pytest.mark.parametrize("order", [1, 2, 3, 0.5, np.inf])
+ORDERS = [-np.inf, -2, -0.5, 0, 0.3, 0.5, 1, 1.5, 2, 2.5, 3, 4, np.inf]
+
+
+@pytest.mark.parametrize("order", ORDERS)
 def test_norms(order: float) -> None:
     x = np.random.default_rng(0).uniform(-2, 2, (3, 4))
     expected = np.linalg.norm(x, order, axis=1)
@@ -139,9 +145,36 @@ def test_norms(order: float) -> None:
     check_gradient(lambda v: ops.norm(v, order, axis=1), x)
 
 
-@pytest.mark.parametrize("order", [0, -1, np.nan])
-def test_norm_needs_a_positive_order(order: float) -> None:
-    with pytest.raises(ShapeError, match="norm: the order must be positive"):
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", [f32, f64])
+def test_gradients_of_norms_at_zeros_are_torchs(
+    order: float, dtype: DType, torchscript: SimpleNamespace
+) -> None:
+    torch = torchscript.torch
+    points = np.array([[0, 0, 0.0], [0, 1, -2], [3, -3, 1], [2, 0, 0]], dtype.numpy)
+    weights = np.array([1, 2, 3, 4], dtype.numpy)
+    x, w, u = leaf("x", dtype["n", 3]), leaf("w", dtype["n"]), leaf("u", dtype["n", 3])
+    y = ops.norm(x, order, axis=1)
+    (dx,) = vjp([y], [x], [w])
+    (ddx,) = vjp([dx], [x], [u])
+    graph = Graph("norm", {"y": y, "dx": dx, "ddx": ddx}, (x, w, u))
+    feeds = {"x": points, "w": weights, "u": np.arange(12, dtype=dtype.numpy).reshape(4, 3)}
+    check_everywhere(graph, feeds, torchscript)
+    found = evaluate(graph, feeds, np.float64)
+    theirs = torch.tensor(points.astype(np.float64), requires_grad=True)
+    length = torch.linalg.vector_norm(theirs, order, dim=1)
+    expected = np.zeros_like(points)
+    if order != 0:  # which is constant, and has no gradient in torch
+        (length * torch.tensor(weights.astype(np.float64))).sum().backward()
+        expected = theirs.grad.numpy()
+    np.testing.assert_allclose(found["y"], length.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(found["dx"], expected, rtol=1e-12)
+    assert np.isfinite(found["ddx"]).all()
+
+
+@pytest.mark.parametrize("order", [np.nan, "fro"])
+def test_norm_needs_a_number(order: Any) -> None:
+    with pytest.raises(ShapeError, match="norm: the order is a number"):
         ops.norm(leaf("x", f32[3]), order)
 
 

@@ -6,19 +6,20 @@ from typing import Any
 
 from dsl.losses.reduction import matched, rows_of
 from dsl.losses.regression import mean_squared_error
-from nncompile.elementwise import maximum, sqrt, where
+from nncompile.elementwise import maximum, where
 from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.ops import broadcast_to, cast, ones_like, total
 from nncompile.ops import sum as sum_of
+from nncompile.ops.statistics import root
 from nncompile.types import f64
 
 
 def root_mean_squared_error(
     prediction: Any, target: Any, weight: Any = None, mask: Any = None
 ) -> Value:
-    """√ of the mean of (p − t)²; its slope is infinite where all predictions are exact."""
-    return sqrt(mean_squared_error(prediction, target, weight=weight, mask=mask))  # type: ignore[no-any-return]
+    """√ of the mean of (p − t)²; its gradient is 0 where all predictions are exact."""
+    return root(mean_squared_error(prediction, target, weight=weight, mask=mask))  # type: ignore[no-any-return]
 
 
 # Of a sum of squares in f64, what is left by cancellation.

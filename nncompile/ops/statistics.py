@@ -13,7 +13,7 @@ from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.habits import teaching
 from nncompile.ops.basic import cast, size_value
-from nncompile.ops.reduce import Axes, max, over, real_value, sum
+from nncompile.ops.reduce import Axes, max, min, over, real_value, sum
 from nncompile.types import DType, boolean
 from nncompile.values import register
 
@@ -49,7 +49,7 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Val
 
 
 @formula
-def _root(x):  # type: ignore[no-untyped-def]
+def root(x):  # type: ignore[no-untyped-def]
     """√x with a finite slope at zero: that of a length at the origin is zero, as torch's."""
     return where(x > 0, sqrt(x), x)
 
@@ -57,26 +57,51 @@ def _root(x):  # type: ignore[no-untyped-def]
 @teaching
 def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
     """The standard deviation, √var. Its slope is zero where the variance is."""
-    return _root(var(x, axis, ddof, keepdims))  # type: ignore[no-any-return]
+    return root(var(x, axis, ddof, keepdims))  # type: ignore[no-any-return]
+
+
+@formula
+def _raised_size(x, order):  # type: ignore[no-untyped-def]
+    """|x|^order, whose derivatives at 0 are 0, also where they would be infinite."""
+    return where(x == 0, 0.0 if order > 0 else math.inf, absolute(x) ** order)
+
+
+@formula
+def _raised_total(total, order):  # type: ignore[no-untyped-def]
+    """total^(1/order), whose derivatives at 0 are 0."""
+    return where(total == 0, 0.0 if order > 0 else math.inf, total ** (1 / order))
 
 
 def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Value:
     """The length of the vectors along `axis` (of all elements if None): (Σ |x|^ord)^(1/ord), the
-    greatest |x| for infinity. The slope of the Euclidean length is zero at the origin.
+    greatest |x| for infinity, the least for −infinity, and for 0 the number of those that are not
+    0; as numpy and torch.
 
-    Raises `ShapeError` for an order that is not positive.
+    The gradient is torch's: 0 where the length is, and 0 at a zero element also for an order below
+    1, where it would be infinite. Gradients of higher order are finite there, too.
+
+    Raises `ShapeError` where the order is not a number.
     """
     x, axes = over("norm", x, axis)
     x = real_value(x)
+    if not isinstance(ord, int | float) or math.isnan(ord):
+        raise ShapeError(
+            f"norm: the order is a number, got {ord!r}",
+            hint="norm(x, ord=math.inf) is the greatest size; without it the length is Euclidean",
+        )
     if ord == math.inf:
         return max(absolute(x), axes, keepdims)
+    if ord == -math.inf:
+        return min(absolute(x), axes, keepdims)
+    if ord == 0:
+        return sum(cast(not_equal(x, 0), x.dtype), axes, keepdims)
     if ord == 1:
         return sum(absolute(x), axes, keepdims)
     if ord == 2:
-        return _root(sum(x * x, axes, keepdims))  # type: ignore[no-any-return]
-    if not ord > 0:
-        raise ShapeError(f"norm: the order must be positive, got {ord}")
-    return sum(absolute(x) ** ord, axes, keepdims) ** (1 / ord)  # type: ignore[no-any-return]
+        return root(sum(x * x, axes, keepdims))  # type: ignore[no-any-return]
+    is_whole = ord > 0 and ord == int(ord)  # then no derivative of |x|^ord is infinite
+    powers = absolute(x) ** int(ord) if is_whole else _raised_size(x, ord)
+    return _raised_total(sum(powers, axes, keepdims), ord)  # type: ignore[no-any-return]
 
 
 def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
