@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterator
@@ -10,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import dsl
 from dsl import initializers
+from dsl.elsewhere import ELSEWHERE
 from nncompile.backends.onnx import to_model
 from nncompile.errors import ModelError
 from nncompile.graph import Graph, Input
@@ -56,16 +59,17 @@ def torch() -> Any:
     return pytest.importorskip("torch")
 
 
-def curve_of_torch(torch: Any, rate: float, make: Any) -> Iterator[float]:
+def curve_of_torch(torch: Any, rate: float, make: Any, steps: int = STEPS) -> Iterator[float]:
     """The learning rate of each step."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], rate)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # SequentialLR calls its own deprecated form
         scheduler = make(torch.optim.lr_scheduler, optimizer)
-        for _ in range(STEPS):
+        for step in range(steps):
             yield optimizer.param_groups[0]["lr"]
             optimizer.step()
-            scheduler.step()
+            if step + 1 < steps:
+                scheduler.step()
 
 
 def sequence(first: Any, second: Any, milestone: int) -> Any:
@@ -177,6 +181,63 @@ def test_every_step_is_that_of_torch(torch: Any, name: str) -> None:
         assert rate(step) == pytest.approx(expected, rel=1e-6, abs=1e-9), step
         found = float(evaluate(value, {"step": np.asarray(step, np.int64)}))
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-7), step
+
+
+# What the reference page says a schedule of torch's is here, against that with its own defaults, and
+# the step to which they are the same: past the end of most.
+ROWS: dict[str, tuple[dict[str, Any], Any, int]] = {
+    "ConstantLR": ({"rate": 0.3}, lambda s, o: s.ConstantLR(o), 20),
+    "CosineAnnealingLR": ({"peak": 0.3}, lambda s, o: s.CosineAnnealingLR(o, 1000), 1000),
+    "CosineAnnealingWarmRestarts": (
+        {"peak": 0.3},
+        lambda s, o: s.CosineAnnealingWarmRestarts(o, 100),
+        500,
+    ),
+    "ExponentialLR": ({"rate": 0.3, "decay": 0.9}, lambda s, o: s.ExponentialLR(o, 0.9), 100),
+    "LambdaLR": ({}, lambda s, o: s.LambdaLR(o, lambda step: 0.1 / (1 + step) / 0.3), 100),
+    "LinearLR": ({"rate": 0.3}, lambda s, o: s.LinearLR(o), 20),
+    "MultiStepLR": (
+        {"rate": 0.3, "milestones": [3, 8]},
+        lambda s, o: s.MultiStepLR(o, [3, 8]),
+        20,
+    ),
+    "OneCycleLR": (
+        {"peak": 0.3},
+        lambda s, o: s.OneCycleLR(o, 0.3, 1000, cycle_momentum=False),
+        1000,
+    ),
+    "PolynomialLR": ({"rate": 0.3}, lambda s, o: s.PolynomialLR(o), 20),
+    "SequentialLR": (
+        {"schedules": [exponential(0.3, 0.9), cosine(0.3, steps=4)], "milestones": [5]},
+        sequence(
+            lambda s, o: s.ExponentialLR(o, 0.9), lambda s, o: s.CosineAnnealingLR(o, 4), 5
+        ),
+        9,
+    ),
+    "StepLR": ({"rate": 0.3, "every": 4}, lambda s, o: s.StepLR(o, 4), 20),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_a_schedule_is_called_here_is_that_of_torch(torch: Any, name: str) -> None:
+    given, make, last = ROWS[name]
+    text = ELSEWHERE[name].partition(", which")[0]
+    rate = eval(text, {**vars(dsl), **given})
+    expected = list(itertools.islice(curve_of_torch(torch, 0.3, make, last), last))
+    np.testing.assert_allclose([rate(step) for step in range(last)], expected, 1e-6, 1e-9)
+
+
+def test_each_schedule_of_torch_on_the_page_is_compared() -> None:
+    named = {name for name in ELSEWHERE if name.endswith(("LR", "Restarts"))}
+    assert named == set(ROWS)
+
+
+def test_a_cosine_stays_where_torchs_rises_again(torch: Any) -> None:
+    rate = cosine(0.3, steps=10, final=0.01)
+    theirs = list(curve_of_torch(torch, 0.3, lambda s, o: s.CosineAnnealingLR(o, 10, 0.01), 21))
+    assert [rate(step) for step in range(11)] == pytest.approx(theirs[:11], rel=1e-6)
+    assert {rate(step) for step in range(10, 21)} == {rate(10)}
+    assert theirs[20] == pytest.approx(0.3)
 
 
 def test_restarts_of_long_trainings_are_at_their_steps() -> None:

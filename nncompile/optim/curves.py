@@ -39,7 +39,8 @@ def multi_step(rate: float, milestones: Sequence[int], factor: float = 0.1) -> S
 @teaching
 def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Up to `peak` in a straight line over `warmup` steps, then down to `final` at step `steps`
-    along half a cosine, and `final` from there on (Loshchilov & Hutter 2017)."""
+    along half a cosine, and `final` from there on (Loshchilov & Hutter 2017). torch's
+    CosineAnnealingLR rises again from there, and is back at its peak at 2·T_max."""
     peak, final = not_negative("a learning rate", peak), not_negative("final", final)
     check_count("steps", steps)
     if not 0 <= real("warmup", warmup) < steps:
@@ -102,7 +103,7 @@ def one_cycle(
 
     In three phases, it goes down to where it began as fast as it went up, and on from there. As
     torch's OneCycleLR, whose `div_factor` is 1/start and `final_div_factor` 1/final; the momentum
-    is not cycled. Past the last step the rate stays.
+    is not cycled. Past the last step, where torch's raises an error, the rate stays.
     """
     peak, start = not_negative("a learning rate", peak), not_negative("start", start)
     final = not_negative("final", final)
