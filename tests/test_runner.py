@@ -70,6 +70,29 @@ def test_the_runner_goes_on_from_a_loaded_state(start: dict[str, np.ndarray]) ->
         runner.load(start | {"w": np.zeros((2, 200), np.float32)})
 
 
+def test_a_step_is_undone_once(start: dict[str, np.ndarray]) -> None:
+    runner = StepRunner(halving_step(), start)
+    assert not runner.undo()
+    states = [runner.state()]
+    for seed in range(3):
+        runner.step(batch_of(2, seed=seed))
+        states.append(runner.state())
+    last = runner.metrics()
+    assert runner.undo() and not runner.undo()
+    assert runner.steps == 2
+    for name, x in states[2].items():
+        np.testing.assert_array_equal(runner.state()[name], x)
+        np.testing.assert_array_equal(runner.before()[name], x)
+    for name, x in last.items():
+        np.testing.assert_array_equal(runner.metrics()[name], x)
+    runner.step(batch_of(2, seed=2))
+    for name, x in states[3].items():
+        np.testing.assert_array_equal(runner.state()[name], x)
+    runner.load(start)
+    assert not runner.undo()
+    np.testing.assert_array_equal(runner.state()["w"], start["w"])
+
+
 def test_a_batch_may_be_lists_or_strided_arrays(start: dict[str, np.ndarray]) -> None:
     runner = StepRunner(halving_step(), start)
     x = batch_of(3)["x"]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsl import f32, log, model, ones, parameter
 from nncompile.errors import (
     CheckpointError,
     FeedError,
@@ -23,6 +24,7 @@ from nncompile.recipe import assign, minimize, training
 from nncompile.reference import evaluate
 from nncompile.runtime import save_state
 from nncompile.train import Event, Trainer
+from nncompile.types import Array
 from tests.small_models import assert_same, averaging, data, perceptron, trainer
 from tests.tolerances import assert_close
 
@@ -281,6 +283,63 @@ def test_a_training_that_diverges_is_told() -> None:
         TrainingError, match=r"loss is (nan|inf) at step \d.*are finite\n(.|\n)*rate"
     ):
         ours.fit(data(), epochs=5)
+
+
+@model
+def _logarithms(x: Any = f32["batch", 4]) -> dict[str, Any]:
+    y = x @ parameter("w", (4, 1), ones)
+    return {"loss": log(y).mean(), "size": y.mean(), "y": y}
+
+
+def _batches() -> list[dict[str, Array]]:
+    """Three batches, of which the loss of the last is infinite."""
+    return [{"x": np.full((2, 4), x, np.float32)} for x in (1, 2, 0)]
+
+
+def test_a_step_that_fails_leaves_the_state_of_the_step_before(tmp_path: Path) -> None:
+    recipe = training(_logarithms, optimizer=adam(0.01))
+    good = Trainer(recipe)
+    good.fit(_batches()[:2], epochs=1)
+    ours = Trainer(recipe)
+    with pytest.raises(TrainingError, match="loss is -inf at step 3") as caught:
+        ours.fit(_batches(), epochs=1)
+    assert "log(" in str(caught.value)
+    assert (ours.step, ours.epoch) == (2, 0)
+    assert ours.locate(_batches()[2]) is not None
+    path = ours.save(tmp_path / "state.safetensors")
+    resumed = Trainer(recipe)
+    resumed.load(path)
+    for trainer in (ours, resumed):
+        assert_same(trainer.state, good.state)
+        batches = [*_batches()[:2], _batches()[0]]
+        history = trainer.fit(batches, epochs=1)  # the third is made again
+        assert (trainer.step, trainer.epoch) == (3, 1)
+        whole = Trainer(recipe)
+        assert whole.fit(batches, epochs=1).last == history.last
+        assert_same(whole.state, trainer.state)
+
+
+def test_a_step_that_a_callback_refuses_is_not_made() -> None:
+    recipe = training(_logarithms, optimizer=adam(0.01))
+    ours, good = Trainer(recipe), Trainer(recipe)
+    good.fit(_batches()[:2], epochs=1)
+
+    class Refuse:
+        limit = 2
+
+        def on_step(self, event: Event) -> None:
+            if event.step > self.limit:
+                raise TrainingError("refused")
+
+    refuse = Refuse()
+    batches = [*_batches()[:2], _batches()[1]]
+    with pytest.raises(TrainingError, match="refused"):
+        ours.fit(batches, epochs=1, callbacks=refuse)
+    assert ours.step == 2
+    assert_same(ours.state, good.state)
+    refuse.limit = 3
+    history = ours.fit(batches, epochs=1, callbacks=refuse)
+    assert history.last == Trainer(recipe).fit(batches, epochs=1).last
 
 
 def test_infinite_data_are_named_where_the_loss_is_lost() -> None:

@@ -64,6 +64,8 @@ class StepRunner:
         # Of each input that is not state: name, element type, shape, and what fills its buffer.
         self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
         self.steps = 0
+        self._side = -1  # the set of buffers that the last step read
+        self._whole = False  # whether that set still holds what it read
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
@@ -79,16 +81,27 @@ class StepRunner:
             self._runs[side]()
         except RUN_ERRORS as error:  # the state before the step is still whole
             raise self.session.failure(error, batch) from error
+        self._side, self._whole = side, True
         self.steps += 1
+
+    def undo(self) -> bool:
+        """Goes back to the state before the last step, whose metrics can still be asked for. False
+        where that is no longer there: before the first step, after another undo, and once another
+        state was loaded."""
+        if not self._whole:
+            return False
+        self._whole = False
+        self.steps -= 1
+        return True
 
     def metrics(self) -> dict[str, Array]:
         """The outputs of the last step that are not state; nothing before the first."""
-        if self.steps == 0:
+        if self._side < 0:
             return {}
         found = {name: buffer.numpy().copy() for name, buffer in self._fixed.items()}
         if self._free:
             names = [port.name for port in self.session.outputs]
-            last = self._bindings[(self.steps - 1) % 2]
+            last = self._bindings[self._side]
             values = dict(zip(self._order, last.get_outputs(), strict=True))
             found |= {name: values[name].numpy().copy() for name in names if name in self._free}
         return {port.name: found[port.name] for port in self._results}
@@ -98,12 +111,15 @@ class StepRunner:
         return {n: buffer.numpy().copy() for n, buffer in self._sets[self.steps % 2].items()}
 
     def before(self) -> dict[str, Array]:
-        """A copy of the state before the last step, which is where its metrics are computed."""
-        return {n: buffer.numpy().copy() for n, buffer in self._sets[1 - self.steps % 2].items()}
+        """A copy of the state before the last step, undone or not, which is where its metrics are
+        computed."""
+        side = self._side if self._side >= 0 else 1
+        return {n: buffer.numpy().copy() for n, buffer in self._sets[side].items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from another state of the same shapes. Raises `FeedError`."""
         arrays = check_feeds(self._state_ports, state)
+        self._whole = False
         for buffers in self._sets:  # both: what has no next value is read from either
             for name, array in arrays.items():
                 buffers[name].update_inplace(array)

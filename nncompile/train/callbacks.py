@@ -187,7 +187,8 @@ class ModelCheckpoint:
 
 class CheckFinite:
     """Ends the training with a `TrainingError` after the first step that leaves a number of the
-    state NaN or infinite, and says in which node it began.
+    state NaN or infinite, and says in which node it began. The state is then that of the step
+    before.
 
     The trainer itself looks at the loss, which may tell only a step later, when what the spoiled
     weights were computed of is gone. It copies the state in every step: for finding a mistake.

@@ -15,6 +15,9 @@ from nncompile.reference import evaluate
 from nncompile.types import Array
 
 
+Mark = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
+
+
 @dataclass
 class Sums:
     """The parts of metrics over the batches so far."""
@@ -40,6 +43,17 @@ class Sums:
             weight = counts[name]
             self.totals[name] = self.totals.get(name, 0.0) + (x * weight if weight != 1 else x)
             self.weights[name] = self.weights.get(name, 0.0) + weight
+
+    def mark(self) -> Mark:
+        """Where the sums are, to be taken `back` to."""
+        pooled = {name: len(arrays) for name, arrays in self.pools.items()}
+        return self.examples, dict(self.totals), dict(self.weights), pooled
+
+    def back(self, mark: Mark) -> None:
+        """Forgets what was added since the mark."""
+        self.examples, totals, weights, pooled = mark
+        self.totals, self.weights = dict(totals), dict(weights)
+        self.pools = {name: self.pools[name][:count] for name, count in pooled.items()}
 
     def _counted(self, batch: Mapping[str, Any], examples: int) -> dict[str, float]:
         """What the batch weighs in each part: a total once, a mean as often as it says."""

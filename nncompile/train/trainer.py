@@ -219,7 +219,9 @@ class Trainer(Habits):
         is smaller is trained on too. `validation` data are evaluated after each epoch.
 
         Raises `FeedError` for data that do not fit or hold NaN, `TrainingError` where a loss is
-        not finite. After an interrupt (Ctrl-C) the state is that of the last whole step.
+        not finite. After an interrupt (Ctrl-C) the state is that of the last whole step; after a
+        `TrainingError`, also one that a callback raises after a step, it is that of the step
+        before, which is made again where the training goes on.
         """
         feeder = self._feeder(data, self._batch_ports, batch, self.compiled.sizes)
         check = None
@@ -239,13 +241,18 @@ class Trainer(Habits):
                 if self.step >= last_step or self._stopping:
                     whole = False
                     break
+                mark = now.sums.mark() if heard["step"] else None
                 metrics = self._advance(examples, feeder)
                 latest = examples
-                for listener in heard["step"]:
-                    seconds = time.perf_counter() - start
-                    listener(
-                        Event("step", self, self.epoch + 1, self.step, metrics, seconds, examples)
-                    )
+                try:
+                    for listener in heard["step"]:
+                        seconds = time.perf_counter() - start
+                        number = self.epoch + 1
+                        listener(Event("step", self, number, self.step, metrics, seconds, examples))
+                except TrainingError:
+                    if self._runner.undo() and mark is not None:
+                        now.sums.back(mark)
+                    raise
             if self.step == now.start:
                 raise FeedError(
                     f"no batch for epoch {self.epoch + 1}",
@@ -269,7 +276,7 @@ class Trainer(Habits):
         return history
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
-        """Where the last step, on `batch`, first made a number that is not finite; None where it
+        """Where the last step, on `batch` and undone or not, first made a number that is not finite; None where it
         made none, on the way to `outputs` (all metrics and the whole next state by default). See
         `nncompile.train.locate.locate_nonfinite`."""
         return locate_nonfinite(self.compiled.step, {**self._runner.before(), **batch}, outputs)
@@ -413,7 +420,9 @@ class Trainer(Habits):
         metrics = {name: float(found[name]) for name in self.model.metrics}
         for name in self._losses:
             if not math.isfinite(metrics[name]):
-                raise self._diverged(name, metrics[name], feeder, batch)
+                error = self._diverged(name, metrics[name], feeder, batch)
+                self._runner.undo()
+                raise error
         self._under_way.sums.add(batch, {**found, **metrics}, feeder.examples(batch))
         return metrics
 
