@@ -58,13 +58,11 @@ class Accumulation:
         return {name: p.value for name, p in self.parts.items() if name not in self.results}
 
 
-def accumulation(
-    metrics: Mapping[str, Value], examples: Dim | None, pooling: bool = True
-) -> Accumulation:
+def accumulation(metrics: Mapping[str, Value], examples: Dim | None) -> Accumulation:
     """How `metrics` follow from batches of `examples`, the name of the size that data are cut
     along. A metric of which not all is known to be a total is the mean of its values for each
-    batch. Without `pooling`, what is pooled is no different from other tensors."""
-    cuts = {name: _Cut(value, examples, pooling) for name, value in metrics.items()}
+    batch."""
+    cuts = {name: _Cut(value, examples) for name, value in metrics.items()}
     own = {name: cut.parts[cut.metric] for name, cut in cuts.items() if cut.is_whole}
     parts, results = dict(own), dict[str, Value]()
     names = {part.key: name for name, part in own.items()}
@@ -177,7 +175,7 @@ class _Cut:
     pooled), the metric itself is its one part.
     """
 
-    def __init__(self, metric: Value, examples: Dim | None, pooling: bool) -> None:
+    def __init__(self, metric: Value, examples: Dim | None) -> None:
         self.metric, self.examples = metric, examples
         order = toposort([metric])
         self._data = _depending(order, _is_data)
@@ -185,7 +183,7 @@ class _Cut:
         # a sum of losses divided by one's own count.
         beside = any(type(v.op) is Total for v in order)
         self._sums = _depending(order, lambda v: beside and _sums(v, examples))
-        self._pools = _depending(order, lambda v: pooling and isinstance(v.op, Pooled))
+        self._pools = _depending(order, lambda v: isinstance(v.op, Pooled))
         self._marked = _depending(order, lambda v: self._own_parts(v) is not None)
         self.parts: dict[Value, Part] = {}
         self._inner: set[Value] = set()

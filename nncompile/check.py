@@ -15,12 +15,14 @@ from nncompile.errors import seed_number
 from nncompile.grad import grad
 from nncompile.graph import Graph, Value
 from nncompile.model import Model
+from nncompile.ops.claims import InRange
 from nncompile.recipe import Minimize, Recipe
 from nncompile.reference import evaluate
 from nncompile.runtime import Session
 from nncompile.sizes import SizeCheck, trained
 from nncompile.step import initial_values
 from nncompile.tracing import tracing
+from nncompile.train.indices import claimed
 from nncompile.train.overfit import overfit_one_batch
 from nncompile.types import Array
 
@@ -74,8 +76,11 @@ def batch_of(
         }
     names = sorted(symbols(d for leaf in model.inputs.values() for d in leaf.shape), key=str)
     sizes: dict[Any, Dim] = {s: 4 + 2 * i for i, s in enumerate(names)}
+    claims = claimed(trained(model.whole))
     return {
-        name: _drawn(leaf, tuple(int(substitute(d, sizes)) for d in leaf.shape), random)
+        name: _drawn(
+            leaf, tuple(int(substitute(d, sizes)) for d in leaf.shape), random, claims.get(name)
+        )
         for name, leaf in model.inputs.items()
     }
 
@@ -84,10 +89,20 @@ def _is_batched(leaf: Value) -> bool:
     return leaf.rank > 0 and not isinstance(leaf.shape[0], int)
 
 
-def _drawn(leaf: Value, shape: tuple[int, ...], random: np.random.Generator) -> Array:
-    """Integers are 0 or 1, which are labels and indices of almost anything."""
+def _drawn(
+    leaf: Value, shape: tuple[int, ...], random: np.random.Generator, claim: InRange | None
+) -> Array:
+    """Integers are 0 or 1, which are labels and indices of almost anything; real numbers of which
+    a range is claimed are in it."""
     dtype = leaf.dtype.numpy
-    values = random.normal(size=shape) if leaf.dtype.is_float else random.integers(0, 2, shape)
+    values: Array
+    if not leaf.dtype.is_float:
+        values = random.integers(0, 2, shape)
+    elif claim is not None and isinstance(claim.low, int):
+        high = claim.high if isinstance(claim.high, int) else claim.low + 1
+        values = random.uniform(claim.low, high, shape)
+    else:
+        values = random.normal(size=shape)
     return np.asarray(values).astype(dtype)
 
 

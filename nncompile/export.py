@@ -38,7 +38,7 @@ from nncompile.runtime import (
     written_together,
 )
 from nncompile.step import Step, initial_values
-from nncompile.types import DTYPES, Array, Type, i64
+from nncompile.types import DTYPES, Array, Type, check_unmasked, i64
 
 Path_ = str | os.PathLike[str]
 
@@ -332,6 +332,8 @@ class _Given:
                 f"params are arrays by path, or a file, got {type(params).__name__}",
                 hint="trainer.state holds those of a trainer",
             )
+        for name, x in params.items():
+            check_unmasked(x, name, ModelError)
         tensors = {name: np.asarray(x) for name, x in params.items()}
         return cls(tensors, "params", ModelError)
 

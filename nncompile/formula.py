@@ -28,7 +28,7 @@ from nncompile.scalars import (
     symbols_of,
     trace,
 )
-from nncompile.types import DType, boolean, dtype_of, f32, f64, i64
+from nncompile.types import DType, boolean, check_unmasked, dtype_of, f32, f64, i64
 from nncompile.values import operation, register
 
 
@@ -254,6 +254,8 @@ class Formula:
 
 def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None) -> Any:
     """The result of a program at arrays; what is real of literals alone is of dtype `real`."""
+    for a in arrays:
+        check_unmasked(a, "an argument of a formula")
     environment = {placeholder(i): np.asarray(a) for i, a in enumerate(arrays)}
     for symbol, body, dtype in program.bindings:
         environment[symbol] = evaluate(body, environment, dtype)

@@ -12,7 +12,7 @@ import sympy as sp
 from nncompile.dims import Dim, solve, symbols
 from nncompile.errors import CompileError, FeedError, ShapeError
 from nncompile.graph import Graph, Input, Op, Value, apply, toposort
-from nncompile.types import Array, DType, TupleType, Type, dtype_of, f32, f64
+from nncompile.types import Array, DType, TupleType, Type, check_unmasked, dtype_of, f32, f64
 
 Change = Callable[[Value, Any], Any]
 """What the nodes after a value get, from the value and its array (a tuple of several)."""
@@ -97,6 +97,7 @@ def _fed(leaf: Value, feeds: Mapping[str, Any], double: bool) -> Array:
     if name not in feeds:
         raise FeedError(f"no data for {leaf.op.kind} {name!r}", rows=[("expected", str(type_))])  # type: ignore[attr-defined]
     array = np.asarray(feeds[name])
+    check_unmasked(feeds[name], f"{leaf.op.kind} {name!r}", FeedError)  # type: ignore[attr-defined]
     is_double = double and type_.dtype is f32 and array.dtype == np.float64
     if array.dtype != type_.dtype.numpy and not is_double:
         raise FeedError(

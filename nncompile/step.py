@@ -172,7 +172,7 @@ class _Composition:
         state = {"step": step, "seed": seed_leaf(), **known, **self.slots}
         state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in self.now}
         data = model.inputs
-        sums = accumulation(model.metrics, model.examples, pooling=False)
+        sums = accumulation(model.metrics, model.examples)
         metrics = {**model.metrics, **sums.extra}
         gradient = {**metrics, **self.handed, **follows}
         rest = {

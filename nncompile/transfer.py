@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nncompile.errors import ModelError
-from nncompile.types import Array
+from nncompile.types import Array, check_unmasked
 
 Renaming = Mapping[str, str] | Callable[[str], str | None]
 _SHOWN = 20
@@ -60,6 +60,7 @@ def transfer(
         elif new in named:
             raise ModelError(f"rename gives two arrays the path {new!r}", rows=[("one is", path)])
         else:
+            check_unmasked(x, path, ModelError)
             named[new] = np.asarray(x)
     fitting = {
         path: x

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.dims import Dim, Shape, dim, symbols
-from nncompile.errors import DTypeError, ShapeError
+from nncompile.errors import CompileError, DTypeError, ShapeError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """An array of numpy, of any element type."""
@@ -85,6 +86,32 @@ def is_float32(x: float) -> bool:
     """Whether float32 has exactly that number."""
     with np.errstate(over="ignore"):
         return float(np.float32(x)) == x
+
+
+def check_unmasked(x: Any, what: str, error: type[CompileError] = DTypeError) -> None:
+    """Raises `error` where elements of `x`, a masked array or a list of some, are masked: an array
+    has no place for that, and what is behind the mask would be taken for data."""
+    places = list(_masked(x))
+    if places:
+        first = f"[{', '.join(map(str, places[0]))}]" if places[0] else "all of it"
+        count = "1 element" if len(places) == 1 else f"{len(places):,} elements"
+        raise error(
+            f"{what} is a masked array, of which {count} {'is' if len(places) == 1 else 'are'} "
+            "masked",
+            rows=[("first at", first)],
+            hint="x.filled(0) says what they are; losses take a mask: mask=~np.ma.getmaskarray(x)",
+        )
+
+
+def _masked(x: Any) -> Iterator[tuple[int, ...]]:
+    """The places of the masked elements."""
+    if isinstance(x, np.ma.MaskedArray):
+        yield from map(tuple, np.argwhere(np.ma.getmaskarray(x)))
+    elif isinstance(x, list | tuple):
+        for i, item in enumerate(x):
+            if isinstance(item, list | tuple | np.ma.MaskedArray):
+                for place in _masked(item):
+                    yield i, *place
 
 
 def promote(a: DType, b: DType) -> DType:

@@ -18,7 +18,7 @@ from nncompile.ops import concatenate, const, one_hot, split, take
 from nncompile.ops.basic import cast
 from nncompile.train import Trainer
 from nncompile.train.indices import RangeCheck
-from nncompile.types import Array
+from nncompile.types import Array, boolean
 
 Change = Callable[[Array], Array]
 
@@ -143,3 +143,90 @@ def test_constant_labels_are_checked_where_they_are_declared() -> None:
     dsl.cross_entropy(logits, const([0, -1, 3]), ignore_index=-1)
     with pytest.raises(ModelError, match="the label -2 is no class"):
         dsl.cross_entropy(logits, const([0, -1, -2]), ignore_index=-1)
+
+
+def targets(loss: Callable[[Value, Value], Value], *sizes: Any) -> Model:
+    @model
+    def net(x=f32["batch", 2], target=f32["batch", *sizes]):
+        z = x >> Dense(3)
+        return {"loss": loss(z if sizes else z[:, 0], target)}
+
+    return net
+
+
+FALLING: dict[str, tuple[Callable[..., Value], tuple[int, ...], list[float], float]] = {
+    # the loss, the sizes of a target, numbers that are right, one at which it falls without end
+    "binary_cross_entropy": (
+        lambda z, t, **o: dsl.binary_cross_entropy(dsl.sigmoid(z), t, **o), (), [0, 0.5, 1], 1.25
+    ),
+    "binary_cross_entropy_with_logits": (
+        dsl.binary_cross_entropy_with_logits, (), [0, 0.5, 1], -1.0
+    ),
+    "binary_focal_loss": (dsl.binary_focal_loss, (), [0, 0.5, 1], 5.0),
+    "cross_entropy": (dsl.cross_entropy, (3,), [0, 1, 7], -0.5),
+    "negative_log_likelihood": (
+        lambda z, t, **o: dsl.negative_log_likelihood(dsl.log_softmax(z), t, **o),
+        (3,), [0, 1, 7], -0.5,
+    ),
+    "kl_divergence": (
+        lambda z, t, **o: dsl.kl_divergence(dsl.log_softmax(z), t, **o), (3,), [0, 1], -1.0
+    ),
+    "poisson_loss": (dsl.poisson_loss, (), [0, 3, 1000], -1.0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_targets_at_which_a_loss_falls_without_end_are_refused(name: str) -> None:
+    loss, sizes, right, wrong = FALLING[name]
+    net = targets(loss, *sizes)
+    known = trainer(net)
+    for number in right:
+        known.evaluate({"x": X, "target": np.full((6, *sizes), number, np.float32)})
+    target = np.full((6, *sizes), right[0], np.float32)
+    target[4] = wrong
+    count = np.prod(sizes, dtype=int)
+    for data in ({"x": X, "target": target}, [{"x": X, "target": target}]):
+        with pytest.raises(FeedError) as caught:
+            known.fit(data, epochs=1)
+        message = str(caught.value)
+        assert f"input 'target' holds {wrong}, the targets of {name} are" in message
+        assert f"target[4{', 0' * len(sizes)}]" in message
+        assert f"{count} of {6 * count}" in message
+        assert "test_ranges.py" in message
+    assert known.step == 0
+
+
+@pytest.mark.parametrize("name", FALLING)
+def test_targets_that_do_not_count_may_be_anything(name: str) -> None:
+    loss, sizes, right, wrong = FALLING[name]
+    target = np.full((6, *sizes), right[0], np.float32)
+    target[2] = wrong
+    counted = np.arange(6) != 2
+
+    @model
+    def net(
+        x=f32["batch", 2], target=f32["batch", *sizes], mask=boolean["batch"], weight=f32["batch"]
+    ):
+        z = x >> Dense(3)
+        z = z if sizes else z[:, 0]
+        return {
+            "loss": loss(z, target, mask=mask),
+            "weighted": loss(z, target, weight=weight),
+            "chosen": where(mask, loss(z, target, reduction="none"), 0).sum() / 5,
+        }
+
+    data = {"x": X, "target": target, "mask": counted, "weight": counted.astype(np.float32)}
+    found = trainer(net).evaluate(data, batch=6)
+    assert found["loss"] == pytest.approx(found["weighted"], rel=1e-6)
+    assert found["loss"] == pytest.approx(found["chosen"], rel=1e-6)
+
+
+def test_labels_of_integers_are_targets_of_two_classes() -> None:
+    @model
+    def net(x=f32["batch", 2], label=i64["batch"]):
+        return {"loss": dsl.binary_cross_entropy_with_logits((x >> Dense(1))[:, 0], label)}
+
+    trainer(net).evaluate({"x": X, "label": np.array([0, 1] * 3)})
+    assert "holds 2, the targets of binary_cross" in told(net, x=X, label=np.array([0, 2] * 3))
+    with pytest.raises(ModelError, match=r"are from 0 to 1, got 1\.5"):
+        dsl.binary_cross_entropy_with_logits(const(np.zeros(2, np.float32)), 1.5)

@@ -183,8 +183,8 @@ def test_every_step_is_that_of_torch(torch: Any, name: str) -> None:
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-7), step
 
 
-# What the reference page says a schedule of torch's is here, against that with its own defaults, and
-# the step to which they are the same: past the end of most.
+# What the reference page says that a schedule of torch's is here, against it with its own defaults,
+# and the step to which they are the same: past the end of most.
 ROWS: dict[str, tuple[dict[str, Any], Any, int]] = {
     "ConstantLR": ({"rate": 0.3}, lambda s, o: s.ConstantLR(o), 20),
     "CosineAnnealingLR": ({"peak": 0.3}, lambda s, o: s.CosineAnnealingLR(o, 1000), 1000),

@@ -309,14 +309,14 @@ def test_a_step_that_fails_leaves_the_state_of_the_step_before(tmp_path: Path) -
     path = ours.save(tmp_path / "state.safetensors")
     resumed = Trainer(recipe)
     resumed.load(path)
-    for trainer in (ours, resumed):
-        assert_same(trainer.state, good.state)
+    for one in (ours, resumed):
+        assert_same(one.state, good.state)
         batches = [*_batches()[:2], _batches()[0]]
-        history = trainer.fit(batches, epochs=1)  # the third is made again
-        assert (trainer.step, trainer.epoch) == (3, 1)
+        history = one.fit(batches, epochs=1)  # the third is made again
+        assert (one.step, one.epoch) == (3, 1)
         whole = Trainer(recipe)
         assert whole.fit(batches, epochs=1).last == history.last
-        assert_same(whole.state, trainer.state)
+        assert_same(whole.state, one.state)
 
 
 def test_a_step_that_a_callback_refuses_is_not_made() -> None:

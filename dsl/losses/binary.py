@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsl.losses.reduction import Reduction, matched, reduced, within
+from dsl.losses.reduction import Reduction, claimed, matched, reduced, within
 from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
 from nncompile.formula import formula
 from nncompile.graph import Value
@@ -47,8 +47,10 @@ def binary_cross_entropy(
     and the slope divides by at least 10⁻¹², so that p = 0 and p = 1 are finite. A p that is the
     sigmoid of a logit, or elements of one (`p[:, 0]`), needs no such bounds, and is taken as that
     logit. Targets are 0 and 1, or
-    probabilities; smoothing by ε moves them to (1 − ε)·t + ε/2."""
+    probabilities, and data that hold others are refused unless there is a weight or a mask;
+    smoothing by ε moves them to (1 − ε)·t + ε/2."""
     probability, target = matched("binary_cross_entropy", probability, target)
+    target = claimed("binary_cross_entropy", target, 0, 1, _PARTLY, reduction, weight, mask)
     target = _smoothed("binary_cross_entropy", target, label_smoothing)
     logit = _logit_of(probability)
     losses = (
@@ -108,8 +110,11 @@ def binary_cross_entropy_with_logits(
 ) -> Value:
     """−w·t·log σ(z) − (1 − t)·log(1 − σ(z)), finite for every logit z. `pos_weight` is w, a number
     or one for each class (the last axis), which trades recall against precision, 1 without. Targets
-    are 0 and 1, or probabilities; smoothing by ε moves them to (1 − ε)·t + ε/2."""
-    logit, target = matched("binary_cross_entropy_with_logits", logit, target)
+    are 0 and 1, or probabilities, and data that hold others are refused unless there is a weight
+    or a mask; smoothing by ε moves them to (1 − ε)·t + ε/2."""
+    what = "binary_cross_entropy_with_logits"
+    logit, target = matched(what, logit, target)
+    target = claimed(what, target, 0, 1, _PARTLY, reduction, weight, mask)
     target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
     losses = (
         _binary_cross_entropy_with_logits(logit, target)
@@ -117,6 +122,9 @@ def binary_cross_entropy_with_logits(
         else _with_positive_weight(logit, target, pos_weight)
     )
     return reduced(losses, reduction, weight, mask)
+
+
+_PARTLY = "of −1 and 1: (t + 1) / 2; of 0 … 255: t / 255; those that do not count: mask=…"
 
 
 def _smoothed(what: str, target: Value, amount: float) -> Value:
@@ -146,6 +154,7 @@ def binary_focal_loss(
     "Focal Loss for Dense Object Detection", 2017): examples that are right already count little.
     `alpha` weighs targets of 1, 1 − α those of 0. A target between 0 and 1 mixes both losses."""
     logit, target = matched("binary_focal_loss", logit, target)
+    target = claimed("binary_focal_loss", target, 0, 1, _PARTLY, reduction, weight, mask)
     losses = _focal(logit, target, float(gamma))
     if alpha is not None:
         alpha = within("binary_focal_loss", "alpha", alpha, 0.0, 1.0)

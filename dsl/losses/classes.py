@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsl.losses.reduction import Reduction, matched, reduced, within
+from dsl.losses.reduction import Reduction, claimed, matched, reduced, within
 from nncompile.dims import is_one, same_shape
 from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.errors import DTypeError, ModelError, ShapeError
@@ -30,6 +30,8 @@ from nncompile.ops import sum as sum_of
 from nncompile.ops.basic import as_value
 from nncompile.reference import constant_value
 
+PROBABILITIES = "probabilities, or counts; rows that do not count: mask=…"
+
 
 def cross_entropy(
     logits: Any,
@@ -46,9 +48,9 @@ def cross_entropy(
     """−Σ t·log softmax(logits) along `axis`.
 
     `label` is the number of the class, of the shape of the logits without the axis; or
-    probabilities, of their shape. Smoothing by ε gives every class ε/n of the target. A label
-    equal to `ignore_index` counts neither in the sum nor in the mean, which is 0 where all are
-    ignored (torch's is NaN). `class_weight` has a number for each class, which multiplies its term;
+    probabilities, of their shape, which are not negative. Smoothing by ε gives every class ε/n of
+    the target. A label equal to `ignore_index` counts neither in the sum nor in the mean, which is
+    0 where all are ignored (torch's is NaN). `class_weight` has a number for each class, which multiplies its term;
     as torch's, the mean then divides by the weights of the labels, by the number of rows where the
     labels are probabilities. Raises `ShapeError` where the shapes do not fit or there is one class
     only, `DTypeError` for class numbers that are not integers, `ModelError` for constant ones that
@@ -56,6 +58,7 @@ def cross_entropy(
     """
     logits, label = as_value(logits), as_value(label)
     axis = class_axis("cross_entropy", logits, axis)
+    label = _claimed("cross_entropy", logits, label, reduction, weight, mask)
     losses, counts = _negative_log_likelihood(
         "cross_entropy",
         log_softmax(logits, axis),
@@ -83,10 +86,20 @@ def negative_log_likelihood(
     as `cross_entropy`, which is this of log softmax."""
     log_probability, label = as_value(log_probability), as_value(label)
     axis = class_axis("negative_log_likelihood", log_probability, axis)
+    label = _claimed("negative_log_likelihood", log_probability, label, reduction, weight, mask)
     losses, counts = _negative_log_likelihood(
         "negative_log_likelihood", log_probability, label, axis, 0.0, ignore_index, class_weight
     )
     return reduced(losses, reduction, weight, mask, counts)
+
+
+def _claimed(
+    what: str, logits: Value, label: Value, reduction: Reduction, weight: Any, mask: Any
+) -> Value:
+    """The label, whose probabilities (or counts, as of words in a text) are not negative."""
+    if label.rank != logits.rank:
+        return label
+    return claimed(what, label, 0, None, PROBABILITIES, reduction, weight, mask)
 
 
 def _negative_log_likelihood(
@@ -239,6 +252,8 @@ def kl_divergence(
     number of classes too).
     """
     log_probability, target = matched("kl_divergence", log_probability, target)
+    if not log_target:
+        target = claimed("kl_divergence", target, 0, None, PROBABILITIES, reduction, weight, mask)
     axis = class_axis("kl_divergence", log_probability, axis)
     terms = (_divergence_of_logs if log_target else _divergence)(log_probability, target)
     return reduced(sum_of(terms, axis), reduction, weight, mask)

@@ -12,6 +12,7 @@ from nncompile.graph import Value
 from nncompile.ops import broadcast_to, cast, mean, ratio, reshape, total
 from nncompile.ops import sum as sum_of
 from nncompile.ops.basic import as_value
+from nncompile.ops.claims import in_range
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -93,6 +94,24 @@ def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
             hint="squeeze or reshape one of them: x[:, 0], x.reshape(...)",
         )
     return prediction, cast(target, prediction.dtype)
+
+
+def claimed(
+    what: str,
+    target: Value,
+    low: int,
+    high: int | None,
+    way_out: str,
+    reduction: Reduction,
+    weight: Any,
+    mask: Any,
+) -> Value:
+    """The targets of a loss that falls without end where they are outside of `low` to `high`:
+    data that are fed as them are refused then. Where some of them may not count, by a weight, a
+    mask, or by what is done with losses that are not reduced, they may be anything."""
+    if reduction == "none" or weight is not None or mask is not None or target.dtype.is_bool:
+        return target
+    return in_range(target, low, high, f"the targets of {what} are", way_out, reals=True)
 
 
 def floating(what: str, **values: Any) -> list[Value]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dsl.losses.reduction import Reduction, floating, matched, reduced, within
+from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, within
 from nncompile.elementwise import (
     exp,
     log,
@@ -187,6 +187,8 @@ def poisson_loss(
     A rate beyond the greatest number of its type is infinite: in f32, from p = 88.73 on.
     """
     prediction, target = matched("poisson_loss", prediction, target)
+    hint = "counts are not negative; those that are not there: mask=…"
+    target = claimed("poisson_loss", target, 0, None, hint, reduction, weight, mask)
     losses = _poisson_of_log(prediction, target) if log_input else _poisson(prediction, target, eps)
     losses = losses + _stirling(target) if full else losses
     return reduced(losses, reduction, weight, mask)

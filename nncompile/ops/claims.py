@@ -44,23 +44,19 @@ class Limited(Mark):
 
 
 class InRange(Mark):
-    """x itself, of integers from `low` to `high`, both included. `what` begins the message about
-    others and `way_out` is its hint; see `in_range`."""
+    """x itself, of numbers from `low` to `high`, both included; a `high` of None is no limit.
+    `what` begins the message about others and `way_out` is its hint; see `in_range`."""
 
     low: Dim
-    high: Dim
+    high: Dim | None
     what: str = field(repr=False)
     way_out: str = field(default="", repr=False)
-
-    def infer(self, x: Type) -> Type:
-        if not x.dtype.is_integer:
-            raise DTypeError(f"{self.what} integers, got {x}", hint="x.astype(i64) converts")
-        return x
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         yield Sample(cls(0, symbol("n"), "lengths"), (i64["n"],))
         yield Sample(cls(-1, dim(symbol("n") + 1), "places"), (i32[2, "n"],))
+        yield Sample(cls(0, None, "counts"), (f32["n"],))
 
 
 def limited(x: Value, size: Any, limit: Any, claim: str, way_out: str = "") -> Value:
@@ -73,19 +69,30 @@ def limited(x: Value, size: Any, limit: Any, claim: str, way_out: str = "") -> V
     return Limited(dim(size), dim(limit), claim, way_out)(x)
 
 
-def in_range(x: Value, low: Any, high: Any, what: str, way_out: str = "") -> Value:
-    """`x`, integers from `low` to `high`, which may be symbolic.
+def bounds_of(low: Dim, high: Dim | None) -> str:
+    """What a message says of a range."""
+    return f"at least {low}" if high is None else f"from {low} to {high}"
+
+
+def in_range(
+    x: Value, low: Any, high: Any, what: str, way_out: str = "", reals: bool = False
+) -> Value:
+    """`x`, integers from `low` to `high`, which may be symbolic; a `high` of None is no limit.
 
     Data that are fed as x and hold others are a `FeedError`, which says `what` they are ("the
     lengths of LSTM are") and gives `way_out` as the hint, with the numbers for {low} and {high}.
 
-    Raises `DTypeError` where x is not of integers, `ModelError` where it holds known others.
+    Data that are fed in another form, and computed in real numbers before they are `x`, are not
+    looked at. Raises `DTypeError` where x is not of integers (unless they may be `reals`),
+    `ModelError` where it holds known others.
     """
-    low, high = dim(low), dim(high)
+    if not x.dtype.is_integer and not (reals and x.dtype.is_float):
+        raise DTypeError(f"{what} integers, got {x.type}", hint="x.astype(i64) converts")
+    low, high = dim(low), None if high is None else dim(high)
     known = x.op.value.ravel() if isinstance(x.op, Constant) else ()
     for number in known:
         below = isinstance(low, int) and number < low
         if below or (isinstance(high, int) and number > high):
             hint = way_out.format(low=low, high=high) or None
-            raise ModelError(f"{what} from {low} to {high}, got {number}", hint=hint)
+            raise ModelError(f"{what} {bounds_of(low, high)}, got {number}", hint=hint)
     return InRange(low, high, what, way_out)(x)

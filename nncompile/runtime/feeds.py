@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
 from nncompile.dims import Dim, dim, solve, substitute, symbols
-from nncompile.errors import FeedError, ShapeError, closest, did_you_mean
-from nncompile.types import DTYPES, Array
+from nncompile.errors import FeedError, Row, ShapeError, closest, did_you_mean
+from nncompile.types import DTYPES, Array, check_unmasked
 
 DeclaredShape = tuple[int | str | None, ...]
 
@@ -89,6 +90,7 @@ def _as_array(port: Port, value: Any) -> Array:
             f"the data of input {port.name!r} do not make an array: {error}",
             rows=[("expected", port.type)],
         ) from None
+    check_unmasked(value, f"input {port.name!r}", FeedError)
     if array.dtype == port.dtype:
         return array
     # A Python number or list has no element type of its own, an array's was somebody's choice.
@@ -97,11 +99,36 @@ def _as_array(port: Port, value: Any) -> Array:
         return array.astype(port.dtype)
     raise FeedError(
         f"input {port.name!r} has another element type",
-        rows=[("expected", port.type), ("got", describe(array.dtype, array.shape))],
-        hint=f"convert it with {port.name}.astype(np.{np.dtype(port.dtype).name})"
-        if array.dtype.kind in "biuf"
-        else None,
+        rows=[
+            ("expected", port.type),
+            ("got", describe(array.dtype, array.shape)),
+            *_strangers(port.name, array),
+        ],
+        hint=_conversion(port, array),
     )
+
+
+def _conversion(port: Port, array: Array) -> str | None:
+    """How data of another element type become what is expected."""
+    number = f"np.{np.dtype(port.dtype).name}"
+    if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and not _strangers("", array)):
+        return f"convert it with {port.name}.astype({number})"
+    if array.dtype.kind == "c":
+        return f"{port.name}.real and {port.name}.imag are real: give them as two inputs"
+    if array.dtype.kind == "O":
+        return f"fill in what is missing, then convert it with {port.name}.astype({number})"
+    return None
+
+
+def _strangers(name: str, array: Array) -> list[Row]:
+    """What is no number among objects: how many, and the first."""
+    if array.dtype.kind != "O":
+        return []
+    wrong = [place for place, x in np.ndenumerate(array) if not isinstance(x, Real)]
+    if not wrong:
+        return []
+    first = f"{name}[{', '.join(map(str, wrong[0]))}] = {array[wrong[0]]!r:.40}"
+    return [("no numbers", f"{len(wrong):,} of {array.size:,}, first {first}")]
 
 
 def _converts(array: Array, dtype: np.dtype[Any]) -> bool:

@@ -62,7 +62,12 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
 
 @dataclass
 class History:
-    """The means of each epoch's metrics, in order; `history["loss"]` is one of them over time."""
+    """The metrics of each epoch, in order; `history["loss"]` is one of them over time.
+
+    Each is that of all examples of the epoch, each at the weights its own step began with: totals,
+    averages and what is pooled (`roc_auc`) whatever the batches, another one the mean of its
+    values for each batch.
+    """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
 

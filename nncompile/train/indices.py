@@ -15,7 +15,7 @@ from nncompile.errors import FeedError, Row
 from nncompile.graph import Graph, Input, Item, Op, Value, toposort
 from nncompile.map import Map
 from nncompile.ops.basic import Cast, Constant, Expand, Iota, SizeOf
-from nncompile.ops.claims import InRange, Limited
+from nncompile.ops.claims import InRange, Limited, bounds_of
 from nncompile.ops.cumulative import CumSum
 from nncompile.ops.index import Gather, ScatterAdd, TakeAlongAxis
 from nncompile.ops.joining import Concat, Split
@@ -38,13 +38,15 @@ _CHEAP: tuple[type[Op], ...] = (
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, which may depend on the sizes of a batch. `claim` is the op
-    that says so, at `site`; None where they are places in what they index."""
+    """Numbers from `low` to `high` (None: any), which may depend on the sizes of a batch. `claim`
+    is the op that says so, at `site`; None where they are places in what they index. Where they
+    `are_real` the range is that of the numbers, and otherwise that of their integer parts."""
 
     low: Dim
-    high: Dim
+    high: Dim | None
     claim: InRange | None = None
     site: Site | None = None
+    are_real: bool = False
 
 
 class RangeCheck:
@@ -64,7 +66,7 @@ class RangeCheck:
                 known = Range(0, dim(size - 1))
             elif isinstance(v.op, InRange):
                 value, site = v.args[0], graph.trace.site(v)
-                known = Range(v.op.low, v.op.high, v.op, site)
+                known = Range(v.op.low, v.op.high, v.op, site, v.dtype.is_float)
             else:
                 continue
             key = known.low, known.high, known.claim
@@ -115,11 +117,15 @@ class RangeCheck:
     ) -> None:
         if array.size == 0:
             return
-        low, high = _at(given.low, sizes), _at(given.high, sizes)
+        low = _at(given.low, sizes)
+        high = None if given.high is None else _at(given.high, sizes)
         wrong = np.zeros(array.shape, bool)
-        if isinstance(low, int) and array.min() < low:
+        if isinstance(low, int) and not array.min() >= low:  # a minimum of NaN is none
             wrong |= array < low
-        if isinstance(high, int) and array.max() >= high + 1:  # reals are cut off
+        if isinstance(high, int) and given.are_real:
+            if not array.max() <= high:
+                wrong |= array > high
+        elif isinstance(high, int) and array.max() >= high + 1:  # reals are cut off
             wrong |= array >= high + 1
         if not wrong.any():
             return
@@ -138,7 +144,7 @@ class RangeCheck:
             rows.append(("first at", _index(name, place)))
         rows.append(("in all", f"{wrong.sum():,} of {array.size:,}"))
         for bound in (given.low, given.high):
-            if not isinstance(bound, int):
+            if isinstance(bound, sp.Expr):
                 names = sorted(bound.free_symbols & sizes.keys(), key=str)
                 rows += [("size", f"{s} = {sizes[s]}") for s in names]
         if given.claim is None:
@@ -150,7 +156,7 @@ class RangeCheck:
             what = given.claim.what
             hint = given.claim.way_out.format(low=low, high=high)
         raise FeedError(
-            f"{subject} holds {example}, {what} from {low} to {high}",
+            f"{subject} holds {example}, {what} {bounds_of(low, high)}",
             rows=rows,
             hint=hint or None,
             site=given.site or (self._graph.trace.site(value) if value.args else None),
@@ -168,6 +174,17 @@ class RangeCheck:
         numbered = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
         number = dict(_computed([value], {leaves[0]: numbered}, sizes, keeping=Cast))[value][place]
         return leaves[0].op.name, np.unravel_index(number, shape)  # type: ignore[attr-defined]
+
+
+def claimed(graph: Graph) -> dict[str, InRange]:
+    """The claims of a graph about its inputs as they are fed, by their names."""
+    found = {}
+    for v in graph.nodes:
+        if isinstance(v.op, InRange):
+            source = _source(v)
+            if isinstance(source.op, Input):
+                found[source.op.name] = v.op
+    return found
 
 
 def _source(v: Value) -> Value:

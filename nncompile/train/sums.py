@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +15,6 @@ from nncompile.dims import solve, substitute
 from nncompile.graph import Graph, Value
 from nncompile.reference import evaluate
 from nncompile.types import Array
-
 
 Mark = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
 
@@ -43,6 +44,28 @@ class Sums:
             weight = counts[name]
             self.totals[name] = self.totals.get(name, 0.0) + (x * weight if weight != 1 else x)
             self.weights[name] = self.weights.get(name, 0.0) + weight
+
+    def stored(self) -> dict[str, Any]:
+        """The sums as JSON has them; see `restored`."""
+        totals = {n: x if isinstance(x, float) else x.tolist() for n, x in self.totals.items()}
+        pools = {name: _text(np.concatenate(arrays)) for name, arrays in self.pools.items()}
+        weights = dict(self.weights)
+        return {"examples": self.examples, "totals": totals, "weights": weights, "pools": pools}
+
+    @classmethod
+    def restored(
+        cls,
+        plan: Accumulation,
+        inputs: Mapping[str, Value],
+        examples: int = 0,
+        totals: Mapping[str, Any] | None = None,
+        weights: Mapping[str, float] | None = None,
+        pools: Mapping[str, str] | None = None,
+    ) -> Sums:
+        """Sums as they were `stored`. Raises `ValueError` or `TypeError` for what they never
+        were."""
+        arrays = {name: [_array(text)] for name, text in (pools or {}).items()}
+        return cls(plan, inputs, examples, dict(totals or {}), dict(weights or {}), arrays)
 
     def mark(self) -> Mark:
         """Where the sums are, to be taken `back` to."""
@@ -97,3 +120,14 @@ class Sums:
             }
             x = evaluate(graph, feeds, precision=np.float64)[name]
         return float(x) if np.ndim(x) == 0 else np.asarray(x, result.dtype.numpy)
+
+
+def _text(array: Array) -> str:
+    """An array as text, bit by bit."""
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=False)
+    return base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _array(text: str) -> Array:
+    return np.asarray(np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False))

@@ -40,7 +40,6 @@ from nncompile.transfer import Renaming, Transfer, transfer
 from nncompile.types import Array
 
 _POSITION = "nncompile.position"
-_SUMS = ("examples", "totals", "weights")
 
 
 # What torch's and Keras's methods are here.
@@ -78,8 +77,7 @@ class _Epoch:
 
     def position(self) -> dict[str, Any]:
         """What a file holds of it."""
-        sums = {name: getattr(self.sums, name) for name in _SUMS}
-        return {"number": self.number, "start": self.start, **sums}
+        return {"number": self.number, "start": self.start, **self.sums.stored()}
 
 
 class Trainer(Habits):
@@ -212,7 +210,7 @@ class Trainer(Habits):
         shuffle: bool = True,
     ) -> History:
         """Trains for so many more epochs or steps, whichever ends first, and returns each epoch's
-        mean metrics. An epoch that was interrupted is finished first, and counts as one.
+        metrics (see `History`). An epoch that was interrupted is finished first, and counts as one.
 
         Without either number, training goes on to the end that the recipe says, or for one epoch
         where it says none. A dict of arrays is shuffled anew for each epoch; a last batch that
@@ -276,8 +274,8 @@ class Trainer(Habits):
         return history
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
-        """Where the last step, on `batch` and undone or not, first made a number that is not finite; None where it
-        made none, on the way to `outputs` (all metrics and the whole next state by default). See
+        """Where the last step, on `batch` and undone or not, first made a number that is not
+        finite; None where it made none, on the way to `outputs` (all metrics and the whole next state by default). See
         `nncompile.train.locate.locate_nonfinite`."""
         return locate_nonfinite(self.compiled.step, {**self._runner.before(), **batch}, outputs)
 
@@ -337,7 +335,7 @@ class Trainer(Habits):
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
         position = {"seed": self.seed, "epoch": self._under_way.position()}
-        text = json.dumps(position, default=_listed)
+        text = json.dumps(position)
         metadata = {"nncompile.model": self.model.name, _POSITION: text}
         return save_state(path, self.state, metadata)
 
@@ -430,7 +428,7 @@ class Trainer(Habits):
         """An epoch with what its metrics are computed of so far. Raises `TypeError` for what is
         no part of that."""
         plan = self.compiled.source.accumulation
-        return _Epoch(number, start, Sums(plan, self.model.inputs, **sums))
+        return _Epoch(number, start, Sums.restored(plan, self.model.inputs, **sums))
 
     def _diverged(self, loss: str, value: float, feeder: Feeder, batch: Batch) -> TrainingError:
         infinite = feeder.infinite()
@@ -454,7 +452,3 @@ class Trainer(Habits):
         if not sums.examples:
             raise FeedError("no batch to evaluate on")
         return sums.results()
-
-
-def _listed(array: Array) -> Any:
-    return array.tolist()
