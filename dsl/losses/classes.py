@@ -50,11 +50,11 @@ def cross_entropy(
     `label` is the number of the class, of the shape of the logits without the axis; or
     probabilities, of their shape, which are not negative. Smoothing by ε gives every class ε/n of
     the target. A label equal to `ignore_index` counts neither in the sum nor in the mean, which is
-    0 where all are ignored (torch's is NaN). `class_weight` has a number for each class, which multiplies its term;
-    as torch's, the mean then divides by the weights of the labels, by the number of rows where the
-    labels are probabilities. Raises `ShapeError` where the shapes do not fit or there is one class
-    only, `DTypeError` for class numbers that are not integers, `ModelError` for constant ones that
-    are none of the classes.
+    0 where all are ignored (torch's is NaN). `class_weight` has a number for each class, which
+    multiplies its term; as torch's, the mean then divides by the weights of the labels, by the
+    number of rows where the labels are probabilities. Raises `ShapeError` where the shapes do not
+    fit or there is one class only, `DTypeError` for class numbers that are not integers,
+    `ModelError` for constant ones that are none of the classes.
     """
     logits, label = as_value(logits), as_value(label)
     axis = class_axis("cross_entropy", logits, axis)

@@ -275,8 +275,8 @@ class Trainer(Habits):
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """Where the last step, on `batch` and undone or not, first made a number that is not
-        finite; None where it made none, on the way to `outputs` (all metrics and the whole next state by default). See
-        `nncompile.train.locate.locate_nonfinite`."""
+        finite; None where it made none, on the way to `outputs` (all metrics and the whole next
+        state by default). See `nncompile.train.locate.locate_nonfinite`."""
         return locate_nonfinite(self.compiled.step, {**self._runner.before(), **batch}, outputs)
 
     def stop(self) -> None:
