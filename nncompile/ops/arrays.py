@@ -2,13 +2,18 @@
 
 from nncompile.ops.arranging import diff, meshgrid, roll, rot90
 from nncompile.ops.matrices import cross, diag, diagonal, kron, trace, tril, triu
+from nncompile.ops.running import cummax, cummin, cumprod, logcumsumexp
 
 __all__ = [
     "cross",
+    "cummax",
+    "cummin",
+    "cumprod",
     "diag",
     "diagonal",
     "diff",
     "kron",
+    "logcumsumexp",
     "meshgrid",
     "roll",
     "rot90",

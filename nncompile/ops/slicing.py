@@ -200,7 +200,9 @@ class Pad(Op):
     def torch(self, t: Any, x: str) -> str:
         pairs = zip(reversed(self.before), reversed(self.after), strict=True)
         widths = t.shape([d for pair in pairs for d in pair])
-        return t.call("torch.nn.functional.pad", x, widths, value=float(self.value))  # type: ignore[no-any-return]
+        # Not by torch.nn.functional.pad, whose number is real: large integers lose digits.
+        number = float(self.value) if t.type.dtype.is_float else int(self.value)
+        return t.call("torch.constant_pad_nd", x, widths, number)  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -211,6 +213,7 @@ class Pad(Op):
         yield Sample(cls((-1, 2), (2, -1)), (f32["n + 1", 3],))
         yield Sample(cls((0, 1), (1, 0), 7), (i64["n", 2],))
         yield Sample(cls((1,), (1,), 7), (i32["n"],))
+        yield Sample(cls((0,), (1,), 2**63 - 1), (i64["n"],), integers=(-(2**62), 2**62))
         yield Sample(cls((1,), (1,), 2**32 - 1), (u32["n"],))
         yield Sample(cls((1,), (2,), True), (boolean["n"],))
         yield Sample(cls((1,), (2,), float("-inf")), (f64["n"],), order=0)
