@@ -26,6 +26,7 @@ from nncompile.ops.index import (
 )
 from nncompile.reference import evaluate
 from nncompile.types import Type, boolean, f32, f64, i32, i64, u32
+from tests.array_checks import Everywhere
 
 SHAPES = arrays.array_shapes(max_dims=4, max_side=4)
 
@@ -148,3 +149,25 @@ def test_repeated_rows_of_a_table_add_their_slopes() -> None:
 def test_mistakes_are_explained(make: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
         make()
+
+
+@pytest.mark.parametrize("largest", [False, True])
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_nan_is_greater_than_all_and_equal_ones_keep_their_order(dtype: Any, largest: bool) -> None:
+    greatest = np.finfo(dtype.numpy).max
+    x = np.array(
+        [3, np.nan, 1, np.inf, greatest, np.nan, -np.inf, 1, np.inf, -np.nan, 0.0, -0.0]
+    ).astype(dtype.numpy)
+    reverse = np.flip if largest else (lambda x: x)
+    rising = np.argsort(reverse(x), kind="stable")
+    order = len(x) - 1 - np.flip(rising) if largest else rising
+    for count in (12, 4, 1, 0):
+        everywhere = Everywhere(lambda x, k=count: top_k(x, k, 0, largest), dtype["n", "m"])
+        rows = np.stack([x, np.arange(12.0), np.full(12, np.nan)], 1).astype(dtype.numpy)
+        values, places = everywhere(rows)
+        np.testing.assert_array_equal(places[:, 0], order[:count])
+        np.testing.assert_array_equal(values[:, 0], x[order[:count]])
+        np.testing.assert_array_equal(places[:, 2], np.arange(count))
+    everywhere = Everywhere(lambda x: sort(x, 0), dtype["n"])
+    assert everywhere(x[:0]).shape == (0,)
+    np.testing.assert_array_equal(everywhere(x), np.sort(x))

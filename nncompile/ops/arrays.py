@@ -2,6 +2,7 @@
 
 from nncompile.ops.arranging import diff, meshgrid, roll, rot90
 from nncompile.ops.matrices import cross, diag, diagonal, kron, trace, tril, triu
+from nncompile.ops.order import kthvalue, median, quantile
 from nncompile.ops.running import cummax, cummin, cumprod, logcumsumexp
 
 __all__ = [
@@ -13,8 +14,11 @@ __all__ = [
     "diagonal",
     "diff",
     "kron",
+    "kthvalue",
     "logcumsumexp",
+    "median",
     "meshgrid",
+    "quantile",
     "roll",
     "rot90",
     "trace",

@@ -210,12 +210,35 @@ class TopK(Op):
 
     def onnx(self, o: Any, x: str) -> tuple[str, str]:
         dtype = o.types[0].dtype
+        if dtype.is_float:
+            # onnxruntime before 1.32 puts NaN anywhere, and what is beside it too.
+            unknown = o.ReduceSum(o.cast(o.IsNaN(x), i32), keepdims=0)
+            results: tuple[str, str] = o.If(
+                o.Greater(unknown, o.scalar(0, i32)),
+                then_branch=o.branch("unknown", lambda o: self._apart(o, x), o.type.items),
+                else_branch=o.branch("known", lambda o: self._sorted(o, x), o.type.items),
+                outputs=2,
+            )
+            return results
         carrier = {boolean: i32, u32: i64}.get(dtype, dtype)  # it sorts neither of these
         wide = x if carrier is dtype else o.cast(x, carrier)
-        values, places = o.TopK(
-            wide, o.shape((self.size,)), axis=self.axis, largest=int(self.largest), outputs=2
-        )
+        values, places = self._sorted(o, wide)
         return values if carrier is dtype else o.cast(values, dtype), places
+
+    def _sorted(self, o: Any, x: str, size: Dim | None = None) -> tuple[str, str]:
+        count = o.shape((self.size if size is None else size,))
+        return o.TopK(x, count, axis=self.axis, largest=int(self.largest), outputs=2)  # type: ignore[no-any-return]
+
+    def _apart(self, o: Any, x: str) -> tuple[str, str]:
+        """With NaN as greater than all: first all by their numbers, and then those that are NaN
+        and those that are not apart, in the order that they have."""
+        unknown = o.IsNaN(x)
+        known = o.Where(unknown, o.scalar(np.inf, o.types[0].dtype), x)
+        _, order = self._sorted(o, known, o.types[0].shape[self.axis])
+        kind = o.cast(o.GatherElements(unknown, order, axis=self.axis), i32)
+        _, kept = self._sorted(o, kind)
+        places = o.GatherElements(order, kept, axis=self.axis)
+        return o.GatherElements(x, places, axis=self.axis), places
 
     def torch(self, t: Any, x: str) -> tuple[str, str]:
         # torch.topk does not say which of equal elements it takes.
@@ -316,14 +339,14 @@ def one_hot(indices: Any, depth: Any, dtype: Any = f32, axis: int = -1) -> Value
 
 def top_k(x: Any, k: Any, axis: int = -1, largest: bool = True) -> tuple[Value, Value]:
     """The `k` largest (or smallest) elements along the axis in order, and their places (i64); of
-    equal ones the first come first. Where an element is NaN the order is undefined."""
+    equal ones the first come first. NaN is greater than all others, as torch's."""
     x = as_value(x)
     values, places = items(TopK(dim(k), axis_of(axis, x.rank), largest)(x))
     return values, places
 
 
 def sort(x: Any, axis: int = -1, descending: bool = False) -> Value:
-    """The elements along the axis in rising order, or in falling order."""
+    """The elements along the axis in rising order, NaN last; or in falling order."""
     x = as_value(x)
     return top_k(x, x.shape[axis_of(axis, x.rank)], axis, largest=descending)[0]
 

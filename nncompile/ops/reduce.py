@@ -40,7 +40,7 @@ def kept(y: Value, x: Value, axes: tuple[int, ...]) -> Value:
     return y if y.rank == x.rank else reshape(y, shape)
 
 
-def _needs_elements(x: Type, axes: tuple[int, ...]) -> None:
+def needs_elements(x: Type, axes: tuple[int, ...]) -> None:
     for axis in axes:
         if same(x.shape[axis], 0):
             raise ShapeError(f"axis {axis} of {x} has size 0: nothing to choose from")
@@ -120,7 +120,7 @@ class Max(Op):
     _torch: ClassVar[str] = "torch.amax"
 
     def infer(self, x: Type) -> Type:
-        _needs_elements(x, self.axes)
+        needs_elements(x, self.axes)
         return reduced_type(x, self.axes, self.keepdims, x.dtype)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
@@ -234,7 +234,7 @@ class ArgMax(Op):
     _torch: ClassVar[str] = "torch.argmax"
 
     def infer(self, x: Type) -> Type:
-        _needs_elements(x, (self.axis,))
+        needs_elements(x, (self.axis,))
         return reduced_type(x, (self.axis,), self.keepdims, i64)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
