@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dsl import convolution, losses, metrics
+from dsl import convolution, losses, metrics, patches
 from dsl.activations import (
     celu,
     elu,
@@ -132,6 +132,7 @@ from dsl.normalization import (
     LayerNorm,
     RMSNorm,
 )
+from dsl.patches import *  # noqa: F403
 from dsl.pooling import (
     AdaptiveAveragePool1d,
     AdaptiveAveragePool2d,
@@ -259,7 +260,9 @@ from nncompile.ops import (
     zeros_like,
 )
 from nncompile.ops import arrays as _arrays
+from nncompile.ops import patches as _patches
 from nncompile.ops.arrays import *  # noqa: F403
+from nncompile.ops.patches import *  # noqa: F403
 from nncompile.optim import (
     Optimizer,
     Plateau,
@@ -372,6 +375,8 @@ __all__ += convolution.__all__
 __all__ += elementwise.__all__
 __all__ += losses.__all__
 __all__ += metrics.__all__
+__all__ += patches.__all__
+__all__ += _patches.__all__
 
 if not TYPE_CHECKING:  # which would take any name for one of these
 

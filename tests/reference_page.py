@@ -28,7 +28,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("dsl.layers", "dsl.mixture", "dsl.lora"),
         *("dsl.embedding", "dsl.attention", "dsl.transformer", "dsl.recurrent"),
     ),
-    "Convolution and pooling layers": ("dsl.convolution", "dsl.pooling"),
+    "Convolution and pooling layers": ("dsl.convolution", "dsl.pooling", "dsl.patches"),
     "Normalization layers": ("dsl.normalization",),
     "Noise and augmentation": ("dsl.noise", "dsl.augment", "dsl.color", "dsl.mixing", "dsl.draws"),
     "Activations": ("dsl.activations",),

@@ -2,7 +2,7 @@
 names. Importing this package registers every card, operator and method."""
 
 import nncompile.ops.scan_slopes  # noqa: F401 (the reverse rule of scan is called by name)
-from nncompile.ops import arrays
+from nncompile.ops import arrays, patches
 from nncompile.ops.adaptive_pooling import (
     adaptive_average_pool,
     adaptive_max_pool,
@@ -50,6 +50,7 @@ from nncompile.ops.marks import custom_gradient
 from nncompile.ops.modes import while_training
 from nncompile.ops.normalization import batch_norm
 from nncompile.ops.padding import pad
+from nncompile.ops.patches import *  # noqa: F403
 from nncompile.ops.pooling import max_pool
 from nncompile.ops.products import prod
 from nncompile.ops.random import (
@@ -176,3 +177,4 @@ __all__ = [
     "zeros_like",
 ]
 __all__ += arrays.__all__
+__all__ += patches.__all__
