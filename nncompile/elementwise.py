@@ -87,6 +87,22 @@ step: Formula = PRIMITIVES["step"]
 heaviside: Formula = PRIMITIVES["heaviside"]
 erf: Formula = PRIMITIVES["erf"]
 normal_cdf: Formula = PRIMITIVES["normal_cdf"]
+logit: Formula = PRIMITIVES["logit"]
+
+# Special functions.
+erfc: Formula = PRIMITIVES["erfc"]
+erfinv: Formula = PRIMITIVES["erfinv"]
+lgamma: Formula = PRIMITIVES["lgamma"]
+gammaln: Formula = PRIMITIVES["gammaln"]
+digamma: Formula = PRIMITIVES["digamma"]
+psi: Formula = PRIMITIVES["psi"]
+polygamma: Formula = PRIMITIVES["polygamma"]
+i0: Formula = PRIMITIVES["i0"]
+i0e: Formula = PRIMITIVES["i0e"]
+i1: Formula = PRIMITIVES["i1"]
+i1e: Formula = PRIMITIVES["i1e"]
+xlogy: Formula = PRIMITIVES["xlogy"]
+xlog1py: Formula = PRIMITIVES["xlog1py"]
 
 # Rounding.
 floor: Formula = PRIMITIVES["floor"]
@@ -179,10 +195,13 @@ __all__ = [
     "cosh",
     "deg2rad",
     "degrees",
+    "digamma",
     "divide",
     "divmod",
     "equal",
     "erf",
+    "erfc",
+    "erfinv",
     "exp",
     "exp2",
     "expm1",
@@ -194,11 +213,16 @@ __all__ = [
     "fmax",
     "fmin",
     "fmod",
+    "gammaln",
     "greater",
     "greater_equal",
     "hard_clip",
     "heaviside",
     "hypot",
+    "i0",
+    "i0e",
+    "i1",
+    "i1e",
     "invert",
     "isclose",
     "isfinite",
@@ -209,6 +233,7 @@ __all__ = [
     "left_shift",
     "less",
     "less_equal",
+    "lgamma",
     "log",
     "log1p",
     "log2",
@@ -219,6 +244,7 @@ __all__ = [
     "logical_not",
     "logical_or",
     "logical_xor",
+    "logit",
     "maximum",
     "minimum",
     "mod",
@@ -228,9 +254,11 @@ __all__ = [
     "negative",
     "normal_cdf",
     "not_equal",
+    "polygamma",
     "positive",
     "pow",
     "power",
+    "psi",
     "rad2deg",
     "radians",
     "reciprocal",
@@ -256,4 +284,6 @@ __all__ = [
     "true_divide",
     "trunc",
     "where",
+    "xlog1py",
+    "xlogy",
 ]

@@ -55,11 +55,13 @@ class Formula:
         slope: Callable[..., Any] | None = None,
         name: str | None = None,
         primitive: bool = False,
+        literals: int = 0,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.slope = slope
         self.primitive = primitive
+        self.literals = literals  # leading arguments that are Python numbers always
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.signature = inspect.signature(function)
         self._programs: dict[Any, Program] = {}
@@ -94,10 +96,11 @@ class Formula:
         return _computed(program, slots)
 
     def _on_numbers(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """The result as a Python number: reals are computed in float64. The first number is an
-        argument of the formula, all others are literals (or options)."""
+        """The result as a Python number: reals are computed in float64. The first number that may
+        be an argument of the formula is one, all others are literals (or options)."""
         given = (*args, *options.values())
-        first = given[0] if given else None
+        place = self.literals
+        first = given[place] if len(given) > place else None
         if not isinstance(first, bool | int | float):
             raise FormulaError(
                 f"{self.name} needs a value, an array or a number, "
@@ -105,8 +108,10 @@ class Formula:
             )
         dtype = boolean if isinstance(first, bool) else _number_type(given)
         slot = _Slot(0)
-        names = list(options)
-        call = ((slot, *args[1:]), options) if args else ((), {**options, names[0]: slot})
+        if len(args) > place:
+            call = (*args[:place], slot, *args[place + 1 :]), options
+        else:
+            call = args, {**options, list(options)[place - len(args)]: slot}
         program = self._trace(call, (dtype,))
         if program.dtype is f32 and dtype is i64:
             dtype = f64  # integers that become real
@@ -310,7 +315,8 @@ def _primitives() -> dict[str, Formula]:
     made: dict[Callable[..., Any], Formula] = {}
     for name, primitive in FUNCTIONS.items():
         if primitive not in made:
-            made[primitive] = Formula(primitive, name=name, primitive=True)
+            literals = getattr(primitive, "literals", 0)
+            made[primitive] = Formula(primitive, name=name, primitive=True, literals=literals)
         register(name, made[primitive])
     return {name: made[primitive] for name, primitive in FUNCTIONS.items()}
 

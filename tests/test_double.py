@@ -113,3 +113,23 @@ def test_numbers_that_float32_has_are_left_to_the_runtime() -> None:
 def test_of_float32_nothing_is_added() -> None:
     a, b = (x.astype(dsl.f32) for x in (A, B))
     assert ran(0.1 * (a @ b))[0] == ["Cast", "Cast", "Gemm"]
+
+
+@pytest.mark.parametrize("tiny", [1e-46, 1e-300])
+def test_numbers_below_those_of_float32_are_added(tiny: float) -> None:
+    """onnxruntime drops a sum with a constant that it reads as float32's 0."""
+    x = leaf("x", f64["n"])
+    results = {
+        "sum": (abs(x) + tiny) * 1e40,
+        "difference": (abs(x) - tiny) * 1e40,
+        "turned": (tiny - abs(x)) * 1e40,
+    }
+    graph = Graph("tiny", results)
+    session = onnxruntime.InferenceSession(
+        to_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    feeds = {"x": np.array([0.0, 1e-60])}
+    found = dict(zip(results, session.run(list(results), feeds), strict=True))
+    for name, expected in evaluate(graph, feeds).items():
+        assert expected.any()
+        np.testing.assert_allclose(found[name], expected, 1e-14, 0, err_msg=name)

@@ -15,9 +15,10 @@ target has three methods:
 The names of calls:
     add subtract multiply negative abs sign maximum minimum power mod floor_divide
     divide sqrt exp expm1 log log1p sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh
-    arcsinh arccosh arctanh erf sigmoid softplus relu floor ceil round trunc isnan isinf
-    less less_equal equal not_equal logical_and logical_or logical_xor logical_not
-    bitwise_and bitwise_or bitwise_xor invert left_shift right_shift where stop_gradient
+    arcsinh arccosh arctanh erf erfc erfinv lgamma digamma sigmoid softplus relu floor ceil round
+    trunc isnan isinf less less_equal equal not_equal logical_and logical_or logical_xor
+    logical_not bitwise_and bitwise_or bitwise_xor invert left_shift right_shift where
+    stop_gradient
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from nncompile.scalars.derivative import differentiate, times
 from nncompile.scalars.expressions import digest, symbols_of
 from nncompile.scalars.functions import declared
 from nncompile.scalars.heads import placeholder
-from nncompile.scalars.library import FUNCTIONS
 from nncompile.scalars.numeric import evaluate
 from nncompile.scalars.printing import text
 from nncompile.scalars.recognition import recognise
 from nncompile.scalars.scalar import Scalar, compact
+from nncompile.scalars.special import FUNCTIONS
 from nncompile.scalars.stability import stabilise
 from nncompile.scalars.tracing import LIMIT, Program, trace
 from nncompile.scalars.walking import Target, dtype_of_expression, operation_count, walk

@@ -39,6 +39,10 @@ PRIMITIVE_CALLS: dict[str, int] = {
     "arccosh": 1,
     "arctanh": 1,
     "erf": 1,
+    "erfc": 1,  # 1 − erf, right in its tail
+    "erfinv": 1,
+    "lgamma": 1,  # log |Γ|
+    "digamma": 1,
     "sigmoid": 1,  # finite at any x
     "softplus": 1,  # log(1 + e^x), finite at any x
     "relu": 1,

@@ -24,6 +24,9 @@ REALS: dict[str, tuple[float, float]] = {
     "arctan2": (0.3, 2.0),
     "arccosh": (1.2, 3.0),
     "arctanh": (-0.8, 0.8),
+    "erfinv": (-0.8, 0.8),
+    "lgamma": (0.3, 9.0),
+    "digamma": (0.3, 9.0),
     # Rounded ones jump at integers and at halves.
     "floor": (0.05, 0.45),
     "ceil": (0.05, 0.45),

@@ -6,6 +6,7 @@ Sources of the derivatives: Abramowitz & Stegun, Handbook of Mathematical Functi
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import sympy as sp
@@ -27,7 +28,8 @@ INVERSE_SQRT_2PI = _R("0.398942280401432677939946059934381868")
 _HALF = _R(1, 2)
 
 
-def _define(
+def define(
+    module: str,
     name: str,
     arity: int,
     *slopes: Slope | None,
@@ -35,14 +37,18 @@ def _define(
     variable: str | None = None,
     **known: Any,
 ) -> Any:
-    """A new head. It comes down to the call of its own name unless another, or None, is said."""
+    """A new head, which is a variable of that module. It comes down to the call of its own name
+    unless another, or None, is said."""
     if call == "":
         call = None if "expansion" in known else name
     place = variable or name
     meaning = Meaning(name, arity, slopes, call, **known)
-    made = type(place, (Head,), {"meaning": meaning, "__module__": __name__})
+    made = type(place, (Head,), {"meaning": meaning, "__module__": module})
     HEADS[place] = made
     return made
+
+
+_define = partial(define, __name__)
 
 
 def _at(*exact: tuple[int, Any]) -> Any:

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from nncompile.scalars.error_functions import erfinv
+from nncompile.scalars.gamma import digamma, lgamma
+from nncompile.scalars.terms import Function, in_double
 from nncompile.scalars.walking import walk
 from nncompile.types import DType, dtype_of
 
-_erf = np.vectorize(math.erf, otypes=[np.float64])
+_erf, _erfc = (np.vectorize(f, otypes=[np.float64]) for f in (math.erf, math.erfc))
 
 
 def _sigmoid(x: Any) -> Any:
@@ -22,6 +25,7 @@ def _sigmoid(x: Any) -> Any:
 # Calls whose numpy name or meaning differs; all others are numpy's functions of that name.
 _OWN: dict[str, Callable[..., Any]] = {
     "erf": lambda x: _erf(x).astype(x.dtype),
+    "erfc": lambda x: _erfc(x).astype(x.dtype),
     "sigmoid": _sigmoid,
     "softplus": lambda x: np.logaddexp(x.dtype.type(0), x),
     "relu": lambda x: np.maximum(x, x.dtype.type(0)),
@@ -29,11 +33,16 @@ _OWN: dict[str, Callable[..., Any]] = {
     "stop_gradient": lambda x: x,
 }
 
+# What numpy has not.
+_IN_DOUBLE: dict[str, Function] = {"lgamma": lgamma, "digamma": digamma, "erfinv": erfinv}
+
 
 class NumpyTarget:
     """Computes with numpy arrays, in the dtype of each call."""
 
     def call(self, name: str, dtype: DType, /, *args: Any) -> Any:
+        if name in _IN_DOUBLE:
+            return in_double(self, _IN_DOUBLE[name], dtype, *args)
         function = _OWN.get(name) or getattr(np, name)
         return function(*args)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncompile.scalars.domains import domains
-from nncompile.scalars.library import FUNCTIONS
+from nncompile.scalars.special import FUNCTIONS
 from nncompile.scalars.tracing import trace
 from nncompile.types import DTYPES, DType, boolean, f32, f64, i32, i64
 
@@ -29,9 +29,13 @@ _FUNCTIONS: dict[str, tuple[int, _Range]] = {
     "nan_to_num": (1, _WIDE),
     "fmod": (2, (0.6, 0.9)),
     "float_power": (2, _POSITIVE),
+    **dict.fromkeys(("i0", "i1", "i0e", "i1e"), (1, _WIDE)),
+    "logit": (1, (0.1, 0.9)),
+    "xlogy": (2, _POSITIVE),
+    "xlog1py": (2, _POSITIVE),
 }
 _exp, _log, _erf, _where = (FUNCTIONS[name] for name in ("exp", "log", "erf", "where"))
-_clip, _maximum = FUNCTIONS["clip"], FUNCTIONS["maximum"]
+_clip, _maximum, _polygamma = (FUNCTIONS[name] for name in ("clip", "maximum", "polygamma"))
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ def examples() -> Iterator[Example]:
             yield Example(result, domain.dtypes, domain.floats, domain.integers, domain.order)
     for name, (count, floats) in _FUNCTIONS.items():
         yield made(FUNCTIONS[name], *[f32] * count, floats=floats)
+    for n in (1, 2):
+        yield made(lambda x, n=n: _polygamma(n, x), f64, floats=_POSITIVE)
     for source in (boolean, f32, i64):
         for dtype in DTYPES:
             if dtype is not source:

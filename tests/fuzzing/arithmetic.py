@@ -20,6 +20,7 @@ from nncompile.map import Map
 from nncompile.reference import _doubled
 from nncompile.scalars import evaluate, placeholder
 from nncompile.scalars.heads import erf, normal_cdf, sigmoid, tanh
+from nncompile.scalars.special import digamma, lgamma
 from nncompile.types import TupleType, f32
 from tests.cards import Feeds, Sizes
 
@@ -29,7 +30,7 @@ DOUBLE: Noise = {"float32": 2.0**-52, "float64": 2.0**-52}
 
 
 # Kernels compute them as polynomials that are right to the last place of one, not of the result.
-ABSOLUTE = (erf, normal_cdf, sigmoid, tanh)
+ABSOLUTE = (erf, normal_cdf, sigmoid, tanh, lgamma, digamma)
 
 
 class Computation:

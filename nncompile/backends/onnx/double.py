@@ -7,58 +7,12 @@ place: differences that would cancel are written by expm1 and log1p.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
-from nncompile.types import f64
-
-if TYPE_CHECKING:
-    from nncompile.backends.onnx.formulas import OnnxFormulas
-
-Function = Callable[["Terms", str], str]
-Operand = str | float
+from nncompile.scalars.error_functions import erf
+from nncompile.scalars.terms import Function, Operand, Terms
 
 
-class Terms:
-    """Arithmetic on names of float64 values and numbers."""
-
-    def __init__(self, target: OnnxFormulas) -> None:
-        self.target = target
-
-    def __call__(self, name: str, *args: Operand) -> str:
-        """The result of a primitive call."""
-        operands = [x if isinstance(x, str) else self.target.literal(x, f64) for x in args]
-        return self.target.call(name, f64, *operands)
-
-    def where(self, condition: str, a: Operand, b: Operand) -> str:
-        operands = [x if isinstance(x, str) else self.target.literal(x, f64) for x in (a, b)]
-        return self.target.call("where", f64, condition, *operands)
-
-    def sum(self, *terms: Operand) -> str:
-        total, *rest = terms
-        for term in rest:
-            total = self("add", total, term)
-        return str(total)
-
-    def product(self, *factors: Operand) -> str:
-        total, *rest = factors
-        for factor in rest:
-            total = self("multiply", total, factor)
-        return str(total)
-
-    def polynomial(self, x: str, coefficients: Sequence[float]) -> str:
-        """By Horner's rule, highest power first."""
-        total: Operand = coefficients[0]
-        for coefficient in coefficients[1:]:
-            total = self("add", self("multiply", total, x), coefficient)
-        return str(total)
-
-    def signed(self, x: str, size: str) -> str:
-        """An odd function from its value at |x|; keeps NaN."""
-        return self.where(self("less", x, 0.0), self("negative", size), size)
-
-
-def tan(t: Terms, x: str) -> str:
+def tan(t: Terms, x: Operand) -> Operand:
     return t("divide", t("sin", x), t("cos", x))
 
 
@@ -66,13 +20,13 @@ def tan(t: Terms, x: str) -> str:
 _LARGE = 20.0
 
 
-def _half_exponential(t: Terms, size: str) -> str:
+def _half_exponential(t: Terms, size: Operand) -> Operand:
     """e^|x|/2."""
     root = t("exp", t("divide", size, 2.0))
     return t.product(t.product(0.5, root), root)
 
 
-def sinh(t: Terms, x: str) -> str:
+def sinh(t: Terms, x: Operand) -> Operand:
     """(expm1(|x|) − expm1(−|x|))/2 of x's sign."""
     size = t("abs", x)
     difference = t("subtract", t("expm1", size), t("expm1", t("negative", size)))
@@ -80,12 +34,12 @@ def sinh(t: Terms, x: str) -> str:
     return t.signed(x, t.where(t("less", size, _LARGE), near, _half_exponential(t, size)))
 
 
-def cosh(t: Terms, x: str) -> str:
+def cosh(t: Terms, x: Operand) -> Operand:
     half = _half_exponential(t, t("abs", x))
     return t.sum(half, t("divide", 0.25, half))
 
 
-def arcsinh(t: Terms, x: str) -> str:
+def arcsinh(t: Terms, x: Operand) -> Operand:
     """log1p(|x| + x²/(1 + √(1 + x²))) of x's sign."""
     size = t("abs", x)
     square = t.product(x, x)
@@ -94,7 +48,7 @@ def arcsinh(t: Terms, x: str) -> str:
     return t.signed(x, t.where(t("less", size, 1e8), near, _log_of_double(t, size)))
 
 
-def arccosh(t: Terms, x: str) -> str:
+def arccosh(t: Terms, x: Operand) -> Operand:
     """log1p(u + √u·√(u + 2)), u = x − 1."""
     u = t("subtract", x, 1.0)
     root = t.product(t("sqrt", u), t("sqrt", t.sum(u, 2.0)))
@@ -102,11 +56,11 @@ def arccosh(t: Terms, x: str) -> str:
     return t.where(t("less", x, 1e8), near, _log_of_double(t, x))
 
 
-def _log_of_double(t: Terms, x: str) -> str:
+def _log_of_double(t: Terms, x: Operand) -> Operand:
     return t.sum(t("log", x), math.log(2))
 
 
-def arctanh(t: Terms, x: str) -> str:
+def arctanh(t: Terms, x: Operand) -> Operand:
     """log1p(2|x|/(1 − |x|))/2 of x's sign."""
     size = t("abs", x)
     ratio = t("divide", t.product(2.0, size), t("subtract", 1.0, size))
@@ -133,7 +87,7 @@ _ATAN_Q = (
 _TAN_3_PI_OVER_8 = 2.41421356237309504880
 
 
-def arctan(t: Terms, x: str) -> str:
+def arctan(t: Terms, x: Operand) -> Operand:
     size = t("abs", x)
     is_large = t("less", _TAN_3_PI_OVER_8, size)
     is_middle = t("less", 0.66, size)
@@ -146,68 +100,16 @@ def arctan(t: Terms, x: str) -> str:
     return t.signed(x, t.sum(base, t.sum(t.product(u, z, ratio), u)))
 
 
-def arcsin(t: Terms, x: str) -> str:
+def arcsin(t: Terms, x: Operand) -> Operand:
     """arctan(x/√((1 − x)(1 + x)))."""
     square = t.product(t("subtract", 1.0, x), t.sum(x, 1.0))
     return arctan(t, t("divide", x, t("sqrt", square)))
 
 
-def arccos(t: Terms, x: str) -> str:
+def arccos(t: Terms, x: Operand) -> Operand:
     """2·arctan(√((1 − x)/(1 + x)))."""
     ratio = t("divide", t("subtract", 1.0, x), t.sum(x, 1.0))
     return t.product(2.0, arctan(t, t("sqrt", ratio)))
-
-
-# W. J. Cody, "Rational Chebyshev approximations for the error function", Mathematics of
-# Computation 23 (1969): erf(x) = x·P(x²)/Q(x²) up to 0.46875, erfc(x) = e^(−x²)·P(x)/Q(x) up to 4.
-# From 6 on erf is 1 in double precision; between 4 and 6 the second form is right to what is left.
-_ERF_P = (
-    1.85777706184603153e-1,
-    3.16112374387056560e0,
-    1.13864154151050156e2,
-    3.77485237685302021e2,
-    3.20937758913846947e3,
-)
-_ERF_Q = (
-    1.0,
-    2.36012909523441209e1,
-    2.44024637934444173e2,
-    1.28261652607737228e3,
-    2.84423683343917062e3,
-)
-_ERFC_P = (
-    2.15311535474403846e-8,
-    5.64188496988670089e-1,
-    8.88314979438837594e0,
-    6.61191906371416295e1,
-    2.98635138197400131e2,
-    8.81952221241769090e2,
-    1.71204761263407058e3,
-    2.05107837782607147e3,
-    1.23033935479799725e3,
-)
-_ERFC_Q = (
-    1.0,
-    1.57449261107098347e1,
-    1.17693950891312499e2,
-    5.37181101862009858e2,
-    1.62138957456669019e3,
-    3.29079923573345963e3,
-    4.36261909014324716e3,
-    3.43936767414372164e3,
-    1.23033935480374942e3,
-)
-_ERF_IS_ONE = 6.0
-
-
-def erf(t: Terms, x: str) -> str:
-    size = t("minimum", t("abs", x), _ERF_IS_ONE)
-    z = t.product(size, size)
-    ratio = t("divide", t.polynomial(z, _ERF_P), t.polynomial(z, _ERF_Q))
-    near = t.product(size, ratio)
-    tail = t("divide", t.polynomial(size, _ERFC_P), t.polynomial(size, _ERFC_Q))
-    far = t("subtract", 1.0, t.product(t("exp", t("negative", z)), tail))
-    return t.signed(x, t.where(t("less", size, 0.46875), near, far))
 
 
 FUNCTIONS: dict[str, Function] = {

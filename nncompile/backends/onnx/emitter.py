@@ -305,6 +305,19 @@ class Emitter:
                 return name
             if is_float32(1 / number.item() if divides and number.any() else number.item()):
                 return name
+        return self._known_late(name)
+
+    def addend(self, name: str) -> str:
+        """What is added to something or taken from it, as it is to be written: a constant number of
+        float64 that float32 has as 0 onnxruntime takes for 0, and drops the sum."""
+        number = self.constants.get(name)
+        if number is None or number.dtype != np.float64 or number.size != 1:
+            return name
+        is_lost = number.any() and not number.astype(np.float32).any()
+        return self._known_late(name) if is_lost else name
+
+    def _known_late(self, name: str) -> str:
+        """A number of float64 that no runtime knows before the model runs."""
         if not self._unknown:
             return name
         none = self.Mul(self.Size(self._unknown[0]), self.scalar(0, i64))

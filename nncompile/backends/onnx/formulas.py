@@ -14,12 +14,13 @@ import sympy as sp
 
 from nncompile.backends.onnx import double
 from nncompile.scalars import placeholder, walk
+from nncompile.scalars.error_functions import erfc, erfinv
+from nncompile.scalars.gamma import digamma, lgamma
+from nncompile.scalars.terms import Function, Terms, in_double
 from nncompile.types import DType, boolean, f64, i64, u32
 
 # What ONNX has under one name for every element type that the operation takes.
 SAME = {
-    "add": "Add",
-    "subtract": "Sub",
     "abs": "Abs",
     "sign": "Sign",
     "sqrt": "Sqrt",
@@ -45,6 +46,14 @@ SAME = {
     "invert": "BitwiseNot",
 }
 
+# What ONNX has not: computed in double precision.
+SPECIAL: dict[str, Function] = {
+    "erfc": erfc,
+    "erfinv": erfinv,
+    "lgamma": lgamma,
+    "digamma": digamma,
+}
+
 # The same, but onnxruntime has no float64 kernel for them (see double.py).
 SINGLE_PRECISION = {
     "tan": "Tan",
@@ -66,6 +75,7 @@ class Emits(Protocol):
     def scalar(self, number: Any, dtype: DType) -> str: ...
     def cast(self, x: str, dtype: DType) -> str: ...
     def factor(self, name: str, divides: bool = False) -> str: ...
+    def addend(self, name: str) -> str: ...
     def __getattr__(self, op_type: str) -> Any: ...
 
 
@@ -91,9 +101,11 @@ class OnnxFormulas:
         method = getattr(self, f"_{name}", None)
         if method is not None:
             return method(dtype, *args)  # type: ignore[no-any-return]
+        if name in SPECIAL:
+            return in_double(self, SPECIAL[name], dtype, *args)  # type: ignore[no-any-return]
         if name in SINGLE_PRECISION:
             if dtype is f64:
-                return double.FUNCTIONS[name](double.Terms(self), *args)
+                return double.FUNCTIONS[name](Terms(self), *args)  # type: ignore[no-any-return]
             return getattr(self.o, SINGLE_PRECISION[name])(*args)  # type: ignore[no-any-return]
         return getattr(self.o, SAME[name])(*args)  # type: ignore[no-any-return]
 
@@ -101,6 +113,12 @@ class OnnxFormulas:
         return self.o.scalar(number, dtype)
 
     # Arithmetic that ONNX lacks or has for some element types only.
+
+    def _add(self, dtype: DType, x: str, y: str) -> str:
+        return self.o.Add(self.o.addend(x), self.o.addend(y))  # type: ignore[no-any-return]
+
+    def _subtract(self, dtype: DType, x: str, y: str) -> str:
+        return self.o.Sub(x, self.o.addend(y))  # type: ignore[no-any-return]
 
     def _multiply(self, dtype: DType, x: str, y: str) -> str:
         return self.o.Mul(self.o.factor(x), self.o.factor(y))  # type: ignore[no-any-return]

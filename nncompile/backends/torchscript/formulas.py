@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nncompile.scalars.gamma import digamma
+from nncompile.scalars.terms import in_double
 from nncompile.types import DType, u32
 
 if TYPE_CHECKING:
@@ -81,6 +83,8 @@ class TorchFormulas:
 
     def call(self, name: str, dtype: DType, *args: Operand) -> Operand:
         """The result of one of `PRIMITIVE_CALLS`."""
+        if name == "digamma":  # torch's has three digits in float32 beside its negative roots
+            return in_double(self, digamma, dtype, *args)  # type: ignore[no-any-return]
         special = _SPECIAL.get(name)
         if special is not None:
             return special(self, *args)
