@@ -141,6 +141,7 @@ class Operators:
     median = _method("median")
     quantile = _method("quantile")
     kthvalue = _method("kthvalue")
+    searchsorted = _method("searchsorted")
     diff = _method("diff")
     roll = _method("roll")
     rot90 = _method("rot90")

@@ -78,8 +78,7 @@ def check_numpy(
         found = everywhere(*arrays)
         with np.errstate(all="ignore"):
             expected = reference(*arrays)
-        pairs = (
-            zip(found, expected, strict=True) if isinstance(found, tuple) else [(found, expected)]
-        )
-        for got, wanted in pairs:
-            assert_close(got, wanted, np.asarray(wanted).dtype.name, "numpy")
+        many = isinstance(found, tuple)
+        pairs = zip(found, expected, strict=True) if many else [(found, expected)]
+        for (got, wanted), y in zip(pairs, everywhere.results, strict=True):
+            assert_close(got, wanted, y.dtype.name, "numpy")

@@ -4,8 +4,10 @@ from nncompile.ops.arranging import diff, meshgrid, roll, rot90
 from nncompile.ops.matrices import cross, diag, diagonal, kron, trace, tril, triu
 from nncompile.ops.order import kthvalue, median, quantile
 from nncompile.ops.running import cummax, cummin, cumprod, logcumsumexp
+from nncompile.ops.searching import bincount, histogram, isin, searchsorted
 
 __all__ = [
+    "bincount",
     "cross",
     "cummax",
     "cummin",
@@ -13,6 +15,8 @@ __all__ = [
     "diag",
     "diagonal",
     "diff",
+    "histogram",
+    "isin",
     "kron",
     "kthvalue",
     "logcumsumexp",
@@ -21,6 +25,7 @@ __all__ = [
     "quantile",
     "roll",
     "rot90",
+    "searchsorted",
     "trace",
     "tril",
     "triu",
