@@ -16,6 +16,7 @@ from nncompile.ops import (
     resize,
 )
 from nncompile.ops.pooling_windows import options
+from nncompile.ops.resize import check_mode
 
 
 class MaxPool1d(Layer):
@@ -165,8 +166,9 @@ class AdaptiveMaxPool3d(AdaptiveMaxPool1d):
 
 
 class Upsample(Layer):
-    """[batch, channels, *space] with space `scale` times as large, or of the given `size`; mode
-    "nearest" or "linear" ("bilinear", "trilinear"), by torch's conventions (`align_corners=False`).
+    """[batch, channels, *space] with space `scale` times as large, or of the given `size`, by
+    torch's conventions. Modes are "nearest", "nearest-exact", "linear" ("bilinear", "trilinear"),
+    "cubic" ("bicubic") and "area"; linear and cubic ones have `align_corners` and `antialias`.
 
     Raises `ShapeError` where sizes do not fit, `ModelError` for another mode.
     """
@@ -174,6 +176,12 @@ class Upsample(Layer):
     scale: Any = None
     mode: str = "nearest"
     size: Any = None
+    align_corners: bool = False
+    antialias: bool = False
+
+    def __post_init__(self) -> None:
+        check_mode("Upsample", self.mode, self.align_corners, self.antialias)
 
     def __call__(self, x: Any) -> Value:
-        return resize(x, self.size, self.scale, self.mode, what="Upsample")
+        given = self.size, self.scale, self.mode, self.align_corners, self.antialias
+        return resize(x, *given, what="Upsample")

@@ -110,7 +110,12 @@ def test_a_constant_image_stays_constant() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: x >> Upsample(2, "cubic"), 'Upsample: mode is "nearest" or "linear"'),
+        (lambda x: x >> Upsample(2, "cubik"), "Upsample: mode is one of nearest, .* got 'cubik'"),
+        (
+            lambda x: x >> Upsample(2, align_corners=True),
+            "align_corners is an option of the modes",
+        ),
+        (lambda x: x >> Upsample(2, "area", antialias=True), "antialias .* not of 'area'"),
         (lambda x: x >> Upsample(), "Upsample takes a size or a scale"),
         (lambda x: x >> Upsample(2, size=4), "Upsample takes a size or a scale"),
         (lambda x: x >> Upsample((2, 2, 2)), "Upsample: one number or 2 are needed"),

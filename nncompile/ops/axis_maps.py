@@ -1,18 +1,15 @@
-"""Linear maps of single axes: averages over spans and interpolation, as matrices that are built in
-the graph from its sizes."""
+"""Linear maps of single axes, as matrices that are built in the graph from its sizes."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from nncompile.dims import Dim, product
-from nncompile.elementwise import abs as absolute
-from nncompile.elementwise import clip, logical_and, relu, where
+from nncompile.elementwise import logical_and, where
 from nncompile.graph import Value
-from nncompile.ops.basic import iota, size_value
+from nncompile.ops.basic import iota
 from nncompile.ops.contract import matmul
 from nncompile.ops.shape import expand_dims, reshape, swapaxes, transpose
-from nncompile.types import DType
 
 
 def along_axis(x: Value, axis: int, matrix: Value) -> Value:
@@ -34,12 +31,3 @@ def span_matrix(starts: Any, ends: Any, size: Dim, share: Value, step: int = 1) 
         inside = logical_and(inside, (column - first) % step == 0)
     # Not ones divided by a number: onnxruntime joins that with the product as a factor in float32.
     return where(inside, share, 0)  # type: ignore[no-any-return]
-
-
-def linear_matrix(size: Dim, count: Dim, over: Any, under: Any, dtype: DType) -> Value:
-    """Linear interpolation of `size` elements at `count` points: point i lies at
-    (i + ½)·over/under − ½ (torch's `align_corners=False`), or at the end that is beyond."""
-    ratio = size_value(over, dtype) / size_value(under, dtype)
-    places = (iota(count, dtype) + 0.5) * ratio - 0.5
-    places = clip(places, 0.0, size_value(size, dtype) - 1)
-    return relu(1 - absolute(expand_dims(places, 1) - iota(size, dtype)))  # type: ignore[no-any-return]

@@ -1,5 +1,5 @@
-"""Images and sequences in other sizes: nearest neighbour and linear interpolation, by torch's
-conventions (`align_corners=False`, no antialiasing)."""
+"""Images and sequences in other sizes, by torch's conventions: the nearest element, linear and
+cubic interpolation, with and without antialiasing, and averages."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ import sympy as sp
 
 from nncompile.dims import Dim, dim, floordiv
 from nncompile.elementwise import minimum
-from nncompile.errors import ModelError, ShapeError
+from nncompile.errors import ModelError, ShapeError, did_you_mean
 from nncompile.graph import Op, Sample, Value, described
+from nncompile.ops.adaptive_pooling import adaptive_average_pool
 from nncompile.ops.average_pooling import AveragePool
-from nncompile.ops.axis_maps import along_axis, linear_matrix
+from nncompile.ops.axis_maps import along_axis
 from nncompile.ops.basic import floating, iota, size_value
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.index import take
+from nncompile.ops.interpolation import interpolation_matrix
 from nncompile.ops.pooling import repeated
 from nncompile.ops.pooling_windows import Window
 from nncompile.ops.reduce import require_real
@@ -29,6 +31,9 @@ from nncompile.types import Array, Type, f32, f64
 
 # What torch and others call linear interpolation along one, two and three axes.
 LINEAR = ("linear", "bilinear", "trilinear")
+CUBIC = ("cubic", "bicubic")
+NEAREST = ("nearest", "nearest-exact")
+MODES = (*NEAREST, *LINEAR, *CUBIC, "area")
 
 
 class Enlarge(Op):
@@ -106,7 +111,8 @@ class Enlarge(Op):
 
 def _matrix(x: Value, i: int, factor: int) -> Value:
     size = x.shape[LEAD + i]
-    return linear_matrix(size, dim(size * factor), 1, factor, x.dtype)
+    count = dim(size * factor)
+    return interpolation_matrix(size, count, 1, factor, False, False, False, x.dtype)
 
 
 def resize(
@@ -114,6 +120,8 @@ def resize(
     size: Any = None,
     scale: Any = None,
     mode: str = "nearest",
+    align_corners: bool = False,
+    antialias: bool = False,
     *,
     rank: int | None = None,
     what: str = "resize",
@@ -121,15 +129,19 @@ def resize(
     """`x` [batch, channels, *space] with space of another `size`, or `scale` times as large (a
     fraction: ⌊size·scale⌋ elements); one for all axes or one for each, symbolic or not.
 
-    "nearest" takes element ⌊i/scale⌋ for place i; "linear" (or "bilinear", "trilinear")
-    interpolates at (i + ½)/scale − ½. That is torch's `interpolate`, where the scale is
-    size before over size after if only the size is given. Raises `ShapeError`, which begins with
-    `what`, where sizes do not fit, and `ModelError` for another mode.
+    That is torch's `interpolate`, along any number of axes; the scale is size before over size
+    after if only the size is given. "nearest" takes element ⌊i/scale⌋ for place i, "nearest-exact"
+    ⌊(i + ½)/scale⌋. "linear" (or "bilinear", "trilinear") and "cubic" ("bicubic") interpolate at
+    (i + ½)/scale − ½, or with `align_corners` so that the outermost elements stay where they are;
+    beyond the ends, the last element counts. With `antialias` they weigh all elements that a new
+    one covers where it becomes smaller, as Pillow does. "area" averages as `adaptive_average_pool`.
+
+    Raises `ShapeError`, which begins with `what`, where sizes do not fit, and `ModelError` for
+    another mode, or one that has no such option.
     """
     x = floating(what, x)
     rank = x.rank - LEAD if rank is None else rank
-    if mode != "nearest" and mode not in LINEAR:
-        raise ModelError(f'{what}: mode is "nearest" or "linear" ("bilinear", …), got {mode!r}')
+    check_mode(what, mode, align_corners, antialias)
     if x.rank != LEAD + rank or rank < 1:
         raise ShapeError(
             f"{what} needs [batch, channels] and {max(rank, 1)} axes of space, x is {x.type}",
@@ -143,21 +155,51 @@ def resize(
         _by_scale(what, n, s) if size is None else _by_size(what, n, s)
         for n, s in zip(space, given, strict=True)
     ]
+    if mode == "area":
+        return adaptive_average_pool(x, [count for count, *_ in targets], rank=rank, what=what)
     factors = [_whole(over, under) for _, over, under in targets]
-    if all(factors) and rank <= len(LINEAR):
+    is_plain = mode in NEAREST or (mode in LINEAR and not align_corners)
+    if is_plain and all(factors) and rank <= len(LINEAR):
+        # Antialiasing is for what becomes smaller.
         known = tuple(f for f in factors if f)
-        return x if set(known) == {1} else Enlarge(known, mode != "nearest")(x)
+        return x if set(known) == {1} else Enlarge(known, mode in LINEAR)(x)
     y: Value = x
-    for i, (count, over, under) in enumerate(targets):
-        axis, old = LEAD + i, space[i]
+    for i, target in enumerate(targets):
         if factors[i] == 1:
             continue
-        if mode != "nearest":
-            y = along_axis(y, axis, linear_matrix(old, count, over, under, y.dtype))
-            continue
-        places = iota(count) * size_value(over) // size_value(under)
-        y = take(y, minimum(places, size_value(dim(old - 1))), axis)
+        if mode in NEAREST:
+            y = take(y, _nearest(space[i], *target, mode == "nearest-exact"), LEAD + i)
+        else:
+            is_cubic = mode in CUBIC
+            matrix = interpolation_matrix(
+                space[i], *target, is_cubic, align_corners, antialias, y.dtype
+            )
+            y = along_axis(y, LEAD + i, matrix)
     return y
+
+
+def check_mode(what: str, mode: Any, align_corners: bool, antialias: bool) -> None:
+    """Raises `ModelError` where the mode is none, or has no such option."""
+    if mode not in MODES:
+        raise ModelError(
+            f"{what}: mode is one of {', '.join(MODES)}, got {mode!r}",
+            hint=did_you_mean(str(mode).lower(), MODES),
+        )
+    for option, given in (("align_corners", align_corners), ("antialias", antialias)):
+        if given and mode not in (*LINEAR, *CUBIC):
+            raise ModelError(
+                f'{what}: {option} is an option of the modes "linear" and "cubic", not of {mode!r}'
+            )
+
+
+def _nearest(size: Dim, count: Dim, over: Dim, under: Dim, is_exact: bool) -> Value:
+    """Which element each new one is."""
+    places = iota(count)
+    numerator, denominator = size_value(over), size_value(under)
+    if is_exact:  # from the middle of the new element
+        places, denominator = 2 * places + 1, 2 * denominator
+    found: Value = minimum(places * numerator // denominator, size_value(dim(size - 1)))
+    return found
 
 
 def _each(what: str, given: Any, rank: int) -> list[Any]:
