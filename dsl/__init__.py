@@ -62,6 +62,7 @@ from dsl.draws import (
 from dsl.elsewhere import missing as _missing
 from dsl.embedding import (
     Embedding,
+    EmbeddingBag,
     LearnedPositions,
     SinusoidalPositions,
     rotary,
@@ -95,6 +96,7 @@ from dsl.layer import (
     update,
 )
 from dsl.layers import (
+    Bilinear,
     Dense,
     Dropout,
     Flatten,
@@ -150,7 +152,7 @@ from dsl.pooling import (
     MaxPool3d,
     Upsample,
 )
-from dsl.recurrent import GRU, LSTM, RNN, SimpleRNN
+from dsl.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, SimpleRNN
 from dsl.regularizers import (
     activity_l1,
     activity_l2,
@@ -324,12 +326,20 @@ __all__ = [
     "GRU", "LSTM", "RNN", "AdaptiveAveragePool1d", "AdaptiveAveragePool2d",
     "AdaptiveAveragePool3d", "AdaptiveMaxPool1d", "AdaptiveMaxPool2d", "AdaptiveMaxPool3d",
     "AlphaDropout", "AveragePool1d", "AveragePool2d", "AveragePool3d", "BatchNorm",
+    "Bilinear",
     "ColorJitter", "CutMix", "Cutout", "Dense", "DropPath", "Dropout", "Embedding",
-    "FeedForward", "Flatten", "GaussianDropout", "GaussianNoise", "GlobalAveragePool",
-    "GlobalMaxPool", "GroupNorm", "InstanceNorm", "LabelNoise", "Layer", "LayerNorm",
+    "EmbeddingBag",
+    "FeedForward", "Flatten",
+    "GRUCell",
+    "GaussianDropout", "GaussianNoise", "GlobalAveragePool",
+    "GlobalMaxPool", "GroupNorm", "InstanceNorm",
+    "LSTMCell",
+    "LabelNoise", "Layer", "LayerNorm",
     "LearnedPositions", "LoRA", "MaskTokens", "MaxPool1d", "MaxPool2d", "MaxPool3d",
     "MixtureOfExperts", "Mixup", "Model", "MultiHeadAttention", "Optimizer", "PReLU",
-    "Plateau", "RMSNorm", "RandomCrop", "RandomHorizontalFlip", "RandomRotation",
+    "Plateau", "RMSNorm",
+    "RNNCell",
+    "RandomCrop", "RandomHorizontalFlip", "RandomRotation",
     "RandomVerticalFlip", "Recipe", "Residual", "Schedule", "Sequential", "SimpleRNN",
     "SinusoidalPositions", "SpatialDropout", "TransformerDecoder",
     "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer", "Upsample",

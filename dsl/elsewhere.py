@@ -141,6 +141,7 @@ ELSEWHERE = {
     "SELU": "a function: x >> selu",
     "SeparableConv2D": "SeparableConv2d(filters, kernel)",
     "SequentialLR": "piecewise(schedules, milestones)",
+    "SimpleRNNCell": "RNNCell(hidden)",
     "SGD": "sgd(0.1, momentum=0.9)",
     "Sigmoid": "a function: x >> sigmoid",
     "SiLU": "a function: x >> silu",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import field
 from typing import Any
 
 from dsl.activations import prelu
 from dsl.building import active
-from dsl.initializers import glorot_uniform, zeros
+from dsl.initializers import glorot_uniform, uniform, zeros
 from dsl.layer import Layer
-from nncompile.errors import ModelError, ShapeError, whole_number
+from nncompile.dims import same_shape
+from nncompile.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.graph import Value
 from nncompile.ops import dropout as drop
+from nncompile.ops import expand_dims, reshape, squeeze, transpose
 from nncompile.ops import flatten as flat
-from nncompile.ops import reshape
 from nncompile.ops.basic import as_value, floating
 from nncompile.optim.schedules import real
 
@@ -60,6 +62,48 @@ class Dense(Layer):
         if self.activation is not None:
             y = self.activation(y)
         return y
+
+
+class Bilinear(Layer):
+    """activation(xᵀ·W·y + b) of two values, `layer(x, y)`: `[..., n]` and `[..., m]`, with the same
+    leading axes, to `[..., width]`, as torch's.
+
+    Parameters `weight` f32[width, n, m] and `bias` f32[width], both uniform in ±1/√n at first, as
+    torch's. Raises `ShapeError` where the leading axes differ or only the data tell n or m,
+    `DTypeError` where x and y are not floating and of one element type.
+    """
+
+    width: int
+    activation: Function | None = None
+    use_bias: bool = True
+    init: Any = None
+    bias_init: Any = None
+
+    def __post_init__(self) -> None:
+        whole_number("the width of Bilinear", self.width, 0)
+
+    def __call__(self, x: Any, y: Any) -> Value:
+        x, y = floating("Bilinear", x), floating("Bilinear", y)
+        rows = [("x", str(x.type)), ("y", str(y.type))]
+        if x.dtype is not y.dtype:
+            raise DTypeError("Bilinear: the element types of x and y differ", rows=rows)
+        if not x.rank or not y.rank or same_shape(x.shape[:-1], y.shape[:-1]) is not True:
+            raise ShapeError("Bilinear: x and y have different leading axes", rows=rows)
+        n, m = x.shape[-1], y.shape[-1]
+        if not isinstance(n, int) or not isinstance(m, int):
+            raise ShapeError("Bilinear needs last axes of known size", rows=rows)
+        limit = 1 / math.sqrt(max(n, 1))
+        start = uniform(-limit, limit)
+        init = start if self.init is None else self.init
+        weight = self.parameter("weight", (self.width, n, m), init, x.dtype, (n * m, self.width))
+        # A product with all of it at once, and then one for each row.
+        wide = x @ reshape(transpose(weight, (1, 0, 2)), (n, self.width * m))
+        each = reshape(wide, (*x.shape[:-1], self.width, m))
+        z: Value = squeeze(each @ expand_dims(y, -1), -1)
+        if self.use_bias:
+            bias_init = start if self.bias_init is None else self.bias_init
+            z = z + self.parameter("bias", self.width, bias_init, x.dtype)
+        return z if self.activation is None else self.activation(z)
 
 
 class Dropout(Layer):

@@ -26,7 +26,8 @@ class MixtureOfExperts(Layer):
     (Mixtral); of a single one its probability among all (Switch, Fedus et al. 2021), for else the
     router would have no slope. All experts are computed and the others weighed by 0: the result
     and its slopes are exact, the work is that of all. Parameters `router` f32[n, experts],
-    `weight` f32[experts, n, hidden], `bias`, `output_weight` and `output_bias`.
+    `weight` f32[experts, n, hidden], `bias`, `output_weight` and `output_bias`, the biases not
+    where `use_bias` is False.
 
     `balance(x)` is a loss that keeps experts in use: `loss + 0.01 * mixture.balance(x)`. Raises
     `ModelError` for a top_k that is not in 1 … experts.
@@ -37,6 +38,7 @@ class MixtureOfExperts(Layer):
     hidden: int | None = None
     activation: Callable[[Any], Any] = gelu
     init: Any = glorot_uniform
+    use_bias: bool = True
 
     def __post_init__(self) -> None:
         whole_number("experts of MixtureOfExperts", self.experts, 1)
@@ -59,8 +61,10 @@ class MixtureOfExperts(Layer):
             matrices = self.parameter(
                 f"{name}weight", shape, self.init, x.dtype, fans=(rows, columns)
             )
-            biases = self.parameter(f"{name}bias", (count, 1, columns), zeros, x.dtype)
-            return y @ matrices + biases  # type: ignore[no-any-return]
+            y = y @ matrices
+            if self.use_bias:
+                y = y + self.parameter(f"{name}bias", (count, 1, columns), zeros, x.dtype)
+            return y
 
         inner = self.activation(project(reshape(x, (1, places, n)), "", n, hidden))
         answers = project(inner, "output_", hidden, n)  # [experts, places, n]

@@ -11,35 +11,46 @@ from typing import Any
 
 from dsl.initializers import ones, zeros
 from dsl.layer import Layer
+from nncompile.dims import product
+from nncompile.elementwise import maximum, minimum
 from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.graph import Value
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from nncompile.ops.basic import floating, full
+from nncompile.ops.basic import cast, floating, full, size_value
 from nncompile.ops.channels import CHANNELS
 from nncompile.ops.normalization import positive_epsilon
 from nncompile.optim.schedules import real
+from nncompile.types import i64
 
 
 class BatchNorm(Layer):
     """Batch normalization of `[batch, channels, *sizes]`, with any number of sizes: mean 0 and
     variance 1 in each channel over the batch while training, by the running mean and variance in
-    inference; then times `weight`[channels] and plus `bias`[channels] where it is `affine`.
+    inference; then times `weight`[channels] and plus `bias`[channels] where it is `affine`
+    (`use_bias=False` leaves that one out).
 
     The states `running_mean` and `running_var` follow the batches, `next = (1 − momentum)·now +
     momentum·batch`, the variance being the unbiased one there and the biased one in normalizing.
-    That is torch's convention; Keras's momentum 0.99 is 0.01 here. A batch of one number a channel,
-    which torch refuses, gives the bias, and counts with the variance 0.
+    That is torch's convention; Keras's momentum 0.99 is 0.01 here. With `momentum=None` they are
+    the means of all batches so far, which the state `num_batches_tracked` counts. A batch of one
+    number a channel, which torch refuses, gives the bias, and counts with the variance 0.
+    `track_running_stats=False` keeps none: then the batch's own mean and variance are those of
+    inference, too, where an example's result depends on the others.
 
     Raises `ShapeError` for an x without channels or whose number of channels only the data tell,
     `DTypeError` where it is not floating.
     """
 
     eps: float = 1e-5
-    momentum: float = 0.1
+    momentum: float | None = 0.1
     affine: bool = True
+    track_running_stats: bool = True
+    use_bias: bool = True
 
     def __post_init__(self) -> None:
         _check_epsilon("BatchNorm", self.eps)
+        if self.momentum is None:
+            return
         if not 0 <= real("the momentum of BatchNorm", self.momentum) <= 1:
             raise ModelError(
                 f"the momentum of BatchNorm is in [0, 1], got {self.momentum!r}",
@@ -48,16 +59,35 @@ class BatchNorm(Layer):
 
     def __call__(self, x: Any) -> Value:
         x = _channelled("BatchNorm", x, 2)
-        channels = x.shape[CHANNELS]
-        mean = self.state("running_mean", channels, zeros, x.dtype)
-        variance = self.state("running_var", channels, ones, x.dtype)
-        scale, bias = _affine(self, x, (channels,), self.affine)
-        if scale is None or bias is None:
-            scale, bias = full((channels,), 1, x.dtype), full((channels,), 0, x.dtype)
-        y, mean, variance = batch_norm(x, scale, bias, mean, variance, self.momentum, self.eps)
-        self.update("running_mean", mean)
-        self.update("running_var", variance)
+        shape = (x.shape[CHANNELS],)
+        zero, one = full(shape, 0, x.dtype), full(shape, 1, x.dtype)
+        mean, variance = zero, one
+        if self.track_running_stats:
+            mean = self.state("running_mean", shape, zeros, x.dtype)
+            variance = self.state("running_var", shape, ones, x.dtype)
+        scale, bias = _affine(self, x, shape, self.affine, self.use_bias)
+        scale, bias = one if scale is None else scale, zero if bias is None else bias
+        momentum = 1.0 if self.momentum is None else self.momentum
+        tracked = self.track_running_stats
+        y, next_mean, next_variance = batch_norm(
+            x, scale, bias, mean, variance, momentum, self.eps, tracked
+        )
+        if not tracked:
+            return y
+        if self.momentum is None:
+            # An empty batch, which leaves the statistics as they are, is none of them.
+            share = self._share(minimum(size_value(product(x.shape)), 1), x)
+            next_mean = (1 - share) * mean + share * next_mean
+            next_variance = (1 - share) * variance + share * next_variance
+        self.update("running_mean", next_mean)
+        self.update("running_var", next_variance)
         return y
+
+    def _share(self, batches: Value, x: Value) -> Value:
+        """What one more batch is of all that were seen, which are counted on."""
+        seen = self.state("num_batches_tracked", (), zeros, i64) + batches
+        self.update("num_batches_tracked", seen)
+        return 1 / cast(maximum(seen, 1), x.dtype)  # type: ignore[no-any-return]
 
 
 class LayerNorm(Layer):
@@ -112,7 +142,7 @@ class RMSNorm(Layer):
 class GroupNorm(Layer):
     """Mean 0 and variance 1 in each of `groups` groups of channels of each example of
     `[batch, channels, *sizes]`, times `weight`[channels] and plus `bias`[channels] where it is
-    `affine`.
+    `affine` (`use_bias=False` leaves that one out).
 
     Raises `ShapeError` where x has no channels or the groups do not divide them, `DTypeError`
     where it is not floating.
@@ -121,6 +151,7 @@ class GroupNorm(Layer):
     groups: int
     eps: float = 1e-5
     affine: bool = True
+    use_bias: bool = True
 
     def __post_init__(self) -> None:
         whole_number("the groups of GroupNorm", self.groups, least=1)
@@ -134,27 +165,29 @@ class GroupNorm(Layer):
                 f"x is {x.type}",
                 hint="choose a number of groups that divides the channels",
             )
-        scale, bias = _affine(self, x, x.shape[1:2], self.affine)
+        scale, bias = _affine(self, x, x.shape[1:2], self.affine, self.use_bias)
         return group_norm(x, self.groups, scale, bias, self.eps)
 
 
 class InstanceNorm(Layer):
     """Mean 0 and variance 1 in each channel of each example of `[batch, channels, *sizes]`, with
     at least one size; times `weight`[channels] and plus `bias`[channels] where it is `affine`
-    (not by default, as torch's). A channel of one number, which torch refuses, gives the bias.
+    (not by default, as torch's; `use_bias=False` leaves the bias out). A channel of one number,
+    which torch refuses, gives the bias.
 
     Raises `ShapeError` where x has no sizes, `DTypeError` where it is not floating.
     """
 
     eps: float = 1e-5
     affine: bool = False
+    use_bias: bool = True
 
     def __post_init__(self) -> None:
         _check_epsilon("InstanceNorm", self.eps)
 
     def __call__(self, x: Any) -> Value:
         x = _channelled("InstanceNorm", x, 3)
-        scale, bias = _affine(self, x, x.shape[1:2], self.affine)
+        scale, bias = _affine(self, x, x.shape[1:2], self.affine, self.use_bias)
         return instance_norm(x, scale, bias, self.eps)
 
 

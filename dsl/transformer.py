@@ -85,7 +85,7 @@ class _Block(Layer):
 
     def branch(self, x: Value, name: str, function: Function) -> Value:
         """x + function(x), normalized before the function or after the sum."""
-        norm = LayerNorm(eps=self.eps, name=f"{name}_norm")
+        norm = LayerNorm(eps=self.eps, use_bias=self.use_bias, name=f"{name}_norm")
         if self.norm_first:
             return x + _dropped(function(norm(x)), self.dropout)  # type: ignore[no-any-return]
         return norm(x + _dropped(function(x), self.dropout))
@@ -114,7 +114,8 @@ class TransformerEncoderLayer(_Block):
     As torch's: the normalization comes after the sum, or with `norm_first` before the branch,
     which trains deep stacks more easily; `dropout` is that of attention weights, hidden features
     and branches. The activation is GELU, where torch's default is ReLU; `hidden` is 4n by default.
-    `causal` makes it the layer of a GPT. `mask` and `key_mask` are `MultiHeadAttention`'s.
+    `causal` makes it the layer of a GPT; `use_bias=False` leaves out all biases, those of the
+    normalizations, too. `mask` and `key_mask` are `MultiHeadAttention`'s.
     Parameters: `attention`, `attention_norm`, `feed`, `feed_norm`.
     """
 
@@ -172,8 +173,9 @@ class _Stack(_Block):
         fields = {name: getattr(self, name) for name in names}
         for i in range(self.layers):
             x = kind(**fields, name=f"layer{i}")(x, *args, **options)
-        y: Value = LayerNorm(eps=self.eps, name="norm")(x) if self.norm_first else x
-        return y
+        if not self.norm_first:
+            return x  # type: ignore[no-any-return]
+        return LayerNorm(eps=self.eps, use_bias=self.use_bias, name="norm")(x)
 
 
 class TransformerEncoder(_Stack):

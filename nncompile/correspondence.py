@@ -17,7 +17,7 @@ from nncompile.map import Map
 from nncompile.model import RANDOM_STATE, Model
 from nncompile.ops.contract import MatMul
 from nncompile.ops.scan import Scan
-from nncompile.torch_names import IGNORED, Source, canonical, joined
+from nncompile.torch_names import COUNTER, Source, canonical, joined
 from nncompile.types import Array, Type
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -82,7 +82,7 @@ def places(
     turned = transposed_paths(model)
     made = {path: Place(*source, path in turned) for path, source in found.items()}
     used = {place.name for place in made.values()}
-    extra = [name for name in shapes if name not in used and not name.endswith(IGNORED)]
+    extra = [name for name in shapes if name not in used and not name.endswith(COUNTER)]
     if extra:
         raise ModelError(
             f"the state dict has {', '.join(extra)}, and model {model.name} has no place for that",
@@ -199,6 +199,7 @@ def _in_order(ours: Layers, theirs: Layers, sources: Mapping[str, Source]) -> di
         )
     found: dict[str, Source] = {}
     for (mine, own), (other, given) in zip(ours.items(), theirs.items(), strict=True):
+        given = {k: name for k, name in given.items() if k in own or not k.endswith(COUNTER)}
         if own.keys() == {"slope"} and given.keys() == {"weight"}:
             given = {"slope": given["weight"]}
         elif len(own) == len(given) == 1:  # a table by any name

@@ -108,6 +108,7 @@ SAID: dict[str, str] = {
     "final_div_factor": "final is its reciprocal: final=1e-4",
     "last_epoch": "a schedule is a function of the step, which checkpoints hold: leave it out",
     **dict.fromkeys(("max_eval", "max_iter"), "one step is one iteration: fit(data, steps=20)"),
+    "include_last_offset": "the end of the last bag is that of the data: offsets[:-1]",
     "learning_rate": "the optimizer has it: optimizer=adam(1e-3)",
     "lr": "the optimizer has it: optimizer=adam(1e-3)",
     "maximize": 'the recipe says so: training(model, updates=[maximize("reward", optimizer=...)])',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-IGNORED = "num_batches_tracked"  # what torch's batch normalization has beside its statistics
+COUNTER = "num_batches_tracked"  # torch's batch normalization always has it, ours where it counts
 PARTS = ("query", "key", "value")  # in the order of torch's in_proj
 # Within torch's layers of transformers: with one attention, and with two.
 _ENCODER = {
@@ -24,7 +24,7 @@ Source = tuple[str, int, int]
 def canonical(names: Iterable[str]) -> dict[str, Source]:
     """The tensors by the names that `dsl` gives them: of attention, query, key and value stand for
     themselves, and layers of transformers have the layers that they have in `dsl`."""
-    kept = [name for name in names if not name.endswith(IGNORED)]
+    kept = list(names)
     attentions = {
         name.rpartition(".")[0]
         for name in kept

@@ -115,3 +115,11 @@ def test_what_does_not_fit_is_refused() -> None:
         MixtureOfExperts(4, top_k=0)
     with pytest.raises(ShapeError, match=r"MixtureOfExperts needs floating features.*i64\[b, 3\]"):
         built(MixtureOfExperts(4), x=i64["b", 3])
+
+
+def test_experts_without_biases() -> None:
+    @model
+    def net(x=f32["n", 4]):  # type: ignore[no-untyped-def]
+        return {"y": x >> MixtureOfExperts(3, hidden=5, use_bias=False, name="m")}
+
+    assert set(net.parameters) == {"m.router", "m.weight", "m.output_weight"}

@@ -30,6 +30,7 @@ from nncompile.passes import inference
 from nncompile.reference import evaluate
 from nncompile.step import compose, initial_values
 from nncompile.types import Array, Type
+from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, batches, built, images, off
 from tests.tolerances import assert_close
@@ -143,6 +144,73 @@ def test_two_calls_of_one_layer_chain_their_updates() -> None:
     assert_close(after, a.mean(0) / 4 + b.mean(0) / 2, "float32")
     used = inference(twice.whole)
     assert used.outputs["norm.running_mean.next"] is twice.states["norm.running_mean"]
+
+
+# Cumulative statistics, and none.
+
+
+@pytest.mark.parametrize("dtype", [f32, f64], ids=str)
+def test_cumulative_statistics_are_torchs(dtype: Any) -> None:
+    """The mean of all batches, of several sizes, in the exported step; a step from a checkpoint
+    goes on counting."""
+    torch = pytest.importorskip("torch")
+
+    @model(predict="y")
+    def net(x=dtype["n", 3]):  # type: ignore[no-untyped-def]
+        y = x >> BatchNorm(momentum=None, name="norm")
+        return {"y": y, "loss": (y * y * y).mean()}
+
+    theirs = torch.nn.BatchNorm1d(3, momentum=None, dtype=torch.float64)
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1)
+    step = compile_step(training(net, optimizer=sgd(0.1)))
+    runner = step.runner(step.source.initial(), threads=1)
+    rng = np.random.default_rng(4)
+    for number in range(1, 8):
+        batch = rng.normal(number, 2, (3 + number, 3)).astype(dtype.numpy)
+        runner.step({"x": batch})
+        optimizer.zero_grad()
+        (theirs(torch.tensor(batch.astype(np.float64))) ** 3).mean().backward()
+        optimizer.step()
+        state = runner.state()
+        assert state["norm.num_batches_tracked"] == number
+        for name, x in theirs.state_dict().items():
+            assert_close(state[f"norm.{name}"], x.numpy(), dtype.name, f"{name} after {number}")
+        if number == 3:
+            runner = step.runner(state, threads=1)
+    x = rng.normal(size=(4, 3)).astype(dtype.numpy)
+    found = evaluate(net.inference(), state | {"x": x})["y"]
+    expected = theirs.eval()(torch.tensor(x.astype(np.float64))).detach().numpy()
+    assert_close(found, expected, dtype.name)
+
+
+def test_without_running_statistics_the_batch_has_its_own() -> None:
+    """In inference as in training, with no state; beside one that has a state, and frozen."""
+
+    @model(predict=("y", "z"))
+    def net(x=f32["n", 3, "l"]):  # type: ignore[no-untyped-def]
+        y = x >> BatchNorm(track_running_stats=False, name="own")
+        z = x >> BatchNorm(name="kept")
+        return {"y": y, "z": z, "loss": (y * y * y).mean() + z.mean()}
+
+    assert not [path for path in net.states if path.startswith("own")]
+    rng = np.random.default_rng(5)
+    x = rng.normal(3, 2, (4, 3, 5)).astype(np.float32)
+    feeds = {"x": x, **initial_values(net, 0)}
+    distance = x - x.mean((0, 2), keepdims=True)
+    expected = distance / np.sqrt((distance**2).mean((0, 2), keepdims=True) + 1e-5)
+    graph = net.inference()
+    assert_close(evaluate(graph, feeds)["y"], expected, "float32")
+    found = session(valid_model(graph))(feeds, {"y": x.shape, "z": x.shape})
+    assert_close(found["y"], expected, "float32")
+    frozen = compose(training(net, optimizer=sgd(0.1), freeze="own.*"))
+    assert any(isinstance(v.op, Card) for v in frozen.step.nodes)
+
+
+def test_batch_normalization_without_a_bias() -> None:
+    made = built(BatchNorm(use_bias=False, name="norm"), f32["n", 3])
+    assert set(made.parameters) == {"norm.weight"}
+    for layer in (GroupNorm(2, use_bias=False), InstanceNorm(affine=True, use_bias=False)):
+        assert [p.rpartition(".")[2] for p in built(layer, f32["n", 4, 5]).parameters] == ["weight"]
 
 
 # Layers and mistakes.

@@ -14,6 +14,7 @@ from dsl import (
     LSTM,
     RNN,
     BatchNorm,
+    Bilinear,
     Conv1d,
     Conv2d,
     Conv3d,
@@ -23,18 +24,23 @@ from dsl import (
     Dense,
     DepthwiseConv2d,
     Embedding,
+    EmbeddingBag,
     GroupNorm,
+    GRUCell,
     InstanceNorm,
     LayerNorm,
+    LSTMCell,
     MultiHeadAttention,
     PReLU,
     RMSNorm,
+    RNNCell,
     TransformerDecoder,
     TransformerEncoder,
     TransformerEncoderLayer,
     f32,
     f64,
     i64,
+    model,
 )
 from nncompile import from_torch_state_dict, to_torch_state_dict
 from nncompile.model import Model
@@ -133,6 +139,70 @@ CASES: dict[str, Case] = {
         lambda: of(TransformerEncoder(2, 12, norm_first=True, layers=2), f32["n", "t", 8]),
         (2, 5),
     ),
+    "BatchNorm, cumulative": (
+        lambda n: n.BatchNorm1d(3, momentum=None),
+        lambda: of(BatchNorm(momentum=None), f32["n", 3]),
+        (4,),
+    ),
+    "BatchNorm of the batch": (
+        lambda n: n.BatchNorm1d(3, track_running_stats=False),
+        lambda: of(BatchNorm(track_running_stats=False), f32["n", 3]),
+        (4,),
+    ),
+    "BatchNorm, no bias": (
+        lambda n: n.BatchNorm1d(3, bias=False),
+        lambda: of(BatchNorm(use_bias=False), f32["n", 3]),
+        (4,),
+    ),
+    "LayerNorm, no bias": (
+        lambda n: n.LayerNorm(6, bias=False),
+        lambda: of(LayerNorm(use_bias=False), f32["n", 6]),
+        (3,),
+    ),
+    "GroupNorm, no bias": (
+        lambda n: n.GroupNorm(2, 6, bias=False),
+        lambda: of(GroupNorm(2, use_bias=False), f32["n", 6, 4]),
+        (3,),
+    ),
+    "InstanceNorm, no bias": (
+        lambda n: n.InstanceNorm1d(3, affine=True, bias=False),
+        lambda: of(InstanceNorm(affine=True, use_bias=False), f32["n", 3, 5]),
+        (2,),
+    ),
+    "Conv2d, no bias": (
+        lambda n: n.Conv2d(3, 4, 3, bias=False),
+        lambda: of(Conv2d(4, 3, use_bias=False), f32["n", 3, 5, 5]),
+        (2,),
+    ),
+    "ConvTranspose2d, no bias": (
+        lambda n: n.ConvTranspose2d(3, 4, 3, bias=False),
+        lambda: of(ConvTranspose2d(4, 3, use_bias=False), f32["n", 3, 5, 5]),
+        (2,),
+    ),
+    "GRU, no bias": (
+        lambda n: n.GRU(4, 3, batch_first=True, bias=False),
+        lambda: of(GRU(3, True, use_bias=False), f32["n", "t", 4]),
+        (2, 5),
+    ),
+    "TransformerEncoderLayer, no bias": (
+        lambda n: n.TransformerEncoderLayer(
+            8, 2, 12, 0.0, "gelu", batch_first=True, bias=False
+        ),
+        lambda: of(TransformerEncoderLayer(2, 12, use_bias=False), f32["n", "t", 8]),
+        (2, 5),
+    ),
+    "RNNCell": (
+        lambda n: n.RNNCell(4, 4), lambda: of(RNNCell(4), f32["n", 4]), (3,)
+    ),
+    "GRUCell": (lambda n: n.GRUCell(3, 4), lambda: of(GRUCell(4), f32["n", 3]), (3,)),
+    "GRUCell, no bias": (
+        lambda n: n.GRUCell(3, 4, bias=False),
+        lambda: of(GRUCell(4, use_bias=False), f32["n", 3]),
+        (3,),
+    ),
+    "EmbeddingBag": (
+        lambda n: n.EmbeddingBag(5, 5), lambda: of(EmbeddingBag(5, 5), i64["n", 3]), (4,)
+    ),
     "double": (lambda n: n.Linear(3, 2).double(), lambda: of(Dense(2), f64["n", 3]), (3,)),
 }  # fmt: skip
 
@@ -155,13 +225,59 @@ def test_each_layer(name: str, torchscript: SimpleNamespace) -> None:
     assert all(np.array_equal(again[path], x) for path, x in params.items())
 
 
+def test_layers_of_two_values(torchscript: SimpleNamespace) -> None:
+    nn = torchscript.torch.nn
+    for theirs, ours, second in (
+        (nn.Bilinear(8, 6, 4), Bilinear(4), 6),
+        (nn.Bilinear(8, 6, 4, bias=False), Bilinear(4, use_bias=False), 6),
+        (nn.LSTMCell(8, 5), lambda x, h: LSTMCell(5, name="cell")(x, (h, 2 * h))[1], 5),
+    ):
+        module = shaken(torchscript.torch, theirs)
+        net = of(ours, f32["n", 8], f32["n", second])
+        params = from_torch_state_dict(module.state_dict(), net)
+        feeds = drawn(net, 3, 3)
+        x, y = (torchscript.torch.from_numpy(feeds[name]) for name in ("x", "memory"))
+        with torchscript.torch.no_grad():
+            given = (y, 2 * y) if isinstance(module, nn.LSTMCell) else y
+            expected = module(x, given)
+            expected = expected[1] if isinstance(expected, tuple) else expected
+        found = evaluate(net.inference(), {**params, **feeds}, precision=np.float64)["y"]
+        assert_close(expected.numpy(), found, "float32")
+        back = to_torch_state_dict(params, net, names=module)
+        assert all(torchscript.torch.equal(back[key], x) for key, x in module.state_dict().items())
+
+
+def test_batch_normalizations_that_count_and_that_do_not(torchscript: SimpleNamespace) -> None:
+    """By the order of the layers, and by name; torch has the counter in both."""
+    torch = torchscript.torch
+    theirs = torch.nn.Sequential(
+        torch.nn.BatchNorm1d(3, momentum=None), torch.nn.BatchNorm1d(3), torch.nn.Linear(3, 3)
+    )
+    for _ in range(2):
+        theirs(torch.randn(5, 3))
+
+    @model
+    def net(x=f32["n", 3]):  # type: ignore[no-untyped-def]
+        y = x >> BatchNorm(momentum=None, name="first") >> BatchNorm(name="second")
+        return {"y": y >> Dense(3, name="last")}
+
+    for names in (None, {"0": "first", "1": "second", "2": "last"}):
+        params = from_torch_state_dict(theirs.state_dict(), net, names)
+        assert params["first.num_batches_tracked"] == 2
+        assert "second.num_batches_tracked" not in params
+        back = to_torch_state_dict(params, net, names, like=theirs)
+        assert back["0.num_batches_tracked"] == 2
+        assert back["0.num_batches_tracked"].dtype == torch.int64
+
+
 def test_attention(torchscript: SimpleNamespace) -> None:
     torch = torchscript.torch
-    for options in ({}, {"kdim": 6, "vdim": 6}):
+    for options in ({}, {"bias": False}, {"kdim": 6, "vdim": 6}):
         module = torch.nn.MultiheadAttention(8, 2, batch_first=True, **options)
         shaken(torch, module)
         width = options.get("kdim", 8)
-        net = of(MultiHeadAttention(2), f32["n", "t", 8], f32["n", "s", width])
+        layer = MultiHeadAttention(2, use_bias=options.get("bias", True))
+        net = of(layer, f32["n", "t", 8], f32["n", "s", width])
         params = from_torch_state_dict(module.state_dict(), net)
         feeds = drawn(net, 2, 5)
         feeds["memory"] = feeds["memory"][:, :4]

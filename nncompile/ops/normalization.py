@@ -33,11 +33,13 @@ class BatchNorm(Op):
     the variance of the batch is n/(n−1)·v there. Where n is 1, which torch refuses, y is the bias
     and the variance of the batch is 0.
 
-    It has its meaning in training; for inference a pass puts `normalized` in its place.
+    It has its meaning in training; for inference a pass puts `normalized` in its place, unless it
+    is not `tracked`: then there is no running mean, and the batch's own is that of inference, too.
     """
 
     momentum: float
     epsilon: float
+    tracked: bool = True
 
     def infer(self, x: Type, scale: Type, bias: Type, mean: Type, variance: Type) -> TupleType:
         require_real(x)
@@ -140,16 +142,19 @@ class BatchNorm(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        def sample(x: Type, momentum: float = 0.1, epsilon: float = 1e-5) -> Sample:
+        def sample(
+            x: Type, momentum: float = 0.1, epsilon: float = 1e-5, tracked: bool = True
+        ) -> Sample:
             channel = Type(x.dtype, x.shape[1:2])
             types = (x, channel, channel, channel, channel)
-            return Sample(cls(momentum, epsilon), types, floats=(0.1, 2.0))
+            return Sample(cls(momentum, epsilon, tracked), types, floats=(0.1, 2.0))
 
         yield sample(f32["n", 3])
         yield sample(f32["n", 2, "h", "w"])
         yield sample(f32[3, 2, "l"], 0.25, 1e-3)
         yield sample(f64["n", 2, 3, 1, 2], 1.0)
         yield sample(f32[1, 3], 0.0, 1e-2)
+        yield sample(f32["n", 2, "l"], tracked=False)
 
 
 def normalized(
@@ -182,10 +187,11 @@ def batch_norm(
     variance: Any,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    track_running_stats: bool = True,
 ) -> tuple[Value, Value, Value]:
     """x[N, C, *sizes] normalized over all but the channels while training, with the running
-    statistics `mean` and `variance` in inference; and what these become after this batch:
-    `(y, next_mean, next_variance)`, see `BatchNorm`.
+    statistics `mean` and `variance` in inference, unless `track_running_stats` is False; and what
+    these become after this batch: `(y, next_mean, next_variance)`, see `BatchNorm`.
 
     Raises `ShapeError` where x has no channels or the others are not one number for each,
     `DTypeError` where x is not floating or the others are of another type, `ModelError` for a
@@ -197,7 +203,8 @@ def batch_norm(
             f"the momentum of batch normalization is in [0, 1], got {momentum!r}",
             hint="it is the weight of the new batch, as torch's: Keras's momentum 0.99 is 0.01",
         )
-    op = BatchNorm(float(momentum), positive_epsilon("batch normalization", eps))
+    epsilon = positive_epsilon("batch normalization", eps)
+    op = BatchNorm(float(momentum), epsilon, bool(track_running_stats))
     y, following, spread, *_ = items(
         op(x, *(as_value(v, x) for v in (scale, bias, mean, variance)))
     )

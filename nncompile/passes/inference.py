@@ -18,9 +18,12 @@ def as_used(value: Value) -> Value | None:
 
 @on(Item)
 def by_running_statistics(value: Value) -> Value | None:
-    """Batch normalization by the running mean and variance, which stay as they are."""
+    """Batch normalization by the running mean and variance, which stay as they are; one that has
+    none is as it is in training."""
     batch = value.args[0]
     if not isinstance(value.op, Item) or not isinstance(batch.op, BatchNorm):
+        return None
+    if not batch.op.tracked:
         return None
     _, _, _, mean, variance = batch.args
     match value.op.index:

@@ -71,6 +71,8 @@ def _pool(name: str, layer: Any, axes: int = 2, family: str = "pooling") -> Syst
 
 LAYER_ROWS = (
     _layer("Dense", of(lambda x: x >> dsl.Dense(3)), "train", example="examples/digits.py"),
+    _layer("Bilinear", of(lambda x, y: dsl.Bilinear(3)(x, y), f32["batch", 4], f32["batch", 2]),
+           "embedding_bag"),
     _conv("Conv1d, causal and dilated", dsl.Conv1d(3, 2, padding="causal", dilation=2), axes=1),
     _conv("Conv2d", dsl.Conv2d(3, 3, padding="same"), example="examples/digits_cnn.py"),
     _conv("Conv2d, stride and padding", dsl.Conv2d(3, 3, stride=2, padding=1)),
@@ -125,13 +127,19 @@ def _variances(rng: np.random.Generator) -> dict[str, Any]:
 
 def _norm(name: str, layer: Any, **options: Any) -> System:
     build = of_image(lambda x: x >> layer, channels=options.pop("channels", 2))
-    return _layer(name, build, "normalization", section=NORMS, **options)
+    return _layer(name, build, options.pop("family", "normalization"), section=NORMS, **options)
 
 
 NORM_ROWS = (
     _norm("BatchNorm, training", dsl.BatchNorm(), training=True, feeds=_variances),
     _norm("BatchNorm, inference", dsl.BatchNorm(), feeds=_variances,
           example="examples/digits_cnn.py"),
+    _norm("BatchNorm, mean of all batches", dsl.BatchNorm(momentum=None), training=True,
+          family="normalization_layers"),
+    _norm("BatchNorm without running statistics", dsl.BatchNorm(track_running_stats=False),
+          family="normalization_layers"),
+    _norm("GroupNorm without bias", dsl.GroupNorm(2, use_bias=False), channels=4,
+          family="torch_layers"),
     _layer("LayerNorm", of_sequence(lambda x: x >> dsl.LayerNorm()), "normalization",
            section=NORMS),
     _norm("GroupNorm", dsl.GroupNorm(2), channels=4),
@@ -148,10 +156,27 @@ def _rnn(name: str, layer: Any, **options: Any) -> System:
     return _sequence(name, of_sequence(lambda x: x >> layer), "recurrent", **options)
 
 
+def _looped(x: Any, start: Any) -> Any:
+    first, second = dsl.GRUCell(3), dsl.LSTMCell(3)
+
+    def body(h: Any, g: Any, c: Any, row: Any) -> tuple[Any, ...]:
+        h = first(row, h)
+        g, c = second(h, (g, c))
+        return h, g, c, g
+
+    return dsl.scan(body, (start, start, start), x)[-1]
+
+
 _QKV = (f32["batch", "time", 4],) * 3
 _TOKENS = i64["batch", "time"]
 SEQUENCE_ROWS = (
     _sequence("Embedding", of(lambda x: x >> dsl.Embedding(5, 4), _TOKENS), "embedding"),
+    _sequence("EmbeddingBag", of(lambda x: dsl.EmbeddingBag(5, 4, padding_index=0)(x), _TOKENS),
+              "embedding_bag"),
+    _sequence("EmbeddingBag of offsets",
+              of(lambda x, n: dsl.EmbeddingBag(5, 4, "max")(x, n), i64["tokens"], i64["batch"]),
+              "embedding_bag",
+              feeds=lambda rng: {"x0": np.array([1, 4, 2, 2, 0]), "x1": np.array([0, 3, 3])}),
     _sequence("SinusoidalPositions", of_sequence(lambda x: x >> dsl.SinusoidalPositions()),
               "embedding", agrees="its formula"),
     _sequence("LearnedPositions", of_sequence(lambda x: x >> dsl.LearnedPositions(8)), "embedding"),
@@ -179,6 +204,8 @@ SEQUENCE_ROWS = (
     _rnn("RNN", dsl.RNN(3), example="examples/recurrent.py"),
     _rnn("LSTM", dsl.LSTM(3), example="examples/char_lstm.py"),
     _rnn("GRU", dsl.GRU(3), example="examples/recurrent.py"),
+    _sequence("cells in a loop", of(_looped, f32["time", "batch", 4], f32["batch", 3]),
+              "recurrent_cells"),
     _rnn("stacked", dsl.GRU(3, layers=2, return_sequences=True)),
     _rnn("bidirectional", dsl.LSTM(2, bidirectional=True, return_sequences=True)),
     _sequence("masked lengths", of(lambda x, n: dsl.GRU(3)(x, lengths=n),

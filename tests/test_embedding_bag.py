@@ -1,0 +1,264 @@
+"""Bags of embeddings and bilinear layers: torch's values and gradients, in every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsl import Bilinear, EmbeddingBag, f32, f64, i64, model, sgd, tanh, training
+from nncompile.errors import CompileError, DTypeError, FeedError, ModelError, ShapeError
+from nncompile.grad import grad
+from nncompile.graph import Graph, Value
+from nncompile.model import Model
+from nncompile.reference import evaluate
+from nncompile.step import initial_values
+from nncompile.train import Trainer
+from nncompile.types import Array, Type
+from tests.card_checks import session, valid_model
+from tests.slopes import check_gradient
+from tests.tolerances import assert_close
+
+COUNT, WIDTH = 7, 3
+RANDOM = np.random.default_rng(5)
+WEIGHT = RANDOM.normal(size=(COUNT, WIDTH))
+
+
+def table(layer: EmbeddingBag, padding: int | None) -> Array:
+    start = WEIGHT.copy()
+    if padding is not None:
+        start[padding] = 0
+    return start
+
+
+def checked(net: Model, feeds: dict[str, Array], torchscript: Any = None) -> dict[str, Array]:
+    """The results and the gradients of the sum of their cubes, in numpy; onnxruntime and
+    TorchScript give the same."""
+    y = net.outputs["y"]
+    leaves = list(net.parameters.values())
+    leaves += [v for v in net.inputs.values() if v.dtype.is_float]
+    slopes = grad((y * y * y).sum(), leaves)
+    named = {f"slope {v.op.name}": s for v, s in zip(leaves, slopes, strict=True)}  # type: ignore[attr-defined]
+    order = (*net.inputs.values(), *net.parameters.values())
+    graph = Graph("g", {"y": y, **named}, order)
+    expected = evaluate(graph, feeds)
+    found = session(valid_model(graph))(feeds, {n: a.shape for n, a in expected.items()})
+    for name, x in expected.items():
+        assert_close(found[name], x, "float64", name)
+    if torchscript is not None:
+        tensors = [torchscript.torch.from_numpy(feeds[name]) for name in net.inputs]
+        script = torchscript.to_script(graph, {path: feeds[path] for path in net.parameters})
+        results = script(*tensors)
+        for name, x in expected.items():
+            assert_close(results[name].detach().numpy(), x, "float64", name)
+    return expected
+
+
+BAGS = np.array([[1, 2, 2, 0], [3, 6, 4, 5], [2, 2, 2, 2]])
+VECTORS = {
+    "several": (np.array([1, 2, 2, 0, 3, 6, 4, 5, 2]), np.array([0, 4, 4, 7])),
+    "empty at both ends": (np.array([1, 2, 2]), np.array([0, 0, 2, 3, 3])),
+    "one": (np.array([5]), np.array([0])),
+    "all of nothing": (np.zeros(0, np.int64), np.array([0, 0])),
+    "none": (np.zeros(0, np.int64), np.zeros(0, np.int64)),
+}
+
+
+def torch_bag(
+    torch: Any, layer: EmbeddingBag, padding: int | None, x: Array, **more: Any
+) -> dict[str, Array]:
+    tensors = {n: None if a is None else torch.tensor(a) for n, a in more.items()}
+    weights = tensors.get("per_sample_weights")
+    if weights is not None:
+        weights.requires_grad_()
+    weight = torch.tensor(table(layer, padding), requires_grad=True)
+    y = torch.nn.functional.embedding_bag(
+        torch.tensor(x), weight, mode=layer.mode, padding_idx=padding, **tensors
+    )
+    (y**3).sum().backward()
+    found = {"y": y.detach().numpy(), "slope bag.weight": weight.grad.numpy()}
+    if weights is not None:
+        found["slope w"] = weights.grad.numpy()
+    return found
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_of_one_size(mode: str, padding: int | None, torchscript: Any) -> None:
+    layer = EmbeddingBag(COUNT, WIDTH, mode, padding, dtype=f64, name="bag")
+    for type_ in (i64["n", "k"], i64["n", 4]):
+
+        @model
+        def net(x: Value = type_) -> dict[str, Value]:  # type: ignore[assignment]
+            return {"y": layer(x)}
+
+        feeds = {"bag.weight": table(layer, padding)}
+        found = checked(net, {"x": BAGS, **feeds}, torchscript)
+        for name, x in torch_bag(torchscript.torch, layer, padding, BAGS).items():
+            np.testing.assert_allclose(found[name], x, 1e-12, 1e-12, err_msg=name)
+        for size in ((0, 4), *(((2, 0), (1, 1)) if type_.shape[1] != 4 else ())):
+            some = checked(net, {"x": np.ones(size, np.int64), **feeds})["y"]
+            expected = np.zeros((size[0], 3)) if 0 in size else WEIGHT[[1]]
+            np.testing.assert_array_equal(some, expected)
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("name", VECTORS)
+def test_bags_one_after_another(
+    name: str, mode: str, padding: int | None, torchscript: Any
+) -> None:
+    layer = EmbeddingBag(COUNT, WIDTH, mode, padding, dtype=f64, name="bag")
+
+    @model
+    def net(x: Value = i64["n"], offsets: Value = i64["bags"]) -> dict[str, Value]:  # type: ignore[assignment]
+        return {"y": layer(x, offsets)}
+
+    x, offsets = VECTORS[name]
+    feeds = {"x": x, "offsets": offsets, "bag.weight": table(layer, padding)}
+    found = checked(net, feeds, torchscript)
+    assert found["y"].shape == (len(offsets), WIDTH)
+    if len(offsets):
+        expected = torch_bag(torchscript.torch, layer, padding, x, offsets=offsets)
+        for key, y in expected.items():
+            np.testing.assert_allclose(found[key], y, 1e-12, 1e-12, err_msg=key)
+
+
+@pytest.mark.parametrize("padding", [None, 2])
+def test_weights_of_numbers(padding: int | None, torchscript: Any) -> None:
+    layer = EmbeddingBag(COUNT, WIDTH, "sum", padding, dtype=f64, name="bag")
+
+    @model
+    def rows(x: Value = i64["n", "k"], w: Value = f64["n", "k"]) -> dict[str, Value]:  # type: ignore[assignment]
+        return {"y": layer(x, per_sample_weights=w)}
+
+    @model
+    def vector(
+        x: Value = i64["n"],  # type: ignore[assignment]
+        offsets: Value = i64["bags"],  # type: ignore[assignment]
+        w: Value = f64["n"],  # type: ignore[assignment]
+    ) -> dict[str, Value]:
+        return {"y": layer(x, offsets, w)}
+
+    x, offsets = VECTORS["several"]
+    for net, feeds in (
+        (rows, {"x": BAGS, "w": RANDOM.normal(size=BAGS.shape)}),
+        (vector, {"x": x, "offsets": offsets, "w": RANDOM.normal(size=x.shape)}),
+    ):
+        found = checked(net, feeds | {"bag.weight": table(layer, padding)}, torchscript)
+        options = {"per_sample_weights": feeds["w"], "offsets": feeds.get("offsets")}
+        expected = torch_bag(torchscript.torch, layer, padding, feeds["x"], **options)
+        for name, y in expected.items():
+            np.testing.assert_allclose(found[name], y, 1e-12, 1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_second_gradients_are_differences(mode: str) -> None:
+    x, offsets = VECTORS["several"]
+    layer = EmbeddingBag(COUNT, WIDTH, mode, 2, dtype=f64, name="bag")
+
+    @model
+    def net(x: Value = i64["n"], offsets: Value = i64["bags"]) -> dict[str, Value]:  # type: ignore[assignment]
+        y = layer(x, offsets)
+        return {"loss": (tanh(y) * y).sum()}
+
+    def loss(w: Value) -> Value:
+        return net(x=x, offsets=offsets, params={"bag.weight": w})["loss"]
+
+    check_gradient(loss, WEIGHT)
+
+
+def test_a_bag_trains_and_its_data_are_checked() -> None:
+    @model
+    def net(x: Value = i64["n"], offsets: Value = i64["bags"], t: Value = f32["bags", 3]) -> Any:  # type: ignore[assignment]
+        return {"loss": ((EmbeddingBag(COUNT, 3, padding_index=0)(x, offsets) - t) ** 2).mean()}
+
+    trainer = Trainer(training(net, optimizer=sgd(1.0)))
+    x, offsets = VECTORS["several"]
+    batch = {"x": x, "offsets": offsets, "t": np.zeros((4, 3), np.float32)}
+    before = trainer.evaluate(batch)["loss"]
+    trainer.fit([batch] * 20, epochs=1)
+    assert trainer.evaluate(batch)["loss"] < before / 5
+    np.testing.assert_array_equal(trainer.params["embedding_bag.weight"][0], np.zeros(3))
+    for wrong, message in (
+        ([1, 4, 4, 7], "the first offset of EmbeddingBag is"),
+        ([0, 4, 4, 10], "the offsets of EmbeddingBag are"),
+        ([0, 4, -1, 7], "the offsets of EmbeddingBag are"),
+    ):
+        with pytest.raises(FeedError, match=message):
+            trainer.fit([batch | {"offsets": np.array(wrong)}], epochs=1)
+
+
+def of(function: Any, *types: Type) -> Model:
+    if len(types) == 1:
+
+        @model
+        def one(a: Value = types[0]) -> dict[str, Value]:  # type: ignore[assignment]
+            return {"y": function(a)}
+
+        return one
+
+    @model
+    def two(a: Value = types[0], b: Value = types[1]) -> dict[str, Value]:  # type: ignore[assignment]
+        return {"y": function(a, b)}
+
+    return two
+
+
+@pytest.mark.parametrize(
+    ("use", "types", "error", "message"),
+    [
+        (EmbeddingBag(5, 2), (f32["n", 3],), DTypeError, "looks up integers"),
+        (EmbeddingBag(5, 2), (i64[()],), ShapeError, r"needs \[\.\.\., n\]"),
+        (EmbeddingBag(5, 2), (i64["n", 3], i64["n"]), ShapeError, "one vector beside its offsets"),
+        (EmbeddingBag(5, 2), (i64["n"], f32["b"]), ShapeError, r"are i64\[bags\], got f32\[b\]"),
+        (
+            lambda x, w: EmbeddingBag(5, 2)(x, per_sample_weights=w),
+            (i64["n", 3], f32["n", 3]), ModelError, "are those of a sum, the mode is 'mean'",
+        ),
+        (
+            lambda x, w: EmbeddingBag(5, 2, "sum")(x, per_sample_weights=w),
+            (i64["n", 3], f32["n", 2]), ShapeError, r"are f32\[n, 3\], got f32\[n, 2\]",
+        ),
+        (Bilinear(2), (f32["n", 3], f32["m", 3]), ShapeError, "different leading axes"),
+        (Bilinear(2), (f32["n", 3], f64["n", 3]), DTypeError, "the element types"),
+        (Bilinear(2), (f32["n", 3], f32["n", "m"]), ShapeError, "last axes of known size"),
+        (Bilinear(2), (i64["n", 3], i64["n", 3]), DTypeError, "needs floating numbers"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(
+    use: Any, types: tuple[Type, ...], error: type[CompileError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        of(use, *types)
+
+
+def test_options_that_do_not_fit() -> None:
+    with pytest.raises(ModelError, match='"mean", "sum" or "max", got \'avg\''):
+        EmbeddingBag(3, 2, "avg")
+    with pytest.raises(ModelError, match=r"padding_index of EmbeddingBag is in 0 … 2"):
+        EmbeddingBag(3, 2, padding_index=3)
+    with pytest.raises(ModelError, match="EmbeddingBag has rows 0 … 4, x has 9"):
+        of(lambda x: EmbeddingBag(5, 2)([[1, 9]]) + x, f32[1, 2])
+
+
+@pytest.mark.parametrize("shape", [("n", 4), (2, "t", 4), (4,)])
+def test_a_bilinear_layer(shape: Any, torchscript: Any) -> None:
+    torch = torchscript.torch
+    net = of(Bilinear(5, tanh, name="b"), f64[shape], f64[(*shape[:-1], 3)])
+    params = {p: RANDOM.normal(size=v.shape) for p, v in net.parameters.items()}
+    start = initial_values(net, 0)["b.weight"]
+    assert 0.45 < abs(start).max() <= 0.5
+    for count in (3, 0, 1):
+        sizes = tuple(s if isinstance(s, int) else count for s in shape)
+        a, b = RANDOM.normal(size=sizes), RANDOM.normal(size=(*sizes[:-1], 3))
+        found = checked(net, {"a": a, "b": b, **params}, torchscript)
+        theirs = torch.nn.Bilinear(4, 3, 5, dtype=torch.float64)
+        theirs.load_state_dict({n: torch.tensor(params[f"b.{n}"]) for n in ("weight", "bias")})
+        x, y = (torch.tensor(v, requires_grad=True) for v in (a, b))
+        z = torch.tanh(theirs(x, y))
+        (z**3).sum().backward()
+        np.testing.assert_allclose(found["y"], z.detach().numpy(), 1e-12, 1e-12)
+        for name, tensor in (("a", x), ("b", y), ("b.weight", theirs.weight)):
+            np.testing.assert_allclose(found[f"slope {name}"], tensor.grad.numpy(), 1e-11, 1e-12)
