@@ -107,7 +107,10 @@ def test_numbers_that_float32_has_are_left_to_the_runtime() -> None:
     operators, found = ran(0.5 * (A @ B) - 3 * C)
     assert operators == ["Gemm"]
     np.testing.assert_allclose(found, 0.5 * (FEEDS["a"] @ FEEDS["b"]) - 3 * FEEDS["c"], 1e-14)
-    assert ran((Q / 4) @ turned(V * 2))[0] == ["Mul", "Mul", "Transpose", "MatMul"]
+    operators, _ = ran((Q / 4) @ turned(V * 2))
+    # The transposition stays apart, for before 1.24 onnxruntime joins it with no kernel for that.
+    assert {"Mul", "Transpose", "MatMul"} <= set(operators)
+    assert "FusedMatMul" not in operators
 
 
 def test_of_float32_nothing_is_added() -> None:

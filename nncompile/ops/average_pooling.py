@@ -51,10 +51,14 @@ class AveragePool(Op):
             weights = _weights(o, w)
             y = o.Conv(planes, weights, **_attributes(w))
             return o.Reshape(y, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
+        pads = w.pads
+        if w.rank > 2 and any(pads):  # onnxruntime before 1.24 does not count those at the ends
+            widths = o.shape(([0] * LEAD + list(pads)) * 2)
+            x, pads = o.Pad(x, widths, o.scalar(0, o.type.dtype), mode="constant"), (0,) * w.rank
         # Joined with a padding, maybe through a cast, that must be smaller than a window.
-        x = o.apart(x, "Pad", "Cast")
+        x = o.apart(x, "Pad", "Cast", static=pads != w.pads)
         return o.AveragePool(  # type: ignore[no-any-return]
-            x, kernel_shape=list(w.kernel), strides=list(w.strides), pads=[*w.pads, *w.pads],
+            x, kernel_shape=list(w.kernel), strides=list(w.strides), pads=[*pads, *pads],
             count_include_pad=1,
         )  # fmt: skip
 

@@ -146,8 +146,11 @@ def matrix_products(o: Any, a: str, b: str, sizes: Sequence[Dim], stacked: bool)
     """a·b in ONNX, of matrices of so many rows, elements to sum, and columns.
 
     Joined with a transposition, onnxruntime's kernel of stacks of matrices writes one of the
-    products of nothing; where that moves the first axis, no rows or columns end the process.
+    products of nothing; where that moves the first axis, no rows or columns end the process. Before
+    1.24 there is no joined kernel of float64, and yet they are joined.
     """
+    if o.type.dtype is f64:
+        a, b = (o.apart(x, "Transpose", static=True) for x in (a, b))
     rows, inner, columns = (sp.sympify(size).is_positive is True for size in sizes)
     if stacked:
         a, b = (

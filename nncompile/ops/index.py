@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import sympy as sp
 
 from nncompile.dims import Dim, Shape, broadcast, dim, product, same, same_shape, symbol
 from nncompile.errors import DTypeError, ShapeError
@@ -209,6 +210,22 @@ class TopK(Op):
         return np.take_along_axis(x, places, self.axis), places
 
     def onnx(self, o: Any, x: str) -> tuple[str, str]:
+        rows = o.types[0].shape[: self.axis]
+        if all(sp.sympify(size).is_positive is True for size in rows):
+            return self._rows(o, x)
+        # onnxruntime before 1.24 divides by the number of rows.
+        results: tuple[str, str] = o.If(
+            o.Greater(o.Size(x), o.scalar(0, i64)),
+            then_branch=o.branch("rows", lambda o: self._rows(o, x), o.type.items),
+            else_branch=o.branch("nothing", self._nothing, o.type.items),
+            outputs=2,
+        )
+        return results
+
+    def _nothing(self, o: Any) -> tuple[str, ...]:
+        return tuple(o.Expand(o.scalar(0, t.dtype), o.shape(t.shape)) for t in o.type.items)
+
+    def _rows(self, o: Any, x: str) -> tuple[str, str]:
         dtype = o.types[0].dtype
         if dtype.is_float:
             # onnxruntime before 1.32 puts NaN anywhere, and what is beside it too.

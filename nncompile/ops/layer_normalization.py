@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import sympy as sp
 
-from nncompile.dims import Dim, dim, product, same, same_shape
+from nncompile.dims import Dim, dim, product, same_shape
 from nncompile.elementwise import sqrt
 from nncompile.errors import DTypeError, ShapeError, whole_number
 from nncompile.graph import Op, Sample, Value, items
@@ -97,9 +98,10 @@ class LayerNorm(Op):
 
     def onnx(self, o: Any, x: str, *args: str) -> Any:
         source: Type = o.types[0]
-        if source.dtype is not f32 or same(source.shape[-1], 0) is True:
+        size = sp.sympify(source.shape[-1])
+        if source.dtype is not f32 or (size - 2).is_nonnegative is not True:
             # ONNX's operator gives the statistics in float32, and onnxruntime's refuses an axis
-            # of size 0.
+            # of size 0, before 1.24 of size 1, too.
             return composed_onnx(o, self.composed, x, *args)
         scale = args or (o.Expand(o.scalar(1, f32), o.shape(source.shape[-1:])),)
         return o.LayerNormalization(x, *scale, outputs=3, axis=-1, epsilon=self.epsilon)

@@ -195,7 +195,15 @@ class Pad(Op):
 
     def onnx(self, o: Any, x: str) -> str:
         value = o.scalar(self.value, o.type.dtype)
-        return o.Pad(x, o.shape((*self.before, *self.after)), value, mode="constant")  # type: ignore[no-any-return]
+        before, after = map(list, (self.before, self.after))
+        if any(map(_removes, (*before, *after))) and any(not _removes(w) for w in before + after):
+            # onnxruntime before 1.24 writes nothing where it first removes all elements of an axis.
+            sizes = o.types[0].shape
+            starts = [dim(-w) if _removes(w) else 0 for w in before]
+            ends = [dim(n + w) if _removes(w) else n for n, w in zip(sizes, after, strict=True)]
+            x = o.Slice(x, o.shape(starts), o.shape(ends))
+            before, after = ([0 if _removes(w) else w for w in ws] for ws in (before, after))
+        return o.Pad(x, o.shape((*before, *after)), value, mode="constant")  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
         pairs = zip(reversed(self.before), reversed(self.after), strict=True)
@@ -217,6 +225,10 @@ class Pad(Op):
         yield Sample(cls((1,), (1,), 2**32 - 1), (u32["n"],))
         yield Sample(cls((1,), (2,), True), (boolean["n"],))
         yield Sample(cls((1,), (2,), float("-inf")), (f64["n"],), order=0)
+
+
+def _removes(width: Any) -> bool:
+    return sp.sympify(width).is_negative is True
 
 
 def part(x: Value, starts: Sequence[Dim], sizes: Sequence[Dim], steps: Sequence[int]) -> Value:

@@ -11,6 +11,19 @@ import math
 from nncompile.scalars.error_functions import erf
 from nncompile.scalars.terms import Function, Operand, Terms
 
+# π/2 less its nearest float64.
+_HALF_PI_REST = 6.123233995736766036e-17
+
+
+def cos(t: Terms, x: Operand) -> Operand:
+    """sin(π/2 − |x|), right near the first zeros, and beyond them 1 − 2·sin²(x/2), whose argument
+    is exact. onnxruntime has no kernel before 1.24."""
+    size = t("abs", x)
+    near = t("sin", t.sum(t("subtract", math.pi / 2, size), _HALF_PI_REST))
+    half = t("sin", t.product(0.5, size))
+    far = t("subtract", 1.0, t.product(2.0, half, half))
+    return t.where(t("less", size, 4.0), near, far)
+
 
 def tan(t: Terms, x: Operand) -> Operand:
     return t("divide", t("sin", x), t("cos", x))
@@ -113,6 +126,7 @@ def arccos(t: Terms, x: Operand) -> Operand:
 
 
 FUNCTIONS: dict[str, Function] = {
+    "cos": cos,
     "tan": tan,
     "sinh": sinh,
     "cosh": cosh,

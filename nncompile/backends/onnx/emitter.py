@@ -247,11 +247,17 @@ class Emitter:
             self._memo[key] = (emit(),)
         return self._memo[key][0]
 
-    def apart(self, x: str, *operators: str) -> str:
+    def apart(self, x: str, *operators: str, static: bool = False) -> str:
         """`x`, which runtimes may not join with what made it if that is one of `operators`: then
-        behind a reshaping to its own shape, which costs nothing and is not seen through."""
+        behind a reshaping to its own shape, which costs nothing and is not seen through; also of
+        a `static` shape if asked for."""
         operator, *_ = self._made.get(x, ("", {}, ()))
-        return self.Reshape(x, self.Shape(x)) if operator in operators else x
+        if operator not in operators:
+            return x
+        shape = self.Shape(x)
+        if static and self._unknown:
+            shape = self.Add(shape, self._late_zero())
+        return self.Reshape(x, shape)  # type: ignore[no-any-return]
 
     def unpadded(self, x: str) -> str:
         """What was padded, where `x` is that; else `x`."""
@@ -320,8 +326,11 @@ class Emitter:
         """A number of float64 that no runtime knows before the model runs."""
         if not self._unknown:
             return name
-        none = self.Mul(self.Size(self._unknown[0]), self.scalar(0, i64))
-        return self.Sub(name, self.cast(none, f64))  # type: ignore[no-any-return]
+        return self.Sub(name, self.cast(self._late_zero(), f64))  # type: ignore[no-any-return]
+
+    def _late_zero(self) -> str:
+        """0 of i64, which no runtime knows before the model runs."""
+        return self.Mul(self.Size(self._unknown[0]), self.scalar(0, i64))  # type: ignore[no-any-return]
 
     def ints(self, numbers: Sequence[int]) -> str:
         """A constant vector of i64: axes, shapes, starts …"""

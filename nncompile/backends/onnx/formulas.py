@@ -27,7 +27,6 @@ SAME = {
     "exp": "Exp",
     "log": "Log",
     "sin": "Sin",
-    "cos": "Cos",
     "tanh": "Tanh",
     "sigmoid": "Sigmoid",
     "floor": "Floor",
@@ -56,6 +55,7 @@ SPECIAL: dict[str, Function] = {
 
 # The same, but onnxruntime has no float64 kernel for them (see double.py).
 SINGLE_PRECISION = {
+    "cos": "Cos",
     "tan": "Tan",
     "arcsin": "Asin",
     "arccos": "Acos",
