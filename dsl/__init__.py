@@ -262,9 +262,9 @@ from nncompile.ops import (
     zeros_like,
 )
 from nncompile.ops import arrays as _arrays
-from nncompile.ops import patches as _patches
+from nncompile.ops import images as _images
 from nncompile.ops.arrays import *  # noqa: F403
-from nncompile.ops.patches import *  # noqa: F403
+from nncompile.ops.images import *  # noqa: F403
 from nncompile.optim import (
     Optimizer,
     Plateau,
@@ -386,7 +386,7 @@ __all__ += elementwise.__all__
 __all__ += losses.__all__
 __all__ += metrics.__all__
 __all__ += patches.__all__
-__all__ += _patches.__all__
+__all__ += _images.__all__
 
 if not TYPE_CHECKING:  # which would take any name for one of these
 

@@ -58,17 +58,32 @@ def check(
 
 def check_values(ours: Value, leaves: Sequence[Value], *cases: tuple[Arrays, Any]) -> None:
     """The value is exactly what is expected of those feeds, of any type, in every backend."""
-    graph = Graph("values", {"y": ours}, tuple(leaves))
-    run, script = session(to_model(graph)), _script(graph)
+    run = _runs(ours, leaves)
     for feeds, wanted in cases:
         expected = np.asarray(wanted)
-        for backend, result in (
-            ("numpy", evaluate(graph, feeds)["y"]),
-            ("onnxruntime", run(feeds, {"y": expected.shape})["y"]),
-            ("TorchScript", script(feeds)["y"]),
-        ):
+        for backend, result in run(feeds, expected.shape).items():
             assert result.dtype == ours.dtype.numpy
             np.testing.assert_array_equal(result, expected, err_msg=backend)
+
+
+def results(ours: Value, leaves: Sequence[Value], feeds: Arrays) -> list[np.ndarray]:
+    """The value in every backend."""
+    shape = evaluate(ours, feeds).shape
+    return list(_runs(ours, leaves)(feeds, shape).values())
+
+
+def _runs(ours: Value, leaves: Sequence[Value]) -> Callable[[Arrays, tuple[int, ...]], Arrays]:
+    graph = Graph("values", {"y": ours}, tuple(leaves))
+    run, script = session(to_model(graph)), _script(graph)
+
+    def everywhere(feeds: Arrays, shape: tuple[int, ...]) -> Arrays:
+        return {
+            "numpy": evaluate(graph, feeds)["y"],
+            "onnxruntime": run(feeds, {"y": shape})["y"],
+            "TorchScript": script(feeds)["y"],
+        }
+
+    return everywhere
 
 
 def _with_gradients(ours: Callable[..., Value], types: Sequence[Type], order: int) -> Graph:
@@ -124,6 +139,3 @@ def _script(graph: Graph) -> Callable[[Arrays], Arrays]:
         return {name: results[name].numpy() for name in graph.outputs}
 
     return run
-
-
-__all__ = ["check", "check_values", "f32", "f64"]

@@ -2,7 +2,7 @@
 names. Importing this package registers every card, operator and method."""
 
 import nncompile.ops.scan_slopes  # noqa: F401 (the reverse rule of scan is called by name)
-from nncompile.ops import arrays, patches
+from nncompile.ops import arrays, images
 from nncompile.ops.adaptive_pooling import (
     adaptive_average_pool,
     adaptive_max_pool,
@@ -29,6 +29,7 @@ from nncompile.ops.convolution_functions import conv, conv_transpose
 from nncompile.ops.cumulative import cumsum
 from nncompile.ops.einsum import dot, einsum, outer, tensordot
 from nncompile.ops.getitem import getitem
+from nncompile.ops.images import *  # noqa: F403
 from nncompile.ops.index import (
     add_along_axis,
     argsort,
@@ -50,7 +51,6 @@ from nncompile.ops.marks import custom_gradient
 from nncompile.ops.modes import while_training
 from nncompile.ops.normalization import batch_norm
 from nncompile.ops.padding import pad
-from nncompile.ops.patches import *  # noqa: F403
 from nncompile.ops.pooling import max_pool
 from nncompile.ops.products import prod
 from nncompile.ops.random import (
@@ -177,4 +177,4 @@ __all__ = [
     "zeros_like",
 ]
 __all__ += arrays.__all__
-__all__ += patches.__all__
+__all__ += images.__all__

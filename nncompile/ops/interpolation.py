@@ -73,4 +73,4 @@ def cubic_kernel(x: Any, a: Any) -> Any:
     u = absolute(x)
     near = ((a + 2) * u - (a + 3)) * u * u + 1
     far = a * (((u - 5) * u + 8) * u - 4)
-    return where(u <= 1, near, where(u < 2, far, 0))
+    return where(u >= 2, 0, where(u <= 1, near, far))  # NaN stays

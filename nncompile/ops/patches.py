@@ -212,6 +212,3 @@ def _padded_sizes(sizes: Shape, pads: Sequence[Dim]) -> Shape:
 
 def _negative(widths: Sequence[Any]) -> list[Dim]:
     return [dim(-width) for width in widths]
-
-
-__all__ = ["fold", "pixel_shuffle", "pixel_unshuffle", "unfold"]
