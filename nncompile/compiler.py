@@ -11,14 +11,14 @@ from functools import cached_property
 from typing import Any
 
 from nncompile.backends.onnx import OPSET, to_model
-from nncompile.dims import product, substitute, symbols
+from nncompile.dims import Dim, product, substitute, symbols
 from nncompile.errors import ModelError
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.passes import Observer, check_passes, optimize
 from nncompile.recipe import Assign, Recipe
 from nncompile.runtime.providers import Provider
-from nncompile.runtime.runner import METADATA_KEY, StepRunner
+from nncompile.runtime.runner import METADATA_KEY, Shapes, StepRunner
 from nncompile.sizes import SizeCheck, trained
 from nncompile.step import Step, compose
 from nncompile.types import TupleType
@@ -64,9 +64,15 @@ class _Compiled:
         self.report.nodes[f"{name}, after passes"] = len(graph.nodes)
         return graph
 
-    def lowered(self, name: str, graph: Graph, metadata: Mapping[str, str] | None = None) -> Any:
+    def lowered(
+        self,
+        name: str,
+        graph: Graph,
+        metadata: Mapping[str, str] | None = None,
+        bounds: dict[Dim, int] | None = None,
+    ) -> Any:
         with self.report.stage("lowering"):
-            model = to_model(graph, self.opset, metadata=metadata)
+            model = to_model(graph, self.opset, metadata=metadata, bounds=bounds)
         self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
         return model
 
@@ -106,6 +112,13 @@ class CompiledStep(_Compiled):
         return self.lowered("step", self.step, self.metadata(self.step))
 
     @cached_property
+    def _small_step(self) -> tuple[Any, dict[Dim, int]]:
+        """The step for small batches, which chooses no ways of summing at run time, and the sizes
+        up to which it is right."""
+        bounds: dict[Dim, int] = {}
+        return self.lowered("step", self.step, self.metadata(self.step), bounds), bounds
+
+    @cached_property
     def evaluate_model(self) -> Any:
         return self.lowered("evaluate", self.evaluate)
 
@@ -131,7 +144,14 @@ class CompiledStep(_Compiled):
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`; see `StepRunner`."""
         reuse = not _fits_cache(self.step, int(self.source.recipe.batch))
-        return StepRunner(self.step_model, state, providers, threads, reuse, self.sizes)
+        model, bounds = self._small_step
+
+        def general(shapes: Shapes) -> Any:
+            sizes = self.sizes(shapes)
+            few = all(int(substitute(d, sizes)) <= most for d, most in bounds.items())
+            return None if few else self.step_model
+
+        return StepRunner(model, state, providers, threads, reuse, self.sizes, general)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """What tells a runner which output of the graph is the next value of which input."""

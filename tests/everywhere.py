@@ -38,7 +38,7 @@ def check(
     data = [[draw(rng, shape) for shape in each] for each in sizes]
     for dtype in dtypes:
         graph = _with_gradients(ours, [dtype[shape] for shape in shapes], order)
-        run, script = session(to_model(graph)), _script(graph)
+        run, script = session(to_model(graph)), script_of(graph)
         for arrays in data:
             rounded = [a.astype(dtype.numpy).astype(np.float64) for a in arrays]
             feeds, expected = _torchs(torch, theirs, rounded, order)
@@ -74,7 +74,7 @@ def results(ours: Value, leaves: Sequence[Value], feeds: Arrays) -> list[np.ndar
 
 def _runs(ours: Value, leaves: Sequence[Value]) -> Callable[[Arrays, tuple[int, ...]], Arrays]:
     graph = Graph("values", {"y": ours}, tuple(leaves))
-    run, script = session(to_model(graph)), _script(graph)
+    run, script = session(to_model(graph)), script_of(graph)
 
     def everywhere(feeds: Arrays, shape: tuple[int, ...]) -> Arrays:
         return {
@@ -127,7 +127,8 @@ def _torchs(torch: Any, theirs: Any, arrays: list[np.ndarray], order: int) -> tu
     return feeds, {name: v.detach().numpy() for name, v in found.items()}
 
 
-def _script(graph: Graph) -> Callable[[Arrays], Arrays]:
+def script_of(graph: Graph) -> Callable[[Arrays], Arrays]:
+    """Runs the graph as TorchScript."""
     torch = pytest.importorskip("torch")
     from nncompile.backends.torchscript import to_script
 

@@ -8,11 +8,20 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.dims import Dim, broadcast, product, same, same_shape
+from nncompile.dims import Dim, broadcast, is_one, product, same, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import as_value, cast, unbroadcast
 from nncompile.ops.shape import reshape, swapaxes
+from nncompile.ops.sums import (
+    COLUMN,
+    DOWN,
+    PRODUCT_BLOCK,
+    PRODUCTS,
+    ROW_BLOCK,
+    double_total,
+    stack_of_blocks,
+)
 from nncompile.types import Array, DType, Type, f32, f64, i32, i64, is_float32, promote, u32
 from nncompile.values import register
 
@@ -83,7 +92,29 @@ class MatMul(Op):
     def onnx(self, o: Any, a: str, b: str) -> str:
         if o.type.dtype is u32:  # the kernel of u32 fails where the inner size is zero
             return o.cast(self._product(o, o.cast(a, i64), o.cast(b, i64)), u32)  # type: ignore[no-any-return]
-        return self._product(o, a, b)
+        if o.type.dtype is not f32:
+            return self._product(o, a, b)
+        left, right = o.types
+        limit = _most(left, right)
+
+        def few(o: Any) -> str:
+            return self._product(o, a, b)
+
+        def many(o: Any) -> str:
+            return self._long_product(o, a, b)
+
+        return o.by_size(left.shape[-1], limit, few, many, o.type)  # type: ignore[no-any-return]
+
+    def _long_product(self, o: Any, a: str, b: str) -> str:
+        left, right = o.types
+        axes = [-1] if right.rank == 1 else []
+        if left.rank == 1:
+            a, left = o.Unsqueeze(a, o.ints([0])), left.with_shape((1, *left.shape))
+            axes.insert(0, -2)
+        if right.rank == 1:
+            b, right = o.Unsqueeze(b, o.ints([1])), right.with_shape((*right.shape, 1))
+        y = long_product(o, a, b, left, right)
+        return o.Squeeze(y, o.ints(axes)) if axes else y
 
     def _product(self, o: Any, a: str, b: str) -> str:
         left, right = o.types
@@ -107,7 +138,10 @@ class MatMul(Op):
         return o.Squeeze(product, o.ints(axes)) if axes else product
 
     def torch(self, t: Any, a: str, b: str) -> str:
-        return wrapped(t, t.call("torch.matmul", a, b), t.type.dtype)
+        left, right = t.types
+        limit = _most(left, right) if t.type.dtype is f32 else None
+        y = t.in_double(left.shape[-1], limit, "torch.matmul", [a, b])
+        return wrapped(t, y, t.type.dtype)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -135,6 +169,11 @@ class MatMul(Op):
         yield Sample(cls(), (u32["n", "k"], u32["k", 3]), integers=(0, 2**32))
 
 
+def _most(left: Type, right: Type) -> int:
+    """How many elements one product of float32 may sum."""
+    return DOWN if left.rank == 1 else COLUMN if right.rank == 1 else PRODUCTS
+
+
 def _exactly(o: Any, x: str, factor: float) -> tuple[str, float]:
     """A float64 matrix and its factor, which is multiplied in where it is no float32."""
     if is_float32(factor):
@@ -158,6 +197,20 @@ def matrix_products(o: Any, a: str, b: str, sizes: Sequence[Dim], stacked: bool)
             for x, some in ((a, rows), (b, columns))
         )
     return o.MatMul(a, b)  # type: ignore[no-any-return]
+
+
+def long_product(
+    o: Any, a: str, b: str, left: Type, right: Type, turned: tuple[bool, bool] = (False, False)
+) -> str:
+    """a·b of float32 matrices or stacks of them, `turned` or not, with many elements to sum: the
+    products of blocks are added up."""
+    rows = left.shape[-1 if turned[0] else -2]
+    columns = right.shape[-2 if turned[1] else -1]
+    size = ROW_BLOCK if is_one(rows) or is_one(columns) else PRODUCT_BLOCK
+    a = stack_of_blocks(o, a, left.rank, not turned[0], size, to_last=True)
+    b = stack_of_blocks(o, b, right.rank, turned[1], size, to_last=False)
+    products = matrix_products(o, a, b, (rows, size, columns), True)
+    return double_total(o, products, [max(left.rank, right.rank) - 2])
 
 
 class Gemm(Op):
@@ -214,6 +267,19 @@ class Gemm(Op):
         return result
 
     def onnx(self, o: Any, a: str, b: str, *c: str) -> str:
+        if o.type.dtype is not f32:
+            return self._gemm(o, a, b, *c)
+
+        def few(o: Any) -> str:
+            return self._gemm(o, a, b, *c)
+
+        def many(o: Any) -> str:
+            return self._long_gemm(o, a, b, *c)
+
+        inner = o.types[0].shape[0 if self.transpose_a else 1]
+        return o.by_size(inner, PRODUCTS, few, many, o.type)  # type: ignore[no-any-return]
+
+    def _gemm(self, o: Any, a: str, b: str, *c: str) -> str:
         alpha, beta = self.alpha, self.beta
         if o.type.dtype is f64:  # attributes are float32
             a, alpha = _exactly(o, a, alpha)
@@ -229,14 +295,24 @@ class Gemm(Op):
             transB=int(self.transpose_b),
         )
 
+    def _long_gemm(self, o: Any, a: str, b: str, *c: str) -> str:
+        left, right = o.types[:2]
+        y = long_product(o, a, b, left, right, (self.transpose_a, self.transpose_b))
+        y = y if self.alpha == 1 else o.Mul(y, o.scalar(self.alpha, f32))
+        for x in c:
+            y = o.Add(y, x if self.beta == 1 else o.Mul(x, o.scalar(self.beta, f32)))
+        return y
+
     def torch(self, t: Any, a: str, b: str, *c: str) -> str:
         left = t.call("torch.t", a) if self.transpose_a else a
         right = t.call("torch.t", b) if self.transpose_b else b
+        inner = t.types[0].shape[0 if self.transpose_a else 1]
+        limit = PRODUCTS if t.type.dtype is f32 else None
         if c:
             factors = {"beta": self.beta, "alpha": self.alpha}
             written = {name: x for name, x in factors.items() if x != 1}
-            return t.call("torch.addmm", *c, left, right, **written)  # type: ignore[no-any-return]
-        y = t.call("torch.matmul", left, right)
+            return t.in_double(inner, limit, "torch.addmm", [*c, left, right], **written)  # type: ignore[no-any-return]
+        y = t.in_double(inner, limit, "torch.matmul", [left, right])
         return y if self.alpha == 1 else t.call("torch.mul", y, self.alpha)  # type: ignore[no-any-return]
 
     @classmethod

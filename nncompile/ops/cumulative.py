@@ -9,6 +9,7 @@ import numpy as np
 
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.reduce import accumulator, along
+from nncompile.ops.sums import RUNNING
 from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.values import register
 
@@ -43,7 +44,18 @@ class CumSum(Op):
         return np.flip(sums, self.axis) if self.reverse else sums
 
     def onnx(self, o: Any, x: str) -> str:
-        x = x if o.types[0].dtype is o.type.dtype else o.cast(x, o.type.dtype)
+        source: Type = o.types[0]
+        x = x if source.dtype is o.type.dtype else o.cast(x, o.type.dtype)
+        if o.type.dtype is not f32:
+            return self._running(o, x)
+
+        def in_double(o: Any) -> str:  # which is as fast in onnxruntime
+            return o.cast(self._running(o, o.cast(x, f64)), f32)  # type: ignore[no-any-return]
+
+        size = source.shape[self.axis]
+        return o.by_size(size, RUNNING, lambda o: self._running(o, x), in_double, o.type)  # type: ignore[no-any-return]
+
+    def _running(self, o: Any, x: str) -> str:
         axis = o.scalar(self.axis, i64)
         return o.CumSum(x, axis, exclusive=int(self.exclusive), reverse=int(self.reverse))  # type: ignore[no-any-return]
 
@@ -64,6 +76,7 @@ class CumSum(Op):
                 yield Sample(cls(0, exclusive, reverse), (f32["n", 3],))
                 yield Sample(cls(1, exclusive, reverse), (i64[2, "n"],), integers=(-9, 9))
         yield Sample(cls(1), (f64[2, "n", "m"],))
+        yield Sample(cls(0, True), (f32[301, "n"],), order=1)
         yield Sample(cls(0, True), (boolean["n"],))
         yield Sample(cls(0), (u32["n"],), integers=(2**32 - 9, 2**32))
         yield Sample(cls(0), (i32["n"],), integers=(2**31 - 9, 2**31))

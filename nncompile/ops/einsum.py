@@ -14,9 +14,17 @@ from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, cast, iota
-from nncompile.ops.contract import element_type, matmul, matrix_products, promoted, wrapped
+from nncompile.ops.contract import (
+    element_type,
+    long_product,
+    matmul,
+    matrix_products,
+    promoted,
+    wrapped,
+)
 from nncompile.ops.reduce import Sum
 from nncompile.ops.shape import reshape, squeeze, transpose
+from nncompile.ops.sums import PRODUCTS, total, whole_total
 from nncompile.types import Array, Type, f32, f64, i32, i64, u32
 
 
@@ -71,7 +79,7 @@ class Einsum(Op):
             left = arranged(a, self.left, rows, inner)
             right = arranged(b, self.right, inner, columns)
             merged = [product(sizes[i] for i in group) for group in (rows, inner, columns)]
-            y = matrix_products(o, left, right, merged, bool(batch))
+            y = self._multiplied(o, left, right, [sizes[i] for i in batch], merged)
             order = [*batch, *rows, *columns]
             if len(rows) != 1 or len(columns) != 1:
                 y = o.Reshape(y, o.shape([sizes[i] for i in order]), allowzero=1)
@@ -79,14 +87,39 @@ class Einsum(Op):
             order = [*self.output, *inner]
             y = o.Mul(_aligned(o, a, self.left, order), _aligned(o, b, self.right, order))
             if inner:
-                y = o.ReduceSum(y, o.ints(range(len(self.output), len(order))), keepdims=0)
+                summed = range(len(self.output), len(order))
+                type_ = Type(dtype, tuple(sizes[i] for i in order))
+                add = total if dtype.is_float else whole_total
+                y = add(o, y, type_, summed)
             order = list(self.output)
         y = _permuted(o, y, "".join(order), list(self.output))
         return o.cast(y, u32) if dtype is u32 else y
 
+    def _multiplied(self, o: Any, a: str, b: str, batch: list[Dim], merged: list[Dim]) -> str:
+        """The products of stacks of matrices of so many rows, elements to sum, and columns."""
+        rows, inner, columns = merged
+        left, right = (Type(o.type.dtype, (*batch, *x)) for x in ((rows, inner), (inner, columns)))
+
+        def few(o: Any) -> str:
+            return matrix_products(o, a, b, merged, bool(batch))
+
+        def many(o: Any) -> str:
+            return long_product(o, a, b, left, right)
+
+        if o.type.dtype is not f32:
+            return few(o)
+        result = left.with_shape((*batch, rows, columns))
+        return o.by_size(inner, PRODUCTS, few, many, result)  # type: ignore[no-any-return]
+
     def torch(self, t: Any, a: str, b: str) -> str:
         equation = f'"{self.left},{self.right}->{self.output}"'
-        return wrapped(t, t.call("torch.einsum", equation, [a, b]), t.type.dtype)
+        if t.type.dtype is not f32:
+            return wrapped(t, t.call("torch.einsum", equation, [a, b]), t.type.dtype)
+        sizes = _sizes((self.left, self.right), tuple(x.shape for x in t.types))
+        inner = product(size for x, size in sizes.items() if x not in self.output)
+        few = f"torch.einsum({equation}, [{a}, {b}])"
+        many = f"torch.einsum({equation}, [{a}.double(), {b}.double()]).float()"
+        return t.by_size(inner, PRODUCTS, few, many, "einsum")  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -12,6 +12,7 @@ from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import cast, iota
 from nncompile.ops.reduce import Axes, Sum, accumulator, kept, over, reduced_type, require_real
 from nncompile.ops.shape import reshape
+from nncompile.ops.sums import reduced_shape
 from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.values import register
 
@@ -36,8 +37,18 @@ class Prod(Op):
         return x.prod(self.axis, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        x = x if o.types[0].dtype is o.type.dtype else o.cast(x, o.type.dtype)
+        source, dtype = o.types[0], o.type.dtype
+        if not dtype.is_float:
+            x = x if source.dtype is dtype else o.cast(x, dtype)
+            return self._whole(o, x, source)
         return o.ReduceProd(x, o.ints([self.axis]), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+
+    def _whole(self, o: Any, x: str, source: Type) -> str:
+        """onnxruntime's product of integers goes through float64; scattering does not."""
+        ones = o.Expand(o.scalar(1, i64), o.shape(reduced_shape(source.shape, (self.axis,), True)))
+        first = o.Expand(o.scalar(0, i64), o.shape(source.shape))
+        y = o.ScatterElements(ones, first, x, axis=self.axis, reduction="mul")
+        return y if self.keepdims else o.Squeeze(y, o.ints([self.axis]))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
         return t.call("torch.prod", x, self.axis, keepdim=self.keepdims)  # type: ignore[no-any-return]
@@ -50,6 +61,7 @@ class Prod(Op):
         yield Sample(cls(0), (f32[1],))
         yield Sample(cls(0), (i64["n"],), integers=(-3, 4))
         yield Sample(cls(1), (i32[2, "n"],), integers=(-3, 4))
+        yield Sample(cls(1, True), (i64["n", "m", 2],), integers=(-(2**63), 2**63))
         yield Sample(cls(0), (u32["n"],), integers=(0, 9))
         yield Sample(cls(0), (boolean["n", 2],))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from nncompile.graph import Op, Sample, Value
 from nncompile.habits import teaching
 from nncompile.ops.axes import axis_of
 from nncompile.ops.reduce import Sum, real_value, require_real
+from nncompile.ops.sums import EXPONENTIALS, total
 from nncompile.types import Array, Type, f32, f64
 
 
@@ -33,10 +34,14 @@ class Softmax(Op):
         return powers / powers.sum(self.axis, keepdims=True)  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        return o.Softmax(x, axis=self.axis)  # type: ignore[no-any-return]
+        def again(o: Any, y: str) -> str:
+            return o.Div(y, total(o, y, o.type, (self.axis,), True))  # type: ignore[no-any-return]
+
+        return _normalized(o, self.axis, lambda o: o.Softmax(x, axis=self.axis), again)
 
     def torch(self, t: Any, x: str) -> str:
-        return t.call("torch.softmax", x, self.axis)  # type: ignore[no-any-return]
+        limit = EXPONENTIALS if t.type.dtype is f32 else None
+        return t.in_double(t.type.shape[self.axis], limit, "torch.softmax", [x], self.axis)  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -61,10 +66,14 @@ class LogSoftmax(Op):
         return x - np.log(np.exp(x).sum(self.axis, keepdims=True))  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        return o.LogSoftmax(x, axis=self.axis)  # type: ignore[no-any-return]
+        def again(o: Any, y: str) -> str:
+            return o.Sub(y, o.Log(total(o, o.Exp(y), o.type, (self.axis,), True)))  # type: ignore[no-any-return]
+
+        return _normalized(o, self.axis, lambda o: o.LogSoftmax(x, axis=self.axis), again)
 
     def torch(self, t: Any, x: str) -> str:
-        return t.call("torch.log_softmax", x, self.axis)  # type: ignore[no-any-return]
+        limit = EXPONENTIALS if t.type.dtype is f32 else None
+        return t.in_double(t.type.shape[self.axis], limit, "torch.log_softmax", [x], self.axis)  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -73,6 +82,16 @@ class LogSoftmax(Op):
 
 def _top(x: Array, axis: int) -> Array:
     return x.max(axis, keepdims=True, initial=-np.inf)  # type: ignore[no-any-return]
+
+
+def _normalized(
+    o: Any, axis: int, kernel: Callable[[Any], str], again: Callable[[Any, str], str]
+) -> str:
+    """What the runtime's kernel gives; normalized once more where its sum has too many terms."""
+    if o.type.dtype is not f32:
+        return kernel(o)
+    size = o.type.shape[axis]
+    return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)  # type: ignore[no-any-return]
 
 
 def _samples(card: type[Softmax] | type[LogSoftmax]) -> Iterator[Sample]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session, filler
 from nncompile.types import Array
 
+Shapes = Mapping[str, tuple[int, ...]]
+
 METADATA_KEY = "nncompile.state"
 """The key of a step's metadata: JSON, the name of each state input to that of its next value."""
 
@@ -30,8 +33,9 @@ class StepRunner:
     `model` is a step whose metadata hold its state map; `state` gives the first value of every
     state input. A model input in `state` that has no next value stays as it is. `check` is called
     with the shapes of a batch where they are other than before, and raises what is wrong with them.
-    The other options are those of `Session`. Raises `BackendError` for a model that is no step,
-    `FeedError` for a state that does not fit.
+    `instead` gives, by these shapes, another model to run on such batches, of the same inputs and
+    outputs, or None. The other options are those of `Session`. Raises `BackendError` for a model
+    that is no step, `FeedError` for a state that does not fit.
     """
 
     def __init__(
@@ -41,10 +45,14 @@ class StepRunner:
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
         reuse: bool = True,
-        check: Callable[[Mapping[str, tuple[int, ...]]], object] | None = None,
+        check: Callable[[Shapes], object] | None = None,
+        instead: Callable[[Shapes], Model | None] | None = None,
     ) -> None:
         self._check = check
-        self.session = Session(model, providers, threads, reuse)
+        self._instead = instead
+        self._start = partial(Session, providers=providers, threads=threads, reuse=reuse)
+        self._first = model
+        self.session = self._start(model)
         self.state_map = _state_map(self.session)
         held = self.state_map.keys() | state.keys()
         self._batch_ports = [p for p in self.session.inputs if p.name not in held]
@@ -59,13 +67,16 @@ class StepRunner:
             p.name: _buffer(np.zeros(p.shape, p.dtype)) for p in self._results if p.is_static
         }
         self._free = [p.name for p in self._results if not p.is_static]
-        self._bindings = tuple(self._bind(*self._sets[::way]) for way in (1, -1))
-        self._runs = tuple(map(self.session.runner, self._bindings))
+        # Of each model that was run: itself, its session, and a binding and a call for each way.
+        self._ready: dict[int, tuple[Any, ...]] = {}
+        self._add(model, self.session)
+        self._use(model)
         # Of each input that is not state: name, element type, shape, and what fills its buffer.
         self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
         self.steps = 0
         self._side = -1  # the set of buffers that the last step read
         self._whole = False  # whether that set still holds what it read
+        self._done: Any = None  # the binding that holds its results
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
@@ -81,7 +92,7 @@ class StepRunner:
             self._runs[side]()
         except RUN_ERRORS as error:  # the state before the step is still whole
             raise self.session.failure(error, batch) from error
-        self._side, self._whole = side, True
+        self._side, self._whole, self._done = side, True, self._bindings[side]
         self.steps += 1
 
     def undo(self) -> bool:
@@ -101,8 +112,7 @@ class StepRunner:
         found = {name: buffer.numpy().copy() for name, buffer in self._fixed.items()}
         if self._free:
             names = [port.name for port in self.session.outputs]
-            last = self._bindings[self._side]
-            values = dict(zip(self._order, last.get_outputs(), strict=True))
+            values = dict(zip(self._order, self._done.get_outputs(), strict=True))
             found |= {name: values[name].numpy().copy() for name in names if name in self._free}
         return {port.name: found[port.name] for port in self._results}
 
@@ -129,10 +139,23 @@ class StepRunner:
         """The outputs in the order that a binding holds them: as they were first bound."""
         return [*self.state_map.values(), *self._fixed, *self._free]
 
+    def _add(self, model: Model, session: Session) -> None:
+        bindings = tuple(self._bind(session, *self._sets[::way]) for way in (1, -1))
+        self._ready[id(model)] = model, session, bindings, tuple(map(session.runner, bindings))
+
+    def _use(self, model: Model) -> None:
+        """Runs that model from now on."""
+        if id(model) not in self._ready:
+            self._add(model, self._start(model))
+        _, self.session, self._bindings, self._runs = self._ready[id(model)]
+
     def _bind(
-        self, now: Mapping[str, ort.OrtValue], then: Mapping[str, ort.OrtValue]
+        self,
+        session: Session,
+        now: Mapping[str, ort.OrtValue],
+        then: Mapping[str, ort.OrtValue],
     ) -> ort.IOBinding:
-        binding = self.session.onnxruntime.io_binding()
+        binding = session.onnxruntime.io_binding()
         for name, buffer in now.items():
             binding.bind_ortvalue_input(name, buffer)
         for name, result in self.state_map.items():
@@ -163,9 +186,12 @@ class StepRunner:
                 rows=[("got", *row) for row in empty],
                 hint="leave empty batches out",
             )
+        shapes = {name: x.shape for name, x in batch.items()}
         if self._check is not None:
-            self._check({name: x.shape for name, x in batch.items()})
+            self._check(shapes)
         self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
+        other = None if self._instead is None else self._instead(shapes)
+        self._use(self._first if other is None else other)
         buffers = {name: _buffer(x, self.session.device) for name, x in batch.items()}
         for binding in self._bindings:
             for name, buffer in buffers.items():

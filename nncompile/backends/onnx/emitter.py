@@ -49,11 +49,16 @@ class Emitter:
     """
 
     def __init__(
-        self, opset: int, parent: Emitter | None = None, conditional: bool = False
+        self,
+        opset: int,
+        parent: Emitter | None = None,
+        conditional: bool = False,
+        bounds: dict[Dim, int] | None = None,
     ) -> None:
         self.opset = opset
         self.parent = parent
         self.conditional = conditional
+        self.bounds: dict[Dim, int] | None = parent.bounds if parent else bounds
         self.trace: Trace = parent.trace if parent else Trace()
         self.nodes: list[onnx.NodeProto] = []
         # Those of a graph within are the outer one's.
@@ -66,7 +71,7 @@ class Emitter:
         # Names within must not shadow those outside, so there is one set of them.
         self._taken: set[str] = parent._taken if parent else set()
         self._inside: set[str] = set()  # names that only this graph knows
-        self._sizes: dict[sp.Symbol, Callable[[], str]] = {}
+        self._sizes: dict[sp.Symbol, Callable[[], str]] = parent._sizes if parent else {}
         self._vectors: dict[Dim, str] = {}
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
         # What no runtime knows before the model runs.
@@ -216,6 +221,30 @@ class Emitter:
         inner._site, inner._stem = self._site, self._stem
         inner.types, inner.type = self.types, self.type
         return inner._graph(name, [], lowered(inner), types)
+
+    def by_size(
+        self,
+        size: Dim,
+        limit: int,
+        few: Callable[[Emitter], str],
+        many: Callable[[Emitter], str],
+        type_: Type,
+    ) -> str:
+        """A result of that type as `few` emits it where the size is up to the limit, and as `many`
+        does where it is above; both, and a choice that is made at run time, where only data tell.
+        Where there are `bounds`, sizes that the inputs have are taken to be small, and how small
+        they must be is entered there.
+        """
+        if isinstance(size, int):
+            return few(self) if size <= limit else many(self)
+        if self.bounds is not None and size.free_symbols <= self._sizes.keys():
+            self.bounds[size] = min(limit, self.bounds.get(size, limit))
+            return few(self)
+        return self.If(  # type: ignore[no-any-return]
+            self.LessOrEqual(self.dim(size), self.scalar(limit, i64)),
+            then_branch=self.branch("few", lambda o: [few(o)], [type_]),
+            else_branch=self.branch("many", lambda o: [many(o)], [type_]),
+        )
 
     def _graph(
         self,

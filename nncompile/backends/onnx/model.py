@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import ELEMENT_TYPES, Emitter, value_info
 from nncompile.collection import without_collection
-from nncompile.dims import product
+from nncompile.dims import Dim, product
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Input, Value
 from nncompile.types import Array, DType, f64
@@ -38,8 +38,10 @@ def to_model(
     opset: int = OPSET,
     initializers: Mapping[str, Array | ExternalTensor] | None = None,
     metadata: Mapping[str, str] | None = None,
+    bounds: dict[Dim, int] | None = None,
 ) -> onnx.ModelProto:
-    """The graph as an ONNX model.
+    """The graph as an ONNX model, for all sizes; or, where there are `bounds`, for small ones, and
+    the greatest of each for which the model is right is entered there.
 
     Leaves named in `initializers` become weights inside the model, the others its inputs, in the
     graph's order; nodes carry the user's line and layer in their metadata. Raises `BackendError`
@@ -51,7 +53,7 @@ def to_model(
         )
     weights = dict(initializers or {})
     _check_weights(graph, weights)
-    emitter = Emitter(opset)
+    emitter = Emitter(opset, bounds=bounds)
     for name in (*graph.leaves, *graph.outputs):
         emitter.reserve(name)
     inputs = {name: leaf for name, leaf in graph.leaves.items() if name not in weights}

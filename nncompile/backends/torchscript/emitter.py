@@ -124,6 +124,32 @@ class Emitter:
         texts = [self.text(a) for a in args]
         return self.emit(f"{x}.{name}({self._arguments(texts, options)})", name)
 
+    def in_double(
+        self,
+        size: Dim,
+        limit: int | None,
+        function: str,
+        tensors: Sequence[str],
+        *args: Any,
+        **given: Any,
+    ) -> str:
+        """`function(*tensors, *args, **given)`; of float32 tensors in float64, and rounded, where
+        the size is above the limit: torch's sums of products and exponentials lose digits then."""
+        if limit is None or (isinstance(size, int) and size <= limit):
+            return self.call(function, *tensors, *args, **given)
+        rest = [self.text(x) for x in args]
+        wide = self._arguments([*(f"{x}.double()" for x in tensors), *rest], given)
+        usual = f"{function}({self._arguments([*tensors, *rest], given)})"
+        hint = function.rpartition(".")[2]
+        return self.by_size(size, limit, usual, f"{function}({wide}).float()", hint)
+
+    def by_size(self, size: Dim, limit: int, few: str, many: str, hint: str) -> str:
+        """The first of two expressions where the size is up to the limit, the second above it.
+        torch.export, which cannot choose by a size that only data tell, gets the first."""
+        if isinstance(size, int) or self.scans:
+            return self.emit(many if isinstance(size, int) and size > limit else few, hint)
+        return self.emit(f"({few} if {self.dim(size)} <= {limit} else {many})", hint)
+
     def _arguments(self, texts: Sequence[str], options: Mapping[str, Any]) -> str:
         return ", ".join([*texts, *(f"{k}={self.text(v)}" for k, v in options.items())])
 
