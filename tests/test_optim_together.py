@@ -1,4 +1,4 @@
-"""L-BFGS, which moves all parameters as one vector, and the averages of ASGD: in whole recipes."""
+"""L-BFGS, which moves all parameters as one vector, and other optimizers, in whole recipes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from nncompile.recipe import training
 from nncompile.reference import evaluate
 from nncompile.step import compose
 from nncompile.train import Trainer
+from tests.card_checks import session, valid_model
 from tests.small_models import data, perceptron
 
 NEW = {
@@ -142,6 +143,45 @@ def test_numbers_of_several_types_and_none() -> None:
     assert trainer.evaluate({"x": x})["loss"] < before / 1e6
     assert trainer.params["a"].dtype == np.float32
     assert trainer.params["b"].dtype == np.float64
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_parameters_of_no_numbers_and_of_one(name: str) -> None:
+    """Nothing of theirs becomes infinite or no number."""
+
+    @dsl.model
+    def net(x=f32["batch", 2]):  # type: ignore[no-untyped-def]
+        y = dsl.parameter("one", (), 0.5) * x + dsl.sum(dsl.parameter("row", (1, 1), 0.5))
+        for shape in ((0,), (0, 2), (2, 0)):
+            y = y + dsl.sum(dsl.parameter(f"none{shape[0]}{len(shape)}", shape))
+        return {"loss": ((y - 2.0) ** 2).mean()}
+
+    trainer = Trainer(training(net, optimizer=NEW[name], batch=4))
+    trainer.fit([{"x": np.float32([[1, 2], [3, 4], [0, 1], [2, 2]])}] * 3, epochs=1)
+    assert trainer.params["one"] != np.float32(0.5)
+    assert trainer.params["row"] != np.float32(0.5)
+    for path, x in trainer.state.items():
+        assert np.isfinite(x).all(), path
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_a_gradient_of_nan_or_infinity_is_seen(name: str) -> None:
+    """In numpy and onnxruntime alike. (torch's Rprop takes the sign of NaN for 0, its Adafactor the
+    size of NaN for 1.)"""
+    step = compose(training(perceptron(f64), optimizer=NEW[name]))
+    run = session(valid_model(step.update))
+    state = step.initial(0)
+    gradients = {n: np.ones(v.shape) for n, v in step.update.of_kind("input").items()}
+    gradients["hidden.bias.grad"] = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-30, 1e30, 1])
+    for _ in range(2):
+        feeds = {n: x for n, x in {**state, **gradients}.items() if n in step.update.leaves}
+        with np.errstate(all="ignore"):
+            expected = evaluate(step.update, feeds)
+        found = run(feeds, {n: x.shape for n, x in expected.items()})
+        for path, x in expected.items():
+            np.testing.assert_allclose(found[path], x, 1e-9, 1e-12, err_msg=path)
+        state |= {n.removesuffix(".next"): x for n, x in expected.items()}
+    assert np.isnan(state["hidden.bias"][0])
 
 
 def test_the_average_of_asgd_is_predicted_with() -> None:

@@ -76,6 +76,8 @@ class Adafactor(Optimizer):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
+        if 0 in w.shape:  # of no numbers there are no means
+            return w, dict(slots)
         rate, t = resolve(self.rate, step, w.dtype), count(step)
         given, least_size = self.eps
         epsilon = float(np.finfo(w.dtype.numpy).eps) if given is None else given

@@ -1,0 +1,75 @@
+"""`use_bias=False` of every layer that has a bias."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import dsl
+from dsl import Layer, f32, model
+from nncompile.graph import Value
+from nncompile.model import Model
+from nncompile.types import Type
+
+VECTOR, ROWS = f32["batch", 4], f32["batch", "time", 4]
+SIGNAL, IMAGE, VOLUME = f32["batch", 4, 9], f32["batch", 4, 9, 9], f32["batch", 4, 5, 5, 5]
+LAYERS: dict[str, tuple[dict[str, Any], Type]] = {
+    "BatchNorm": ({}, VECTOR),
+    "Bilinear": ({"width": 3}, VECTOR),
+    "Conv1d": ({"filters": 3, "kernel": 2}, SIGNAL),
+    "Conv2d": ({"filters": 3, "kernel": 2}, IMAGE),
+    "Conv3d": ({"filters": 3, "kernel": 2}, VOLUME),
+    "ConvTranspose1d": ({"filters": 3, "kernel": 2}, SIGNAL),
+    "ConvTranspose2d": ({"filters": 3, "kernel": 2}, IMAGE),
+    "ConvTranspose3d": ({"filters": 3, "kernel": 2}, VOLUME),
+    "Dense": ({"width": 3}, VECTOR),
+    "DepthwiseConv2d": ({"kernel": 2}, IMAGE),
+    "FeedForward": ({"gated": True}, ROWS),
+    "GRU": ({"hidden": 3, "layers": 2, "bidirectional": True}, ROWS),
+    "GRUCell": ({"hidden": 3}, VECTOR),
+    "GroupNorm": ({"groups": 2}, SIGNAL),
+    "InstanceNorm": ({"affine": True}, SIGNAL),
+    "LSTM": ({"hidden": 3, "layers": 2, "bidirectional": True}, ROWS),
+    "LSTMCell": ({"hidden": 3}, VECTOR),
+    "LayerNorm": ({}, ROWS),
+    "MixtureOfExperts": ({"experts": 2}, VECTOR),
+    "MultiHeadAttention": ({"heads": 2}, ROWS),
+    "RNN": ({"hidden": 3, "layers": 2, "bidirectional": True}, ROWS),
+    "RNNCell": ({"hidden": 3}, VECTOR),
+    "SeparableConv2d": ({"filters": 3, "kernel": 2}, IMAGE),
+    "TransformerDecoder": ({"heads": 2, "norm_first": True}, ROWS),
+    "TransformerDecoderLayer": ({"heads": 2}, ROWS),
+    "TransformerEncoder": ({"heads": 2, "norm_first": True, "gated": True}, ROWS),
+    "TransformerEncoderLayer": ({"heads": 2}, ROWS),
+}
+
+
+def made(name: str, use_bias: bool) -> Model:
+    options, type_ = LAYERS[name]
+    layer = getattr(dsl, name)(**options, use_bias=use_bias)
+
+    @model
+    def net(x: Value = type_) -> dict[str, Value]:  # type: ignore[assignment]
+        pair = name == "Bilinear" or "Decoder" in name
+        y = layer(x, x) if pair else layer(x)
+        return {"y": y[0] if isinstance(y, tuple) else y}
+
+    return net
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_no_parameter_is_a_bias(name: str) -> None:
+    assert [path for path in made(name, True).parameters if "bias" in path]
+    assert not [path for path in made(name, False).parameters if "bias" in path]
+
+
+def test_every_layer_that_has_the_option_is_here() -> None:
+    layers = {
+        name: x
+        for name in dsl.__all__
+        if inspect.isclass(x := getattr(dsl, name)) and issubclass(x, Layer)
+    }
+    has = {name for name, x in layers.items() if "use_bias" in x.__dataclass_fields__}
+    assert has - {"SimpleRNN"} == LAYERS.keys()
