@@ -62,12 +62,12 @@ from dsl.draws import (
 from dsl.elsewhere import missing as _missing
 from dsl.embedding import (
     Embedding,
-    EmbeddingBag,
     LearnedPositions,
     SinusoidalPositions,
     rotary,
     sinusoidal,
 )
+from dsl.embedding_bag import EmbeddingBag
 from dsl.initializers import (
     VarianceScaling,
     constant,
@@ -152,7 +152,8 @@ from dsl.pooling import (
     MaxPool3d,
     Upsample,
 )
-from dsl.recurrent import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, SimpleRNN
+from dsl.recurrent import GRU, LSTM, RNN, SimpleRNN
+from dsl.recurrent_cells import GRUCell, LSTMCell, RNNCell
 from dsl.regularizers import (
     activity_l1,
     activity_l2,
