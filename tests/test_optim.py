@@ -261,6 +261,61 @@ def test_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
         np.testing.assert_allclose(state[path], x, tolerance, tolerance, err_msg=path)
 
 
+DIRECT: dict[str, tuple[Optimizer, Any]] = {
+    "adafactor": (adafactor(0.1), lambda o, p, **k: o.Adafactor(p, 0.1, **k)),
+    "adamax": (adamax(0.1), lambda o, p, **k: o.Adamax(p, 0.1, **k)),
+    "asgd": (asgd(0.1, 0.1, 0.6, 5), lambda o, p, **k: o.ASGD(p, 0.1, 0.1, 0.6, 5, **k)),
+    "rprop": (rprop(0.1), lambda o, p, **k: o.Rprop(p, 0.1, **k)),
+    "dampening": (
+        sgd(0.1, 0.9, dampening=0.5),
+        lambda o, p, **k: o.SGD(p, 0.1, 0.9, dampening=0.5, **k),
+    ),
+    "nesterov": (
+        sgd(0.1, 0.9, nesterov=True, weight_decay=0.1),
+        lambda o, p, **k: o.SGD(p, 0.1, 0.9, nesterov=True, weight_decay=0.1, **k),
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 4), (3, 1), (2, 3, 4, 5)], ids=str)
+@pytest.mark.parametrize("name", DIRECT)
+def test_parameters_of_any_rank_are_those_of_torch(
+    torch: Any, name: str, shape: tuple[int, ...]
+) -> None:
+    """Parameter and slots, up and down, after steps of gradients that are zero now and then."""
+    torch.set_default_dtype(torch.float64)  # which torch keeps its rates in
+    try:
+        _compare(torch, *DIRECT[name], shape)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _compare(torch: Any, ours: Optimizer, make: Any, shape: tuple[int, ...]) -> None:
+    w, g, step = Input("w", f64[shape])(), Input("g", f64[shape])(), Input("step", i64[()])()
+    first = ours.initial(w)
+    leaves = {name: Input(f"slot {name}", x.type)() for name, x in first.items()}
+    w_next, slots_next = ours.update(w, g, leaves, step)
+    for maximize in (False, True):
+        random = np.random.default_rng(3)
+        now = random.normal(size=shape)
+        slots = dict(zip(first, evaluate(list(first.values()), {"w": now}), strict=True))
+        theirs = torch.nn.Parameter(torch.from_numpy(np.array(now)))
+        optimizer = make(torch.optim, [theirs], maximize=maximize)
+        for i in range(STEPS):
+            slope = random.normal(size=shape) * random.integers(0, 2, size=shape)
+            up = -slope if maximize else slope
+            feeds = {"w": now, "g": up, "step": np.asarray(i)}
+            feeds |= {f"slot {name}": x for name, x in slots.items()}
+            now, *new = evaluate([w_next, *slots_next.values()], feeds)
+            slots = dict(zip(slots_next, new, strict=True))
+            theirs.grad = torch.from_numpy(np.array(slope))
+            optimizer.step()
+        np.testing.assert_allclose(now, theirs.detach().numpy(), 1e-10, 1e-12)
+        for name, x in optimizer.state[theirs].items():
+            if name in slots:
+                np.testing.assert_allclose(slots[name], x.numpy(), 1e-10, 1e-12, err_msg=name)
+
+
 def test_muon_is_that_of_torch(torch: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """All but the precision of the iteration, which is taken from here."""
     from torch.optim import _muon
