@@ -122,7 +122,9 @@ class EmbeddingBag(Layer):
             if self.mode == "max":
                 return max_of(rows, -2)
             total = sum_of(rows, -2)
-            return total if self.mode == "sum" else total / maximum(size_value(n, self.dtype), 1)
+            return (
+                total if self.mode == "sum" else total / cast(maximum(size_value(n), 1), self.dtype)
+            )
         column = expand_dims(counted, -1)
         if self.mode == "max":
             greatest = max_of(where(column, rows, -math.inf), -2)
