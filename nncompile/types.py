@@ -49,6 +49,12 @@ class DType:
             raise ShapeError(f"a size cannot be negative: [{', '.join(map(str, sizes))}]")
         return Type(self, sizes)
 
+    @property
+    def eps(self) -> float:
+        """How far the next number after 1 is from it, of a float."""
+        one = np.ones((), self.numpy)
+        return float(np.nextafter(one, one + one) - one)
+
     def __repr__(self) -> str:
         return self.short
 

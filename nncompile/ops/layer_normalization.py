@@ -155,7 +155,7 @@ def rms_norm(x: Any, scale: Any = None, axes: int = 1, eps: float | None = None)
     """
     x = real_value(x)
     shape = _normalized_shape("RMS normalization", x, axes)
-    small = np.finfo(x.dtype.numpy).eps.item() if eps is None else eps
+    small = x.dtype.eps if eps is None else eps
     small = positive_epsilon("RMS normalization", small)
     over = tuple(range(x.rank - axes, x.rank))
     y: Value = x * (1 / sqrt(mean(x * x, over, True) + small))

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.errors import ModelError
 from nncompile.formula import formula
@@ -80,7 +78,7 @@ class Adafactor(Optimizer):
             return w, dict(slots)
         rate, t = resolve(self.rate, step, w.dtype), count(step)
         given, least_size = self.eps
-        epsilon = float(np.finfo(w.dtype.numpy).eps) if given is None else given
+        epsilon = w.dtype.eps if given is None else given
         following, variance = self._variance(g, slots, cast(t**self.beta2_decay, w.dtype), epsilon)
         u = _normalised(g, variance, epsilon * epsilon)
         size = maximum(_rms(w), least_size) * minimum(cast(1 / sqrt(t), w.dtype), rate)
