@@ -83,9 +83,7 @@ def gelu_tanh(x: Any) -> Any:
 
 @formula
 def silu(x: Any, beta: Any = 1.0) -> Any:
-    """x·σ(βx) (Ramachandran et al. 2017). In f32, a value or a slope below 0 is within 10⁻⁶ of
-    that, and no nearer: onnxruntime's Sigmoid is off by 10⁻⁷ where it is small, and 0 below −18
-    (x/(1 + e⁻ˣ) is exact there, and takes 1.5 to 2.9 times as long). f64 is exact."""
+    """x·σ(βx) (Ramachandran et al. 2017)"""
     return x * sigmoid(beta * x)
 
 
@@ -94,8 +92,7 @@ swish = silu
 
 @formula
 def mish(x: Any) -> Any:
-    """x·tanh(softplus(x)) (Misra 2019). In f32, slopes below 0 are within 10⁻⁶, as those of
-    `silu`; values are exact."""
+    """x·tanh(softplus(x)) (Misra 2019)"""
     # tanh(log(1 + e)) = n/(n + 2) with n = e² + 2e: one exponential. It is 1 from x = 20 on, in
     # double precision too, where e² has not overflowed yet.
     e = exp(minimum(x, 20))
@@ -154,19 +151,21 @@ def soft_shrink(x: Any, threshold: Any = 0.5) -> Any:
 @formula
 def hard_shrink(x: Any, threshold: Any = 0.5) -> Any:
     """x, and 0 within the threshold"""
-    return where(abs(x) > threshold, x, 0)
+    return where(abs(x) <= threshold, 0, x)
 
 
 @formula
 def threshold(x: Any, at: Any = 0.0, otherwise: Any = 0.0) -> Any:
     """x above `at`, `otherwise` below"""
-    return where(x > at, x, otherwise)
+    return where(x <= at, otherwise, x)
 
 
 @formula
 def squareplus(x: Any, b: Any = 4.0) -> Any:
     """(x + √(x² + b))/2: a ReLU that is smooth and needs no exponential (Barron 2021)"""
-    return 0.5 * (x + sqrt(x * x + b))
+    root = sqrt(x * x + b)
+    # Below 0 the sum would cancel.
+    return 0.5 * where(x > 0, x + root, b / (root - x))
 
 
 @formula

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from dsl.initializers import uniform
 from nncompile.dims import same_shape
-from nncompile.elementwise import sigmoid, tanh
+from nncompile.elementwise import gate, tanh
 from nncompile.errors import ModelError, ShapeError
 from nncompile.graph import Value
 from nncompile.ops import expand_dims, split
@@ -106,8 +106,8 @@ class LongShortTermStep:
     def step(self, row: Value, state: State, product: Product) -> State:
         h, c = state
         i, f, g, o = split(row + product(h), 4, axis=-1)
-        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
-        return sigmoid(o) * tanh(c), c
+        c = gate(f) * c + gate(i) * tanh(g)
+        return gate(o) * tanh(c), c
 
 
 class GatedStep:
@@ -120,6 +120,6 @@ class GatedStep:
         (h,) = state
         x_r, x_z, x_n = split(row, 3, axis=-1)
         h_r, h_z, h_n = split(product(h), 3, axis=-1)
-        r, z = sigmoid(x_r + h_r), sigmoid(x_z + h_z)
+        r, z = gate(x_r + h_r), gate(x_z + h_z)
         n = tanh(x_n + r * h_n)
         return ((1 - z) * n + z * h,)

@@ -81,6 +81,7 @@ atanh: Formula = PRIMITIVES["atanh"]
 
 # What networks use.
 sigmoid: Formula = PRIMITIVES["sigmoid"]
+gate: Formula = PRIMITIVES["gate"]
 softplus: Formula = PRIMITIVES["softplus"]
 relu: Formula = PRIMITIVES["relu"]
 step: Formula = PRIMITIVES["step"]
@@ -214,6 +215,7 @@ __all__ = [
     "fmin",
     "fmod",
     "gammaln",
+    "gate",
     "greater",
     "greater_equal",
     "hard_clip",

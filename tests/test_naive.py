@@ -104,7 +104,7 @@ def check(function: Callable[[Any], Any], spread: bool, points: np.ndarray) -> N
     found = run(slopes(y, x), x=points)
     for order, (name, values) in enumerate(found.items()):
         expected = np.array([exactly(function, u, order) for u in points])
-        # onnxruntime's Sigmoid is right to 1e-7, which silu multiplies by u.
+        # Differences of numbers near one, as σ − σ², are right to some 1e-7.
         np.testing.assert_allclose(values, expected, 1e-5, 2e-6, err_msg=name)
 
 

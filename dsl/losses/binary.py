@@ -63,8 +63,7 @@ def binary_cross_entropy(
 
 def _logit_of(probability: Value) -> Value | None:
     """The z that a probability is the sigmoid of, however its elements were moved since. The
-    sigmoid of −18 is 0 in onnxruntime, and a slope by way of it would be, too, where the loss is
-    greatest."""
+    sigmoid of 17 is 1 in float32, and so would be that of more, where the loss may be greatest."""
     return through_moves(probability, _own_logit)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from dsl.losses.reduction import Reduction, reduced
 from nncompile.dims import same_shape
 from nncompile.elementwise import (
-    exp,
     logaddexp,
     logical_and,
     maximum,
@@ -18,7 +17,6 @@ from nncompile.elementwise import (
     where,
 )
 from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.ops import (
     broadcast_to,
@@ -156,19 +154,7 @@ def _sum(*logarithms: Split) -> Split:
     """The logarithm of the sum of what they are logarithms of; its rest is not small."""
     most = functools.reduce(maximum, (whole for whole, _ in logarithms))
     rests = (stop_gradient(whole - most) + rest for whole, rest in logarithms)
-    return most, functools.reduce(_log_sum, rests)
-
-
-def _shares(x, y):  # type: ignore[no-untyped-def]
-    """What part of the sum each is, however small: onnxruntime's sigmoid is 0 from −17 on."""
-    whole = logaddexp(x, y)
-    return exp(x - whole), exp(y - whole)
-
-
-@formula(slope=_shares)
-def _log_sum(x, y):  # type: ignore[no-untyped-def]
-    """log(eˣ + eʸ)"""
-    return logaddexp(x, y)
+    return most, functools.reduce(logaddexp, rests)
 
 
 def _before(x: Value, outside: float) -> tuple[Value, Value]:

@@ -15,8 +15,8 @@ target has three methods:
 The names of calls:
     add subtract multiply negative abs sign maximum minimum power mod floor_divide
     divide sqrt exp expm1 log log1p sin cos tan arcsin arccos arctan arctan2 sinh cosh tanh
-    arcsinh arccosh arctanh erf erfc erfinv lgamma digamma sigmoid softplus relu floor ceil round
-    trunc isnan isinf less less_equal equal not_equal logical_and logical_or logical_xor
+    arcsinh arccosh arctanh erf erfc erfinv lgamma digamma sigmoid gate softplus relu floor ceil
+    round trunc isnan isinf less less_equal equal not_equal logical_and logical_or logical_xor
     logical_not bitwise_and bitwise_or bitwise_xor invert left_shift right_shift where
     stop_gradient
 """

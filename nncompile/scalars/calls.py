@@ -15,9 +15,9 @@ PRIMITIVE_CALLS: dict[str, int] = {
     "sign": 1,
     "maximum": 2,  # NaN where one is NaN
     "minimum": 2,
-    "power": 2,  # of floats; of integers with exponents ≥ 0
-    "mod": 2,  # the sign of the divisor, as Python and numpy
-    "floor_divide": 2,  # rounds down, integers too
+    "power": 2,  # of integers a negative one is 1/xⁿ towards zero, and 0 for 0
+    "mod": 2,  # the sign of the divisor, as Python and numpy; of integers by 0 it is 0
+    "floor_divide": 2,  # rounds down, integers too; these by 0 are 0
     # Floats only.
     "divide": 2,
     "sqrt": 1,
@@ -44,6 +44,7 @@ PRIMITIVE_CALLS: dict[str, int] = {
     "lgamma": 1,  # log |Γ|
     "digamma": 1,
     "sigmoid": 1,  # finite at any x
+    "gate": 1,  # the same to within 10⁻⁷ of 1
     "softplus": 1,  # log(1 + e^x), finite at any x
     "relu": 1,
     "floor": 1,
@@ -68,8 +69,8 @@ PRIMITIVE_CALLS: dict[str, int] = {
     "bitwise_or": 2,
     "bitwise_xor": 2,
     "invert": 1,
-    "left_shift": 2,
-    "right_shift": 2,  # arithmetic where signed
+    "left_shift": 2,  # 0 where by all bits or more, or by a negative number
+    "right_shift": 2,  # arithmetic where signed; then 0, or −1 of what is negative
     # where(condition: bool, a, b); the dtype given is that of a, b and the result, bool too.
     "where": 3,
     # The value itself; a fence that no slope passes (`detach`).

@@ -77,8 +77,18 @@ _bitwise("bitwise_and", h.bitwise_and, "logical_and", "x & y of bools or of bits
 _bitwise("bitwise_or", h.bitwise_or, "logical_or", "x | y of bools or of bits")
 _bitwise("bitwise_xor", h.bitwise_xor, "logical_xor", "x ^ y of bools or of bits")
 _bitwise("invert", h.invert, "logical_not", "~x of bools or of bits")
-_bitwise("left_shift", h.left_shift, None, "x << y")
-_bitwise("right_shift", h.right_shift, None, "x >> y, keeping the sign")
+_bitwise(
+    "left_shift",
+    h.left_shift,
+    None,
+    "x << y; 0 where y is negative, or the number of bits or more.",
+)
+_bitwise(
+    "right_shift",
+    h.right_shift,
+    None,
+    "x >> y, keeping the sign; 0 or −1 where y is negative, or the number of bits or more.",
+)
 
 
 @function()
@@ -121,8 +131,10 @@ def _as_dtype(x: Scalar, *numbers: float) -> tuple[Scalar, ...]:
 
 @function()
 def heaviside(x: Any, at_zero: Any) -> Scalar:
-    """0 below 0, 1 above, `at_zero` at 0."""
-    return where(equal(x, 0), at_zero, step(x))
+    """0 below 0, 1 above, `at_zero` at 0; NaN at NaN."""
+    x = lift(x)
+    chosen = where(equal(x, 0), at_zero, step(x))
+    return where(FUNCTIONS["isnan"](x), x, chosen) if x.dtype.is_float else chosen
 
 
 def _conversion(dtype: DType) -> None:

@@ -61,6 +61,7 @@ for _name, _doc in {
     "erf": "The error function.",
     "normal_cdf": "Φ, the distribution function of the standard normal distribution.",
     "sigmoid": "1 / (1 + e⁻ˣ), finite everywhere.",
+    "gate": "`sigmoid` to within 10⁻⁷, as fast as runtimes have it: for what a gate multiplies.",
     "softplus": "log(1 + eˣ), finite everywhere.",
 }.items():
     _real(_name, h.HEADS[_name], _doc)
@@ -198,7 +199,8 @@ def divide(x: Any, y: Any) -> Scalar:
 
 @function()
 def power(x: Any, y: Any) -> Scalar:
-    """x to the power y. Integers take exponents ≥ 0; at base 0 the slopes are torch's."""
+    """x to the power y; at base 0 the slopes are torch's. A negative power of an integer is 1/xⁿ
+    towards zero, and 0 for 0."""
     x, y = lift(x), lift(y)
     refuse_bools("power", x, y)
     (a, b), dtype, weak = unified(x, y)

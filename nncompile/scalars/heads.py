@@ -68,7 +68,7 @@ def _truth(function: Any) -> Any:
 
 # Exponentials and logarithms.
 exp = _define("exp", 1, lambda y, x: y, fold=_at((0, 1)))
-expm1 = _define("expm1", 1, lambda y, x: y + 1, fold=_at((0, 0)))
+expm1 = _define("expm1", 1, lambda y, x: exp(x), fold=_at((0, 0)))
 log = _define("log", 1, lambda y, x: 1 / x, fold=_at((1, 0)))
 log1p = _define("log1p", 1, lambda y, x: 1 / (1 + x), fold=_at((0, 0)))
 sqrt = _define("sqrt", 1, lambda y, x: 1 / (2 * y), fold=_at((0, 0), (1, 1)))
@@ -109,6 +109,7 @@ normal_cdf = _define(
     fold=_at((0, _HALF)),
 )
 sigmoid = _define("sigmoid", 1, lambda y, x: y - y**2, fold=_at((0, _HALF)))
+gate = _define("gate", 1, lambda y, x: y - y**2, fold=_at((0, _HALF)))
 softplus = _define("softplus", 1, lambda y, x: sigmoid(x))
 relu = _define("relu", 1, lambda y, x: where(less(0, x), 1, 0), fold=_rational(lambda x: max(x, 0)))
 

@@ -67,9 +67,9 @@ def signbit(x: Any) -> Scalar:
 
 @function()
 def copysign(x: Any, y: Any) -> Scalar:
-    """|x| with the sign of y; slope 0 where x is 0."""
-    size = _F["abs"](_real(x))
-    return where(signbit(y), _F["negative"](size), size)
+    """|x| with the sign of y, that of a zero too; slope 0 where x is 0."""
+    # A product, as a choice between 0 and −0 may not be one in runtimes.
+    return _F["multiply"](_F["abs"](_real(x)), where(signbit(y), -1, 1))
 
 
 @function()
@@ -82,10 +82,13 @@ def fabs(x: Any) -> Scalar:
 def fmod(x: Any, y: Any) -> Scalar:
     """The remainder of x / y, of x's sign."""
     x, y = lift(x), lift(y)
+    remainder = _F["mod"](x, y)  # of y's sign
+    if not remainder.dtype.is_float:
+        turns = _F["logical_xor"](_F["less"](x, 0), _F["less"](remainder, 0))
+        turns = _F["logical_and"](turns, _F["not_equal"](remainder, 0))
+        return where(turns, remainder - y, remainder)
     size = _F["mod"](_F["abs"](x), _F["abs"](y))
-    if x.dtype.is_integer and size.dtype.name.startswith("u"):
-        return size
-    return where(_F["less"](x, 0), _F["negative"](size), size)
+    return _F["multiply"](size, where(signbit(x), -1, 1))
 
 
 @function()

@@ -22,11 +22,22 @@ def _sigmoid(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
+def _power(x: Any, y: Any) -> Any:
+    """Of integers, a negative power is 1/xⁿ towards zero, and 0 for 0; numpy raises an error."""
+    if x.dtype.kind not in "iu":
+        return np.power(x, y)
+    # ±1 to the power −n is ±1 to the power n.
+    power = np.power(x, np.where(y < 0, y & 1, y).astype(y.dtype))
+    return np.where((y < 0) & (np.abs(x) != 1), 0, power).astype(x.dtype)
+
+
 # Calls whose numpy name or meaning differs; all others are numpy's functions of that name.
 _OWN: dict[str, Callable[..., Any]] = {
+    "power": _power,
     "erf": lambda x: _erf(x).astype(x.dtype),
     "erfc": lambda x: _erfc(x).astype(x.dtype),
     "sigmoid": _sigmoid,
+    "gate": _sigmoid,
     "softplus": lambda x: np.logaddexp(x.dtype.type(0), x),
     "relu": lambda x: np.maximum(x, x.dtype.type(0)),
     "round": np.rint,

@@ -50,6 +50,7 @@ _OTHERS = (
     h.right_shift,
     h.stop_gradient,
     h.declared,
+    h.gate,  # not as near as sigmoid
     *h.TARGETS,
 )
 

@@ -13,11 +13,12 @@ from typing import Any, Protocol
 import sympy as sp
 
 from nncompile.backends.onnx import double
+from nncompile.backends.onnx.integers import Integers
 from nncompile.scalars import placeholder, walk
 from nncompile.scalars.error_functions import erfc, erfinv
 from nncompile.scalars.gamma import digamma, lgamma
 from nncompile.scalars.terms import Function, Terms, in_double
-from nncompile.types import DType, boolean, f64, i64, u32
+from nncompile.types import Array, DType, boolean, f64, i64, u32
 
 # What ONNX has under one name for every element type that the operation takes.
 SAME = {
@@ -28,7 +29,7 @@ SAME = {
     "log": "Log",
     "sin": "Sin",
     "tanh": "Tanh",
-    "sigmoid": "Sigmoid",
+    "gate": "Sigmoid",
     "floor": "Floor",
     "ceil": "Ceil",
     "round": "Round",
@@ -72,6 +73,9 @@ SINGLE_PRECISION = {
 class Emits(Protocol):
     """What a formula needs of an emitter."""
 
+    constants: dict[str, Array]
+
+    def constant(self, array: Any) -> str: ...
     def scalar(self, number: Any, dtype: DType) -> str: ...
     def cast(self, x: str, dtype: DType) -> str: ...
     def factor(self, name: str, divides: bool = False) -> str: ...
@@ -132,26 +136,35 @@ class OnnxFormulas:
         return self.o.Neg(x)  # type: ignore[no-any-return]
 
     def _power(self, dtype: DType, x: str, y: str) -> str:
-        if dtype is u32:
-            return self.o.cast(self.o.Pow(self.o.cast(x, i64), self.o.cast(y, i64)), dtype)
+        if dtype.is_integer:
+            return Integers(self.o, dtype).power(x, y)
         return self.o.Pow(x, y)  # type: ignore[no-any-return]
 
     def _mod(self, dtype: DType, x: str, y: str) -> str:
-        if not dtype.is_float:
-            return self.o.Mod(x, y)  # type: ignore[no-any-return]
-        # C's remainder has the sign of the dividend.
-        remainder = self.o.Mod(x, y, fmod=1)
-        differs = self.o.Less(self.o.Mul(remainder, y), self._number(0, dtype))
-        return self.o.Where(differs, self.o.Add(remainder, y), remainder)  # type: ignore[no-any-return]
+        if dtype.is_integer:
+            return Integers(self.o, dtype).mod(x, y)
+        remainder, turns = self._remainder(dtype, x, y)
+        return self.o.Where(turns, self.o.Add(remainder, y), remainder)  # type: ignore[no-any-return]
 
     def _floor_divide(self, dtype: DType, x: str, y: str) -> str:
-        if dtype is u32:
-            return self.o.Div(x, y)  # type: ignore[no-any-return]
-        exact = self.o.Div(self.o.Sub(x, self._mod(dtype, x, y)), y)
-        if not dtype.is_float:
-            return exact  # type: ignore[no-any-return]
+        if dtype.is_integer:
+            return Integers(self.o, dtype).floor_divide(x, y)
+        remainder, turns = self._remainder(dtype, x, y)
+        whole = self.o.Round(self.o.Div(self.o.Sub(x, remainder), y))
+        below = self.o.Sub(whole, self.o.cast(turns, dtype))
         by_zero = self.o.Equal(y, self._number(0, dtype))
-        return self.o.Where(by_zero, self.o.Div(x, y), self.o.Round(exact))  # type: ignore[no-any-return]
+        return self.o.Where(by_zero, self.o.Div(x, y), below)  # type: ignore[no-any-return]
+
+    def _remainder(self, dtype: DType, x: str, y: str) -> tuple[str, str]:
+        """C's remainder of reals, which has the sign of x, and whether that of y is another one. (A
+        product of the two would tell it, too, but for numbers that are small.)"""
+        zero = self._number(0, dtype)
+        remainder = self.o.Mod(x, y, fmod=1)
+        turns = self.o.Or(
+            self.o.And(self.o.Less(remainder, zero), self.o.Less(zero, y)),
+            self.o.And(self.o.Less(zero, remainder), self.o.Less(y, zero)),
+        )
+        return remainder, turns
 
     def _relu(self, dtype: DType, x: str) -> str:
         if dtype.is_float:
@@ -173,6 +186,12 @@ class OnnxFormulas:
         return self.o.Where(negative, self.o.Ceil(x), self.o.Floor(x))  # type: ignore[no-any-return]
 
     # Accurate near zero and finite far from it.
+
+    def _sigmoid(self, dtype: DType, x: str) -> str:
+        """1/(1 + e⁻ˣ): the operator of that name is off by 10⁻⁷, and so by a multiple of itself
+        below −16; in float64 as well."""
+        one = self._number(1, dtype)
+        return self.o.Div(one, self.o.Add(one, self.o.Exp(self.o.Neg(x))))  # type: ignore[no-any-return]
 
     def _expm1(self, dtype: DType, x: str) -> str:
         """2t/(1 − t), t = tanh(x/2), near zero; e^x − 1 elsewhere."""
@@ -202,15 +221,22 @@ class OnnxFormulas:
         return self.o.Add(self.o.Relu(x), self.o.Add(self.o.Log(u), lost))  # type: ignore[no-any-return]
 
     def _arctan2(self, dtype: DType, y: str, x: str) -> str:
-        """atan(y/x), a half turn on where x < 0; ±π/2 where x = 0, and 0 at the origin."""
-        zero = self._number(0, dtype)
-        angle = self.call("arctan", dtype, self.o.Div(y, x))
-        half_turn = self.o.Where(
-            self.o.Less(y, zero), self._number(-math.pi, dtype), self._number(math.pi, dtype)
-        )
-        behind = self.o.Where(self.o.Less(x, zero), self.o.Add(angle, half_turn), angle)
-        upright = self.o.Mul(self.o.Sign(y), self._number(math.pi / 2, dtype))
-        return self.o.Where(self.o.Equal(x, zero), upright, behind)  # type: ignore[no-any-return]
+        """atan(|y|/|x|), or π less that where x is negative, with the sign of y; π/4 where the
+        sizes are equal, infinite ones too, and 0 where they are 0. Zeros have signs."""
+        zero, one = self._number(0, dtype), self._number(1, dtype)
+        high, wide = self.o.Abs(y), self.o.Abs(x)
+        quarter = self.o.Where(self.o.Equal(high, zero), zero, self._number(math.pi / 4, dtype))
+        angle = self.call("arctan", dtype, self.o.Div(high, wide))
+        angle = self.o.Where(self.o.Equal(high, wide), quarter, angle)
+        behind = self.o.Sub(self._number(math.pi, dtype), angle)
+        angle = self.o.Where(self._is_negative(dtype, x), behind, angle)
+        sign = self.o.Where(self._is_negative(dtype, y), self._number(-1, dtype), one)
+        return self.o.Mul(sign, angle)  # type: ignore[no-any-return]
+
+    def _is_negative(self, dtype: DType, x: str) -> str:
+        """Whether x has a minus sign; that of −0 is seen in its inverse."""
+        zero, one = self._number(0, dtype), self._number(1, dtype)
+        return self.o.Or(self.o.Less(x, zero), self.o.Less(self.o.Div(one, x), zero))  # type: ignore[no-any-return]
 
     # Comparisons and choices; ONNX has no Where of bools and no order of them.
 
@@ -233,21 +259,11 @@ class OnnxFormulas:
             return self.o.Or(chosen, self.o.And(self.o.Not(condition), y))  # type: ignore[no-any-return]
         return self.o.Where(condition, x, y)  # type: ignore[no-any-return]
 
-    # Shifts: ONNX has those of unsigned integers.
-
     def _left_shift(self, dtype: DType, x: str, y: str) -> str:
-        if dtype is u32:
-            return self.o.BitShift(x, y, direction="LEFT")  # type: ignore[no-any-return]
-        return self.o.cast(self.o.Mul(self.o.cast(x, i64), self._power_of_two(y)), dtype)
+        return Integers(self.o, dtype).left_shift(x, y)
 
     def _right_shift(self, dtype: DType, x: str, y: str) -> str:
-        if dtype is u32:
-            return self.o.BitShift(x, y, direction="RIGHT")  # type: ignore[no-any-return]
-        shifted = self._floor_divide(i64, self.o.cast(x, i64), self._power_of_two(y))
-        return self.o.cast(shifted, dtype)
-
-    def _power_of_two(self, y: str) -> str:
-        return self.o.Pow(self._number(2, i64), self.o.cast(y, i64))  # type: ignore[no-any-return]
+        return Integers(self.o, dtype).right_shift(x, y)
 
     def _stop_gradient(self, dtype: DType, x: str) -> str:
         return x

@@ -35,6 +35,7 @@ _TORCH = {
     "divide": "div",
     "power": "pow",
     "mod": "remainder",
+    "gate": "sigmoid",
     "arcsin": "asin",
     "arccos": "acos",
     "arctan": "atan",
@@ -59,6 +60,7 @@ _WITH_NUMBER = (
     | frozenset(("power", "mod", "floor_divide", "left_shift", "right_shift"))
     | frozenset(("bitwise_and", "bitwise_or", "bitwise_xor"))
 )
+_DIVISIONS = frozenset(("mod", "floor_divide"))
 # They leave the 32 bits that uint32 has.
 _WRAPPING = frozenset(("add", "subtract", "multiply", "negative", "power", "invert", "left_shift"))
 
@@ -88,11 +90,31 @@ class TorchFormulas:
         special = _SPECIAL.get(name)
         if special is not None:
             return special(self, *args)
+        if name in _DIVISIONS and dtype.is_integer:
+            return self._divided(name, dtype, *args)
         result = self.emitter.call(f"torch.{_TORCH.get(name, name)}", *self._operands(name, args))
         if name == "sign" and dtype.is_float:  # torch's is 0 at NaN
             isnan = self.emitter.call("torch.isnan", self.tensor(args[0]))
             return self.emitter.call("torch.where", isnan, self.tensor(args[0]), result)
         return self.emitter.masked(result) if dtype is u32 and name in _WRAPPING else result
+
+    def _divided(self, name: str, dtype: DType, x: Operand, y: Operand) -> str:
+        """Integers by integers as numpy: 0 by 0, and the least integer by −1 is itself. The
+        division of C ends the run there, or the process."""
+        function, emit = f"torch.{_TORCH.get(name, name)}", self.emitter.call
+        if isinstance(y, Literal) and y.number not in (0, -1):
+            return emit(function, *self._operands(name, (x, y)))
+        x, y = self.tensor(x), self.tensor(y)
+        unfit = by_zero = emit("torch.eq", y, 0)
+        by_minus_one = emit("torch.eq", y, -1) if np.iinfo(dtype.numpy).min < 0 else ""
+        if by_minus_one:
+            unfit = emit("torch.logical_or", by_zero, by_minus_one)
+        result = emit(function, x, emit("torch.where", unfit, 1, y))
+        if name == "mod":  # by 1 it is 0
+            return result
+        if by_minus_one:
+            result = emit("torch.where", by_minus_one, emit("torch.neg", x), result)
+        return emit("torch.where", by_zero, 0, result)
 
     def tensor(self, x: Operand) -> str:
         """The operand as a tensor: a number becomes one without axes."""

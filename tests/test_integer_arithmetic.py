@@ -1,0 +1,130 @@
+"""Integer arithmetic at the ends of the range, by 0 and by −1, and shifts by any number: numpy's,
+in onnxruntime and TorchScript, where the kernels would end the run or the process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile import elementwise as e
+from nncompile.graph import Graph, Input, apply
+from nncompile.reference import evaluate
+from nncompile.types import DTYPES, DType, i32, i64
+from tests.against_torch import session
+
+INTEGERS = [d for d in DTYPES if d.is_integer]
+OPERATIONS: dict[str, Callable[..., Any]] = {
+    "floor_divide": np.floor_divide,
+    "mod": np.mod,
+    "fmod": np.fmod,
+    "left_shift": np.left_shift,
+    "right_shift": np.right_shift,
+}
+
+
+def ends(dtype: DType) -> np.ndarray:
+    limits = np.iinfo(dtype.numpy)
+    bits = limits.bits
+    numbers = [0, 1, 2, 3, 7, bits - 2, bits - 1, bits, bits + 1, 2 * bits]
+    numbers += [-n for n in numbers]
+    numbers += [limits.min, limits.min + 1, limits.min + 7, limits.max // 2, limits.max - 1]
+    numbers += [limits.max]
+    kept = sorted({n for n in numbers if limits.min <= n <= limits.max})
+    return np.asarray(kept, dtype.numpy)
+
+
+def everywhere(graph: Graph, feeds: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """The outputs of numpy, onnxruntime and TorchScript."""
+    torch = pytest.importorskip("torch")
+    from nncompile.backends.torchscript import to_script
+
+    script = to_script(graph, {})
+    tensors = [torch.from_numpy(feeds[name].copy()) for name in graph.leaves]
+    found = session(graph).run(list(graph.outputs), feeds)
+    with torch.no_grad():
+        theirs = {name: x.numpy() for name, x in script(*tensors).items()}
+    return [
+        evaluate(graph, feeds),
+        dict(zip(graph.outputs, found, strict=True)),
+        theirs,
+    ]
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_integers_are_numpys_at_every_pair_of_ends(name: str, dtype: DType) -> None:
+    a, b = (g.reshape(-1) for g in np.meshgrid(ends(dtype), ends(dtype)))
+    x, y = (apply(Input(n, dtype["n"])) for n in "xy")
+    graph = Graph("pairs", {"z": getattr(e, name)(x, y)}, (x, y))
+    with np.errstate(all="ignore"):
+        expected = OPERATIONS[name](a, b)
+    for found in everywhere(graph, {"x": a, "y": b}):
+        np.testing.assert_array_equal(found["z"], expected)
+        assert found["z"].dtype == dtype.numpy
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize("name", ["floor_divide", "mod", "left_shift", "right_shift"])
+def test_integers_are_numpys_beside_a_number(name: str, dtype: DType) -> None:
+    a = ends(dtype)
+    x = apply(Input("x", dtype["n"]))
+    numbers = [n for n in ends(dtype).tolist() if n or "shift" in name]
+    made = {str(n): getattr(e, name)(x, n) for n in numbers}
+    made |= {f"from {n}": getattr(e, name)(n, x) for n in numbers}
+    graph = Graph("numbers", made, (x,))
+    function = OPERATIONS[name]
+    for found in everywhere(graph, {"x": a}):
+        for n in numbers:
+            number = dtype.numpy.type(n)
+            with np.errstate(all="ignore"):
+                np.testing.assert_array_equal(found[str(n)], function(a, number), str(n))
+                np.testing.assert_array_equal(found[f"from {n}"], function(number, a), str(n))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+def test_powers_of_integers_wrap_and_do_not_round(dtype: DType) -> None:
+    bases, exponents = ends(dtype), ends(dtype)
+    a, b = (g.reshape(-1) for g in np.meshgrid(bases, exponents[exponents >= 0]))
+    x, y = (apply(Input(n, dtype["n"])) for n in "xy")
+    graph = Graph("powers", {"z": x**y, "cube": x**3, "one": x**0}, (x, y))
+    with np.errstate(all="ignore"):
+        expected = {"z": a**b, "cube": a**3, "one": np.ones_like(a)}
+    for found in everywhere(graph, {"x": a, "y": b}):
+        for name, array in expected.items():
+            np.testing.assert_array_equal(found[name], array, name)
+
+
+def test_a_negative_power_of_an_integer_is_its_inverse_towards_zero() -> None:
+    x, y = (apply(Input(n, i64["n"])) for n in "xy")
+    graph = Graph("powers", {"z": x**y}, (x, y))
+    feeds = {
+        "x": np.asarray([-2, -1, -1, 0, 1, 2, np.iinfo(np.int64).min, 5]),
+        "y": np.asarray([-1, -1, -2, -1, -3, -5, -1, np.iinfo(np.int64).min]),
+    }
+    for found in everywhere(graph, feeds):
+        np.testing.assert_array_equal(found["z"], [0, -1, 1, 0, 1, 0, 0, 0])
+
+
+def test_a_guarded_quotient_runs_where_there_is_nothing_to_divide_by() -> None:
+    s, n = (apply(Input(name, i64["n"])) for name in "sn")
+    guarded = e.where(n > 0, s // n, -1)
+    graph = Graph("mean", {"guarded": guarded, "left": e.where(n > 0, s % n, -1)}, (s, n))
+    feeds = {"s": np.asarray([7, 7, 8]), "n": np.asarray([2, 0, 3])}
+    for found in everywhere(graph, feeds):
+        np.testing.assert_array_equal(found["guarded"], [3, -1, 2])
+        np.testing.assert_array_equal(found["left"], [1, -1, 2])
+
+
+def test_the_compiler_divides_constants_alike() -> None:
+    least = np.iinfo(np.int32).min
+    x = apply(Input("x", i32["n"]))
+    a = e.floor_divide(np.asarray([least, 7, -7], np.int32), np.asarray([-1, 0, 2], np.int32))
+    np.testing.assert_array_equal(a, [least, 0, -4])
+    made = x * 0 + least
+    graph = Graph("folded", {"z": made // -1, "m": made % -1}, (x,))
+    for found in everywhere(graph, {"x": np.zeros(2, np.int32)}):
+        np.testing.assert_array_equal(found["z"], [least, least])
+        np.testing.assert_array_equal(found["m"], [0, 0])
