@@ -15,7 +15,14 @@ from nncompile.dims import product
 from nncompile.elementwise import maximum, minimum
 from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.graph import Value
-from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
+from nncompile.ops import (
+    batch_norm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    local_response_norm,
+    rms_norm,
+)
 from nncompile.ops.basic import cast, floating, full, size_value
 from nncompile.ops.channels import CHANNELS
 from nncompile.ops.normalization import positive_epsilon
@@ -265,3 +272,20 @@ def _last_axes(name: str, x: Value, axes: int, affine: bool) -> tuple[Any, ...]:
             hint="affine=False has none",
         )
     return shape
+
+
+class LocalResponseNorm(Layer):
+    """x/(k + α·m)^β over [batch, channels, *space], m the mean of the squares of the `size`
+    channels around each; without parameters, as torch's. Raises `ModelError` for a size below 1."""
+
+    size: int
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 1.0
+
+    def __post_init__(self) -> None:
+        whole_number("LocalResponseNorm: size", self.size, 1)
+
+    def __call__(self, x: Any) -> Value:
+        given = self.size, self.alpha, self.beta, self.k
+        return local_response_norm(x, *given, what="LocalResponseNorm")

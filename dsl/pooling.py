@@ -12,9 +12,13 @@ from nncompile.ops import (
     average_pool,
     global_average_pool,
     global_max_pool,
+    lp_pool,
     max_pool,
+    max_pool_with_indices,
+    max_unpool,
     resize,
 )
+from nncompile.ops.local_pooling import check_norm_type
 from nncompile.ops.pooling_windows import options
 from nncompile.ops.resize import check_mode
 
@@ -24,8 +28,9 @@ class MaxPool1d(Layer):
 
     `kernel`, `stride` (the kernel by default), `padding` (on both sides, a pair (before, after)
     for each axis, or "same") and `dilation` are one number, or one for each axis. With `ceil_mode`
-    a window may hang over the end. As in torch, the first of equal elements gets the slope;
-    integers are pooled, too. Raises `ShapeError` where the kernel is larger than x with its
+    a window may hang over the end. As in torch, the first of equal elements gets the slope, and
+    with `return_indices` its places come second, for `MaxUnpool1d`; integers are pooled, too.
+    Raises `ShapeError` where the kernel is larger than x with its
     padding, or the padding more than half of the kernel (as a pair, all of it).
     """
 
@@ -34,6 +39,7 @@ class MaxPool1d(Layer):
     padding: Any = 0
     dilation: Any = 1
     ceil_mode: bool = False
+    return_indices: bool = False
 
     _axes: ClassVar[int] = 1
 
@@ -41,9 +47,10 @@ class MaxPool1d(Layer):
         given = self.kernel, self.stride, self.padding, self.dilation
         options(type(self).__name__, self._axes, *given)
 
-    def __call__(self, x: Any) -> Value:
+    def __call__(self, x: Any) -> Any:
         given = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
-        return max_pool(x, *given, rank=self._axes, what=type(self).__name__)
+        pool = max_pool_with_indices if self.return_indices else max_pool
+        return pool(x, *given, rank=self._axes, what=type(self).__name__)
 
 
 class MaxPool2d(MaxPool1d):
@@ -54,6 +61,37 @@ class MaxPool2d(MaxPool1d):
 
 class MaxPool3d(MaxPool1d):
     """The greatest of each window over [batch, channels, depth, height, width]; as `MaxPool1d`."""
+
+    _axes: ClassVar[int] = 3
+
+
+class MaxUnpool1d(Layer):
+    """The inverse of `MaxPool1d(…, return_indices=True)`, called with its two results (and
+    `output_size`, the size of what was pooled, where the default is another): elements at their
+    places, zeros elsewhere. Raises `ShapeError` where x and indices do not fit."""
+
+    kernel: Any
+    stride: Any = None
+    padding: Any = 0
+
+    _axes: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        options(type(self).__name__, self._axes, self.kernel, self.stride, self.padding, 1)
+
+    def __call__(self, x: Any, indices: Any, output_size: Any = None) -> Value:
+        given = self.kernel, self.stride, self.padding, output_size
+        return max_unpool(x, indices, *given, rank=self._axes, what=type(self).__name__)
+
+
+class MaxUnpool2d(MaxUnpool1d):
+    """`MaxUnpool1d` over [batch, channels, height, width]."""
+
+    _axes: ClassVar[int] = 2
+
+
+class MaxUnpool3d(MaxUnpool1d):
+    """`MaxUnpool1d` over [batch, channels, depth, height, width]."""
 
     _axes: ClassVar[int] = 3
 
@@ -93,6 +131,40 @@ class AveragePool2d(AveragePool1d):
 
 class AveragePool3d(AveragePool1d):
     """The mean of each window over [batch, channels, depth, height, width]; as `AveragePool1d`."""
+
+    _axes: ClassVar[int] = 3
+
+
+class LPPool1d(Layer):
+    """(Σ xᵖ)^(1/p) of each window along [batch, channels, length], p the `norm_type`: 1 sums,
+    infinity takes the greatest. As in torch, it is xᵖ and not |x|ᵖ. Options and errors are those of
+    `AveragePool1d`."""
+
+    norm_type: float
+    kernel: Any
+    stride: Any = None
+    ceil_mode: bool = False
+
+    _axes: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        check_norm_type(kind, self.norm_type)
+        options(kind, self._axes, self.kernel, self.stride, 0, 1)
+
+    def __call__(self, x: Any) -> Value:
+        given = self.norm_type, self.kernel, self.stride, self.ceil_mode
+        return lp_pool(x, *given, rank=self._axes, what=type(self).__name__)
+
+
+class LPPool2d(LPPool1d):
+    """`LPPool1d` over [batch, channels, height, width]."""
+
+    _axes: ClassVar[int] = 2
+
+
+class LPPool3d(LPPool1d):
+    """`LPPool1d` over [batch, channels, depth, height, width]."""
 
     _axes: ClassVar[int] = 3
 

@@ -26,17 +26,22 @@ def numbers(what: str, x: Any) -> Value:
     return value
 
 
+def wide_for(x: Value, windows: Sequence[Slid]) -> Value:
+    """x with its padding, the least number of its type."""
+    lead = (0,) * LEAD
+    before, after = (*lead, *(w.before for w in windows)), (*lead, *(w.after for w in windows))
+    return padded(x, before, after, int(np.iinfo(x.dtype.numpy).min))
+
+
 def integer_max_pool(x: Value, windows: Sequence[Slid]) -> Value:
     """The greatest of each window over the axes of space: of each axis in turn, the maximum of the
     slices that hold the first, the second, … element of all windows."""
-    least = int(np.iinfo(x.dtype.numpy).min)
+    x = wide_for(x, windows)
     for axis, window in enumerate(windows, LEAD):
-        before, after = (_at(axis, x.rank, w) for w in (window.before, window.after))
-        wide = padded(x, before, after, least)
         shape = (*x.shape[:axis], window.count, *x.shape[axis + 1 :])
         steps = [window.stride if i == axis else 1 for i in range(x.rank)]
         taps = [
-            part(wide, _at(axis, x.rank, i * window.dilation), shape, steps)
+            part(x, _at(axis, x.rank, i * window.dilation), shape, steps)
             for i in range(window.kernel)
         ]
         x = functools.reduce(maximum, taps)

@@ -69,8 +69,8 @@ def interpolation_matrix(
 
 @formula
 def cubic_kernel(x: Any, a: Any) -> Any:
-    """Keys' kernel: (a + 2)|x|³ − (a + 3)|x|² + 1 up to 1, a(|x|³ − 5|x|² + 8|x| − 4) up to 2."""
+    """Keys' kernel: (a + 2)|x|³ − (a + 3)|x|² + 1 up to 1, a(|x| − 1)(|x| − 2)² up to 2."""
     u = absolute(x)
     near = ((a + 2) * u - (a + 3)) * u * u + 1
-    far = a * (((u - 5) * u + 8) * u - 4)
+    far = a * (u - 1) * (u - 2) * (u - 2)
     return where(u >= 2, 0, where(u <= 1, near, far))  # NaN stays

@@ -57,7 +57,7 @@ class MaxPool(Op):
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        for window, type_ in _samples():
+        for window, type_ in window_samples():
             yield Sample(cls(window), (type_,), distinct=True)
 
 
@@ -139,14 +139,14 @@ class MaxSpread(Op):
         shape = t.type.shape
         flat = (*shape[:LEAD], product(shape[LEAD:]))
         zeros = t.call("torch.zeros", t.shape(flat), dtype=t.type.dtype)
-        places = _torch_places(t, self.window, x)
+        places = torch_places(t, self.window, x)
         values = t.method(g, "flatten", LEAD)
         spread = t.call("torch.scatter_add", zeros, -1, places, values)
         return t.method(spread, "reshape", t.shape(shape))  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        for window, type_ in _samples():
+        for window, type_ in window_samples():
             yield Sample(cls(window), (window.infer(type_), type_), distinct=True)
 
 
@@ -173,17 +173,17 @@ class MaxPick(Op):
         return o.Gather(o.Reshape(u, o.ints([-1])), places(o, x, self.window), axis=0)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, u: str, x: str) -> str:
-        places = _torch_places(t, self.window, x)
+        places = torch_places(t, self.window, x)
         picked = t.call("torch.gather", t.method(u, "flatten", LEAD), -1, places)
         return t.method(picked, "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        for window, type_ in _samples():
+        for window, type_ in window_samples():
             yield Sample(cls(window), (type_, type_), distinct=True)
 
 
-def _samples() -> Iterator[tuple[Window, Type]]:
+def window_samples() -> Iterator[tuple[Window, Type]]:
     """Windows and what they slide over."""
     yield Window((2, 2), (2, 2), (0, 0), (1, 1)), f32["n", 3, "2*h + 2", "2*w + 2"]
     yield Window((2, 3), (2, 3), (0, 0), (1, 1)), f32["n", 2, "h + 2", 7]
@@ -216,7 +216,7 @@ def _kernel_axes(window: Window) -> tuple[int, ...]:
     return tuple(range(-window.rank, 0))
 
 
-def _torch_places(t: Any, window: Window, x: str) -> str:
+def torch_places(t: Any, window: Window, x: str) -> str:
     """The places of the greatest elements of each plane, which is a vector."""
     w = window
     options = map(list, (w.kernel, w.strides, w.pads, w.dilations))
@@ -249,11 +249,16 @@ def max_pool(
     windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
     if x.dtype.is_integer:
         return integer_max_pool(x, windows)
-    pads = tuple(w.pads[0] for w in windows)
-    if not all(w.is_plain for w in windows):
-        before, after = around(windows)
-        x, pads = padded(x, before, after, -math.inf), (0,) * rank
-    return MaxPool(window_of(windows, pads))(x)
+    x, window = fitted(x, windows)
+    return MaxPool(window)(x)
+
+
+def fitted(x: Value, windows: Sequence[Slid]) -> tuple[Value, Window]:
+    """x and a window of it that the card has: where padding is not equal, it is part of x."""
+    if all(w.is_plain for w in windows):
+        return x, window_of(windows, tuple(w.pads[0] for w in windows))
+    before, after = around(windows)
+    return padded(x, before, after, -math.inf), window_of(windows, (0,) * len(windows))
 
 
 def window_of(windows: Sequence[Slid], pads: tuple[int, ...]) -> Window:

@@ -89,6 +89,9 @@ LAYER_ROWS = (
     _pool("MaxPool2d", dsl.MaxPool2d(2)),
     _pool("MaxPool2d, overlapping", dsl.MaxPool2d(3, stride=2, padding=1)),
     _pool("MaxPool3d", dsl.MaxPool3d(2), 3),
+    _layer("MaxUnpool2d", of_image(lambda x: dsl.MaxUnpool2d(2)(
+           *dsl.MaxPool2d(2, return_indices=True)(x), x.shape[2:])), "unpooling"),
+    _pool("LPPool2d", dsl.LPPool2d(2, 2), family="local_pooling"),
     _pool("AveragePool1d", dsl.AveragePool1d(2), 1),
     _pool("AveragePool2d", dsl.AveragePool2d(3, stride=2, padding=1)),
     _pool("AveragePool3d", dsl.AveragePool3d(2), 3),
@@ -149,6 +152,8 @@ NORM_ROWS = (
            section=NORMS),
     _norm("GroupNorm", dsl.GroupNorm(2), channels=4),
     _norm("InstanceNorm", dsl.InstanceNorm()),
+    _layer("LocalResponseNorm", of_image(lambda x: x >> dsl.LocalResponseNorm(3)),
+           "local_pooling", section=NORMS),
     _layer("RMSNorm", of_sequence(lambda x: x >> dsl.RMSNorm()), "normalization", section=NORMS),
 )  # fmt: skip
 
