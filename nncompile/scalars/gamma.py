@@ -52,8 +52,9 @@ def _positive(t: Terms, x: Operand) -> tuple[Operand, Operand]:
 
 def _half_turn(t: Terms, x: Operand) -> tuple[Operand, Operand]:
     """±sin(πx) and ±cos(πx), of one sign, without what rounding πx would lose."""
-    angle = t.product(t("subtract", x, t("round", x)), math.pi)
-    return t("sin", angle), t("cos", angle)
+    turn = t("subtract", x, t("round", x))
+    ahead = t("subtract", 0.5, t("abs", turn))
+    return t("sin", t.product(turn, math.pi)), t("sin", t.product(ahead, math.pi))
 
 
 def lgamma(t: Terms, x: Operand) -> Operand:
@@ -116,8 +117,9 @@ def polygamma(n: int, x: sp.Expr, heads: Any) -> sp.Expr:
         series = (series + _coefficient(power, k)) / z**2
     tail = (sp.Rational(1, n) + sp.Rational(1, 2) / z + series) / z**n
     whole = sp.Add(*(1 / (y + i) ** power for i in range(terms)), tail)
-    angle = _PI * (x - heads.rint(x))
-    cotangent = heads.cos(angle) / heads.sin(angle)
+    turn = x - heads.rint(x)
+    half = sp.Rational(1, 2)
+    cotangent = heads.sin(_PI * (half - heads.absolute(turn))) / heads.sin(_PI * turn)
     turned = _PI**power * _cotangent_derivative(n, cotangent)
     factor = (-1) ** power * sp.factorial(n)
     sign = heads.where(is_negative, (-1) ** n * factor, factor)
