@@ -54,7 +54,8 @@ class Sample:
     """An op with the types of arguments that it is tested on.
 
     `integers` is the half-open range that integer arguments are drawn from, `floats` the closed
-    range of floating ones; `order` is how often the op may be differentiated.
+    range of floating ones; `order` is how often the op may be differentiated. `dominant` adds so
+    much to the diagonals of square matrices (the last two axes) that they can be inverted.
     """
 
     op: Op
@@ -63,6 +64,7 @@ class Sample:
     floats: tuple[float, float] = (-2.0, 2.0)
     distinct: bool = False
     order: int = 2
+    dominant: bool = False
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)

@@ -212,6 +212,9 @@ def draw(
             return (low + rng.permutation(high - low)[:count]).reshape(shape).astype(dtype.numpy)
         return rng.integers(low, high, shape).astype(dtype.numpy)
     low_, high_ = sample.floats
+    if sample.dominant and len(shape) > 1 and shape[-1] == shape[-2]:
+        outweighing = shape[-1] * max(abs(low_), abs(high_)) * np.eye(shape[-1])
+        return (rng.uniform(low_, high_, shape) + outweighing).astype(dtype.numpy)
     if not sample.distinct:
         return rng.uniform(low_, high_, shape).astype(dtype.numpy)
     # Apart by much more than the step of a finite difference.

@@ -1,31 +1,44 @@
 """What numpy has for arrays beside the ops that networks are made of; all of it is public."""
 
 from nncompile.ops.arranging import diff, meshgrid, roll, rot90
+from nncompile.ops.distances import cdist
 from nncompile.ops.matrices import cross, diag, diagonal, kron, trace, tril, triu
 from nncompile.ops.order import kthvalue, median, quantile
 from nncompile.ops.running import cummax, cummin, cumprod, logcumsumexp
 from nncompile.ops.searching import bincount, histogram, isin, searchsorted
+from nncompile.ops.systems import det, eye, inv, logdet, matrix_power, slogdet, solve
+from nncompile.ops.triangular import cholesky, solve_triangular
 
 __all__ = [
     "bincount",
+    "cdist",
+    "cholesky",
     "cross",
     "cummax",
     "cummin",
     "cumprod",
+    "det",
     "diag",
     "diagonal",
     "diff",
+    "eye",
     "histogram",
+    "inv",
     "isin",
     "kron",
     "kthvalue",
     "logcumsumexp",
+    "logdet",
+    "matrix_power",
     "median",
     "meshgrid",
     "quantile",
     "roll",
     "rot90",
     "searchsorted",
+    "slogdet",
+    "solve",
+    "solve_triangular",
     "trace",
     "tril",
     "triu",

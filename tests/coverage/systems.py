@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from tests.coverage import generative, losses, monitoring, networks, noise, optimizers, recipes
+from tests.coverage import (
+    algebra,
+    generative,
+    losses,
+    monitoring,
+    networks,
+    noise,
+    optimizers,
+    recipes,
+)
 from tests.coverage.checks import System
 
 SYSTEMS: tuple[System, ...] = (
     *networks.ROWS,
+    *algebra.ROWS,
     *losses.ROWS,
     *recipes.GRADIENT_ROWS,
     *recipes.INITIAL_ROWS,

@@ -11,9 +11,9 @@ import sympy as sp
 
 from nncompile.dims import Dim, Shape, dim
 from nncompile.elementwise import exp, relu, sigmoid, sin, tanh
-from nncompile.graph import Op, Sample, Value, apply
+from nncompile.graph import Op, Sample, Value, apply, items
 from nncompile.map import Map, mapped
-from nncompile.ops import broadcast_to, cast, mean, scan
+from nncompile.ops import broadcast_to, cast, expand_dims, eye, mean, scan, size_value
 from nncompile.ops.basic import Barrier, Cast, Constant, Expand, Iota, SizeOf
 from nncompile.ops.contract import MatMul
 from nncompile.ops.einsum import Einsum
@@ -23,6 +23,8 @@ from nncompile.ops.modes import Training
 from nncompile.ops.scan import Scan
 from nncompile.ops.shape import Reshape
 from nncompile.ops.slicing import Pad, Slice
+from nncompile.ops.systems import Determinant, Inverse, SignedLogDeterminant, Solve
+from nncompile.ops.triangular import Cholesky, SolveTriangular
 from nncompile.recompute import Recompute, recompute
 from nncompile.types import DTYPES, f32, f64, u32
 from tests.fuzzing.program import Builder, Rejected
@@ -247,6 +249,21 @@ def by_scan(b: Builder, card: type[Op]) -> Value:
     return last if b.chance(40) else stacked
 
 
+def by_matrix(b: Builder, card: type[Op]) -> Value:
+    """Square matrices whose diagonal outweighs the rest: the product of a column and a row that
+    are below 1, and more than the size of it on the diagonal."""
+    sample = noted(b, b.choose(samples_of(card)))
+    x = b.any_of([f32, f64], 1, _RANGE)
+    y = x if card is Cholesky else b.argument(x.type, _RANGE)
+    size = x.shape[-1]
+    heavy = eye(size, dtype=x.dtype) * size_value(dim(size + 1), x.dtype)
+    a = expand_dims(tanh(x), -1) * expand_dims(tanh(y), -2) + heavy
+    if card in (Solve, SolveTriangular):
+        return apply(sample.op, a, b.argument(x.dtype[(*x.shape, b.dim())], _RANGE))
+    made = apply(sample.op, a)
+    return items(made)[1] if card is SignedLogDeterminant else made
+
+
 _ACTIVATIONS = (tanh, sigmoid, sin, relu, lambda v: v * 0.5, lambda v: exp(-v * v))
 _RANGE = Sample(Barrier(), ())
 _ANY = Sample(Barrier(), (), integers=(-(2**40), 2**40))
@@ -270,6 +287,9 @@ FITTING: dict[type[Op], Step] = {
     Constant: by_constant,
     Recompute: by_recompute,
     Scan: by_scan,
+    **dict.fromkeys(
+        (Solve, SolveTriangular, Inverse, Determinant, SignedLogDeterminant, Cholesky), by_matrix
+    ),
 }
 # Of these the samples are not what a graph is made of: `recompute` computes its arguments from what
 # it is given, and formulas have a canonical form.

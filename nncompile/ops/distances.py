@@ -1,0 +1,35 @@
+"""Distances between all points of two sets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nncompile.dims import same
+from nncompile.errors import ShapeError
+from nncompile.graph import Value
+from nncompile.habits import teaching
+from nncompile.ops.contract import promoted
+from nncompile.ops.shape import expand_dims
+from nncompile.ops.statistics import norm
+
+
+@teaching
+def cdist(x1: Any, x2: Any, p: float = 2.0) -> Value:
+    """The distances of the points x1[…, n, d] from the points x2[…, m, d], in the norm of order p:
+    […, n, m]. Leading axes broadcast.
+
+    They are computed from differences, not from products: near points lose no digits. The gradient
+    is 0 where two points are one, as torch's.
+
+    Raises `ShapeError` where the points have not the same number of coordinates, or no norm has
+    that order.
+    """
+    x1, x2 = promoted(x1, x2)
+    if min(x1.rank, x2.rank) < 2 or same(x1.shape[-1], x2.shape[-1]) is not True:
+        raise ShapeError(
+            f"cdist: points are […, n, d] and […, m, d], got {x1.type} and {x2.type}",
+            hint="expand_dims(x, 0) makes one point of a vector",
+        )
+    if not isinstance(p, int | float) or not p >= 0:
+        raise ShapeError(f"cdist: the order p must be a number that is not negative, got {p!r}")
+    return norm(expand_dims(x1, -2) - expand_dims(x2, -3), p, axis=-1)

@@ -1,0 +1,307 @@
+"""Systems of linear equations, inverses and determinants of square matrices.
+
+All take the last two axes for the matrix, and leading ones for batches. A matrix of float32 is
+computed in float32, as numpy and torch do. A singular matrix, whose elimination meets a pivot that
+is exactly zero, has NaN for its inverse and its solutions, the determinant 0 and the logarithm −∞;
+one that holds NaN or an infinity has NaN for everything.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.dims import broadcast, same, same_shape
+from nncompile.elementwise import abs as absolute
+from nncompile.elementwise import equal, isfinite, log, logical_and, not_equal, sign, where
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.graph import Op, Sample, Value, items
+from nncompile.ops.basic import as_value, broadcast_to, cast, iota
+from nncompile.ops.composition import composed_onnx
+from nncompile.ops.contract import matmul, promoted
+from nncompile.ops.elimination import all_hold, eliminated, substituted
+from nncompile.ops.products import prod
+from nncompile.ops.reduce import sum
+from nncompile.ops.shape import expand_dims, moveaxis, squeeze, swapaxes
+from nncompile.types import Array, DType, TupleType, Type, f32, f64
+
+NAN = float("nan")
+
+
+def check_square(x: Type) -> None:
+    """Raises where `x` has no square matrices of float32 or float64."""
+    if x.rank < 2 or same(x.shape[-1], x.shape[-2]) is not True:
+        raise ShapeError(f"a square matrix is needed in the last two axes, got {x}")
+    check_precision(x)
+
+
+def check_precision(x: Type) -> None:
+    if x.dtype not in (f32, f64):
+        raise DTypeError(
+            f"elements must be f32 or f64, got {x}", hint="x.astype(f32) makes such numbers"
+        )
+
+
+def transposed(x: Value) -> Value:
+    return swapaxes(x, -1, -2)
+
+
+def each(function: Callable[..., Array], result: Array, *matrices: Array) -> Array:
+    """`result` filled with the function of each matrix of a batch: NaN where numpy refuses one, or
+    where one holds what is no number."""
+    result[...] = np.nan
+    for place in np.ndindex(matrices[0].shape[:-2]):
+        given = [x[place] for x in matrices]
+        if np.isfinite(given[0]).all():
+            try:
+                result[place] = function(*given)
+            except np.linalg.LinAlgError:
+                continue
+    return result
+
+
+def guarded(t: Any, x: str, a: str, info: str | None) -> str:
+    """A result of torch, NaN where the matrices `a` are not finite or `info` is not 0."""
+    holds = t.call("torch.isfinite", a)
+    holds = t.method(t.method(holds, "all", -1), "all", -1)
+    if info is not None:
+        holds = t.logical_and(holds, t.eq(info, 0))
+    for _ in range(t.type.rank - t.types[0].rank + 2):
+        holds = t.method(holds, "unsqueeze", -1)
+    return t.where(holds, x, NAN)  # type: ignore[no-any-return]
+
+
+class Solve(Op):
+    """The x[…, n, m] with a·x = b for matrices a[…, n, n]; NaN in the columns of b that are not
+    finite."""
+
+    def infer(self, a: Type, b: Type) -> Type:
+        check_square(a)
+        if a.dtype is not b.dtype:
+            raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
+        if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
+            raise ShapeError(f"{a} and {b} are no systems of equations")
+        return b
+
+    def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
+        slope = Solve()(transposed(a), g)
+        return -matmul(slope, transposed(y)), slope
+
+    def composed(self, a: Value, b: Value) -> tuple[Value]:
+        """The result in terms of other ops: elimination, then substitution."""
+        pivots, rows, right = eliminated(a, b)
+        x = substituted(swapaxes(rows, 0, -1), pivots, moveaxis(right, 0, -2), reverse=True)
+        holds = logical_and(all_hold(not_equal(pivots, 0), 0), all_hold(isfinite(a), (-2, -1)))
+        columns = expand_dims(all_hold(isfinite(b), -2), -2)
+        return (where(logical_and(expand_dims(holds, (-2, -1)), columns), x, NAN),)
+
+    def numpy(self, a: Array, b: Array) -> Array:
+        finite = np.isfinite(b).all(-2, keepdims=True)
+        x = each(np.linalg.solve, np.empty_like(b), a, np.where(finite, b, 0))
+        return np.where(finite, x, b.dtype.type(np.nan))
+
+    def onnx(self, o: Any, a: str, b: str) -> str:
+        if o.types[0].shape[-1] == 0:
+            return b
+        return composed_onnx(o, self.composed, a, b)[0]
+
+    def torch(self, t: Any, a: str, b: str) -> str:
+        finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
+        results = t.call("torch.linalg.solve_ex", a, b)
+        x = guarded(t, t.item(results, 0), a, t.item(results, 1))
+        return t.where(finite, x, NAN)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", "n"], f32["n", "m"]), dominant=True)
+        yield Sample(cls(), (f32["b", 3, 3], f32["b", 3, 1]), dominant=True)
+        yield Sample(cls(), (f64["b", 2, "n", "n"], f64["b", 2, "n", 2]), dominant=True)
+        yield Sample(cls(), (f64["b", 3, 3], f64["b", 3, 2]))  # rows change places
+
+
+class Inverse(Op):
+    """The inverse of each matrix x[…, n, n]."""
+
+    def infer(self, x: Type) -> Type:
+        check_square(x)
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        turned = transposed(y)
+        return (-matmul(matmul(turned, g), turned),)
+
+    def composed(self, x: Value) -> tuple[Value]:
+        """The solution for the columns of the identity."""
+        return Solve().composed(x, broadcast_to(eye(x.shape[-1], dtype=x.dtype), x.shape))
+
+    def numpy(self, x: Array) -> Array:
+        return each(np.linalg.inv, np.empty_like(x), x)
+
+    def onnx(self, o: Any, x: str) -> str:
+        return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
+
+    def torch(self, t: Any, x: str) -> str:
+        results = t.call("torch.linalg.inv_ex", x)
+        return guarded(t, t.item(results, 0), x, t.item(results, 1))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", "n"],), dominant=True)
+        yield Sample(cls(), (f64["b", 2, 3, 3],), dominant=True)
+        yield Sample(cls(), (f64["b", 4, 4],))
+
+
+class Determinant(Op):
+    """The determinant of each matrix x[…, n, n]; 1 of none."""
+
+    label = "det"
+
+    def infer(self, x: Type) -> Type:
+        check_square(x)
+        return x.with_shape(x.shape[:-2])
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (expand_dims(g * y, (-2, -1)) * transposed(Inverse()(x)),)
+
+    def composed(self, x: Value) -> tuple[Value]:
+        """The product of the pivots, of the sign of the permutation."""
+        pivots, signs = eliminated(x)
+        return (where(all_hold(isfinite(x), (-2, -1)), prod(pivots * signs, 0), NAN),)
+
+    def numpy(self, x: Array) -> Array:
+        return each(np.linalg.det, np.empty(x.shape[:-2], x.dtype), x)
+
+    def onnx(self, o: Any, x: str) -> str:
+        if o.types[0].shape[-1] == 0:
+            return o.Expand(o.scalar(1, o.type.dtype), o.shape(o.type.shape))  # type: ignore[no-any-return]
+        return composed_onnx(o, self.composed, x)[0]
+
+    def torch(self, t: Any, x: str) -> str:
+        return guarded(t, t.call("torch.linalg.det", x), x, None)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", "n"],), dominant=True)
+        yield Sample(cls(), (f64["b", 3, 3],))
+        yield Sample(cls(), (f32["b", 2, 2],))
+
+
+class SignedLogDeterminant(Op):
+    """The sign of the determinant of each matrix x[…, n, n], 0 of a singular one, and the
+    logarithm of its size."""
+
+    label = "slogdet"
+
+    def infer(self, x: Type) -> TupleType:
+        check_square(x)
+        result = x.with_shape(x.shape[:-2])
+        return TupleType((result, result))
+
+    def pullback(self, g: Any, y: Value, x: Value) -> Sequence[Value | None]:
+        if g[1] is None:
+            return (None,)
+        return (expand_dims(g[1], (-2, -1)) * transposed(Inverse()(x)),)
+
+    def composed(self, x: Value) -> tuple[Value, Value]:
+        """The sum of the logarithms of the pivots, and the product of their signs."""
+        pivots, signs = eliminated(x)
+        finite = all_hold(isfinite(x), (-2, -1))
+        logarithm = sum(log(absolute(pivots)), 0)
+        return where(finite, prod(sign(pivots) * signs, 0), NAN), where(finite, logarithm, NAN)
+
+    def numpy(self, x: Array) -> tuple[Array, Array]:
+        def part(i: int) -> Array:
+            return each(lambda m: np.linalg.slogdet(m)[i], np.empty(x.shape[:-2], x.dtype), x)
+
+        return part(0), part(1)
+
+    def onnx(self, o: Any, x: str) -> tuple[str, ...]:
+        if o.types[0].shape[-1] == 0:
+            shape = o.shape(o.type.items[0].shape)
+            return tuple(o.Expand(o.scalar(i, o.types[0].dtype), shape) for i in (1, 0))
+        return composed_onnx(o, self.composed, x)
+
+    def torch(self, t: Any, x: str) -> tuple[str, ...]:
+        results = t.call("torch.linalg.slogdet", x)
+        whole, t.type = t.type, t.type.items[0]
+        guards = tuple(guarded(t, t.item(results, i), x, None) for i in range(2))
+        t.type = whole
+        return guards
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", "n"],), dominant=True)
+        yield Sample(cls(), (f64["b", 3, 3],))
+
+
+def eye(n: Any, m: Any = None, k: int = 0, dtype: DType = f32) -> Value:
+    """Ones on the k-th diagonal of an [n, m] matrix (square without m), zeros elsewhere."""
+    rows, columns = iota(n), iota(n if m is None else m)
+    return cast(equal(expand_dims(rows, 1) + operator.index(k), columns), dtype)
+
+
+def solve(a: Any, b: Any) -> Value:
+    """The x with a·x = b: a[…, n, n] with b[…, n, m], or with a vector b[n]. Leading axes
+    broadcast.
+
+    NaN where the matrix is singular. Raises `ShapeError` where the sizes do not fit.
+
+    >>> from nncompile.ops.basic import const
+    >>> solve(const([[2.0, 0.0], [1.0, 1.0]]), const([2.0, 3.0]))
+    <squeeze : f32[2]>
+    """
+    a, b = promoted(a, b)
+    check_square(a.type)
+    if b.rank == 1:
+        columns = solve(a, expand_dims(b, 1))
+        return squeeze(columns, -1)
+    ahead = broadcast(a.shape[:-2], b.shape[:-2])
+    a = broadcast_to(a, (*ahead, *a.shape[-2:]))
+    return Solve()(a, broadcast_to(b, (*ahead, *b.shape[-2:])))
+
+
+def inv(x: Any) -> Value:
+    """The inverse of each matrix of the last two axes; NaN of a singular one. To solve equations,
+    `solve(a, b)` is faster than `inv(a) @ b` and nearer."""
+    return Inverse()(as_value(x))
+
+
+def det(x: Any) -> Value:
+    """The determinant of each matrix of the last two axes. Its gradient is NaN where the matrix is
+    singular."""
+    return Determinant()(as_value(x))
+
+
+def slogdet(x: Any) -> tuple[Value, Value]:
+    """The sign of the determinant of each matrix of the last two axes, and the logarithm of its
+    size: finite where the determinant itself would overflow."""
+    of_sign, logarithm = items(SignedLogDeterminant()(as_value(x)))
+    return of_sign, logarithm
+
+
+def logdet(x: Any) -> Value:
+    """The logarithm of the determinant, NaN where that is negative."""
+    of_sign, logarithm = slogdet(x)
+    return where(of_sign < 0, NAN, logarithm)  # type: ignore[no-any-return]
+
+
+def matrix_power(x: Any, n: int) -> Value:
+    """Each matrix of the last two axes to a whole power: the identity to 0, powers of the inverse
+    below."""
+    x = as_value(x)
+    check_square(x.type)
+    exponent = operator.index(n)
+    if exponent == 0:
+        return broadcast_to(eye(x.shape[-1], dtype=x.dtype), x.shape)
+    square, left = (inv(x) if exponent < 0 else x), abs(exponent)
+    result: Value | None = None
+    while left:
+        if left % 2:
+            result = square if result is None else matmul(result, square)
+        left //= 2
+        square = matmul(square, square) if left else square
+    assert result is not None  # the exponent is not 0
+    return result

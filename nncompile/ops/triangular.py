@@ -1,0 +1,168 @@
+"""Cholesky's factors, and systems of equations with triangular matrices.
+
+As in systems.py, matrices are the last two axes, and what has no result has NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.dims import broadcast, same_shape
+from nncompile.elementwise import isfinite, logical_and, not_equal, where
+from nncompile.errors import DTypeError, ShapeError
+from nncompile.graph import Op, Sample, Value
+from nncompile.ops.basic import as_value, broadcast_to
+from nncompile.ops.composition import composed_onnx
+from nncompile.ops.contract import matmul, promoted
+from nncompile.ops.elimination import all_hold, factored, substituted
+from nncompile.ops.matrices import diagonal, tril, triu
+from nncompile.ops.shape import expand_dims, moveaxis, squeeze
+from nncompile.ops.systems import NAN, check_square, each, eye, guarded, transposed
+from nncompile.types import Array, Type, f32, f64
+
+
+class SolveTriangular(Op):
+    """The x[…, n, m] with a·x = b for the lower or upper triangle of a[…, n, n], with ones for its
+    diagonal if `unit`; NaN in the columns of b that are not finite."""
+
+    lower: bool = False
+    unit: bool = False
+
+    def infer(self, a: Type, b: Type) -> Type:
+        check_square(a)
+        if a.dtype is not b.dtype:
+            raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
+        if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
+            raise ShapeError(f"{a} and {b} are no systems of equations")
+        return b
+
+    def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
+        slope = SolveTriangular(not self.lower, self.unit)(transposed(a), g)
+        return self._part(-matmul(slope, transposed(y))), slope
+
+    def _part(self, a: Value) -> Value:
+        """What is read of a matrix."""
+        k = 1 if self.unit else 0
+        return tril(a, -k) if self.lower else triu(a, k)
+
+    def composed(self, a: Value, b: Value) -> tuple[Value]:
+        """The result in terms of other ops."""
+        part = self._part(a)
+        one = eye(a.shape[-1], dtype=a.dtype)
+        whole = part + one if self.unit else part
+        pivots = moveaxis(diagonal(whole, axis1=-2, axis2=-1), -1, 0)
+        x = substituted(moveaxis(part, -1, 0), pivots, b, reverse=not self.lower)
+        holds = logical_and(all_hold(not_equal(pivots, 0), 0), all_hold(isfinite(part), (-2, -1)))
+        columns = expand_dims(all_hold(isfinite(b), -2), -2)
+        return (where(logical_and(expand_dims(holds, (-2, -1)), columns), x, NAN),)
+
+    def numpy(self, a: Array, b: Array) -> Array:
+        k = 1 if self.unit else 0
+        whole = np.tril(a, -k) if self.lower else np.triu(a, k)
+        whole = whole + np.eye(a.shape[-1], dtype=a.dtype) if self.unit else whole
+        finite = np.isfinite(b).all(-2, keepdims=True)
+        x = each(np.linalg.solve, np.empty_like(b), whole, np.where(finite, b, 0))
+        return np.where(finite, x, b.dtype.type(np.nan))
+
+    def onnx(self, o: Any, a: str, b: str) -> str:
+        if o.types[0].shape[-1] == 0:
+            return b
+        return composed_onnx(o, self.composed, a, b)[0]
+
+    def torch(self, t: Any, a: str, b: str) -> str:
+        k = 1 if self.unit else 0
+        part = t.tril(a, -k) if self.lower else t.triu(a, k)
+        options = {"upper": not self.lower, "unitriangular": self.unit}
+        x = t.call("torch.linalg.solve_triangular", part, b, **options)
+        zeros = None
+        if not self.unit:
+            diagonals = t.call("torch.diagonal", a, 0, -2, -1)
+            zeros = t.method(t.eq(diagonals, 0), "sum", -1)
+        finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
+        return t.where(finite, guarded(t, x, part, zeros), NAN)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for lower in (False, True):
+            yield Sample(cls(lower), (f32["n", "n"], f32["n", "m"]), dominant=True)
+            yield Sample(cls(lower, True), (f64["b", 3, 3], f64["b", 3, 2]), floats=(-0.5, 0.5))
+        yield Sample(cls(True), (f64["b", 2, "n", "n"], f64["b", 2, "n", 1]), dominant=True)
+
+
+class Cholesky(Op):
+    """The lower triangular L with L·Lᵀ = x for symmetric positive definite matrices x[…, n, n], of
+    which the lower triangle is read; NaN for others."""
+
+    def infer(self, x: Type) -> Type:
+        check_square(x)
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        """I. Murray, "Differentiation of the Cholesky decomposition" (2016), (9)."""
+        inner = _halved(matmul(transposed(y), tril(g)))
+        turn = SolveTriangular(lower=False)
+        left = turn(transposed(y), inner)
+        both = transposed(turn(transposed(y), transposed(left)))
+        return (_halved(both + transposed(both)),)
+
+    def composed(self, x: Value) -> tuple[Value]:
+        """The result in terms of other ops."""
+        lower, squares = factored(x)
+        holds = logical_and(all_hold(squares > 0, 0), all_hold(isfinite(tril(x)), (-2, -1)))
+        return (where(expand_dims(holds, (-2, -1)), lower, NAN),)
+
+    def numpy(self, x: Array) -> Array:
+        return each(np.linalg.cholesky, np.empty_like(x), np.tril(x))
+
+    def onnx(self, o: Any, x: str) -> str:
+        return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
+
+    def torch(self, t: Any, x: str) -> str:
+        read = t.tril(x)
+        results = t.call("torch.linalg.cholesky_ex", x)
+        return guarded(t, t.item(results, 0), read, t.item(results, 1))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", "n"],), dominant=True)
+        yield Sample(cls(), (f64["b", 2, "n", "n"],), dominant=True)
+        yield Sample(cls(), (f32["b", 3, 3],), dominant=True)
+
+
+def _halved(x: Value) -> Value:
+    """The lower triangle with half of the diagonal."""
+    half = eye(x.shape[-1], dtype=x.dtype) * 0.5
+    return tril(x) * (1 - half)  # type: ignore[no-any-return]
+
+
+def solve_triangular(a: Any, b: Any, lower: bool = False, unit_diagonal: bool = False) -> Value:
+    """The x with a·x = b for the upper or lower triangle of a[…, n, n], the rest of which is not
+    read: b is a matrix […, n, m] or a vector [n]. Leading axes broadcast. Arguments are scipy's.
+
+    NaN where the diagonal holds a zero. Raises `ShapeError` where the sizes do not fit.
+    """
+    a, b = promoted(a, b)
+    check_square(a.type)
+    if b.rank == 1:
+        columns = solve_triangular(a, expand_dims(b, 1), lower, unit_diagonal)
+        return squeeze(columns, -1)
+    ahead = broadcast(a.shape[:-2], b.shape[:-2])
+    a = broadcast_to(a, (*ahead, *a.shape[-2:]))
+    b = broadcast_to(b, (*ahead, *b.shape[-2:]))
+    return SolveTriangular(bool(lower), bool(unit_diagonal))(a, b)
+
+
+def cholesky(x: Any, upper: bool = False) -> Value:
+    """The lower triangular L with L·Lᵀ = x (or its transpose, if `upper`) for each symmetric,
+    positive definite matrix of the last two axes; NaN for one that is not positive definite. Of a
+    matrix that is not symmetric it is that of (x + xᵀ)/2, so that gradients are symmetric, as
+    torch's.
+    """
+    x = as_value(x)
+    check_square(x.type)
+    half = x * 0.5
+    lower = Cholesky()(half + transposed(half))
+    return transposed(lower) if upper else lower
