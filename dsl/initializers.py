@@ -22,7 +22,7 @@ from nncompile.habits import teaching
 from nncompile.ops import broadcast_to, cast, const, full, random, reshape, transpose
 from nncompile.optim.muon import orthogonalised
 from nncompile.optim.schedules import not_negative, real
-from nncompile.types import Array, Type, boolean, check_unmasked, f64
+from nncompile.types import Array, Type, boolean, check_unmasked, f64, is_numeric
 
 Fans = tuple[int, int]
 Initializer = Callable[[Type, Value, Fans], Value]
@@ -88,7 +88,7 @@ def _numbers(x: Any) -> Array:
     except (TypeError, ValueError, CompileError):
         raise _no_start(x) from None
     check_unmasked(x, "the first value", ModelError)
-    if array.dtype.kind not in "fiub":
+    if not is_numeric(array.dtype):
         raise _no_start(x)
     return array
 

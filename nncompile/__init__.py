@@ -37,7 +37,23 @@ from nncompile.reference import evaluate
 from nncompile.runtime import Session, StepRunner, available_providers
 from nncompile.step import Step, compose
 from nncompile.train import Event, History, Trainer
-from nncompile.types import DType, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import (
+    DType,
+    Type,
+    bf16,
+    boolean,
+    f16,
+    f32,
+    f64,
+    i8,
+    i16,
+    i32,
+    i64,
+    u8,
+    u16,
+    u32,
+    u64,
+)
 
 __version__ = "0.1.0"
 
@@ -74,18 +90,22 @@ __all__ = [
     "Value",
     "assign",
     "available_providers",
+    "bf16",
     "boolean",
     "compile_model",
     "compile_step",
     "compose",
     "evaluate",
     "export",
+    "f16",
     "f32",
     "f64",
     "formula",
     "from_torch_state_dict",
     "grad",
     "hvp",
+    "i8",
+    "i16",
     "i32",
     "i64",
     "jacobian",
@@ -94,6 +114,9 @@ __all__ = [
     "to_torch_module",
     "to_torch_state_dict",
     "training",
+    "u8",
+    "u16",
     "u32",
+    "u64",
     "vjp",
 ]

@@ -290,12 +290,7 @@ def external_tensors(
 
 
 _SAFETENSORS = {
-    "bool": "BOOL",
-    "int32": "I32",
-    "uint32": "U32",
-    "int64": "I64",
-    "float32": "F32",
-    "float64": "F64",
+    d.name: {"bool": "BOOL", "bfloat16": "BF16"}.get(d.name, d.short.upper()) for d in DTYPES
 }
 
 

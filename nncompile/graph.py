@@ -77,6 +77,12 @@ class Op:
 
     registry: ClassVar[dict[tuple[str, str], type[Op]]] = {}
     differentiable: ClassVar[bool] = True
+    # Whether results are elements of the arguments, as they are. Floats of 16 bits stay what they
+    # are then; any other op is computed in float32 and rounded (see precision.py).
+    moves: ClassVar[bool] = False
+    # Whether it compares elements of an argument with each other. TorchScript carries u64 in int64,
+    # and gives such an op what has the same order there (see torchscript/carriers.py).
+    orders: ClassVar[bool] = False
     # Which field takes any axis of equally shaped arguments of any rank: "axis" (one of them),
     # "axes" (some) or "order" (`axes`: all, in any order). The tests then draw random ones.
     varies: ClassVar[str] = ""
@@ -310,6 +316,7 @@ class Item(Op):
     """One result of an op with several."""
 
     index: int
+    moves = True
 
     def infer(self, results: TupleType) -> Type:
         return results.items[self.index]

@@ -179,5 +179,5 @@ def _training(model: Model) -> Graph:
 def _array(x: Any) -> Array:
     """An array of one, or of a tensor of torch, wherever it is."""
     if hasattr(x, "detach"):
-        x = x.detach().cpu().numpy()
+        x = torch_backend().array_of(x)
     return np.asarray(x)

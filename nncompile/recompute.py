@@ -32,6 +32,7 @@ class Recompute(Op):
 
     count: int
     held: int
+    moves = True
     differentiable = False  # the samples' first arguments are computed from nothing
 
     def infer(self, *args: Type) -> TupleType:

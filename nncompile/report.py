@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nncompile.graph import Graph
 from nncompile.model import Model
 from nncompile.train import Event, Trainer
-from nncompile.types import Array
+from nncompile.types import Array, is_real
 
 try:
     import resource
@@ -143,7 +143,7 @@ def summary(x: Array) -> str:
     """A few numbers that tell what is in an array."""
     if x.size <= 8:
         return np.array2string(x, precision=4, separator=", ", max_line_width=10**6)
-    if x.dtype.kind != "f":
+    if not is_real(x.dtype):
         return f"{', '.join(map(str, x.ravel()[:8].tolist()))}, ..."
     finite = x[np.isfinite(x)]
     lost = f"{x.size - finite.size:,} of {x.size:,} not finite" if finite.size < x.size else ""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from nncompile.dims import Dim, Shape, dim, symbols
@@ -25,13 +26,18 @@ class DType:
 
     @cached_property
     def numpy(self) -> np.dtype[Any]:
-        """numpy's element type."""
-        return np.dtype(self.name)
+        """numpy's element type; that of bfloat16 is of the package `ml_dtypes`."""
+        return np.dtype(ml_dtypes.bfloat16 if self.name == "bfloat16" else self.name)
 
     @property
     def is_float(self) -> bool:
         """Whether its numbers are real; the only types that have gradients."""
-        return self.name.startswith("float")
+        return "float" in self.name
+
+    @property
+    def is_half(self) -> bool:
+        """Whether it is a float of 16 bits, which is computed with in f32."""
+        return self.is_float and self.bits == 16
 
     @property
     def is_bool(self) -> bool:
@@ -42,6 +48,16 @@ class DType:
     def is_integer(self) -> bool:
         """Whether its numbers are integers, signed or not; truth values are none."""
         return not self.is_float and not self.is_bool
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether it has negative numbers."""
+        return self.is_float or self.name.startswith("int")
+
+    @cached_property
+    def bits(self) -> int:
+        """How many bits one element has in memory."""
+        return 8 * self.numpy.itemsize
 
     def __getitem__(self, shape: Any) -> Type:
         sizes = tuple(map(dim, shape if isinstance(shape, tuple) else (shape,)))
@@ -59,14 +75,25 @@ class DType:
         return self.short
 
 
+f16 = DType("float16", "f16")
+bf16 = DType("bfloat16", "bf16")
 f32 = DType("float32", "f32")
 f64 = DType("float64", "f64")
-i64 = DType("int64", "i64")
+i8 = DType("int8", "i8")
+i16 = DType("int16", "i16")
 i32 = DType("int32", "i32")
+i64 = DType("int64", "i64")
+u8 = DType("uint8", "u8")
+u16 = DType("uint16", "u16")
 u32 = DType("uint32", "u32")
+u64 = DType("uint64", "u64")
 boolean = DType("bool", "bool")
 
-DTYPES = (boolean, i32, u32, i64, f32, f64)
+SIGNED = (i8, i16, i32, i64)
+UNSIGNED = (u8, u16, u32, u64)
+INTEGERS = (i8, u8, i16, u16, i32, u32, i64, u64)
+FLOATS = (f16, bf16, f32, f64)
+DTYPES = (boolean, *INTEGERS, *FLOATS)
 _BY_NAME = {key: d for d in DTYPES for key in (d.name, d.short)}
 
 
@@ -120,14 +147,65 @@ def _masked(x: Any) -> Iterator[tuple[int, ...]]:
                     yield i, *place
 
 
+_DIGITS = {bf16: 8, f16: 11, f32: 24, f64: 53}  # binary ones, of a float
+
+
+def holds(wide: DType, dtype: DType) -> bool:
+    """Whether an element type has every number of another one exactly."""
+    if wide is dtype or dtype.is_bool or wide.is_bool:
+        return wide is dtype or dtype.is_bool
+    if dtype.is_float:
+        return wide.is_float and wide.bits > dtype.bits
+    if wide.is_float:
+        return _DIGITS[wide] >= dtype.bits - dtype.is_signed
+    if wide.is_signed == dtype.is_signed:
+        return wide.bits >= dtype.bits
+    return wide.is_signed and wide.bits > dtype.bits
+
+
+def is_real(x: np.dtype[Any]) -> bool:
+    """Whether numpy's element type is one of real numbers; bfloat16 has a kind of its own."""
+    return x.kind == "f" or x == bf16.numpy
+
+
+def numpy_name(x: np.dtype[Any]) -> str:
+    """How an element type is written beside numpy: `np.float32`, `ml_dtypes.bfloat16`."""
+    return f"{'ml_dtypes' if x == bf16.numpy else 'np'}.{x.name}"
+
+
+def is_numeric(x: np.dtype[Any]) -> bool:
+    """Whether numpy's element type is one of numbers or truth values."""
+    return x.kind in "biuf" or x == bf16.numpy
+
+
 def promote(a: DType, b: DType) -> DType:
-    """The type of `a + b`: torch's rule (an integer with a float is that float; uint32 with a
-    signed integer is int64)."""
+    """The type of `a + b`, by torch's and numpy's rule where they agree.
+
+    Truth values take the other type; an integer with a float is that float (as torch's); of two
+    floats it is the wider one, f32 for f16 with bf16; of two integers the smallest type that holds
+    both. No integer type holds u64 and a signed one: numpy makes floats of them, torch nothing;
+    here that raises `DTypeError`.
+    """
     if a is b:
         return a
-    if {a, b} == {i32, u32}:
-        return i64
-    return DTYPES[max(DTYPES.index(a), DTYPES.index(b))]
+    if a.is_bool or b.is_bool:
+        return b if a.is_bool else a
+    if a.is_float or b.is_float:
+        if a.is_half and b.is_half:
+            return f32
+        if a.is_float and b.is_float:
+            return max(a, b, key=lambda x: x.bits)
+        return a if a.is_float else b
+    if a.is_signed == b.is_signed:
+        return max(a, b, key=lambda x: x.bits)
+    unsigned, signed = (b, a) if a.is_signed else (a, b)
+    for found in SIGNED:
+        if found.bits >= signed.bits and found.bits > unsigned.bits:
+            return found
+    raise DTypeError(
+        f"no integer type holds both {unsigned} and {signed}",
+        hint=f"x.astype({signed}) or y.astype({unsigned}) says which one is meant",
+    )
 
 
 @dataclass(frozen=True, slots=True)

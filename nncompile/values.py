@@ -27,6 +27,8 @@ _HABITS = {
     "unsqueeze": "expand_dims(x, axis)",
     "detach": "stop_gradient(x)",
     "float": "x.astype(f32)",
+    "half": "x.astype(f16)",
+    "bfloat16": "x.astype(bf16)",
     "double": "x.astype(f64)",
     "long": "x.astype(i64)",
     "dim": "x.rank",

@@ -18,9 +18,11 @@ import sympy as sp
 
 import nncompile
 from nncompile.dims import dim, substitute, symbols
+from nncompile.errors import DTypeError, ShapeError
 from nncompile.grad import vjp
 from nncompile.graph import AnyType, Graph, Input, Item, Op, Sample, Value, apply
-from nncompile.types import TupleType, Type, f32
+from nncompile.precision import computed, in_types, type_in
+from nncompile.types import DType, TupleType, Type, bf16, f16, f32, i8, i16, i64, u8, u16, u64
 
 Feeds = dict[str, np.ndarray]
 Sizes = dict[sp.Symbol, int]
@@ -141,7 +143,8 @@ class Case:
         """What the card says in numpy."""
         op = self.sample.op.at(sizes)
         with np.errstate(all="ignore"):
-            result = op.numpy(*(feeds[x.op.name].copy() for x in self.leaves))  # type: ignore[attr-defined]
+            arrays = [feeds[x.op.name].copy() for x in self.leaves]  # type: ignore[attr-defined]
+            result = computed(op, self.value.type, *arrays)
         many = isinstance(self.value.type, TupleType)
         return tuple(map(np.asarray, result)) if many else (np.asarray(result),)
 
@@ -185,6 +188,30 @@ def varied_cases_of(card: type[Op]) -> list[Case]:
     return cases
 
 
+def typed_cases_of(card: type[Op]) -> list[Case]:
+    """The first samples of float32, of int64 and of both, in other element types: those that the
+    card accepts."""
+    samples = list(card.samples())
+    cases = []
+    for kind, others in ((f32, (f16, bf16)), (i64, (i8, u8, i16, u16, u64))):
+        sample = next((s for s in samples if any(t.dtype is kind for t in s.types)), None)
+        for other in others if sample is not None else ():
+            if (changed := typed(sample, {kind: other})) is not None:
+                cases.append(Case(f"{card.__name__}-{other}", changed))
+    return cases
+
+
+def typed(sample: Sample, change: Mapping[DType, DType]) -> Sample | None:
+    """The sample in other element types; None where the card does not accept it."""
+    types = tuple(type_in(t, change) for t in sample.types)
+    try:
+        op = in_types(sample.op, change)
+        op.infer(*types)
+    except (DTypeError, ShapeError):
+        return None
+    return dataclasses.replace(sample, op=op, types=types)
+
+
 def parts(type_: AnyType) -> tuple[Type, ...]:
     """The types of an op's results."""
     return type_.items if isinstance(type_, TupleType) else (type_,)
@@ -208,6 +235,9 @@ def draw(
         return rng.integers(0, 2, shape).astype(bool)
     if dtype.is_integer:
         low, high = sample.integers
+        places = any(t.dtype.is_float for t in sample.types)  # integers beside floats are places
+        if not dtype.is_signed and (places or dtype is not u64):
+            low = max(low, 0)  # else they wrap round to the largest
         if sample.distinct and count <= high - low <= 10_000:
             return (low + rng.permutation(high - low)[:count]).reshape(shape).astype(dtype.numpy)
         return rng.integers(low, high, shape).astype(dtype.numpy)
@@ -217,6 +247,10 @@ def draw(
         return (rng.uniform(low_, high_, shape) + outweighing).astype(dtype.numpy)
     if not sample.distinct:
         return rng.uniform(low_, high_, shape).astype(dtype.numpy)
+    if dtype.is_half:  # apart in that type, too
+        whole = rng.permutation(count) - count // 2
+        apart = whole * 2.0 ** -max(0, (count - 1).bit_length() - 2)
+        return ((low_ + high_) / 2 + apart).reshape(shape).astype(dtype.numpy)
     # Apart by much more than the step of a finite difference.
     steps = (rng.permutation(count) + rng.uniform(0.2, 0.8, count)) / max(count, 1)
     return (low_ + (high_ - low_) * steps).reshape(shape).astype(dtype.numpy)

@@ -16,6 +16,8 @@ CASES = [
     for card in cards.our_cards()
     for case in (*cards.cases_of(card), *cards.varied_cases_of(card))
 ]
+# In double, where slopes are checked, they are the cases above.
+TYPED = [case for card in cards.our_cards() for case in cards.typed_cases_of(card)]
 WITH_SLOPES = [case for case in CASES if card_checks.has_slopes(case)]
 
 
@@ -28,7 +30,7 @@ def test_has_samples(card: type[Op]) -> None:
     card_checks.check_samples(card)
 
 
-@each(CASES)
+@each(CASES + TYPED)
 def test_type(case: Case) -> None:
     card_checks.check_type(case)
 
@@ -38,12 +40,12 @@ def test_interned(case: Case) -> None:
     card_checks.check_interned(case)
 
 
-@each(CASES)
+@each(CASES + TYPED)
 def test_onnx(case: Case) -> None:
     card_checks.check_onnx(case)
 
 
-@each(CASES)
+@each(CASES + TYPED)
 def test_torchscript(case: Case, torchscript: SimpleNamespace) -> None:
     card_checks.check_torch(case, torchscript.to_script, torchscript.torch)
 
@@ -53,6 +55,6 @@ def test_slopes(case: Case) -> None:
     card_checks.check_slopes(case)
 
 
-@each([c for c in WITH_SLOPES if type(c.sample.op).differentiable])
+@each([c for c in (*WITH_SLOPES, *TYPED) if card_checks.is_differentiable(c)])
 def test_slopes_onnx(case: Case) -> None:
     card_checks.check_gradient_onnx(case)

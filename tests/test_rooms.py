@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 ROOMS = (
     ("sites", "tracing", "collection", "errors", "habits", "dims", "types"),
     ("graph", "values"),
-    ("scalars", "map", "formula", "show"),
+    ("scalars", "map", "precision", "formula", "show"),
     ("elementwise", "ops"),
     ("reference", "grad", "rewrite", "stabilise"),
     (

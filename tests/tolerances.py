@@ -10,6 +10,10 @@ import numpy as np
 TOLERANCES: dict[str, tuple[float, float]] = {
     "float32": (2e-5, 2e-6),
     "float64": (1e-10, 1e-12),
+    # What is computed in float32 and rounded is within half a unit of the last place, 2⁻¹¹ and 2⁻⁸;
+    # a neighbour is allowed, as float32 itself is not exact. Gradients are rounded several times.
+    "float16": (2**-9, 2**-10),
+    "bfloat16": (2**-6, 2**-7),
 }
 # Of a slope against a central difference in double with this step.
 STEP = 1e-5

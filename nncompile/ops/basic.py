@@ -14,7 +14,7 @@ from nncompile.errors import DTypeError, FormulaError, ShapeError
 from nncompile.graph import Op, Sample, Value, apply
 from nncompile.ops.literals import array_of
 from nncompile.scalars import Scalar
-from nncompile.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
+from nncompile.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, is_real, u32
 from nncompile.values import operation, register
 
 
@@ -22,6 +22,7 @@ class Constant(Op):
     """A small array that is known while the graph is built."""
 
     value: Array
+    moves = True
 
     def infer(self) -> Type:
         return Type(dtype_of(self.value), self.value.shape)
@@ -51,6 +52,7 @@ class Cast(Op):
     """`x` as another element type, by C's rule (towards zero; bool of a number is `≠ 0`)."""
 
     dtype: DType
+    moves = True
 
     def infer(self, x: Type) -> Type:
         return Type(self.dtype, x.shape)
@@ -84,6 +86,7 @@ class Expand(Op):
     """`x` repeated along new axes and axes of size one, to `shape`."""
 
     shape: Shape
+    moves = True
 
     def infer(self, x: Type) -> Type:
         if same_shape(broadcast(x.shape, self.shape), self.shape) is not True:
@@ -178,6 +181,8 @@ class Barrier(Op):
     from it is computed again and not merged with the same work on `x`. Given other arguments, it
     waits for them: nothing that needs it runs before they are known."""
 
+    moves = True
+
     def infer(self, x: Type, *after: Type) -> Type:
         return x
 
@@ -218,7 +223,7 @@ def const(x: Any, dtype: DType | None = None) -> Value:
     """
     array = array_of(x)
     if dtype is None:
-        literal = not hasattr(x, "dtype") and (array.dtype.kind == "f" or array.size == 0)
+        literal = not hasattr(x, "dtype") and (is_real(array.dtype) or array.size == 0)
         dtype = f32 if literal else dtype_of(array)
     try:
         # Ours alone: the caller may write to theirs.

@@ -49,8 +49,8 @@ def _check_inner(a: Dim, b: Dim) -> None:
 
 
 def wrapped(t: Any, x: str, dtype: DType) -> str:
-    """An i64 result that stands for u32, modulo 2³²."""
-    return t.call("torch.bitwise_and", x, 0xFFFFFFFF) if dtype is u32 else x
+    """A result that torch carries in a wider type, wrapped to its own."""
+    return t.wrapped(x, dtype)  # type: ignore[no-any-return]
 
 
 class MatMul(Op):

@@ -10,7 +10,7 @@ import numpy as np
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.reduce import accumulator, along
 from nncompile.ops.sums import RUNNING
-from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.values import register
 
 
@@ -34,7 +34,7 @@ class CumSum(Op):
         return (CumSum(self.axis, self.exclusive, not self.reverse)(g),)
 
     def numpy(self, x: Array) -> Array:
-        dtype = x.dtype if x.dtype.kind == "f" else np.dtype(np.int64)
+        dtype = accumulator(dtype_of(x)).numpy
         size = x.shape[self.axis]
         x = np.flip(x, self.axis) if self.reverse else x
         if self.exclusive:

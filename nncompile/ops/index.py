@@ -41,7 +41,7 @@ def _check_integer(indices: Type) -> None:
 
 def _places(o: Any, indices: str) -> str:
     """Indices in a type that ONNX has them in."""
-    return o.cast(indices, i64) if o.types[1].dtype is u32 else indices
+    return indices if o.types[1].dtype in (i32, i64) else o.cast(indices, i64)
 
 
 def _torch_places(t: Any, indices: str, size: Dim) -> str:
@@ -49,7 +49,7 @@ def _torch_places(t: Any, indices: str, size: Dim) -> str:
     out of range stay so, and torch refuses them."""
     dtype = t.types[1].dtype
     places: str = t.cast(indices, dtype, i64)
-    if dtype is u32:
+    if not dtype.is_signed:
         return places
     return t.where(t.lt(places, 0), t.add(places, t.dim(size)), places)  # type: ignore[no-any-return]
 
@@ -58,6 +58,7 @@ class Gather(Op):
     """The slices of `x` across `axis` at `indices`, whose axes take that axis's place."""
 
     axis: int
+    moves = True
 
     def infer(self, x: Type, indices: Type) -> Type:
         _check_integer(indices)
@@ -94,6 +95,7 @@ class TakeAlongAxis(Op):
     """`y[…, i, …] = x[…, indices[…, i, …], …]`; the other axes of both are the same."""
 
     axis: int
+    moves = True
 
     def infer(self, x: Type, indices: Type) -> Type:
         _check_integer(indices)
@@ -164,7 +166,7 @@ class ScatterAdd(Op):
     def torch(self, t: Any, x: str, indices: str, updates: str) -> str:
         places = _torch_places(t, indices, t.types[0].shape[self.axis])
         total = t.call("torch.scatter_add", x, self.axis, places, updates)
-        return t.masked(total) if t.type.dtype is u32 else total  # type: ignore[no-any-return]
+        return t.wrapped(total, t.type.dtype)  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -181,6 +183,7 @@ class TopK(Op):
     size: Dim
     axis: int
     largest: bool = True
+    orders = True
 
     def infer(self, x: Type) -> TupleType:
         total = x.shape[self.axis]

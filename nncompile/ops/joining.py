@@ -24,6 +24,7 @@ class Concat(Op):
 
     axis: int
     varies: ClassVar[str] = "axis"
+    moves = True
 
     def infer(self, *parts: Type) -> Type:
         first = parts[0]
@@ -70,6 +71,7 @@ class Split(Op):
 
     axis: int
     sizes: Shape
+    moves = True
 
     def infer(self, x: Type) -> TupleType:
         total = dim(sum(self.sizes))

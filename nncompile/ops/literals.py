@@ -9,7 +9,7 @@ import numpy as np
 
 from nncompile.errors import DTypeError
 from nncompile.graph import Value
-from nncompile.types import Array, check_unmasked
+from nncompile.types import Array, check_unmasked, is_numeric
 
 
 def array_of(x: Any) -> Array:
@@ -25,7 +25,7 @@ def array_of(x: Any) -> Array:
     except (TypeError, ValueError, RuntimeError) as error:  # a ragged list, a tensor of torch
         raise DTypeError(f"{type(x).__name__} does not make an array: {error}") from None
     check_unmasked(x, "a constant")
-    if array.dtype.kind not in "biuf":
+    if not is_numeric(array.dtype):
         raise DTypeError(
             f"{x!r} is not a value, an array or a number",
             hint="call it first" if callable(x) else None,

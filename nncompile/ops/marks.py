@@ -19,6 +19,8 @@ class Mark(Op):
     The pass `release` takes marks off: what they say is meant for those that come before it.
     """
 
+    moves = True
+
     def infer(self, *types: Any) -> AnyType:
         return types[0]  # type: ignore[no-any-return]
 

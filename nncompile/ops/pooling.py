@@ -22,12 +22,11 @@ from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
 from nncompile.ops.slicing import LIMIT, padded
 from nncompile.ops.space import LEAD
-from nncompile.types import Array, DType, Type, f32, f64, i64
+from nncompile.types import Array, Type, f32, f64, i64, u8
 
 # Up to that many elements of a window are compared one by one; onnxruntime's indices of the
 # maxima cost several times the pooling itself.
 TAPS = 16
-U8 = DType("uint8", "u8")  # of their numbers
 
 
 class MaxPool(Op):
@@ -131,9 +130,9 @@ class MaxSpread(Op):
                 place = o.Mod(o.Mod(at, size), o.scalar(kernel[axis], i64))
                 number = o.Add(number, o.Mul(place, o.scalar(count, i64)))
                 at, count = o.Div(at, size), count * kernel[axis]
-            return o.cast(number, U8)  # type: ignore[no-any-return]
+            return o.cast(number, u8)  # type: ignore[no-any-return]
 
-        return or_exact(o, x, first, exact, Type(U8, type_.shape))
+        return or_exact(o, x, first, exact, Type(u8, type_.shape))
 
     def torch(self, t: Any, g: str, x: str) -> str:
         shape = t.type.shape

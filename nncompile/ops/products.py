@@ -13,7 +13,7 @@ from nncompile.ops.basic import cast, iota
 from nncompile.ops.reduce import Axes, Sum, accumulator, kept, over, reduced_type, require_real
 from nncompile.ops.shape import reshape
 from nncompile.ops.sums import reduced_shape
-from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.values import register
 
 
@@ -33,7 +33,7 @@ class Prod(Op):
         return (kept(g, x, (self.axis,)) * ProductOfOthers(self.axis)(x),)
 
     def numpy(self, x: Array) -> Array:
-        dtype = x.dtype if x.dtype.kind == "f" else np.int64
+        dtype = accumulator(dtype_of(x)).numpy
         return x.prod(self.axis, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
@@ -45,7 +45,8 @@ class Prod(Op):
 
     def _whole(self, o: Any, x: str, source: Type) -> str:
         """onnxruntime's product of integers goes through float64; scattering does not."""
-        ones = o.Expand(o.scalar(1, i64), o.shape(reduced_shape(source.shape, (self.axis,), True)))
+        ones = o.scalar(1, o.type.dtype)
+        ones = o.Expand(ones, o.shape(reduced_shape(source.shape, (self.axis,), True)))
         first = o.Expand(o.scalar(0, i64), o.shape(source.shape))
         y = o.ScatterElements(ones, first, x, axis=self.axis, reduction="mul")
         return y if self.keepdims else o.Squeeze(y, o.ints([self.axis]))  # type: ignore[no-any-return]

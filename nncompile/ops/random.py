@@ -85,7 +85,7 @@ class Hash(Op):
 
     def torch(self, t: Any, counter: str, key: str) -> str:
         def masked(function: Callable[..., str]) -> Callable[..., str]:
-            return lambda a, b: t.masked(function(a, b))
+            return lambda a, b: t.wrapped(function(a, b), u32)
 
         def upper(h: str) -> str:
             return t.cast(t.mul(t.cast(h, u32, f32), 1 / 65536), f32, i64)  # type: ignore[no-any-return]

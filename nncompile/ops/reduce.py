@@ -20,7 +20,7 @@ from nncompile.ops.axes import axes_of, axis_of
 from nncompile.ops.basic import as_value, broadcast_to, cast
 from nncompile.ops.shape import reshape
 from nncompile.ops.sums import reduced_shape, runs, total, whole_total
-from nncompile.types import Array, DType, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32, u64
 from nncompile.values import register
 
 Axes = int | Sequence[int] | None
@@ -54,8 +54,8 @@ def _carried(o: Any, x: str, dtype: DType) -> str:
 
 
 def accumulator(dtype: DType) -> DType:
-    """Sums and products of integers and truth values are i64, as torch's."""
-    return dtype if dtype.is_float else i64
+    """Sums and products of integers and truth values are i64, as torch's; of u64 they are u64."""
+    return dtype if dtype.is_float or dtype is u64 else i64
 
 
 def require_real(x: Type) -> None:
@@ -87,7 +87,7 @@ class Sum(Op):
         return (broadcast_to(kept(g, x, self.axes), x.shape),)
 
     def numpy(self, x: Array) -> Array:
-        dtype = x.dtype if x.dtype.kind == "f" else np.int64
+        dtype = accumulator(dtype_of(x)).numpy
         return x.sum(self.axes, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
@@ -133,6 +133,7 @@ class Max(Op):
     axes: tuple[int, ...]
     keepdims: bool = False
     varies: ClassVar[str] = "axes"
+    orders = True
 
     _numpy: ClassVar[Callable[..., Any]] = staticmethod(np.max)
     _kind: ClassVar[str] = "Max"
@@ -155,7 +156,7 @@ class Max(Op):
     def onnx(self, o: Any, x: str) -> str:
         dtype = o.type.dtype
         x = _carried(o, x, dtype)
-        if dtype in (i64, u32):
+        if dtype in (i64, u32, u64):
             # The kernels of Reduce… compare the lower halves of i64 as signed numbers
             # (onnxruntime 1.31); those of Arg… do not.
             for axis in self.axes:
@@ -242,6 +243,7 @@ class LogSumExp(Op):
 class ArgMax(Op):
     """The place of the greatest along one axis, i64; the first of equal ones."""
 
+    orders = True
     label = "argmax"
 
     axis: int

@@ -20,6 +20,7 @@ from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, iota
 from nncompile.ops.loops import Body, Loop, binder, fresh, iterating
 from nncompile.ops.shape import moveaxis
+from nncompile.precision import computed
 from nncompile.types import Array, TupleType, Type, f32, f64, i64
 from nncompile.values import operation
 
@@ -36,6 +37,7 @@ class Scan(Op):
     carries: int
     elements: int
     reverse: bool = False
+    moves = True
 
     def infer(self, *arguments: Type) -> TupleType:
         formals = [v.type for v in self.body.formals]
@@ -83,7 +85,7 @@ class Scan(Op):
             given = (*carried, *(x[t] for x in sequences), *free)
             known: dict[Value, Any] = dict(zip(self.body.formals, given, strict=True))
             for v in order:
-                known[v] = v.op.numpy(*(known[a] for a in v.args))
+                known[v] = computed(v.op, v.type, *(known[a] for a in v.args))
             results = [np.asarray(known[v]) for v in self.body.results]
             carried = results[: self.carries]
             for rows, row in zip(stacks, results[self.carries :], strict=True):

@@ -21,6 +21,7 @@ class Reshape(Op):
     """The elements of `x`, in row-major order, in another shape."""
 
     shape: Shape
+    moves = True
 
     def infer(self, x: Type) -> Type:
         before, after = product(x.shape), product(self.shape)
@@ -74,6 +75,7 @@ class Transpose(Op):
 
     axes: tuple[int, ...]
     varies: ClassVar[str] = "order"
+    moves = True
 
     def infer(self, x: Type) -> Type:
         if sorted(self.axes) != list(range(x.rank)):

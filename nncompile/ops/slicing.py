@@ -32,6 +32,7 @@ class Slice(Op):
     starts: Shape
     sizes: Shape
     steps: tuple[int, ...]
+    moves = True
 
     def infer(self, x: Type) -> Type:
         if len(self.starts) != x.rank:
@@ -171,6 +172,7 @@ class Pad(Op):
     before: Shape
     after: Shape
     value: float | int | bool = 0
+    moves = True
 
     def infer(self, x: Type) -> Type:
         if len(self.before) != x.rank or len(self.after) != x.rank:

@@ -17,7 +17,7 @@ from nncompile.formula import Formula
 from nncompile.graph import Value
 from nncompile.habits import teaching
 from nncompile.ops.basic import Constant, as_value, cast
-from nncompile.types import DType, f64
+from nncompile.types import DType, f64, is_real
 
 TRAINING = "training."
 """What the paths of states begin with that belong to the training, not to the model."""
@@ -155,7 +155,7 @@ def real(name: str, x: Any) -> float:
     """`x` as a Python number, also where it is one of numpy's. Raises `ModelError`."""
     if isinstance(x, np.ndarray | np.generic) and x.ndim == 0:
         # By its shortest text: the float32 nearest to 0.1 means 0.1.
-        x = float(str(x)) if x.dtype.kind == "f" else x.item()
+        x = float(str(x)) if is_real(x.dtype) else x.item()
     if isinstance(x, bool) or not isinstance(x, int | float):
         raise ModelError(f"{name} must be a number, got {x!r}")
     return float(x)

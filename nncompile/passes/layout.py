@@ -12,10 +12,7 @@ from nncompile.ops.shape import Reshape, Transpose, reshape, transpose
 from nncompile.passes.maps import uniform
 from nncompile.rewrite import Steps, on, rewrite, rule, uses
 from nncompile.stabilise import kept_axes
-from nncompile.types import DType, boolean, f32, f64, i32, i64, u32
-
-# Element types that hold every number of another exactly.
-_HOLDS = {boolean: {i32, u32, i64, f32, f64}, i32: {i64, f64}, u32: {i64, f64}, f32: {f64}}
+from nncompile.types import DType, f32, f64, holds, i64
 
 
 def casts(graph: Graph) -> Graph:
@@ -27,7 +24,7 @@ def casts(graph: Graph) -> Graph:
 def cast_of_cast(x: Value, through: DType, to: DType) -> Steps:
     """A conversion by way of a type that holds all of the first one's numbers is direct."""
     yield Cast(to)(Cast(through)(x))
-    if through not in _HOLDS.get(x.dtype, ()):
+    if not holds(through, x.dtype):
         return f"{through} does not hold every {x.dtype}"
     yield cast(x, to)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from nncompile.errors import CheckpointError, CompileError, FileError, Row, closest
 from nncompile.runtime.feeds import Port, describe
 from nncompile.runtime.files import write_atomically
-from nncompile.types import Array, Type
+from nncompile.types import Array, Type, bf16
 
 _SHOWN = 8  # names of one kind that an error lists
 
@@ -42,8 +42,15 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str
         raise FileError(f"cannot read checkpoint {file}: {problem}")
     try:
         with safe_open(file, framework="np") as opened:
-            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            return tensors, dict(opened.metadata() or {})
+            types = {n: opened.get_slice(n).get_dtype() for n in opened.keys()}  # noqa: SIM118
+            tensors = {n: opened.get_tensor(n) for n, dtype in types.items() if dtype != "BF16"}
+            about = dict(opened.metadata() or {})
+        if len(tensors) < len(types):  # safetensors has no array for bfloat16
+            stored = dict(deserialize(file.read_bytes()))  # type: ignore[no-untyped-call]
+            for name in types.keys() - tensors.keys():
+                bits = np.frombuffer(bytearray(stored[name]["data"]), bf16.numpy)
+                tensors[name] = bits.reshape(stored[name]["shape"])
+        return {name: tensors[name] for name in types}, about
     except SafetensorError as error:
         raise CheckpointError(
             f"{file} is not a whole safetensors file: {error}",

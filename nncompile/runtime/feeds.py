@@ -16,7 +16,7 @@ import sympy as sp
 
 from nncompile.dims import Dim, dim, solve, substitute, symbols
 from nncompile.errors import FeedError, Row, ShapeError, closest, did_you_mean
-from nncompile.types import DTYPES, Array, check_unmasked
+from nncompile.types import DTYPES, Array, check_unmasked, is_numeric, is_real, numpy_name
 
 DeclaredShape = tuple[int | str | None, ...]
 
@@ -110,8 +110,8 @@ def _as_array(port: Port, value: Any) -> Array:
 
 def _conversion(port: Port, array: Array) -> str | None:
     """How data of another element type become what is expected."""
-    number = f"np.{np.dtype(port.dtype).name}"
-    if array.dtype.kind in "biuf" or (array.dtype.kind == "O" and not _strangers("", array)):
+    number = numpy_name(port.dtype)
+    if is_numeric(array.dtype) or (array.dtype.kind == "O" and not _strangers("", array)):
         return f"convert it with {port.name}.astype({number})"
     if array.dtype.kind == "c":
         return f"{port.name}.real and {port.name}.imag are real: give them as two inputs"
@@ -135,11 +135,11 @@ def _converts(array: Array, dtype: np.dtype[Any]) -> bool:
     """Whether Python's numbers in `array` have a value in `dtype`."""
     if array.size == 0:
         return True
-    if array.dtype.kind not in "biuf" or dtype.kind == "b":
+    if not is_numeric(array.dtype) or dtype.kind == "b":
         return False
-    if dtype.kind == "f":
+    if is_real(dtype):
         return True
-    if array.dtype.kind == "f":
+    if is_real(array.dtype):
         return False
     limits = np.iinfo(dtype)
     return bool(np.all((array >= limits.min) & (array <= limits.max)))

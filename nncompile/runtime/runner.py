@@ -16,9 +16,10 @@ import numpy as np
 import onnxruntime as ort
 
 from nncompile.errors import BackendError, FeedError
+from nncompile.runtime.buffers import array_of, bits_of, buffer_of, filler
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider
-from nncompile.runtime.session import RUN_ERRORS, Model, Session, filler
+from nncompile.runtime.session import RUN_ERRORS, Model, Session
 from nncompile.types import Array
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -59,12 +60,12 @@ class StepRunner:
         self._state_ports = [p for p in self.session.inputs if p.name in held]
         first = check_feeds(self._state_ports, state)
         device = self.session.device
-        self._sets = tuple({n: _buffer(x, device) for n, x in first.items()} for _ in range(2))
+        self._sets = tuple({n: buffer_of(x, device) for n, x in first.items()} for _ in range(2))
         self._results = [
             p for p in self.session.outputs if p.name not in set(self.state_map.values())
         ]
         self._fixed = {
-            p.name: _buffer(np.zeros(p.shape, p.dtype)) for p in self._results if p.is_static
+            p.name: buffer_of(np.zeros(p.shape, p.dtype)) for p in self._results if p.is_static
         }
         self._free = [p.name for p in self._results if not p.is_static]
         # Of each model that was run: itself, its session, and a binding and a call for each way.
@@ -109,22 +110,22 @@ class StepRunner:
         """The outputs of the last step that are not state; nothing before the first."""
         if self._side < 0:
             return {}
-        found = {name: buffer.numpy().copy() for name, buffer in self._fixed.items()}
+        found = {name: array_of(buffer) for name, buffer in self._fixed.items()}
         if self._free:
             names = [port.name for port in self.session.outputs]
             values = dict(zip(self._order, self._done.get_outputs(), strict=True))
-            found |= {name: values[name].numpy().copy() for name in names if name in self._free}
+            found |= {name: array_of(values[name]) for name in names if name in self._free}
         return {port.name: found[port.name] for port in self._results}
 
     def state(self) -> dict[str, Array]:
         """A copy of the state after the last step."""
-        return {n: buffer.numpy().copy() for n, buffer in self._sets[self.steps % 2].items()}
+        return {n: array_of(buffer) for n, buffer in self._sets[self.steps % 2].items()}
 
     def before(self) -> dict[str, Array]:
         """A copy of the state before the last step, undone or not, which is where its metrics are
         computed."""
         side = self._side if self._side >= 0 else 1
-        return {n: buffer.numpy().copy() for n, buffer in self._sets[side].items()}
+        return {n: array_of(buffer) for n, buffer in self._sets[side].items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from another state of the same shapes. Raises `FeedError`."""
@@ -132,7 +133,7 @@ class StepRunner:
         self._whole = False
         for buffers in self._sets:  # both: what has no next value is read from either
             for name, array in arrays.items():
-                buffers[name].update_inplace(array)
+                buffers[name].update_inplace(bits_of(array))
 
     @property
     def _order(self) -> list[str]:
@@ -192,20 +193,13 @@ class StepRunner:
         self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
         other = None if self._instead is None else self._instead(shapes)
         self._use(self._first if other is None else other)
-        buffers = {name: _buffer(x, self.session.device) for name, x in batch.items()}
+        buffers = {name: buffer_of(x, self.session.device) for name, x in batch.items()}
         for binding in self._bindings:
             for name, buffer in buffers.items():
                 binding.bind_ortvalue_input(name, buffer)
         self._batch = tuple(
             (name, x.dtype, x.shape, filler(buffers[name])) for name, x in batch.items()
         )
-
-
-def _buffer(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:
-    """Memory of onnxruntime's own that holds a copy of `array`."""
-    buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), array.dtype, *device)
-    buffer.update_inplace(array)
-    return buffer
 
 
 def _state_map(session: Session) -> dict[str, str]:

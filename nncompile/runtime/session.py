@@ -12,15 +12,17 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from nncompile.errors import BackendError, FeedError, FileError, whole_number
+from nncompile.runtime.buffers import run_bound
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
-from nncompile.types import Array
+from nncompile.types import Array, bf16
 
 _DTYPES = {
     "tensor(bool)": np.dtype("bool"),
     "tensor(double)": np.dtype("float64"),
     "tensor(float)": np.dtype("float32"),
     "tensor(float16)": np.dtype("float16"),
+    "tensor(bfloat16)": bf16.numpy,
     **{f"tensor({u}int{n})": np.dtype(f"{u}int{n}") for u in ("", "u") for n in (8, 16, 32, 64)},
 }
 # onnxruntime's errors have no common base; its bindings raise RuntimeError for some of them.
@@ -105,6 +107,8 @@ class Session:
         self.device = device_of(asked)
         self.inputs = tuple(map(_port, self.onnxruntime.get_inputs()))
         self.outputs = tuple(map(_port, self.onnxruntime.get_outputs()))
+        ports = (*self.inputs, *self.outputs)
+        self._binds = any(port.dtype == bf16.numpy for port in ports)  # `run` takes no such arrays
         self.metadata: dict[str, str] = dict(self.onnxruntime.get_modelmeta().custom_metadata_map)
 
     def run(
@@ -124,7 +128,10 @@ class Session:
         if not names:
             return {}
         try:
-            results = self.onnxruntime.run(names, arrays)
+            if self._binds:
+                results = run_bound(self.onnxruntime, arrays, names)
+            else:
+                results = self.onnxruntime.run(names, arrays)
         except RUN_ERRORS as error:
             raise self.failure(error, arrays) from error
         # onnxruntime gives a 0-d result as a numpy scalar.
@@ -144,13 +151,6 @@ class Session:
             return partial(self.onnxruntime.run_with_iobinding, binding)
         # Without options onnxruntime makes new ones for every run, in a microsecond.
         return partial(run, inner, ort.RunOptions())
-
-
-def filler(buffer: ort.OrtValue) -> Callable[[Array], None]:
-    """A function that copies a contiguous array into the buffer: past the wrapper, as above."""
-    inner = getattr(buffer, "_ortvalue", None)
-    fill: Callable[[Array], None] = getattr(inner, "update_inplace", buffer.update_inplace)
-    return fill
 
 
 def _source(model: Model) -> tuple[str | bytes, str]:

@@ -14,7 +14,7 @@ from nncompile.errors import DTypeError, FormulaError
 from nncompile.scalars.expressions import number
 from nncompile.scalars.heads import cast
 from nncompile.scalars.printing import text
-from nncompile.types import DType, boolean, dtype_of, f32, i64, promote
+from nncompile.types import DType, boolean, dtype_of, f32, i64, is_numeric, is_real, promote
 
 # What operators call, by numpy's name; filled by functions.py.
 FUNCTIONS: dict[str, Callable[..., Scalar]] = {}
@@ -154,8 +154,8 @@ def lift(x: Any) -> Scalar:
     """A scalar of a Python number, which is a literal, or of a scalar."""
     if isinstance(x, Scalar):
         return x
-    if isinstance(x, np.generic) and x.dtype.kind in "biuf":
-        x = x.item() if x.dtype.kind != "f" else float(str(x))
+    if isinstance(x, np.generic) and is_numeric(x.dtype):
+        x = float(str(x)) if is_real(x.dtype) else x.item()
     if isinstance(x, bool):
         return Scalar(number(int(x)), boolean, weak=True)
     if isinstance(x, int):
@@ -211,6 +211,12 @@ def unified(*operands: Scalar, real: bool = False) -> tuple[tuple[sp.Expr, ...],
 
 
 def _as(x: Scalar, dtype: DType) -> sp.Expr:
+    if x.weak and x.expr.is_Integer and dtype.is_integer:
+        limits = np.iinfo(dtype.numpy)
+        if not limits.min <= x.expr <= limits.max:
+            raise DTypeError(
+                f"{dtype} cannot hold {x.expr}", hint="x.astype(i64) has more room for numbers"
+            )
     return x.expr if x.weak or x.dtype is dtype else cast(x.expr, dtype)
 
 

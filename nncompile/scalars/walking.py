@@ -34,12 +34,20 @@ def operation_count(body: sp.Expr) -> int:
     return own + sum(map(operation_count, body.args))
 
 
+def _computed(dtype: DType) -> DType:
+    """The dtype that numbers of a dtype are computed in: float32 for floats of 16 bits."""
+    return f32 if dtype.is_half else dtype
+
+
 class _Types:
     """The dtype of every part of a body; None for parts made of literals, which take the dtype of
-    what they are combined with."""
+    what they are combined with. With `computed` it is the one that the part is computed in."""
 
-    def __init__(self, dtypes: Mapping[sp.Symbol, DType]) -> None:
+    def __init__(self, dtypes: Mapping[sp.Symbol, DType], computed: bool = False) -> None:
         self.known: dict[sp.Expr, DType | None] = dict(dtypes)
+        self.computed = computed
+        if computed:
+            self.known = {s: _computed(dtype) for s, dtype in dtypes.items()}
 
     def of(self, body: sp.Expr) -> DType | None:
         if body not in self.known:
@@ -50,7 +58,7 @@ class _Types:
         if isinstance(body, Head):
             meaning = body.meaning
             if meaning.result is not None:
-                return meaning.result
+                return _computed(meaning.result) if self.computed else meaning.result
             return self.common(body.args[meaning.conditions :])
         if body.is_Pow:
             return self.of(body.base)
@@ -78,10 +86,12 @@ def walk(
     """The body in the target's terms, with `leaves` in place of its symbols.
 
     Equal parts are visited once. The result is of `dtype` where that is given, or of the dtype of
-    the body.
+    the body. Floats of 16 bits are computed in float32: what is rounded to them is the result, and
+    what the body converts to them.
     """
-    walker = _Walker(leaves, dtypes, target)
-    return walker.visit(body, dtype or walker.types.of(body) or f32)
+    dtype = dtype or dtype_of_expression(body, dtypes)
+    result = _Walker(leaves, dtypes, target).visit(body, _computed(dtype))
+    return target.cast(result, f32, dtype) if dtype.is_half else result
 
 
 class _Walker:
@@ -90,7 +100,8 @@ class _Walker:
     ) -> None:
         self.leaves = leaves
         self.target = target
-        self.types = _Types(dtypes)
+        self.declared = dtypes
+        self.types = _Types(dtypes, computed=True)
         self.done: dict[tuple[sp.Expr, DType], Any] = {}
 
     def visit(self, body: sp.Expr, dtype: DType) -> Any:
@@ -106,7 +117,8 @@ class _Walker:
 
     def _emit(self, body: sp.Expr, dtype: DType) -> Any:
         if body in self.leaves:
-            return self.leaves[body]
+            leaf, own = self.leaves[body], self.declared[body]
+            return self.target.cast(leaf, own, f32) if own.is_half else leaf
         value = constant(body)
         if value is not None:
             return self._literal(value, dtype)
@@ -127,9 +139,7 @@ class _Walker:
         if meaning.expansion is not None:
             return self.visit(meaning.expansion(*body.args), dtype)
         if type(body) in TARGETS:
-            x = body.args[0]
-            source = self.types.of(x) or dtype
-            return self.visit(x, dtype) if source is dtype else self._converted(x, source, dtype)
+            return self._conversion(body.args[0], TARGETS[type(body)], dtype)
         operands = body.args[meaning.conditions :]
         inner = dtype
         if meaning.result is not None:
@@ -139,8 +149,13 @@ class _Walker:
         assert meaning.call is not None  # a head has a call or an expansion
         return self._call(meaning.call, inner, *args)
 
-    def _converted(self, x: sp.Expr, source: DType, dtype: DType) -> Any:
-        return self.target.cast(self.visit(x, source), source, dtype)
+    def _conversion(self, x: sp.Expr, to: DType, dtype: DType) -> Any:
+        """`x` as the dtype `to`, in the one that this is computed in."""
+        source = self.types.of(x) or dtype
+        result = self.visit(x, source)
+        if to.is_half:
+            return self.target.cast(self.target.cast(result, source, to), to, dtype)
+        return result if source is dtype else self.target.cast(result, source, dtype)
 
     def _sum(self, body: sp.Expr, dtype: DType) -> Any:
         """Terms are added in order, those with a negative coefficient are subtracted."""

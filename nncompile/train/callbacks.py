@@ -15,7 +15,7 @@ from nncompile.errors import ModelError, TrainingError, did_you_mean, whole_numb
 from nncompile.model import RANDOM_STATE
 from nncompile.optim.schedules import not_negative
 from nncompile.train.events import Event
-from nncompile.types import Array
+from nncompile.types import Array, is_real
 
 Mode = Literal["min", "max"]
 # A metric whose name has one of these words is better the larger it is.
@@ -198,7 +198,7 @@ class CheckFinite:
         spoiled = [
             path
             for path, x in event.trainer.state.items()
-            if x.dtype.kind == "f" and not np.isfinite(x).all()
+            if is_real(x.dtype) and not np.isfinite(x).all()
         ]
         if not spoiled:
             return

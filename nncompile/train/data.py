@@ -16,7 +16,7 @@ from nncompile.model import Model
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.sizes import SizeCheck, Sizes
 from nncompile.train.indices import RangeCheck
-from nncompile.types import Array
+from nncompile.types import Array, is_real
 
 Batch = Mapping[str, Any]
 Data = Mapping[str, Any] | Iterable[Batch] | Callable[[], Iterable[Batch]]
@@ -186,7 +186,7 @@ class Feeder:
 def places(name: str, array: Array, kind: Callable[[Array], Array]) -> tuple[str, str] | None:
     """How many of the numbers `kind` (np.isnan, np.isinf) is true of, `3 of 1,000`, and the place
     of the first, `x[7, 1]`; None where there are none."""
-    found = np.argwhere(kind(array)) if array.dtype.kind == "f" else np.empty(0)
+    found = np.argwhere(kind(array)) if is_real(array.dtype) else np.empty(0)
     if not len(found):
         return None
     first = f"{name}[{', '.join(map(str, found[0]))}]"
@@ -197,7 +197,7 @@ def check_numbers(name: str, array: Array) -> None:
     """Raises `FeedError` where the array holds NaN, with the place of the first. Infinities are
     numbers (of a mask, say), and allowed."""
     # The minimum is NaN where anything is, and needs no memory.
-    if array.dtype.kind != "f" or array.size == 0:
+    if not is_real(array.dtype) or array.size == 0:
         return
     with np.errstate(invalid="ignore"):
         if not np.isnan(array.min()):

@@ -22,6 +22,7 @@ from nncompile.ops.joining import Concat, Split
 from nncompile.ops.reduce import Max, Min, Sum
 from nncompile.ops.shape import Reshape, Transpose
 from nncompile.ops.slicing import Pad, Slice
+from nncompile.precision import computed
 from nncompile.show import expression
 from nncompile.sites import Site
 from nncompile.sizes import Sizes
@@ -249,7 +250,7 @@ def _computed(
             if isinstance(op, keeping):
                 found[v] = found[v.args[0]]
             elif not any(isinstance(x, sp.Expr) for x in _sizes_of(op)):
-                found[v] = op.numpy(*(found[a] for a in v.args))
+                found[v] = computed(op, v.type, *(found[a] for a in v.args))
         if v in found:
             yield v, found[v]
 

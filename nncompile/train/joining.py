@@ -12,7 +12,7 @@ from nncompile.errors import ModelError
 from nncompile.graph import Graph, Input, Item, Value
 from nncompile.ops.shape import Reshape, Transpose
 from nncompile.ops.slicing import Slice
-from nncompile.types import Array, TupleType
+from nncompile.types import Array, TupleType, is_real
 
 _WHOLE = "predict(data, batch=...) with all examples in one batch needs no joining"
 
@@ -53,7 +53,7 @@ def joined(
 
 
 def _same(a: Array, b: Array) -> bool:
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    return np.array_equal(a, b, equal_nan=is_real(a.dtype))
 
 
 def _axis(graph: Graph, name: str, value: Value, examples: Dim | None) -> int:

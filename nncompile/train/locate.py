@@ -13,7 +13,7 @@ from nncompile.graph import Graph, Input, Value, toposort
 from nncompile.reference import evaluate
 from nncompile.show import expression
 from nncompile.sites import Site
-from nncompile.types import Array
+from nncompile.types import Array, is_real
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _badness(x: Any) -> int:
     """2 where NaN is in an array (or one of several), 1 where infinities are, 0 where neither."""
     if isinstance(x, tuple):
         return max(map(_badness, x), default=0)
-    if x.dtype.kind != "f" or np.isfinite(x).all():
+    if not is_real(x.dtype) or np.isfinite(x).all():
         return 0
     return 2 if np.isnan(x).any() else 1
 
@@ -133,7 +133,7 @@ def _described(
         arguments=tuple(
             (names[a], float(arrays[a].min()), float(arrays[a].max()))
             for a in value.args
-            if not isinstance(arrays[a], tuple) and arrays[a].dtype.kind == "f" and arrays[a].size
+            if not isinstance(arrays[a], tuple) and is_real(arrays[a].dtype) and arrays[a].size
         ),
         then=then,
     )

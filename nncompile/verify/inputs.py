@@ -14,7 +14,7 @@ from nncompile.errors import CompileError, FeedError, ShapeError, did_you_mean
 from nncompile.model import Model
 from nncompile.reference import evaluate
 from nncompile.step import initial_values
-from nncompile.types import Array, TupleType
+from nncompile.types import Array, TupleType, is_real
 from nncompile.verify.ranges import integer_ranges
 
 Arrays = dict[str, Array]
@@ -163,7 +163,7 @@ class Inputs:
             for path in self.model.parameters:
                 x = state[path]
                 moved = x + JITTER * random.normal(size=x.shape)
-                state[path] = moved.astype(x.dtype) if x.dtype.kind == "f" else x
+                state[path] = moved.astype(x.dtype) if is_real(x.dtype) else x
         return state
 
     def _drawn(self, kind: str, sizes: Sizes, random: np.random.Generator) -> Arrays | None:

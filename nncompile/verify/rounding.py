@@ -20,11 +20,10 @@ from nncompile.graph import Input, Op, Value
 from nncompile.map import Map
 from nncompile.scalars.heads import erf, sigmoid, tanh
 from nncompile.show import graphs_within
-from nncompile.types import Array, Type, f32, f64
+from nncompile.types import Array, Type, bf16, f16, f32, f64, is_real
 
 ROUNDINGS = 16  # that every node may be off by, and that healthy backends stay well below
-EPSILON = {f32: 2.0**-23, f64: 2.0**-52}
-_WHOLE = 2.0**24  # whole numbers up to here are exact in f32
+EPSILON = {bf16: 2.0**-7, f16: 2.0**-10, f32: 2.0**-23, f64: 2.0**-52}
 _ODD = np.uint64(0x9E3779B97F4A7C15)  # of the golden ratio
 _SATURATING = (sigmoid, erf, tanh)
 _LOOKED_AT = 16  # elements that tell whether an op copies
@@ -49,8 +48,8 @@ class Rounding:
         elif isinstance(result, tuple):
             pairs = zip(result, v.type.items, strict=True)
             moved = tuple(self._moved(x, v, t) for x, t in pairs)
-        elif not v.args and np.array_equal(result, np.asarray(result, np.float32)):
-            moved = result  # a constant that f32 has
+        elif not v.args and np.array_equal(result, np.asarray(result, v.dtype.numpy)):
+            moved = result  # a constant that its type has
         else:
             moved = self._moved(result, v, v.type)
         self._known[v] = moved
@@ -59,7 +58,7 @@ class Rounding:
     def _arguments(self, v: Value) -> list[Array]:
         known = [self._known[a] for a in v.args]
         flat = [x for k in known for x in (k if isinstance(k, tuple) else (k,))]
-        return [x for x in flat if x.dtype.kind == "f" and x.size]
+        return [x for x in flat if is_real(x.dtype) and x.size]
 
     def _moved(self, x: Array, v: Value, type_: Type) -> Array:
         if type_.dtype not in EPSILON or not x.size:
@@ -69,7 +68,7 @@ class Rounding:
         if _saturates(v.op):
             largest = float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
             return np.asarray(x + size * largest * self._random.uniform(-1, 1, x.shape))
-        rounded = np.isfinite(x) & ((x != np.rint(x)) | (np.abs(x) > _WHOLE))
+        rounded = np.isfinite(x) & ((x != np.rint(x)) | (np.abs(x) > 2 / EPSILON[type_.dtype]))
         if not rounded.any():
             return x
         if v.args and v not in self._computing:

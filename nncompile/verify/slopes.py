@@ -26,7 +26,7 @@ from nncompile.show import node_text
 from nncompile.sites import Site
 from nncompile.stabilise import stabilise
 from nncompile.tracing import tracing
-from nncompile.types import Array, TupleType, Type
+from nncompile.types import Array, TupleType, Type, is_real
 from nncompile.verify.inputs import Case
 from nncompile.verify.locate import Place, site_of
 
@@ -140,7 +140,7 @@ def _not_finite(
 
 def _is_finite(result: Any) -> bool:
     arrays = result if isinstance(result, tuple) else (result,)
-    return all(x.dtype.kind != "f" or bool(np.isfinite(x).all()) for x in arrays)
+    return all(not is_real(x.dtype) or bool(np.isfinite(x).all()) for x in arrays)
 
 
 def _declared_at(graph: Graph, v: Value) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from nncompile.graph import Value
-from nncompile.types import Array, f32, f64
+from nncompile.types import Array, dtype_of, f32, f64, is_real
 from nncompile.verify.rounding import EPSILON, ROUNDINGS, Rounding
 
 PROBES = 1  # evaluations with roundings, which most outputs need no more of
@@ -144,18 +144,20 @@ class Yardstick:
 
     def _epsilon(self, name: str) -> float:
         """The rounding that an output is measured in: that of f64 where it was computed in it."""
-        double = self.plain[name].dtype == np.float64
-        return EPSILON[f64 if double and self._is_exact(name) else f32]
+        dtype = dtype_of(self.plain[name])
+        if dtype is f64 and not self._is_exact(name):
+            dtype = f32
+        return EPSILON[dtype if dtype.is_float else f32]
 
     def _is_exact(self, name: str) -> bool:
         return self.bound[name] <= 2.0**-32 * self._scale(name)
 
     def _floor(self, name: str) -> float:
-        dtype = self.plain[name].dtype
-        if dtype.kind != "f":
+        dtype = dtype_of(self.plain[name])
+        if not dtype.is_float:
             return 0.0
         # Below the smallest normal number results may be flushed to zero.
-        epsilon = EPSILON[f64 if dtype == np.float64 else f32]
+        epsilon = EPSILON[dtype]
         return max(ROUNDINGS * epsilon * self._scale(name), 2.0**-126)
 
 
@@ -171,6 +173,6 @@ def _distances(a: Array, b: Array) -> Array:
 def _finite_of(first: Array, second: Array) -> Array:
     """The elements of `first`, those of `second` where they are not finite: a spelling that
     overflows is made stable by a pass."""
-    if first.shape != second.shape or first.dtype.kind != "f":
+    if first.shape != second.shape or not is_real(first.dtype):
         return first
     return np.where(np.isfinite(first), first, second)

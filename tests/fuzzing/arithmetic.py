@@ -15,19 +15,23 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from nncompile import precision
 from nncompile.graph import Graph, Input, Op, Value, toposort
 from nncompile.map import Map
-from nncompile.reference import _doubled
 from nncompile.scalars import evaluate, placeholder
 from nncompile.scalars.heads import erf, normal_cdf, sigmoid, tanh
 from nncompile.scalars.special import digamma, lgamma
-from nncompile.types import TupleType, f32
+from nncompile.types import TupleType, f16, f64, is_real
 from tests.cards import Feeds, Sizes
 
 Noise = Mapping[str, float]  # of an element type, relative
-SINGLE: Noise = {"float32": 2.0**-24, "float64": 2.0**-52}
-DOUBLE: Noise = {"float32": 2.0**-52, "float64": 2.0**-52}
-
+SINGLE: Noise = {
+    "float16": 2.0**-11,
+    "bfloat16": 2.0**-8,
+    "float32": 2.0**-24,
+    "float64": 2.0**-52,
+}
+DOUBLE: Noise = dict.fromkeys(SINGLE, 2.0**-52)
 
 # Kernels compute them as polynomials that are right to the last place of one, not of the result.
 ABSOLUTE = (erf, normal_cdf, sigmoid, tanh, lgamma, digamma)
@@ -39,7 +43,12 @@ class Computation:
     def __init__(self, graph: Graph, sizes: Sizes) -> None:
         self.outputs = graph.outputs
         self._steps: list[tuple[Value, Op]] = [
-            (v, v.op if isinstance(v.op, Input) else _doubled(v.op.at(sizes)))
+            (
+                v,
+                v.op
+                if isinstance(v.op, Input)
+                else precision.in_types(v.op.at(sizes), precision.DOUBLE),
+            )
             for v in toposort(graph.outputs.values())
         ]
 
@@ -48,7 +57,7 @@ class Computation:
         graphs are rewritten by does not hold: 0/0·x is not 0·x/0."""
         known = self._known(feeds, None, None)
         arrays = [x for xs in known.values() for x in (xs if isinstance(xs, tuple) else (xs,))]
-        return all(bool(np.isfinite(x).all()) for x in arrays if x.dtype.kind == "f")
+        return all(bool(np.isfinite(x).all()) for x in arrays if is_real(x.dtype))
 
     def __call__(
         self, feeds: Feeds, noise: Noise | None = None, rng: np.random.Generator | None = None
@@ -65,7 +74,7 @@ class Computation:
             for v, op in self._steps:
                 if isinstance(op, Input):
                     array = feeds[op.name]
-                    wide = array.astype(np.float64) if array.dtype == np.float32 else array
+                    wide = array.astype(np.float64) if is_real(array.dtype) else array
                     known[v] = wide
                     continue
                 args = [known[a] for a in v.args]
@@ -104,21 +113,27 @@ def _moved(x: Any, v: Value, noise: Noise, rng: np.random.Generator) -> Any:
     if isinstance(v.type, TupleType) or not v.dtype.is_float:
         return x
     size = noise[v.dtype.name]
-    if size > DOUBLE["float32"] and v.dtype is f32:  # what is too small becomes zero
-        x = np.where(np.abs(x) < np.finfo(np.float32).tiny, 0.0, x)
-    return x * (1 + size * rng.uniform(-1, 1, x.shape))
+    x = x * (1 + size * rng.uniform(-1, 1, x.shape))
+    if size <= DOUBLE["float32"] or v.dtype is f64:
+        return x
+    with np.errstate(over="ignore"):  # too much for its type
+        x = np.where(np.isinf(x.astype(v.dtype.numpy)), np.sign(x) * np.inf, x)
+    if v.dtype is f16:  # numbers below the least normal one are so far apart
+        return x + 2.0**-25 * rng.uniform(-1, 1, x.shape) * (np.abs(x) < 2.0**-14)
+    return np.where(np.abs(x) < np.finfo(np.float32).tiny, 0.0, x)
 
 
 def _formula(op: Map, v: Value, args: Sequence[Any], noise: Noise, rng: np.random.Generator) -> Any:
     """A formula, an operation at a time."""
     reals = [t.dtype.name for t in (v.type, *(a.type for a in v.args)) if t.dtype.is_float]
-    size = max((noise[name] for name in reals), default=0.0)
+    # Floats of 16 bits are computed with in float32.
+    size = max((min(noise[name], noise["float32"]) for name in reals), default=0.0)
     known = list(args)
     for body, places in _operations(op.body, op.count):
         values = {}
         for k, place in enumerate(places):
             x = known[place]
-            if x.dtype.kind == "f" and place >= op.count:
+            if is_real(x.dtype) and place >= op.count:
                 x = x * (1 + size * rng.uniform(-1, 1, x.shape))
             values[placeholder(k)] = x
         made = np.asarray(evaluate(body, values))

@@ -11,12 +11,14 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
+from nncompile import precision
 from nncompile.backends.onnx import to_model
 from nncompile.dims import substitute
 from nncompile.grad import vjp
 from nncompile.graph import Graph, Input, Value, apply
 from nncompile.passes import inference, optimize, same_outputs
-from nncompile.reference import _doubled_within, evaluate
+from nncompile.reference import evaluate
+from nncompile.runtime.buffers import run_bound
 from nncompile.types import TupleType, f64
 from tests.cards import Feeds
 from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation, dot
@@ -116,7 +118,7 @@ def check_passes(reference: Reference, without: Sequence[str], twice: bool) -> G
 
 def check_double(reference: Reference, without: Sequence[str]) -> None:
     """The graph with f64 in place of f32, optimized, gives the same numbers to double precision."""
-    done = optimize(_doubled_within(reference.graph), without=without)
+    done = optimize(precision.graph_in_types(reference.graph, precision.DOUBLE), without=without)
     for i, (sizes, feeds) in enumerate(reference.bindings):
         reference.compare("passes in double", i, Computation(done, sizes)(feeds), DOUBLE)
 
@@ -223,8 +225,8 @@ def loaded(model: onnx.ModelProto, level: str) -> Callable[[Feeds], Feeds]:
     outputs = [o.name for o in made.get_outputs()]
 
     def run(feeds: Feeds) -> Feeds:
-        given = {name: np.array(feeds[name], order="C") for name in inputs}
-        return dict(zip(outputs, made.run(None, given), strict=True))
+        given = {name: feeds[name] for name in inputs}
+        return dict(zip(outputs, run_bound(made, given, outputs), strict=True))
 
     return run
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from nncompile.graph import Graph
 from tests.cards import Feeds, Sizes
-from tests.fuzzing.arithmetic import DOUBLE, Computation, Noise
+from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation, Noise
 
 # Relative to the largest element: what is right without a closer look.
-CLOSE = {"float32": 24 * 2.0**-24, "float64": 2.0**-40}
+CLOSE = {**{name: 24 * size for name, size in SINGLE.items()}, "float64": 2.0**-40}
 LEAST = 0.05  # smaller results are judged as if they were so large: some kernels are that exact
 MARGIN = 32.0  # times the spread that noise makes
 GraphFeeds = list[tuple[Sizes, Feeds]]

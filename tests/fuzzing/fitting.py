@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import sympy as sp
 
 from nncompile.dims import Dim, Shape, dim
@@ -26,7 +27,8 @@ from nncompile.ops.slicing import Pad, Slice
 from nncompile.ops.systems import Determinant, Inverse, SignedLogDeterminant, Solve
 from nncompile.ops.triangular import Cholesky, SolveTriangular
 from nncompile.recompute import Recompute, recompute
-from nncompile.types import DTYPES, f32, f64, u32
+from nncompile.types import DTYPES, INTEGERS, bf16, f16, f32, f64, i64
+from tests.cards import typed
 from tests.fuzzing.program import Builder, Rejected
 
 Step = Callable[[Builder, type[Op]], Value]
@@ -38,11 +40,21 @@ def samples_of(card: type[Op]) -> tuple[Sample, ...]:
 
 
 def noted(b: Builder, sample: Sample) -> Sample:
-    """The sample, whose limits are those of the program from now on."""
+    """The sample, now and then in other element types; its limits are those of the program from now
+    on."""
+    sample = _retyped(b, sample)
     b.order = min(b.order, sample.order)
     if not type(sample.op).differentiable:
         b.smooth = False
     return sample
+
+
+def _retyped(b: Builder, sample: Sample) -> Sample:
+    kind = b.choose((f32, i64))
+    if b.chance(80) or all(t.dtype is not kind for t in sample.types):
+        return sample
+    others = (f16, bf16) if kind is f32 else tuple(d for d in INTEGERS if d is not i64)
+    return typed(sample, {kind: b.choose(others)}) or sample
 
 
 def by_axes(b: Builder, card: type[Op]) -> Value:
@@ -162,8 +174,14 @@ def by_expand(b: Builder, card: type[Op]) -> Value:
 def by_cast(b: Builder, card: type[Op]) -> Value:
     sample = noted(b, b.choose(samples_of(Cast)))
     x = b.any_of([sample.types[0].dtype], 0, sample)
-    if sample.op.dtype is u32 and min(a.min(initial=0) for a in b.arrays(x)) < 0:  # type: ignore[attr-defined]
-        raise Rejected  # what a negative number becomes is not said
+    target = sample.op.dtype  # type: ignore[attr-defined]
+    if x.dtype.is_float and target.is_bool:
+        if any(((a != 0) & (np.abs(a) < 1e-3)).any() for a in b.arrays(x)):
+            raise Rejected  # a difference that is nearly zero may be zero
+    elif x.dtype.is_float and target.is_integer:
+        limits = np.iinfo(target.numpy)
+        if any((a < limits.min).any() or (a > limits.max).any() for a in b.arrays(x)):
+            raise Rejected  # what a number becomes that the type does not have is not said
     return apply(sample.op, x)
 
 

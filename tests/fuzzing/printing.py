@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import sympy as sp
 
@@ -25,7 +26,7 @@ from nncompile.ops.marks import Reroute
 from nncompile.ops.pooling_windows import Window
 from nncompile.ops.scan import Scan
 from nncompile.scalars import placeholder
-from nncompile.types import DType, TupleType, Type
+from nncompile.types import DTYPES, DType, TupleType, Type, numpy_name
 from tests.fuzzing.program import Program
 
 Names = dict[Value, str]
@@ -107,6 +108,7 @@ def environment() -> dict[str, Any]:
         **{s.op.slope.__name__: s.op.slope for s in Reroute.samples()},  # type: ignore[attr-defined]
         "items": items,
         "np": np,
+        "ml_dtypes": ml_dtypes,
     }
 
 
@@ -120,7 +122,7 @@ def _imports(text: str) -> list[str]:
     known = environment()
     by_module: dict[str, list[str]] = {}
     for word in sorted(words & known.keys()):
-        if word == "np":
+        if word in ("np", "ml_dtypes"):
             continue
         if word in dsl.__all__:
             module = "dsl"
@@ -130,7 +132,8 @@ def _imports(text: str) -> list[str]:
             module = known[word].__module__
         own = word.removesuffix("_card")
         by_module.setdefault(module, []).append(word if own == word else f"{own} as {word}")
-    lines = ["import numpy as np"]
+    lines = ["import ml_dtypes"] if "bf16" in text or "bfloat16" in text else []
+    lines.append("import numpy as np")
     return lines + [f"from {m} import {', '.join(names)}" for m, names in by_module.items()]
 
 
@@ -274,14 +277,7 @@ def _closes_last(text: str) -> bool:
 
 
 _OPERATORS = {"int_add": "+", "int_subtract": "-", "int_multiply": "*", "int_power": "**"}
-_CASTS = {
-    "float32": "f32",
-    "float64": "f64",
-    "int64": "i64",
-    "int32": "i32",
-    "uint32": "u32",
-    "bool": "boolean",
-}
+_CASTS = {d.name: "boolean" if d.is_bool else d.short for d in DTYPES}
 
 
 def _card(op: Op) -> str:
@@ -337,7 +333,7 @@ def _type(type_: Type) -> str:
 
 
 def _array(array: np.ndarray) -> str:
-    kind = "bool" if array.dtype == bool else f"np.{array.dtype.name}"
+    kind = "bool" if array.dtype == bool else numpy_name(array.dtype)
     if not array.size:
         return f"np.zeros({array.shape}, {kind})"
     return f"np.array({array.tolist()}, {kind})"

@@ -16,8 +16,8 @@ from nncompile.errors import CompileError
 from nncompile.graph import Graph, Input, Op, Sample, Value, apply, toposort
 from nncompile.ops import broadcast_to, cast, mean, pad, reshape
 from nncompile.ops import sum as total
-from nncompile.reference import _doubled
-from nncompile.types import DType, TupleType, Type, boolean, f32, i64, u32
+from nncompile.precision import DOUBLE, in_types
+from nncompile.types import DType, TupleType, Type, boolean, f32, i64, is_real, u32
 from tests.cards import Feeds, Sizes, _symbols_within, draw, unpacked
 
 T = TypeVar("T")
@@ -141,7 +141,7 @@ class Builder:
             self._check_size(t)
         try:
             with np.errstate(all="ignore"):
-                result = _doubled(v.op.at(sizes)).numpy(*args)
+                result = in_types(v.op.at(sizes), DOUBLE).numpy(*args)
         except (ValueError, IndexError) as error:
             # numpy has no result for nothing: the largest of no numbers.
             if isinstance(error, IndexError) or re.search("zero-size|empty", str(error)):
@@ -288,7 +288,7 @@ def _names_in(outputs: Sequence[Value]) -> set[sp.Symbol]:
 
 
 def _wide(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64) if array.dtype == np.float32 else array
+    return array.astype(np.float64) if is_real(array.dtype) else array
 
 
 def _gap(array: np.ndarray) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from nncompile.backends.torchscript import to_script
+from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.lowering import lower
 from nncompile.graph import Graph
 from tests.cards import Feeds
@@ -38,8 +39,8 @@ def check_script(reference: Reference, graph: Graph) -> None:
 
 def _compare(kind: str, reference: Reference, graph: Graph, function: Any) -> None:
     for i, (_, feeds) in enumerate(reference.bindings):
-        tensors = [torch.from_numpy(np.array(feeds[n], order="C")) for n in graph.leaves]
+        tensors = [tensor_of(feeds[n]) for n in graph.leaves]
         with torch.no_grad():
-            results: Feeds = {n: t.numpy() for n, t in function(*tensors).items()}
+            results: Feeds = {n: array_of(t) for n, t in function(*tensors).items()}
         check_dtypes(kind, graph, results)
         reference.compare(kind, i, results, SINGLE)

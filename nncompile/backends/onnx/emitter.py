@@ -13,23 +13,14 @@ import sympy as sp
 from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.formulas import OnnxFormulas
+from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
 from nncompile.dims import Dim, FloorDiv, Shape
 from nncompile.errors import BackendError
 from nncompile.graph import Value, toposort
+from nncompile.precision import widened
 from nncompile.sites import Site
 from nncompile.tracing import Trace
-from nncompile.types import Array, DType, Type, f64, i64, is_float32
-
-ELEMENT_TYPES = {
-    "float32": TensorProto.FLOAT,
-    "float64": TensorProto.DOUBLE,
-    "int64": TensorProto.INT64,
-    "int32": TensorProto.INT32,
-    "uint32": TensorProto.UINT32,
-    "uint8": TensorProto.UINT8,
-    "bool": TensorProto.BOOL,
-}
-
+from nncompile.types import Array, DType, Type, dtype_of, f64, i64, is_float32
 
 Made = tuple[str, Mapping[str, Any], tuple[str, ...]]
 """The operator that gave a name, its attributes and its inputs."""
@@ -77,6 +68,7 @@ class Emitter:
         # What no runtime knows before the model runs.
         self._unknown: list[str] = list(parent._unknown) if parent else []
         self._made: dict[str, Made] = parent._made if parent else {}
+        self._dtypes: dict[str, DType] = parent._dtypes if parent else {}
         self._site: Site | None = None
         self._stem = ""
 
@@ -110,13 +102,36 @@ class Emitter:
 
     def lower(self, value: Value, args: Sequence[Any], site: Site | None) -> Any:
         """The names of the result of one node of the graph."""
-        self.types, self.type = tuple(a.type for a in value.args), value.type
+        given = tuple(a.type for a in value.args)
         self._site = site
         self._stem = f"{site.scope}/{value.op.label}" if site and site.scope else value.op.label
-        names = value.op.onnx(self, *args)
+        self._declare(args, given)
+        wide = widened(value)
+        if wide is None:
+            self.types, self.type = given, value.type
+            names = value.op.onnx(self, *args)
+        else:
+            self.types, self.type = wide.types, wide.type
+            names = wide.op.onnx(self, *self._recast(tuple(args), given, wide.types))
+            names = self._recast(names, wide.type, value.type)
         if isinstance(value.type, Type) and not self.parent:
             self._shaped.setdefault(value.shape, names)
         return names
+
+    def _declare(self, names: Any, types: Any) -> None:
+        """Says of which element type values are that no node made."""
+        if isinstance(names, str):
+            self._dtypes.setdefault(names, types.dtype)
+        else:
+            for name, type_ in zip(names, getattr(types, "items", types), strict=True):
+                self._declare(name, type_)
+
+    def _recast(self, names: Any, source: Any, target: Any) -> Any:
+        """Values as other element types, where these differ."""
+        if isinstance(names, str):
+            return names if source.dtype is target.dtype else self.cast(names, target.dtype)
+        pairs = (getattr(t, "items", t) for t in (source, target))
+        return tuple(map(self._recast, names, *pairs))
 
     def lower_all(self, values: Sequence[Value], names: dict[Value, Any]) -> None:
         """Adds to `names` those of nodes in order, where those of the leaves are known."""
@@ -133,10 +148,38 @@ class Emitter:
             raise AttributeError(op_type)
 
         def emit(*inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
-            names = self._emit(op_type, domain, inputs, outputs, attributes)
+            names = self._carried(op_type, domain, inputs, outputs, attributes)
             return names[0] if outputs == 1 else names
 
         return emit
+
+    def _carried(
+        self,
+        op_type: str,
+        domain: str,
+        inputs: tuple[str, ...],
+        outputs: int,
+        attributes: Mapping[str, Any],
+    ) -> tuple[str, ...]:
+        """Emits a node, with casts round it where onnxruntime has no kernel for its types."""
+        if domain:
+            return self._emit(op_type, domain, inputs, outputs, attributes)
+        signature = signature_of(op_type, self.opset)
+        given = [self._dtypes.get(name) for name in inputs]
+        reduction = str(attributes.get("reduction", "none")).replace("none", "")
+        carriers = carriers_of(signature, reduction, tuple(given))
+        if not carriers:
+            names = self._emit(op_type, domain, inputs, outputs, attributes)
+            self._dtypes.update(signature.results(names, given, attributes))
+            return names
+        changes = [carriers.get(v) for v in signature.variables(len(inputs))]
+        wide = [c.carry(self, x) if c else x for c, x in zip(changes, inputs, strict=True)]
+        names = self._emit(op_type, domain, tuple(wide), outputs, attributes)
+        self._dtypes.update(
+            signature.results(names, [self._dtypes.get(x) for x in wide], attributes)
+        )
+        back = [carriers.get(v) for v in signature.made(outputs)]
+        return tuple(c.back(self, x) if c else x for c, x in zip(back, names, strict=True))
 
     def _emit(
         self,
@@ -307,6 +350,7 @@ class Emitter:
         if key not in self._memo:
             name = self._fresh_constant(array)
             self.constants[name] = array
+            self._dtypes[name] = dtype_of(array.dtype)
             self._memo[key] = (name,)
         return self._memo[key][0]
 

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from nncompile.backends.onnx.emitter import ELEMENT_TYPES, Emitter, value_info
+from nncompile.backends.onnx.emitter import Emitter, value_info
+from nncompile.backends.onnx.kernels import ELEMENT_TYPES
 from nncompile.collection import without_collection
 from nncompile.dims import Dim, product
 from nncompile.errors import BackendError

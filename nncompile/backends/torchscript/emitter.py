@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from nncompile.backends.torchscript.carriers import MASKS, Unsigned, carrier
 from nncompile.backends.torchscript.formulas import TorchFormulas
 from nncompile.backends.torchscript.looping import Loop, Scanning
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, size_text
 from nncompile.backends.torchscript.writing import Effect, Statement, token, token_number
 from nncompile.dims import Dim, dim
 from nncompile.errors import BackendError
-from nncompile.graph import AnyType
+from nncompile.graph import AnyType, Value
+from nncompile.precision import widened
 from nncompile.scalars import placeholder, recognise, walk
-from nncompile.types import DType, i64, u32
+from nncompile.types import DType, bf16, dtype_of, u64
 
 INFIX = {
     "torch.add": "+",
@@ -41,7 +43,6 @@ PREFIX = {"torch.neg": "-", "torch.bitwise_not": "~"}
 FACTORIES = frozenset(
     f"torch.{name}" for name in ("arange", "empty", "eye", "full", "ones", "tensor", "zeros")
 )
-MASK = 0xFFFFFFFF  # uint32 has few operations in torch: it is carried in int64
 # Functions that are one pass over memory in torch; the others would be no more exact or faster.
 NATIVE = {"gelu": "torch.nn.functional.gelu", "silu": "torch.ops.aten.silu"}
 LITERAL = 16  # larger constants are buffers of the module
@@ -84,6 +85,34 @@ class Emitter:
     def loop(self, length: Dim, initial: Sequence[str], reverse: bool = False) -> Loop:
         """A loop over that many places in time, with variables that start at `initial`."""
         return (Scanning if self.scans else Loop)(self, length, initial, reverse)
+
+    def node(self, value: Value, args: Sequence[Any]) -> Any:
+        """The result of a node of the graph, of those of its arguments."""
+        wide = widened(value)
+        given = tuple(a.type for a in value.args)
+        if wide is None:
+            self.types, self.type = given, value.type
+            if not value.op.orders:
+                return value.op.torch(self, *args)
+            return self._flipped(
+                value.op.torch(self, *self._flipped(tuple(args), given)), value.type
+            )
+        self.types, self.type = wide.types, wide.type
+        result = wide.op.torch(self, *self._recast(tuple(args), given, wide.types))
+        return self._recast(result, wide.type, value.type)
+
+    def _flipped(self, x: Any, type_: Any) -> Any:
+        """What is of uint64 as numbers of int64 in the same order, or back from there."""
+        if isinstance(x, tuple):
+            return tuple(map(self._flipped, x, getattr(type_, "items", type_)))
+        return Unsigned(self).ordered(x) if type_.dtype is u64 else x
+
+    def _recast(self, x: Any, source: Any, target: Any) -> Any:
+        """A result, or several, as other element types."""
+        sources, targets = (getattr(t, "items", t) for t in (source, target))
+        if isinstance(x, tuple):
+            return tuple(map(self._recast, x, sources, targets))
+        return self.cast(x, sources.dtype, targets.dtype)
 
     def __getattr__(self, name: str) -> Callable[..., str]:
         if name.startswith("_"):
@@ -178,8 +207,8 @@ class Emitter:
         return self.emit(f"{self._device}.device", "device") if self._device else "None"
 
     def dtype(self, dtype: DType) -> str:
-        """torch's name of an element type; uint32 is carried in int64."""
-        return f"torch.{(i64 if dtype is u32 else dtype).name}"
+        """torch's name of the element type that it is carried in."""
+        return f"torch.{carrier(dtype).name}"
 
     def dim(self, size: Dim) -> str:
         """A dimension as an integer. Raises `BackendError` where no input has it."""
@@ -214,7 +243,10 @@ class Emitter:
     def constant(self, array: np.ndarray) -> str:
         """An array: written out where it is small, otherwise held as a buffer of the module."""
         array = np.asarray(array)
-        dtype = array.dtype.name if array.dtype != np.uint32 else "int64"
+        carried = carrier(dtype_of(array.dtype))
+        dtype = carried.name
+        if array.dtype != bf16.numpy:  # which has a name in the source, and no array in a module
+            array = array.astype(carried.numpy, copy=False)
         if array.size == 0:
             return self.call("torch.zeros", list(array.shape), dtype=f"torch.{dtype}")
         exact = array.dtype != np.float64  # torch.tensor takes real literals through float32
@@ -233,15 +265,21 @@ class Emitter:
         """`x` as another element type, by C's rule."""
         if source is target:
             return x
+        if source is u64 and target.is_float:
+            return Unsigned(self).real(x, target)
+        if target is u64 and source.is_float:
+            return Unsigned(self).of_real(x)
         carried = x if self.dtype(source) == self.dtype(target) else self.method(x, "to", target)
-        return self.masked(carried) if target is u32 and not source.is_bool else carried
+        is_within = source.is_bool or (not source.is_signed and source.bits <= target.bits)
+        return carried if is_within else self.wrapped(carried, target)
 
-    def masked(self, x: str) -> str:
-        """The lower 32 bits: what uint32 arithmetic done in int64 has to keep."""
+    def wrapped(self, x: str, dtype: DType) -> str:
+        """What arithmetic that is done in a wider type has to keep: the bits that the type has."""
+        mask = MASKS.get(dtype)
         number = token_number(x)
-        if number is not None and self.statements[number].text.endswith(f" & {MASK}"):
+        if number is not None and self.statements[number].text.endswith(f" & {mask}"):
             return x
-        return self.call("torch.bitwise_and", x, MASK)
+        return x if mask is None else self.call("torch.bitwise_and", x, mask)
 
     def formula(self, body: sp.Expr, names: Sequence[str]) -> str:
         """An expression of scalars, elementwise; `names` are those of its placeholders."""

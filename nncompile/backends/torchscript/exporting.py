@@ -21,7 +21,7 @@ from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value
 from nncompile.ops.scan import Scan
 from nncompile.sites import Site
-from nncompile.types import Array, Type, u32
+from nncompile.types import Array, Type
 
 METADATA = "nncompile.json"
 """The extra file in a `.pt2` file that says what it is."""
@@ -108,8 +108,7 @@ def _zeros(type_: Type, sizes: Mapping[sp.Symbol, Size]) -> torch.Tensor:
     shape = [substitute(size, sizes) for size in type_.shape]
     if not all(isinstance(size, int) and size >= 0 for size in shape):
         raise ValueError(f"no whole sizes of {type_}")
-    dtype = torch.uint32 if type_.dtype is u32 else getattr(torch, type_.dtype.name)
-    return torch.zeros(shape, dtype=dtype)
+    return torch.zeros(shape, dtype=getattr(torch, type_.dtype.name))
 
 
 def _inferred(inputs: Mapping[str, Value]) -> tuple[tuple[Any, ...], ...]:

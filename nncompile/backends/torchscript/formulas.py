@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nncompile.backends.torchscript.carriers import Unsigned
 from nncompile.scalars.gamma import digamma
 from nncompile.scalars.terms import in_double
-from nncompile.types import DType, u32
+from nncompile.types import DType, u64
 
 if TYPE_CHECKING:
     from nncompile.backends.torchscript.emitter import Emitter
@@ -23,6 +24,11 @@ class Literal:
 
     number: bool | int | float
     dtype: DType
+
+    @property
+    def beside(self) -> bool | int | float:
+        """The number beside a tensor: of uint64 it is what int64 has those bits for."""
+        return self.number - 2**64 if self.dtype is u64 and self.number >= 2**63 else self.number
 
 
 Operand = str | Literal
@@ -61,7 +67,7 @@ _WITH_NUMBER = (
     | frozenset(("bitwise_and", "bitwise_or", "bitwise_xor"))
 )
 _DIVISIONS = frozenset(("mod", "floor_divide"))
-# They leave the 32 bits that uint32 has.
+# They leave the bits that an unsigned type has.
 _WRAPPING = frozenset(("add", "subtract", "multiply", "negative", "power", "invert", "left_shift"))
 
 
@@ -87,6 +93,8 @@ class TorchFormulas:
         """The result of one of `PRIMITIVE_CALLS`."""
         if name == "digamma":  # torch's has three digits in float32 beside its negative roots
             return in_double(self, digamma, dtype, *args)  # type: ignore[no-any-return]
+        if dtype is u64 and name in _OF_UNSIGNED:
+            return _OF_UNSIGNED[name](Unsigned(self.emitter), *map(self.tensor, args))
         special = _SPECIAL.get(name)
         if special is not None:
             return special(self, *args)
@@ -96,7 +104,7 @@ class TorchFormulas:
         if name == "sign" and dtype.is_float:  # torch's is 0 at NaN
             isnan = self.emitter.call("torch.isnan", self.tensor(args[0]))
             return self.emitter.call("torch.where", isnan, self.tensor(args[0]), result)
-        return self.emitter.masked(result) if dtype is u32 and name in _WRAPPING else result
+        return self.emitter.wrapped(result, dtype) if name in _WRAPPING else result
 
     def _divided(self, name: str, dtype: DType, x: Operand, y: Operand) -> str:
         """Integers by integers as numpy: 0 by 0, and the least integer by −1 is itself. The
@@ -126,13 +134,13 @@ class TorchFormulas:
         """Numbers as they are where torch takes them, otherwise as tensors."""
         numbers = [i for i, a in enumerate(args) if isinstance(a, Literal)]
         if name in _WITH_NUMBER and (numbers == [1] or (numbers == [0] and name in _EITHER_SIDE)):
-            return [a.number if isinstance(a, Literal) else a for a in args]
+            return [a.beside if isinstance(a, Literal) else a for a in args]
         return [self.tensor(a) for a in args]
 
     def where(self, condition: Operand, a: Operand, b: Operand) -> str:
         if isinstance(a, Literal) and isinstance(b, Literal):
             a = self.tensor(a)  # of two numbers torch makes its default dtype
-        chosen = [x.number if isinstance(x, Literal) else x for x in (a, b)]
+        chosen = [x.beside if isinstance(x, Literal) else x for x in (a, b)]
         return self.emitter.call("torch.where", self.tensor(condition), *chosen)
 
     def bounded(self, a: Operand, b: Operand, function: str, option: str) -> str:
@@ -155,4 +163,17 @@ _SPECIAL: dict[str, Callable[..., str]] = {
     "minimum": lambda target, a, b: target.bounded(a, b, "torch.minimum", "max"),
     "softplus": TorchFormulas.softplus,
     "stop_gradient": lambda target, x: target.emitter.method(target.tensor(x), "detach"),
+}
+# Those of uint64 that are others than int64 has.
+_OF_UNSIGNED: dict[str, Callable[..., str]] = {
+    "less": lambda unsigned, a, b: unsigned.compared("torch.lt", a, b),
+    "less_equal": lambda unsigned, a, b: unsigned.compared("torch.le", a, b),
+    "maximum": lambda unsigned, a, b: unsigned.chosen("torch.maximum", a, b),
+    "minimum": lambda unsigned, a, b: unsigned.chosen("torch.minimum", a, b),
+    "floor_divide": Unsigned.quotient,
+    "mod": Unsigned.remainder,
+    "right_shift": Unsigned.shifted,
+    "abs": lambda unsigned, x: x,
+    "relu": lambda unsigned, x: x,
+    "sign": Unsigned.sign,
 }

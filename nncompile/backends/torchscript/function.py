@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import numpy as np
 import torch
 
+from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.script import to_script
 from nncompile.graph import Graph, Input, Value, apply, replace
 from nncompile.tracing import tracing
@@ -23,10 +23,10 @@ def to_function(graph: Graph) -> Function:
     names = list(graph.leaves)
 
     def function(feeds: Mapping[str, Array]) -> dict[str, Array]:
-        tensors = [torch.from_numpy(np.array(feeds[name], order="C")) for name in names]
+        tensors = [tensor_of(feeds[name]) for name in names]
         with torch.no_grad():
             results = script(*tensors)
-        return {name: x.numpy() for name, x in results.items()}
+        return {name: array_of(x) for name, x in results.items()}
 
     return function
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.export.passes import move_to_device_pass
 
+from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.exporting import METADATA
 from nncompile.backends.torchscript.script import check_python
 from nncompile.errors import BackendError, ProviderError
@@ -31,7 +31,7 @@ class LoadedFile:
 
     def __call__(self, arrays: Mapping[str, Array]) -> dict[str, Array]:
         """The outputs by name, of arrays by the names of inputs."""
-        order = [torch.from_numpy(np.array(arrays[n], order="C")) for n in self.names]
+        order = [tensor_of(arrays[n]) for n in self.names]
         with torch.no_grad():
             results = self.module(*(x.to(self.device) for x in order))
         if isinstance(results, Mapping):
@@ -39,7 +39,7 @@ class LoadedFile:
         else:
             several = results if isinstance(results, Sequence) else (results,)
             named = {f"output_{i}": x for i, x in enumerate(several)}
-        return {name: x.detach().cpu().numpy() for name, x in named.items()}
+        return {name: array_of(x) for name, x in named.items()}
 
     @property
     def steps(self) -> int | None:

@@ -46,8 +46,7 @@ class Loop:
         found = dict(known)
         for v in toposort(results):
             if v not in found:
-                self.inner.types, self.inner.type = tuple(a.type for a in v.args), v.type
-                found[v] = v.op.torch(self.inner, *(found[a] for a in v.args))
+                found[v] = self.inner.node(v, [found[a] for a in v.args])
         return [found[v] for v in results]
 
     def finished(

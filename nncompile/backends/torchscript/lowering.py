@@ -10,12 +10,13 @@ from typing import Any
 
 import sympy as sp
 
+from nncompile.backends.torchscript.carriers import CARRIERS, carrier
 from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.rules import native
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, is_measurable, origins
 from nncompile.backends.torchscript.writing import Names, lines, token_number
 from nncompile.graph import Graph, Input, Value
-from nncompile.types import Array, Type, u32
+from nncompile.types import Array, Type
 
 
 class Check(Flag):
@@ -82,15 +83,14 @@ def lower(
         _check_sizes(t, *entry, checked, sizes)
     results: dict[Value, Any] = {}
     for leaf_name, leaf in graph.leaves.items():
-        carried = leaf.dtype is u32
-        results[leaf] = t.method(texts[leaf_name], "to", u32) if carried else texts[leaf_name]
+        text, carried = texts[leaf_name], leaf.dtype in CARRIERS
+        results[leaf] = t.method(text, "to", carrier(leaf.dtype)) if carried else text
     outputs = {v: name for name, v in reversed(list(graph.outputs.items()))}
     for v in graph.nodes:
         if v in results:
             continue
-        t.types, t.type = tuple(a.type for a in v.args), v.type
         with graph.trace.located(v):  # errors are told at the user's line
-            results[v] = v.op.torch(t, *(results[a] for a in v.args))
+            results[v] = t.node(v, [results[a] for a in v.args])
         if v.args or v in outputs:
             _keep(t, results[v], outputs.get(v), v, graph)
     final = {name: _given(t, results[v], v) for name, v in graph.outputs.items()}
@@ -123,8 +123,7 @@ def _check_rank(t: Emitter, name: str, text: str, type_: Type, checked: Check) -
     """Has the method refuse an input of another element type or rank."""
     if Check.DTYPES in checked:
         kind = quoted(f"input '{name}' is {type_}, and has another element type")
-        dtype = "torch.uint32" if type_.dtype is u32 else t.dtype(type_.dtype)
-        t.effect(f"assert {text}.dtype == {dtype}, {kind}")
+        t.effect(f"assert {text}.dtype == torch.{type_.dtype.name}, {kind}")
     if Check.SHAPES in checked:
         t.effect(f"assert {text}.dim() == {type_.rank}, {_other_shape(name, text, type_)}")
 
@@ -208,7 +207,7 @@ def _comment(v: Value, graph: Graph) -> str:
 
 def _given(t: Emitter, text: str, v: Value) -> str:
     """An output in its declared type."""
-    return t.method(text, "to", "torch.uint32") if v.dtype is u32 else text
+    return t.method(text, "to", f"torch.{v.dtype.name}") if v.dtype in CARRIERS else text
 
 
 def _function(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from nncompile.backends.torchscript.arrays import tensor_of
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value
@@ -184,7 +185,7 @@ def _weight(name: str, leaf: Value, parameters: Mapping[str, Array]) -> Array:
 def hold(root: torch.nn.Module, path: str, array: Array, trained: bool) -> None:
     """Puts the array into the module under its dotted path."""
     *parents, last = path.split(".")
-    tensor = torch.from_numpy(np.array(array, order="C"))
+    tensor = tensor_of(array)
     module = root
     try:
         for part in parents:
@@ -203,4 +204,4 @@ def hold(root: torch.nn.Module, path: str, array: Array, trained: bool) -> None:
 
 def tensors(arrays: Mapping[str, Array]) -> dict[str, torch.Tensor]:
     """Tensors of their own that hold the arrays."""
-    return {name: torch.from_numpy(np.array(x, order="C")) for name, x in arrays.items()}
+    return {name: tensor_of(x) for name, x in arrays.items()}

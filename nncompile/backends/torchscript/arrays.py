@@ -1,0 +1,27 @@
+"""Arrays as tensors and back; torch has no bfloat16 of numpy's, only its bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from nncompile.types import Array, bf16
+
+
+def tensor_of(array: Any) -> torch.Tensor:
+    """A tensor of its own that holds the array."""
+    own = np.array(array, order="C")
+    if own.dtype == bf16.numpy:
+        return torch.from_numpy(own.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(own)
+
+
+def array_of(tensor: torch.Tensor) -> Array:
+    """The array of a tensor, wherever that is."""
+    held = tensor.detach().cpu()
+    if held.dtype is torch.bfloat16:
+        held = held.contiguous().view(torch.int16)
+        return held.numpy().view(bf16.numpy)  # type: ignore[no-any-return]
+    return held.numpy()  # type: ignore[no-any-return]

@@ -1,0 +1,67 @@
+"""Arrays in onnxruntime's memory and back. Its bindings know no array of bfloat16: there the bits
+are copied."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from nncompile.errors import BackendError
+from nncompile.types import Array, bf16
+
+_BFLOAT16 = 16  # of ONNX's element types
+
+
+def buffer_of(array: Array, device: tuple[str, int] = ("cpu", 0)) -> ort.OrtValue:
+    """Memory of onnxruntime's own that holds a copy of the array."""
+    dtype: Any = _BFLOAT16 if array.dtype == bf16.numpy else array.dtype
+    buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(array.shape), dtype, *device)
+    buffer.update_inplace(bits_of(array))
+    return buffer
+
+
+def bits_of(array: Array) -> Array:
+    """What fills a buffer with the array: of bfloat16 its bits."""
+    return array.view(np.uint16) if array.dtype == bf16.numpy else array
+
+
+def array_of(buffer: ort.OrtValue) -> Array:
+    """A copy of what a buffer holds. Raises `BackendError` for bfloat16 outside main memory."""
+    if buffer.element_type() != _BFLOAT16:
+        return buffer.numpy().copy()  # type: ignore[no-any-return]
+    if buffer.device_name().lower() != "cpu":
+        raise BackendError(
+            f"onnxruntime copies no bfloat16 from {buffer.device_name()}",
+            hint="x.astype(f32) is exact",
+        )
+    shape = tuple(buffer.shape())
+    found = np.empty(shape, np.uint16)
+    ctypes.memmove(found.ctypes.data, buffer.data_ptr(), found.nbytes)
+    return found.view(bf16.numpy)
+
+
+def filler(buffer: ort.OrtValue) -> Callable[[Array], None]:
+    """A function that copies a contiguous array into the buffer: past onnxruntime's Python wrapper,
+    where this version has the way that it takes itself."""
+    inner = getattr(buffer, "_ortvalue", None)
+    fill: Callable[[Array], None] = getattr(inner, "update_inplace", buffer.update_inplace)
+    if buffer.element_type() == _BFLOAT16:
+        return lambda array: fill(bits_of(array))
+    return fill
+
+
+def run_bound(
+    session: ort.InferenceSession, feeds: Mapping[str, Array], outputs: Sequence[str]
+) -> list[Array]:
+    """The outputs of a run on buffers, which may be of any element type."""
+    binding = session.io_binding()
+    for name, array in feeds.items():
+        binding.bind_ortvalue_input(name, buffer_of(np.array(array, order="C")))
+    for name in outputs:
+        binding.bind_output(name, "cpu")
+    session.run_with_iobinding(binding)
+    return [array_of(x) for x in binding.get_outputs()]

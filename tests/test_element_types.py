@@ -1,0 +1,232 @@
+"""Element types: which one two of them come to, and what is fed, computed, trained and saved in
+types of 8 and 16 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import Dense, bf16, cross_entropy, f16, f32, flatten, i64, model, mse, parameter, relu, u8
+from nncompile import Graph, Trainer, Value, compile_model, training
+from nncompile.backends.onnx import to_model
+from nncompile.errors import DTypeError, FeedError
+from nncompile.graph import Input
+from nncompile.ops import cast
+from nncompile.reference import evaluate
+from nncompile.runtime.checkpoint import load_state, save_state
+from nncompile.runtime.session import Session
+from nncompile.types import DTYPES, FLOATS, INTEGERS, DType, dtype_of, holds, i8, promote, u16, u64
+from tests.tolerances import assert_close
+
+HALVES = [f16, bf16]
+
+
+def undefined(a: DType, b: DType) -> bool:
+    """Whether no type holds both: uint64 with a signed one."""
+    return u64 in (a, b) and any(d.is_integer and d.is_signed for d in (a, b))
+
+
+@pytest.mark.parametrize("a", DTYPES)
+@pytest.mark.parametrize("b", DTYPES)
+def test_promotion_is_that_of_torch_and_of_numpy(
+    a: DType, b: DType, torchscript: SimpleNamespace
+) -> None:
+    torch = torchscript.torch
+    if undefined(a, b):
+        with pytest.raises(DTypeError, match="no integer type holds both"):
+            promote(a, b)
+        return
+    found = promote(a, b)
+    assert found is promote(b, a)
+    if a.is_float or b.is_float or u64 not in (a, b):
+        kinds = (getattr(torch, d.name) for d in (a, b))
+        try:
+            assert str(torch.promote_types(*kinds)) == f"torch.{found.name}"
+        except RuntimeError:  # torch leaves its newer unsigned types out here and there
+            assert not {u16, dsl.u32, u64}.isdisjoint((a, b))
+    if not (a.is_float or b.is_float):
+        assert np.promote_types(a.numpy, b.numpy) == found.numpy
+
+
+@pytest.mark.parametrize("wide", DTYPES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_holds_a_type_gives_its_numbers_back(wide: DType, dtype: DType) -> None:
+    if dtype.is_integer:
+        limits = np.iinfo(dtype.numpy)
+        numbers = [limits.min, limits.min + 1, limits.max - 1, limits.max, 0, 1]
+    else:
+        numbers = [0, 1] if dtype.is_bool else [1 + 2.0 ** -(7 if dtype is bf16 else 10), 3.0, 1e38]
+    with np.errstate(all="ignore"):
+        x = np.asarray(numbers).astype(dtype.numpy)
+        same = np.array_equal(x.astype(wide.numpy).astype(dtype.numpy), x)
+        same = same and (wide.is_float or not dtype.is_float)
+        # Integers that wrap round come back, too.
+        same = same and bool((x.astype(wide.numpy).astype(float) == x.astype(float)).all())
+    assert same or not holds(wide, dtype)
+
+
+def leaf(name: str, dtype: DType, *shape: Any) -> Value:
+    return Input(name, dtype[shape])()
+
+
+def computed(graph: Graph, **feeds: np.ndarray) -> dict[str, np.ndarray]:
+    return Session(to_model(graph)).run(feeds)
+
+
+@pytest.mark.parametrize("source", DTYPES)
+@pytest.mark.parametrize("target", DTYPES)
+def test_casts(source: DType, target: DType, torchscript: SimpleNamespace) -> None:
+    """Integers wrap round, reals go towards zero; what is no number of the target is undefined."""
+    numbers: Any = [0, 1, 2, 100]
+    if source.is_integer:
+        limits = np.iinfo(source.numpy)
+        numbers = [0, 1, limits.max, limits.max - 1, limits.max // 2 + 3, limits.min, 7]
+        if target.is_half:
+            numbers = [0, 1, 100]  # beyond 65504 are none of float16
+    elif source.is_float:
+        numbers = [0.0, 0.75, 1.5, 100.25] + ([] if not target.is_signed else [-1.5, -100.75])
+    x = np.asarray(numbers, None if source.is_float else source.numpy).astype(source.numpy)
+    graph = Graph("casts", {"y": cast(leaf("x", source, "n"), target)})
+    with np.errstate(all="ignore"):
+        expected = x.astype(target.numpy)
+    script = torchscript.backend.to_function(graph)
+    for found in (computed(graph, x=x)["y"], script({"x": x})["y"], evaluate(graph, {"x": x})["y"]):
+        assert found.dtype == target.numpy
+        np.testing.assert_array_equal(found, expected)
+
+
+@model
+def digits(image: Value = u8["batch", 8, 8], label: Value = i64["batch"]) -> Any:
+    logits = (image.astype(f32) / 255) >> flatten >> Dense(16, relu) >> Dense(4)
+    return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+
+def images(count: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (count, 8, 8), np.uint8)
+    return {"image": image, "label": image[:, 0, 0].astype(np.int64) // 64}
+
+
+def test_images_are_fed_as_bytes() -> None:
+    data = images(64)
+    trainer = Trainer(training(digits, minimize="loss", optimizer=dsl.adam(1e-2), batch=16))
+    history = trainer.fit(data, epochs=20)
+    assert history.last["loss"] < 0.7
+    logits = trainer.predict({"image": data["image"]})["logits"]
+    assert logits.dtype == np.float32
+    inputs = {p.name: p.type for p in Session(compile_model(digits).model).inputs}
+    assert inputs["image"] == "u8[batch, 8, 8]"
+    with pytest.raises(FeedError, match="another element type") as error:
+        trainer.predict({"image": data["image"].astype(np.float32)})
+    assert "u8[batch, 8, 8]" in str(error.value) and "image.astype(np.uint8)" in str(error.value)
+
+
+def test_lists_of_numbers_are_fed_where_the_type_has_them() -> None:
+    graph = Graph("bytes", {"y": leaf("x", u8, "n") + 1, "z": leaf("h", bf16, "n") * 2})
+    session = Session(to_model(graph))
+    found = session.run({"x": [0, 255], "h": [1, 0.5]})
+    np.testing.assert_array_equal(found["y"], np.array([1, 0], np.uint8))
+    assert found["z"].dtype == bf16.numpy and found["z"].tolist() == [2.0, 1.0]
+    with pytest.raises(FeedError, match="another element type"):
+        session.run({"x": [256, 0], "h": [1.0, 2.0]})
+    with pytest.raises(FeedError, match=r"h\.astype\(ml_dtypes\.bfloat16\)"):
+        session.run({"x": [1], "h": np.ones(1, np.float32)})
+
+
+def regression(dtype: DType) -> Any:
+    @model
+    def line(x: Value = dtype["batch", 8], y: Value = dtype["batch", 1]) -> Any:
+        prediction = x @ parameter("weight", (8, 1), dtype=dtype)
+        return {"prediction": prediction, "loss": mse(prediction, y)}
+
+    return line
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("optimizer", [dsl.sgd(0.05), dsl.adam(0.3)])
+def test_parameters_of_16_bits_are_trained_and_saved(
+    dtype: DType, optimizer: Any, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(64, 8)).astype(dtype.numpy)
+    y = (x.astype(float) @ rng.normal(size=(8, 1))).astype(dtype.numpy)
+    trainer = Trainer(training(regression(dtype), minimize="loss", optimizer=optimizer, batch=16))
+    history = trainer.fit({"x": x, "y": y}, epochs=30)
+    assert history.last["loss"] < 0.02
+    assert trainer.predict({"x": x})["prediction"].dtype == dtype.numpy
+    file = tmp_path / "line.safetensors"
+    trainer.save(file)
+    other = Trainer(training(regression(dtype), minimize="loss", optimizer=optimizer, batch=16))
+    other.load(file)
+    for name, array in trainer.state.items():
+        assert other.state[name].dtype == array.dtype
+        np.testing.assert_array_equal(other.state[name], array)
+
+
+def test_every_type_is_saved(tmp_path: Path) -> None:
+    tensors = {d.name: np.arange(6).reshape(2, 3).astype(d.numpy) for d in DTYPES}
+    tensors |= {f"{d.name} number": np.ones((), d.numpy) for d in DTYPES}
+    loaded, _ = load_state(save_state(tmp_path / "all.safetensors", tensors))
+    assert loaded.keys() == tensors.keys()
+    for name, array in tensors.items():
+        assert loaded[name].dtype == array.dtype and loaded[name].shape == array.shape
+        np.testing.assert_array_equal(loaded[name], array)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_formula_is_rounded_once(dtype: DType, torchscript: SimpleNamespace) -> None:
+    """(x + 1) − 1 in one formula keeps the digits that 16 bits would lose between."""
+
+    @dsl.formula
+    def there_and_back(x: Any, y: Any) -> Any:
+        return dsl.maximum(x + y, -1e9) - y
+
+    x = np.array([2**-9, 0.30078125, -0.75, 3e-5], dtype.numpy)
+    y = np.full(4, 8, dtype.numpy)
+    graph = Graph("one", {"found": there_and_back(leaf("x", dtype, "n"), leaf("y", dtype, "n"))})
+    apart = Graph("two", {"found": (leaf("x", dtype, "n") + leaf("y", dtype, "n")) * 1})
+    expected = x.astype(np.float32) + 8 - 8
+    for run in (Session(to_model(graph)).run, torchscript.backend.to_function(graph)):
+        np.testing.assert_array_equal(run({"x": x, "y": y})["found"], expected.astype(dtype.numpy))
+    rounded = (x.astype(np.float32) + 8).astype(dtype.numpy)
+    np.testing.assert_array_equal(computed(apart, x=x, y=y)["found"], rounded)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_numbers_that_meet_a_type_take_it(dtype: DType) -> None:
+    x = leaf("x", dtype, "n")
+    assert [v.dtype for v in (x + 1, 0.5 * x, x > 0, x**2, -x)] == [dtype] * 2 + [
+        dsl.boolean,
+        dtype,
+        dtype,
+    ]
+    assert (leaf("k", i8, "n") + x).dtype is dtype
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_integers_are_divided_into_reals(dtype: DType) -> None:
+    n = leaf("n", dtype, "n")
+    assert (n / 2).dtype is f32 and (n // 2).dtype is dtype and (n * 0.5).dtype is f32
+    assert dsl.sqrt(n).dtype is f32
+    total = dsl.sum(n)
+    assert total.dtype is (u64 if dtype is u64 else i64)
+
+
+def test_a_number_that_a_type_does_not_have_is_refused() -> None:
+    with pytest.raises(DTypeError, match="u8 cannot hold 300"):
+        leaf("x", u8, "n") + 300
+    with pytest.raises(DTypeError, match="does not fit in u8"):
+        dsl.const(300, u8)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_arrays_and_numbers_become_values(dtype: DType) -> None:
+    x = np.asarray([1.5, 2.5], dtype.numpy)
+    assert dsl.const(x).dtype is dtype and dtype_of(x) is dtype and dtype_of(x[0]) is dtype
+    assert (leaf("x", dtype, 2) * x[0]).dtype is dtype
+    assert_close(evaluate(dsl.const(x) * 2, {}), x.astype(float) * 2, dtype.name)
