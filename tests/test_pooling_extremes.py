@@ -10,9 +10,9 @@ import pytest
 
 from nncompile.grad import vjp
 from nncompile.graph import Graph, Input, Value, apply
-from nncompile.ops import max_pool
+from nncompile.ops import adaptive_max_pool, max_pool
 from nncompile.reference import evaluate
-from nncompile.types import f32, f64
+from nncompile.types import Type, f32, f64
 from tests.against_torch import session
 
 WINDOWS: tuple[dict[str, Any], ...] = (
@@ -96,3 +96,10 @@ def test_a_window_of_minus_infinity_is_minus_infinity() -> None:
         x = apply(Input("x", type_))
         array = np.full((1, 1, *[4, 2][: x.rank - 2]), -np.inf, type_.dtype.numpy)
         assert (_run(max_pool(x, 2, padding=1), x, array) == -np.inf).all()
+
+
+def test_adaptive_windows_of_uneven_sizes_keep_nan() -> None:
+    x = apply(Input("x", Type(f32, (1, 1, 7))))
+    array = np.asarray([[[1, np.nan, 3, -np.inf, -np.inf, -np.inf, 2]]], np.float32)
+    found = _run(adaptive_max_pool(x, 5), x, array)
+    np.testing.assert_array_equal(found, [[[np.nan, np.nan, 3, -np.inf, 2]]])

@@ -1,19 +1,17 @@
 """The greatest elements of windows and where they are, in ONNX and in numpy.
 
 onnxruntime's MaxPool loses NaN unless it comes last, may take −∞ for the lowest finite number, and
-where nothing is above that number it gives no place, or one outside the tensor. So the sum of
-magnitudes, one pass that takes a third of the time of the pooling, tells whether there is such an
-element; only then a branch runs that is right for all of them, several times as slow.
+where nothing is above that number it gives no place, or one outside the tensor. See finite.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from nncompile.ops.finite import or_exact
 from nncompile.ops.pooling_windows import Window
 from nncompile.ops.space import LEAD
 from nncompile.types import Array, Type, f64, i64
@@ -42,22 +40,6 @@ def places(o: Any, x: str, window: Window) -> str:
     usual = o.MaxPool(_alone(o, x), outputs=2, **attributes(window))[1]
     type_ = Type(i64, window.infer(o.types[-1]).shape)
     return or_exact(o, x, usual, lambda o, x: exact_places(o, x, window), type_)
-
-
-def or_exact(o: Any, x: str, usual: str, exact: Callable[[Any, str], str], type_: Type) -> str:
-    """`usual` where all elements of `x` are finite and none is the lowest number there is, else
-    what `exact` emits from an emitter and `x`; both of that type."""
-    most = o.scalar(np.finfo(o.types[-1].dtype.numpy).max, o.types[-1].dtype)
-    # What graphs within use is not joined with what made it; a reshaping costs nothing.
-    within = o.Reshape(x, o.Shape(x))
-    return o.once(  # type: ignore[no-any-return]
-        ("or_exact", usual),
-        lambda: o.If(
-            o.Less(o.ReduceL1(o.unpadded(x), keepdims=0), most),  # padding may be by −∞
-            then_branch=o.branch("usual", lambda o: [usual], [type_]),
-            else_branch=o.branch("exact", lambda o: [exact(o, within)], [type_]),
-        ),
-    )
 
 
 def _alone(o: Any, x: str) -> str:

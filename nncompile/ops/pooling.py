@@ -16,8 +16,9 @@ import numpy as np
 from nncompile.dims import Dim, dim, product, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
+from nncompile.ops.finite import or_exact
 from nncompile.ops.integer_pooling import integer_max_pool, numbers
-from nncompile.ops.maxima import exact_places, greatest, numpy_places, or_exact, places
+from nncompile.ops.maxima import exact_places, greatest, numpy_places, places
 from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
 from nncompile.ops.slicing import LIMIT, padded

@@ -18,6 +18,7 @@ from nncompile.graph import Op, Sample, Value
 from nncompile.habits import teaching
 from nncompile.ops.axes import axes_of, axis_of
 from nncompile.ops.basic import as_value, broadcast_to, cast
+from nncompile.ops.finite import or_exact
 from nncompile.ops.shape import reshape
 from nncompile.ops.sums import reduced_shape, runs, total, whole_total
 from nncompile.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32, u64
@@ -128,7 +129,8 @@ class Sum(Op):
 
 
 class Max(Op):
-    """The greatest of `x` over `axes`; equal greatest ones share the slope equally."""
+    """The greatest of `x` over `axes`, NaN where one is NaN; equal greatest ones share the gradient
+    equally."""
 
     axes: tuple[int, ...]
     keepdims: bool = False
@@ -164,8 +166,22 @@ class Max(Op):
                 x = o.GatherElements(x, place, axis=axis)
             y = x if self.keepdims else o.Squeeze(x, o.ints(self.axes))
         else:
-            y = getattr(o, f"Reduce{self._kind}")(x, o.ints(self.axes), keepdims=int(self.keepdims))
+            y = self._reduced(o, x)
+        if dtype.is_float:
+            return or_exact(o, x, y, self._exact, o.type)
         return o.cast(y, dtype) if dtype in _CARRIERS else y
+
+    def _reduced(self, o: Any, x: str, kind: str = "") -> str:
+        emit = getattr(o, f"Reduce{kind or self._kind}")
+        return emit(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+
+    def _exact(self, o: Any, x: str) -> str:
+        """onnxruntime's reduction loses NaN."""
+        dtype = o.type.dtype
+        isnan = o.IsNaN(x)
+        has_nan = o.cast(self._reduced(o, o.cast(isnan, i32), "Max"), boolean)
+        others = o.Where(isnan, o.scalar(-np.inf if self._kind == "Max" else np.inf, dtype), x)
+        return o.Where(has_nan, o.scalar(np.nan, dtype), self._reduced(o, others))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
         return t.call(self._torch, x, list(self.axes), keepdim=self.keepdims)  # type: ignore[no-any-return]
@@ -185,7 +201,8 @@ class Max(Op):
 
 
 class Min(Max):
-    """The least of `x` over `axes`; equal least ones share the slope equally."""
+    """The least of `x` over `axes`, NaN where one is NaN; equal least ones share the gradient
+    equally."""
 
     _numpy: ClassVar[Callable[..., Any]] = staticmethod(np.min)
     _kind: ClassVar[str] = "Min"
@@ -241,7 +258,7 @@ class LogSumExp(Op):
 
 
 class ArgMax(Op):
-    """The place of the greatest along one axis, i64; the first of equal ones."""
+    """The place of the greatest along one axis, i64; the first of equal ones, or of NaN."""
 
     orders = True
     label = "argmax"
@@ -266,9 +283,21 @@ class ArgMax(Op):
         return self._numpy(x, self.axis, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
     def onnx(self, o: Any, x: str) -> str:
-        x = _carried(o, x, o.types[0].dtype)
-        emit = getattr(o, f"Arg{self._kind}")
-        return emit(x, axis=self.axis, keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+        dtype = o.types[0].dtype
+        x = _carried(o, x, dtype)
+        options = {"axis": self.axis, "keepdims": int(self.keepdims)}
+        place = getattr(o, f"Arg{self._kind}")(x, **options)
+        if not dtype.is_float:
+            return place  # type: ignore[no-any-return]
+
+        def exact(o: Any, x: str) -> str:
+            """onnxruntime's search passes over NaN."""
+            isnan = o.cast(o.IsNaN(x), i32)
+            axes, keepdims = o.ints([self.axis]), options["keepdims"]
+            has_nan = o.cast(o.ReduceMax(isnan, axes, keepdims=keepdims), boolean)
+            return o.Where(has_nan, o.ArgMax(isnan, **options), place)  # type: ignore[no-any-return]
+
+        return or_exact(o, x, place, exact, o.type)
 
     def torch(self, t: Any, x: str) -> str:
         if t.types[0].dtype.is_bool:  # torch has none for truth values
@@ -285,7 +314,7 @@ class ArgMax(Op):
 
 
 class ArgMin(ArgMax):
-    """The place of the least along one axis, i64; the first of equal ones."""
+    """The place of the least along one axis, i64; the first of equal ones, or of NaN."""
 
     label = "argmin"
 
