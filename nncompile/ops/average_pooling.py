@@ -52,7 +52,8 @@ class AveragePool(Op):
             y = o.Conv(planes, weights, **_attributes(w))
             return o.Reshape(y, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
         pads = w.pads
-        if w.rank > 2 and any(pads):  # onnxruntime before 1.24 does not count those at the ends
+        # onnxruntime before 1.24 does not count all of those at the ends.
+        if len(set(pads)) > 1 or (w.rank > 2 and any(pads)):
             widths = o.shape(([0] * LEAD + list(pads)) * 2)
             x, pads = o.Pad(x, widths, o.scalar(0, o.type.dtype), mode="constant"), (0,) * w.rank
         # Joined with a padding, maybe through a cast, that must be smaller than a window.
@@ -178,6 +179,7 @@ def _samples() -> Iterator[tuple[Window, Type]]:
     yield Window((2,), (3,), (0,), (1,)), f32["n", 2, "m + 2"]
     yield Window((2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1)), f32["n", 1, 4, "h + 2", 5]
     yield Window((3, 1, 2), (1, 1, 1), (1, 0, 0), (1, 1, 1)), f32["n", 2, 3, 2, 4]
+    yield Window((3, 2), (1, 2), (1, 0), (1, 1)), f32["n", 2, "h + 1", "w + 2"]
     yield Window((2, 3), (2, 1), (1, 0), (3, 2)), f32["n", 2, "h + 2", "w + 5"]
     yield Window((3,), (2,), (1,), (2,)), f64["n", 2, "m + 3"]
     yield Window((2,), (2,), (0,), (2,)), f32["n", 2, "m + 3"]
