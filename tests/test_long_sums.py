@@ -156,6 +156,12 @@ def test_means_and_spreads_of_numbers_that_are_alike() -> None:
     rng = np.random.default_rng(0)
     x = (1000 + rng.standard_normal((1_000_000, 2))).astype(np.float32)
     wide = x.astype(np.float64)
+    million = 999_000 + x
+    assert not everywhere(lambda x: ops.std(x), [f32["n"]], [alike(rng, (70_001,))])[0][
+        "onnxruntime"
+    ]
+    (results,) = everywhere(lambda x: ops.var(x, 0), [f32["n", 2]], [million])
+    near(results["onnxruntime"], million.var(0, np.float64), 1, "var of millions", 2e-6)
     cases: dict[str, tuple[Callable[[Value], Value], Array]] = {
         "mean": (lambda x: ops.mean(x, 0), wide.mean(0)),
         "std": (lambda x: ops.std(x, 0), wide.std(0)),
@@ -347,3 +353,13 @@ def test_a_step_for_a_batch_of_any_size() -> None:
                 if state[path].dtype == np.float32:
                     scale = np.abs(expected[following]).max() + 1e-30
                     near(state[path], expected[following], scale, f"{path} of {rows}", 3e-6)
+
+
+@pytest.mark.parametrize("size", [128, 1000, 5000, 100_003])
+def test_layer_normalization_of_numbers_that_are_alike(size: int) -> None:
+    x = thousand(np.random.default_rng(12), (3, size))
+    wide = x.astype(np.float64)
+    expected = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+    for shape in ((3, size), ("n", "m")):
+        (results,) = everywhere(ops.layer_norm, [f32[shape]], [x])
+        near(results["onnxruntime"], expected, 1, f"onnxruntime of {size}", 3e-6)

@@ -22,6 +22,7 @@ from nncompile.ops.normalization import check_channels, positive_epsilon
 from nncompile.ops.reduce import Sum, real_value, require_real
 from nncompile.ops.shape import reshape
 from nncompile.ops.statistics import mean
+from nncompile.ops.sums import ROW
 from nncompile.types import Array, TupleType, Type, f32, f64
 
 
@@ -103,8 +104,21 @@ class LayerNorm(Op):
             # ONNX's operator gives the statistics in float32, and onnxruntime's refuses an axis
             # of size 0, before 1.24 of size 1, too.
             return composed_onnx(o, self.composed, x, *args)
-        scale = args or (o.Expand(o.scalar(1, f32), o.shape(source.shape[-1:])),)
-        return o.LayerNormalization(x, *scale, outputs=3, axis=-1, epsilon=self.epsilon)
+
+        def few(o: Any) -> tuple[str, ...]:
+            scale = args or (o.Expand(o.scalar(1, f32), o.shape(source.shape[-1:])),)
+            # onnxruntime before 1.24 takes the variance for the mean of squares less the square of
+            # the mean: counted from one of the numbers, little cancels.
+            start = o.Slice(x, o.ints([0]), o.ints([1]), o.ints([-1]))
+            y, offset, inverse = o.LayerNormalization(
+                o.Sub(x, start), *scale, outputs=3, axis=-1, epsilon=self.epsilon
+            )
+            return y, o.Add(offset, start), inverse
+
+        def many(o: Any) -> tuple[str, ...]:
+            return composed_onnx(o, self.composed, x, *args)
+
+        return o.by_size(source.shape[-1], ROW, few, many, o.type)
 
     def torch(self, t: Any, x: str, *args: str) -> tuple[str, ...]:
         scale, bias = (*args, "None", "None")[:2]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from nncompile.dims import dim, product
+from nncompile.elementwise import stop_gradient
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import size_value
 from nncompile.ops.reduce import Sum, kept, reduced_type
@@ -55,15 +56,23 @@ def count_of(x: Value, axes: tuple[int, ...]) -> Any:
     return count if isinstance(count, int) and count > 0 else size_value(count, x.dtype)
 
 
-def moments(x: Value, axes: tuple[int, ...], keepdims: bool) -> tuple[Value, Value, Value]:
-    """The mean over the axes, the distances from it, and the mean of their squares.
+def distances(x: Value, axes: tuple[int, ...], keepdims: bool) -> tuple[Value, Value, Value]:
+    """One of the numbers over the axes, which are kept as size 1; how far from it their mean is;
+    and how far from the mean they are.
 
-    Counted from one of the numbers: the rounding of a sum of large numbers that are alike would
-    otherwise be all that their variance is made of. Where all are equal it is exactly 0.
+    The rounding of large numbers that are alike would otherwise be all that their variance is made
+    of. Where all are equal the distances are exactly 0. They are the same wherever one counts from,
+    so the gradient need not know of it.
     """
-    n = count_of(x, axes)
-    start = First(axes)(x)
-    mean = Sum(axes, keepdims)(x - start) / n
-    mean = mean + (start if keepdims else reshape(start, mean.shape))
-    distance = x - kept(mean, x, axes)
-    return mean, distance, Sum(axes, keepdims)(distance * distance) / n
+    start = stop_gradient(First(axes)(x))
+    shifted = x - start
+    offset = Sum(axes, keepdims)(shifted) / count_of(x, axes)
+    return start, offset, shifted - kept(offset, x, axes)
+
+
+def moments(x: Value, axes: tuple[int, ...], keepdims: bool) -> tuple[Value, Value, Value]:
+    """The mean over the axes, the distances from it, and the mean of their squares; NaN where
+    there is nothing."""
+    start, offset, distance = distances(x, axes, keepdims)
+    mean = offset + (start if keepdims else reshape(start, offset.shape))
+    return mean, distance, Sum(axes, keepdims)(distance * distance) / count_of(x, axes)

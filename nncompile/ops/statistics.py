@@ -13,6 +13,7 @@ from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.habits import teaching
 from nncompile.ops.basic import cast, size_value
+from nncompile.ops.moments import distances
 from nncompile.ops.reduce import Axes, max, min, over, real_value, sum
 from nncompile.types import DType, boolean
 from nncompile.values import register
@@ -40,7 +41,7 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Val
     """The mean square distance from the mean, Σ (x − mean)² / (n − ddof)."""
     x, axes = over("var", x, axis)
     x = real_value(x)
-    distance = x - mean(x, axes, keepdims=True)
+    distance = distances(x, axes, keepdims=True)[2] if axes else x - mean(x, axes)
     total = sum(distance * distance, axes, keepdims)
     count = _count(x, axes)
     if isinstance(count, int):

@@ -59,25 +59,28 @@ def whole_total(o: Any, x: str, source: Type, axes: Sequence[int], keepdims: boo
 
     onnxruntime's sum of integers goes through float64; a product with ones does not.
     """
-    dtype = source.dtype
     for start, stop in reversed(runs(axes)):
-        count = product(source.shape[start:stop])
-        before, behind = source.shape[:start], source.shape[stop:]
-        ones = o.Expand(o.scalar(1, dtype), o.shape((count,)))
-        if stop == source.rank:
-            x = o.MatMul(_shaped(o, x, source.shape, (*before, count)), ones)
-            now: Shape = before
-        elif start == 0:
-            now = (product(behind),)
-            x = o.MatMul(ones, _shaped(o, x, source.shape, (count, *now)))
-        else:
-            now = (*before, product(behind))
-            x = _shaped(o, x, source.shape, (*before, count, now[-1]))
-            last = len(before)
-            x = o.MatMul(o.Transpose(x, perm=[*range(last), last + 1, last]), ones)
+        x = _whole_over(o, x, source, start, stop)
         source = source.with_shape(reduced_shape(source.shape, range(start, stop), keepdims))
-        x = _shaped(o, x, now, source.shape)
+        x = o.Reshape(x, o.shape(source.shape), allowzero=1)
     return x
+
+
+def _whole_over(o: Any, x: str, source: Type, start: int, stop: int) -> str:
+    """Σ x over the axes from `start` to before `stop`, as a row or a column.
+
+    Of no elements onnxruntime 1.23 writes all of a product only where both factors are matrices.
+    """
+    count, one = product(source.shape[start:stop]), o.scalar(1, source.dtype)
+    before, behind = product(source.shape[:start]), product(source.shape[stop:])
+    if start == 0 and stop < source.rank:
+        flat = _shaped(o, x, source.shape, (count, behind))
+        return o.MatMul(o.Expand(one, o.shape((1, count))), flat)  # type: ignore[no-any-return]
+    if stop < source.rank:
+        x = _shaped(o, x, source.shape, (before, count, behind))
+        x = o.Transpose(x, perm=[0, 2, 1])
+    flat = o.Reshape(x, o.shape((product((before, behind)), count)), allowzero=1)
+    return o.MatMul(flat, o.Expand(one, o.shape((count, 1))))  # type: ignore[no-any-return]
 
 
 def blocks(o: Any, x: str, rank: int, axis: int, size: int) -> str:

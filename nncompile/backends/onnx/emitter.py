@@ -20,7 +20,7 @@ from nncompile.graph import Value, toposort
 from nncompile.precision import widened
 from nncompile.sites import Site
 from nncompile.tracing import Trace
-from nncompile.types import Array, DType, Type, dtype_of, f64, i64, is_float32
+from nncompile.types import Array, DType, TupleType, Type, dtype_of, f64, i64, is_float32
 
 Made = tuple[str, Mapping[str, Any], tuple[str, ...]]
 """The operator that gave a name, its attributes and its inputs."""
@@ -269,12 +269,14 @@ class Emitter:
         self,
         size: Dim,
         limit: int,
-        few: Callable[[Emitter], str],
-        many: Callable[[Emitter], str],
-        type_: Type,
-    ) -> str:
-        """A result of that type as `few` emits it where the size is up to the limit, and as `many`
-        does where it is above; both, and a choice that is made at run time, where only data tell.
+        few: Callable[[Emitter], Any],
+        many: Callable[[Emitter], Any],
+        type_: Type | TupleType,
+    ) -> Any:
+        """What `few` emits where the size is up to the limit, and `many` where it is above; both,
+        and a choice that is made at run time, where only data tell. They give a name, or for a
+        tuple type a tuple of names.
+
         Where there are `bounds`, sizes that the inputs have are taken to be small, and how small
         they must be is entered there.
         """
@@ -283,10 +285,18 @@ class Emitter:
         if self.bounds is not None and size.free_symbols <= self._sizes.keys():
             self.bounds[size] = min(limit, self.bounds.get(size, limit))
             return few(self)
-        return self.If(  # type: ignore[no-any-return]
+        types = type_.items if isinstance(type_, TupleType) else (type_,)
+
+        def branch(name: str, emit: Callable[[Emitter], Any]) -> onnx.GraphProto:
+            return self.branch(
+                name, lambda o: x if isinstance(x := emit(o), tuple) else (x,), types
+            )
+
+        return self.If(
             self.LessOrEqual(self.dim(size), self.scalar(limit, i64)),
-            then_branch=self.branch("few", lambda o: [few(o)], [type_]),
-            else_branch=self.branch("many", lambda o: [many(o)], [type_]),
+            then_branch=branch("few", few),
+            else_branch=branch("many", many),
+            outputs=len(types),
         )
 
     def _graph(
