@@ -3,6 +3,7 @@
 Importing this package imports torch.
 """
 
+from nncompile.backends.torchscript.arrays import array_of
 from nncompile.backends.torchscript.eager import EagerModule, to_eager
 from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.exporting import exported_to_bytes, to_exported
@@ -25,6 +26,7 @@ __all__ = [
     "Emitter",
     "LoadedFile",
     "TorchFormulas",
+    "array_of",
     "check_python",
     "exported_to_bytes",
     "load_file",
