@@ -1,8 +1,14 @@
-"""Slopes against finite differences, in double precision."""
+"""Gradients against finite differences, in double precision.
+
+A difference of f over a step h is off by some f'''·h² and by noise/h, the noise being what rounding
+makes of f: no gradient is told from zero below that. How large it is depends on what f is computed
+of, and is measured (J. Moré and S. Wild, "Estimating computational noise", 2011).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +21,11 @@ from nncompile.types import Array
 
 DIFFERENCES = (1e-4, 1e-5, 1e-6)
 GRADIENT_TOLERANCE = 1e-5  # of double precision against a central difference
+
+# Steps over which a function changes by rounding, and else as a polynomial of low degree.
+_NEAR = (1e-10, 1e-8, 1e-6)
+_CERTAINTY = 8.0  # standard deviations of the noise
+_EPSILON = float(np.finfo(np.float64).eps)
 
 
 def declared_slopes(loss: Value) -> list[Value]:
@@ -38,23 +49,62 @@ def worst_slope(
 ) -> tuple[float, str]:
     """The largest relative error of `slopes`, those of `loss` by the names of leaves, along a
     random direction of each against a central difference at `point`; and the name of the leaf."""
-    arrays = evaluate([loss, *slopes.values()], point, np.float64)
+    arrays = evaluate(list(slopes.values()), point, np.float64)
     loss, point = _held(loss, point)
     worst, where = 0.0, ""
-    for path, slope in zip(slopes, arrays[1:], strict=True):
+    for path, slope in zip(slopes, arrays, strict=True):
         # Some of the gradient itself in the direction, or most directions are almost level.
         direction = _unit(random.normal(size=slope.shape)) + _unit(slope)
         symbolic = float(np.sum(slope * direction))
-        scale = abs(symbolic) + 1e-8 * (1 + abs(float(arrays[0])))
-        error = float("inf")
-        for h in DIFFERENCES:
-            difference = _difference(loss, point, path, direction, h)
-            error = min(error, abs(difference - symbolic) / scale)  # which NaN is not below
-            if error <= GRADIENT_TOLERANCE:
-                break
+
+        def along(h: float, path: str = path, direction: Array = direction) -> float:
+            moved = {**point, path: point[path] + h * direction}
+            return float(evaluate(loss, moved, np.float64))
+
+        error = derivative_error(along, symbolic, abs(symbolic))
         if error > worst:
             worst, where = error, path
     return worst, where
+
+
+def derivative_error(
+    function: Callable[[float], float],
+    derivative: float,
+    scale: float,
+    steps: Sequence[float] = DIFFERENCES,
+) -> float:
+    """How far `derivative` is from the differences of `function` around 0, in units of `scale`;
+    infinite where no difference is finite. What the noise of the function may make of the
+    difference over the largest step counts as no more than the tolerance."""
+    distance = float("inf")
+    for h in steps:
+        difference = (function(h) - function(-h)) / (2 * h)
+        distance = min(distance, abs(difference - derivative))  # which NaN is not below
+        if distance <= GRADIENT_TOLERANCE * scale:
+            return distance / scale if scale else 0.0
+    if not math.isfinite(distance):
+        return float("inf")
+    floor = _CERTAINTY * _noise(function) / max(steps) / GRADIENT_TOLERANCE
+    return distance / (scale + floor) if scale + floor else float("inf")
+
+
+def _noise(function: Callable[[float], float]) -> float:
+    """The standard deviation of the rounding of a function near 0, from the higher differences of
+    its values at equal small steps: there is nothing but noise in them. It is a rounding of the
+    result at least."""
+    for step in _NEAR:
+        values = np.array([function(i * step) for i in range(7)])
+        if len(np.unique(values)) > len(values) // 2:  # or it is rounded more coarsely than that
+            break
+    found = _EPSILON * float(np.max(np.abs(values)))
+    table = values
+    with np.errstate(all="ignore"):  # differences of infinities are NaN, and no noise
+        for k in range(1, 6):
+            table = np.diff(table)
+            if k >= 3:
+                share = math.factorial(k) ** 2 / math.factorial(2 * k)
+                found = max(found, math.sqrt(share * float(np.mean(table**2))))
+    return found
 
 
 def is_stopped(v: Value) -> bool:
@@ -75,13 +125,3 @@ def _held(loss: Value, point: Mapping[str, Array]) -> tuple[Value, dict[str, Arr
 def _unit(x: Array) -> Array:
     length = float(np.linalg.norm(x))
     return x / length if length else x
-
-
-def _difference(
-    loss: Value, point: Mapping[str, Array], path: str, direction: Array, h: float
-) -> float:
-    ahead, behind = (
-        float(evaluate(loss, {**point, path: point[path] + sign * h * direction}, np.float64))
-        for sign in (1, -1)
-    )
-    return (ahead - behind) / (2 * h)

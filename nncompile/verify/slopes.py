@@ -13,6 +13,7 @@ from nncompile.differences import (
     DIFFERENCES,
     GRADIENT_TOLERANCE,
     declared_slopes,
+    derivative_error,
     has_declared_slope,
     is_stopped,
     worst_slope,
@@ -229,12 +230,8 @@ def _error(
         pairs = zip(weights, arrays, strict=True)
         return float(sum(np.sum(own[w.op.name] * x) for w, x in pairs))  # type: ignore[attr-defined]
 
-    scale = max(abs(exact), 1e-3 * size) + 1e-8 * (1 + abs(total(0.0)))
-    differences = [(total(h) - total(-h)) / (2 * h) for h in STEPS]
-    finite = [d for d in differences if np.isfinite(d)]
-    if not finite or not np.isfinite(exact):
-        return 0.0
-    return min(abs(d - exact) / scale for d in finite)
+    error = derivative_error(total, exact, max(abs(exact), 1e-3 * size), STEPS)
+    return error if np.isfinite(error) and np.isfinite(exact) else 0.0
 
 
 def _aside(x: Array, random: np.random.Generator) -> Array:

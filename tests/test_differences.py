@@ -1,0 +1,91 @@
+"""Gradients against differences: what is zero but for rounding passes, what is wrong does not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsl import Dense, MultiHeadAttention, adam, cross_entropy, f32, i64, model, training
+from nncompile.check import batch_of, check_gradient
+from nncompile.differences import GRADIENT_TOLERANCE, derivative_error, worst_slope
+from nncompile.grad import grad
+from nncompile.recipe import Minimize
+from nncompile.step import initial_values
+from nncompile.tracing import tracing
+
+
+@model
+def attention(x=f32["batch", 6, 8], label=i64["batch"]):
+    z = (x >> MultiHeadAttention(2, name="heads")).mean(1) >> Dense(3, name="dense")
+    return {"loss": cross_entropy(z, label)}
+
+
+RECIPE = training(attention, optimizer=adam(1e-2))
+
+
+def point(seed: int) -> tuple[dict[str, Any], np.random.Generator]:
+    random = np.random.default_rng(seed)
+    batch = batch_of(attention, None, random)
+    start = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
+    return {**start, **initial_values(attention, seed), **batch}, random
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_a_gradient_that_is_zero_but_for_rounding_passes(seed: int) -> None:
+    """That of the bias of attention's keys is."""
+    (update,) = RECIPE.updates
+    assert isinstance(update, Minimize)
+    feeds, random = point(seed)
+    finding = check_gradient(attention, update, feeds, random)
+    assert finding.holds, finding.figures
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    ("path", "wrong"),
+    [
+        ("heads.key.bias", lambda slope: slope + 1e-8),
+        ("heads.key.weight", lambda slope: slope * 1.0002),
+        ("heads.query.bias", lambda slope: -slope),
+        ("dense.bias", lambda slope: slope * 0.9998),
+    ],
+)
+def test_a_gradient_that_is_wrong_is_found(
+    path: str, wrong: Callable[[Any], Any], seed: int
+) -> None:
+    feeds, random = point(seed)
+    leaf, loss = attention.parameters[path], attention.outputs["loss"]
+    with tracing(attention.graph.trace):
+        slope = grad(loss, leaf)
+    right, _ = worst_slope(loss, {path: slope}, feeds, random)
+    error, where = worst_slope(loss, {path: wrong(slope)}, feeds, random)
+    assert right <= GRADIENT_TOLERANCE < error
+    assert where == path
+
+
+FUNCTIONS: dict[str, tuple[Callable[[float], float], float]] = {
+    "constant": (lambda h: 3.0, 0.0),
+    "a rounding": (lambda h: (1e8 + h) - 1e8, 1.0),
+    "large": (lambda h: 1e12 * math.cos(h + 1), -1e12 * math.sin(1)),
+    "flat": (lambda h: 1e6 + math.cosh(h), 0.0),
+    "nothing": (lambda h: 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_the_floor_follows_the_noise(name: str) -> None:
+    function, derivative = FUNCTIONS[name]
+    assert derivative_error(function, derivative, abs(derivative)) <= GRADIENT_TOLERANCE
+    size = max(1.0, abs(derivative))
+    for error in (1e-3, -1e-2, 1.0):
+        planted = derivative + error * size
+        assert derivative_error(function, planted, abs(planted)) > GRADIENT_TOLERANCE
+
+
+def test_what_is_not_finite_has_no_derivative() -> None:
+    for function in (lambda h: math.inf, lambda h: math.nan, lambda h: math.inf if h > 0 else 1.0):
+        assert derivative_error(function, 1.0, 1.0) > GRADIENT_TOLERANCE
