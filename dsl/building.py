@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dsl.initializers import initial_value
+from nncompile.dims import CLIPPED, is_clipped
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Input, Value
 from nncompile.ops.basic import as_value
@@ -146,7 +147,9 @@ class Builder:
             if not isinstance(size, int):
                 raise ModelError(
                     f"{kind} {path} would be {type_}, and the size {size} is known only from data",
-                    hint="give that axis of the model's input a number, or reduce over it first",
+                    hint=CLIPPED
+                    if is_clipped(size)
+                    else "give that axis of the model's input a number, or reduce over it first",
                 )
             if size < 0:
                 raise ShapeError(f"{kind} {path} would be {type_}: a size is at least 0")

@@ -110,6 +110,8 @@ def _parse(text: str) -> Dim:
                 return _OPERATORS[type(op)](walk(left), walk(right))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return -walk(operand)
+            case ast.Call(func=ast.Name(id="Min" | "Max" as name), args=args, keywords=[]) if args:
+                return getattr(sp, name)(*map(walk, args))
         raise bad
 
     try:
@@ -171,11 +173,26 @@ def same(a: Dim, b: Dim) -> bool | None:
     if a == b:
         return True
     difference = sp.expand(sp.sympify(a) - sp.sympify(b))
+    if difference.has(sp.Min):
+        difference = _whole(difference, (a, b))
     if difference.is_zero:
         return True
     if difference.is_positive or difference.is_negative:
         return False
     return None
+
+
+def _whole(x: sp.Expr, sizes: Sequence[Dim]) -> sp.Expr:
+    """`x` with k in place of Min(k, n) where one of the sizes is n − k or less: it is no size
+    where n is smaller than k."""
+    known = {}
+    for least in x.atoms(sp.Min):
+        number, rest = least.args[0], least.func(*least.args[1:])
+        if number.is_Integer:
+            left = (sp.expand(rest - size) for size in sizes)
+            if any(d.is_Integer and d >= number for d in left):
+                known[least] = number
+    return sp.expand(x.xreplace(known))
 
 
 def same_shape(a: Shape, b: Shape) -> bool | None:
@@ -191,6 +208,23 @@ def same_shape(a: Shape, b: Shape) -> bool | None:
 def is_one(d: Dim) -> bool:
     """Whether the size is the number one (a name may come to be one, but is not)."""
     return bool(d == 1)
+
+
+CLIPPED = 'a slice takes what there is: x[:3] has 3 of them where the axis is written "n + 3"'
+"""The way out of a size of a slice that should be a number."""
+
+
+def is_clipped(d: Dim) -> bool:
+    """Whether the size is that of a slice of an axis that may have less than is asked for."""
+    return isinstance(d, sp.Expr) and d.has(sp.Min)
+
+
+def is_one_of(d: Dim, size: Dim) -> bool:
+    """Whether `d` is the size of `x[:1]` along an axis of that size: one where there is any
+    element, so that it repeats to it."""
+    if not isinstance(d, sp.Min) or 1 not in d.args:
+        return False
+    return same(d.func(*(a for a in d.args if a != 1)), size) is True
 
 
 def broadcast(*shapes: Shape) -> Shape:
@@ -212,7 +246,9 @@ def broadcast(*shapes: Shape) -> Shape:
             if answer is None:
                 raise ShapeError(
                     f"cannot tell whether {size} = {shape[axis]} on axis {axis}",
-                    hint="give both axes one name, or write one size in terms of the other",
+                    hint=CLIPPED
+                    if is_clipped(size) or is_clipped(shape[axis])
+                    else "give both axes one name, or write one size in terms of the other",
                 )
         result.append(size)
     return tuple(result)

@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Shape, broadcast, same_shape
+from nncompile.dims import Shape, broadcast, is_one_of, same_shape
 from nncompile.errors import FormulaError, ShapeError
 from nncompile.graph import Value, described
 from nncompile.habits import habit
@@ -91,7 +91,7 @@ class Formula:
 
         call = tuple(map(slot, args)), {name: slot(x) for name, x in options.items()}
         if any(isinstance(x, Value) for x in slots):
-            return self._on_values(call, [operation("as_value")(x) for x in slots])
+            return self._on_values(call, _repeated([operation("as_value")(x) for x in slots]))
         program = self._trace(call, tuple(dtype_of(x.dtype) for x in slots))
         return _computed(program, slots)
 
@@ -255,6 +255,23 @@ class Formula:
             rows = [(name, *described(v)) for name, v in zip(names, values, strict=True)]
             message = f"{self.name}: {error.message}"
             raise ShapeError(message, rows=rows, hint=error.hint) from None
+
+
+def _repeated(values: list[Value]) -> list[Value]:
+    """The values, of which those that are `x[:1]` along an axis are repeated to the others' size
+    there. That is none where there is none, so that no op can take it for an axis of size one."""
+    if not any(isinstance(d, sp.Min) for v in values for d in v.shape):
+        return values
+    found = []
+    for v in values:
+        for axis in range(-v.rank, 0):
+            sizes = [other.shape[axis] for other in values if other.rank >= -axis]
+            whole = next((d for d in sizes if is_one_of(v.shape[axis], d)), None)
+            if whole is not None:
+                places = operation("full")((whole,), 0, i64)
+                v = operation("take")(v, places, axis)
+        found.append(v)
+    return found
 
 
 def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nncompile.dims import substitute, symbol
+from nncompile.dims import dim, substitute, symbol
 from nncompile.errors import DTypeError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Input, Value, apply
-from nncompile.ops.basic import const
+from nncompile.grad import grad, vjp
+from nncompile.graph import Graph, Input, Value, apply
+from nncompile.ops.basic import broadcast_to, const
 from nncompile.ops.joining import concatenate, split, stack
 from nncompile.ops.padding import pad
 from nncompile.ops.shape import (
@@ -31,6 +33,9 @@ from nncompile.ops.shape import (
 from nncompile.ops.slicing import flip
 from nncompile.reference import evaluate
 from nncompile.types import Type, boolean, f32, f64, i64
+from tests.card_checks import session, valid_model
+from tests.scan_checks import check_everywhere
+from tests.slopes import check_gradient
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
 
@@ -98,21 +103,23 @@ def test_tensor_and_number_index_together() -> None:
 @pytest.mark.parametrize(
     ("key", "sizes"),
     [
-        (np.s_[1:], "n - 1"),
-        (np.s_[:-1], "n - 1"),
-        (np.s_[:3], "3"),
-        (np.s_[-3:], "3"),
-        (np.s_[-5:-2], "3"),
+        (np.s_[1:], "n - Min(1, n)"),
+        (np.s_[:-1], "n - Min(1, n)"),
+        (np.s_[2:-1], "n - Min(3, n)"),
+        (np.s_[:3], "Min(3, n)"),
+        (np.s_[-3:], "Min(3, n)"),
+        (np.s_[-5:-2], "Min(5, n) - Min(2, n)"),
         (np.s_[5:2], "0"),
         (np.s_[::-1], "n"),
         (np.s_[::2], "(n + 1)//2"),
-        (np.s_[-2::-1], "n - 1"),
+        (np.s_[-2::-1], "n - Min(1, n)"),
+        (np.s_[5:1:-1], "Min(6, n) - Min(2, n)"),
         (np.s_[symbol("n") // 2 :], None),
         (np.s_[: symbol("n") - 2], "n - 2"),
         (np.s_[-symbol("n") :], "n"),
     ],
 )
-@pytest.mark.parametrize("size", [7, 8])
+@pytest.mark.parametrize("size", [6, 7, 8])
 def test_slices_of_symbolic_sizes(key: Any, sizes: str | None, size: int) -> None:
     x = leaf(i64["n"])[key]
     if sizes is not None:
@@ -120,6 +127,69 @@ def test_slices_of_symbolic_sizes(key: Any, sizes: str | None, size: int) -> Non
     data = np.arange(size)
     bound = slice(*(_bound(b, size) for b in (key.start, key.stop, key.step)))
     np.testing.assert_array_equal(evaluate(x, {"x": data}), data[bound])
+
+
+def test_slices_of_at_least_so_many() -> None:
+    x = leaf(f32["n + 3"])
+    assert [x[k].type for k in (np.s_[:3], np.s_[3:], np.s_[1:-1])] == [
+        f32[3], f32["n"], f32["n + 1"],
+    ]  # fmt: skip
+    assert x[:4].type == f32["Min(4, n + 3)"]
+
+
+def test_parts_are_the_whole() -> None:
+    x, y = leaf(f32["n"]), leaf(f32["n - 1"], "y")
+    joined = concatenate([x[:1], x[1:] - x[:-1]], 0)
+    assert joined.type == x.type
+    for size in (0, 1, 2, 5):
+        data = np.arange(size, dtype=np.float32) ** 2
+        np.testing.assert_array_equal(evaluate(joined, {"x": data}), np.diff(data, prepend=0))
+    assert (x[1:] - y).shape in ((dim("n - 1"),), x[1:].shape)  # a size is not negative
+
+
+def test_the_first_row_repeats_along_its_axis(torchscript: SimpleNamespace) -> None:
+    x = leaf(f64["n", 3])
+    y = (x - x[:1]) * broadcast_to(x[-1:], x.shape)
+    dx = vjp(y, x, y)
+    graph = Graph("first", {"y": y, "dx": dx, "dxx": vjp(dx, x, x)}, (x,))
+    for size in (0, 1, 4):
+        data = np.random.default_rng(size).uniform(-1, 1, (size, 3))
+        check_everywhere(graph, {"x": data}, torchscript)
+        expected = (data - data[:1]) * data[-1:]
+        np.testing.assert_array_equal(evaluate(y, {"x": data}), expected)
+    check_gradient(lambda v: (v - v[:1]) * v[-1:], np.random.default_rng(0).uniform(size=(4, 3)))
+    other = leaf(f32["m"], "other")
+    with pytest.raises(ShapeError, match=r"cannot tell whether(.|\n)*x\[:3\] has 3"):
+        leaf(f32["n"])[:2] + other
+
+
+BOUNDS = (None, 0, 2, 5, -2, -5)
+SLICES = [slice(*k) for k in itertools.product(BOUNDS, BOUNDS, (1, -1, 3, -2))]
+
+
+def test_slices_clip_as_numpys_of_every_size(torchscript: SimpleNamespace) -> None:
+    """Elements, gradients and their gradients, in numpy, ONNX and TorchScript."""
+    x, g, u = (leaf(f64["n"], name) for name in "xgu")
+    outputs = {}
+    for i, key in enumerate(SLICES):
+        y = x[key]
+        dx = vjp(y, x, g[key])
+        outputs |= {f"y{i}": y, f"dx{i}": dx, f"dg{i}": vjp(dx, g, u)}
+    graph = Graph("slices", outputs, (x, g, u))
+    run, script = session(valid_model(graph)), torchscript.to_script(graph, {})
+    for size in range(8):
+        feeds = {name: np.arange(1.0, size + 1) * i for i, name in enumerate("xgu", 1)}
+        expected = {}
+        for i, key in enumerate(SLICES):
+            dx, dg = np.zeros(size), np.zeros(size)
+            dx[key], dg[key] = feeds["g"][key], feeds["u"][key]
+            expected |= {f"y{i}": feeds["x"][key], f"dx{i}": dx, f"dg{i}": dg}
+        shapes = {name: x.shape for name, x in expected.items()}
+        theirs = script(*(torchscript.torch.from_numpy(x) for x in feeds.values()))
+        for found in (evaluate(graph, feeds), run(feeds, shapes), theirs):
+            for name, x in expected.items():
+                place = SLICES[int(name.lstrip("ydxg"))]
+                np.testing.assert_array_equal(np.asarray(found[name]), x, f"{place} of {size}")
 
 
 def _bound(bound: Any, size: int) -> int | None:

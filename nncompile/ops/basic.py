@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, Shape, broadcast, dim, is_one, product, same_shape, symbol
+from nncompile.dims import (
+    Dim,
+    Shape,
+    broadcast,
+    dim,
+    is_one,
+    is_one_of,
+    product,
+    same_shape,
+    symbol,
+)
 from nncompile.errors import DTypeError, FormulaError, ShapeError
 from nncompile.graph import Op, Sample, Value, apply
 from nncompile.ops.literals import array_of
@@ -282,6 +292,9 @@ def barrier(x: Any, *after: Value) -> Value:
 def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:
     """`x` repeated to `shape` by numpy's rule. Raises `ShapeError` where it does not fit."""
     x, target = as_value(x), tuple(dim(d) for d in shape)
+    for axis in range(-min(x.rank, len(target)), 0):
+        if is_one_of(x.shape[axis], target[axis]):  # x[:1], of which there may be none
+            x = operation("take")(x, full((target[axis],), 0, i64), axis)
     return x if same_shape(x.shape, target) is True else Expand(target)(x)
 
 

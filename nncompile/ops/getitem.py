@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -23,11 +24,13 @@ from nncompile.values import operation, register
 def getitem(x: Any, key: Any) -> Value:
     """`x[key]` as in numpy: numbers, slices, None, Ellipsis, and integer tensors or arrays.
 
-    Numbers may be symbolic. On an axis of symbolic size the bounds of a slice must lie within it:
-    `x[1:]` of `n` elements has `n - 1`, `x[:8]` has 8, and fails when it is run on fewer. Several
-    tensors pick single elements together, and must stand next to each other. Raises `ShapeError`
-    for too many or foreign keys, `DTypeError` for a mask: its result has no size that is known
-    beforehand.
+    A slice takes what there is, on an axis of symbolic size, too: `x[:8]` of `n` elements has
+    `Min(8, n)`, `x[8:]` the other `n - Min(8, n)`; of an axis written "n + 8" these are 8 and `n`.
+    A symbolic bound, `x[:m]`, must lie within the axis: other data are refused.
+
+    Several tensors pick single elements together, and must stand next to each other. Raises
+    `ShapeError` for too many or foreign keys, `DTypeError` for a mask: its result has no size that
+    is known beforehand.
     """
     x = as_value(x)
     keys = _completed(key, x)
@@ -114,12 +117,56 @@ def _slice_bounds(k: slice, total: Dim) -> tuple[Dim, Dim, int]:
     if isinstance(total, int) and not any(isinstance(bound, sp.Expr) for bound in given):
         places = range(*slice(given[0], given[1], step).indices(total))
         return (places.start if len(places) else 0), len(places), step
-    first, beyond = (0, total) if step > 0 else (dim(total - 1), -1)
-    start = first if given[0] is None else _from_front(given[0], total)
-    stop = beyond if given[1] is None else _from_front(given[1], total)
-    distance = dim(stop - start if step > 0 else start - stop)
-    size = floordiv(dim(distance + abs(step) - 1), abs(step))
-    return start, (max(size, 0) if isinstance(size, int) else size), step
+    # The elements from `low` up to `high`, of which a negative step begins with the last.
+    shift, bounds = (0, given) if step > 0 else (1, given[::-1])
+    low = _Place.of(bounds[0], total, shift) or _Place(0, 0)
+    high = _Place.of(bounds[1], total, shift) or _Place(total, 0, from_end=True)
+    begin, end = _between(low, high, total)
+    size = floordiv(dim(end - begin + abs(step) - 1), abs(step))
+    if isinstance(size, int) and size <= 0:
+        return 0, 0, step
+    return (begin if step > 0 else dim(end - 1)), size, step
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A bound of a slice on an axis of symbolic size: where it is, and where that is a number, how
+    many elements are before it, or after it where it is counted `from_end`."""
+
+    place: Dim
+    count: int | None = None
+    from_end: bool = False
+
+    @classmethod
+    def of(cls, bound: Any, total: Dim, shift: int) -> _Place | None:
+        """That of a bound, `shift` further on; None where there is none."""
+        if bound is None:
+            return None
+        place = dim(_from_front(bound, total) + shift)
+        if not isinstance(bound, int):
+            return cls(place)
+        from_end = bound < 0
+        return cls(place, -bound - shift if from_end else bound + shift, from_end)
+
+    def within(self, total: Dim) -> Dim:
+        """Where it is on the axis: as far as there are elements."""
+        count = sp.Min(self.count, total)
+        return dim(total - count if self.from_end else count)
+
+
+def _between(low: _Place, high: _Place, total: Dim) -> tuple[Dim, Dim]:
+    """Where the elements between two places begin and end, as far as there are any; symbolic
+    bounds are taken for granted."""
+    if low.count is None or high.count is None:
+        return low.place, high.place
+    begin, end = low.within(total), high.within(total)
+    if low.from_end is high.from_end:
+        none = low.count <= high.count if low.from_end else low.count >= high.count
+        return (0, 0) if none else (begin, end)
+    if low.from_end:
+        return begin, dim(sp.Max(begin, end))
+    left = total - sp.Min(low.count + high.count, total)  # all but so many
+    return begin, dim(begin + left)
 
 
 def _from_front(bound: Any, total: Dim) -> Dim:

@@ -58,6 +58,10 @@ class Slice(Op):
         after: list[Dim] = []
         for axis, (start, size, step) in enumerate(self._axes):
             first = start if step > 0 else start + (size - 1) * step
+            if size == 0:
+                first = 0
+            elif abs(step) > 1 and not isinstance(size, int):
+                first = sp.Min(first, x.shape[axis])  # of no elements it may be beyond
             g = spaced(g, axis, abs(step))
             before.append(dim(first))
             after.append(dim(x.shape[axis] - first - g.shape[axis]))
@@ -145,7 +149,14 @@ def _python_slice(start: int, size: int, step: int) -> slice:
 
 def _from_end(bound: Dim, size: Dim, step: int) -> Dim:
     """A bound as ONNX reads it, as a number where possible: negative ones count from the end, so
-    what lies before the front must be so far out that it is before the front for every size."""
+    what lies before the front must be so far out that it is before the front for every size. Those
+    beyond an end are at that end, so that k is Min(k, size), and −k is size − Min(k, size)."""
+    if step > 0 and isinstance(size, sp.Expr):
+        for number, from_end in ((bound, False), (dim(size - bound), True)):
+            if isinstance(number, sp.Min) and size in number.args:
+                rest = number.func(*(a for a in number.args if a != size))
+                if rest.is_Integer and rest > 0:
+                    return -int(rest) if from_end else int(rest)
     if isinstance(bound, int):
         return bound if bound >= 0 else -LIMIT
     distance = dim(bound - size)
