@@ -15,6 +15,7 @@ from nncompile.recipe import training
 from nncompile.reference import evaluate
 from nncompile.step import compose
 from nncompile.train import Trainer
+from nncompile.types import bf16, f16
 from tests.card_checks import session, valid_model
 from tests.small_models import data, perceptron
 
@@ -182,6 +183,22 @@ def test_a_gradient_of_nan_or_infinity_is_seen(name: str) -> None:
             np.testing.assert_allclose(found[path], x, 1e-9, 1e-12, err_msg=path)
         state |= {n.removesuffix(".next"): x for n, x in expected.items()}
     assert np.isnan(state["hidden.bias"][0])
+
+
+@pytest.mark.parametrize("dtype", [f16, bf16], ids=str)
+@pytest.mark.parametrize("name", NEW)
+def test_floats_of_16_bits_are_trained(name: str, dtype: Any) -> None:
+    @dsl.model
+    def net(x=dtype["batch", 4]):  # type: ignore[no-untyped-def]
+        y = x >> dsl.Dense(3)
+        return {"loss": ((y - 1) ** 2).mean()}
+
+    trainer = Trainer(training(net, optimizer=NEW[name], batch=8))
+    data = {"x": np.random.default_rng(0).normal(size=(8, 4)).astype(dtype.numpy)}
+    before = trainer.evaluate(data)["loss"]
+    trainer.fit([data] * 20, epochs=1)
+    assert trainer.evaluate(data)["loss"] < 0.9 * before
+    assert all(x.dtype == dtype.numpy for x in trainer.params.values())
 
 
 def test_the_average_of_asgd_is_predicted_with() -> None:
