@@ -41,6 +41,7 @@ class Unsigned:
         if bits == 1:
             return half
         less = t.call("torch.clamp", t.call("torch.sub", bits, 1), min=0, max=63)
+        less = t.call("torch.where", t.call("torch.lt", bits, 0), 63, less)  # from 2⁶³ on
         rest = t.call("torch.bitwise_right_shift", half, less)
         return t.call("torch.where", t.call("torch.eq", bits, 0), x, rest)
 
@@ -84,6 +85,14 @@ class Unsigned:
         product = self.t.call("torch.mul", self.quotient(x, y), y)
         rest = self.t.call("torch.sub", x, product)
         return self.t.call("torch.where", self.t.call("torch.eq", y, 0), 0, rest)
+
+    def power(self, x: str, y: str) -> str:
+        """The square of x to half of y, times x where y is odd: the half is not negative."""
+        t = self.t
+        root = t.call("torch.pow", x, self.shifted(y, 1))
+        square = t.call("torch.mul", root, root)
+        odd = t.call("torch.eq", t.call("torch.bitwise_and", y, 1), 1)
+        return t.call("torch.where", odd, t.call("torch.mul", square, x), square)
 
     def chosen(self, function: str, a: Any, b: Any) -> str:
         """The larger or the smaller one."""

@@ -173,6 +173,7 @@ _OF_UNSIGNED: dict[str, Callable[..., str]] = {
     "floor_divide": Unsigned.quotient,
     "mod": Unsigned.remainder,
     "right_shift": Unsigned.shifted,
+    "power": Unsigned.power,
     "abs": lambda unsigned, x: x,
     "relu": lambda unsigned, x: x,
     "sign": Unsigned.sign,
