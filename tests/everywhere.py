@@ -130,13 +130,13 @@ def _torchs(torch: Any, theirs: Any, arrays: list[np.ndarray], order: int) -> tu
 def script_of(graph: Graph) -> Callable[[Arrays], Arrays]:
     """Runs the graph as TorchScript."""
     torch = pytest.importorskip("torch")
-    from nncompile.backends.torchscript import to_script
+    from nncompile.backends.torchscript import arrays, to_script
 
     module = to_script(graph, {})
 
     def run(feeds: Arrays) -> Arrays:
         with torch.no_grad():
-            results = module(*(torch.from_numpy(feeds[name].copy()) for name in graph.leaves))
-        return {name: results[name].numpy() for name in graph.outputs}
+            results = module(*(arrays.tensor_of(feeds[name]) for name in graph.leaves))
+        return {name: arrays.array_of(results[name]) for name in graph.outputs}
 
     return run

@@ -23,7 +23,7 @@ from nncompile.ops.interpolation import PLAIN, cubic_kernel
 from nncompile.ops.resize import CUBIC, LINEAR
 from nncompile.ops.shape import expand_dims, moveaxis, reshape
 from nncompile.ops.space import LEAD
-from nncompile.types import i64
+from nncompile.types import f32, f64, i64
 
 MODES = (*LINEAR, "nearest", *CUBIC)
 PADDING_MODES = ("zeros", "border", "reflection")
@@ -105,6 +105,9 @@ def _taps(
 ) -> list[tuple[Value, Value]]:
     """Along one axis, the elements that a sample is made of: their indices and weights."""
     dtype = numbers.dtype
+    if dtype.bits < f32.bits:  # too few digits for places among many elements
+        found = _taps(cast(numbers, f32), size, mode, padding_mode, align_corners)
+        return [(index, cast(weight, dtype)) for index, weight in found]
     count = size_value(size, dtype)
     last = count - 1
     places = (numbers + 1) / 2 * last if align_corners else ((numbers + 1) * count - 1) / 2
@@ -189,10 +192,10 @@ def affine_grid(
     ones = (1,) * rank
     moved = reshape(theta[:, :, rank], (theta.shape[0], *ones, rank))
     for i, n in enumerate(space):
-        count, steps = size_value(n, theta.dtype), iota(n, theta.dtype)
+        count, steps = size_value(n, f64), iota(n, f64)
         middle = 2 * steps + 1 - count  # of each element, in halves from the middle of the axis
         base = middle / maximum(count - 1, 1.0) if align_corners else middle / count
-        line = reshape(base, (1, *(n if j == i else 1 for j in range(rank)), 1))
+        line = reshape(cast(base, theta.dtype), (1, *(n if j == i else 1 for j in range(rank)), 1))
         factor = reshape(theta[:, :, rank - 1 - i], (theta.shape[0], *ones, rank))
         moved = moved + factor * line
     return moved

@@ -78,9 +78,11 @@ class Emitter:
         """Keeps a name that the user gave from being made up for something else."""
         self._taken.add(name)
 
-    def bind_sizes(self, name: str, shape: Shape) -> None:
-        """Lets symbolic sizes be taken from the shape of the leaf `name`."""
+    def bind_leaf(self, name: str, type_: Type) -> None:
+        """Says of which type the leaf `name` is; symbolic sizes may be taken from its shape."""
+        self._declare(name, type_)
         self._unknown.append(name)
+        shape = type_.shape
         if len(shape) == 1:
             self._vectors.setdefault(shape[0], name)
         self._shaped.setdefault(shape, name)

@@ -64,7 +64,7 @@ def to_model(
         if name in weights and leaf.dtype is f64 and product(leaf.shape) == 1
     )
     for name, leaf in inputs.items():
-        emitter.bind_sizes(name, leaf.shape)
+        emitter.bind_leaf(name, leaf.type)
     names = _lower(graph, emitter)
     _name_outputs(graph, emitter, names)
     tensors = [_initializer(n, w) for n, w in weights.items() if n in graph.leaves]
