@@ -306,6 +306,23 @@ def test_shapes_that_broadcast() -> None:
     np.testing.assert_array_equal(evaluate(eye(3, 2, -1), {}), np.eye(3, 2, -1))
 
 
+@pytest.mark.parametrize("ahead", [(), (1,), (2,), (4, 1), (0,)])
+def test_one_matrix_for_many(ahead: tuple[int, ...], torchscript: SimpleNamespace) -> None:
+    """A matrix without leading axes is eliminated once."""
+    a, b = leaf("a", f64["n", "n"]), leaf("b", f64[("b", "c", "n", "m")[2 - len(ahead) :]])
+    feeds = {"a": conditioned(3, 4) + 3 * np.eye(3), "b": RANDOM.normal(size=(*ahead, 3, 2))}
+    y, lower = solve(a, b), solve_triangular(a, b, lower=True)
+    outputs = {"y": y, "lower": lower, "slope": grad((y * y).sum(), a)}
+    at = np.linalg.solve(feeds["a"], feeds["b"])
+    back = 2 * np.linalg.solve(feeds["a"].T, at)
+    slope = -(back @ np.swapaxes(at, -1, -2)).reshape(-1, 3, 3).sum(0)
+    for backend, found in results(outputs, feeds, torchscript).items():
+        np.testing.assert_allclose(found["y"], at, 1e-11, 1e-13, err_msg=backend)
+        np.testing.assert_allclose(found["slope"], slope, 1e-10, 1e-12, err_msg=backend)
+        expected = np.linalg.solve(np.tril(feeds["a"]), feeds["b"])
+        np.testing.assert_allclose(found["lower"], expected, 1e-11, 1e-13, err_msg=backend)
+
+
 def test_within_a_loop(torchscript: SimpleNamespace) -> None:
     """A body that solves: a loop in a loop."""
     a, xs = leaf("a", f64["n", "n"]), leaf("xs", f64["t", "n"])

@@ -306,7 +306,7 @@ def in_numpy(call: str, *arrays: np.ndarray) -> np.ndarray:
         "erfc": lambda x: np.vectorize(math.erfc, otypes=[x.dtype])(x),
         # numpy has none of them; see test_special_functions.
         **{name: in_double(name) for name in ("erfinv", "lgamma", "digamma")},
-        "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+        **dict.fromkeys(("sigmoid", "gate"), lambda x: 1 / (1 + np.exp(-x))),
         "softplus": lambda x: np.logaddexp(x, x.dtype.type(0)),
         "relu": lambda x: np.maximum(x, x.dtype.type(0)),
         "round": np.rint,

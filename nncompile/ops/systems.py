@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.dims import broadcast, same, same_shape
+from nncompile.dims import broadcast, product, same, same_shape
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, isfinite, log, logical_and, not_equal, sign, where
 from nncompile.errors import DTypeError, ShapeError
@@ -25,7 +25,7 @@ from nncompile.ops.contract import matmul, promoted
 from nncompile.ops.elimination import all_hold, eliminated, substituted
 from nncompile.ops.products import prod
 from nncompile.ops.reduce import sum
-from nncompile.ops.shape import expand_dims, moveaxis, squeeze, swapaxes
+from nncompile.ops.shape import expand_dims, moveaxis, reshape, squeeze, swapaxes
 from nncompile.types import Array, DType, TupleType, Type, f32, f64
 
 NAN = float("nan")
@@ -253,14 +253,23 @@ def solve(a: Any, b: Any) -> Value:
     >>> solve(const([[2.0, 0.0], [1.0, 1.0]]), const([2.0, 3.0]))
     <squeeze : f32[2]>
     """
+    return solved(Solve(), a, b)
+
+
+def solved(op: Op, a: Any, b: Any) -> Value:
+    """What an op on a[…, n, n] and b[…, n, m] gives for a vector b[n], and for leading axes that
+    broadcast."""
     a, b = promoted(a, b)
     check_square(a.type)
     if b.rank == 1:
-        columns = solve(a, expand_dims(b, 1))
-        return squeeze(columns, -1)
+        return squeeze(solved(op, a, expand_dims(b, 1)), -1)
+    if a.rank == 2 and b.rank > 2:  # one matrix for all: they are its columns
+        rows = moveaxis(b, -2, 0)
+        columns = op(a, reshape(rows, (b.shape[-2], product((*b.shape[:-2], b.shape[-1])))))
+        return moveaxis(reshape(columns, rows.shape), 0, -2)
     ahead = broadcast(a.shape[:-2], b.shape[:-2])
     a = broadcast_to(a, (*ahead, *a.shape[-2:]))
-    return Solve()(a, broadcast_to(b, (*ahead, *b.shape[-2:])))
+    return op(a, broadcast_to(b, (*ahead, *b.shape[-2:])))
 
 
 def inv(x: Any) -> Value:

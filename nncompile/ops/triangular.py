@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.dims import broadcast, same_shape
+from nncompile.dims import same_shape
 from nncompile.elementwise import isfinite, logical_and, not_equal, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
-from nncompile.ops.basic import as_value, broadcast_to
+from nncompile.ops.basic import as_value
 from nncompile.ops.composition import composed_onnx
-from nncompile.ops.contract import matmul, promoted
+from nncompile.ops.contract import matmul
 from nncompile.ops.elimination import all_hold, factored, substituted
 from nncompile.ops.matrices import diagonal, tril, triu
-from nncompile.ops.shape import expand_dims, moveaxis, squeeze
-from nncompile.ops.systems import NAN, check_square, each, eye, guarded, transposed
+from nncompile.ops.shape import expand_dims, moveaxis
+from nncompile.ops.systems import NAN, check_square, each, eye, guarded, solved, transposed
 from nncompile.types import Array, Type, f32, f64
 
 
@@ -144,15 +144,7 @@ def solve_triangular(a: Any, b: Any, lower: bool = False, unit_diagonal: bool = 
 
     NaN where the diagonal holds a zero. Raises `ShapeError` where the sizes do not fit.
     """
-    a, b = promoted(a, b)
-    check_square(a.type)
-    if b.rank == 1:
-        columns = solve_triangular(a, expand_dims(b, 1), lower, unit_diagonal)
-        return squeeze(columns, -1)
-    ahead = broadcast(a.shape[:-2], b.shape[:-2])
-    a = broadcast_to(a, (*ahead, *a.shape[-2:]))
-    b = broadcast_to(b, (*ahead, *b.shape[-2:]))
-    return SolveTriangular(bool(lower), bool(unit_diagonal))(a, b)
+    return solved(SolveTriangular(bool(lower), bool(unit_diagonal)), a, b)
 
 
 def cholesky(x: Any, upper: bool = False) -> Value:
