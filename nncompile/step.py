@@ -22,7 +22,7 @@ from nncompile.grad import grad
 from nncompile.gradients import bounded, prepared
 from nncompile.graph import Graph, Input, Value, described, replace
 from nncompile.model import Model, leaves_of
-from nncompile.ops.basic import cast, const, zeros_like
+from nncompile.ops.basic import cast, const, size_value, zeros_like
 from nncompile.ops.joining import concatenate, sections
 from nncompile.ops.random import seed_leaf, step_leaf
 from nncompile.ops.shape import ravel, reshape
@@ -166,6 +166,7 @@ class _Composition:
         follows: dict[str, Value] = {}
         for path, value in model.updates.items():
             if known[path] not in self.now:
+                value = self._of_examples(value, known[path])
                 self.now[known[path]] = follows[f"{path}.next"] = value
         step = step_leaf()
         self.now[step] = self.apart[step] = step + 1
@@ -198,6 +199,16 @@ class _Composition:
             first=self.first,
             averages=self.averages,
         )
+
+    def _of_examples(self, new: Value, old: Value) -> Value:
+        """`new`, which follows a batch, or `old` where that is empty: a mean of nothing is NaN, and
+        a running mean of it stays NaN."""
+        examples = self.model.examples
+        fed = set(self.model.inputs.values())
+        if examples is None or fed.isdisjoint(leaves_of([new])):
+            return new
+        found: Value = where(size_value(examples) > 0, new, old)
+        return found
 
     def _minimize(self, update: Minimize) -> None:
         trained = update.trained(self.model, self.recipe.freeze)

@@ -80,7 +80,8 @@ class LayerNorm(Op):
 
     def composed(self, x: Value, *args: Value) -> tuple[Value, ...]:
         """The results in terms of other ops."""
-        centre, distance, spread = moments(x, (x.rank - 1,), keepdims=True)
+        axes = (x.rank - 1,)
+        centre, distance, spread = moments(x, axes, count_of(x, axes), keepdims=True)
         inverse = 1 / sqrt(spread + self.epsilon)
         return _affine(distance * inverse, *args), centre, inverse
 

@@ -56,9 +56,11 @@ def count_of(x: Value, axes: tuple[int, ...]) -> Any:
     return count if isinstance(count, int) and count > 0 else size_value(count, x.dtype)
 
 
-def distances(x: Value, axes: tuple[int, ...], keepdims: bool) -> tuple[Value, Value, Value]:
-    """One of the numbers over the axes, which are kept as size 1; how far from it their mean is;
-    and how far from the mean they are.
+def distances(
+    x: Value, axes: tuple[int, ...], n: Any, keepdims: bool
+) -> tuple[Value, Value, Value]:
+    """One of the `n` numbers over the axes, which are kept as size 1; how far from it their mean
+    is; and how far from the mean they are.
 
     The rounding of large numbers that are alike would otherwise be all that their variance is made
     of. Where all are equal the distances are exactly 0. They are the same wherever one counts from,
@@ -66,13 +68,13 @@ def distances(x: Value, axes: tuple[int, ...], keepdims: bool) -> tuple[Value, V
     """
     start = stop_gradient(First(axes)(x))
     shifted = x - start
-    offset = Sum(axes, keepdims)(shifted) / count_of(x, axes)
+    offset = Sum(axes, keepdims)(shifted) / n
     return start, offset, shifted - kept(offset, x, axes)
 
 
-def moments(x: Value, axes: tuple[int, ...], keepdims: bool) -> tuple[Value, Value, Value]:
-    """The mean over the axes, the distances from it, and the mean of their squares; NaN where
-    there is nothing."""
-    start, offset, distance = distances(x, axes, keepdims)
+def moments(x: Value, axes: tuple[int, ...], n: Any, keepdims: bool) -> tuple[Value, Value, Value]:
+    """The mean of the `n` numbers over the axes, the distances from it, and the mean of their
+    squares."""
+    start, offset, distance = distances(x, axes, n, keepdims)
     mean = offset + (start if keepdims else reshape(start, offset.shape))
-    return mean, distance, Sum(axes, keepdims)(distance * distance) / count_of(x, axes)
+    return mean, distance, Sum(axes, keepdims)(distance * distance) / n

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.dims import Dim, same_shape
-from nncompile.elementwise import maximum, sqrt
+from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Op, Sample, Value, items
 from nncompile.ops.basic import as_value, broadcast_to
@@ -31,7 +31,8 @@ class BatchNorm(Op):
     The results are y, the running mean and variance after this batch, and what the gradient needs,
     m[C] and 1/√(v + epsilon)[C]. `next = (1 − momentum)·now + momentum·batch`, as torch has it;
     the variance of the batch is n/(n−1)·v there. Where n is 1, which torch refuses, y is the bias
-    and the variance of the batch is 0.
+    and the variance of the batch is 0. Where n is 0 the running statistics stay as they are, and m
+    and v are 0.
 
     It has its meaning in training; for inference a pass puts `normalized` in its place, unless it
     is not `tracked`: then there is no running mean, and the batch's own is that of inference, too.
@@ -57,7 +58,8 @@ class BatchNorm(Op):
     ) -> Sequence[Value | None]:
         scale, *_ = args
         shape, axes = _channel_shape(x), _all_but_channels(x)
-        n = count_of(x, axes)
+        n = _at_least_one(count_of(x, axes))
+        kept, new = self._weights(x)
         _, _, _, centre, inverse = items(y)
         distance = x - reshape(centre, shape)
         of_y, of_mean, of_variance, of_centre, of_inverse = g
@@ -75,11 +77,11 @@ class BatchNorm(Op):
             factors.append(-(gain * inverse * inverse * along))
             shifts.append(-(gain * slope_bias))
         if of_variance is not None:
-            factors.append(of_variance * (2 * self.momentum) * n / _degrees(n))
+            factors.append(of_variance * (2 * new) * n / _degrees(n))
         if of_inverse is not None:
             factors.append(-(of_inverse * inverse * inverse * inverse))
         if of_mean is not None:
-            shifts.append(of_mean * self.momentum)
+            shifts.append(of_mean * new)
         if of_centre is not None:
             shifts.append(of_centre)
         if factors and shifts:
@@ -88,25 +90,30 @@ class BatchNorm(Op):
             terms.append(distance * reshape(_total(factors) / n, shape))
         elif shifts:
             terms.append(reshape(_total(shifts) / n, shape))
-        keep = 1 - self.momentum
         return (
             broadcast_to(_total(terms), x.shape),
             slope_scale,
             slope_bias,
-            None if of_mean is None else of_mean * keep,
-            None if of_variance is None else of_variance * keep,
+            None if of_mean is None else of_mean * kept,
+            None if of_variance is None else of_variance * kept,
         )
+
+    def _weights(self, x: Value) -> tuple[Any, Any]:
+        """Of the running statistics now, and of the batch: nothing for an empty one."""
+        n = count_of(x, _all_but_channels(x))
+        new = self.momentum if isinstance(n, int) else minimum(n, 1) * self.momentum
+        return 1 - new, new
 
     def composed(
         self, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
     ) -> tuple[Value, ...]:
         """The results in terms of other ops."""
         axes = _all_but_channels(x)
-        centre, distance, spread = moments(x, axes, keepdims=False)
-        n = count_of(x, axes)
+        n = _at_least_one(count_of(x, axes))
+        centre, distance, spread = moments(x, axes, n, keepdims=False)
         inverse = 1 / sqrt(spread + self.epsilon)
         y = ChannelAffine()(distance, scale * inverse, bias)
-        kept, new = 1 - self.momentum, self.momentum
+        kept, new = self._weights(x)
         return (
             y,
             mean * kept + centre * new,
@@ -119,7 +126,8 @@ class BatchNorm(Op):
         self, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
     ) -> tuple[Array, ...]:
         axes = (0, *range(2, x.ndim))
-        n = x.size // x.shape[CHANNELS] if x.shape[CHANNELS] else 0
+        momentum = self.momentum if x.size else 0.0
+        n = max(x.size // max(x.shape[CHANNELS], 1), 1)
         number = x.dtype.type
         channels = (-1, *(1,) * (x.ndim - 2))
         centre = x.sum(axes) / number(n)
@@ -128,7 +136,7 @@ class BatchNorm(Op):
         inverse = 1 / np.sqrt(spread + number(self.epsilon))
         y = distance * (scale * inverse).reshape(channels) + bias.reshape(channels)
         unbiased = spread * number(n / max(n - 1, 1))
-        kept, new = number(1 - self.momentum), number(self.momentum)
+        kept, new = number(1 - momentum), number(momentum)
         return y, mean * kept + centre * new, variance * kept + unbiased * new, centre, inverse
 
     def onnx(self, o: Any, *names: str) -> tuple[str, ...]:
@@ -229,6 +237,10 @@ def _all_but_channels(x: Value) -> tuple[int, ...]:
 def _channel_shape(x: Value) -> tuple[Dim, ...]:
     """The shape in which one number for each channel broadcasts to x."""
     return (1, x.shape[CHANNELS], *(1,) * (x.rank - 2))
+
+
+def _at_least_one(n: Any) -> Any:
+    return n if isinstance(n, int) else maximum(n, 1)
 
 
 def _degrees(n: Any) -> Any:

@@ -41,9 +41,12 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Val
     """The mean square distance from the mean, Σ (x − mean)² / (n − ddof)."""
     x, axes = over("var", x, axis)
     x = real_value(x)
-    distance = distances(x, axes, keepdims=True)[2] if axes else x - mean(x, axes)
-    total = sum(distance * distance, axes, keepdims)
     count = _count(x, axes)
+    if axes:
+        *_, distance = distances(x, axes, _divisor(count, x.dtype), keepdims=True)
+    else:
+        distance = x - mean(x, axes)
+    total = sum(distance * distance, axes, keepdims)
     if isinstance(count, int):
         return total / _divisor(count - ddof if count > ddof else 0, x.dtype)  # type: ignore[no-any-return]
     return total / maximum(size_value(count, x.dtype) - ddof, 0)  # type: ignore[no-any-return]
