@@ -10,7 +10,14 @@ import pytest
 
 import dsl
 from dsl import f32, i32, i64, model, u32
-from nncompile.ops import adaptive_max_pool, average_pool, global_max_pool, max_pool
+from nncompile.ops import (
+    adaptive_max_pool,
+    average_pool,
+    global_max_pool,
+    max_pool,
+    max_pool_with_indices,
+)
+from nncompile.reference import evaluate
 from tests import everywhere
 from tests.leaves import leaf
 
@@ -151,3 +158,41 @@ def test_even_pairs_are_plain_padding() -> None:
     x = leaf("x", f32["n", 3, "h", "w"])
     for pool, width in itertools.product((max_pool, average_pool), (0, 1)):
         assert pool(x, 3, 2, ((width, width),) * 2) is pool(x, 3, 2, width)
+
+
+def test_random_windows_are_their_definition() -> None:
+    """Along one axis, every option at once: what lies within counts, and so does the padding asked
+    for, but not what hangs over."""
+    rng = np.random.default_rng(0)
+    tried = 0
+    while tried < 150:
+        size, kernel, stride, dilation = (int(n) for n in rng.integers(1, [9, 5, 4, 4]))
+        first, last = (int(n) for n in rng.integers(0, kernel, 2))
+        ceil_mode, counted = (bool(n) for n in rng.integers(0, 2, 2))
+        span = dilation * (kernel - 1) + 1
+        if size + first + last < span:
+            continue
+        tried += 1
+        starts = list(range(-first, size + last - span + 1, stride))
+        after = starts[-1] + stride
+        if ceil_mode and after < size and starts[-1] + span < size + last:
+            starts.append(after)
+        data = rng.normal(size=size)
+        greatest, means, places = [], [], []
+        for start in starts:
+            taps = [start + i * dilation for i in range(kernel)]
+            within = [tap for tap in taps if 0 <= tap < size]
+            counts = [tap for tap in taps if -first <= tap < size + last] if counted else within
+            greatest.append(max((data[tap] for tap in within), default=-np.inf))
+            places.append(max(within, key=lambda tap: data[tap], default=None))
+            means.append(sum(data[tap] for tap in within) / len(counts) if counts else np.nan)
+        given = ((first, last),)
+        label = str((size, kernel, stride, given, dilation, ceil_mode, counted))
+        x = data.reshape(1, 1, size)
+        values, indices = max_pool_with_indices(x, kernel, stride, given, dilation, ceil_mode)
+        y = average_pool(x, kernel, stride, given, ceil_mode, counted, dilation)
+        found, at, averaged = evaluate([values, indices, y], {})
+        np.testing.assert_array_equal(found[0, 0], greatest, label)
+        known = [p is not None for p in places]
+        assert at[0, 0][known].tolist() == [p for p in places if p is not None], label
+        np.testing.assert_allclose(averaged[0, 0], means, rtol=1e-12, atol=1e-14, err_msg=label)

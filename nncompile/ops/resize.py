@@ -135,6 +135,8 @@ def resize(
     (i + ½)/scale − ½, or with `align_corners` so that the outermost elements stay where they are;
     beyond the ends, the last element counts. With `antialias` they weigh all elements that a new
     one covers where it becomes smaller, as Pillow does. "area" averages as `adaptive_average_pool`.
+    Where that is a product with a matrix (all but whole factors of the first modes), a NaN or an
+    infinity reaches its whole row and column.
 
     Raises `ShapeError`, which begins with `what`, where sizes do not fit, and `ModelError` for
     another mode, or one that has no such option.
