@@ -54,6 +54,7 @@ USES: dict[str, Callable[[], Value]] = {
     "a factor after": lambda: (Q @ turned(K)) * 0.1,
     "a divisor after": lambda: (Q @ turned(K)) / 3,
     "a factor and a divisor before": lambda: (Q / 7) @ turned(0.3 * K),
+    "a choice after it is turned": lambda: Q @ dsl.where(turned(K) > 0, turned(K), 0.0),
     "a value": lambda: (Q @ turned(K)) * dsl.const(0.1, f64),
     "a weight": lambda: (Q @ turned(K)) * TAU,
     "a weight of one element": lambda: (Q @ turned(K)) / ONE,

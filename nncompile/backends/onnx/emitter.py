@@ -25,6 +25,9 @@ from nncompile.types import Array, DType, TupleType, Type, dtype_of, f64, i64, i
 Made = tuple[str, Mapping[str, Any], tuple[str, ...]]
 """The operator that gave a name, its attributes and its inputs."""
 
+# Transpositions before them stay before them.
+_FENCES = frozenset(("Reshape", "MatMul", "Gemm", "Conv", "Scan", "If", "Shape", "Size"))
+
 
 class Emitter:
     """Collects the nodes and constants of one ONNX graph.
@@ -62,6 +65,8 @@ class Emitter:
         # Names within must not shadow those outside, so there is one set of them.
         self._taken: set[str] = parent._taken if parent else set()
         self._inside: set[str] = set()  # names that only this graph knows
+        # What a transposition made, or may be moved behind by onnxruntime.
+        self._turned: set[str] = parent._turned if parent else set()
         self._sizes: dict[sp.Symbol, Callable[[], str]] = parent._sizes if parent else {}
         self._vectors: dict[Dim, str] = {}
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
@@ -219,6 +224,10 @@ class Emitter:
         self.nodes.append(node)
         self._made.update(dict.fromkeys(names, (op_type, attributes, inputs)))
         self._inside.update(names)
+        if op_type == "Transpose" or (
+            op_type not in _FENCES and not self._turned.isdisjoint(inputs)
+        ):
+            self._turned.update(names)
         if any(isinstance(x, onnx.GraphProto) for x in attributes.values()):
             self._unknown.append(names[0])  # runtimes do not compute loops beforehand
         return names
@@ -334,9 +343,10 @@ class Emitter:
     def apart(self, x: str, *operators: str, static: bool = False) -> str:
         """`x`, which runtimes may not join with what made it if that is one of `operators`: then
         behind a reshaping to its own shape, which costs nothing and is not seen through; also of
-        a `static` shape if asked for."""
+        a `static` shape if asked for, and behind what transpositions are moved through."""
         operator, *_ = self._made.get(x, ("", {}, ()))
-        if operator not in operators:
+        is_moved = static and "Transpose" in operators and x in self._turned
+        if operator not in operators and not is_moved:
             return x
         shape = self.Shape(x)
         if static and self._unknown:
