@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Shape, broadcast, is_one_of, same_shape
+from nncompile.dims import Shape, broadcast, is_clipped, is_one_of, same_shape
 from nncompile.errors import FormulaError, ShapeError
 from nncompile.graph import Value, described
 from nncompile.habits import habit
@@ -259,8 +259,9 @@ class Formula:
 
 def _repeated(values: list[Value]) -> list[Value]:
     """The values, of which those that are `x[:1]` along an axis are repeated to the others' size
-    there. That is none where there is none, so that no op can take it for an axis of size one."""
-    if not any(isinstance(d, sp.Min) for v in values for d in v.shape):
+    there. That is none where there is none, so that no op can take it for an axis of size one.
+    Other slices are fitted to sizes that they ask for."""
+    if not any(is_clipped(d) for v in values for d in v.shape):
         return values
     found = []
     for v in values:
@@ -271,7 +272,7 @@ def _repeated(values: list[Value]) -> list[Value]:
                 places = operation("full")((whole,), 0, i64)
                 v = operation("take")(v, places, axis)
         found.append(v)
-    return found
+    return operation("fitted")(found)  # type: ignore[no-any-return]
 
 
 def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None) -> Any:

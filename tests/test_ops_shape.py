@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sympy as sp
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -135,6 +136,19 @@ def test_slices_of_at_least_so_many() -> None:
         f32[3], f32["n"], f32["n + 1"],
     ]  # fmt: skip
     assert x[:4].type == f32["Min(4, n + 3)"]
+
+
+def test_parts_of_the_size_that_is_asked_for() -> None:
+    x, w = leaf(f32["n", 2]), leaf(f32[3, 4], "w")
+    y = x[:3].T @ w
+    assert y.type == f32[2, 4]
+    assert (x[:3] + const(np.zeros((3, 2), np.float32))).type == f32[3, 2]
+    data = np.random.default_rng(0).uniform(-1, 1, (5, 2)).astype(np.float32)
+    feeds = {"x": data, "w": np.ones((3, 4), np.float32)}
+    np.testing.assert_allclose(evaluate(y, feeds), data[:3].T @ feeds["w"], rtol=1e-6)
+    path = concatenate([const(np.zeros((1, 2), np.float32)), x[1:] - x[:-1]], 0)
+    assert path.shape == (1 + symbol("n") - sp.Min(1, symbol("n")), 2)
+    assert (path + x).type == concatenate([path, x], 1)[:, :2].type == x.type
 
 
 def test_parts_are_the_whole() -> None:

@@ -38,7 +38,7 @@ from nncompile.dims import symbol
 from nncompile.errors import BackendError, DTypeError, FeedError, ModelError, ShapeError
 from nncompile.graph import Graph, Input, Value
 from nncompile.model import Model
-from nncompile.ops import const, scan, take
+from nncompile.ops import concatenate, const, scan, take, zeros_like
 from nncompile.ops.claims import in_range, limited
 from nncompile.ops.modes import while_training
 from nncompile.runtime import Session
@@ -203,6 +203,24 @@ def test_slices_by_numbers_take_what_there_is() -> None:
         known = check_of(lambda x, key=key: x[key], x=f32["n", "time"])  # type: ignore[misc]
         for time in range(7):
             known({"x": (2, time)})
+
+
+def test_a_slice_stands_beside_what_has_the_size_that_it_asks_for() -> None:
+    """Whether there is as much, the data tell."""
+    table = np.arange(12, dtype=np.float32).reshape(3, 4)
+    first = check_of(lambda x: (x[:, :3] + table).reshape((x.shape[0], 12)), x=f32["n", "time", 4])
+    for time in (3, 5):
+        first({"x": (2, time, 4)})
+    for time in (1, 2):  # one row does not repeat: its gradient would be that of three
+        message = told(lambda time=time: first({"x": (2, time, 4)}))  # type: ignore[misc]
+        assert f"f32[2, {time}, 4] has {8 * time} elements, f32[2, 3, 4] has 24" in message
+        assert "hint: feed data with time at least 3" in message
+    changes = check_of(
+        lambda x: concatenate([zeros_like(x[:, 0:1]), x[:, 1:] - x[:, :-1]], 1) + x,
+        x=f32["n", "time"],
+    )
+    for time in range(4):
+        changes({"x": (2, time)})
 
 
 def test_sizes_within_a_loop() -> None:

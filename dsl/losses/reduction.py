@@ -13,6 +13,7 @@ from nncompile.ops import broadcast_to, cast, mean, ratio, reshape, total
 from nncompile.ops import sum as sum_of
 from nncompile.ops.basic import as_value
 from nncompile.ops.claims import in_range
+from nncompile.ops.shape import fitted
 
 Reduction = Literal["mean", "sum", "none"]
 
@@ -87,6 +88,8 @@ def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     target = as_value(target, like=prediction)
     if not prediction.dtype.is_float:
         raise DTypeError(f"{what}: the prediction is {prediction.type}, not floating")
+    if target.rank == prediction.rank:
+        prediction, target = fitted([prediction, target])
     if target.rank and same_shape(prediction.shape, target.shape) is not True:
         raise ShapeError(
             f"{what}: prediction and target have different shapes",
@@ -121,6 +124,9 @@ def floating(what: str, **values: Any) -> list[Value]:
     first = as_value(values[names[0]])
     made = [first, *(as_value(values[name], like=first) for name in names[1:])]
     rows = [(name, str(x.type)) for name, x in zip(names, made, strict=True)]
+    if len({x.rank for x in made if x.rank}) == 1:
+        made = fitted(made)
+        first = made[0]
     if not first.dtype.is_float:
         raise DTypeError(f"{what}: {names[0]} is {first.type}, not floating", rows=rows)
     if any(x.rank and same_shape(x.shape, first.shape) is not True for x in made):

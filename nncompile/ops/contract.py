@@ -12,7 +12,7 @@ from nncompile.dims import Dim, broadcast, is_one, product, same, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import as_value, cast, unbroadcast
-from nncompile.ops.shape import reshape, swapaxes
+from nncompile.ops.shape import fit, reshape, swapaxes
 from nncompile.ops.sums import (
     COLUMN,
     DOWN,
@@ -339,7 +339,11 @@ def matmul(a: Any, b: Any) -> Value:
 
     Raises `ShapeError` where the inner sizes differ or may differ, and for numbers.
     """
-    return MatMul()(*promoted(a, b))
+    a, b = promoted(a, b)
+    if a.rank and b.rank:
+        inner = -min(2, b.rank)
+        a, b = fit(a, -1, b.shape[inner]), fit(b, inner, a.shape[-1])
+    return MatMul()(a, b)
 
 
 def gemm(

@@ -26,7 +26,8 @@ def getitem(x: Any, key: Any) -> Value:
 
     A slice takes what there is, on an axis of symbolic size, too: `x[:8]` of `n` elements has
     `Min(8, n)`, `x[8:]` the other `n - Min(8, n)`; of an axis written "n + 8" these are 8 and `n`.
-    A symbolic bound, `x[:m]`, must lie within the axis: other data are refused.
+    Beside a size of 8 it is taken to be 8, and data of less are refused. A symbolic bound, `x[:m]`,
+    must lie within the axis: other data are refused.
 
     Several tensors pick single elements together, and must stand next to each other. Raises
     `ShapeError` for too many or foreign keys, `DTypeError` for a mask: its result has no size that

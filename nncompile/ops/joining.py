@@ -14,7 +14,7 @@ from nncompile.graph import Op, Sample, Value, apply, items
 from nncompile.habits import teaching
 from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, cast, full
-from nncompile.ops.shape import expand_dims, reshape
+from nncompile.ops.shape import expand_dims, fitted, reshape
 from nncompile.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
 from nncompile.values import register
 
@@ -135,6 +135,8 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     place = axis_of(axis, values[0].rank)
     common = reduce(promote, (v.dtype for v in values))
     values = [cast(v, common) for v in values]
+    if all(v.rank == values[0].rank for v in values):
+        values = fitted(values, but=place - values[0].rank)
     return values[0] if len(values) == 1 else apply(Concat(place), *values)
 
 

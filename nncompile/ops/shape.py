@@ -8,7 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-from nncompile.dims import Dim, Shape, dim, floordiv, is_one, product, same, same_shape, symbol
+from nncompile.dims import (
+    Dim,
+    Shape,
+    dim,
+    floordiv,
+    is_clipped,
+    is_one,
+    product,
+    same,
+    same_shape,
+    same_where_enough,
+    symbol,
+)
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value, described
 from nncompile.ops.axes import axes_of, axis_of
@@ -29,7 +41,7 @@ class Reshape(Op):
         answer = same(before, after)
         if answer is False:
             raise ShapeError(f"{x} has {before} elements, {target} has {after}")
-        if answer is None:
+        if answer is None and not same_where_enough(before, after):
             raise ShapeError(
                 f"cannot tell whether the {before} elements of {x} are the {after} of {target}",
                 hint="write the sizes in terms of each other, or name the dimensions alike",
@@ -143,6 +155,30 @@ def reshape(x: Any, shape: Any, *more: Any) -> Value:
     given = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     target = _inferred(x, tuple(dim(size) for size in (*given, *more)))
     return x if same_shape(x.shape, target) is True else Reshape(target)(x)
+
+
+def fitted(values: Sequence[Value], but: int | None = None) -> list[Value]:
+    """The values, of which the slices that have a size of another where they find as much as they
+    ask for, Min(3, n) for 3, are given that size; data of less are refused. Axes are counted from
+    the last, and that of the number `but` is left as it is."""
+    found = list(values)
+    if not any(is_clipped(d) for v in values for d in v.shape):
+        return found
+    for axis in range(-max(v.rank for v in values), 0):
+        sizes = [v.shape[axis] for v in values if v.rank >= -axis and not is_one(v.shape[axis])]
+        if sizes and axis != but:
+            firm = min(sizes, key=lambda d: (is_clipped(d), not isinstance(d, int)))
+            found = [fit(v, axis, firm) if v.rank >= -axis else v for v in found]
+    return found
+
+
+def fit(x: Value, axis: int, size: Dim) -> Value:
+    """`x`, given that size along the axis where it is a slice that may have it; see `fitted`."""
+    own = x.shape[axis]
+    if not is_clipped(own) or same(own, size) is not None or not same_where_enough(own, size):
+        return x
+    place = axis % x.rank
+    return reshape(x, (*x.shape[:place], size, *x.shape[place + 1 :]))
 
 
 def _inferred(x: Value, target: Shape) -> Shape:
@@ -272,5 +308,15 @@ def _repeated(x: Value, axes: Sequence[tuple[Shape, Shape]]) -> Value:
     return reshape(spread, [product(after) for _, after in needed])
 
 
-for _function in (reshape, transpose, squeeze, flatten, ravel, expand_dims, swapaxes, moveaxis):
+for _function in (
+    fitted,
+    reshape,
+    transpose,
+    squeeze,
+    flatten,
+    ravel,
+    expand_dims,
+    swapaxes,
+    moveaxis,
+):
     register(_function.__name__, _function)
