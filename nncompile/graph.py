@@ -19,10 +19,17 @@ from typing import Any, ClassVar, dataclass_transform
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, Shape, substitute
+from nncompile.dims import Dim, Shape, substitute, symbol, symbols
 from nncompile.errors import CompileError, GradientError
 from nncompile.sites import Site, user_site
-from nncompile.tracing import Trace, current_trace, tracing
+from nncompile.tracing import (
+    Trace,
+    current_makers,
+    current_trace,
+    making,
+    record_maker,
+    tracing,
+)
 from nncompile.types import DType, TupleType, Type
 from nncompile.values import Operators
 
@@ -152,6 +159,14 @@ class Op:
         """The op with `change` applied to the graphs in its fields; most have none."""
         return self
 
+    @property
+    def makes(self) -> tuple[sp.Symbol, ...]:
+        """The sizes of its result that depend on data: names that `made_size` gave, in its fields.
+
+        They are known once it has run, which it does before anything that needs them.
+        """
+        return ()
+
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
     def infer(self, *types: Any) -> AnyType:
@@ -177,6 +192,20 @@ class Op:
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         return iter(())
+
+
+def made_size(label: str, *args: Value) -> sp.Symbol:
+    """The name of a size that depends on data: another one for other arguments of an op."""
+    text = b"".join(a.digest for a in args)
+    return symbol(f"{label}_{hashlib.blake2b(text, digest_size=6).hexdigest()}")
+
+
+def makers_of(sizes: Iterable[Dim]) -> list[Value]:
+    """The nodes that make the sizes which depend on data."""
+    makers = current_makers()
+    if not makers:
+        return []
+    return [makers[s] for s in sorted(symbols(sizes), key=str) if s in makers]
 
 
 def _at(x: Any, sizes: Mapping[sp.Symbol, Dim]) -> Any:
@@ -268,6 +297,8 @@ def apply(op: Op, *args: Value) -> Value:
         with _pool_lock:  # another thread may have been faster
             value = _pool.setdefault(key, value)
     current_trace().record(value, site)
+    for size in op.makes:
+        record_maker(size, value)
     return value
 
 
@@ -337,10 +368,50 @@ def items(value: Value) -> tuple[Value, ...]:
 
 
 def toposort(outputs: Iterable[Value]) -> list[Value]:
-    """All nodes that the outputs need, arguments first; deep graphs do not recurse."""
+    """All nodes that the outputs need, arguments first, and what makes a size before what needs
+    it; deep graphs do not recurse."""
+    outputs = list(outputs)
+    order = _sorted(outputs, lambda v: v.args)
+    makers: dict[sp.Symbol, Value] = {}
+    for v in order:
+        for size in v.op.makes:
+            makers.setdefault(size, v)
+    if not makers:
+        return order
+    return _sorted(outputs, lambda v: (*v.args, *_needed_makers(v.op, makers)))
+
+
+def _needed_makers(op: Op, makers: Mapping[sp.Symbol, Value]) -> Iterable[Value]:
+    """The nodes that make the sizes in the fields of an op."""
+    return dict.fromkeys(makers[s] for s in _sizes_in(op) if s in makers and s not in op.makes)
+
+
+def _sizes_in(op: Op) -> set[sp.Symbol]:
+    """The names of sizes in the fields of an op, and in those of the graphs in it."""
+    inner: list[Graph] = []
+
+    def seen(graph: Graph) -> Graph:
+        inner.append(graph)
+        return graph
+
+    op.within(seen)
+    found = set().union(*(_sizes_in(v.op) for graph in inner for v in graph.nodes))
+    pending = list(op.attributes.values())
+    while pending:
+        x = pending.pop()
+        if isinstance(x, sp.Expr):
+            found |= x.free_symbols
+        elif isinstance(x, tuple):
+            pending += x
+        elif isinstance(x, Type):
+            pending += x.shape
+    return found
+
+
+def _sorted(outputs: Sequence[Value], needed: Callable[[Value], Sequence[Value]]) -> list[Value]:
     order: list[Value] = []
     done: set[int] = set()
-    stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(list(outputs))]
+    stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(outputs)]
     while stack:
         value, ready = stack.pop()
         if id(value) in done:
@@ -350,7 +421,7 @@ def toposort(outputs: Iterable[Value]) -> list[Value]:
             order.append(value)
             continue
         stack.append((value, True))
-        stack.extend((a, False) for a in reversed(value.args) if id(a) not in done)
+        stack.extend((a, False) for a in reversed(needed(value)) if id(a) not in done)
     return order
 
 
@@ -360,8 +431,10 @@ def replace(
     sizes: Mapping[sp.Symbol, Dim] | None = None,
 ) -> list[Value]:
     """The outputs with the values of `new` in place of its keys, and `sizes` in place of names
-    of dimensions; everything that depends on them is made anew, at its old sites."""
+    of dimensions; everything that depends on them is made anew, at its old sites. A size that
+    depends on data is another one for other data."""
     trace = current_trace()
+    sizes = dict(sizes or {})
     made: dict[Value, Value] = dict(new)
     for v in toposort(outputs):
         if v in made:
@@ -371,6 +444,10 @@ def replace(
         if op is v.op and all(a is b for a, b in zip(args, v.args, strict=True)):
             made[v] = v
             continue
+        renamed = {s: made_size(op.label, *args) for s in op.makes}
+        if renamed:
+            sizes |= renamed
+            op = op.at(renamed)
         with trace.located(v):
             made[v] = apply(op, *args)
     return [made[v] for v in outputs]
@@ -420,6 +497,7 @@ class Graph:
 
     def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:
         """The graph with `change` applied to its outputs, all at once."""
-        with tracing(self.trace):
+        makers = {size: v for v in self.nodes for size in v.op.makes}
+        with tracing(self.trace), making(makers):
             new = change(list(self.outputs.values()))
         return self.with_outputs(dict(zip(self.outputs, new, strict=True)))

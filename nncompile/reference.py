@@ -69,10 +69,24 @@ def _evaluate(
                 with np.errstate(all="ignore"):  # infinities and NaN are values, as in backends
                     result = computed(op, v.type, *(results[a] for a in v.args))
                     results[v] = change(v, result) if change else result
+                if v.op.makes:
+                    sizes |= _made(v, result)
             except TypeError:
                 _check_known(v, sizes)
                 raise
     return [results[v] for v in outputs]
+
+
+def _made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
+    """The sizes that a node made."""
+    results = result if isinstance(v.type, TupleType) else (result,)
+    types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
+    return {
+        size: array.shape[t.shape.index(size)]
+        for size in v.op.makes
+        for t, array in zip(types, results, strict=True)
+        if size in t.shape
+    }
 
 
 def _check_known(v: Value, sizes: Mapping[sp.Symbol, Dim]) -> None:

@@ -8,6 +8,9 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from typing import Any
+
+import sympy as sp
 
 from nncompile.sites import Site, located
 
@@ -24,12 +27,14 @@ def _forget(trace: weakref.ref[Trace], key: int, _: object) -> None:
 class Trace:
     """Where nodes were written: every site of every node, of one model's tracing.
 
-    Sites are kept here and not on the interned node, which another file may share.
+    Sites are kept here and not on the interned node, which another file may share. `makers` are
+    the nodes that made the sizes which depend on data: such a size outlives what was selected.
     """
 
     def __init__(self) -> None:
         # By identity: a WeakKeyDictionary would ask `==`, which is elementwise.
         self._entries: dict[int, tuple[weakref.ref[object], dict[Site, None]]] = {}
+        self.makers: dict[sp.Symbol, Any] = {}
 
     def record(self, node: object, site: Site | None) -> None:
         if site is None:
@@ -56,6 +61,9 @@ class Trace:
         return located(self.site(node))
 
 
+# What makes sizes in a graph that is being rewritten, in the place of the trace's.
+_makers: ContextVar[dict[sp.Symbol, Any] | None] = ContextVar("makers", default=None)
+
 _trace: ContextVar[Trace] = ContextVar("trace", default=Trace())  # noqa: B039 (shared on purpose)
 
 
@@ -71,3 +79,28 @@ def tracing(trace: Trace) -> Iterator[Trace]:
         yield trace
     finally:
         _trace.reset(token)
+
+
+def current_makers() -> dict[sp.Symbol, Any]:
+    """The nodes that make the sizes which depend on data."""
+    found = _makers.get()
+    return _trace.get().makers if found is None else found
+
+
+def record_maker(size: sp.Symbol, node: object) -> None:
+    """Notes what makes a size: as it was written first, or in the graph that is being rewritten."""
+    found = _makers.get()
+    if found is None:
+        _trace.get().makers.setdefault(size, node)
+    else:
+        found[size] = node
+
+
+@contextmanager
+def making(makers: dict[sp.Symbol, Any]) -> Iterator[None]:
+    """Takes these for the nodes that make sizes in the block."""
+    token = _makers.set(makers)
+    try:
+        yield
+    finally:
+        _makers.reset(token)

@@ -30,7 +30,9 @@ def check_type(case: Case) -> None:
         for declared, result in zip(
             parts(case.value.type), case.numpy(case.feeds(sizes), sizes), strict=True
         ):
-            expected = tuple(substitute(d, sizes) for d in declared.shape)
+            made = {d: n for d, n in zip(declared.shape, result.shape, strict=True)
+                    if d in case.sample.op.makes}  # fmt: skip
+            expected = tuple(substitute(d, {**made, **sizes}) for d in declared.shape)
             assert result.shape == expected, f"{sizes}: inferred {declared}, got {result.shape}"
             assert result.dtype == declared.dtype.numpy, f"inferred {declared}, got {result.dtype}"
 

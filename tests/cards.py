@@ -67,9 +67,11 @@ class Case:
 
     @cached_property
     def names(self) -> list[sp.Symbol]:
-        """The names of sizes in the arguments and in the op's own fields."""
+        """The names of sizes in the arguments and in the op's own fields, without those that
+        depend on data."""
         found = symbols(d for t in self.sample.types for d in t.shape)
-        return sorted(found | _symbols_within(self.sample.op.key), key=str)
+        found |= _symbols_within(self.sample.op.key)
+        return sorted(found - set(self.sample.op.makes), key=str)
 
     @cached_property
     def carriers(self) -> tuple[Value, ...]:
@@ -128,7 +130,8 @@ class Case:
 
     def _is_allowed(self, sizes: Sizes) -> bool:
         shapes = [t.shape for t in self.sample.types] + [t.shape for t in parts(self.value.type)]
-        bound = [substitute(d, sizes) for d in itertools.chain(*shapes)]
+        given = {**dict.fromkeys(self.sample.op.makes, 0), **sizes}
+        bound = [substitute(d, given) for d in itertools.chain(*shapes)]
         if not all(isinstance(d, int) and d >= 0 for d in bound):
             return False
         try:

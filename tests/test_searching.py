@@ -117,6 +117,21 @@ def test_counts(dtype: DType) -> None:
     )
 
 
+def test_counts_up_to_the_greatest() -> None:
+    cases = [([3, 1, 1],), ([0],), (np.zeros(0, np.int64),), ([2, 7, 7],)]
+    check_numpy(ops.bincount, np.bincount, (i64["n"],), *cases)
+    check_numpy(
+        lambda x: ops.bincount(x, minlength=5),
+        lambda x: np.bincount(x, minlength=5),
+        (i64["n"],),
+        *cases,
+    )
+    weighted = Everywhere(lambda x, w: ops.bincount(x, w), i64["n"], f64["n"])
+    np.testing.assert_allclose(weighted([3, 1, 1], [0.5, 1, 2]), [0, 3, 0, 0.5])
+    total = Everywhere(lambda x: ops.sum(ops.bincount(x) ** 2), i64["n"])
+    assert total([3, 1, 1]) == 5
+
+
 def test_what_is_beyond_the_length_is_not_counted() -> None:
     counted = Everywhere(lambda x: ops.bincount(x, length=3), i64["n"])
     np.testing.assert_array_equal(counted([-1, 0, 5, 2, 3, 2, -9]), [1, 0, 2])

@@ -8,8 +8,10 @@ from nncompile.ops.running import cummax, cummin, cumprod, logcumsumexp
 from nncompile.ops.searching import bincount, histogram, isin, searchsorted
 from nncompile.ops.systems import det, eye, inv, logdet, matrix_power, slogdet, solve
 from nncompile.ops.triangular import cholesky, solve_triangular
+from nncompile.ops.selecting import argwhere, flatnonzero, masked_select, nonzero
 
 __all__ = [
+    "argwhere",
     "bincount",
     "cdist",
     "cholesky",
@@ -22,6 +24,7 @@ __all__ = [
     "diagonal",
     "diff",
     "eye",
+    "flatnonzero",
     "histogram",
     "inv",
     "isin",
@@ -30,8 +33,10 @@ __all__ = [
     "logcumsumexp",
     "logdet",
     "matrix_power",
+    "masked_select",
     "median",
     "meshgrid",
+    "nonzero",
     "quantile",
     "roll",
     "rot90",

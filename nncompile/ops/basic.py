@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,26 @@ from nncompile.dims import (
     product,
     same_shape,
     symbol,
+    symbols,
 )
 from nncompile.errors import DTypeError, FormulaError, ShapeError
-from nncompile.graph import Op, Sample, Value, apply
+from nncompile.graph import Op, Sample, Value, apply, made_size, makers_of
 from nncompile.ops.literals import array_of
 from nncompile.scalars import Scalar
-from nncompile.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, is_real, u32
+from nncompile.types import (
+    Array,
+    DType,
+    TupleType,
+    Type,
+    boolean,
+    dtype_of,
+    f32,
+    f64,
+    i32,
+    i64,
+    is_real,
+    u32,
+)
 from nncompile.values import operation, register
 
 
@@ -130,24 +144,25 @@ class Expand(Op):
 
 
 class SizeOf(Op):
-    """A dimension as a number in the graph."""
+    """A dimension as a number in the graph. Its arguments are what makes a size that depends on
+    data."""
 
     size: Dim
     dtype: DType
 
-    def infer(self) -> Type:
+    def infer(self, *makers: Type) -> Type:
         return Type(self.dtype, ())
 
-    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
-        return ()
+    def pullback(self, g: Value, y: Value, *makers: Value) -> Sequence[Value | None]:
+        return [None] * len(makers)
 
-    def numpy(self) -> Array:
+    def numpy(self, *makers: Array) -> Array:
         return np.asarray(self.size, self.dtype.numpy)
 
-    def onnx(self, o: Any) -> str:
+    def onnx(self, o: Any, *makers: str) -> str:
         return o.cast(o.dim(self.size), self.dtype)  # type: ignore[no-any-return]
 
-    def torch(self, t: Any) -> str:
+    def torch(self, t: Any, *makers: str) -> str:
         return t.call("torch.tensor", t.dim(self.size), dtype=t.dtype(self.dtype))  # type: ignore[no-any-return]
 
     @classmethod
@@ -157,25 +172,25 @@ class SizeOf(Op):
 
 
 class Iota(Op):
-    """0, 1, …, size − 1."""
+    """0, 1, …, size − 1. Its arguments are what makes a size that depends on data."""
 
     size: Dim
     dtype: DType
 
-    def infer(self) -> Type:
+    def infer(self, *makers: Type) -> Type:
         return Type(self.dtype, (self.size,))
 
-    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
-        return ()
+    def pullback(self, g: Value, y: Value, *makers: Value) -> Sequence[Value | None]:
+        return [None] * len(makers)
 
-    def numpy(self) -> Array:
+    def numpy(self, *makers: Array) -> Array:
         return np.arange(self.size, dtype=self.dtype.numpy)
 
-    def onnx(self, o: Any) -> str:
+    def onnx(self, o: Any, *makers: str) -> str:
         zero, one = o.scalar(0, i64), o.scalar(1, i64)
         return o.cast(o.Range(zero, o.dim(self.size), one), self.dtype)  # type: ignore[no-any-return]
 
-    def torch(self, t: Any) -> str:
+    def torch(self, t: Any, *makers: str) -> str:
         return t.call("torch.arange", t.dim(self.size), dtype=t.dtype(self.dtype))  # type: ignore[no-any-return]
 
     @classmethod
@@ -184,6 +199,35 @@ class Iota(Op):
         yield Sample(cls(0, i64), ())
         yield Sample(cls(4, f32), ())
         yield Sample(cls(4, u32), ())
+
+
+class Counted(Op):
+    """0, 1, …, x − 1 of a number that is known when the graph runs; nothing of a negative one."""
+
+    size: Dim
+
+    @property
+    def makes(self) -> tuple[sp.Symbol, ...]:
+        return (self.size,) if isinstance(self.size, sp.Symbol) else ()
+
+    def infer(self, x: Type) -> Type:
+        if x.rank or x.dtype is not i64:
+            raise ShapeError(f"a size is one integer, got {x}")
+        return Type(i64, (self.size,))
+
+    def numpy(self, x: Array) -> Array:
+        return np.arange(max(int(x), 0), dtype=np.int64)
+
+    def onnx(self, o: Any, x: str) -> str:
+        return o.Range(o.scalar(0, i64), x, o.scalar(1, i64))  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.call("torch.arange", t.emit(f"max(int({x}), 0)", "count"))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(symbol("count")), (i64[()],), integers=(-2, 9))
+        yield Sample(cls(symbol("count")), (i64[()],), integers=(3, 9))
 
 
 class Barrier(Op):
@@ -289,13 +333,25 @@ def barrier(x: Any, *after: Value) -> Value:
     return Barrier()(as_value(x), *after)
 
 
+def tied(x: Value, sizes: Iterable[Dim]) -> Value:
+    """`x`, which waits for what makes those of the sizes that depend on data, and not on `x`: they
+    are known to what is made of it."""
+    makers = makers_of(sizes)
+    if not makers:
+        return x
+    plain = [v for v in (x, *x.args) if not isinstance(v.type, TupleType)]
+    known = symbols(d for v in plain for d in v.shape)
+    makers = [v for v in makers if known.isdisjoint(v.op.makes)]
+    return barrier(x, *makers) if makers else x
+
+
 def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:
     """`x` repeated to `shape` by numpy's rule. Raises `ShapeError` where it does not fit."""
     x, target = as_value(x), tuple(dim(d) for d in shape)
     for axis in range(-min(x.rank, len(target)), 0):
         if is_one_of(x.shape[axis], target[axis]):  # x[:1], of which there may be none
             x = operation("take")(x, full((target[axis],), 0, i64), axis)
-    return x if same_shape(x.shape, target) is True else Expand(target)(x)
+    return x if same_shape(x.shape, target) is True else Expand(target)(tied(x, target))
 
 
 def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:
@@ -331,7 +387,9 @@ def unbroadcast(g: Value, x: Value) -> Value:
 def size_value(size: Any, dtype: DType = i64) -> Value:
     """A dimension as a value without axes, to compute with."""
     size = dim(size)
-    return const(size, dtype) if isinstance(size, int) else apply(SizeOf(size, dtype))
+    if isinstance(size, int):
+        return const(size, dtype)
+    return apply(SizeOf(size, dtype), *makers_of([size]))
 
 
 def shape_value(shape: Sequence[Any]) -> Value:
@@ -343,8 +401,12 @@ def shape_value(shape: Sequence[Any]) -> Value:
 
 
 def iota(size: Any, dtype: DType = i64) -> Value:
-    """0, 1, …, size − 1 as a vector; `arange` of numpy."""
-    return apply(Iota(dim(size), dtype))
+    """0, 1, …, size − 1 as a vector; `arange` of numpy. Of an integer value, the size of the result
+    is another name for each."""
+    if isinstance(size, Value):
+        return cast(apply(Counted(made_size("count", size)), cast(size, i64)), dtype)
+    size = dim(size)
+    return apply(Iota(size, dtype), *makers_of([size]))
 
 
 def size(x: Value) -> Dim:

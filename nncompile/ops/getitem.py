@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, dim, floordiv, product
+from nncompile.dims import Dim, dim, floordiv, product, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Value
 from nncompile.ops.basic import as_value, size_value
 from nncompile.ops.index import take
+from nncompile.ops.selecting import nonzero
 from nncompile.ops.shape import reshape
 from nncompile.ops.slicing import part
 from nncompile.types import i64
@@ -22,7 +23,8 @@ from nncompile.values import operation, register
 
 
 def getitem(x: Any, key: Any) -> Value:
-    """`x[key]` as in numpy: numbers, slices, None, Ellipsis, and integer tensors or arrays.
+    """`x[key]` as in numpy: numbers, slices, None, Ellipsis, integer tensors or arrays, and masks:
+    `x[mask]` is the elements where the mask is true, as many as there are when the graph runs.
 
     A slice takes what there is, on an axis of symbolic size, too: `x[:8]` of `n` elements has
     `Min(8, n)`, `x[8:]` the other `n - Min(8, n)`; of an axis written "n + 8" these are 8 and `n`.
@@ -30,8 +32,8 @@ def getitem(x: Any, key: Any) -> Value:
     must lie within the axis: other data are refused.
 
     Several tensors pick single elements together, and must stand next to each other. Raises
-    `ShapeError` for too many or foreign keys, `DTypeError` for a mask: its result has no size that
-    is known beforehand.
+    `ShapeError` for too many or foreign keys, and for a mask of another shape than the axes that it
+    stands for; `DTypeError` for a key of real numbers.
     """
     x = as_value(x)
     keys = _completed(key, x)
@@ -72,14 +74,42 @@ def _completed(key: Any, x: Value) -> list[Any]:
     """The parts of the key, one for each axis of `x` and None for each new one."""
     parts = list(key) if isinstance(key, tuple) else [key]
     keys = [k if _is_plain(k) else _tensor(k) for k in parts]
-    used = len([k for k in keys if k is not None and k is not Ellipsis])
+    used = sum(_axes_of(k) for k in keys)
     ellipses = [i for i, k in enumerate(keys) if k is Ellipsis]
     if len(ellipses) > 1:
         raise ShapeError("an index can have one ellipsis only")
     if used > x.rank:
         raise ShapeError(f"{used} indices for the {x.rank} axes of {x.type}")
     place = ellipses[0] if ellipses else len(keys)
-    return [*keys[:place], *[slice(None)] * (x.rank - used), *keys[place + 1 :]]
+    keys[place : place + 1] = [slice(None)] * (x.rank - used)
+    found: list[Any] = []
+    axis = 0
+    for k in keys:
+        if isinstance(k, Value) and k.dtype.is_bool:
+            _check_mask(k, x, axis)
+            found += nonzero(k)
+        else:
+            found.append(k)
+        axis += _axes_of(k)
+    return found
+
+
+def _axes_of(k: Any) -> int:
+    """How many axes a part of a key stands for."""
+    if k is None or k is Ellipsis:
+        return 0
+    return k.rank if isinstance(k, Value) and k.dtype.is_bool else 1
+
+
+def _check_mask(mask: Value, x: Value, axis: int) -> None:
+    """That a mask has the shape of the axes that it stands for."""
+    shape = x.shape[axis : axis + mask.rank]
+    if not mask.rank or same_shape(mask.shape, shape) is not True:
+        raise ShapeError(
+            f"a mask of {mask.type} does not fit the axes {tuple(range(axis, axis + mask.rank))} "
+            f"of {x.type}",
+            hint="give axes that have one size one name",
+        )
 
 
 def _is_number(k: Any) -> bool:
@@ -92,10 +122,9 @@ def _is_plain(k: Any) -> bool:
 
 def _tensor(k: Any) -> Value:
     value = as_value(np.asarray(k) if isinstance(k, list) else k)
-    if not value.dtype.is_integer:
+    if value.dtype.is_float:
         raise DTypeError(
-            f"an index must be an integer, got {value.type}",
-            hint="where(condition, x, y) chooses by a condition; x.astype(i64) makes integers",
+            f"an index must be an integer, got {value.type}", hint="x.astype(i64) makes integers"
         )
     return value
 

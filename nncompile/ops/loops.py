@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 import sympy as sp
 
 from nncompile.dims import Dim
-from nncompile.graph import Graph, Input, Value, apply, toposort
+from nncompile.errors import ShapeError
+from nncompile.graph import Graph, Input, Value, apply, described, toposort
 from nncompile.map import Map, mapped
 from nncompile.ops.basic import Constant, Expand, SizeOf
 from nncompile.tracing import current_trace
@@ -153,6 +154,13 @@ class Loop:
         outputs = (*self.following, *self.results)
         inner, binders = self.inner, set(self.binders)
         order = [v for v in toposort(outputs) if v in inner and v not in binders]
+        for v in order:
+            if v.op.makes:
+                raise ShapeError(
+                    f"the size of {v.type} differs from one iteration of a loop to the next",
+                    rows=[("result", *described(v))],
+                    hint="where(mask, x, 0) keeps the shape",
+                )
         outside = {a: None for v in order for a in v.args if a not in inner}
         outside |= dict.fromkeys(v for v in outputs if v not in inner)
         free = [v for v in outside if not stays(v)]
@@ -167,7 +175,7 @@ def stays(v: Value) -> bool:
     while isinstance(v.op, Expand):
         v = v.args[0]
     if isinstance(v.op, SizeOf):
-        return True
+        return not v.args
     return isinstance(v.op, Constant) and v.op.value.size <= SMALL
 
 

@@ -43,7 +43,9 @@ def running(combine: Combine, x: Value, axis: int, identity: Any, levels: int = 
         return _doubled(combine, x, axis, size)
     if not isinstance(size, int) and not levels:
         start = full((*x.shape[:axis], *x.shape[axis + 1 :]), identity, x.dtype)
-        return scan(lambda c, row: (combine(c, row),) * 2, start, x, axis=axis)[1]  # type: ignore[no-any-return]
+        rows = _padded(x, axis, 1, 0, identity)  # torch.export has no loop that may be empty
+        found = scan(lambda c, row: (combine(c, row),) * 2, start, rows, axis=axis)[1]
+        return part_along(found, axis, 1, size, 1)
     # Of a symbolic size one block at least: there is one before all others.
     count = dim(floordiv(size, BLOCK) + 1) if not isinstance(size, int) else -(-size // BLOCK)
     lead, rest = x.shape[:axis], x.shape[axis + 1 :]

@@ -24,11 +24,12 @@ from nncompile.habits import teaching
 from nncompile.ops.arranging import diff
 from nncompile.ops.basic import as_value, cast, const, full, iota, size_value
 from nncompile.ops.index import scatter_add, sort, take
+from nncompile.ops.joining import concatenate
 from nncompile.ops.reduce import max as greatest
 from nncompile.ops.reduce import min as least
 from nncompile.ops.reduce import sum as total
 from nncompile.ops.scan import scan
-from nncompile.ops.shape import expand_dims, ravel
+from nncompile.ops.shape import expand_dims, ravel, reshape
 from nncompile.ops.slicing import along, padded
 from nncompile.ops.statistics import any as any_of
 from nncompile.types import f64, i32, i64, promote
@@ -103,20 +104,29 @@ def isin(x: Any, test: Any, invert: bool = False) -> Value:
 
 
 @teaching
-def bincount(x: Any, weights: Any = None, *, length: Any) -> Value:
-    """How often 0, 1, …, `length` − 1 are among the elements of a vector of integers, i64; or the
-    sums of the `weights` of these elements, of their element type. Other numbers count nowhere.
+def bincount(x: Any, weights: Any = None, minlength: Any = 0, *, length: Any = None) -> Value:
+    """How often 0, 1, 2, … are among the elements of a vector of integers, i64; or the sums of the
+    `weights` of these elements, of their element type. A negative number counts nowhere.
+
+    The result has an element for each number up to the greatest, and `minlength` at least: how many
+    is known only when the graph runs, so its size is a name of its own. With `length` it has that
+    many, and greater numbers count nowhere.
 
     Raises `DTypeError` for what are no integers, `ShapeError` where `x` is no vector.
     """
-    x, size = as_value(x), dim(length)
+    x = as_value(x)
     if not x.dtype.is_integer:
         raise DTypeError(f"bincount: integers are counted, got {x.type}", hint="x.astype(i64)")
     if x.rank != 1:
         raise ShapeError(f"bincount: a vector is needed, got {x.type}", hint="ravel(x)")
+    x = cast(x, i64)
+    if length is None:
+        least_size = reshape(size_value(minlength) - 1, (1,))
+        size = iota(greatest(concatenate([x, least_size])) + 1).shape[0]
+    else:
+        size = dim(length)
     weights = full(x.shape, 1, i64) if weights is None else as_value(weights)
     count = size_value(size)
-    x = cast(x, i64)
     inside = logical_and(x >= 0, x < count)
     # What counts nowhere is counted beyond the end.
     bins = full((dim(size + 1),), 0, weights.dtype)

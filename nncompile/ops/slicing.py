@@ -15,7 +15,7 @@ from nncompile.dims import Dim, Shape, dim, same_shape, symbol
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axes import axes_of
-from nncompile.ops.basic import as_value
+from nncompile.ops.basic import as_value, tied
 from nncompile.ops.shape import expand_dims, reshape
 from nncompile.types import Array, Type, boolean, f32, f64, i32, i64, u32
 
@@ -249,7 +249,8 @@ def part(x: Value, starts: Sequence[Dim], sizes: Sequence[Dim], steps: Sequence[
     whole = all(s == 0 for s in starts) and all(s == 1 for s in steps)
     if whole and same_shape(tuple(sizes), x.shape) is True:
         return x
-    return Slice(tuple(starts), tuple(sizes), tuple(steps))(x)
+    op = Slice(tuple(starts), tuple(sizes), tuple(steps))
+    return op(tied(x, (*starts, *sizes)))
 
 
 def padded(
@@ -261,7 +262,7 @@ def padded(
         return x
     if all(sp.sympify(w).is_nonpositive for w in (*before, *after)):
         return part(x, _negative(before), op.infer(x.type).shape, [1] * x.rank)
-    return op(x)
+    return op(tied(x, (*before, *after)))
 
 
 def _negative(widths: Sequence[Any]) -> list[Dim]:

@@ -7,7 +7,7 @@ import functools
 import sympy as sp
 
 from nncompile.dims import Dim, is_one, product
-from nncompile.graph import Graph, Value
+from nncompile.graph import Graph, Value, makers_of
 from nncompile.map import Map, body_of, is_plain, mapped, over
 from nncompile.ops.basic import Expand, broadcast_to, cast, size_value
 from nncompile.ops.reduce import Sum
@@ -96,6 +96,8 @@ def sum_of_repeated(
     added = len(shape) - x.rank
     own = (1,) * added + x.shape
     repeated = [i for i in axes if is_one(own[i]) and not is_one(shape[i])]
+    if makers_of(shape[i] for i in repeated):
+        return "how often it is repeated depends on data"
     rest = tuple(i - added for i in axes if not is_one(own[i]))
     small = cast(x, before.dtype)
     total = Sum(rest, True)(small) if rest else small

@@ -8,7 +8,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.dims import Dim, dim, floordiv
-from nncompile.graph import Graph, Item, Op, Value
+from nncompile.graph import Graph, Item, Op, Value, apply
 from nncompile.map import Map, over
 from nncompile.ops.basic import Barrier, Cast, Constant, Expand, SizeOf, const, size_value
 from nncompile.passes.maps import literal
@@ -96,7 +96,8 @@ class _NoSizeError(Exception):
 def arithmetic_of_sizes(value: Value) -> Value | None:
     """Sums, products and quotients of sizes as one size; a cast of a size as that size."""
     if isinstance(value.op, Cast) and isinstance(value.args[0].op, SizeOf):
-        return size_value(value.args[0].op.size, value.dtype)
+        size = value.args[0]
+        return apply(SizeOf(size.op.size, value.dtype), *size.args)  # type: ignore[attr-defined]
     if not isinstance(value.op, Map) or not value.dtype.is_integer:
         return None
     sizes = [_size(a) for a in value.args]
@@ -112,8 +113,8 @@ def arithmetic_of_sizes(value: Value) -> Value | None:
 
 
 def _size(value: Value) -> Dim | None:
-    """An integer without axes that is known as a dimension."""
-    if isinstance(value.op, SizeOf) and value.dtype.is_integer:
+    """An integer without axes that is known as a dimension, before the graph runs."""
+    if isinstance(value.op, SizeOf) and value.dtype.is_integer and not value.args:
         return value.op.size
     if isinstance(value.op, Constant) and value.dtype.is_integer and value.rank == 0:
         return int(value.op.value)

@@ -16,7 +16,7 @@ from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
 from nncompile.dims import Dim, FloorDiv, Shape
 from nncompile.errors import BackendError
-from nncompile.graph import Value, toposort
+from nncompile.graph import AnyType, Value, toposort
 from nncompile.precision import widened
 from nncompile.sites import Site
 from nncompile.tracing import Trace
@@ -121,6 +121,9 @@ class Emitter:
             self.types, self.type = wide.types, wide.type
             names = wide.op.onnx(self, *self._recast(tuple(args), given, wide.types))
             names = self._recast(names, wide.type, value.type)
+        if value.op.makes:
+            for type_, name in zip(*_listed(value.type, names), strict=True):
+                self.bind_sizes(name, type_.shape)
         if isinstance(value.type, Type) and not self.parent:
             self._shaped.setdefault(value.shape, names)
         return names
@@ -509,6 +512,11 @@ class Emitter:
 
     def initializers(self) -> list[TensorProto]:
         return [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
+
+
+def _listed(type_: AnyType, names: Any) -> tuple[tuple[Type, ...], tuple[str, ...]]:
+    """The types and the names of the results of a node, one or several."""
+    return (type_.items, names) if isinstance(type_, TupleType) else ((type_,), (names,))
 
 
 def value_info(name: str, type_: Type) -> onnx.ValueInfoProto:

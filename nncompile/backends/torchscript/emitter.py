@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from nncompile.backends.torchscript.formulas import TorchFormulas
 from nncompile.backends.torchscript.looping import Loop, Scanning
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, size_text
 from nncompile.backends.torchscript.writing import Effect, Statement, token, token_number
-from nncompile.dims import Dim, dim
+from nncompile.dims import Dim, Shape, dim
 from nncompile.errors import BackendError
 from nncompile.graph import AnyType, Value
 from nncompile.precision import widened
 from nncompile.scalars import placeholder, recognise, walk
-from nncompile.types import DType, bf16, dtype_of, u64
+from nncompile.types import DType, TupleType, bf16, dtype_of, u64
 
 INFIX = {
     "torch.add": "+",
@@ -64,7 +64,7 @@ class Emitter:
     def __init__(
         self,
         device: str | None = None,
-        sizes: Mapping[sp.Symbol, Origin] | None = None,
+        sizes: dict[sp.Symbol, Origin] | None = None,
         outer: Emitter | None = None,
         constants: dict[str, np.ndarray] | None = None,
         scans: bool = False,
@@ -74,7 +74,7 @@ class Emitter:
         self.scans = scans
         self.depth: int = outer.depth + 1 if outer else 0
         self._device = device
-        self._sizes = sizes or {}
+        self._sizes: dict[sp.Symbol, Origin] = {} if sizes is None else sizes
         # In a loop, what is known outside is known, and not the other way round.
         self._memo: ChainMap[str, str] = outer._memo.new_child() if outer else ChainMap()
 
@@ -88,6 +88,15 @@ class Emitter:
 
     def node(self, value: Value, args: Sequence[Any]) -> Any:
         """The result of a node of the graph, of those of its arguments."""
+        result = self._node(value, args)
+        if value.op.makes:
+            several = isinstance(value.type, TupleType)
+            parts = zip(value.type.items, result, strict=True) if several else [(value.type, result)]
+            for type_, text in parts:
+                self.bind_sizes(text, type_.shape, value.op.makes)
+        return result
+
+    def _node(self, value: Value, args: Sequence[Any]) -> Any:
         wide = widened(value)
         given = tuple(a.type for a in value.args)
         if wide is None:
@@ -227,6 +236,12 @@ class Emitter:
         texts = {s: self._measured(s, size) for s in expression.free_symbols - {MEASURED}}
         text = size_text(expression, texts | {MEASURED: measure})
         return self.emit(text, str(name), infix=" " in text)
+
+    def bind_sizes(self, text: str, shape: Shape, made: Collection[sp.Symbol]) -> None:
+        """Lets sizes that a node made be measured at its result."""
+        for axis, size in enumerate(shape):
+            if size in made:
+                self._sizes.setdefault(size, (text, axis, MEASURED))
 
     def shape(self, dims: Sequence[Dim]) -> str:
         """A shape as a list of integers."""
