@@ -68,6 +68,7 @@ class Emitter:
         # What a transposition made, or may be moved behind by onnxruntime.
         self._turned: set[str] = parent._turned if parent else set()
         self._sizes: dict[sp.Symbol, Callable[[], str]] = parent._sizes if parent else {}
+        self._late: set[sp.Symbol] = parent._late if parent else set()  # of these what nodes make
         self._vectors: dict[Dim, str] = {}
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
         # What no runtime knows before the model runs.
@@ -122,6 +123,7 @@ class Emitter:
             names = wide.op.onnx(self, *self._recast(tuple(args), given, wide.types))
             names = self._recast(names, wide.type, value.type)
         if value.op.makes:
+            self._late.update(value.op.makes)
             for type_, name in zip(*_listed(value.type, names), strict=True):
                 self.bind_sizes(name, type_.shape)
         if isinstance(value.type, Type) and not self.parent:
@@ -296,7 +298,8 @@ class Emitter:
         """
         if isinstance(size, int):
             return few(self) if size <= limit else many(self)
-        if self.bounds is not None and size.free_symbols <= self._sizes.keys():
+        given = self._sizes.keys() - self._late
+        if self.bounds is not None and size.free_symbols <= given:
             self.bounds[size] = min(limit, self.bounds.get(size, limit))
             return few(self)
         types = type_.items if isinstance(type_, TupleType) else (type_,)
