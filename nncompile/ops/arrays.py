@@ -6,9 +6,9 @@ from nncompile.ops.matrices import cross, diag, diagonal, kron, trace, tril, tri
 from nncompile.ops.order import kthvalue, median, quantile
 from nncompile.ops.running import cummax, cummin, cumprod, logcumsumexp
 from nncompile.ops.searching import bincount, histogram, isin, searchsorted
+from nncompile.ops.selecting import argwhere, flatnonzero, masked_select, nonzero
 from nncompile.ops.systems import det, eye, inv, logdet, matrix_power, slogdet, solve
 from nncompile.ops.triangular import cholesky, solve_triangular
-from nncompile.ops.selecting import argwhere, flatnonzero, masked_select, nonzero
 
 __all__ = [
     "argwhere",
@@ -32,8 +32,8 @@ __all__ = [
     "kthvalue",
     "logcumsumexp",
     "logdet",
-    "matrix_power",
     "masked_select",
+    "matrix_power",
     "median",
     "meshgrid",
     "nonzero",
