@@ -54,14 +54,14 @@ def _scripted(graph: Graph) -> Callable[[dict[str, Array]], dict[str, Array]] | 
         return None
     import torch
 
-    from nncompile.backends.torchscript import to_script
+    from nncompile.backends.torchscript import arrays, to_script
 
     script = to_script(graph, {})
 
     def run(feeds: dict[str, Array]) -> dict[str, Array]:
         with torch.no_grad():
-            results = script(*(torch.from_numpy(np.array(feeds[n])) for n in graph.leaves))
-        return {name: results[name].numpy() for name in graph.outputs}
+            results = script(*(arrays.tensor_of(feeds[n]) for n in graph.leaves))
+        return {name: arrays.array_of(results[name]) for name in graph.outputs}
 
     return run
 

@@ -49,16 +49,13 @@ OF_MATRICES: dict[str, Callable[..., Any]] = {
 }
 
 
+def every(library: Any) -> Callable[[Any], tuple[Any, ...]]:
+    return lambda x: tuple(function(library, x) for function in OF_MATRICES.values())
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", OF_MATRICES)
-def test_functions_of_matrices_of_any_size_and_type(name: str, dtype: DType) -> None:
-    function = OF_MATRICES[name]
-    check_numpy(
-        lambda x: function(ops, x),
-        lambda x: function(np, x),
-        (dtype["n", "m"],),
-        *matrices(dtype),
-    )
+def test_functions_of_matrices_of_any_size_and_type(dtype: DType) -> None:
+    check_numpy(every(ops), every(np), (dtype["n", "m"],), *matrices(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

@@ -41,18 +41,20 @@ def drawn(shape: tuple[int, ...], dtype: DType = f64) -> np.ndarray:
     return rng.integers(0, 9 if not dtype.is_bool else 2, shape).astype(dtype.numpy)
 
 
-def of_reals(function: Callable[..., Any]) -> Callable[..., Any]:
-    """numpy's function; of integers its result in f32, as here."""
-    return lambda x: np.asarray(function(x)).astype(x.dtype if x.dtype.kind == "f" else "f4")
+AXES: list[Any] = [None, 0, 1, -1, (0, 2)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("axis", [None, 0, 1, -1, (0, 2)], ids=str)
-def test_medians_of_any_type_and_size(axis: Any, dtype: DType) -> None:
+def test_medians_of_any_type_and_size(dtype: DType) -> None:
     cases = [(drawn(s, dtype),) for s in [(3, 4, 5), (4, 3, 2), (1, 1, 1), (2, 1, 4)]]
+
+    def medians(x: Any) -> tuple[Any, ...]:
+        wide = x.astype(np.float64)
+        return tuple(np.median(wide, axis, keepdims=axis == 1) for axis in AXES)
+
     check_numpy(
-        lambda x: x.median(axis, keepdims=axis == 1),
-        of_reals(lambda x: np.median(x.astype(np.float64), axis, keepdims=axis == 1)),
+        lambda x: tuple(x.median(axis, keepdims=axis == 1) for axis in AXES),
+        medians,
         (dtype["a", "b", "c"],),
         *cases,
     )
@@ -110,12 +112,14 @@ def test_kth_smallest(k: int, dtype: DType) -> None:
     everywhere = Everywhere(lambda x: ops.kthvalue(x, k, 0), dtype["n", "m"])
     cases = [drawn((n, 3), dtype) for n in (3, 8)]
     if dtype.is_float:
-        cases.append(SPECIAL.astype(dtype.numpy))
+        with np.errstate(over="ignore"):
+            cases.append(SPECIAL.astype(dtype.numpy))
     for x in cases:
         values, places = everywhere(x)
-        order = np.argsort(x, 0, kind="stable")[k - 1]
+        wide = x.astype(np.float64)  # numpy puts NaN of bfloat16 anywhere
+        order = np.argsort(wide, 0, kind="stable")[k - 1]
         np.testing.assert_array_equal(places, order)
-        np.testing.assert_array_equal(values, np.sort(x, 0)[k - 1])
+        np.testing.assert_array_equal(values, np.sort(wide, 0)[k - 1])
 
 
 def test_the_kth_may_be_a_size() -> None:

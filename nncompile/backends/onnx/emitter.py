@@ -85,7 +85,7 @@ class Emitter:
         self._taken.add(name)
 
     def bind_leaf(self, name: str, type_: Type) -> None:
-        """Says of which type the leaf `name` is; symbolic sizes may be taken from its shape."""
+        """Says of which type a leaf is, or what makes sizes; they may be taken from its shape."""
         self._declare(name, type_)
         self._unknown.append(name)
         shape = type_.shape
@@ -125,7 +125,7 @@ class Emitter:
         if value.op.makes:
             self._late.update(value.op.makes)
             for type_, name in zip(*_listed(value.type, names), strict=True):
-                self.bind_sizes(name, type_.shape)
+                self.bind_leaf(name, type_)
         if isinstance(value.type, Type) and not self.parent:
             self._shaped.setdefault(value.shape, names)
         return names

@@ -91,7 +91,9 @@ class Emitter:
         result = self._node(value, args)
         if value.op.makes:
             several = isinstance(value.type, TupleType)
-            parts = zip(value.type.items, result, strict=True) if several else [(value.type, result)]
+            parts = (
+                zip(value.type.items, result, strict=True) if several else [(value.type, result)]
+            )
             for type_, text in parts:
                 self.bind_sizes(text, type_.shape, value.op.makes)
         return result
