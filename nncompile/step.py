@@ -31,7 +31,7 @@ from nncompile.optim.schedules import TRAINING
 from nncompile.recipe import Assign, Average, Minimize, Recipe
 from nncompile.reference import evaluate
 from nncompile.tracing import tracing
-from nncompile.types import Array, Type, f64
+from nncompile.types import Array, Type, f32, f64
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,6 +222,7 @@ class _Composition:
         }
         values = dict(zip(gradients.values(), slopes, strict=True))
         following: dict[Value, Value] = {}
+        gradients = {path: _wide(g) for path, g in gradients.items()}
         if self.recipe.accumulate > 1:
             share, divisor, weights = self._weighed(update.loss, self.now)
             values |= weights.values
@@ -253,12 +254,13 @@ class _Composition:
         trained: Mapping[str, Value],
         gradients: Mapping[str, Value],
     ) -> dict[Value, Value]:
-        """What follows the parameters of a group, and their slots."""
+        """What follows the parameters of a group, and their slots. To an optimizer parameters of 16
+        bits are f32, and so are their slots: squares and small steps are lost in fewer bits."""
         (owner, w), *_ = trained.items()
-        g = gradients[owner]
+        w, g = _wide(w), gradients[owner]
         if optimizer.together:
             owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
-            w = _vector(trained.values())
+            w = _vector(map(_wide, trained.values()))
             g = _vector(gradients[path] for path in trained)
         slots = {slot: self._slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
         new, slots_next = optimizer.update(w, g, slots, self.number)
@@ -266,7 +268,7 @@ class _Composition:
         following = {slots[n]: self._due(x, slots[n]) for n, x in slots_next.items()}
         for (path, w), part in zip(trained.items(), parts, strict=True):
             w_next = part if update.max_norm is None else bounded(part, update.max_norm)
-            following[w] = self._due(w_next, w)
+            following[w] = self._due(cast(w_next, w.dtype), w)
             for slot in optimizer.averages:
                 kept = slots[slot].op.name  # type: ignore[attr-defined]
                 self.averages.setdefault(slot, {})[path] = kept
@@ -328,6 +330,7 @@ class _Composition:
     def _average(self, update: Average) -> None:
         following = {}
         for path, w in update.averaged(self.model).items():
+            w = _wide(w)
             slot = self._slot(path, update.name, w)
             kept = slot.op.name  # type: ignore[attr-defined]
             self.averages.setdefault(kept.removeprefix(f"{path}."), {})[path] = kept
@@ -459,6 +462,11 @@ def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> Non
 def _needed(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
     found = leaves_of(outputs.values())
     return tuple(leaf for leaf in leaves if leaf in found)
+
+
+def _wide(x: Value) -> Value:
+    """The value with room for what training adds up: f32 in place of 16 bits."""
+    return cast(x, f32) if x.dtype.is_half else x
 
 
 def _vector(values: Iterable[Value]) -> Value:

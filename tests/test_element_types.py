@@ -11,7 +11,30 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl import Dense, bf16, cross_entropy, f16, f32, flatten, i64, model, mse, parameter, relu, u8
+from dsl import (
+    LSTM,
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Dropout,
+    FeedForward,
+    GlobalAveragePool,
+    GroupNorm,
+    LayerNorm,
+    MaxPool2d,
+    MultiHeadAttention,
+    bf16,
+    cross_entropy,
+    f16,
+    f32,
+    flatten,
+    i64,
+    model,
+    mse,
+    parameter,
+    relu,
+    u8,
+)
 from nncompile import Graph, Trainer, Value, compile_model, training
 from nncompile.backends.onnx import to_model
 from nncompile.errors import DTypeError, FeedError
@@ -230,3 +253,62 @@ def test_arrays_and_numbers_become_values(dtype: DType) -> None:
     assert dsl.const(x).dtype is dtype and dtype_of(x) is dtype and dtype_of(x[0]) is dtype
     assert (leaf("x", dtype, 2) * x[0]).dtype is dtype
     assert_close(evaluate(dsl.const(x) * 2, {}), x.astype(float) * 2, dtype.name)
+
+
+@pytest.mark.parametrize("source", [f16, bf16, u8, i64, f32])
+def test_a_transposition_a_cast_and_a_product(source: DType) -> None:
+    """onnxruntime joins the three, and ended the process where the first axis moves."""
+    target = dsl.f64 if source is f32 else f32
+    x, w = leaf("x", source, "a", "b", 3), leaf("w", target, 3, "c")
+    turned = dsl.transpose(x, (1, 0, 2)).astype(target)
+    flat = x[:, :, 0].T.astype(target)
+    graph = Graph("turned", {"y": turned @ w, "z": flat @ x[:, :, 1].astype(target)})
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.integers(0, 9, (2, 4, 3)).astype(source.numpy),
+        "w": rng.integers(0, 9, (3, 5)).astype(target.numpy),
+    }
+    found, expected = computed(graph, **feeds), evaluate(graph, feeds)
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
+def seen(x: Value) -> Value:
+    planes = x >> Conv2d(4, 3) >> BatchNorm() >> relu >> MaxPool2d(2)
+    return planes >> GroupNorm(2) >> Dropout(0.1) >> GlobalAveragePool()
+
+
+def heard(x: Value) -> Value:
+    states = dsl.reshape(x, (-1, 12, 9)) >> LSTM(4, return_sequences=True) >> LayerNorm()
+    return dsl.mean(states >> MultiHeadAttention(2) >> FeedForward(8), axis=1)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("layers", [seen, heard])
+def test_networks_of_16_bits_are_trained(
+    layers: Any, dtype: DType, torchscript: SimpleNamespace
+) -> None:
+    @model(predict="logits")
+    def net(x: Value = dtype["batch", 3, 6, 6], label: Value = u8["batch"]) -> Any:
+        logits = layers(x) >> Dense(3)
+        return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(24, 3, 6, 6)).astype(dtype.numpy)
+    label = (3 * rng.random(24)).astype(np.uint8)
+    recipe = training(net, minimize="loss", optimizer=dsl.adamw(0.01), clip_norm=1.0, batch=8)
+    trainer = Trainer(recipe)
+    history = trainer.fit({"x": x, "label": label}, epochs=8)
+    assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]
+    for path, leaf_ in trainer.compiled.source.model.parameters.items():
+        assert leaf_.dtype is dtype and trainer.state[path].dtype == dtype.numpy
+        assert trainer.state[f"{path}.v"].dtype == np.float32
+    logits = trainer.predict({"x": x})["logits"]
+    assert logits.dtype == dtype.numpy
+    graph = compile_model(net).graph
+    expected = evaluate(graph, {**trainer.state, "x": x})["logits"]  # rounded at every node, too
+    assert_close(logits, expected, dtype.name)
+    script = torchscript.backend.to_function(graph)
+    found = script({name: trainer.state.get(name, x) for name in graph.leaves})["logits"]
+    assert found.dtype == dtype.numpy
+    assert_close(found, expected, dtype.name)

@@ -196,7 +196,10 @@ class Trainer(Habits):
                 else "training(..., average=ema(0.999)) keeps one",
             )
         state = self.state
-        return state | {path: state[slot] for path, slot in kept[name].items()}
+        # An average of numbers of 16 bits is kept in f32.
+        return state | {
+            path: state[slot].astype(state[path].dtype) for path, slot in kept[name].items()
+        }
 
     @teaching
     def fit(

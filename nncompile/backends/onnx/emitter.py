@@ -439,6 +439,10 @@ class Emitter:
 
     def cast(self, x: str, dtype: DType) -> str:
         """`x` as another element type."""
+        # Of a transposition, a cast to real numbers and a product, onnxruntime makes one node, and
+        # ends the process over it where the first axis was moved; of float64 it has no such kernel.
+        if dtype is f64 or (dtype.is_float and self.moves_first(x)):
+            x = self.apart(x, "Transpose")
         return self.Cast(x, to=ELEMENT_TYPES[dtype.name])  # type: ignore[no-any-return]
 
     def formula(self, body: sp.Expr, args: Sequence[str]) -> str:
