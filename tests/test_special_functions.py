@@ -143,8 +143,8 @@ INF, NAN = np.inf, np.nan
 AT_SPECIAL: dict[str, tuple[Function, list[float], list[float]]] = {
     "lgamma": (
         e.lgamma,
-        [0.0, -0.0, -1, -2, INF, -INF, NAN, 1, 2, 1e308, -(2.0**60), 1e-310, -1e-310],
-        [INF] * 6 + [NAN, 0, 0, INF, INF, 713.8013788282, 713.8013788282],
+        [0.0, -0.0, -1, -2, INF, -INF, NAN, 1, 2, 1e308, -(2.0**60), 5e-324, -5e-324],
+        [INF] * 6 + [NAN, 0, 0, INF, INF, 744.4400719213812, 744.4400719213812],
     ),
     "digamma": (
         e.digamma,

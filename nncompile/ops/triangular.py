@@ -61,11 +61,17 @@ class SolveTriangular(Op):
 
     def numpy(self, a: Array, b: Array) -> Array:
         k = 1 if self.unit else 0
-        whole = np.tril(a, -k) if self.lower else np.triu(a, k)
-        whole = whole + np.eye(a.shape[-1], dtype=a.dtype) if self.unit else whole
-        finite = np.isfinite(b).all(-2, keepdims=True)
-        x = each(np.linalg.solve, np.empty_like(b), whole, np.where(finite, b, 0))
-        return np.where(finite, x, b.dtype.type(np.nan))
+        part = np.tril(a, -k) if self.lower else np.triu(a, k)
+        whole = part + np.eye(a.shape[-1], dtype=a.dtype) if self.unit else part
+        x = b.copy()
+        places = range(a.shape[-1])
+        for i in places if self.lower else reversed(places):
+            x[..., i, :] /= whole[..., i, i, None]
+            later = slice(i + 1, None) if self.lower else slice(0, i)
+            x[..., later, :] -= part[..., later, i, None] * x[..., i, None, :]
+        holds = np.isfinite(part).all((-2, -1)) & (np.diagonal(whole, 0, -2, -1) != 0).all(-1)
+        holds = holds[..., None, None] & np.isfinite(b).all(-2, keepdims=True)
+        return np.where(holds, x, b.dtype.type(np.nan))
 
     def onnx(self, o: Any, a: str, b: str) -> str:
         if o.types[0].shape[-1] == 0:

@@ -77,8 +77,11 @@ def lgamma(t: Terms, x: Operand) -> Operand:
     sine, _ = _half_turn(t, x)
     reflected = t("subtract", math.log(math.pi), t("log", t("abs", sine)))
     at_negative = t("subtract", reflected, at_positive)
+    size = t("abs", x)
+    at_pole = t("negative", t("log", size))  # also of numbers with few digits
     finite = t.where(is_negative, at_negative, at_positive)
-    return t.where(t("isinf", x), t("abs", x), finite)
+    finite = t.where(t("less", size, 1e-20), at_pole, finite)
+    return t.where(t("isinf", x), size, finite)
 
 
 def digamma(t: Terms, x: Operand) -> Operand:
