@@ -363,3 +363,40 @@ def test_layer_normalization_of_numbers_that_are_alike(size: int) -> None:
     for shape in ((3, size), ("n", "m")):
         (results,) = everywhere(ops.layer_norm, [f32[shape]], [x])
         near(results["onnxruntime"], expected, 1, f"onnxruntime of {size}", 3e-6)
+
+
+def test_means_of_large_windows() -> None:
+    x = thousand(np.random.default_rng(13), (2, 2, 401, 300))
+    expected = x.mean((2, 3), dtype=np.float64, keepdims=True)
+    for shape in ((2, 2, 401, 300), ("n", 2, "h", "w")):
+        (results,) = everywhere(lambda x: ops.average_pool(x, (401, 300)), [f32[shape]], [x])
+        for backend, result in results.items():
+            near(result, expected, expected, backend)
+    (results,) = everywhere(
+        lambda x: ops.average_pool(x, 100, 50, 20, count_include_pad=False), [f32[x.shape]], [x]
+    )
+    leaves = [leaf("x", f32[x.shape])]
+    graph = Graph("one", {"y": ops.average_pool(leaves[0], 100, 50, 20, False, False)}, (*leaves,))
+    exact = evaluate(graph, {"x": x}, precision=np.float64)["y"]
+    assert exact.max() < 1001
+    for backend, result in results.items():
+        near(result, exact, exact, backend)
+
+
+def test_many_updates_of_one_place() -> None:
+    """The gradient of a table of which few rows are used by many."""
+    rng = np.random.default_rng(14)
+
+    def slope(table: Value, indices: Value, g: Value) -> Value:
+        return vjp([ops.take(table, indices, 0)], [table], [g])[0]
+
+    feeds = []
+    for count in (0, 1, 1000, 300_007):
+        indices = rng.integers(0, 3, count)
+        feeds.append([np.zeros((3, 2), np.float32), indices, alike(rng, (count, 2))])
+    found = everywhere(slope, [f32[3, 2], i64["n"], f32["n", 2]], *feeds)
+    for (_, indices, g), results in zip(feeds, found, strict=True):
+        expected = np.zeros((3, 2))
+        np.add.at(expected, indices, g.astype(np.float64))
+        for backend, result in results.items():
+            near(result, expected, expected, f"{backend} of {g.shape}", 6e-6)

@@ -19,6 +19,7 @@ from nncompile.graph import Op, Sample, Value, items
 from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ops.shape import expand_dims, ravel, reshape
+from nncompile.ops.sums import SCATTERED
 from nncompile.types import (
     Array,
     TupleType,
@@ -159,14 +160,30 @@ class ScatterAdd(Op):
 
     def onnx(self, o: Any, x: str, indices: str, updates: str) -> str:
         # ScatterND adds wrongly where several threads meet at one index; this does not.
-        return o.ScatterElements(  # type: ignore[no-any-return]
-            x, _places(o, indices), updates, axis=self.axis, reduction="add"
-        )
+        def added(o: Any, x: str, updates: str) -> str:
+            places = _places(o, indices)
+            return o.ScatterElements(x, places, updates, axis=self.axis, reduction="add")  # type: ignore[no-any-return]
+
+        if o.type.dtype is not f32:
+            return added(o, x, updates)
+
+        def many(o: Any) -> str:
+            return o.cast(added(o, o.cast(x, f64), o.cast(updates, f64)), f32)  # type: ignore[no-any-return]
+
+        size = o.types[1].shape[self.axis]
+        return o.by_size(size, SCATTERED, lambda o: added(o, x, updates), many, o.type)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str, indices: str, updates: str) -> str:
         places = _torch_places(t, indices, t.types[0].shape[self.axis])
-        total = t.call("torch.scatter_add", x, self.axis, places, updates)
-        return t.wrapped(total, t.type.dtype)  # type: ignore[no-any-return]
+        if t.type.dtype is not f32:
+            total = t.call("torch.scatter_add", x, self.axis, places, updates)
+            return t.wrapped(total, t.type.dtype)  # type: ignore[no-any-return]
+        few, many = (
+            f"torch.scatter_add({x}{wide}, {self.axis}, {places}, {updates}{wide})"
+            for wide in ("", ".double()")
+        )
+        size = t.types[1].shape[self.axis]
+        return t.by_size(size, SCATTERED, few, f"{many}.float()", "scatter_add")  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

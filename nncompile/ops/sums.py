@@ -25,6 +25,7 @@ ACROSS = 128  # all else, in one
 PRODUCTS = 16384
 COLUMN = 4096  # of products with one row or column
 RUNNING = ACROSS
+SCATTERED = 2048  # at one index, if all are at that one
 EXPONENTIALS = 16384  # the kernels of softmax have sixteen accumulators or more
 
 # How many make a block.
@@ -125,6 +126,10 @@ def _over(o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool) -
         x = _plain(o, x, source, split, stop, keepdims)
         rest = source.with_shape(reduced_shape(source.shape, range(split, stop), keepdims))
         return _second(o, x, rest, start, split, keepdims)
+    if stop - start > 1 and not isinstance(source.shape[stop - 1], int):
+        x = _over(o, x, source, stop - 1, stop, keepdims)
+        rest = source.with_shape(reduced_shape(source.shape, [stop - 1], keepdims))
+        return _second(o, x, rest, start, stop - 1, keepdims)
     before, behind = source.shape[:start], source.shape[stop:]
     factor = _known_factor(count, _block(source, stop))
     if factor is not None:
