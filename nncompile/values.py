@@ -144,6 +144,7 @@ class Operators:
     quantile = _method("quantile")
     kthvalue = _method("kthvalue")
     searchsorted = _method("searchsorted")
+    scatter = _method("scatter")
     nonzero = _method("nonzero")
     argwhere = _method("argwhere")
     masked_select = _method("masked_select")

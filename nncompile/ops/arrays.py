@@ -5,6 +5,7 @@ from nncompile.ops.distances import cdist
 from nncompile.ops.matrices import cross, diag, diagonal, kron, trace, tril, triu
 from nncompile.ops.order import kthvalue, median, quantile
 from nncompile.ops.running import cummax, cummin, cumprod, logcumsumexp
+from nncompile.ops.scattering import put_along_axis, scatter
 from nncompile.ops.searching import bincount, histogram, isin, searchsorted
 from nncompile.ops.selecting import argwhere, flatnonzero, masked_select, nonzero
 from nncompile.ops.systems import det, eye, inv, logdet, matrix_power, slogdet, solve
@@ -37,9 +38,11 @@ __all__ = [
     "median",
     "meshgrid",
     "nonzero",
+    "put_along_axis",
     "quantile",
     "roll",
     "rot90",
+    "scatter",
     "searchsorted",
     "slogdet",
     "solve",

@@ -35,17 +35,17 @@ from nncompile.types import (
 from nncompile.values import register
 
 
-def _check_integer(indices: Type) -> None:
+def check_integer(indices: Type) -> None:
     if not indices.dtype.is_integer:
         raise DTypeError(f"indices must be integers, got {indices}", hint="use x.astype(i64)")
 
 
-def _places(o: Any, indices: str) -> str:
+def places_of(o: Any, indices: str) -> str:
     """Indices in a type that ONNX has them in."""
     return indices if o.types[1].dtype in (i32, i64) else o.cast(indices, i64)
 
 
-def _torch_places(t: Any, indices: str, size: Dim) -> str:
+def torch_places(t: Any, indices: str, size: Dim) -> str:
     """Indices as torch's index functions want them: i64, counted from the start. Those that are
     out of range stay so, and torch refuses them."""
     dtype = t.types[1].dtype
@@ -62,7 +62,7 @@ class Gather(Op):
     moves = True
 
     def infer(self, x: Type, indices: Type) -> Type:
-        _check_integer(indices)
+        check_integer(indices)
         return Type(x.dtype, x.shape[: self.axis] + indices.shape + x.shape[self.axis + 1 :])
 
     def pullback(self, g: Value, y: Value, x: Value, indices: Value) -> Sequence[Value | None]:
@@ -72,11 +72,11 @@ class Gather(Op):
         return np.take(x, indices.astype(np.int64), self.axis)
 
     def onnx(self, o: Any, x: str, indices: str) -> str:
-        return o.Gather(x, _places(o, indices), axis=self.axis)  # type: ignore[no-any-return]
+        return o.Gather(x, places_of(o, indices), axis=self.axis)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str, indices: str) -> str:
         source = t.types[0].shape[self.axis]
-        places = _torch_places(t, indices, source)
+        places = torch_places(t, indices, source)
         if t.types[1].rank == 1:
             return t.call("torch.index_select", x, self.axis, places)  # type: ignore[no-any-return]
         rows = t.call("torch.index_select", x, self.axis, t.method(places, "reshape", [-1]))
@@ -99,8 +99,8 @@ class TakeAlongAxis(Op):
     moves = True
 
     def infer(self, x: Type, indices: Type) -> Type:
-        _check_integer(indices)
-        _check_others(x, indices, self.axis)
+        check_integer(indices)
+        check_others(x, indices, self.axis)
         return Type(x.dtype, indices.shape)
 
     def pullback(self, g: Value, y: Value, x: Value, indices: Value) -> Sequence[Value | None]:
@@ -110,10 +110,10 @@ class TakeAlongAxis(Op):
         return np.take_along_axis(x, indices.astype(np.int64), self.axis)
 
     def onnx(self, o: Any, x: str, indices: str) -> str:
-        return o.GatherElements(x, _places(o, indices), axis=self.axis)  # type: ignore[no-any-return]
+        return o.GatherElements(x, places_of(o, indices), axis=self.axis)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str, indices: str) -> str:
-        places = _torch_places(t, indices, t.types[0].shape[self.axis])
+        places = torch_places(t, indices, t.types[0].shape[self.axis])
         return t.call("torch.gather", x, self.axis, places)  # type: ignore[no-any-return]
 
     @classmethod
@@ -124,7 +124,7 @@ class TakeAlongAxis(Op):
         yield Sample(cls(1), (boolean[2, 3, "n"], i64[2, 2, "n"]), integers=(0, 3))
 
 
-def _check_others(x: Type, indices: Type, axis: int) -> None:
+def check_others(x: Type, indices: Type, axis: int) -> None:
     """That two types have the same sizes but along the axis."""
     pair = [t.shape[:axis] + t.shape[axis + 1 :] for t in (x, indices)]
     if x.rank != indices.rank or same_shape(*pair) is not True:
@@ -138,8 +138,8 @@ class ScatterAdd(Op):
     axis: int
 
     def infer(self, x: Type, indices: Type, updates: Type) -> Type:
-        _check_integer(indices)
-        _check_others(x, indices, self.axis)
+        check_integer(indices)
+        check_others(x, indices, self.axis)
         if updates.dtype is not x.dtype or x.dtype.is_bool:
             raise DTypeError(f"cannot add {updates} to {x}")
         if same_shape(updates.shape, indices.shape) is not True:
@@ -161,7 +161,7 @@ class ScatterAdd(Op):
     def onnx(self, o: Any, x: str, indices: str, updates: str) -> str:
         # ScatterND adds wrongly where several threads meet at one index; this does not.
         def added(o: Any, x: str, updates: str) -> str:
-            places = _places(o, indices)
+            places = places_of(o, indices)
             return o.ScatterElements(x, places, updates, axis=self.axis, reduction="add")  # type: ignore[no-any-return]
 
         if o.type.dtype is not f32:
@@ -174,7 +174,7 @@ class ScatterAdd(Op):
         return o.by_size(size, SCATTERED, lambda o: added(o, x, updates), many, o.type)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str, indices: str, updates: str) -> str:
-        places = _torch_places(t, indices, t.types[0].shape[self.axis])
+        places = torch_places(t, indices, t.types[0].shape[self.axis])
         if t.type.dtype is not f32:
             total = t.call("torch.scatter_add", x, self.axis, places, updates)
             return t.wrapped(total, t.type.dtype)  # type: ignore[no-any-return]
@@ -366,7 +366,7 @@ def one_hot(indices: Any, depth: Any, dtype: Any = f32, axis: int = -1) -> Value
     """1 where the place along a new axis of size `depth` is the index, 0 elsewhere; all 0 for an
     index that is negative or not below `depth`."""
     indices = as_value(indices)
-    _check_integer(indices.type)
+    check_integer(indices.type)
     place = axis_of(axis, indices.rank + 1)
     size = dim(depth)
     others = [size if i == place else 1 for i in range(indices.rank + 1)]

@@ -9,12 +9,12 @@ with zeros, follow from the function.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from nncompile.dims import dim, floordiv
+from nncompile.dims import Shape, dim, floordiv
 from nncompile.elementwise import equal, logaddexp, logical_or, maximum, minimum, multiply, where
 from nncompile.graph import Value
 from nncompile.habits import teaching
@@ -32,48 +32,71 @@ from nncompile.values import register
 BLOCK = 32
 LEVELS = 2  # blocks, and blocks of blocks, where the size is symbolic
 
-Combine = Callable[[Any, Any], Any]
+Values = tuple[Any, ...]
+Combine = Callable[[Values, Values], Values]
 
 
-def running(combine: Combine, x: Value, axis: int, identity: Any, levels: int = LEVELS) -> Value:
+def running(combine: Callable[[Any, Any], Any], x: Value, axis: int, identity: Any) -> Value:
     """`x[0]`, `combine(x[0], x[1])`, … along the axis. The function is associative, and leaves
     others as they are with the number `identity`."""
-    size = x.shape[axis]
+    return running_together(lambda a, b: (combine(a[0], b[0]),), (x,), axis, (identity,))[0]  # type: ignore[no-any-return]
+
+
+def running_together(
+    combine: Combine, xs: Values, axis: int, identities: Values, levels: int = LEVELS
+) -> Values:
+    """The same of several values of one shape, which the function combines together."""
+    shape = xs[0].shape
+    size = shape[axis]
     if isinstance(size, int) and size <= BLOCK:
-        return _doubled(combine, x, axis, size)
+        return _doubled(combine, xs, axis, size)
+    lead, rest = shape[:axis], shape[axis + 1 :]
     if not isinstance(size, int) and not levels:
-        start = full((*x.shape[:axis], *x.shape[axis + 1 :]), identity, x.dtype)
-        rows = _padded(x, axis, 1, 0, identity)  # torch.export has no loop that may be empty
-        found = scan(lambda c, row: (combine(c, row),) * 2, start, rows, axis=axis)[1]
-        return part_along(found, axis, 1, size, 1)
+        start = [full((*lead, *rest), i, x.dtype) for x, i in zip(xs, identities, strict=True)]
+        # torch.export has no loop that may be empty.
+        rows = _padded(xs, axis, 1, 0, identities)
+        count = len(xs)
+        found = scan(
+            lambda *values: combine(values[:count], values[count:]) * 2, start, rows, axis=axis
+        )
+        return tuple(part_along(y, axis, 1, size, 1) for y in found[count:])
     # Of a symbolic size one block at least: there is one before all others.
     count = dim(floordiv(size, BLOCK) + 1) if not isinstance(size, int) else -(-size // BLOCK)
-    lead, rest = x.shape[:axis], x.shape[axis + 1 :]
-    filled = _padded(x, axis, 0, dim(count * BLOCK - size), identity)
-    within = reshape(filled, (*lead, count, BLOCK, *rest))
-    within = _doubled(combine, within, axis + 1, BLOCK)
-    ends = part_along(part_along(within, axis + 1, BLOCK - 1, 1, 1), axis, 0, dim(count - 1), 1)
-    before = reshape(ends, (*lead, dim(count - 1), *rest))
-    before = _padded(running(combine, before, axis, identity, levels - 1), axis, 1, 0, identity)
-    whole = combine(reshape(before, (*lead, count, 1, *rest)), within)
-    return part_along(reshape(whole, (*lead, dim(count * BLOCK), *rest)), axis, 0, size, 1)
+    others = dim(count - 1)
+    filled = _padded(xs, axis, 0, dim(count * BLOCK - size), identities)
+    within = _doubled(combine, _reshaped(filled, (*lead, count, BLOCK, *rest)), axis + 1, BLOCK)
+    ends = [
+        part_along(part_along(x, axis + 1, BLOCK - 1, 1, 1), axis, 0, others, 1) for x in within
+    ]
+    totals = _reshaped(ends, (*lead, others, *rest))
+    before = running_together(combine, totals, axis, identities, levels - 1)
+    before = _reshaped(_padded(before, axis, 1, 0, identities), (*lead, count, 1, *rest))
+    whole = _reshaped(combine(before, within), (*lead, dim(count * BLOCK), *rest))
+    return tuple(part_along(x, axis, 0, size, 1) for x in whole)
 
 
-def _doubled(combine: Combine, x: Value, axis: int, size: int) -> Value:
+def _doubled(combine: Combine, xs: Values, axis: int, size: int) -> Values:
     step = 1
     while step < size:
         head, early, late = (
-            part_along(x, axis, start, count, 1)
+            tuple(part_along(x, axis, start, count, 1) for x in xs)
             for start, count in ((0, step), (0, size - step), (step, size - step))
         )
-        x = concatenate([head, combine(early, late)], axis)
+        joined = zip(head, combine(early, late), strict=True)
+        xs = tuple(concatenate(pair, axis) for pair in joined)
         step *= 2
-    return x
+    return xs
 
 
-def _padded(x: Value, axis: int, before: Any, after: Any, number: Any) -> Value:
-    first, last = ([width if i == axis else 0 for i in range(x.rank)] for width in (before, after))
-    return padded(x, first, last, number)
+def _reshaped(xs: Iterable[Value], shape: Shape) -> Values:
+    return tuple(reshape(x, shape) for x in xs)
+
+
+def _padded(xs: Values, axis: int, before: Any, after: Any, numbers: Values) -> Values:
+    first, last = (
+        [width if i == axis else 0 for i in range(xs[0].rank)] for width in (before, after)
+    )
+    return tuple(padded(x, first, last, number) for x, number in zip(xs, numbers, strict=True))
 
 
 @teaching
@@ -89,7 +112,8 @@ def cumprod(
     row = cast(row, accumulator(row.dtype))
     row = flip(row, place) if reverse else row
     if exclusive:
-        row = part_along(_padded(row, place, 1, 0, 1), place, 0, row.shape[place], 1)
+        (after,) = _padded((row,), place, 1, 0, (1,))
+        row = part_along(after, place, 0, row.shape[place], 1)
     y = running(multiply, row, place, 1)
     return flip(y, place) if reverse else y
 
@@ -120,7 +144,7 @@ def cummin(x: Any, axis: int | None = None) -> tuple[Value, Value]:
 
 
 def _running_extreme(
-    name: str, x: Any, axis: int | None, combine: Combine, identity: Callable[[DType], Any]
+    name: str, x: Any, axis: int | None, combine: Any, identity: Callable[[DType], Any]
 ) -> tuple[Value, Value]:
     row, place = along(name, x, axis)
     extreme = running(combine, row, place, identity(row.dtype))
