@@ -10,6 +10,7 @@ import pytest
 
 import dsl
 from dsl import f32, i32, i64, model, u32
+from nncompile.grad import grad
 from nncompile.ops import (
     adaptive_max_pool,
     average_pool,
@@ -196,3 +197,17 @@ def test_random_windows_are_their_definition() -> None:
         known = [p is not None for p in places]
         assert at[0, 0][known].tolist() == [p for p in places if p is not None], label
         np.testing.assert_allclose(averaged[0, 0], means, rtol=1e-12, atol=1e-14, err_msg=label)
+
+
+def test_no_channels() -> None:
+    """Of what onnxruntime pools, only the batch may be empty."""
+    x = leaf("x", f32["n", "c", "m"])
+    for shape in ((2, 0, 5), (0, 0, 5), (0, 3, 5)):
+        feeds = {"x": np.zeros(shape, np.float32)}
+        empty = np.zeros((*shape[:2], 2), np.float32)
+        values, indices = max_pool_with_indices(x, 2)
+        for y in (values, average_pool(x, 2), max_pool(x, 3, 2)):
+            everywhere.check_values(y, [x], (feeds, empty))
+            slope = grad(y.sum(), x)
+            everywhere.check_values(slope, [x], (feeds, feeds["x"]))
+        everywhere.check_values(indices, [x], (feeds, empty.astype(np.int64)))

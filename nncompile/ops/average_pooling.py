@@ -16,7 +16,7 @@ from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axis_maps import along_axis, span_matrix
 from nncompile.ops.basic import cast, const, floating, iota, size_value
 from nncompile.ops.composition import composed_onnx
-from nncompile.ops.pooling import around, padded_behind, repeated, window_of
+from nncompile.ops.pooling import around, by_planes, padded_behind, repeated, window_of
 from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
 from nncompile.ops.shape import reshape, transpose
@@ -249,7 +249,7 @@ def average_pool(
         x, pads = padded(x, before, after), (0,) * rank
     y: Value = x
     for window in _by_axes(window_of(windows, pads)):
-        y = AveragePool(window)(y)
+        y = by_planes(y, AveragePool(window))
     for i, (w, size) in enumerate(zip(windows, space, strict=True)):
         margins = w.pads if counted else (0, 0)
         if (w.before, w.after) != margins:

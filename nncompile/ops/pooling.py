@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from nncompile.ops.integer_pooling import integer_max_pool, numbers
 from nncompile.ops.maxima import exact_places, greatest, numpy_places, places
 from nncompile.ops.pooling_windows import Slid, Window, slid
 from nncompile.ops.reduce import require_real
+from nncompile.ops.shape import reshape
 from nncompile.ops.slicing import LIMIT, padded
 from nncompile.ops.space import LEAD
 from nncompile.types import Array, Type, f32, f64, i64, u8
@@ -249,8 +250,18 @@ def max_pool(
     windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
     if x.dtype.is_integer:
         return integer_max_pool(x, windows)
-    x, window = fitted(x, windows)
-    return MaxPool(window)(x)
+    wide, window = fitted(x, windows)
+    return by_planes(wide, MaxPool(window))
+
+
+def by_planes(x: Value, pool: Callable[[Value], Value]) -> Value:
+    """pool(x), as of images of one channel where there may be no channels: of what onnxruntime
+    pools, only the batch may be empty."""
+    channels = x.shape[1]
+    if isinstance(channels, int) and channels > 0:
+        return pool(x)
+    y = pool(reshape(x, (dim(x.shape[0] * channels), 1, *x.shape[LEAD:])))
+    return reshape(y, (*x.shape[:LEAD], *y.shape[LEAD:]))
 
 
 def fitted(x: Value, windows: Sequence[Slid]) -> tuple[Value, Window]:

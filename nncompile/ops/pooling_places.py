@@ -14,7 +14,7 @@ from nncompile.ops.index import ScatterAdd
 from nncompile.ops.integer_pooling import integer_max_pool, numbers, wide_for
 from nncompile.ops.maxima import numpy_places, places
 from nncompile.ops.patches import unfold
-from nncompile.ops.pooling import MaxPool, fitted, torch_places, window_samples
+from nncompile.ops.pooling import MaxPool, by_planes, fitted, torch_places, window_samples
 from nncompile.ops.pooling_windows import Slid, Window, options, slid
 from nncompile.ops.reduce import argmax, require_real
 from nncompile.ops.shape import reshape
@@ -77,10 +77,10 @@ def max_pool_with_indices(
     if x.dtype.is_integer:
         return integer_max_pool(x, windows), _among(x, windows, _integer_places(x, windows))
     wide, window = fitted(x, windows)
-    found: Value = MaxPlaces(window)(wide)
+    found = by_planes(wide, MaxPlaces(window))
     if wide is not x:
         found = _among(x, windows, _coordinates(wide, found))
-    return MaxPool(window)(wide), found
+    return by_planes(wide, MaxPool(window)), found
 
 
 def _coordinates(wide: Value, flat: Value) -> list[Value]:

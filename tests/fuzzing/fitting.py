@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from nncompile import ops
 from nncompile.dims import Dim, Shape, dim
 from nncompile.elementwise import exp, relu, sigmoid, sin, tanh
 from nncompile.graph import Op, Sample, Value, apply, items
@@ -21,6 +22,8 @@ from nncompile.ops.einsum import Einsum
 from nncompile.ops.joining import Concat, Split
 from nncompile.ops.layer_normalization import LayerNorm
 from nncompile.ops.modes import Training
+from nncompile.ops.pooling_places import MaxPlaces
+from nncompile.ops.resize import Enlarge
 from nncompile.ops.scan import Scan
 from nncompile.ops.shape import Reshape
 from nncompile.ops.slicing import Pad, Slice
@@ -282,8 +285,42 @@ def by_matrix(b: Builder, card: type[Op]) -> Value:
     return items(made)[1] if card is SignedLogDeterminant else made
 
 
+def by_images(b: Builder, card: type[Op]) -> Value:
+    """One of the functions of [batch, channels, *space] that are no cards."""
+    x = b.any_of([f32, f64], 3, _APART if card is MaxPlaces else _RANGE)
+    rank = x.rank - 2
+    if any(0 in a.shape[2:] for a in b.arrays(x)):
+        raise Rejected  # there is nothing to take
+    if card is MaxPlaces:
+        given = 2, b.integer(1, 2), b.choose((0, 1, ((1, 0),) * rank))
+        values, places = ops.max_pool_with_indices(x, *given)
+        return ops.max_unpool(values, places, 3, 2, 1, x.shape[2:]) + mean(values)
+    kind = b.integer(0, 7)
+    if kind == 0:
+        widths = [(0, 0)] * (x.rank - 1) + [(b.integer(0, 2), b.integer(0, 3))]
+        return ops.pad(x, widths, b.choose(("wrap", "reflect", "symmetric", "edge")))
+    if kind in (1, 2):
+        how = {"align_corners": b.chance(50), "antialias": b.chance(50)}
+        return ops.resize(x, b.integer(1, 4), mode=b.choose(("linear", "cubic")), **how)
+    if kind == 3:
+        columns = ops.unfold(x, 2, padding=1, stride=b.integer(1, 2))
+        return columns if b.chance(50) else mean(columns, 2)
+    if kind == 4:
+        step = b.integer(1, 2)
+        columns = ops.unfold(x, 2, 2, 1, step)
+        return ops.fold(columns * columns, x.shape[2:], 2, 2, 1, step)
+    if kind == 5:
+        grid = b.argument(x.dtype[x.shape[0], b.dim(), rank], _RANGE)
+        beyond = b.choose(("zeros", "border", "reflection"))
+        return ops.grid_sample(x, grid, "bicubic", beyond, b.chance(50))
+    if kind == 6:
+        return ops.average_pool(x, 2, b.integer(1, 2), 1, count_include_pad=False, dilation=2)
+    return ops.local_response_norm(x, b.integer(1, 3), 0.5)
+
+
 _ACTIVATIONS = (tanh, sigmoid, sin, relu, lambda v: v * 0.5, lambda v: exp(-v * v))
 _RANGE = Sample(Barrier(), ())
+_APART = Sample(Barrier(), (), distinct=True)
 _ANY = Sample(Barrier(), (), integers=(-(2**40), 2**40))
 
 FITTING: dict[type[Op], Step] = {
@@ -305,6 +342,8 @@ FITTING: dict[type[Op], Step] = {
     Constant: by_constant,
     Recompute: by_recompute,
     Scan: by_scan,
+    MaxPlaces: by_images,
+    Enlarge: by_images,
     **dict.fromkeys(
         (Solve, SolveTriangular, Inverse, Determinant, SignedLogDeterminant, Cholesky), by_matrix
     ),
