@@ -9,14 +9,14 @@ from nncompile.dims import Dim, dim, product, same, same_shape
 from nncompile.elementwise import maximum, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value, described
-from nncompile.ops.basic import as_value, cast, full, iota, size_value, zeros_like
-from nncompile.ops.index import ScatterAdd
+from nncompile.ops.basic import as_value, full, iota, size_value
 from nncompile.ops.integer_pooling import integer_max_pool, numbers, wide_for
 from nncompile.ops.maxima import numpy_places, places
 from nncompile.ops.patches import unfold
 from nncompile.ops.pooling import MaxPool, by_planes, fitted, torch_places, window_samples
 from nncompile.ops.pooling_windows import Slid, Window, options, slid
 from nncompile.ops.reduce import argmax, require_real
+from nncompile.ops.scattering import put_along_axis
 from nncompile.ops.shape import reshape
 from nncompile.ops.space import LEAD
 from nncompile.types import Array, Type, i64
@@ -140,9 +140,9 @@ def max_unpool(
 
     `output_size`, one number for each axis of space, may be symbolic; by default an axis has
     (windows − 1)·stride − 2·padding + kernel elements (with "same", windows·stride). Where several
-    windows have one place, it gets the mean of their numbers (of overlapping windows they are
-    equal; torch takes any of them). Raises `ShapeError`, which begins with `what`, where things do
-    not fit, and `DTypeError` for indices that are not integers.
+    windows have one place, the last one counts, and alone has its gradient; of overlapping windows
+    they are equal, and torch's gradient goes to all of them. Raises `ShapeError`, which begins with
+    `what`, where things do not fit, and `DTypeError` for indices that are not integers.
     """
     x, indices = as_value(x), as_value(indices)
     rank = x.rank - LEAD if rank is None else rank
@@ -152,8 +152,8 @@ def max_unpool(
         raise ShapeError(
             f"{what} needs [batch, channels] and {axes}, x and indices of one shape", rows=rows
         )
-    if not indices.dtype.is_integer or not x.dtype.is_float:
-        raise DTypeError(f"{what} needs floating numbers and indices that are integers", rows=rows)
+    if not indices.dtype.is_integer:
+        raise DTypeError(f"{what} needs indices that are integers", rows=rows)
     kernels, strides, _, pads = options(what, rank, kernel, stride, padding, 1)
     sizes: list[Dim] = []
     for i, n in enumerate(x.shape[LEAD:]):
@@ -163,11 +163,8 @@ def max_unpool(
         sizes = _given(what, output_size, sizes, strides)
     flat = (*x.shape[:LEAD], product(x.shape[LEAD:]))
     zeros = full((*x.shape[:LEAD], product(sizes)), 0, x.dtype)
-    places, values = reshape(cast(indices, i64), flat), reshape(x, flat)
-    total: Value = ScatterAdd(LEAD)(zeros, places, values)
-    # Added and divided: which of several a runtime would write last is not said.
-    counts: Value = ScatterAdd(LEAD)(zeros, places, zeros_like(values) + 1)
-    return reshape(total / maximum(counts, 1), (*x.shape[:LEAD], *sizes))
+    spread = put_along_axis(zeros, reshape(indices, flat), reshape(x, flat), LEAD)
+    return reshape(spread, (*x.shape[:LEAD], *sizes))
 
 
 def _given(what: str, output_size: Any, usual: Sequence[Any], strides: Sequence[int]) -> list[Dim]:
