@@ -17,7 +17,7 @@ from tests import everywhere
 from tests.card_checks import session
 from tests.leaves import leaf
 
-SIZES = [(8, 3), (1, 1), (4, 12)]
+SIZES = [(8, 3), (1, 12)]
 IMAGES = [[(2, 2, 4, 6)], [(1, 2, 5, 1)], [(1, 2, 2, 9)]]
 
 
@@ -110,10 +110,10 @@ def test_ramps_stay_ramps(mode: str, antialias: bool) -> None:
     """Of thousands of elements, too, where float32 would not tell places from one another: the
     middle of a ramp is a ramp, and its ends stay with `align_corners`."""
     x = leaf("x", f32[1, 1, "n"])
-    size, count = 3001, 4507
+    size, count = 1201, 1607
     # Zeros but for a small part: values near zero show the error of the weights.
     data = np.zeros((1, 1, size), np.float32)
-    data[..., 2900:2910] = np.arange(10)
+    data[..., 1180:1190] = np.arange(10)
     y = resize(x, count, mode=mode, antialias=antialias)
     graph = Graph("y", {"y": y}, (x,))
     found = session(to_model(graph))({"x": data}, {"y": (1, 1, count)})["y"]

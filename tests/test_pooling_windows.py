@@ -50,8 +50,8 @@ def test_uneven_padding_is_padded(pairs: Any, dilation: int) -> None:
     )
 
 
-@pytest.mark.parametrize("pairs", [*UNEVEN, 1])
-@pytest.mark.parametrize("dilation", [1, 2, (1, 3)])
+@pytest.mark.parametrize("pairs", [*UNEVEN[:2], 1])
+@pytest.mark.parametrize("dilation", [1, (2, 3)])
 @pytest.mark.parametrize("counted", [True, False])
 def test_dilated_averages(pairs: Any, dilation: Any, counted: bool) -> None:
     """The sums of windows with gaps are convolutions with ones; so are the numbers of what

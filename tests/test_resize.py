@@ -116,6 +116,7 @@ def test_a_constant_image_stays_constant() -> None:
             "align_corners is an option of the modes",
         ),
         (lambda x: x >> Upsample(2, "area", antialias=True), "antialias .* not of 'area'"),
+        (lambda x: x[:, :, :0] >> Upsample(2), "Upsample: an axis of space has no elements"),
         (lambda x: x >> Upsample(), "Upsample takes a size or a scale"),
         (lambda x: x >> Upsample(2, size=4), "Upsample takes a size or a scale"),
         (lambda x: x >> Upsample((2, 2, 2)), "Upsample: one number or 2 are needed"),

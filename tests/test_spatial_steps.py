@@ -20,7 +20,7 @@ def sharper(x: Any) -> Any:
 def straightened(x: Any) -> Any:
     theta = dsl.mean(x, (2, 3)) >> dsl.Dense(6)
     grid = dsl.affine_grid(theta.reshape(-1, 2, 3), x.shape)
-    return dsl.grid_sample(x, grid, "bicubic", "reflection")
+    return dsl.grid_sample(x, grid, padding_mode="reflection")
 
 
 def remembered(x: Any) -> Any:

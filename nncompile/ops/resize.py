@@ -152,6 +152,10 @@ def resize(
     if (size is None) == (scale is None):
         raise ModelError(f"{what} takes a size or a scale, one of them")
     space = x.shape[LEAD:]
+    if 0 in space:
+        raise ShapeError(
+            f"{what}: an axis of space has no elements, x is {x.type}", rows=[("x", *described(x))]
+        )
     given = _each(what, size if scale is None else scale, rank)
     targets = [
         _by_scale(what, n, s) if size is None else _by_size(what, n, s)
