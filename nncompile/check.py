@@ -23,6 +23,7 @@ from nncompile.sizes import SizeCheck, trained
 from nncompile.step import initial_values
 from nncompile.tracing import tracing
 from nncompile.train.indices import claimed
+from nncompile.train.locate import locate_nonfinite
 from nncompile.train.overfit import overfit_one_batch
 from nncompile.types import Array
 
@@ -130,12 +131,41 @@ def check_gradient(
     point = dict(feeds)
     for path in trained:
         point[path] = feeds[path] + JITTER * random.normal(size=feeds[path].shape)
-    worst, where = worst_slope(loss, dict(zip(trained, slopes, strict=True)), point, random)
+    found = dict(zip(trained, slopes, strict=True))
+    inputs = tuple(model.inputs.values())
+    graph = Graph(what, found, (*inputs, *trained.values()), model.graph.trace)
+    lost = _lost(graph, loss, point)
+    if lost is not None:
+        return Finding(what, False, lost)
+    worst, where = worst_slope(loss, found, point, random, inputs)
     return Finding(
         what,
         worst <= GRADIENT_TOLERANCE,
         f"largest relative error {worst:.1e} over {len(trained)} parameters"
         + (f", at {where}" if where else ""),
+    )
+
+
+def _lost(graph: Graph, loss: Value, point: Mapping[str, Array]) -> str | None:
+    """What is said of gradients that are not finite where the loss is; None where all are."""
+    values = dict(point)
+    for name, leaf in graph.leaves.items():
+        if name in values:
+            values[name] = np.asarray(values[name], leaf.dtype.numpy)
+    whole = {**graph.outputs, "loss": loss}
+    arrays = evaluate(Graph(graph.name, whole, graph.inputs, graph.trace), values, np.float64)
+    if not np.isfinite(arrays.pop("loss")):
+        return None
+    paths = [path for path, x in arrays.items() if not np.isfinite(x).all()]
+    place = locate_nonfinite(graph, values, paths[:1]) if paths else None
+    if place is None:
+        return None
+    last = place.then or place
+    return (
+        f"it is not finite at {paths[0]}, where the loss is: {place}"
+        + (f"; then {last}" if last is not place else "")
+        + ". Behind a product of matrices or a running sum, what where() does not take has a part "
+        "in the gradient: let it choose the argument, sqrt(where(x > 0, x, 1))"
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from nncompile.graph import Input, Value, replace, toposort
+from nncompile.graph import Graph, Input, Value, replace, toposort
 from nncompile.map import Map
 from nncompile.ops.marks import Reroute
 from nncompile.reference import evaluate
@@ -46,11 +46,15 @@ def worst_slope(
     slopes: Mapping[str, Value],
     point: Mapping[str, Array],
     random: np.random.Generator,
+    inputs: Sequence[Value] = (),
 ) -> tuple[float, str]:
     """The largest relative error of `slopes`, those of `loss` by the names of leaves, along a
-    random direction of each against a central difference at `point`; and the name of the leaf."""
-    arrays = evaluate(list(slopes.values()), point, np.float64)
+    random direction of each against a central difference at `point`; and the name of the leaf.
+    `inputs` are further leaves that tell sizes."""
+    derived = Graph("slopes", dict(slopes), tuple(inputs))
+    arrays = list(evaluate(derived, point, np.float64).values())
     loss, point = _held(loss, point)
+    graph = Graph("loss", {"loss": loss}, tuple(inputs))
     worst, where = 0.0, ""
     for path, slope in zip(slopes, arrays, strict=True):
         # Some of the gradient itself in the direction, or most directions are almost level.
@@ -59,7 +63,7 @@ def worst_slope(
 
         def along(h: float, path: str = path, direction: Array = direction) -> float:
             moved = {**point, path: point[path] + h * direction}
-            return float(evaluate(loss, moved, np.float64))
+            return float(evaluate(graph, moved, np.float64)["loss"])
 
         error = derivative_error(along, symbolic, abs(symbolic))
         if error > worst:

@@ -27,6 +27,7 @@ from nncompile.graph import (
     toposort,
 )
 from nncompile.map import mapped
+from nncompile.masks import mask_of
 from nncompile.ops.basic import as_value, broadcast_to, const, ones_like, zeros_like
 from nncompile.ops.marks import Mark
 from nncompile.rewrite import rebuilt
@@ -261,6 +262,7 @@ def _like(given: Any, x: Value, role: str) -> Value:
 
 
 register("backward", _backward)
+register("mask_of", mask_of)
 
 
 def _sequence(x: Any) -> list[Any]:

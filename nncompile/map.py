@@ -22,10 +22,12 @@ from nncompile.scalars import (
     digest,
     dtype_of_expression,
     evaluate,
+    may_be_infinite,
     placeholder,
     symbols_of,
     times,
 )
+from nncompile.scalars.heads import where
 from nncompile.scalars.samples import examples
 from nncompile.types import Type
 from nncompile.values import operation
@@ -71,7 +73,15 @@ class Map(Op):
         if slope == 0:
             return None
         above = placeholder(self.count)
-        whole = mapped(times(above, slope), (*args, g))
+        mask = operation("mask_of")(g) if may_be_infinite(slope) else None
+        if mask is None:
+            whole = mapped(times(above, slope), (*args, g))
+        else:
+            first = self.count + 1
+            places = {placeholder(j): placeholder(first + j) for j in range(len(mask.args))}
+            condition = mask.condition.xreplace(places)
+            body = where(condition, times(above, slope), sp.Integer(0))
+            whole = mapped(body, (*args, mask.inside, *mask.args))
         if whole.dtype is not x.dtype:
             whole = operation("cast")(whole, x.dtype)
         return operation("unbroadcast")(whole, x)  # type: ignore[no-any-return]

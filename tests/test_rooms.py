@@ -18,7 +18,7 @@ ROOMS = (
     ("graph", "values"),
     ("scalars", "map", "precision", "formula", "show"),
     ("elementwise", "ops"),
-    ("reference", "grad", "rewrite", "stabilise"),
+    ("reference", "masks", "grad", "rewrite", "stabilise"),
     (
         "passes",
         "optim",

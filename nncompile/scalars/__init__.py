@@ -24,7 +24,7 @@ The names of calls:
 from __future__ import annotations
 
 from nncompile.scalars.calls import PRIMITIVE_CALLS
-from nncompile.scalars.derivative import differentiate, times
+from nncompile.scalars.derivative import differentiate, may_be_infinite, times
 from nncompile.scalars.expressions import digest, symbols_of
 from nncompile.scalars.functions import declared
 from nncompile.scalars.heads import placeholder
@@ -50,6 +50,7 @@ __all__ = [
     "digest",
     "dtype_of_expression",
     "evaluate",
+    "may_be_infinite",
     "operation_count",
     "placeholder",
     "recognise",

@@ -93,7 +93,8 @@ _bitwise(
 
 @function()
 def where(condition: Any, x: Any, y: Any) -> Scalar:
-    """x where the condition holds, else y; what is not taken has no part in the slope."""
+    """x where the condition holds, else y; what is not taken has no part in the gradient, as far
+    as it is elementwise, moved or summed (see the page on formulas)."""
     condition, x, y = lift(condition), lift(x), lift(y)
     if not condition.dtype.is_bool:
         raise DTypeError(

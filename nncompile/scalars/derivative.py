@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import sympy as sp
 
 from nncompile.scalars.expressions import Head
-from nncompile.scalars.heads import TARGETS, cast, where
+from nncompile.scalars.heads import (
+    TARGETS,
+    cast,
+    cosh,
+    exp,
+    expm1,
+    floor_divide,
+    log,
+    log1p,
+    mod,
+    power,
+    sinh,
+    tan,
+    where,
+)
 
 _ZERO = sp.Integer(0)
 _ONE = sp.Integer(1)
@@ -55,6 +71,24 @@ def differentiate(body: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
         return sp.Add(*terms)
 
     return slope(body)
+
+
+# What is infinite at some numbers, or overflows at moderate ones.
+_INFINITE = (exp, expm1, sinh, cosh, tan, log, log1p, power, mod, floor_divide)
+
+
+@lru_cache(maxsize=4096)
+def may_be_infinite(slope: sp.Expr) -> bool:
+    """Whether a derivative may be infinite or NaN at numbers that are not: it divides, or has an
+    exponential or a logarithm."""
+    if slope.is_Pow and not (slope.exp.is_Integer and slope.exp > 0):
+        if not slope.base.is_positive:
+            return True
+    elif isinstance(slope, exp):
+        return not slope.args[0].is_nonpositive
+    elif isinstance(slope, _INFINITE):
+        return True
+    return any(map(may_be_infinite, slope.args))
 
 
 def times(a: sp.Expr, b: sp.Expr) -> sp.Expr:
