@@ -76,7 +76,13 @@ class Attention(Op):
 
     def torch(self, t: Any, q: str, k: str, v: str, *bias: str) -> str:
         function = "torch.nn.functional.scaled_dot_product_attention"
-        return t.call(function, q, k, v, *bias, scale=1.0)  # type: ignore[no-any-return]
+        y = t.call(function, q, k, v, *bias, scale=1.0)
+        # A row whose scores are all NaN is 0 there, as if all of it were masked.
+        of_query = t.call("torch.sum", q, [-1], keepdim=True)
+        of_keys = t.call("torch.sum", k, [-2, -1], keepdim=True)
+        lost = t.call("torch.isnan", t.call("torch.add", of_query, of_keys))
+        nan, zero = (t.constant(np.asarray(n, t.type.dtype.numpy)) for n in (np.nan, 0))
+        return t.call("torch.add", y, t.call("torch.where", lost, nan, zero))  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

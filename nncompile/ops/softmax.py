@@ -69,6 +69,8 @@ class LogSoftmax(Op):
         def again(o: Any, y: str) -> str:
             return o.Sub(y, o.Log(total(o, o.Exp(y), o.type, (self.axis,), True)))  # type: ignore[no-any-return]
 
+        if o.type.dtype is f64:  # that kernel takes the logarithm of 10⁻²⁰ for that of NaN
+            return again(o, o.Sub(x, o.ReduceMax(x, o.ints([self.axis]), keepdims=1)))
         return _normalized(o, self.axis, lambda o: o.LogSoftmax(x, axis=self.axis), again)
 
     def torch(self, t: Any, x: str) -> str:
