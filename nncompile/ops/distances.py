@@ -18,8 +18,8 @@ def cdist(x1: Any, x2: Any, p: float = 2.0) -> Value:
     """The distances of the points x1[…, n, d] from the points x2[…, m, d], in the norm of order p:
     […, n, m]. Leading axes broadcast.
 
-    They are computed from differences, not from products: near points lose no digits. The gradient
-    is 0 where two points are one, as torch's.
+    They are computed from n·m·d differences, not from products: near points lose no digits. The
+    gradient is 0 where two points are one, as torch's.
 
     Raises `ShapeError` where the points have not the same number of coordinates, or no norm has
     that order.

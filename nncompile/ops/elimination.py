@@ -9,14 +9,15 @@ from __future__ import annotations
 from typing import Any
 
 from nncompile.elementwise import abs as absolute
-from nncompile.elementwise import equal, logical_and, logical_not, mod, not_equal, sqrt, where
+from nncompile.elementwise import equal, logical_and, logical_not, not_equal, sqrt, where
 from nncompile.graph import Value
 from nncompile.ops.basic import broadcast_to, cast, const, full, iota
 from nncompile.ops.index import take, take_along_axis
+from nncompile.ops.products import prod
 from nncompile.ops.reduce import argmax, sum
 from nncompile.ops.scan import scan
-from nncompile.ops.shape import expand_dims, moveaxis, squeeze
-from nncompile.types import boolean, i64
+from nncompile.ops.shape import expand_dims, moveaxis, reshape, squeeze
+from nncompile.types import DType, boolean, i64
 
 # Carl Friedrich Gauss's elimination with partial pivoting and Cholesky's factorization: G. Golub,
 # C. Van Loan, "Matrix Computations" (4th ed. 2013), algorithms 3.4.1 and 4.2.1. Rows are not
@@ -24,9 +25,9 @@ from nncompile.types import boolean, i64
 
 
 def eliminated(a: Value, b: Value | None = None) -> tuple[Value, ...]:
-    """The pivots, [n, …], and the signs of what they exchange, [n, …]; with `b` in their place the
-    rows of both a[…, n, n] and b[…, n, m] that belong to each pivot, [n, …, n] and [n, …, m], from
-    which all earlier unknowns are eliminated."""
+    """The pivots, [n, …], and the rows that they are in, [n, …]; and with `b` the rows of both
+    a[…, n, n] and b[…, n, m] that belong to each pivot, [n, …, n] and [n, …, m], from which all
+    earlier unknowns are eliminated."""
     n = a.shape[-1]
     places = iota(n)
     parts = (a,) if b is None else (a, b)
@@ -34,23 +35,29 @@ def eliminated(a: Value, b: Value | None = None) -> tuple[Value, ...]:
     def body(unused: Value, *given: Value) -> Any:
         *left, k = given  # what is left of a and b
         column = take(left[0], k, axis=-1)
-        place = expand_dims(argmax(where(unused, absolute(column), -1.0), -1), -1)
+        place = argmax(where(unused, absolute(column), -1.0), -1, keepdims=True)
         rows = [_row(x, place) for x in left]
         pivot = take(rows[0], k, axis=-1)  # […, 1]
         later = logical_and(unused, not_equal(places, place))
         # Where the pivot is zero, so is what it would eliminate.
         factor = where(logical_and(later, not_equal(pivot, 0)), column / pivot, 0.0)
         left = [x - expand_dims(factor, -1) * row for x, row in zip(left, rows, strict=True)]
-        if b is not None:
-            told = [squeeze(row, -2) for row in rows]
-        else:
-            passed = sum(cast(logical_and(unused, places < place), i64), -1)
-            told = [cast(1 - 2 * mod(passed, 2), a.dtype)]
-        return later, *left, squeeze(pivot, -1), *told
+        told = [] if b is None else [squeeze(row, -2) for row in rows]
+        return later, *left, squeeze(pivot, -1), squeeze(place, -1), *told
 
     everything = full((*a.shape[:-2], n), True, boolean)
     results = scan(body, (everything, *parts), places)
     return tuple(results[1 + len(parts) :])
+
+
+def permutation_sign(places: Value, dtype: DType) -> Value:
+    """1 or −1 for the permutations [n, …]: whether they have an even number of inversions."""
+    order = iota(places.shape[0])
+    first, second = expand_dims(places, 1), expand_dims(places, 0)
+    pairs = reshape(expand_dims(order, 1) < order, (*first.shape[:1], -1, *[1] * (places.rank - 1)))
+    return prod(
+        where(logical_and(pairs, first > second), const(-1, dtype), const(1, dtype)), (0, 1)
+    )
 
 
 def _row(x: Value, place: Value) -> Value:

@@ -22,7 +22,7 @@ from nncompile.graph import Op, Sample, Value, items
 from nncompile.ops.basic import as_value, broadcast_to, cast, iota
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul, promoted
-from nncompile.ops.elimination import all_hold, eliminated, substituted
+from nncompile.ops.elimination import all_hold, eliminated, permutation_sign, substituted
 from nncompile.ops.products import prod
 from nncompile.ops.reduce import sum
 from nncompile.ops.shape import expand_dims, moveaxis, reshape, squeeze, swapaxes
@@ -63,13 +63,14 @@ def each(function: Callable[..., Array], result: Array, *matrices: Array) -> Arr
     return result
 
 
-def guarded(t: Any, x: str, a: str, info: str | None) -> str:
-    """A result of torch, NaN where the matrices `a` are not finite or `info` is not 0."""
+def guarded(t: Any, x: str, a: str, info: str | None = None, axes: int = 2) -> str:
+    """A result of torch, of so many axes for each matrix of `a`: NaN where that is not finite or
+    `info` is not 0."""
     holds = t.call("torch.isfinite", a)
     holds = t.method(t.method(holds, "all", -1), "all", -1)
     if info is not None:
         holds = t.logical_and(holds, t.eq(info, 0))
-    for _ in range(t.type.rank - t.types[0].rank + 2):
+    for _ in range(axes):
         holds = t.method(holds, "unsqueeze", -1)
     return t.where(holds, x, NAN)  # type: ignore[no-any-return]
 
@@ -92,7 +93,7 @@ class Solve(Op):
 
     def composed(self, a: Value, b: Value) -> tuple[Value]:
         """The result in terms of other ops: elimination, then substitution."""
-        pivots, rows, right = eliminated(a, b)
+        pivots, _, rows, right = eliminated(a, b)
         x = substituted(swapaxes(rows, 0, -1), pivots, moveaxis(right, 0, -2), reverse=True)
         holds = logical_and(all_hold(not_equal(pivots, 0), 0), all_hold(isfinite(a), (-2, -1)))
         columns = expand_dims(all_hold(isfinite(b), -2), -2)
@@ -168,8 +169,9 @@ class Determinant(Op):
 
     def composed(self, x: Value) -> tuple[Value]:
         """The product of the pivots, of the sign of the permutation."""
-        pivots, signs = eliminated(x)
-        return (where(all_hold(isfinite(x), (-2, -1)), prod(pivots * signs, 0), NAN),)
+        pivots, places = eliminated(x)
+        product = prod(pivots, 0) * permutation_sign(places, x.dtype)
+        return (where(all_hold(isfinite(x), (-2, -1)), product, NAN),)
 
     def numpy(self, x: Array) -> Array:
         return each(np.linalg.det, np.empty(x.shape[:-2], x.dtype), x)
@@ -180,7 +182,7 @@ class Determinant(Op):
         return composed_onnx(o, self.composed, x)[0]
 
     def torch(self, t: Any, x: str) -> str:
-        return guarded(t, t.call("torch.linalg.det", x), x, None)
+        return guarded(t, t.call("torch.linalg.det", x), x, axes=0)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -207,10 +209,10 @@ class SignedLogDeterminant(Op):
 
     def composed(self, x: Value) -> tuple[Value, Value]:
         """The sum of the logarithms of the pivots, and the product of their signs."""
-        pivots, signs = eliminated(x)
+        pivots, places = eliminated(x)
         finite = all_hold(isfinite(x), (-2, -1))
-        logarithm = sum(log(absolute(pivots)), 0)
-        return where(finite, prod(sign(pivots) * signs, 0), NAN), where(finite, logarithm, NAN)
+        whole = prod(sign(pivots), 0) * permutation_sign(places, x.dtype)
+        return where(finite, whole, NAN), where(finite, sum(log(absolute(pivots)), 0), NAN)
 
     def numpy(self, x: Array) -> tuple[Array, Array]:
         def part(i: int) -> Array:
@@ -226,10 +228,7 @@ class SignedLogDeterminant(Op):
 
     def torch(self, t: Any, x: str) -> tuple[str, ...]:
         results = t.call("torch.linalg.slogdet", x)
-        whole, t.type = t.type, t.type.items[0]
-        guards = tuple(guarded(t, t.item(results, i), x, None) for i in range(2))
-        t.type = whole
-        return guards
+        return tuple(guarded(t, t.item(results, i), x, axes=0) for i in range(2))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
