@@ -400,3 +400,20 @@ def test_many_updates_of_one_place() -> None:
         np.add.at(expected, indices, g.astype(np.float64))
         for backend, result in results.items():
             near(result, expected, expected, f"{backend} of {g.shape}", 6e-6)
+
+
+def test_products_of_many_numbers() -> None:
+    rng = np.random.default_rng(15)
+    near_one = [(1 + 1e-6 * rng.standard_normal((2, n))).astype(np.float32) for n in (0, 3, 70_001)]
+    for function, exact in (
+        (lambda x: ops.prod(x, 1), lambda x: x.prod(1)),
+        (lambda x: ops.cumprod(x, 1), lambda x: x.cumprod(1)),
+        (lambda x: vjp([ops.prod(x, 1)], [x], [ops.prod(x, 1)])[0], None),
+    ):
+        found = everywhere(function, [f32[2, "n"]], *([x] for x in near_one))
+        for x, results in zip(near_one, found, strict=True):
+            wide = x.astype(np.float64)
+            total = wide.prod(1, keepdims=True)
+            expected = exact(wide) if exact else total * total / wide
+            for backend, result in results.items():
+                near(result, expected, np.abs(expected), f"{backend} of {x.shape}")

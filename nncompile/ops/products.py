@@ -12,7 +12,7 @@ from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import cast, iota
 from nncompile.ops.reduce import Axes, Sum, accumulator, kept, over, reduced_type, require_real
 from nncompile.ops.shape import reshape
-from nncompile.ops.sums import reduced_shape
+from nncompile.ops.sums import ACROSS, reduced_shape
 from nncompile.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.values import register
 
@@ -41,7 +41,7 @@ class Prod(Op):
         if not dtype.is_float:
             x = x if source.dtype is dtype else o.cast(x, dtype)
             return self._whole(o, x, source)
-        return o.ReduceProd(x, o.ints([self.axis]), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+        return _product(o, x, source, self.axis, self.keepdims)
 
     def _whole(self, o: Any, x: str, source: Type) -> str:
         """onnxruntime's product of integers goes through float64; scattering does not."""
@@ -52,7 +52,9 @@ class Prod(Op):
         return y if self.keepdims else o.Squeeze(y, o.ints([self.axis]))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
-        return t.call("torch.prod", x, self.axis, keepdim=self.keepdims)  # type: ignore[no-any-return]
+        limit = ACROSS if t.type.dtype is f32 else None
+        size = t.types[0].shape[self.axis]
+        return t.in_double(size, limit, "torch.prod", [x], self.axis, keepdim=self.keepdims)  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -65,6 +67,22 @@ class Prod(Op):
         yield Sample(cls(1, True), (i64["n", "m", 2],), integers=(-(2**63), 2**63))
         yield Sample(cls(0), (u32["n"],), integers=(0, 9))
         yield Sample(cls(0), (boolean["n", 2],))
+
+
+def _product(o: Any, x: str, source: Type, axis: int, keepdims: bool) -> str:
+    """Π x of real numbers; in float64 where there are many, for the errors of factors add up."""
+
+    def plain(o: Any, x: str = x) -> str:
+        return o.ReduceProd(x, o.ints([axis]), keepdims=int(keepdims))  # type: ignore[no-any-return]
+
+    if source.dtype is not f32:
+        return plain(o)
+    result = reduced_type(source, (axis,), keepdims, f32)
+
+    def in_double(o: Any) -> str:
+        return o.cast(plain(o, o.cast(x, f64)), f32)  # type: ignore[no-any-return]
+
+    return o.by_size(source.shape[axis], ACROSS, plain, in_double, result)  # type: ignore[no-any-return]
 
 
 class ProductOfOthers(Op):
@@ -107,7 +125,7 @@ class ProductOfOthers(Op):
         others = o.Where(zero, one, x)
         zeros = o.cast(zero, dtype)
         count = o.Sub(o.ReduceSum(zeros, axes, keepdims=1), zeros)
-        product_ = o.Div(o.ReduceProd(others, axes, keepdims=1), others)
+        product_ = o.Div(_product(o, others, o.type, self.axis, True), others)
         return o.Where(o.Equal(count, none), product_, none)  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str) -> str:
@@ -116,7 +134,9 @@ class ProductOfOthers(Op):
         others = t.call("torch.masked_fill", x, zero, 1)
         zeros = t.method(zero, "to", dtype)
         count = t.call("torch.sub", t.call("torch.sum", zeros, [self.axis], keepdim=True), zeros)
-        product_ = t.call("torch.prod", others, self.axis, keepdim=True)
+        limit = ACROSS if t.type.dtype is f32 else None
+        size = t.type.shape[self.axis]
+        product_ = t.in_double(size, limit, "torch.prod", [others], self.axis, keepdim=True)
         slope = t.call("torch.div", product_, others)
         return t.call("torch.masked_fill", slope, t.call("torch.ne", count, 0), 0)  # type: ignore[no-any-return]
 

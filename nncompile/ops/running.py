@@ -26,7 +26,8 @@ from nncompile.ops.scan import scan
 from nncompile.ops.shape import reshape
 from nncompile.ops.slicing import along as part_along
 from nncompile.ops.slicing import flip, padded
-from nncompile.types import DType
+from nncompile.ops.sums import ACROSS
+from nncompile.types import DType, f64
 from nncompile.values import register
 
 BLOCK = 32
@@ -109,12 +110,16 @@ def cumprod(
     The gradient is right where elements are zero.
     """
     row, place = along("cumprod", x, axis)
-    row = cast(row, accumulator(row.dtype))
+    dtype = accumulator(row.dtype)
+    size = row.shape[place]
+    # Of many factors the errors add up, in whatever order they are multiplied.
+    is_long = not (isinstance(size, int) and size <= ACROSS)
+    row = cast(row, f64 if is_long and dtype.is_float else dtype)
     row = flip(row, place) if reverse else row
     if exclusive:
         (after,) = _padded((row,), place, 1, 0, (1,))
         row = part_along(after, place, 0, row.shape[place], 1)
-    y = running(multiply, row, place, 1)
+    y = cast(running(multiply, row, place, 1), dtype)
     return flip(y, place) if reverse else y
 
 
