@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+import dsl
 from nncompile import elementwise
 from nncompile.cli import app
 from nncompile.graph import Op, Value
@@ -135,3 +136,18 @@ def test_pages_of_the_navigation_exist() -> None:
     assert pages
     for page in pages:
         assert (ROOT / "docs" / page).is_file()
+
+
+def test_the_page_of_arrays_names_what_there_is_and_its_models_compile() -> None:
+    page = ROOT / "docs" / "arrays.md"
+    table = page.read_text("utf-8").partition("| what | functions |")[2].partition("\n\n")[0]
+    names = re.findall(r"`(\w+)`", table)
+    assert len(names) > 40
+    for name in names:
+        assert callable(getattr(dsl, name))
+    module = run_as_module("arrays", "\n".join(blocks(page, "python")))
+    found = [x for x in vars(module).values() if isinstance(x, Model)]
+    assert len(found) == 2
+    for net in found:
+        valid_model(net.inference())
+    compose(training(module.partly_labelled))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.coverage import (
     algebra,
+    arrays,
     generative,
     losses,
     monitoring,
@@ -16,6 +17,7 @@ from tests.coverage.checks import System
 
 SYSTEMS: tuple[System, ...] = (
     *networks.ROWS,
+    *arrays.ROWS,
     *algebra.ROWS,
     *losses.ROWS,
     *recipes.GRADIENT_ROWS,

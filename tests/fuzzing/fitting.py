@@ -13,10 +13,10 @@ import sympy as sp
 from nncompile import ops
 from nncompile.dims import Dim, Shape, dim
 from nncompile.elementwise import exp, relu, sigmoid, sin, tanh
-from nncompile.graph import Op, Sample, Value, apply, items
+from nncompile.graph import Op, Sample, Value, apply, items, made_size
 from nncompile.map import Map, mapped
 from nncompile.ops import broadcast_to, cast, expand_dims, eye, mean, scan, size_value
-from nncompile.ops.basic import Barrier, Cast, Constant, Expand, Iota, SizeOf
+from nncompile.ops.basic import Barrier, Cast, Constant, Counted, Expand, Iota, SizeOf
 from nncompile.ops.contract import MatMul
 from nncompile.ops.einsum import Einsum
 from nncompile.ops.joining import Concat, Split
@@ -25,12 +25,13 @@ from nncompile.ops.modes import Training
 from nncompile.ops.pooling_places import MaxPlaces
 from nncompile.ops.resize import Enlarge
 from nncompile.ops.scan import Scan
+from nncompile.ops.selecting import NonZero
 from nncompile.ops.shape import Reshape
 from nncompile.ops.slicing import Pad, Slice
 from nncompile.ops.systems import Determinant, Inverse, SignedLogDeterminant, Solve
 from nncompile.ops.triangular import Cholesky, SolveTriangular
 from nncompile.recompute import Recompute, recompute
-from nncompile.types import DTYPES, INTEGERS, bf16, f16, f32, f64, i64
+from nncompile.types import DTYPES, INTEGERS, bf16, boolean, f16, f32, f64, i64
 from tests.cards import typed
 from tests.fuzzing.program import Builder, Rejected
 
@@ -223,6 +224,21 @@ def by_barrier(b: Builder, card: type[Op]) -> Value:
     return apply(Barrier(), *(b.any_of(DTYPES, 0, _ANY) for _ in range(b.integer(1, 2))))
 
 
+def by_mask(b: Builder, card: type[Op]) -> Value:
+    """Elements that data select: no rounding changes how many there are."""
+    x = b.any_of([boolean, f32, f64, i64], 1, _ANY)
+    mask = b.leaf(boolean[x.shape], _ANY)
+    places = apply(NonZero(made_size("nonzero", mask)), mask)
+    if b.chance(20):
+        return places
+    return x[tuple(places[i] for i in range(x.rank))]  # type: ignore[no-any-return]
+
+
+def by_count(b: Builder, card: type[Op]) -> Value:
+    number = b.leaf(i64[()], Sample(Barrier(), (), integers=(0, 6)))
+    return apply(Counted(made_size("count", number)), number)
+
+
 def by_size(b: Builder, card: type[Op]) -> Value:
     dtype = b.choose([s.op.dtype for s in samples_of(card)])  # type: ignore[attr-defined]
     return apply(card(b.dim(), dtype))  # type: ignore[call-arg]
@@ -337,6 +353,8 @@ FITTING: dict[type[Op], Step] = {
     LayerNorm: by_normalization,
     Training: by_training,
     Barrier: by_barrier,
+    NonZero: by_mask,
+    Counted: by_count,
     SizeOf: by_size,
     Iota: by_size,
     Constant: by_constant,
@@ -349,5 +367,5 @@ FITTING: dict[type[Op], Step] = {
     ),
 }
 # Of these the samples are not what a graph is made of: `recompute` computes its arguments from what
-# it is given, and formulas have a canonical form.
-ALONE = (Recompute, Map)
+# it is given, formulas have a canonical form, and sizes that depend on data names of their own.
+ALONE = (Recompute, Map, NonZero, Counted)

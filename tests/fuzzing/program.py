@@ -77,6 +77,7 @@ class Builder:
     feeds: tuple[Feeds, Feeds] = field(default_factory=lambda: ({}, {}))
     order: int = 2
     smooth: bool = True
+    made: set[sp.Symbol] = field(default_factory=set)  # sizes that depend on data
     _arrays: dict[Value, tuple[Any, Any]] = field(default_factory=dict)
 
     # What is drawn.
@@ -108,6 +109,8 @@ class Builder:
         if type_.dtype is boolean or not sample:
             drawn = Sample(_PLAIN.op, (), (-3, 4) if type_.dtype is not u32 else (0, 9))
         for d in symbols(type_.shape):
+            if d in self.made:
+                raise Rejected  # no data have a size that a node makes
             self.name(str(d))
         self._check_size(type_)
         value = apply(Input(f"x{len(self.leaves)}", type_))
@@ -135,10 +138,12 @@ class Builder:
 
     def _computed(self, v: Value, sizes: Sizes, args: list[Any]) -> Any:
         types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
+        self.made |= set(v.op.makes)
         for t in types:
-            for d in symbols(t.shape):
+            for d in symbols(t.shape) - self.made:
                 self.name(str(d))
-            self._check_size(t)
+            if not v.op.makes:
+                self._check_size(t, sizes)
         try:
             with np.errstate(all="ignore"):
                 result = in_types(v.op.at(sizes), DOUBLE).numpy(*args)
@@ -149,10 +154,12 @@ class Builder:
             raise
         if isinstance(v.type, TupleType):
             return tuple(map(np.asarray, result))
+        for size in v.op.makes:
+            sizes[size] = np.shape(result)[v.shape.index(size)]
         return np.asarray(result)
 
-    def _check_size(self, type_: Type) -> None:
-        for sizes in self.sizes:
+    def _check_size(self, type_: Type, *bindings: Sizes) -> None:
+        for sizes in bindings or self.sizes:
             shape = [substitute(d, sizes) for d in type_.shape]
             if not all(isinstance(d, int) and d >= 0 for d in shape):
                 raise Rejected
@@ -257,7 +264,7 @@ class Builder:
         have = {d for x in leaves for d in x.shape if isinstance(d, sp.Symbol)}
         wanted = _names_in(outputs)
         carriers = []
-        for s in sorted(wanted - have, key=str):
+        for s in sorted(wanted - have - self.made, key=str):
             carrier = apply(Input(f"size_{s}", f32[s]))
             carriers.append(carrier)
             for sizes, feeds in zip(self.sizes, self.feeds, strict=True):
