@@ -14,7 +14,7 @@ from nncompile.formula import formula
 from nncompile.graph import Input, Value
 from nncompile.ops import iota, mean, norm
 from nncompile.ops import sum as sum_of
-from nncompile.ops.basic import as_value
+from nncompile.ops.basic import as_value, cast, in_single
 from nncompile.ops.reduce import Axes
 
 Penalized = str | Value | Sequence[str | Value]
@@ -59,12 +59,14 @@ def orthogonality(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
     return _summed("orthogonality", params, deviation, amount)
 
 
+@in_single
 def activity_l1(activation: Any, amount: float = 1.0) -> Value:
     """amount·Σ|a| for each example, the mean over the batch (the first axis): few units at a time
     are to be active."""
     return _scaled(amount, mean(_for_each(absolute(as_value(activation)))))
 
 
+@in_single
 def activity_l2(activation: Any, amount: float = 1.0) -> Value:
     """amount·Σ a² for each example, the mean over the batch (the first axis)."""
     activation = as_value(activation)
@@ -77,6 +79,7 @@ def _divergence(rate: Any, target: Any) -> Any:
     return target * log(target / rate) + (1 - target) * log((1 - target) / (1 - rate))
 
 
+@in_single
 def sparsity(activation: Any, rate: float = 0.05, amount: float = 1.0) -> Value:
     """amount·Σ KL(ρ ‖ mean activation) over the units, the means over the batch: each unit, of an
     activation between 0 and 1, is to be active in a share ρ of the examples, as in sparse
@@ -86,6 +89,7 @@ def sparsity(activation: Any, rate: float = 0.05, amount: float = 1.0) -> Value:
     return _scaled(amount, sum_of(_divergence(mean(as_value(activation), 0), rate)))
 
 
+@in_single
 def max_norm(weight: Any, limit: float = 3.0, axis: Axes = 0, eps: float = 1e-12) -> Value:
     """The weights, with vectors along `axis` that are longer than the limit shortened to it (N.
     Srivastava and others, "Dropout", 2014). Of a Dense weight, axis 0 holds what flows into one
@@ -102,6 +106,7 @@ def max_norm(weight: Any, limit: float = 3.0, axis: Axes = 0, eps: float = 1e-12
     return where(length > limit, weight * (limit / maximum(length, eps)), weight)  # type: ignore[no-any-return]
 
 
+@in_single
 def unit_norm(weight: Any, axis: Axes = 0, eps: float = 1e-12) -> Value:
     """The weights, with every vector along `axis` made a unit vector; vectors of 0 stay. Applied
     as `max_norm` is."""
@@ -119,7 +124,8 @@ def _scaled(amount: Any, penalty: Value) -> Value:
 
 
 def _summed(what: str, params: Penalized, penalty: Any, amount: Any) -> Value:
-    values = _chosen(what, params)
+    # Squares of floats of 16 bits, and sums of them, may be beyond these.
+    values = [cast(w, w.dtype.computed) for w in _chosen(what, params)]
     result = sum_of(penalty(values[0]))
     for value in values[1:]:
         result = result + sum_of(penalty(value))

@@ -31,7 +31,7 @@ from nncompile.optim.schedules import TRAINING
 from nncompile.recipe import Assign, Average, Minimize, Recipe
 from nncompile.reference import evaluate
 from nncompile.tracing import tracing
-from nncompile.types import Array, Type, f32, f64
+from nncompile.types import Array, Type, f64
 
 
 @dataclass(frozen=True, eq=False)
@@ -466,7 +466,7 @@ def _needed(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Va
 
 def _wide(x: Value) -> Value:
     """The value with room for what training adds up: f32 in place of 16 bits."""
-    return cast(x, f32) if x.dtype.is_half else x
+    return cast(x, x.dtype.computed)
 
 
 def _vector(values: Iterable[Value]) -> Value:

@@ -50,6 +50,11 @@ class DType:
         return not self.is_float and not self.is_bool
 
     @property
+    def computed(self) -> DType:
+        """The type that its numbers are computed with in: f32 for floats of 16 bits."""
+        return f32 if self.is_half else self
+
+    @property
     def is_signed(self) -> bool:
         """Whether it has negative numbers."""
         return self.is_float or self.name.startswith("int")

@@ -39,7 +39,7 @@ from nncompile import Graph, Trainer, Value, compile_model, training
 from nncompile.backends.onnx import to_model
 from nncompile.errors import DTypeError, FeedError
 from nncompile.graph import Input
-from nncompile.ops import cast
+from nncompile.ops import cast, random
 from nncompile.reference import evaluate
 from nncompile.runtime.checkpoint import load_state, save_state
 from nncompile.runtime.session import Session
@@ -312,3 +312,62 @@ def test_networks_of_16_bits_are_trained(
     found = script({name: trainer.state.get(name, x) for name in graph.leaves})["logits"]
     assert found.dtype == dtype.numpy
     assert_close(found, expected, dtype.name)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_what_comes_between_may_be_beyond_16_bits(dtype: DType) -> None:
+    """Sums, squares and counts of functions of several ops are float32."""
+    v = leaf("x", dtype, "n", 2)
+    functions = {
+        "mean": dsl.mean(v),
+        "var": dsl.var(v),
+        "std": dsl.std(v, 0),
+        "norm": dsl.norm(v[:50]),
+        "median": dsl.median(v, 0),
+        "quantile": dsl.quantile(v, 0.3, 0),
+        "rms_norm": dsl.rms_norm(v),
+        "unit_norm": dsl.unit_norm(v * 0),
+        "distances": dsl.cdist(v[:3], v[3:5]),
+    }
+    graph = Graph("wide", functions)
+    x = np.random.default_rng(0).normal(300, 30, (70_000, 2)).astype(dtype.numpy)
+    found, expected = computed(graph, x=x), evaluate(graph, {"x": x}, np.float64)
+    for name, y in functions.items():
+        assert y.dtype is dtype
+        # Distances of numbers that are alike keep few digits in float32.
+        error = np.abs(found[name].astype(float) - expected[name])
+        assert np.max(error) <= dtype.eps * np.max(np.abs(expected[name])), name
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_losses_of_16_bits_are_float32(dtype: DType) -> None:
+    logits, target = leaf("z", dtype, "n", 3), leaf("t", dtype, "n", 3)
+    label = leaf("label", u8, "n")
+    losses = [mse(logits, target), cross_entropy(logits, label), dsl.huber(logits, target)]
+    assert [loss.dtype for loss in losses] == [f32] * 3
+    graph = Graph("losses", {str(i): loss for i, loss in enumerate(losses)})
+    feeds = {
+        "z": np.full((4, 3), 400, dtype.numpy),
+        "t": np.full((4, 3), -400, dtype.numpy),
+        "label": np.array([0, 1, 2, 1], np.uint8),
+    }
+    expected = evaluate(graph, feeds, np.float64)
+    for name, loss in Session(to_model(graph)).run(feeds).items():
+        assert_close(loss, expected[name], "float32", name)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_random_numbers_of_16_bits(dtype: DType) -> None:
+    key = random.random_key("key", 1)
+    drawn = {
+        "uniform": random.uniform(key, (50_000,), dtype=dtype),
+        "normal": random.normal(key, (50_000,), dtype=dtype),
+        "truncated": random.truncated_normal(key, (50_000,), dtype=dtype),
+    }
+    found = evaluate(Graph("drawn", drawn), {})
+    assert all(x.dtype == dtype.numpy for x in found.values())
+    wide = {name: x.astype(float) for name, x in found.items()}
+    assert wide["uniform"].min() >= 0 and wide["uniform"].max() < 1
+    assert abs(wide["uniform"].mean() - 0.5) < 0.005
+    assert abs(wide["normal"].std() - 1) < 0.02 and np.abs(wide["normal"]).max() > 3.5
+    assert np.abs(wide["truncated"]).max() <= 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsl.losses.reduction import Reduction, claimed, matched, reduced, within
+from dsl.losses.reduction import Reduction, claimed, matched, reduced, wide, within
 from nncompile.dims import is_one, same_shape
 from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.errors import DTypeError, ModelError, ShapeError
@@ -56,7 +56,7 @@ def cross_entropy(
     fit or there is one class only, `DTypeError` for class numbers that are not integers,
     `ModelError` for constant ones that are none of the classes.
     """
-    logits, label = as_value(logits), as_value(label)
+    logits, label = wide(logits), as_value(label)
     axis = class_axis("cross_entropy", logits, axis)
     label = _claimed("cross_entropy", logits, label, reduction, weight, mask)
     losses, counts = _negative_log_likelihood(
@@ -84,7 +84,7 @@ def negative_log_likelihood(
 ) -> Value:
     """−Σ t·log p along `axis` of logarithms of probabilities, as `log_softmax` gives them: all else
     as `cross_entropy`, which is this of log softmax."""
-    log_probability, label = as_value(log_probability), as_value(label)
+    log_probability, label = wide(log_probability), as_value(label)
     axis = class_axis("negative_log_likelihood", log_probability, axis)
     label = _claimed("negative_log_likelihood", log_probability, label, reduction, weight, mask)
     losses, counts = _negative_log_likelihood(
@@ -294,7 +294,7 @@ def class_numbers(
     """The logits, one class number for each row of them, and the axis of the classes, counted from
     the front. Raises `ShapeError` or `DTypeError` where `label` does not hold such numbers,
     `ModelError` where it is a constant that holds others; see `several_classes` for `binary`."""
-    logits, label = as_value(logits), as_value(label)
+    logits, label = wide(logits), as_value(label)
     axis = class_axis(what, logits, axis)
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     expected = logits.shape[:axis] + logits.shape[axis + 1 :]

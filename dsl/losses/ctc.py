@@ -6,7 +6,7 @@ import functools
 import math
 from typing import Any
 
-from dsl.losses.reduction import Reduction, reduced
+from dsl.losses.reduction import Reduction, reduced, wide
 from nncompile.dims import same_shape
 from nncompile.elementwise import (
     logaddexp,
@@ -72,7 +72,7 @@ def ctc_loss(
     `ModelError` for a blank that is no class and for known lengths that are negative or of more
     than there is; such lengths in data are a `FeedError`.
     """
-    logits, label = as_value(logits), as_value(label)
+    logits, label = wide(logits), as_value(label)
     _check(logits, label, blank)
     count, steps = logits.shape[:2]
     letters = label.shape[1]

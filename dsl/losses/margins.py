@@ -10,7 +10,7 @@ from typing import Any
 
 from dsl.losses.binary import binary_cross_entropy_with_logits
 from dsl.losses.classes import class_axis, class_weights, weighed
-from dsl.losses.reduction import Reduction, floating, matched, reduced
+from dsl.losses.reduction import Reduction, floating, matched, reduced, wide
 from nncompile.dims import same_shape
 from nncompile.elementwise import clip, relu, softplus, where
 from nncompile.errors import DTypeError, ShapeError
@@ -100,7 +100,7 @@ def multilabel_margin_loss(
     `FeedError` where the data are fed.
     """
     what = "multilabel_margin_loss"
-    logits, label = as_value(logits), as_value(label)
+    logits, label = wide(logits), as_value(label)
     axis = class_axis(what, logits, axis)
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     if not logits.dtype.is_float:

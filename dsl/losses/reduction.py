@@ -66,6 +66,13 @@ def reduced(
     return ratio(sum_of(losses), sum_of(broadcast_to(counts, losses.shape)))
 
 
+def wide(x: Any) -> Value:
+    """`x` as a value of the type that losses are computed in, and have: f32 in place of floats of
+    16 bits, which squares and sums may be beyond."""
+    value = as_value(x)
+    return cast(value, value.dtype.computed)
+
+
 def rows_of(x: Any, losses: Value, what: str = "mask") -> Value:
     """`x` with axes of size 1 at its end, so that it fits the losses, or what else there is of each
     row. Raises `ShapeError` where it does not."""
@@ -82,9 +89,10 @@ def rows_of(x: Any, losses: Value, what: str = "mask") -> Value:
 
 
 def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
-    """Both as values of one floating type and shape. Raises `ShapeError` where the shapes differ:
-    broadcast, f32[batch, 1] against f32[batch] would compare everything with everything."""
-    prediction = as_value(prediction)
+    """Both as values of one floating type (see `wide`) and shape. Raises `ShapeError` where the
+    shapes differ: broadcast, f32[batch, 1] against f32[batch] would compare everything with
+    everything."""
+    prediction = wide(prediction)
     target = as_value(target, like=prediction)
     if not prediction.dtype.is_float:
         raise DTypeError(f"{what}: the prediction is {prediction.type}, not floating")
@@ -121,7 +129,7 @@ def floating(what: str, **values: Any) -> list[Value]:
     """The arguments as values of one floating type and one shape, or single numbers. Raises
     `DTypeError` or `ShapeError`, which name them."""
     names = list(values)
-    first = as_value(values[names[0]])
+    first = wide(values[names[0]])
     made = [first, *(as_value(values[name], like=first) for name in names[1:])]
     rows = [(name, str(x.type)) for name, x in zip(names, made, strict=True)]
     if len({x.rank for x in made if x.rank}) == 1:

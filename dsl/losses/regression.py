@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, within
+from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, wide, within
 from nncompile.elementwise import (
     exp,
     log,
@@ -141,7 +141,7 @@ def quantile_loss(
         quantile = within("quantile_loss", "quantile", quantile, 0.0, 1.0)
         return reduced(_pinball(prediction, target, quantile), reduction, weight, mask)
     given = [within("quantile_loss", "quantile", q, 0.0, 1.0) for q in quantile]
-    prediction = as_value(prediction)
+    prediction = wide(prediction)
     if not given or not prediction.rank or prediction.shape[-1] != len(given):
         raise ShapeError(
             f"quantile_loss: the last axis of the prediction is for the {len(given)} quantiles",

@@ -10,7 +10,7 @@ from nncompile.errors import ShapeError
 from nncompile.graph import Value, described
 from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.axis_maps import along_axis, span_matrix
-from nncompile.ops.basic import cast, floating, iota, size_value
+from nncompile.ops.basic import cast, floating, in_single, iota, size_value
 from nncompile.ops.index import take, take_along_axis
 from nncompile.ops.integer_pooling import numbers
 from nncompile.ops.pooling import max_pool
@@ -21,6 +21,7 @@ from nncompile.ops.space import LEAD
 from nncompile.ops.statistics import mean
 
 
+@in_single
 def global_average_pool(x: Any, keepdims: bool = False) -> Value:
     """The mean over space of `x` [batch, channels, *space]: [batch, channels], or with axes of
     size one for space where `keepdims` is true."""
@@ -45,6 +46,7 @@ def _space(what: str, x: Value) -> tuple[int, ...]:
     return tuple(range(LEAD, x.rank))
 
 
+@in_single
 def adaptive_average_pool(
     x: Any, size: Any, *, rank: int | None = None, what: str = "adaptive_average_pool"
 ) -> Value:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import sympy as sp
@@ -37,9 +37,13 @@ from nncompile.types import (
     i32,
     i64,
     is_real,
+    promote,
     u32,
 )
 from nncompile.values import operation, register
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Constant(Op):
@@ -325,6 +329,33 @@ def cast(x: Any, dtype: Any) -> Value:
     """`x` as another element type (`x.astype` of numpy). Raises `DTypeError` for an unknown one."""
     x, target = as_value(x), dtype_of(dtype)
     return x if x.dtype is target else Cast(target)(x)
+
+
+def in_single(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of several ops, which are all computed in f32 where floats of 16 bits are given:
+    what comes between, sums and squares and sizes, may be beyond them. Only results are rounded."""
+
+    @functools.wraps(function)
+    def computed(*args: P.args, **options: P.kwargs) -> R:
+        given = [x.dtype for x in (*args, *options.values()) if isinstance(x, Value)]
+        dtype = functools.reduce(promote, (d for d in given if d.is_float), boolean)
+        if not dtype.is_half:
+            return function(*args, **options)
+        wide: Any = [_computed(x) for x in args], {n: _computed(x) for n, x in options.items()}
+        found: Any = function(*wide[0], **wide[1])
+        if isinstance(found, tuple):
+            return tuple(_rounded(x, dtype) for x in found)  # type: ignore[return-value]
+        return _rounded(found, dtype)  # type: ignore[no-any-return]
+
+    return computed
+
+
+def _computed(x: Any) -> Any:
+    return cast(x, x.dtype.computed) if isinstance(x, Value) else x
+
+
+def _rounded(x: Any, dtype: DType) -> Any:
+    return cast(x, dtype) if isinstance(x, Value) and x.dtype is dtype.computed else x
 
 
 def barrier(x: Any, *after: Value) -> Value:

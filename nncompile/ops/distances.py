@@ -8,12 +8,14 @@ from nncompile.dims import same
 from nncompile.errors import ShapeError
 from nncompile.graph import Value
 from nncompile.habits import teaching
+from nncompile.ops.basic import in_single
 from nncompile.ops.contract import promoted
 from nncompile.ops.shape import expand_dims
 from nncompile.ops.statistics import norm
 
 
 @teaching
+@in_single
 def cdist(x1: Any, x2: Any, p: float = 2.0) -> Value:
     """The distances of the points x1[…, n, d] from the points x2[…, m, d], in the norm of order p:
     […, n, m]. Leading axes broadcast.

@@ -9,6 +9,7 @@ from typing import Any
 from nncompile.elementwise import log, logical_and, maximum, sigmoid
 from nncompile.errors import ModelError
 from nncompile.graph import Value
+from nncompile.ops.basic import cast
 from nncompile.ops.index import take_along_axis
 from nncompile.ops.random import normal, random_key, uniform
 from nncompile.ops.reduce import argmax
@@ -23,9 +24,9 @@ _LEAST = 2.0**-33  # below every uniform number but 0
 def beta(key: Value, a: float, b: float, shape: Sequence[Any], dtype: DType = f32) -> Value:
     """Random numbers of the Beta(a, b) distribution, within 0 … 1: G/(G + H) with G and H of the
     gamma distribution, by their logarithms, so that small a and b do not underflow."""
-    first = _log_gamma(random_key("first", key), a, shape, dtype)
-    second = _log_gamma(random_key("second", key), b, shape, dtype)
-    return sigmoid(first - second)  # type: ignore[no-any-return]
+    first = _log_gamma(random_key("first", key), a, shape, dtype.computed)
+    second = _log_gamma(random_key("second", key), b, shape, dtype.computed)
+    return cast(sigmoid(first - second), dtype)
 
 
 def _log_gamma(key: Value, a: float, shape: Sequence[Any], dtype: DType) -> Value:

@@ -13,7 +13,7 @@ from nncompile.dims import Dim, dim, product, same_shape
 from nncompile.elementwise import sqrt
 from nncompile.errors import DTypeError, ShapeError, whole_number
 from nncompile.graph import Op, Sample, Value, items
-from nncompile.ops.basic import as_value, broadcast_to
+from nncompile.ops.basic import as_value, broadcast_to, in_single
 from nncompile.ops.channels import CHANNELS
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul
@@ -160,6 +160,7 @@ def layer_norm(
     return reshape(items(op(flat, *given))[0], x.shape)
 
 
+@in_single
 def rms_norm(x: Any, scale: Any = None, axes: int = 1, eps: float | None = None) -> Value:
     """x divided by its root mean square over its last `axes` axes, times `scale`, of the shape of
     these axes: `x/√(mean x² + eps)·scale` (B. Zhang and R. Sennrich, "Root mean square layer
@@ -177,6 +178,7 @@ def rms_norm(x: Any, scale: Any = None, axes: int = 1, eps: float | None = None)
     return _affine(y, None if scale is None else _of_shape("scale", scale, x, shape))
 
 
+@in_single
 def group_norm(
     x: Any, groups: int, scale: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Value:
@@ -201,6 +203,7 @@ def group_norm(
     )
 
 
+@in_single
 def instance_norm(x: Any, scale: Any = None, bias: Any = None, eps: float = 1e-5) -> Value:
     """x[N, C, *sizes] with the mean 0 and the variance 1 in each channel of each example, times
     scale[C], plus bias[C] (D. Ulyanov, A. Vedaldi and V. Lempitsky, "Instance normalization: the

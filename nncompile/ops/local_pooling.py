@@ -11,13 +11,14 @@ from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.formula import formula
 from nncompile.graph import Value, described
 from nncompile.ops.average_pooling import average_pool
-from nncompile.ops.basic import floating
+from nncompile.ops.basic import floating, in_single
 from nncompile.ops.pooling import max_pool
 from nncompile.ops.pooling_windows import per_axis
 from nncompile.ops.shape import reshape
 from nncompile.ops.space import LEAD
 
 
+@in_single
 def lp_pool(
     x: Any,
     norm_type: float,
@@ -60,6 +61,7 @@ def _root(total: Any, exponent: Any) -> Any:
     return where(total == 0, 0, power(total, exponent))
 
 
+@in_single
 def local_response_norm(
     x: Any,
     size: int,

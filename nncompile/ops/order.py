@@ -18,7 +18,7 @@ from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.habits import teaching
 from nncompile.ops.axes import axis_of
-from nncompile.ops.basic import as_value, cast, const, size_value
+from nncompile.ops.basic import as_value, cast, const, in_single, size_value
 from nncompile.ops.index import sort, take, top_k
 from nncompile.ops.reduce import Axes, kept, needs_elements, over, real_value
 from nncompile.ops.shape import moveaxis, reshape, squeeze
@@ -43,6 +43,7 @@ def _unknown(row: Value, y: Value) -> Value:
 
 
 @teaching
+@in_single
 def median(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The middle element over one axis, several or all, or the mean of the two in the middle; NaN
     where there is a NaN. Of integers and truth values in f32. The gradient goes to these elements.
@@ -108,6 +109,7 @@ METHODS: dict[str, Place] = {
 
 
 @teaching
+@in_single
 def quantile(
     x: Any, q: Any, axis: Axes = None, method: str = "linear", keepdims: bool = False
 ) -> Value:

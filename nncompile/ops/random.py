@@ -188,9 +188,10 @@ def uniform(
     """Random numbers, uniform over low ≤ x < high, from 32 random bits each."""
     if not low < high:
         raise ModelError(f"uniform: low must be below high, got {low} and {high}")
-    bits = cast(random_bits(key, shape), dtype)
+    bits = cast(random_bits(key, shape), dtype.computed)
     below = float(np.nextafter(dtype.numpy.type(high), dtype.numpy.type(low)))
-    return minimum(bits * ((high - low) / RANGE) + low, below)  # type: ignore[no-any-return]
+    drawn: Value = minimum(bits * ((high - low) / RANGE) + low, below)
+    return cast(drawn, dtype)
 
 
 # The inverse error function by two polynomials, highest coefficient first; relative error 2·10⁻⁷.
@@ -225,8 +226,8 @@ def normal(
 ) -> Value:
     """Random numbers of the normal distribution; always finite, within 5.5 standard deviations."""
     edge = float(np.nextafter(np.float32(1), np.float32(0)))
-    drawn = inverse_erf(uniform(key, shape, -edge, 1.0, dtype)) * math.sqrt(2)
-    return drawn * std + mean  # type: ignore[no-any-return]
+    drawn = inverse_erf(uniform(key, shape, -edge, 1.0, dtype.computed)) * math.sqrt(2)
+    return cast(drawn * std + mean, dtype)
 
 
 def truncated_normal(
@@ -242,9 +243,9 @@ def truncated_normal(
     (standard deviations from the mean; their own deviation is therefore less than `std`)."""
     edge = float(np.nextafter(np.float32(1), np.float32(0)))
     first, last = (max(-edge, min(edge, math.erf(x / math.sqrt(2)))) for x in (low, high))
-    drawn = inverse_erf(uniform(key, shape, first, last, dtype)) * math.sqrt(2)
+    drawn = inverse_erf(uniform(key, shape, first, last, dtype.computed)) * math.sqrt(2)
     inside: Value = drawn.clip(low, high)
-    return inside * std + mean  # type: ignore[no-any-return]
+    return cast(inside * std + mean, dtype)
 
 
 def bernoulli(key: Value, p: Any, shape: Sequence[Any]) -> Value:

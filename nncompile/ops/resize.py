@@ -18,7 +18,7 @@ from nncompile.graph import Op, Sample, Value, described
 from nncompile.ops.adaptive_pooling import adaptive_average_pool
 from nncompile.ops.average_pooling import AveragePool
 from nncompile.ops.axis_maps import along_axis
-from nncompile.ops.basic import floating, iota, size_value
+from nncompile.ops.basic import floating, in_single, iota, size_value
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.index import take
 from nncompile.ops.interpolation import interpolation_matrix
@@ -115,6 +115,7 @@ def _matrix(x: Value, i: int, factor: int) -> Value:
     return interpolation_matrix(size, count, 1, factor, False, False, False, x.dtype)
 
 
+@in_single
 def resize(
     x: Any,
     size: Any = None,

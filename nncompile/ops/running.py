@@ -18,7 +18,7 @@ from nncompile.dims import Shape, dim, floordiv
 from nncompile.elementwise import equal, logaddexp, logical_or, maximum, minimum, multiply, where
 from nncompile.graph import Value
 from nncompile.habits import teaching
-from nncompile.ops.basic import cast, full, iota
+from nncompile.ops.basic import cast, full, in_single, iota
 from nncompile.ops.index import take_along_axis
 from nncompile.ops.joining import concatenate
 from nncompile.ops.reduce import accumulator, along, real_value
@@ -101,6 +101,7 @@ def _padded(xs: Values, axis: int, before: Any, after: Any, numbers: Values) -> 
 
 
 @teaching
+@in_single
 def cumprod(
     x: Any, axis: int | None = None, exclusive: bool = False, reverse: bool = False
 ) -> Value:
@@ -124,6 +125,7 @@ def cumprod(
 
 
 @teaching
+@in_single
 def logcumsumexp(x: Any, axis: int | None = None) -> Value:
     """log of the running sums of exp(x) along `axis` (of all elements in one row if None); never
     overflows, and loses nothing of small elements before large ones."""

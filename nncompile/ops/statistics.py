@@ -12,7 +12,7 @@ from nncompile.errors import ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Value
 from nncompile.habits import teaching
-from nncompile.ops.basic import cast, size_value
+from nncompile.ops.basic import cast, in_single, size_value
 from nncompile.ops.moments import distances
 from nncompile.ops.reduce import Axes, max, min, over, real_value, sum
 from nncompile.types import DType, boolean
@@ -29,6 +29,7 @@ def _divisor(count: Dim, dtype: DType) -> Any:
 
 
 @teaching
+@in_single
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The mean over one axis, several or all; of integers and truth values in f32."""
     x, axes = over("mean", x, axis)
@@ -37,6 +38,7 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
 
 
 @teaching
+@in_single
 def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
     """The mean square distance from the mean, Σ (x − mean)² / (n − ddof)."""
     x, axes = over("var", x, axis)
@@ -59,6 +61,7 @@ def root(x):  # type: ignore[no-untyped-def]
 
 
 @teaching
+@in_single
 def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
     """The standard deviation, √var. Its slope is zero where the variance is."""
     return root(var(x, axis, ddof, keepdims))  # type: ignore[no-any-return]
@@ -76,6 +79,7 @@ def _raised_total(total, order):  # type: ignore[no-untyped-def]
     return where(total == 0, 0.0 if order > 0 else math.inf, total ** (1 / order))
 
 
+@in_single
 def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Value:
     """The length of the vectors along `axis` (of all elements if None): (Σ |x|^ord)^(1/ord), the
     greatest |x| for infinity, the least for −infinity, and for 0 the number of those that are not

@@ -19,7 +19,7 @@ from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, isfinite, log, logical_and, not_equal, sign, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value, items
-from nncompile.ops.basic import as_value, broadcast_to, cast, iota
+from nncompile.ops.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul, promoted
 from nncompile.ops.elimination import all_hold, eliminated, permutation_sign, substituted
@@ -242,6 +242,7 @@ def eye(n: Any, m: Any = None, k: int = 0, dtype: DType = f32) -> Value:
     return cast(equal(expand_dims(rows, 1) + operator.index(k), columns), dtype)
 
 
+@in_single
 def solve(a: Any, b: Any) -> Value:
     """The x with a·x = b: a[…, n, n] with b[…, n, m], or with a vector b[n]. Leading axes
     broadcast.
@@ -271,18 +272,21 @@ def solved(op: Op, a: Any, b: Any) -> Value:
     return op(a, broadcast_to(b, (*ahead, *b.shape[-2:])))
 
 
+@in_single
 def inv(x: Any) -> Value:
     """The inverse of each matrix of the last two axes; NaN of a singular one. To solve equations,
     `solve(a, b)` is faster than `inv(a) @ b` and nearer."""
     return Inverse()(as_value(x))
 
 
+@in_single
 def det(x: Any) -> Value:
     """The determinant of each matrix of the last two axes. Its gradient is NaN where the matrix is
     singular."""
     return Determinant()(as_value(x))
 
 
+@in_single
 def slogdet(x: Any) -> tuple[Value, Value]:
     """The sign of the determinant of each matrix of the last two axes, and the logarithm of its
     size: finite where the determinant itself would overflow."""
@@ -290,12 +294,14 @@ def slogdet(x: Any) -> tuple[Value, Value]:
     return of_sign, logarithm
 
 
+@in_single
 def logdet(x: Any) -> Value:
     """The logarithm of the determinant, NaN where that is negative."""
     of_sign, logarithm = slogdet(x)
     return where(of_sign < 0, NAN, logarithm)  # type: ignore[no-any-return]
 
 
+@in_single
 def matrix_power(x: Any, n: int) -> Value:
     """Each matrix of the last two axes to a whole power: the identity to 0, powers of the inverse
     below."""

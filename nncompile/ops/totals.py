@@ -17,7 +17,7 @@ from nncompile.elementwise import where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Op, Sample, Value
-from nncompile.ops.basic import as_value, broadcast_to, cast
+from nncompile.ops.basic import as_value, broadcast_to, cast, in_single
 from nncompile.ops.marks import Mark
 from nncompile.ops.reduce import real_value, require_real
 from nncompile.types import Array, Type, f32, f64
@@ -76,6 +76,7 @@ class Pooled(Total):
         return x
 
 
+@in_single
 def ratio(total: Any, weight: Any) -> Value:
     """total / weight, elementwise, and 0 where the weight is 0. Over several batches both are
     added up first, so that a small batch, or one with few examples that count, weighs as little as

@@ -34,11 +34,6 @@ def operation_count(body: sp.Expr) -> int:
     return own + sum(map(operation_count, body.args))
 
 
-def _computed(dtype: DType) -> DType:
-    """The dtype that numbers of a dtype are computed in: float32 for floats of 16 bits."""
-    return f32 if dtype.is_half else dtype
-
-
 class _Types:
     """The dtype of every part of a body; None for parts made of literals, which take the dtype of
     what they are combined with. With `computed` it is the one that the part is computed in."""
@@ -47,7 +42,7 @@ class _Types:
         self.known: dict[sp.Expr, DType | None] = dict(dtypes)
         self.computed = computed
         if computed:
-            self.known = {s: _computed(dtype) for s, dtype in dtypes.items()}
+            self.known = {s: dtype.computed for s, dtype in dtypes.items()}
 
     def of(self, body: sp.Expr) -> DType | None:
         if body not in self.known:
@@ -58,7 +53,7 @@ class _Types:
         if isinstance(body, Head):
             meaning = body.meaning
             if meaning.result is not None:
-                return _computed(meaning.result) if self.computed else meaning.result
+                return meaning.result.computed if self.computed else meaning.result
             return self.common(body.args[meaning.conditions :])
         if body.is_Pow:
             return self.of(body.base)
@@ -90,7 +85,7 @@ def walk(
     what the body converts to them.
     """
     dtype = dtype or dtype_of_expression(body, dtypes)
-    result = _Walker(leaves, dtypes, target).visit(body, _computed(dtype))
+    result = _Walker(leaves, dtypes, target).visit(body, dtype.computed)
     return target.cast(result, f32, dtype) if dtype.is_half else result
 
 
