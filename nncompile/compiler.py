@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import sympy as sp
+
 from nncompile.backends.onnx import OPSET, to_model
 from nncompile.dims import Dim, product, substitute, symbols
 from nncompile.errors import ModelError
@@ -70,9 +72,10 @@ class _Compiled:
         graph: Graph,
         metadata: Mapping[str, str] | None = None,
         bounds: dict[Dim, int] | None = None,
+        sizes: Mapping[sp.Symbol, int] | None = None,
     ) -> Any:
         with self.report.stage("lowering"):
-            model = to_model(graph, self.opset, metadata=metadata, bounds=bounds)
+            model = to_model(graph, self.opset, None, metadata, bounds, sizes)
         self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
         return model
 
@@ -101,7 +104,7 @@ class CompiledStep(_Compiled):
 
     @cached_property
     def gradient_model(self) -> Any:
-        return self.lowered("gradient", self.gradient, self.metadata(self.gradient))
+        return self._for_the_batch("gradient", self.gradient)
 
     @cached_property
     def update_model(self) -> Any:
@@ -109,6 +112,19 @@ class CompiledStep(_Compiled):
 
     @cached_property
     def step_model(self) -> Any:
+        return self._for_the_batch("step", self.step)
+
+    def _for_the_batch(self, name: str, graph: Graph) -> Any:
+        """A model of a file: it sums as is right for the batch size of the recipe, and does not
+        choose when it runs. Larger batches are computed, too, with the rounding of longer sums."""
+        size = int(self.source.recipe.batch)
+        first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
+        sizes = {n: size for n in first if isinstance(n, sp.Symbol)}
+        return self.lowered(name, graph, self.metadata(graph), sizes=sizes)
+
+    @cached_property
+    def _general_step(self) -> Any:
+        """The step for batches of any size, which chooses when it runs."""
         return self.lowered("step", self.step, self.metadata(self.step))
 
     @cached_property
@@ -149,7 +165,7 @@ class CompiledStep(_Compiled):
         def general(shapes: Shapes) -> Any:
             sizes = self.sizes(shapes)
             few = all(int(substitute(d, sizes)) <= most for d, most in bounds.items())
-            return None if few else self.step_model
+            return None if few else self._general_step
 
         return StepRunner(model, state, providers, threads, reuse, self.sizes, general)
 

@@ -17,6 +17,7 @@ from nncompile.grad import vjp
 from nncompile.graph import Graph, Value
 from nncompile.ops.contract import gemm, matmul
 from nncompile.reference import evaluate
+from nncompile.runtime.session import Session
 from nncompile.types import Array, DType, Type, boolean, f32, i32, i64, u32
 from tests.card_checks import session
 from tests.everywhere import script_of
@@ -335,7 +336,7 @@ def test_a_step_for_a_batch_of_any_size() -> None:
         compiled = compile_step(training(line, optimizer=optimizer, batch=8))
         small, bounds = compiled._small_step
         assert "If" not in {node.op_type for node in small.graph.node}
-        assert "If" in {node.op_type for node in compiled.step_model.graph.node}
+        assert "If" in {node.op_type for node in compiled._general_step.graph.node}
         assert min(bounds.values()) >= 128
         state = compiled.source.initial(0)
         runner = compiled.runner(state, threads=1)
@@ -353,6 +354,22 @@ def test_a_step_for_a_batch_of_any_size() -> None:
                 if state[path].dtype == np.float32:
                     scale = np.abs(expected[following]).max() + 1e-30
                     near(state[path], expected[following], scale, f"{path} of {rows}", 3e-6)
+
+
+def test_a_step_in_a_file_sums_as_the_batch_of_the_recipe_asks() -> None:
+    @model
+    def scaled(x: Value = f32["batch"]) -> dict[str, Value]:
+        return {"loss": ops.mean((ops.reshape(x, (-1, 1)) >> Dense(1)) ** 2)}
+
+    rng = np.random.default_rng(0)
+    for rows in (64, 300_007):
+        compiled = compile_step(training(scaled, optimizer=sgd(1e-9), batch=rows))
+        assert "If" not in {node.op_type for node in compiled.step_model.graph.node}
+        feeds = {**compiled.source.initial(0), "x": thousand(rng, (rows,))}
+        exact = evaluate(compiled.source.step, feeds, precision=np.float64)["loss"]
+        given = {x.name: feeds[x.name] for x in compiled.step_model.graph.input}
+        found = Session(compiled.step_model.SerializeToString()).run(given)["loss"]
+        near(found, exact, exact, f"loss of {rows}", 3e-6)
 
 
 @pytest.mark.parametrize("size", [128, 1000, 5000, 100_003])

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
-from nncompile.dims import Dim, FloorDiv, Shape
+from nncompile.dims import Dim, FloorDiv, Shape, substitute
 from nncompile.errors import BackendError
 from nncompile.graph import AnyType, Value, toposort
 from nncompile.precision import widened
@@ -48,11 +48,13 @@ class Emitter:
         parent: Emitter | None = None,
         conditional: bool = False,
         bounds: dict[Dim, int] | None = None,
+        sizes: Mapping[sp.Symbol, int] | None = None,
     ) -> None:
         self.opset = opset
         self.parent = parent
         self.conditional = conditional
         self.bounds: dict[Dim, int] | None = parent.bounds if parent else bounds
+        self.expected: Mapping[sp.Symbol, int] = parent.expected if parent else sizes or {}
         self.trace: Trace = parent.trace if parent else Trace()
         self.nodes: list[onnx.NodeProto] = []
         # Those of a graph within are the outer one's.
@@ -293,11 +295,12 @@ class Emitter:
         and a choice that is made at run time, where only data tell. They give a name, or for a
         tuple type a tuple of names.
 
-        Where there are `bounds`, sizes that the inputs have are taken to be small, and how small
-        they must be is entered there.
+        Sizes that are `expected` are those. Where there are `bounds`, sizes that the inputs have
+        are taken to be small, and how small they must be is entered there.
         """
-        if isinstance(size, int):
-            return few(self) if size <= limit else many(self)
+        expected = substitute(size, self.expected)
+        if isinstance(expected, int):
+            return few(self) if expected <= limit else many(self)
         given = self._sizes.keys() - self._late
         if self.bounds is not None and size.free_symbols <= given:
             self.bounds[size] = min(limit, self.bounds.get(size, limit))

@@ -40,9 +40,11 @@ def to_model(
     initializers: Mapping[str, Array | ExternalTensor] | None = None,
     metadata: Mapping[str, str] | None = None,
     bounds: dict[Dim, int] | None = None,
+    sizes: Mapping[sp.Symbol, int] | None = None,
 ) -> onnx.ModelProto:
-    """The graph as an ONNX model, for all sizes; or, where there are `bounds`, for small ones, and
-    the greatest of each for which the model is right is entered there.
+    """The graph as an ONNX model, for all sizes. How long sums are made depends on their length:
+    the model chooses when it runs, but takes the `sizes` that it is told to expect; and where there
+    are `bounds` it takes all sizes of inputs for small ones, and how small is entered there.
 
     Leaves named in `initializers` become weights inside the model, the others its inputs, in the
     graph's order; nodes carry the user's line and layer in their metadata. Raises `BackendError`
@@ -54,7 +56,7 @@ def to_model(
         )
     weights = dict(initializers or {})
     _check_weights(graph, weights)
-    emitter = Emitter(opset, bounds=bounds)
+    emitter = Emitter(opset, bounds=bounds, sizes=sizes)
     for name in (*graph.leaves, *graph.outputs):
         emitter.reserve(name)
     inputs = {name: leaf for name, leaf in graph.leaves.items() if name not in weights}
