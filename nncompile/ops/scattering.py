@@ -66,6 +66,11 @@ class ScatterMax(Op):
         share = g / where(count == 0, 1, count)
         return where(kept, share, 0), None, where(chosen, at(share, indices), 0)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        """The axis along which row i is made of rows i alone, where there is one."""
+        place = places[0]
+        return place if len(set(places)) == 1 and place != self.axis else None
+
     def numpy(self, x: Array, indices: Array, updates: Array) -> Array:
         result = np.array(x)
         grid: list[Any] = list(np.ogrid[tuple(map(slice, indices.shape))])
