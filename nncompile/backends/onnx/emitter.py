@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
-from nncompile.dims import Dim, FloorDiv, Shape, substitute
+from nncompile.dims import Dim, FloorDiv, Shape, substitute, symbols
 from nncompile.errors import BackendError
 from nncompile.graph import AnyType, Value, toposort
 from nncompile.precision import widened
@@ -302,7 +302,7 @@ class Emitter:
         if isinstance(expected, int):
             return few(self) if expected <= limit else many(self)
         given = self._sizes.keys() - self._late
-        if self.bounds is not None and size.free_symbols <= given:
+        if self.bounds is not None and symbols([size]) <= given:
             self.bounds[size] = min(limit, self.bounds.get(size, limit))
             return few(self)
         types = type_.items if isinstance(type_, TupleType) else (type_,)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import sympy as sp
 from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import Emitter, value_info
