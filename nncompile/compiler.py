@@ -164,7 +164,8 @@ class CompiledStep(_Compiled):
 
         def general(shapes: Shapes) -> Any:
             sizes = self.sizes(shapes)
-            few = all(int(substitute(d, sizes)) <= most for d, most in bounds.items())
+            found = [(substitute(d, sizes), most) for d, most in bounds.items()]
+            few = all(isinstance(n, int) and n <= most for n, most in found)
             return None if few else self._general_step
 
         return StepRunner(model, state, providers, threads, reuse, self.sizes, general)
