@@ -13,6 +13,7 @@ from dsl import Dense, adam, flatten, model, sgd, training
 from nncompile import ops
 from nncompile.backends.onnx import to_model
 from nncompile.compiler import compile_step
+from nncompile.dims import substitute, symbol
 from nncompile.grad import vjp
 from nncompile.graph import Graph, Value
 from nncompile.ops.contract import gemm, matmul
@@ -434,3 +435,47 @@ def test_products_of_many_numbers() -> None:
             expected = exact(wide) if exact else total * total / wide
             for backend, result in results.items():
                 near(result, expected, np.abs(expected), f"{backend} of {x.shape}")
+
+
+SUMS: dict[str, tuple[Callable[..., Value], list[tuple[Any, ...]]]] = {
+    "sum": (lambda x: ops.sum(x), [("n",)]),
+    "sum down": (lambda x: ops.sum(x, 0), [("n", 2)]),
+    "sum down, kept": (lambda x: ops.sum(x, 0, True), [("n", 2)]),
+    "sum across": (lambda x: ops.sum(x, (1, 2)), [(2, "n", "m", 3)]),
+    "sum of blocks": (lambda x: ops.sum(x, 0), [("64*n", 3)]),
+    "mean square": (lambda x: ops.mean(x * x, (0, 2)), [("n", 3, "m")]),
+    "cumsum": (lambda x: ops.cumsum(x, 0), [("n", 2)]),
+    "prod": (lambda x: ops.prod(x, 0), [("n", 2)]),
+    "logsumexp": (lambda x: ops.logsumexp(x, 1), [(2, "n+1")]),
+    "softmax": (lambda x: ops.softmax(x, 1), [(2, "n")]),
+    "log_softmax": (lambda x: ops.log_softmax(x, 0), [("n", 2)]),
+    "layer_norm": (lambda x: ops.layer_norm(x), [(2, "n+1")]),
+    "dot": (matmul, [("n",), ("n",)]),
+    "row": (matmul, [("n",), ("n", 3)]),
+    "column": (matmul, [(3, "n"), ("n",)]),
+    "stack": (matmul, [("m", 3, "n"), ("n", 2)]),
+    "gemm": (lambda a, b, c: gemm(a, b, c, transpose_a=True), [("n", 3), ("n", 2), (2,)]),
+    "gemm, rows": (lambda a, b: gemm(a, b, transpose_b=True), [("m", "n"), (2, "n")]),
+    "einsum": (lambda a, b: ops.einsum("nbi,nb->bi", a, b), [("n", "m", 3), ("n", "m")]),
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_forms_for_many_are_right_for_few(name: str) -> None:
+    """A file for large batches, too, meets a small one, and one without examples."""
+    function, shapes = SUMS[name]
+    leaves = [leaf(f"x{i}", f32[shape]) for i, shape in enumerate(shapes)]
+    graph = Graph("many", {"y": function(*leaves)}, tuple(leaves))
+    expected = dict.fromkeys((symbol("n"), symbol("m")), 10**6)
+    model = to_model(graph, sizes=expected)
+    assert "If" not in {node.op_type for node in model.graph.node}
+    run = session(model)
+    rng = np.random.default_rng(16)
+    for n, m in ((0, 2), (1, 1), (5, 0), (300, 3)):
+        sizes = {symbol("n"): n, symbol("m"): m}
+        feeds = {
+            v.op.name: positive(rng, tuple(substitute(d, sizes) for d in v.shape)) for v in leaves
+        }
+        exact = evaluate(graph, feeds, precision=np.float64)["y"]
+        found = run(feeds, {"y": exact.shape})["y"]
+        np.testing.assert_allclose(found, exact, 2e-6, 2e-6, err_msg=f"n = {n}, m = {m}")
