@@ -167,6 +167,29 @@ class Op:
         """
         return ()
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        """The axis of the result, of all where there are several, along which it is computed row by
+        row: where row i is made of rows i of the arguments along their axes `places` (None: of an
+        argument that is the same for all rows) and of nothing else. None where it is not so, or
+        not known.
+
+        An op that works along one or some of its axes says so in `varies`, and need say no more.
+        """
+        same = set(places)
+        if not self.varies or len(same) != 1 or None in same:
+            return None
+        (place,) = same
+        assert place is not None
+        along: Any = getattr(self, {"axis": "axis", "axes": "axes", "order": "axes"}[self.varies])
+        if self.varies == "order":
+            return int(along.index(place))
+        axes = (along,) if isinstance(along, int) else along
+        if place in axes:
+            return None
+        result: Any = self.infer(*types)
+        rank = (result.items[0] if isinstance(result, TupleType) else result).rank
+        return place if rank == types[0].rank else place - sum(axis < place for axis in axes)
+
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
     def infer(self, *types: Any) -> AnyType:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, broadcast
+from nncompile.dims import Dim, broadcast, is_one
 from nncompile.graph import Op, Sample, Value, apply
 from nncompile.scalars import (
     differentiate,
@@ -85,6 +85,16 @@ class Map(Op):
         if whole.dtype is not x.dtype:
             whole = operation("cast")(whole, x.dtype)
         return operation("unbroadcast")(whole, x)  # type: ignore[no-any-return]
+
+    def rowwise(self, places: Sequence[int | None], *types: Type) -> int | None:
+        from_end = {p - t.rank for p, t in zip(places, types, strict=True) if p is not None}
+        if len(from_end) != 1:
+            return None
+        (axis,) = from_end
+        others = (t for p, t in zip(places, types, strict=True) if p is None)
+        if any(t.rank >= -axis and not is_one(t.shape[axis]) for t in others):
+            return None
+        return axis + max(t.rank for t in types)
 
     def numpy(self, *arrays: np.ndarray) -> np.ndarray:
         values = {placeholder(i): a for i, a in enumerate(arrays)}

@@ -8,12 +8,45 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import Dense, Embedding, LayerNorm, f32, i64, model, softmax, training
+from dsl import (
+    BatchNorm,
+    Conv2d,
+    Dense,
+    Embedding,
+    GlobalAveragePool,
+    LayerNorm,
+    MaxPool2d,
+    TransformerEncoder,
+    f32,
+    flatten,
+    i64,
+    model,
+    parameter,
+    relu,
+    softmax,
+    training,
+)
 from nncompile.errors import FeedError, ModelError
 from nncompile.graph import Value
 from nncompile.model import Model
-from nncompile.ops import concatenate, flip, reshape, swapaxes, transpose
+from nncompile.ops import (
+    argsort,
+    cast,
+    concatenate,
+    flip,
+    iota,
+    one_hot,
+    reshape,
+    roll,
+    scan,
+    size_value,
+    sort,
+    swapaxes,
+    transpose,
+)
+from nncompile.ops.systems import det
 from nncompile.optim import sgd
+from nncompile.runtime import Session
 from nncompile.train import Trainer
 from nncompile.types import Array
 
@@ -76,6 +109,99 @@ MIXED: dict[str, tuple[Callable[[Value], Value], str]] = {
     "half of them": (lambda z: reshape(z, -1)[::2], "not known to be in the order of the batch"),
     "a mean over them": (lambda z: z.mean(0).mean(0), "differs from one batch to the next"),
 }
+
+
+# Values that begin with the batch, in which each example has a part in the others.
+TOGETHER: dict[str, tuple[Callable[[Value], Value], str]] = {
+    "added up": (lambda z: z.cumsum(0), "cumsum"),
+    "a softmax": (lambda z: softmax(z.sum(1), 0), "softmax"),
+    "reversed": (lambda z: flip(z, 0), "slice"),
+    "in order": (lambda z: sort(z.sum((1, 2)), 0), "top_k"),
+    "ranks": (lambda z: argsort(z.sum((1, 2)), 0), "top_k"),
+    "centred": (lambda z: z - z.mean(0), "sum"),
+    "scaled": (lambda z: (z / z.std(0)) @ np.ones((4, 2), np.float32), "sum"),
+    "the greatest": (lambda z: cast(z >= z.max(0), f32), "max"),
+    "numbered": (lambda z: z.sum((1, 2)) + cast(iota(z.shape[0]), f32), "iota"),
+    "counted": (lambda z: z.sum(1) * size_value(z.shape[0], f32), "size_of"),
+    "the first": (lambda z: z - z[:1], "slice"),
+    "rolled": (lambda z: roll(z, 1, 0), "slice"),
+    "attended": (lambda z: softmax(z.sum(1) @ z.sum(1).T) @ z.sum(1), "matmul"),
+    "joined": (lambda z: concatenate([z[1:], z[:1]], 0), "slice"),
+    "in a loop": (lambda z: scan(lambda c, r: (c + r, c + r), z[0] * 0, z)[1], "scan"),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_is_of_the_whole_batch_is_refused(name: str, batch: int) -> None:
+    """It was put together of batches, and depended on their size."""
+    function, op = TOGETHER[name]
+    trainer = trainer_of(function)
+    assert trainer.predict(X, batch=COUNT)["y"].size
+    words = f"each example has a part in the others of its batch by {op}"
+    with pytest.raises(ModelError, match=rf"output 'y' of several batches .*{words}"):
+        trainer.predict(X, batch=batch)
+
+
+# Ops that do not say whether rows are apart, which they are: the numbers show it.
+APART: dict[str, Callable[[Value], Value]] = {
+    "picked": lambda z: z[iota(z.shape[0]), cast(z[:, 0, 0] > 0, i64)],
+    "a loop over time": lambda z: swapaxes(
+        scan(lambda c, r: (c + r, c + r), z[:, 0] * 0, swapaxes(z, 0, 1))[1], 0, 1
+    ),
+    "moved there and back": lambda z: flip(flip(z, 0) * 2, 0),
+    "determinants": lambda z: det(z[:, :4] + 4 * np.eye(4, dtype=np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_what_is_not_known_is_looked_at(name: str, batch: int) -> None:
+    trainer = trainer_of(APART[name])
+    whole = trainer.predict(X, batch=COUNT)["y"]
+    found = trainer.predict(X, batch=batch)["y"]
+    np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
+
+
+KNOWN: dict[str, tuple[Any, Callable[[Value], Value]]] = {
+    "a perceptron": (f32["batch", 6], lambda x: softmax(x >> Dense(5, relu) >> Dense(3))),
+    "images": (
+        f32["batch", 1, 8, 8],
+        lambda x: x >> Conv2d(3, 3) >> relu >> MaxPool2d(2) >> flatten >> Dense(2),
+    ),
+    "normalized images": (
+        f32["batch", 2, 6, 6],
+        lambda x: x >> Conv2d(3, 3) >> BatchNorm() >> relu >> GlobalAveragePool() >> Dense(2),
+    ),
+    "a transformer": (
+        i64["batch", "time"],
+        lambda x: (
+            x >> Embedding(9, 8) >> TransformerEncoder(layers=1, heads=2, hidden=16) >> Dense(9)
+        ),
+    ),
+    "classes": (f32["batch", 6], lambda x: one_hot((x >> Dense(4)).argmax(-1), 4)),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_rows_of_networks_are_known_to_be_apart(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_, function = KNOWN[name]
+
+    @model(predict="y")
+    def net(x: Any = type_) -> dict[str, Any]:
+        y = function(x)
+        w = parameter("w", ())
+        return {"y": y, "loss": (y * w).mean()}
+
+    runs: list[int] = []
+    run = Session.run
+    monkeypatch.setattr(Session, "run", lambda *args: runs.append(1) or run(*args))
+    shape = [6 if not isinstance(d, int) else d for d in type_.shape]
+    x = np.random.default_rng(0).integers(0, 9, shape).astype(type_.dtype.numpy)
+    trainer = Trainer(training(net, optimizer=sgd(0.1)))
+    found = trainer.predict(x, batch=2)["y"]
+    assert len(runs) == 3  # and none to look at the numbers
+    np.testing.assert_allclose(found, trainer.predict(x, batch=6)["y"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MIXED)

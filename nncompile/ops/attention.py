@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from nncompile.dims import broadcast, same, same_shape
+from nncompile.dims import broadcast, is_one, same, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value, apply
 from nncompile.ops.basic import unbroadcast
@@ -63,6 +63,18 @@ class Attention(Op):
     def composed(self, q: Value, k: Value, v: Value, *bias: Value) -> tuple[Value]:
         """The result in terms of other ops."""
         return (matmul(softmax(_scores(q, k, *bias)), v),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        place = places[0]
+        if len(set(places[:3])) != 1 or place is None or place >= types[0].rank - 2:
+            return None
+        if len(places) == 4:  # a bias, of each row or the same for all
+            axis, bias = place - types[0].rank, types[3]
+            own = None if places[3] is None else places[3] - bias.rank
+            alone = bias.rank < -axis or is_one(bias.shape[axis])
+            if own != axis and not (own is None and alone):
+                return None
+        return place
 
     def numpy(self, q: Array, k: Array, v: Array, *bias: Array) -> Array:
         scores = q @ np.swapaxes(k, -1, -2)

@@ -39,6 +39,9 @@ class AveragePool(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (AverageSpread(self.window, x.shape[LEAD:])(g),)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+
     def numpy(self, x: Array) -> Array:
         windows = self.window.numpy(x, 0)
         return windows.mean(tuple(range(-self.window.rank, 0)))  # type: ignore[no-any-return]

@@ -88,6 +88,9 @@ class Cast(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (cast(g, x.dtype) if self.dtype.is_float and x.dtype.is_float else None,)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return places[0]
+
     def numpy(self, x: Array) -> Array:
         with np.errstate(invalid="ignore"):
             return x.astype(self.dtype.numpy)
@@ -123,6 +126,10 @@ class Expand(Op):
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (unbroadcast(g, x),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        (place,) = places
+        return None if place is None else place + len(self.shape) - types[0].rank
 
     def numpy(self, x: Array) -> Array:
         return np.broadcast_to(x, self.shape)
@@ -246,6 +253,9 @@ class Barrier(Op):
 
     def pullback(self, g: Value, y: Value, x: Value, *after: Value) -> Sequence[Value | None]:
         return (barrier(g), *(None for _ in after))
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return places[0]
 
     def numpy(self, x: Array, *after: Array) -> Array:
         return x

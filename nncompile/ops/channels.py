@@ -38,6 +38,9 @@ class ChannelAffine(Op):
         axes = tuple(i for i in range(x.rank) if i != CHANNELS)
         return g * by_channel(scale, x), Sum(axes)(g * x), Sum(axes)(g)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+
     def numpy(self, x: Array, scale: Array, shift: Array) -> Array:
         shape = (-1, *(1,) * (x.ndim - 2))
         return x * scale.reshape(shape) + shift.reshape(shape)

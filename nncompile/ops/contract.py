@@ -86,6 +86,22 @@ class MatMul(Op):
             slopes = unbroadcast(slopes[0], left), unbroadcast(slopes[1], right)
         return reshape(slopes[0], a.shape), reshape(slopes[1], b.shape)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        a, b = types
+        rank = self.infer(a, b).rank
+        left, right = (
+            None if p is None else p - t.rank for p, t in zip(places, types, strict=True)
+        )
+        if left is not None and right is not None:  # a leading axis of both
+            is_leading = left == right and left < -2 and min(a.rank, b.rank) > 2
+            return int(rank + left) if is_leading else None
+        place, own, other = (left, a, b) if left is not None else (right, b, a)
+        if place is None or place == (-1 if own is a else -2) or own.rank < 2 or other.rank < 2:
+            return None  # summed over; vectors are left out
+        if place < -2 and other.rank >= -place and not is_one(other.shape[place]):
+            return None
+        return int(rank + place)
+
     def numpy(self, a: Array, b: Array) -> Array:
         return a @ b
 
@@ -258,6 +274,19 @@ class Gemm(Op):
             slope_b = gemm(a, g, transpose_a=not self.transpose_a, alpha=alpha)
         slopes_c = [unbroadcast(g, x) for x in c]
         return slope_a, slope_b, *(s if self.beta == 1 else s * self.beta for s in slopes_c)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        left, right, *added = places
+        rows, columns = int(self.transpose_a), 1 - int(self.transpose_b)
+        axis = (
+            0 if (left, right) == (rows, None) else 1 if (left, right) == (None, columns) else None
+        )
+        if axis is None or not added:
+            return axis
+        c, place = types[2], added[0]
+        if place is None:  # the same for all rows
+            return axis if c.rank < 2 - axis or is_one(c.shape[axis - 2]) else None
+        return axis if place - c.rank == axis - 2 else None
 
     def numpy(self, a: Array, b: Array, *c: Array) -> Array:
         product_ = (a.T if self.transpose_a else a) @ (b.T if self.transpose_b else b)

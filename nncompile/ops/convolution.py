@@ -72,6 +72,9 @@ class Conv(Op):
         )
         return *slopes, *(sum(g, _all_but_channels(g)) for _ in bias)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+
     def numpy(self, x: Array, w: Array, *bias: Array) -> Array:
         window = Window(w.shape[2:], self.strides, self.pads, self.dilations)
         seen = columns(x, window, self.groups)
@@ -136,6 +139,9 @@ class ConvTranspose(Op):
     def pullback(self, g: Value, y: Value, x: Value, w: Value) -> Sequence[Value | None]:
         fields = self.strides, self.pads, self.dilations, self.groups
         return Conv(*fields)(g, w), ConvWeightGradient(kernel_of(w.type), *fields)(g, x)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
 
     def numpy(self, x: Array, w: Array) -> Array:
         window = Window(w.shape[2:], self.strides, self.pads, self.dilations)

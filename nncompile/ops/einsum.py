@@ -52,6 +52,16 @@ class Einsum(Op):
             Einsum(self.left, self.output, self.right)(a, g),
         )
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        given = list(zip(places, (self.left, self.right), strict=True))
+        letters = {text[place] for place, text in given if place is not None}
+        if len(letters) != 1:
+            return None
+        (letter,) = letters
+        if any(place is None and letter in text for place, text in given):
+            return None
+        return self.output.index(letter) if letter in self.output else None
+
     def numpy(self, a: Array, b: Array) -> Array:
         return np.asarray(np.einsum(f"{self.left},{self.right}->{self.output}", a, b))
 

@@ -68,6 +68,14 @@ class Gather(Op):
     def pullback(self, g: Value, y: Value, x: Value, indices: Value) -> Sequence[Value | None]:
         return scatter_add(zeros_like(x), indices, g, self.axis), None
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        table, index = places
+        if table is None:
+            return None if index is None else self.axis + index
+        if index is not None or table == self.axis:
+            return None
+        return table if table < self.axis else table + types[1].rank - 1
+
     def numpy(self, x: Array, indices: Array) -> Array:
         return np.take(x, indices.astype(np.int64), self.axis)
 
@@ -105,6 +113,10 @@ class TakeAlongAxis(Op):
 
     def pullback(self, g: Value, y: Value, x: Value, indices: Value) -> Sequence[Value | None]:
         return ScatterAdd(self.axis)(zeros_like(x), indices, g), None
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        place = places[0]
+        return place if len(set(places)) == 1 and place != self.axis else None
 
     def numpy(self, x: Array, indices: Array) -> Array:
         return np.take_along_axis(x, indices.astype(np.int64), self.axis)
@@ -217,6 +229,10 @@ class TopK(Op):
             return (None,)
         _, places = items(y)
         return (ScatterAdd(self.axis)(zeros_like(x), places, slope),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        place = places[0]
+        return place if len(set(places)) == 1 and place != self.axis else None
 
     def numpy(self, x: Array) -> tuple[Array, Array]:
         if self.largest:  # stable in the falling order too: sort the reverse, read it backwards

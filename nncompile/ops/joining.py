@@ -91,6 +91,9 @@ class Split(Op):
         ]
         return (concatenate(parts, self.axis),)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return None if places[0] == self.axis else places[0]
+
     def numpy(self, x: Array) -> tuple[Array, ...]:
         points = np.cumsum(np.asarray(self.sizes, np.int64))[:-1]
         return tuple(np.split(x, points, self.axis))

@@ -85,6 +85,12 @@ class LayerNorm(Op):
         inverse = 1 / sqrt(spread + self.epsilon)
         return _affine(distance * inverse, *args), centre, inverse
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        place = places[0]
+        if place is None or place == types[0].rank - 1 or any(p is not None for p in places[1:]):
+            return None
+        return place
+
     def numpy(self, x: Array, *args: Array) -> tuple[Array, ...]:
         n = x.dtype.type(x.shape[-1])
         centre = x.sum(-1, keepdims=True) / n

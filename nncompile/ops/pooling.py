@@ -44,6 +44,9 @@ class MaxPool(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (MaxSpread(self.window)(g, x),)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+
     def numpy(self, x: Array) -> Array:
         windows = self.window.numpy(x, -np.inf)
         return windows.max(axis=_kernel_axes(self.window))  # type: ignore[no-any-return]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, Shape, dim, same_shape, symbol
+from nncompile.dims import Dim, Shape, dim, same, same_shape, symbol
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.ops.axes import axes_of
@@ -66,6 +66,14 @@ class Slice(Op):
             before.append(dim(first))
             after.append(dim(x.shape[axis] - first - g.shape[axis]))
         return (padded(g, before, after),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        (place,) = places
+        if place is None:
+            return None
+        start, size, step = self._axes[place]
+        whole = (start, step) == (0, 1) and same(size, types[0].shape[place]) is True
+        return place if whole else None
 
     def numpy(self, x: Array) -> Array:
         y = x[tuple(_python_slice(*axis) for axis in self._axes)]
@@ -197,6 +205,12 @@ class Pad(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (padded(g, _negative(self.before), _negative(self.after)),)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        (place,) = places
+        if place is None or (self.before[place], self.after[place]) != (0, 0):
+            return None
+        return place
+
     def numpy(self, x: Array) -> Array:
         widths: list[tuple[int, int]] = list(zip(self.before, self.after, strict=True))
         kept = tuple(
@@ -229,6 +243,7 @@ class Pad(Op):
     def samples(cls) -> Iterator[Sample]:
         n = symbol("n")
         yield Sample(cls((1, 2), (0, 3)), (f32["n", 3],))
+        yield Sample(cls((0, 2), (0, 1)), (f32["n", 3],))
         yield Sample(cls((0, n), (1, dim(2 * n)), 1.5), (f32[2, "n"],))
         yield Sample(cls((-1, 0), (-1, -1)), (f32["n + 2", 3],))
         yield Sample(cls((-1, 2), (2, -1)), (f32["n + 1", 3],))

@@ -43,6 +43,9 @@ class Average(Op):
         slope = _share(g, weight)
         return slope, -slope * _share(total, weight)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return places[0] if len(set(places)) == 1 else None
+
     def numpy(self, total: Array, weight: Array) -> Array:
         return np.divide(total, weight, out=np.zeros_like(total), where=weight != 0)
 

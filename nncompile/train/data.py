@@ -23,6 +23,7 @@ Data = Mapping[str, Any] | Iterable[Batch] | Callable[[], Iterable[Batch]]
 """A dict of arrays, which are shuffled and cut into batches; or batches (dicts of arrays): a list
 of them, or a function that returns them anew for each epoch."""
 
+_FEW = 16  # examples of which is seen whether they have a part in each other
 _BLOCK = 64  # batches that are gathered at once: one batch at a time costs more than a small step
 
 
@@ -92,6 +93,19 @@ class Feeder:
     def _is_cut(self, name: str) -> bool:
         shape = self.model.inputs[name].shape
         return self.axis is not None and bool(shape) and shape[0] == self.axis
+
+    def few(self) -> list[dict[str, Any]]:
+        """A batch of the first examples, and the same in two parts. Of arrays."""
+        assert self.arrays is not None
+        count = min(max(self.size, _FEW), self.count)
+        spans = (slice(0, count), slice(0, count // 2), slice(count // 2, count))
+        return [
+            {
+                n: np.ascontiguousarray(x[span]) if self._is_cut(n) else x
+                for n, x in self.arrays.items()
+            }
+            for span in spans
+        ]
 
     def _cut(self, arrays: Mapping[str, Array], order: Any, skip: int) -> Iterator[Batch]:
         cut = {name: x for name, x in arrays.items() if self._is_cut(name)}

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import sympy as sp
 
 from nncompile.dims import Dim, product, same, symbols
 from nncompile.errors import ModelError
-from nncompile.graph import Graph, Input, Item, Value
+from nncompile.graph import Graph, Input, Item, Value, toposort
+from nncompile.map import Map
+from nncompile.ops.basic import Expand
 from nncompile.ops.shape import Reshape, Transpose
-from nncompile.ops.slicing import Slice
 from nncompile.types import Array, TupleType, is_real
 
+_ROUNDING = 1e-3  # relative; what differs more is no rounding of another order of sums
+_FEW = 1e-2  # of integers and truth values, those that rounding may decide
 _WHOLE = "predict(data, batch=...) with all examples in one batch needs no joining"
 
 
@@ -21,23 +24,41 @@ class _Mixed(Exception):
     """The rows of an example are not next to each other, or it is not known whether they are."""
 
 
+Probe = Callable[[], tuple[Mapping[str, Array], Sequence[Mapping[str, Array]]]]
+"""Computes outputs of some examples, at once and in several parts."""
+
+
 def joined(
-    graph: Graph, parts: Sequence[Mapping[str, Array]], examples: Dim | None
+    graph: Graph,
+    parts: Sequence[Mapping[str, Array]],
+    examples: Dim | None,
+    probe: Probe | None = None,
 ) -> dict[str, Array]:
     """The outputs of `graph` for all batches, of which `parts` are its outputs for each.
 
     They are joined along the axis that the batch, a size of `examples`, is the slowest part of:
     `[batch, ...]`, `[time, batch, ...]`, or `[3*batch*time]` where the numbers of an example are
-    next to each other. Raises `ModelError` where there is no such axis, or where an output whose
+    next to each other. Raises `ModelError` where there is no such axis, where an example has a part
+    in the rows of others (a softmax or a running sum over the batch), or where an output whose
     sizes do not depend on the batch differs from one batch to the next.
+
+    Ops say whether rows are apart (`Op.rowwise`). Where one does not, it is seen by `probe`.
     """
     if len(parts) == 1:
         return dict(parts[0])
     found: dict[str, Array] = {}
+    probed: tuple[Mapping[str, Array], Sequence[Mapping[str, Array]]] | None = None
     for name, value in graph.outputs.items():
         arrays = [part[name] for part in parts]
         if _depends(value, examples):
-            found[name] = np.concatenate(arrays, _axis(graph, name, value, examples))
+            axis = _axis(graph, name, value, examples)
+            rowwise = _Rowwise(examples)
+            if not rowwise(value) and probe is not None:
+                probed = probed or probe()
+                together = np.concatenate([part[name] for part in probed[1]], axis)
+                if not _near(probed[0][name], together):
+                    raise _dependent(graph, name, value, rowwise.first)
+            found[name] = np.concatenate(arrays, axis)
             continue
         for array in arrays[1:]:
             if not _same(arrays[0], array):
@@ -50,6 +71,32 @@ def joined(
                 )
         found[name] = arrays[0]
     return found
+
+
+def _near(a: Array, b: Array) -> bool:
+    """Whether the arrays are the same but for rounding, which may change a few of what is chosen
+    by it, as the places of the greatest."""
+    if a.shape != b.shape:
+        return False
+    if a.dtype.kind != "f":
+        return bool(np.mean(a != b) <= _FEW) if a.size else True
+    with np.errstate(invalid="ignore"):
+        scale = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0))
+    return bool(np.allclose(a, b, _ROUNDING, _ROUNDING * scale, equal_nan=True))
+
+
+def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> ModelError:
+    site = graph.trace.site(first) if first is not None else None
+    by = ""
+    if first is not None and not isinstance(first.op, Input):
+        by = f" by {(first.args[0] if isinstance(first.op, Item) else first).op.label}"
+    return ModelError(
+        f"output {name!r} of several batches cannot be put together: each example has a part in "
+        f"the others of its batch{by}",
+        rows=[(name, str(value.type))],
+        hint=f"{_WHOLE}, and is of all of them",
+        site=site or graph.trace.site(value),
+    )
 
 
 def _same(a: Array, b: Array) -> bool:
@@ -109,23 +156,91 @@ def _place(v: Value, sources: Sequence[tuple[Value, int]], examples: Dim | None)
     if isinstance(v.op, Reshape):
         (source,) = sources
         return _reshaped(v, axis, *source, examples)
-    # All other ops keep the order along an axis that they keep, and do not work along.
-    kept = all(same(a.shape[place], v.shape[axis]) is True for a, place in sources)
-    if isinstance(v.op, Input) or not kept or _works_along(v, dict(sources)):
+    found = _rows_of(v, dict(sources))
+    if found != axis:
         raise _Mixed(f"axis {axis} of {v.type} is not known to be in the order of the batch")
     return axis
 
 
-def _works_along(v: Value, places: Mapping[Value, int]) -> bool:
-    """Whether the op takes the numbers along the axis of the batch in another order, or adds them
-    up."""
-    op = v.args[0].op if isinstance(v.op, Item) else v.op
-    place = next((places[a] for a in _sources(v)[:1] if a in places), None)
-    if place is None:  # a table, of which the others are places
-        return False
-    if isinstance(op, Slice):
-        return (op.starts[place], op.steps[place]) != (0, 1)
-    return place in (getattr(op, "axis", None), *getattr(op, "axes", ()))
+def _rows_of(v: Value, places: Mapping[Value, int]) -> int | None:
+    """The axis along which the op computes row by row; see `Op.rowwise`."""
+    source = v.args[0] if isinstance(v.op, Item) else v
+    if any(isinstance(a.type, TupleType) for a in source.args):
+        return None
+    return source.op.rowwise([places.get(a) for a in source.args], *(a.type for a in source.args))
+
+
+class _Rowwise:
+    """Which values have rows that no other example of the batch has a part in."""
+
+    def __init__(self, examples: Dim | None) -> None:
+        self.examples = examples
+        self.places: dict[Value, int] = {}
+        self.alike: set[Value] = set()  # which are the same for all batches
+        self.first: Value | None = None  # at which it is not so, or not known
+
+    def __call__(self, value: Value) -> bool:
+        """Whether it is known of the value, with its rows along an axis."""
+        for v in toposort([value]):
+            if v not in self.places and v not in self.alike and not self._enter(v):
+                if self.first is None or not self.first.args:  # rather than a size beside it
+                    self.first = v
+        return value in self.places
+
+    def _enter(self, v: Value) -> bool:
+        if isinstance(v.type, TupleType):
+            return True  # its items are looked at
+        sources = _sources(v)
+        symbols_ = symbols([self.examples or 0])
+        if isinstance(v.op, Input) or not sources:
+            return self._leaf(v, symbols_)
+        if all(a in self.alike for a in sources):
+            if not _depends(v, self.examples) and not symbols_ & _op_symbols(v):
+                self.alike.add(v)
+                return True
+            axes = _concerned(v, self.examples)
+            if (
+                isinstance(v.op, Expand)
+                and len(axes) == 1
+                and not _depends(sources[0], self.examples)
+            ):
+                self.places[v] = axes[0]
+                return True
+            return False
+        if any(a not in self.places and a not in self.alike for a in sources):
+            return True  # what it is made of is told
+        known = {a: self.places[a] for a in sources if a in self.places}
+        if isinstance(v.op, Reshape):
+            axes = _concerned(v, self.examples)
+            try:
+                axis = _reshaped(v, axes[0], *next(iter(known.items())), self.examples)
+            except (_Mixed, IndexError):
+                return False
+            if len(axes) == 1:
+                self.places[v] = axis
+            return len(axes) == 1
+        found = _rows_of(v, known)
+        if found is not None:
+            self.places[v] = found
+        return found is not None
+
+    def _leaf(self, v: Value, names: set[sp.Symbol]) -> bool:
+        axes = _concerned(v, self.examples)
+        if isinstance(v.op, Input) and axes:
+            if len(axes) == 1:
+                self.places[v] = axes[0]
+            return len(axes) == 1
+        if names & _op_symbols(v):  # how many examples there are, and which of them it is
+            return False
+        self.alike.add(v)
+        return True
+
+
+def _op_symbols(v: Value) -> set[sp.Symbol]:
+    if isinstance(v.op, Input | Map):
+        return set()
+    sizes = (d for x in v.op.attributes.values() for d in (x if isinstance(x, tuple) else (x,)))
+    return symbols(d for d in sizes if isinstance(d, sp.Expr))
 
 
 def _reshaped(v: Value, axis: int, source: Value, place: int, examples: Dim | None) -> int:

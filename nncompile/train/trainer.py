@@ -312,7 +312,8 @@ class Trainer(Habits):
     ) -> dict[str, Array]:
         """The model's `predict` outputs for a dict of arrays, or for one array where it has one
         input; computed in batches, and put together along the axis of the examples: the first, or
-        another that they are the slowest part of. Of no examples there are no rows. `params` are
+        another that they are the slowest part of. What depends on the other examples of a batch (a
+        softmax along the batch) is refused unless one batch holds all. Of no examples there are no rows. `params` are
         other values of parameters or states by path, such as those of `averaged`. Raises
         `FeedError` for data that do not fit, `ModelError` for an output of several batches that is
         not made of theirs (see `joined`)."""
@@ -332,7 +333,13 @@ class Trainer(Habits):
             return feeder.nothing(graph.outputs)
         held = self._held(session, params)
         parts = [session.run({**examples, **held}) for examples in feeder.epoch()]
-        return joined(graph, parts, self.model.examples)
+
+        def probe() -> tuple[dict[str, Array], list[dict[str, Array]]]:
+            whole, *several = feeder.few()
+            at_once = session.run({**whole, **held})
+            return at_once, [session.run({**examples, **held}) for examples in several]
+
+        return joined(graph, parts, self.model.examples, probe)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole

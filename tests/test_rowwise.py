@@ -1,0 +1,107 @@
+"""Where an op says that it computes row by row, rows are apart: a row is made of its own alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nncompile.graph import Op, Sample
+from nncompile.ops.contract import MatMul
+from nncompile.ops.reduce import Sum
+from nncompile.ops.slicing import Slice
+from nncompile.types import f32
+from tests.cards import Case, our_cards
+from tests.test_cards import CASES
+
+# An op that says nothing is not taken for harmless: predictions look at the numbers then.
+DEFAULT = Op.rowwise
+
+
+def claims(case: Case) -> Iterator[tuple[tuple[int | None, ...], int]]:
+    """Each choice of one axis, or none, of each argument for which an axis of the result is
+    claimed."""
+    types = case.sample.types
+    every = [[None, *range(t.rank)] for t in types]
+    for places in itertools.islice(itertools.product(*every), 1, 4096):
+        axis = case.sample.op.rowwise(places, *types)
+        if axis is not None:
+            yield places, axis
+
+
+def check_rows(case: Case, places: tuple[int | None, ...], axis: int) -> bool:
+    """Whether there were rows to look at."""
+    looked = False
+    for sizes in case.bindings:
+        feeds = case.feeds(sizes)
+        arrays = [feeds[leaf.op.name] for leaf in case.leaves]  # type: ignore[attr-defined]
+        counts = {a.shape[p] for a, p in zip(arrays, places, strict=True) if p is not None}
+        if len(counts) != 1 or min(counts) < 2:
+            continue  # arguments of other sizes do not stand side by side
+        (count,) = counts
+        looked = True
+
+        def results(
+            given: list[np.ndarray], feeds: Any = feeds, sizes: Any = sizes
+        ) -> tuple[Any, ...]:
+            names = [leaf.op.name for leaf in case.leaves]  # type: ignore[attr-defined]
+            return case.numpy({**feeds, **dict(zip(names, given, strict=True))}, sizes)
+
+        def rows(x: np.ndarray, place: int | None, order: Any) -> np.ndarray:
+            return x if place is None else np.take(x, order, place)
+
+        before = results(arrays)
+        order = np.roll(np.arange(count), 1)
+        turned = [rows(x, p, order) for x, p in zip(arrays, places, strict=True)]
+        alone = [rows(x, p, [0] * count) for x, p in zip(arrays, places, strict=True)]
+        for old, new, single in zip(before, results(turned), results(alone), strict=True):
+            assert old.shape[axis] == count
+            np.testing.assert_allclose(new, np.take(old, order, axis), 1e-5, 1e-6)
+            np.testing.assert_allclose(single, np.take(old, [0] * count, axis), 1e-5, 1e-6)
+    return looked
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_rows_are_apart_where_an_op_says_so(case: Case) -> None:
+    for places, axis in claims(case):
+        check_rows(case, places, axis)
+
+
+def says(card: type[Op]) -> bool:
+    return card.rowwise is not DEFAULT or bool(card.varies)
+
+
+@pytest.mark.parametrize("card", [c for c in our_cards() if says(c)], ids=lambda c: c.__name__)
+def test_what_an_op_says_is_looked_at(card: type[Op]) -> None:
+    """There is a sample with rows, of which it says an axis."""
+    ours = [case for case in CASES if type(case.sample.op) is card]
+    found = [check_rows(case, *claim) for case in ours for claim in claims(case)]
+    assert any(found), f"no sample of {card.__name__} has rows that are apart"
+
+
+def test_a_wrong_claim_is_found() -> None:
+    class Wrong(Sum):
+        def rowwise(self, places: Any, *types: Any) -> int | None:
+            return 0 if self.axes == (1,) else places[0]
+
+    along_rows = Case("right", Sample(Wrong((1,)), (f32["n", 3],)))
+    assert check_rows(along_rows, (0,), 0)
+    mixed = Case("wrong", Sample(Wrong((0,), True), (f32["n", 3],)))
+    with pytest.raises(AssertionError):
+        check_rows(mixed, (0,), 0)
+    Op.registry.pop((Wrong.__module__, Wrong.__qualname__))
+
+
+def test_what_is_said() -> None:
+    a, b = f32["n", 3], f32[3, "m"]
+    assert MatMul().rowwise((0, None), a, b) == 0
+    assert MatMul().rowwise((None, 1), a, b) == 1
+    assert MatMul().rowwise((1, None), a, b) is None
+    assert MatMul().rowwise((1, 0), a, b) is None
+    assert Sum((0,)).rowwise((1,), a) == 0
+    assert Sum((0,)).rowwise((0,), a) is None
+    assert Slice((0, 0), (a.shape[0], 2), (1, 1)).rowwise((0,), a) == 0
+    assert Slice((1, 0), (1, 3), (1, 1)).rowwise((0,), a) is None
