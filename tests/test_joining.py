@@ -119,7 +119,7 @@ TOGETHER: dict[str, tuple[Callable[[Value], Value], str]] = {
     "in order": (lambda z: sort(z.sum((1, 2)), 0), "top_k"),
     "ranks": (lambda z: argsort(z.sum((1, 2)), 0), "top_k"),
     "centred": (lambda z: z - z.mean(0), "sum"),
-    "scaled": (lambda z: (z / z.std(0)) @ np.ones((4, 2), np.float32), "sum"),
+    "scaled": (lambda z: (z / z.std(0)) @ np.ones((4, 2), np.float32), "first"),
     "the greatest": (lambda z: cast(z >= z.max(0), f32), "max"),
     "numbered": (lambda z: z.sum((1, 2)) + cast(iota(z.shape[0]), f32), "iota"),
     "counted": (lambda z: z.sum(1) * size_value(z.shape[0], f32), "size_of"),

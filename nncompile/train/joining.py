@@ -182,9 +182,9 @@ class _Rowwise:
     def __call__(self, value: Value) -> bool:
         """Whether it is known of the value, with its rows along an axis."""
         for v in toposort([value]):
-            if v not in self.places and v not in self.alike and not self._enter(v):
-                if self.first is None or not self.first.args:  # rather than a size beside it
-                    self.first = v
+            known = v in self.places or v in self.alike or self._enter(v)
+            if not known and (self.first is None or not self.first.args):
+                self.first = v  # an op rather than a size beside it
         return value in self.places
 
     def _enter(self, v: Value) -> bool:

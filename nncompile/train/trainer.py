@@ -313,10 +313,10 @@ class Trainer(Habits):
         """The model's `predict` outputs for a dict of arrays, or for one array where it has one
         input; computed in batches, and put together along the axis of the examples: the first, or
         another that they are the slowest part of. What depends on the other examples of a batch (a
-        softmax along the batch) is refused unless one batch holds all. Of no examples there are no rows. `params` are
-        other values of parameters or states by path, such as those of `averaged`. Raises
-        `FeedError` for data that do not fit, `ModelError` for an output of several batches that is
-        not made of theirs (see `joined`)."""
+        softmax along the batch) is refused unless one batch holds all. Of no examples there are no
+        rows. `params` are other values of parameters or states by path, such as those of
+        `averaged`. Raises `FeedError` for data that do not fit, `ModelError` for an output of
+        several batches that is not made of theirs (see `joined`)."""
         session = self._inference
         ports = self._ports(session)
         if not isinstance(inputs, Mapping):
