@@ -186,7 +186,7 @@ ALLOWED: tuple[Allowed, ...] = (
         everywhere=False,
     ),
     *_each(
-        ("Cholesky-?", "Inverse-?", "Determinant-?", "Solve-?", "SolveTriangular-?"),
+        ("Cholesky-?", "Inverse-?", "Determinant-?", "Cofactors-?", "Solve-?"),
         *("*", BOTH, "*", "no such matrix: it is not definite, or a pivot overflows its inverse"),
         everywhere=False,
     ),

@@ -296,6 +296,31 @@ def test_gradients_are_those_of_torch(name: str, torchscript: SimpleNamespace) -
             )
 
 
+def test_the_gradient_of_det_at_singular_matrices(torchscript: SimpleNamespace) -> None:
+    """It is made of the determinants of the smaller matrices; of rank n − 2 it is 0."""
+    data = np.stack(
+        [
+            [[1.0, 2, 3], [2, 4, 6], [0, 1, 5]],
+            [[0, 0, 0], [0, 1, 2], [0, 3, 5]],
+            [[0, 0, 1], [0, 0, 2], [0, 0, 3]],
+            np.zeros((3, 3)),
+            [[1, 2, 3], [4, 5, 6], [7, 8, 10]],
+        ]
+    )
+    minors = np.empty((5, 3, 3))
+    for b, i, j in np.ndindex(minors.shape):
+        rest = np.delete(np.delete(data[b], i, 0), j, 1)
+        minors[b, i, j] = (-1) ** (i + j) * (rest[0, 0] * rest[1, 1] - rest[0, 1] * rest[1, 0])
+    for dtype in (f32, f64):
+        x = leaf("x", dtype["b", "n", "n"])
+        outputs = {"slope": grad(det(x).sum(), x)}
+        near = 1e-5 if dtype is f32 else 1e-13
+        for backend, found in results(
+            outputs, {"x": data.astype(dtype.numpy)}, torchscript
+        ).items():
+            np.testing.assert_allclose(found["slope"], minors, near, near, err_msg=backend)
+
+
 def test_shapes_that_broadcast() -> None:
     a, b = leaf("a", f32["b", 1, "n", "n"]), leaf("b", f32[4, "n", 2])
     assert solve(a, b).type == f32["b", 4, "n", 2]

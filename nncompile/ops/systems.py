@@ -1,4 +1,4 @@
-"""Systems of linear equations, inverses and determinants of square matrices.
+"""Systems of linear equations and inverses of square matrices.
 
 All take the last two axes for the matrix, and leading ones for batches. A matrix of float32 is
 computed in float32, as numpy and torch do. A singular matrix, whose elimination meets a pivot that
@@ -15,18 +15,15 @@ from typing import Any
 import numpy as np
 
 from nncompile.dims import broadcast, product, same, same_shape
-from nncompile.elementwise import abs as absolute
-from nncompile.elementwise import equal, isfinite, log, logical_and, not_equal, sign, where
+from nncompile.elementwise import equal, isfinite, logical_and, not_equal, where
 from nncompile.errors import DTypeError, ShapeError
-from nncompile.graph import Op, Sample, Value, items
+from nncompile.graph import Op, Sample, Value
 from nncompile.ops.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul, promoted
-from nncompile.ops.elimination import all_hold, eliminated, permutation_sign, substituted
-from nncompile.ops.products import prod
-from nncompile.ops.reduce import sum
+from nncompile.ops.elimination import all_hold, eliminated, substituted
 from nncompile.ops.shape import expand_dims, moveaxis, reshape, squeeze, swapaxes
-from nncompile.types import Array, DType, TupleType, Type, f32, f64
+from nncompile.types import Array, DType, Type, f32, f64
 
 NAN = float("nan")
 
@@ -35,10 +32,6 @@ def check_square(x: Type) -> None:
     """Raises where `x` has no square matrices of float32 or float64."""
     if x.rank < 2 or same(x.shape[-1], x.shape[-2]) is not True:
         raise ShapeError(f"a square matrix is needed in the last two axes, got {x}")
-    check_precision(x)
-
-
-def check_precision(x: Type) -> None:
     if x.dtype not in (f32, f64):
         raise DTypeError(
             f"elements must be f32 or f64, got {x}", hint="x.astype(f32) makes such numbers"
@@ -155,87 +148,6 @@ class Inverse(Op):
         yield Sample(cls(), (f64["b", 4, 4],))
 
 
-class Determinant(Op):
-    """The determinant of each matrix x[…, n, n]; 1 of none."""
-
-    label = "det"
-
-    def infer(self, x: Type) -> Type:
-        check_square(x)
-        return x.with_shape(x.shape[:-2])
-
-    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        return (expand_dims(g * y, (-2, -1)) * transposed(Inverse()(x)),)
-
-    def composed(self, x: Value) -> tuple[Value]:
-        """The product of the pivots, of the sign of the permutation."""
-        pivots, places = eliminated(x)
-        product = prod(pivots, 0) * permutation_sign(places, x.dtype)
-        return (where(all_hold(isfinite(x), (-2, -1)), product, NAN),)
-
-    def numpy(self, x: Array) -> Array:
-        return each(np.linalg.det, np.empty(x.shape[:-2], x.dtype), x)
-
-    def onnx(self, o: Any, x: str) -> str:
-        if o.types[0].shape[-1] == 0:
-            return o.Expand(o.scalar(1, o.type.dtype), o.shape(o.type.shape))  # type: ignore[no-any-return]
-        return composed_onnx(o, self.composed, x)[0]
-
-    def torch(self, t: Any, x: str) -> str:
-        return guarded(t, t.call("torch.linalg.det", x), x, axes=0)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (f32["n", "n"],), dominant=True)
-        yield Sample(cls(), (f64["b", 3, 3],))
-        yield Sample(cls(), (f32["b", 2, 2],))
-
-
-class SignedLogDeterminant(Op):
-    """The sign of the determinant of each matrix x[…, n, n], 0 of a singular one, and the
-    logarithm of its size."""
-
-    label = "slogdet"
-
-    def infer(self, x: Type) -> TupleType:
-        check_square(x)
-        result = x.with_shape(x.shape[:-2])
-        return TupleType((result, result))
-
-    def pullback(self, g: Any, y: Value, x: Value) -> Sequence[Value | None]:
-        if g[1] is None:
-            return (None,)
-        return (expand_dims(g[1], (-2, -1)) * transposed(Inverse()(x)),)
-
-    def composed(self, x: Value) -> tuple[Value, Value]:
-        """The sum of the logarithms of the pivots, and the product of their signs."""
-        pivots, places = eliminated(x)
-        finite = all_hold(isfinite(x), (-2, -1))
-        whole = prod(sign(pivots), 0) * permutation_sign(places, x.dtype)
-        return where(finite, whole, NAN), where(finite, sum(log(absolute(pivots)), 0), NAN)
-
-    def numpy(self, x: Array) -> tuple[Array, Array]:
-        def part(i: int) -> Array:
-            return each(lambda m: np.linalg.slogdet(m)[i], np.empty(x.shape[:-2], x.dtype), x)
-
-        return part(0), part(1)
-
-    def onnx(self, o: Any, x: str) -> tuple[str, ...]:
-        if o.types[0].shape[-1] == 0:
-            shape = o.shape(o.type.items[0].shape)
-            return tuple(o.Expand(o.scalar(i, o.types[0].dtype), shape) for i in (1, 0))
-        return composed_onnx(o, self.composed, x)
-
-    def torch(self, t: Any, x: str) -> tuple[str, ...]:
-        results = t.call("torch.linalg.slogdet", x)
-        return tuple(guarded(t, t.item(results, i), x, axes=0) for i in range(2))
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        yield Sample(cls(), (f32["n", "n"],), dominant=True)
-        yield Sample(cls(), (f64["b", 3, 3],))
-
-
 def eye(n: Any, m: Any = None, k: int = 0, dtype: DType = f32) -> Value:
     """Ones on the k-th diagonal of an [n, m] matrix (square without m), zeros elsewhere."""
     rows, columns = iota(n), iota(n if m is None else m)
@@ -277,28 +189,6 @@ def inv(x: Any) -> Value:
     """The inverse of each matrix of the last two axes; NaN of a singular one. To solve equations,
     `solve(a, b)` is faster than `inv(a) @ b` and nearer."""
     return Inverse()(as_value(x))
-
-
-@in_single
-def det(x: Any) -> Value:
-    """The determinant of each matrix of the last two axes. Its gradient is NaN where the matrix is
-    singular."""
-    return Determinant()(as_value(x))
-
-
-@in_single
-def slogdet(x: Any) -> tuple[Value, Value]:
-    """The sign of the determinant of each matrix of the last two axes, and the logarithm of its
-    size: finite where the determinant itself would overflow."""
-    of_sign, logarithm = items(SignedLogDeterminant()(as_value(x)))
-    return of_sign, logarithm
-
-
-@in_single
-def logdet(x: Any) -> Value:
-    """The logarithm of the determinant, NaN where that is negative."""
-    of_sign, logarithm = slogdet(x)
-    return where(of_sign < 0, NAN, logarithm)  # type: ignore[no-any-return]
 
 
 @in_single

@@ -18,6 +18,7 @@ from nncompile.map import Map, mapped
 from nncompile.ops import broadcast_to, cast, expand_dims, eye, mean, scan, size_value
 from nncompile.ops.basic import Barrier, Cast, Constant, Counted, Expand, Iota, SizeOf
 from nncompile.ops.contract import MatMul
+from nncompile.ops.determinants import Cofactors, Determinant, SignedLogDeterminant
 from nncompile.ops.einsum import Einsum
 from nncompile.ops.joining import Concat, Split
 from nncompile.ops.layer_normalization import LayerNorm
@@ -28,7 +29,7 @@ from nncompile.ops.scan import Scan
 from nncompile.ops.selecting import NonZero
 from nncompile.ops.shape import Reshape
 from nncompile.ops.slicing import Pad, Slice
-from nncompile.ops.systems import Determinant, Inverse, SignedLogDeterminant, Solve
+from nncompile.ops.systems import Inverse, Solve
 from nncompile.ops.triangular import Cholesky, SolveTriangular
 from nncompile.recompute import Recompute, recompute
 from nncompile.types import DTYPES, INTEGERS, bf16, boolean, f16, f32, f64, i64
@@ -363,7 +364,8 @@ FITTING: dict[type[Op], Step] = {
     MaxPlaces: by_images,
     Enlarge: by_images,
     **dict.fromkeys(
-        (Solve, SolveTriangular, Inverse, Determinant, SignedLogDeterminant, Cholesky), by_matrix
+        (Solve, SolveTriangular, Inverse, Determinant, SignedLogDeterminant, Cofactors, Cholesky),
+        by_matrix,
     ),
 }
 # Of these the samples are not what a graph is made of: `recompute` computes its arguments from what
