@@ -20,7 +20,16 @@ from nncompile.ops.elimination import all_hold, eliminated, permutation_sign, su
 from nncompile.ops.products import prod
 from nncompile.ops.reduce import sum
 from nncompile.ops.shape import expand_dims, moveaxis, swapaxes
-from nncompile.ops.systems import NAN, Inverse, check_square, each, eye, guarded, transposed
+from nncompile.ops.systems import (
+    NAN,
+    Inverse,
+    check_square,
+    each,
+    eye,
+    guarded,
+    matrix_by_matrix,
+    transposed,
+)
 from nncompile.types import Array, TupleType, Type, boolean, f32, f64
 
 
@@ -32,6 +41,9 @@ class Determinant(Op):
     def infer(self, x: Type) -> Type:
         check_square(x)
         return x.with_shape(x.shape[:-2])
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (expand_dims(g, (-2, -1)) * Cofactors()(x),)
@@ -67,6 +79,9 @@ class Cofactors(Op):
     def infer(self, x: Type) -> Type:
         check_square(x)
         return x
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         """Of det(x)·x⁻ᵀ; NaN where x is singular."""
@@ -131,6 +146,9 @@ class SignedLogDeterminant(Op):
         check_square(x)
         result = x.with_shape(x.shape[:-2])
         return TupleType((result, result))
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Any, y: Value, x: Value) -> Sequence[Value | None]:
         if g[1] is None:

@@ -38,6 +38,19 @@ def check_square(x: Type) -> None:
         )
 
 
+def matrix_by_matrix(places: Sequence[int | None], types: Sequence[Type]) -> int | None:
+    """`Op.rowwise` of an op that computes something of each matrix."""
+    (place,) = places
+    return place if place is not None and place < types[0].rank - 2 else None
+
+
+def system_by_system(places: Sequence[int | None], types: Sequence[Type]) -> int | None:
+    """`Op.rowwise` of an op that solves each system, for each column of its right side."""
+    left, right = places
+    leading = left == right and right is not None and right < types[1].rank - 2
+    return right if leading or (left, right) == (None, types[1].rank - 1) else None
+
+
 def transposed(x: Value) -> Value:
     return swapaxes(x, -1, -2)
 
@@ -79,6 +92,9 @@ class Solve(Op):
         if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
             raise ShapeError(f"{a} and {b} are no systems of equations")
         return b
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return system_by_system(places, types)
 
     def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
         slope = Solve()(transposed(a), g)
@@ -122,6 +138,9 @@ class Inverse(Op):
     def infer(self, x: Type) -> Type:
         check_square(x)
         return x
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         turned = transposed(y)

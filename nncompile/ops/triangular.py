@@ -20,7 +20,17 @@ from nncompile.ops.contract import matmul
 from nncompile.ops.elimination import all_hold, factored, substituted
 from nncompile.ops.matrices import diagonal, tril, triu
 from nncompile.ops.shape import expand_dims, moveaxis
-from nncompile.ops.systems import NAN, check_square, each, eye, guarded, solved, transposed
+from nncompile.ops.systems import (
+    NAN,
+    check_square,
+    each,
+    eye,
+    guarded,
+    matrix_by_matrix,
+    solved,
+    system_by_system,
+    transposed,
+)
 from nncompile.types import Array, Type, f32, f64
 
 
@@ -38,6 +48,9 @@ class SolveTriangular(Op):
         if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
             raise ShapeError(f"{a} and {b} are no systems of equations")
         return b
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return system_by_system(places, types)
 
     def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
         slope = SolveTriangular(not self.lower, self.unit)(transposed(a), g)
@@ -105,6 +118,9 @@ class Cholesky(Op):
     def infer(self, x: Type) -> Type:
         check_square(x)
         return x
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         """I. Murray, "Differentiation of the Cholesky decomposition" (2016), (9)."""
