@@ -243,7 +243,8 @@ def draw(
             low = max(low, 0)  # else they wrap round to the largest
         if sample.distinct and count <= high - low <= 10_000:
             return (low + rng.permutation(high - low)[:count]).reshape(shape).astype(dtype.numpy)
-        return rng.integers(low, high, shape).astype(dtype.numpy)
+        kind = np.int64 if low < 0 else np.uint64
+        return rng.integers(low, high, shape, kind).astype(dtype.numpy)
     low_, high_ = sample.floats
     if sample.dominant and len(shape) > 1 and shape[-1] == shape[-2]:
         outweighing = shape[-1] * max(abs(low_), abs(high_)) * np.eye(shape[-1])

@@ -30,15 +30,21 @@ from nncompile.types import (
     DType,
     TupleType,
     Type,
+    bf16,
     boolean,
     dtype_of,
+    f16,
     f32,
     f64,
+    i8,
+    i16,
     i32,
     i64,
     is_real,
     promote,
+    u8,
     u32,
+    u64,
 )
 from nncompile.values import operation, register
 
@@ -74,6 +80,9 @@ class Constant(Op):
         yield Sample(cls(np.array([True, False])), ())
         yield Sample(cls(np.array([1, 2**32 - 1], np.uint32)), ())
         yield Sample(cls(np.zeros((0, 2), np.float32)), ())
+        yield Sample(cls(np.array([1, 2**64 - 1], np.uint64)), ())
+        yield Sample(cls(np.array([[0.5], [-3]], f16.numpy)), ())
+        yield Sample(cls(np.full(20, 1.5, bf16.numpy)), ())  # more than the source writes out
 
 
 class Cast(Op):
@@ -111,6 +120,13 @@ class Cast(Op):
         yield Sample(cls(f32), (boolean[2, "n"],))
         yield Sample(cls(i64), (u32["n"],), integers=(0, 2**32))
         yield Sample(cls(u32), (i64["n"],), integers=(0, 2**32))
+        yield Sample(cls(i8), (i64["n"],), integers=(-(2**40), 2**40))
+        yield Sample(cls(u64), (i32["n"],), integers=(-9, 9))
+        yield Sample(cls(f32), (u64["n"],), integers=(0, 2**64))
+        yield Sample(cls(u64), (f64["n"],), floats=(0.0, 2.0**63))
+        yield Sample(cls(u8), (f32["n"],), floats=(0.0, 255.0))
+        yield Sample(cls(f16), (f64["n"],))
+        yield Sample(cls(bf16), (i64["n"],), integers=(-(2**20), 2**20))
 
 
 class Expand(Op):
@@ -180,6 +196,8 @@ class SizeOf(Op):
     def samples(cls) -> Iterator[Sample]:
         yield Sample(cls(7, i64), ())
         yield Sample(cls(7, f32), ())
+        yield Sample(cls(7, u8), ())
+        yield Sample(cls(7, bf16), ())
 
 
 class Iota(Op):
@@ -210,6 +228,8 @@ class Iota(Op):
         yield Sample(cls(0, i64), ())
         yield Sample(cls(4, f32), ())
         yield Sample(cls(4, u32), ())
+        yield Sample(cls(4, i16), ())
+        yield Sample(cls(4, f16), ())
 
 
 class Counted(Op):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from nncompile.scalars.calls import PRIMITIVE_CALLS
-from nncompile.types import DType, boolean, f32, f64, i32, i64, u32
+from nncompile.types import INTEGERS, DType, boolean, f32, f64, i32, i64
 
 # Real functions: where they are smooth, so that their slopes can be compared with differences.
 # Others are tested on [-2, 2].
@@ -43,8 +45,6 @@ ON_BITS = frozenset(
 )
 # Whatever the type.
 ON_ALL = frozenset(("equal", "not_equal", "where"))
-# Integers of both signs, and uint32 up to its end.
-INTEGERS: dict[DType, tuple[int, int]] = {i64: (-9, 9), i32: (-9, 9), u32: (0, 2**32)}
 # Divisors, exponents and widths of shifts are not negative, and not large.
 SMALL = frozenset(("mod", "floor_divide", "power", "left_shift", "right_shift"))
 NO_TRUE_SLOPE = frozenset(("stop_gradient",))
@@ -66,16 +66,24 @@ def domains() -> Iterator[Domain]:
     for name, arity in PRIMITIVE_CALLS.items():
         for dtype in _dtypes(name):
             dtypes = (boolean, dtype, dtype) if name == "where" else (dtype,) * arity
-            integers = (1, 9) if name in SMALL else INTEGERS.get(dtype, (0, 2))
+            integers = (1, 9) if name in SMALL else _range(dtype)
             order = 0 if name in NO_TRUE_SLOPE else 2
             yield Domain(name, dtypes, REALS.get(name, (-2.0, 2.0)), integers, order)
+
+
+def _range(dtype: DType) -> tuple[int, int]:
+    """Integers of both signs, and those of other types up to their ends."""
+    if not dtype.is_integer:
+        return (0, 2)
+    limits = np.iinfo(dtype.numpy)
+    return (-9, 9) if dtype in (i32, i64) else (int(limits.min), int(limits.max) + 1)
 
 
 def _dtypes(name: str) -> tuple[DType, ...]:
     if name in ON_BOOLS:
         return (boolean,)
     if name in ON_BITS:
-        return (i64, i32, u32)
+        return INTEGERS
     if name in ON_NUMBERS:
-        return (f32, f64, i64, i32, u32)
-    return (f32, f64, i64, i32, u32, boolean) if name in ON_ALL else (f32, f64)
+        return (f32, f64, *INTEGERS)
+    return (f32, f64, *INTEGERS, boolean) if name in ON_ALL else (f32, f64)
