@@ -69,8 +69,6 @@ class Einsum(Op):
         """Transposed and regrouped, it is one batched matrix product, which is faster than the
         runtime's Einsum; without rows and columns it is a product of elements and a sum."""
         dtype = o.type.dtype
-        if dtype is u32:
-            a, b = o.cast(a, i64), o.cast(b, i64)
         sizes = _sizes((self.left, self.right), tuple(t.shape for t in o.types))
         inner = [x for x in self.left if x not in self.output]
         batch = [x for x in self.left if x in self.right and x in self.output]
@@ -102,8 +100,7 @@ class Einsum(Op):
                 add = total if dtype.is_float else whole_total
                 y = add(o, y, type_, summed)
             order = list(self.output)
-        y = _permuted(o, y, "".join(order), list(self.output))
-        return o.cast(y, u32) if dtype is u32 else y
+        return _permuted(o, y, "".join(order), list(self.output))
 
     def _multiplied(self, o: Any, a: str, b: str, batch: list[Dim], merged: list[Dim]) -> str:
         """The products of stacks of matrices of so many rows, elements to sum, and columns."""

@@ -273,10 +273,7 @@ class TopK(Op):
                 outputs=2,
             )
             return results
-        carrier = {boolean: i32, u32: i64}.get(dtype, dtype)  # it sorts neither of these
-        wide = x if carrier is dtype else o.cast(x, carrier)
-        values, places = self._sorted(o, wide)
-        return values if carrier is dtype else o.cast(values, dtype), places
+        return self._sorted(o, x)
 
     def _sorted(self, o: Any, x: str, size: Dim | None = None) -> tuple[str, str]:
         count = o.shape((self.size if size is None else size,))

@@ -26,8 +26,6 @@ from nncompile.values import register
 
 Axes = int | Sequence[int] | None
 
-# Element types without kernels in onnxruntime, and what computes the same.
-_CARRIERS = {u32: i64, boolean: i32}
 # So many integers of 32 bits have a sum below 2⁵³, up to where onnxruntime's is exact.
 _EXACT_COUNT = 2**21
 
@@ -47,11 +45,6 @@ def needs_elements(x: Type, axes: tuple[int, ...]) -> None:
     for axis in axes:
         if same(x.shape[axis], 0):
             raise ShapeError(f"axis {axis} of {x} has size 0: nothing to choose from")
-
-
-def _carried(o: Any, x: str, dtype: DType) -> str:
-    """`x` in an element type that has kernels, exactly."""
-    return o.cast(x, _CARRIERS[dtype]) if dtype in _CARRIERS else x
 
 
 def accumulator(dtype: DType) -> DType:
@@ -157,7 +150,6 @@ class Max(Op):
 
     def onnx(self, o: Any, x: str) -> str:
         dtype = o.type.dtype
-        x = _carried(o, x, dtype)
         if dtype in (i64, u32, u64):
             # The kernels of Reduce… compare the lower halves of i64 as signed numbers
             # (onnxruntime 1.31); those of Arg… do not.
@@ -169,7 +161,7 @@ class Max(Op):
             y = self._reduced(o, x)
         if dtype.is_float:
             return or_exact(o, x, y, self._exact, o.type)
-        return o.cast(y, dtype) if dtype in _CARRIERS else y
+        return y
 
     def _reduced(self, o: Any, x: str, kind: str = "") -> str:
         emit = getattr(o, f"Reduce{kind or self._kind}")
@@ -284,7 +276,6 @@ class ArgMax(Op):
 
     def onnx(self, o: Any, x: str) -> str:
         dtype = o.types[0].dtype
-        x = _carried(o, x, dtype)
         options = {"axis": self.axis, "keepdims": int(self.keepdims)}
         place = getattr(o, f"Arg{self._kind}")(x, **options)
         if not dtype.is_float:

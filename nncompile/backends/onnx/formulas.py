@@ -18,7 +18,7 @@ from nncompile.scalars import placeholder, walk
 from nncompile.scalars.error_functions import erfc, erfinv
 from nncompile.scalars.gamma import digamma, lgamma
 from nncompile.scalars.terms import Function, Terms, in_double
-from nncompile.types import Array, DType, boolean, f64, i64, u32
+from nncompile.types import Array, DType, boolean, f64, i64
 
 # What ONNX has under one name for every element type that the operation takes.
 SAME = {
@@ -131,7 +131,7 @@ class OnnxFormulas:
         return self.o.Div(x, self.o.factor(y, divides=True))  # type: ignore[no-any-return]
 
     def _negative(self, dtype: DType, x: str) -> str:
-        if dtype is u32:
+        if not dtype.is_signed:
             return self.o.Sub(self._number(0, dtype), x)  # type: ignore[no-any-return]
         return self.o.Neg(x)  # type: ignore[no-any-return]
 
