@@ -178,6 +178,12 @@ def numpy_name(x: np.dtype[Any]) -> str:
     return f"{'ml_dtypes' if x == bf16.numpy else 'np'}.{x.name}"
 
 
+def as_bfloat16(x: Array) -> Array:
+    """The array, where its elements are of two bytes without a meaning: as that numpy reads
+    bfloat16 from its own files."""
+    return x.view(bf16.numpy) if x.dtype == np.dtype("V2") else x
+
+
 def is_numeric(x: np.dtype[Any]) -> bool:
     """Whether numpy's element type is one of numbers or truth values."""
     return x.kind in "biuf" or x == bf16.numpy

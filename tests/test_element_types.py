@@ -371,3 +371,15 @@ def test_random_numbers_of_16_bits(dtype: DType) -> None:
     assert abs(wide["uniform"].mean() - 0.5) < 0.005
     assert abs(wide["normal"].std() - 1) < 0.02 and np.abs(wide["normal"]).max() > 3.5
     assert np.abs(wide["truncated"]).max() <= 2
+
+
+def test_files_of_numpy_have_bfloat16(tmp_path: Path) -> None:
+    """numpy reads it as two bytes without a meaning."""
+    x = np.array([1.5, -2, 3e38], bf16.numpy)
+    np.save(tmp_path / "x.npy", x)
+    read = np.load(tmp_path / "x.npy")
+    assert read.dtype == np.dtype("V2")
+    session = Session(to_model(Graph("same", {"y": leaf("x", bf16, "n") * 1})))
+    np.testing.assert_array_equal(session.run({"x": read})["y"], x)
+    with pytest.raises(FeedError, match="another element type"):
+        Session(to_model(Graph("other", {"y": leaf("x", f16, "n") * 1}))).run({"x": read})

@@ -16,7 +16,15 @@ import sympy as sp
 
 from nncompile.dims import Dim, dim, solve, substitute, symbols
 from nncompile.errors import FeedError, Row, ShapeError, closest, did_you_mean
-from nncompile.types import DTYPES, Array, check_unmasked, is_numeric, is_real, numpy_name
+from nncompile.types import (
+    DTYPES,
+    Array,
+    as_bfloat16,
+    check_unmasked,
+    is_numeric,
+    is_real,
+    numpy_name,
+)
 
 DeclaredShape = tuple[int | str | None, ...]
 
@@ -91,6 +99,7 @@ def _as_array(port: Port, value: Any) -> Array:
             rows=[("expected", port.type)],
         ) from None
     check_unmasked(value, f"input {port.name!r}", FeedError)
+    array = as_bfloat16(array)
     if array.dtype == port.dtype:
         return array
     # A Python number or list has no element type of its own, an array's was somebody's choice.

@@ -14,7 +14,7 @@ from nncompile.accumulation import Accumulation
 from nncompile.dims import solve, substitute
 from nncompile.graph import Graph, Value
 from nncompile.reference import evaluate
-from nncompile.types import Array
+from nncompile.types import Array, as_bfloat16
 
 Mark = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
 
@@ -130,4 +130,4 @@ def _text(array: Array) -> str:
 
 
 def _array(text: str) -> Array:
-    return np.asarray(np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False))
+    return as_bfloat16(np.load(io.BytesIO(base64.b64decode(text)), allow_pickle=False))
