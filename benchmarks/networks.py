@@ -61,11 +61,11 @@ def lenet() -> Any:
 def _block(x: Any, channels: int, stride: int, name: str) -> Any:
     shortcut = x
     if stride != 1:
-        shortcut = x >> Conv2d(channels, 1, stride, use_bias=False, name=f"{name}_short")
+        shortcut = x >> Conv2d(channels, 1, stride, bias=False, name=f"{name}_short")
         shortcut = shortcut >> BatchNorm(name=f"{name}_short_norm")
-    x = x >> Conv2d(channels, 3, stride, padding=1, use_bias=False, name=f"{name}_first")
+    x = x >> Conv2d(channels, 3, stride, padding=1, bias=False, name=f"{name}_first")
     x = relu(x >> BatchNorm(name=f"{name}_first_norm"))
-    x = x >> Conv2d(channels, 3, padding=1, use_bias=False, name=f"{name}_second")
+    x = x >> Conv2d(channels, 3, padding=1, bias=False, name=f"{name}_second")
     return relu(shortcut + (x >> BatchNorm(name=f"{name}_second_norm")))
 
 
@@ -74,11 +74,7 @@ def resnet() -> Any:
 
     @model
     def resnet(x: Any = f32["batch", 3, 32, 32], label: Any = i64["batch"]) -> dict[str, Any]:
-        x = (
-            x
-            >> Conv2d(16, 3, padding=1, use_bias=False, name="stem")
-            >> BatchNorm(name="stem_norm")
-        )
+        x = x >> Conv2d(16, 3, padding=1, bias=False, name="stem") >> BatchNorm(name="stem_norm")
         x = relu(x)
         for stage, (channels, stride) in enumerate(STAGES):
             for i in range(DEPTH):

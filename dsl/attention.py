@@ -180,7 +180,7 @@ class MultiHeadAttention(Layer):
     dropout: float = 0.0
     key_value_heads: int | None = None
     rotary_base: float | None = None
-    use_bias: bool = True
+    bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
 
@@ -264,7 +264,7 @@ class MultiHeadAttention(Layer):
         return width // self.heads
 
     def _dense(self, width: int, name: str) -> Dense:
-        return Dense(width, None, self.use_bias, self.init, self.bias_init, name=name)
+        return Dense(width, None, self.bias, self.init, self.bias_init, name=name)
 
     def _headed(self, x: Value, name: str, heads: int, size: int) -> Value:
         """`[..., t, n]` projected to `[..., heads, t, size]`."""

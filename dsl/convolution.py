@@ -29,7 +29,7 @@ class _Convolution(Layer):
     dilation: Any = 1
     groups: int = 1
     activation: Function | None = None
-    use_bias: bool = True
+    bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
     padding_mode: str = "zeros"
@@ -107,7 +107,7 @@ class DepthwiseConv2d(Layer):
     dilation: Any = 1
     multiplier: int = 1
     activation: Function | None = None
-    use_bias: bool = True
+    bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
     padding_mode: str = "zeros"
@@ -143,7 +143,7 @@ class SeparableConv2d(Layer):
     dilation: Any = 1
     multiplier: int = 1
     activation: Function | None = None
-    use_bias: bool = True
+    bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
     padding_mode: str = "zeros"
@@ -162,7 +162,7 @@ class SeparableConv2d(Layer):
             self.kernel,
             *where,
             self.multiplier,
-            use_bias=False,
+            bias=False,
             init=self.init,
             padding_mode=self.padding_mode,
             name="depthwise",
@@ -171,7 +171,7 @@ class SeparableConv2d(Layer):
             self.filters,
             1,
             activation=self.activation,
-            use_bias=self.use_bias,
+            bias=self.bias,
             init=self.init,
             bias_init=self.bias_init,
             name="pointwise",
@@ -190,7 +190,7 @@ class _Transposed(Layer):
     dilation: Any = 1
     groups: int = 1
     activation: Function | None = None
-    use_bias: bool = True
+    bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
 
@@ -243,7 +243,7 @@ class ConvTranspose3d(_Transposed):
 
 
 def _bias(layer: Any, filters: int, x: Value) -> Value | None:
-    if not layer.use_bias:
+    if not layer.bias:
         return None
     bias: Value = layer.parameter("bias", filters, layer.bias_init, x.dtype)
     return bias

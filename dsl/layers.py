@@ -34,7 +34,7 @@ class Dense(Layer):
 
     width: int
     activation: Function | None = None
-    use_bias: bool = True
+    bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
 
@@ -57,7 +57,7 @@ class Dense(Layer):
                 "one by GlobalAveragePool()",
             )
         y: Value = x @ self.parameter("weight", (x.shape[-1], self.width), self.init, x.dtype)
-        if self.use_bias:
+        if self.bias:
             y = y + self.parameter("bias", self.width, self.bias_init, x.dtype)
         if self.activation is not None:
             y = self.activation(y)
@@ -75,7 +75,7 @@ class Bilinear(Layer):
 
     width: int
     activation: Function | None = None
-    use_bias: bool = True
+    bias: bool = True
     init: Any = None
     bias_init: Any = None
 
@@ -100,7 +100,7 @@ class Bilinear(Layer):
         wide = x @ reshape(transpose(weight, (1, 0, 2)), (n, self.width * m))
         each = reshape(wide, (*x.shape[:-1], self.width, m))
         z: Value = squeeze(each @ expand_dims(y, -1), -1)
-        if self.use_bias:
+        if self.bias:
             bias_init = start if self.bias_init is None else self.bias_init
             z = z + self.parameter("bias", self.width, bias_init, x.dtype)
         return z if self.activation is None else self.activation(z)

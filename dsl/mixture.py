@@ -27,7 +27,7 @@ class MixtureOfExperts(Layer):
     router would have no slope. All experts are computed and the others weighed by 0: the result
     and its slopes are exact, the work is that of all. Parameters `router` f32[n, experts],
     `weight` f32[experts, n, hidden], `bias`, `output_weight` and `output_bias`, the biases not
-    where `use_bias` is False.
+    where `bias` is False.
 
     `balance(x)` is a loss that keeps experts in use: `loss + 0.01 * mixture.balance(x)`. Raises
     `ModelError` for a top_k that is not in 1 … experts.
@@ -38,7 +38,7 @@ class MixtureOfExperts(Layer):
     hidden: int | None = None
     activation: Callable[[Any], Any] = gelu
     init: Any = glorot_uniform
-    use_bias: bool = True
+    bias: bool = True
 
     def __post_init__(self) -> None:
         whole_number("experts of MixtureOfExperts", self.experts, 1)
@@ -62,7 +62,7 @@ class MixtureOfExperts(Layer):
                 f"{name}weight", shape, self.init, x.dtype, fans=(rows, columns)
             )
             y = y @ matrices
-            if self.use_bias:
+            if self.bias:
                 y = y + self.parameter(f"{name}bias", (count, 1, columns), zeros, x.dtype)
             return y
 

@@ -34,7 +34,7 @@ class BatchNorm(Layer):
     """Batch normalization of `[batch, channels, *sizes]`, with any number of sizes: mean 0 and
     variance 1 in each channel over the batch while training, by the running mean and variance in
     inference; then times `weight`[channels] and plus `bias`[channels] where it is `affine`
-    (`use_bias=False` leaves that one out).
+    (`bias=False` leaves that one out).
 
     The states `running_mean` and `running_var` follow the batches, `next = (1 − momentum)·now +
     momentum·batch`, the variance being the unbiased one there and the biased one in normalizing.
@@ -52,7 +52,7 @@ class BatchNorm(Layer):
     momentum: float | None = 0.1
     affine: bool = True
     track_running_stats: bool = True
-    use_bias: bool = True
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _check_epsilon("BatchNorm", self.eps)
@@ -72,7 +72,7 @@ class BatchNorm(Layer):
         if self.track_running_stats:
             mean = self.state("running_mean", shape, zeros, x.dtype)
             variance = self.state("running_var", shape, ones, x.dtype)
-        scale, bias = _affine(self, x, shape, self.affine, self.use_bias)
+        scale, bias = _affine(self, x, shape, self.affine, self.bias)
         scale, bias = one if scale is None else scale, zero if bias is None else bias
         momentum = 1.0 if self.momentum is None else self.momentum
         tracked = self.track_running_stats
@@ -99,7 +99,7 @@ class BatchNorm(Layer):
 
 class LayerNorm(Layer):
     """Mean 0 and variance 1 over the last `axes` axes of each example, times `weight` and plus
-    `bias` of the shape of these axes where it is `affine` (`use_bias=False` leaves that one out).
+    `bias` of the shape of these axes where it is `affine` (`bias=False` leaves that one out).
 
     Raises `ShapeError` where x has fewer axes, or the data alone tell the size of one that the
     parameters need, `DTypeError` where it is not floating.
@@ -108,7 +108,7 @@ class LayerNorm(Layer):
     axes: int = field(default=1, kw_only=True)  # first, it would be mistaken for the size
     eps: float = 1e-5
     affine: bool = True
-    use_bias: bool = True
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _check_axes("LayerNorm", self.axes)
@@ -117,7 +117,7 @@ class LayerNorm(Layer):
     def __call__(self, x: Any) -> Value:
         x = floating("LayerNorm", x)
         shape = _last_axes("LayerNorm", x, self.axes, self.affine)
-        scale, bias = _affine(self, x, shape, self.affine, self.use_bias)
+        scale, bias = _affine(self, x, shape, self.affine, self.bias)
         return layer_norm(x, scale, bias, self.axes, self.eps)
 
 
@@ -149,7 +149,7 @@ class RMSNorm(Layer):
 class GroupNorm(Layer):
     """Mean 0 and variance 1 in each of `groups` groups of channels of each example of
     `[batch, channels, *sizes]`, times `weight`[channels] and plus `bias`[channels] where it is
-    `affine` (`use_bias=False` leaves that one out).
+    `affine` (`bias=False` leaves that one out).
 
     Raises `ShapeError` where x has no channels or the groups do not divide them, `DTypeError`
     where it is not floating.
@@ -158,7 +158,7 @@ class GroupNorm(Layer):
     groups: int
     eps: float = 1e-5
     affine: bool = True
-    use_bias: bool = True
+    bias: bool = True
 
     def __post_init__(self) -> None:
         whole_number("the groups of GroupNorm", self.groups, least=1)
@@ -172,14 +172,14 @@ class GroupNorm(Layer):
                 f"x is {x.type}",
                 hint="choose a number of groups that divides the channels",
             )
-        scale, bias = _affine(self, x, x.shape[1:2], self.affine, self.use_bias)
+        scale, bias = _affine(self, x, x.shape[1:2], self.affine, self.bias)
         return group_norm(x, self.groups, scale, bias, self.eps)
 
 
 class InstanceNorm(Layer):
     """Mean 0 and variance 1 in each channel of each example of `[batch, channels, *sizes]`, with
     at least one size; times `weight`[channels] and plus `bias`[channels] where it is `affine`
-    (not by default, as torch's; `use_bias=False` leaves the bias out). A channel of one number,
+    (not by default, as torch's; `bias=False` leaves the bias out). A channel of one number,
     which torch refuses, gives the bias.
 
     Raises `ShapeError` where x has no sizes, `DTypeError` where it is not floating.
@@ -187,14 +187,14 @@ class InstanceNorm(Layer):
 
     eps: float = 1e-5
     affine: bool = False
-    use_bias: bool = True
+    bias: bool = True
 
     def __post_init__(self) -> None:
         _check_epsilon("InstanceNorm", self.eps)
 
     def __call__(self, x: Any) -> Value:
         x = _channelled("InstanceNorm", x, 3)
-        scale, bias = _affine(self, x, x.shape[1:2], self.affine, self.use_bias)
+        scale, bias = _affine(self, x, x.shape[1:2], self.affine, self.bias)
         return instance_norm(x, scale, bias, self.eps)
 
 

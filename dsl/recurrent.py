@@ -60,7 +60,7 @@ class Recurrent(Layer):
     reverse: bool = False
     dropout: float = 0.0
     return_state: bool = False
-    use_bias: bool = True
+    bias: bool = True
     init: Any = None
     recurrent_init: Any = None
     bias_init: Any = None

@@ -51,7 +51,7 @@ class Cell(Layer):
     """
 
     hidden: int
-    use_bias: bool = True
+    bias: bool = True
     init: Any = None
     recurrent_init: Any = None
     bias_init: Any = None

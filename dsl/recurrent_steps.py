@@ -29,7 +29,7 @@ class Stepped(Protocol):
     @property
     def hidden(self) -> int: ...
     @property
-    def use_bias(self) -> bool: ...
+    def bias(self) -> bool: ...
     @property
     def init(self) -> Any: ...
     @property
@@ -73,7 +73,7 @@ def weighed(layer: Stepped, x: Value, suffix: str) -> tuple[Value, Product]:
     weight = weights("weight_ih", (x.shape[-1], wide), layer.init)
     recurrent = weights("weight_hh", (layer.hidden, wide), layer.recurrent_init)
     rows, bias = x @ weight, None
-    if layer.use_bias:
+    if layer.bias:
         outer = weights("bias_ih", wide, layer.bias_init)
         bias = weights("bias_hh", wide, layer.bias_init)
         if not layer.inner_bias:  # added once, and not in each step

@@ -32,7 +32,7 @@ class FeedForward(Layer):
     activation: Function = gelu
     dropout: float = 0.0
     gated: bool = False
-    use_bias: bool = True
+    bias: bool = True
     init: Any = glorot_uniform
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class FeedForward(Layer):
         hidden = 4 * width if self.hidden is None else self.hidden
 
         def dense(size: int, name: str, activation: Function | None = None) -> Dense:
-            return Dense(size, activation, self.use_bias, self.init, name=name)
+            return Dense(size, activation, self.bias, self.init, name=name)
 
         y = dense(hidden, "hidden", self.activation)(x)
         if self.gated:
@@ -64,7 +64,7 @@ class _Block(Layer):
     gated: bool = False
     key_value_heads: int | None = None
     rotary_base: float | None = None
-    use_bias: bool = True
+    bias: bool = True
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class _Block(Layer):
 
     def branch(self, x: Value, name: str, function: Function) -> Value:
         """x + function(x), normalized before the function or after the sum."""
-        norm = LayerNorm(eps=self.eps, use_bias=self.use_bias, name=f"{name}_norm")
+        norm = LayerNorm(eps=self.eps, bias=self.bias, name=f"{name}_norm")
         if self.norm_first:
             return x + _dropped(function(norm(x)), self.dropout)  # type: ignore[no-any-return]
         return norm(x + _dropped(function(x), self.dropout))
@@ -97,13 +97,13 @@ class _Block(Layer):
             dropout=self.dropout,
             key_value_heads=self.key_value_heads,
             rotary_base=self.rotary_base if rotary else None,
-            use_bias=self.use_bias,
+            bias=self.bias,
             name=name,
         )
 
     def forward(self) -> FeedForward:
         return FeedForward(
-            self.hidden, self.activation, self.dropout, self.gated, self.use_bias, name="feed"
+            self.hidden, self.activation, self.dropout, self.gated, self.bias, name="feed"
         )
 
 
@@ -114,7 +114,7 @@ class TransformerEncoderLayer(_Block):
     As torch's: the normalization comes after the sum, or with `norm_first` before the branch,
     which trains deep stacks more easily; `dropout` is that of attention weights, hidden features
     and branches. The activation is GELU, where torch's default is ReLU; `hidden` is 4n by default.
-    `causal` makes it the layer of a GPT; `use_bias=False` leaves out all biases, those of the
+    `causal` makes it the layer of a GPT; `bias=False` leaves out all biases, those of the
     normalizations, too. `mask` and `key_mask` are `MultiHeadAttention`'s.
     Parameters: `attention`, `attention_norm`, `feed`, `feed_norm`.
     """
@@ -175,7 +175,7 @@ class _Stack(_Block):
             x = kind(**fields, name=f"layer{i}")(x, *args, **options)
         if not self.norm_first:
             return x  # type: ignore[no-any-return]
-        return LayerNorm(eps=self.eps, use_bias=self.use_bias, name="norm")(x)
+        return LayerNorm(eps=self.eps, bias=self.bias, name="norm")(x)
 
 
 class TransformerEncoder(_Stack):

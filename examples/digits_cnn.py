@@ -33,10 +33,10 @@ from dsl import (
 @model(predict=("logits", "probabilities"))
 def digits_cnn(image=f32["batch", 1, 8, 8], label=i64["batch"]):
     x = image / 16 >> RandomCrop(padding=1)
-    x = x >> Conv2d(16, 3, padding="same", use_bias=False) >> BatchNorm() >> relu
-    x = x >> Conv2d(32, 3, padding="same", use_bias=False) >> BatchNorm() >> relu
+    x = x >> Conv2d(16, 3, padding="same", bias=False) >> BatchNorm() >> relu
+    x = x >> Conv2d(32, 3, padding="same", bias=False) >> BatchNorm() >> relu
     x = x >> MaxPool2d(2)
-    x = x >> Conv2d(64, 3, padding="same", use_bias=False) >> BatchNorm() >> relu
+    x = x >> Conv2d(64, 3, padding="same", bias=False) >> BatchNorm() >> relu
     x = x >> MaxPool2d(2)
     logits = x >> flatten >> Dropout(0.3) >> Dense(10, name="head")
     return {

@@ -43,7 +43,7 @@ class Block(Layer):
 
     def __call__(self, x):
         def convolved(x, kernel, stride=1):
-            conv = Conv2d(self.filters, kernel, stride, kernel // 2, use_bias=False, init=he_normal)
+            conv = Conv2d(self.filters, kernel, stride, kernel // 2, bias=False, init=he_normal)
             return x >> conv >> BatchNorm()
 
         y = convolved(convolved(x, 3, self.stride) >> relu, 3)
@@ -54,7 +54,7 @@ class Block(Layer):
 @model(predict=("logits", "probabilities"))
 def digits_resnet(image=f32["batch", 1, "height", "width"], label=i64["batch"]):
     x = image / 16 >> RandomCrop(padding=2)
-    x = x >> Conv2d(16, 3, padding="same", use_bias=False, init=he_normal) >> BatchNorm() >> relu
+    x = x >> Conv2d(16, 3, padding="same", bias=False, init=he_normal) >> BatchNorm() >> relu
     x = x >> Block(16) >> Block(32, stride=2) >> Block(64, stride=2)
     logits = x >> GlobalMaxPool() >> Dense(10, name="head")
     return {

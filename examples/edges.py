@@ -21,7 +21,7 @@ SOBEL = np.stack([ACROSS, ACROSS.T])
 @model(predict="edges")
 def edges(image=f32["batch", 1, "height", "width"], sobel=f32["batch", 2, "height-2", "width-2"]):
     # Edges do not depend on the brightness; without most of it they are learned much faster.
-    found = image - 0.5 >> Conv2d(2, 3, use_bias=False, name="filter")
+    found = image - 0.5 >> Conv2d(2, 3, bias=False, name="filter")
     return {"edges": found, "loss": mean_squared_error(found, sobel)}
 
 

@@ -24,7 +24,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "alpha": ("decay", "slope"),
     "average": ("averaging",),
     "batch_size": ("batch",),
-    "bias": ("use_bias",),
+    "use_bias": ("bias",),
     "clipnorm": ("clip_norm",),
     "clipvalue": ("clip_value",),
     "decay_rate": ("decay", "factor"),

@@ -51,7 +51,7 @@ LAYERS: dict[str, tuple[Any, Type, Any, tuple[str, ...]]] = {
         ("conv2d.weight", "conv2d.bias"),
     ),
     "Conv3d": (
-        dsl.Conv3d(2, 2, padding="same", use_bias=False),
+        dsl.Conv3d(2, 2, padding="same", bias=False),
         f32["n", 3, "d", "h", "w"],
         lambda: torch.nn.Conv3d(3, 2, 2, padding="same", bias=False),
         ("conv3d.weight",),
@@ -87,7 +87,7 @@ LAYERS: dict[str, tuple[Any, Type, Any, tuple[str, ...]]] = {
         ("conv_transpose2d.weight", "conv_transpose2d.bias"),
     ),
     "ConvTranspose3d": (
-        dsl.ConvTranspose3d(2, 2, use_bias=False),
+        dsl.ConvTranspose3d(2, 2, bias=False),
         f32["n", 3, "d", "h", "w"],
         lambda: torch.nn.ConvTranspose3d(3, 2, 2, bias=False),
         ("conv_transpose3d.weight",),
@@ -251,9 +251,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
         r"DepthwiseConv2d: padding \(\(1, 1\),\) is not a pair for each of 2",
     ),
     "a flag that is a number": (
-        lambda: dsl.Conv2d(8, 3, use_bias=8),
+        lambda: dsl.Conv2d(8, 3, bias=8),
         ModelError,
-        "use_bias of Conv2d is True or False, got 8",
+        "bias of Conv2d is True or False, got 8",
     ),
     "causal images": (
         lambda: built(dsl.Conv2d(8, 3, padding="causal")).graph,

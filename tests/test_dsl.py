@@ -243,7 +243,7 @@ def test_dense_works_on_the_last_axis_of_any_rank(lead: tuple[int, ...]) -> None
 def test_dense_has_the_element_type_of_its_input() -> None:
     @model
     def net(x=f64["batch", 3]):
-        return x >> Dense(4, use_bias=False)
+        return x >> Dense(4, bias=False)
 
     assert net.parameters["dense.weight"].type == f64[3, 4]
     assert net.outputs["output"].dtype is f64
@@ -278,7 +278,7 @@ def test_dense_hints_at_what_makes_any_size_known() -> None:
 @pytest.mark.parametrize(
     ("make", "message", "hint"),
     [
-        (lambda: Dense(4, use_bais=True), "Dense: got an unexpected .* 'use_bais'", "'use_bias'"),
+        (lambda: Dense(4, bais=True), "Dense: got an unexpected .* 'bais'", "'bias'"),
         (lambda: Dense(), "Dense: missing a required argument: 'width'", "width, activation"),
         (lambda: Flatten(1, 2), "Flatten: too many positional arguments", "start, name"),
         (lambda: Sequential(Flatten(), nam="a"), "Sequential: got an unexpected", "'name'"),

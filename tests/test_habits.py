@@ -62,7 +62,7 @@ LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
     "in, out": (lambda x: x >> dsl.Dense(784, 128), FLAT, r"Dense\(128\) alone: the width of x"),
     "units": (lambda x: x >> dsl.Dense(units=128), FLAT, "'units'(.|\n)*called 'width' here"),
     "out_features": (lambda x: x >> dsl.Dense(out_features=8), FLAT, "called 'width' here"),
-    "bias": (lambda x: x >> dsl.Dense(8, bias=False), FLAT, "called 'use_bias' here: use_bias="),
+    "use_bias": (lambda x: x >> dsl.Dense(8, use_bias=False), FLAT, "called 'bias' here: bias="),
     "p": (lambda x: x >> dsl.Dropout(p=0.5), FLAT, "called 'rate' here"),
     "input and hidden": (lambda x: x >> dsl.LSTM(6, 32), ROWS, r"LSTM\(32\) alone: the width of x"),
     "input, hidden, layers": (lambda x: x >> dsl.GRU(6, 32, 2), ROWS, r"GRU\(32\) alone"),
@@ -174,7 +174,7 @@ def test_options_given_by_place_are_kerass() -> None:
 
 FLAGS = {
     "affine": lambda: dsl.BatchNorm(1e-5, 0.1, 3),  # type: ignore[arg-type]
-    "use_bias": lambda: dsl.Dense(8, None, 4),  # type: ignore[arg-type]
+    "bias": lambda: dsl.Dense(8, None, 4),  # type: ignore[arg-type]
     "norm_first": lambda: dsl.TransformerEncoderLayer(2, norm_first="yes"),  # type: ignore[arg-type]
     "causal": lambda: dsl.MultiHeadAttention(2, causal=1),  # type: ignore[arg-type]
     "return_sequences": lambda: dsl.LSTM(2, 8),  # type: ignore[arg-type]

@@ -75,7 +75,7 @@ def test_two_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     first = load(write(tmp_path / "a", MODEL))
-    second = load(write(tmp_path / "b", MODEL.replace("Dense(1)", "Dense(1, use_bias=False)")))
+    second = load(write(tmp_path / "b", MODEL.replace("Dense(1)", "Dense(1, bias=False)")))
     assert first.module is not second.module
     assert "dense.bias" in first.model.parameters
     assert "dense.bias" not in second.model.parameters

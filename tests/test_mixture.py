@@ -120,6 +120,6 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_experts_without_biases() -> None:
     @model
     def net(x=f32["n", 4]):  # type: ignore[no-untyped-def]
-        return {"y": x >> MixtureOfExperts(3, hidden=5, use_bias=False, name="m")}
+        return {"y": x >> MixtureOfExperts(3, hidden=5, bias=False, name="m")}
 
     assert set(net.parameters) == {"m.router", "m.weight", "m.output_weight"}

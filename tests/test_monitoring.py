@@ -179,7 +179,7 @@ def test_a_step_that_is_larger_than_the_weights_is_told() -> None:
 def test_a_gradient_that_is_not_finite_is_told() -> None:
     @model
     def lost(x=f32["batch", 8], label=i64["batch"]):
-        hidden = x >> Dense(4, use_bias=False, name="one") >> Dense(4, name="two")
+        hidden = x >> Dense(4, bias=False, name="one") >> Dense(4, name="two")
         return {"loss": sqrt((hidden * hidden).sum()) + cross_entropy(hidden, label)}
 
     batch = labelled()

@@ -88,7 +88,7 @@ def spoiled() -> Recipe:
 
     @model
     def norms(x=f32["batch", 4]):
-        distance = sqrt(((x >> Dense(3, use_bias=False, name="one")) ** 2).sum(-1))
+        distance = sqrt(((x >> Dense(3, bias=False, name="one")) ** 2).sum(-1))
         return {"loss": distance.mean()}
 
     return training(norms, optimizer=sgd(0.01), batch=4)

@@ -45,14 +45,14 @@ def moved(of: Model) -> dict[str, Array]:
 @model(predict=("y",))
 def dense(x=f32["batch", 6], target=f32["batch", 2]):  # type: ignore[no-untyped-def]
     h = relu(x >> Dense(5) >> BatchNorm())
-    y = h >> Dense(2, use_bias=False) >> BatchNorm(affine=False)
+    y = h >> Dense(2, bias=False) >> BatchNorm(affine=False)
     return {"y": y, "loss": mean_squared_error(y, target)}
 
 
 @model(predict=("y",))
 def convolved(x=f32["batch", 4, "h", "w"], target=f32["batch", 3]):  # type: ignore[no-untyped-def]
     h = relu(x >> Conv2d(6, 3, groups=2) >> BatchNorm())
-    y = h >> Conv2d(3, 2, stride=2, use_bias=False) >> BatchNorm(eps=1e-2)
+    y = h >> Conv2d(3, 2, stride=2, bias=False) >> BatchNorm(eps=1e-2)
     return {"y": y, "loss": mean_squared_error(y.mean(axis=(2, 3)), target)}
 
 
@@ -81,16 +81,16 @@ def test_an_exported_model_has_batch_normalization_in_its_weights(
 
 @pytest.mark.parametrize("sizes", [(5,), (5, 4), (3, 4, 2)])
 @pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
 def test_transposed_convolutions_take_normalization_along_whatever_their_groups(
-    tmp_path: Path, sizes: tuple[int, ...], groups: int, use_bias: bool
+    tmp_path: Path, sizes: tuple[int, ...], groups: int, bias: bool
 ) -> None:
     """With as many groups as channels, too, and several results in each group."""
     layer = (ConvTranspose1d, ConvTranspose2d, ConvTranspose3d)[len(sizes) - 1]
 
     @model
     def up(x=f32[("batch", 4, *sizes)]):  # type: ignore[no-untyped-def]
-        y = x >> layer(12, 3, stride=2, padding=1, groups=groups, use_bias=use_bias)
+        y = x >> layer(12, 3, stride=2, padding=1, groups=groups, bias=bias)
         return {"y": y >> BatchNorm(eps=1e-2)}
 
     state = moved(up)

@@ -207,9 +207,9 @@ def test_without_running_statistics_the_batch_has_its_own() -> None:
 
 
 def test_batch_normalization_without_a_bias() -> None:
-    made = built(BatchNorm(use_bias=False, name="norm"), f32["n", 3])
+    made = built(BatchNorm(bias=False, name="norm"), f32["n", 3])
     assert set(made.parameters) == {"norm.weight"}
-    for layer in (GroupNorm(2, use_bias=False), InstanceNorm(affine=True, use_bias=False)):
+    for layer in (GroupNorm(2, bias=False), InstanceNorm(affine=True, bias=False)):
         assert [p.rpartition(".")[2] for p in built(layer, f32["n", 4, 5]).parameters] == ["weight"]
 
 
@@ -222,7 +222,7 @@ def test_layers_have_the_parameters_of_torchs() -> None:
         return {
             "batch": x >> BatchNorm(),
             "layer": x >> LayerNorm(axes=2),
-            "plain": x >> LayerNorm(use_bias=False, name="plain"),
+            "plain": x >> LayerNorm(bias=False, name="plain"),
             "rms": x >> RMSNorm(),
             "group": x >> GroupNorm(2),
             "instance": x >> InstanceNorm(),

@@ -114,7 +114,7 @@ def test_agrees_with_torch(kind: str, case: str) -> None:
     ours = {
         "layers": options.get("num_layers", 1),
         "bidirectional": options.get("bidirectional", False),
-        "use_bias": options.get("bias", True),
+        "bias": options.get("bias", True),
     }
     net = built(kind, started=started, masked=masked, **ours)
     weights = initial_values(net, 1)

@@ -74,12 +74,12 @@ def with_gradients(net: Model) -> Graph:
 
 
 @each_kind
-@pytest.mark.parametrize("use_bias", [True, False])
-def test_a_loop_of_a_cell_is_the_layer(kind: str, use_bias: bool) -> None:
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_loop_of_a_cell_is_the_layer(kind: str, bias: bool) -> None:
     """Values and gradients, in numpy and onnxruntime, of an empty sequence too."""
-    loop, layer = (make(kind, use_bias=use_bias) for make in (looped, layered))
+    loop, layer = (make(kind, bias=bias) for make in (looped, layered))
     weights = initial_values(loop, 3)
-    names = {"r.weight_ih", "r.weight_hh", *(("r.bias_ih", "r.bias_hh") if use_bias else ())}
+    names = {"r.weight_ih", "r.weight_hh", *(("r.bias_ih", "r.bias_hh") if bias else ())}
     assert weights.keys() == names
     graph, other = with_gradients(loop), with_gradients(layer)
     run = session(valid_model(optimize(graph)))

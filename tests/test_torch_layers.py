@@ -53,7 +53,7 @@ CASES: dict[str, Case] = {
     "Linear": (lambda n: n.Linear(5, 5), lambda: of(Dense(5), f32["n", 5]), (3,)),
     "Linear, no bias": (
         lambda n: n.Linear(5, 4, bias=False),
-        lambda: of(Dense(4, use_bias=False), f32["n", 5]),
+        lambda: of(Dense(4, bias=False), f32["n", 5]),
         (3,),
     ),
     "Conv1d": (
@@ -151,44 +151,44 @@ CASES: dict[str, Case] = {
     ),
     "BatchNorm, no bias": (
         lambda n: n.BatchNorm1d(3, bias=False),
-        lambda: of(BatchNorm(use_bias=False), f32["n", 3]),
+        lambda: of(BatchNorm(bias=False), f32["n", 3]),
         (4,),
     ),
     "LayerNorm, no bias": (
         lambda n: n.LayerNorm(6, bias=False),
-        lambda: of(LayerNorm(use_bias=False), f32["n", 6]),
+        lambda: of(LayerNorm(bias=False), f32["n", 6]),
         (3,),
     ),
     "GroupNorm, no bias": (
         lambda n: n.GroupNorm(2, 6, bias=False),
-        lambda: of(GroupNorm(2, use_bias=False), f32["n", 6, 4]),
+        lambda: of(GroupNorm(2, bias=False), f32["n", 6, 4]),
         (3,),
     ),
     "InstanceNorm, no bias": (
         lambda n: n.InstanceNorm1d(3, affine=True, bias=False),
-        lambda: of(InstanceNorm(affine=True, use_bias=False), f32["n", 3, 5]),
+        lambda: of(InstanceNorm(affine=True, bias=False), f32["n", 3, 5]),
         (2,),
     ),
     "Conv2d, no bias": (
         lambda n: n.Conv2d(3, 4, 3, bias=False),
-        lambda: of(Conv2d(4, 3, use_bias=False), f32["n", 3, 5, 5]),
+        lambda: of(Conv2d(4, 3, bias=False), f32["n", 3, 5, 5]),
         (2,),
     ),
     "ConvTranspose2d, no bias": (
         lambda n: n.ConvTranspose2d(3, 4, 3, bias=False),
-        lambda: of(ConvTranspose2d(4, 3, use_bias=False), f32["n", 3, 5, 5]),
+        lambda: of(ConvTranspose2d(4, 3, bias=False), f32["n", 3, 5, 5]),
         (2,),
     ),
     "GRU, no bias": (
         lambda n: n.GRU(4, 3, batch_first=True, bias=False),
-        lambda: of(GRU(3, True, use_bias=False), f32["n", "t", 4]),
+        lambda: of(GRU(3, True, bias=False), f32["n", "t", 4]),
         (2, 5),
     ),
     "TransformerEncoderLayer, no bias": (
         lambda n: n.TransformerEncoderLayer(
             8, 2, 12, 0.0, "gelu", batch_first=True, bias=False
         ),
-        lambda: of(TransformerEncoderLayer(2, 12, use_bias=False), f32["n", "t", 8]),
+        lambda: of(TransformerEncoderLayer(2, 12, bias=False), f32["n", "t", 8]),
         (2, 5),
     ),
     "RNNCell": (
@@ -197,7 +197,7 @@ CASES: dict[str, Case] = {
     "GRUCell": (lambda n: n.GRUCell(3, 4), lambda: of(GRUCell(4), f32["n", 3]), (3,)),
     "GRUCell, no bias": (
         lambda n: n.GRUCell(3, 4, bias=False),
-        lambda: of(GRUCell(4, use_bias=False), f32["n", 3]),
+        lambda: of(GRUCell(4, bias=False), f32["n", 3]),
         (3,),
     ),
     "EmbeddingBag": (
@@ -229,7 +229,7 @@ def test_layers_of_two_values(torchscript: SimpleNamespace) -> None:
     nn = torchscript.torch.nn
     for theirs, ours, second in (
         (nn.Bilinear(8, 6, 4), Bilinear(4), 6),
-        (nn.Bilinear(8, 6, 4, bias=False), Bilinear(4, use_bias=False), 6),
+        (nn.Bilinear(8, 6, 4, bias=False), Bilinear(4, bias=False), 6),
         (nn.LSTMCell(8, 5), lambda x, h: LSTMCell(5, name="cell")(x, (h, 2 * h))[1], 5),
     ):
         module = shaken(torchscript.torch, theirs)
@@ -276,7 +276,7 @@ def test_attention(torchscript: SimpleNamespace) -> None:
         module = torch.nn.MultiheadAttention(8, 2, batch_first=True, **options)
         shaken(torch, module)
         width = options.get("kdim", 8)
-        layer = MultiHeadAttention(2, use_bias=options.get("bias", True))
+        layer = MultiHeadAttention(2, bias=options.get("bias", True))
         net = of(layer, f32["n", "t", 8], f32["n", "s", width])
         params = from_torch_state_dict(module.state_dict(), net)
         feeds = drawn(net, 2, 5)

@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_is_no_departure() -> None:
 def test_a_slope_that_is_not_finite_is_told() -> None:
     @dsl.model
     def net(x=f32["batch", 4]):
-        return {"loss": dsl.sqrt(((x >> Dense(3, use_bias=False)) ** 2).sum())}
+        return {"loss": dsl.sqrt(((x >> Dense(3, bias=False)) ** 2).sum())}
 
     recipe = training(net, optimizer=adam(1e-2))
     report = verify(recipe, {"x": np.zeros((9, 4), np.float32)}, backends=[], quick=True)

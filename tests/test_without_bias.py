@@ -1,4 +1,4 @@
-"""`use_bias=False` of every layer that has a bias."""
+"""`bias=False` of every layer that has a bias."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ LAYERS: dict[str, tuple[dict[str, Any], Type]] = {
 }
 
 
-def made(name: str, use_bias: bool) -> Model:
+def made(name: str, bias: bool) -> Model:
     options, type_ = LAYERS[name]
-    layer = getattr(dsl, name)(**options, use_bias=use_bias)
+    layer = getattr(dsl, name)(**options, bias=bias)
 
     @model
     def net(x: Value = type_) -> dict[str, Value]:  # type: ignore[assignment]
@@ -71,5 +71,5 @@ def test_every_layer_that_has_the_option_is_here() -> None:
         for name in dsl.__all__
         if inspect.isclass(x := getattr(dsl, name)) and issubclass(x, Layer)
     }
-    has = {name for name, x in layers.items() if "use_bias" in x.__dataclass_fields__}
+    has = {name for name, x in layers.items() if "bias" in x.__dataclass_fields__}
     assert has - {"SimpleRNN"} == LAYERS.keys()

@@ -48,7 +48,7 @@ def images(dtype: Any = f32) -> Model:
     def net(image=dtype["batch", 2, 6, 6], label=i64["batch"]):  # type: ignore[no-untyped-def]
         x = (
             image
-            >> Conv2d(4, 3, use_bias=False, name="conv")
+            >> Conv2d(4, 3, bias=False, name="conv")
             >> BatchNorm(name="norm")
             >> relu
             >> flatten
@@ -73,7 +73,7 @@ def tokens(layer: Any) -> Model:
 
 
 def last(x: Any) -> Any:
-    return TransformerEncoder(heads=2, layers=1, causal=True, dropout=0.1, use_bias=False)(x)[:, -1]
+    return TransformerEncoder(heads=2, layers=1, causal=True, dropout=0.1, bias=False)(x)[:, -1]
 
 
 RECIPES = {

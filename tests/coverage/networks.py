@@ -146,7 +146,7 @@ NORM_ROWS = (
           family="normalization_layers"),
     _norm("BatchNorm without running statistics", dsl.BatchNorm(track_running_stats=False),
           family="normalization_layers"),
-    _norm("GroupNorm without bias", dsl.GroupNorm(2, use_bias=False), channels=4,
+    _norm("GroupNorm without bias", dsl.GroupNorm(2, bias=False), channels=4,
           family="torch_layers"),
     _layer("LayerNorm", of_sequence(lambda x: x >> dsl.LayerNorm()), "normalization",
            section=NORMS),
