@@ -10,6 +10,7 @@ import pytest
 import dsl
 from dsl import f32, model, training
 from nncompile.testing import assert_backends_agree
+from nncompile.train import Trainer
 
 
 def sharper(x: Any) -> Any:
@@ -60,3 +61,19 @@ def test_all_backends_train_it_alike(function: Any) -> None:
     }
     recipe = training(net, optimizer=dsl.adam(1e-2), batch=6)
     assert assert_backends_agree(recipe, data, quick=True)
+
+
+@pytest.mark.parametrize("function", [sharper, straightened, remembered, resized, pooled])
+def test_predictions_in_batches_are_those_of_all(function: Any) -> None:
+    @model
+    def net(image=f32["batch", 2, "h", "w"], label=f32["batch"]):  # type: ignore[no-untyped-def]
+        y = function(image)
+        score = dsl.mean(y, (1, 2, 3)) + dsl.parameter("shift", ())
+        return {"y": y, "loss": dsl.mse(score, label)}
+
+    trainer = Trainer(training(net, optimizer=dsl.sgd(0.1), batch=6))
+    image = np.random.default_rng(0).normal(size=(7, 2, 8, 6)).astype(np.float32)
+    together = trainer.predict({"image": image}, batch=7)["y"]
+    for batch in (1, 3):
+        parts = trainer.predict({"image": image}, batch=batch)["y"]
+        np.testing.assert_allclose(parts, together, rtol=1e-4, atol=1e-5)

@@ -36,6 +36,10 @@ class MaxPlaces(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (None,)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        (place,) = places
+        return place if place in range(LEAD) else None
+
     def numpy(self, x: Array) -> Array:
         flat: Any = 0
         for size, place in zip(x.shape[LEAD:], numpy_places(self.window, x)[LEAD:], strict=True):
