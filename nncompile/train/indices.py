@@ -3,14 +3,14 @@ what a model claims of its inputs, such as lengths; and what is computed of such
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, dim, solve, substitute, symbols
+from nncompile.dims import Dim, dim, solve, substitute
 from nncompile.errors import FeedError, Row
 from nncompile.graph import Graph, Input, Item, Op, Value, toposort
 from nncompile.map import Map
@@ -26,6 +26,7 @@ from nncompile.precision import computed
 from nncompile.show import expression
 from nncompile.sites import Site
 from nncompile.sizes import Sizes
+from nncompile.train.rows import Rowwise
 from nncompile.types import Array, TupleType
 
 _INDEXED = (Gather, TakeAlongAxis, ScatterAdd)  # their second argument is places in the first
@@ -74,16 +75,14 @@ class RangeCheck:
             self._known.setdefault(_source(value), {}).setdefault(key, known)
         order = toposort(self._known)
         self._from: dict[Value, frozenset[str]] = {}  # the inputs that are needed
-        mixed: set[Value] = set()
+        rows = Rowwise(examples)
         for v in order:
             if isinstance(v.op, Input):
                 if v.op.kind == "input":
                     self._from[v] = frozenset([v.op.name])
             elif _is_cheap(v) and all(a in self._from for a in v.args):
                 self._from[v] = frozenset[str]().union(*(self._from[a] for a in v.args))
-            if any(a in mixed for a in v.args) or _mixes(v, symbols([examples or 0])):
-                mixed.add(v)
-        self._rowwise = {v for v in order if v not in mixed}
+        self._rowwise = {v for v in order if rows.is_known(v)}
 
     def __call__(self, arrays: Mapping[str, Array], sizes: Sizes, whole: bool = False) -> None:
         """Raises `FeedError` where arrays of these sizes give what is out of a range. Of `whole`
@@ -208,29 +207,6 @@ def _is_cheap(v: Value) -> bool:
 
 def _types(v: Value) -> Iterable[Any]:
     return v.type.items if isinstance(v.type, TupleType) else (v.type,)
-
-
-def _mixes(v: Value, examples: Collection[sp.Symbol]) -> bool:
-    """Whether what is in a row depends on the other rows of its batch, or on how many there are."""
-    op: Any = v.op
-    if isinstance(op, Iota | SizeOf):
-        sizes = [op.size]
-    elif isinstance(op, Slice | Pad):
-        shape = v.args[0].shape
-        sizes = [
-            d for d, new, at in zip(shape, v.shape, _starts(op), strict=True) if (new, at) != (d, 0)
-        ]
-    elif isinstance(op, Concat | Split | CumSum | Gather | TakeAlongAxis):
-        sizes = [v.args[0].shape[op.axis]]
-    elif isinstance(op, Sum | Max | Min):
-        sizes = [v.args[0].shape[axis] for axis in op.axes]
-    else:
-        return False
-    return not symbols(sizes).isdisjoint(examples)
-
-
-def _starts(op: Slice | Pad) -> tuple[Dim, ...]:
-    return op.starts if isinstance(op, Slice) else op.before
 
 
 def _computed(

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import sympy as sp
 
-from nncompile.dims import Dim, product, same, symbols
+from nncompile.dims import Dim, same
 from nncompile.errors import ModelError
-from nncompile.graph import Graph, Input, Item, Value, toposort
-from nncompile.map import Map
-from nncompile.ops.basic import Expand
+from nncompile.graph import Graph, Input, Item, Value
 from nncompile.ops.shape import Reshape, Transpose
-from nncompile.types import Array, TupleType, is_real
+from nncompile.train.rows import (
+    Mixed,
+    Rowwise,
+    axes_of_batch,
+    is_of_batch,
+    reshaped,
+    rows_of,
+    sources_of,
+)
+from nncompile.types import Array, is_real
 
 _ROUNDING = 1e-3  # relative; what differs more is no rounding of another order of sums
 _FEW = 1e-2  # of integers and truth values, those that rounding may decide
 _WHOLE = "predict(data, batch=...) with all examples in one batch needs no joining"
-
-
-class _Mixed(Exception):
-    """The rows of an example are not next to each other, or it is not known whether they are."""
 
 
 Probe = Callable[[], tuple[Mapping[str, Array], Sequence[Mapping[str, Array]]]]
@@ -50,9 +52,9 @@ def joined(
     probed: tuple[Mapping[str, Array], Sequence[Mapping[str, Array]]] | None = None
     for name, value in graph.outputs.items():
         arrays = [part[name] for part in parts]
-        if _depends(value, examples):
+        if is_of_batch(value, examples):
             axis = _axis(graph, name, value, examples)
-            rowwise = _Rowwise(examples)
+            rowwise = Rowwise(examples)
             if not rowwise(value) and probe is not None:
                 probed = probed or probe()
                 together = np.concatenate([part[name] for part in probed[1]], axis)
@@ -106,7 +108,7 @@ def _same(a: Array, b: Array) -> bool:
 def _axis(graph: Graph, name: str, value: Value, examples: Dim | None) -> int:
     try:
         return _places(value, examples)[value]
-    except _Mixed as error:
+    except Mixed as error:
         raise ModelError(
             f"output {name!r} of several batches cannot be put together: {error}",
             rows=[(name, str(value.type))],
@@ -125,7 +127,7 @@ def _places(value: Value, examples: Dim | None) -> dict[Value, int]:
             places.setdefault(v, 0)
             waiting.pop()
             continue
-        sources = [a for a in _sources(v) if _depends(a, examples)]
+        sources = [a for a in sources_of(v) if is_of_batch(a, examples)]
         missing = [a for a in sources if a not in places]
         if missing:
             waiting += missing
@@ -135,137 +137,27 @@ def _places(value: Value, examples: Dim | None) -> dict[Value, int]:
     return places
 
 
-def _sources(v: Value) -> list[Value]:
-    """The tensors that the value is computed from: of a result of several, those of the op."""
-    args = v.args[0].args if isinstance(v.op, Item) else v.args
-    flat = []
-    for a in args:
-        flat += _sources(a) if isinstance(a.type, TupleType) else [a]
-    return flat
-
-
 def _place(v: Value, sources: Sequence[tuple[Value, int]], examples: Dim | None) -> int:
     """The axis of the value, from those of what it is computed of."""
-    axes = _concerned(v, examples)
+    axes = axes_of_batch(v, examples)
     if len(axes) != 1:
-        raise _Mixed(f"{len(axes)} axes of {v.type} are of the batch")
+        raise Mixed(f"{len(axes)} axes of {v.type} are of the batch")
     (axis,) = axes
     if isinstance(v.op, Transpose):
         (source,) = sources
         return v.op.axes.index(source[1])
     if isinstance(v.op, Reshape):
         (source,) = sources
-        return _reshaped(v, axis, *source, examples)
-    found = _rows_of(v, dict(sources))
+        return reshaped(v, axis, *source, examples)
+    found = rows_of(v, dict(sources))
     if found != axis:
-        raise _Mixed(f"axis {axis} of {v.type} is not known to be in the order of the batch")
-    return axis
-
-
-def _rows_of(v: Value, places: Mapping[Value, int]) -> int | None:
-    """The axis along which the op computes row by row; see `Op.rowwise`."""
-    source = v.args[0] if isinstance(v.op, Item) else v
-    if any(isinstance(a.type, TupleType) for a in source.args):
-        return None
-    return source.op.rowwise([places.get(a) for a in source.args], *(a.type for a in source.args))
-
-
-class _Rowwise:
-    """Which values have rows that no other example of the batch has a part in."""
-
-    def __init__(self, examples: Dim | None) -> None:
-        self.examples = examples
-        self.places: dict[Value, int] = {}
-        self.alike: set[Value] = set()  # which are the same for all batches
-        self.first: Value | None = None  # at which it is not so, or not known
-
-    def __call__(self, value: Value) -> bool:
-        """Whether it is known of the value, with its rows along an axis."""
-        for v in toposort([value]):
-            known = v in self.places or v in self.alike or self._enter(v)
-            if not known and (self.first is None or not self.first.args):
-                self.first = v  # an op rather than a size beside it
-        return value in self.places
-
-    def _enter(self, v: Value) -> bool:
-        if isinstance(v.type, TupleType):
-            return True  # its items are looked at
-        sources = _sources(v)
-        symbols_ = symbols([self.examples or 0])
-        if isinstance(v.op, Input) or not sources:
-            return self._leaf(v, symbols_)
-        if all(a in self.alike for a in sources):
-            if not _depends(v, self.examples) and not symbols_ & _op_symbols(v):
-                self.alike.add(v)
-                return True
-            axes = _concerned(v, self.examples)
-            if (
-                isinstance(v.op, Expand)
-                and len(axes) == 1
-                and not _depends(sources[0], self.examples)
-            ):
-                self.places[v] = axes[0]
-                return True
-            return False
-        if any(a not in self.places and a not in self.alike for a in sources):
-            return True  # what it is made of is told
-        known = {a: self.places[a] for a in sources if a in self.places}
-        if isinstance(v.op, Reshape):
-            axes = _concerned(v, self.examples)
-            try:
-                axis = _reshaped(v, axes[0], *next(iter(known.items())), self.examples)
-            except (_Mixed, IndexError):
-                return False
-            if len(axes) == 1:
-                self.places[v] = axis
-            return len(axes) == 1
-        found = _rows_of(v, known)
-        if found is not None:
-            self.places[v] = found
-        return found is not None
-
-    def _leaf(self, v: Value, names: set[sp.Symbol]) -> bool:
-        axes = _concerned(v, self.examples)
-        if isinstance(v.op, Input) and axes:
-            if len(axes) == 1:
-                self.places[v] = axes[0]
-            return len(axes) == 1
-        if names & _op_symbols(v):  # how many examples there are, and which of them it is
-            return False
-        self.alike.add(v)
-        return True
-
-
-def _op_symbols(v: Value) -> set[sp.Symbol]:
-    if isinstance(v.op, Input | Map):
-        return set()
-    sizes = (d for x in v.op.attributes.values() for d in (x if isinstance(x, tuple) else (x,)))
-    return symbols(d for d in sizes if isinstance(d, sp.Expr))
-
-
-def _reshaped(v: Value, axis: int, source: Value, place: int, examples: Dim | None) -> int:
-    outside = same(product(v.shape[:axis]), product(source.shape[:place]))
-    each = sp.cancel(sp.sympify(v.shape[axis]) / sp.sympify(examples))
-    if outside is not True or symbols([examples or 0]) & each.free_symbols:
-        raise _Mixed(
-            f"{source.type} as {v.type} mixes the numbers of an example with those of others"
-        )
+        raise Mixed(f"axis {axis} of {v.type} is not known to be in the order of the batch")
     return axis
 
 
 def _begins(v: Value, examples: Dim | None) -> bool:
     """Whether the value has a row for each example, and no other axis is of the batch."""
-    return _concerned(v, examples) == [0] and same(v.shape[0], examples or 0) is True
-
-
-def _concerned(v: Value, examples: Dim | None) -> list[int]:
-    """The axes whose sizes depend on the batch."""
-    names = symbols([examples or 0])
-    return [i for i, size in enumerate(v.shape) if symbols([size]) & names]
-
-
-def _depends(v: Value, examples: Dim | None) -> bool:
-    return bool(_concerned(v, examples))
+    return axes_of_batch(v, examples) == [0] and same(v.shape[0], examples or 0) is True
 
 
 __all__ = ["joined"]

@@ -1,0 +1,133 @@
+"""Which values of a model have rows that no other example of the batch has a part in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sympy as sp
+
+from nncompile.dims import Dim, product, same, symbols
+from nncompile.graph import Input, Item, Value, toposort
+from nncompile.map import Map
+from nncompile.ops.basic import Expand
+from nncompile.ops.shape import Reshape
+from nncompile.types import TupleType
+
+
+class Mixed(Exception):
+    """The rows of an example are not next to each other, or it is not known whether they are."""
+
+
+class Rowwise:
+    """Which values have rows that no other example of the batch has a part in."""
+
+    def __init__(self, examples: Dim | None) -> None:
+        self.examples = examples
+        self.places: dict[Value, int] = {}
+        self.alike: set[Value] = set()  # which are the same for all batches
+        self.first: Value | None = None  # at which it is not so, or not known
+
+    def __call__(self, value: Value) -> bool:
+        """Whether it is known of the value, with its rows along an axis."""
+        for v in toposort([value]):
+            if not self._enter(v) and (self.first is None or not self.first.args):
+                self.first = v  # an op rather than a size beside it
+        return value in self.places
+
+    def is_known(self, v: Value) -> bool:
+        """Whether it is known of a value, of whose arguments it was asked before, or the value is
+        the same for all batches."""
+        self._enter(v)
+        return v in self.places or v in self.alike
+
+    def _enter(self, v: Value) -> bool:
+        if v in self.places or v in self.alike or isinstance(v.type, TupleType):
+            return True  # of several results, the items are looked at
+        sources = sources_of(v)
+        symbols_ = symbols([self.examples or 0])
+        if isinstance(v.op, Input) or not sources:
+            return self._leaf(v, symbols_)
+        if all(a in self.alike for a in sources):
+            if not is_of_batch(v, self.examples) and not symbols_ & _op_symbols(v):
+                self.alike.add(v)
+                return True
+            axes = axes_of_batch(v, self.examples)
+            if (
+                isinstance(v.op, Expand)
+                and len(axes) == 1
+                and not is_of_batch(sources[0], self.examples)
+            ):
+                self.places[v] = axes[0]
+                return True
+            return False
+        if any(a not in self.places and a not in self.alike for a in sources):
+            return True  # what it is made of is told
+        known = {a: self.places[a] for a in sources if a in self.places}
+        if isinstance(v.op, Reshape):
+            axes = axes_of_batch(v, self.examples)
+            try:
+                axis = reshaped(v, axes[0], *next(iter(known.items())), self.examples)
+            except (Mixed, IndexError):
+                return False
+            if len(axes) == 1:
+                self.places[v] = axis
+            return len(axes) == 1
+        found = rows_of(v, known)
+        if found is not None:
+            self.places[v] = found
+        return found is not None
+
+    def _leaf(self, v: Value, names: set[sp.Symbol]) -> bool:
+        axes = axes_of_batch(v, self.examples)
+        if isinstance(v.op, Input) and axes:
+            if len(axes) == 1:
+                self.places[v] = axes[0]
+            return len(axes) == 1
+        if names & _op_symbols(v):  # how many examples there are, and which of them it is
+            return False
+        self.alike.add(v)
+        return True
+
+
+def rows_of(v: Value, places: Mapping[Value, int]) -> int | None:
+    """The axis along which the op computes row by row; see `Op.rowwise`."""
+    source = v.args[0] if isinstance(v.op, Item) else v
+    if any(isinstance(a.type, TupleType) for a in source.args):
+        return None
+    return source.op.rowwise([places.get(a) for a in source.args], *(a.type for a in source.args))
+
+
+def reshaped(v: Value, axis: int, source: Value, place: int, examples: Dim | None) -> int:
+    outside = same(product(v.shape[:axis]), product(source.shape[:place]))
+    each = sp.cancel(sp.sympify(v.shape[axis]) / sp.sympify(examples))
+    if outside is not True or symbols([examples or 0]) & each.free_symbols:
+        raise Mixed(
+            f"{source.type} as {v.type} mixes the numbers of an example with those of others"
+        )
+    return axis
+
+
+def sources_of(v: Value) -> list[Value]:
+    """The tensors that the value is computed from: of a result of several, those of the op."""
+    args = v.args[0].args if isinstance(v.op, Item) else v.args
+    flat = []
+    for a in args:
+        flat += sources_of(a) if isinstance(a.type, TupleType) else [a]
+    return flat
+
+
+def axes_of_batch(v: Value, examples: Dim | None) -> list[int]:
+    """The axes whose sizes depend on the batch."""
+    names = symbols([examples or 0])
+    return [i for i, size in enumerate(v.shape) if symbols([size]) & names]
+
+
+def is_of_batch(v: Value, examples: Dim | None) -> bool:
+    return bool(axes_of_batch(v, examples))
+
+
+def _op_symbols(v: Value) -> set[sp.Symbol]:
+    if isinstance(v.op, Input | Map):
+        return set()
+    sizes = (d for x in v.op.attributes.values() for d in (x if isinstance(x, tuple) else (x,)))
+    return symbols(d for d in sizes if isinstance(d, sp.Expr))
