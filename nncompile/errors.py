@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import difflib
 import operator
+import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from nncompile.sites import Site, user_site
 
@@ -69,6 +71,22 @@ class CompileError(Exception):
 
     def __str__(self) -> str:
         return self.render()
+
+
+class ModelWarning(UserWarning):
+    """A model that can be computed, and is hardly what is meant."""
+
+
+_TOLD: dict[Any, Any] = {}  # so that Python shows a warning once
+
+
+def warn(message: str, category: type[Warning] = ModelWarning, site: Site | None = None) -> None:
+    """Warns at `site`, or else at the user's line, where there is one."""
+    site = user_site() if site is None else site
+    if site is None:
+        warnings.warn(message, category, stacklevel=2)
+    else:
+        warnings.warn_explicit(message, category, site.file, site.line, registry=_TOLD)
 
 
 def whole_number(name: str, x: object, least: int | None = None) -> int:

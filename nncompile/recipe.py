@@ -14,6 +14,7 @@ from nncompile.model import Model
 from nncompile.optim import Optimizer
 from nncompile.passes import inference
 from nncompile.recompute import recomputed
+from nncompile.suspects import warn_of_tables
 from nncompile.tracing import tracing
 from nncompile.updates import (
     DEFAULT_OPTIMIZER,
@@ -272,7 +273,10 @@ def training(
         several += _several(average)
     frozen = _several(patterns_of(freeze, "freeze"))
     again = _several(patterns_of(recompute, "recompute"))
-    return Recipe(model, several, batch, epochs, steps, seed, frozen, again, accumulate)
+    recipe = Recipe(model, several, batch, epochs, steps, seed, frozen, again, accumulate)
+    names = [*(u.loss for u in several if isinstance(u, Minimize)), *model.metrics]
+    warn_of_tables(model.graph, [model.outputs[n] for n in names if n in model.outputs])
+    return recipe
 
 
 def _several(x: Any) -> tuple[Any, ...]:

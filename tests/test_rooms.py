@@ -27,6 +27,7 @@ ROOMS = (
         "model",
         "updates",
         "gradients",
+        "suspects",
         "recipe",
         "accumulation",
         "step",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.losses.reduction import Reduction, claimed, matched, reduced, within
+from dsl.losses.suspects import warn_of_probabilities
 from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
 from nncompile.formula import formula
 from nncompile.graph import Value
@@ -113,6 +114,7 @@ def binary_cross_entropy_with_logits(
     or a mask; smoothing by ε moves them to (1 − ε)·t + ε/2."""
     what = "binary_cross_entropy_with_logits"
     logit, target = matched(what, logit, target)
+    warn_of_probabilities(what, "logits", logit, "give it the logit, or take binary_cross_entropy")
     target = claimed(what, target, 0, 1, _PARTLY, reduction, weight, mask)
     target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
     losses = (
@@ -153,6 +155,7 @@ def binary_focal_loss(
     "Focal Loss for Dense Object Detection", 2017): examples that are right already count little.
     `alpha` weighs targets of 1, 1 − α those of 0. A target between 0 and 1 mixes both losses."""
     logit, target = matched("binary_focal_loss", logit, target)
+    warn_of_probabilities("binary_focal_loss", "logits", logit, "give it the logit")
     target = claimed("binary_focal_loss", target, 0, 1, _PARTLY, reduction, weight, mask)
     losses = _focal(logit, target, float(gamma))
     if alpha is not None:

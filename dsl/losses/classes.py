@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.losses.reduction import Reduction, claimed, matched, reduced, wide, within
+from dsl.losses.suspects import warn_of_probabilities, without_log_softmax
 from nncompile.dims import is_one, same_shape
 from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.errors import DTypeError, ModelError, ShapeError
@@ -30,6 +31,8 @@ from nncompile.ops import sum as sum_of
 from nncompile.ops.basic import as_value
 from nncompile.reference import constant_value
 
+LOGITS = "give it the logits, of which it computes the softmax itself"
+LOGARITHMS = "give it log_softmax(logits), or take cross_entropy(logits, label)"
 PROBABILITIES = "probabilities, or counts; rows that do not count: mask=…"
 
 
@@ -59,6 +62,8 @@ def cross_entropy(
     logits, label = wide(logits), as_value(label)
     axis = class_axis("cross_entropy", logits, axis)
     label = _claimed("cross_entropy", logits, label, reduction, weight, mask)
+    logits = without_log_softmax(logits, axis)
+    warn_of_probabilities("cross_entropy", "logits", logits, LOGITS)
     losses, counts = _negative_log_likelihood(
         "cross_entropy",
         log_softmax(logits, axis),
@@ -87,6 +92,7 @@ def negative_log_likelihood(
     log_probability, label = wide(log_probability), as_value(label)
     axis = class_axis("negative_log_likelihood", log_probability, axis)
     label = _claimed("negative_log_likelihood", log_probability, label, reduction, weight, mask)
+    warn_of_probabilities("negative_log_likelihood", "logarithms", log_probability, LOGARITHMS)
     losses, counts = _negative_log_likelihood(
         "negative_log_likelihood", log_probability, label, axis, 0.0, ignore_index, class_weight
     )
@@ -189,6 +195,8 @@ def focal_loss(
     logits, label, axis = class_numbers(
         "focal_loss", logits, label, axis, "binary_focal_loss", ignore_index
     )
+    logits = without_log_softmax(logits, axis)
+    warn_of_probabilities("focal_loss", "logits", logits, LOGITS)
     if gamma and gamma < 1:
         raise ModelError(f"focal_loss: gamma is 0, or at least 1, got {gamma!r}")
     counted = None if ignore_index is None else label != ignore_index
@@ -252,6 +260,7 @@ def kl_divergence(
     number of classes too).
     """
     log_probability, target = matched("kl_divergence", log_probability, target)
+    warn_of_probabilities("kl_divergence", "logarithms", log_probability, LOGARITHMS)
     if not log_target:
         target = claimed("kl_divergence", target, 0, None, PROBABILITIES, reduction, weight, mask)
     axis = class_axis("kl_divergence", log_probability, axis)

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from dsl.losses.reduction import Reduction, reduced, wide
+from dsl.losses.suspects import warn_of_probabilities
 from nncompile.dims import same_shape
 from nncompile.elementwise import (
     logaddexp,
@@ -74,6 +75,9 @@ def ctc_loss(
     """
     logits, label = wide(logits), as_value(label)
     _check(logits, label, blank)
+    warn_of_probabilities(
+        "ctc_loss", "logits", logits, "give it the logits, of which it computes the softmax itself"
+    )
     count, steps = logits.shape[:2]
     letters = label.shape[1]
     if label_length is None and not zero_infinity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import traceback
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,10 +14,11 @@ import typer
 from rich.console import Console
 
 from nncompile.compiler import Report
-from nncompile.errors import CompileError, ModelError
+from nncompile.errors import CompileError, ModelError, ModelWarning
 from nncompile.load import Data, Declared
 from nncompile.passes import PASSES
 from nncompile.report import columns
+from nncompile.train.monitor import TrainingWarning
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
 # Exit codes: a check that fails, what the user can mend, Ctrl-C (as shells have it).
@@ -43,8 +45,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(*, debug: bool, **options: Any) -> None:
         try:
-            function(**options)
-        except CompileError as error:
+            with warnings.catch_warnings():
+                warnings.showwarning = _shown(warnings.showwarning)
+                function(**options)
+        except (CompileError, ModelWarning) as error:
             out.file.flush()
             if debug:
                 typer.echo(traceback.format_exc(), err=True)
@@ -62,6 +66,21 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     parameters = [*signature.parameters.values(), debug]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return run
+
+
+def _shown(others: Callable[..., None]) -> Callable[..., None]:
+    """Shows what the compiler warns of in one line with its place, and others as before."""
+
+    def show(
+        message: Warning, category: type[Warning], filename: str, lineno: int, *rest: Any
+    ) -> None:
+        if issubclass(category, ModelWarning | TrainingWarning):
+            place = f"{Path(filename).name}:{lineno}"
+            typer.echo(f"{category.__name__}: {message}, at {place}", err=True)
+        else:
+            others(message, category, filename, lineno, *rest)
+
+    return show
 
 
 def data_of(declared: Declared) -> Data:

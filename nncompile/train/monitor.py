@@ -7,7 +7,6 @@ step is and run beside it: the training itself is not touched.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -16,13 +15,12 @@ import numpy as np
 
 from nncompile.compiler import CompiledStep, compile_step
 from nncompile.elementwise import abs, sqrt, where
-from nncompile.errors import ModelError, whole_number
+from nncompile.errors import ModelError, warn, whole_number
 from nncompile.graph import Graph, Value
 from nncompile.model import leaves_of
 from nncompile.recipe import Minimize, Recipe
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider
-from nncompile.sites import user_site
 from nncompile.step import compose
 from nncompile.tracing import tracing
 from nncompile.train.events import Event
@@ -213,16 +211,7 @@ class Monitor:
         for kind, message in found.warnings(**self.bounds).items():
             if self.warn and kind not in self._told:
                 self._told.add(kind)
-                _warn(f"step {event.step}: {message}")
-
-
-def _warn(message: str) -> None:
-    """Warns at the user's line, that of `fit`, where there is one."""
-    site = user_site()
-    if site is None:
-        warnings.warn(message, TrainingWarning, stacklevel=2)
-    else:
-        warnings.warn_explicit(message, TrainingWarning, site.file, site.line)
+                warn(f"step {event.step}: {message}", TrainingWarning)
 
 
 def norm(x: Value) -> Value:

@@ -1,0 +1,42 @@
+"""What a loss is given that it does not take: it computes, and trains badly.
+
+What is visible in the graph is told as a `ModelWarning` at the user's line.
+"""
+
+from __future__ import annotations
+
+from nncompile.errors import warn
+from nncompile.graph import Value
+from nncompile.map import body_of, is_plain
+from nncompile.ops.moves import moved
+from nncompile.ops.softmax import LogSoftmax, Softmax
+from nncompile.scalars.heads import sigmoid
+
+_MOST = 16  # ops that only move elements, between a softmax and a loss
+
+
+def warn_of_probabilities(what: str, takes: str, value: Value, way_out: str) -> None:
+    """Warns where `value` is made by a softmax or a sigmoid, and `what` takes something else."""
+    maker = _maker(value)
+    if maker is not None:
+        warn(f"{what} takes {takes}, and is given the result of {maker}: {way_out}")
+
+
+def _maker(value: Value) -> str | None:
+    for _ in range(_MOST):
+        if isinstance(value.op, Softmax):
+            return "softmax"
+        if is_plain(value) and isinstance(body_of(value), sigmoid):
+            return "sigmoid"
+        parts = moved(value)
+        if len(parts) != 1:
+            return None
+        value = parts[0]
+    return None
+
+
+def without_log_softmax(logits: Value, axis: int) -> Value:
+    """The logits themselves where they are their log softmax along that axis: it is its own."""
+    while isinstance(logits.op, LogSoftmax) and logits.op.axis == axis:
+        logits = logits.args[0]
+    return logits
