@@ -44,7 +44,7 @@ from nncompile.ops import (
     swapaxes,
     transpose,
 )
-from nncompile.ops.systems import det
+from nncompile.ops.determinants import det
 from nncompile.optim import sgd
 from nncompile.runtime import Session
 from nncompile.train import Trainer
