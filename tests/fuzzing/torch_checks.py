@@ -5,7 +5,6 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 
 from nncompile.backends.torchscript import to_script
@@ -25,7 +24,7 @@ def check_source(reference: Reference, graph: Graph) -> None:
     lowered = lower(graph)
     names: dict[str, Any] = {"torch": torch, "Tensor": torch.Tensor, "Dict": dict}
     exec(compile(lowered.source, "<torchscript>", "exec"), names)
-    held = {name: torch.from_numpy(np.array(a)) for name, a in lowered.constants.items()}
+    held = {name: tensor_of(a) for name, a in lowered.constants.items()}
     module = SimpleNamespace(**held)
     _compare("torch", reference, graph, lambda *tensors: names["forward"](module, *tensors))
 
