@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from dsl import f32, f64
 from nncompile.backends.onnx import to_model
+from nncompile.dims import symbols
 from nncompile.grad import vjp
 from nncompile.graph import Graph, Value
 from nncompile.ops import conv
@@ -92,6 +94,26 @@ def test_slope_at_weights_of_single_channels(size: int | str) -> None:
     assert "MatMul" not in alone
 
 
+def test_the_batch_of_a_recipe_says_how_slopes_at_weights_are_summed() -> None:
+    """An exported step for up to 128 images has the nodes of the one that is trained; one for more
+    adds blocks of them, in float64. Where any batch may come, each sum chooses, and nothing else."""
+    slope, *leaves = weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), padding=1)
+    graph, few = Graph("test", {"y": slope}, tuple(leaves)), nodes(slope, *leaves)
+    (n,) = symbols([slope.args[0].shape[0]])
+
+    def operators(**options: Any) -> list[str]:
+        return [node.op_type for node in to_model(graph, **options).graph.node]
+
+    assert operators(sizes={n: 64}) == operators(sizes={n: 128}) == few
+    many = Counter(operators(sizes={n: 129}))
+    assert many["ReduceSum"] == many["Cast"] == 2 * 9 and many["If"] == 0
+    assert many["MatMul"] == few.count("MatMul") and many["Slice"] == few.count("Slice")
+    some = Counter(operators())
+    assert some["If"] == 9 and some["ReduceSum"] == 0
+    shapes = ("Shape", "Reshape", "LessOrEqual")  # the size of the batch, once
+    assert some - Counter(few) == Counter({"If": 9, **dict.fromkeys(shapes, 1)})
+
+
 @pytest.mark.parametrize(
     ("x", "w", "options"),
     [
@@ -114,7 +136,7 @@ def test_every_form_of_the_slope_at_weights_is_right_at_every_size(
     graph = Graph("test", {"slope": slope}, (data, g))
     run = session(valid_model(graph))
     rng = np.random.default_rng(0)
-    for n, h, wide in [(3, 9, 7), (1, 6, 8), (4, 7, 6), (0, 7, 6)]:
+    for n, h, wide in [(3, 9, 7), (1, 6, 8), (4, 7, 6), (0, 7, 6), (130, 6, 7)]:
         sizes = {"n": n, "h": h, "w": wide}
         array = rng.normal(size=[sizes.get(str(d), d) for d in data.shape])
         pads = options.get("padding", 0)

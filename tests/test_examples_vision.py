@@ -35,7 +35,8 @@ def test_digits_cnn(tmp_path: Path) -> None:
     assert not operators(path).keys() & {"BatchNormalization", "Sqrt", "Reciprocal", "Sub"}
     kernels, biases, head = 16 * 9 + 32 * 16 * 9 + 64 * 32 * 9, 16 + 32 + 64, 256 * 10 + 10
     constants = weights_of(path) - (kernels + biases + head)
-    assert 0 <= constants <= 8, "shapes and the scale of the pixels"
+    # A shape, the scale of the pixels, and what maxima of numbers that are not finite are made of.
+    assert 0 <= constants <= 3 + 6
 
 
 def test_digits_resnet_finds_digits_in_images_of_any_size(tmp_path: Path) -> None:

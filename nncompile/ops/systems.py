@@ -182,7 +182,7 @@ def solve(a: Any, b: Any) -> Value:
 
     >>> from nncompile.ops.basic import const
     >>> solve(const([[2.0, 0.0], [1.0, 1.0]]), const([2.0, 3.0]))
-    <squeeze : f32[2]>
+    <reshape : f32[2]>
     """
     return solved(Solve(), a, b)
 
