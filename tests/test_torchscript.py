@@ -29,7 +29,7 @@ from nncompile.scalars import PRIMITIVE_CALLS
 from nncompile.scalars.domains import domains
 from nncompile.scalars.numeric import NumpyTarget
 from nncompile.tracing import Trace, tracing
-from nncompile.types import DType, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.types import INTEGERS, DType, Type, boolean, f32, f64, i32, i64, u32
 from tests.tolerances import assert_close
 
 
@@ -284,12 +284,19 @@ def test_source_runs_as_plain_python(classifier: Graph, torchscript: SimpleNames
 # Formulas.
 
 SPECIAL = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 30.0, -100.0, np.inf, -np.inf, np.nan])
+
+
+def integers(dtype: DType) -> np.ndarray:
+    """Small ones, the ends of the type, and what lies about its highest bit."""
+    least, largest = np.iinfo(dtype.numpy).min, np.iinfo(dtype.numpy).max
+    numbers = {0, 1, -1, 7, -8, least, least + 1, largest // 2, largest // 2 + 1, largest}
+    return np.array(sorted(n for n in numbers if least <= n <= largest), dtype.numpy)
+
+
 SAMPLES: dict[DType, np.ndarray] = {
     f32: SPECIAL.astype(np.float32),
     f64: SPECIAL,
-    i64: np.array([0, 1, -1, 7, -8, 2**40]),
-    i32: np.array([0, 1, -1, 7, -8], np.int32),
-    u32: np.array([0, 1, 7, 2**31, 2**32 - 1], np.uint32),
+    **{d: integers(d) for d in INTEGERS},
     boolean: np.array([False, True]),
 }
 DIVISIONS = ("mod", "floor_divide")
@@ -380,12 +387,13 @@ def lowered(
     body = "\n".join([*lines, f"return {last}"])
     torch = torchscript.torch
     tensors = fed(torch, *arrays)
-    carried = [t.to(torch.int64) if d is u32 else t for t, d in zip(tensors, dtypes, strict=True)]
+    kinds = [backend.carriers.carrier(d).name for d in dtypes]
+    carried = [t.to(getattr(torch, kind)) for t, kind in zip(tensors, kinds, strict=True)]
     source = f"def f({', '.join(f'{n}: Tensor' for n in names)}) -> Tensor:\n"
     unit = torch.jit.CompilationUnit(source + textwrap.indent(body, "    ") + "\n")
     found = unit.f(*carried).numpy()
     truth = call in {"isnan", "isinf", "less", "less_equal", "equal", "not_equal"}
-    return found.astype(np.uint32) if dtypes[-1] is u32 and not truth else found
+    return found if truth else found.astype(dtypes[-1].numpy)
 
 
 def test_without_torch_the_export_says_what_to_install(tmp_path: Path) -> None:
