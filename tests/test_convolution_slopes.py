@@ -96,7 +96,7 @@ def test_slope_at_weights_of_single_channels(size: int | str) -> None:
 
 def test_the_batch_of_a_recipe_says_how_slopes_at_weights_are_summed() -> None:
     """An exported step for up to 128 images has the nodes of the one that is trained; one for more
-    adds blocks of them, in float64. Where any batch may come, each sum chooses, and nothing else."""
+    adds up blocks of them. Where any batch may come each sum chooses, and nothing else."""
     slope, *leaves = weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), padding=1)
     graph, few = Graph("test", {"y": slope}, tuple(leaves)), nodes(slope, *leaves)
     (n,) = symbols([slope.args[0].shape[0]])
