@@ -33,7 +33,8 @@ class Program:
     """A graph of random cards: its results, leaves, and data at several bindings of its sizes.
 
     `order` is how often it may be differentiated, `smooth` whether its gradients are its
-    derivatives (some cards declare other ones).
+    derivatives (some cards declare other ones), `special` whether the data of the last binding are
+    special numbers.
     """
 
     outputs: tuple[Value, ...]
@@ -43,6 +44,7 @@ class Program:
     order: int = 2
     smooth: bool = True
     seed: int = 0
+    special: bool = False
 
     @property
     def graph(self) -> Graph:

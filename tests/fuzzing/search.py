@@ -35,6 +35,7 @@ from tests.fuzzing.comparison import Mismatch, Reference
 from tests.fuzzing.printing import printed
 from tests.fuzzing.program import Builder, Program
 from tests.fuzzing.shrinking import smaller
+from tests.fuzzing.special import check_special_data, with_special_data
 from tests.fuzzing.steps import apply_card
 
 SIMPLE = ("Map", "Sum", "Expand", "Reshape", "Transpose", "MatMul")  # what failures shrink to
@@ -111,7 +112,8 @@ def programs(draw: st.DrawFn, focus: type[Op] | None = None, most: int = 5) -> F
         plain_runtime=b.chance(40),
         torch="script" if b.chance(8) else "source" if b.chance(60) else "",
     )
-    return Found(b.finished(), plan)
+    program = b.finished()
+    return Found(with_special_data(program) if b.chance(25) else program, plan)
 
 
 @cache
@@ -126,6 +128,11 @@ def check(program: Program, plan: Plan) -> None:
     """Everything that the plan says. Raises where something is wrong."""
     made = derived(program, plan.order)
     graph = made.graph
+    if program.special:
+        sizes, feeds = made.bindings.pop()
+        check_special_data(graph, sizes, feeds, torch_checks() if plan.torch else None)
+        if not made.bindings:
+            return
     check_interned(graph)
     reference = Reference(graph, made.bindings)
     check_types(reference)

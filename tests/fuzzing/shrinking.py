@@ -49,7 +49,10 @@ def candidates(program: Program) -> Iterator[Program]:
     if len(program.sizes) > 1:
         for i in range(len(program.sizes)):
             yield dataclasses.replace(
-                program, sizes=program.sizes[i : i + 1], feeds=program.feeds[i : i + 1]
+                program,
+                sizes=program.sizes[i : i + 1],
+                feeds=program.feeds[i : i + 1],
+                special=program.special and i == len(program.sizes) - 1,
             )
     nodes = [v for v in toposort(program.outputs) if not isinstance(v.op, Input)]
     for v in reversed(nodes):

@@ -21,12 +21,21 @@ torch.set_num_threads(1)
 
 def check_source(reference: Reference, graph: Graph) -> None:
     """The source of the module, run by Python, gives what numpy gives in double."""
+    _compare("torch", reference, graph, _source(graph))
+
+
+def computed(graph: Graph, feeds: Feeds) -> Feeds:
+    """What the source of the module, run by Python, gives."""
+    return _run(_source(graph), graph, feeds)
+
+
+def _source(graph: Graph) -> Any:
     lowered = lower(graph)
     names: dict[str, Any] = {"torch": torch, "Tensor": torch.Tensor, "Dict": dict}
     exec(compile(lowered.source, "<torchscript>", "exec"), names)
     held = {name: tensor_of(a) for name, a in lowered.constants.items()}
     module = SimpleNamespace(**held)
-    _compare("torch", reference, graph, lambda *tensors: names["forward"](module, *tensors))
+    return lambda *tensors: names["forward"](module, *tensors)
 
 
 def check_script(reference: Reference, graph: Graph) -> None:
@@ -38,8 +47,12 @@ def check_script(reference: Reference, graph: Graph) -> None:
 
 def _compare(kind: str, reference: Reference, graph: Graph, function: Any) -> None:
     for i, (_, feeds) in enumerate(reference.bindings):
-        tensors = [tensor_of(feeds[n]) for n in graph.leaves]
-        with torch.no_grad():
-            results: Feeds = {n: array_of(t) for n, t in function(*tensors).items()}
+        results = _run(function, graph, feeds)
         check_dtypes(kind, graph, results)
         reference.compare(kind, i, results, SINGLE)
+
+
+def _run(function: Any, graph: Graph, feeds: Feeds) -> Feeds:
+    tensors = [tensor_of(feeds[n]) for n in graph.leaves]
+    with torch.no_grad():
+        return {n: array_of(t) for n, t in function(*tensors).items()}
