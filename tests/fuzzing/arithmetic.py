@@ -18,10 +18,11 @@ import sympy as sp
 from nncompile import precision
 from nncompile.graph import Graph, Input, Op, Value, toposort
 from nncompile.map import Map
+from nncompile.ops.reduce import Max
 from nncompile.scalars import evaluate, placeholder
 from nncompile.scalars.heads import erf, normal_cdf, sigmoid, tanh
 from nncompile.scalars.special import digamma, lgamma
-from nncompile.types import TupleType, f16, f64, is_real
+from nncompile.types import TupleType, Type, f16, f64, is_real
 from tests.cards import Feeds, Sizes
 
 Noise = Mapping[str, float]  # of an element type, relative
@@ -78,7 +79,7 @@ class Computation:
                     known[v] = wide
                     continue
                 args = [known[a] for a in v.args]
-                if noise is not None and rng is not None:
+                if noise is not None and rng is not None and not _compares(op, v):
                     args = [_moved(x, a, noise, rng) for x, a in zip(args, v.args, strict=True)]
                     if isinstance(op, Map):
                         known[v] = _formula(op, v, args, noise, rng)
@@ -107,6 +108,12 @@ class Computation:
                 apart = np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
                 found[name] = np.maximum(found[name], apart)
         return found
+
+
+def _compares(op: Op, v: Value) -> bool:
+    """Whether the op compares and rounds nothing. What it is of is not moved again: a maximum is
+    one of its numbers, and is found among them by equality."""
+    return isinstance(op, Max) or (isinstance(v.type, Type) and v.dtype.is_bool)
 
 
 def _moved(x: Any, v: Value, noise: Noise, rng: np.random.Generator) -> Any:

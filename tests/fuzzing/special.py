@@ -18,6 +18,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from nncompile.backends.onnx import to_model
@@ -36,7 +37,7 @@ ZEROS = re.compile("Conv|BatchNorm|ChannelAffine|Moment|AveragePool|Resize|Enlar
 
 def special_values(dtype: np.dtype[Any]) -> np.ndarray:
     """The numbers of a real element type at which arithmetic is special."""
-    known = np.finfo(dtype)
+    known = ml_dtypes.finfo(dtype)
     signed = [0.0, known.smallest_normal, 1.0, known.max, np.inf]
     return np.array([np.nan, *signed, *(-x for x in signed)], dtype)
 
