@@ -79,7 +79,7 @@ class Computation:
                     known[v] = wide
                     continue
                 args = [known[a] for a in v.args]
-                if noise is not None and rng is not None and not _compares(op, v):
+                if noise is not None and rng is not None and not _is_exact(op, v):
                     args = [_moved(x, a, noise, rng) for x, a in zip(args, v.args, strict=True)]
                     if isinstance(op, Map):
                         known[v] = _formula(op, v, args, noise, rng)
@@ -110,10 +110,10 @@ class Computation:
         return found
 
 
-def _compares(op: Op, v: Value) -> bool:
-    """Whether the op compares and rounds nothing. What it is of is not moved again: a maximum is
-    one of its numbers, and is found among them by equality."""
-    return isinstance(op, Max) or (isinstance(v.type, Type) and v.dtype.is_bool)
+def _is_exact(op: Op, v: Value) -> bool:
+    """Whether the op compares or moves elements and rounds nothing. What it is of is not moved
+    again: a maximum is one of its numbers, and is found among them by equality."""
+    return isinstance(op, Max) or op.moves or (isinstance(v.type, Type) and v.dtype.is_bool)
 
 
 def _moved(x: Any, v: Value, noise: Noise, rng: np.random.Generator) -> Any:

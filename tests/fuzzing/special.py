@@ -31,7 +31,10 @@ from tests.fuzzing.comparison import CLOSE, LEAST, MARGIN, Mismatch, shown
 from tests.fuzzing.program import Program
 
 RUNS = 12  # with noise
-OWN_ORDER = re.compile("MatMul|Gemm|Einsum|LayerNorm|Attention|LogSumExp|Softmax|CumSum|Scan")
+OWN_ORDER = re.compile(
+    "MatMul|Gemm|Einsum|LayerNorm|Attention|LogSumExp|Softmax|CumSum|Scan|"
+    "Solve|Determinant|Cofactors|Cholesky|Inverse"
+)
 ZEROS = re.compile("Conv|BatchNorm|ChannelAffine|Moment|AveragePool|Resize|Enlarge")
 
 
