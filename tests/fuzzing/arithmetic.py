@@ -18,6 +18,7 @@ import sympy as sp
 from nncompile import precision
 from nncompile.graph import Graph, Input, Op, Value, toposort
 from nncompile.map import Map
+from nncompile.ops.basic import Cast
 from nncompile.ops.reduce import Max
 from nncompile.scalars import evaluate, placeholder
 from nncompile.scalars.heads import erf, normal_cdf, sigmoid, tanh
@@ -90,6 +91,8 @@ class Computation:
                     if isinstance(v.type, TupleType)
                     else np.asarray(result)
                 )
+                if noise is not None and rng is not None and isinstance(op, Cast):
+                    known[v] = _moved(known[v], v, noise, rng)
         return known
 
     def spread(
@@ -113,7 +116,8 @@ class Computation:
 def _is_exact(op: Op, v: Value) -> bool:
     """Whether the op compares or moves elements and rounds nothing. What it is of is not moved
     again: a maximum is one of its numbers, and is found among them by equality."""
-    return isinstance(op, Max) or op.moves or (isinstance(v.type, Type) and v.dtype.is_bool)
+    moves = op.moves and not isinstance(op, Cast)
+    return isinstance(op, Max) or moves or (isinstance(v.type, Type) and v.dtype.is_bool)
 
 
 def _moved(x: Any, v: Value, noise: Noise, rng: np.random.Generator) -> Any:

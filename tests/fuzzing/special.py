@@ -35,7 +35,7 @@ OWN_ORDER = re.compile(
     "MatMul|Gemm|Einsum|LayerNorm|Attention|LogSumExp|Softmax|CumSum|Scan|"
     "Solve|Determinant|Cofactors|Cholesky|Inverse"
 )
-ZEROS = re.compile("Conv|BatchNorm|ChannelAffine|Moment|AveragePool|Resize|Enlarge")
+ZEROS = re.compile("Conv|BatchNorm|ChannelAffine|Moment|Average|Resize|Enlarge")
 
 
 def special_values(dtype: np.dtype[Any]) -> np.ndarray:
