@@ -45,7 +45,7 @@ ROWS = (
          agrees="numpy and torch"),
     _row("logcumsumexp", lambda x: dsl.logcumsumexp(x, 0), "running", agrees="numpy and torch"),
     _row("median", lambda x: dsl.median(x, 1), "order"),
-    _row("quantile", lambda x: dsl.quantile(x, [0.1, 0.75], 0), "order"),
+    _row("quantiles", lambda x: dsl.quantile(x, [0.1, 0.75], 0), "order"),
     _row("kthvalue", lambda x: dsl.kthvalue(x, 2)[0], "order"),
     _row("bincount", lambda x: dsl.bincount(x, length=4), "searching", i64["batch"], order=0),
     _row("histogram", lambda x: dsl.histogram(x, 5, (-2.0, 2.0))[0], "searching", order=0),

@@ -27,7 +27,7 @@ from nncompile.reference import evaluate
 from tests.cards import Feeds, Sizes
 from tests.fuzzing.arithmetic import SINGLE, Computation
 from tests.fuzzing.checks import loaded
-from tests.fuzzing.comparison import CLOSE, LEAST, MARGIN, Mismatch, shown
+from tests.fuzzing.comparison import CLOSE, MARGIN, Mismatch, shown
 from tests.fuzzing.program import Program
 
 RUNS = 12  # with noise
@@ -106,7 +106,7 @@ class SpecialReference:
     def _unit(self, name: str, expected: np.ndarray) -> np.ndarray:
         relative = CLOSE.get(self.graph.outputs[name].dtype.name, 0.0)
         size = np.where(np.isfinite(expected), np.abs(expected), 0).astype(np.float64)
-        return relative * np.maximum(size, LEAST)
+        return relative * np.maximum(size, 1.0)
 
 
 def check_special_data(graph: Graph, sizes: Sizes, feeds: Feeds, torch: Any = None) -> None:
