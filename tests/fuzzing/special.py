@@ -87,6 +87,8 @@ class SpecialReference:
         """Raises where an element is neither numpy's in double nor in the declared types."""
         for name, expected in self.double.items():
             found, single = np.asarray(actual[name]), self.single[name]
+            if found.shape != expected.shape:
+                raise Mismatch(kind, f"{name} has shape {found.shape}, not {expected.shape}")
             with np.errstate(all="ignore"):
                 bound = MARGIN * self.spread[name] + self._unit(name, expected)
                 right = ~np.isfinite(self.spread[name])
