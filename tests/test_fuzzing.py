@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 import nncompile.passes
-from nncompile.elementwise import sigmoid
+from nncompile.elementwise import equal, sigmoid, where
 from nncompile.graph import Graph, Input, Value, apply, toposort
 from nncompile.map import Map
 from nncompile.ops import sum as total
+from nncompile.ops.basic import const
+from nncompile.ops.scattering import ScatterMax
 from nncompile.ops.shape import Transpose
 from nncompile.ops.slicing import Pad
 from nncompile.ops.softmax import Softmax
@@ -148,6 +150,16 @@ def test_noise_finds_what_cancels() -> None:
     spread = compute.spread(feeds, exact, SINGLE, 8)["z"]
     assert 0.01 < spread[0] < 1.0
     assert spread[1] < 1e-6
+
+
+def test_noise_finds_what_cancels_behind_a_tie() -> None:
+    """A gradient of what is chosen, although noise says it is not: a sum of 10⁶ and −10⁶."""
+    x, y = (apply(Input(name, f32[2])) for name in "xy")
+    chosen = apply(ScatterMax(0), x, const([0]), const([-9.0]))
+    found = where(equal(x, chosen), total((x + 0.1) * y), 0.0)
+    feeds = {"x": np.full(2, 0.3, np.float32), "y": np.array([1e6, -1e6], np.float32)}
+    compute = Computation(Graph("tie", {"z": found}), {})
+    assert compute.spread(feeds, compute(feeds), SINGLE, 8)["z"].min() > 1e-3
 
 
 def test_noise_reaches_into_formulas() -> None:

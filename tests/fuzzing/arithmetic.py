@@ -58,18 +58,26 @@ class Computation:
         """Whether all results on the way are numbers. Where they are not, the mathematics that
         graphs are rewritten by does not hold: 0/0·x is not 0·x/0."""
         known = self._known(feeds, None, None)
-        arrays = [x for xs in known.values() for x in (xs if isinstance(xs, tuple) else (xs,))]
-        return all(bool(np.isfinite(x).all()) for x in arrays if is_real(x.dtype))
+        return all(bool(np.isfinite(x).all()) for x in _flat([*known.values()]) if is_real(x.dtype))
 
     def __call__(
-        self, feeds: Feeds, noise: Noise | None = None, rng: np.random.Generator | None = None
+        self,
+        feeds: Feeds,
+        noise: Noise | None = None,
+        rng: np.random.Generator | None = None,
+        held: bool = False,
     ) -> Feeds:
-        """The outputs by name; with `noise`, of operands that are moved by so much."""
-        known = self._known(feeds, noise, rng)
+        """The outputs by name; with `noise`, of operands that are moved by so much. Ties are `held`
+        where the operands of everything that compares or chooses are left as they are."""
+        known = self._known(feeds, noise, rng, held)
         return {name: known[v] for name, v in self.outputs.items()}
 
     def _known(
-        self, feeds: Feeds, noise: Noise | None, rng: np.random.Generator | None
+        self,
+        feeds: Feeds,
+        noise: Noise | None,
+        rng: np.random.Generator | None,
+        held: bool = False,
     ) -> dict[Value, Any]:
         known: dict[Value, Any] = {}
         with np.errstate(all="ignore"):
@@ -80,17 +88,17 @@ class Computation:
                     known[v] = wide
                     continue
                 args = [known[a] for a in v.args]
+                if held and not isinstance(op, Cast):
+                    made = _arrays(op, v, args)
+                    if _are_chosen(made, args):
+                        known[v] = made
+                        continue
                 if noise is not None and rng is not None and not _is_exact(op, v):
                     args = [_moved(x, a, noise, rng) for x, a in zip(args, v.args, strict=True)]
                     if isinstance(op, Map):
                         known[v] = _formula(op, v, args, noise, rng)
                         continue
-                result = op.numpy(*args)
-                known[v] = (
-                    tuple(map(np.asarray, result))
-                    if isinstance(v.type, TupleType)
-                    else np.asarray(result)
-                )
+                known[v] = _arrays(op, v, args)
                 if noise is not None and rng is not None and isinstance(op, Cast):
                     known[v] = _moved(known[v], v, noise, rng)
         return known
@@ -99,12 +107,13 @@ class Computation:
         self, feeds: Feeds, exact: Feeds, noise: Noise, runs: int, factor: float = 1.0
     ) -> dict[str, np.ndarray]:
         """How far each element goes, at most, in several noisy runs; infinite where it changes
-        from one number to none."""
+        from one number to none. Every other run holds ties: where noise breaks them a gradient may
+        be 0, and what is a sum that cancels would look exact."""
         rng = np.random.default_rng(0)
         scaled = {name: factor * size for name, size in noise.items()}
         found = {name: np.zeros(a.shape) for name, a in exact.items()}
-        for _ in range(runs):
-            for name, array in self(feeds, scaled, rng).items():
+        for i in range(runs):
+            for name, array in self(feeds, scaled, rng, held=i % 2 == 1).items():
                 with np.errstate(all="ignore"):
                     apart = np.abs(array.astype(np.float64) - exact[name].astype(np.float64))
                 same = (array == exact[name]) | ((array != array) & (exact[name] != exact[name]))
@@ -118,6 +127,24 @@ def _is_exact(op: Op, v: Value) -> bool:
     again: a maximum is one of its numbers, and is found among them by equality."""
     moves = op.moves and not isinstance(op, Cast)
     return isinstance(op, Max) or moves or (isinstance(v.type, Type) and v.dtype.is_bool)
+
+
+def _arrays(op: Op, v: Value, args: Sequence[Any]) -> Any:
+    result = op.numpy(*args)
+    if isinstance(v.type, TupleType):
+        return tuple(map(np.asarray, result))
+    return np.asarray(result)
+
+
+def _are_chosen(made: Any, args: Sequence[Any]) -> bool:
+    """Whether nothing was rounded: all numbers are truth values, integers, 0 or of the operands."""
+    real = [x for x in _flat([made]) if is_real(x.dtype)]
+    operands = [np.ravel(x) for x in _flat(args) if is_real(x.dtype)]
+    return all(np.isin(x, np.concatenate([np.zeros(1), *operands])).all() for x in real)
+
+
+def _flat(arrays: Sequence[Any]) -> list[np.ndarray]:
+    return [x for xs in arrays for x in (xs if isinstance(xs, tuple) else (xs,))]
 
 
 def _moved(x: Any, v: Value, noise: Noise, rng: np.random.Generator) -> Any:

@@ -287,6 +287,10 @@ def by_scan(b: Builder, card: type[Op]) -> Value:
     return last if b.chance(40) else stacked
 
 
+# What a program has made may be singular, where a slope is NaN by definition or by rounding.
+MATRICES = (Solve, SolveTriangular, Inverse, Determinant, SignedLogDeterminant, Cofactors, Cholesky)
+
+
 def by_matrix(b: Builder, card: type[Op]) -> Value:
     """Square matrices whose diagonal outweighs the rest: the product of a column and a row that
     are below 1, and more than the size of it on the diagonal."""
@@ -363,10 +367,7 @@ FITTING: dict[type[Op], Step] = {
     Scan: by_scan,
     MaxPlaces: by_images,
     Enlarge: by_images,
-    **dict.fromkeys(
-        (Solve, SolveTriangular, Inverse, Determinant, SignedLogDeterminant, Cofactors, Cholesky),
-        by_matrix,
-    ),
+    **dict.fromkeys(MATRICES, by_matrix),
 }
 # Of these the samples are not what a graph is made of: `recompute` computes its arguments from what
 # it is given, formulas have a canonical form, and sizes that depend on data names of their own.

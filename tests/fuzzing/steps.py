@@ -10,7 +10,7 @@ from nncompile.errors import CompileError
 from nncompile.graph import Op, Sample, Value, apply
 from nncompile.types import Type
 from tests.cards import _symbols_within
-from tests.fuzzing.fitting import ALONE, FITTING, Step, by_axes, noted, samples_of
+from tests.fuzzing.fitting import ALONE, FITTING, MATRICES, Step, by_axes, noted, samples_of
 from tests.fuzzing.program import Builder, Rejected
 
 
@@ -18,7 +18,7 @@ def apply_card(b: Builder, card: type[Op]) -> None:
     """Adds one application of the card to the program, if one can be found."""
     own = FITTING.get(card, by_axes if card.varies else None)
     before = len(b.leaves), b.order, b.smooth
-    steps: list[Step] = [by_sample, fresh_sample]
+    steps: list[Step] = [fresh_sample] if card in MATRICES else [by_sample, fresh_sample]
     if own is not None and (card in ALONE or b.chance(70)):
         steps = [own] if card in ALONE else [own, *steps]
     for step in steps:
