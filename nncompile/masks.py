@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from nncompile.graph import Value, apply
+from nncompile.graph import Item, Value, apply, items
 from nncompile.map import Map, mapped
 from nncompile.ops.basic import broadcast_to
+from nncompile.ops.joining import Split
 from nncompile.ops.reduce import Sum
 from nncompile.ops.statistics import any as any_of
 from nncompile.scalars import heads as h
@@ -63,6 +64,8 @@ class _Search:
             if found is None:
                 return None
             return self._whole(g, any_of(found, g.op.axes, g.op.keepdims))
+        if isinstance(g.op, Item):
+            return self._part(g, g.args[0], g.op.index)
         if g.op.moves and g.args:
             found_args = [self._moved(a) for a in g.args]
             if all(a is not None for a in found_args):
@@ -70,6 +73,13 @@ class _Search:
                 # A cast of a mask is that mask.
                 return self._whole(g, args[0] if g.op.label == "cast" else apply(g.op, *args))
         return None
+
+    def _part(self, g: Value, whole: Value, index: int) -> Mask | None:
+        """That of one of the parts that a value is split into."""
+        if not isinstance(whole.op, Split):
+            return None
+        found = self._moved(whole.args[0])
+        return None if found is None else self._whole(g, items(whole.op(found))[index])
 
     def _whole(self, g: Value, condition: Value) -> Mask:
         return Mask(placeholder(0), (condition,), g)

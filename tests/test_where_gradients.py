@@ -56,6 +56,12 @@ CASES: dict[str, Case] = {
     "joined": lambda x: ops.concatenate(
         [where(x > 0, sqrt(x), 0.0), where(x > 0, log(x), 0.0)], 0
     ),
+    "chosen of what is joined": lambda x: where(
+        x > 0, ops.concatenate([sqrt(x)[:2], log(x)[2:]], 0), 0.0
+    ),
+    "chosen of what is stacked": lambda x: where(
+        ops.stack([x > 0, x > 1], 1), ops.stack([sqrt(x), log(x)], 1), 0.0
+    ),
     "repeated": lambda x: where(
         ops.expand_dims(x > 0, 1), twice(sqrt(x)), 0.0
     ),
