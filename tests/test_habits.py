@@ -28,6 +28,7 @@ from nncompile.errors import (
 from nncompile.graph import Input, Value
 from nncompile.habits import ELSEWHERE, Habits, teaching
 from nncompile.model import Model
+from nncompile.ops import arrays, images
 from nncompile.ops.joining import Split
 from nncompile.optim import adam, adamw
 from nncompile.recipe import minimize
@@ -254,6 +255,43 @@ def test_options_of_formulas_are_told() -> None:
         dsl.leaky_relu(x, negative_slope=0.1)
     with pytest.raises(FormulaError, match="did you mean 'alpha'"):
         dsl.elu(x, alfa=0.1)
+
+
+FUNCTIONS = [
+    *arrays.__all__,
+    *images.__all__,
+    *dsl.losses.__all__,
+    "average_pool",
+    "conv",
+    "resize",
+]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_functions_tell_their_options(name: str) -> None:
+    with pytest.raises(ModelError, match=r"argument 'other'(.|\n)*hint: "):
+        getattr(dsl, name)(other=1)
+
+
+OTHERS: dict[str, tuple[Callable[[Value], Any], str]] = {
+    "scale_factor": (lambda x: dsl.resize(x, scale_factor=2), "called 'scale' here"),
+    "interpolation": (lambda x: dsl.quantile(x, 0.5, interpolation="lower"), "'method' here"),
+    "right": (lambda x: dsl.searchsorted(x, 0.5, right=True), "side='right'"),
+    "upper": (lambda x: dsl.solve_triangular(x, x, upper=False), "lower=True"),
+    "unitriangular": (
+        lambda x: dsl.solve_triangular(x, x, unitriangular=True),
+        "called 'unit_diagonal' here",
+    ),
+    "nonlinearity": (lambda x: dsl.RNNCell(3, nonlinearity="relu"), "called 'activation' here"),
+    "in1_features": (lambda x: dsl.Bilinear(in1_features=3), "told by x"),
+}
+
+
+@pytest.mark.parametrize("option", OTHERS)
+def test_options_of_functions_are_told(option: str) -> None:
+    written, words = OTHERS[option]
+    with pytest.raises(ModelError, match=words):
+        written(Input("x", f32["n"])())
 
 
 FITS: dict[str, tuple[Callable[[Trainer, Any], Any], type[CompileError], str]] = {

@@ -12,6 +12,7 @@ from dsl.losses.suspects import warn_of_probabilities
 from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.map import body_of, is_plain, mapped
 from nncompile.ops.basic import as_value
 from nncompile.ops.claims import in_range
@@ -35,6 +36,7 @@ def _binary_cross_entropy(probability: Any, target: Any) -> Any:
     return -(target * at_one + (1 - target) * at_zero)
 
 
+@teaching
 def binary_cross_entropy(
     probability: Any,
     target: Any,
@@ -98,6 +100,7 @@ def _with_positive_weight(logit: Any, target: Any, positive: Any) -> Any:
     return positive * target * softplus(-logit) + (1 - target) * softplus(logit)
 
 
+@teaching
 def binary_cross_entropy_with_logits(
     logit: Any,
     target: Any,
@@ -142,6 +145,7 @@ def _focal(logit: Any, target: Any, gamma: Any) -> Any:
     return target * at_one + (1 - target) * at_zero
 
 
+@teaching
 def binary_focal_loss(
     logit: Any,
     target: Any,
@@ -180,6 +184,7 @@ def _signed(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     return prediction, where(target == 0, -1.0, target)
 
 
+@teaching
 def hinge(
     prediction: Any,
     target: Any,
@@ -194,6 +199,7 @@ def hinge(
     return reduced(_hinge(prediction, target, margin), reduction, weight, mask)
 
 
+@teaching
 def perceptron_loss(
     prediction: Any,
     target: Any,

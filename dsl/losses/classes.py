@@ -16,6 +16,7 @@ from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops import (
     cast,
     expand_dims,
@@ -36,6 +37,7 @@ LOGARITHMS = "give it log_softmax(logits), or take cross_entropy(logits, label)"
 PROBABILITIES = "probabilities, or counts; rows that do not count: mask=…"
 
 
+@teaching
 def cross_entropy(
     logits: Any,
     label: Any,
@@ -76,6 +78,7 @@ def cross_entropy(
     return reduced(losses, reduction, weight, mask, counts)
 
 
+@teaching
 def negative_log_likelihood(
     log_probability: Any,
     label: Any,
@@ -177,6 +180,7 @@ def _focused(log_probability: Any, gamma: Any) -> Any:
     return -(maximum(1 - exp(log_probability), 0.0) ** gamma) * log_probability
 
 
+@teaching
 def focal_loss(
     logits: Any,
     label: Any,
@@ -209,6 +213,7 @@ def focal_loss(
     return reduced(losses, reduction, weight, mask, counts)
 
 
+@teaching
 def multiclass_hinge(
     logits: Any,
     label: Any,
@@ -242,6 +247,7 @@ def _divergence_of_logs(log_probability: Any, log_target: Any) -> Any:
     return exp(log_target) * (log_target - log_probability)
 
 
+@teaching
 def kl_divergence(
     log_probability: Any,
     target: Any,

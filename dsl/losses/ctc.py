@@ -19,6 +19,7 @@ from nncompile.elementwise import (
 )
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops import (
     broadcast_to,
     cast,
@@ -41,6 +42,7 @@ from nncompile.ops.scan import scan
 _NEVER = -1e30
 
 
+@teaching
 def ctc_loss(
     logits: Any,
     label: Any,

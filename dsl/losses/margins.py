@@ -16,6 +16,7 @@ from nncompile.elementwise import clip, relu, softplus, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops import any as any_of
 from nncompile.ops import cumsum, expand_dims, iota, mean, moveaxis, take_along_axis
 from nncompile.ops import sum as sum_of
@@ -28,6 +29,7 @@ def _ranked(x1: Any, x2: Any, target: Any, margin: Any) -> Any:
     return clip(margin - target * (x1 - x2), 0, None)
 
 
+@teaching
 def margin_ranking_loss(
     x1: Any,
     x2: Any,
@@ -48,6 +50,7 @@ def _soft_margin(prediction: Any, target: Any) -> Any:
     return softplus(-target * prediction)
 
 
+@teaching
 def soft_margin_loss(
     prediction: Any,
     target: Any,
@@ -67,6 +70,7 @@ def _hinge_embedding(distance: Any, target: Any, margin: Any) -> Any:
     return apart + where(target == -1, 0, distance)
 
 
+@teaching
 def hinge_embedding_loss(
     distance: Any,
     target: Any,
@@ -82,6 +86,7 @@ def hinge_embedding_loss(
     return reduced(_hinge_embedding(distance, target, margin), reduction, weight, mask)
 
 
+@teaching
 def multilabel_margin_loss(
     logits: Any,
     label: Any,
@@ -128,6 +133,7 @@ def multilabel_margin_loss(
     return reduced(mean(sum_of(terms, -2), -1), reduction, weight, mask)
 
 
+@teaching
 def multilabel_soft_margin_loss(
     logits: Any,
     target: Any,

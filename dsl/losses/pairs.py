@@ -15,6 +15,7 @@ from nncompile.dims import same_shape
 from nncompile.elementwise import clip, maximum, minimum, relu, where
 from nncompile.errors import DTypeError, ModelError, ShapeError
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops import cast, iota, norm
 from nncompile.ops import sum as sum_of
 from nncompile.ops.basic import as_value
@@ -24,6 +25,7 @@ def _unit(x: Value, axis: int, eps: float) -> Value:
     return x / maximum(norm(x, axis=axis, keepdims=True), eps)  # type: ignore[no-any-return]
 
 
+@teaching
 def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Value:
     """The cosine of the angle between the vectors, x·y / (max(|x|, ε)·max(|y|, ε)), as torch's: 0
     where one of them is 0."""
@@ -31,6 +33,7 @@ def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Valu
     return sum_of(_unit(x, axis, eps) * _unit(y, axis, eps), axis)
 
 
+@teaching
 def cosine_distance(
     prediction: Any,
     target: Any,
@@ -46,6 +49,7 @@ def cosine_distance(
     return reduced(losses, reduction, weight, mask)
 
 
+@teaching
 def cosine_embedding_loss(
     x: Any,
     y: Any,
@@ -63,6 +67,7 @@ def cosine_embedding_loss(
     return reduced(losses, reduction, weight, mask)
 
 
+@teaching
 def contrastive_loss(
     x: Any,
     y: Any,
@@ -84,6 +89,7 @@ def contrastive_loss(
     return reduced(losses, reduction, weight, mask)
 
 
+@teaching
 def triplet_loss(
     anchor: Any,
     positive: Any,
@@ -126,6 +132,7 @@ def triplet_loss(
     return reduced(clip(near - far + margin, 0, None), reduction, weight, mask)
 
 
+@teaching
 def info_nce(
     query: Any,
     key: Any,

@@ -24,6 +24,7 @@ from nncompile.elementwise import (
 from nncompile.errors import ShapeError
 from nncompile.formula import formula
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops import expand_dims, mean
 from nncompile.ops.basic import as_value
 
@@ -33,6 +34,7 @@ def _squared(prediction: Any, target: Any) -> Any:
     return (prediction - target) ** 2
 
 
+@teaching
 def mean_squared_error(
     prediction: Any,
     target: Any,
@@ -53,6 +55,7 @@ def _absolute(prediction: Any, target: Any) -> Any:
     return abs(prediction - target)
 
 
+@teaching
 def mean_absolute_error(
     prediction: Any,
     target: Any,
@@ -75,6 +78,7 @@ def _huber(prediction: Any, target: Any, delta: Any) -> Any:
     return within * (error - 0.5 * within)
 
 
+@teaching
 def huber(
     prediction: Any,
     target: Any,
@@ -102,6 +106,7 @@ def _log_cosh(prediction: Any, target: Any) -> Any:
     return where(error < 1, near, error + softplus(-2 * error) - log(2.0))
 
 
+@teaching
 def log_cosh(
     prediction: Any,
     target: Any,
@@ -120,6 +125,7 @@ def _pinball(prediction: Any, target: Any, quantile: Any) -> Any:
     return maximum(quantile * error, (quantile - 1) * error)
 
 
+@teaching
 def quantile_loss(
     prediction: Any,
     target: Any,
@@ -170,6 +176,7 @@ def _stirling(target: Any) -> Any:
     return where(target > 1, t * log(t) - t + 0.5 * log(2 * math.pi * t), 0.0)
 
 
+@teaching
 def poisson_loss(
     prediction: Any,
     target: Any,
@@ -201,6 +208,7 @@ def _gaussian(prediction: Any, target: Any, variance: Any, eps: Any) -> Any:
     return 0.5 * (log(v) + (prediction - target) ** 2 / v)
 
 
+@teaching
 def gaussian_nll(
     prediction: Any,
     target: Any,

@@ -8,6 +8,7 @@ from nncompile.dims import Dim, dim, floordiv, same
 from nncompile.elementwise import minimum
 from nncompile.errors import ShapeError
 from nncompile.graph import Value, described
+from nncompile.habits import teaching
 from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.axis_maps import along_axis, span_matrix
 from nncompile.ops.basic import cast, floating, in_single, iota, size_value
@@ -46,6 +47,7 @@ def _space(what: str, x: Value) -> tuple[int, ...]:
     return tuple(range(LEAD, x.rank))
 
 
+@teaching
 @in_single
 def adaptive_average_pool(
     x: Any, size: Any, *, rank: int | None = None, what: str = "adaptive_average_pool"
@@ -70,6 +72,7 @@ def adaptive_average_pool(
     return y
 
 
+@teaching
 def adaptive_max_pool(
     x: Any, size: Any, *, rank: int | None = None, what: str = "adaptive_max_pool"
 ) -> Value:

@@ -13,6 +13,7 @@ from nncompile.dims import Dim, Shape, dim, same_shape
 from nncompile.elementwise import maximum, minimum
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.axis_maps import along_axis, span_matrix
 from nncompile.ops.basic import cast, const, floating, iota, size_value
 from nncompile.ops.composition import composed_onnx
@@ -221,6 +222,7 @@ def _by_matrices(x: Value, window: Window, sizes: Shape | None = None) -> Value:
     return x
 
 
+@teaching
 def average_pool(
     x: Any,
     kernel: Any,

@@ -8,6 +8,7 @@ from typing import Any
 from nncompile.dims import Dim, Shape, dim, same_shape
 from nncompile.errors import DTypeError, ShapeError, did_you_mean, whole_number
 from nncompile.graph import Value, described
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value
 from nncompile.ops.convolution import Conv, ConvTranspose
 from nncompile.ops.convolution_rules import beside_axes, check_operands, kernel_of
@@ -18,6 +19,7 @@ from nncompile.ops.space import LEAD, axis_of
 from nncompile.types import Type
 
 
+@teaching
 def conv(
     x: Any,
     w: Any,
@@ -71,6 +73,7 @@ def conv(
     return op(x, *args)
 
 
+@teaching
 def conv_transpose(
     x: Any,
     w: Any,

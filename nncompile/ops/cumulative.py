@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.reduce import accumulator, along
 from nncompile.ops.sums import RUNNING
 from nncompile.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
@@ -82,6 +83,7 @@ class CumSum(Op):
         yield Sample(cls(0), (i32["n"],), integers=(2**31 - 9, 2**31))
 
 
+@teaching
 def cumsum(
     x: Any, axis: int | None = None, exclusive: bool = False, reverse: bool = False
 ) -> Value:

@@ -13,6 +13,7 @@ import numpy as np
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, isfinite, log, sign, where
 from nncompile.graph import Op, Sample, Value, items
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value, broadcast_to, in_single
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul
@@ -184,6 +185,7 @@ class SignedLogDeterminant(Op):
         yield Sample(cls(), (f64["b", 3, 3],))
 
 
+@teaching
 @in_single
 def det(x: Any) -> Value:
     """The determinant of each matrix of the last two axes. Its gradient is right where the matrix
@@ -191,6 +193,7 @@ def det(x: Any) -> Value:
     return Determinant()(as_value(x))
 
 
+@teaching
 @in_single
 def slogdet(x: Any) -> tuple[Value, Value]:
     """The sign of the determinant of each matrix of the last two axes, and the logarithm of its
@@ -199,6 +202,7 @@ def slogdet(x: Any) -> tuple[Value, Value]:
     return of_sign, logarithm
 
 
+@teaching
 @in_single
 def logdet(x: Any) -> Value:
     """The logarithm of the determinant, NaN where that is negative."""

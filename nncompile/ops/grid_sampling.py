@@ -17,6 +17,7 @@ from nncompile.elementwise import add, clip, floor, maximum, minimum, multiply, 
 from nncompile.errors import DTypeError, ModelError, ShapeError, did_you_mean
 from nncompile.formula import formula
 from nncompile.graph import Value, described
+from nncompile.habits import teaching
 from nncompile.ops.basic import cast, floating, iota, size_value
 from nncompile.ops.index import take
 from nncompile.ops.interpolation import PLAIN, cubic_kernel
@@ -29,6 +30,7 @@ MODES = (*LINEAR, "nearest", *CUBIC)
 PADDING_MODES = ("zeros", "border", "reflection")
 
 
+@teaching
 def grid_sample(
     x: Any,
     grid: Any,
@@ -167,6 +169,7 @@ def _reflected(place: Any, low: Any, span: Any) -> Any:
     return where(turns - 2 * floor(turns / 2) > 0, span - rest, rest) + low
 
 
+@teaching
 def affine_grid(
     theta: Any, size: Sequence[Any], align_corners: bool = False, *, what: str = "affine_grid"
 ) -> Value:

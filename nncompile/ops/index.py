@@ -16,6 +16,7 @@ import sympy as sp
 from nncompile.dims import Dim, Shape, broadcast, dim, product, same, same_shape, symbol
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value, items
+from nncompile.habits import teaching
 from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ops.shape import expand_dims, ravel, reshape
@@ -313,6 +314,7 @@ class TopK(Op):
         yield Sample(cls(0, 0), (f64[3],), distinct=True)
 
 
+@teaching
 def take(x: Any, indices: Any, axis: int | None = None) -> Value:
     """The slices of `x` across the axis at `indices`: result shape is that of `x` with the shape
     of `indices` in place of the axis. Without an axis, elements of `x` as a vector.
@@ -325,6 +327,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Value:
     return Gather(axis_of(axis, x.rank))(x, indices)
 
 
+@teaching
 def scatter_add(x: Any, indices: Any, updates: Any, axis: int = 0) -> Value:
     """`x` with `updates` added to its slices across the axis at `indices`, the inverse of `take`:
     shape of `updates` is that of `take(x, indices, axis)`."""
@@ -339,6 +342,7 @@ def scatter_add(x: Any, indices: Any, updates: Any, axis: int = 0) -> Value:
     return ScatterAdd(place)(x, broadcast_to(column, flat), reshape(updates, flat))
 
 
+@teaching
 def take_along_axis(x: Any, indices: Any, axis: int) -> Value:
     """`y[…, i, …] = x[…, indices[…, i, …], …]` along the axis; other axes broadcast."""
     x, indices = as_value(x), as_value(indices)
@@ -375,6 +379,7 @@ def _matched(x: Value, indices: Value, axis: int) -> tuple[Value, Value]:
     return spread(x), spread(indices)
 
 
+@teaching
 def one_hot(indices: Any, depth: Any, dtype: Any = f32, axis: int = -1) -> Value:
     """1 where the place along a new axis of size `depth` is the index, 0 elsewhere; all 0 for an
     index that is negative or not below `depth`."""
@@ -387,6 +392,7 @@ def one_hot(indices: Any, depth: Any, dtype: Any = f32, axis: int = -1) -> Value
     return cast(expand_dims(indices, place) == places, dtype_of(dtype))
 
 
+@teaching
 def top_k(x: Any, k: Any, axis: int = -1, largest: bool = True) -> tuple[Value, Value]:
     """The `k` largest (or smallest) elements along the axis in order, and their places (i64); of
     equal ones the first come first. NaN is greater than all others, as torch's."""
@@ -395,12 +401,14 @@ def top_k(x: Any, k: Any, axis: int = -1, largest: bool = True) -> tuple[Value, 
     return values, places
 
 
+@teaching
 def sort(x: Any, axis: int = -1, descending: bool = False) -> Value:
     """The elements along the axis in rising order, NaN last; or in falling order."""
     x = as_value(x)
     return top_k(x, x.shape[axis_of(axis, x.rank)], axis, largest=descending)[0]
 
 
+@teaching
 def argsort(x: Any, axis: int = -1, descending: bool = False) -> Value:
     """The places of the elements along the axis in rising (or falling) order; of equal ones the
     first come first."""

@@ -10,6 +10,7 @@ from nncompile.elementwise import power, where
 from nncompile.errors import ModelError, ShapeError, whole_number
 from nncompile.formula import formula
 from nncompile.graph import Value, described
+from nncompile.habits import teaching
 from nncompile.ops.average_pooling import average_pool
 from nncompile.ops.basic import floating, in_single
 from nncompile.ops.pooling import max_pool
@@ -18,6 +19,7 @@ from nncompile.ops.shape import reshape
 from nncompile.ops.space import LEAD
 
 
+@teaching
 @in_single
 def lp_pool(
     x: Any,
@@ -61,6 +63,7 @@ def _root(total: Any, exponent: Any) -> Any:
     return where(total == 0, 0, power(total, exponent))
 
 
+@teaching
 @in_single
 def local_response_norm(
     x: Any,

@@ -11,6 +11,7 @@ from nncompile.dims import Dim, dim
 from nncompile.elementwise import maximum, minimum
 from nncompile.errors import ShapeError, did_you_mean
 from nncompile.graph import Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value, broadcast_to, iota, size_value
 from nncompile.ops.index import take
 from nncompile.ops.joining import concatenate, split
@@ -21,6 +22,7 @@ MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 TORCH_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
+@teaching
 def pad(
     x: Any, pad_width: Any, mode: str = "constant", constant_values: float | int | bool = 0
 ) -> Value:

@@ -13,6 +13,7 @@ from nncompile.dims import Dim, Shape, dim, floordiv, product, same
 from nncompile.elementwise import add
 from nncompile.errors import ShapeError
 from nncompile.graph import Value, described
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value
 from nncompile.ops.convolution_windows import Window, numbers, pads_of
 from nncompile.ops.joining import stack
@@ -22,6 +23,7 @@ from nncompile.ops.slicing import along, padded, spaced
 from nncompile.ops.space import LEAD
 
 
+@teaching
 def unfold(
     x: Any,
     kernel: Any,
@@ -54,6 +56,7 @@ def unfold(
     return reshape(x, (x.shape[0], product(x.shape[1:-rank]), product(counts)))
 
 
+@teaching
 def fold(
     x: Any,
     output_size: Any,
@@ -133,6 +136,7 @@ def _placed(x: Value, axis: int, start: int, size: Any) -> Value:
     return padded(x, first, last)
 
 
+@teaching
 def pixel_shuffle(x: Any, upscale_factor: Any, *, what: str = "pixel_shuffle") -> Value:
     """`x` [batch, channels·∏factors, *space] as [batch, channels, *space·factors]: blocks of
     channels become blocks of pixels (W. Shi et al., "Real-time single image and video
@@ -153,6 +157,7 @@ def pixel_shuffle(x: Any, upscale_factor: Any, *, what: str = "pixel_shuffle") -
     return reshape(transpose(split, (0, 1, *pairs)), joined)
 
 
+@teaching
 def pixel_unshuffle(x: Any, downscale_factor: Any, *, what: str = "pixel_unshuffle") -> Value:
     """`x` [batch, channels, *space·factors] as [batch, channels·∏factors, *space]: the inverse of
     `pixel_shuffle`, with its options; torch's `pixel_unshuffle`.

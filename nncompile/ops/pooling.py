@@ -16,6 +16,7 @@ import numpy as np
 from nncompile.dims import Dim, dim, product, same_shape
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.finite import or_exact
 from nncompile.ops.integer_pooling import integer_max_pool, numbers
 from nncompile.ops.maxima import exact_places, greatest, numpy_places, places
@@ -228,6 +229,7 @@ def torch_places(t: Any, window: Window, x: str) -> str:
     return t.method(t.item(results, 1), "flatten", LEAD)  # type: ignore[no-any-return]
 
 
+@teaching
 def max_pool(
     x: Any,
     kernel: Any,

@@ -9,6 +9,7 @@ from nncompile.dims import Dim, dim, product, same, same_shape
 from nncompile.elementwise import maximum, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value, described
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value, full, iota, size_value
 from nncompile.ops.integer_pooling import integer_max_pool, numbers, wide_for
 from nncompile.ops.maxima import numpy_places, places
@@ -59,6 +60,7 @@ class MaxPlaces(Op):
             yield Sample(cls(window), (type_,), distinct=True, order=0)
 
 
+@teaching
 def max_pool_with_indices(
     x: Any,
     kernel: Any,
@@ -127,6 +129,7 @@ def _among(x: Value, windows: Sequence[Slid], found: Sequence[Value]) -> Value:
     return flat  # type: ignore[no-any-return]
 
 
+@teaching
 def max_unpool(
     x: Any,
     indices: Any,

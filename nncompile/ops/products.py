@@ -9,6 +9,7 @@ import numpy as np
 
 from nncompile.elementwise import equal, where
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import cast, iota
 from nncompile.ops.reduce import Axes, Sum, accumulator, kept, over, reduced_type, require_real
 from nncompile.ops.shape import reshape
@@ -147,6 +148,7 @@ class ProductOfOthers(Op):
         yield Sample(cls(0), (f64[4],))
 
 
+@teaching
 def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """Π x over one axis, several or all; of integers and truth values in i64. Its slopes are
     right where elements are zero."""

@@ -15,6 +15,7 @@ from nncompile.dims import Dim, dim, floordiv
 from nncompile.elementwise import minimum
 from nncompile.errors import ModelError, ShapeError, did_you_mean
 from nncompile.graph import Op, Sample, Value, described
+from nncompile.habits import teaching
 from nncompile.ops.adaptive_pooling import adaptive_average_pool
 from nncompile.ops.average_pooling import AveragePool
 from nncompile.ops.axis_maps import along_axis
@@ -118,6 +119,7 @@ def _matrix(x: Value, i: int, factor: int) -> Value:
     return interpolation_matrix(size, count, 1, factor, False, False, False, x.dtype)
 
 
+@teaching
 @in_single
 def resize(
     x: Any,

@@ -23,6 +23,7 @@ from nncompile.dims import (
 )
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value, described
+from nncompile.habits import teaching
 from nncompile.ops.axes import axes_of, axis_of
 from nncompile.ops.basic import as_value, broadcast_to
 from nncompile.types import Array, Type, boolean, f32, i64, u32
@@ -290,6 +291,7 @@ def tile(x: Any, reps: Any) -> Value:
     return _repeated(x, [((1, n), (count, n)) for count, n in zip(counts, sizes, strict=True)])
 
 
+@teaching
 def repeat(x: Any, repeats: Any, axis: int | None = None) -> Value:
     """Each element `repeats` times in a row along the axis; of all in a row by default."""
     x = as_value(x)

@@ -14,6 +14,7 @@ import sympy as sp
 from nncompile.dims import Dim, Shape, dim, same, same_shape, symbol
 from nncompile.errors import ShapeError
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.axes import axes_of
 from nncompile.ops.basic import as_value, tied
 from nncompile.ops.shape import expand_dims, reshape
@@ -284,6 +285,7 @@ def _negative(widths: Sequence[Any]) -> list[Dim]:
     return [dim(-width) for width in widths]
 
 
+@teaching
 def flip(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     """`x` with the order of the elements along the axes (all by default) reversed."""
     x = as_value(x)

@@ -79,6 +79,7 @@ def _raised_total(total, order):  # type: ignore[no-untyped-def]
     return where(total == 0, 0.0 if order > 0 else math.inf, total ** (1 / order))
 
 
+@teaching
 @in_single
 def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Value:
     """The length of the vectors along `axis` (of all elements if None): (Σ |x|^ord)^(1/ord), the

@@ -18,6 +18,7 @@ from nncompile.dims import broadcast, product, same, same_shape
 from nncompile.elementwise import equal, isfinite, logical_and, not_equal, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul, promoted
@@ -167,12 +168,14 @@ class Inverse(Op):
         yield Sample(cls(), (f64["b", 4, 4],))
 
 
+@teaching
 def eye(n: Any, m: Any = None, k: int = 0, dtype: DType = f32) -> Value:
     """Ones on the k-th diagonal of an [n, m] matrix (square without m), zeros elsewhere."""
     rows, columns = iota(n), iota(n if m is None else m)
     return cast(equal(expand_dims(rows, 1) + operator.index(k), columns), dtype)
 
 
+@teaching
 @in_single
 def solve(a: Any, b: Any) -> Value:
     """The x with a·x = b: a[…, n, n] with b[…, n, m], or with a vector b[n]. Leading axes
@@ -203,6 +206,7 @@ def solved(op: Op, a: Any, b: Any) -> Value:
     return op(a, broadcast_to(b, (*ahead, *b.shape[-2:])))
 
 
+@teaching
 @in_single
 def inv(x: Any) -> Value:
     """The inverse of each matrix of the last two axes; NaN of a singular one. To solve equations,
@@ -210,6 +214,7 @@ def inv(x: Any) -> Value:
     return Inverse()(as_value(x))
 
 
+@teaching
 @in_single
 def matrix_power(x: Any, n: int) -> Value:
     """Each matrix of the last two axes to a whole power: the identity to 0, powers of the inverse

@@ -14,6 +14,7 @@ from nncompile.dims import same_shape
 from nncompile.elementwise import isfinite, logical_and, not_equal, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
+from nncompile.habits import teaching
 from nncompile.ops.basic import as_value, in_single
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul
@@ -160,6 +161,7 @@ def _halved(x: Value) -> Value:
     return tril(x) * (1 - half)  # type: ignore[no-any-return]
 
 
+@teaching
 @in_single
 def solve_triangular(a: Any, b: Any, lower: bool = False, unit_diagonal: bool = False) -> Value:
     """The x with a·x = b for the upper or lower triangle of a[…, n, n], the rest of which is not
@@ -170,6 +172,7 @@ def solve_triangular(a: Any, b: Any, lower: bool = False, unit_diagonal: bool = 
     return solved(SolveTriangular(bool(lower), bool(unit_diagonal)), a, b)
 
 
+@teaching
 @in_single
 def cholesky(x: Any, upper: bool = False) -> Value:
     """The lower triangular L with L·Lᵀ = x (or its transpose, if `upper`) for each symmetric,
