@@ -22,6 +22,11 @@ _NO_NUMBERS = (
 )
 # What other libraries' methods are called here.
 _HABITS = {
+    "amax": "x.max(axis)",
+    "amin": "x.min(axis)",
+    "clamp": "x.clip(low, high)",
+    "inverse": "inv(x)",
+    "numel": "x.size",
     "view": "x.reshape(...)",
     "permute": "x.transpose(axes)",
     "unsqueeze": "expand_dims(x, axis)",

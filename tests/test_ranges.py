@@ -171,6 +171,7 @@ FALLING: dict[str, tuple[Callable[..., Value], tuple[int, ...], list[float], flo
     "kl_divergence": (
         lambda z, t, **o: dsl.kl_divergence(dsl.log_softmax(z), t, **o), (3,), [0, 1], -1.0
     ),
+    "multilabel_soft_margin_loss": (dsl.multilabel_soft_margin_loss, (3,), [0, 0.5, 1], 3.0),
     "poisson_loss": (dsl.poisson_loss, (), [0, 3, 1000], -1.0),
 }  # fmt: skip
 

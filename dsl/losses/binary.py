@@ -53,7 +53,7 @@ def binary_cross_entropy(
     probabilities, and data that hold others are refused unless there is a weight or a mask;
     smoothing by ε moves them to (1 − ε)·t + ε/2."""
     probability, target = matched("binary_cross_entropy", probability, target)
-    target = claimed("binary_cross_entropy", target, 0, 1, _PARTLY, reduction, weight, mask)
+    target = claimed("binary_cross_entropy", target, 0, 1, PARTLY, reduction, weight, mask)
     target = _smoothed("binary_cross_entropy", target, label_smoothing)
     logit = _logit_of(probability)
     losses = (
@@ -118,7 +118,7 @@ def binary_cross_entropy_with_logits(
     what = "binary_cross_entropy_with_logits"
     logit, target = matched(what, logit, target)
     warn_of_probabilities(what, "logits", logit, "give it the logit, or take binary_cross_entropy")
-    target = claimed(what, target, 0, 1, _PARTLY, reduction, weight, mask)
+    target = claimed(what, target, 0, 1, PARTLY, reduction, weight, mask)
     target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
     losses = (
         _binary_cross_entropy_with_logits(logit, target)
@@ -128,7 +128,7 @@ def binary_cross_entropy_with_logits(
     return reduced(losses, reduction, weight, mask)
 
 
-_PARTLY = "of −1 and 1: (t + 1) / 2; of 0 … 255: t / 255; those that do not count: mask=…"
+PARTLY = "of −1 and 1: (t + 1) / 2; of 0 … 255: t / 255; those that do not count: mask=…"
 
 
 def _smoothed(what: str, target: Value, amount: float) -> Value:
@@ -160,7 +160,7 @@ def binary_focal_loss(
     `alpha` weighs targets of 1, 1 − α those of 0. A target between 0 and 1 mixes both losses."""
     logit, target = matched("binary_focal_loss", logit, target)
     warn_of_probabilities("binary_focal_loss", "logits", logit, "give it the logit")
-    target = claimed("binary_focal_loss", target, 0, 1, _PARTLY, reduction, weight, mask)
+    target = claimed("binary_focal_loss", target, 0, 1, PARTLY, reduction, weight, mask)
     losses = _focal(logit, target, float(gamma))
     if alpha is not None:
         alpha = within("binary_focal_loss", "alpha", alpha, 0.0, 1.0)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dsl.losses.binary import binary_cross_entropy_with_logits
+from dsl.losses.binary import PARTLY, binary_cross_entropy_with_logits
 from dsl.losses.classes import class_axis, class_weights, weighed
-from dsl.losses.reduction import Reduction, floating, matched, reduced, wide
+from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, wide
 from nncompile.dims import same_shape
 from nncompile.elementwise import clip, relu, softplus, where
 from nncompile.errors import DTypeError, ShapeError
@@ -149,6 +149,7 @@ def multilabel_soft_margin_loss(
     each class (torch's `weight`). Raises `ShapeError` or `DTypeError` where they do not fit."""
     what = "multilabel_soft_margin_loss"
     logits, target = matched(what, logits, target)
+    target = claimed(what, target, 0, 1, PARTLY, reduction, weight, mask)
     axis = class_axis(what, logits, axis)
     losses = binary_cross_entropy_with_logits(logits, target, "none")
     if class_weight is not None:

@@ -85,6 +85,7 @@ from nncompile.ops.slicing import flip
 from nncompile.ops.softmax import log_softmax, softmax
 from nncompile.ops.statistics import all, any, mean, norm, std, var
 from nncompile.ops.totals import pooled, ratio, total
+from nncompile.values import register
 
 __all__ = [
     "adaptive_average_pool",
@@ -178,3 +179,6 @@ __all__ = [
 ]
 __all__ += arrays.__all__
 __all__ += images.__all__
+
+for _name in __all__:  # so that a value knows that they are functions where it is asked for them
+    register(_name, globals()[_name])
