@@ -103,14 +103,15 @@ _BY_NAME = {key: d for d in DTYPES for key in (d.name, d.short)}
 
 
 def dtype_of(x: Any) -> DType:
-    """The element type of that name, numpy dtype or array. Raises `DTypeError` for others."""
+    """The element type of that name, dtype of numpy or torch, or array. Raises `DTypeError`."""
     if isinstance(x, DType):
         return x
     try:
-        # numpy takes None for float64.
-        name = str(x) if x is None or isinstance(x, str) else np.dtype(getattr(x, "dtype", x)).name
+        # numpy takes None for float64, and its scalar types have an attribute of that name.
+        held = x if isinstance(x, type) else getattr(x, "dtype", x)
+        name = str(x) if x is None or isinstance(x, str) else np.dtype(held).name
     except TypeError:
-        name = repr(x)
+        name = repr(x).removeprefix("torch.")
     if name not in _BY_NAME:
         raise DTypeError(
             f"element type {name} is not supported",

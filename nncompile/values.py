@@ -240,6 +240,12 @@ class Operators:
             "`x is y` asks whether two values are one node",
         )
 
+    def __setitem__(self, *_: Any) -> NoReturn:
+        raise FormulaError(
+            "a value does not change",
+            hint="x = where(mask, y, x) or x = scatter(x, places, y) is x with others in place",
+        )
+
     def __contains__(self, _: Any) -> bool:
         raise FormulaError("`in` needs a truth value", hint="(x == y).max() is elementwise")
 

@@ -383,3 +383,11 @@ def test_files_of_numpy_have_bfloat16(tmp_path: Path) -> None:
     np.testing.assert_array_equal(session.run({"x": read})["y"], x)
     with pytest.raises(FeedError, match="another element type"):
         Session(to_model(Graph("other", {"y": leaf("x", f16, "n") * 1}))).run({"x": read})
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_types_of_numpy_and_torch_name_element_types(dtype: DType) -> None:
+    torch = pytest.importorskip("torch")
+    x = Input("x", dsl.f32["n"])()
+    assert x.astype(dtype.numpy.type).dtype is dtype
+    assert x.astype(getattr(torch, dtype.name)).dtype is dtype

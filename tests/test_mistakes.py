@@ -72,6 +72,11 @@ ON_VALUES: dict[str, tuple[Callable[[Value], Any], str]] = {
     "torch's view": (lambda x: x.view(-1), r"no 'view'(.|\n)*x\.reshape"),
     "torch's unsqueeze": (lambda x: x.unsqueeze(0), r"expand_dims\(x, axis\)"),
     "an op as a method": (lambda x: x.exp(), r"exp\(x\) is a function"),
+    "an element set": (lambda x: x.__setitem__(x > 0, 0), r"does not change(.|\n)*where\(mask"),
+    "torch's scatter": (
+        lambda x: dsl.scatter(x, 1, (x > 0).astype(i64), x),
+        r"put_along_axis\(x, indices, values, axis\)",
+    ),
     "a function as a method": (lambda x: x.cholesky(), r"cholesky\(x\) is a function"),
     "torch's inverse": (lambda x: x.inverse(), r"inv\(x\)"),
     "torch's clamp": (lambda x: x.clamp(0, 1), r"x\.clip\(low, high\)"),

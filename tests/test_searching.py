@@ -189,6 +189,7 @@ X = leaf("x", f32["n", 4])
         (lambda: ops.histogram(X, range=(1, 0)), "a range goes from"),
         (lambda: ops.histogram(X, range=(0, INF)), "a range goes from"),
         (lambda: ops.histogram(X, [1.0]), "two edges or more"),
+        (lambda: ops.histogram(X, [2.0, 1.0, 3.0]), "edges of bins rise"),
     ],
 )
 def test_mistakes(call: Callable[[], Any], message: str) -> None:

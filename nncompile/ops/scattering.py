@@ -254,6 +254,12 @@ def scatter(x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = 
     The gradient goes to what is in the result. Raises `ModelError` for another reduction.
     """
     _check_reduction("scatter", reduction)
+    if isinstance(axis, Value):
+        raise ModelError(
+            f"scatter: the axis is a number, got {axis.type}",
+            hint="torch's scatter(axis, indices, values) is "
+            "put_along_axis(x, indices, values, axis)",
+        )
     x, indices = as_value(x), as_value(indices)
     check_integer(indices.type)
     place = axis_of(axis, x.rank)

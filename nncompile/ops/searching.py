@@ -148,7 +148,8 @@ def histogram(
     the last one both. Elements outside count nowhere, NaN neither. With `weights`, of the shape of
     `x`, these are added up; with `density` the result is divided by their sum and the widths.
 
-    Raises `ModelError` for a range that is none, `ShapeError` for edges that are no vector.
+    Raises `ModelError` for a range that is none and for known edges that fall, `ShapeError` for
+    edges that are no vector.
     """
     x = as_value(x)
     x = x if x.dtype.is_float else cast(x, f64)
@@ -174,6 +175,8 @@ def _edges(row: Value, bins: Any, span: Sequence[float] | None) -> Value:
             raise ShapeError(
                 f"histogram: bins have two edges or more in a vector, got {edges.type}"
             )
+        if not isinstance(bins, Value) and np.any(np.diff(np.asarray(bins)) < 0):
+            raise ModelError(f"histogram: the edges of bins rise, got {bins}")
         return edges
     count = dim(bins)
     if isinstance(count, int) and count < 1:
