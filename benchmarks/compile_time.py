@@ -70,7 +70,8 @@ def depth(layers: int) -> Depth:
     recipe, build = _timed(lambda: _residual(layers))
     step, differentiate = _timed(lambda: compose(recipe).step)
     optimized, passes = _timed(lambda: optimize(step))
-    onnx_model, lower = _timed(lambda: to_model(optimized))
+    # As a training runner does: with one way to sum, for batches of the usual sizes.
+    onnx_model, lower = _timed(lambda: to_model(optimized, bounds={}))
     nodes = len(onnx_model.graph.node)
     return Depth(layers, nodes, build, differentiate, passes, lower)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nncompile.backends.onnx import to_model
 from nncompile.elementwise import (
     exp,
     log,
@@ -45,7 +46,7 @@ from nncompile.passes import PASSES, optimize, same_outputs
 from nncompile.reference import evaluate
 from nncompile.show import text
 from nncompile.types import f32, f64, i64
-from tests.counting import calls
+from tests.counting import calls, lines
 from tests.leaves import leaf
 from tests.pass_checks import LABEL, A, B, C, W, expanded, graph_of, random_feeds
 from tests.tolerances import assert_close
@@ -182,6 +183,15 @@ def test_passes_do_linear_work() -> None:
 
     work(10)
     assert work(200) < 1.1 * 4 * work(50)
+
+
+def test_lowering_does_linear_work_where_each_sum_chooses_its_form() -> None:
+    def work(depth: int) -> int:
+        graph = optimize(mlp(depth, sgd(0.1)))
+        return lines(lambda: to_model(graph))
+
+    work(2)
+    assert work(40) < 1.1 * 4 * work(10)
 
 
 UNARY = [relu, tanh, exp, sigmoid, lambda x: -x, lambda x: x * 0.5, lambda x: sqrt(x * x + 1)]

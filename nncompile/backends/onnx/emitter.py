@@ -66,6 +66,8 @@ class Emitter:
         self._memo: dict[Any, tuple[str, ...]] = {}
         # Names within must not shadow those outside, so there is one set of them.
         self._taken: set[str] = parent._taken if parent else set()
+        # By stem the first number that may be free: those below it need no second look.
+        self._next_numbers: dict[str, int] = parent._next_numbers if parent else {}
         self._inside: set[str] = set()  # names that only this graph knows
         # What a transposition made, or may be moved behind by onnxruntime.
         self._turned: set[str] = parent._turned if parent else set()
@@ -336,10 +338,11 @@ class Emitter:
         return helper.make_graph(self.nodes, name, inputs, infos)
 
     def _fresh(self, stem: str) -> str:
-        number = len(self.nodes)
+        number = max(len(self.nodes), self._next_numbers.get(stem, 0))
         while (name := f"{stem}_{number}") in self._taken:
             number += 1
         self._taken.add(name)
+        self._next_numbers[stem] = number + 1
         return name
 
     def once(self, key: Any, emit: Callable[[], str]) -> str:
