@@ -15,6 +15,7 @@ from nncompile.ops import (
     average_pool,
     broadcast_to,
     cast,
+    conv,
     einsum,
     max_pool,
     pad,
@@ -100,3 +101,16 @@ def test_padding_counts_in_windows(
 
 def test_copies_of_size_zero_have_no_elements() -> None:
     check_runtime(lambda x: pad(broadcast_to(x, (0, 1)), [(1, 2), (0, 1)]), np.ones((1, 1)))
+
+
+@pytest.mark.parametrize("batch", [2, "n"])
+def test_padded_weights_are_not_taken_for_a_padded_image(batch: Any) -> None:
+    """Joined, the session would refuse the model."""
+    x, w = leaf("x", f32[batch, 2, 7]), leaf("w", f32[2, 2, 3])
+    graph = Graph("padded", {"y": conv(x, pad(w, [(0, 0), (0, 0), (0, 1)]))})
+    rng = np.random.default_rng(0)
+    feeds = {"x": rng.standard_normal((2, 2, 7)), "w": rng.standard_normal((2, 2, 3))}
+    feeds = {name: a.astype(np.float32) for name, a in feeds.items()}
+    expected = in_double(graph, feeds)
+    actual = session(valid_model(graph))(feeds, {"y": expected["y"].shape})
+    assert_close(actual["y"], expected["y"], "float32")

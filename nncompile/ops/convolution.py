@@ -93,6 +93,8 @@ class Conv(Op):
                 return (y + beside_axes(bias[0], window.rank) if bias else y,)
 
             return composed_onnx(o, composed, x, w, *bias)[0]
+        # onnxruntime joins a padding with the convolution that it goes to, also one of the weights.
+        w = o.apart(w, "Pad", "Cast", static=True)
         return o.Conv(x, w, *bias, **_onnx_attributes(window, self.groups))  # type: ignore[no-any-return]
 
     def torch(self, t: Any, x: str, w: str, *bias: str) -> str:
