@@ -66,6 +66,22 @@ class Concat(Op):
         yield Sample(cls(0), (i64[3],))
 
 
+# onnxruntime 1.23.0 cannot read a longer list of sizes once its optimizer has changed the graph.
+_MOST_PIECES = 15
+
+
+def _pieces(o: Any, x: str, axis: int, sizes: Sequence[Dim]) -> tuple[str, ...]:
+    """`x` in pieces of these sizes, in several steps where there are many."""
+    if len(sizes) <= _MOST_PIECES or not all(isinstance(size, int) for size in sizes):
+        parts = o.Split(x, o.shape(sizes), axis=axis, outputs=len(sizes))
+        return parts if isinstance(parts, tuple) else (parts,)
+    each = -(-len(sizes) // _MOST_PIECES)
+    groups = [sizes[i : i + each] for i in range(0, len(sizes), each)]
+    wholes = _pieces(o, x, axis, [sum(map(int, group)) for group in groups])
+    pairs = zip(wholes, groups, strict=True)
+    return tuple(piece for whole, group in pairs for piece in _pieces(o, whole, axis, group))
+
+
 class Split(Op):
     """`x` cut along an axis into parts of the given sizes."""
 
@@ -99,8 +115,7 @@ class Split(Op):
         return tuple(np.split(x, points, self.axis))
 
     def onnx(self, o: Any, x: str) -> Any:
-        parts = o.Split(x, o.shape(self.sizes), axis=self.axis, outputs=len(self.sizes))
-        return parts if isinstance(parts, tuple) else (parts,)
+        return _pieces(o, x, self.axis, self.sizes)
 
     def torch(self, t: Any, x: str) -> tuple[str, ...]:
         parts = t.call("torch.split", x, t.shape(self.sizes), self.axis)

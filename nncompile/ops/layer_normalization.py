@@ -17,7 +17,7 @@ from nncompile.ops.basic import as_value, broadcast_to, in_single
 from nncompile.ops.channels import CHANNELS
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul
-from nncompile.ops.moments import count_of, moments
+from nncompile.ops.moments import count_of, in_numpy, moments
 from nncompile.ops.normalization import check_channels, positive_epsilon
 from nncompile.ops.reduce import Sum, real_value, require_real
 from nncompile.ops.shape import reshape
@@ -93,8 +93,7 @@ class LayerNorm(Op):
 
     def numpy(self, x: Array, *args: Array) -> tuple[Array, ...]:
         n = x.dtype.type(x.shape[-1])
-        centre = x.sum(-1, keepdims=True) / n
-        distance = x - centre
+        centre, distance = in_numpy(x, (x.ndim - 1,))
         spread = (distance * distance).sum(-1, keepdims=True) / n
         inverse = 1 / np.sqrt(spread + x.dtype.type(self.epsilon))
         y = distance * inverse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -48,6 +49,16 @@ class First(Op):
     def samples(cls) -> Iterator[Sample]:
         yield Sample(cls((0, 2)), (f32["n", 3, "m"],))
         yield Sample(cls((1,)), (f64[2, "n"],))
+
+
+def in_numpy(x: Array, axes: tuple[int, ...]) -> tuple[Array, Array]:
+    """The mean over the axes, which are kept as size 1, and how far from it the numbers are. They
+    are counted as in `distances`."""
+    start = First(axes).numpy(x)
+    shifted = x - start
+    n = x.dtype.type(max(math.prod(x.shape[i] for i in axes), 1))
+    offset = shifted.sum(axes, keepdims=True) / n
+    return start + offset, shifted - offset
 
 
 def count_of(x: Value, axes: tuple[int, ...]) -> Any:

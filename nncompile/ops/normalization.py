@@ -17,7 +17,7 @@ from nncompile.graph import Op, Sample, Value, items
 from nncompile.ops.basic import as_value, broadcast_to
 from nncompile.ops.channels import CHANNELS, ChannelAffine
 from nncompile.ops.composition import composed_onnx, composed_torch
-from nncompile.ops.moments import count_of, moments
+from nncompile.ops.moments import count_of, in_numpy, moments
 from nncompile.ops.reduce import Sum, require_real
 from nncompile.ops.shape import reshape
 from nncompile.types import Array, TupleType, Type, f32, f64
@@ -130,8 +130,8 @@ class BatchNorm(Op):
         n = max(x.size // max(x.shape[CHANNELS], 1), 1)
         number = x.dtype.type
         channels = (-1, *(1,) * (x.ndim - 2))
-        centre = x.sum(axes) / number(n)
-        distance = x - centre.reshape(channels)
+        centre, distance = in_numpy(x, axes)
+        centre = centre.reshape(-1)
         spread = (distance * distance).sum(axes) / number(n)
         inverse = 1 / np.sqrt(spread + number(self.epsilon))
         y = distance * (scale * inverse).reshape(channels) + bias.reshape(channels)
