@@ -20,6 +20,8 @@ from nncompile.graph import Graph, Input, Op, Value, toposort
 from nncompile.map import Map
 from nncompile.ops.basic import Cast
 from nncompile.ops.reduce import Max
+from nncompile.ops.scan import Scan
+from nncompile.recompute import Recompute
 from nncompile.scalars import evaluate, placeholder
 from nncompile.scalars.heads import erf, normal_cdf, sigmoid, tanh
 from nncompile.scalars.special import digamma, lgamma
@@ -125,7 +127,7 @@ class Computation:
 def _is_exact(op: Op, v: Value) -> bool:
     """Whether the op compares or moves elements and rounds nothing. What it is of is not moved
     again: a maximum is one of its numbers, and is found among them by equality."""
-    moves = op.moves and not isinstance(op, Cast)
+    moves = op.moves and not isinstance(op, Cast | Scan | Recompute)  # these compute within
     return isinstance(op, Max) or moves or (isinstance(v.type, Type) and v.dtype.is_bool)
 
 

@@ -18,6 +18,9 @@ from tests.fuzzing.comparison import Reference
 
 torch.set_num_threads(1)
 
+# What torch does not do for images without rows or columns.
+REFUSED = "Input and output sizes should be greater than 0"
+
 
 def check_source(reference: Reference, graph: Graph) -> None:
     """The source of the module, run by Python, gives what numpy gives in double."""
@@ -46,8 +49,13 @@ def check_script(reference: Reference, graph: Graph) -> None:
 
 
 def _compare(kind: str, reference: Reference, graph: Graph, function: Any) -> None:
-    for i, (_, feeds) in enumerate(reference.bindings):
-        results = _run(function, graph, feeds)
+    for i, (sizes, feeds) in enumerate(reference.bindings):
+        try:
+            results = _run(function, graph, feeds)
+        except RuntimeError as error:
+            if 0 in sizes.values() and REFUSED in str(error):
+                continue
+            raise
         check_dtypes(kind, graph, results)
         reference.compare(kind, i, results, SINGLE)
 
