@@ -21,10 +21,12 @@ def test_everything_is_numpys_but_for_what_is_allowed(record_property: Any) -> N
 
 def test_nothing_is_allowed_that_does_not_differ() -> None:
     found = everything().differences
+    # A line of both backends may be for one of them: it is judged where both are installed.
+    judged = {*backends(), *(["*"] if len(backends()) > 1 else [])}
     idle = [
         a
         for a in ALLOWED
-        if a.everywhere and a.backend in ("*", *backends()) and not any(a.covers(d) for d in found)
+        if a.everywhere and a.backend in judged and not any(a.covers(d) for d in found)
     ]
     assert not idle, "\n".join(map(str, idle))
 
