@@ -1,5 +1,6 @@
-"""Collection without torch: the one package that needs it is left out of the doctests."""
+"""Collection without torch: what needs it is left out of the doctests."""
 
 from importlib.util import find_spec
 
-collect_ignore_glob = [] if find_spec("torch") else ["nncompile/backends/torchscript*"]
+TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
+collect_ignore_glob = [] if find_spec("torch") else TORCH
