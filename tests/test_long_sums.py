@@ -17,6 +17,7 @@ from nncompile.dims import substitute, symbol
 from nncompile.grad import vjp
 from nncompile.graph import Graph, Value
 from nncompile.ops.contract import gemm, matmul
+from nncompile.ops.convolution import ConvWeightGradient
 from nncompile.reference import evaluate
 from nncompile.runtime.session import Session
 from nncompile.types import Array, DType, Type, boolean, f32, i32, i64, u32
@@ -272,6 +273,58 @@ def test_gradients_of_a_layer_for_a_million_rows() -> None:
     near(results["onnxruntime"], expected, expected, "onnxruntime")
 
 
+@pytest.mark.parametrize("data", [thousand, positive, normal])
+@pytest.mark.parametrize(
+    "x,kernel,strides,pads,dilations,groups,sizes",
+    [
+        ((1, 3, 1000, 1000), (3, 3), (1, 1), (1,) * 4, (1, 1), 1, {}),
+        (("n", 16, 28, 28), (3, 3), (1, 1), (1,) * 4, (1, 1), 1, {"n": 65}),
+        (("n", 3, "h", "w"), (3, 3), (1, 1), (1,) * 4, (1, 1), 1, {"n": 3, "h": 99, "w": 101}),
+        (("n", 3, "h", "w"), (3, 3), (1, 1), (1,) * 4, (1, 1), 1, {"n": 1, "h": 2, "w": 5000}),
+        (("n", 4, "h", "w"), (3, 2), (2, 3), (1, 0, 2, 1), (2, 1), 2, {"n": 2, "h": 90, "w": 300}),
+        (("n", 4, 20), (3,), (2,), (1, 1), (1,), 4, {"n": 317}),
+        (("n", 4, "h"), (3,), (3,), (0, 1), (2,), 1, {"n": 2, "h": 50_003}),
+        (
+            ("n", 2, "h", 7, 9),
+            (3, 2, 1),
+            (2, 1, 1),
+            (1, 1, 0, 0, 2, 0),
+            (1, 1, 1),
+            1,
+            {"n": 3, "h": 501},
+        ),
+    ],
+)
+def test_gradients_at_the_weights_of_convolutions(
+    data: Callable[..., Array],
+    x: Any,
+    kernel: Any,
+    strides: Any,
+    pads: Any,
+    dilations: Any,
+    groups: int,
+    sizes: dict[str, int],
+) -> None:
+    op = ConvWeightGradient(kernel, strides, pads, dilations, groups)
+    given = f32[x]
+    slope = f32[(x[0], 4, *op.window.results(given.shape[2:]))]
+    rng = np.random.default_rng(19)
+    named = {symbol(name): size for name, size in sizes.items()}
+    feeds = [data(rng, tuple(substitute(d, named) for d in t.shape)) for t in (given, slope)]
+    leaves = [leaf("x0", given), leaf("x1", slope)]
+    graph = Graph("exact", {"y": op(*leaves)}, tuple(leaves))
+
+    def exact(arrays: Sequence[Array]) -> Array:
+        return evaluate(graph, dict(zip(("x0", "x1"), arrays, strict=True)), precision=np.float64)[
+            "y"
+        ]
+
+    expected, scale = exact(feeds), exact([np.abs(a) for a in feeds])
+    (results,) = everywhere(op, [given, slope], feeds)
+    for backend, result in results.items():
+        near(result, expected, scale, backend, 2e-6)
+
+
 def whole(rng: np.random.Generator, dtype: DType, shape: tuple[int, ...]) -> Array:
     """Integers of all sizes that the type has."""
     if dtype.is_bool:
@@ -380,7 +433,33 @@ def test_layer_normalization_of_numbers_that_are_alike(size: int) -> None:
     expected = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
     for shape in ((3, size), ("n", "m")):
         (results,) = everywhere(ops.layer_norm, [f32[shape]], [x])
-        near(results["onnxruntime"], expected, 1, f"onnxruntime of {size}", 3e-6)
+        for backend, result in results.items():
+            near(result, expected, 1, f"{backend} of {size}", 3e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: ops.group_norm(x, 2), ops.instance_norm, lambda x: ops.layer_norm(x, axes=3)],
+    ids=["group", "instance", "layer"],
+)
+def test_normalization_within_an_example_of_a_million(function: Callable[[Value], Value]) -> None:
+    shape = (1, 4, 500, 500)
+    x = thousand(np.random.default_rng(17), shape)
+    x_leaf = leaf("x", f32[shape])
+    graph = Graph("exact", {"y": function(x_leaf)}, (x_leaf,))
+    expected = evaluate(graph, {"x": x}, precision=np.float64)["y"]
+    (results,) = everywhere(function, [f32["n", 4, "h", "w"]], [x])
+    for backend, result in results.items():
+        near(result, expected, 1, backend, 3e-6)
+
+
+def test_normalization_along_an_axis_that_may_be_empty() -> None:
+    for size in (0, 1, 2):
+        x = thousand(np.random.default_rng(18), (3, size))
+        (results,) = everywhere(ops.layer_norm, [f32["n", "m"]], [x])
+        for backend, result in results.items():
+            assert result.shape == x.shape, backend
+            assert np.isfinite(result).all(), backend
 
 
 def test_means_of_large_windows() -> None:

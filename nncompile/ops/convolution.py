@@ -253,13 +253,11 @@ class ConvWeightGradient(Op):
         window = self.window
         _torch_axes(window)
         x, pads = _torch_padded(t, x, window)
-        like = t.method(slope, "new_zeros", t.shape(t.type.shape))  # only its shape is asked for
-        where = list(window.strides), pads, list(window.dilations)
-        rest = False, [0] * window.rank, self.groups, [False, True, False]
-        slopes = t.call(
-            "torch.ops.aten.convolution_backward", slope, x, like, "None", *where, *rest
-        )
-        return t.item(slopes, 1)  # type: ignore[no-any-return]
+        where = list(window.strides), pads, list(window.dilations), self.groups
+        args = ", ".join(map(t.text, (x, slope, t.type.shape, *where)))
+        # torch.export cannot choose by a size that only data tell.
+        function = "convolution_weight_gradient" + ("_of_few" if t.scans else "")
+        return t.emit(f"{function}({args})", "weight_gradient")  # type: ignore[no-any-return]
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -17,7 +17,7 @@ from nncompile.ops.basic import as_value, broadcast_to, in_single
 from nncompile.ops.channels import CHANNELS
 from nncompile.ops.composition import composed_onnx
 from nncompile.ops.contract import matmul
-from nncompile.ops.moments import count_of, in_numpy, moments
+from nncompile.ops.moments import First, count_of, in_numpy, moments
 from nncompile.ops.normalization import check_channels, positive_epsilon
 from nncompile.ops.reduce import Sum, real_value, require_real
 from nncompile.ops.shape import reshape
@@ -128,9 +128,14 @@ class LayerNorm(Op):
 
     def torch(self, t: Any, x: str, *args: str) -> tuple[str, ...]:
         scale, bias = (*args, "None", "None")[:2]
-        shape = t.shape(t.types[0].shape[-1:])
-        results = t.native_layer_norm(x, shape, scale, bias, self.epsilon)
-        return tuple(t.item(results, i) for i in range(3))
+        source = t.types[0]
+        shape = t.shape(source.shape[-1:])
+        # torch rounds the mean before it takes it off: of numbers in 1000…1001 the last digits of
+        # a mean are 10⁻⁴ of the result. Counted from one of the numbers, little cancels.
+        start = First((source.rank - 1,)).torch(t, x)
+        results = t.native_layer_norm(t.sub(x, start), shape, scale, bias, self.epsilon)
+        y, offset, inverse = (t.item(results, i) for i in range(3))
+        return y, t.add(offset, start), inverse
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

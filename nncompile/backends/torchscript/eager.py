@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch._higher_order_ops.scan import scan
 
+from nncompile.backends.torchscript import functions
 from nncompile.backends.torchscript.lowering import Check, lower
 from nncompile.backends.torchscript.script import hold, weights_of
+from nncompile.backends.torchscript.writing import FUNCTIONS
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value
 from nncompile.map import Map
@@ -118,6 +120,7 @@ def function_of(source: str) -> Callable[..., Any]:
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope: dict[str, Any] = {"torch": torch, "scan": scan}
     scope |= {"Tensor": torch.Tensor, "Dict": dict, "List": list}
+    scope |= {name: getattr(functions, name) for name in FUNCTIONS}
     exec(compile(source, name, "exec", optimize=0), scope)  # with its asserts
     found: Callable[..., Any] = scope["forward"]
     return found

@@ -12,6 +12,12 @@ import numpy as np
 import torch
 
 from nncompile.backends.torchscript.arrays import tensor_of
+
+# Where a method is defined, torch looks up the names of functions that it calls.
+from nncompile.backends.torchscript.functions import (
+    convolution_weight_gradient,  # noqa: F401
+    convolution_weight_gradient_of_few,  # noqa: F401
+)
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower
 from nncompile.errors import BackendError
 from nncompile.graph import Graph, Value

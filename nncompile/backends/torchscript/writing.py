@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 
 # A statement's result within texts, until it has a name; in no Python source otherwise.
 _TOKEN = re.compile("‹([0-9]+)›")
+# Functions of functions.py that the source calls.
+FUNCTIONS = ("convolution_weight_gradient", "convolution_weight_gradient_of_few")
 _RESERVED = frozenset(
-    {*keyword.kwlist, *dir(builtins), "self", "torch", "math", "scan", "Tensor", "Dict", "List"}
+    {*keyword.kwlist, *dir(builtins), *FUNCTIONS}
+    | {"self", "torch", "math", "scan", "Tensor", "Dict", "List"}
 )
 _WITHIN = 60  # longer expressions get a line of their own
 
