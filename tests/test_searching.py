@@ -162,6 +162,26 @@ def test_histograms(name: str, dtype: DType) -> None:
     )
 
 
+@pytest.mark.parametrize("size", ["n", 0])
+def test_a_histogram_of_nothing(size: Any) -> None:
+    def histograms(library: Any) -> Callable[[Any], tuple[Any, ...]]:
+        return lambda x: (
+            *library.histogram(x, 4),
+            library.histogram(x, 4, range=(-1, 1))[0],
+            library.histogram(x, 4, weights=x)[0],
+            library.histogram(x, 4, density=True)[0],
+            library.histogram(x, [0.0, 1.0, 3.0])[0],
+        )
+
+    sizes = (0, 1, 5) if size == "n" else (0,)
+    cases = [(np.random.default_rng(n).normal(size=(2, n)),) for n in sizes]
+    check_numpy(histograms(ops), histograms(np), (f64[2, size],), *cases)
+    integers = [(np.arange(2 * n).reshape(2, n),) for n in sizes]
+    check_numpy(
+        lambda x: ops.histogram(x, 3), lambda x: np.histogram(x, 3), (i64[2, size],), *integers
+    )
+
+
 def test_weights_of_a_histogram_have_a_gradient() -> None:
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(4, 5)), rng.normal(size=(4, 5))

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import sympy as sp
 
 from nncompile.dims import dim, floordiv, product
-from nncompile.elementwise import ceil, clip, floor, isfinite, round, where
+from nncompile.elementwise import ceil, clip, floor, isfinite, isnan, maximum, round, where
 from nncompile.errors import ModelError, ShapeError, did_you_mean
 from nncompile.formula import formula
 from nncompile.graph import Value
@@ -21,9 +22,9 @@ from nncompile.ops.axes import axis_of
 from nncompile.ops.basic import as_value, cast, const, in_single, size_value
 from nncompile.ops.index import sort, take, top_k
 from nncompile.ops.reduce import Axes, kept, needs_elements, over, real_value
+from nncompile.ops.reduce import sum as total
 from nncompile.ops.shape import moveaxis, reshape, squeeze
-from nncompile.ops.slicing import along
-from nncompile.ops.statistics import any as any_of
+from nncompile.ops.slicing import along, padded
 from nncompile.types import f64, i64
 from nncompile.values import register
 
@@ -37,24 +38,34 @@ def _row(name: str, x: Any, axis: Axes) -> tuple[Value, Value, tuple[int, ...]]:
     return x, reshape(last, (*others, product(x.shape[i] for i in axes))), axes
 
 
+def _filled(row: Value) -> Value:
+    """The row with a NaN behind its elements where there may be none."""
+    if isinstance(row.shape[-1], int):
+        return row
+    none = [0] * row.rank
+    return padded(row, none, [*none[1:], 1], np.nan)
+
+
 def _unknown(row: Value, y: Value) -> Value:
-    """`y`, or NaN where there is one in the row."""
-    return where(any_of(row != row, -1), np.nan, y)  # type: ignore[no-any-return]
+    """`y`; where there is a NaN in the row, NaN, with its gradient."""
+    unknown = total(where(isnan(row), row, 0), -1)
+    return where(isnan(unknown), unknown, y)  # type: ignore[no-any-return]
 
 
 @teaching
 @in_single
 def median(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The middle element over one axis, several or all, or the mean of the two in the middle; NaN
-    where there is a NaN. Of integers and truth values in f32. The gradient goes to these elements.
+    where there is a NaN, or nothing along a symbolic axis. Of integers and truth values in f32. The
+    gradient goes to these elements.
 
     Raises `ShapeError` where there is nothing to choose from.
     """
     x, row, axes = _row("median", x, axis)
     size = row.shape[-1]
     upper = floordiv(size, 2)
-    least, _ = top_k(row, dim(upper + 1), largest=False)
-    lower = floordiv(dim(size - 1), 2)
+    least, _ = top_k(_filled(row), dim(upper + 1), largest=False)
+    lower = dim(sp.Max(floordiv(dim(size - 1), 2), 0))
     two = [squeeze(along(least, row.rank - 1, place, 1, 1), -1) for place in (lower, upper)]
     y = _unknown(row, two[0] / 2 + two[1] / 2)
     return kept(y, x, axes) if keepdims else y
@@ -114,8 +125,9 @@ def quantile(
     x: Any, q: Any, axis: Axes = None, method: str = "linear", keepdims: bool = False
 ) -> Value:
     """The elements below which are the shares `q` of all, over one axis, several or all; NaN where
-    there is a NaN. `q` is a number of 0 … 1, a list or a value; its axes come first in the result.
-    `method` says what lies between two elements, under numpy's names.
+    there is a NaN, or nothing along a symbolic axis. `q` is a number of 0 … 1, a list or a value;
+    its axes come first in the result. `method` says what lies between two elements, under numpy's
+    names.
 
     The gradient goes to the elements on both sides, and to `q` where it is a value. Raises
     `ShapeError` where there is nothing to choose from, `ModelError` for a number that is no share
@@ -132,10 +144,10 @@ def quantile(
         q = const(shares, f64)
     x, row, axes = _row("quantile", x, axis)
     count = size_value(row.shape[-1], f64)
-    place = clip(METHODS[method](count, cast(q, f64)), 0, count - 1)
+    place = clip(METHODS[method](count, cast(q, f64)), 0, maximum(count - 1, 0))
     before = floor(place)
     indices = cast(before, i64)
-    ordered = sort(row)
+    ordered = sort(_filled(row))
     ends = [take(ordered, i, -1) for i in (indices, cast(ceil(place), i64))]
     y = _between(*ends, cast(place - before, row.dtype))
     y = _unknown(reshape(row, (*row.shape[:-1], *(1 for _ in q.shape), row.shape[-1])), y)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompile.dims import product, same
-from nncompile.elementwise import equal, exp, isfinite, where
+from nncompile.elementwise import equal, exp, where
 from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.habits import teaching
@@ -123,7 +123,7 @@ class Sum(Op):
 
 class Max(Op):
     """The greatest of `x` over `axes`, NaN where one is NaN; equal greatest ones share the gradient
-    equally."""
+    equally, and where the result is NaN so is the gradient, as that of torch's amax."""
 
     axes: tuple[int, ...]
     keepdims: bool = False
@@ -143,7 +143,8 @@ class Max(Op):
             return (None,)
         chosen = equal(x, kept(y, x, self.axes))
         count = cast(Sum(self.axes, True)(chosen), x.dtype)
-        return (where(chosen, kept(g, x, self.axes) / count, 0),)
+        others = where(equal(count, 0), np.nan, 0)  # of NaN none is chosen
+        return (where(chosen, kept(g, x, self.axes) / count, others),)
 
     def numpy(self, x: Array) -> Array:
         return self._numpy(x, self.axes, keepdims=self.keepdims)  # type: ignore[no-any-return]
@@ -194,7 +195,7 @@ class Max(Op):
 
 class Min(Max):
     """The least of `x` over `axes`, NaN where one is NaN; equal least ones share the gradient
-    equally."""
+    equally, and where the result is NaN so is the gradient, as that of torch's amin."""
 
     _numpy: ClassVar[Callable[..., Any]] = staticmethod(np.min)
     _kind: ClassVar[str] = "Min"
@@ -217,7 +218,7 @@ class LogSumExp(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         above, total = (kept(v, x, self.axes) for v in (g, y))
         # Where all of x is −∞, x − y would be NaN; no element matters there.
-        total = where(isfinite(total), total, 0)
+        total = where(equal(total, -np.inf), 0, total)
         return (above * exp(x - total),)
 
     def numpy(self, x: Array) -> Array:

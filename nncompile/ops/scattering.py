@@ -37,7 +37,8 @@ from nncompile.values import register
 
 class ScatterMax(Op):
     """`x` with the greatest of itself and of all `updates[…, i, …]` at `indices[…, i, …]` along the
-    axis, NaN where one is NaN; equal greatest ones share the gradient equally."""
+    axis, NaN where one is NaN; equal greatest ones share the gradient equally, and where the result
+    is NaN so is the gradient, as torch's."""
 
     axis: int
     orders = True
@@ -63,8 +64,12 @@ class ScatterMax(Op):
         at = TakeAlongAxis(self.axis)
         kept, chosen = equal(x, y), equal(updates, at(y, indices))
         count = ScatterAdd(self.axis)(cast(kept, x.dtype), indices, cast(chosen, x.dtype))
-        share = g / where(count == 0, 1, count)
-        return where(kept, share, 0), None, where(chosen, at(share, indices), 0)
+        share, others = g / count, where(equal(count, 0), np.nan, 0)  # of NaN none is chosen
+        return (
+            where(kept, share, others),
+            None,
+            where(chosen, at(share, indices), at(others, indices)),
+        )
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         """The axis along which row i is made of rows i alone, where there is one."""
@@ -126,7 +131,8 @@ class ScatterMax(Op):
 
 class ScatterMin(ScatterMax):
     """`x` with the least of itself and of all `updates[…, i, …]` at `indices[…, i, …]` along the
-    axis, NaN where one is NaN; equal least ones share the gradient equally."""
+    axis, NaN where one is NaN; equal least ones share the gradient equally, and where the result is
+    NaN so is the gradient, as torch's."""
 
     _kind: ClassVar[str] = "min"
     _numpy: ClassVar[np.ufunc] = np.minimum

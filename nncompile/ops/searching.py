@@ -144,9 +144,10 @@ def histogram(
     """How many elements lie in each of the bins, i64, and the edges of the bins.
 
     `bins` is a number of equal ones from the first to the second number of `range`, by default
-    from the least element to the greatest, or a vector of rising edges. A bin holds its lower edge,
-    the last one both. Elements outside count nowhere, NaN neither. With `weights`, of the shape of
-    `x`, these are added up; with `density` the result is divided by their sum and the widths.
+    from the least element to the greatest (of nothing 0 and 1), or a vector of rising edges.
+    A bin holds its lower edge, the last one both. Elements outside count nowhere, NaN neither. With
+    `weights`, of the shape of `x`, these are added up; with `density` the result is divided by
+    their sum and the widths.
 
     Raises `ModelError` for a range that is none and for known edges that fall, `ShapeError` for
     edges that are no vector.
@@ -181,7 +182,7 @@ def _edges(row: Value, bins: Any, span: Sequence[float] | None) -> Value:
     count = dim(bins)
     if isinstance(count, int) and count < 1:
         raise ModelError(f"histogram: one bin at least is needed, got {bins}")
-    low, high = (least(row), greatest(row)) if span is None else _numbers(span, row)
+    low, high = _ends(row) if span is None else _numbers(span, row)
     low, high = cast(low, f64), cast(high, f64)
     flat = low == high
     low, high = where(flat, low - 0.5, low), where(flat, high + 0.5, high)
@@ -189,6 +190,16 @@ def _edges(row: Value, bins: Any, span: Sequence[float] | None) -> Value:
     step = (high - low) / size_value(count, f64)
     edges = where(places == size_value(count, f64), high, places * step + low)
     return cast(edges, row.dtype)
+
+
+def _ends(row: Value) -> tuple[Value, Value]:
+    """The least and the greatest element; 0 and 1 of nothing."""
+    size = row.shape[0]
+    if isinstance(size, int) and size > 0:
+        return least(row), greatest(row)
+    low, high = least(padded(row, [0], [1], np.inf)), greatest(padded(row, [0], [1], -np.inf))
+    is_empty = low > high
+    return where(is_empty, 0, low), where(is_empty, 1, high)
 
 
 def _numbers(span: Sequence[float], row: Value) -> tuple[Value, Value]:

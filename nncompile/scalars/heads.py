@@ -171,9 +171,9 @@ mod = _define("mod", 2, lambda y, a, b: sp.S.One, lambda y, a, b: -floor_divide(
 floor_divide: Any = _define("floor_divide", 2)
 
 
-# Extremes: ties share the slope.
+# Extremes: ties share the slope, and where one is NaN each has it, as torch's.
 def _larger(a: Any, b: Any) -> Any:
-    return where(less(b, a), 1, where(equal(a, b), _HALF, 0))
+    return where(less(a, b), 0, where(equal(a, b), _HALF, 1))
 
 
 maximum = _define(
