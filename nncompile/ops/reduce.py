@@ -17,7 +17,7 @@ from nncompile.errors import DTypeError, ShapeError
 from nncompile.graph import Op, Sample, Value
 from nncompile.habits import teaching
 from nncompile.ops.axes import axes_of, axis_of
-from nncompile.ops.basic import as_value, broadcast_to, cast
+from nncompile.ops.basic import as_value, broadcast_to, cast, const
 from nncompile.ops.finite import or_exact
 from nncompile.ops.shape import reshape
 from nncompile.ops.sums import reduced_shape, runs, total, whole_total
@@ -143,7 +143,7 @@ class Max(Op):
             return (None,)
         chosen = equal(x, kept(y, x, self.axes))
         count = cast(Sum(self.axes, True)(chosen), x.dtype)
-        others = where(equal(count, 0), np.nan, 0)  # of NaN none is chosen
+        others = where(equal(count, 0), const(np.nan, x.dtype), 0)  # of NaN none is chosen
         return (where(chosen, kept(g, x, self.axes) / count, others),)
 
     def numpy(self, x: Array) -> Array:

@@ -16,7 +16,7 @@ from nncompile.errors import DTypeError, ModelError, ShapeError, did_you_mean
 from nncompile.graph import Op, Sample, Value
 from nncompile.habits import teaching
 from nncompile.ops.axes import axis_of
-from nncompile.ops.basic import as_value, broadcast_to, cast, full, iota, ones_like
+from nncompile.ops.basic import as_value, broadcast_to, cast, const, full, iota, ones_like
 from nncompile.ops.index import (
     ScatterAdd,
     TakeAlongAxis,
@@ -64,7 +64,10 @@ class ScatterMax(Op):
         at = TakeAlongAxis(self.axis)
         kept, chosen = equal(x, y), equal(updates, at(y, indices))
         count = ScatterAdd(self.axis)(cast(kept, x.dtype), indices, cast(chosen, x.dtype))
-        share, others = g / count, where(equal(count, 0), np.nan, 0)  # of NaN none is chosen
+        share, others = (
+            g / count,
+            where(equal(count, 0), const(np.nan, x.dtype), 0),
+        )  # of NaN none is chosen
         return (
             where(kept, share, others),
             None,
