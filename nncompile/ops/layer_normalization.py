@@ -22,7 +22,7 @@ from nncompile.ops.normalization import check_channels, positive_epsilon
 from nncompile.ops.reduce import Sum, real_value, require_real
 from nncompile.ops.shape import reshape
 from nncompile.ops.statistics import mean
-from nncompile.ops.sums import ROW
+from nncompile.ops.sums import NORMALIZED
 from nncompile.types import Array, TupleType, Type, f32, f64
 
 
@@ -124,7 +124,7 @@ class LayerNorm(Op):
         def many(o: Any) -> tuple[str, ...]:
             return composed_onnx(o, self.composed, x, *args)
 
-        return o.by_size(source.shape[-1], ROW, few, many, o.type)
+        return o.by_size(source.shape[-1], NORMALIZED, few, many, o.type)
 
     def torch(self, t: Any, x: str, *args: str) -> tuple[str, ...]:
         scale, bias = (*args, "None", "None")[:2]

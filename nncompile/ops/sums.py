@@ -3,8 +3,9 @@
 onnxruntime's kernels add one number after the other into one to eight accumulators. What each step
 rounds off is at worst half a unit in the last place of the sum so far, and it is the same for
 numbers that are alike; so the error grows with the count, and a sum of millions may stand still.
-Here no accumulator adds more than some hundred numbers: blocks are summed in float32, and what they
-come to, if that is still much, in float64. docs/decisions/0013-sums-in-blocks.md has the figures.
+Of n numbers that are alike, one accumulator is off by up to n·ε/7.7, 9.8e-7 for 64 (tried with
+every float32). So none adds many more: blocks are summed in float32, and what they come to, if that
+is still much, in float64. docs/decisions/0013-sums-in-blocks.md has the figures.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from typing import Any
 from nncompile.dims import Dim, Shape, floordiv, is_one, product
 from nncompile.types import Type, f32, f64
 
-# How many numbers each way of adding may add with a relative error below 1e-6, whatever they are:
-ROW = 1024  # that lie one behind the other, in eight accumulators
-DOWN = 512  # ones times a matrix, in four
-ACROSS = 128  # all else, in one
+# How many numbers each way of adding may add with a relative error below 1e-6, whatever they are,
+# 64 in each accumulator:
+ROW = 512  # that lie one behind the other, in eight accumulators
+DOWN = 256  # ones times a matrix, in four where the processor has AVX2, or else in one
+ACROSS = 64  # all else, in one
+NORMALIZED = 1024  # distances from one of the numbers, so none are alike and large
 # The error of matrix products is as that of random numbers: the elements of rows and columns that
 # are alike throughout add up in no model.
 PRODUCTS = 16384
@@ -28,7 +31,7 @@ RUNNING = ACROSS
 SCATTERED = 2048  # at one index, if all are at that one
 EXPONENTIALS = 16384  # the kernels of softmax have sixteen accumulators or more
 
-# How many make a block.
+# How many make a block; ACROSS otherwise.
 ROW_BLOCK = 256
 PRODUCT_BLOCK = 4096
 _SECOND = 128  # sums of blocks, so that both errors together are no more than one
@@ -49,8 +52,11 @@ def runs(axes: Sequence[int]) -> list[tuple[int, int]]:
 
 def total(o: Any, x: str, source: Type, axes: Sequence[int], keepdims: bool = False) -> str:
     """Σ x over the axes, for real `x` of type `source`."""
-    for start, stop in reversed(runs(axes)):
-        x = _over(o, x, source, start, stop, keepdims)
+    groups = runs(axes)
+    most = ROW if len(groups) == 1 else ROW_BLOCK
+    for start, stop in reversed(groups):
+        x = _over(o, x, source, start, stop, keepdims, most)
+        most = _SECOND
         source = source.with_shape(reduced_shape(source.shape, range(start, stop), keepdims))
     return x
 
@@ -115,14 +121,18 @@ def stack_of_blocks(o: Any, x: str, rank: int, is_last: bool, size: int, to_last
     return x if order == [*range(rank + 1)] else o.Transpose(x, perm=order)
 
 
-def _over(o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
+def _over(
+    o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool, most: int = ROW
+) -> str:
     """Σ x over the axes from `start` to before `stop`."""
     count = product(source.shape[start:stop])
-    limit = _limit(source, start, stop, keepdims)
+    limit = _limit(source, start, stop, keepdims, most)
     if source.dtype is not f32 or (isinstance(count, int) and count <= limit):
         return _plain(o, x, source, start, stop, keepdims)
     split = _known_suffix(source, start, stop)
-    if split is not None:  # axes of known size are blocks as they are
+    factor = _known_factor(count, _block(source, stop))
+    # Axes of known size are blocks as they are; of a known count, longer ones are faster.
+    if split is not None and not (isinstance(count, int) and factor):
         x = _plain(o, x, source, split, stop, keepdims)
         rest = source.with_shape(reduced_shape(source.shape, range(split, stop), keepdims))
         return _second(o, x, rest, start, split, keepdims)
@@ -131,7 +141,6 @@ def _over(o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool) -
         rest = source.with_shape(reduced_shape(source.shape, [stop - 1], keepdims))
         return _second(o, x, rest, start, stop - 1, keepdims)
     before, behind = source.shape[:start], source.shape[stop:]
-    factor = _known_factor(count, _block(source, stop))
     if factor is not None:
         rows = floordiv(count, factor)
         x = _shaped(o, x, source.shape, (*before, rows, factor, *behind))
@@ -189,7 +198,7 @@ def _block(source: Type, stop: int) -> int:
 
 def _known_suffix(source: Type, start: int, stop: int) -> int | None:
     """Where the last of the axes begin that are a block of known size."""
-    limit = ROW if is_one(product(source.shape[stop:])) else ACROSS
+    limit = _block(source, stop)
     found = None
     for place in range(stop - 1, start, -1):
         size = product(source.shape[place:stop])
