@@ -39,7 +39,7 @@ def check_options(layer: Any) -> None:
         try:
             windows[name] = numbers(f"{name} of {kind}", given, axes, 1)
         except ShapeError as error:
-            raise ModelError(error.message, hint=error.hint) from None
+            raise ModelError(error.said, hint=error.hint) from None
     strides = windows["stride"]
     extents = Window(windows["kernel"], strides, (0,) * (2 * axes), windows["dilation"]).extents
     pads_of(layer.padding, strides, extents, strides, kind)

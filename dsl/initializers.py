@@ -22,6 +22,7 @@ from nncompile.habits import teaching
 from nncompile.ops import broadcast_to, cast, const, full, random, reshape, transpose
 from nncompile.optim.muon import orthogonalised
 from nncompile.optim.schedules import not_negative, real
+from nncompile.sites import spoken
 from nncompile.types import Array, Type, boolean, check_unmasked, f64, is_numeric
 
 Fans = tuple[int, int]
@@ -34,6 +35,7 @@ def _itself(function: Callable[[Type, Value, Fans], Value]) -> Callable[..., Any
     signature = inspect.signature(function)
 
     @functools.wraps(function)
+    @spoken()
     def initializer(*args: Any, **options: Any) -> Any:
         if not args and not options:
             return initializer

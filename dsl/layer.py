@@ -15,6 +15,7 @@ from dsl.initializers import Fans, glorot_uniform, zeros
 from nncompile.errors import ModelError
 from nncompile.graph import Value
 from nncompile.habits import wrong_call
+from nncompile.sites import spoken
 from nncompile.types import DType, f32
 
 
@@ -108,6 +109,7 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
     }
 
     @functools.wraps(init)
+    @spoken()
     def initialized(self: Layer, *args: Any, **options: Any) -> None:
         try:
             given = signature.bind(self, *args, **options)
@@ -135,6 +137,7 @@ def _check_flags(layer: Layer) -> None:
 
 def _within_its_scope(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
+    @spoken()
     def called(self: Layer, *args: Any, **options: Any) -> Any:
         with active(type(self).__name__).calling(self):
             return call(self, *args, **options)

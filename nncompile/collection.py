@@ -8,6 +8,8 @@ import gc
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from nncompile.sites import spoken
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -16,6 +18,7 @@ def without_collection(function: Callable[P, R]) -> Callable[P, R]:
     """The function, during whose calls no cycles are searched for."""
 
     @functools.wraps(function)
+    @spoken()
     def paused(*args: P.args, **options: P.kwargs) -> R:
         enabled = gc.isenabled()
         gc.disable()

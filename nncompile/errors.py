@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import difflib
 import operator
+import re
 import warnings
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
-from nncompile.sites import Site, user_site
+from nncompile.sites import Site, named, user_site
 
 Row = tuple[str, ...]
 _LISTED = 12  # known names that a hint lists where none is close
@@ -38,7 +39,11 @@ class CompileError(Exception):
 
     `message` says what was expected and what came; `rows` are aligned columns with the things
     involved; `hint` is a way out; `site` is the user's line (found by itself where it is None).
+    `said` is the message without the name of the function that was called.
     """
+
+    # Whether it is about the arguments of a call: the message begins with what was called.
+    of_a_call: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -48,11 +53,21 @@ class CompileError(Exception):
         hint: str | None = None,
         site: Site | None = None,
     ) -> None:
-        super().__init__(message)
-        self.message = message
+        self.site = site if site is not None else user_site()
+        self.said = message
+        self.message = self._of_call(message) if self.of_a_call and site is None else message
+        super().__init__(self.message)
         self.rows = tuple(rows)
         self.hint = hint
-        self.site = site if site is not None else user_site()
+
+    def _of_call(self, message: str) -> str:
+        """The message with what was called, beside the op that it begins with, if any."""
+        call = self.site.call if self.site else ""
+        if not call or re.search(rf"(?<!\w){re.escape(call)}(?!\w)", message, re.IGNORECASE):
+            return message
+        label, colon, rest = message.partition(": ")
+        op = label if colon and label.isidentifier() else ""
+        return f"{named(self.site, op)}: {rest if op else message}"
 
     def render(self) -> str:
         """The whole message, without the name of the error."""
@@ -112,13 +127,19 @@ def seed_number(x: object) -> int:
 class ShapeError(CompileError, ValueError):
     """Sizes, ranks or axes that do not fit."""
 
+    of_a_call = True
+
 
 class DTypeError(CompileError, TypeError):
     """Element types that do not fit."""
 
+    of_a_call = True
+
 
 class FormulaError(CompileError, TypeError):
     """A formula that is not a real-valued scalar function, or a value used as a truth value."""
+
+    of_a_call = True
 
 
 class UnknownNameError(CompileError, AttributeError):
@@ -133,9 +154,13 @@ class ForeignNameError(CompileError, ImportError):
 class GradientError(CompileError, TypeError):
     """A gradient that does not exist."""
 
+    of_a_call = True
+
 
 class ModelError(CompileError, ValueError):
     """A declaration (model, recipe, parameter, layer) that cannot be met."""
+
+    of_a_call = True
 
 
 class FeedError(CompileError, ValueError):

@@ -21,7 +21,7 @@ import sympy as sp
 
 from nncompile.dims import Dim, Shape, substitute, symbol, symbols
 from nncompile.errors import CompileError, GradientError
-from nncompile.sites import Site, user_site
+from nncompile.sites import Site, named, user_site
 from nncompile.tracing import (
     Trace,
     current_makers,
@@ -352,7 +352,8 @@ def _explained(
         return error
     labels = argument_labels(op, len(args))
     rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
-    return type(error)(f"{op.label}: {error.message}", rows=rows, hint=error.hint, site=site)
+    message = f"{named(site, op.label)}: {error.said}"
+    return type(error)(message, rows=rows, hint=error.hint, site=site)
 
 
 class Input(Op):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
 
 from nncompile.errors import FormulaError, ModelError, UnknownNameError, did_you_mean
-from nncompile.sites import Site, current_scope
+from nncompile.sites import Site, current_scope, spoken
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -134,6 +134,7 @@ def teaching(function: Callable[P, R]) -> Callable[P, R]:
     names = tuple(name for name in signature.parameters if name != "self")
 
     @functools.wraps(function)
+    @spoken()
     def called(*args: P.args, **options: P.kwargs) -> R:
         try:
             return function(*args, **options)
@@ -149,6 +150,7 @@ def teaching(function: Callable[P, R]) -> Callable[P, R]:
     return called
 
 
+@spoken()
 def wrong_call(
     what: str,
     error: TypeError,

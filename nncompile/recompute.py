@@ -17,6 +17,7 @@ from nncompile.grad import Held, vjp
 from nncompile.graph import Input, Item, Op, Sample, Value, items, replace, toposort
 from nncompile.ops.basic import barrier
 from nncompile.rewrite import rebuilt
+from nncompile.sites import spoken
 from nncompile.tracing import Trace
 from nncompile.types import TupleType, Type, f32
 
@@ -89,6 +90,7 @@ def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(function, updated=())
+    @spoken()
     def called(*args: Any, **options: Any) -> Any:
         entering: list[Value] = []
 

@@ -126,7 +126,7 @@ def _sizes(leaves: Sequence[Value], found: Mapping[Value, Array]) -> dict[sp.Sym
         return dict(solve([v.shape for v in leaves], [found[v].shape for v in leaves]))
     except ShapeError as error:
         rows = [(v.op.name, str(v.type), f"got {list(found[v].shape)}") for v in leaves]  # type: ignore[attr-defined]
-        raise FeedError(f"the data do not fit: {error.message}", rows=rows) from None
+        raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
 
 
 def constant_value(value: Value) -> Array | None:

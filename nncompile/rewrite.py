@@ -126,7 +126,7 @@ class Rule:
             with tracing(Trace()):  # what is only looked for leaves no sites
                 before = next(steps)
         except CompileError as error:
-            return Match(None, error.message)
+            return Match(None, error.said)
         if before is not value:
             return Match(None, f"differs from the form of {self.name} in its attributes")
         try:

@@ -20,6 +20,7 @@ from nncompile.ops.claims import Limited
 from nncompile.ops.modes import Training
 from nncompile.rewrite import on, rewrite
 from nncompile.show import graphs_within
+from nncompile.sites import named
 from nncompile.tracing import tracing
 from nncompile.types import TupleType, Type
 
@@ -72,7 +73,7 @@ class SizeCheck:
             return solve([t.shape for t in declared.values()], list(shapes.values()))
         except ShapeError as error:
             rows = [(n, str(t), f"got {t.with_shape(shapes[n])}") for n, t in declared.items()]
-            raise FeedError(f"the data do not fit: {error.message}", rows=rows) from None
+            raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
 
     @cached_property
     def _fed(self) -> set[sp.Symbol]:
@@ -107,13 +108,14 @@ class SizeCheck:
             for label, a in zip(labels, value.args, strict=False):
                 if not isinstance(a.type, TupleType):
                     rows.append((label, str(at.type(a.type)), *described(a)[1:]))
-        what = "" if isinstance(value.op, Limited) else f"{value.op.label}: "
+        site = self.graph.trace.site(value)
+        what = "" if isinstance(value.op, Limited) else f"{named(site, value.op.label)}: "
         asked = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
         return FeedError(
-            f"the model cannot take input {', '.join(map(repr, fed))}: {what}{error.message}",
+            f"the model cannot take input {', '.join(map(repr, fed))}: {what}{error.said}",
             rows=rows,
             hint=error.hint or (f"feed data with {asked}" if asked else None),
-            site=self.graph.trace.site(value),
+            site=site,
         )
 
 

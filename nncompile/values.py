@@ -10,6 +10,7 @@ import sympy as sp
 
 from nncompile.dims import Dim
 from nncompile.errors import FormulaError, ShapeError, UnknownNameError, did_you_mean
+from nncompile.sites import spoken
 
 if TYPE_CHECKING:
     from nncompile.graph import Value
@@ -60,9 +61,11 @@ def operation(name: str) -> Callable[..., Any]:
 
 
 def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    @spoken()
     def forward(self: Any, other: Any) -> Any:
         return _table[name](self, other)
 
+    @spoken()
     def backward(self: Any, other: Any) -> Any:
         return _table[name](other, self)
 
@@ -70,6 +73,7 @@ def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
 
 
 def _method(name: str) -> Callable[..., Any]:
+    @spoken()
     def method(self: Any, *args: Any, **options: Any) -> Any:
         return _table[name](self, *args, **options)
 

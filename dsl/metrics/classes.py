@@ -155,6 +155,7 @@ def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
         return scores
 
     metric.__name__, metric.__qualname__, metric.__doc__ = what, what, score.__doc__
+    metric.__code__ = metric.__code__.replace(co_name=what)  # what messages call it
     return teaching(metric)
 
 

@@ -25,6 +25,7 @@ from nncompile.errors import DTypeError, FormulaError, ShapeError
 from nncompile.graph import Op, Sample, Value, apply, made_size, makers_of
 from nncompile.ops.literals import array_of
 from nncompile.scalars import Scalar
+from nncompile.sites import spoken
 from nncompile.types import (
     Array,
     DType,
@@ -366,6 +367,7 @@ def in_single(function: Callable[P, R]) -> Callable[P, R]:
     what comes between, sums and squares and sizes, may be beyond them. Only results are rounded."""
 
     @functools.wraps(function)
+    @spoken()
     def computed(*args: P.args, **options: P.kwargs) -> R:
         given = [x.dtype for x in (*args, *options.values()) if isinstance(x, Value)]
         dtype = functools.reduce(promote, (d for d in given if d.is_float), boolean)

@@ -18,10 +18,12 @@ from nncompile.ops.index import take
 from nncompile.ops.selecting import nonzero
 from nncompile.ops.shape import reshape
 from nncompile.ops.slicing import part
+from nncompile.sites import spoken
 from nncompile.types import i64
 from nncompile.values import operation, register
 
 
+@spoken("indexing")
 def getitem(x: Any, key: Any) -> Value:
     """`x[key]` as in numpy: numbers, slices, None, Ellipsis, integer tensors or arrays, and masks:
     `x[mask]` is the elements where the mask is true, as many as there are when the graph runs.

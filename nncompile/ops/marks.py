@@ -10,6 +10,7 @@ from nncompile.dims import same_shape
 from nncompile.errors import GradientError
 from nncompile.graph import AnyType, Op, Sample, Value, apply
 from nncompile.ops.basic import as_value, broadcast_to, cast
+from nncompile.sites import spoken
 from nncompile.types import f32, f64, i64
 
 
@@ -97,6 +98,7 @@ def custom_gradient(slope: Callable[..., Any]) -> Callable[[Callable[..., Value]
 
     def decorate(function: Callable[..., Value]) -> Callable[..., Value]:
         @functools.wraps(function)
+        @spoken()
         def wrapper(*inputs: Any) -> Value:
             values = [as_value(x) for x in inputs]
             return apply(Reroute(slope), as_value(function(*values)), *values)

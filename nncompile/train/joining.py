@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from nncompile.dims import Dim, same
-from nncompile.errors import ModelError
-from nncompile.graph import Graph, Input, Item, Value
+from nncompile.errors import ModelError, Row
+from nncompile.graph import Graph, Input, Item, Value, described
 from nncompile.ops.shape import Reshape, Transpose
+from nncompile.sites import named
+from nncompile.tracing import tracing
 from nncompile.train.rows import (
     Mixed,
     Rowwise,
@@ -90,12 +92,16 @@ def _near(a: Array, b: Array) -> bool:
 def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> ModelError:
     site = graph.trace.site(first) if first is not None else None
     by = ""
+    rows: list[Row] = [(name, str(value.type))]
     if first is not None and not isinstance(first.op, Input):
-        by = f" by {(first.args[0] if isinstance(first.op, Item) else first).op.label}"
+        source = first.args[0] if isinstance(first.op, Item) else first
+        by = f" by {named(site, source.op.label)}"
+        with tracing(graph.trace):
+            rows.append((source.op.label, *described(first)))
     return ModelError(
         f"output {name!r} of several batches cannot be put together: each example has a part in "
         f"the others of its batch{by}",
-        rows=[(name, str(value.type))],
+        rows=rows,
         hint=f"{_WHOLE}, and is of all of them",
         site=site or graph.trace.site(value),
     )

@@ -127,7 +127,7 @@ class Inputs:
             shapes = [self.model.inputs[n].shape for n in named]
             return dict(solve(shapes, [self.data[n].shape for n in named]))
         except ShapeError as error:
-            raise FeedError(f"the data do not fit the inputs: {error.message}") from None
+            raise FeedError(f"the data do not fit the inputs: {error.said}") from None
 
     def _rows_sizes(self) -> Sizes | None:
         """The sizes of a few rows of the data; None where there are no such data."""
