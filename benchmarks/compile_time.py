@@ -13,8 +13,8 @@ from typing import Any
 from dsl import Dense, Residual, f32, mean, model, sgd, tanh, training
 from nncompile.backends.onnx import to_model
 from nncompile.passes import optimize
-from nncompile.recipe import Recipe
-from nncompile.step import compose
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import compose
 
 DEPTHS = (250, 500, 1000, 2000)
 
@@ -22,8 +22,8 @@ _IMPORT = "import time; t = time.perf_counter(); import nncompile; print(time.pe
 
 _READY = """
 import time; t = time.perf_counter()
-from nncompile.compiler import compile_step
-from nncompile.load import load
+from nncompile.compiler.compile import compile_step
+from nncompile.program.model_file import load
 step = compile_step(load({file!r}).recipe)
 step.runner(step.source.initial())
 print(time.perf_counter() - t)

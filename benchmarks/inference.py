@@ -18,7 +18,7 @@ from benchmarks.measure import interleaved
 from benchmarks.peers import copy_parameters
 from benchmarks.workloads import WORKLOADS, Workload
 from nncompile import export
-from nncompile.compiler import compile_step
+from nncompile.compiler.compile import compile_step
 
 NAMES = ("mlp-64-64-64-10", "mlp-784-256-128-10", "lenet", "resnet-20", "gpt")
 TARGET = 0.95

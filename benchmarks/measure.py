@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.peers import TorchEager
 from benchmarks.workloads import Workload
-from nncompile.compiler import compile_step
+from nncompile.compiler.compile import compile_step
 
 ROUNDS = 41
 ROUND_SECONDS = 0.04

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import networks, peer_networks
 from dsl import adam, adamw, sgd, training
-from nncompile.recipe import Recipe
+from nncompile.program.recipe import Recipe
 
 Array = np.ndarray[Any, Any]
 Batch = dict[str, Array]

@@ -5,7 +5,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from dsl import convolution, losses, metrics, patches
+from dsl import losses, metrics
 from dsl.activations import (
     celu,
     elu,
@@ -36,38 +36,20 @@ from dsl.activations import (
     tanh_shrink,
     threshold,
 )
-from dsl.attention import (
-    MultiHeadAttention,
-    causal_mask,
-    padding_mask,
-    scaled_dot_product_attention,
-)
-from dsl.augment import (
+from dsl.augmentation.color import ColorJitter
+from dsl.augmentation.draws import random_integers, random_normal, random_uniform
+from dsl.augmentation.images import (
     Cutout,
     RandomCrop,
     RandomHorizontalFlip,
     RandomRotation,
     RandomVerticalFlip,
 )
-from dsl.color import ColorJitter
-from dsl.convolution import *  # noqa: F403
+from dsl.augmentation.labels import CutMix, LabelNoise, MaskTokens, Mixup
 from dsl.declare import (
     model,
 )
-from dsl.draws import (
-    random_integers,
-    random_normal,
-    random_uniform,
-)
-from dsl.elsewhere import missing as _missing
-from dsl.embedding import (
-    Embedding,
-    LearnedPositions,
-    SinusoidalPositions,
-    rotary,
-    sinusoidal,
-)
-from dsl.embedding_bag import EmbeddingBag
+from dsl.foreign_names import missing as _missing
 from dsl.initializers import (
     VarianceScaling,
     constant,
@@ -89,45 +71,28 @@ from dsl.initializers import (
     xavier_uniform,
     zeros,
 )
-from dsl.layer import (
-    Layer,
-    parameter,
-    state,
-    update,
+from dsl.layers import convolution, patches
+from dsl.layers.attention import (
+    MultiHeadAttention,
+    causal_mask,
+    padding_mask,
+    scaled_dot_product_attention,
 )
-from dsl.layers import (
-    Bilinear,
-    Dense,
-    Dropout,
-    Flatten,
-    PReLU,
-    Residual,
-    Sequential,
-    flatten,
+from dsl.layers.base import Layer, parameter, state, update
+from dsl.layers.convolution import *  # noqa: F403
+from dsl.layers.dense import Bilinear, Dense, Dropout, Flatten, PReLU, Residual, Sequential, flatten
+from dsl.layers.embedding import (
+    Embedding,
+    LearnedPositions,
+    SinusoidalPositions,
+    rotary,
+    sinusoidal,
 )
-from dsl.lora import (
-    LoRA,
-    lora,
-)
-from dsl.losses import *  # noqa: F403
-from dsl.metrics import *  # noqa: F403
-from dsl.mixing import (
-    CutMix,
-    LabelNoise,
-    MaskTokens,
-    Mixup,
-)
-from dsl.mixture import (
-    MixtureOfExperts,
-)
-from dsl.noise import (
-    AlphaDropout,
-    DropPath,
-    GaussianDropout,
-    GaussianNoise,
-    SpatialDropout,
-)
-from dsl.normalization import (
+from dsl.layers.embedding_bag import EmbeddingBag
+from dsl.layers.lora import LoRA, lora
+from dsl.layers.mixture import MixtureOfExperts
+from dsl.layers.noise import AlphaDropout, DropPath, GaussianDropout, GaussianNoise, SpatialDropout
+from dsl.layers.normalization import (
     BatchNorm,
     GroupNorm,
     InstanceNorm,
@@ -135,8 +100,8 @@ from dsl.normalization import (
     LocalResponseNorm,
     RMSNorm,
 )
-from dsl.patches import *  # noqa: F403
-from dsl.pooling import (
+from dsl.layers.patches import *  # noqa: F403
+from dsl.layers.pooling import (
     AdaptiveAveragePool1d,
     AdaptiveAveragePool2d,
     AdaptiveAveragePool3d,
@@ -159,8 +124,17 @@ from dsl.pooling import (
     MaxUnpool3d,
     Upsample,
 )
-from dsl.recurrent import GRU, LSTM, RNN, SimpleRNN
-from dsl.recurrent_cells import GRUCell, LSTMCell, RNNCell
+from dsl.layers.recurrent import GRU, LSTM, RNN, SimpleRNN
+from dsl.layers.recurrent_cells import GRUCell, LSTMCell, RNNCell
+from dsl.layers.transformer import (
+    FeedForward,
+    TransformerDecoder,
+    TransformerDecoderLayer,
+    TransformerEncoder,
+    TransformerEncoderLayer,
+)
+from dsl.losses import *  # noqa: F403
+from dsl.metrics import *  # noqa: F403
 from dsl.regularizers import (
     activity_l1,
     activity_l2,
@@ -171,31 +145,13 @@ from dsl.regularizers import (
     sparsity,
     unit_norm,
 )
-from dsl.transformer import (
-    FeedForward,
-    TransformerDecoder,
-    TransformerDecoderLayer,
-    TransformerEncoder,
-    TransformerEncoderLayer,
-)
 from nncompile import elementwise
+from nncompile.autodiff.checkpointing import recompute
+from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.elementwise import *  # noqa: F403
-from nncompile.formula import (
-    formula,
-)
-from nncompile.grad import (
-    grad,
-    hvp,
-    jacobian,
-    jvp,
-    vjp,
-)
-from nncompile.graph import (
-    Value,
-)
-from nncompile.model import (
-    Model,
-)
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+from nncompile.ir.types import bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from nncompile.ops import (
     adaptive_average_pool,
     adaptive_max_pool,
@@ -269,10 +225,10 @@ from nncompile.ops import (
     while_training,
     zeros_like,
 )
-from nncompile.ops import arrays as _arrays
-from nncompile.ops import images as _images
-from nncompile.ops.arrays import *  # noqa: F403
-from nncompile.ops.images import *  # noqa: F403
+from nncompile.ops import array_functions as _arrays
+from nncompile.ops import image_functions as _images
+from nncompile.ops.array_functions import *  # noqa: F403
+from nncompile.ops.image_functions import *  # noqa: F403
 from nncompile.optim import (
     Optimizer,
     Plateau,
@@ -308,33 +264,8 @@ from nncompile.optim import (
     warmup,
 )
 from nncompile.optim import constant as constant_rate
-from nncompile.recipe import (
-    Recipe,
-    assign,
-    ema,
-    maximize,
-    minimize,
-    swa,
-    training,
-)
-from nncompile.recompute import (
-    recompute,
-)
-from nncompile.types import (
-    bf16,
-    boolean,
-    f16,
-    f32,
-    f64,
-    i8,
-    i16,
-    i32,
-    i64,
-    u8,
-    u16,
-    u32,
-    u64,
-)
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe, assign, ema, maximize, minimize, swa, training
 
 # fmt: off
 __all__ = [

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from nncompile.diagnostics.errors import ShapeError
 from nncompile.elementwise import (
     exp,
     expm1,
@@ -22,13 +23,12 @@ from nncompile.elementwise import (
     tanh,
     where,
 )
-from nncompile.errors import ShapeError
-from nncompile.formula import formula
-from nncompile.graph import Value
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
 from nncompile.ops import max as maximum_of
 from nncompile.ops import reshape, split
-from nncompile.ops.axes import axis_of
-from nncompile.ops.basic import as_value
+from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.basic import as_value
 
 
 @formula

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dsl.initializers import initial_value
-from nncompile.dims import CLIPPED, is_clipped
-from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.graph import Input, Value
-from nncompile.ops.basic import as_value
-from nncompile.ops.loops import iterations, outside_loops
-from nncompile.sites import scope
-from nncompile.types import DType, Type, dtype_of
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.diagnostics.locations import scope
+from nncompile.ir.dims import CLIPPED, is_clipped
+from nncompile.ir.graph import Input, Value
+from nncompile.ir.types import DType, Type, dtype_of
+from nncompile.ops.core.basic import as_value
+from nncompile.ops.loops.body import iterations, outside_loops
 
 _NAME = re.compile(r"[\w-]+")
 

@@ -8,13 +8,12 @@ from typing import Any, overload
 from weakref import WeakKeyDictionary
 
 from dsl.building import Builder, building
-from nncompile.errors import ModelError
-from nncompile.graph import Graph, Input, Value
-from nncompile.habits import called
-from nncompile.model import RANDOM_STATE, Applications, Model, applications
-from nncompile.sites import scope
-from nncompile.tracing import Trace, tracing
-from nncompile.types import Type
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import called
+from nncompile.diagnostics.locations import Trace, scope, tracing
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.types import Type
+from nncompile.program.model import RANDOM_STATE, Applications, Model, applications
 
 Function = Callable[..., Any]
 

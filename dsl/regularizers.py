@@ -7,15 +7,15 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from dsl.building import active
+from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import log, maximum, minimum, where
-from nncompile.errors import ModelError, ShapeError, did_you_mean
-from nncompile.formula import formula
-from nncompile.graph import Input, Value
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Input, Value
 from nncompile.ops import iota, mean, norm
 from nncompile.ops import sum as sum_of
-from nncompile.ops.basic import as_value, cast, in_single
-from nncompile.ops.reduce import Axes
+from nncompile.ops.core.basic import as_value, cast, in_single
+from nncompile.ops.reduction.reduce import Axes
 
 Penalized = str | Value | Sequence[str | Value]
 """Values, or patterns of the paths of parameters (`"*.weight"`), or several of them."""

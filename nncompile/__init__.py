@@ -5,14 +5,16 @@ A model is a graph of values; `grad` and its relatives make graphs of graphs; `c
 Models are usually declared with the package `dsl`.
 """
 
-from nncompile.compiler import (
+from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
+from nncompile.compiler.compile import (
     CompiledModel,
     CompiledStep,
     Report,
     compile_model,
     compile_step,
 )
-from nncompile.errors import (
+from nncompile.compiler.export import export
+from nncompile.diagnostics.errors import (
     BackendError,
     CheckpointError,
     CompileError,
@@ -27,18 +29,15 @@ from nncompile.errors import (
     ShapeError,
     TrainingError,
 )
-from nncompile.export import export
-from nncompile.formula import formula
-from nncompile.grad import grad, hvp, jacobian, jvp, vjp
-from nncompile.graph import Graph, Input, Op, Sample, Value
-from nncompile.interchange import from_torch_state_dict, to_torch_module, to_torch_state_dict
-from nncompile.model import Model
-from nncompile.recipe import Recipe, assign, minimize, training
-from nncompile.reference import evaluate
-from nncompile.runtime import Session, StepRunner, available_providers
-from nncompile.step import Step, compose
-from nncompile.train import Event, History, Trainer
-from nncompile.types import (
+from nncompile.elementwise.formula import formula
+from nncompile.interop.torch_modules import (
+    from_torch_state_dict,
+    to_torch_module,
+    to_torch_state_dict,
+)
+from nncompile.ir.graph import Graph, Input, Op, Sample, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import (
     DType,
     Type,
     bf16,
@@ -55,6 +54,11 @@ from nncompile.types import (
     u32,
     u64,
 )
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe, assign, minimize, training
+from nncompile.program.step import Step, compose
+from nncompile.runtime import Session, StepRunner, available_providers
+from nncompile.train import Event, History, Trainer
 
 __version__ = "0.1.0"
 

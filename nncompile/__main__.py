@@ -1,6 +1,6 @@
 """`python -m nncompile`: the command line."""
 
-from nncompile.cli import main
+from nncompile.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -10,11 +10,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Input, Value, apply
-from nncompile.reference import evaluate
-from nncompile.types import Type
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type
 from tests.tolerances import assert_close
 
 Function = Callable[[Any], Any]

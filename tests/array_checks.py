@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.graph import Graph, Value
-from nncompile.types import Array, Type
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import Array, Type
 from tests.card_checks import in_double, session, valid_model
 from tests.leaves import leaf
 from tests.tolerances import assert_close

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from dsl.building import building
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
 from nncompile.runtime import Session
-from nncompile.types import Array, Type
 from tests.leaves import leaf
 
 Feeds = dict[str, Array]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from dsl import f32, i64, model
-from nncompile.model import Model
-from nncompile.reference import evaluate
+from nncompile.ir.interpreter import evaluate
+from nncompile.program.model import Model
 from tests.against_torch import session
 
 IMAGES = f32["n", 3, "h", "w"]

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.scalars import FUNCTIONS, Program, evaluate, placeholder, trace
-from nncompile.types import DType, f32
+from nncompile.elementwise.numpy_target import evaluate
+from nncompile.elementwise.special_functions import FUNCTIONS
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.elementwise.trace_formula import Program, trace
+from nncompile.ir.types import DType, f32
 
 X, Y = placeholder(0), placeholder(1)
 F = FUNCTIONS

@@ -14,12 +14,12 @@ import onnx
 import onnxruntime as ort
 
 from nncompile.backends.onnx import to_model
-from nncompile.dims import substitute
-from nncompile.errors import GradientError
-from nncompile.graph import Graph, Op, Sample, Value, apply
-from nncompile.reference import evaluate
+from nncompile.diagnostics.errors import GradientError
+from nncompile.ir.dims import substitute
+from nncompile.ir.graph import Graph, Op, Sample, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, bf16, dtype_of, is_real
 from nncompile.runtime.buffers import array_of, buffer_of
-from nncompile.types import Type, bf16, dtype_of, is_real
 from tests.cards import Case, Feeds, Sizes, draw, parts
 from tests.tolerances import SLOPE, STEP, assert_close
 

@@ -17,12 +17,12 @@ import numpy as np
 import sympy as sp
 
 import nncompile
-from nncompile.dims import dim, substitute, symbols
-from nncompile.errors import DTypeError, ShapeError
-from nncompile.grad import vjp
-from nncompile.graph import AnyType, Graph, Input, Item, Op, Sample, Value, apply
-from nncompile.precision import computed, in_types, type_in
-from nncompile.types import DType, TupleType, Type, bf16, f16, f32, i8, i16, i64, u8, u16, u64
+from nncompile.autodiff.grad import vjp
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.dims import dim, substitute, symbols
+from nncompile.ir.graph import AnyType, Graph, Input, Item, Op, Sample, Value, apply
+from nncompile.ir.precision import computed, in_types, type_in
+from nncompile.ir.types import DType, TupleType, Type, bf16, f16, f32, i8, i16, i64, u8, u16, u64
 
 Feeds = dict[str, np.ndarray]
 Sizes = dict[sp.Symbol, int]

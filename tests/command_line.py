@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from nncompile.cli import app
+from nncompile.cli.app import app
 
 GOOD = """\
 import numpy as np
@@ -69,7 +69,7 @@ def written(directory: Path, source: str, name: str = "net.py") -> Path:
 
 
 WRONG_SLOPE = """
-from nncompile.graph import Op
+from nncompile.ir.graph import Op
 class Twice(Op):
     def infer(self, x): return x
     def pullback(self, g, y, x): return (3 * g,)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from dsl import f32, f64
+from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Value
-from nncompile.reference import evaluate
-from nncompile.types import Array, DType, Type
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, DType, Type
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.tolerances import assert_close

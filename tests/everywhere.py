@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Value
-from nncompile.reference import evaluate
-from nncompile.types import DType, Type, f32, f64
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, Type, f32, f64
 from tests.card_checks import session
 from tests.leaves import leaf
 from tests.tolerances import assert_close

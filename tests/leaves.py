@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nncompile.graph import Input, Value
-from nncompile.types import Type
+from nncompile.ir.graph import Input, Value
+from nncompile.ir.types import Type
 
 
 def leaf(name: str, type_: Type, kind: str = "input") -> Value:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from dsl import Dense, cross_entropy, f32, i64, model, sgd, training
-from nncompile.recipe import Recipe
+from nncompile.ir.types import Array
+from nncompile.program.recipe import Recipe
 from nncompile.train import Probe
 from nncompile.train.measurement import Measurement
-from nncompile.types import Array
 
 
 def deep(activation: Any, init: Any, layers: int = 20, dtype: Any = f32, **options: Any) -> Recipe:

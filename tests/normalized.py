@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dsl import BatchNorm, Dense, f32, mean_squared_error, model, relu
-from nncompile.graph import Value
-from nncompile.model import Model
+from nncompile.ir.graph import Value
+from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from nncompile.types import Array, Type
+from nncompile.program.model import Model
 
 # Of an element of float32 against float64, in units of the largest: a few roundings.
 ROUNDING = 1e-6

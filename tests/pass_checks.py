@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nncompile.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32, i64
 from nncompile.ops import (
     broadcast_to,
 )
 from nncompile.passes import PASSES, same_outputs
-from nncompile.reference import evaluate
-from nncompile.types import f32, i64
 from tests.leaves import leaf
 from tests.tolerances import assert_close
 

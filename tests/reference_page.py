@@ -10,42 +10,46 @@ from typing import Any
 
 import dsl
 import nncompile
-import nncompile.testing
 import nncompile.train
-from dsl.elsewhere import ELSEWHERE
+import nncompile.verify
+from dsl.foreign_names import ELSEWHERE
 from dsl.initializers import VarianceScaling
-from nncompile.formula import Formula
-from nncompile.habits import ELSEWHERE as OPTIONS
-from nncompile.habits import SAID
-from nncompile.types import DType
+from nncompile.diagnostics.hints import ELSEWHERE as OPTIONS
+from nncompile.diagnostics.hints import SAID
+from nncompile.elementwise.formula import Formula
+from nncompile.ir.types import DType
 
 PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 
 # Which modules a group is of, by the beginnings of their names; the first that fits counts.
 GROUPS: dict[str, tuple[str, ...]] = {
-    "Models": ("dsl.declare", "dsl.layer", "nncompile.model", "nncompile.graph", "nncompile.types"),
-    "Layers": (
-        *("dsl.layers", "dsl.mixture", "dsl.lora"),
-        *("dsl.embedding", "dsl.attention", "dsl.transformer", "dsl.recurrent"),
+    "Models": (
+        *("dsl.declare", "dsl.layers.base"),
+        *("nncompile.program.model", "nncompile.ir.graph", "nncompile.ir.types"),
     ),
-    "Convolution and pooling layers": ("dsl.convolution", "dsl.pooling", "dsl.patches"),
-    "Normalization layers": ("dsl.normalization",),
-    "Noise and augmentation": ("dsl.noise", "dsl.augment", "dsl.color", "dsl.mixing", "dsl.draws"),
+    "Convolution and pooling layers": (
+        *("dsl.layers.convolution", "dsl.layers.pooling", "dsl.layers.patches"),
+    ),
+    "Normalization layers": ("dsl.layers.normalization",),
+    "Noise and augmentation": ("dsl.layers.noise", "dsl.augmentation"),
+    "Layers": ("dsl.layers",),
     "Activations": ("dsl.activations",),
     "Losses": ("dsl.losses",),
-    "Metrics": ("dsl.metrics", "nncompile.ops.totals"),
+    "Metrics": ("dsl.metrics", "nncompile.ops.reduction.totals"),
     "Penalties and bounds": ("dsl.regularizers",),
     "Initializers": ("dsl.initializers",),
     "Learning rate schedules": (
-        "nncompile.optim.curves",
-        "nncompile.optim.schedules",
-        "nncompile.optim.plateau",
+        *("nncompile.optim.curves", "nncompile.optim.schedules", "nncompile.optim.plateau"),
     ),
     "Optimizers": ("nncompile.optim",),
-    "Recipes": ("nncompile.recipe", "nncompile.recompute", "nncompile.updates"),
-    "Gradients": ("nncompile.grad", "nncompile.ops.marks"),
+    "Recipes": (
+        "nncompile.program.recipe",
+        "nncompile.program.updates",
+        "nncompile.autodiff.checkpointing",
+    ),
+    "Gradients": ("nncompile.autodiff", "nncompile.ops.core.annotations"),
     "Functions of tensors": ("nncompile.ops",),
-    "Elementwise functions": ("nncompile.scalars", "nncompile.elementwise", "nncompile.formula"),
+    "Elementwise functions": ("nncompile.elementwise",),
 }
 
 INTRODUCTION = """# Reference

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.autodiff.grad import grad
 from nncompile.elementwise import cos, sigmoid, tanh
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, f64
 from nncompile.ops import scan, split
-from nncompile.ops.scan import Scan
+from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.types import DType, f64
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.tolerances import SLOPE, STEP, assert_close

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.locations import scope
 from nncompile.elementwise import exp, log
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.types import Type, f32, i64
 from nncompile.ops import argmax, concatenate, reshape
 from nncompile.ops import sum as total
 from nncompile.passes import optimize
-from nncompile.sites import scope
-from nncompile.types import Type, f32, i64
 
 
 def leaf(name: str, type_: Type, kind: str = "input") -> Value:

@@ -22,10 +22,10 @@ from dsl import (
     softmax,
     training,
 )
-from nncompile.graph import Graph
+from nncompile.ir.graph import Graph
 from nncompile.passes import optimize
-from nncompile.recipe import Recipe
-from nncompile.step import compose
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import compose
 
 
 @formula

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.dims import dim
-from nncompile.grad import grad, vjp
-from nncompile.graph import Graph, Value
+from nncompile.autodiff.grad import grad, vjp
+from nncompile.ir.dims import dim
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, dtype_of
 from nncompile.ops import sum as total
-from nncompile.reference import evaluate
-from nncompile.types import Array, dtype_of
 from tests.card_checks import in_double, session, valid_model
 from tests.leaves import leaf
 from tests.tolerances import SLOPE, STEP, assert_close

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from nncompile.elementwise import tanh
-from nncompile.graph import Graph, Value
-from nncompile.model import Model
-from nncompile.ops.basic import full
-from nncompile.ops.random import dropout, normal, random_key, seed_leaf
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import Array, DType, Type, f32
+from nncompile.ops.core.basic import full
+from nncompile.ops.random.generator import dropout, normal, random_key, seed_leaf
 from nncompile.optim import adam
-from nncompile.recipe import training
+from nncompile.program.model import Model
+from nncompile.program.recipe import training
 from nncompile.train import Trainer
-from nncompile.types import Array, DType, Type, f32
 from tests.leaves import leaf
 
 

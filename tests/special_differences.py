@@ -121,7 +121,10 @@ ALLOWED: tuple[Allowed, ...] = (
             *("arcsin f64", "arcsinh f64", "arctan f64", "arctanh f64", "sinh f64", "erf f64"),
             *("fmax f32 f32", "fmax f64 f64", "fmin f32 f32", "fmin f64 f64"),
             *("heaviside f32 f32", "heaviside f64 f64", "cubic_kernel *"),
-            *("nncompile.ops.grid_sampling._bounded *", "nncompile.optim.adaptive._variance *"),
+            *(
+                "nncompile.ops.images.grid_sampling._bounded *",
+                "nncompile.optim.adaptive._variance *",
+            ),
         ),
         *("value", ONNX, SIGN, "by Where, which gives 0 for −0"),
     ),
@@ -134,7 +137,7 @@ ALLOWED: tuple[Allowed, ...] = (
         *("gradient *", ONNX, SIGN, "by Where, which gives 0 for −0"),
     ),
     *_each(
-        ("nncompile.ops.order._between *", "Map: where(*"),
+        ("nncompile.ops.reduction.order_statistics._between *", "Map: where(*"),
         *("*", ONNX, SIGN, "by Where, which gives 0 for −0"),
         everywhere=False,
     ),

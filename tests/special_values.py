@@ -26,16 +26,16 @@ import numpy as np
 from ml_dtypes import finfo
 
 import dsl
-from nncompile.dims import dim, substitute
-from nncompile.errors import CompileError, GradientError
-from nncompile.formula import Formula
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Input, Value, apply
-from nncompile.map import Map, mapped
-from nncompile.reference import evaluate
+from nncompile.autodiff.grad import vjp
+from nncompile.diagnostics.errors import CompileError, GradientError
+from nncompile.elementwise.formula import Formula
+from nncompile.elementwise.map import Map, mapped
+from nncompile.elementwise.samples import examples
+from nncompile.ir.dims import dim, substitute
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DTYPES, DType, Type, boolean, f32, f64
 from nncompile.runtime.buffers import run_bound
-from nncompile.scalars.samples import examples
-from nncompile.types import DTYPES, DType, Type, boolean, f32, f64
 from tests.against_torch import session
 from tests.cards import (
     Case,
@@ -238,8 +238,8 @@ Body = Callable[..., Value]
 CONDITIONS = {"where": 0, "nncompile.optim.adam._descend_rectified": 3}
 LITERALS: dict[str, dict[int, Any]] = {
     "polygamma": {0: 1},
-    "nncompile.ops.statistics._raised_size": {1: 0.5},
-    "nncompile.ops.statistics._raised_total": {1: 0.5},
+    "nncompile.ops.reduction.statistics._raised_size": {1: 0.5},
+    "nncompile.ops.reduction.statistics._raised_total": {1: 0.5},
 }
 
 

@@ -17,14 +17,14 @@ import pytest
 
 import dsl
 from dsl import Dense, f32, f64, model
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.errors import ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
+from nncompile.diagnostics.errors import ShapeError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
+from nncompile.program.step import initial_values
 from nncompile.runtime import Session
-from nncompile.step import initial_values
 from tests.attention_checks import built
 from tests.leaves import leaf
 

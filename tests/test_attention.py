@@ -10,13 +10,13 @@ import pytest
 
 import dsl
 from dsl import MultiHeadAttention, boolean, f32, f64, i64, model, scaled_dot_product_attention
-from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
-from nncompile.ops.reduce import Sum
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType
+from nncompile.ops.reduction.reduce import Sum
 from nncompile.passes import inference, optimize
-from nncompile.reference import evaluate
-from nncompile.types import DType
 from tests.attention_checks import (
     Feeds,
     assert_all_close,

@@ -39,12 +39,12 @@ from dsl import (
     model,
     training,
 )
-from nncompile.errors import CompileError
-from nncompile.grad import vjp
-from nncompile.graph import Graph
+from nncompile.autodiff.grad import vjp
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import const, while_training
 from nncompile.passes import inference, optimize
-from nncompile.reference import evaluate
 from nncompile.train import Trainer
 from tests.against_torch import leaf
 from tests.augmented import drawn, of_images, run

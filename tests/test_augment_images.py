@@ -23,11 +23,11 @@ from dsl import (
     f32,
     f64,
 )
-from dsl.augment import rotated
-from dsl.color import hue_turned
-from nncompile.errors import ModelError, ShapeError
+from dsl.augmentation.color import hue_turned
+from dsl.augmentation.images import rotated
+from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import const
-from nncompile.reference import evaluate
 from tests.against_torch import leaf
 from tests.augmented import drawn, of_images, run
 

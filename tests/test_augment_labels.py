@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from dsl import CutMix, LabelNoise, MaskTokens, Mixup, cross_entropy, f32, i64, model, u32
-from nncompile.ops.distributions import beta
-from nncompile.reference import evaluate
+from nncompile.ir.interpreter import evaluate
+from nncompile.ops.random.distributions import beta
 from tests.against_torch import leaf
 from tests.augmented import of_pairs, run
 

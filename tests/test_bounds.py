@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.errors import ShapeError
-from nncompile.graph import Graph, Input, Value, apply
-from nncompile.ops.basic import const
+from nncompile.diagnostics.errors import ShapeError
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32
+from nncompile.ops.core.basic import const
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.types import f32
 from tests.card_checks import session, valid_model
 
 X = apply(Input("x", f32["n", 4]))

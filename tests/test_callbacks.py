@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.errors import FileError, ModelError
+from nncompile.diagnostics.errors import FileError, ModelError
 from nncompile.optim import adam, sgd
-from nncompile.recipe import ema, training
+from nncompile.program.recipe import ema, training
 from nncompile.train import (
     CheckFinite,
     CSVLog,

@@ -12,9 +12,9 @@ import pytest
 
 import dsl
 from dsl import boolean, f32, i64, model
-from nncompile.errors import CompileError, ShapeError
-from nncompile.graph import Input, Value
-from nncompile.sites import Site, named, user_site
+from nncompile.diagnostics.errors import CompileError, ShapeError
+from nncompile.diagnostics.locations import Site, named, user_site
+from nncompile.ir.graph import Input, Value
 
 GIVEN: dict[str, Any] = {
     "real": Input("real", f32["n", 3])(),

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
+from nncompile.diagnostics.errors import GradientError
 from nncompile.elementwise import stop_gradient
-from nncompile.errors import GradientError
-from nncompile.graph import Op, Sample, Value
-from nncompile.types import TupleType, Type, f32, f64
+from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.types import TupleType, Type, f32, f64
 from tests import card_checks, cards
 from tests.cards import Case
 

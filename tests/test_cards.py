@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nncompile.graph import Op
+from nncompile.ir.graph import Op
 from tests import card_checks, cards
 from tests.cards import Case
 

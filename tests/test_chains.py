@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import Dense, adam, f32, lora, model, mse, relu, training
-from nncompile.compiler import compile_step
-from nncompile.graph import Value
-from nncompile.ops.contract import Gemm, MatMul, gemm
-from nncompile.step import compose
+from dsl import Dense, adam, f32, model, mse, relu, training
+from dsl.layers import lora
+from nncompile.compiler.compile import compile_step
+from nncompile.ir.graph import Value
+from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
+from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.pass_checks import after, leaf
 

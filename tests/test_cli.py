@@ -10,9 +10,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nncompile.check import relative_error
 from nncompile.passes import PASSES
 from nncompile.runtime import StepRunner, load_state
+from nncompile.verify.check import relative_error
 from tests.command_line import GOOD, WRONG_SLOPE, line, run, succeeds, written
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nncompile.errors import FileError
+from nncompile.diagnostics.errors import FileError
 from nncompile.passes import PASSES
 from nncompile.runtime import load_state, save_state
 from nncompile.train import Trainer

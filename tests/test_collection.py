@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from nncompile.collection import without_collection
+from nncompile.ir.gc_pause import without_collection
 
 
 @without_collection

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.compiler import compile_model, compile_step
-from nncompile.errors import ModelError
+from nncompile.compiler.compile import compile_model, compile_step
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.interpreter import evaluate
 from nncompile.optim import adam, cosine, sgd
-from nncompile.recipe import Recipe, training
-from nncompile.reference import evaluate
-from nncompile.step import compose
+from nncompile.program.recipe import Recipe, training
+from nncompile.program.step import compose
 from tests.small_models import data, perceptron
 from tests.tolerances import assert_close
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from dsl import f32, f64
-from nncompile.grad import vjp
+from nncompile.autodiff.grad import vjp
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import conv, conv_transpose
-from nncompile.ops.convolution import Conv
-from nncompile.reference import evaluate
+from nncompile.ops.convolution.convolve import Conv
 from tests.convolution_checks import Setting, check_everywhere, each_setting
 from tests.leaves import leaf
 

@@ -10,13 +10,13 @@ import pytest
 
 import dsl
 from dsl import f32, f64, i64, model, relu, sgd, training
-from nncompile.compiler import compile_model, compile_step
-from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.compiler.compile import compile_model, compile_step
+from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type
 from nncompile.ops import conv, conv_transpose
-from nncompile.ops.convolution import ConvTranspose
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
-from nncompile.types import Type
+from nncompile.ops.convolution.convolve import ConvTranspose
+from nncompile.program.step import initial_values
 from tests.card_checks import session
 from tests.leaves import leaf
 from tests.tolerances import assert_close

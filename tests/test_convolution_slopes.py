@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from dsl import f32, f64
+from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.dims import symbols
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Value
+from nncompile.ir.dims import symbols
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import DType
 from nncompile.ops import conv
-from nncompile.ops.convolution import ConvWeightGradient
-from nncompile.types import DType
+from nncompile.ops.convolution.convolve import ConvWeightGradient
 from tests.card_checks import session, valid_model
 from tests.convolution_checks import nodes, with_slopes
 from tests.leaves import leaf

@@ -14,8 +14,8 @@ import pytest
 
 import dsl
 from nncompile import train
-from nncompile.ops.average_pooling import AveragePool
-from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.pooling.average import AveragePool
 from tests.coverage.checks import System, distance
 from tests.coverage.systems import SYSTEMS
 from tests.coverage.table import (

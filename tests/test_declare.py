@@ -22,11 +22,11 @@ from dsl import (
     training,
     update,
 )
-from nncompile.errors import ModelError, ShapeError
-from nncompile.load import load
-from nncompile.step import initial_values
+from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.ir.types import Array
+from nncompile.program.model_file import load
+from nncompile.program.step import initial_values
 from nncompile.train import Trainer
-from nncompile.types import Array
 
 GUIDE = '''
 """A digit classifier: its activation, its block, its loss, its training."""

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from dsl import Dense, MultiHeadAttention, adam, cross_entropy, f32, i64, model, training
-from nncompile.check import batch_of, check_gradient
-from nncompile.differences import GRADIENT_TOLERANCE, derivative_error, worst_slope
-from nncompile.grad import grad
-from nncompile.recipe import Minimize
-from nncompile.step import initial_values
-from nncompile.tracing import tracing
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.locations import tracing
+from nncompile.program.recipe import Minimize
+from nncompile.program.step import initial_values
+from nncompile.verify.check import batch_of, check_gradient
+from nncompile.verify.finite_differences import GRADIENT_TOLERANCE, derivative_error, worst_slope
 
 
 @model

@@ -12,7 +12,8 @@ import sympy as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncompile.dims import (
+from nncompile.diagnostics.errors import ShapeError
+from nncompile.ir.dims import (
     Dim,
     FloorDiv,
     broadcast,
@@ -27,8 +28,7 @@ from nncompile.dims import (
     symbol,
     symbols,
 )
-from nncompile.errors import ShapeError
-from nncompile.types import f32
+from nncompile.ir.types import f32
 
 NAMES = ("h", "n", "w")
 BINDINGS = [

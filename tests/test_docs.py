@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 import dsl
 from nncompile import elementwise
-from nncompile.cli import app
-from nncompile.graph import Op, Value
-from nncompile.model import Model
-from nncompile.recipe import training
-from nncompile.step import compose
+from nncompile.cli.app import app
+from nncompile.ir.graph import Op, Value
+from nncompile.program.model import Model
+from nncompile.program.recipe import training
+from nncompile.program.step import compose
 from tests import card_checks, cards
 from tests.card_checks import valid_model
 
@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.errors import DTypeError, ShapeError
-from nncompile.graph import Op, Sample, Value
-from nncompile.ops.basic import as_value
-from nncompile.types import Type, f32, f64
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ops.core.basic import as_value
+from nncompile.ir.types import Type, f32, f64
 
 Array = np.ndarray
 """

@@ -12,14 +12,14 @@ import pytest
 import dsl
 from dsl import f64
 from nncompile.backends.onnx import to_model
-from nncompile.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, u32
 from nncompile.ops import layer_norm
-from nncompile.ops.contract import gemm
-from nncompile.ops.random import Dropout
-from nncompile.ops.scan import scan
+from nncompile.ops.contraction.matmul import gemm
+from nncompile.ops.loops.scan import scan
+from nncompile.ops.random.generator import Dropout
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.types import Array, u32
 from tests.slopes import leaf
 
 RANDOM = np.random.default_rng(0)

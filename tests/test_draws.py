@@ -24,13 +24,13 @@ from dsl import (
     scan,
 )
 from nncompile.backends.onnx import to_model
-from nncompile.compiler import compile_model
-from nncompile.errors import ModelError
-from nncompile.model import Model
+from nncompile.compiler.compile import compile_model
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
+from nncompile.program.model import Model
 from nncompile.runtime import Session
-from nncompile.types import Array
 
 
 @model(predict=("normal", "uniform", "integers"))

@@ -30,11 +30,11 @@ from dsl import (
     update,
     zeros,
 )
-from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.model import Model
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
-from nncompile.types import Array
+from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 
 
 def outputs(of: Model, seed: int = 0, **inputs: Any) -> dict[str, Array]:

@@ -37,13 +37,25 @@ from dsl import (
 )
 from nncompile import Graph, Trainer, Value, compile_model, training
 from nncompile.backends.onnx import to_model
-from nncompile.errors import DTypeError, FeedError
-from nncompile.graph import Input
-from nncompile.ops import cast, random
-from nncompile.reference import evaluate
+from nncompile.diagnostics.errors import DTypeError, FeedError
+from nncompile.ir.graph import Input
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import (
+    DTYPES,
+    FLOATS,
+    INTEGERS,
+    DType,
+    dtype_of,
+    holds,
+    i8,
+    promote,
+    u16,
+    u64,
+)
+from nncompile.ops import cast
+from nncompile.ops.random import generator as random
 from nncompile.runtime.checkpoint import load_state, save_state
 from nncompile.runtime.session import Session
-from nncompile.types import DTYPES, FLOATS, INTEGERS, DType, dtype_of, holds, i8, promote, u16, u64
 from tests.tolerances import assert_close
 
 HALVES = [f16, bf16]

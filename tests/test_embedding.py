@@ -22,14 +22,14 @@ from dsl import (
     rotary,
     sinusoidal,
 )
-from nncompile.errors import BackendError, DTypeError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph
-from nncompile.ops.contract import Gemm
-from nncompile.ops.index import ScatterAdd
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import BackendError, DTypeError, ModelError, ShapeError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
+from nncompile.ops.contraction.matmul import Gemm
+from nncompile.ops.shape.index import ScatterAdd
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
+from nncompile.program.step import initial_values
 from tests.attention_checks import (
     assert_all_close,
     built,

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from dsl import Bilinear, EmbeddingBag, f32, f64, i64, model, sgd, tanh, training
-from nncompile.errors import CompileError, DTypeError, FeedError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
-from nncompile.model import Model
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError, DTypeError, FeedError, ModelError, ShapeError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from nncompile.train import Trainer
-from nncompile.types import Array, Type
 from tests.card_checks import session, valid_model
 from tests.slopes import check_gradient
 from tests.tolerances import assert_close

@@ -24,13 +24,13 @@ from dsl import (
     training,
     zeros,
 )
-from nncompile.compiler import compile_step
-from nncompile.errors import FeedError
-from nncompile.graph import Value
+from nncompile.compiler.compile import compile_step
+from nncompile.diagnostics.errors import FeedError
+from nncompile.ir.graph import Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
-from nncompile.reference import evaluate
 from nncompile.runtime.session import Session
-from nncompile.types import Array
 
 
 class Followed(Layer):

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.export import export
-from nncompile.load import Declared, load
+from nncompile.compiler.export import export
+from nncompile.program.model_file import Declared, load
 from nncompile.train import Trainer
 from tests.trained_examples import EXAMPLES, data_of, held_out, measured, recognised, trained
 

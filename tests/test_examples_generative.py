@@ -10,10 +10,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nncompile.export import export
-from nncompile.load import Declared, load
+from nncompile.compiler.export import export
+from nncompile.ir.types import Array
+from nncompile.program.model_file import Declared, load
 from nncompile.train import Trainer
-from nncompile.types import Array
 from tests.trained_examples import EXAMPLES, data_of, held_out, measured, trained
 
 IMAGES = EXAMPLES.parent / "docs" / "images"

@@ -10,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nncompile.export import export
-from nncompile.load import load
+from nncompile.compiler.export import export
+from nncompile.program.model_file import load
 from nncompile.train import Trainer
 from tests.trained_examples import EXAMPLES, data_of, held_out, trained
 

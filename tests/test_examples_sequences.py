@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from nncompile.export import export
-from nncompile.load import Declared, load
+from nncompile.compiler.export import export
+from nncompile.program.model_file import Declared, load
 from nncompile.train import Trainer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

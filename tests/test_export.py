@@ -16,17 +16,17 @@ from safetensors.numpy import load_file, save_file
 
 from dsl import Dense, model, mse, random_normal, relu
 from nncompile.backends.onnx import to_model
-from nncompile.errors import BackendError, CheckpointError, FileError, ModelError
-from nncompile.export import export, state_path, weights_path
-from nncompile.graph import Graph
-from nncompile.model import Model
+from nncompile.compiler.export import export, state_path, weights_path
+from nncompile.diagnostics.errors import BackendError, CheckpointError, FileError, ModelError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32
 from nncompile.optim import adam, adamw, cosine, sgd
-from nncompile.recipe import Recipe, ema, minimize, training
-from nncompile.reference import evaluate
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe, ema, minimize, training
+from nncompile.program.step import compose, initial_values
 from nncompile.runtime import save_state
-from nncompile.step import compose, initial_values
 from nncompile.train import Trainer
-from nncompile.types import f32
 from tests.leaves import leaf
 from tests.small_models import data, drawn, perceptron
 from tests.tolerances import assert_close
@@ -194,7 +194,7 @@ def test_a_full_disk_leaves_weights_and_model_as_they_were(
     def full(*_: Any) -> Path:
         raise FileError("no space")
 
-    monkeypatch.setattr(sys.modules["nncompile.export"], "write_atomically", full)
+    monkeypatch.setattr(sys.modules["nncompile.compiler.export"], "write_atomically", full)
     with pytest.raises(FileError, match="no space"):
         export(perceptron(), path, external_data=True, seed=1)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == files
@@ -233,7 +233,7 @@ def test_weights_that_cannot_be_pointed_at_are_told(tmp_path: Path) -> None:
 def test_a_model_that_is_too_large_has_its_weights_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys.modules["nncompile.export"], "LIMIT", 100)
+    monkeypatch.setattr(sys.modules["nncompile.compiler.export"], "LIMIT", 100)
     assert len(export(perceptron(), tmp_path / "model.onnx")) == 2
     with pytest.raises(BackendError, match="do not fit in one ONNX file"):
         export(perceptron(), tmp_path / "inside.onnx", external_data=False)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.errors import (
+from nncompile.diagnostics.errors import (
     BackendError,
     CheckpointError,
     CompileError,
@@ -18,6 +18,7 @@ from nncompile.errors import (
     FileError,
     ProviderError,
 )
+from nncompile.ir.types import f32, i64
 from nncompile.runtime import (
     Port,
     check_state,
@@ -27,7 +28,6 @@ from nncompile.runtime import (
     write_atomically,
     written_together,
 )
-from nncompile.types import f32, i64
 
 TENSORS = {
     "stem.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

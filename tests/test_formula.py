@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from nncompile import elementwise
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import DTypeError, FormulaError, ShapeError
 from nncompile.elementwise import (
     add,
     erf,
@@ -24,14 +26,15 @@ from nncompile.elementwise import (
     tanh,
     where,
 )
-from nncompile.errors import DTypeError, FormulaError, ShapeError
-from nncompile.formula import PRIMITIVES, Formula, formula
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value, apply, toposort
-from nncompile.map import Map, mapped
-from nncompile.reference import evaluate
-from nncompile.scalars import FUNCTIONS, operation_count, placeholder, text
-from nncompile.types import Type, boolean, f32, f64, i64
+from nncompile.elementwise.formula import PRIMITIVES, Formula, formula
+from nncompile.elementwise.lowering import operation_count
+from nncompile.elementwise.map import Map, mapped
+from nncompile.elementwise.printing import text
+from nncompile.elementwise.special_functions import FUNCTIONS
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, boolean, f32, f64, i64
 from tests.counting import calls
 
 

@@ -12,17 +12,17 @@ import pytest
 
 import nncompile.passes
 from nncompile.elementwise import equal, sigmoid, where
-from nncompile.graph import Graph, Input, Value, apply, toposort
-from nncompile.map import Map
+from nncompile.elementwise.map import Map
+from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.types import f32
 from nncompile.ops import sum as total
-from nncompile.ops.basic import const
-from nncompile.ops.scattering import ScatterMax
-from nncompile.ops.shape import Transpose
-from nncompile.ops.slicing import Pad
-from nncompile.ops.softmax import Softmax
+from nncompile.ops.core.basic import const
+from nncompile.ops.indexing.scattering import ScatterMax
+from nncompile.ops.reduction.softmax import Softmax
+from nncompile.ops.shape.reshape import Transpose
+from nncompile.ops.shape.slicing import Pad
 from nncompile.passes import PASSES
-from nncompile.rewrite import rewrite, rule
-from nncompile.types import f32
+from nncompile.passes.rewriter import rewrite, rule
 from tests.cards import draw
 from tests.fuzzing.__main__ import main
 from tests.fuzzing.arithmetic import SINGLE, Computation

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
+from nncompile.diagnostics.errors import FeedError, GradientError, ShapeError
+from nncompile.diagnostics.locations import Trace, tracing
 from nncompile.elementwise import exp, log, maximum, sin, stop_gradient, tanh, where
-from nncompile.errors import FeedError, GradientError, ShapeError
-from nncompile.formula import formula
-from nncompile.grad import grad, hvp, jacobian, jvp, vjp
-from nncompile.graph import Op, Value, items
-from nncompile.ops.basic import cast, const
-from nncompile.ops.marks import custom_gradient
-from nncompile.reference import evaluate
-from nncompile.tracing import Trace, tracing
-from nncompile.types import TupleType, Type, f32, f64, i64
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Op, Value, items
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import TupleType, Type, f32, f64, i64
+from nncompile.ops.core.annotations import custom_gradient
+from nncompile.ops.core.basic import cast, const
 from tests.leaves import leaf
 
 STEP = 1e-5

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from nncompile import ops
+from nncompile.autodiff.grad import grad
 from nncompile.elementwise import maximum, minimum
-from nncompile.grad import grad
-from nncompile.graph import Value
-from nncompile.ops.scattering import ScatterMax, ScatterMin
-from nncompile.types import DType, f32, f64
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DType, f32, f64
+from nncompile.ops.indexing.scattering import ScatterMax, ScatterMin
 from tests.array_checks import Everywhere
 
 NAN, INF = np.nan, np.inf

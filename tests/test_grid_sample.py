@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from dsl import f32, f64
-from nncompile.errors import CompileError
-from nncompile.grad import vjp
-from nncompile.graph import Graph
+from nncompile.autodiff.grad import vjp
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import affine_grid, grid_sample
-from nncompile.reference import evaluate
 from tests import everywhere
 from tests.leaves import leaf
 

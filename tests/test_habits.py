@@ -15,8 +15,8 @@ import pytest
 
 import dsl
 from dsl import f32, i64, model, training
-from dsl.elsewhere import ELSEWHERE as NAMES
-from nncompile.errors import (
+from dsl.foreign_names import ELSEWHERE as NAMES
+from nncompile.diagnostics.errors import (
     CompileError,
     FeedError,
     ForeignNameError,
@@ -25,15 +25,16 @@ from nncompile.errors import (
     ShapeError,
     UnknownNameError,
 )
-from nncompile.graph import Input, Value
-from nncompile.habits import ELSEWHERE, Habits, teaching
-from nncompile.model import Model
-from nncompile.ops import arrays, images
-from nncompile.ops.joining import Split
+from nncompile.diagnostics.hints import ELSEWHERE, Habits, teaching
+from nncompile.ir.graph import Input, Value
+from nncompile.ir.types import Type
+from nncompile.ops import array_functions as arrays
+from nncompile.ops import image_functions as images
+from nncompile.ops.shape.joining import Split
 from nncompile.optim import adam, adamw
-from nncompile.recipe import minimize
+from nncompile.program.model import Model
+from nncompile.program.recipe import minimize
 from nncompile.train import Trainer
-from nncompile.types import Type
 from tests.small_models import perceptron
 
 FLAT, ROWS = f32["batch", 784], f32["batch", "time", 6]

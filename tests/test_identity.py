@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import FormulaError, ShapeError
+from nncompile.diagnostics.locations import Trace, tracing
 from nncompile.elementwise import exp
-from nncompile.errors import FormulaError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Input, Op, Value, apply, replace
-from nncompile.ops.basic import barrier, const
-from nncompile.reference import evaluate
-from nncompile.tracing import Trace, tracing
-from nncompile.types import Type, f32, i64
+from nncompile.ir.graph import Input, Op, Value, apply, replace
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, f32, i64
+from nncompile.ops.core.basic import barrier, const
 
 HERE = Path(__file__).name
 ROOT = Path(__file__).parent.parent
@@ -106,8 +106,8 @@ def test_pickle_of_another_process_gives_the_interned_object(x: Value) -> None:
     code = """
         import pickle, sys
         from nncompile.elementwise import exp
-        from nncompile.graph import Input, apply
-        from nncompile.types import f32
+        from nncompile.ir.graph import Input, apply
+        from nncompile.ir.types import f32
         y = exp(apply(Input("x", f32["n", 3]))).sum(axis=1)
         hash(y.op), hash(y.args[0].op)
         sys.stdout.buffer.write(pickle.dumps(y))
@@ -166,8 +166,8 @@ def written(tmp_path: Path, name: str, text: str) -> dict[str, Any]:
 
 MODEL = """
 from nncompile.elementwise import exp
-from nncompile.graph import Input, apply
-from nncompile.types import f32
+from nncompile.ir.graph import Input, apply
+from nncompile.ir.types import f32
 x = apply(Input("shared", f32["n", 3]))
 {blank}y = exp(x)
 """
@@ -243,7 +243,7 @@ def cell() -> Iterator[Any]:
 
 
 CARD = """
-from nncompile.graph import Op
+from nncompile.ir.graph import Op
 class MatMul(Op):
     version = {version}
     def infer(self, x):

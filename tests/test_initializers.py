@@ -27,10 +27,10 @@ from dsl import (
     uniform,
     zeros,
 )
-from nncompile.errors import ModelError, ShapeError
-from nncompile.graph import Value
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
+from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.ir.graph import Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.program.step import initial_values
 
 
 def first(init: Any, shape: Any, seed: int = 0, dtype: Any = f32) -> Any:

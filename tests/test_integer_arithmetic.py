@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from nncompile import elementwise as e
-from nncompile.graph import Graph, Input, apply
-from nncompile.reference import evaluate
-from nncompile.types import DTYPES, DType, i32, i64
+from nncompile.ir.graph import Graph, Input, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DTYPES, DType, i32, i64
 from tests.against_torch import session
 
 INTEGERS = [d for d in DTYPES if d.is_integer]

@@ -13,11 +13,11 @@ import pytest
 import dsl
 from nncompile import Graph, Value
 from nncompile.backends.onnx import to_model
-from nncompile.graph import Input
+from nncompile.ir.graph import Input
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DTYPES, INTEGERS, DType, i64, u64
 from nncompile.ops import argmax, argmin, cast, cumsum, sort
-from nncompile.reference import evaluate
 from nncompile.runtime.session import Session
-from nncompile.types import DTYPES, INTEGERS, DType, i64, u64
 
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, y: x + y,

@@ -10,9 +10,9 @@ import pytest
 import dsl
 from dsl import f32, model
 from nncompile.backends.onnx import to_model
-from nncompile.graph import Graph
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import adaptive_average_pool, resize
-from nncompile.reference import evaluate
 from tests import everywhere
 from tests.card_checks import session
 from tests.leaves import leaf

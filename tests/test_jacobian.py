@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.elementwise import exp, tanh
-from nncompile.grad import grad, hvp, jacobian, jvp, vjp
-from nncompile.graph import Value
-from nncompile.ops.basic import const
-from nncompile.reference import evaluate
-from nncompile.types import Type, f64
+from nncompile.ir.graph import Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, f64
+from nncompile.ops.core.basic import const
 from tests.leaves import leaf
 
 STEP = 1e-5

@@ -26,9 +26,9 @@ from dsl import (
     softmax,
     training,
 )
-from nncompile.errors import FeedError, ModelError
-from nncompile.graph import Value
-from nncompile.model import Model
+from nncompile.diagnostics.errors import FeedError, ModelError
+from nncompile.ir.graph import Value
+from nncompile.ir.types import Array
 from nncompile.ops import (
     argsort,
     cast,
@@ -44,11 +44,11 @@ from nncompile.ops import (
     swapaxes,
     transpose,
 )
-from nncompile.ops.determinants import det
+from nncompile.ops.linear_algebra.determinants import det
 from nncompile.optim import sgd
+from nncompile.program.model import Model
 from nncompile.runtime import Session
 from nncompile.train import Trainer
-from nncompile.types import Array
 
 COUNT = 7  # which no batch below divides
 X = np.random.default_rng(3).normal(size=(COUNT, 5, 3)).astype(np.float32)

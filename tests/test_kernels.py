@@ -13,8 +13,8 @@ import pytest
 from onnx import helper
 
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, KERNELS
+from nncompile.ir.types import DTYPES, Array, DType, dtype_of, f32, f64, i64, u64
 from nncompile.runtime.buffers import run_bound
-from nncompile.types import DTYPES, Array, DType, dtype_of, f32, f64, i64, u64
 
 Make = Callable[[DType], Array]
 

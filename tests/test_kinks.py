@@ -10,13 +10,13 @@ import pytest
 
 import dsl
 from nncompile import elementwise as e
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.formula import formula
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value, apply
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.types import f32
 from nncompile.passes import optimize
 from nncompile.runtime import Session
-from nncompile.types import f32
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional

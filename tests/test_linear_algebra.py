@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.errors import DTypeError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, f32, f64, i64
 from nncompile.ops import (
     cdist,
     cholesky,
@@ -26,9 +28,7 @@ from nncompile.ops import (
     solve,
     solve_triangular,
 )
-from nncompile.ops.scan import scan
-from nncompile.reference import evaluate
-from nncompile.types import Array, f32, f64, i64
+from nncompile.ops.loops.scan import scan
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 

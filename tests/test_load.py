@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nncompile.errors import CompileError, FileError, ModelError, ShapeError
-from nncompile.load import load
+from nncompile.diagnostics.errors import CompileError, FileError, ModelError, ShapeError
+from nncompile.program.model_file import load
 
 MODEL = """
 import numpy as np

@@ -10,10 +10,10 @@ import pytest
 
 import dsl
 from dsl import f32, f64, model
-from nncompile.errors import CompileError
-from nncompile.grad import grad
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import local_response_norm, lp_pool, max_pool
-from nncompile.reference import evaluate
 from tests import everywhere
 from tests.leaves import leaf
 

@@ -12,17 +12,17 @@ import pytest
 
 from dsl import Dense, adam, flatten, model, sgd, training
 from nncompile import ops
+from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.compiler import compile_step
-from nncompile.dims import substitute, symbol
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Value
-from nncompile.ops.contract import gemm, matmul
-from nncompile.ops.convolution import ConvWeightGradient
-from nncompile.ops.sums import ACROSS, DOWN, ROW
-from nncompile.reference import evaluate
+from nncompile.compiler.compile import compile_step
+from nncompile.ir.dims import substitute, symbol
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, DType, Type, boolean, f32, i32, i64, u32
+from nncompile.ops.contraction.matmul import gemm, matmul
+from nncompile.ops.convolution.convolve import ConvWeightGradient
+from nncompile.ops.core.long_sums import ACROSS, DOWN, ROW
 from nncompile.runtime.session import Session
-from nncompile.types import Array, DType, Type, boolean, f32, i32, i64, u32
 from tests.card_checks import session
 from tests.everywhere import script_of
 from tests.leaves import leaf

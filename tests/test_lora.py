@@ -19,18 +19,18 @@ from dsl import (
     adam,
     f32,
     i64,
-    lora,
     mean_squared_error,
     model,
     relu,
     training,
 )
-from nncompile.errors import ModelError
-from nncompile.grad import grad
-from nncompile.model import Model
+from dsl.layers import lora
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import conv
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from nncompile.train import Trainer
 
 

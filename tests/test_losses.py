@@ -10,11 +10,11 @@ import pytest
 
 import dsl
 from dsl import f32, f64, i64
-from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Value
-from nncompile.reference import evaluate
-from nncompile.types import Array, Type
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.ir.graph import Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
 from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")

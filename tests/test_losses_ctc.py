@@ -13,10 +13,10 @@ import pytest
 
 import dsl
 from dsl import f32, f64, i64
-from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.graph import Graph, Value
-from nncompile.reference import evaluate
-from nncompile.types import Array, Type
+from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.slopes import check_gradient

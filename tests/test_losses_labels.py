@@ -11,14 +11,14 @@ import pytest
 
 import dsl
 from dsl import Dense, f32, f64, i64, model, sgd, training
-from nncompile.errors import FeedError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import FeedError, ModelError, ShapeError
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
 from nncompile.ops import const
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
 from nncompile.train import Trainer
-from nncompile.types import Array, Type
 from tests.card_checks import valid_model
 
 

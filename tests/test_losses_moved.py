@@ -11,11 +11,13 @@ import onnxruntime
 import pytest
 
 import dsl
+from nncompile.autodiff.grad import grad
 from nncompile.elementwise import exp, log, sigmoid, where
-from nncompile.formula import formula
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value, toposort
-from nncompile.map import body_of, is_plain
+from nncompile.elementwise import sympy_functions as h
+from nncompile.elementwise.formula import formula
+from nncompile.elementwise.map import body_of, is_plain
+from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.types import Array, f32, f64, i64
 from nncompile.ops import (
     broadcast_to,
     concatenate,
@@ -29,11 +31,9 @@ from nncompile.ops import (
     take,
     take_along_axis,
 )
-from nncompile.ops.moves import moved, through_moves
+from nncompile.ops.shape.moves import moved, through_moves
 from nncompile.passes import optimize
-from nncompile.scalars import heads as h
 from nncompile.train import Trainer
-from nncompile.types import Array, f32, f64, i64
 from tests.card_checks import valid_model
 
 LOGITS = np.float32([-200, -100, -20, -18, -15, -1, 0, 1, 15, 18, 20, 100, 200] * 2)

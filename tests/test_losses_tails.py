@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import dsl
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, apply
-from nncompile.ops.basic import as_value
+from nncompile.autodiff.grad import grad
+from nncompile.ir.graph import Graph, Input, apply
+from nncompile.ir.types import f32
+from nncompile.ops.core.basic import as_value
 from nncompile.passes import optimize
-from nncompile.types import f32
 from tests.card_checks import session, valid_model
 
 LOGITS = np.float32([-200, -100, -20, -18, -15, -10, -1, 0, 1, 10, 16, 20, 100, 200] * 2)

@@ -13,13 +13,13 @@ import pytest
 from dsl import Dense, f32, model, mse, sgd, training
 from dsl.initializers import constant as constant_start
 from nncompile import export
+from nncompile.diagnostics.errors import CompileError, FeedError
 from nncompile.elementwise import maximum, relu
-from nncompile.errors import CompileError, FeedError
-from nncompile.graph import Input
+from nncompile.ir.graph import Input
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import const
-from nncompile.reference import evaluate
 from nncompile.train import Trainer
-from nncompile.transfer import transfer
+from nncompile.train.transfer import transfer
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 MASKED = np.ma.masked_array(X, mask=X > 9)

@@ -12,13 +12,13 @@ import pytest
 
 import dsl
 from dsl import Dense, f32, i64, model, sgd, training
-from nncompile.accumulation import accumulation
-from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value
-from nncompile.reference import evaluate
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type, boolean
+from nncompile.program.metric_aggregation import accumulation
 from nncompile.train import Trainer
-from nncompile.types import Array, Type, boolean
 from tests.card_checks import session, valid_model
 
 sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the reference here")

@@ -13,16 +13,16 @@ import pytest
 import dsl
 import nncompile
 from dsl import Dense, Dropout, adam, f32, formula, i64, model, normal, sgd, training
-from nncompile.compiler import compile_model
-from nncompile.errors import CompileError, UnknownNameError
-from nncompile.export import export
-from nncompile.graph import Input, Value
-from nncompile.model import Model
-from nncompile.ops.basic import as_value, cast, const, ones_like, zeros_like
-from nncompile.recipe import minimize
-from nncompile.reference import evaluate
+from nncompile.compiler.compile import compile_model
+from nncompile.compiler.export import export
+from nncompile.diagnostics.errors import CompileError, UnknownNameError
+from nncompile.ir.graph import Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import dtype_of
+from nncompile.ops.core.basic import as_value, cast, const, ones_like, zeros_like
+from nncompile.program.model import Model
+from nncompile.program.recipe import minimize
 from nncompile.train import Trainer
-from nncompile.types import dtype_of
 
 
 def leaf() -> Value:

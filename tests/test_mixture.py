@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsl import MixtureOfExperts, adam, f32, f64, i64, mean_squared_error, model, relu, training
-from nncompile.errors import ModelError, ShapeError
+from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.train import Trainer
 from tests.attention_checks import (
     assert_all_close,

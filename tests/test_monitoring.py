@@ -28,10 +28,10 @@ from dsl import (
     tanh,
     training,
 )
-from nncompile.errors import FeedError, ModelError
-from nncompile.graph import Graph, Input
-from nncompile.recipe import assign
-from nncompile.reference import evaluate
+from nncompile.diagnostics.errors import FeedError, ModelError
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.interpreter import evaluate
+from nncompile.program.recipe import assign
 from nncompile.train import Monitor, Probe, Trainer, TrainingWarning
 from nncompile.train.monitor import norm
 from tests.monitored import deep, labelled, measured

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dsl import Dense, exp, f32, log, model, relu, sgd, softmax, sqrt, sum, training, where
-from nncompile.errors import TrainingError
-from nncompile.graph import Graph, Input
-from nncompile.recipe import Recipe
+from nncompile.diagnostics.errors import TrainingError
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.types import Array
+from nncompile.program.recipe import Recipe
 from nncompile.train import CheckFinite, Trainer, locate_nonfinite
-from nncompile.types import Array
 from tests.monitored import line_of
 from tests.small_models import data, perceptron
 

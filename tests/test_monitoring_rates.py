@@ -24,12 +24,12 @@ from dsl import (
     sigmoid,
     training,
 )
-from nncompile.errors import FeedError, ModelError, TrainingError
-from nncompile.model import Model
-from nncompile.recipe import assign
+from nncompile.diagnostics.errors import FeedError, ModelError, TrainingError
+from nncompile.ir.types import Array
+from nncompile.program.model import Model
+from nncompile.program.recipe import assign
 from nncompile.train import Trainer, lr_find, overfit_one_batch
 from nncompile.train.finder import smooth
-from nncompile.types import Array
 from tests.monitored import deep, labelled
 from tests.small_models import averaging, data, perceptron
 

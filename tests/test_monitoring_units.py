@@ -26,7 +26,7 @@ from dsl import (
     training,
     where,
 )
-from nncompile.recipe import Recipe
+from nncompile.program.recipe import Recipe
 from nncompile.train import Probe
 from tests.monitored import deep, labelled, line_of, measured
 

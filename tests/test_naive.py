@@ -11,11 +11,13 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.backends.onnx import to_model
 from nncompile.elementwise import cosh, exp, log, log1p, sigmoid, sinh, tanh
-from nncompile.formula import formula
-from nncompile.grad import Held, grad, hvp, jacobian, jvp, vjp
-from nncompile.graph import Graph, Input, Value, apply, toposort
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, f32
 from nncompile.ops import (
     const,
     log_softmax,
@@ -26,9 +28,8 @@ from nncompile.ops import (
     take_along_axis,
 )
 from nncompile.ops import sum as total
+from nncompile.ops.core.annotations import Held
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.types import Type, f32
 
 NEGATIVE = (-100, -88.8, -50, -30, -19, -17, -15, -9, -3.5, -1, -1e-3)
 POSITIVE = (1e-3, 0.7, 2, 5, 10, 15, 17, 19, 25, 40, 50, 87, 88.8, 100)

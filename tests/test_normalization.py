@@ -9,13 +9,13 @@ import onnxruntime
 import pytest
 
 from dsl import f32, f64
+from nncompile.autodiff.grad import grad, vjp
 from nncompile.backends.onnx import to_model
-from nncompile.grad import grad, vjp
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.types import Array, Type
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, normalize, off, torch_normalize

@@ -22,15 +22,15 @@ from dsl import (
     model,
     relu,
 )
-from nncompile.export import export
-from nncompile.graph import Graph, Input, Value
-from nncompile.interchange import to_torch_module
-from nncompile.model import Model
-from nncompile.passes.bake import bake
-from nncompile.passes.folding_normalization import fold_normalization
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
-from nncompile.types import Array
+from nncompile.compiler.export import export
+from nncompile.interop.torch_modules import to_torch_module
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
+from nncompile.passes.normalization_folding import fold_normalization
+from nncompile.passes.weight_folding import bake
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, off
 

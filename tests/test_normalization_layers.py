@@ -21,15 +21,15 @@ from dsl import (
     sgd,
     training,
 )
-from nncompile.compiler import compile_step
-from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.model import Model
+from nncompile.compiler.compile import compile_step
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from nncompile.ops.normalization import BatchNorm as Card
+from nncompile.ops.normalization.batch import BatchNorm as Card
 from nncompile.passes import inference
-from nncompile.reference import evaluate
-from nncompile.step import compose, initial_values
-from nncompile.types import Array, Type
+from nncompile.program.model import Model
+from nncompile.program.step import compose, initial_values
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, batches, built, images, off

@@ -12,13 +12,13 @@ import onnxruntime
 import pytest
 
 from nncompile import elementwise as e
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.errors import FormulaError
-from nncompile.formula import PRIMITIVES, formula
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value, apply
-from nncompile.reference import evaluate
-from nncompile.types import Array, DType, dtype_of, f32, f64, i64
+from nncompile.diagnostics.errors import FormulaError
+from nncompile.elementwise.formula import PRIMITIVES, formula
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, DType, dtype_of, f32, f64, i64
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0]
 WIDE = [-7.5, -3.0, -2.5, -1.5, -0.5, -1e-3, 1e-3, 0.25, 1.0, 2.5, 3.0, 40.0, 720.0]

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncompile.errors import DTypeError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import toposort
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.graph import toposort
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import boolean, f32, f64, i32, i64
 from nncompile.ops import const, dot, einsum, gemm, matmul, outer, sum, tensordot
-from nncompile.ops.contract import Gemm, MatMul
-from nncompile.reference import evaluate
-from nncompile.types import boolean, f32, f64, i32, i64
+from nncompile.ops.contraction.matmul import Gemm, MatMul
 from tests.leaves import leaf
 from tests.slopes import check_gradient, check_runtime
 

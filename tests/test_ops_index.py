@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nncompile.errors import CompileError
-from nncompile.grad import grad
-from nncompile.graph import Input, Value, apply
-from nncompile.ops.basic import const
-from nncompile.ops.index import (
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, boolean, f32, f64, i32, i64, u32
+from nncompile.ops.core.basic import const
+from nncompile.ops.shape.index import (
     add_along_axis,
     argsort,
     one_hot,
@@ -24,8 +26,6 @@ from nncompile.ops.index import (
     take_along_axis,
     top_k,
 )
-from nncompile.reference import evaluate
-from nncompile.types import Type, boolean, f32, f64, i32, i64, u32
 from tests.array_checks import Everywhere
 
 SHAPES = arrays.array_shapes(max_dims=4, max_side=4)

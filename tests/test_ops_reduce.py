@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nncompile import ops
+from nncompile.autodiff.grad import vjp
+from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.elementwise import exp
-from nncompile.errors import DTypeError, ShapeError
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, DType, boolean, f32, f64, i32, i64, u32
 from nncompile.ops import const
-from nncompile.ops.products import ProductOfOthers
-from nncompile.ops.reduce import LogSumExp
-from nncompile.ops.softmax import LogSoftmax, Softmax
-from nncompile.reference import evaluate
-from nncompile.types import Array, DType, boolean, f32, f64, i32, i64, u32
+from nncompile.ops.reduction.products import ProductOfOthers
+from nncompile.ops.reduction.reduce import LogSumExp
+from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from tests.leaves import leaf
 from tests.scan_checks import check_everywhere
 from tests.slopes import check_gradient, check_runtime, slope_at

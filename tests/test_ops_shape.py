@@ -13,14 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from nncompile.dims import dim, substitute, symbol
-from nncompile.errors import DTypeError, ShapeError
-from nncompile.grad import grad, vjp
-from nncompile.graph import Graph, Input, Value, apply
-from nncompile.ops.basic import broadcast_to, const
-from nncompile.ops.joining import concatenate, split, stack
-from nncompile.ops.padding import pad
-from nncompile.ops.shape import (
+from nncompile.autodiff.grad import grad, vjp
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.dims import dim, substitute, symbol
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, boolean, f32, f64, i64
+from nncompile.ops.core.basic import broadcast_to, const
+from nncompile.ops.shape.joining import concatenate, split, stack
+from nncompile.ops.shape.padding import pad
+from nncompile.ops.shape.reshape import (
     expand_dims,
     flatten,
     moveaxis,
@@ -31,9 +33,7 @@ from nncompile.ops.shape import (
     tile,
     transpose,
 )
-from nncompile.ops.slicing import flip
-from nncompile.reference import evaluate
-from nncompile.types import Type, boolean, f32, f64, i64
+from nncompile.ops.shape.slicing import flip
 from tests.card_checks import session, valid_model
 from tests.scan_checks import check_everywhere
 from tests.slopes import check_gradient

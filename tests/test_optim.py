@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.graph import Input
+from nncompile.ir.graph import Input
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f64, i64
 from nncompile.optim import (
     Optimizer,
     adadelta,
@@ -29,11 +31,9 @@ from nncompile.optim import (
     step_decay,
 )
 from nncompile.optim.muon import orthogonalised
-from nncompile.recipe import training
-from nncompile.reference import evaluate
-from nncompile.step import compose
+from nncompile.program.recipe import training
+from nncompile.program.step import compose
 from nncompile.train import Trainer
-from nncompile.types import f64, i64
 from tests.small_models import data, perceptron
 from tests.tolerances import assert_close
 

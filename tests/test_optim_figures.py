@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.errors import ModelError
-from nncompile.graph import Input
-from nncompile.ops.basic import Constant, const
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.graph import Input
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32, i64
+from nncompile.ops.core.basic import Constant, const
 from nncompile.optim import (
     adadelta,
     adafactor,
@@ -38,10 +40,8 @@ from nncompile.optim import (
     step_decay,
 )
 from nncompile.optim.schedules import resolve
-from nncompile.recipe import training
-from nncompile.reference import evaluate
-from nncompile.step import compose
-from nncompile.types import f32, i64
+from nncompile.program.recipe import training
+from nncompile.program.step import compose
 from tests.small_models import perceptron
 
 

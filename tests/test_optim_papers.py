@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f64
 from nncompile.optim import lamb, lion, muon
-from nncompile.recipe import training
-from nncompile.reference import evaluate
-from nncompile.step import compose
+from nncompile.program.recipe import training
+from nncompile.program.step import compose
 from nncompile.train import Trainer
-from nncompile.types import f64
 from tests.small_models import data, perceptron
 
 STEPS = 10

@@ -10,12 +10,12 @@ import pytest
 
 import dsl
 from dsl import f32, f64
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import bf16, f16
 from nncompile.optim import Optimizer, adafactor, adamax, asgd, lbfgs, plateau, rprop, sgd
-from nncompile.recipe import training
-from nncompile.reference import evaluate
-from nncompile.step import compose
+from nncompile.program.recipe import training
+from nncompile.program.step import compose
 from nncompile.train import Trainer
-from nncompile.types import bf16, f16
 from tests.card_checks import session, valid_model
 from tests.small_models import data, perceptron
 

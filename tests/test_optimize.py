@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
+from nncompile.diagnostics.errors import CompileError, ModelError
 from nncompile.elementwise import (
     exp,
     log,
@@ -21,9 +23,10 @@ from nncompile.elementwise import (
     tanh,
     where,
 )
-from nncompile.errors import CompileError, ModelError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.printer import text
+from nncompile.ir.types import f32, f64, i64
 from nncompile.ops import (
     cast,
     concatenate,
@@ -39,13 +42,10 @@ from nncompile.ops import (
 )
 from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
-from nncompile.ops.contract import Gemm
-from nncompile.ops.index import ScatterAdd
+from nncompile.ops.contraction.matmul import Gemm
+from nncompile.ops.shape.index import ScatterAdd
 from nncompile.optim import adam, sgd
 from nncompile.passes import PASSES, optimize, same_outputs
-from nncompile.reference import evaluate
-from nncompile.show import text
-from nncompile.types import f32, f64, i64
 from tests.counting import calls, lines
 from tests.leaves import leaf
 from tests.pass_checks import LABEL, A, B, C, W, expanded, graph_of, random_feeds

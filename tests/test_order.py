@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from nncompile import ops
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError
 from nncompile.elementwise import where
-from nncompile.errors import CompileError
-from nncompile.grad import grad
-from nncompile.graph import Value
-from nncompile.ops.order import METHODS
-from nncompile.reference import evaluate
-from nncompile.types import DTYPES, DType, f32, f64
+from nncompile.ir.graph import Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DTYPES, DType, f32, f64
+from nncompile.ops.reduction.order_statistics import METHODS
 from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy
 from tests.leaves import leaf

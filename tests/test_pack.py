@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from nncompile.elementwise import exp, sqrt, tanh
-from nncompile.formula import formula
-from nncompile.graph import Graph, Item, Value
-from nncompile.map import Map
-from nncompile.ops.joining import Concat, Split
+from nncompile.elementwise.formula import formula
+from nncompile.elementwise.map import Map
+from nncompile.ir.graph import Graph, Item, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32
+from nncompile.ops.shape.joining import Concat, Split
 from nncompile.passes import optimize, same_outputs
-from nncompile.passes.pack import SMALL, pack
-from nncompile.reference import evaluate
-from nncompile.types import f32
+from nncompile.passes.horizontal_fusion import SMALL, pack
 from tests.leaves import leaf
 from tests.pass_checks import random_feeds
 

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.locations import scope
 from nncompile.elementwise import exp, log, negative, relu, sigmoid, softplus, stop_gradient, where
-from nncompile.formula import formula
-from nncompile.grad import Held, grad
-from nncompile.graph import Graph, Value, toposort
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Graph, Value, toposort
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.printer import text
+from nncompile.ir.types import f32, f64, i32, i64, u32
 from nncompile.ops import (
     barrier,
     broadcast_to,
@@ -33,17 +37,14 @@ from nncompile.ops import (
 )
 from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
-from nncompile.ops.basic import Cast, SizeOf
-from nncompile.ops.contract import Gemm
-from nncompile.ops.index import ScatterAdd
-from nncompile.ops.modes import Training
-from nncompile.ops.random import Dropout, dropout
-from nncompile.ops.totals import Pooled, Total
+from nncompile.ops.contraction.matmul import Gemm
+from nncompile.ops.core.annotations import Held
+from nncompile.ops.core.basic import Cast, SizeOf
+from nncompile.ops.core.modes import Training
+from nncompile.ops.random.generator import Dropout, dropout
+from nncompile.ops.reduction.totals import Pooled, Total
+from nncompile.ops.shape.index import ScatterAdd
 from nncompile.passes import PASSES, inference, optimize
-from nncompile.reference import evaluate
-from nncompile.show import text
-from nncompile.sites import scope
-from nncompile.types import f32, f64, i32, i64, u32
 from tests.leaves import leaf
 from tests.pass_checks import COLUMN, LABEL, A, B, C, G, S, V, W, after, expanded, graph_of
 from tests.tolerances import assert_close

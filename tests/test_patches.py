@@ -9,10 +9,10 @@ import pytest
 
 import dsl
 from dsl import f32, i64, model
-from nncompile.dims import symbol
-from nncompile.errors import CompileError
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.dims import symbol
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import fold, pixel_shuffle, pixel_unshuffle, unfold
-from nncompile.reference import evaluate
 from tests import everywhere
 from tests.leaves import leaf
 

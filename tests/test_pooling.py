@@ -24,10 +24,11 @@ from dsl import (
     i64,
     model,
 )
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.errors import CompileError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import (
     adaptive_average_pool,
     adaptive_max_pool,
@@ -36,7 +37,6 @@ from nncompile.ops import (
     global_max_pool,
     max_pool,
 )
-from nncompile.reference import evaluate
 from tests.against_torch import check_against_torch, leaf, session, slopes, torch_function
 
 LETTERS = "dhw"

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Input, Value, apply
+from nncompile.autodiff.grad import vjp
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, f32, f64
 from nncompile.ops import adaptive_max_pool, max_pool
-from nncompile.reference import evaluate
-from nncompile.types import Type, f32, f64
 from tests.against_torch import session
 
 WINDOWS: tuple[dict[str, Any], ...] = (

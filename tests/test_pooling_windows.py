@@ -10,7 +10,8 @@ import pytest
 
 import dsl
 from dsl import f32, i32, i64, model, u32
-from nncompile.grad import grad
+from nncompile.autodiff.grad import grad
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import (
     adaptive_max_pool,
     average_pool,
@@ -18,7 +19,6 @@ from nncompile.ops import (
     max_pool,
     max_pool_with_indices,
 )
-from nncompile.reference import evaluate
 from tests import everywhere
 from tests.leaves import leaf
 

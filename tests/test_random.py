@@ -10,12 +10,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.errors import DTypeError, ModelError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value, apply, replace
-from nncompile.ops.basic import const
-from nncompile.ops.random import (
+from nncompile.diagnostics.errors import DTypeError, ModelError
+from nncompile.ir.graph import Graph, Input, Value, apply, replace
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32, f64, i64
+from nncompile.ops.core.basic import const
+from nncompile.ops.random.generator import (
     Hash,
     bernoulli,
     dropout,
@@ -29,8 +31,6 @@ from nncompile.ops.random import (
     truncated_normal,
     uniform,
 )
-from nncompile.reference import evaluate
-from nncompile.types import f32, f64, i64
 
 COUNT = 1 << 16
 # Beyond it a statistic that should be normal is wrong: 1 in 10⁸, over a few thousand of them.

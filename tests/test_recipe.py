@@ -7,18 +7,24 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import (
+    DTypeError,
+    FeedError,
+    GradientError,
+    ModelError,
+    ShapeError,
+)
 from nncompile.elementwise import tanh
-from nncompile.errors import DTypeError, FeedError, GradientError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value
-from nncompile.model import Model, applications
-from nncompile.ops.basic import const, full
-from nncompile.ops.random import seed_leaf
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32, f64
+from nncompile.ops.core.basic import const, full
+from nncompile.ops.random.generator import seed_leaf
 from nncompile.optim import adam, sgd
-from nncompile.recipe import Recipe, assign, minimize, training
-from nncompile.reference import evaluate
-from nncompile.step import Step, compose
-from nncompile.types import f32, f64
+from nncompile.program.model import Model, applications
+from nncompile.program.recipe import Recipe, assign, minimize, training
+from nncompile.program.step import Step, compose
 from tests.leaves import leaf
 from tests.small_models import averaging, data, perceptron
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 
 from dsl import BatchNorm, Dense, Dropout, Layer, f32, model, mse, parameter, relu, tanh
-from nncompile.errors import ModelError
-from nncompile.export import export
-from nncompile.graph import Graph
-from nncompile.model import Model
-from nncompile.ops.basic import full
+from nncompile.compiler.export import export
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f64
+from nncompile.ops.core.basic import full
 from nncompile.optim import adafactor, adam, adamw, asgd, lbfgs, plateau, sgd, step_decay
-from nncompile.recipe import assign, ema, frozen_layers, maximize, minimize, swa, training
-from nncompile.reference import evaluate
+from nncompile.program.model import Model
+from nncompile.program.recipe import assign, ema, frozen_layers, maximize, minimize, swa, training
+from nncompile.program.step import compose
 from nncompile.runtime import Session
-from nncompile.step import compose
 from nncompile.train import Trainer
-from nncompile.transfer import transfer
-from nncompile.types import f64
+from nncompile.train.transfer import transfer
 from tests.leaves import leaf
 from tests.small_models import data, perceptron
 from tests.tolerances import assert_close

@@ -13,21 +13,21 @@ import onnxruntime as ort
 import pytest
 
 from dsl import Dense, Dropout, Layer, f32, formula, model, mse, recompute, sigmoid, tanh
+from nncompile.autodiff.grad import grad, hvp
 from nncompile.backends.onnx import to_model
+from nncompile.diagnostics.errors import ModelError
 from nncompile.elementwise import exp
-from nncompile.errors import ModelError
-from nncompile.grad import grad, hvp
-from nncompile.graph import Graph, Input, Value
-from nncompile.ops.basic import barrier
-from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f64
+from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.core.basic import barrier
+from nncompile.ops.core.checkpoint import Recompute
 from nncompile.optim import adam, sgd
 from nncompile.passes import optimize
-from nncompile.recipe import training
-from nncompile.recompute import Recompute
-from nncompile.reference import evaluate
-from nncompile.step import compose
+from nncompile.program.recipe import training
+from nncompile.program.step import compose
 from nncompile.train import Trainer
-from nncompile.types import f64
 
 
 class Block(Layer):
@@ -168,7 +168,7 @@ PROGRAM = r"""
 import re, sys
 import numpy as np
 from dsl import Dense, Layer, adam, f32, model, mse, sgd, tanh, training
-from nncompile.compiler import compile_step
+from nncompile.compiler.compile import compile_step
 
 class Block(Layer):
     def __call__(self, x):

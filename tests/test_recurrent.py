@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from dsl import GRU, LSTM, RNN, Recipe, SimpleRNN, adam, f32, f64, i64, model, relu, sgd, training
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.compiler import compile_step
-from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value, items
-from nncompile.model import Model
-from nncompile.ops.scan import Scan
+from nncompile.compiler.compile import compile_step
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.ir.graph import Graph, Value, items
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, boolean
+from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
-from nncompile.types import DType, boolean
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from tests.card_checks import session, valid_model
 from tests.tolerances import assert_close
 

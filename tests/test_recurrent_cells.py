@@ -22,13 +22,13 @@ from dsl import (
     scan,
     swapaxes,
 )
-from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
-from nncompile.model import Model
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from tests.card_checks import session, valid_model
 from tests.tolerances import assert_close
 

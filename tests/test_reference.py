@@ -8,7 +8,7 @@ import re
 import dsl
 import nncompile
 import nncompile.train
-from dsl.elsewhere import ELSEWHERE
+from dsl.foreign_names import ELSEWHERE
 from tests.reference_page import PAGE, names_by_group, text
 
 

@@ -9,9 +9,9 @@ import pytest
 
 import dsl
 from dsl import Dense, Value, assign, f32, f64, minimize, model, sgd, training
-from nncompile.errors import CompileError, ModelError, ShapeError
-from nncompile.graph import Graph
-from nncompile.reference import evaluate
+from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.train import Trainer
 from tests.leaves import leaf
 from tests.slopes import check_gradient, check_runtime

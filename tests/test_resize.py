@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from dsl import Upsample, f32, f64, model
+from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.dims import substitute, symbol
-from nncompile.errors import CompileError
-from nncompile.grad import grad
-from nncompile.graph import Graph
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.dims import substitute, symbol
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import resize
-from nncompile.reference import evaluate
 from tests.against_torch import check_against_torch, leaf, torch_function
 
 TORCH = {"linear": ("linear", "bilinear", "trilinear")}

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.locations import Site, Trace, located, tracing
 from nncompile.elementwise import exp, log, relu
-from nncompile.errors import CompileError
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import f32, f64
 from nncompile.ops import gemm, softmax, transpose
-from nncompile.ops.contract import Gemm, MatMul
-from nncompile.ops.shape import Transpose
+from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.shape.reshape import Transpose
 from nncompile.passes.gemm import add_into_product
-from nncompile.rewrite import Steps, on, rewrite, rule, same_type, uses
-from nncompile.sites import Site, located
-from nncompile.tracing import Trace, tracing
-from nncompile.types import f32, f64
+from nncompile.passes.rewriter import Steps, on, rewrite, rule, same_type, uses
 from tests.counting import calls
 from tests.leaves import leaf
 

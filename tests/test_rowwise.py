@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.graph import Op, Sample
-from nncompile.ops.contract import MatMul
-from nncompile.ops.reduce import Sum
-from nncompile.ops.slicing import Slice
-from nncompile.types import f32
+from nncompile.ir.graph import Op, Sample
+from nncompile.ir.types import f32
+from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.shape.slicing import Slice
 from tests.cards import Case, our_cards
 from tests.test_cards import CASES
 

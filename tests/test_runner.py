@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from nncompile.errors import BackendError, FeedError
+from nncompile.diagnostics.errors import BackendError, FeedError
 from nncompile.runtime import StepRunner
 from nncompile.runtime import session as session_module
 from tests.hand_made import FLOAT, INT64, affine, build, halving_step

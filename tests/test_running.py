@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from nncompile import ops
-from nncompile.errors import CompileError
-from nncompile.graph import Value
-from nncompile.ops.reduce import accumulator
-from nncompile.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64, i64
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64, i64
+from nncompile.ops.reduction.reduce import accumulator
 from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy
 from tests.leaves import leaf

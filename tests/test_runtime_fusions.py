@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.types import f32, f64, u32
 from nncompile.ops import (
     average_pool,
     broadcast_to,
@@ -22,7 +23,6 @@ from nncompile.ops import (
     swapaxes,
     transpose,
 )
-from nncompile.types import f32, f64, u32
 from tests.card_checks import in_double, session, valid_model
 from tests.slopes import check_gradient, check_runtime
 from tests.tolerances import assert_close

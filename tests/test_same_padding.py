@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from dsl import AveragePool2d, Conv2d, MaxPool2d, SeparableConv2d, f32, f64, grad, model, relu
-from nncompile.dims import floordiv, same, symbol
-from nncompile.graph import Graph, Value
+from nncompile.ir.dims import floordiv, same, symbol
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type
 from nncompile.ops import average_pool, const, conv, max_pool
-from nncompile.ops.same_padding import same_padding
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
-from nncompile.types import Type
+from nncompile.ops.windows.same_padding import same_padding
+from nncompile.program.step import initial_values
 from tests.against_torch import session, slopes
 from tests.slopes import check_gradient
 from tests.tolerances import assert_close

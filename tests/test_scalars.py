@@ -10,22 +10,16 @@ import numpy as np
 import pytest
 import sympy as sp
 
-from nncompile.errors import DTypeError, FormulaError
-from nncompile.scalars import (
-    FUNCTIONS,
-    LIMIT,
-    differentiate,
-    dtype_of_expression,
-    evaluate,
-    operation_count,
-    placeholder,
-    text,
-    times,
-    trace,
-)
-from nncompile.scalars.heads import HEADS
-from nncompile.scalars.samples import examples
-from nncompile.types import DTYPES, SIGNED, DType, boolean, f32, f64, i32, i64, promote, u32, u64
+from nncompile.diagnostics.errors import DTypeError, FormulaError
+from nncompile.elementwise.derivative import differentiate, times
+from nncompile.elementwise.lowering import dtype_of_expression, operation_count
+from nncompile.elementwise.numpy_target import evaluate
+from nncompile.elementwise.printing import text
+from nncompile.elementwise.samples import examples
+from nncompile.elementwise.special_functions import FUNCTIONS
+from nncompile.elementwise.sympy_functions import HEADS, placeholder
+from nncompile.elementwise.trace_formula import LIMIT, trace
+from nncompile.ir.types import DTYPES, SIGNED, DType, boolean, f32, f64, i32, i64, promote, u32, u64
 from tests.bodies import (
     X,
     Y,

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad, jvp
 from nncompile.backends.onnx import to_model
+from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.elementwise import cos, sigmoid, tanh, where
-from nncompile.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.grad import grad, jvp
-from nncompile.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, f32, f64, i64
 from nncompile.ops import broadcast_to, const, iota, scan
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.types import DType, f32, f64, i64
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.scan_checks import (

@@ -8,9 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad
 from nncompile.elementwise import exp, log, relu
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32, f64
 from nncompile.ops import (
     broadcast_to,
     const,
@@ -22,8 +24,6 @@ from nncompile.ops import (
     uniform,
 )
 from nncompile.passes import inference, optimize
-from nncompile.reference import evaluate
-from nncompile.types import f32, f64
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.scan_checks import body_nodes, check_difference, scans

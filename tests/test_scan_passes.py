@@ -7,9 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from nncompile.autodiff.grad import grad
 from nncompile.elementwise import cos, exp, tanh
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32, f64
 from nncompile.ops import (
     broadcast_to,
     concatenate,
@@ -25,10 +27,8 @@ from nncompile.ops import (
     swapaxes,
     transpose,
 )
-from nncompile.ops.contract import Gemm, MatMul
+from nncompile.ops.contraction.matmul import Gemm, MatMul
 from nncompile.passes import optimize
-from nncompile.reference import evaluate
-from nncompile.types import f32, f64
 from tests.leaves import leaf
 from tests.scan_checks import Memory, body_nodes, check_difference, feeds_of, scans
 from tests.tolerances import assert_close

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from nncompile import ops
-from nncompile.errors import CompileError
-from nncompile.graph import Value
-from nncompile.types import DTYPES, DType, f32, f64, i32, i64
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
 from tests.array_checks import Everywhere, check_numpy
 from tests.leaves import leaf
 from tests.slopes import check_gradient, slope_at
@@ -142,7 +142,7 @@ def test_gradients_of_products_are_right_at_zeros(zeros: tuple[int, ...]) -> Non
 
 
 def test_gradients_of_products_in_every_backend() -> None:
-    from nncompile.grad import vjp
+    from nncompile.autodiff.grad import vjp
 
     def slopes(x: Value, i: Value, u: Value) -> tuple[Value, ...]:
         y = ops.scatter(x, i, u, 0, "mul")

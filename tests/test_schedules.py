@@ -13,13 +13,14 @@ import pytest
 
 import dsl
 from dsl import initializers
-from dsl.elsewhere import ELSEWHERE
+from dsl.foreign_names import ELSEWHERE
 from nncompile.backends.onnx import to_model
-from nncompile.errors import ModelError
-from nncompile.graph import Graph, Input
-from nncompile.model import Model
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import f32, i64
 from nncompile.ops import ratio
-from nncompile.ops.basic import full
+from nncompile.ops.core.basic import full
 from nncompile.optim import (
     Stateful,
     adam,
@@ -42,12 +43,11 @@ from nncompile.optim import (
 )
 from nncompile.optim.schedules import resolve
 from nncompile.passes import optimize
-from nncompile.recipe import maximize, minimize, training
-from nncompile.reference import evaluate
+from nncompile.program.model import Model
+from nncompile.program.recipe import maximize, minimize, training
+from nncompile.program.step import compose
 from nncompile.runtime import Session
-from nncompile.step import compose
 from nncompile.train import Trainer
-from nncompile.types import f32, i64
 from tests.leaves import leaf
 from tests.small_models import data, perceptron
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from nncompile import ops
-from nncompile.errors import CompileError
-from nncompile.types import DTYPES, DType, f32, f64, i32, i64
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
 from tests.array_checks import Everywhere, check_numpy
 from tests.leaves import leaf
 from tests.slopes import check_gradient

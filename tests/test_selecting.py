@@ -10,15 +10,15 @@ import pytest
 
 import dsl
 from nncompile import ops
+from nncompile.autodiff.checkpointing import recompute
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import CompileError
 from nncompile.elementwise import where
-from nncompile.errors import CompileError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Value, replace
+from nncompile.ir.graph import Graph, Value, replace
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DTYPES, DType, boolean, f32, f64, i64
 from nncompile.passes import optimize
-from nncompile.recompute import recompute
-from nncompile.reference import evaluate
 from nncompile.train import Trainer
-from nncompile.types import DTYPES, DType, boolean, f32, f64, i64
 from tests.array_checks import Everywhere, check_numpy
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf

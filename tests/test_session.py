@@ -10,7 +10,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from nncompile.errors import BackendError, FeedError, FileError, ModelError, ProviderError
+from nncompile.diagnostics.errors import (
+    BackendError,
+    FeedError,
+    FileError,
+    ModelError,
+    ProviderError,
+)
 from nncompile.runtime import Port, Session, check_feeds
 from nncompile.runtime.providers import check_started, device_of, resolve_providers
 from tests.hand_made import FLOAT, INT64, affine, build

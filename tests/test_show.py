@@ -7,16 +7,15 @@ import re
 import numpy as np
 import pytest
 
+from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.locations import Site, Trace, located, tracing
 from nncompile.elementwise import exp, tanh, where
-from nncompile.errors import CompileError
-from nncompile.graph import Graph, Input, Value, items
+from nncompile.ir.graph import Graph, Input, Value, items
+from nncompile.ir.printer import text
+from nncompile.ir.types import Type, f32
 from nncompile.ops import const, reshape, size_value, top_k, transpose
 from nncompile.passes import optimize
-from nncompile.recipe import Recipe
-from nncompile.show import text
-from nncompile.sites import Site, located
-from nncompile.tracing import Trace, tracing
-from nncompile.types import Type, f32
+from nncompile.program.recipe import Recipe
 from tests.shown_mistakes import MISTAKES
 from tests.shown_models import classifier_recipe, digits, digits_recipe, line_recipe, step_of
 from tests.snapshots import assert_snapshot

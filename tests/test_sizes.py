@@ -33,18 +33,18 @@ from dsl import (
     softmax,
     training,
 )
-from nncompile.compiler import compile_model
-from nncompile.dims import symbol
-from nncompile.errors import BackendError, DTypeError, FeedError, ModelError, ShapeError
-from nncompile.graph import Graph, Input, Value
-from nncompile.model import Model
+from nncompile.compiler.compile import compile_model
+from nncompile.diagnostics.errors import BackendError, DTypeError, FeedError, ModelError, ShapeError
+from nncompile.ir.dims import symbol
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.types import Array
 from nncompile.ops import concatenate, const, scan, take, zeros_like
-from nncompile.ops.claims import in_range, limited
-from nncompile.ops.modes import while_training
+from nncompile.ops.core.assertions import in_range, limited
+from nncompile.ops.core.modes import while_training
+from nncompile.program.model import Model
+from nncompile.program.shape_check import SizeCheck
 from nncompile.runtime import Session
-from nncompile.sizes import SizeCheck
 from nncompile.train import Trainer, lr_find, overfit_one_batch
-from nncompile.types import Array
 from tests.command_line import fails, line, written
 
 Feeds = dict[str, Array]

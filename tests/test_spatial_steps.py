@@ -9,8 +9,8 @@ import pytest
 
 import dsl
 from dsl import f32, model, training
-from nncompile.testing import assert_backends_agree
 from nncompile.train import Trainer
+from nncompile.verify import assert_backends_agree
 
 
 def sharper(x: Any) -> Any:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 import dsl
+from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, bf16, f16, i8, i16, u8, u16, u64
 from nncompile.ops import ones_like
-from nncompile.reference import evaluate
-from nncompile.types import DType, bf16, f16, i8, i16, u8, u16, u64
 from tests.card_checks import session
 from tests.everywhere import script_of
 from tests.leaves import leaf

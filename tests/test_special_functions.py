@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from nncompile import elementwise as e
-from nncompile.errors import FormulaError
-from nncompile.grad import grad
-from nncompile.graph import Graph, Input, Value, apply
-from nncompile.reference import evaluate
-from nncompile.types import DType, f32, f64
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import FormulaError
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, f32, f64
 from tests.card_checks import session, valid_model
 
 Function = Callable[[Any], Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from nncompile.map import Map
+from nncompile.elementwise.map import Map
 from tests.cards import our_cards
 from tests.special_differences import ALLOWED
 from tests.special_values import backends, everything, formulas

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.scalars import (
-    differentiate,
-    evaluate,
-    recognise,
-    text,
-    trace,
-)
-from nncompile.scalars.heads import HEADS
-from nncompile.scalars.recognition import NATIVE
-from nncompile.types import f32, f64
+from nncompile.elementwise.derivative import differentiate
+from nncompile.elementwise.idioms import NATIVE, recognise
+from nncompile.elementwise.numpy_target import evaluate
+from nncompile.elementwise.printing import text
+from nncompile.elementwise.sympy_functions import HEADS
+from nncompile.elementwise.trace_formula import trace
+from nncompile.ir.types import f32, f64
 from tests.bodies import (
     X,
     Y,

@@ -10,10 +10,10 @@ import pytest
 
 import dsl
 from nncompile import elementwise as e
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Input, apply
-from nncompile.reference import evaluate
-from nncompile.types import DType, f32, f64
+from nncompile.autodiff.grad import vjp
+from nncompile.ir.graph import Graph, Input, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, f32, f64
 from tests.against_torch import session
 
 ONE = apply(Input("one", f32["n"]))

@@ -27,16 +27,16 @@ from dsl import (
     relu,
     u32,
 )
-from nncompile.compiler import compile_model
-from nncompile.errors import BackendError
-from nncompile.export import export
-from nncompile.graph import Graph
-from nncompile.model import Model
+from nncompile.compiler.compile import compile_model
+from nncompile.compiler.export import export
+from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import full
-from nncompile.ops.scan import Scan
-from nncompile.reference import evaluate
+from nncompile.ops.loops.scan import Scan
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from nncompile.runtime import TorchSession
-from nncompile.step import initial_values
 from tests import card_checks, cards
 from tests.tolerances import assert_close
 

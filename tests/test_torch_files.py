@@ -12,7 +12,7 @@ import pytest
 
 from dsl import Dense, f32, model, mse, sgd, training
 from nncompile import export
-from nncompile.errors import BackendError, FeedError, FileError, ProviderError
+from nncompile.diagnostics.errors import BackendError, FeedError, FileError, ProviderError
 from nncompile.runtime import Session, TorchSession
 from tests.command_line import fails, succeeds
 

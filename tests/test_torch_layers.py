@@ -43,8 +43,8 @@ from dsl import (
     model,
 )
 from nncompile import from_torch_state_dict, to_torch_state_dict
-from nncompile.model import Model
-from nncompile.reference import evaluate
+from nncompile.ir.interpreter import evaluate
+from nncompile.program.model import Model
 from tests.tolerances import assert_close
 from tests.torch_layers import agrees, drawn, of, shaken
 

@@ -30,13 +30,13 @@ from dsl import (
     stop_gradient,
 )
 from nncompile import to_torch_module
-from nncompile.errors import BackendError, ModelError
-from nncompile.grad import grad
-from nncompile.graph import Graph
-from nncompile.model import Model
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import BackendError, ModelError
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import custom_gradient
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from tests.tolerances import assert_close
 
 

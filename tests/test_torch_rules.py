@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from nncompile.elementwise import relu
-from nncompile.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type, f32, f64
 from nncompile.ops import softmax, swapaxes
-from nncompile.ops.attention import Attention
-from nncompile.ops.contract import Gemm, MatMul
-from nncompile.reference import evaluate
-from nncompile.types import Type, f32, f64
+from nncompile.ops.contraction.attention import Attention
+from nncompile.ops.contraction.matmul import Gemm, MatMul
 
 pytest.importorskip("torch")
 

@@ -21,8 +21,8 @@ from dsl import (
     training,
     update,
 )
-from nncompile.errors import BackendError, ModelError
-from nncompile.export import export
+from nncompile.compiler.export import export
+from nncompile.diagnostics.errors import BackendError, ModelError
 from nncompile.ops import full, reshape
 from nncompile.passes import PASSES
 from tests.tolerances import TOLERANCES

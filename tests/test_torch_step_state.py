@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from nncompile.export import export
-from nncompile.reference import evaluate
+from nncompile.compiler.export import export
+from nncompile.ir.interpreter import evaluate
 from tests.torch_recipes import RECIPES, batch_of, stepped, tensors
 
 

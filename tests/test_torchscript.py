@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.dims import dim
+from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.locations import Trace, tracing
 from nncompile.elementwise import exp, relu, sigmoid
-from nncompile.errors import BackendError
-from nncompile.graph import Graph, Input, Value, apply
+from nncompile.elementwise.domains import domains
+from nncompile.elementwise.numpy_target import NumpyTarget
+from nncompile.elementwise.primitives import PRIMITIVE_CALLS
+from nncompile.ir.dims import dim
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import INTEGERS, DType, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.ops import take, take_along_axis
-from nncompile.ops.basic import const, iota, size_value
-from nncompile.ops.random import random_bits, random_key, seed_leaf, step_leaf
-from nncompile.ops.shape import transpose
-from nncompile.reference import evaluate
-from nncompile.scalars import PRIMITIVE_CALLS
-from nncompile.scalars.domains import domains
-from nncompile.scalars.numeric import NumpyTarget
-from nncompile.tracing import Trace, tracing
-from nncompile.types import INTEGERS, DType, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.ops.core.basic import const, iota, size_value
+from nncompile.ops.random.generator import random_bits, random_key, seed_leaf, step_leaf
+from nncompile.ops.shape.reshape import transpose
 from tests.tolerances import assert_close
 
 
@@ -408,7 +408,7 @@ def test_without_torch_the_export_says_what_to_install(tmp_path: Path) -> None:
             return {{"y": x >> Dense(1)}}
         try:
             nncompile.export(net, {str(tmp_path / "net.pt")!r}, to="torchscript")
-        except nncompile.errors.BackendError as error:
+        except nncompile.diagnostics.errors.BackendError as error:
             print(error)
     """
     command = [sys.executable, "-c", textwrap.dedent(code)]

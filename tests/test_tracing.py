@@ -6,9 +6,9 @@ import gc
 import weakref
 from typing import Any
 
-from nncompile.graph import Input, Value, apply
-from nncompile.tracing import Trace
-from nncompile.types import f32
+from nncompile.diagnostics.locations import Trace
+from nncompile.ir.graph import Input, Value, apply
+from nncompile.ir.types import f32
 
 
 class Place:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dsl import f32, log, model, ones, parameter
-from nncompile.errors import (
+from nncompile.diagnostics.errors import (
     CheckpointError,
     FeedError,
     FileError,
@@ -19,12 +19,12 @@ from nncompile.errors import (
     ProviderError,
     TrainingError,
 )
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
 from nncompile.optim import adam, adamw, cosine, sgd
-from nncompile.recipe import assign, minimize, training
-from nncompile.reference import evaluate
+from nncompile.program.recipe import assign, minimize, training
 from nncompile.runtime import save_state
 from nncompile.train import Event, Trainer
-from nncompile.types import Array
 from tests.small_models import assert_same, averaging, data, perceptron, trainer
 from tests.tolerances import assert_close
 

@@ -32,8 +32,8 @@ from dsl import (
     silu,
     training,
 )
-from nncompile.errors import ModelError, ShapeError
-from nncompile.model import Model
+from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.program.model import Model
 from nncompile.train import Trainer
 from tests.attention_checks import (
     Feeds,

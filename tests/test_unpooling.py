@@ -9,10 +9,10 @@ import pytest
 
 import dsl
 from dsl import f32, f64, i64, model, u32
-from nncompile.dims import symbol
-from nncompile.errors import CompileError
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.dims import symbol
+from nncompile.ir.interpreter import evaluate
 from nncompile.ops import max_pool, max_pool_with_indices, max_unpool
-from nncompile.reference import evaluate
 from tests import everywhere
 from tests.leaves import leaf
 

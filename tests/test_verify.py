@@ -14,22 +14,21 @@ import pytest
 
 import dsl
 from dsl import Dense, Dropout, adam, cross_entropy, f32, f64, i64, softmax, tanh, training
-from nncompile.errors import BackendError, FeedError, ModelError
-from nncompile.graph import Graph, Input, Value
-from nncompile.model import Model
-from nncompile.ops.contract import Gemm
-from nncompile.ops.softmax import LogSoftmax, Softmax
+from nncompile.diagnostics.errors import BackendError, FeedError, ModelError
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.printer import node_text
+from nncompile.ops.contraction.matmul import Gemm
+from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.passes import PASSES
-from nncompile.recipe import Recipe
-from nncompile.reference import evaluate
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session
-from nncompile.show import node_text
-from nncompile.testing import assert_backends_agree
-from nncompile.verify import OnnxRuntime, Report, all_backends, verify
+from nncompile.verify import OnnxRuntime, Report, all_backends, assert_backends_agree, verify
 from nncompile.verify.backends import Lowered
+from nncompile.verify.error_bound import Yardstick
 from nncompile.verify.inputs import Inputs
 from nncompile.verify.rounding import ROUNDINGS
-from nncompile.verify.yardstick import Yardstick
 from tests.command_line import GOOD, fails, line, run, succeeds, written
 
 ORT = OnnxRuntime("all", 1)

@@ -9,17 +9,15 @@ from typing import Any
 import pytest
 import sympy as sp
 
-from nncompile.scalars import (
-    FUNCTIONS,
-    PRIMITIVE_CALLS,
-    Scalar,
-    digest,
-    placeholder,
-    text,
-    walk,
-)
-from nncompile.scalars.samples import Example, examples
-from nncompile.types import DType, boolean, f32, f64, i32, i64
+from nncompile.elementwise.expressions import digest
+from nncompile.elementwise.lowering import walk
+from nncompile.elementwise.primitives import PRIMITIVE_CALLS
+from nncompile.elementwise.printing import text
+from nncompile.elementwise.samples import Example, examples
+from nncompile.elementwise.special_functions import FUNCTIONS
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.elementwise.tracer import Scalar
+from nncompile.ir.types import DType, boolean, f32, f64, i32, i64
 from tests.bodies import (
     X,
     Y,

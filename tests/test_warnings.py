@@ -12,11 +12,11 @@ import pytest
 
 import dsl
 from dsl import Dense, f32, i64, model, sgd, sigmoid, softmax, training
+from nncompile.diagnostics.errors import ModelWarning
 from nncompile.elementwise import log
-from nncompile.errors import ModelWarning
-from nncompile.graph import Value
-from nncompile.model import Model
+from nncompile.ir.graph import Value
 from nncompile.ops import expand_dims, log_softmax
+from nncompile.program.model import Model
 from nncompile.train import Trainer
 from tests.command_line import run, written
 from tests.leaves import leaf
@@ -142,7 +142,7 @@ recipe = training(net, optimizer=sgd(0.1), batch=4)
 """
 
 
-@pytest.mark.filterwarnings("default::nncompile.errors.ModelWarning")
+@pytest.mark.filterwarnings("default::nncompile.diagnostics.errors.ModelWarning")
 def test_the_command_line_shows_one_line(tmp_path: Path) -> None:
     for command in (("check",), ("show", "--stage", "step")):
         path = written(tmp_path, FILE.replace("Dense(3)", f"Dense({3 + len(command)})"))

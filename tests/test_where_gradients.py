@@ -13,13 +13,13 @@ import pytest
 from dsl import Dense, f32, i64, model, relu, sgd, training
 from dsl.losses import cross_entropy
 from nncompile import ops
-from nncompile.compiler import compile_step
+from nncompile.autodiff.grad import grad, jvp
+from nncompile.compiler.compile import compile_step
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import clip, exp, log, maximum, sqrt, where
-from nncompile.grad import grad, jvp
-from nncompile.graph import Graph, Value
-from nncompile.reference import evaluate
-from nncompile.types import DType, f64
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import DType, f64
 from tests.command_line import run, written
 from tests.leaves import leaf
 from tests.scan_checks import check_difference, check_everywhere

@@ -9,9 +9,9 @@ import pytest
 
 import dsl
 from dsl import Layer, f32, model
-from nncompile.graph import Value
-from nncompile.model import Model
-from nncompile.types import Type
+from nncompile.ir.graph import Value
+from nncompile.ir.types import Type
+from nncompile.program.model import Model
 
 VECTOR, ROWS = f32["batch", 4], f32["batch", "time", 4]
 SIGNAL, IMAGE, VOLUME = f32["batch", 4, 9], f32["batch", 4, 9, 9], f32["batch", 4, 5, 5, 5]

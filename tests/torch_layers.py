@@ -10,9 +10,9 @@ import numpy as np
 from dsl import (
     model,
 )
-from nncompile.model import Model
-from nncompile.reference import evaluate
-from nncompile.types import Type
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Type
+from nncompile.program.model import Model
 from tests.tolerances import assert_close
 
 Arrays = dict[str, np.ndarray]

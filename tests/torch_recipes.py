@@ -31,10 +31,10 @@ from dsl import (
     sgd,
     training,
 )
-from nncompile.compiler import compile_step
-from nncompile.model import Model
-from nncompile.recipe import Recipe
-from nncompile.types import f64
+from nncompile.compiler.compile import compile_step
+from nncompile.ir.types import f64
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
 from tests.small_models import perceptron
 
 Arrays = dict[str, Any]

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from nncompile.export import export
-from nncompile.load import Data, Declared, load
+from nncompile.compiler.export import export
+from nncompile.program.model_file import Data, Declared, load
 from nncompile.train import Trainer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -9,17 +9,17 @@ from typing import Any
 
 from dsl.losses.reduction import Reduction, claimed, matched, reduced, within
 from dsl.losses.suspects import warn_of_probabilities
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.map import body_of, is_plain, mapped
-from nncompile.ops.basic import as_value
-from nncompile.ops.claims import in_range
-from nncompile.ops.moves import through_moves
-from nncompile.scalars import placeholder
-from nncompile.scalars.heads import sigmoid as sigmoid_of
-from nncompile.stabilise import stable_together
+from nncompile.elementwise.formula import formula
+from nncompile.elementwise.map import body_of, is_plain, mapped
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.elementwise.sympy_functions import sigmoid as sigmoid_of
+from nncompile.ir.graph import Value
+from nncompile.ops.core.assertions import in_range
+from nncompile.ops.core.basic import as_value
+from nncompile.ops.shape.moves import through_moves
+from nncompile.passes.stabilise import stable_together
 
 
 def _cross_entropy_slope(probability: Any, target: Any) -> Any:

@@ -11,12 +11,13 @@ from typing import Any
 
 from dsl.losses.reduction import Reduction, claimed, matched, reduced, wide, within
 from dsl.losses.suspects import warn_of_probabilities, without_log_softmax
-from nncompile.dims import is_one, same_shape
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import exp, log, maximum, relu, where
-from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
+from nncompile.elementwise.formula import formula
+from nncompile.ir.dims import is_one, same_shape
+from nncompile.ir.graph import Value
+from nncompile.ir.interpreter import constant_value
 from nncompile.ops import (
     cast,
     expand_dims,
@@ -29,8 +30,7 @@ from nncompile.ops import (
     take_along_axis,
 )
 from nncompile.ops import sum as sum_of
-from nncompile.ops.basic import as_value
-from nncompile.reference import constant_value
+from nncompile.ops.core.basic import as_value
 
 LOGITS = "give it the logits, of which it computes the softmax itself"
 LOGARITHMS = "give it log_softmax(logits), or take cross_entropy(logits, label)"

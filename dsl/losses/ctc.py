@@ -8,7 +8,8 @@ from typing import Any
 
 from dsl.losses.reduction import Reduction, reduced, wide
 from dsl.losses.suspects import warn_of_probabilities
-from nncompile.dims import same_shape
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import (
     logaddexp,
     logical_and,
@@ -17,9 +18,8 @@ from nncompile.elementwise import (
     stop_gradient,
     where,
 )
-from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.graph import Value
-from nncompile.habits import teaching
+from nncompile.ir.dims import same_shape
+from nncompile.ir.graph import Value
 from nncompile.ops import (
     broadcast_to,
     cast,
@@ -34,9 +34,9 @@ from nncompile.ops import (
     stack,
     take_along_axis,
 )
-from nncompile.ops.basic import as_value
-from nncompile.ops.claims import LENGTHS, in_range, limited
-from nncompile.ops.scan import scan
+from nncompile.ops.core.assertions import LENGTHS, in_range, limited
+from nncompile.ops.core.basic import as_value
+from nncompile.ops.loops.scan import scan
 
 # The logarithm of a probability of 0: the differences of infinities would be NaN.
 _NEVER = -1e30

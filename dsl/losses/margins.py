@@ -11,17 +11,17 @@ from typing import Any
 from dsl.losses.binary import PARTLY, binary_cross_entropy_with_logits
 from dsl.losses.classes import class_axis, class_weights, weighed
 from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, wide
-from nncompile.dims import same_shape
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, relu, softplus, where
-from nncompile.errors import DTypeError, ShapeError
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
+from nncompile.elementwise.formula import formula
+from nncompile.ir.dims import same_shape
+from nncompile.ir.graph import Value
 from nncompile.ops import any as any_of
 from nncompile.ops import cumsum, expand_dims, iota, mean, moveaxis, take_along_axis
 from nncompile.ops import sum as sum_of
-from nncompile.ops.basic import as_value
-from nncompile.ops.claims import in_range
+from nncompile.ops.core.assertions import in_range
+from nncompile.ops.core.basic import as_value
 
 
 @formula

@@ -5,15 +5,15 @@ from __future__ import annotations
 from numbers import Real
 from typing import Any, Literal
 
-from nncompile.dims import broadcasts_to, same_shape
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.elementwise import where
-from nncompile.errors import DTypeError, ModelError, ShapeError
-from nncompile.graph import Value
+from nncompile.ir.dims import broadcasts_to, same_shape
+from nncompile.ir.graph import Value
 from nncompile.ops import broadcast_to, cast, mean, ratio, reshape, total
 from nncompile.ops import sum as sum_of
-from nncompile.ops.basic import as_value
-from nncompile.ops.claims import in_range
-from nncompile.ops.shape import fitted
+from nncompile.ops.core.assertions import in_range
+from nncompile.ops.core.basic import as_value
+from nncompile.ops.shape.reshape import fitted
 
 Reduction = Literal["mean", "sum", "none"]
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, wide, within
+from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import (
     exp,
     log,
@@ -21,12 +23,10 @@ from nncompile.elementwise import (
     tanh,
     where,
 )
-from nncompile.errors import ShapeError
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
 from nncompile.ops import expand_dims, mean
-from nncompile.ops.basic import as_value
+from nncompile.ops.core.basic import as_value
 
 
 @formula

@@ -5,12 +5,12 @@ What is visible in the graph is told as a `ModelWarning` at the user's line.
 
 from __future__ import annotations
 
-from nncompile.errors import warn
-from nncompile.graph import Value
-from nncompile.map import body_of, is_plain
-from nncompile.ops.moves import moved
-from nncompile.ops.softmax import LogSoftmax, Softmax
-from nncompile.scalars.heads import sigmoid
+from nncompile.diagnostics.errors import warn
+from nncompile.elementwise.map import body_of, is_plain
+from nncompile.elementwise.sympy_functions import sigmoid
+from nncompile.ir.graph import Value
+from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from nncompile.ops.shape.moves import moved
 
 _MOST = 16  # ops that only move elements, between a softmax and a loss
 

@@ -17,10 +17,11 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from dsl.losses.classes import class_axis, class_numbers, cross_entropy, several_classes
 from dsl.losses.reduction import matched, reduced, rows_of
+from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import exp, logical_and, maximum, where
-from nncompile.errors import ModelError, ShapeError
-from nncompile.graph import Value
-from nncompile.habits import teaching
+from nncompile.ir.graph import Value
+from nncompile.ir.types import boolean, f32, i64
 from nncompile.ops import (
     argmax,
     broadcast_to,
@@ -35,8 +36,7 @@ from nncompile.ops import (
     total,
 )
 from nncompile.ops import sum as sum_of
-from nncompile.ops.basic import as_value
-from nncompile.types import boolean, f32, i64
+from nncompile.ops.core.basic import as_value
 
 Averaging = Literal["binary", "macro", "micro", "weighted", "none"]
 

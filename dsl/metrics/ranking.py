@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.losses.reduction import matched, rows_of
-from nncompile.graph import Value
+from nncompile.ir.graph import Value
+from nncompile.ir.types import boolean, f32, i64
 from nncompile.ops import (
     argsort,
     cast,
@@ -19,7 +20,6 @@ from nncompile.ops import (
     zeros_like,
 )
 from nncompile.ops import sum as sum_of
-from nncompile.types import boolean, f32, i64
 
 
 def roc_auc(score: Any, target: Any, mask: Any = None) -> Value:

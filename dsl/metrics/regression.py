@@ -7,12 +7,12 @@ from typing import Any
 from dsl.losses.reduction import matched, rows_of
 from dsl.losses.regression import mean_squared_error
 from nncompile.elementwise import maximum, where
-from nncompile.formula import formula
-from nncompile.graph import Value
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+from nncompile.ir.types import f64
 from nncompile.ops import broadcast_to, cast, ones_like, total
 from nncompile.ops import sum as sum_of
-from nncompile.ops.statistics import root
-from nncompile.types import f64
+from nncompile.ops.reduction.statistics import root
 
 
 def root_mean_squared_error(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nncompile import export
-from nncompile.load import load
+from nncompile.program.model_file import load
 
 
 def prepare(directory: Path) -> None:

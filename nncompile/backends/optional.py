@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from nncompile.errors import BackendError
+from nncompile.diagnostics.errors import BackendError
 
 
 def torch_backend() -> Any:

@@ -1,18 +1,17 @@
 """The op cards: one class knows all of an operation; the functions here apply them, under numpy's
 names. Importing this package registers every card, operator and method."""
 
-import nncompile.ops.scan_slopes  # noqa: F401 (the reverse rule of scan is called by name)
-from nncompile.ops import arrays, images
-from nncompile.ops.adaptive_pooling import (
-    adaptive_average_pool,
-    adaptive_max_pool,
-    global_average_pool,
-    global_max_pool,
-)
-from nncompile.ops.arrays import *  # noqa: F403
-from nncompile.ops.attention import attention
-from nncompile.ops.average_pooling import average_pool
-from nncompile.ops.basic import (
+import nncompile.ops.loops.scan_gradient  # noqa: F401 (the reverse rule of scan is called by name)
+from nncompile.ir.operators import register
+from nncompile.ops import array_functions as arrays
+from nncompile.ops import image_functions as images
+from nncompile.ops.array_functions import *  # noqa: F403
+from nncompile.ops.contraction.attention import attention
+from nncompile.ops.contraction.einsum import dot, einsum, outer, tensordot
+from nncompile.ops.contraction.matmul import gemm, matmul
+from nncompile.ops.convolution.functions import conv, conv_transpose
+from nncompile.ops.core.annotations import custom_gradient
+from nncompile.ops.core.basic import (
     barrier,
     broadcast_to,
     cast,
@@ -24,36 +23,21 @@ from nncompile.ops.basic import (
     size_value,
     zeros_like,
 )
-from nncompile.ops.contract import gemm, matmul
-from nncompile.ops.convolution_functions import conv, conv_transpose
-from nncompile.ops.cumulative import cumsum
-from nncompile.ops.einsum import dot, einsum, outer, tensordot
-from nncompile.ops.getitem import getitem
-from nncompile.ops.images import *  # noqa: F403
-from nncompile.ops.index import (
-    add_along_axis,
-    argsort,
-    one_hot,
-    scatter_add,
-    sort,
-    take,
-    take_along_axis,
-    top_k,
+from nncompile.ops.core.modes import while_training
+from nncompile.ops.image_functions import *  # noqa: F403
+from nncompile.ops.images.resize import resize
+from nncompile.ops.loops.scan import scan
+from nncompile.ops.normalization.batch import batch_norm
+from nncompile.ops.normalization.layer import group_norm, instance_norm, layer_norm, rms_norm
+from nncompile.ops.pooling.adaptive import (
+    adaptive_average_pool,
+    adaptive_max_pool,
+    global_average_pool,
+    global_max_pool,
 )
-from nncompile.ops.joining import concatenate, split, stack
-from nncompile.ops.layer_normalization import (
-    group_norm,
-    instance_norm,
-    layer_norm,
-    rms_norm,
-)
-from nncompile.ops.marks import custom_gradient
-from nncompile.ops.modes import while_training
-from nncompile.ops.normalization import batch_norm
-from nncompile.ops.padding import pad
-from nncompile.ops.pooling import max_pool
-from nncompile.ops.products import prod
-from nncompile.ops.random import (
+from nncompile.ops.pooling.average import average_pool
+from nncompile.ops.pooling.maximum import max_pool
+from nncompile.ops.random.generator import (
     bernoulli,
     dropout,
     normal,
@@ -66,10 +50,26 @@ from nncompile.ops.random import (
     truncated_normal,
     uniform,
 )
-from nncompile.ops.reduce import argmax, argmin, logsumexp, max, min, sum
-from nncompile.ops.resize import resize
-from nncompile.ops.scan import scan
-from nncompile.ops.shape import (
+from nncompile.ops.reduction.cumulative import cumsum
+from nncompile.ops.reduction.products import prod
+from nncompile.ops.reduction.reduce import argmax, argmin, logsumexp, max, min, sum
+from nncompile.ops.reduction.softmax import log_softmax, softmax
+from nncompile.ops.reduction.statistics import all, any, mean, norm, std, var
+from nncompile.ops.reduction.totals import pooled, ratio, total
+from nncompile.ops.shape.getitem import getitem
+from nncompile.ops.shape.index import (
+    add_along_axis,
+    argsort,
+    one_hot,
+    scatter_add,
+    sort,
+    take,
+    take_along_axis,
+    top_k,
+)
+from nncompile.ops.shape.joining import concatenate, split, stack
+from nncompile.ops.shape.padding import pad
+from nncompile.ops.shape.reshape import (
     expand_dims,
     flatten,
     moveaxis,
@@ -81,11 +81,7 @@ from nncompile.ops.shape import (
     tile,
     transpose,
 )
-from nncompile.ops.slicing import flip
-from nncompile.ops.softmax import log_softmax, softmax
-from nncompile.ops.statistics import all, any, mean, norm, std, var
-from nncompile.ops.totals import pooled, ratio, total
-from nncompile.values import register
+from nncompile.ops.shape.slicing import flip
 
 __all__ = [
     "adaptive_average_pool",

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, minimum, sqrt
-from nncompile.errors import ModelError
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import cast, full
-from nncompile.ops.statistics import mean
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+from nncompile.ops.core.basic import cast, full
+from nncompile.ops.reduction.statistics import mean
 from nncompile.optim.base import Optimizer, Slots, count, descend, kept
 from nncompile.optim.schedules import LearningRate, not_negative, real, resolve
 

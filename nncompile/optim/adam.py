@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import abs, maximum, sqrt, where
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import cast, const
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+from nncompile.ir.types import f64
+from nncompile.ops.core.basic import cast, const
 from nncompile.optim.base import (
     Moments,
     Optimizer,
@@ -24,7 +25,6 @@ from nncompile.optim.base import (
     scaled,
 )
 from nncompile.optim.schedules import LearningRate, resolve
-from nncompile.types import f64
 
 
 @dataclass(frozen=True)

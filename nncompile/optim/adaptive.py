@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, sqrt
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import cast, full
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+from nncompile.ops.core.basic import cast, full
 from nncompile.optim.base import (
     Optimizer,
     Slots,

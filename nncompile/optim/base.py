@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from nncompile.diagnostics.errors import ModelError
 from nncompile.elementwise import sqrt
-from nncompile.errors import ModelError
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.ops.basic import cast, zeros_like
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DType, f64
+from nncompile.ops.core.basic import cast, zeros_like
 from nncompile.optim.schedules import (
     LearningRate,
     Stateful,
@@ -23,7 +24,6 @@ from nncompile.optim.schedules import (
     real,
     resolve,
 )
-from nncompile.types import DType, f64
 
 Slots = dict[str, Value]
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, cos, floor, log, maximum, minimum, sqrt, where
-from nncompile.errors import ModelError
-from nncompile.habits import teaching
 from nncompile.optim.schedules import (
     Schedule,
     check_count,

@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, maximum, sign, where
-from nncompile.errors import ModelError
-from nncompile.formula import formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import as_value, cast, full
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+from nncompile.ir.types import f64
+from nncompile.ops.core.basic import as_value, cast, full
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised
 from nncompile.optim.schedules import LearningRate, not_negative, real, resolve
-from nncompile.types import f64
 
 
 @dataclass(frozen=True)

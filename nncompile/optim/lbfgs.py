@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import abs, maximum, where
-from nncompile.errors import ModelError, whole_number
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import const, full, zeros_like
-from nncompile.ops.joining import concatenate
-from nncompile.ops.scan import scan
-from nncompile.ops.shape import expand_dims
-from nncompile.ops.statistics import all, any
+from nncompile.ir.graph import Value
+from nncompile.ops.core.basic import const, full, zeros_like
+from nncompile.ops.loops.scan import scan
+from nncompile.ops.reduction.statistics import all, any
+from nncompile.ops.shape.joining import concatenate
+from nncompile.ops.shape.reshape import expand_dims
 from nncompile.optim.base import Optimizer, Slots
 from nncompile.optim.schedules import LearningRate, resolve
 

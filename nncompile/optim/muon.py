@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, sqrt
-from nncompile.errors import ModelError, whole_number
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import zeros_like
-from nncompile.ops.shape import swapaxes
+from nncompile.ir.graph import Value
+from nncompile.ops.core.basic import zeros_like
+from nncompile.ops.shape.reshape import swapaxes
 from nncompile.optim.adam import adamw
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept
 from nncompile.optim.schedules import LearningRate, Stateful, resolve

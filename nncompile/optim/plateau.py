@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, where
-from nncompile.errors import ModelError, whole_number
-from nncompile.graph import Input, Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import as_value, cast, const
+from nncompile.ir.graph import Input, Value
+from nncompile.ir.types import f32
+from nncompile.ops.core.basic import as_value, cast, const
 from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, check_rate, not_negative
-from nncompile.types import f32
 
 NAME = "plateau"
 STATES = ("factor", "best", "waited", "rested", "total")

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import floor
-from nncompile.errors import ModelError
-from nncompile.formula import Formula
-from nncompile.graph import Value
-from nncompile.habits import teaching
-from nncompile.ops.basic import Constant, as_value, cast
-from nncompile.types import DType, f64, is_real
+from nncompile.elementwise.formula import Formula
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DType, f64, is_real
+from nncompile.ops.core.basic import Constant, as_value, cast
 
 TRAINING = "training."
 """What the paths of states begin with that belong to the training, not to the model."""

@@ -9,25 +9,25 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Collection
 
-from nncompile.collection import without_collection
-from nncompile.errors import CompileError, ModelError, did_you_mean
-from nncompile.graph import Graph
+from nncompile.diagnostics.errors import CompileError, ModelError, did_you_mean
+from nncompile.ir.gc_pause import without_collection
+from nncompile.ir.graph import Graph
 from nncompile.passes.algebra import algebra
-from nncompile.passes.chains import chains
-from nncompile.passes.common import common
+from nncompile.passes.common_subexpressions import common
+from nncompile.passes.constant_folding import fold
 from nncompile.passes.convolution import convolutions
-from nncompile.passes.dead import dead
-from nncompile.passes.fold import fold
+from nncompile.passes.dead_code import dead
 from nncompile.passes.gemm import gemms, updates
 from nncompile.passes.hoist import hoist
+from nncompile.passes.horizontal_fusion import pack
 from nncompile.passes.indexing import scatters
 from nncompile.passes.inference import inference
 from nncompile.passes.layout import casts, reshapes, transposes
 from nncompile.passes.loops import loops, merge
-from nncompile.passes.pack import pack
-from nncompile.passes.release import release
+from nncompile.passes.matmul_reassociation import chains
+from nncompile.passes.rewriter import same_type
 from nncompile.passes.stabilise import stabilise
-from nncompile.rewrite import same_type
+from nncompile.passes.strip_annotations import release
 
 Pass = Callable[[Graph], Graph]
 Observer = Callable[[str, Graph, Graph], object]

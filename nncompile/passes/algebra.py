@@ -6,17 +6,17 @@ import functools
 
 import sympy as sp
 
-from nncompile.dims import Dim, is_one, product
-from nncompile.graph import Graph, Value, makers_of
-from nncompile.map import Map, body_of, is_plain, mapped, over
-from nncompile.ops.basic import Expand, broadcast_to, cast, size_value
-from nncompile.ops.reduce import Sum
-from nncompile.ops.shape import Reshape, reshape
+from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
+from nncompile.elementwise.sympy_functions import placeholder, where
+from nncompile.elementwise.trace_formula import LIMIT
+from nncompile.ir.dims import Dim, is_one, product
+from nncompile.ir.graph import Graph, Value, makers_of
+from nncompile.ir.types import f32
+from nncompile.ops.core.basic import Expand, broadcast_to, cast, size_value
+from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.shape.reshape import Reshape, reshape
 from nncompile.passes.maps import cost, inlined, terms
-from nncompile.rewrite import Steps, on, rewrite, rule, uses
-from nncompile.scalars import LIMIT, placeholder
-from nncompile.scalars.heads import where
-from nncompile.types import f32
+from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 
 
 def algebra(graph: Graph) -> Graph:

@@ -11,15 +11,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nncompile.dims import Dim, product
-from nncompile.graph import Item, Op, Value, apply
-from nncompile.map import Map, mapped
-from nncompile.ops.basic import Cast, Expand, broadcast_to
-from nncompile.ops.contract import Gemm, MatMul, gemm
-from nncompile.ops.joining import Split
-from nncompile.ops.random import Dropout
-from nncompile.ops.shape import Reshape, reshape, swapaxes
-from nncompile.ops.slicing import Pad, Slice
+from nncompile.elementwise.map import Map, mapped
+from nncompile.ir.dims import Dim, product
+from nncompile.ir.graph import Item, Op, Value, apply
+from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
+from nncompile.ops.core.basic import Cast, Expand, broadcast_to
+from nncompile.ops.random.generator import Dropout
+from nncompile.ops.shape.joining import Split
+from nncompile.ops.shape.reshape import Reshape, reshape, swapaxes
+from nncompile.ops.shape.slicing import Pad, Slice
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from nncompile.dims import Shape, is_one, same
-from nncompile.graph import Graph, Value
-from nncompile.ops.convolution import Conv
-from nncompile.ops.shape import Reshape, reshape
-from nncompile.rewrite import Steps, rewrite, rule, uses
-from nncompile.types import f32
+from nncompile.ir.dims import Shape, is_one, same
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import f32
+from nncompile.ops.convolution.convolve import Conv
+from nncompile.ops.shape.reshape import Reshape, reshape
+from nncompile.passes.rewriter import Steps, rewrite, rule, uses
 
 
 def convolutions(graph: Graph) -> Graph:

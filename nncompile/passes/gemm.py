@@ -6,16 +6,16 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.dims import Shape, product, substitute, symbols
-from nncompile.graph import Graph, Value, apply
-from nncompile.map import Map, mapped, over
-from nncompile.ops.basic import SizeOf, broadcast_to, const
-from nncompile.ops.contract import Gemm, MatMul, gemm, matmul
-from nncompile.ops.reduce import Sum
+from nncompile.elementwise.map import Map, mapped, over
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.dims import Shape, product, substitute, symbols
+from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.types import f32
+from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm, matmul
+from nncompile.ops.core.basic import SizeOf, broadcast_to, const
+from nncompile.ops.reduction.reduce import Sum
 from nncompile.passes.maps import number_of, terms
-from nncompile.rewrite import Steps, on, rewrite, rule, uses
-from nncompile.scalars import placeholder
-from nncompile.types import f32
+from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 
 USUAL = 64  # what a symbolic size is taken for where the smaller of two tensors is chosen
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from nncompile.graph import Graph, Value
-from nncompile.map import Map, body_of, is_plain, mapped, over
+from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
+from nncompile.ir.graph import Graph, Value
 from nncompile.passes.maps import hoisted, numbers
-from nncompile.rewrite import on, rewrite
+from nncompile.passes.rewriter import on, rewrite
 
 
 def hoist(graph: Graph) -> Graph:

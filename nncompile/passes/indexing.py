@@ -4,16 +4,16 @@ small tables, to which a matrix product adds."""
 from __future__ import annotations
 
 from nncompile.elementwise import where
-from nncompile.graph import Graph, Value, apply
-from nncompile.map import Map, mapped, over
-from nncompile.ops.basic import Expand, cast, const, iota
-from nncompile.ops.contract import gemm
-from nncompile.ops.index import ScatterAdd
-from nncompile.ops.reduce import Sum
+from nncompile.elementwise.map import Map, mapped, over
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.types import f32, i64, u32
+from nncompile.ops.contraction.matmul import gemm
+from nncompile.ops.core.basic import Expand, cast, const, iota
+from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.shape.index import ScatterAdd
 from nncompile.passes.maps import is_zero, terms
-from nncompile.rewrite import Steps, on, rewrite, rule, uses
-from nncompile.scalars import placeholder
-from nncompile.types import f32, i64, u32
+from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 
 
 def scatters(graph: Graph) -> Graph:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from nncompile.elementwise import sqrt
-from nncompile.graph import Graph, Item, Value
-from nncompile.ops.modes import Training
-from nncompile.ops.normalization import BatchNorm, normalized
-from nncompile.rewrite import Change, on, rewrite
+from nncompile.ir.graph import Graph, Item, Value
+from nncompile.ops.core.modes import Training
+from nncompile.ops.normalization.batch import BatchNorm, normalized
+from nncompile.passes.rewriter import Change, on, rewrite
 
 
 @on(Training)

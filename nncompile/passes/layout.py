@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from nncompile.dims import Dim, is_one
-from nncompile.graph import Graph, Value, apply
-from nncompile.map import Map, mapped
-from nncompile.ops.basic import Cast, Expand, broadcast_to, cast
-from nncompile.ops.contract import Gemm, MatMul
-from nncompile.ops.reduce import Sum
-from nncompile.ops.shape import Reshape, Transpose, reshape, transpose
+from nncompile.elementwise.map import Map, mapped
+from nncompile.ir.dims import Dim, is_one
+from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.types import DType, f32, f64, holds, i64
+from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.core.basic import Cast, Expand, broadcast_to, cast
+from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose
 from nncompile.passes.maps import uniform
-from nncompile.rewrite import Steps, on, rewrite, rule, uses
-from nncompile.stabilise import kept_axes
-from nncompile.types import DType, f32, f64, holds, i64
+from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
+from nncompile.passes.stabilise import kept_axes
 
 
 def casts(graph: Graph) -> Graph:

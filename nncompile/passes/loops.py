@@ -7,14 +7,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from nncompile.graph import Graph, Item, Value, apply, items, replace, toposort
-from nncompile.ops.basic import Expand, Iota, broadcast_to
-from nncompile.ops.contract import Gemm, MatMul
-from nncompile.ops.loops import Loop, binder, changed, dependent, rebuilt
-from nncompile.ops.scan import Scan, applied, opened
+from nncompile.diagnostics.locations import current_trace
+from nncompile.ir.graph import Graph, Item, Value, apply, items, replace, toposort
+from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.core.basic import Expand, Iota, broadcast_to
+from nncompile.ops.loops.body import Loop, binder, changed, dependent, rebuilt
+from nncompile.ops.loops.scan import Scan, applied, opened
 from nncompile.passes.batching import Rows, batched, can_batch
-from nncompile.stabilise import stabilise
-from nncompile.tracing import current_trace
+from nncompile.passes.stabilise import stabilise
 
 
 def merge(graph: Graph) -> Graph:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import product
-from nncompile.graph import Value
-from nncompile.map import body_of, is_plain, over
-from nncompile.ops.basic import Constant, Expand
-from nncompile.ops.shape import Reshape
-from nncompile.scalars import operation_count, placeholder
-from nncompile.types import Type
+from nncompile.elementwise.lowering import operation_count
+from nncompile.elementwise.map import body_of, is_plain, over
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.dims import product
+from nncompile.ir.graph import Value
+from nncompile.ir.types import Type
+from nncompile.ops.core.basic import Constant, Expand
+from nncompile.ops.shape.reshape import Reshape
 
 
 def literal(value: Value) -> sp.Expr | None:

@@ -1,7 +1,397 @@
-"""The pass that makes naive spellings stable. `grad` does the same before it differentiates."""
+"""Naive spellings that overflow, in the forms that do not.
+
+Within one formula they are recognised while it is traced; these rules see across values. They
+belong before differentiation, too: the slope of a naive spelling is as unstable as itself.
+"""
 
 from __future__ import annotations
 
-from nncompile.stabilise import stabilise
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-__all__ = ["stabilise"]
+import sympy as sp
+
+from nncompile.elementwise import subtract, where
+from nncompile.elementwise import sympy_functions as h
+from nncompile.elementwise.lowering import operation_count
+from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
+from nncompile.elementwise.stable_forms import stabilise as stable_form
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.elementwise.trace_formula import LIMIT
+from nncompile.ir.dims import is_one
+from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.types import f32
+from nncompile.ops.core.basic import Cast
+from nncompile.ops.reduction.reduce import LogSumExp, Max, Min, Sum
+from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from nncompile.ops.shape.moves import moved, through_moves
+from nncompile.ops.shape.reshape import Reshape
+from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
+
+DEEPEST = 5  # elementwise ops that are read as one formula: tanh is written in five steps
+
+
+def stabilise(graph: Graph) -> Graph:
+    """Writes log∘softmax, log Σ eˣ, eˣ/Σ eˣ, log(1 + eˣ), 1/(1 + e⁻ˣ) and their like, spelled out
+    in several values, in forms that stay finite."""
+    return rewrite(
+        graph,
+        [
+            kept_axes,
+            less_logsumexp,
+            shifted_softmax,
+            shifted_log_softmax,
+            stable_together,
+        ],
+    )
+
+
+@on(Reshape)
+def kept_axes(value: Value) -> Value | None:
+    """A reshape that adds or removes the reduced axes of a reduction: done by the reduction."""
+    if not isinstance(value.op, Reshape) or not isinstance(
+        value.args[0].op, Sum | Max | Min | LogSumExp
+    ):
+        return None
+    inner = value.args[0]
+    op: Any = inner.op
+    other = type(op)(op.axes, not op.keepdims)
+    made = apply(other, *inner.args)
+    return made if made.type == value.type and uses(inner) == 1 else None
+
+
+# Sums of exponentials: eˣ/Σ eˣ is a softmax, and the logarithms of Σ eˣ and of a softmax are ops of
+# their own. Other factors beside them stay: log(Σ eˣ/n) is log Σ eˣ − log n.
+
+
+def _everywhere(body: sp.Expr, change: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
+    """The body with every part changed, inner ones first."""
+    if not body.args:
+        return body
+    parts = [_everywhere(x, change) for x in body.args]
+    same = all(a is b for a, b in zip(parts, body.args, strict=True))
+    return change(body if same else body.func(*parts))
+
+
+def _of_sums(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> sp.Expr:
+    """One node of a body over `args`, which grow by what it comes to need; `known` are the values
+    that parts of the body are."""
+    if isinstance(x, h.log | h.log1p):
+        named = _of_moved(x, args)
+        if named is not None:
+            return named
+    if isinstance(x, h.log):
+        terms, others = [], []
+        for factor in sp.Mul.make_args(x.args[0]):
+            base, power = factor.as_base_exp() if factor.is_Pow else (factor, 1)
+            logarithm = _logarithm(_value_of(base, args, known))
+            if logarithm is None:
+                others.append(factor)
+            else:
+                terms.append(power * _named(logarithm, args))
+        if not terms:
+            return x
+        rest = sp.Mul(*others)
+        if rest != 1:
+            inverse = rest.is_Pow and rest.exp == -1
+            terms.append(-h.log(rest.base) if inverse else h.log(rest))
+        return sp.Add(*terms)
+    if x.is_Mul:
+        for below in x.args:
+            total = _value_of(below.base, args, known) if below.is_Pow and below.exp == -1 else None
+            for above in x.args if total is not None else ():
+                share = _share(_value_of(above, args, known), total)
+                if share is not None:
+                    return x / below / above * _named(share, args)
+    return x
+
+
+def _value_of(x: sp.Expr, args: Sequence[Value], known: Mapping[sp.Expr, Value]) -> Value | None:
+    """The value that a part of a body is: an argument, a known one, or an exponential."""
+    if x.is_Symbol:
+        return next(a for i, a in enumerate(args) if placeholder(i) == x)
+    if x in known:
+        return known[x]
+    return mapped(x, args) if isinstance(x, h.exp) and x.free_symbols else None
+
+
+def _named(value: Value, args: list[Value]) -> sp.Symbol:
+    args.append(value)
+    return placeholder(len(args) - 1)
+
+
+def _exponent(e: Value) -> Value | None:
+    """The value whose exponential `e` is; None where it is none, or of another type."""
+    if not is_plain(e) or not isinstance(body_of(e), h.exp):
+        return None
+    x = mapped(body_of(e).args[0], e.args)
+    return x if x.type == e.type else None
+
+
+def _of_moved(x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+    """A logarithm of one argument, which holds elements of others that have stable logarithms:
+    those are taken first, and then moved. None for others."""
+    if len(x.free_symbols) != 1:
+        return None
+    (symbol,) = x.free_symbols
+    value = args[_place(symbol)]
+    if not moved(value):
+        return None
+    body, found = x.xreplace({symbol: placeholder(0)}), []
+
+    def logarithm(source: Value) -> Value | None:
+        plain = mapped(body, [source])
+        if plain.type != source.type:
+            return None
+        stable = stable_together(plain)
+        if stable is None:
+            return plain
+        found.append(stable)
+        return stable
+
+    made = through_moves(value, logarithm)
+    return _named(made, args) if made is not None and found else None
+
+
+def _logarithm(value: Value | None) -> Value | None:
+    """The logarithm of a softmax or of a sum of exponentials, or of some elements of one; None for
+    others."""
+    return None if value is None else through_moves(value, _logarithm_of_all)
+
+
+def _logarithm_of_all(value: Value) -> Value | None:
+    if isinstance(value.op, Softmax):
+        return LogSoftmax(value.op.axis)(*value.args)
+    if not isinstance(value.op, Sum):
+        return None
+    total = LogSumExp(value.op.axes, value.op.keepdims)
+    x = _exponent(value.args[0])
+    if x is None:
+        x = _logarithm_where(value.args[0])
+    return None if x is None else total(x)
+
+
+def _logarithm_where(product: Value) -> Value | None:
+    """The logarithm of probabilities of which those that a one-hot tensor leaves out are 0;
+    None for others."""
+    if not is_plain(product) or len(product.args) != 2:
+        return None
+    for i, (chosen, p) in enumerate((product.args, product.args[::-1])):
+        if body_of(product) == h.where(placeholder(i), placeholder(1 - i), 0):
+            kept = chosen
+        elif body_of(product) == placeholder(0) * placeholder(1) and isinstance(chosen.op, Cast):
+            kept = chosen.args[0]
+        else:
+            continue
+        x = _logarithm(p) if kept.dtype.is_bool else None
+        if x is not None:
+            made = where(kept, x, -math.inf)
+            return made if made.type == product.type else None
+    return None
+
+
+def _share(e: Value | None, total: Value | None) -> Value | None:
+    """e/total as a softmax, where that is the sum of all exponentials along one axis."""
+    if e is None or total is None or not isinstance(total.op, Sum) or total.args[0] is not e:
+        return None
+    x = _exponent(e) if total.op.keepdims and len(total.op.axes) == 1 else None
+    return None if x is None else Softmax(total.op.axes[0])(x)
+
+
+@rule(f32[2, 3], (1,))
+def less_logsumexp(x: Value, axes: tuple[int, ...]) -> Steps:
+    yield subtract(x, LogSumExp(axes, True)(x))
+    if len(axes) != 1:
+        return "a log-softmax is along one axis"
+    yield LogSoftmax(axes[0])(x)
+
+
+@rule(f32[2, 3], f32[2, 1], 1)
+def shifted_softmax(x: Value, shift: Value, axis: int) -> Steps:
+    """A softmax keeps its value where all along its axis is shifted by the same."""
+    yield Softmax(axis)(subtract(x, shift))
+    if not _is_constant_along(shift, x, axis):
+        return "the shift differs along the axis"
+    yield Softmax(axis)(x)
+
+
+@rule(f32[2, 3], f32[2, 1], 1)
+def shifted_log_softmax(x: Value, shift: Value, axis: int) -> Steps:
+    yield LogSoftmax(axis)(subtract(x, shift))
+    if not _is_constant_along(shift, x, axis):
+        return "the shift differs along the axis"
+    yield LogSoftmax(axis)(x)
+
+
+def _is_constant_along(shift: Value, x: Value, axis: int) -> bool:
+    place = axis - x.rank + shift.rank
+    return shift.rank <= x.rank and (place < 0 or is_one(shift.shape[place]))
+
+
+# Elementwise ops.
+
+
+@on(Map)
+def stable_together(value: Value) -> Value | None:
+    """Elementwise ops that are a naive spelling when they are read as one formula; left alone
+    where they are not. What the stable form keeps of them stays a value of its own."""
+    if not is_plain(value) or not value.dtype.is_float:
+        return None
+    inner = _inner(value)
+    if inner is None or not _may_be_naive(body_of(value), inner):
+        return None
+    body, args, bodies = _written_out(value, inner)
+    known = {part: v for v, part in bodies.items()}
+    stable = body
+    if any(isinstance(a.op, (Sum, Softmax)) or moved(a) for a in args):
+        stable = _everywhere(body, lambda x: _of_sums(x, args, known))
+    stable = _stable(stable)
+    if stable == body:
+        return None
+    for v, part in reversed(bodies.items()):  # outer ones first: they hold the inner ones
+        if stable.has(part):
+            args.append(v)
+            stable = stable.xreplace({part: placeholder(len(args) - 1)})
+    return over(stable, args, value)
+
+
+_stable = functools.lru_cache(maxsize=16384)(stable_form)
+
+
+def _inner(value: Value) -> set[Value] | None:
+    """The elementwise ops around a value that a naive spelling may be made of: as many steps of
+    them as are short enough together. None where the value itself is too long."""
+    length = _operations(body_of(value))[0]
+    if length > LIMIT:
+        return None
+    levels = [Counter([value])]  # how often each is written out there
+    for _ in range(DEEPEST):
+        level: Counter[Value] = Counter()
+        for v, times in levels[-1].items():
+            seen = _features(body_of(v))[1]
+            for i, count in _operations(body_of(v))[1]:
+                a = v.args[i]
+                if i in seen and is_plain(a) and a.dtype is value.dtype:
+                    level[a] += times * count
+        length += sum(times * _operations(body_of(a))[0] for a, times in level.items())
+        if not level or length > LIMIT:
+            break
+        levels.append(level)
+    inner = set().union(*levels[1:])
+    # What is met on a short way and on a long one is written out on both.
+    while _length(value, inner) > LIMIT:
+        levels.pop()
+        inner = set().union(*levels[1:])
+    return inner
+
+
+def _length(value: Value, inner: set[Value]) -> int:
+    """The number of operations of a value with the formulas of the inner ones written out."""
+    known: dict[Value, int] = {}
+
+    def of(v: Value) -> int:
+        if v not in known:
+            known[v], uses = _operations(body_of(v))
+            for i, count in uses:
+                if v.args[i] in inner:
+                    known[v] += count * of(v.args[i])
+        return known[v]
+
+    return of(value)
+
+
+@functools.lru_cache(maxsize=16384)
+def _operations(body: sp.Expr) -> tuple[int, tuple[tuple[int, int], ...]]:
+    """How many operations a body takes, and how often it has which argument."""
+    uses: Counter[sp.Symbol] = Counter()
+    pending = [body]
+    while pending:
+        x = pending.pop()
+        if x.is_Symbol:
+            uses[x] += 1
+        pending.extend(x.args)
+    places = sorted((_place(x), count) for x, count in uses.items())
+    return operation_count(body), tuple(places)
+
+
+def _place(x: sp.Symbol) -> int:
+    """The number of the argument that a placeholder stands for."""
+    return int(x.name.removeprefix("x"))
+
+
+def _written_out(
+    value: Value, inner: set[Value]
+) -> tuple[sp.Expr, list[Value], dict[Value, sp.Expr]]:
+    """The formula of a value with those of the `inner` ones in it, its arguments, and the part
+    that each inner one has become, arguments first."""
+    bodies: dict[Value, sp.Expr] = {}
+    leaves: dict[Value, sp.Symbol] = {}
+
+    def part(v: Value) -> sp.Expr:
+        if v not in inner:
+            return leaves.setdefault(v, placeholder(len(leaves)))
+        if v not in bodies:
+            bodies[v] = whole(v)
+        return bodies[v]
+
+    def whole(v: Value) -> sp.Expr:
+        return _filled(body_of(v), tuple(map(part, v.args)))
+
+    body = whole(value)
+    return body, list(leaves), bodies
+
+
+@functools.lru_cache(maxsize=16384)
+def _filled(body: sp.Expr, parts: tuple[sp.Expr, ...]) -> sp.Expr:
+    return body.xreplace({placeholder(i): part for i, part in enumerate(parts)})
+
+
+# What naive spellings are written with, and what makes them stable.
+_GROWING = (h.exp, h.expm1, h.sinh, h.cosh, h.power)
+_BOUNDED = (h.sigmoid, h.tanh, h.sech, h.softplus)
+_INVERSE = (h.log, h.log1p, h.sqrt)
+_SEEN_THROUGH = (*_GROWING, *_BOUNDED, *_INVERSE, h.absolute, h.relu, h.maximum, h.where)
+
+
+@functools.lru_cache(maxsize=16384)
+def _features(body: sp.Expr) -> tuple[frozenset[str], frozenset[int]]:
+    """Which of these a body has, and the arguments that are seen through them."""
+    features: set[str] = set()
+    seen: set[int] = set()
+    pending = [body]
+    while pending:
+        x = pending.pop()
+        if x.is_Symbol:
+            seen.add(_place(x))
+        elif isinstance(x, _SEEN_THROUGH) or x.is_Add or x.is_Mul or x.is_Pow:
+            pending.extend(x.args)
+            for name, heads in (
+                ("growing", _GROWING),
+                ("bounded", _BOUNDED),
+                ("inverse", _INVERSE),
+            ):
+                if isinstance(x, heads):
+                    features.add(name)
+            if x.is_Add and _is_complement(x):
+                features.add("complement")
+    return frozenset(features), frozenset(seen)
+
+
+def _is_complement(x: sp.Expr) -> bool:
+    """Whether a sum is like 1 − σ, 1 + tanh or 2σ − 1, or may be once its argument is written
+    out."""
+    number, rest = x.as_coeff_Add()
+    coefficient, term = rest.as_coeff_Mul()
+    is_one = term.is_Symbol or isinstance(term, _BOUNDED)
+    return is_one and abs(coefficient) in (abs(number), 2 * abs(number))
+
+
+def _may_be_naive(body: sp.Expr, inner: Iterable[Value]) -> bool:
+    """Whether it is worth a look: exponentials, or bounded functions under a logarithm or beside
+    a number (1 − σ)."""
+    own = _features(body)[0]
+    every = own.union(*(_features(body_of(v))[0] for v in inner))
+    return "growing" in every or "inverse" in own or ("bounded" in every and "complement" in own)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from nncompile.errors import BackendError
-from nncompile.types import Array, bf16
+from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.types import Array, bf16
 
 _BFLOAT16 = 16  # of ONNX's element types
 

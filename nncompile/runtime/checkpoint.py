@@ -11,10 +11,10 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
-from nncompile.errors import CheckpointError, CompileError, FileError, Row, closest
+from nncompile.diagnostics.errors import CheckpointError, CompileError, FileError, Row, closest
+from nncompile.ir.types import Array, Type, bf16
 from nncompile.runtime.feeds import Port, describe
 from nncompile.runtime.files import write_atomically
-from nncompile.types import Array, Type, bf16
 
 _SHOWN = 8  # names of one kind that an error lists
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, dim, solve, substitute, symbols
-from nncompile.errors import FeedError, Row, ShapeError, closest, did_you_mean
-from nncompile.types import (
+from nncompile.diagnostics.errors import FeedError, Row, ShapeError, closest, did_you_mean
+from nncompile.ir.dims import Dim, dim, solve, substitute, symbols
+from nncompile.ir.types import (
     DTYPES,
     Array,
     as_bfloat16,

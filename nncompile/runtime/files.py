@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nncompile.errors import FileError
-from nncompile.types import Array
+from nncompile.diagnostics.errors import FileError
+from nncompile.ir.types import Array
 
 Content = bytes | Callable[[Path], None]
 

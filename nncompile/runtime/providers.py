@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnxruntime as ort
 
-from nncompile.errors import ProviderError, did_you_mean
+from nncompile.diagnostics.errors import ProviderError, did_you_mean
 
 Provider = str | tuple[str, Mapping[str, object]]
 Resolved = tuple[str, dict[str, str]]

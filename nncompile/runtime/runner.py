@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from nncompile.errors import BackendError, FeedError
+from nncompile.diagnostics.errors import BackendError, FeedError
+from nncompile.ir.types import Array
 from nncompile.runtime.buffers import array_of, bits_of, buffer_of, filler
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
-from nncompile.types import Array
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -11,11 +11,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from nncompile.errors import BackendError, FeedError, FileError, whole_number
+from nncompile.diagnostics.errors import BackendError, FeedError, FileError, whole_number
+from nncompile.ir.types import Array, bf16
 from nncompile.runtime.buffers import run_bound
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
-from nncompile.types import Array, bf16
 
 _DTYPES = {
     "tensor(bool)": np.dtype("bool"),

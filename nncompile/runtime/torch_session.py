@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from nncompile.backends.optional import torch_backend
-from nncompile.errors import BackendError, FileError, whole_number
+from nncompile.diagnostics.errors import BackendError, FileError, whole_number
+from nncompile.ir.types import Array
 from nncompile.runtime.feeds import Port, check_feeds, describe
-from nncompile.types import Array
 
 SUFFIXES = (".pt", ".pth", ".pt2")
 # What torch raises of data: a .pt2 file asserts the sizes that it is for.

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nncompile.errors import ModelError, TrainingError, did_you_mean, whole_number
-from nncompile.model import RANDOM_STATE
+from nncompile.diagnostics.errors import ModelError, TrainingError, did_you_mean, whole_number
+from nncompile.ir.types import Array, is_real
 from nncompile.optim.schedules import not_negative
+from nncompile.program.model import RANDOM_STATE
 from nncompile.train.events import Event
-from nncompile.types import Array, is_real
 
 Mode = Literal["min", "max"]
 # A metric whose name has one of these words is better the larger it is.

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.dims import substitute, symbols
-from nncompile.errors import FeedError, Row, did_you_mean, whole_number
-from nncompile.graph import Value
-from nncompile.model import Model
+from nncompile.diagnostics.errors import FeedError, Row, did_you_mean, whole_number
+from nncompile.ir.dims import substitute, symbols
+from nncompile.ir.graph import Value
+from nncompile.ir.types import Array, is_real
+from nncompile.program.model import Model
+from nncompile.program.shape_check import SizeCheck, Sizes
 from nncompile.runtime.feeds import Port, check_feeds, describe
-from nncompile.sizes import SizeCheck, Sizes
 from nncompile.train.indices import RangeCheck
-from nncompile.types import Array, is_real
 
 Batch = Mapping[str, Any]
 Data = Mapping[str, Any] | Iterable[Batch] | Callable[[], Iterable[Batch]]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.errors import ModelError, did_you_mean, whole_number
+from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
+from nncompile.ir.types import Array
 from nncompile.runtime import write_atomically
 from nncompile.train.events import Event, History
-from nncompile.types import Array
 
 FORMATS = ("png", "svg", "pdf")
 Line = tuple[Sequence[float] | Array, Sequence[float] | Array]

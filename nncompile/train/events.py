@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from nncompile.errors import ModelError
+from nncompile.diagnostics.errors import ModelError
 
 if TYPE_CHECKING:
     from nncompile.train.trainer import Trainer

@@ -15,16 +15,22 @@ from pathlib import Path
 
 import numpy as np
 
-from nncompile.compiler import compile_step
-from nncompile.errors import FeedError, ModelError, TrainingError, did_you_mean, whole_number
+from nncompile.compiler.compile import compile_step
+from nncompile.diagnostics.errors import (
+    FeedError,
+    ModelError,
+    TrainingError,
+    did_you_mean,
+    whole_number,
+)
+from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
 from nncompile.optim.schedules import Schedule, real, schedule
-from nncompile.recipe import Minimize, Recipe
+from nncompile.program.recipe import Minimize, Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.drawing import Line, draw_lines
 from nncompile.train.trainer import Trainer
-from nncompile.types import Array
 
 SMOOTHED = 0.05  # of the sweep is averaged to see the trend through the noise of batches
 

@@ -10,24 +10,24 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, dim, solve, substitute
-from nncompile.errors import FeedError, Row
-from nncompile.graph import Graph, Input, Item, Op, Value, toposort
-from nncompile.map import Map
-from nncompile.ops.basic import Cast, Constant, Expand, Iota, SizeOf
-from nncompile.ops.claims import InRange, Limited, bounds_of
-from nncompile.ops.cumulative import CumSum
-from nncompile.ops.index import Gather, ScatterAdd, TakeAlongAxis
-from nncompile.ops.joining import Concat, Split
-from nncompile.ops.reduce import Max, Min, Sum
-from nncompile.ops.shape import Reshape, Transpose
-from nncompile.ops.slicing import Pad, Slice
-from nncompile.precision import computed
-from nncompile.show import expression
-from nncompile.sites import Site
-from nncompile.sizes import Sizes
+from nncompile.diagnostics.errors import FeedError, Row
+from nncompile.diagnostics.locations import Site
+from nncompile.elementwise.map import Map
+from nncompile.ir.dims import Dim, dim, solve, substitute
+from nncompile.ir.graph import Graph, Input, Item, Op, Value, toposort
+from nncompile.ir.precision import computed
+from nncompile.ir.printer import expression
+from nncompile.ir.types import Array, TupleType
+from nncompile.ops.core.assertions import InRange, Limited, bounds_of
+from nncompile.ops.core.basic import Cast, Constant, Expand, Iota, SizeOf
+from nncompile.ops.reduction.cumulative import CumSum
+from nncompile.ops.reduction.reduce import Max, Min, Sum
+from nncompile.ops.shape.index import Gather, ScatterAdd, TakeAlongAxis
+from nncompile.ops.shape.joining import Concat, Split
+from nncompile.ops.shape.reshape import Reshape, Transpose
+from nncompile.ops.shape.slicing import Pad, Slice
+from nncompile.program.shape_check import Sizes
 from nncompile.train.rows import Rowwise
-from nncompile.types import Array, TupleType
 
 _INDEXED = (Gather, TakeAlongAxis, ScatterAdd)  # their second argument is places in the first
 _WHOLE = (Cast, Expand, InRange, Limited, Reshape, Transpose)  # which keep all numbers

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from nncompile.dims import Dim, same
-from nncompile.errors import ModelError, Row
-from nncompile.graph import Graph, Input, Item, Value, described
-from nncompile.ops.shape import Reshape, Transpose
-from nncompile.sites import named
-from nncompile.tracing import tracing
+from nncompile.diagnostics.errors import ModelError, Row
+from nncompile.diagnostics.locations import named, tracing
+from nncompile.ir.dims import Dim, same
+from nncompile.ir.graph import Graph, Input, Item, Value, described
+from nncompile.ir.types import Array, is_real
+from nncompile.ops.shape.reshape import Reshape, Transpose
 from nncompile.train.rows import (
     Mixed,
     Rowwise,
@@ -21,7 +21,6 @@ from nncompile.train.rows import (
     rows_of,
     sources_of,
 )
-from nncompile.types import Array, is_real
 
 _ROUNDING = 1e-3  # relative; what differs more is no rounding of another order of sums
 _FEW = 1e-2  # of integers and truth values, those that rounding may decide

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.errors import Row
-from nncompile.graph import Graph, Input, Value, toposort
-from nncompile.reference import evaluate
-from nncompile.show import expression
-from nncompile.sites import Site
-from nncompile.types import Array, is_real
+from nncompile.diagnostics.errors import Row
+from nncompile.diagnostics.locations import Site
+from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.printer import expression
+from nncompile.ir.types import Array, is_real
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.errors import FileError, ModelError, whole_number
+from nncompile.diagnostics.errors import FileError, ModelError, whole_number
 from nncompile.runtime import check_writable
 from nncompile.train.events import Event
 from nncompile.train.monitor import Monitor

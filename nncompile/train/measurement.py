@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from nncompile.types import Array
+from nncompile.ir.types import Array
 
 VANISHING = 1e-3  # the gradient of the first layer, in units of that of the last
 EXPLODING = 1e3

@@ -13,16 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.compiler import CompiledStep, compile_step
+from nncompile.compiler.compile import CompiledStep, compile_step
+from nncompile.diagnostics.errors import ModelError, warn, whole_number
+from nncompile.diagnostics.locations import tracing
 from nncompile.elementwise import abs, sqrt, where
-from nncompile.errors import ModelError, warn, whole_number
-from nncompile.graph import Graph, Value
-from nncompile.model import leaves_of
-from nncompile.recipe import Minimize, Recipe
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import Array
+from nncompile.program.model import leaves_of
+from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.step import compose
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider
-from nncompile.step import compose
-from nncompile.tracing import tracing
 from nncompile.train.events import Event
 from nncompile.train.measurement import (
     DEAD,
@@ -33,7 +34,6 @@ from nncompile.train.measurement import (
     Measurement,
 )
 from nncompile.train.units import HiddenUnits, depths, hidden_units
-from nncompile.types import Array
 
 
 class TrainingWarning(UserWarning):

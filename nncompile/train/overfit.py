@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nncompile.compiler import CompiledStep, compile_step
-from nncompile.errors import ModelError, whole_number
-from nncompile.recipe import Minimize, Recipe
+from nncompile.compiler.compile import CompiledStep, compile_step
+from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.program.recipe import Minimize, Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Feeder, check_numbers
 

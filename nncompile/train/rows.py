@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import sympy as sp
 
-from nncompile.dims import Dim, product, same, symbols
-from nncompile.graph import Input, Item, Value, toposort
-from nncompile.map import Map
-from nncompile.ops.basic import Expand
-from nncompile.ops.shape import Reshape
-from nncompile.types import TupleType
+from nncompile.elementwise.map import Map
+from nncompile.ir.dims import Dim, product, same, symbols
+from nncompile.ir.graph import Input, Item, Value, toposort
+from nncompile.ir.types import TupleType
+from nncompile.ops.core.basic import Expand
+from nncompile.ops.shape.reshape import Reshape
 
 
 class Mixed(Exception):

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.accumulation import Accumulation
-from nncompile.dims import solve, substitute
-from nncompile.graph import Graph, Value
-from nncompile.reference import evaluate
-from nncompile.types import Array, as_bfloat16
+from nncompile.ir.dims import solve, substitute
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, as_bfloat16
+from nncompile.program.metric_aggregation import Accumulation
 
 Mark = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
 

@@ -13,8 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
-from nncompile.compiler import CompiledModel, compile_model, compile_step
-from nncompile.errors import (
+from nncompile.compiler.compile import CompiledModel, compile_model, compile_step
+from nncompile.diagnostics.errors import (
     CheckpointError,
     FeedError,
     ModelError,
@@ -23,21 +23,21 @@ from nncompile.errors import (
     seed_number,
     whole_number,
 )
-from nncompile.habits import Habits, teaching
-from nncompile.model import RANDOM_STATE
-from nncompile.recipe import Minimize, Recipe
+from nncompile.diagnostics.hints import Habits, teaching
+from nncompile.ir.types import Array
+from nncompile.program.model import RANDOM_STATE
+from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.shape_check import SizeCheck
 from nncompile.runtime import Session
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
-from nncompile.sizes import SizeCheck
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.events import Callback, Event, History, Kind, listeners
 from nncompile.train.joining import joined
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.sums import Sums
-from nncompile.transfer import Renaming, Transfer, transfer
-from nncompile.types import Array
+from nncompile.train.transfer import Renaming, Transfer, transfer
 
 _POSITION = "nncompile.position"
 
@@ -158,8 +158,8 @@ class Trainer(Habits):
         """Takes over parameters and states of another model by name: of arrays by path, another
         trainer or the file of a checkpoint. What fits is loaded, and the result tells the rest.
 
-        `rename` and `strict` are those of `nncompile.transfer.transfer`, and so is what is raised.
-        Slots, step and seed stay as they are.
+        `rename` and `strict` are those of `nncompile.train.transfer.transfer`, and so is what is
+        raised. Slots, step and seed stay as they are.
         """
         if isinstance(source, Trainer):
             own = (*source.model.parameters, *source.model.states)

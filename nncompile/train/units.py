@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 import sympy as sp
 
+from nncompile.diagnostics.locations import Trace
 from nncompile.elementwise import abs
-from nncompile.graph import Input, Value, toposort
-from nncompile.map import Map
-from nncompile.ops.basic import cast, ones_like
-from nncompile.ops.contract import Gemm, MatMul
-from nncompile.ops.convolution import Conv, ConvTranspose
-from nncompile.ops.einsum import Einsum
-from nncompile.scalars import placeholder
-from nncompile.show import formula_text
-from nncompile.tracing import Trace
-from nncompile.types import Type, f32
+from nncompile.elementwise.map import Map
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.graph import Input, Value, toposort
+from nncompile.ir.types import Type, f32
+from nncompile.ops.contraction.einsum import Einsum
+from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.convolution.convolve import Conv, ConvTranspose
+from nncompile.ops.core.basic import cast, ones_like
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +77,7 @@ def hidden_units(loss: Value, trace: Trace, model: str) -> dict[str, HiddenUnits
                 name, count = f"{path}.{count}", count + 1
             assert isinstance(v.op, Map)
             found[name] = HiddenUnits(
-                v, _unit_axis(v), site.place if site else "", formula_text(v.op, ["x"])
+                v, _unit_axis(v), site.place if site else "", v.op.expression(["x"])
             )
     return found
 

@@ -2,6 +2,7 @@
 
 from nncompile.verify.backends import Backend, OnnxRuntime, TorchScript, all_backends
 from nncompile.verify.report import Cell, Fault, Report
+from nncompile.verify.testing import assert_backends_agree
 from nncompile.verify.verification import verify
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "Report",
     "TorchScript",
     "all_backends",
+    "assert_backends_agree",
     "verify",
 ]

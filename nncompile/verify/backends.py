@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from nncompile.backends.onnx import to_model
 from nncompile.backends.optional import torch_backend
-from nncompile.errors import CompileError
-from nncompile.graph import Graph
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Graph
+from nncompile.ir.types import Array
 from nncompile.runtime import Session, available_providers
 from nncompile.runtime.providers import Provider
-from nncompile.types import Array
 
 Arrays = dict[str, Array]
 Function = Callable[[Mapping[str, Array]], Arrays]

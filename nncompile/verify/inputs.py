@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.dims import Dim, Shape, solve, substitute, symbol, symbols
-from nncompile.errors import CompileError, FeedError, ShapeError, did_you_mean
-from nncompile.model import Model
-from nncompile.reference import evaluate
-from nncompile.step import initial_values
-from nncompile.types import Array, TupleType, is_real
+from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError, did_you_mean
+from nncompile.ir.dims import Dim, Shape, solve, substitute, symbol, symbols
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, TupleType, is_real
+from nncompile.program.model import Model
+from nncompile.program.step import initial_values
 from nncompile.verify.ranges import integer_ranges
 
 Arrays = dict[str, Array]

@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.errors import CompileError
-from nncompile.graph import Graph, Input, Item, Value, apply
+from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.locations import Site
+from nncompile.ir.graph import Graph, Input, Item, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.printer import node_text
+from nncompile.ir.types import Array, Type
 from nncompile.passes import PASSES, optimize
-from nncompile.reference import evaluate
-from nncompile.show import node_text
-from nncompile.sites import Site
-from nncompile.types import Array, Type
 from nncompile.verify.backends import Backend, Lowered
-from nncompile.verify.yardstick import Difference, Yardstick
+from nncompile.verify.error_bound import Difference, Yardstick
 
 Arrays = dict[str, Array]
 

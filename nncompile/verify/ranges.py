@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from nncompile.types import Array
+from nncompile.ir.types import Array
 
 MOST = 2**20  # beyond, integers have no end that the model knows of
 

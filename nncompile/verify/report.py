@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nncompile.report import columns
-from nncompile.types import Array
+from nncompile.diagnostics.tables import columns
+from nncompile.ir.types import Array
+from nncompile.verify.error_bound import Difference
 from nncompile.verify.inputs import Case
 from nncompile.verify.locate import Place
 from nncompile.verify.rounding import ROUNDINGS
-from nncompile.verify.yardstick import Difference
 
 COLUMNS = ("forward", "gradients", "ten steps")
 VERBS = dict(zip(COLUMNS, ("forward departs", "gradients depart", "ten steps depart"), strict=True))

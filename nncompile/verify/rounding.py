@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.graph import Input, Op, Value
-from nncompile.map import Map
-from nncompile.scalars.heads import erf, sigmoid, tanh
-from nncompile.show import graphs_within
-from nncompile.types import Array, Type, bf16, f16, f32, f64, is_real
+from nncompile.elementwise.map import Map
+from nncompile.elementwise.sympy_functions import erf, sigmoid, tanh
+from nncompile.ir.graph import Input, Op, Value
+from nncompile.ir.printer import graphs_within
+from nncompile.ir.types import Array, Type, bf16, f16, f32, f64, is_real
 
 ROUNDINGS = 16  # that every node may be off by, and that healthy backends stay well below
 EPSILON = {bf16: 2.0**-7, f16: 2.0**-10, f32: 2.0**-23, f64: 2.0**-52}

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.graph import Graph
-from nncompile.reference import evaluate
-from nncompile.types import Array
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
 from nncompile.verify.backends import Backend, Function
+from nncompile.verify.error_bound import Compute, Yardstick
 from nncompile.verify.locate import Place, first_departing
-from nncompile.verify.yardstick import Compute, Yardstick
 
 Arrays = dict[str, Array]
 

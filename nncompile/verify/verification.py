@@ -7,26 +7,19 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from nncompile.errors import CompileError, ModelError, seed_number, whole_number
-from nncompile.model import Model
-from nncompile.recipe import Minimize, Recipe
-from nncompile.step import Step, compose
-from nncompile.types import Array
+from nncompile.diagnostics.errors import CompileError, ModelError, seed_number, whole_number
+from nncompile.ir.types import Array
+from nncompile.program.model import Model
+from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.step import Step, compose
 from nncompile.verify.backends import Backend, Function, all_backends
+from nncompile.verify.error_bound import Difference, Yardstick
+from nncompile.verify.gradients import Slopes, slope_error
+from nncompile.verify.graphs import FORWARD, GRADIENTS, TRAINING, Subject, inference_of, learning_of
 from nncompile.verify.inputs import Case, Inputs
 from nncompile.verify.locate import FAILURES, first_departing, first_pass
 from nncompile.verify.report import NONE, Fault, Report, counted
-from nncompile.verify.slopes import Slopes, slope_error
 from nncompile.verify.steps import STEPS, Trajectory
-from nncompile.verify.subjects import (
-    FORWARD,
-    GRADIENTS,
-    TRAINING,
-    Subject,
-    inference_of,
-    learning_of,
-)
-from nncompile.verify.yardstick import Difference, Yardstick
 
 Arrays = dict[str, Array]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dsl import f32, i64, model
-from nncompile.model import Model
+from nncompile.program.model import Model
 
 Build = Callable[[], Model]
 CLASSES = 3

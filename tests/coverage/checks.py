@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.compiler import CompiledStep, compile_step
-from nncompile.dims import substitute, symbols
-from nncompile.errors import GradientError
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Input, Value, apply
-from nncompile.model import Model
-from nncompile.recipe import Recipe
-from nncompile.types import Type, f32
+from nncompile.autodiff.grad import vjp
+from nncompile.compiler.compile import CompiledStep, compile_step
+from nncompile.diagnostics.errors import GradientError
+from nncompile.ir.dims import substitute, symbols
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.types import Type, f32
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
 from tests.card_checks import dot, in_double, session, valid_model
 from tests.tolerances import SLOPE, STEP, assert_close
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import dsl
 from dsl import f32, i64, model
-from nncompile.model import Model
-from nncompile.recipe import Recipe
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
 from tests.coverage.checks import System
 
 SYSTEMS = "Generative and advanced"

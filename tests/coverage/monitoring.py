@@ -9,8 +9,8 @@ import numpy as np
 
 import dsl
 from nncompile import train
-from nncompile.errors import TrainingError
-from nncompile.recipe import Recipe
+from nncompile.diagnostics.errors import TrainingError
+from nncompile.program.recipe import Recipe
 from tests.coverage.checks import System
 from tests.coverage.nets import network
 from tests.monitored import deep, labelled, measured

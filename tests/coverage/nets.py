@@ -6,7 +6,7 @@ from typing import Any
 
 import dsl
 from dsl import f32, model
-from nncompile.model import Model
+from nncompile.program.model import Model
 
 
 def network(penalty: Any = None, hidden: Any = None) -> Model:

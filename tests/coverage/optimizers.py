@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 import dsl
-from nncompile.graph import Graph, Input
-from nncompile.ops.basic import as_value
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.types import i64
+from nncompile.ops.core.basic import as_value
 from nncompile.optim import Optimizer
-from nncompile.recipe import Recipe
-from nncompile.step import compose
-from nncompile.types import i64
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import compose
 from tests.coverage.checks import System
 from tests.coverage.nets import network
 from tests.coverage.peers import Peer, curve, descent

@@ -9,13 +9,13 @@ import numpy as np
 
 import dsl
 from dsl import f32, model
-from nncompile.graph import Graph, Input, replace
-from nncompile.model import Model
-from nncompile.ops.random import seed_leaf, step_leaf
-from nncompile.recipe import Recipe
-from nncompile.step import compose, initial_expressions
+from nncompile.ir.graph import Graph, Input, replace
+from nncompile.ir.types import i64
+from nncompile.ops.random.generator import seed_leaf, step_leaf
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import compose, initial_expressions
 from nncompile.train import Trainer
-from nncompile.types import i64
 from tests.coverage.building import of
 from tests.coverage.checks import Feeds, System
 from tests.coverage.nets import network

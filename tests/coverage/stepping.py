@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.dims import substitute, symbols
-from nncompile.recipe import Recipe
+from nncompile.ir.dims import substitute, symbols
+from nncompile.ir.types import Type
+from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session
-from nncompile.types import Type
 from tests.card_checks import in_double, session, valid_model
 from tests.coverage.checks import STATE_SIZES, Feeds, System, distance
 from tests.tolerances import assert_close

@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile import precision
-from nncompile.graph import Graph, Input, Op, Value, toposort
-from nncompile.map import Map
-from nncompile.ops.basic import Cast
-from nncompile.ops.reduce import Max
-from nncompile.ops.scan import Scan
-from nncompile.recompute import Recompute
-from nncompile.scalars import evaluate, placeholder
-from nncompile.scalars.heads import erf, normal_cdf, sigmoid, tanh
-from nncompile.scalars.special import digamma, lgamma
-from nncompile.types import TupleType, Type, f16, f64, is_real
+from nncompile.elementwise.map import Map
+from nncompile.elementwise.numpy_target import evaluate
+from nncompile.elementwise.special_functions import digamma, lgamma
+from nncompile.elementwise.sympy_functions import erf, normal_cdf, placeholder, sigmoid, tanh
+from nncompile.ir import precision
+from nncompile.ir.graph import Graph, Input, Op, Value, toposort
+from nncompile.ir.types import TupleType, Type, f16, f64, is_real
+from nncompile.ops.core.basic import Cast
+from nncompile.ops.core.checkpoint import Recompute
+from nncompile.ops.loops.scan import Scan
+from nncompile.ops.reduction.reduce import Max
 from tests.cards import Feeds, Sizes
 
 Noise = Mapping[str, float]  # of an element type, relative

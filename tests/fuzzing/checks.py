@@ -11,15 +11,15 @@ import onnx
 import onnxruntime as ort
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail, InvalidArgument
 
-from nncompile import precision
+from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.dims import substitute
-from nncompile.grad import vjp
-from nncompile.graph import Graph, Input, Value, apply
+from nncompile.ir import precision
+from nncompile.ir.dims import substitute
+from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import TupleType, f64
 from nncompile.passes import inference, optimize, same_outputs
-from nncompile.reference import evaluate
 from nncompile.runtime.buffers import run_bound
-from nncompile.types import TupleType, f64
 from tests.cards import Feeds
 from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation, dot
 from tests.fuzzing.comparison import GraphFeeds, Mismatch, Reference

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.graph import Graph
+from nncompile.ir.graph import Graph
 from tests.cards import Feeds, Sizes
 from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation, Noise
 

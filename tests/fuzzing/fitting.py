@@ -11,28 +11,29 @@ import numpy as np
 import sympy as sp
 
 from nncompile import ops
-from nncompile.dims import Dim, Shape, dim
+from nncompile.autodiff.checkpointing import recompute
 from nncompile.elementwise import exp, relu, sigmoid, sin, tanh
-from nncompile.graph import Op, Sample, Value, apply, items, made_size
-from nncompile.map import Map, mapped
+from nncompile.elementwise.map import Map, mapped
+from nncompile.ir.dims import Dim, Shape, dim
+from nncompile.ir.graph import Op, Sample, Value, apply, items, made_size
+from nncompile.ir.types import DTYPES, INTEGERS, bf16, boolean, f16, f32, f64, i64
 from nncompile.ops import broadcast_to, cast, expand_dims, eye, mean, scan, size_value
-from nncompile.ops.basic import Barrier, Cast, Constant, Counted, Expand, Iota, SizeOf
-from nncompile.ops.contract import MatMul
-from nncompile.ops.determinants import Cofactors, Determinant, SignedLogDeterminant
-from nncompile.ops.einsum import Einsum
-from nncompile.ops.joining import Concat, Split
-from nncompile.ops.layer_normalization import LayerNorm
-from nncompile.ops.modes import Training
-from nncompile.ops.pooling_places import MaxPlaces
-from nncompile.ops.resize import Enlarge
-from nncompile.ops.scan import Scan
-from nncompile.ops.selecting import NonZero
-from nncompile.ops.shape import Reshape
-from nncompile.ops.slicing import Pad, Slice
-from nncompile.ops.systems import Inverse, Solve
-from nncompile.ops.triangular import Cholesky, SolveTriangular
-from nncompile.recompute import Recompute, recompute
-from nncompile.types import DTYPES, INTEGERS, bf16, boolean, f16, f32, f64, i64
+from nncompile.ops.contraction.einsum import Einsum
+from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.core.basic import Barrier, Cast, Constant, Counted, Expand, Iota, SizeOf
+from nncompile.ops.core.checkpoint import Recompute
+from nncompile.ops.core.modes import Training
+from nncompile.ops.images.resize import Enlarge
+from nncompile.ops.linear_algebra.determinants import Cofactors, Determinant, SignedLogDeterminant
+from nncompile.ops.linear_algebra.systems import Inverse, Solve
+from nncompile.ops.linear_algebra.triangular import Cholesky, SolveTriangular
+from nncompile.ops.loops.scan import Scan
+from nncompile.ops.normalization.layer import LayerNorm
+from nncompile.ops.pooling.places import MaxPlaces
+from nncompile.ops.shape.joining import Concat, Split
+from nncompile.ops.shape.reshape import Reshape
+from nncompile.ops.shape.selecting import NonZero
+from nncompile.ops.shape.slicing import Pad, Slice
 from tests.cards import typed
 from tests.fuzzing.program import Builder, Rejected
 

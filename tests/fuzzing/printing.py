@@ -16,17 +16,17 @@ import sympy as sp
 
 import dsl
 import nncompile.ops
-from nncompile.dims import dim
-from nncompile.errors import CompileError
-from nncompile.graph import Item, Op, Value, apply, items, toposort
-from nncompile.map import Map
-from nncompile.ops.basic import Constant
-from nncompile.ops.loops import Body
-from nncompile.ops.marks import Reroute
-from nncompile.ops.pooling_windows import Window
-from nncompile.ops.scan import Scan
-from nncompile.scalars import placeholder
-from nncompile.types import DTYPES, DType, TupleType, Type, numpy_name
+from nncompile.diagnostics.errors import CompileError
+from nncompile.elementwise.map import Map
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.dims import dim
+from nncompile.ir.graph import Item, Op, Value, apply, items, toposort
+from nncompile.ir.types import DTYPES, DType, TupleType, Type, numpy_name
+from nncompile.ops.core.annotations import Reroute
+from nncompile.ops.core.basic import Constant
+from nncompile.ops.loops.body import Body
+from nncompile.ops.loops.scan import Scan
+from nncompile.ops.windows.pooling import Window
 from tests.fuzzing.program import Program
 
 Names = dict[Value, str]

@@ -10,14 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 import sympy as sp
 
-from nncompile.dims import Dim, substitute, symbol, symbols
+from nncompile.diagnostics.errors import CompileError
 from nncompile.elementwise import mod, sigmoid
-from nncompile.errors import CompileError
-from nncompile.graph import Graph, Input, Op, Sample, Value, apply, toposort
+from nncompile.ir.dims import Dim, substitute, symbol, symbols
+from nncompile.ir.graph import Graph, Input, Op, Sample, Value, apply, toposort
+from nncompile.ir.precision import DOUBLE, in_types
+from nncompile.ir.types import DType, TupleType, Type, boolean, f32, i64, is_real, u32
 from nncompile.ops import broadcast_to, cast, mean, pad, reshape
 from nncompile.ops import sum as total
-from nncompile.precision import DOUBLE, in_types
-from nncompile.types import DType, TupleType, Type, boolean, f32, i64, is_real, u32
 from tests.cards import Feeds, Sizes, _symbols_within, draw, unpacked
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ import hypothesis
 from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
-from nncompile.errors import BackendError
-from nncompile.graph import Op
+from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.graph import Op
 from nncompile.passes import PASSES
 from tests.cards import our_cards
 from tests.fuzzing.checks import (

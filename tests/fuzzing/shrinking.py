@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from nncompile.dims import symbols
-from nncompile.errors import CompileError
-from nncompile.graph import Graph, Input, Value, apply, toposort
-from nncompile.rewrite import rebuilt
-from nncompile.types import TupleType, Type
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.dims import symbols
+from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.types import TupleType, Type
+from nncompile.passes.rewriter import rebuilt
 from tests.cards import Feeds
 from tests.fuzzing.arithmetic import Computation
 from tests.fuzzing.program import Program

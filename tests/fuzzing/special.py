@@ -22,8 +22,8 @@ import ml_dtypes
 import numpy as np
 
 from nncompile.backends.onnx import to_model
-from nncompile.graph import Graph
-from nncompile.reference import evaluate
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
 from tests.cards import Feeds, Sizes
 from tests.fuzzing.arithmetic import SINGLE, Computation
 from tests.fuzzing.checks import loaded

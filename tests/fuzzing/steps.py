@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import sympy as sp
 
-from nncompile.dims import Dim, dim, substitute, symbols
-from nncompile.errors import CompileError
-from nncompile.graph import Op, Sample, Value, apply
-from nncompile.types import Type
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.dims import Dim, dim, substitute, symbols
+from nncompile.ir.graph import Op, Sample, Value, apply
+from nncompile.ir.types import Type
 from tests.cards import _symbols_within
 from tests.fuzzing.fitting import ALONE, FITTING, MATRICES, Step, by_axes, noted, samples_of
 from tests.fuzzing.program import Builder, Rejected

@@ -10,7 +10,7 @@ import torch
 from nncompile.backends.torchscript import to_script
 from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.lowering import lower
-from nncompile.graph import Graph
+from nncompile.ir.graph import Graph
 from tests.cards import Feeds
 from tests.fuzzing.arithmetic import SINGLE
 from tests.fuzzing.checks import check_dtypes

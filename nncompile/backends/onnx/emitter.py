@@ -14,13 +14,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
-from nncompile.dims import Dim, FloorDiv, Shape, substitute, symbols
-from nncompile.errors import BackendError
-from nncompile.graph import AnyType, Value, toposort
-from nncompile.precision import widened
-from nncompile.sites import Site
-from nncompile.tracing import Trace
-from nncompile.types import Array, DType, TupleType, Type, dtype_of, f64, i64, is_float32
+from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.locations import Site, Trace
+from nncompile.ir.dims import Dim, FloorDiv, Shape, substitute, symbols
+from nncompile.ir.graph import AnyType, Value, toposort
+from nncompile.ir.precision import widened
+from nncompile.ir.types import Array, DType, TupleType, Type, dtype_of, f64, i64, is_float32
 
 Made = tuple[str, Mapping[str, Any], tuple[str, ...]]
 """The operator that gave a name, its attributes and its inputs."""

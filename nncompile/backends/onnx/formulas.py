@@ -12,13 +12,14 @@ from typing import Any, Protocol
 
 import sympy as sp
 
-from nncompile.backends.onnx import double
+from nncompile.backends.onnx import float64 as double
 from nncompile.backends.onnx.integers import Integers
-from nncompile.scalars import placeholder, walk
-from nncompile.scalars.error_functions import erfc, erfinv
-from nncompile.scalars.gamma import digamma, lgamma
-from nncompile.scalars.terms import Function, Terms, in_double
-from nncompile.types import Array, DType, boolean, f64, i64
+from nncompile.elementwise.error_functions import erfc, erfinv
+from nncompile.elementwise.gamma import digamma, lgamma
+from nncompile.elementwise.lowering import walk
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.elementwise.terms import Function, Terms, in_double
+from nncompile.ir.types import Array, DType, boolean, f64, i64
 
 # What ONNX has under one name for every element type that the operation takes.
 SAME = {

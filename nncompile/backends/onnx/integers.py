@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nncompile.types import DType, i64
+from nncompile.ir.types import DType, i64
 
 if TYPE_CHECKING:
     from nncompile.backends.onnx.formulas import Emits

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from nncompile.types import (
+from nncompile.ir.types import (
     DTYPES,
     FLOATS,
     INTEGERS,

@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from nncompile.backends.onnx.emitter import Emitter, value_info
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES
-from nncompile.collection import without_collection
-from nncompile.dims import Dim, product
-from nncompile.errors import BackendError
-from nncompile.graph import Graph, Input, Value
-from nncompile.types import Array, DType, f64
+from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.dims import Dim, product
+from nncompile.ir.gc_pause import without_collection
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.types import Array, DType, f64
 
 OPSET = 21
 OPSETS = range(18, 27)  # below, reductions take no axes as input; above, onnxruntime has no kernels

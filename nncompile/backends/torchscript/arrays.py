@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nncompile.types import Array, bf16
+from nncompile.ir.types import Array, bf16
 
 
 def tensor_of(array: Any) -> torch.Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nncompile.types import DType, i32, i64, u16, u32, u64
+from nncompile.ir.types import DType, i32, i64, u16, u32, u64
 
 if TYPE_CHECKING:
     from nncompile.backends.torchscript.emitter import Emitter

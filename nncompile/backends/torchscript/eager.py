@@ -14,12 +14,12 @@ from nncompile.backends.torchscript import functions
 from nncompile.backends.torchscript.lowering import Check, lower
 from nncompile.backends.torchscript.script import hold, weights_of
 from nncompile.backends.torchscript.writing import FUNCTIONS
-from nncompile.errors import BackendError
-from nncompile.graph import Graph, Value
-from nncompile.map import Map
-from nncompile.ops.marks import Reroute
-from nncompile.scalars.heads import declared
-from nncompile.types import Array
+from nncompile.diagnostics.errors import BackendError
+from nncompile.elementwise.map import Map
+from nncompile.elementwise.sympy_functions import declared
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import Array
+from nncompile.ops.core.annotations import Reroute
 
 
 class EagerModule(torch.nn.Module):

@@ -15,12 +15,14 @@ from nncompile.backends.torchscript.formulas import TorchFormulas
 from nncompile.backends.torchscript.looping import Loop, Scanning
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, size_text
 from nncompile.backends.torchscript.writing import Effect, Statement, token, token_number
-from nncompile.dims import Dim, Shape, dim
-from nncompile.errors import BackendError
-from nncompile.graph import AnyType, Value
-from nncompile.precision import widened
-from nncompile.scalars import placeholder, recognise, walk
-from nncompile.types import DType, TupleType, bf16, dtype_of, u64
+from nncompile.diagnostics.errors import BackendError
+from nncompile.elementwise.idioms import recognise
+from nncompile.elementwise.lowering import walk
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.dims import Dim, Shape, dim
+from nncompile.ir.graph import AnyType, Value
+from nncompile.ir.precision import widened
+from nncompile.ir.types import DType, TupleType, bf16, dtype_of, u64
 
 INFIX = {
     "torch.add": "+",

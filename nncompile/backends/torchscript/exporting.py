@@ -15,13 +15,13 @@ from torch.export import Dim
 
 from nncompile.backends.torchscript.eager import EagerModule, function_of, to_eager
 from nncompile.backends.torchscript.script import described
-from nncompile.dims import Dim as Size
-from nncompile.dims import substitute, symbols
-from nncompile.errors import BackendError
-from nncompile.graph import Graph, Value
-from nncompile.ops.scan import Scan
-from nncompile.sites import Site
-from nncompile.types import Array, Type
+from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.locations import Site
+from nncompile.ir.dims import Dim as Size
+from nncompile.ir.dims import substitute, symbols
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import Array, Type
+from nncompile.ops.loops.scan import Scan
 
 METADATA = "nncompile.json"
 """The extra file in a `.pt2` file that says what it is."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nncompile.backends.torchscript.carriers import Unsigned
-from nncompile.scalars.gamma import digamma
-from nncompile.scalars.terms import in_double
-from nncompile.types import DType, u64
+from nncompile.elementwise.gamma import digamma
+from nncompile.elementwise.terms import in_double
+from nncompile.ir.types import DType, u64
 
 if TYPE_CHECKING:
     from nncompile.backends.torchscript.emitter import Emitter

@@ -8,9 +8,9 @@ import torch
 
 from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.script import to_script
-from nncompile.graph import Graph, Input, Value, apply, replace
-from nncompile.tracing import tracing
-from nncompile.types import Array
+from nncompile.diagnostics.locations import tracing
+from nncompile.ir.graph import Graph, Input, Value, apply, replace
+from nncompile.ir.types import Array
 
 Function = Callable[[Mapping[str, Array]], dict[str, Array]]
 

@@ -15,8 +15,8 @@ from torch.export.passes import move_to_device_pass
 from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.exporting import METADATA
 from nncompile.backends.torchscript.script import check_python
-from nncompile.errors import BackendError, ProviderError
-from nncompile.types import Array
+from nncompile.diagnostics.errors import BackendError, ProviderError
+from nncompile.ir.types import Array
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nncompile.backends.torchscript.writing import Closing, Opening, Statement, Variable, token
-from nncompile.dims import Dim
-from nncompile.graph import Value, toposort
-from nncompile.types import Type
+from nncompile.ir.dims import Dim
+from nncompile.ir.graph import Value, toposort
+from nncompile.ir.types import Type
 
 if TYPE_CHECKING:
     from nncompile.backends.torchscript.emitter import Emitter

@@ -15,8 +15,8 @@ from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.rules import native
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, is_measurable, origins
 from nncompile.backends.torchscript.writing import Names, lines, token_number
-from nncompile.graph import Graph, Input, Value
-from nncompile.types import Array, Type
+from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.types import Array, Type
 
 
 class Check(Flag):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from nncompile.dims import same_shape
-from nncompile.graph import Graph, Value
+from nncompile.ir.dims import same_shape
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import f32
 from nncompile.ops import reshape, softmax, swapaxes
-from nncompile.ops.attention import attention
-from nncompile.ops.contract import gemm
+from nncompile.ops.contraction.attention import attention
+from nncompile.ops.contraction.matmul import gemm
 from nncompile.passes import same_outputs
 from nncompile.passes.layout import transposes
-from nncompile.rewrite import Steps, rewrite, rule, uses
-from nncompile.types import f32
+from nncompile.passes.rewriter import Steps, rewrite, rule, uses
 
 
 def native(graph: Graph) -> Graph:

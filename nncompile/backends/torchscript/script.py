@@ -19,9 +19,9 @@ from nncompile.backends.torchscript.functions import (
     convolution_weight_gradient_of_few,  # noqa: F401
 )
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower
-from nncompile.errors import BackendError
-from nncompile.graph import Graph, Value
-from nncompile.types import Array
+from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import Array
 
 FIRST_WITHOUT = (3, 14)
 """The first Python that TorchScript does not support."""

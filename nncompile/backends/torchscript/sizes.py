@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import sympy as sp
 
-from nncompile.dims import Dim, FloorDiv, Shape
-from nncompile.errors import BackendError
+from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.dims import Dim, FloorDiv, Shape
 
 # Each size is written with the one of its leaf's axis in place of this symbol.
 MEASURED = sp.Symbol("measured", integer=True, nonnegative=True)

@@ -8,12 +8,12 @@ import torch
 
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower, quoted
 from nncompile.backends.torchscript.script import described, saved, scripted, types_of
-from nncompile.errors import BackendError
-from nncompile.graph import Graph, Value, replace
-from nncompile.map import Map
-from nncompile.scalars.heads import declared, stop_gradient
-from nncompile.step import Step, initial_expressions
-from nncompile.types import Array
+from nncompile.diagnostics.errors import BackendError
+from nncompile.elementwise.map import Map
+from nncompile.elementwise.sympy_functions import declared, stop_gradient
+from nncompile.ir.graph import Graph, Value, replace
+from nncompile.ir.types import Array
+from nncompile.program.step import Step, initial_expressions
 
 OWN = ("forward", "train_step", "evaluate", "get_state", "set_state", "reset", "nncompile", "slots")
 """What a step has beside the parameters and states of its model."""

@@ -1,0 +1,1 @@
+"""Random changes of training data: images, colors, labels."""

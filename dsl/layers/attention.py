@@ -1,0 +1,314 @@
+"""Attention: scaled dot products with masks, several heads, rotary positions.
+
+A truth value in a mask says that a query may look at a key (as in torch's functional form and in
+Keras; torch's `nn.MultiheadAttention` means the opposite). A real mask is added to the scores.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dsl.building import active
+from dsl.initializers import glorot_uniform, zeros
+from dsl.layers.base import Layer
+from dsl.layers.dense import Dense
+from dsl.layers.embedding import rotary
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.elementwise import maximum, where
+from nncompile.ir.dims import broadcasts_to, is_one, same, same_shape
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DType, boolean
+from nncompile.ops import any as any_of
+from nncompile.ops import cast, dropout, expand_dims, iota, matmul, reshape, softmax, swapaxes
+from nncompile.ops.core.assertions import LENGTHS, in_range
+from nncompile.ops.core.basic import as_value
+from nncompile.optim.schedules import real
+
+# Added to the scores of what must not be looked at. Not −∞: a row of nothing else stays finite.
+HIDDEN = -1e30
+
+
+def scaled_dot_product_attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    mask: Any = None,
+    causal: bool = False,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Value:
+    """softmax(scale·q·kᵀ + mask)·v (Vaswani et al. 2017): `[..., t, d]`, `[..., s, d]` and
+    `[..., s, e]` to `[..., t, e]`; the leading axes broadcast, t and s may be symbolic.
+
+    `mask` broadcasts to `[..., t, s]`: bool is true where a query may look at a key, real numbers
+    (−∞ included) are added to the scores. `causal` hides the keys behind the query's own place,
+    counted from the start of both, as torch's. A query to which all keys are hidden gets 0, and
+    slopes 0. `scale` is 1/√d by default; `dropout` is the rate at which weights are dropped while
+    training. Raises `ShapeError` and `DTypeError` where the arguments do not fit each other.
+    """
+    q, k, v = as_value(query), as_value(key), as_value(value)
+    _check_fit(q, k, v)
+    width = q.shape[-1]
+    if scale is None:
+        if not isinstance(width, int) or width == 0:
+            raise ShapeError(
+                f"attention needs features of a known number, query is {q.type}",
+                hint="or the factor of the scores itself: scale=0.125",
+            )
+        scale = 1 / math.sqrt(width)
+    allowed, bias = _mask_of(mask, causal, q, k)
+    # The query is the smallest of what could be scaled.
+    scores = matmul(q * scale, swapaxes(k, -1, -2))
+    if bias is not None:
+        _check_mask(bias, scores)
+        scores = scores + bias
+    result = matmul(_dropped(softmax(scores), dropout), v)
+    if allowed is not None:
+        result = where(any_of(allowed, -1, keepdims=True), result, 0)
+    return result
+
+
+def _dropped(weights: Value, rate: float) -> Value:
+    if not 0 <= real("the rate of dropout of attention", rate) < 1:
+        raise ModelError(f"the rate of dropout of attention is in [0, 1), got {rate!r}")
+    if rate == 0:
+        return weights
+    return dropout(weights, rate, salt=active("dropout of attention").salt())
+
+
+def _rows(q: Value, k: Value, v: Value) -> list[tuple[str, ...]]:
+    return [("query", str(q.type)), ("key", str(k.type)), ("value", str(v.type))]
+
+
+def _check_fit(q: Value, k: Value, v: Value) -> None:
+    rows = _rows(q, k, v)
+    if not q.dtype.is_float or not q.dtype is k.dtype is v.dtype:
+        raise DTypeError("attention is of floating numbers of one element type", rows=rows)
+    if min(q.rank, k.rank, v.rank) < 2:
+        raise ShapeError(
+            "attention: query, key and value have axes for places and for features",
+            rows=rows,
+            hint="[batch, time, features]",
+        )
+    if same(q.shape[-1], k.shape[-1]) is not True:
+        raise ShapeError("attention: query and key have different numbers of features", rows=rows)
+    if same(k.shape[-2], v.shape[-2]) is not True:
+        raise ShapeError(
+            "attention: keys and values are not known to be equally many",
+            rows=rows,
+            hint="give both axes one name",
+        )
+
+
+def _check_mask(mask: Value, scores: Value) -> None:
+    if not broadcasts_to(mask.shape, scores.shape):
+        raise ShapeError(
+            "attention: the mask does not fit the scores of queries and keys",
+            rows=[("mask", str(mask.type)), ("scores", str(scores.type))],
+            hint="[..., queries, keys]; axes of size 1 broadcast",
+        )
+
+
+def _mask_of(mask: Any, causal: bool, q: Value, k: Value) -> tuple[Value | None, Value | None]:
+    """What may be looked at, where that could be nothing; and what is added to the scores."""
+    ahead = causal_mask(q.shape[-2], k.shape[-2]) if causal else None
+    if mask is None:
+        return None, None if ahead is None else _bias(ahead, q.dtype)
+    mask = as_value(mask, q)
+    if mask.dtype is boolean:
+        allowed = mask if ahead is None else mask & ahead
+        return allowed, _bias(allowed, q.dtype)
+    if not mask.dtype.is_float:
+        raise DTypeError(
+            f"attention: a mask is of truth values or of real numbers, got {mask.type}",
+            hint="mask != 0, or mask.astype(boolean)",
+        )
+    bias = maximum(cast(mask, q.dtype), HIDDEN)
+    allowed = bias > HIDDEN
+    if ahead is None:
+        return allowed, bias
+    return allowed & ahead, bias + _bias(ahead, q.dtype)
+
+
+def _bias(allowed: Value, dtype: DType) -> Value:
+    """A sum costs half of a choice among scores, forward and backward."""
+    return cast(where(allowed, 0.0, HIDDEN), dtype)
+
+
+def causal_mask(queries: Any, keys: Any = None) -> Value:
+    """bool[queries, keys], true where the key is not behind the query: what attention from left to
+    right may look at. Sizes are numbers or symbolic, `keys` as many as queries by default."""
+    keys = queries if keys is None else keys
+    mask: Value = expand_dims(iota(queries), 1) >= expand_dims(iota(keys), 0)
+    return mask
+
+
+def padding_mask(lengths: Any, size: Any) -> Value:
+    """bool[..., size], true before the length of each sequence: the `key_mask` of sequences that
+    are filled up to one size. Raises `DTypeError` for lengths that are not integers. A length of 0
+    leaves nothing to look at; other lengths than 0 … size are a `FeedError` where the data are fed
+    (`ModelError` here where they are known)."""
+    lengths = as_value(lengths)
+    if not lengths.dtype.is_integer:
+        raise DTypeError(f"lengths are integers, got {lengths.type}", hint="x.astype(i64)")
+    lengths = in_range(lengths, 0, size, "the lengths of padding_mask are", LENGTHS)
+    mask: Value = iota(size, lengths.dtype) < expand_dims(lengths, -1)
+    return mask
+
+
+class MultiHeadAttention(Layer):
+    """Attention of several heads, each on its own projection (Vaswani et al. 2017):
+    `[..., t, n]` to `[..., t, width]`, of the query to itself unless `key` is given, and to `key`
+    unless `value` is.
+
+    `width` is the query's by default, of which each head has its equal part (`head_width`).
+    `key_value_heads` fewer than heads share keys and values among them (grouped queries, Ainslie
+    et al. 2023). `rotary_base` turns queries and keys by their places (see `rotary`). `mask` is
+    `[t, s]`, `[..., t, s]` with the leading axes of the query, or has an axis of the heads before
+    the last two; `key_mask` `[..., s]` is true for keys that are there (not padding).
+
+    Parameters are those of dense layers: `query`, `key`, `value`, `output`. Raises `ModelError`
+    where heads do not divide the width or key_value_heads the heads, `ShapeError` where query, key
+    and masks do not fit.
+    """
+
+    heads: int
+    width: int | None = None
+    head_width: int | None = None
+    causal: bool = False
+    dropout: float = 0.0
+    key_value_heads: int | None = None
+    rotary_base: float | None = None
+    bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
+
+    def __post_init__(self) -> None:
+        whole_number("heads of MultiHeadAttention", self.heads, 1)
+        if self.key_value_heads is not None:
+            whole_number("key_value_heads of MultiHeadAttention", self.key_value_heads, 1)
+            if self.heads % self.key_value_heads:
+                raise ModelError(
+                    f"MultiHeadAttention: {self.key_value_heads} key_value_heads do not divide "
+                    f"{self.heads} heads"
+                )
+        if not 0 <= real("the dropout of MultiHeadAttention", self.dropout) < 1:
+            raise ModelError(
+                f"the dropout of MultiHeadAttention is in [0, 1), got {self.dropout!r}"
+            )
+
+    def __call__(
+        self, query: Any, key: Any = None, value: Any = None, mask: Any = None, key_mask: Any = None
+    ) -> Value:
+        query = as_value(query)
+        key = query if key is None else as_value(key)
+        value = key if value is None else as_value(value)
+        self._check(query, key, value)
+        width = query.shape[-1] if self.width is None else self.width
+        size = self._head_width(width)
+        shared = self.heads if self.key_value_heads is None else self.key_value_heads
+        groups = self.heads // shared
+        q = self._headed(query, "query", self.heads, size)
+        k = self._headed(key, "key", shared, size)
+        v = self._headed(value, "value", shared, size)
+        if self.rotary_base is not None:
+            q, k = rotary(q, base=self.rotary_base), rotary(k, base=self.rotary_base)
+        allowed = self._mask(mask, key_mask, query, key)
+        if groups > 1:  # [..., heads, t, d] as [..., shared, groups, t, d], and one group of keys
+            lead = q.shape[:-3]
+            q = reshape(q, (*lead, shared, groups, *q.shape[-2:]))
+            k, v = expand_dims(k, -3), expand_dims(v, -3)
+            allowed = None if allowed is None else self._grouped(allowed, shared, groups)
+        y = scaled_dot_product_attention(
+            q, k, v, mask=allowed, causal=self.causal, dropout=self.dropout
+        )
+        if groups > 1:
+            y = reshape(y, (*query.shape[:-2], self.heads, *y.shape[-2:]))
+        y = swapaxes(y, -2, -3)
+        y = reshape(y, (*y.shape[:-2], self.heads * size))
+        return self._dense(width, "output")(y)
+
+    def _check(self, query: Value, key: Value, value: Value) -> None:
+        rows = _rows(query, key, value)
+        if min(query.rank, key.rank, value.rank) < 2:
+            raise ShapeError(
+                "MultiHeadAttention needs axes for places and for features",
+                rows=rows,
+                hint="[batch, time, features]; an Embedding makes features of token numbers",
+            )
+        leads = [x.shape[:-2] for x in (query, key, value)]
+        if not all(same_shape(leads[0], lead) is True for lead in leads):
+            raise ShapeError(
+                "MultiHeadAttention: query, key and value have different leading axes", rows=rows
+            )
+        if same(key.shape[-2], value.shape[-2]) is not True:
+            raise ShapeError(
+                "MultiHeadAttention: keys and values are not known to be equally many",
+                rows=rows,
+                hint="give both axes one name",
+            )
+
+    def _head_width(self, width: Any) -> int:
+        if self.head_width is not None:
+            return self.head_width
+        if not isinstance(width, int):
+            raise ShapeError(f"MultiHeadAttention needs features of a known number, not {width}")
+        if width % self.heads:
+            raise ModelError(
+                f"MultiHeadAttention: {self.heads} heads do not divide a width of {width}",
+                hint="choose a multiple, or the width of each head: head_width=32"
+                if self.heads <= width
+                else f"the heads come first: MultiHeadAttention({width}), as wide as the query",
+            )
+        return width // self.heads
+
+    def _dense(self, width: int, name: str) -> Dense:
+        return Dense(width, None, self.bias, self.init, self.bias_init, name=name)
+
+    def _headed(self, x: Value, name: str, heads: int, size: int) -> Value:
+        """`[..., t, n]` projected to `[..., heads, t, size]`."""
+        y = self._dense(heads * size, name)(x)
+        return swapaxes(reshape(y, (*y.shape[:-1], heads, size)), -2, -3)
+
+    def _mask(self, mask: Any, key_mask: Any, query: Value, key: Value) -> Value | None:
+        """Both masks as one that broadcasts to `[..., heads, t, s]`."""
+        if mask is not None:
+            mask = as_value(mask)
+            if mask.rank > query.rank + 1:
+                raise ShapeError(
+                    "MultiHeadAttention: the mask has more axes than heads of queries and keys",
+                    rows=[("mask", str(mask.type)), ("query", str(query.type))],
+                )
+            if 2 < mask.rank == query.rank:
+                mask = expand_dims(mask, -3)
+        if key_mask is None:
+            return mask  # type: ignore[no-any-return]
+        key_mask = as_value(key_mask)
+        wanted = (*query.shape[:-2], key.shape[-2])
+        if key_mask.dtype is not boolean or same_shape(key_mask.shape, wanted) is not True:
+            raise ShapeError(
+                "MultiHeadAttention: the key_mask does not say for each key whether it is there",
+                rows=[("key_mask", str(key_mask.type)), ("key", str(key.type))],
+                hint="bool[batch, time], true where a token is: tokens != padding",
+            )
+        there = expand_dims(key_mask, (-2, -3))
+        if mask is None:
+            return there
+        if mask.dtype is boolean:
+            return mask & there  # type: ignore[no-any-return]
+        # Not a sum of both: of a real mask slopes are taken.
+        return where(there, mask, HIDDEN)  # type: ignore[no-any-return]
+
+    def _grouped(self, mask: Value, shared: int, groups: int) -> Value:
+        """The mask's axis of the heads as one of those that share keys, and one of their groups."""
+        if mask.rank < 3:
+            return mask
+        if is_one(mask.shape[-3]):
+            return expand_dims(mask, -3)
+        if same(mask.shape[-3], self.heads) is not True:
+            raise ShapeError(
+                f"MultiHeadAttention: the mask {mask.type} has an axis of {mask.shape[-3]} heads, "
+                f"there are {self.heads}"
+            )
+        return reshape(mask, (*mask.shape[:-3], shared, groups, *mask.shape[-2:]))

@@ -1,0 +1,172 @@
+"""`Layer`: a function of values that has parameters, declared where they are used."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, dataclass_transform
+
+import numpy as np
+
+from dsl.building import active
+from dsl.initializers import Fans, glorot_uniform, zeros
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import wrong_call
+from nncompile.diagnostics.locations import spoken
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DType, f32
+
+
+@dataclass_transform(frozen_default=True, eq_default=False, field_specifiers=(field,))
+@dataclass(frozen=True, eq=False, repr=False)
+class Layer:
+    """A subclass is a frozen dataclass by itself: its fields are its options, `__call__` its
+    meaning, and two layers are equal only where they are one object. An option that is annotated
+    as bool is True or False, or a `ModelError`.
+
+    Called twice in one model, a layer object shares its weights, and draws random numbers of its
+    own in each call. `name` is its part of their paths; by default it is the class in small
+    letters, with a number where it is taken.
+
+    >>> class Scale(Layer):
+    ...     '''x·s, with one trained factor for each feature.'''
+    ...     start: float = 1.0
+    ...
+    ...     def __call__(self, x):
+    ...         return x * self.parameter("factor", x.shape[-1], init=self.start)
+    >>> Scale(2.0, name="gain")
+    Scale(start=2.0, name='gain')
+    """
+
+    name: str | None = field(default=None, kw_only=True)
+
+    # How many options were given by their place, and not by name: where other libraries have
+    # others in these places, layers look whether those are meant.
+    _by_place = 0
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Without fields of its own it keeps its base's __init__, which may be written by hand.
+        own = bool(inspect.get_annotations(cls))
+        dataclass(frozen=True, eq=False, repr=False, init=own)(cls)
+        if "__init__" in cls.__dict__:
+            cls.__init__ = _with_known_options(cls.__init__)  # type: ignore[method-assign]
+        if "__call__" in cls.__dict__:
+            cls.__call__ = _within_its_scope(cls.__call__)  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        fields = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "name"}
+        if self.name is not None:
+            fields["name"] = self.name
+        return f"{type(self).__name__}({', '.join(f'{n}={x!r}' for n, x in fields.items())})"
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        raise ModelError(
+            f"the layer {type(self).__name__} has no __call__",
+            hint="def __call__(self, x): ... says what it computes",
+        )
+
+    def parameter(
+        self,
+        name: str,
+        shape: Any = (),
+        init: Any = glorot_uniform,
+        dtype: DType = f32,
+        fans: Fans | None = None,
+    ) -> Value:
+        """The trained parameter of that name of this layer.
+
+        `init` is an initializer, a number or an array; `fans` are given where the weights are not
+        laid out `[..., in, out]`. Asked for again, it is the same parameter. Raises `ModelError`
+        for a size that only the data tell, `ShapeError` where it was declared with another type.
+        """
+        builder = active(type(self).__name__)
+        return builder.parameter(builder.path_of(self), name, shape, init, dtype, fans)
+
+    def state(self, name: str, shape: Any = (), init: Any = zeros, dtype: DType = f32) -> Value:
+        """The state of that name (a running mean, a counter), as it stands now: where this layer
+        was called before in the model, after that call's update."""
+        builder = active(type(self).__name__)
+        return builder.state(builder.path_of(self), name, shape, init, dtype)
+
+    def update(self, state: Value | str, new: Any) -> None:
+        """Makes `new` the value of the state (what `self.state` gave, or its name) from here on,
+        and its value after a training step. Raises `ModelError` where it is no state of this layer,
+        `ShapeError` or `DTypeError` where `new` has another type."""
+        builder = active(type(self).__name__)
+        builder.update(builder.path_of(self), state, new)
+
+
+def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
+    """An `__init__` whose errors name the layer and the options that there are."""
+    signature = inspect.signature(init)
+    defaults = {
+        name: p.default
+        for name, p in signature.parameters.items()
+        if name == "init" or name.endswith("_init")
+    }
+
+    @functools.wraps(init)
+    @spoken()
+    def initialized(self: Layer, *args: Any, **options: Any) -> None:
+        try:
+            given = signature.bind(self, *args, **options)
+        except TypeError as error:
+            names = [name for name in signature.parameters if name != "self"]
+            raise wrong_call(type(self).__name__, error, names, options) from None
+        for name in defaults.keys() & given.arguments.keys():
+            if given.arguments[name] is None:  # as where nothing is said
+                given.arguments[name] = defaults[name]
+        object.__setattr__(self, "_by_place", len(args))
+        init(*given.args, **given.kwargs)
+        _check_flags(self)
+
+    return initialized
+
+
+def _check_flags(layer: Layer) -> None:
+    for option in layer.__dataclass_fields__.values():
+        given = getattr(layer, option.name, False)
+        if option.type in (bool, "bool") and not isinstance(given, bool | np.bool_):
+            raise ModelError(
+                f"{option.name} of {type(layer).__name__} is True or False, got {given!r}"
+            )
+
+
+def _within_its_scope(call: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    @spoken()
+    def called(self: Layer, *args: Any, **options: Any) -> Any:
+        with active(type(self).__name__).calling(self):
+            return call(self, *args, **options)
+
+    return called
+
+
+def parameter(
+    name: str,
+    shape: Any = (),
+    init: Any = glorot_uniform,
+    dtype: DType = f32,
+    fans: Fans | None = None,
+) -> Value:
+    """The trained parameter of that name of the model, or of the layer that is being called.
+
+    Options and errors are those of `Layer.parameter`.
+    """
+    builder = active(f"parameter {name}")
+    return builder.parameter(builder.path, name, shape, init, dtype, fans)
+
+
+def state(name: str, shape: Any = (), init: Any = zeros, dtype: DType = f32) -> Value:
+    """The state of that name of the model, or of the layer that is being called, as it stands."""
+    builder = active(f"state {name}")
+    return builder.state(builder.path, name, shape, init, dtype)
+
+
+def update(state: Value | str, new: Any) -> None:
+    """Makes `new` the value of that state of the model, or of the layer that is being called."""
+    builder = active("update")
+    builder.update(builder.path, state, new)

@@ -1,0 +1,123 @@
+"""What layers that slide a kernel demand of their options and of x, told in the layer's name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dsl.layers.base import Layer
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.ir.graph import Value
+from nncompile.ops.convolution.functions import check_padding_mode
+from nncompile.ops.windows.convolution import Window, numbers, pads_of
+from nncompile.ops.windows.space import form_of
+
+
+def check_filters(layer: Layer, filters: Any, groups: Any = 1) -> None:
+    """Raises `ModelError` where the groups do not divide the filters."""
+    kind = type(layer).__name__
+    count = whole_number(f"{kind}: the number of filters", filters, 1)
+    if count % whole_number(f"{kind}: the number of groups", groups, 1):
+        raise ModelError(
+            f"{kind}: {groups} groups do not divide {filters} filters",
+            hint="each group makes an equal part of the filters",
+        )
+
+
+def check_options(layer: Any) -> None:
+    """Raises `ModelError` or `ShapeError` for a kernel, stride, padding, dilation or activation
+    that is none, before there is an x."""
+    kind, activation = type(layer).__name__, layer.activation
+    axes = getattr(layer, "axes", 2)
+    windows = {}
+    for name in ("kernel", "stride", "dilation"):
+        given = getattr(layer, name)
+        if callable(given):
+            raise ModelError(
+                f"{kind}: the {name} is a number, got the function {given!r}",
+                hint=f"{kind}(16, 3, activation=relu)",
+            )
+        try:
+            windows[name] = numbers(f"{name} of {kind}", given, axes, 1)
+        except ShapeError as error:
+            raise ModelError(error.said, hint=error.hint) from None
+    strides = windows["stride"]
+    extents = Window(windows["kernel"], strides, (0,) * (2 * axes), windows["dilation"]).extents
+    pads_of(layer.padding, strides, extents, strides, kind)
+    check_padding_mode(kind, getattr(layer, "padding_mode", "zeros"))
+    if activation is not None and not callable(activation):
+        raise ModelError(
+            f"the activation of {kind} is a function, got {activation!r}",
+            hint=f"{kind}(16, 3, activation=relu), with relu from dsl",
+        )
+
+
+def channels_of(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
+    """The number of channels of x, once it is known to fit the layer."""
+    kind = type(layer).__name__
+    if not x.dtype.is_float:
+        raise DTypeError(
+            f"{kind} needs floating numbers, x is {x.type}", hint="x.astype(f32) converts"
+        )
+    if x.rank != axes + 2:
+        raise ShapeError(
+            f"{kind} needs {form_of(axes)}, x is {x.type}",
+            hint="expand_dims(x, 1) adds an axis for a single channel"
+            if x.rank == axes + 1
+            else None,
+        )
+    channels = x.shape[1]
+    if not isinstance(channels, int):
+        raise ShapeError(
+            f"{kind} needs a known number of channels, x is {x.type}",
+            hint="weights depend on the size of axis 1: give it a number",
+        )
+    if channels % groups:
+        raise ShapeError(
+            f"{kind}: {groups} groups do not divide the {channels} channels of x, {x.type}",
+            hint="each group sees an equal part of the channels",
+        )
+    return channels
+
+
+def check_habits(layer: Any, x: Value, is_transposed: bool = False) -> None:
+    """Tells where the kernel does not fit because channels come last, or the options are in
+    torch's order."""
+    kind, kernel, sizes = type(layer).__name__, layer.kernel, x.shape[2:]
+    _check_order(layer, x)
+    if is_transposed or not isinstance(kernel, int) or layer.padding not in (0, "valid"):
+        return
+    small = [size for size in sizes if isinstance(size, int) and size < kernel]
+    hint = None
+    if small and isinstance(layer.stride, int) and layer.stride > 1:
+        hint = _torch_order(layer)
+    elif small == [sizes[-1]] and len(sizes) > 1 and sizes[-1] in (1, 3, 4):
+        hint = "channels come second: moveaxis(x, -1, 1) brings them from the end"
+    if hint is not None:
+        raise ShapeError(
+            f"{kind}: a kernel of {kernel} does not fit on an axis of {small[0]}, x is {x.type}",
+            hint=hint,
+        )
+
+
+def _check_order(layer: Any, x: Value) -> None:
+    """Refuses three numbers in a row which are hardly filters, kernel and stride, but torch's
+    channels, filters and kernel: there are as many filters as x has channels, and the kernel is
+    longer than the stride by far, or the stride one that kernels have."""
+    kind, kernel, stride = type(layer).__name__, layer.kernel, layer.stride
+    if layer._by_place < 3 or not isinstance(kernel, int) or not isinstance(stride, int):
+        return
+    is_odd = kernel > stride >= 3 and stride % 2 == 1
+    if layer.filters == x.shape[1] and (is_odd or kernel >= max(8, 2 * stride)):
+        raise ModelError(
+            f"{kind}({layer.filters}, {kernel}, {stride}) has {layer.filters} filters, {kernel} "
+            f"wide, {stride} apart, on the {x.shape[1]} channels of {x.type}",
+            hint=f"{_torch_order(layer)}; where the stride is meant, write stride={stride}",
+        )
+
+
+def _torch_order(layer: Any) -> str:
+    kind, kernel, stride = type(layer).__name__, layer.kernel, layer.stride
+    return (
+        f"the number of channels is that of x, and not given: {kind}({kernel}, {stride}) "
+        f"has {kernel} filters, {stride} wide"
+    )

@@ -1,0 +1,197 @@
+"""Layers: dense, dropout, flattening, and their composition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import field
+from typing import Any
+
+from dsl.activations import prelu
+from dsl.building import active
+from dsl.initializers import glorot_uniform, uniform, zeros
+from dsl.layers.base import Layer
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.ir.dims import same_shape
+from nncompile.ir.graph import Value
+from nncompile.ops import dropout as drop
+from nncompile.ops import expand_dims, reshape, squeeze, transpose
+from nncompile.ops import flatten as flat
+from nncompile.ops.core.basic import as_value, floating
+from nncompile.optim.schedules import real
+
+Function = Callable[[Any], Any]
+
+
+class Dense(Layer):
+    """activation(x·W + b) along the last axis: `[..., n]` to `[..., width]`.
+
+    Parameters `weight` f32[n, width] and `bias` f32[width], of the element type of x. Weights start
+    Glorot uniform, which keeps the variance of what goes forward and of the slopes that come back
+    whatever the activation; biases start at zero. Raises `ShapeError` for an x without axes or
+    whose last size only the data tell, `DTypeError` where it is not floating.
+    """
+
+    width: int
+    activation: Function | None = None
+    bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
+
+    def __post_init__(self) -> None:
+        if self.activation is not None and not callable(self.activation):
+            raise ModelError(
+                f"the activation of Dense is a function, got {self.activation!r}",
+                hint=f"Dense({self.activation}) alone: the width of x is known, and not given"
+                if isinstance(self.activation, int)
+                else "Dense(8, relu), with relu from dsl",
+            )
+
+    def __call__(self, x: Any) -> Value:
+        hint = "x.astype(f32) converts; one_hot(x, n) is for class numbers"
+        x = floating("Dense", x, hint)
+        if x.rank == 0 or not isinstance(x.shape[-1], int):
+            raise ShapeError(
+                f"Dense needs a last axis of known size, x is {x.type}",
+                hint="sizes that weights depend on are numbers; images of any size come to a known "
+                "one by GlobalAveragePool()",
+            )
+        y: Value = x @ self.parameter("weight", (x.shape[-1], self.width), self.init, x.dtype)
+        if self.bias:
+            y = y + self.parameter("bias", self.width, self.bias_init, x.dtype)
+        if self.activation is not None:
+            y = self.activation(y)
+        return y
+
+
+class Bilinear(Layer):
+    """activation(xᵀ·W·y + b) of two values, `layer(x, y)`: `[..., n]` and `[..., m]`, with the same
+    leading axes, to `[..., width]`, as torch's.
+
+    Parameters `weight` f32[width, n, m] and `bias` f32[width], both uniform in ±1/√n at first, as
+    torch's. Raises `ShapeError` where the leading axes differ or only the data tell n or m,
+    `DTypeError` where x and y are not floating and of one element type.
+    """
+
+    width: int
+    activation: Function | None = None
+    bias: bool = True
+    init: Any = None
+    bias_init: Any = None
+
+    def __post_init__(self) -> None:
+        whole_number("the width of Bilinear", self.width, 0)
+
+    def __call__(self, x: Any, y: Any) -> Value:
+        x, y = floating("Bilinear", x), floating("Bilinear", y)
+        rows = [("x", str(x.type)), ("y", str(y.type))]
+        if x.dtype is not y.dtype:
+            raise DTypeError("Bilinear: the element types of x and y differ", rows=rows)
+        if not x.rank or not y.rank or same_shape(x.shape[:-1], y.shape[:-1]) is not True:
+            raise ShapeError("Bilinear: x and y have different leading axes", rows=rows)
+        n, m = x.shape[-1], y.shape[-1]
+        if not isinstance(n, int) or not isinstance(m, int):
+            raise ShapeError("Bilinear needs last axes of known size", rows=rows)
+        limit = 1 / math.sqrt(max(n, 1))
+        start = uniform(-limit, limit)
+        init = start if self.init is None else self.init
+        weight = self.parameter("weight", (self.width, n, m), init, x.dtype, (n * m, self.width))
+        # A product with all of it at once, and then one for each row.
+        wide = x @ reshape(transpose(weight, (1, 0, 2)), (n, self.width * m))
+        each = reshape(wide, (*x.shape[:-1], self.width, m))
+        z: Value = squeeze(each @ expand_dims(y, -1), -1)
+        if self.bias:
+            bias_init = start if self.bias_init is None else self.bias_init
+            z = z + self.parameter("bias", self.width, bias_init, x.dtype)
+        return z if self.activation is None else self.activation(z)
+
+
+class Dropout(Layer):
+    """While training, each number is zero with probability `rate`, the others are divided by
+    1 − rate; otherwise x itself. Raises `ModelError` for a rate outside [0, 1)."""
+
+    rate: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= real("the rate of Dropout", self.rate) < 1:
+            raise ModelError(f"the rate of Dropout is in [0, 1), got {self.rate!r}")
+
+    def __call__(self, x: Any) -> Value:
+        return drop(as_value(x), self.rate, salt=active("Dropout").salt())
+
+
+def flatten(x: Any, start: int = 1) -> Value:
+    """All axes from `start` on as one: f32[batch, 1, 8, 8] to f32[batch, 64]. Raises `ShapeError`
+    where x has no axis `start`."""
+    return flat(x, start)
+
+
+class Flatten(Layer):
+    """`flatten` as a layer."""
+
+    start: int = 1
+
+    def __call__(self, x: Any) -> Value:
+        return flatten(x, self.start)
+
+
+class Sequential(Layer):
+    """The layers and functions one after another: `Sequential(Dense(64, relu), Dense(10))`."""
+
+    layers: tuple[Function, ...]
+
+    def __init__(self, *layers: Function, name: str | None = None) -> None:
+        for layer in layers:
+            if not callable(layer):
+                raise ModelError(
+                    f"{type(self).__name__} takes layers and functions, got {layer!r}",
+                    hint="write them one by one, not as a list: Sequential(Dense(8), relu)",
+                )
+        object.__setattr__(self, "layers", layers)
+        object.__setattr__(self, "name", name)
+
+    def __call__(self, x: Any) -> Value:
+        y: Value = x
+        for layer in self.layers:
+            y = layer(y)
+        return y
+
+
+class Residual(Sequential):
+    """x + f(x), f the layers and functions one after another; f keeps the shape of x."""
+
+    def __call__(self, x: Any) -> Value:
+        y: Value = as_value(x) + super().__call__(x)
+        return y
+
+
+class PReLU(Layer):
+    """x above 0 and slope·x below (K. He et al., "Delving deep into rectifiers", 2015), with one
+    trained slope for all of x, as torch's `PReLU()`, or one for each place on `axis`: `axis=1` is
+    the channels of `[batch, channels, *sizes]` (torch's `PReLU(channels)`, and Keras's with the
+    other axes shared), -1 the features. All other sizes may be symbolic.
+
+    Parameter `slope`, f32[] or f32[n], starts at 0.25. Raises `ShapeError` where x has no such axis
+    or only the data tell its size, `DTypeError` where x is not floating.
+    """
+
+    axis: int | None = field(default=None, kw_only=True)  # first, it would be mistaken for a number
+    init: Any = field(default=0.25, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.axis is not None:
+            whole_number("the axis of PReLU", self.axis)
+
+    def __call__(self, x: Any) -> Value:
+        x = floating("PReLU", x)
+        if self.axis is None:
+            return prelu(x, self.parameter("slope", (), self.init, x.dtype))  # type: ignore[no-any-return]
+        if not -x.rank <= self.axis < x.rank or not isinstance(x.shape[self.axis], int):
+            raise ShapeError(
+                f"PReLU needs an axis {self.axis} of known size, x is {x.type}",
+                hint="axis=1 is that of channels, axis=-1 that of features; PReLU() has one slope "
+                "for all",
+            )
+        slope = self.parameter("slope", x.shape[self.axis], self.init, x.dtype)
+        behind = x.rank - 1 - self.axis % x.rank
+        return prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))  # type: ignore[no-any-return]

@@ -1,0 +1,212 @@
+"""Embeddings: tables of vectors for numbers, and vectors for places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+
+from dsl.initializers import Fans, constant, normal
+from dsl.layers.base import Layer
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.elementwise import cos, sin, where
+from nncompile.ir.dims import Dim
+from nncompile.ir.graph import Value
+from nncompile.ir.types import DType, Type, f32
+from nncompile.ops import cast, concatenate, const, expand_dims, iota, reshape, stack, take
+from nncompile.ops import split as parts
+from nncompile.ops.core.assertions import limited
+from nncompile.ops.core.basic import Constant, as_value
+from nncompile.optim.schedules import real
+
+
+class Embedding(Layer):
+    """The row of a trained table for each number: i64[...] to f32[..., width].
+
+    Parameter `weight` f32[count, width], normally distributed at first as torch's. Numbers are
+    below `count`: constants are checked here (`ModelError`), data by onnxruntime when it runs. The
+    row of `padding_index` is zero and stays so. Raises `DTypeError` where x is not of integers.
+    """
+
+    count: int
+    width: int
+    padding_index: int | None = None
+    init: Any = normal(1.0)
+    dtype: DType = f32
+
+    def __post_init__(self) -> None:
+        check_table(self)
+
+    def weight(self) -> Value:
+        """The table, for a layer that shares it: `x @ embedding.weight().T` gives logits."""
+        return table_of(self)
+
+    def __call__(self, x: Any) -> Value:
+        x = numbers_of(self, x)
+        rows = take(self.weight(), x, axis=0)
+        if self.padding_index is None:
+            return rows
+        # Not looked up, so that its slope is zero and decay is all that could move it.
+        return where(expand_dims(x, -1) == self.padding_index, 0, rows)  # type: ignore[no-any-return]
+
+
+class Table(Protocol):
+    """A layer with a table of vectors."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def padding_index(self) -> int | None: ...
+    @property
+    def init(self) -> Any: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def parameter(self) -> Callable[..., Value]: ...
+
+
+def table_of(layer: Table) -> Value:
+    """The parameter `weight`, whose row of the padding starts at 0."""
+
+    def without_padding(type_: Type, key: Value, fans: Fans) -> Value:
+        init = layer.init if callable(layer.init) else constant(layer.init)
+        is_padding = expand_dims(iota(layer.count), 1) == layer.padding_index
+        return where(is_padding, 0, init(type_, key, fans))  # type: ignore[no-any-return]
+
+    start = layer.init if layer.padding_index is None else without_padding
+    return layer.parameter("weight", (layer.count, layer.width), start, layer.dtype)
+
+
+def check_table(layer: Table) -> None:
+    kind = type(layer).__name__
+    whole_number(f"count of {kind}", layer.count, 1)
+    whole_number(f"width of {kind}", layer.width, 1)
+    if layer.padding_index is not None and not 0 <= layer.padding_index < layer.count:
+        raise ModelError(
+            f"the padding_index of {kind} is in 0 … {layer.count - 1}, got {layer.padding_index}"
+        )
+
+
+def numbers_of(layer: Table, x: Any) -> Value:
+    """x as integers, of which those that are known already have a row."""
+    kind, value = type(layer).__name__, as_value(x)
+    if not value.dtype.is_integer:
+        raise DTypeError(
+            f"{kind} looks up integers, x is {value.type}", hint='tokens=i64["batch", "time"]'
+        )
+    known = value.op.value if isinstance(value.op, Constant) else np.zeros(0)
+    wrong = known[(known < 0) | (known >= layer.count)]
+    if wrong.size:
+        raise ModelError(f"{kind} has rows 0 … {layer.count - 1}, x has {wrong.flat[0]}")
+    return value
+
+
+def sinusoidal(
+    length: Any, width: int, base: float = 10000.0, dtype: DType = f32, positions: Any = None
+) -> Value:
+    """Sines and cosines of the places 0 … length − 1 (or of `positions`) of falling frequency
+    (Vaswani et al. 2017): column 2i is sin(p/base^(2i/width)), 2i + 1 the cosine of the same.
+
+    f32[length, width]; the length may be symbolic. Raises `ModelError` for an odd width.
+    """
+    angles = _angles(_places(length, positions, dtype), width, base, "sinusoidal")
+    return reshape(stack([sin(angles), cos(angles)], -1), (*angles.shape[:-1], width))
+
+
+def _places(length: Any, positions: Any, dtype: DType) -> Value:
+    places = iota(length) if positions is None else as_value(positions)
+    return cast(places, dtype)
+
+
+def _angles(places: Value, width: int, base: float, what: str) -> Value:
+    """Each place times each frequency: `[..., width/2]`."""
+    if not isinstance(width, int) or width < 2 or width % 2:
+        raise ModelError(f"{what} takes features in pairs, their number is {width}")
+    if not real(f"the base of {what}", base) > 0:
+        raise ModelError(f"the base of {what} must be positive, got {base}")
+    rates = base ** (-np.arange(0, width, 2) / width)
+    angles: Value = expand_dims(places, -1) * const(rates, places.dtype)
+    return angles
+
+
+def rotary(
+    x: Any, positions: Any = None, base: float = 10000.0, interleaved: bool = False
+) -> Value:
+    """Pairs of features turned by angles that grow with the place, so that the scores of queries
+    and keys depend on their distance alone (Su et al. 2021): `[..., t, d]` to the same.
+
+    A pair is feature i with i + d/2, as GPT-NeoX and LLaMA have it, or neighbours 2i and 2i + 1 as
+    in the paper where `interleaved`. `positions` are 0 … t − 1 by default; i64 that broadcasts to
+    `[..., t]`. Raises `ModelError` for an odd number of features.
+    """
+    x = as_value(x)
+    if x.rank < 2 or not x.dtype.is_float:
+        raise ShapeError(f"rotary turns features at places, [..., t, d], x is {x.type}")
+    width: Any = x.shape[-1]
+    angles = _angles(_places(x.shape[-2], positions, x.dtype), width, base, "rotary")
+    cosine, sine = cos(angles), sin(angles)
+    if interleaved:
+        pairs = reshape(x, (*x.shape[:-1], width // 2, 2))
+        first, second = pairs[..., 0], pairs[..., 1]
+    else:
+        first, second = parts(x, 2, -1)
+    turned = [first * cosine - second * sine, second * cosine + first * sine]
+    if interleaved:
+        return reshape(stack(turned, -1), x.shape)
+    return concatenate(turned, -1)
+
+
+class SinusoidalPositions(Layer):
+    """x + `sinusoidal` of its places, for x of `[..., t, n]` and any length t. Nothing is trained.
+
+    `scale` multiplies x first: √n in the paper, so that tokens outweigh places.
+    """
+
+    base: float = 10000.0
+    scale: float = 1.0
+
+    def __call__(self, x: Any) -> Value:
+        x, length = _sequence(type(self).__name__, x)
+        scaled = x if self.scale == 1 else x * self.scale
+        y: Value = scaled + sinusoidal(length, x.shape[-1], self.base, x.dtype)
+        return y
+
+
+class LearnedPositions(Layer):
+    """x + a trained vector for each place, for x of `[..., t, n]` with t at most `count`.
+
+    Parameter `weight` f32[count, n]. Raises `ModelError` where x is known to be longer; where its
+    length is symbolic, longer data are a `FeedError`: there is no vector for them.
+    """
+
+    count: int
+    init: Any = normal(0.02)
+
+    def __post_init__(self) -> None:
+        whole_number("count of LearnedPositions", self.count, 2)
+
+    def __call__(self, x: Any) -> Value:
+        x, length = _sequence(type(self).__name__, x)
+        if isinstance(length, int) and length > self.count:
+            raise ModelError(
+                f"LearnedPositions has vectors for {self.count} places, x is {x.type}",
+                hint=f"LearnedPositions({length}), or cut x: x[:, :{self.count}]",
+            )
+        table = self.parameter("weight", (self.count, x.shape[-1]), self.init, x.dtype)
+        claim = "LearnedPositions has vectors for {limit} places, the data have {size}"
+        way_out = "LearnedPositions({size}), or cut the data to {limit} places"
+        y: Value = limited(x, length, self.count, claim, way_out) + table[:length]
+        return y
+
+
+def _sequence(what: str, x: Any) -> tuple[Value, Dim]:
+    x = as_value(x)
+    if x.rank < 2 or not x.dtype.is_float or not isinstance(x.shape[-1], int):
+        raise ShapeError(
+            f"{what} needs floating [..., places, features], x is {x.type}",
+            hint="an Embedding makes features of token numbers",
+        )
+    return x, x.shape[-2]

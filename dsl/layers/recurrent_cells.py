@@ -1,0 +1,99 @@
+"""Cells of recurrent layers: one step of RNN, LSTM and GRU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from dsl.layers.base import Layer
+from dsl.layers.recurrent_steps import (
+    ElmanStep,
+    GatedStep,
+    LongShortTermStep,
+    Product,
+    State,
+    states_of,
+    weighed,
+)
+from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
+from nncompile.elementwise import tanh
+from nncompile.ir.graph import Value
+from nncompile.ir.types import Type
+from nncompile.ops import full
+from nncompile.ops.core.basic import floating
+
+
+class Cell(Layer):
+    """What RNNCell, LSTMCell and GRUCell have in common: one step of the layer, for a loop of one's
+    own. `cell(x, state)` gives the next state, `[..., features]` and `[..., hidden]` to
+    `[..., hidden]`, zeros by default; of LSTM a state is a pair (h, c), and so is the result.
+
+    In a `scan` all iterations have the same weights, as of any layer. Parameters are called as in
+    torch.nn, `weight_ih`, `weight_hh`, `bias_ih` and `bias_hh`, transposed, in the order of gates
+    and with the start of `Recurrent`'s.
+
+    Raises `ShapeError` or `DTypeError` for an x that is not floating or whose number of features
+    only the data tell, and for a state that does not fit it.
+
+    >>> from dsl import f32, model, scan
+    >>> @model
+    ... def net(x=f32["time", "batch", 3], start=f32["batch", 8]):
+    ...     cell = GRUCell(8)
+    ...
+    ...     def body(state, row):
+    ...         state = cell(row, state)
+    ...         return state, state
+    ...
+    ...     last, states = scan(body, start, x)
+    ...     return {"last": last, "states": states}
+    >>> net.outputs["states"].type
+    f32[time, batch, 8]
+    """
+
+    hidden: int
+    bias: bool = True
+    init: Any = None
+    recurrent_init: Any = None
+    bias_init: Any = None
+
+    gates: ClassVar[int] = 1
+    states: ClassVar[int] = 1
+    inner_bias: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        whole_number(f"the hidden size of {type(self).__name__}", self.hidden, 1)
+
+    def step(self, row: Value, state: State, product: Product) -> State:
+        """As `Recurrent.step`."""
+        raise ModelError(f"the cell {type(self).__name__} has no step")
+
+    def __call__(self, x: Any, state: Any = None) -> Any:
+        kind = type(self).__name__
+        x = floating(kind, x, "x.astype(f32) converts; Embedding is for class numbers")
+        if x.rank == 0 or not isinstance(x.shape[-1], int):
+            raise ShapeError(f"{kind} needs a known number of features, x is {x.type}")
+        rows, product = weighed(self, x, "")
+        new = self.step(rows, self._state(x, state), product)
+        return new if self.states > 1 else new[0]
+
+    def _state(self, x: Value, state: Any) -> State:
+        expected = Type(x.dtype, (*x.shape[:-1], self.hidden))
+        if state is None:
+            return (full(expected.shape, 0, x.dtype),) * self.states
+        return states_of(self, "state", state, expected)
+
+
+class RNNCell(ElmanStep, Cell):
+    """One step of `RNN`: h' = activation(x·W + b + h·W + b), tanh unless another is given. Options,
+    shapes and parameters are those of `Cell`."""
+
+    activation: Callable[[Any], Any] = tanh
+
+
+class LSTMCell(LongShortTermStep, Cell):
+    """One step of `LSTM`, from (h, c) to (h', c'). Options, shapes and parameters are those of
+    `Cell`."""
+
+
+class GRUCell(GatedStep, Cell):
+    """One step of `GRU`. Options, shapes and parameters are those of `Cell`."""

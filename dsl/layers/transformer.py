@@ -1,0 +1,233 @@
+"""Transformer blocks: feedforward layers, encoders, decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from dsl.activations import gelu
+from dsl.initializers import glorot_uniform
+from dsl.layers.attention import MultiHeadAttention
+from dsl.layers.base import Layer
+from dsl.layers.dense import Dense, Dropout
+from dsl.layers.normalization import LayerNorm
+from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
+from nncompile.ir.graph import Value
+from nncompile.ops.core.basic import as_value
+from nncompile.optim.schedules import real
+
+Function = Callable[[Any], Any]
+
+
+class FeedForward(Layer):
+    """activation(x·W₁)·W₂ at each place: `[..., n]` to `[..., n]` by way of `[..., hidden]`, four
+    times as wide as x by default.
+
+    `gated` multiplies the hidden features by a second projection: with `silu` it is SwiGLU, with
+    `gelu` GEGLU, with `sigmoid` GLU (Shazeer 2020). Parameters are those of the dense layers
+    `hidden`, `gate` (what is not activated; where gated) and `output`.
+    """
+
+    hidden: int | None = None
+    activation: Function = gelu
+    dropout: float = 0.0
+    gated: bool = False
+    bias: bool = True
+    init: Any = glorot_uniform
+
+    def __post_init__(self) -> None:
+        _check_feed("FeedForward", self.hidden, self.activation, self.dropout)
+
+    def __call__(self, x: Any) -> Value:
+        x = as_value(x)
+        width = _width("FeedForward", x)
+        hidden = 4 * width if self.hidden is None else self.hidden
+
+        def dense(size: int, name: str, activation: Function | None = None) -> Dense:
+            return Dense(size, activation, self.bias, self.init, name=name)
+
+        y = dense(hidden, "hidden", self.activation)(x)
+        if self.gated:
+            y = y * dense(hidden, "gate")(x)
+        return dense(width, "output")(_dropped(y, self.dropout))
+
+
+class _Block(Layer):
+    """What encoder and decoder layers share: options and residual branches."""
+
+    heads: int
+    hidden: int | None = None
+    activation: Function = gelu
+    dropout: float = 0.0
+    norm_first: bool = False
+    causal: bool = False
+    gated: bool = False
+    key_value_heads: int | None = None
+    rotary_base: float | None = None
+    bias: bool = True
+    eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        kind, heads = type(self).__name__, self.heads
+        if isinstance(heads, Layer):
+            raise ModelError(
+                f"the heads of {kind} are a number, got {heads!r}",
+                hint=f"it makes its layers itself: {kind}(heads=8, layers=6)",
+            )
+        whole_number(f"the heads of {kind}", heads, 1)
+        _check_feed(kind, self.hidden, self.activation, self.dropout)
+        if self.hidden is not None and self.hidden <= heads:
+            raise ModelError(
+                f"{kind}({heads}, {self.hidden}) has {heads} heads and only {self.hidden} hidden "
+                "features",
+                hint=f"the heads come first, and the width is that of x: {kind}({self.hidden})",
+            )
+
+    def branch(self, x: Value, name: str, function: Function) -> Value:
+        """x + function(x), normalized before the function or after the sum."""
+        norm = LayerNorm(eps=self.eps, bias=self.bias, name=f"{name}_norm")
+        if self.norm_first:
+            return x + _dropped(function(norm(x)), self.dropout)  # type: ignore[no-any-return]
+        return norm(x + _dropped(function(x), self.dropout))
+
+    def attend(self, name: str, causal: bool, rotary: bool) -> MultiHeadAttention:
+        return MultiHeadAttention(
+            self.heads,
+            causal=causal,
+            dropout=self.dropout,
+            key_value_heads=self.key_value_heads,
+            rotary_base=self.rotary_base if rotary else None,
+            bias=self.bias,
+            name=name,
+        )
+
+    def forward(self) -> FeedForward:
+        return FeedForward(
+            self.hidden, self.activation, self.dropout, self.gated, self.bias, name="feed"
+        )
+
+
+class TransformerEncoderLayer(_Block):
+    """Self-attention and a feedforward layer, each with a residual connection and a layer
+    normalization: `[..., t, n]` to the same (Vaswani et al. 2017).
+
+    As torch's: the normalization comes after the sum, or with `norm_first` before the branch,
+    which trains deep stacks more easily; `dropout` is that of attention weights, hidden features
+    and branches. The activation is GELU, where torch's default is ReLU; `hidden` is 4n by default.
+    `causal` makes it the layer of a GPT; `bias=False` leaves out all biases, those of the
+    normalizations, too. `mask` and `key_mask` are `MultiHeadAttention`'s.
+    Parameters: `attention`, `attention_norm`, `feed`, `feed_norm`.
+    """
+
+    def __call__(self, x: Any, mask: Any = None, key_mask: Any = None) -> Value:
+        x = as_value(x)
+        _width(type(self).__name__, x)
+        attention = self.attend("attention", self.causal, rotary=True)
+        x = self.branch(x, "attention", lambda y: attention(y, mask=mask, key_mask=key_mask))
+        return self.branch(x, "feed", self.forward())
+
+
+class TransformerDecoderLayer(_Block):
+    """Causal self-attention, attention to an encoder's results (`memory`) and a feedforward layer,
+    each with a residual connection and a layer normalization: `[..., t, n]` and `[..., s, m]` to
+    `[..., t, n]` (Vaswani et al. 2017).
+
+    Options are those of `TransformerEncoderLayer`, but `causal` is True. `mask` and `key_mask` are
+    those of x itself, `memory_mask` and `memory_key_mask` those of the memory. Parameters:
+    `attention`, `attention_norm`, `cross`, `cross_norm`, `feed`, `feed_norm`.
+    """
+
+    causal: bool = True
+
+    def __call__(
+        self,
+        x: Any,
+        memory: Any,
+        mask: Any = None,
+        key_mask: Any = None,
+        memory_mask: Any = None,
+        memory_key_mask: Any = None,
+    ) -> Value:
+        x, memory = as_value(x), as_value(memory)
+        _width(type(self).__name__, x)
+        attention = self.attend("attention", self.causal, rotary=True)
+        cross = self.attend("cross", False, rotary=False)
+        x = self.branch(x, "attention", lambda y: attention(y, mask=mask, key_mask=key_mask))
+        x = self.branch(
+            x, "cross", lambda y: cross(y, memory, mask=memory_mask, key_mask=memory_key_mask)
+        )
+        return self.branch(x, "feed", self.forward())
+
+
+class _Stack(_Block):
+    """Layers of one kind one after another; a last normalization where they normalize first."""
+
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole_number(f"layers of {type(self).__name__}", self.layers, 1)
+
+    def stacked(self, kind: type[_Block], x: Any, *args: Any, **options: Any) -> Value:
+        names = [n for n in _Block.__dataclass_fields__ if n != "name"]
+        fields = {name: getattr(self, name) for name in names}
+        for i in range(self.layers):
+            x = kind(**fields, name=f"layer{i}")(x, *args, **options)
+        if not self.norm_first:
+            return x  # type: ignore[no-any-return]
+        return LayerNorm(eps=self.eps, bias=self.bias, name="norm")(x)
+
+
+class TransformerEncoder(_Stack):
+    """`layers` encoder layers, `layer0`, `layer1`, …; with `norm_first` a layer normalization,
+    `norm`, ends them. `TransformerEncoder(heads=4, layers=6, causal=True, norm_first=True)` is a
+    GPT between its embeddings and its logits. Options as `TransformerEncoderLayer`."""
+
+    def __call__(self, x: Any, mask: Any = None, key_mask: Any = None) -> Value:
+        return self.stacked(TransformerEncoderLayer, x, mask=mask, key_mask=key_mask)
+
+
+class TransformerDecoder(_Stack):
+    """`layers` decoder layers, `layer0`, `layer1`, …, all with the same memory; with `norm_first`
+    a layer normalization, `norm`, ends them. Options as `TransformerDecoderLayer`."""
+
+    causal: bool = True
+
+    def __call__(
+        self,
+        x: Any,
+        memory: Any,
+        mask: Any = None,
+        key_mask: Any = None,
+        memory_mask: Any = None,
+        memory_key_mask: Any = None,
+    ) -> Value:
+        return self.stacked(
+            TransformerDecoderLayer, x, memory, mask, key_mask, memory_mask, memory_key_mask
+        )
+
+
+def _check_feed(kind: str, hidden: Any, activation: Any, dropout: Any) -> None:
+    if hidden is not None:
+        whole_number(f"the hidden features of {kind}", hidden, 1)
+    if not callable(activation):
+        raise ModelError(
+            f"the activation of {kind} is a function, got {activation!r}",
+            hint=f"{kind}(..., activation=relu), with relu from dsl",
+        )
+    if not 0 <= real(f"the dropout of {kind}", dropout) < 1:
+        raise ModelError(f"the dropout of {kind} is in [0, 1), got {dropout!r}")
+
+
+def _dropped(x: Any, rate: float) -> Any:
+    return Dropout(rate)(x) if rate else x
+
+
+def _width(what: str, x: Value) -> int:
+    width = x.shape[-1] if x.rank else None
+    if not isinstance(width, int) or not x.dtype.is_float:
+        raise ShapeError(
+            f"{what} needs floating numbers and features of a known number, x is {x.type}",
+            hint="an Embedding makes features of token numbers",
+        )
+    return width

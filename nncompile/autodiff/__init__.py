@@ -1,0 +1,1 @@
+"""Gradients: reverse mode over the graph, guarded masks, and checkpointing."""

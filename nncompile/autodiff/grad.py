@@ -1,0 +1,263 @@
+"""Gradients: graph in, graph out, of any order.
+
+What is differentiated is made stable first: the slope of a naive spelling such as log(1 + eˣ)
+overflows where the spelling itself does, and cannot be repaired afterwards.
+
+Reverse mode, as in A. Griewank and A. Walther, "Evaluating Derivatives" (2008), chapter 3; forward
+mode is reverse mode twice (J. Townsend, "A new trick for calculating Jacobian vector products",
+2017).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from nncompile.autodiff.masks import mask_of
+from nncompile.diagnostics.errors import CompileError, GradientError, ShapeError
+from nncompile.diagnostics.locations import current_trace
+from nncompile.elementwise.map import mapped
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.dims import product, same_shape
+from nncompile.ir.graph import Graph, Input, Item, Value, apply, described, replace, toposort
+from nncompile.ir.operators import operation, register
+from nncompile.ir.types import TupleType, Type
+from nncompile.ops.core.annotations import Held
+from nncompile.ops.core.basic import as_value, broadcast_to, const, ones_like, zeros_like
+from nncompile.passes.rewriter import rebuilt
+from nncompile.passes.stabilise import stabilise
+
+
+def grad(y: Value, wrt: Any) -> Any:
+    """The slope of the scalar `y` at `wrt`, as new values of the same graph.
+
+    `wrt` is a value, or a sequence or dict of values, leaves or intermediate; the result has the
+    same structure and the types of `wrt`, zeros where `y` does not depend on it. Raises
+    `GradientError` where `y` is not a real scalar, or an op on the way has no gradient.
+    """
+    _check_real("result", y)
+    if y.shape != ():
+        raise GradientError(
+            f"grad needs a scalar, got {y.type}",
+            rows=[("result", *described(y))],
+            hint="take the mean or the sum first, or use vjp or jacobian",
+        )
+    return vjp(y, wrt, ones_like(y))
+
+
+def vjp(outputs: Any, inputs: Any, cotangents: Any) -> Any:
+    """Vector times Jacobian: Σ cotangent·∂output/∂input at each of `inputs`.
+
+    `outputs` and `cotangents` are values or equally long sequences of them, of the same shapes;
+    `inputs` is a value, sequence or dict, and so is the result.
+    """
+    ys, vs = _sequence(outputs), _sequence(cotangents)
+    if len(ys) != len(vs):
+        raise GradientError(f"{len(vs)} cotangents for {len(ys)} outputs")
+    seeds: dict[Value, Value] = {}
+    for y, v in zip(ys, vs, strict=True):
+        _check_real("output", y)
+        slope = _like(v, y, "cotangent")
+        seeds[y] = seeds[y] + slope if y in seeds else slope
+    xs = _sequence(inputs)
+    for x in xs:
+        _check_real("input", x)
+    return _structured(inputs, _Differentiation(list(seeds), xs).slopes([seeds])[0])
+
+
+def jvp(outputs: Any, inputs: Any, tangents: Any) -> Any:
+    """Jacobian times vector: Σ ∂output/∂input·tangent at each of `outputs`.
+
+    `inputs` and `tangents` are values or equally long sequences of them, of the same shapes. The
+    vjp is linear in its cotangent; its own vjp, taken there, is the jvp.
+    """
+    ys, xs, ts = _sequence(outputs), _sequence(inputs), _sequence(tangents)
+    if len(xs) != len(ts):
+        raise GradientError(f"{len(ts)} tangents for {len(xs)} inputs")
+    for y in ys:
+        _check_real("output", y)
+    formal = [apply(Input(f"cotangent {next(_fresh)}", y.type)) for y in ys]
+    pulled = vjp(ys, xs, formal)
+    pushed = vjp(pulled, formal, [_like(t, x, "tangent") for t, x in zip(ts, xs, strict=True)])
+    zeros = {v: zeros_like(v) for v in formal}
+    return _structured(outputs, replace(pushed, zeros))
+
+
+def hvp(y: Value, wrt: Any, vector: Any) -> Any:
+    """Hessian of the scalar `y` times a vector, in the structure of `wrt`: the gradient of
+    ⟨gradient, vector⟩ (B. Pearlmutter, "Fast exact multiplication by the Hessian", 1994)."""
+    xs, vs = _sequence(wrt), _sequence(vector)
+    if len(xs) != len(vs):
+        raise GradientError(f"{len(vs)} vectors for {len(xs)} inputs")
+    slopes = grad(y, xs)
+    return _structured(
+        wrt, vjp(slopes, xs, [_like(v, x, "vector") for v, x in zip(vs, xs, strict=True)])
+    )
+
+
+def jacobian(y: Value, x: Value) -> Value:
+    """All slopes of `y` at `x`: shape `y.shape + x.shape`, one pass backwards for each element of
+    `y`, whose shape must therefore be of numbers (`ShapeError` otherwise)."""
+    _check_real("output", y)
+    count = product(y.shape)
+    if not isinstance(count, int):
+        raise ShapeError(
+            f"the Jacobian of {y.type} has a symbolic number of rows",
+            hint="give the sizes as numbers, or use vjp or jvp with a vector",
+        )
+    reshape, take = operation("reshape"), operation("getitem")
+    if not count:
+        return broadcast_to(const(0, x.dtype), (*y.shape, *x.shape))
+    elements = [take(reshape(y, (count,)), i) for i in range(count)]
+    whole = _Differentiation(elements, [x])
+    slopes = whole.slopes([{element: ones_like(element)} for element in elements])
+    rows = [reshape(slope, (1, *x.shape)) for (slope,) in slopes]
+    stacked: Value = operation("concatenate")(rows, axis=0)
+    return reshape(stacked, (*y.shape, *x.shape))  # type: ignore[no-any-return]
+
+
+_fresh = itertools.count()
+
+
+class _Differentiation:
+    """Values in stable form, in which the values that they are differentiated at are held."""
+
+    def __init__(self, outputs: Sequence[Value], wrt: Sequence[Value]) -> None:
+        inner = {x for x in wrt if x.args}
+        held: dict[Value, Value] = {}  # by what it stands for
+
+        def hold(v: Value, new: Value) -> Value:
+            if v in inner:
+                new = held[v] = Held()(new)
+            return new
+
+        values = _rebuilt(outputs, hold) if inner else list(outputs)
+        named = {str(i): v for i, v in enumerate((*values, *held.values()))}
+        graph = stabilise(Graph("differentiated", named))
+        final = list(graph.outputs.values())
+        self.stable = dict(zip(outputs, final, strict=False))
+        self.held = dict(zip(held, final[len(values) :], strict=True))
+        self.wrt = [self.held.get(x, x) for x in wrt]
+
+    def slopes(self, seeds: Sequence[Mapping[Value, Value]]) -> list[list[Value]]:
+        """The slopes at what is differentiated at, for each of several ways to weigh the
+        outputs."""
+        found: list[list[Value]] = []
+        for weights in seeds:
+            start: dict[Value, Value] = {}
+            for y, slope in weights.items():
+                v = self.stable[y]
+                start[v] = _sum(start[v], slope) if v in start else slope
+            found.append(_backward(start, self.wrt))
+        if not self.held:
+            return found
+        originals = {new: old for old, new in self.held.items()}
+        flat = [slope for row in found for slope in row]
+        flat = _rebuilt(flat, lambda v, new: originals.get(v, new))
+        rows = iter(flat)
+        return [[next(rows) for _ in row] for row in found]
+
+
+def _rebuilt(outputs: Sequence[Value], change: Callable[[Value, Value], Value]) -> list[Value]:
+    """The outputs with `change(node, node on its changed arguments)` in place of each node."""
+    trace = current_trace()
+    made: dict[Value, Value] = {}
+    for v in toposort(outputs):
+        args = [made[a] for a in v.args]
+        with trace.located(v):
+            same = all(a is b for a, b in zip(args, v.args, strict=True))
+            made[v] = change(v, v if same else rebuilt(v, args))
+    return [made[v] for v in outputs]
+
+
+def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
+    trace = current_trace()
+    order = toposort(seeds)
+    towards = _dependent(order, wrt)
+    slopes: dict[Value, Value] = dict(seeds)
+    of_items: dict[Value, dict[int, Value]] = {}
+    for v in reversed(order):
+        if v not in towards or not v.args:
+            continue
+        g: Any = slopes.get(v)
+        if isinstance(v.op, Item):
+            # An item gives its slope to the tuple's table; the op gets all of them at once.
+            if g is not None:
+                of_items.setdefault(v.args[0], {})[v.op.index] = g
+            continue
+        if isinstance(v.type, TupleType):
+            known = of_items.get(v)
+            g = tuple(known.get(i) for i in range(len(v.type.items))) if known else None
+        if g is None:
+            continue
+        with trace.located(v):
+            for x, gx in zip(v.args, v.op.pullback_by(_backward, g, v), strict=True):
+                if gx is None or x not in towards:
+                    continue
+                _check_slope(v, x, gx)
+                slopes[x] = _sum(slopes[x], gx) if x in slopes else gx
+    return [slopes[x] if x in slopes else zeros_like(x) for x in wrt]
+
+
+_SUM = placeholder(0) + placeholder(1)
+
+
+def _sum(a: Value, b: Value) -> Value:
+    """Two slopes of one type together."""
+    return mapped(_SUM, (a, b))
+
+
+def _dependent(order: Iterable[Value], wrt: Sequence[Value]) -> set[Value]:
+    """The nodes that depend on `wrt`, these included."""
+    found = set(wrt)
+    for v in order:
+        if any(a in found for a in v.args):
+            found.add(v)
+    return found
+
+
+def _check_slope(v: Value, x: Value, slope: Value) -> None:
+    if slope.dtype is not x.dtype or same_shape(slope.shape, x.shape) is not True:
+        raise CompileError(
+            f"the card {type(v.op).__name__} is wrong: its slope at {x.type} is {slope.type}"
+        )
+
+
+def _check_real(role: str, x: Any) -> None:
+    if not isinstance(x, Value):
+        raise GradientError(
+            f"gradients are of values and at values, got {x!r}",
+            hint="a value is an input, a parameter, or what was computed from them",
+        )
+    if not isinstance(x.type, Type) or not x.dtype.is_float:
+        raise GradientError(
+            f"there is no gradient of or at {x.type}: it is not real",
+            rows=[(role, *described(x))],
+            hint="x.astype(f32) makes integers real",
+        )
+
+
+def _like(given: Any, x: Value, role: str) -> Value:
+    v = as_value(given, x)
+    if v.dtype is not x.dtype or same_shape(v.shape, x.shape) is not True:
+        raise GradientError(
+            f"the {role} must be {x.type}, got {v.type}",
+            rows=[("for", *described(x)), (role, *described(v))],
+        )
+    return v
+
+
+register("mask_of", mask_of)
+
+
+def _sequence(x: Any) -> list[Any]:
+    if isinstance(x, Mapping):
+        return list(x.values())
+    return list(x) if isinstance(x, Sequence) and not isinstance(x, str) else [x]
+
+
+def _structured(like: Any, results: list[Value]) -> Any:
+    if isinstance(like, Mapping):
+        return dict(zip(like, results, strict=True))
+    return results if isinstance(like, Sequence) and not isinstance(like, str) else results[0]

@@ -1,0 +1,31 @@
+"""The command line: train, compile, run, show, check and verify model files."""
+
+from __future__ import annotations
+
+import typer
+
+from nncompile.cli.check import check
+from nncompile.cli.compile import compile
+from nncompile.cli.lr_find import rate
+from nncompile.cli.run import run
+from nncompile.cli.shared import command
+from nncompile.cli.show import show
+from nncompile.cli.train import train
+from nncompile.cli.verify import verify
+
+app = typer.Typer(
+    name="nncompile",
+    help="Compiles neural networks and learning rules to standard ONNX, and trains them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for function in (train, compile, run, show, check, verify, rate):  # in the order of the help
+    app.command(no_args_is_help=True)(command(function))
+
+
+def main() -> None:
+    """Runs the command line."""
+    app(prog_name="nncompile")

@@ -1,0 +1,38 @@
+"""Checks gradients, the ONNX form, and whether a model learns."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nncompile.cli.shared import FAILED, Chosen, File, out
+from nncompile.program.model_file import load
+from nncompile.verify.check import check as findings
+
+
+def check(
+    file: File,
+    seed: Annotated[int, typer.Option(help="Where the random directions come from.")] = 0,
+    model: Chosen = None,
+) -> None:
+    """Check gradients, the ONNX form, and whether it learns.
+
+    Gradients are compared with finite differences in double precision, ONNX with numpy, and
+    training steps on one batch must bring the loss down. The batch is of the data that the file
+    declares, or random. Exit code 1 where a check fails.
+
+    \b
+    Example:
+      nncompile check digits.py
+    """
+    declared = load(file, model)
+    recipe = declared.recipe if declared.recipes else None
+    data = declared.data
+    failed = 0
+    for finding in findings(declared.model, recipe, data.train if data else None, seed):
+        mark = {True: "pass", False: "FAIL", None: "  - "}[finding.holds]
+        failed += finding.holds is False
+        out.print(f"{mark}  {finding.what}: {finding.figures}")
+    if failed:
+        raise typer.Exit(FAILED)

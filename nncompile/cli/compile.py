@@ -1,0 +1,107 @@
+"""Writes a model or its training step to files."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nncompile.backends.onnx import OPSET
+from nncompile.cli.report import Counts, Timing, peak_memory
+from nncompile.cli.shared import (
+    Chosen,
+    File,
+    Verbose,
+    Without,
+    left_out,
+    out,
+    print_costs,
+    print_files,
+)
+from nncompile.compiler.compile import Report
+from nncompile.compiler.export import TARGETS, export
+from nncompile.diagnostics.errors import FileError
+from nncompile.diagnostics.tables import columns
+from nncompile.program.model_file import load
+
+# Of others, OUT.step.onnx and the like.
+SUFFIXES = {
+    "onnx": ".onnx",
+    "torchscript": ".pt",
+    "torchscript-step": ".step.pt",
+    "pt2": ".pt2",
+}
+Target = StrEnum("Target", TARGETS)  # type: ignore[misc]
+DEFAULT_TARGET = Target(TARGETS[0])
+
+
+def compile(
+    file: File,
+    to: Annotated[Target, typer.Option(help="What to write.")] = DEFAULT_TARGET,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write.")
+    ] = None,
+    params: Annotated[Path | None, typer.Option(help="Checkpoint with the weights.")] = None,
+    opset: Annotated[int, typer.Option(help="Version of the ONNX operators.")] = OPSET,
+    external_data: Annotated[
+        bool, typer.Option("--external-data", help="Weights in OUT.weights.safetensors.")
+    ] = False,
+    without: Without = None,
+    model: Chosen = None,
+    verbose: Verbose = False,
+) -> None:
+    """Write a model or its training step for onnxruntime or torch.
+
+    onnx: the inference model, with its weights. step: one training step, with its first state in
+    OUT.state.safetensors. gradient, update: the two halves of the step. torchscript: the inference
+    model for torch.jit.load, in Python and C++. torchscript-step: one training step that holds its
+    state and changes it. pt2: the inference model for torch.export.load. Weights are initial ones
+    unless a checkpoint is given.
+
+    \b
+    Examples:
+      nncompile compile digits.py -o digits.onnx --params runs/digits/checkpoint.safetensors
+      nncompile compile digits.py --to step -o step.onnx --verbose
+      nncompile compile digits.py --to torchscript -o digits.pt
+      nncompile compile digits.py --to torchscript-step -o digits.step.pt
+    """
+    declared = load(file, model)
+    source = declared.recipe if declared.recipes else declared.model
+    if output is None:
+        output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
+    _check_suffix(output, to)
+    counts, report = Counts(), Report()
+    with Timing() as timing:
+        written = export(
+            source,
+            output,
+            to,
+            params,
+            opset,
+            external_data or None,
+            without=left_out(without),
+            observe=counts,
+            report=report,
+        )
+    if verbose:
+        rows = [
+            (name, f"{before:,}", "→", f"{after:,} nodes", f"{1e3 * seconds:.1f} ms")
+            for name, before, after, seconds in counts.rows
+        ]
+        out.print(columns(rows, (1, 3, 4)))
+        print_costs(report)
+        out.print(f"in all {timing.seconds:.2f} s, peak memory {peak_memory()}")
+    print_files(*written)
+
+
+def _check_suffix(output: Path, to: str) -> None:
+    """Refuses a name by which the file would be taken for that of another target."""
+    expected = SUFFIXES.get(to, ".onnx").replace(".step", "")
+    given = output.suffix.replace(".pth", ".pt")
+    if given in SUFFIXES.values() and given != expected:
+        raise FileError(
+            f"--to {to} writes a {expected} file, and {output} is named as another",
+            hint=f"-o {output.with_suffix(expected)}",
+        )

@@ -1,0 +1,53 @@
+"""Suggests a learning rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nncompile.cli.report import LINES, number
+from nncompile.cli.shared import Chosen, File, data_of, out, print_files
+from nncompile.diagnostics.tables import columns
+from nncompile.program.model_file import load
+from nncompile.train import lr_find
+
+
+def rate(
+    file: File,
+    lowest: Annotated[float, typer.Option(help="The rate of the first step.")] = 1e-7,
+    highest: Annotated[float, typer.Option(help="The rate of the last step.")] = 10.0,
+    steps: Annotated[int, typer.Option(min=3, help="Steps of the sweep.")] = 100,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Where all random numbers come from.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the sweep: a .png, .svg or .pdf file.")
+    ] = None,
+    model: Chosen = None,
+) -> None:
+    """Suggest a learning rate for the recipe of FILE.
+
+    Trains for a few steps at rates that grow from one to the next, and names the one at which the
+    loss falls fastest (L. N. Smith 2017). Nothing of it is kept.
+
+    \b
+    Examples:
+      nncompile rate digits.py
+      nncompile rate digits.py --lowest 1e-5 --highest 1 --plot rates.png
+    """
+    declared = load(file, model)
+    batches = data_of(declared).train
+    found = lr_find(declared.recipe, batches, lowest, highest, steps, batch, seed=seed)
+    shown = range(0, len(found.rates), max(1, len(found.rates) // LINES))
+    rows = [("rate", found.loss, "trend")]
+    rows += [
+        (f"{found.rates[i]:.2e}", number(found.losses[i]), number(found.trend[i])) for i in shown
+    ]
+    out.print(columns(rows, (0, 1, 2)))
+    if found.suggestion is None:
+        out.print(f"{found.loss} falls at no rate up to {found.rates[-1]:.2g}")
+    else:
+        out.print(f"{found.loss} falls fastest at a rate of {found.suggestion:.2g}")
+    if plot is not None:
+        print_files(found.plot(plot))

@@ -1,0 +1,88 @@
+"""Prints graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nncompile.backends.onnx import to_text
+from nncompile.cli.report import first_sentence
+from nncompile.cli.shared import Chosen, Without, left_out, out
+from nncompile.compiler.compile import compile_model
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.tables import columns
+from nncompile.ir import printer as print_out
+from nncompile.ir.graph import Graph
+from nncompile.passes import PASSES, check_passes, optimize
+from nncompile.program.model_file import load
+from nncompile.program.step import compose
+
+
+class Stage(StrEnum):
+    model = "model"
+    gradient = "gradient"
+    step = "step"
+    onnx = "onnx"
+
+
+def show(
+    file: Annotated[Path | None, typer.Argument(help="Python file that declares a model.")] = None,
+    stage: Annotated[Stage, typer.Option(help="Which graph.")] = Stage.model,
+    passes: Annotated[
+        list[str] | None, typer.Option("--pass", help="Print before and after this pass.")
+    ] = None,
+    without: Without = None,
+    list_passes: Annotated[bool, typer.Option("--list-passes", help="What --pass takes.")] = False,
+    model: Chosen = None,
+) -> None:
+    """Print a graph, one line a node.
+
+    Each node has its type, your line, and the layer it belongs to. model: as it is written.
+    gradient: the loss, metrics and slopes. step: all of one training step, optimizer included.
+    onnx: the text of the inference model in ONNX. All but the first are shown after the passes.
+
+    \b
+    Examples:
+      nncompile show digits.py
+      nncompile show digits.py --stage step
+      nncompile show digits.py --stage gradient --pass gemm
+      nncompile show --list-passes
+    """
+    if list_passes:
+        out.print(columns([(name, first_sentence(change)) for name, change in PASSES.items()]))
+        return
+    if file is None:
+        raise ModelError("show needs the FILE of a model", hint="or --list-passes")
+    skipped = left_out(without)
+    check_passes((*(passes or ()), *skipped))
+    declared = load(file, model)
+    graph = {
+        Stage.model: lambda: declared.model.graph,
+        Stage.gradient: lambda: compose(declared.recipe).gradient,
+        Stage.step: lambda: compose(declared.recipe).step,
+        Stage.onnx: lambda: declared.model.inference(),
+    }[stage]()
+    if passes:
+        print_passes(graph, passes, skipped)
+    elif stage is Stage.onnx:
+        out.print(to_text(compile_model(declared.model, skipped).model))
+    else:
+        if stage is not Stage.model:
+            graph = optimize(graph, without=skipped)
+        out.print(print_out.text(graph), end="")
+
+
+def print_passes(graph: Graph, names: Collection[str], without: Collection[str]) -> None:
+    """Prints the graph before and after each of the passes that are named."""
+
+    def observe(name: str, before: Graph, after: Graph) -> None:
+        if name in names:
+            for label, shown in (("before", before), ("after", after)):
+                out.print(f"--- {label} {name}: {len(shown.nodes)} nodes")
+                out.print(print_out.text(shown))
+
+    optimize(graph, without=without, observe=observe)

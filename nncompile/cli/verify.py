@@ -1,0 +1,57 @@
+"""Compares every backend with numpy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nncompile.cli.shared import FAILED, Chosen, File, out
+from nncompile.diagnostics.errors import FeedError
+from nncompile.program.model_file import load
+from nncompile.verify import verify as compared
+
+
+def verify(
+    file: File,
+    seed: Annotated[int, typer.Option(help="Where all inputs and parameters come from.")] = 0,
+    sizes: Annotated[
+        str | None, typer.Option(metavar="NAME=N,...", help="Sizes, in place of small ones.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Random sets of inputs.")] = 2,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Fewer inputs, levels and numbers of threads.")
+    ] = False,
+    model: Chosen = None,
+) -> None:
+    """Check that all backends agree, to a few roundings.
+
+    onnxruntime at every level of its optimizations and several numbers of threads, TorchScript
+    where torch is installed, and the passes of the compiler are compared with numpy in float64, on
+    random and edge inputs of several sizes: outputs, gradients, and the state after ten training
+    steps. Where one departs, the first node that does so is named. Exit code 1 if any does.
+
+    \b
+    Examples:
+      nncompile verify digits.py
+      nncompile verify digits.py --quick --seed 7
+      nncompile verify char_gpt.py --sizes batch=2,time=33
+    """
+    declared = load(file, model)
+    source = declared.recipe if declared.recipes else declared.model
+    data = declared.data.train if declared.data else None
+    report = compared(source, data, seed, sizes_of(sizes), rounds, quick)
+    out.print(report.text(str(file)))
+    if not report.agrees:
+        raise typer.Exit(FAILED)
+
+
+def sizes_of(text: str | None) -> dict[str, int]:
+    """`batch=2,time=33` as a dict. Raises `FeedError` for another form."""
+    found = {}
+    for part in text.split(",") if text else ():
+        name, equals, size = part.partition("=")
+        if not equals or not size.strip().isdecimal():
+            raise FeedError(f"--sizes {text!r} is not NAME=N,NAME=N", hint="--sizes batch=3,time=8")
+        found[name.strip()] = int(size)
+    return found

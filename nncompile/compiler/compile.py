@@ -1,0 +1,248 @@
+"""From a model or a recipe to ONNX: composition, passes and lowering, with what each cost."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import sympy as sp
+
+from nncompile.backends.onnx import OPSET, to_model
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.dims import Dim, product, substitute, symbols
+from nncompile.ir.graph import Graph
+from nncompile.ir.types import TupleType
+from nncompile.passes import Observer, check_passes, optimize
+from nncompile.program.model import Model
+from nncompile.program.recipe import Assign, Recipe
+from nncompile.program.shape_check import SizeCheck, trained
+from nncompile.program.step import Step, compose
+from nncompile.runtime.providers import Provider
+from nncompile.runtime.runner import METADATA_KEY, Shapes, StepRunner
+
+CACHE = 2**20  # bytes: the second-level cache of today's processors, or half of it
+
+
+@dataclass
+class Report:
+    """What a compilation did: seconds of each stage, and the nodes before and after it."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    nodes: dict[str, int] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Adds the time that the block takes to stage `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @property
+    def total(self) -> float:
+        """The seconds of all stages."""
+        return sum(self.seconds.values())
+
+
+@dataclass
+class _Compiled:
+    """Graphs that are optimized and lowered when they are first asked for."""
+
+    without: tuple[str, ...] = ()
+    opset: int = OPSET
+    observe: Observer | None = None
+    report: Report = field(default_factory=Report)
+
+    def optimized(self, name: str, graph: Graph) -> Graph:
+        self.report.nodes[f"{name}, before passes"] = len(graph.nodes)
+        with self.report.stage("passes"):
+            graph = optimize(graph, without=self.without, observe=self.observe)
+        self.report.nodes[f"{name}, after passes"] = len(graph.nodes)
+        return graph
+
+    def lowered(
+        self,
+        name: str,
+        graph: Graph,
+        metadata: Mapping[str, str] | None = None,
+        bounds: dict[Dim, int] | None = None,
+        sizes: Mapping[sp.Symbol, int] | None = None,
+    ) -> Any:
+        with self.report.stage("lowering"):
+            model = to_model(graph, self.opset, None, metadata, bounds, sizes)
+        self.report.nodes[f"{name}, ONNX"] = len(model.graph.node)
+        return model
+
+
+@dataclass
+class CompiledStep(_Compiled):
+    """The graphs of a training step after the passes, and the `onnx.ModelProto`s of them."""
+
+    source: Step = field(kw_only=True)
+
+    @cached_property
+    def gradient(self) -> Graph:
+        return self.optimized("gradient", self.source.gradient)
+
+    @cached_property
+    def update(self) -> Graph:
+        return self.optimized("update", self.source.update)
+
+    @cached_property
+    def step(self) -> Graph:
+        return self.optimized("step", self.source.step)
+
+    @cached_property
+    def evaluate(self) -> Graph:
+        return self.optimized("evaluate", self.source.evaluate)
+
+    @cached_property
+    def gradient_model(self) -> Any:
+        return self._for_the_batch("gradient", self.gradient)
+
+    @cached_property
+    def update_model(self) -> Any:
+        return self.lowered("update", self.update, self.metadata(self.update))
+
+    @cached_property
+    def step_model(self) -> Any:
+        return self._for_the_batch("step", self.step)
+
+    def _for_the_batch(self, name: str, graph: Graph) -> Any:
+        """A model of a file: it sums as is right for the batch size of the recipe, and does not
+        choose when it runs. Larger batches are computed, too, with the rounding of longer sums."""
+        size = int(self.source.recipe.batch)
+        first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
+        sizes = {n: size for n in first if isinstance(n, sp.Symbol)}
+        return self.lowered(name, graph, self.metadata(graph), sizes=sizes)
+
+    @cached_property
+    def _general_step(self) -> Any:
+        """The step for batches of any size, which chooses when it runs."""
+        return self.lowered("step", self.step, self.metadata(self.step))
+
+    @cached_property
+    def _small_step(self) -> tuple[Any, dict[Dim, int]]:
+        """The step for small batches, which chooses no ways of summing at run time, and the sizes
+        up to which it is right."""
+        bounds: dict[Dim, int] = {}
+        return self.lowered("step", self.step, self.metadata(self.step), bounds), bounds
+
+    @cached_property
+    def evaluate_model(self) -> Any:
+        return self.lowered("evaluate", self.evaluate)
+
+    @cached_property
+    def sizes(self) -> SizeCheck:
+        """Whether a batch of given shapes can be trained on."""
+        recipe = self.source.recipe
+        model = recipe.trained_model
+        made = {**model.metrics, **model.updates}
+        made |= {u.path: u.resolved(model) for u in recipe.updates if isinstance(u, Assign)}
+        return SizeCheck(trained(model.graph.with_outputs(made)), model.inputs)
+
+    @cached_property
+    def evaluation_sizes(self) -> SizeCheck:
+        """Whether a batch of given shapes can be evaluated."""
+        return SizeCheck(self.source.evaluate, self.source.model.inputs)
+
+    def runner(
+        self,
+        state: Mapping[str, Any],
+        providers: Provider | Sequence[Provider] = "cpu",
+        threads: int | None = None,
+    ) -> StepRunner:
+        """The step in onnxruntime, starting from `state`; see `StepRunner`."""
+        reuse = not _fits_cache(self.step, int(self.source.recipe.batch))
+        model, bounds = self._small_step
+
+        def general(shapes: Shapes) -> Any:
+            sizes = self.sizes(shapes)
+            found = [(substitute(d, sizes), most) for d, most in bounds.items()]
+            few = all(isinstance(n, int) and n <= most for n, most in found)
+            return None if few else self._general_step
+
+        return StepRunner(model, state, providers, threads, reuse, self.sizes, general)
+
+    def metadata(self, graph: Graph) -> dict[str, str]:
+        """What tells a runner which output of the graph is the next value of which input."""
+        pairs = {
+            path: following
+            for path, following in self.source.state_map.items()
+            if path in graph.leaves and following in graph.outputs
+        }
+        return {METADATA_KEY: json.dumps(pairs)}
+
+
+@dataclass
+class CompiledModel(_Compiled):
+    """The inference graph of a model after the passes, and the `onnx.ModelProto` of it, whose
+    inputs are the data, parameters and state."""
+
+    source: Model = field(kw_only=True)
+
+    @cached_property
+    def graph(self) -> Graph:
+        return self.optimized(self.source.name, self.source.inference())
+
+    @cached_property
+    def model(self) -> Any:
+        return self.lowered(self.source.name, self.graph)
+
+    @cached_property
+    def sizes(self) -> SizeCheck:
+        """Whether the model can be computed of data of given shapes."""
+        return SizeCheck(self.source.inference(), self.source.inputs)
+
+
+def _fits_cache(graph: Graph, size: int) -> bool:
+    """Whether all tensors that the graph computes fit together, every unknown size being `size`."""
+    total = 0
+    for node in graph.nodes:
+        for t in node.type.items if isinstance(node.type, TupleType) else (node.type,):
+            elements = substitute(product(t.shape), dict.fromkeys(symbols(t.shape), size))
+            total += int(elements) * t.dtype.numpy.itemsize if node.args else 0
+        if total > CACHE:
+            return False
+    return True
+
+
+def compile_step(
+    recipe: Recipe,
+    without: Collection[str] = (),
+    opset: int = OPSET,
+    observe: Observer | None = None,
+    report: Report | None = None,
+) -> CompiledStep:
+    """The training step of a recipe, without the passes that are named in `without`; `observe`
+    is called with the name of each pass and the graphs before and after it, `report` gets what
+    the stages cost."""
+    check_passes(without)
+    report = report or Report()
+    with report.stage("gradients"):
+        step = compose(recipe)
+    return CompiledStep(tuple(without), opset, observe, report, source=step)
+
+
+def compile_model(
+    model: Model,
+    without: Collection[str] = (),
+    opset: int = OPSET,
+    observe: Observer | None = None,
+    report: Report | None = None,
+) -> CompiledModel:
+    """The inference graph of a model; see `compile_step` for the options. Raises `ModelError` for
+    what is no model."""
+    if not isinstance(model, Model):
+        raise ModelError(
+            f"compile_model takes a model, got {type(model).__name__}",
+            hint="recipe.model is that of a recipe; compile_step compiles the recipe",
+        )
+    check_passes(without)
+    return CompiledModel(tuple(without), opset, observe, report or Report(), source=model)

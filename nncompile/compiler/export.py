@@ -1,0 +1,375 @@
+"""Files for other programs: the inference model, the training step and its halves, TorchScript."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncompile.backends.onnx import OPSET, ExternalTensor, check, to_model
+from nncompile.backends.optional import torch_backend
+from nncompile.compiler.compile import CompiledModel, Report, compile_model, compile_step
+from nncompile.diagnostics.errors import (
+    BackendError,
+    CheckpointError,
+    CompileError,
+    FileError,
+    ModelError,
+    seed_number,
+)
+from nncompile.ir.graph import Graph
+from nncompile.ir.types import DTYPES, Array, Type, check_unmasked, i64
+from nncompile.optim.schedules import TRAINING
+from nncompile.passes import Observer
+from nncompile.passes.normalization_folding import fold_normalization
+from nncompile.passes.weight_folding import bake
+from nncompile.program.model import RANDOM_STATE, Model
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import Step, initial_values
+from nncompile.runtime import (
+    check_state,
+    load_state,
+    save_state,
+    write_atomically,
+    written_together,
+)
+
+Path_ = str | os.PathLike[str]
+
+TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
+_OF_TORCH = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
+LIMIT = 2**31 - 2**20
+"""The bytes of weights above which a model does not fit in one protobuf message, with room for
+its graph."""
+
+_HOLDS = "nncompile.holds"
+"""The key under which a file beside a model says what it is: `weights` or `state`."""
+
+
+def export(
+    source: Model | Recipe,
+    path: Path_,
+    to: str = "onnx",
+    params: Mapping[str, Any] | Path_ | None = None,
+    opset: int = OPSET,
+    external_data: bool | Path_ | None = None,
+    seed: int | None = None,
+    without: Collection[str] = (),
+    observe: Observer | None = None,
+    report: Report | None = None,
+) -> tuple[Path, ...]:
+    """Writes a model or a recipe to `path` and returns the files written, each whole or not at
+    all.
+
+    `to`: "onnx" is the inference model with its weights; "step" the training step, with its first
+    state beside it (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two
+    halves; "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training
+    step with its state in it, "pt2" the inference model for `torch.export.load`.
+
+    `params` are the weights and states by path, those of a trainer (`trainer.state`) as a rule,
+    or the file of a checkpoint: all that the file needs. For a model, where that is all there and
+    of its type, there may be others: slots and averages, and the parameters of a larger model that
+    this one is part of, so that `export(generator, path, params=trainer.state)` takes a generator
+    out of what was trained. The first state of a step has none but the step's own.
+    Without `params`, they are drawn from `seed` (that of the recipe, or 0). `external_data` moves
+    the weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside
+    it, a path names a `.safetensors` file that has them already, None decides by their size.
+
+    `without`, `observe` and `report` are those of `compile_step`.
+
+    Raises `ModelError` for an unknown target, for `params` that lack one or have another type, or
+    for a step are none of its (`CheckpointError` where they come from a file), and for a step
+    without a recipe, `BackendError` for what the target cannot express, `FileError` for what
+    cannot be written and for a file beside `path` that no export wrote.
+    """
+    if not isinstance(source, Model | Recipe):
+        raise ModelError(
+            f"export takes a model or a recipe, got {type(source).__name__}",
+            hint="of a trainer: export(trainer.recipe, path, params=trainer.state)",
+        )
+    if to not in TARGETS:
+        raise ModelError(f"cannot export to {to!r}", hint=f"choose one of {', '.join(TARGETS)}")
+    if seed is not None:
+        seed_number(seed)
+    path, given = Path(path), None if params is None else _Given.of(params)
+    if to in ("onnx", *_OF_TORCH):
+        model = source.model if isinstance(source, Recipe) else source
+        if seed is None:
+            seed = source.seed if isinstance(source, Recipe) else 0
+        compiled = compile_model(model, without, opset, observe, report)
+        return _export_model(compiled, path, to, given, external_data, seed)
+    if isinstance(source, Model):
+        raise ModelError(
+            f"{to} of model {source.name} needs a recipe",
+            hint=f"say how it is trained: recipe = training({source.name}, optimizer=adam(1e-3))",
+        )
+    if external_data:
+        what = (
+            "holds its state"
+            if to == "torchscript-step"
+            else "has no weights in it, its state is a file of its own"
+        )
+        raise ModelError(f"{to} {what}", hint="leave external_data out")
+    step = compile_step(source, without, opset, observe, report)
+    if to == "torchscript-step":
+        state = _first_state(step.source, given, seed)
+        content = torch_backend().step_to_bytes(step.source, state, step.optimized)
+        return (write_atomically(path, bytes(content)),)
+    proto = {
+        "step": lambda: step.step_model,
+        "gradient": lambda: step.gradient_model,
+        "update": lambda: step.update_model,
+    }[to]()
+    with step.report.stage("checking"):
+        check(proto)
+    if to != "step":
+        return (write_atomically(path, proto.SerializeToString()),)
+    state = _first_state(step.source, given, seed)
+    with _companion(path, state_path(path), "state") as (model_file, file):
+        _save(file, state, source.model, "state")
+        write_atomically(model_file, proto.SerializeToString())
+    return state_path(path), path
+
+
+def weights_for(
+    model: Model, graph: Graph, params: Mapping[str, Any] | Path_ | None = None, seed: int = 0
+) -> dict[str, Array]:
+    """The parameters and states that a graph of the model needs, as `export` takes them: of
+    `params`, or drawn from `seed`."""
+    return _weights(model, graph, None if params is None else _Given.of(params), seed)
+
+
+def state_path(path: Path_) -> Path:
+    """Where the first state of the step at `path` is: `OUT.state.safetensors` for `OUT.onnx`."""
+    return _beside(Path(path), "state")
+
+
+def weights_path(path: Path_) -> Path:
+    """Where the external weights of the model at `path` are: `OUT.weights.safetensors` for
+    `OUT.onnx`."""
+    return _beside(Path(path), "weights")
+
+
+def _beside(path: Path, holds: str) -> Path:
+    stem = path.stem if path.suffix == ".onnx" else path.name
+    return path.with_name(f"{stem}.{holds}.safetensors")
+
+
+def _export_model(
+    compiled: CompiledModel,
+    path: Path,
+    to: str,
+    given: _Given | None,
+    external_data: bool | Path_ | None,
+    seed: int,
+) -> tuple[Path, ...]:
+    model, opset, report = compiled.source, compiled.opset, compiled.report
+    if to in _OF_TORCH and external_data:
+        raise ModelError(f"{_OF_TORCH[to]} holds its weights", hint="leave external_data out")
+    if isinstance(external_data, bool | None):
+        graph, weights = _with_weights(compiled, given, seed)
+    else:  # weights that have a place of their own stay as they are
+        graph = compiled.graph
+        weights = _weights(model, graph, given, seed)
+    if to in _OF_TORCH:
+        backend = torch_backend()
+        made = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
+        return (write_atomically(path, bytes(made(graph, weights))),)
+    size = sum(x.nbytes for x in weights.values())
+    if external_data is None:
+        external_data = size > LIMIT
+    if external_data is False:
+        if size > LIMIT:
+            raise BackendError(
+                f"{size:,} bytes of weights do not fit in one ONNX file, which holds {LIMIT:,}",
+                hint="external_data=True writes them beside it",
+            )
+        with report.stage("lowering"):
+            proto = to_model(graph, opset, weights)
+        report.nodes[f"{model.name}, ONNX"] = len(proto.graph.node)
+        with report.stage("checking"):
+            check(proto)
+        return (write_atomically(path, proto.SerializeToString()),)
+    # Weights that lie elsewhere are not there for the checker, so it sees them as inputs.
+    check(to_model(graph, opset))
+    if external_data is not True:
+        tensors = external_tensors(Path(external_data), path.parent, weights)
+        return (write_atomically(path, to_model(graph, opset, tensors).SerializeToString()),)
+    with _companion(path, weights_path(path), "weights") as (model_file, file):
+        _save(file, weights, model, "weights")
+        tensors = external_tensors(file, file.parent, weights)
+        write_atomically(model_file, to_model(graph, opset, tensors).SerializeToString())
+    return weights_path(path), path
+
+
+def _with_weights(
+    compiled: CompiledModel, given: _Given | None, seed: int
+) -> tuple[Graph, dict[str, Array]]:
+    """The inference graph and its weights, in which all that follows from weights alone is done:
+    batch normalization is part of the products before it."""
+    model = compiled.source
+    with compiled.report.stage("folding"):
+        graph = fold_normalization(model.inference())
+        graph, weights = bake(graph, _weights(model, graph, given, seed))
+    graph = compiled.optimized(model.name, graph)
+    return graph, {name: x for name, x in weights.items() if name in graph.leaves}
+
+
+@contextmanager
+def _companion(path: Path, file: Path, holds: str) -> Iterator[tuple[Path, Path]]:
+    """Where the block writes `path` and `file`, which is beside it: both are replaced at once.
+
+    Raises `FileError` where `file` is there and no export wrote it: its name follows from that
+    of the model, so that nobody asked for it to be replaced.
+    """
+    if file.exists() and _metadata(file).get(_HOLDS) != holds:
+        raise FileError(
+            f"{file} is there already, and no export wrote it",
+            hint="give the model another name, or move that file away",
+        )
+    with written_together(path.parent) as directory:
+        yield directory / path.name, directory / file.name
+
+
+def _save(file: Path, tensors: Mapping[str, Array], model: Model, holds: str) -> None:
+    save_state(file, tensors, {"nncompile.model": model.name, _HOLDS: holds})
+
+
+def _metadata(file: Path) -> dict[str, Any]:
+    """The strings in a `.safetensors` file; none where it is another kind of file."""
+    try:
+        _, header = _header(file)
+    except CheckpointError:
+        return {}
+    return dict(header.get("__metadata__", {}))
+
+
+def external_tensors(
+    file: Path, directory: Path, weights: Mapping[str, Array]
+) -> dict[str, ExternalTensor]:
+    """Where each of the weights lies in a `.safetensors` file, for a model in `directory`.
+
+    Raises `FileError` where the file cannot be read, `CheckpointError` where it is no such file
+    or a weight in it is missing or of another type, `BackendError` where it is not below
+    `directory`, as ONNX demands.
+    """
+    try:
+        location = file.resolve().relative_to(directory.resolve()).as_posix()
+    except ValueError:
+        raise BackendError(
+            f"the weights {file} must be in the directory of the model, {directory}, or below it",
+            hint="ONNX finds weights by a path that starts there",
+        ) from None
+    start, header = _header(file)
+    by_name = {_SAFETENSORS[d.name]: d for d in DTYPES}
+    found: dict[str, ExternalTensor] = {}
+    for name, x in weights.items():
+        entry = header.get(name)
+        shape = tuple(entry["shape"]) if entry else ()
+        dtype = by_name.get(entry["dtype"]) if entry else None
+        if entry is None or dtype is None or dtype.numpy != x.dtype or shape != x.shape:
+            got = f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
+            raise CheckpointError(
+                f"{file} does not hold the weight {name}",
+                rows=[("expected", f"{x.dtype}{list(x.shape)}"), ("got", got)],
+            )
+        first, end = entry["data_offsets"]
+        if start + end > file.stat().st_size:
+            raise CheckpointError(
+                f"{file} is truncated: the weight {name} lies beyond its end",
+                rows=[("size", f"{file.stat().st_size} bytes, {start + end} needed")],
+            )
+        found[name] = ExternalTensor(dtype, shape, location, start + first, end - first)
+    return found
+
+
+_SAFETENSORS = {
+    d.name: {"bool": "BOOL", "bfloat16": "BF16"}.get(d.name, d.short.upper()) for d in DTYPES
+}
+
+
+def _header(file: Path) -> tuple[int, dict[str, Any]]:
+    """Where the data of a `.safetensors` file begin, and what is said of each tensor."""
+    try:
+        with file.open("rb") as opened:
+            length = int.from_bytes(opened.read(8), "little")
+            text = opened.read(min(length, file.stat().st_size))
+        header = json.loads(text)
+        if len(text) == length and isinstance(header, dict):
+            return 8 + length, header
+    except OSError as error:
+        raise FileError(f"cannot read {file}: {error.strerror or error}") from None
+    except ValueError:
+        pass  # told below, as the other ways of not being such a file are
+    raise CheckpointError(f"{file} is not a safetensors file", hint="it may be truncated")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Weights that the caller gave, what they are called in an error, and its class."""
+
+    tensors: dict[str, Array]
+    name: str
+    error: type[CompileError]
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any] | Path_) -> _Given:
+        if isinstance(params, str | os.PathLike):
+            return cls(load_state(params)[0], os.fspath(params), CheckpointError)
+        if not isinstance(params, Mapping):
+            raise ModelError(
+                f"params are arrays by path, or a file, got {type(params).__name__}",
+                hint="trainer.state holds those of a trainer",
+            )
+        for name, x in params.items():
+            check_unmasked(x, name, ModelError)
+        tensors = {name: np.asarray(x) for name, x in params.items()}
+        return cls(tensors, "params", ModelError)
+
+    def fitted(self, needed: Mapping[str, Type], known: Mapping[str, Type]) -> dict[str, Array]:
+        """The tensors, which are all that are needed, and others that are known."""
+        expected = {n: t for n, t in known.items() if n in needed or n in self.tensors}
+        check_state(self.tensors, expected, self.name, self.error)
+        return self.tensors
+
+
+_RANDOM = dict.fromkeys(sorted(RANDOM_STATE), i64[()])
+
+
+def _weights(model: Model, graph: Graph, given: _Given | None, seed: int) -> dict[str, Array]:
+    """The parameters and states that the graph needs: those given, or drawn."""
+    wanted = {n: v.type for n, v in graph.leaves.items() if v.op.kind != "input"}  # type: ignore[attr-defined]
+    random = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
+    if given is None:
+        found = {**initial_values(model, seed), **random}
+        return {name: found[name] for name in wanted}
+    own = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
+    needed = {n: t for n, t in wanted.items() if n not in _RANDOM}
+    known = {**own, **wanted, **_RANDOM}
+    # Where all that is needed is there, nothing is misspelt: what else there is belongs to the
+    # training, or to a larger model that this one is part of. Where something is not, the names
+    # that nobody knows may be its; those of slots are known.
+    slots = {n for n in given.tensors if any(n.startswith(f"{path}.") for path in own)}
+    slots |= {n for n in given.tensors if n.startswith(TRAINING)}
+    if needed.keys() <= given.tensors.keys():
+        slots |= given.tensors.keys() - known.keys()
+    tensors = {n: x for n, x in given.tensors.items() if n in known or n not in slots}
+    given = replace(given, tensors=tensors)
+    found = {**random, **given.fitted(needed, known)}
+    return {name: found[name] for name in wanted}
+
+
+def _first_state(step: Step, given: _Given | None, seed: int | None) -> dict[str, Array]:
+    """The state that a step begins with: parameters and states that are given, or drawn."""
+    state = step.initial(seed)
+    if given is not None:
+        own = (*step.model.parameters, *step.model.states)
+        needed = {name: step.state[name] for name in own if name not in _RANDOM}
+        state |= given.fitted(needed, step.state)
+    return state

@@ -1,0 +1,187 @@
+"""Errors that teach: what went wrong, with which things, at which of the user's lines, and a way
+out."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from nncompile.diagnostics.locations import Site, named, user_site
+
+Row = tuple[str, ...]
+_LISTED = 12  # known names that a hint lists where none is close
+
+
+def closest(name: object, known: Iterable[object]) -> str | None:
+    """The known name that is most like `name`; None where none is."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return close[0] if close else None
+
+
+def did_you_mean(name: object, known: Iterable[object], otherwise: str | None = None) -> str | None:
+    """A hint with the known name that is closest; where none is, `otherwise`, or all of them
+    where they are few."""
+    names = [str(k) for k in known]
+    close = closest(name, names)
+    if close is not None:
+        return f"did you mean {close!r}?"
+    if otherwise is not None:
+        return otherwise
+    return f"there is {', '.join(names)}" if 0 < len(names) <= _LISTED else None
+
+
+class CompileError(Exception):
+    """A mistake in the user's model, data or call.
+
+    `message` says what was expected and what came; `rows` are aligned columns with the things
+    involved; `hint` is a way out; `site` is the user's line (found by itself where it is None).
+    `said` is the message without the name of the function that was called.
+    """
+
+    # Whether it is about the arguments of a call: the message begins with what was called.
+    of_a_call: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        rows: Sequence[Row] = (),
+        hint: str | None = None,
+        site: Site | None = None,
+    ) -> None:
+        self.site = site if site is not None else user_site()
+        self.said = message
+        self.message = self._of_call(message) if self.of_a_call and site is None else message
+        super().__init__(self.message)
+        self.rows = tuple(rows)
+        self.hint = hint
+
+    def _of_call(self, message: str) -> str:
+        """The message with what was called, beside the op that it begins with, if any."""
+        call = self.site.call if self.site else ""
+        if not call or re.search(rf"(?<!\w){re.escape(call)}(?!\w)", message, re.IGNORECASE):
+            return message
+        label, colon, rest = message.partition(": ")
+        op = label if colon and label.isidentifier() else ""
+        return f"{named(self.site, op)}: {rest if op else message}"
+
+    def render(self) -> str:
+        """The whole message, without the name of the error."""
+        lines = [self.message]
+        columns = max((len(row) for row in self.rows), default=0)
+        filled = [row + ("",) * (columns - len(row)) for row in self.rows]
+        widths = [max(len(row[i]) for row in filled) for i in range(columns)]
+        for row in filled:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            lines.append("  " + "  ".join(cells).rstrip())
+        if self.site is not None:
+            lines.append(f"  at {self.site}")
+        if self.hint:
+            lines.append(f"  hint: {self.hint}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.render()
+
+
+class ModelWarning(UserWarning):
+    """A model that can be computed, and is hardly what is meant."""
+
+
+_TOLD: dict[Any, Any] = {}  # so that Python shows a warning once
+
+
+def warn(message: str, category: type[Warning] = ModelWarning, site: Site | None = None) -> None:
+    """Warns at `site`, or else at the user's line, where there is one."""
+    site = user_site() if site is None else site
+    if site is None:
+        warnings.warn(message, category, stacklevel=2)
+    else:
+        warnings.warn_explicit(message, category, site.file, site.line, registry=_TOLD)
+
+
+def whole_number(name: str, x: object, least: int | None = None) -> int:
+    """`x` as an int, also where it is one of numpy's. Raises `ModelError` where it is no whole
+    number, or below `least`."""
+    try:
+        number = operator.index(x)  # type: ignore[arg-type]
+    except TypeError:
+        raise ModelError(f"{name} must be a whole number, got {x!r}") from None
+    if least is not None and number < least:
+        raise ModelError(f"{name} must be at least {least}, got {number}")
+    return number
+
+
+def seed_number(x: object) -> int:
+    """A seed as an int. Raises `ModelError` where it is no whole number from 0 to 2⁶³ − 1."""
+    number = whole_number("seed", x, 0)
+    if number >= 2**63:
+        raise ModelError(f"seed must be less than 2**63, got {number}")
+    return number
+
+
+class ShapeError(CompileError, ValueError):
+    """Sizes, ranks or axes that do not fit."""
+
+    of_a_call = True
+
+
+class DTypeError(CompileError, TypeError):
+    """Element types that do not fit."""
+
+    of_a_call = True
+
+
+class FormulaError(CompileError, TypeError):
+    """A formula that is not a real-valued scalar function, or a value used as a truth value."""
+
+    of_a_call = True
+
+
+class UnknownNameError(CompileError, AttributeError):
+    """A method or attribute that a value does not have."""
+
+
+class ForeignNameError(CompileError, ImportError):
+    """A name of another library. It is an `ImportError`, as `from ... import` puts a text of its
+    own in the place of an `AttributeError`'s."""
+
+
+class GradientError(CompileError, TypeError):
+    """A gradient that does not exist."""
+
+    of_a_call = True
+
+
+class ModelError(CompileError, ValueError):
+    """A declaration (model, recipe, parameter, layer) that cannot be met."""
+
+    of_a_call = True
+
+
+class FeedError(CompileError, ValueError):
+    """Data that do not fit the inputs: missing, unknown, of another type or shape."""
+
+
+class TrainingError(CompileError, ArithmeticError):
+    """A training that diverged: a loss that is not finite."""
+
+
+class ProviderError(CompileError, ValueError):
+    """An execution provider that this onnxruntime does not have."""
+
+
+class CheckpointError(CompileError, ValueError):
+    """A checkpoint that is truncated, foreign, or of another model."""
+
+
+class BackendError(CompileError, ValueError):
+    """A graph that a backend cannot express, or a file that it cannot write or read."""
+
+
+class FileError(CompileError, OSError):
+    """A file or directory that cannot be read or written."""

@@ -1,0 +1,260 @@
+"""What options are called in other libraries: a call with such a name is told the one here."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import itertools
+import linecache
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
+
+from nncompile.diagnostics.errors import FormulaError, ModelError, UnknownNameError, did_you_mean
+from nncompile.diagnostics.locations import Site, current_scope, spoken
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# The names here, of which one that the function has is told.
+ELSEWHERE: dict[str, tuple[str, ...]] = {
+    "T_0": ("period",),
+    "T_max": ("steps",),
+    "T_mult": ("growth",),
+    "alpha": ("decay", "slope"),
+    "average": ("averaging",),
+    "batch_size": ("batch",),
+    "use_bias": ("bias",),
+    "clipnorm": ("clip_norm",),
+    "clipvalue": ("clip_value",),
+    "decay_rate": ("decay", "factor"),
+    "decay_steps": ("every", "steps"),
+    "dim": ("axis", "axes"),
+    "dims": ("axis", "axes"),
+    "embedding_dim": ("width",),
+    "end_factor": ("final",),
+    "end_learning_rate": ("final",),
+    "eps": ("epsilon",),
+    "epsilon": ("eps",),
+    "eta_min": ("final",),
+    "gamma": ("decay", "factor"),
+    "global_clipnorm": ("clip_norm",),
+    "gradient_accumulation_steps": ("accumulate",),
+    "hidden_size": ("hidden",),
+    "initial_learning_rate": ("rate", "peak"),
+    "interpolation": ("method",),
+    "keepdim": ("keepdims",),
+    "kernel_initializer": ("init",),
+    "kernel_size": ("kernel",),
+    "learning_rate": ("rate", "peak"),
+    "loss": ("minimize",),
+    "lr": ("rate", "peak"),
+    "max_grad_norm": ("clip_norm",),
+    "max_lr": ("peak",),
+    "minval": ("low",),
+    "maxval": ("high",),
+    "max_steps": ("steps",),
+    "min_delta": ("threshold",),
+    "min_lr": ("minimum", "final"),
+    "n_epochs": ("epochs",),
+    "negative_slope": ("slope",),
+    "nhead": ("heads",),
+    "nonlinearity": ("activation",),
+    "num_embeddings": ("count",),
+    "num_epochs": ("epochs",),
+    "num_groups": ("groups",),
+    "num_heads": ("heads",),
+    "num_layers": ("layers",),
+    "out_channels": ("filters",),
+    "out_features": ("width",),
+    "output_dim": ("width",),
+    "p": ("rate",),
+    "padding_idx": ("padding_index",),
+    "pct_start": ("rise",),
+    "pool_size": ("kernel",),
+    "random_state": ("seed",),
+    "rho": ("decay",),
+    "scale_factor": ("scale",),
+    "start_factor": ("start",),
+    "stddev": ("std",),
+    "step_size": ("every",),
+    "strides": ("stride",),
+    "total_iters": ("steps",),
+    "total_steps": ("steps",),
+    "unitriangular": ("unit_diagonal",),
+    "units": ("width", "hidden"),
+    "validation_data": ("validation",),
+    "warmup_steps": ("warmup", "steps"),
+}
+
+_OF_X = (
+    "d_model",
+    "embed_dim",
+    "in1_features",
+    "in2_features",
+    "in_channels",
+    "in_features",
+    "input_dim",
+    "input_shape",
+    "input_size",
+    "normalized_shape",
+    "num_channels",
+    "num_features",
+)
+
+# What has no such option, because it is said elsewhere.
+SAID: dict[str, str] = {
+    **dict.fromkeys(_OF_X, "it is told by x, to which the layer is applied: leave it out"),
+    "anneal_strategy": "straight=True is linear, half a cosine is the default",
+    "batch_first": "data are [batch, time, …] always: leave it out",
+    "betas": "each has its name: beta1=0.9, beta2=0.999",
+    "callbacks": "trainer.fit(data, callbacks=[...]) takes them",
+    "div_factor": "start is its reciprocal: start=1 / 25",
+    "final_div_factor": "final is its reciprocal: final=1e-4",
+    "last_epoch": "a schedule is a function of the step, which checkpoints hold: leave it out",
+    **dict.fromkeys(("max_eval", "max_iter"), "one step is one iteration: fit(data, steps=20)"),
+    "include_last_offset": "the end of the last bag is that of the data: offsets[:-1]",
+    "learning_rate": "the optimizer has it: optimizer=adam(1e-3)",
+    "lr": "the optimizer has it: optimizer=adam(1e-3)",
+    "maximize": 'the recipe says so: training(model, updates=[maximize("reward", optimizer=...)])',
+    "metrics": 'metrics are outputs of the model: {"loss": loss, "accuracy": accuracy(...)}',
+    "right": "side='right' is after equal ones, side='left' before them",
+    "threshold_mode": "relative=True or relative=False",
+    **dict.fromkeys(("num_parameters", "shared_axes"), "axis=1 has one slope for each channel"),
+    "upper": "lower=False is the upper triangle, lower=True the other one",
+    "validation_data": "trainer.fit(data, validation=...) takes them",
+    "validation_split": "validation= takes data of its own: cut the arrays",
+    "verbose": "callbacks=[...] print and log: LearningCurve(), CSVLog(path)",
+}
+
+
+def teaching(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, whose wrong calls are a `ModelError` that says what its options are called."""
+    signature = inspect.signature(function)
+    names = tuple(name for name in signature.parameters if name != "self")
+
+    @functools.wraps(function)
+    @spoken()
+    def called(*args: P.args, **options: P.kwargs) -> R:
+        try:
+            return function(*args, **options)
+        except TypeError:
+            try:
+                signature.bind(*args, **options)
+            except TypeError as error:
+                raise wrong_call(
+                    function.__name__, error, names, options, _by_name(signature, args)
+                ) from None
+            raise  # from within
+
+    return called
+
+
+@spoken()
+def wrong_call(
+    what: str,
+    error: TypeError,
+    names: Collection[str],
+    options: Collection[str],
+    by_name: str | None = None,
+) -> ModelError:
+    """What to raise for a call of `what` that does not fit its options `names`; `by_name` is how
+    those are given that the call gives by position."""
+    unknown = next((name for name in options if name not in names), None)
+    if unknown is None:
+        hint = f"give it by name: {what}({by_name})" if by_name else _listed(names)
+        return ModelError(f"{what}: {error}", hint=hint)
+    return ModelError(
+        f"{what}: got an unexpected keyword argument {unknown!r}", hint=habit(unknown, names)
+    )
+
+
+def _by_name(signature: inspect.Signature, args: Sequence[object]) -> str | None:
+    """How those of `args` are given that have no position; None where there are none, or more."""
+    kinds = signature.parameters.values()
+    places = [p for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD]
+    named = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
+    first, rest = args[: len(places)], args[len(places) :]
+    if not rest or len(rest) > len(named):
+        return None
+    return ", ".join(
+        [*map(repr, first), *(f"{n}={x!r}" for n, x in zip(named, rest, strict=False))]
+    )
+
+
+def habit(unknown: str, names: Collection[str]) -> str | None:
+    """What the option of another library is called among `names`, or where else it is said."""
+    here = next((name for name in ELSEWHERE.get(unknown, ()) if name in names), None)
+    if here is not None:
+        return f"it is called {here!r} here: {here}=..."
+    return SAID.get(unknown) or did_you_mean(unknown, names, _listed(names))
+
+
+def _listed(names: Collection[str]) -> str:
+    return f"its options are {', '.join(names)}"
+
+
+class Habits:
+    """A class that tells what the methods of another library are called: `elsewhere` says how the
+    thing is done here, by the name there."""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {}
+
+    if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            if hasattr(type(self), name):
+                object.__getattribute__(self, name)  # a property: what went wrong within it
+            what = type(self).__name__
+            if name.startswith("_"):
+                raise AttributeError(f"{what!r} object has no attribute {name!r}")
+            known = [x for x in dir(type(self)) if not x.startswith("_")]
+            hint = self.elsewhere.get(name) or did_you_mean(name, known)
+            raise UnknownNameError(f"a {what.lower()} has no {name!r}", hint=hint)
+
+
+def called(error: TypeError) -> FormulaError | None:
+    """What to raise where `error` comes of a call of something that is no function, but is one in
+    numpy or torch: `x.size(0)`. None for another error."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or "is not callable" not in str(error):
+        return None
+    code = trace.tb_frame.f_code
+    line, last, start, end = next(
+        itertools.islice(code.co_positions(), trace.tb_lasti // 2, None), (None,) * 4
+    )
+    if line is None or line != last or start is None or end is None:
+        return None
+    # Columns count bytes.
+    text = linecache.getline(code.co_filename, line).encode()[start:end].decode()
+    try:
+        call = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+        return None
+    name, of = call.func.attr, ast.unparse(call.func.value)
+    if name not in CALLED:
+        return None
+    asked = call.args[0] if call.args else None
+    way = f"{of}.{name}"
+    if name in ("size", "shape"):
+        way = f"{of}.shape" if asked is None else f"{of}.shape[{ast.unparse(asked)}]"
+    return FormulaError(
+        f"{of}.{name} is {CALLED[name]}, and not called",
+        hint=f"write {way}",
+        site=Site(code.co_filename, line, current_scope()),
+    )
+
+
+# Attributes of values that are methods elsewhere.
+CALLED = {
+    "T": "a value",
+    "dtype": "an element type",
+    "ndim": "a number",
+    "rank": "a number",
+    "shape": "a tuple of sizes",
+    "size": "the number of elements",
+}

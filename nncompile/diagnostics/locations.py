@@ -1,0 +1,239 @@
+"""Where a node was written: the user's line, and the layers it was written in.
+
+Frames of this project are skipped, so that a location is always a line that the user can change.
+What is known of the nodes of a model is a table beside the graph, not on its nodes.
+"""
+
+from __future__ import annotations
+
+import functools
+import linecache
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import CodeType, FrameType
+from typing import Any, TypeVar
+
+import sympy as sp
+
+_OURS = frozenset({"nncompile", "dsl"})
+_OUTERMOST = "nncompile.cli.shared"  # what called a command is not the user's
+_OF_OBJECTS = frozenset({"__call__", "__init__", "__post_init__"})  # called by the object's name
+_PLUMBING = frozenset({"functools", "contextlib", "dataclasses", "typing", "importlib", "sympy"})
+
+F = TypeVar("F", bound=Callable[..., Any])
+# What a frame of such code is called, where that is not the function's name; empty: it stands
+# between the user and the function. By identity, as code is slow to hash; it is kept here.
+_spoken: dict[int, tuple[CodeType, str]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A line of the user's source and the scope (path of layers) it ran in.
+
+    `call` is what of this project the line calls: a function, a formula or a class of layers.
+    """
+
+    file: str
+    line: int
+    scope: str = ""
+    call: str = field(default="", compare=False)
+
+    @property
+    def place(self) -> str:
+        """`digits.py:22`, as printed beside a node."""
+        return f"{os.path.basename(self.file)}:{self.line}"
+
+    @property
+    def text(self) -> str:
+        """The source line itself, or nothing where it cannot be read."""
+        return linecache.getline(self.file, self.line).strip()
+
+    def __str__(self) -> str:
+        return f"{self.place}, in {self.scope.replace('/', ' / ')}" if self.scope else self.place
+
+
+_scope: ContextVar[str] = ContextVar("scope", default="")
+_located: ContextVar[Site | None] = ContextVar("located", default=None)
+
+
+@contextmanager
+def scope(name: str) -> Iterator[None]:
+    """Adds `name` to the path of layers while the block runs."""
+    token = _scope.set(f"{_scope.get()}/{name}" if _scope.get() else name)
+    try:
+        yield
+    finally:
+        _scope.reset(token)
+
+
+def current_scope() -> str:
+    """The path of layers, `digits/stem`, in which the code runs; empty outside a model."""
+    return _scope.get()
+
+
+@contextmanager
+def located(site: Site | None) -> Iterator[None]:
+    """Nodes made in the block are reported at `site`: gradients and rewrites keep the line of
+    the node that they come from."""
+    token = _located.set(site)
+    try:
+        yield
+    finally:
+        _located.reset(token)
+
+
+def spoken(name: str = "") -> Callable[[F], F]:
+    """A decorator: messages call the function `name`; without one, as what it calls, which a
+    wrapper is for."""
+
+    def named(function: F) -> F:
+        code = function.__code__
+        _spoken[id(code)] = code, name
+        return function
+
+    return named
+
+
+def named(site: Site | None, label: str) -> str:
+    """What the user knows an op of that label as: `kthvalue (top_k)`, the call at `site` with the
+    op where their names differ."""
+    call = site.call if site else ""
+    a, b = (x.lower().replace("_", "") for x in (call, label))
+    if a.startswith(b) or b.startswith(a):
+        return call or label
+    return f"{call} ({label})"
+
+
+def _call(frame: FrameType) -> str:
+    """What a frame of ours is called; empty for what no user calls by a name."""
+    code = frame.f_code
+    if id(code) in _spoken:
+        return _spoken[id(code)][1]
+    name = code.co_name
+    if name in _OF_OBJECTS:
+        called = frame.f_locals.get("self")
+        if isinstance(called, Exception):
+            return ""
+        name = getattr(called, "__dict__", {}).get("__name__") or type(called).__name__
+    return "" if name.startswith(("_", "<")) else name
+
+
+def _is_ours(frame: FrameType) -> bool:
+    package = frame.f_globals.get("__name__", "").partition(".")[0]
+    return package in _OURS or package in _PLUMBING
+
+
+def user_site() -> Site | None:
+    """The innermost line of the user's that runs now; None where there is none."""
+    fixed = _located.get()
+    if fixed is not None:
+        return fixed
+    frame: FrameType | None = sys._getframe(1)
+    ours: list[FrameType] = []
+    while frame is not None and _is_ours(frame):
+        if frame.f_globals.get("__name__") == _OUTERMOST:
+            return None
+        ours.append(frame)
+        frame = frame.f_back
+    if frame is None:
+        return None
+    call = next(filter(None, map(_call, reversed(ours))), "")
+    return Site(frame.f_code.co_filename, frame.f_lineno, _scope.get(), call)
+
+
+_lock = threading.RLock()
+
+
+def _forget(trace: weakref.ref[Trace], key: int, _: object) -> None:
+    """Takes a node that is gone out of the trace, where that is still there."""
+    known = trace()
+    if known is not None:
+        known._entries.pop(key, None)
+
+
+class Trace:
+    """Where nodes were written: every site of every node, of one model's tracing.
+
+    Sites are kept here and not on the interned node, which another file may share. `makers` are
+    the nodes that made the sizes which depend on data: such a size outlives what was selected.
+    """
+
+    def __init__(self) -> None:
+        # By identity: a WeakKeyDictionary would ask `==`, which is elementwise.
+        self._entries: dict[int, tuple[weakref.ref[object], dict[Site, None]]] = {}
+        self.makers: dict[sp.Symbol, Any] = {}
+
+    def record(self, node: object, site: Site | None) -> None:
+        if site is None:
+            return
+        key, entries = id(node), self._entries
+        with _lock:
+            if key not in entries:
+                gone = weakref.ref(node, functools.partial(_forget, weakref.ref(self), key))
+                entries[key] = gone, {}
+            entries[key][1][site] = None
+
+    def sites(self, node: object) -> tuple[Site, ...]:
+        """All sites of the node, oldest first."""
+        with _lock:
+            entry = self._entries.get(id(node))
+            return tuple(entry[1]) if entry else ()
+
+    def site(self, node: object) -> Site | None:
+        """Where the node was first written."""
+        return next(iter(self.sites(node)), None)
+
+    def located(self, node: object) -> AbstractContextManager[None]:
+        """Nodes made in the block are reported where `node` was first written."""
+        return located(self.site(node))
+
+
+# What makes sizes in a graph that is being rewritten, in the place of the trace's.
+_makers: ContextVar[dict[sp.Symbol, Any] | None] = ContextVar("makers", default=None)
+
+_trace: ContextVar[Trace] = ContextVar("trace", default=Trace())  # noqa: B039 (shared on purpose)
+
+
+def current_trace() -> Trace:
+    return _trace.get()
+
+
+@contextmanager
+def tracing(trace: Trace) -> Iterator[Trace]:
+    """Records the sites of nodes made in the block in `trace`."""
+    token = _trace.set(trace)
+    try:
+        yield trace
+    finally:
+        _trace.reset(token)
+
+
+def current_makers() -> dict[sp.Symbol, Any]:
+    """The nodes that make the sizes which depend on data."""
+    found = _makers.get()
+    return _trace.get().makers if found is None else found
+
+
+def record_maker(size: sp.Symbol, node: object) -> None:
+    """Notes what makes a size: as it was written first, or in the graph that is being rewritten."""
+    found = _makers.get()
+    if found is None:
+        _trace.get().makers.setdefault(size, node)
+    else:
+        found[size] = node
+
+
+@contextmanager
+def making(makers: dict[sp.Symbol, Any]) -> Iterator[None]:
+    """Takes these for the nodes that make sizes in the block."""
+    token = _makers.set(makers)
+    try:
+        yield
+    finally:
+        _makers.reset(token)

@@ -1,0 +1,344 @@
+"""`@formula`: an elementwise op from a Python function of scalars."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import sympy as sp
+
+from nncompile.diagnostics.errors import FormulaError, ShapeError
+from nncompile.diagnostics.hints import habit
+from nncompile.elementwise.expressions import symbols_of
+from nncompile.elementwise.functions import declared
+from nncompile.elementwise.map import mapped
+from nncompile.elementwise.numpy_target import evaluate
+from nncompile.elementwise.special_functions import FUNCTIONS
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.elementwise.trace_formula import LIMIT, Program, trace
+from nncompile.elementwise.tracer import Scalar, compact
+from nncompile.ir.dims import Shape, broadcast, is_clipped, is_one_of, same_shape
+from nncompile.ir.graph import Value, described
+from nncompile.ir.operators import operation, register
+from nncompile.ir.types import DType, boolean, check_unmasked, dtype_of, f32, f64, i64
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Stands in a call for its argument number `index`: a value or an array."""
+
+    index: int
+
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]  # arguments by position and by name
+
+
+class Formula:
+    """A real function of scalars, applied elementwise to values, arrays and numbers.
+
+    Python numbers in a call are literals; values and arrays broadcast by numpy's rule. Within
+    another formula it is applied to that formula's scalars.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        slope: Callable[..., Any] | None = None,
+        name: str | None = None,
+        primitive: bool = False,
+        literals: int = 0,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function = function
+        self.slope = slope
+        self.primitive = primitive
+        self.literals = literals  # leading arguments that are Python numbers always
+        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.signature = inspect.signature(function)
+        self._programs: dict[Any, Program] = {}
+        self._declared_slopes: dict[Any, tuple[sp.Expr, ...]] = {}
+
+    def __repr__(self) -> str:
+        return f"formula {self.name}{self.signature}"
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        given = (*args, *options.values())
+        if any(isinstance(x, Scalar) for x in given):
+            return self._on_scalars(args, options)
+        if not any(isinstance(x, (*_TENSORS, sp.Expr)) for x in given):
+            return self._on_numbers(args, options)
+        slots: list[Any] = []  # what becomes an argument of the Map, in order
+        beside_values = any(isinstance(x, Value) for x in given)
+
+        def slot(x: Any) -> Any:
+            if isinstance(x, sp.Expr):
+                x = operation("size_value")(x)
+            elif isinstance(x, np.generic) and beside_values:
+                x = x.item()
+            if isinstance(x, _TENSORS):
+                slots.append(x)
+                return _Slot(len(slots) - 1)
+            return x
+
+        call = tuple(map(slot, args)), {name: slot(x) for name, x in options.items()}
+        if any(isinstance(x, Value) for x in slots):
+            return self._on_values(call, _repeated([operation("as_value")(x) for x in slots]))
+        program = self._trace(call, tuple(dtype_of(x.dtype) for x in slots))
+        return _computed(program, slots)
+
+    def _on_numbers(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The result as a Python number: reals are computed in float64. The first number that may
+        be an argument of the formula is one, all others are literals (or options)."""
+        given = (*args, *options.values())
+        place = self.literals
+        first = given[place] if len(given) > place else None
+        if not isinstance(first, bool | int | float):
+            raise FormulaError(
+                f"{self.name} needs a value, an array or a number, "
+                f"got {', '.join(map(repr, given)) or 'nothing'}"
+            )
+        dtype = boolean if isinstance(first, bool) else _number_type(given)
+        slot = _Slot(0)
+        if len(args) > place:
+            call = (*args[:place], slot, *args[place + 1 :]), options
+        else:
+            call = args, {**options, list(options)[place - len(args)]: slot}
+        program = self._trace(call, (dtype,))
+        if program.dtype is f32 and dtype is i64:
+            dtype = f64  # integers that become real
+            program = self._trace(call, (dtype,))
+        result = _computed(program, [np.asarray(first, dtype.numpy)], f64)
+        return result[()].item()
+
+    def _on_scalars(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        if not self.primitive:  # its body may use an argument several times
+            args = tuple(map(compact, args))
+            options = {name: compact(x) for name, x in options.items()}
+        result = self.function(*args, **options)
+        if self.slope is None:
+            return result
+        arguments = [x for x in (*args, *options.values()) if isinstance(x, Scalar)]
+        return declared(result, arguments, self._declared(args, options, len(arguments)))
+
+    def _declared(
+        self, args: Sequence[Any], options: Mapping[str, Any], count: int
+    ) -> tuple[Any, ...]:
+        """The declared derivatives at scalars, one for each of `count` arguments."""
+        assert self.slope is not None  # asked for only where it is declared
+        slopes = self.slope(*args, **options)
+        slopes = slopes if isinstance(slopes, tuple) else (slopes,)
+        given = (*args, *options.values())
+        if len(slopes) == len(given):  # those at literals are not asked for
+            slopes = tuple(s for s, x in zip(slopes, given, strict=True) if isinstance(x, Scalar))
+        if len(slopes) != count:
+            raise FormulaError(
+                f"the slope of {self.name} gives {len(slopes)} derivatives, "
+                f"it has {count} arguments",
+                hint="return a tuple with one derivative for each argument",
+            )
+        return slopes
+
+    def _names(self, call: Call) -> list[str]:
+        """What the arguments are called: as the formula's parameters, or `left` and `right`."""
+        args, options = call
+        kinds = self.signature.parameters.values()
+        own = [p.name for p in kinds if p.kind is not p.VAR_POSITIONAL][: len(args)]
+        if self.primitive and len(args) == 2 and own in ([], ["x", "y"]):
+            own = ["left", "right"]
+        own += [f"argument {i}" for i in range(len(own), len(args))]
+        named = (*zip(own, args, strict=True), *options.items())
+        return [name for name, x in named if isinstance(x, _Slot)]
+
+    def _key(self, call: Call, dtypes: tuple[DType, ...]) -> Any:
+        args, options = call
+        for x in (*args, *options.values()):
+            if not isinstance(x, Hashable):
+                raise FormulaError(
+                    f"{self.name} takes values, arrays and numbers, not {type(x).__name__}",
+                    hint="np.asarray makes an array of a list",
+                )
+        return (
+            dtypes,
+            tuple((type(x), x) for x in args),
+            tuple((name, type(x), x) for name, x in options.items()),
+        )
+
+    def _trace(self, call: Call, dtypes: tuple[DType, ...]) -> Program:
+        """The program of the formula for arguments of those dtypes."""
+        key = self._key(call, dtypes)
+        if key not in self._programs:
+            self._check_arguments(call)
+            limit = None if self.slope else LIMIT
+            closed = self._closed(self.function, call)
+            self._programs[key] = trace(closed, dtypes, limit, self._names(call))
+        return self._programs[key]
+
+    def _check_arguments(self, call: Call) -> None:
+        args, options = call
+        try:
+            self.signature.bind(*args, **options)
+        except TypeError as error:
+            names = tuple(self.signature.parameters)
+            unknown = next((name for name in options if name not in names), None)
+            hint = habit(unknown, names) if unknown is not None else None
+            declared_as = f"it is declared as {self.name}({', '.join(names)})"
+            raise FormulaError(f"{self.name}: {error}", hint=hint or declared_as) from None
+
+    def _closed(self, function: Callable[..., Any], call: Call) -> Callable[..., Any]:
+        """The function of the slots alone, everything else of the call filled in."""
+        args, options = call
+
+        def closed(*scalars_: Any) -> Any:
+            def fill(x: Any) -> Any:
+                return scalars_[x.index] if isinstance(x, _Slot) else x
+
+            return function(*map(fill, args), **{n: fill(x) for n, x in options.items()})
+
+        return closed
+
+    def _slopes(self, call: Call, dtypes: tuple[DType, ...]) -> tuple[sp.Expr, ...] | None:
+        """The declared derivatives as expressions, one an argument."""
+        if self.slope is None:
+            return None
+        key = self._key(call, dtypes)
+        if key not in self._declared_slopes:
+            count, names = len(dtypes), self._names(call)
+            all_slopes = self._closed(
+                lambda *args, **options: self._declared(args, options, count), call
+            )
+
+            def derivative(i: int) -> sp.Expr:
+                one = trace(lambda *scalars_: all_slopes(*scalars_)[i], dtypes, None, names)
+                return one.result
+
+            self._declared_slopes[key] = tuple(map(derivative, range(count)))
+        return self._declared_slopes[key]
+
+    def _on_values(self, call: Call, values: list[Value]) -> Value:
+        dtypes = tuple(v.dtype for v in values)
+        program, slopes = self._trace(call, dtypes), self._slopes(call, dtypes)
+        shape = self._shape(call, values)
+        environment = {placeholder(i): v for i, v in enumerate(values)}
+
+        def build(body: sp.Expr, dtype: DType) -> Value:
+            free = list(environment) if slopes else sorted(symbols_of(body), key=str)
+            args = [environment[s] for s in free]
+            names = {s: placeholder(i) for i, s in enumerate(free) if s != placeholder(i)}
+            body = body.xreplace(names)
+            if not args:  # the arguments cancelled out: the number, at the common shape
+                number = evaluate(body, {}, dtype)
+                return operation("full")(shape, number, dtype)  # type: ignore[no-any-return]
+            return mapped(body, args, slopes)
+
+        for symbol, body, dtype in program.bindings:
+            environment[symbol] = build(body, dtype)
+        result = build(program.result, program.dtype)
+        if same_shape(result.shape, shape) is not True:  # an argument cancelled out
+            result = operation("broadcast_to")(result, shape)
+        return result
+
+    def _shape(self, call: Call, values: Sequence[Value]) -> Shape:
+        """The common shape. Raises `ShapeError` with the arguments as they were written."""
+        try:
+            return broadcast(*(v.shape for v in values))
+        except ShapeError as error:
+            names = self._names(call)
+            rows = [(name, *described(v)) for name, v in zip(names, values, strict=True)]
+            message = f"{self.name}: {error.said}"
+            raise ShapeError(message, rows=rows, hint=error.hint) from None
+
+
+def _repeated(values: list[Value]) -> list[Value]:
+    """The values, of which those that are `x[:1]` along an axis are repeated to the others' size
+    there. That is none where there is none, so that no op can take it for an axis of size one.
+    Other slices are fitted to sizes that they ask for."""
+    if not any(is_clipped(d) for v in values for d in v.shape):
+        return values
+    found = []
+    for v in values:
+        for axis in range(-v.rank, 0):
+            sizes = [other.shape[axis] for other in values if other.rank >= -axis]
+            whole = next((d for d in sizes if is_one_of(v.shape[axis], d)), None)
+            if whole is not None:
+                places = operation("full")((whole,), 0, i64)
+                v = operation("take")(v, places, axis)
+        found.append(v)
+    return operation("fitted")(found)  # type: ignore[no-any-return]
+
+
+def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None) -> Any:
+    """The result of a program at arrays; what is real of literals alone is of dtype `real`."""
+    for a in arrays:
+        check_unmasked(a, "an argument of a formula")
+    environment = {placeholder(i): np.asarray(a) for i, a in enumerate(arrays)}
+    for symbol, body, dtype in program.bindings:
+        environment[symbol] = evaluate(body, environment, dtype)
+    dtype = real if real is not None and program.dtype.is_float else program.dtype
+    return evaluate(program.result, environment, dtype)
+
+
+_TENSORS = (Value, np.ndarray, np.generic)
+
+
+def _number_type(numbers: Sequence[Any]) -> DType:
+    """What plain numbers are computed in: float64 where one of them is real."""
+    kinds = {type(x) for x in numbers}
+    return f64 if float in kinds else i64 if int in kinds else boolean
+
+
+@overload
+def formula(
+    function: Callable[..., Any], *, slope: Callable[..., Any] | None = None
+) -> Formula: ...
+@overload
+def formula(
+    *, slope: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Any]], Formula]: ...
+def formula(
+    function: Callable[..., Any] | None = None, *, slope: Callable[..., Any] | None = None
+) -> Any:
+    """Makes an elementwise op of a Python function of scalars.
+
+    `slope` declares the derivative where it is not that of the formula (straight-through
+    estimators): a function of the same arguments that returns it, as a tuple for several.
+
+    >>> from nncompile.elementwise import exp
+    >>> @formula
+    ... def swish(x, beta=1):
+    ...     return x / (1 + exp(-beta * x))
+    >>> round(swish(2.0), 6)
+    1.761594
+    """
+    if function is None:
+        return functools.partial(formula, slope=slope)
+    if not callable(function):
+        raise FormulaError(
+            f"a formula is made of a function of scalars, got {function!r}",
+            hint="@formula stands above a def, or formula(lambda x: x * x)",
+        )
+    return Formula(function, slope)
+
+
+def _primitives() -> dict[str, Formula]:
+    """The scalar primitives as formulas, of which some have several names."""
+    made: dict[Callable[..., Any], Formula] = {}
+    for name, primitive in FUNCTIONS.items():
+        if primitive not in made:
+            literals = getattr(primitive, "literals", 0)
+            made[primitive] = Formula(primitive, name=name, primitive=True, literals=literals)
+        register(name, made[primitive])
+    return {name: made[primitive] for name, primitive in FUNCTIONS.items()}
+
+
+PRIMITIVES: dict[str, Formula] = _primitives()
+
+
+def __getattr__(name: str) -> Formula:
+    """`from nncompile.elementwise.formula import exp`: every scalar primitive is a formula here."""
+    if name in PRIMITIVES:
+        return PRIMITIVES[name]
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -1,0 +1,198 @@
+"""`Map`: every elementwise op is this one, with a sympy expression as payload.
+
+Its gradient is the derivative of the expression, its numpy meaning and its lowerings are walks
+over it, and its print-out is mathematics.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.elementwise.derivative import differentiate, may_be_infinite, times
+from nncompile.elementwise.expressions import digest, symbols_of
+from nncompile.elementwise.lowering import dtype_of_expression
+from nncompile.elementwise.numpy_target import evaluate
+from nncompile.elementwise.printing import text
+from nncompile.elementwise.samples import examples
+from nncompile.elementwise.sympy_functions import TARGETS, cast, placeholder, where
+from nncompile.ir.dims import Dim, broadcast, is_one
+from nncompile.ir.graph import Op, Sample, Value, apply
+from nncompile.ir.operators import operation
+from nncompile.ir.types import DType, Type
+
+
+class Map(Op):
+    """`body` of `count` arguments, elementwise with broadcasting.
+
+    `slopes` declares derivatives (one an argument) in place of those of `body`.
+    """
+
+    body: sp.Expr
+    count: int
+    slopes: tuple[sp.Expr, ...] | None = None
+
+    label = "elementwise"
+
+    @cached_property
+    def digest(self) -> bytes:
+        parts = b"".join(map(digest, (self.body, *(self.slopes or ()))))
+        return hashlib.blake2b(b"map" + parts, digest_size=8).digest()
+
+    def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Map:
+        return self  # the names in a body are its arguments, not sizes
+
+    def converting_to(self, change: Mapping[DType, DType]) -> Map:
+        targets = tuple(change.items())
+        body = _converting_to(self.body, targets)
+        slopes = self.slopes and tuple(_converting_to(slope, targets) for slope in self.slopes)
+        same = body is self.body and slopes == self.slopes
+        return self if same else dataclasses.replace(self, body=body, slopes=slopes)
+
+    def expression(self, operands: Sequence[str]) -> str:
+        return text(self.body, operands)
+
+    def infer(self, *arguments: Type) -> Type:
+        dtypes = {placeholder(i): t.dtype for i, t in enumerate(arguments)}
+        return Type(
+            dtype_of_expression(self.body, dtypes),
+            broadcast(*(t.shape for t in arguments)),
+        )
+
+    def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
+        if not y.dtype.is_float:
+            return [None] * len(args)
+        return [self._slope(i, g, args) for i in range(self.count)]
+
+    def _slope(self, i: int, g: Value, args: tuple[Value, ...]) -> Value | None:
+        x = args[i]
+        if not x.dtype.is_float:
+            return None
+        slope = self.slopes[i] if self.slopes else _derivative(self.body, i)
+        if slope == 0:
+            return None
+        above = placeholder(self.count)
+        mask = operation("mask_of")(g) if may_be_infinite(slope) else None
+        if mask is None:
+            whole = mapped(times(above, slope), (*args, g))
+        else:
+            first = self.count + 1
+            places = {placeholder(j): placeholder(first + j) for j in range(len(mask.args))}
+            condition = mask.condition.xreplace(places)
+            body = where(condition, times(above, slope), sp.Integer(0))
+            whole = mapped(body, (*args, mask.inside, *mask.args))
+        if whole.dtype is not x.dtype:
+            whole = operation("cast")(whole, x.dtype)
+        return operation("unbroadcast")(whole, x)  # type: ignore[no-any-return]
+
+    def rowwise(self, places: Sequence[int | None], *types: Type) -> int | None:
+        from_end = {p - t.rank for p, t in zip(places, types, strict=True) if p is not None}
+        if len(from_end) != 1:
+            return None
+        (axis,) = from_end
+        others = (t for p, t in zip(places, types, strict=True) if p is None)
+        if any(t.rank >= -axis and not is_one(t.shape[axis]) for t in others):
+            return None
+        return axis + max(t.rank for t in types)
+
+    def numpy(self, *arrays: np.ndarray) -> np.ndarray:
+        values = {placeholder(i): a for i, a in enumerate(arrays)}
+        return evaluate(self.body, values)
+
+    def onnx(self, o: Any, *args: str) -> str:
+        return o.formula(self.body, args)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, *args: str) -> str:
+        return t.formula(self.body, args)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        shapes: tuple[tuple[Any, ...], ...] = (("n", 3), (3,), ("n", 1))  # they broadcast
+        for example in examples():
+            types = tuple(d[s] for d, s in zip(example.dtypes, shapes, strict=False))
+            op = cls(example.body, len(types))
+            yield Sample(op, types, example.integers, example.floats, order=example.order)
+
+
+@functools.lru_cache(maxsize=4096)
+def _converting_to(body: sp.Expr, change: tuple[tuple[DType, DType], ...]) -> sp.Expr:
+    """A formula with conversions to other element types."""
+    targets = dict(change)
+    if not body.has(*(head for head, to in TARGETS.items() if to in targets)):
+        return body
+    return body.replace(
+        lambda x: TARGETS.get(type(x)) in targets,
+        lambda x: cast(x.args[0], targets[TARGETS[type(x)]]),
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _derivative(body: sp.Expr, i: int) -> sp.Expr:
+    return differentiate(body, placeholder(i))
+
+
+@functools.lru_cache(maxsize=4096)
+def _canonical(body: sp.Expr, slopes: tuple[sp.Expr, ...] | None, order: tuple[int, ...]) -> Map:
+    """The Map of `body` with argument `i` renamed to `order[i]`, without those that go to -1."""
+    kept = [(i, j) for i, j in enumerate(order) if j >= 0]
+    renamed = {placeholder(i): placeholder(j) for i, j in kept if i != j}
+    count = max(order, default=-1) + 1
+    if not renamed and len(kept) == len(order):
+        return Map(body, count, slopes)
+    if slopes is not None:
+        by_place: dict[int, sp.Expr] = {}
+        for i, j in kept:
+            by_place[j] = by_place.get(j, sp.Integer(0)) + slopes[i].xreplace(renamed)
+        slopes = tuple(by_place[j] for j in range(count))
+    return Map(body.xreplace(renamed), count, slopes)
+
+
+def mapped(
+    body: sp.Expr, args: Sequence[Value], slopes: tuple[sp.Expr, ...] | None = None
+) -> Value:
+    """The Map of `body` over `args`, in canonical form: no argument twice or unused, and all in
+    one order, so that `b + a` is `a + b`."""
+    used = symbols_of(body).union(*map(symbols_of, slopes or ()))
+    distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
+    ordered = sorted(distinct, key=lambda a: a.digest)
+    place = {a: j for j, a in enumerate(ordered)}
+    op = _canonical(body, slopes, tuple(place.get(a, -1) for a in args))
+    if not slopes and len(ordered) == 1 and op.body == placeholder(0):
+        return ordered[0]
+    if slopes or len(symbols_of(op.body)) == len(ordered):
+        return apply(op, *ordered)
+    # Equal arguments cancelled out, as in x − x: what is left, in the type and shape of all.
+    dtype = dtype_of_expression(body, {placeholder(i): a.dtype for i, a in enumerate(args)})
+    if symbols_of(op.body):
+        left = operation("cast")(mapped(op.body, ordered), dtype)
+    else:
+        left = operation("full")((), evaluate(op.body, {}, dtype), dtype)
+    shape = broadcast(*(a.shape for a in ordered))
+    return operation("broadcast_to")(left, shape)  # type: ignore[no-any-return]
+
+
+def is_plain(value: Value) -> bool:
+    """Whether the value is a Map whose slopes are those of its body."""
+    return isinstance(value.op, Map) and value.op.slopes is None
+
+
+def body_of(value: Value) -> sp.Expr:
+    """The formula of a Map."""
+    assert isinstance(value.op, Map)
+    return value.op.body
+
+
+def over(body: sp.Expr, args: Sequence[Value], like: Value) -> Value | None:
+    """The Map of `body`, where it still has the type of `like`: an argument that cancelled out may
+    have given it its shape or element type."""
+    if not any(body.has(placeholder(i)) for i in range(len(args))):
+        return None
+    made = mapped(body, args)
+    return made if made.type == like.type else None

@@ -1,0 +1,229 @@
+"""Which tensor of a torch module is which parameter of a model.
+
+A linear layer of torch multiplies by the transpose of its weight, attention keeps the weights of
+query, key and value in one tensor, PReLU calls its slope a weight. All else of `dsl` has torch's
+names and layouts already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nncompile.diagnostics.errors import ModelError, Row, did_you_mean
+from nncompile.elementwise.map import Map
+from nncompile.interop.torch_names import COUNTER, Source, canonical, joined
+from nncompile.ir.graph import Input, Value
+from nncompile.ir.types import Array, Type
+from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.loops.scan import Scan
+from nncompile.program.model import RANDOM_STATE, Model
+
+Shapes = Mapping[str, tuple[int, ...]]
+Layers = dict[str, dict[str, str]]  # by the name of a layer: whole names by those within it
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter is among torch's tensors: the name, and which of so many equal parts of
+    the rows; `transposed` where the axes are in the other order."""
+
+    name: str
+    part: int
+    parts: int
+    transposed: bool
+
+    def read(self, tensor: Array, type_: Type) -> Array:
+        """The parameter, of the tensor of that name."""
+        rows = tensor.shape[0] // self.parts if tensor.ndim else 0
+        x = tensor if self.parts == 1 else tensor[self.part * rows : (self.part + 1) * rows]
+        x = x.T if self.transposed else x
+        # torch keeps a single number, as the slope of a PReLU, in a vector.
+        return x.reshape(()) if type_.shape == () and x.size == 1 else x
+
+    def written(self, x: Array) -> Array:
+        """That part of the tensor of that name."""
+        return x.T if self.transposed else x
+
+    def shape(self, type_: Type) -> tuple[int, ...]:
+        """The shape of the whole tensor."""
+        shape = tuple(int(size) for size in type_.shape)
+        shape = shape[::-1] if self.transposed else shape
+        return (shape[0] * self.parts, *shape[1:]) if self.parts > 1 else shape
+
+
+def places(
+    model: Model, shapes: Shapes, names: Mapping[str, str] | None = None
+) -> dict[str, Place]:
+    """Where each parameter and state of the model is among torch's tensors, whose shapes are given
+    by name.
+
+    `names` says which layer of torch is which of the model, `{"fc1": "stem"}`, or names tensors
+    one by one. Without it, names that are all equal are taken as such; otherwise the layers are
+    taken to follow each other in both in one order, that of definition there and of first use
+    here. Raises `ModelError` for what is missing, what is unexpected, and shapes that do not fit.
+    """
+    own = own_types(model)
+    sources = canonical(shapes)
+    if names:
+        sources = _renamed(sources, names, own)
+    if not names and not own.keys() <= sources.keys():
+        found = _in_order(_layers(own), _layers(sources), sources)
+    else:
+        found = {path: sources[path] for path in own if path in sources}
+    missing = [path for path in own if path not in found]
+    if missing:
+        raise ModelError(
+            f"the state dict has nothing for {', '.join(missing)}",
+            rows=_listed(shapes),
+            hint='names={"its layer": "layer of the model"} says which is which',
+        )
+    turned = transposed_paths(model)
+    made = {path: Place(*source, path in turned) for path, source in found.items()}
+    used = {place.name for place in made.values()}
+    extra = [name for name in shapes if name not in used and not name.endswith(COUNTER)]
+    if extra:
+        raise ModelError(
+            f"the state dict has {', '.join(extra)}, and model {model.name} has no place for that",
+            rows=[(path, str(type_)) for path, type_ in own.items()],
+            hint='leave them out, or say where they belong: names={"its layer": "layer"}',
+        )
+    for path, place in made.items():
+        expected, got = place.shape(own[path]), tuple(shapes[place.name])
+        if expected != got and not (expected == () and got == (1,)):
+            raise ModelError(
+                f"{place.name!r} of the state dict does not fit {path!r}",
+                rows=[("expected", _size(expected)), ("got", _size(got))],
+            )
+    return made
+
+
+def own_types(model: Model) -> dict[str, Type]:
+    """The types of the parameters and states that torch has, too, in order of first use."""
+    known = {**model.parameters, **model.states}
+    return {p: known[p].type for p in model.initial if p in known and p not in RANDOM_STATE}
+
+
+def transposed_paths(model: Model) -> set[str]:
+    """The matrices that torch keeps transposed: `weight`s (`weight_ih_l0`, …) by which the model
+    multiplies from the right, in a loop or out of it."""
+    found: set[str] = set()
+
+    def look(nodes: Iterable[Value], known: Mapping[Value, set[str]]) -> None:
+        holds = dict(known)
+        for v in nodes:
+            if isinstance(v.op, Input) and v.op.kind == "parameter":
+                holds[v] = {v.op.name}
+            elif isinstance(v.op, Map):  # a weight to which something is added
+                of = [holds[a] for a in v.args if a in holds and a.type == v.type]
+                if of:
+                    holds[v] = set().union(*of)
+            elif isinstance(v.op, MatMul):
+                found.update(holds.get(v.args[1], ()))
+            elif isinstance(v.op, Scan):
+                given = zip(v.op.body.formals, v.args, strict=True)
+                look(v.op.body.graph.nodes, {f: holds[a] for f, a in given if a in holds})
+
+    look(model.whole.nodes, {})
+    leaves = model.parameters
+    return {
+        path
+        for path in found
+        if path.rpartition(".")[2].startswith("weight") and leaves[path].rank == 2
+    }
+
+
+def _renamed(
+    sources: Mapping[str, Source], names: Mapping[str, str], own: Mapping[str, Type]
+) -> dict[str, Source]:
+    """The tensors by the names that the user says they have in the model."""
+    for theirs, ours in names.items():
+        for name, known, whose in (
+            (theirs, sources, "the state dict"),
+            (ours, own, "the model"),
+        ):
+            if not any(_is_within(x, name) for x in known):
+                layers = {x.rpartition(".")[0] or x for x in known}
+                raise ModelError(
+                    f"names: {whose} has no layer or tensor {name!r}",
+                    hint=did_you_mean(name, layers),
+                )
+    found = {}
+    for name, source in sources.items():
+        layer = max((n for n in names if _is_within(name, n)), key=len, default=None)
+        new = name if layer is None else names[layer] + name[len(layer) :]
+        owner, _, last = new.rpartition(".")
+        slope = joined(owner, "slope")
+        found[slope if last == "weight" and new not in own and slope in own else new] = source
+    return found
+
+
+def _is_within(name: str, layer: str) -> bool:
+    return name == layer or name.startswith(f"{layer}.")
+
+
+def _layers(names: Iterable[str]) -> Layers:
+    """The names by layer: attention and the layers of transformers are one each, as they do not
+    have their parts in one order."""
+    names = list(names)
+    wholes = {n.removesuffix(".query.weight") for n in names if n.endswith(".query.weight")}
+    wholes |= {"" for n in names if n == "query.weight"}
+    blocks = {w.rpartition("attention")[0].rstrip(".") for w in wholes if _ends(w, "attention")}
+    wholes |= {b for b in blocks if joined(b, "feed.hidden.weight") in names}
+    layers: Layers = {}
+    for name in names:
+        owners = [w for w in wholes if not w or _is_within(name, w)]
+        owner = min(owners, key=len) if owners else name.rpartition(".")[0]
+        inner = name[len(owner) :].lstrip(".")
+        layers.setdefault(owner, {})[inner] = name
+    return layers
+
+
+def _ends(name: str, last: str) -> bool:
+    return name.rpartition(".")[2] == last
+
+
+def _in_order(ours: Layers, theirs: Layers, sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The layers of both one after another."""
+    rows = [
+        (str(i + 1), *(_layer(each, i) for each in (ours, theirs)))
+        for i in range(max(len(ours), len(theirs)))
+    ]
+    hint = 'names={"its layer": "layer of the model"} says which is which'
+    if len(ours) != len(theirs):
+        raise ModelError(
+            f"the model has {len(ours)} layers with weights, the state dict has {len(theirs)}",
+            rows=[("", "model", "state dict"), *rows],
+            hint=hint,
+        )
+    found: dict[str, Source] = {}
+    for (mine, own), (other, given) in zip(ours.items(), theirs.items(), strict=True):
+        given = {k: name for k, name in given.items() if k in own or not k.endswith(COUNTER)}
+        if own.keys() == {"slope"} and given.keys() == {"weight"}:
+            given = {"slope": given["weight"]}
+        elif len(own) == len(given) == 1:  # a table by any name
+            given = dict(zip(own, given.values(), strict=True))
+        if own.keys() != given.keys():
+            raise ModelError(
+                f"layer {mine!r} of the model and {other!r} of the state dict differ",
+                rows=[("model", ", ".join(own)), ("state dict", ", ".join(given))],
+                hint=hint,
+            )
+        found |= {path: sources[given[inner]] for inner, path in own.items()}
+    return found
+
+
+def _layer(layers: Layers, index: int) -> str:
+    if index >= len(layers):
+        return "-"
+    name, inner = list(layers.items())[index]
+    return f"{name or '(itself)'}: {', '.join(inner)}"
+
+
+def _listed(shapes: Shapes) -> list[Row]:
+    return [(name, _size(tuple(shape))) for name, shape in shapes.items()]
+
+
+def _size(shape: tuple[Any, ...]) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,1 @@
+"""The graph: sizes, types, values, their printer and their interpreter."""

@@ -1,0 +1,140 @@
+"""What a graph means, in numpy: the check of every backend, and how constants are folded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError
+from nncompile.ir.dims import Dim, solve, symbols
+from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.precision import DOUBLE, computed, in_types
+from nncompile.ir.types import Array, TupleType, check_unmasked, dtype_of, f64, numpy_name
+
+Change = Callable[[Value, Any], Any]
+"""What the nodes after a value get, from the value and its array (a tuple of several)."""
+
+
+def evaluate(
+    outputs: Any,
+    feeds: Mapping[str, Any],
+    precision: Any = None,
+    change: Change | None = None,
+) -> Any:
+    """The arrays of `outputs` (a graph, a value, or a list or dict of values) where the leaves are
+    `feeds`, by name; in the same structure (a dict for a graph).
+
+    Floats of 16 bits are computed with in f32, and each node's results are rounded.
+    `precision=np.float64` computes in double what is declared f32, f16 or bf16, and rounds nothing;
+    what `change` makes of the array of each value, leaves included, takes its place. Raises
+    `FeedError` for a leaf that is missing or has another element type or shape.
+    """
+    if isinstance(outputs, Graph):
+        values = [*outputs.outputs.values(), *_given(outputs, feeds)]
+        arrays = evaluate(values, feeds, precision, change)
+        return dict(zip(outputs.outputs, arrays, strict=False))
+    if isinstance(outputs, Value):
+        return evaluate([outputs], feeds, precision, change)[0]
+    if isinstance(outputs, Mapping):
+        arrays = evaluate(list(outputs.values()), feeds, precision, change)
+        return dict(zip(outputs, arrays, strict=True))
+    double = precision is not None and dtype_of(np.dtype(precision)) is f64
+    return _evaluate(list(outputs), feeds, double, change)
+
+
+def _given(graph: Graph, feeds: Mapping[str, Any]) -> list[Value]:
+    """The declared leaves that are fed: they determine sizes even where no output needs them."""
+    return [v for v in graph.inputs if v.op.name in feeds]  # type: ignore[attr-defined]
+
+
+def _evaluate(
+    outputs: Sequence[Value],
+    feeds: Mapping[str, Any],
+    double: bool,
+    change: Change | None = None,
+) -> list[Any]:
+    order = toposort(outputs)
+    leaves = [v for v in order if isinstance(v.op, Input)]
+    found = {v: _fed(v, feeds, double) for v in leaves}
+    sizes = _sizes(leaves, found)
+    results: dict[Value, Any] = {v: change(v, x) if change else x for v, x in found.items()}
+    for v in order:
+        if v not in results:
+            op = v.op.at(sizes) if sizes else v.op
+            op = in_types(op, DOUBLE) if double else op
+            try:
+                with np.errstate(all="ignore"):  # infinities and NaN are values, as in backends
+                    result = computed(op, v.type, *(results[a] for a in v.args))
+                    results[v] = change(v, result) if change else result
+                if v.op.makes:
+                    sizes |= _made(v, result)
+            except TypeError:
+                _check_known(v, sizes)
+                raise
+    return [results[v] for v in outputs]
+
+
+def _made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
+    """The sizes that a node made."""
+    results = result if isinstance(v.type, TupleType) else (result,)
+    types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
+    return {
+        size: array.shape[t.shape.index(size)]
+        for size in v.op.makes
+        for t, array in zip(types, results, strict=True)
+        if size in t.shape
+    }
+
+
+def _check_known(v: Value, sizes: Mapping[sp.Symbol, Dim]) -> None:
+    types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
+    unknown = symbols(d for t in types for d in t.shape) - sizes.keys()
+    if unknown:
+        names = ", ".join(sorted(map(str, unknown)))
+        raise FeedError(
+            f"the size {names} of {v.op.label}, {v.type}, cannot be told from the data",
+            hint="evaluate a Graph whose `inputs` has a leaf of that size, and feed it",
+        )
+
+
+def _fed(leaf: Value, feeds: Mapping[str, Any], double: bool) -> Array:
+    name, type_ = leaf.op.name, leaf.type  # type: ignore[attr-defined]
+    if name not in feeds:
+        raise FeedError(f"no data for {leaf.op.kind} {name!r}", rows=[("expected", str(type_))])  # type: ignore[attr-defined]
+    array = np.asarray(feeds[name])
+    check_unmasked(feeds[name], f"{leaf.op.kind} {name!r}", FeedError)  # type: ignore[attr-defined]
+    is_double = double and type_.dtype in DOUBLE and array.dtype == np.float64
+    if array.dtype != type_.dtype.numpy and not is_double:
+        raise FeedError(
+            f"{leaf.op.kind} {name!r} has another element type",  # type: ignore[attr-defined]
+            rows=[("expected", str(type_)), ("got", f"{array.dtype}{list(array.shape)}")],
+            hint=f"convert it with {name}.astype({numpy_name(type_.dtype.numpy)})",
+        )
+    if array.ndim != type_.rank:
+        raise FeedError(
+            f"{leaf.op.kind} {name!r} has rank {array.ndim}, not {type_.rank}",  # type: ignore[attr-defined]
+            rows=[("expected", str(type_)), ("got", f"{array.dtype}{list(array.shape)}")],
+        )
+    return array.astype(np.float64) if double and type_.dtype in DOUBLE else array
+
+
+def _sizes(leaves: Sequence[Value], found: Mapping[Value, Array]) -> dict[sp.Symbol, Dim]:
+    try:
+        return dict(solve([v.shape for v in leaves], [found[v].shape for v in leaves]))
+    except ShapeError as error:
+        rows = [(v.op.name, str(v.type), f"got {list(found[v].shape)}") for v in leaves]  # type: ignore[attr-defined]
+        raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
+
+
+def constant_value(value: Value) -> Array | None:
+    """The array of a value that depends on no leaf and no symbolic size; None where it does."""
+    order = toposort([value])
+    if any(isinstance(v.op, Input) for v in order):
+        return None
+    try:
+        return np.asarray(_evaluate([value], {}, False)[0])
+    except (CompileError, TypeError):
+        return None

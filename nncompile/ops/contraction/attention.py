@@ -1,0 +1,116 @@
+"""Attention as one op, for runtimes that have a kernel of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.dims import broadcast, is_one, same, same_shape
+from nncompile.ir.graph import Op, Sample, Value, apply
+from nncompile.ir.types import Array, Type, f32, f64
+from nncompile.ops.contraction.matmul import matmul
+from nncompile.ops.core.basic import unbroadcast
+from nncompile.ops.core.composition import composed_onnx
+from nncompile.ops.reduction.reduce import require_real, sum
+from nncompile.ops.reduction.softmax import softmax
+from nncompile.ops.shape.reshape import swapaxes
+
+
+class Attention(Op):
+    """softmax(q·kᵀ + bias)·v of q[…, t, d], k[…, s, d], v[…, s, e] and, where it is given, a bias
+    that broadcasts to […, t, s]; the leading axes of q, k and v are the same.
+
+    A model is written in products and a softmax, and is differentiated so. A rule puts this in
+    their place where nothing else needs the weights.
+    """
+
+    def infer(self, q: Type, k: Type, v: Type, bias: Type | None = None) -> Type:
+        require_real(q)
+        given = [t for t in (q, k, v, bias) if t is not None]
+        if any(t.dtype is not q.dtype for t in given):
+            raise DTypeError(f"element types differ: {', '.join(map(str, given))}")
+        if min(q.rank, k.rank, v.rank) < 3:
+            raise ShapeError(f"attention is of […, places, features], got {q}, {k} and {v}")
+        ahead = q.shape[:-2]
+        fit = same_shape(k.shape[:-2], ahead) is True is same_shape(v.shape[:-2], ahead) and same(
+            q.shape[-1], k.shape[-1]
+        ) is True is same(k.shape[-2], v.shape[-2])
+        if not fit:
+            raise ShapeError(f"attention: {q}, {k} and {v} do not fit each other")
+        scores = (*q.shape[:-1], k.shape[-2])
+        if bias is not None and same_shape(broadcast(bias.shape, scores), scores) is not True:
+            raise ShapeError(
+                f"attention: the bias {bias} is none of [{', '.join(map(str, scores))}]"
+            )
+        return Type(q.dtype, (*q.shape[:-1], v.shape[-1]))
+
+    def pullback(
+        self, g: Value, y: Value, q: Value, k: Value, v: Value, *bias: Value
+    ) -> tuple[Value, ...]:
+        weights = softmax(_scores(q, k, *bias))
+        of_weights = matmul(g, swapaxes(v, -1, -2))
+        slope = weights * (of_weights - sum(of_weights * weights, -1, keepdims=True))
+        return (
+            matmul(slope, k),
+            matmul(swapaxes(slope, -1, -2), q),
+            matmul(swapaxes(weights, -1, -2), g),
+            *(unbroadcast(slope, b) for b in bias),
+        )
+
+    def composed(self, q: Value, k: Value, v: Value, *bias: Value) -> tuple[Value]:
+        """The result in terms of other ops."""
+        return (matmul(softmax(_scores(q, k, *bias)), v),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        place = places[0]
+        if len(set(places[:3])) != 1 or place is None or place >= types[0].rank - 2:
+            return None
+        if len(places) == 4:  # a bias, of each row or the same for all
+            axis, bias = place - types[0].rank, types[3]
+            own = None if places[3] is None else places[3] - bias.rank
+            alone = bias.rank < -axis or is_one(bias.shape[axis])
+            if own != axis and not (own is None and alone):
+                return None
+        return place
+
+    def numpy(self, q: Array, k: Array, v: Array, *bias: Array) -> Array:
+        scores = q @ np.swapaxes(k, -1, -2)
+        for b in bias:
+            scores = scores + b
+        powers = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
+        return np.asarray(powers / powers.sum(-1, keepdims=True) @ v)
+
+    def onnx(self, o: Any, *names: str) -> str:
+        return composed_onnx(o, self.composed, *names)[0]
+
+    def torch(self, t: Any, q: str, k: str, v: str, *bias: str) -> str:
+        function = "torch.nn.functional.scaled_dot_product_attention"
+        y = t.call(function, q, k, v, *bias, scale=1.0)
+        # A row whose scores are all NaN is 0 there, as if all of it were masked.
+        of_query = t.call("torch.sum", q, [-1], keepdim=True)
+        of_keys = t.call("torch.sum", k, [-2, -1], keepdim=True)
+        lost = t.call("torch.isnan", t.call("torch.add", of_query, of_keys))
+        nan, zero = (t.constant(np.asarray(n, t.type.dtype.numpy)) for n in (np.nan, 0))
+        return t.call("torch.add", y, t.call("torch.where", lost, nan, zero))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", 2, "t", 3], f32["n", 2, "s + 1", 3], f32["n", 2, "s + 1", 4]))
+        yield Sample(cls(), (f32["n", "t", 3], f32["n", 5, 3], f32["n", 5, 3], f32["t", 5]))
+        yield Sample(cls(), (f32["n", 2, 3, 4],) * 3 + (f32["n", 1, 1, 3],))
+        yield Sample(cls(), (f64["n", 2, "t + 1", 3],) * 3)
+
+
+def _scores(q: Value, k: Value, *bias: Value) -> Value:
+    scores = matmul(q, swapaxes(k, -1, -2))
+    for b in bias:
+        scores = scores + b
+    return scores
+
+
+def attention(q: Value, k: Value, v: Value, *bias: Value) -> Value:
+    """softmax(q·kᵀ + bias)·v; see `Attention`."""
+    return apply(Attention(), q, k, v, *bias)

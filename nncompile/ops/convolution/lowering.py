@@ -1,0 +1,158 @@
+"""Convolutions by slices and matrix products.
+
+That is what the gradient at the weights is computed by everywhere (a convolution whose kernel is as
+large as the image is three to ten times slower in onnxruntime), and all of it in float64, which
+onnxruntime has no convolutions of.
+
+A *tap* is one place of the kernel: what it sees of x is a slice of x, `[N, C, *results]`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+from nncompile.ir.dims import Shape, dim, product
+from nncompile.ir.graph import Value
+from nncompile.ops.contraction.matmul import matmul
+from nncompile.ops.core.basic import broadcast_to
+from nncompile.ops.reduction.reduce import sum
+from nncompile.ops.shape.joining import concatenate
+from nncompile.ops.shape.reshape import reshape, swapaxes, transpose
+from nncompile.ops.shape.slicing import flip, padded, part, spaced
+from nncompile.ops.windows.convolution import Ints, Window
+
+# Measured in onnxruntime 1.31 on one core. With fewer channels the taps are joined for one product;
+# with more, that copies more than it gains.
+FEW_CHANNELS = 8
+
+
+def convolution(x: Value, w: Value, window: Window, groups: int) -> Value:
+    """x[N, C, *sizes] and w[O, C/groups, *kernel] to `[N, O, *results]`: the weights times the
+    taps one below the other, `[N, groups, taps·C/groups, results]`."""
+    results, count = window.results(x.shape[2:]), math.prod(window.kernel)
+    taps = [_grouped(_flat(tap), groups) for tap in _taps(x, window)]
+    outs, ins = w.shape[:2]
+    kernels = transpose(reshape(w, (outs, ins, count)), (0, 2, 1))
+    split = (groups, dim(outs // groups)) if groups > 1 else (outs,)
+    kernels = reshape(kernels, (*split, product((count, ins))))
+    # onnxruntime does not broadcast to a batch of zero.
+    kernels = broadcast_to(kernels, (x.shape[0], *kernels.shape))
+    y = matmul(kernels, concatenate(taps, -2))
+    return reshape(y, (x.shape[0], outs, *results))
+
+
+def transposed_convolution(y: Value, w: Value, window: Window, groups: int, sizes: Shape) -> Value:
+    """y[N, O, *results] and w[O, C/groups, *kernel] to `[N, C, *sizes]`: the convolution of y, with
+    stride − 1 zeros after each element, with the kernel turned round."""
+    before, after = [0, 0], [0, 0]
+    for i, (size, stride, extent) in enumerate(
+        zip(sizes, window.strides, window.extents, strict=True)
+    ):
+        y = spaced(y, i + 2, stride)
+        first = extent - 1 - window.before[i]
+        before.append(first)
+        after.append(dim(size + extent - 1 - first - y.shape[i + 2]))
+    outs, ins = w.shape[:2]
+    split = reshape(w, (groups, dim(outs // groups), ins, *window.kernel))
+    turned = transpose(split, (0, 2, 1, *range(3, split.rank)))
+    kernels = reshape(turned, (product((groups, ins)), dim(outs // groups), *window.kernel))
+    plain = Window(window.kernel, (1,) * window.rank, (0,) * (2 * window.rank), window.dilations)
+    return convolution(
+        padded(y, before, after), flip(kernels, tuple(range(2, w.rank))), plain, groups
+    )
+
+
+def weight_gradient(x: Value, g: Value, window: Window, groups: int) -> Value:
+    """x[N, C, *sizes] and g[N, O, *results] to `[O, C/groups, *kernel]`: for each tap the product
+    of g and what the tap sees, summed over the batch.
+
+    The taps of few channels are joined for one product. Where each channel is alone, elementwise
+    products are summed instead: onnxruntime takes up to four times as long for products of a row
+    by a column.
+    """
+    if all(s == 1 for s in window.strides):
+        taps, g = _contiguous_taps(x, window), _flat(_as_wide(g, window, x.shape[2:]))
+    else:
+        taps, g = [_flat(tap) for tap in _taps(x, window)], _flat(g)
+    taps, g = [_grouped(tap, groups) for tap in taps], _grouped(g, groups)
+    ins, outs = taps[0].shape[-2], g.shape[-2]
+    shape = (product((groups, outs)), ins, *window.kernel)
+    if groups > 1 and ins == 1:
+        sums = [sum(tap * g, -1, keepdims=True) for tap in taps]  # [N, groups, outs, 1] each
+        return reshape(sum(concatenate(sums, -1), 0), shape)
+    if len(taps) == 1:
+        return reshape(_batch_product(g, taps[0]), shape)
+    if isinstance(ins, int) and ins < FEW_CHANNELS:
+        joined = _batch_product(g, concatenate(taps, -2))
+        split = reshape(joined, (shape[0], len(taps), ins))
+        return reshape(transpose(split, (0, 2, 1)), shape)
+    joined = concatenate([_batch_product(g, tap) for tap in taps], 0)
+    split = reshape(joined, (len(taps), shape[0], ins))
+    return reshape(transpose(split, (1, 2, 0)), shape)
+
+
+def _batch_product(g: Value, tap: Value) -> Value:
+    """Σ over the batch of g·tapᵀ: `[1, groups, outs, ins]`, without groups where there is one."""
+    return sum(matmul(g, swapaxes(tap, -1, -2)), 0, keepdims=True)
+
+
+def _places(window: Window) -> list[Ints]:
+    """Where each tap starts, in row-major order of the kernel."""
+    return [
+        tuple(i * d for i, d in zip(place, window.dilations, strict=True))
+        for place in itertools.product(*map(range, window.kernel))
+    ]
+
+
+def _with_zeros(x: Value, window: Window, more: Ints = ()) -> Value:
+    """x with its padding, and `more` zeros after the first spatial axes."""
+    extra = (*more, *(0,) * (window.rank - len(more)))
+    after = [a + e for a, e in zip(window.after, extra, strict=True)]
+    return padded(x, (0, 0, *window.before), (0, 0, *after))
+
+
+def _taps(x: Value, window: Window) -> list[Value]:
+    sizes = (*x.shape[:2], *window.results(x.shape[2:]))
+    x = _with_zeros(x, window)
+    steps = (1, 1, *window.strides)
+    return [part(x, (0, 0, *place), sizes, steps) for place in _places(window)]
+
+
+def _contiguous_taps(x: Value, window: Window) -> list[Value]:
+    """The taps for stride 1 as contiguous slices of x with its spatial axes joined.
+
+    They hold rows as wide as x is, with elements that belong to no result at the ends: g must have
+    zeros there. One more row of zeros keeps the last tap within x.
+    """
+    results, widths = window.results(x.shape[2:]), window.padded(x.shape[2:])
+    spills = any(k > 1 for k in window.kernel[1:])
+    x = _flat(_with_zeros(x, window, (1,) if spills else ()))
+    length = product((results[0], *widths[1:]))
+    found: list[Value] = []
+    for place in _places(window):
+        start: Any = 0
+        for offset, width in zip(place, widths, strict=True):
+            start = start * width + offset
+        found.append(part(x, (0, 0, dim(start)), (*x.shape[:2], length), (1, 1, 1)))
+    return found
+
+
+def _as_wide(g: Value, window: Window, sizes: Shape) -> Value:
+    """g with zeros at the ends of its rows, as wide as x with its padding."""
+    widths: Any = window.padded(sizes)
+    after = [0, 0, 0, *(dim(w - n) for w, n in zip(widths[1:], g.shape[3:], strict=True))]
+    return padded(g, [0] * g.rank, after)
+
+
+def _flat(x: Value) -> Value:
+    """`[N, C, *sizes]` with the spatial axes joined."""
+    return reshape(x, (*x.shape[:2], product(x.shape[2:])))
+
+
+def _grouped(x: Value, groups: int) -> Value:
+    """`[N, C, L]` as `[N, groups, C/groups, L]`, where there are groups."""
+    if groups == 1:
+        return x
+    return reshape(x, (x.shape[0], groups, dim(x.shape[1] // groups), x.shape[2]))

@@ -1,0 +1,1 @@
+"""Ops that all others need: constants, casts, broadcasting, annotations, assertions."""

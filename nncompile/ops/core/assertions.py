@@ -1,0 +1,98 @@
+"""What a model claims of its data: sizes that are limited, and numbers that lie in a range.
+
+A claim is the value itself. That it holds is checked on the data that are fed, before anything
+runs; see `nncompile.program.shape_check` and `nncompile.train.indices`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import field
+from typing import Any
+
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.ir.dims import Dim, dim, symbol
+from nncompile.ir.graph import Sample, Value
+from nncompile.ir.types import Type, f32, f64, i32, i64
+from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.basic import Constant
+
+LENGTHS = "a length counts the elements of a row that are there: np.clip(lengths, {low}, {high})"
+"""The way out of lengths that are none."""
+
+
+class Limited(Mark):
+    """x itself; `size` is `limit` at most. Both are told in `claim` and `way_out` as {size} and
+    {limit}, and {x} is the type of x."""
+
+    size: Dim
+    limit: Dim
+    claim: str = field(repr=False)
+    way_out: str = field(default="", repr=False)
+
+    def infer(self, x: Type) -> Type:
+        both = {"size": self.size, "limit": self.limit, "x": x}
+        if isinstance(self.size, int) and isinstance(self.limit, int) and self.size > self.limit:
+            hint = self.way_out.format(**both) or None
+            raise ShapeError(self.claim.format(**both), hint=hint)
+        return x
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(symbol("n"), 8, "{size} rows are more than {limit}"), (f32["n", 3],))
+        yield Sample(cls(3, 3, "{x}", "{limit}"), (f64[3],))
+
+
+class InRange(Mark):
+    """x itself, of numbers from `low` to `high`, both included; a `high` of None is no limit.
+    `what` begins the message about others and `way_out` is its hint; see `in_range`."""
+
+    low: Dim
+    high: Dim | None
+    what: str = field(repr=False)
+    way_out: str = field(default="", repr=False)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(0, symbol("n"), "lengths"), (i64["n"],))
+        yield Sample(cls(-1, dim(symbol("n") + 1), "places"), (i32[2, "n"],))
+        yield Sample(cls(0, None, "counts"), (f32["n"],))
+
+
+def limited(x: Value, size: Any, limit: Any, claim: str, way_out: str = "") -> Value:
+    """`x`, which is impossible where `size` is more than `limit`; either may be symbolic.
+
+    Where the size is known to be too large, `ShapeError` is raised here, and otherwise `FeedError`
+    for data that make it so. `claim` is its message and `way_out` its hint, in which {size},
+    {limit} and {x} stand for the numbers and the type of `x`.
+    """
+    return Limited(dim(size), dim(limit), claim, way_out)(x)
+
+
+def bounds_of(low: Dim, high: Dim | None) -> str:
+    """What a message says of a range."""
+    return f"at least {low}" if high is None else f"from {low} to {high}"
+
+
+def in_range(
+    x: Value, low: Any, high: Any, what: str, way_out: str = "", reals: bool = False
+) -> Value:
+    """`x`, integers from `low` to `high`, which may be symbolic; a `high` of None is no limit.
+
+    Data that are fed as x and hold others are a `FeedError`, which says `what` they are ("the
+    lengths of LSTM are") and gives `way_out` as the hint, with the numbers for {low} and {high}.
+
+    Data that are fed in another form, and computed in real numbers before they are `x`, are not
+    looked at. Raises `DTypeError` where x is not of integers (unless they may be `reals`),
+    `ModelError` where it holds known others.
+    """
+    if not x.dtype.is_integer and not (reals and x.dtype.is_float):
+        raise DTypeError(f"{what} integers, got {x.type}", hint="x.astype(i64) converts")
+    low, high = dim(low), None if high is None else dim(high)
+    known = x.op.value.ravel() if isinstance(x.op, Constant) else ()
+    for number in known:
+        below = isinstance(low, int) and number < low
+        if below or (isinstance(high, int) and number > high):
+            hint = way_out.format(low=low, high=high) or None
+            raise ModelError(f"{what} {bounds_of(low, high)}, got {number}", hint=hint)
+    return InRange(low, high, what, way_out)(x)

@@ -1,0 +1,37 @@
+"""Axes as people write them (negative, one or several, None for all) as non-negative numbers."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from nncompile.diagnostics.errors import ShapeError
+
+
+def axis_of(axis: Any, rank: int, name: str = "axis") -> int:
+    """One axis of a tensor of that rank, counted from the front.
+
+    Raises `ShapeError` for an axis that the tensor does not have.
+    """
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise ShapeError(f"{name} must be an integer, got {axis!r}")
+    number = operator.index(axis)
+    if not -rank <= number < rank:
+        hint = f"write one of -{rank} … {rank - 1}" if rank else None
+        raise ShapeError(f"{name} {number} does not exist in a tensor of rank {rank}", hint=hint)
+    return number % rank
+
+
+def axes_of(axis: int | Sequence[int] | None, rank: int, name: str = "axis") -> tuple[int, ...]:
+    """One axis, several, or all (None), in ascending order.
+
+    Raises `ShapeError` for an axis that the tensor does not have, and for one given twice.
+    """
+    if axis is None:
+        return tuple(range(rank))
+    given = axis if isinstance(axis, tuple | list) else (axis,)
+    axes = [axis_of(a, rank, name) for a in given]
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"{name} {tuple(given)} names one axis twice")
+    return tuple(sorted(axes))

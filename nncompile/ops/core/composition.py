@@ -1,0 +1,39 @@
+"""Cards that are lowered as what they are composed of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.ir.graph import Input, Value, apply, toposort
+
+
+def composed_onnx(o: Any, function: Callable[..., Sequence[Value]], *names: str) -> tuple[str, ...]:
+    """The names of the results that `function` makes of values of the types of the node that is
+    being lowered: each node of the expression is lowered by its own card, so that what the
+    gradient computes from the same arguments is shared."""
+    return _composed(o, "onnx", function, names)
+
+
+def composed_torch(
+    t: Any, function: Callable[..., Sequence[Value]], *names: str
+) -> tuple[str, ...]:
+    """The same in TorchScript."""
+    return _composed(t, "torch", function, names)
+
+
+def _composed(
+    emitter: Any, method: str, function: Callable[..., Sequence[Value]], names: Sequence[str]
+) -> tuple[str, ...]:
+    types, type_ = emitter.types, emitter.type
+    with tracing(Trace()):
+        leaves = [apply(Input(f"{i}", t)) for i, t in enumerate(types)]
+        results = function(*leaves)
+    found: dict[Value, Any] = dict(zip(leaves, names, strict=True))
+    for v in toposort(results):
+        if v not in found:
+            emitter.types, emitter.type = tuple(a.type for a in v.args), v.type
+            found[v] = getattr(v.op, method)(emitter, *(found[a] for a in v.args))
+    emitter.types, emitter.type = types, type_
+    return tuple(found[v] for v in results)

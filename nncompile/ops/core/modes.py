@@ -1,0 +1,50 @@
+"""What is computed one way while training and another way afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.dims import same_shape
+from nncompile.ir.graph import Sample, Value
+from nncompile.ir.types import Type, f32, i64
+from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.basic import as_value
+
+
+class Training(Mark):
+    """`trained`, in whose place the inference pass puts `used`.
+
+    In the graphs of training, gradients included, it is its first argument.
+    """
+
+    def infer(self, trained: Type, used: Type) -> Type:
+        if trained.dtype is not used.dtype:
+            raise DTypeError(
+                f"what is trained and what is used differ in element type, {trained} and {used}",
+                hint="y.astype(x.dtype) converts one of them",
+            )
+        if same_shape(trained.shape, used.shape) is not True:
+            raise ShapeError(
+                f"what is trained and what is used are not known to have one shape, {trained} and "
+                f"{used}"
+            )
+        return trained
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", 2], f32["n", 2]))
+        yield Sample(cls(), (i64["n"], i64["n"]))
+
+
+def while_training(trained: Any, used: Any) -> Value:
+    """`trained` while the model is trained, `used` in its inference graph (and where it is
+    evaluated). Both have one type; gradients are those of `trained`.
+
+    It is how dropout and augmentation vanish: `while_training(noisy, x)`. Raises `DTypeError` or
+    `ShapeError` where the types differ.
+    """
+    trained = as_value(trained)
+    used = as_value(used, like=trained)
+    return trained if trained is used else Training()(trained, used)

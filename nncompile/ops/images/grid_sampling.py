@@ -1,0 +1,204 @@
+"""Elements of images at places that are given as numbers: `grid_sample`, and grids of such places.
+
+What is sampled is a sum of elements that are taken, times weights that are formulas of the places;
+so the gradients at both, of any order, follow from those.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, did_you_mean
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import abs as absolute
+from nncompile.elementwise import add, clip, floor, maximum, minimum, multiply, rint, where
+from nncompile.elementwise.formula import formula
+from nncompile.ir.dims import Dim, dim, product, same
+from nncompile.ir.graph import Value, described
+from nncompile.ir.types import f32, f64, i64
+from nncompile.ops.core.basic import cast, floating, iota, size_value
+from nncompile.ops.images.interpolation import PLAIN, cubic_kernel
+from nncompile.ops.images.resize import CUBIC, LINEAR
+from nncompile.ops.shape.index import take
+from nncompile.ops.shape.reshape import expand_dims, moveaxis, reshape
+from nncompile.ops.windows.space import LEAD
+
+MODES = (*LINEAR, "nearest", *CUBIC)
+PADDING_MODES = ("zeros", "border", "reflection")
+
+
+@teaching
+def grid_sample(
+    x: Any,
+    grid: Any,
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+    *,
+    what: str = "grid_sample",
+) -> Value:
+    """`x` [batch, channels, *space] at the places of `grid` [batch, *places, axes of space]:
+    [batch, channels, *places]. torch's `grid_sample`, along any number of axes.
+
+    A place has one number for each axis, that of the last axis first; −1 and 1 are the ends of the
+    axis, or, with `align_corners`, the middles of its outermost elements. `mode` is "bilinear",
+    "nearest" or "bicubic"; beyond the ends are zeros, the outermost element ("border") or the
+    mirror image ("reflection"). A place that is NaN has the sample NaN, for which torch may have
+    another. Gradients are torch's, at the ends of the axes, too; there are none at the places for
+    "nearest". Raises `ShapeError`, which begins with `what`, where `grid` does not fit or `x` has
+    an axis of space without elements, `DTypeError` where the element types differ, and `ModelError`
+    for other modes.
+    """
+    x, grid = floating(what, x), floating(what, grid)
+    _check(what, x, grid, mode, padding_mode)
+    space, places = x.shape[LEAD:], grid.shape[1:-1]
+    rank, count = len(space), product(places)
+    points = reshape(grid, (grid.shape[0], count, rank))
+    taps = [
+        _taps(points[:, :, rank - 1 - i], size, mode, padding_mode, align_corners)
+        for i, size in enumerate(space)
+    ]
+    plane, channels = product(space), x.shape[1]
+    rows = reshape(moveaxis(x, 1, -1), (dim(x.shape[0] * plane), channels))
+    first = expand_dims(iota(x.shape[0]) * size_value(plane), 1)
+    total = (dim(grid.shape[0] * count), 1)
+    terms = []
+    for each in itertools.product(*taps):
+        place: Any = 0
+        for size, (index, _) in zip(space, each, strict=True):
+            place = place * size_value(size) + index
+        elements = take(rows, reshape(place + first, total[:1]), 0)
+        weight = functools.reduce(multiply, (weight for _, weight in each))
+        terms.append(elements * reshape(weight, total))
+    sampled = reshape(functools.reduce(add, terms), (grid.shape[0], *places, channels))
+    return moveaxis(sampled, -1, 1)
+
+
+def _check(what: str, x: Value, grid: Value, mode: Any, padding_mode: Any) -> None:
+    for name, given, known in (
+        ("mode", mode, MODES),
+        ("padding_mode", padding_mode, PADDING_MODES),
+    ):
+        if given not in known:
+            hint = did_you_mean(str(given).lower(), known)
+            raise ModelError(
+                f"{what}: {name} is one of {', '.join(known)}, got {given!r}", hint=hint
+            )
+    rank, rows = x.rank - LEAD, [("x", *described(x)), ("grid", *described(grid))]
+    if rank < 1 or grid.rank < 3 or same(grid.shape[-1], rank) is not True:
+        raise ShapeError(
+            f"{what} needs [batch, channels, *space] and a grid [batch, *places, axes of space]",
+            rows=rows,
+            hint=f"for each place {rank} numbers, the last axis first" if rank > 0 else None,
+        )
+    if same(x.shape[0], grid.shape[0]) is not True:
+        raise ShapeError(f"{what}: x and grid are not known to be of one batch", rows=rows)
+    if grid.dtype is not x.dtype:
+        raise DTypeError(f"{what}: element types differ, {x.dtype} ≠ {grid.dtype}", rows=rows)
+    if 0 in x.shape[LEAD:]:
+        raise ShapeError(f"{what}: x has an axis of space without elements", rows=rows)
+
+
+def _taps(
+    numbers: Value, size: Dim, mode: str, padding_mode: str, align_corners: bool
+) -> list[tuple[Value, Value]]:
+    """Along one axis, the elements that a sample is made of: their indices and weights."""
+    dtype = numbers.dtype
+    if dtype.bits < f32.bits:  # too few digits for places among many elements
+        found = _taps(cast(numbers, f32), size, mode, padding_mode, align_corners)
+        return [(index, cast(weight, dtype)) for index, weight in found]
+    count = size_value(size, dtype)
+    last = count - 1
+    places = (numbers + 1) / 2 * last if align_corners else ((numbers + 1) * count - 1) / 2
+    low, span = (0.0, last) if align_corners else (-0.5, count)
+    if mode in CUBIC:
+        # Further out, all of the elements are beyond the end; a reflection goes on for ever.
+        inside = places if padding_mode == "reflection" else clip(places, -3.0, count + 2)
+        base = floor(inside)
+        found = []
+        for j in (-1, 0, 1, 2):
+            weight, index = cubic_kernel(inside - base - j, PLAIN), base + j
+            if padding_mode == "reflection":
+                index = _reflected(index, low, maximum(span, 1.0))
+            found.append((index, weight))
+    else:
+        if padding_mode == "zeros":
+            places = clip(places, -1.0, count)
+        else:
+            if padding_mode == "reflection":
+                places = _reflected(places, low, maximum(span, 1.0))
+            places = _bounded(places, last)
+        if mode == "nearest":
+            found = [(rint(places), _one(places))]
+        else:
+            base = floor(places)
+            found = [(base, 1 - (places - base)), (base + 1, places - base)]
+    end = size_value(dim(size - 1))
+    if padding_mode == "zeros":
+        found = [(index, _within(weight, index, last)) for index, weight in found]
+    return [(minimum(maximum(cast(index, i64), 0), end), weight) for index, weight in found]
+
+
+@formula
+def _within(weight: Any, index: Any, last: Any) -> Any:
+    """The weight of an element, 0 of what is none; NaN stays."""
+    return where((index < 0) | (index > last), 0, weight)
+
+
+@formula
+def _one(place: Any) -> Any:
+    """1, or NaN where there is no place."""
+    return where(place == place, 1, place)
+
+
+@formula
+def _bounded(place: Any, last: Any) -> Any:
+    """The place within the axis; at the ends the gradient is 0 already, as torch's."""
+    return where(place <= 0, 0, where(place >= last, last, place))
+
+
+@formula
+def _reflected(place: Any, low: Any, span: Any) -> Any:
+    """The place mirrored at `low` and at `low + span` until it lies between them."""
+    distance = absolute(place - low)
+    turns = floor(distance / span)
+    rest = distance - turns * span
+    return where(turns - 2 * floor(turns / 2) > 0, span - rest, rest) + low
+
+
+@teaching
+def affine_grid(
+    theta: Any, size: Sequence[Any], align_corners: bool = False, *, what: str = "affine_grid"
+) -> Value:
+    """Where an affine map puts the places of an image, for `grid_sample`: `theta`
+    [batch, axes, axes + 1] and the size (batch, channels, *space) to [batch, *space, axes]. torch's
+    `affine_grid`, along any number of axes.
+
+    Raises `ShapeError`, which begins with `what`, where these do not fit.
+    """
+    theta = floating(what, theta)
+    given = tuple(dim(n) for n in size) if isinstance(size, tuple | list) else ()
+    rank = len(given) - LEAD
+    wanted = (given[0], rank, rank + 1) if rank > 0 else ()
+    if theta.rank != 3 or len(wanted) != 3:
+        raise ShapeError(
+            f"{what} needs theta [batch, axes, axes + 1] and a size (batch, channels, *space), got "
+            f"{theta.type} and {size!r}"
+        )
+    if not all(same(a, b) for a, b in zip(theta.shape, wanted, strict=True)):
+        shown = ", ".join(map(str, wanted))
+        raise ShapeError(f"{what}: theta is [{shown}] for the size {size!r}, got {theta.type}")
+    space = given[LEAD:]
+    ones = (1,) * rank
+    moved = reshape(theta[:, :, rank], (theta.shape[0], *ones, rank))
+    for i, n in enumerate(space):
+        count, steps = size_value(n, f64), iota(n, f64)
+        middle = 2 * steps + 1 - count  # of each element, in halves from the middle of the axis
+        base = middle / maximum(count - 1, 1.0) if align_corners else middle / count
+        line = reshape(cast(base, theta.dtype), (1, *(n if j == i else 1 for j in range(rank)), 1))
+        factor = reshape(theta[:, :, rank - 1 - i], (theta.shape[0], *ones, rank))
+        moved = moved + factor * line
+    return moved

@@ -1,0 +1,1 @@
+"""Elements written to indices, and searched for."""

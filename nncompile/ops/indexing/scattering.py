@@ -1,0 +1,289 @@
+"""Elements put at places given by indices: in the place of others, or combined with them.
+
+Where several are put at one place the last one stays, in every backend: runtimes leave that open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, did_you_mean
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import equal, where
+from nncompile.ir.dims import product, same_shape
+from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.operators import register
+from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32, u64
+from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.basic import as_value, broadcast_to, cast, const, full, iota, ones_like
+from nncompile.ops.loops.running import running_together
+from nncompile.ops.shape.index import (
+    ScatterAdd,
+    TakeAlongAxis,
+    argsort,
+    check_integer,
+    check_others,
+    places_of,
+    take,
+    torch_places,
+)
+from nncompile.ops.shape.joining import concatenate
+from nncompile.ops.shape.reshape import reshape
+from nncompile.ops.shape.slicing import along, flip, padded
+
+
+class ScatterMax(Op):
+    """`x` with the greatest of itself and of all `updates[…, i, …]` at `indices[…, i, …]` along the
+    axis, NaN where one is NaN; equal greatest ones share the gradient equally, and where the result
+    is NaN so is the gradient, as torch's."""
+
+    axis: int
+    orders = True
+
+    _kind: ClassVar[str] = "max"
+    _numpy: ClassVar[np.ufunc] = np.maximum
+    _torch: ClassVar[str] = "amax"
+
+    def infer(self, x: Type, indices: Type, updates: Type) -> Type:
+        check_integer(indices)
+        check_others(x, indices, self.axis)
+        if updates.dtype is not x.dtype or x.dtype.is_bool:
+            raise DTypeError(f"cannot combine {updates} with {x}")
+        if same_shape(updates.shape, indices.shape) is not True:
+            raise ShapeError(f"{indices} and {updates} must have one shape")
+        return x
+
+    def pullback(
+        self, g: Value, y: Value, x: Value, indices: Value, updates: Value
+    ) -> Sequence[Value | None]:
+        if not x.dtype.is_float:
+            return None, None, None
+        at = TakeAlongAxis(self.axis)
+        kept, chosen = equal(x, y), equal(updates, at(y, indices))
+        count = ScatterAdd(self.axis)(cast(kept, x.dtype), indices, cast(chosen, x.dtype))
+        share, others = (
+            g / count,
+            where(equal(count, 0), const(np.nan, x.dtype), 0),
+        )  # of NaN none is chosen
+        return (
+            where(kept, share, others),
+            None,
+            where(chosen, at(share, indices), at(others, indices)),
+        )
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        """The axis along which row i is made of rows i alone, where there is one."""
+        place = places[0]
+        return place if len(set(places)) == 1 and place != self.axis else None
+
+    def numpy(self, x: Array, indices: Array, updates: Array) -> Array:
+        result = np.array(x)
+        grid: list[Any] = list(np.ogrid[tuple(map(slice, indices.shape))])
+        grid[self.axis] = indices.astype(np.int64)
+        self._numpy.at(result, tuple(grid), updates)
+        return result
+
+    def onnx(self, o: Any, x: str, indices: str, updates: str) -> str:
+        places, dtype = places_of(o, indices), o.types[0].dtype
+        if not dtype.is_float or self._kind == "mul":
+            return self._scattered(o, x, places, updates)
+        unknown = [o.cast(o.IsNaN(v), i32) for v in (x, updates)]
+        number = o.Add(*(o.ReduceSum(v, keepdims=0) for v in unknown))
+
+        def careful(o: Any) -> list[str]:
+            """onnxruntime takes NaN for greater or for less, as it comes."""
+            lost = o.scalar(-np.inf if self._kind == "max" else np.inf, dtype)
+            known = [o.Where(o.IsNaN(v), lost, v) for v in (x, updates)]
+            y = self._scattered(o, known[0], places, known[1])
+            among = o.ScatterElements(
+                unknown[0], places, unknown[1], axis=self.axis, reduction="max"
+            )
+            is_among = o.Greater(among, o.scalar(0, i32))
+            return [o.Where(is_among, o.scalar(np.nan, dtype), y)]
+
+        return o.If(  # type: ignore[no-any-return]
+            o.Greater(number, o.scalar(0, i32)),
+            then_branch=o.branch("unknown", careful, [o.type]),
+            else_branch=o.branch(
+                "known", lambda o: [self._scattered(o, x, places, updates)], [o.type]
+            ),
+        )
+
+    def _scattered(self, o: Any, x: str, places: str, updates: str) -> str:
+        return o.ScatterElements(x, places, updates, axis=self.axis, reduction=self._kind)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str, indices: str, updates: str) -> str:
+        if self.orders and t.types[1].dtype is u64:  # which was given as ordered in int64, too
+            indices = t.call("torch.bitwise_xor", indices, -(2**63))
+        places = torch_places(t, indices, t.types[0].shape[self.axis])
+        y = t.call("torch.scatter_reduce", x, self.axis, places, updates, reduce=f'"{self._torch}"')
+        return t.wrapped(y, t.type.dtype)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(
+            cls(1), (f32["n", 4], i64["n", 3], f32["n", 3]), integers=(-4, 4), distinct=True
+        )
+        yield Sample(cls(0), (f64[3, "n"], i32["m", "n"], f64["m", "n"]), integers=(0, 3))
+        yield Sample(cls(0), (i64[5], u32["n"], i64["n"]), integers=(0, 5))
+        yield Sample(cls(0), (u32[2], i64["n"], u32["n"]), integers=(0, 2))
+
+
+class ScatterMin(ScatterMax):
+    """`x` with the least of itself and of all `updates[…, i, …]` at `indices[…, i, …]` along the
+    axis, NaN where one is NaN; equal least ones share the gradient equally, and where the result is
+    NaN so is the gradient, as torch's."""
+
+    _kind: ClassVar[str] = "min"
+    _numpy: ClassVar[np.ufunc] = np.minimum
+    _torch: ClassVar[str] = "amin"
+
+
+class ScatterMul(ScatterMax):
+    """`x` multiplied by all `updates[…, i, …]` at `indices[…, i, …]` along the axis."""
+
+    orders = False
+
+    _kind: ClassVar[str] = "mul"
+    _numpy: ClassVar[np.ufunc] = np.multiply
+    _torch: ClassVar[str] = "prod"
+
+    def pullback(
+        self, g: Value, y: Value, x: Value, indices: Value, updates: Value
+    ) -> Sequence[Value | None]:
+        if not x.dtype.is_float:
+            return None, None, None
+        factors = ScatterMul(self.axis)(ones_like(x), indices, updates)
+        others = _product_of_others(updates, indices, x.shape[self.axis], self.axis)
+        return g * factors, None, TakeAlongAxis(self.axis)(g * x, indices) * others
+
+
+def _product_of_others(updates: Value, indices: Value, size: Any, axis: int) -> Value:
+    """For each element the product of the others that have its index: of those before it and of
+    those after it, in the order of the indices. It is right where some are zero."""
+    places = cast(indices, i64)
+    places = where(places < 0, places + as_value(size), places)
+    order = argsort(places, axis)
+    at = TakeAlongAxis(axis)
+    places, ordered = at(places, order), at(updates, order)
+    back = flip(places, axis), flip(ordered, axis)
+    found = _product_before(places, ordered, axis) * flip(_product_before(*back, axis), axis)
+    return ScatterAdd(axis)(full(updates.shape, 0, updates.dtype), order, found)
+
+
+def _product_before(places: Value, x: Value, axis: int) -> Value:
+    """For each element the product of those before it that have its place."""
+
+    def combined(early: tuple[Any, ...], late: tuple[Any, ...]) -> tuple[Any, ...]:
+        return late[0], where(early[0] == late[0], early[1] * late[1], late[1])
+
+    _, products = running_together(combined, (places, x), axis, (-1, 1))
+    size = x.shape[axis]
+    first, last = ([w if i == axis else 0 for i in range(x.rank)] for w in (1, 0))
+    before = along(padded(products, first, last, 1), axis, 0, size, 1)
+    place_before = along(padded(places, first, last, -1), axis, 0, size, 1)
+    return where(place_before == places, before, 1)  # type: ignore[no-any-return]
+
+
+REDUCTIONS: dict[str, Callable[[int], Op]] = {
+    "add": ScatterAdd,
+    "mul": ScatterMul,
+    "max": ScatterMax,
+    "min": ScatterMin,
+}
+# What they are called in torch and numpy.
+_ELSEWHERE = {"sum": "add", "prod": "mul", "multiply": "mul", "amax": "max", "amin": "min"}
+
+
+def _check_reduction(name: str, reduction: str) -> None:
+    if reduction != "none" and reduction not in REDUCTIONS:
+        here = _ELSEWHERE.get(reduction)
+        names = ["none", *REDUCTIONS]
+        raise ModelError(
+            f"{name}: there is no reduction {reduction!r}",
+            hint=f'here it is "{here}"' if here else did_you_mean(reduction, names),
+        )
+
+
+def _combined(x: Value, indices: Value, updates: Value, axis: int, reduction: str) -> Value:
+    if reduction == "none":
+        chosen = _last(x.shape[axis], indices, axis)
+        return where(chosen > 0, TakeAlongAxis(axis)(_behind_zeros(updates, axis), chosen), x)  # type: ignore[no-any-return]
+    if x.dtype.is_bool:
+        # Sums and maxima of truth values are whether one is true, products and minima whether all.
+        kind = "max" if reduction in ("add", "max") else "min"
+        y = REDUCTIONS[kind](axis)(cast(x, i32), indices, cast(updates, i32))
+        return cast(y, x.dtype)
+    return REDUCTIONS[reduction](axis)(x, indices, updates)
+
+
+def _last(size: Any, indices: Value, axis: int) -> Value:
+    """For each place along the axis the number of the last index that is it, counted from 1; or 0.
+    It does not matter in which order a runtime goes through them."""
+    shape = (*indices.shape[:axis], size, *indices.shape[axis + 1 :])
+    column = [indices.shape[axis] if i == axis else 1 for i in range(indices.rank)]
+    numbers = broadcast_to(reshape(iota(indices.shape[axis]) + 1, column), indices.shape)
+    return ScatterMax(axis)(full(shape, 0, i64), indices, numbers)
+
+
+def _behind_zeros(x: Value, axis: int) -> Value:
+    """`x` behind one slice of zeros."""
+    shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
+    return concatenate([full(shape, 0, x.dtype), x], axis)
+
+
+@teaching
+def put_along_axis(x: Any, indices: Any, values: Any, axis: int, reduction: str = "none") -> Value:
+    """`x` with `values[…, i, …]` at `indices[…, i, …]` along the axis, in the place of what was
+    there; of equal indices the last one counts. Other axes of `indices`, and all of `values`,
+    broadcast. With `reduction` "add", "mul", "max" or "min" they are combined with what was there.
+
+    The gradient goes to what is in the result. Raises `ModelError` for another reduction.
+    """
+    _check_reduction("put_along_axis", reduction)
+    x, indices = as_value(x), as_value(indices)
+    check_integer(indices.type)
+    place = axis_of(axis, x.rank)
+    if x.rank != indices.rank:
+        raise ShapeError(f"ranks differ, {x.type} and indices {indices.type}")
+    shape = (*x.shape[:place], indices.shape[place], *x.shape[place + 1 :])
+    values = broadcast_to(cast(as_value(values, x), x.dtype), shape)
+    return _combined(x, broadcast_to(indices, shape), values, place, reduction)
+
+
+@teaching
+def scatter(x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = "none") -> Value:
+    """`x` with `updates` in the place of its slices across the axis at `indices`, the inverse of
+    `take`: the shape of `updates` is that of `take(x, indices, axis)`. Of equal indices the last
+    one counts. With `reduction` "add", "mul", "max" or "min" they are combined with what was there.
+
+    The gradient goes to what is in the result. Raises `ModelError` for another reduction.
+    """
+    _check_reduction("scatter", reduction)
+    if isinstance(axis, Value):
+        raise ModelError(
+            f"scatter: the axis is a number, got {axis.type}",
+            hint="torch's scatter(axis, indices, values) is "
+            "put_along_axis(x, indices, values, axis)",
+        )
+    x, indices = as_value(x), as_value(indices)
+    check_integer(indices.type)
+    place = axis_of(axis, x.rank)
+    lead, size, rest = x.shape[:place], x.shape[place], x.shape[place + 1 :]
+    count = product(indices.shape)
+    updates = broadcast_to(cast(as_value(updates, x), x.dtype), (*lead, *indices.shape, *rest))
+    rows = reshape(updates, (*lead, count, *rest))
+    row = reshape(indices, (count,))
+    column = (count, *(1 for _ in rest))
+    if reduction != "none":
+        places = broadcast_to(reshape(row, column), (*lead, count, *rest))
+        return _combined(x, places, rows, place, reduction)
+    chosen = _last(size, row, 0)
+    taken = take(_behind_zeros(rows, place), chosen, place)
+    return where(reshape(chosen > 0, (size, *column[1:])), taken, x)  # type: ignore[no-any-return]
+
+
+register("scatter", scatter)

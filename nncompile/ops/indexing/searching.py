@@ -1,0 +1,212 @@
+"""Places in order and in sets: searchsorted, isin, counts of integers and histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import (
+    equal,
+    less,
+    less_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    minimum,
+    where,
+)
+from nncompile.ir.dims import dim, same
+from nncompile.ir.graph import Value
+from nncompile.ir.operators import register
+from nncompile.ir.types import f64, i32, i64, promote
+from nncompile.ops.core.basic import as_value, cast, const, full, iota, size_value
+from nncompile.ops.loops.scan import scan
+from nncompile.ops.reduction.reduce import max as greatest
+from nncompile.ops.reduction.reduce import min as least
+from nncompile.ops.reduction.reduce import sum as total
+from nncompile.ops.reduction.statistics import any as any_of
+from nncompile.ops.shape.arranging import diff
+from nncompile.ops.shape.index import scatter_add, sort, take
+from nncompile.ops.shape.joining import concatenate
+from nncompile.ops.shape.reshape import expand_dims, ravel, reshape
+from nncompile.ops.shape.slicing import along, padded
+
+FEW = 16  # numbers that each element is compared with
+LARGEST = 31  # binary digits of a symbolic size
+
+
+def _alike(a: Any, b: Any) -> tuple[Value, Value]:
+    """Two values of one element type, which has an order."""
+    a = as_value(a, b if isinstance(b, Value) else None)
+    b = as_value(b, a)
+    dtype = promote(a.dtype, b.dtype)
+    dtype = i32 if dtype.is_bool else dtype
+    return cast(a, dtype), cast(b, dtype)
+
+
+@teaching
+def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
+    """Where the elements of `v` belong in the rising vector `a`, i64: before equal ones, or after
+    them with `side="right"`. NaN is greater than all others. Where `a` does not rise the result
+    means nothing.
+
+    Raises `ShapeError` where `a` is no vector, `ModelError` for another side.
+    """
+    if side not in ("left", "right"):
+        raise ModelError(f'searchsorted: side must be "left" or "right", got {side!r}')
+    a, v = _alike(a, v)
+    if a.rank != 1:
+        raise ShapeError(f"searchsorted: a vector in rising order is needed, got {a.type}")
+    size = a.shape[0]
+    count = size_value(size)
+    ended = padded(a, [0], [1])  # so that there is an element, whatever the size
+
+    def further(place: Any, step: Any) -> Value:
+        """The place `step` further where that is not beyond where v belongs."""
+        after = place + step
+        before = take(ended, minimum(after - 1, count))
+        fits = less_equal(before, v) if side == "right" else less(before, v)
+        if v.dtype.is_float:
+            last = v != v
+            fits = logical_or(
+                fits, last if side == "right" else logical_and(last, before == before)
+            )
+        return where(logical_and(after <= count, fits), after, place)  # type: ignore[no-any-return]
+
+    place = full(v.shape, 0, i64)
+    if isinstance(size, int):
+        for digit in reversed(range(size.bit_length())):
+            place = further(place, 1 << digit)
+        return place
+    steps = const(1 << np.arange(LARGEST)[::-1])
+    return scan(further, place, steps)  # type: ignore[no-any-return]
+
+
+@teaching
+def isin(x: Any, test: Any, invert: bool = False) -> Value:
+    """Whether each element is one of those of `test`, of any shape; or none of them with `invert`.
+    NaN is none."""
+    x, test = _alike(x, test)
+    row = ravel(test)
+    size = row.shape[0]
+    if isinstance(size, int) and size <= FEW:
+        found = any_of(equal(expand_dims(x, x.rank), row), -1)
+    else:
+        ordered = sort(row)
+        places = searchsorted(ordered, x)
+        candidate = take(padded(ordered, [0], [1]), places)
+        found = logical_and(places < size_value(size), equal(candidate, x))
+    return logical_not(found) if invert else found
+
+
+@teaching
+def bincount(x: Any, weights: Any = None, minlength: Any = 0, *, length: Any = None) -> Value:
+    """How often 0, 1, 2, … are among the elements of a vector of integers, i64; or the sums of the
+    `weights` of these elements, of their element type. A negative number counts nowhere.
+
+    The result has an element for each number up to the greatest, and `minlength` at least: how many
+    is known only when the graph runs, so its size is a name of its own. With `length` it has that
+    many, and greater numbers count nowhere.
+
+    Raises `DTypeError` for what are no integers, `ShapeError` where `x` is no vector.
+    """
+    x = as_value(x)
+    if not x.dtype.is_integer:
+        raise DTypeError(f"bincount: integers are counted, got {x.type}", hint="x.astype(i64)")
+    if x.rank != 1:
+        raise ShapeError(f"bincount: a vector is needed, got {x.type}", hint="ravel(x)")
+    x = cast(x, i64)
+    if length is None:
+        least_size = reshape(size_value(minlength) - 1, (1,))
+        size = iota(greatest(concatenate([x, least_size])) + 1).shape[0]
+    else:
+        size = dim(length)
+    weights = full(x.shape, 1, i64) if weights is None else as_value(weights)
+    count = size_value(size)
+    inside = logical_and(x >= 0, x < count)
+    # What counts nowhere is counted beyond the end.
+    bins = full((dim(size + 1),), 0, weights.dtype)
+    return along(scatter_add(bins, where(inside, x, count), weights), 0, 0, size, 1)
+
+
+@teaching
+def histogram(
+    x: Any,
+    bins: Any = 10,
+    range: Sequence[float] | None = None,
+    density: bool = False,
+    weights: Any = None,
+) -> tuple[Value, Value]:
+    """How many elements lie in each of the bins, i64, and the edges of the bins.
+
+    `bins` is a number of equal ones from the first to the second number of `range`, by default
+    from the least element to the greatest (of nothing 0 and 1), or a vector of rising edges.
+    A bin holds its lower edge, the last one both. Elements outside count nowhere, NaN neither. With
+    `weights`, of the shape of `x`, these are added up; with `density` the result is divided by
+    their sum and the widths.
+
+    Raises `ModelError` for a range that is none and for known edges that fall, `ShapeError` for
+    edges that are no vector.
+    """
+    x = as_value(x)
+    x = x if x.dtype.is_float else cast(x, f64)
+    row = ravel(x)
+    edges = _edges(row, bins, range)
+    last = dim(edges.shape[0] - 1)
+    beyond = along(edges, 0, last, 1, 1)
+    places = searchsorted(edges, row, "right") - 1
+    places = where(row == beyond, size_value(last) - 1, places)
+    given = None if weights is None else ravel(weights)
+    counts = bincount(places, given, length=last)
+    if not density:
+        return counts, edges
+    shares = cast(counts, edges.dtype) / total(cast(counts, edges.dtype))
+    return shares / diff(edges), edges
+
+
+def _edges(row: Value, bins: Any, span: Sequence[float] | None) -> Value:
+    """The edges of bins, of the element type of the row."""
+    if isinstance(bins, Value) or np.ndim(bins) or isinstance(bins, list | tuple):
+        edges = cast(as_value(bins), row.dtype)
+        if edges.rank != 1 or same(edges.shape[0], 0) or same(edges.shape[0], 1):
+            raise ShapeError(
+                f"histogram: bins have two edges or more in a vector, got {edges.type}"
+            )
+        if not isinstance(bins, Value) and np.any(np.diff(np.asarray(bins)) < 0):
+            raise ModelError(f"histogram: the edges of bins rise, got {bins}")
+        return edges
+    count = dim(bins)
+    if isinstance(count, int) and count < 1:
+        raise ModelError(f"histogram: one bin at least is needed, got {bins}")
+    low, high = _ends(row) if span is None else _numbers(span, row)
+    low, high = cast(low, f64), cast(high, f64)
+    flat = low == high
+    low, high = where(flat, low - 0.5, low), where(flat, high + 0.5, high)
+    places = iota(dim(count + 1), f64)
+    step = (high - low) / size_value(count, f64)
+    edges = where(places == size_value(count, f64), high, places * step + low)
+    return cast(edges, row.dtype)
+
+
+def _ends(row: Value) -> tuple[Value, Value]:
+    """The least and the greatest element; 0 and 1 of nothing."""
+    size = row.shape[0]
+    if isinstance(size, int) and size > 0:
+        return least(row), greatest(row)
+    low, high = least(padded(row, [0], [1], np.inf)), greatest(padded(row, [0], [1], -np.inf))
+    is_empty = low > high
+    return where(is_empty, 0, low), where(is_empty, 1, high)
+
+
+def _numbers(span: Sequence[float], row: Value) -> tuple[Value, Value]:
+    low, high = span
+    if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+        raise ModelError(f"histogram: a range goes from a number to one no less, got {span}")
+    return const(low, f64), const(high, f64)
+
+
+register("searchsorted", searchsorted)

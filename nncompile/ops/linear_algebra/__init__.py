@@ -1,0 +1,1 @@
+"""Matrices: factors, inverses, determinants, systems of equations."""

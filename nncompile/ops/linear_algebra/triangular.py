@@ -1,0 +1,187 @@
+"""Cholesky's factors, and systems of equations with triangular matrices.
+
+As in systems.py, matrices are the last two axes, and what has no result has NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import isfinite, logical_and, not_equal, where
+from nncompile.ir.dims import same_shape
+from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.types import Array, Type, f32, f64
+from nncompile.ops.contraction.matmul import matmul
+from nncompile.ops.core.basic import as_value, in_single
+from nncompile.ops.core.composition import composed_onnx
+from nncompile.ops.linear_algebra.elimination import all_hold, factored, substituted
+from nncompile.ops.linear_algebra.matrices import diagonal, tril, triu
+from nncompile.ops.linear_algebra.systems import (
+    NAN,
+    check_square,
+    each,
+    eye,
+    guarded,
+    matrix_by_matrix,
+    solved,
+    system_by_system,
+    transposed,
+)
+from nncompile.ops.shape.reshape import expand_dims, moveaxis
+
+
+class SolveTriangular(Op):
+    """The x[…, n, m] with a·x = b for the lower or upper triangle of a[…, n, n], with ones for its
+    diagonal if `unit`; NaN in the columns of b that are not finite."""
+
+    lower: bool = False
+    unit: bool = False
+
+    def infer(self, a: Type, b: Type) -> Type:
+        check_square(a)
+        if a.dtype is not b.dtype:
+            raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
+        if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
+            raise ShapeError(f"{a} and {b} are no systems of equations")
+        return b
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return system_by_system(places, types)
+
+    def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
+        slope = SolveTriangular(not self.lower, self.unit)(transposed(a), g)
+        return self._part(-matmul(slope, transposed(y))), slope
+
+    def _part(self, a: Value) -> Value:
+        """What is read of a matrix."""
+        k = 1 if self.unit else 0
+        return tril(a, -k) if self.lower else triu(a, k)
+
+    def composed(self, a: Value, b: Value) -> tuple[Value]:
+        """The result in terms of other ops."""
+        part = self._part(a)
+        one = eye(a.shape[-1], dtype=a.dtype)
+        whole = part + one if self.unit else part
+        pivots = moveaxis(diagonal(whole, axis1=-2, axis2=-1), -1, 0)
+        x = substituted(moveaxis(part, -1, 0), pivots, b, reverse=not self.lower)
+        holds = logical_and(all_hold(not_equal(pivots, 0), 0), all_hold(isfinite(part), (-2, -1)))
+        columns = expand_dims(all_hold(isfinite(b), -2), -2)
+        return (where(logical_and(expand_dims(holds, (-2, -1)), columns), x, NAN),)
+
+    def numpy(self, a: Array, b: Array) -> Array:
+        k = 1 if self.unit else 0
+        part = np.tril(a, -k) if self.lower else np.triu(a, k)
+        whole = part + np.eye(a.shape[-1], dtype=a.dtype) if self.unit else part
+        x = b.copy()
+        places = range(a.shape[-1])
+        for i in places if self.lower else reversed(places):
+            x[..., i, :] /= whole[..., i, i, None]
+            later = slice(i + 1, None) if self.lower else slice(0, i)
+            x[..., later, :] -= part[..., later, i, None] * x[..., i, None, :]
+        holds = np.isfinite(part).all((-2, -1)) & (np.diagonal(whole, 0, -2, -1) != 0).all(-1)
+        holds = holds[..., None, None] & np.isfinite(b).all(-2, keepdims=True)
+        return np.where(holds, x, b.dtype.type(np.nan))
+
+    def onnx(self, o: Any, a: str, b: str) -> str:
+        if o.types[0].shape[-1] == 0:
+            return b
+        return composed_onnx(o, self.composed, a, b)[0]
+
+    def torch(self, t: Any, a: str, b: str) -> str:
+        k = 1 if self.unit else 0
+        part = t.tril(a, -k) if self.lower else t.triu(a, k)
+        options = {"upper": not self.lower, "unitriangular": self.unit}
+        x = t.call("torch.linalg.solve_triangular", part, b, **options)
+        zeros = None
+        if not self.unit:
+            diagonals = t.call("torch.diagonal", a, 0, -2, -1)
+            zeros = t.method(t.eq(diagonals, 0), "sum", -1)
+        finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
+        return t.where(finite, guarded(t, x, part, zeros), NAN)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        for lower in (False, True):
+            yield Sample(cls(lower), (f32["n", "n"], f32["n", "m"]), dominant=True)
+            yield Sample(cls(lower, True), (f64["b", 3, 3], f64["b", 3, 2]), floats=(-0.5, 0.5))
+        yield Sample(cls(True), (f64["b", 2, "n", "n"], f64["b", 2, "n", 1]), dominant=True)
+
+
+class Cholesky(Op):
+    """The lower triangular L with L·Lᵀ = x for symmetric positive definite matrices x[…, n, n], of
+    which the lower triangle is read; NaN for others."""
+
+    def infer(self, x: Type) -> Type:
+        check_square(x)
+        return x
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return matrix_by_matrix(places, types)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        """I. Murray, "Differentiation of the Cholesky decomposition" (2016), (9)."""
+        inner = _halved(matmul(transposed(y), tril(g)))
+        turn = SolveTriangular(lower=False)
+        left = turn(transposed(y), inner)
+        both = transposed(turn(transposed(y), transposed(left)))
+        return (_halved(both + transposed(both)),)
+
+    def composed(self, x: Value) -> tuple[Value]:
+        """The result in terms of other ops."""
+        lower, squares = factored(x)
+        holds = logical_and(all_hold(squares > 0, 0), all_hold(isfinite(tril(x)), (-2, -1)))
+        return (where(expand_dims(holds, (-2, -1)), lower, NAN),)
+
+    def numpy(self, x: Array) -> Array:
+        return each(np.linalg.cholesky, np.empty_like(x), np.tril(x))
+
+    def onnx(self, o: Any, x: str) -> str:
+        return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
+
+    def torch(self, t: Any, x: str) -> str:
+        read = t.tril(x)
+        results = t.call("torch.linalg.cholesky_ex", x)
+        return guarded(t, t.item(results, 0), read, t.item(results, 1))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(), (f32["n", "n"],), dominant=True)
+        yield Sample(cls(), (f64["b", 2, "n", "n"],), dominant=True)
+        yield Sample(cls(), (f32["b", 3, 3],), dominant=True)
+
+
+def _halved(x: Value) -> Value:
+    """The lower triangle with half of the diagonal."""
+    half = eye(x.shape[-1], dtype=x.dtype) * 0.5
+    return tril(x) * (1 - half)  # type: ignore[no-any-return]
+
+
+@teaching
+@in_single
+def solve_triangular(a: Any, b: Any, lower: bool = False, unit_diagonal: bool = False) -> Value:
+    """The x with a·x = b for the upper or lower triangle of a[…, n, n], the rest of which is not
+    read: b is a matrix […, n, m] or a vector [n]. Leading axes broadcast. Arguments are scipy's.
+
+    NaN where the diagonal holds a zero. Raises `ShapeError` where the sizes do not fit.
+    """
+    return solved(SolveTriangular(bool(lower), bool(unit_diagonal)), a, b)
+
+
+@teaching
+@in_single
+def cholesky(x: Any, upper: bool = False) -> Value:
+    """The lower triangular L with L·Lᵀ = x (or its transpose, if `upper`) for each symmetric,
+    positive definite matrix of the last two axes; NaN for one that is not positive definite. Of a
+    matrix that is not symmetric it is that of (x + xᵀ)/2, so that gradients are symmetric, as
+    torch's.
+    """
+    x = as_value(x)
+    check_square(x.type)
+    half = x * 0.5
+    lower = Cholesky()(half + transposed(half))
+    return transposed(lower) if upper else lower

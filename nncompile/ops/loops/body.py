@@ -1,0 +1,216 @@
+"""Bodies of loops: graphs within an op, and loops whose bodies are open.
+
+A body is *closed*: its leaves are formals, called by their place, so that equal bodies are one
+object; what it needs from outside is handed to it as an argument (closure conversion). Toposort,
+gradients and passes thus see every dependence of a loop as an argument of its node. To be traced,
+differentiated or rewritten, a body is *opened*: binders of its own stand for what changes from one
+iteration to the next, and what does not stands there as it is outside. Closing it again takes
+everything that depends on no binder, however large, out of the loop.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+
+import sympy as sp
+
+from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.locations import current_trace
+from nncompile.elementwise.map import Map, mapped
+from nncompile.ir.dims import Dim
+from nncompile.ir.graph import Graph, Input, Value, apply, described, toposort
+from nncompile.ir.types import Type, i64
+from nncompile.ops.core.basic import Constant, Expand, SizeOf
+
+SMALL = 16  # elements of a constant that stays in the body, where passes see its numbers
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Body:
+    """`results` computed from `formals` alone. Equal where both are the same nodes."""
+
+    formals: tuple[Value, ...]
+    results: tuple[Value, ...]
+
+    def __eq__(self, other: object) -> bool:
+        # Not by `==` of values, which is elementwise.
+        return isinstance(other, Body) and self._nodes == other._nodes
+
+    def __hash__(self) -> int:
+        return hash(self._nodes)
+
+    def __repr__(self) -> str:
+        """Of the contents alone: the digest of an op is made of it."""
+        types = ", ".join(str(v.type) for v in self.formals)
+        return f"Body({types} -> {' '.join(v.digest.hex() for v in self.results)})"
+
+    @property
+    def _nodes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return tuple(map(id, self.formals)), tuple(map(id, self.results))
+
+    @property
+    def graph(self) -> Graph:
+        """The body as a graph, whose leaves are the formals and whose outputs have numbers."""
+        outputs = {str(i): v for i, v in enumerate(self.results)}
+        return Graph("body", outputs, self.formals, current_trace())
+
+    @classmethod
+    def of(cls, graph: Graph) -> Body:
+        """The body of a graph as `graph` gives it, changed or not."""
+        return cls(graph.inputs, tuple(graph.outputs.values()))
+
+    def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Body:
+        """The body with sizes in place of the names of dimensions."""
+        made: dict[Value, Value] = {}
+        for v in toposort((*self.formals, *self.results)):
+            made[v] = apply(v.op.at(sizes), *(made[a] for a in v.args))
+        return Body(tuple(made[v] for v in self.formals), tuple(made[v] for v in self.results))
+
+
+def formal(place: int, type_: Type) -> Value:
+    """What stands for argument number `place` in a closed body."""
+    return apply(Input(f"#{place}", type_, "formal"))
+
+
+def binder(name: str, type_: Type) -> Value:
+    """What stands for something of one iteration in an open body."""
+    return apply(Input(name, type_, "binder"))
+
+
+def changed(outputs: Sequence[Value], new: Mapping[Value, Value]) -> list[Value]:
+    """The outputs with the values of `new` in place of its keys, elementwise ops in canonical
+    form: equal bodies become equal whatever their binders were called."""
+    trace = current_trace()
+    made: dict[Value, Value] = dict(new)
+    for v in _needed(outputs, made):
+        args = [made.get(a, a) for a in v.args]
+        with trace.located(v):
+            made[v] = rebuilt(v, args)
+    return [made.get(v, v) for v in outputs]
+
+
+def rebuilt(v: Value, args: Sequence[Value]) -> Value:
+    """The op of `v` on other arguments; `v` itself where they are the same."""
+    if all(a is b for a, b in zip(args, v.args, strict=True)):
+        return v
+    if isinstance(v.op, Map):
+        return mapped(v.op.body, args, v.op.slopes)
+    return apply(v.op, *args)
+
+
+def _needed(outputs: Iterable[Value], known: Mapping[Value, Value]) -> list[Value]:
+    return [v for v in toposort(outputs) if v not in known]
+
+
+def dependent(values: Iterable[Value], on: Iterable[Value]) -> set[Value]:
+    """What the values need that depends on any of `on`, these included."""
+    found = set(on)
+    for v in toposort(values):
+        if any(a in found for a in v.args):
+            found.add(v)
+    return found
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop with an open body.
+
+    `carries` and `elements` are binders: of what one iteration hands to the next, which starts at
+    `initial` and becomes `following`, and of the rows of `sequences` along their first axis, which
+    has `length` of them. `results` are those of one iteration that are stacked.
+    """
+
+    carries: tuple[Value, ...]
+    initial: tuple[Value, ...]
+    following: tuple[Value, ...]
+    elements: tuple[Value, ...]
+    sequences: tuple[Value, ...]
+    results: tuple[Value, ...]
+    length: Dim
+    reverse: bool = False
+
+    @property
+    def binders(self) -> tuple[Value, ...]:
+        return (*self.carries, *self.elements)
+
+    @property
+    def inner(self) -> set[Value]:
+        """What changes from one iteration to the next."""
+        return dependent((*self.following, *self.results), self.binders)
+
+    def with_values(self, new: Mapping[Value, Value]) -> Loop:
+        """The loop with other values in place of some in its body."""
+        made = changed([*self.following, *self.results], new)
+        count = len(self.following)
+        return replace(self, following=tuple(made[:count]), results=tuple(made[count:]))
+
+    def closed(self) -> tuple[Body, tuple[Value, ...]]:
+        """The body, and the arguments of the loop's node: initial values, sequences, and what the
+        body takes from outside in an order that does not depend on how it was written."""
+        outputs = (*self.following, *self.results)
+        inner, binders = self.inner, set(self.binders)
+        order = [v for v in toposort(outputs) if v in inner and v not in binders]
+        for v in order:
+            if v.op.makes:
+                raise ShapeError(
+                    f"the size of {v.type} differs from one iteration of a loop to the next",
+                    rows=[("result", *described(v))],
+                    hint="where(mask, x, 0) keeps the shape",
+                )
+        outside = {a: None for v in order for a in v.args if a not in inner}
+        outside |= dict.fromkeys(v for v in outputs if v not in inner)
+        free = [v for v in outside if not stays(v)]
+        free.sort(key=lambda v: (str(v.type), v.digest))
+        new = {v: formal(i, v.type) for i, v in enumerate((*self.binders, *free))}
+        results = changed(outputs, new)
+        return Body(tuple(new.values()), tuple(results)), (*self.initial, *self.sequences, *free)
+
+
+def stays(v: Value) -> bool:
+    """Whether it stays in a body that needs it: numbers, and what is made of one number."""
+    while isinstance(v.op, Expand):
+        v = v.args[0]
+    if isinstance(v.op, SizeOf):
+        return not v.args
+    return isinstance(v.op, Constant) and v.op.value.size <= SMALL
+
+
+# Which iteration of which loops is being traced: random numbers differ from one to the next.
+
+_iterations: ContextVar[tuple[Value, ...]] = ContextVar("iterations", default=())
+_numbers = itertools.count()
+
+
+def iterations() -> tuple[Value, ...]:
+    """The place in time, i64, of each loop whose body is being traced, outermost first."""
+    return _iterations.get()
+
+
+@contextmanager
+def iterating() -> Iterator[Value]:
+    """A binder of the place in time, known to `iterations` while the block runs."""
+    place = binder(fresh("iteration"), Type(i64))
+    token = _iterations.set((*_iterations.get(), place))
+    try:
+        yield place
+    finally:
+        _iterations.reset(token)
+
+
+@contextmanager
+def outside_loops() -> Iterator[None]:
+    """While the block runs, what is traced is of no iteration: it is drawn once."""
+    token = _iterations.set(())
+    try:
+        yield
+    finally:
+        _iterations.reset(token)
+
+
+def fresh(stem: str) -> str:
+    """A name that no other binder has."""
+    return f"{stem} {next(_numbers)}"

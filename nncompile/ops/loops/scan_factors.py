@@ -1,0 +1,170 @@
+"""The gradient of a loop's body, with what depends on no slope as factors of their own.
+
+Going back through one iteration is linear in the slopes that come in. Its elementwise ops are
+written as sums of slopes, each with one factor: `g·tanh'(x)` as `g` times a value that belongs to
+the forward pass. Factors of factors are multiplied first, and what the forward pass computed is not
+computed again within them (the tanh(x) in 1 − tanh(x)²).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import sympy as sp
+
+from nncompile.diagnostics.locations import current_trace
+from nncompile.elementwise.derivative import differentiate
+from nncompile.elementwise.lowering import operation_count
+from nncompile.elementwise.map import body_of, is_plain, mapped
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.graph import Value, toposort
+from nncompile.ops.core.basic import broadcast_to, const
+from nncompile.ops.loops.body import dependent, rebuilt
+from nncompile.ops.shape.joining import Concat, concatenate
+
+
+def separated(
+    slopes: Sequence[Value], forward: Iterable[Value], cotangents: Iterable[Value]
+) -> list[Value]:
+    """The slopes, linear in the `cotangents`, with separate factors; `forward` are the values of
+    the forward pass."""
+    return _Separation(slopes, forward, cotangents).run()
+
+
+@dataclass(frozen=True)
+class _Term:
+    """number · factor · slope."""
+
+    number: sp.Rational
+    factor: Value | None
+    slope: Value
+
+    @property
+    def scale(self) -> Value | None:
+        """number · factor; None for 1."""
+        if self.factor is None:
+            return None if self.number == 1 else const(float(self.number), self.slope.dtype)
+        return self.factor if self.number == 1 else self.factor * float(self.number)
+
+
+def _gathered(terms: Iterable[_Term]) -> list[_Term]:
+    """The terms, those of one slope as one: a·g + b·g is (a + b)·g."""
+    found: dict[Value, _Term] = {}
+    for term in terms:
+        known = found.get(term.slope)
+        if known is None:
+            found[term.slope] = term
+        elif known.factor is None and term.factor is None:
+            found[term.slope] = _Term(known.number + term.number, None, term.slope)
+        else:
+            one = const(1, term.slope.dtype)
+            pair = [one if t.scale is None else t.scale for t in (known, term)]
+            total = pair[0] + pair[1]
+            found[term.slope] = _Term(sp.Integer(1), total, term.slope)
+    return list(found.values())
+
+
+class _Separation:
+    def __init__(
+        self, slopes: Sequence[Value], forward: Iterable[Value], cotangents: Iterable[Value]
+    ) -> None:
+        self.slopes = slopes
+        self.linear = dependent(slopes, cotangents)
+        self.known = [v for v in toposort(forward) if is_plain(v)]
+        self.known.sort(key=lambda v: -operation_count(body_of(v)))
+        self.scaled: dict[Value, _Term] = {}
+
+    def run(self) -> list[Value]:
+        trace = current_trace()
+        made: dict[Value, Value] = {}
+        for v in toposort(self.slopes):
+            if v not in self.linear:
+                made[v] = v
+                continue
+            with trace.located(v):
+                new = rebuilt(v, [made[a] for a in v.args])
+                self.linear.add(new)
+                made[v] = self._of_terms(new) if is_plain(new) else self._joined(new)
+            self.linear.add(made[v])
+        return [made[v] for v in self.slopes]
+
+    def _of_terms(self, value: Value) -> Value:
+        """An elementwise op as a sum of slopes with factors, where it is one."""
+        body = body_of(value)
+        places = [i for i, a in enumerate(value.args) if a in self.linear]
+        variables = {placeholder(i) for i in places}
+        factors = [differentiate(body, placeholder(i)) for i in places]
+        whole = sp.Add(*(f * placeholder(i) for f, i in zip(factors, places, strict=True)))
+        if any(f.free_symbols & variables for f in factors) or sp.expand(body - whole) != 0:
+            return value
+        terms = _gathered(
+            self._term(factor, value.args, value.args[i])
+            for factor, i in zip(factors, places, strict=True)
+        )
+        new = self._sum(terms)
+        if new.type != value.type:
+            return value
+        if len(terms) == 1 and terms[0].slope.type == new.type:
+            self.scaled[new] = terms[0]
+        return new
+
+    def _term(self, factor: sp.Expr, args: Sequence[Value], slope: Value) -> _Term:
+        before = self.scaled.get(slope, _Term(sp.Integer(1), None, slope))
+        number, rest = factor.as_coeff_Mul()
+        if not number.is_Rational:
+            number, rest = sp.Integer(1), factor
+        value = before.factor
+        if rest != 1:
+            own = self._forward(mapped(rest, args))
+            value = own if value is None else value * own
+        return _Term(number * before.number, value, before.slope)
+
+    def _sum(self, terms: Sequence[_Term]) -> Value:
+        body: sp.Expr = sp.Integer(0)
+        args: list[Value] = []
+        for term in terms:
+            product = term.number * placeholder(len(args))
+            args.append(term.slope)
+            if term.factor is not None:
+                product = product * placeholder(len(args))
+                args.append(term.factor)
+            body = body + product
+        return mapped(body, args)
+
+    def _forward(self, factor: Value) -> Value:
+        """The factor with values of the forward pass in place of the same computations."""
+        if not is_plain(factor):
+            return factor
+        body, args = body_of(factor), list(factor.args)
+        for v in self.known:
+            places = {a: i for i, a in enumerate(args)}
+            if v in places or any(a not in places for a in v.args):
+                continue
+            renamed = {placeholder(i): placeholder(places[a]) for i, a in enumerate(v.args)}
+            part = body_of(v).xreplace(renamed)
+            if body.has(part):
+                body = body.xreplace({part: placeholder(len(args))})
+                args.append(v)
+        new = mapped(body, args)
+        return new if new.type == factor.type else factor
+
+    def _joined(self, value: Value) -> Value:
+        """Slopes with factors, joined: the slopes joined, times the factors joined."""
+        if not isinstance(value.op, Concat) or not all(a in self.scaled for a in value.args):
+            return value
+        terms = [self.scaled[a] for a in value.args]
+        if any(t.factor is None for t in terms):
+            return value
+        scales = [t.scale for t in terms]
+        whole = [
+            broadcast_to(scale, t.slope.shape)
+            for scale, t in zip(scales, terms, strict=True)
+            if scale is not None
+        ]
+        factor = concatenate(whole, value.op.axis)
+        slope = concatenate([t.slope for t in terms], value.op.axis)
+        new = slope * factor
+        self.linear.add(slope)
+        self.scaled[new] = _Term(sp.Integer(1), factor, slope)
+        return new if new.type == value.type else value

@@ -1,0 +1,207 @@
+"""The reverse rule of `scan`: for any body, of any order.
+
+The slopes of a scan are a scan against its direction, whose body is the gradient of the body. What
+that body needs of the forward pass is not computed again: the forward loop stacks it (a pass makes
+one loop of it and of the one that was there). Derivatives that do not depend on slopes stand apart
+as factors (`scan_factors.py`), so that they can be computed for all iterations at once, outside.
+The slope at what the body takes from outside is a sum over time (`scan_sums.py`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from nncompile.ir.graph import Backward, Item, Value, toposort
+from nncompile.ir.operators import register
+from nncompile.ir.types import TupleType
+from nncompile.ops.core.basic import Cast, Expand, zeros_like
+from nncompile.ops.loops.body import Loop, binder, changed, dependent
+from nncompile.ops.loops.scan import Scan, applied, opened
+from nncompile.ops.loops.scan_factors import separated
+from nncompile.ops.loops.scan_sums import Results, Sums
+from nncompile.ops.shape.reshape import Reshape
+
+# Of these the source is stacked rather than the result, which is as large or larger.
+_VIEWS = (Cast, Expand, Reshape)
+
+
+def scan_slopes(backward: Backward, g: Sequence[Value | None], y: Value) -> list[Value | None]:
+    """The slopes at the arguments of the scan `y`, from those at its results (None for a result
+    that was not used)."""
+    forward = _Forward(y)
+    count = len(forward.loop.carries)
+    found = _Backward(backward, forward, g[:count], g[count:]).slopes()
+    return [found.get(x) for x in forward.arguments]
+
+
+class _Forward:
+    """The scan with its body open; what that takes from outside is a binder, too, so that it can
+    be differentiated at."""
+
+    def __init__(self, y: Value) -> None:
+        op: Any = y.op
+        count = op.carries + op.elements
+        self.stem = y.digest.hex()
+        formals = op.body.formals
+        self.free = [self.binder(f"{i}", v) for i, v in enumerate(formals) if i >= count]
+        self.outside = dict(zip(self.free, y.args[count:], strict=True))
+        self.loop = opened(y, free=self.free)
+        self.results = (*self.loop.following, *self.loop.results)
+
+    @property
+    def arguments(self) -> tuple[Value, ...]:
+        """What stands for each argument of the scan."""
+        return (*self.loop.binders, *self.free)
+
+    def binder(self, name: str, like: Value) -> Value:
+        return binder(f"{self.stem} {name}", like.type)
+
+    def stacked(self, values: Sequence[Value]) -> list[Value]:
+        """Values of the body, stacked by the loop itself."""
+        if not values:
+            return []
+        places: dict[Value, int] = {}
+        for v in (*self.loop.results, *values):
+            places.setdefault(v, len(places))
+        loop = dataclasses.replace(self.loop, results=tuple(places))
+        _, stacks = applied(loop.with_values(self.outside))
+        return [stacks[places[v]] for v in values]
+
+
+class _Backward:
+    """The loop from the end, given the slopes at the last carries and at the stacks.
+
+    `carried` are binders of the slopes at carries, which it hands on, by place, and `given` of
+    those at what one iteration stacked.
+    """
+
+    def __init__(
+        self,
+        backward: Backward,
+        forward: _Forward,
+        last: Sequence[Value | None],
+        stacks: Sequence[Value | None],
+    ) -> None:
+        self.backward, self.forward, self.last = backward, forward, last
+        loop = self.loop = forward.loop
+        self.used = {i: slope for i, slope in enumerate(stacks) if slope is not None}
+        self.given = {i: forward.binder(f"slope of result {i}", loop.results[i]) for i in self.used}
+        self.carried = {
+            i: forward.binder(f"slope of carry {i}", loop.carries[i]) for i in self._needed()
+        }
+        self.cotangents = [*self.carried.values(), *self.given.values()]
+
+    def _needed(self) -> list[int]:
+        """The carries whose slopes are not zero: what is used depends on them."""
+        loop = self.loop
+        places = {x: i for i, x in enumerate(loop.carries) if x.dtype.is_float}
+        found = {i for i, slope in enumerate(self.last) if slope is not None}
+        pending = [loop.following[i] for i in found] + [loop.results[i] for i in self.used]
+        while pending:
+            met = {places[v] for v in toposort([pending.pop()]) if v in places}
+            pending += [loop.following[i] for i in met - found]
+            found |= met
+        return sorted(found)
+
+    def slopes(self) -> dict[Value, Value]:
+        """The slopes at the arguments of the scan that have one."""
+        forward, loop = self.forward, self.loop
+        at = self._of_body()
+        inner = dependent((*at.values(), *forward.results), (*loop.binders, *self.cotangents))
+        sums = Sums(inner, loop.length)
+        totals = {x: sums.of(at[x]) for x in forward.free if x in at}
+        of_rows = [x for x in loop.elements if x in at]
+        before = [at[x] if (x := loop.carries[i]) in at else zeros_like(x) for i in self.carried]
+        body = [*before, *sums.carried, *(at[x] for x in of_rows), *sums.stacked]
+        rows = self._rows(body)
+        body = changed(body, {**forward.outside, **{v: row for v, (row, _) in rows.items()}})
+
+        count = len(before)
+        added = [forward.binder(f"total {i}", v) for i, v in enumerate(sums.carried)]
+        new = [total + v for total, v in zip(added, body[count:], strict=False)]
+        results = body[count + len(new) :]
+        used = set(toposort([*body[:count], *new, *results]))
+        sequences = {row: whole for row, whole in rows.values() if row in used}
+        starts = [(self.last[i], loop.initial[i]) for i in self.carried]
+        back = Loop(
+            (*self.carried.values(), *added),
+            (
+                *(zeros_like(x) if slope is None else slope for slope, x in starts),
+                *map(zeros_like, added),
+            ),
+            (*body[:count], *new),
+            tuple(sequences),
+            tuple(sequences.values()),
+            tuple(results),
+            loop.length,
+            not loop.reverse,
+        )
+        ends, stacks = applied(back)
+        found = dict(zip((loop.carries[i] for i in self.carried), ends, strict=False))
+        found |= zip(of_rows, stacks, strict=False)
+        # A row that only comes in is a stack already.
+        tops = [sequences.get(v, top) for v, top in zip(results, stacks, strict=True)]
+        computed = Results(
+            tops[len(of_rows) :], ends[count:], lambda v: changed([v], forward.outside)[0]
+        )
+        return found | {x: total(computed) for x, total in totals.items()}
+
+    def _of_body(self) -> dict[Value, Value]:
+        """The slopes of one iteration at what it is given, without those that are zero."""
+        forward, loop = self.forward, self.loop
+        wrt = [x for x in forward.arguments if x.dtype.is_float]
+        seeds: dict[Value, Value] = {}
+        weighed = [(loop.following[i], slope) for i, slope in self.carried.items()]
+        weighed += [(loop.results[i], slope) for i, slope in self.given.items()]
+        for v, slope in weighed:
+            seeds[v] = seeds[v] + slope if v in seeds else slope
+        found = separated(self.backward(seeds, wrt), forward.results, self.cotangents)
+        return {x: s for x, s in zip(wrt, found, strict=True) if s is not zeros_like(x)}
+
+    def _rows(self, body: Sequence[Value]) -> dict[Value, tuple[Value, Value]]:
+        """For each value that the body needs row by row, what stands for its row, and the
+        sequence."""
+        forward, loop = self.forward, self.loop
+        rows = {x: (x, s) for x, s in zip(loop.elements, loop.sequences, strict=True)}
+        rows |= {x: (x, self.used[i]) for i, x in self.given.items()}
+        saved = self._saved(body)
+        stacks = forward.stacked(saved)
+        for i, (v, stack) in enumerate(zip(saved, stacks, strict=True)):
+            rows[v] = forward.binder(f"saved {i}", v), stack
+        return rows
+
+    def _saved(self, body: Sequence[Value]) -> list[Value]:
+        """The values of the forward pass that the body needs as they are. What the forward pass
+        did not compute is made of them, but for loops in its body: what those stack for their own
+        gradient is stacked, too."""
+        loop = self.loop
+        linear = dependent(body, self.cotangents)
+        computed = set(toposort(self.forward.results))
+        varying = dependent((*body, *computed), loop.binders) - set(loop.elements)
+        found: dict[Value, None] = {}
+        seen: set[Value] = set()
+        pending = list(body)
+        while pending:
+            v = pending.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            kept = not v.args or _is_of_loop(v) or (v in computed and _is_stacked_whole(v))
+            if kept and v in varying and v not in linear:
+                found[v] = None
+            elif v in linear or v in varying:
+                pending.extend(v.args)
+        return sorted(found, key=lambda v: v.digest)
+
+
+def _is_of_loop(v: Value) -> bool:
+    return isinstance(v.op, Item) and isinstance(v.args[0].op, Scan)
+
+
+def _is_stacked_whole(v: Value) -> bool:
+    return not isinstance(v.type, TupleType) and not isinstance(v.op, _VIEWS)
+
+
+register("scan_slopes", scan_slopes)

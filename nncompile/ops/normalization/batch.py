@@ -1,0 +1,252 @@
+"""Batch normalization: S. Ioffe and C. Szegedy, "Batch normalization: accelerating deep network
+training by reducing internal covariate shift" (2015)."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.elementwise import maximum, minimum, sqrt
+from nncompile.ir.dims import Dim, same_shape
+from nncompile.ir.graph import Op, Sample, Value, items
+from nncompile.ir.types import Array, TupleType, Type, f32, f64
+from nncompile.ops.core.basic import as_value, broadcast_to
+from nncompile.ops.core.composition import composed_onnx, composed_torch
+from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine
+from nncompile.ops.reduction.moments import count_of, in_numpy, moments
+from nncompile.ops.reduction.reduce import Sum, require_real
+from nncompile.ops.shape.reshape import reshape
+
+
+class BatchNorm(Op):
+    """x[N, C, *sizes] with the mean 0 and the variance 1 in each channel, times scale[C], plus
+    bias[C]: `y = (x − m)/√(v + epsilon)·scale + bias`, `m` and `v` the mean and the mean square
+    distance from it over all n examples and positions of the channel.
+
+    The results are y, the running mean and variance after this batch, and what the gradient needs,
+    m[C] and 1/√(v + epsilon)[C]. `next = (1 − momentum)·now + momentum·batch`, as torch has it;
+    the variance of the batch is n/(n−1)·v there. Where n is 1, which torch refuses, y is the bias
+    and the variance of the batch is 0. Where n is 0 the running statistics stay as they are, and m
+    and v are 0.
+
+    It has its meaning in training; for inference a pass puts `normalized` in its place, unless it
+    is not `tracked`: then there is no running mean, and the batch's own is that of inference, too.
+    """
+
+    momentum: float
+    epsilon: float
+    tracked: bool = True
+
+    def infer(self, x: Type, scale: Type, bias: Type, mean: Type, variance: Type) -> TupleType:
+        require_real(x)
+        if x.rank < 2:
+            raise ShapeError(
+                f"batch normalization needs [batch, channels, …], x is {x}",
+                hint="expand_dims(x, 1) makes an axis for the only channel",
+            )
+        channel = Type(x.dtype, (x.shape[CHANNELS],))
+        check_channels(x, channel, scale=scale, bias=bias, mean=mean, variance=variance)
+        return TupleType((x, channel, channel, channel, channel))
+
+    def pullback(
+        self, g: Sequence[Value | None], y: Value, x: Value, *args: Value
+    ) -> Sequence[Value | None]:
+        scale, *_ = args
+        shape, axes = _channel_shape(x), _all_but_channels(x)
+        n = _at_least_one(count_of(x, axes))
+        kept, new = self._weights(x)
+        _, _, _, centre, inverse = items(y)
+        distance = x - reshape(centre, shape)
+        of_y, of_mean, of_variance, of_centre, of_inverse = g
+        slope_scale = slope_bias = None
+        # The slope at x is linear in the distance from the mean; Σ distance = 0.
+        terms: list[Value] = []
+        factors: list[Value] = []
+        shifts: list[Value] = []
+        if of_y is not None:
+            slope_bias = Sum(axes)(of_y)
+            along = Sum(axes)(of_y * distance)
+            slope_scale = along * inverse
+            gain = scale * inverse
+            terms.append(of_y * reshape(gain, shape))
+            factors.append(-(gain * inverse * inverse * along))
+            shifts.append(-(gain * slope_bias))
+        if of_variance is not None:
+            factors.append(of_variance * (2 * new) * n / _degrees(n))
+        if of_inverse is not None:
+            factors.append(-(of_inverse * inverse * inverse * inverse))
+        if of_mean is not None:
+            shifts.append(of_mean * new)
+        if of_centre is not None:
+            shifts.append(of_centre)
+        if factors and shifts:
+            terms.append(ChannelAffine()(distance, _total(factors) / n, _total(shifts) / n))
+        elif factors:
+            terms.append(distance * reshape(_total(factors) / n, shape))
+        elif shifts:
+            terms.append(reshape(_total(shifts) / n, shape))
+        return (
+            broadcast_to(_total(terms), x.shape),
+            slope_scale,
+            slope_bias,
+            None if of_mean is None else of_mean * kept,
+            None if of_variance is None else of_variance * kept,
+        )
+
+    def _weights(self, x: Value) -> tuple[Any, Any]:
+        """Of the running statistics now, and of the batch: nothing for an empty one."""
+        n = count_of(x, _all_but_channels(x))
+        new = self.momentum if isinstance(n, int) else minimum(n, 1) * self.momentum
+        return 1 - new, new
+
+    def composed(
+        self, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
+    ) -> tuple[Value, ...]:
+        """The results in terms of other ops."""
+        axes = _all_but_channels(x)
+        n = _at_least_one(count_of(x, axes))
+        centre, distance, spread = moments(x, axes, n, keepdims=False)
+        inverse = 1 / sqrt(spread + self.epsilon)
+        y = ChannelAffine()(distance, scale * inverse, bias)
+        kept, new = self._weights(x)
+        return (
+            y,
+            mean * kept + centre * new,
+            variance * kept + spread * (n / _degrees(n)) * new,
+            centre,
+            inverse,
+        )
+
+    def numpy(
+        self, x: Array, scale: Array, bias: Array, mean: Array, variance: Array
+    ) -> tuple[Array, ...]:
+        axes = (0, *range(2, x.ndim))
+        momentum = self.momentum if x.size else 0.0
+        n = max(x.size // max(x.shape[CHANNELS], 1), 1)
+        number = x.dtype.type
+        channels = (-1, *(1,) * (x.ndim - 2))
+        centre, distance = in_numpy(x, axes)
+        centre = centre.reshape(-1)
+        spread = (distance * distance).sum(axes) / number(n)
+        inverse = 1 / np.sqrt(spread + number(self.epsilon))
+        y = distance * (scale * inverse).reshape(channels) + bias.reshape(channels)
+        unbiased = spread * number(n / max(n - 1, 1))
+        kept, new = number(1 - momentum), number(momentum)
+        return y, mean * kept + centre * new, variance * kept + unbiased * new, centre, inverse
+
+    def onnx(self, o: Any, *names: str) -> tuple[str, ...]:
+        # Not ONNX's own operator: in training it writes the statistics over its inputs, the
+        # caller's arrays (onnxruntime 1.31), is not to be relied on for other devices, and is
+        # hardly faster together with the gradient.
+        return composed_onnx(o, self.composed, *names)
+
+    def torch(self, t: Any, *names: str) -> tuple[str, ...]:
+        return composed_torch(t, self.composed, *names)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        def sample(
+            x: Type, momentum: float = 0.1, epsilon: float = 1e-5, tracked: bool = True
+        ) -> Sample:
+            channel = Type(x.dtype, x.shape[1:2])
+            types = (x, channel, channel, channel, channel)
+            return Sample(cls(momentum, epsilon, tracked), types, floats=(0.1, 2.0))
+
+        yield sample(f32["n", 3])
+        yield sample(f32["n", 2, "h", "w"])
+        yield sample(f32[3, 2, "l"], 0.25, 1e-3)
+        yield sample(f64["n", 2, 3, 1, 2], 1.0)
+        yield sample(f32[1, 3], 0.0, 1e-2)
+        yield sample(f32["n", 2, "l"], tracked=False)
+
+
+def normalized(
+    x: Value, scale: Value, bias: Value, mean: Value, variance: Value, *, epsilon: float
+) -> Value:
+    """x with given statistics in place of its own: one factor and one addend for each channel."""
+    factor = scale / sqrt(variance + epsilon)
+    shape = _channel_shape(x)
+    return x * reshape(factor, shape) + reshape(bias - mean * factor, shape)  # type: ignore[no-any-return]
+
+
+def check_channels(x: Type, channel: Type, **given: Type) -> None:
+    """Raises `DTypeError` or `ShapeError` where one of the given types is another than that of one
+    number for each channel of x."""
+    for name, type_ in given.items():
+        if type_.dtype is not x.dtype:
+            raise DTypeError(f"element types differ: x is {x}, {name} is {type_}")
+        if same_shape(type_.shape, channel.shape) is not True:
+            raise ShapeError(
+                f"{name} is one number for each channel, {channel}, got {type_}",
+                hint=f"axis {CHANNELS} of x {x} is that of the channels",
+            )
+
+
+def batch_norm(
+    x: Any,
+    scale: Any,
+    bias: Any,
+    mean: Any,
+    variance: Any,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    track_running_stats: bool = True,
+) -> tuple[Value, Value, Value]:
+    """x[N, C, *sizes] normalized over all but the channels while training, with the running
+    statistics `mean` and `variance` in inference, unless `track_running_stats` is False; and what
+    these become after this batch: `(y, next_mean, next_variance)`, see `BatchNorm`.
+
+    Raises `ShapeError` where x has no channels or the others are not one number for each,
+    `DTypeError` where x is not floating or the others are of another type, `ModelError` for a
+    momentum outside 0 … 1 or an eps that is not positive.
+    """
+    x = as_value(x)
+    if not 0 <= momentum <= 1:
+        raise ModelError(
+            f"the momentum of batch normalization is in [0, 1], got {momentum!r}",
+            hint="it is the weight of the new batch, as torch's: Keras's momentum 0.99 is 0.01",
+        )
+    epsilon = positive_epsilon("batch normalization", eps)
+    op = BatchNorm(float(momentum), epsilon, bool(track_running_stats))
+    y, following, spread, *_ = items(
+        op(x, *(as_value(v, x) for v in (scale, bias, mean, variance)))
+    )
+    return y, following, spread
+
+
+def positive_epsilon(name: str, eps: Any) -> float:
+    """`eps` as a number. Raises `ModelError` where it is not positive: a constant input would be
+    divided by zero."""
+    if not isinstance(eps, bool) and isinstance(eps, int | float) and 0 < eps < float("inf"):
+        return float(eps)
+    raise ModelError(
+        f"the eps of {name} is a positive number, got {eps!r}",
+        hint="it keeps a constant input, whose variance is 0, finite: 1e-5 is usual",
+    )
+
+
+def _all_but_channels(x: Value) -> tuple[int, ...]:
+    return (0, *range(2, x.rank))
+
+
+def _channel_shape(x: Value) -> tuple[Dim, ...]:
+    """The shape in which one number for each channel broadcasts to x."""
+    return (1, x.shape[CHANNELS], *(1,) * (x.rank - 2))
+
+
+def _at_least_one(n: Any) -> Any:
+    return n if isinstance(n, int) else maximum(n, 1)
+
+
+def _degrees(n: Any) -> Any:
+    """n − 1, what the sum of squares is divided by in the variance; 1 where n is."""
+    return max(n - 1, 1) if isinstance(n, int) else maximum(n - 1, 1)
+
+
+def _total(terms: Sequence[Value]) -> Value:
+    return functools.reduce(operator.add, terms)

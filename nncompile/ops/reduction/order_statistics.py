@@ -1,0 +1,179 @@
+"""Elements by their rank: median, quantiles, and the k-th smallest.
+
+R. J. Hyndman and Y. Fan, "Sample quantiles in statistical packages", The American Statistician 50
+(1996) has the methods; they are called as numpy calls them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import ceil, clip, floor, isfinite, isnan, maximum, round, where
+from nncompile.elementwise.formula import formula
+from nncompile.ir.dims import dim, floordiv, product
+from nncompile.ir.graph import Value
+from nncompile.ir.operators import register
+from nncompile.ir.types import f64, i64
+from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.basic import as_value, cast, const, in_single, size_value
+from nncompile.ops.reduction.reduce import Axes, kept, needs_elements, over, real_value
+from nncompile.ops.reduction.reduce import sum as total
+from nncompile.ops.shape.index import sort, take, top_k
+from nncompile.ops.shape.reshape import moveaxis, reshape, squeeze
+from nncompile.ops.shape.slicing import along, padded
+
+
+def _row(name: str, x: Any, axis: Axes) -> tuple[Value, Value, tuple[int, ...]]:
+    """The real value, with the axes, which are returned too, as one last axis in their place."""
+    x, axes = over(name, real_value(x), axis)
+    needs_elements(x.type, axes)
+    others = [d for i, d in enumerate(x.shape) if i not in axes]
+    last = moveaxis(x, axes, tuple(range(-len(axes), 0)))
+    return x, reshape(last, (*others, product(x.shape[i] for i in axes))), axes
+
+
+def _filled(row: Value) -> Value:
+    """The row with a NaN behind its elements where there may be none."""
+    if isinstance(row.shape[-1], int):
+        return row
+    none = [0] * row.rank
+    return padded(row, none, [*none[1:], 1], np.nan)
+
+
+def _unknown(row: Value, y: Value) -> Value:
+    """`y`; where there is a NaN in the row, NaN, with its gradient."""
+    unknown = total(where(isnan(row), row, 0), -1)
+    return where(isnan(unknown), unknown, y)  # type: ignore[no-any-return]
+
+
+@teaching
+@in_single
+def median(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
+    """The middle element over one axis, several or all, or the mean of the two in the middle; NaN
+    where there is a NaN, or nothing along a symbolic axis. Of integers and truth values in f32. The
+    gradient goes to these elements.
+
+    Raises `ShapeError` where there is nothing to choose from.
+    """
+    x, row, axes = _row("median", x, axis)
+    size = row.shape[-1]
+    upper = floordiv(size, 2)
+    least, _ = top_k(_filled(row), dim(upper + 1), largest=False)
+    lower = dim(sp.Max(floordiv(dim(size - 1), 2), 0))
+    two = [squeeze(along(least, row.rank - 1, place, 1, 1), -1) for place in (lower, upper)]
+    y = _unknown(row, two[0] / 2 + two[1] / 2)
+    return kept(y, x, axes) if keepdims else y
+
+
+@formula
+def _between(a, b, t):  # type: ignore[no-untyped-def]
+    """a + (b − a)·t; where that is infinite, which one is nearer does not matter."""
+    return where(isfinite(b - a), a + (b - a) * t, where(t == 0, a, (1 - t) * a + t * b))
+
+
+Place = Callable[[Any, Any], Any]
+
+
+def _by(alpha: float, beta: float) -> Place:
+    return lambda n, q: n * q + (alpha + q * (1 - alpha - beta)) - 1
+
+
+def _middle(n: Any, q: Any) -> Any:
+    place = (n - 1) * q
+    return (floor(place) + ceil(place)) / 2
+
+
+def _averaged(n: Any, q: Any) -> Any:
+    place = n * q - 1
+    return where(place == floor(place), place + 0.5, ceil(place))
+
+
+def _closest(n: Any, q: Any) -> Any:
+    place = n * q - 1.5
+    exact = (place == floor(place)) & (floor(place / 2) * 2 != place)
+    return where(exact, place, floor(place) + 1)
+
+
+# Where the quantile q of n elements in order lies among them, counted from 0: at an element, or
+# between two.
+METHODS: dict[str, Place] = {
+    "linear": lambda n, q: (n - 1) * q,
+    "lower": lambda n, q: floor((n - 1) * q),
+    "higher": lambda n, q: ceil((n - 1) * q),
+    "nearest": lambda n, q: round((n - 1) * q),
+    "midpoint": _middle,
+    "inverted_cdf": lambda n, q: ceil(n * q - 1),
+    "averaged_inverted_cdf": _averaged,
+    "closest_observation": _closest,
+    "interpolated_inverted_cdf": _by(0, 1),
+    "hazen": _by(0.5, 0.5),
+    "weibull": _by(0, 0),
+    "median_unbiased": _by(1 / 3, 1 / 3),
+    "normal_unbiased": _by(3 / 8, 3 / 8),
+}
+
+
+@teaching
+@in_single
+def quantile(
+    x: Any, q: Any, axis: Axes = None, method: str = "linear", keepdims: bool = False
+) -> Value:
+    """The elements below which are the shares `q` of all, over one axis, several or all; NaN where
+    there is a NaN, or nothing along a symbolic axis. `q` is a number of 0 … 1, a list or a value;
+    its axes come first in the result. `method` says what lies between two elements, under numpy's
+    names.
+
+    The gradient goes to the elements on both sides, and to `q` where it is a value. Raises
+    `ShapeError` where there is nothing to choose from, `ModelError` for a number that is no share
+    and a method that is none.
+    """
+    if method not in METHODS:
+        raise ModelError(
+            f"quantile: there is no method {method!r}", hint=did_you_mean(method, list(METHODS))
+        )
+    if not isinstance(q, Value):
+        shares = np.asarray(q, np.float64)
+        if not np.all((shares >= 0) & (shares <= 1)):
+            raise ModelError(f"quantile: q must be of 0 … 1, got {q}")
+        q = const(shares, f64)
+    x, row, axes = _row("quantile", x, axis)
+    count = size_value(row.shape[-1], f64)
+    place = clip(METHODS[method](count, cast(q, f64)), 0, maximum(count - 1, 0))
+    before = floor(place)
+    indices = cast(before, i64)
+    ordered = sort(_filled(row))
+    ends = [take(ordered, i, -1) for i in (indices, cast(ceil(place), i64))]
+    y = _between(*ends, cast(place - before, row.dtype))
+    y = _unknown(reshape(row, (*row.shape[:-1], *(1 for _ in q.shape), row.shape[-1])), y)
+    y = moveaxis(y, tuple(range(row.rank - 1, y.rank)), tuple(range(q.rank)))
+    if not keepdims:
+        return y
+    return reshape(y, (*q.shape, *(1 if i in axes else d for i, d in enumerate(x.shape))))
+
+
+@teaching
+def kthvalue(x: Any, k: Any, axis: int = -1, keepdims: bool = False) -> tuple[Value, Value]:
+    """The `k`-th smallest elements along the axis, counted from 1, and their places (i64): of equal
+    ones the first come first, NaN last. The gradient goes to these elements.
+
+    Raises `ShapeError` where there are fewer, as far as that is known.
+    """
+    x = as_value(x)
+    place, rank = axis_of(axis, x.rank, "kthvalue: axis"), dim(k)
+    if isinstance(rank, int) and rank < 1:
+        raise ShapeError(f"kthvalue: k counts from 1, got {k}")
+    found = [
+        along(part, place, dim(rank - 1), 1, 1) for part in top_k(x, rank, place, largest=False)
+    ]
+    values, places = found if keepdims else (squeeze(part, place) for part in found)
+    return values, places
+
+
+for _function in (median, quantile, kthvalue):
+    register(_function.__name__, _function)

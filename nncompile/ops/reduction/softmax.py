@@ -1,0 +1,130 @@
+"""Softmax and its logarithm along one axis; their slopes come from the result alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import exp
+from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.types import Array, Type, f32, f64
+from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.long_sums import EXPONENTIALS, total
+from nncompile.ops.reduction.reduce import Sum, real_value, require_real
+
+
+class Softmax(Op):
+    """exp(x) / Σ exp(x) along one axis; never overflows."""
+
+    axis: int
+    varies: ClassVar[str] = "axis"
+
+    def infer(self, x: Type) -> Type:
+        require_real(x)
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (y * (g - Sum((self.axis,), True)(y * g)),)
+
+    def numpy(self, x: Array) -> Array:
+        powers = np.exp(x - _top(x, self.axis))
+        return powers / powers.sum(self.axis, keepdims=True)  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        def again(o: Any, y: str) -> str:
+            return o.Div(y, total(o, y, o.type, (self.axis,), True))  # type: ignore[no-any-return]
+
+        return _normalized(o, self.axis, lambda o: o.Softmax(x, axis=self.axis), again)
+
+    def torch(self, t: Any, x: str) -> str:
+        limit = EXPONENTIALS if t.type.dtype is f32 else None
+        return t.in_double(t.type.shape[self.axis], limit, "torch.softmax", [x], self.axis)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        return _samples(cls)
+
+
+class LogSoftmax(Op):
+    """x − log Σ exp(x) along one axis; never overflows."""
+
+    axis: int
+    varies: ClassVar[str] = "axis"
+
+    def infer(self, x: Type) -> Type:
+        require_real(x)
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (g - exp(y) * Sum((self.axis,), True)(g),)
+
+    def numpy(self, x: Array) -> Array:
+        x = x - _top(x, self.axis)
+        return x - np.log(np.exp(x).sum(self.axis, keepdims=True))  # type: ignore[no-any-return]
+
+    def onnx(self, o: Any, x: str) -> str:
+        def again(o: Any, y: str) -> str:
+            return o.Sub(y, o.Log(total(o, o.Exp(y), o.type, (self.axis,), True)))  # type: ignore[no-any-return]
+
+        if o.type.dtype is f64:  # that kernel takes the logarithm of 10⁻²⁰ for that of NaN
+            return again(o, o.Sub(x, o.ReduceMax(x, o.ints([self.axis]), keepdims=1)))
+        return _normalized(o, self.axis, lambda o: o.LogSoftmax(x, axis=self.axis), again)
+
+    def torch(self, t: Any, x: str) -> str:
+        limit = EXPONENTIALS if t.type.dtype is f32 else None
+        return t.in_double(t.type.shape[self.axis], limit, "torch.log_softmax", [x], self.axis)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        return _samples(cls)
+
+
+def _top(x: Array, axis: int) -> Array:
+    return x.max(axis, keepdims=True, initial=-np.inf)  # type: ignore[no-any-return]
+
+
+def _normalized(
+    o: Any, axis: int, kernel: Callable[[Any], str], again: Callable[[Any, str], str]
+) -> str:
+    """What the runtime's kernel gives; normalized once more where its sum has too many terms."""
+    if o.type.dtype is not f32:
+        return kernel(o)
+    size = o.type.shape[axis]
+    return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)  # type: ignore[no-any-return]
+
+
+def _samples(card: type[Softmax] | type[LogSoftmax]) -> Iterator[Sample]:
+    yield Sample(card(1), (f32["n", 5],))
+    yield Sample(card(0), (f32["n", "m"],))
+    yield Sample(card(1), (f32[2, "n", 3],))
+    yield Sample(card(0), (f64["n"],))
+    yield Sample(card(0), (f32[1],))
+    yield Sample(card(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
+
+
+def _operand(name: str, x: Any, axis: int) -> tuple[Value, int]:
+    x = real_value(x)
+    return x, axis_of(axis, x.rank, f"{name}: axis")
+
+
+@teaching
+def softmax(x: Any, axis: int = -1) -> Value:
+    """exp(x) / Σ exp(x) along one axis: positive, with sum 1. Integers become f32.
+
+    Raises `ShapeError` for an axis that `x` does not have.
+    """
+    x, along = _operand("softmax", x, axis)
+    return Softmax(along)(x)
+
+
+@teaching
+def log_softmax(x: Any, axis: int = -1) -> Value:
+    """log softmax(x) = x − log Σ exp(x) along one axis. Integers become f32.
+
+    Raises `ShapeError` for an axis that `x` does not have.
+    """
+    x, along = _operand("log_softmax", x, axis)
+    return LogSoftmax(along)(x)

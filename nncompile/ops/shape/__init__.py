@@ -1,0 +1,1 @@
+"""Ops that arrange elements: reshape, slices, joins, elements by their indices."""

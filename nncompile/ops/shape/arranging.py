@@ -1,0 +1,148 @@
+"""Elements in other places: rolled, turned, laid out as grids, and their differences.
+
+All have numpy's names, arguments and results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
+
+from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import mod, not_equal
+from nncompile.ir.dims import Dim, dim, product
+from nncompile.ir.graph import Value
+from nncompile.ir.operators import operation, register
+from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.basic import as_value, broadcast_to, iota, size_value
+from nncompile.ops.shape.index import take
+from nncompile.ops.shape.joining import concatenate
+from nncompile.ops.shape.reshape import ravel, reshape, swapaxes
+from nncompile.ops.shape.slicing import along, flip
+
+
+@teaching
+def roll(x: Any, shift: Any, axis: int | Sequence[int] | None = None) -> Value:
+    """`x` moved by `shift` places along the axis, around its end; along several axes by a number
+    each, or one for all. Without an axis all elements are moved in one row.
+
+    A shift is a number, a dimension, or an integer value that is known when the graph runs. Raises
+    `ShapeError` where there are not as many shifts as axes.
+    """
+    x = as_value(x)
+    if axis is None:
+        return reshape(roll(ravel(x), shift, 0), x.shape)
+    axes = list(axis) if isinstance(axis, tuple | list) else [axis]
+    shifts = list(shift) if isinstance(shift, tuple | list) else [shift]
+    count = max(len(axes), len(shifts))
+    axes, shifts = (v * count if len(v) == 1 else v for v in (axes, shifts))
+    if len(axes) != len(shifts):
+        raise ShapeError(f"roll: {len(shifts)} shifts for {len(axes)} axes")
+    rolled: Value = x
+    for place, by in zip(axes, shifts, strict=True):
+        rolled = _rolled(rolled, by, axis_of(place, x.rank, "roll: axis"))
+    return rolled
+
+
+def _rolled(x: Value, shift: Any, axis: int) -> Value:
+    size: Any = x.shape[axis]
+    if isinstance(shift, Value):
+        if shift.rank:
+            raise ShapeError(f"roll: a shift is one number, got {shift.type}")
+        places = mod(iota(size) - operation("cast")(shift, iota(size).dtype), size_value(size))
+        return take(x, places, axis)
+    shift = dim(shift)
+    if isinstance(shift, int) and isinstance(size, int):
+        moved: Dim = shift % size if size else 0
+    else:  # of nothing, nothing is moved
+        moved = dim(sp.Mod(shift, sp.Max(size, 1))) if shift != 0 else 0
+    if moved == 0:
+        return x
+    rest = dim(size - moved)
+    return concatenate([along(x, axis, rest, moved, 1), along(x, axis, 0, rest, 1)], axis)
+
+
+@teaching
+def rot90(x: Any, k: int = 1, axes: Sequence[int] = (0, 1)) -> Value:
+    """`x` turned by `k` right angles in the plane of two axes, from the first towards the second.
+    Raises `ShapeError` where these are not two different axes."""
+    x = as_value(x)
+    if len(axes) != 2:
+        raise ShapeError(f"rot90: a plane has two axes, got {tuple(axes)}")
+    first, second = (axis_of(a, x.rank, "rot90: axis") for a in axes)
+    if first == second:
+        raise ShapeError(f"rot90: a plane has two different axes, got {tuple(axes)}")
+    match k % 4:
+        case 1:
+            return swapaxes(flip(x, second), first, second)
+        case 2:
+            return flip(x, (first, second))
+        case 3:
+            return flip(swapaxes(x, first, second), second)
+    return x  # type: ignore[no-any-return]
+
+
+@teaching
+def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Value:
+    """The differences of neighbours along the axis, `n` times: the size is `n` less. Of truth
+    values, whether neighbours differ. `prepend` and `append`, a number or a value, are joined to
+    `x` before.
+
+    Raises `ShapeError` for a negative `n`, and for an axis that `x` does not have.
+    """
+    x = as_value(x)
+    place = axis_of(axis, x.rank, "diff: axis")
+    if n < 0:
+        raise ShapeError(f"diff: n must not be negative, got {n}")
+    parts = [_beside(x, prepend, place), x, _beside(x, append, place)]
+    y: Any = concatenate([p for p in parts if p is not None], place)
+    for _ in range(n):
+        before = (slice(None),) * place
+        after, first = y[(*before, slice(1, None))], y[(*before, slice(None, -1))]
+        y = not_equal(after, first) if y.dtype.is_bool else after - first
+    return y  # type: ignore[no-any-return]
+
+
+def _beside(x: Value, other: Any, axis: int) -> Value | None:
+    """What is joined to `x` along the axis; a number is one element there."""
+    if other is None:
+        return None
+    joined = as_value(other, x)
+    if joined.rank:
+        return joined
+    return broadcast_to(joined, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+
+
+@teaching
+def meshgrid(*xs: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Value, ...]:
+    """Vectors as the coordinates of a grid: a value for each, which changes along its own axis
+    alone. The axes are in the order of the vectors with `indexing="ij"`; with "xy" the first two
+    are exchanged. `sparse` leaves the axes of the others at size one.
+
+    Raises `ShapeError` for what is no vector and no number, and for another `indexing`.
+    """
+    if indexing not in ("xy", "ij"):
+        raise ShapeError(f'meshgrid: indexing must be "xy" or "ij", got {indexing!r}')
+    vectors = [as_value(x) for x in xs]
+    for v in vectors:
+        if v.rank > 1:
+            raise ShapeError(f"meshgrid: coordinates are vectors, got {v.type}", hint="ravel(x)")
+    order = list(range(len(vectors)))
+    if indexing == "xy" and len(order) > 1:
+        order[:2] = [1, 0]
+    columns = [
+        reshape(v, [product(v.shape) if order[axis] == i else 1 for axis in range(len(order))])
+        for i, v in enumerate(vectors)
+    ]
+    if sparse:
+        return tuple(columns)
+    shape = [product(vectors[i].shape) for i in order]
+    return tuple(broadcast_to(c, shape) for c in columns)
+
+
+register("roll", roll)
+register("rot90", rot90)
+register("diff", diff)

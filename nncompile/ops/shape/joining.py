@@ -1,0 +1,195 @@
+"""Tensors joined along an axis and cut apart: concatenate, stack, split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Any, ClassVar
+
+import numpy as np
+
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.diagnostics.hints import teaching
+from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
+from nncompile.ir.graph import Op, Sample, Value, apply, items
+from nncompile.ir.operators import register
+from nncompile.ir.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
+from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.basic import as_value, cast, full
+from nncompile.ops.shape.reshape import expand_dims, fitted, reshape
+
+
+class Concat(Op):
+    """The tensors one after the other along an axis."""
+
+    axis: int
+    varies: ClassVar[str] = "axis"
+    moves = True
+
+    def infer(self, *parts: Type) -> Type:
+        first = parts[0]
+        total: Dim = 0
+        for part in parts:
+            if part.dtype is not first.dtype:
+                raise DTypeError(f"element types differ, {first} and {part}")
+            if part.rank != first.rank:
+                raise ShapeError(f"ranks differ, {first} and {part}")
+            others = [t.shape[: self.axis] + t.shape[self.axis + 1 :] for t in (first, part)]
+            if same_shape(*others) is not True:
+                raise ShapeError(
+                    f"{first} and {part} may differ along axis {self.axis} only",
+                    hint="give axes that have one size one name",
+                )
+            total = total + part.shape[self.axis]
+        shape = (*first.shape[: self.axis], dim(total), *first.shape[self.axis + 1 :])
+        return Type(first.dtype, shape)
+
+    def pullback(self, g: Value, y: Value, *parts: Value) -> Sequence[Value | None]:
+        return sections(g, [part.shape[self.axis] for part in parts], self.axis)
+
+    def numpy(self, *parts: Array) -> Array:
+        return np.concatenate(parts, self.axis)
+
+    def onnx(self, o: Any, *parts: str) -> str:
+        return o.Concat(*parts, axis=self.axis)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, *parts: str) -> str:
+        return t.call("torch.cat", list(parts), self.axis)  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(0), (f32["n", 2], f32["m", 2], f32[1, 2]))
+        yield Sample(cls(1), (f32["n", 2], f32["n", "2*n"]))
+        yield Sample(cls(0), (f32[2], f32[0]))
+        yield Sample(cls(1), (boolean[2, "n"], boolean[2, 1]))
+        yield Sample(cls(0), (u32["n"], u32[2]), integers=(0, 2**32))
+        yield Sample(cls(0), (i64[3],))
+
+
+# onnxruntime 1.23.0 cannot read a longer list of sizes once its optimizer has changed the graph.
+_MOST_PIECES = 15
+
+
+def _pieces(o: Any, x: str, axis: int, sizes: Sequence[Dim]) -> tuple[str, ...]:
+    """`x` in pieces of these sizes, in several steps where there are many."""
+    if len(sizes) <= _MOST_PIECES or not all(isinstance(size, int) for size in sizes):
+        parts = o.Split(x, o.shape(sizes), axis=axis, outputs=len(sizes))
+        return parts if isinstance(parts, tuple) else (parts,)
+    each = -(-len(sizes) // _MOST_PIECES)
+    groups = [sizes[i : i + each] for i in range(0, len(sizes), each)]
+    wholes = _pieces(o, x, axis, [sum(map(int, group)) for group in groups])
+    pairs = zip(wholes, groups, strict=True)
+    return tuple(piece for whole, group in pairs for piece in _pieces(o, whole, axis, group))
+
+
+class Split(Op):
+    """`x` cut along an axis into parts of the given sizes."""
+
+    axis: int
+    sizes: Shape
+    moves = True
+
+    def infer(self, x: Type) -> TupleType:
+        total = dim(sum(self.sizes))
+        if same(total, x.shape[self.axis]) is not True:
+            raise ShapeError(
+                f"parts of {' + '.join(map(str, self.sizes))} are not known to be all "
+                f"{x.shape[self.axis]} of axis {self.axis} of {x}"
+            )
+        lead, rest = x.shape[: self.axis], x.shape[self.axis + 1 :]
+        return TupleType(tuple(Type(x.dtype, (*lead, size, *rest)) for size in self.sizes))
+
+    def pullback(self, g: Any, y: Value, x: Value) -> Sequence[Value | None]:
+        types = y.type.items
+        parts = [
+            full(t.shape, 0, t.dtype) if part is None else part
+            for part, t in zip(g, types, strict=True)
+        ]
+        return (concatenate(parts, self.axis),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return None if places[0] == self.axis else places[0]
+
+    def numpy(self, x: Array) -> tuple[Array, ...]:
+        points = np.cumsum(np.asarray(self.sizes, np.int64))[:-1]
+        return tuple(np.split(x, points, self.axis))
+
+    def onnx(self, o: Any, x: str) -> Any:
+        return _pieces(o, x, self.axis, self.sizes)
+
+    def torch(self, t: Any, x: str) -> tuple[str, ...]:
+        parts = t.call("torch.split", x, t.shape(self.sizes), self.axis)
+        return tuple(t.item(parts, i) for i in range(len(self.sizes)))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        n = symbol("n")
+        yield Sample(cls(0, (2, 3)), (f32[5],))
+        yield Sample(cls(1, (1, n, dim(2 * n))), (f32["m", "3*n + 1"],))
+        yield Sample(cls(0, (n, 0)), (f32["n", 2],))
+        yield Sample(cls(1, (1, 1)), (boolean["n", 2],))
+        yield Sample(cls(0, (1, 3)), (u32[4, "n"],), integers=(0, 2**32))
+        yield Sample(cls(0, (n,)), (i64["n"],))
+
+
+def sections(x: Value, sizes: Sequence[Dim], axis: int) -> tuple[Value, ...]:
+    """`x` cut into parts of the given sizes."""
+    return (x,) if len(sizes) == 1 else items(Split(axis, tuple(sizes))(x))
+
+
+@teaching
+def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
+    """The tensors one after the other along an axis, as vectors for None.
+
+    Element types are promoted to the common one. Raises `ShapeError` where other axes differ.
+    """
+    values = [as_value(a) for a in arrays]
+    if not values:
+        raise ShapeError("concatenate needs at least one tensor")
+    if axis is None:
+        values, axis = [reshape(v, (product(v.shape),)) for v in values], 0
+    if values[0].rank == 0:
+        raise ShapeError("concatenate: tensors without axes have no axis", hint="use stack")
+    place = axis_of(axis, values[0].rank)
+    common = reduce(promote, (v.dtype for v in values))
+    values = [cast(v, common) for v in values]
+    if all(v.rank == values[0].rank for v in values):
+        values = fitted(values, but=place - values[0].rank)
+    return values[0] if len(values) == 1 else apply(Concat(place), *values)
+
+
+@teaching
+def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
+    """The tensors, all of one shape, along a new axis."""
+    return concatenate([expand_dims(a, axis) for a in arrays], axis)
+
+
+@teaching
+def split(x: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Value, ...]:
+    """`x` cut along an axis: into a number of equal parts, or at the given places.
+
+    Raises `ShapeError` where the size is not known to be a multiple of the number of parts.
+    """
+    x = as_value(x)
+    place = axis_of(axis, x.rank)
+    total = x.shape[place]
+    if isinstance(indices_or_sections, tuple | list):
+        points = [dim(p) for p in indices_or_sections]
+        bounds = list(zip([0, *points], [*points, total], strict=True))
+        sizes = [dim(b - a) for a, b in bounds]
+        if any(isinstance(size, int) and size < 0 for size in sizes):
+            raise ShapeError(f"split: places {points} are not in order within {total}")
+        return sections(x, sizes, place)
+    count = dim(indices_or_sections)
+    if not isinstance(count, int) or count < 1:
+        raise ShapeError(f"split: the number of parts must be 1 or more, got {count}")
+    size = floordiv(total, count)
+    if same(product((size, count)), total) is not True:
+        raise ShapeError(
+            f"split: {total} of axis {place} of {x.type} is not known to be {count} equal parts",
+            hint=f'name the size as a multiple, such as "{count}*n", or give the places',
+        )
+    return sections(x, [size] * count, place)
+
+
+register("concatenate", concatenate)

@@ -1,0 +1,107 @@
+"""Elements that a condition selects: how many there are is known only when the graph runs, so the
+size of what is selected is a name of its own for each condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.diagnostics.hints import teaching
+from nncompile.elementwise import not_equal
+from nncompile.ir.dims import Dim, broadcast, symbol
+from nncompile.ir.graph import Op, Sample, Value, made_size
+from nncompile.ir.operators import register
+from nncompile.ir.types import Array, Type, boolean, i64
+from nncompile.ops.core.basic import as_value, broadcast_to
+from nncompile.ops.shape.index import take
+from nncompile.ops.shape.reshape import ravel, reshape, transpose
+from nncompile.ops.shape.slicing import along
+
+
+class NonZero(Op):
+    """The places of the true elements in row-major order: i64[rank, size], a column for each."""
+
+    label = "nonzero"
+
+    size: Dim
+    differentiable: ClassVar[bool] = False
+
+    @property
+    def makes(self) -> tuple[sp.Symbol, ...]:
+        return (self.size,) if isinstance(self.size, sp.Symbol) else ()
+
+    def infer(self, x: Type) -> Type:
+        if not x.dtype.is_bool:
+            raise DTypeError(f"truth values are needed, got {x}", hint="x != 0 makes them")
+        if not x.rank:
+            raise ShapeError("a number has no places", hint="ravel(x) is a vector of one")
+        return Type(i64, (x.rank, self.size))
+
+    def numpy(self, x: Array) -> Array:
+        return np.stack(np.nonzero(x)).astype(np.int64)
+
+    def onnx(self, o: Any, x: str) -> str:
+        return o.NonZero(x)  # type: ignore[no-any-return]
+
+    def torch(self, t: Any, x: str) -> str:
+        return t.call("torch.t", t.call("torch.nonzero", x))  # type: ignore[no-any-return]
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(symbol("selected")), (boolean["n"],))
+        yield Sample(cls(symbol("selected")), (boolean["n", 3, "m"],))
+
+
+def _places(x: Any) -> Value:
+    x = as_value(x)
+    x = x if x.dtype.is_bool else not_equal(x, 0)
+    return NonZero(made_size("nonzero", x))(x)
+
+
+@teaching
+def nonzero(x: Any) -> tuple[Value, ...]:
+    """The places of the elements that are not zero, in row-major order: a vector (i64) for each
+    axis, as `x[nonzero(x)]` takes them. Their size is a name of its own, which says nothing about
+    other sizes; equal conditions have equal ones.
+
+    Raises `ShapeError` for a number without axes.
+    """
+    places = _places(x)
+    rank = places.shape[0]
+    assert isinstance(rank, int)
+    return tuple(reshape(along(places, 0, i, 1, 1), (places.shape[1],)) for i in range(rank))
+
+
+@teaching
+def argwhere(x: Any) -> Value:
+    """The places of the elements that are not zero, in row-major order: a row (i64) for each, with
+    a column for each axis. The size is a name of its own, as that of `nonzero`."""
+    return transpose(_places(x))
+
+
+@teaching
+def flatnonzero(x: Any) -> Value:
+    """The places (i64) of the elements that are not zero among all in row-major order."""
+    return nonzero(ravel(x))[0]
+
+
+@teaching
+def masked_select(x: Any, mask: Any) -> Value:
+    """The elements of `x` where `mask` is true, in row-major order, as a vector; both broadcast.
+    Its size is a name of its own, as that of `nonzero`. The gradient goes to these elements.
+
+    Raises `DTypeError` where the mask is not of truth values.
+    """
+    x, mask = as_value(x), as_value(mask)
+    if not mask.dtype.is_bool:
+        raise DTypeError(f"masked_select: a mask is of truth values, got {mask.type}")
+    shape = broadcast(x.shape, mask.shape)
+    return take(ravel(broadcast_to(x, shape)), flatnonzero(broadcast_to(mask, shape)))
+
+
+for _function in (nonzero, argwhere, masked_select):
+    register(_function.__name__, _function)

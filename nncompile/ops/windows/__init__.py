@@ -1,0 +1,1 @@
+"""The geometry of windows that slide over the axes of space."""

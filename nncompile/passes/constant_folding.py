@@ -1,0 +1,122 @@
+"""Constant folding: what depends on no data is computed once, while compiling."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import sympy as sp
+
+from nncompile.elementwise.lowering import walk
+from nncompile.elementwise.map import Map, over
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.dims import Dim, dim, floordiv
+from nncompile.ir.graph import Graph, Item, Op, Value, apply
+from nncompile.ir.interpreter import constant_value
+from nncompile.ir.types import DType, TupleType, Type
+from nncompile.ops.core.basic import Barrier, Cast, Constant, Expand, SizeOf, const, size_value
+from nncompile.passes.maps import literal
+from nncompile.passes.rewriter import on, rewrite
+
+LARGEST = 1024  # elements of a folded constant, unless it is made of larger ones
+
+
+def fold(graph: Graph) -> Graph:
+    """Computes what depends on constants and sizes alone, and writes numbers into formulas."""
+    return rewrite(graph, [of_constants, literals, arithmetic_of_sizes])
+
+
+@on(Op)
+def of_constants(value: Value) -> Value | None:
+    """A node whose arguments are all constants, as a constant; not where it would grow."""
+    if not value.args or not isinstance(value.type, Type) or isinstance(value.op, Expand | Barrier):
+        return None
+    sources = value.args[0].args if isinstance(value.op, Item) else value.args
+    if not sources or not all(isinstance(a.op, Constant) for a in sources):
+        return None
+    limit = max(LARGEST, sum(_elements(a.type) for a in sources))
+    if _elements(value.type) > limit:
+        return None
+    array = constant_value(value)
+    return None if array is None else const(array, value.dtype)
+
+
+def _elements(type_: Any) -> float:
+    """The number of elements; infinite where it is not known."""
+    if isinstance(type_, TupleType):
+        return sum(map(_elements, type_.items))
+    return math.prod(d if isinstance(d, int) else math.inf for d in type_.shape)
+
+
+@on(Map)
+def literals(value: Value) -> Value | None:
+    """Floating constants without axes become numbers of the formula."""
+    if not isinstance(value.op, Map) or not value.dtype.is_float:
+        return None
+    numbers = {placeholder(i): literal(a) for i, a in enumerate(value.args)}
+    known = {symbol: x for symbol, x in numbers.items() if x is not None}
+    if not known or len(known) == len(numbers):
+        return None
+    body = value.op.body.xreplace(known)
+    if body.has(sp.zoo, sp.nan, sp.oo):  # x/0, which is for the runtime to compute
+        return None
+    return over(body, value.args, value)
+
+
+class _Sizes:
+    """The arithmetic of integers that dimensions have, as a target of `walk`."""
+
+    def call(self, name: str, dtype: DType, *args: Dim) -> Dim:
+        match name, args:
+            case "add", (a, b):
+                return dim(a + b)
+            case "subtract", (a, b):
+                return dim(a - b)
+            case "multiply", (a, b):
+                return dim(a * b)
+            case "negative", (a,):
+                return dim(-a)
+            case "floor_divide", (a, int(b)) if b > 0:
+                return floordiv(a, b)
+        raise _NoSizeError
+
+    def literal(self, number: float, dtype: DType) -> Dim:
+        return int(number)
+
+    def cast(self, x: Dim, source: DType, dtype: DType) -> Dim:
+        if not dtype.is_integer:
+            raise _NoSizeError
+        return x
+
+
+class _NoSizeError(Exception):
+    """The arithmetic leaves what dimensions can say."""
+
+
+@on(Map, Cast)
+def arithmetic_of_sizes(value: Value) -> Value | None:
+    """Sums, products and quotients of sizes as one size; a cast of a size as that size."""
+    if isinstance(value.op, Cast) and isinstance(value.args[0].op, SizeOf):
+        size = value.args[0]
+        return apply(SizeOf(size.op.size, value.dtype), *size.args)  # type: ignore[attr-defined]
+    if not isinstance(value.op, Map) or not value.dtype.is_integer:
+        return None
+    sizes = [_size(a) for a in value.args]
+    if None in sizes:
+        return None
+    symbols = [placeholder(i) for i in range(len(sizes))]
+    dtypes = {s: a.dtype for s, a in zip(symbols, value.args, strict=True)}
+    try:
+        leaves: dict[sp.Symbol, Any] = dict(zip(symbols, sizes, strict=True))
+        return size_value(walk(value.op.body, leaves, dtypes, _Sizes()), value.dtype)
+    except _NoSizeError:
+        return None
+
+
+def _size(value: Value) -> Dim | None:
+    """An integer without axes that is known as a dimension, before the graph runs."""
+    if isinstance(value.op, SizeOf) and value.dtype.is_integer and not value.args:
+        return value.op.size
+    if isinstance(value.op, Constant) and value.dtype.is_integer and value.rank == 0:
+        return int(value.op.value)
+    return None

@@ -1,0 +1,80 @@
+"""Parts that nobody needs.
+
+A node that no output needs is in no graph. What is left are parts of nodes: sections of a split
+that are not used, pieces that are joined and taken apart again.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+
+from nncompile.ir.dims import Dim, dim, same, same_shape
+from nncompile.ir.graph import Graph, Item, Value, apply
+from nncompile.ops.shape.joining import Concat, Split
+from nncompile.ops.shape.slicing import Pad, Slice, part
+from nncompile.passes.rewriter import on, rewrite, uses
+
+
+def dead(graph: Graph) -> Graph:
+    """Drops what is computed and not used: pieces joined and split again, sections of a split,
+    empty pieces, slices and pads of nothing."""
+    return rewrite(graph, [piece, lone_section, joined, untouched])
+
+
+@on(Item)
+def piece(value: Value) -> Value | None:
+    """A section of joined pieces that is one of them."""
+    if not isinstance(value.op, Item) or not isinstance(value.args[0].op, Split):
+        return None
+    split = value.args[0]
+    source = split.args[0]
+    if not isinstance(source.op, Concat) or source.op.axis != split.op.axis:  # type: ignore[attr-defined]
+        return None
+    sizes = tuple(a.shape[source.op.axis] for a in source.args)
+    if same_shape(sizes, split.op.sizes) is not True:  # type: ignore[attr-defined]
+        return None
+    return source.args[value.op.index]
+
+
+@on(Item)
+def lone_section(value: Value) -> Value | None:
+    """The only section of a split that is used: a slice."""
+    if not isinstance(value.op, Item) or not isinstance(value.args[0].op, Split):
+        return None
+    split = value.args[0]
+    if uses(split) != 1:
+        return None
+    x, axis = split.args[0], split.op.axis  # type: ignore[attr-defined]
+    sizes: tuple[Dim, ...] = split.op.sizes  # type: ignore[attr-defined]
+    before = list(accumulate(sizes, lambda a, b: dim(a + b), initial=0))
+    starts = [before[value.op.index] if i == axis else 0 for i in range(x.rank)]
+    return part(x, starts, value.shape, [1] * x.rank)
+
+
+@on(Concat)
+def joined(value: Value) -> Value | None:
+    """Joined pieces without the empty ones, and without joins within the join."""
+    if not isinstance(value.op, Concat):
+        return None
+    axis = value.op.axis
+    pieces: list[Value] = []
+    for a in value.args:
+        is_join = isinstance(a.op, Concat) and a.op.axis == axis and uses(a) == 1
+        pieces += a.args if is_join else (a,)
+    filled = [a for a in pieces if same(a.shape[axis], 0) is not True] or pieces[:1]
+    if len(filled) == 1:
+        return filled[0] if filled[0].type == value.type else None
+    return apply(value.op, *filled)  # the value itself where all pieces stay
+
+
+@on(Slice, Pad)
+def untouched(value: Value) -> Value | None:
+    """A slice of everything, or a pad by nothing."""
+    if isinstance(value.op, Slice):
+        x = value.args[0]
+        whole = all(step == 1 for step in value.op.steps)
+        return x if whole and same_shape(x.shape, value.shape) is True else None
+    if isinstance(value.op, Pad):
+        widths = (*value.op.before, *value.op.after)
+        return value.args[0] if all(same(w, 0) is True for w in widths) else None
+    return None

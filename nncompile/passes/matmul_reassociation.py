@@ -1,0 +1,113 @@
+"""Products of products in the order that takes fewer multiplications."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
+
+from nncompile.diagnostics.locations import current_trace
+from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.passes.rewriter import rebuilt
+
+Factor = tuple[Value, bool]  # a matrix, and whether it is transposed
+
+
+def chains(graph: Graph) -> Graph:
+    """Multiplies (a·b)·c as a·(b·c) where that is less work at every size: the slope of a low-rank
+    change A·B of a weight is xᵀ·(g·Bᵀ), and the slope of the weight itself, xᵀ·g, is not computed.
+
+    Only where nothing else needs a·b. Sizes that only the data tell may be any.
+    """
+    users: dict[Value, list[Value]] = {}
+    for v in graph.nodes:
+        for a in v.args:
+            users.setdefault(a, []).append(v)
+    needed = set(graph.outputs.values())
+    inner_of: dict[Value, Value] = {}
+    for inner, outer in users.items():
+        if inner in needed or not _is_product(inner) or len(inner.args) > 2:
+            continue
+        free = inner not in inner_of and not any(v in inner_of for v in outer)
+        if free and all(_multiplies(v, inner) for v in outer) and _pays(inner, outer):
+            inner_of |= dict.fromkeys(outer, inner)
+    if not inner_of:
+        return graph
+    made: dict[Value, Value] = {}
+    for v in graph.nodes:
+        with current_trace().located(v):
+            if v in inner_of:
+                made[v] = _other_way(v, inner_of[v], made)
+            else:
+                args = [made[a] for a in v.args]
+                same = all(a is b for a, b in zip(args, v.args, strict=True))
+                made[v] = v if same else rebuilt(v, args)
+    return graph.with_outputs({name: made[v] for name, v in graph.outputs.items()})
+
+
+def _is_product(v: Value) -> bool:
+    return (
+        isinstance(v.op, Gemm | MatMul)
+        and v.dtype.is_float
+        and all(a.rank == 2 for a in v.args[:2])
+    )
+
+
+def _multiplies(v: Value, inner: Value) -> bool:
+    """Whether `v` is a product of `inner` and something else."""
+    first, *others = (a is inner for a in v.args)
+    return _is_product(v) and first + sum(others) == 1 and not any(others[1:])
+
+
+def _factors(product: Value) -> tuple[Factor, Factor]:
+    a, b = product.args[:2]
+    if isinstance(product.op, Gemm):
+        return (a, product.op.transpose_a), (b, product.op.transpose_b)
+    return (a, False), (b, False)
+
+
+def _chain(outer: Value, inner: Value) -> tuple[list[Factor], bool]:
+    """The three matrices in their order, and whether the first two are those of `inner`."""
+    left, right = _factors(outer)
+    is_first = left[0] is inner
+    a, b = _factors(inner)
+    if (left if is_first else right)[1]:  # (a·b)ᵀ = bᵀ·aᵀ
+        a, b = (b[0], not b[1]), (a[0], not a[1])
+    return ([a, b, right] if is_first else [left, a, b]), is_first
+
+
+def _sizes(factors: Sequence[Factor]) -> list[Any]:
+    """The rows of the first matrix, and the columns of each."""
+    shapes = [x.shape[::-1] if transposed else x.shape for x, transposed in factors]
+    return [shapes[0][0], *(columns for _, columns in shapes)]
+
+
+def _pays(inner: Value, outer: Sequence[Value]) -> bool:
+    """Whether the other order takes fewer multiplications, whatever the symbolic sizes are."""
+    rows, depth, columns = _sizes(_factors(inner))
+    saved = sp.sympify(rows * depth * columns)
+    for v in outer:
+        factors, is_first = _chain(v, inner)
+        a, b, c, d = _sizes(factors)
+        # Products of a·b by b·c by c·d: from the left, and from the right.
+        left, right = a * b * c + a * c * d, b * c * d + a * b * d
+        saved += (left - a * b * c) - right if is_first else (right - b * c * d) - left
+    terms = sp.expand(saved).as_coefficients_dict().values()
+    return any(n > 0 for n in terms) and all(n >= 0 for n in terms)
+
+
+def _other_way(outer: Value, inner: Value, made: dict[Value, Value]) -> Value:
+    factors, is_first = _chain(outer, inner)
+    a, b, c = ((made[x], transposed) for x, transposed in factors)
+    rest = [made[x] for x in outer.args[2:]]
+    alpha = outer.op.alpha if isinstance(outer.op, Gemm) else 1.0
+    beta = outer.op.beta if isinstance(outer.op, Gemm) else 1.0
+    alpha *= inner.op.alpha if isinstance(inner.op, Gemm) else 1.0
+    first, last = (a, (_product(b, c), False)) if is_first else ((_product(a, b), False), c)
+    return apply(Gemm(first[1], last[1], alpha, beta), first[0], last[0], *rest)
+
+
+def _product(a: Factor, b: Factor) -> Value:
+    return apply(Gemm(a[1], b[1]), a[0], b[0])

@@ -1,0 +1,58 @@
+"""What only differentiation and the choice of a mode need, taken out once they are done."""
+
+from __future__ import annotations
+
+import functools
+
+import sympy as sp
+
+from nncompile.elementwise.map import Map, mapped
+from nncompile.elementwise.sympy_functions import declared, stop_gradient
+from nncompile.ir.graph import Graph, Item, Value
+from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.basic import broadcast_to
+from nncompile.ops.core.checkpoint import Recompute
+from nncompile.passes.rewriter import on, rewrite
+
+
+def release(graph: Graph) -> Graph:
+    """Removes marks, gradient fences and the borders of recomputed blocks: the graph is
+    computed, not differentiated."""
+    return rewrite(graph, [unfenced, unmarked, open_block])
+
+
+@functools.lru_cache(maxsize=16384)
+def _without_fences(body: sp.Expr) -> sp.Expr:
+    if not body.has(stop_gradient, declared):
+        return body
+    plain = body.replace(declared, lambda value, x, slope: value)
+    return plain.replace(stop_gradient, lambda x: x)
+
+
+@on(Map)
+def unfenced(value: Value) -> Value | None:
+    """A Map without declared slopes and without stop_gradient in its body."""
+    if not isinstance(value.op, Map):
+        return None
+    body = _without_fences(value.op.body)
+    if body is value.op.body and value.op.slopes is None:
+        return None
+    made = mapped(body, value.args)
+    return broadcast_to(made, value.shape) if made.dtype is value.dtype else None
+
+
+@on(Mark)
+def unmarked(value: Value) -> Value | None:
+    """The value itself in place of one that is marked: with a slope that the user declared, for
+    the gradient, as trained (where inference was asked for, its pass has chosen before), or as a
+    total."""
+    return value.args[0] if isinstance(value.op, Mark) else None
+
+
+@on(Item)
+def open_block(value: Value) -> Value | None:
+    """The result of a recomputed block itself."""
+    block = value.args[0]
+    if not isinstance(value.op, Item) or not isinstance(block.op, Recompute):
+        return None
+    return block.args[value.op.index]

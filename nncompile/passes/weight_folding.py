@@ -1,0 +1,86 @@
+"""Work on weights that is done once, where they are known."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from nncompile.ir.graph import Graph, Input, Value, replace, toposort
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type
+from nncompile.passes.normalization_folding import fixed
+
+SMALL = 1024  # elements of a result that may be kept beside the weights it is made of
+
+
+def bake(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, Array]]:
+    """The graph with what follows from the weights alone as new weights, and all its weights.
+
+    The new ones are computed in double, and called after the largest that they are made of:
+    `conv.weight_folded`. Where old and new ones would both have to be kept (a weight that is used
+    in two places), large ones are not computed.
+    """
+    chosen = _chosen(graph, weights)
+    taken = {*graph.leaves, *graph.outputs}
+    new: dict[Value, Value] = {}
+    arrays = evaluate(chosen, weights, precision=np.float64)
+    found = dict(weights)
+    for v, array in zip(chosen, arrays, strict=True):
+        name = _free(f"{_largest(v)}_folded", taken)
+        new[v] = Input(name, v.type, "parameter")()
+        found[name] = np.array(array, v.dtype.numpy, order="C")
+    if not new:
+        return graph, found
+    done = graph.mapped(lambda outputs: replace(outputs, new))
+    needed = set(done.nodes)
+    done = dataclasses.replace(done, inputs=tuple(v for v in done.inputs if v in needed))
+    return done, {name: found[name] for name in done.leaves if name in found}
+
+
+def _chosen(graph: Graph, weights: Mapping[str, Array]) -> list[Value]:
+    """What is computed from weights alone, is needed beside data, and takes no more room than
+    the weights that are needed for nothing else."""
+    is_fixed = fixed()
+    asked = list(graph.outputs.values())
+    asked += (a for v in graph.nodes if not is_fixed(v) for a in v.args)
+    border = [v for v in dict.fromkeys(asked) if is_fixed(v)]
+    users: dict[Value, int] = {}
+    for v in border:
+        for leaf in _leaves(v):
+            users[leaf] = users.get(leaf, 0) + 1
+    chosen = []
+    for v in border:
+        leaves = _leaves(v)
+        if not v.args or not isinstance(v.type, Type) or not v.type.is_static or not leaves:
+            continue
+        own = sum(math.prod(leaf.shape) for leaf in leaves if users[leaf] == 1)
+        known = all(leaf.op.name in weights for leaf in leaves)  # type: ignore[attr-defined]
+        if known and math.prod(v.shape) <= max(own, SMALL):
+            chosen.append(v)
+    return chosen
+
+
+def _largest(value: Value) -> str:
+    """The name of the largest weight that the value is made of, of a trained one if possible."""
+
+    def key(leaf: Value) -> tuple[bool, int]:
+        return leaf.op.kind == "parameter", math.prod(leaf.shape)  # type: ignore[attr-defined]
+
+    return str(max(_leaves(value), key=key).op.name)  # type: ignore[attr-defined]
+
+
+def _leaves(value: Value) -> list[Value]:
+    return [v for v in toposort([value]) if isinstance(v.op, Input)]
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or with a number where it is taken; taken from now on."""
+    number, free = 1, name
+    while free in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free)
+    return free

@@ -1,0 +1,303 @@
+"""Metrics over several batches: what each batch gives, and how the whole follows from it.
+
+An average over all examples is not the mean of the averages of batches: a last batch of one, or
+one of which a mask leaves little, would weigh too much. So what is a total in a metric (`ratio`,
+`total`, a mean over a number of examples) is taken from each batch and added up, what is `pooled`
+is put together, and what the metric computes of them is computed once, at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sympy as sp
+
+from nncompile.diagnostics.locations import current_trace
+from nncompile.elementwise.map import Map, body_of, is_plain
+from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.dims import Dim, symbols
+from nncompile.ir.graph import Input, Value, toposort
+from nncompile.ir.types import DType, Type
+from nncompile.ops.core.basic import Cast, SizeOf, size_value
+from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.reduction.totals import Average, Pooled, Total
+from nncompile.passes.rewriter import rebuilt
+
+Kind = Literal["total", "mean", "pooled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a batch gives towards a metric: a `total` is added up, a `mean` weighs as much as the
+    batch has examples, or `count` where that is given (a mean over tokens), and what is `pooled`
+    is put together along the first axis."""
+
+    kind: Kind
+    value: Value
+    count: Dim | None = None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What parts of different metrics are one by."""
+        return self.kind, id(self.value), self.count
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """How named metrics follow from batches: each batch gives `parts`, and `results` are the
+    metrics, of leaves named as the parts. A metric that is a mean over examples is its own part."""
+
+    parts: Mapping[str, Part]
+    results: Mapping[str, Value]
+
+    @property
+    def extra(self) -> dict[str, Value]:
+        """The parts that are not metrics themselves: further outputs of a graph."""
+        return {name: p.value for name, p in self.parts.items() if name not in self.results}
+
+
+def accumulation(metrics: Mapping[str, Value], examples: Dim | None) -> Accumulation:
+    """How `metrics` follow from batches of `examples`, the name of the size that data are cut
+    along. A metric of which not all is known to be a total is the mean of its values for each
+    batch."""
+    cuts = {name: _Cut(value, examples) for name, value in metrics.items()}
+    own = {name: cut.parts[cut.metric] for name, cut in cuts.items() if cut.is_whole}
+    parts, results = dict(own), dict[str, Value]()
+    names = {part.key: name for name, part in own.items()}
+    taken = set(metrics)
+    for name, cut in cuts.items():
+        if cut.is_whole:
+            results[name] = _leaf(name, cut.metric)
+            continue
+        leaves: dict[Value, Value] = {}
+        for i, (v, part) in enumerate(cut.parts.items()):
+            known = names.get(part.key)
+            if known is None:
+                known = names[part.key] = _unused(f"{name}.{_label(cut, i, part)}", taken)
+                taken.add(known)
+                parts[known] = part
+            leaves[v] = _leaf(known, v)
+        results[name] = cut.result(leaves)
+    return Accumulation(parts, results)
+
+
+def weight_of(loss: Value, examples: Dim | None) -> Value | None:
+    """How much a batch weighs in the mean of a loss over several: the weight of an `Average`, the
+    number of elements of a mean over something else than the examples, and otherwise the number
+    of examples; as a value of the type of the loss. None where all batches weigh the same.
+
+    Numbers times such means, and their sums with each other and with what no data are in, weigh
+    as the means do, where those weigh alike."""
+    weights = [_weight(v, examples, loss.dtype) for v in _terms(loss)]
+    if weights and all(w is weights[0] for w in weights):
+        return weights[0]
+    return None if examples is None else size_value(examples, loss.dtype)
+
+
+def is_sum(loss: Value, examples: Dim | None) -> bool:
+    """Whether the loss of several batches is the sum of theirs: it is made of sums over the
+    examples."""
+    terms = _terms(loss)
+    return bool(terms) and all(type(v.op) is Total or _sums(v, examples) for v in terms)
+
+
+def _weight(mean: Value, examples: Dim | None, dtype: DType) -> Value | None:
+    if isinstance(mean.op, Average):
+        return mean.args[1]
+    size = divisor_of_mean(mean)
+    counted = None if size is None else _count(size, examples)
+    size = examples if counted is None else counted
+    return None if size is None or isinstance(size, int) else size_value(size, dtype)
+
+
+def _terms(loss: Value) -> list[Value]:
+    """What a loss is a linear function of, as far as data are in it."""
+    data = _depending(toposort([loss]), _is_data)
+    waiting, found = [loss], dict[Value, None]()
+    while waiting:
+        v = waiting.pop()
+        if v in data and (divisor_of_mean(v) is not None or not _is_linear(v)):
+            found[v] = None
+        elif v in data:
+            waiting += v.args
+    return list(found)
+
+
+def _is_data(v: Value) -> bool:
+    return isinstance(v.op, Input) and v.op.kind == "input"
+
+
+def _sums(v: Value, examples: Dim | None) -> bool:
+    """Whether the value is a sum over the examples."""
+    if examples is None or not isinstance(v.op, Sum):
+        return False
+    summed = symbols([v.args[0].shape[axis] for axis in v.op.axes])
+    return symbols([examples]) <= summed
+
+
+def _counts_examples(size: Dim, examples: Dim | None) -> bool:
+    """Whether the size is the number of examples, or a fixed number for each."""
+    if examples is None or isinstance(size, int):
+        return False
+    return bool(sp.cancel(size / examples).is_number)
+
+
+def _count(size: Dim, examples: Dim | None) -> Dim | None:
+    """What a mean over so many weighs where that is not as much as the batch has examples."""
+    if examples is None:
+        return size
+    varies = not _counts_examples(size, examples) and symbols([examples]) <= symbols([size])
+    return size if varies else None
+
+
+def _label(cut: _Cut, i: int, part: Part) -> str:
+    is_average = isinstance(cut.metric.op, Average) and part.kind == "total"
+    return "weight" if is_average and i else part.kind
+
+
+def _leaf(name: str, value: Value) -> Value:
+    return Input(name, value.type)()
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    count, unused = 2, name
+    while unused in taken:
+        unused, count = f"{name}.{count}", count + 1
+    return unused
+
+
+class _Cut:
+    """The outermost totals of a metric, and what else it is computed of.
+
+    Where that cannot be had over several batches (a tensor with a row for each example that is not
+    pooled), the metric itself is its one part.
+    """
+
+    def __init__(self, metric: Value, examples: Dim | None) -> None:
+        self.metric, self.examples = metric, examples
+        order = toposort([metric])
+        self._data = _depending(order, _is_data)
+        # Beside what is marked as a sum over the examples, other such sums are meant as that, too:
+        # a sum of losses divided by one's own count.
+        beside = any(type(v.op) is Total for v in order)
+        self._sums = _depending(order, lambda v: beside and _sums(v, examples))
+        self._pools = _depending(order, lambda v: isinstance(v.op, Pooled))
+        self._marked = _depending(order, lambda v: self._own_parts(v) is not None)
+        self.parts: dict[Value, Part] = {}
+        self._inner: set[Value] = set()
+        whole = {metric: Part("mean", metric)}
+        if metric not in self._marked or not self._found() or self._is_linear():
+            self.parts = self.parts if metric in self.parts else whole
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the metric is its own part."""
+        return self.parts.keys() == {self.metric}
+
+    def result(self, leaves: Mapping[Value, Value]) -> Value:
+        """The metric as it follows from the parts."""
+        made: dict[Value, Value] = dict(leaves)
+        for v in toposort([self.metric]):
+            if v in made or v not in self._inner:
+                continue
+            args = [made.get(a, a) for a in v.args]
+            with current_trace().located(v):
+                made[v] = rebuilt(v, args)
+        return made[self.metric]
+
+    def _own_parts(self, v: Value) -> dict[Value, Part] | None:
+        """The parts that the value is made of where it is a total or a mean."""
+        if v in self._pools:
+            return {v: Part("pooled", v)} if isinstance(v.op, Pooled) else None
+        if isinstance(v.op, Average):
+            return {a: Part("total", a) for a in v.args} if v.type.is_static else None
+        if type(v.op) is Total:
+            return {v: Part("total", v)} if v.type.is_static else None
+        size = divisor_of_mean(v)
+        if size is not None and v.type.is_static:
+            return {v: Part("mean", v, _count(size, self.examples))}
+        return None
+
+    def _found(self) -> bool:
+        """Whether the metric is computed of parts alone, which are then known."""
+        waiting, seen = [self.metric], set[Value]()
+        while waiting:
+            v = waiting.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            own = self._own_parts(v)
+            if own is not None:
+                self.parts |= own
+                if v not in own:
+                    self._inner.add(v)
+            elif v in self._marked:
+                static = isinstance(v.type, Type) and v.type.is_static
+                if not static and v not in self._pools:
+                    return False
+                self._inner.add(v)
+                waiting += reversed(v.args)
+            elif (isinstance(v.op, SizeOf) and _counts_examples(v.op.size, self.examples)) or (
+                v in self._sums and _sums(v, self.examples) and v.type.is_static
+            ):
+                self.parts[v] = Part("total", v)
+            elif v in self._sums and isinstance(v.op, Map | Cast) and v.type.is_static:
+                self._inner.add(v)
+                waiting += reversed(v.args)
+            elif not self._is_known(v):
+                if not isinstance(v.type, Type) or not v.dtype.is_float:
+                    return False
+                if v in self._data and v.rank:
+                    return False
+                self.parts[v] = Part("mean", v)
+        return not self._is_mixed()
+
+    def _is_mixed(self) -> bool:
+        """Whether a number of examples would be added up, and what it divides would not; or a sum
+        over the examples, and what it stands beside would not."""
+        means = any(p.kind == "mean" and v in self._data for v, p in self.parts.items())
+        if not means:
+            return False
+        sizes = any(isinstance(v.op, SizeOf) for v in self.parts)
+        marked = any(type(v.op) is Total for v in self.parts)
+        sums = any(p.kind == "total" for p in self.parts.values())
+        return sizes or marked or (sums and all(_is_linear(v) for v in self._inner))
+
+    def _is_known(self, v: Value) -> bool:
+        """Whether the value is a constant."""
+        return not any(isinstance(a.op, Input | SizeOf) for a in toposort([v]))
+
+    def _is_linear(self) -> bool:
+        """Whether the mean of the metric's values is the metric of the means."""
+        kinds = {(part.kind, part.count) for part in self.parts.values()}
+        return kinds == {("mean", None)} and all(_is_linear(v) for v in self._inner)
+
+
+def divisor_of_mean(v: Value) -> Dim | None:
+    """The number of elements where the value is a sum divided by it, as `mean` makes it."""
+    if not is_plain(v) or len(v.args) != 2:
+        return None
+    for i, (over, size) in enumerate((v.args, v.args[::-1])):
+        if isinstance(over.op, Sum) and isinstance(size.op, SizeOf):
+            quotient = placeholder(i) / placeholder(1 - i)
+            return size.op.size if body_of(v) == quotient else None
+    return None
+
+
+def _is_linear(v: Value) -> bool:
+    if not isinstance(v.op, Map) or not is_plain(v) or not v.dtype.is_float:
+        return False
+    names = [placeholder(i) for i in range(len(v.args))]
+    body = body_of(v)
+    return bool(body.is_polynomial(*names)) and sp.Poly(body, *names).total_degree() <= 1
+
+
+def _depending(order: Sequence[Value], on: Any) -> set[Value]:
+    """The nodes of which something that they need, or they themselves, is so."""
+    found: set[Value] = set()
+    for v in order:
+        if any(a in found for a in v.args) or on(v):
+            found.add(v)
+    return found

@@ -1,0 +1,402 @@
+"""A model: named outputs as a function of inputs, parameters and state."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, ShapeError, did_you_mean
+from nncompile.diagnostics.hints import Habits
+from nncompile.diagnostics.locations import current_scope
+from nncompile.ir.dims import Dim, Shape, dim, same, substitute, symbols
+from nncompile.ir.graph import Graph, Input, Value, replace, toposort
+from nncompile.ir.types import TupleType, Type, i64
+from nncompile.ops.core.basic import as_value, cast
+from nncompile.ops.random.generator import random_key, seed_leaf
+from nncompile.ops.reduction.totals import Total
+from nncompile.passes import inference
+
+_TRAINED = "Trainer(training(model, optimizer=adam(1e-3)))"
+
+
+class Outputs(dict[str, Value]):
+    """The outputs of a model that was applied to other inputs; those that need an input which was
+    not given are known by name, and asking for one of them says what it needs."""
+
+    def __init__(self, found: Mapping[str, Value], needs: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(found)
+        self._needs = needs
+
+    def __missing__(self, name: str) -> Value:
+        if name in self._needs:
+            raise ModelError(
+                f"output {name!r} needs {', '.join(map(repr, self._needs[name]))}, "
+                "which the model was not given",
+                hint=f"give it by name: model(…, {self._needs[name][0]}=…)",
+            )
+        raise ModelError(f"the model has no output {name!r}", hint=did_you_mean(name, self))
+
+
+@dataclass(frozen=True, eq=False)
+class Model(Habits):
+    """Named outputs (`graph`) of the leaves: data ("input"), "parameter"s and "state".
+
+    `initial` gives the first value of each parameter and state, an expression over the leaf
+    `seed` (and other parameters); `updates` the next value of states that every step changes
+    (running statistics). `predict` names the outputs of the inference model; without it, they are
+    those of `predicted`.
+
+    A model is a function of its parameters: `model(image=v)` is its outputs for other inputs with
+    the same weights, `model(image=v, params={"stem.weight": w})` with others.
+
+    Raises `ModelError` for a parameter without an initial value or of another type than it, for
+    updates of unknown states, an unknown name in `predict` and an output named as a leaf.
+    """
+
+    name: str
+    graph: Graph
+    initial: Mapping[str, Value] = field(default_factory=dict)
+    updates: Mapping[str, Value] = field(default_factory=dict)
+    predict: tuple[str, ...] = ()
+    doc: str = ""
+
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        **dict.fromkeys(("fit", "train", "compile"), f"{_TRAINED}.fit(data)"),
+        **dict.fromkeys(("evaluate", "eval", "test"), f"{_TRAINED}.evaluate(data)"),
+        **dict.fromkeys(("forward", "call", "apply"), "it is called: model(x)"),
+        **dict.fromkeys(
+            ("summary", "layers", "modules", "children"), "nncompile show FILE prints the model"
+        ),
+        **dict.fromkeys(
+            ("weights", "state_dict", "named_parameters", "trainable_weights", "count_params"),
+            "model.parameters are their names and types, trainer.params their numbers",
+        ),
+        **dict.fromkeys(("load_state_dict", "load_weights"), "trainer.load_params(path)"),
+        **dict.fromkeys(("save", "save_weights"), "trainer.save(path); export writes it as ONNX"),
+        **dict.fromkeys(("to", "cuda", "cpu"), 'Trainer(recipe, providers="cuda")'),
+        "zero_grad": "each step of a trainer does that: leave it out",
+    }
+
+    def __post_init__(self) -> None:
+        if not self.graph.outputs:
+            raise ModelError(f"model {self.name} has no output", hint="return a dict of outputs")
+        known = {**self.parameters, **self.states}
+        for path, leaf in known.items():
+            if path not in self.initial and path not in RANDOM_STATE:
+                raise ModelError(
+                    f"{leaf.op.kind} {path} of model {self.name} has no initial value",  # type: ignore[attr-defined]
+                    rows=[(path, str(leaf.type))],
+                )
+        for label, values in (("initial value", self.initial), ("update", self.updates)):
+            for path, value in values.items():
+                if label == "update" and path not in known:
+                    raise ModelError(
+                        f"update of unknown state {path!r}", hint=did_you_mean(path, known)
+                    )
+                if path in known:
+                    check_same_type(f"{label} of {path}", known[path].type, value.type)
+        for name in self.predict:
+            if name not in self.outputs:
+                raise ModelError(
+                    f"model {self.name} has no output {name!r} to predict",
+                    rows=_rows(self.outputs),
+                    hint=did_you_mean(name, self.outputs),
+                )
+        for name in self.outputs:
+            if name in self.whole.leaves:
+                raise ModelError(
+                    f"output {name!r} has the name of an input or parameter",
+                    rows=[(name, str(self.whole.leaves[name].type))],
+                    hint="give the output another name",
+                )
+        if not self.predict:
+            object.__setattr__(self, "predict", self.predicted())
+
+    @property
+    def outputs(self) -> Mapping[str, Value]:
+        """All outputs by name: predictions, losses and metrics."""
+        return self.graph.outputs
+
+    @cached_property
+    def whole(self) -> Graph:
+        """The outputs, and the next value of each state that changes as output `PATH.next`."""
+        following = {f"{path}.next": value for path, value in self.updates.items()}
+        return self.graph.with_outputs({**self.outputs, **following})
+
+    @cached_property
+    def inputs(self) -> dict[str, Value]:
+        """The data leaves by name, in the order they were declared."""
+        return self.whole.of_kind("input")
+
+    @cached_property
+    def parameters(self) -> dict[str, Value]:
+        """The trained leaves by path."""
+        return self.whole.of_kind("parameter")
+
+    @cached_property
+    def states(self) -> dict[str, Value]:
+        """The leaves of other state by path: running statistics, `seed` and `step`."""
+        return self.whole.of_kind("state")
+
+    @cached_property
+    def metrics(self) -> dict[str, Value]:
+        """The outputs that are one number: loss, accuracy and the like."""
+        return {name: value for name, value in self.outputs.items() if value.rank == 0}
+
+    @cached_property
+    def tables(self) -> dict[str, Value]:
+        """The outputs of several numbers that are totals over the examples, such as a confusion
+        matrix: evaluated as the metrics are."""
+        return {
+            name: value
+            for name, value in self.outputs.items()
+            if value.rank and type(value.op) is Total and value.type.is_static
+        }
+
+    @cached_property
+    def examples(self) -> Dim | None:
+        """The size that data are cut along: the first symbolic one that an input begins with."""
+        for leaf in self.inputs.values():
+            if leaf.shape and not isinstance(leaf.shape[0], int):
+                return leaf.shape[0]
+        return None
+
+    def predicted(self) -> tuple[str, ...]:
+        """The outputs of the inference model where `predict` does not name them: the tensors that
+        can be computed without some input that the metrics (outputs of one number) need, such as
+        the label. An error for each example, which needs the label as the loss does, is thus not
+        among them. Where every tensor that is computed from data needs all that the metrics need,
+        as in an autoencoder, they are all tensors; where there is no tensor, all outputs.
+        """
+        tensors = [n for n, v in self.outputs.items() if v.rank > 0 and n not in self.tables]
+        compared = {leaf for name in self.metrics for leaf in self.needs(name)}
+        found = [name for name in tensors if not compared.issubset(self.needs(name))]
+        return tuple((found if any(map(self.needs, found)) else tensors) or self.outputs)
+
+    def needs(self, output: str) -> tuple[str, ...]:
+        """The names of the data that an output is computed from."""
+        found = leaves_of([self.outputs[output]])
+        return tuple(name for name, leaf in self.inputs.items() if leaf in found)
+
+    def __call__(
+        self, *args: Any, params: Mapping[str, Any] | None = None, **inputs: Any
+    ) -> Outputs:
+        """The outputs for other inputs (by position in the order declared, or by name), with the
+        same parameters except those in `params`.
+
+        Names of sizes are solved from what is given: a model of `f32["batch", 3]` takes
+        `f32[2*n, 3]`. `params` may name any parameter or state: other weights (EMA, a target
+        network, an inner step). Outputs that need an input which is not given are left out.
+
+        Each application within another model draws random numbers of its own: other dropouts and
+        crops than every other one, the same whenever the program runs with the same seed, and in a
+        loop others in each iteration. `params` may name `seed` as well: applications that are given
+        one seed draw the same. Outside of a model, where nothing counts them, applications draw
+        what the model itself does.
+
+        Raises `FeedError` for an unknown input or one given twice, `ModelError` for an unknown
+        parameter, `ShapeError` or `DTypeError` where a type does not fit.
+        """
+        given = self._given(args, inputs)
+        sizes = _solved(
+            {name: (self.inputs[name].shape, value.shape) for name, value in given.items()}
+        )
+        new: dict[Value, Value] = {self.inputs[name]: value for name, value in given.items()}
+        applied = _applied.get()
+        own = {**self.parameters, **self.states}
+        if applied:
+            new |= {own[path]: value for path, value in applied.updates.items() if path in own}
+            if "seed" in own:
+                new[own["seed"]] = applied.seed_of(self.name)
+        if not isinstance(params, Mapping | None):
+            raise ModelError(
+                f"params are values by path, got {type(params).__name__}",
+                hint=f"params={{{next(iter(own), 'weight')!r}: value}}",
+            )
+        for path, x in (params or {}).items():
+            if path not in own:
+                raise ModelError(
+                    f"model {self.name} has no parameter {path!r}",
+                    rows=_rows(own),
+                    hint=did_you_mean(path, own),
+                )
+            value = as_value(x, own[path])
+            check_same_type(f"parameter {path}", own[path].type, value.type)
+            new[own[path]] = value
+        needs = {name: [n for n in self.needs(name) if n not in given] for name in self.outputs}
+        chosen = {name: value for name, value in self.outputs.items() if not needs[name]}
+        updates = {
+            path: value
+            for path, value in self.updates.items()
+            if all(leaf in new for leaf in leaves_of([value]) if leaf.op.kind == "input")  # type: ignore[attr-defined]
+        }
+        values = replace([*chosen.values(), *updates.values()], new, sizes)
+        if applied:
+            applied.models.append(self)
+            applied.updates.update(zip(updates, values[len(chosen) :], strict=True))
+        return Outputs(
+            dict(zip(chosen, values, strict=False)), {n: m for n, m in needs.items() if m}
+        )
+
+    def _given(self, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Value]:
+        names = list(self.inputs)
+        if len(args) > len(names):
+            raise FeedError(
+                f"model {self.name} takes {len(names)} inputs, {len(args)} were given",
+                rows=_rows(self.inputs),
+            )
+        placed = dict(zip(names, args, strict=False))
+        for name in inputs:
+            if name not in self.inputs:
+                raise FeedError(
+                    f"model {self.name} has no input {name!r}",
+                    rows=_rows(self.inputs),
+                    hint=did_you_mean(name, self.inputs),
+                )
+            if name in placed:
+                raise FeedError(f"input {name!r} of model {self.name} is given twice")
+        given: dict[str, Value] = {}
+        for name, x in {**placed, **inputs}.items():
+            value = as_value(x, self.inputs[name])
+            if value.dtype is not self.inputs[name].dtype:
+                raise DTypeError(
+                    f"input {name!r} of model {self.name} has another element type",
+                    rows=[("expected", str(self.inputs[name].type)), ("got", str(value.type))],
+                    hint=f"cast it: x.astype({self.inputs[name].dtype})",
+                )
+            given[name] = value
+        return given
+
+    def inference(self, outputs: Sequence[str] | None = None) -> Graph:
+        """The outputs (those of `predict` unless others are named) as they are computed after
+        training: without dropout, with running statistics. Its inputs are the data they need, of
+        which some may only tell a size."""
+        names = self.predict if outputs is None else tuple(outputs)
+        for name in names:
+            if name not in self.outputs:
+                raise ModelError(
+                    f"model {self.name} has no output {name!r}",
+                    rows=_rows(self.outputs),
+                    hint=did_you_mean(name, self.outputs),
+                )
+        chosen = {name: self.outputs[name] for name in names}
+        plain = Graph(self.name, chosen, (), self.graph.trace, self.doc or self.graph.doc)
+        plain = inference(plain)
+        found = set(leaves_of(plain.outputs.values()))
+        missing = symbols(d for v in plain.nodes for t in _types(v) for d in t.shape)
+        missing -= {d for leaf in found for d in leaf.shape}
+        for leaf in self.inputs.values():
+            if missing & set(leaf.shape):
+                found.add(leaf)
+                missing -= set(leaf.shape)
+        ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in found)
+        return Graph(plain.name, plain.outputs, ordered, plain.trace, plain.doc)
+
+
+def _types(v: Value) -> tuple[Type, ...]:
+    return v.type.items if isinstance(v.type, TupleType) else (v.type,)
+
+
+RANDOM_STATE = frozenset({"seed", "step"})
+
+
+@dataclass
+class Applications:
+    """The models that were applied within a block, and what their states become: each
+    application sees the states that the one before it left."""
+
+    models: list[Model] = field(default_factory=list)
+    updates: dict[str, Value] = field(default_factory=dict)
+    scope: str = field(default_factory=current_scope)  # the block's own
+    _counts: Counter[str] = field(default_factory=Counter)
+
+    def seed_of(self, name: str) -> Value:
+        """What the next application of a model of that name draws from in place of the seed: it
+        follows from the layer that applies it, and from how often that has."""
+        place = f"{current_scope().removeprefix(self.scope)} {name}"
+        self._counts[place] += 1
+        return cast(random_key(f"{place} {self._counts[place]}", seed_leaf()), i64)
+
+
+_applied: ContextVar[Applications | None] = ContextVar("applied", default=None)
+
+
+@contextmanager
+def applications() -> Iterator[Applications]:
+    """Collects the models that are applied in the block, for a model that is built of them and
+    owns their initial values and updates."""
+    found = Applications()
+    token = _applied.set(found)
+    try:
+        yield found
+    finally:
+        _applied.reset(token)
+
+
+def leaves_of(values: Any) -> set[Value]:
+    """The leaves that the values need."""
+    return {v for v in toposort(values) if isinstance(v.op, Input)}
+
+
+def check_same_type(what: str, expected: Type, got: Type) -> None:
+    """Raises `ModelError` naming `what` where the types differ."""
+    fits = expected.rank == got.rank and all(
+        same(a, b) for a, b in zip(expected.shape, got.shape, strict=True)
+    )
+    if not fits or expected.dtype is not got.dtype:
+        raise ModelError(
+            f"the {what} has another type",
+            rows=[("expected", str(expected)), ("got", str(got))],
+            hint=f"cast it: x.astype({expected.dtype})" if fits else None,
+        )
+
+
+def _rows(values: Mapping[str, Value]) -> list[tuple[str, ...]]:
+    return [(name, str(value.type)) for name, value in values.items()]
+
+
+def _solved(shapes: Mapping[str, tuple[Shape, Shape]]) -> dict[sp.Symbol, Dim]:
+    """The sizes that make each declared shape the actual one; both may be symbolic, and a name
+    may mean different sizes on the two sides."""
+    names = symbols(d for declared, _ in shapes.values() for d in declared)
+    own = {s: sp.Dummy(s.name, integer=True, nonnegative=True) for s in names}
+    found: dict[sp.Symbol, Dim] = {}
+    pending: list[tuple[str, Dim, Dim]] = []
+    for name, (declared, actual) in shapes.items():
+        if len(declared) != len(actual):
+            raise ShapeError(
+                f"input {name!r} has rank {len(declared)}, not {len(actual)}",
+                rows=[("expected", _shape(declared)), ("got", _shape(actual))],
+            )
+        pending += [(name, d, a) for d, a in zip(declared, actual, strict=True)]
+    pending.sort(key=lambda entry: not isinstance(entry[1], int) and not entry[1].is_Symbol)
+    for name, d, a in pending:
+        left = d if isinstance(d, int) else substitute(d, own)
+        left = substitute(left, found)
+        unknown = [s for s in own.values() if s in symbols([left])]
+        roots = _roots(left, a, unknown[0]) if len(unknown) == 1 else []
+        if len(roots) == 1 and roots[0].is_integer is not False:
+            found[unknown[0]] = dim(roots[0])
+        elif unknown or same(left, a) is not True:
+            declared, actual = shapes[name]
+            raise ShapeError(
+                f"input {name!r}: size {a} does not fit {d}",
+                rows=[("expected", _shape(declared)), ("got", _shape(actual))],
+            )
+    return {s: found[own[s]] for s in names if own[s] in found}
+
+
+def _roots(left: Any, right: Dim, unknown: sp.Symbol) -> list[Any]:
+    """The values of `unknown` that make both sides equal."""
+    return list(sp.solve(left - right, unknown)) if left.is_polynomial(unknown) else []
+
+
+def _shape(shape: Shape) -> str:
+    return f"[{', '.join(map(str, shape))}]"

@@ -1,0 +1,228 @@
+"""Model files: Python files that declare a model, how it is trained, and its data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import numpy as np
+
+from nncompile.diagnostics.errors import CompileError, FileError, ModelError
+from nncompile.diagnostics.locations import Site
+from nncompile.ir.types import Array
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
+
+Arrays = dict[str, Array]
+T = TypeVar("T", Model, Recipe)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a model is trained on, and what it is measured on: arrays by the names of inputs."""
+
+    train: Arrays
+    validation: Arrays | None = None
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a model file declares: its models and recipes by the names of their variables, and its
+    data. `choice` names the model that is meant where there are several."""
+
+    path: Path
+    module: ModuleType
+    models: Mapping[str, Model]
+    recipes: Mapping[str, Recipe]
+    choice: str | None = None
+
+    @cached_property
+    def model(self) -> Model:
+        """The model: the chosen one, the only one, or that of the only recipe. Raises
+        `ModelError` where there is none, or several."""
+        if self.choice is not None:
+            return self._chosen(self.choice)
+        if len(self.models) != 1 and len(self.recipes) == 1:
+            return next(iter(self.recipes.values())).model
+        return self._only(self.models, "model", "a function under @model")
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe: the only one, of the chosen model where one is chosen. Raises `ModelError`
+        where there is none, or several."""
+        recipes = self.recipes
+        if self.choice is not None:
+            if self.choice in recipes:
+                return recipes[self.choice]
+            recipes = {name: r for name, r in recipes.items() if r.model is self.model}
+        return self._only(recipes, "recipe", "training(model, minimize=..., optimizer=...)")
+
+    @cached_property
+    def data(self) -> Data | None:
+        """The variable `data` of the file, called where it is a function; None without one. It is
+        a dict of arrays by the names of inputs, or a pair of them, for training and validation.
+        Raises `ModelError` where it is something else, or the function raises."""
+        given = getattr(self.module, "data", None)
+        if given is None:
+            return None
+        if callable(given):
+            with _importable(self.path), _explained(self.path):
+                given = given()
+        pair = given if isinstance(given, tuple) else (given, None)
+        if len(pair) != 2 or not isinstance(pair[0], Mapping):
+            raise self._no_data(given)
+        train, validation = pair
+        if validation is not None and not isinstance(validation, Mapping):
+            raise self._no_data(given)
+        return Data(_arrays(train), None if validation is None else _arrays(validation))
+
+    def _no_data(self, given: Any) -> ModelError:
+        return ModelError(
+            f"`data` of {self.path.name} is {_kinds(given)}",
+            hint='a dict of arrays ({"image": x, "label": y}), a pair of them (training, '
+            "validation), or a function that returns either",
+        )
+
+    def _chosen(self, name: str) -> Model:
+        """The model of that variable or title, or that of the recipe of that variable."""
+        for variable, model in self.models.items():
+            if name in (variable, model.name):
+                return model
+        if name in self.recipes:
+            return self.recipes[name].model
+        raise ModelError(
+            f"{self.path.name} declares no model {name!r}",
+            hint=f"it declares {', '.join((*self.models, *self.recipes))}",
+        )
+
+    def _only(self, known: Mapping[str, T], kind: str, how: str) -> T:
+        if not known:
+            raise ModelError(f"{self.path.name} declares no {kind}", hint=f"declare one: {how}")
+        if len(known) > 1:
+            raise ModelError(
+                f"{self.path.name} declares several {kind}s: {', '.join(known)}",
+                hint=f"choose one: --model {next(iter(known))}",
+            )
+        return next(iter(known.values()))
+
+
+def load(path: str | Path, model: str | None = None) -> Declared:
+    """Runs a model file and finds what it declares; `model` chooses among several.
+
+    Its directory can be imported from. Raises `FileError` where there is no such file or it is no
+    text of Python, `ModelError` where it does not parse, raises, or declares neither a model nor a
+    recipe; both name the line of the file.
+    """
+    file = Path(path)
+    source = _source(file)
+    module = _module(file)
+    with _importable(file), _explained(file):
+        exec(compile(source, str(file), "exec"), module.__dict__)
+    models, recipes = _distinct(module, Model), _distinct(module, Recipe)
+    if not models and not recipes:
+        raise ModelError(
+            f"{file.name} declares no model",
+            hint='a model is a function under @model: def net(x=f32["batch", 3]): ...',
+        )
+    return Declared(file, module, models, recipes, model)
+
+
+def _source(file: Path) -> str:
+    if file.suffix != ".py" and file.exists():
+        raise FileError(
+            f"{file} is not a Python file",
+            hint="`nncompile run` takes .onnx files" if file.suffix == ".onnx" else None,
+        )
+    try:
+        text = file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise FileError(f"{file} is not a text of Python") from None
+    except OSError as error:
+        near = sorted(p.name for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
+        raise FileError(
+            f"cannot read {file}: {error.strerror}",
+            hint=f"{file.parent} has {', '.join(near[:8])}" if near else None,
+        ) from None
+    if "\0" in text:
+        raise FileError(f"{file} is not a text of Python")
+    return text
+
+
+def _module(file: Path) -> ModuleType:
+    """A new module of its own name, so that no other of the same file name is replaced; loading
+    the file again replaces it."""
+    digest = hashlib.blake2b(str(file.resolve()).encode(), digest_size=4).hexdigest()
+    name = f"{file.stem.replace('.', '_')}@{digest}"
+    spec = importlib.util.spec_from_loader(name, loader=None, origin=str(file))
+    assert spec is not None  # only None where a loader is asked and declines
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = str(file)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    return module
+
+
+@contextmanager
+def _importable(file: Path) -> Iterator[None]:
+    """While the block runs, modules beside the file can be imported."""
+    directory = str(file.resolve().parent)
+    sys.path.insert(0, directory)
+    try:
+        yield
+    finally:
+        if directory in sys.path:
+            sys.path.remove(directory)
+
+
+@contextmanager
+def _explained(file: Path) -> Iterator[None]:
+    """What the file raises, as a `ModelError` at its line."""
+    try:
+        yield
+    except CompileError:
+        raise  # it already says where
+    except SyntaxError as error:
+        site = Site(error.filename or str(file), error.lineno or 1)
+        text = (error.text or "").strip()
+        rows = [(text,)] if text else []
+        raise ModelError(f"not Python: {error.msg}", rows=rows, site=site) from error
+    except (Exception, SystemExit) as error:
+        raise _at_its_line(file, error) from error
+
+
+def _at_its_line(file: Path, error: BaseException) -> ModelError:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
+    site = Site(str(file), frames[-1].lineno or 1) if frames else None
+    rows = [(frames[-1].line,)] if frames and frames[-1].line else []
+    hint = None
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        hint = f"install {error.name.partition('.')[0]} for {sys.executable}"
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return ModelError(what, rows=rows, hint=hint, site=site)
+
+
+def _distinct(module: ModuleType, kind: type[T]) -> dict[str, T]:
+    """The variables of that kind by name; of several names for one thing, the first."""
+    found: dict[int, tuple[str, T]] = {}
+    for name, x in vars(module).items():
+        if isinstance(x, kind):
+            found.setdefault(id(x), (name, x))
+    return dict(found.values())
+
+
+def _arrays(data: Mapping[str, Any]) -> Arrays:
+    return {str(name): np.asarray(x) for name, x in data.items()}
+
+
+def _kinds(x: Any) -> str:
+    if isinstance(x, tuple):
+        return f"a tuple of {', '.join(type(item).__name__ for item in x) or 'nothing'}"
+    return type(x).__name__

@@ -1,0 +1,299 @@
+"""How a model is trained: a list of updates that every step makes, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from nncompile.autodiff.checkpointing import recomputed
+from nncompile.diagnostics.errors import ModelError, did_you_mean, seed_number, whole_number
+from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.locations import tracing
+from nncompile.ir.graph import Graph, Value
+from nncompile.optim import Optimizer
+from nncompile.passes import inference
+from nncompile.program.broadcast_warnings import warn_of_tables
+from nncompile.program.model import Model
+from nncompile.program.updates import (
+    DEFAULT_OPTIMIZER,
+    Assign,
+    Average,
+    Minimize,
+    Optimizers,
+    Update,
+    matches,
+    named,
+    patterns_of,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A model with the updates of one step and the defaults of its training.
+
+    The updates are made in their order; each sees what the ones before it changed. Metrics and
+    running statistics are those of the state at the start of the step. Declaring a recipe checks
+    it: see `Minimize.trained`, `Minimize.check_groups`, `Assign.resolved`, `Average.averaged` and
+    `recomputed` for what is raised.
+
+    What `freeze` matches is not trained, and a layer of which it matches all parameters and states
+    is computed as after training: its running statistics stay, its dropout is off. What layers
+    `recompute` matches are computed again for the gradient and not kept (see `recomputed`).
+    With `accumulate` k, the gradients of k steps in a row are averaged, and each k-th step updates
+    with them, as one step on their batches together would: batches of 16, 16, 16 and 5 examples
+    are one of 53. What a batch weighs is the weight of the loss where that is a weighted or masked
+    mean (an `Average`), its number of elements where it is a mean over something of which examples
+    have more or less (tokens), and otherwise the number of examples. Factors, and terms without
+    data (a penalty), change nothing in that; the sum of means that weigh differently counts
+    examples. Where the loss is a sum over the examples, the gradients are added up.
+    Steps that are no update still count for the seed of random numbers and for running statistics.
+    Learning rates, optimizers and averages count updates.
+    """
+
+    model: Model
+    updates: tuple[Update, ...]
+    batch: int = 32
+    epochs: int | None = None
+    steps: int | None = None
+    seed: int = 0
+    freeze: tuple[str, ...] = ()
+    recompute: tuple[str, ...] = ()
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, Model):
+            raise ModelError(
+                f"a recipe trains a model, got {named(self.model)}",
+                hint="a model is a function under @model: def net(x=f32[...]): ...",
+            )
+        if not self.updates:
+            raise ModelError(
+                "a recipe needs an update", hint='minimize("loss") or assign("weight", value)'
+            )
+        for update in self.updates:
+            if not isinstance(update, Update):
+                raise ModelError(
+                    f"{named(update)} is no update",
+                    hint='updates=[minimize("loss", optimizer=adam(1e-3))]',
+                )
+        whole_number("batch", self.batch, 1)
+        for label, count in (("epochs", self.epochs), ("steps", self.steps)):
+            if count is not None:
+                whole_number(label, count, 1)
+        seed_number(self.seed)
+        whole_number("accumulate", self.accumulate, 1)
+        known = {**self.model.parameters, **self.model.states}
+        for pattern in self.freeze:
+            if not any(matches(path, (pattern,)) for path in known):
+                raise ModelError(
+                    f"freeze: no parameter of model {self.model.name} matches {pattern!r}",
+                    rows=[("parameter", path, str(leaf.type)) for path, leaf in known.items()],
+                    hint=did_you_mean(pattern, known),
+                )
+        for update in self.updates:
+            if isinstance(update, Minimize):
+                update.check_groups(self.model)
+                for path in update.trained(self.model, self.freeze):
+                    for rate in self.optimizer_of(update, path).stateful:
+                        self._check_monitored(rate.monitors)
+            elif isinstance(update, Average):
+                update.averaged(self.model)
+            else:
+                update.resolved(self.model)
+        if self.recompute:
+            _ = self.trained_model  # which tells patterns that match no layer, and is kept
+
+    def optimizer_of(self, update: Minimize, path: str) -> Optimizer:
+        """The optimizer of that parameter in one of the updates, of which the learning rates know
+        what it minimizes. Raises `ModelError` where the update has none for it."""
+        losses = {u.loss for u in self.updates if isinstance(u, Minimize)}
+        return update.optimizer_of(path).of_loss(update.loss, update.maximize, len(losses) == 1)
+
+    def _check_monitored(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name not in self.model.metrics:
+                raise ModelError(
+                    f"a learning rate watches {name!r}, which is no metric of {self.model.name}",
+                    rows=[("metric", n, str(v.type)) for n, v in self.model.metrics.items()],
+                    hint=did_you_mean(name, self.model.metrics),
+                )
+
+    @cached_property
+    def trained_model(self) -> Model:
+        """The model as it is differentiated: frozen layers as after training, and the borders of
+        what is recomputed."""
+        model = self.model
+        if not self.freeze and not self.recompute:
+            return model
+        known = {**model.parameters, **model.states}
+        updates = {p: v for p, v in model.updates.items() if not matches(p, self.freeze)}
+        labels = [*(("output", n) for n in model.outputs), *(("update", p) for p in updates)]
+        values = [*model.outputs.values(), *updates.values()]
+        named_ = dict(zip(map(str, labels), values, strict=True))
+        graph = Graph(model.name, named_, (), model.graph.trace)
+        for layer in frozen_layers(known, self.freeze):
+            graph = inference(graph, f"{model.name}.{layer}")
+        values = list(graph.outputs.values())
+        if self.recompute:
+            with tracing(model.graph.trace):
+                values = recomputed(values, model.graph.trace, self.recompute)
+        found = dict(zip(labels, values, strict=True))
+        outputs = {name: found["output", name] for name in model.outputs}
+        return replace(
+            model,
+            graph=replace(model.graph, outputs=outputs),
+            updates={path: found["update", path] for path in updates},
+        )
+
+
+def frozen_layers(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    """The outermost layers of which the patterns match every parameter and state."""
+    free: set[str] = set()
+    layers: dict[str, None] = {}
+    for path in paths:
+        parts = path.split(".")[:-1]
+        above = [".".join(parts[: i + 1]) for i in range(len(parts))]
+        layers |= dict.fromkeys(above)
+        if not matches(path, patterns):
+            free.update(above)
+    frozen = [layer for layer in layers if layer not in free]
+    return [x for x in frozen if x.rpartition(".")[0] not in frozen]
+
+
+@teaching
+def minimize(
+    loss: str = "loss",
+    params: str | Sequence[str] = "*",
+    optimizer: Optimizers | None = None,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    clip_each_norm: float | None = None,
+    noise: float | None = None,
+    noise_decay: float = 0.55,
+    max_norm: float | None = None,
+) -> Minimize:
+    """An update that follows a gradient; see `Minimize`. The default optimizer is `sgd(0.1)`."""
+    return Minimize(
+        loss,
+        patterns_of(params),
+        DEFAULT_OPTIMIZER if optimizer is None else optimizer,
+        clip_norm,
+        clip_value,
+        clip_each_norm,
+        noise,
+        noise_decay,
+        max_norm,
+    )
+
+
+def maximize(reward: str = "reward", **options: Any) -> Minimize:
+    """An update up the gradient of an output; the options are those of `minimize`."""
+    return replace(minimize(reward, **options), maximize=True)
+
+
+def assign(path: str, value: Value | float | Callable[[Mapping[str, Value]], Any]) -> Assign:
+    """An update by a rule of its own; see `Assign`."""
+    return Assign(path, value)
+
+
+def ema(
+    decay: float = 0.999,
+    params: str | Sequence[str] = "*",
+    start: int = 0,
+    every: int = 1,
+    name: str = "ema",
+) -> Average:
+    """An exponential average of the weights, the states `PATH.ema`; see `Average`."""
+    return Average(patterns_of(params), decay, start, every, name)
+
+
+def swa(
+    start: int = 0,
+    every: int = 1,
+    params: str | Sequence[str] = "*",
+    name: str = "swa",
+) -> Average:
+    """The mean of the weights from step `start` on, the states `PATH.swa`; see `Average`."""
+    return Average(patterns_of(params), None, start, every, name)
+
+
+@teaching
+def training(
+    model: Model,
+    minimize: str = "loss",
+    optimizer: Optimizers | None = None,
+    updates: Update | Sequence[Update] | None = None,
+    params: str | Sequence[str] = "*",
+    batch: int = 32,
+    epochs: int | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    clip_norm: float | None = None,
+    clip_value: float | None = None,
+    clip_each_norm: float | None = None,
+    noise: float | None = None,
+    noise_decay: float = 0.55,
+    max_norm: float | None = None,
+    average: Average | Sequence[Average] = (),
+    freeze: str | Sequence[str] = (),
+    recompute: str | Sequence[str] = (),
+    accumulate: int = 1,
+) -> Recipe:
+    """How `model` is trained: by minimizing one output with one optimizer, or by a list of
+    `updates`; then averages of the weights follow, `average=ema(0.999)`. Either way it says the
+    batch size, the length (`epochs` or `steps`; whichever ends first where both are given) and
+    the seed, which all can be overridden when training starts; and what is frozen, recomputed and
+    accumulated, for which see `Recipe`. The other options are those of `Minimize`."""
+    bounds = (clip_norm, clip_value, clip_each_norm, noise, max_norm)
+    if updates is None:
+        chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
+        several: tuple[Update, ...] = (
+            Minimize(
+                minimize,
+                patterns_of(params),
+                chosen,
+                clip_norm,
+                clip_value,
+                clip_each_norm,
+                noise,
+                noise_decay,
+                max_norm,
+            ),
+        )
+    elif optimizer is not None or any(x is not None for x in bounds):
+        raise ModelError(
+            "give either an optimizer or a list of updates",
+            hint='each update has its own: minimize("loss", optimizer=adam(1e-3))',
+        )
+    else:
+        several = _several(updates)
+    if several:  # without an update, averages of what is never changed are no training
+        several += _several(average)
+    frozen = _several(patterns_of(freeze, "freeze"))
+    again = _several(patterns_of(recompute, "recompute"))
+    recipe = Recipe(model, several, batch, epochs, steps, seed, frozen, again, accumulate)
+    names = [*(u.loss for u in several if isinstance(u, Minimize)), *model.metrics]
+    warn_of_tables(model.graph, [model.outputs[n] for n in names if n in model.outputs])
+    return recipe
+
+
+def _several(x: Any) -> tuple[Any, ...]:
+    return tuple(x) if isinstance(x, list | tuple) else (x,)
+
+
+__all__ = [
+    "Assign",
+    "Average",
+    "Minimize",
+    "Optimizers",
+    "Recipe",
+    "Update",
+    "assign",
+    "ema",
+    "maximize",
+    "minimize",
+    "swa",
+    "training",
+]

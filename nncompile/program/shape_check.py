@@ -1,0 +1,210 @@
+"""Data whose sizes make a graph impossible: a kernel larger than an image, a table shorter than a
+sequence.
+
+Each op's own type rule says so once the sizes are numbers, and the trace says which layer and line
+the op is of; a runtime names a node of its own, or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, ValuesView
+from functools import cached_property
+from typing import Any
+
+import sympy as sp
+
+from nncompile.diagnostics.errors import CompileError, FeedError, Row, ShapeError
+from nncompile.diagnostics.locations import named, tracing
+from nncompile.ir.dims import Dim, solve, substitute, symbols
+from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, argument_labels, described
+from nncompile.ir.printer import graphs_within
+from nncompile.ir.types import TupleType, Type
+from nncompile.ops.core.assertions import Limited
+from nncompile.ops.core.modes import Training
+from nncompile.passes.rewriter import on, rewrite
+
+Sizes = Mapping[sp.Symbol, int]
+_FAR = 2**20  # sizes up to which one that fits is looked for
+
+
+class SizeCheck:
+    """Whether `graph` can be computed of data of given shapes; `inputs` are all that may be fed.
+
+    Each combination of shapes is checked once, when it is first seen: a call costs nothing then.
+    """
+
+    def __init__(self, graph: Graph, inputs: Mapping[str, Value]) -> None:
+        self.graph = graph
+        self.inputs = dict(inputs)
+        self._known: dict[tuple[Any, ...], Sizes] = {}
+
+    def __call__(self, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
+        """The sizes of names that data of these shapes have. Raises `FeedError` at the line of the
+        first node that is impossible then: one whose type rule refuses these sizes, or that has a
+        negative size."""
+        given = {name: shape for name, shape in shapes.items() if name in self.inputs}
+        key = tuple(given.items())
+        found = self._known.get(key)
+        if found is None:
+            found = self._checked(given)
+            self._known[key] = found
+        return found
+
+    def _checked(self, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
+        sizes = self._solved(shapes)
+        at = _At(sizes)
+        seen: set[tuple[Op, tuple[AnyType, ...]]] = set()
+        for value in self._nodes:
+            key = value.op, tuple(a.type for a in value.args)
+            if key not in seen:
+                seen.add(key)
+                error = at.error(value)
+                if error is not None:
+                    raise self._refused(value, error, at, shapes)
+        return sizes
+
+    def _solved(self, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
+        declared = {name: self.inputs[name].type for name in shapes}
+        try:
+            for name, shape in shapes.items():
+                if len(shape) != declared[name].rank:
+                    raise ShapeError(f"input {name!r} has rank {len(shape)}")
+            return solve([t.shape for t in declared.values()], list(shapes.values()))
+        except ShapeError as error:
+            rows = [(n, str(t), f"got {t.with_shape(shapes[n])}") for n, t in declared.items()]
+            raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
+
+    @cached_property
+    def _fed(self) -> set[sp.Symbol]:
+        """The names of sizes that data may tell."""
+        return symbols(d for leaf in self.inputs.values() for d in leaf.shape)
+
+    @cached_property
+    def _nodes(self) -> list[Value]:
+        """What has a size that depends on data, of the graph and of the loops in it, arguments
+        first."""
+        return [
+            v for v in _every(self.graph) if not isinstance(v.op, Input) and _symbols(v) & self._fed
+        ]
+
+    def _refused(
+        self, value: Value, error: CompileError, at: _At, shapes: Mapping[str, tuple[int, ...]]
+    ) -> FeedError:
+        names = sorted(_symbols(value) & at.sizes.keys(), key=str)
+        bounds: dict[sp.Symbol, str] = {}
+        for others in (at.sizes, dict.fromkeys(names, _FAR)):  # one size is wrong, or several are
+            if not bounds:
+                bounds = {s: bound for s in names if (bound := at.bound(value, s, others))}
+        concerned = set(bounds) or set(names)
+        fed = [n for n in shapes if symbols(self.inputs[n].shape) & concerned] or list(shapes)
+        rows: list[Row] = [
+            ("input", n, str(t := self.inputs[n].type), f"got {t.with_shape(shapes[n])}")
+            for n in fed
+        ]
+        rows += [("size", str(s), bound, f"got {at.sizes[s]}") for s, bound in bounds.items()]
+        labels = argument_labels(value.op, len(value.args))
+        with tracing(self.graph.trace):
+            for label, a in zip(labels, value.args, strict=False):
+                if not isinstance(a.type, TupleType):
+                    rows.append((label, str(at.type(a.type)), *described(a)[1:]))
+        site = self.graph.trace.site(value)
+        what = "" if isinstance(value.op, Limited) else f"{named(site, value.op.label)}: "
+        asked = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
+        return FeedError(
+            f"the model cannot take input {', '.join(map(repr, fed))}: {what}{error.said}",
+            rows=rows,
+            hint=error.hint or (f"feed data with {asked}" if asked else None),
+            site=site,
+        )
+
+
+class _At:
+    """Types and ops at sizes; each size is computed once."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self._dims: dict[Dim, Dim] = {}
+
+    def dim(self, size: Dim) -> Dim:
+        if isinstance(size, int):
+            return size
+        known = self._dims.get(size)
+        if known is None:
+            known = self._dims[size] = substitute(size, self.sizes)
+        return known
+
+    def type(self, type_: AnyType) -> Any:
+        if isinstance(type_, TupleType):
+            return TupleType(tuple(map(self.type, type_.items)))
+        return Type(type_.dtype, tuple(map(self.dim, type_.shape)))
+
+    def error(self, value: Value) -> CompileError | None:
+        """What the type rule of the node says against these sizes; None where nothing."""
+        try:
+            if graphs_within(value.op):  # whose nodes are looked at one by one
+                result = self.type(value.type)
+            else:
+                op: Any = value.op.at(self.sizes)
+                result = op.infer(*(self.type(a.type) for a in value.args))
+        except CompileError as error:
+            return error
+        negative = [d for d in _dims(result) if isinstance(d, int) and d < 0]
+        return ShapeError(f"it would have the negative size {negative[0]}") if negative else None
+
+    def bound(self, value: Value, name: sp.Symbol, others: Sizes) -> str | None:
+        """The nearest size of one name at which the node would be possible, all `others` given:
+        `at most 8`. None where there is none, or it is not this one that is wrong."""
+
+        def fits(size: int) -> bool:
+            return _At({**self.sizes, **others, name: size}).error(value) is None
+
+        got = self.sizes[name]
+        if fits(got):
+            return None
+        for word, far in (("most", min(got, 1)), ("least", 2 * got + 1)):
+            if word == "least":
+                while far < _FAR and not fits(far):
+                    far *= 2
+            if far != got and fits(far):
+                near = got  # does not fit, and what is far does
+                while abs(far - near) > 1:
+                    middle = (far + near) // 2
+                    far, near = (middle, near) if fits(middle) else (far, middle)
+                return f"at {word} {far}"
+        return None
+
+
+@on(Training)
+def as_trained(value: Value) -> Value | None:
+    """What is trained, and not what takes its place afterwards."""
+    return value.args[0] if isinstance(value.op, Training) else None
+
+
+def trained(graph: Graph) -> Graph:
+    """The graph as a training step computes it, its claims included."""
+    return rewrite(graph, [as_trained])
+
+
+def _every(graph: Graph) -> Iterator[Value]:
+    for value in graph.nodes:
+        for body in graphs_within(value.op):
+            yield from _every(body)
+        yield value
+
+
+def _symbols(value: Value) -> set[sp.Symbol]:
+    """The names in the types of the node's arguments and results, and in its op."""
+    return symbols(_dims([*(a.type for a in value.args), value.type, value.op.attributes.values()]))
+
+
+def _dims(x: Any) -> Iterator[Dim]:
+    """The sizes in types, and in tuples and other collections of them."""
+    if isinstance(x, int | sp.Expr):
+        yield x
+    elif isinstance(x, Type):
+        yield from x.shape
+    elif isinstance(x, TupleType):
+        yield from _dims(x.items)
+    elif isinstance(x, tuple | list | ValuesView):
+        for item in x:
+            yield from _dims(item)

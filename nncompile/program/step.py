@@ -1,0 +1,489 @@
+"""A recipe as graphs: the training step, and the two halves that it is composed of.
+
+`gradient(state, batch) → (gradients, metrics, what follows from the batch)` and
+`update(state, gradients) → state'`. Accumulation, an all-reduce or loss scaling stand between
+them; the step is one put into the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import GradientError, ModelError
+from nncompile.diagnostics.locations import tracing
+from nncompile.elementwise import where
+from nncompile.ir.gc_pause import without_collection
+from nncompile.ir.graph import Graph, Input, Value, described, replace
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array, Type, f64
+from nncompile.ops.core.basic import cast, const, size_value, zeros_like
+from nncompile.ops.random.generator import seed_leaf, step_leaf
+from nncompile.ops.shape.joining import concatenate, sections
+from nncompile.ops.shape.reshape import ravel, reshape
+from nncompile.optim import Optimizer, Stateful
+from nncompile.optim.schedules import TRAINING
+from nncompile.program.gradient_transforms import bounded, prepared
+from nncompile.program.metric_aggregation import Accumulation, accumulation, is_sum, weight_of
+from nncompile.program.model import Model, leaves_of
+from nncompile.program.recipe import Assign, Average, Minimize, Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of training as graphs.
+
+    `step` computes the metrics, at the state it is given, and the next state: output `PATH.next`
+    for each state `PATH` that changes (`state_map`). `gradient` gives the metrics, `PATH.grad` for
+    each trained parameter and the next value of states that follow from the batch alone; `update`
+    takes the state and what `gradient` gave, and computes the rest of the next state. `evaluate`
+    computes the metrics as they are after training (no dropout, running statistics).
+
+    What the metrics over several batches are computed of, where that is more than themselves, is
+    among the outputs of all but `update`: `accumulation` says how, `evaluation` of `evaluate`.
+    `averages` are the averages of weights that the recipe keeps, by name: of each parameter that
+    one is of, the path of its state.
+    """
+
+    recipe: Recipe
+    gradient: Graph
+    update: Graph
+    step: Graph
+    evaluate: Graph
+    state: dict[str, Type]
+    state_map: dict[str, str]
+    accumulation: Accumulation
+    evaluation: Accumulation
+    first: dict[str, Value] = field(default_factory=dict)
+    averages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def model(self) -> Model:
+        """The model that is trained."""
+        return self.recipe.model
+
+    @cached_property
+    def parameters(self) -> tuple[str, ...]:
+        """The paths of the parameters."""
+        return tuple(self.model.parameters)
+
+    def initial(self, seed: int | None = None) -> dict[str, Array]:
+        """The first state: parameters as the model draws them from `seed` (that of the recipe
+        where it is None), slots as `first` says or of zeros, step 0. The same seed gives the same
+        bits."""
+        seed = self.recipe.seed if seed is None else seed
+        drawn = initial_values(self.model, seed)
+        start = {"step": np.zeros((), np.int64), "seed": np.asarray(seed, np.int64), **drawn}
+        made = evaluate(list(self.first.values()), start)
+        start |= {path: np.array(x) for path, x in zip(self.first, made, strict=True)}
+        return {
+            path: start.get(path, np.zeros(type_.shape, type_.dtype.numpy))
+            for path, type_ in self.state.items()
+        }
+
+
+def initial_values(model: Model, seed: int) -> dict[str, Array]:
+    """The first value of each parameter and state of the model, drawn from `seed`."""
+    drawn = initial_expressions(model)
+    known = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
+    arrays = evaluate(list(drawn.values()), known)
+    return {path: np.array(x, order="C") for path, x in zip(drawn, arrays, strict=True)}
+
+
+def initial_expressions(model: Model) -> dict[str, Value]:
+    """The first value of each parameter and state of the model, of the leaves `seed` and `step`
+    alone."""
+    known = {**model.parameters, **model.states}
+    wanted = {path: value for path, value in model.initial.items() if path in known}
+    order = list(wanted)
+    values = [wanted[path] for path in order]
+    leaves = {known[path]: value for path, value in wanted.items()}
+    for _ in order:  # a value may build on others, as an average of weights starts at them
+        if not any(leaf in leaves for leaf in leaves_of(values)):
+            break
+        values = replace(values, leaves)
+    return dict(zip(order, values, strict=True))
+
+
+@without_collection
+def compose(recipe: Recipe, closing: bool = False) -> Step:
+    """The graphs of one step of the recipe; `closing`, of a step that updates with what was
+    accumulated up to here, whether or not it is the last of its window. Raises `ModelError` where
+    it is no recipe or two things in it have one name, `GradientError` where a loss cannot be
+    differentiated."""
+    if not isinstance(recipe, Recipe):
+        named = f"model {recipe.name}" if isinstance(recipe, Model) else repr(recipe)
+        raise ModelError(
+            f"training needs a recipe, got {named}",
+            hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
+        )
+    with tracing(recipe.model.graph.trace):
+        return _Composition(recipe, closing).result()
+
+
+@dataclass
+class _Composition:
+    """What the updates made so far have made of the state: `now` as values of state and batch,
+    `apart` as values of state and `handed`, the inputs of `update` that `gradient` computes."""
+
+    recipe: Recipe
+    closing: bool = False
+    now: dict[Value, Value] = field(default_factory=dict)
+    apart: dict[Value, Value] = field(default_factory=dict)
+    handed: dict[str, Value] = field(default_factory=dict)
+    leaves: list[Value] = field(default_factory=list)
+    slots: dict[str, Value] = field(default_factory=dict)
+    first: dict[str, Value] = field(default_factory=dict)
+    rates: dict[Stateful, str] = field(default_factory=dict)
+    averages: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> Model:
+        return self.recipe.trained_model
+
+    @cached_property
+    def number(self) -> Value:
+        """How many updates were made before this step."""
+        return step_leaf() // self.recipe.accumulate if self.recipe.accumulate > 1 else step_leaf()
+
+    def result(self) -> Step:
+        model = self.model
+        for update in self.recipe.updates:
+            if isinstance(update, Minimize):
+                self._minimize(update)
+            elif isinstance(update, Average):
+                self._average(update)
+            else:
+                self._assign(update)
+        for rate in self.rates:
+            self._watch(rate)
+        known = {**model.parameters, **model.states}
+        follows: dict[str, Value] = {}
+        for path, value in model.updates.items():
+            if known[path] not in self.now:
+                value = self._of_examples(value, known[path])
+                self.now[known[path]] = follows[f"{path}.next"] = value
+        step = step_leaf()
+        self.now[step] = self.apart[step] = step + 1
+        state = {"step": step, "seed": seed_leaf(), **known, **self.slots}
+        state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in self.now}
+        data = model.inputs
+        sums = accumulation(model.metrics, model.examples)
+        metrics = {**model.metrics, **sums.extra}
+        gradient = {**metrics, **self.handed, **follows}
+        rest = {
+            f"{path}.next": self.apart[leaf]
+            for path, leaf in state.items()
+            if leaf in self.apart and f"{path}.next" not in gradient
+        }
+        whole = {**metrics, **{n: self.now[state[p]] for p, n in state_map.items()}}
+        plain = self.recipe.model.inference((*model.metrics, *model.tables))
+        evaluation = accumulation(plain.outputs, model.examples)
+        self._check_names(state, {**sums.extra, **evaluation.extra})
+        every = (*state.values(), *data.values())
+        return Step(
+            recipe=self.recipe,
+            gradient=self._graph("gradient", gradient, _needed(gradient, every)),
+            update=self._graph("update", rest, _needed(rest, (*state.values(), *self.leaves))),
+            step=self._graph("step", whole, every),
+            evaluate=plain.with_outputs({**plain.outputs, **evaluation.extra}),
+            state={path: leaf.type for path, leaf in state.items()},
+            state_map=state_map,
+            accumulation=sums,
+            evaluation=evaluation,
+            first=self.first,
+            averages=self.averages,
+        )
+
+    def _of_examples(self, new: Value, old: Value) -> Value:
+        """`new`, which follows a batch, or `old` where that is empty: a mean of nothing is NaN, and
+        a running mean of it stays NaN."""
+        examples = self.model.examples
+        fed = set(self.model.inputs.values())
+        if examples is None or fed.isdisjoint(leaves_of([new])):
+            return new
+        found: Value = where(size_value(examples) > 0, new, old)
+        return found
+
+    def _minimize(self, update: Minimize) -> None:
+        trained = update.trained(self.model, self.recipe.freeze)
+        loss = Graph("loss", {"loss": update.loss_of(self.model)})
+        slopes = grad(loss.outputs["loss"], list(trained.values()))
+        _check_reached(update.loss, loss, dict(zip(trained.values(), slopes, strict=True)))
+        slopes = replace(slopes, self.now) if self.now else slopes
+        gradients = {
+            path: self._hand_over(f"{path}.grad", slope)
+            for path, slope in zip(trained, slopes, strict=True)
+        }
+        values = dict(zip(gradients.values(), slopes, strict=True))
+        following: dict[Value, Value] = {}
+        gradients = {path: _wide(g) for path, g in gradients.items()}
+        if self.recipe.accumulate > 1:
+            share, divisor, weights = self._weighed(update.loss, self.now)
+            values |= weights.values
+            following |= weights.following
+            gradients = self._accumulated(gradients, share, divisor, following)
+        gradients = prepared(update, gradients, self.number)
+        for optimizer, paths in self._groups(update, trained):
+            self.rates |= dict.fromkeys(optimizer.stateful, paths[0])
+            group = {path: trained[path] for path in paths}
+            following |= self._descended(update, optimizer, group, gradients)
+        self._follow(following, values)
+
+    def _groups(
+        self, update: Minimize, paths: Iterable[str]
+    ) -> Iterable[tuple[Optimizer, list[str]]]:
+        """The parameters with their optimizers: one by one, but for those of an optimizer that
+        moves all of its own together."""
+        found: dict[object, tuple[Optimizer, list[str]]] = {}
+        for path in paths:
+            optimizer = self.recipe.optimizer_of(update, path)
+            key = optimizer if optimizer.together else path
+            found.setdefault(key, (optimizer, []))[1].append(path)
+        return found.values()
+
+    def _descended(
+        self,
+        update: Minimize,
+        optimizer: Optimizer,
+        trained: Mapping[str, Value],
+        gradients: Mapping[str, Value],
+    ) -> dict[Value, Value]:
+        """What follows the parameters of a group, and their slots. To an optimizer parameters of 16
+        bits are f32, and so are their slots: squares and small steps are lost in fewer bits."""
+        (owner, w), *_ = trained.items()
+        w, g = _wide(w), gradients[owner]
+        if optimizer.together:
+            owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
+            w = _vector(map(_wide, trained.values()))
+            g = _vector(gradients[path] for path in trained)
+        slots = {slot: self._slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
+        new, slots_next = optimizer.update(w, g, slots, self.number)
+        parts = _parts(new, list(trained.values())) if optimizer.together else [new]
+        following = {slots[n]: self._due(x, slots[n]) for n, x in slots_next.items()}
+        for (path, w), part in zip(trained.items(), parts, strict=True):
+            w_next = part if update.max_norm is None else bounded(part, update.max_norm)
+            following[w] = self._due(cast(w_next, w.dtype), w)
+            for slot in optimizer.averages:
+                kept = slots[slot].op.name  # type: ignore[attr-defined]
+                self.averages.setdefault(slot, {})[path] = kept
+        return following
+
+    def _accumulated(
+        self,
+        gradients: Mapping[str, Value],
+        share: Value,
+        divisor: Value,
+        following: dict[Value, Value],
+    ) -> dict[str, Value]:
+        """The mean of the gradients since the last update, of which a slot holds the sum of each
+        batch's times its share."""
+        means = {}
+        for path, g in gradients.items():
+            total = self._slot(path, "accumulated", zeros_like(g))
+            sum_ = total + cast(share, g.dtype) * g
+            following[total] = self._due(zeros_like(g), sum_)
+            means[path] = sum_ / cast(divisor, g.dtype)
+        return means
+
+    def _weighed(self, name: str, now: Mapping[Value, Value]) -> tuple[Value, Value, _Weights]:
+        """How much the batch weighs among those since the last update in a mean of the output, and
+        how much they all do: the sum is a slot, where batches may differ. What the batch weighs is
+        that of the state `now`."""
+        value = self.model.outputs[name]
+        own = (self.model.inputs[n].shape for n in self.model.needs(name))
+        examples = next((s[0] for s in own if s and not isinstance(s[0], int)), None)
+        if is_sum(value, examples):
+            return const(1.0, f64), const(1.0, f64), _Weights()
+        weight = weight_of(value, examples)
+        if weight is None:
+            every = const(float(self.recipe.accumulate), f64)
+            made = cast(self._place + 1, f64) if self.closing else every
+            return const(1.0, f64), made, _Weights()
+        given = replace([weight], now)[0] if now else weight
+        share = self._hand_over(f"{name}.batch_weight", given)
+        total = self._slot(f"{TRAINING}{name}", "accumulated", zeros_like(weight))
+        following = {total: self._due(zeros_like(weight), total + share)}
+        # Where nothing has any weight, no gradient has either.
+        divisor = where(total + share == 0, 1.0, total + share)
+        return share, divisor, _Weights({share: given}, following)
+
+    @property
+    def _place(self) -> Value:
+        """How many batches were accumulated before this step."""
+        found: Value = step_leaf() % self.recipe.accumulate
+        return found
+
+    def _due(self, new: Value, old: Value) -> Value:
+        """`new` in a step that updates, `old` in one that only accumulates."""
+        count = self.recipe.accumulate
+        if count == 1 or self.closing:
+            return new
+        found: Value = where((step_leaf() + 1) % count == 0, new, old)
+        return found
+
+    def _average(self, update: Average) -> None:
+        following = {}
+        for path, w in update.averaged(self.model).items():
+            w = _wide(w)
+            slot = self._slot(path, update.name, w)
+            kept = slot.op.name  # type: ignore[attr-defined]
+            self.averages.setdefault(kept.removeprefix(f"{path}."), {})[path] = kept
+            following[slot] = self._due(update.following(slot, w, self.number), slot)
+        self._follow(following, {})
+
+    def _watch(self, rate: Stateful) -> None:
+        """Makes the states of a learning rate some of the step's, which follow its metrics."""
+        for path, start in rate.initial.items():
+            if path in self.slots:
+                raise ModelError(
+                    f"two learning rates have the state {path!r}",
+                    hint='give them names: plateau(0.1, monitor="loss", name="slow")',
+                )
+            self.slots[path] = Input(path, start.type, "state")()
+            self.first[path] = start
+        seen: dict[str, Value] = {}
+        values: dict[Value, Value] = {}
+        changes: dict[Value, Value] = {}
+        for name in rate.monitors:
+            value = self.model.outputs[name]
+            leaf = self._hand_over(f"{name}.watched", value)
+            values[leaf] = value
+            seen[name] = self._mean(name, leaf, values, changes)
+        for path, new in rate.following(seen, self.number).items():
+            changes[self.slots[path]] = self._due(new, self.slots[path])
+        self._follow(changes, values)
+
+    def _mean(
+        self,
+        name: str,
+        leaf: Value,
+        values: dict[Value, Value],
+        changes: dict[Value, Value],
+    ) -> Value:
+        """The mean of the output over the batches since the last update, which a slot sums up."""
+        if self.recipe.accumulate == 1:
+            return leaf
+        x = leaf if leaf.dtype.is_float else cast(leaf, f64)
+        share, divisor, weights = self._weighed(name, {})
+        values |= weights.values
+        changes |= weights.following
+        total = self._slot(f"{TRAINING}{name}", "watched", zeros_like(x))
+        sum_ = total + cast(share, x.dtype) * x
+        changes[total] = self._due(zeros_like(x), sum_)
+        found: Value = sum_ / cast(divisor, x.dtype)
+        return found
+
+    def _assign(self, update: Assign) -> None:
+        target = {**self.model.parameters, **self.model.states}[update.path]
+        value = update.resolved(self.model)
+        if not any(leaf.op.kind == "input" for leaf in leaves_of([value])):  # type: ignore[attr-defined]
+            self._follow({target: value}, {})
+            return
+        value = replace([value], self.now)[0] if self.now else value
+        leaf = self._hand_over(f"{update.path}.assigned", value)
+        self._follow({target: leaf}, {leaf: value})
+
+    def _follow(self, following: Mapping[Value, Value], values: Mapping[Value, Value]) -> None:
+        """Makes an update: all of `following` at once, where `values` are the leaves that
+        `gradient` hands over."""
+        targets, new = list(following), list(following.values())
+        apart = replace(new, self.apart)
+        now = replace(new, {**self.now, **values})
+        self.apart.update(zip(targets, apart, strict=True))
+        self.now.update(zip(targets, now, strict=True))
+
+    def _hand_over(self, name: str, value: Value) -> Value:
+        name = _unused(name, self.handed)
+        leaf = Input(name, value.type, "input")()
+        self.handed[name] = value
+        self.leaves.append(leaf)
+        return leaf
+
+    def _slot(self, path: str, slot: str, start: Value) -> Value:
+        """A state of its own for the parameter, which begins with `start`."""
+        name = _unused(f"{path}.{slot}", self.slots)
+        self.slots[name] = Input(name, start.type, "state")()
+        if start is not zeros_like(start):
+            self.first[name] = start
+        return self.slots[name]
+
+    def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
+        model = self.model
+        return Graph(f"{model.name}_{stage}", dict(outputs), inputs, model.graph.trace, model.doc)
+
+    def _check_names(self, state: Mapping[str, Value], parts: Mapping[str, Value]) -> None:
+        """Raises `ModelError` where a slot, a next value, a gradient or a part of a metric has the
+        name of something that the user named."""
+        own = {**self.model.whole.leaves, **self.model.outputs}
+        made = [*self.slots, *self.handed, *(f"{path}.next" for path in state), *parts]
+        for name in made:
+            if name in own:
+                raise ModelError(
+                    f"the training step makes {name!r}, and the model has that name already",
+                    rows=[(name, str(own[name].type))],
+                    hint="give it another name in the model",
+                )
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What a weighed mean adds to an update: leaves that `gradient` hands over, and the next value
+    of the sum of the weights."""
+
+    values: Mapping[Value, Value] = field(default_factory=dict)
+    following: Mapping[Value, Value] = field(default_factory=dict)
+
+
+def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> None:
+    """Raises `GradientError` where the loss depends on the parameters, but no slope reaches any."""
+    if any(slope is not zeros_like(w) for w, slope in slopes.items()):
+        return
+    counted = [
+        v
+        for v in loss.nodes
+        if isinstance(v.type, Type)
+        and not v.dtype.is_float
+        and any(a.dtype.is_float and leaves_of([a]) & slopes.keys() for a in v.args)
+    ]
+    raise GradientError(
+        f"the gradient of {name!r} reaches no parameter: it would never learn",
+        rows=[(v.op.label, *described(v)) for v in counted],
+        hint="integers, comparisons, rounding and stop_gradient pass no slope; "
+        "train a smooth loss and report this one as a metric",
+    )
+
+
+def _needed(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
+    found = leaves_of(outputs.values())
+    return tuple(leaf for leaf in leaves if leaf in found)
+
+
+def _wide(x: Value) -> Value:
+    """The value with room for what training adds up: f32 in place of 16 bits."""
+    return cast(x, x.dtype.computed)
+
+
+def _vector(values: Iterable[Value]) -> Value:
+    """All numbers of the tensors as one vector."""
+    return concatenate([ravel(x) for x in values], 0)
+
+
+def _parts(vector: Value, like: Sequence[Value]) -> list[Value]:
+    """The vector cut into tensors like these."""
+    parts = sections(vector, [math.prod(map(int, w.shape)) for w in like], 0)
+    return [cast(reshape(x, w.shape), w.dtype) for x, w in zip(parts, like, strict=True)]
+
+
+def _unused(name: str, taken: Mapping[str, Value]) -> str:
+    """The name, with a number where an update before took it."""
+    count = 2
+    unused = name
+    while unused in taken:
+        unused, count = f"{name}.{count}", count + 1
+    return unused

@@ -1,0 +1,285 @@
+"""What one step changes: parameters down a gradient, by a rule, or towards their average."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
+from nncompile.elementwise import where
+from nncompile.ir.graph import Value
+from nncompile.ops.core.basic import as_value, cast
+from nncompile.optim import Optimizer, adam, adamw, rmsprop, sgd
+from nncompile.optim.schedules import real
+from nncompile.program.model import RANDOM_STATE, Model, check_same_type, leaves_of
+
+Optimizers = Optimizer | Mapping[str, Optimizer]
+DEFAULT_OPTIMIZER = sgd(0.1)
+
+
+@dataclass(frozen=True, eq=False)
+class Minimize:
+    """One step down the gradient of the output `loss`, of the parameters that `params` matches.
+
+    `params` is a pattern of paths as of file names ("disc.*"), or several. Of these, the
+    parameters that the loss depends on are trained. `optimizer` may be a dict from patterns to
+    optimizers, of which the first that matches a parameter is used: groups of parameters with
+    rates, weight decays and rules of their own, `{"*.bias": adamw(weight_decay=0), "*": adamw()}`.
+
+    `clip_value` bounds each element of the gradients; then `clip_each_norm` scales each gradient
+    so that its own Euclidean norm is at most that; then `clip_norm` scales all gradients of this
+    update by one factor, so that their joint norm is at most that. Then `noise` is added: normal
+    numbers of variance noise/(1 + step)^noise_decay (Neelakantan et al. 2015). After the update,
+    `max_norm` holds the norm of the weights that enter each unit at most there (Srivastava et al.
+    2014): of a parameter of two axes, each column; of one with more (the kernels of a
+    convolution), each slice of the first axis. `maximize` goes up the gradient instead.
+    """
+
+    loss: str
+    params: str | tuple[str, ...] = "*"
+    optimizer: Optimizers = DEFAULT_OPTIMIZER
+    clip_norm: float | None = None
+    clip_value: float | None = None
+    clip_each_norm: float | None = None
+    noise: float | None = None
+    noise_decay: float = 0.55
+    max_norm: float | None = None
+    maximize: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.loss, str):
+            raise ModelError(
+                f"a loss is the name of an output, got {self.loss!r}", hint='minimize("loss")'
+            )
+        for label in ("clip_norm", "clip_value", "clip_each_norm", "noise", "max_norm"):
+            bound = getattr(self, label)
+            if bound is not None and not real(label, bound) > 0:
+                raise ModelError(f"{label} must be positive, got {bound}")
+        several = isinstance(self.optimizer, Mapping)
+        for optimizer in self.optimizer.values() if several else (self.optimizer,):  # type: ignore[union-attr]
+            if not isinstance(optimizer, Optimizer):
+                raise ModelError(f"{named(optimizer)} is no optimizer", hint=_made(optimizer))
+
+    def trained(self, model: Model, frozen: Sequence[str] = ()) -> dict[str, Value]:
+        """The parameters that this update changes, by path: none that a pattern in `frozen`
+        matches.
+
+        Raises `ModelError` where the loss is no output or not one real number, the pattern
+        matches no parameter, or the loss depends on none that it matches.
+        """
+        loss = self.loss_of(model)
+        floats = {p: leaf for p, leaf in model.parameters.items() if leaf.dtype.is_float}
+        patterns = (self.params,) if isinstance(self.params, str) else self.params
+        matched = {
+            path: leaf
+            for path, leaf in floats.items()
+            if matches(path, patterns) and not matches(path, frozen)
+        }
+        if not matched and any(matches(path, patterns) for path in floats):
+            raise ModelError(
+                f"all parameters that {', '.join(map(repr, patterns))} matches are frozen",
+                rows=[("frozen", pattern) for pattern in frozen],
+                hint="train one at least, or leave out freeze",
+            )
+        if not matched:
+            raise ModelError(
+                f"no parameter of model {model.name} matches {', '.join(map(repr, patterns))}",
+                rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
+                hint=did_you_mean(patterns[0], floats),
+            )
+        needed = leaves_of([loss])
+        trained = {path: leaf for path, leaf in matched.items() if leaf in needed}
+        if not trained:
+            raise ModelError(
+                f"{self.loss!r} does not depend on any parameter that "
+                f"{', '.join(map(repr, patterns))} matches",
+                rows=[("parameter", path, str(leaf.type)) for path, leaf in matched.items()],
+            )
+        return trained
+
+    def check_groups(self, model: Model) -> None:
+        """Raises `ModelError` for a group of parameters that no optimizer is used for: a pattern
+        that matches no parameter, or one that comes after a more general one."""
+        if isinstance(self.optimizer, Optimizer):
+            return
+        floats = {p: leaf for p, leaf in model.parameters.items() if leaf.dtype.is_float}
+        before: dict[str, set[str]] = {}
+        for pattern in self.optimizer:
+            group = {path for path in floats if matches(path, (pattern,))}
+            if not group:
+                raise ModelError(
+                    f"optimizer: no parameter of model {model.name} matches {pattern!r}",
+                    rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
+                    hint=_meant(pattern, floats),
+                )
+            for other, more in before.items():
+                if group < more:
+                    raise ModelError(
+                        f"the optimizer of {pattern!r} is never used: {other!r}, which comes "
+                        "first, matches all of its parameters",
+                        hint=f"the first pattern that matches counts: put {pattern!r} first",
+                    )
+            before[pattern] = group
+
+    def loss_of(self, model: Model) -> Value:
+        """The value that is minimized."""
+        if self.loss not in model.outputs:
+            raise ModelError(
+                f"model {model.name} has no output {self.loss!r} to minimize",
+                rows=[("output", name, str(v.type)) for name, v in model.outputs.items()],
+                hint=did_you_mean(self.loss, model.outputs),
+            )
+        loss = model.outputs[self.loss]
+        if loss.rank != 0 or not loss.dtype.is_float:
+            raise ModelError(
+                f"a loss is one real number; {self.loss!r} is {loss.type}",
+                hint=f"take its mean: {self.loss}.mean()" if loss.dtype.is_float else None,
+            )
+        return loss
+
+    def optimizer_of(self, path: str) -> Optimizer:
+        """The optimizer of that parameter. Raises `ModelError` where no pattern matches it."""
+        if isinstance(self.optimizer, Optimizer):
+            return self.optimizer
+        for pattern, optimizer in self.optimizer.items():
+            if fnmatchcase(path, pattern):
+                return optimizer
+        raise ModelError(
+            f"no optimizer for parameter {path}",
+            rows=[("pattern", pattern) for pattern in self.optimizer],
+            hint='end with a pattern for all others: "*"',
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Assign:
+    """The parameter or state `path` becomes `value`: a learning rule, not a gradient.
+
+    `value` is an expression over the model's leaves and outputs, a number, or a function that
+    gets all of them by name: `assign("weight", lambda v: v["weight"] + 0.1 * v["error"])`.
+    """
+
+    path: str
+    value: Any
+
+    def resolved(self, model: Model) -> Value:
+        """The next value of the parameter or state.
+
+        Raises `ModelError` for an unknown path, or a value of another type.
+        """
+        known = {
+            path: leaf
+            for path, leaf in (*model.parameters.items(), *model.states.items())
+            if path not in RANDOM_STATE
+        }
+        if self.path not in known:
+            raise ModelError(
+                f"model {model.name} has no parameter or state {self.path!r} to assign",
+                rows=[("known", path, str(leaf.type)) for path, leaf in known.items()],
+                hint=did_you_mean(self.path, known),
+            )
+        target = known[self.path]
+        x = self.value
+        if callable(x) and not isinstance(x, Value):
+            x = x({**model.inputs, **known, **model.outputs})
+        value = as_value(x, target)
+        check_same_type(f"value assigned to {self.path}", target.type, value.type)
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Average:
+    """Keeps an average of the parameters that `params` matches: the state `PATH.NAME`.
+
+    With `decay` d it is exponential, a' = d·a + (1−d)·w' (Polyak averaging, as torch's
+    get_ema_multi_avg_fn); without, it is the mean of all that it saw (stochastic weight averaging,
+    Izmailov et al. 2018). A second average of that name and of the same parameter is
+    `PATH.NAME.2`, unless it is given another name. It sees the parameters after step `start` and
+    after each `every` steps from there on; the first that it sees it takes over, and before, it is
+    the parameter itself.
+    """
+
+    params: str | tuple[str, ...] = "*"
+    decay: float | None = 0.999
+    start: int = 0
+    every: int = 1
+    name: str = "ema"
+
+    def __post_init__(self) -> None:
+        if self.decay is not None and not 0 <= real("decay", self.decay) < 1:
+            raise ModelError(f"decay must be at least 0 and below 1, got {self.decay}")
+        whole_number("start", self.start, 0)
+        whole_number("every", self.every, 1)
+
+    def averaged(self, model: Model) -> dict[str, Value]:
+        """The parameters that are averaged, by path. Raises `ModelError` where there is none."""
+        patterns = (self.params,) if isinstance(self.params, str) else self.params
+        found = {
+            path: leaf
+            for path, leaf in model.parameters.items()
+            if leaf.dtype.is_float and matches(path, patterns)
+        }
+        if not found:
+            raise ModelError(
+                f"no parameter of model {model.name} matches {', '.join(map(repr, patterns))}",
+                rows=[("parameter", path, str(x.type)) for path, x in model.parameters.items()],
+                hint=did_you_mean(patterns[0], model.parameters),
+            )
+        return found
+
+    def following(self, average: Value, w: Value, step: Value) -> Value:
+        """The average after step number `step`, which made `w`."""
+        number = (step - self.start) // self.every  # that it saw before
+        if self.decay is None:
+            share: Value = 1 / (cast(number, w.dtype) + 1)
+        else:
+            share = where(number < 1, as_value(1.0, w), 1 - self.decay)
+        due = (step - self.start) % self.every
+        share = where(step < self.start, 1.0, where(due == 0, share, 0.0))
+        found: Value = (1 - share) * average + share * w
+        return found
+
+
+Update = Minimize | Assign | Average
+
+
+def matches(path: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns, as of file names, is of that path."""
+    return any(fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def _meant(pattern: str, paths: Iterable[str]) -> str | None:
+    """A pattern like this one that would match: where only its end is given, an end of a path."""
+    start, _, end = pattern.rpartition("*")
+    ends = dict.fromkeys(path[-n:] for path in paths for n in range(1, len(path) + 1))
+    if not end or start or any(c in end for c in "?["):
+        return did_you_mean(pattern, paths)
+    parts = [x for x in ends if x[0] == "." or f".{x}" in ends]
+    return did_you_mean(pattern, [f"*{x}" for x in parts])
+
+
+def named(x: Any) -> str:
+    return x.__name__ if callable(x) and hasattr(x, "__name__") else repr(x)
+
+
+def _made(optimizer: Any) -> str:
+    """How what was given in place of an optimizer becomes one."""
+    if isinstance(optimizer, int | float):
+        return f"sgd({optimizer}) is gradient descent with that learning rate"
+    makers = {maker.__name__: f"{maker.__name__}(1e-3)" for maker in (sgd, rmsprop, adam, adamw)}
+    name = str(getattr(optimizer, "__name__", optimizer)).lower()
+    return f"a function makes one: {makers.get(name, ', '.join(makers.values()))}"
+
+
+def patterns_of(params: str | Sequence[str], name: str = "params") -> str | tuple[str, ...]:
+    """The patterns of paths. Raises `ModelError` for something else."""
+    if isinstance(params, str):
+        return params
+    if not isinstance(params, list | tuple) or not all(isinstance(p, str) for p in params):
+        raise ModelError(
+            f"{name} must be a pattern of paths, or several, got {params!r}",
+            hint=f'{name}="head.*", or {name}=["a.*", "b.*"]',
+        )
+    return tuple(params)

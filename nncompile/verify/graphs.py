@@ -1,0 +1,73 @@
+"""The graphs of a model that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from nncompile.ir.graph import Graph
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
+from nncompile.passes import optimize
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import Step
+from nncompile.verify.backends import Lowered
+from nncompile.verify.error_bound import Compute, Yardstick
+from nncompile.verify.inputs import Case
+from nncompile.verify.report import COLUMNS
+
+Arrays = dict[str, Array]
+
+FORWARD, GRADIENTS, TRAINING = COLUMNS
+
+
+@dataclass
+class Subject:
+    """A graph that is compared, before and after the passes, and which of its outputs belong to
+    which column."""
+
+    graph: Graph
+    column: dict[str, str]
+
+    @cached_property
+    def lowered(self) -> Lowered:
+        return Lowered(optimize(self.graph))
+
+    def yardstick(self, case: Case, seed: int, number: int) -> Yardstick:
+        after, before = self.lowered.graph, self.graph
+        return Yardstick(
+            computed_by(after, case.feeds), (seed, number), computed_by(before, case.feeds)
+        )
+
+
+def computed_by(graph: Graph, feeds: Arrays) -> Compute:
+    """The outputs of the graph as numpy computes them."""
+
+    def compute(double: bool, change: Any = None) -> Arrays:
+        return evaluate(graph, feeds, np.float64 if double else None, change)  # type: ignore[no-any-return]
+
+    return compute
+
+
+def inference_of(model: Model) -> Subject:
+    """The inference graph."""
+    graph = model.inference()
+    return Subject(graph, dict.fromkeys(graph.outputs, FORWARD))
+
+
+def learning_of(model: Model, recipe: Recipe | None, step: Step | None) -> Subject:
+    """What is computed while training: all outputs, and the gradients."""
+    whole = recipe.trained_model.whole if recipe is not None else model.whole
+    outputs, column = dict(whole.outputs), dict.fromkeys(whole.outputs, FORWARD)
+    if step is not None:
+        handed = {n for n, v in step.update.leaves.items() if v.op.kind == "input"}  # type: ignore[attr-defined]
+        outputs |= step.gradient.outputs
+        column |= {n: GRADIENTS if n in handed else FORWARD for n in step.gradient.outputs}
+    leaves = {**model.whole.leaves, **whole.leaves}
+    inputs = tuple(v for v in leaves.values() if v.op.kind == "input")  # type: ignore[attr-defined]
+    graph = Graph(f"{model.name}_learning", outputs, inputs, whole.trace)
+    return Subject(graph, column)
