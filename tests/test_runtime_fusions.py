@@ -8,8 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
+from nncompile import ops
+from nncompile.autodiff.grad import grad
 from nncompile.ir.graph import Graph, Input, Value, apply
 from nncompile.ir.types import f32, f64, u32
 from nncompile.ops import (
@@ -114,3 +117,32 @@ def test_padded_weights_are_not_taken_for_a_padded_image(batch: Any) -> None:
     expected = in_double(graph, feeds)
     actual = session(valid_model(graph))(feeds, {"y": expected["y"].shape})
     assert_close(actual["y"], expected["y"], "float32")
+
+
+@pytest.mark.parametrize(
+    "name", ["det", "slogdet", "inv", "solve", "cholesky", "prod", "cumprod", "softmax"]
+)
+@pytest.mark.parametrize("shape", [(0, 3, 3), (2, 0, 0), (0, 0, 0), (0, "n", "n"), (0, 1, 1)])
+def test_results_without_elements_are_results(name: str, shape: Any) -> None:
+    """A session that is not told where its results go gives them, gradients among them."""
+    functions: dict[str, Callable[[Value], Any]] = {
+        "slogdet": lambda x: ops.slogdet(x)[1],
+        "solve": lambda x: ops.solve(x, x),
+        "prod": lambda x: ops.prod(x, -1),
+        "cumprod": lambda x: ops.cumprod(x, -1),
+    }
+    x = leaf("x", f32[shape])
+    y = functions.get(name, lambda x: getattr(ops, name)(x))(x)
+    outputs = {"y": y}
+    for factor in (1.0, y):
+        (slope,) = grad(ops.sum(y * factor), [x])
+        (second,) = grad(ops.sum(slope * slope), [x])
+        outputs |= {f"slope{len(outputs)}": slope, f"second{len(outputs)}": second}
+    model = valid_model(Graph("nothing", outputs, (x,)))
+    run = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    empty = np.zeros([3 if d == "n" else d for d in shape], np.float32)
+    expected = in_double(Graph("nothing", outputs, (x,)), {"x": empty})
+    results = run.run(None, {"x": empty})
+    for result, (key, array) in zip(results, expected.items(), strict=True):
+        assert result is not None and result.shape == array.shape, key
+        np.testing.assert_array_equal(result, array)

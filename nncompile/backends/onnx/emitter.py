@@ -118,7 +118,9 @@ class Emitter:
         self._stem = f"{site.scope}/{value.op.label}" if site and site.scope else value.op.label
         self._declare(args, given)
         wide = widened(value)
-        if wide is None:
+        if value.args and not value.op.makes and _is_empty(value.type):
+            names = self._nothing(value.type)
+        elif wide is None:
             self.types, self.type = given, value.type
             names = value.op.onnx(self, *args)
         else:
@@ -132,6 +134,15 @@ class Emitter:
         if isinstance(value.type, Type) and not self.parent:
             self._shaped.setdefault(value.shape, names)
         return names
+
+    def _nothing(self, type_: Any) -> Any:
+        """A result without elements, or several, whatever the op is. onnxruntime 1.23 takes a
+        constant without elements for ones and for zeros, removes what multiplies by it or adds it,
+        and gives no result then."""
+        if isinstance(type_, TupleType):
+            return tuple(map(self._nothing, type_.items))
+        nothing = self.constant(np.zeros(0, type_.dtype.numpy))
+        return self.Reshape(nothing, self.shape(type_.shape), allowzero=1)
 
     def _declare(self, names: Any, types: Any) -> None:
         """Says of which element type values are that no node made."""
@@ -524,6 +535,11 @@ class Emitter:
 
     def initializers(self) -> list[TensorProto]:
         return [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
+
+
+def _is_empty(type_: Any) -> bool:
+    """Whether a result, or each of several, is known to have no elements."""
+    return all(0 in t.shape for t in getattr(type_, "items", (type_,)))
 
 
 def _listed(type_: AnyType, names: Any) -> tuple[tuple[Type, ...], tuple[str, ...]]:
