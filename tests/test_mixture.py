@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dsl import MixtureOfExperts, adam, f32, f64, i64, mean_squared_error, model, relu, training
-from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.diagnostics.errors import DTypeError, ModelError
 from nncompile.train import Trainer
 from tests.attention_checks import (
     assert_all_close,
@@ -113,7 +113,7 @@ def test_what_does_not_fit_is_refused() -> None:
         MixtureOfExperts(4, top_k=5)
     with pytest.raises(ModelError, match="top_k of MixtureOfExperts must be at least 1"):
         MixtureOfExperts(4, top_k=0)
-    with pytest.raises(ShapeError, match=r"MixtureOfExperts needs floating features.*i64\[b, 3\]"):
+    with pytest.raises(DTypeError, match=r"MixtureOfExperts needs floating numbers.*i64\[b, 3\]"):
         built(MixtureOfExperts(4), x=i64["b", 3])
 
 

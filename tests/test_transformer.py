@@ -32,7 +32,7 @@ from dsl import (
     silu,
     training,
 )
-from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.program.model import Model
 from nncompile.train import Trainer
 from tests.attention_checks import (
@@ -236,9 +236,9 @@ def test_gated_feedforward_layers(activation: Any) -> None:
 
 
 def test_what_does_not_fit_says_which_layer() -> None:
-    with pytest.raises(ShapeError, match=r"FeedForward needs floating numbers.*\[b, t\]"):
+    with pytest.raises(DTypeError, match=r"FeedForward needs floating numbers.*\[b, t\]"):
         built(FeedForward(), x=i64["b", "t"])
-    with pytest.raises(ShapeError, match="TransformerEncoderLayer needs floating numbers"):
+    with pytest.raises(ShapeError, match="TransformerEncoderLayer needs features of a known"):
         built(TransformerEncoderLayer(2), x=f32["b", "t", "n"])
     with pytest.raises(ModelError, match="3 heads do not divide a width of 8"):
         built(TransformerEncoder(3, layers=2), x=f32["b", "t", 8])

@@ -14,6 +14,7 @@ from dsl.initializers import glorot_uniform, zeros
 from dsl.layers.base import Layer
 from dsl.layers.dense import Dense
 from dsl.layers.embedding import rotary
+from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.elementwise import maximum, where
 from nncompile.ir.dims import broadcasts_to, is_one, same, same_shape
@@ -49,13 +50,12 @@ def scaled_dot_product_attention(
     """
     q, k, v = as_value(query), as_value(key), as_value(value)
     _check_fit(q, k, v)
-    width = q.shape[-1]
     if scale is None:
-        if not isinstance(width, int) or width == 0:
-            raise ShapeError(
-                f"attention needs features of a known number, query is {q.type}",
-                hint="or the factor of the scores itself: scale=0.125",
-            )
+        message = f"attention needs features of a known number, query is {q.type}"
+        hint = "the factor of the scores itself, scale=0.125, needs no width"
+        width = known_size(message, q, -1, hint)
+        if width == 0:
+            raise ShapeError(message, hint=hint)
         scale = 1 / math.sqrt(width)
     allowed, bias = _mask_of(mask, causal, q, k)
     # The query is the smallest of what could be scaled.
@@ -205,7 +205,10 @@ class MultiHeadAttention(Layer):
         key = query if key is None else as_value(key)
         value = key if value is None else as_value(value)
         self._check(query, key, value)
-        width = query.shape[-1] if self.width is None else self.width
+        width = self.width
+        if width is None:
+            message = f"MultiHeadAttention needs features of a known number, query is {query.type}"
+            width = known_size(message, query, -1)
         size = self._head_width(width)
         shared = self.heads if self.key_value_heads is None else self.key_value_heads
         groups = self.heads // shared
@@ -249,11 +252,9 @@ class MultiHeadAttention(Layer):
                 hint="give both axes one name",
             )
 
-    def _head_width(self, width: Any) -> int:
+    def _head_width(self, width: int) -> int:
         if self.head_width is not None:
             return self.head_width
-        if not isinstance(width, int):
-            raise ShapeError(f"MultiHeadAttention needs features of a known number, not {width}")
         if width % self.heads:
             raise ModelError(
                 f"MultiHeadAttention: {self.heads} heads do not divide a width of {width}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.layers.base import Layer
+from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.ir.graph import Value
 from nncompile.ops.convolution.functions import check_padding_mode
@@ -51,6 +52,9 @@ def check_options(layer: Any) -> None:
         )
 
 
+CHANNELS_SECOND = "channels come second: moveaxis(x, -1, 1) brings them from the end"
+
+
 def channels_of(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
     """The number of channels of x, once it is known to fit the layer."""
     kind = type(layer).__name__
@@ -65,12 +69,9 @@ def channels_of(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
             if x.rank == axes + 1
             else None,
         )
-    channels = x.shape[1]
-    if not isinstance(channels, int):
-        raise ShapeError(
-            f"{kind} needs a known number of channels, x is {x.type}",
-            hint="weights depend on the size of axis 1: give it a number",
-        )
+    channels = known_size(
+        f"{kind} needs a known number of channels, x is {x.type}", x, 1, CHANNELS_SECOND
+    )
     if channels % groups:
         raise ShapeError(
             f"{kind}: {groups} groups do not divide the {channels} channels of x, {x.type}",
@@ -91,7 +92,7 @@ def check_habits(layer: Any, x: Value, is_transposed: bool = False) -> None:
     if small and isinstance(layer.stride, int) and layer.stride > 1:
         hint = _torch_order(layer)
     elif small == [sizes[-1]] and len(sizes) > 1 and sizes[-1] in (1, 3, 4):
-        hint = "channels come second: moveaxis(x, -1, 1) brings them from the end"
+        hint = CHANNELS_SECOND
     if hint is not None:
         raise ShapeError(
             f"{kind}: a kernel of {kernel} does not fit on an axis of {small[0]}, x is {x.type}",

@@ -11,6 +11,7 @@ from dsl.activations import prelu
 from dsl.building import active
 from dsl.initializers import glorot_uniform, uniform, zeros
 from dsl.layers.base import Layer
+from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
@@ -50,13 +51,8 @@ class Dense(Layer):
     def __call__(self, x: Any) -> Value:
         hint = "x.astype(f32) converts; one_hot(x, n) is for class numbers"
         x = floating("Dense", x, hint)
-        if x.rank == 0 or not isinstance(x.shape[-1], int):
-            raise ShapeError(
-                f"Dense needs a last axis of known size, x is {x.type}",
-                hint="sizes that weights depend on are numbers; images of any size come to a known "
-                "one by GlobalAveragePool()",
-            )
-        y: Value = x @ self.parameter("weight", (x.shape[-1], self.width), self.init, x.dtype)
+        features = known_size(f"Dense needs a last axis of known size, x is {x.type}", x, -1)
+        y: Value = x @ self.parameter("weight", (features, self.width), self.init, x.dtype)
         if self.bias:
             y = y + self.parameter("bias", self.width, self.bias_init, x.dtype)
         if self.activation is not None:
@@ -89,9 +85,10 @@ class Bilinear(Layer):
             raise DTypeError("Bilinear: the element types of x and y differ", rows=rows)
         if not x.rank or not y.rank or same_shape(x.shape[:-1], y.shape[:-1]) is not True:
             raise ShapeError("Bilinear: x and y have different leading axes", rows=rows)
-        n, m = x.shape[-1], y.shape[-1]
-        if not isinstance(n, int) or not isinstance(m, int):
-            raise ShapeError("Bilinear needs last axes of known size", rows=rows)
+        n, m = (
+            known_size(f"Bilinear needs last axes of known size, {name} is {v.type}", v, -1)
+            for name, v in (("x", x), ("y", y))
+        )
         limit = 1 / math.sqrt(max(n, 1))
         start = uniform(-limit, limit)
         init = start if self.init is None else self.init
@@ -186,12 +183,12 @@ class PReLU(Layer):
         x = floating("PReLU", x)
         if self.axis is None:
             return prelu(x, self.parameter("slope", (), self.init, x.dtype))  # type: ignore[no-any-return]
-        if not -x.rank <= self.axis < x.rank or not isinstance(x.shape[self.axis], int):
-            raise ShapeError(
-                f"PReLU needs an axis {self.axis} of known size, x is {x.type}",
-                hint="axis=1 is that of channels, axis=-1 that of features; PReLU() has one slope "
-                "for all",
-            )
-        slope = self.parameter("slope", x.shape[self.axis], self.init, x.dtype)
+        count = known_size(
+            f"PReLU needs an axis {self.axis} of known size, x is {x.type}",
+            x,
+            self.axis,
+            "axis=1 is that of channels, axis=-1 that of features; PReLU() has one slope for all",
+        )
+        slope = self.parameter("slope", count, self.init, x.dtype)
         behind = x.rank - 1 - self.axis % x.rank
         return prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))  # type: ignore[no-any-return]

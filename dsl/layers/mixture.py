@@ -8,13 +8,14 @@ from typing import Any
 from dsl.activations import gelu
 from dsl.initializers import glorot_uniform, zeros
 from dsl.layers.base import Layer
-from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
+from dsl.layers.known_sizes import known_size
+from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.elementwise import stop_gradient, where
 from nncompile.ir.dims import product
 from nncompile.ir.graph import Value
 from nncompile.ops import expand_dims, mean, one_hot, reshape, softmax, top_k, transpose
 from nncompile.ops import sum as total
-from nncompile.ops.core.basic import as_value
+from nncompile.ops.core.basic import as_value, floating
 
 
 class MixtureOfExperts(Layer):
@@ -88,11 +89,11 @@ class MixtureOfExperts(Layer):
 
     def _routed(self, x: Value) -> tuple[Value, Value]:
         """The scores of all experts `[..., experts]`, and which of them are chosen."""
-        if not x.rank or not isinstance(x.shape[-1], int) or not x.dtype.is_float:
-            raise ShapeError(
-                f"MixtureOfExperts needs floating features of a known number, x is {x.type}"
-            )
-        router = self.parameter("router", (x.shape[-1], self.experts), self.init, x.dtype)
+        x = floating("MixtureOfExperts", x, "an Embedding makes features of token numbers")
+        width = known_size(
+            f"MixtureOfExperts needs features of a known number, x is {x.type}", x, -1
+        )
+        router = self.parameter("router", (width, self.experts), self.init, x.dtype)
         scores: Value = x @ router
         _, best = top_k(scores, self.top_k)
         return scores, total(one_hot(best, self.experts), -2) > 0

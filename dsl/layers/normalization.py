@@ -11,6 +11,8 @@ from typing import Any
 
 from dsl.initializers import ones, zeros
 from dsl.layers.base import Layer
+from dsl.layers.convolution_checks import CHANNELS_SECOND
+from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.dims import product
@@ -250,11 +252,12 @@ def _channelled(name: str, x: Any, rank: int) -> Value:
     form = "[batch, channels, …]" if rank == 2 else "[batch, channels, size, …]"
     if value.rank < rank:
         raise ShapeError(f"{name} needs {form}, x is {value.type}")
-    if not isinstance(value.shape[CHANNELS], int):
-        raise ShapeError(
-            f"{name} needs a known number of channels, axis {CHANNELS}, x is {value.type}",
-            hint="moveaxis(x, -1, 1) brings channels from the end",
-        )
+    known_size(
+        f"{name} needs a known number of channels, axis {CHANNELS}, x is {value.type}",
+        value,
+        CHANNELS,
+        CHANNELS_SECOND,
+    )
     return value
 
 
@@ -266,10 +269,12 @@ def _last_axes(name: str, x: Value, axes: int, affine: bool) -> tuple[Any, ...]:
             hint=f"{name}() is over the last one; its size is that of x, and not given",
         )
     shape = x.shape[x.rank - axes :]
-    if affine and not all(isinstance(size, int) for size in shape):
-        raise ShapeError(
+    for axis in range(x.rank - axes, x.rank) if affine else ():
+        known_size(
             f"{name} needs last axes of known size for its weights, x is {x.type}",
-            hint="affine=False has none",
+            x,
+            axis,
+            "affine=False has no weights",
         )
     return shape
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from dsl.building import active
 from dsl.layers.base import Layer
+from dsl.layers.known_sizes import known_size
 from dsl.layers.recurrent_steps import (
     ElmanStep,
     GatedStep,
@@ -152,8 +153,7 @@ class Recurrent(Layer):
                 f"{kind} needs [batch, time, features], x is {x.type}",
                 hint="expand_dims(x, -1) adds an axis for one feature",
             )
-        if not isinstance(x.shape[-1], int):
-            raise ShapeError(f"{kind} needs a known number of features, x is {x.type}")
+        known_size(f"{kind} needs a known number of features, x is {x.type}", x, -1)
         return x
 
     def _mask(self, x: Value, lengths: Any, mask: Any) -> Value | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from dsl.layers.base import Layer
+from dsl.layers.known_sizes import known_size
 from dsl.layers.recurrent_steps import (
     ElmanStep,
     GatedStep,
@@ -15,7 +16,7 @@ from dsl.layers.recurrent_steps import (
     states_of,
     weighed,
 )
-from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
+from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.elementwise import tanh
 from nncompile.ir.graph import Value
 from nncompile.ir.types import Type
@@ -70,8 +71,7 @@ class Cell(Layer):
     def __call__(self, x: Any, state: Any = None) -> Any:
         kind = type(self).__name__
         x = floating(kind, x, "x.astype(f32) converts; Embedding is for class numbers")
-        if x.rank == 0 or not isinstance(x.shape[-1], int):
-            raise ShapeError(f"{kind} needs a known number of features, x is {x.type}")
+        known_size(f"{kind} needs a known number of features, x is {x.type}", x, -1)
         rows, product = weighed(self, x, "")
         new = self.step(rows, self._state(x, state), product)
         return new if self.states > 1 else new[0]

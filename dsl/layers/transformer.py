@@ -10,10 +10,11 @@ from dsl.initializers import glorot_uniform
 from dsl.layers.attention import MultiHeadAttention
 from dsl.layers.base import Layer
 from dsl.layers.dense import Dense, Dropout
+from dsl.layers.known_sizes import known_size
 from dsl.layers.normalization import LayerNorm
-from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
+from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.ir.graph import Value
-from nncompile.ops.core.basic import as_value
+from nncompile.ops.core.basic import as_value, floating
 from nncompile.optim.schedules import real
 
 Function = Callable[[Any], Any]
@@ -224,10 +225,5 @@ def _dropped(x: Any, rate: float) -> Any:
 
 
 def _width(what: str, x: Value) -> int:
-    width = x.shape[-1] if x.rank else None
-    if not isinstance(width, int) or not x.dtype.is_float:
-        raise ShapeError(
-            f"{what} needs floating numbers and features of a known number, x is {x.type}",
-            hint="an Embedding makes features of token numbers",
-        )
-    return width
+    floating(what, x, "an Embedding makes features of token numbers")
+    return known_size(f"{what} needs features of a known number, x is {x.type}", x, -1)

@@ -1,0 +1,64 @@
+"""Sizes that weights depend on: they are numbers, whatever data come."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from nncompile.diagnostics.errors import Row, ShapeError
+from nncompile.diagnostics.locations import current_trace, named
+from nncompile.ir.dims import CLIPPED, Dim, is_clipped, symbols
+from nncompile.ir.graph import Input, Value, described, makers_of, toposort
+
+
+def known_size(message: str, x: Value, axis: int, hint: str | None = None) -> int:
+    """The size of that axis of x, for weights.
+
+    Raises `ShapeError` with the message where it is no number: with what the size depends on, and
+    ways to one of which `hint` is another.
+    """
+    if not -x.rank <= axis < x.rank:
+        way = "expand_dims(x, -1) adds an axis of one element"
+        raise ShapeError(message, rows=[("x", *described(x))], hint=way if x.rank == 0 else hint)
+    size = x.shape[axis]
+    if isinstance(size, int):
+        return size
+    declared, made = _inputs(x, size), _made(size)
+    ways = [_room(size)] if is_clipped(size) else []
+    if declared:
+        place = " and ".join(dict.fromkeys(what for _, what, _ in declared))
+        ways.append(f"declare {place} as a number")
+    ways.append(hint or "take a mean over it, as GlobalAveragePool() over the sizes of images")
+    raise ShapeError(
+        message,
+        rows=[("x", *described(x)), *declared, *made],
+        hint=f"weights depend on the size {size}, which data tell: {'; or '.join(ways)}",
+    )
+
+
+def _room(size: Dim) -> str:
+    """How a slice has as many elements as are asked for: `size` is the least of that and others."""
+    if not isinstance(size, sp.Min) or len(size.args) != 2 or not size.args[0].is_Integer:
+        return CLIPPED
+    count, there = size.args
+    return f'a slice takes what there is, {count} elements of an axis written "{there} + {count}"'
+
+
+def _inputs(x: Value, size: Dim) -> list[Row]:
+    """Which axes of which inputs tell the names in the size."""
+    rows: list[Row] = []
+    for leaf in toposort([x]):
+        if not isinstance(leaf.op, Input):
+            continue
+        for axis, d in enumerate(leaf.shape):
+            for name in sorted(map(str, symbols([d]) & symbols([size]))):
+                rows.append((name, f"axis {axis} of {leaf.op.kind} {leaf.op.name}", str(leaf.type)))
+    return rows
+
+
+def _made(size: Dim) -> list[Row]:
+    """Which ops select the numbers of elements in the size."""
+    rows: list[Row] = []
+    for v in makers_of([size]):
+        label = named(current_trace().site(v), v.op.label)
+        rows += [(str(s), f"made by {label}", *described(v)[1:]) for s in v.op.makes]
+    return rows
