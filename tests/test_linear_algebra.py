@@ -321,6 +321,37 @@ def test_the_gradient_of_det_at_singular_matrices(torchscript: SimpleNamespace) 
             np.testing.assert_allclose(found["slope"], minors, near, near, err_msg=backend)
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_derivatives_of_det_at_singular_matrices_are_those_of_a_polynomial(
+    n: int, torchscript: SimpleNamespace
+) -> None:
+    """Against differences of fourth order of the gradient, and of the gradient of that."""
+    rng = np.random.default_rng(n)
+    left, right = rng.normal(size=(2, n + 1, n, n))
+    for rank in range(n + 1):
+        left[rank, :, rank:] = 0
+    data, direction = left @ right, rng.normal(size=(n, n))
+    x = leaf("x", f64[n + 1, n, n])
+    slope = grad(det(x).sum(), x)
+    second = grad((slope * direction).sum(), x)
+    third = grad((second * direction).sum(), x)
+    graph = Graph("slopes", {"slope": slope, "second": second}, (x,))
+    step = 1e-3
+
+    def differences(name: str) -> Any:
+        far, near, before, behind = (
+            evaluate(graph, {"x": data + side * step * direction})[name] for side in (2, 1, -1, -2)
+        )
+        return (8 * (near - before) - (far - behind)) / (12 * step)
+
+    expected = {"second": differences("slope"), "third": differences("second")}
+    outputs = {"second": second, "third": third}
+    for backend, found in results(outputs, {"x": data}, torchscript).items():
+        for name, array in expected.items():
+            assert np.isfinite(found[name]).all()
+            np.testing.assert_allclose(found[name], array, 1e-8, 1e-8, err_msg=f"{backend} {name}")
+
+
 def test_shapes_that_broadcast() -> None:
     a, b = leaf("a", f32["b", 1, "n", "n"]), leaf("b", f32[4, "n", 2])
     assert solve(a, b).type == f32["b", 4, "n", 2]

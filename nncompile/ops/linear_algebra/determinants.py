@@ -5,6 +5,7 @@ As in systems.py, matrices are the last two axes.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from nncompile.elementwise import equal, isfinite, log, sign, where
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, f64
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.core.basic import as_value, broadcast_to, in_single
+from nncompile.ops.core.basic import as_value, broadcast_to, const, in_single, zeros_like
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.linear_algebra.elimination import (
     all_hold,
@@ -36,6 +37,7 @@ from nncompile.ops.linear_algebra.systems import (
 )
 from nncompile.ops.reduction.products import prod
 from nncompile.ops.reduction.reduce import sum
+from nncompile.ops.shape.index import take
 from nncompile.ops.shape.reshape import expand_dims, moveaxis, swapaxes
 
 
@@ -90,7 +92,9 @@ class Cofactors(Op):
         return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        """Of det(x)·x⁻ᵀ; NaN where x is singular."""
+        """Of the minors where the matrix is small; else of det(x)·x⁻ᵀ, NaN where x is singular."""
+        if isinstance(x.shape[-1], int) and x.shape[-1] <= FEW_ROWS:
+            return (_by_minors(x, g),)
         inverse = transposed(Inverse()(x))
         scale = sum(g * inverse, (-2, -1), keepdims=True)
         return (y * scale - matmul(matmul(inverse, transposed(g)), y),)
@@ -128,6 +132,40 @@ class Cofactors(Op):
     def samples(cls) -> Iterator[Sample]:
         yield Sample(cls(), (f32["n", "n"],), dominant=True)
         yield Sample(cls(), (f64["b", 3, 3],))
+        yield Sample(cls(), (f64[1, 1],))
+        yield Sample(cls(), (f32["b", 2, 2],))
+        yield Sample(cls(), (f64[4, 4],))
+
+
+# Of so many rows there are 36 minors without two rows and two columns; of six, 225 take ten times
+# as long as the inverse.
+FEW_ROWS = 4
+
+
+def _by_minors(x: Value, g: Value) -> Value:
+    """Σ g times the cofactors of x, differentiated by x: of rows i < k and columns j < l the minor
+    without them, with the sign of i + k + j + l, is the derivative of the determinant by x[i, j]
+    and x[k, l], and minus that by x[i, l] and x[k, j]. No minor is divided by."""
+    n = int(x.shape[-1])
+    pairs = [*itertools.combinations(range(n), 2)]
+    if not pairs:
+        return zeros_like(x)
+    others = np.array([[i for i in range(n) if i not in pair] for pair in pairs], np.int64)
+    parts = take(take(x, others.reshape(len(pairs), n - 2), -2), others, -1)
+    minors = Determinant()(swapaxes(parts, -3, -2))
+    signs = np.array([(-1.0) ** (i + k) for i, k in pairs])
+    minors = minors * const(np.multiply.outer(signs, signs), x.dtype)
+    # The rows that come first in the pairs, and those that come second.
+    first, second = (const(np.eye(n)[[pair[i] for pair in pairs]], x.dtype) for i in (0, 1))
+    total: Value | None = None
+    for above, left in itertools.product((first, second), repeat=2):
+        below, right = (second if v is first else first for v in (above, left))
+        given = matmul(matmul(above, g), transposed(left))
+        part = matmul(matmul(transposed(below), minors * given), right)
+        part = part if (above is first) == (left is first) else -part
+        total = part if total is None else total + part
+    assert total is not None
+    return total
 
 
 # To be multiplied and divided by: a power of two, far below the last place of float64.
@@ -194,7 +232,8 @@ class SignedLogDeterminant(Op):
 @in_single
 def det(x: Any) -> Value:
     """The determinant of each matrix of the last two axes. Its gradient is right where the matrix
-    is singular, too; that of its gradient is NaN there."""
+    is singular, too; so are those of higher order for up to 4 rows, a number that is known. For
+    more, the gradient of the gradient divides by the determinant, and is NaN there."""
     return Determinant()(as_value(x))
 
 
