@@ -6,54 +6,25 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-# A room may import from those of lower floors, and from itself; those of one floor are apart.
-FLOORS = (
-    ("nncompile.diagnostics",),
-    ("nncompile.ir",),
-    ("nncompile.elementwise",),
-    ("nncompile.ops",),
-    ("nncompile.passes", "nncompile.optim"),
-    ("nncompile.autodiff",),
-    ("nncompile.program",),
-    ("nncompile.backends", "dsl"),
-    ("nncompile.runtime",),
-    ("nncompile.compiler",),
-    ("nncompile.train", "nncompile.interop"),
-    ("nncompile.verify",),
-    ("nncompile.cli",),
-    ("nncompile.__main__",),
+from tests.rooms import (
+    OWNERS,
+    ROOT,
+    all_imports,
+    circles,
+    file_imports,
+    floors,
+    goes_down,
+    imported,
+    is_within,
+    modules,
+    ours,
+    room_imports,
+    tree,
 )
-# The families of ops, in the same way.
-FAMILIES = (
-    ("core",),
-    ("shape",),
-    ("reduction",),
-    ("contraction",),
-    ("loops",),
-    ("indexing", "linear_algebra", "random"),
-    ("windows",),
-    ("convolution",),
-    ("pooling", "normalization"),
-    ("images",),
-)
-FACE = "__init__"  # the public face of both packages may import anything
-# Package → the rooms that may import it; other packages are not restricted.
-OWNERS = {
-    "onnx": ("nncompile.backends.onnx", "nncompile.runtime"),
-    "onnxruntime": ("nncompile.runtime",),
-    "torch": ("nncompile.backends.torchscript",),
-    "safetensors": ("nncompile.runtime", "nncompile.compiler", "nncompile.train"),
-    "typer": ("nncompile.cli",),
-    "rich": ("nncompile.cli",),
-    "sklearn": (),
-}
+
 # Files that still import each other.
 CIRCLES = [
     {"nncompile.ir.graph", "nncompile.ir.operators"},
@@ -66,81 +37,6 @@ CIRCLES = [
         "nncompile.backends.torchscript.looping",
     },
 ]
-
-
-@cache
-def modules() -> dict[str, Path]:
-    """All modules of both packages by dotted name."""
-    found = {}
-    for package in ("nncompile", "dsl"):
-        for path in sorted((ROOT / package).rglob("*.py")):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == FACE else parts)] = path
-    return found
-
-
-@cache
-def tree(module: str) -> ast.Module:
-    return ast.parse(modules()[module].read_text(encoding="utf-8"))
-
-
-def imported(module: str, nodes: Iterator[ast.AST]) -> Iterator[tuple[str, int]]:
-    """The modules that import statements name, and their lines. `from package import name` names
-    the submodule where there is one."""
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            yield from ((alias.name, node.lineno) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{module}:{node.lineno}: relative import"
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield (whole if whole in modules() else str(node.module)), node.lineno
-
-
-@cache
-def all_imports(module: str) -> list[tuple[str, int]]:
-    return list(imported(module, ast.walk(tree(module))))
-
-
-def is_within(module: str, room: str) -> bool:
-    return module == room or module.startswith(f"{room}.")
-
-
-def ours(module: str) -> bool:
-    return module.partition(".")[0] in ("nncompile", "dsl")
-
-
-def floor(module: str) -> tuple[int, str]:
-    """The floor and the room of a module; the faces stand above all."""
-    if module in ("nncompile", "dsl"):
-        return len(FLOORS), module
-    for i, rooms in enumerate(FLOORS):
-        for room in rooms:
-            if is_within(module, room):
-                return i, room
-    raise AssertionError(f"{module} is in no room")
-
-
-def family(module: str) -> tuple[int, str]:
-    """The same within the ops; what stands beside the families is above them."""
-    name = module.split(".")[2] if module.count(".") > 1 else ""
-    for i, names in enumerate(FAMILIES):
-        if name in names:
-            return i, name
-    return len(FAMILIES), module
-
-
-def goes_down(module: str, other: str) -> bool:
-    """Whether a module may import another."""
-    if is_within(other, "dsl") or module == "nncompile":
-        return module == "nncompile" or is_within(module, "dsl")
-    (above, room), (below, other_room) = floor(module), floor(other)
-    if room != other_room:
-        return below < above
-    if room == "nncompile.ops":
-        (above, kind), (below, other_kind) = family(module), family(other)
-        return below < above or kind == other_kind or above == below == len(FAMILIES)
-    return True
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
@@ -162,36 +58,13 @@ def test_a_module_keeps_to_its_room(module: str) -> None:
     assert not late, f"{path}: an import inside a function hides a circle, lines {late}"
 
 
-def circles(imports: dict[str, set[str]]) -> list[set[str]]:
-    """The sets of modules that import each other, in one way or another (Tarjan, 1972)."""
-    number: dict[str, int] = {}
-    lowest: dict[str, int] = {}
-    path: list[str] = []
-    found: list[set[str]] = []
-
-    def visit(module: str) -> None:
-        number[module] = lowest[module] = len(number)
-        path.append(module)
-        for other in sorted(imports[module]):
-            if other not in number:
-                visit(other)
-            if other in path:
-                lowest[module] = min(lowest[module], lowest[other])
-        if lowest[module] == number[module]:
-            circle = set(path[path.index(module) :])
-            del path[path.index(module) :]
-            if len(circle) > 1:
-                found.append(circle)
-
-    for module in sorted(imports):
-        if module not in number:
-            visit(module)
-    return found
-
-
 def test_no_files_import_each_other() -> None:
-    imports = {m: {other for other, _ in all_imports(m) if other in modules()} for m in modules()}
-    assert sorted(circles(imports), key=sorted) == sorted(CIRCLES, key=sorted)
+    assert sorted(circles(file_imports()), key=sorted) == sorted(CIRCLES, key=sorted)
+
+
+def test_the_rooms_stand_on_few_floors() -> None:
+    assert not circles(room_imports())
+    assert max(floors(room_imports()).values()) <= 14
 
 
 @pytest.mark.parametrize("name", ["torch", "sklearn", "typer", "rich"])

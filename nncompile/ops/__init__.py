@@ -1,4 +1,4 @@
-"""The op cards: one class knows all of an operation; the functions here apply them, under numpy's
+"""The ops: one class knows all of an operation. The functions here apply them, under numpy's
 names. Importing this package registers every card, operator and method."""
 
 import nncompile.ops.loops.scan_gradient  # noqa: F401 (the reverse rule of scan is called by name)
