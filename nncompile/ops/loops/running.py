@@ -19,8 +19,8 @@ from nncompile.elementwise import equal, logaddexp, logical_or, maximum, minimum
 from nncompile.ir.dims import Shape, dim, floordiv
 from nncompile.ir.graph import Value
 from nncompile.ir.operators import register
-from nncompile.ir.types import DType, f64
-from nncompile.ops.core.basic import cast, full, in_single, iota
+from nncompile.ir.types import DType, f64, i32, i64
+from nncompile.ops.core.basic import cast, const, full, in_single, iota
 from nncompile.ops.core.long_sums import ACROSS
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.reduction.reduce import accumulator, along, real_value
@@ -159,8 +159,9 @@ def _running_extreme(
     if row.dtype.is_float:
         chosen = logical_or(chosen, row != row)
     size = row.shape[place]
-    column = reshape(iota(size), [size if i == place else 1 for i in range(row.rank)])
-    places = running(maximum, where(chosen, column, 0), place, 0)
+    # No axis has 2³¹ elements, and numbers of 32 bits are compared in half the time.
+    column = reshape(iota(size, i32), [size if i == place else 1 for i in range(row.rank)])
+    places = cast(running(maximum, where(chosen, column, const(0, i32)), place, 0), i64)
     return take_along_axis(row, places, place), places
 
 
