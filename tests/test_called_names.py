@@ -12,6 +12,7 @@ import pytest
 
 import dsl
 from dsl import boolean, f32, i64, model
+from dsl.building import building
 from nncompile.diagnostics.errors import CompileError, ShapeError
 from nncompile.diagnostics.locations import Site, named, user_site
 from nncompile.ir.graph import Input, Value
@@ -63,6 +64,32 @@ def test_a_message_names_the_function(name: str) -> None:
             assert error.site.file == __file__
         except (TypeError, ValueError, AttributeError):
             pass  # Python's own, about what is of no type that the function takes
+
+
+LAYERS = {
+    name: layer
+    for name, layer in sorted(vars(dsl).items())
+    if inspect.isclass(layer) and issubclass(layer, dsl.Layer) and layer is not dsl.Layer
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_message_names_the_layer(name: str) -> None:
+    """Where it is made and where it is called; the line may be within a layer that holds it."""
+    layer = LAYERS[name]
+    words = re.compile(rf"(?<!\w){layer.__name__}(?!\w)")
+    seen = 0
+    for options in ((), (2,), (9,), ("?",), (2, 2), (0.5,), (2, 2, 2)):
+        for given in VALUES:
+            try:
+                with building():
+                    GIVEN[given] >> layer(*options)
+            except CompileError as error:
+                seen += 1
+                assert words.search(error.message), error.message
+            except (TypeError, ValueError, AttributeError):
+                pass
+    assert seen
 
 
 def message(mistake: Callable[..., Any], *args: Any) -> str:

@@ -14,7 +14,6 @@ from dsl.building import active
 from dsl.initializers import Fans, glorot_uniform, zeros
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import wrong_call
-from nncompile.diagnostics.locations import spoken
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DType, f32
 
@@ -109,8 +108,7 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
     }
 
     @functools.wraps(init)
-    @spoken()
-    def initialized(self: Layer, *args: Any, **options: Any) -> None:
+    def __init__(self: Layer, *args: Any, **options: Any) -> None:
         try:
             given = signature.bind(self, *args, **options)
         except TypeError as error:
@@ -123,7 +121,7 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
         init(*given.args, **given.kwargs)
         _check_flags(self)
 
-    return initialized
+    return __init__
 
 
 def _check_flags(layer: Layer) -> None:
@@ -137,12 +135,11 @@ def _check_flags(layer: Layer) -> None:
 
 def _within_its_scope(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
-    @spoken()
-    def called(self: Layer, *args: Any, **options: Any) -> Any:
+    def __call__(self: Layer, *args: Any, **options: Any) -> Any:
         with active(type(self).__name__).calling(self):
             return call(self, *args, **options)
 
-    return called
+    return __call__
 
 
 def parameter(

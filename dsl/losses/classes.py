@@ -16,7 +16,7 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.dims import is_one, same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.graph import Value, described
 from nncompile.ir.interpreter import constant_value
 from nncompile.ops import (
     cast,
@@ -61,7 +61,7 @@ def cross_entropy(
     fit or there is one class only, `DTypeError` for class numbers that are not integers,
     `ModelError` for constant ones that are none of the classes.
     """
-    logits, label = wide(logits), as_value(label)
+    logits, label = _scores("cross_entropy", logits, label)
     axis = class_axis("cross_entropy", logits, axis)
     label = _claimed("cross_entropy", logits, label, reduction, weight, mask)
     logits = without_log_softmax(logits, axis)
@@ -92,7 +92,7 @@ def negative_log_likelihood(
 ) -> Value:
     """−Σ t·log p along `axis` of logarithms of probabilities, as `log_softmax` gives them: all else
     as `cross_entropy`, which is this of log softmax."""
-    log_probability, label = wide(log_probability), as_value(label)
+    log_probability, label = _scores("negative_log_likelihood", log_probability, label)
     axis = class_axis("negative_log_likelihood", log_probability, axis)
     label = _claimed("negative_log_likelihood", log_probability, label, reduction, weight, mask)
     warn_of_probabilities("negative_log_likelihood", "logarithms", log_probability, LOGARITHMS)
@@ -100,6 +100,30 @@ def negative_log_likelihood(
         "negative_log_likelihood", log_probability, label, axis, 0.0, ignore_index, class_weight
     )
     return reduced(losses, reduction, weight, mask, counts)
+
+
+def _scores(what: str, logits: Any, label: Any) -> tuple[Value, Value]:
+    """The logits (or logarithms), which are real, and the label. Raises `DTypeError` where they are
+    not, or where an integer a row stands beside a number a row, which has no classes."""
+    scores, label = wide(logits), as_value(label)
+    rows = [("logits", *described(as_value(logits))), ("label", *described(label))]
+    if not scores.dtype.is_float:
+        swapped = label.dtype.is_float and label.rank == scores.rank + 1
+        raise DTypeError(
+            f"{what}: the logits are {scores.type}, not floating",
+            rows=rows,
+            hint=f"they come first: {what}(logits, label)"
+            if swapped
+            else "they are what a layer computes; x.astype(f32) converts",
+        )
+    if scores.rank == label.rank == 1 and label.dtype.is_integer:
+        raise DTypeError(
+            f"{what}: the logits have no axis of classes beside that of the class numbers",
+            rows=rows,
+            hint="logits are [batch, classes]; of one number a row: "
+            "binary_cross_entropy_with_logits(x, label)",
+        )
+    return scores, label
 
 
 def _claimed(
@@ -125,6 +149,13 @@ def _negative_log_likelihood(
     if class_weight is not None:
         of_class = class_weights(what, class_weight, log_probability, axis)
     if label.rank == log_probability.rank:
+        one = label.dtype.is_integer and is_one(label.shape[axis])
+        if one and not is_one(log_probability.shape[axis]):
+            raise ShapeError(
+                f"{what}: class numbers have no axis of classes, label is {label.type}",
+                rows=[("logits", str(log_probability.type)), ("label", *described(label))],
+                hint=f"squeeze(label, {axis}) takes it away",
+            )
         _, target = matched(what, log_probability, label)
         several_classes(what, log_probability, label, axis)
         if ignore_index is not None:
@@ -277,7 +308,11 @@ def kl_divergence(
 def class_axis(what: str, logits: Value, axis: int) -> int:
     """The axis of the classes, counted from the front."""
     if not -logits.rank <= axis < logits.rank:
-        raise ShapeError(f"{what}: {logits.type} has no axis {axis} of classes")
+        raise ShapeError(
+            f"{what}: {logits.type} has no axis {axis} of classes",
+            rows=[("logits", *described(logits))],
+            hint="there is a number for each class, [batch, classes], which no mean has taken away",
+        )
     return axis % logits.rank
 
 

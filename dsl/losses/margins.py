@@ -10,7 +10,7 @@ from typing import Any
 
 from dsl.losses.binary import PARTLY, binary_cross_entropy_with_logits
 from dsl.losses.classes import class_axis, class_weights, weighed
-from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, wide
+from dsl.losses.reduction import CONVERTS, Reduction, claimed, floating, matched, reduced, wide
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, relu, softplus, where
@@ -109,7 +109,9 @@ def multilabel_margin_loss(
     axis = class_axis(what, logits, axis)
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     if not logits.dtype.is_float:
-        raise DTypeError(f"{what}: the logits are {logits.type}, not floating", rows=rows)
+        raise DTypeError(
+            f"{what}: the logits are {logits.type}, not floating", rows=rows, hint=CONVERTS
+        )
     if not label.dtype.is_integer:
         raise DTypeError(f"{what}: class numbers are integers", rows=rows, hint="label.astype(i64)")
     z, numbers = moveaxis(logits, axis, -1), label

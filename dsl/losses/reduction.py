@@ -8,13 +8,14 @@ from typing import Any, Literal
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.elementwise import where
 from nncompile.ir.dims import broadcasts_to, same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.graph import Value, described
 from nncompile.ops import broadcast_to, cast, mean, ratio, reshape, total
 from nncompile.ops import sum as sum_of
 from nncompile.ops.core.assertions import in_range
 from nncompile.ops.core.basic import as_value
 from nncompile.ops.shape.reshape import fitted
 
+CONVERTS = "x.astype(f32) converts"
 Reduction = Literal["mean", "sum", "none"]
 
 
@@ -95,7 +96,11 @@ def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     prediction = wide(prediction)
     target = as_value(target, like=prediction)
     if not prediction.dtype.is_float:
-        raise DTypeError(f"{what}: the prediction is {prediction.type}, not floating")
+        raise DTypeError(
+            f"{what}: the prediction is {prediction.type}, not floating",
+            rows=[("prediction", *described(prediction)), ("target", *described(target))],
+            hint=CONVERTS,
+        )
     if target.rank == prediction.rank:
         prediction, target = fitted([prediction, target])
     if target.rank and same_shape(prediction.shape, target.shape) is not True:
@@ -136,7 +141,9 @@ def floating(what: str, **values: Any) -> list[Value]:
         made = fitted(made)
         first = made[0]
     if not first.dtype.is_float:
-        raise DTypeError(f"{what}: {names[0]} is {first.type}, not floating", rows=rows)
+        raise DTypeError(
+            f"{what}: {names[0]} is {first.type}, not floating", rows=rows, hint=CONVERTS
+        )
     if any(x.rank and same_shape(x.shape, first.shape) is not True for x in made):
         raise ShapeError(f"{what}: {' and '.join(names)} have different shapes", rows=rows)
     return [cast(x, first.dtype) for x in made]

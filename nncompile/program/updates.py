@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
+from nncompile.diagnostics.locations import tracing
 from nncompile.elementwise import where
-from nncompile.ir.graph import Value
+from nncompile.ir.graph import Value, described
 from nncompile.ops.core.basic import as_value, cast
 from nncompile.optim import Optimizer, adam, adamw, rmsprop, sgd
 from nncompile.optim.schedules import real
@@ -133,9 +134,15 @@ class Minimize:
             )
         loss = model.outputs[self.loss]
         if loss.rank != 0 or not loss.dtype.is_float:
+            with tracing(model.graph.trace):
+                rows = [(self.loss, *described(loss))]
             raise ModelError(
                 f"a loss is one real number; {self.loss!r} is {loss.type}",
-                hint=f"take its mean: {self.loss}.mean()" if loss.dtype.is_float else None,
+                rows=rows,
+                hint=f"take its mean: {self.loss}.mean()"
+                if loss.dtype.is_float
+                else "what is counted has no gradient: a loss is computed of real numbers, as "
+                "cross_entropy is; x.astype(f32) converts",
             )
         return loss
 

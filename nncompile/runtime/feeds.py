@@ -6,6 +6,7 @@ names a node somewhere inside the model, or an index.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -120,6 +121,14 @@ def _as_array(port: Port, value: Any) -> Array:
 def _conversion(port: Port, array: Array) -> str | None:
     """How data of another element type become what is expected."""
     number = numpy_name(port.dtype)
+    if is_numeric(array.dtype) and array.dtype in _SHORT:
+        declared = f"declare the input {describe(array.dtype, port.shape)}"
+        beyond = _beyond(port, array)
+        if beyond is not None:
+            return f"{beyond}: {declared}"
+        if array.dtype == np.uint8 and is_real(port.dtype):
+            declared += ", as images may be, and convert it in the model: x.astype(f32)"
+            return f"convert it with {port.name}.astype({number}); or {declared}"
     if is_numeric(array.dtype) or (array.dtype.kind == "O" and not _strangers("", array)):
         return f"convert it with {port.name}.astype({number})"
     if array.dtype.kind == "c":
@@ -127,6 +136,30 @@ def _conversion(port: Port, array: Array) -> str | None:
     if array.dtype.kind == "O":
         return f"fill in what is missing, then convert it with {port.name}.astype({number})"
     return None
+
+
+def _beyond(port: Port, array: Array) -> str | None:
+    """What a conversion to the declared element type would lose; None where it is no more than
+    digits."""
+    if array.size == 0 or port.dtype.kind == "b":
+        return None
+    with np.errstate(invalid="ignore", over="ignore"):
+        if is_real(array.dtype) and not is_real(port.dtype):
+            whole = np.isfinite(array) & (array == np.trunc(array))
+            if not whole.all():
+                return f"{port.name}.astype({numpy_name(port.dtype)}) would cut off fractions"
+        low, high = array.min(), array.max()
+        if is_real(port.dtype):
+            most = float(np.finfo(np.float16).max) if port.dtype == np.float16 else math.inf
+            least = -most
+        else:
+            limits = np.iinfo(port.dtype)
+            least, most = limits.min, limits.max
+    if (low >= least and high <= most) or np.isnan(low) or not np.isfinite([low, high]).all():
+        return None
+    worst = high if high > most else low
+    name = _SHORT[port.dtype]
+    return f"{port.name} holds {worst}, and {name} goes from {least:g} to {most:g}"
 
 
 def _strangers(name: str, array: Array) -> list[Row]:

@@ -38,6 +38,7 @@ class NonFinite:
     site: Site | None
     arguments: tuple[tuple[str, float, float], ...]
     then: NonFinite | None = None
+    is_narrow: bool = False  # of f16, which ends at 65504
 
     @property
     def rows(self) -> list[Row]:
@@ -121,6 +122,7 @@ def _described(
     names = {a: _name(graph, a, i) for i, a in enumerate(value.args)}
     leaf = value.op.name if isinstance(value.op, Input) else None
     return NonFinite(
+        is_narrow=x.dtype == np.float16,
         output=output,
         what=f"{value.op.kind} {leaf}" if isinstance(value.op, Input) else expression(value, names),
         name=leaf,

@@ -444,13 +444,18 @@ class Trainer(Habits):
         infinite = feeder.infinite()
         found = None if infinite else self.locate(batch, (loss,))
         spoiled = "; an earlier step spoiled the state: callbacks=[CheckFinite()] says where"
+        narrow = (
+            "f16 ends at 65504: x.astype(f32) before it, or scale what it holds; "
+            if found and found.is_narrow
+            else ""
+        )
         bound = "bound them, np.clip(...), or remove those examples; where they are meant, "
         return TrainingError(
             f"{loss} is {value} at step {self.step} (epoch {self.epoch + 1}); "
             f"the {feeder.given} are {'not all ' if infinite else ''}finite",
             rows=infinite or (found.rows if found else ()),
-            hint=f"{bound if infinite else ''}lower the learning rate, warm it up, or bound the "
-            "gradients: clip_norm=1.0; log and divide only what cannot be zero"
+            hint=f"{bound if infinite else narrow}lower the learning rate, warm it up, or bound "
+            "the gradients: clip_norm=1.0; log and divide only what cannot be zero"
             + (spoiled if found and found.is_state else ""),
         )
 

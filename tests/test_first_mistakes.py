@@ -1,0 +1,155 @@
+"""What a newcomer's losses, images and 16-bit floats are answered with: line, thing, way out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import dsl
+from dsl import Dense, bf16, f16, f32, i8, i64, model, sgd, training, u8, u64
+from nncompile.diagnostics.errors import CompileError
+from nncompile.ir.graph import Input, Value
+from nncompile.program.model import Model
+from nncompile.train import Trainer
+
+
+def leaf(name: str, type_: Any) -> Value:
+    return Input(name, type_)()
+
+
+LABEL = leaf("label", i64["batch"])
+LOGITS = leaf("logits", f32["batch", 8])
+LOSSES: dict[str, tuple[Callable[[], Any], str]] = {
+    "swapped": (
+        lambda: dsl.cross_entropy(LABEL, LOGITS),
+        r"the logits are i64\[batch\], not floating(.|\n)*cross_entropy\(logits, label\)",
+    ),
+    "one number a row": (
+        lambda: dsl.cross_entropy(LOGITS[:, 0], LABEL),
+        r"no axis of classes(.|\n)*binary_cross_entropy_with_logits",
+    ),
+    "no rows": (lambda: dsl.cross_entropy(LOGITS.mean(), LABEL), r"f32\[\] has no axis -1 of cl"),
+    "an axis too many": (
+        lambda: dsl.cross_entropy(LOGITS, leaf("label", i64["batch", 1])),
+        r"label is i64\[batch, 1\](.|\n)*squeeze\(label, 1\)",
+    ),
+    "integers as logits": (
+        lambda: dsl.cross_entropy(leaf("image", u8["batch", 8]), LABEL),
+        r"the logits are u8\[batch, 8\](.|\n)*input image(.|\n)*astype\(f32\)",
+    ),
+    "integers as logarithms": (
+        lambda: dsl.negative_log_likelihood(leaf("image", u8["batch", 8]), LABEL),
+        r"negative_log_likelihood: the logits are u8",
+    ),
+    "real class numbers": (
+        lambda: dsl.cross_entropy(LOGITS, leaf("label", f32["batch"])),
+        r"class numbers are integers(.|\n)*label\.astype\(i64\)",
+    ),
+    "integers as predictions": (
+        lambda: dsl.mse(LABEL, LABEL),
+        r"the prediction is i64\[batch\], not floating(.|\n)*input label(.|\n)*astype\(f32\)",
+    ),
+    "an image that is not converted": (
+        lambda: model(lambda image=u8["batch", 8]: image >> Dense(2)),
+        r"Dense needs floating numbers, x is u8\[batch, 8\](.|\n)*x\.astype\(f32\)",
+    ),
+    "a layer outside a model": (lambda: LOGITS >> Dense(2), "^Dense outside a model"),
+    "a number too large": (lambda: leaf("x", u8["n"]) + 300, "u8 cannot hold 300"),
+    "integers that no type holds": (
+        lambda: leaf("x", u64["n"]) + leaf("y", i64["n"]),
+        r"no integer type holds both(.|\n)*x\.astype\(i64\) or y\.astype\(u64\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mistake_of_types_is_answered(name: str) -> None:
+    mistake, words = LOSSES[name]
+    with pytest.raises(CompileError) as caught:
+        mistake()
+    message = str(caught.value)
+    assert re.search(words, message), message
+    assert "at test_first_mistakes.py:" in message
+    assert "\n  hint: " in message
+
+
+def test_integers_of_a_shape_of_the_logits_are_probabilities() -> None:
+    """One-hot labels may be integers where there is an axis of classes."""
+    assert dsl.cross_entropy(LOGITS, leaf("label", i64["batch", 8])).type == f32[()]
+    assert dsl.cross_entropy(LOGITS[0], dsl.softmax(LOGITS[0])).type == f32[()]
+
+
+def of_images(type_: Any) -> Trainer:
+    @model
+    def net(x=type_, label=i64["batch"]):  # type: ignore[no-untyped-def]
+        logits = dsl.cast(x, f32) >> Dense(3)
+        return {"logits": logits, "loss": dsl.cross_entropy(logits, label)}
+
+    assert isinstance(net, Model)
+    return Trainer(training(net, optimizer=sgd(0.1)))
+
+
+IMAGES = np.arange(32, dtype=np.uint8).reshape(8, 4)
+FED: dict[str, tuple[Any, Any, str]] = {
+    "bytes": (
+        f32["batch", 4],
+        IMAGES,
+        r"convert it with x\.astype\(np\.float32\); or declare the input u8\[batch, 4\]",
+    ),
+    "fractions": (u8["batch", 4], IMAGES / np.float32(255), r"cut off fractions: declare .* f32\["),
+    "not a number": (u8["batch", 4], np.full((8, 4), np.nan), "cut off fractions"),
+    "large integers": (
+        u8["batch", 4],
+        IMAGES.astype(int) + 300,
+        "x holds 331, and u8 goes from 0 to 255",
+    ),
+    "signs": (u8["batch", 4], -IMAGES.astype(np.int64), "x holds -31, and u8"),
+    "bytes with signs": (
+        i8["batch", 4],
+        IMAGES + np.uint8(100),
+        "x holds 131, and i8 goes",
+    ),
+    "large numbers": (
+        f16["batch", 4],
+        np.full((8, 4), 7e4, np.float32),
+        "x holds 70000.0",
+    ),
+    "what fits": (f16["batch", 4], np.ones((8, 4), np.float32), r"x\.astype\(np\.float16\)$"),
+    "whole numbers": (u8["batch", 4], IMAGES.astype(np.float64), r"x\.astype\(np\.uint8\)$"),
+    "nothing": (u8["batch", 4], np.ones((0, 4)), r"x\.astype\(np\.uint8\)$"),
+    "brain floats": (bf16["batch", 4], np.ones((8, 4), np.float32), "convert it with x.astype"),
+}
+
+
+@pytest.mark.parametrize("name", FED)
+def test_data_of_another_type_are_told_what_they_would_lose(name: str) -> None:
+    type_, x, words = FED[name]
+    with pytest.raises(CompileError, match="input 'x' has another element type") as caught:
+        of_images(type_).fit({"x": x, "label": np.zeros(len(x), np.int64)})
+    assert caught.value.hint is not None
+    assert re.search(words, caught.value.hint), caught.value.hint
+
+
+def test_f16_that_overflows_is_told_where_it_ends() -> None:
+    @model
+    def net(x=f16["batch", 4], label=i64["batch"]):  # type: ignore[no-untyped-def]
+        logits = x * 300 >> Dense(3)
+        return {"logits": logits, "loss": dsl.cross_entropy(logits, label)}
+
+    x, label = np.full((4, 4), 300, np.float16), np.zeros(4, np.int64)
+    assert isinstance(net, Model)
+    with pytest.raises(CompileError, match=r"f16 ends at 65504: x\.astype\(f32\)"):
+        Trainer(training(net, optimizer=sgd(0.1))).fit({"x": x, "label": label})
+
+
+def test_a_loss_that_is_counted_says_what_a_loss_is() -> None:
+    @model
+    def net(x=i64["batch"]):  # type: ignore[no-untyped-def]
+        return {"loss": x.sum()}
+
+    with pytest.raises(CompileError, match=r"x\.sum\(\)(.|\n)*what is counted has no gradient"):
+        training(net)
