@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet
+# Side by side; beyond so many, each one's start takes longer than its share of the tests.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
 .PHONY: demo test matrix lint docs clean
 
@@ -10,7 +12,7 @@ demo: .venv/.examples
 	$(BIN)/python examples/recognise.py runs/digits/model.onnx
 
 test: .venv/.test
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 # Every Python and onnxruntime that is promised, with and without torch: hours, in `.matrix/`.
 matrix:

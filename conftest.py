@@ -1,6 +1,24 @@
-"""Collection without torch: what needs it is left out of the doctests."""
+"""For all tests: one thread each, as they run side by side; what is collected without torch."""
 
+import os
 from importlib.util import find_spec
+from typing import Any
 
-TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
-collect_ignore_glob = [] if find_spec("torch") else TORCH
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy and torch read it where they are imported
+
+import onnxruntime
+
+collect_ignore_glob = [] if find_spec("torch") else ["nncompile/backends/torchscript*"]
+
+
+class OneThread(onnxruntime.InferenceSession):
+    """A session whose operators use one thread unless it was asked for a number of them: the
+    others would take the time of the tests beside it, waiting for work above all."""
+
+    def __init__(self, model: Any, options: Any = None, *more: Any, **named: Any) -> None:
+        options = named.pop("sess_options", options) or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        super().__init__(model, options, *more, **named)
+
+
+onnxruntime.InferenceSession = OneThread

@@ -23,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 WHERE = ROOT / ".matrix"
+SIDE_BY_SIDE = ("-n", "auto", "--maxprocesses", "8", "--dist", "worksteal")  # as in `make test`
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def run(cell: Cell, arguments: Sequence[str]) -> Outcome:
             _set_up(cell, python, place, own, file)
         except subprocess.CalledProcessError:
             return Outcome(cell, "", f"set-up failed: {_shown(log)}", _since(start), False)
-        command = [own, "-m", "pytest", "-q", *arguments]
+        command = [own, "-m", "pytest", "-q", *SIDE_BY_SIDE, *arguments]
         code = subprocess.run(command, cwd=ROOT, stdout=file, stderr=file).returncode
     lines = log.read_text(encoding="utf-8").strip().splitlines()
     result = lines[-1].strip("= ") if lines else f"pytest ended with {code}"
