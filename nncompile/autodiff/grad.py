@@ -21,10 +21,12 @@ from nncompile.elementwise.map import mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.dims import product, same_shape
 from nncompile.ir.graph import Graph, Input, Item, Value, apply, described, replace, toposort
-from nncompile.ir.operators import operation, register
+from nncompile.ir.operators import register
 from nncompile.ir.types import TupleType, Type
 from nncompile.ops.core.annotations import Held
 from nncompile.ops.core.basic import as_value, broadcast_to, const, ones_like, zeros_like
+from nncompile.ops.shape.joining import concatenate
+from nncompile.ops.shape.reshape import reshape
 from nncompile.passes.rewriter import rebuilt
 from nncompile.passes.stabilise import stabilise
 
@@ -106,15 +108,13 @@ def jacobian(y: Value, x: Value) -> Value:
             f"the Jacobian of {y.type} has a symbolic number of rows",
             hint="give the sizes as numbers, or use vjp or jvp with a vector",
         )
-    reshape, take = operation("reshape"), operation("getitem")
     if not count:
         return broadcast_to(const(0, x.dtype), (*y.shape, *x.shape))
-    elements = [take(reshape(y, (count,)), i) for i in range(count)]
+    elements = [reshape(y, (count,))[i] for i in range(count)]
     whole = _Differentiation(elements, [x])
     slopes = whole.slopes([{element: ones_like(element)} for element in elements])
     rows = [reshape(slope, (1, *x.shape)) for (slope,) in slopes]
-    stacked: Value = operation("concatenate")(rows, axis=0)
-    return reshape(stacked, (*y.shape, *x.shape))  # type: ignore[no-any-return]
+    return reshape(concatenate(rows, axis=0), (*y.shape, *x.shape))
 
 
 _fresh = itertools.count()

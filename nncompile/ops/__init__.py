@@ -1,7 +1,6 @@
 """The ops: one class knows all of an operation. The functions here apply them, under numpy's
 names. Importing this package registers every card, operator and method."""
 
-import nncompile.ops.loops.scan_gradient  # noqa: F401 (the reverse rule of scan is called by name)
 from nncompile.ir.operators import register
 from nncompile.ops import array_functions as arrays
 from nncompile.ops import image_functions as images

@@ -11,8 +11,8 @@ from nncompile.diagnostics.locations import current_trace
 from nncompile.ir.graph import Graph, Item, Value, apply, items, replace, toposort
 from nncompile.ops.contraction.matmul import Gemm, MatMul
 from nncompile.ops.core.basic import Expand, Iota, broadcast_to
-from nncompile.ops.loops.body import Loop, binder, changed, dependent, rebuilt
-from nncompile.ops.loops.scan import Scan, applied, opened
+from nncompile.ops.loops.body import Loop, applied, binder, changed, dependent, opened, rebuilt
+from nncompile.ops.loops.scan import Scan
 from nncompile.passes.batching import Rows, batched, can_batch
 from nncompile.passes.stabilise import stabilise
 
@@ -98,7 +98,7 @@ def _together(group: Sequence[tuple[Value, Loop]]) -> dict[Value, Value]:
         sequences=tuple(rows.values()),
         results=tuple(places),
     )
-    ends, stacks = applied(whole)
+    ends, stacks = applied(whole, Scan)
     made: dict[Value, Value] = {}
     for v, loop in group:
         new = (*ends, *(stacks[places[x]] for x in loop.results))
@@ -216,7 +216,8 @@ class _Less:
                     tuple(body[count:]),
                     loop.length,
                     loop.reverse,
-                )
+                ),
+                Scan,
             )
             if body
             else ((), ())

@@ -11,10 +11,11 @@ everything that depends on no binder, however large, out of the loop.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Any
 
 import sympy as sp
 
@@ -22,9 +23,9 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.locations import current_trace
 from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Graph, Input, Value, apply, described, toposort
+from nncompile.ir.graph import Graph, Input, Op, Value, apply, described, items, toposort
 from nncompile.ir.types import Type, i64
-from nncompile.ops.core.basic import Constant, Expand, SizeOf
+from nncompile.ops.core.basic import Constant, Expand, SizeOf, iota
 
 SMALL = 16  # elements of a constant that stays in the body, where passes see its numbers
 
@@ -168,6 +169,48 @@ class Loop:
         new = {v: formal(i, v.type) for i, v in enumerate((*self.binders, *free))}
         results = changed(outputs, new)
         return Body(tuple(new.values()), tuple(results)), (*self.initial, *self.sequences, *free)
+
+
+def applied(
+    loop: Loop, scan: Callable[[Body, int, int, bool], Op]
+) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """The last carries and the stacks of a loop, whose op `scan` makes."""
+    if not loop.sequences:  # something has to say how often it runs
+        place = binder(fresh("iteration"), Type(i64))
+        loop = replace(loop, elements=(place,), sequences=(iota(loop.length),))
+    body, args = loop.closed()
+    count = len(loop.carries)
+    results = items(apply(scan(body, count, len(loop.elements), loop.reverse), *args))
+    return results[:count], results[count:]
+
+
+def opened(
+    value: Value,
+    carries: Sequence[Value] | None = None,
+    elements: Sequence[Value] | None = None,
+    free: Sequence[Value] | None = None,
+) -> Loop:
+    """The loop of a scan, with the given binders or with its own; what it takes from outside
+    stands in it, or `free` in its place."""
+    op: Any = value.op
+    count = op.carries + op.elements
+    stem = value.digest.hex()
+    own = [binder(f"{stem} {i}", v.type) for i, v in enumerate(op.body.formals[:count])]
+    carried = tuple(own[: op.carries] if carries is None else carries)
+    rows = tuple(own[op.carries :] if elements is None else elements)
+    outside = value.args[count:] if free is None else free
+    inside = dict(zip(op.body.formals, (*carried, *rows, *outside), strict=True))
+    loop = Loop(
+        op.body.formals[: op.carries],
+        value.args[: op.carries],
+        op.body.results[: op.carries],
+        op.body.formals[op.carries : count],
+        value.args[op.carries : count],
+        op.body.results[op.carries :],
+        value.args[op.carries].shape[0],
+        op.reverse,
+    ).with_values(inside)
+    return replace(loop, carries=carried, elements=rows)
 
 
 def stays(v: Value) -> bool:

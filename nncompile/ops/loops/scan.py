@@ -21,17 +21,15 @@ from nncompile.ir.graph import (
     Op,
     Sample,
     Value,
-    apply,
     described,
-    items,
     toposort,
 )
-from nncompile.ir.operators import operation
 from nncompile.ir.precision import computed
 from nncompile.ir.types import Array, TupleType, Type, f32, f64, i64
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.basic import as_value, iota
-from nncompile.ops.loops.body import Body, Loop, binder, fresh, iterating
+from nncompile.ops.loops.body import Body, Loop, applied, binder, fresh, iterating
+from nncompile.ops.loops.scan_gradient import scan_slopes
 from nncompile.ops.shape.reshape import moveaxis
 
 
@@ -81,7 +79,7 @@ class Scan(Op):
         return self if body == self.body else dataclasses.replace(self, body=body)
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
-        return operation("scan_slopes")(backward, g, y)  # type: ignore[no-any-return]
+        return scan_slopes(backward, g, y)
 
     def numpy(self, *arrays: Array) -> tuple[Array, ...]:
         count = self.carries + self.elements
@@ -205,47 +203,6 @@ def _sample(
     return Sample(Scan(loop.closed()[0], carries, elements, reverse), tuple(types))
 
 
-def applied(loop: Loop) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
-    """The last carries and the stacks of a loop."""
-    if not loop.sequences:  # something has to say how often it runs
-        place = binder(fresh("iteration"), Type(i64))
-        loop = dataclasses.replace(loop, elements=(place,), sequences=(iota(loop.length),))
-    body, args = loop.closed()
-    count = len(loop.carries)
-    made = items(apply(Scan(body, count, len(loop.elements), loop.reverse), *args))
-    return made[:count], made[count:]
-
-
-def opened(
-    value: Value,
-    carries: Sequence[Value] | None = None,
-    elements: Sequence[Value] | None = None,
-    free: Sequence[Value] | None = None,
-) -> Loop:
-    """The loop of a scan, with the given binders or with its own; what it takes from outside
-    stands in it, or `free` in its place."""
-    op = value.op
-    assert isinstance(op, Scan)
-    count = op.carries + op.elements
-    stem = value.digest.hex()
-    own = [binder(f"{stem} {i}", v.type) for i, v in enumerate(op.body.formals[:count])]
-    carried = tuple(own[: op.carries] if carries is None else carries)
-    rows = tuple(own[op.carries :] if elements is None else elements)
-    outside = value.args[count:] if free is None else free
-    inside = dict(zip(op.body.formals, (*carried, *rows, *outside), strict=True))
-    loop = Loop(
-        op.body.formals[: op.carries],
-        value.args[: op.carries],
-        op.body.results[: op.carries],
-        op.body.formals[op.carries : count],
-        value.args[op.carries : count],
-        op.body.results[op.carries :],
-        value.args[op.carries].shape[0],
-        op.reverse,
-    ).with_values(inside)
-    return dataclasses.replace(loop, carries=carried, elements=rows)
-
-
 def scan(
     body: Callable[..., Any],
     init: Any,
@@ -296,18 +253,17 @@ def scan(
     elements: tuple[Value, ...] = rows
     if place in set(toposort((*following, *stacked))):
         elements, sequences = (*rows, place), (*sequences, iota(count))
-    last, stacks = applied(
-        Loop(
-            carries,
-            initial,
-            tuple(following),
-            elements,
-            sequences,
-            tuple(stacked),
-            count,
-            bool(reverse),
-        )
+    loop = Loop(
+        carries,
+        initial,
+        tuple(following),
+        elements,
+        sequences,
+        tuple(stacked),
+        count,
+        bool(reverse),
     )
+    last, stacks = applied(loop, Scan)
     outputs = (*last, *(moveaxis(y, 0, axis) for y in stacks))
     return outputs if isinstance(returned, tuple | list) else outputs[0]
 

@@ -13,12 +13,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from nncompile.ir.graph import Backward, Item, Value, toposort
-from nncompile.ir.operators import register
+from nncompile.ir.graph import Backward, Item, Op, Value, toposort
 from nncompile.ir.types import TupleType
 from nncompile.ops.core.basic import Cast, Expand, zeros_like
-from nncompile.ops.loops.body import Loop, binder, changed, dependent
-from nncompile.ops.loops.scan import Scan, applied, opened
+from nncompile.ops.loops.body import Loop, applied, binder, changed, dependent, opened
 from nncompile.ops.loops.scan_factors import separated
 from nncompile.ops.loops.scan_sums import Results, Sums
 from nncompile.ops.shape.reshape import Reshape
@@ -42,6 +40,7 @@ class _Forward:
 
     def __init__(self, y: Value) -> None:
         op: Any = y.op
+        self.scan = type(op)
         count = op.carries + op.elements
         self.stem = y.digest.hex()
         formals = op.body.formals
@@ -66,7 +65,7 @@ class _Forward:
         for v in (*self.loop.results, *values):
             places.setdefault(v, len(places))
         loop = dataclasses.replace(self.loop, results=tuple(places))
-        _, stacks = applied(loop.with_values(self.outside))
+        _, stacks = applied(loop.with_values(self.outside), self.scan)
         return [stacks[places[v]] for v in values]
 
 
@@ -138,7 +137,7 @@ class _Backward:
             loop.length,
             not loop.reverse,
         )
-        ends, stacks = applied(back)
+        ends, stacks = applied(back, forward.scan)
         found = dict(zip((loop.carries[i] for i in self.carried), ends, strict=False))
         found |= zip(of_rows, stacks, strict=False)
         # A row that only comes in is a stack already.
@@ -177,6 +176,7 @@ class _Backward:
         did not compute is made of them, but for loops in its body: what those stack for their own
         gradient is stacked, too."""
         loop = self.loop
+        scan = self.forward.scan
         linear = dependent(body, self.cotangents)
         computed = set(toposort(self.forward.results))
         varying = dependent((*body, *computed), loop.binders) - set(loop.elements)
@@ -188,7 +188,7 @@ class _Backward:
             if v in seen:
                 continue
             seen.add(v)
-            kept = not v.args or _is_of_loop(v) or (v in computed and _is_stacked_whole(v))
+            kept = not v.args or _is_of(scan, v) or (v in computed and _is_stacked_whole(v))
             if kept and v in varying and v not in linear:
                 found[v] = None
             elif v in linear or v in varying:
@@ -196,12 +196,10 @@ class _Backward:
         return sorted(found, key=lambda v: v.digest)
 
 
-def _is_of_loop(v: Value) -> bool:
-    return isinstance(v.op, Item) and isinstance(v.args[0].op, Scan)
+def _is_of(op: type[Op], v: Value) -> bool:
+    """Whether it is one of the results of such an op."""
+    return isinstance(v.op, Item) and isinstance(v.args[0].op, op)
 
 
 def _is_stacked_whole(v: Value) -> bool:
     return not isinstance(v.type, TupleType) and not isinstance(v.op, _VIEWS)
-
-
-register("scan_slopes", scan_slopes)

@@ -15,9 +15,9 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import mod, not_equal
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.graph import Value
-from nncompile.ir.operators import operation, register
+from nncompile.ir.operators import register
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.core.basic import as_value, broadcast_to, iota, size_value
+from nncompile.ops.core.basic import as_value, broadcast_to, cast, iota, size_value
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import ravel, reshape, swapaxes
@@ -52,7 +52,7 @@ def _rolled(x: Value, shift: Any, axis: int) -> Value:
     if isinstance(shift, Value):
         if shift.rank:
             raise ShapeError(f"roll: a shift is one number, got {shift.type}")
-        places = mod(iota(size) - operation("cast")(shift, iota(size).dtype), size_value(size))
+        places = mod(iota(size) - cast(shift, iota(size).dtype), size_value(size))
         return take(x, places, axis)
     shift = dim(shift)
     if isinstance(shift, int) and isinstance(size, int):

@@ -12,11 +12,12 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.locations import spoken
+from nncompile.elementwise import where
 from nncompile.ir.dims import Dim, dim, floordiv, product, same_shape
 from nncompile.ir.graph import Value
-from nncompile.ir.operators import operation, register
+from nncompile.ir.operators import register
 from nncompile.ir.types import i64
-from nncompile.ops.core.basic import as_value, size_value
+from nncompile.ops.core.basic import as_value, cast, size_value
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.selecting import nonzero
@@ -226,8 +227,8 @@ def _counted(index: Any, size: Dim) -> Value:
     """An index as i64, counted from the front."""
     if not isinstance(index, Value):
         return size_value(_from_front(index, size))
-    index = operation("cast")(index, i64)
-    return operation("where")(index < 0, index + size_value(size), index)  # type: ignore[no-any-return]
+    index = cast(index, i64)
+    return where(index < 0, index + size_value(size), index)  # type: ignore[no-any-return]
 
 
 register("getitem", getitem)
