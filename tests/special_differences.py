@@ -74,6 +74,7 @@ ALLOWED: tuple[Allowed, ...] = (
         everywhere=False,
     ),
     Allowed("gelu f32", "value", TORCH, "number", "torch's kernel overflows from 10³⁸ on", False),
+    Allowed("gelu f32", "value", TORCH, SIGN, "torch's kernel for SSE gives 0 for −0", False),
     *_each(
         ("mod f?? f??", "fmod f?? f??", "Map: mod(*"),
         *("value", TORCH, "number", "torch's vector kernel is NaN where x/y overflows"),

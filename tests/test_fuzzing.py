@@ -23,7 +23,7 @@ from nncompile.ops.shape.reshape import Transpose
 from nncompile.ops.shape.slicing import Pad
 from nncompile.passes import PASSES
 from nncompile.passes.rewriter import rewrite, rule
-from tests.cards import draw
+from tests.cards import cases_of, draw, our_cards
 from tests.fuzzing.__main__ import main
 from tests.fuzzing.arithmetic import SINGLE, Computation
 from tests.fuzzing.checks import check_slopes, derived
@@ -140,6 +140,16 @@ def assert_prints(program: Program) -> None:
 @pytest.mark.parametrize("focus", range(len(cards())), ids=lambda i: cards()[i].__name__)
 def test_programs_are_printed_as_they_are(focus: int) -> None:
     assert_prints(random_program(focus, focus))
+
+
+def test_the_source_of_every_card_runs_as_python() -> None:
+    pytest.importorskip("torch")
+    from tests.fuzzing.torch_checks import computed
+
+    for card in our_cards():
+        case = next(iter(cases_of(card)))
+        graph = case.graph(case.results)
+        assert computed(graph, case.feeds(case.bindings[0])).keys() == graph.outputs.keys(), card
 
 
 def test_noise_finds_what_cancels() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from nncompile.backends.torchscript import to_script
+from nncompile.backends.torchscript import functions, to_script
 from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.lowering import lower
+from nncompile.backends.torchscript.writing import FUNCTIONS
 from nncompile.ir.graph import Graph
 from tests.cards import Feeds
 from tests.fuzzing.arithmetic import SINGLE
@@ -35,6 +36,7 @@ def computed(graph: Graph, feeds: Feeds) -> Feeds:
 def _source(graph: Graph) -> Any:
     lowered = lower(graph)
     names: dict[str, Any] = {"torch": torch, "Tensor": torch.Tensor, "Dict": dict}
+    names |= {name: getattr(functions, name) for name in FUNCTIONS}
     exec(compile(lowered.source, "<torchscript>", "exec"), names)
     held = {name: tensor_of(a) for name, a in lowered.constants.items()}
     module = SimpleNamespace(**held)
