@@ -15,7 +15,7 @@ from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import GradientError
 from nncompile.ir.dims import substitute, symbols
 from nncompile.ir.graph import Graph, Input, Value, apply
-from nncompile.ir.types import Type, f32
+from nncompile.ir.types import Type, f32, f64, is_real
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 from tests.card_checks import dot, in_double, session, valid_model
@@ -165,7 +165,7 @@ def check_onnx(system: System) -> None:
     """onnxruntime computes outputs and slopes in f32 as numpy does in double."""
     narrow = any(x.dtype is f32 for x in system.leaves)  # f64 made of f32 is as exact as that
     for y, actual, expected in _in_onnxruntime(system):
-        name = "float32" if narrow and y.dtype.is_float else y.dtype.name
+        name = "float32" if narrow and y.dtype is f64 else y.dtype.name
         assert_close(actual, expected, name)
 
 
@@ -184,15 +184,17 @@ def _in_onnxruntime(system: System) -> list[tuple[Value, np.ndarray, np.ndarray]
 
 def check_torch(system: System, torchscript: Any) -> None:
     """TorchScript computes the outputs in f32 as numpy does in double."""
+    from nncompile.backends.torchscript import arrays
+
     graph, torch = Graph("coverage", system.graph.outputs, system.leaves), torchscript.torch
     data = [n for n, x in graph.leaves.items() if x.op.kind == "input"]  # type: ignore[attr-defined]
     weights = {n: system.data[n] for n in graph.leaves if n not in data}
     script = torchscript.to_script(graph, weights)
     expected = in_double(graph, system.data)
     with torch.no_grad():
-        actual = script(*(torch.from_numpy(system.data[name].copy()) for name in data))
+        actual = script(*(arrays.tensor_of(system.data[name]) for name in data))
     for name, y in graph.outputs.items():
-        assert_close(actual[name].numpy(), expected[name], y.dtype.name, name)
+        assert_close(arrays.array_of(actual[name]), expected[name], y.dtype.name, name)
 
 
 def _slopes(
@@ -215,7 +217,7 @@ def _check_difference(
     others: Mapping[Value, Type],
 ) -> None:
     feeds = system.data | _weights(system, {**weights, **others})
-    feeds = {n: a.astype(np.float64) if a.dtype == np.float32 else a for n, a in feeds.items()}
+    feeds = {n: a.astype(np.float64) if is_real(a.dtype) else a for n, a in feeds.items()}
     rng = np.random.default_rng(1)
     direction = {_name(x): rng.uniform(-1, 1, feeds[_name(x)].shape) for x in system.real}
     inputs = (*system.leaves, *weights, *others)

@@ -70,11 +70,13 @@ def in_onnxruntime(system: System) -> Feeds:
 
 def in_torchscript(system: System, torchscript: Any) -> Feeds:
     """The steps by the TorchScript module that is exported."""
-    step, torch = system.compiled.source, torchscript.torch
+    from nncompile.backends.torchscript import arrays
+
+    step = system.compiled.source
     module = torchscript.backend.to_step(step, step.initial(), system.compiled.optimized)
     found: Feeds = {}
     for i, batch in enumerate(batches_of(system)):
-        given = [torch.from_numpy(np.array(batch[name])) for name in step.model.inputs]
+        given = [arrays.tensor_of(batch[name]) for name in step.model.inputs]
         metrics = module.train_step(*given)
         found |= {f"{name} {i}": x.numpy() for name, x in metrics.items()}
     return found | {path: x.numpy() for path, x in module.get_state().items()}

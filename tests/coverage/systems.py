@@ -12,11 +12,13 @@ from tests.coverage import (
     noise,
     optimizers,
     recipes,
+    types,
 )
 from tests.coverage.checks import System
 
 SYSTEMS: tuple[System, ...] = (
     *networks.ROWS,
+    *types.ROWS,
     *arrays.ROWS,
     *algebra.ROWS,
     *losses.ROWS,

@@ -68,7 +68,8 @@ that fails. Where there is no tick a word says why.
 
 Bounds are in units of rounding, ε = 2⁻²³ of the largest number of each tensor (of the largest
 of all tensors, where one is exactly zero in theory, as the slope at the bias of an attention's
-keys): four times what was measured, rounded up to a power of two, and asserted in every run.
+keys): four times what was measured, rounded up to a power of two, and asserted in every run. The
+last place of `f16` is 8192 of these units, that of `bf16` 65536.
 """
 
 
