@@ -231,7 +231,6 @@ from nncompile.ops.array_functions import *  # noqa: F403
 from nncompile.ops.image_functions import *  # noqa: F403
 from nncompile.optim import (
     Optimizer,
-    Plateau,
     Schedule,
     adadelta,
     adafactor,
@@ -324,7 +323,6 @@ __all__ = [
     "MultiHeadAttention",
     "Optimizer",
     "PReLU",
-    "Plateau",
     "RMSNorm",
     "RNNCell",
     "RandomCrop",

@@ -70,8 +70,8 @@ def gan(real=f32["batch", 64]):
 recipe = training(
     gan,
     updates=[
-        minimize("disc_loss", params="disc.*", optimizer=adam(5e-4, beta1=0.5)),
-        minimize("gen_loss", params="gen.*", optimizer=adam(5e-4, beta1=0.5)),
+        minimize("disc_loss", params="disc.*", optimizer=adam(5e-4, betas=(0.5, 0.999))),
+        minimize("gen_loss", params="gen.*", optimizer=adam(5e-4, betas=(0.5, 0.999))),
     ],
     average=ema(0.999, params="gen.*"),
     batch=64,

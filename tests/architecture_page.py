@@ -71,13 +71,16 @@ JOURNEYS = (
         "`training(net, minimize='loss', optimizer=adam(1e-3))`: one graph from batch and state to "
         "the next state.",
         (
-            ("nncompile.optim.adam:adam", "an optimizer is declared, with its schedule"),
+            (
+                "nncompile.optim.base:Optimizer.__post_init__",
+                "an optimizer is declared: its options and its rate are checked",
+            ),
             ("nncompile.program.recipe:training", "checks the recipe against the model"),
             ("nncompile.compiler.compile:compile_step", "asks for the step, and compiles it"),
             ("nncompile.program.step:compose", "puts loss, gradients and updates together"),
             ("nncompile.autodiff.grad:grad", "the gradients at all trained parameters"),
             ("nncompile.program.gradient_transforms:prepared", "clipping, noise, accumulation"),
-            ("nncompile.optim.adam:Adam.update", "the next value of a parameter, and its slots"),
+            ("nncompile.optim.adam:adam.update", "the next value of a parameter, and its slots"),
             (
                 "nncompile.program.metric_aggregation:accumulation",
                 "how metrics add up",

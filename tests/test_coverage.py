@@ -125,7 +125,11 @@ def test_what_is_missing_turns_its_row_red(
     ("name", "part", "other"),
     [
         ("SGD", "sgd", lambda sgd: lambda rate: sgd(1.001 * rate)),
-        ("parameter groups", "adamw", lambda adamw: lambda rate, decay: adamw(rate, 1.01 * decay)),
+        (
+            "parameter groups",
+            "adamw",
+            lambda adamw: lambda lr, **o: adamw(1.001 * lr, **o),
+        ),
         ("exponential decay", "exponential", lambda curve: lambda rate, _: curve(rate, 0.901)),
         ("plateau", "plateau", lambda plateau: lambda rate, **o: plateau(rate, patience=1)),
     ],

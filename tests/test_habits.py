@@ -215,10 +215,17 @@ def test_scores_of_several_classes_say_how_they_are_averaged(metric: Any) -> Non
 
 
 RECIPES: dict[str, tuple[Callable[[Model], Any], str]] = {
-    "lr": (lambda m: adam(lr=1e-3), r"adam: (.|\n)*'lr'(.|\n)*called 'rate' here"),
-    "learning_rate": (lambda m: dsl.sgd(learning_rate=0.1), "called 'rate' here"),
-    "betas": (lambda m: adamw(1e-3, betas=(0.9, 0.99)), r"beta1=0\.9, beta2=0\.999"),
-    "eps": (lambda m: adam(1e-3, eps=1e-6), "called 'epsilon' here"),
+    "learning_rate": (
+        lambda m: adam(learning_rate=1e-3),
+        r"adam: (.|\n)*'learning_rate'(.|\n)*called 'lr' here",
+    ),
+    "learning_rate of one cycle": (
+        lambda m: dsl.one_cycle(learning_rate=0.1, total_steps=9),
+        "called 'max_lr' here",
+    ),
+    "beta_1": (lambda m: adamw(1e-3, beta_1=0.9), r"betas=\(0\.9, 0\.999\)"),
+    "epsilon": (lambda m: adam(1e-3, epsilon=1e-6), "called 'eps' here"),
+    "rho": (lambda m: dsl.rmsprop(rho=0.9), "called 'alpha' here"),
     "maximize": (lambda m: dsl.sgd(0.1, maximize=True), r"maximize\(\"reward\", optimizer="),
     "max_iter": (lambda m: dsl.lbfgs(max_iter=20), r"one step is one iteration"),
     "lr of a training": (lambda m: training(m, lr=0.1), r"optimizer=adam\(1e-3\)"),
@@ -230,13 +237,12 @@ RECIPES: dict[str, tuple[Callable[[Model], Any], str]] = {
     "T_max": (lambda m: dsl.cosine(0.1, T_max=100), "called 'steps' here"),
     "steps by place": (lambda m: dsl.cosine(0.1, 100), r"by name: cosine\(0\.1, steps=100\)"),
     "steps of warmup": (lambda m: dsl.warmup(0.1, 10), r"by name: warmup\(0\.1, steps=10\)"),
-    "one cycle": (lambda m: dsl.one_cycle(0.1, 100), r"by name: one_cycle\(0\.1, steps=100\)"),
-    "max_lr": (lambda m: dsl.one_cycle(max_lr=0.1, total_steps=9), "called 'peak' here"),
-    "step_size": (lambda m: dsl.step_decay(0.1, step_size=10), "called 'every' here"),
-    "gamma": (lambda m: dsl.exponential(0.1, gamma=0.9), "called 'decay' here"),
-    "gamma of steps": (lambda m: dsl.step_decay(0.1, 3, gamma=0.9), "called 'factor' here"),
-    "min_lr": (lambda m: dsl.plateau(0.1, min_lr=0.01), "called 'minimum' here"),
-    "alpha": (lambda m: dsl.rmsprop(0.1, alpha=0.9), "called 'decay' here"),
+    "one cycle": (
+        lambda m: dsl.one_cycle(0.1, 100),
+        r"by name: one_cycle\(0\.1, total_steps=100\)",
+    ),
+    "decay_steps": (lambda m: dsl.exponential(0.1, 0.9, decay_steps=10), "called 'step_size' here"),
+    "decay_rate": (lambda m: dsl.exponential(0.1, decay_rate=0.9), "called 'gamma' here"),
     "a model": (lambda m: Trainer(m), r"needs a recipe, got model(.|\n)*training\(model"),
     "misspelt": (lambda m: training(m, optimiser=adam()), "did you mean 'optimizer'"),
     "too many": (lambda m: minimize("loss", "*", adam(), *range(9)), r"too many(.|\n)*options are"),

@@ -129,7 +129,7 @@ CASES = {
     ),
     "adamax": Case(adamax(0.01), lambda o, p: o.Adamax(p, 0.01)),
     "adamax, all options": Case(
-        adamax(exponential(0.01, 0.9), 0.8, 0.7, 1e-3, 0.1),
+        adamax(exponential(0.01, 0.9), (0.8, 0.7), 1e-3, 0.1),
         lambda o, p: o.Adamax(p, 0.01, betas=(0.8, 0.7), eps=1e-3, weight_decay=0.1),
         schedule=lambda step: 0.9**step,
     ),
@@ -149,12 +149,12 @@ CASES = {
     ),
     "rmsprop": Case(rmsprop(0.01), lambda o, p: o.RMSprop(p, 0.01)),
     "rmsprop, momentum and weight decay": Case(
-        rmsprop(0.01, momentum=0.5, weight_decay=0.1, epsilon=1e-3),
+        rmsprop(0.01, momentum=0.5, weight_decay=0.1, eps=1e-3),
         lambda o, p: o.RMSprop(p, 0.01, momentum=0.5, weight_decay=0.1, eps=1e-3),
     ),
     "adam": Case(adam(0.01), lambda o, p: o.Adam(p, 0.01)),
     "adam, weight decay and epsilon": Case(
-        adam(0.01, weight_decay=0.1, epsilon=1e-2),
+        adam(0.01, weight_decay=0.1, eps=1e-2),
         lambda o, p: o.Adam(p, 0.01, weight_decay=0.1, eps=1e-2),
     ),
     "adam, scheduled": Case(
@@ -162,35 +162,35 @@ CASES = {
         lambda o, p: o.Adam(p, 0.01),
         schedule=lambda step: cosine(1.0, warmup=3, steps=8)(step),
     ),
-    "adamw": Case(adamw(0.01, 0.1), lambda o, p: o.AdamW(p, 0.01, weight_decay=0.1)),
+    "adamw": Case(adamw(0.01, weight_decay=0.1), lambda o, p: o.AdamW(p, 0.01, weight_decay=0.1)),
     "adamw, scheduled": Case(
-        adamw(step_decay(0.01, 4), 0.1),
+        adamw(step_decay(0.01, 4), weight_decay=0.1),
         lambda o, p: o.AdamW(p, 0.01, weight_decay=0.1),
         schedule=lambda step: 0.1 ** (step // 4),
     ),
     "adagrad": Case(adagrad(0.05), lambda o, p: o.Adagrad(p, 0.05)),
     "adagrad, all options": Case(
-        adagrad(0.05, rate_decay=0.1, weight_decay=0.1, start=0.3, epsilon=1e-3),
+        adagrad(0.05, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.3, eps=1e-3),
         lambda o, p: o.Adagrad(
             p, 0.05, lr_decay=0.1, weight_decay=0.1, initial_accumulator_value=0.3, eps=1e-3
         ),
     ),
     "adadelta": Case(adadelta(), lambda o, p: o.Adadelta(p)),
     "adadelta, all options": Case(
-        adadelta(0.5, decay=0.8, epsilon=1e-4, weight_decay=0.1),
+        adadelta(0.5, rho=0.8, eps=1e-4, weight_decay=0.1),
         lambda o, p: o.Adadelta(p, 0.5, rho=0.8, eps=1e-4, weight_decay=0.1),
     ),
     "rmsprop, centered": Case(
-        rmsprop(0.01, centered=True, epsilon=1e-3),
+        rmsprop(0.01, centered=True, eps=1e-3),
         lambda o, p: o.RMSprop(p, 0.01, centered=True, eps=1e-3),
     ),
     "rmsprop, centered with momentum": Case(
-        rmsprop(0.01, decay=0.9, centered=True, momentum=0.5, epsilon=1e-3),
+        rmsprop(0.01, alpha=0.9, centered=True, momentum=0.5, eps=1e-3),
         lambda o, p: o.RMSprop(p, 0.01, alpha=0.9, centered=True, momentum=0.5, eps=1e-3),
     ),
     "amsgrad": Case(adam(0.01, amsgrad=True), lambda o, p: o.Adam(p, 0.01, amsgrad=True)),
     "amsgrad, short memory": Case(
-        adamw(0.01, 0.1, beta2=0.5, amsgrad=True),
+        adamw(0.01, (0.9, 0.5), weight_decay=0.1, amsgrad=True),
         lambda o, p: o.AdamW(p, 0.01, betas=(0.9, 0.5), weight_decay=0.1, amsgrad=True),
     ),
     "nadam": Case(nadam(0.01), lambda o, p: o.NAdam(p, 0.01)),
@@ -199,17 +199,17 @@ CASES = {
         lambda o, p: o.NAdam(p, 0.01, weight_decay=0.1, momentum_decay=0.1),
     ),
     "nadam, decoupled and scheduled": Case(
-        nadam(exponential(0.01, 0.8), weight_decay=0.1, decoupled=True),
+        nadam(exponential(0.01, 0.8), weight_decay=0.1, decoupled_weight_decay=True),
         lambda o, p: o.NAdam(p, 0.01, weight_decay=0.1, decoupled_weight_decay=True),
         schedule=lambda step: 0.8**step,
     ),
     "radam": Case(radam(0.01), lambda o, p: o.RAdam(p, 0.01)),
     "radam, weight decay": Case(
-        radam(0.01, beta2=0.9, weight_decay=0.1),
+        radam(0.01, betas=(0.9, 0.9), weight_decay=0.1),
         lambda o, p: o.RAdam(p, 0.01, betas=(0.9, 0.9), weight_decay=0.1),
     ),
     "radam, decoupled": Case(
-        radam(0.01, weight_decay=0.1, decoupled=True),
+        radam(0.01, weight_decay=0.1, decoupled_weight_decay=True),
         lambda o, p: o.RAdam(p, 0.01, weight_decay=0.1, decoupled_weight_decay=True),
     ),
     "clip_each_norm": Case(sgd(0.5), lambda o, p: o.SGD(p, 0.5), clip_each_norm=0.1),
@@ -328,7 +328,7 @@ def test_muon_is_that_of_torch(torch: Any, monkeypatch: pytest.MonkeyPatch) -> N
     random = np.random.default_rng(3)
     for adjust in ("original", "match_rms_adamw"):
         for nesterov in (True, False):
-            ours = muon(0.1, momentum=0.9, nesterov=nesterov, adjust=adjust)
+            ours = muon(0.1, momentum=0.9, nesterov=nesterov, adjust_lr_fn=adjust)
             start = random.normal(size=(4, 6))
             theirs = torch.nn.Parameter(torch.from_numpy(start.T.copy()))  # [out, in]
             options: Any = {"momentum": 0.9, "nesterov": nesterov, "adjust_lr_fn": adjust}

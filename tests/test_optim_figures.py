@@ -62,7 +62,7 @@ def test_schedules_follow_their_formulas(step: int) -> None:
 
     expected = {
         step_decay(0.3, 5, 0.5): 0.3 * 0.5 ** (step // 5),
-        exponential(0.3, 0.9, every=2): 0.3 * 0.9 ** (step / 2),
+        exponential(0.3, 0.9, step_size=2): 0.3 * 0.9 ** (step / 2),
         cosine(0.3, warmup=10, steps=100, final=0.03): expected_cosine(step),
         schedule(lambda t: 0.3 / (1 + t)): 0.3 / (1 + step),
     }
@@ -88,8 +88,8 @@ def test_a_constant_schedule_is_a_number() -> None:
         lambda: sgd(0.1, nesterov=True),
         lambda: sgd(0.1, 0.9, nesterov=True, dampening=0.1),
         lambda: sgd(0.1, 0.9, dampening=None),
-        lambda: adamax(beta2=1.0),
-        lambda: adamax(epsilon=-1e-8),
+        lambda: adamax(betas=(0.9, 1.0)),
+        lambda: adamax(eps=-1e-8),
         lambda: asgd(t0=-1),
         lambda: asgd(lambd=None),
         lambda: rprop(step_decay(0.1, 3)),
@@ -102,16 +102,16 @@ def test_a_constant_schedule_is_a_number() -> None:
         lambda: adafactor(eps=(1e-3, None)),
         lambda: lbfgs(tolerance_grad=-1),
         lambda: lbfgs(history_size=0),
-        lambda: adam(beta1=1.0),
-        lambda: adam(beta2=-0.1),
+        lambda: adam(betas=(1.0, 0.999)),
+        lambda: adam(betas=(0.9, -0.1)),
         lambda: adamw(weight_decay=-1.0),
-        lambda: rmsprop(decay=1.5),
-        lambda: adagrad(start=-1.0),
-        lambda: adadelta(decay=1.0),
-        lambda: lion(beta2=1.0),
+        lambda: rmsprop(alpha=1.5),
+        lambda: adagrad(initial_accumulator_value=-1.0),
+        lambda: adadelta(rho=1.0),
+        lambda: lion(betas=(0.9, 1.0)),
         lambda: nadam(momentum_decay=-1),
-        lambda: muon(rounds=0),
-        lambda: muon(adjust="none"),
+        lambda: muon(ns_steps=0),
+        lambda: muon(adjust_lr_fn="none"),
         lambda: cosine(0.1, steps=10, warmup=10),
         lambda: cosine(0.1, steps=0),
         lambda: exponential(-0.1, 0.9),
@@ -119,7 +119,10 @@ def test_a_constant_schedule_is_a_number() -> None:
         lambda: sgd("0.1"),
         lambda: sgd(None),
         lambda: sgd(np.ones(2)),
-        lambda: adam(1e-3, (0.9, 0.99)),
+        lambda: adam(1e-3, 0.9),
+        lambda: adamw(1e-3, 0.1),
+        lambda: sgd(0.1, nesterov=1),
+        lambda: sgd(0.1, 0.9, True),
         lambda: adamw(weight_decay="1"),
         lambda: cosine("0.1", steps=10),
         lambda: cosine(0.1, steps="10"),
@@ -141,7 +144,7 @@ def test_a_line_search_is_none_of_lbfgs() -> None:
 def test_figures_may_be_those_of_numpy(number: Any) -> None:
     for made in (sgd(number(0.1), momentum=number(0.9)), sgd(0.1, 0.9)):
         assert made == sgd(0.1, momentum=0.9)
-        assert type(made.rate) is float
+        assert type(made.lr) is float
     assert constant(number(0.1))(3) == pytest.approx(0.1, rel=1e-12)
 
 
@@ -184,7 +187,15 @@ def test_a_zero_gradient_leaves_the_parameter() -> None:
     zeros = np.zeros(2, np.float32)
     several = (sgd(0.1, momentum=0.9), rmsprop(), rmsprop(centered=True), adagrad(), adadelta())
     several += (adamax(), asgd(lambd=0), rprop(), adafactor(), lbfgs())
-    for optimizer in (*several, adam(), adam(amsgrad=True), nadam(), radam(), lion(), lamb(0.1, 0)):
+    for optimizer in (
+        *several,
+        adam(),
+        adam(amsgrad=True),
+        nadam(),
+        radam(),
+        lion(),
+        lamb(0.1, weight_decay=0),
+    ):
         first = optimizer.initial(w)
         slots = {slot: Input(slot, x.type, "state")() for slot, x in first.items()}
         following, _ = optimizer.update(w, Input("g", f32[2])(), slots, step)

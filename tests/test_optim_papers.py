@@ -57,7 +57,7 @@ def muon_of_the_paper(w: Any, g: Any, s: dict[str, Any], t: int) -> Any:
 
 
 PAPERS = {
-    "lion": (lion(0.01, beta2=0.8, weight_decay=0.1), lion_of_the_paper),
+    "lion": (lion(0.01, betas=(0.9, 0.8), weight_decay=0.1), lion_of_the_paper),
     "lamb": (lamb(0.01, weight_decay=0.1), lamb_of_the_paper),
     "muon": (muon(0.02), muon_of_the_paper),
 }

@@ -433,7 +433,11 @@ def test_the_norm_of_what_enters_a_unit_is_held() -> None:
 
 def test_groups_of_parameters_have_rates_decays_and_rules_of_their_own() -> None:
     torch = pytest.importorskip("torch")
-    groups = {"*.bias": sgd(0.05), "hidden.*": adamw(0.01, 0.2), "*": adamw(0.02, 0.0)}
+    groups = {
+        "*.bias": sgd(0.05),
+        "hidden.*": adamw(0.01, weight_decay=0.2),
+        "*": adamw(0.02, weight_decay=0.0),
+    }
     trainer = Trainer(training(perceptron(), optimizer=groups))
     p = {path: torch.nn.Parameter(torch.from_numpy(x)) for path, x in trainer.params.items()}
     several = [
@@ -504,5 +508,5 @@ def test_groups_may_overlap_be_frozen_and_leave_nothing_over() -> None:
     rates = {"hidden.*": sgd(0.1), "*.weight": sgd(0.2), "*": sgd(0.3)}
     assert training(perceptron(), optimizer=rates, freeze="hidden.*").freeze == ("hidden.*",)
     update = training(perceptron(), optimizer=rates).updates[0]
-    assert update.optimizer_of("hidden.weight").rate == 0.1
-    assert update.optimizer_of("out.weight").rate == 0.2
+    assert update.optimizer_of("hidden.weight").lr == 0.1
+    assert update.optimizer_of("out.weight").lr == 0.2

@@ -115,12 +115,19 @@ CURVES: dict[str, tuple[Any, float, Any]] = {
         lambda s, o: s.CosineAnnealingWarmRestarts(o, 4, 3),
     ),
     "one cycle": (
-        one_cycle(0.3, steps=STEPS + 1),
+        one_cycle(0.3, total_steps=STEPS + 1),
         0.3,
         lambda s, o: s.OneCycleLR(o, 0.3, STEPS + 1, cycle_momentum=False),
     ),
     "one cycle, three phases": (
-        one_cycle(0.3, steps=STEPS + 1, rise=0.4, start=0.1, final=0.01, three_phases=True),
+        one_cycle(
+            0.3,
+            total_steps=STEPS + 1,
+            pct_start=0.4,
+            div_factor=10,
+            final_div_factor=100,
+            three_phase=True,
+        ),
         0.3,
         lambda s, o: s.OneCycleLR(
             o,
@@ -134,7 +141,7 @@ CURVES: dict[str, tuple[Any, float, Any]] = {
         ),
     ),
     "one cycle, straight": (
-        one_cycle(0.3, steps=STEPS + 1, straight=True),
+        one_cycle(0.3, total_steps=STEPS + 1, anneal_strategy="linear"),
         0.3,
         lambda s, o: s.OneCycleLR(
             o, 0.3, STEPS + 1, anneal_strategy="linear", cycle_momentum=False
@@ -186,27 +193,27 @@ def test_every_step_is_that_of_torch(torch: Any, name: str) -> None:
 # What the reference page says that a schedule of torch's is here, against it with its own defaults,
 # and the step to which they are the same: past the end of most.
 ROWS: dict[str, tuple[dict[str, Any], Any, int]] = {
-    "ConstantLR": ({"rate": 0.3}, lambda s, o: s.ConstantLR(o), 20),
-    "CosineAnnealingLR": ({"peak": 0.3}, lambda s, o: s.CosineAnnealingLR(o, 1000), 1000),
+    "ConstantLR": ({"lr": 0.3}, lambda s, o: s.ConstantLR(o), 20),
+    "CosineAnnealingLR": ({"lr": 0.3}, lambda s, o: s.CosineAnnealingLR(o, 1000), 1000),
     "CosineAnnealingWarmRestarts": (
-        {"peak": 0.3},
+        {"lr": 0.3},
         lambda s, o: s.CosineAnnealingWarmRestarts(o, 100),
         500,
     ),
-    "ExponentialLR": ({"rate": 0.3, "decay": 0.9}, lambda s, o: s.ExponentialLR(o, 0.9), 100),
+    "ExponentialLR": ({"lr": 0.3, "gamma": 0.9}, lambda s, o: s.ExponentialLR(o, 0.9), 100),
     "LambdaLR": ({}, lambda s, o: s.LambdaLR(o, lambda step: 0.1 / (1 + step) / 0.3), 100),
-    "LinearLR": ({"rate": 0.3}, lambda s, o: s.LinearLR(o), 20),
+    "LinearLR": ({"lr": 0.3}, lambda s, o: s.LinearLR(o), 20),
     "MultiStepLR": (
-        {"rate": 0.3, "milestones": [3, 8]},
+        {"lr": 0.3, "milestones": [3, 8]},
         lambda s, o: s.MultiStepLR(o, [3, 8]),
         20,
     ),
     "OneCycleLR": (
-        {"peak": 0.3},
+        {"max_lr": 0.3},
         lambda s, o: s.OneCycleLR(o, 0.3, 1000, cycle_momentum=False),
         1000,
     ),
-    "PolynomialLR": ({"rate": 0.3}, lambda s, o: s.PolynomialLR(o), 20),
+    "PolynomialLR": ({"lr": 0.3}, lambda s, o: s.PolynomialLR(o), 20),
     "SequentialLR": (
         {"schedules": [exponential(0.3, 0.9), cosine(0.3, steps=4)], "milestones": [5]},
         sequence(
@@ -214,7 +221,7 @@ ROWS: dict[str, tuple[dict[str, Any], Any, int]] = {
         ),
         9,
     ),
-    "StepLR": ({"rate": 0.3, "every": 4}, lambda s, o: s.StepLR(o, 4), 20),
+    "StepLR": ({"lr": 0.3, "step_size": 4}, lambda s, o: s.StepLR(o, 4), 20),
 }  # fmt: skip
 
 
@@ -261,7 +268,7 @@ LONG = {
     "cosine": cosine(0.1, steps=1_000_003, warmup=7, final=1e-3),
     "restarts": warm_restarts(0.1, period=3),
     "growing restarts": warm_restarts(0.1, period=7, growth=2),
-    "one cycle": one_cycle(0.1, steps=1_000_003),
+    "one cycle": one_cycle(0.1, total_steps=1_000_003),
     "warm-up": warmup(cosine(0.1, steps=10**6), steps=300_001),
     "polynomial": polynomial(0.1, steps=1_000_003, power=2.0),
     "linear": linear_decay(0.1, steps=1_000_003),
@@ -297,7 +304,7 @@ def test_what_is_no_rate_is_told_where_it_is_declared() -> None:
 
 def test_curves_stay_where_they_end() -> None:
     assert polynomial(0.3, steps=5, final=0.1)(100) == pytest.approx(0.1)
-    assert one_cycle(1.0, steps=20)(500) == pytest.approx(1 / 25 * 1e-4)
+    assert one_cycle(1.0, total_steps=20)(500) == pytest.approx(1 / 25 * 1e-4)
     assert piecewise([3.0, 2.0, 1.0], [2, 4])(1000) == 1.0
 
 
@@ -308,13 +315,16 @@ def test_curves_stay_where_they_end() -> None:
         lambda: multi_step(0.1, 5),
         lambda: polynomial(-0.1, steps=5),
         lambda: linear_decay(0.1, steps=0),
-        lambda: one_cycle(0.1, steps=3),
-        lambda: one_cycle(0.1, steps=30, rise=1.0),
+        lambda: one_cycle(0.1, total_steps=3),
+        lambda: one_cycle(0.1, total_steps=30, pct_start=1.0),
         lambda: warm_restarts(0.1, period=5, growth=1.5),
         lambda: warmup(0.1, steps=0),
         lambda: warmup(lambda step: step, steps=3),
         lambda: piecewise([0.1, 0.2], [1, 2]),
+        lambda: one_cycle(0.1, total_steps=30, anneal_strategy="cosine"),
+        lambda: one_cycle(0.1, total_steps=30, div_factor=0),
         lambda: plateau(0.1, factor=1.0),
+        lambda: plateau(0.1, threshold_mode="relative"),
         lambda: plateau(0.1, mode="least"),
         lambda: plateau(0.1, patience=-1),
         lambda: plateau(0.1, monitor=True),
@@ -331,20 +341,16 @@ METRICS = [5.0, 4.0, 4.5, 4.2, 4.1, 3.9999, 3.0, 3.5, 3.5, 3.5, 3.5, 3.5, 3.5, 3
 PLATEAUS: list[dict[str, Any]] = [
     {"patience": 2},
     {"patience": 0, "cooldown": 2},
-    {"patience": 1, "relative": False, "threshold": 0.5, "minimum": 0.01},
+    {"patience": 1, "threshold_mode": "abs", "threshold": 0.5, "min_lr": 0.01},
     {"patience": 1, "mode": "max", "factor": 0.5},
-    {"patience": 1, "mode": "max", "relative": False, "cooldown": 1},
+    {"patience": 1, "mode": "max", "threshold_mode": "abs", "cooldown": 1},
 ]
 
 
 def falling_in_torch(torch: Any, options: dict[str, Any], metrics: list[float]) -> list[float]:
     """The rate after each look at a metric."""
-    renamed = {**options}
-    relative, least = renamed.pop("relative", True), renamed.pop("minimum", 0.0)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, min_lr=least, threshold_mode="rel" if relative else "abs", eps=0.0, **renamed
-    )
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, eps=0.0, **options)
     rates = []
     for metric in metrics:
         scheduler.step(metric)

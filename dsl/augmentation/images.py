@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from dsl.layers.base import Layer
 from dsl.layers.noise import at_least_zero, draw_key
 from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.diagnostics.options import real
 from nncompile.elementwise import (
     cos,
     floor,
@@ -39,7 +40,6 @@ from nncompile.ops import (
 from nncompile.ops.core.basic import as_value, floating
 from nncompile.ops.shape.slicing import padded
 from nncompile.ops.windows.pooling import per_axis
-from nncompile.optim.schedules import real
 
 
 def images(what: str, x: Any) -> Value:

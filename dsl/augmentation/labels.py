@@ -9,6 +9,7 @@ from dsl.augmentation.images import below, box, images
 from dsl.layers.base import Layer
 from dsl.layers.noise import draw_key, rate_of
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.diagnostics.options import real
 from nncompile.elementwise import equal, floor, logical_and, maximum, minimum, sqrt, where
 from nncompile.ir.dims import same
 from nncompile.ir.graph import Value, described
@@ -29,7 +30,6 @@ from nncompile.ops import (
 )
 from nncompile.ops.core.basic import as_value, floating
 from nncompile.ops.random.distributions import beta
-from nncompile.optim.schedules import real
 
 
 class Mixup(Layer):

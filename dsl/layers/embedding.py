@@ -10,6 +10,7 @@ import numpy as np
 from dsl.initializers import Fans, constant, normal
 from dsl.layers.base import Layer
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.diagnostics.options import real
 from nncompile.elementwise import cos, sin, where
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Value
@@ -18,7 +19,6 @@ from nncompile.ops import cast, concatenate, const, expand_dims, iota, reshape, 
 from nncompile.ops import split as parts
 from nncompile.ops.core.assertions import limited
 from nncompile.ops.core.basic import Constant, as_value
-from nncompile.optim.schedules import real
 
 
 class Embedding(Layer):

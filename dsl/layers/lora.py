@@ -11,9 +11,9 @@ from typing import Any
 from dsl.building import Builder, active
 from dsl.initializers import VarianceScaling, zeros
 from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.options import real
 from nncompile.ir.graph import Input, Value
 from nncompile.ops import reshape
-from nncompile.optim.schedules import real
 
 # As the paper's own code (and torch's dense layers) start: uniform within ±1/√in.
 _START = VarianceScaling(1 / 3, "in", "uniform")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from dsl.building import active
 from dsl.layers.base import Layer
 from nncompile.diagnostics.errors import ModelError, ShapeError
+from nncompile.diagnostics.options import real
 from nncompile.elementwise import where
 from nncompile.ir.graph import Value
 from nncompile.ops import (
@@ -21,7 +22,6 @@ from nncompile.ops import (
     while_training,
 )
 from nncompile.ops.core.basic import floating
-from nncompile.optim.schedules import real
 
 
 def draw_key(what: str) -> Value:

@@ -14,6 +14,7 @@ from dsl.layers.base import Layer
 from dsl.layers.convolution_checks import CHANNELS_SECOND
 from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
+from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.dims import product
 from nncompile.ir.graph import Value
@@ -29,7 +30,6 @@ from nncompile.ops import (
 from nncompile.ops.core.basic import cast, floating, full, size_value
 from nncompile.ops.normalization.batch import positive_epsilon
 from nncompile.ops.normalization.channels import CHANNELS
-from nncompile.optim.schedules import real
 
 
 class BatchNorm(Layer):

@@ -18,6 +18,7 @@ from dsl.layers.recurrent_steps import (
     weighed,
 )
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
+from nncompile.diagnostics.options import real
 from nncompile.elementwise import tanh, where
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
@@ -26,7 +27,6 @@ from nncompile.ops import concatenate, expand_dims, full, iota, scan, stack, swa
 from nncompile.ops import dropout as drop
 from nncompile.ops.core.assertions import LENGTHS, in_range
 from nncompile.ops.core.basic import as_value, floating
-from nncompile.optim.schedules import real
 
 
 class Recurrent(Layer):

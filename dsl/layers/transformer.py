@@ -13,9 +13,9 @@ from dsl.layers.dense import Dense, Dropout
 from dsl.layers.known_sizes import known_size
 from dsl.layers.normalization import LayerNorm
 from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.options import real
 from nncompile.ir.graph import Value
 from nncompile.ops.core.basic import as_value, floating
-from nncompile.optim.schedules import real
 
 Function = Callable[[Any], Any]
 

@@ -21,41 +21,37 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "T_0": ("period",),
     "T_max": ("steps",),
     "T_mult": ("growth",),
-    "alpha": ("decay", "slope"),
+    "alpha": ("slope",),
     "average": ("averaging",),
     "batch_size": ("batch",),
     "use_bias": ("bias",),
     "clipnorm": ("clip_norm",),
     "clipvalue": ("clip_value",),
-    "decay_rate": ("decay", "factor"),
-    "decay_steps": ("every", "steps"),
+    "decay_rate": ("gamma",),
+    "decay_steps": ("step_size", "steps"),
     "dim": ("axis", "axes"),
     "dims": ("axis", "axes"),
     "embedding_dim": ("width",),
     "end_factor": ("final",),
     "end_learning_rate": ("final",),
-    "eps": ("epsilon",),
     "epsilon": ("eps",),
     "eta_min": ("final",),
-    "gamma": ("decay", "factor"),
     "global_clipnorm": ("clip_norm",),
     "gradient_accumulation_steps": ("accumulate",),
     "hidden_size": ("hidden",),
-    "initial_learning_rate": ("rate", "peak"),
+    "initial_learning_rate": ("lr",),
     "interpolation": ("method",),
     "keepdim": ("keepdims",),
     "kernel_initializer": ("init",),
     "kernel_size": ("kernel",),
-    "learning_rate": ("rate", "peak"),
+    "learning_rate": ("lr", "max_lr"),
     "loss": ("minimize",),
-    "lr": ("rate", "peak"),
     "max_grad_norm": ("clip_norm",),
-    "max_lr": ("peak",),
     "minval": ("low",),
     "maxval": ("high",),
     "max_steps": ("steps",),
     "min_delta": ("threshold",),
-    "min_lr": ("minimum", "final"),
+    "min_lr": ("final",),
     "n_epochs": ("epochs",),
     "negative_slope": ("slope",),
     "nhead": ("heads",),
@@ -70,14 +66,12 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "output_dim": ("width",),
     "p": ("rate",),
     "padding_idx": ("padding_index",),
-    "pct_start": ("rise",),
     "pool_size": ("kernel",),
     "random_state": ("seed",),
-    "rho": ("decay",),
+    "rho": ("alpha",),
     "scale_factor": ("scale",),
     "start_factor": ("start",),
     "stddev": ("std",),
-    "step_size": ("every",),
     "strides": ("stride",),
     "total_iters": ("steps",),
     "total_steps": ("steps",),
@@ -105,12 +99,9 @@ _OF_X = (
 # What has no such option, because it is said elsewhere.
 SAID: dict[str, str] = {
     **dict.fromkeys(_OF_X, "it is told by x, to which the layer is applied: leave it out"),
-    "anneal_strategy": "straight=True is linear, half a cosine is the default",
     "batch_first": "data are [batch, time, …] always: leave it out",
-    "betas": "each has its name: beta1=0.9, beta2=0.999",
+    **dict.fromkeys(("beta1", "beta2", "beta_1", "beta_2"), "both in one: betas=(0.9, 0.999)"),
     "callbacks": "trainer.fit(data, callbacks=[...]) takes them",
-    "div_factor": "start is its reciprocal: start=1 / 25",
-    "final_div_factor": "final is its reciprocal: final=1e-4",
     "last_epoch": "a schedule is a function of the step, which checkpoints hold: leave it out",
     **dict.fromkeys(("max_eval", "max_iter"), "one step is one iteration: fit(data, steps=20)"),
     "include_last_offset": "the end of the last bag is that of the data: offsets[:-1]",
@@ -119,7 +110,6 @@ SAID: dict[str, str] = {
     "maximize": 'the recipe says so: training(model, updates=[maximize("reward", optimizer=...)])',
     "metrics": 'metrics are outputs of the model: {"loss": loss, "accuracy": accuracy(...)}',
     "right": "side='right' is after equal ones, side='left' before them",
-    "threshold_mode": "relative=True or relative=False",
     **dict.fromkeys(("num_parameters", "shared_axes"), "axis=1 has one slope for each channel"),
     "upper": "lower=False is the upper triangle, lower=True the other one",
     "validation_data": "trainer.fit(data, validation=...) takes them",
@@ -128,8 +118,9 @@ SAID: dict[str, str] = {
 }
 
 
-def teaching(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, whose wrong calls are a `ModelError` that says what its options are called."""
+def teaching(function: Callable[P, R], what: str | None = None) -> Callable[P, R]:
+    """The function, whose wrong calls are a `ModelError` that says what its options are called;
+    `what` it is called itself where that is not its name."""
     signature = inspect.signature(function)
     names = tuple(name for name in signature.parameters if name != "self")
 
@@ -143,7 +134,7 @@ def teaching(function: Callable[P, R]) -> Callable[P, R]:
                 signature.bind(*args, **options)
             except TypeError as error:
                 raise wrong_call(
-                    function.__name__, error, names, options, _by_name(signature, args)
+                    what or function.__name__, error, names, options, _by_name(signature, args)
                 ) from None
             raise  # from within
 

@@ -19,7 +19,7 @@ from nncompile.optim.curves import (
 from nncompile.optim.descent import asgd, lion, rprop, sgd
 from nncompile.optim.lbfgs import lbfgs
 from nncompile.optim.muon import muon
-from nncompile.optim.plateau import Plateau, plateau
+from nncompile.optim.plateau import plateau
 from nncompile.optim.schedules import (
     LearningRate,
     Schedule,
@@ -33,7 +33,6 @@ from nncompile.optim.schedules import (
 __all__ = [
     "LearningRate",
     "Optimizer",
-    "Plateau",
     "Schedule",
     "Stateful",
     "adadelta",

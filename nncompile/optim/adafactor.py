@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.options import NotNegative, Real, not_negative, optional, pair
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Value
 from nncompile.ops.core.basic import cast, full
 from nncompile.ops.reduction.statistics import mean
 from nncompile.optim.base import Optimizer, Slots, count, descend, kept
-from nncompile.optim.schedules import LearningRate, not_negative, real, resolve
+from nncompile.optim.schedules import LearningRate, resolve
 
 
 @formula
@@ -27,10 +26,10 @@ def _normalised(g: Any, variance: Any, least: Any) -> Any:
     return g / sqrt(maximum(variance, least))
 
 
-@dataclass(frozen=True)
-class Adafactor(Optimizer):
-    """Steps of the root mean square of the parameter, divided by the root of a running mean of
-    squared gradients, of which a matrix keeps those of its rows and of its columns alone (Shazeer &
+class adafactor(Optimizer):
+    """Steps in units of the parameter, with a second moment of rows and columns: the root mean
+    square of the parameter, divided by the root of a running mean of squared gradients, of which a
+    matrix keeps those of its rows and of its columns alone (Shazeer &
     Stern 2018, algorithms 4 and 5, with torch's options).
 
     With t from 1, ρ = t^`beta2_decay`, `eps` = (ε₁, ε₂) and rms(x) = √mean(x²): of a parameter of
@@ -42,25 +41,21 @@ class Adafactor(Optimizer):
     `col_var`, or `variance`. There is no running mean of the gradient, as in torch.
     """
 
-    beta2_decay: float = -0.8
-    eps: tuple[float | None, float] = (None, 1e-3)
-    d: float = 1.0
-    weight_decay: float = 0.0
+    lr: LearningRate = 0.01
+    beta2_decay: Real = -0.8
+    eps: Annotated[tuple[float | None, float], pair(optional(not_negative), not_negative)] = (
+        None,
+        1e-3,
+    )
+    d: Real = 1.0
+    weight_decay: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_not_negative("weight_decay")
-        for name, least in (("beta2_decay", -float("inf")), ("d", 1.0)):
-            self._normalise(name, real(name, getattr(self, name)))
-            if not getattr(self, name) >= least:
-                raise ModelError(f"{name} must be at least {least:g}, got {getattr(self, name)}")
-        if self.beta2_decay > 0:
+        if not self.beta2_decay <= 0:
             raise ModelError(f"beta2_decay must not be positive, got {self.beta2_decay}")
-        if not isinstance(self.eps, list | tuple) or len(self.eps) != 2:
-            raise ModelError(f"eps must be two numbers, got {self.eps!r}")
-        small, large = self.eps
-        bounds = None if small is None else not_negative("eps", small), not_negative("eps", large)
-        object.__setattr__(self, "eps", bounds)
+        if not self.d >= 1:
+            raise ModelError(f"d must be at least 1, got {self.d}")
 
     def initial(self, w: Value) -> Slots:
         if w.rank < 2:
@@ -76,7 +71,7 @@ class Adafactor(Optimizer):
     ) -> tuple[Value, Slots]:
         if 0 in w.shape:  # of no numbers there are no means
             return w, dict(slots)
-        rate, t = resolve(self.rate, step, w.dtype), count(step)
+        rate, t = resolve(self.lr, step, w.dtype), count(step)
         given, least_size = self.eps
         epsilon = w.dtype.eps if given is None else given
         following, variance = self._variance(g, slots, cast(t**self.beta2_decay, w.dtype), epsilon)
@@ -102,16 +97,3 @@ class Adafactor(Optimizer):
 def _rms(x: Value) -> Value:
     found: Value = sqrt(mean(x * x))
     return found
-
-
-@teaching
-def adafactor(
-    rate: LearningRate = 0.01,
-    beta2_decay: float = -0.8,
-    eps: tuple[float | None, float] = (None, 1e-3),
-    d: float = 1.0,
-    weight_decay: float = 0.0,
-) -> Optimizer:
-    """Steps in units of the parameter, with a second moment of rows and columns; see
-    `Adafactor`."""
-    return Adafactor(rate, beta2_decay, eps, d, weight_decay)

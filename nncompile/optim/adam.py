@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import field
 from typing import Any
 
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.options import NotNegative
 from nncompile.elementwise import abs, maximum, sqrt, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Value
@@ -14,7 +14,6 @@ from nncompile.ir.types import f64
 from nncompile.ops.core.basic import cast, const
 from nncompile.optim.base import (
     Moments,
-    Optimizer,
     Slots,
     accumulate,
     count,
@@ -27,17 +26,18 @@ from nncompile.optim.base import (
 from nncompile.optim.schedules import LearningRate, resolve
 
 
-@dataclass(frozen=True)
-class Adam(Moments):
-    """m' = β₁·m + (1−β₁)·g, v' = β₂·v + (1−β₂)·g², w' = w − η·m̂/(√v̂ + ε) with m̂ = m'/(1−β₁ᵗ),
-    v̂ = v'/(1−β₂ᵗ), t from 1 (Kingma & Ba 2015); for what the slots hold see `Moments`.
+class adam(Moments):
+    """Running mean over running root mean square of the gradient: m' = β₁·m + (1−β₁)·g,
+    v' = β₂·v + (1−β₂)·g², w' = w − η·m̂/(√v̂ + ε) with m̂ = m'/(1−β₁ᵗ), v̂ = v'/(1−β₂ᵗ), t from 1
+    (Kingma & Ba 2015); for what the slots hold see `Moments`.
 
     AMSGrad (Reddi, Kale & Kumar 2018) takes the largest v' so far in place of v', a third slot
     `vmax`; as in torch, it is corrected after the maximum is taken. Weight decay adds λ·w to the
-    gradient; decoupled (AdamW, Loshchilov & Hutter 2019), it takes η·λ·w from the parameter.
+    gradient; decoupled (Loshchilov & Hutter 2019), it takes η·λ·w from the parameter.
     """
 
     amsgrad: bool = False
+    decoupled_weight_decay: bool = False
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -46,24 +46,31 @@ class Adam(Moments):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
-        g, left = self._decayed(w, g, rate)
+        rate = resolve(self.lr, step, w.dtype)
+        g, left = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
         root = self._root(t)
-        factor = (self.beta1 - 1) * self._norm * (rate if isinstance(rate, float) else 1)
-        scale = cast(root / (1 - self.beta1**t) * factor, w.dtype)
+        factor = (self.betas[0] - 1) * self._norm * (rate if isinstance(rate, float) else 1)
+        scale = cast(root / (1 - self.betas[0] ** t) * factor, w.dtype)
         scale = scale if isinstance(rate, float) else scale * rate
-        epsilon = cast(root * (self._norm * self.epsilon), w.dtype)
+        eps = cast(root * (self._norm * self.eps), w.dtype)
         following = self._accumulated(g, slots)
         v = following["v"]
         if self.amsgrad:
             v = following["vmax"] = maximum(slots["vmax"], v)
-        return descend_normalised(w, following["m"], v, scale, epsilon, left), following
+        return descend_normalised(w, following["m"], v, scale, eps, left), following
+
+
+class adamw(adam):
+    """`adam` with decoupled weight decay."""
+
+    weight_decay: NotNegative = 0.01
+    decoupled_weight_decay: bool = field(default=True, init=False, repr=False)
 
 
 @formula
-def _largest(u: Any, g: Any, decay: Any, epsilon: Any) -> Any:
-    return maximum(decay * u, abs(g) + epsilon)
+def _largest(u: Any, g: Any, decay: Any, eps: Any) -> Any:
+    return maximum(decay * u, abs(g) + eps)
 
 
 @formula
@@ -71,10 +78,12 @@ def _descend_by_largest(w: Any, m: Any, u: Any, scale: Any) -> Any:
     return w - scale * m / u
 
 
-@dataclass(frozen=True)
-class Adamax(Moments):
-    """m' = β₁·m + (1−β₁)·g, u' = max(β₂·u, |g| + ε), w' = w − η/(1−β₁ᵗ)·m'/u' (Kingma & Ba 2015,
-    section 7.1; ε as in torch). The slots are `m`, see `Moments`, and `u`."""
+class adamax(Moments):
+    """Running mean over the largest gradient of late: m' = β₁·m + (1−β₁)·g, u' = max(β₂·u, |g| +
+    ε), w' = w − η/(1−β₁ᵗ)·m'/u' (Kingma & Ba 2015, section 7.1; ε as in torch). The slots are `m`,
+    see `Moments`, and `u`."""
+
+    lr: LearningRate = 2e-3
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -83,34 +92,31 @@ class Adamax(Moments):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
+        rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
-        m = accumulate(slots["m"], g, self.beta1)
-        u = _largest(slots["u"], g, self.beta2, self.epsilon)
-        scale = scaled((1 - self.beta1) / (1 - self.beta1 ** count(step)), rate, w.dtype)
+        m = accumulate(slots["m"], g, self.betas[0])
+        u = _largest(slots["u"], g, self.betas[1], self.eps)
+        scale = scaled((1 - self.betas[0]) / (1 - self.betas[0] ** count(step)), rate, w.dtype)
         return _descend_by_largest(w, m, u, scale), {"m": m, "u": u}
 
 
 @formula
 def _descend_ahead(
-    w: Any, g: Any, m: Any, v: Any, of_g: Any, of_m: Any, epsilon: Any, left: Any = 1
+    w: Any, g: Any, m: Any, v: Any, of_g: Any, of_m: Any, eps: Any, left: Any = 1
 ) -> Any:
-    return left * w - (of_g * g + of_m * m) / (sqrt(v) + epsilon)
+    return left * w - (of_g * g + of_m * m) / (sqrt(v) + eps)
 
 
-@dataclass(frozen=True)
-class NAdam(Moments):
+class nadam(Moments):
     """Adam with Nesterov's momentum: with μₜ = β₁·(1 − ½·0.96^(t·ψ)) and Πₜ = μ₁⋯μₜ,
     w' = w − η·((1−μₜ)/(1−Πₜ)·g + μₜ₊₁/(1−Πₜ₊₁)·m')/(√v̂ + ε) (Dozat 2016; ψ is `momentum_decay`).
 
     The slot `product` is Πₜ, one float64 number; for the others see `Moments`.
     """
 
-    momentum_decay: float = 4e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_not_negative("momentum_decay")
+    lr: LearningRate = 2e-3
+    momentum_decay: NotNegative = 4e-3
+    decoupled_weight_decay: bool = False
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -122,14 +128,14 @@ class NAdam(Moments):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
-        g, left = self._decayed(w, g, rate)
+        rate = resolve(self.lr, step, w.dtype)
+        g, left = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
         now, then = self._momentum(t), self._momentum(t + 1)
         product = slots["product"] * now
         factor = self._root(t) * self._norm
         of_g = scaled(factor * (1 - now) / (1 - product), rate, w.dtype)
-        of_m = factor * then / (1 - product * then) * (1 - self.beta1)
+        of_m = factor * then / (1 - product * then) * (1 - self.betas[0])
         following = self._accumulated(g, slots)
         w_next = _descend_ahead(
             w,
@@ -138,46 +144,48 @@ class NAdam(Moments):
             following["v"],
             of_g,
             scaled(of_m, rate, w.dtype),
-            cast(factor * self.epsilon, w.dtype),
+            cast(factor * self.eps, w.dtype),
             left,
         )
         return w_next, following | {"product": product}
 
     def _momentum(self, t: Value) -> Value:
-        found: Value = self.beta1 * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
+        found: Value = self.betas[0] * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
         return found
 
 
 @formula
 def _descend_rectified(
-    w: Any, m: Any, v: Any, trusted: Any, scale: Any, epsilon: Any, left: Any = 1
+    w: Any, m: Any, v: Any, trusted: Any, scale: Any, eps: Any, left: Any = 1
 ) -> Any:
-    return left * w - scale * where(trusted, m / (sqrt(v) + epsilon), m)
+    return left * w - scale * where(trusted, m / (sqrt(v) + eps), m)
 
 
-@dataclass(frozen=True)
-class RAdam(Moments):
-    """Adam whose first steps, while the variance of 1/√v̂ is not known, are momentum's alone.
+class radam(Moments):
+    """Adam that warms itself up: its first steps, while the variance of 1/√v̂ is not known, are
+    momentum's alone.
 
     With ρ∞ = 2/(1−β₂) − 1 and ρₜ = ρ∞ − 2·t·β₂ᵗ/(1−β₂ᵗ): w' = w − η·rₜ·m̂/(√v' + ε)·√(1−β₂ᵗ),
     rₜ² = (ρₜ−4)(ρₜ−2)ρ∞/((ρ∞−4)(ρ∞−2)ρₜ), where ρₜ > 5, and w' = w − η·m̂ before (Liu et al.
     2020; the bound of 5 and the place of ε as in torch).
     """
 
+    decoupled_weight_decay: bool = False
+
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
-        g, left = self._decayed(w, g, rate)
+        rate = resolve(self.lr, step, w.dtype)
+        g, left = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
-        final = 2 / (1 - self.beta2) - 1
-        power = self.beta2**t
+        final = 2 / (1 - self.betas[1]) - 1
+        power = self.betas[1] ** t
         length = final - 2 * t * power / (1 - power)
         trusted = length > 5
         safe = maximum(length, 5.0)
         known = (safe - 4) * (safe - 2) * final / ((final - 4) * (final - 2) * safe)
         factor = where(trusted, sqrt(known) * self._root(t) * self._norm, 1.0)
-        scale = factor / (1 - self.beta1**t) * (1 - self.beta1)
+        scale = factor / (1 - self.betas[0] ** t) * (1 - self.betas[0])
         following = self._accumulated(g, slots)
         w_next = _descend_rectified(
             w,
@@ -185,109 +193,32 @@ class RAdam(Moments):
             following["v"],
             trusted,
             scaled(scale, rate, w.dtype),
-            self._norm * self.epsilon,
+            self._norm * self.eps,
             left,
         )
         return w_next, following
 
 
-@dataclass(frozen=True)
-class LAMB(Moments):
-    """Adam with a step as long as the parameter: u = m̂/(√v̂ + ε) + λ·w,
+class lamb(Moments):
+    """Adam with steps in proportion to each parameter, for large batches: u = m̂/(√v̂ + ε) + λ·w,
     w' = w − η·|w|/|u|·u, the Euclidean norms over the whole parameter, and |w|/|u| taken for 1
     where either is zero (You et al. 2020, algorithm 2 with φ(z) = z)."""
 
-    epsilon: float = 1e-6
+    eps: NotNegative = 1e-6
+    weight_decay: NotNegative = 0.01
 
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
+        rate = resolve(self.lr, step, w.dtype)
         t = count(step)
         factor = self._root(t) * self._norm
-        scale = cast(factor * (1 - self.beta1) / (1 - self.beta1**t), w.dtype)
+        scale = cast(factor * (1 - self.betas[0]) / (1 - self.betas[0] ** t), w.dtype)
         following = self._accumulated(g, slots)
-        epsilon = cast(factor * self.epsilon, w.dtype)
-        u = normalise(following["m"], following["v"], epsilon, scale)
+        eps = cast(factor * self.eps, w.dtype)
+        u = normalise(following["m"], following["v"], eps, scale)
         u = u + self.weight_decay * w if self.weight_decay else u
         length, size = sqrt((w * w).sum()), sqrt((u * u).sum())
         moves = (length > 0) & (size > 0)
         trust = where(moves, length / where(moves, size, 1), 1)
         return descend(w, u, rate * trust), following
-
-
-@teaching
-def adam(
-    rate: LearningRate = 1e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.0,
-    amsgrad: bool = False,
-) -> Optimizer:
-    """Running mean over running root mean square of the gradient; see `Adam`."""
-    return Adam(rate, beta1, beta2, epsilon, weight_decay, amsgrad=amsgrad)
-
-
-@teaching
-def adamw(
-    rate: LearningRate = 1e-3,
-    weight_decay: float = 0.01,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
-    amsgrad: bool = False,
-) -> Optimizer:
-    """Adam with decoupled weight decay; see `Adam`."""
-    return Adam(rate, beta1, beta2, epsilon, weight_decay, decoupled=True, amsgrad=amsgrad)
-
-
-@teaching
-def adamax(
-    rate: LearningRate = 2e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.0,
-) -> Optimizer:
-    """Running mean over the largest gradient of late; see `Adamax`."""
-    return Adamax(rate, beta1, beta2, epsilon, weight_decay)
-
-
-@teaching
-def nadam(
-    rate: LearningRate = 2e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.0,
-    momentum_decay: float = 4e-3,
-    decoupled: bool = False,
-) -> Optimizer:
-    """Adam with Nesterov's momentum; see `NAdam`."""
-    return NAdam(rate, beta1, beta2, epsilon, weight_decay, decoupled, momentum_decay)
-
-
-@teaching
-def radam(
-    rate: LearningRate = 1e-3,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.0,
-    decoupled: bool = False,
-) -> Optimizer:
-    """Adam that warms itself up; see `RAdam`."""
-    return RAdam(rate, beta1, beta2, epsilon, weight_decay, decoupled)
-
-
-@teaching
-def lamb(
-    rate: LearningRate = 1e-3,
-    weight_decay: float = 0.01,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    epsilon: float = 1e-6,
-) -> Optimizer:
-    """Adam with steps in proportion to each parameter, for large batches; see `LAMB`."""
-    return LAMB(rate, beta1, beta2, epsilon, weight_decay)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.options import Fraction, NotNegative
 from nncompile.elementwise import maximum, sqrt
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Value
@@ -24,60 +23,53 @@ from nncompile.optim.base import (
 from nncompile.optim.schedules import LearningRate, resolve
 
 
-@dataclass(frozen=True)
-class AdaGrad(Optimizer):
-    """v' = v + g², w' = w − η/(1 + d·step)·g/(√v' + ε) (Duchi, Hazan & Singer 2011; ε outside the
-    root, the decay d of the rate and the start of v as in torch)."""
+class adagrad(Optimizer):
+    """Steps divided by the root of the sum of all squared gradients: v' = v + g²,
+    w' = w − η/(1 + d·step)·g/(√v' + ε) (Duchi, Hazan & Singer 2011; ε outside the root, the decay d
+    of the rate, `lr_decay`, and the start of v, `initial_accumulator_value`, as in torch)."""
 
-    rate_decay: float = 0.0
-    weight_decay: float = 0.0
-    start: float = 0.0
-    epsilon: float = 1e-10
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_not_negative("rate_decay", "weight_decay", "start", "epsilon")
+    lr: LearningRate = 0.01
+    lr_decay: NotNegative = 0.0
+    weight_decay: NotNegative = 0.0
+    initial_accumulator_value: NotNegative = 0.0
+    eps: NotNegative = 1e-10
 
     @property
     def slots(self) -> tuple[str, ...]:
         return ("v",)
 
     def initial(self, w: Value) -> Slots:
-        return {"v": full(w.shape, self.start, w.dtype)}
+        return {"v": full(w.shape, self.initial_accumulator_value, w.dtype)}
 
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
-        if self.rate_decay:
-            rate = rate / (1 + self.rate_decay * cast(step, w.dtype))
+        rate = resolve(self.lr, step, w.dtype)
+        if self.lr_decay:
+            rate = rate / (1 + self.lr_decay * cast(step, w.dtype))
         g = penalised(g, w, self.weight_decay)
         v = accumulate_squares(slots["v"], g, 1)
-        return descend_normalised(w, g, v, -rate, self.epsilon), {"v": v}
+        return descend_normalised(w, g, v, -rate, self.eps), {"v": v}
 
 
 @formula
-def _ratio(g: Any, v: Any, d: Any, epsilon: Any) -> Any:
-    return sqrt(d + epsilon) / sqrt(v + epsilon) * g
+def _ratio(g: Any, v: Any, d: Any, eps: Any) -> Any:
+    return sqrt(d + eps) / sqrt(v + eps) * g
 
 
-@dataclass(frozen=True)
-class AdaDelta(Optimizer):
-    """v' = ρ·v + (1−ρ)·g², Δ = √(d + ε)/√(v' + ε)·g, d' = ρ·d + (1−ρ)·Δ², w' = w − η·Δ (Zeiler
-    2012, ε inside the roots; the paper's η is 1).
+class adadelta(Optimizer):
+    """Steps in units of the parameter, from running squares of both: v' = ρ·v + (1−ρ)·g², Δ = √(d +
+    ε)/√(v' + ε)·g, d' = ρ·d + (1−ρ)·Δ², w' = w − η·Δ (Zeiler 2012, ε inside the roots; the paper's
+    η is 1).
 
     The slots hold v/(1−ρ) and d/(1−ρ), so that v' = ρ·v + g² and d' = ρ·d + Δ² with ε/(1−ρ) in
     both roots.
     """
 
-    decay: float = 0.9
-    epsilon: float = 1e-6
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_fraction("decay")
-        self._check_not_negative("epsilon", "weight_decay")
+    lr: LearningRate = 1.0
+    rho: Fraction = 0.9
+    eps: NotNegative = 1e-6
+    weight_decay: NotNegative = 0.0
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -86,11 +78,11 @@ class AdaDelta(Optimizer):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
+        rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
-        v = accumulate_squares(slots["v"], g, self.decay)
-        delta = _ratio(g, v, slots["d"], self.epsilon / (1 - self.decay))
-        d = accumulate_squares(slots["d"], delta, self.decay)
+        v = accumulate_squares(slots["v"], g, self.rho)
+        delta = _ratio(g, v, slots["d"], self.eps / (1 - self.rho))
+        d = accumulate_squares(slots["d"], delta, self.rho)
         return descend(w, delta, rate), {"v": v, "d": d}
 
 
@@ -100,25 +92,21 @@ def _variance(v: Any, m: Any, share: Any) -> Any:
     return maximum(v - share * m * m, 0)
 
 
-@dataclass(frozen=True)
-class RMSProp(Optimizer):
-    """v' = ρ·v + (1−ρ)·g², w' = w − η·g/(√v' + ε); with momentum, b' = μ·b + g/(√v' + ε) and
-    w' = w − η·b' (Tieleman & Hinton 2012, ε outside the root as in torch).
+class rmsprop(Optimizer):
+    """Steps divided by a running root mean square of the gradient: v' = α·v + (1−α)·g², w' = w −
+    η·g/(√v' + ε); with momentum, b' = μ·b + g/(√v' + ε) and w' = w − η·b' (Tieleman & Hinton 2012,
+    ε outside the root as in torch).
 
-    Centred, the variance takes the place of v': m' = ρ·m + (1−ρ)·g and v' − m'² (Graves 2013).
-    The slots `v` and `m` hold v/(1−ρ) and m/(1−ρ), so that v' = ρ·v + g².
+    Centred, the variance takes the place of v': m' = α·m + (1−α)·g and v' − m'² (Graves 2013).
+    The slots `v` and `m` hold v/(1−α) and m/(1−α), so that v' = α·v + g².
     """
 
-    decay: float = 0.99
-    epsilon: float = 1e-8
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: LearningRate = 0.01
+    alpha: Fraction = 0.99
+    eps: NotNegative = 1e-8
+    weight_decay: NotNegative = 0.0
+    momentum: Fraction = 0.0
     centered: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_fraction("decay", "momentum")
-        self._check_not_negative("epsilon", "weight_decay")
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -127,51 +115,15 @@ class RMSProp(Optimizer):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
+        rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
-        scale = (1 - self.decay) ** -0.5  # g/(√((1−ρ)v) + ε) = scale·g/(√v + scale·ε)
-        following = {"v": accumulate_squares(slots["v"], g, self.decay)}
+        scale = (1 - self.alpha) ** -0.5  # g/(√((1−α)v) + ε) = scale·g/(√v + scale·ε)
+        following = {"v": accumulate_squares(slots["v"], g, self.alpha)}
         v = following["v"]
         if self.centered:
-            following["m"] = accumulate(slots["m"], g, self.decay)
-            v = _variance(v, following["m"], 1 - self.decay)
+            following["m"] = accumulate(slots["m"], g, self.alpha)
+            v = _variance(v, following["m"], 1 - self.alpha)
         if not self.momentum:
-            return descend_normalised(w, g, v, -scale * rate, scale * self.epsilon), following
-        b = accumulate(slots["b"], normalise(g, v, scale * self.epsilon, scale), self.momentum)
+            return descend_normalised(w, g, v, -scale * rate, scale * self.eps), following
+        b = accumulate(slots["b"], normalise(g, v, scale * self.eps, scale), self.momentum)
         return descend(w, b, rate), following | {"b": b}
-
-
-@teaching
-def adagrad(
-    rate: LearningRate = 0.01,
-    rate_decay: float = 0.0,
-    weight_decay: float = 0.0,
-    start: float = 0.0,
-    epsilon: float = 1e-10,
-) -> Optimizer:
-    """Steps divided by the root of the sum of all squared gradients; see `AdaGrad`."""
-    return AdaGrad(rate, rate_decay, weight_decay, start, epsilon)
-
-
-@teaching
-def adadelta(
-    rate: LearningRate = 1.0,
-    decay: float = 0.9,
-    epsilon: float = 1e-6,
-    weight_decay: float = 0.0,
-) -> Optimizer:
-    """Steps in units of the parameter, from running squares of both; see `AdaDelta`."""
-    return AdaDelta(rate, decay, epsilon, weight_decay)
-
-
-@teaching
-def rmsprop(
-    rate: LearningRate = 0.01,
-    decay: float = 0.99,
-    epsilon: float = 1e-8,
-    momentum: float = 0.0,
-    weight_decay: float = 0.0,
-    centered: bool = False,
-) -> Optimizer:
-    """Steps divided by a running root mean square of the gradient; see `RMSProp`."""
-    return RMSProp(rate, decay, epsilon, momentum, weight_decay, centered)

@@ -7,10 +7,11 @@ corrections being numbers; each formula equals that of its paper.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.options import Fractions, NotNegative, Options, not_negative
 from nncompile.elementwise import sqrt
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Value
@@ -20,30 +21,29 @@ from nncompile.optim.schedules import (
     LearningRate,
     Stateful,
     check_rate,
-    not_negative,
-    real,
     resolve,
 )
 
 Slots = dict[str, Value]
 
 
-@dataclass(frozen=True)
-class Optimizer:
-    """What one step makes of a parameter and its slots: a subclass is a frozen dataclass whose
-    fields are its options, and says its `slots` and its `update`.
+class Optimizer(Options):
+    """What one step makes of a parameter and its slots: a subclass is a frozen dataclass by itself,
+    whose fields are its options, checked where their annotations say what they may be (see
+    `Options`), and says its `slots` and its `update`.
 
     Raises `ModelError` for a learning rate that is no number, schedule or function of the step,
     or is negative.
     """
 
-    rate: LearningRate
+    lr: LearningRate = 1e-3
 
     def __post_init__(self) -> None:
-        if not callable(self.rate):
-            self._normalise("rate", not_negative("a learning rate", self.rate))
+        super().__post_init__()
+        if not callable(self.lr):
+            self._set("lr", not_negative("a learning rate", self.lr))
         else:
-            check_rate(self.rate)
+            check_rate(self.lr)
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -59,8 +59,8 @@ class Optimizer:
     @property
     def together(self) -> bool:
         """Whether all parameters that follow this optimizer are one vector to it: `w` is then a
-        vector of all of their numbers, and the slot `s` the state `training.NAME.s`, NAME the class
-        in small letters."""
+        vector of all of their numbers, and the slot `s` the state `training.NAME.s`, NAME the
+        class."""
         return False
 
     def initial(self, w: Value) -> Slots:
@@ -76,35 +76,21 @@ class Optimizer:
         `w` is the parameter, `g` the gradient (of the type of `w`, clipped already), `slots` the
         slots by name, and `step` the number of the step, an i64 without axes that counts from
         zero. All results are values of the type of what they follow, computed from these in the
-        graph; the learning rate at `step` is `resolve(self.rate, step, w.dtype)`.
+        graph; the learning rate at `step` is `resolve(self.lr, step, w.dtype)`.
         """
         raise ModelError(f"{type(self).__name__} does not say how it updates a parameter")
 
     @property
     def stateful(self) -> tuple[Stateful, ...]:
         """The learning rates with a state of their own that this optimizer follows."""
-        return (self.rate,) if isinstance(self.rate, Stateful) else ()
+        return (self.lr,) if isinstance(self.lr, Stateful) else ()
 
     def of_loss(self, loss: str, maximized: bool, alone: bool) -> Optimizer:
         """The optimizer as it is in the update that minimizes that output: with the learning rates
         that watch it. See `Stateful.of_loss`."""
-        if not isinstance(self.rate, Stateful):
+        if not isinstance(self.lr, Stateful):
             return self
-        return replace(self, rate=self.rate.of_loss(loss, maximized, alone))
-
-    def _normalise(self, name: str, x: float) -> None:
-        object.__setattr__(self, name, x)
-
-    def _check_fraction(self, *names: str) -> None:
-        for name in names:
-            x = real(name, getattr(self, name))
-            if not 0 <= x < 1:
-                raise ModelError(f"{name} must be at least 0 and below 1, got {x}")
-            self._normalise(name, x)
-
-    def _check_not_negative(self, *names: str) -> None:
-        for name in names:
-            self._normalise(name, not_negative(name, getattr(self, name)))
+        return replace(self, lr=self.lr.of_loss(loss, maximized, alone))
 
 
 @formula
@@ -123,13 +109,13 @@ def accumulate_squares(total: Any, g: Any, decay: Any) -> Any:
 
 
 @formula
-def normalise(m: Any, v: Any, epsilon: Any, scale: Any = 1) -> Any:
-    return scale * m / (sqrt(v) + epsilon)
+def normalise(m: Any, v: Any, eps: Any, scale: Any = 1) -> Any:
+    return scale * m / (sqrt(v) + eps)
 
 
 @formula
-def descend_normalised(w: Any, m: Any, v: Any, scale: Any, epsilon: Any, kept: Any = 1) -> Any:
-    return kept * w + scale * m / (sqrt(v) + epsilon)
+def descend_normalised(w: Any, m: Any, v: Any, scale: Any, eps: Any, kept: Any = 1) -> Any:
+    return kept * w + scale * m / (sqrt(v) + eps)
 
 
 def penalised(g: Value, w: Value, weight_decay: float) -> Value:
@@ -143,7 +129,6 @@ def kept(weight_decay: float, rate: Value | float) -> Any:
     return 1 - weight_decay * rate if weight_decay else 1
 
 
-@dataclass(frozen=True)
 class Moments(Optimizer):
     """Optimizers with a running mean of the gradient and of its square: slots `m` and `v`.
 
@@ -153,41 +138,36 @@ class Moments(Optimizer):
     float64, as 1−β₂ᵗ loses its digits in float32.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    weight_decay: float = 0.0
-    decoupled: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_fraction("beta1", "beta2")
-        self._check_not_negative("epsilon", "weight_decay")
+    betas: Fractions = (0.9, 0.999)
+    eps: NotNegative = 1e-8
+    weight_decay: NotNegative = 0.0
 
     @property
     def slots(self) -> tuple[str, ...]:
         return ("m", "v")
 
-    def _decayed(self, w: Value, g: Value, rate: Value | float) -> tuple[Value, Any]:
+    def _decayed(
+        self, w: Value, g: Value, rate: Value | float, decoupled: bool
+    ) -> tuple[Value, Any]:
         """The gradient with coupled weight decay, and what decoupled decay keeps of `w`."""
-        if self.decoupled:
+        if decoupled:
             return g, kept(self.weight_decay, rate)
         return penalised(g, w, self.weight_decay), 1
 
     def _accumulated(self, g: Value, slots: Mapping[str, Value]) -> Slots:
         return {
-            "m": accumulate(slots["m"], g, self.beta1),
-            "v": accumulate_squares(slots["v"], g, self.beta2),
+            "m": accumulate(slots["m"], g, self.betas[0]),
+            "v": accumulate_squares(slots["v"], g, self.betas[1]),
         }
 
     @property
     def _norm(self) -> float:
         """√v of the paper is the root of the slot divided by this."""
-        return float((1 - self.beta2) ** -0.5)
+        return float((1 - self.betas[1]) ** -0.5)
 
     def _root(self, t: Value) -> Value:
         """√(1−β₂ᵗ)."""
-        found: Value = sqrt(1 - self.beta2**t)
+        found: Value = sqrt(1 - self.betas[1] ** t)
         return found
 
 

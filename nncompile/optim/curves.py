@@ -5,26 +5,25 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.options import not_negative, positive, real
 from nncompile.elementwise import clip, cos, floor, log, maximum, minimum, sqrt, where
 from nncompile.optim.schedules import (
     Schedule,
     check_count,
     curve_of,
     milestones_of,
-    not_negative,
-    real,
     schedule,
 )
 
 
 @teaching
-def multi_step(rate: float, milestones: Sequence[int], factor: float = 0.1) -> Schedule:
-    """`rate`, multiplied by `factor` at each of the steps `milestones`."""
-    rate, factor = not_negative("a learning rate", rate), not_negative("factor", factor)
+def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
+    """`lr`, multiplied by `gamma` at each of the steps `milestones`."""
+    rate, factor = not_negative("a learning rate", lr), not_negative("gamma", gamma)
     ends = milestones_of("milestones", milestones)
 
     def curve(step: Any) -> Any:
@@ -37,11 +36,11 @@ def multi_step(rate: float, milestones: Sequence[int], factor: float = 0.1) -> S
 
 
 @teaching
-def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
-    """Up to `peak` in a straight line over `warmup` steps, then down to `final` at step `steps`
+def cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
+    """Up to `lr` in a straight line over `warmup` steps, then down to `final` at step `steps`
     along half a cosine, and `final` from there on (Loshchilov & Hutter 2017). torch's
     CosineAnnealingLR rises again from there, and is back at its peak at 2·T_max."""
-    peak, final = not_negative("a learning rate", peak), not_negative("final", final)
+    peak, final = not_negative("a learning rate", lr), not_negative("final", final)
     check_count("steps", steps)
     if not 0 <= real("warmup", warmup) < steps:
         raise ModelError(f"warmup must be from 0 to steps − 1 = {steps - 1}, got {warmup}")
@@ -55,10 +54,10 @@ def cosine(peak: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> S
 
 
 @teaching
-def warm_restarts(peak: float, *, period: int, growth: int = 1, final: float = 0.0) -> Schedule:
-    """Half a cosine from `peak` to `final` over `period` steps, again and again, each time
+def warm_restarts(lr: float, *, period: int, growth: int = 1, final: float = 0.0) -> Schedule:
+    """Half a cosine from `lr` to `final` over `period` steps, again and again, each time
     `growth` times as long (Loshchilov & Hutter 2017, torch's CosineAnnealingWarmRestarts)."""
-    peak, final = not_negative("a learning rate", peak), not_negative("final", final)
+    peak, final = not_negative("a learning rate", lr), not_negative("final", final)
     check_count("period", period)
     check_count("growth", growth)
     if growth != int(growth):
@@ -89,30 +88,33 @@ def warm_restarts(peak: float, *, period: int, growth: int = 1, final: float = 0
 
 @teaching
 def one_cycle(
-    peak: float,
+    max_lr: float,
     *,
-    steps: int,
-    rise: float = 0.3,
-    start: float = 1 / 25,
-    final: float = 1e-4,
-    three_phases: bool = False,
-    straight: bool = False,
+    total_steps: int,
+    pct_start: float = 0.3,
+    anneal_strategy: Literal["cos", "linear"] = "cos",
+    div_factor: float = 25.0,
+    final_div_factor: float = 1e4,
+    three_phase: bool = False,
 ) -> Schedule:
-    """Up from `peak`·start to `peak` over the part `rise` of the steps, then down to
-    `peak`·start·final, each along half a cosine, or in straight lines (Smith & Topin 2019).
+    """Up from max_lr/div_factor to `max_lr` over the part `pct_start` of the steps, then down to
+    max_lr/div_factor/final_div_factor, each along half a cosine, or in straight lines (Smith &
+    Topin 2019).
 
     In three phases, it goes down to where it began as fast as it went up, and on from there. As
-    torch's OneCycleLR, whose `div_factor` is 1/start and `final_div_factor` 1/final; the momentum
-    is not cycled. Past the last step, where torch's raises an error, the rate stays.
+    torch's OneCycleLR; the momentum is not cycled. Past the last step, where torch's raises an
+    error, the rate stays.
     """
-    peak, start = not_negative("a learning rate", peak), not_negative("start", start)
-    final = not_negative("final", final)
-    check_count("steps", steps)
-    if not 0 < real("rise", rise) < 1:
-        raise ModelError(f"rise must be between 0 and 1, got {rise}")
-    low, lowest, top = peak * start, peak * start * final, float(rise * steps) - 1
+    peak, steps, rise = not_negative("a learning rate", max_lr), total_steps, pct_start
+    check_count("total_steps", steps)
+    if not 0 < real("pct_start", rise) < 1:
+        raise ModelError(f"pct_start must be between 0 and 1, got {rise}")
+    if anneal_strategy not in ("cos", "linear"):
+        raise ModelError(f"anneal_strategy must be 'cos' or 'linear', got {anneal_strategy!r}")
+    low = peak / positive("div_factor", div_factor)
+    lowest, top = low / positive("final_div_factor", final_div_factor), float(rise * steps) - 1
     phases = [(top, low, peak), (steps - 1, peak, lowest)]
-    if three_phases:
+    if three_phase:
         phases = [(top, low, peak), (2 * top, peak, low), (steps - 1, low, lowest)]
     begins = (0.0, *(end for end, _, _ in phases))
     if any(end <= begin for begin, end in itertools.pairwise(begins)):
@@ -125,7 +127,7 @@ def one_cycle(
         found = lowest + 0 * step
         for begin, (end, a, b) in reversed(list(zip(begins, phases, strict=False))):
             share = clip((step - begin) / (end - begin), 0.0, 1.0)
-            way = share if straight else (1 - cos(math.pi * share)) / 2
+            way = share if anneal_strategy == "linear" else (1 - cos(math.pi * share)) / 2
             found = where(step <= end, a + (b - a) * way, found)
         return found
 
@@ -133,13 +135,13 @@ def one_cycle(
 
 
 @teaching
-def warmup(rate: float | Schedule, *, steps: int, start: float = 0.01) -> Schedule:
-    """Up to the first rate of `rate`, a number or a schedule, from `start` times that, in a
-    straight line over `steps` steps; then `rate`, counted from there (Goyal et al. 2017; torch's
+def warmup(lr: float | Schedule, *, steps: int, start: float = 0.01) -> Schedule:
+    """Up to the first rate of `lr`, a number or a schedule, from `start` times that, in a
+    straight line over `steps` steps; then `lr`, counted from there (Goyal et al. 2017; torch's
     LinearLR, then the schedule, in a SequentialLR)."""
     start = not_negative("start", start)
     check_count("steps", steps)
-    after = curve_of("rate", rate)
+    after = curve_of("lr", lr)
     return schedule(
         lambda step: where(
             step < steps,
@@ -171,25 +173,25 @@ def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> S
 
 
 @teaching
-def linear_decay(rate: float, *, steps: int, final: float = 0.0) -> Schedule:
-    """From `rate` to `final` in a straight line over `steps` steps, and `final` from there on."""
-    return polynomial(rate, steps=steps, final=final)
+def linear_decay(lr: float, *, steps: int, final: float = 0.0) -> Schedule:
+    """From `lr` to `final` in a straight line over `steps` steps, and `final` from there on."""
+    return polynomial(lr, steps=steps, final=final)
 
 
 @teaching
-def polynomial(rate: float, *, steps: int, power: float = 1.0, final: float = 0.0) -> Schedule:
-    """final + (rate − final)·(1 − step/steps)^power, and `final` from step `steps` on."""
-    rate, final = not_negative("a learning rate", rate), not_negative("final", final)
+def polynomial(lr: float, *, steps: int, power: float = 1.0, final: float = 0.0) -> Schedule:
+    """final + (lr − final)·(1 − step/steps)^power, and `final` from step `steps` on."""
+    rate, final = not_negative("a learning rate", lr), not_negative("final", final)
     power = not_negative("power", power)
     check_count("steps", steps)
     return schedule(lambda step: final + (rate - final) * (1 - minimum(step / steps, 1.0)) ** power)
 
 
 @teaching
-def inverse_sqrt(peak: float, *, warmup: int) -> Schedule:
-    """Up to `peak` in a straight line over `warmup` steps, then down as 1/√step (Vaswani et al.
-    2017, where peak is 1/√(width·warmup))."""
-    peak = not_negative("a learning rate", peak)
+def inverse_sqrt(lr: float, *, warmup: int) -> Schedule:
+    """Up to `lr` in a straight line over `warmup` steps, then down as 1/√step (Vaswani et al.
+    2017, where `lr` is 1/√(width·warmup))."""
+    peak = not_negative("a learning rate", lr)
     check_count("warmup", warmup)
     return schedule(
         lambda step: peak * minimum((step + 1) / warmup, sqrt(warmup / maximum(step + 1, 1.0)))

@@ -4,44 +4,40 @@ averaged SGD, Rprop."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.options import Bounds, Fraction, Fractions, NotNegative, Real
 from nncompile.elementwise import clip, maximum, sign, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Value
 from nncompile.ir.types import f64
 from nncompile.ops.core.basic import as_value, cast, full
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised
-from nncompile.optim.schedules import LearningRate, not_negative, real, resolve
+from nncompile.optim.schedules import LearningRate, resolve
 
 
-@dataclass(frozen=True)
-class SGD(Optimizer):
-    """w' = w − η·g; with momentum v' = μ·v + g and w' = w − η·v', or Nesterov's
-    w' = w − η·(g + μ·v').
+class sgd(Optimizer):
+    """Gradient descent, with momentum or Nesterov's: w' = w − η·g; with momentum v' = μ·v + g and
+    w' = w − η·v', or Nesterov's w' = w − η·(g + μ·v').
 
     Where η is a number the slot `u` holds η·v, so that u' = μ·u + η·g and w' = w − u': one pass
     over the tensors less. Weight decay adds λ·w to the gradient. With a dampening τ,
     v' = μ·v + (1−τ)·g, but for the first step, where v' = g, as torch's.
     """
 
-    momentum: float = 0.0
+    lr: LearningRate = 0.1
+    momentum: Fraction = 0.0
+    dampening: Real = 0.0
+    weight_decay: NotNegative = 0.0
     nesterov: bool = False
-    weight_decay: float = 0.0
-    dampening: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_fraction("momentum")
-        self._check_not_negative("weight_decay")
-        self._normalise("dampening", real("dampening", self.dampening))
         if self.nesterov and (not self.momentum or self.dampening):
             raise ModelError(
                 "nesterov needs a momentum, and no dampening",
-                hint="sgd(rate, momentum=0.9, nesterov=True)",
+                hint="sgd(0.1, momentum=0.9, nesterov=True)",
             )
 
     @property
@@ -51,7 +47,7 @@ class SGD(Optimizer):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
+        rate = resolve(self.lr, step, w.dtype)
         g = penalised(g, w, self.weight_decay)
         if not self.momentum:
             return descend(w, g, rate), {}
@@ -69,22 +65,17 @@ def _descend_sign(w: Any, m: Any, g: Any, share: Any, rate: Any, left: Any = 1) 
     return left * w - rate * sign(share * m + g)
 
 
-@dataclass(frozen=True)
-class Lion(Optimizer):
-    """w' = (1 − η·λ)·w − η·sign(β₁·m + (1−β₁)·g), then m' = β₂·m + (1−β₂)·g (Chen et al. 2023,
+class lion(Optimizer):
+    """Steps of one size along the sign of a running mean:
+    w' = (1 − η·λ)·w − η·sign(β₁·m + (1−β₁)·g), then m' = β₂·m + (1−β₂)·g (Chen et al. 2023,
     "Symbolic discovery of optimization algorithms", algorithm 2). The sign of zero is zero.
 
     The slot `m` holds m/(1−β₂), so that m' = β₂·m + g.
     """
 
-    beta1: float = 0.9
-    beta2: float = 0.99
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_fraction("beta1", "beta2")
-        self._check_not_negative("weight_decay")
+    lr: LearningRate = 1e-4
+    betas: Fractions = (0.9, 0.99)
+    weight_decay: NotNegative = 0.0
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -93,31 +84,29 @@ class Lion(Optimizer):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        rate = resolve(self.rate, step, w.dtype)
-        share = self.beta1 * (1 - self.beta2) / (1 - self.beta1)
+        rate = resolve(self.lr, step, w.dtype)
+        beta1, beta2 = self.betas
+        share = beta1 * (1 - beta2) / (1 - beta1)
         following = _descend_sign(w, slots["m"], g, share, rate, kept(self.weight_decay, rate))
-        return following, {"m": accumulate(slots["m"], g, self.beta2)}
+        return following, {"m": accumulate(slots["m"], g, beta2)}
 
 
-@dataclass(frozen=True)
-class ASGD(Optimizer):
-    """w' = (1 − λ·ηₜ)·w − ηₜ·g with ηₜ = η/(1 + λ·η·t)^α, t the number of the step from 0, and the
-    average of the weights a' = a + (w' − a)/max(1, t − t₀), which is w' up to the step t₀ (Polyak &
-    Juditsky 1992; the falling rate of Bottou 2010, as in torch, `lambd`, `alpha` and `t0` too).
+class asgd(Optimizer):
+    """Gradient descent of falling steps, and the average of its weights: w' = (1 − λ·ηₜ)·w − ηₜ·g
+    with ηₜ = η/(1 + λ·η·t)^α, t the number of the step from 0, and the average a' = a + (w' −
+    a)/max(1, t − t₀), which is w' up to the step t₀ (Polyak & Juditsky 1992; the falling rate of
+    Bottou 2010, as in torch, `lambd`, `alpha` and `t0` too).
 
     The slot `ax` is the average: `trainer.averaged("ax")` predicts with it. Where η follows a
     schedule, ηₜ is that of the step itself (torch's is that of the step before). Weight decay adds
     to the gradient.
     """
 
-    lambd: float = 1e-4
-    alpha: float = 0.75
-    t0: float = 1e6
-    weight_decay: float = 0.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._check_not_negative("lambd", "alpha", "t0", "weight_decay")
+    lr: LearningRate = 0.01
+    lambd: NotNegative = 1e-4
+    alpha: NotNegative = 0.75
+    t0: NotNegative = 1e6
+    weight_decay: NotNegative = 0.0
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -133,7 +122,7 @@ class ASGD(Optimizer):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        t, rate = cast(step, f64), resolve(self.rate, step, f64)
+        t, rate = cast(step, f64), resolve(self.lr, step, f64)
         falling = rate / (1 + self.lambd * rate * t) ** self.alpha
         left = cast(1 - self.lambd * falling, w.dtype)
         share = cast(1 / maximum(t - self.t0, 1.0), w.dtype)
@@ -155,33 +144,29 @@ def _unless_turned(g: Any, before: Any) -> Any:
     return where(sign(g) * before < 0, 0, g)
 
 
-@dataclass(frozen=True)
-class Rprop(Optimizer):
-    """w' = w − s'·sign(g), each number with a step size of its own: s' = s·η⁺ where the gradient
-    has the sign that it had before, s·η⁻ where it has the other one, in which case the number stays
-    for this step; s' within `step_sizes` (Riedmiller & Braun 1993, as torch's, without going back).
-    For whole sets of data: it follows signs, which are those of noise from batch to batch.
+class rprop(Optimizer):
+    """Steps along the sign of the gradient, of a size for each number: w' = w − s'·sign(g), where
+    s' = s·η⁺ where the gradient has the sign that it had before, s·η⁻ where it has the other one,
+    in which case the number stays for this step; s' within `step_sizes` (Riedmiller & Braun 1993,
+    as torch's, without going back). For whole sets of data: it follows signs, which are those of
+    noise from batch to batch.
 
     `etas` are η⁻ and η⁺. The rate is where the sizes begin, one number: a schedule has nothing
     to say after that, and is a `ModelError`. Slots: `prev`, the gradient that counted last (0 after
     a turn), and `step_size`.
     """
 
-    etas: tuple[float, float] = (0.5, 1.2)
-    step_sizes: tuple[float, float] = (1e-6, 50.0)
+    lr: LearningRate = 0.01
+    etas: Bounds = (0.5, 1.2)
+    step_sizes: Bounds = (1e-6, 50.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if callable(self.rate):
+        if callable(self.lr):
             raise ModelError(
                 "the rate of rprop is a number, from which the step sizes go their own way",
                 hint="rprop(0.01); step_sizes=(1e-6, 50) bounds them",
             )
-        for name in ("etas", "step_sizes"):
-            given = getattr(self, name)
-            if not isinstance(given, list | tuple) or len(given) != 2:
-                raise ModelError(f"{name} must be two numbers, got {given!r}")
-            object.__setattr__(self, name, tuple(not_negative(name, x) for x in given))
         less, more = self.etas
         if not 0 < less < 1 < more:
             raise ModelError(f"etas must be one below 1 and one above, got {self.etas}")
@@ -193,7 +178,7 @@ class Rprop(Optimizer):
         return ("prev", "step_size")
 
     def initial(self, w: Value) -> Slots:
-        return super().initial(w) | {"step_size": full(w.shape, self.rate, w.dtype)}
+        return super().initial(w) | {"step_size": full(w.shape, self.lr, w.dtype)}
 
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
@@ -202,48 +187,3 @@ class Rprop(Optimizer):
         size = _sized(slots["step_size"], g, before, *self.etas, *self.step_sizes)
         counted = _unless_turned(g, before)
         return descend(w, sign(counted), size), {"prev": counted, "step_size": size}
-
-
-@teaching
-def sgd(
-    rate: LearningRate = 0.1,
-    momentum: float = 0.0,
-    nesterov: bool = False,
-    weight_decay: float = 0.0,
-    dampening: float = 0.0,
-) -> Optimizer:
-    """Gradient descent, with momentum or Nesterov's; see `SGD`."""
-    return SGD(rate, momentum, nesterov, weight_decay, dampening)
-
-
-@teaching
-def lion(
-    rate: LearningRate = 1e-4,
-    beta1: float = 0.9,
-    beta2: float = 0.99,
-    weight_decay: float = 0.0,
-) -> Optimizer:
-    """Steps of one size along the sign of a running mean; see `Lion`."""
-    return Lion(rate, beta1, beta2, weight_decay)
-
-
-@teaching
-def asgd(
-    rate: LearningRate = 0.01,
-    lambd: float = 1e-4,
-    alpha: float = 0.75,
-    t0: float = 1e6,
-    weight_decay: float = 0.0,
-) -> Optimizer:
-    """Gradient descent of falling steps, and the average of its weights; see `ASGD`."""
-    return ASGD(rate, lambd, alpha, t0, weight_decay)
-
-
-@teaching
-def rprop(
-    rate: float = 0.01,
-    etas: tuple[float, float] = (0.5, 1.2),
-    step_sizes: tuple[float, float] = (1e-6, 50.0),
-) -> Optimizer:
-    """Steps along the sign of the gradient, of a size for each number; see `Rprop`."""
-    return Rprop(rate, etas, step_sizes)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import field
 
-from nncompile.diagnostics.errors import ModelError, whole_number
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.options import Count, NotNegative
 from nncompile.elementwise import abs, maximum, where
 from nncompile.ir.graph import Value
 from nncompile.ops.core.basic import const, full, zeros_like
@@ -20,9 +20,9 @@ from nncompile.optim.schedules import LearningRate, resolve
 CURVED = 1e-10  # what y·s is at least, where a pair says how the gradient bends
 
 
-@dataclass(frozen=True)
-class LBFGS(Optimizer):
-    """w' = w − η·H·g, of all parameters as one vector: H is the inverse Hessian that the last
+class lbfgs(Optimizer):
+    """Steps by an inverse Hessian that the last steps told of: w' = w − η·H·g, of all parameters as
+    one vector, where H is the inverse Hessian that the last
     `history_size` pairs of a step s and the change y of the gradient over it tell (J. Nocedal 1980;
     the two loops of Nocedal & Wright, "Numerical Optimization", algorithm 7.4, from y·s/y·y times
     the identity). The first step is η·min(1, 1/Σ|g|)·g.
@@ -39,14 +39,20 @@ class LBFGS(Optimizer):
     the last gradient `g` and step `move`, and `scale`, y·s/y·y.
     """
 
-    history_size: int = 10
-    tolerance_grad: float = 1e-7
-    tolerance_change: float = 1e-9
+    lr: LearningRate = 1.0
+    history_size: Count = 10
+    tolerance_grad: NotNegative = 1e-7
+    tolerance_change: NotNegative = 1e-9
+    line_search_fn: None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole_number("history_size", self.history_size, 1)
-        self._check_not_negative("tolerance_grad", "tolerance_change")
+        if self.line_search_fn is not None:
+            raise ModelError(
+                f"lbfgs has no line search, got line_search_fn={self.line_search_fn!r}",
+                hint="it would evaluate the loss as often as the data ask for, and a step does so "
+                "once; lbfgs(0.5) goes half of the way",
+            )
 
     @property
     def together(self) -> bool:
@@ -66,7 +72,7 @@ class LBFGS(Optimizer):
         direction = self._direction(g, following)
         begins = ~any(slots["g"] != 0)
         length = where(begins, 1 / maximum(abs(g).sum(), 1.0), 1.0)
-        length = length * resolve(self.rate, step, w.dtype)
+        length = length * resolve(self.lr, step, w.dtype)
         # Written so that what is not a number moves, and is seen.
         rests = all(abs(g) <= self.tolerance_grad)
         stops = rests | ((g * direction).sum() > -self.tolerance_change)
@@ -108,21 +114,3 @@ class LBFGS(Optimizer):
         q, alphas = scan(last_first, -g, pairs, reverse=True)
         found: Value = scan(first_last, slots["scale"] * q, (*pairs, alphas))
         return found
-
-
-@teaching
-def lbfgs(
-    rate: LearningRate = 1.0,
-    history_size: int = 10,
-    tolerance_grad: float = 1e-7,
-    tolerance_change: float = 1e-9,
-    line_search_fn: None = None,
-) -> Optimizer:
-    """Steps by an inverse Hessian that the last steps told of; see `LBFGS`."""
-    if line_search_fn is not None:
-        raise ModelError(
-            f"lbfgs has no line search, got line_search_fn={line_search_fn!r}",
-            hint="it would evaluate the loss as often as the data ask for, and a step does so "
-            "once; lbfgs(0.5) goes half of the way",
-        )
-    return LBFGS(rate, history_size, tolerance_grad, tolerance_change)

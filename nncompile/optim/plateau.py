@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ModelError, whole_number
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.options import (
+    Count,
+    CountFromZero,
+    Fraction,
+    NotNegative,
+    Options,
+    not_negative,
+)
 from nncompile.elementwise import maximum, where
 from nncompile.ir.graph import Input, Value
 from nncompile.ir.types import f32
 from nncompile.ops.core.basic import as_value, cast, const
-from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, check_rate, not_negative
+from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, check_rate
 
 NAME = "plateau"
 STATES = ("factor", "best", "waited", "rested", "total")
 
 
-@dataclass(frozen=True)
-class Plateau(Stateful):
-    """`rate`, times `factor` whenever the metric has not improved for more than `patience` looks
-    in a row (torch's ReduceLROnPlateau, with its cooldown and both kinds of threshold).
+class plateau(Options, Stateful):
+    """A rate that falls where a metric no longer improves: `lr`, times `factor` whenever the metric
+    has not improved for more than `patience` looks in a row (torch's ReduceLROnPlateau, with its
+    cooldown and both kinds of threshold).
 
     `monitor` names an output of the model, of which the mean over each `every` steps (updates, of
     whose batches it is the mean, where the recipe accumulates) is looked at, within the training
@@ -34,45 +41,42 @@ class Plateau(Stateful):
     measured, a validation loss for example, and puts the answer into the state:
     `trainer.set_params(rate.after(trainer.state, loss))`.
 
-    An improvement is a metric below best·(1 − threshold), or below best − threshold where the
-    threshold is not `relative`; above best·(1 + threshold) in mode "max", which is the default
-    for an output that the update maximizes. The rate never falls below `minimum`.
+    An improvement is a metric below best·(1 − threshold), or below best − threshold where
+    `threshold_mode` is "abs"; above best·(1 + threshold) in mode "max", which is the default
+    for an output that the update maximizes. The rate never falls below `min_lr`.
 
-    States, float32 numbers, are `training.NAME.factor` (what `rate` is multiplied by), `.best`,
+    States, float32 numbers, are `training.NAME.factor` (what `lr` is multiplied by), `.best`,
     `.waited`, `.rested` and `.total`. The name is "plateau" unless another is given; where a recipe
     minimizes several losses, that of a rate that watches its own update's is "plateau.LOSS".
     """
 
-    rate: LearningRate
+    lr: LearningRate = 0.1
     monitor: str | Literal[False] | None = None
-    every: int = 1
-    factor: float = 0.1
-    patience: int = 10
-    threshold: float = 1e-4
-    relative: bool = True
+    every: Count = 1
+    factor: Fraction = 0.1
+    patience: CountFromZero = 10
+    threshold: NotNegative = 1e-4
+    threshold_mode: Literal["rel", "abs"] = "rel"
     mode: Literal["min", "max"] | None = None
-    cooldown: int = 0
-    minimum: float = 0.0
+    cooldown: CountFromZero = 0
+    min_lr: NotNegative = 0.0
     name: str | None = None
 
     def __post_init__(self) -> None:
-        if not callable(self.rate):
-            object.__setattr__(self, "rate", not_negative("a learning rate", self.rate))
+        super().__post_init__()
+        if not callable(self.lr):
+            self._set("lr", not_negative("a learning rate", self.lr))
         else:
-            check_rate(self.rate)
-        if isinstance(self.rate, Stateful):
+            check_rate(self.lr)
+        if isinstance(self.lr, Stateful):
             raise ModelError("a plateau of a plateau: one metric decides on one learning rate")
-        for label, least in (("every", 1), ("patience", 0), ("cooldown", 0)):
-            whole_number(label, getattr(self, label), least)
-        for label in ("threshold", "minimum"):
-            not_negative(label, getattr(self, label))
-        if not 0 <= not_negative("factor", self.factor) < 1:
-            raise ModelError(f"factor must be below 1, got {self.factor}")
         if self.monitor is not False and not isinstance(self.monitor, str | None):
             raise ModelError(
                 f"monitor must be the name of an output, got {self.monitor!r}",
                 hint='monitor="loss"; monitor=False where the program measures, see Plateau.after',
             )
+        if self.threshold_mode not in ("rel", "abs"):
+            raise ModelError(f"threshold_mode must be 'rel' or 'abs', got {self.threshold_mode!r}")
         if self.mode not in ("min", "max", None):
             raise ModelError(f"mode must be 'min' or 'max', got {self.mode!r}")
 
@@ -86,7 +90,7 @@ class Plateau(Stateful):
     def monitors(self) -> tuple[str, ...]:
         return (self.monitor,) if self.monitor else ()
 
-    def of_loss(self, loss: str, maximized: bool, alone: bool) -> Plateau:
+    def of_loss(self, loss: str, maximized: bool, alone: bool) -> plateau:
         if self.monitor is not None:
             return self
         mode = self.mode or ("max" if maximized else "min")
@@ -94,8 +98,8 @@ class Plateau(Stateful):
         return replace(self, monitor=loss, mode=mode, name=name)
 
     def __call__(self, step: Value) -> Value:
-        base = cast(self.rate(step), f32) if callable(self.rate) else self.rate
-        found: Value = maximum(base * self._leaf("factor"), self.minimum)
+        base = cast(self.lr(step), f32) if callable(self.lr) else self.lr
+        found: Value = maximum(base * self._leaf("factor"), self.min_lr)
         return found
 
     def following(self, outputs: Mapping[str, Value], step: Value) -> dict[str, Value]:
@@ -128,9 +132,8 @@ class Plateau(Stateful):
         best = now["best"]
         least = self.mode != "max"
         sign = -1 if least else 1
-        bound = (
-            best * (1 + sign * self.threshold) if self.relative else best + sign * self.threshold
-        )
+        relative = self.threshold_mode == "rel"
+        bound = best * (1 + sign * self.threshold) if relative else best + sign * self.threshold
         better = metric < bound if least else metric > bound
         waited = where(better, 0.0, now["waited"] + 1)
         waited = where(now["rested"] > 0, 0.0, waited)
@@ -148,23 +151,3 @@ class Plateau(Stateful):
 
     def _path(self, state: str) -> str:
         return f"{TRAINING}{self.name or NAME}.{state}"
-
-
-@teaching
-def plateau(
-    rate: LearningRate = 0.1,
-    monitor: str | Literal[False] | None = None,
-    every: int = 1,
-    factor: float = 0.1,
-    patience: int = 10,
-    threshold: float = 1e-4,
-    relative: bool = True,
-    mode: Literal["min", "max"] | None = None,
-    cooldown: int = 0,
-    minimum: float = 0.0,
-    name: str | None = None,
-) -> Plateau:
-    """A rate that falls where a metric no longer improves; see `Plateau`."""
-    return Plateau(
-        rate, monitor, every, factor, patience, threshold, relative, mode, cooldown, minimum, name
-    )

@@ -13,10 +13,11 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.options import not_negative, real
 from nncompile.elementwise import floor
 from nncompile.elementwise.formula import Formula
 from nncompile.ir.graph import Value
-from nncompile.ir.types import DType, f64, is_real
+from nncompile.ir.types import DType, f64
 from nncompile.ops.core.basic import Constant, as_value, cast
 
 TRAINING = "training."
@@ -52,26 +53,26 @@ def schedule(function: Callable[[Any], Any]) -> Schedule:
 
 
 @teaching
-def constant(rate: float) -> Schedule:
-    """`rate` at every step."""
-    rate = not_negative("a learning rate", rate)
+def constant(lr: float) -> Schedule:
+    """`lr` at every step."""
+    rate = not_negative("a learning rate", lr)
     return schedule(lambda step: rate + 0 * step)
 
 
 @teaching
-def step_decay(rate: float, every: int, factor: float = 0.1) -> Schedule:
-    """`rate`, multiplied by `factor` after each `every` steps."""
-    rate, factor = not_negative("a learning rate", rate), not_negative("factor", factor)
-    check_count("every", every)
-    return schedule(lambda step: rate * factor ** floor(step / every))
+def step_decay(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
+    """`lr`, multiplied by `gamma` after each `step_size` steps."""
+    rate, factor = not_negative("a learning rate", lr), not_negative("gamma", gamma)
+    check_count("step_size", step_size)
+    return schedule(lambda step: rate * factor ** floor(step / step_size))
 
 
 @teaching
-def exponential(rate: float, decay: float, every: int = 1) -> Schedule:
-    """rate · decay^(step / every)."""
-    rate, decay = not_negative("a learning rate", rate), not_negative("decay", decay)
-    check_count("every", every)
-    return schedule(lambda step: rate * decay ** (step / every))
+def exponential(lr: float, gamma: float, step_size: int = 1) -> Schedule:
+    """lr · gamma^(step / step_size)."""
+    rate, factor = not_negative("a learning rate", lr), not_negative("gamma", gamma)
+    check_count("step_size", step_size)
+    return schedule(lambda step: rate * factor ** (step / step_size))
 
 
 class Stateful(ABC):
@@ -149,24 +150,6 @@ def check_rate(rate: Callable[..., Any]) -> None:
 def named(x: Any) -> str:
     """What a function is called, or the one that made it; the text of something else."""
     return str(getattr(x, "__qualname__", repr(x))).partition(".<locals>")[0]
-
-
-def real(name: str, x: Any) -> float:
-    """`x` as a Python number, also where it is one of numpy's. Raises `ModelError`."""
-    if isinstance(x, np.ndarray | np.generic) and x.ndim == 0:
-        # By its shortest text: the float32 nearest to 0.1 means 0.1.
-        x = float(str(x)) if is_real(x.dtype) else x.item()
-    if isinstance(x, bool) or not isinstance(x, int | float):
-        raise ModelError(f"{name} must be a number, got {x!r}")
-    return float(x)
-
-
-def not_negative(name: str, x: Any) -> float:
-    """`x` as a Python number. Raises `ModelError` where it is none, negative, or NaN."""
-    number = real(name, x)
-    if not number >= 0:
-        raise ModelError(f"{name} must not be negative, got {number}")
-    return number
 
 
 def check_count(name: str, count: Any) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, TrainingError, did_you_mean, whole_number
+from nncompile.diagnostics.options import not_negative
 from nncompile.ir.types import Array, is_real
-from nncompile.optim.schedules import not_negative
 from nncompile.program.model import RANDOM_STATE
 from nncompile.train.events import Event
 

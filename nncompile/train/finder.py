@@ -23,9 +23,10 @@ from nncompile.diagnostics.errors import (
     did_you_mean,
     whole_number,
 )
+from nncompile.diagnostics.options import real
 from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
-from nncompile.optim.schedules import Schedule, real, schedule
+from nncompile.optim.schedules import Schedule, schedule
 from nncompile.program.recipe import Minimize, Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
@@ -148,18 +149,18 @@ def lr_find(
 def _swept(recipe: Recipe, curve: Schedule) -> Recipe:
     """The recipe with the rate of the curve in all of its optimizers."""
     every = [o for u in recipe.updates if isinstance(u, Minimize) for o in _optimizers(u)]
-    numbers = [o.rate for o in every if isinstance(o.rate, int | float)]
+    numbers = [o.lr for o in every if isinstance(o.lr, int | float)]
     largest = max(numbers) if len(numbers) == len(every) else 0.0
 
     def changed(optimizer: Optimizer) -> Optimizer:
-        share = optimizer.rate / largest if largest else 1.0  # type: ignore[operator]
+        share = optimizer.lr / largest if largest else 1.0  # type: ignore[operator]
         rate = curve if share == 1 else schedule(lambda step: share * curve.formula(step))
         new = {
             f.name: changed(getattr(optimizer, f.name))
             for f in dataclasses.fields(optimizer)
             if isinstance(getattr(optimizer, f.name), Optimizer)
         }
-        return replace(optimizer, rate=rate, **new)
+        return replace(optimizer, lr=rate, **new)
 
     def update_of(update: Minimize) -> Minimize:
         optimizer = update.optimizer

@@ -55,7 +55,9 @@ def _adversarial() -> Model:
 
 def _both(net: Model) -> Recipe:
     each = [
-        dsl.minimize(f"{part}_loss", params=f"{part}.*", optimizer=dsl.adam(0.01, beta1=0.5))
+        dsl.minimize(
+            f"{part}_loss", params=f"{part}.*", optimizer=dsl.adam(0.01, betas=(0.5, 0.999))
+        )
         for part in ("disc", "gen")
     ]
     return dsl.training(net, updates=each, average=dsl.ema(0.9, params="gen.*"), batch=8)

@@ -131,7 +131,7 @@ SCHEDULE_ROWS = (
     _schedule("warm-up", lambda: dsl.warmup(dsl.cosine(0.3, steps=50), steps=10, start=0.25),
               _sequence(lambda s, o: s.LinearLR(o, 0.25, 1.0, 10),
                         lambda s, o: s.CosineAnnealingLR(o, 50), 10)),
-    _schedule("one-cycle", lambda: dsl.one_cycle(0.3, steps=62),
+    _schedule("one-cycle", lambda: dsl.one_cycle(0.3, total_steps=62),
               curve(0.3, lambda s, o: s.OneCycleLR(o, 0.3, 62, cycle_momentum=False))),
     _schedule("piecewise", lambda: dsl.piecewise([0.3, dsl.exponential(0.3, 0.8)], [10]),
               _sequence(lambda s, o: s.ConstantLR(o, 1.0, 10),

@@ -142,7 +142,11 @@ def _recipe(
 
 
 def _groups() -> Recipe:
-    groups = {"*.bias": dsl.sgd(0.05), "hidden.*": dsl.adamw(0.01, 0.2), "*": dsl.adamw(0.02, 0.0)}
+    groups = {
+        "*.bias": dsl.sgd(0.05),
+        "hidden.*": dsl.adamw(0.01, weight_decay=0.2),
+        "*": dsl.adamw(0.02, weight_decay=0.0),
+    }
     return _descent(optimizer=groups)
 
 
@@ -230,7 +234,8 @@ REGULAR_ROWS = (
     _regular("L1 and L2 penalty", _penalised, agrees="torch", peer=descent(
         _plain, penalty=lambda p: sum(0.01 * w.abs().sum() + 0.02 * (w * w).sum()
                                     for w in p.values()))),
-    _regular("decoupled weight decay", lambda: _descent(optimizer=dsl.adamw(0.01, 0.3)),
+    _regular("decoupled weight decay",
+             lambda: _descent(optimizer=dsl.adamw(0.01, weight_decay=0.3)),
              agrees="torch", peer=descent(
                  lambda o, p: o.AdamW(list(p.values()), 0.01, weight_decay=0.3))),
     _regular("max-norm", lambda: _descent(max_norm=0.7), agrees="its definition",
