@@ -26,6 +26,8 @@ REALS = np.array(SPECIAL + WIDE)
 POSITIVE = np.array([1e-3, 0.25, 1.0, 2.5, 3.0])
 INTEGERS = np.array([-7, -3, -2, -1, 0, 1, 2, 3, 15, 25])
 
+# What numpy 2.5 warns of, under the name that it is to have.
+CALLED = {"fix": "trunc"}
 # Functions of one number, on all reals.
 ON_REALS = [
     "deg2rad",
@@ -112,7 +114,7 @@ def check(name: str, *arrays: Array) -> None:
     """On arrays and on values, in numpy and in onnxruntime, against numpy's own."""
     ours: Callable[..., Any] = PRIMITIVES[name]
     with np.errstate(all="ignore"):
-        expected = getattr(np, name)(*arrays)
+        expected = getattr(np, CALLED.get(name, name))(*arrays)
     value = ours(*(leaf(a, f"x{i}") for i, a in enumerate(arrays)))
     feeds = {f"x{i}": a for i, a in enumerate(arrays)}
     for result in (ours(*arrays), evaluate(value, feeds), run(value, **feeds)):
