@@ -76,22 +76,29 @@ def locate_nonfinite(
     given = [leaf for leaf in graph.inputs if leaf.op.name in feeds]  # type: ignore[attr-defined]
     every = [*order, *(leaf for leaf in given if leaf not in set(order))]
     arrays = dict(zip(every, evaluate(every, feeds), strict=True))
+    depths: dict[Value, int] = {}
+    for value in every:
+        depths[value] = 1 + max((depths[a] for a in value.args), default=0)
     for name, value in wanted.items():
         if _badness(arrays[value]):
-            last = _origin(value, arrays, _badness(arrays[value]))
-            first = _origin(last, arrays, 1)
+            last = _origin(value, arrays, depths, _badness(arrays[value]))
+            first = _origin(last, arrays, depths, 1)
             then = _described(graph, name, last, arrays, None) if last is not first else None
             return _described(graph, name, first, arrays, then)
     return None
 
 
-def _origin(value: Value, arrays: Mapping[Value, Any], least: int) -> Value:
-    """The earliest node that it gets numbers from which are as bad as `least`."""
+def _origin(
+    value: Value, arrays: Mapping[Value, Any], depths: Mapping[Value, int], least: int
+) -> Value:
+    """The earliest node that it gets numbers from which are as bad as `least`; of several
+    arguments, back through the one that is made in fewest steps: of two terms of a gradient that of
+    the value itself, whichever stands first."""
     while True:
         bad = [a for a in value.args if not _is_number(a) and _badness(arrays[a]) >= least]
         if not bad:
             return value
-        value = bad[0]
+        value = min(bad, key=depths.__getitem__)
 
 
 def _is_number(value: Value) -> bool:
