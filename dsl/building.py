@@ -18,10 +18,10 @@ from typing import Any, Protocol
 from dsl.initializers import initial_value
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.locations import scope
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import CLIPPED, is_clipped
 from nncompile.ir.graph import Input, Value
 from nncompile.ir.types import DType, Type, dtype_of
-from nncompile.ops.core.basic import as_value
 from nncompile.ops.loops.body import iterations, outside_loops
 
 _NAME = re.compile(r"[\w-]+")

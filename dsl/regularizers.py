@@ -11,10 +11,10 @@ from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import log, maximum, minimum, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import as_value, cast, in_single
 from nncompile.ir.graph import Input, Value
 from nncompile.ops import iota, mean, norm
 from nncompile.ops import sum as sum_of
-from nncompile.ops.core.basic import as_value, cast, in_single
 from nncompile.ops.reduction.reduce import Axes
 
 Penalized = str | Value | Sequence[str | Value]

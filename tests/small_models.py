@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from nncompile.elementwise import tanh
+from nncompile.ir.basic import full
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.types import Array, DType, Type, f32
-from nncompile.ops.core.basic import full
 from nncompile.ops.random.generator import dropout, normal, random_key, seed_leaf
 from nncompile.optim import adam
 from nncompile.program.model import Model

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.ir.basic import const
 from nncompile.ir.graph import Graph, Input, Value, apply
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32
-from nncompile.ops.core.basic import const
 from nncompile.passes import optimize
 from tests.card_checks import session, valid_model
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.graph import Op, Sample, Value
-from nncompile.ops.core.basic import as_value
+from nncompile.ir.basic import as_value
 from nncompile.ir.types import Type, f32, f64
 
 Array = np.ndarray

@@ -13,10 +13,10 @@ import pytest
 import nncompile.passes
 from nncompile.elementwise import equal, sigmoid, where
 from nncompile.elementwise.map import Map
+from nncompile.ir.basic import const
 from nncompile.ir.graph import Graph, Input, Value, apply, toposort
 from nncompile.ir.types import f32
 from nncompile.ops import sum as total
-from nncompile.ops.core.basic import const
 from nncompile.ops.indexing.scattering import ScatterMax
 from nncompile.ops.reduction.softmax import Softmax
 from nncompile.ops.shape.reshape import Transpose

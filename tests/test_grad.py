@@ -14,11 +14,11 @@ from nncompile.diagnostics.errors import FeedError, GradientError, ShapeError
 from nncompile.diagnostics.locations import Trace, tracing
 from nncompile.elementwise import exp, log, maximum, sin, stop_gradient, tanh, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import cast, const
 from nncompile.ir.graph import Op, Value, items
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import TupleType, Type, f32, f64, i64
 from nncompile.ops.core.annotations import custom_gradient
-from nncompile.ops.core.basic import cast, const
 from tests.leaves import leaf
 
 STEP = 1e-5

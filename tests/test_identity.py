@@ -21,10 +21,10 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FormulaError, ShapeError
 from nncompile.diagnostics.locations import Trace, tracing
 from nncompile.elementwise import exp
+from nncompile.ir.basic import barrier, const
 from nncompile.ir.graph import Input, Op, Value, apply, replace
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Type, f32, i64
-from nncompile.ops.core.basic import barrier, const
 
 HERE = Path(__file__).name
 ROOT = Path(__file__).parent.parent

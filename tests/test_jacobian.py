@@ -7,10 +7,10 @@ import pytest
 
 from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.elementwise import exp, tanh
+from nncompile.ir.basic import const
 from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Type, f64
-from nncompile.ops.core.basic import const
 from tests.leaves import leaf
 
 STEP = 1e-5

@@ -9,9 +9,9 @@ import pytest
 
 import dsl
 from nncompile.autodiff.grad import grad
+from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Graph, Input, apply
 from nncompile.ir.types import f32
-from nncompile.ops.core.basic import as_value
 from nncompile.passes import optimize
 from tests.card_checks import session, valid_model
 

@@ -16,10 +16,10 @@ from dsl import Dense, Dropout, adam, f32, formula, i64, model, normal, sgd, tra
 from nncompile.compiler.compile import compile_model
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import CompileError, UnknownNameError
+from nncompile.ir.basic import as_value, cast, const, ones_like, zeros_like
 from nncompile.ir.graph import Input, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import dtype_of
-from nncompile.ops.core.basic import as_value, cast, const, ones_like, zeros_like
 from nncompile.program.model import Model
 from nncompile.program.recipe import minimize
 from nncompile.train import Trainer

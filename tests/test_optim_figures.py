@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.basic import Constant, const
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, i64
-from nncompile.ops.core.basic import Constant, const
 from nncompile.optim import (
     adadelta,
     adafactor,

@@ -11,11 +11,11 @@ import pytest
 import dsl
 from dsl import f32, f64, i32, i64, model
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.ir.basic import const
 from nncompile.ir.dims import symbol
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import conv, conv_transpose, pad
-from nncompile.ops.core.basic import const
 from tests import everywhere
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf

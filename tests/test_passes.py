@@ -12,6 +12,7 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.locations import scope
 from nncompile.elementwise import exp, log, negative, relu, sigmoid, softplus, stop_gradient, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import Cast, SizeOf
 from nncompile.ir.graph import Graph, Value, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.printer import text
@@ -39,7 +40,6 @@ from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
 from nncompile.ops.contraction.matmul import Gemm
 from nncompile.ops.core.annotations import Held
-from nncompile.ops.core.basic import Cast, SizeOf
 from nncompile.ops.core.modes import Training
 from nncompile.ops.random.generator import Dropout, dropout
 from nncompile.ops.reduction.totals import Pooled, Total

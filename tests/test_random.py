@@ -13,10 +13,10 @@ import pytest
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import DTypeError, ModelError
+from nncompile.ir.basic import const
 from nncompile.ir.graph import Graph, Input, Value, apply, replace
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, f64, i64
-from nncompile.ops.core.basic import const
 from nncompile.ops.random.generator import (
     Hash,
     bernoulli,

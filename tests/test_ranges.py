@@ -12,10 +12,10 @@ import dsl
 from dsl import Dense, Embedding, f32, i64, model, sgd, training
 from nncompile.diagnostics.errors import FeedError, ModelError
 from nncompile.elementwise import where
+from nncompile.ir.basic import cast
 from nncompile.ir.graph import Graph, Input, Value
 from nncompile.ir.types import Array, boolean
 from nncompile.ops import concatenate, const, one_hot, split, take
-from nncompile.ops.core.basic import cast
 from nncompile.program.model import Model
 from nncompile.train import Trainer
 from nncompile.train.indices import RangeCheck

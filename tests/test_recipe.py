@@ -16,10 +16,10 @@ from nncompile.diagnostics.errors import (
     ShapeError,
 )
 from nncompile.elementwise import tanh
+from nncompile.ir.basic import const, full
 from nncompile.ir.graph import Graph, Input, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, f64
-from nncompile.ops.core.basic import const, full
 from nncompile.ops.random.generator import seed_leaf
 from nncompile.optim import adam, sgd
 from nncompile.program.model import Model, applications

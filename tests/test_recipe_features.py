@@ -11,10 +11,10 @@ import pytest
 from dsl import BatchNorm, Dense, Dropout, Layer, f32, model, mse, parameter, relu, tanh
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.basic import full
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f64
-from nncompile.ops.core.basic import full
 from nncompile.optim import adafactor, adam, adamw, asgd, lbfgs, plateau, sgd, step_decay
 from nncompile.program.model import Model
 from nncompile.program.recipe import assign, ema, frozen_layers, maximize, minimize, swa, training

@@ -17,6 +17,7 @@ from tests.rooms import (
     file_imports,
     floors,
     goes_down,
+    hidden_imports,
     imported,
     is_within,
     modules,
@@ -25,6 +26,8 @@ from tests.rooms import (
     tree,
 )
 
+# The table of operators itself, and what loads the backend that needs an optional package.
+FINDING = ("nncompile.ir.operators", "nncompile.backends.optional")
 # Files that still import each other.
 CIRCLES = [
     {"nncompile.ir.graph", "nncompile.ir.operators"},
@@ -58,6 +61,15 @@ def test_a_module_keeps_to_its_room(module: str) -> None:
     assert not late, f"{path}: an import inside a function hides a circle, lines {late}"
 
 
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_what_it_calls(module: str) -> None:
+    """It finds no function and no module of ours by a string, which hides an import."""
+    if module in FINDING:
+        return
+    found = list(hidden_imports(ast.walk(tree(module))))
+    assert not found, f"{modules()[module].name}: looked up by a string, {found}"
+
+
 def test_no_files_import_each_other() -> None:
     assert sorted(circles(file_imports()), key=sorted) == sorted(CIRCLES, key=sorted)
 
@@ -78,7 +90,14 @@ def test_import_is_light(name: str) -> None:
 def test_the_checks_see_faults() -> None:
     source = ast.parse("def f():\n    import torch\n")
     assert list(imported("nncompile.ir.graph", ast.walk(source))) == [("torch", 2)]
-    assert not goes_down("nncompile.ir.graph", "nncompile.ops.core.basic")
+    hiding = """
+from nncompile.ir.operators import operation, register
+operators._table["sum"](x)
+importlib.import_module("nncompile.ops"); import_module(name); __import__("dsl")
+importlib.import_module("matplotlib.figure"); ops.table
+"""
+    assert [line for _, line in hidden_imports(ast.walk(ast.parse(hiding)))] == [2, 4, 4, 4, 3]
+    assert not goes_down("nncompile.ir.graph", "nncompile.ops.core.axes")
     assert not goes_down("nncompile.ops.shape.slicing", "nncompile.ops.reduction.reduce")
     assert not goes_down("nncompile.optim.adam", "nncompile.passes.gemm")
     assert not goes_down("nncompile.verify.check", "dsl.losses")

@@ -16,11 +16,11 @@ from dsl import initializers
 from dsl.foreign_names import ELSEWHERE
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.basic import full
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, i64
 from nncompile.ops import ratio
-from nncompile.ops.core.basic import full
 from nncompile.optim import (
     Stateful,
     adam,

@@ -11,11 +11,11 @@ from dsl.layers.base import Layer
 from dsl.layers.noise import at_least_zero, draw_key
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import clip, maximum, minimum, mod, where
+from nncompile.ir.basic import floating
 from nncompile.ir.dims import same
 from nncompile.ir.graph import Value, described
 from nncompile.ops import concatenate, const, mean, random_key, split, uniform, while_training
 from nncompile.ops import sum as sum_of
-from nncompile.ops.core.basic import floating
 
 _GREY = 0.299, 0.587, 0.114
 

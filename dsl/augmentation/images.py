@@ -22,6 +22,7 @@ from nncompile.elementwise import (
     sin,
     where,
 )
+from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import Dim, dim, floordiv
 from nncompile.ir.graph import Value, described
 from nncompile.ir.types import f32, i64
@@ -37,7 +38,6 @@ from nncompile.ops import (
     uniform,
     while_training,
 )
-from nncompile.ops.core.basic import as_value, floating
 from nncompile.ops.shape.slicing import padded
 from nncompile.ops.windows.pooling import per_axis
 

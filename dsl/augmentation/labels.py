@@ -11,6 +11,7 @@ from dsl.layers.noise import draw_key, rate_of
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import equal, floor, logical_and, maximum, minimum, sqrt, where
+from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import same
 from nncompile.ir.graph import Value, described
 from nncompile.ir.types import boolean, f32, i64
@@ -28,7 +29,6 @@ from nncompile.ops import (
     uniform,
     while_training,
 )
-from nncompile.ops.core.basic import as_value, floating
 from nncompile.ops.random.distributions import beta
 
 

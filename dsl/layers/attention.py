@@ -18,13 +18,13 @@ from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, where
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import broadcasts_to, is_one, same, same_shape
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DType, boolean
 from nncompile.ops import any as any_of
 from nncompile.ops import cast, dropout, expand_dims, iota, matmul, reshape, softmax, swapaxes
 from nncompile.ops.core.assertions import LENGTHS, in_range
-from nncompile.ops.core.basic import as_value
 
 # Added to the scores of what must not be looked at. Not −∞: a row of nothing else stays finite.
 HIDDEN = -1e30

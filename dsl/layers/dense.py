@@ -14,12 +14,12 @@ from dsl.layers.base import Layer
 from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
+from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
 from nncompile.ops import dropout as drop
 from nncompile.ops import expand_dims, reshape, squeeze, transpose
 from nncompile.ops import flatten as flat
-from nncompile.ops.core.basic import as_value, floating
 
 Function = Callable[[Any], Any]
 

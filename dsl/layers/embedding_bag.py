@@ -10,6 +10,7 @@ from dsl.layers.base import Layer
 from dsl.layers.embedding import check_table, numbers_of, table_of
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import maximum, where
+from nncompile.ir.basic import as_value, size_value
 from nncompile.ir.dims import dim, same_shape
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DType, Type, boolean, f32, i64
@@ -30,7 +31,6 @@ from nncompile.ops import (
 from nncompile.ops import max as max_of
 from nncompile.ops import sum as sum_of
 from nncompile.ops.core.assertions import in_range
-from nncompile.ops.core.basic import as_value, size_value
 
 
 class EmbeddingBag(Layer):

@@ -11,6 +11,7 @@ from dsl.layers.base import Layer
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import where
+from nncompile.ir.basic import floating
 from nncompile.ir.graph import Value
 from nncompile.ops import (
     bernoulli,
@@ -21,7 +22,6 @@ from nncompile.ops import (
     step_leaf,
     while_training,
 )
-from nncompile.ops.core.basic import floating
 
 
 def draw_key(what: str) -> Value:

@@ -16,6 +16,7 @@ from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, minimum
+from nncompile.ir.basic import cast, floating, full, size_value
 from nncompile.ir.dims import product
 from nncompile.ir.graph import Value
 from nncompile.ir.types import i64
@@ -27,7 +28,6 @@ from nncompile.ops import (
     local_response_norm,
     rms_norm,
 )
-from nncompile.ops.core.basic import cast, floating, full, size_value
 from nncompile.ops.normalization.batch import positive_epsilon
 from nncompile.ops.normalization.channels import CHANNELS
 

@@ -20,13 +20,13 @@ from dsl.layers.recurrent_steps import (
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import tanh, where
+from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
 from nncompile.ir.types import Type, boolean
 from nncompile.ops import concatenate, expand_dims, full, iota, scan, stack, swapaxes
 from nncompile.ops import dropout as drop
 from nncompile.ops.core.assertions import LENGTHS, in_range
-from nncompile.ops.core.basic import as_value, floating
 
 
 class Recurrent(Layer):

@@ -18,10 +18,10 @@ from dsl.layers.recurrent_steps import (
 )
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.elementwise import tanh
+from nncompile.ir.basic import floating
 from nncompile.ir.graph import Value
 from nncompile.ir.types import Type
 from nncompile.ops import full
-from nncompile.ops.core.basic import floating
 
 
 class Cell(Layer):

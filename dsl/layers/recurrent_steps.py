@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Protocol
 from dsl.initializers import uniform
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import gate, tanh
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
 from nncompile.ir.types import Type
 from nncompile.ops import expand_dims, split
-from nncompile.ops.core.basic import as_value
 
 State = tuple[Value, ...]
 Product = Callable[[Value], Value]

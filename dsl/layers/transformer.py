@@ -14,8 +14,8 @@ from dsl.layers.known_sizes import known_size
 from dsl.layers.normalization import LayerNorm
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.options import real
+from nncompile.ir.basic import as_value, floating
 from nncompile.ir.graph import Value
-from nncompile.ops.core.basic import as_value, floating
 
 Function = Callable[[Any], Any]
 

@@ -15,9 +15,9 @@ from nncompile.elementwise.formula import formula
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.sympy_functions import sigmoid as sigmoid_of
+from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Value
 from nncompile.ops.core.assertions import in_range
-from nncompile.ops.core.basic import as_value
 from nncompile.ops.shape.moves import through_moves
 from nncompile.passes.stabilise import stable_together
 

@@ -15,6 +15,7 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import is_one, same_shape
 from nncompile.ir.graph import Value, described
 from nncompile.ir.interpreter import constant_value
@@ -30,7 +31,6 @@ from nncompile.ops import (
     take_along_axis,
 )
 from nncompile.ops import sum as sum_of
-from nncompile.ops.core.basic import as_value
 
 LOGITS = "give it the logits, of which it computes the softmax itself"
 LOGARITHMS = "give it log_softmax(logits), or take cross_entropy(logits, label)"

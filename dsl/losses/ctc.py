@@ -18,6 +18,7 @@ from nncompile.elementwise import (
     stop_gradient,
     where,
 )
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
 from nncompile.ops import (
@@ -35,7 +36,6 @@ from nncompile.ops import (
     take_along_axis,
 )
 from nncompile.ops.core.assertions import LENGTHS, in_range, limited
-from nncompile.ops.core.basic import as_value
 from nncompile.ops.loops.scan import scan
 
 # The logarithm of a probability of 0: the differences of infinities would be NaN.

@@ -15,13 +15,13 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, relu, softplus, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
 from nncompile.ops import any as any_of
 from nncompile.ops import cumsum, expand_dims, iota, mean, moveaxis, take_along_axis
 from nncompile.ops import sum as sum_of
 from nncompile.ops.core.assertions import in_range
-from nncompile.ops.core.basic import as_value
 
 
 @formula

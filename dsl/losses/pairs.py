@@ -14,11 +14,11 @@ from dsl.losses.reduction import Reduction, floating, matched, reduced
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, maximum, minimum, relu, where
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Value
 from nncompile.ops import cast, iota, norm
 from nncompile.ops import sum as sum_of
-from nncompile.ops.core.basic import as_value
 
 
 def _unit(x: Value, axis: int, eps: float) -> Value:

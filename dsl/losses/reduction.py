@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.elementwise import where
+from nncompile.ir.basic import as_value
+from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import broadcasts_to, same_shape
 from nncompile.ir.graph import Value, described
 from nncompile.ops import broadcast_to, cast, mean, ratio, reshape, total
 from nncompile.ops import sum as sum_of
 from nncompile.ops.core.assertions import in_range
-from nncompile.ops.core.basic import as_value
-from nncompile.ops.shape.reshape import fitted
 
 CONVERTS = "x.astype(f32) converts"
 Reduction = Literal["mean", "sum", "none"]

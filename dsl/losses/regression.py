@@ -24,9 +24,9 @@ from nncompile.elementwise import (
     where,
 )
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Value
 from nncompile.ops import expand_dims, mean
-from nncompile.ops.core.basic import as_value
 
 
 @formula

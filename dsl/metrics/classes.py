@@ -20,6 +20,7 @@ from dsl.losses.reduction import matched, reduced, rows_of
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import exp, logical_and, maximum, where
+from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Value
 from nncompile.ir.types import boolean, f32, i64
 from nncompile.ops import (
@@ -36,7 +37,6 @@ from nncompile.ops import (
     total,
 )
 from nncompile.ops import sum as sum_of
-from nncompile.ops.core.basic import as_value
 
 Averaging = Literal["binary", "macro", "micro", "weighted", "none"]
 

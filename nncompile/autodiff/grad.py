@@ -14,17 +14,16 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from nncompile.autodiff.masks import mask_of
+from nncompile.autodiff.masks import Mask, mask_of
 from nncompile.diagnostics.errors import CompileError, GradientError, ShapeError
 from nncompile.diagnostics.locations import current_trace
 from nncompile.elementwise.map import mapped
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import as_value, broadcast_to, const, ones_like, zeros_like
 from nncompile.ir.dims import product, same_shape
 from nncompile.ir.graph import Graph, Input, Item, Value, apply, described, replace, toposort
-from nncompile.ir.operators import register
 from nncompile.ir.types import TupleType, Type
 from nncompile.ops.core.annotations import Held
-from nncompile.ops.core.basic import as_value, broadcast_to, const, ones_like, zeros_like
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import reshape
 from nncompile.passes.rewriter import rebuilt
@@ -171,6 +170,19 @@ def _rebuilt(outputs: Sequence[Value], change: Callable[[Value, Value], Value]) 
     return [made[v] for v in outputs]
 
 
+class _Reverse:
+    """Reverse mode, as ops are handed it (see `Backward`)."""
+
+    def __call__(self, seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
+        return _backward(seeds, wrt)
+
+    def mask_of(self, g: Value) -> Mask | None:
+        return mask_of(g)
+
+
+_REVERSE = _Reverse()
+
+
 def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
     trace = current_trace()
     order = toposort(seeds)
@@ -192,7 +204,7 @@ def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]
         if g is None:
             continue
         with trace.located(v):
-            for x, gx in zip(v.args, v.op.pullback_by(_backward, g, v), strict=True):
+            for x, gx in zip(v.args, v.op.pullback_by(_REVERSE, g, v), strict=True):
                 if gx is None or x not in towards:
                     continue
                 _check_slope(v, x, gx)
@@ -246,9 +258,6 @@ def _like(given: Any, x: Value, role: str) -> Value:
             rows=[("for", *described(x)), (role, *described(v))],
         )
     return v
-
-
-register("mask_of", mask_of)
 
 
 def _sequence(x: Any) -> list[Any]:

@@ -19,9 +19,9 @@ import sympy as sp
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import broadcast_to
 from nncompile.ir.graph import Item, Value, apply, items
 from nncompile.ir.types import Type
-from nncompile.ops.core.basic import broadcast_to
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.reduction.statistics import any as any_of
 from nncompile.ops.shape.joining import Split

@@ -21,9 +21,11 @@ from nncompile.elementwise.special_functions import FUNCTIONS
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.trace_formula import LIMIT, Program, trace
 from nncompile.elementwise.tracer import Scalar, compact
+from nncompile.ir.basic import as_value, broadcast_to, full, repeated, size_value
+from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import Shape, broadcast, is_clipped, is_one_of, same_shape
 from nncompile.ir.graph import Value, described
-from nncompile.ir.operators import operation, register
+from nncompile.ir.operators import register
 from nncompile.ir.types import DType, boolean, check_unmasked, dtype_of, f32, f64, i64
 
 
@@ -76,7 +78,7 @@ class Formula:
 
         def slot(x: Any) -> Any:
             if isinstance(x, sp.Expr):
-                x = operation("size_value")(x)
+                x = size_value(x)
             elif isinstance(x, np.generic) and beside_values:
                 x = x.item()
             if isinstance(x, _TENSORS):
@@ -86,7 +88,7 @@ class Formula:
 
         call = tuple(map(slot, args)), {name: slot(x) for name, x in options.items()}
         if any(isinstance(x, Value) for x in slots):
-            return self._on_values(call, _repeated([operation("as_value")(x) for x in slots]))
+            return self._on_values(call, _repeated([as_value(x) for x in slots]))
         program = self._trace(call, tuple(dtype_of(x.dtype) for x in slots))
         return _computed(program, slots)
 
@@ -231,14 +233,14 @@ class Formula:
             body = body.xreplace(names)
             if not args:  # the arguments cancelled out: the number, at the common shape
                 number = evaluate(body, {}, dtype)
-                return operation("full")(shape, number, dtype)  # type: ignore[no-any-return]
+                return full(shape, number, dtype)
             return mapped(body, args, slopes)
 
         for symbol, body, dtype in program.bindings:
             environment[symbol] = build(body, dtype)
         result = build(program.result, program.dtype)
         if same_shape(result.shape, shape) is not True:  # an argument cancelled out
-            result = operation("broadcast_to")(result, shape)
+            result = broadcast_to(result, shape)
         return result
 
     def _shape(self, call: Call, values: Sequence[Value]) -> Shape:
@@ -264,10 +266,9 @@ def _repeated(values: list[Value]) -> list[Value]:
             sizes = [other.shape[axis] for other in values if other.rank >= -axis]
             whole = next((d for d in sizes if is_one_of(v.shape[axis], d)), None)
             if whole is not None:
-                places = operation("full")((whole,), 0, i64)
-                v = operation("take")(v, places, axis)
+                v = repeated(v, axis, whole)
         found.append(v)
-    return operation("fitted")(found)  # type: ignore[no-any-return]
+    return fitted(found)
 
 
 def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None) -> Any:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -23,10 +23,13 @@ from nncompile.elementwise.numpy_target import evaluate
 from nncompile.elementwise.printing import text
 from nncompile.elementwise.samples import examples
 from nncompile.elementwise.sympy_functions import TARGETS, cast, placeholder, where
+from nncompile.ir.basic import broadcast_to, const
+from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one
-from nncompile.ir.graph import Op, Sample, Value, apply
-from nncompile.ir.operators import operation
+from nncompile.ir.graph import Backward, Mask, Op, Sample, Value, apply
 from nncompile.ir.types import DType, Type
+
+MaskOf = Callable[[Value], Mask | None]
 
 
 class Map(Op):
@@ -67,11 +70,19 @@ class Map(Op):
         )
 
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
-        if not y.dtype.is_float:
-            return [None] * len(args)
-        return [self._slope(i, g, args) for i in range(self.count)]
+        return self._cotangents(g, y, lambda _: None)
 
-    def _slope(self, i: int, g: Value, args: tuple[Value, ...]) -> Value | None:
+    def pullback_by(self, backward: Backward, g: Value, y: Value) -> Sequence[Value | None]:
+        return self._cotangents(g, y, backward.mask_of)
+
+    def _cotangents(self, g: Value, y: Value, mask_of: MaskOf) -> Sequence[Value | None]:
+        if not y.dtype.is_float:
+            return [None] * len(y.args)
+        return [self._cotangent(i, g, y.args, mask_of) for i in range(self.count)]
+
+    def _cotangent(
+        self, i: int, g: Value, args: tuple[Value, ...], mask_of: MaskOf
+    ) -> Value | None:
         x = args[i]
         if not x.dtype.is_float:
             return None
@@ -79,7 +90,7 @@ class Map(Op):
         if slope == 0:
             return None
         above = placeholder(self.count)
-        mask = operation("mask_of")(g) if may_be_infinite(slope) else None
+        mask = mask_of(g) if may_be_infinite(slope) else None
         if mask is None:
             whole = mapped(times(above, slope), (*args, g))
         else:
@@ -89,8 +100,8 @@ class Map(Op):
             body = where(condition, times(above, slope), sp.Integer(0))
             whole = mapped(body, (*args, mask.inside, *mask.args))
         if whole.dtype is not x.dtype:
-            whole = operation("cast")(whole, x.dtype)
-        return operation("unbroadcast")(whole, x)  # type: ignore[no-any-return]
+            whole = whole.astype(x.dtype)
+        return unbroadcast(whole, x)
 
     def rowwise(self, places: Sequence[int | None], *types: Type) -> int | None:
         from_end = {p - t.rank for p, t in zip(places, types, strict=True) if p is not None}
@@ -171,11 +182,11 @@ def mapped(
     # Equal arguments cancelled out, as in x − x: what is left, in the type and shape of all.
     dtype = dtype_of_expression(body, {placeholder(i): a.dtype for i, a in enumerate(args)})
     if symbols_of(op.body):
-        left = operation("cast")(mapped(op.body, ordered), dtype)
+        left = mapped(op.body, ordered).astype(dtype)
     else:
-        left = operation("full")((), evaluate(op.body, {}, dtype), dtype)
+        left = const(evaluate(op.body, {}, dtype), dtype)
     shape = broadcast(*(a.shape for a in ordered))
-    return operation("broadcast_to")(left, shape)  # type: ignore[no-any-return]
+    return broadcast_to(left, shape)
 
 
 def is_plain(value: Value) -> bool:

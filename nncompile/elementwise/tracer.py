@@ -138,6 +138,13 @@ class Scalar:
         "look inside a value", "a formula is a function of single elements"
     )
 
+    def __array__(self, *_: Any, **__: Any) -> NoReturn:
+        raise FormulaError(
+            f"an operation on tensors was given {self}, an element in a formula",
+            hint="formulas use functions of scalars: maximum(a, b), minimum, where, exp, ...; what "
+            "looks at several elements (sum, max, softmax, ...) is called outside, on values",
+        )
+
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         name = ufunc.__name__
         if method != "__call__" or name not in FUNCTIONS or options:

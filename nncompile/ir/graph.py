@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Protocol, dataclass_transform
 
 import numpy as np
 import sympy as sp
@@ -36,8 +36,30 @@ from nncompile.ir.operators import Operators
 from nncompile.ir.types import DType, TupleType, Type
 
 AnyType = Type | TupleType
-Backward = Callable[["Mapping[Value, Value]", "Sequence[Value]"], "list[Value]"]
-"""What takes the slopes at results of a graph back to some of its values."""
+
+
+class Mask(Protocol):
+    """Where a cotangent may be other than 0: where `condition`, a formula of `args`, holds; there
+    it is `inside`."""
+
+    @property
+    def condition(self) -> sp.Expr: ...
+    @property
+    def args(self) -> tuple[Value, ...]: ...
+    @property
+    def inside(self) -> Value: ...
+
+
+class Backward(Protocol):
+    """Reverse mode, as it is handed to the ops that need it for their own cotangents."""
+
+    def __call__(self, seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
+        """The cotangents at `wrt`, given those at results of a graph."""
+        ...
+
+    def mask_of(self, g: Value) -> Mask | None:
+        """Where the cotangent `g` is known to be 0; None where nothing is known."""
+        ...
 
 
 def attribute_key(x: Any) -> Any:
@@ -217,8 +239,8 @@ class Op:
         )
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
-        """The slopes at the arguments of `y`, as by `pullback`; an op that holds a graph overrides
-        this instead, and differentiates it with `backward`."""
+        """The slopes at the arguments of `y`, as by `pullback`; an op that holds a graph, or whose
+        derivative may be infinite, overrides this instead, and uses `backward`."""
         return self.pullback(g, y, *y.args)
 
     def numpy(self, *arrays: Any) -> Any:

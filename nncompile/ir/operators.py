@@ -55,11 +55,6 @@ def register(name: str, function: Callable[..., Any]) -> None:
     _table[name] = function
 
 
-def operation(name: str) -> Callable[..., Any]:
-    """The function registered under that name."""
-    return _table[name]
-
-
 def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
     @spoken()
     def forward(self: Any, other: Any) -> Any:

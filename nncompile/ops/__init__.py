@@ -1,6 +1,17 @@
 """The ops: one class knows all of an operation. The functions here apply them, under numpy's
 names. Importing this package registers every card, operator and method."""
 
+from nncompile.ir.basic import (
+    barrier,
+    broadcast_to,
+    cast,
+    const,
+    full,
+    iota,
+    ones_like,
+    size_value,
+    zeros_like,
+)
 from nncompile.ir.operators import register
 from nncompile.ops import array_functions as arrays
 from nncompile.ops import image_functions as images
@@ -10,18 +21,6 @@ from nncompile.ops.contraction.einsum import dot, einsum, outer, tensordot
 from nncompile.ops.contraction.matmul import gemm, matmul
 from nncompile.ops.convolution.functions import conv, conv_transpose
 from nncompile.ops.core.annotations import custom_gradient
-from nncompile.ops.core.basic import (
-    barrier,
-    broadcast_to,
-    cast,
-    const,
-    full,
-    iota,
-    ones_like,
-    shape_value,
-    size_value,
-    zeros_like,
-)
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.image_functions import *  # noqa: F403
 from nncompile.ops.images.resize import resize
@@ -66,7 +65,7 @@ from nncompile.ops.shape.index import (
     take_along_axis,
     top_k,
 )
-from nncompile.ops.shape.joining import concatenate, split, stack
+from nncompile.ops.shape.joining import concatenate, shape_value, split, stack
 from nncompile.ops.shape.padding import pad
 from nncompile.ops.shape.reshape import (
     expand_dims,

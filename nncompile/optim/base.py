@@ -14,9 +14,9 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import Fractions, NotNegative, Options, not_negative
 from nncompile.elementwise import sqrt
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import cast, zeros_like
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DType, f64
-from nncompile.ops.core.basic import cast, zeros_like
 from nncompile.optim.schedules import (
     LearningRate,
     Stateful,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from functools import reduce
 
 from nncompile.elementwise import clip, maximum, sqrt
+from nncompile.ir.basic import cast
 from nncompile.ir.graph import Value
-from nncompile.ops.core.basic import cast
 
 
 def global_norm(gradients: Mapping[str, Value]) -> Value:

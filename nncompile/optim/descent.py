@@ -10,9 +10,9 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import Bounds, Fraction, Fractions, NotNegative, Real
 from nncompile.elementwise import clip, maximum, sign, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import as_value, cast, full
 from nncompile.ir.graph import Value
 from nncompile.ir.types import f64
-from nncompile.ops.core.basic import as_value, cast, full
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised
 from nncompile.optim.schedules import LearningRate, resolve
 

@@ -19,9 +19,9 @@ from nncompile.diagnostics.options import (
     not_negative,
 )
 from nncompile.elementwise import maximum, where
+from nncompile.ir.basic import as_value, cast, const
 from nncompile.ir.graph import Input, Value
 from nncompile.ir.types import f32
-from nncompile.ops.core.basic import as_value, cast, const
 from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, check_rate
 
 NAME = "plateau"

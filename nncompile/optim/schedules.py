@@ -16,9 +16,9 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.elementwise import floor
 from nncompile.elementwise.formula import Formula
+from nncompile.ir.basic import Constant, as_value, cast
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DType, f64
-from nncompile.ops.core.basic import Constant, as_value, cast
 
 TRAINING = "training."
 """What the paths of states begin with that belong to the training, not to the model."""

@@ -9,10 +9,10 @@ import sympy as sp
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder, where
 from nncompile.elementwise.trace_formula import LIMIT
+from nncompile.ir.basic import Expand, broadcast_to, cast, size_value
 from nncompile.ir.dims import Dim, is_one, product
 from nncompile.ir.graph import Graph, Value, makers_of
 from nncompile.ir.types import f32
-from nncompile.ops.core.basic import Expand, broadcast_to, cast, size_value
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import Reshape, reshape
 from nncompile.passes.maps import cost, inlined, terms

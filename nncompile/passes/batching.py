@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncompile.elementwise.map import Map, mapped
+from nncompile.ir.basic import Cast, Expand, broadcast_to
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.graph import Item, Op, Value, apply
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
-from nncompile.ops.core.basic import Cast, Expand, broadcast_to
 from nncompile.ops.random.generator import Dropout
 from nncompile.ops.shape.joining import Split
 from nncompile.ops.shape.reshape import Reshape, reshape, swapaxes

@@ -10,11 +10,11 @@ import sympy as sp
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.map import Map, over
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import Barrier, Cast, Constant, Expand, SizeOf, const, size_value
 from nncompile.ir.dims import Dim, dim, floordiv
 from nncompile.ir.graph import Graph, Item, Op, Value, apply
 from nncompile.ir.interpreter import constant_value
 from nncompile.ir.types import DType, TupleType, Type
-from nncompile.ops.core.basic import Barrier, Cast, Constant, Expand, SizeOf, const, size_value
 from nncompile.passes.maps import literal
 from nncompile.passes.rewriter import on, rewrite
 

@@ -8,11 +8,11 @@ import sympy as sp
 
 from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import SizeOf, broadcast_to, const
 from nncompile.ir.dims import Shape, product, substitute, symbols
 from nncompile.ir.graph import Graph, Value, apply
 from nncompile.ir.types import f32
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm, matmul
-from nncompile.ops.core.basic import SizeOf, broadcast_to, const
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.passes.maps import number_of, terms
 from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses

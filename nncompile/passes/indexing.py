@@ -6,10 +6,10 @@ from __future__ import annotations
 from nncompile.elementwise import where
 from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import Expand, cast, const, iota
 from nncompile.ir.graph import Graph, Value, apply
 from nncompile.ir.types import f32, i64, u32
 from nncompile.ops.contraction.matmul import gemm
-from nncompile.ops.core.basic import Expand, cast, const, iota
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.index import ScatterAdd
 from nncompile.passes.maps import is_zero, terms

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from nncompile.elementwise.map import Map, mapped
+from nncompile.ir.basic import Cast, Expand, broadcast_to, cast
 from nncompile.ir.dims import Dim, is_one
 from nncompile.ir.graph import Graph, Value, apply
 from nncompile.ir.types import DType, f32, f64, holds, i64
 from nncompile.ops.contraction.matmul import Gemm, MatMul
-from nncompile.ops.core.basic import Cast, Expand, broadcast_to, cast
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose
 from nncompile.passes.maps import uniform

@@ -8,9 +8,9 @@ import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from nncompile.diagnostics.locations import current_trace
+from nncompile.ir.basic import Expand, Iota, broadcast_to
 from nncompile.ir.graph import Graph, Item, Value, apply, items, replace, toposort
 from nncompile.ops.contraction.matmul import Gemm, MatMul
-from nncompile.ops.core.basic import Expand, Iota, broadcast_to
 from nncompile.ops.loops.body import Loop, applied, binder, changed, dependent, opened, rebuilt
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes.batching import Rows, batched, can_batch

@@ -11,10 +11,10 @@ import sympy as sp
 from nncompile.elementwise.lowering import operation_count
 from nncompile.elementwise.map import body_of, is_plain, over
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import Constant, Expand
 from nncompile.ir.dims import product
 from nncompile.ir.graph import Value
 from nncompile.ir.types import Type
-from nncompile.ops.core.basic import Constant, Expand
 from nncompile.ops.shape.reshape import Reshape
 
 

@@ -21,10 +21,10 @@ from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.stable_forms import stabilise as stable_form
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.trace_formula import LIMIT
+from nncompile.ir.basic import Cast
 from nncompile.ir.dims import is_one
 from nncompile.ir.graph import Graph, Value, apply
 from nncompile.ir.types import f32
-from nncompile.ops.core.basic import Cast
 from nncompile.ops.reduction.reduce import LogSumExp, Max, Min, Sum
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.ops.shape.moves import moved, through_moves

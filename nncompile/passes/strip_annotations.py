@@ -8,9 +8,9 @@ import sympy as sp
 
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.sympy_functions import declared, stop_gradient
+from nncompile.ir.basic import broadcast_to
 from nncompile.ir.graph import Graph, Item, Value
 from nncompile.ops.core.annotations import Mark
-from nncompile.ops.core.basic import broadcast_to
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.passes.rewriter import on, rewrite
 

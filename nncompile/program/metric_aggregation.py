@@ -17,10 +17,10 @@ import sympy as sp
 from nncompile.diagnostics.locations import current_trace
 from nncompile.elementwise.map import Map, body_of, is_plain
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import Cast, SizeOf, size_value
 from nncompile.ir.dims import Dim, symbols
 from nncompile.ir.graph import Input, Value, toposort
 from nncompile.ir.types import DType, Type
-from nncompile.ops.core.basic import Cast, SizeOf, size_value
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.reduction.totals import Average, Pooled, Total
 from nncompile.passes.rewriter import rebuilt

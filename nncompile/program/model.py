@@ -15,10 +15,10 @@ import sympy as sp
 from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, ShapeError, did_you_mean
 from nncompile.diagnostics.hints import Habits
 from nncompile.diagnostics.locations import current_scope
+from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, Shape, dim, same, substitute, symbols
 from nncompile.ir.graph import Graph, Input, Value, replace, toposort
 from nncompile.ir.types import TupleType, Type, i64
-from nncompile.ops.core.basic import as_value, cast
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import Total
 from nncompile.passes import inference

@@ -18,11 +18,11 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import GradientError, ModelError
 from nncompile.diagnostics.locations import tracing
 from nncompile.elementwise import where
+from nncompile.ir.basic import cast, const, size_value, zeros_like
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input, Value, described, replace
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type, f64
-from nncompile.ops.core.basic import cast, const, size_value, zeros_like
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape

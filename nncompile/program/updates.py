@@ -11,8 +11,8 @@ from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
 from nncompile.diagnostics.locations import tracing
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import where
+from nncompile.ir.basic import as_value, cast
 from nncompile.ir.graph import Value, described
-from nncompile.ops.core.basic import as_value, cast
 from nncompile.optim import Optimizer, adam, adamw, rmsprop, sgd
 from nncompile.program.model import RANDOM_STATE, Model, check_same_type, leaves_of
 

@@ -13,13 +13,13 @@ import sympy as sp
 from nncompile.diagnostics.errors import FeedError, Row
 from nncompile.diagnostics.locations import Site
 from nncompile.elementwise.map import Map
+from nncompile.ir.basic import Cast, Constant, Expand, Iota, SizeOf
 from nncompile.ir.dims import Dim, dim, solve, substitute
 from nncompile.ir.graph import Graph, Input, Item, Op, Value, toposort
 from nncompile.ir.precision import computed
 from nncompile.ir.printer import expression
 from nncompile.ir.types import Array, TupleType
 from nncompile.ops.core.assertions import InRange, Limited, bounds_of
-from nncompile.ops.core.basic import Cast, Constant, Expand, Iota, SizeOf
 from nncompile.ops.reduction.cumulative import CumSum
 from nncompile.ops.reduction.reduce import Max, Min, Sum
 from nncompile.ops.shape.index import Gather, ScatterAdd, TakeAlongAxis

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import sympy as sp
 
 from nncompile.elementwise.map import Map
+from nncompile.ir.basic import Expand
 from nncompile.ir.dims import Dim, product, same, symbols
 from nncompile.ir.graph import Input, Item, Value, toposort
 from nncompile.ir.types import TupleType
-from nncompile.ops.core.basic import Expand
 from nncompile.ops.shape.reshape import Reshape
 
 

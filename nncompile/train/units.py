@@ -10,12 +10,12 @@ from nncompile.diagnostics.locations import Trace
 from nncompile.elementwise import abs
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import cast, ones_like
 from nncompile.ir.graph import Input, Value, toposort
 from nncompile.ir.types import Type, f32
 from nncompile.ops.contraction.einsum import Einsum
 from nncompile.ops.contraction.matmul import Gemm, MatMul
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose
-from nncompile.ops.core.basic import cast, ones_like
 
 
 @dataclass(frozen=True, eq=False)

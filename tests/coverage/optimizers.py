@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 import dsl
+from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.types import i64
-from nncompile.ops.core.basic import as_value
 from nncompile.optim import Optimizer
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import compose

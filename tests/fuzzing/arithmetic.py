@@ -20,9 +20,9 @@ from nncompile.elementwise.numpy_target import evaluate
 from nncompile.elementwise.special_functions import digamma, lgamma
 from nncompile.elementwise.sympy_functions import erf, normal_cdf, placeholder, sigmoid, tanh
 from nncompile.ir import precision
+from nncompile.ir.basic import Cast
 from nncompile.ir.graph import Graph, Input, Op, Value, toposort
 from nncompile.ir.types import TupleType, Type, f16, f64, is_real
-from nncompile.ops.core.basic import Cast
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.ops.loops.scan import Scan
 from nncompile.ops.reduction.reduce import Max

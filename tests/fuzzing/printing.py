@@ -19,11 +19,11 @@ import nncompile.ops
 from nncompile.diagnostics.errors import CompileError
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import Constant
 from nncompile.ir.dims import dim
 from nncompile.ir.graph import Item, Op, Value, apply, items, toposort
 from nncompile.ir.types import DTYPES, DType, TupleType, Type, numpy_name
 from nncompile.ops.core.annotations import Reroute
-from nncompile.ops.core.basic import Constant
 from nncompile.ops.loops.body import Body
 from nncompile.ops.loops.scan import Scan
 from nncompile.ops.windows.pooling import Window

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import broadcast, is_one, same, same_shape
 from nncompile.ir.graph import Op, Sample, Value, apply
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.core.basic import unbroadcast
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.reduction.reduce import require_real, sum
 from nncompile.ops.reduction.softmax import softmax

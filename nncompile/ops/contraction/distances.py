@@ -6,10 +6,10 @@ from typing import Any
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
+from nncompile.ir.basic import in_single
 from nncompile.ir.dims import same
 from nncompile.ir.graph import Value
 from nncompile.ops.contraction.matmul import promoted
-from nncompile.ops.core.basic import in_single
 from nncompile.ops.reduction.statistics import norm
 from nncompile.ops.shape.reshape import expand_dims
 

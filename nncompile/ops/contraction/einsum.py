@@ -10,6 +10,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.elementwise import equal, multiply, where
+from nncompile.ir.basic import as_value, cast, iota
 from nncompile.ir.dims import Dim, Shape, is_one, product, same
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32
@@ -22,7 +23,6 @@ from nncompile.ops.contraction.matmul import (
     wrapped,
 )
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.core.basic import as_value, cast, iota
 from nncompile.ops.core.long_sums import PRODUCTS, total, whole_total
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import reshape, squeeze, transpose

@@ -9,11 +9,12 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.basic import as_value, cast
+from nncompile.ir.broadcasting import fit, unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one, product, same, same_shape
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.operators import register
 from nncompile.ir.types import Array, DType, Type, f32, f64, i32, i64, is_float32, promote, u32
-from nncompile.ops.core.basic import as_value, cast, unbroadcast
 from nncompile.ops.core.long_sums import (
     COLUMN,
     DOWN,
@@ -23,7 +24,7 @@ from nncompile.ops.core.long_sums import (
     double_total,
     stack_of_blocks,
 )
-from nncompile.ops.shape.reshape import fit, reshape, swapaxes
+from nncompile.ops.shape.reshape import reshape, swapaxes
 
 
 def element_type(a: Type, b: Type) -> DType:

@@ -7,12 +7,12 @@ from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError, did_you_mean, whole_number
 from nncompile.diagnostics.hints import teaching
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, same_shape
 from nncompile.ir.graph import Value, described
 from nncompile.ir.types import Type
 from nncompile.ops.convolution.checks import beside_axes, check_operands, kernel_of
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose
-from nncompile.ops.core.basic import as_value
 from nncompile.ops.shape.padding import TORCH_MODES, extended
 from nncompile.ops.shape.slicing import padded
 from nncompile.ops.windows.convolution import Window, explicit, numbers, pads_of

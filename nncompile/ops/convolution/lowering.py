@@ -13,10 +13,10 @@ import itertools
 import math
 from typing import Any
 
+from nncompile.ir.basic import broadcast_to
 from nncompile.ir.dims import Shape, dim, product
 from nncompile.ir.graph import Value
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.core.basic import broadcast_to
 from nncompile.ops.reduction.reduce import sum
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import reshape, swapaxes, transpose

@@ -12,9 +12,9 @@ from typing import Any
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import add
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same
 from nncompile.ir.graph import Value, described
-from nncompile.ops.core.basic import as_value
 from nncompile.ops.shape.joining import stack
 from nncompile.ops.shape.reshape import moveaxis, reshape, squeeze, transpose
 from nncompile.ops.shape.slicing import along, padded, spaced

@@ -8,10 +8,10 @@ from typing import Any
 
 from nncompile.diagnostics.errors import GradientError
 from nncompile.diagnostics.locations import spoken
+from nncompile.ir.basic import as_value, broadcast_to, cast
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import AnyType, Op, Sample, Value, apply
 from nncompile.ir.types import f32, f64, i64
-from nncompile.ops.core.basic import as_value, broadcast_to, cast
 
 
 class Mark(Op):

@@ -11,11 +11,11 @@ from dataclasses import field
 from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.ir.basic import Constant
 from nncompile.ir.dims import Dim, dim, symbol
 from nncompile.ir.graph import Sample, Value
 from nncompile.ir.types import Type, f32, f64, i32, i64
 from nncompile.ops.core.annotations import Mark
-from nncompile.ops.core.basic import Constant
 
 LENGTHS = "a length counts the elements of a row that are there: np.clip(lengths, {low}, {high})"
 """The way out of lengths that are none."""

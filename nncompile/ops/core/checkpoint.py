@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from nncompile.ir.basic import barrier
 from nncompile.ir.graph import Backward, Input, Op, Sample, Value, replace
 from nncompile.ir.types import TupleType, Type, f32
-from nncompile.ops.core.basic import barrier
 
 
 class Recompute(Op):

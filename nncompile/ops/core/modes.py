@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Sample, Value
 from nncompile.ir.types import Type, f32, i64
 from nncompile.ops.core.annotations import Mark
-from nncompile.ops.core.basic import as_value
 
 
 class Training(Mark):

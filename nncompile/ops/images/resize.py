@@ -14,11 +14,11 @@ import sympy as sp
 from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import minimum
+from nncompile.ir.basic import floating, in_single, iota, size_value
 from nncompile.ir.dims import Dim, dim, floordiv
 from nncompile.ir.graph import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis
-from nncompile.ops.core.basic import floating, in_single, iota, size_value
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.images.interpolation import interpolation_matrix
 from nncompile.ops.pooling.adaptive import adaptive_average_pool

@@ -13,11 +13,11 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import where
+from nncompile.ir.basic import as_value, const, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same
 from nncompile.ir.graph import Value
 from nncompile.ir.operators import register
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.core.basic import as_value, const, iota, size_value
 from nncompile.ops.reduction.reduce import sum
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate, split

@@ -17,11 +17,11 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import equal, isfinite, logical_and, not_equal, where
+from nncompile.ir.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ir.dims import broadcast, product, same, same_shape
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, DType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul, promoted
-from nncompile.ops.core.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.linear_algebra.elimination import all_hold, eliminated, substituted
 from nncompile.ops.shape.reshape import expand_dims, moveaxis, reshape, squeeze, swapaxes
@@ -183,7 +183,7 @@ def solve(a: Any, b: Any) -> Value:
 
     NaN where the matrix is singular. Raises `ShapeError` where the sizes do not fit.
 
-    >>> from nncompile.ops.core.basic import const
+    >>> from nncompile.ir.basic import const
     >>> solve(const([[2.0, 0.0], [1.0, 1.0]]), const([2.0, 3.0]))
     <reshape : f32[2]>
     """

@@ -13,11 +13,11 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import isfinite, logical_and, not_equal, where
+from nncompile.ir.basic import as_value, in_single
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.core.basic import as_value, in_single
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.linear_algebra.elimination import all_hold, factored, substituted
 from nncompile.ops.linear_algebra.matrices import diagonal, tril, triu

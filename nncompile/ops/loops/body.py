@@ -22,10 +22,10 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.locations import current_trace
 from nncompile.elementwise.map import Map, mapped
+from nncompile.ir.basic import Constant, Expand, SizeOf, iota
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Graph, Input, Op, Value, apply, described, items, toposort
 from nncompile.ir.types import Type, i64
-from nncompile.ops.core.basic import Constant, Expand, SizeOf, iota
 
 SMALL = 16  # elements of a constant that stays in the body, where passes see its numbers
 

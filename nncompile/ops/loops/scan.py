@@ -14,6 +14,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.elementwise import tanh
+from nncompile.ir.basic import as_value, iota
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape
 from nncompile.ir.graph import (
     Backward,
@@ -27,7 +28,6 @@ from nncompile.ir.graph import (
 from nncompile.ir.precision import computed
 from nncompile.ir.types import Array, TupleType, Type, f32, f64, i64
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.core.basic import as_value, iota
 from nncompile.ops.loops.body import Body, Loop, applied, binder, fresh, iterating
 from nncompile.ops.loops.scan_gradient import scan_slopes
 from nncompile.ops.shape.reshape import moveaxis
@@ -227,7 +227,7 @@ def scan(
     Raises `ShapeError` where lengths differ or may differ and where a carry changes its shape,
     `DTypeError` where it changes its element type, `ModelError` for a body that gives too little.
 
-    >>> from nncompile.ops.core.basic import const
+    >>> from nncompile.ir.basic import const
     >>> total, sums = scan(lambda c, x: (c + x, c + x), 0.0, const([1.0, 2.0, 3.0]))
     >>> total, sums
     (<item : f64[]>, <item : f64[3]>)

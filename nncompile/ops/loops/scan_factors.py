@@ -18,8 +18,8 @@ from nncompile.elementwise.derivative import differentiate
 from nncompile.elementwise.lowering import operation_count
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import broadcast_to, const
 from nncompile.ir.graph import Value, toposort
-from nncompile.ops.core.basic import broadcast_to, const
 from nncompile.ops.loops.body import dependent, rebuilt
 from nncompile.ops.shape.joining import Concat, concatenate
 

@@ -13,9 +13,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from nncompile.ir.basic import Cast, Expand, zeros_like
 from nncompile.ir.graph import Backward, Item, Op, Value, toposort
 from nncompile.ir.types import TupleType
-from nncompile.ops.core.basic import Cast, Expand, zeros_like
 from nncompile.ops.loops.body import Loop, applied, binder, changed, dependent, opened
 from nncompile.ops.loops.scan_factors import separated
 from nncompile.ops.loops.scan_sums import Results, Sums

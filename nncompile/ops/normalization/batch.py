@@ -12,10 +12,10 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.elementwise import maximum, minimum, sqrt
+from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
-from nncompile.ops.core.basic import as_value, broadcast_to
 from nncompile.ops.core.composition import composed_onnx, composed_torch
 from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine
 from nncompile.ops.reduction.moments import count_of, in_numpy, moments

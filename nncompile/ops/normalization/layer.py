@@ -11,11 +11,11 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError, whole_number
 from nncompile.elementwise import sqrt
+from nncompile.ir.basic import as_value, broadcast_to, in_single
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.core.basic import as_value, broadcast_to, in_single
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.core.long_sums import NORMALIZED
 from nncompile.ops.normalization.batch import check_channels, positive_epsilon

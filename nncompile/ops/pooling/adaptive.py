@@ -7,10 +7,10 @@ from typing import Any
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import minimum
+from nncompile.ir.basic import cast, floating, in_single, iota, size_value
 from nncompile.ir.dims import Dim, dim, floordiv, same
 from nncompile.ir.graph import Value, described
 from nncompile.ops.contraction.axis_maps import along_axis, span_matrix
-from nncompile.ops.core.basic import cast, floating, in_single, iota, size_value
 from nncompile.ops.pooling.average import average_pool
 from nncompile.ops.pooling.integers import numbers
 from nncompile.ops.pooling.maximum import max_pool

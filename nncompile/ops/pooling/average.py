@@ -12,11 +12,11 @@ import numpy as np
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, minimum
+from nncompile.ir.basic import cast, const, floating, iota, size_value
 from nncompile.ir.dims import Dim, Shape, dim, same_shape
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis, span_matrix
-from nncompile.ops.core.basic import cast, const, floating, iota, size_value
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.core.long_sums import ACROSS
 from nncompile.ops.pooling.maximum import around, by_planes, padded_behind, repeated, window_of

@@ -10,9 +10,9 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError
 from nncompile.elementwise import maximum
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape
 from nncompile.ir.graph import Value
-from nncompile.ops.core.basic import as_value
 from nncompile.ops.shape.slicing import padded, part
 from nncompile.ops.windows.pooling import Slid
 from nncompile.ops.windows.space import LEAD

@@ -9,9 +9,9 @@ from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import power, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import floating, in_single
 from nncompile.ir.dims import product
 from nncompile.ir.graph import Value, described
-from nncompile.ops.core.basic import floating, in_single
 from nncompile.ops.pooling.average import average_pool
 from nncompile.ops.pooling.maximum import max_pool
 from nncompile.ops.shape.reshape import reshape

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, where
+from nncompile.ir.basic import as_value, full, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same, same_shape
 from nncompile.ir.graph import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, i64
 from nncompile.ops.convolution.patches import unfold
-from nncompile.ops.core.basic import as_value, full, iota, size_value
 from nncompile.ops.indexing.scattering import put_along_axis
 from nncompile.ops.pooling.integers import integer_max_pool, numbers, wide_for
 from nncompile.ops.pooling.maximum import MaxPool, by_planes, fitted, torch_places, window_samples

@@ -19,10 +19,10 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ModelError
 from nncompile.elementwise import log, minimum, sqrt, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import as_value, broadcast_to, cast, const, iota
 from nncompile.ir.dims import dim, product, same_shape
 from nncompile.ir.graph import Input, Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f32, f64, i64, u32
-from nncompile.ops.core.basic import as_value, broadcast_to, cast, const, iota
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.loops.body import iterations
 from nncompile.ops.shape.index import argsort

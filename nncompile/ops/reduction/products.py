@@ -9,10 +9,10 @@ import numpy as np
 
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import equal, where
+from nncompile.ir.basic import cast, iota
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.operators import register
 from nncompile.ir.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
-from nncompile.ops.core.basic import cast, iota
 from nncompile.ops.core.long_sums import ACROSS, reduced_shape
 from nncompile.ops.reduction.reduce import (
     Axes,

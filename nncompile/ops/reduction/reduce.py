@@ -14,12 +14,12 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import equal, exp, where
+from nncompile.ir.basic import as_value, broadcast_to, cast, const
 from nncompile.ir.dims import product, same
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.operators import register
 from nncompile.ir.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32, u64
 from nncompile.ops.core.axes import axes_of, axis_of
-from nncompile.ops.core.basic import as_value, broadcast_to, cast, const
 from nncompile.ops.core.finite import or_exact
 from nncompile.ops.core.long_sums import reduced_shape, runs, total, whole_total
 from nncompile.ops.shape.reshape import reshape

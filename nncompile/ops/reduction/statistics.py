@@ -10,11 +10,11 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, maximum, not_equal, sqrt, where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import cast, in_single, size_value
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.graph import Value
 from nncompile.ir.operators import register
 from nncompile.ir.types import DType, boolean
-from nncompile.ops.core.basic import cast, in_single, size_value
 from nncompile.ops.reduction.moments import distances
 from nncompile.ops.reduction.reduce import Axes, max, min, over, real_value, sum
 

@@ -15,11 +15,11 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.elementwise import where
 from nncompile.elementwise.formula import formula
+from nncompile.ir.basic import as_value, broadcast_to, cast, in_single
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.annotations import Mark
-from nncompile.ops.core.basic import as_value, broadcast_to, cast, in_single
 from nncompile.ops.reduction.reduce import real_value, require_real
 
 

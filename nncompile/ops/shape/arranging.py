@@ -13,11 +13,11 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import mod, not_equal
+from nncompile.ir.basic import as_value, broadcast_to, cast, iota, size_value
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.graph import Value
 from nncompile.ir.operators import register
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.core.basic import as_value, broadcast_to, cast, iota, size_value
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import ravel, reshape, swapaxes

@@ -13,11 +13,11 @@ import sympy as sp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.locations import spoken
 from nncompile.elementwise import where
+from nncompile.ir.basic import as_value, cast, size_value
 from nncompile.ir.dims import Dim, dim, floordiv, product, same_shape
 from nncompile.ir.graph import Value
 from nncompile.ir.operators import register
 from nncompile.ir.types import i64
-from nncompile.ops.core.basic import as_value, cast, size_value
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.selecting import nonzero

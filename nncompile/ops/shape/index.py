@@ -15,12 +15,12 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
+from nncompile.ir.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ir.dims import Dim, Shape, broadcast, dim, product, same, same_shape, symbol
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.operators import register
 from nncompile.ir.types import Array, TupleType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.core.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ops.core.long_sums import SCATTERED
 from nncompile.ops.shape.reshape import expand_dims, ravel, reshape
 

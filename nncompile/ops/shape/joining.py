@@ -10,13 +10,14 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
+from nncompile.ir.basic import as_value, cast, const, full, size_value
+from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
 from nncompile.ir.graph import Op, Sample, Value, apply, items
 from nncompile.ir.operators import register
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.core.basic import as_value, cast, full
-from nncompile.ops.shape.reshape import expand_dims, fitted, reshape
+from nncompile.ops.shape.reshape import expand_dims, reshape
 
 
 class Concat(Op):
@@ -159,6 +160,12 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
 
 
 @teaching
+def shape_value(shape: Sequence[Any]) -> Value:
+    """A shape as a vector of i64."""
+    sizes = [reshape(size_value(d), (1,)) for d in shape]
+    return concatenate(sizes, axis=0) if sizes else const(np.zeros(0, np.int64))
+
+
 def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
     """The tensors, all of one shape, along a new axis."""
     return concatenate([expand_dims(a, axis) for a in arrays], axis)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
+from nncompile.ir.basic import Expand
 from nncompile.ir.graph import Item, Value, apply
-from nncompile.ops.core.basic import Expand
 from nncompile.ops.shape.index import Gather, TakeAlongAxis
 from nncompile.ops.shape.joining import Concat, Split
 from nncompile.ops.shape.reshape import Reshape, Transpose

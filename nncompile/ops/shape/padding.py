@@ -10,9 +10,9 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError, did_you_mean
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, minimum
+from nncompile.ir.basic import as_value, broadcast_to, iota, size_value
 from nncompile.ir.dims import Dim, dim
 from nncompile.ir.graph import Value
-from nncompile.ops.core.basic import as_value, broadcast_to, iota, size_value
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate, split
 from nncompile.ops.shape.slicing import along, padded

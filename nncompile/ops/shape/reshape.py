@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
+from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import (
     Dim,
     Shape,
     dim,
     floordiv,
-    is_clipped,
     is_one,
     product,
     same,
@@ -27,7 +27,6 @@ from nncompile.ir.graph import Op, Sample, Value, described
 from nncompile.ir.operators import register
 from nncompile.ir.types import Array, Type, boolean, f32, i64, u32
 from nncompile.ops.core.axes import axes_of, axis_of
-from nncompile.ops.core.basic import as_value, broadcast_to
 
 
 class Reshape(Op):
@@ -156,30 +155,6 @@ def reshape(x: Any, shape: Any, *more: Any) -> Value:
     given = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     target = _inferred(x, tuple(dim(size) for size in (*given, *more)))
     return x if same_shape(x.shape, target) is True else Reshape(target)(x)
-
-
-def fitted(values: Sequence[Value], but: int | None = None) -> list[Value]:
-    """The values, of which the slices that have a size of another where they find as much as they
-    ask for, Min(3, n) for 3, are given that size; data of less are refused. Axes are counted from
-    the last, and that of the number `but` is left as it is."""
-    found = list(values)
-    if not any(is_clipped(d) for v in values for d in v.shape):
-        return found
-    for axis in range(-max(v.rank for v in values), 0):
-        sizes = [v.shape[axis] for v in values if v.rank >= -axis and not is_one(v.shape[axis])]
-        if sizes and axis != but:
-            firm = min(sizes, key=lambda d: (is_clipped(d), not isinstance(d, int)))
-            found = [fit(v, axis, firm) if v.rank >= -axis else v for v in found]
-    return found
-
-
-def fit(x: Value, axis: int, size: Dim) -> Value:
-    """`x`, given that size along the axis where it is a slice that may have it; see `fitted`."""
-    own = x.shape[axis]
-    if not is_clipped(own) or same(own, size) is not None or not same_where_enough(own, size):
-        return x
-    place = axis % x.rank
-    return reshape(x, (*x.shape[:place], size, *x.shape[place + 1 :]))
 
 
 def _inferred(x: Value, target: Shape) -> Shape:
@@ -311,7 +286,6 @@ def _repeated(x: Value, axes: Sequence[tuple[Shape, Shape]]) -> Value:
 
 
 for _function in (
-    fitted,
     reshape,
     transpose,
     squeeze,

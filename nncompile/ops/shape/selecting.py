@@ -12,11 +12,11 @@ import sympy as sp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import not_equal
+from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import Dim, broadcast, symbol
 from nncompile.ir.graph import Op, Sample, Value, made_size
 from nncompile.ir.operators import register
 from nncompile.ir.types import Array, Type, boolean, i64
-from nncompile.ops.core.basic import as_value, broadcast_to
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.reshape import ravel, reshape, transpose
 from nncompile.ops.shape.slicing import along

@@ -13,11 +13,11 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
+from nncompile.ir.basic import as_value, tied
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape, symbol
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.ops.core.axes import axes_of
-from nncompile.ops.core.basic import as_value, tied
 from nncompile.ops.shape.reshape import expand_dims, reshape
 
 LIMIT = 2**63 - 1  # beyond every size

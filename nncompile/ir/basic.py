@@ -1,4 +1,5 @@
-"""Cards that everything else needs: constants, casts, broadcasting, sizes and barriers."""
+"""The ops that formulas and all other ops are built with: constants, casts, broadcasting, sizes and
+barriers."""
 
 from __future__ import annotations
 
@@ -9,15 +10,14 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import sympy as sp
 
-from nncompile.diagnostics.errors import DTypeError, FormulaError, ShapeError
+from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.locations import spoken
-from nncompile.elementwise.tracer import Scalar
+from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import (
     Dim,
     Shape,
     broadcast,
     dim,
-    is_one,
     is_one_of,
     product,
     same_shape,
@@ -25,7 +25,8 @@ from nncompile.ir.dims import (
     symbols,
 )
 from nncompile.ir.graph import Op, Sample, Value, apply, made_size, makers_of
-from nncompile.ir.operators import operation, register
+from nncompile.ir.literals import array_of
+from nncompile.ir.operators import register
 from nncompile.ir.types import (
     Array,
     DType,
@@ -47,7 +48,6 @@ from nncompile.ir.types import (
     u32,
     u64,
 )
-from nncompile.ops.core.literals import array_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -338,12 +338,6 @@ def as_value(x: Any, like: Value | None = None) -> Value:
         kind = boolean if isinstance(x, bool) else i64 if isinstance(x, int) else f32
         keeps = like.dtype.is_float or (kind is not f32 and like.dtype.is_integer)
         return const(x, like.dtype if keeps or like.dtype is kind else kind)
-    if isinstance(x, Scalar):
-        raise FormulaError(
-            f"an operation on tensors was given {x}, an element in a formula",
-            hint="formulas use functions of scalars: maximum(a, b), minimum, where, exp, ...; what "
-            "looks at several elements (sum, max, softmax, ...) is called outside, on values",
-        )
     return const(array_of(x))
 
 
@@ -413,8 +407,15 @@ def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:
     x, target = as_value(x), tuple(dim(d) for d in shape)
     for axis in range(-min(x.rank, len(target)), 0):
         if is_one_of(x.shape[axis], target[axis]):  # x[:1], of which there may be none
-            x = operation("take")(x, full((target[axis],), 0, i64), axis)
+            x = repeated(x, axis, target[axis])
     return x if same_shape(x.shape, target) is True else Expand(target)(tied(x, target))
+
+
+def repeated(x: Value, axis: int, size: Dim) -> Value:
+    """`x[:1]` along the axis, a negative number, as `size` times its element there; nothing where
+    there is none."""
+    places = full((size,), 0, i64)
+    return x[(..., places, *[slice(None)] * (-1 - axis))]  # type: ignore[no-any-return]
 
 
 def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:
@@ -434,33 +435,12 @@ def ones_like(x: Any) -> Value:
     return full(x.shape, 1, x.dtype)
 
 
-def unbroadcast(g: Value, x: Value) -> Value:
-    """The sum of `g` over the axes along which `x` was repeated to its shape."""
-    lead = g.rank - x.rank
-    repeated = (
-        i + lead for i in range(x.rank) if is_one(x.shape[i]) and not is_one(g.shape[i + lead])
-    )
-    axes = (*range(lead), *repeated)
-    if not axes:
-        return g
-    total: Value = operation("sum")(g, axis=axes)
-    return total if total.rank == x.rank else operation("reshape")(total, x.shape)
-
-
 def size_value(size: Any, dtype: DType = i64) -> Value:
     """A dimension as a value without axes, to compute with."""
     size = dim(size)
     if isinstance(size, int):
         return const(size, dtype)
     return apply(SizeOf(size, dtype), *makers_of([size]))
-
-
-def shape_value(shape: Sequence[Any]) -> Value:
-    """A shape as a vector of i64."""
-    sizes = [operation("reshape")(size_value(d), (1,)) for d in shape]
-    if not sizes:
-        return const(np.zeros(0, np.int64))
-    return operation("concatenate")(sizes, axis=0)  # type: ignore[no-any-return]
 
 
 def iota(size: Any, dtype: DType = i64) -> Value:
@@ -478,9 +458,4 @@ def size(x: Value) -> Dim:
 
 
 register("cast", cast)
-register("as_value", as_value)
-register("size_value", size_value)
-register("unbroadcast", unbroadcast)
-register("full", full)
-register("broadcast_to", broadcast_to)
 register("size", size)
