@@ -1,1 +1,1 @@
-"""The graph: sizes, types, values, their printer and their interpreter."""
+"""The graph: sizes, types, values, the ops that all others are built with, printer, interpreter."""
