@@ -13,9 +13,9 @@ from nncompile.elementwise import log, maximum, minimum, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, in_single
 from nncompile.ir.graph import Input, Value
+from nncompile.ir.types import Axes
 from nncompile.ops import iota, mean, norm
 from nncompile.ops import sum as sum_of
-from nncompile.ops.reduction.reduce import Axes
 
 Penalized = str | Value | Sequence[str | Value]
 """Values, or patterns of the paths of parameters (`"*.weight"`), or several of them."""

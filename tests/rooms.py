@@ -92,11 +92,11 @@ def hidden_imports(nodes: Iterator[ast.AST]) -> Iterator[tuple[str, int]]:
     """What a module looks up by a name in a string, and would else have to import: functions in the
     table of operators, and modules of ours. Nothing is known of a name that is no literal."""
     for node in nodes:
-        if isinstance(node, ast.ImportFrom) and node.module == "nncompile.ir.operators":
-            names = {alias.name for alias in node.names} - {"Operators", "register"}
-            yield from ((f"operators.{name}", node.lineno) for name in names)
-        elif isinstance(node, ast.Attribute) and ast.unparse(node).endswith("operators._table"):
-            yield "operators._table", node.lineno
+        if isinstance(node, ast.ImportFrom) and node.module == "nncompile.ir.dispatch":
+            names = {alias.name for alias in node.names} - {"register"}
+            yield from ((f"dispatch.{name}", node.lineno) for name in names)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node).endswith("dispatch.TABLE"):
+            yield "dispatch.TABLE", node.lineno
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func).rpartition(".")[2]
             if name in ("import_module", "__import__"):

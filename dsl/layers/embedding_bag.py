@@ -145,7 +145,7 @@ class EmbeddingBag(Layer):
 
         def totals(values: Value) -> Value:
             start = full((dim(bags + 1), *values.shape[1:]), 0, values.dtype)
-            return scatter_add(start, bag, values)[1:]  # type: ignore[no-any-return]
+            return scatter_add(start, bag, values)[1:]
 
         if self.mode == "max":
             end = reshape(size_value(n, offsets.dtype), (1,))

@@ -103,9 +103,9 @@ class LoRA:
         if kernel:  # one convolution after the other is one, of the product of their weights
             filters = reshape(a * factor, (self.rank, columns * math.prod(kernel)))
             product = reshape(b, (rows, self.rank)) @ filters
-            return weight + reshape(product, weight.shape)  # type: ignore[no-any-return]
+            return weight + reshape(product, weight.shape)
         # The factor on the smaller of the two: B is as wide as the layer.
-        return weight + (a * factor) @ b  # type: ignore[no-any-return]
+        return weight + (a * factor) @ b
 
 
 def lora(

@@ -85,7 +85,7 @@ class MixtureOfExperts(Layer):
         shape = (product(scores.shape[:-1]), self.experts)
         used = mean(reshape(where(chosen, 1.0 / self.top_k, 0.0).astype(scores.dtype), shape), 0)
         likely = mean(reshape(softmax(scores), shape), 0)
-        return total(stop_gradient(used) * likely) * self.experts  # type: ignore[no-any-return]
+        return total(stop_gradient(used) * likely) * self.experts
 
     def _routed(self, x: Value) -> tuple[Value, Value]:
         """The scores of all experts `[..., experts]`, and which of them are chosen."""

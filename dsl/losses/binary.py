@@ -134,7 +134,7 @@ PARTLY = "of −1 and 1: (t + 1) / 2; of 0 … 255: t / 255; those that do not c
 def _smoothed(what: str, target: Value, amount: float) -> Value:
     if not within(what, "label_smoothing", amount, 0.0, 1.0):
         return target
-    return target * (1.0 - amount) + 0.5 * amount  # type: ignore[no-any-return]
+    return target * (1.0 - amount) + 0.5 * amount
 
 
 @formula

@@ -193,7 +193,7 @@ def weighed(x: Value, of_class: Value | None, axis: int) -> Value:
     if of_class is None:
         return x
     along = [size if i == axis else 1 for i, size in enumerate(x.shape)]
-    return x * reshape(of_class, along)  # type: ignore[no-any-return]
+    return x * reshape(of_class, along)
 
 
 def class_weights(what: str, class_weight: Any, logits: Value, axis: int) -> Value:

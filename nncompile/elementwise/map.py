@@ -26,6 +26,7 @@ from nncompile.elementwise.sympy_functions import TARGETS, cast, placeholder, wh
 from nncompile.ir.basic import broadcast_to, const
 from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Backward, Mask, Op, Sample, Value, apply
 from nncompile.ir.types import DType, Type
 
@@ -117,11 +118,11 @@ class Map(Op):
         values = {placeholder(i): a for i, a in enumerate(arrays)}
         return evaluate(self.body, values)
 
-    def onnx(self, o: Any, *args: str) -> str:
-        return o.formula(self.body, args)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, *args: str) -> str:
+        return o.formula(self.body, args)
 
-    def torch(self, t: Any, *args: str) -> str:
-        return t.formula(self.body, args)  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, *args: str) -> str:
+        return t.formula(self.body, args)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

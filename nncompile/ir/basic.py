@@ -24,9 +24,10 @@ from nncompile.ir.dims import (
     symbol,
     symbols,
 )
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, apply, made_size, makers_of
 from nncompile.ir.literals import array_of
-from nncompile.ir.operators import register
 from nncompile.ir.types import (
     Array,
     DType,
@@ -68,11 +69,11 @@ class Constant(Op):
     def numpy(self) -> Array:
         return self.value
 
-    def onnx(self, o: Any) -> str:
-        return o.constant(self.value)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter) -> str:
+        return o.constant(self.value)
 
-    def torch(self, t: Any) -> str:
-        return t.constant(self.value)  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter) -> str:
+        return t.constant(self.value)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -105,11 +106,11 @@ class Cast(Op):
         with np.errstate(invalid="ignore"):
             return x.astype(self.dtype.numpy)
 
-    def onnx(self, o: Any, x: str) -> str:
-        return o.cast(x, self.dtype)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        return o.cast(x, self.dtype)
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.cast(x, t.types[0].dtype, self.dtype)  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.cast(x, t.types[0].dtype, self.dtype)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -151,14 +152,14 @@ class Expand(Op):
     def numpy(self, x: Array) -> Array:
         return np.broadcast_to(x, self.shape)
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         if 0 in self.shape:  # onnxruntime takes it for an expansion to the size one, which is none
             nothing = o.constant(np.zeros(0, o.type.dtype.numpy))
-            return o.Reshape(nothing, o.shape(self.shape), allowzero=1)  # type: ignore[no-any-return]
-        return o.Expand(x, o.shape(self.shape))  # type: ignore[no-any-return]
+            return o.Reshape(nothing, o.shape(self.shape), allowzero=1)
+        return o.Expand(x, o.shape(self.shape))
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.method(x, "expand", t.shape(self.shape))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.method(x, "expand", t.shape(self.shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -187,11 +188,11 @@ class SizeOf(Op):
     def numpy(self, *makers: Array) -> Array:
         return np.asarray(self.size, self.dtype.numpy)
 
-    def onnx(self, o: Any, *makers: str) -> str:
-        return o.cast(o.dim(self.size), self.dtype)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, *makers: str) -> str:
+        return o.cast(o.dim(self.size), self.dtype)
 
-    def torch(self, t: Any, *makers: str) -> str:
-        return t.call("torch.tensor", t.dim(self.size), dtype=t.dtype(self.dtype))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, *makers: str) -> str:
+        return t.call("torch.tensor", t.dim(self.size), dtype=t.dtype(self.dtype))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -216,12 +217,12 @@ class Iota(Op):
     def numpy(self, *makers: Array) -> Array:
         return np.arange(self.size, dtype=self.dtype.numpy)
 
-    def onnx(self, o: Any, *makers: str) -> str:
+    def onnx(self, o: OnnxEmitter, *makers: str) -> str:
         zero, one = o.scalar(0, i64), o.scalar(1, i64)
-        return o.cast(o.Range(zero, o.dim(self.size), one), self.dtype)  # type: ignore[no-any-return]
+        return o.cast(o.Range(zero, o.dim(self.size), one), self.dtype)
 
-    def torch(self, t: Any, *makers: str) -> str:
-        return t.call("torch.arange", t.dim(self.size), dtype=t.dtype(self.dtype))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, *makers: str) -> str:
+        return t.call("torch.arange", t.dim(self.size), dtype=t.dtype(self.dtype))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -250,11 +251,11 @@ class Counted(Op):
     def numpy(self, x: Array) -> Array:
         return np.arange(max(int(x), 0), dtype=np.int64)
 
-    def onnx(self, o: Any, x: str) -> str:
-        return o.Range(o.scalar(0, i64), x, o.scalar(1, i64))  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        return o.Range(o.scalar(0, i64), x, o.scalar(1, i64))
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.call("torch.arange", t.emit(f"max(int({x}), 0)", "count"))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.call("torch.arange", t.emit(f"max(int({x}), 0)", "count"))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -281,18 +282,18 @@ class Barrier(Op):
     def numpy(self, x: Array, *after: Array) -> Array:
         return x
 
-    def onnx(self, o: Any, x: str, *after: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, *after: str) -> str:
         if after:
             # x in its own shape, to which the sizes of the others add zero: no bytes are copied,
             # and onnxruntime knows the size of a tensor no earlier than the tensor.
             sizes = functools.reduce(o.Add, map(o.Size, after))
             none = o.Mul(sizes, o.scalar(0, i64))
-            return o.Reshape(x, o.Add(o.Shape(x), none))  # type: ignore[no-any-return]
+            return o.Reshape(x, o.Add(o.Shape(x), none))
         # onnxruntime removes Identity, but neither of these with one distinct input.
-        return o.Or(x, x) if o.type.dtype.is_bool else o.Max(x)  # type: ignore[no-any-return]
+        return o.Or(x, x) if o.type.dtype.is_bool else o.Max(x)
 
-    def torch(self, t: Any, x: str, *after: str) -> str:
-        return t.method(x, "clone")  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str, *after: str) -> str:
+        return t.method(x, "clone")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -415,7 +416,7 @@ def repeated(x: Value, axis: int, size: Dim) -> Value:
     """`x[:1]` along the axis, a negative number, as `size` times its element there; nothing where
     there is none."""
     places = full((size,), 0, i64)
-    return x[(..., places, *[slice(None)] * (-1 - axis))]  # type: ignore[no-any-return]
+    return x[(..., places, *[slice(None)] * (-1 - axis))]
 
 
 def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:

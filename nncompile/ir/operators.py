@@ -1,21 +1,18 @@
-"""The operators and methods of a value: numpy's, each looked up by name in a table that the
-formulas and op cards fill, so that the graph needs to know none of them."""
+"""The operators and methods of a value, which are numpy's."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar, overload
 
 import sympy as sp
 
 from nncompile.diagnostics.errors import FormulaError, ShapeError, UnknownNameError, did_you_mean
-from nncompile.diagnostics.locations import spoken
 from nncompile.ir.dims import Dim
+from nncompile.ir.dispatch import TABLE, method, operator, reflected
+from nncompile.ir.types import Axes, Operand
 
-if TYPE_CHECKING:
-    from nncompile.ir.graph import Value
-
-_table: dict[str, Callable[..., Any]] = {}
+Result = TypeVar("Result")
 # numpy's names of ufuncs that have another one here.
 _UFUNC_NAMES = {"true_divide": "divide", "remainder": "mod", "float_power": "power"}
 _NO_NUMBERS = (
@@ -50,33 +47,6 @@ _HABITS = {
 }
 
 
-def register(name: str, function: Callable[..., Any]) -> None:
-    """Makes `function` what operator or method `name` of a value calls."""
-    _table[name] = function
-
-
-def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    @spoken()
-    def forward(self: Any, other: Any) -> Any:
-        return _table[name](self, other)
-
-    @spoken()
-    def backward(self: Any, other: Any) -> Any:
-        return _table[name](other, self)
-
-    return forward, backward
-
-
-def _method(name: str) -> Callable[..., Any]:
-    @spoken()
-    def method(self: Any, *args: Any, **options: Any) -> Any:
-        return _table[name](self, *args, **options)
-
-    method.__name__ = name
-    method.__doc__ = f"`{name}(self, …)`"
-    return method
-
-
 def _no_number(self: Any, *_: Any, **__: Any) -> NoReturn:
     raise FormulaError(
         f"a value has no numbers while the graph is built: {self.type}", hint=_NO_NUMBERS
@@ -88,43 +58,105 @@ class Operators:
 
     __slots__ = ()
 
-    __add__, __radd__ = _binary("add")
-    __sub__, __rsub__ = _binary("subtract")
-    __mul__, __rmul__ = _binary("multiply")
-    __truediv__, __rtruediv__ = _binary("divide")
-    __floordiv__, __rfloordiv__ = _binary("floor_divide")
-    __mod__, __rmod__ = _binary("mod")
-    __pow__, __rpow__ = _binary("power")
-    __matmul__, __rmatmul__ = _binary("matmul")
-    __and__, __rand__ = _binary("bitwise_and")
-    __or__, __ror__ = _binary("bitwise_or")
-    __xor__, __rxor__ = _binary("bitwise_xor")
-    __lshift__, __rlshift__ = _binary("left_shift")
-    _shifted, __rrshift__ = _binary("right_shift")
-    __lt__, _ = _binary("less")
-    __le__, _ = _binary("less_equal")
-    __gt__, _ = _binary("greater")
-    __ge__, _ = _binary("greater_equal")
-    __eq__, _ = _binary("equal")
-    __ne__, _ = _binary("not_equal")
-    del _
+    type: Any  # that of the value, or of several
 
-    __neg__ = _method("negative")
-    __pos__ = _method("positive")
-    __abs__ = _method("abs")
-    __invert__ = _method("invert")
-    __round__ = _method("round")
-    __floor__ = _method("floor")
-    __ceil__ = _method("ceil")
-    __trunc__ = _method("trunc")
-    __getitem__ = _method("getitem")
+    @operator("add")
+    def __add__(self, other: Self | Operand) -> Self: ...
+    @reflected("add")
+    def __radd__(self, other: Self | Operand) -> Self: ...
+    @operator("subtract")
+    def __sub__(self, other: Self | Operand) -> Self: ...
+    @reflected("subtract")
+    def __rsub__(self, other: Self | Operand) -> Self: ...
+    @operator("multiply")
+    def __mul__(self, other: Self | Operand) -> Self: ...
+    @reflected("multiply")
+    def __rmul__(self, other: Self | Operand) -> Self: ...
+    @operator("divide")
+    def __truediv__(self, other: Self | Operand) -> Self: ...
+    @reflected("divide")
+    def __rtruediv__(self, other: Self | Operand) -> Self: ...
+    @operator("floor_divide")
+    def __floordiv__(self, other: Self | Operand) -> Self: ...
+    @reflected("floor_divide")
+    def __rfloordiv__(self, other: Self | Operand) -> Self: ...
+    @operator("mod")
+    def __mod__(self, other: Self | Operand) -> Self: ...
+    @reflected("mod")
+    def __rmod__(self, other: Self | Operand) -> Self: ...
+    @operator("power")
+    def __pow__(self, other: Self | Operand) -> Self: ...
+    @reflected("power")
+    def __rpow__(self, other: Self | Operand) -> Self: ...
+    @operator("matmul")
+    def __matmul__(self, other: Self | Operand) -> Self: ...
+    @reflected("matmul")
+    def __rmatmul__(self, other: Self | Operand) -> Self: ...
+    @operator("bitwise_and")
+    def __and__(self, other: Self | Operand) -> Self: ...
+    @reflected("bitwise_and")
+    def __rand__(self, other: Self | Operand) -> Self: ...
+    @operator("bitwise_or")
+    def __or__(self, other: Self | Operand) -> Self: ...
+    @reflected("bitwise_or")
+    def __ror__(self, other: Self | Operand) -> Self: ...
+    @operator("bitwise_xor")
+    def __xor__(self, other: Self | Operand) -> Self: ...
+    @reflected("bitwise_xor")
+    def __rxor__(self, other: Self | Operand) -> Self: ...
+    @operator("left_shift")
+    def __lshift__(self, other: Self | Operand) -> Self: ...
+    @reflected("left_shift")
+    def __rlshift__(self, other: Self | Operand) -> Self: ...
+    @reflected("right_shift")
+    def __rrshift__(self, other: Self | Operand) -> Self: ...
+    @operator("less")
+    def __lt__(self, other: Self | Operand) -> Self: ...
+    @operator("less_equal")
+    def __le__(self, other: Self | Operand) -> Self: ...
+    @operator("greater")
+    def __gt__(self, other: Self | Operand) -> Self: ...
+    @operator("greater_equal")
+    def __ge__(self, other: Self | Operand) -> Self: ...
 
-    def __divmod__(self, other: Any) -> tuple[Any, Any]:
-        return _table["floor_divide"](self, other), _table["mod"](self, other)
+    @operator("equal")
+    def __eq__(  # type: ignore[override]  # elementwise, as numpy's
+        self, other: object
+    ) -> Self: ...
+    @operator("not_equal")
+    def __ne__(  # type: ignore[override]  # elementwise, as numpy's
+        self, other: object
+    ) -> Self: ...
 
-    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
-        return _table["floor_divide"](other, self), _table["mod"](other, self)
+    @method("negative")
+    def __neg__(self) -> Self: ...
+    @method("positive")
+    def __pos__(self) -> Self: ...
+    @method("abs")
+    def __abs__(self) -> Self: ...
+    @method("invert")
+    def __invert__(self) -> Self: ...
+    @method("floor")
+    def __floor__(self) -> Self: ...
+    @method("ceil")
+    def __ceil__(self) -> Self: ...
+    @method("trunc")
+    def __trunc__(self) -> Self: ...
+    @method("round")
+    def __round__(self, decimals: int | None = 0) -> Self: ...
+    @method("getitem")
+    def __getitem__(self, key: Any) -> Self: ...
 
+    def __divmod__(self, other: Self | Operand) -> tuple[Self, Self]:
+        return TABLE["floor_divide"](self, other), TABLE["mod"](self, other)
+
+    def __rdivmod__(self, other: Self | Operand) -> tuple[Self, Self]:
+        return TABLE["floor_divide"](other, self), TABLE["mod"](other, self)
+
+    @overload
+    def __rshift__(self, other: Callable[[Self], Result]) -> Result: ...
+    @overload
+    def __rshift__(self, other: Self | Operand) -> Self: ...
     def __rshift__(self, other: Any) -> Any:
         """`x >> layer` applies the layer; with an integer it shifts bits."""
         if isinstance(other, type):
@@ -133,65 +165,178 @@ class Operators:
             )
         if callable(other) and not isinstance(other, Operators):
             return other(self)
-        return self._shifted(other)
+        return TABLE["right_shift"](self, other)
 
-    sum = _method("sum")
-    mean = _method("mean")
-    max = _method("max")
-    min = _method("min")
-    prod = _method("prod")
-    var = _method("var")
-    std = _method("std")
-    argmax = _method("argmax")
-    argmin = _method("argmin")
-    cumsum = _method("cumsum")
-    cumprod = _method("cumprod")
-    cummax = _method("cummax")
-    cummin = _method("cummin")
-    logcumsumexp = _method("logcumsumexp")
-    median = _method("median")
-    quantile = _method("quantile")
-    kthvalue = _method("kthvalue")
-    searchsorted = _method("searchsorted")
-    scatter = _method("scatter")
-    nonzero = _method("nonzero")
-    argwhere = _method("argwhere")
-    masked_select = _method("masked_select")
-    diff = _method("diff")
-    roll = _method("roll")
-    rot90 = _method("rot90")
-    tril = _method("tril")
-    triu = _method("triu")
-    diag = _method("diag")
-    diagonal = _method("diagonal")
-    trace = _method("trace")
-    reshape = _method("reshape")
-    transpose = _method("transpose")
-    squeeze = _method("squeeze")
-    flatten = _method("flatten")
-    astype = _method("cast")
-    clip = _method("clip")
+    @method("sum")
+    def sum(self, axis: Axes = None, keepdims: bool = False) -> Self:
+        """The sum of the elements."""
+
+    @method("mean")
+    def mean(self, axis: Axes = None, keepdims: bool = False) -> Self:
+        """The mean of the elements."""
+
+    @method("max")
+    def max(self, axis: Axes = None, keepdims: bool = False) -> Self:
+        """The greatest element; NaN where one is."""
+
+    @method("min")
+    def min(self, axis: Axes = None, keepdims: bool = False) -> Self:
+        """The least element; NaN where one is."""
+
+    @method("prod")
+    def prod(self, axis: Axes = None, keepdims: bool = False) -> Self:
+        """The product of the elements."""
+
+    @method("var")
+    def var(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Self:
+        """The variance: the sum of squared distances from the mean, by n − `ddof`."""
+
+    @method("std")
+    def std(self, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Self:
+        """The standard deviation, the root of the variance."""
+
+    @method("median")
+    def median(self, axis: Axes = None, keepdims: bool = False) -> Self:
+        """The median; of an even number of elements the mean of both in the middle."""
+
+    @method("quantile")
+    def quantile(
+        self, q: Any, axis: Axes = None, method: str = "linear", keepdims: bool = False
+    ) -> Self:
+        """The element that a share `q` of the elements is below."""
+
+    @method("kthvalue")
+    def kthvalue(self, k: Any, axis: int = -1, keepdims: bool = False) -> tuple[Self, Self]:
+        """The k-th least element, counted from 1, and its index."""
+
+    @method("argmax")
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Self:
+        """The index of the greatest element, the first of equal ones."""
+
+    @method("argmin")
+    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Self:
+        """The index of the least element, the first of equal ones."""
+
+    @method("cumsum")
+    def cumsum(
+        self, axis: int | None = None, exclusive: bool = False, reverse: bool = False
+    ) -> Self:
+        """The running sum."""
+
+    @method("cumprod")
+    def cumprod(
+        self, axis: int | None = None, exclusive: bool = False, reverse: bool = False
+    ) -> Self:
+        """The running product."""
+
+    @method("cummax")
+    def cummax(self, axis: int | None = None) -> tuple[Self, Self]:
+        """The running maximum, and its indices."""
+
+    @method("cummin")
+    def cummin(self, axis: int | None = None) -> tuple[Self, Self]:
+        """The running minimum, and its indices."""
+
+    @method("logcumsumexp")
+    def logcumsumexp(self, axis: int | None = None) -> Self:
+        """The logarithm of the running sum of exponentials."""
+
+    @method("searchsorted")
+    def searchsorted(self, v: Any, side: str = "left") -> Self:
+        """Where `v` would stand among these elements, which are in order."""
+
+    @method("scatter")
+    def scatter(self, indices: Any, updates: Any, axis: int = 0, reduction: str = "none") -> Self:
+        """The value with `updates` at the places `indices` along an axis."""
+
+    @method("nonzero")
+    def nonzero(self) -> tuple[Self, ...]:
+        """The indices of the elements that are not zero, one vector for each axis."""
+
+    @method("argwhere")
+    def argwhere(self) -> Self:
+        """The indices of the elements that are not zero, one row each."""
+
+    @method("masked_select")
+    def masked_select(self, mask: Any) -> Self:
+        """The elements where the mask is true, as a vector."""
+
+    @method("diff")
+    def diff(self, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Self:
+        """The differences of neighbours, `n` times."""
+
+    @method("roll")
+    def roll(self, shift: Any, axis: int | Sequence[int] | None = None) -> Self:
+        """The elements moved along the axes; those that leave come back at the other end."""
+
+    @method("rot90")
+    def rot90(self, k: int = 1, axes: Sequence[int] = (0, 1)) -> Self:
+        """Turned by 90°, `k` times, in the plane of two axes."""
+
+    @method("tril")
+    def tril(self, k: Any = 0) -> Self:
+        """The lower triangle of matrices, with zeros above diagonal `k`."""
+
+    @method("triu")
+    def triu(self, k: Any = 0) -> Self:
+        """The upper triangle of matrices, with zeros below diagonal `k`."""
+
+    @method("diag")
+    def diag(self, k: Any = 0) -> Self:
+        """The matrix of that diagonal, or the diagonal of that matrix."""
+
+    @method("diagonal")
+    def diagonal(self, offset: Any = 0, axis1: int = 0, axis2: int = 1) -> Self:
+        """The diagonals of matrices along two axes."""
+
+    @method("trace")
+    def trace(self, offset: Any = 0, axis1: int = 0, axis2: int = 1) -> Self:
+        """The sums of the diagonals."""
+
+    @method("reshape")
+    def reshape(self, shape: Any, *more: Any) -> Self:
+        """The same elements in another shape."""
+
+    @method("transpose")
+    def transpose(self, axes: int | Sequence[int] | None = None, *more: int) -> Self:
+        """The axes in another order; reversed by default."""
+
+    @method("squeeze")
+    def squeeze(self, axis: int | Sequence[int] | None = None) -> Self:
+        """Without axes of size 1."""
+
+    @method("flatten")
+    def flatten(self, start: int = 0, end: int = -1) -> Self:
+        """Neighbouring axes as one."""
+
+    @method("cast")
+    def astype(self, dtype: Any) -> Self:
+        """The elements as another type."""
+
+    @method("clip")
+    def clip(self, low: Any = None, high: Any = None) -> Self:
+        """The elements, bounded from below and above."""
 
     @property
-    def T(self) -> Value:
+    @method("transpose")
+    def T(self) -> Self:
         """The transpose: all axes reversed."""
-        return _table["transpose"](self)  # type: ignore[no-any-return]
 
     @property
+    @method("size")
     def size(self) -> Dim:
         """The number of elements, a dimension."""
-        return _table["size"](self)
 
     def __len__(self) -> int:
-        first = self.shape[0] if self.shape else None  # type: ignore[attr-defined]
+        first = self.type.shape[0] if self.type.shape else None
         if not isinstance(first, int):
             raise ShapeError(
-                f"len() of {self.type}: the first size is not a number",  # type: ignore[attr-defined]
+                f"len() of {self.type}: the first size is not a number",
                 hint="x.shape[0] is the symbolic size, and mixes with values in arithmetic",
             )
         return first
 
-    def __iter__(self) -> Iterator[Value]:
+    def __iter__(self) -> Iterator[Self]:
         return (self[i] for i in range(len(self)))
 
     __float__ = __int__ = __index__ = __complex__ = __array__ = _no_number
@@ -202,12 +347,12 @@ class Operators:
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         # Also what numpy calls for `array + value`; without it, it would build arrays of objects.
         name = _UFUNC_NAMES.get(ufunc.__name__, ufunc.__name__)
-        if method != "__call__" or options or name not in _table:
+        if method != "__call__" or options or name not in TABLE:
             raise FormulaError(
                 f"numpy's {ufunc.__name__} does not work on values: {_types(inputs)}",
                 hint="nncompile.elementwise and nncompile.ops have functions of numpy's names",
             )
-        return _table[name](*inputs)
+        return TABLE[name](*inputs)
 
     def __array_function__(self, function: Any, _: Any, args: Any, __: Any) -> NoReturn:
         raise FormulaError(
@@ -226,7 +371,7 @@ class Operators:
                     f"these are several values, {self.type}, which have no {name!r} of their own",
                     hint="items(x) of nncompile.ir.graph is each of them",
                 )
-            hint = f"{name}(x) is a function" if name in _table else _HABITS.get(name)
+            hint = f"{name}(x) is a function" if name in TABLE else _HABITS.get(name)
             methods = [known for known in dir(type(self)) if not known.startswith("_")]
             raise UnknownNameError(
                 f"a value has no {name!r}", hint=hint or did_you_mean(name, methods)
@@ -234,7 +379,7 @@ class Operators:
 
     def __bool__(self) -> bool:
         raise FormulaError(
-            f"a value has no truth value while the graph is built: {self.type}",  # type: ignore[attr-defined]
+            f"a value has no truth value while the graph is built: {self.type}",
             hint="where(condition, a, b) chooses elementwise; & | ~ combine conditions; "
             "`x is y` asks whether two values are one node",
         )
@@ -250,4 +395,4 @@ class Operators:
 
 
 def _types(args: Any) -> str:
-    return ", ".join(str(x.type) for x in args if isinstance(x, Operators)) or repr(args)  # type: ignore[attr-defined]
+    return ", ".join(str(x.type) for x in args if isinstance(x, Operators)) or repr(args)

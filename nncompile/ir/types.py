@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any
@@ -15,6 +15,10 @@ from nncompile.ir.dims import Dim, Shape, dim, symbols
 
 Array = np.ndarray[Any, np.dtype[Any]]
 """An array of numpy, of any element type."""
+Operand = float | Dim | np.generic | Array
+"""What a value is combined with, beside values: a number, a dimension, or an array of numpy."""
+Axes = int | Sequence[int] | None
+"""One axis, several, or all."""
 
 
 @dataclass(frozen=True)

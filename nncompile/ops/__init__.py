@@ -12,7 +12,7 @@ from nncompile.ir.basic import (
     size_value,
     zeros_like,
 )
-from nncompile.ir.operators import register
+from nncompile.ir.dispatch import register
 from nncompile.ops import array_functions as arrays
 from nncompile.ops import image_functions as images
 from nncompile.ops.array_functions import *  # noqa: F403

@@ -149,7 +149,7 @@ def _folded(product: Value, steps: list[_Step]) -> Value:
         x, w, *bias = product.args
         return apply(product.op, x, w, bias[0] + plus if bias else plus)
     spatial = (1,) * (product.rank - 2) if isinstance(product.op, ConvTranspose) else ()
-    return product + reshape(plus, (*plus.shape, *spatial))  # type: ignore[no-any-return]
+    return product + reshape(plus, (*plus.shape, *spatial))
 
 
 def _by_channel(x: Value, product: Value) -> Value:

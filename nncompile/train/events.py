@@ -2,16 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
 
+from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import ModelError
-
-if TYPE_CHECKING:
-    from nncompile.train.trainer import Trainer
+from nncompile.ir.types import Array
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
+from nncompile.runtime.providers import Provider
+from nncompile.train.data import Batch, Data
+from nncompile.train.locate import NonFinite
 
 Kind = Literal["step", "epoch", "end"]
+
+
+class EventTrainer(Protocol):
+    """What the trainer of an event offers to callbacks; see `nncompile.train.trainer.Trainer`."""
+
+    compiled: CompiledStep
+    recipe: Recipe
+    model: Model
+    providers: Provider | Sequence[Provider]
+    threads: int | None
+    seed: int
+
+    @property
+    def step(self) -> int: ...
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def state(self) -> dict[str, Array]: ...
+    @property
+    def params(self) -> dict[str, Array]: ...
+
+    def set_params(self, params: Mapping[str, Any]) -> None: ...
+    def averaged(self, name: str | None = None) -> dict[str, Array]: ...
+    def stop(self) -> None: ...
+    def save(self, path: str | os.PathLike[str]) -> Path: ...
+    def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None: ...
+    def evaluate(
+        self, data: Data, batch: int | None = None, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]: ...
+    def predict(
+        self, inputs: Any, batch: int | None = None, params: Mapping[str, Any] | None = None
+    ) -> dict[str, Array]: ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +64,7 @@ class Event:
     """
 
     kind: Kind
-    trainer: Trainer
+    trainer: EventTrainer
     epoch: int
     step: int
     metrics: dict[str, float]

@@ -17,6 +17,7 @@ from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signatur
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Site, Trace
 from nncompile.ir.dims import Dim, FloorDiv, Shape, substitute, symbols
+from nncompile.ir.emitters import Names, OnnxEmitter, OnnxOperator
 from nncompile.ir.graph import AnyType, Value, toposort
 from nncompile.ir.precision import widened
 from nncompile.ir.types import Array, DType, TupleType, Type, dtype_of, f64, i64, is_float32
@@ -169,13 +170,15 @@ class Emitter:
 
     # What cards call.
 
-    def __getattr__(self, op_type: str) -> Callable[..., Any]:
+    def __getattr__(self, op_type: str) -> OnnxOperator:
         if not op_type[:1].isupper():
             raise AttributeError(op_type)
 
-        def emit(*inputs: str, outputs: int = 1, domain: str = "", **attributes: Any) -> Any:
-            names = self._carried(op_type, domain, inputs, outputs, attributes)
-            return names[0] if outputs == 1 else names
+        def emit(
+            *inputs: str, outputs: int | None = None, domain: str = "", **attributes: Any
+        ) -> Any:
+            names = self._carried(op_type, domain, inputs, outputs or 1, attributes)
+            return names[0] if outputs is None else names
 
         return emit
 
@@ -287,7 +290,7 @@ class Emitter:
         return inner._graph(name, inputs, [names[v] for v in results], [v.type for v in results])
 
     def branch(
-        self, name: str, lowered: Callable[[Emitter], Sequence[str]], types: Sequence[Type]
+        self, name: str, lowered: Callable[[OnnxEmitter], Sequence[str]], types: Sequence[Type]
     ) -> onnx.GraphProto:
         """A graph within a node that runs or not: `lowered` emits it and gives its results."""
         inner = Emitter(self.opset, self, conditional=True)
@@ -299,10 +302,10 @@ class Emitter:
         self,
         size: Dim,
         limit: int,
-        few: Callable[[Emitter], Any],
-        many: Callable[[Emitter], Any],
+        few: Callable[[OnnxEmitter], Names],
+        many: Callable[[OnnxEmitter], Names],
         type_: Type | TupleType,
-    ) -> Any:
+    ) -> Names:
         """What `few` emits where the size is up to the limit, and `many` where it is above; both,
         and a choice that is made at run time, where only data tell. They give a name, or for a
         tuple type a tuple of names.
@@ -319,17 +322,20 @@ class Emitter:
             return few(self)
         types = type_.items if isinstance(type_, TupleType) else (type_,)
 
-        def branch(name: str, emit: Callable[[Emitter], Any]) -> onnx.GraphProto:
+        def branch(name: str, emit: Callable[[OnnxEmitter], Names]) -> onnx.GraphProto:
             return self.branch(
                 name, lambda o: x if isinstance(x := emit(o), tuple) else (x,), types
             )
 
-        return self.If(
+        names = self.If(
             self.LessOrEqual(self.dim(size), self.scalar(limit, i64)),
             then_branch=branch("few", few),
             else_branch=branch("many", many),
             outputs=len(types),
         )
+        result: Any = names if isinstance(type_, TupleType) else names[0]
+        chosen: Names = result
+        return chosen
 
     def _graph(
         self,
@@ -373,7 +379,7 @@ class Emitter:
         shape = self.Shape(x)
         if static and self._unknown:
             shape = self.Add(shape, self._late_zero())
-        return self.Reshape(x, shape)  # type: ignore[no-any-return]
+        return self.Reshape(x, shape)
 
     def unpadded(self, x: str) -> str:
         """What was padded, where `x` is that; else `x`."""
@@ -443,11 +449,11 @@ class Emitter:
         """A number of float64 that no runtime knows before the model runs."""
         if not self._unknown:
             return name
-        return self.Sub(name, self.cast(self._late_zero(), f64))  # type: ignore[no-any-return]
+        return self.Sub(name, self.cast(self._late_zero(), f64))
 
     def _late_zero(self) -> str:
         """0 of i64, which no runtime knows before the model runs."""
-        return self.Mul(self.Size(self._unknown[0]), self.scalar(0, i64))  # type: ignore[no-any-return]
+        return self.Mul(self.Size(self._unknown[0]), self.scalar(0, i64))
 
     def ints(self, numbers: Sequence[int]) -> str:
         """A constant vector of i64: axes, shapes, starts …"""
@@ -459,7 +465,7 @@ class Emitter:
         # ends the process over it where the first axis was moved; of float64 it has no such kernel.
         if dtype is f64 or (dtype.is_float and self.moves_first(x)):
             x = self.apart(x, "Transpose")
-        return self.Cast(x, to=ELEMENT_TYPES[dtype.name])  # type: ignore[no-any-return]
+        return self.Cast(x, to=ELEMENT_TYPES[dtype.name])
 
     def formula(self, body: sp.Expr, args: Sequence[str]) -> str:
         """An elementwise expression, one node for each operation."""
@@ -473,8 +479,8 @@ class Emitter:
             with self._at_parent() as parent:
                 return parent.dim(size)
         if size in self._vectors:  # of a vector, the number of elements is the size
-            return self.Size(self._vectors[size])  # type: ignore[no-any-return]
-        return self.Reshape(self._vector(size), self.ints([]))  # type: ignore[no-any-return]
+            return self.Size(self._vectors[size])
+        return self.Reshape(self._vector(size), self.ints([]))
 
     def shape(self, sizes: Sequence[Dim]) -> str:
         """A shape as a vector of i64: that of a value which has it, else put together."""
@@ -484,7 +490,7 @@ class Emitter:
             with self._at_parent() as parent:
                 return parent.shape(sizes)
         if len(sizes) > 1 and (like := self._shaped.get(tuple(sizes))):
-            return self.Shape(like)  # type: ignore[no-any-return]
+            return self.Shape(like)
         pieces: list[str] = []
         numbers: list[int] = []
         for size in sizes:
@@ -521,16 +527,16 @@ class Emitter:
         if isinstance(size, FloorDiv):
             # ONNX divides integers towards zero.
             below = None if size.args[0].is_nonnegative else self.Mod(*parts)
-            return self.Div(parts[0] if below is None else self.Sub(parts[0], below), parts[1])  # type: ignore[no-any-return]
+            return self.Div(parts[0] if below is None else self.Sub(parts[0], below), parts[1])
         if size.is_Pow and size.args[1].is_Integer and size.args[1] > 0:
             total = parts[0]
             for _ in range(int(size.args[1]) - 1):
                 total = self.Mul(total, parts[0])
             return total
         if isinstance(size, sp.Mod):
-            return self.Mod(*parts)  # type: ignore[no-any-return]
+            return self.Mod(*parts)
         if isinstance(size, sp.Max | sp.Min):
-            return (self.Max if isinstance(size, sp.Max) else self.Min)(*parts)  # type: ignore[no-any-return]
+            return (self.Max if isinstance(size, sp.Max) else self.Min)(*parts)
         raise BackendError(f"the size {size} has no lowering to ONNX")
 
     def initializers(self) -> list[TensorProto]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import sympy as sp
 
@@ -19,7 +19,8 @@ from nncompile.elementwise.gamma import digamma, lgamma
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.terms import Function, Terms, in_double
-from nncompile.ir.types import Array, DType, boolean, f64, i64
+from nncompile.ir.emitters import OnnxEmitter
+from nncompile.ir.types import DType, boolean, f64, i64
 
 # What ONNX has under one name for every element type that the operation takes.
 SAME = {
@@ -71,23 +72,10 @@ SINGLE_PRECISION = {
 }
 
 
-class Emits(Protocol):
-    """What a formula needs of an emitter."""
-
-    constants: dict[str, Array]
-
-    def constant(self, array: Any) -> str: ...
-    def scalar(self, number: Any, dtype: DType) -> str: ...
-    def cast(self, x: str, dtype: DType) -> str: ...
-    def factor(self, name: str, divides: bool = False) -> str: ...
-    def addend(self, name: str) -> str: ...
-    def __getattr__(self, op_type: str) -> Any: ...
-
-
 class OnnxFormulas:
     """The target of `walk` whose results are names of ONNX values."""
 
-    def __init__(self, o: Emits) -> None:
+    def __init__(self, o: OnnxEmitter) -> None:
         self.o = o
 
     def lower(self, body: sp.Expr, args: Sequence[str], types: Sequence[Any]) -> str:
@@ -120,32 +108,32 @@ class OnnxFormulas:
     # Arithmetic that ONNX lacks or has for some element types only.
 
     def _add(self, dtype: DType, x: str, y: str) -> str:
-        return self.o.Add(self.o.addend(x), self.o.addend(y))  # type: ignore[no-any-return]
+        return self.o.Add(self.o.addend(x), self.o.addend(y))
 
     def _subtract(self, dtype: DType, x: str, y: str) -> str:
-        return self.o.Sub(x, self.o.addend(y))  # type: ignore[no-any-return]
+        return self.o.Sub(x, self.o.addend(y))
 
     def _multiply(self, dtype: DType, x: str, y: str) -> str:
-        return self.o.Mul(self.o.factor(x), self.o.factor(y))  # type: ignore[no-any-return]
+        return self.o.Mul(self.o.factor(x), self.o.factor(y))
 
     def _divide(self, dtype: DType, x: str, y: str) -> str:
-        return self.o.Div(x, self.o.factor(y, divides=True))  # type: ignore[no-any-return]
+        return self.o.Div(x, self.o.factor(y, divides=True))
 
     def _negative(self, dtype: DType, x: str) -> str:
         if not dtype.is_signed:
-            return self.o.Sub(self._number(0, dtype), x)  # type: ignore[no-any-return]
-        return self.o.Neg(x)  # type: ignore[no-any-return]
+            return self.o.Sub(self._number(0, dtype), x)
+        return self.o.Neg(x)
 
     def _power(self, dtype: DType, x: str, y: str) -> str:
         if dtype.is_integer:
             return Integers(self.o, dtype).power(x, y)
-        return self.o.Pow(x, y)  # type: ignore[no-any-return]
+        return self.o.Pow(x, y)
 
     def _mod(self, dtype: DType, x: str, y: str) -> str:
         if dtype.is_integer:
             return Integers(self.o, dtype).mod(x, y)
         remainder, turns = self._remainder(dtype, x, y)
-        return self.o.Where(turns, self.o.Add(remainder, y), remainder)  # type: ignore[no-any-return]
+        return self.o.Where(turns, self.o.Add(remainder, y), remainder)
 
     def _floor_divide(self, dtype: DType, x: str, y: str) -> str:
         if dtype.is_integer:
@@ -154,7 +142,7 @@ class OnnxFormulas:
         whole = self.o.Round(self.o.Div(self.o.Sub(x, remainder), y))
         below = self.o.Sub(whole, self.o.cast(turns, dtype))
         by_zero = self.o.Equal(y, self._number(0, dtype))
-        return self.o.Where(by_zero, self.o.Div(x, y), below)  # type: ignore[no-any-return]
+        return self.o.Where(by_zero, self.o.Div(x, y), below)
 
     def _remainder(self, dtype: DType, x: str, y: str) -> tuple[str, str]:
         """C's remainder of reals, which has the sign of x, and whether that of y is another one. (A
@@ -169,22 +157,22 @@ class OnnxFormulas:
 
     def _relu(self, dtype: DType, x: str) -> str:
         if dtype.is_float:
-            return self.o.Relu(x)  # type: ignore[no-any-return]
+            return self.o.Relu(x)
         return self._maximum(dtype, x, self._number(0, dtype))
 
     def _maximum(self, dtype: DType, x: str, y: str) -> str:
         if dtype is i64:  # the kernel compares the lower halves as signed (onnxruntime 1.31)
-            return self.o.Where(self.o.Greater(x, y), x, y)  # type: ignore[no-any-return]
-        return self.o.Max(x, y)  # type: ignore[no-any-return]
+            return self.o.Where(self.o.Greater(x, y), x, y)
+        return self.o.Max(x, y)
 
     def _minimum(self, dtype: DType, x: str, y: str) -> str:
         if dtype is i64:
-            return self.o.Where(self.o.Less(x, y), x, y)  # type: ignore[no-any-return]
-        return self.o.Min(x, y)  # type: ignore[no-any-return]
+            return self.o.Where(self.o.Less(x, y), x, y)
+        return self.o.Min(x, y)
 
     def _trunc(self, dtype: DType, x: str) -> str:
         negative = self.o.Less(x, self._number(0, dtype))
-        return self.o.Where(negative, self.o.Ceil(x), self.o.Floor(x))  # type: ignore[no-any-return]
+        return self.o.Where(negative, self.o.Ceil(x), self.o.Floor(x))
 
     # Accurate near zero and finite far from it.
 
@@ -192,7 +180,7 @@ class OnnxFormulas:
         """1/(1 + e⁻ˣ): the operator of that name is off by 10⁻⁷, and so by a multiple of itself
         below −16; in float64 as well."""
         one = self._number(1, dtype)
-        return self.o.Div(one, self.o.Add(one, self.o.Exp(self.o.Neg(x))))  # type: ignore[no-any-return]
+        return self.o.Div(one, self.o.Add(one, self.o.Exp(self.o.Neg(x))))
 
     def _expm1(self, dtype: DType, x: str) -> str:
         """2t/(1 − t), t = tanh(x/2), near zero; e^x − 1 elsewhere."""
@@ -200,7 +188,7 @@ class OnnxFormulas:
         t = self.o.Tanh(self.o.Div(x, two))
         near = self.o.Div(self.o.Mul(two, t), self.o.Sub(one, t))
         is_near = self.o.Less(self.o.Abs(x), one)
-        return self.o.Where(is_near, near, self.o.Sub(self.o.Exp(x), one))  # type: ignore[no-any-return]
+        return self.o.Where(is_near, near, self.o.Sub(self.o.Exp(x), one))
 
     def _log1p(self, dtype: DType, x: str) -> str:
         """log(u) + (x − (u − 1))/u with u = 1 + x: the second term is what rounding u lost, which
@@ -210,7 +198,7 @@ class OnnxFormulas:
         lost = self.o.Div(self.o.Sub(x, self.o.Sub(u, one)), u)
         log = self.o.Log(u)
         is_near = self.o.Less(self.o.Abs(x), self._number(0.5, dtype))
-        return self.o.Where(is_near, self.o.Add(log, lost), log)  # type: ignore[no-any-return]
+        return self.o.Where(is_near, self.o.Add(log, lost), log)
 
     def _softplus(self, dtype: DType, x: str) -> str:
         """max(x, 0) + log(1 + e^−|x|), the logarithm as in `_log1p`: as right as the operator of
@@ -219,7 +207,7 @@ class OnnxFormulas:
         below = self.o.Exp(self.o.Neg(self.o.Abs(x)))
         u = self.o.Add(one, below)
         lost = self.o.Div(self.o.Sub(below, self.o.Sub(u, one)), u)
-        return self.o.Add(self.o.Relu(x), self.o.Add(self.o.Log(u), lost))  # type: ignore[no-any-return]
+        return self.o.Add(self.o.Relu(x), self.o.Add(self.o.Log(u), lost))
 
     def _arctan2(self, dtype: DType, y: str, x: str) -> str:
         """atan(|y|/|x|), or π less that where x is negative, with the sign of y; π/4 where the
@@ -232,33 +220,33 @@ class OnnxFormulas:
         behind = self.o.Sub(self._number(math.pi, dtype), angle)
         angle = self.o.Where(self._is_negative(dtype, x), behind, angle)
         sign = self.o.Where(self._is_negative(dtype, y), self._number(-1, dtype), one)
-        return self.o.Mul(sign, angle)  # type: ignore[no-any-return]
+        return self.o.Mul(sign, angle)
 
     def _is_negative(self, dtype: DType, x: str) -> str:
         """Whether x has a minus sign; that of −0 is seen in its inverse."""
         zero, one = self._number(0, dtype), self._number(1, dtype)
-        return self.o.Or(self.o.Less(x, zero), self.o.Less(self.o.Div(one, x), zero))  # type: ignore[no-any-return]
+        return self.o.Or(self.o.Less(x, zero), self.o.Less(self.o.Div(one, x), zero))
 
     # Comparisons and choices; ONNX has no Where of bools and no order of them.
 
     def _less(self, dtype: DType, x: str, y: str) -> str:
         if dtype is boolean:
-            return self.o.And(self.o.Not(x), y)  # type: ignore[no-any-return]
-        return self.o.Less(x, y)  # type: ignore[no-any-return]
+            return self.o.And(self.o.Not(x), y)
+        return self.o.Less(x, y)
 
     def _less_equal(self, dtype: DType, x: str, y: str) -> str:
         if dtype is boolean:
-            return self.o.Or(self.o.Not(x), y)  # type: ignore[no-any-return]
-        return self.o.LessOrEqual(x, y)  # type: ignore[no-any-return]
+            return self.o.Or(self.o.Not(x), y)
+        return self.o.LessOrEqual(x, y)
 
     def _not_equal(self, dtype: DType, x: str, y: str) -> str:
-        return self.o.Xor(x, y) if dtype is boolean else self.o.Not(self.o.Equal(x, y))  # type: ignore[no-any-return]
+        return self.o.Xor(x, y) if dtype is boolean else self.o.Not(self.o.Equal(x, y))
 
     def _where(self, dtype: DType, condition: str, x: str, y: str) -> str:
         if dtype is boolean:
             chosen = self.o.And(condition, x)
-            return self.o.Or(chosen, self.o.And(self.o.Not(condition), y))  # type: ignore[no-any-return]
-        return self.o.Where(condition, x, y)  # type: ignore[no-any-return]
+            return self.o.Or(chosen, self.o.And(self.o.Not(condition), y))
+        return self.o.Where(condition, x, y)
 
     def _left_shift(self, dtype: DType, x: str, y: str) -> str:
         return Integers(self.o, dtype).left_shift(x, y)

@@ -9,20 +9,18 @@ raises an error, which no graph can do.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.types import DType, i64
-
-if TYPE_CHECKING:
-    from nncompile.backends.onnx.formulas import Emits
 
 
 class Integers:
     """The operations on names of values of one integer type."""
 
-    def __init__(self, o: Emits, dtype: DType) -> None:
+    def __init__(self, o: OnnxEmitter, dtype: DType) -> None:
         self.o = o
         self.dtype = dtype
         self.limits = np.iinfo(dtype.numpy)
@@ -60,7 +58,7 @@ class Integers:
         """The quotient by what is neither 0 nor −1. ONNX rounds towards zero."""
         quotient = self.o.Div(x, y)
         if not self.signed:
-            return quotient  # type: ignore[no-any-return]
+            return quotient
         zero = self.number(0)
         # Not (x − mod)/y: that difference wraps at the least integer.
         left = self.o.Sub(x, self.o.Mul(quotient, y))
@@ -70,10 +68,10 @@ class Integers:
         else:
             differs = self.o.Xor(self.o.Less(left, zero), self.o.Less(y, zero))
             above = self.o.And(differs, self.o.Not(self.o.Equal(left, zero)))
-        return self.o.Sub(quotient, self.o.cast(above, self.dtype))  # type: ignore[no-any-return]
+        return self.o.Sub(quotient, self.o.cast(above, self.dtype))
 
     def mod(self, x: str, y: str) -> str:
-        return self.o.Mod(x, self._divisor(y)[0])  # type: ignore[no-any-return]  # by 1 it is 0
+        return self.o.Mod(x, self._divisor(y)[0])  # by 1 it is 0
 
     def power(self, x: str, y: str) -> str:
         """By squaring: Pow goes through float64, which has no more than 53 digits."""
@@ -93,11 +91,11 @@ class Integers:
         unit = self.o.Equal(self.o.Abs(x), one)  # ±1, whose powers have period 2
         odd = self.o.Equal(self.o.BitwiseAnd(y, one), one)
         inverse = self.o.Where(unit, self.o.Where(odd, x, one), zero)
-        return self.o.Where(self.o.Less(y, zero), inverse, result)  # type: ignore[no-any-return]
+        return self.o.Where(self.o.Less(y, zero), inverse, result)
 
     def _constant_power(self, x: str, exponent: int) -> str:
         if exponent == 0:
-            return self.o.Add(self.o.Mul(x, self.number(0)), self.number(1))  # type: ignore[no-any-return]
+            return self.o.Add(self.o.Mul(x, self.number(0)), self.number(1))
         result, square = "", x
         while exponent:
             if exponent % 2:
@@ -110,7 +108,7 @@ class Integers:
 
     def left_shift(self, x: str, y: str) -> str:
         powers = [self._wrapped(1 << n) for n in range(self.limits.bits)]
-        return self.o.Mul(x, self._from_table([*powers, 0], y))  # type: ignore[no-any-return]
+        return self.o.Mul(x, self._from_table([*powers, 0], y))
 
     def right_shift(self, x: str, y: str) -> str:
         powers = [1 << n for n in range(self.limits.max.bit_length())]
@@ -118,11 +116,11 @@ class Integers:
         whole = self.o.Equal(divisor, self.number(0))
         safe = self.o.Where(whole, self.number(1), divisor)
         if not self.signed:
-            return self.o.Where(whole, self.number(0), self.o.Div(x, safe))  # type: ignore[no-any-return]
+            return self.o.Where(whole, self.number(0), self.o.Div(x, safe))
         below = self.o.Less(x, self.number(0))
         size = self.o.Where(below, self.o.BitwiseNot(x), x)
         size = self.o.Where(whole, self.number(0), self.o.Div(size, safe))
-        return self.o.Where(below, self.o.BitwiseNot(size), size)  # type: ignore[no-any-return]
+        return self.o.Where(below, self.o.BitwiseNot(size), size)
 
     def _wrapped(self, number: int) -> int:
         return number - (1 << self.limits.bits) if number > self.limits.max else number
@@ -134,7 +132,7 @@ class Integers:
         if self.signed:
             outside = self.o.Or(outside, self.o.Less(y, self.number(0)))
         place = self.o.Where(outside, self.o.scalar(last, i64), self.o.cast(y, i64))
-        return self.o.Gather(self._constant(table), place, axis=0)  # type: ignore[no-any-return]
+        return self.o.Gather(self._constant(table), place, axis=0)
 
     def _constant(self, table: list[int]) -> Any:
         return self.o.constant(np.asarray(table, self.dtype.numpy))

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.types import (
     DTYPES,
     FLOATS,
@@ -125,16 +126,16 @@ class Carrier:
     target: DType
     ordered: bool = False
 
-    def carry(self, o: Any, x: str) -> str:
+    def carry(self, o: OnnxEmitter, x: str) -> str:
         if not x:
             return x  # an optional input that is left out
         wide = o.cast(x, self.target)
-        return self._flipped(o, wide) if self.ordered else wide  # type: ignore[no-any-return]
+        return self._flipped(o, wide) if self.ordered else wide
 
-    def back(self, o: Any, x: str) -> str:
-        return o.cast(self._flipped(o, x) if self.ordered else x, self.source)  # type: ignore[no-any-return]
+    def back(self, o: OnnxEmitter, x: str) -> str:
+        return o.cast(self._flipped(o, x) if self.ordered else x, self.source)
 
-    def _flipped(self, o: Any, x: str) -> Any:
+    def _flipped(self, o: OnnxEmitter, x: str) -> Any:
         return o.BitwiseXor(x, o.scalar(np.iinfo(np.int64).min, i64))
 
 

@@ -7,12 +7,10 @@ converts is in `Unsigned`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nncompile.ir.emitters import TorchEmitter
 from nncompile.ir.types import DType, i32, i64, u16, u32, u64
-
-if TYPE_CHECKING:
-    from nncompile.backends.torchscript.emitter import Emitter
 
 CARRIERS = {u16: i32, u32: i64, u64: i64}
 MASKS = {u16: 0xFFFF, u32: 0xFFFFFFFF}
@@ -27,7 +25,7 @@ def carrier(dtype: DType) -> DType:
 class Unsigned:
     """uint64 as the bits of int64."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: TorchEmitter) -> None:
         self.t = emitter
 
     def ordered(self, x: str) -> str:

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from nncompile.backends.torchscript.carriers import Unsigned
 from nncompile.elementwise.gamma import digamma
 from nncompile.elementwise.terms import in_double
+from nncompile.ir.emitters import TorchEmitter
 from nncompile.ir.types import DType, u64
-
-if TYPE_CHECKING:
-    from nncompile.backends.torchscript.emitter import Emitter
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ _WRAPPING = frozenset(("add", "subtract", "multiply", "negative", "power", "inve
 class TorchFormulas:
     """The target of `walk`: operands are results in the source, or numbers."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: TorchEmitter) -> None:
         self.emitter = emitter
 
     def literal(self, number: bool | int | float, dtype: DType) -> Operand:

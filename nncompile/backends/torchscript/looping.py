@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from nncompile.backends.torchscript.writing import Closing, Opening, Statement, Variable, token
 from nncompile.ir.dims import Dim
+from nncompile.ir.emitters import TorchEmitter
 from nncompile.ir.graph import Value, toposort
 from nncompile.ir.types import Type
 
-if TYPE_CHECKING:
-    from nncompile.backends.torchscript.emitter import Emitter
+
+class Writer(TorchEmitter, Protocol):
+    """What a loop needs of an emitter: it writes statements round those of the body."""
+
+    statements: list[Statement]
+    depth: int
+
+    def within(self) -> Writer: ...
+    def node(self, value: Value, args: Sequence[Any]) -> Any: ...
 
 
 class Loop:
     """A `for` over `length` places in time, from the last if `reverse`, whose variables `carried`
     start at `initial`. Its body is written by `row` and `lower`, and ended by `finished`."""
 
-    def __init__(self, outer: Emitter, length: Dim, initial: Sequence[str], reverse: bool) -> None:
+    def __init__(self, outer: Writer, length: Dim, initial: Sequence[str], reverse: bool) -> None:
         self.outer, self.inner = outer, outer.within()
         self.reverse = reverse
         count = outer.dim(length)
@@ -86,7 +94,7 @@ class Scanning(Loop):
     """A loop as a call of `torch._higher_order_ops.scan`, whose body is a function within the
     function; it has one iteration or more."""
 
-    def __init__(self, outer: Emitter, length: Dim, initial: Sequence[str], reverse: bool) -> None:
+    def __init__(self, outer: Writer, length: Dim, initial: Sequence[str], reverse: bool) -> None:
         self.outer, self.inner = outer, outer.within()
         self.reverse = reverse
         # torch's scan carries something in any case.

@@ -10,6 +10,7 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import broadcast, is_one, same, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, apply
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
@@ -83,10 +84,10 @@ class Attention(Op):
         powers = np.exp(scores - scores.max(-1, keepdims=True, initial=-np.inf))
         return np.asarray(powers / powers.sum(-1, keepdims=True) @ v)
 
-    def onnx(self, o: Any, *names: str) -> str:
+    def onnx(self, o: OnnxEmitter, *names: str) -> str:
         return composed_onnx(o, self.composed, *names)[0]
 
-    def torch(self, t: Any, q: str, k: str, v: str, *bias: str) -> str:
+    def torch(self, t: TorchEmitter, q: str, k: str, v: str, *bias: str) -> str:
         function = "torch.nn.functional.scaled_dot_product_attention"
         y = t.call(function, q, k, v, *bias, scale=1.0)
         # A row whose scores are all NaN is 0 there, as if all of it were masked.
@@ -94,7 +95,7 @@ class Attention(Op):
         of_keys = t.call("torch.sum", k, [-2, -1], keepdim=True)
         lost = t.call("torch.isnan", t.call("torch.add", of_query, of_keys))
         nan, zero = (t.constant(np.asarray(n, t.type.dtype.numpy)) for n in (np.nan, 0))
-        return t.call("torch.add", y, t.call("torch.where", lost, nan, zero))  # type: ignore[no-any-return]
+        return t.call("torch.add", y, t.call("torch.where", lost, nan, zero))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

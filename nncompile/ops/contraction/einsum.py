@@ -12,6 +12,7 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.elementwise import equal, multiply, where
 from nncompile.ir.basic import as_value, cast, iota
 from nncompile.ir.dims import Dim, Shape, is_one, product, same
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32
 from nncompile.ops.contraction.matmul import (
@@ -65,7 +66,7 @@ class Einsum(Op):
     def numpy(self, a: Array, b: Array) -> Array:
         return np.asarray(np.einsum(f"{self.left},{self.right}->{self.output}", a, b))
 
-    def onnx(self, o: Any, a: str, b: str) -> str:
+    def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
         """Transposed and regrouped, it is one batched matrix product, which is faster than the
         runtime's Einsum; without rows and columns it is a product of elements and a sum."""
         dtype = o.type.dtype
@@ -81,7 +82,7 @@ class Einsum(Op):
             if all(len(group) == 1 for group in groups):
                 return x
             merged = [product(sizes[i] for i in group) for group in groups]
-            return o.Reshape(x, o.shape([*(sizes[i] for i in batch), *merged]), allowzero=1)  # type: ignore[no-any-return]
+            return o.Reshape(x, o.shape([*(sizes[i] for i in batch), *merged]), allowzero=1)
 
         if inner and (rows or columns or not batch):
             left = arranged(a, self.left, rows, inner)
@@ -102,23 +103,25 @@ class Einsum(Op):
             order = list(self.output)
         return _permuted(o, y, "".join(order), list(self.output))
 
-    def _multiplied(self, o: Any, a: str, b: str, batch: list[Dim], merged: list[Dim]) -> str:
+    def _multiplied(
+        self, o: OnnxEmitter, a: str, b: str, batch: list[Dim], merged: list[Dim]
+    ) -> str:
         """The products of stacks of matrices of so many rows, elements to sum, and columns."""
         rows, inner, columns = merged
         left, right = (Type(o.type.dtype, (*batch, *x)) for x in ((rows, inner), (inner, columns)))
 
-        def few(o: Any) -> str:
+        def few(o: OnnxEmitter) -> str:
             return matrix_products(o, a, b, merged, bool(batch))
 
-        def many(o: Any) -> str:
+        def many(o: OnnxEmitter) -> str:
             return long_product(o, a, b, left, right)
 
         if o.type.dtype is not f32:
             return few(o)
         result = left.with_shape((*batch, rows, columns))
-        return o.by_size(inner, PRODUCTS, few, many, result)  # type: ignore[no-any-return]
+        return o.by_size(inner, PRODUCTS, few, many, result)
 
-    def torch(self, t: Any, a: str, b: str) -> str:
+    def torch(self, t: TorchEmitter, a: str, b: str) -> str:
         equation = f'"{self.left},{self.right}->{self.output}"'
         if t.type.dtype is not f32:
             return wrapped(t, t.call("torch.einsum", equation, [a, b]), t.type.dtype)
@@ -126,7 +129,7 @@ class Einsum(Op):
         inner = product(size for x, size in sizes.items() if x not in self.output)
         few = f"torch.einsum({equation}, [{a}, {b}])"
         many = f"torch.einsum({equation}, [{a}.double(), {b}.double()]).float()"
-        return t.by_size(inner, PRODUCTS, few, many, "einsum")  # type: ignore[no-any-return]
+        return t.by_size(inner, PRODUCTS, few, many, "einsum")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -145,12 +148,12 @@ class Einsum(Op):
         yield Sample(cls("ij", "kj", "ik"), (u32["n", "k"], u32[2, "k"]), integers=(0, 2**32))
 
 
-def _permuted(o: Any, x: str, letters: str, order: list[str]) -> str:
+def _permuted(o: OnnxEmitter, x: str, letters: str, order: list[str]) -> str:
     permutation = [letters.index(i) for i in order]
     return x if permutation == [*range(len(order))] else o.Transpose(x, perm=permutation)
 
 
-def _aligned(o: Any, x: str, letters: str, order: list[str]) -> str:
+def _aligned(o: OnnxEmitter, x: str, letters: str, order: list[str]) -> str:
     """`x` with its axes in that order, and axes of size one for letters that it lacks."""
     x = _permuted(o, x, letters, [i for i in order if i in letters])
     missing = [n for n, i in enumerate(order) if i not in letters]

@@ -12,8 +12,9 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.broadcasting import fit, unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one, product, same, same_shape
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
-from nncompile.ir.operators import register
 from nncompile.ir.types import Array, DType, Type, f32, f64, i32, i64, is_float32, promote, u32
 from nncompile.ops.core.long_sums import (
     COLUMN,
@@ -49,9 +50,9 @@ def _check_inner(a: Dim, b: Dim) -> None:
         )
 
 
-def wrapped(t: Any, x: str, dtype: DType) -> str:
+def wrapped(t: TorchEmitter, x: str, dtype: DType) -> str:
     """A result that torch carries in a wider type, wrapped to its own."""
-    return t.wrapped(x, dtype)  # type: ignore[no-any-return]
+    return t.wrapped(x, dtype)
 
 
 class MatMul(Op):
@@ -106,21 +107,21 @@ class MatMul(Op):
     def numpy(self, a: Array, b: Array) -> Array:
         return a @ b
 
-    def onnx(self, o: Any, a: str, b: str) -> str:
+    def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
         if o.type.dtype is not f32:
             return self._product(o, a, b)
         left, right = o.types
         limit = _most(left, right)
 
-        def few(o: Any) -> str:
+        def few(o: OnnxEmitter) -> str:
             return self._product(o, a, b)
 
-        def many(o: Any) -> str:
+        def many(o: OnnxEmitter) -> str:
             return self._long_product(o, a, b)
 
-        return o.by_size(left.shape[-1], limit, few, many, o.type)  # type: ignore[no-any-return]
+        return o.by_size(left.shape[-1], limit, few, many, o.type)
 
-    def _long_product(self, o: Any, a: str, b: str) -> str:
+    def _long_product(self, o: OnnxEmitter, a: str, b: str) -> str:
         left, right = o.types
         axes = [-1] if right.rank == 1 else []
         if left.rank == 1:
@@ -131,7 +132,7 @@ class MatMul(Op):
         y = long_product(o, a, b, left, right)
         return o.Squeeze(y, o.ints(axes)) if axes else y
 
-    def _product(self, o: Any, a: str, b: str) -> str:
+    def _product(self, o: OnnxEmitter, a: str, b: str) -> str:
         left, right = o.types
         if sp.sympify(left.shape[-1]).is_positive:
             rows, columns = (1, *left.shape)[-2], right.shape[-1]
@@ -152,7 +153,7 @@ class MatMul(Op):
         axes = [len(leading) + 2 + place for place in vectors]
         return o.Squeeze(product, o.ints(axes)) if axes else product
 
-    def torch(self, t: Any, a: str, b: str) -> str:
+    def torch(self, t: TorchEmitter, a: str, b: str) -> str:
         left, right = t.types
         limit = _most(left, right) if t.type.dtype is f32 else None
         y = t.in_double(left.shape[-1], limit, "torch.matmul", [a, b])
@@ -189,14 +190,14 @@ def _most(left: Type, right: Type) -> int:
     return DOWN if left.rank == 1 else COLUMN if right.rank == 1 else PRODUCTS
 
 
-def _exactly(o: Any, x: str, factor: float) -> tuple[str, float]:
+def _exactly(o: OnnxEmitter, x: str, factor: float) -> tuple[str, float]:
     """A float64 matrix and its factor, which is multiplied in where it is no float32."""
     if is_float32(factor):
         return x, factor
     return o.Mul(x, o.factor(o.scalar(factor, f64))), 1.0
 
 
-def matrix_products(o: Any, a: str, b: str, sizes: Sequence[Dim], stacked: bool) -> str:
+def matrix_products(o: OnnxEmitter, a: str, b: str, sizes: Sequence[Dim], stacked: bool) -> str:
     """a·b in ONNX, of matrices of so many rows, elements to sum, and columns.
 
     Joined with a transposition, onnxruntime's kernel of stacks of matrices writes one of the
@@ -211,11 +212,16 @@ def matrix_products(o: Any, a: str, b: str, sizes: Sequence[Dim], stacked: bool)
             o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not some) else x
             for x, some in ((a, rows), (b, columns))
         )
-    return o.MatMul(a, b)  # type: ignore[no-any-return]
+    return o.MatMul(a, b)
 
 
 def long_product(
-    o: Any, a: str, b: str, left: Type, right: Type, turned: tuple[bool, bool] = (False, False)
+    o: OnnxEmitter,
+    a: str,
+    b: str,
+    left: Type,
+    right: Type,
+    turned: tuple[bool, bool] = (False, False),
 ) -> str:
     """a·b of float32 matrices or stacks of them, `turned` or not, with many elements to sum: the
     products of blocks are added up."""
@@ -294,26 +300,26 @@ class Gemm(Op):
             result = result + self.beta * x
         return result
 
-    def onnx(self, o: Any, a: str, b: str, *c: str) -> str:
+    def onnx(self, o: OnnxEmitter, a: str, b: str, *c: str) -> str:
         if o.type.dtype is not f32:
             return self._gemm(o, a, b, *c)
 
-        def few(o: Any) -> str:
+        def few(o: OnnxEmitter) -> str:
             return self._gemm(o, a, b, *c)
 
-        def many(o: Any) -> str:
+        def many(o: OnnxEmitter) -> str:
             return self._long_gemm(o, a, b, *c)
 
         inner = o.types[0].shape[0 if self.transpose_a else 1]
-        return o.by_size(inner, PRODUCTS, few, many, o.type)  # type: ignore[no-any-return]
+        return o.by_size(inner, PRODUCTS, few, many, o.type)
 
-    def _gemm(self, o: Any, a: str, b: str, *c: str) -> str:
+    def _gemm(self, o: OnnxEmitter, a: str, b: str, *c: str) -> str:
         alpha, beta = self.alpha, self.beta
         if o.type.dtype is f64:  # attributes are float32
             a, alpha = _exactly(o, a, alpha)
             scaled = [_exactly(o, x, beta) for x in c]
             c, beta = tuple(x for x, _ in scaled), scaled[0][1] if scaled else beta
-        return o.Gemm(  # type: ignore[no-any-return]
+        return o.Gemm(
             a,
             b,
             *c,
@@ -323,7 +329,7 @@ class Gemm(Op):
             transB=int(self.transpose_b),
         )
 
-    def _long_gemm(self, o: Any, a: str, b: str, *c: str) -> str:
+    def _long_gemm(self, o: OnnxEmitter, a: str, b: str, *c: str) -> str:
         left, right = o.types[:2]
         y = long_product(o, a, b, left, right, (self.transpose_a, self.transpose_b))
         y = y if self.alpha == 1 else o.Mul(y, o.scalar(self.alpha, f32))
@@ -331,7 +337,7 @@ class Gemm(Op):
             y = o.Add(y, x if self.beta == 1 else o.Mul(x, o.scalar(self.beta, f32)))
         return y
 
-    def torch(self, t: Any, a: str, b: str, *c: str) -> str:
+    def torch(self, t: TorchEmitter, a: str, b: str, *c: str) -> str:
         left = t.call("torch.t", a) if self.transpose_a else a
         right = t.call("torch.t", b) if self.transpose_b else b
         inner = t.types[0].shape[0 if self.transpose_a else 1]
@@ -339,9 +345,9 @@ class Gemm(Op):
         if c:
             factors = {"beta": self.beta, "alpha": self.alpha}
             written = {name: x for name, x in factors.items() if x != 1}
-            return t.in_double(inner, limit, "torch.addmm", [*c, left, right], **written)  # type: ignore[no-any-return]
+            return t.in_double(inner, limit, "torch.addmm", [*c, left, right], **written)
         y = t.in_double(inner, limit, "torch.matmul", [left, right])
-        return y if self.alpha == 1 else t.call("torch.mul", y, self.alpha)  # type: ignore[no-any-return]
+        return y if self.alpha == 1 else t.call("torch.mul", y, self.alpha)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

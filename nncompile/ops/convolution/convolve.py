@@ -12,6 +12,7 @@ from typing import Any
 
 from nncompile.diagnostics.errors import BackendError, ShapeError
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.convolution.checks import (
@@ -80,7 +81,7 @@ class Conv(Op):
             y = y + b.reshape(-1, *(1,) * window.rank)
         return y
 
-    def onnx(self, o: Any, x: str, w: str, *bias: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, w: str, *bias: str) -> str:
         window = self.window(o.types[1])
         if o.type.dtype is f64:  # no kernel
 
@@ -93,13 +94,13 @@ class Conv(Op):
         w = o.apart(w, "Pad", "Cast", static=True)
         return o.Conv(x, w, *bias, **_onnx_attributes(window, self.groups))  # type: ignore[no-any-return]
 
-    def torch(self, t: Any, x: str, w: str, *bias: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, w: str, *bias: str) -> str:
         window = self.window(t.types[1])
         x, pads = _torch_padded(t, x, window)
         function = f"torch.conv{_torch_axes(window)}d"
         given = bias[0] if bias else "None"
         where = list(window.strides), pads, list(window.dilations), self.groups
-        return t.call(function, x, w, given, *where)  # type: ignore[no-any-return]
+        return t.call(function, x, w, given, *where)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -148,7 +149,7 @@ class ConvTranspose(Op):
         grouped = x.reshape(x.shape[0], groups, outs // groups, math.prod(x.shape[2:]))
         return scattered(kernels.swapaxes(1, 2) @ grouped, window, self.sizes)
 
-    def onnx(self, o: Any, x: str, w: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, w: str) -> str:
         window = self.window(o.types[1])
         if o.type.dtype is f64:  # no kernel
 
@@ -165,7 +166,7 @@ class ConvTranspose(Op):
         most = [s - 1 for s in window.strides]
         longest = o.ConvTranspose(x, w, output_padding=most, **attributes)
         axes = o.ints(range(2, 2 + window.rank))
-        return o.Slice(longest, o.ints([0] * window.rank), o.shape(self.sizes), axes)  # type: ignore[no-any-return]
+        return o.Slice(longest, o.ints([0] * window.rank), o.shape(self.sizes), axes)
 
     def _missing(self, window: Window, results: Shape) -> list[Dim]:
         """How much larger x is than what the windows cover, along each axis: less than the stride,
@@ -174,20 +175,20 @@ class ConvTranspose(Op):
         full: Any = [(n - 1) * s + extent for n, s, extent in covered]
         return [dim(n - m) for n, m in zip(window.padded(self.sizes), full, strict=True)]
 
-    def torch(self, t: Any, x: str, w: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, w: str) -> str:
         window = self.window(t.types[1])
         function = f"torch.conv_transpose{_torch_axes(window)}d"
         missing = self._missing(window, t.types[0].shape[2:])
         strides, dilations = list(window.strides), list(window.dilations)
         if window.is_symmetric:
             sides = list(window.before), t.shape(missing)
-            return t.call(function, x, w, "None", strides, *sides, self.groups, dilations)  # type: ignore[no-any-return]
+            return t.call(function, x, w, "None", strides, *sides, self.groups, dilations)
         none = [0] * window.rank
         full = t.call(function, x, w, "None", strides, none, none, self.groups, dilations)
         after: Any = [m - a for m, a in zip(missing, window.after, strict=True)]
         pairs = list(zip(window.before, after, strict=True))[::-1]
         cut = [dim(width) for b, a in pairs for width in (-b, a)]
-        return t.call("torch.nn.functional.pad", full, t.shape(cut))  # type: ignore[no-any-return]
+        return t.call("torch.nn.functional.pad", full, t.shape(cut))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -239,13 +240,13 @@ class ConvWeightGradient(Op):
         total: Array = (grouped @ seen.swapaxes(2, 3)).sum(0, dtype=x.dtype)
         return total.reshape(outs, x.shape[1] // groups, *self.kernel)
 
-    def onnx(self, o: Any, x: str, slope: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, slope: str) -> str:
         def composed(x: Value, slope: Value) -> tuple[Value]:
             return (weight_gradient(x, slope, self.window, self.groups),)
 
         return composed_onnx(o, composed, x, slope)[0]
 
-    def torch(self, t: Any, x: str, slope: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, slope: str) -> str:
         window = self.window
         _torch_axes(window)
         x, pads = _torch_padded(t, x, window)
@@ -253,7 +254,7 @@ class ConvWeightGradient(Op):
         args = ", ".join(map(t.text, (x, slope, t.type.shape, *where)))
         # torch.export cannot choose by a size that only data tell.
         function = "convolution_weight_gradient" + ("_of_few" if t.scans else "")
-        return t.emit(f"{function}({args})", "weight_gradient")  # type: ignore[no-any-return]
+        return t.emit(f"{function}({args})", "weight_gradient")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -285,7 +286,7 @@ def _torch_axes(window: Window) -> int:
     return window.rank
 
 
-def _torch_padded(t: Any, x: str, window: Window) -> tuple[str, list[int]]:
+def _torch_padded(t: TorchEmitter, x: str, window: Window) -> tuple[str, list[int]]:
     """x and the padding that is left to do: torch's is as large before an axis as after it."""
     if window.is_symmetric:
         return x, list(window.before)

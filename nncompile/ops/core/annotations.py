@@ -10,6 +10,7 @@ from nncompile.diagnostics.errors import GradientError
 from nncompile.diagnostics.locations import spoken
 from nncompile.ir.basic import as_value, broadcast_to, cast
 from nncompile.ir.dims import same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import AnyType, Op, Sample, Value, apply
 from nncompile.ir.types import f32, f64, i64
 
@@ -34,10 +35,10 @@ class Mark(Op):
     def numpy(self, *arrays: Any) -> Any:
         return arrays[0]
 
-    def onnx(self, o: Any, *args: Any) -> Any:
+    def onnx(self, o: OnnxEmitter, *args: Any) -> Any:
         return args[0]
 
-    def torch(self, t: Any, *args: Any) -> Any:
+    def torch(self, t: TorchEmitter, *args: Any) -> Any:
         return args[0]
 
     @classmethod

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nncompile.ir.basic import barrier
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Backward, Input, Op, Sample, Value, replace
 from nncompile.ir.types import TupleType, Type, f32
 
@@ -55,10 +56,10 @@ class Recompute(Op):
     def numpy(self, *arrays: Any) -> Any:
         return arrays[: self.count]
 
-    def onnx(self, o: Any, *args: str) -> Any:
+    def onnx(self, o: OnnxEmitter, *args: str) -> Any:
         return args[: self.count]
 
-    def torch(self, t: Any, *args: str) -> Any:
+    def torch(self, t: TorchEmitter, *args: str) -> Any:
         return args[: self.count]
 
     @classmethod

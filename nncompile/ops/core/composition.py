@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input, Value, apply, toposort
 
 
-def composed_onnx(o: Any, function: Callable[..., Sequence[Value]], *names: str) -> tuple[str, ...]:
+def composed_onnx(
+    o: OnnxEmitter, function: Callable[..., Sequence[Value]], *names: str
+) -> tuple[str, ...]:
     """The names of the results that `function` makes of values of the types of the node that is
     being lowered: each node of the expression is lowered by its own card, so that what the
     gradient computes from the same arguments is shared."""
@@ -17,7 +20,7 @@ def composed_onnx(o: Any, function: Callable[..., Sequence[Value]], *names: str)
 
 
 def composed_torch(
-    t: Any, function: Callable[..., Sequence[Value]], *names: str
+    t: TorchEmitter, function: Callable[..., Sequence[Value]], *names: str
 ) -> tuple[str, ...]:
     """The same in TorchScript."""
     return _composed(t, "torch", function, names)

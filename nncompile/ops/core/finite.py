@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.types import Type
 
 
-def or_exact(o: Any, x: str, usual: str, exact: Callable[[Any, str], str], type_: Type) -> str:
+def or_exact(
+    o: OnnxEmitter, x: str, usual: str, exact: Callable[[OnnxEmitter, str], str], type_: Type
+) -> str:
     """`usual` where all elements of `x`, the card's last argument, are finite and none is an end of
     the range, else what `exact` emits from an emitter and `x`; both of that type.
 
@@ -21,7 +23,7 @@ def or_exact(o: Any, x: str, usual: str, exact: Callable[[Any, str], str], type_
     most = o.scalar(np.finfo(dtype.numpy).max, dtype)
     # What graphs within use is not joined with what made it; a reshaping costs nothing.
     within = o.Reshape(x, o.Shape(x))
-    return o.once(  # type: ignore[no-any-return]
+    return o.once(
         ("or_exact", usual),
         lambda: o.If(
             o.Less(o.ReduceL1(o.unpadded(x), keepdims=0), most),  # padding may be by −∞

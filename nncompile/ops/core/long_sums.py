@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
 
 from nncompile.ir.dims import Dim, Shape, floordiv, is_one, product
+from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.types import Type, f32, f64
 
 # How many numbers each way of adding may add with a relative error below 1e-6, whatever they are,
@@ -50,7 +50,7 @@ def runs(axes: Sequence[int]) -> list[tuple[int, int]]:
     return [(run[0], run[-1] + 1) for run in runs]
 
 
-def total(o: Any, x: str, source: Type, axes: Sequence[int], keepdims: bool = False) -> str:
+def total(o: OnnxEmitter, x: str, source: Type, axes: Sequence[int], keepdims: bool = False) -> str:
     """Σ x over the axes, for real `x` of type `source`."""
     groups = runs(axes)
     most = ROW if len(groups) == 1 else ROW_BLOCK
@@ -61,7 +61,9 @@ def total(o: Any, x: str, source: Type, axes: Sequence[int], keepdims: bool = Fa
     return x
 
 
-def whole_total(o: Any, x: str, source: Type, axes: Sequence[int], keepdims: bool = False) -> str:
+def whole_total(
+    o: OnnxEmitter, x: str, source: Type, axes: Sequence[int], keepdims: bool = False
+) -> str:
     """Σ x over the axes, for integers of 64 bits, modulo 2⁶⁴.
 
     onnxruntime's sum of integers goes through float64; a product with ones does not.
@@ -73,7 +75,7 @@ def whole_total(o: Any, x: str, source: Type, axes: Sequence[int], keepdims: boo
     return x
 
 
-def _whole_over(o: Any, x: str, source: Type, start: int, stop: int) -> str:
+def _whole_over(o: OnnxEmitter, x: str, source: Type, start: int, stop: int) -> str:
     """Σ x over the axes from `start` to before `stop`, as a row or a column.
 
     Of no elements onnxruntime 1.23 writes all of a product only where both factors are matrices.
@@ -82,15 +84,15 @@ def _whole_over(o: Any, x: str, source: Type, start: int, stop: int) -> str:
     before, behind = product(source.shape[:start]), product(source.shape[stop:])
     if start == 0 and stop < source.rank:
         flat = _shaped(o, x, source.shape, (count, behind))
-        return o.MatMul(o.Expand(one, o.shape((1, count))), flat)  # type: ignore[no-any-return]
+        return o.MatMul(o.Expand(one, o.shape((1, count))), flat)
     if stop < source.rank:
         x = _shaped(o, x, source.shape, (before, count, behind))
         x = o.Transpose(x, perm=[0, 2, 1])
     flat = o.Reshape(x, o.shape((product((before, behind)), count)), allowzero=1)
-    return o.MatMul(flat, o.Expand(one, o.shape((count, 1))))  # type: ignore[no-any-return]
+    return o.MatMul(flat, o.Expand(one, o.shape((count, 1))))
 
 
-def blocks(o: Any, x: str, rank: int, axis: int, size: int) -> str:
+def blocks(o: OnnxEmitter, x: str, rank: int, axis: int, size: int) -> str:
     """`x` with that axis as two: blocks, the last of which is filled up with zeros, and the `size`
     places in each."""
     width = o.ints([size])
@@ -101,16 +103,18 @@ def blocks(o: Any, x: str, rank: int, axis: int, size: int) -> str:
         pieces.insert(0, o.Shape(x, start=0, end=axis))
     if axis + 1 < rank:
         pieces.append(o.Shape(x, start=axis + 1, end=rank))
-    return o.Reshape(x, o.Concat(*pieces, axis=0), allowzero=1)  # type: ignore[no-any-return]
+    return o.Reshape(x, o.Concat(*pieces, axis=0), allowzero=1)
 
 
-def double_total(o: Any, x: str, axes: Sequence[int], keepdims: bool = False) -> str:
+def double_total(o: OnnxEmitter, x: str, axes: Sequence[int], keepdims: bool = False) -> str:
     """Σ x of few float32 numbers over the axes, in float64."""
     summed = o.ReduceSum(o.cast(x, f64), o.ints(axes), keepdims=int(keepdims))
-    return o.cast(summed, f32)  # type: ignore[no-any-return]
+    return o.cast(summed, f32)
 
 
-def stack_of_blocks(o: Any, x: str, rank: int, is_last: bool, size: int, to_last: bool) -> str:
+def stack_of_blocks(
+    o: OnnxEmitter, x: str, rank: int, is_last: bool, size: int, to_last: bool
+) -> str:
     """Matrices, or stacks of them, as stacks of blocks of `size` along the last axis or the one
     before it, which becomes the last or the one before it; the blocks stand before both."""
     at = rank - 2
@@ -122,7 +126,7 @@ def stack_of_blocks(o: Any, x: str, rank: int, is_last: bool, size: int, to_last
 
 
 def _over(
-    o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool, most: int = ROW
+    o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool, most: int = ROW
 ) -> str:
     """Σ x over the axes from `start` to before `stop`."""
     count = product(source.shape[start:stop])
@@ -148,10 +152,10 @@ def _over(
         x = _second(o, x, source.with_shape((*before, rows, *behind)), start, start + 1, False)
         return o.Unsqueeze(x, o.ints(range(start, stop))) if keepdims else x
 
-    def plain(o: Any) -> str:
+    def plain(o: OnnxEmitter) -> str:
         return _plain(o, x, source, start, stop, keepdims)
 
-    def in_blocks(o: Any) -> str:
+    def in_blocks(o: OnnxEmitter) -> str:
         flat = _shaped(o, x, source.shape, (*before, count, *behind))
         rank = len(before) + 1 + len(behind)
         parts = blocks(o, flat, rank, start, _block(source, stop))
@@ -159,12 +163,12 @@ def _over(
         return o.Unsqueeze(y, o.ints(range(start, stop))) if keepdims else y
 
     result = source.with_shape(reduced_shape(source.shape, range(start, stop), keepdims))
-    return o.by_size(count, limit, plain, in_blocks, result)  # type: ignore[no-any-return]
+    return o.by_size(count, limit, plain, in_blocks, result)
 
 
-def _second(o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
+def _second(o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
     """Σ over what blocks have come to."""
-    return o.by_size(  # type: ignore[no-any-return]
+    return o.by_size(
         product(source.shape[start:stop]),
         _limit(source, start, stop, keepdims, _SECOND),
         lambda o: _plain(o, x, source, start, stop, keepdims),
@@ -173,12 +177,12 @@ def _second(o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool)
     )
 
 
-def _plain(o: Any, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
+def _plain(o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
     if _is_down(source, start, stop, keepdims):
         # Ones times x is two to six times as fast in onnxruntime as its sum down the rows.
         ones = o.Expand(o.scalar(1, source.dtype), o.shape(source.shape[:1]))
-        return o.MatMul(ones, x)  # type: ignore[no-any-return]
-    return o.ReduceSum(x, o.ints(range(start, stop)), keepdims=int(keepdims))  # type: ignore[no-any-return]
+        return o.MatMul(ones, x)
+    return o.ReduceSum(x, o.ints(range(start, stop)), keepdims=int(keepdims))
 
 
 def _is_down(source: Type, start: int, stop: int, keepdims: bool) -> bool:
@@ -215,5 +219,5 @@ def _known_factor(count: Dim, limit: int) -> int | None:
     return next((f for f in range(min(limit, known), _LEAST - 1, -1) if known % f == 0), None)
 
 
-def _shaped(o: Any, x: str, now: Shape, shape: Shape) -> str:
+def _shaped(o: OnnxEmitter, x: str, now: Shape, shape: Shape) -> str:
     return x if now == shape else o.Reshape(x, o.shape(shape), allowzero=1)

@@ -16,6 +16,7 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import minimum
 from nncompile.ir.basic import floating, in_single, iota, size_value
 from nncompile.ir.dims import Dim, dim, floordiv
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis
@@ -79,15 +80,13 @@ class Enlarge(Op):
             x = np.moveaxis(np.moveaxis(x, axis, -1) @ matrix.T.astype(x.dtype), -1, axis)
         return x
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         if o.type.dtype is f64:  # no kernel
             return composed_onnx(o, lambda v: [self._composed(v)], x)[0]
         if not self.linear:
             return repeated(o, x, self.factors)
         scales = o.constant(np.asarray([1] * LEAD + list(self.factors), np.float32))
-        return o.Resize(  # type: ignore[no-any-return]
-            x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel"
-        )
+        return o.Resize(x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
 
     def _composed(self, x: Value) -> Value:
         for i, factor in enumerate(self.factors):
@@ -97,11 +96,11 @@ class Enlarge(Op):
                 x = repeat(x, factor, LEAD + i)
         return x
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         mode = LINEAR[len(self.factors) - 1] if self.linear else "nearest"
         scales = [float(factor) for factor in self.factors]
         function = "torch.nn.functional.interpolate"
-        return t.call(function, x, scale_factor=scales, mode=f'"{mode}"')  # type: ignore[no-any-return]
+        return t.call(function, x, scale_factor=scales, mode=f'"{mode}"')
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

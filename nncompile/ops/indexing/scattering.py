@@ -15,8 +15,9 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import equal, where
 from nncompile.ir.basic import as_value, broadcast_to, cast, const, full, iota, ones_like
 from nncompile.ir.dims import product, same_shape
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
-from nncompile.ir.operators import register
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32, u64
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.loops.running import running_together
@@ -86,14 +87,14 @@ class ScatterMax(Op):
         self._numpy.at(result, tuple(grid), updates)
         return result
 
-    def onnx(self, o: Any, x: str, indices: str, updates: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, indices: str, updates: str) -> str:
         places, dtype = places_of(o, indices), o.types[0].dtype
         if not dtype.is_float or self._kind == "mul":
             return self._scattered(o, x, places, updates)
         unknown = [o.cast(o.IsNaN(v), i32) for v in (x, updates)]
         number = o.Add(*(o.ReduceSum(v, keepdims=0) for v in unknown))
 
-        def careful(o: Any) -> list[str]:
+        def careful(o: OnnxEmitter) -> list[str]:
             """onnxruntime takes NaN for greater or for less, as it comes."""
             lost = o.scalar(-np.inf if self._kind == "max" else np.inf, dtype)
             known = [o.Where(o.IsNaN(v), lost, v) for v in (x, updates)]
@@ -104,7 +105,7 @@ class ScatterMax(Op):
             is_among = o.Greater(among, o.scalar(0, i32))
             return [o.Where(is_among, o.scalar(np.nan, dtype), y)]
 
-        return o.If(  # type: ignore[no-any-return]
+        return o.If(
             o.Greater(number, o.scalar(0, i32)),
             then_branch=o.branch("unknown", careful, [o.type]),
             else_branch=o.branch(
@@ -112,15 +113,15 @@ class ScatterMax(Op):
             ),
         )
 
-    def _scattered(self, o: Any, x: str, places: str, updates: str) -> str:
-        return o.ScatterElements(x, places, updates, axis=self.axis, reduction=self._kind)  # type: ignore[no-any-return]
+    def _scattered(self, o: OnnxEmitter, x: str, places: str, updates: str) -> str:
+        return o.ScatterElements(x, places, updates, axis=self.axis, reduction=self._kind)
 
-    def torch(self, t: Any, x: str, indices: str, updates: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, indices: str, updates: str) -> str:
         if self.orders and t.types[1].dtype is u64:  # which was given as ordered in int64, too
             indices = t.call("torch.bitwise_xor", indices, -(2**63))
         places = torch_places(t, indices, t.types[0].shape[self.axis])
         y = t.call("torch.scatter_reduce", x, self.axis, places, updates, reduce=f'"{self._torch}"')
-        return t.wrapped(y, t.type.dtype)  # type: ignore[no-any-return]
+        return t.wrapped(y, t.type.dtype)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

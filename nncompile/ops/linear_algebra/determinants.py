@@ -15,6 +15,7 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, isfinite, log, sign, where
 from nncompile.ir.basic import as_value, broadcast_to, const, in_single, zeros_like
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, f64
 from nncompile.ops.contraction.matmul import matmul
@@ -65,12 +66,12 @@ class Determinant(Op):
     def numpy(self, x: Array) -> Array:
         return each(np.linalg.det, np.empty(x.shape[:-2], x.dtype), x)
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         if o.types[0].shape[-1] == 0:
-            return o.Expand(o.scalar(1, o.type.dtype), o.shape(o.type.shape))  # type: ignore[no-any-return]
+            return o.Expand(o.scalar(1, o.type.dtype), o.shape(o.type.shape))
         return composed_onnx(o, self.composed, x)[0]
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         return guarded(t, t.call("torch.linalg.det", x), x, axes=0)
 
     @classmethod
@@ -114,10 +115,10 @@ class Cofactors(Op):
     def numpy(self, x: Array) -> Array:
         return each(_cofactors, np.empty_like(x), x)
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         finite = t.where(t.isfinite(x), x, 0.0)  # torch refuses others
         parts = t.call("torch.linalg.svd", finite)
         u, sizes, v = (t.item(parts, i) for i in range(3))
@@ -212,13 +213,13 @@ class SignedLogDeterminant(Op):
 
         return part(0), part(1)
 
-    def onnx(self, o: Any, x: str) -> tuple[str, ...]:
+    def onnx(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
         if o.types[0].shape[-1] == 0:
             shape = o.shape(o.type.items[0].shape)
             return tuple(o.Expand(o.scalar(i, o.types[0].dtype), shape) for i in (1, 0))
         return composed_onnx(o, self.composed, x)
 
-    def torch(self, t: Any, x: str) -> tuple[str, ...]:
+    def torch(self, t: TorchEmitter, x: str) -> tuple[str, ...]:
         results = t.call("torch.linalg.slogdet", x)
         return tuple(guarded(t, t.item(results, i), x, axes=0) for i in range(2))
 

@@ -15,8 +15,8 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, const, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same
+from nncompile.ir.dispatch import register
 from nncompile.ir.graph import Value
-from nncompile.ir.operators import register
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.reduction.reduce import sum
 from nncompile.ops.shape.index import take
@@ -31,7 +31,7 @@ def _below(x: Value, k: Any) -> Value:
     if not x.rank:
         raise ShapeError("a triangle is of a matrix, got a number")
     rows, columns = x.shape[-2:] if x.rank > 1 else (x.shape[0], x.shape[0])
-    return iota(columns) - expand_dims(iota(rows), 1) <= size_value(k)  # type: ignore[no-any-return]
+    return iota(columns) - expand_dims(iota(rows), 1) <= size_value(k)
 
 
 @teaching

@@ -19,6 +19,7 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import equal, isfinite, logical_and, not_equal, where
 from nncompile.ir.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ir.dims import broadcast, product, same, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, DType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul, promoted
@@ -70,7 +71,7 @@ def each(function: Callable[..., Array], result: Array, *matrices: Array) -> Arr
     return result
 
 
-def guarded(t: Any, x: str, a: str, info: str | None = None, axes: int = 2) -> str:
+def guarded(t: TorchEmitter, x: str, a: str, info: str | None = None, axes: int = 2) -> str:
     """A result of torch, of so many axes for each matrix of `a`: NaN where that is not finite or
     `info` is not 0."""
     holds = t.call("torch.isfinite", a)
@@ -79,7 +80,7 @@ def guarded(t: Any, x: str, a: str, info: str | None = None, axes: int = 2) -> s
         holds = t.logical_and(holds, t.eq(info, 0))
     for _ in range(axes):
         holds = t.method(holds, "unsqueeze", -1)
-    return t.where(holds, x, NAN)  # type: ignore[no-any-return]
+    return t.where(holds, x, NAN)
 
 
 class Solve(Op):
@@ -114,16 +115,16 @@ class Solve(Op):
         x = each(np.linalg.solve, np.empty_like(b), a, np.where(finite, b, 0))
         return np.where(finite, x, b.dtype.type(np.nan))
 
-    def onnx(self, o: Any, a: str, b: str) -> str:
+    def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
         if o.types[0].shape[-1] == 0:
             return b
         return composed_onnx(o, self.composed, a, b)[0]
 
-    def torch(self, t: Any, a: str, b: str) -> str:
+    def torch(self, t: TorchEmitter, a: str, b: str) -> str:
         finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
         results = t.call("torch.linalg.solve_ex", a, b)
         x = guarded(t, t.item(results, 0), a, t.item(results, 1))
-        return t.where(finite, x, NAN)  # type: ignore[no-any-return]
+        return t.where(finite, x, NAN)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -154,10 +155,10 @@ class Inverse(Op):
     def numpy(self, x: Array) -> Array:
         return each(np.linalg.inv, np.empty_like(x), x)
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         results = t.call("torch.linalg.inv_ex", x)
         return guarded(t, t.item(results, 0), x, t.item(results, 1))
 

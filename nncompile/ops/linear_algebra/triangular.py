@@ -15,6 +15,7 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import isfinite, logical_and, not_equal, where
 from nncompile.ir.basic import as_value, in_single
 from nncompile.ir.dims import same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
@@ -87,12 +88,12 @@ class SolveTriangular(Op):
         holds = holds[..., None, None] & np.isfinite(b).all(-2, keepdims=True)
         return np.where(holds, x, b.dtype.type(np.nan))
 
-    def onnx(self, o: Any, a: str, b: str) -> str:
+    def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
         if o.types[0].shape[-1] == 0:
             return b
         return composed_onnx(o, self.composed, a, b)[0]
 
-    def torch(self, t: Any, a: str, b: str) -> str:
+    def torch(self, t: TorchEmitter, a: str, b: str) -> str:
         k = 1 if self.unit else 0
         part = t.tril(a, -k) if self.lower else t.triu(a, k)
         options = {"upper": not self.lower, "unitriangular": self.unit}
@@ -102,7 +103,7 @@ class SolveTriangular(Op):
             diagonals = t.call("torch.diagonal", a, 0, -2, -1)
             zeros = t.method(t.eq(diagonals, 0), "sum", -1)
         finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
-        return t.where(finite, guarded(t, x, part, zeros), NAN)  # type: ignore[no-any-return]
+        return t.where(finite, guarded(t, x, part, zeros), NAN)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -140,10 +141,10 @@ class Cholesky(Op):
     def numpy(self, x: Array) -> Array:
         return each(np.linalg.cholesky, np.empty_like(x), np.tril(x))
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         read = t.tril(x)
         results = t.call("torch.linalg.cholesky_ex", x)
         return guarded(t, t.item(results, 0), read, t.item(results, 1))
@@ -158,7 +159,7 @@ class Cholesky(Op):
 def _halved(x: Value) -> Value:
     """The lower triangle with half of the diagonal."""
     half = eye(x.shape[-1], dtype=x.dtype) * 0.5
-    return tril(x) * (1 - half)  # type: ignore[no-any-return]
+    return tril(x) * (1 - half)
 
 
 @teaching

@@ -16,6 +16,7 @@ from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, S
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import as_value, iota
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import (
     Backward,
     Graph,
@@ -109,13 +110,13 @@ class Scan(Op):
             ),
         )
 
-    def onnx(self, o: Any, *args: str) -> tuple[str, ...]:
+    def onnx(self, o: OnnxEmitter, *args: str) -> tuple[str, ...]:
         types = o.type.items
         length = o.types[self.carries].shape[0]
         if sp.sympify(length).is_positive:
             return self._looped(o, args)
 
-        def unchanged(o: Any) -> list[str]:
+        def unchanged(o: OnnxEmitter) -> list[str]:
             rows = types[self.carries :]
             filling = [np.zeros(1, t.dtype.numpy) for t in rows]
             shapes = [o.shape((0, *t.shape[1:])) for t in rows]
@@ -126,32 +127,33 @@ class Scan(Op):
             ]
 
         # onnxruntime refuses a Scan of length zero.
-        names = o.If(
+        return o.If(
             o.Equal(o.dim(length), o.scalar(0, i64)),
             then_branch=o.branch("empty", unchanged, types),
             else_branch=o.branch("loop", lambda o: self._looped(o, args), types),
             outputs=len(types),
         )
-        return names if isinstance(names, tuple) else (names,)
 
-    def _looped(self, o: Any, args: Sequence[str]) -> tuple[str, ...]:
+    def _looped(self, o: OnnxEmitter, args: Sequence[str]) -> tuple[str, ...]:
         count = self.carries + self.elements
         given = (*(None for _ in range(count)), *args[count:])
         body = o.subgraph("body", self.body.formals, given, self.body.results)
         stacks = len(self.body.results) - self.carries
         kinds = {"scan_input_directions": self.elements, "scan_output_directions": stacks}
         # ONNX has no attributes of no numbers.
-        directions = {name: [int(self.reverse)] * n for name, n in kinds.items() if n}
-        names = o.Scan(
+        directions: dict[str, Any] = {
+            name: [int(self.reverse)] * n for name, n in kinds.items() if n
+        }
+        names: tuple[str, ...] = o.Scan(
             *args[:count],
             body=body,
             num_scan_inputs=self.elements,
             **directions,
             outputs=len(self.body.results),
         )
-        return names if isinstance(names, tuple) else (names,)
+        return names
 
-    def torch(self, t: Any, *args: str) -> tuple[str, ...]:
+    def torch(self, t: TorchEmitter, *args: str) -> tuple[str, ...]:
         count = self.carries + self.elements
         length = t.types[self.carries].shape[0]
         loop = t.loop(length, args[: self.carries], self.reverse)
@@ -159,7 +161,7 @@ class Scan(Op):
         given = (*loop.carried, *rows, *args[count:])
         results = loop.lower(dict(zip(self.body.formals, given, strict=True)), self.body.results)
         types = [v.type for v in self.body.results[self.carries :]]
-        return loop.finished(results[: self.carries], results[self.carries :], types)  # type: ignore[no-any-return]
+        return loop.finished(results[: self.carries], results[self.carries :], types)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

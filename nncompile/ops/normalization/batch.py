@@ -14,6 +14,7 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import Dim, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.core.composition import composed_onnx, composed_torch
@@ -139,13 +140,13 @@ class BatchNorm(Op):
         kept, new = number(1 - momentum), number(momentum)
         return y, mean * kept + centre * new, variance * kept + unbiased * new, centre, inverse
 
-    def onnx(self, o: Any, *names: str) -> tuple[str, ...]:
+    def onnx(self, o: OnnxEmitter, *names: str) -> tuple[str, ...]:
         # Not ONNX's own operator: in training it writes the statistics over its inputs, the
         # caller's arrays (onnxruntime 1.31), is not to be relied on for other devices, and is
         # hardly faster together with the gradient.
         return composed_onnx(o, self.composed, *names)
 
-    def torch(self, t: Any, *names: str) -> tuple[str, ...]:
+    def torch(self, t: TorchEmitter, *names: str) -> tuple[str, ...]:
         return composed_torch(t, self.composed, *names)
 
     @classmethod
@@ -171,7 +172,7 @@ def normalized(
     """x with given statistics in place of its own: one factor and one addend for each channel."""
     factor = scale / sqrt(variance + epsilon)
     shape = _channel_shape(x)
-    return x * reshape(factor, shape) + reshape(bias - mean * factor, shape)  # type: ignore[no-any-return]
+    return x * reshape(factor, shape) + reshape(bias - mean * factor, shape)
 
 
 def check_channels(x: Type, channel: Type, **given: Type) -> None:

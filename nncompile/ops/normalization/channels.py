@@ -9,6 +9,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.dims import same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.reduction.reduce import Sum, require_real
@@ -45,18 +46,18 @@ class ChannelAffine(Op):
         shape = (-1, *(1,) * (x.ndim - 2))
         return x * scale.reshape(shape) + shift.reshape(shape)
 
-    def onnx(self, o: Any, x: str, scale: str, shift: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, scale: str, shift: str) -> str:
         """A batch normalization by the mean 0 and the variance 1: one pass where a product and a
         sum are two."""
         dtype, channels = o.types[0].dtype, o.shape(o.types[1].shape)
         zeros = o.Expand(o.scalar(0, dtype), channels)
         ones = o.Expand(o.scalar(1 - _EPSILON, dtype), channels)
-        return o.BatchNormalization(x, scale, shift, zeros, ones, epsilon=_EPSILON)  # type: ignore[no-any-return]
+        return o.BatchNormalization(x, scale, shift, zeros, ones, epsilon=_EPSILON)
 
-    def torch(self, t: Any, x: str, scale: str, shift: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, scale: str, shift: str) -> str:
         shape = [-1, *(1,) * (t.types[0].rank - 2)]
         a, b = (t.emit(f"{v}.reshape({shape})", "channel") for v in (scale, shift))
-        return t.emit(f"{x} * {a} + {b}", "affine", infix=True)  # type: ignore[no-any-return]
+        return t.emit(f"{x} * {a} + {b}", "affine", infix=True)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

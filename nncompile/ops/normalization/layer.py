@@ -13,6 +13,7 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError, whole_number
 from nncompile.elementwise import sqrt
 from nncompile.ir.basic import as_value, broadcast_to, in_single
 from nncompile.ir.dims import Dim, dim, product, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
@@ -103,7 +104,7 @@ class LayerNorm(Op):
             y = y + args[1]
         return y, centre, inverse
 
-    def onnx(self, o: Any, x: str, *args: str) -> Any:
+    def onnx(self, o: OnnxEmitter, x: str, *args: str) -> Any:
         source: Type = o.types[0]
         size = sp.sympify(source.shape[-1])
         if source.dtype is not f32 or (size - 2).is_nonnegative is not True:
@@ -111,7 +112,7 @@ class LayerNorm(Op):
             # of size 0, before 1.24 of size 1, too.
             return composed_onnx(o, self.composed, x, *args)
 
-        def few(o: Any) -> tuple[str, ...]:
+        def few(o: OnnxEmitter) -> tuple[str, ...]:
             scale = args or (o.Expand(o.scalar(1, f32), o.shape(source.shape[-1:])),)
             # onnxruntime before 1.24 takes the variance for the mean of squares less the square of
             # the mean: counted from one of the numbers, little cancels.
@@ -121,12 +122,12 @@ class LayerNorm(Op):
             )
             return y, o.Add(offset, start), inverse
 
-        def many(o: Any) -> tuple[str, ...]:
+        def many(o: OnnxEmitter) -> tuple[str, ...]:
             return composed_onnx(o, self.composed, x, *args)
 
         return o.by_size(source.shape[-1], NORMALIZED, few, many, o.type)
 
-    def torch(self, t: Any, x: str, *args: str) -> tuple[str, ...]:
+    def torch(self, t: TorchEmitter, x: str, *args: str) -> tuple[str, ...]:
         scale, bias = (*args, "None", "None")[:2]
         source = t.types[0]
         shape = t.shape(source.shape[-1:])

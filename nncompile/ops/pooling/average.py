@@ -14,6 +14,7 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.basic import cast, const, floating, iota, size_value
 from nncompile.ir.dims import Dim, Shape, dim, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis, span_matrix
@@ -47,7 +48,7 @@ class AveragePool(Op):
         windows = self.window.numpy(x, 0)
         return windows.mean(tuple(range(-self.window.rank, 0)))  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         w = self.window
         if o.type.dtype is f64:  # no kernel
             return composed_onnx(o, lambda v: [_by_matrices(v, w)], x)[0]
@@ -55,7 +56,7 @@ class AveragePool(Op):
             planes = o.Reshape(x, o.shape(_planes(o.types[0].shape)))
             weights = _weights(o, w)
             y = o.Conv(planes, weights, **_attributes(w))
-            return o.Reshape(y, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
+            return o.Reshape(y, o.shape(o.type.shape), allowzero=1)
         pads = w.pads
         # onnxruntime before 1.24 does not count all of those at the ends.
         if len(set(pads)) > 1 or (w.rank > 2 and any(pads)):
@@ -63,22 +64,22 @@ class AveragePool(Op):
             x, pads = o.Pad(x, widths, o.scalar(0, o.type.dtype), mode="constant"), (0,) * w.rank
         # Joined with a padding, maybe through a cast, that must be smaller than a window.
         x = o.apart(x, "Pad", "Cast", static=pads != w.pads)
-        return o.AveragePool(  # type: ignore[no-any-return]
+        return o.AveragePool(
             x, kernel_shape=list(w.kernel), strides=list(w.strides), pads=[*pads, *pads],
             count_include_pad=1,
         )  # fmt: skip
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         w = self.window
         if set(w.dilations) != {1}:  # torch has none
             planes = t.method(x, "reshape", t.shape(_planes(t.types[0].shape)))
             weights = t.call("torch.full", [1, 1, *w.kernel], w.share, dtype=t.type.dtype)
             where = map(list, (w.strides, w.pads, w.dilations))
             y = t.call(f"torch.conv{w.rank}d", planes, weights, "None", *where)
-            return t.method(y, "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
+            return t.method(y, "reshape", t.shape(t.type.shape))
         options = map(list, (w.kernel, w.strides, w.pads))
         function = "torch.avg_pool1d" if w.rank == 1 else f"torch._C._nn.avg_pool{w.rank}d"
-        return t.call(function, x, *options)  # type: ignore[no-any-return]
+        return t.call(function, x, *options)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -134,7 +135,7 @@ class AverageSpread(Op):
             dim(n - p) if n != 0 else 0 for n, p in pairs
         ]
 
-    def onnx(self, o: Any, g: str) -> str:
+    def onnx(self, o: OnnxEmitter, g: str) -> str:
         w, type_ = self.window, o.types[0]
         if type_.dtype is f64:  # no kernel
             return composed_onnx(o, lambda v: [_by_matrices(v, w, self.sizes)], g)[0]
@@ -149,9 +150,9 @@ class AverageSpread(Op):
             planes, _weights(o, w), **_attributes(w) | {"pads": [*w.pads, *cut]}
         )
         spread = padded_behind(o, spread, missing) if any(n != 0 for n in missing) else spread
-        return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
+        return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)
 
-    def torch(self, t: Any, g: str) -> str:
+    def torch(self, t: TorchEmitter, g: str) -> str:
         w, shape = self.window, t.types[0].shape
         planes = t.method(g, "reshape", t.shape(_planes(shape)))
         weights = t.call("torch.full", [1, 1, *w.kernel], w.share, dtype=t.type.dtype)
@@ -165,7 +166,7 @@ class AverageSpread(Op):
         ]
         if any(d != 0 for d in widths):
             spread = t.call("torch.nn.functional.pad", spread, t.shape(widths))
-        return t.method(spread, "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
+        return t.method(spread, "reshape", t.shape(t.type.shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -195,9 +196,9 @@ def _planes(shape: Shape) -> Shape:
     return (dim(shape[0] * shape[1]), 1, *shape[LEAD:])
 
 
-def _weights(o: Any, window: Window) -> str:
+def _weights(o: OnnxEmitter, window: Window) -> str:
     """The kernel that averages."""
-    return o.constant(np.full((1, 1, *window.kernel), window.share, np.float32))  # type: ignore[no-any-return]
+    return o.constant(np.full((1, 1, *window.kernel), window.share, np.float32))
 
 
 def _attributes(window: Window) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.ir.dims import Dim, dim, product, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i64, u8
 from nncompile.ops.core.finite import or_exact
@@ -52,13 +53,13 @@ class MaxPool(Op):
         windows = self.window.numpy(x, -np.inf)
         return windows.max(axis=_kernel_axes(self.window))  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         return greatest(o, x, self.window)
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         w = self.window
         function = f"torch.max_pool{w.rank}d"
-        return t.call(function, x, *map(list, (w.kernel, w.strides, w.pads, w.dilations)))  # type: ignore[no-any-return]
+        return t.call(function, x, *map(list, (w.kernel, w.strides, w.pads, w.dilations)))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -88,7 +89,7 @@ class MaxSpread(Op):
         np.add.at(spread, numpy_places(self.window, x), g)
         return spread
 
-    def onnx(self, o: Any, g: str, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, g: str, x: str) -> str:
         window, dtype = self.window, o.type.dtype
         if window.is_partition and math.prod(window.kernel) <= TAPS and dtype is f32:
             return self._by_taps(o, g, x)
@@ -96,9 +97,9 @@ class MaxSpread(Op):
         zeros = o.Expand(o.scalar(0, dtype), o.shape((product(o.type.shape),)))
         at, values = o.Reshape(places(o, x, window), flat), o.Reshape(g, flat)
         spread = o.ScatterElements(zeros, at, values, axis=0, reduction="add")
-        return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)  # type: ignore[no-any-return]
+        return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)
 
-    def _by_taps(self, o: Any, g: str, x: str) -> str:
+    def _by_taps(self, o: OnnxEmitter, g: str, x: str) -> str:
         """The number of the first greatest element of each window, compared with the number of
         each element, both in the size of x: more than twice as fast as scattering."""
         kernel, space, counts = self.window.kernel, o.type.shape[LEAD:], o.types[0].shape[LEAD:]
@@ -112,7 +113,7 @@ class MaxSpread(Op):
         left = [dim(n - c) for n, c in zip(space, covered, strict=True)]
         return spread if is_whole else padded_behind(o, spread, left)
 
-    def _numbers(self, o: Any, x: str, covered: tuple[Dim, ...] | None) -> str:
+    def _numbers(self, o: OnnxEmitter, x: str, covered: tuple[Dim, ...] | None) -> str:
         """The number within its window of the greatest element of each, u8."""
         kernel, type_ = self.window.kernel, o.types[0]
         axes, steps = o.ints(range(LEAD, LEAD + len(kernel))), o.ints(kernel)
@@ -127,27 +128,27 @@ class MaxSpread(Op):
             is_first = o.Equal(element, top)
             first = o.Where(is_first, o.constant(np.asarray(number, np.uint8)), first)
         if len(taps) == 1:
-            return o.Expand(first, o.shape(type_.shape))  # type: ignore[no-any-return]
+            return o.Expand(first, o.shape(type_.shape))
 
-        def exact(o: Any, x: str) -> str:
+        def exact(o: OnnxEmitter, x: str) -> str:
             at, number, count = exact_places(o, x, self.window), o.scalar(0, i64), 1
             for axis in reversed(range(len(kernel))):
                 size = o.Shape(x, start=LEAD + axis, end=LEAD + axis + 1)
                 place = o.Mod(o.Mod(at, size), o.scalar(kernel[axis], i64))
                 number = o.Add(number, o.Mul(place, o.scalar(count, i64)))
                 at, count = o.Div(at, size), count * kernel[axis]
-            return o.cast(number, u8)  # type: ignore[no-any-return]
+            return o.cast(number, u8)
 
         return or_exact(o, x, first, exact, Type(u8, type_.shape))
 
-    def torch(self, t: Any, g: str, x: str) -> str:
+    def torch(self, t: TorchEmitter, g: str, x: str) -> str:
         shape = t.type.shape
         flat = (*shape[:LEAD], product(shape[LEAD:]))
         zeros = t.call("torch.zeros", t.shape(flat), dtype=t.type.dtype)
         places = torch_places(t, self.window, x)
         values = t.method(g, "flatten", LEAD)
         spread = t.call("torch.scatter_add", zeros, -1, places, values)
-        return t.method(spread, "reshape", t.shape(shape))  # type: ignore[no-any-return]
+        return t.method(spread, "reshape", t.shape(shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -174,13 +175,13 @@ class MaxPick(Op):
     def numpy(self, u: Array, x: Array) -> Array:
         return u[numpy_places(self.window, x)]
 
-    def onnx(self, o: Any, u: str, x: str) -> str:
-        return o.Gather(o.Reshape(u, o.ints([-1])), places(o, x, self.window), axis=0)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, u: str, x: str) -> str:
+        return o.Gather(o.Reshape(u, o.ints([-1])), places(o, x, self.window), axis=0)
 
-    def torch(self, t: Any, u: str, x: str) -> str:
+    def torch(self, t: TorchEmitter, u: str, x: str) -> str:
         places = torch_places(t, self.window, x)
         picked = t.call("torch.gather", t.method(u, "flatten", LEAD), -1, places)
-        return t.method(picked, "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
+        return t.method(picked, "reshape", t.shape(t.type.shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -202,31 +203,31 @@ def window_samples() -> Iterator[tuple[Window, Type]]:
     yield Window((5, 5), (5, 5), (0, 0), (1, 1)), f32["n", 1, 11, 10]
 
 
-def repeated(o: Any, x: str, factors: Sequence[int]) -> str:
+def repeated(o: OnnxEmitter, x: str, factors: Sequence[int]) -> str:
     """Each element of space `factors` times in a row along its axis."""
     scales = o.constant(np.asarray([1] * LEAD + list(factors), np.float32))
-    return o.Resize(  # type: ignore[no-any-return]
+    return o.Resize(
         x, "", scales, mode="nearest", coordinate_transformation_mode="asymmetric",
         nearest_mode="floor",
     )  # fmt: skip
 
 
-def padded_behind(o: Any, x: str, widths: Sequence[Dim]) -> str:
+def padded_behind(o: OnnxEmitter, x: str, widths: Sequence[Dim]) -> str:
     """`x` with zeros behind its last elements of space."""
     every = o.shape((*[0] * (2 * LEAD + len(widths)), *widths))
-    return o.Pad(x, every, o.scalar(0, o.type.dtype), mode="constant")  # type: ignore[no-any-return]
+    return o.Pad(x, every, o.scalar(0, o.type.dtype), mode="constant")
 
 
 def _kernel_axes(window: Window) -> tuple[int, ...]:
     return tuple(range(-window.rank, 0))
 
 
-def torch_places(t: Any, window: Window, x: str) -> str:
+def torch_places(t: TorchEmitter, window: Window, x: str) -> str:
     """The places of the greatest elements of each plane, which is a vector."""
     w = window
     options = map(list, (w.kernel, w.strides, w.pads, w.dilations))
     results = t.call(f"torch.nn.functional.max_pool{w.rank}d_with_indices", x, *options)
-    return t.method(t.item(results, 1), "flatten", LEAD)  # type: ignore[no-any-return]
+    return t.method(t.item(results, 1), "flatten", LEAD)
 
 
 @teaching

@@ -47,7 +47,7 @@ def lp_pool(
     powers = x if p == 1 else power(x, p)
     means = average_pool(powers, kernel, stride, 0, ceil_mode, rank=rank, what=what)
     total = means * math.prod(per_axis(what, "the kernel", kernel, rank))
-    return total if p == 1 else _root(total, 1 / p)  # type: ignore[no-any-return]
+    return total if p == 1 else _root(total, 1 / p)
 
 
 def check_norm_type(what: str, norm_type: Any) -> float:

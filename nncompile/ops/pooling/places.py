@@ -10,6 +10,7 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, full, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, i64
 from nncompile.ops.convolution.patches import unfold
@@ -47,12 +48,12 @@ class MaxPlaces(Op):
             flat = flat * size + place
         return flat.astype(i64.numpy)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         plane = o.dim(product(o.types[0].shape[LEAD:]))
-        return o.Mod(places(o, x, self.window), plane)  # type: ignore[no-any-return]
+        return o.Mod(places(o, x, self.window), plane)
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.method(torch_places(t, self.window, x), "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.method(torch_places(t, self.window, x), "reshape", t.shape(t.type.shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.ir.emitters import OnnxEmitter
 from nncompile.ir.types import Array, Type, f64, i64
 from nncompile.ops.core.finite import or_exact
 from nncompile.ops.windows.pooling import Window
@@ -27,14 +28,14 @@ def attributes(window: Window) -> dict[str, Any]:
     }
 
 
-def greatest(o: Any, x: str, window: Window) -> str:
+def greatest(o: OnnxEmitter, x: str, window: Window) -> str:
     """The greatest element of each window of `x`, the card's last argument; of NaN, NaN."""
     usual = o.MaxPool(_alone(o, x), **attributes(window))
     type_ = window.infer(o.types[-1])
     return or_exact(o, x, usual, lambda o, x: _exact_greatest(o, x, window), type_)
 
 
-def places(o: Any, x: str, window: Window) -> str:
+def places(o: OnnxEmitter, x: str, window: Window) -> str:
     """The places of the greatest elements among all elements of `x`, the card's last argument: of
     equal ones the first, of NaN the last, as torch's."""
     usual = o.MaxPool(_alone(o, x), outputs=2, **attributes(window))[1]
@@ -42,12 +43,12 @@ def places(o: Any, x: str, window: Window) -> str:
     return or_exact(o, x, usual, lambda o, x: exact_places(o, x, window), type_)
 
 
-def _alone(o: Any, x: str) -> str:
+def _alone(o: OnnxEmitter, x: str) -> str:
     # Joined with a padding by zeros, maybe through a cast, the kernel would leave these out.
-    return o.apart(x, "Pad", "Cast")  # type: ignore[no-any-return]
+    return o.apart(x, "Pad", "Cast")
 
 
-def _exact_greatest(o: Any, x: str, window: Window) -> str:
+def _exact_greatest(o: OnnxEmitter, x: str, window: Window) -> str:
     dtype, pool = o.types[-1].dtype, attributes(window)
     zero, one, infinity = (o.scalar(n, dtype) for n in (0, 1, -math.inf))
     lowest = o.scalar(np.finfo(dtype.numpy).min, dtype)
@@ -55,10 +56,10 @@ def _exact_greatest(o: Any, x: str, window: Window) -> str:
     above = o.Greater(x, infinity)
     has_more = o.Greater(o.MaxPool(o.Where(above, one, zero), **pool), zero)
     top = o.Where(has_more, o.MaxPool(o.Where(above, x, lowest), **pool), infinity)
-    return o.Where(has_nan, o.scalar(math.nan, dtype), top)  # type: ignore[no-any-return]
+    return o.Where(has_nan, o.scalar(math.nan, dtype), top)
 
 
-def exact_places(o: Any, x: str, window: Window) -> str:
+def exact_places(o: OnnxEmitter, x: str, window: Window) -> str:
     """`places`, whatever the elements of `x` are."""
     # In float64, where the lowest number is below all of float32; one of float64 counts as its
     # neighbour.
@@ -73,7 +74,7 @@ def exact_places(o: Any, x: str, window: Window) -> str:
     numbers = o.Range(o.scalar(0, i64), o.Size(x), o.scalar(1, i64))
     numbers = o.cast(o.Reshape(numbers, o.Shape(x), allowzero=1), f64)
     last = o.MaxPool(o.Where(isnan, numbers, o.scalar(-1, f64)), **pool)
-    return o.Where(o.Less(last, zero), first, o.cast(last, i64))  # type: ignore[no-any-return]
+    return o.Where(o.Less(last, zero), first, o.cast(last, i64))
 
 
 def numpy_places(window: Window, x: Array) -> tuple[Array, ...]:

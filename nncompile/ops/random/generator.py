@@ -21,6 +21,7 @@ from nncompile.elementwise import log, minimum, sqrt, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, broadcast_to, cast, const, iota
 from nncompile.ir.dims import dim, product, same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input, Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f32, f64, i64, u32
 from nncompile.ops.core.modes import while_training
@@ -77,18 +78,18 @@ class Hash(Op):
         flat = _mixed(counter.reshape(-1), key, np.uint32, np.multiply, np.add, upper)
         return flat.reshape(counter.shape)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, counter: str, key: str) -> str:
+    def onnx(self, o: OnnxEmitter, counter: str, key: str) -> str:
         def upper(h: str) -> str:
-            return o.cast(o.Mul(o.cast(h, f32), o.scalar(1 / 65536, f32)), u32)  # type: ignore[no-any-return]
+            return o.cast(o.Mul(o.cast(h, f32), o.scalar(1 / 65536, f32)), u32)
 
         return _mixed(counter, key, lambda n: o.scalar(n, u32), o.Mul, o.Add, upper)  # type: ignore[no-any-return]
 
-    def torch(self, t: Any, counter: str, key: str) -> str:
+    def torch(self, t: TorchEmitter, counter: str, key: str) -> str:
         def masked(function: Callable[..., str]) -> Callable[..., str]:
             return lambda a, b: t.wrapped(function(a, b), u32)
 
         def upper(h: str) -> str:
-            return t.cast(t.mul(t.cast(h, u32, f32), 1 / 65536), f32, i64)  # type: ignore[no-any-return]
+            return t.cast(t.mul(t.cast(h, u32, f32), 1 / 65536), f32, i64)
 
         return _mixed(counter, key, lambda n: n, masked(t.mul), masked(t.add), upper)  # type: ignore[no-any-return]
 
@@ -127,16 +128,16 @@ class Dropout(Op):
         kept = bits < np.uint32(self._threshold)
         return np.where(kept, x * np.asarray(self._factor, x.dtype), np.zeros((), x.dtype))
 
-    def onnx(self, o: Any, x: str, bits: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, bits: str) -> str:
         dtype = o.type.dtype
         kept = o.Less(bits, o.scalar(self._threshold, u32))
         # Not a product with the mask: infinite elements that are dropped would become NaN.
         scaled = o.Mul(x, o.factor(o.scalar(self._factor, dtype)))
-        return o.Where(kept, scaled, o.scalar(0, dtype))  # type: ignore[no-any-return]
+        return o.Where(kept, scaled, o.scalar(0, dtype))
 
-    def torch(self, t: Any, x: str, bits: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, bits: str) -> str:
         kept = t.lt(bits, self._threshold)
-        return t.where(kept, t.mul(x, self._factor), t.zeros_like(x))  # type: ignore[no-any-return]
+        return t.where(kept, t.mul(x, self._factor), t.zeros_like(x))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -259,7 +260,7 @@ def randint(key: Value, shape: Sequence[Any], low: int, high: int) -> Value:
     if not 0 < high - low <= RANGE // 2:
         raise ModelError(f"randint: there must be 1 to 2³¹ numbers from {low} to below {high}")
     wide = cast(random_bits(key, shape), i64)
-    return wide * (high - low) // RANGE + low  # type: ignore[no-any-return]
+    return wide * (high - low) // RANGE + low
 
 
 def permutation(key: Value, size: Any) -> Value:

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompile.diagnostics.hints import teaching
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
-from nncompile.ir.operators import register
 from nncompile.ir.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.long_sums import RUNNING
 from nncompile.ops.reduction.reduce import accumulator, along
@@ -44,23 +45,23 @@ class CumSum(Op):
         sums = x.cumsum(self.axis, dtype=dtype).take(range(size), self.axis)
         return np.flip(sums, self.axis) if self.reverse else sums
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         source: Type = o.types[0]
         x = x if source.dtype is o.type.dtype else o.cast(x, o.type.dtype)
         if o.type.dtype is not f32:
             return self._running(o, x)
 
-        def in_double(o: Any) -> str:  # which is as fast in onnxruntime
-            return o.cast(self._running(o, o.cast(x, f64)), f32)  # type: ignore[no-any-return]
+        def in_double(o: OnnxEmitter) -> str:  # which is as fast in onnxruntime
+            return o.cast(self._running(o, o.cast(x, f64)), f32)
 
         size = source.shape[self.axis]
-        return o.by_size(size, RUNNING, lambda o: self._running(o, x), in_double, o.type)  # type: ignore[no-any-return]
+        return o.by_size(size, RUNNING, lambda o: self._running(o, x), in_double, o.type)
 
-    def _running(self, o: Any, x: str) -> str:
+    def _running(self, o: OnnxEmitter, x: str) -> str:
         axis = o.scalar(self.axis, i64)
-        return o.CumSum(x, axis, exclusive=int(self.exclusive), reverse=int(self.reverse))  # type: ignore[no-any-return]
+        return o.CumSum(x, axis, exclusive=int(self.exclusive), reverse=int(self.reverse))
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         sums = t.call("torch.flip", x, [self.axis]) if self.reverse else x
         if self.exclusive:
             padding = [0, 0] * (t.type.rank - 1 - self.axis) + [1, 0]
@@ -68,7 +69,7 @@ class CumSum(Op):
         sums = t.call("torch.cumsum", sums, self.axis)
         if self.exclusive:
             sums = t.call("torch.narrow", sums, self.axis, 0, t.dim(t.type.shape[self.axis]))
-        return t.call("torch.flip", sums, [self.axis]) if self.reverse else sums  # type: ignore[no-any-return]
+        return t.call("torch.flip", sums, [self.axis]) if self.reverse else sums
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

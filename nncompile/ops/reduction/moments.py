@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from nncompile.elementwise import stop_gradient
 from nncompile.ir.basic import size_value
 from nncompile.ir.dims import dim, product
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.reduction.reduce import Sum, kept, reduced_type
@@ -35,15 +36,15 @@ class First(Op):
     def _places(self, rank: int) -> tuple[slice, ...]:
         return tuple(slice(0, 1) if i in self.axes else slice(None) for i in range(rank))
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         count = len(self.axes)
         first = o.Slice(x, o.ints([0] * count), o.ints([1] * count), o.ints(self.axes))
-        return o.ReduceSum(first, o.ints(self.axes), keepdims=1)  # type: ignore[no-any-return]
+        return o.ReduceSum(first, o.ints(self.axes), keepdims=1)
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         rank = t.types[0].rank
         places = ", ".join(":1" if i in self.axes else ":" for i in range(rank))
-        return t.call("torch.sum", t.emit(f"{x}[{places}]", "first"), list(self.axes), keepdim=True)  # type: ignore[no-any-return]
+        return t.call("torch.sum", t.emit(f"{x}[{places}]", "first"), list(self.axes), keepdim=True)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

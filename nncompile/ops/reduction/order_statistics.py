@@ -18,11 +18,11 @@ from nncompile.elementwise import ceil, clip, floor, isfinite, isnan, maximum, r
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, const, in_single, size_value
 from nncompile.ir.dims import dim, floordiv, product
+from nncompile.ir.dispatch import register
 from nncompile.ir.graph import Value
-from nncompile.ir.operators import register
-from nncompile.ir.types import f64, i64
+from nncompile.ir.types import Axes, f64, i64
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.reduction.reduce import Axes, kept, needs_elements, over, real_value
+from nncompile.ops.reduction.reduce import kept, needs_elements, over, real_value
 from nncompile.ops.reduction.reduce import sum as total
 from nncompile.ops.shape.index import sort, take, top_k
 from nncompile.ops.shape.reshape import moveaxis, reshape, squeeze

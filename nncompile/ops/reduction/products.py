@@ -10,12 +10,12 @@ import numpy as np
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import equal, where
 from nncompile.ir.basic import cast, iota
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
-from nncompile.ir.operators import register
-from nncompile.ir.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
+from nncompile.ir.types import Array, Axes, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.long_sums import ACROSS, reduced_shape
 from nncompile.ops.reduction.reduce import (
-    Axes,
     Sum,
     accumulator,
     kept,
@@ -45,25 +45,25 @@ class Prod(Op):
         dtype = accumulator(dtype_of(x)).numpy
         return x.prod(self.axis, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         source, dtype = o.types[0], o.type.dtype
         if not dtype.is_float:
             x = x if source.dtype is dtype else o.cast(x, dtype)
             return self._whole(o, x, source)
         return _product(o, x, source, self.axis, self.keepdims)
 
-    def _whole(self, o: Any, x: str, source: Type) -> str:
+    def _whole(self, o: OnnxEmitter, x: str, source: Type) -> str:
         """onnxruntime's product of integers goes through float64; scattering does not."""
         ones = o.scalar(1, o.type.dtype)
         ones = o.Expand(ones, o.shape(reduced_shape(source.shape, (self.axis,), True)))
         first = o.Expand(o.scalar(0, i64), o.shape(source.shape))
         y = o.ScatterElements(ones, first, x, axis=self.axis, reduction="mul")
-        return y if self.keepdims else o.Squeeze(y, o.ints([self.axis]))  # type: ignore[no-any-return]
+        return y if self.keepdims else o.Squeeze(y, o.ints([self.axis]))
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         limit = ACROSS if t.type.dtype is f32 else None
         size = t.types[0].shape[self.axis]
-        return t.in_double(size, limit, "torch.prod", [x], self.axis, keepdim=self.keepdims)  # type: ignore[no-any-return]
+        return t.in_double(size, limit, "torch.prod", [x], self.axis, keepdim=self.keepdims)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -78,20 +78,20 @@ class Prod(Op):
         yield Sample(cls(0), (boolean["n", 2],))
 
 
-def _product(o: Any, x: str, source: Type, axis: int, keepdims: bool) -> str:
+def _product(o: OnnxEmitter, x: str, source: Type, axis: int, keepdims: bool) -> str:
     """Π x of real numbers; in float64 where there are many, for the errors of factors add up."""
 
-    def plain(o: Any, x: str = x) -> str:
-        return o.ReduceProd(x, o.ints([axis]), keepdims=int(keepdims))  # type: ignore[no-any-return]
+    def plain(o: OnnxEmitter, x: str = x) -> str:
+        return o.ReduceProd(x, o.ints([axis]), keepdims=int(keepdims))
 
     if source.dtype is not f32:
         return plain(o)
     result = reduced_type(source, (axis,), keepdims, f32)
 
-    def in_double(o: Any) -> str:
-        return o.cast(plain(o, o.cast(x, f64)), f32)  # type: ignore[no-any-return]
+    def in_double(o: OnnxEmitter) -> str:
+        return o.cast(plain(o, o.cast(x, f64)), f32)
 
-    return o.by_size(source.shape[axis], ACROSS, plain, in_double, result)  # type: ignore[no-any-return]
+    return o.by_size(source.shape[axis], ACROSS, plain, in_double, result)
 
 
 class ProductOfOthers(Op):
@@ -127,7 +127,7 @@ class ProductOfOthers(Op):
         count = zero.sum(self.axis, keepdims=True) - zero
         return np.where(count == 0, product_ / others, 0).astype(x.dtype)
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         dtype = o.type.dtype
         axes, none, one = o.ints([self.axis]), o.scalar(0, dtype), o.scalar(1, dtype)
         zero = o.Equal(x, none)
@@ -135,9 +135,9 @@ class ProductOfOthers(Op):
         zeros = o.cast(zero, dtype)
         count = o.Sub(o.ReduceSum(zeros, axes, keepdims=1), zeros)
         product_ = o.Div(_product(o, others, o.type, self.axis, True), others)
-        return o.Where(o.Equal(count, none), product_, none)  # type: ignore[no-any-return]
+        return o.Where(o.Equal(count, none), product_, none)
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         dtype = t.dtype(t.type.dtype)
         zero = t.call("torch.eq", x, 0)
         others = t.call("torch.masked_fill", x, zero, 1)
@@ -147,7 +147,7 @@ class ProductOfOthers(Op):
         size = t.type.shape[self.axis]
         product_ = t.in_double(size, limit, "torch.prod", [others], self.axis, keepdim=True)
         slope = t.call("torch.div", product_, others)
-        return t.call("torch.masked_fill", slope, t.call("torch.ne", count, 0), 0)  # type: ignore[no-any-return]
+        return t.call("torch.masked_fill", slope, t.call("torch.ne", count, 0), 0)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

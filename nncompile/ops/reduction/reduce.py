@@ -16,15 +16,27 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import equal, exp, where
 from nncompile.ir.basic import as_value, broadcast_to, cast, const
 from nncompile.ir.dims import product, same
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
-from nncompile.ir.operators import register
-from nncompile.ir.types import Array, DType, Type, boolean, dtype_of, f32, f64, i32, i64, u32, u64
+from nncompile.ir.types import (
+    Array,
+    Axes,
+    DType,
+    Type,
+    boolean,
+    dtype_of,
+    f32,
+    f64,
+    i32,
+    i64,
+    u32,
+    u64,
+)
 from nncompile.ops.core.axes import axes_of, axis_of
 from nncompile.ops.core.finite import or_exact
 from nncompile.ops.core.long_sums import reduced_shape, runs, total, whole_total
 from nncompile.ops.shape.reshape import reshape
-
-Axes = int | Sequence[int] | None
 
 # So many integers of 32 bits have a sum below 2⁵³, up to where onnxruntime's is exact.
 _EXACT_COUNT = 2**21
@@ -84,7 +96,7 @@ class Sum(Op):
         dtype = accumulator(dtype_of(x)).numpy
         return x.sum(self.axes, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         source, dtype = o.types[0], o.type.dtype
         if dtype.is_float:
             return total(o, x, source, self.axes, self.keepdims)
@@ -93,12 +105,12 @@ class Sum(Op):
             source.dtype is not dtype and isinstance(counts, int) and counts < _EXACT_COUNT
         ):
             x = o.cast(x, dtype)
-            return o.ReduceSum(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+            return o.ReduceSum(x, o.ints(self.axes), keepdims=int(self.keepdims))
         x = x if source.dtype is dtype else o.cast(x, dtype)
         wide = Type(dtype, source.shape)
         return whole_total(o, x, wide, self.axes, self.keepdims)
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         # Over axes that do not stand side by side, torch adds one number after the other.
         for start, stop in reversed(runs(self.axes)):
             x = t.call("torch.sum", x, [*range(start, stop)], keepdim=self.keepdims)
@@ -149,7 +161,7 @@ class Max(Op):
     def numpy(self, x: Array) -> Array:
         return self._numpy(x, self.axes, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         dtype = o.type.dtype
         if dtype in (i64, u32, u64):
             # The kernels of Reduce… compare the lower halves of i64 as signed numbers
@@ -164,20 +176,20 @@ class Max(Op):
             return or_exact(o, x, y, self._exact, o.type)
         return y
 
-    def _reduced(self, o: Any, x: str, kind: str = "") -> str:
+    def _reduced(self, o: OnnxEmitter, x: str, kind: str = "") -> str:
         emit = getattr(o, f"Reduce{kind or self._kind}")
         return emit(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
 
-    def _exact(self, o: Any, x: str) -> str:
+    def _exact(self, o: OnnxEmitter, x: str) -> str:
         """onnxruntime's reduction loses NaN."""
         dtype = o.type.dtype
         isnan = o.IsNaN(x)
         has_nan = o.cast(self._reduced(o, o.cast(isnan, i32), "Max"), boolean)
         others = o.Where(isnan, o.scalar(-np.inf if self._kind == "Max" else np.inf, dtype), x)
-        return o.Where(has_nan, o.scalar(np.nan, dtype), self._reduced(o, others))  # type: ignore[no-any-return]
+        return o.Where(has_nan, o.scalar(np.nan, dtype), self._reduced(o, others))
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.call(self._torch, x, list(self.axes), keepdim=self.keepdims)  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.call(self._torch, x, list(self.axes), keepdim=self.keepdims)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -228,7 +240,7 @@ class LogSumExp(Op):
             total = np.log(np.exp(x - shift).sum(self.axes, keepdims=True)) + shift
         return total if self.keepdims else total.squeeze(self.axes)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         # onnxruntime 1.31's ReduceLogSumExp takes five times as long, and overlooks what is small
         # beside a first element of −∞.
         dtype, axes = o.type.dtype, o.ints(self.axes)
@@ -237,10 +249,10 @@ class LogSumExp(Op):
         top = o.Min(o.Max(top, o.scalar(-greatest, dtype)), o.scalar(greatest, dtype))
         powers = total(o, o.Exp(o.Sub(x, top)), o.types[0], self.axes, True)
         y = o.Add(o.Log(powers), top)
-        return y if self.keepdims else o.Squeeze(y, axes)  # type: ignore[no-any-return]
+        return y if self.keepdims else o.Squeeze(y, axes)
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.call("torch.logsumexp", x, list(self.axes), keepdim=self.keepdims)  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.call("torch.logsumexp", x, list(self.axes), keepdim=self.keepdims)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -275,26 +287,26 @@ class ArgMax(Op):
     def numpy(self, x: Array) -> Array:
         return self._numpy(x, self.axis, keepdims=self.keepdims)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         dtype = o.types[0].dtype
-        options = {"axis": self.axis, "keepdims": int(self.keepdims)}
-        place = getattr(o, f"Arg{self._kind}")(x, **options)
+        options: dict[str, Any] = {"axis": self.axis, "keepdims": int(self.keepdims)}
+        place: str = getattr(o, f"Arg{self._kind}")(x, **options)
         if not dtype.is_float:
-            return place  # type: ignore[no-any-return]
+            return place
 
-        def exact(o: Any, x: str) -> str:
+        def exact(o: OnnxEmitter, x: str) -> str:
             """onnxruntime's search passes over NaN."""
             isnan = o.cast(o.IsNaN(x), i32)
             axes, keepdims = o.ints([self.axis]), options["keepdims"]
             has_nan = o.cast(o.ReduceMax(isnan, axes, keepdims=keepdims), boolean)
-            return o.Where(has_nan, o.ArgMax(isnan, **options), place)  # type: ignore[no-any-return]
+            return o.Where(has_nan, o.ArgMax(isnan, **options), place)
 
         return or_exact(o, x, place, exact, o.type)
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         if t.types[0].dtype.is_bool:  # torch has none for truth values
             x = t.method(x, "to", t.dtype(i64))
-        return t.call(self._torch, x, self.axis, keepdim=self.keepdims)  # type: ignore[no-any-return]
+        return t.call(self._torch, x, self.axis, keepdim=self.keepdims)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

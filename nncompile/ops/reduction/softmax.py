@@ -9,6 +9,7 @@ import numpy as np
 
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import exp
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.axes import axis_of
@@ -33,15 +34,15 @@ class Softmax(Op):
         powers = np.exp(x - _top(x, self.axis))
         return powers / powers.sum(self.axis, keepdims=True)  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
-        def again(o: Any, y: str) -> str:
-            return o.Div(y, total(o, y, o.type, (self.axis,), True))  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        def again(o: OnnxEmitter, y: str) -> str:
+            return o.Div(y, total(o, y, o.type, (self.axis,), True))
 
         return _normalized(o, self.axis, lambda o: o.Softmax(x, axis=self.axis), again)
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         limit = EXPONENTIALS if t.type.dtype is f32 else None
-        return t.in_double(t.type.shape[self.axis], limit, "torch.softmax", [x], self.axis)  # type: ignore[no-any-return]
+        return t.in_double(t.type.shape[self.axis], limit, "torch.softmax", [x], self.axis)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -65,17 +66,17 @@ class LogSoftmax(Op):
         x = x - _top(x, self.axis)
         return x - np.log(np.exp(x).sum(self.axis, keepdims=True))  # type: ignore[no-any-return]
 
-    def onnx(self, o: Any, x: str) -> str:
-        def again(o: Any, y: str) -> str:
-            return o.Sub(y, o.Log(total(o, o.Exp(y), o.type, (self.axis,), True)))  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        def again(o: OnnxEmitter, y: str) -> str:
+            return o.Sub(y, o.Log(total(o, o.Exp(y), o.type, (self.axis,), True)))
 
         if o.type.dtype is f64:  # that kernel takes the logarithm of 10⁻²⁰ for that of NaN
             return again(o, o.Sub(x, o.ReduceMax(x, o.ints([self.axis]), keepdims=1)))
         return _normalized(o, self.axis, lambda o: o.LogSoftmax(x, axis=self.axis), again)
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         limit = EXPONENTIALS if t.type.dtype is f32 else None
-        return t.in_double(t.type.shape[self.axis], limit, "torch.log_softmax", [x], self.axis)  # type: ignore[no-any-return]
+        return t.in_double(t.type.shape[self.axis], limit, "torch.log_softmax", [x], self.axis)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -87,13 +88,16 @@ def _top(x: Array, axis: int) -> Array:
 
 
 def _normalized(
-    o: Any, axis: int, kernel: Callable[[Any], str], again: Callable[[Any, str], str]
+    o: OnnxEmitter,
+    axis: int,
+    kernel: Callable[[OnnxEmitter], str],
+    again: Callable[[OnnxEmitter, str], str],
 ) -> str:
     """What the runtime's kernel gives; normalized once more where its sum has too many terms."""
     if o.type.dtype is not f32:
         return kernel(o)
     size = o.type.shape[axis]
-    return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)  # type: ignore[no-any-return]
+    return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)
 
 
 def _samples(card: type[Softmax] | type[LogSoftmax]) -> Iterator[Sample]:

@@ -12,11 +12,11 @@ from nncompile.elementwise import equal, maximum, not_equal, sqrt, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, in_single, size_value
 from nncompile.ir.dims import Dim, product
+from nncompile.ir.dispatch import register
 from nncompile.ir.graph import Value
-from nncompile.ir.operators import register
-from nncompile.ir.types import DType, boolean
+from nncompile.ir.types import Axes, DType, boolean
 from nncompile.ops.reduction.moments import distances
-from nncompile.ops.reduction.reduce import Axes, max, min, over, real_value, sum
+from nncompile.ops.reduction.reduce import max, min, over, real_value, sum
 
 
 def _count(x: Value, axes: tuple[int, ...]) -> Dim:

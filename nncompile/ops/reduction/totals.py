@@ -17,6 +17,7 @@ from nncompile.elementwise import where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, broadcast_to, cast, in_single
 from nncompile.ir.dims import same_shape
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.annotations import Mark
@@ -49,14 +50,14 @@ class Average(Op):
     def numpy(self, total: Array, weight: Array) -> Array:
         return np.divide(total, weight, out=np.zeros_like(total), where=weight != 0)
 
-    def onnx(self, o: Any, total: str, weight: str) -> str:
+    def onnx(self, o: OnnxEmitter, total: str, weight: str) -> str:
         zero = o.scalar(0, o.type.dtype)
-        return o.Where(o.Equal(weight, zero), zero, o.Div(total, weight))  # type: ignore[no-any-return]
+        return o.Where(o.Equal(weight, zero), zero, o.Div(total, weight))
 
-    def torch(self, t: Any, total: str, weight: str) -> str:
+    def torch(self, t: TorchEmitter, total: str, weight: str) -> str:
         zeros = t.call("torch.zeros_like", total)
         empty = t.call("torch.eq", weight, 0)
-        return t.call("torch.where", empty, zeros, t.call("torch.div", total, weight))  # type: ignore[no-any-return]
+        return t.call("torch.where", empty, zeros, t.call("torch.div", total, weight))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

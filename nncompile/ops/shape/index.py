@@ -17,8 +17,9 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.ir.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ir.dims import Dim, Shape, broadcast, dim, product, same, same_shape, symbol
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, items
-from nncompile.ir.operators import register
 from nncompile.ir.types import Array, TupleType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.long_sums import SCATTERED
@@ -30,19 +31,19 @@ def check_integer(indices: Type) -> None:
         raise DTypeError(f"indices must be integers, got {indices}", hint="use x.astype(i64)")
 
 
-def places_of(o: Any, indices: str) -> str:
+def places_of(o: OnnxEmitter, indices: str) -> str:
     """Indices in a type that ONNX has them in."""
     return indices if o.types[1].dtype in (i32, i64) else o.cast(indices, i64)
 
 
-def torch_places(t: Any, indices: str, size: Dim) -> str:
+def torch_places(t: TorchEmitter, indices: str, size: Dim) -> str:
     """Indices as torch's index functions want them: i64, counted from the start. Those that are
     out of range stay so, and torch refuses them."""
     dtype = t.types[1].dtype
     places: str = t.cast(indices, dtype, i64)
     if not dtype.is_signed:
         return places
-    return t.where(t.lt(places, 0), t.add(places, t.dim(size)), places)  # type: ignore[no-any-return]
+    return t.where(t.lt(places, 0), t.add(places, t.dim(size)), places)
 
 
 class Gather(Op):
@@ -69,16 +70,16 @@ class Gather(Op):
     def numpy(self, x: Array, indices: Array) -> Array:
         return np.take(x, indices.astype(np.int64), self.axis)
 
-    def onnx(self, o: Any, x: str, indices: str) -> str:
-        return o.Gather(x, places_of(o, indices), axis=self.axis)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str, indices: str) -> str:
+        return o.Gather(x, places_of(o, indices), axis=self.axis)
 
-    def torch(self, t: Any, x: str, indices: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, indices: str) -> str:
         source = t.types[0].shape[self.axis]
         places = torch_places(t, indices, source)
         if t.types[1].rank == 1:
-            return t.call("torch.index_select", x, self.axis, places)  # type: ignore[no-any-return]
+            return t.call("torch.index_select", x, self.axis, places)
         rows = t.call("torch.index_select", x, self.axis, t.method(places, "reshape", [-1]))
-        return t.method(rows, "reshape", t.shape(t.type.shape))  # type: ignore[no-any-return]
+        return t.method(rows, "reshape", t.shape(t.type.shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -111,12 +112,12 @@ class TakeAlongAxis(Op):
     def numpy(self, x: Array, indices: Array) -> Array:
         return np.take_along_axis(x, indices.astype(np.int64), self.axis)
 
-    def onnx(self, o: Any, x: str, indices: str) -> str:
-        return o.GatherElements(x, places_of(o, indices), axis=self.axis)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str, indices: str) -> str:
+        return o.GatherElements(x, places_of(o, indices), axis=self.axis)
 
-    def torch(self, t: Any, x: str, indices: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, indices: str) -> str:
         places = torch_places(t, indices, t.types[0].shape[self.axis])
-        return t.call("torch.gather", x, self.axis, places)  # type: ignore[no-any-return]
+        return t.call("torch.gather", x, self.axis, places)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -160,32 +161,32 @@ class ScatterAdd(Op):
         np.add.at(result, tuple(grid), updates)
         return result
 
-    def onnx(self, o: Any, x: str, indices: str, updates: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str, indices: str, updates: str) -> str:
         # ScatterND adds wrongly where several threads meet at one index; this does not.
-        def added(o: Any, x: str, updates: str) -> str:
+        def added(o: OnnxEmitter, x: str, updates: str) -> str:
             places = places_of(o, indices)
-            return o.ScatterElements(x, places, updates, axis=self.axis, reduction="add")  # type: ignore[no-any-return]
+            return o.ScatterElements(x, places, updates, axis=self.axis, reduction="add")
 
         if o.type.dtype is not f32:
             return added(o, x, updates)
 
-        def many(o: Any) -> str:
-            return o.cast(added(o, o.cast(x, f64), o.cast(updates, f64)), f32)  # type: ignore[no-any-return]
+        def many(o: OnnxEmitter) -> str:
+            return o.cast(added(o, o.cast(x, f64), o.cast(updates, f64)), f32)
 
         size = o.types[1].shape[self.axis]
-        return o.by_size(size, SCATTERED, lambda o: added(o, x, updates), many, o.type)  # type: ignore[no-any-return]
+        return o.by_size(size, SCATTERED, lambda o: added(o, x, updates), many, o.type)
 
-    def torch(self, t: Any, x: str, indices: str, updates: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, indices: str, updates: str) -> str:
         places = torch_places(t, indices, t.types[0].shape[self.axis])
         if t.type.dtype is not f32:
             total = t.call("torch.scatter_add", x, self.axis, places, updates)
-            return t.wrapped(total, t.type.dtype)  # type: ignore[no-any-return]
+            return t.wrapped(total, t.type.dtype)
         few, many = (
             f"torch.scatter_add({x}{wide}, {self.axis}, {places}, {updates}{wide})"
             for wide in ("", ".double()")
         )
         size = t.types[1].shape[self.axis]
-        return t.by_size(size, SCATTERED, few, f"{many}.float()", "scatter_add")  # type: ignore[no-any-return]
+        return t.by_size(size, SCATTERED, few, f"{many}.float()", "scatter_add")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -235,41 +236,39 @@ class TopK(Op):
         places = places[kept].astype(np.int64)
         return np.take_along_axis(x, places, self.axis), places
 
-    def onnx(self, o: Any, x: str) -> tuple[str, str]:
+    def onnx(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
         rows = o.types[0].shape[: self.axis]
         if all(sp.sympify(size).is_positive is True for size in rows):
             return self._rows(o, x)
         # onnxruntime before 1.24 divides by the number of rows.
-        results: tuple[str, str] = o.If(
+        return o.If(
             o.Greater(o.Size(x), o.scalar(0, i64)),
             then_branch=o.branch("rows", lambda o: self._rows(o, x), o.type.items),
             else_branch=o.branch("nothing", self._nothing, o.type.items),
             outputs=2,
         )
-        return results
 
-    def _nothing(self, o: Any) -> tuple[str, ...]:
+    def _nothing(self, o: OnnxEmitter) -> tuple[str, ...]:
         return tuple(o.Expand(o.scalar(0, t.dtype), o.shape(t.shape)) for t in o.type.items)
 
-    def _rows(self, o: Any, x: str) -> tuple[str, str]:
+    def _rows(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
         dtype = o.types[0].dtype
         if dtype.is_float:
             # onnxruntime before 1.32 puts NaN anywhere, and what is beside it too.
             unknown = o.ReduceSum(o.cast(o.IsNaN(x), i32), keepdims=0)
-            results: tuple[str, str] = o.If(
+            return o.If(
                 o.Greater(unknown, o.scalar(0, i32)),
                 then_branch=o.branch("unknown", lambda o: self._apart(o, x), o.type.items),
                 else_branch=o.branch("known", lambda o: self._sorted(o, x), o.type.items),
                 outputs=2,
             )
-            return results
         return self._sorted(o, x)
 
-    def _sorted(self, o: Any, x: str, size: Dim | None = None) -> tuple[str, str]:
+    def _sorted(self, o: OnnxEmitter, x: str, size: Dim | None = None) -> tuple[str, ...]:
         count = o.shape((self.size if size is None else size,))
-        return o.TopK(x, count, axis=self.axis, largest=int(self.largest), outputs=2)  # type: ignore[no-any-return]
+        return o.TopK(x, count, axis=self.axis, largest=int(self.largest), outputs=2)
 
-    def _apart(self, o: Any, x: str) -> tuple[str, str]:
+    def _apart(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
         """With NaN as greater than all: first all by their numbers, and then those that are NaN
         and those that are not apart, in the order that they have."""
         unknown = o.IsNaN(x)
@@ -280,7 +279,7 @@ class TopK(Op):
         places = o.GatherElements(order, kept, axis=self.axis)
         return o.GatherElements(x, places, axis=self.axis), places
 
-    def torch(self, t: Any, x: str) -> tuple[str, str]:
+    def torch(self, t: TorchEmitter, x: str) -> tuple[str, str]:
         # torch.topk does not say which of equal elements it takes.
         results = t.call("torch.sort", x, stable=True, dim=self.axis, descending=bool(self.largest))
         if same(self.size, t.types[0].shape[self.axis]) is True:

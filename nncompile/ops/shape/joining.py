@@ -13,8 +13,9 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.ir.basic import as_value, cast, const, full, size_value
 from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, apply, items
-from nncompile.ir.operators import register
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.shape.reshape import expand_dims, reshape
@@ -51,11 +52,11 @@ class Concat(Op):
     def numpy(self, *parts: Array) -> Array:
         return np.concatenate(parts, self.axis)
 
-    def onnx(self, o: Any, *parts: str) -> str:
-        return o.Concat(*parts, axis=self.axis)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, *parts: str) -> str:
+        return o.Concat(*parts, axis=self.axis)
 
-    def torch(self, t: Any, *parts: str) -> str:
-        return t.call("torch.cat", list(parts), self.axis)  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, *parts: str) -> str:
+        return t.call("torch.cat", list(parts), self.axis)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -71,11 +72,10 @@ class Concat(Op):
 _MOST_PIECES = 15
 
 
-def _pieces(o: Any, x: str, axis: int, sizes: Sequence[Dim]) -> tuple[str, ...]:
+def _pieces(o: OnnxEmitter, x: str, axis: int, sizes: Sequence[Dim]) -> tuple[str, ...]:
     """`x` in pieces of these sizes, in several steps where there are many."""
     if len(sizes) <= _MOST_PIECES or not all(isinstance(size, int) for size in sizes):
-        parts = o.Split(x, o.shape(sizes), axis=axis, outputs=len(sizes))
-        return parts if isinstance(parts, tuple) else (parts,)
+        return o.Split(x, o.shape(sizes), axis=axis, outputs=len(sizes))
     each = -(-len(sizes) // _MOST_PIECES)
     groups = [sizes[i : i + each] for i in range(0, len(sizes), each)]
     wholes = _pieces(o, x, axis, [sum(map(int, group)) for group in groups])
@@ -115,10 +115,10 @@ class Split(Op):
         points = np.cumsum(np.asarray(self.sizes, np.int64))[:-1]
         return tuple(np.split(x, points, self.axis))
 
-    def onnx(self, o: Any, x: str) -> Any:
+    def onnx(self, o: OnnxEmitter, x: str) -> Any:
         return _pieces(o, x, self.axis, self.sizes)
 
-    def torch(self, t: Any, x: str) -> tuple[str, ...]:
+    def torch(self, t: TorchEmitter, x: str) -> tuple[str, ...]:
         parts = t.call("torch.split", x, t.shape(self.sizes), self.axis)
         return tuple(t.item(parts, i) for i in range(len(self.sizes)))
 

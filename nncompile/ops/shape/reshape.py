@@ -23,8 +23,9 @@ from nncompile.ir.dims import (
     same_where_enough,
     symbol,
 )
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, described
-from nncompile.ir.operators import register
 from nncompile.ir.types import Array, Type, boolean, f32, i64, u32
 from nncompile.ops.core.axes import axes_of, axis_of
 
@@ -54,19 +55,19 @@ class Reshape(Op):
     def numpy(self, x: Array) -> Array:
         return x.reshape(self.shape)
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         source = o.types[0].shape
         pattern = _pattern(source, self.shape)
         if pattern is not None:
-            return o.Reshape(x, o.ints(pattern))  # type: ignore[no-any-return]
+            return o.Reshape(x, o.ints(pattern))
         if _without_ones(source) == self.shape:
-            return o.Squeeze(x, o.ints(_ones(source)))  # type: ignore[no-any-return]
+            return o.Squeeze(x, o.ints(_ones(source)))
         if _without_ones(self.shape) == source:
-            return o.Unsqueeze(x, o.ints(_ones(self.shape)))  # type: ignore[no-any-return]
-        return o.Reshape(x, o.shape(self.shape), allowzero=1)  # type: ignore[no-any-return]
+            return o.Unsqueeze(x, o.ints(_ones(self.shape)))
+        return o.Reshape(x, o.shape(self.shape), allowzero=1)
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.method(x, "reshape", t.shape(self.shape))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.method(x, "reshape", t.shape(self.shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -100,11 +101,11 @@ class Transpose(Op):
     def numpy(self, x: Array) -> Array:
         return x.transpose(self.axes)
 
-    def onnx(self, o: Any, x: str) -> str:
-        return o.Transpose(x, perm=list(self.axes))  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        return o.Transpose(x, perm=list(self.axes))
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.method(x, "permute", list(self.axes))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.method(x, "permute", list(self.axes))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -14,8 +14,9 @@ from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import not_equal
 from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import Dim, broadcast, symbol
+from nncompile.ir.dispatch import register
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, made_size
-from nncompile.ir.operators import register
 from nncompile.ir.types import Array, Type, boolean, i64
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.reshape import ravel, reshape, transpose
@@ -44,11 +45,11 @@ class NonZero(Op):
     def numpy(self, x: Array) -> Array:
         return np.stack(np.nonzero(x)).astype(np.int64)
 
-    def onnx(self, o: Any, x: str) -> str:
-        return o.NonZero(x)  # type: ignore[no-any-return]
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        return o.NonZero(x)
 
-    def torch(self, t: Any, x: str) -> str:
-        return t.call("torch.t", t.call("torch.nonzero", x))  # type: ignore[no-any-return]
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.call("torch.t", t.call("torch.nonzero", x))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

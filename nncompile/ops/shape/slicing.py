@@ -15,6 +15,7 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.ir.basic import as_value, tied
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape, symbol
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.ops.core.axes import axes_of
@@ -91,7 +92,7 @@ class Slice(Op):
             if isinstance(size, int) and size and not isinstance(shape[i], int)
         ]
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         shape = o.types[0].shape
         axes = [i for i, a in enumerate(self._axes) if a != (0, shape[i], 1)]
         backward = []  # what starts before the last element is flipped afterwards, for ONNX
@@ -111,11 +112,11 @@ class Slice(Op):
             y = o.Slice(y, first, beyond, o.ints(backward), first)
         claims = self._claims(shape)
         if not claims:
-            return y  # type: ignore[no-any-return]
+            return y
         # The same shape, 0 being a size as it is; fails where there are fewer elements.
-        return o.Reshape(y, o.ints([s if i in claims else 0 for i, s in enumerate(self.sizes)]))  # type: ignore[no-any-return]
+        return o.Reshape(y, o.ints([s if i in claims else 0 for i, s in enumerate(self.sizes)]))
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         """torch has no negative steps: such an axis is sliced forwards and flipped."""
         backward = [axis for axis, step in enumerate(self.steps) if step < 0]
         texts = []
@@ -221,7 +222,7 @@ class Pad(Op):
         outside = [(max(0, before), max(0, after)) for before, after in widths]
         return np.pad(x[kept], outside, constant_values=self.value) if x.ndim else x
 
-    def onnx(self, o: Any, x: str) -> str:
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
         value = o.scalar(self.value, o.type.dtype)
         before, after = map(list, (self.before, self.after))
         if any(map(_removes, (*before, *after))) and any(not _removes(w) for w in before + after):
@@ -231,14 +232,14 @@ class Pad(Op):
             ends = [dim(n + w) if _removes(w) else n for n, w in zip(sizes, after, strict=True)]
             x = o.Slice(x, o.shape(starts), o.shape(ends))
             before, after = ([0 if _removes(w) else w for w in ws] for ws in (before, after))
-        return o.Pad(x, o.shape((*before, *after)), value, mode="constant")  # type: ignore[no-any-return]
+        return o.Pad(x, o.shape((*before, *after)), value, mode="constant")
 
-    def torch(self, t: Any, x: str) -> str:
+    def torch(self, t: TorchEmitter, x: str) -> str:
         pairs = zip(reversed(self.before), reversed(self.after), strict=True)
         widths = t.shape([d for pair in pairs for d in pair])
         # Not by torch.nn.functional.pad, whose number is real: large integers lose digits.
         number = float(self.value) if t.type.dtype.is_float else int(self.value)
-        return t.call("torch.constant_pad_nd", x, widths, number)  # type: ignore[no-any-return]
+        return t.call("torch.constant_pad_nd", x, widths, number)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
