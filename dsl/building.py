@@ -21,6 +21,7 @@ from nncompile.diagnostics.locations import scope
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import CLIPPED, is_clipped
 from nncompile.ir.graph import Input, Value
+from nncompile.ir.names import unused_name
 from nncompile.ir.types import DType, Type, dtype_of
 from nncompile.ops.loops.body import iterations, outside_loops
 
@@ -209,11 +210,7 @@ def _own_name(layer: Named, taken: dict[str, Named]) -> str:
             )
         return layer.name
     base = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
-    name, number = base, 0
-    while name in taken:
-        number += 1
-        name = f"{base}_{number}"
-    return name
+    return unused_name(base, taken, "_", 1)
 
 
 Adaptation = Callable[[Builder, str, str, Value], Value]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatchcase
 from typing import Any
 
 from dsl.building import active
@@ -13,6 +12,7 @@ from nncompile.elementwise import log, maximum, minimum, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, in_single
 from nncompile.ir.graph import Input, Value
+from nncompile.ir.names import matches
 from nncompile.ir.types import Axes
 from nncompile.ops import iota, mean, norm
 from nncompile.ops import sum as sum_of
@@ -145,7 +145,7 @@ def _chosen(what: str, params: Penalized) -> list[Value]:
             for path, leaf in leaves.items()
             if isinstance(leaf.op, Input) and leaf.op.kind == "parameter" and leaf.dtype.is_float
         }
-        matching = [leaf for path, leaf in known.items() if fnmatchcase(path, one)]
+        matching = [leaf for path, leaf in known.items() if matches(path, one)]
         if not matching:
             raise ModelError(
                 f"{what}: no parameter so far matches {one!r}",

@@ -22,8 +22,9 @@ from nncompile.diagnostics.errors import FormulaError, ShapeError
 from nncompile.diagnostics.locations import Trace, tracing
 from nncompile.elementwise import exp
 from nncompile.ir.basic import barrier, const
-from nncompile.ir.graph import Input, Op, Value, apply, replace
+from nncompile.ir.graph import Input, Op, Value, apply
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.transform import replace
 from nncompile.ir.types import Type, f32, i64
 
 HERE = Path(__file__).name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from dsl.building import Builder, active
@@ -13,6 +12,7 @@ from dsl.initializers import VarianceScaling, zeros
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.ir.graph import Input, Value
+from nncompile.ir.names import matches
 from nncompile.ops import reshape
 
 # As the paper's own code (and torch's dense layers) start: uniform within ±1/√in.
@@ -64,7 +64,7 @@ class LoRA:
 
         def adapt(builder: Builder, owner: str, name: str, weight: Value) -> Value:
             path = f"{owner}.{name}" if owner else name
-            if name.startswith("lora_") or weight.rank < 2 or not self._matches(path):
+            if name.startswith("lora_") or weight.rank < 2 or not matches(path, self.params):
                 return weight
             found.append(path)
             if not isinstance(weight.op, Input):  # adapted already, by a LoRA within this one
@@ -80,10 +80,6 @@ class LoRA:
                 hint='params="*.query.weight" matches paths as of file names',
             )
         return result
-
-    def _matches(self, path: str) -> bool:
-        patterns = (self.params,) if isinstance(self.params, str) else self.params
-        return any(fnmatchcase(path, pattern) for pattern in patterns)
 
     def _adapted(self, builder: Builder, owner: str, name: str, weight: Value) -> Value:
         suffix = "" if name == "weight" else f"_{name}"

@@ -9,16 +9,16 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.diagnostics.locations import Trace, spoken
-from nncompile.ir.graph import Input, Item, Value, items, replace, toposort
+from nncompile.ir.graph import Input, Item, Value, items, toposort
+from nncompile.ir.names import matches
+from nncompile.ir.transform import rebuilt, replace
 from nncompile.ir.types import Type
 from nncompile.ops.core.annotations import Held
 from nncompile.ops.core.checkpoint import Recompute
-from nncompile.passes.rewriter import rebuilt
 
 
 def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -165,7 +165,7 @@ class _Blocks:
     def _matched(self, scope: str, used: set[str]) -> str | None:
         for path in _layers(scope):
             for pattern in self.patterns:
-                if fnmatchcase(path, pattern):
+                if matches(path, pattern):
                     used.add(pattern)
                     return path
         return None
@@ -217,10 +217,8 @@ class _Blocks:
         return {a: None for v in block.nodes for a in v.args if self.block_of.get(a) is not block}
 
     def _finish(self, v: Value) -> None:
-        args = [self.final[a] for a in v.args]
-        same = all(a is b for a, b in zip(args, v.args, strict=True))
         with self.trace.located(v):
-            self.final[v] = v if same else rebuilt(v, args)
+            self.final[v] = rebuilt(v, [self.final[a] for a in v.args])
 
     def _finish_block(self, block: _Block) -> None:
         local: dict[Value, Value] = {}

@@ -11,7 +11,7 @@ mode is reverse mode twice (J. Townsend, "A new trick for calculating Jacobian v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nncompile.autodiff.masks import Mask, mask_of
@@ -21,12 +21,12 @@ from nncompile.elementwise.map import mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import as_value, broadcast_to, const, ones_like, zeros_like
 from nncompile.ir.dims import product, same_shape
-from nncompile.ir.graph import Graph, Input, Item, Value, apply, described, replace, toposort
+from nncompile.ir.graph import Graph, Input, Item, Value, apply, described, toposort
+from nncompile.ir.transform import dependent, rebuilt, replace, transformed
 from nncompile.ir.types import TupleType, Type
 from nncompile.ops.core.annotations import Held
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import reshape
-from nncompile.passes.rewriter import rebuilt
 from nncompile.passes.stabilise import stabilise
 
 
@@ -126,12 +126,13 @@ class _Differentiation:
         inner = {x for x in wrt if x.args}
         held: dict[Value, Value] = {}  # by what it stands for
 
-        def hold(v: Value, new: Value) -> Value:
+        def hold(v: Value, args: list[Value]) -> Value:
+            new = rebuilt(v, args)
             if v in inner:
                 new = held[v] = Held()(new)
             return new
 
-        values = _rebuilt(outputs, hold) if inner else list(outputs)
+        values = transformed(outputs, hold) if inner else list(outputs)
         named = {str(i): v for i, v in enumerate((*values, *held.values()))}
         graph = stabilise(Graph("differentiated", named))
         final = list(graph.outputs.values())
@@ -153,21 +154,9 @@ class _Differentiation:
             return found
         originals = {new: old for old, new in self.held.items()}
         flat = [slope for row in found for slope in row]
-        flat = _rebuilt(flat, lambda v, new: originals.get(v, new))
+        flat = replace(flat, originals)
         rows = iter(flat)
         return [[next(rows) for _ in row] for row in found]
-
-
-def _rebuilt(outputs: Sequence[Value], change: Callable[[Value, Value], Value]) -> list[Value]:
-    """The outputs with `change(node, node on its changed arguments)` in place of each node."""
-    trace = current_trace()
-    made: dict[Value, Value] = {}
-    for v in toposort(outputs):
-        args = [made[a] for a in v.args]
-        with trace.located(v):
-            same = all(a is b for a, b in zip(args, v.args, strict=True))
-            made[v] = change(v, v if same else rebuilt(v, args))
-    return [made[v] for v in outputs]
 
 
 class _Reverse:
@@ -186,7 +175,7 @@ _REVERSE = _Reverse()
 def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
     trace = current_trace()
     order = toposort(seeds)
-    towards = _dependent(order, wrt)
+    towards = dependent(order, wrt)
     slopes: dict[Value, Value] = dict(seeds)
     of_items: dict[Value, dict[int, Value]] = {}
     for v in reversed(order):
@@ -218,15 +207,6 @@ _SUM = placeholder(0) + placeholder(1)
 def _sum(a: Value, b: Value) -> Value:
     """Two slopes of one type together."""
     return mapped(_SUM, (a, b))
-
-
-def _dependent(order: Iterable[Value], wrt: Sequence[Value]) -> set[Value]:
-    """The nodes that depend on `wrt`, these included."""
-    found = set(wrt)
-    for v in order:
-        if any(a in found for a in v.args):
-            found.add(v)
-    return found
 
 
 def _check_slope(v: Value, x: Value, slope: Value) -> None:

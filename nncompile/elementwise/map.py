@@ -50,6 +50,9 @@ class Map(Op):
         parts = b"".join(map(digest, (self.body, *(self.slopes or ()))))
         return hashlib.blake2b(b"map" + parts, digest_size=8).digest()
 
+    def rebuild(self, *args: Value) -> Value:
+        return mapped(self.body, args, self.slopes)
+
     def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Map:
         return self  # the names in a body are its arguments, not sizes
 

@@ -172,6 +172,10 @@ class Op:
     def __call__(self, *args: Value) -> Value:
         return apply(self, *args)
 
+    def rebuild(self, *args: Value) -> Value:
+        """The op on other arguments, in the form that equal values have in common."""
+        return apply(self, *args)
+
     def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Op:
         """The op with sizes in place of the names of dimensions in its fields."""
         changed = {}
@@ -487,34 +491,6 @@ def _sorted(outputs: Sequence[Value], needed: Callable[[Value], Sequence[Value]]
         stack.append((value, True))
         stack.extend((a, False) for a in reversed(needed(value)) if id(a) not in done)
     return order
-
-
-def replace(
-    outputs: Sequence[Value],
-    new: Mapping[Value, Value],
-    sizes: Mapping[sp.Symbol, Dim] | None = None,
-) -> list[Value]:
-    """The outputs with the values of `new` in place of its keys, and `sizes` in place of names
-    of dimensions; everything that depends on them is made anew, at its old sites. A size that
-    depends on data is another one for other data."""
-    trace = current_trace()
-    sizes = dict(sizes or {})
-    made: dict[Value, Value] = dict(new)
-    for v in toposort(outputs):
-        if v in made:
-            continue
-        args = tuple(made[a] for a in v.args)
-        op = v.op.at(sizes) if sizes else v.op
-        if op is v.op and all(a is b for a, b in zip(args, v.args, strict=True)):
-            made[v] = v
-            continue
-        renamed = {s: made_size(op.label, *args) for s in op.makes}
-        if renamed:
-            sizes |= renamed
-            op = op.at(renamed)
-        with trace.located(v):
-            made[v] = apply(op, *args)
-    return [made[v] for v in outputs]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.ir.graph import AnyType, Graph, Op, Value, apply, toposort
+from nncompile.ir.graph import AnyType, Graph, Op, Value, apply
+from nncompile.ir.transform import transformed
 from nncompile.ir.types import DType, TupleType, Type, bf16, f16, f32, f64, is_real
 
 Change = Mapping[DType, DType]
@@ -44,11 +45,14 @@ def in_types(op: Op, change: Change, formulas: bool = True) -> Op:
 
 def graph_in_types(graph: Graph, change: Change, formulas: bool = True) -> Graph:
     """The graph with other element types, in its leaves, too."""
-    made: dict[Value, Value] = {}
-    for v in toposort((*graph.inputs, *graph.outputs.values())):
-        made[v] = apply(in_types(v.op, change, formulas), *(made[a] for a in v.args))
-    outputs = {name: made[v] for name, v in graph.outputs.items()}
-    return Graph(graph.name, outputs, tuple(made[v] for v in graph.inputs), graph.trace)
+
+    def make(v: Value, args: list[Value]) -> Value:
+        return apply(in_types(v.op, change, formulas), *args)
+
+    new = transformed((*graph.inputs, *graph.outputs.values()), make)
+    count = len(graph.inputs)
+    outputs = dict(zip(graph.outputs, new[count:], strict=True))
+    return Graph(graph.name, outputs, tuple(new[:count]), graph.trace)
 
 
 def type_in(type_: Any, change: Change) -> Any:

@@ -16,7 +16,7 @@ import sympy as sp
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.graph import Graph, Item, Value
-from nncompile.ops.loops.body import changed
+from nncompile.ir.transform import replace
 from nncompile.ops.shape.joining import Split, concatenate, sections
 from nncompile.passes.maps import cost
 
@@ -35,7 +35,7 @@ def pack(graph: Graph) -> Graph:
         if _gain(chain, outputs) > 0:
             for group in chain:
                 made.update(zip(group.members, _packed(group, made), strict=True))
-    return graph.mapped(lambda outputs: changed(outputs, made)) if made else graph
+    return graph.mapped(lambda outputs: replace(outputs, made)) if made else graph
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-from nncompile.diagnostics.locations import current_trace
 from nncompile.ir.basic import Expand, Iota, broadcast_to
-from nncompile.ir.graph import Graph, Item, Value, apply, items, replace, toposort
+from nncompile.ir.graph import Graph, Item, Value, apply, items, toposort
+from nncompile.ir.transform import dependent, rebuilt, replace, transformed
 from nncompile.ops.contraction.matmul import Gemm, MatMul
-from nncompile.ops.loops.body import Loop, applied, binder, changed, dependent, opened, rebuilt
+from nncompile.ops.loops.body import Loop, applied, binder, opened
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes.batching import Rows, batched, can_batch
 from nncompile.passes.stabilise import stabilise
@@ -30,14 +30,13 @@ def merge(graph: Graph) -> Graph:
 
 def _merged_within(outputs: Sequence[Value]) -> list[Value]:
     """The outputs with loops in the bodies of loops merged."""
-    trace = current_trace()
-    made: dict[Value, Value] = {}
-    for v in toposort(outputs):
-        with trace.located(v):
-            new = rebuilt(v, [made[a] for a in v.args])
-            op = new.op.within(merge)
-            made[v] = new if op is new.op else apply(op, *new.args)
-    return [made[v] for v in outputs]
+
+    def make(v: Value, args: list[Value]) -> Value:
+        new = rebuilt(v, args)
+        op = new.op.within(merge)
+        return new if op is new.op else apply(op, *new.args)
+
+    return transformed(outputs, make)
 
 
 def _merged(graph: Graph) -> dict[Value, Value] | None:
@@ -116,18 +115,18 @@ def loops(graph: Graph) -> Graph:
 
 
 def _with_less(outputs: Sequence[Value], wanted: Mapping[Value, set[int]]) -> list[Value]:
-    trace = current_trace()
-    made: dict[Value, Value] = {}
-    for v in toposort(outputs):
-        if v in made:
-            continue
-        with trace.located(v):
-            new = made[v] = rebuilt(v, [made[a] for a in v.args])
-            if v in wanted:
-                new = made[v] = apply(new.op.within(loops), *new.args)
-                results = _Less(new, wanted[v]).results()
-                made |= {Item(i)(v): x for i, x in results.items()}
-    return [made[v] for v in outputs]
+    less: dict[Value, dict[int, Value]] = {}
+
+    def make(v: Value, args: list[Value]) -> Value:
+        if isinstance(v.op, Item) and v.op.index in less.get(v.args[0], {}):
+            return less[v.args[0]][v.op.index]
+        new = rebuilt(v, args)
+        if v in wanted:
+            new = apply(new.op.within(loops), *new.args)
+            less[v] = _Less(new, wanted[v]).results()
+        return new
+
+    return transformed(outputs, make)
 
 
 class _Less:
@@ -155,9 +154,9 @@ class _Less:
         self.following = [loop.following[i] for i in self.live]
         self.tops = {i: loop.results[i - self.count] for i in self.wanted if i >= self.count}
         values = (*self.following, *self.tops.values())
-        self.order = toposort(values)
-        self.carried = dependent(values, [loop.carries[i] for i in self.live])
-        self.varying = dependent(values, loop.binders)
+        order = self.order = toposort(values)
+        self.carried = dependent(order, [loop.carries[i] for i in self.live])
+        self.varying = dependent(order, loop.binders)
         self.cycle = set(toposort(self.following))
         self.ahead = self._batchable(lambda v: v not in self.carried)
         self.later = self._batchable(lambda v: v in self.carried and v not in self.cycle)
@@ -198,7 +197,7 @@ class _Less:
             v: binder(f"{self.value.digest.hex()} ahead {i}", v.type)
             for i, v in enumerate(self._moved([*self.following, *stacked]))
         }
-        body = changed([*self.following, *stacked], new)
+        body = replace([*self.following, *stacked], new)
         used = set(toposort(body))
         rows = [x for x in (*self.sequences, *new.values()) if x in used]
         if not new and not self.still and self._is_least(rows, stacked):

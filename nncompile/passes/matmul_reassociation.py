@@ -7,10 +7,9 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.diagnostics.locations import current_trace
 from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.transform import rebuilt, transformed
 from nncompile.ops.contraction.matmul import Gemm, MatMul
-from nncompile.passes.rewriter import rebuilt
 
 Factor = tuple[Value, bool]  # a matrix, and whether it is transposed
 
@@ -35,16 +34,13 @@ def chains(graph: Graph) -> Graph:
             inner_of |= dict.fromkeys(outer, inner)
     if not inner_of:
         return graph
-    made: dict[Value, Value] = {}
-    for v in graph.nodes:
-        with current_trace().located(v):
-            if v in inner_of:
-                made[v] = _other_way(v, inner_of[v], made)
-            else:
-                args = [made[a] for a in v.args]
-                same = all(a is b for a, b in zip(args, v.args, strict=True))
-                made[v] = v if same else rebuilt(v, args)
-    return graph.with_outputs({name: made[v] for name, v in graph.outputs.items()})
+    new: dict[Value, Value] = {}
+
+    def make(v: Value, args: list[Value]) -> Value:
+        new[v] = _other_way(v, inner_of[v], new) if v in inner_of else rebuilt(v, args)
+        return new[v]
+
+    return graph.mapped(lambda outputs: transformed(outputs, make))
 
 
 def _is_product(v: Value) -> bool:

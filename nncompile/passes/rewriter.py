@@ -30,10 +30,11 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Trace, tracing
-from nncompile.elementwise.map import Map, mapped
+from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, apply, attribute_key, toposort
+from nncompile.ir.transform import rebuilt
 from nncompile.ir.types import Type
 
 Steps = Generator[Value, None, Any]  # two values; returns why it refuses, if it does
@@ -273,11 +274,6 @@ def _orders(form: Map, op: Map, numbers: tuple[float, ...]) -> tuple[Way, ...]:
 
 def _is_literal(x: sp.Expr) -> bool:
     return bool(x.is_Rational)
-
-
-def rebuilt(v: Value, args: Sequence[Value]) -> Value:
-    """The op of `v` on other arguments of the same types; a Map in its canonical form."""
-    return mapped(v.op.body, args, v.op.slopes) if isinstance(v.op, Map) else apply(v.op, *args)
 
 
 def same_type(a: AnyType, b: AnyType) -> bool:

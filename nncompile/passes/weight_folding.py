@@ -8,8 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nncompile.ir.graph import Graph, Input, Value, replace, toposort
+from nncompile.ir.graph import Graph, Input, Value, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.names import unused_name
+from nncompile.ir.transform import replace
 from nncompile.ir.types import Array, Type
 from nncompile.passes.normalization_folding import fixed
 
@@ -29,7 +31,8 @@ def bake(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, A
     arrays = evaluate(chosen, weights, precision=np.float64)
     found = dict(weights)
     for v, array in zip(chosen, arrays, strict=True):
-        name = _free(f"{_largest(v)}_folded", taken)
+        name = unused_name(f"{_largest(v)}_folded", taken, "_")
+        taken.add(name)
         new[v] = Input(name, v.type, "parameter")()
         found[name] = np.array(array, v.dtype.numpy, order="C")
     if not new:
@@ -74,13 +77,3 @@ def _largest(value: Value) -> str:
 
 def _leaves(value: Value) -> list[Value]:
     return [v for v in toposort([value]) if isinstance(v.op, Input)]
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """The name, or with a number where it is taken; taken from now on."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}_{number}"
-    taken.add(free)
-    return free

@@ -8,6 +8,7 @@ from nncompile.diagnostics.errors import warn
 from nncompile.elementwise.map import Map
 from nncompile.ir.dims import is_one, same
 from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.transform import dependent
 from nncompile.ir.types import Type
 from nncompile.ops.shape.reshape import Reshape
 
@@ -16,11 +17,8 @@ def warn_of_tables(graph: Graph, losses: Iterable[Value]) -> None:
     """Warns of [n, 1] beside [n] on the way to `losses`: by the rule of broadcasting they make
     [n, n]. An axis that was put there on purpose, `x[:, None] - x`, is none of these."""
     order = toposort(losses)
-    data: set[Value] = set()
-    for v in order:
-        is_input = isinstance(v.op, Input) and v.op.kind == "input"
-        if is_input or any(a in data for a in v.args):
-            data.add(v)
+    inputs = [v for v in order if isinstance(v.op, Input) and v.op.kind == "input"]
+    data = dependent(order, inputs)
     for v in order:
         found = _table(v, data) if isinstance(v.op, Map) else None
         if found is not None:

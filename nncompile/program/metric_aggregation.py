@@ -8,22 +8,22 @@ is put together, and what the metric computes of them is computed once, at the e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import sympy as sp
 
-from nncompile.diagnostics.locations import current_trace
 from nncompile.elementwise.map import Map, body_of, is_plain
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Cast, SizeOf, size_value
 from nncompile.ir.dims import Dim, symbols
 from nncompile.ir.graph import Input, Value, toposort
+from nncompile.ir.names import unused_name
+from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import DType, Type
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.reduction.totals import Average, Pooled, Total
-from nncompile.passes.rewriter import rebuilt
 
 Kind = Literal["total", "mean", "pooled"]
 
@@ -75,7 +75,7 @@ def accumulation(metrics: Mapping[str, Value], examples: Dim | None) -> Accumula
         for i, (v, part) in enumerate(cut.parts.items()):
             known = names.get(part.key)
             if known is None:
-                known = names[part.key] = _unused(f"{name}.{_label(cut, i, part)}", taken)
+                known = names[part.key] = unused_name(f"{name}.{_label(cut, i, part)}", taken)
                 taken.add(known)
                 parts[known] = part
             leaves[v] = _leaf(known, v)
@@ -161,13 +161,6 @@ def _leaf(name: str, value: Value) -> Value:
     return Input(name, value.type)()
 
 
-def _unused(name: str, taken: set[str]) -> str:
-    count, unused = 2, name
-    while unused in taken:
-        unused, count = f"{name}.{count}", count + 1
-    return unused
-
-
 class _Cut:
     """The outermost totals of a metric, and what else it is computed of.
 
@@ -198,14 +191,7 @@ class _Cut:
 
     def result(self, leaves: Mapping[Value, Value]) -> Value:
         """The metric as it follows from the parts."""
-        made: dict[Value, Value] = dict(leaves)
-        for v in toposort([self.metric]):
-            if v in made or v not in self._inner:
-                continue
-            args = [made.get(a, a) for a in v.args]
-            with current_trace().located(v):
-                made[v] = rebuilt(v, args)
-        return made[self.metric]
+        return replace([self.metric], leaves)[0]
 
     def _own_parts(self, v: Value) -> dict[Value, Part] | None:
         """The parts that the value is made of where it is a total or a mean."""
@@ -294,10 +280,6 @@ def _is_linear(v: Value) -> bool:
     return bool(body.is_polynomial(*names)) and sp.Poly(body, *names).total_degree() <= 1
 
 
-def _depending(order: Sequence[Value], on: Any) -> set[Value]:
+def _depending(order: Sequence[Value], is_so: Callable[[Value], bool]) -> set[Value]:
     """The nodes of which something that they need, or they themselves, is so."""
-    found: set[Value] = set()
-    for v in order:
-        if any(a in found for a in v.args) or on(v):
-            found.add(v)
-    return found
+    return dependent(order, list(filter(is_so, order)))

@@ -17,7 +17,8 @@ from nncompile.diagnostics.hints import Habits
 from nncompile.diagnostics.locations import current_scope
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, Shape, dim, same, substitute, symbols
-from nncompile.ir.graph import Graph, Input, Value, replace, toposort
+from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.transform import replace
 from nncompile.ir.types import TupleType, Type, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import Total

@@ -12,6 +12,7 @@ from nncompile.diagnostics.errors import ModelError, did_you_mean, seed_number, 
 from nncompile.diagnostics.hints import teaching
 from nncompile.diagnostics.locations import tracing
 from nncompile.ir.graph import Graph, Value
+from nncompile.ir.names import matches
 from nncompile.optim import Optimizer
 from nncompile.passes import inference
 from nncompile.program.broadcast_warnings import warn_of_tables
@@ -23,7 +24,6 @@ from nncompile.program.updates import (
     Minimize,
     Optimizers,
     Update,
-    matches,
     named,
     patterns_of,
 )
@@ -86,7 +86,7 @@ class Recipe:
         whole_number("accumulate", self.accumulate, 1)
         known = {**self.model.parameters, **self.model.states}
         for pattern in self.freeze:
-            if not any(matches(path, (pattern,)) for path in known):
+            if not any(matches(path, pattern) for path in known):
                 raise ModelError(
                     f"freeze: no parameter of model {self.model.name} matches {pattern!r}",
                     rows=[("parameter", path, str(leaf.type)) for path, leaf in known.items()],

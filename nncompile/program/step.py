@@ -20,8 +20,10 @@ from nncompile.diagnostics.locations import tracing
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast, const, size_value, zeros_like
 from nncompile.ir.gc_pause import without_collection
-from nncompile.ir.graph import Graph, Input, Value, described, replace
+from nncompile.ir.graph import Graph, Input, Value, described
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.names import unused_name
+from nncompile.ir.transform import replace
 from nncompile.ir.types import Array, Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.ops.shape.joining import concatenate, sections
@@ -399,7 +401,7 @@ class _Composition:
         self.now.update(zip(targets, now, strict=True))
 
     def _hand_over(self, name: str, value: Value) -> Value:
-        name = _unused(name, self.handed)
+        name = unused_name(name, self.handed)
         leaf = Input(name, value.type, "input")()
         self.handed[name] = value
         self.leaves.append(leaf)
@@ -407,7 +409,7 @@ class _Composition:
 
     def _slot(self, path: str, slot: str, start: Value) -> Value:
         """A state of its own for the parameter, which begins with `start`."""
-        name = _unused(f"{path}.{slot}", self.slots)
+        name = unused_name(f"{path}.{slot}", self.slots)
         self.slots[name] = Input(name, start.type, "state")()
         if start is not zeros_like(start):
             self.first[name] = start
@@ -478,12 +480,3 @@ def _parts(vector: Value, like: Sequence[Value]) -> list[Value]:
     """The vector cut into tensors like these."""
     parts = sections(vector, [math.prod(map(int, w.shape)) for w in like], 0)
     return [cast(reshape(x, w.shape), w.dtype) for x, w in zip(parts, like, strict=True)]
-
-
-def _unused(name: str, taken: Mapping[str, Value]) -> str:
-    """The name, with a number where an update before took it."""
-    count = 2
-    unused = name
-    while unused in taken:
-        unused, count = f"{name}.{count}", count + 1
-    return unused

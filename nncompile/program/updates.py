@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
@@ -13,6 +12,7 @@ from nncompile.diagnostics.options import real
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.graph import Value, described
+from nncompile.ir.names import matches
 from nncompile.optim import Optimizer, adam, adamw, rmsprop, sgd
 from nncompile.program.model import RANDOM_STATE, Model, check_same_type, leaves_of
 
@@ -108,7 +108,7 @@ class Minimize:
         floats = {p: leaf for p, leaf in model.parameters.items() if leaf.dtype.is_float}
         before: dict[str, set[str]] = {}
         for pattern in self.optimizer:
-            group = {path for path in floats if matches(path, (pattern,))}
+            group = {path for path in floats if matches(path, pattern)}
             if not group:
                 raise ModelError(
                     f"optimizer: no parameter of model {model.name} matches {pattern!r}",
@@ -151,7 +151,7 @@ class Minimize:
         if isinstance(self.optimizer, Optimizer):
             return self.optimizer
         for pattern, optimizer in self.optimizer.items():
-            if fnmatchcase(path, pattern):
+            if matches(path, pattern):
                 return optimizer
         raise ModelError(
             f"no optimizer for parameter {path}",
@@ -250,11 +250,6 @@ class Average:
 
 
 Update = Minimize | Assign | Average
-
-
-def matches(path: str, patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns, as of file names, is of that path."""
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def _meant(pattern: str, paths: Iterable[str]) -> str | None:

@@ -18,6 +18,7 @@ from nncompile.diagnostics.errors import ModelError, warn, whole_number
 from nncompile.diagnostics.locations import tracing
 from nncompile.elementwise import abs, sqrt, where
 from nncompile.ir.graph import Graph, Value
+from nncompile.ir.names import unused_name
 from nncompile.ir.types import Array
 from nncompile.program.model import leaves_of
 from nncompile.program.recipe import Minimize, Recipe
@@ -110,7 +111,7 @@ class _Plan:
                 self.outputs[_output("update", path)] = norm(following - leaf)
             for name, units in hidden_units(loss, self._trace, recipe.model.name).items():
                 if all(units.value is not known.value for known in self.hidden.values()):
-                    self.hidden[_unused(name, self.hidden)] = units
+                    self.hidden[unused_name(name, self.hidden)] = units
         if not self.leaves:
             raise ModelError(
                 f"no update of {recipe.model.name} follows a gradient, so there is none to measure",
@@ -234,10 +235,3 @@ def _output(figure: str, of: str) -> str:
 
 def _layer(path: str) -> str:
     return path.rpartition(".")[0] or path
-
-
-def _unused(name: str, taken: Collection[str]) -> str:
-    count, unused = 2, name
-    while unused in taken:
-        unused, count = f"{name}.{count}", count + 1
-    return unused

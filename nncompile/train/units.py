@@ -12,6 +12,8 @@ from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import cast, ones_like
 from nncompile.ir.graph import Input, Value, toposort
+from nncompile.ir.names import unused_name
+from nncompile.ir.transform import dependent
 from nncompile.ir.types import Type, f32
 from nncompile.ops.contraction.einsum import Einsum
 from nncompile.ops.contraction.matmul import Gemm, MatMul
@@ -72,9 +74,7 @@ def hidden_units(loss: Value, trace: Trace, model: str) -> dict[str, HiddenUnits
             site = trace.site(v)
             scope = site.scope.split("/") if site else []
             path = ".".join(scope[1:] if scope[:1] == [model] else scope) or model
-            name, count = path, 2
-            while name in found:
-                name, count = f"{path}.{count}", count + 1
+            name = unused_name(path, found)
             assert isinstance(v.op, Map)
             found[name] = HiddenUnits(
                 v, _unit_axis(v), site.place if site else "", v.op.expression(["x"])
@@ -84,14 +84,7 @@ def hidden_units(loss: Value, trace: Trace, model: str) -> dict[str, HiddenUnits
 
 def _depending(order: list[Value], kind: str) -> set[Value]:
     """The nodes that depend on leaves of that kind."""
-    found: set[Value] = set()
-    for v in order:
-        if isinstance(v.op, Input):
-            if v.op.kind == kind:
-                found.add(v)
-        elif any(a in found for a in v.args):
-            found.add(v)
-    return found
+    return dependent(order, [v for v in order if isinstance(v.op, Input) and v.op.kind == kind])
 
 
 def _ancestors(order: list[Value], targets: set[Value]) -> set[Value]:

@@ -9,7 +9,8 @@ import numpy as np
 
 import dsl
 from dsl import f32, model
-from nncompile.ir.graph import Graph, Input, replace
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.transform import replace
 from nncompile.ir.types import i64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.program.model import Model

@@ -10,8 +10,8 @@ import numpy as np
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.dims import symbols
 from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.transform import rebuilt
 from nncompile.ir.types import TupleType, Type
-from nncompile.passes.rewriter import rebuilt
 from tests.cards import Feeds
 from tests.fuzzing.arithmetic import Computation
 from tests.fuzzing.program import Program

@@ -19,6 +19,7 @@ from nncompile.diagnostics.locations import Site, Trace
 from nncompile.ir.dims import Dim, FloorDiv, Shape, substitute, symbols
 from nncompile.ir.emitters import Names, OnnxEmitter, OnnxOperator
 from nncompile.ir.graph import AnyType, Value, toposort
+from nncompile.ir.names import unused_name
 from nncompile.ir.precision import widened
 from nncompile.ir.types import Array, DType, TupleType, Type, dtype_of, f64, i64, is_float32
 
@@ -407,10 +408,7 @@ class Emitter:
     def _fresh_constant(self, array: Array) -> str:
         text = str(array.tolist()).replace(" ", "")
         stem = text if len(text) <= 20 else f"constant_{len(self.constants)}"
-        name, number = stem, 0
-        while name in self._taken:
-            number += 1
-            name = f"{stem}:{number}"
+        name = unused_name(stem, self._taken, ":", 1)
         self._taken.add(name)
         return name
 

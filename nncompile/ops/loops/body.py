@@ -10,21 +10,22 @@ everything that depends on no binder, however large, out of the loop.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.locations import current_trace
-from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.basic import Constant, Expand, SizeOf, iota
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Graph, Input, Op, Value, apply, described, items, toposort
+from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import Type, i64
 
 SMALL = 16  # elements of a constant that stays in the body, where passes see its numbers
@@ -66,10 +67,9 @@ class Body:
 
     def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Body:
         """The body with sizes in place of the names of dimensions."""
-        made: dict[Value, Value] = {}
-        for v in toposort((*self.formals, *self.results)):
-            made[v] = apply(v.op.at(sizes), *(made[a] for a in v.args))
-        return Body(tuple(made[v] for v in self.formals), tuple(made[v] for v in self.results))
+        new = replace((*self.formals, *self.results), {}, sizes)
+        count = len(self.formals)
+        return Body(tuple(new[:count]), tuple(new[count:]))
 
 
 def formal(place: int, type_: Type) -> Value:
@@ -80,40 +80,6 @@ def formal(place: int, type_: Type) -> Value:
 def binder(name: str, type_: Type) -> Value:
     """What stands for something of one iteration in an open body."""
     return apply(Input(name, type_, "binder"))
-
-
-def changed(outputs: Sequence[Value], new: Mapping[Value, Value]) -> list[Value]:
-    """The outputs with the values of `new` in place of its keys, elementwise ops in canonical
-    form: equal bodies become equal whatever their binders were called."""
-    trace = current_trace()
-    made: dict[Value, Value] = dict(new)
-    for v in _needed(outputs, made):
-        args = [made.get(a, a) for a in v.args]
-        with trace.located(v):
-            made[v] = rebuilt(v, args)
-    return [made.get(v, v) for v in outputs]
-
-
-def rebuilt(v: Value, args: Sequence[Value]) -> Value:
-    """The op of `v` on other arguments; `v` itself where they are the same."""
-    if all(a is b for a, b in zip(args, v.args, strict=True)):
-        return v
-    if isinstance(v.op, Map):
-        return mapped(v.op.body, args, v.op.slopes)
-    return apply(v.op, *args)
-
-
-def _needed(outputs: Iterable[Value], known: Mapping[Value, Value]) -> list[Value]:
-    return [v for v in toposort(outputs) if v not in known]
-
-
-def dependent(values: Iterable[Value], on: Iterable[Value]) -> set[Value]:
-    """What the values need that depends on any of `on`, these included."""
-    found = set(on)
-    for v in toposort(values):
-        if any(a in found for a in v.args):
-            found.add(v)
-    return found
 
 
 @dataclass(frozen=True)
@@ -141,13 +107,13 @@ class Loop:
     @property
     def inner(self) -> set[Value]:
         """What changes from one iteration to the next."""
-        return dependent((*self.following, *self.results), self.binders)
+        return dependent(toposort((*self.following, *self.results)), self.binders)
 
     def with_values(self, new: Mapping[Value, Value]) -> Loop:
         """The loop with other values in place of some in its body."""
-        made = changed([*self.following, *self.results], new)
+        made = replace([*self.following, *self.results], new)
         count = len(self.following)
-        return replace(self, following=tuple(made[:count]), results=tuple(made[count:]))
+        return dataclasses.replace(self, following=tuple(made[:count]), results=tuple(made[count:]))
 
     def closed(self) -> tuple[Body, tuple[Value, ...]]:
         """The body, and the arguments of the loop's node: initial values, sequences, and what the
@@ -167,7 +133,7 @@ class Loop:
         free = [v for v in outside if not stays(v)]
         free.sort(key=lambda v: (str(v.type), v.digest))
         new = {v: formal(i, v.type) for i, v in enumerate((*self.binders, *free))}
-        results = changed(outputs, new)
+        results = replace(outputs, new)
         return Body(tuple(new.values()), tuple(results)), (*self.initial, *self.sequences, *free)
 
 
@@ -177,7 +143,7 @@ def applied(
     """The last carries and the stacks of a loop, whose op `scan` makes."""
     if not loop.sequences:  # something has to say how often it runs
         place = binder(fresh("iteration"), Type(i64))
-        loop = replace(loop, elements=(place,), sequences=(iota(loop.length),))
+        loop = dataclasses.replace(loop, elements=(place,), sequences=(iota(loop.length),))
     body, args = loop.closed()
     count = len(loop.carries)
     results = items(apply(scan(body, count, len(loop.elements), loop.reverse), *args))
@@ -210,7 +176,7 @@ def opened(
         value.args[op.carries].shape[0],
         op.reverse,
     ).with_values(inside)
-    return replace(loop, carries=carried, elements=rows)
+    return dataclasses.replace(loop, carries=carried, elements=rows)
 
 
 def stays(v: Value) -> bool:

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from nncompile.diagnostics.locations import current_trace
 from nncompile.elementwise.derivative import differentiate
 from nncompile.elementwise.lowering import operation_count
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import broadcast_to, const
 from nncompile.ir.graph import Value, toposort
-from nncompile.ops.loops.body import dependent, rebuilt
+from nncompile.ir.transform import dependent, rebuilt, transformed
 from nncompile.ops.shape.joining import Concat, concatenate
 
 
@@ -70,24 +69,22 @@ class _Separation:
         self, slopes: Sequence[Value], forward: Iterable[Value], cotangents: Iterable[Value]
     ) -> None:
         self.slopes = slopes
-        self.linear = dependent(slopes, cotangents)
+        self.linear = dependent(toposort(slopes), tuple(cotangents))
         self.known = [v for v in toposort(forward) if is_plain(v)]
         self.known.sort(key=lambda v: -operation_count(body_of(v)))
         self.scaled: dict[Value, _Term] = {}
 
     def run(self) -> list[Value]:
-        trace = current_trace()
-        made: dict[Value, Value] = {}
-        for v in toposort(self.slopes):
+        def make(v: Value, args: list[Value]) -> Value:
             if v not in self.linear:
-                made[v] = v
-                continue
-            with trace.located(v):
-                new = rebuilt(v, [made[a] for a in v.args])
-                self.linear.add(new)
-                made[v] = self._of_terms(new) if is_plain(new) else self._joined(new)
-            self.linear.add(made[v])
-        return [made[v] for v in self.slopes]
+                return v
+            new = rebuilt(v, args)
+            self.linear.add(new)
+            new = self._of_terms(new) if is_plain(new) else self._joined(new)
+            self.linear.add(new)
+            return new
+
+        return transformed(self.slopes, make)
 
     def _of_terms(self, value: Value) -> Value:
         """An elementwise op as a sum of slopes with factors, where it is one."""

@@ -15,8 +15,9 @@ from typing import Any
 
 from nncompile.ir.basic import Cast, Expand, zeros_like
 from nncompile.ir.graph import Backward, Item, Op, Value, toposort
+from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import TupleType
-from nncompile.ops.loops.body import Loop, applied, binder, changed, dependent, opened
+from nncompile.ops.loops.body import Loop, applied, binder, opened
 from nncompile.ops.loops.scan_factors import separated
 from nncompile.ops.loops.scan_sums import Results, Sums
 from nncompile.ops.shape.reshape import Reshape
@@ -108,14 +109,15 @@ class _Backward:
         """The slopes at the arguments of the scan that have one."""
         forward, loop = self.forward, self.loop
         at = self._of_body()
-        inner = dependent((*at.values(), *forward.results), (*loop.binders, *self.cotangents))
+        order = toposort((*at.values(), *forward.results))
+        inner = dependent(order, (*loop.binders, *self.cotangents))
         sums = Sums(inner, loop.length)
         totals = {x: sums.of(at[x]) for x in forward.free if x in at}
         of_rows = [x for x in loop.elements if x in at]
         before = [at[x] if (x := loop.carries[i]) in at else zeros_like(x) for i in self.carried]
         body = [*before, *sums.carried, *(at[x] for x in of_rows), *sums.stacked]
         rows = self._rows(body)
-        body = changed(body, {**forward.outside, **{v: row for v, (row, _) in rows.items()}})
+        body = replace(body, {**forward.outside, **{v: row for v, (row, _) in rows.items()}})
 
         count = len(before)
         added = [forward.binder(f"total {i}", v) for i, v in enumerate(sums.carried)]
@@ -143,7 +145,7 @@ class _Backward:
         # A row that only comes in is a stack already.
         tops = [sequences.get(v, top) for v, top in zip(results, stacks, strict=True)]
         computed = Results(
-            tops[len(of_rows) :], ends[count:], lambda v: changed([v], forward.outside)[0]
+            tops[len(of_rows) :], ends[count:], lambda v: replace([v], forward.outside)[0]
         )
         return found | {x: total(computed) for x, total in totals.items()}
 
@@ -177,9 +179,9 @@ class _Backward:
         gradient is stacked, too."""
         loop = self.loop
         scan = self.forward.scan
-        linear = dependent(body, self.cotangents)
+        linear = dependent(toposort(body), self.cotangents)
         computed = set(toposort(self.forward.results))
-        varying = dependent((*body, *computed), loop.binders) - set(loop.elements)
+        varying = dependent(toposort((*body, *computed)), loop.binders) - set(loop.elements)
         found: dict[Value, None] = {}
         seen: set[Value] = set()
         pending = list(body)

@@ -1,0 +1,63 @@
+"""Graphs from graphs: one walk that makes each node anew, and what is said with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import sympy as sp
+
+from nncompile.diagnostics.locations import current_trace
+from nncompile.ir.dims import Dim
+from nncompile.ir.graph import Value, made_size, toposort
+
+Make = Callable[[Value, list[Value]], Value]
+
+
+def rebuilt(value: Value, args: Sequence[Value]) -> Value:
+    """The op of `value` on other arguments, in canonical form; `value` itself on its own."""
+    same = all(new is old for new, old in zip(args, value.args, strict=True))
+    return value if same else value.op.rebuild(*args)
+
+
+def transformed(
+    outputs: Sequence[Value], make: Make = rebuilt, known: Mapping[Value, Value] | None = None
+) -> list[Value]:
+    """The outputs with `make(node, new arguments)` in place of each node that they need, arguments
+    first, at its location. What is in `known` is not made but stands for its key."""
+    trace = current_trace()
+    new: dict[Value, Value] = dict(known or {})
+    for v in toposort(outputs):
+        if v not in new:
+            with trace.located(v):
+                new[v] = make(v, [new[a] for a in v.args])
+    return [new[v] for v in outputs]
+
+
+def replace(
+    outputs: Sequence[Value],
+    new: Mapping[Value, Value],
+    sizes: Mapping[sp.Symbol, Dim] | None = None,
+) -> list[Value]:
+    """The outputs with the values of `new` in place of its keys, and `sizes` in place of names
+    of dimensions; everything that depends on them is made anew, at its old location. A size that
+    depends on data is another one for other data."""
+    sizes = dict(sizes or {})
+
+    def make(v: Value, args: list[Value]) -> Value:
+        op = v.op.at(sizes) if sizes else v.op
+        if op is v.op and all(a is b for a, b in zip(args, v.args, strict=True)):
+            return v
+        renamed = {s: made_size(op.label, *args) for s in op.makes}
+        sizes.update(renamed)
+        return (op.at(renamed) if renamed else op).rebuild(*args)
+
+    return transformed(outputs, make, new)
+
+
+def dependent(order: Iterable[Value], on: Collection[Value]) -> set[Value]:
+    """The nodes of `order`, arguments first, that depend on any of `on`, and these."""
+    reached = set(on)
+    for v in order:
+        if any(a in reached for a in v.args):
+            reached.add(v)
+    return reached
