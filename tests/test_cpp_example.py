@@ -35,7 +35,7 @@ def test_cpp_trains_as_python_does(torchscript: SimpleNamespace, tmp_path: Path)
         EXAMPLE,
         "-B",
         tmp_path,
-        f"-DCMAKE_PREFIX_PATH={torch.utils.cmake_prefix_path}",
+        f"-DTORCH={Path(torch.__file__).parent}",
     )
     done("cmake", "--build", tmp_path)
     step, data, out = (tmp_path / n for n in ("digits.step.pt", "digits.bin", "trained.step.pt"))

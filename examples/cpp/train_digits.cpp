@@ -2,7 +2,7 @@
 //
 //   python examples/cpp/prepare.py build
 //   cmake -S examples/cpp -B build -DCMAKE_BUILD_TYPE=Release \
-//     -DCMAKE_PREFIX_PATH="$(python -c 'import torch; print(torch.utils.cmake_prefix_path)')"
+//     -DTORCH="$(python -c 'import torch, os; print(os.path.dirname(torch.__file__))')"
 //   cmake --build build
 //   build/train_digits build/digits.step.pt build/digits.bin build/trained.step.pt 20
 //
