@@ -14,7 +14,7 @@ from nncompile.ir.types import f32
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.slicing import Slice
-from tests.cards import Case, our_cards
+from tests.cards import Case, import_all, our_cards
 from tests.test_cards import CASES
 
 # An op that says nothing is not taken for harmless: predictions look at the numbers then.
@@ -70,11 +70,34 @@ def test_rows_are_apart_where_an_op_says_so(case: Case) -> None:
         check_rows(case, places, axis)
 
 
-def says(card: type[Op]) -> bool:
-    return card.rowwise is not DEFAULT or bool(card.varies)
+def ways(op: type[Op]) -> list[str]:
+    """How an op says which axes it mixes."""
+    said = {"rowwise": op.rowwise is not DEFAULT, "varies": op.varies, "mixes": op.mixes}
+    return [way for way, used in said.items() if used]
 
 
-@pytest.mark.parametrize("card", [c for c in our_cards() if says(c)], ids=lambda c: c.__name__)
+def test_every_op_says_which_axes_it_mixes() -> None:
+    """In one way: what is not said of an op is no oversight."""
+    import_all()
+    ours = {op for (module, _), op in Op.registry.items() if module.startswith("nncompile.")}
+    unclear = {op.__name__: ways(op) for op in ours if len(ways(op)) != 1}
+    assert not unclear
+
+
+def test_an_op_that_does_not_say_is_seen() -> None:
+    class Silent(Op):
+        pass
+
+    class Contradictory(Sum):
+        mixes = True
+
+    for op in (Silent, Contradictory):
+        Op.registry.pop((op.__module__, op.__qualname__))
+    assert not ways(Silent) and len(ways(Contradictory)) == 2
+    assert Silent().rowwise((0,), f32["n"]) is None
+
+
+@pytest.mark.parametrize("card", [c for c in our_cards() if not c.mixes], ids=lambda c: c.__name__)
 def test_what_an_op_says_is_looked_at(card: type[Op]) -> None:
     """There is a sample with rows, of which it says an axis."""
     ours = [case for case in CASES if type(case.sample.op) is card]

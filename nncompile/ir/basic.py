@@ -59,6 +59,7 @@ class Constant(Op):
 
     value: Array
     moves = True
+    mixes = True
 
     def infer(self) -> Type:
         return Type(dtype_of(self.value), self.value.shape)
@@ -178,6 +179,7 @@ class SizeOf(Op):
 
     size: Dim
     dtype: DType
+    mixes = True
 
     def infer(self, *makers: Type) -> Type:
         return Type(self.dtype, ())
@@ -207,6 +209,7 @@ class Iota(Op):
 
     size: Dim
     dtype: DType
+    mixes = True
 
     def infer(self, *makers: Type) -> Type:
         return Type(self.dtype, (self.size,))
@@ -238,6 +241,7 @@ class Counted(Op):
     """0, 1, …, x − 1 of a number that is known when the graph runs; nothing of a negative one."""
 
     size: Dim
+    mixes = True
 
     @property
     def makes(self) -> tuple[sp.Symbol, ...]:

@@ -113,6 +113,9 @@ class Op:
     # Whether results are elements of the arguments, as they are. Floats of 16 bits stay what they
     # are then; any other op is computed in float32 and rounded (see precision.py).
     moves: ClassVar[bool] = False
+    # Whether no axis of its results is known to be computed row by row (see `rowwise`): it mixes
+    # the elements of its arguments, or has none.
+    mixes: ClassVar[bool] = False
     # Whether it compares elements of an argument with each other. TorchScript carries u64 in int64,
     # and gives such an op what has the same order there (see torchscript/carriers.py).
     orders: ClassVar[bool] = False
@@ -212,7 +215,8 @@ class Op:
         argument that is the same for all rows) and of nothing else. None where it is not so, or
         not known.
 
-        An op that works along one or some of its axes says so in `varies`, and need say no more.
+        Every op says which axes it mixes: here, by `mixes` where it keeps none apart, or by
+        `varies` where it works along one or some of its axes.
         """
         same = set(places)
         if not self.varies or len(same) != 1 or None in same:
@@ -406,6 +410,7 @@ class Input(Op):
     name: str
     type: Type
     kind: str = "input"  # or "parameter", "state"
+    mixes = True
 
     def infer(self) -> Type:
         return self.type
@@ -419,6 +424,9 @@ class Item(Op):
 
     def infer(self, results: TupleType) -> Type:
         return results.items[self.index]
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return places[0]
 
     def numpy(self, results: tuple[Any, ...]) -> Any:
         return results[self.index]

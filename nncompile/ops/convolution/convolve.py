@@ -213,6 +213,7 @@ class ConvWeightGradient(Op):
     pads: Ints
     dilations: Ints
     groups: int = 1
+    mixes = True
 
     @property
     def window(self) -> Window:

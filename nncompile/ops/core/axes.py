@@ -35,3 +35,13 @@ def axes_of(axis: int | Sequence[int] | None, rank: int, name: str = "axis") -> 
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{name} {tuple(given)} names one axis twice")
     return tuple(sorted(axes))
+
+
+def same_axis(places: Sequence[int | None]) -> int | None:
+    """The axis that all arguments of an op have their rows along; None where these differ."""
+    return places[0] if len(set(places)) == 1 else None
+
+
+def all_but(axis: int, places: Sequence[int | None]) -> int | None:
+    """`Op.rowwise` of an op along one axis of its arguments, which agree in all others."""
+    return None if axis in places else same_axis(places)

@@ -25,6 +25,7 @@ class Recompute(Op):
     held: int
     moves = True
     differentiable = False  # the samples' first arguments are computed from nothing
+    mixes = True
 
     def infer(self, *args: Type) -> TupleType:
         return TupleType(args[: self.count])

@@ -19,7 +19,7 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32, u64
-from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.axes import all_but, axis_of
 from nncompile.ops.loops.running import running_together
 from nncompile.ops.shape.index import (
     ScatterAdd,
@@ -76,9 +76,7 @@ class ScatterMax(Op):
         )
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        """The axis along which row i is made of rows i alone, where there is one."""
-        place = places[0]
-        return place if len(set(places)) == 1 and place != self.axis else None
+        return all_but(self.axis, places)
 
     def numpy(self, x: Array, indices: Array, updates: Array) -> Array:
         result = np.array(x)

@@ -47,6 +47,7 @@ class Scan(Op):
     elements: int
     reverse: bool = False
     moves = True
+    mixes = True
 
     def infer(self, *arguments: Type) -> TupleType:
         formals = [v.type for v in self.body.formals]

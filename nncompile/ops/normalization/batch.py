@@ -42,6 +42,7 @@ class BatchNorm(Op):
     momentum: float
     epsilon: float
     tracked: bool = True
+    mixes = True
 
     def infer(self, x: Type, scale: Type, bias: Type, mean: Type, variance: Type) -> TupleType:
         require_real(x)

@@ -25,7 +25,7 @@ from nncompile.ops.reduction.reduce import require_real
 from nncompile.ops.shape.reshape import reshape, transpose
 from nncompile.ops.shape.slicing import padded
 from nncompile.ops.windows.pooling import Slid, Window, slid
-from nncompile.ops.windows.space import LEAD
+from nncompile.ops.windows.space import LEAD, plane_by_plane
 
 
 class AveragePool(Op):
@@ -42,7 +42,7 @@ class AveragePool(Op):
         return (AverageSpread(self.window, x.shape[LEAD:])(g),)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+        return plane_by_plane(places)
 
     def numpy(self, x: Array) -> Array:
         windows = self.window.numpy(x, 0)
@@ -104,6 +104,9 @@ class AverageSpread(Op):
 
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         return (AveragePool(self.window)(g),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return plane_by_plane(places)
 
     def numpy(self, g: Array) -> Array:
         w = self.window

@@ -26,7 +26,7 @@ from nncompile.ops.reduction.reduce import require_real
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.slicing import LIMIT, padded
 from nncompile.ops.windows.pooling import Slid, Window, slid
-from nncompile.ops.windows.space import LEAD
+from nncompile.ops.windows.space import LEAD, plane_by_plane
 
 # Up to that many elements of a window are compared one by one; onnxruntime's indices of the
 # maxima cost several times the pooling itself.
@@ -47,7 +47,7 @@ class MaxPool(Op):
         return (MaxSpread(self.window)(g, x),)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+        return plane_by_plane(places)
 
     def numpy(self, x: Array) -> Array:
         windows = self.window.numpy(x, -np.inf)
@@ -83,6 +83,9 @@ class MaxSpread(Op):
 
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         return MaxPick(self.window)(g, args[1]), None
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return plane_by_plane(places)
 
     def numpy(self, g: Array, x: Array) -> Array:
         spread = np.zeros(x.shape, x.dtype)
@@ -171,6 +174,9 @@ class MaxPick(Op):
 
     def pullback(self, g: Value, y: Value, u: Value, x: Value) -> Sequence[Value | None]:
         return MaxSpread(self.window)(g, x), None
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return plane_by_plane(places)
 
     def numpy(self, u: Array, x: Array) -> Array:
         return u[numpy_places(self.window, x)]

@@ -21,7 +21,7 @@ from nncompile.ops.pooling.window_maxima import numpy_places, places
 from nncompile.ops.reduction.reduce import argmax, require_real
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.windows.pooling import Slid, Window, options, slid
-from nncompile.ops.windows.space import LEAD
+from nncompile.ops.windows.space import LEAD, plane_by_plane
 
 
 class MaxPlaces(Op):
@@ -39,8 +39,7 @@ class MaxPlaces(Op):
         return (None,)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        (place,) = places
-        return place if place in range(LEAD) else None
+        return plane_by_plane(places)
 
     def numpy(self, x: Array) -> Array:
         flat: Any = 0

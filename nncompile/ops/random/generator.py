@@ -24,6 +24,7 @@ from nncompile.ir.dims import dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input, Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f32, f64, i64, u32
+from nncompile.ops.core.axes import same_axis
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.loops.body import iterations
 from nncompile.ops.shape.index import argsort
@@ -69,6 +70,9 @@ class Hash(Op):
 
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         return None, None
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return places[0] if places[1] is None else None
 
     def numpy(self, counter: Array, key: Array) -> Array:
         def upper(h: Array) -> Array:
@@ -123,6 +127,9 @@ class Dropout(Op):
 
     def pullback(self, g: Value, y: Value, x: Value, bits: Value) -> Sequence[Value | None]:
         return Dropout(self.rate)(g, bits), None
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return same_axis(places)
 
     def numpy(self, x: Array, bits: Array) -> Array:
         kept = bits < np.uint32(self._threshold)

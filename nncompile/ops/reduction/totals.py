@@ -21,6 +21,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.axes import same_axis
 from nncompile.ops.reduction.reduce import real_value, require_real
 
 
@@ -45,7 +46,7 @@ class Average(Op):
         return slope, -slope * _share(total, weight)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return places[0] if len(set(places)) == 1 else None
+        return same_axis(places)
 
     def numpy(self, total: Array, weight: Array) -> Array:
         return np.divide(total, weight, out=np.zeros_like(total), where=weight != 0)

@@ -21,7 +21,7 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, items
 from nncompile.ir.types import Array, TupleType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
-from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.axes import all_but, axis_of
 from nncompile.ops.core.long_sums import SCATTERED
 from nncompile.ops.shape.reshape import expand_dims, ravel, reshape
 
@@ -106,8 +106,7 @@ class TakeAlongAxis(Op):
         return ScatterAdd(self.axis)(zeros_like(x), indices, g), None
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        place = places[0]
-        return place if len(set(places)) == 1 and place != self.axis else None
+        return all_but(self.axis, places)
 
     def numpy(self, x: Array, indices: Array) -> Array:
         return np.take_along_axis(x, indices.astype(np.int64), self.axis)
@@ -153,6 +152,9 @@ class ScatterAdd(Op):
         self, g: Value, y: Value, x: Value, indices: Value, updates: Value
     ) -> Sequence[Value | None]:
         return g, None, TakeAlongAxis(self.axis)(g, indices)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        return all_but(self.axis, places)
 
     def numpy(self, x: Array, indices: Array, updates: Array) -> Array:
         result = np.array(x)
@@ -222,8 +224,7 @@ class TopK(Op):
         return (ScatterAdd(self.axis)(zeros_like(x), places, slope),)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        place = places[0]
-        return place if len(set(places)) == 1 and place != self.axis else None
+        return all_but(self.axis, places)
 
     def numpy(self, x: Array) -> tuple[Array, Array]:
         if self.largest:  # stable in the falling order too: sort the reverse, read it backwards

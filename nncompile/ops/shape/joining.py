@@ -17,7 +17,7 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value, apply, items
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
-from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.axes import all_but, axis_of
 from nncompile.ops.shape.reshape import expand_dims, reshape
 
 
@@ -109,7 +109,7 @@ class Split(Op):
         return (concatenate(parts, self.axis),)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return None if places[0] == self.axis else places[0]
+        return all_but(self.axis, places)
 
     def numpy(self, x: Array) -> tuple[Array, ...]:
         points = np.cumsum(np.asarray(self.sizes, np.int64))[:-1]

@@ -52,6 +52,16 @@ class Reshape(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (reshape(g, x.shape),)
 
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        (place,) = places
+        if place is None:
+            return None
+        before, size = product(types[0].shape[:place]), types[0].shape[place]
+        for axis, own in enumerate(self.shape):
+            if same(own, size) is True and same(product(self.shape[:axis]), before) is True:
+                return axis
+        return None
+
     def numpy(self, x: Array) -> Array:
         return x.reshape(self.shape)
 

@@ -30,6 +30,7 @@ class NonZero(Op):
 
     size: Dim
     differentiable: ClassVar[bool] = False
+    mixes = True
 
     @property
     def makes(self) -> tuple[sp.Symbol, ...]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from nncompile.ops.core.axes import same_axis
+
 LEAD = 2  # axes before those of space: the batch and the channels
 
 _NAMES = {1: ("length",), 2: ("height", "width"), 3: ("depth", "height", "width")}
@@ -17,3 +21,9 @@ def axis_of(axis: int, rank: int) -> str:
     all axes: `the height (axis 2)`."""
     place = f"axis {LEAD + axis}"
     return f"the {_NAMES[rank][axis]} ({place})" if rank in _NAMES else place
+
+
+def plane_by_plane(places: Sequence[int | None]) -> int | None:
+    """`Op.rowwise` of an op that computes something of each channel of each example."""
+    place = same_axis(places)
+    return place if place in range(LEAD) else None
