@@ -13,7 +13,7 @@ from nncompile.ir.graph import Op, Sample
 from nncompile.ir.types import f32
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.reduce import Sum
-from nncompile.ops.shape.slicing import Slice
+from nncompile.ops.shape.slicing import Pad, Slice
 from tests.cards import Case, import_all, our_cards
 from tests.test_cards import CASES
 
@@ -103,6 +103,37 @@ def test_what_an_op_says_is_looked_at(card: type[Op]) -> None:
     ours = [case for case in CASES if type(case.sample.op) is card]
     found = [check_rows(case, *claim) for case in ours for claim in claims(case)]
     assert any(found), f"no sample of {card.__name__} has rows that are apart"
+
+
+def check_copies(case: Case) -> None:
+    """A function of one number commutes with an op that copies elements."""
+
+    def changed(x: np.ndarray) -> np.ndarray:
+        return ~x if x.dtype == bool else 2 * x + np.ones((), x.dtype)
+
+    for sizes in case.bindings:
+        feeds = case.feeds(sizes)
+        names = [leaf.op.name for leaf in case.leaves]  # type: ignore[attr-defined]
+        copied = names[: case.sample.op.copies]
+        after = case.numpy({**feeds, **{n: changed(feeds[n]) for n in copied}}, sizes)
+        for old, new in zip(case.numpy(feeds, sizes), after, strict=True):
+            np.testing.assert_array_equal(new, changed(old))
+
+
+@pytest.mark.parametrize(
+    "case", [c for c in CASES if c.sample.op.copies != 0], ids=lambda case: case.name
+)
+def test_an_op_copies_elements_where_it_says_so(case: Case) -> None:
+    check_copies(case)
+
+
+def test_a_wrong_claim_of_copies_is_found() -> None:
+    class Wrong(Pad):
+        copies = 1
+
+    Op.registry.pop((Wrong.__module__, Wrong.__qualname__))
+    with pytest.raises(AssertionError):
+        check_copies(Case("wrong", Sample(Wrong((1,), (0,)), (f32["n"],))))
 
 
 def test_a_wrong_claim_is_found() -> None:

@@ -137,6 +137,7 @@ class Expand(Op):
 
     shape: Shape
     moves = True
+    copies = 1
 
     def infer(self, x: Type) -> Type:
         if same_shape(broadcast(x.shape, self.shape), self.shape) is not True:

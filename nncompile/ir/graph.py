@@ -116,6 +116,9 @@ class Op:
     # Whether no axis of its results is known to be computed row by row (see `rowwise`): it mixes
     # the elements of its arguments, or has none.
     mixes: ClassVar[bool] = False
+    # Of how many of its first arguments the results hold elements, as they are and no others; the
+    # arguments behind these say which. None for all, and 0 where other elements come in.
+    copies: ClassVar[int | None] = 0
     # Whether it compares elements of an argument with each other. TorchScript carries u64 in int64,
     # and gives such an op what has the same order there (see torchscript/carriers.py).
     orders: ClassVar[bool] = False

@@ -11,7 +11,7 @@ from nncompile.diagnostics.locations import named, tracing
 from nncompile.ir.dims import Dim, same
 from nncompile.ir.graph import Graph, Input, Item, Value, described
 from nncompile.ir.types import Array, is_real
-from nncompile.ops.shape.reshape import Reshape, Transpose
+from nncompile.ops.shape.reshape import Reshape
 from nncompile.train.rows import (
     Mixed,
     Rowwise,
@@ -148,9 +148,6 @@ def _place(v: Value, sources: Sequence[tuple[Value, int]], examples: Dim | None)
     if len(axes) != 1:
         raise Mixed(f"{len(axes)} axes of {v.type} are of the batch")
     (axis,) = axes
-    if isinstance(v.op, Transpose):
-        (source,) = sources
-        return v.op.axes.index(source[1])
     if isinstance(v.op, Reshape):
         (source,) = sources
         return reshaped(v, axis, *source, examples)

@@ -51,6 +51,7 @@ class Gather(Op):
 
     axis: int
     moves = True
+    copies = 1
 
     def infer(self, x: Type, indices: Type) -> Type:
         check_integer(indices)
@@ -96,6 +97,7 @@ class TakeAlongAxis(Op):
 
     axis: int
     moves = True
+    copies = 1
 
     def infer(self, x: Type, indices: Type) -> Type:
         check_integer(indices)

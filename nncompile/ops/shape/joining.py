@@ -27,6 +27,7 @@ class Concat(Op):
     axis: int
     varies: ClassVar[str] = "axis"
     moves = True
+    copies = None
 
     def infer(self, *parts: Type) -> Type:
         first = parts[0]
@@ -89,6 +90,7 @@ class Split(Op):
     axis: int
     sizes: Shape
     moves = True
+    copies = 1
 
     def infer(self, x: Type) -> TupleType:
         total = dim(sum(self.sizes))

@@ -10,24 +10,14 @@ from collections.abc import Callable, Sequence
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import Expand
 from nncompile.ir.graph import Item, Value, apply
-from nncompile.ops.shape.index import Gather, TakeAlongAxis
-from nncompile.ops.shape.joining import Concat, Split
-from nncompile.ops.shape.reshape import Reshape, Transpose
-from nncompile.ops.shape.slicing import Slice
-
-_OF_FIRST = (Expand, Gather, Reshape, Slice, TakeAlongAxis, Transpose)
 
 
 def moved(value: Value) -> tuple[Value, ...]:
     """The values whose elements, and no others, `value` holds; none where it is not a move."""
-    if isinstance(value.op, _OF_FIRST):
-        return value.args[:1]
-    if isinstance(value.op, Concat):
-        return value.args
-    if isinstance(value.op, Item) and isinstance(value.args[0].op, Split):
-        return value.args[0].args
+    source = value.args[0] if isinstance(value.op, Item) else value
+    if source.op.copies != 0:
+        return source.args[: source.op.copies]
     if is_plain(value) and isinstance(body_of(value), h.where):
         chosen = body_of(value).args[1:]
         if all(x.is_Symbol for x in chosen):
@@ -43,11 +33,9 @@ def _argument(value: Value, symbol: object) -> Value:
 def alike(value: Value, others: Sequence[Value]) -> Value:
     """`others`, of the shapes of what `value` moves, moved in its way."""
     if isinstance(value.op, Item):
-        return apply(value.op, apply(value.args[0].op, *others))
-    if isinstance(value.op, Concat):
-        return apply(value.op, *others)
-    if isinstance(value.op, _OF_FIRST):
-        return apply(value.op, *others, *value.args[1:])
+        return apply(value.op, alike(value.args[0], others))
+    if value.op.copies != 0:
+        return apply(value.op, *others, *value.args[len(others) :])
     count = len(value.args)
     chosen = (placeholder(count + i) for i in range(len(others)))
     return mapped(h.where(body_of(value).args[0], *chosen), (*value.args, *others))

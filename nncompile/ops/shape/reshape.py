@@ -35,6 +35,7 @@ class Reshape(Op):
 
     shape: Shape
     moves = True
+    copies = 1
 
     def infer(self, x: Type) -> Type:
         before, after = product(x.shape), product(self.shape)
@@ -99,6 +100,7 @@ class Transpose(Op):
     axes: tuple[int, ...]
     varies: ClassVar[str] = "order"
     moves = True
+    copies = 1
 
     def infer(self, x: Type) -> Type:
         if sorted(self.axes) != list(range(x.rank)):

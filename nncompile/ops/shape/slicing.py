@@ -35,6 +35,7 @@ class Slice(Op):
     sizes: Shape
     steps: tuple[int, ...]
     moves = True
+    copies = 1
 
     def infer(self, x: Type) -> Type:
         if len(self.starts) != x.rank:
