@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl import f32, f64, i64
+from dsl import f32, f64, i64, relu
+from dsl.losses.declaration import pointwise
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.ir.graph import Value
@@ -235,6 +237,26 @@ def test_what_losses_and_metrics_refuse(
 ) -> None:
     with pytest.raises(error, match=message):
         use(*(leaf(f"x{i}", t) for i, t in enumerate(types)))
+
+
+def test_a_loss_of_ones_own_has_the_options_of_all() -> None:
+    @pointwise
+    def squared_hinge(prediction: Any, target: Any, margin: float = 1.0, **_: Any) -> Any:
+        """max(0, margin − p·t)²."""
+        return relu(margin - prediction * target) ** 2
+
+    p, t = leaf("p", f32[3]), leaf("t", f32[3])
+    assert list(inspect.signature(squared_hinge).parameters) == [
+        *("prediction", "target", "margin", "reduction", "weight", "mask")
+    ]
+    assert "`weight` multiplies them" in str(squared_hinge.__doc__)
+    data = {"p": np.float32([0.5, -1, 3]), "t": np.float32([1, 1, -1])}
+    every = evaluate(squared_hinge(p, t, 2.0, reduction="none"), data)
+    np.testing.assert_allclose(every, [2.25, 9, 25], 1e-6)
+    weighted = squared_hinge(p, t, margin=2.0, weight=np.float32([1, 3, 5]), mask=p < 2)
+    np.testing.assert_allclose(evaluate(weighted, data), (2.25 + 27) / 4, 1e-6)
+    with pytest.raises(ModelError, match=r"squared_hinge: (.|\n)*did you mean 'reduction'"):
+        squared_hinge(p, t, reductoin="sum")
 
 
 def test_metrics() -> None:

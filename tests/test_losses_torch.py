@@ -224,7 +224,7 @@ SAME: dict[str, dict[str, Any]] = {
     },
     "weighted": {
         "bce": (
-            lambda z, t: dsl.binary_cross_entropy_with_logits(z, t, "sum", weight=abs(W)),
+            lambda z, t: dsl.binary_cross_entropy_with_logits(z, t, reduction="sum", weight=abs(W)),
             lambda z, t: F.binary_cross_entropy_with_logits(
                 z, t, reduction="sum", weight=const(abs(W))
             ),

@@ -1,15 +1,12 @@
-"""Losses of two classes: a probability, a logit or a margin for each example.
-
-All take `reduction`, `weight` and `mask`, which `dsl.losses.reduction.reduced` explains.
-"""
+"""Losses of two classes: a probability, a logit or a margin for each example."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from dsl.losses.reduction import Reduction, claimed, matched, reduced, within
+from dsl.losses.declaration import Losses, Reducing, loss
+from dsl.losses.reduction import claimed, matched, within
 from dsl.losses.suspects import warn_of_probabilities
-from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
 from nncompile.elementwise.formula import formula
 from nncompile.elementwise.map import body_of, is_plain, mapped
@@ -36,16 +33,14 @@ def _binary_cross_entropy(probability: Any, target: Any) -> Any:
     return -(target * at_one + (1 - target) * at_zero)
 
 
-@teaching
+@loss
 def binary_cross_entropy(
     probability: Any,
     target: Any,
-    reduction: Reduction = "mean",
     *,
     label_smoothing: float = 0.0,
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−t·log p − (1 − t)·log(1 − p) of probabilities. As torch's: logarithms are at least −100,
     and the slope divides by at least 10⁻¹², so that p = 0 and p = 1 are finite. A p that is the
     sigmoid of a logit, or elements of one (`p[:, 0]`), needs no such bounds, and is taken as that
@@ -53,15 +48,14 @@ def binary_cross_entropy(
     probabilities, and data that hold others are refused unless there is a weight or a mask;
     smoothing by ε moves them to (1 − ε)·t + ε/2."""
     probability, target = matched("binary_cross_entropy", probability, target)
-    target = claimed("binary_cross_entropy", target, 0, 1, PARTLY, reduction, weight, mask)
+    target = claimed("binary_cross_entropy", target, 0, 1, PARTLY, **reducing)
     target = _smoothed("binary_cross_entropy", target, label_smoothing)
     logit = _logit_of(probability)
-    losses = (
+    return (
         _binary_cross_entropy(probability, target)
         if logit is None
         else _binary_cross_entropy_with_logits(logit, target)
     )
-    return reduced(losses, reduction, weight, mask)
 
 
 def _logit_of(probability: Value) -> Value | None:
@@ -100,17 +94,15 @@ def _with_positive_weight(logit: Any, target: Any, positive: Any) -> Any:
     return positive * target * softplus(-logit) + (1 - target) * softplus(logit)
 
 
-@teaching
+@loss
 def binary_cross_entropy_with_logits(
     logit: Any,
     target: Any,
-    reduction: Reduction = "mean",
     *,
     pos_weight: Any = None,
     label_smoothing: float = 0.0,
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−w·t·log σ(z) − (1 − t)·log(1 − σ(z)), finite for every logit z. `pos_weight` is w, a number
     or one for each class (the last axis), which trades recall against precision, 1 without. Targets
     are 0 and 1, or probabilities, and data that hold others are refused unless there is a weight
@@ -118,14 +110,13 @@ def binary_cross_entropy_with_logits(
     what = "binary_cross_entropy_with_logits"
     logit, target = matched(what, logit, target)
     warn_of_probabilities(what, "logits", logit, "give it the logit, or take binary_cross_entropy")
-    target = claimed(what, target, 0, 1, PARTLY, reduction, weight, mask)
+    target = claimed(what, target, 0, 1, PARTLY, **reducing)
     target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
-    losses = (
+    return (
         _binary_cross_entropy_with_logits(logit, target)
         if pos_weight is None
         else _with_positive_weight(logit, target, pos_weight)
     )
-    return reduced(losses, reduction, weight, mask)
 
 
 PARTLY = "of −1 and 1: (t + 1) / 2; of 0 … 255: t / 255; those that do not count: mask=…"
@@ -145,27 +136,25 @@ def _focal(logit: Any, target: Any, gamma: Any) -> Any:
     return target * at_one + (1 - target) * at_zero
 
 
-@teaching
+@loss
 def binary_focal_loss(
     logit: Any,
     target: Any,
     gamma: float = 2.0,
     alpha: float | None = None,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−(1 − q)^γ·log q, q the probability that the logit gives the target (T.-Y. Lin and others,
     "Focal Loss for Dense Object Detection", 2017): examples that are right already count little.
     `alpha` weighs targets of 1, 1 − α those of 0. A target between 0 and 1 mixes both losses."""
     logit, target = matched("binary_focal_loss", logit, target)
     warn_of_probabilities("binary_focal_loss", "logits", logit, "give it the logit")
-    target = claimed("binary_focal_loss", target, 0, 1, PARTLY, reduction, weight, mask)
+    target = claimed("binary_focal_loss", target, 0, 1, PARTLY, **reducing)
     losses = _focal(logit, target, float(gamma))
     if alpha is not None:
         alpha = within("binary_focal_loss", "alpha", alpha, 0.0, 1.0)
         losses = losses * (alpha * target + (1 - alpha) * (1 - target))
-    return reduced(losses, reduction, weight, mask)
+    return losses
 
 
 @formula
@@ -184,30 +173,26 @@ def _signed(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     return prediction, where(target == 0, -1.0, target)
 
 
-@teaching
+@loss
 def hinge(
     prediction: Any,
     target: Any,
     margin: float = 1.0,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """max(0, margin − p·t), the targets being −1 and 1; 0 is taken for −1, as Keras' does, so that
     0 and 1 are targets too. Data that hold other integers are refused."""
     prediction, target = _signed("hinge", prediction, target)
-    return reduced(_hinge(prediction, target, margin), reduction, weight, mask)
+    return _hinge(prediction, target, margin)
 
 
-@teaching
+@loss
 def perceptron_loss(
     prediction: Any,
     target: Any,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """max(0, −p·t), the targets being −1 and 1 (or 0 and 1, as with `hinge`): a step down its
     slope is Rosenblatt's rule (1958), w + η·t·x where the sign is wrong."""
     prediction, target = _signed("perceptron_loss", prediction, target)
-    return reduced(_hinge(prediction, target, 0.0), reduction, weight, mask)
+    return _hinge(prediction, target, 0.0)

@@ -1,18 +1,17 @@
 """Losses of several classes: a logit (or log probability) for each class along one axis.
 
 Labels are class numbers, of the shape of the logits without that axis, or probabilities of their
-shape. All take `reduction`, `weight` and `mask`, of one entry a row, which
-`dsl.losses.reduction.reduced` explains.
+shape. `weight` and `mask` are of one entry a row.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from dsl.losses.reduction import Reduction, claimed, matched, reduced, wide, within
+from dsl.losses.declaration import Counted, Losses, Reducing, loss
+from dsl.losses.reduction import claimed, matched, wide, within
 from dsl.losses.suspects import warn_of_probabilities, without_log_softmax
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
-from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value
@@ -37,7 +36,7 @@ LOGARITHMS = "give it log_softmax(logits), or take cross_entropy(logits, label)"
 PROBABILITIES = "probabilities, or counts; rows that do not count: mask=…"
 
 
-@teaching
+@loss
 def cross_entropy(
     logits: Any,
     label: Any,
@@ -46,10 +45,8 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     ignore_index: int | None = None,
     class_weight: Any = None,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−Σ t·log softmax(logits) along `axis`.
 
     `label` is the number of the class, of the shape of the logits without the axis; or
@@ -63,10 +60,10 @@ def cross_entropy(
     """
     logits, label = _scores("cross_entropy", logits, label)
     axis = class_axis("cross_entropy", logits, axis)
-    label = _claimed("cross_entropy", logits, label, reduction, weight, mask)
+    label = _claimed("cross_entropy", logits, label, **reducing)
     logits = without_log_softmax(logits, axis)
     warn_of_probabilities("cross_entropy", "logits", logits, LOGITS)
-    losses, counts = _negative_log_likelihood(
+    return _negative_log_likelihood(
         "cross_entropy",
         log_softmax(logits, axis),
         label,
@@ -75,10 +72,9 @@ def cross_entropy(
         ignore_index,
         class_weight,
     )
-    return reduced(losses, reduction, weight, mask, counts)
 
 
-@teaching
+@loss
 def negative_log_likelihood(
     log_probability: Any,
     label: Any,
@@ -86,20 +82,17 @@ def negative_log_likelihood(
     axis: int = -1,
     ignore_index: int | None = None,
     class_weight: Any = None,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−Σ t·log p along `axis` of logarithms of probabilities, as `log_softmax` gives them: all else
     as `cross_entropy`, which is this of log softmax."""
     log_probability, label = _scores("negative_log_likelihood", log_probability, label)
     axis = class_axis("negative_log_likelihood", log_probability, axis)
-    label = _claimed("negative_log_likelihood", log_probability, label, reduction, weight, mask)
+    label = _claimed("negative_log_likelihood", log_probability, label, **reducing)
     warn_of_probabilities("negative_log_likelihood", "logarithms", log_probability, LOGARITHMS)
-    losses, counts = _negative_log_likelihood(
+    return _negative_log_likelihood(
         "negative_log_likelihood", log_probability, label, axis, 0.0, ignore_index, class_weight
     )
-    return reduced(losses, reduction, weight, mask, counts)
 
 
 def _scores(what: str, logits: Any, label: Any) -> tuple[Value, Value]:
@@ -126,13 +119,11 @@ def _scores(what: str, logits: Any, label: Any) -> tuple[Value, Value]:
     return scores, label
 
 
-def _claimed(
-    what: str, logits: Value, label: Value, reduction: Reduction, weight: Any, mask: Any
-) -> Value:
+def _claimed(what: str, logits: Value, label: Value, **reducing: Unpack[Reducing]) -> Value:
     """The label, whose probabilities (or counts, as of words in a text) are not negative."""
     if label.rank != logits.rank:
         return label
-    return claimed(what, label, 0, None, PROBABILITIES, reduction, weight, mask)
+    return claimed(what, label, 0, None, PROBABILITIES, **reducing)
 
 
 def _negative_log_likelihood(
@@ -143,7 +134,7 @@ def _negative_log_likelihood(
     smoothing: float,
     ignore_index: int | None,
     class_weight: Any,
-) -> tuple[Value, Value | None]:
+) -> Losses:
     """The loss of each row, and what it counts in the divisor of a mean where that is not 1."""
     of_class = None
     if class_weight is not None:
@@ -162,7 +153,7 @@ def _negative_log_likelihood(
             raise ModelError("ignore_index is a class number, the labels are probabilities")
         weighted = weighed(log_probability, of_class, axis)
         losses = -sum_of(target * weighted, axis)
-        return _smoothed(losses, weighted, axis, smoothing), None
+        return _smoothed(losses, weighted, axis, smoothing)
     class_numbers(what, log_probability, label, axis, ignore_index=ignore_index)
     counted = None if ignore_index is None else label != ignore_index
     index = label if counted is None else where(counted, label, 0)
@@ -177,7 +168,7 @@ def _negative_log_likelihood(
         losses = where(counted, losses, 0.0)
         ones = cast(counted, losses.dtype)
         counts = ones if counts is None else counts * ones
-    return losses, counts
+    return Counted(losses, counts)
 
 
 def _smoothed(losses: Value, terms: Value, axis: int, amount: float) -> Value:
@@ -211,7 +202,7 @@ def _focused(log_probability: Any, gamma: Any) -> Any:
     return -(maximum(1 - exp(log_probability), 0.0) ** gamma) * log_probability
 
 
-@teaching
+@loss
 def focal_loss(
     logits: Any,
     label: Any,
@@ -220,10 +211,8 @@ def focal_loss(
     gamma: float = 2.0,
     class_weight: Any = None,
     ignore_index: int | None = None,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−(1 − q)^γ·log q, q the softmax probability of the label's class (T.-Y. Lin and others,
     2017). `class_weight`, that paper's α, multiplies the losses of each class, and does not count
     in the divisor of the mean. γ = 0 is `cross_entropy`; others are at least 1."""
@@ -241,10 +230,10 @@ def focal_loss(
         losses = losses * take(class_weights("focal_loss", class_weight, logits, axis), index)
     counts = None if counted is None else cast(counted, losses.dtype)
     losses = losses if counted is None else where(counted, losses, 0.0)
-    return reduced(losses, reduction, weight, mask, counts)
+    return Counted(losses, counts)
 
 
-@teaching
+@loss
 def multiclass_hinge(
     logits: Any,
     label: Any,
@@ -252,10 +241,8 @@ def multiclass_hinge(
     axis: int = -1,
     margin: float = 1.0,
     power: int = 1,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """Σ max(0, margin − z[label] + z[j])^power / n over the n classes j but the label's (J. Weston
     and C. Watkins, 1999), as torch's `multi_margin_loss`; `power` is 1 or 2."""
     logits, label, axis = class_numbers("multiclass_hinge", logits, label, axis, "hinge")
@@ -263,8 +250,7 @@ def multiclass_hinge(
         raise ModelError(f"multiclass_hinge: power is 1 or 2, got {power!r}")
     own = take_along_axis(logits, expand_dims(label, axis), axis)
     others = one_hot(label, logits.shape[axis], logits.dtype, axis) == 0
-    losses = mean(where(others, relu(margin - own + logits) ** power, 0.0), axis)
-    return reduced(losses, reduction, weight, mask)
+    return mean(where(others, relu(margin - own + logits) ** power, 0.0), axis)
 
 
 @formula
@@ -278,17 +264,15 @@ def _divergence_of_logs(log_probability: Any, log_target: Any) -> Any:
     return exp(log_target) * (log_target - log_probability)
 
 
-@teaching
+@loss
 def kl_divergence(
     log_probability: Any,
     target: Any,
     *,
     axis: int = -1,
     log_target: bool = False,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """Σ t·(log t − log p) along `axis`: the Kullback–Leibler divergence of the predicted
     distribution, whose logarithms are given, from the target, given by its probabilities or, with
     `log_target`, their logarithms. 0·log 0 is 0.
@@ -299,10 +283,10 @@ def kl_divergence(
     log_probability, target = matched("kl_divergence", log_probability, target)
     warn_of_probabilities("kl_divergence", "logarithms", log_probability, LOGARITHMS)
     if not log_target:
-        target = claimed("kl_divergence", target, 0, None, PROBABILITIES, reduction, weight, mask)
+        target = claimed("kl_divergence", target, 0, None, PROBABILITIES, **reducing)
     axis = class_axis("kl_divergence", log_probability, axis)
     terms = (_divergence_of_logs if log_target else _divergence)(log_probability, target)
-    return reduced(sum_of(terms, axis), reduction, weight, mask)
+    return sum_of(terms, axis)
 
 
 def class_axis(what: str, logits: Value, axis: int) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, Unpack
 
-from dsl.losses.reduction import Reduction, reduced, wide
+from dsl.losses.declaration import Losses, Reducing, loss
+from dsl.losses.reduction import wide
 from dsl.losses.suspects import warn_of_probabilities
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
-from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import (
     logaddexp,
     logical_and,
@@ -42,7 +42,7 @@ from nncompile.ops.loops.scan import scan
 _NEVER = -1e30
 
 
-@teaching
+@loss
 def ctc_loss(
     logits: Any,
     label: Any,
@@ -51,10 +51,8 @@ def ctc_loss(
     *,
     blank: int = 0,
     zero_infinity: bool = False,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−log of the probability of all ways to say the labels in their order, each for one step or
     more, with blanks between, before and after (A. Graves and others, "Connectionist Temporal
     Classification", 2006).
@@ -127,9 +125,9 @@ def ctc_loss(
     most, rest = _sum((blank_last, rest_blank), (label_last, rest_label))
     unsaid = 0.0 if zero_infinity else math.inf
     losses = where(most > 0.5 * _NEVER, -(most + rest), unsaid)
-    if reduction == "mean":
+    if reducing.get("reduction", "mean") == "mean":
         losses = losses / cast(maximum(label_length, 1), losses.dtype)
-    return reduced(losses, reduction, weight, mask)
+    return losses
 
 
 # Sums over many steps are large, and slopes come of small differences between them. So logarithms

@@ -1,23 +1,21 @@
 """Losses of margins: scores that should be on the right side of a bound, as torch has them.
 
-All take `reduction`, `weight` and `mask`, which `dsl.losses.reduction.reduced` explains. At the
-bound itself gradients are torch's: where it clamps, the loss still counts there.
+At the bound itself gradients are torch's: where it clamps, the loss still counts there.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 from dsl.losses.binary import PARTLY, binary_cross_entropy_with_logits
 from dsl.losses.classes import class_axis, class_weights, weighed
-from dsl.losses.reduction import CONVERTS, Reduction, claimed, floating, matched, reduced, wide
+from dsl.losses.declaration import Losses, Reducing, loss, pointwise
+from dsl.losses.reduction import CONVERTS, claimed, floating, matched, wide
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, relu, softplus, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import Value
 from nncompile.ops import any as any_of
 from nncompile.ops import cumsum, expand_dims, iota, mean, moveaxis, take_along_axis
 from nncompile.ops import sum as sum_of
@@ -29,73 +27,46 @@ def _ranked(x1: Any, x2: Any, target: Any, margin: Any) -> Any:
     return clip(margin - target * (x1 - x2), 0, None)
 
 
-@teaching
+@loss
 def margin_ranking_loss(
     x1: Any,
     x2: Any,
     target: Any,
     margin: float = 0.0,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """max(0, margin − t·(x1 − x2)): t is 1 where x1 should be the greater one, −1 where x2, as
     torch's. All are of one shape. Raises `ShapeError` or `DTypeError` where they do not fit."""
     first, second, sign = floating("margin_ranking_loss", x1=x1, x2=x2, target=target)
-    return reduced(_ranked(first, second, sign, margin), reduction, weight, mask)
+    return _ranked(first, second, sign, margin)
 
 
-@formula
-def _soft_margin(prediction: Any, target: Any) -> Any:
+@pointwise
+def soft_margin_loss(prediction: Any, target: Any, **reducing: Unpack[Reducing]) -> Any:
+    """log(1 + e^(−t·p)), the targets being −1 and 1: the logistic loss, as torch's, and finite for
+    every p. Raises `ShapeError` or `DTypeError` where they do not fit."""
     return softplus(-target * prediction)
 
 
-@teaching
-def soft_margin_loss(
-    prediction: Any,
-    target: Any,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
-    """log(1 + e^(−t·p)), the targets being −1 and 1: the logistic loss, as torch's, and finite for
-    every p. Raises `ShapeError` or `DTypeError` where they do not fit."""
-    losses = _soft_margin(*matched("soft_margin_loss", prediction, target))
-    return reduced(losses, reduction, weight, mask)
-
-
-@formula
-def _hinge_embedding(distance: Any, target: Any, margin: Any) -> Any:
+@pointwise
+def hinge_embedding_loss(
+    distance: Any, target: Any, margin: float = 1.0, **reducing: Unpack[Reducing]
+) -> Any:
+    """d where the target is 1, max(0, margin − d) where it is −1, d the distance of a pair that
+    should be near or far apart. As torch's, both count where the target is neither. Raises
+    `ShapeError` or `DTypeError` where they do not fit."""
     apart = where(target == 1, 0, clip(margin - distance, 0, None))
     return apart + where(target == -1, 0, distance)
 
 
-@teaching
-def hinge_embedding_loss(
-    distance: Any,
-    target: Any,
-    margin: float = 1.0,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
-    """d where the target is 1, max(0, margin − d) where it is −1, d the distance of a pair that
-    should be near or far apart. As torch's, both count where the target is neither. Raises
-    `ShapeError` or `DTypeError` where they do not fit."""
-    distance, target = matched("hinge_embedding_loss", distance, target)
-    return reduced(_hinge_embedding(distance, target, margin), reduction, weight, mask)
-
-
-@teaching
+@loss
 def multilabel_margin_loss(
     logits: Any,
     label: Any,
     *,
     axis: int = -1,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """Σ max(0, 1 − z[j] + z[i]) / n over each class j of a row and each of the n classes i that is
     none of the row's, as torch's (J. Weston and C. Watkins, 1999, of several labels).
 
@@ -132,28 +103,26 @@ def multilabel_margin_loss(
     counted = expand_dims(counted, -1)  # [..., places, 1], beside [..., places, classes]
     is_own = any_of(counted & (expand_dims(index, -1) == iota(count, index.dtype)), -2, True)
     terms = where(counted & ~is_own, relu(1 - own + expand_dims(z, -2)), 0.0)
-    return reduced(mean(sum_of(terms, -2), -1), reduction, weight, mask)
+    return mean(sum_of(terms, -2), -1)
 
 
-@teaching
+@loss
 def multilabel_soft_margin_loss(
     logits: Any,
     target: Any,
     *,
     axis: int = -1,
     class_weight: Any = None,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """−Σ w·(t·log σ(z) + (1 − t)·log(1 − σ(z))) / n over the n classes along `axis`, each of which
     holds or not (t is 1 or 0), as torch's; finite for every z. `class_weight` is w, a number for
     each class (torch's `weight`). Raises `ShapeError` or `DTypeError` where they do not fit."""
     what = "multilabel_soft_margin_loss"
     logits, target = matched(what, logits, target)
-    target = claimed(what, target, 0, 1, PARTLY, reduction, weight, mask)
+    target = claimed(what, target, 0, 1, PARTLY, **reducing)
     axis = class_axis(what, logits, axis)
-    losses = binary_cross_entropy_with_logits(logits, target, "none")
+    losses = binary_cross_entropy_with_logits(logits, target, reduction="none")
     if class_weight is not None:
         losses = weighed(losses, class_weights(what, class_weight, logits, axis), axis)
-    return reduced(mean(losses, axis), reduction, weight, mask)
+    return mean(losses, axis)

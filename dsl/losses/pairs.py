@@ -1,16 +1,17 @@
 """Losses of representations: vectors that should be near each other or far apart.
 
-Vectors lie along `axis`, the last one unless it says otherwise. All take `reduction`, `weight` and
-`mask`, of one entry a pair, which `dsl.losses.reduction.reduced` explains.
+Vectors lie along `axis`, the last one unless it says otherwise. `weight` and `mask` are of one
+entry a pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 from dsl.losses.classes import cross_entropy
-from dsl.losses.reduction import Reduction, floating, matched, reduced
+from dsl.losses.declaration import Losses, Reducing, loss
+from dsl.losses.reduction import floating, matched
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import clip, maximum, minimum, relu, where
@@ -33,51 +34,43 @@ def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Valu
     return sum_of(_unit(x, axis, eps) * _unit(y, axis, eps), axis)
 
 
-@teaching
+@loss
 def cosine_distance(
     prediction: Any,
     target: Any,
     axis: int = -1,
     eps: float = 1e-8,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """1 − cos(prediction, target): 0 where they point the same way, 2 where opposite."""
     prediction, target = matched("cosine_distance", prediction, target)
-    losses = 1 - cosine_similarity(prediction, target, axis, eps)
-    return reduced(losses, reduction, weight, mask)
+    return 1 - cosine_similarity(prediction, target, axis, eps)
 
 
-@teaching
+@loss
 def cosine_embedding_loss(
     x: Any,
     y: Any,
     target: Any,
     margin: float = 0.0,
     axis: int = -1,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """1 − cos(x, y) where the target is 1, max(0, cos(x, y) − margin) where −1, as torch's."""
     cosine = cosine_similarity(x, y, axis)
     alike = _one_a_pair("cosine_embedding_loss", target, cosine) > 0
-    losses = where(alike, 1 - cosine, clip(cosine - margin, 0, None))
-    return reduced(losses, reduction, weight, mask)
+    return where(alike, 1 - cosine, clip(cosine - margin, 0, None))
 
 
-@teaching
+@loss
 def contrastive_loss(
     x: Any,
     y: Any,
     same: Any,
     margin: float = 1.0,
     axis: int = -1,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """d²/2 for pairs that are the same, max(0, margin − d)²/2 for others, d the distance of x and y
     (R. Hadsell, S. Chopra and Y. LeCun, "Dimensionality Reduction by Learning an Invariant
     Mapping", 2006). `same` is 1 or True for pairs that should be near. The slope is 0 where d is.
@@ -85,11 +78,10 @@ def contrastive_loss(
     x, y = floating("contrastive_loss", x=x, y=y)
     distance = norm(x - y, axis=axis)
     alike = _one_a_pair("contrastive_loss", same, distance) > 0
-    losses = where(alike, 0.5 * distance**2, 0.5 * relu(margin - distance) ** 2)
-    return reduced(losses, reduction, weight, mask)
+    return where(alike, 0.5 * distance**2, 0.5 * relu(margin - distance) ** 2)
 
 
-@teaching
+@loss
 def triplet_loss(
     anchor: Any,
     positive: Any,
@@ -99,12 +91,10 @@ def triplet_loss(
     eps: float = 1e-6,
     swap: bool = False,
     axis: int = -1,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
     *,
     distance_function: Callable[[Value, Value], Any] | None = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """max(0, d(anchor, positive) − d(anchor, negative) + margin), d(x, y) = |x − y + ε| of order
     p, as torch's (V. Balntas and others, 2016). With `swap`, the negative is also compared with
     the positive, and the nearer one counts.
@@ -129,20 +119,18 @@ def triplet_loss(
     near, far = distance(a, n), distance(a, b)
     if swap:
         far = minimum(far, distance(n, b))
-    return reduced(clip(near - far + margin, 0, None), reduction, weight, mask)
+    return clip(near - far + margin, 0, None)
 
 
-@teaching
+@loss
 def info_nce(
     query: Any,
     key: Any,
     temperature: float = 0.1,
     normalize: bool = True,
     symmetric: bool = False,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """The cross-entropy of finding each query's own key, of the same row, among the keys of all
     rows by q·k/τ (A. van den Oord and others, "Representation Learning with Contrastive Predictive
     Coding", 2018). Matrices of one row a pair; rows are made unit vectors first unless `normalize`
@@ -160,7 +148,7 @@ def info_nce(
     losses = cross_entropy(logits, own, reduction="none")
     if symmetric:
         losses = 0.5 * (losses + cross_entropy(logits, own, axis=0, reduction="none"))
-    return reduced(losses, reduction, weight, mask)
+    return losses
 
 
 def _one_a_pair(what: str, target: Any, pairs: Value) -> Value:

@@ -118,9 +118,9 @@ def claimed(
     low: int,
     high: int | None,
     way_out: str,
-    reduction: Reduction,
-    weight: Any,
-    mask: Any,
+    reduction: Reduction = "mean",
+    weight: Any = None,
+    mask: Any = None,
 ) -> Value:
     """The targets of a loss that falls without end where they are outside of `low` to `high`:
     data that are fed as them are refused then. Where some of them may not count, by a weight, a

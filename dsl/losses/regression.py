@@ -1,17 +1,14 @@
-"""Losses of real predictions: how far they are from real targets of the same shape.
-
-All take `reduction`, `weight` and `mask`, which `dsl.losses.reduction.reduced` explains.
-"""
+"""Losses of real predictions: how far they are from real targets of the same shape."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
-from dsl.losses.reduction import Reduction, claimed, floating, matched, reduced, wide, within
+from dsl.losses.declaration import Losses, Reducing, loss, pointwise
+from dsl.losses.reduction import claimed, floating, matched, wide, within
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
 from nncompile.elementwise import (
     exp,
     log,
@@ -25,71 +22,33 @@ from nncompile.elementwise import (
 )
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value
-from nncompile.ir.graph import Value
 from nncompile.ops import expand_dims, mean
 
 
-@formula
-def _squared(prediction: Any, target: Any) -> Any:
-    return (prediction - target) ** 2
-
-
-@teaching
-def mean_squared_error(
-    prediction: Any,
-    target: Any,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+@pointwise
+def mean_squared_error(prediction: Any, target: Any, **reducing: Unpack[Reducing]) -> Any:
     """(p − t)²; a target is of the prediction's shape, or one number."""
-    losses = _squared(*matched("mean_squared_error", prediction, target))
-    return reduced(losses, reduction, weight, mask)
+    return (prediction - target) ** 2
 
 
 mse = mean_squared_error
 
 
-@formula
-def _absolute(prediction: Any, target: Any) -> Any:
-    return abs(prediction - target)
-
-
-@teaching
-def mean_absolute_error(
-    prediction: Any,
-    target: Any,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+@pointwise
+def mean_absolute_error(prediction: Any, target: Any, **reducing: Unpack[Reducing]) -> Any:
     """|p − t|, with a slope of 0 where they are equal."""
-    losses = _absolute(*matched("mean_absolute_error", prediction, target))
-    return reduced(losses, reduction, weight, mask)
+    return abs(prediction - target)
 
 
 mae = mean_absolute_error
 
 
-@formula
-def _huber(prediction: Any, target: Any, delta: Any) -> Any:
+@pointwise
+def huber(prediction: Any, target: Any, delta: float = 1.0, **reducing: Unpack[Reducing]) -> Any:
+    """(p − t)²/2 where the error is within δ, else δ(|p − t| − δ/2) (Huber 1964)."""
     error = abs(prediction - target)
     within = minimum(error, delta)
     return within * (error - 0.5 * within)
-
-
-@teaching
-def huber(
-    prediction: Any,
-    target: Any,
-    delta: float = 1.0,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
-    """(p − t)²/2 where the error is within δ, else δ(|p − t| − δ/2) (Huber 1964)."""
-    prediction, target = matched("huber", prediction, target)
-    return reduced(_huber(prediction, target, delta), reduction, weight, mask)
 
 
 def _log_cosh_slope(prediction: Any, target: Any) -> Any:
@@ -97,26 +56,14 @@ def _log_cosh_slope(prediction: Any, target: Any) -> Any:
     return slope, -slope
 
 
-@formula(slope=_log_cosh_slope)
-def _log_cosh(prediction: Any, target: Any) -> Any:
+@pointwise(slope=_log_cosh_slope)
+def log_cosh(prediction: Any, target: Any, **reducing: Unpack[Reducing]) -> Any:
+    """log cosh(p − t): quadratic near 0, linear far away."""
     # cosh² = 1/(1 − tanh²), which loses nothing near 0, and is infinite far away; there cosh is
     # e^|x|·(1 + e^−2|x|)/2, of which near 0 nothing but rounding is left.
     error = abs(prediction - target)
     near = -0.5 * log1p(-(tanh(error) ** 2))
     return where(error < 1, near, error + softplus(-2 * error) - log(2.0))
-
-
-@teaching
-def log_cosh(
-    prediction: Any,
-    target: Any,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
-    """log cosh(p − t): quadratic near 0, linear far away."""
-    losses = _log_cosh(*matched("log_cosh", prediction, target))
-    return reduced(losses, reduction, weight, mask)
 
 
 @formula
@@ -125,15 +72,13 @@ def _pinball(prediction: Any, target: Any, quantile: Any) -> Any:
     return maximum(quantile * error, (quantile - 1) * error)
 
 
-@teaching
+@loss
 def quantile_loss(
     prediction: Any,
     target: Any,
     quantile: float | Sequence[float] = 0.5,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """max(q·(t − p), (q − 1)·(t − p)), least where the prediction is the q-quantile of the target
     (R. Koenker and G. Bassett, "Regression Quantiles", 1978); "pinball loss" of scikit-learn.
 
@@ -145,7 +90,7 @@ def quantile_loss(
     if not isinstance(quantile, Sequence):
         prediction, target = matched("quantile_loss", prediction, target)
         quantile = within("quantile_loss", "quantile", quantile, 0.0, 1.0)
-        return reduced(_pinball(prediction, target, quantile), reduction, weight, mask)
+        return _pinball(prediction, target, quantile)
     given = [within("quantile_loss", "quantile", q, 0.0, 1.0) for q in quantile]
     prediction = wide(prediction)
     if not given or not prediction.rank or prediction.shape[-1] != len(given):
@@ -156,8 +101,7 @@ def quantile_loss(
         )
     _, target = matched("quantile_loss", prediction[..., 0], target)
     several = target if not target.rank else expand_dims(target, -1)
-    losses = mean(_pinball(prediction, several, as_value(given, like=prediction)), -1)
-    return reduced(losses, reduction, weight, mask)
+    return mean(_pinball(prediction, several, as_value(given, like=prediction)), -1)
 
 
 @formula
@@ -176,17 +120,15 @@ def _stirling(target: Any) -> Any:
     return where(target > 1, t * log(t) - t + 0.5 * log(2 * math.pi * t), 0.0)
 
 
-@teaching
+@loss
 def poisson_loss(
     prediction: Any,
     target: Any,
     log_input: bool = True,
     full: bool = False,
     eps: float = 1e-8,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """The negative logarithm of the Poisson probability of a count t, but for log t!, as torch's
     `poisson_nll_loss`: eᵖ − t·p where the prediction is the logarithm of the rate, else
     p − t·log(p + ε). `full` adds Stirling's t·log t − t + log(2πt)/2 for t > 1.
@@ -195,10 +137,9 @@ def poisson_loss(
     """
     prediction, target = matched("poisson_loss", prediction, target)
     hint = "counts are not negative; those that are not there: mask=…"
-    target = claimed("poisson_loss", target, 0, None, hint, reduction, weight, mask)
+    target = claimed("poisson_loss", target, 0, None, hint, **reducing)
     losses = _poisson_of_log(prediction, target) if log_input else _poisson(prediction, target, eps)
-    losses = losses + _stirling(target) if full else losses
-    return reduced(losses, reduction, weight, mask)
+    return losses + _stirling(target) if full else losses
 
 
 @formula
@@ -208,17 +149,15 @@ def _gaussian(prediction: Any, target: Any, variance: Any, eps: Any) -> Any:
     return 0.5 * (log(v) + (prediction - target) ** 2 / v)
 
 
-@teaching
+@loss
 def gaussian_nll(
     prediction: Any,
     target: Any,
     variance: Any,
     full: bool = False,
     eps: float = 1e-6,
-    reduction: Reduction = "mean",
-    weight: Any = None,
-    mask: Any = None,
-) -> Value:
+    **reducing: Unpack[Reducing],
+) -> Losses:
     """(log v + (p − t)²/v)/2, the negative logarithm of the normal density of t, but for
     log(2π)/2, which `full` adds (D. Nix and A. Weigend, 1994). The variance is of the
     prediction's shape, or one number.
@@ -227,5 +166,4 @@ def gaussian_nll(
     """
     p, t, v = floating("gaussian_nll", prediction=prediction, target=target, variance=variance)
     losses = _gaussian(p, t, v, eps)
-    losses = losses + 0.5 * math.log(2 * math.pi) if full else losses
-    return reduced(losses, reduction, weight, mask)
+    return losses + 0.5 * math.log(2 * math.pi) if full else losses

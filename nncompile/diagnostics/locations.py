@@ -93,6 +93,8 @@ def spoken(name: str = "") -> Callable[[F], F]:
     wrapper is for."""
 
     def named(function: F) -> F:
+        if name:  # in code of its own: that of a closure is one for all that are made of it
+            function.__code__ = function.__code__.replace(co_name=name)
         code = function.__code__
         _spoken[id(code)] = code, name
         return function

@@ -1,0 +1,112 @@
+"""How a loss is declared: by the losses themselves, one an example, element or pair.
+
+What becomes of them is the same for all, and is said here once: `reduction`, `weight` and `mask`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypedDict, overload
+
+from dsl.losses.reduction import Reduction, matched, reduced
+from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.locations import spoken
+from nncompile.elementwise.formula import formula
+from nncompile.ir.graph import Value
+
+P = ParamSpec("P")
+
+
+class Reducing(TypedDict, total=False):
+    """The options that all losses share: the last parameter of each, `**reducing`."""
+
+    reduction: Reduction
+    weight: Any
+    mask: Any
+
+
+class Counted(NamedTuple):
+    """Losses, and what each of them counts in the divisor of a mean."""
+
+    losses: Value
+    counts: Value | None
+
+
+Losses = Any
+"""What the function under `@loss` gives: a value, or `Counted` ones."""
+
+_EXPLAINED = """
+
+    The result is the mean of all losses, their sum where `reduction` is "sum", or the losses
+    themselves where it is "none". `weight` multiplies them, and those where the boolean `mask` is
+    False do not count, whatever they are: both have the shape of the losses, or of its first axes.
+    A weighted mean is Σ weight·loss / Σ weight."""
+
+_SHARED = tuple(
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+    for name, default, hint in (
+        ("reduction", "mean", "Reduction"),
+        ("weight", None, "Any"),
+        ("mask", None, "Any"),
+    )
+)
+
+
+def loss(function: Callable[P, Losses]) -> Callable[P, Value]:
+    """Makes a loss of a function that gives the losses themselves, and whose last parameter is
+    `**reducing: Unpack[Reducing]`: the mean, the sum, or all of them, weighted and masked (see
+    `reduced`), with the options in its signature and its docstring.
+
+    >>> @loss
+    ... def absolute(prediction, target, **reducing):
+    ...     '''|p − t|.'''
+    ...     return abs(prediction - target)
+    >>> inspect.signature(absolute)
+    <Signature (prediction, target, *, reduction: 'Reduction' = 'mean', weight: 'Any' = None, \
+mask: 'Any' = None) -> 'Value'>
+    """
+    signature = inspect.signature(function)
+    *own, _ = signature.parameters.values()
+    signature = signature.replace(parameters=[*own, *_SHARED], return_annotation="Value")
+
+    @functools.wraps(function)
+    @spoken(function.__name__)
+    def computed(*args: P.args, **options: P.kwargs) -> Value:
+        signature.bind(*args, **options)  # or a misspelt option would be one of `reducing`
+        losses = function(*args, **options)
+        values, counts = losses if isinstance(losses, Counted) else (losses, None)
+        chosen: Any = {p.name: options.get(p.name, p.default) for p in _SHARED}
+        return reduced(values, **chosen, counts=counts)
+
+    computed.__signature__ = signature  # type: ignore[attr-defined]
+    computed.__doc__ = (function.__doc__ or "").rstrip() + _EXPLAINED
+    return teaching(computed)
+
+
+@overload
+def pointwise(function: Callable[P, Any]) -> Callable[P, Value]: ...
+@overload
+def pointwise(*, slope: Callable[..., Any]) -> Callable[[Callable[P, Any]], Callable[P, Value]]: ...
+def pointwise(
+    function: Callable[..., Any] | None = None, *, slope: Callable[..., Any] | None = None
+) -> Any:
+    """Makes a loss of a formula of a number and its target, which have one shape (see `matched`),
+    and of options; `slope` declares its derivative as that of `formula` does.
+
+    >>> @pointwise
+    ... def squared_hinge(prediction, target, margin=1.0, **reducing):
+    ...     return relu(margin - prediction * target) ** 2
+    """
+    if function is None:
+        return functools.partial(pointwise, slope=slope)
+    name = function.__name__
+    elementwise = formula(function, slope=slope)
+
+    @functools.wraps(function)
+    def losses(prediction: Any, target: Any, *args: Any, **options: Any) -> Value:
+        own = {option: x for option, x in options.items() if option not in Reducing.__annotations__}
+        return elementwise(*matched(name, prediction, target), *args, **own)  # type: ignore[no-any-return]
+
+    return loss(losses)
