@@ -48,7 +48,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "nncompile.autodiff.checkpointing",
     ),
     "Gradients": ("nncompile.autodiff", "nncompile.ops.core.annotations"),
-    "Functions of tensors": ("nncompile.ops",),
+    "Functions of tensors": ("nncompile.ops", "nncompile.ir.basic"),
     "Elementwise functions": ("nncompile.elementwise",),
 }
 
