@@ -1,6 +1,7 @@
 """The language that models are written in.
 
 `from dsl import model, Dense, relu, f32, training` is all that a model file imports.
+`from dsl import *` shadows no name of Python's: `from dsl import max, sum` imports these by name.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -149,14 +150,16 @@ from nncompile import elementwise
 from nncompile.autodiff.checkpointing import recompute
 from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.elementwise import *  # noqa: F403
+from nncompile.elementwise import abs as abs
+from nncompile.elementwise import divmod as divmod
+from nncompile.elementwise import pow as pow
+from nncompile.elementwise import round as round
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Value
 from nncompile.ir.types import bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from nncompile.ops import (
     adaptive_average_pool,
     adaptive_max_pool,
-    all,
-    any,
     argmax,
     argmin,
     argsort,
@@ -186,10 +189,8 @@ from nncompile.ops import (
     log_softmax,
     logsumexp,
     matmul,
-    max,
     max_pool,
     mean,
-    min,
     moveaxis,
     norm,
     one_hot,
@@ -212,7 +213,6 @@ from nncompile.ops import (
     squeeze,
     stack,
     std,
-    sum,
     swapaxes,
     take,
     take_along_axis,
@@ -225,8 +225,13 @@ from nncompile.ops import (
     while_training,
     zeros_like,
 )
+from nncompile.ops import all as all
+from nncompile.ops import any as any
 from nncompile.ops import array_functions as _arrays
 from nncompile.ops import image_functions as _images
+from nncompile.ops import max as max
+from nncompile.ops import min as min
+from nncompile.ops import sum as sum
 from nncompile.ops.array_functions import *  # noqa: F403
 from nncompile.ops.image_functions import *  # noqa: F403
 from nncompile.optim import (
@@ -353,8 +358,6 @@ __all__ = [
     "adamw",
     "adaptive_average_pool",
     "adaptive_max_pool",
-    "all",
-    "any",
     "argmax",
     "argmin",
     "argsort",
@@ -438,13 +441,11 @@ __all__ = [
     "logsumexp",
     "lora",
     "matmul",
-    "max",
     "max_norm",
     "max_pool",
     "maximize",
     "maxout",
     "mean",
-    "min",
     "minimize",
     "mish",
     "model",
@@ -506,7 +507,6 @@ __all__ = [
     "state",
     "std",
     "step_decay",
-    "sum",
     "swa",
     "swapaxes",
     "swiglu",
@@ -549,7 +549,15 @@ __all__ += metrics.__all__
 __all__ += patches.__all__
 __all__ += _images.__all__
 
+# Names of Python's own, which `from dsl import *` leaves as they are: `from dsl import max` and
+# `dsl.max` are the functions here.
+BUILTINS = ("abs", "all", "any", "divmod", "max", "min", "pow", "round", "sum")
+__all__.remove("abs")
+__all__.remove("divmod")
+__all__.remove("pow")
+__all__.remove("round")
+
 if not TYPE_CHECKING:  # which would take any name for one of these
 
     def __getattr__(name: str) -> Any:
-        raise _missing(name, __all__)
+        raise _missing(name, [*__all__, *BUILTINS])

@@ -90,7 +90,7 @@ def text() -> str:
 def names_by_group() -> dict[str, list[str]]:
     """The public names of `dsl` in their groups. Raises `LookupError` for one that has none."""
     found: dict[str, list[str]] = {group: [] for group in GROUPS}
-    for name in sorted(set(dsl.__all__), key=lambda name: (name.lower(), name)):
+    for name in sorted({*dsl.__all__, *dsl.BUILTINS}, key=lambda name: (name.lower(), name)):
         module = _module(getattr(dsl, name))
         group = next((g for g, starts in GROUPS.items() if module.startswith(starts)), None)
         if group is None:

@@ -102,7 +102,7 @@ def environment() -> dict[str, Any]:
     return {
         **cards,
         **{name: getattr(nncompile.ops, name) for name in nncompile.ops.__all__},
-        **{name: getattr(dsl, name) for name in dsl.__all__},
+        **{name: getattr(dsl, name) for name in (*dsl.__all__, *dsl.BUILTINS)},
         "Window": Window,
         "dim": dim,
         **{s.op.slope.__name__: s.op.slope for s in Reroute.samples()},  # type: ignore[attr-defined]
@@ -124,7 +124,7 @@ def _imports(text: str) -> list[str]:
     for word in sorted(words & known.keys()):
         if word in ("np", "ml_dtypes"):
             continue
-        if word in dsl.__all__:
+        if word in dsl.__all__ or word in dsl.BUILTINS:
             module = "dsl"
         elif word in nncompile.ops.__all__:
             module = "nncompile.ops"
