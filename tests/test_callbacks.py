@@ -398,7 +398,7 @@ def test_wrong_options_of_train_are_told(good: Path) -> None:
 
 
 def test_rate_suggests_one(good: Path) -> None:
-    printed = succeeds("rate", good, "--lowest", 1e-5, "--steps", 60, "--batch", 30)
+    printed = succeeds("lr-find", good, "--lowest", 1e-5, "--steps", 60, "--batch", 30)
     lines = printed.splitlines()
     assert lines[0].split() == ["rate", "loss", "trend"]
     assert lines[1].split()[0] == "1.00e-05"

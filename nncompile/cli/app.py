@@ -6,7 +6,7 @@ import typer
 
 from nncompile.cli.check import check
 from nncompile.cli.compile import compile
-from nncompile.cli.lr_find import rate
+from nncompile.cli.lr_find import lr_find
 from nncompile.cli.run import run
 from nncompile.cli.shared import command
 from nncompile.cli.show import show
@@ -22,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for function in (train, compile, run, show, check, verify, rate):  # in the order of the help
+for function in (train, compile, run, show, check, verify, lr_find):  # in the order of the help
     app.command(no_args_is_help=True)(command(function))
 
 

@@ -11,10 +11,10 @@ from nncompile.cli.report import LINES, number
 from nncompile.cli.shared import Chosen, File, data_of, out, print_files
 from nncompile.diagnostics.tables import columns
 from nncompile.program.model_file import load
-from nncompile.train import lr_find
+from nncompile.train import lr_find as sweep
 
 
-def rate(
+def lr_find(
     file: File,
     lowest: Annotated[float, typer.Option(help="The rate of the first step.")] = 1e-7,
     highest: Annotated[float, typer.Option(help="The rate of the last step.")] = 10.0,
@@ -33,12 +33,12 @@ def rate(
 
     \b
     Examples:
-      nncompile rate digits.py
-      nncompile rate digits.py --lowest 1e-5 --highest 1 --plot rates.png
+      nncompile lr-find digits.py
+      nncompile lr-find digits.py --lowest 1e-5 --highest 1 --plot rates.png
     """
     declared = load(file, model)
     batches = data_of(declared).train
-    found = lr_find(declared.recipe, batches, lowest, highest, steps, batch, seed=seed)
+    found = sweep(declared.recipe, batches, lowest, highest, steps, batch, seed=seed)
     shown = range(0, len(found.rates), max(1, len(found.rates) // LINES))
     rows = [("rate", found.loss, "trend")]
     rows += [
