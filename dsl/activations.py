@@ -184,26 +184,26 @@ def glu(x: Any, axis: int = -1) -> Value:
     """a·σ(b), a and b the halves of x along the axis (Dauphin et al. 2017): `[..., 2n]` to
     `[..., n]`. Raises `ShapeError` where the features are not known to be two halves."""
     a, b = _halves("glu", x, axis)
-    return a * sigmoid(b)  # type: ignore[no-any-return]
+    return a * sigmoid(b)
 
 
 def swiglu(x: Any, axis: int = -1) -> Value:
     """silu(a)·b, a and b the halves of x along the axis (Shazeer 2020). The half that is
     activated comes first, as in LLaMA; `glu` has it last, as torch's."""
     a, b = _halves("swiglu", x, axis)
-    return silu(a) * b  # type: ignore[no-any-return]
+    return silu(a) * b
 
 
 def geglu(x: Any, axis: int = -1) -> Value:
     """gelu(a)·b, a and b the halves of x along the axis (Shazeer 2020)."""
     a, b = _halves("geglu", x, axis)
-    return gelu(a) * b  # type: ignore[no-any-return]
+    return gelu(a) * b
 
 
 def reglu(x: Any, axis: int = -1) -> Value:
     """relu(a)·b, a and b the halves of x along the axis (Shazeer 2020)."""
     a, b = _halves("reglu", x, axis)
-    return relu(a) * b  # type: ignore[no-any-return]
+    return relu(a) * b
 
 
 def _halves(name: str, x: Any, axis: int) -> tuple[Value, ...]:

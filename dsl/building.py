@@ -20,7 +20,7 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.locations import scope
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import CLIPPED, is_clipped
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input, Value, input_of
 from nncompile.ir.names import unused_name
 from nncompile.ir.types import DType, Type, dtype_of
 from nncompile.ops.loops.body import iterations, outside_loops
@@ -160,7 +160,8 @@ class Builder:
         known = self.leaves.setdefault(path, leaf)
         if known is not leaf:
             raise ShapeError(
-                f"{known.op.kind} {path} is {known.type}, and this call needs a {kind} {type_}",  # type: ignore[attr-defined]
+                f"{input_of(known).kind} {path} is {known.type}, "
+                f"and this call needs a {kind} {type_}",
                 hint="a shared layer has one set of weights: call it on equal widths, or make two",
             )
         if self.initial.setdefault(path, start) is not start:
@@ -170,14 +171,14 @@ class Builder:
     def _state_path(self, owner: str, state: Value | str) -> str:
         if isinstance(state, str):
             path = _join(owner, state)
-            if path in self.leaves and self.leaves[path].op.kind == "state":  # type: ignore[attr-defined]
+            if path in self.leaves and input_of(self.leaves[path]).kind == "state":
                 return path
             raise ModelError(f"no state {path}", hint="declare it first, with self.state(...)")
         candidates = [
             path
             for path, leaf in self.leaves.items()
             if path.rpartition(".")[0] == owner
-            and leaf.op.kind == "state"  # type: ignore[attr-defined]
+            and input_of(leaf).kind == "state"
             and self.updates.get(path, leaf) is state
         ]
         if len(candidates) == 1:

@@ -54,7 +54,7 @@ def orthogonality(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
         gram, size = (w @ w.T, rows) if wide else (w.T @ w, columns)
         places = iota(size)
         difference = where(places[:, None] == places, gram - 1, gram)
-        return difference * difference  # type: ignore[no-any-return]
+        return difference * difference
 
     return _summed("orthogonality", params, deviation, amount)
 

@@ -70,7 +70,7 @@ def test_source_is_readable(classifier: Graph, torchscript: SimpleNamespace) -> 
         "batch = image.size(0)",
         "reshape = image.reshape([batch, 4])",
         "stem = reshape @ self.stem.weight",
-        "stem_2 = stem + self.stem.bias",
+        "stem_2 = self.stem.bias + stem",
         *[text.strip() for text, _, _ in code[4:]],
     ]
     assert any(text.strip().startswith("logits = ") for text, _, _ in code)

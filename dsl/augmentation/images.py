@@ -57,7 +57,7 @@ def below(key: Value, batch: Dim, count: Dim) -> Value:
     """A random whole number from 0 to below `count` (a size, symbolic or not) for each example,
     i64[batch]."""
     share = uniform(key, (batch,)) * size_value(count, f32)
-    return minimum(cast(floor(share), i64), size_value(dim(count - 1)))  # type: ignore[no-any-return]
+    return minimum(cast(floor(share), i64), size_value(dim(count - 1)))
 
 
 def each(x: Value) -> Value:
@@ -80,7 +80,7 @@ def at(x: Value, rows: Value, columns: Value, fill: float) -> Value:
     flat = reshape(x, (batch, channels, dim(height * width)))
     index = reshape(places, (batch, 1, dim(space[0] * space[1])))
     picked = reshape(take_along_axis(flat, index, 2), (batch, channels, *space))
-    return where(reshape(inside, (batch, 1, *space)), picked, fill)  # type: ignore[no-any-return]
+    return where(reshape(inside, (batch, 1, *space)), picked, fill)
 
 
 class RandomHorizontalFlip(Layer):
@@ -232,4 +232,4 @@ def box(x: Value, starts: list[Value], ends: list[Value]) -> Value:
         size = x.shape[axis + 2]
         places = reshape(iota(size), (size, 1) if axis == 0 else (size,))
         within.append(logical_and(places >= each(starts[axis]), places < each(ends[axis])))
-    return logical_and(*within)  # type: ignore[no-any-return]
+    return logical_and(*within)

@@ -48,7 +48,7 @@ class Embedding(Layer):
         if self.padding_index is None:
             return rows
         # Not looked up, so that its slope is zero and decay is all that could move it.
-        return where(expand_dims(x, -1) == self.padding_index, 0, rows)  # type: ignore[no-any-return]
+        return where(expand_dims(x, -1) == self.padding_index, 0, rows)
 
 
 class Table(Protocol):
@@ -74,7 +74,7 @@ def table_of(layer: Table) -> Value:
     def without_padding(type_: Type, key: Value, fans: Fans) -> Value:
         init = layer.init if callable(layer.init) else constant(layer.init)
         is_padding = expand_dims(iota(layer.count), 1) == layer.padding_index
-        return where(is_padding, 0, init(type_, key, fans))  # type: ignore[no-any-return]
+        return where(is_padding, 0, init(type_, key, fans))
 
     start = layer.init if layer.padding_index is None else without_padding
     return layer.parameter("weight", (layer.count, layer.width), start, layer.dtype)

@@ -104,7 +104,7 @@ class EmbeddingBag(Layer):
         first = where(is_first, offsets, 0)
         first = in_range(first, 0, 0, what, "the first bag begins at 0")
         what, way_out = "the offsets of EmbeddingBag are", "a bag begins within x, or at its end"
-        return where(is_first, first, in_range(offsets, 0, x.shape[0], what, way_out))  # type: ignore[no-any-return]
+        return where(is_first, first, in_range(offsets, 0, x.shape[0], what, way_out))
 
     def _of_rows(self, x: Value, weights: Value | None) -> Value:
         """Of bags along the last axis."""
@@ -128,7 +128,7 @@ class EmbeddingBag(Layer):
         column = expand_dims(counted, -1)
         if self.mode == "max":
             greatest = max_of(where(column, rows, -math.inf), -2)
-            return where(any_of(column, -2), greatest, 0.0)  # type: ignore[no-any-return]
+            return where(any_of(column, -2), greatest, 0.0)
         total = sum_of(where(column, rows, 0.0), -2)
         return total if self.mode == "sum" else total / self._divisor(sum_of(counted, -1))
 
@@ -153,7 +153,7 @@ class EmbeddingBag(Layer):
             masked = where(column, rows, -math.inf)
             ends = where(following > offsets, following - 1, n)
             found = take(self._running(masked, begun > 0), ends, axis=0)
-            return where(totals(cast(column, i64)) > 0, found, 0.0)  # type: ignore[no-any-return]
+            return where(totals(cast(column, i64)) > 0, found, 0.0)
         total = totals(where(column, rows, 0.0))
         return (
             total if self.mode == "sum" else total / self._divisor(totals(cast(column, i64))[:, 0])

@@ -23,7 +23,7 @@ from nncompile.ops import sum as sum_of
 
 
 def _unit(x: Value, axis: int, eps: float) -> Value:
-    return x / maximum(norm(x, axis=axis, keepdims=True), eps)  # type: ignore[no-any-return]
+    return x / maximum(norm(x, axis=axis, keepdims=True), eps)
 
 
 @teaching

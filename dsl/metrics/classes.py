@@ -97,7 +97,7 @@ def perplexity(
     losses = cross_entropy(
         logits, label, axis=axis, ignore_index=ignore_index, weight=weight, mask=mask
     )
-    return exp(losses)  # type: ignore[no-any-return]
+    return exp(losses)
 
 
 class _Counts(NamedTuple):
@@ -151,7 +151,7 @@ def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
             return mean(scores)
         if averaging == "weighted":
             support = total(counts.true)
-            return sum_of(scores * support) / maximum(sum_of(support), 1)  # type: ignore[no-any-return]
+            return sum_of(scores * support) / maximum(sum_of(support), 1)
         return scores
 
     metric.__name__, metric.__qualname__, metric.__doc__ = what, what, score.__doc__
@@ -257,7 +257,7 @@ def _masked(x: Value, mask: Any) -> Value:
     if mask is None:
         return x
     counted = cast(rows_of(mask, x), boolean)
-    return where(logical_and(counted, x > 0), 1.0, 0.0)  # type: ignore[no-any-return]
+    return where(logical_and(counted, x > 0), 1.0, 0.0)
 
 
 def _by_class(x: Value, count: Any) -> Value:

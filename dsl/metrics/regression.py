@@ -19,7 +19,7 @@ def root_mean_squared_error(
     prediction: Any, target: Any, weight: Any = None, mask: Any = None
 ) -> Value:
     """√ of the mean of (p − t)²; its gradient is 0 where all predictions are exact."""
-    return root(mean_squared_error(prediction, target, weight=weight, mask=mask))  # type: ignore[no-any-return]
+    return root(mean_squared_error(prediction, target, weight=weight, mask=mask))
 
 
 # Of a sum of squares in f64, what is left by cancellation.

@@ -23,7 +23,7 @@ from nncompile.diagnostics.errors import (
     ModelError,
     seed_number,
 )
-from nncompile.ir.graph import Graph
+from nncompile.ir.graph import Graph, input_of
 from nncompile.ir.types import DTYPES, Array, Type, check_unmasked, i64
 from nncompile.optim.schedules import TRAINING
 from nncompile.passes import Observer
@@ -344,7 +344,7 @@ _RANDOM = dict.fromkeys(sorted(RANDOM_STATE), i64[()])
 
 def _weights(model: Model, graph: Graph, given: _Given | None, seed: int) -> dict[str, Array]:
     """The parameters and states that the graph needs: those given, or drawn."""
-    wanted = {n: v.type for n, v in graph.leaves.items() if v.op.kind != "input"}  # type: ignore[attr-defined]
+    wanted = {n: v.type for n, v in graph.leaves.items() if input_of(v).kind != "input"}
     random = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
     if given is None:
         found = {**initial_values(model, seed), **random}

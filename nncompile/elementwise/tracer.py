@@ -39,18 +39,22 @@ class Observer(Protocol):
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
-def _binary(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    def forward(self: Scalar, other: Any) -> Any:
+Unary = Callable[["Scalar"], "Scalar"]
+Binary = Callable[["Scalar", Any], "Scalar"]
+
+
+def _binary(name: str) -> tuple[Binary, Binary]:
+    def forward(self: Scalar, other: Any) -> Scalar:
         return FUNCTIONS[name](self, other)
 
-    def backward(self: Scalar, other: Any) -> Any:
+    def backward(self: Scalar, other: Any) -> Scalar:
         return FUNCTIONS[name](other, self)
 
     return forward, backward
 
 
-def _unary(name: str) -> Callable[..., Any]:
-    def method(self: Scalar) -> Any:
+def _unary(name: str) -> Unary:
+    def method(self: Scalar) -> Scalar:
         return FUNCTIONS[name](self)
 
     return method
@@ -101,8 +105,8 @@ class Scalar:
     __le__, _ = _binary("less_equal")
     __gt__, _ = _binary("greater")
     __ge__, _ = _binary("greater_equal")
-    __eq__, _ = _binary("equal")
-    __ne__, _ = _binary("not_equal")
+    __eq__, _ = _binary("equal")  # type: ignore[assignment]  # a scalar, no truth value
+    __ne__, _ = _binary("not_equal")  # type: ignore[assignment]  # a scalar, no truth value
     del _
     __hash__ = object.__hash__
 
@@ -111,17 +115,17 @@ class Scalar:
     __abs__ = _unary("abs")
     __invert__ = _unary("invert")
 
-    def __divmod__(self, other: Any) -> tuple[Any, Any]:
+    def __divmod__(self, other: Any) -> tuple[Scalar, Scalar]:
         return FUNCTIONS["floor_divide"](self, other), FUNCTIONS["mod"](self, other)
 
-    def __rdivmod__(self, other: Any) -> tuple[Any, Any]:
+    def __rdivmod__(self, other: Any) -> tuple[Scalar, Scalar]:
         return FUNCTIONS["floor_divide"](other, self), FUNCTIONS["mod"](other, self)
 
     __floor__ = _unary("floor")
     __ceil__ = _unary("ceil")
     __trunc__ = _unary("trunc")
 
-    def __round__(self, digits: int | None = None) -> Any:
+    def __round__(self, digits: int | None = None) -> Scalar:
         return FUNCTIONS["round"](self, digits or 0)
 
     def astype(self, dtype: Any) -> Scalar:

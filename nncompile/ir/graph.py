@@ -325,12 +325,14 @@ class Value(Operators):
     @property
     def shape(self) -> Shape:
         """The sizes: numbers, or expressions of the names of dimensions."""
-        return self.type.shape  # type: ignore[no-any-return]
+        shape: Shape = self.type.shape
+        return shape
 
     @property
     def dtype(self) -> DType:
         """The element type."""
-        return self.type.dtype  # type: ignore[no-any-return]
+        dtype: DType = self.type.dtype
+        return dtype
 
     @property
     def rank(self) -> int:
@@ -417,6 +419,12 @@ class Input(Op):
 
     def infer(self) -> Type:
         return self.type
+
+
+def input_of(leaf: Value) -> Input:
+    """The input that a value is."""
+    assert isinstance(leaf.op, Input)
+    return leaf.op
 
 
 class Item(Op):
@@ -525,22 +533,23 @@ class Graph:
         found = [v for v in self.nodes if isinstance(v.op, Input)]
         leaves: dict[str, Value] = {}
         for v in (*self.inputs, *found):
-            if v.op.kind == "binder":  # type: ignore[attr-defined]
+            if input_of(v).kind == "binder":
                 raise CompileError(
                     f"a value of one iteration of a scan, {v.type}, is used outside of it",
                     hint="let the body return it: its last value or its stack is a result of scan",
                 )
-            known = leaves.setdefault(v.op.name, v)  # type: ignore[attr-defined]
+            known = leaves.setdefault(input_of(v).name, v)
             if known is not v:
                 raise CompileError(
-                    f"two different inputs are called {v.op.name}: {known.type} and {v.type}",  # type: ignore[attr-defined]
+                    f"two different inputs are called {input_of(v).name}: "
+                    f"{known.type} and {v.type}",
                     hint="give one of them another name",
                 )
         return leaves
 
     def of_kind(self, kind: str) -> dict[str, Value]:
         """The leaves of one kind: "input", "parameter" or "state"."""
-        return {n: v for n, v in self.leaves.items() if v.op.kind == kind}  # type: ignore[attr-defined]
+        return {n: v for n, v in self.leaves.items() if input_of(v).kind == kind}
 
     def with_outputs(self, outputs: Mapping[str, Value]) -> Graph:
         """The graph with other outputs: the same name, order of leaves, sites and doc."""

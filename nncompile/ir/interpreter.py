@@ -10,7 +10,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError
 from nncompile.ir.dims import Dim, solve, symbols
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.precision import DOUBLE, computed, in_types
 from nncompile.ir.types import Array, TupleType, check_unmasked, dtype_of, f64, numpy_name
 
@@ -47,7 +47,7 @@ def evaluate(
 
 def _given(graph: Graph, feeds: Mapping[str, Any]) -> list[Value]:
     """The declared leaves that are fed: they determine sizes even where no output needs them."""
-    return [v for v in graph.inputs if v.op.name in feeds]  # type: ignore[attr-defined]
+    return [v for v in graph.inputs if input_of(v).name in feeds]
 
 
 def _evaluate(
@@ -101,21 +101,21 @@ def _check_known(v: Value, sizes: Mapping[sp.Symbol, Dim]) -> None:
 
 
 def _fed(leaf: Value, feeds: Mapping[str, Any], double: bool) -> Array:
-    name, type_ = leaf.op.name, leaf.type  # type: ignore[attr-defined]
+    name, kind, type_ = input_of(leaf).name, input_of(leaf).kind, leaf.type
     if name not in feeds:
-        raise FeedError(f"no data for {leaf.op.kind} {name!r}", rows=[("expected", str(type_))])  # type: ignore[attr-defined]
+        raise FeedError(f"no data for {kind} {name!r}", rows=[("expected", str(type_))])
     array = np.asarray(feeds[name])
-    check_unmasked(feeds[name], f"{leaf.op.kind} {name!r}", FeedError)  # type: ignore[attr-defined]
+    check_unmasked(feeds[name], f"{kind} {name!r}", FeedError)
     is_double = double and type_.dtype in DOUBLE and array.dtype == np.float64
     if array.dtype != type_.dtype.numpy and not is_double:
         raise FeedError(
-            f"{leaf.op.kind} {name!r} has another element type",  # type: ignore[attr-defined]
+            f"{kind} {name!r} has another element type",
             rows=[("expected", str(type_)), ("got", f"{array.dtype}{list(array.shape)}")],
             hint=f"convert it with {name}.astype({numpy_name(type_.dtype.numpy)})",
         )
     if array.ndim != type_.rank:
         raise FeedError(
-            f"{leaf.op.kind} {name!r} has rank {array.ndim}, not {type_.rank}",  # type: ignore[attr-defined]
+            f"{kind} {name!r} has rank {array.ndim}, not {type_.rank}",
             rows=[("expected", str(type_)), ("got", f"{array.dtype}{list(array.shape)}")],
         )
     return array.astype(np.float64) if double and type_.dtype in DOUBLE else array
@@ -125,7 +125,7 @@ def _sizes(leaves: Sequence[Value], found: Mapping[Value, Array]) -> dict[sp.Sym
     try:
         return dict(solve([v.shape for v in leaves], [found[v].shape for v in leaves]))
     except ShapeError as error:
-        rows = [(v.op.name, str(v.type), f"got {list(found[v].shape)}") for v in leaves]  # type: ignore[attr-defined]
+        rows = [(input_of(v).name, str(v.type), f"got {list(found[v].shape)}") for v in leaves]
         raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
 
 

@@ -68,7 +68,9 @@ class DType:
         """How many bits one element has in memory."""
         return 8 * self.numpy.itemsize
 
-    def __getitem__(self, shape: Any) -> Type:
+    def __getitem__(self, shape: Any) -> Any:
+        """The tensor type of that shape. To type checkers it is anything: as the default of an
+        argument of a model's function it stands for the value, `image: Value = f32["n", 8]`."""
         sizes = tuple(map(dim, shape if isinstance(shape, tuple) else (shape,)))
         if any(isinstance(size, int) and size < 0 for size in sizes):
             raise ShapeError(f"a size cannot be negative: [{', '.join(map(str, sizes))}]")

@@ -52,6 +52,8 @@ class sgd(Optimizer):
         if not self.momentum:
             return descend(w, g, rate), {}
         # What scales the gradient on its way into the slot, and the slot on its way out.
+        inward: Value | float
+        outward: Value | float
         inward, outward = (rate, 1) if isinstance(rate, float) else (1, rate)
         if self.dampening:
             inward = inward * where(step == 0, as_value(1.0, w), 1 - self.dampening)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.names import unused_name
 from nncompile.ir.transform import replace
@@ -60,7 +60,7 @@ def _chosen(graph: Graph, weights: Mapping[str, Array]) -> list[Value]:
         if not v.args or not isinstance(v.type, Type) or not v.type.is_static or not leaves:
             continue
         own = sum(math.prod(leaf.shape) for leaf in leaves if users[leaf] == 1)
-        known = all(leaf.op.name in weights for leaf in leaves)  # type: ignore[attr-defined]
+        known = all(input_of(leaf).name in weights for leaf in leaves)
         if known and math.prod(v.shape) <= max(own, SMALL):
             chosen.append(v)
     return chosen
@@ -70,9 +70,9 @@ def _largest(value: Value) -> str:
     """The name of the largest weight that the value is made of, of a trained one if possible."""
 
     def key(leaf: Value) -> tuple[bool, int]:
-        return leaf.op.kind == "parameter", math.prod(leaf.shape)  # type: ignore[attr-defined]
+        return input_of(leaf).kind == "parameter", math.prod(leaf.shape)
 
-    return str(max(_leaves(value), key=key).op.name)  # type: ignore[attr-defined]
+    return str(input_of(max(_leaves(value), key=key)).name)
 
 
 def _leaves(value: Value) -> list[Value]:

@@ -17,7 +17,7 @@ from nncompile.diagnostics.hints import Habits
 from nncompile.diagnostics.locations import current_scope
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, Shape, dim, same, substitute, symbols
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.transform import replace
 from nncompile.ir.types import TupleType, Type, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
@@ -92,7 +92,7 @@ class Model(Habits):
         for path, leaf in known.items():
             if path not in self.initial and path not in RANDOM_STATE:
                 raise ModelError(
-                    f"{leaf.op.kind} {path} of model {self.name} has no initial value",  # type: ignore[attr-defined]
+                    f"{input_of(leaf).kind} {path} of model {self.name} has no initial value",
                     rows=[(path, str(leaf.type))],
                 )
         for label, values in (("initial value", self.initial), ("update", self.updates)):
@@ -236,7 +236,7 @@ class Model(Habits):
         updates = {
             path: value
             for path, value in self.updates.items()
-            if all(leaf in new for leaf in leaves_of([value]) if leaf.op.kind == "input")  # type: ignore[attr-defined]
+            if all(leaf in new for leaf in leaves_of([value]) if input_of(leaf).kind == "input")
         }
         values = replace([*chosen.values(), *updates.values()], new, sizes)
         if applied:

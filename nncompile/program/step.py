@@ -20,7 +20,7 @@ from nncompile.diagnostics.locations import tracing
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast, const, size_value, zeros_like
 from nncompile.ir.gc_pause import without_collection
-from nncompile.ir.graph import Graph, Input, Value, described
+from nncompile.ir.graph import Graph, Input, Value, described, input_of
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.names import unused_name
 from nncompile.ir.transform import replace
@@ -272,7 +272,7 @@ class _Composition:
             w_next = part if update.max_norm is None else bounded(part, update.max_norm)
             following[w] = self._due(cast(w_next, w.dtype), w)
             for slot in optimizer.averages:
-                kept = slots[slot].op.name  # type: ignore[attr-defined]
+                kept = input_of(slots[slot]).name
                 self.averages.setdefault(slot, {})[path] = kept
         return following
 
@@ -334,7 +334,7 @@ class _Composition:
         for path, w in update.averaged(self.model).items():
             w = _wide(w)
             slot = self._slot(path, update.name, w)
-            kept = slot.op.name  # type: ignore[attr-defined]
+            kept = input_of(slot).name
             self.averages.setdefault(kept.removeprefix(f"{path}."), {})[path] = kept
             following[slot] = self._due(update.following(slot, w, self.number), slot)
         self._follow(following, {})
@@ -384,7 +384,7 @@ class _Composition:
     def _assign(self, update: Assign) -> None:
         target = {**self.model.parameters, **self.model.states}[update.path]
         value = update.resolved(self.model)
-        if not any(leaf.op.kind == "input" for leaf in leaves_of([value])):  # type: ignore[attr-defined]
+        if not any(input_of(leaf).kind == "input" for leaf in leaves_of([value])):
             self._follow({target: value}, {})
             return
         value = replace([value], self.now)[0] if self.now else value

@@ -15,7 +15,7 @@ from nncompile.diagnostics.locations import Site
 from nncompile.elementwise.map import Map
 from nncompile.ir.basic import Cast, Constant, Expand, Iota, SizeOf
 from nncompile.ir.dims import Dim, dim, solve, substitute
-from nncompile.ir.graph import Graph, Input, Item, Op, Value, toposort
+from nncompile.ir.graph import Graph, Input, Item, Op, Value, input_of, toposort
 from nncompile.ir.precision import computed
 from nncompile.ir.printer import expression
 from nncompile.ir.types import Array, TupleType
@@ -173,7 +173,7 @@ class RangeCheck:
         shape = feeds[leaves[0]].shape
         numbered = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
         number = dict(_computed([value], {leaves[0]: numbered}, sizes, keeping=Cast))[value][place]
-        return leaves[0].op.name, np.unravel_index(number, shape)  # type: ignore[attr-defined]
+        return input_of(leaves[0]).name, np.unravel_index(number, shape)
 
 
 def claimed(graph: Graph) -> dict[str, InRange]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import Row
 from nncompile.diagnostics.locations import Site
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.printer import expression
 from nncompile.ir.types import Array, is_real
@@ -73,7 +73,7 @@ def locate_nonfinite(
     """
     wanted = {name: graph.outputs[name] for name in outputs or graph.outputs}
     order = toposort(wanted.values())
-    given = [leaf for leaf in graph.inputs if leaf.op.name in feeds]  # type: ignore[attr-defined]
+    given = [leaf for leaf in graph.inputs if input_of(leaf).name in feeds]
     every = [*order, *(leaf for leaf in given if leaf not in set(order))]
     arrays = dict(zip(every, evaluate(every, feeds), strict=True))
     depths: dict[Value, int] = {}

@@ -14,7 +14,7 @@ import numpy as np
 
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import stop_gradient
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
@@ -123,7 +123,7 @@ def _held(loss: Value, point: Mapping[str, Array]) -> tuple[Value, dict[str, Arr
     stopped = [v for v in toposort([loss]) if is_stopped(v)]
     leaves = [Input(f"stopped {i}", v.type)() for i, v in enumerate(stopped)]
     arrays = evaluate(stopped, point, np.float64)
-    held = {leaf.op.name: x for leaf, x in zip(leaves, arrays, strict=True)}  # type: ignore[attr-defined]
+    held = {input_of(leaf).name: x for leaf, x in zip(leaves, arrays, strict=True)}
     return replace([loss], dict(zip(stopped, leaves, strict=True)))[0], {**point, **held}
 
 

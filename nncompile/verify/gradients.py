@@ -12,7 +12,7 @@ import numpy as np
 from nncompile.autodiff.grad import grad, vjp
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Site, tracing
-from nncompile.ir.graph import Graph, Input, Value, apply, items, toposort
+from nncompile.ir.graph import Graph, Input, Value, apply, input_of, items, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.printer import node_text
 from nncompile.ir.types import Array, TupleType, Type, is_real
@@ -216,7 +216,7 @@ def _error(
         graph = Graph("node", {str(i): x for i, x in enumerate(values)}, leaves)
         return list(evaluate(graph, {**feeds, **own, **moved}, np.float64).values())
 
-    names = [a.op.name for a in reals]  # type: ignore[attr-defined]
+    names = [input_of(a).name for a in reals]
     for n in names:  # off ties, and in units of the elements, so that none goes past zero
         own[n] = _aside(own[n], random)
     direction = {n: own[n] * random.uniform(-1, 1, own[n].shape) for n in names}
@@ -227,7 +227,7 @@ def _error(
     def total(h: float) -> float:
         arrays = computed(outputs, {n: own[n] + h * direction[n] for n in names})
         pairs = zip(weights, arrays, strict=True)
-        return float(sum(np.sum(own[w.op.name] * x) for w, x in pairs))  # type: ignore[attr-defined]
+        return float(sum(np.sum(own[input_of(w).name] * x) for w, x in pairs))
 
     error = derivative_error(total, exact, max(abs(exact), 1e-3 * size), STEPS)
     return error if np.isfinite(error) and np.isfinite(exact) else 0.0

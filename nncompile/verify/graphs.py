@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.ir.graph import Graph
+from nncompile.ir.graph import Graph, input_of
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
 from nncompile.passes import optimize
@@ -64,10 +64,10 @@ def learning_of(model: Model, recipe: Recipe | None, step: Step | None) -> Subje
     whole = recipe.trained_model.whole if recipe is not None else model.whole
     outputs, column = dict(whole.outputs), dict.fromkeys(whole.outputs, FORWARD)
     if step is not None:
-        handed = {n for n, v in step.update.leaves.items() if v.op.kind == "input"}  # type: ignore[attr-defined]
+        handed = {n for n, v in step.update.leaves.items() if input_of(v).kind == "input"}
         outputs |= step.gradient.outputs
         column |= {n: GRADIENTS if n in handed else FORWARD for n in step.gradient.outputs}
     leaves = {**model.whole.leaves, **whole.leaves}
-    inputs = tuple(v for v in leaves.values() if v.op.kind == "input")  # type: ignore[attr-defined]
+    inputs = tuple(v for v in leaves.values() if input_of(v).kind == "input")
     graph = Graph(f"{model.name}_learning", outputs, inputs, whole.trace)
     return Subject(graph, column)

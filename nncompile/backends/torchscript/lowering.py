@@ -15,7 +15,7 @@ from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.rules import native
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, is_measurable, origins
 from nncompile.backends.torchscript.writing import Names, lines, token_number
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input, Value, input_of
 from nncompile.ir.types import Array, Type
 
 
@@ -68,7 +68,7 @@ def lower(
     texts: dict[str, str] = {}
     inputs: dict[str, str] = {}
     for leaf_name, leaf in graph.leaves.items():
-        if leaf.op.kind == "input":  # type: ignore[attr-defined]
+        if input_of(leaf).kind == "input":
             texts[leaf_name] = inputs[leaf_name] = names.claim(leaf_name)
         else:
             texts[leaf_name] = attribute_text(places.get(leaf_name, leaf_name))
@@ -218,7 +218,7 @@ def _function(
     returned: dict[str, str],
     changes: bool,
 ) -> str:
-    leaves = [f"# {leaf.op.kind} {name}: {leaf.type}" for name, leaf in graph.leaves.items()]  # type: ignore[attr-defined]
+    leaves = [f"# {input_of(leaf).kind} {name}: {leaf.type}" for name, leaf in graph.leaves.items()]
     doc = [f"# {line}".rstrip() for line in graph.doc.splitlines()]
     entries = [f"    {quoted(name)}: {text}," for name, text in returned.items()]
     if entries:

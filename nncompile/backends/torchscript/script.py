@@ -20,7 +20,7 @@ from nncompile.backends.torchscript.functions import (
 )
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower
 from nncompile.diagnostics.errors import BackendError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph, Value, input_of
 from nncompile.ir.types import Array
 
 FIRST_WITHOUT = (3, 14)
@@ -162,14 +162,14 @@ def weights_of(
     """The array of each leaf that is no input, and whether it is trained. Raises `BackendError`
     for one that is missing or of another type."""
     return {
-        name: (_weight(name, leaf, parameters), leaf.op.kind == "parameter")  # type: ignore[attr-defined]
+        name: (_weight(name, leaf, parameters), input_of(leaf).kind == "parameter")
         for name, leaf in leaves.items()
-        if leaf.op.kind != "input"  # type: ignore[attr-defined]
+        if input_of(leaf).kind != "input"
     }
 
 
 def _weight(name: str, leaf: Value, parameters: Mapping[str, Array]) -> Array:
-    kind = leaf.op.kind  # type: ignore[attr-defined]
+    kind = input_of(leaf).kind
     if name not in parameters:
         hint = (
             "the inference pass takes random ops out of a graph"

@@ -30,4 +30,4 @@ def span_matrix(starts: Any, ends: Any, size: Dim, share: Value, step: int = 1) 
     if step > 1:
         inside = logical_and(inside, (column - first) % step == 0)
     # Not ones divided by a number: onnxruntime joins that with the product as a factor in float32.
-    return where(inside, share, 0)  # type: ignore[no-any-return]
+    return where(inside, share, 0)

@@ -192,7 +192,7 @@ def outer(a: Any, b: Any) -> Value:
     """Every element of `a` times every element of `b`: `[size of a, size of b]`."""
     a, b = as_value(a), as_value(b)
     column, row = reshape(a, (product(a.shape), 1)), reshape(b, (1, product(b.shape)))
-    return multiply(column, row)  # type: ignore[no-any-return]
+    return multiply(column, row)
 
 
 def tensordot(a: Any, b: Any, axes: Any = 2) -> Value:

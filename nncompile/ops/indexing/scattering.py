@@ -184,7 +184,7 @@ def _product_before(places: Value, x: Value, axis: int) -> Value:
     first, last = ([w if i == axis else 0 for i in range(x.rank)] for w in (1, 0))
     before = along(padded(products, first, last, 1), axis, 0, size, 1)
     place_before = along(padded(places, first, last, -1), axis, 0, size, 1)
-    return where(place_before == places, before, 1)  # type: ignore[no-any-return]
+    return where(place_before == places, before, 1)
 
 
 REDUCTIONS: dict[str, Callable[[int], Op]] = {
@@ -210,7 +210,7 @@ def _check_reduction(name: str, reduction: str) -> None:
 def _combined(x: Value, indices: Value, updates: Value, axis: int, reduction: str) -> Value:
     if reduction == "none":
         chosen = _last(x.shape[axis], indices, axis)
-        return where(chosen > 0, TakeAlongAxis(axis)(_behind_zeros(updates, axis), chosen), x)  # type: ignore[no-any-return]
+        return where(chosen > 0, TakeAlongAxis(axis)(_behind_zeros(updates, axis), chosen), x)
     if x.dtype.is_bool:
         # Sums and maxima of truth values are whether one is true, products and minima whether all.
         kind = "max" if reduction in ("add", "max") else "min"

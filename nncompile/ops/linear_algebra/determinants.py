@@ -252,4 +252,4 @@ def slogdet(x: Any) -> tuple[Value, Value]:
 def logdet(x: Any) -> Value:
     """The logarithm of the determinant, NaN where that is negative."""
     of_sign, logarithm = slogdet(x)
-    return where(of_sign < 0, NAN, logarithm)  # type: ignore[no-any-return]
+    return where(of_sign < 0, NAN, logarithm)

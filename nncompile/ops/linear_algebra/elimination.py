@@ -104,4 +104,4 @@ def factored(a: Value) -> tuple[Value, Value]:
 def all_hold(conditions: Value, axes: Any) -> Value:
     """Whether all hold along the axes; they do where there are none."""
     fails = cast(logical_not(conditions), i64)
-    return equal(sum(fails, axes), const(0, i64))  # type: ignore[no-any-return]
+    return equal(sum(fails, axes), const(0, i64))

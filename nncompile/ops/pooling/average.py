@@ -291,4 +291,4 @@ def _counts(window: Slid, size: Dim, margins: tuple[int, int]) -> Value:
     ends = size_value(dim(size + margins[1]))
     # Elements before the margin, and elements before its end: ⌈distance/step⌉.
     outside = maximum(-((starts + margins[0]) // step), 0)
-    return minimum(-((starts - ends) // step), window.kernel) - outside  # type: ignore[no-any-return]
+    return minimum(-((starts - ends) // step), window.kernel) - outside

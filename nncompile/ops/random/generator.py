@@ -222,7 +222,7 @@ def polynomial(x, *coefficients):  # type: ignore[no-untyped-def]
 def inverse_erf(x: Value) -> Value:
     """The y with erf(y) = x, for −1 < x < 1."""
     w = -log((1 - x) * (1 + x))
-    return x * where(w < 5, polynomial(w - 2.5, *CENTRE), polynomial(sqrt(w) - 3, *TAIL))  # type: ignore[no-any-return]
+    return x * where(w < 5, polynomial(w - 2.5, *CENTRE), polynomial(sqrt(w) - 3, *TAIL))
 
 
 def normal(

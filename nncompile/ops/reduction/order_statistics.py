@@ -49,7 +49,7 @@ def _filled(row: Value) -> Value:
 def _unknown(row: Value, y: Value) -> Value:
     """`y`; where there is a NaN in the row, NaN, with its gradient."""
     unknown = total(where(isnan(row), row, 0), -1)
-    return where(isnan(unknown), unknown, y)  # type: ignore[no-any-return]
+    return where(isnan(unknown), unknown, y)
 
 
 @teaching

@@ -51,7 +51,7 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Val
     total = sum(distance * distance, axes, keepdims)
     if isinstance(count, int):
         return total / _divisor(count - ddof if count > ddof else 0, x.dtype)  # type: ignore[no-any-return]
-    return total / maximum(size_value(count, x.dtype) - ddof, 0)  # type: ignore[no-any-return]
+    return total / maximum(size_value(count, x.dtype) - ddof, 0)
 
 
 @formula
@@ -64,7 +64,7 @@ def root(x):  # type: ignore[no-untyped-def]
 @in_single
 def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
     """The standard deviation, √var. Its slope is zero where the variance is."""
-    return root(var(x, axis, ddof, keepdims))  # type: ignore[no-any-return]
+    return root(var(x, axis, ddof, keepdims))
 
 
 @formula
@@ -107,21 +107,21 @@ def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> V
     if ord == 1:
         return sum(absolute(x), axes, keepdims)
     if ord == 2:
-        return root(sum(x * x, axes, keepdims))  # type: ignore[no-any-return]
+        return root(sum(x * x, axes, keepdims))
     is_whole = ord > 0 and ord == int(ord)  # then no derivative of |x|^ord is infinite
     powers = absolute(x) ** int(ord) if is_whole else _raised_size(x, ord)
-    return _raised_total(sum(powers, axes, keepdims), ord)  # type: ignore[no-any-return]
+    return _raised_total(sum(powers, axes, keepdims), ord)
 
 
 def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """Whether one element at least is true (not zero); False of nothing."""
-    return not_equal(sum(cast(x, boolean), axis, keepdims), 0)  # type: ignore[no-any-return]
+    return not_equal(sum(cast(x, boolean), axis, keepdims), 0)
 
 
 def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """Whether no element is false (zero); True of nothing."""
     false = equal(cast(x, boolean), False)
-    return equal(sum(false, axis, keepdims), 0)  # type: ignore[no-any-return]
+    return equal(sum(false, axis, keepdims), 0)
 
 
 for _function in (mean, var, std, any, all):
