@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Op, Sample
-from nncompile.ir.types import f32
+from nncompile.ir.types import Type, dtype_of, f32
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.slicing import Pad, Slice
@@ -103,6 +104,47 @@ def test_what_an_op_says_is_looked_at(card: type[Op]) -> None:
     ours = [case for case in CASES if type(case.sample.op) is card]
     found = [check_rows(case, *claim) for case in ours for claim in claims(case)]
     assert any(found), f"no sample of {card.__name__} has rows that are apart"
+
+
+def check_batched(case: Case) -> bool:
+    """Whether there was an op for stacked arguments, which does to each row what the op does."""
+    for sizes in case.bindings:
+        op = case.sample.op.at(sizes)
+        stacked = op.batched(2)
+        if stacked is None:
+            return False
+        feeds = case.feeds(sizes)
+        one = [feeds[leaf.op.name] for leaf in case.leaves]  # type: ignore[attr-defined]
+        other = [np.flip(x).copy() for x in one]
+        both = [np.stack(rows) for rows in zip(one, other, strict=True)]
+        types = [Type(dtype_of(x), x.shape) for x in both]
+        assert stacked.rowwise([0] * len(types), *types) == 0
+        for i, row in enumerate((one, other)):
+            for whole, part in zip(outputs(stacked, both), outputs(op, row), strict=True):
+                np.testing.assert_array_equal(whole[i], part)
+    return True
+
+
+def outputs(op: Op, arrays: list[np.ndarray]) -> tuple[Any, ...]:
+    with np.errstate(all="ignore"):
+        results = op.numpy(*arrays)
+    return results if isinstance(results, tuple) else (results,)
+
+
+@pytest.mark.parametrize("op", our_cards(), ids=lambda op: op.__name__)
+def test_a_batched_op_works_row_by_row(op: type[Op]) -> None:
+    found = [check_batched(case) for case in CASES if type(case.sample.op) is op]
+    assert not found or all(found) is (op.batched is not Op.batched or bool(op.varies))
+
+
+def test_a_wrong_batched_op_is_found() -> None:
+    class Wrong(Pad):
+        def batched(self, length: Dim) -> Pad:
+            return Pad((0, *self.before), (0, *self.before), self.value)
+
+    Op.registry.pop((Wrong.__module__, Wrong.__qualname__))
+    with pytest.raises(AssertionError):
+        check_batched(Case("wrong", Sample(Wrong((1,), (2,)), (f32["n"],))))
 
 
 def check_copies(case: Case) -> None:

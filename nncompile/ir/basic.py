@@ -103,6 +103,9 @@ class Cast(Op):
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         return places[0]
 
+    def batched(self, length: Dim) -> Cast:
+        return self
+
     def numpy(self, x: Array) -> Array:
         with np.errstate(invalid="ignore"):
             return x.astype(self.dtype.numpy)

@@ -100,6 +100,9 @@ class Sample:
     dominant: bool = False
 
 
+_AXES = {"axis": "axis", "axes": "axes", "order": "axes"}  # the field, by what `varies` says
+
+
 @dataclass_transform(frozen_default=True, eq_default=False)
 class Op:
     """What is known about one operation. A subclass is a card; its fields are its attributes.
@@ -226,7 +229,7 @@ class Op:
             return None
         (place,) = same
         assert place is not None
-        along: Any = getattr(self, {"axis": "axis", "axes": "axes", "order": "axes"}[self.varies])
+        along: Any = getattr(self, _AXES[self.varies])
         if self.varies == "order":
             return int(along.index(place))
         axes = (along,) if isinstance(along, int) else along
@@ -235,6 +238,20 @@ class Op:
         result: Any = self.infer(*types)
         rank = (result.items[0] if isinstance(result, TupleType) else result).rank
         return place if rank == types[0].rank else place - sum(axis < place for axis in axes)
+
+    def batched(self, length: Dim) -> Op | None:
+        """The op that does the same to each of `length` rows of its arguments, which are stacked
+        along a new first axis. None where there is none, or it is not known.
+
+        An op that says in `varies` along which of its axes it works need say no more.
+        """
+        if not self.varies:
+            return None
+        along: Any = getattr(self, _AXES[self.varies])
+        new: Any = along + 1 if isinstance(along, int) else tuple(axis + 1 for axis in along)
+        if self.varies == "order":
+            new = (0, *new)
+        return dataclasses.replace(self, **{_AXES[self.varies]: new})  # type: ignore[type-var]
 
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
@@ -438,6 +455,9 @@ class Item(Op):
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         return places[0]
+
+    def batched(self, length: Dim) -> Op:
+        return self
 
     def numpy(self, results: tuple[Any, ...]) -> Any:
         return results[self.index]

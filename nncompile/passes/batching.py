@@ -6,20 +6,16 @@ are. The result is stacked.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from nncompile.elementwise.map import Map, mapped
-from nncompile.ir.basic import Cast, Expand, broadcast_to
+from nncompile.ir.basic import Expand, broadcast_to
 from nncompile.ir.dims import Dim, product
-from nncompile.ir.graph import Item, Op, Value, apply
+from nncompile.ir.graph import Op, Value, apply
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
-from nncompile.ops.random.generator import Dropout
-from nncompile.ops.shape.joining import Split
-from nncompile.ops.shape.reshape import Reshape, reshape, swapaxes
-from nncompile.ops.shape.slicing import Pad, Slice
+from nncompile.ops.shape.reshape import reshape, swapaxes
 
 
 @dataclass(frozen=True)
@@ -33,18 +29,16 @@ class Rows:
 
 def can_batch(value: Value) -> bool:
     """Whether the op can be done for all iterations at once."""
-    return _rule(value.op) is not None
+    return type(value.op) in _RULES or value.op.batched(1) is not None
 
 
 def batched(value: Value, args: Sequence[Rows], length: Dim) -> Value:
     """The value for all `length` iterations, from its arguments, of which some are stacked."""
-    rule = _rule(value.op)
-    assert rule is not None
-    return rule(value, args, length)
-
-
-def _rule(op: Op) -> Callable[[Value, Sequence[Rows], Dim], Value] | None:
-    return _RULES.get(type(op)) or (_along_axes if type(op).varies else None)
+    if type(value.op) in _RULES:
+        return _RULES[type(value.op)](value, args, length)
+    op = value.op.batched(length)
+    assert op is not None
+    return apply(op, *(_spread(a, length) for a in args))
 
 
 def _elementwise(value: Value, args: Sequence[Rows], length: Dim) -> Value:
@@ -65,48 +59,8 @@ def _spread(a: Rows, length: Dim) -> Value:
     return a.whole if a.stacked else broadcast_to(a.whole, (length, *a.row.shape))
 
 
-def _along_axes(value: Value, args: Sequence[Rows], length: Dim) -> Value:
-    """An op along axes of equally shaped arguments: along the same ones, one further back."""
-    field = {"axis": "axis", "axes": "axes", "order": "axes"}[type(value.op).varies]
-    old: Any = getattr(value.op, field)
-    if isinstance(old, int):
-        new: Any = old + 1
-    else:
-        new = tuple(i + 1 for i in old)
-        new = (0, *new) if type(value.op).varies == "order" else new
-    op = dataclasses.replace(value.op, **{field: new})  # type: ignore[type-var]
-    return apply(op, *(_spread(a, length) for a in args))
-
-
-def _split(value: Value, args: Sequence[Rows], length: Dim) -> Value:
-    op: Any = value.op
-    return Split(op.axis + 1, op.sizes)(args[0].whole)
-
-
-def _item(value: Value, args: Sequence[Rows], length: Dim) -> Value:
-    return apply(value.op, args[0].whole)
-
-
-def _same(value: Value, args: Sequence[Rows], length: Dim) -> Value:
-    return apply(value.op, *(_spread(a, length) for a in args))
-
-
-def _reshape(value: Value, args: Sequence[Rows], length: Dim) -> Value:
-    return reshape(args[0].whole, (length, *value.shape))
-
-
 def _expand(value: Value, args: Sequence[Rows], length: Dim) -> Value:
     return broadcast_to(_aligned(args[0], value.rank), (length, *value.shape))
-
-
-def _slice(value: Value, args: Sequence[Rows], length: Dim) -> Value:
-    op: Any = value.op
-    return Slice((0, *op.starts), (length, *op.sizes), (1, *op.steps))(args[0].whole)
-
-
-def _pad(value: Value, args: Sequence[Rows], length: Dim) -> Value:
-    op: Any = value.op
-    return Pad((0, *op.before), (0, *op.after), op.value)(args[0].whole)
 
 
 def _matmul(value: Value, args: Sequence[Rows], length: Dim) -> Value:
@@ -153,16 +107,10 @@ def _scaled(x: Value, number: float) -> Value:
     return x if number == 1 else x * number
 
 
+# Ops whose arguments broadcast, and need not all be stacked.
 _RULES: Mapping[type[Op], Callable[[Value, Sequence[Rows], Dim], Value]] = {
     Map: _elementwise,
-    Cast: _same,
-    Dropout: _same,
-    Item: _item,
-    Split: _split,
-    Reshape: _reshape,
     Expand: _expand,
-    Slice: _slice,
-    Pad: _pad,
     MatMul: _matmul,
     Gemm: _gemm,
 }

@@ -20,7 +20,7 @@ from nncompile.diagnostics.errors import DTypeError, ModelError
 from nncompile.elementwise import log, minimum, sqrt, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, broadcast_to, cast, const, iota
-from nncompile.ir.dims import dim, product, same_shape
+from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input, Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f32, f64, i64, u32
@@ -130,6 +130,9 @@ class Dropout(Op):
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         return same_axis(places)
+
+    def batched(self, length: Dim) -> Dropout:
+        return self
 
     def numpy(self, x: Array, bits: Array) -> Array:
         kept = bits < np.uint32(self._threshold)

@@ -113,6 +113,9 @@ class Split(Op):
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         return all_but(self.axis, places)
 
+    def batched(self, length: Dim) -> Split:
+        return Split(self.axis + 1, self.sizes)
+
     def numpy(self, x: Array) -> tuple[Array, ...]:
         points = np.cumsum(np.asarray(self.sizes, np.int64))[:-1]
         return tuple(np.split(x, points, self.axis))

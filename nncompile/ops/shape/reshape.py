@@ -63,6 +63,9 @@ class Reshape(Op):
                 return axis
         return None
 
+    def batched(self, length: Dim) -> Reshape:
+        return Reshape((length, *self.shape))
+
     def numpy(self, x: Array) -> Array:
         return x.reshape(self.shape)
 

@@ -78,6 +78,9 @@ class Slice(Op):
         whole = (start, step) == (0, 1) and same(size, types[0].shape[place]) is True
         return place if whole else None
 
+    def batched(self, length: Dim) -> Slice:
+        return Slice((0, *self.starts), (length, *self.sizes), (1, *self.steps))
+
     def numpy(self, x: Array) -> Array:
         y = x[tuple(_python_slice(*axis) for axis in self._axes)]
         if y.shape != self.sizes and min(self.sizes, default=0) >= 0:
@@ -213,6 +216,9 @@ class Pad(Op):
         if place is None or (self.before[place], self.after[place]) != (0, 0):
             return None
         return place
+
+    def batched(self, length: Dim) -> Pad:
+        return Pad((0, *self.before), (0, *self.after), self.value)
 
     def numpy(self, x: Array) -> Array:
         widths: list[tuple[int, int]] = list(zip(self.before, self.after, strict=True))
