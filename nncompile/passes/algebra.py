@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import sympy as sp
 
+from nncompile import elementwise
+from nncompile.elementwise import exp, sympy_functions
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder, where
 from nncompile.elementwise.trace_formula import LIMIT
 from nncompile.ir.basic import Expand, broadcast_to, cast, size_value
 from nncompile.ir.dims import Dim, is_one, product
 from nncompile.ir.graph import Graph, Value, makers_of
-from nncompile.ir.types import f32
+from nncompile.ir.types import boolean, f32, f64, i64
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import Reshape, reshape
+from nncompile.ops.shape.selecting import nonzero
 from nncompile.passes.maps import cost, inlined, terms
 from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 
@@ -46,6 +51,11 @@ def before_repeating(value: Value) -> Value | None:
     return broadcast_to(mapped(value.op.body, args, value.op.slopes), value.shape)
 
 
+@before_repeating.refuses(f32[3])
+def _(x: Value) -> Iterator[Any]:
+    yield exp(x)
+
+
 @on(Map)
 def simpler_together(value: Value) -> Value | None:
     """Two elementwise ops as one where that takes fewer operations on tensors than both."""
@@ -66,6 +76,16 @@ def simpler_together(value: Value) -> Value | None:
     return None
 
 
+@simpler_together.refuses(f32[2, 3], f32[3], f64[2, 3])
+def _(x: Value, row: Value, wide: Value) -> Iterator[Any]:
+    yield Map(sympy_functions.exp(placeholder(0)), 1, (sp.S.One,))(x)
+    yield x + exp(row)  # the row is smaller
+    yield cast(wide * 2, f32) * 2
+    yield exp(x) * 2  # as many operations together
+    long = Map(sp.Add(*(sympy_functions.exp(i * placeholder(0)) for i in range(1, LIMIT))), 1)
+    yield long(x) * 2
+
+
 @on(Map)
 def chosen_first(value: Value) -> Value | None:
     """`a·where(c, b, 0)` is `where(c, a·b, 0)`: no product with a mask, which is NaN at ∞·0."""
@@ -73,6 +93,13 @@ def chosen_first(value: Value) -> Value | None:
         return None
     body = _chosen_first(body_of(value))
     return None if body is body_of(value) else over(body, value.args, value)
+
+
+@chosen_first.refuses(f32[3], f32[3])
+def _(x: Value, y: Value) -> Iterator[Any]:
+    yield Map(sympy_functions.exp(placeholder(0)), 1, (sp.S.One,))(x)
+    yield x * y
+    yield x * elementwise.where(y > 0, y, 1)
 
 
 @functools.lru_cache(maxsize=16384)
@@ -108,6 +135,11 @@ def sum_of_repeated(
     yield broadcast_to(total, before.shape)
 
 
+@sum_of_repeated.refuses(f32[5], boolean[5], f32[1])
+def _(x: Value, chosen: Value, one: Value) -> Iterator[Any]:
+    yield broadcast_to(one, nonzero(chosen)[0].shape).sum()
+
+
 @rule(f32[2, 1], (1,), True)
 def sum_of_one(x: Value, axes: tuple[int, ...], keepdims: bool) -> Steps:
     """A sum over axes of size one is the elements themselves."""
@@ -116,6 +148,12 @@ def sum_of_one(x: Value, axes: tuple[int, ...], keepdims: bool) -> Steps:
     if not all(is_one(x.shape[i]) for i in axes):
         return "not all axes are of size one"
     yield reshape(cast(x, before.dtype), before.shape)
+
+
+@sum_of_one.refuses(f32[2, 1])
+def _(x: Value) -> Iterator[Any]:
+    yield x.sum()
+    yield x.sum(0)
 
 
 @rule(f32[2, 1], (2,), (0,), False)
@@ -130,6 +168,11 @@ def sum_of_reshaped(
     yield reshape(Sum(tuple(range(x.rank)))(x), before.shape)
 
 
+@sum_of_reshaped.refuses(f32[4])
+def _(x: Value) -> Iterator[Any]:
+    yield x.reshape((2, 2)).sum(1)
+
+
 @rule(f32[2, 3, 4], (0,), (1,), True, False)
 def sum_of_sum(
     x: Value, outer: tuple[int, ...], inner: tuple[int, ...], keep: bool, kept: bool
@@ -141,6 +184,12 @@ def sum_of_sum(
     left = list(range(x.rank)) if kept else [i for i in range(x.rank) if i not in inner]
     axes = {*inner, *(left[i] for i in outer)}
     yield Sum(tuple(sorted(axes)), kept)(x)
+
+
+@sum_of_sum.refuses(f32[2, 3, 4])
+def _(x: Value) -> Iterator[Any]:
+    yield x.sum(1, keepdims=True).sum(0)
+    yield x.sum(1).sum(0, keepdims=True)
 
 
 @on(Sum)
@@ -161,3 +210,14 @@ def sum_of_scaled(value: Value) -> Value | None:
         args = (*inner.args, value.op(x))
         return over(split[0] * placeholder(len(inner.args)), args, value)
     return None
+
+
+@sum_of_scaled.refuses(f32[3], f32[3], f32[()], i64[3])
+def _(x: Value, y: Value, c: Value, n: Value) -> Iterator[Any]:
+    yield x.sum()
+    yield Map(sympy_functions.exp(placeholder(0)), 1, (sp.S.One,))(x).sum()
+    yield (c * x).sum(), c * x
+    yield (x * y).sum()  # both factors have axes
+    yield (c * x + 1).sum()
+    yield (x * x).sum()
+    yield (n * 2).sum()

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import sympy as sp
 
+from nncompile.elementwise import exp, maximum
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.map import Map, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import Barrier, Cast, Constant, Expand, SizeOf, const, size_value
+from nncompile.ir.basic import (
+    Barrier,
+    Cast,
+    Constant,
+    Expand,
+    SizeOf,
+    broadcast_to,
+    cast,
+    const,
+    size_value,
+)
 from nncompile.ir.dims import Dim, dim, floordiv
 from nncompile.ir.graph import Graph, Item, Op, Value, apply
 from nncompile.ir.interpreter import constant_value
-from nncompile.ir.types import DType, TupleType, Type
+from nncompile.ir.types import DType, TupleType, Type, f32, i64
+from nncompile.ops.shape.slicing import Pad, Slice
 from nncompile.passes.maps import literal
 from nncompile.passes.rewriter import on, rewrite
 
@@ -41,6 +55,16 @@ def of_constants(value: Value) -> Value | None:
     return None if array is None else const(array, value.dtype)
 
 
+@of_constants.refuses(f32[3], f32["n"])
+def _(x: Value, n: Value) -> Iterator[Any]:
+    yield x
+    yield broadcast_to(const(2.0, f32), (3,))
+    yield x + const(np.ones(3, np.float32), f32)
+    yield Pad((0,), (LARGEST,))(const(np.ones(2, np.float32), f32))
+    yield SizeOf(x.shape[0], i64)()
+    yield Slice((n.shape[0],), (1,), (1,))(const(np.ones(3, np.float32), f32))
+
+
 def _elements(type_: Any) -> float:
     """The number of elements; infinite where it is not known."""
     if isinstance(type_, TupleType):
@@ -61,6 +85,14 @@ def literals(value: Value) -> Value | None:
     if body.has(sp.zoo, sp.nan, sp.oo):  # x/0, which is for the runtime to compute
         return None
     return over(body, value.args, value)
+
+
+@literals.refuses(f32[3], i64[3])
+def _(x: Value, n: Value) -> Iterator[Any]:
+    yield n + const(2, i64)
+    yield exp(x)
+    yield exp(const(2.0, f32))  # which is folded
+    yield x / const(0.0, f32)
 
 
 class _Sizes:
@@ -111,6 +143,17 @@ def arithmetic_of_sizes(value: Value) -> Value | None:
         return size_value(walk(value.op.body, leaves, dtypes, _Sizes()), value.dtype)
     except _NoSizeError:
         return None
+
+
+@arithmetic_of_sizes.refuses(f32["n"], i64[()])
+def _(x: Value, k: Value) -> Iterator[Any]:
+    n = size_value(x.shape[0], i64)
+    yield cast(x, i64)
+    yield exp(x)
+    yield n + k
+    yield maximum(n, 3)
+    yield n // size_value(x.shape[0] - 5, i64)
+    yield n // -2
 
 
 def _size(value: Value) -> Dim | None:

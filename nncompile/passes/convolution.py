@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from nncompile.ir.dims import Shape, is_one, same
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.types import f32
@@ -35,6 +38,17 @@ def add_into_convolution(
         return f"{c.type} is not one number for each channel of {y.type}"
     numbers = c.args[0] if isinstance(c.op, Reshape) else c
     yield convolution(x, w, reshape(numbers, (w.shape[0],)))
+
+
+@add_into_convolution.refuses(f32[1, 2, 5, 5], f32[4, 2, 2, 2], f32[4, 1, 1], f32[4, 4])
+def _(x: Value, w: Value, bias: Value, other: Value) -> Iterator[Any]:
+    y = Conv((1, 1), (0, 0, 0, 0), (1, 1), 1)(x, w)
+    yield y + bias, y
+    yield y + other  # a number for each place
+    yield y + bias[0]  # one for all channels
+    yield y + bias.reshape((1, 4, 1))  # for each row
+    yield y + bias.reshape((1, 1, 4, 1))
+    yield y + bias[:, :, 0]
 
 
 def _is_one_each(shape: Shape, channels: object, rank: int) -> bool:

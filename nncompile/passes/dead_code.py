@@ -6,11 +6,16 @@ that are not used, pieces that are joined and taken apart again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import accumulate
+from typing import Any
 
 from nncompile.ir.dims import Dim, dim, same, same_shape
-from nncompile.ir.graph import Graph, Item, Value, apply
-from nncompile.ops.shape.joining import Concat, Split
+from nncompile.ir.graph import Graph, Item, Value, apply, items
+from nncompile.ir.types import f32
+from nncompile.ops.core.checkpoint import Recompute
+from nncompile.ops.shape.joining import Concat, Split, concatenate, sections
+from nncompile.ops.shape.padding import pad
 from nncompile.ops.shape.slicing import Pad, Slice, part
 from nncompile.passes.rewriter import on, rewrite, uses
 
@@ -36,6 +41,14 @@ def piece(value: Value) -> Value | None:
     return source.args[value.op.index]
 
 
+@piece.refuses(f32[6, 2], f32[2, 2], f32[4, 2], f32[2, 4])
+def _(x: Value, two: Value, four: Value, wide: Value) -> Iterator[Any]:
+    yield sections(x, [2, 4], 0)[0]
+    yield sections(concatenate([two, four], 0), [1, 1], 1)[0]
+    yield sections(concatenate([two, four], 0), [4, 2], 0)[0]
+    yield items(Recompute(1, 0)(two))[0]
+
+
 @on(Item)
 def lone_section(value: Value) -> Value | None:
     """The only section of a split that is used: a slice."""
@@ -51,6 +64,13 @@ def lone_section(value: Value) -> Value | None:
     return part(x, starts, value.shape, [1] * x.rank)
 
 
+@lone_section.refuses(f32[6])
+def _(x: Value) -> Iterator[Any]:
+    first, second = sections(x, [2, 4], 0)
+    yield first, second
+    yield items(Recompute(1, 0)(x))[0]
+
+
 @on(Concat)
 def joined(value: Value) -> Value | None:
     """Joined pieces without the empty ones, and without joins within the join."""
@@ -63,8 +83,13 @@ def joined(value: Value) -> Value | None:
         pieces += a.args if is_join else (a,)
     filled = [a for a in pieces if same(a.shape[axis], 0) is not True] or pieces[:1]
     if len(filled) == 1:
-        return filled[0] if filled[0].type == value.type else None
+        return filled[0]
     return apply(value.op, *filled)  # the value itself where all pieces stay
+
+
+@joined.refuses(f32[2], f32[0])
+def _(x: Value, none: Value) -> Iterator[Any]:
+    yield concatenate([x, x], 0)
 
 
 @on(Slice, Pad)
@@ -74,7 +99,13 @@ def untouched(value: Value) -> Value | None:
         x = value.args[0]
         whole = all(step == 1 for step in value.op.steps)
         return x if whole and same_shape(x.shape, value.shape) is True else None
-    if isinstance(value.op, Pad):
-        widths = (*value.op.before, *value.op.after)
-        return value.args[0] if all(same(w, 0) is True for w in widths) else None
-    return None
+    assert isinstance(value.op, Pad)
+    widths = (*value.op.before, *value.op.after)
+    return value.args[0] if all(same(w, 0) is True for w in widths) else None
+
+
+@untouched.refuses(f32[6])
+def _(x: Value) -> Iterator[Any]:
+    yield x[1:]
+    yield x[::-1]
+    yield pad(x, 1)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import sympy as sp
 
+from nncompile.elementwise import exp, sympy_functions, where
 from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import SizeOf, broadcast_to, const
+from nncompile.ir.basic import SizeOf, broadcast_to, const, size_value
 from nncompile.ir.dims import Shape, product, substitute, symbols
 from nncompile.ir.graph import Graph, Value, apply
-from nncompile.ir.types import f32
+from nncompile.ir.types import f32, f64, i64
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm, matmul
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.passes.maps import number_of, terms
@@ -36,6 +38,16 @@ def add_into_product(a: Value, b: Value, c: Value) -> Steps:
     if c.rank > 2 or c.dtype is not product_.dtype or not c.dtype.is_float:
         return f"{c.type} does not fit into a gemm of {product_.type}"
     yield gemm(a, b, c)
+
+
+@add_into_product.refuses(
+    f32[2, 3], f32[3, 4], f32[4], f32[5, 2, 3], f32[5, 2, 4], i64[2, 2], i64[2]
+)
+def _(a: Value, b: Value, c: Value, stack: Value, high: Value, n: Value, m: Value) -> Iterator[Any]:
+    yield stack @ b + c
+    yield a @ b + c, a @ b
+    yield a @ b + high
+    yield n @ n + m
 
 
 def updates(graph: Graph) -> Graph:
@@ -68,6 +80,22 @@ def linear_in_product(value: Value) -> Value | None:
     return None
 
 
+@linear_in_product.refuses(f32[2, 2], f32[2, 2], f32[3, 2, 2], f64[2, 2], f32[2, 2], i64[2, 2])
+def _(a: Value, b: Value, stack: Value, wide: Value, q: Value, n: Value) -> Iterator[Any]:
+    yield n @ n + n
+    yield a + b
+    yield 2 * (stack @ b) + stack
+    yield 2 * (a @ b), a @ b
+    yield (a @ b) + stack
+    yield exp(a @ b)
+    yield (a @ b) * q  # no factor without axes
+    yield gemm(a, b, q) + b  # which has an addend already
+    yield a @ b + 1
+    yield where(n > 0, a @ b, 0)
+    chosen = sympy_functions.where(sympy_functions.less(0, placeholder(1)), placeholder(2), 0)
+    yield mapped(placeholder(0) + chosen, (a @ b, n, q))
+
+
 @on(Map)
 def linear_in_sum(value: Value) -> Value | None:
     """`p·Σ rows of x + q` as a vector times a matrix, `p` without axes."""
@@ -94,6 +122,21 @@ def linear_in_sum(value: Value) -> Value | None:
             last = placeholder(len(value.args))
             return mapped(rest + last, (*value.args, scaled))
     return None
+
+
+@linear_in_sum.refuses(f32["n", 2], f32[2], f32[()], i64["n", 2], f32["n", 2, 2])
+def _(x: Value, q: Value, c: Value, n: Value, stack: Value) -> Iterator[Any]:
+    yield 2 * n.sum(0)
+    yield 2 * q
+    yield 2 * x.sum(1)
+    yield 2 * x.sum(0), x.sum(0)
+    yield exp(x.sum(0))
+    yield 2 * stack.sum(0)
+    yield x.sum(0) + q
+    yield q * x.sum(0)
+    yield x.mean(0)  # of no rows it is 0/0, and a product of none is 0
+    yield c / size_value(x.shape[0], f32) * x.sum(0)
+    yield mapped(placeholder(0) * placeholder(1), (x.sum(0), const(2, i64)))
 
 
 def _is_product(value: Value) -> bool:
@@ -170,3 +213,12 @@ def scaled_addend(value: Value) -> Value | None:
     op = value.op
     beta = op.beta * number
     return apply(Gemm(op.transpose_a, op.transpose_b, op.alpha, beta), a, b, c.args[0])
+
+
+@scaled_addend.refuses(f32[2, 2], f32[2, 2], f32[2, 2])
+def _(a: Value, b: Value, c: Value) -> Iterator[Any]:
+    yield gemm(a, b)
+    yield gemm(a, b, c)
+    yield gemm(a, b, c * a)
+    yield gemm(a, b, exp(c))
+    yield gemm(a, b, 2 * c + 1)

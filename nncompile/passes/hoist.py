@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import sympy as sp
+
+from nncompile.elementwise import exp, sympy_functions
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
+from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.graph import Graph, Value
+from nncompile.ir.types import f32, i64
 from nncompile.passes.maps import hoisted, numbers
 from nncompile.passes.rewriter import on, rewrite
 
@@ -25,3 +33,11 @@ def without_axes(value: Value) -> Value | None:
         return None
     made = [mapped(part, value.args) for part in parts]
     return over(body, (*value.args, *made), value)
+
+
+@without_axes.refuses(f32[3], f32[()], i64[3], i64[()])
+def _(x: Value, c: Value, n: Value, k: Value) -> Iterator[Any]:
+    yield Map(sympy_functions.exp(placeholder(0)), 1, (sp.S.One,))(x)
+    yield n * (k + 1)
+    yield exp(x)
+    yield x * c

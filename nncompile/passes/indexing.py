@@ -3,10 +3,13 @@ small tables, to which a matrix product adds."""
 
 from __future__ import annotations
 
-from nncompile.elementwise import where
+from collections.abc import Iterator
+from typing import Any
+
+from nncompile.elementwise import exp, where
 from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import Expand, cast, const, iota
+from nncompile.ir.basic import Expand, broadcast_to, cast, const, iota, zeros_like
 from nncompile.ir.graph import Graph, Value, apply
 from nncompile.ir.types import f32, i64, u32
 from nncompile.ops.contraction.matmul import gemm
@@ -35,6 +38,12 @@ def sum_of_scatter(
     yield Sum(axes, keepdims)(updates)
 
 
+@sum_of_scatter.refuses(f32[2, 3], i64[2, 1], f32[2, 1])
+def _(x: Value, indices: Value, updates: Value) -> Iterator[Any]:
+    yield Sum((0,))(ScatterAdd(1)(zeros_like(x), indices, updates))
+    yield Sum((1,))(ScatterAdd(1)(x, indices, updates))
+
+
 @on(Map)
 def scatter_into_sum(value: Value) -> Value | None:
     """`p·scatter(0, i, u) + q` is `scatter(q, i, p·u)`, for `p` without axes."""
@@ -55,6 +64,19 @@ def scatter_into_sum(value: Value) -> Value | None:
         if base is not None and base.type == value.type and scaled.type == updates.type:
             return apply(inner.op, base, indices, scaled)
     return None
+
+
+@scatter_into_sum.refuses(f32[2, 3], i64[2, 1], f32[2, 1], f32[5, 2, 3], i64[2, 3])
+def _(x: Value, indices: Value, updates: Value, stack: Value, n: Value) -> Iterator[Any]:
+    scattered = ScatterAdd(1)(zeros_like(x), indices, updates)
+    yield n + n
+    yield exp(x)
+    yield ScatterAdd(1)(x, indices, updates) + x
+    yield scattered + x, scattered
+    yield exp(scattered)
+    yield scattered + stack
+    yield scattered * x
+    yield scattered + 1
 
 
 @on(ScatterAdd)
@@ -79,3 +101,34 @@ def scatter_into_small_table(value: Value) -> Value | None:
     if is_zero(table):
         return gemm(chosen, updates, transpose_a=True)
     return gemm(chosen, updates, table, transpose_a=True)
+
+
+@scatter_into_small_table.refuses(
+    f32[4, 2],
+    f32[100, 2],
+    i64[3, 1],
+    f32[3, 2],
+    i64[3, 2],
+    i64[4, 2],
+    f32["n", 2],
+    i64[4, 1],
+    f32[4, 2],
+)
+def _(
+    table: Value,
+    large: Value,
+    column: Value,
+    rows: Value,
+    apart: Value,
+    n: Value,
+    symbolic: Value,
+    two: Value,
+    square: Value,
+) -> Iterator[Any]:
+    indices = broadcast_to(column, (3, 2))
+    yield ScatterAdd(1)(table, broadcast_to(two, (4, 2)), square)
+    yield ScatterAdd(0)(n, indices, cast(rows, i64))
+    yield ScatterAdd(0)(large, indices, rows)
+    yield ScatterAdd(0)(symbolic, indices, rows)
+    yield ScatterAdd(0)(table, apart, rows)
+    yield ScatterAdd(0)(table, broadcast_to(apart[:1], (3, 2)), rows)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 from nncompile.elementwise import sqrt
-from nncompile.ir.graph import Graph, Item, Value
+from nncompile.ir.graph import Graph, Item, Value, items
+from nncompile.ir.types import f32
 from nncompile.ops.core.modes import Training
 from nncompile.ops.normalization.batch import BatchNorm, normalized
+from nncompile.ops.shape.joining import sections
 from nncompile.passes.rewriter import Change, on, rewrite
 
 
@@ -13,7 +18,7 @@ from nncompile.passes.rewriter import Change, on, rewrite
 def as_used(value: Value) -> Value | None:
     """What is used after training, in place of what is trained: dropout and augmentation are the
     identity."""
-    return value.args[1] if isinstance(value.op, Training) else None
+    return value.args[1]
 
 
 @on(Item)
@@ -35,6 +40,12 @@ def by_running_statistics(value: Value) -> Value | None:
             return variance
     inverse: Value = 1 / sqrt(variance + batch.op.epsilon)
     return inverse
+
+
+@by_running_statistics.refuses(f32[4, 2], f32[2])
+def _(x: Value, one: Value) -> Iterator[Any]:
+    yield sections(x, [1, 3], 0)[0]
+    yield items(BatchNorm(0.1, 1e-5, False)(x, one, one, one, one))[0]
 
 
 CHANGES: list[Change] = [as_used, by_running_statistics]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from nncompile.elementwise import exp
 from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.basic import Cast, Expand, broadcast_to, cast
 from nncompile.ir.dims import Dim, is_one
 from nncompile.ir.graph import Graph, Value, apply
 from nncompile.ir.types import DType, f32, f64, holds, i64
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose
 from nncompile.passes.maps import uniform
@@ -29,11 +33,20 @@ def cast_of_cast(x: Value, through: DType, to: DType) -> Steps:
     yield cast(x, to)
 
 
+@cast_of_cast.refuses(f64[2])
+def _(x: Value) -> Iterator[Any]:
+    yield Cast(f64)(Cast(f32)(x))
+
+
 @on(Cast)
 def cast_to_own_type(value: Value) -> Value | None:
     """A value of that type already."""
-    is_own = isinstance(value.op, Cast) and value.args[0].dtype is value.dtype
-    return value.args[0] if is_own else None
+    return value.args[0] if value.args[0].dtype is value.dtype else None
+
+
+@cast_to_own_type.refuses(f64[2])
+def _(x: Value) -> Iterator[Any]:
+    yield Cast(f32)(x)
 
 
 def reshapes(graph: Graph) -> Graph:
@@ -64,6 +77,13 @@ def of_uniform(value: Value) -> Value | None:
     return None if number is None else broadcast_to(number, value.shape)
 
 
+@of_uniform.refuses(f32[2, 2], f32[1])
+def _(x: Value, one: Value) -> Iterator[Any]:
+    yield one.reshape(())
+    yield x.reshape((4,))
+    yield x.T
+
+
 @on(Map)
 def unneeded_ones(value: Value) -> Value | None:
     """An elementwise op of arguments with leading axes of size one: it broadcasts without them."""
@@ -74,6 +94,13 @@ def unneeded_ones(value: Value) -> Value | None:
         return None
     made = mapped(value.op.body, args, value.op.slopes)
     return made if made.type == value.type else None
+
+
+@unneeded_ones.refuses(f32[3], f32[1, 3])
+def _(x: Value, row: Value) -> Iterator[Any]:
+    yield x + row
+    yield exp(x.reshape((1, 3)))  # whose result has the axis, too
+    yield x + x.reshape((3, 1))
 
 
 def _without_leading_ones(value: Value) -> Value:
@@ -116,6 +143,11 @@ def transpose_of_ones(x: Value, axes: tuple[int, ...]) -> Steps:
     yield reshape(x, [x.shape[i] for i in axes])
 
 
+@transpose_of_ones.refuses(f32[2, 1, 3])
+def _(x: Value) -> Iterator[Any]:
+    yield x.transpose((2, 1, 0))
+
+
 @on(Map)
 def transposed_elements(value: Value) -> Value | None:
     """An elementwise op of arguments transposed alike: transposed afterwards."""
@@ -128,6 +160,13 @@ def transposed_elements(value: Value) -> Value | None:
     args = [a.args[0] if a.rank else a for a in value.args]
     (axes,) = orders
     return transpose(mapped(value.op.body, args, value.op.slopes), axes)
+
+
+@transposed_elements.refuses(f32[2, 3], f32[3, 2], f32[2, 3, 4], f32[4, 2, 3])
+def _(x: Value, y: Value, high: Value, other: Value) -> Iterator[Any]:
+    yield exp(x)
+    yield x.T + y
+    yield high.transpose((2, 1, 0)) + other.transpose((0, 2, 1))
 
 
 @rule(f32[2, 3], (1, 0), (0,), False)
@@ -159,6 +198,14 @@ def product_of_transposed(value: Value) -> Value | None:
     return apply(op, a, b, *c)
 
 
+@product_of_transposed.refuses(f32[2, 3], f32[2, 3], f32[5, 3, 2], i64[2, 3])
+def _(a: Value, b: Value, stack: Value, n: Value) -> Iterator[Any]:
+    yield a @ a.reshape((3, 2))
+    yield stack @ b
+    yield stack @ b.reshape((3, 2)).T
+    yield n @ n.T
+
+
 def _flipped(x: Value) -> bool:
     return isinstance(x.op, Transpose) and x.op.axes == (1, 0)
 
@@ -176,3 +223,12 @@ def transpose_of_product(value: Value) -> Value | None:
         return None
     old = product.op if isinstance(product.op, Gemm) else Gemm()
     return apply(Gemm(not old.transpose_b, not old.transpose_a, old.alpha, old.beta), b, a)
+
+
+@transpose_of_product.refuses(f32[2, 3], f32[3, 2], f32[5, 2, 3], f32[2], i64[2, 2])
+def _(a: Value, b: Value, stack: Value, c: Value, n: Value) -> Iterator[Any]:
+    yield (stack @ b).transpose((0, 2, 1))
+    yield (a @ b).T, a @ b
+    yield exp(a).T
+    yield gemm(a, b, c).T
+    yield (n @ n).T

@@ -13,29 +13,31 @@ things (permutations, shapes, numbers), which stand for attributes:
 It runs once on the examples, which gives a skeleton of op classes with holes, and again on what
 the holes were bound to: by interning, the second run's first value must *be* the matched node,
 so that a wrong match cannot pass.
+
+Beside it stand values on which it must not fire, at least one for each of its guards; a rule with a
+guard and without them fails the tests:
+
+    @add_into_gemm.refuses(f32[5, 2, 3], f32[5, 3, 4], f32[4])
+    def _(a, b, c):
+        yield a @ b + c
 """
 
 from __future__ import annotations
 
-import functools
 import inspect
-import itertools
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import sympy as sp
-
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Trace, tracing
-from nncompile.elementwise.map import Map
-from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, apply, attribute_key, toposort
+from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, apply, toposort
 from nncompile.ir.transform import rebuilt
 from nncompile.ir.types import Type
+from nncompile.passes.matching import Skeleton
 
 Steps = Generator[Value, None, Any]  # two values; returns why it refuses, if it does
 
@@ -49,6 +51,41 @@ def uses(value: Value) -> int:
     return _uses.get().get(value, 1)
 
 
+def present(value: Value) -> bool:
+    """Whether the graph that is being rewritten has the value."""
+    return value in _uses.get()
+
+
+Refused = Callable[..., Iterator[Value | tuple[Value, ...]]]
+
+
+@dataclass(frozen=True)
+class _Refusing:
+    """What is rewritten only where its guards allow it."""
+
+    refused: list[tuple[Refused, tuple[Type, ...]]] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
+
+    def refuses(self, *types: Type) -> Callable[[Refused], Refused]:
+        """Declares values that the rule must leave as they are, for the tests: what a generator
+        yields, given leaves of these types. Where it yields a tuple, these are the outputs of one
+        graph, of which the first is left."""
+
+        def declare(function: Refused) -> Refused:
+            self.refused.append((function, types))
+            return function
+
+        return declare
+
+    def refusals(self) -> Iterator[tuple[Value, ...]]:
+        """The outputs of each graph of which the first one must be left as it is."""
+        for function, types in self.refused:
+            leaves = [Input(f"x{i}", type_)() for i, type_ in enumerate(types)]
+            for outputs in function(*leaves):
+                yield outputs if isinstance(outputs, tuple) else (outputs,)
+
+
 @dataclass(frozen=True)
 class Match:
     """What a rule made of a node: the value `after`, or None and the reason."""
@@ -58,7 +95,7 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(_Refusing):
     """A rewriting of one shape of expression; made by `rule`."""
 
     function: Callable[..., Steps]
@@ -90,7 +127,7 @@ class Rule:
         return refused
 
     @cached_property
-    def _skeleton(self) -> _Skeleton:
+    def _skeleton(self) -> Skeleton:
         names = inspect.signature(self.function).parameters
         holes = [
             Input(f"{self.name}.{name}", example, "hole")()
@@ -99,7 +136,7 @@ class Rule:
             for name, example in zip(names, self.examples, strict=True)
         ]
         with tracing(Trace()):
-            return _Skeleton(next(self.function(*holes)), tuple(holes))
+            return Skeleton(next(self.function(*holes)), tuple(holes))
 
     @property
     def roots(self) -> tuple[type[Op], ...]:
@@ -146,7 +183,7 @@ def rule(*examples: Any) -> Callable[[Callable[..., Steps]], Rule]:
 
 
 @dataclass(frozen=True)
-class Change:
+class Change(_Refusing):
     """A rewriting by a function of a value of one of the op classes `roots`, for what is not one
     shape of expression; made by `on`."""
 
@@ -166,114 +203,6 @@ def on(*roots: type[Op]) -> Callable[[Callable[[Value], Value | None]], Change]:
     """Makes a `Change` of a function that gives a value of one of these ops its new form, or
     None."""
     return lambda function: Change(function, roots)
-
-
-@dataclass(frozen=True)
-class _Skeleton:
-    """The form that a rule looks for, built on its examples."""
-
-    before: Value
-    holes: tuple[Any, ...]
-
-    @cached_property
-    def attributes(self) -> dict[Any, int]:
-        """The index of each hole that is an attribute, by the key of its example."""
-        return {
-            attribute_key(hole): i
-            for i, hole in enumerate(self.holes)
-            if not isinstance(hole, Value)
-        }
-
-    @cached_property
-    def numbers(self) -> tuple[float, ...]:
-        return tuple(h for h in self.holes if isinstance(h, float))
-
-    @cached_property
-    def values(self) -> dict[Value, int]:
-        return {hole: i for i, hole in enumerate(self.holes) if isinstance(hole, Value)}
-
-    def bindings(self, value: Value) -> Iterator[list[Any]]:
-        """What the holes may stand for, in order, one list for each way to see the value so."""
-        for bound in self._unify(((self.before, value),), {}):
-            if len(bound) == len(self.holes):
-                yield [bound[i] for i in range(len(self.holes))]
-
-    def _unify(
-        self, pairs: tuple[tuple[Value, Value], ...], bound: dict[int, Any]
-    ) -> Iterator[dict[int, Any]]:
-        """Recurses over the skeleton, which is small, never over the graph."""
-        if not pairs:
-            yield bound
-            return
-        (form, value), rest = pairs[0], pairs[1:]
-        if form is value:
-            yield from self._unify(rest, bound)
-        elif form in self.values:
-            yield from self._bound(rest, bound, {self.values[form]: value})
-        elif isinstance(form.op, Map) and isinstance(value.op, Map):
-            for order, numbers in _orders(form.op, value.op, self.numbers):
-                found = {self.attributes[attribute_key(n)]: float(x) for n, x in numbers}
-                args = tuple(zip(form.args, (value.args[j] for j in order), strict=True))
-                yield from self._bound((*args, *rest), bound, found)
-        elif type(form.op) is type(value.op) and len(form.args) == len(value.args):
-            fields = zip(form.op.attributes.values(), value.op.attributes.values(), strict=True)
-            found = {
-                self.attributes[key]: theirs
-                for ours, theirs in fields
-                if (key := attribute_key(ours)) in self.attributes
-            }
-            args = tuple(zip(form.args, value.args, strict=True))
-            yield from self._bound((*args, *rest), bound, found)
-
-    def _bound(
-        self,
-        pairs: tuple[tuple[Value, Value], ...],
-        bound: dict[int, Any],
-        found: dict[int, Any],
-    ) -> Iterator[dict[int, Any]]:
-        if all(i not in bound or _equal(bound[i], x) for i, x in found.items()):
-            yield from self._unify(pairs, {**bound, **found})
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two things that one hole was bound to are the same."""
-    return a is b or (not isinstance(a, Value) and attribute_key(a) == attribute_key(b))
-
-
-Way = tuple[tuple[int, ...], tuple[tuple[float, Any], ...]]
-
-
-@functools.lru_cache(maxsize=16384)
-def _orders(form: Map, op: Map, numbers: tuple[float, ...]) -> tuple[Way, ...]:
-    """How the arguments of `op` may be those of `form` (symmetric arguments are sorted by what
-    they are, so every order is tried), and the literals where the form has holes for them."""
-    if form.count != op.count or (not numbers and form.body.func is not op.body.func):
-        return ()
-    wild = {n: sp.Wild(f"number{i}", properties=[_is_literal]) for i, n in enumerate(numbers)}
-    body = form.body
-    for number, hole in wild.items():
-        exact = sp.Rational(str(number))
-        body = body.replace(
-            lambda x, exact=exact: x.is_Rational and abs(x) == exact,
-            lambda x, exact=exact, hole=hole: hole if x == exact else -hole,
-        )
-    used = {n: hole for n, hole in wild.items() if body.has(hole)}
-    found: list[Way] = []
-    for order in itertools.permutations(range(op.count)):
-        renamed = {placeholder(i): placeholder(j) for i, j in enumerate(order)}
-        ours = body.xreplace(renamed)
-        if not used:
-            if ours == op.body:
-                found.append((order, ()))
-            continue
-        match = op.body.match(ours)
-        if match is not None:
-            found.append((order, tuple((n, match[hole]) for n, hole in used.items())))
-    return tuple(found)
-
-
-def _is_literal(x: sp.Expr) -> bool:
-    return bool(x.is_Rational)
 
 
 def same_type(a: AnyType, b: AnyType) -> bool:

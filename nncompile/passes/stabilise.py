@@ -9,12 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import sympy as sp
 
-from nncompile.elementwise import subtract, where
+from nncompile.elementwise import exp, sigmoid, where
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.lowering import operation_count
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
@@ -22,14 +22,14 @@ from nncompile.elementwise.stable_forms import stabilise as stable_form
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.trace_formula import LIMIT
 from nncompile.ir.basic import Cast
-from nncompile.ir.dims import is_one
 from nncompile.ir.graph import Graph, Value, apply
-from nncompile.ir.types import f32
+from nncompile.ir.types import f32, i64
 from nncompile.ops.reduction.reduce import LogSumExp, Max, Min, Sum
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.ops.shape.moves import moved, through_moves
 from nncompile.ops.shape.reshape import Reshape
-from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
+from nncompile.passes.rewriter import on, rewrite, uses
+from nncompile.passes.softmaxes import less_logsumexp, shifted_log_softmax, shifted_softmax
 
 DEEPEST = 5  # elementwise ops that are read as one formula: tanh is written in five steps
 
@@ -61,6 +61,13 @@ def kept_axes(value: Value) -> Value | None:
     other = type(op)(op.axes, not op.keepdims)
     made = apply(other, *inner.args)
     return made if made.type == value.type and uses(inner) == 1 else None
+
+
+@kept_axes.refuses(f32[2, 3])
+def _(x: Value) -> Iterator[Any]:
+    yield x.reshape((3, 2))
+    yield x.sum(1).reshape((1, 2))
+    yield x.sum(1).reshape((2, 1)), x.sum(1)
 
 
 # Sums of exponentials: eˣ/Σ eˣ is a softmax, and the logarithms of Σ eˣ and of a softmax are ops of
@@ -201,36 +208,6 @@ def _share(e: Value | None, total: Value | None) -> Value | None:
     return None if x is None else Softmax(total.op.axes[0])(x)
 
 
-@rule(f32[2, 3], (1,))
-def less_logsumexp(x: Value, axes: tuple[int, ...]) -> Steps:
-    yield subtract(x, LogSumExp(axes, True)(x))
-    if len(axes) != 1:
-        return "a log-softmax is along one axis"
-    yield LogSoftmax(axes[0])(x)
-
-
-@rule(f32[2, 3], f32[2, 1], 1)
-def shifted_softmax(x: Value, shift: Value, axis: int) -> Steps:
-    """A softmax keeps its value where all along its axis is shifted by the same."""
-    yield Softmax(axis)(subtract(x, shift))
-    if not _is_constant_along(shift, x, axis):
-        return "the shift differs along the axis"
-    yield Softmax(axis)(x)
-
-
-@rule(f32[2, 3], f32[2, 1], 1)
-def shifted_log_softmax(x: Value, shift: Value, axis: int) -> Steps:
-    yield LogSoftmax(axis)(subtract(x, shift))
-    if not _is_constant_along(shift, x, axis):
-        return "the shift differs along the axis"
-    yield LogSoftmax(axis)(x)
-
-
-def _is_constant_along(shift: Value, x: Value, axis: int) -> bool:
-    place = axis - x.rank + shift.rank
-    return shift.rank <= x.rank and (place < 0 or is_one(shift.shape[place]))
-
-
 # Elementwise ops.
 
 
@@ -256,6 +233,15 @@ def stable_together(value: Value) -> Value | None:
             args.append(v)
             stable = stable.xreplace({part: placeholder(len(args) - 1)})
     return over(stable, args, value)
+
+
+@stable_together.refuses(f32[3], i64[3])
+def _(x: Value, n: Value) -> Iterator[Any]:
+    yield Map(h.exp(placeholder(0)), 1, (sp.S.One,))(x)
+    yield n + 1
+    yield x + 1
+    yield exp(x)
+    yield 3 * sigmoid(x) - 1  # which is no tanh
 
 
 _stable = functools.lru_cache(maxsize=16384)(stable_form)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import sympy as sp
 
 from nncompile.elementwise.map import Map, mapped
-from nncompile.elementwise.sympy_functions import declared, stop_gradient
+from nncompile.elementwise.sympy_functions import declared, placeholder, stop_gradient
 from nncompile.ir.basic import broadcast_to
 from nncompile.ir.graph import Graph, Item, Value
+from nncompile.ir.types import f32, i64
 from nncompile.ops.core.annotations import Mark
 from nncompile.ops.core.checkpoint import Recompute
+from nncompile.ops.shape.joining import sections
 from nncompile.passes.rewriter import on, rewrite
 
 
@@ -41,12 +45,18 @@ def unfenced(value: Value) -> Value | None:
     return broadcast_to(made, value.shape) if made.dtype is value.dtype else None
 
 
+@unfenced.refuses(f32[3], i64[3])
+def _(x: Value, n: Value) -> Iterator[Any]:
+    yield x + 1
+    yield Map(stop_gradient(placeholder(0)) - placeholder(0), 1)(n)
+
+
 @on(Mark)
 def unmarked(value: Value) -> Value | None:
     """The value itself in place of one that is marked: with a slope that the user declared, for
     the gradient, as trained (where inference was asked for, its pass has chosen before), or as a
     total."""
-    return value.args[0] if isinstance(value.op, Mark) else None
+    return value.args[0]
 
 
 @on(Item)
@@ -56,3 +66,8 @@ def open_block(value: Value) -> Value | None:
     if not isinstance(value.op, Item) or not isinstance(block.op, Recompute):
         return None
     return block.args[value.op.index]
+
+
+@open_block.refuses(f32[4])
+def _(x: Value) -> Iterator[Any]:
+    yield sections(x, [1, 3], 0)[0]

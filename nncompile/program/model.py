@@ -22,7 +22,7 @@ from nncompile.ir.transform import replace
 from nncompile.ir.types import TupleType, Type, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import Total
-from nncompile.passes import inference
+from nncompile.passes.inference import inference
 
 _TRAINED = "Trainer(training(model, optimizer=adam(1e-3)))"
 

@@ -14,7 +14,7 @@ from nncompile.diagnostics.locations import tracing
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.names import matches
 from nncompile.optim import Optimizer
-from nncompile.passes import inference
+from nncompile.passes.inference import inference
 from nncompile.program.broadcast_warnings import warn_of_tables
 from nncompile.program.model import Model
 from nncompile.program.updates import (

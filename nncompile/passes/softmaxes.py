@@ -1,0 +1,62 @@
+"""Softmaxes that are spelled in other words, or of what does not change them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from nncompile.elementwise import subtract
+from nncompile.ir.dims import is_one
+from nncompile.ir.graph import Value
+from nncompile.ir.types import f32
+from nncompile.ops.reduction.reduce import LogSumExp
+from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from nncompile.passes.rewriter import Steps, rule
+
+
+@rule(f32[2, 3], (1,))
+def less_logsumexp(x: Value, axes: tuple[int, ...]) -> Steps:
+    yield subtract(x, LogSumExp(axes, True)(x))
+    if len(axes) != 1:
+        return "a log-softmax is along one axis"
+    yield LogSoftmax(axes[0])(x)
+
+
+@less_logsumexp.refuses(f32[2, 3])
+def _(x: Value) -> Iterator[Any]:
+    yield x - LogSumExp((0, 1), True)(x)
+    yield x - LogSumExp((0,), True)(x + 1)
+
+
+@rule(f32[2, 3], f32[2, 1], 1)
+def shifted_softmax(x: Value, shift: Value, axis: int) -> Steps:
+    """A softmax keeps its value where all along its axis is shifted by the same."""
+    yield Softmax(axis)(subtract(x, shift))
+    if not _is_constant_along(shift, x, axis):
+        return "the shift differs along the axis"
+    yield Softmax(axis)(x)
+
+
+@shifted_softmax.refuses(f32[2, 3], f32[2, 1], f32[3])
+def _(x: Value, column: Value, row: Value) -> Iterator[Any]:
+    yield Softmax(0)(x - column)
+    yield Softmax(1)(x - row)
+
+
+@rule(f32[2, 3], f32[2, 1], 1)
+def shifted_log_softmax(x: Value, shift: Value, axis: int) -> Steps:
+    yield LogSoftmax(axis)(subtract(x, shift))
+    if not _is_constant_along(shift, x, axis):
+        return "the shift differs along the axis"
+    yield LogSoftmax(axis)(x)
+
+
+@shifted_log_softmax.refuses(f32[2, 3], f32[2, 1], f32[3])
+def _(x: Value, column: Value, row: Value) -> Iterator[Any]:
+    yield LogSoftmax(0)(x - column)
+    yield LogSoftmax(1)(x - row)
+
+
+def _is_constant_along(shift: Value, x: Value, axis: int) -> bool:
+    place = axis - x.rank + shift.rank
+    return shift.rank <= x.rank and (place < 0 or is_one(shift.shape[place]))
