@@ -140,5 +140,5 @@ def nodes(value: Value, *leaves: Value) -> list[str]:
     size: where sums need no blocks, and nothing chooses when it runs."""
     bounds: dict[Any, int] = {}
     model_ = to_model(Graph("test", {"y": value}, leaves), bounds=bounds)
-    assert all(limit >= 128 for limit in bounds.values()), bounds
+    assert all(limit >= 64 for limit in bounds.values()), bounds
     return [node.op_type for node in model_.graph.node]

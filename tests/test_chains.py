@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import Dense, adam, f32, model, mse, relu, training
-from dsl.layers import lora
+from dsl import Dense, adam, f32, lora, model, mse, relu, training
 from nncompile.compiler.compile import compile_step
 from nncompile.ir.graph import Value
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm

@@ -95,7 +95,7 @@ def test_slope_at_weights_of_single_channels(size: int | str) -> None:
 
 
 def test_the_batch_of_a_recipe_says_how_slopes_at_weights_are_summed() -> None:
-    """An exported step for up to 128 images has the nodes of the one that is trained; one for more
+    """An exported step for up to 64 images has the nodes of the one that is trained; one for more
     adds up blocks of them. Where any batch may come each sum chooses, and nothing else."""
     slope, *leaves = weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), padding=1)
     graph, few = Graph("test", {"y": slope}, tuple(leaves)), nodes(slope, *leaves)
@@ -104,8 +104,8 @@ def test_the_batch_of_a_recipe_says_how_slopes_at_weights_are_summed() -> None:
     def operators(**options: Any) -> list[str]:
         return [node.op_type for node in to_model(graph, **options).graph.node]
 
-    assert operators(sizes={n: 64}) == operators(sizes={n: 128}) == few
-    many = Counter(operators(sizes={n: 129}))
+    assert operators(sizes={n: 32}) == operators(sizes={n: 64}) == few
+    many = Counter(operators(sizes={n: 65}))
     assert many["ReduceSum"] == many["Cast"] == 2 * 9 and many["If"] == 0
     assert many["MatMul"] == few.count("MatMul") and many["Slice"] == few.count("Slice")
     some = Counter(operators())

@@ -19,12 +19,12 @@ from dsl import (
     adam,
     f32,
     i64,
+    lora,
     mean_squared_error,
     model,
     relu,
     training,
 )
-from dsl.layers import lora
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.interpreter import evaluate
