@@ -7,30 +7,15 @@ from typing import Any, Unpack
 from dsl.losses.declaration import Losses, Reducing, loss
 from dsl.losses.reduction import claimed, matched, within
 from dsl.losses.suspects import warn_of_probabilities
-from nncompile.elementwise import abs, exp, log, maximum, relu, sigmoid, softplus, where
+from nncompile.elementwise import exp, relu, softplus, where
+from nncompile.elementwise.cross_entropy import (
+    cross_entropy_of_logit,
+    cross_entropy_of_probability,
+)
 from nncompile.elementwise.formula import formula
-from nncompile.elementwise.map import body_of, is_plain, mapped
-from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.elementwise.sympy_functions import sigmoid as sigmoid_of
 from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Value
 from nncompile.ops.core.assertions import in_range
-from nncompile.ops.shape.moves import through_moves
-from nncompile.passes.stabilise import stable_together
-
-
-def _cross_entropy_slope(probability: Any, target: Any) -> Any:
-    p, t = probability, target
-    at_target = where(1 - p > 0, maximum(log(1 - p), -100), -100) - where(
-        p > 0, maximum(log(p), -100), -100
-    )
-    return (p - t) / maximum(p * (1 - p), 1e-12), at_target
-
-
-@formula(slope=_cross_entropy_slope)
-def _binary_cross_entropy(probability: Any, target: Any) -> Any:
-    at_one, at_zero = maximum(log(probability), -100), maximum(log(1 - probability), -100)
-    return -(target * at_one + (1 - target) * at_zero)
 
 
 @loss
@@ -42,51 +27,15 @@ def binary_cross_entropy(
     **reducing: Unpack[Reducing],
 ) -> Losses:
     """−t·log p − (1 − t)·log(1 − p) of probabilities. As torch's: logarithms are at least −100,
-    and the slope divides by at least 10⁻¹², so that p = 0 and p = 1 are finite. A p that is the
-    sigmoid of a logit, or elements of one (`p[:, 0]`), needs no such bounds, and is taken as that
-    logit. Targets are 0 and 1, or
-    probabilities, and data that hold others are refused unless there is a weight or a mask;
-    smoothing by ε moves them to (1 − ε)·t + ε/2."""
+    and the derivative divides by at least 10⁻¹², so that p = 0 and p = 1 are finite. A p that is
+    the sigmoid of a logit, or elements of one (`p[:, 0]`), needs no such bounds: the pass
+    `stabilise` computes the loss of that logit. Targets are 0 and 1, or probabilities, and data
+    that hold others are refused unless there is a weight or a mask; smoothing by ε moves them to
+    (1 − ε)·t + ε/2."""
     probability, target = matched("binary_cross_entropy", probability, target)
     target = claimed("binary_cross_entropy", target, 0, 1, PARTLY, **reducing)
     target = _smoothed("binary_cross_entropy", target, label_smoothing)
-    logit = _logit_of(probability)
-    return (
-        _binary_cross_entropy(probability, target)
-        if logit is None
-        else _binary_cross_entropy_with_logits(logit, target)
-    )
-
-
-def _logit_of(probability: Value) -> Value | None:
-    """The z that a probability is the sigmoid of, however its elements were moved since. The
-    sigmoid of 17 is 1 in float32, and so would be that of more, where the loss may be greatest."""
-    return through_moves(probability, _own_logit)
-
-
-def _own_logit(probability: Value) -> Value | None:
-    stable = stable_together(probability)  # 1/(1 + e⁻ᶻ) is one, too
-    p = probability if stable is None else stable
-    if not is_plain(p):
-        return None
-    body = body_of(p)
-    if body == 1 - placeholder(0):
-        logit = _logit_of(p.args[0])
-        return None if logit is None else -logit
-    logit = mapped(body.args[0], p.args) if isinstance(body, sigmoid_of) else None
-    return logit if logit is not None and logit.type == p.type else None
-
-
-def _with_logits_slope(logit: Any, target: Any) -> Any:
-    return sigmoid(logit) - target, -logit
-
-
-@formula(slope=_with_logits_slope)
-def _binary_cross_entropy_with_logits(logit: Any, target: Any) -> Any:
-    # softplus(z) − z·t loses what is small beside z; here nothing cancels but the kinks, and so
-    # the slope is declared.
-    at_margin = relu(logit) * (1 - target) + relu(-logit) * target
-    return at_margin + softplus(-abs(logit))
+    return cross_entropy_of_probability(probability, target)
 
 
 @formula
@@ -113,7 +62,7 @@ def binary_cross_entropy_with_logits(
     target = claimed(what, target, 0, 1, PARTLY, **reducing)
     target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
     return (
-        _binary_cross_entropy_with_logits(logit, target)
+        cross_entropy_of_logit(logit, target)
         if pos_weight is None
         else _with_positive_weight(logit, target, pos_weight)
     )

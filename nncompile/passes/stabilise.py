@@ -28,6 +28,7 @@ from nncompile.ops.reduction.reduce import LogSumExp, Max, Min, Sum
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.ops.shape.moves import moved, through_moves
 from nncompile.ops.shape.reshape import Reshape
+from nncompile.passes.cross_entropy import cross_entropy_of_sigmoid
 from nncompile.passes.rewriter import on, rewrite, uses
 from nncompile.passes.softmaxes import less_logsumexp, shifted_log_softmax, shifted_softmax
 
@@ -44,6 +45,7 @@ def stabilise(graph: Graph) -> Graph:
             less_logsumexp,
             shifted_softmax,
             shifted_log_softmax,
+            cross_entropy_of_sigmoid,  # before its logarithms are seen one by one
             stable_together,
         ],
     )
