@@ -103,7 +103,8 @@ def max_norm(weight: Any, limit: float = 3.0, axis: Axes = 0, eps: float = 1e-12
     if not limit > 0:
         raise ModelError(f"max_norm: the limit is positive, got {limit!r}")
     length = norm(weight, axis=axis, keepdims=True)
-    return where(length > limit, weight * (limit / maximum(length, eps)), weight)  # type: ignore[no-any-return]
+    result: Value = where(length > limit, weight * (limit / maximum(length, eps)), weight)
+    return result
 
 
 @in_single
@@ -111,7 +112,8 @@ def unit_norm(weight: Any, axis: Axes = 0, eps: float = 1e-12) -> Value:
     """The weights, with every vector along `axis` made a unit vector; vectors of 0 stay. Applied
     as `max_norm` is."""
     weight = as_value(weight)
-    return weight / maximum(norm(weight, axis=axis, keepdims=True), eps)  # type: ignore[no-any-return]
+    result: Value = weight / maximum(norm(weight, axis=axis, keepdims=True), eps)
+    return result
 
 
 def _for_each(x: Value) -> Value:
@@ -120,7 +122,8 @@ def _for_each(x: Value) -> Value:
 
 
 def _scaled(amount: Any, penalty: Value) -> Value:
-    return penalty * amount  # type: ignore[no-any-return]
+    result: Value = penalty * amount
+    return result
 
 
 def _summed(what: str, params: Penalized, penalty: Any, amount: Any) -> Value:

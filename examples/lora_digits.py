@@ -11,8 +11,7 @@ the base gets 44 % right, the adapted network 98 %, with 4 % as many weights tra
 import numpy as np
 from sklearn.datasets import load_digits
 
-from dsl import Dense, accuracy, adamw, cosine, cross_entropy, f32, i64, model, relu, training
-from dsl.layers import lora
+from dsl import Dense, accuracy, adamw, cosine, cross_entropy, f32, i64, lora, model, relu, training
 from nncompile import Trainer
 
 

@@ -199,7 +199,8 @@ def rotated(x: Value, angle: Value, mode: str = "bilinear", fill: float = 0.0) -
             picked = at(x, cast(top, i64) + i, cast(left, i64) + j, fill)
             weight = (shares[0] if i else 1 - shares[0]) * (shares[1] if j else 1 - shares[1])
             total = picked * reshape(weight, (batch, 1, height, width)) + total
-    return total  # type: ignore[no-any-return]
+    result: Value = total
+    return result
 
 
 class Cutout(Layer):

@@ -272,10 +272,10 @@ class MultiHeadAttention(Layer):
         y = self._dense(heads * size, name)(x)
         return swapaxes(reshape(y, (*y.shape[:-1], heads, size)), -2, -3)
 
-    def _mask(self, mask: Any, key_mask: Any, query: Value, key: Value) -> Value | None:
+    def _mask(self, given: Any, key_mask: Any, query: Value, key: Value) -> Value | None:
         """Both masks as one that broadcasts to `[..., heads, t, s]`."""
+        mask = None if given is None else as_value(given)
         if mask is not None:
-            mask = as_value(mask)
             if mask.rank > query.rank + 1:
                 raise ShapeError(
                     "MultiHeadAttention: the mask has more axes than heads of queries and keys",
@@ -284,7 +284,7 @@ class MultiHeadAttention(Layer):
             if 2 < mask.rank == query.rank:
                 mask = expand_dims(mask, -3)
         if key_mask is None:
-            return mask  # type: ignore[no-any-return]
+            return mask
         key_mask = as_value(key_mask)
         wanted = (*query.shape[:-2], key.shape[-2])
         if key_mask.dtype is not boolean or same_shape(key_mask.shape, wanted) is not True:
@@ -297,9 +297,9 @@ class MultiHeadAttention(Layer):
         if mask is None:
             return there
         if mask.dtype is boolean:
-            return mask & there  # type: ignore[no-any-return]
+            return mask & there
         # Not a sum of both: of a real mask slopes are taken.
-        return where(there, mask, HIDDEN)  # type: ignore[no-any-return]
+        return where(there, mask, HIDDEN)
 
     def _grouped(self, mask: Value, shared: int, groups: int) -> Value:
         """The mask's axis of the heads as one of those that share keys, and one of their groups."""

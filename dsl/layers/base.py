@@ -51,9 +51,9 @@ class Layer:
         own = bool(inspect.get_annotations(cls))
         dataclass(frozen=True, eq=False, repr=False, init=own)(cls)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _with_known_options(cls.__init__)  # type: ignore[method-assign]
+            cls.__init__ = _with_known_options(cls.__init__)  # type: ignore[method-assign]  # checked
         if "__call__" in cls.__dict__:
-            cls.__call__ = _within_its_scope(cls.__call__)  # type: ignore[method-assign]
+            cls.__call__ = _within_its_scope(cls.__call__)  # type: ignore[method-assign]  # checked
 
     def __repr__(self) -> str:
         fields = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "name"}

@@ -15,7 +15,7 @@ from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.ir.basic import as_value, floating
-from nncompile.ir.dims import same_shape
+from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.graph import Value
 from nncompile.ops import dropout as drop
 from nncompile.ops import expand_dims, reshape, squeeze, transpose
@@ -33,7 +33,7 @@ class Dense(Layer):
     whose last size only the data tell, `DTypeError` where it is not floating.
     """
 
-    width: int
+    width: Dim
     activation: Function | None = None
     bias: bool = True
     init: Any = glorot_uniform
@@ -69,7 +69,7 @@ class Bilinear(Layer):
     `DTypeError` where x and y are not floating and of one element type.
     """
 
-    width: int
+    width: Dim
     activation: Function | None = None
     bias: bool = True
     init: Any = None
@@ -182,7 +182,8 @@ class PReLU(Layer):
     def __call__(self, x: Any) -> Value:
         x = floating("PReLU", x)
         if self.axis is None:
-            return prelu(x, self.parameter("slope", (), self.init, x.dtype))  # type: ignore[no-any-return]
+            shared: Value = prelu(x, self.parameter("slope", (), self.init, x.dtype))
+            return shared
         count = known_size(
             f"PReLU needs an axis {self.axis} of known size, x is {x.type}",
             x,
@@ -191,4 +192,5 @@ class PReLU(Layer):
         )
         slope = self.parameter("slope", count, self.init, x.dtype)
         behind = x.rank - 1 - self.axis % x.rank
-        return prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))  # type: ignore[no-any-return]
+        own: Value = prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))
+        return own

@@ -30,7 +30,7 @@ class Embedding(Layer):
     """
 
     count: int
-    width: int
+    width: Dim
     padding_index: int | None = None
     init: Any = normal(1.0)
     dtype: DType = f32

@@ -11,7 +11,7 @@ from dsl.layers.embedding import check_table, numbers_of, table_of
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, size_value
-from nncompile.ir.dims import dim, same_shape
+from nncompile.ir.dims import Dim, dim, same_shape
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DType, Type, boolean, f32, i64
 from nncompile.ops import any as any_of
@@ -53,7 +53,7 @@ class EmbeddingBag(Layer):
     """
 
     count: int
-    width: int
+    width: Dim
     mode: str = "mean"
     padding_index: int | None = None
     init: Any = normal(1.0)

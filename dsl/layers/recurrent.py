@@ -21,7 +21,7 @@ from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import tanh, where
 from nncompile.ir.basic import as_value, floating
-from nncompile.ir.dims import same_shape
+from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.graph import Value
 from nncompile.ir.types import Type, boolean
 from nncompile.ops import concatenate, expand_dims, full, iota, scan, stack, swapaxes
@@ -54,7 +54,7 @@ class Recurrent(Layer):
     initial state, lengths or a mask that do not fit it, `ModelError` for options out of range.
     """
 
-    hidden: int
+    hidden: Dim
     return_sequences: bool = False
     bidirectional: bool = False
     layers: int = 1

@@ -19,6 +19,7 @@ from dsl.layers.recurrent_steps import (
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import floating
+from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Value
 from nncompile.ir.types import Type
 from nncompile.ops import full
@@ -51,7 +52,7 @@ class Cell(Layer):
     f32[time, batch, 8]
     """
 
-    hidden: int
+    hidden: Dim
     bias: bool = True
     init: Any = None
     recurrent_init: Any = None

@@ -88,7 +88,8 @@ class _Block(Layer):
         """x + function(x), normalized before the function or after the sum."""
         norm = LayerNorm(eps=self.eps, bias=self.bias, name=f"{name}_norm")
         if self.norm_first:
-            return x + _dropped(function(norm(x)), self.dropout)  # type: ignore[no-any-return]
+            result: Value = x + _dropped(function(norm(x)), self.dropout)
+            return result
         return norm(x + _dropped(function(x), self.dropout))
 
     def attend(self, name: str, causal: bool, rotary: bool) -> MultiHeadAttention:
@@ -172,11 +173,12 @@ class _Stack(_Block):
     def stacked(self, kind: type[_Block], x: Any, *args: Any, **options: Any) -> Value:
         names = [n for n in _Block.__dataclass_fields__ if n != "name"]
         fields = {name: getattr(self, name) for name in names}
+        y: Value = x
         for i in range(self.layers):
-            x = kind(**fields, name=f"layer{i}")(x, *args, **options)
+            y = kind(**fields, name=f"layer{i}")(y, *args, **options)
         if not self.norm_first:
-            return x  # type: ignore[no-any-return]
-        return LayerNorm(eps=self.eps, bias=self.bias, name="norm")(x)
+            return y
+        return LayerNorm(eps=self.eps, bias=self.bias, name="norm")(y)
 
 
 class TransformerEncoder(_Stack):

@@ -80,7 +80,7 @@ mask: 'Any' = None) -> 'Value'>
         chosen: Any = {p.name: options.get(p.name, p.default) for p in _SHARED}
         return reduced(values, **chosen, counts=counts)
 
-    computed.__signature__ = signature  # type: ignore[attr-defined]
+    computed.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it
     computed.__doc__ = (function.__doc__ or "").rstrip() + _EXPLAINED
     return teaching(computed)
 
@@ -107,6 +107,7 @@ def pointwise(
     @functools.wraps(function)
     def losses(prediction: Any, target: Any, *args: Any, **options: Any) -> Value:
         own = {option: x for option, x in options.items() if option not in Reducing.__annotations__}
-        return elementwise(*matched(name, prediction, target), *args, **own)  # type: ignore[no-any-return]
+        result: Value = elementwise(*matched(name, prediction, target), *args, **own)
+        return result
 
     return loss(losses)

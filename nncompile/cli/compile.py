@@ -33,7 +33,7 @@ SUFFIXES = {
     "torchscript-step": ".step.pt",
     "pt2": ".pt2",
 }
-Target = StrEnum("Target", TARGETS)  # type: ignore[misc]
+Target = StrEnum("Target", TARGETS)  # type: ignore[misc]  # its members are known when it runs
 DEFAULT_TARGET = Target(TARGETS[0])
 
 

@@ -20,7 +20,7 @@ from nncompile.train import Event, Trainer
 try:
     import resource
 except ModuleNotFoundError:  # Windows has no such module, and peak_memory says so
-    resource = None  # type: ignore[assignment]
+    resource = None  # type: ignore[assignment]  # the module is not there
 
 LINES = 20  # of epochs that are printed, unless all are asked for
 _REFRESH = 0.05  # seconds between two looks at the progress

@@ -64,7 +64,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     )
     signature = inspect.signature(function, eval_str=True)
     parameters = [*signature.parameters.values(), debug]
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
     return run
 
 

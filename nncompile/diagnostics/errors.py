@@ -108,7 +108,7 @@ def whole_number(name: str, x: object, least: int | None = None) -> int:
     """`x` as an int, also where it is one of numpy's. Raises `ModelError` where it is no whole
     number, or below `least`."""
     try:
-        number = operator.index(x)  # type: ignore[arg-type]
+        number = operator.index(x)  # type: ignore[arg-type]  # what has none raises TypeError
     except TypeError:
         raise ModelError(f"{name} must be a whole number, got {x!r}") from None
     if least is not None and number < least:

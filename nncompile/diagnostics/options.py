@@ -118,7 +118,7 @@ class Options:
     def __init_subclass__(cls, *, eq: bool = True) -> None:
         super().__init_subclass__()
         dataclass(frozen=True, eq=eq)(cls)
-        cls.__init__ = teaching(cls.__init__, cls.__name__)  # type: ignore[method-assign]
+        cls.__init__ = teaching(cls.__init__, cls.__name__)  # type: ignore[method-assign]  # of this class only
         annotations = inspect.get_annotations(cls)
         checks = {name: _check_of(_resolved(cls, hint)) for name, hint in annotations.items()}
         cls._checks = cls._checks | {name: check for name, check in checks.items() if check}

@@ -157,7 +157,7 @@ def _polygamma(n: int, x: Any) -> Scalar:
     return made(polygamma(sp.Integer(n), a) if n else digamma(a), dtype, weak, x)
 
 
-_polygamma.literals = 1  # type: ignore[attr-defined]
+_polygamma.literals = 1  # type: ignore[attr-defined]  # see Formula
 
 
 @function("logit")

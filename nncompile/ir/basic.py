@@ -378,9 +378,10 @@ def in_single(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **options)
         wide: Any = [_computed(x) for x in args], {n: _computed(x) for n, x in options.items()}
         found: Any = function(*wide[0], **wide[1])
-        if isinstance(found, tuple):
-            return tuple(_rounded(x, dtype) for x in found)  # type: ignore[return-value]
-        return _rounded(found, dtype)  # type: ignore[no-any-return]
+        several = isinstance(found, tuple)
+        rounded: Any = tuple(_rounded(x, dtype) for x in found) if several else None
+        result: R = rounded if several else _rounded(found, dtype)
+        return result
 
     return computed
 

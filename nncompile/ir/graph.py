@@ -147,7 +147,7 @@ class Op:
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # __init_subclass__ makes dataclasses
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
@@ -192,7 +192,7 @@ class Op:
             new = _at(x, sizes)
             if new is not x:
                 changed[name] = new
-        return dataclasses.replace(self, **changed) if changed else self  # type: ignore[type-var]
+        return dataclasses.replace(self, **changed) if changed else self  # type: ignore[type-var]  # an op is a dataclass
 
     def within(self, change: Callable[[Graph], Graph]) -> Op:
         """The op with `change` applied to the graphs in its fields; most have none."""

@@ -40,7 +40,7 @@ def in_types(op: Op, change: Change, formulas: bool = True) -> Op:
                 # A number is what its decimal text says, as it is in a formula.
                 exact = x.ndim == 0 and target == np.float64
                 changed[name] = np.asarray(float(str(x))) if exact else x.astype(target)
-    return dataclasses.replace(op, **changed) if changed else op  # type: ignore[type-var]
+    return dataclasses.replace(op, **changed) if changed else op  # type: ignore[type-var]  # an op is a dataclass
 
 
 def graph_in_types(graph: Graph, change: Change, formulas: bool = True) -> Graph:

@@ -155,7 +155,7 @@ def _attributes(op: Op, result: Any) -> list[str]:
     texts for people (`repr=False`)."""
     said = [result.shape, result.dtype] if isinstance(result, Type) else []
     shown = []
-    for field in dataclasses.fields(op):  # type: ignore[arg-type]
+    for field in dataclasses.fields(op):  # type: ignore[arg-type]  # __init_subclass__ makes dataclasses
         x = getattr(op, field.name)
         if not field.repr:
             continue

@@ -74,7 +74,7 @@ class muon(Optimizer):
 
     def of_loss(self, loss: str, maximized: bool, alone: bool) -> Optimizer:
         others = self._others.of_loss(loss, maximized, alone)
-        return replace(super().of_loss(loss, maximized, alone), others=others)  # type: ignore[call-arg]
+        return replace(super().of_loss(loss, maximized, alone), others=others)  # type: ignore[call-arg]  # every field of a Muon
 
     def initial(self, w: Value) -> Slots:
         return {"u": zeros_like(w)} if w.rank == 2 else self._others.initial(w)

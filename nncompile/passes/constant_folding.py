@@ -128,9 +128,8 @@ class _NoSizeError(Exception):
 @on(Map, Cast)
 def arithmetic_of_sizes(value: Value) -> Value | None:
     """Sums, products and quotients of sizes as one size; a cast of a size as that size."""
-    if isinstance(value.op, Cast) and isinstance(value.args[0].op, SizeOf):
-        size = value.args[0]
-        return apply(SizeOf(size.op.size, value.dtype), *size.args)  # type: ignore[attr-defined]
+    if isinstance(value.op, Cast) and isinstance(size := value.args[0].op, SizeOf):
+        return apply(SizeOf(size.size, value.dtype), *value.args[0].args)
     if not isinstance(value.op, Map) or not value.dtype.is_integer:
         return None
     sizes = [_size(a) for a in value.args]

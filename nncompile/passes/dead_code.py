@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
-from nncompile.ir.dims import Dim, dim, same, same_shape
+from nncompile.ir.dims import dim, same, same_shape
 from nncompile.ir.graph import Graph, Item, Value, apply, items
 from nncompile.ir.types import f32
 from nncompile.ops.core.checkpoint import Recompute
@@ -29,14 +29,14 @@ def dead(graph: Graph) -> Graph:
 @on(Item)
 def piece(value: Value) -> Value | None:
     """A section of joined pieces that is one of them."""
-    if not isinstance(value.op, Item) or not isinstance(value.args[0].op, Split):
-        return None
     split = value.args[0]
+    if not isinstance(value.op, Item) or not isinstance(split.op, Split):
+        return None
     source = split.args[0]
-    if not isinstance(source.op, Concat) or source.op.axis != split.op.axis:  # type: ignore[attr-defined]
+    if not isinstance(source.op, Concat) or source.op.axis != split.op.axis:
         return None
     sizes = tuple(a.shape[source.op.axis] for a in source.args)
-    if same_shape(sizes, split.op.sizes) is not True:  # type: ignore[attr-defined]
+    if same_shape(sizes, split.op.sizes) is not True:
         return None
     return source.args[value.op.index]
 
@@ -52,14 +52,13 @@ def _(x: Value, two: Value, four: Value, wide: Value) -> Iterator[Any]:
 @on(Item)
 def lone_section(value: Value) -> Value | None:
     """The only section of a split that is used: a slice."""
-    if not isinstance(value.op, Item) or not isinstance(value.args[0].op, Split):
-        return None
     split = value.args[0]
+    if not isinstance(value.op, Item) or not isinstance(split.op, Split):
+        return None
     if uses(split) != 1:
         return None
-    x, axis = split.args[0], split.op.axis  # type: ignore[attr-defined]
-    sizes: tuple[Dim, ...] = split.op.sizes  # type: ignore[attr-defined]
-    before = list(accumulate(sizes, lambda a, b: dim(a + b), initial=0))
+    x, axis = split.args[0], split.op.axis
+    before = list(accumulate(split.op.sizes, lambda a, b: dim(a + b), initial=0))
     starts = [before[value.op.index] if i == axis else 0 for i in range(x.rank)]
     return part(x, starts, value.shape, [1] * x.rank)
 

@@ -170,9 +170,8 @@ def _multiplied(product: Value, factor: Value) -> Value:
             w = w * reshape(factor, (*factor.shape, 1))
         case Conv():
             w = w * reshape(factor, (*factor.shape, *(1,) * (w.rank - 1)))
-        case _:
+        case ConvTranspose(groups=groups):
             # w[channels, results/groups, *kernel]: the rows of one group make its own results.
-            groups = product.op.groups  # type: ignore[attr-defined]
             channels, results, *kernel = w.shape
             by_group = reshape(factor, (groups, 1, results, *(1,) * len(kernel)))
             grouped = reshape(w, (groups, channels // groups, results, *kernel))

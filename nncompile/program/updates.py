@@ -58,8 +58,8 @@ class Minimize:
             bound = getattr(self, label)
             if bound is not None and not real(label, bound) > 0:
                 raise ModelError(f"{label} must be positive, got {bound}")
-        several = isinstance(self.optimizer, Mapping)
-        for optimizer in self.optimizer.values() if several else (self.optimizer,):  # type: ignore[union-attr]
+        given = self.optimizer
+        for optimizer in given.values() if isinstance(given, Mapping) else (given,):
             if not isinstance(optimizer, Optimizer):
                 raise ModelError(f"{named(optimizer)} is no optimizer", hint=_made(optimizer))
 

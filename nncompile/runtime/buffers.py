@@ -34,7 +34,8 @@ def bits_of(array: Array) -> Array:
 def array_of(buffer: ort.OrtValue) -> Array:
     """A copy of what a buffer holds. Raises `BackendError` for bfloat16 outside main memory."""
     if buffer.element_type() != _BFLOAT16:
-        return buffer.numpy().copy()  # type: ignore[no-any-return]
+        result: Array = buffer.numpy().copy()
+        return result
     if buffer.device_name().lower() != "cpu":
         raise BackendError(
             f"onnxruntime copies no bfloat16 from {buffer.device_name()}",

@@ -46,7 +46,7 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str
             tensors = {n: opened.get_tensor(n) for n, dtype in types.items() if dtype != "BF16"}
             about = dict(opened.metadata() or {})
         if len(tensors) < len(types):  # safetensors has no array for bfloat16
-            stored = dict(deserialize(file.read_bytes()))  # type: ignore[no-untyped-call]
+            stored = dict(deserialize(file.read_bytes()))  # type: ignore[no-untyped-call]  # safetensors has no types
             for name in types.keys() - tensors.keys():
                 bits = np.frombuffer(bytearray(stored[name]["data"]), bf16.numpy)
                 tensors[name] = bits.reshape(stored[name]["shape"])

@@ -123,7 +123,7 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> l
     target = Path(path)
     if target.suffix == ".npz":
         buffer = io.BytesIO()
-        np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]
+        np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs take a name for allow_pickle
         return [write_atomically(target, buffer.getvalue())]
     written = []
     for name, array in arrays.items():

@@ -153,7 +153,7 @@ def _swept(recipe: Recipe, curve: Schedule) -> Recipe:
     largest = max(numbers) if len(numbers) == len(every) else 0.0
 
     def changed(optimizer: Optimizer) -> Optimizer:
-        share = optimizer.lr / largest if largest else 1.0  # type: ignore[operator]
+        share = optimizer.lr / largest if largest else 1.0  # type: ignore[operator]  # all are numbers
         rate = curve if share == 1 else schedule(lambda step: share * curve.formula(step))
         new = {
             f.name: changed(getattr(optimizer, f.name))

@@ -89,7 +89,8 @@ def _departing(
     given = {**feeds, **own}
 
     def compute(double: bool, change: Any = None) -> Arrays:
-        return evaluate(alone, given, np.float64 if double else None, change)  # type: ignore[no-any-return]
+        result: Arrays = evaluate(alone, given, np.float64 if double else None, change)
+        return result
 
     difference = Yardstick(compute, (seed,)).differences({"result": found[v]})[0]
     return _place(graph, v, difference) if difference.departs else None
@@ -108,7 +109,8 @@ def _alone(
         single = Graph(graph.name, {"result": v}, leaves, graph.trace)
 
         def compute(double: bool, change: Any = None, one: Graph = single) -> Arrays:
-            return evaluate(one, feeds, np.float64 if double else None, change)  # type: ignore[no-any-return]
+            result: Arrays = evaluate(one, feeds, np.float64 if double else None, change)
+            return result
 
         try:
             got = backend.load(Lowered(single))(feeds)

@@ -29,7 +29,7 @@ def integer_ranges(
             return None
     found = {}
     for name in names:
-        top = _highest(lambda x, n=name: accepts({**low, n: x}), low[name], high[name])  # type: ignore[misc]
+        top = _highest(lambda x, n=name: accepts({**low, n: x}), low[name], high[name])  # type: ignore[misc]  # n is no argument
         endless = name not in known and top == MOST
         found[name] = low[name], low[name] + longest if endless else top
     return found

@@ -72,7 +72,8 @@ class Trajectory:
             feeds = {**declared, **batch}
 
             def compute(double: bool, change: Any = None, fed: Arrays = feeds) -> Arrays:
-                return evaluate(graph, fed, np.float64 if double else None, change)  # type: ignore[no-any-return]
+                result: Arrays = evaluate(graph, fed, np.float64 if double else None, change)
+                return result
 
             found = Yardstick(compute, (seed,)).differences(function(feeds))
             if any(d.departs for d in found):

@@ -82,7 +82,8 @@ class OnnxFormulas:
         """The name of the result of `body` over the arguments."""
         leaves = {placeholder(i): name for i, name in enumerate(args)}
         dtypes = {placeholder(i): type_.dtype for i, type_ in enumerate(types)}
-        return walk(body, leaves, dtypes, self)  # type: ignore[no-any-return]
+        result: str = walk(body, leaves, dtypes, self)
+        return result
 
     def literal(self, number: Any, dtype: DType) -> str:
         return self.o.scalar(number, dtype)
@@ -91,16 +92,18 @@ class OnnxFormulas:
         return self.o.cast(x, dtype)
 
     def call(self, name: str, dtype: DType, *args: str) -> str:
+        result: str
         method = getattr(self, f"_{name}", None)
         if method is not None:
-            return method(dtype, *args)  # type: ignore[no-any-return]
-        if name in SPECIAL:
-            return in_double(self, SPECIAL[name], dtype, *args)  # type: ignore[no-any-return]
-        if name in SINGLE_PRECISION:
-            if dtype is f64:
-                return double.FUNCTIONS[name](Terms(self), *args)  # type: ignore[no-any-return]
-            return getattr(self.o, SINGLE_PRECISION[name])(*args)  # type: ignore[no-any-return]
-        return getattr(self.o, SAME[name])(*args)  # type: ignore[no-any-return]
+            result = method(dtype, *args)
+        elif name in SPECIAL:
+            result = in_double(self, SPECIAL[name], dtype, *args)
+        elif name in SINGLE_PRECISION and dtype is f64:
+            result = double.FUNCTIONS[name](Terms(self), *args)
+        else:
+            operator = SINGLE_PRECISION[name] if name in SINGLE_PRECISION else SAME[name]
+            result = getattr(self.o, operator)(*args)
+        return result
 
     def _number(self, number: float, dtype: DType) -> str:
         return self.o.scalar(number, dtype)

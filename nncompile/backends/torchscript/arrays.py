@@ -23,5 +23,7 @@ def array_of(tensor: torch.Tensor) -> Array:
     held = tensor.detach().cpu()
     if held.dtype is torch.bfloat16:
         held = held.contiguous().view(torch.int16)
-        return held.numpy().view(bf16.numpy)  # type: ignore[no-any-return]
-    return held.numpy()  # type: ignore[no-any-return]
+        bits: Array = held.numpy()
+        return bits.view(bf16.numpy)
+    array: Array = held.numpy()
+    return array

@@ -20,7 +20,7 @@ from nncompile.elementwise.idioms import recognise
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.dims import Dim, Shape, dim
-from nncompile.ir.graph import AnyType, Value
+from nncompile.ir.graph import Value
 from nncompile.ir.precision import widened
 from nncompile.ir.types import DType, TupleType, bf16, dtype_of, u64
 
@@ -60,7 +60,7 @@ class Emitter:
     torch.export can trace for any number of places in time; TorchScript has `for`.
     """
 
-    types: tuple[AnyType, ...] = ()
+    types: tuple[Any, ...] = ()
     type: Any = None
 
     def __init__(
@@ -306,6 +306,6 @@ class Emitter:
         if function is not None:
             return self.call(function, *names)
         leaves = {placeholder(i): name for i, name in enumerate(names)}
-        dtypes = {placeholder(i): t.dtype for i, t in enumerate(self.types)}  # type: ignore[union-attr]
+        dtypes = {placeholder(i): t.dtype for i, t in enumerate(self.types)}
         target = TorchFormulas(self)
         return target.tensor(walk(body, leaves, dtypes, target))

@@ -47,7 +47,7 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     module = to_eager(graph, parameters, scans=True, places=_places(graph))
     module.requires_grad_(False)  # or torch's scan would be traced with its slopes
     # torch.export reads the names of the inputs off the function.
-    module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]
+    module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]  # of this module only
     examples, failure = _examples(module, inputs)
     for dynamic in (_named(inputs), _inferred(inputs)):
         for example in examples if dynamic is not None else ():

@@ -90,7 +90,8 @@ class TorchFormulas:
     def call(self, name: str, dtype: DType, *args: Operand) -> Operand:
         """The result of one of `PRIMITIVE_CALLS`."""
         if name == "digamma":  # torch's has three digits in float32 beside its negative roots
-            return in_double(self, digamma, dtype, *args)  # type: ignore[no-any-return]
+            result: Operand = in_double(self, digamma, dtype, *args)
+            return result
         if dtype is u64 and name in _OF_UNSIGNED:
             return _OF_UNSIGNED[name](Unsigned(self.emitter), *map(self.tensor, args))
         special = _SPECIAL.get(name)

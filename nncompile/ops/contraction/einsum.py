@@ -184,7 +184,8 @@ def dot(a: Any, b: Any) -> Value:
     """numpy's `dot`: the last axis of `a` with the last but one of `b`; a number multiplies."""
     a, b = as_value(a), as_value(b)
     if not a.rank or not b.rank:
-        return multiply(a, b)  # type: ignore[no-any-return]
+        result: Value = multiply(a, b)
+        return result
     return matmul(a, b) if b.rank <= 2 else tensordot(a, b, ((-1,), (-2,)))
 
 

@@ -92,7 +92,8 @@ class Conv(Op):
             return composed_onnx(o, composed, x, w, *bias)[0]
         # onnxruntime joins a padding with the convolution that it goes to, also one of the weights.
         w = o.apart(w, "Pad", "Cast", static=True)
-        return o.Conv(x, w, *bias, **_onnx_attributes(window, self.groups))  # type: ignore[no-any-return]
+        result: str = o.Conv(x, w, *bias, **_onnx_attributes(window, self.groups))
+        return result
 
     def torch(self, t: TorchEmitter, x: str, w: str, *bias: str) -> str:
         window = self.window(t.types[1])
@@ -160,7 +161,8 @@ class ConvTranspose(Op):
         missing = self._missing(window, o.types[0].shape[2:])
         attributes = _onnx_attributes(window, self.groups)
         if all(isinstance(n, int) for n in missing):
-            return o.ConvTranspose(x, w, output_padding=missing, **attributes)  # type: ignore[no-any-return]
+            result: str = o.ConvTranspose(x, w, output_padding=missing, **attributes)
+            return result
         # How much is missing depends on the sizes: as much as there may be, and what is too much
         # is cut off.
         most = [s - 1 for s in window.strides]

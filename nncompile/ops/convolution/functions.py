@@ -161,7 +161,8 @@ def _spatial(name: str, x: Value, w: Value) -> Type:
     except (ShapeError, DTypeError) as error:
         rows = [("x", str(x.type)), ("weight", str(w.type))]
         raise type(error)(f"{name}: {error.said}", rows=rows, hint=error.hint) from None
-    return w.type  # type: ignore[no-any-return]
+    result: Type = w.type
+    return result
 
 
 def _check_fit(

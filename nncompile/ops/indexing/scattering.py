@@ -282,7 +282,8 @@ def scatter(x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = 
         return _combined(x, places, rows, place, reduction)
     chosen = _last(size, row, 0)
     taken = take(_behind_zeros(rows, place), chosen, place)
-    return where(reshape(chosen > 0, (size, *column[1:])), taken, x)  # type: ignore[no-any-return]
+    result: Value = where(reshape(chosen > 0, (size, *column[1:])), taken, x)
+    return result
 
 
 register("scatter", scatter)

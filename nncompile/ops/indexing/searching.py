@@ -75,7 +75,8 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
             fits = logical_or(
                 fits, last if side == "right" else logical_and(last, before == before)
             )
-        return where(logical_and(after <= count, fits), after, place)  # type: ignore[no-any-return]
+        result: Value = where(logical_and(after <= count, fits), after, place)
+        return result
 
     place = full(v.shape, 0, i64)
     if isinstance(size, int):
@@ -83,7 +84,8 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
             place = further(place, 1 << digit)
         return place
     steps = const(1 << np.arange(LARGEST)[::-1])
-    return scan(further, place, steps)  # type: ignore[no-any-return]
+    result: Value = scan(further, place, steps)
+    return result
 
 
 @teaching

@@ -39,14 +39,16 @@ def tril(x: Any, k: Any = 0) -> Value:
     """The lower triangle of the last two axes: zeros above the `k`-th diagonal. Diagonal 0 is the
     main one, higher ones are above it. Of a vector, the triangle of as many equal rows."""
     x = as_value(x)
-    return where(_below(x, k), x, const(0, x.dtype))  # type: ignore[no-any-return]
+    result: Value = where(_below(x, k), x, const(0, x.dtype))
+    return result
 
 
 @teaching
 def triu(x: Any, k: Any = 0) -> Value:
     """The upper triangle of the last two axes: zeros below the `k`-th diagonal."""
     x = as_value(x)
-    return where(_below(x, dim(dim(k) - 1)), const(0, x.dtype), x)  # type: ignore[no-any-return]
+    result: Value = where(_below(x, dim(dim(k) - 1)), const(0, x.dtype), x)
+    return result
 
 
 @teaching

@@ -40,7 +40,9 @@ Combine = Callable[[Values, Values], Values]
 def running(combine: Callable[[Any, Any], Any], x: Value, axis: int, identity: Any) -> Value:
     """`x[0]`, `combine(x[0], x[1])`, … along the axis. The function is associative, and leaves
     others as they are with the number `identity`."""
-    return running_together(lambda a, b: (combine(a[0], b[0]),), (x,), axis, (identity,))[0]  # type: ignore[no-any-return]
+    (result,) = running_together(lambda a, b: (combine(a[0], b[0]),), (x,), axis, (identity,))
+    alone: Value = result
+    return alone
 
 
 def running_together(

@@ -51,7 +51,8 @@ class MaxPool(Op):
 
     def numpy(self, x: Array) -> Array:
         windows = self.window.numpy(x, -np.inf)
-        return windows.max(axis=_kernel_axes(self.window))  # type: ignore[no-any-return]
+        result: Array = windows.max(axis=_kernel_axes(self.window))
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         return greatest(o, x, self.window)

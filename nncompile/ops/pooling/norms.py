@@ -91,4 +91,5 @@ def local_response_norm(
     squares = reshape(x * x, (x.shape[0], 1, x.shape[1], product(x.shape[LEAD:])))
     pads = ((width // 2, (width - 1) // 2), (0, 0))
     means = reshape(average_pool(squares, (width, 1), 1, pads), x.shape)
-    return x / power(k + alpha * means, beta)  # type: ignore[no-any-return]
+    result: Value = x / power(k + alpha * means, beta)
+    return result

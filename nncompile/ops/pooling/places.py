@@ -45,7 +45,8 @@ class MaxPlaces(Op):
         flat: Any = 0
         for size, place in zip(x.shape[LEAD:], numpy_places(self.window, x)[LEAD:], strict=True):
             flat = flat * size + place
-        return flat.astype(i64.numpy)  # type: ignore[no-any-return]
+        result: Array = flat.astype(i64.numpy)
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         plane = o.dim(product(o.types[0].shape[LEAD:]))
@@ -126,7 +127,8 @@ def _among(x: Value, windows: Sequence[Slid], found: Sequence[Value]) -> Value:
         # Where a window's elements are no greater than the padding, its own first one counts.
         inside = where(inside < 0, inside % w.dilation, inside)
         flat = flat * size_value(size) + inside
-    return flat  # type: ignore[no-any-return]
+    places: Value = flat
+    return places
 
 
 @teaching

@@ -80,13 +80,15 @@ class Hash(Op):
 
         # Vectors wrap silently where single numbers would warn.
         flat = _mixed(counter.reshape(-1), key, np.uint32, np.multiply, np.add, upper)
-        return flat.reshape(counter.shape)  # type: ignore[no-any-return]
+        result: Array = flat.reshape(counter.shape)
+        return result
 
     def onnx(self, o: OnnxEmitter, counter: str, key: str) -> str:
         def upper(h: str) -> str:
             return o.cast(o.Mul(o.cast(h, f32), o.scalar(1 / 65536, f32)), u32)
 
-        return _mixed(counter, key, lambda n: o.scalar(n, u32), o.Mul, o.Add, upper)  # type: ignore[no-any-return]
+        result: str = _mixed(counter, key, lambda n: o.scalar(n, u32), o.Mul, o.Add, upper)
+        return result
 
     def torch(self, t: TorchEmitter, counter: str, key: str) -> str:
         def masked(function: Callable[..., str]) -> Callable[..., str]:
@@ -95,7 +97,8 @@ class Hash(Op):
         def upper(h: str) -> str:
             return t.cast(t.mul(t.cast(h, u32, f32), 1 / 65536), f32, i64)
 
-        return _mixed(counter, key, lambda n: n, masked(t.mul), masked(t.add), upper)  # type: ignore[no-any-return]
+        result: str = _mixed(counter, key, lambda n: n, masked(t.mul), masked(t.add), upper)
+        return result
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -214,9 +217,9 @@ TAIL = (-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844, 0.005739
 
 
 @formula
-def polynomial(x, *coefficients):  # type: ignore[no-untyped-def]
+def polynomial(x: Any, *coefficients: float) -> Any:
     """Σ cᵢ·xⁿ⁻ⁱ, by Horner's rule."""
-    total = coefficients[0]
+    total: Any = coefficients[0]
     for c in coefficients[1:]:
         total = total * x + c
     return total
@@ -262,7 +265,8 @@ def truncated_normal(
 def bernoulli(key: Value, p: Any, shape: Sequence[Any]) -> Value:
     """Random bool: true with probability `p` (a number, or a value that broadcasts); 0 and 1 are
     exact."""
-    return uniform(key, shape) < p  # type: ignore[no-any-return]
+    result: Value = uniform(key, shape) < p
+    return result
 
 
 def randint(key: Value, shape: Sequence[Any], low: int, high: int) -> Value:

@@ -31,7 +31,8 @@ class First(Op):
         return (padded(g, [0] * x.rank, behind),)
 
     def numpy(self, x: Array) -> Array:
-        return x[self._places(x.ndim)].sum(self.axes, keepdims=True, dtype=x.dtype)  # type: ignore[no-any-return]
+        result: Array = x[self._places(x.ndim)].sum(self.axes, keepdims=True, dtype=x.dtype)
+        return result
 
     def _places(self, rank: int) -> tuple[slice, ...]:
         return tuple(slice(0, 1) if i in self.axes else slice(None) for i in range(rank))

@@ -72,7 +72,7 @@ def median(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
 
 
 @formula
-def _between(a, b, t):  # type: ignore[no-untyped-def]
+def _between(a: Any, b: Any, t: Any) -> Any:
     """a + (b − a)·t; where that is infinite, which one is nearer does not matter."""
     return where(isfinite(b - a), a + (b - a) * t, where(t == 0, a, (1 - t) * a + t * b))
 

@@ -43,7 +43,8 @@ class Prod(Op):
 
     def numpy(self, x: Array) -> Array:
         dtype = accumulator(dtype_of(x)).numpy
-        return x.prod(self.axis, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
+        result: Array = x.prod(self.axis, dtype=dtype, keepdims=self.keepdims)
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         source, dtype = o.types[0], o.type.dtype

@@ -94,7 +94,8 @@ class Sum(Op):
 
     def numpy(self, x: Array) -> Array:
         dtype = accumulator(dtype_of(x)).numpy
-        return x.sum(self.axes, dtype=dtype, keepdims=self.keepdims)  # type: ignore[no-any-return]
+        result: Array = x.sum(self.axes, dtype=dtype, keepdims=self.keepdims)
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         source, dtype = o.types[0], o.type.dtype
@@ -159,7 +160,8 @@ class Max(Op):
         return (where(chosen, kept(g, x, self.axes) / count, others),)
 
     def numpy(self, x: Array) -> Array:
-        return self._numpy(x, self.axes, keepdims=self.keepdims)  # type: ignore[no-any-return]
+        result: Array = self._numpy(x, self.axes, keepdims=self.keepdims)
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         dtype = o.type.dtype
@@ -178,7 +180,8 @@ class Max(Op):
 
     def _reduced(self, o: OnnxEmitter, x: str, kind: str = "") -> str:
         emit = getattr(o, f"Reduce{kind or self._kind}")
-        return emit(x, o.ints(self.axes), keepdims=int(self.keepdims))  # type: ignore[no-any-return]
+        result: str = emit(x, o.ints(self.axes), keepdims=int(self.keepdims))
+        return result
 
     def _exact(self, o: OnnxEmitter, x: str) -> str:
         """onnxruntime's reduction loses NaN."""
@@ -238,7 +241,8 @@ class LogSumExp(Op):
         shift = np.where(np.isfinite(top), top, 0)
         with np.errstate(divide="ignore"):  # log 0 = −∞ is meant
             total = np.log(np.exp(x - shift).sum(self.axes, keepdims=True)) + shift
-        return total if self.keepdims else total.squeeze(self.axes)  # type: ignore[no-any-return]
+        result: Array = total if self.keepdims else total.squeeze(self.axes)
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         # onnxruntime 1.31's ReduceLogSumExp takes five times as long, and overlooks what is small
@@ -285,7 +289,8 @@ class ArgMax(Op):
         return (None,)
 
     def numpy(self, x: Array) -> Array:
-        return self._numpy(x, self.axis, keepdims=self.keepdims)  # type: ignore[no-any-return]
+        result: Array = self._numpy(x, self.axis, keepdims=self.keepdims)
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         dtype = o.types[0].dtype

@@ -32,7 +32,8 @@ class Softmax(Op):
 
     def numpy(self, x: Array) -> Array:
         powers = np.exp(x - _top(x, self.axis))
-        return powers / powers.sum(self.axis, keepdims=True)  # type: ignore[no-any-return]
+        result: Array = powers / powers.sum(self.axis, keepdims=True)
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         def again(o: OnnxEmitter, y: str) -> str:
@@ -64,7 +65,8 @@ class LogSoftmax(Op):
 
     def numpy(self, x: Array) -> Array:
         x = x - _top(x, self.axis)
-        return x - np.log(np.exp(x).sum(self.axis, keepdims=True))  # type: ignore[no-any-return]
+        result: Array = x - np.log(np.exp(x).sum(self.axis, keepdims=True))
+        return result
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         def again(o: OnnxEmitter, y: str) -> str:
@@ -84,7 +86,8 @@ class LogSoftmax(Op):
 
 
 def _top(x: Array, axis: int) -> Array:
-    return x.max(axis, keepdims=True, initial=-np.inf)  # type: ignore[no-any-return]
+    result: Array = x.max(axis, keepdims=True, initial=-np.inf)
+    return result
 
 
 def _normalized(

@@ -34,7 +34,8 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The mean over one axis, several or all; of integers and truth values in f32."""
     x, axes = over("mean", x, axis)
     total = real_value(sum(x, axes, keepdims))
-    return total / _divisor(_count(x, axes), total.dtype)  # type: ignore[no-any-return]
+    result: Value = total / _divisor(_count(x, axes), total.dtype)
+    return result
 
 
 @teaching
@@ -50,12 +51,13 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Val
         distance = x - mean(x, axes)
     total = sum(distance * distance, axes, keepdims)
     if isinstance(count, int):
-        return total / _divisor(count - ddof if count > ddof else 0, x.dtype)  # type: ignore[no-any-return]
+        result: Value = total / _divisor(count - ddof if count > ddof else 0, x.dtype)
+        return result
     return total / maximum(size_value(count, x.dtype) - ddof, 0)
 
 
 @formula
-def root(x):  # type: ignore[no-untyped-def]
+def root(x: Any) -> Any:
     """√x with a finite slope at zero: that of a length at the origin is zero, as torch's."""
     return where(x > 0, sqrt(x), x)
 
@@ -68,13 +70,13 @@ def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Val
 
 
 @formula
-def _raised_size(x, order):  # type: ignore[no-untyped-def]
+def _raised_size(x: Any, order: float) -> Any:
     """|x|^order, whose derivatives at 0 are 0, also where they would be infinite."""
     return where(x == 0, 0.0 if order > 0 else math.inf, absolute(x) ** order)
 
 
 @formula
-def _raised_total(total, order):  # type: ignore[no-untyped-def]
+def _raised_total(total: Any, order: float) -> Any:
     """total^(1/order), whose derivatives at 0 are 0."""
     return where(total == 0, 0.0 if order > 0 else math.inf, total ** (1 / order))
 

@@ -82,7 +82,8 @@ def rot90(x: Any, k: int = 1, axes: Sequence[int] = (0, 1)) -> Value:
             return flip(x, (first, second))
         case 3:
             return flip(swapaxes(x, first, second), second)
-    return x  # type: ignore[no-any-return]
+    result: Value = x
+    return result
 
 
 @teaching
@@ -98,12 +99,12 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     if n < 0:
         raise ShapeError(f"diff: n must not be negative, got {n}")
     parts = [_beside(x, prepend, place), x, _beside(x, append, place)]
-    y: Any = concatenate([p for p in parts if p is not None], place)
+    y = concatenate([p for p in parts if p is not None], place)
     for _ in range(n):
         before = (slice(None),) * place
         after, first = y[(*before, slice(1, None))], y[(*before, slice(None, -1))]
         y = not_equal(after, first) if y.dtype.is_bool else after - first
-    return y  # type: ignore[no-any-return]
+    return y
 
 
 def _beside(x: Value, other: Any, axis: int) -> Value | None:

@@ -228,7 +228,8 @@ def _counted(index: Any, size: Dim) -> Value:
     if not isinstance(index, Value):
         return size_value(_from_front(index, size))
     index = cast(index, i64)
-    return where(index < 0, index + size_value(size), index)  # type: ignore[no-any-return]
+    result: Value = where(index < 0, index + size_value(size), index)
+    return result
 
 
 register("getitem", getitem)

@@ -1,0 +1,128 @@
+"""What type checkers see: of this project, and of a user's model file."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nncompile.ops  # noqa: F401 (registers all that methods call)
+from nncompile.ir.dispatch import TABLE
+from nncompile.ir.operators import Operators
+
+ROOT = Path(__file__).parent.parent
+REASONED = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S+")
+UNDER_OTHER_NAMES = {"astype": "cast"}
+MODEL = '''
+from dsl import (
+    Dense, Dropout, Layer, Value, adamw, cosine, cross_entropy, exp, f32, formula, i64, maximum,
+    model, relu, scan, sigmoid, training, where,
+)
+from nncompile import Event, Trainer
+
+
+@formula
+def swish(x: Value, beta: float = 1.0) -> Value:
+    return x * sigmoid(beta * x)
+
+
+class Residual(Layer):
+    drop: float = 0.1
+
+    def __call__(self, x: Value) -> Value:
+        width = x.shape[-1]
+        return x + (x >> Dense(width, swish) >> Dropout(self.drop) >> Dense(width))
+
+
+@model(predict="logits")
+def net(image: Value = f32["batch", 8], label: Value = i64["batch"]) -> dict[str, Value]:
+    logits = image / 16 >> Dense(32, relu) >> Residual(drop=0.2) >> Dense(10)
+    total, _ = scan(lambda state, x: (0.5 * state + x, x), logits[0] * 0, logits)
+    size: Value = where(total > 0, exp(-total), 2 * maximum(total, 0.0)).sum(axis=-1)
+    return {"logits": logits, "loss": cross_entropy(logits, label) + 1e-3 * size.mean()}
+
+
+recipe = training(net, optimizer=adamw(cosine(3e-3, warmup=10, steps=100)), batch=64)
+
+
+def watch(event: Event) -> None:
+    print(event.step, event.metrics["loss"])
+    if event.step > 3:
+        event.trainer.stop()
+
+
+def main() -> None:
+    history = Trainer(recipe).fit({"image": [[0.0] * 8], "label": [1]}, callbacks=watch)
+    print(history["loss"][-1])
+'''
+# Each is one that the checker has to find.
+FAULTS = {
+    "x: int = exp(net(image=None)['logits'])": "assignment",
+    "y: str = relu": "assignment",
+    "def first(x: Value) -> float:\n    return x + 1": "return-value",
+    "def second(x: Value) -> str:\n    return x.reshape(2, 3)": "return-value",
+    "def third(x: Value) -> Value:\n    return x.sum(axes=1)": "call-arg",
+    "Residual(dropped=0.2)": "call-arg",
+}
+
+
+def ignores() -> list[tuple[str, str]]:
+    """The lines that keep the type checker from saying something, and their places."""
+    files = (path for package in ("nncompile", "dsl") for path in (ROOT / package).rglob("*.py"))
+    return [
+        (f"{path.relative_to(ROOT)}:{number}", line)
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if "type: ignore" in line
+    ]
+
+
+def test_the_checker_is_silenced_with_a_reason() -> None:
+    silent = [f"{place}: {line.strip()}" for place, line in ignores() if not REASONED.search(line)]
+    assert not silent, "no reason in the line:\n" + "\n".join(silent)
+
+
+def test_a_reason_is_told() -> None:
+    assert REASONED.search("x = f()  # type: ignore[operator]  # all are numbers")
+    assert not REASONED.search("x = f()  # type: ignore[operator]")
+    assert not REASONED.search("x = f()  # type: ignore  # all are numbers")
+
+
+@pytest.mark.parametrize("name", [n for n in vars(Operators) if not n.startswith("_")])
+def test_a_method_has_the_options_of_its_function(name: str) -> None:
+    method = inspect.getattr_static(Operators, name)
+    if isinstance(method, property):
+        return
+    _, *options = inspect.signature(method).parameters.values()
+    _, *own = inspect.signature(TABLE[UNDER_OTHER_NAMES.get(name, name)]).parameters.values()
+    assert [(p.name, p.kind, p.default) for p in options] == [
+        (p.name, p.kind, p.default) for p in own
+    ]
+
+
+def checked(text: str, path: Path) -> str:
+    """What mypy's strict mode says to a file."""
+    path.write_text(text, encoding="utf-8")
+    options = ["--strict", "--follow-imports=silent", "--hide-error-context", "--no-pretty"]
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(path.parent / "cache"), path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    return run.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_a_model_file_passes_the_strict_checker(tmp_path: Path) -> None:
+    said = checked(MODEL, tmp_path / "model_file.py")
+    assert said.startswith("Success"), said
+    faulty = MODEL + "\n\n".join(["", *FAULTS])
+    said = checked(faulty, tmp_path / "faulty_file.py")
+    assert re.findall(r"\[([a-z-]+)\]", said) == list(FAULTS.values()), said
