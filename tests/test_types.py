@@ -18,7 +18,7 @@ from nncompile.ir.operators import Operators
 ROOT = Path(__file__).parent.parent
 REASONED = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S+")
 UNDER_OTHER_NAMES = {"astype": "cast"}
-MODEL = '''
+MODEL = """
 from dsl import (
     Dense, Dropout, Layer, Value, adamw, cosine, cross_entropy, exp, f32, formula, i64, maximum,
     model, relu, scan, sigmoid, training, where,
@@ -59,7 +59,7 @@ def watch(event: Event) -> None:
 def main() -> None:
     history = Trainer(recipe).fit({"image": [[0.0] * 8], "label": [1]}, callbacks=watch)
     print(history["loss"][-1])
-'''
+"""
 # Each is one that the checker has to find.
 FAULTS = {
     "x: int = exp(net(image=None)['logits'])": "assignment",

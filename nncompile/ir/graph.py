@@ -251,7 +251,7 @@ class Op:
         new: Any = along + 1 if isinstance(along, int) else tuple(axis + 1 for axis in along)
         if self.varies == "order":
             new = (0, *new)
-        return dataclasses.replace(self, **{_AXES[self.varies]: new})  # type: ignore[type-var]
+        return dataclasses.replace(self, **{_AXES[self.varies]: new})  # type: ignore[type-var]  # an op is a dataclass
 
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
