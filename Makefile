@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet
 # Side by side; beyond so many, each one's start takes longer than its share of the tests.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test matrix lint docs clean
+.PHONY: demo test quick matrix lint docs clean
 
 demo: .venv/.examples
 	$(BIN)/nncompile train examples/digits.py --output runs/digits
@@ -13,6 +13,10 @@ demo: .venv/.examples
 
 test: .venv/.test
 	$(PYTEST)
+
+# An answer within a minute; what it leaves out is said in CONTRIBUTING.md.
+quick: .venv/.test
+	$(PYTEST) -m "not slow"
 
 # Every Python and onnxruntime that is promised, with and without torch: hours, in `.matrix/`.
 matrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,24 @@ from hypothesis import settings
 
 from tests.command_line import GOOD, succeeds, written
 
+EVERY = 8  # of the cases of a test, so many make one of `make quick`
+
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of the cases of a test, the first and then every eighth are those of `make quick`: the
+    others are marked as slow, unless they say it of themselves."""
+    number: Counter[str] = Counter()
+    for item in items:
+        if hasattr(item, "callspec") and not item.get_closest_marker("choosing"):
+            test = item.nodeid.partition("[")[0]
+            if number[test] % EVERY:
+                item.add_marker(pytest.mark.slow)
+            number[test] += 1
 
 
 @pytest.fixture(scope="session")

@@ -115,6 +115,7 @@ def their_orders(case: Case, points: Any) -> list[Any]:
     return [z.detach().numpy() for z in (y, first, second)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", POINTS)
 @pytest.mark.parametrize("name", TABLE)
 def test_values_and_slopes_are_torchs(name: str, where: str) -> None:

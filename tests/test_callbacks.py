@@ -319,6 +319,7 @@ def test_extras_that_are_not_installed_are_told(
 # Pictures
 
 
+@pytest.mark.slow
 def test_learning_curves_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "curve.png"
@@ -377,6 +378,7 @@ def test_a_model_with_states_is_restored_with_them() -> None:
 # The command line
 
 
+@pytest.mark.slow
 def test_train_stops_early_and_writes_a_log(good: Path) -> None:
     output, log = good.parent / "runs", good.parent / "log.csv"
     args = ("train", good, "--output", output, "--epochs", 300)

@@ -3,6 +3,8 @@ other on its samples, and on random variations of them."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -21,10 +23,22 @@ TYPED = [case for card in cards.our_cards() for case in cards.typed_cases_of(car
 WITH_SLOPES = [case for case in CASES if card_checks.has_slopes(case)]
 
 
-def each(cases: list[Case]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
+QUICK = 2  # cases of each card in `make quick`
 
 
+def each(cases: list[Case]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A test of all these, of which the first few of each card are not slow."""
+    before: Counter[type[Op]] = Counter()
+    chosen = []
+    for case in cases:
+        card = type(case.sample.op)
+        marks = [pytest.mark.slow] if before[card] >= QUICK else []
+        chosen.append(pytest.param(case, id=case.name, marks=marks))
+        before[card] += 1
+    return lambda test: pytest.mark.choosing(pytest.mark.parametrize("case", chosen)(test))
+
+
+@pytest.mark.choosing
 @pytest.mark.parametrize("card", cards.our_cards(), ids=lambda card: card.__name__)
 def test_has_samples(card: type[Op]) -> None:
     card_checks.check_samples(card)

@@ -40,6 +40,7 @@ def test_train_writes_models_that_plain_onnxruntime_runs(good: Path) -> None:
     assert {x.name for x in step.get_inputs()} == {*state, "x", "label"}
 
 
+@pytest.mark.slow
 def test_training_is_the_same_twice_and_another_seed_is_not(good: Path) -> None:
     def weights(name: str, seed: int) -> dict[str, np.ndarray]:
         output = good.parent / name
@@ -57,6 +58,7 @@ def test_training_is_the_same_twice_and_another_seed_is_not(good: Path) -> None:
     assert not np.array_equal(one["stem.weight"], other["stem.weight"])
 
 
+@pytest.mark.slow
 def test_a_resumed_training_is_the_uninterrupted_one(good: Path) -> None:
     directory = good.parent
     succeeds("train", good, "--output", directory / "whole", "--epochs", 4)
@@ -219,6 +221,7 @@ def test_check_fails_with_exit_code_1(
     assert [failing in line for line in failed] == [True]
 
 
+@pytest.mark.slow
 def test_check_knows_slopes_that_are_declared_or_stopped(tmp_path: Path) -> None:
     source = GOOD.replace("model, softmax", "model, softmax, stop_gradient")
     source = source.replace("x >> Dense(8", "x * stop_gradient(x >> Dense(4)) >> Dense(8")
@@ -267,6 +270,7 @@ def test_relative_error_of_shapes_nan_and_infinity() -> None:
     assert relative_error(np.array([1.0, 2.0]), np.array([1.0, 4.0])) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_steps_are_counted_from_the_checkpoint(good: Path) -> None:
     first, more = good.parent / "first", good.parent / "more"
     succeeds("train", good, "--output", first, "--steps", 3)

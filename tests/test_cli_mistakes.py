@@ -135,6 +135,7 @@ def test_an_unknown_provider(good: Path, trained: Path, tmp_path: Path) -> None:
         assert "hint: " in message
 
 
+@pytest.mark.slow
 def test_checkpoints_that_are_truncated_foreign_or_of_another_model(
     good: Path, trained: Path, tmp_path: Path
 ) -> None:
@@ -245,6 +246,7 @@ def test_what_needs_a_recipe_says_how_to_declare_one(tmp_path: Path) -> None:
     assert "recipe = training(net, optimizer=" in message
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_files_of_the_last_training(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +268,7 @@ def test_options_that_do_not_exist_have_exit_code_2(good: Path) -> None:
         assert run(*args).exit_code == 2
 
 
+@pytest.mark.slow
 def test_as_a_program_and_with_debug(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD + "\n1 / 0\n")
     program = [sys.executable, "-m", "nncompile", "show", str(path)]

@@ -56,6 +56,7 @@ def _grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
 TEXTS = st.recursive(_atoms, _grown, max_leaves=6)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS)
 def test_arithmetic_is_that_of_integers(text: str) -> None:
@@ -68,6 +69,7 @@ def test_arithmetic_is_that_of_integers(text: str) -> None:
             assert value == expected and type(value) is int, (d, sizes)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS)
 def test_text_of_a_dimension_reads_back(text: str) -> None:

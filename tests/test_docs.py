@@ -101,6 +101,7 @@ def test_the_model_of_the_first_page_is_one() -> None:
     assert str(value.type) == "f32[batch, 10]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["networks", "recipes"])
 def test_the_code_of_a_guide_runs_and_its_models_train(name: str) -> None:
     random = np.random.default_rng(0)

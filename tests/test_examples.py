@@ -60,6 +60,7 @@ def test_every_example_is_in_the_documentation_with_its_command() -> None:
         assert f"examples/{name}" in command or command == "– |", row
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUALITY)
 def test_examples_learn_what_they_say(name: str) -> None:
     found = measured(*trained(name))
@@ -67,6 +68,7 @@ def test_examples_learn_what_they_say(name: str) -> None:
         assert low <= found[metric] <= high, f"{metric} = {found[metric]}"
 
 
+@pytest.mark.slow
 def test_linear_regression_finds_the_weights_of_least_squares() -> None:
     trainer, declared = trained("linear_regression")
     weights, bias = declared.module.least_squares()
@@ -102,6 +104,7 @@ def test_the_perceptron_does_not_learn_exclusive_or() -> None:
     assert abs(trainer.params["weight"]).max() <= 4, "it cycles, and goes nowhere"
 
 
+@pytest.mark.slow
 def test_a_wider_layer_approximates_better() -> None:
     module = load(EXAMPLES / "universal_approximation.py").module
     errors = [module.error(width) for width in module.WIDTHS]
@@ -131,6 +134,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Trainer, Dec
     return directory, trainer, declared
 
 
+@pytest.mark.slow
 def test_plain_onnxruntime_predicts_the_same_at_any_batch_size(
     digits: tuple[Path, Trainer, Declared],
 ) -> None:
@@ -141,6 +145,7 @@ def test_plain_onnxruntime_predicts_the_same_at_any_batch_size(
     assert found == {1: ours[:1], 7: ours[:7], 360: ours}
 
 
+@pytest.mark.slow
 def test_the_exported_model_recognises_raw_images(
     digits: tuple[Path, Trainer, Declared], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -165,6 +170,7 @@ def imported_by(script: Path) -> set[str]:
     return set(json.loads(run.stdout))
 
 
+@pytest.mark.slow
 def test_recognising_does_not_need_the_compiler() -> None:
     assert not {"nncompile", "dsl", "onnx", "torch"} & imported_by(EXAMPLES / "recognise.py")
 
@@ -174,6 +180,7 @@ def test_training_needs_onnxruntime_and_numpy_alone() -> None:
     assert names - sys.stdlib_module_names == {"numpy", "onnxruntime"}
 
 
+@pytest.mark.slow
 def test_twenty_lines_of_plain_onnxruntime_train_to_the_same_bits(
     digits: tuple[Path, Trainer, Declared],
 ) -> None:
@@ -206,6 +213,7 @@ def heard(event: Any, losses: list[float]) -> None:
         losses.append(event.metrics["loss"])
 
 
+@pytest.mark.slow
 def test_the_fitted_curve_is_drawn() -> None:
     run = subprocess.run(
         [sys.executable, EXAMPLES / "fit_function.py"],

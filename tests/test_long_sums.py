@@ -188,6 +188,7 @@ def test_a_sum_over_sizes_with_factors(shape: tuple[Any, ...]) -> None:
             near(result, exact, exact, f"{backend} of {x.shape}")
 
 
+@pytest.mark.slow
 def test_twenty_million() -> None:
     x = thousand(np.random.default_rng(1), (20_000_000,))
     functions: dict[str, Callable[[Value], Value]] = {
@@ -320,6 +321,7 @@ def test_gradients_of_a_layer_for_a_million_rows() -> None:
     near(results["onnxruntime"], expected, expected, "onnxruntime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [thousand, positive, normal])
 @pytest.mark.parametrize(
     "x,kernel,strides,pads,dilations,groups,sizes",

@@ -94,6 +94,7 @@ def with_slope() -> tuple[Graph, Callable[..., dict[str, Array]]]:
     return graph, session(valid_model(graph))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["near", "signs", "far"])
 def test_one_graph_runs_at_several_sizes(kind: str) -> None:
     """In onnxruntime within 10⁻⁵ of double precision, slopes too, far out, in a batch of one and
@@ -114,6 +115,7 @@ def test_one_graph_runs_at_several_sizes(kind: str) -> None:
         np.testing.assert_allclose(found["slope"][large], exact[large], rtol=5e-5)
 
 
+@pytest.mark.slow
 def test_slopes_are_righter_than_torchs() -> None:
     """Whose sums over steps are rounded: by thousandths of the slopes over 300 steps far out."""
     torch = pytest.importorskip("torch", reason="torch is the reference here")

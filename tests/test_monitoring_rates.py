@@ -87,6 +87,7 @@ def test_a_sweep_makes_the_steps_of_its_rates() -> None:
     np.testing.assert_allclose(found.losses, losses[:6], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_sweep_leaves_the_trainer_as_it_is_and_is_reproducible() -> None:
     recipe = training(perceptron(drop=0.5), optimizer=adam(1e-2), batch=16)
     ours, other = Trainer(recipe), Trainer(recipe)
@@ -153,6 +154,7 @@ def test_wrong_sweeps_are_told() -> None:
         lr_find(recipe, whole, lowest=1e20, highest=1e30)
 
 
+@pytest.mark.slow
 def test_a_sweep_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     line, whole, _ = regression()

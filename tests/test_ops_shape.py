@@ -64,6 +64,7 @@ def test_indexing_is_numpys(data: st.DataObject) -> None:
     assert_same(const(x)[key], np.asarray(x[key]))
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_slope_of_indexing_puts_back(data: st.DataObject) -> None:
     shape = data.draw(SHAPES)
@@ -181,6 +182,7 @@ BOUNDS = (None, 0, 2, 5, -2, -5)
 SLICES = [slice(*k) for k in itertools.product(BOUNDS, BOUNDS, (1, -1, 3, -2))]
 
 
+@pytest.mark.slow
 def test_slices_clip_as_numpys_of_every_size(torchscript: SimpleNamespace) -> None:
     """Elements, gradients and their gradients, in numpy, ONNX and TorchScript."""
     x, g, u = (leaf(f64["n"], name) for name in "xgu")
@@ -256,6 +258,7 @@ def test_joined_and_cut(shape: tuple[int, ...], data: st.DataObject) -> None:
     assert_same(stack([const(x), const(-x)], axis), np.stack([x, -x], axis))
 
 
+@pytest.mark.slow
 @given(arrays.array_shapes(max_dims=3, min_side=4, max_side=6), st.data())
 def test_pad_is_numpys(shape: tuple[int, ...], data: st.DataObject) -> None:
     x = sample(shape)

@@ -221,6 +221,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_steps_are_those_of_torch(torch: Any, name: str) -> None:
     case = CASES[name]
@@ -241,6 +242,7 @@ def test_steps_are_those_of_torch(torch: Any, name: str) -> None:
             assert_close(x, expected[path], "float32", path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
     """The formulas themselves, where rounding does not hide a difference."""

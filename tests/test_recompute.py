@@ -197,6 +197,7 @@ np.savez(sys.argv[3], **runner.state())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measures resident memory")
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_a_deep_net_takes_less_memory(optimizer: str, tmp_path: Path) -> None:

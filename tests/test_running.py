@@ -46,6 +46,7 @@ def log_sums(x: np.ndarray) -> np.ndarray:
     return np.logaddexp.accumulate(x)
 
 
+@pytest.mark.slow
 def test_any_size_known_late() -> None:
     check_numpy(ops.cumprod, products, (f64["n"],), *[(near_one(n),) for n in SIZES])
     check_numpy(ops.logcumsumexp, log_sums, (f64["n"],), *[(50 * drawn((n,)),) for n in SIZES])
@@ -61,6 +62,7 @@ def test_any_size_known_early(n: int) -> None:
     check_numpy(greatest, np.maximum.accumulate, (f64[n],), (drawn((n,)),))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_any_axis_of_any_type(dtype: DType) -> None:
     x = drawn((2, 5, 3), dtype)

@@ -110,6 +110,7 @@ def test_a_sequence_longer_than_the_table_of_places() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_image_smaller_than_the_kernel() -> None:
     place = f"{HERE}:{line_of('Conv2d(2, (5, 3)')}"
     assert told(lambda: trainer(images()).fit(of_images(4, 9))) == (
@@ -366,6 +367,7 @@ def of_letters(length: list[int], letters: list[int]) -> Feeds:
     }
 
 
+@pytest.mark.slow
 def test_lengths_of_ctc() -> None:
     @model
     def net(

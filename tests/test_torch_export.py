@@ -125,6 +125,7 @@ def exported(
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_one_file_for_all_sizes(
     name: str, torchscript: SimpleNamespace, exported: Callable[[str], Path]
@@ -156,6 +157,7 @@ def test_equal_names_are_one_size(
         program.module()(torch.zeros(2, 8, 3), torch.zeros(2, 5))
 
 
+@pytest.mark.slow
 def test_a_table_bounds_a_size(
     torchscript: SimpleNamespace, exported: Callable[[str], Path]
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_table_bounds_a_size(
             session.run({"text": text})
 
 
+@pytest.mark.slow
 def test_loops_are_scans(torchscript: SimpleNamespace, exported: Callable[[str], Path]) -> None:
     """One operation of any length, not one for each step."""
     nodes = torchscript.torch.export.load(exported("loops")).graph.nodes
@@ -176,6 +179,7 @@ def test_loops_are_scans(torchscript: SimpleNamespace, exported: Callable[[str],
     assert len(scans) == 3  # two directions, and one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", cards.cases_of(Scan), ids=lambda case: case.name)
 def test_loops_mean_what_graphs_do(case: cards.Case, torchscript: SimpleNamespace) -> None:
     """The source that is traced, with calls of torch's scan, of loops and of their slopes."""

@@ -73,6 +73,7 @@ def first(report: Report) -> Any:
     return report.faults[0]
 
 
+@pytest.mark.slow
 def test_all_backends_agree(classifier: Recipe) -> None:
     report = verify(classifier)
     assert report.agrees, report
@@ -111,6 +112,7 @@ def test_a_python_without_torchscript(monkeypatch: pytest.MonkeyPatch, torchscri
     assert any("no TorchScript for Python 3.14; --to pt2" in text for text in skipped)
 
 
+@pytest.mark.slow
 def test_a_wrong_onnx_lowering_is_found(
     classifier: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_wrong_onnx_lowering_is_found(
     assert "batch=5, seed 0" in shown
 
 
+@pytest.mark.slow
 def test_a_wrong_torch_lowering_is_found(
     classifier: Recipe, torchscript: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,6 +228,7 @@ def sometimes_infinite() -> Recipe:
     return training(net, optimizer=adam(1e-2))
 
 
+@pytest.mark.slow
 def test_inputs_are_drawn_again_where_a_loss_is_not_finite() -> None:
     drawn_again = 0
     for seed in range(6):
@@ -235,6 +239,7 @@ def test_inputs_are_drawn_again_where_a_loss_is_not_finite() -> None:
     assert 0 < drawn_again < 6
 
 
+@pytest.mark.slow
 def test_a_wrong_pullback_is_found_on_inputs_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     right = Softmax.pullback
     monkeypatch.setattr(Softmax, "pullback", lambda *a: (2 * right(*a)[0],))
@@ -291,6 +296,7 @@ def test_the_slope_of_a_formula_is_named_by_its_use() -> None:
     assert report.unchecked == [f"the slope declared at test_verify.py:{used_at}"]
 
 
+@pytest.mark.slow
 def test_a_wrong_pass_is_found(classifier: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(graph: Graph) -> Graph:
         """Spoils results. And more."""
@@ -311,6 +317,7 @@ def test_what_shows_only_where_nodes_are_joined(classifier: Recipe) -> None:
     assert "only where" in fault.place.remark
 
 
+@pytest.mark.slow
 def test_a_fault_of_the_optimizer_shows_in_ten_steps(classifier: Recipe) -> None:
     report = verify(classifier, backends=[Numpy(at="sqrt(", factor=1.01)], quick=True)
     fault = first(report)
@@ -321,12 +328,14 @@ def test_a_fault_of_the_optimizer_shows_in_ten_steps(classifier: Recipe) -> None
     assert {"x", "label", "stem.weight"} <= set(fault.feeds)  # to reproduce it with
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1.0 + 2e-5, 1.0 - 2e-5])
 def test_small_faults_are_found(classifier: Recipe, factor: float) -> None:
     backend = Numpy(at="gemm(x, stem.weight", factor=factor)
     assert "stem.weight" in first(verify(classifier, backends=[backend], rounds=1)).place.node
 
 
+@pytest.mark.slow
 def test_another_dropout_mask_is_found(classifier: Recipe) -> None:
     @dataclass(frozen=True)
     class Reseeded(Numpy):
@@ -341,6 +350,7 @@ def test_another_dropout_mask_is_found(classifier: Recipe) -> None:
     assert report.rows["reseeded"]["forward"].ratio > 1
 
 
+@pytest.mark.slow
 def test_kinks_and_ties_are_no_departures() -> None:
     @dsl.model
     def kinked(image=f32["batch", 1, 6, 6], label=i64["batch"]):
@@ -368,6 +378,7 @@ def test_a_model_without_a_recipe(classifier: Recipe) -> None:
     assert "–" in report.text()
 
 
+@pytest.mark.slow
 def test_float64_models_are_held_to_float64() -> None:
     @dsl.model
     def double(x=f64["batch", 3]):
@@ -380,6 +391,7 @@ def test_float64_models_are_held_to_float64() -> None:
     assert "tanh(" in fault.place.node
 
 
+@pytest.mark.slow
 def test_the_helper_raises_with_the_table(classifier: Recipe) -> None:
     with pytest.raises(AssertionError) as raised:
         assert_backends_agree(classifier, backends=[Numpy(at="tanh(")], quick=True)
