@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import Dense, MultiHeadAttention, adam, cross_entropy, f32, i64, model, training
+from dsl import Dense, MultiHeadAttention, cross_entropy, f32, i64, model
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.locations import tracing
-from nncompile.program.recipe import Minimize
-from nncompile.program.step import initial_values
-from nncompile.verify.check import batch_of, check_gradient
 from nncompile.verify.finite_differences import GRADIENT_TOLERANCE, derivative_error, worst_slope
+from nncompile.verify.gradients import slope_error
+from nncompile.verify.inputs import Case, Inputs
 
 
 @model
@@ -24,24 +23,18 @@ def attention(x=f32["batch", 6, 8], label=i64["batch"]):
     return {"loss": cross_entropy(z, label)}
 
 
-RECIPE = training(attention, optimizer=adam(1e-2))
-
-
-def point(seed: int) -> tuple[dict[str, Any], np.random.Generator]:
-    random = np.random.default_rng(seed)
-    batch = batch_of(attention, None, random)
-    start = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
-    return {**start, **initial_values(attention, seed), **batch}, random
+def case_of(seed: int) -> Case:
+    inputs = Inputs(attention, None, seed)
+    return next(inputs.cases(inputs.base({}), 1))
 
 
 @pytest.mark.parametrize("seed", range(24))
 def test_a_gradient_that_is_zero_but_for_rounding_passes(seed: int) -> None:
     """That of the bias of attention's keys is."""
-    (update,) = RECIPE.updates
-    assert isinstance(update, Minimize)
-    feeds, random = point(seed)
-    finding = check_gradient(attention, update, feeds, random)
-    assert finding.holds, finding.figures
+    loss, trained = attention.outputs["loss"], attention.parameters
+    found = slope_error(attention.whole, loss, trained, iter([case_of(seed)]), seed)
+    assert found.count == len(trained) and not found.skipped
+    assert not found.departs, found
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -57,7 +50,7 @@ def test_a_gradient_that_is_zero_but_for_rounding_passes(seed: int) -> None:
 def test_a_gradient_that_is_wrong_is_found(
     path: str, wrong: Callable[[Any], Any], seed: int
 ) -> None:
-    feeds, random = point(seed)
+    feeds, random = case_of(seed).feeds, np.random.default_rng(seed)
     leaf, loss = attention.parameters[path], attention.outputs["loss"]
     with tracing(attention.graph.trace):
         slope = grad(loss, leaf)

@@ -13,14 +13,14 @@ from nncompile.verify.check import check as findings
 
 def check(
     file: File,
-    seed: Annotated[int, typer.Option(help="Where the random directions come from.")] = 0,
+    seed: Annotated[int, typer.Option(help="Where all inputs and parameters come from.")] = 0,
     model: Chosen = None,
 ) -> None:
     """Check gradients, the ONNX form, and whether it learns.
 
-    Gradients are compared with finite differences in double precision, ONNX with numpy, and
-    training steps on one batch must bring the loss down. The batch is of the data that the file
-    declares, or random. Exit code 1 where a check fails.
+    Gradients are compared with finite differences in double precision, onnxruntime with numpy as
+    in `verify --quick`, and training steps on one batch must bring the loss down. The inputs are
+    like the data that the file declares, or random. Exit code 1 where a check fails.
 
     \b
     Example:
@@ -34,5 +34,7 @@ def check(
         mark = {True: "pass", False: "FAIL", None: "  - "}[finding.holds]
         failed += finding.holds is False
         out.print(f"{mark}  {finding.what}: {finding.figures}")
+        for line in finding.details:
+            out.print(f"      {line}")
     if failed:
         raise typer.Exit(FAILED)

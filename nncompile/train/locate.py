@@ -61,21 +61,24 @@ class NonFinite:
 
 
 def locate_nonfinite(
-    graph: Graph, feeds: Mapping[str, Any], outputs: Sequence[str] = ()
+    graph: Graph,
+    feeds: Mapping[str, Any],
+    outputs: Sequence[str] = (),
+    precision: Any = None,
 ) -> NonFinite | None:
     """The first node that makes a number that is not finite of finite ones, on the way to
     `outputs` (all of the graph's by default); None where these are finite.
 
-    The graph is evaluated node by node in numpy, in its own element types. From an output that is
-    not finite the search goes back to an argument that is not, until there is none: an infinity
-    that is meant (a mask's, say) and reaches no output is passed over, and so is one that is
-    written as a number. Raises `FeedError` as `evaluate` does.
+    The graph is evaluated node by node in numpy, in its own element types or in `precision`. From
+    an output that is not finite the search goes back to an argument that is not, until there is
+    none: an infinity that is meant (a mask's, say) and reaches no output is passed over, and so is
+    one that is written as a number. Raises `FeedError` as `evaluate` does.
     """
     wanted = {name: graph.outputs[name] for name in outputs or graph.outputs}
     order = toposort(wanted.values())
     given = [leaf for leaf in graph.inputs if input_of(leaf).name in feeds]
     every = [*order, *(leaf for leaf in given if leaf not in set(order))]
-    arrays = dict(zip(every, evaluate(every, feeds), strict=True))
+    arrays = dict(zip(every, evaluate(every, feeds, precision), strict=True))
     depths: dict[Value, int] = {}
     for value in every:
         depths[value] = 1 + max((depths[a] for a in value.args), default=0)

@@ -96,18 +96,21 @@ def torchscript() -> TorchScript:
     return TorchScript(backend)
 
 
-def all_backends(quick: bool = False) -> tuple[list[Backend], list[str]]:
-    """The ways to run a graph on this machine, and what is skipped and why. `quick` leaves out
-    the levels and numbers of threads in between."""
+def onnx_runtimes(quick: bool = False) -> tuple[list[Backend], list[str]]:
+    """The ways to run a graph in onnxruntime on this machine, and what is skipped and why. `quick`
+    leaves out the levels and numbers of threads in between."""
     cores = os.cpu_count() or 1
     threads: Sequence[int | None] = (1,) if quick else (1, 2) if cores <= 2 else (1, 2, None)
     levels = (LEVELS[0], LEVELS[-1]) if quick else LEVELS
     found: list[Backend] = [OnnxRuntime(level, n) for level in levels for n in threads]
-    skipped = []
-    if "cuda" in available_providers():
-        found += [OnnxRuntime(level, None, "cuda") for level in (LEVELS[0], LEVELS[-1])]
-    else:
-        skipped.append("onnxruntime cuda: this onnxruntime has no such provider")
+    if "cuda" not in available_providers():
+        return found, ["onnxruntime cuda: this onnxruntime has no such provider"]
+    return [*found, *(OnnxRuntime(x, None, "cuda") for x in (LEVELS[0], LEVELS[-1]))], []
+
+
+def all_backends(quick: bool = False) -> tuple[list[Backend], list[str]]:
+    """The ways to run a graph on this machine, TorchScript among them; see `onnx_runtimes`."""
+    found, skipped = onnx_runtimes(quick)
     try:
         found.append(torchscript())
     except CompileError as error:

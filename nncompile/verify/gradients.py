@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -15,9 +13,10 @@ from nncompile.diagnostics.locations import Site, tracing
 from nncompile.ir.graph import Graph, Input, Value, apply, input_of, items, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.printer import node_text
-from nncompile.ir.types import Array, TupleType, Type, is_real
+from nncompile.ir.types import Array, TupleType, Type
 from nncompile.ops.core.annotations import Reroute
 from nncompile.passes.stabilise import stabilise
+from nncompile.train.locate import locate_nonfinite
 from nncompile.verify.finite_differences import (
     DIFFERENCES,
     GRADIENT_TOLERANCE,
@@ -29,33 +28,14 @@ from nncompile.verify.finite_differences import (
 )
 from nncompile.verify.inputs import Case
 from nncompile.verify.locate import Place, site_of
+from nncompile.verify.report import Slopes
 
 Arrays = dict[str, Array]
 
 STEPS = (*DIFFERENCES, 1e-7, 1e-8)  # relative ones; the last for what is curved on a scale of ones
 POINTS = 3  # of which a difference steps over a kink at one or another, and not at all
+LOSS, SLOPE = "the loss", "the slope at "
 ASIDE = 1e-3  # that arguments are moved by, at which elements are equal
-
-
-@dataclass(frozen=True)
-class Slopes:
-    """What is found of the slopes of one loss, on the inputs `case`: the largest relative `error`,
-    at the leaf `where` (None where nothing could be compared); the `place` of the first node whose
-    pullback is wrong; lines of what was `skipped` and of declared slopes, `unchecked`."""
-
-    case: Case
-    error: float | None = None
-    where: str = ""
-    place: Place | None = None
-    skipped: str = ""
-    unchecked: tuple[str, ...] = ()
-
-    @property
-    def departs(self) -> bool:
-        """Whether a slope is no derivative."""
-        return self.place is not None or (
-            self.error is not None and not self.error <= GRADIENT_TOLERANCE
-        )
 
 
 def slope_error(
@@ -68,79 +48,87 @@ def slope_error(
     not derivatives, only the nodes are looked at, one by one.
     """
     with np.errstate(all="ignore"):  # of what is not finite: it is told in words
-        return _slopes(graph, loss, trained, cases, seed)
+        declared = declared_slopes(loss)
+        if declared:
+            first = next(cases)
+            places = dict.fromkeys(_declared_at(graph, v) for v in declared)
+            place = wrong_pullback(graph, loss, first.feeds, seed)
+            return Slopes(first, place=place, unchecked=tuple(places))
+        return _Comparison(graph, loss, trained, seed).on(cases)
 
 
-def _slopes(
-    graph: Graph, loss: Value, trained: Mapping[str, Value], cases: Iterator[Case], seed: int
-) -> Slopes:
-    draws = list(islice(cases, 1))
-    first = draws[0]
-    declared = declared_slopes(loss)
-    if declared:
-        places = dict.fromkeys(_declared_at(graph, v) for v in declared)
-        place = wrong_pullback(graph, loss, first.feeds, seed)
-        return Slopes(first, place=place, unchecked=tuple(places))
-    with tracing(graph.trace):
-        slopes = dict(zip(trained, grad(loss, list(trained.values())), strict=True))
-    random = np.random.default_rng((seed, 3))
-    infinite, tried = "", 0
-    for case in chain(draws, cases):
-        skipped = _left_out(tried, tried + 1, infinite)
-        tried += 1
-        feeds, found = case.feeds, []
+class _Comparison:
+    """The slopes of a loss and central differences, on one set of inputs after another. `reason`
+    says why the first of them, where there is one, gives nothing to compare; `lost` where slopes
+    are not finite and the loss is."""
+
+    def __init__(self, graph: Graph, loss: Value, trained: Mapping[str, Value], seed: int) -> None:
+        with tracing(graph.trace):
+            self.slopes = dict(zip(trained, grad(loss, list(trained.values())), strict=True))
+        titles = {LOSS: loss, **{f"{SLOPE}{name}": s for name, s in self.slopes.items()}}
+        leaves = tuple(graph.leaves.values())
+        self.derived = Graph(graph.name, titles, leaves, graph.trace)
+        self.graph, self.loss, self.seed = graph, loss, seed
+        self.random = np.random.default_rng((seed, 3))
+        self.reason = self.lost = ""
+
+    def on(self, cases: Iterator[Case]) -> Slopes:
+        """What is found on the first of `cases` on which there is something to compare."""
+        first, tried = None, 0
+        for tried, case in enumerate(cases, start=1):
+            first = first or case
+            error, where = self.around(case)
+            if np.isfinite(error):
+                departs = error > GRADIENT_TOLERANCE
+                place = self._wrong_pullback(case) if departs else None
+                return self._found(case, tried - 1, tried, place, error, where)
+        assert first is not None
+        return self._found(first, tried, tried, self._wrong_pullback(first))
+
+    def around(self, case: Case) -> tuple[float, str]:
+        """The least of the errors at a few points beside the case, and the parameter; infinite
+        where none can be had."""
+        least, feeds = (float("inf"), ""), case.feeds
         for _ in range(POINTS):
-            said = _not_finite(graph, loss, slopes, feeds)
-            if not said:
-                error, where = worst_slope(loss, slopes, feeds, random)
-                if error <= GRADIENT_TOLERANCE:
-                    return Slopes(case, error, where, skipped=skipped)
-                if np.isfinite(error):
-                    found.append((error, where))
-                else:
-                    said = "the loss is not finite beside the point"
-            infinite = infinite or said
-            feeds = {n: _aside(x, random) if n in trained else x for n, x in feeds.items()}
-        if found:
-            place = wrong_pullback(graph, loss, feeds, seed)
-            return Slopes(case, *min(found), place=place, skipped=skipped)
-    place = wrong_pullback(graph, loss, first.feeds, seed)
-    return Slopes(first, place=place, skipped=_left_out(tried, tried, infinite))
+            least = min(least, self.at(feeds))
+            if least[0] <= GRADIENT_TOLERANCE:
+                break
+            moved = {name: _aside(feeds[name], self.random) for name in self.slopes}
+            feeds = {**feeds, **moved}
+        return least
 
+    def at(self, feeds: Arrays) -> tuple[float, str]:
+        """The largest relative error at one point, and the parameter; infinite where it cannot be
+        had."""
+        bad = locate_nonfinite(self.derived, feeds, precision=np.float64)
+        if bad is not None:
+            told = str(bad) + (f"; then {bad.then}" if bad.then else "")
+            self.reason = self.reason or f"{bad.output} is not finite: {told}"
+            if bad.output != LOSS:
+                name = bad.output.removeprefix(SLOPE)
+                self.lost = self.lost or f"it is not finite at {name}, where the loss is: {told}"
+            return float("inf"), ""
+        error, where = worst_slope(self.loss, self.slopes, feeds, self.random)
+        if not np.isfinite(error):
+            self.reason = self.reason or "the loss is not finite beside the point"
+            return float("inf"), ""
+        return error, where
 
-def _left_out(count: int, tried: int, why: str) -> str:
-    return f"{count} of {tried} random inputs: {why}" if count else ""
+    def _wrong_pullback(self, case: Case) -> Place | None:
+        return wrong_pullback(self.graph, self.loss, case.feeds, self.seed)
 
-
-def _not_finite(
-    graph: Graph, loss: Value, slopes: Mapping[str, Value], feeds: Mapping[str, Array]
-) -> str:
-    """Which of the loss and its slopes is not finite, and the first node that makes it so, with its
-    line; nothing where all are finite."""
-    known: dict[Value, Any] = {}
-
-    def keep(v: Value, result: Any) -> Any:
-        known[v] = result
-        return result
-
-    titles = {"the loss": loss, **{f"the slope at {n}": s for n, s in slopes.items()}}
-    leaves = tuple(graph.leaves.values())
-    evaluate(Graph(graph.name, titles, leaves, graph.trace), feeds, np.float64, keep)
-    for title, v in titles.items():
-        if _is_finite(known[v]):
-            continue
-        # By arguments, for infinities that are meant (those of masks) lead nowhere.
-        while before := [a for a in v.args if not _is_finite(known[a])]:
-            v = before[0]
-        node = node_text(Graph(graph.name, {title: titles[title]}, leaves, graph.trace), v)
-        site = site_of(graph, v)
-        return f"{title} is not finite, first {node}" + (f", {site}" if site else "")
-    return ""
-
-
-def _is_finite(result: Any) -> bool:
-    arrays = result if isinstance(result, tuple) else (result,)
-    return all(not is_real(x.dtype) or bool(np.isfinite(x).all()) for x in arrays)
+    def _found(
+        self,
+        case: Case,
+        skipped: int,
+        tried: int,
+        place: Place | None,
+        error: float | None = None,
+        where: str = "",
+    ) -> Slopes:
+        text = f"{skipped} of {tried} random inputs: {self.reason}" if skipped else ""
+        count = len(self.slopes)
+        return Slopes(case, count, error, where, place, text, self.lost)
 
 
 def _declared_at(graph: Graph, v: Value) -> str:

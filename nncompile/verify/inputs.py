@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError, did_you_mean
-from nncompile.ir.dims import Dim, Shape, solve, substitute, symbol, symbols
+from nncompile.ir.dims import Shape, solve, substitute, symbol, symbols
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.types import Array, TupleType, is_real
+from nncompile.ir.types import Array, is_real
 from nncompile.program.model import Model
+from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import initial_values
+from nncompile.train.indices import RangeCheck, claimed
 from nncompile.verify.ranges import integer_ranges
 
 Arrays = dict[str, Array]
@@ -26,6 +28,7 @@ LARGEST = 256  # that is tried where a model does not accept small ones
 LARGE = 1e4  # what edge inputs are times a sign
 JITTER = 0.05  # moves parameters off their first values, of which many are equal
 ELEMENTS = 20_000  # of the data's own rows, above which they are left to the small sizes
+ROWS = "rows of the data"
 ATTEMPTS = 4  # at numbers that fit together, as lengths and times do
 # What numpy raises for data that mean nothing to an op, such as an index beyond an axis.
 REFUSALS = (CompileError, IndexError, ValueError, ZeroDivisionError, OverflowError)
@@ -48,8 +51,9 @@ class Case:
 
 class Inputs:
     """Draws inputs for a model, from `data` where there are any: their numbers tell what each
-    input takes. Integers of which nothing is known go as far as the model takes them. `state` is
-    the first state, with that of optimizers; without it, that of the model."""
+    input takes. Integers of which nothing is known go as far as the model takes them, and numbers
+    of which it claims a range stay in it. `state` is the first state, with that of optimizers;
+    without it, that of the model."""
 
     def __init__(
         self,
@@ -66,6 +70,10 @@ class Inputs:
         self._ranges: dict[tuple[Any, ...], dict[str, tuple[int, int]]] = {}
         found = symbols(d for leaf in model.inputs.values() for d in leaf.shape)
         self.names = sorted(found, key=str)
+        graph = trained(model.whole)
+        self._size_check = SizeCheck(graph, model.inputs)
+        self._range_check = RangeCheck(graph, model.examples)
+        self._claims = claimed(graph)
 
     def base(self, given: Mapping[str, int]) -> Sizes:
         """Sizes that the model accepts: those given, small ones for the rest. Raises `FeedError`
@@ -76,31 +84,41 @@ class Inputs:
                 raise FeedError(
                     f"model {self.model.name} has no size {name!r}", hint=did_you_mean(name, known)
                 )
-        fixed = {symbol(name): size for name, size in given.items()}
-        full = self._full()
-        sizes: Sizes = {}
+        for sizes in self._tried({symbol(name): size for name, size in given.items()}):
+            if self._case("random", sizes, 0) is not None:
+                self.refused.clear()
+                return sizes
+        hint = "nncompile verify --sizes names others" if self.names else None
+        why = self.refused[-1] if self.refused else "their sizes do not fit together"
+        raise FeedError(f"model {self.model.name} accepts no inputs: {why}", hint=hint)
+
+    def _tried(self, fixed: Sizes) -> Iterator[Sizes]:
+        """Sizes to try, those `fixed` among them: small ones, each time twice as large, and those
+        of the data."""
+        full, sizes, axis = self._full, {}, self.model.examples
         for place, s in enumerate(self.names):
-            small = EXAMPLES if s == self.model.examples else SMALLEST + place
+            small = EXAMPLES if s == axis else SMALLEST + place
             sizes[s] = fixed.get(s, min(small, full.get(s, small)))
-        while self._case("random", sizes, 0) is None:
-            still = {*fixed, self.model.examples} if len(self.names) > 1 else set(fixed)
-            grown = {s: n if s in still else min(2 * n, LARGEST) for s, n in sizes.items()}
-            if grown == sizes:
-                hint = "--sizes names others" if self.names else None
-                why = self.refused[-1] if self.refused else "their sizes do not fit together"
-                raise FeedError(f"model {self.model.name} accepts no inputs: {why}", hint=hint)
-            sizes = grown
-        self.refused.clear()
-        return sizes
+        still = {*fixed, axis} if len(self.names) > 1 else set(fixed)
+        grown = sizes
+        while True:
+            yield grown
+            larger = {s: n if s in still else min(2 * n, LARGEST) for s, n in grown.items()}
+            if larger == grown:
+                break
+            grown = larger
+        if full:
+            yield {s: n if s in still else full.get(s, n) for s, n in sizes.items()}
 
     def cases(self, base: Sizes, rounds: int, edges: bool = True) -> Iterator[Case]:
         """Inputs of every kind: rows of the data, `rounds` random ones, and with `edges` zeros,
-        ones, large numbers, both ends of integers, and other values of every size."""
-        kinds = ["rows of the data", *["random"] * rounds]
+        ones, large numbers, both ends of integers, and other values of every size. Raises
+        `FeedError` for rows that do not fit the model."""
+        kinds = [ROWS, *["random"] * rounds]
         if edges:
             kinds += ["zeros", "ones", "large"]
         for number, kind in enumerate(kinds):
-            sizes = self._rows_sizes() if kind == "rows of the data" else base
+            sizes = self._rows_sizes() if kind == ROWS else base
             case = self._case(kind, sizes, number) if sizes is not None else None
             if case is not None:
                 yield case
@@ -120,12 +138,14 @@ class Inputs:
                 return case
         raise FeedError(f"model {self.model.name} accepts no more inputs: {self.refused[-1]}")
 
+    @cached_property
     def _full(self) -> Sizes:
-        """The sizes of the data."""
-        named = [n for n in self.model.inputs if n in self.data]
+        """The sizes of the data. Raises `FeedError` where these do not fit the model."""
+        shapes = {n: self.data[n].shape for n in self.model.inputs if n in self.data}
+        if len(shapes) == len(self.model.inputs):
+            return dict(self._size_check(shapes))
         try:
-            shapes = [self.model.inputs[n].shape for n in named]
-            return dict(solve(shapes, [self.data[n].shape for n in named]))
+            return dict(solve([self.model.inputs[n].shape for n in shapes], list(shapes.values())))
         except ShapeError as error:
             raise FeedError(f"the data do not fit the inputs: {error.said}") from None
 
@@ -133,7 +153,7 @@ class Inputs:
         """The sizes of a few rows of the data; None where there are no such data."""
         if set(self.data) != set(self.model.inputs) or not self.data:
             return None
-        sizes = self._full()
+        sizes = dict(self._full)
         axis = self.model.examples
         if axis in sizes:
             sizes[axis] = min(EXAMPLES, sizes[axis])
@@ -151,7 +171,7 @@ class Inputs:
             if data is None:
                 return None
             feeds = {**self._state(kind, number, random), **data}
-            if self._accepted(feeds):
+            if self._accepted(feeds, sizes, kind == ROWS):
                 named = {str(s): n for s, n in sizes.items()}
                 return Case(kind, named, self.seed, feeds)
         return None
@@ -167,7 +187,7 @@ class Inputs:
         return state
 
     def _drawn(self, kind: str, sizes: Sizes, random: np.random.Generator) -> Arrays | None:
-        if kind == "rows of the data":
+        if kind == ROWS:
             return self._rows(sizes, random)
         ranges = self._integers(sizes)
         if ranges is None:
@@ -193,14 +213,17 @@ class Inputs:
             return np.full(shape, float(kind == "ones"))
         if kind == "large":
             return LARGE * random.choice([-1.0, 1.0], shape)
-        known = self.data.get(name)
-        if known is None or not known.size:
-            return np.asarray(random.normal(size=shape))
-        return np.asarray(random.choice(known.ravel()[:ELEMENTS], shape))
+        known, claim = self.data.get(name), self._claims.get(name)
+        if known is not None and known.size:
+            return np.asarray(random.choice(known.ravel()[:ELEMENTS], shape))
+        if claim is not None and isinstance(claim.low, int):
+            high = claim.high if isinstance(claim.high, int) else claim.low + 1
+            return np.asarray(random.uniform(claim.low, high, shape))
+        return np.asarray(random.normal(size=shape))
 
     def _rows(self, sizes: Sizes, random: np.random.Generator) -> Arrays:
         axis = self.model.examples
-        count = self._full().get(axis, 0)
+        count = self._full.get(axis, 0)
         chosen = np.sort(random.choice(count, sizes[axis], replace=False)) if count else None
         return {
             name: self.data[name][chosen]
@@ -238,31 +261,35 @@ class Inputs:
                 n: np.full(_static(leaves[n].shape, sizes), x, leaves[n].dtype.numpy)
                 for n, x in numbers.items()
             }
-            return self._accepted({**state, **others, **filled})
+            return self._accepted({**state, **others, **filled}, sizes)
 
         known = {n: self.data[n] for n in leaves if n in self.data and self.data[n].size}
         longest = max([1, *(n for s, n in sizes.items() if s != self.model.examples)])
         return integer_ranges(list(leaves), known, longest, accepts)
 
     def _fit(self, sizes: Sizes) -> bool:
-        """Whether all tensors of the model have a size."""
-        return all(
-            not isinstance(n := substitute(d, sizes), int) or n >= 0 for d in self._dimensions
-        )
-
-    @cached_property
-    def _dimensions(self) -> list[Dim]:
-        found: dict[Dim, None] = {}
-        for v in self.model.whole.nodes:
-            for t in v.type.items if isinstance(v.type, TupleType) else (v.type,):
-                found |= {d: None for d in t.shape if not isinstance(d, int)}
-        return list(found)
-
-    def _accepted(self, feeds: Arrays) -> bool:
-        """Whether numpy can compute the model's outputs."""
+        """Whether there is a model at these sizes."""
+        negative = [f"{s}={n}" for s, n in sizes.items() if n < 0]
+        if negative:
+            self.refused.append(f"{negative[0]} is negative")
+            return False
+        shapes = {name: _static(leaf.shape, sizes) for name, leaf in self.model.inputs.items()}
         try:
+            self._size_check(shapes)
+        except FeedError as error:
+            self.refused.append(error.message)
+            return False
+        return True
+
+    def _accepted(self, feeds: Arrays, sizes: Sizes, must: bool = False) -> bool:
+        """Whether the data are what the model claims of them, and numpy can compute its outputs.
+        Raises `FeedError` where they are not and `must` be."""
+        try:
+            self._range_check({name: feeds[name] for name in self.model.inputs}, sizes)
             evaluate(self.model.whole, feeds, np.float64)
         except REFUSALS as error:
+            if must and isinstance(error, FeedError):
+                raise
             self.refused.append(" ".join(str(error).split("\n")[0].split()))
             return False
         return True

@@ -10,6 +10,7 @@ import numpy as np
 from nncompile.diagnostics.tables import columns
 from nncompile.ir.types import Array
 from nncompile.verify.error_bound import Difference
+from nncompile.verify.finite_differences import GRADIENT_TOLERANCE
 from nncompile.verify.inputs import Case
 from nncompile.verify.locate import Place
 from nncompile.verify.rounding import ROUNDINGS
@@ -17,6 +18,7 @@ from nncompile.verify.rounding import ROUNDINGS
 COLUMNS = ("forward", "gradients", "ten steps")
 VERBS = dict(zip(COLUMNS, ("forward departs", "gradients depart", "ten steps depart"), strict=True))
 NONE = "–"
+PASSES, FLOAT32, DIFFERENCES = "numpy float64, after the passes", "numpy float32", "differences"
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Cell:
     def __str__(self) -> str:
         if self.note or not self.count:
             return self.note or NONE
-        return f"{_figure(self.units)} ε  {'DEPARTS' if self.ratio > 1 else 'ok'}"
+        return f"{figure(self.units)} ε  {'DEPARTS' if self.ratio > 1 else 'ok'}"
 
 
 @dataclass
@@ -82,9 +84,7 @@ class Fault:
             at = f" at {list(shown.index)}" if shown.index else ""
             rows.append(("expected", f"{_element(shown.expected)}{at}"))
             rows.append(("got", _element(shown.got)))
-            rows.append(
-                ("error", f"{_figure(shown.units)} ε, {_figure(shown.allowed)} are allowed")
-            )
+            rows.append(("error", f"{figure(shown.units)} ε, {figure(shown.allowed)} are allowed"))
         if of:
             rows.append(("seen in", of))
         if self.case is not None:
@@ -92,15 +92,48 @@ class Fault:
         return [title, *("  " + line for line in columns([r for r in rows if any(r)]).split("\n"))]
 
 
+@dataclass(frozen=True)
+class Slopes:
+    """What is found of the slopes of one loss, on the inputs `case`: the largest relative `error`
+    over `count` leaves, at the leaf `where` (None where nothing could be compared); the `place` of
+    the first node whose pullback is wrong; lines of what was `skipped`, of slopes that are `lost`,
+    not finite where the loss is, and of declared ones, `unchecked`."""
+
+    case: Case
+    count: int = 0
+    error: float | None = None
+    where: str = ""
+    place: Place | None = None
+    skipped: str = ""
+    lost: str = ""
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def departs(self) -> bool:
+        """Whether a slope is no derivative."""
+        return self.place is not None or (
+            self.error is not None and not self.error <= GRADIENT_TOLERANCE
+        )
+
+    def fault(self, loss: str) -> Fault | None:
+        """The slope of `loss` that is no derivative; None where all are."""
+        if not self.departs:
+            return None
+        message = f"the slope of {loss} at {self.where} is no derivative" if self.where else ""
+        column = COLUMNS[1]
+        return Fault([DIFFERENCES], column, self.case, None, self.place, self.case.feeds, message)
+
+
 @dataclass
 class Report:
     """The table of a verification. `agrees` says whether every way to compute agrees with numpy
-    in float64; `faults` are those that do not, `skipped` what was not run and why, `unchecked` what
-    nothing can be compared with."""
+    in float64; `faults` are those that do not, `slopes` what is found of those of each loss,
+    `skipped` what was not run and why, `unchecked` what nothing can be compared with."""
 
     name: str
     rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    slopes: dict[str, Slopes] = field(default_factory=dict)
     cases: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
@@ -158,7 +191,8 @@ def counted(names: Sequence[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
-def _figure(x: float) -> str:
+def figure(x: float) -> str:
+    """A number of roundings as it is printed."""
     if not np.isfinite(x):
         return "∞"
     return f"{x:.2g}" if x < 10 else f"{x:,.0f}" if x < 1e5 else f"{x:.1e}"

@@ -14,17 +14,25 @@ from nncompile.program.recipe import Minimize, Recipe
 from nncompile.program.step import Step, compose
 from nncompile.verify.backends import Backend, Function, all_backends
 from nncompile.verify.error_bound import Difference, Yardstick
-from nncompile.verify.gradients import Slopes, slope_error
+from nncompile.verify.gradients import slope_error
 from nncompile.verify.graphs import FORWARD, GRADIENTS, TRAINING, Subject, inference_of, learning_of
 from nncompile.verify.inputs import Case, Inputs
 from nncompile.verify.locate import FAILURES, first_departing, first_pass
-from nncompile.verify.report import NONE, Fault, Report, counted
+from nncompile.verify.report import (
+    DIFFERENCES,
+    FLOAT32,
+    NONE,
+    PASSES,
+    Fault,
+    Report,
+    Slopes,
+    counted,
+)
 from nncompile.verify.steps import STEPS, Trajectory
 
 Arrays = dict[str, Array]
 
 REDRAWS = 8  # of inputs on which a loss is not finite
-PASSES, FLOAT32, DIFFERENCES = "numpy float64, after the passes", "numpy float32", "differences"
 
 
 def verify(
@@ -243,7 +251,6 @@ class _Verification:
     def _differentiate(self, recipe: Recipe, inputs: Inputs, base: Any, first: Case) -> None:
         """The slopes of every loss against central differences."""
         model = recipe.trained_model
-        found: list[Slopes] = []
         for update in recipe.updates:
             if not isinstance(update, Minimize):
                 continue
@@ -251,18 +258,14 @@ class _Verification:
             loss = update.loss_of(model)
             others = (inputs.batch(base, STEPS + i) for i in range(REDRAWS))
             slopes = slope_error(model.whole, loss, trained, chain([first], others), self.seed)
-            found.append(slopes)
+            self.report.slopes[update.loss] = slopes
             self.report.unchecked.extend(slopes.unchecked)
             if slopes.skipped:
                 self.report.skipped.append(f"differences of {update.loss} on {slopes.skipped}")
-            if slopes.departs:
-                where = slopes.where
-                message = f"the slope of {update.loss} at {where} is no derivative" if where else ""
-                case, place = slopes.case, slopes.place
-                fault = Fault([DIFFERENCES], GRADIENTS, case, None, place, case.feeds, message)
+            fault = slopes.fault(update.loss)
+            if fault is not None:
                 self._faults[(DIFFERENCES, update.loss)] = fault
-                break
-        self.report.cell(DIFFERENCES, GRADIENTS).note = _noted(found)
+        self.report.cell(DIFFERENCES, GRADIENTS).note = _noted(list(self.report.slopes.values()))
 
 
 def _noted(found: Sequence[Slopes]) -> str:
