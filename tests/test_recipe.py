@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from nncompile.optim import adam, sgd
 from nncompile.program.model import Model, applications
 from nncompile.program.recipe import Recipe, assign, minimize, training
 from nncompile.program.step import Step, compose
+from nncompile.program.updates import Following
 from tests.leaves import leaf
 from tests.small_models import averaging, data, perceptron
 
@@ -361,3 +364,33 @@ def test_a_loss_that_passes_no_slope_is_refused() -> None:
     with pytest.raises(GradientError, match="reaches no parameter") as caught:
         compose(training(model))
     assert caught.value.rows[0][:2] == ("argmax", "i64[batch]")
+
+
+def test_what_type_checkers_know_of_the_options_is_all() -> None:
+    own = {field.name: field.type for field in dataclasses.fields(minimize)}
+    del own["loss"], own["optimizer"]
+    assert Following.__annotations__.keys() == own.keys()
+    known = inspect.signature(training).parameters
+    assert {name: known[name].default for name in own} == {
+        field.name: field.default for field in dataclasses.fields(minimize) if field.name in own
+    }
+    made = training(perceptron(), params="out.*", clip_norm=2, max_norm=3.0).updates[0]
+    assert isinstance(made, minimize)
+    assert (made.params, made.clip_norm, made.max_norm) == ("out.*", 2.0, 3.0)
+
+
+@pytest.mark.parametrize("option", [{"params": "out.*"}, {"clip_norm": 1.0}, {"noise_decay": 1.0}])
+def test_options_beside_a_list_of_updates_are_told(option: dict[str, Any]) -> None:
+    with pytest.raises(ModelError, match="either an optimizer or a list of updates"):
+        training(perceptron(), updates=minimize("loss"), **option)
+
+
+@pytest.mark.parametrize("declare", [training, lambda _, **o: minimize(**o)])
+def test_options_out_of_range_are_told(declare: Any) -> None:
+    for option in ("clip_norm", "clip_value", "clip_each_norm", "noise", "max_norm"):
+        with pytest.raises(ModelError, match=f"{option} must be positive, got 0"):
+            declare(perceptron(), **{option: 0})
+    with pytest.raises(ModelError, match="noise_decay must be a number"):
+        declare(perceptron(), noise_decay="fast")
+    with pytest.raises(ModelError, match="params must be a pattern of paths"):
+        declare(perceptron(), params=3)

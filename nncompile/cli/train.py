@@ -23,7 +23,7 @@ from nncompile.cli.shared import (
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import ModelError
 from nncompile.program.model_file import load
-from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime import check_writable, written_together
 from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, Trainer
 
@@ -130,7 +130,7 @@ def train(
 
 def watched_by_default(recipe: Recipe, held_out: bool) -> str:
     """The first loss that is minimized, on held-out data where there are some."""
-    losses = [u.loss for u in recipe.updates if isinstance(u, Minimize)]
+    losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
     if not losses:
         raise ModelError("--patience needs to know what to watch", hint="--monitor NAME")
     return f"val_{losses[0]}" if held_out else losses[0]

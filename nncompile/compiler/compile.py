@@ -19,7 +19,7 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.types import TupleType
 from nncompile.passes import Observer, check_passes, optimize
 from nncompile.program.model import Model
-from nncompile.program.recipe import Assign, Recipe
+from nncompile.program.recipe import Recipe, assign
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step, compose
 from nncompile.runtime.providers import Provider
@@ -144,7 +144,7 @@ class CompiledStep(_Compiled):
         recipe = self.source.recipe
         model = recipe.trained_model
         made = {**model.metrics, **model.updates}
-        made |= {u.path: u.resolved(model) for u in recipe.updates if isinstance(u, Assign)}
+        made |= {u.path: u.resolved(model) for u in recipe.updates if isinstance(u, assign)}
         return SizeCheck(trained(model.graph.with_outputs(made)), model.inputs)
 
     @cached_property

@@ -5,25 +5,41 @@
 ...     factor: Fraction = 0.5
 >>> Falling(0.25)
 Falling(factor=0.25)
->>> Falling(2)
-Traceback (most recent call last):
-nncompile.diagnostics.errors.ModelError: factor must be at least 0 and below 1, got 2.0...
+>>> try:
+...     Falling(2)
+... except ModelError as error:
+...     print(error.said)
+factor must be at least 0 and below 1, got 2.0
 """
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Union, dataclass_transform, get_args, get_origin
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    ParamSpec,
+    TypeVar,
+    Union,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
 
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.locations import spoken
 
+P = ParamSpec("P")
+R = TypeVar("R")
 Check = Callable[[str, Any], Any]
 """From the name and the value of an option to the value as it is kept; raises `ModelError`."""
 
@@ -150,3 +166,33 @@ def _check_of(hint: Any) -> Check | None:
         checks = [_check_of(x) for x in get_args(hint) if x is not NoneType]
         return optional(checks[0]) if len(checks) == 1 and checks[0] else None
     return None
+
+
+def taking(
+    options: type[Options], without: Sequence[str] = ()
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """A decorator: the function, whose last parameter is `**options`, takes those of that class by
+    name, but for the ones that it has itself, or that are named; and tells wrong ones, as they do.
+    """
+
+    def declare(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        *own, _ = signature.parameters.values()
+        taken = {p.name for p in own}.union(without)
+        more = [
+            p.replace(kind=p.KEYWORD_ONLY)
+            for p in inspect.signature(options).parameters.values()
+            if p.name not in taken
+        ]
+        signature = signature.replace(parameters=[*own, *more])
+
+        @functools.wraps(function)
+        @spoken(function.__name__)
+        def called(*args: P.args, **given: P.kwargs) -> R:
+            signature.bind(*args, **given)
+            return function(*args, **given)
+
+        called.__signature__ = signature  # type: ignore[attr-defined]
+        return teaching(called)
+
+    return declare

@@ -9,10 +9,10 @@ from nncompile.ir.basic import cast
 from nncompile.ir.graph import Value
 from nncompile.ops.random.generator import normal, random_key, seed_leaf, step_leaf
 from nncompile.optim import clip_by_norm, clip_by_value, clip_each_by_norm
-from nncompile.program.updates import Minimize
+from nncompile.program.updates import minimize
 
 
-def prepared(update: Minimize, gradients: Mapping[str, Value], step: Value) -> dict[str, Value]:
+def prepared(update: minimize, gradients: Mapping[str, Value], step: Value) -> dict[str, Value]:
     """The gradients with their sign, bounded and with noise, as the update says; `step` counts
     the updates."""
     found = {path: -g if update.maximize else g for path, g in gradients.items()}

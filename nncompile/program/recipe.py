@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Unpack
 
 from nncompile.autodiff.checkpointing import recomputed
 from nncompile.diagnostics.errors import ModelError, did_you_mean, seed_number, whole_number
-from nncompile.diagnostics.hints import teaching
 from nncompile.diagnostics.locations import tracing
-from nncompile.ir.graph import Graph, Value
+from nncompile.diagnostics.options import taking
+from nncompile.ir.graph import Graph
 from nncompile.ir.names import matches
 from nncompile.optim import Optimizer
 from nncompile.passes.inference import inference
@@ -19,13 +19,17 @@ from nncompile.program.broadcast_warnings import warn_of_tables
 from nncompile.program.model import Model
 from nncompile.program.updates import (
     DEFAULT_OPTIMIZER,
-    Assign,
     Average,
-    Minimize,
+    Following,
     Optimizers,
     Update,
+    assign,
+    ema,
+    maximize,
+    minimize,
     named,
     patterns_of,
+    swa,
 )
 
 
@@ -35,7 +39,7 @@ class Recipe:
 
     The updates are made in their order; each sees what the ones before it changed. Metrics and
     running statistics are those of the state at the start of the step. Declaring a recipe checks
-    it: see `Minimize.trained`, `Minimize.check_groups`, `Assign.resolved`, `Average.averaged` and
+    it: see `minimize.trained`, `minimize.check_groups`, `assign.resolved`, `Average.averaged` and
     `recomputed` for what is raised.
 
     What `freeze` matches is not trained, and a layer of which it matches all parameters and states
@@ -93,7 +97,7 @@ class Recipe:
                     hint=did_you_mean(pattern, known),
                 )
         for update in self.updates:
-            if isinstance(update, Minimize):
+            if isinstance(update, minimize):
                 update.check_groups(self.model)
                 for path in update.trained(self.model, self.freeze):
                     for rate in self.optimizer_of(update, path).stateful:
@@ -105,10 +109,10 @@ class Recipe:
         if self.recompute:
             _ = self.trained_model  # which tells patterns that match no layer, and is kept
 
-    def optimizer_of(self, update: Minimize, path: str) -> Optimizer:
+    def optimizer_of(self, update: minimize, path: str) -> Optimizer:
         """The optimizer of that parameter in one of the updates, of which the learning rates know
         what it minimizes. Raises `ModelError` where the update has none for it."""
-        losses = {u.loss for u in self.updates if isinstance(u, Minimize)}
+        losses = {u.loss for u in self.updates if isinstance(u, minimize)}
         return update.optimizer_of(path).of_loss(update.loss, update.maximize, len(losses) == 1)
 
     def _check_monitored(self, names: Sequence[str]) -> None:
@@ -162,107 +166,32 @@ def frozen_layers(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [x for x in frozen if x.rpartition(".")[0] not in frozen]
 
 
-@teaching
-def minimize(
-    loss: str = "loss",
-    params: str | Sequence[str] = "*",
-    optimizer: Optimizers | None = None,
-    clip_norm: float | None = None,
-    clip_value: float | None = None,
-    clip_each_norm: float | None = None,
-    noise: float | None = None,
-    noise_decay: float = 0.55,
-    max_norm: float | None = None,
-) -> Minimize:
-    """An update that follows a gradient; see `Minimize`. The default optimizer is `sgd(0.1)`."""
-    return Minimize(
-        loss,
-        patterns_of(params),
-        DEFAULT_OPTIMIZER if optimizer is None else optimizer,
-        clip_norm,
-        clip_value,
-        clip_each_norm,
-        noise,
-        noise_decay,
-        max_norm,
-    )
-
-
-def maximize(reward: str = "reward", **options: Any) -> Minimize:
-    """An update up the gradient of an output; the options are those of `minimize`."""
-    return replace(minimize(reward, **options), maximize=True)
-
-
-def assign(path: str, value: Value | float | Callable[[Mapping[str, Value]], Any]) -> Assign:
-    """An update by a rule of its own; see `Assign`."""
-    return Assign(path, value)
-
-
-def ema(
-    decay: float = 0.999,
-    params: str | Sequence[str] = "*",
-    start: int = 0,
-    every: int = 1,
-    name: str = "ema",
-) -> Average:
-    """An exponential average of the weights, the states `PATH.ema`; see `Average`."""
-    return Average(patterns_of(params), decay, start, every, name)
-
-
-def swa(
-    start: int = 0,
-    every: int = 1,
-    params: str | Sequence[str] = "*",
-    name: str = "swa",
-) -> Average:
-    """The mean of the weights from step `start` on, the states `PATH.swa`; see `Average`."""
-    return Average(patterns_of(params), None, start, every, name)
-
-
-@teaching
+@taking(minimize, without=("loss",))
 def training(
     model: Model,
     minimize: str = "loss",
     optimizer: Optimizers | None = None,
     updates: Update | Sequence[Update] | None = None,
-    params: str | Sequence[str] = "*",
+    *,
     batch: int = 32,
     epochs: int | None = None,
     steps: int | None = None,
     seed: int = 0,
-    clip_norm: float | None = None,
-    clip_value: float | None = None,
-    clip_each_norm: float | None = None,
-    noise: float | None = None,
-    noise_decay: float = 0.55,
-    max_norm: float | None = None,
     average: Average | Sequence[Average] = (),
     freeze: str | Sequence[str] = (),
     recompute: str | Sequence[str] = (),
     accumulate: int = 1,
+    **options: Unpack[Following],
 ) -> Recipe:
     """How `model` is trained: by minimizing one output with one optimizer, or by a list of
     `updates`; then averages of the weights follow, `average=ema(0.999)`. Either way it says the
     batch size, the length (`epochs` or `steps`; whichever ends first where both are given) and
     the seed, which all can be overridden when training starts; and what is frozen, recomputed and
-    accumulated, for which see `Recipe`. The other options are those of `Minimize`."""
-    bounds = (clip_norm, clip_value, clip_each_norm, noise, max_norm)
+    accumulated, for which see `Recipe`. The other options are those of `minimize`."""
     if updates is None:
         chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
-        several: tuple[Update, ...] = (
-            Minimize(
-                minimize,
-                patterns_of(params),
-                chosen,
-                clip_norm,
-                clip_value,
-                clip_each_norm,
-                noise,
-                noise_decay,
-                max_norm,
-            ),
-        )
-    elif optimizer is not None or any(x is not None for x in bounds):
+        several: tuple[Update, ...] = (_minimize(minimize, optimizer=chosen, **options),)
+    elif optimizer is not None or options:
         raise ModelError(
             "give either an optimizer or a list of updates",
             hint='each update has its own: minimize("loss", optimizer=adam(1e-3))',
@@ -271,12 +200,15 @@ def training(
         several = _several(updates)
     if several:  # without an update, averages of what is never changed are no training
         several += _several(average)
-    frozen = _several(patterns_of(freeze, "freeze"))
-    again = _several(patterns_of(recompute, "recompute"))
+    frozen = _several(patterns_of("freeze", freeze))
+    again = _several(patterns_of("recompute", recompute))
     recipe = Recipe(model, several, batch, epochs, steps, seed, frozen, again, accumulate)
-    names = [*(u.loss for u in several if isinstance(u, Minimize)), *model.metrics]
+    names = [*(u.loss for u in several if isinstance(u, _minimize)), *model.metrics]
     warn_of_tables(model.graph, [model.outputs[n] for n in names if n in model.outputs])
     return recipe
+
+
+_minimize = minimize  # which is the name of an option of `training`, too
 
 
 def _several(x: Any) -> tuple[Any, ...]:
@@ -284,9 +216,7 @@ def _several(x: Any) -> tuple[Any, ...]:
 
 
 __all__ = [
-    "Assign",
     "Average",
-    "Minimize",
     "Optimizers",
     "Recipe",
     "Update",

@@ -33,7 +33,7 @@ from nncompile.optim.schedules import TRAINING
 from nncompile.program.gradient_transforms import bounded, prepared
 from nncompile.program.metric_aggregation import Accumulation, accumulation, is_sum, weight_of
 from nncompile.program.model import Model, leaves_of
-from nncompile.program.recipe import Assign, Average, Minimize, Recipe
+from nncompile.program.recipe import Average, Recipe, assign, minimize
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +156,7 @@ class _Composition:
     def result(self) -> Step:
         model = self.model
         for update in self.recipe.updates:
-            if isinstance(update, Minimize):
+            if isinstance(update, minimize):
                 self._minimize(update)
             elif isinstance(update, Average):
                 self._average(update)
@@ -212,7 +212,7 @@ class _Composition:
         found: Value = where(size_value(examples) > 0, new, old)
         return found
 
-    def _minimize(self, update: Minimize) -> None:
+    def _minimize(self, update: minimize) -> None:
         trained = update.trained(self.model, self.recipe.freeze)
         loss = Graph("loss", {"loss": update.loss_of(self.model)})
         slopes = grad(loss.outputs["loss"], list(trained.values()))
@@ -238,7 +238,7 @@ class _Composition:
         self._follow(following, values)
 
     def _groups(
-        self, update: Minimize, paths: Iterable[str]
+        self, update: minimize, paths: Iterable[str]
     ) -> Iterable[tuple[Optimizer, list[str]]]:
         """The parameters with their optimizers: one by one, but for those of an optimizer that
         moves all of its own together."""
@@ -251,7 +251,7 @@ class _Composition:
 
     def _descended(
         self,
-        update: Minimize,
+        update: minimize,
         optimizer: Optimizer,
         trained: Mapping[str, Value],
         gradients: Mapping[str, Value],
@@ -381,7 +381,7 @@ class _Composition:
         found: Value = sum_ / cast(divisor, x.dtype)
         return found
 
-    def _assign(self, update: Assign) -> None:
+    def _assign(self, update: assign) -> None:
         target = {**self.model.parameters, **self.model.states}[update.path]
         value = update.resolved(self.model)
         if not any(input_of(leaf).kind == "input" for leaf in leaves_of([value])):

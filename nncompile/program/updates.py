@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, TypedDict
 
-from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
+from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.diagnostics.locations import tracing
-from nncompile.diagnostics.options import real
+from nncompile.diagnostics.options import Count, CountFromZero, Fraction, Options, Positive, Real
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.graph import Value, described
@@ -20,8 +19,35 @@ Optimizers = Optimizer | Mapping[str, Optimizer]
 DEFAULT_OPTIMIZER = sgd(0.1)
 
 
-@dataclass(frozen=True, eq=False)
-class Minimize:
+def patterns_of(name: str, params: Any) -> str | tuple[str, ...]:
+    """The patterns of paths. Raises `ModelError` for something else."""
+    if isinstance(params, str):
+        return params
+    if not isinstance(params, list | tuple) or not all(isinstance(p, str) for p in params):
+        raise ModelError(
+            f"{name} must be a pattern of paths, or several, got {params!r}",
+            hint=f'{name}="head.*", or {name}=["a.*", "b.*"]',
+        )
+    return tuple(params)
+
+
+Patterns = Annotated[str | Sequence[str], patterns_of]
+
+
+class Following(TypedDict, total=False):
+    """The options of `minimize` that `maximize` and `training` take, too: for type checkers, as
+    their own fields give the defaults and say what they may be."""
+
+    params: str | Sequence[str]
+    clip_norm: float | None
+    clip_value: float | None
+    clip_each_norm: float | None
+    noise: float | None
+    noise_decay: float
+    max_norm: float | None
+
+
+class minimize(Options, eq=False):
     """One step down the gradient of the output `loss`, of the parameters that `params` matches.
 
     `params` is a pattern of paths as of file names ("disc.*"), or several. Of these, the
@@ -35,31 +61,29 @@ class Minimize:
     numbers of variance noise/(1 + step)^noise_decay (Neelakantan et al. 2015). After the update,
     `max_norm` holds the norm of the weights that enter each unit at most there (Srivastava et al.
     2014): of a parameter of two axes, each column; of one with more (the kernels of a
-    convolution), each slice of the first axis. `maximize` goes up the gradient instead.
+    convolution), each slice of the first axis.
     """
 
-    loss: str
-    params: str | tuple[str, ...] = "*"
+    loss: str = "loss"
+    params: Patterns = "*"
     optimizer: Optimizers = DEFAULT_OPTIMIZER
-    clip_norm: float | None = None
-    clip_value: float | None = None
-    clip_each_norm: float | None = None
-    noise: float | None = None
-    noise_decay: float = 0.55
-    max_norm: float | None = None
-    maximize: bool = False
+    clip_norm: Positive | None = None
+    clip_value: Positive | None = None
+    clip_each_norm: Positive | None = None
+    noise: Positive | None = None
+    noise_decay: Real = 0.55
+    max_norm: Positive | None = None
+
+    maximize: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, str):
             raise ModelError(
                 f"a loss is the name of an output, got {self.loss!r}", hint='minimize("loss")'
             )
-        for label in ("clip_norm", "clip_value", "clip_each_norm", "noise", "max_norm"):
-            bound = getattr(self, label)
-            if bound is not None and not real(label, bound) > 0:
-                raise ModelError(f"{label} must be positive, got {bound}")
-        given = self.optimizer
-        for optimizer in given.values() if isinstance(given, Mapping) else (given,):
+        super().__post_init__()
+        several = self.optimizer
+        for optimizer in several.values() if isinstance(several, Mapping) else (several,):
             if not isinstance(optimizer, Optimizer):
                 raise ModelError(f"{named(optimizer)} is no optimizer", hint=_made(optimizer))
 
@@ -160,8 +184,14 @@ class Minimize:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Assign:
+class maximize(minimize, eq=False):
+    """One step up the gradient of an output; all else is that of `minimize`."""
+
+    loss: str = "reward"
+    maximize: ClassVar[bool] = True
+
+
+class assign(Options, eq=False):
     """The parameter or state `path` becomes `value`: a learning rule, not a gradient.
 
     `value` is an expression over the model's leaves and outputs, a number, or a function that
@@ -196,29 +226,18 @@ class Assign:
         return value
 
 
-@dataclass(frozen=True, eq=False)
 class Average:
     """Keeps an average of the parameters that `params` matches: the state `PATH.NAME`.
 
-    With `decay` d it is exponential, a' = d·a + (1−d)·w' (Polyak averaging, as torch's
-    get_ema_multi_avg_fn); without, it is the mean of all that it saw (stochastic weight averaging,
-    Izmailov et al. 2018). A second average of that name and of the same parameter is
-    `PATH.NAME.2`, unless it is given another name. It sees the parameters after step `start` and
-    after each `every` steps from there on; the first that it sees it takes over, and before, it is
-    the parameter itself.
+    A second average of that name and of the same parameter is `PATH.NAME.2`, unless it is given
+    another name. It sees the parameters after step `start` and after each `every` steps from there
+    on; the first that it sees it takes over, and before, it is the parameter itself.
     """
 
-    params: str | tuple[str, ...] = "*"
-    decay: float | None = 0.999
-    start: int = 0
-    every: int = 1
-    name: str = "ema"
-
-    def __post_init__(self) -> None:
-        if self.decay is not None and not 0 <= real("decay", self.decay) < 1:
-            raise ModelError(f"decay must be at least 0 and below 1, got {self.decay}")
-        whole_number("start", self.start, 0)
-        whole_number("every", self.every, 1)
+    params: str | Sequence[str]
+    start: int
+    every: int
+    name: str
 
     def averaged(self, model: Model) -> dict[str, Value]:
         """The parameters that are averaged, by path. Raises `ModelError` where there is none."""
@@ -239,17 +258,45 @@ class Average:
     def following(self, average: Value, w: Value, step: Value) -> Value:
         """The average after step number `step`, which made `w`."""
         number = (step - self.start) // self.every  # that it saw before
-        if self.decay is None:
-            share: Value = 1 / (cast(number, w.dtype) + 1)
-        else:
-            share = where(number < 1, as_value(1.0, w), 1 - self.decay)
+        share = self._share(number, w)
         due = (step - self.start) % self.every
         share = where(step < self.start, 1.0, where(due == 0, share, 0.0))
         found: Value = (1 - share) * average + share * w
         return found
 
+    def _share(self, number: Value, w: Value) -> Value:
+        """What `w` has in an average that saw `number` others."""
+        raise NotImplementedError
 
-Update = Minimize | Assign | Average
+
+class ema(Average, Options, eq=False):
+    """An exponential average of the weights, the states `PATH.ema`: a' = d·a + (1−d)·w', d the
+    `decay` (Polyak averaging, as torch's get_ema_multi_avg_fn); see `Average`."""
+
+    decay: Fraction = 0.999
+    params: Patterns = "*"
+    start: CountFromZero = 0
+    every: Count = 1
+    name: str = "ema"
+
+    def _share(self, number: Value, w: Value) -> Value:
+        return where(number < 1, as_value(1.0, w), 1 - self.decay)
+
+
+class swa(Average, Options, eq=False):
+    """The mean of the weights from step `start` on, the states `PATH.swa` (stochastic weight
+    averaging, Izmailov et al. 2018); see `Average`."""
+
+    start: CountFromZero = 0
+    every: Count = 1
+    params: Patterns = "*"
+    name: str = "swa"
+
+    def _share(self, number: Value, w: Value) -> Value:
+        return 1 / (cast(number, w.dtype) + 1)
+
+
+Update = minimize | assign | Average
 
 
 def _meant(pattern: str, paths: Iterable[str]) -> str | None:
@@ -273,15 +320,3 @@ def _made(optimizer: Any) -> str:
     makers = {maker.__name__: f"{maker.__name__}(1e-3)" for maker in (sgd, rmsprop, adam, adamw)}
     name = str(getattr(optimizer, "__name__", optimizer)).lower()
     return f"a function makes one: {makers.get(name, ', '.join(makers.values()))}"
-
-
-def patterns_of(params: str | Sequence[str], name: str = "params") -> str | tuple[str, ...]:
-    """The patterns of paths. Raises `ModelError` for something else."""
-    if isinstance(params, str):
-        return params
-    if not isinstance(params, list | tuple) or not all(isinstance(p, str) for p in params):
-        raise ModelError(
-            f"{name} must be a pattern of paths, or several, got {params!r}",
-            hint=f'{name}="head.*", or {name}=["a.*", "b.*"]',
-        )
-    return tuple(params)

@@ -27,7 +27,7 @@ from nncompile.diagnostics.options import real
 from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
 from nncompile.optim.schedules import Schedule, schedule
-from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.drawing import Line, draw_lines
@@ -99,7 +99,7 @@ def lr_find(
     if not 0 < lowest < highest < math.inf:
         raise ModelError(f"rates grow from lowest > 0 to highest, got {lowest} to {highest}")
     whole_number("steps", steps, 3)
-    losses = [u.loss for u in recipe.updates if isinstance(u, Minimize)]
+    losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
     if not losses:
         raise ModelError("the recipe has no learning rate: no update follows a gradient")
     name = losses[0] if loss is None else loss
@@ -148,7 +148,7 @@ def lr_find(
 
 def _swept(recipe: Recipe, curve: Schedule) -> Recipe:
     """The recipe with the rate of the curve in all of its optimizers."""
-    every = [o for u in recipe.updates if isinstance(u, Minimize) for o in _optimizers(u)]
+    every = [o for u in recipe.updates if isinstance(u, minimize) for o in _optimizers(u)]
     numbers = [o.lr for o in every if isinstance(o.lr, int | float)]
     largest = max(numbers) if len(numbers) == len(every) else 0.0
 
@@ -162,17 +162,17 @@ def _swept(recipe: Recipe, curve: Schedule) -> Recipe:
         }
         return replace(optimizer, lr=rate, **new)
 
-    def update_of(update: Minimize) -> Minimize:
+    def update_of(update: minimize) -> minimize:
         optimizer = update.optimizer
         if isinstance(optimizer, Mapping):
             return replace(update, optimizer={p: changed(o) for p, o in optimizer.items()})
         return replace(update, optimizer=changed(optimizer))
 
-    updates = tuple(update_of(u) if isinstance(u, Minimize) else u for u in recipe.updates)
+    updates = tuple(update_of(u) if isinstance(u, minimize) else u for u in recipe.updates)
     return replace(recipe, updates=updates)
 
 
-def _optimizers(update: Minimize) -> Iterator[Optimizer]:
+def _optimizers(update: minimize) -> Iterator[Optimizer]:
     """All optimizers of the update, and those that they hand some parameters on to."""
     given = update.optimizer
     waiting = list(given.values()) if isinstance(given, Mapping) else [given]

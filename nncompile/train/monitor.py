@@ -21,7 +21,7 @@ from nncompile.ir.graph import Graph, Value
 from nncompile.ir.names import unused_name
 from nncompile.ir.types import Array
 from nncompile.program.model import leaves_of
-from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import compose
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider
@@ -90,7 +90,7 @@ class _Plan:
         self.outputs: dict[str, Value] = {}
         self.hidden: dict[str, HiddenUnits] = {}
         for update in recipe.updates:
-            if not isinstance(update, Minimize):
+            if not isinstance(update, minimize):
                 continue
             trained = update.trained(model, recipe.freeze)
             loss = update.loss_of(model)

@@ -26,7 +26,7 @@ from nncompile.diagnostics.errors import (
 from nncompile.diagnostics.hints import Habits, teaching
 from nncompile.ir.types import Array
 from nncompile.program.model import RANDOM_STATE
-from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.shape_check import SizeCheck
 from nncompile.runtime import Session
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
@@ -106,7 +106,7 @@ class Trainer(Habits):
         self.seed = recipe.seed if seed is None else seed_number(seed)
         first = self.compiled.source.initial(self.seed)
         self._runner = self.compiled.runner(first, providers, threads)
-        self._losses = [u.loss for u in recipe.updates if isinstance(u, Minimize)]
+        self._losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
         self._earlier = 0  # steps made before the runner's first
         self._under_way = self._begun(0, 0)
         self._stopping = False

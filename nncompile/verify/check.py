@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
-from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.recipe import Recipe, minimize
 from nncompile.train.overfit import overfit_one_batch
 from nncompile.verify.backends import onnx_runtimes
 from nncompile.verify.inputs import Inputs
@@ -87,7 +87,7 @@ def of_learning(
 ) -> Finding:
     """Whether steps on one and the same batch bring its loss down."""
     what = "learns one batch"
-    if not any(isinstance(update, Minimize) for update in recipe.updates):
+    if not any(isinstance(update, minimize) for update in recipe.updates):
         return Finding(what, None, "no update follows a gradient")
     inputs = Inputs(model, data, seed)
     case = next(inputs.cases(inputs.base({}), rounds=1, edges=False))

@@ -10,7 +10,7 @@ from typing import Any
 from nncompile.diagnostics.errors import CompileError, ModelError, seed_number, whole_number
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
-from nncompile.program.recipe import Minimize, Recipe
+from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step, compose
 from nncompile.verify.backends import Backend, Function, all_backends
 from nncompile.verify.error_bound import Difference, Yardstick
@@ -252,7 +252,7 @@ class _Verification:
         """The slopes of every loss against central differences."""
         model = recipe.trained_model
         for update in recipe.updates:
-            if not isinstance(update, Minimize):
+            if not isinstance(update, minimize):
                 continue
             trained = update.trained(model, recipe.freeze)
             loss = update.loss_of(model)
