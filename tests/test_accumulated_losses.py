@@ -26,7 +26,11 @@ from dsl import (
     total,
     training,
 )
+from nncompile.ir.basic import size_value
+from nncompile.ir.types import boolean
+from nncompile.program.metric_aggregation import accumulation, weight_of
 from nncompile.train import Trainer
+from tests.leaves import leaf
 
 ROUNDING = 1e-6
 RNG = np.random.default_rng(0)
@@ -89,3 +93,28 @@ def test_accumulated_batches_are_one(name: str) -> None:
     assert np.abs(trained[0] - Trainer(training(net), seed=0).params["head.weight"]).max() > 1e-3
     for weight in trained[1:]:
         np.testing.assert_allclose(weight, trained[0], atol=ROUNDING)
+
+
+N = f32["n"].shape[0]
+
+
+def test_means_that_weigh_unlike_weigh_as_the_examples() -> None:
+    x, y = leaf("x", f32["n"]), leaf("y", f32["n"])
+    one, other = leaf("one", boolean["n"]), leaf("other", boolean["n"])
+    same = mse(x, y, mask=one) + mae(x, y, mask=one)
+    assert weight_of(same, N) is cast(one, f32).sum()
+    for unlike in (
+        mse(x, y, mask=one) + mae(x, y, mask=other),
+        mae(x, y, mask=other) + mse(x, y),
+        mse(x, y) + mse(x[1:], y[1:]),
+    ):
+        assert weight_of(unlike, N) is size_value(N, f32)
+
+
+def test_totals_beside_means_are_left_together() -> None:
+    """exp(Σ) times a mean is no sum over batches of anything, nor follows from both."""
+    x, y = leaf("x", f32["n"]), leaf("y", f32["n"])
+    mixed = exp(total(x.sum())) * y.mean()
+    assert accumulation({"m": mixed}, N).parts.keys() == {"m"}
+    apart = exp(total(x.sum())) * total(y.sum())
+    assert len(accumulation({"m": apart}, N).parts) == 2

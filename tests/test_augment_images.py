@@ -23,11 +23,13 @@ from dsl import (
     f32,
     f64,
 )
+from dsl.augmentation import images
 from dsl.augmentation.color import hue_turned
 from dsl.augmentation.images import rotated
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.ir.interpreter import evaluate
-from nncompile.ops import const
+from nncompile.ir.types import u32
+from nncompile.ops import const, full
 from tests.against_torch import leaf
 from tests.augmented import drawn, of_images, run
 
@@ -213,3 +215,13 @@ def test_alpha_dropout_keeps_mean_and_variance() -> None:
     values, counts = np.unique(y, return_counts=True)
     assert counts.max() / y.size == pytest.approx(0.2, rel=0.03)
     assert values[counts.argmax()] < 0
+
+
+def test_a_random_place_is_within_the_bound_whatever_rounding_makes_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A share just below 1, times a count, may be rounded up to the count."""
+    for share, place in ((1.0, 4), (1 - 2**-24, 4), (0.5, 2), (0.0, 0)):
+        monkeypatch.setattr(images, "uniform", lambda key, shape, x=share: full(shape, x, f32))
+        places = images.below(const(0, u32), 3, 5)
+        np.testing.assert_array_equal(evaluate([places], {})[0], [place] * 3)

@@ -282,3 +282,13 @@ def test_solving(declared: list[str], actual: list[int], found: dict[str, int]) 
 def test_contradictions(declared: list[Any], actual: list[int], message: str) -> None:
     with pytest.raises(ShapeError, match=message):
         solve([tuple(map(dim, declared))], [tuple(actual)])
+
+
+@pytest.mark.parametrize("divisor", [-7, -2, -1, 1, 2, 7])
+@pytest.mark.parametrize("text", ["n", "2*n", "n - 5", "-n", "3 - 2*n", "n//3"])
+def test_divisors_of_either_sign_divide_as_those_of_numbers(text: str, divisor: int) -> None:
+    size = dim(text)
+    quotient = floordiv(size, divisor)
+    for number in range(-9, 10):
+        n = {symbol("n"): number}
+        assert substitute(quotient, n) == int(substitute(size, n)) // divisor

@@ -226,3 +226,21 @@ def test_a_directory_that_may_not_be_written_is_named(
 def test_every_error_is_one_that_the_command_line_knows() -> None:
     for error in (BackendError, CheckpointError, FeedError, FileError, ProviderError):
         assert issubclass(error, CompileError)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077])
+def test_writing_leaves_the_mask_of_the_process(tmp_path: Path, mask: int) -> None:
+    """The mask of new files is read by setting it: it must be what it was, failed or not."""
+
+    def fails(path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = os.umask(mask)
+    try:
+        file = write_atomically(tmp_path / "a", b"x")
+        assert stat.S_IMODE(file.stat().st_mode) == 0o666 & ~mask
+        with pytest.raises(FileError, match="no space left"):
+            write_atomically(tmp_path / "b", fails)
+        assert os.umask(mask) == mask
+    finally:
+        os.umask(before)

@@ -27,6 +27,7 @@ from dsl import (
     uniform,
     zeros,
 )
+from dsl.initializers import VarianceScaling
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
@@ -182,3 +183,10 @@ def test_what_starts_nothing_is_refused(init: Any) -> None:
 def test_figures_of_initializers_are_checked(make: Any, words: str) -> None:
     with pytest.raises(ModelError, match=words):
         make()
+
+
+@pytest.mark.parametrize(("fan", "count"), [("in", 400), ("out", 25), ("average", 212.5)])
+def test_the_variance_is_that_of_the_fan(fan: Any, count: float) -> None:
+    """Dense weights [400, 25]: 400 numbers enter into an output, and each goes on to 25."""
+    weight = first(VarianceScaling(2.0, fan, "normal"), (400, 25))
+    np.testing.assert_allclose(weight.var(), 2 / count, rtol=0.06)  # four standard deviations

@@ -155,3 +155,15 @@ def test_indices_of_every_width(dtype: DType, torchscript: SimpleNamespace) -> N
         "places": np.array(chosen, dtype.numpy),
     }
     check(graph, feeds, torchscript)
+
+
+@pytest.mark.parametrize("source", [dsl.f32, dsl.f64])
+@pytest.mark.parametrize("target", INTEGERS)
+def test_negative_reals_wrap_round(
+    source: DType, target: DType, torchscript: SimpleNamespace
+) -> None:
+    """By way of i64, in which unsigned numbers are carried in TorchScript."""
+    x = leaf("x", source)
+    y = cast(cast(x, i64), target)
+    feeds = {"x": np.array([-1, -2.5, 3.5, -300, -70000], source.numpy)}
+    check(Graph("negative", {"y": y, "more": cast(y, dsl.f64) + 1}), feeds, torchscript)

@@ -313,3 +313,12 @@ def test_the_gradient_of_the_root_of_no_error_is_zero() -> None:
     guess, real = LEAVES["guess"], LEAVES["real"]
     slope = grad(dsl.root_mean_squared_error(guess, real), guess)
     assert not evaluate(slope, {"guess": REAL, "real": REAL}).any()
+
+
+def test_scores_of_no_rows_are_zero() -> None:
+    """Where the mask leaves out all rows there is nothing to weigh by."""
+    nothing = {**DATA, "mask": np.zeros(COUNT, bool)}
+    for averaging in ("macro", "micro", "weighted"):
+        score = dsl.precision(Z, C, averaging, mask=M)
+        (value,) = evaluate([score], nothing)
+        assert value == 0, averaging

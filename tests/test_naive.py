@@ -29,7 +29,7 @@ from nncompile.ops import (
 )
 from nncompile.ops import sum as total
 from nncompile.ops.core.annotations import Held
-from nncompile.passes import optimize
+from nncompile.passes import optimize, stabilise
 
 NEGATIVE = (-100, -88.8, -50, -30, -19, -17, -15, -9, -3.5, -1, -1e-3)
 POSITIVE = (1e-3, 0.7, 2, 5, 10, 15, 17, 19, 25, 40, 50, 87, 88.8, 100)
@@ -253,3 +253,20 @@ def test_shared_work_is_not_done_twice() -> None:
     e = exp(long)
     graph = optimize(Graph("shared", {"y": log(1 + e), "long": long, "e": e}))
     assert sum(v.op.body.count(type(cosh(x).op.body)) for v in graph.nodes if v.args) == 1  # type: ignore[attr-defined]
+
+
+def test_complements_of_named_functions_are_seen_across_values() -> None:
+    """2σ(u) − 1 cancels at small u: it is a tanh of half of it."""
+    u = apply(Input("u", f32["n"]))
+    half, negative, mirrored = (
+        formula(function)(u)
+        for function in (lambda x: tanh(x / 2), lambda x: -tanh(x / 2), lambda x: sigmoid(-x))
+    )
+    for spelled, stable in (
+        (2 * sigmoid(u) - 1, half),
+        (formula(lambda s: 2 * s - 1)(sigmoid(u)), half),
+        (1 - 2 * sigmoid(u), negative),
+        (formula(lambda s: 1 - 2 * s)(sigmoid(u)), negative),
+        (1 - sigmoid(u), mirrored),
+    ):
+        assert stabilise(Graph("complement", {"y": spelled})).outputs["y"] is stable

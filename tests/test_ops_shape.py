@@ -33,7 +33,7 @@ from nncompile.ops.shape.reshape import (
     tile,
     transpose,
 )
-from nncompile.ops.shape.slicing import flip
+from nncompile.ops.shape.slicing import Slice, flip
 from tests.card_checks import session, valid_model
 from tests.scan_checks import check_everywhere
 from tests.slopes import check_gradient
@@ -339,3 +339,26 @@ def test_mistakes_are_explained(make: Any, message: str) -> None:
 def test_real_numbers_are_refused_as_an_index() -> None:
     with pytest.raises(DTypeError, match="an index must be an integer"):
         X[leaf(f32["n"], "place")]
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "step", "is_within"),
+    [
+        (0, 3, 1, True),
+        (1, 3, 1, False),
+        (0, 2, 2, True),
+        (1, 2, 2, False),
+        (2, 3, -1, True),
+        (1, 3, -1, False),
+        (3, 1, 1, False),
+        (3, 0, 1, True),
+        (0, -1, 1, False),
+    ],
+)
+def test_a_slice_is_within_the_axis(start: int, size: int, step: int, is_within: bool) -> None:
+    x = apply(Input("x", f32[3]))
+    if is_within:
+        assert Slice((start,), (size,), (step,))(x).shape == (size,)
+    else:
+        with pytest.raises(ShapeError, match="are not on axis 0"):
+            Slice((start,), (size,), (step,))(x)

@@ -314,3 +314,14 @@ def test_slope_of_dropout_has_its_mask() -> None:
 def test_mistakes_are_explained(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+def test_streams_of_keys_that_differ_as_counters_do_are_no_shifts_of_each_other() -> None:
+    """The first word of a hash is golden·counter + key: without the key in the second one, too, a
+    key that is greater by golden would give the same stream, one place on."""
+    golden = 0x9E3779B9
+    for key in (0, 1, 12345, 2**31):
+        stream, other = bits(COUNTERS, key), bits(COUNTERS, (key + golden) % 2**32)
+        for shift in (0, 1, 2):
+            assert np.mean(stream[shift:] == other[: COUNT - shift]) < 1e-3
+            assert np.mean(other[shift:] == stream[: COUNT - shift]) < 1e-3

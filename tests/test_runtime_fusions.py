@@ -13,6 +13,7 @@ import pytest
 
 from nncompile import ops
 from nncompile.autodiff.grad import grad
+from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph, Input, Value, apply
 from nncompile.ir.types import f32, f64, u32
 from nncompile.ops import (
@@ -146,3 +147,25 @@ def test_results_without_elements_are_results(name: str, shape: Any) -> None:
     for result, (key, array) in zip(results, expected.items(), strict=True):
         assert result is not None and result.shape == array.shape, key
         np.testing.assert_array_equal(result, array)
+
+
+@pytest.mark.parametrize(
+    ("rows", "inner", "order", "operator"),
+    [
+        ("n", 4, (1, 0, 2), "Reshape"),  # moves the first axis, and there may be no rows
+        (6, 4, (1, 0, 2), "Transpose"),
+        ("n", 4, (0, 2, 1), "Transpose"),  # leaves the first axis
+        ("n", 0, (0, 2, 1), "Reshape"),  # there is nothing to sum
+    ],
+)
+def test_what_ends_the_process_is_not_joined(
+    rows: Any, inner: Any, order: tuple[int, ...], operator: str
+) -> None:
+    """Some versions of onnxruntime join a transposition with the product of stacks after it, by a
+    kernel that ends the process where there are no rows: it is seen in what is emitted."""
+    shape = (3, rows, inner)
+    x = leaf("x", f32[tuple(shape[order.index(i)] for i in range(3))])
+    product = transpose(x, order) @ leaf("y", f32[3, inner, 5])
+    nodes = to_model(Graph("product", {"z": product})).graph.node
+    (matmul,) = (node for node in nodes if node.op_type == "MatMul")
+    assert [node.op_type for node in nodes if matmul.input[0] in node.output] == [operator]

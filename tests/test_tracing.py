@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import weakref
+from operator import add
 from typing import Any
 
-from nncompile.diagnostics.locations import Trace
+from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Input, Value, apply
 from nncompile.ir.types import f32
+from nncompile.ops import softmax
 
 
 class Place:
@@ -45,3 +49,23 @@ def test_a_node_that_goes_leaves_no_entry() -> None:
     assert trace.sites(x)
     del x
     assert key not in trace._entries
+
+
+def test_a_node_is_where_the_user_is_however_deep_the_frames_of_others() -> None:
+    """Frames of ours, and those of the library that ours call through, are passed over."""
+
+    @formula
+    def cube(x: Any) -> Any:
+        return x * x * x
+
+    with tracing(Trace()) as trace:
+        x = node("deep")
+        values = [x.mean()]
+        values += [functools.partial(softmax, x)(0)]
+        values += [cube(x)]
+        values += [functools.reduce(add, [x, x])]
+    for value, text in zip(values, ("x.mean()", "softmax", "cube(x)", "add, [x, x]"), strict=True):
+        site = trace.site(value)
+        assert site is not None
+        assert site.file == __file__
+        assert text in site.text

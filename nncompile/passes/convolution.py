@@ -45,7 +45,8 @@ def _(x: Value, w: Value, bias: Value, other: Value) -> Iterator[Any]:
     y = Conv((1, 1), (0, 0, 0, 0), (1, 1), 1)(x, w)
     yield y + bias, y
     yield y + other  # a number for each place
-    yield y + bias[0]  # one for all channels
+    yield y + bias[:1]  # one for all channels
+    yield y + bias[0]
     yield y + bias.reshape((1, 4, 1))  # for each row
     yield y + bias.reshape((1, 1, 4, 1))
     yield y + bias[:, :, 0]

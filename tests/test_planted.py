@@ -1,0 +1,23 @@
+"""The faults that `python -m tests.planted` plants can be planted, and their tests exist."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from tests.planted import ROOT
+from tests.planted_faults import FAULTS, Fault
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda f: f"{f.file}: {f.old.strip()[:40]}")
+def test_the_line_of_a_fault_is_there_once(fault: Fault) -> None:
+    assert (ROOT / fault.file).read_text().count(fault.old) == 1
+    assert fault.new != fault.old
+    paths = [x for x in shlex.split(fault.tests) if x.startswith("tests/")]
+    assert paths
+    assert all((ROOT / path).is_file() for path in paths)
+
+
+def test_no_fault_is_planted_twice() -> None:
+    assert len({(f.file, f.old, f.new) for f in FAULTS}) == len(FAULTS)
