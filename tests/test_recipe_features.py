@@ -330,7 +330,7 @@ def test_frozen_layers_are_those_of_which_nothing_is_free() -> None:
 @pytest.mark.parametrize(
     ("declare", "words"),
     [
-        (lambda m: training(m, freeze="backbon.*"), "freeze: no parameter .* 'backbon"),
+        (lambda m: training(m, freeze="backbon.*"), r"\(freeze\): no parameter .* 'backbon"),
         (lambda m: training(m, freeze="*"), r"all parameters that '\*' matches are frozen"),
         (lambda m: training(m, freeze=3), "freeze must be a pattern"),
         (lambda m: training(m, accumulate=0), "accumulate must be"),
@@ -467,7 +467,7 @@ def test_groups_of_parameters_have_rates_decays_and_rules_of_their_own() -> None
 def test_rules_are_made_at_every_step_of_an_accumulation() -> None:
     net = perceptron()
     updates = [minimize(), assign("hidden.bias", lambda v: v["hidden.bias"] + 1)]
-    trainer = Trainer(training(net, updates=updates, params="*", accumulate=3))
+    trainer = Trainer(training(net, updates=updates, accumulate=3))
     start = trainer.params["hidden.bias"]
     trainer.fit([data(16), data(16)], epochs=1)
     np.testing.assert_allclose(trainer.params["hidden.bias"], start + 2, rtol=1e-6)

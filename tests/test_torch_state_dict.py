@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsl import BatchNorm, Conv2d, Dense, Embedding, PReLU, f32, flatten, i64, model, relu
-from dsl.layers import lora
+from dsl import BatchNorm, Conv2d, Dense, Embedding, PReLU, f32, flatten, i64, lora, model, relu
 from nncompile import from_torch_state_dict, to_torch_module, to_torch_state_dict
 from nncompile.diagnostics.errors import ModelError
 from nncompile.program.step import initial_values

@@ -83,9 +83,10 @@ class SizeCheck:
     def _nodes(self) -> list[Value]:
         """What has a size that depends on data, of the graph and of the loops in it, arguments
         first."""
-        return [
-            v for v in _every(self.graph) if not isinstance(v.op, Input) and _symbols(v) & self._fed
-        ]
+        values = (v for v in _every(self.graph) if not isinstance(v.op, Input))
+        concerned = [v for v in values if _symbols(v) & self._fed]
+        # What a model asserts says more than an op that fails for the same reason.
+        return sorted(concerned, key=lambda v: not isinstance(v.op, Limited))
 
     def _refused(
         self, value: Value, error: CompileError, at: _At, shapes: Mapping[str, tuple[int, ...]]
