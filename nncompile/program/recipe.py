@@ -192,8 +192,9 @@ def training(
         chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
         several: tuple[Update, ...] = (_minimize(minimize, optimizer=chosen, **options),)
     elif optimizer is not None or options:
+        told = [*(() if optimizer is None else ("optimizer",)), *options]
         raise ModelError(
-            "give either an optimizer or a list of updates",
+            f"give either an optimizer or a list of updates, not both: {', '.join(told)} beside it",
             hint='each update has its own: minimize("loss", optimizer=adam(1e-3))',
         )
     else:
