@@ -23,7 +23,7 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.passes import optimize
-from nncompile.program.step import initial_values
+from nncompile.program.initialization import initial_values
 from nncompile.runtime import Session
 from tests.attention_checks import built
 from tests.leaves import leaf

@@ -16,7 +16,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Type
 from nncompile.ops import conv, conv_transpose
 from nncompile.ops.convolution.convolve import ConvTranspose
-from nncompile.program.step import initial_values
+from nncompile.program.initialization import initial_values
 from tests.card_checks import session
 from tests.leaves import leaf
 from tests.tolerances import assert_close

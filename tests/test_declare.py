@@ -24,8 +24,8 @@ from dsl import (
 )
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.ir.types import Array
+from nncompile.program.initialization import initial_values
 from nncompile.program.model_file import load
-from nncompile.program.step import initial_values
 from nncompile.train import Trainer
 
 GUIDE = '''

@@ -35,8 +35,8 @@ from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, S
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 
 
 def outputs(of: Model, seed: int = 0, **inputs: Any) -> dict[str, Array]:

@@ -29,7 +29,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ops.contraction.matmul import Gemm
 from nncompile.ops.shape.index import ScatterAdd
 from nncompile.passes import optimize
-from nncompile.program.step import initial_values
+from nncompile.program.initialization import initial_values
 from tests.attention_checks import (
     assert_all_close,
     built,

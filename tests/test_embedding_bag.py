@@ -13,8 +13,8 @@ from nncompile.diagnostics.errors import CompileError, DTypeError, FeedError, Mo
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 from nncompile.train import Trainer
 from tests.card_checks import session, valid_model
 from tests.slopes import check_gradient

@@ -22,9 +22,10 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32
 from nncompile.optim import adam, adamw, cosine, sgd
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, ema, minimize, training
-from nncompile.program.step import compose, initial_values
+from nncompile.program.step import compose
 from nncompile.runtime import save_state
 from nncompile.train import Trainer
 from tests.leaves import leaf

@@ -31,7 +31,7 @@ from dsl.initializers import VarianceScaling
 from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
-from nncompile.program.step import initial_values
+from nncompile.program.initialization import initial_values
 
 
 def first(init: Any, shape: Any, seed: int = 0, dtype: Any = f32) -> Any:

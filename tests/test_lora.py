@@ -29,8 +29,8 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import conv
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 from nncompile.train import Trainer
 
 

@@ -29,8 +29,8 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
 from nncompile.passes.normalization_folding import fold_normalization
 from nncompile.passes.weight_folding import bake
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, off
 

@@ -28,8 +28,9 @@ from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.ops.normalization.batch import BatchNorm as Card
 from nncompile.passes import inference
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import compose, initial_values
+from nncompile.program.step import compose
 from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, batches, built, images, off

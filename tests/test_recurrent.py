@@ -17,8 +17,8 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DType, boolean
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 from tests.card_checks import session, valid_model
 from tests.tolerances import assert_close
 

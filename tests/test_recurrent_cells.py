@@ -27,8 +27,8 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.passes import optimize
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 from tests.card_checks import session, valid_model
 from tests.tolerances import assert_close
 

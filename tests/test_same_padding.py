@@ -17,7 +17,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Type
 from nncompile.ops import average_pool, const, conv, max_pool
 from nncompile.ops.windows.same_padding import same_padding
-from nncompile.program.step import initial_values
+from nncompile.program.initialization import initial_values
 from tests.against_torch import session, slopes
 from tests.slopes import check_gradient
 from tests.tolerances import assert_close

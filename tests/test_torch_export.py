@@ -34,8 +34,8 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import full
 from nncompile.ops.loops.scan import Scan
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 from nncompile.runtime import TorchSession
 from tests import card_checks, cards
 from tests.tolerances import assert_close

@@ -35,8 +35,8 @@ from nncompile.diagnostics.errors import BackendError, ModelError
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import custom_gradient
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import initial_values
 from tests.tolerances import assert_close
 
 

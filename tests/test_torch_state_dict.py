@@ -13,7 +13,7 @@ import pytest
 from dsl import BatchNorm, Conv2d, Dense, Embedding, PReLU, f32, flatten, i64, lora, model, relu
 from nncompile import from_torch_state_dict, to_torch_module, to_torch_state_dict
 from nncompile.diagnostics.errors import ModelError
-from nncompile.program.step import initial_values
+from nncompile.program.initialization import initial_values
 from tests.torch_layers import agrees, shaken
 
 

@@ -29,9 +29,10 @@ from nncompile.optim.schedules import TRAINING
 from nncompile.passes import Observer
 from nncompile.passes.normalization_folding import fold_normalization
 from nncompile.passes.weight_folding import bake
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.recipe import Recipe
-from nncompile.program.step import Step, initial_values
+from nncompile.program.step import Step
 from nncompile.runtime import (
     check_state,
     load_state,

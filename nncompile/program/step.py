@@ -18,11 +18,10 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import GradientError, ModelError
 from nncompile.diagnostics.locations import tracing
 from nncompile.elementwise import where
-from nncompile.ir.basic import cast, const, size_value, zeros_like
+from nncompile.ir.basic import cast, size_value, zeros_like
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input, Value, described, input_of
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.names import unused_name
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array, Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
@@ -30,10 +29,13 @@ from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape
 from nncompile.optim import Optimizer, Stateful
 from nncompile.optim.schedules import TRAINING
+from nncompile.program.gradient_accumulation import accumulated_mean, batch_weight
 from nncompile.program.gradient_transforms import bounded, prepared
-from nncompile.program.metric_aggregation import Accumulation, accumulation, is_sum, weight_of
+from nncompile.program.initialization import initial_values
+from nncompile.program.metric_aggregation import Accumulation, accumulation
 from nncompile.program.model import Model, leaves_of
 from nncompile.program.recipe import Average, Recipe, assign, minimize
+from nncompile.program.updated_state import UpdatedState
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,29 +91,6 @@ class Step:
         }
 
 
-def initial_values(model: Model, seed: int) -> dict[str, Array]:
-    """The first value of each parameter and state of the model, drawn from `seed`."""
-    drawn = initial_expressions(model)
-    known = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
-    arrays = evaluate(list(drawn.values()), known)
-    return {path: np.array(x, order="C") for path, x in zip(drawn, arrays, strict=True)}
-
-
-def initial_expressions(model: Model) -> dict[str, Value]:
-    """The first value of each parameter and state of the model, of the leaves `seed` and `step`
-    alone."""
-    known = {**model.parameters, **model.states}
-    wanted = {path: value for path, value in model.initial.items() if path in known}
-    order = list(wanted)
-    values = [wanted[path] for path in order]
-    leaves = {known[path]: value for path, value in wanted.items()}
-    for _ in order:  # a value may build on others, as an average of weights starts at them
-        if not any(leaf in leaves for leaf in leaves_of(values)):
-            break
-        values = replace(values, leaves)
-    return dict(zip(order, values, strict=True))
-
-
 @without_collection
 def compose(recipe: Recipe, closing: bool = False) -> Step:
     """The graphs of one step of the recipe; `closing`, of a step that updates with what was
@@ -125,22 +104,15 @@ def compose(recipe: Recipe, closing: bool = False) -> Step:
             hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
         )
     with tracing(recipe.model.graph.trace):
-        return _Composition(recipe, closing).result()
+        return _Composition(recipe, UpdatedState(recipe.accumulate, closing)).result()
 
 
 @dataclass
 class _Composition:
-    """What the updates made so far have made of the state: `now` as values of state and batch,
-    `apart` as values of state and `handed`, the inputs of `update` that `gradient` computes."""
+    """Makes the updates of a recipe, one after the other, of the state `updated`."""
 
     recipe: Recipe
-    closing: bool = False
-    now: dict[Value, Value] = field(default_factory=dict)
-    apart: dict[Value, Value] = field(default_factory=dict)
-    handed: dict[str, Value] = field(default_factory=dict)
-    leaves: list[Value] = field(default_factory=list)
-    slots: dict[str, Value] = field(default_factory=dict)
-    first: dict[str, Value] = field(default_factory=dict)
+    updated: UpdatedState
     rates: dict[Stateful, str] = field(default_factory=dict)
     averages: dict[str, dict[str, str]] = field(default_factory=dict)
 
@@ -148,13 +120,8 @@ class _Composition:
     def model(self) -> Model:
         return self.recipe.trained_model
 
-    @cached_property
-    def number(self) -> Value:
-        """How many updates were made before this step."""
-        return step_leaf() // self.recipe.accumulate if self.recipe.accumulate > 1 else step_leaf()
-
     def result(self) -> Step:
-        model = self.model
+        model, updated = self.model, self.updated
         for update in self.recipe.updates:
             if isinstance(update, minimize):
                 self._minimize(update)
@@ -167,23 +134,23 @@ class _Composition:
         known = {**model.parameters, **model.states}
         follows: dict[str, Value] = {}
         for path, value in model.updates.items():
-            if known[path] not in self.now:
+            if known[path] not in updated.now:
                 value = self._of_examples(value, known[path])
-                self.now[known[path]] = follows[f"{path}.next"] = value
+                updated.now[known[path]] = follows[f"{path}.next"] = value
         step = step_leaf()
-        self.now[step] = self.apart[step] = step + 1
-        state = {"step": step, "seed": seed_leaf(), **known, **self.slots}
-        state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in self.now}
+        updated.now[step] = updated.apart[step] = step + 1
+        state = {"step": step, "seed": seed_leaf(), **known, **updated.slots}
+        state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in updated.now}
         data = model.inputs
         sums = accumulation(model.metrics, model.examples)
         metrics = {**model.metrics, **sums.extra}
-        gradient = {**metrics, **self.handed, **follows}
+        gradient = {**metrics, **updated.handed, **follows}
         rest = {
-            f"{path}.next": self.apart[leaf]
+            f"{path}.next": updated.apart[leaf]
             for path, leaf in state.items()
-            if leaf in self.apart and f"{path}.next" not in gradient
+            if leaf in updated.apart and f"{path}.next" not in gradient
         }
-        whole = {**metrics, **{n: self.now[state[p]] for p, n in state_map.items()}}
+        whole = {**metrics, **{n: updated.now[state[p]] for p, n in state_map.items()}}
         plain = self.recipe.model.inference((*model.metrics, *model.tables))
         evaluation = accumulation(plain.outputs, model.examples)
         self._check_names(state, {**sums.extra, **evaluation.extra})
@@ -191,14 +158,14 @@ class _Composition:
         return Step(
             recipe=self.recipe,
             gradient=self._graph("gradient", gradient, _needed(gradient, every)),
-            update=self._graph("update", rest, _needed(rest, (*state.values(), *self.leaves))),
+            update=self._graph("update", rest, _needed(rest, (*state.values(), *updated.leaves))),
             step=self._graph("step", whole, every),
             evaluate=plain.with_outputs({**plain.outputs, **evaluation.extra}),
             state={path: leaf.type for path, leaf in state.items()},
             state_map=state_map,
             accumulation=sums,
             evaluation=evaluation,
-            first=self.first,
+            first=updated.first,
             averages=self.averages,
         )
 
@@ -217,25 +184,28 @@ class _Composition:
         loss = Graph("loss", {"loss": update.loss_of(self.model)})
         slopes = grad(loss.outputs["loss"], list(trained.values()))
         _check_reached(update.loss, loss, dict(zip(trained.values(), slopes, strict=True)))
-        slopes = replace(slopes, self.now) if self.now else slopes
+        slopes = replace(slopes, self.updated.now) if self.updated.now else slopes
         gradients = {
-            path: self._hand_over(f"{path}.grad", slope)
+            path: self.updated.hand_over(f"{path}.grad", slope)
             for path, slope in zip(trained, slopes, strict=True)
         }
         values = dict(zip(gradients.values(), slopes, strict=True))
         following: dict[Value, Value] = {}
         gradients = {path: _wide(g) for path, g in gradients.items()}
         if self.recipe.accumulate > 1:
-            share, divisor, weights = self._weighed(update.loss, self.now)
-            values |= weights.values
-            following |= weights.following
-            gradients = self._accumulated(gradients, share, divisor, following)
-        gradients = prepared(update, gradients, self.number)
+            weight = batch_weight(self.model, self.updated, update.loss, self.updated.now)
+            values |= weight.values
+            following |= weight.following
+            gradients = {
+                path: accumulated_mean(self.updated, path, "accumulated", g, weight, following)
+                for path, g in gradients.items()
+            }
+        gradients = prepared(update, gradients, self.updated.number)
         for optimizer, paths in self._groups(update, trained):
             self.rates |= dict.fromkeys(optimizer.stateful, paths[0])
             group = {path: trained[path] for path in paths}
             following |= self._descended(update, optimizer, group, gradients)
-        self._follow(following, values)
+        self.updated.follow(following, values)
 
     def _groups(
         self, update: minimize, paths: Iterable[str]
@@ -264,156 +234,68 @@ class _Composition:
             owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
             w = _vector(map(_wide, trained.values()))
             g = _vector(gradients[path] for path in trained)
-        slots = {slot: self._slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
-        new, slots_next = optimizer.update(w, g, slots, self.number)
+        slots = {
+            slot: self.updated.slot(owner, slot, x) for slot, x in optimizer.initial(w).items()
+        }
+        new, slots_next = optimizer.update(w, g, slots, self.updated.number)
         parts = _parts(new, list(trained.values())) if optimizer.together else [new]
-        following = {slots[n]: self._due(x, slots[n]) for n, x in slots_next.items()}
+        following = {slots[n]: self.updated.due(x, slots[n]) for n, x in slots_next.items()}
         for (path, w), part in zip(trained.items(), parts, strict=True):
             w_next = part if update.max_norm is None else bounded(part, update.max_norm)
-            following[w] = self._due(cast(w_next, w.dtype), w)
+            following[w] = self.updated.due(cast(w_next, w.dtype), w)
             for slot in optimizer.averages:
                 kept = input_of(slots[slot]).name
                 self.averages.setdefault(slot, {})[path] = kept
         return following
 
-    def _accumulated(
-        self,
-        gradients: Mapping[str, Value],
-        share: Value,
-        divisor: Value,
-        following: dict[Value, Value],
-    ) -> dict[str, Value]:
-        """The mean of the gradients since the last update, of which a slot holds the sum of each
-        batch's times its share."""
-        means = {}
-        for path, g in gradients.items():
-            total = self._slot(path, "accumulated", zeros_like(g))
-            sum_ = total + cast(share, g.dtype) * g
-            following[total] = self._due(zeros_like(g), sum_)
-            means[path] = sum_ / cast(divisor, g.dtype)
-        return means
-
-    def _weighed(self, name: str, now: Mapping[Value, Value]) -> tuple[Value, Value, _Weights]:
-        """How much the batch weighs among those since the last update in a mean of the output, and
-        how much they all do: the sum is a slot, where batches may differ. What the batch weighs is
-        that of the state `now`."""
-        value = self.model.outputs[name]
-        own = (self.model.inputs[n].shape for n in self.model.needs(name))
-        examples = next((s[0] for s in own if s and not isinstance(s[0], int)), None)
-        if is_sum(value, examples):
-            return const(1.0, f64), const(1.0, f64), _Weights()
-        weight = weight_of(value, examples)
-        if weight is None:
-            every = const(float(self.recipe.accumulate), f64)
-            made = cast(self._place + 1, f64) if self.closing else every
-            return const(1.0, f64), made, _Weights()
-        given = replace([weight], now)[0] if now else weight
-        share = self._hand_over(f"{name}.batch_weight", given)
-        total = self._slot(f"{TRAINING}{name}", "accumulated", zeros_like(weight))
-        following = {total: self._due(zeros_like(weight), total + share)}
-        # Where nothing has any weight, no gradient has either.
-        divisor = where(total + share == 0, 1.0, total + share)
-        return share, divisor, _Weights({share: given}, following)
-
-    @property
-    def _place(self) -> Value:
-        """How many batches were accumulated before this step."""
-        found: Value = step_leaf() % self.recipe.accumulate
-        return found
-
-    def _due(self, new: Value, old: Value) -> Value:
-        """`new` in a step that updates, `old` in one that only accumulates."""
-        count = self.recipe.accumulate
-        if count == 1 or self.closing:
-            return new
-        found: Value = where((step_leaf() + 1) % count == 0, new, old)
-        return found
-
     def _average(self, update: Average) -> None:
         following = {}
         for path, w in update.averaged(self.model).items():
             w = _wide(w)
-            slot = self._slot(path, update.name, w)
+            slot = self.updated.slot(path, update.name, w)
             kept = input_of(slot).name
             self.averages.setdefault(kept.removeprefix(f"{path}."), {})[path] = kept
-            following[slot] = self._due(update.following(slot, w, self.number), slot)
-        self._follow(following, {})
+            following[slot] = self.updated.due(update.following(slot, w, self.updated.number), slot)
+        self.updated.follow(following, {})
 
     def _watch(self, rate: Stateful) -> None:
         """Makes the states of a learning rate some of the step's, which follow its metrics."""
         for path, start in rate.initial.items():
-            if path in self.slots:
+            if path in self.updated.slots:
                 raise ModelError(
                     f"two learning rates have the state {path!r}",
                     hint='give them names: plateau(0.1, monitor="loss", name="slow")',
                 )
-            self.slots[path] = Input(path, start.type, "state")()
-            self.first[path] = start
+            self.updated.slots[path] = Input(path, start.type, "state")()
+            self.updated.first[path] = start
         seen: dict[str, Value] = {}
         values: dict[Value, Value] = {}
         changes: dict[Value, Value] = {}
         for name in rate.monitors:
             value = self.model.outputs[name]
-            leaf = self._hand_over(f"{name}.watched", value)
+            leaf = self.updated.hand_over(f"{name}.watched", value)
             values[leaf] = value
-            seen[name] = self._mean(name, leaf, values, changes)
-        for path, new in rate.following(seen, self.number).items():
-            changes[self.slots[path]] = self._due(new, self.slots[path])
-        self._follow(changes, values)
-
-    def _mean(
-        self,
-        name: str,
-        leaf: Value,
-        values: dict[Value, Value],
-        changes: dict[Value, Value],
-    ) -> Value:
-        """The mean of the output over the batches since the last update, which a slot sums up."""
-        if self.recipe.accumulate == 1:
-            return leaf
-        x = leaf if leaf.dtype.is_float else cast(leaf, f64)
-        share, divisor, weights = self._weighed(name, {})
-        values |= weights.values
-        changes |= weights.following
-        total = self._slot(f"{TRAINING}{name}", "watched", zeros_like(x))
-        sum_ = total + cast(share, x.dtype) * x
-        changes[total] = self._due(zeros_like(x), sum_)
-        found: Value = sum_ / cast(divisor, x.dtype)
-        return found
+            seen[name] = leaf
+            if self.recipe.accumulate > 1:
+                x = leaf if leaf.dtype.is_float else cast(leaf, f64)
+                weight = batch_weight(self.model, self.updated, name, {})
+                values |= weight.values
+                changes |= weight.following
+                owner = f"{TRAINING}{name}"
+                seen[name] = accumulated_mean(self.updated, owner, "watched", x, weight, changes)
+        for path, new in rate.following(seen, self.updated.number).items():
+            changes[self.updated.slots[path]] = self.updated.due(new, self.updated.slots[path])
+        self.updated.follow(changes, values)
 
     def _assign(self, update: assign) -> None:
         target = {**self.model.parameters, **self.model.states}[update.path]
         value = update.resolved(self.model)
         if not any(input_of(leaf).kind == "input" for leaf in leaves_of([value])):
-            self._follow({target: value}, {})
+            self.updated.follow({target: value}, {})
             return
-        value = replace([value], self.now)[0] if self.now else value
-        leaf = self._hand_over(f"{update.path}.assigned", value)
-        self._follow({target: leaf}, {leaf: value})
-
-    def _follow(self, following: Mapping[Value, Value], values: Mapping[Value, Value]) -> None:
-        """Makes an update: all of `following` at once, where `values` are the leaves that
-        `gradient` hands over."""
-        targets, new = list(following), list(following.values())
-        apart = replace(new, self.apart)
-        now = replace(new, {**self.now, **values})
-        self.apart.update(zip(targets, apart, strict=True))
-        self.now.update(zip(targets, now, strict=True))
-
-    def _hand_over(self, name: str, value: Value) -> Value:
-        name = unused_name(name, self.handed)
-        leaf = Input(name, value.type, "input")()
-        self.handed[name] = value
-        self.leaves.append(leaf)
-        return leaf
-
-    def _slot(self, path: str, slot: str, start: Value) -> Value:
-        """A state of its own for the parameter, which begins with `start`."""
-        name = unused_name(f"{path}.{slot}", self.slots)
-        self.slots[name] = Input(name, start.type, "state")()
-        if start is not zeros_like(start):
-            self.first[name] = start
-        return self.slots[name]
+        value = replace([value], self.updated.now)[0] if self.updated.now else value
+        leaf = self.updated.hand_over(f"{update.path}.assigned", value)
+        self.updated.follow({target: leaf}, {leaf: value})
 
     def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
         model = self.model
@@ -423,7 +305,12 @@ class _Composition:
         """Raises `ModelError` where a slot, a next value, a gradient or a part of a metric has the
         name of something that the user named."""
         own = {**self.model.whole.leaves, **self.model.outputs}
-        made = [*self.slots, *self.handed, *(f"{path}.next" for path in state), *parts]
+        made = [
+            *self.updated.slots,
+            *self.updated.handed,
+            *(f"{path}.next" for path in state),
+            *parts,
+        ]
         for name in made:
             if name in own:
                 raise ModelError(
@@ -431,15 +318,6 @@ class _Composition:
                     rows=[(name, str(own[name].type))],
                     hint="give it another name in the model",
                 )
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """What a weighed mean adds to an update: leaves that `gradient` hands over, and the next value
-    of the sum of the weights."""
-
-    values: Mapping[Value, Value] = field(default_factory=dict)
-    following: Mapping[Value, Value] = field(default_factory=dict)
 
 
 def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> None:

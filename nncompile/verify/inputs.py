@@ -13,9 +13,9 @@ from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError, di
 from nncompile.ir.dims import Shape, solve, substitute, symbol, symbols
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, is_real
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.shape_check import SizeCheck, trained
-from nncompile.program.step import initial_values
 from nncompile.train.indices import RangeCheck, claimed
 from nncompile.verify.ranges import integer_ranges
 

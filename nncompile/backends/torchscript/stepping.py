@@ -14,7 +14,8 @@ from nncompile.elementwise.sympy_functions import declared, stop_gradient
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
-from nncompile.program.step import Step, initial_expressions
+from nncompile.program.initialization import initial_expressions
+from nncompile.program.step import Step
 
 OWN = ("forward", "train_step", "evaluate", "get_state", "set_state", "reset", "nncompile", "slots")
 """What a step has beside the parameters and states of its model."""

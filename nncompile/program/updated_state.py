@@ -1,0 +1,77 @@
+"""What the updates of a training step make of its state, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from nncompile.elementwise import where
+from nncompile.ir.basic import zeros_like
+from nncompile.ir.graph import Input, Value
+from nncompile.ir.names import unused_name
+from nncompile.ir.transform import replace
+from nncompile.ops.random.generator import step_leaf
+
+
+@dataclass
+class UpdatedState:
+    """What the updates made so far have made of the state: `now` as values of state and batch,
+    `apart` as values of state and `leaves`, the inputs of the update half that the gradient half
+    computes, as `handed`. `slots` are the states that updates keep, `first` the first values of
+    those that do not begin with zeros.
+
+    Of `accumulate` steps one updates; where it is `closing`, this one does.
+    """
+
+    accumulate: int
+    closing: bool
+    now: dict[Value, Value] = field(default_factory=dict)
+    apart: dict[Value, Value] = field(default_factory=dict)
+    handed: dict[str, Value] = field(default_factory=dict)
+    leaves: list[Value] = field(default_factory=list)
+    slots: dict[str, Value] = field(default_factory=dict)
+    first: dict[str, Value] = field(default_factory=dict)
+
+    @cached_property
+    def number(self) -> Value:
+        """How many updates were made before this step."""
+        return step_leaf() // self.accumulate if self.accumulate > 1 else step_leaf()
+
+    @property
+    def accumulated(self) -> Value:
+        """How many batches were accumulated before this step."""
+        remainder: Value = step_leaf() % self.accumulate
+        return remainder
+
+    def due(self, new: Value, old: Value) -> Value:
+        """`new` in a step that updates, `old` in one that only accumulates."""
+        if self.accumulate == 1 or self.closing:
+            return new
+        chosen: Value = where((step_leaf() + 1) % self.accumulate == 0, new, old)
+        return chosen
+
+    def follow(self, following: Mapping[Value, Value], values: Mapping[Value, Value]) -> None:
+        """Makes an update: all of `following` at once, where `values` are the leaves that the
+        gradient half hands over."""
+        targets, new = list(following), list(following.values())
+        apart = replace(new, self.apart)
+        now = replace(new, {**self.now, **values})
+        self.apart.update(zip(targets, apart, strict=True))
+        self.now.update(zip(targets, now, strict=True))
+
+    def hand_over(self, name: str, value: Value) -> Value:
+        """`value` as an input of the update half, of that name or one like it."""
+        name = unused_name(name, self.handed)
+        leaf = Input(name, value.type, "input")()
+        self.handed[name] = value
+        self.leaves.append(leaf)
+        return leaf
+
+    def slot(self, path: str, slot: str, start: Value) -> Value:
+        """A state of its own for the parameter, which begins with `start`."""
+        name = unused_name(f"{path}.{slot}", self.slots)
+        self.slots[name] = Input(name, start.type, "state")()
+        if start is not zeros_like(start):
+            self.first[name] = start
+        return self.slots[name]
