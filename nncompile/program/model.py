@@ -10,19 +10,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
 
-import sympy as sp
-
-from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, ShapeError, did_you_mean
+from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, did_you_mean
 from nncompile.diagnostics.hints import Habits
 from nncompile.diagnostics.locations import current_scope
 from nncompile.ir.basic import as_value, cast
-from nncompile.ir.dims import Dim, Shape, dim, same, substitute, symbols
+from nncompile.ir.dims import Dim, same, symbols
 from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.transform import replace
 from nncompile.ir.types import TupleType, Type, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import Total
 from nncompile.passes.inference import inference
+from nncompile.program.input_sizes import solved_sizes
 
 _TRAINED = "Trainer(training(model, optimizer=adam(1e-3)))"
 
@@ -206,7 +205,7 @@ class Model(Habits):
         parameter, `ShapeError` or `DTypeError` where a type does not fit.
         """
         given = self._given(args, inputs)
-        sizes = _solved(
+        sizes = solved_sizes(
             {name: (self.inputs[name].shape, value.shape) for name, value in given.items()}
         )
         new: dict[Value, Value] = {self.inputs[name]: value for name, value in given.items()}
@@ -216,21 +215,7 @@ class Model(Habits):
             new |= {own[path]: value for path, value in applied.updates.items() if path in own}
             if "seed" in own:
                 new[own["seed"]] = applied.seed_of(self.name)
-        if not isinstance(params, Mapping | None):
-            raise ModelError(
-                f"params are values by path, got {type(params).__name__}",
-                hint=f"params={{{next(iter(own), 'weight')!r}: value}}",
-            )
-        for path, x in (params or {}).items():
-            if path not in own:
-                raise ModelError(
-                    f"model {self.name} has no parameter {path!r}",
-                    rows=_rows(own),
-                    hint=did_you_mean(path, own),
-                )
-            value = as_value(x, own[path])
-            check_same_type(f"parameter {path}", own[path].type, value.type)
-            new[own[path]] = value
+        new |= self._replaced(own, {} if params is None else params)
         needs = {name: [n for n in self.needs(name) if n not in given] for name in self.outputs}
         chosen = {name: value for name, value in self.outputs.items() if not needs[name]}
         updates = {
@@ -245,6 +230,26 @@ class Model(Habits):
         return Outputs(
             dict(zip(chosen, values, strict=False)), {n: m for n, m in needs.items() if m}
         )
+
+    def _replaced(self, own: Mapping[str, Value], params: Mapping[str, Any]) -> dict[Value, Value]:
+        """The values that take the place of parameters and states."""
+        if not isinstance(params, Mapping):
+            raise ModelError(
+                f"params are values by path, got {type(params).__name__}",
+                hint=f"params={{{next(iter(own), 'weight')!r}: value}}",
+            )
+        new: dict[Value, Value] = {}
+        for path, x in params.items():
+            if path not in own:
+                raise ModelError(
+                    f"model {self.name} has no parameter {path!r}",
+                    rows=_rows(own),
+                    hint=did_you_mean(path, own),
+                )
+            value = as_value(x, own[path])
+            check_same_type(f"parameter {path}", own[path].type, value.type)
+            new[own[path]] = value
+        return new
 
     def _given(self, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Value]:
         names = list(self.inputs)
@@ -361,43 +366,3 @@ def check_same_type(what: str, expected: Type, got: Type) -> None:
 
 def _rows(values: Mapping[str, Value]) -> list[tuple[str, ...]]:
     return [(name, str(value.type)) for name, value in values.items()]
-
-
-def _solved(shapes: Mapping[str, tuple[Shape, Shape]]) -> dict[sp.Symbol, Dim]:
-    """The sizes that make each declared shape the actual one; both may be symbolic, and a name
-    may mean different sizes on the two sides."""
-    names = symbols(d for declared, _ in shapes.values() for d in declared)
-    own = {s: sp.Dummy(s.name, integer=True, nonnegative=True) for s in names}
-    found: dict[sp.Symbol, Dim] = {}
-    pending: list[tuple[str, Dim, Dim]] = []
-    for name, (declared, actual) in shapes.items():
-        if len(declared) != len(actual):
-            raise ShapeError(
-                f"input {name!r} has rank {len(declared)}, not {len(actual)}",
-                rows=[("expected", _shape(declared)), ("got", _shape(actual))],
-            )
-        pending += [(name, d, a) for d, a in zip(declared, actual, strict=True)]
-    pending.sort(key=lambda entry: not isinstance(entry[1], int) and not entry[1].is_Symbol)
-    for name, d, a in pending:
-        left = d if isinstance(d, int) else substitute(d, own)
-        left = substitute(left, found)
-        unknown = [s for s in own.values() if s in symbols([left])]
-        roots = _roots(left, a, unknown[0]) if len(unknown) == 1 else []
-        if len(roots) == 1 and roots[0].is_integer is not False:
-            found[unknown[0]] = dim(roots[0])
-        elif unknown or same(left, a) is not True:
-            declared, actual = shapes[name]
-            raise ShapeError(
-                f"input {name!r}: size {a} does not fit {d}",
-                rows=[("expected", _shape(declared)), ("got", _shape(actual))],
-            )
-    return {s: found[own[s]] for s in names if own[s] in found}
-
-
-def _roots(left: Any, right: Dim, unknown: sp.Symbol) -> list[Any]:
-    """The values of `unknown` that make both sides equal."""
-    return list(sp.solve(left - right, unknown)) if left.is_polynomial(unknown) else []
-
-
-def _shape(shape: Shape) -> str:
-    return f"[{', '.join(map(str, shape))}]"
