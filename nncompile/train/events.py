@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,28 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
                 hint="give a function of an event, or an object with on_step, on_epoch or on_end",
             )
     return found
+
+
+@dataclass(frozen=True)
+class Watchers:
+    """Those who are told of a training that began at the time `start`, by the kind of event."""
+
+    trainer: EventTrainer
+    heard: Mapping[Kind, Sequence[Callable[[Event], Any]]]
+    start: float
+
+    @classmethod
+    def of(cls, trainer: EventTrainer, callbacks: Callback | Iterable[Callback]) -> Watchers:
+        """The callbacks of a training that begins now. Raises `ModelError` for what is none."""
+        heard = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
+        return cls(trainer, heard, time.perf_counter())
+
+    def tell(self, kind: Kind, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
+        """Tells each of an event that has happened."""
+        for listener in self.heard[kind]:
+            seconds = time.perf_counter() - self.start
+            step = self.trainer.step
+            listener(Event(kind, self.trainer, epoch, step, metrics, seconds, batch))
 
 
 @dataclass

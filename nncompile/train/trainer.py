@@ -6,14 +6,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from nncompile.compiler.compile import CompiledModel, compile_model, compile_step
+from nncompile.compiler.compile import compile_step
 from nncompile.diagnostics.errors import (
     CheckpointError,
     FeedError,
@@ -27,14 +25,12 @@ from nncompile.diagnostics.hints import Habits, teaching
 from nncompile.ir.types import Array
 from nncompile.program.model import RANDOM_STATE
 from nncompile.program.recipe import Recipe, minimize
-from nncompile.program.shape_check import SizeCheck
-from nncompile.runtime import Session
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
-from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
-from nncompile.train.events import Callback, Event, History, Kind, listeners
-from nncompile.train.joining import joined
+from nncompile.train.divergence import diverged
+from nncompile.train.evaluation import Evaluation, ports_of
+from nncompile.train.events import Callback, History, Watchers
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.sums import Sums
 from nncompile.train.transfer import Renaming, Transfer, transfer
@@ -107,6 +103,7 @@ class Trainer(Habits):
         first = self.compiled.source.initial(self.seed)
         self._runner = self.compiled.runner(first, providers, threads)
         self._losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
+        self._evaluation = Evaluation(self.compiled, providers, threads)
         self._earlier = 0  # steps made before the runner's first
         self._under_way = self._begun(0, 0)
         self._stopping = False
@@ -224,56 +221,41 @@ class Trainer(Habits):
         `TrainingError`, also one that a callback raises after a step, it is that of the step
         before, which is made again where the training goes on.
         """
-        feeder = self._feeder(data, self._batch_ports, batch, self.compiled.sizes)
-        check = None
-        if validation is not None:
-            check = self._held_out(validation, batch)
-        heard = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
+        ports = ports_of(self.model, self._runner.session)
+        size = self.recipe.batch if batch is None else batch
+        feeder = Feeder(data, self.model, ports, size, self.compiled.sizes)
+        check = None if validation is None else self._evaluation.feeder(validation, batch)
+        watchers = Watchers.of(self, callbacks)
         last_epoch, last_step = self._ends(epochs, steps)
-        history, start = History(), time.perf_counter()
+        history = History()
         latest: Batch = {}
         self._stopping = False
         while self.epoch < last_epoch and self.step < last_step and not self._stopping:
-            now = self._under_way
-            done = self.step - now.start
+            begun = self._under_way
             order = (self.seed, self.epoch) if shuffle else None
             whole = True
-            for examples in feeder.epoch(order, skip=done):
+            for examples in feeder.epoch(order, skip=self.step - begun.start):
                 if self.step >= last_step or self._stopping:
                     whole = False
                     break
-                mark = now.sums.mark() if heard["step"] else None
-                metrics = self._advance(examples, feeder)
+                self._advance(examples, feeder, watchers)
                 latest = examples
-                try:
-                    for listener in heard["step"]:
-                        seconds = time.perf_counter() - start
-                        number = self.epoch + 1
-                        listener(Event("step", self, number, self.step, metrics, seconds, examples))
-                except TrainingError:
-                    if self._runner.undo() and mark is not None:
-                        now.sums.back(mark)
-                    raise
-            if self.step == now.start:
+            if self.step == begun.start:
                 raise FeedError(
                     f"no batch for epoch {self.epoch + 1}",
                     hint="a generator can be read once: give a list of batches, or a function "
                     "that returns them anew",
                 )
-            means = now.sums.results()
+            means = begun.sums.results()
             if check is not None:
-                found = self._evaluate(check)
-                means |= {f"val_{name}": found[name] for name in self.model.metrics}
+                validated = self._evaluation.metrics(check, self.state)
+                means |= {f"val_{name}": validated[name] for name in self.model.metrics}
             history.epochs.append(means)
             number = self.epoch + 1
             if whole:  # in one assignment, between whose parts no interrupt can come
                 self._under_way = self._begun(number, self.step)
-            for listener in heard["epoch"]:
-                seconds = time.perf_counter() - start
-                listener(Event("epoch", self, number, self.step, means, seconds, latest))
-        for listener in heard["end"]:
-            seconds = time.perf_counter() - start
-            listener(Event("end", self, self.epoch, self.step, history.last, seconds, latest))
+            watchers.tell("epoch", number, means, latest)
+        watchers.tell("end", self.epoch, history.last, latest)
         return history
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
@@ -303,8 +285,8 @@ class Trainer(Habits):
                 rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
                 hint="an output that is one number is a metric, such as a loss or an accuracy",
             )
-        feeder = self._held_out(data, batch)
-        return self._evaluate(feeder, params)
+        feeder = self._evaluation.feeder(data, batch)
+        return self._evaluation.metrics(feeder, {**self.state, **(params or {})})
 
     @teaching
     def predict(
@@ -317,29 +299,7 @@ class Trainer(Habits):
         rows. `params` are other values of parameters or states by path, such as those of
         `averaged`. Raises `FeedError` for data that do not fit, `ModelError` for an output of
         several batches that is not made of theirs (see `joined`)."""
-        session = self._inference
-        ports = self._ports(session)
-        if not isinstance(inputs, Mapping):
-            if len(ports) != 1:
-                raise FeedError(
-                    f"model {self.model.name} predicts from {len(ports)} inputs",
-                    rows=[("input", port.name, port.type) for port in ports],
-                    hint="give a dict of arrays by name",
-                )
-            inputs = {ports[0].name: inputs}
-        feeder = self._feeder(inputs, ports, batch, self._compiled_model.sizes, True)
-        graph = self._compiled_model.sizes.graph
-        if feeder.count == 0:
-            return feeder.nothing(graph.outputs)
-        held = self._held(session, params)
-        parts = [session.run({**examples, **held}) for examples in feeder.epoch()]
-
-        def probe() -> tuple[dict[str, Array], list[dict[str, Array]]]:
-            whole, *several = feeder.few()
-            at_once = session.run({**whole, **held})
-            return at_once, [session.run({**examples, **held}) for examples in several]
-
-        return joined(graph, parts, self.model.examples, probe)
+        return self._evaluation.predict(inputs, batch, {**self.state, **(params or {})})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
@@ -369,46 +329,6 @@ class Trainer(Habits):
         self._earlier = step - self._runner.steps
         self.seed, self._under_way = seed, epoch
 
-    @cached_property
-    def _inference(self) -> Session:
-        return Session(self._compiled_model.model, self.providers, self.threads)
-
-    @cached_property
-    def _compiled_model(self) -> CompiledModel:
-        return compile_model(self.model)
-
-    @cached_property
-    def _evaluation(self) -> Session:
-        return Session(self.compiled.evaluate_model, self.providers, self.threads)
-
-    @property
-    def _batch_ports(self) -> list[Port]:
-        return self._ports(self._runner.session)
-
-    def _ports(self, session: Session) -> list[Port]:
-        return [port for port in session.inputs if port.name in self.model.inputs]
-
-    def _held(self, session: Session, params: Mapping[str, Any] | None = None) -> dict[str, Array]:
-        """The part of the state, with `params` in their places, that a session takes as inputs."""
-        state = {**self.state, **(params or {})}
-        return {port.name: state[port.name] for port in session.inputs if port.name in state}
-
-    def _feeder(
-        self,
-        data: Data,
-        ports: Sequence[Port],
-        batch: int | None,
-        sizes: SizeCheck,
-        may_be_empty: bool = False,
-    ) -> Feeder:
-        size = self.recipe.batch if batch is None else batch
-        return Feeder(data, self.model, ports, size, sizes, may_be_empty)
-
-    def _held_out(self, data: Data, batch: int | None) -> Feeder:
-        """Batches to evaluate on."""
-        ports = self._ports(self._evaluation)
-        return self._feeder(data, ports, batch, self.compiled.evaluation_sizes)
-
     def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
         """The epoch and the step at which this training ends."""
         for label, count in (("epochs", epochs), ("steps", steps)):
@@ -421,14 +341,31 @@ class Trainer(Habits):
         last_epoch = math.inf if epochs is None else self.epoch + epochs
         return last_epoch, math.inf if steps is None else self.step + steps
 
-    def _advance(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
+    def _advance(self, batch: Batch, feeder: Feeder, watchers: Watchers) -> None:
+        """One step, of which the watchers are told; where one of them raises `TrainingError`, it is
+        undone."""
+        sums = self._under_way.sums
+        mark = sums.mark() if watchers.heard["step"] else None
+        metrics = self._stepped(batch, feeder)
+        try:
+            watchers.tell("step", self.epoch + 1, metrics, batch)
+        except TrainingError:
+            if self._runner.undo() and mark is not None:
+                sums.back(mark)
+            raise
+
+    def _stepped(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
         """One step; its metrics, which are added to the totals of the epoch."""
         self._runner.step(batch)
         found = self._runner.metrics()
         metrics = {name: float(found[name]) for name in self.model.metrics}
         for name in self._losses:
             if not math.isfinite(metrics[name]):
-                error = self._diverged(name, metrics[name], feeder, batch)
+                infinite = feeder.infinite()
+                place = None if infinite else self.locate(batch, (name,))
+                moment = f"step {self.step} (epoch {self.epoch + 1})"
+                loss = f"{name} is {metrics[name]}"
+                error = diverged(loss, moment, feeder.given, infinite, place)
                 self._runner.undo()
                 raise error
         self._under_way.sums.add(batch, {**found, **metrics}, feeder.examples(batch))
@@ -439,31 +376,3 @@ class Trainer(Habits):
         no part of that."""
         plan = self.compiled.source.accumulation
         return _Epoch(number, start, Sums.restored(plan, self.model.inputs, **sums))
-
-    def _diverged(self, loss: str, value: float, feeder: Feeder, batch: Batch) -> TrainingError:
-        infinite = feeder.infinite()
-        found = None if infinite else self.locate(batch, (loss,))
-        spoiled = "; an earlier step spoiled the state: callbacks=[CheckFinite()] says where"
-        narrow = (
-            "f16 ends at 65504: x.astype(f32) before it, or scale what it holds; "
-            if found and found.is_narrow
-            else ""
-        )
-        bound = "bound them, np.clip(...), or remove those examples; where they are meant, "
-        return TrainingError(
-            f"{loss} is {value} at step {self.step} (epoch {self.epoch + 1}); "
-            f"the {feeder.given} are {'not all ' if infinite else ''}finite",
-            rows=infinite or (found.rows if found else ()),
-            hint=f"{bound if infinite else narrow}lower the learning rate, warm it up, or bound "
-            "the gradients: clip_norm=1.0; log and divide only what cannot be zero"
-            + (spoiled if found and found.is_state else ""),
-        )
-
-    def _evaluate(self, feeder: Feeder, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        session, held = self._evaluation, self._held(self._evaluation, params)
-        sums = Sums(self.compiled.source.evaluation, self.model.inputs)
-        for batch in feeder.epoch():
-            sums.add(batch, session.run({**batch, **held}), feeder.examples(batch))
-        if not sums.examples:
-            raise FeedError("no batch to evaluate on")
-        return sums.results()

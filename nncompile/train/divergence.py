@@ -1,0 +1,27 @@
+"""The error of a loss that is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nncompile.diagnostics.errors import Row, TrainingError
+from nncompile.train.locate import NonFinite
+
+_SPOILED = "; an earlier step spoiled the state: callbacks=[CheckFinite()] says where"
+_NARROW = "f16 ends at 65504: x.astype(f32) before it, or scale what it holds; "
+_BOUND = "bound them, np.clip(...), or remove those examples; where they are meant, "
+
+
+def diverged(
+    loss: str, moment: str, data: str, infinite: Sequence[Row], place: NonFinite | None
+) -> TrainingError:
+    """What is said of a loss (`loss is nan`) at a moment of a training on `data`: where these are
+    `infinite`, or else the `place` in the graph where numbers stop being finite."""
+    hint = _BOUND if infinite else _NARROW if place and place.is_narrow else ""
+    return TrainingError(
+        f"{loss} at {moment}; the {data} are {'not all ' if infinite else ''}finite",
+        rows=infinite or (place.rows if place else ()),
+        hint=f"{hint}lower the learning rate, warm it up, or bound "
+        "the gradients: clip_norm=1.0; log and divide only what cannot be zero"
+        + (_SPOILED if place and place.is_state else ""),
+    )

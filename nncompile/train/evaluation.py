@@ -1,0 +1,102 @@
+"""Metrics and predictions over all examples of some data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from nncompile.compiler.compile import CompiledModel, CompiledStep, compile_model
+from nncompile.diagnostics.errors import FeedError
+from nncompile.ir.types import Array
+from nncompile.program.model import Model
+from nncompile.runtime import Session
+from nncompile.runtime.feeds import Port
+from nncompile.runtime.providers import Provider
+from nncompile.train.data import Data, Feeder
+from nncompile.train.joining import joined
+from nncompile.train.sums import Sums
+
+State = Mapping[str, Any]
+
+
+class Evaluation:
+    """Computes the metrics and the predictions of the model of a step as they are after training,
+    in sessions that are made when they are first needed."""
+
+    def __init__(
+        self,
+        step: CompiledStep,
+        providers: Provider | Sequence[Provider],
+        threads: int | None,
+    ) -> None:
+        self.step, self.providers, self.threads = step, providers, threads
+        self.recipe = step.source.recipe
+        self.model = self.recipe.model
+
+    def feeder(self, data: Data, batch: int | None) -> Feeder:
+        """Batches of data that the metrics are computed on. Raises `FeedError` for data that do
+        not fit."""
+        ports = ports_of(self.model, self._metrics)
+        return Feeder(data, self.model, ports, self._size(batch), self.step.evaluation_sizes)
+
+    def metrics(self, feeder: Feeder, state: State) -> dict[str, Any]:
+        """Each metric over all batches, by name. Raises `FeedError` where there are none."""
+        held = _held(self._metrics, state)
+        sums = Sums(self.step.source.evaluation, self.model.inputs)
+        for batch in feeder.epoch():
+            sums.add(batch, self._metrics.run({**batch, **held}), feeder.examples(batch))
+        if not sums.examples:
+            raise FeedError("no batch to evaluate on")
+        return sums.results()
+
+    def predict(self, inputs: Any, batch: int | None, state: State) -> dict[str, Array]:
+        """The predictions for all examples; see `Trainer.predict`."""
+        session = self._predictions
+        ports = ports_of(self.model, session)
+        if not isinstance(inputs, Mapping):
+            if len(ports) != 1:
+                raise FeedError(
+                    f"model {self.model.name} predicts from {len(ports)} inputs",
+                    rows=[("input", port.name, port.type) for port in ports],
+                    hint="give a dict of arrays by name",
+                )
+            inputs = {ports[0].name: inputs}
+        sizes = self._compiled_model.sizes
+        feeder = Feeder(inputs, self.model, ports, self._size(batch), sizes, may_be_empty=True)
+        if feeder.count == 0:
+            return feeder.nothing(sizes.graph.outputs)
+        held = _held(session, state)
+        parts = [session.run({**examples, **held}) for examples in feeder.epoch()]
+
+        def probe() -> tuple[dict[str, Array], list[dict[str, Array]]]:
+            whole, *several = feeder.few()
+            at_once = session.run({**whole, **held})
+            return at_once, [session.run({**examples, **held}) for examples in several]
+
+        return joined(sizes.graph, parts, self.model.examples, probe)
+
+    def _size(self, batch: int | None) -> int:
+        return self.recipe.batch if batch is None else batch
+
+    @cached_property
+    def _compiled_model(self) -> CompiledModel:
+        return compile_model(self.model)
+
+    @cached_property
+    def _predictions(self) -> Session:
+        return Session(self._compiled_model.model, self.providers, self.threads)
+
+    @cached_property
+    def _metrics(self) -> Session:
+        return Session(self.step.evaluate_model, self.providers, self.threads)
+
+
+def ports_of(model: Model, session: Session) -> list[Port]:
+    """The inputs of a session that are data of the model."""
+    return [port for port in session.inputs if port.name in model.inputs]
+
+
+def _held(session: Session, state: State) -> dict[str, Any]:
+    """The part of the state that a session takes as inputs."""
+    return {port.name: state[port.name] for port in session.inputs if port.name in state}
