@@ -79,6 +79,7 @@ def test_text_of_a_dimension_reads_back(text: str) -> None:
         assert all(bound(again, sizes) == bound(d, sizes) for sizes in BINDINGS), (d, again)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_same_is_never_wrong(a: str, b: str) -> None:

@@ -390,6 +390,7 @@ def runtime() -> Callable[[dict[str, Array]], tuple[dict[str, Array], dict[str, 
     return both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1.0, 200.0])
 @pytest.mark.parametrize("count", [9, 1])
 def test_losses_are_exact_and_finite_in_onnxruntime(runtime: Any, scale: float, count: int) -> None:

@@ -120,6 +120,7 @@ def test_training_is_the_same_step_for_step() -> None:
         np.testing.assert_allclose(other.params[path], x, 1e-4, 1e-6, err_msg=path)
 
 
+@pytest.mark.slow
 def test_any_order_and_several_results() -> None:
     x, w = Input("x", f64[4])(), Input("w", f64[4], "parameter")()
 

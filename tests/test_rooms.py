@@ -58,6 +58,7 @@ def test_a_module_imports_what_it_calls(module: str) -> None:
     assert not found, f"{modules()[module].name}: looked up by a string, {found}"
 
 
+@pytest.mark.slow
 def test_no_files_import_each_other() -> None:
     assert not circles(file_imports())
 

@@ -11,8 +11,9 @@ from tests.cards import our_cards
 from tests.special_differences import ALLOWED
 from tests.special_values import backends, everything, formulas
 
+pytestmark = pytest.mark.slow  # one sweep of everything
 
-@pytest.mark.slow
+
 def test_everything_is_numpys_but_for_what_is_allowed(record_property: Any) -> None:
     found = everything()
     record_property("programs", found.programs)
@@ -22,7 +23,6 @@ def test_everything_is_numpys_but_for_what_is_allowed(record_property: Any) -> N
     assert not others, "\n".join(map(str, others))
 
 
-@pytest.mark.slow
 def test_nothing_is_allowed_that_does_not_differ() -> None:
     found = everything().differences
     # A line of both backends may be for one of them: it is judged where both are installed.

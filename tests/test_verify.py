@@ -91,6 +91,7 @@ def test_all_backends_agree(classifier: Recipe) -> None:
     assert {"random, batch=0, seed 0", "random, batch=1, seed 0"} <= set(report.cases)
 
 
+@pytest.mark.slow
 def test_torchscript_is_a_row(classifier: Recipe, torchscript: Any) -> None:
     report = verify(classifier, quick=True)
     assert set(report.rows["torchscript"]) == {"forward", "gradients", "ten steps"}
