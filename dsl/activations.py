@@ -212,7 +212,7 @@ def _halves(name: str, x: Any, axis: int) -> tuple[Value, ...]:
     size = x.shape[place]
     if isinstance(size, int) and size % 2:
         raise ShapeError(
-            f"{name} halves the features, and {x.type} has {size} of them",
+            f"{name} halves the features, but {x.type} has {size} of them",
             hint=f"Dense(2 * n, {name}) gives n",
         )
     return split(x, 2, place)
@@ -227,7 +227,7 @@ def maxout(x: Any, pieces: int = 2) -> Value:
     size = x.shape[-1] if x.rank else None
     if not isinstance(size, int) or pieces < 1 or size % pieces:
         raise ShapeError(
-            f"maxout takes the greatest of each {pieces} features, x is {x.type}",
+            f"maxout takes the maximum of each {pieces} features, x is {x.type}",
             hint=f"Dense({pieces} * n, ...) gives a multiple of {pieces} features",
         )
     return maximum_of(reshape(x, (*x.shape[:-1], size // pieces, pieces)), -1)

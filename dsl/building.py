@@ -125,8 +125,10 @@ class Builder:
         path = self._state_path(owner, state)
         if iterations():
             raise ModelError(
-                f"state {path} is updated in the body of a loop, whose values end with it",
-                hint="hand it from one iteration to the next, and update it with the last one",
+                f"state {path} is updated in the body of a loop, and the value does not exist "
+                "outside of it",
+                hint="carry it from one iteration to the next, and update the state with the "
+                "last one",
             )
         type_ = self.leaves[path].type
         value = as_value(new, like=self.leaves[path])
@@ -143,25 +145,28 @@ class Builder:
     def _leaf(self, kind: str, path: str, type_: Type, init: Any, fans: Any) -> Value:
         name = path.rpartition(".")[2]
         if not _NAME.fullmatch(name):
-            raise ModelError(f"{name!r} is no name for a {kind}", hint="letters, digits, _ and -")
+            raise ModelError(
+                f"{name!r} is not a valid name for a {kind}", hint="letters, digits, _ and -"
+            )
         for size in type_.shape:
             if not isinstance(size, int):
                 raise ModelError(
-                    f"{kind} {path} would be {type_}, and the size {size} is known only from data",
+                    f"{kind} {path} would be {type_}, but the size {size} is known only from "
+                    "the data",
                     hint=CLIPPED
                     if is_clipped(size)
-                    else "give that axis of the model's input a number, or reduce over it first",
+                    else "declare that axis of the model's input as a number, or reduce over it "
+                    "first",
                 )
             if size < 0:
-                raise ShapeError(f"{kind} {path} would be {type_}: a size is at least 0")
+                raise ShapeError(f"{kind} {path} would be {type_}: a size cannot be negative")
         leaf = Input(path, type_, kind)()
         with outside_loops():  # the weights of a layer that a loop calls are drawn once
             start = initial_value(init, type_, path, fans)
         known = self.leaves.setdefault(path, leaf)
         if known is not leaf:
             raise ShapeError(
-                f"{input_of(known).kind} {path} is {known.type}, "
-                f"and this call needs a {kind} {type_}",
+                f"{input_of(known).kind} {path} is {known.type}, but this call needs {type_}",
                 hint="a shared layer has one set of weights: call it on equal widths, or make two",
             )
         if self.initial.setdefault(path, start) is not start:
@@ -194,7 +199,7 @@ class Builder:
 def _path(owner: str, name: Any) -> str:
     """The path of a parameter or state of that name."""
     if not isinstance(name, str):
-        raise ModelError(f"the name of a parameter or state is a text, got {name!r}")
+        raise ModelError(f"the name of a parameter or state must be a string, got {name!r}")
     return _join(owner, name)
 
 
@@ -207,7 +212,7 @@ def _own_name(layer: Named, taken: dict[str, Named]) -> str:
     if layer.name is not None:
         if not isinstance(layer.name, str) or not _NAME.fullmatch(layer.name):
             raise ModelError(
-                f"{layer.name!r} is no name for a layer", hint="letters, digits, _ and -"
+                f"{layer.name!r} is not a valid name for a layer", hint="letters, digits, _ and -"
             )
         return layer.name
     base = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
@@ -235,7 +240,7 @@ def active(what: str) -> Builder:
     builder = _active.get()
     if builder is None:
         raise ModelError(
-            f"{what} outside a model: there is nothing that could hold its weights",
-            hint="call it in a function under @model",
+            f"{what} is called outside of a model, where nothing holds its weights",
+            hint="call it in a function decorated with @model",
         )
     return builder

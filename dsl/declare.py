@@ -56,13 +56,13 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
     """The model of the function; see `model`."""
     if not inspect.isfunction(function):
         raise ModelError(
-            f"@model is for a function, got {function!r}",
+            f"@model decorates a function, got {function!r}",
             hint='@model, or @model(predict="probabilities", name="net"), above a def',
         )
     title = name or function.__name__
     predict = (predict,) if isinstance(predict, str) else predict
     if not isinstance(predict, Sequence):
-        raise ModelError(f"predict names outputs, got {predict!r}", hint='predict=("y",)')
+        raise ModelError(f"predict must name outputs, got {predict!r}", hint='predict=("y",)')
     inputs = _inputs(function, title)
     with tracing(Trace()) as trace, scope(title), building() as builder, applications() as applied:
         leaves = {n: Input(n, type_)() for n, type_ in inputs.items()}
@@ -71,7 +71,8 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
     for path in initial:
         if path in RANDOM_STATE:
             raise ModelError(
-                f"model {title} cannot have a parameter called {path!r}: the training's own is",
+                f"model {title} cannot have a parameter called {path!r}: the training step uses "
+                "that name",
                 hint="give it another name",
             )
         if path in inputs:
@@ -116,7 +117,8 @@ def _inputs(function: Function, title: str) -> dict[str, Type]:
             )
         if name in RANDOM_STATE:
             raise ModelError(
-                f"model {title} cannot have an input called {name!r}: the training's own is",
+                f"model {title} cannot have an input called {name!r}: the training step uses "
+                "that name",
                 hint="give it another name",
             )
         types[name] = p.default
@@ -134,12 +136,12 @@ def _outputs(title: str, result: Any) -> dict[str, Value]:
         )
     for name, value in result.items():
         if not isinstance(name, str) or not name:
-            raise ModelError(f"model {title}: {name!r} is no name for an output")
+            raise ModelError(f"model {title}: {name!r} is not a valid name for an output")
         if not isinstance(value, Value) or not isinstance(value.type, Type):
             came = value.type if isinstance(value, Value) else f"{type(value).__name__}"
             raise ModelError(
                 f"output {name!r} of model {title} is {came}, not a value",
-                hint="an output is computed from the inputs; const(x) makes a value of a number",
+                hint="an output is computed from the inputs; const(x) turns a number into a value",
             )
     return dict(result)
 
@@ -161,7 +163,7 @@ def _owned(
             owner: Any = _owners.get(part, {}).get(path, part)
             if owners.setdefault(path, owner) is not owner:
                 raise ModelError(
-                    f"{path} is a parameter of {names[path]} and another one of {part.name}",
+                    f"{path} is a parameter of both {names[path]} and {part.name}",
                     hint='name the layers, so that the paths differ: Dense(8, name="generator")',
                 )
             names.setdefault(path, part.name)

@@ -51,7 +51,7 @@ def _itself(function: Callable[[Type, Value, Fans], Value]) -> Callable[..., Any
 
 def _takes_nothing(name: str) -> ModelError:
     return ModelError(
-        f"{name} is an initializer, and takes no options",
+        f"{name} is an initializer, which takes no options",
         hint=f"init={name}; its random numbers follow from the recipe's seed, and "
         "full(shape, number) is a tensor",
     )
@@ -98,8 +98,8 @@ def _numbers(x: Any) -> Array:
 
 def _no_start(x: Any) -> ModelError:
     return ModelError(
-        f"an initial value is a number, an array or an initializer, got {x!r}",
-        hint="init=he_uniform, or init=normal(0.05), with these from dsl",
+        f"an initial value must be a number, an array or an initializer, got {x!r}",
+        hint="init=he_uniform, or init=normal(0.05), imported from dsl",
     )
 
 
@@ -125,7 +125,7 @@ def uniform(low: float = -0.05, high: float = 0.05) -> Initializer:
     """Uniform in [low, high). Raises `ModelError` where high is below low."""
     low, high = real("low", low), real("high", high)
     if high < low:
-        raise ModelError(f"uniform: numbers from {low} to {high}: there are none")
+        raise ModelError(f"uniform: low must not be above high, got {low} and {high}")
     return lambda type_, key, fans: random.uniform(key, type_.shape, low, high, type_.dtype)
 
 
@@ -202,8 +202,8 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     def initializer(type_: Type, key: Value, fans: Fans) -> Value:
         if type_.rank < 2:
             raise ShapeError(
-                f"an orthogonal matrix has two axes or more, the parameter is {type_}",
-                hint="init=normal(0.05) starts a vector",
+                f"an orthogonal matrix needs at least two axes, the parameter is {type_}",
+                hint="init=normal(0.05) initializes a vector",
             )
         rows, columns = int(type_.shape[0]), math.prod(map(int, type_.shape[1:]))
         drawn = random.normal(key, (rows, columns))
@@ -225,7 +225,7 @@ def identity_matrix(gain: float = 1.0) -> Initializer:
 
     def initializer(type_: Type, key: Value, fans: Fans) -> Value:
         if type_.rank != 2:
-            raise ShapeError(f"an identity has two axes, the parameter is {type_}")
+            raise ShapeError(f"an identity matrix needs two axes, the parameter is {type_}")
         rows, columns = map(int, type_.shape)
         return const(gain * np.eye(rows, columns), type_.dtype)
 
@@ -250,19 +250,22 @@ def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value
     if not _takes(initializer, given):
         name = getattr(initializer, "__name__", repr(initializer))
         raise ModelError(
-            f"the initializer of {path} is a function of type, key and fans, {name} is none",
-            hint=f"{name}(...) may make one: init=normal(0.05)",
+            f"the initializer of {path} must be a function of type, key and fans, got {name}",
+            hint=f"{name}(...) may return one: init=normal(0.05)",
         )
     value = initializer(*given)
     if not isinstance(value, Value):
         raise ModelError(
-            f"the initializer of {path} gave {type(value).__name__}, not a value of type {type_}",
+            f"the initializer of {path} returned {type(value).__name__}, not a value of type "
+            f"{type_}",
             hint="normal, uniform, truncated_normal and constant take numbers: init=normal(0.05)",
         )
     if value.dtype is not type_.dtype:
         value = cast(value, type_.dtype)
     if value.shape != type_.shape:
-        raise ShapeError(f"the initializer of {path} gave {value.type}, the parameter is {type_}")
+        raise ShapeError(
+            f"the initializer of {path} returned {value.type}, the parameter is {type_}"
+        )
     return value
 
 

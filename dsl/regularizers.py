@@ -48,7 +48,7 @@ def orthogonality(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
 
     def deviation(w: Value) -> Value:
         if w.rank != 2:
-            raise ShapeError(f"orthogonality is of matrices, got {w.type}")
+            raise ShapeError(f"orthogonality needs a matrix, got {w.type}")
         rows, columns = w.shape
         wide = isinstance(rows, int) and isinstance(columns, int) and columns > rows
         gram, size = (w @ w.T, rows) if wide else (w.T @ w, columns)
@@ -85,7 +85,7 @@ def sparsity(activation: Any, rate: float = 0.05, amount: float = 1.0) -> Value:
     activation between 0 and 1, is to be active in a share ρ of the examples, as in sparse
     autoencoders (A. Ng, 2011)."""
     if not 0 < rate < 1:
-        raise ModelError(f"sparsity: the rate is between 0 and 1, got {rate!r}")
+        raise ModelError(f"sparsity: the rate must be between 0 and 1, got {rate!r}")
     return _scaled(amount, sum_of(_divergence(mean(as_value(activation), 0), rate)))
 
 
@@ -101,7 +101,7 @@ def max_norm(weight: Any, limit: float = 3.0, axis: Axes = 0, eps: float = 1e-12
     """
     weight = as_value(weight)
     if not limit > 0:
-        raise ModelError(f"max_norm: the limit is positive, got {limit!r}")
+        raise ModelError(f"max_norm: the limit must be positive, got {limit!r}")
     length = norm(weight, axis=axis, keepdims=True)
     result: Value = where(length > limit, weight * (limit / maximum(length, eps)), weight)
     return result
@@ -153,7 +153,7 @@ def _chosen(what: str, params: Penalized) -> list[Value]:
             raise ModelError(
                 f"{what}: no parameter so far matches {one!r}",
                 rows=[("parameter", path, str(leaf.type)) for path, leaf in known.items()],
-                hint=did_you_mean(one, known) or "use it after the layers that it is to hold",
+                hint=did_you_mean(one, known) or "call it after the layers that it applies to",
             )
         found |= dict.fromkeys(matching)
     if not found:

@@ -30,7 +30,7 @@ def ties(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.nda
 
 
 def slopes(ours: Function, type_: Type) -> tuple[Graph, Value]:
-    """A graph of y, the slope at x of Σ g·y, and the slope at g of Σ u·(that slope)."""
+    """A graph of y, the gradient for x of Σ g·y, and the gradient for g of Σ u·(that slope)."""
     x = leaf(type_)
     y = ours(x)
     g = leaf(y.type, "g")

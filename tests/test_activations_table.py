@@ -180,12 +180,12 @@ def test_gates_along_another_axis() -> None:
 
 
 def test_features_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(ShapeError, match=r"glu halves the features, and f32\[n, 5\] has 5"):
+    with pytest.raises(ShapeError, match=r"glu halves the features, but f32\[n, 5\] has 5"):
         built(Dense(5, dsl.glu), x=f32["n", 2])
     with pytest.raises(ShapeError, match="swiglu halves the features"):
         dsl.swiglu(leaf("x", f32[3]))
-    with pytest.raises(ShapeError, match=r"greatest of each 3 features, x is f32\[n, 8\]"):
+    with pytest.raises(ShapeError, match=r"maximum of each 3 features, x is f32\[n, 8\]"):
         dsl.maxout(leaf("x", f32["n", 8]), 3)
-    with pytest.raises(ShapeError, match="greatest of each 2 features"):
+    with pytest.raises(ShapeError, match="maximum of each 2 features"):
         dsl.maxout(leaf("x", f32[()]))
     assert math.isclose(float(dsl.linear(2.5)), 2.5)

@@ -182,7 +182,7 @@ def test_masks_made_of_lengths_and_places() -> None:
     found = in_numpy(made, {"lengths": np.array([0, 2, 3])})
     np.testing.assert_array_equal(found["causal"], np.tri(2, 3, dtype=bool))
     np.testing.assert_array_equal(found["padding"], np.arange(3) < np.array([[0], [2], [3]]))
-    with pytest.raises(DTypeError, match="lengths are integers"):
+    with pytest.raises(DTypeError, match="lengths must be integers"):
         dsl.padding_mask(leaf("x", f32["b"]), 3)
 
 
@@ -381,7 +381,7 @@ def test_what_does_not_fit_says_which_layer() -> None:
     text = refused(lambda x: heads(x), ModelError, x=f32["b", "t", 8])
     assert "MultiHeadAttention: 3 heads do not divide a width of 8" in text
     text = refused(lambda x: heads(x), ShapeError, x=f32[8])
-    assert "MultiHeadAttention needs axes for places and for features" in text
+    assert "MultiHeadAttention needs axes for positions and for features" in text
     assert "f32[8]" in text
     four = MultiHeadAttention(4)
     text = refused(lambda x, y: four(x, y), ShapeError, x=f32["b", "t", 8], y=f32["c", "s", 8])
@@ -390,19 +390,19 @@ def test_what_does_not_fit_says_which_layer() -> None:
     text = refused(
         lambda x, m: four(x, key_mask=m), ShapeError, x=f32["b", "t", 8], m=boolean["b", "s"]
     )
-    assert "key_mask does not say for each key" in text
+    assert "key_mask needs one truth value for each key" in text
     assert "bool[b, s]" in text
     text = refused(
         lambda x, m: four(x, mask=m), ShapeError, x=f32["b", "t", 8], m=boolean["t", "s"]
     )
     assert "the mask does not fit the scores" in text
     text = refused(lambda x, m: four(x, mask=m), DTypeError, x=f32[2, 3, 8], m=i64[3, 3])
-    assert "a mask is of truth values or of real numbers" in text
+    assert "a mask must be boolean or real" in text
     text = refused(lambda x: four(x), DTypeError, x=i64["b", "t", 8])
-    assert "needs floating numbers" in text
+    assert "needs floating" in text
     with pytest.raises(ModelError, match="3 key_value_heads do not divide 4 heads"):
         MultiHeadAttention(4, key_value_heads=3)
-    with pytest.raises(ModelError, match=r"dropout of MultiHeadAttention is in \[0, 1\)"):
+    with pytest.raises(ModelError, match=r"dropout of MultiHeadAttention must be in \[0, 1\)"):
         MultiHeadAttention(4, dropout=1.5)
     with pytest.raises(ModelError, match="heads of MultiHeadAttention must be at least 1"):
         MultiHeadAttention(0)
@@ -412,7 +412,7 @@ def test_dot_products_that_do_not_fit_are_refused() -> None:
     q, k, v = leaf("q", f32["t", 4]), leaf("k", f32["s", 5]), leaf("v", f32["u", 3])
     with pytest.raises(ShapeError, match="different numbers of features"):
         scaled_dot_product_attention(q, k, v)
-    with pytest.raises(ShapeError, match="not known to be equally many"):
+    with pytest.raises(ShapeError, match="numbers of keys and values are not known to be equal"):
         scaled_dot_product_attention(q, leaf("k", f32["s", 4]), v)
     with pytest.raises(DTypeError, match="of one element type"):
         scaled_dot_product_attention(q, leaf("k", f64["s", 4]), v)

@@ -174,12 +174,12 @@ def test_hue_of_images_is_drawn() -> None:
 
 def test_colours_are_three() -> None:
     for layer in (ColorJitter(0, 0, 0.1), ColorJitter(0, 0, 0, 0.1)):
-        with pytest.raises(ShapeError, match="ColorJitter: saturation and hue are of three ch"):
+        with pytest.raises(ShapeError, match="ColorJitter: saturation and hue need three ch"):
             of_images(layer, type_=f32["n", 1, 4, 4])
     of_images(ColorJitter(0.1, 0.1), type_=f32["n", 1, 4, 4])
-    with pytest.raises(ModelError, match=r"hue of ColorJitter is at most 0\.5, got 0\.6"):
+    with pytest.raises(ModelError, match=r"hue of ColorJitter must be at most 0\.5, got 0\.6"):
         ColorJitter(hue=0.6)
-    with pytest.raises(ModelError, match="saturation of ColorJitter is at least 0"):
+    with pytest.raises(ModelError, match="saturation of ColorJitter must be at least 0"):
         ColorJitter(saturation=-0.1)
 
 

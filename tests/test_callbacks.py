@@ -163,7 +163,7 @@ def test_a_metric_that_is_not_there_is_told() -> None:
         EarlyStopping(patience=0)
     with pytest.raises(ModelError, match="min_delta must not be negative"):
         EarlyStopping(min_delta=-1)
-    with pytest.raises(ModelError, match='mode is "min" or "max", got \'most\''):
+    with pytest.raises(ModelError, match='mode must be "min" or "max", got \'most\''):
         EarlyStopping(mode="most")  # type: ignore[arg-type]
 
 
@@ -210,7 +210,9 @@ def test_a_csv_log(tmp_path: Path) -> None:
     assert list(rows[0]) == ["epoch", "step", "loss", "bias", "val_loss", "val_bias", "seconds"]
     assert [int(row["step"]) for row in rows] == [4, 8, 12]
     assert [float(row["loss"]) for row in rows] == [*history["loss"], *more["loss"]]
-    with pytest.raises(ModelError, match=r"other metrics(.|\n)*val_bias(.|\n)*JSONLog"):
+    with pytest.raises(
+        ModelError, match=r"metrics of this epoch differ(.|\n)*val_bias(.|\n)*JSONLog"
+    ):
         ours.fit(data(), callbacks=CSVLog(path, append=True))
     ours.fit(data(), epochs=1, callbacks=CSVLog(path))
     assert len(path.read_text("utf-8").splitlines()) == 2
@@ -396,7 +398,7 @@ def test_train_stops_early_and_writes_a_log(good: Path) -> None:
 
 def test_wrong_options_of_train_are_told(good: Path) -> None:
     assert "--monitor needs --patience" in fails("train", good, "--monitor", "loss")
-    assert "a log is a .csv or a .jsonl file" in fails("train", good, "--log", "log.txt")
+    assert "a log must be a .csv or .jsonl file" in fails("train", good, "--log", "log.txt")
 
 
 def test_rate_suggests_one(good: Path) -> None:

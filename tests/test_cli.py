@@ -257,7 +257,7 @@ def test_check_knows_slopes_that_are_declared_or_stopped(tmp_path: Path) -> None
     source = source.replace("x >> Dense(8", "straight(x >> Dense(4)) >> Dense(8")
     declared = succeeds("check", written(tmp_path, source)).splitlines()
     assert declared[0].startswith("  -   gradient of loss: not compared, for it goes through")
-    assert "the slope declared at net.py:" in declared[0]
+    assert "the gradient declared at net.py:" in declared[0]
 
 
 def test_check_does_not_compare_steps_along_slopes_of_rounding(tmp_path: Path) -> None:

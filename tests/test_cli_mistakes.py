@@ -71,7 +71,7 @@ BAD_FILES = {
     "feeds of another type": (
         GOOD.replace(".astype(np.float32)", ""),
         None,
-        ["FeedError: input 'x' has another element type", "f64[60, 4]", "astype(np.float32)"],
+        ["FeedError: input 'x' has the wrong element type", "f64[60, 4]", "astype(np.float32)"],
     ),
     "feeds of another shape": (
         GOOD.replace("size=(90, 4)", "size=(90, 5)"),
@@ -86,7 +86,7 @@ BAD_FILES = {
     "labels that are out of range": (
         GOOD.replace("x[:, :3].argmax(1)", "x.argmax(1) + 40"),
         None,
-        ["FeedError: input 'label' holds 4", "places from 0 to 2", "60 of 60"],
+        ["FeedError: input 'label': index 4", "axis of size 3", "60 of 60"],
     ),
     "infinite data": (
         GOOD.replace("label = x", "x[7, 1] = np.inf; label = x"),
@@ -155,7 +155,7 @@ def test_checkpoints_that_are_truncated_foreign_or_of_another_model(
     for path, part in (
         (truncated, "CheckpointError"),
         (foreign, "CheckpointError"),
-        (other, f"CheckpointError: {other} is not of this model"),
+        (other, f"CheckpointError: {other} does not fit this model"),
         (other, "'steam.weight' may be 'stem.weight' renamed"),
         (partial, "missing  head.bias"),
         (tmp_path / "gone.safetensors", "FileError: cannot read checkpoint"),
@@ -210,10 +210,10 @@ def test_run_answers_bad_models_and_feeds(trained: Path, tmp_path: Path) -> None
         ((model,), "FeedError: no data for input 'x'"),
         ((model, "-i", x, "-i", f"y={tmp_path / 'x.npy'}"), "no input 'y'"),
         ((model, "-i", f"x={tmp_path / 'wide.npy'}"), "has size 5 on axis 1, not 4"),
-        ((model, "-i", f"x={tmp_path / 'double.npy'}"), "another element type"),
-        ((model, "-i", f"x={tmp_path / 'text.npy'}"), "is not a whole .npy file"),
-        ((model, "-i", f"x={tmp_path / 'cut.npy'}"), "is not a whole .npy file"),
-        ((model, "-i", f"x={tmp_path / 'objects.npy'}"), "is not a whole .npy file"),
+        ((model, "-i", f"x={tmp_path / 'double.npy'}"), "the wrong element type"),
+        ((model, "-i", f"x={tmp_path / 'text.npy'}"), "is not a complete .npy file"),
+        ((model, "-i", f"x={tmp_path / 'cut.npy'}"), "is not a complete .npy file"),
+        ((model, "-i", f"x={tmp_path / 'objects.npy'}"), "is not a complete .npy file"),
         ((model, "-i", f"x={tmp_path / 'gone.npy'}"), "FileError: cannot read"),
         ((model, "-i", "x"), "is not NAME=FILE.npy"),
         ((tmp_path / "gone.onnx", "-i", x), "no such file"),

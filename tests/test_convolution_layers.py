@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
     "an activation by name": (
         lambda: dsl.Conv2d(8, 3, activation="relu"),
         ModelError,
-        "is a function, got 'relu'",
+        "must be a function, got 'relu'",
     ),
     "a kernel of another rank": (
         lambda: dsl.ConvTranspose1d(8, (3, 3)),
@@ -234,7 +234,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
     "an unknown padding": (
         lambda: built(dsl.Conv2d(8, 3, padding="full")).graph,
         ShapeError,
-        "Conv2d: padding is .*same, valid, causal, got 'full'(.|\n)*padding=2: what the kernel",
+        "Conv2d: padding must be .*same, valid, causal, got 'full'(.|\n)*padding=2: what the "
+        "kernel",
     ),
     "an unknown padding of a long kernel": (
         lambda: dsl.Conv2d(8, (3, 5), padding="full", dilation=2),
@@ -244,7 +245,8 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
     "a mode of padding": (
         lambda: dsl.Conv2d(8, 3, padding_mode="Reflect"),
         ShapeError,
-        "Conv2d: padding_mode is one of zeros, reflect, replicate, circular(.|\n)*mean 'reflect'",
+        "Conv2d: padding_mode must be one of zeros, reflect, replicate, circular(.|\n)*mean "
+        "'reflect'",
     ),
     "padding of another rank": (
         lambda: dsl.DepthwiseConv2d(3, padding=((1, 1),)),
@@ -254,7 +256,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
     "a flag that is a number": (
         lambda: dsl.Conv2d(8, 3, bias=8),
         ModelError,
-        "bias of Conv2d is True or False, got 8",
+        "bias of Conv2d must be True or False, got 8",
     ),
     "causal images": (
         lambda: built(dsl.Conv2d(8, 3, padding="causal")).graph,
@@ -299,14 +301,14 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
     "a kernel without a number": (
         lambda: conv(leaf("x", f32["n", 3, 8]), leaf("w", f32[4, 3, "k"])),
         ShapeError,
-        "sizes of a kernel are numbers",
+        "sizes of a kernel must be numbers",
     ),
     "a size that no stride makes": (
         lambda: ConvTranspose((9,), (2,), (0, 0), (1,))(
             leaf("x", f32["n", 3, 8]), leaf("w", f32[3, 3, 3])
         ),
         ShapeError,
-        r"of sizes \[9\] the window makes \[4\], got f32\[n, 3, 8\]",
+        r"sizes \[9\] give \[4\] with this window, got f32\[n, 3, 8\]",
     ),
 }
 

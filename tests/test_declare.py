@@ -159,8 +159,8 @@ def test_weights_depend_on_the_seed_and_the_path_alone() -> None:
     ("init", "error", "message"),
     [
         (np.ones((3, 2)), ShapeError, r"shape \(3, 2\), the parameter is f32\[2, 3\]"),
-        (lambda type_, key, fans: dsl.normal(0.1), ModelError, "gave function, not a value"),
-        (lambda type_, key, fans: dsl.ones(f32[2], key, fans), ShapeError, r"gave f32\[2\]"),
+        (lambda type_, key, fans: dsl.normal(0.1), ModelError, "returned function, not a value"),
+        (lambda type_, key, fans: dsl.ones(f32[2], key, fans), ShapeError, r"returned f32\[2\]"),
     ],
 )
 def test_initial_values_that_do_not_fit(init: Any, error: Any, message: str) -> None:
@@ -225,7 +225,7 @@ def test_by_default_outputs_without_labels_are_predicted() -> None:
         (lambda x=f32[1]: None, "returns nothing"),
         (lambda x=f32[1]: (x, x), "returns tuple"),
         (lambda x=f32[1]: {"y": 3}, "output 'y' of model .* is int, not a value"),
-        (lambda x=f32[1]: {3: x}, "3 is no name for an output"),
+        (lambda x=f32[1]: {3: x}, "3 is not a valid name for an output"),
         (lambda x=f32[1]: {}, "has no output"),
         (lambda x=f32[1]: {"x": x}, "output 'x' has the name of an input"),
         (lambda w=f32[1]: w * parameter("w", 1), "the input 'w' .* name of a parameter"),
@@ -286,13 +286,13 @@ def test_two_parameters_of_one_name_are_refused() -> None:
     def other(x=f32["batch", 2]):
         return x >> Dense(2, name="scaled")
 
-    with pytest.raises(ModelError, match=r"scaled\.weight is a parameter of scaled and"):
+    with pytest.raises(ModelError, match=r"scaled\.weight is a parameter of both scaled and"):
 
         @model
         def both(x=f32["n", 2]):
             return scaled(x=x)["output"] + other(x=x)["output"]
 
-    with pytest.raises(ModelError, match="of mixed and another one of scaled"):
+    with pytest.raises(ModelError, match="of both mixed and scaled"):
 
         @model
         def mixed(x=f32["n", 2]):

@@ -186,7 +186,7 @@ def test_automatic_names_step_aside_for_given_ones() -> None:
 
 @pytest.mark.parametrize("name", ["a.b", "", "a b", "a/b", 3])
 def test_names_that_are_no_part_of_a_path_are_refused(name: Any) -> None:
-    with pytest.raises(ModelError, match="no name for a layer"):
+    with pytest.raises(ModelError, match="not a valid name for a layer"):
 
         @model
         def net(x=f32["batch", 4]):
@@ -195,7 +195,7 @@ def test_names_that_are_no_part_of_a_path_are_refused(name: Any) -> None:
 
 def test_a_shared_layer_needs_equal_widths() -> None:
     shared = Dense(5)
-    with pytest.raises(ShapeError, match=r"dense.weight is f32\[4, 5\].* needs .* f32\[5, 5\]"):
+    with pytest.raises(ShapeError, match=r"dense.weight is f32\[4, 5\].* needs f32\[5, 5\]"):
 
         @model
         def net(x=f32["batch", 4]):
@@ -238,7 +238,7 @@ def test_a_subclass_may_call_its_base() -> None:
     ],
 )
 def test_layers_outside_of_a_model_say_so(use: Any) -> None:
-    with pytest.raises(ModelError, match="outside a model") as caught:
+    with pytest.raises(ModelError, match="outside of a model") as caught:
         use()
     assert "@model" in str(caught.value.hint)
 

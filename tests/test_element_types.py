@@ -156,7 +156,7 @@ def test_images_are_fed_as_bytes() -> None:
     assert logits.dtype == np.float32
     inputs = {p.name: p.type for p in Session(compile_model(digits).model).inputs}
     assert inputs["image"] == "u8[batch, 8, 8]"
-    with pytest.raises(FeedError, match="another element type") as error:
+    with pytest.raises(FeedError, match="wrong element type") as error:
         trainer.predict({"image": data["image"].astype(np.float32)})
     assert "u8[batch, 8, 8]" in str(error.value) and "image.astype(np.uint8)" in str(error.value)
 
@@ -167,7 +167,7 @@ def test_lists_of_numbers_are_fed_where_the_type_has_them() -> None:
     found = session.run({"x": [0, 255], "h": [1, 0.5]})
     np.testing.assert_array_equal(found["y"], np.array([1, 0], np.uint8))
     assert found["z"].dtype == bf16.numpy and found["z"].tolist() == [2.0, 1.0]
-    with pytest.raises(FeedError, match="another element type"):
+    with pytest.raises(FeedError, match="wrong element type"):
         session.run({"x": [256, 0], "h": [1.0, 2.0]})
     with pytest.raises(FeedError, match=r"h\.astype\(ml_dtypes\.bfloat16\)"):
         session.run({"x": [1], "h": np.ones(1, np.float32)})
@@ -394,7 +394,7 @@ def test_files_of_numpy_have_bfloat16(tmp_path: Path) -> None:
     assert read.dtype == np.dtype("V2")
     session = Session(to_model(Graph("same", {"y": leaf("x", bf16, "n") * 1})))
     np.testing.assert_array_equal(session.run({"x": read})["y"], x)
-    with pytest.raises(FeedError, match="another element type"):
+    with pytest.raises(FeedError, match="wrong element type"):
         Session(to_model(Graph("other", {"y": leaf("x", f16, "n") * 1}))).run({"x": read})
 
 

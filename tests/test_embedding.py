@@ -114,13 +114,13 @@ def test_a_table_can_be_shared_with_the_logits() -> None:
 
 def test_numbers_beyond_the_table_are_refused() -> None:
     table = Embedding(10, 2)
-    with pytest.raises(ModelError, match="Embedding has rows 0 … 9, x has 10"):
+    with pytest.raises(ModelError, match="Embedding: index 10 is out of range for 10 rows"):
         built(lambda: table(const(np.array([0, 10]))))
-    with pytest.raises(ModelError, match="Embedding has rows 0 … 9, x has -1"):
+    with pytest.raises(ModelError, match="Embedding: index -1 is out of range for 10 rows"):
         built(lambda: table(const(np.array([-1]))))
     with pytest.raises(DTypeError, match="Embedding looks up integers"):
         built(table, x=f32["n"])
-    with pytest.raises(ModelError, match="padding_index of Embedding is in 0 … 9, got 10"):
+    with pytest.raises(ModelError, match="padding_index of Embedding must be in 0 … 9, got 10"):
         Embedding(10, 2, padding_index=10)
     with pytest.raises(ModelError, match="count of Embedding must be at least 1"):
         Embedding(0, 2)
@@ -183,17 +183,17 @@ def test_learned_places_and_their_slopes() -> None:
 
 
 def test_what_has_no_place_is_refused() -> None:
-    with pytest.raises(ModelError, match=r"vectors for 5 places, x is f32\[b, 6, 3\]"):
+    with pytest.raises(ModelError, match=r"vectors for 5 positions, x is f32\[b, 6, 3\]"):
         built(LearnedPositions(5), x=f32["b", 6, 3])
     with pytest.raises(ShapeError, match="LearnedPositions needs floating"):
         built(LearnedPositions(5), x=i64["b", "t"])
     with pytest.raises(ShapeError, match="SinusoidalPositions needs floating"):
         built(SinusoidalPositions(), x=f32["t"])
-    with pytest.raises(ModelError, match="features in pairs, their number is 5"):
+    with pytest.raises(ModelError, match="needs an even number of features, got 5"):
         sinusoidal(3, 5)
-    with pytest.raises(ModelError, match="features in pairs, their number is 3"):
+    with pytest.raises(ModelError, match="needs an even number of features, got 3"):
         rotary(leaf("x", f32["t", 3]))
-    with pytest.raises(ShapeError, match="rotary turns features at places"):
+    with pytest.raises(ShapeError, match="rotary rotates features at positions"):
         rotary(leaf("x", f32[4]))
     with pytest.raises(ModelError, match="base of sinusoidal must be positive"):
         sinusoidal(3, 4, base=0.0)

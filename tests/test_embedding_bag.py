@@ -182,9 +182,9 @@ def test_a_bag_trains_and_its_data_are_checked() -> None:
     assert trainer.evaluate(batch)["loss"] < before / 5
     np.testing.assert_array_equal(trainer.params["embedding_bag.weight"][0], np.zeros(3))
     for wrong, message in (
-        ([1, 4, 4, 7], "the first offset of EmbeddingBag is"),
-        ([0, 4, 4, 10], "the offsets of EmbeddingBag are"),
-        ([0, 4, -1, 7], "the offsets of EmbeddingBag are"),
+        ([1, 4, 4, 7], "the first offset of EmbeddingBag must be"),
+        ([0, 4, 4, 10], "the offsets of EmbeddingBag must be"),
+        ([0, 4, -1, 7], "the offsets of EmbeddingBag must be"),
     ):
         with pytest.raises(FeedError, match=message):
             trainer.fit([batch | {"offsets": np.array(wrong)}], epochs=1)
@@ -212,14 +212,15 @@ def of(function: Any, *types: Type) -> Model:
         (EmbeddingBag(5, 2), (f32["n", 3],), DTypeError, "looks up integers"),
         (EmbeddingBag(5, 2), (i64[()],), ShapeError, r"needs \[\.\.\., n\]"),
         (EmbeddingBag(5, 2), (i64["n", 3], i64["n"]), ShapeError, "one vector beside its offsets"),
-        (EmbeddingBag(5, 2), (i64["n"], f32["b"]), ShapeError, r"are i64\[bags\], got f32\[b\]"),
+        (EmbeddingBag(5, 2), (i64["n"], f32["b"]), ShapeError, r"must be i64\[bags\], got "
+        r"f32\[b\]"),
         (
             lambda x, w: EmbeddingBag(5, 2)(x, per_sample_weights=w),
-            (i64["n", 3], f32["n", 3]), ModelError, "are those of a sum, the mode is 'mean'",
+            (i64["n", 3], f32["n", 3]), ModelError, "need the mode 'sum', got 'mean'",
         ),
         (
             lambda x, w: EmbeddingBag(5, 2, "sum")(x, per_sample_weights=w),
-            (i64["n", 3], f32["n", 2]), ShapeError, r"are f32\[n, 3\], got f32\[n, 2\]",
+            (i64["n", 3], f32["n", 2]), ShapeError, r"must be f32\[n, 3\], got f32\[n, 2\]",
         ),
         (Bilinear(2), (f32["n", 3], f32["m", 3]), ShapeError, "different leading axes"),
         (Bilinear(2), (f32["n", 3], f64["n", 3]), DTypeError, "the element types"),
@@ -237,9 +238,9 @@ def test_what_does_not_fit(
 def test_options_that_do_not_fit() -> None:
     with pytest.raises(ModelError, match='"mean", "sum" or "max", got \'avg\''):
         EmbeddingBag(3, 2, "avg")
-    with pytest.raises(ModelError, match=r"padding_index of EmbeddingBag is in 0 … 2"):
+    with pytest.raises(ModelError, match=r"padding_index of EmbeddingBag must be in 0 … 2"):
         EmbeddingBag(3, 2, padding_index=3)
-    with pytest.raises(ModelError, match="EmbeddingBag has rows 0 … 4, x has 9"):
+    with pytest.raises(ModelError, match="EmbeddingBag: index 9 is out of range for 5 rows"):
         of(lambda x: EmbeddingBag(5, 2)([[1, 9]]) + x, f32[1, 2])
 
 

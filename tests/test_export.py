@@ -290,7 +290,9 @@ def test_weights_that_are_missing_are_never_drawn(tmp_path: Path, to: str) -> No
     partial = {name: x for name, x in state.items() if name != "hidden.bias"}
     foreign = {"out.weight": state["out.weight"]}
     for params in ({}, partial, foreign):
-        with pytest.raises(ModelError, match=r"params is not of this model: (.|\n)*hidden\.bias"):
+        with pytest.raises(
+            ModelError, match=r"params does not fit this model: (.|\n)*hidden\.bias"
+        ):
             export(ours.recipe, tmp_path / "a.onnx", to, params=params)
         if not params:  # which makes no file of safetensors
             continue
@@ -336,7 +338,7 @@ def test_a_part_of_what_was_trained_takes_its_weights_from_all(
     lacking = {n: x for n, x in trainer.state.items() if n != "gen.weight"}
     lacking["gen.wieght"] = trainer.state["gen.weight"]
     words = (
-        r"params is not of this model: 1 missing, 9 unknown; 6 are expected"
+        r"params does not fit this model: 1 missing, 9 unknown; expected 6"
         r"(.|\n)*missing +gen\.weight(.|\n)*unknown +judge\.weight"
         r"(.|\n)*'gen\.wieght' may be 'gen\.weight' renamed"
     )
@@ -376,8 +378,8 @@ def test_the_file_of_a_checkpoint_gives_the_weights(tmp_path: Path, to: str) -> 
         ({"to": "tflite"}, "choose one of onnx"),
         ({"to": "step"}, "needs a recipe"),
         ({"params": {"out.wieght": 1}}, "'out.wieght' may be 'out.weight' renamed"),
-        ({"params": {"out.weight": np.zeros(3, np.float32)}}, "another type"),
-        ({"params": {"out.weight": np.zeros((8, 2))}}, "another type"),
+        ({"params": {"out.weight": np.zeros(3, np.float32)}}, "wrong type"),
+        ({"params": {"out.weight": np.zeros((8, 2))}}, "wrong type"),
         ({"to": "torchscript", "external_data": True}, "leave external_data out"),
     ],
 )
@@ -393,7 +395,7 @@ def test_a_wrong_export_is_told_and_leaves_the_file(
 
 
 def test_a_wrong_state_of_a_step_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"params is not of this model: 3 missing, 1 unknown"):
+    with pytest.raises(ModelError, match=r"params does not fit this model: 3 missing, 1 unknown"):
         export(recipe(), tmp_path / "step.onnx", "step", params={"out": 1})
     with pytest.raises(ModelError, match="leave external_data out"):
         export(recipe(), tmp_path / "step.onnx", "step", external_data=True)

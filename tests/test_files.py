@@ -56,14 +56,14 @@ def test_a_checkpoint_holds_names_types_shapes_and_strings(tmp_path: Path) -> No
 def test_a_truncated_checkpoint_is_an_error(tmp_path: Path, size: int) -> None:
     path = save_state(tmp_path / "a.safetensors", TENSORS)
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(CheckpointError, match=r"a\.safetensors is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"a\.safetensors is not a complete safetensors file"):
         load_state(path)
 
 
 def test_a_foreign_or_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     np.savez(path, **TENSORS)
-    with pytest.raises(CheckpointError, match=r"a\.npz is not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match=r"a\.npz is not a complete safetensors file"):
         load_state(path)
     with pytest.raises(FileError, match="no such file"):
         load_state(tmp_path / "gone.safetensors")
@@ -85,7 +85,7 @@ def test_a_state_of_another_model_lists_every_name_that_differs() -> None:
             "a.safetensors",
         )
     text = str(caught.value)
-    assert "a.safetensors is not of this model: 1 missing, 1 unknown, 2 of another type" in text
+    assert "a.safetensors does not fit this model: 1 missing, 1 unknown, 2 of another type" in text
     for part in (
         "missing  stem.weight   f32[2, 3]",
         "unknown  stem.weights  f32[2, 3]",

@@ -26,38 +26,43 @@ LOGITS = leaf("logits", f32["batch", 8])
 LOSSES: dict[str, tuple[Callable[[], Any], str]] = {
     "swapped": (
         lambda: dsl.cross_entropy(LABEL, LOGITS),
-        r"the logits are i64\[batch\], not floating(.|\n)*cross_entropy\(logits, label\)",
+        r"the logits must be floating-point, got i64\[batch\](.|\n)*cross_entropy\(logits, label\)",
     ),
     "one number a row": (
         lambda: dsl.cross_entropy(LOGITS[:, 0], LABEL),
-        r"no axis of classes(.|\n)*binary_cross_entropy_with_logits",
+        r"need a class axis(.|\n)*binary_cross_entropy_with_logits",
     ),
-    "no rows": (lambda: dsl.cross_entropy(LOGITS.mean(), LABEL), r"f32\[\] has no axis -1 of cl"),
+    "no rows": (lambda: dsl.cross_entropy(LOGITS.mean(), LABEL), r"f32\[\] has no class axis -1"),
     "an axis too many": (
         lambda: dsl.cross_entropy(LOGITS, leaf("label", i64["batch", 1])),
         r"label is i64\[batch, 1\](.|\n)*squeeze\(label, 1\)",
     ),
     "integers as logits": (
         lambda: dsl.cross_entropy(leaf("image", u8["batch", 8]), LABEL),
-        r"the logits are u8\[batch, 8\](.|\n)*input image(.|\n)*astype\(f32\)",
+        r"the logits must be floating-point, got u8\[batch, 8\](.|\n)*input "
+        r"image(.|\n)*astype\(f32\)",
     ),
     "integers as logarithms": (
         lambda: dsl.negative_log_likelihood(leaf("image", u8["batch", 8]), LABEL),
-        r"negative_log_likelihood: the logits are u8",
+        r"negative_log_likelihood: the logits must be floating-point, got u8",
     ),
-    "real class numbers": (
+    "real class indices": (
         lambda: dsl.cross_entropy(LOGITS, leaf("label", f32["batch"])),
-        r"class numbers are integers(.|\n)*label\.astype\(i64\)",
+        r"class indices must be integers(.|\n)*label\.astype\(i64\)",
     ),
     "integers as predictions": (
         lambda: dsl.mse(LABEL, LABEL),
-        r"the prediction is i64\[batch\], not floating(.|\n)*input label(.|\n)*astype\(f32\)",
+        r"the prediction must be floating-point, got i64\[batch\](.|\n)*input "
+        r"label(.|\n)*astype\(f32\)",
     ),
     "an image that is not converted": (
         lambda: model(lambda image=u8["batch", 8]: image >> Dense(2)),
         r"Dense needs floating numbers, x is u8\[batch, 8\](.|\n)*x\.astype\(f32\)",
     ),
-    "a layer outside a model": (lambda: LOGITS >> Dense(2), "^Dense outside a model"),
+    "a layer outside of a model": (
+        lambda: LOGITS >> Dense(2),
+        "^Dense is called outside of a model",
+    ),
     "a number too large": (lambda: leaf("x", u8["n"]) + 300, "u8 cannot hold 300"),
     "integers that no type holds": (
         lambda: leaf("x", u64["n"]) + leaf("y", i64["n"]),
@@ -100,18 +105,22 @@ FED: dict[str, tuple[Any, Any, str]] = {
         IMAGES,
         r"convert it with x\.astype\(np\.float32\); or declare the input u8\[batch, 4\]",
     ),
-    "fractions": (u8["batch", 4], IMAGES / np.float32(255), r"cut off fractions: declare .* f32\["),
-    "not a number": (u8["batch", 4], np.full((8, 4), np.nan), "cut off fractions"),
+    "fractions": (
+        u8["batch", 4],
+        IMAGES / np.float32(255),
+        r"truncate fractions: declare .* f32\[",
+    ),
+    "not a number": (u8["batch", 4], np.full((8, 4), np.nan), "truncate fractions"),
     "large integers": (
         u8["batch", 4],
         IMAGES.astype(int) + 300,
-        "x holds 331, and u8 goes from 0 to 255",
+        "x holds 331, but u8 ranges from 0 to 255",
     ),
-    "signs": (u8["batch", 4], -IMAGES.astype(np.int64), "x holds -31, and u8"),
+    "signs": (u8["batch", 4], -IMAGES.astype(np.int64), "x holds -31, but u8"),
     "bytes with signs": (
         i8["batch", 4],
         IMAGES + np.uint8(100),
-        "x holds 131, and i8 goes",
+        "x holds 131, but i8 ranges",
     ),
     "large numbers": (
         f16["batch", 4],
@@ -128,7 +137,7 @@ FED: dict[str, tuple[Any, Any, str]] = {
 @pytest.mark.parametrize("name", FED)
 def test_data_of_another_type_are_told_what_they_would_lose(name: str) -> None:
     type_, x, words = FED[name]
-    with pytest.raises(CompileError, match="input 'x' has another element type") as caught:
+    with pytest.raises(CompileError, match="input 'x' has the wrong element type") as caught:
         of_images(type_).fit({"x": x, "label": np.zeros(len(x), np.int64)})
     assert caught.value.hint is not None
     assert re.search(words, caught.value.hint), caught.value.hint
@@ -151,5 +160,5 @@ def test_a_loss_that_is_counted_says_what_a_loss_is() -> None:
     def net(x=i64["batch"]):  # type: ignore[no-untyped-def]
         return {"loss": x.sum()}
 
-    with pytest.raises(CompileError, match=r"x\.sum\(\)(.|\n)*what is counted has no gradient"):
+    with pytest.raises(CompileError, match=r"x\.sum\(\)(.|\n)*counts have no gradient"):
         training(net)

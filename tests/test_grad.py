@@ -197,7 +197,7 @@ class Wrong(Op):
 
 
 def test_a_slope_of_another_type_is_the_cards_fault(x: Value) -> None:
-    with pytest.raises(Exception, match="the card Wrong is wrong"):
+    with pytest.raises(Exception, match="the gradient of op Wrong is wrong"):
         grad(Wrong()(x).sum(), x)
 
 
@@ -245,7 +245,7 @@ def test_custom_gradient_with_a_wrong_number_of_slopes(x: Value) -> None:
     def same(a: Value) -> Value:
         return a * 1.5
 
-    with pytest.raises(GradientError, match="2 slopes for 1 inputs"):
+    with pytest.raises(GradientError, match="2 gradients for 1 inputs"):
         grad(same(x).sum(), x)
 
 

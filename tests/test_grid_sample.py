@@ -173,13 +173,13 @@ def test_the_identity_samples_the_image() -> None:
     [
         (
             lambda x, g: grid_sample(x, g, "linearly"),
-            "mode is one of linear, bilinear, .* 'linea",
+            "mode must be one of linear, bilinear, .* 'linea",
         ),
         (lambda x, g: grid_sample(x, g, padding_mode="reflect"), "mean 'reflection'"),
-        (lambda x, g: grid_sample(x, g[..., :1]), r"(.|\n)*for each place 2 numbers"),
+        (lambda x, g: grid_sample(x, g[..., :1]), r"(.|\n)*2 numbers per position"),
         (lambda x, g: grid_sample(x, g.astype(f64)), "element types differ, f32 ≠ f64"),
-        (lambda x, g: grid_sample(x[:1], g), "not known to be of one batch"),
-        (lambda x, g: grid_sample(x[:, :, :0], g), "an axis of space without elements"),
+        (lambda x, g: grid_sample(x[:1], g), "not known to have the same batch size"),
+        (lambda x, g: grid_sample(x[:, :, :0], g), "a spatial axis without elements"),
         (lambda x, g: affine_grid(g[:, :2], ("n", 1, 3, 4)), r"theta is \[n, 2, 3\] for the size"),
         (lambda x, g: affine_grid(g, (3, 4)), r"needs theta \[batch, axes, axes \+ 1\]"),
     ],

@@ -41,13 +41,17 @@ FLAT, ROWS = f32["batch", 784], f32["batch", "time", 6]
 IMAGES, LAST = f32["batch", 3, 8, 8], f32["batch", 28, 28, 1]
 
 LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
-    "in, out, kernel": (lambda x: x >> dsl.Conv2d(3, 16, 3), IMAGES, r"not given: Conv2d\(16, 3\)"),
+    "in, out, kernel": (
+        lambda x: x >> dsl.Conv2d(3, 16, 3),
+        IMAGES,
+        r"follows from x: Conv2d\(16, 3\)",
+    ),
     "in, out, kernel, separable": (
         lambda x: x >> dsl.SeparableConv2d(3, 16, 3),
         IMAGES,
-        r"not given: SeparableConv2d\(16, 3\)",
+        r"follows from x: SeparableConv2d\(16, 3\)",
     ),
-    "channels last": (lambda x: x >> dsl.Conv2d(8, 3), LAST, r"channels come second: moveaxis"),
+    "channels last": (lambda x: x >> dsl.Conv2d(8, 3), LAST, r"channels are axis 1: moveaxis"),
     "Keras's padding": (lambda x: x >> dsl.Conv2d(8, 3, padding="SAME"), IMAGES, "mean 'same'"),
     "padding of a pool": (lambda x: x >> dsl.MaxPool2d(2, padding="Valid"), IMAGES, "mean 'valid'"),
     "of a transposed one": (
@@ -59,56 +63,72 @@ LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
     "in_channels": (
         lambda x: x >> dsl.Conv2d(in_channels=3, out_channels=8, kernel_size=3),
         IMAGES,
-        "'in_channels'(.|\n)*told by x(.|\n)*leave it out",
+        "'in_channels'(.|\n)*follows from x(.|\n)*leave it out",
     ),
-    "in, out": (lambda x: x >> dsl.Dense(784, 128), FLAT, r"Dense\(128\) alone: the width of x"),
+    "in, out": (
+        lambda x: x >> dsl.Dense(784, 128),
+        FLAT,
+        r"Dense\(128\) alone is enough: the width of x",
+    ),
     "units": (lambda x: x >> dsl.Dense(units=128), FLAT, "'units'(.|\n)*called 'width' here"),
     "out_features": (lambda x: x >> dsl.Dense(out_features=8), FLAT, "called 'width' here"),
     "use_bias": (lambda x: x >> dsl.Dense(8, use_bias=False), FLAT, "called 'bias' here: bias="),
     "p": (lambda x: x >> dsl.Dropout(p=0.5), FLAT, "called 'rate' here"),
-    "input and hidden": (lambda x: x >> dsl.LSTM(6, 32), ROWS, r"LSTM\(32\) alone: the width of x"),
+    "input and hidden": (
+        lambda x: x >> dsl.LSTM(6, 32),
+        ROWS,
+        r"LSTM\(32\) alone is enough: the width of x",
+    ),
     "input, hidden, layers": (lambda x: x >> dsl.GRU(6, 32, 2), ROWS, r"GRU\(32\) alone"),
     "hidden_size": (lambda x: x >> dsl.LSTM(hidden_size=8), ROWS, "called 'hidden' here"),
     "num_layers": (lambda x: x >> dsl.LSTM(8, num_layers=2), ROWS, "called 'layers' here"),
     "batch_first": (lambda x: x >> dsl.LSTM(8, batch_first=True), ROWS, r"\[batch, time, …\]"),
-    "normalized_shape": (lambda x: x >> dsl.LayerNorm(64), ROWS, r"LayerNorm\(\) is over the last"),
-    "normalized_shape listed": (lambda x: x >> dsl.LayerNorm([6]), ROWS, r"LayerNorm\(\): their s"),
-    "a shape of two": (lambda x: x >> dsl.RMSNorm((4, 6)), ROWS, r"RMSNorm\(axes=2\): their sizes"),
+    "normalized_shape": (
+        lambda x: x >> dsl.LayerNorm(64),
+        ROWS,
+        r"LayerNorm\(\) normalizes the last",
+    ),
+    "normalized_shape listed": (lambda x: x >> dsl.LayerNorm([6]), ROWS, r"LayerNorm\(\): the s"),
+    "a shape of two": (lambda x: x >> dsl.RMSNorm((4, 6)), ROWS, r"RMSNorm\(axes=2\): the sizes"),
     "num_features": (lambda x: x >> dsl.BatchNorm(3), IMAGES, r"BatchNorm\(\): the number of"),
     "groups and channels": (lambda x: x >> dsl.GroupNorm(3, 3), IMAGES, r"GroupNorm\(3\): the num"),
     "of instances": (lambda x: x >> dsl.InstanceNorm(3), IMAGES, r"InstanceNorm\(\): the number"),
     "in, out, kernel, any size": (
         lambda x: x >> dsl.Conv2d(3, 16, 3),
         f32["batch", 3, "h", "w"],
-        r"not given: Conv2d\(16, 3\)(.|\n)*write stride=3",
+        r"follows from x: Conv2d\(16, 3\)(.|\n)*write stride=3",
     ),
     "in, out, kernel of one": (
         lambda x: x >> dsl.Conv2d(3, 64, 1),
         f32["batch", 3, "h", "w"],
-        r"not given: Conv2d\(64, 1\)",
+        r"follows from x: Conv2d\(64, 1\)",
     ),
     "in, out, kernel, transposed": (
         lambda x: x >> dsl.ConvTranspose2d(3, 16, 5),
         IMAGES,
-        r"not given: ConvTranspose2d\(16, 5\)",
+        r"follows from x: ConvTranspose2d\(16, 5\)",
     ),
-    "the size of two": (lambda x: x >> dsl.LayerNorm(2), ROWS, r"LayerNorm\(axes=2\) is over the"),
+    "the size of two": (
+        lambda x: x >> dsl.LayerNorm(2),
+        ROWS,
+        r"LayerNorm\(axes=2\) normalizes the",
+    ),
     "a size of RMSNorm": (
         lambda x: x >> dsl.RMSNorm(6),
         ROWS,
-        r"RMSNorm\(\) is over the last axis",
+        r"RMSNorm\(\) normalizes the last axis",
     ),
     "one channel": (lambda x: x >> dsl.BatchNorm(1), IMAGES, r"BatchNorm\(\): the number of"),
     "groups and one channel": (lambda x: x >> dsl.GroupNorm(1, 1), IMAGES, r"GroupNorm\(1\): the"),
     "d_model, nhead": (
         lambda x: x >> dsl.TransformerEncoderLayer(6, 2),
         ROWS,
-        r"Layer\(6, 2\) has 6 heads and only 2 hidden(.|\n)*TransformerEncoderLayer\(2\)",
+        r"Layer\(6, 2\) has 6 heads but only 2 hidden(.|\n)*TransformerEncoderLayer\(2\)",
     ),
     "d_model, nhead, feedforward": (
         lambda x: x >> dsl.TransformerDecoderLayer(6, 2, 24),
         ROWS,
-        "activation of TransformerDecoderLayer is a function, got 24",
+        "activation of TransformerDecoderLayer must be a function, got 24",
     ),
     "a layer, and how often": (
         lambda x: x >> dsl.TransformerEncoder(dsl.TransformerEncoderLayer(2), 6),
@@ -120,9 +140,13 @@ LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
         FLAT,
         'the mean over the rows, is "mean" here',
     ),
-    "embed_dim, heads": (lambda x: x >> dsl.MultiHeadAttention(6, 2), ROWS, "heads come first"),
+    "embed_dim, heads": (
+        lambda x: x >> dsl.MultiHeadAttention(6, 2),
+        ROWS,
+        "number of heads comes first",
+    ),
     "num_heads": (lambda x: x >> dsl.MultiHeadAttention(num_heads=2), ROWS, "called 'heads' here"),
-    "d_model": (lambda x: x >> dsl.TransformerEncoder(d_model=6, nhead=2), ROWS, "told by x"),
+    "d_model": (lambda x: x >> dsl.TransformerEncoder(d_model=6, nhead=2), ROWS, "follows from x"),
     "embedding_dim": (
         lambda x: x.argmax(-1) >> dsl.Embedding(9, embedding_dim=2),
         FLAT,
@@ -186,7 +210,7 @@ FLAGS = {
 
 @pytest.mark.parametrize("flag", FLAGS)
 def test_flags_are_true_or_false(flag: str) -> None:
-    with pytest.raises(ModelError, match=f"{flag} of .* is True or False, got"):
+    with pytest.raises(ModelError, match=f"{flag} of .* must be True or False, got"):
         FLAGS[flag]()
 
 
@@ -199,7 +223,7 @@ def test_flags_of_own_layers_too() -> None:
 
     assert Scaled(np.bool_(True)).twice
     assert repr(Scaled(True)) == "Scaled(twice=True)"
-    with pytest.raises(ModelError, match="twice of Scaled is True or False, got 2"):
+    with pytest.raises(ModelError, match="twice of Scaled must be True or False, got 2"):
         Scaled(2)  # type: ignore[arg-type]
 
 
@@ -290,7 +314,7 @@ OTHERS: dict[str, tuple[Callable[[Value], Any], str]] = {
         "called 'unit_diagonal' here",
     ),
     "nonlinearity": (lambda x: dsl.RNNCell(3, nonlinearity="relu"), "called 'activation' here"),
-    "in1_features": (lambda x: dsl.Bilinear(in1_features=3), "told by x"),
+    "in1_features": (lambda x: dsl.Bilinear(in1_features=3), "follows from x"),
 }
 
 
@@ -447,7 +471,7 @@ def ctc(**options: Any) -> Model:
 @pytest.mark.slow
 def test_more_labels_than_steps_are_told() -> None:
     data = {"x": np.zeros((2, 3, 5), np.float32), "label": np.array([[1, 2, 3, 1], [1, 2, 1, 2]])}
-    words = r"4 labels cannot be said in 3 steps(.|\n)*zero_infinity=True"
+    words = r"4 labels do not fit in 3 steps(.|\n)*zero_infinity=True"
     with pytest.raises(FeedError, match=words):
         Trainer(training(ctc())).fit(data, epochs=1)
     trainer = Trainer(training(ctc(zero_infinity=True)))

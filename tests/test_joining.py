@@ -138,7 +138,7 @@ def test_what_is_of_the_whole_batch_is_refused(name: str, batch: int) -> None:
     function, op = TOGETHER[name]
     trainer = trainer_of(function)
     assert trainer.predict(X, batch=COUNT)["y"].size
-    words = f"each example has a part in the others of its batch by {op}"
+    words = f"each example influences the others in its batch by {op}"
     with pytest.raises(ModelError, match=rf"output 'y' of several batches .*{words}"):
         trainer.predict(X, batch=batch)
 

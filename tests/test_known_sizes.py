@@ -32,7 +32,7 @@ def test_a_slice_that_clips_tells_how_it_does_not() -> None:
     assert message.startswith("Dense needs a last axis of known size, x is f32[batch, Min(3, time)")
     assert re.search(r"x +f32\[batch, Min.* +test_known_sizes\.py:\d+ .*x\[:, :3\]", message)
     assert re.search(r"time +axis 1 of input x +f32\[batch, time\]", message)
-    assert '3 elements of an axis written "time + 3"; or declare axis 1 of input x' in message
+    assert '3 elements of an axis declared "time + 3"; or declare axis 1 of input x' in message
 
 
 def test_the_way_out_of_a_slice_is_one() -> None:

@@ -182,7 +182,7 @@ def test_files_that_are_no_model_files(tmp_path: Path) -> None:
         (tmp_path / "missing.py", "No such file"),
         (tmp_path / "nowhere" / "missing.py", "No such file"),
         (tmp_path, "not a Python file"),
-        (binary, "not a text of Python"),
+        (binary, "not Python source text"),
         (exported, "not a Python file"),
     ]:
         with pytest.raises(FileError, match=message):

@@ -109,7 +109,7 @@ def test_layers_are_the_functions() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: dsl.LPPool2d(0, 2), "LPPool2d: norm_type is a number above 0, got 0"),
+        (lambda x: dsl.LPPool2d(0, 2), "LPPool2d: norm_type must be a positive number, got 0"),
         (lambda x: x >> dsl.LPPool2d(2, 9), "LPPool2d: a window of 9 does not fit the height"),
         (lambda x: x >> dsl.LPPool1d(2, 2), r"LPPool1d needs \[batch, channels, length\]"),
         (lambda x: dsl.LocalResponseNorm(0), "LocalResponseNorm: size must be at least 1, got 0"),

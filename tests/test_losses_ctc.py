@@ -212,11 +212,11 @@ Z, LABEL = f32["n", "t", 5], i64["n", "s"]
 @pytest.mark.parametrize(
     ("use", "types", "error", "message"),
     [
-        (dsl.ctc_loss, (Z, f32["n", "s"]), DTypeError, "labels class numbers"),
-        (dsl.ctc_loss, (Z, i64["n"]), ShapeError, "labels of batch and letters"),
-        (dsl.ctc_loss, (Z, i64["m", "s"]), ShapeError, "not of one batch"),
-        (dsl.ctc_loss, (Z, LABEL, i64["t"]), ShapeError, "length has one number a row"),
-        (dsl.ctc_loss, (Z, LABEL, f32["n"]), DTypeError, "length is of integers"),
+        (dsl.ctc_loss, (Z, f32["n", "s"]), DTypeError, "labels class indices"),
+        (dsl.ctc_loss, (Z, i64["n"]), ShapeError, "labels \\[batch, length\\]"),
+        (dsl.ctc_loss, (Z, i64["m", "s"]), ShapeError, "different batch sizes"),
+        (dsl.ctc_loss, (Z, LABEL, i64["t"]), ShapeError, "length needs one number per row"),
+        (dsl.ctc_loss, (Z, LABEL, f32["n"]), DTypeError, "length must be integers"),
         (lambda z, c: dsl.ctc_loss(z, c, blank=5), (Z, LABEL), ModelError, "one of 5 classes"),
     ],
 )

@@ -23,7 +23,7 @@ from nncompile.train.transfer import transfer
 
 X = np.arange(12, dtype=np.float32).reshape(6, 2)
 MASKED = np.ma.masked_array(X, mask=X > 9)
-COUNTED = "masked array, of which 2 elements are masked"
+COUNTED = "masked array: 2 elements are masked"
 
 
 @model
@@ -70,9 +70,9 @@ def test_masked_weights_are_refused(tmp_path: Path) -> None:
     ours = Trainer(RECIPE)
     weight = np.ma.masked_array(ours.params["dense.weight"], mask=[[True], [False]])
     for use in (ours.set_params, ours.load_params):
-        with pytest.raises(CompileError, match="of which 1 element is masked"):
+        with pytest.raises(CompileError, match="masked array: 1 element is masked"):
             use({"dense.weight": weight})
-    with pytest.raises(CompileError, match="of which 1 element is masked"):
+    with pytest.raises(CompileError, match="masked array: 1 element is masked"):
         export(net, tmp_path / "net.onnx", params={**ours.params, "dense.weight": weight})
 
 
@@ -91,7 +91,7 @@ MISSING[2, 1] = MISSING[3, 0] = None
 OTHERS: dict[str, tuple[Any, list[str]]] = {
     "objects that are numbers": (OBJECTS, ["object[6, 2]", "x.astype(np.float32)"]),
     "objects of which some are none": (
-        MISSING, ["no numbers  2 of 12, first x[2, 1] = None", "fill in what is missing"]
+        MISSING, ["no numbers  2 of 12, first x[2, 1] = None", "fill in missing values"]
     ),
     "complex numbers": (X.astype(np.complex64), ["complex64[6, 2]", "x.real and x.imag"]),
     "text": (X.astype(str), ["<U"]),
@@ -103,7 +103,7 @@ OTHERS: dict[str, tuple[Any, list[str]]] = {
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_no_array_of_plain_numbers_is_refused(kind: str) -> None:
     x, words = OTHERS[kind]
-    with pytest.raises(FeedError, match="input 'x' has another element type") as caught:
+    with pytest.raises(FeedError, match="input 'x' has the wrong element type") as caught:
         Trainer(RECIPE).fit({"x": x, "y": Y})
     for word in words:
         assert word in str(caught.value)

@@ -294,14 +294,14 @@ def test_images_have_their_classes_on_any_axis() -> None:
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
-        (lambda: dsl.f1_score(Z, C, "mean"), ModelError, "f1_score: averaging is .*'mean'"),
+        (lambda: dsl.f1_score(Z, C, "mean"), ModelError, "f1_score: averaging must be .*'mean'"),
         (lambda: dsl.precision(Z, C), ShapeError, "precision: .* different shapes"),
-        (lambda: dsl.iou(Z, S, "macro"), DTypeError, "iou: class numbers are integers"),
-        (lambda: dsl.recall(Z, C, "macro", axis=2), ShapeError, "recall: .* no axis 2"),
+        (lambda: dsl.iou(Z, S, "macro"), DTypeError, "iou: class indices must be integers"),
+        (lambda: dsl.recall(Z, C, "macro", axis=2), ShapeError, "recall: .* no class axis 2"),
         (lambda: dsl.accuracy(Z, C, mask=LEAVES["real"] > 0), ShapeError, "the mask does not fit"),
-        (lambda: dsl.accuracy(Z, C, mask=S), DTypeError, "a mask is of truth values"),
+        (lambda: dsl.accuracy(Z, C, mask=S), DTypeError, "a mask must be boolean"),
         (lambda: dsl.roc_auc(S, Z), ShapeError, "roc_auc: .* different shapes"),
-        (lambda: dsl.pooled(1.0), ShapeError, "no axis of examples"),
+        (lambda: dsl.pooled(1.0), ShapeError, "no example axis"),
     ],
 )
 def test_what_metrics_refuse(use: Any, error: type[CompileError], message: str) -> None:

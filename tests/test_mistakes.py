@@ -51,7 +51,10 @@ ON_VALUES: dict[str, tuple[Callable[[Value], Any], str]] = {
         lambda x: dsl.all(x > i for i in range(3)),
         r"a generator is not a value(.|\n)*stack\(",
     ),
-    "a ragged list": (lambda x: dsl.concatenate([x, [[1], [2, 3]]]), "does not make an array"),
+    "a ragged list": (
+        lambda x: dsl.concatenate([x, [[1], [2, 3]]]),
+        "cannot be converted to an array",
+    ),
     "a layer that is not called": (lambda x: as_value(Dense(3)), "call it first"),
     "a class of layers": (lambda x: x >> Dropout, r"is a class(.|\n)*Dropout\(\.\.\.\)"),
     "nothing": (lambda x: as_value(None), "None is not a value"),
@@ -72,7 +75,7 @@ ON_VALUES: dict[str, tuple[Callable[[Value], Any], str]] = {
     "torch's view": (lambda x: x.view(-1), r"no 'view'(.|\n)*x\.reshape"),
     "torch's unsqueeze": (lambda x: x.unsqueeze(0), r"expand_dims\(x, axis\)"),
     "an op as a method": (lambda x: x.exp(), r"exp\(x\) is a function"),
-    "an element set": (lambda x: x.__setitem__(x > 0, 0), r"does not change(.|\n)*where\(mask"),
+    "an element set": (lambda x: x.__setitem__(x > 0, 0), r"is immutable(.|\n)*where\(mask"),
     "torch's scatter": (
         lambda x: dsl.scatter(x, 1, (x > 0).astype(i64), x),
         r"put_along_axis\(x, indices, values, axis\)",
@@ -80,10 +83,16 @@ ON_VALUES: dict[str, tuple[Callable[[Value], Any], str]] = {
     "a function as a method": (lambda x: x.cholesky(), r"cholesky\(x\) is a function"),
     "torch's inverse": (lambda x: x.inverse(), r"inv\(x\)"),
     "torch's clamp": (lambda x: x.clamp(0, 1), r"x\.clip\(low, high\)"),
-    "the slope of a number": (lambda x: nncompile.grad(3.0, x), "values and at values, got 3.0"),
-    "the slope at a name": (lambda x: nncompile.grad(x.sum(), ["x"]), "at values, got 'x'"),
-    "a tangent of a number": (lambda x: nncompile.jvp(3, [x], [x]), "at values, got 3"),
-    "a formula of text": (lambda x: formula("x"), "made of a function of scalars, got 'x'"),
+    "the slope of a number": (lambda x: nncompile.grad(3.0, x), "with respect to values, got 3.0"),
+    "the gradient for a name": (
+        lambda x: nncompile.grad(x.sum(), ["x"]),
+        "with respect to values, got 'x'",
+    ),
+    "a tangent of a number": (
+        lambda x: nncompile.jvp(3, [x], [x]),
+        "with respect to values, got 3",
+    ),
+    "a formula of text": (lambda x: formula("x"), "made from a function of scalars, got 'x'"),
     "one argument too many": (
         lambda x: formula(lambda a: a)(x, x),
         r"too many positional(.|\n)*declared as <lambda>\(a\)",
@@ -130,11 +139,11 @@ IN_MODELS: dict[str, tuple[Callable[[Value], Any], str]] = {
         lambda x: x >> Dense(8, "relu"),
         r"got 'relu'(.|\n)*Dense\(8, relu\)",
     ),
-    "torch's widths": (lambda x: x >> Dense(4, 8), "the width of x is known"),
+    "torch's widths": (lambda x: x >> Dense(4, 8), "the width of x is inferred"),
     "a rate of text": (lambda x: x >> Dropout("0.5"), "rate of Dropout must be a number"),
     "an initializer by name": (lambda x: x >> Dense(8, init="he"), "init=he_uniform"),
-    "an initializer's maker": (lambda x: x >> Dense(8, init=normal), r"normal is none(.|\n)*init="),
-    "a parameter without a name": (lambda x: dsl.parameter(3), "is a text, got 3"),
+    "an initializer's maker": (lambda x: x >> Dense(8, init=normal), r"got normal(.|\n)*init="),
+    "a parameter without a name": (lambda x: dsl.parameter(3), "must be a string, got 3"),
 }
 
 
@@ -158,30 +167,36 @@ def test_a_parameter_takes_the_name_of_its_dtype() -> None:
 
 
 DECLARED: dict[str, tuple[Callable[[Model], Any], str]] = {
-    "a name for @model": (lambda m: model("net"), r"is for a function, got 'net'"),
-    "a model twice": (lambda m: model(m), "is for a function"),
-    "predict of a number": (lambda m: model(predict=3)(lambda: None), "predict names outputs"),
+    "a name for @model": (lambda m: model("net"), r"decorates a function, got 'net'"),
+    "a model twice": (lambda m: model(m), "decorates a function"),
+    "predict of a number": (lambda m: model(predict=3)(lambda: None), "predict must name outputs"),
     "an optimizer uncalled": (
         lambda m: training(m, optimizer=adam),
         r"adam is no(.|\n)*adam\(1e-3\)",
     ),
-    "an optimizer by name": (lambda m: training(m, optimizer="Adam"), r"makes one: adam\(1e-3\)"),
+    "an optimizer by name": (lambda m: training(m, optimizer="Adam"), r"creates one: adam\(1e-3\)"),
     "an unknown optimizer": (lambda m: training(m, optimizer="adagrad"), r"sgd\(1e-3\), rmsprop"),
     "a rate for an optimizer": (lambda m: training(m, optimizer=0.1), r"sgd\(0\.1\) is"),
     "optimizers by name": (lambda m: training(m, optimizer={"*": "adam"}), "'adam' is no"),
-    "a function trained": (lambda m: training(lambda x: x), "a recipe trains a model"),
+    "a function trained": (lambda m: training(lambda x: x), "a recipe needs a model"),
     "a loss that is a value": (lambda m: training(m, m.outputs["loss"]), "name of an output"),
-    "updates by name": (lambda m: training(m, updates=["loss"]), "'loss' is no update"),
+    "updates by name": (lambda m: training(m, updates=["loss"]), "'loss' is not an update"),
     "a batch of text": (lambda m: training(m, batch="64"), "batch must be a whole number"),
     "half an epoch": (lambda m: training(m, epochs=1.5), "epochs must be a whole number"),
     "a bound of text": (lambda m: training(m, clip_norm="1"), "clip_norm must be a number"),
-    "params by number": (lambda m: training(m, params=5), "params must be a pattern of paths"),
+    "params by number": (
+        lambda m: training(m, params=5),
+        "params must be one or more patterns of paths",
+    ),
     "a model for a trainer": (lambda m: Trainer(m), r"got model net(.|\n)*training\(model"),
     "a seed of text": (lambda m: Trainer(training(m), seed="a"), "seed must be a whole number"),
     "threads of text": (lambda m: Trainer(training(m), threads="2"), "threads must be a whole"),
-    "a recipe compiled": (lambda m: compile_model(training(m)), r"recipe\.model is that"),
+    "a recipe compiled": (lambda m: compile_model(training(m)), r"recipe\.model is the model"),
     "a pass by name": (lambda m: compile_model(m, without="gemm"), r"without=\['gemm'\]"),
-    "params in a list": (lambda m: m(leaf(), params=[1]), "params are values by path"),
+    "params in a list": (
+        lambda m: m(leaf(), params=[1]),
+        "params must be a dict of values by path",
+    ),
 }
 
 
@@ -198,21 +213,21 @@ def test_one_update_needs_no_list(net: Model) -> None:
 
 DATA = {"x": np.zeros((8, 4), np.float32), "label": np.zeros(8, np.int64)}
 FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
-    "two arrays": (lambda t: t.fit(DATA["x"], DATA["label"]), r"data are a dict(.|\n)*'label'"),
-    "a pair of arrays": (lambda t: t.fit((DATA["x"], DATA["label"])), "a batch is a dict"),
-    "text": (lambda t: t.fit("digits"), "data are a dict"),
+    "two arrays": (lambda t: t.fit(DATA["x"], DATA["label"]), r"data must be a dict(.|\n)*'label'"),
+    "a pair of arrays": (lambda t: t.fit((DATA["x"], DATA["label"])), "a batch must be a dict"),
+    "text": (lambda t: t.fit("digits"), "data must be a dict"),
     "nothing": (lambda t: t.fit(None), "got NoneType"),
     "epochs of text": (lambda t: t.fit(DATA, epochs="3"), "epochs must be a whole number"),
     "a batch of halves": (lambda t: t.fit(DATA, batch=2.5), "batch must be a whole number"),
     "a label too large": (
         lambda t: t.fit({**DATA, "label": np.arange(8)}),
-        r"'label' holds 3, its numbers are places from 0 to 2(.|\n)*label\[3\](.|\n)*5 of 8",
+        r"'label': index 3 is out of range for an axis of size 3(.|\n)*label\[3\](.|\n)*5 of 8",
     ),
     "a negative label": (
         lambda t: t.fit([{**DATA, "label": np.full(8, -1)}]),
-        r"'label' holds -1(.|\n)*ignore_index=-1",
+        r"'label': index -1(.|\n)*ignore_index=-1",
     ),
-    "evaluating an array": (lambda t: t.evaluate(DATA["x"]), "data are a dict"),
+    "evaluating an array": (lambda t: t.evaluate(DATA["x"]), "data must be a dict"),
 }
 
 

@@ -109,7 +109,7 @@ def test_experts_share_out_the_work() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ModelError, match="the best 5 of 4 experts"):
+    with pytest.raises(ModelError, match="top_k=5 is more than the 4 experts"):
         MixtureOfExperts(4, top_k=5)
     with pytest.raises(ModelError, match="top_k of MixtureOfExperts must be at least 1"):
         MixtureOfExperts(4, top_k=0)

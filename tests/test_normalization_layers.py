@@ -259,7 +259,7 @@ def test_layers_are_of_the_element_type_of_x() -> None:
         (BatchNorm(), f32["n"], ShapeError, r"BatchNorm needs \[batch, channels, …\]"),
         (BatchNorm(), f32["n", "c"], ShapeError, "BatchNorm needs a known number of channels"),
         (BatchNorm(), i64["n", 3], DTypeError, "BatchNorm needs floating numbers"),
-        (LayerNorm(axes=3), f32["n", 3], ShapeError, "LayerNorm is over the last 3 axes"),
+        (LayerNorm(axes=3), f32["n", 3], ShapeError, "LayerNorm normalizes the last 3 axes"),
         (LayerNorm(), f32[3, "n"], ShapeError, "LayerNorm needs last axes of known size"),
         (RMSNorm(), f32[3, "n"], ShapeError, "RMSNorm needs last axes of known size"),
         (GroupNorm(3), f32["n", 4, 2], ShapeError, "3 groups do not divide 4 channels"),
@@ -293,7 +293,7 @@ def test_options_that_make_no_sense_are_refused(make: Callable[[], Any], message
 
 def test_ops_say_what_does_not_fit() -> None:
     x, c = leaf("x", f32["n", 3, 2]), np.ones(3, np.float32)
-    with pytest.raises(ShapeError, match="bias is one number for each channel"):
+    with pytest.raises(ShapeError, match="bias needs one number for each channel"):
         batch_norm(x, c, np.ones(2, np.float32), c, c)
     with pytest.raises(DTypeError, match="variance is f64"):
         batch_norm(x, c, c, c, np.ones(3))
@@ -303,7 +303,7 @@ def test_ops_say_what_does_not_fit() -> None:
         layer_norm(x, c)
     with pytest.raises(ShapeError, match="2 groups do not divide 3 channels"):
         group_norm(x, 2)
-    with pytest.raises(ShapeError, match="scale is one number for each channel"):
+    with pytest.raises(ShapeError, match="scale needs one number for each channel"):
         instance_norm(x, np.ones(2, np.float32))
     with pytest.raises(ShapeError, match="over the last 4 axes"):
         rms_norm(x, axes=4)

@@ -69,7 +69,7 @@ def test_matmul_takes_numbers_in_lists_and_promotes() -> None:
     [
         (f32["batch", 784], f32[512, 128], "matmul: inner sizes differ, 784 ≠ 512"),
         (f32["batch", "a"], f32["b", 2], "cannot tell whether the inner sizes a and b are equal"),
-        (f32[()], f32[2], "a number has no rows or columns"),
+        (f32[()], f32[2], "a scalar has no rows or columns"),
         (f32[2, 3, 4], f32[3, 4, 5], "sizes 2 ≠ 3 on axis -1 do not broadcast"),
     ],
 )

@@ -172,7 +172,7 @@ def test_a_pass_that_changes_an_output_is_named(monkeypatch: pytest.MonkeyPatch)
         return graph.with_outputs({name: total(v) for name, v in graph.outputs.items()})
 
     monkeypatch.setitem(PASSES, "wrong", wrong)
-    with pytest.raises(CompileError, match=r"pass wrong is wrong: it makes f32\[\] of output y0"):
+    with pytest.raises(CompileError, match=r"pass wrong is wrong: it turns output y0 into f32\[\]"):
         optimize(graph_of(A))
 
 

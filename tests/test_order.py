@@ -204,10 +204,10 @@ X = leaf("x", f32["n", 4])
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ops.median(X[:, :0], 1), "size 0: nothing to choose from"),
+        (lambda: ops.median(X[:, :0], 1), "size 0: there is nothing to choose from"),
         (lambda: ops.median(X, 2), "median: axis 2 does not exist"),
-        (lambda: ops.quantile(X, 1.5), "q must be of 0 … 1"),
-        (lambda: ops.quantile(X, [0.1, NAN]), "q must be of 0 … 1"),
+        (lambda: ops.quantile(X, 1.5), "q must be in \\[0, 1\\]"),
+        (lambda: ops.quantile(X, [0.1, NAN]), "q must be in \\[0, 1\\]"),
         (lambda: ops.quantile(X, 0.5, method="linaer"), "no method 'linaer'"),
         (lambda: ops.quantile(X, 0.5, interpolation="lower"), "interpolation"),  # type: ignore[call-arg]
         (lambda: ops.kthvalue(X, 0), "k counts from 1"),

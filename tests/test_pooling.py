@@ -205,7 +205,10 @@ def test_nodes_of_the_slopes() -> None:
         (lambda x: x >> MaxPool2d((2, 2, 2)), "the kernel must be one number or 2"),
         (lambda x: x >> MaxPool2d(0), "the kernel must be one number or 2, at least 1"),
         (lambda x: x >> AveragePool2d(2.5), "the kernel must be whole numbers, got 2.5"),
-        (lambda x: x >> AveragePool2d(2, padding="full"), 'padding is a number, "same" or "valid"'),
+        (
+            lambda x: x >> AveragePool2d(2, padding="full"),
+            'padding must be a number, "same" or "valid"',
+        ),
         (lambda x: x >> AveragePool2d(2, padding=-1), "the padding must be one number or 2"),
         (
             lambda x: x >> MaxPool2d(2, padding=2),
@@ -220,7 +223,7 @@ def test_nodes_of_the_slopes() -> None:
         (lambda x: average_pool(x, 3, padding=2), "average_pool: a padding of 2 is more than half"),
         (
             lambda x: x >> MaxPool2d(2, ceil_mode=3),
-            "ceil_mode of MaxPool2d is True or False, got 3",
+            "ceil_mode of MaxPool2d must be True or False, got 3",
         ),
         (lambda x: (x > 0) >> MaxPool2d(2), "MaxPool2d needs numbers, x is bool"),
         (lambda x: x.astype(i64) >> AveragePool2d(2), "AveragePool2d needs floating numbers"),
@@ -239,7 +242,7 @@ def test_nodes_of_the_slopes() -> None:
         ),
         (lambda x: x >> AdaptiveAveragePool2d((2, 2, 2)), "AdaptiveAveragePool2d needs"),
         (lambda x: x >> AdaptiveMaxPool1d(2), "AdaptiveMaxPool1d needs"),
-        (lambda x: x >> AdaptiveAveragePool2d(0), "a size is at least 1"),
+        (lambda x: x >> AdaptiveAveragePool2d(0), "a size must be at least 1"),
         (lambda x: x[0, 0] >> GlobalMaxPool(), "global_max_pool needs"),
     ],
 )

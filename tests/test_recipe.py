@@ -113,7 +113,7 @@ def test_an_inner_step_is_a_substitution() -> None:
         (lambda m: m(x=leaf("z", f32["n", 5])), ShapeError, "does not fit"),
         (lambda m: m(x=leaf("z", f32[4])), ShapeError, "rank"),
         (lambda m: m(params={"out.wieght": 1.0}), ModelError, "did you mean 'out.weight'"),
-        (lambda m: m(params={"out.weight": 1.0}), ModelError, "another type"),
+        (lambda m: m(params={"out.weight": 1.0}), ModelError, "wrong type"),
         (lambda m: m(x=m.inputs["x"])["loss"], ModelError, "needs 'target'"),
         (lambda m: m(x=m.inputs["x"])["lots"], ModelError, "no output"),
         (lambda m: m.inference(["z"]), ModelError, "no output 'z'"),
@@ -140,7 +140,7 @@ def test_a_declaration_that_cannot_be_met_is_told() -> None:
     graph = Graph("m", {"y": w * x}, (x,))
     with pytest.raises(ModelError, match="w of model m has no initial value"):
         Model("m", graph)
-    with pytest.raises(ModelError, match="initial value of w has another type"):
+    with pytest.raises(ModelError, match="initial value of w has the wrong type"):
         Model("m", graph, {"w": full((3,), 0.0)})
     start = {"w": full((2,), 0.0)}
     with pytest.raises(ModelError, match="unknown state 'v'"):
@@ -194,7 +194,7 @@ def test_the_inference_graph_has_what_predict_names_and_what_that_needs() -> Non
     ("declare", "words"),
     [
         (lambda m: training(m, minimize="los"), "did you mean 'loss'"),
-        (lambda m: training(m, minimize="y"), "one real number"),
+        (lambda m: training(m, minimize="y"), "a real scalar"),
         (lambda m: training(m, params="head.*"), "matches 'head"),
         (lambda m: training(m, updates=[]), "needs an update"),
         (lambda m: training(m, updates=[minimize()], clip_norm=1.0), "either"),
@@ -202,10 +202,10 @@ def test_the_inference_graph_has_what_predict_names_and_what_that_needs() -> Non
         (lambda m: training(m, clip_norm=0.0), "clip_norm must be positive"),
         (lambda m: training(m, optimizer={"out.*": sgd(0.1)}), "no optimizer for .*hidden"),
         (lambda m: training(m, updates=[assign("out", 1.0)]), "no parameter or state 'out'"),
-        (lambda m: training(m, updates=[assign("out.weight", 1.0)]), "another type"),
+        (lambda m: training(m, updates=[assign("out.weight", 1.0)]), "wrong type"),
         (
             lambda m: training(m, updates=[assign("hidden.bias", lambda v: v["y"].mean(axis=0))]),
-            "another type",
+            "wrong type",
         ),
     ],
 )

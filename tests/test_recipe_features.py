@@ -332,13 +332,13 @@ def test_frozen_layers_are_those_of_which_nothing_is_free() -> None:
     [
         (lambda m: training(m, freeze="backbon.*"), r"\(freeze\): no parameter .* 'backbon"),
         (lambda m: training(m, freeze="*"), r"all parameters that '\*' matches are frozen"),
-        (lambda m: training(m, freeze=3), "freeze must be a pattern"),
+        (lambda m: training(m, freeze=3), "freeze must be one or more patterns"),
         (lambda m: training(m, accumulate=0), "accumulate must be"),
         (lambda m: training(m, max_norm=0.0), "max_norm must be positive"),
         (lambda m: training(m, noise=-1.0), "noise must be positive"),
         (lambda m: training(m, average=ema(1.0)), "decay must be"),
         (lambda m: training(m, average=swa(params="tail.*")), "matches 'tail"),
-        (lambda m: training(m, average=3), "3 is no update"),
+        (lambda m: training(m, average=3), "3 is not an update"),
     ],
 )
 def test_a_recipe_that_cannot_be_met_is_told(declare: Any, words: str) -> None:

@@ -161,7 +161,7 @@ def test_what_cannot_be_recomputed_is_told() -> None:
         ModelError, match=r"no layer matches 'blok\*'(.|\n)*layer  block0(.|\n)*did you mean 'block"
     ):
         training(network(), recompute="blok*")
-    with pytest.raises(ModelError, match="returns values"):
+    with pytest.raises(ModelError, match="must return values"):
         recompute(lambda x: 3)(Input("x", f32[2])())
 
 

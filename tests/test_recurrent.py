@@ -341,8 +341,8 @@ def test_options_must_fit() -> None:
     for options, message in (
         ({"hidden": 0}, "the hidden size of GRU must be at least 1, got 0"),
         ({"hidden": 3, "layers": 0}, "the number of layers of GRU must be at least 1"),
-        ({"hidden": 3, "dropout": 1.0}, r"the dropout of GRU is in \[0, 1\), got 1.0"),
-        ({"hidden": 3, "bidirectional": True, "reverse": True}, "bidirectional, and reversed"),
+        ({"hidden": 3, "dropout": 1.0}, r"the dropout of GRU must be in \[0, 1\), got 1.0"),
+        ({"hidden": 3, "bidirectional": True, "reverse": True}, "both bidirectional and reversed"),
     ):
         with pytest.raises(ModelError, match=message):
             GRU(**options)
@@ -352,14 +352,16 @@ def test_states_and_masks_must_fit() -> None:
     x = f32["batch", 5, 4]
     zero = np.zeros((1, 2, 3), np.float32)
     with pytest.raises(
-        ShapeError, match=r"initial state of GRU is f32\[1, batch, 3\], got f32\[1, 2, 3\]"
+        ShapeError, match=r"initial state of GRU must be f32\[1, batch, 3\], got f32\[1, 2, 3\]"
     ):
         called(GRU(3), x, zero)
-    with pytest.raises(ModelError, match="initial state of LSTM has 2 parts, got 1"):
+    with pytest.raises(ModelError, match="initial state of LSTM must have 2 parts, got 1"):
         called(LSTM(3), x, zero)
-    with pytest.raises(ShapeError, match=r"the lengths for f32\[batch, 5, 4\] are i64\[batch\]"):
+    with pytest.raises(
+        ShapeError, match=r"the lengths for f32\[batch, 5, 4\] must be i64\[batch\]"
+    ):
         called(GRU(3), x, lengths=np.zeros(2, np.int64))
-    with pytest.raises(ShapeError, match=r"the mask for .* is bool\[batch, 5\], got i64\[2\]"):
+    with pytest.raises(ShapeError, match=r"the mask for .* must be bool\[batch, 5\], got i64\[2\]"):
         called(GRU(3), x, mask=np.zeros(2, np.int64))
     with pytest.raises(ModelError, match="lengths or a mask, not both"):
         called(GRU(3), x, lengths=np.zeros(2, np.int64), mask=np.zeros(2, bool))

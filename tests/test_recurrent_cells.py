@@ -141,9 +141,11 @@ def test_what_does_not_fit() -> None:
         called(RNNCell(3), f32["batch", "n"])
     with pytest.raises(DTypeError, match=r"GRUCell needs floating numbers, x is i64"):
         called(GRUCell(3), i64["batch", 4])
-    with pytest.raises(ShapeError, match=r"state of GRUCell is f32\[batch, 3\], got f32\[2, 3\]"):
+    with pytest.raises(
+        ShapeError, match=r"state of GRUCell must be f32\[batch, 3\], got f32\[2, 3\]"
+    ):
         called(GRUCell(3), x, np.zeros((2, 3), np.float32))
-    with pytest.raises(ModelError, match="the state of LSTMCell has 2 parts, got 1"):
+    with pytest.raises(ModelError, match="the state of LSTMCell must have 2 parts, got 1"):
         called(LSTMCell(3), x, np.zeros((2, 3), np.float32))
     with pytest.raises(ModelError, match="the hidden size of LSTMCell must be at least 1"):
         LSTMCell(0)

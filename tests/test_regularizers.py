@@ -129,10 +129,10 @@ def penalized(penalty: Any) -> Any:
     [
         (lambda: penalized(lambda: dsl.l1("dence.*")), ModelError, r"matches 'dence\.\*'"),
         (lambda: penalized(lambda: dsl.l2([])), ModelError, "nothing to penalize"),
-        (lambda: dsl.l2("*.weight"), ModelError, "outside a model"),
-        (lambda: dsl.orthogonality(V_), ShapeError, "orthogonality is of matrices"),
-        (lambda: dsl.sparsity(A_, 1.0), ModelError, "rate is between 0 and 1"),
-        (lambda: dsl.max_norm(W_, 0), ModelError, "limit is positive"),
+        (lambda: dsl.l2("*.weight"), ModelError, "outside of a model"),
+        (lambda: dsl.orthogonality(V_), ShapeError, "orthogonality needs a matrix"),
+        (lambda: dsl.sparsity(A_, 1.0), ModelError, "rate must be between 0 and 1"),
+        (lambda: dsl.max_norm(W_, 0), ModelError, "limit must be positive"),
     ],
 )
 def test_what_regularizers_refuse(use: Any, error: type[CompileError], message: str) -> None:

@@ -110,20 +110,23 @@ def test_a_constant_image_stays_constant() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: x >> Upsample(2, "cubik"), "Upsample: mode is one of nearest, .* got 'cubik'"),
+        (
+            lambda x: x >> Upsample(2, "cubik"),
+            "Upsample: mode must be one of nearest, .* got 'cubik'",
+        ),
         (
             lambda x: x >> Upsample(2, align_corners=True),
             "align_corners is an option of the modes",
         ),
         (lambda x: x >> Upsample(2, "area", antialias=True), "antialias .* not of 'area'"),
-        (lambda x: x[:, :, :0] >> Upsample(2), "Upsample: an axis of space has no elements"),
-        (lambda x: x >> Upsample(), "Upsample takes a size or a scale"),
-        (lambda x: x >> Upsample(2, size=4), "Upsample takes a size or a scale"),
+        (lambda x: x[:, :, :0] >> Upsample(2), "Upsample: a spatial axis has no elements"),
+        (lambda x: x >> Upsample(), "Upsample takes either a size or a scale"),
+        (lambda x: x >> Upsample(2, size=4), "Upsample takes either a size or a scale"),
         (lambda x: x >> Upsample((2, 2, 2)), "Upsample: one number or 2 are needed"),
-        (lambda x: x >> Upsample(0), "Upsample: a scale is above 0"),
-        (lambda x: x >> Upsample("two"), "Upsample: a scale is a number, got 'two'"),
+        (lambda x: x >> Upsample(0), "Upsample: a scale must be positive"),
+        (lambda x: x >> Upsample("two"), "Upsample: a scale must be a number, got 'two'"),
         (lambda x: x >> Upsample(0.1), "0.1 times 8 elements is less than one"),
-        (lambda x: x >> Upsample(size=0), "Upsample: a size is at least 1"),
+        (lambda x: x >> Upsample(size=0), "Upsample: a size must be at least 1"),
         (lambda x: x[:, :, 0, 0] >> Upsample(2), r"Upsample needs \[batch, channels\] and"),
     ],
 )

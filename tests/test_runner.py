@@ -107,7 +107,9 @@ def test_a_batch_may_be_lists_or_strided_arrays(start: dict[str, np.ndarray]) ->
 
 def test_an_empty_batch_teaches_nothing(start: dict[str, np.ndarray]) -> None:
     runner = StepRunner(halving_step(), start)
-    with pytest.raises(FeedError, match="input 'x' is empty: a step learns from one example"):
+    with pytest.raises(
+        FeedError, match="input 'x' is empty: a training step needs at least one example"
+    ):
         runner.step(batch_of(0))
     np.testing.assert_array_equal(runner.state()["w"], start["w"])
 
@@ -130,7 +132,7 @@ def test_bad_batches_and_states_leave_the_state_as_it_was(start: dict[str, np.nd
     for bad, message in (
         ({"x": good["x"]}, "no data for input 'mask'"),
         (good | {"y": good["x"]}, "no input 'y'"),
-        (good | {"x": good["x"].astype(np.float64)}, "another element type"),
+        (good | {"x": good["x"].astype(np.float64)}, "wrong element type"),
         (good | {"x": good["x"][:, 1:]}, "has size 299 on axis 1"),
         (good | {"mask": np.zeros(3, np.bool_)}, "batch"),
     ):

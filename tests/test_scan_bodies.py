@@ -133,7 +133,7 @@ def runge_kutta(f: Callable[[Value], Value], y: Value, step: float) -> Value:
 @pytest.mark.parametrize(("scheme", "order"), [(euler, 1), (runge_kutta, 4)])
 def test_differential_equation(scheme: Callable[..., Value], order: int) -> None:
     """A rotation by one turn comes back to where it began, with an error that falls as the order
-    of the scheme says; the slope at the generator is the difference quotient."""
+    of the scheme says; the gradient for the generator is the difference quotient."""
     w, start = leaf("w", f64[2, 2]), const(np.array([1.0, 0.0]))
     feeds = {"w": np.array([[0.0, 1.0], [-1.0, 0.0]])}
     errors = []

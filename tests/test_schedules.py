@@ -499,7 +499,7 @@ def test_a_metric_that_the_model_lacks_is_told() -> None:
         training(perceptron(), optimizer=sgd(plateau(0.1, "los")))
     one, other = plateau(0.1, "loss"), plateau(0.2, "loss")
     updates = [minimize(optimizer={"hidden.*": sgd(one), "*": sgd(other)})]
-    with pytest.raises(ModelError, match="two learning rates have the state"):
+    with pytest.raises(ModelError, match="two learning rates use the same state"):
         compose(training(perceptron(), updates=updates))
 
 

@@ -285,8 +285,8 @@ X = leaf("x", f32["n", 4])
         (lambda: X[X[0] > 0], "does not fit the axes"),
         (lambda: X[leaf("m", boolean["m"])], "does not fit the axes"),
         (lambda: X[X[0, 0] > 0], "does not fit the axes"),
-        (lambda: ops.masked_select(X, X), "a mask is of truth values"),
-        (lambda: ops.nonzero(X[0, 0]), "a number has no places"),
+        (lambda: ops.masked_select(X, X), "a mask must be boolean"),
+        (lambda: ops.nonzero(X[0, 0]), "a scalar has no positions"),
         (lambda: ops.iota(X[0, 0] > 0, i64) + ops.iota(X > 0), "a size is one integer"),
     ],
 )

@@ -105,11 +105,11 @@ def port(shape: tuple[int | str | None, ...], dtype: Any = np.float32, name: str
         ({}, "no data for input 'image'"),
         ({"imgae": 0}, r"'imgae' was given: is it 'image'\?"),
         ({"image": np.zeros((2, 4), np.float32), "label": 0}, "no input 'label'"),
-        ({"image": np.zeros((2, 4))}, r"another element type[\s\S]*f64\[2, 4\][\s\S]*astype"),
+        ({"image": np.zeros((2, 4))}, r"wrong element type[\s\S]*f64\[2, 4\][\s\S]*astype"),
         ({"image": np.zeros(4, np.float32)}, "has rank 1, not 2"),
         ({"image": np.zeros((2, 5), np.float32)}, "has size 5 on axis 1, not 4"),
-        ({"image": [[1], [2, 3]]}, "do not make an array"),
-        ({"image": "digits"}, "another element type"),
+        ({"image": [[1], [2, 3]]}, "cannot be converted to an array"),
+        ({"image": "digits"}, "wrong element type"),
     ],
 )
 def test_feeds_that_do_not_fit(feeds: dict[str, Any], message: str) -> None:
@@ -124,9 +124,9 @@ def test_python_numbers_take_the_declared_type_where_nothing_is_lost() -> None:
     assert check_feeds([port((0,), np.int64)], {"x": []})["x"].dtype == np.int64
     assert check_feeds([port(())], {"x": 3})["x"].shape == ()
     for ports, data in ((integers, [1.0, 2.0]), (integers, [2**31, 0]), (truth, [0, 1])):
-        with pytest.raises(FeedError, match="another element type"):
+        with pytest.raises(FeedError, match="wrong element type"):
             check_feeds([ports], {"x": data})
-    with pytest.raises(FeedError, match="another element type"):
+    with pytest.raises(FeedError, match="wrong element type"):
         check_feeds([port(())], {"x": np.float64(3)})
 
 
@@ -163,7 +163,7 @@ def test_sizes_that_are_not_said_or_not_arithmetic_fit_anything() -> None:
         ("cpuu", "unknown execution provider 'cpuu'"),
         ("rocketship", "available: "),
         ("dml", "has no provider 'dml'"),
-        (["cpu", "CPUExecutionProvider"], "named twice"),
+        (["cpu", "CPUExecutionProvider"], "given twice"),
         ([], "no execution provider"),
         (7, "is not a provider"),
         ([()], "is not a provider"),

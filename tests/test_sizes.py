@@ -100,13 +100,14 @@ def data_without(feeds: Feeds, *names: str) -> Feeds:
 
 def test_a_sequence_longer_than_the_table_of_places() -> None:
     assert told(lambda: trainer(sequences()).fit(of_sequences(10))) == (
-        "the model cannot take input 'x': LearnedPositions has vectors for 8 places, the data have "
+        "the model does not accept input 'x': LearnedPositions has vectors for 8 positions, the "
+        "data have "
         "10\n"
         "  input  x              f32[batch, time, 4]  got f32[4, 10, 4]\n"
         "  size   time           at most 8            got 10\n"
         "  x      f32[4, 10, 4]  input x\n"
         f"  at {HERE}:{line_of('LearnedPositions(8')}, in sequences / places\n"
-        "  hint: LearnedPositions(10), or cut the data to 8 places"
+        "  hint: LearnedPositions(10), or cut the data to 8 positions"
     )
 
 
@@ -114,7 +115,7 @@ def test_a_sequence_longer_than_the_table_of_places() -> None:
 def test_an_image_smaller_than_the_kernel() -> None:
     place = f"{HERE}:{line_of('Conv2d(2, (5, 3)')}"
     assert told(lambda: trainer(images()).fit(of_images(4, 9))) == (
-        "the model cannot take input 'image': Conv2d: a kernel that spans 5 is larger than "
+        "the model does not accept input 'image': Conv2d: a kernel that spans 5 is larger than "
         "the height (axis 2) of 4 elements: the result would be empty\n"
         "  input   image            f32[batch, 1, height, width]  got f32[4, 1, 4, 9]\n"
         "  size    height           at least 5                    got 4\n"
@@ -149,7 +150,7 @@ def test_every_way_of_feeding() -> None:
         "overfit_one_batch": lambda: overfit_one_batch(known.compiled, bad, 2),
     }
     for way, act in ways.items():
-        assert "LearnedPositions has vectors for 8 places, the data have 9" in told(act), way
+        assert "LearnedPositions has vectors for 8 positions, the data have 9" in told(act), way
 
 
 def test_a_bad_batch_leaves_the_state_and_the_next_one_trains() -> None:
@@ -322,12 +323,12 @@ def recurrent(kind: str) -> Model:
 def test_lengths_of_recurrent_layers(kind: str) -> None:
     known = trainer(recurrent(kind))
     assert told(lambda: known.fit(of_lengths([3, 4, 7, 9], 5))) == (
-        f"input 'lengths' holds 7, the lengths of {kind} are from 0 to 5\n"
+        f"input 'lengths' holds 7, the lengths of {kind} must be from 0 to 5\n"
         "  first at  lengths[2]\n"
         "  in all    2 of 4\n"
         "  size      time = 5\n"
         f"  at {HERE}:{line_of('RECURRENT[kind](3')}, in net / cell\n"
-        "  hint: a length counts the elements of a row that are there: np.clip(lengths, 0, 5)"
+        "  hint: a length counts the valid elements of a row: np.clip(lengths, 0, 5)"
     )
     assert "holds -1," in told(lambda: known.fit([of_lengths([3, -1], 5)]))
     assert "holds 5, " in told(lambda: known.fit([of_lengths([5, 5], 5), of_lengths([5, 5], 4)]))
@@ -348,12 +349,14 @@ def test_lengths_of_masks() -> None:
 
     known = trainer(net)
     message = told(lambda: known.fit(of_lengths([2, 6], 5)))
-    assert "input 'lengths' holds 6, the lengths of padding_mask are from 0 to 5" in message
+    assert "input 'lengths' holds 6, the lengths of padding_mask must be from 0 to 5" in message
     seen = known.predict(data_without(of_lengths([5, 0], 5), "label"))["seen"]
     np.testing.assert_array_equal(seen[1], 0)  # nothing to look at
-    with pytest.raises(ModelError, match=r"padding_mask are from 0 to 4, got 5(.|\n)*clip\(len"):
+    with pytest.raises(
+        ModelError, match=r"padding_mask must be from 0 to 4, got 5(.|\n)*clip\(len"
+    ):
         padding_mask([4, 5], 4)
-    with pytest.raises(DTypeError, match="lengths are integers, got f32"):
+    with pytest.raises(DTypeError, match="lengths must be integers, got f32"):
         padding_mask(const([1.0]), 4)
 
 
@@ -381,11 +384,13 @@ def test_lengths_of_ctc() -> None:
 
     known = trainer(net)
     message = told(lambda: known.evaluate(of_letters([6, 7], [1, 1])))
-    assert "input 'length' holds 7, each length of ctc_loss is from 0 to 6" in message
+    assert "input 'length' holds 7, each length of ctc_loss must be from 0 to 6" in message
     message = told(lambda: known.evaluate(of_letters([6, 6], [1, 3])))
-    assert "input 'letters' holds 3, each label_length of ctc_loss is from 0 to 2" in message
+    assert "input 'letters' holds 3, each label_length of ctc_loss must be from 0 to 2" in message
     assert np.isfinite(known.evaluate(of_letters([6, 0], [0, 0]))["loss"])  # both mean something
-    with pytest.raises(ModelError, match="each label_length of ctc_loss is from 0 to 2, got -1"):
+    with pytest.raises(
+        ModelError, match="each label_length of ctc_loss must be from 0 to 2, got -1"
+    ):
         ctc_loss(const(np.zeros((1, 4, 3))), const([[1, 1]]), label_length=const([-1]))
 
 
@@ -399,7 +404,7 @@ def test_places_on_an_axis_of_unknown_size() -> None:
     feeds = {"x": np.ones((4, 2), np.float32), "chosen": np.array([0, 3])}
     known.evaluate([feeds])
     message = told(lambda: known.evaluate([{**feeds, "chosen": np.array([0, 4])}]))
-    assert "input 'chosen' holds 4, its numbers are places from 0 to 3" in message
+    assert "input 'chosen': index 4 is out of range for an axis of size 4" in message
 
 
 def test_claims_of_one_s_own() -> None:
@@ -407,12 +412,12 @@ def test_claims_of_one_s_own() -> None:
         return limited(x, x.shape[0], 3, "the ring has {limit} seats for {size}", "seat {limit}")
 
     message = told(lambda: check_of(claimed, x=f32["n"])({"x": (4,)}))
-    assert "the model cannot take input 'x': the ring has 3 seats for 4" in message
+    assert "the model does not accept input 'x': the ring has 3 seats for 4" in message
     assert "hint: seat 3" in message
     with pytest.raises(ShapeError, match="the ring has 3 seats for 4"):
         claimed(const(np.zeros(4)))
-    with pytest.raises(DTypeError, match="the seats are integers, got f32"):
-        in_range(const([1.0]), 0, 1, "the seats are")
+    with pytest.raises(DTypeError, match="the seats must be integers, got f32"):
+        in_range(const([1.0]), 0, 1, "the seats must be")
 
 
 def test_predictions_of_no_examples() -> None:
@@ -420,9 +425,9 @@ def test_predictions_of_no_examples() -> None:
     found = known.predict(of_sequences(5, 0)["x"])
     assert found["probabilities"].shape == (0, 3)
     assert found["probabilities"].dtype == np.float32
-    assert "vectors for 8 places" in told(lambda: known.predict(of_sequences(9, 0)["x"]))
+    assert "vectors for 8 positions" in told(lambda: known.predict(of_sequences(9, 0)["x"]))
     assert told(lambda: known.evaluate(of_sequences(5, 0))).startswith(
-        "the data hold no examples\n  x      f32[0, 5, 4]\n  label  i64[0]\n"
+        "the data have no examples\n  x      f32[0, 5, 4]\n  label  i64[0]\n"
     )
 
     @model(predict=("y", "mean"))
@@ -431,7 +436,7 @@ def test_predictions_of_no_examples() -> None:
         return {"y": y, "mean": y.mean(0), "loss": (y * y).mean()}
 
     message = told(lambda: trainer(net).predict(np.zeros((0, 2), np.float32)))
-    assert "the data hold no examples, and output 'mean' has no row for each" in message
+    assert "the data have no examples, and output 'mean' has no row for each" in message
 
 
 def test_other_element_types_say_what_to_type() -> None:
@@ -464,7 +469,7 @@ def test_the_command_line(tmp_path: Path, command: str) -> None:
     more = ["--output", tmp_path / "out"] if command == "train" else []
     message = fails(command, path, *more)
     assert message.startswith(
-        "FeedError: the model cannot take input 'image': Conv2d: a kernel that"
+        "FeedError: the model does not accept input 'image': Conv2d: a kernel that"
     )
     assert re.search(r"size +height +at least 5 +got 3\n", message)
     assert f"at {line('Conv2d(2', FILE)}, in net / stem\n" in message

@@ -149,7 +149,7 @@ def test_names_that_files_cannot_have(
         y = x >> Dense(2, name=name) >> Dense(4, name="fine")
         return {"y": y, "loss": mse(y, x)}
 
-    with pytest.raises(BackendError, match=f"of the name '{name}'") as caught:
+    with pytest.raises(BackendError, match=f"named '{name}'") as caught:
         export(training(net, optimizer=sgd(0.1)), tmp_path / "net.pt", to=to)
     assert "another" in str(caught.value.hint) and not (tmp_path / "net.pt").exists()
 

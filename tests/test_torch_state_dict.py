@@ -111,7 +111,7 @@ def test_shared_tables_and_low_ranks(torchscript: SimpleNamespace) -> None:
             "5 layers with weights, .* has 4",
         ),
         (lambda s: s.update({"fc3.weight": s["fc2.weight"]}), None, "5 layers .* has 6"),
-        (lambda s: s.update({"fc3.weight": s["fc2.weight"]}), NAMES, "has fc3.weight, and model"),
+        (lambda s: s.update({"fc3.weight": s["fc2.weight"]}), NAMES, "has fc3.weight, which model"),
         (lambda s: s.update({"fc2.weight": s["fc2.weight"].T}), None, "does not fit 'head.weight'"),
         (lambda s: s.update({"fc2.bias": s["fc2.bias"].half()}), None, "of another type"),
         (lambda s: s.update({"fc2.bias": s["fc2.bias"].double()}), None, r"module\.float\(\)"),

@@ -110,7 +110,7 @@ def test_names_that_a_step_has_itself(name: str, torchscript: SimpleNamespace) -
     def net(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
         return {"loss": mse(x >> Dense(2, name=name), x[:, :2])}
 
-    with pytest.raises(BackendError, match=f"has a '{name}' of its own") as caught:
+    with pytest.raises(BackendError, match=f"already has '{name}'") as caught:
         stepped(torchscript, training(net, optimizer=sgd(0.1)))
     assert caught.value.hint == "give the layer another name"
 

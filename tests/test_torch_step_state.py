@@ -95,11 +95,11 @@ def test_batches_that_do_not_fit_change_nothing(torchscript: SimpleNamespace) ->
     before = module.get_state()
     image, label = torch.zeros(4, 2, 6, 6), torch.zeros(4, dtype=torch.int64)
     for batch, message in (
-        ((image.double(), label), "'image' is f32.batch, 2, 6, 6., and has another element"),
+        ((image.double(), label), "'image' is f32.batch, 2, 6, 6., got another element"),
         ((image[0], label), "'image' is .*, got the shape .2, 6, 6."),
         ((image[:, :1], label), "'image' is .*, got the shape .4, 1, 6, 6."),
         ((image, label[:1]), "'label' is i64.batch., got the shape .1."),
-        ((image[:0], label[:0]), "'image' is empty: a step learns from one example or more"),
+        ((image[:0], label[:0]), "'image' is empty: a training step needs at least one example"),
     ):
         with pytest.raises(torch.jit.Error, match=message):
             module.train_step(*batch)

@@ -158,8 +158,8 @@ def test_names_that_a_module_cannot_have(path: str, torchscript: SimpleNamespace
     ("weights", "message"),
     [
         ({}, "no value for parameter 'w'"),
-        ({"w": np.ones(3, np.float32)}, "another type"),
-        ({"w": np.ones(2, np.float64)}, "another type"),
+        ({"w": np.ones(3, np.float32)}, "wrong type"),
+        ({"w": np.ones(2, np.float64)}, "wrong type"),
     ],
 )
 def test_weights_that_do_not_fit(

@@ -192,7 +192,7 @@ def test_a_callback_can_stop_the_training() -> None:
     ours = trainer()
     history = ours.fit(data(), epochs=5, callbacks=stop)
     assert (ours.step, ours.epoch, len(history)) == (6, 1, 2)
-    with pytest.raises(ModelError, match="no callback"):
+    with pytest.raises(ModelError, match="not a callback"):
         ours.fit(data(), callbacks=[3])
 
 
@@ -245,12 +245,12 @@ def with_nan() -> np.ndarray[Any, Any]:
     [
         ({"x": data()["x"]}, "no data for input 'target'"),
         (changed(label=1), "no input 'label'"),
-        (changed(x=data()["x"].astype(np.float64)), "'x' has another element type"),
+        (changed(x=data()["x"].astype(np.float64)), "'x' has the wrong element type"),
         (changed(x=data()["x"][:, :3]), "'x' has size 3 on axis 1"),
         (changed(x=data()["x"][:40]), "'target' has size 50"),
         (changed(x=with_nan()), r"'x' hold NaN: 1 of 200(.|\n)*x\[7, 2\]"),
         (data(0), "no examples"),
-        ([data(), 3], "a batch is a dict"),
+        ([data(), 3], "a batch must be a dict"),
         ([], "no batch"),
         (lambda: 3, "iterable of dicts"),
         ([{"x": data()["x"]}], "no data for input 'target'"),
@@ -266,7 +266,7 @@ def test_data_that_do_not_fit_are_told(given: Any, words: str) -> None:
 
 
 def test_a_generator_that_is_used_up_is_told() -> None:
-    with pytest.raises(FeedError, match=r"no batch for epoch 2(.|\n)*read once"):
+    with pytest.raises(FeedError, match=r"no batch for epoch 2(.|\n)*read only once"):
         trainer().fit((data(8, seed) for seed in range(3)), epochs=2)
 
 

@@ -238,7 +238,9 @@ def test_gated_feedforward_layers(activation: Any) -> None:
 def test_what_does_not_fit_says_which_layer() -> None:
     with pytest.raises(DTypeError, match=r"FeedForward needs floating numbers.*\[b, t\]"):
         built(FeedForward(), x=i64["b", "t"])
-    with pytest.raises(ShapeError, match="TransformerEncoderLayer needs features of a known"):
+    with pytest.raises(
+        ShapeError, match="TransformerEncoderLayer needs a known number of features"
+    ):
         built(TransformerEncoderLayer(2), x=f32["b", "t", "n"])
     with pytest.raises(ModelError, match="3 heads do not divide a width of 8"):
         built(TransformerEncoder(3, layers=2), x=f32["b", "t", 8])

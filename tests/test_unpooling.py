@@ -181,7 +181,7 @@ def test_layers_pool_and_unpool() -> None:
     ("make", "message"),
     [
         (lambda x, i: dsl.MaxUnpool2d(2)(x, i[:, :, 0]), r"MaxUnpool2d needs \[batch, channels\]"),
-        (lambda x, i: dsl.MaxUnpool1d(2)(x, i), "MaxUnpool1d needs .* 1 axes of space"),
+        (lambda x, i: dsl.MaxUnpool1d(2)(x, i), "MaxUnpool1d needs .* 1 spatial axes"),
         (lambda x, i: dsl.MaxUnpool2d(2)(x, x), "indices that are integers"),
         (lambda x, i: dsl.MaxUnpool2d(2)(x, i, (9,)), "a number for each of 2 axes, got"),
         (lambda x, i: dsl.MaxUnpool2d(2)(x, i, (8, 11)), "a size of 11 is not within the stride 2"),

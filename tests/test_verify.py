@@ -160,7 +160,7 @@ def test_a_wrong_pullback_is_found(classifier: Recipe, monkeypatch: pytest.Monke
     fault = first(report)
     assert fault.backends == ["differences"]
     assert "log_softmax(" in fault.place.node
-    assert "the slope of loss at" in fault.message
+    assert "the gradient of loss at" in fault.message
     assert "central difference" in fault.place.remark
     cells = report.rows["numpy backend"]
     assert all(cells[c].ratio <= 1 for c in cells)  # what all backends share, none shows
@@ -217,7 +217,7 @@ def test_a_slope_that_is_not_finite_is_told() -> None:
     report = verify(recipe, {"x": np.zeros((9, 4), np.float32)}, backends=[], quick=True)
     assert report.agrees, report
     (said,) = (text for text in report.skipped if text.startswith("differences of loss"))
-    assert "9 of 9 random inputs: the slope at dense.weight is not finite: " in said
+    assert "9 of 9 random inputs: the gradient for dense.weight is not finite: " in said
     assert "in net" in said
 
 
@@ -277,7 +277,7 @@ def test_a_declared_slope_is_not_said_to_be_right() -> None:
     assert differences(report) == "declared –"
     source = Path(__file__).read_text().splitlines()
     declared_at = next(n for n, text in enumerate(source, 1) if "# it is 3x²" in text)
-    said = f"not checked: the slope declared at test_verify.py:{declared_at}\n"
+    said = f"not checked: the gradient declared at test_verify.py:{declared_at}\n"
     assert report.text().count(said) == 1
 
 
@@ -294,7 +294,7 @@ def test_the_slope_of_a_formula_is_named_by_its_use() -> None:
     assert differences(report) == "declared –"
     source = Path(__file__).read_text().splitlines()
     used_at = next(n for n, text in enumerate(source, 1) if "cubed(x >> Dense(3))" in text)
-    assert report.unchecked == [f"the slope declared at test_verify.py:{used_at}"]
+    assert report.unchecked == [f"the gradient declared at test_verify.py:{used_at}"]
 
 
 @pytest.mark.slow
@@ -446,8 +446,8 @@ def test_numbers_stay_in_the_range_that_the_model_claims() -> None:
 @pytest.mark.parametrize(
     ("x", "label", "message"),
     [
-        (np.zeros((9, 4), np.float32), np.full(9, 7), "input 'label' holds 7"),
-        (np.zeros((9, 4)), np.zeros(9, np.int64), "input 'x' has another element type"),
+        (np.zeros((9, 4), np.float32), np.full(9, 7), "input 'label': index 7"),
+        (np.zeros((9, 4)), np.zeros(9, np.int64), "input 'x' has the wrong element type"),
         (np.zeros((9, 5), np.float32), np.zeros(9, np.int64), "the data do not fit"),
     ],
 )

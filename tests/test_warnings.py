@@ -27,11 +27,11 @@ ONE = Z[:, 0]
 SUSPECT: dict[str, tuple[Callable[[], Value], str]] = {
     "cross_entropy": (
         lambda: dsl.cross_entropy(softmax(Z), LABEL),
-        "cross_entropy takes logits, and is given the result of softmax: give it the logits",
+        "cross_entropy takes logits, but got the result of softmax: pass the logits",
     ),
     "cross_entropy of a sigmoid": (
         lambda: dsl.cross_entropy(sigmoid(Z), LABEL),
-        "cross_entropy takes logits, and is given the result of sigmoid",
+        "cross_entropy takes logits, but got the result of sigmoid",
     ),
     "cross_entropy of what was moved": (
         lambda: dsl.cross_entropy(softmax(Z).reshape((-1, 3))[:, ::-1], LABEL),
@@ -44,7 +44,7 @@ SUSPECT: dict[str, tuple[Callable[[], Value], str]] = {
     ),
     "negative_log_likelihood": (
         lambda: dsl.negative_log_likelihood(softmax(Z), LABEL),
-        r"negative_log_likelihood takes logarithms, .* give it log_softmax\(logits\)",
+        r"negative_log_likelihood takes logarithms, .* pass log_softmax\(logits\)",
     ),
     "kl_divergence": (
         lambda: dsl.kl_divergence(softmax(Z), softmax(Z + 1)),
@@ -52,7 +52,7 @@ SUSPECT: dict[str, tuple[Callable[[], Value], str]] = {
     ),
     "binary_cross_entropy_with_logits": (
         lambda: dsl.binary_cross_entropy_with_logits(sigmoid(ONE), T),
-        "binary_cross_entropy_with_logits takes logits, .* the result of sigmoid: .* or take "
+        "binary_cross_entropy_with_logits takes logits, .* the result of sigmoid: .* or use "
         "binary_cross_entropy",
     ),
     "binary_focal_loss": (

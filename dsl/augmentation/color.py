@@ -66,8 +66,8 @@ class ColorJitter(Layer):
             at_least_zero(f"the {option} of ColorJitter", getattr(self, option))
         if self.hue > 0.5:
             raise ModelError(
-                f"the hue of ColorJitter is at most 0.5, got {self.hue!r}",
-                hint="0.5 turns half round the circle of colours, either way",
+                f"the hue of ColorJitter must be at most 0.5, got {self.hue!r}",
+                hint="0.5 is half of the color wheel, in either direction",
             )
 
     def __call__(self, x: Any) -> Value:
@@ -82,9 +82,9 @@ class ColorJitter(Layer):
             y = (y - average) * factor + average
         if (self.saturation or self.hue) and same(x.shape[1], 3) is not True:
             raise ShapeError(
-                f"ColorJitter: saturation and hue are of three channels, x is {x.type}",
+                f"ColorJitter: saturation and hue need three channels, x is {x.type}",
                 rows=[("x", *described(x))],
-                hint="saturation=0, hue=0 leave them out",
+                hint="saturation=0, hue=0 turns them off",
             )
         if self.saturation:
             weights = const(np.asarray(_GREY).reshape(3, 1, 1), x.dtype)

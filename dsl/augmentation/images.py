@@ -92,7 +92,9 @@ class RandomHorizontalFlip(Layer):
 
     def __post_init__(self) -> None:
         if not 0 <= real(f"the rate of {type(self).__name__}", self.rate) <= 1:
-            raise ModelError(f"the rate of {type(self).__name__} is in [0, 1], got {self.rate!r}")
+            raise ModelError(
+                f"the rate of {type(self).__name__} must be in [0, 1], got {self.rate!r}"
+            )
 
     def __call__(self, x: Any) -> Value:
         what = type(self).__name__
@@ -134,8 +136,8 @@ class RandomCrop(Layer):
             free = dim(total + 2 * self.padding - size)
             if isinstance(free, int) and free < 0:
                 raise ShapeError(
-                    f"RandomCrop: {size} rows or columns of an image of {total} with "
-                    f"{self.padding} padded on both sides",
+                    f"RandomCrop: cannot cut {size} rows or columns from {total} with "
+                    f"{self.padding} of padding on both sides",
                     rows=[("x", *described(x))],
                 )
             start = below(random_key(axis, key), x.shape[0], dim(free + 1)) - self.padding
@@ -169,7 +171,7 @@ class RandomRotation(Layer):
         at_least_zero("the degrees of RandomRotation", self.degrees)
         if self.mode not in ("bilinear", "nearest"):
             raise ModelError(
-                f'the mode of RandomRotation is "bilinear" or "nearest", got {self.mode!r}'
+                f'the mode of RandomRotation must be "bilinear" or "nearest", got {self.mode!r}'
             )
 
     def __call__(self, x: Any) -> Value:

@@ -37,7 +37,7 @@ class Mixup(Layer):
     another one of the batch, λ of its own from Beta(alpha, alpha) (H. Zhang et al., "mixup: beyond
     empirical risk minimization", 2018).
 
-    x[batch, …] is floating; labels are class numbers [batch], of `classes` classes, which come back
+    x[batch, …] is floating; labels are class indices [batch], of `classes` classes, which come back
     as probabilities, for `cross_entropy`; or real numbers [batch, …], mixed as they are:
     probabilities [batch, classes] already, or the targets of a regression. Raises `ModelError`
     where `classes` is needed and not given.
@@ -95,28 +95,29 @@ class CutMix(Mixup):
 
 
 def soft(what: str, x: Value, label: Any, classes: int | None) -> Value:
-    """Labels as real numbers, class numbers as probabilities [batch, classes]."""
+    """Labels as real numbers, class indices as probabilities [batch, classes]."""
     target = as_value(label)
     if target.rank == 0 or x.rank == 0 or same(target.shape[0], x.shape[0]) is not True:
         raise ShapeError(
-            f"{what}: there is not one label for each example",
+            f"{what}: needs one label for each example",
             rows=[("x", *described(x)), ("label", *described(target))],
         )
     if target.dtype.is_float:
         return target
     if classes is None:
         raise ModelError(
-            f"{what}: the labels are class numbers, {target.type}: of how many classes?",
+            f"{what}: the labels are class indices, {target.type}, and the number of classes is "
+            "unknown",
             hint=f"{what}(classes=10)",
         )
     if target.rank != 1:
-        raise ShapeError(f"{what}: class numbers are [batch], got {target.type}")
+        raise ShapeError(f"{what}: class indices must be [batch], got {target.type}")
     return one_hot(target, whole_number("classes", classes, least=1), x.dtype)
 
 
 def _above_zero(what: str, alpha: Any) -> None:
     if not real(f"the alpha of {what}", alpha) > 0:
-        raise ModelError(f"the alpha of {what} is above 0, got {alpha!r}")
+        raise ModelError(f"the alpha of {what} must be positive, got {alpha!r}")
 
 
 class LabelNoise(Layer):
@@ -158,12 +159,13 @@ class MaskTokens(Layer):
         rate_of("MaskTokens", self.rate)
         if self.masked < 0 or self.random < 0 or self.masked + self.random > 1:
             raise ModelError(
-                f"MaskTokens: masked and random are shares of 1, got {self.masked} and "
+                "MaskTokens: masked and random are fractions that add up to at most 1, got "
+                f"{self.masked} and "
                 f"{self.random}"
             )
         if self.random and self.vocabulary is None:
             raise ModelError(
-                "MaskTokens: random tokens are of how many?",
+                "MaskTokens: random tokens need the size of the vocabulary",
                 hint="MaskTokens(mask=0, vocabulary=1000), or random=0",
             )
 
@@ -189,5 +191,5 @@ class MaskTokens(Layer):
 def _integers(what: str, name: str, x: Any) -> Value:
     value = as_value(x)
     if not value.dtype.is_integer:
-        raise DTypeError(f"{what}: {name} are integers, got {value.type}")
+        raise DTypeError(f"{what}: {name} must be integers, got {value.type}")
     return value

@@ -51,8 +51,8 @@ def scaled_dot_product_attention(
     q, k, v = as_value(query), as_value(key), as_value(value)
     _check_fit(q, k, v)
     if scale is None:
-        message = f"attention needs features of a known number, query is {q.type}"
-        hint = "the factor of the scores itself, scale=0.125, needs no width"
+        message = f"attention needs a known number of features, query is {q.type}"
+        hint = "or give the factor of the scores itself: scale=0.125"
         width = known_size(message, q, -1, hint)
         if width == 0:
             raise ShapeError(message, hint=hint)
@@ -70,8 +70,8 @@ def scaled_dot_product_attention(
 
 
 def _dropped(weights: Value, rate: float) -> Value:
-    if not 0 <= real("the rate of dropout of attention", rate) < 1:
-        raise ModelError(f"the rate of dropout of attention is in [0, 1), got {rate!r}")
+    if not 0 <= real("the dropout rate of attention", rate) < 1:
+        raise ModelError(f"the dropout rate of attention must be in [0, 1), got {rate!r}")
     if rate == 0:
         return weights
     return dropout(weights, rate, salt=active("dropout of attention").salt())
@@ -84,10 +84,10 @@ def _rows(q: Value, k: Value, v: Value) -> list[tuple[str, ...]]:
 def _check_fit(q: Value, k: Value, v: Value) -> None:
     rows = _rows(q, k, v)
     if not q.dtype.is_float or not q.dtype is k.dtype is v.dtype:
-        raise DTypeError("attention is of floating numbers of one element type", rows=rows)
+        raise DTypeError("attention needs floating-point values of one element type", rows=rows)
     if min(q.rank, k.rank, v.rank) < 2:
         raise ShapeError(
-            "attention: query, key and value have axes for places and for features",
+            "attention: query, key and value need axes for positions and for features",
             rows=rows,
             hint="[batch, time, features]",
         )
@@ -95,7 +95,7 @@ def _check_fit(q: Value, k: Value, v: Value) -> None:
         raise ShapeError("attention: query and key have different numbers of features", rows=rows)
     if same(k.shape[-2], v.shape[-2]) is not True:
         raise ShapeError(
-            "attention: keys and values are not known to be equally many",
+            "attention: the numbers of keys and values are not known to be equal",
             rows=rows,
             hint="give both axes one name",
         )
@@ -121,7 +121,7 @@ def _mask_of(mask: Any, causal: bool, q: Value, k: Value) -> tuple[Value | None,
         return allowed, _bias(allowed, q.dtype)
     if not mask.dtype.is_float:
         raise DTypeError(
-            f"attention: a mask is of truth values or of real numbers, got {mask.type}",
+            f"attention: a mask must be boolean or real, got {mask.type}",
             hint="mask != 0, or mask.astype(boolean)",
         )
     bias = maximum(cast(mask, q.dtype), HIDDEN)
@@ -151,8 +151,8 @@ def padding_mask(lengths: Any, size: Any) -> Value:
     (`ModelError` here where they are known)."""
     lengths = as_value(lengths)
     if not lengths.dtype.is_integer:
-        raise DTypeError(f"lengths are integers, got {lengths.type}", hint="x.astype(i64)")
-    lengths = in_range(lengths, 0, size, "the lengths of padding_mask are", LENGTHS)
+        raise DTypeError(f"lengths must be integers, got {lengths.type}", hint="x.astype(i64)")
+    lengths = in_range(lengths, 0, size, "the lengths of padding_mask must be", LENGTHS)
     mask: Value = iota(size, lengths.dtype) < expand_dims(lengths, -1)
     return mask
 
@@ -195,7 +195,7 @@ class MultiHeadAttention(Layer):
                 )
         if not 0 <= real("the dropout of MultiHeadAttention", self.dropout) < 1:
             raise ModelError(
-                f"the dropout of MultiHeadAttention is in [0, 1), got {self.dropout!r}"
+                f"the dropout of MultiHeadAttention must be in [0, 1), got {self.dropout!r}"
             )
 
     def __call__(
@@ -207,7 +207,7 @@ class MultiHeadAttention(Layer):
         self._check(query, key, value)
         width = self.width
         if width is None:
-            message = f"MultiHeadAttention needs features of a known number, query is {query.type}"
+            message = f"MultiHeadAttention needs a known number of features, query is {query.type}"
             width = known_size(message, query, -1)
         size = self._head_width(width)
         shared = self.heads if self.key_value_heads is None else self.key_value_heads
@@ -236,9 +236,9 @@ class MultiHeadAttention(Layer):
         rows = _rows(query, key, value)
         if min(query.rank, key.rank, value.rank) < 2:
             raise ShapeError(
-                "MultiHeadAttention needs axes for places and for features",
+                "MultiHeadAttention needs axes for positions and for features",
                 rows=rows,
-                hint="[batch, time, features]; an Embedding makes features of token numbers",
+                hint="[batch, time, features]; an Embedding turns token ids into features",
             )
         leads = [x.shape[:-2] for x in (query, key, value)]
         if not all(same_shape(leads[0], lead) is True for lead in leads):
@@ -247,7 +247,7 @@ class MultiHeadAttention(Layer):
             )
         if same(key.shape[-2], value.shape[-2]) is not True:
             raise ShapeError(
-                "MultiHeadAttention: keys and values are not known to be equally many",
+                "MultiHeadAttention: the numbers of keys and values are not known to be equal",
                 rows=rows,
                 hint="give both axes one name",
             )
@@ -258,9 +258,10 @@ class MultiHeadAttention(Layer):
         if width % self.heads:
             raise ModelError(
                 f"MultiHeadAttention: {self.heads} heads do not divide a width of {width}",
-                hint="choose a multiple, or the width of each head: head_width=32"
+                hint="choose a multiple, or give the width of each head: head_width=32"
                 if self.heads <= width
-                else f"the heads come first: MultiHeadAttention({width}), as wide as the query",
+                else "the number of heads comes first; the width follows from the query of "
+                f"width {width}",
             )
         return width // self.heads
 
@@ -289,7 +290,7 @@ class MultiHeadAttention(Layer):
         wanted = (*query.shape[:-2], key.shape[-2])
         if key_mask.dtype is not boolean or same_shape(key_mask.shape, wanted) is not True:
             raise ShapeError(
-                "MultiHeadAttention: the key_mask does not say for each key whether it is there",
+                "MultiHeadAttention: the key_mask needs one truth value for each key",
                 rows=[("key_mask", str(key_mask.type)), ("key", str(key.type))],
                 hint="bool[batch, time], true where a token is: tokens != padding",
             )
@@ -309,7 +310,8 @@ class MultiHeadAttention(Layer):
             return expand_dims(mask, -3)
         if same(mask.shape[-3], self.heads) is not True:
             raise ShapeError(
-                f"MultiHeadAttention: the mask {mask.type} has an axis of {mask.shape[-3]} heads, "
+                f"MultiHeadAttention: the mask {mask.type} has an axis of {mask.shape[-3]} "
+                "heads, but "
                 f"there are {self.heads}"
             )
         return reshape(mask, (*mask.shape[:-3], shared, groups, *mask.shape[-2:]))

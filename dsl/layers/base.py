@@ -129,7 +129,7 @@ def _check_flags(layer: Layer) -> None:
         given = getattr(layer, option.name, False)
         if option.type in (bool, "bool") and not isinstance(given, bool | np.bool_):
             raise ModelError(
-                f"{option.name} of {type(layer).__name__} is True or False, got {given!r}"
+                f"{option.name} of {type(layer).__name__} must be True or False, got {given!r}"
             )
 
 

@@ -20,7 +20,7 @@ def check_filters(layer: Layer, filters: Any, groups: Any = 1) -> None:
     if count % whole_number(f"{kind}: the number of groups", groups, 1):
         raise ModelError(
             f"{kind}: {groups} groups do not divide {filters} filters",
-            hint="each group makes an equal part of the filters",
+            hint="each group computes an equal share of the filters",
         )
 
 
@@ -34,7 +34,7 @@ def check_options(layer: Any) -> None:
         given = getattr(layer, name)
         if callable(given):
             raise ModelError(
-                f"{kind}: the {name} is a number, got the function {given!r}",
+                f"{kind}: the {name} must be a number, got the function {given!r}",
                 hint=f"{kind}(16, 3, activation=relu)",
             )
         try:
@@ -47,12 +47,12 @@ def check_options(layer: Any) -> None:
     check_padding_mode(kind, getattr(layer, "padding_mode", "zeros"))
     if activation is not None and not callable(activation):
         raise ModelError(
-            f"the activation of {kind} is a function, got {activation!r}",
+            f"the activation of {kind} must be a function, got {activation!r}",
             hint=f"{kind}(16, 3, activation=relu), with relu from dsl",
         )
 
 
-CHANNELS_SECOND = "channels come second: moveaxis(x, -1, 1) brings them from the end"
+CHANNELS_SECOND = "the channels are axis 1: moveaxis(x, -1, 1) moves them there from the end"
 
 
 def channels_of(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
@@ -75,7 +75,7 @@ def channels_of(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
     if channels % groups:
         raise ShapeError(
             f"{kind}: {groups} groups do not divide the {channels} channels of x, {x.type}",
-            hint="each group sees an equal part of the channels",
+            hint="each group sees an equal share of the channels",
         )
     return channels
 
@@ -95,7 +95,8 @@ def check_habits(layer: Any, x: Value, is_transposed: bool = False) -> None:
         hint = CHANNELS_SECOND
     if hint is not None:
         raise ShapeError(
-            f"{kind}: a kernel of {kernel} does not fit on an axis of {small[0]}, x is {x.type}",
+            f"{kind}: a kernel of size {kernel} does not fit an axis of size {small[0]}, x is "
+            f"{x.type}",
             hint=hint,
         )
 
@@ -110,15 +111,16 @@ def _check_order(layer: Any, x: Value) -> None:
     is_odd = kernel > stride >= 3 and stride % 2 == 1
     if layer.filters == x.shape[1] and (is_odd or kernel >= max(8, 2 * stride)):
         raise ModelError(
-            f"{kind}({layer.filters}, {kernel}, {stride}) has {layer.filters} filters, {kernel} "
-            f"wide, {stride} apart, on the {x.shape[1]} channels of {x.type}",
-            hint=f"{_torch_order(layer)}; where the stride is meant, write stride={stride}",
+            f"{kind}({layer.filters}, {kernel}, {stride}) has {layer.filters} filters of size "
+            f"{kernel} "
+            f"with stride {stride}, and x has {x.shape[1]} channels: {x.type}",
+            hint=f"{_torch_order(layer)}; if the stride is meant, write stride={stride}",
         )
 
 
 def _torch_order(layer: Any) -> str:
     kind, kernel, stride = type(layer).__name__, layer.kernel, layer.stride
     return (
-        f"the number of channels is that of x, and not given: {kind}({kernel}, {stride}) "
-        f"has {kernel} filters, {stride} wide"
+        f"the number of channels follows from x: {kind}({kernel}, {stride}) "
+        f"has {kernel} filters of size {stride}"
     )

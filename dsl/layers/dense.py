@@ -42,14 +42,14 @@ class Dense(Layer):
     def __post_init__(self) -> None:
         if self.activation is not None and not callable(self.activation):
             raise ModelError(
-                f"the activation of Dense is a function, got {self.activation!r}",
-                hint=f"Dense({self.activation}) alone: the width of x is known, and not given"
+                f"the activation of Dense must be a function, got {self.activation!r}",
+                hint=f"Dense({self.activation}) alone is enough: the width of x is inferred"
                 if isinstance(self.activation, int)
                 else "Dense(8, relu), with relu from dsl",
             )
 
     def __call__(self, x: Any) -> Value:
-        hint = "x.astype(f32) converts; one_hot(x, n) is for class numbers"
+        hint = "x.astype(f32) converts; one_hot(x, n) is for class indices"
         x = floating("Dense", x, hint)
         features = known_size(f"Dense needs a last axis of known size, x is {x.type}", x, -1)
         y: Value = x @ self.parameter("weight", (features, self.width), self.init, x.dtype)
@@ -111,7 +111,7 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         if not 0 <= real("the rate of Dropout", self.rate) < 1:
-            raise ModelError(f"the rate of Dropout is in [0, 1), got {self.rate!r}")
+            raise ModelError(f"the rate of Dropout must be in [0, 1), got {self.rate!r}")
 
     def __call__(self, x: Any) -> Value:
         return drop(as_value(x), self.rate, salt=active("Dropout").salt())
@@ -142,7 +142,7 @@ class Sequential(Layer):
             if not callable(layer):
                 raise ModelError(
                     f"{type(self).__name__} takes layers and functions, got {layer!r}",
-                    hint="write them one by one, not as a list: Sequential(Dense(8), relu)",
+                    hint="pass them one by one, not as a list: Sequential(Dense(8), relu)",
                 )
         object.__setattr__(self, "layers", layers)
         object.__setattr__(self, "name", name)
@@ -188,7 +188,7 @@ class PReLU(Layer):
             f"PReLU needs an axis {self.axis} of known size, x is {x.type}",
             x,
             self.axis,
-            "axis=1 is that of channels, axis=-1 that of features; PReLU() has one slope for all",
+            "axis=1 is the channel axis, axis=-1 the feature axis; PReLU() has one slope for all",
         )
         slope = self.parameter("slope", count, self.init, x.dtype)
         behind = x.rank - 1 - self.axis % x.rank

@@ -86,7 +86,8 @@ def check_table(layer: Table) -> None:
     whole_number(f"width of {kind}", layer.width, 1)
     if layer.padding_index is not None and not 0 <= layer.padding_index < layer.count:
         raise ModelError(
-            f"the padding_index of {kind} is in 0 … {layer.count - 1}, got {layer.padding_index}"
+            f"the padding_index of {kind} must be in 0 … {layer.count - 1}, got "
+            f"{layer.padding_index}"
         )
 
 
@@ -100,7 +101,7 @@ def numbers_of(layer: Table, x: Any) -> Value:
     known = value.op.value if isinstance(value.op, Constant) else np.zeros(0)
     wrong = known[(known < 0) | (known >= layer.count)]
     if wrong.size:
-        raise ModelError(f"{kind} has rows 0 … {layer.count - 1}, x has {wrong.flat[0]}")
+        raise ModelError(f"{kind}: index {wrong.flat[0]} is out of range for {layer.count} rows")
     return value
 
 
@@ -124,7 +125,7 @@ def _places(length: Any, positions: Any, dtype: DType) -> Value:
 def _angles(places: Value, width: int, base: float, what: str) -> Value:
     """Each place times each frequency: `[..., width/2]`."""
     if not isinstance(width, int) or width < 2 or width % 2:
-        raise ModelError(f"{what} takes features in pairs, their number is {width}")
+        raise ModelError(f"{what} needs an even number of features, got {width}")
     if not real(f"the base of {what}", base) > 0:
         raise ModelError(f"the base of {what} must be positive, got {base}")
     rates = base ** (-np.arange(0, width, 2) / width)
@@ -144,7 +145,7 @@ def rotary(
     """
     x = as_value(x)
     if x.rank < 2 or not x.dtype.is_float:
-        raise ShapeError(f"rotary turns features at places, [..., t, d], x is {x.type}")
+        raise ShapeError(f"rotary rotates features at positions, [..., t, d], x is {x.type}")
     width: Any = x.shape[-1]
     angles = _angles(_places(x.shape[-2], positions, x.dtype), width, base, "rotary")
     cosine, sine = cos(angles), sin(angles)
@@ -192,12 +193,12 @@ class LearnedPositions(Layer):
         x, length = _sequence(type(self).__name__, x)
         if isinstance(length, int) and length > self.count:
             raise ModelError(
-                f"LearnedPositions has vectors for {self.count} places, x is {x.type}",
+                f"LearnedPositions has vectors for {self.count} positions, x is {x.type}",
                 hint=f"LearnedPositions({length}), or cut x: x[:, :{self.count}]",
             )
         table = self.parameter("weight", (self.count, x.shape[-1]), self.init, x.dtype)
-        claim = "LearnedPositions has vectors for {limit} places, the data have {size}"
-        way_out = "LearnedPositions({size}), or cut the data to {limit} places"
+        claim = "LearnedPositions has vectors for {limit} positions, the data have {size}"
+        way_out = "LearnedPositions({size}), or cut the data to {limit} positions"
         y: Value = limited(x, length, self.count, claim, way_out) + table[:length]
         return y
 
@@ -206,7 +207,7 @@ def _sequence(what: str, x: Any) -> tuple[Value, Dim]:
     x = as_value(x)
     if x.rank < 2 or not x.dtype.is_float or not isinstance(x.shape[-1], int):
         raise ShapeError(
-            f"{what} needs floating [..., places, features], x is {x.type}",
-            hint="an Embedding makes features of token numbers",
+            f"{what} needs floating-point [..., positions, features], x is {x.type}",
+            hint="an Embedding turns token ids into features",
         )
     return x, x.shape[-2]

@@ -63,7 +63,7 @@ class EmbeddingBag(Layer):
         check_table(self)
         if self.mode not in ("mean", "sum", "max"):
             raise ModelError(
-                f'the mode of EmbeddingBag is "mean", "sum" or "max", got {self.mode!r}'
+                f'the mode of EmbeddingBag must be "mean", "sum" or "max", got {self.mode!r}'
             )
 
     def __call__(self, x: Any, offsets: Any = None, per_sample_weights: Any = None) -> Value:
@@ -81,14 +81,14 @@ class EmbeddingBag(Layer):
             return None
         if self.mode != "sum":
             raise ModelError(
-                f"EmbeddingBag: per_sample_weights are those of a sum, the mode is {self.mode!r}",
+                f"EmbeddingBag: per_sample_weights need the mode 'sum', got {self.mode!r}",
                 hint='EmbeddingBag(..., mode="sum")',
             )
         weights = as_value(given)
         if weights.dtype is not self.dtype or same_shape(weights.shape, x.shape) is not True:
             expected = Type(self.dtype, x.shape)
             raise ShapeError(
-                f"the per_sample_weights for {x.type} are {expected}, got {weights.type}"
+                f"the per_sample_weights for {x.type} must be {expected}, got {weights.type}"
             )
         return weights
 
@@ -96,14 +96,17 @@ class EmbeddingBag(Layer):
         offsets = as_value(given)
         if not offsets.dtype.is_integer or offsets.rank != 1:
             raise ShapeError(
-                f"the offsets of EmbeddingBag are i64[bags], got {offsets.type}",
+                f"the offsets of EmbeddingBag must be i64[bags], got {offsets.type}",
                 hint='offsets=i64["bags"], where each bag begins in x',
             )
-        what = "the first offset of EmbeddingBag is"
+        what = "the first offset of EmbeddingBag must be"
         is_first = iota(offsets.shape[0]) == 0
         first = where(is_first, offsets, 0)
-        first = in_range(first, 0, 0, what, "the first bag begins at 0")
-        what, way_out = "the offsets of EmbeddingBag are", "a bag begins within x, or at its end"
+        first = in_range(first, 0, 0, what, "the first bag starts at 0")
+        what, way_out = (
+            "the offsets of EmbeddingBag must be",
+            "a bag starts within x, or at its end",
+        )
         return where(is_first, first, in_range(offsets, 0, x.shape[0], what, way_out))
 
     def _of_rows(self, x: Value, weights: Value | None) -> Value:

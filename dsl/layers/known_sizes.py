@@ -27,11 +27,14 @@ def known_size(message: str, x: Value, axis: int, hint: str | None = None) -> in
     if declared:
         place = " and ".join(dict.fromkeys(what for _, what, _ in declared))
         ways.append(f"declare {place} as a number")
-    ways.append(hint or "take a mean over it, as GlobalAveragePool() over the sizes of images")
+    ways.append(
+        hint or "take the mean over that axis, as GlobalAveragePool() does over the sizes of images"
+    )
     raise ShapeError(
         message,
         rows=[("x", *described(x)), *declared, *made],
-        hint=f"weights depend on the size {size}, which data tell: {'; or '.join(ways)}",
+        hint=f"weights depend on the size {size}, which is known only from the data: "
+        f"{'; or '.join(ways)}",
     )
 
 
@@ -40,7 +43,10 @@ def _room(size: Dim) -> str:
     if not isinstance(size, sp.Min) or len(size.args) != 2 or not size.args[0].is_Integer:
         return CLIPPED
     count, there = size.args
-    return f'a slice takes what there is, {count} elements of an axis written "{there} + {count}"'
+    return (
+        f"a slice takes at most what is there; it takes {count} elements of an axis declared "
+        f'"{there} + {count}"'
+    )
 
 
 def _inputs(x: Value, size: Dim) -> list[Row]:

@@ -77,7 +77,7 @@ class LoRA:
             raise ModelError(
                 f"LoRA found no weight matrix (or kernels) in {self.layer!r} that "
                 f"{self.params!r} matches",
-                hint='params="*.query.weight" matches paths as of file names',
+                hint='params="*.query.weight" matches paths like file names',
             )
         return result
 

@@ -45,9 +45,8 @@ class MixtureOfExperts(Layer):
         whole_number("experts of MixtureOfExperts", self.experts, 1)
         if whole_number("top_k of MixtureOfExperts", self.top_k, 1) > self.experts:
             raise ModelError(
-                f"MixtureOfExperts: the best {self.top_k} of {self.experts} experts, which are "
-                "less",
-                hint=f"MixtureOfExperts({self.experts}, top_k=1) asks the best alone",
+                f"MixtureOfExperts: top_k={self.top_k} is more than the {self.experts} experts",
+                hint=f"MixtureOfExperts({self.experts}, top_k=1) asks the best expert only",
             )
 
     def __call__(self, x: Any) -> Value:
@@ -89,9 +88,9 @@ class MixtureOfExperts(Layer):
 
     def _routed(self, x: Value) -> tuple[Value, Value]:
         """The scores of all experts `[..., experts]`, and which of them are chosen."""
-        x = floating("MixtureOfExperts", x, "an Embedding makes features of token numbers")
+        x = floating("MixtureOfExperts", x, "an Embedding turns token ids into features")
         width = known_size(
-            f"MixtureOfExperts needs features of a known number, x is {x.type}", x, -1
+            f"MixtureOfExperts needs a known number of features, x is {x.type}", x, -1
         )
         router = self.parameter("router", (width, self.experts), self.init, x.dtype)
         scores: Value = x @ router

@@ -33,14 +33,14 @@ def rate_of(what: str, rate: Any) -> float:
     """A rate within [0, 1). Raises `ModelError` for another."""
     number = real(f"the rate of {what}", rate)
     if not 0 <= number < 1:
-        raise ModelError(f"the rate of {what} is in [0, 1), got {rate!r}")
+        raise ModelError(f"the rate of {what} must be in [0, 1), got {rate!r}")
     return float(number)
 
 
 def at_least_zero(what: str, number: Any) -> float:
     """A number that is not negative. Raises `ModelError` for another."""
     if real(what, number) < 0:
-        raise ModelError(f"{what} is at least 0, got {number!r}")
+        raise ModelError(f"{what} must be at least 0, got {number!r}")
     return float(number)
 
 

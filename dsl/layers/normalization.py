@@ -62,8 +62,8 @@ class BatchNorm(Layer):
             return
         if not 0 <= real("the momentum of BatchNorm", self.momentum) <= 1:
             raise ModelError(
-                f"the momentum of BatchNorm is in [0, 1], got {self.momentum!r}",
-                hint="it is the weight of the new batch, as torch's: Keras's 0.99 is 0.01",
+                f"the momentum of BatchNorm must be in [0, 1], got {self.momentum!r}",
+                hint="it is the weight of the new batch, as in torch: 0.99 in Keras is 0.01 here",
             )
 
     def __call__(self, x: Any) -> Value:
@@ -200,21 +200,21 @@ class InstanceNorm(Layer):
         return instance_norm(x, scale, bias, self.eps)
 
 
-CHANNELS_OF_X = "the number of channels is that of x, and not given"
-SIZE_OF_X = "is over the last axis, whose size is that of x, and not given"
+CHANNELS_OF_X = "the number of channels follows from x"
+SIZE_OF_X = "normalizes the last axis, whose size follows from x"
 
 
 def _check_epsilon(name: str, eps: Any, instead: str = CHANNELS_OF_X, options: str = "") -> None:
     """That it is a small number, and not a size, as torch has one in its place."""
     if isinstance(eps, list | tuple):
         raise ModelError(
-            f"the eps of {name} is a small number such as 1e-5, got {eps!r}",
+            f"the eps of {name} must be a small number such as 1e-5, got {eps!r}",
             hint=_over(name, eps),
         )
     if isinstance(eps, int | float) and eps >= 1:
-        more = f"; {name}(axes={eps}) is over the last {eps}" if eps in (2, 3) else ""
+        more = f"; {name}(axes={eps}) normalizes the last {eps}" if eps in (2, 3) else ""
         raise ModelError(
-            f"the eps of {name} is a small number such as 1e-5, got {eps}",
+            f"the eps of {name} must be a small number such as 1e-5, got {eps}",
             hint=f"{name}({options}){' ' if instead is SIZE_OF_X else ': '}{instead}"
             f"{more if instead is SIZE_OF_X else ''}",
         )
@@ -223,14 +223,14 @@ def _check_epsilon(name: str, eps: Any, instead: str = CHANNELS_OF_X, options: s
 
 def _over(name: str, sizes: Any) -> str:
     axes = f"axes={len(sizes)}" if len(sizes) > 1 else ""
-    return f"{name}({axes}): their sizes are those of x, and not given"
+    return f"{name}({axes}): the sizes follow from x"
 
 
 def _check_axes(name: str, axes: Any) -> None:
     """That it is a number of axes, not their sizes."""
     if isinstance(axes, list | tuple):
         raise ModelError(
-            f"the axes of {name} are how many, got {axes!r}",
+            f"the axes of {name} are a number of axes, got {axes!r}",
             hint=_over(name, axes),
         )
     whole_number(f"the axes of {name}", axes, least=1)
@@ -265,8 +265,8 @@ def _last_axes(name: str, x: Value, axes: int, affine: bool) -> tuple[Any, ...]:
     """The sizes of the last axes, which are known where parameters have them."""
     if x.rank < axes:
         raise ShapeError(
-            f"{name} is over the last {axes} axes, x is {x.type}",
-            hint=f"{name}() is over the last one; its size is that of x, and not given",
+            f"{name} normalizes the last {axes} axes, x is {x.type}",
+            hint=f"{name}() normalizes the last one, whose size follows from x",
         )
     shape = x.shape[x.rank - axes :]
     for axis in range(x.rank - axes, x.rank) if affine else ():

@@ -78,17 +78,17 @@ class Recurrent(Layer):
             given = getattr(self, option)
             if not isinstance(given, bool):
                 raise ModelError(
-                    f"{option} of {kind} is True or False, got {given!r}",
-                    hint=f"{kind}({given}) alone: the width of x is known, and not given"
+                    f"{option} of {kind} must be True or False, got {given!r}",
+                    hint=f"{kind}({given}) alone is enough: the width of x is inferred"
                     if isinstance(given, int)
                     else None,
                 )
         if not 0 <= real(f"the dropout of {kind}", self.dropout) < 1:
-            raise ModelError(f"the dropout of {kind} is in [0, 1), got {self.dropout!r}")
+            raise ModelError(f"the dropout of {kind} must be in [0, 1), got {self.dropout!r}")
         if self.bidirectional and self.reverse:
             raise ModelError(
-                f"{kind} is bidirectional, and reversed, too",
-                hint="bidirectional goes both ways; reverse goes from the end alone",
+                f"{kind} cannot be both bidirectional and reversed",
+                hint="bidirectional runs in both directions; reverse runs from the end only",
             )
 
     def step(self, row: Value, state: State, product: Product) -> State:
@@ -147,7 +147,7 @@ class Recurrent(Layer):
 
     def _checked(self, x: Value) -> Value:
         kind = type(self).__name__
-        floating(kind, x, "x.astype(f32) converts; Embedding is for class numbers")
+        floating(kind, x, "x.astype(f32) converts; Embedding is for class indices")
         if x.rank != 3:
             raise ShapeError(
                 f"{kind} needs [batch, time, features], x is {x.type}",
@@ -161,19 +161,19 @@ class Recurrent(Layer):
         batch, time, _ = x.shape
         kind = type(self).__name__
         if lengths is not None and mask is not None:
-            raise ModelError(f"{kind} takes lengths or a mask, not both")
+            raise ModelError(f"{kind} takes either lengths or a mask")
         if lengths is not None:
             ends = as_value(lengths)
             if not ends.dtype.is_integer or same_shape(ends.shape, (batch,)) is not True:
-                raise ShapeError(f"the lengths for {x.type} are i64[{batch}], got {ends.type}")
-            ends = in_range(ends, 0, time, f"the lengths of {kind} are", LENGTHS)
+                raise ShapeError(f"the lengths for {x.type} must be i64[{batch}], got {ends.type}")
+            ends = in_range(ends, 0, time, f"the lengths of {kind} must be", LENGTHS)
             return expand_dims(expand_dims(iota(time, ends.dtype), 1) < ends, 2)
         if mask is None:
             return None
         present = as_value(mask)
         if not present.dtype.is_bool or same_shape(present.shape, (batch, time)) is not True:
             expected = Type(boolean, (batch, time))
-            raise ShapeError(f"the mask for {x.type} is {expected}, got {present.type}")
+            raise ShapeError(f"the mask for {x.type} must be {expected}, got {present.type}")
         return expand_dims(swapaxes(present, 0, 1), 2)
 
     def _start(self, x: Value, initial: Any) -> list[State]:

@@ -71,7 +71,7 @@ class Cell(Layer):
 
     def __call__(self, x: Any, state: Any = None) -> Any:
         kind = type(self).__name__
-        x = floating(kind, x, "x.astype(f32) converts; Embedding is for class numbers")
+        x = floating(kind, x, "x.astype(f32) converts; Embedding is for class indices")
         known_size(f"{kind} needs a known number of features, x is {x.type}", x, -1)
         rows, product = weighed(self, x, "")
         new = self.step(rows, self._state(x, state), product)

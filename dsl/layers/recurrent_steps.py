@@ -49,14 +49,14 @@ def states_of(
     parts = list(given) if isinstance(given, tuple | list) else [given]
     if len(parts) != layer.states:
         raise ModelError(
-            f"the {name} of {kind} has {layer.states} parts, got {len(parts)}",
+            f"the {name} of {kind} must have {layer.states} parts, got {len(parts)}",
             hint="a pair (h, c) for LSTM, one value for RNN and GRU",
         )
     found = []
     for part in map(as_value, parts):
         x = expand_dims(part, 0) if part.rank == expected.rank - 1 else part
         if x.dtype is not expected.dtype or same_shape(x.shape, expected.shape) is not True:
-            raise ShapeError(f"the {name} of {kind} is {expected}, got {part.type}", hint=hint)
+            raise ShapeError(f"the {name} of {kind} must be {expected}, got {part.type}", hint=hint)
         found.append(x)
     return tuple(found)
 

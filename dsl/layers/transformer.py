@@ -72,16 +72,17 @@ class _Block(Layer):
         kind, heads = type(self).__name__, self.heads
         if isinstance(heads, Layer):
             raise ModelError(
-                f"the heads of {kind} are a number, got {heads!r}",
-                hint=f"it makes its layers itself: {kind}(heads=8, layers=6)",
+                f"the heads of {kind} must be a number, got {heads!r}",
+                hint=f"it creates its own layers: {kind}(heads=8, layers=6)",
             )
         whole_number(f"the heads of {kind}", heads, 1)
         _check_feed(kind, self.hidden, self.activation, self.dropout)
         if self.hidden is not None and self.hidden <= heads:
             raise ModelError(
-                f"{kind}({heads}, {self.hidden}) has {heads} heads and only {self.hidden} hidden "
+                f"{kind}({heads}, {self.hidden}) has {heads} heads but only {self.hidden} hidden "
                 "features",
-                hint=f"the heads come first, and the width is that of x: {kind}({self.hidden})",
+                hint="the number of heads comes first, and the width follows from x: "
+                f"{kind}({self.hidden})",
             )
 
     def branch(self, x: Value, name: str, function: Function) -> Value:
@@ -215,11 +216,11 @@ def _check_feed(kind: str, hidden: Any, activation: Any, dropout: Any) -> None:
         whole_number(f"the hidden features of {kind}", hidden, 1)
     if not callable(activation):
         raise ModelError(
-            f"the activation of {kind} is a function, got {activation!r}",
+            f"the activation of {kind} must be a function, got {activation!r}",
             hint=f"{kind}(..., activation=relu), with relu from dsl",
         )
     if not 0 <= real(f"the dropout of {kind}", dropout) < 1:
-        raise ModelError(f"the dropout of {kind} is in [0, 1), got {dropout!r}")
+        raise ModelError(f"the dropout of {kind} must be in [0, 1), got {dropout!r}")
 
 
 def _dropped(x: Any, rate: float) -> Any:
@@ -227,5 +228,5 @@ def _dropped(x: Any, rate: float) -> Any:
 
 
 def _width(what: str, x: Value) -> int:
-    floating(what, x, "an Embedding makes features of token numbers")
-    return known_size(f"{what} needs features of a known number, x is {x.type}", x, -1)
+    floating(what, x, "an Embedding turns token ids into features")
+    return known_size(f"{what} needs a known number of features, x is {x.type}", x, -1)

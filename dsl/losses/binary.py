@@ -58,7 +58,7 @@ def binary_cross_entropy_with_logits(
     or a mask; smoothing by ε moves them to (1 − ε)·t + ε/2."""
     what = "binary_cross_entropy_with_logits"
     logit, target = matched(what, logit, target)
-    warn_of_probabilities(what, "logits", logit, "give it the logit, or take binary_cross_entropy")
+    warn_of_probabilities(what, "logits", logit, "pass the logit, or use binary_cross_entropy")
     target = claimed(what, target, 0, 1, PARTLY, **reducing)
     target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
     return (
@@ -68,7 +68,7 @@ def binary_cross_entropy_with_logits(
     )
 
 
-PARTLY = "of −1 and 1: (t + 1) / 2; of 0 … 255: t / 255; those that do not count: mask=…"
+PARTLY = "for −1 and 1: (t + 1) / 2; for 0 … 255: t / 255; mask=… leaves targets out"
 
 
 def _smoothed(what: str, target: Value, amount: float) -> Value:
@@ -97,7 +97,7 @@ def binary_focal_loss(
     "Focal Loss for Dense Object Detection", 2017): examples that are right already count little.
     `alpha` weighs targets of 1, 1 − α those of 0. A target between 0 and 1 mixes both losses."""
     logit, target = matched("binary_focal_loss", logit, target)
-    warn_of_probabilities("binary_focal_loss", "logits", logit, "give it the logit")
+    warn_of_probabilities("binary_focal_loss", "logits", logit, "pass the logit")
     target = claimed("binary_focal_loss", target, 0, 1, PARTLY, **reducing)
     losses = _focal(logit, target, float(gamma))
     if alpha is not None:
@@ -116,8 +116,8 @@ def _signed(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     prediction = as_value(prediction)
     target = as_value(target, like=prediction)
     if target.dtype.is_integer:
-        hint = "of classes a and b: where(label == a, -1, 1)"
-        target = in_range(target, -1, 1, f"the targets of {what} are", hint)
+        hint = "for classes a and b: where(label == a, -1, 1)"
+        target = in_range(target, -1, 1, f"the targets of {what} must be", hint)
     prediction, target = matched(what, prediction, target)
     return prediction, where(target == 0, -1.0, target)
 

@@ -1,6 +1,6 @@
 """Losses of several classes: a logit (or log probability) for each class along one axis.
 
-Labels are class numbers, of the shape of the logits without that axis, or probabilities of their
+Labels are class indices, of the shape of the logits without that axis, or probabilities of their
 shape. `weight` and `mask` are of one entry a row.
 """
 
@@ -31,9 +31,9 @@ from nncompile.ops import (
 )
 from nncompile.ops import sum as sum_of
 
-LOGITS = "give it the logits, of which it computes the softmax itself"
-LOGARITHMS = "give it log_softmax(logits), or take cross_entropy(logits, label)"
-PROBABILITIES = "probabilities, or counts; rows that do not count: mask=…"
+LOGITS = "pass the logits, it applies the softmax itself"
+LOGARITHMS = "pass log_softmax(logits), or use cross_entropy(logits, label)"
+PROBABILITIES = "pass probabilities or counts; mask=… leaves rows out"
 
 
 @loss
@@ -55,7 +55,7 @@ def cross_entropy(
     0 where all are ignored (torch's is NaN). `class_weight` has a number for each class, which
     multiplies its term; as torch's, the mean then divides by the weights of the labels, by the
     number of rows where the labels are probabilities. Raises `ShapeError` where the shapes do not
-    fit or there is one class only, `DTypeError` for class numbers that are not integers,
+    fit or there is one class only, `DTypeError` for class indices that are not integers,
     `ModelError` for constant ones that are none of the classes.
     """
     logits, label = _scores("cross_entropy", logits, label)
@@ -103,17 +103,17 @@ def _scores(what: str, logits: Any, label: Any) -> tuple[Value, Value]:
     if not scores.dtype.is_float:
         swapped = label.dtype.is_float and label.rank == scores.rank + 1
         raise DTypeError(
-            f"{what}: the logits are {scores.type}, not floating",
+            f"{what}: the logits must be floating-point, got {scores.type}",
             rows=rows,
-            hint=f"they come first: {what}(logits, label)"
+            hint=f"the logits come first: {what}(logits, label)"
             if swapped
-            else "they are what a layer computes; x.astype(f32) converts",
+            else "logits are the output of a layer; x.astype(f32) converts",
         )
     if scores.rank == label.rank == 1 and label.dtype.is_integer:
         raise DTypeError(
-            f"{what}: the logits have no axis of classes beside that of the class numbers",
+            f"{what}: the logits need a class axis that the class indices do not have",
             rows=rows,
-            hint="logits are [batch, classes]; of one number a row: "
+            hint="logits are [batch, classes]; for one number per row: "
             "binary_cross_entropy_with_logits(x, label)",
         )
     return scores, label
@@ -143,14 +143,14 @@ def _negative_log_likelihood(
         one = label.dtype.is_integer and is_one(label.shape[axis])
         if one and not is_one(log_probability.shape[axis]):
             raise ShapeError(
-                f"{what}: class numbers have no axis of classes, label is {label.type}",
+                f"{what}: class indices have no class axis, label is {label.type}",
                 rows=[("logits", str(log_probability.type)), ("label", *described(label))],
-                hint=f"squeeze(label, {axis}) takes it away",
+                hint=f"squeeze(label, {axis}) removes it",
             )
         _, target = matched(what, log_probability, label)
         several_classes(what, log_probability, label, axis)
         if ignore_index is not None:
-            raise ModelError("ignore_index is a class number, the labels are probabilities")
+            raise ModelError("ignore_index needs class indices, the labels are probabilities")
         weighted = weighed(log_probability, of_class, axis)
         losses = -sum_of(target * weighted, axis)
         return _smoothed(losses, weighted, axis, smoothing)
@@ -191,7 +191,7 @@ def class_weights(what: str, class_weight: Any, logits: Value, axis: int) -> Val
     value = as_value(class_weight)
     if same_shape(value.shape, (logits.shape[axis],)) is not True:
         raise ShapeError(
-            f"{what}: class_weight has a number for each class",
+            f"{what}: class_weight needs one number for each class",
             rows=[("class_weight", str(value.type)), ("logits", str(logits.type))],
         )
     return cast(value, logits.dtype)
@@ -222,7 +222,7 @@ def focal_loss(
     logits = without_log_softmax(logits, axis)
     warn_of_probabilities("focal_loss", "logits", logits, LOGITS)
     if gamma and gamma < 1:
-        raise ModelError(f"focal_loss: gamma is 0, or at least 1, got {gamma!r}")
+        raise ModelError(f"focal_loss: gamma must be 0 or at least 1, got {gamma!r}")
     counted = None if ignore_index is None else label != ignore_index
     index = label if counted is None else where(counted, label, 0)
     losses = _focused(_picked(log_softmax(logits, axis), index, axis), gamma)
@@ -247,7 +247,7 @@ def multiclass_hinge(
     and C. Watkins, 1999), as torch's `multi_margin_loss`; `power` is 1 or 2."""
     logits, label, axis = class_numbers("multiclass_hinge", logits, label, axis, "hinge")
     if power not in (1, 2):
-        raise ModelError(f"multiclass_hinge: power is 1 or 2, got {power!r}")
+        raise ModelError(f"multiclass_hinge: power must be 1 or 2, got {power!r}")
     own = take_along_axis(logits, expand_dims(label, axis), axis)
     others = one_hot(label, logits.shape[axis], logits.dtype, axis) == 0
     return mean(where(others, relu(margin - own + logits) ** power, 0.0), axis)
@@ -293,9 +293,9 @@ def class_axis(what: str, logits: Value, axis: int) -> int:
     """The axis of the classes, counted from the front."""
     if not -logits.rank <= axis < logits.rank:
         raise ShapeError(
-            f"{what}: {logits.type} has no axis {axis} of classes",
+            f"{what}: {logits.type} has no class axis {axis}",
             rows=[("logits", *described(logits))],
-            hint="there is a number for each class, [batch, classes], which no mean has taken away",
+            hint="logits are [batch, classes], one number for each class, before any mean",
         )
     return axis % logits.rank
 
@@ -311,9 +311,9 @@ def several_classes(
     all of the probability; `binary` is what takes the place of `what` then."""
     if is_one(logits.shape[axis]):
         raise ShapeError(
-            f"{what}: axis {axis} has one class, which is right whatever its logit",
+            f"{what}: axis {axis} has only one class, which is right whatever its logit",
             rows=[("logits", str(logits.type)), ("label", str(label.type))],
-            hint=f"a class that holds or not, of one number a row: {binary}(x[:, 0], label)",
+            hint=f"for a yes-or-no class with one number per row: {binary}(x[:, 0], label)",
         )
 
 
@@ -336,19 +336,21 @@ def class_numbers(
         raise ShapeError(
             f"{what}: the labels do not fit the logits",
             rows=rows,
-            hint="class numbers have the shape of the logits without the classes, "
-            "probabilities the same shape",
+            hint="class indices have the shape of the logits without the class axis, "
+            "probabilities have the same shape",
         )
     several_classes(what, logits, label, axis, binary)
     if not label.dtype.is_integer:
-        raise DTypeError(f"{what}: class numbers are integers", rows=rows, hint="label.astype(i64)")
+        raise DTypeError(
+            f"{what}: class indices must be integers", rows=rows, hint="label.astype(i64)"
+        )
     count, numbers = logits.shape[axis], constant_value(label)
     if numbers is not None:
         wrong = (numbers < 0) | (numbers >= count) if isinstance(count, int) else numbers < 0
         wrong &= numbers != ignore_index if ignore_index is not None else True
         if wrong.any():
             raise ModelError(
-                f"{what}: the label {numbers[wrong][0]} is no class: they are 0 to {count - 1}",
+                f"{what}: the label {numbers[wrong][0]} is out of range for {count} classes",
                 rows=rows,
                 hint="labels are counted from 0; cross_entropy(…, ignore_index=-1) leaves "
                 "examples out",

@@ -76,7 +76,7 @@ def ctc_loss(
     logits, label = wide(logits), as_value(label)
     _check(logits, label, blank)
     warn_of_probabilities(
-        "ctc_loss", "logits", logits, "give it the logits, of which it computes the softmax itself"
+        "ctc_loss", "logits", logits, "pass the logits, it applies the softmax itself"
     )
     count, steps = logits.shape[:2]
     letters = label.shape[1]
@@ -85,8 +85,9 @@ def ctc_loss(
             label,
             letters,
             steps,
-            "ctc_loss: {size} labels cannot be said in {limit} steps: the loss would be infinite",
-            "give longer data, or label_length= where labels are padded; zero_infinity=True counts "
+            "ctc_loss: {size} labels do not fit in {limit} steps: the loss would be infinite",
+            "use longer sequences, or label_length= if labels are padded; zero_infinity=True "
+            "counts "
             "such rows as 0",
         )
     length = _lengths("length", length, steps, count)
@@ -171,17 +172,17 @@ def _before(x: Value, outside: float) -> tuple[Value, Value]:
 def _check(logits: Value, label: Value, blank: int) -> None:
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     if not logits.dtype.is_float or not label.dtype.is_integer:
-        raise DTypeError("ctc_loss: logits are real, labels class numbers", rows=rows)
+        raise DTypeError("ctc_loss: logits must be real, labels class indices", rows=rows)
     if logits.rank != 3 or label.rank != 2:
         raise ShapeError(
-            "ctc_loss: logits are of batch, time and classes, labels of batch and letters",
+            "ctc_loss: logits must be [batch, time, classes], labels [batch, length]",
             rows=rows,
         )
     if same_shape(logits.shape[:1], label.shape[:1]) is not True:
-        raise ShapeError("ctc_loss: logits and labels are not of one batch", rows=rows)
+        raise ShapeError("ctc_loss: logits and labels have different batch sizes", rows=rows)
     classes = logits.shape[2]
     if blank < 0 or (isinstance(classes, int) and blank >= classes):
-        raise ModelError(f"ctc_loss: the blank is one of {classes} classes, got {blank}")
+        raise ModelError(f"ctc_loss: the blank must be one of {classes} classes, got {blank}")
 
 
 def _lengths(name: str, x: Any, most: Any, count: Any) -> Value:
@@ -190,10 +191,12 @@ def _lengths(name: str, x: Any, most: Any, count: Any) -> Value:
         return broadcast_to(as_value(most), (count,))
     value = as_value(x)
     if not value.dtype.is_integer:
-        raise DTypeError(f"ctc_loss: {name} is of integers, got {value.type}")
-    value = in_range(value, 0, most, f"each {name} of ctc_loss is", LENGTHS)
+        raise DTypeError(f"ctc_loss: {name} must be integers, got {value.type}")
+    value = in_range(value, 0, most, f"each {name} of ctc_loss must be", LENGTHS)
     if value.rank == 0:
         return broadcast_to(value, (count,))
     if same_shape(value.shape, (count,)) is not True:
-        raise ShapeError(f"ctc_loss: {name} has one number a row", rows=[(name, str(value.type))])
+        raise ShapeError(
+            f"ctc_loss: {name} needs one number per row", rows=[(name, str(value.type))]
+        )
     return value

@@ -81,10 +81,14 @@ def multilabel_margin_loss(
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     if not logits.dtype.is_float:
         raise DTypeError(
-            f"{what}: the logits are {logits.type}, not floating", rows=rows, hint=CONVERTS
+            f"{what}: the logits must be floating-point, got {logits.type}",
+            rows=rows,
+            hint=CONVERTS,
         )
     if not label.dtype.is_integer:
-        raise DTypeError(f"{what}: class numbers are integers", rows=rows, hint="label.astype(i64)")
+        raise DTypeError(
+            f"{what}: class indices must be integers", rows=rows, hint="label.astype(i64)"
+        )
     z, numbers = moveaxis(logits, axis, -1), label
     if label.rank == logits.rank:
         numbers = moveaxis(label, axis, -1)
@@ -92,11 +96,11 @@ def multilabel_margin_loss(
         raise ShapeError(
             f"{what}: the labels do not fit the logits",
             rows=rows,
-            hint="a row has its class numbers along the axis of the classes, filled up with -1",
+            hint="each row lists its class indices along the class axis, padded with -1",
         )
     count = z.shape[-1]
-    way_out = "-1 fills up a row of fewer labels"
-    numbers = in_range(numbers, -1, count - 1, f"the labels of {what} are", way_out)
+    way_out = "-1 pads a row with fewer labels"
+    numbers = in_range(numbers, -1, count - 1, f"the labels of {what} must be", way_out)
     counted = cumsum(numbers < 0, -1) == 0
     index = where(counted, numbers, 0)
     own = expand_dims(take_along_axis(z, index, -1), -1)

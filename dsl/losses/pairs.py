@@ -111,7 +111,7 @@ def triplet_loss(
         found = as_value(distance_function(x, y))
         if not found.dtype.is_float:
             raise DTypeError(
-                f"triplet_loss: a distance is a floating number, distance_function gives "
+                f"triplet_loss: distance_function must return floating-point values, got "
                 f"{found.type}"
             )
         return found
@@ -138,9 +138,9 @@ def info_nce(
     (2021). A batch of one has nothing to tell apart: its loss is 0."""
     q, k = floating("info_nce", query=query, key=key)
     if q.rank != 2:
-        raise ShapeError(f"info_nce: queries and keys are matrices, got {q.type}")
+        raise ShapeError(f"info_nce: queries and keys must be matrices, got {q.type}")
     if not temperature > 0:
-        raise ModelError(f"info_nce: the temperature is positive, got {temperature!r}")
+        raise ModelError(f"info_nce: the temperature must be positive, got {temperature!r}")
     if normalize:
         q, k = _unit(q, -1, 1e-12), _unit(k, -1, 1e-12)
     logits = (q @ k.T) / temperature
@@ -155,7 +155,7 @@ def _one_a_pair(what: str, target: Any, pairs: Value) -> Value:
     value = as_value(target, like=pairs)
     if same_shape(value.shape, pairs.shape) is not True:
         raise ShapeError(
-            f"{what}: the target has one number a pair",
+            f"{what}: the target needs one number per pair",
             rows=[("target", str(value.type)), ("pairs", str(pairs.type))],
         )
     return cast(value, pairs.dtype)

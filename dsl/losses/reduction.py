@@ -39,7 +39,7 @@ def reduced(
     """
     if reduction not in ("mean", "sum", "none"):
         raise ModelError(
-            f'reduction is "mean", "sum" or "none", got {reduction!r}',
+            f'reduction must be "mean", "sum" or "none", got {reduction!r}',
             hint='torch\'s "batchmean", the mean over the rows, is "mean" here'
             if str(reduction) == "batchmean"
             else None,
@@ -48,8 +48,8 @@ def reduced(
         counted = rows_of(mask, losses)
         if not counted.dtype.is_bool:
             raise DTypeError(
-                f"a mask is of truth values, got {counted.type}",
-                hint="weight=... takes numbers; mask > 0 makes truth values of them",
+                f"a mask must be boolean, got {counted.type}",
+                hint="weight=... takes numbers; mask > 0 makes a boolean mask",
             )
         losses = where(counted, losses, 0.0)
         ones = cast(counted, losses.dtype)
@@ -84,7 +84,7 @@ def rows_of(x: Any, losses: Value, what: str = "mask") -> Value:
         raise ShapeError(
             f"the {what} does not fit",
             rows=[(what, str(as_value(x).type)), ("fits", str(losses.type))],
-            hint="it has the shape of the losses, or of their first axes",
+            hint="it needs the shape of the losses, or of their leading axes",
         )
     return value
 
@@ -97,7 +97,7 @@ def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     target = as_value(target, like=prediction)
     if not prediction.dtype.is_float:
         raise DTypeError(
-            f"{what}: the prediction is {prediction.type}, not floating",
+            f"{what}: the prediction must be floating-point, got {prediction.type}",
             rows=[("prediction", *described(prediction)), ("target", *described(target))],
             hint=CONVERTS,
         )
@@ -127,7 +127,7 @@ def claimed(
     mask, or by what is done with losses that are not reduced, they may be anything."""
     if reduction == "none" or weight is not None or mask is not None or target.dtype.is_bool:
         return target
-    return in_range(target, low, high, f"the targets of {what} are", way_out, reals=True)
+    return in_range(target, low, high, f"the targets of {what} must be", way_out, reals=True)
 
 
 def floating(what: str, **values: Any) -> list[Value]:
@@ -142,7 +142,7 @@ def floating(what: str, **values: Any) -> list[Value]:
         first = made[0]
     if not first.dtype.is_float:
         raise DTypeError(
-            f"{what}: {names[0]} is {first.type}, not floating", rows=rows, hint=CONVERTS
+            f"{what}: {names[0]} must be floating-point, got {first.type}", rows=rows, hint=CONVERTS
         )
     if any(x.rank and same_shape(x.shape, first.shape) is not True for x in made):
         raise ShapeError(f"{what}: {' and '.join(names)} have different shapes", rows=rows)
@@ -152,5 +152,5 @@ def floating(what: str, **values: Any) -> list[Value]:
 def within(what: str, name: str, x: float, low: float, high: float) -> float:
     """The option `x`. Raises `ModelError` where it is not a number from `low` to `high`."""
     if isinstance(x, bool) or not isinstance(x, Real) or not low <= x <= high:
-        raise ModelError(f"{what}: {name} is a number from {low:g} to {high:g}, got {x!r}")
+        raise ModelError(f"{what}: {name} must be a number from {low:g} to {high:g}, got {x!r}")
     return float(x)

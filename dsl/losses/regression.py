@@ -95,7 +95,7 @@ def quantile_loss(
     prediction = wide(prediction)
     if not given or not prediction.rank or prediction.shape[-1] != len(given):
         raise ShapeError(
-            f"quantile_loss: the last axis of the prediction is for the {len(given)} quantiles",
+            f"quantile_loss: the last axis of the prediction must hold the {len(given)} quantiles",
             rows=[("prediction", str(prediction.type)), ("quantiles", str(tuple(given)))],
             hint="Dense(3) predicts quantile=(0.1, 0.5, 0.9)",
         )
@@ -136,7 +136,7 @@ def poisson_loss(
     A rate beyond the greatest number of its type is infinite: in f32, from p = 88.73 on.
     """
     prediction, target = matched("poisson_loss", prediction, target)
-    hint = "counts are not negative; those that are not there: mask=…"
+    hint = "counts are not negative; mask=… leaves missing ones out"
     target = claimed("poisson_loss", target, 0, None, hint, **reducing)
     losses = _poisson_of_log(prediction, target) if log_input else _poisson(prediction, target, eps)
     return losses + _stirling(target) if full else losses

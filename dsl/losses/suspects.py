@@ -19,7 +19,7 @@ def warn_of_probabilities(what: str, takes: str, value: Value, way_out: str) -> 
     """Warns where `value` is made by a softmax or a sigmoid, and `what` takes something else."""
     maker = _maker(value)
     if maker is not None:
-        warn(f"{what} takes {takes}, and is given the result of {maker}: {way_out}")
+        warn(f"{what} takes {takes}, but got the result of {maker}: {way_out}")
 
 
 def _maker(value: Value) -> str | None:

@@ -1,7 +1,7 @@
 """Metrics of classes: what share of predictions is right, and in which way they are wrong.
 
 Predictions are logits or probabilities with the classes along `axis`, of which the greatest counts,
-and labels class numbers; or both are of one shape, a number for each truth that may hold (one in
+and labels class indices; or both are of one shape, a number for each truth that may hold (one in
 all, or one for each class of several that may hold at once), which is predicted where it is above
 the threshold (0.5 of probabilities; logits want threshold=0).
 
@@ -138,7 +138,7 @@ def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
     ) -> Value:
         if averaging not in get_args(Averaging):
             raise ModelError(
-                f'{what}: averaging is "binary", "macro", "micro", "weighted" or "none", '
+                f'{what}: averaging must be "binary", "macro", "micro", "weighted" or "none", '
                 f"got {averaging!r}"
             )
         predicted, true = _truths(what, prediction, target, averaging, threshold, axis, mask)
@@ -221,8 +221,8 @@ def _truths(
             raise ShapeError(
                 f"{what}: prediction and target have different shapes",
                 rows=[("prediction", str(prediction.type)), ("target", str(target.type))],
-                hint=f'of more than two classes: {what}(logits, label, averaging="macro"); '
-                "of two, the logit of one: x[:, 0]",
+                hint=f'for more than two classes: {what}(logits, label, averaging="macro"); '
+                "for two, the logit of one: x[:, 0]",
             )
         prediction, target = matched(what, prediction, target)
         predicted = cast(prediction > threshold, f32)
@@ -245,9 +245,9 @@ def _axis_of_classes(what: str, prediction: Value, label: Value, axis: int, bina
     place = class_axis(what, prediction, axis)
     if prediction.rank == 1 and (label.rank or not isinstance(prediction.shape[0], int)):
         raise ShapeError(
-            f"{what}: {prediction.type} has no axis of classes beside that of the rows",
+            f"{what}: {prediction.type} has no class axis beside that of the rows",
             rows=[("prediction", str(prediction.type)), ("label", str(label.type))],
-            hint=f"of one number a row, a class that holds or not: {binary}(x, label)",
+            hint=f"for a yes-or-no class with one number per row: {binary}(x, label)",
         )
     return place
 

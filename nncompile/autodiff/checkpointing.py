@@ -76,7 +76,7 @@ def _values(result: Any) -> list[Value]:
         found = list(result)
     if not found or not all(isinstance(v, Value) for v in found):
         raise ModelError(
-            f"what is recomputed returns values, got {result!r}",
+            f"a recomputed function must return values, got {result!r}",
             hint="recompute(layer)(x), where layer(x) is a value or a tuple or dict of values",
         )
     return found
@@ -203,8 +203,8 @@ class _Blocks:
             if id(unit) in open_:
                 raise ModelError(
                     f"the layer {block.path if block else ''} cannot be recomputed as one block: "
-                    "it needs another recomputed layer that needs it",
-                    hint="name layers around both, or inside of them",
+                    "it depends on another recomputed layer, which depends on it",
+                    hint="name layers that contain both, or layers inside of them",
                 )
             open_.add(id(unit))
             stack.append((v, True))

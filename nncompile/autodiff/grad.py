@@ -212,21 +212,21 @@ def _sum(a: Value, b: Value) -> Value:
 def _check_slope(v: Value, x: Value, slope: Value) -> None:
     if slope.dtype is not x.dtype or same_shape(slope.shape, x.shape) is not True:
         raise CompileError(
-            f"the card {type(v.op).__name__} is wrong: its slope at {x.type} is {slope.type}"
+            f"the gradient of op {type(v.op).__name__} is wrong: for {x.type} it is {slope.type}"
         )
 
 
 def _check_real(role: str, x: Any) -> None:
     if not isinstance(x, Value):
         raise GradientError(
-            f"gradients are of values and at values, got {x!r}",
-            hint="a value is an input, a parameter, or what was computed from them",
+            f"gradients are taken of values with respect to values, got {x!r}",
+            hint="a value is an input, a parameter, or computed from them",
         )
     if not isinstance(x.type, Type) or not x.dtype.is_float:
         raise GradientError(
-            f"there is no gradient of or at {x.type}: it is not real",
+            f"no gradient of or with respect to {x.type}, which is not real",
             rows=[(role, *described(x))],
-            hint="x.astype(f32) makes integers real",
+            hint="x.astype(f32) converts integers",
         )
 
 

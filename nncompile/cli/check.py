@@ -13,7 +13,7 @@ from nncompile.verify.check import check as findings
 
 def check(
     file: File,
-    seed: Annotated[int, typer.Option(help="Where all inputs and parameters come from.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all inputs and parameters.")] = 0,
     model: Chosen = None,
 ) -> None:
     """Check gradients, the ONNX form, and whether it learns.

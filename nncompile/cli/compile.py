@@ -102,6 +102,6 @@ def _check_suffix(output: Path, to: str) -> None:
     given = output.suffix.replace(".pth", ".pt")
     if given in SUFFIXES.values() and given != expected:
         raise FileError(
-            f"--to {to} writes a {expected} file, and {output} is named as another",
+            f"--to {to} writes a {expected} file, but {output} has a different suffix",
             hint=f"-o {output.with_suffix(expected)}",
         )

@@ -20,7 +20,7 @@ def lr_find(
     highest: Annotated[float, typer.Option(help="The rate of the last step.")] = 10.0,
     steps: Annotated[int, typer.Option(min=3, help="Steps of the sweep.")] = 100,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Where all random numbers come from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the sweep: a .png, .svg or .pdf file.")
     ] = None,
@@ -46,7 +46,7 @@ def lr_find(
     ]
     out.print(columns(rows, (0, 1, 2)))
     if found.suggestion is None:
-        out.print(f"{found.loss} falls at no rate up to {found.rates[-1]:.2g}")
+        out.print(f"{found.loss} does not fall at any rate up to {found.rates[-1]:.2g}")
     else:
         out.print(f"{found.loss} falls fastest at a rate of {found.suggestion:.2g}")
     if plot is not None:

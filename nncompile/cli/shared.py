@@ -26,15 +26,15 @@ FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Python file that declares a model.")]
 Chosen = Annotated[
-    str | None, typer.Option("--model", help="Which model, where the file declares several.")
+    str | None, typer.Option("--model", help="Which model, if the file declares several.")
 ]
 ProviderName = Annotated[
-    str, typer.Option(help="Where onnxruntime computes: cpu, cuda, ... It never falls back.")
+    str, typer.Option(help="Execution provider of onnxruntime: cpu, cuda, ... It never falls back.")
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every stage and its cost.")]
 Without = Annotated[
     list[str] | None,
-    typer.Option(metavar="PASS", help="A pass to leave out (may be repeated), or all."),
+    typer.Option(metavar="PASS", help="A pass to skip (may be repeated), or all."),
 ]
 
 

@@ -36,13 +36,13 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps, from now on.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Where all random numbers come from.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     provider: ProviderName = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="A checkpoint to go on from.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="A checkpoint to resume from.")] = None,
     patience: Annotated[
         int | None,
-        typer.Option(min=1, help="Stop after so many epochs without improvement; keep the best."),
+        typer.Option(min=1, help="Stop after this many epochs without improvement; keep the best."),
     ] = None,
     monitor: Annotated[
         str | None, typer.Option(help="What --patience watches; the held-out loss by default.")
@@ -132,7 +132,7 @@ def watched_by_default(recipe: Recipe, held_out: bool) -> str:
     """The first loss that is minimized, on held-out data where there are some."""
     losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
     if not losses:
-        raise ModelError("--patience needs to know what to watch", hint="--monitor NAME")
+        raise ModelError("--patience needs a metric to watch", hint="--monitor NAME")
     return f"val_{losses[0]}" if held_out else losses[0]
 
 
@@ -142,4 +142,4 @@ def log_of(path: Path, append: bool) -> CSVLog | JSONLog:
         return CSVLog(path, append=append)
     if path.suffix == ".jsonl":
         return JSONLog(path, append=append)
-    raise ModelError(f"a log is a .csv or a .jsonl file, got {os.fspath(path)!r}")
+    raise ModelError(f"a log must be a .csv or .jsonl file, got {os.fspath(path)!r}")

@@ -14,11 +14,11 @@ from nncompile.verify import verify as compared
 
 def verify(
     file: File,
-    seed: Annotated[int, typer.Option(help="Where all inputs and parameters come from.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of all inputs and parameters.")] = 0,
     sizes: Annotated[
-        str | None, typer.Option(metavar="NAME=N,...", help="Sizes, in place of small ones.")
+        str | None, typer.Option(metavar="NAME=N,...", help="Sizes to use in place of small ones.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Random sets of inputs.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of random sets of inputs.")] = 2,
     quick: Annotated[
         bool, typer.Option("--quick", help="Fewer inputs, levels and numbers of threads.")
     ] = False,

@@ -242,7 +242,7 @@ def compile_model(
     if not isinstance(model, Model):
         raise ModelError(
             f"compile_model takes a model, got {type(model).__name__}",
-            hint="recipe.model is that of a recipe; compile_step compiles the recipe",
+            hint="recipe.model is the model of a recipe; compile_step compiles the recipe",
         )
     check_passes(without)
     return CompiledModel(tuple(without), opset, observe, report or Report(), source=model)

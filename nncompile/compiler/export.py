@@ -92,7 +92,7 @@ def export(
     if not isinstance(source, Model | Recipe):
         raise ModelError(
             f"export takes a model or a recipe, got {type(source).__name__}",
-            hint="of a trainer: export(trainer.recipe, path, params=trainer.state)",
+            hint="for a trainer: export(trainer.recipe, path, params=trainer.state)",
         )
     if to not in TARGETS:
         raise ModelError(f"cannot export to {to!r}", hint=f"choose one of {', '.join(TARGETS)}")
@@ -114,7 +114,7 @@ def export(
         what = (
             "holds its state"
             if to == "torchscript-step"
-            else "has no weights in it, its state is a file of its own"
+            else "holds no weights, its state is a separate file"
         )
         raise ModelError(f"{to} {what}", hint="leave external_data out")
     step = compile_step(source, without, opset, observe, report)
@@ -231,7 +231,7 @@ def _companion(path: Path, file: Path, holds: str) -> Iterator[tuple[Path, Path]
     """
     if file.exists() and _metadata(file).get(_HOLDS) != holds:
         raise FileError(
-            f"{file} is there already, and no export wrote it",
+            f"{file} already exists, and no export wrote it",
             hint="give the model another name, or move that file away",
         )
     with written_together(path.parent) as directory:
@@ -325,7 +325,7 @@ class _Given:
             return cls(load_state(params)[0], os.fspath(params), CheckpointError)
         if not isinstance(params, Mapping):
             raise ModelError(
-                f"params are arrays by path, or a file, got {type(params).__name__}",
+                f"params must be a dict of arrays by path, or a file, got {type(params).__name__}",
                 hint="trainer.state holds those of a trainer",
             )
         for name, x in params.items():

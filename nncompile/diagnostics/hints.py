@@ -98,22 +98,24 @@ _OF_X = (
 
 # What has no such option, because it is said elsewhere.
 SAID: dict[str, str] = {
-    **dict.fromkeys(_OF_X, "it is told by x, to which the layer is applied: leave it out"),
-    "batch_first": "data are [batch, time, …] always: leave it out",
-    **dict.fromkeys(("beta1", "beta2", "beta_1", "beta_2"), "both in one: betas=(0.9, 0.999)"),
-    "callbacks": "trainer.fit(data, callbacks=[...]) takes them",
+    **dict.fromkeys(_OF_X, "it follows from x, to which the layer is applied: leave it out"),
+    "batch_first": "data are always [batch, time, …]: leave it out",
+    **dict.fromkeys(
+        ("beta1", "beta2", "beta_1", "beta_2"), "both in one option: betas=(0.9, 0.999)"
+    ),
+    "callbacks": "pass them to trainer.fit(data, callbacks=[...])",
     "last_epoch": "a schedule is a function of the step, which checkpoints hold: leave it out",
     **dict.fromkeys(("max_eval", "max_iter"), "one step is one iteration: fit(data, steps=20)"),
-    "include_last_offset": "the end of the last bag is that of the data: offsets[:-1]",
+    "include_last_offset": "the last bag ends with the data: offsets[:-1]",
     "learning_rate": "the optimizer has it: optimizer=adam(1e-3)",
     "lr": "the optimizer has it: optimizer=adam(1e-3)",
     "maximize": 'the recipe says so: training(model, updates=[maximize("reward", optimizer=...)])',
     "metrics": 'metrics are outputs of the model: {"loss": loss, "accuracy": accuracy(...)}',
-    "right": "side='right' is after equal ones, side='left' before them",
+    "right": "side='right' is after equal elements, side='left' before them",
     **dict.fromkeys(("num_parameters", "shared_axes"), "axis=1 has one slope for each channel"),
     "upper": "lower=False is the upper triangle, lower=True the other one",
-    "validation_data": "trainer.fit(data, validation=...) takes them",
-    "validation_split": "validation= takes data of its own: cut the arrays",
+    "validation_data": "pass them to trainer.fit(data, validation=...)",
+    "validation_split": "validation= takes separate data: split the arrays",
     "verbose": "callbacks=[...] print and log: LearningCurve(), CSVLog(path)",
 }
 
@@ -153,7 +155,7 @@ def wrong_call(
     those are given that the call gives by position."""
     unknown = next((name for name in options if name not in names), None)
     if unknown is None:
-        hint = f"give it by name: {what}({by_name})" if by_name else _listed(names)
+        hint = f"pass it by name: {what}({by_name})" if by_name else _listed(names)
         return ModelError(f"{what}: {error}", hint=hint)
     return ModelError(
         f"{what}: got an unexpected keyword argument {unknown!r}", hint=habit(unknown, names)
@@ -177,7 +179,7 @@ def habit(unknown: str, names: Collection[str]) -> str | None:
     """What the option of another library is called among `names`, or where else it is said."""
     here = next((name for name in ELSEWHERE.get(unknown, ()) if name in names), None)
     if here is not None:
-        return f"it is called {here!r} here: {here}=..."
+        return f"here it is called {here!r}: {here}=..."
     return SAID.get(unknown) or did_you_mean(unknown, names, _listed(names))
 
 
@@ -234,7 +236,7 @@ def called(error: TypeError) -> FormulaError | None:
     if name in ("size", "shape"):
         way = f"{of}.shape" if asked is None else f"{of}.shape[{ast.unparse(asked)}]"
     return FormulaError(
-        f"{of}.{name} is {CALLED[name]}, and not called",
+        f"{of}.{name} is {CALLED[name]}, not a method",
         hint=f"write {way}",
         site=Site(code.co_filename, line, current_scope()),
     )

@@ -98,7 +98,8 @@ def where(condition: Any, x: Any, y: Any) -> Scalar:
     condition, x, y = lift(condition), lift(x), lift(y)
     if not condition.dtype.is_bool:
         raise DTypeError(
-            f"the condition of where is {condition.dtype}", hint="compare it: x != 0, x > 0"
+            f"the condition of where must be boolean, got {condition.dtype}",
+            hint="compare it: x != 0, x > 0",
         )
     (a, b), dtype, weak = unified(x, y)
     return made(h.where(condition.expr, a, b), dtype, weak, condition, x, y)

@@ -150,8 +150,8 @@ class Formula:
             slopes = tuple(s for s, x in zip(slopes, given, strict=True) if isinstance(x, Scalar))
         if len(slopes) != count:
             raise FormulaError(
-                f"the slope of {self.name} gives {len(slopes)} derivatives, "
-                f"it has {count} arguments",
+                f"the derivative of {self.name} returns {len(slopes)} derivatives, "
+                f"but it has {count} arguments",
                 hint="return a tuple with one derivative for each argument",
             )
         return slopes
@@ -173,7 +173,7 @@ class Formula:
             if not isinstance(x, Hashable):
                 raise FormulaError(
                     f"{self.name} takes values, arrays and numbers, not {type(x).__name__}",
-                    hint="np.asarray makes an array of a list",
+                    hint="np.asarray turns a list into an array",
                 )
         return (
             dtypes,
@@ -330,8 +330,8 @@ def formula(
         return functools.partial(formula, slope=slope)
     if not callable(function):
         raise FormulaError(
-            f"a formula is made of a function of scalars, got {function!r}",
-            hint="@formula stands above a def, or formula(lambda x: x * x)",
+            f"a formula is made from a function of scalars, got {function!r}",
+            hint="@formula decorates a def, or formula(lambda x: x * x)",
         )
     return Formula(function, slope)
 

@@ -56,7 +56,7 @@ def trace(
         result = function(*(Scalar(placeholder(i), d) for i, d in enumerate(dtypes)))
         if result is None or isinstance(result, (tuple, list, dict)):
             raise FormulaError(
-                f"a formula gives one number, this one gives {type(result).__name__}",
+                f"a formula must return one number, got {type(result).__name__}",
                 hint="write one formula for each result",
             )
         scalar = lift(result)

@@ -144,20 +144,20 @@ class Scalar:
 
     def __array__(self, *_: Any, **__: Any) -> NoReturn:
         raise FormulaError(
-            f"an operation on tensors was given {self}, an element in a formula",
-            hint="formulas use functions of scalars: maximum(a, b), minimum, where, exp, ...; what "
-            "looks at several elements (sum, max, softmax, ...) is called outside, on values",
+            f"an operation on tensors got {self}, an element in a formula",
+            hint="formulas use functions of scalars: maximum(a, b), minimum, where, exp, ...; call "
+            "operations over several elements (sum, max, softmax, ...) outside, on values",
         )
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         name = ufunc.__name__
         if method != "__call__" or name not in FUNCTIONS or options:
-            raise FormulaError(f"numpy's {ufunc.__name__} has no meaning in a formula")
+            raise FormulaError(f"numpy's {ufunc.__name__} does not work in a formula")
         return FUNCTIONS[name](*inputs)
 
     def __array_function__(self, function: Any, _: Any, args: Any, options: Any) -> Any:
         if function.__name__ not in FUNCTIONS:
-            raise FormulaError(f"numpy's {function.__name__} has no meaning in a formula")
+            raise FormulaError(f"numpy's {function.__name__} does not work in a formula")
         return FUNCTIONS[function.__name__](*args, **options)
 
 
@@ -177,7 +177,7 @@ def lift(x: Any) -> Scalar:
         return Scalar(x, i64 if x.is_Integer else f32, weak=True)
     raise FormulaError(
         f"a formula takes scalars and numbers, not {x!r}",
-        hint="pass it as an argument of the formula",
+        hint="pass it as an argument to the formula",
     )
 
 
@@ -185,7 +185,7 @@ def made(expr: sp.Expr, dtype: DType, weak: bool, *operands: Scalar) -> Scalar:
     """A new scalar computed from operands."""
     if any(part in _UNREAL for part in (expr, *expr.args)):
         raise FormulaError(
-            "the formula divides by zero", hint="write float('inf') where infinity is meant"
+            "the formula divides by zero", hint="write float('inf') if infinity is meant"
         )
     scalar = Scalar(expr, dtype, weak, 1 + sum(x.size for x in operands))
     seen = observer.get()
@@ -244,7 +244,7 @@ def refuse_bools(name: str, *operands: Scalar) -> None:
         raise DTypeError(
             f"{name} of bools",
             hint="& | ^ ~ combine conditions, where(condition, a, b) chooses, "
-            "float32(condition) makes a number of one",
+            "float32(condition) turns one into a number",
         )
 
 

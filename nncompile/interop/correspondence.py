@@ -85,9 +85,9 @@ def places(
     extra = [name for name in shapes if name not in used and not name.endswith(COUNTER)]
     if extra:
         raise ModelError(
-            f"the state dict has {', '.join(extra)}, and model {model.name} has no place for that",
+            f"the state dict has {', '.join(extra)}, which model {model.name} does not have",
             rows=[(path, str(type_)) for path, type_ in own.items()],
-            hint='leave them out, or say where they belong: names={"its layer": "layer"}',
+            hint='leave them out, or name the layer they belong to: names={"its layer": "layer"}',
         )
     for path, place in made.items():
         expected, got = place.shape(own[path]), tuple(shapes[place.name])

@@ -83,7 +83,7 @@ def to_torch_state_dict(
         names, like = None, names
     if names and like is None:
         raise ModelError(
-            "names says which layers of a torch module are which, and there is no module",
+            "names matches layers of a torch module, but there is no module",
             hint="to_torch_state_dict(params, model, like=module, names={…})",
         )
     own = own_types(model)
@@ -146,9 +146,9 @@ def from_torch_state_dict(
     wide = [p for p, x in read.items() if own[p].dtype is f32 and x.dtype == np.float64]
     if wide:
         raise ModelError(
-            f"the state dict has float64, and model {model.name} is of float32",
+            f"the state dict is float64, but model {model.name} is float32",
             rows=[(found[p].name, f"float64, expected {own[p]}") for p in wide],
-            hint="module.float().state_dict() has it in float32",
+            hint="module.float().state_dict() is float32",
         )
     check_state(read, own, "the state dict", ModelError)
     return {path: read[path] for path in own}

@@ -158,7 +158,7 @@ def dim(x: Any) -> Dim:
         if not _is_arithmetic(x):
             raise ShapeError(
                 f"a size must be an integer, got {x}",
-                hint='name sizes by text, such as "n", and divide them by //',
+                hint='name sizes by strings, such as "n", and divide them by //',
             )
         return int(x) if x.is_Integer else x
     if hasattr(x, "__index__"):
@@ -205,7 +205,9 @@ def is_one(d: Dim) -> bool:
     return bool(d == 1)
 
 
-CLIPPED = 'a slice takes what there is: x[:3] has 3 of them where the axis is written "n + 3"'
+CLIPPED = (
+    'a slice takes at most what is there: x[:3] has 3 elements if the axis is declared "n + 3"'
+)
 """The way out of a size of a slice that should be a number."""
 
 
@@ -243,7 +245,7 @@ def broadcast(*shapes: Shape) -> Shape:
                     f"cannot tell whether {size} = {shape[axis]} on axis {axis}",
                     hint=CLIPPED
                     if is_clipped(size) or is_clipped(shape[axis])
-                    else "give both axes one name, or write one size in terms of the other",
+                    else "give both axes the same name, or write one size in terms of the other",
                 )
         result.append(size)
     return tuple(result)

@@ -256,14 +256,14 @@ class Op:
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
     def infer(self, *types: Any) -> AnyType:
-        raise CompileError(f"the card {type(self).__name__} has no type rule")
+        raise CompileError(f"op {type(self).__name__} has no type rule")
 
     def pullback(self, g: Any, y: Value, *args: Any) -> Sequence[Value | None]:
         """The slopes at the arguments from the slope `g` at the result `y`; for an op with
         several results `g` is a tuple with None where a result was not used."""
         raise GradientError(
             f"{self.label} has no gradient",
-            hint="stop_gradient(...) holds its input constant; custom_gradient declares a slope",
+            hint="stop_gradient(...) holds its input constant; custom_gradient declares a gradient",
         )
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
@@ -272,13 +272,13 @@ class Op:
         return self.pullback(g, y, *y.args)
 
     def numpy(self, *arrays: Any) -> Any:
-        raise CompileError(f"the card {type(self).__name__} has no numpy meaning")
+        raise CompileError(f"op {type(self).__name__} has no numpy implementation")
 
     def onnx(self, o: Any, *args: Any) -> Any:
-        raise CompileError(f"the card {type(self).__name__} has no ONNX lowering")
+        raise CompileError(f"op {type(self).__name__} has no ONNX lowering")
 
     def torch(self, t: Any, *args: Any) -> Any:
-        raise CompileError(f"the card {type(self).__name__} has no TorchScript lowering")
+        raise CompileError(f"op {type(self).__name__} has no TorchScript lowering")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -329,7 +329,7 @@ class Value(Operators):
         return f"<{self.op.label} : {self.type}>"
 
     def __setattr__(self, name: str, _: Any) -> None:
-        raise AttributeError(f"a value is immutable, {name} cannot be set")
+        raise AttributeError(f"a value is immutable: {name} cannot be set")
 
     def __reduce__(self) -> Any:
         return apply, (self.op, *self.args)
@@ -556,7 +556,7 @@ class Graph:
             if input_of(v).kind == "binder":
                 raise CompileError(
                     f"a value of one iteration of a scan, {v.type}, is used outside of it",
-                    hint="let the body return it: its last value or its stack is a result of scan",
+                    hint="return it from the body: its last value or its stack is a result of scan",
                 )
             known = leaves.setdefault(input_of(v).name, v)
             if known is not v:

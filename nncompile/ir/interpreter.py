@@ -95,8 +95,8 @@ def _check_known(v: Value, sizes: Mapping[sp.Symbol, Dim]) -> None:
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
         raise FeedError(
-            f"the size {names} of {v.op.label}, {v.type}, cannot be told from the data",
-            hint="evaluate a Graph whose `inputs` has a leaf of that size, and feed it",
+            f"the size {names} of {v.op.label}, {v.type}, cannot be determined from the data",
+            hint="evaluate a Graph whose `inputs` include a leaf of that size, and feed it",
         )
 
 
@@ -109,7 +109,7 @@ def _fed(leaf: Value, feeds: Mapping[str, Any], double: bool) -> Array:
     is_double = double and type_.dtype in DOUBLE and array.dtype == np.float64
     if array.dtype != type_.dtype.numpy and not is_double:
         raise FeedError(
-            f"{kind} {name!r} has another element type",
+            f"{kind} {name!r} has the wrong element type",
             rows=[("expected", str(type_)), ("got", f"{array.dtype}{list(array.shape)}")],
             hint=f"convert it with {name}.astype({numpy_name(type_.dtype.numpy)})",
         )

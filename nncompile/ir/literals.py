@@ -17,13 +17,13 @@ def array_of(x: Any) -> Array:
     if isinstance(x, Iterator) or _holds_a_value(x):
         raise DTypeError(
             f"a {type(x).__name__} is not a value",
-            hint="stack([a, b]) makes one value of several; "
+            hint="stack([a, b]) joins several values into one; "
             "a + b, maximum(a, b), a & b combine them elementwise",
         )
     try:
         array = np.asarray(x)
     except (TypeError, ValueError, RuntimeError) as error:  # a ragged list, a tensor of torch
-        raise DTypeError(f"{type(x).__name__} does not make an array: {error}") from None
+        raise DTypeError(f"{type(x).__name__} cannot be converted to an array: {error}") from None
     check_unmasked(x, "a constant")
     if not is_numeric(array.dtype):
         raise DTypeError(

@@ -40,7 +40,7 @@ _HABITS = {
     "masked_fill": "where(mask, number, x)",
     "scatter_reduce": "put_along_axis(x, indices, values, axis, reduction='max')",
     "topk": "top_k(x, k)",
-    "backward": "training(model, minimize=...) trains, grad(y, [x]) is the slope",
+    "backward": "training(model, minimize=...) trains, grad(y, [x]) is the gradient",
     "numpy": _NO_NUMBERS,
     "item": _NO_NUMBERS,
     "tolist": _NO_NUMBERS,
@@ -161,7 +161,7 @@ class Operators:
         """`x >> layer` applies the layer; with an integer it shifts bits."""
         if isinstance(other, type):
             raise FormulaError(
-                f"{other.__name__} is a class", hint=f"make one of it: x >> {other.__name__}(...)"
+                f"{other.__name__} is a class", hint=f"create one: x >> {other.__name__}(...)"
             )
         if callable(other) and not isinstance(other, Operators):
             return other(self)
@@ -350,14 +350,14 @@ class Operators:
         if method != "__call__" or options or name not in TABLE:
             raise FormulaError(
                 f"numpy's {ufunc.__name__} does not work on values: {_types(inputs)}",
-                hint="nncompile.elementwise and nncompile.ops have functions of numpy's names",
+                hint="nncompile.elementwise and nncompile.ops have functions with numpy's names",
             )
         return TABLE[name](*inputs)
 
     def __array_function__(self, function: Any, _: Any, args: Any, __: Any) -> NoReturn:
         raise FormulaError(
             f"numpy's {function.__name__} does not work on values: {_types(args)}",
-            hint=f"nncompile.ops has functions of numpy's names, {function.__name__} or the like",
+            hint=f"nncompile.ops has functions with numpy's names, such as {function.__name__}",
         )
 
     if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
@@ -368,7 +368,7 @@ class Operators:
                 raise AttributeError(name)
             if hasattr(type(self), name):  # a shape or an element type: there are several
                 raise UnknownNameError(
-                    f"these are several values, {self.type}, which have no {name!r} of their own",
+                    f"these are several values, {self.type}, without {name!r}",
                     hint="items(x) of nncompile.ir.graph is each of them",
                 )
             hint = f"{name}(x) is a function" if name in TABLE else _HABITS.get(name)
@@ -386,8 +386,8 @@ class Operators:
 
     def __setitem__(self, *_: Any) -> NoReturn:
         raise FormulaError(
-            "a value does not change",
-            hint="x = where(mask, y, x) or x = scatter(x, places, y) is x with others in place",
+            "a value is immutable",
+            hint="x = where(mask, y, x) or x = scatter(x, indices, y) gives a changed copy",
         )
 
     def __contains__(self, _: Any) -> bool:

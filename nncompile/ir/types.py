@@ -141,10 +141,9 @@ def check_unmasked(x: Any, what: str, error: type[CompileError] = DTypeError) ->
         first = f"[{', '.join(map(str, places[0]))}]" if places[0] else "all of it"
         count = "1 element" if len(places) == 1 else f"{len(places):,} elements"
         raise error(
-            f"{what} is a masked array, of which {count} {'is' if len(places) == 1 else 'are'} "
-            "masked",
+            f"{what} is a masked array: {count} {'is' if len(places) == 1 else 'are'} masked",
             rows=[("first at", first)],
-            hint="x.filled(0) says what they are; losses take a mask: mask=~np.ma.getmaskarray(x)",
+            hint="x.filled(0) fills them; losses take a mask: mask=~np.ma.getmaskarray(x)",
         )
 
 
@@ -222,7 +221,7 @@ def promote(a: DType, b: DType) -> DType:
             return found
     raise DTypeError(
         f"no integer type holds both {unsigned} and {signed}",
-        hint=f"x.astype({signed}) or y.astype({unsigned}) says which one is meant",
+        hint=f"x.astype({signed}) or y.astype({unsigned}) chooses one",
     )
 
 

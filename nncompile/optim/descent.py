@@ -36,7 +36,7 @@ class sgd(Optimizer):
         super().__post_init__()
         if self.nesterov and (not self.momentum or self.dampening):
             raise ModelError(
-                "nesterov needs a momentum, and no dampening",
+                "nesterov needs a momentum and no dampening",
                 hint="sgd(0.1, momentum=0.9, nesterov=True)",
             )
 
@@ -166,14 +166,17 @@ class rprop(Optimizer):
         super().__post_init__()
         if callable(self.lr):
             raise ModelError(
-                "the rate of rprop is a number, from which the step sizes go their own way",
+                "the learning rate of rprop must be a number: the step sizes start from it and "
+                "adapt themselves",
                 hint="rprop(0.01); step_sizes=(1e-6, 50) bounds them",
             )
         less, more = self.etas
         if not 0 < less < 1 < more:
             raise ModelError(f"etas must be one below 1 and one above, got {self.etas}")
         if not self.step_sizes[0] <= self.step_sizes[1]:
-            raise ModelError(f"step_sizes must be the least and the greatest, {self.step_sizes}")
+            raise ModelError(
+                f"step_sizes must be the minimum and the maximum, got {self.step_sizes}"
+            )
 
     @property
     def slots(self) -> tuple[str, ...]:

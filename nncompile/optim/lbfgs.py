@@ -50,8 +50,8 @@ class lbfgs(Optimizer):
         if self.line_search_fn is not None:
             raise ModelError(
                 f"lbfgs has no line search, got line_search_fn={self.line_search_fn!r}",
-                hint="it would evaluate the loss as often as the data ask for, and a step does so "
-                "once; lbfgs(0.5) goes half of the way",
+                hint="a line search evaluates the loss several times, a training step only "
+                "once; lbfgs(0.5) takes half of each step",
             )
 
     @property

@@ -73,7 +73,7 @@ class plateau(Options, Stateful):
         if self.monitor is not False and not isinstance(self.monitor, str | None):
             raise ModelError(
                 f"monitor must be the name of an output, got {self.monitor!r}",
-                hint='monitor="loss"; monitor=False where the program measures, see Plateau.after',
+                hint='monitor="loss"; monitor=False if the program drives it, see Plateau.after',
             )
         if self.threshold_mode not in ("rel", "abs"):
             raise ModelError(f"threshold_mode must be 'rel' or 'abs', got {self.threshold_mode!r}")
@@ -121,7 +121,7 @@ class plateau(Options, Stateful):
             watched = "the loss" if self.monitor is None else repr(self.monitor)
             raise ModelError(
                 f"this plateau watches {watched} within the training step",
-                hint="plateau(..., monitor=False) is one that the program drives",
+                hint="plateau(..., monitor=False) is driven by the program",
             )
         now = {s: np.float32(state[self._path(s)]) for s in STATES}
         seen = self._looked(now, np.float32(metric))

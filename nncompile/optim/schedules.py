@@ -115,12 +115,12 @@ def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
     made = rate(step)
     if callable(made) or not isinstance(made, Value | int | float | np.generic | np.ndarray):
         raise ModelError(
-            f"a learning rate is one number at each step, {named(rate)} gives {named(made)}",
+            f"a learning rate must be one number at each step, {named(rate)} gives {named(made)}",
             hint="0.1 stays as it is, cosine(0.1, steps=1000) falls",
         )
     value = as_value(made)
     if value.rank != 0:
-        raise ModelError(f"a learning rate is one number, the schedule gives {value.type}")
+        raise ModelError(f"a learning rate must be one number, the schedule gives {value.type}")
     if isinstance(value.op, Constant):
         return float(value.op.value)
     return cast(value, dtype)
@@ -141,7 +141,8 @@ def check_rate(rate: Callable[..., Any]) -> None:
         fits = not isinstance(rate, type)
     if not fits:
         raise ModelError(
-            f"a learning rate is a number, a schedule or a function of the step, got {named(rate)}",
+            "a learning rate must be a number, a schedule or a function of the step, got "
+            f"{named(rate)}",
             hint="0.1 alone stays as it is, and so does constant_rate(0.1); constant(...) and the "
             "like start weights; cosine(0.1, steps=1000) falls",
         )
@@ -164,7 +165,7 @@ def curve_of(name: str, rate: float | Schedule) -> Schedule:
     if callable(rate):
         raise ModelError(
             f"{name} must be a number or a schedule, got {rate!r}",
-            hint="@schedule makes one of a function of the step",
+            hint="@schedule turns a function of the step into one",
         )
     return constant(rate)
 
@@ -175,5 +176,5 @@ def milestones_of(name: str, steps: Any) -> tuple[float, ...]:
         raise ModelError(f"{name} must be a list of steps, got {steps!r}")
     found = tuple(not_negative(name, step) for step in steps)
     if any(b <= a for a, b in itertools.pairwise(found)):
-        raise ModelError(f"{name} must grow, got {list(steps)}")
+        raise ModelError(f"{name} must increase, got {list(steps)}")
     return found

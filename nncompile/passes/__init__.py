@@ -63,7 +63,7 @@ def check_passes(names: Collection[str]) -> None:
     """Raises `ModelError`, which lists the passes, where a name is none of theirs."""
     if isinstance(names, str):
         raise ModelError(
-            f"the passes to leave out are a list of names, got {names!r}",
+            f"the passes to skip must be a list of names, got {names!r}",
             hint=f"without=[{names!r}]",
         )
     for name in names:
@@ -119,7 +119,7 @@ def _check(name: str, before: Graph, after: Graph) -> None:
         if new is None or not same_type(new.type, old.type):
             got = "nothing" if new is None else str(new.type)
             raise CompileError(
-                f"pass {name} is wrong: it makes {got} of output {output}",
+                f"pass {name} is wrong: it turns output {output} into {got}",
                 rows=[(output, str(old.type))],
             )
 

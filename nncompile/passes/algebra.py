@@ -124,7 +124,7 @@ def sum_of_repeated(
     own = (1,) * added + x.shape
     repeated = [i for i in axes if is_one(own[i]) and not is_one(shape[i])]
     if makers_of(shape[i] for i in repeated):
-        return "how often it is repeated depends on data"
+        return "the number of repetitions depends on data"
     rest = tuple(i - added for i in axes if not is_one(own[i]))
     small = cast(x, before.dtype)
     total = Sum(rest, True)(small) if rest else small

@@ -33,9 +33,9 @@ def add_into_convolution(
     y = convolution(x, w)
     yield y + c
     if uses(y) != 1:
-        return "the convolution is needed without the sum, too"
+        return "the convolution is also used without the sum"
     if c.dtype is not y.dtype or not _is_one_each(c.shape, w.shape[0], y.rank):
-        return f"{c.type} is not one number for each channel of {y.type}"
+        return f"{c.type} does not have one number for each channel of {y.type}"
     numbers = c.args[0] if isinstance(c.op, Reshape) else c
     yield convolution(x, w, reshape(numbers, (w.shape[0],)))
 

@@ -34,7 +34,7 @@ def add_into_product(a: Value, b: Value, c: Value) -> Steps:
     if a.rank != 2 or b.rank != 2:
         return "a gemm multiplies matrices"
     if uses(product_) != 1:
-        return "the product is needed without the sum, too"
+        return "the product is also used without the sum"
     if c.rank > 2 or c.dtype is not product_.dtype or not c.dtype.is_float:
         return f"{c.type} does not fit into a gemm of {product_.type}"
     yield gemm(a, b, c)

@@ -118,7 +118,7 @@ class Rule(_Refusing):
 
         Raises `CompileError` where the rule would change the type of the value.
         """
-        refused = Match(None, f"is not of the form of {self.name}")
+        refused = Match(None, f"does not match {self.name}")
         for bound in self._skeleton.bindings(value):
             found = self._run(value, bound)
             if found.after is not None:
@@ -157,7 +157,7 @@ class Rule(_Refusing):
         except CompileError as error:
             return Match(None, error.said)
         if before is not value:
-            return Match(None, f"differs from the form of {self.name} in its attributes")
+            return Match(None, f"does not match the attributes of {self.name}")
         try:
             after = next(steps)
         except StopIteration as stop:
@@ -166,7 +166,7 @@ class Rule(_Refusing):
             steps.close()
         if not same_type(after.type, value.type):
             raise CompileError(
-                f"the rule {self.name} makes {after.type} of {value.type}",
+                f"the rule {self.name} turns {value.type} into {after.type}",
                 hint="a rule keeps the type of what it rewrites",
             )
         return Match(after)
@@ -310,6 +310,6 @@ class _Rewriting:
     def _endless(self) -> CompileError:
         name = self.last.name if self.last else "none"
         return CompileError(
-            f"rewriting does not end; the rule that applied last is {name}",
+            f"rewriting does not terminate; the last rule applied was {name}",
             hint="two rules undo each other: give one of them a guard",
         )

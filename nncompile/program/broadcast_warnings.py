@@ -24,8 +24,9 @@ def warn_of_tables(graph: Graph, losses: Iterable[Value]) -> None:
         if found is not None:
             column, row = found
             warn(
-                f"{column.type} beside {row.type} makes {v.type}, everything with everything: give "
-                "both one shape, y[:, 0] or expand_dims(t, 1)",
+                f"{column.type} beside {row.type} broadcasts to {v.type}, every row with every "
+                "other: give "
+                "both the same shape, y[:, 0] or expand_dims(t, 1)",
                 site=graph.trace.site(v),
             )
 

@@ -38,8 +38,8 @@ class Outputs(dict[str, Value]):
         if name in self._needs:
             raise ModelError(
                 f"output {name!r} needs {', '.join(map(repr, self._needs[name]))}, "
-                "which the model was not given",
-                hint=f"give it by name: model(…, {self._needs[name][0]}=…)",
+                "which was not passed to the model",
+                hint=f"pass it by name: model(…, {self._needs[name][0]}=…)",
             )
         raise ModelError(f"the model has no output {name!r}", hint=did_you_mean(name, self))
 
@@ -70,7 +70,7 @@ class Model(Habits):
     elsewhere: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("fit", "train", "compile"), f"{_TRAINED}.fit(data)"),
         **dict.fromkeys(("evaluate", "eval", "test"), f"{_TRAINED}.evaluate(data)"),
-        **dict.fromkeys(("forward", "call", "apply"), "it is called: model(x)"),
+        **dict.fromkeys(("forward", "call", "apply"), "call it: model(x)"),
         **dict.fromkeys(
             ("summary", "layers", "modules", "children"), "nncompile show FILE prints the model"
         ),
@@ -81,7 +81,7 @@ class Model(Habits):
         **dict.fromkeys(("load_state_dict", "load_weights"), "trainer.load_params(path)"),
         **dict.fromkeys(("save", "save_weights"), "trainer.save(path); export writes it as ONNX"),
         **dict.fromkeys(("to", "cuda", "cpu"), 'Trainer(recipe, providers="cuda")'),
-        "zero_grad": "each step of a trainer does that: leave it out",
+        "zero_grad": "the trainer does that at each step: leave it out",
     }
 
     def __post_init__(self) -> None:
@@ -235,7 +235,7 @@ class Model(Habits):
         """The values that take the place of parameters and states."""
         if not isinstance(params, Mapping):
             raise ModelError(
-                f"params are values by path, got {type(params).__name__}",
+                f"params must be a dict of values by path, got {type(params).__name__}",
                 hint=f"params={{{next(iter(own), 'weight')!r}: value}}",
             )
         new: dict[Value, Value] = {}
@@ -273,7 +273,7 @@ class Model(Habits):
             value = as_value(x, self.inputs[name])
             if value.dtype is not self.inputs[name].dtype:
                 raise DTypeError(
-                    f"input {name!r} of model {self.name} has another element type",
+                    f"input {name!r} of model {self.name} has the wrong element type",
                     rows=[("expected", str(self.inputs[name].type)), ("got", str(value.type))],
                     hint=f"cast it: x.astype({self.inputs[name].dtype})",
                 )
@@ -358,7 +358,7 @@ def check_same_type(what: str, expected: Type, got: Type) -> None:
     )
     if not fits or expected.dtype is not got.dtype:
         raise ModelError(
-            f"the {what} has another type",
+            f"the {what} has the wrong type",
             rows=[("expected", str(expected)), ("got", str(got))],
             hint=f"cast it: x.astype({expected.dtype})" if fits else None,
         )

@@ -53,7 +53,7 @@ class Declared:
             return self._chosen(self.choice)
         if len(self.models) != 1 and len(self.recipes) == 1:
             return next(iter(self.recipes.values())).model
-        return self._only(self.models, "model", "a function under @model")
+        return self._only(self.models, "model", "a function decorated with @model")
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -131,7 +131,7 @@ def load(path: str | Path, model: str | None = None) -> Declared:
     if not models and not recipes:
         raise ModelError(
             f"{file.name} declares no model",
-            hint='a model is a function under @model: def net(x=f32["batch", 3]): ...',
+            hint='a model is a function decorated with @model: def net(x=f32["batch", 3]): ...',
         )
     return Declared(file, module, models, recipes, model)
 
@@ -145,7 +145,7 @@ def _source(file: Path) -> str:
     try:
         text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise FileError(f"{file} is not a text of Python") from None
+        raise FileError(f"{file} is not Python source text") from None
     except OSError as error:
         near = sorted(p.name for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
         raise FileError(
@@ -153,7 +153,7 @@ def _source(file: Path) -> str:
             hint=f"{file.parent} has {', '.join(near[:8])}" if near else None,
         ) from None
     if "\0" in text:
-        raise FileError(f"{file} is not a text of Python")
+        raise FileError(f"{file} is not Python source text")
     return text
 
 

@@ -69,8 +69,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if not isinstance(self.model, Model):
             raise ModelError(
-                f"a recipe trains a model, got {named(self.model)}",
-                hint="a model is a function under @model: def net(x=f32[...]): ...",
+                f"a recipe needs a model, got {named(self.model)}",
+                hint="a model is a function decorated with @model: def net(x=f32[...]): ...",
             )
         if not self.updates:
             raise ModelError(
@@ -79,7 +79,7 @@ class Recipe:
         for update in self.updates:
             if not isinstance(update, Update):
                 raise ModelError(
-                    f"{named(update)} is no update",
+                    f"{named(update)} is not an update",
                     hint='updates=[minimize("loss", optimizer=adam(1e-3))]',
                 )
         whole_number("batch", self.batch, 1)
@@ -119,7 +119,7 @@ class Recipe:
         for name in names:
             if name not in self.model.metrics:
                 raise ModelError(
-                    f"a learning rate watches {name!r}, which is no metric of {self.model.name}",
+                    f"a learning rate watches {name!r}, which is not a metric of {self.model.name}",
                     rows=[("metric", n, str(v.type)) for n, v in self.model.metrics.items()],
                     hint=did_you_mean(name, self.model.metrics),
                 )
@@ -195,7 +195,7 @@ def training(
         told = [*(() if optimizer is None else ("optimizer",)), *options]
         raise ModelError(
             f"give either an optimizer or a list of updates, not both: {', '.join(told)} beside it",
-            hint='each update has its own: minimize("loss", optimizer=adam(1e-3))',
+            hint='each update has its own optimizer: minimize("loss", optimizer=adam(1e-3))',
         )
     else:
         several = _several(updates)

@@ -112,7 +112,7 @@ class SizeCheck:
         what = "" if isinstance(value.op, Limited) else f"{named(site, value.op.label)}: "
         asked = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
         return FeedError(
-            f"the model cannot take input {', '.join(map(repr, fed))}: {what}{error.said}",
+            f"the model does not accept input {', '.join(map(repr, fed))}: {what}{error.said}",
             rows=rows,
             hint=error.hint or (f"feed data with {asked}" if asked else None),
             site=site,

@@ -263,7 +263,7 @@ class _Composition:
         for path, start in rate.initial.items():
             if path in self.updated.slots:
                 raise ModelError(
-                    f"two learning rates have the state {path!r}",
+                    f"two learning rates use the same state {path!r}",
                     hint='give them names: plateau(0.1, monitor="loss", name="slow")',
                 )
             self.updated.slots[path] = Input(path, start.type, "state")()
@@ -314,7 +314,7 @@ class _Composition:
         for name in made:
             if name in own:
                 raise ModelError(
-                    f"the training step makes {name!r}, and the model has that name already",
+                    f"the training step adds {name!r}, but the model already has that name",
                     rows=[(name, str(own[name].type))],
                     hint="give it another name in the model",
                 )
@@ -332,9 +332,9 @@ def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> Non
         and any(a.dtype.is_float and leaves_of([a]) & slopes.keys() for a in v.args)
     ]
     raise GradientError(
-        f"the gradient of {name!r} reaches no parameter: it would never learn",
+        f"the gradient of {name!r} reaches no parameter: nothing would be learned",
         rows=[(v.op.label, *described(v)) for v in counted],
-        hint="integers, comparisons, rounding and stop_gradient pass no slope; "
+        hint="integers, comparisons, rounding and stop_gradient pass no gradient; "
         "train a smooth loss and report this one as a metric",
     )
 

@@ -25,7 +25,7 @@ def patterns_of(name: str, params: Any) -> str | tuple[str, ...]:
         return params
     if not isinstance(params, list | tuple) or not all(isinstance(p, str) for p in params):
         raise ModelError(
-            f"{name} must be a pattern of paths, or several, got {params!r}",
+            f"{name} must be one or more patterns of paths, got {params!r}",
             hint=f'{name}="head.*", or {name}=["a.*", "b.*"]',
         )
     return tuple(params)
@@ -79,13 +79,13 @@ class minimize(Options, eq=False):
     def __post_init__(self) -> None:
         if not isinstance(self.loss, str):
             raise ModelError(
-                f"a loss is the name of an output, got {self.loss!r}", hint='minimize("loss")'
+                f"a loss must be the name of an output, got {self.loss!r}", hint='minimize("loss")'
             )
         super().__post_init__()
         several = self.optimizer
         for optimizer in several.values() if isinstance(several, Mapping) else (several,):
             if not isinstance(optimizer, Optimizer):
-                raise ModelError(f"{named(optimizer)} is no optimizer", hint=_made(optimizer))
+                raise ModelError(f"{named(optimizer)} is not an optimizer", hint=_made(optimizer))
 
     def trained(self, model: Model, frozen: Sequence[str] = ()) -> dict[str, Value]:
         """The parameters that this update changes, by path: none that a pattern in `frozen`
@@ -106,7 +106,7 @@ class minimize(Options, eq=False):
             raise ModelError(
                 f"all parameters that {', '.join(map(repr, patterns))} matches are frozen",
                 rows=[("frozen", pattern) for pattern in frozen],
-                hint="train one at least, or leave out freeze",
+                hint="train at least one of them, or leave out freeze",
             )
         if not matched:
             raise ModelError(
@@ -161,12 +161,12 @@ class minimize(Options, eq=False):
             with tracing(model.graph.trace):
                 rows = [(self.loss, *described(loss))]
             raise ModelError(
-                f"a loss is one real number; {self.loss!r} is {loss.type}",
+                f"a loss must be a real scalar; {self.loss!r} is {loss.type}",
                 rows=rows,
                 hint=f"take its mean: {self.loss}.mean()"
                 if loss.dtype.is_float
-                else "what is counted has no gradient: a loss is computed of real numbers, as "
-                "cross_entropy is; x.astype(f32) converts",
+                else "counts have no gradient: compute a loss from real numbers, as "
+                "cross_entropy does; x.astype(f32) converts",
             )
         return loss
 
@@ -319,4 +319,4 @@ def _made(optimizer: Any) -> str:
         return f"sgd({optimizer}) is gradient descent with that learning rate"
     makers = {maker.__name__: f"{maker.__name__}(1e-3)" for maker in (sgd, rmsprop, adam, adamw)}
     name = str(getattr(optimizer, "__name__", optimizer)).lower()
-    return f"a function makes one: {makers.get(name, ', '.join(makers.values()))}"
+    return f"a function creates one: {makers.get(name, ', '.join(makers.values()))}"

@@ -38,7 +38,7 @@ def array_of(buffer: ort.OrtValue) -> Array:
         return result
     if buffer.device_name().lower() != "cpu":
         raise BackendError(
-            f"onnxruntime copies no bfloat16 from {buffer.device_name()}",
+            f"onnxruntime cannot copy bfloat16 from {buffer.device_name()}",
             hint="x.astype(f32) is exact",
         )
     shape = tuple(buffer.shape())

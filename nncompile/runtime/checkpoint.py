@@ -53,9 +53,9 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str
         return {name: tensors[name] for name in types}, about
     except SafetensorError as error:
         raise CheckpointError(
-            f"{file} is not a whole safetensors file: {error}",
+            f"{file} is not a complete safetensors file: {error}",
             rows=[("size", f"{file.stat().st_size:,} bytes")],
-            hint="it was cut short, or another program wrote it",
+            hint="it was truncated, or another program wrote it",
         ) from None
     except OSError as error:
         raise FileError(f"cannot read checkpoint {file}: {error.strerror or error}") from None
@@ -96,11 +96,11 @@ def check_state(
         near = ((name, closest(name, unknown)) for name in missing)
         renamed = next(((name, other) for name, other in near if other is not None), None)
         raise error(
-            f"{os.fspath(source)} is not of this model: {summary}; {len(expected)} are expected",
+            f"{os.fspath(source)} does not fit this model: {summary}; expected {len(expected)}",
             rows=rows,
             hint=f"{renamed[1]!r} may be {renamed[0]!r} renamed"
             if renamed
-            else "they are of another model or optimizer",
+            else "it belongs to another model or optimizer",
         )
 
 

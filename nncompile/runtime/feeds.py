@@ -96,7 +96,7 @@ def _as_array(port: Port, value: Any) -> Array:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise FeedError(
-            f"the data of input {port.name!r} do not make an array: {error}",
+            f"the data of input {port.name!r} cannot be converted to an array: {error}",
             rows=[("expected", port.type)],
         ) from None
     check_unmasked(value, f"input {port.name!r}", FeedError)
@@ -108,7 +108,7 @@ def _as_array(port: Port, value: Any) -> Array:
     if literal and not isinstance(value, np.generic) and _converts(array, port.dtype):
         return array.astype(port.dtype)
     raise FeedError(
-        f"input {port.name!r} has another element type",
+        f"input {port.name!r} has the wrong element type",
         rows=[
             ("expected", port.type),
             ("got", describe(array.dtype, array.shape)),
@@ -132,9 +132,9 @@ def _conversion(port: Port, array: Array) -> str | None:
     if is_numeric(array.dtype) or (array.dtype.kind == "O" and not _strangers("", array)):
         return f"convert it with {port.name}.astype({number})"
     if array.dtype.kind == "c":
-        return f"{port.name}.real and {port.name}.imag are real: give them as two inputs"
+        return f"{port.name}.real and {port.name}.imag are real: pass them as two inputs"
     if array.dtype.kind == "O":
-        return f"fill in what is missing, then convert it with {port.name}.astype({number})"
+        return f"fill in missing values, then convert it with {port.name}.astype({number})"
     return None
 
 
@@ -147,7 +147,7 @@ def _beyond(port: Port, array: Array) -> str | None:
         if is_real(array.dtype) and not is_real(port.dtype):
             whole = np.isfinite(array) & (array == np.trunc(array))
             if not whole.all():
-                return f"{port.name}.astype({numpy_name(port.dtype)}) would cut off fractions"
+                return f"{port.name}.astype({numpy_name(port.dtype)}) would truncate fractions"
         low, high = array.min(), array.max()
         if is_real(port.dtype):
             most = float(np.finfo(np.float16).max) if port.dtype == np.float16 else math.inf
@@ -159,7 +159,7 @@ def _beyond(port: Port, array: Array) -> str | None:
         return None
     worst = high if high > most else low
     name = _SHORT[port.dtype]
-    return f"{port.name} holds {worst}, and {name} goes from {least:g} to {most:g}"
+    return f"{port.name} holds {worst}, but {name} ranges from {least:g} to {most:g}"
 
 
 def _strangers(name: str, array: Array) -> list[Row]:

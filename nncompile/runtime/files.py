@@ -112,7 +112,7 @@ def read_array(path: str | os.PathLike[str]) -> Array:
         raise FileError(f"cannot read {os.fspath(path)}: {_reason(error)}") from None
     except (ValueError, EOFError):
         raise FileError(
-            f"{os.fspath(path)} is not a whole .npy file of numbers",
+            f"{os.fspath(path)} is not a complete .npy file of numbers",
             hint="np.save(path, array) writes one",
         ) from None
 

@@ -51,10 +51,10 @@ def resolve_providers(providers: Provider | Sequence[Provider]) -> list[Resolved
     for name, options in _pairs(providers):
         full = _full_name(name)
         if full in resolved:
-            raise ProviderError(f"provider {short_name(full)!r} is named twice")
+            raise ProviderError(f"provider {short_name(full)!r} is given twice")
         resolved[full] = {str(key): str(value) for key, value in options.items()}
     if not resolved:
-        raise ProviderError("no execution provider is named", hint=_available_hint())
+        raise ProviderError("no execution provider is given", hint=_available_hint())
     return list(resolved.items())
 
 

@@ -183,9 +183,9 @@ class StepRunner:
         empty = [(n, describe(x.dtype, x.shape)) for n, x in batch.items() if x.size == 0]
         if empty:  # its mean loss is 0/0, and onnxruntime's Gemm ignores β where it sums nothing
             raise FeedError(
-                f"input {empty[0][0]!r} is empty: a step learns from one example or more",
+                f"input {empty[0][0]!r} is empty: a training step needs at least one example",
                 rows=[("got", *row) for row in empty],
-                hint="leave empty batches out",
+                hint="skip empty batches",
             )
         shapes = {name: x.shape for name, x in batch.items()}
         if self._check is not None:
@@ -212,14 +212,14 @@ def _state_map(session: Session) -> dict[str, str]:
     try:
         pairs = json.loads(text)
     except json.JSONDecodeError as error:
-        raise BackendError(f"the metadata {METADATA_KEY!r} are not JSON: {error}") from None
+        raise BackendError(f"the metadata {METADATA_KEY!r} is not JSON: {error}") from None
     inputs = {port.name: port for port in session.inputs}
     outputs = {port.name: port for port in session.outputs}
     if not isinstance(pairs, dict) or not all(
         _pair(inputs.get(name), outputs.get(result)) for name, result in pairs.items()
     ):
         raise BackendError(
-            f"the metadata {METADATA_KEY!r} do not name inputs and outputs of equal types",
+            f"the metadata {METADATA_KEY!r} does not name inputs and outputs of equal types",
             rows=[("got", text[:200])],
         )
     return dict(pairs)

@@ -99,7 +99,7 @@ class Session:
         except errors.InvalidProtobuf:
             raise BackendError(
                 f"{self.name} is not an ONNX model",
-                hint="it may be truncated, or another kind of file",
+                hint="it may be truncated or another kind of file",
             ) from None
         except RUN_ERRORS as error:
             raise BackendError(f"onnxruntime cannot load {self.name}: {_reason(error)}") from error

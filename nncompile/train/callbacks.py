@@ -41,7 +41,9 @@ def watched(event: Event, name: str) -> float:
         raise ModelError(
             f"there is no metric {name!r} to watch",
             rows=[("metric", n, f"{x:.6g}") for n, x in numbers.items()],
-            hint="fit(..., validation=data) makes it" if missing else did_you_mean(name, numbers),
+            hint="fit(..., validation=data) provides it"
+            if missing
+            else did_you_mean(name, numbers),
         )
     return float(event.metrics[name])
 
@@ -58,7 +60,7 @@ class Best:
 
     def __post_init__(self) -> None:
         if self.mode not in (None, "min", "max"):
-            raise ModelError(f'mode is "min" or "max", got {self.mode!r}')
+            raise ModelError(f'mode must be "min" or "max", got {self.mode!r}')
         self.min_delta = not_negative("min_delta", self.min_delta)
 
     def improved(self, event: Event) -> bool:
@@ -209,5 +211,5 @@ class CheckFinite:
             f"{spoiled[0]} is not finite after step {event.step} (epoch {event.epoch})"
             + (f", and {len(spoiled) - 1} more of the state" if len(spoiled) > 1 else ""),
             rows=found.rows if found else (),
-            hint="a slope may be infinite where the loss is not: sqrt, log or a norm at zero",
+            hint="a gradient may be infinite where the loss is finite: sqrt, log or a norm at zero",
         )

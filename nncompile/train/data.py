@@ -57,7 +57,7 @@ class Feeder:
         self._recent: deque[Batch] = deque(maxlen=2)
         if isinstance(data, str) or hasattr(data, "shape"):
             raise FeedError(
-                f"data are a dict of arrays by input name, got {type(data).__name__}",
+                f"data must be a dict of arrays by input name, got {type(data).__name__}",
                 rows=[("input", port.name, port.type) for port in self.ports],
                 hint="{" + ", ".join(f"{port.name!r}: ..." for port in self.ports) + "}",
             )
@@ -67,7 +67,7 @@ class Feeder:
                 check_numbers(name, array)
             self.count = self.examples(self.arrays)
             if self.count == 0 and not may_be_empty:
-                raise FeedError("the data hold no examples", rows=self._shapes(self.arrays))
+                raise FeedError("the data have no examples", rows=self._shapes(self.arrays))
             self.ranges(self.arrays, self._checked_sizes(self.arrays), whole=True)
 
     def epoch(self, order: tuple[int, int] | None = None, skip: int = 0) -> Iterator[Batch]:
@@ -126,7 +126,7 @@ class Feeder:
     def _checked(self, batch: Any) -> Batch:
         if not isinstance(batch, Mapping):
             raise FeedError(
-                f"a batch is a dict of arrays by input name, got {type(batch).__name__}",
+                f"a batch must be a dict of arrays by input name, got {type(batch).__name__}",
                 rows=[("input", port.name, port.type) for port in self.ports],
             )
         arrays = check_feeds(self.ports, self._known(batch))
@@ -144,7 +144,7 @@ class Feeder:
             shape = [substitute(d, sizes) for d in v.shape]
             if symbols(shape) or not symbols(v.shape) & symbols([self.axis or 0]):
                 raise FeedError(
-                    f"the data hold no examples, and output {name!r} has no row for each",
+                    f"the data have no examples, and output {name!r} has no row for each",
                     rows=[*self._shapes(self.arrays), (name, str(v.type))],
                 )
             found[name] = np.zeros(shape, v.dtype.numpy)

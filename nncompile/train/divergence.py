@@ -9,7 +9,7 @@ from nncompile.train.locate import NonFinite
 
 _SPOILED = "; an earlier step spoiled the state: callbacks=[CheckFinite()] says where"
 _NARROW = "f16 ends at 65504: x.astype(f32) before it, or scale what it holds; "
-_BOUND = "bound them, np.clip(...), or remove those examples; where they are meant, "
+_BOUND = "bound them, np.clip(...), or remove those examples; if they are meant, "
 
 
 def diverged(
@@ -22,6 +22,6 @@ def diverged(
         f"{loss} at {moment}; the {data} are {'not all ' if infinite else ''}finite",
         rows=infinite or (place.rows if place else ()),
         hint=f"{hint}lower the learning rate, warm it up, or bound "
-        "the gradients: clip_norm=1.0; log and divide only what cannot be zero"
+        "the gradients: clip_norm=1.0; take log and divide only where the argument cannot be zero"
         + (_SPOILED if place and place.is_state else ""),
     )

@@ -37,7 +37,8 @@ def draw_lines(
     kind = Path(path).suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise ModelError(
-            f"a picture is one of {', '.join(f'.{f}' for f in FORMATS)}, got {os.fspath(path)!r}"
+            f"a picture must be one of {', '.join(f'.{f}' for f in FORMATS)}, got "
+            f"{os.fspath(path)!r}"
         )
     # Not through pyplot, whose state and windows are the user's.
     figure = _figure()(figsize=(7, 4.5), layout="constrained")

@@ -59,7 +59,7 @@ class Evaluation:
                 raise FeedError(
                     f"model {self.model.name} predicts from {len(ports)} inputs",
                     rows=[("input", port.name, port.type) for port in ports],
-                    hint="give a dict of arrays by name",
+                    hint="pass a dict of arrays by name",
                 )
             inputs = {ports[0].name: inputs}
         sizes = self._compiled_model.sizes

@@ -93,8 +93,8 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
                 found.append(callback)
         else:
             raise ModelError(
-                f"{callback!r} is no callback",
-                hint="give a function of an event, or an object with on_step, on_epoch or on_end",
+                f"{callback!r} is not a callback",
+                hint="pass a function of an event, or an object with on_step, on_epoch or on_end",
             )
     return found
 

@@ -97,7 +97,9 @@ def lr_find(
         recipe, state = source, None
     lowest, highest = real("lowest", lowest), real("highest", highest)
     if not 0 < lowest < highest < math.inf:
-        raise ModelError(f"rates grow from lowest > 0 to highest, got {lowest} to {highest}")
+        raise ModelError(
+            f"rates must increase from lowest > 0 to highest, got {lowest} to {highest}"
+        )
     whole_number("steps", steps, 3)
     losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
     if not losses:
@@ -105,7 +107,7 @@ def lr_find(
     name = losses[0] if loss is None else loss
     if name not in losses:
         raise ModelError(
-            f"the recipe minimizes no {name!r}", hint=did_you_mean(name, dict.fromkeys(losses))
+            f"the recipe does not minimize {name!r}", hint=did_you_mean(name, dict.fromkeys(losses))
         )
     count = recipe.accumulate
     made = 0 if state is None else int(state["step"])
@@ -136,9 +138,9 @@ def lr_find(
         found.append(x)
     if len(found) < 3:
         raise TrainingError(
-            f"{name} is lost after {len(found)} steps at rates from {lowest:g} on",
+            f"{name} diverges after {len(found)} steps at rates from {lowest:g} on",
             rows=[(name, f"{x:.6g}") for x in found],
-            hint="sweep from a lower rate, or see whether it trains at all: overfit_one_batch",
+            hint="start from a lower rate, or check whether it trains at all: overfit_one_batch",
         )
     rates = lowest * growth ** (np.arange(len(found)) / (steps - 1))
     values = np.array(found)
@@ -193,7 +195,7 @@ def _batches(feeder: Feeder, seed: int) -> Iterator[Batch]:
         if empty:
             raise FeedError(
                 f"the data of the sweep end after {epoch} rounds",
-                hint="give a list of batches, or a function that returns them anew",
+                hint="pass a list of batches, or a function that returns them anew",
             )
 
 

@@ -136,7 +136,7 @@ class RangeCheck:
         if origin is None:
             text = expression(value, {a: _named(a) for a in value.args})
             inputs = (f"input {name!r}" for name in sorted(self._from[value]))
-            subject = f"what is computed of {' and '.join(inputs)}"
+            subject = f"a value computed from {' and '.join(inputs)}"
             rows += [("computed", text), ("first at", _index("", place))]
         else:
             name, place = origin
@@ -148,15 +148,17 @@ class RangeCheck:
                 names = sorted(bound.free_symbols & sizes.keys(), key=str)
                 rows += [("size", f"{s} = {sizes[s]}") for s in names]
         if given.claim is None:
-            what = "its numbers are places"
+            message = f"{subject}: index {example} is out of range"
+            if isinstance(high, int):
+                message += f" for an axis of size {high + 1}"
             hint = "labels and tokens are counted from 0"
             if example < 0:
                 hint += "; cross_entropy(…, ignore_index=-1) leaves examples out"
         else:
-            what = given.claim.what
+            message = f"{subject} holds {example}, {given.claim.what} {bounds_of(low, high)}"
             hint = given.claim.way_out.format(low=low, high=high)
         raise FeedError(
-            f"{subject} holds {example}, {what} {bounds_of(low, high)}",
+            message,
             rows=rows,
             hint=hint or None,
             site=given.site or (self._graph.trace.site(value) if value.args else None),

@@ -66,7 +66,7 @@ def joined(
         for array in arrays[1:]:
             if not _same(arrays[0], array):
                 raise ModelError(
-                    f"output {name!r} is of each batch: it has no axis of the examples, "
+                    f"output {name!r} belongs to a whole batch: it has no example axis, "
                     f"and differs from one batch to the next",
                     rows=[(name, str(value.type))],
                     hint=f"{_WHOLE}; evaluate(...) gives a metric of all examples",
@@ -98,8 +98,8 @@ def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> Mo
         with tracing(graph.trace):
             rows.append((source.op.label, *described(first)))
     return ModelError(
-        f"output {name!r} of several batches cannot be put together: each example has a part in "
-        f"the others of its batch{by}",
+        f"output {name!r} of several batches cannot be joined: each example influences "
+        f"the others in its batch{by}",
         rows=rows,
         hint=f"{_WHOLE}, and is of all of them",
         site=site or graph.trace.site(value),
@@ -115,9 +115,9 @@ def _axis(graph: Graph, name: str, value: Value, examples: Dim | None) -> int:
         return _places(value, examples)[value]
     except Mixed as error:
         raise ModelError(
-            f"output {name!r} of several batches cannot be put together: {error}",
+            f"output {name!r} of several batches cannot be joined: {error}",
             rows=[(name, str(value.type))],
-            hint=f"{_WHOLE}; or let the output begin with {examples}",
+            hint=f"{_WHOLE}; or put {examples} first in the output",
             site=graph.trace.site(value),
         ) from None
 

@@ -66,9 +66,9 @@ class CSVLog:
             self._lines.add(_csv(self._columns))
         if self._columns != list(row):
             raise ModelError(
-                f"the epoch has other metrics than {self._lines.path} has columns",
+                f"the metrics of this epoch differ from the columns of {self._lines.path}",
                 rows=[("columns", ", ".join(self._columns)), ("got", ", ".join(row))],
-                hint="begin another file, or use JSONLog, whose lines have their own names",
+                hint="start a new file, or use JSONLog, whose lines carry their own names",
             )
         self._lines.add(_csv(list(row.values())))
 

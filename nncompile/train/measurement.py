@@ -87,7 +87,7 @@ class Measurement:
             if a.dead_share > dead:
                 found[f"dead {name}"] = (
                     f"{int(a.dead.sum())} of {a.units} units of {name} ({a.place}), {a.formula}, "
-                    "are dead: no example of the batch passes a slope through them. A lower "
+                    "are dead: no example of the batch passes a gradient through them. A lower "
                     "learning rate, He initial weights, or leaky_relu, elu or gelu help"
                 )
         return found

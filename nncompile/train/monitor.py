@@ -114,7 +114,7 @@ class _Plan:
                     self.hidden[unused_name(name, self.hidden)] = units
         if not self.leaves:
             raise ModelError(
-                f"no update of {recipe.model.name} follows a gradient, so there is none to measure",
+                f"no update of {recipe.model.name} follows a gradient: there is none to measure",
                 hint='training(model, minimize="loss") has one',
             )
         for name, units in self.hidden.items():

@@ -41,13 +41,13 @@ _POSITION = "nncompile.position"
 # What torch's and Keras's methods are here.
 MADE = {
     **dict.fromkeys(("train", "learn", "train_step", "run"), "trainer.fit(data) trains"),
-    **dict.fromkeys(("fit_generator", "train_on_batch"), "trainer.fit([batch, ...]) takes batches"),
+    **dict.fromkeys(("fit_generator", "train_on_batch"), "use trainer.fit([batch, ...])"),
     **dict.fromkeys(("test", "test_step", "validate", "score"), "trainer.evaluate(data)"),
     **dict.fromkeys(("forward", "predict_on_batch", "predict_step"), "trainer.predict(inputs)"),
     **dict.fromkeys(
-        ("eval", "no_grad"), "predict and evaluate compute as after training: leave it out"
+        ("eval", "no_grad"), "predict and evaluate already run in inference mode: leave it out"
     ),
-    **dict.fromkeys(("zero_grad", "backward"), "each step of fit does that: leave it out"),
+    **dict.fromkeys(("zero_grad", "backward"), "fit does that at each step: leave it out"),
     **dict.fromkeys(("to", "cuda", "cpu", "device"), 'Trainer(recipe, providers="cuda")'),
     **dict.fromkeys(("save_weights", "save_model", "save_checkpoint"), "trainer.save(path)"),
     **dict.fromkeys(
@@ -56,8 +56,8 @@ MADE = {
     **dict.fromkeys(("state_dict", "get_weights", "parameters", "weights"), "trainer.params"),
     **dict.fromkeys(("load_state_dict", "set_weights"), "trainer.set_params({path: array})"),
     "compile": "Trainer(training(model, optimizer=adam(1e-3)))",
-    "history": "it is what fit returns: history = trainer.fit(data)",
-    "optimizer": "trainer.recipe has it, its slots are in trainer.state",
+    "history": "fit returns it: history = trainer.fit(data)",
+    "optimizer": "trainer.recipe holds it, its slots are in trainer.state",
     "summary": "nncompile show FILE prints the model",
 }
 
@@ -243,7 +243,7 @@ class Trainer(Habits):
             if self.step == begun.start:
                 raise FeedError(
                     f"no batch for epoch {self.epoch + 1}",
-                    hint="a generator can be read once: give a list of batches, or a function "
+                    hint="a generator can be read only once: pass a list of batches, or a function "
                     "that returns them anew",
                 )
             means = begun.sums.results()
@@ -283,7 +283,7 @@ class Trainer(Habits):
             raise ModelError(
                 f"model {self.model.name} has no metrics",
                 rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
-                hint="an output that is one number is a metric, such as a loss or an accuracy",
+                hint="a metric is a scalar output, such as a loss or an accuracy",
             )
         feeder = self._evaluation.feeder(data, batch)
         return self._evaluation.metrics(feeder, {**self.state, **(params or {})})

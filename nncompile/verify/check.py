@@ -15,8 +15,8 @@ from nncompile.verify.report import COLUMNS, DIFFERENCES, FLOAT32, Report, Slope
 from nncompile.verify.verification import verify
 
 LOST = (
-    "Behind a product of matrices or a running sum, what where() does not take has a part in the "
-    "gradient: let it choose the argument, sqrt(where(x > 0, x, 1))"
+    "After a matrix product or a running sum, the values that where() drops still contribute to "
+    "the gradient: apply where() to the argument, sqrt(where(x > 0, x, 1))"
 )
 
 

@@ -34,7 +34,7 @@ Arrays = dict[str, Array]
 
 STEPS = (*DIFFERENCES, 1e-7, 1e-8)  # relative ones; the last for what is curved on a scale of ones
 POINTS = 3  # of which a difference steps over a kink at one or another, and not at all
-LOSS, SLOPE = "the loss", "the slope at "
+LOSS, SLOPE = "the loss", "the gradient for "
 ASIDE = 1e-3  # that arguments are moved by, at which elements are equal
 
 
@@ -135,7 +135,11 @@ def _declared_at(graph: Graph, v: Value) -> str:
     """Where the slope of a node was declared, or else where the node was written."""
     code = getattr(v.op.slope, "__code__", None) if isinstance(v.op, Reroute) else None
     site = Site(code.co_filename, code.co_firstlineno) if code else site_of(graph, v)
-    return f"the slope declared at {site.place}" if site else f"the declared slope of {v.op.label}"
+    return (
+        f"the gradient declared at {site.place}"
+        if site
+        else f"the declared gradient of {v.op.label}"
+    )
 
 
 def wrong_pullback(
@@ -164,7 +168,7 @@ def wrong_pullback(
             continue
         error = _error(v, known, whole, feeds, random)
         if error > GRADIENT_TOLERANCE:
-            remark = f"its slope differs from a central difference, by {error:.1e} of it"
+            remark = f"its gradient differs from a central difference by a relative {error:.1e}"
             return Place(node_text(whole, v), str(v.type), site_of(graph, v), None, remark)
     return None
 

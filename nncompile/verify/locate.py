@@ -118,7 +118,7 @@ def _alone(
             return _place(graph, v)
         difference = Yardstick(compute, (seed,)).differences(got)[0]
         if difference.departs:
-            remark = "only where the backend need not show what is computed before it"
+            remark = "only when the backend does not expose the values computed before it"
             return _place(graph, v, difference, remark)
     return None
 

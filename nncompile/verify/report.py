@@ -78,7 +78,9 @@ class Fault:
             if place.remark:
                 rows.append(("", place.remark))
         elif self.difference is not None and not self.message:
-            rows.append(("first at", "no single node: each does what numpy does of its arguments"))
+            rows.append(
+                ("first at", "no single node: each computes what numpy computes from its arguments")
+            )
         shown = place.difference if place is not None and place.difference else self.difference
         if shown is not None:
             at = f" at {list(shown.index)}" if shown.index else ""
@@ -119,7 +121,9 @@ class Slopes:
         """The slope of `loss` that is no derivative; None where all are."""
         if not self.departs:
             return None
-        message = f"the slope of {loss} at {self.where} is no derivative" if self.where else ""
+        message = (
+            f"the gradient of {loss} at {self.where} is not a derivative" if self.where else ""
+        )
         column = COLUMNS[1]
         return Fault([DIFFERENCES], column, self.case, None, self.place, self.case.feeds, message)
 
@@ -168,8 +172,8 @@ class Report:
         ]
         if self.undecided:
             lines.append(
-                f"{self.undecided:,} of the tensors say little: "
-                "rounding alone may move them by a tenth of themselves"
+                f"{self.undecided:,} of the tensors are inconclusive: "
+                "rounding alone may change them by a tenth"
             )
         lines += [f"skipped: {text}" for text in self.skipped]
         lines += [f"not checked: {text}" for text in dict.fromkeys(self.unchecked)]

@@ -511,7 +511,7 @@ class Emitter:
         if size.is_Symbol:
             if size not in self._sizes:
                 raise BackendError(
-                    f"the size {size} cannot be told from the shapes of the inputs",
+                    f"the size {size} cannot be determined from the shapes of the inputs",
                     hint=f'give an input an axis called "{size}"',
                 )
             return self._sizes[size]()

@@ -155,7 +155,7 @@ def _check_weights(graph: Graph, weights: Mapping[str, Array | ExternalTensor]) 
         dtype = weight.dtype.numpy if isinstance(weight, ExternalTensor) else weight.dtype
         if dtype != leaf.dtype.numpy or tuple(weight.shape) != leaf.shape:
             raise BackendError(
-                f"the weight {name} has another type than the model's",
+                f"the weight {name} has the wrong type",
                 rows=[("expected", str(leaf.type)), ("got", f"{dtype}{list(weight.shape)}")],
             )
 

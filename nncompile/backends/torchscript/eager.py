@@ -63,7 +63,7 @@ class _Unknown(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> Any:
         raise BackendError(
-            f"autograd does not know the slope that is declared at {ctx.place}",
+            f"autograd does not know the gradient declared at {ctx.place}",
             hint="the training step has it: nncompile compile FILE.py --to torchscript-step",
         )
 

@@ -43,7 +43,7 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     """
     inputs = graph.of_kind("input")
     if not inputs:
-        raise BackendError(f"{graph.name} has no inputs, and torch.export traces none")
+        raise BackendError(f"{graph.name} has no inputs, and torch.export needs one")
     module = to_eager(graph, parameters, scans=True, places=_places(graph))
     module.requires_grad_(False)  # or torch's scan would be traced with its slopes
     # torch.export reads the names of the inputs off the function.
@@ -59,7 +59,7 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     raise BackendError(
         f"torch.export cannot export {graph.name}: {reason}",
         rows=[(name, str(leaf.type)) for name, leaf in inputs.items()],
-        hint="give these sizes numbers, or export to torchscript",
+        hint="declare these sizes as numbers, or export to torchscript",
         site=_site(graph),
     ) from failure
 

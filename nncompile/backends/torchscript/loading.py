@@ -83,7 +83,7 @@ def _scripted(path: Path, device: str) -> LoadedFile:
     except RuntimeError as error:
         raise BackendError(
             f"{path} is not a TorchScript file: {_first_sentence(error)}",
-            hint="a state dict is none: from_torch_state_dict takes its weights",
+            hint="if it is a state dict, from_torch_state_dict loads its weights",
         ) from None
     about = json.loads(module.nncompile) if hasattr(module, "nncompile") else {}
     names = tuple(a.name for a in module.forward.schema.arguments[1:])

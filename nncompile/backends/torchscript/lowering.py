@@ -122,7 +122,7 @@ def _indented(body: list[str]) -> list[str]:
 def _check_rank(t: Emitter, name: str, text: str, type_: Type, checked: Check) -> None:
     """Has the method refuse an input of another element type or rank."""
     if Check.DTYPES in checked:
-        kind = quoted(f"input '{name}' is {type_}, and has another element type")
+        kind = quoted(f"input '{name}' is {type_}, got another element type")
         t.effect(f"assert {text}.dtype == torch.{type_.dtype.name}, {kind}")
     if Check.SHAPES in checked:
         t.effect(f"assert {text}.dim() == {type_.rank}, {_other_shape(name, text, type_)}")
@@ -145,7 +145,7 @@ def _check_sizes(
                 equal = f"{text}.size({axis}) == {t.dim(size)}"
                 t.effect(f"assert {equal}, {_other_shape(name, text, type_)}")
     if Check.EXAMPLES in checked and type_.rank:
-        empty = quoted(f"input '{name}' is empty: a step learns from one example or more")
+        empty = quoted(f"input '{name}' is empty: a training step needs at least one example")
         t.effect(f"assert {text}.numel() > 0, {empty}")
 
 

@@ -27,9 +27,9 @@ def add_into_linear(a: Value, b: Value, c: Value) -> Steps:
     if a.rank < 3 or b.rank != 2:
         return "a matrix by a matrix is a gemm already"
     if uses(product) != 1:
-        return "the product is needed without the sum, too"
+        return "the product is also used without the sum"
     if c.rank != 1 or c.dtype is not product.dtype or not c.dtype.is_float:
-        return f"{c.type} is not one number for each column of {product.type}"
+        return f"{c.type} does not have one number for each column of {product.type}"
     yield reshape(gemm(reshape(a, (-1, a.shape[-1])), b, c), product.shape)
 
 
@@ -42,7 +42,7 @@ def masked_attention(q: Value, k: Value, v: Value, bias: Value) -> Steps:
     yield weights @ v
     refused = _unfit(q, k, v, scores, summed, weights)
     if refused or same_shape(summed.shape, scores.shape) is not True or bias.dtype is not q.dtype:
-        return refused or f"the bias {bias.type} is not of the scores {scores.type}"
+        return refused or f"the bias {bias.type} does not fit the scores {scores.type}"
     yield attention(q, swapaxes(k, -1, -2), v, bias)
 
 
@@ -60,10 +60,10 @@ def plain_attention(q: Value, k: Value, v: Value) -> Steps:
 
 def _unfit(q: Value, k: Value, v: Value, *between: Value) -> str:
     if q.rank < 3 or not q.dtype.is_float:
-        return "torch's kernel is of floating numbers with axes before the places"
+        return "torch's kernel needs floating-point numbers with axes before the positions"
     ahead = q.shape[:-2]
     if not all(same_shape(x.shape[:-2], ahead) is True for x in (k, v)):
         return "the leading axes of queries, keys and values differ"
     if any(uses(x) != 1 for x in between):
-        return "the scores or the weights are needed, too"
+        return "the scores or the weights are also used"
     return ""

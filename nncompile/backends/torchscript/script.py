@@ -70,8 +70,8 @@ def saved(module: torch.jit.ScriptModule) -> bytes:
     if not bad:
         raise BackendError(f"torch cannot load what it saves: {failure}") from failure
     raise BackendError(
-        f"torch cannot load a file that holds a layer of the name {', '.join(bad)}",
-        hint="give it another: ASCII letters, and no word that Python or torch has",
+        f"torch cannot load a file with a layer named {', '.join(bad)}",
+        hint="choose another name: ASCII letters, and no word reserved by Python or torch",
     ) from failure
 
 
@@ -172,7 +172,7 @@ def _weight(name: str, leaf: Value, parameters: Mapping[str, Array]) -> Array:
     kind = input_of(leaf).kind
     if name not in parameters:
         hint = (
-            "the inference pass takes random ops out of a graph"
+            "the inference pass removes random ops from a graph"
             if kind == "state"
             else f"the module needs {', '.join(sorted(parameters)) or 'parameters'} and {name}"
         )
@@ -182,7 +182,7 @@ def _weight(name: str, leaf: Value, parameters: Mapping[str, Array]) -> Array:
     array = np.asarray(parameters[name])
     if array.dtype != leaf.dtype.numpy or array.shape != leaf.shape:
         raise BackendError(
-            f"{kind} {name!r} has another type than the model's",
+            f"{kind} {name!r} has the wrong type",
             rows=[("expected", str(leaf.type)), ("got", f"{array.dtype}{list(array.shape)}")],
         )
     return array

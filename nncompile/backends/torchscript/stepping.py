@@ -44,7 +44,7 @@ def to_step(
     for path in known:
         if path.partition(".")[0] in OWN:
             raise BackendError(
-                f"the module of a training step has a {path.partition('.')[0]!r} of its own, and "
+                f"the module of a training step already has {path.partition('.')[0]!r} and "
                 f"cannot hold {path!r}",
                 hint="give the layer another name",
             )

@@ -34,17 +34,17 @@ class Attention(Op):
         if any(t.dtype is not q.dtype for t in given):
             raise DTypeError(f"element types differ: {', '.join(map(str, given))}")
         if min(q.rank, k.rank, v.rank) < 3:
-            raise ShapeError(f"attention is of […, places, features], got {q}, {k} and {v}")
+            raise ShapeError(f"attention needs […, positions, features], got {q}, {k} and {v}")
         ahead = q.shape[:-2]
         fit = same_shape(k.shape[:-2], ahead) is True is same_shape(v.shape[:-2], ahead) and same(
             q.shape[-1], k.shape[-1]
         ) is True is same(k.shape[-2], v.shape[-2])
         if not fit:
-            raise ShapeError(f"attention: {q}, {k} and {v} do not fit each other")
+            raise ShapeError(f"attention: {q}, {k} and {v} do not fit together")
         scores = (*q.shape[:-1], k.shape[-2])
         if bias is not None and same_shape(broadcast(bias.shape, scores), scores) is not True:
             raise ShapeError(
-                f"attention: the bias {bias} is none of [{', '.join(map(str, scores))}]"
+                f"attention: the bias {bias} does not broadcast to [{', '.join(map(str, scores))}]"
             )
         return Type(q.dtype, (*q.shape[:-1], v.shape[-1]))
 

@@ -29,9 +29,9 @@ def cdist(x1: Any, x2: Any, p: float = 2.0) -> Value:
     x1, x2 = promoted(x1, x2)
     if min(x1.rank, x2.rank) < 2 or same(x1.shape[-1], x2.shape[-1]) is not True:
         raise ShapeError(
-            f"cdist: points are […, n, d] and […, m, d], got {x1.type} and {x2.type}",
-            hint="expand_dims(x, 0) makes one point of a vector",
+            f"cdist: points must be […, n, d] and […, m, d], got {x1.type} and {x2.type}",
+            hint="expand_dims(x, 0) turns a vector into one point",
         )
     if not isinstance(p, int | float) or not p >= 0:
-        raise ShapeError(f"cdist: the order p must be a number that is not negative, got {p!r}")
+        raise ShapeError(f"cdist: the order p must be a non-negative number, got {p!r}")
     return norm(expand_dims(x1, -2) - expand_dims(x2, -3), p, axis=-1)

@@ -165,7 +165,9 @@ def _sizes(terms: Sequence[str], shapes: Sequence[Shape], prefix: str = "") -> d
     sizes: dict[str, Dim] = {}
     for term, shape in zip(terms, shapes, strict=True):
         if len(term) != len(shape):
-            raise ShapeError(f"{term!r} has {len(term)} letters, the tensor rank {len(shape)}")
+            raise ShapeError(
+                f"{term!r} has {len(term)} letters, but the tensor has rank {len(shape)}"
+            )
         for letter, size in zip(term, shape, strict=True):
             known = sizes.setdefault(letter, size)
             answer = same(known, size)
@@ -175,7 +177,7 @@ def _sizes(terms: Sequence[str], shapes: Sequence[Shape], prefix: str = "") -> d
                 raise ShapeError(
                     f"{prefix}cannot tell whether the sizes {known} and {size} of index {letter} "
                     "are equal",
-                    hint="give both axes one name, or write one size in terms of the other",
+                    hint="give both axes the same name, or write one size in terms of the other",
                 )
     return sizes
 
@@ -276,7 +278,7 @@ def _parsed(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
         joined = "".join(named[:-1])
         return expanded, widest + "".join(x for x in sorted(letters) if joined.count(x) == 1)
     if widest and "..." not in result:
-        raise bad('no "..." in the result, but axes that it stands for,')
+        raise bad('no "..." in the result, although it stands for axes,')
     output = result.replace("...", widest)
     if len(set(output)) != len(output) or not set(output) <= set("".join(expanded)):
         raise bad(f"a result {result!r} that has a letter twice or one that no operand has")

@@ -33,7 +33,7 @@ def element_type(a: Type, b: Type) -> DType:
         raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
     if a.dtype.is_bool:
         raise DTypeError(
-            "truth values have no products and sums", hint="x.astype(f32) makes them 0 and 1"
+            "booleans have no products or sums", hint="x.astype(f32) turns them into 0 and 1"
         )
     return a.dtype
 
@@ -46,7 +46,7 @@ def _check_inner(a: Dim, b: Dim) -> None:
     if answer is None:
         raise ShapeError(
             f"cannot tell whether the inner sizes {a} and {b} are equal",
-            hint="give both axes one name, or write one size in terms of the other",
+            hint="give both axes the same name, or write one size in terms of the other",
         )
 
 
@@ -67,7 +67,7 @@ class MatMul(Op):
     def infer(self, left: Type, right: Type) -> Type:
         dtype = element_type(left, right)
         if not left.rank or not right.rank:
-            raise ShapeError("a number has no rows or columns", hint="`*` multiplies by a number")
+            raise ShapeError("a scalar has no rows or columns", hint="`*` multiplies by a number")
         _check_inner(left.shape[-1], right.shape[-2 if right.rank > 1 else -1])
         rows, columns = left.shape[-2:-1], right.shape[-1:] if right.rank > 1 else ()
         return Type(dtype, (*broadcast(left.shape[:-2], right.shape[:-2]), *rows, *columns))
@@ -250,8 +250,8 @@ class Gemm(Op):
         dtype = element_type(a, b)
         if not dtype.is_float or (c is not None and c.dtype is not dtype):
             raise DTypeError(
-                "elements must be real and of one type",
-                hint="x.astype(f32) makes integers real, a @ b multiplies them",
+                "elements must be real and of the same type",
+                hint="x.astype(f32) converts integers, a @ b multiplies them",
             )
         if a.rank != 2 or b.rank != 2:
             raise ShapeError(f"needs matrices, got ranks {a.rank} and {b.rank}", hint="use a @ b")

@@ -33,7 +33,7 @@ def kernel_of(w: Type) -> Ints:
     """The sizes of the kernels in weights `[O, C/groups, *kernel]`, which must be numbers."""
     kernel = w.shape[2:]
     if not all(isinstance(k, int) for k in kernel):
-        raise ShapeError(f"the sizes of a kernel are numbers, the weights are {w}")
+        raise ShapeError(f"the sizes of a kernel must be numbers, the weights are {w}")
     return kernel
 
 
@@ -78,8 +78,8 @@ def check_results(y: Type, results: Shape, sizes: Shape) -> None:
     if same_shape(y.shape[2:], results) is not True:
         made, shown = ([*map(str, shape)] for shape in (results, sizes))
         raise ShapeError(
-            f"of sizes [{', '.join(shown)}] the window makes [{', '.join(made)}], got {y}",
-            hint="name the sizes in terms of each other",
+            f"sizes [{', '.join(shown)}] give [{', '.join(made)}] with this window, got {y}",
+            hint="write the sizes in terms of each other",
         )
 
 

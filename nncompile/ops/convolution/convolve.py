@@ -57,7 +57,7 @@ class Conv(Op):
         outs = weight.shape[0]
         check_groups(outs, self.groups)
         if bias is not None and same_shape(bias.shape, (outs,)) is not True:
-            raise ShapeError(f"the bias is one number for each of {outs} channels, got {bias}")
+            raise ShapeError(f"the bias needs one number for each of {outs} channels, got {bias}")
         return Type(x.dtype, (x.shape[0], outs, *self.window(weight).results(x.shape[2:])))
 
     def pullback(self, g: Value, y: Value, x: Value, *args: Value) -> Sequence[Value | None]:
@@ -227,7 +227,7 @@ class ConvWeightGradient(Op):
         check_groups(x.shape[1], self.groups)
         check_groups(slope.shape[1], self.groups)
         if same(x.shape[0], slope.shape[0]) is not True:
-            raise ShapeError(f"{x} and {slope} are not known to be of one batch")
+            raise ShapeError(f"{x} and {slope} are not known to have the same batch size")
         check_results(slope, self.window.results(x.shape[2:]), x.shape[2:])
         ins = floordiv(x.shape[1], self.groups)
         return Type(x.dtype, (slope.shape[1], ins, *self.kernel))

@@ -109,7 +109,7 @@ def conv_transpose(
         more = tuple(m + max(s - e, 0) for m, (e, s) in zip(more, spans, strict=True))
     if padding == "causal":
         raise ShapeError(
-            f'{what}: padding is a number, "valid" or "same", got "causal"',
+            f'{what}: padding must be a number, "valid" or "same", got "causal"',
             hint="it never looks ahead; padding=((0, kernel - stride),) leaves size·stride results",
         )
     # "same" is that of the convolution which makes `size` of size·stride.
@@ -118,7 +118,7 @@ def conv_transpose(
         if m >= max(s, d):
             raise ShapeError(
                 f"{what}: the output padding {m} is not less than stride {s} or dilation {d}",
-                hint="one element of x more makes as many results more",
+                hint="one more element of x gives as many more results",
             )
     # The card makes less than a stride more. Beyond that, there is what the padding would cut off
     # at the end, and then zeros.
@@ -139,7 +139,7 @@ def conv_transpose(
     b = as_value(bias, x)
     if same_shape(b.shape, y.shape[1:2]) is not True:
         raise ShapeError(
-            f"{what}: the bias is one number for each of {y.shape[1]} channels, got {b.type}"
+            f"{what}: the bias needs one number for each of {y.shape[1]} channels, got {b.type}"
         )
     total: Value = y + beside_axes(b, rank)
     return total
@@ -149,7 +149,7 @@ def check_padding_mode(what: str, mode: Any) -> None:
     """Raises `ShapeError` where it is none of torch's names."""
     if mode not in TORCH_MODES:
         raise ShapeError(
-            f"{what}: padding_mode is one of {', '.join(TORCH_MODES)}, got {mode!r}",
+            f"{what}: padding_mode must be one of {', '.join(TORCH_MODES)}, got {mode!r}",
             hint=did_you_mean(str(mode).lower(), list(TORCH_MODES)),
         )
 

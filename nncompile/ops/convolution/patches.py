@@ -80,7 +80,7 @@ def fold(
     sizes = tuple(dim(n) for n in output_size) if isinstance(output_size, Sequence) else None
     if sizes is None or isinstance(output_size, str):
         raise ShapeError(
-            f"{what}: output_size is a number for each axis, got {output_size!r}",
+            f"{what}: output_size must be a number for each axis, got {output_size!r}",
             hint=f"({output_size}, {output_size}) for two axes of it",
         )
     window, pads = _window(what, sizes, kernel, dilation, padding, stride)

@@ -67,8 +67,9 @@ class Reroute(Mark):
         name = getattr(self.slope, "__name__", repr(self.slope))
         if len(slopes) != len(inputs):
             raise GradientError(
-                f"the declared slope {name} gives {len(slopes)} slopes for {len(inputs)} inputs",
-                hint="return one slope for each input, None where it has none",
+                f"the declared gradient {name} returns {len(slopes)} gradients for "
+                f"{len(inputs)} inputs",
+                hint="return one gradient for each input, None for an input without one",
             )
         return (
             None,

@@ -17,7 +17,7 @@ from nncompile.ir.graph import Sample, Value
 from nncompile.ir.types import Type, f32, f64, i32, i64
 from nncompile.ops.core.annotations import Mark
 
-LENGTHS = "a length counts the elements of a row that are there: np.clip(lengths, {low}, {high})"
+LENGTHS = "a length counts the valid elements of a row: np.clip(lengths, {low}, {high})"
 """The way out of lengths that are none."""
 
 

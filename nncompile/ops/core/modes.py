@@ -22,12 +22,14 @@ class Training(Mark):
     def infer(self, trained: Type, used: Type) -> Type:
         if trained.dtype is not used.dtype:
             raise DTypeError(
-                f"what is trained and what is used differ in element type, {trained} and {used}",
+                f"the training value and the inference value differ in element type, {trained} "
+                f"and {used}",
                 hint="y.astype(x.dtype) converts one of them",
             )
         if same_shape(trained.shape, used.shape) is not True:
             raise ShapeError(
-                f"what is trained and what is used are not known to have one shape, {trained} and "
+                "the training value and the inference value are not known to have the same "
+                f"shape, {trained} and "
                 f"{used}"
             )
         return trained

@@ -85,21 +85,23 @@ def _check(what: str, x: Value, grid: Value, mode: Any, padding_mode: Any) -> No
         if given not in known:
             hint = did_you_mean(str(given).lower(), known)
             raise ModelError(
-                f"{what}: {name} is one of {', '.join(known)}, got {given!r}", hint=hint
+                f"{what}: {name} must be one of {', '.join(known)}, got {given!r}", hint=hint
             )
     rank, rows = x.rank - LEAD, [("x", *described(x)), ("grid", *described(grid))]
     if rank < 1 or grid.rank < 3 or same(grid.shape[-1], rank) is not True:
         raise ShapeError(
             f"{what} needs [batch, channels, *space] and a grid [batch, *places, axes of space]",
             rows=rows,
-            hint=f"for each place {rank} numbers, the last axis first" if rank > 0 else None,
+            hint=f"the grid has {rank} numbers per position, the last axis first"
+            if rank > 0
+            else None,
         )
     if same(x.shape[0], grid.shape[0]) is not True:
-        raise ShapeError(f"{what}: x and grid are not known to be of one batch", rows=rows)
+        raise ShapeError(f"{what}: x and grid are not known to have the same batch size", rows=rows)
     if grid.dtype is not x.dtype:
         raise DTypeError(f"{what}: element types differ, {x.dtype} ≠ {grid.dtype}", rows=rows)
     if 0 in x.shape[LEAD:]:
-        raise ShapeError(f"{what}: x has an axis of space without elements", rows=rows)
+        raise ShapeError(f"{what}: x has a spatial axis without elements", rows=rows)
 
 
 def _taps(

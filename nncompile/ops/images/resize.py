@@ -151,15 +151,15 @@ def resize(
     check_mode(what, mode, align_corners, antialias)
     if x.rank != LEAD + rank or rank < 1:
         raise ShapeError(
-            f"{what} needs [batch, channels] and {max(rank, 1)} axes of space, x is {x.type}",
+            f"{what} needs [batch, channels] and {max(rank, 1)} spatial axes, x is {x.type}",
             rows=[("x", *described(x))],
         )
     if (size is None) == (scale is None):
-        raise ModelError(f"{what} takes a size or a scale, one of them")
+        raise ModelError(f"{what} takes either a size or a scale")
     space = x.shape[LEAD:]
     if 0 in space:
         raise ShapeError(
-            f"{what}: an axis of space has no elements, x is {x.type}", rows=[("x", *described(x))]
+            f"{what}: a spatial axis has no elements, x is {x.type}", rows=[("x", *described(x))]
         )
     given = _each(what, size if scale is None else scale, rank)
     targets = [
@@ -193,7 +193,7 @@ def check_mode(what: str, mode: Any, align_corners: bool, antialias: bool) -> No
     """Raises `ModelError` where the mode is none, or has no such option."""
     if mode not in MODES:
         raise ModelError(
-            f"{what}: mode is one of {', '.join(MODES)}, got {mode!r}",
+            f"{what}: mode must be one of {', '.join(MODES)}, got {mode!r}",
             hint=did_you_mean(str(mode).lower(), MODES),
         )
     for option, given in (("align_corners", align_corners), ("antialias", antialias)):
@@ -225,9 +225,9 @@ def _by_scale(what: str, size: Dim, scale: Any) -> tuple[Dim, Dim, Dim]:
     try:
         ratio = Fraction(str(scale))
     except ValueError:
-        raise ShapeError(f"{what}: a scale is a number, got {scale!r}") from None
+        raise ShapeError(f"{what}: a scale must be a number, got {scale!r}") from None
     if ratio <= 0:
-        raise ShapeError(f"{what}: a scale is above 0, got {scale!r}")
+        raise ShapeError(f"{what}: a scale must be positive, got {scale!r}")
     count = floordiv(dim(size * ratio.numerator), ratio.denominator)
     if count == 0:
         raise ShapeError(f"{what}: {scale} times {size} elements is less than one")
@@ -237,7 +237,7 @@ def _by_scale(what: str, size: Dim, scale: Any) -> tuple[Dim, Dim, Dim]:
 def _by_size(what: str, size: Dim, count: Any) -> tuple[Dim, Dim, Dim]:
     count = dim(count)
     if isinstance(count, int) and count < 1:
-        raise ShapeError(f"{what}: a size is at least 1, got {count}")
+        raise ShapeError(f"{what}: a size must be at least 1, got {count}")
     return count, size, count
 
 

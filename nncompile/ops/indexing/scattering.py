@@ -264,7 +264,7 @@ def scatter(x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = 
     _check_reduction("scatter", reduction)
     if isinstance(axis, Value):
         raise ModelError(
-            f"scatter: the axis is a number, got {axis.type}",
+            f"scatter: the axis must be a number, got {axis.type}",
             hint="torch's scatter(axis, indices, values) is "
             "put_along_axis(x, indices, values, axis)",
         )

@@ -60,7 +60,7 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
         raise ModelError(f'searchsorted: side must be "left" or "right", got {side!r}')
     a, v = _alike(a, v)
     if a.rank != 1:
-        raise ShapeError(f"searchsorted: a vector in rising order is needed, got {a.type}")
+        raise ShapeError(f"searchsorted needs a sorted vector, got {a.type}")
     size = a.shape[0]
     count = size_value(size)
     ended = padded(a, [0], [1])  # so that there is an element, whatever the size
@@ -118,9 +118,9 @@ def bincount(x: Any, weights: Any = None, minlength: Any = 0, *, length: Any = N
     """
     x = as_value(x)
     if not x.dtype.is_integer:
-        raise DTypeError(f"bincount: integers are counted, got {x.type}", hint="x.astype(i64)")
+        raise DTypeError(f"bincount needs integers, got {x.type}", hint="x.astype(i64)")
     if x.rank != 1:
-        raise ShapeError(f"bincount: a vector is needed, got {x.type}", hint="ravel(x)")
+        raise ShapeError(f"bincount needs a vector, got {x.type}", hint="ravel(x)")
     x = cast(x, i64)
     if length is None:
         least_size = reshape(size_value(minlength) - 1, (1,))
@@ -176,14 +176,14 @@ def _edges(row: Value, bins: Any, span: Sequence[float] | None) -> Value:
         edges = cast(as_value(bins), row.dtype)
         if edges.rank != 1 or same(edges.shape[0], 0) or same(edges.shape[0], 1):
             raise ShapeError(
-                f"histogram: bins have two edges or more in a vector, got {edges.type}"
+                f"histogram needs at least two bin edges in a vector, got {edges.type}"
             )
         if not isinstance(bins, Value) and np.any(np.diff(np.asarray(bins)) < 0):
-            raise ModelError(f"histogram: the edges of bins rise, got {bins}")
+            raise ModelError(f"histogram: bin edges must increase, got {bins}")
         return edges
     count = dim(bins)
     if isinstance(count, int) and count < 1:
-        raise ModelError(f"histogram: one bin at least is needed, got {bins}")
+        raise ModelError(f"histogram needs at least one bin, got {bins}")
     low, high = _ends(row) if span is None else _numbers(span, row)
     low, high = cast(low, f64), cast(high, f64)
     flat = low == high
@@ -207,7 +207,7 @@ def _ends(row: Value) -> tuple[Value, Value]:
 def _numbers(span: Sequence[float], row: Value) -> tuple[Value, Value]:
     low, high = span
     if not (np.isfinite(low) and np.isfinite(high) and low <= high):
-        raise ModelError(f"histogram: a range goes from a number to one no less, got {span}")
+        raise ModelError(f"histogram: the range must not decrease, got {span}")
     return const(low, f64), const(high, f64)
 
 

@@ -29,7 +29,7 @@ def _below(x: Value, k: Any) -> Value:
     """Whether an element of the last two axes is on or below the k-th diagonal; those of a vector
     are the columns of as many rows."""
     if not x.rank:
-        raise ShapeError("a triangle is of a matrix, got a number")
+        raise ShapeError("a triangle needs a matrix, got a scalar")
     rows, columns = x.shape[-2:] if x.rank > 1 else (x.shape[0], x.shape[0])
     return iota(columns) - expand_dims(iota(rows), 1) <= size_value(k)
 
@@ -60,7 +60,7 @@ def diagonal(x: Any, offset: Any = 0, axis1: int = 0, axis2: int = 1) -> Value:
     """
     x = as_value(x)
     if x.rank < 2:
-        raise ShapeError(f"diagonal: two axes are needed, got {x.type}")
+        raise ShapeError(f"diagonal needs two axes, got {x.type}")
     first, second = (axis_of(a, x.rank, "diagonal: axis") for a in (axis1, axis2))
     if first == second:
         raise ShapeError(f"diagonal: the two axes must differ, got {axis1} and {axis2}")
@@ -96,8 +96,8 @@ def diag(x: Any, k: Any = 0) -> Value:
         return diagonal(x, k)
     if x.rank != 1:
         raise ShapeError(
-            f"diag: a vector or a matrix is needed, got {x.type}",
-            hint="diagonal(x, axis1=-2, axis2=-1) is that of each matrix",
+            f"diag needs a vector or a matrix, got {x.type}",
+            hint="diagonal(x, axis1=-2, axis2=-1) gives the diagonal of each matrix",
         )
     down, right = _shifts(dim(k))
     size = dim(x.shape[0] + down + right)
@@ -137,7 +137,7 @@ def cross(a: Any, b: Any, axis: int = -1) -> Value:
     for v in (a, b):
         place = axis_of(axis, v.rank, "cross: axis")
         if v.shape[place] != 3:
-            raise ShapeError(f"cross: vectors have three elements along axis {axis}, got {v.type}")
+            raise ShapeError(f"cross needs three elements along axis {axis}, got {v.type}")
         parts.append([moveaxis(p, place, -1) for p in split(v, 3, place)])
     (a1, a2, a3), (b1, b2, b3) = parts
     y = concatenate([a2 * b3 - a3 * b2, a3 * b1 - a1 * b3, a1 * b2 - a2 * b1], -1)

@@ -33,7 +33,7 @@ NAN = float("nan")
 def check_square(x: Type) -> None:
     """Raises where `x` has no square matrices of float32 or float64."""
     if x.rank < 2 or same(x.shape[-1], x.shape[-2]) is not True:
-        raise ShapeError(f"a square matrix is needed in the last two axes, got {x}")
+        raise ShapeError(f"the last two axes must be a square matrix, got {x}")
     if x.dtype not in (f32, f64):
         raise DTypeError(
             f"elements must be f32 or f64, got {x}", hint="x.astype(f32) makes such numbers"
@@ -92,7 +92,7 @@ class Solve(Op):
         if a.dtype is not b.dtype:
             raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
         if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
-            raise ShapeError(f"{a} and {b} are no systems of equations")
+            raise ShapeError(f"{a} and {b} are not a system of equations")
         return b
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:

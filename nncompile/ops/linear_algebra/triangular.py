@@ -48,7 +48,7 @@ class SolveTriangular(Op):
         if a.dtype is not b.dtype:
             raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
         if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
-            raise ShapeError(f"{a} and {b} are no systems of equations")
+            raise ShapeError(f"{a} and {b} are not a system of equations")
         return b
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:

@@ -52,7 +52,7 @@ class Scan(Op):
     def infer(self, *arguments: Type) -> TupleType:
         formals = [v.type for v in self.body.formals]
         if len(arguments) != len(formals) or not self.elements:
-            raise ShapeError(f"a scan of {len(formals)} arguments was given {len(arguments)}")
+            raise ShapeError(f"a scan of {len(formals)} arguments got {len(arguments)}")
         expected = list(formals)
         length = arguments[self.carries].shape[0] if arguments[self.carries].rank else 0
         for i in range(self.carries, self.carries + self.elements):
@@ -246,7 +246,7 @@ def scan(
     results = [as_value(x) for x in _several(returned)]
     if len(results) < len(carries):
         raise ModelError(
-            f"scan: the body gives {len(results)} values for {len(carries)} carries",
+            f"scan: the body returns {len(results)} values for {len(carries)} carries",
             hint="return every carry's next value first, then what is to be stacked",
         )
     following = [
@@ -280,8 +280,8 @@ def _several(x: Any) -> tuple[Any, ...]:
 def _time_first(x: Value, axis: int) -> Value:
     if not x.rank:
         raise ShapeError(
-            f"scan: {x.type} has no axis to go along",
-            hint="what is the same in every iteration is used in the body as it is",
+            f"scan: {x.type} has no axis to scan",
+            hint="a value that stays the same can be used directly in the body",
         )
     return moveaxis(x, axis_of(axis, x.rank), 0)
 
@@ -293,7 +293,7 @@ def _length(given: Sequence[Value], sequences: Sequence[Value], length: Any) -> 
         sizes = (*sizes, dim(length))
     if not sizes:
         raise ShapeError(
-            "scan: nothing says how often the body runs", hint="give sequences, or length=n"
+            "scan: the number of iterations is unknown", hint="give sequences, or length=n"
         )
     for size in sizes:
         if same(size, sizes[0]) is not True:
@@ -302,7 +302,7 @@ def _length(given: Sequence[Value], sequences: Sequence[Value], length: Any) -> 
             raise ShapeError(
                 f"scan: the lengths must be known to be equal, got {listed}",
                 rows=rows,
-                hint="give axes that have one size one name",
+                hint="give axes of the same size the same name",
             )
     return sizes[0]
 

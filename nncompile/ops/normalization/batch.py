@@ -184,8 +184,8 @@ def check_channels(x: Type, channel: Type, **given: Type) -> None:
             raise DTypeError(f"element types differ: x is {x}, {name} is {type_}")
         if same_shape(type_.shape, channel.shape) is not True:
             raise ShapeError(
-                f"{name} is one number for each channel, {channel}, got {type_}",
-                hint=f"axis {CHANNELS} of x {x} is that of the channels",
+                f"{name} needs one number for each channel, {channel}, got {type_}",
+                hint=f"axis {CHANNELS} of x {x} is the channel axis",
             )
 
 
@@ -210,8 +210,9 @@ def batch_norm(
     x = as_value(x)
     if not 0 <= momentum <= 1:
         raise ModelError(
-            f"the momentum of batch normalization is in [0, 1], got {momentum!r}",
-            hint="it is the weight of the new batch, as torch's: Keras's momentum 0.99 is 0.01",
+            f"the momentum of batch normalization must be in [0, 1], got {momentum!r}",
+            hint="it is the weight of the new batch, as in torch: momentum 0.99 in Keras is "
+            "0.01 here",
         )
     epsilon = positive_epsilon("batch normalization", eps)
     op = BatchNorm(float(momentum), epsilon, bool(track_running_stats))
@@ -227,8 +228,8 @@ def positive_epsilon(name: str, eps: Any) -> float:
     if not isinstance(eps, bool) and isinstance(eps, int | float) and 0 < eps < float("inf"):
         return float(eps)
     raise ModelError(
-        f"the eps of {name} is a positive number, got {eps!r}",
-        hint="it keeps a constant input, whose variance is 0, finite: 1e-5 is usual",
+        f"the eps of {name} must be a positive number, got {eps!r}",
+        hint="it keeps the result finite for a constant input, whose variance is 0: 1e-5 is usual",
     )
 
 

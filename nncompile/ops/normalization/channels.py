@@ -25,12 +25,12 @@ class ChannelAffine(Op):
     def infer(self, x: Type, scale: Type, shift: Type) -> Type:
         require_real(x)
         if x.rank < 2:
-            raise ShapeError(f"[batch, channels, …] is needed, x is {x}")
+            raise ShapeError(f"x must be [batch, channels, …], got {x}")
         for name, given in (("scale", scale), ("shift", shift)):
             if given.dtype is not x.dtype:
                 raise DTypeError(f"element types differ: x is {x}, {name} is {given}")
             if same_shape(given.shape, x.shape[1:2]) is not True:
-                raise ShapeError(f"{name} is one number for each channel of {x}, got {given}")
+                raise ShapeError(f"{name} needs one number for each channel of {x}, got {given}")
         return x
 
     def pullback(

@@ -44,7 +44,9 @@ class LayerNorm(Op):
             if given is not None and given.dtype is not x.dtype:
                 raise DTypeError(f"element types differ: x is {x}, {name} is {given}")
             if given is not None and same_shape(given.shape, x.shape[-1:]) is not True:
-                raise ShapeError(f"{name} is one number for each of the last axis, got {given}")
+                raise ShapeError(
+                    f"{name} needs one number for each element of the last axis, got {given}"
+                )
         one = Type(x.dtype, (*x.shape[:-1], 1))
         return TupleType((x, one, one))
 
@@ -228,7 +230,7 @@ def instance_norm(x: Any, scale: Any = None, bias: Any = None, eps: float = 1e-5
     if x.rank < 3:
         raise ShapeError(
             f"instance normalization needs [batch, channels, size, …], x is {x.type}",
-            hint="without positions there is one number in a channel: layer_norm is over all of "
+            hint="without positions a channel is one number: layer_norm normalizes over all of "
             "them",
         )
     batch, channels, *sizes = x.shape

@@ -102,14 +102,14 @@ def _adapted(what: str, x: Value, size: Any, rank: int | None) -> tuple[Value, l
     given = list(size) if isinstance(size, tuple | list) else [size] * rank
     if rank < 1 or x.rank != LEAD + rank or len(given) != rank:
         raise ShapeError(
-            f"{what} needs [batch, channels] and one size for each axis of space, x is {x.type} "
+            f"{what} needs [batch, channels] and one size for each spatial axis, x is {x.type} "
             f"and the size {size!r}",
             rows=[("x", *described(x))],
         )
     sizes = [n if s is None else dim(s) for n, s in zip(x.shape[LEAD:], given, strict=True)]
     for s in sizes:
         if isinstance(s, int) and s < 1:
-            raise ShapeError(f"{what}: a size is at least 1, got {size!r}")
+            raise ShapeError(f"{what}: a size must be at least 1, got {size!r}")
     return x, sizes
 
 

@@ -157,7 +157,7 @@ def max_unpool(
     rank = x.rank - LEAD if rank is None else rank
     rows = [("x", *described(x)), ("indices", *described(indices))]
     if rank < 1 or x.rank != LEAD + rank or same_shape(x.shape, indices.shape) is not True:
-        axes = f"{max(rank, 1)} axes of space"
+        axes = f"{max(rank, 1)} spatial axes"
         raise ShapeError(
             f"{what} needs [batch, channels] and {axes}, x and indices of one shape", rows=rows
         )
@@ -182,13 +182,14 @@ def _given(what: str, output_size: Any, usual: Sequence[Any], strides: Sequence[
     sizes = [dim(n) for n in given[-len(usual) :]]
     if len(given) not in (len(usual), len(usual) + LEAD):
         raise ShapeError(
-            f"{what}: output_size is a number for each of {len(usual)} axes, got {output_size!r}"
+            f"{what}: output_size must be a number for each of {len(usual)} axes, got "
+            f"{output_size!r}"
         )
     for size, least, stride in zip(sizes, usual, strides, strict=True):
         away = dim(size - least)
         if isinstance(away, int) and abs(away) >= stride and same(size, least) is not True:
             raise ShapeError(
                 f"{what}: a size of {size} is not within the stride {stride} of {least}",
-                hint="the size of what was pooled",
+                hint="give the size of the tensor that was pooled",
             )
     return sizes

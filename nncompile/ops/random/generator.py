@@ -180,7 +180,7 @@ def random_key(salt: int | str, *values: Any) -> Value:
     numbers = [as_value(value) for value in (*values, *iterations(), salt % RANGE)]
     for number in numbers:
         if not number.dtype.is_integer or number.rank:
-            raise DTypeError(f"a random key is made of integers without axes, got {number.type}")
+            raise DTypeError(f"a random key is made from integer scalars, got {number.type}")
     # The salt comes last: what is made of seed and step is shared by all that draw.
     first, *rest = [cast(number, u32) for number in numbers]
     return reduce(lambda key, number: Hash()(number, key), rest or [const(0, u32)], first)
@@ -295,7 +295,7 @@ def dropout(
     """
     x = as_value(x)
     if not 0 <= rate <= 1:
-        raise ModelError(f"dropout: the rate must be within 0 … 1, got {rate}")
+        raise ModelError(f"dropout: the rate must be in [0, 1], got {rate}")
     key = random_key(salt, seed_leaf(), step_leaf(), *values)
     bits = broadcast_to(random_bits(key, x.shape if shape is None else shape), x.shape)
     return while_training(Dropout(float(rate))(x, bits), x)

@@ -140,7 +140,7 @@ def quantile(
     if not isinstance(q, Value):
         shares = np.asarray(q, np.float64)
         if not np.all((shares >= 0) & (shares <= 1)):
-            raise ModelError(f"quantile: q must be of 0 … 1, got {q}")
+            raise ModelError(f"quantile: q must be in [0, 1], got {q}")
         q = const(shares, f64)
     x, row, axes = _row("quantile", x, axis)
     count = size_value(row.shape[-1], f64)

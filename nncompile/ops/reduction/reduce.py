@@ -56,7 +56,7 @@ def kept(y: Value, x: Value, axes: tuple[int, ...]) -> Value:
 def needs_elements(x: Type, axes: tuple[int, ...]) -> None:
     for axis in axes:
         if same(x.shape[axis], 0):
-            raise ShapeError(f"axis {axis} of {x} has size 0: nothing to choose from")
+            raise ShapeError(f"axis {axis} of {x} has size 0: there is nothing to choose from")
 
 
 def accumulator(dtype: DType) -> DType:
@@ -66,9 +66,7 @@ def accumulator(dtype: DType) -> DType:
 
 def require_real(x: Type) -> None:
     if not x.dtype.is_float:
-        raise DTypeError(
-            f"elements must be real, got {x}", hint="x.astype(f32) makes integers real"
-        )
+        raise DTypeError(f"elements must be real, got {x}", hint="x.astype(f32) converts integers")
 
 
 def real_value(x: Any) -> Value:

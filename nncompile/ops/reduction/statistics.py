@@ -97,8 +97,8 @@ def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> V
     x = real_value(x)
     if not isinstance(ord, int | float) or math.isnan(ord):
         raise ShapeError(
-            f"norm: the order is a number, got {ord!r}",
-            hint="norm(x, ord=math.inf) is the greatest size; without it the length is Euclidean",
+            f"norm: the order must be a number, got {ord!r}",
+            hint="norm(x, ord=math.inf) is the maximum norm; the default is the Euclidean norm",
         )
     if ord == math.inf:
         return max(absolute(x), axes, keepdims)

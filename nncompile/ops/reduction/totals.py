@@ -38,7 +38,7 @@ class Average(Op):
         if weight.dtype is not total.dtype:
             raise DTypeError(f"element types differ, {total.dtype} ≠ {weight.dtype}")
         if same_shape(total.shape, weight.shape) is not True:
-            raise ShapeError("the total and the weight of an average have one shape")
+            raise ShapeError("the sum and the weight of a mean must have the same shape")
         return total
 
     def pullback(self, g: Value, y: Value, total: Value, weight: Value) -> Sequence[Value | None]:
@@ -77,7 +77,7 @@ class Pooled(Total):
 
     def infer(self, x: Type) -> Type:
         if not x.rank:
-            raise ShapeError(f"{x} has no axis of examples")
+            raise ShapeError(f"{x} has no example axis")
         return x
 
 

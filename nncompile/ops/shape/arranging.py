@@ -51,7 +51,7 @@ def _rolled(x: Value, shift: Any, axis: int) -> Value:
     size: Any = x.shape[axis]
     if isinstance(shift, Value):
         if shift.rank:
-            raise ShapeError(f"roll: a shift is one number, got {shift.type}")
+            raise ShapeError(f"roll: a shift must be one number, got {shift.type}")
         places = mod(iota(size) - cast(shift, iota(size).dtype), size_value(size))
         return take(x, places, axis)
     shift = dim(shift)
@@ -71,10 +71,10 @@ def rot90(x: Any, k: int = 1, axes: Sequence[int] = (0, 1)) -> Value:
     Raises `ShapeError` where these are not two different axes."""
     x = as_value(x)
     if len(axes) != 2:
-        raise ShapeError(f"rot90: a plane has two axes, got {tuple(axes)}")
+        raise ShapeError(f"rot90: a plane needs two axes, got {tuple(axes)}")
     first, second = (axis_of(a, x.rank, "rot90: axis") for a in axes)
     if first == second:
-        raise ShapeError(f"rot90: a plane has two different axes, got {tuple(axes)}")
+        raise ShapeError(f"rot90: a plane needs two different axes, got {tuple(axes)}")
     match k % 4:
         case 1:
             return swapaxes(flip(x, second), first, second)
@@ -130,7 +130,9 @@ def meshgrid(*xs: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Valu
     vectors = [as_value(x) for x in xs]
     for v in vectors:
         if v.rank > 1:
-            raise ShapeError(f"meshgrid: coordinates are vectors, got {v.type}", hint="ravel(x)")
+            raise ShapeError(
+                f"meshgrid: coordinates must be vectors, got {v.type}", hint="ravel(x)"
+            )
     order = list(range(len(vectors)))
     if indexing == "xy" and len(order) > 1:
         order[:2] = [1, 0]

@@ -46,8 +46,8 @@ def getitem(x: Any, key: Any) -> Value:
         chosen = [i for i, k in enumerate(keys) if isinstance(k, Value) or _is_number(k)]
         if chosen[-1] - chosen[0] >= len(chosen):
             raise ShapeError(
-                "tensors that index together must stand next to each other",
-                hint="transpose so that their axes are neighbours, or index one after the other",
+                "index tensors that are used together must be on adjacent axes",
+                hint="transpose so that their axes are adjacent, or index one after the other",
             )
     starts: list[Dim] = []
     sizes: list[Dim] = []
@@ -80,7 +80,7 @@ def _completed(key: Any, x: Value) -> list[Any]:
     used = sum(_axes_of(k) for k in keys)
     ellipses = [i for i, k in enumerate(keys) if k is Ellipsis]
     if len(ellipses) > 1:
-        raise ShapeError("an index can have one ellipsis only")
+        raise ShapeError("an index can have only one ellipsis")
     if used > x.rank:
         raise ShapeError(f"{used} indices for the {x.rank} axes of {x.type}")
     place = ellipses[0] if ellipses else len(keys)
@@ -111,7 +111,7 @@ def _check_mask(mask: Value, x: Value, axis: int) -> None:
         raise ShapeError(
             f"a mask of {mask.type} does not fit the axes {tuple(range(axis, axis + mask.rank))} "
             f"of {x.type}",
-            hint="give axes that have one size one name",
+            hint="give axes of the same size the same name",
         )
 
 
@@ -138,14 +138,14 @@ def _bounds(k: Any, total: Dim, axis: int, x: Value) -> tuple[Dim, Dim, int]:
         return _slice_bounds(k, total)
     place = _from_front(k, total)
     if isinstance(place, int) and isinstance(total, int) and not 0 <= place < total:
-        raise ShapeError(f"index {k} is beyond axis {axis} of {x.type}")
+        raise ShapeError(f"index {k} is out of range for axis {axis} of {x.type}")
     return place, 1, 1
 
 
 def _slice_bounds(k: slice, total: Dim) -> tuple[Dim, Dim, int]:
     step = 1 if k.step is None else dim(k.step)
     if not isinstance(step, int) or step == 0:
-        raise ShapeError(f"the step of a slice must be a number other than 0, got {k.step}")
+        raise ShapeError(f"the step of a slice must be a nonzero number, got {k.step}")
     given: list[Any] = [None if bound is None else dim(bound) for bound in (k.start, k.stop)]
     if isinstance(total, int) and not any(isinstance(bound, sp.Expr) for bound in given):
         places = range(*slice(given[0], given[1], step).indices(total))

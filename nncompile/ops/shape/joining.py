@@ -41,7 +41,7 @@ class Concat(Op):
             if same_shape(*others) is not True:
                 raise ShapeError(
                     f"{first} and {part} may differ along axis {self.axis} only",
-                    hint="give axes that have one size one name",
+                    hint="give axes of the same size the same name",
                 )
             total = total + part.shape[self.axis]
         shape = (*first.shape[: self.axis], dim(total), *first.shape[self.axis + 1 :])
@@ -155,7 +155,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     if axis is None:
         values, axis = [reshape(v, (product(v.shape),)) for v in values], 0
     if values[0].rank == 0:
-        raise ShapeError("concatenate: tensors without axes have no axis", hint="use stack")
+        raise ShapeError("concatenate: scalars have no axis", hint="use stack")
     place = axis_of(axis, values[0].rank)
     common = reduce(promote, (v.dtype for v in values))
     values = [cast(v, common) for v in values]
@@ -190,7 +190,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Value, ...]:
         bounds = list(zip([0, *points], [*points, total], strict=True))
         sizes = [dim(b - a) for a, b in bounds]
         if any(isinstance(size, int) and size < 0 for size in sizes):
-            raise ShapeError(f"split: places {points} are not in order within {total}")
+            raise ShapeError(f"split: the points {points} must increase within {total}")
         return sections(x, sizes, place)
     count = dim(indices_or_sections)
     if not isinstance(count, int) or count < 1:
@@ -199,7 +199,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Value, ...]:
     if same(product((size, count)), total) is not True:
         raise ShapeError(
             f"split: {total} of axis {place} of {x.type} is not known to be {count} equal parts",
-            hint=f'name the size as a multiple, such as "{count}*n", or give the places',
+            hint=f'name the size as a multiple, such as "{count}*n", or give the split points',
         )
     return sections(x, [size] * count, place)
 

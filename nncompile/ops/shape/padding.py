@@ -119,5 +119,5 @@ def _widths(pad_width: Any, rank: int) -> list[tuple[Dim, Dim]]:
     if len(pairs) == 1:
         pairs = list(pairs) * rank
     if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
-        raise ShapeError(f"pad: {pad_width} are not a pair of widths for each of {rank} axes")
+        raise ShapeError(f"pad: {pad_width} is not a pair of widths for each of {rank} axes")
     return [(dim(before), dim(after)) for before, after in pairs]

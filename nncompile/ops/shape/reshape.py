@@ -46,7 +46,8 @@ class Reshape(Op):
         if answer is None and not same_where_enough(before, after):
             raise ShapeError(
                 f"cannot tell whether the {before} elements of {x} are the {after} of {target}",
-                hint="write the sizes in terms of each other, or name the dimensions alike",
+                hint="write the sizes in terms of each other, or give equal dimensions the same "
+                "name",
             )
         return target
 
@@ -107,7 +108,7 @@ class Transpose(Op):
 
     def infer(self, x: Type) -> Type:
         if sorted(self.axes) != list(range(x.rank)):
-            raise ShapeError(f"axes {self.axes} are not an order of the {x.rank} axes of {x}")
+            raise ShapeError(f"axes {self.axes} are not a permutation of the {x.rank} axes of {x}")
         return Type(x.dtype, tuple(x.shape[axis] for axis in self.axes))
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
@@ -220,7 +221,9 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     sources = _axes_in_order(source, x.rank, "source")
     places = _axes_in_order(destination, x.rank, "destination")
     if len(sources) != len(places):
-        raise ShapeError(f"moveaxis: {len(sources)} axes do not go to {len(places)} places")
+        raise ShapeError(
+            f"moveaxis: {len(sources)} source axes do not match {len(places)} destinations"
+        )
     order = [i for i in range(x.rank) if i not in sources]
     for place, axis in sorted(zip(places, sources, strict=True)):
         order.insert(place, axis)
@@ -261,7 +264,7 @@ def flatten(x: Any, start: int = 0, end: int = -1) -> Value:
         return reshape(x, (1,))
     first, last = axis_of(start, x.rank, "start"), axis_of(end, x.rank, "end")
     if first > last:
-        raise ShapeError(f"flatten: axis {first} is not before axis {last}")
+        raise ShapeError(f"flatten: axis {first} does not precede axis {last}")
     middle = product(x.shape[first : last + 1])
     return reshape(x, (*x.shape[:first], middle, *x.shape[last + 1 :]))
 

@@ -38,9 +38,11 @@ class NonZero(Op):
 
     def infer(self, x: Type) -> Type:
         if not x.dtype.is_bool:
-            raise DTypeError(f"truth values are needed, got {x}", hint="x != 0 makes them")
+            raise DTypeError(f"needs booleans, got {x}", hint="x != 0 makes them")
         if not x.rank:
-            raise ShapeError("a number has no places", hint="ravel(x) is a vector of one")
+            raise ShapeError(
+                "a scalar has no positions", hint="ravel(x) is a vector of one element"
+            )
         return Type(i64, (x.rank, self.size))
 
     def numpy(self, x: Array) -> Array:
@@ -100,7 +102,7 @@ def masked_select(x: Any, mask: Any) -> Value:
     """
     x, mask = as_value(x), as_value(mask)
     if not mask.dtype.is_bool:
-        raise DTypeError(f"masked_select: a mask is of truth values, got {mask.type}")
+        raise DTypeError(f"masked_select: a mask must be boolean, got {mask.type}")
     shape = broadcast(x.shape, mask.shape)
     return take(ravel(broadcast_to(x, shape)), flatnonzero(broadcast_to(mask, shape)))
 

@@ -117,7 +117,7 @@ def pads_of(
             raise ShapeError(
                 f'{what}: padding="causal" is for a sequence, [batch, channels, length], and not '
                 f"for {form_of(rank)}",
-                hint="padding=((before, after), ...) pads each axis as you say",
+                hint="padding=((before, after), ...) pads each axis separately",
             )
         return (extents[0] - 1, 0)
     if padding == "same":
@@ -126,7 +126,7 @@ def pads_of(
         return (*(before for before, _ in pairs), *(after for _, after in pairs))
     if isinstance(padding, str):
         raise ShapeError(
-            f"{what}: padding is a number or one of {', '.join(BY_NAME)}, got {padding!r}",
+            f"{what}: padding must be a number or one of {', '.join(BY_NAME)}, got {padding!r}",
             hint=f"a full convolution has padding={_each([e - 1 for e in extents])}: what the "
             "kernel spans, less one"
             if padding.lower() == "full"

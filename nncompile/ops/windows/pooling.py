@@ -189,7 +189,7 @@ def options(
         return kernels, steps, gaps, ((0, 0),) * rank
     if isinstance(padding, str):
         raise ShapeError(
-            f'{what}: padding is a number, "same" or "valid", got {padding!r}',
+            f'{what}: padding must be a number, "same" or "valid", got {padding!r}',
             hint=did_you_mean(padding.lower(), ("same", "valid")),
         )
     if isinstance(padding, tuple | list) and any(isinstance(p, tuple | list) for p in padding):
@@ -199,8 +199,8 @@ def options(
         if 2 * width > size:
             raise ShapeError(
                 f"{what}: a padding of {width} is more than half of a kernel of {size}",
-                hint=f"padding={size // 2} at most: a window must not be of padding alone; "
-                "pad(x, ...) adds elements of any number",
+                hint=f"padding={size // 2} at most: a window must not lie in the padding alone; "
+                "pad(x, ...) adds any number of elements",
             )
     return kernels, steps, gaps, tuple((width, width) for width in widths)
 
@@ -209,7 +209,7 @@ def _uneven(what: str, kernels: Ints, padding: Any) -> tuple[tuple[int, int], ..
     if len(padding) != len(kernels):
         raise ShapeError(
             f"{what}: padding {padding!r} is not a pair (before, after) for each of "
-            f"{len(kernels)} axes of space"
+            f"{len(kernels)} spatial axes"
         )
     pairs = []
     for size, pair in zip(kernels, padding, strict=True):
@@ -217,7 +217,8 @@ def _uneven(what: str, kernels: Ints, padding: Any) -> tuple[tuple[int, int], ..
         if max(first, last) >= size:
             raise ShapeError(
                 f"{what}: a padding of {max(first, last)} is all of a kernel of {size}",
-                hint=f"{size - 1} at most: a window must not be of padding alone; pad(x, ...) adds "
+                hint=f"{size - 1} at most: a window must not lie in the padding alone; pad(x, "
+                "...) adds "
                 "elements of any number",
             )
         pairs.append((first, last))
