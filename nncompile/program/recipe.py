@@ -92,7 +92,7 @@ class Recipe:
         for pattern in self.freeze:
             if not any(matches(path, pattern) for path in known):
                 raise ModelError(
-                    f"freeze: no parameter of model {self.model.name} matches {pattern!r}",
+                    f"freeze={pattern!r} matches no parameter of model {self.model.name}",
                     rows=[("parameter", path, str(leaf.type)) for path, leaf in known.items()],
                     hint=did_you_mean(pattern, known),
                 )

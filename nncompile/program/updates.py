@@ -135,7 +135,7 @@ class minimize(Options, eq=False):
             group = {path for path in floats if matches(path, pattern)}
             if not group:
                 raise ModelError(
-                    f"optimizer: no parameter of model {model.name} matches {pattern!r}",
+                    f"the optimizer of {pattern!r} matches no parameter of model {model.name}",
                     rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
                     hint=_meant(pattern, floats),
                 )
