@@ -3,6 +3,8 @@ types of 8 and 16 bits."""
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -404,3 +406,10 @@ def test_types_of_numpy_and_torch_name_element_types(dtype: DType) -> None:
     x = Input("x", dsl.f32["n"])()
     assert x.astype(dtype.numpy.type).dtype is dtype
     assert x.astype(getattr(torch, dtype.name)).dtype is dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_copy_is_the_same_element_type(dtype: DType) -> None:
+    """They are compared by `is`, also by those that come from another process."""
+    assert copy.copy(dtype) is copy.deepcopy(dtype) is dtype
+    assert pickle.loads(pickle.dumps(dtype)) is dtype

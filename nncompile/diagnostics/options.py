@@ -192,7 +192,7 @@ def taking(
             signature.bind(*args, **given)
             return function(*args, **given)
 
-        called.__signature__ = signature  # type: ignore[attr-defined]
+        called.__signature__ = signature  # type: ignore[attr-defined]  # which inspect reads
         return teaching(called)
 
     return declare

@@ -60,7 +60,7 @@ class Map(Op):
         targets = tuple(change.items())
         body = _converting_to(self.body, targets)
         slopes = self.slopes and tuple(_converting_to(slope, targets) for slope in self.slopes)
-        same = body is self.body and slopes == self.slopes
+        same = body == self.body and slopes == self.slopes
         return self if same else dataclasses.replace(self, body=body, slopes=slopes)
 
     def expression(self, operands: Sequence[str]) -> str:

@@ -85,6 +85,13 @@ class DType:
     def __repr__(self) -> str:
         return self.short
 
+    def __reduce__(self) -> Any:
+        return _dtype, (self.name,)  # copied or unpickled it is the same object: `is` compares them
+
+
+def _dtype(name: str) -> DType:
+    return _BY_NAME[name]
+
 
 f16 = DType("float16", "f16")
 bf16 = DType("bfloat16", "bf16")

@@ -92,7 +92,7 @@ def chosen_first(value: Value) -> Value | None:
     if not is_plain(value):
         return None
     body = _chosen_first(body_of(value))
-    return None if body is body_of(value) else over(body, value.args, value)
+    return None if body == body_of(value) else over(body, value.args, value)
 
 
 @chosen_first.refuses(f32[3], f32[3])

@@ -39,7 +39,7 @@ def unfenced(value: Value) -> Value | None:
     if not isinstance(value.op, Map):
         return None
     body = _without_fences(value.op.body)
-    if body is value.op.body and value.op.slopes is None:
+    if body == value.op.body and value.op.slopes is None:
         return None
     made = mapped(body, value.args)
     return broadcast_to(made, value.shape) if made.dtype is value.dtype else None
