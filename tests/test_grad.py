@@ -18,6 +18,7 @@ from nncompile.ir.basic import cast, const
 from nncompile.ir.graph import Op, Value, items
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import TupleType, Type, f32, f64, i64
+from nncompile.ops import log_softmax, softmax
 from nncompile.ops.core.annotations import custom_gradient
 from tests.leaves import leaf
 
@@ -336,3 +337,14 @@ def test_a_size_that_the_data_do_not_tell(x: Value) -> None:
     """The slope of a sum is made of ones, as many as `x` has, whose data it does not need."""
     with pytest.raises(FeedError, match="the size n of expand"):
         evaluate(grad(x.sum(), x), {"x": data(2, 3)})
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_outputs_that_become_one_value_give_both_their_cotangents(twice: bool) -> None:
+    """log(softmax) becomes the log-softmax that stands beside it; and one may be given twice."""
+    z, v, w = leaf("z", f64[2, 3]), leaf("v", f64[2, 3]), leaf("w", f64[2, 3])
+    first = log_softmax(z, 1)
+    outputs = [first, first if twice else log(softmax(z, 1))]
+    feeds = {"z": data(2, 3), "v": data(2, 3, seed=1), "w": data(2, 3, seed=2)}
+    both = evaluate(vjp(outputs, z, [v, w]), feeds)
+    np.testing.assert_allclose(both, evaluate(vjp(first, z, v + w), feeds), rtol=1e-12)

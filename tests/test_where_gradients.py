@@ -42,6 +42,7 @@ CASES: dict[str, Case] = {
     "a quotient": lambda x: where(x != 0, 1 / (x * x), 0.0),
     "a power": lambda x: where(x > 0, x**0.3, 0.0),
     "what overflows": lambda x: where(x > 20, x, log(1 + exp(x)) + 0 * exp(x)),
+    "an exponential": lambda x: where(x < 20, exp(x), x),
     "a maximum": lambda x: maximum(sqrt(x * x), 1.5),
     "a bound": lambda x: clip(log(absolute(x)), -0.5, 1.0),
     "a rectifier": lambda x: relu(log(absolute(x)) + 0.1),
