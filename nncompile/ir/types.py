@@ -265,3 +265,8 @@ class TupleType:
 
     def __repr__(self) -> str:
         return f"({', '.join(map(repr, self.items))})"
+
+
+def max_norm(x: Array) -> float:
+    """The greatest absolute value of the finite elements, 0 where there are none."""
+    return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))

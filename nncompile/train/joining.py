@@ -10,7 +10,7 @@ from nncompile.diagnostics.errors import ModelError, Row
 from nncompile.diagnostics.locations import named, tracing
 from nncompile.ir.dims import Dim, same
 from nncompile.ir.graph import Graph, Input, Item, Value, described
-from nncompile.ir.types import Array, is_real
+from nncompile.ir.types import Array, is_real, max_norm
 from nncompile.ops.shape.reshape import Reshape
 from nncompile.train.rows import (
     Mixed,
@@ -83,9 +83,7 @@ def _near(a: Array, b: Array) -> bool:
         return False
     if a.dtype.kind != "f":
         return bool(np.mean(a != b) <= _FEW) if a.size else True
-    with np.errstate(invalid="ignore"):
-        scale = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0))
-    return bool(np.allclose(a, b, _ROUNDING, _ROUNDING * scale, equal_nan=True))
+    return bool(np.allclose(a, b, _ROUNDING, _ROUNDING * max_norm(a), equal_nan=True))
 
 
 def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> ModelError:

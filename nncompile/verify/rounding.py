@@ -20,7 +20,7 @@ from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import erf, sigmoid, tanh
 from nncompile.ir.graph import Input, Op, Value
 from nncompile.ir.printer import graphs_within
-from nncompile.ir.types import Array, Type, bf16, f16, f32, f64, is_real
+from nncompile.ir.types import Array, Type, bf16, f16, f32, f64, is_real, max_norm
 
 ROUNDINGS = 16  # that every node may be off by, and that healthy backends stay well below
 EPSILON = {bf16: 2.0**-7, f16: 2.0**-10, f32: 2.0**-23, f64: 2.0**-52}
@@ -66,7 +66,7 @@ class Rounding:
         terms = 1.0 if isinstance(v.op, Map) else _terms(x, self._arguments(v))
         size = EPSILON[type_.dtype] * max(ROUNDINGS, terms**0.5)
         if _saturates(v.op):
-            largest = float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))
+            largest = max_norm(x)
             return np.asarray(x + size * largest * self._random.uniform(-1, 1, x.shape))
         rounded = np.isfinite(x) & ((x != np.rint(x)) | (np.abs(x) > 2 / EPSILON[type_.dtype]))
         if not rounded.any():
