@@ -279,3 +279,15 @@ def test_metrics() -> None:
     ]
     found = evaluate(values, {"z": logits, "c": label, "s": soft, "b": binary, "t": target})
     np.testing.assert_allclose(found, [0.5, 0.5, 0.5, 0.5, 0.75, 1, 0.5, 0.5])
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("beyond", [np.nan, np.inf])
+def test_losses_that_a_mask_leaves_out_may_be_anything(beyond: float, reduction: Any) -> None:
+    p, t = leaf("p", f64[3]), leaf("t", f64[3])
+    loss = dsl.mse(p, t, reduction=reduction, mask=t > 0)
+    with np.errstate(invalid="ignore"):
+        feeds = {"p": np.array([1.0, beyond, 5.0]), "t": np.array([2.0, -1.0, 3.0])}
+        value = evaluate(loss, feeds)
+    expected = {"mean": 2.5, "sum": 5.0, "none": [1.0, 0.0, 4.0]}[reduction]
+    np.testing.assert_allclose(value, expected)

@@ -514,3 +514,13 @@ def test_groups_may_overlap_be_frozen_and_leave_nothing_over() -> None:
     update = training(perceptron(), optimizer=rates).updates[0]
     assert update.optimizer_of("hidden.weight").lr == 0.1
     assert update.optimizer_of("out.weight").lr == 0.2
+
+
+def test_what_differs_in_shape_or_element_type_is_not_transferred() -> None:
+    target = {"a": np.zeros(2, np.float32), "b": np.zeros(2, np.float32), "c": np.zeros(2)}
+    source = {"a": np.ones(2, np.float32), "b": np.ones(2), "c": np.ones((2, 1))}
+    found, report = transfer(source, target)
+    assert found.keys() == {"a"}
+    assert (report.loaded, report.different) == (("a",), ("b", "c"))
+    with pytest.raises(ModelError, match="2 of another type"):
+        transfer(source, target, strict=True)

@@ -11,6 +11,7 @@ from typing import Any
 from nncompile.diagnostics.locations import Trace, tracing
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Input, Value, apply
+from nncompile.ir.transform import replace
 from nncompile.ir.types import f32
 from nncompile.ops import softmax
 
@@ -61,7 +62,7 @@ def test_a_node_is_where_the_user_is_however_deep_the_frames_of_others() -> None
     with tracing(Trace()) as trace:
         x = node("deep")
         values = [x.mean()]
-        values += [functools.partial(softmax, x)(0)]
+        values += [functools.singledispatch(softmax)(x, 0)]
         values += [cube(x)]
         values += [functools.reduce(add, [x, x])]
     for value, text in zip(values, ("x.mean()", "softmax", "cube(x)", "add, [x, x]"), strict=True):
@@ -69,3 +70,11 @@ def test_a_node_is_where_the_user_is_however_deep_the_frames_of_others() -> None
         assert site is not None
         assert site.file == __file__
         assert text in site.text
+
+
+def test_what_is_made_anew_is_where_the_old_was() -> None:
+    with tracing(Trace()) as trace:
+        old = node("old").mean() * 2
+        (new,) = replace([old], {node("old"): node("new")})
+    assert new is not old
+    assert trace.site(new) == trace.site(old)
