@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import ml_dtypes
@@ -94,6 +95,11 @@ def printed(program: Program) -> str:
 def environment() -> dict[str, Any]:
     """What the printed text may name: the DSL, numpy, the cards; those that are called as a layer
     is have `_card` behind."""
+    return dict(_environment())
+
+
+@cache
+def _environment() -> dict[str, Any]:
     cards = {
         _card_name(card): card
         for (module, _), card in Op.registry.items()
