@@ -86,7 +86,7 @@ BAD_FILES = {
     "labels that are out of range": (
         GOOD.replace("x[:, :3].argmax(1)", "x.argmax(1) + 40"),
         None,
-        ["FeedError: input 'label': index 4", "axis of size 3", "60 of 60"],
+        ["FeedError: input 'label' holds 4", "axis of size 3", "60 of 60"],
     ),
     "infinite data": (
         GOOD.replace("label = x", "x[7, 1] = np.inf; label = x"),

@@ -252,5 +252,5 @@ def test_double_precision_and_plain_sizes() -> None:
 
 
 def test_outside_a_model_there_is_no_seed() -> None:
-    with pytest.raises(ModelError, match="random_normal outside of a model"):
+    with pytest.raises(ModelError, match="random_normal is called outside of a model"):
         random_normal((3,))

@@ -298,7 +298,7 @@ def test_weights_that_are_missing_are_never_drawn(tmp_path: Path, to: str) -> No
             continue
         file = save_state(tmp_path / "some.safetensors", params)
         with pytest.raises(
-            CheckpointError, match=r"some\.safetensors is not of this (.|\n)*hidden"
+            CheckpointError, match=r"some\.safetensors does not fit this (.|\n)*hidden"
         ):
             export(ours.recipe, tmp_path / "a.onnx", to, params=file)
     assert [file.name for file in tmp_path.iterdir()] == ["some.safetensors"]
@@ -378,8 +378,8 @@ def test_the_file_of_a_checkpoint_gives_the_weights(tmp_path: Path, to: str) -> 
         ({"to": "tflite"}, "choose one of onnx"),
         ({"to": "step"}, "needs a recipe"),
         ({"params": {"out.wieght": 1}}, "'out.wieght' may be 'out.weight' renamed"),
-        ({"params": {"out.weight": np.zeros(3, np.float32)}}, "wrong type"),
-        ({"params": {"out.weight": np.zeros((8, 2))}}, "wrong type"),
+        ({"params": {"out.weight": np.zeros(3, np.float32)}}, "another type"),
+        ({"params": {"out.weight": np.zeros((8, 2))}}, "another type"),
         ({"to": "torchscript", "external_data": True}, "leave external_data out"),
     ],
 )

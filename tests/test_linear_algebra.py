@@ -437,7 +437,7 @@ def test_distances(torchscript: SimpleNamespace) -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ShapeError, match="must be a square matrix in the last two axes"):
+    with pytest.raises(ShapeError, match="the last two axes must be a square matrix"):
         inv(leaf("x", f32[2, 3]))
     with pytest.raises(ShapeError, match="must be a square matrix"):
         det(leaf("x", f32["n", "m"]))

@@ -172,9 +172,13 @@ def test_other_labels_of_margins_are_refused() -> None:
 
     trainer = Trainer(training(net))
     data = {"x": np.zeros((4, 2), np.float32), "label": np.array([0, 1, 2, 1])}
-    with pytest.raises(FeedError, match="'label' holds 2, the targets of hinge are from -1 to 1"):
+    with pytest.raises(
+        FeedError, match="'label' holds 2, the targets of hinge must be from -1 to 1"
+    ):
         trainer.evaluate(data)
-    with pytest.raises(ModelError, match="the targets of perceptron_loss are from -1 to 1, got 3"):
+    with pytest.raises(
+        ModelError, match="the targets of perceptron_loss must be from -1 to 1, got 3"
+    ):
         dsl.perceptron_loss(leaf(f32[2]), const([1, 3]))
 
 

@@ -221,11 +221,11 @@ FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
     "a batch of halves": (lambda t: t.fit(DATA, batch=2.5), "batch must be a whole number"),
     "a label too large": (
         lambda t: t.fit({**DATA, "label": np.arange(8)}),
-        r"'label': index 3 is out of range for an axis of size 3(.|\n)*label\[3\](.|\n)*5 of 8",
+        r"'label' holds 3: index 3 is out of range for (.|\n)*label\[3\](.|\n)*5 of 8",
     ),
     "a negative label": (
         lambda t: t.fit([{**DATA, "label": np.full(8, -1)}]),
-        r"'label': index -1(.|\n)*ignore_index=-1",
+        r"'label' holds -1: index -1(.|\n)*ignore_index=-1",
     ),
     "evaluating an array": (lambda t: t.evaluate(DATA["x"]), "data must be a dict"),
 }

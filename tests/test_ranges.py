@@ -56,11 +56,11 @@ def test_tokens_of_a_language_model() -> None:
     x = np.zeros(9, np.float32)
     trainer(language).evaluate({"x": x, "tokens": with_one(5, (2, 3))})
     message = told(language, x=x, tokens=with_one(5, (2, 1)))
-    assert "input 'tokens': index 5 is out of range for an axis of size 5" in message
+    assert "input 'tokens' holds 5: index 5 is out of range for an axis of size 5" in message
     assert "tokens[2, 1]" in message
     assert "1 of 27" in message
     message = told(language, x=x, tokens=with_one(-1, (3, 3)))
-    assert "input 'tokens': index -1 is out of range for an axis of size 6" in message
+    assert "input 'tokens' holds -1: index -1 is out of range for an axis of size 6" in message
     assert "tokens[3, 3]" in message
     assert "test_ranges.py" in message
 
@@ -84,7 +84,7 @@ COMPUTED: dict[str, tuple[Callable[[Value], Value], list[int], int, str]] = {
         "'label' holds 4",
     ),
     "a part": (lambda y: split(y.reshape((-1, 1)), (0,), 1)[1][:, 0], [0, 3], -2, "holds -2"),
-    "renamed": (lambda y: take(const([3, 1, 0]), y), [0, 1, 2], 3, "from 0 to 2"),
+    "renamed": (lambda y: take(const([3, 1, 0]), y), [0, 1, 2], 3, "axis of size 3"),
     "counted": (lambda y: one_hot(y, 3, i64).sum(1) * 4 - 1, [1, 2], 9, "holds -1"),
     "chosen": (lambda y: where(y > 2, y, 0), [-7, 0, 3], 4, "holds 4"),
     "reals": (lambda y: cast(cast(y, f32), i64), [0, 3], 4, "holds 4"),

@@ -223,7 +223,7 @@ def test_a_name_that_the_step_makes_is_told() -> None:
     w = leaf("w", f32[()], "parameter")
     m = leaf("w.m", f32["n"])
     model = Model("m", Graph("m", {"loss": (w * m).mean()}, (m,)), {"w": full((), 0.0)})
-    with pytest.raises(ModelError, match=r"makes 'w\.m'"):
+    with pytest.raises(ModelError, match=r"adds 'w\.m'"):
         compose(training(model, optimizer=adam()))
 
 
@@ -392,5 +392,5 @@ def test_options_out_of_range_are_told(declare: Any) -> None:
             declare(perceptron(), **{option: 0})
     with pytest.raises(ModelError, match="noise_decay must be a number"):
         declare(perceptron(), noise_decay="fast")
-    with pytest.raises(ModelError, match="params must be a pattern of paths"):
+    with pytest.raises(ModelError, match="params must be one or more patterns of paths"):
         declare(perceptron(), params=3)

@@ -404,7 +404,7 @@ def test_places_on_an_axis_of_unknown_size() -> None:
     feeds = {"x": np.ones((4, 2), np.float32), "chosen": np.array([0, 3])}
     known.evaluate([feeds])
     message = told(lambda: known.evaluate([{**feeds, "chosen": np.array([0, 4])}]))
-    assert "input 'chosen': index 4 is out of range for an axis of size 4" in message
+    assert "input 'chosen' holds 4: index 4 is out of range for an axis of size 4" in message
 
 
 def test_claims_of_one_s_own() -> None:

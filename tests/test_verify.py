@@ -446,7 +446,7 @@ def test_numbers_stay_in_the_range_that_the_model_claims() -> None:
 @pytest.mark.parametrize(
     ("x", "label", "message"),
     [
-        (np.zeros((9, 4), np.float32), np.full(9, 7), "input 'label': index 7"),
+        (np.zeros((9, 4), np.float32), np.full(9, 7), "input 'label' holds 7: index 7"),
         (np.zeros((9, 4)), np.zeros(9, np.int64), "input 'x' has the wrong element type"),
         (np.zeros((9, 5), np.float32), np.zeros(9, np.int64), "the data do not fit"),
     ],

@@ -179,7 +179,7 @@ def habit(unknown: str, names: Collection[str]) -> str | None:
     """What the option of another library is called among `names`, or where else it is said."""
     here = next((name for name in ELSEWHERE.get(unknown, ()) if name in names), None)
     if here is not None:
-        return f"here it is called {here!r}: {here}=..."
+        return f"it is called {here!r} here: {here}=..."
     return SAID.get(unknown) or did_you_mean(unknown, names, _listed(names))
 
 

@@ -148,7 +148,7 @@ class RangeCheck:
                 names = sorted(bound.free_symbols & sizes.keys(), key=str)
                 rows += [("size", f"{s} = {sizes[s]}") for s in names]
         if given.claim is None:
-            message = f"{subject}: index {example} is out of range"
+            message = f"{subject} holds {example}: index {example} is out of range"
             if isinstance(high, int):
                 message += f" for an axis of size {high + 1}"
             hint = "labels and tokens are counted from 0"
