@@ -250,7 +250,7 @@ def test_a_name_that_the_parts_take_is_told() -> None:
     outputs = {"loss": loss * weight, "loss.total": S}
     graph = Graph("taken", outputs, (S, T, M, weight))
     whole = dsl.Model("taken", graph, {"weight": dsl.const(np.float32(1))})
-    with pytest.raises(ModelError, match=r"'loss\.total'.*has that name already"):
+    with pytest.raises(ModelError, match=r"'loss\.total'.*already has that name"):
         Trainer(training(whole))
 
 

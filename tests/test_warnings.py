@@ -103,7 +103,9 @@ def regression(difference: Callable[[Value, Value], Value]) -> Model:
 
 def test_a_column_beside_a_row_is_told_where_it_is_trained() -> None:
     net = regression(lambda y, t: y - t)
-    with pytest.warns(ModelWarning, match=r"f32\[batch, 1\] beside f32\[batch\] makes") as caught:
+    with pytest.warns(
+        ModelWarning, match=r"f32\[batch, 1\] beside f32\[batch\] broadcasts to"
+    ) as caught:
         training(net)
     assert len(caught) == 1
     assert "y[:, 0] or expand_dims(t, 1)" in str(caught[0].message)
