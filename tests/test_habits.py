@@ -406,7 +406,7 @@ def test_several_values_are_told_from_one() -> None:
         UnknownNameError, match=r"several values(.|\n)*without 'dtype'(.|\n)*items\(x\)"
     ):
         _ = several.dtype
-    with pytest.raises(UnknownNameError, match="no 'rank'"):
+    with pytest.raises(UnknownNameError, match="without 'rank'"):
         _ = several.rank
 
 
