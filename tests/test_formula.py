@@ -247,9 +247,9 @@ def test_wrong_number_of_declared_slopes_is_an_error() -> None:
     def wrong(x: Any, y: Any) -> Any:
         return x + y
 
-    with pytest.raises(FormulaError, match="gives 1 derivatives, it has 2 arguments"):
+    with pytest.raises(FormulaError, match="returns 1 derivatives, but it has 2 arguments"):
         wrong(leaf("x"), leaf("y"))
-    with pytest.raises(FormulaError, match="gives 1 derivatives, it has 2 arguments"):
+    with pytest.raises(FormulaError, match="returns 1 derivatives, but it has 2 arguments"):
         formula(lambda x: wrong(x, x))(leaf("x"))
 
 

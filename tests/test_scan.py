@@ -262,7 +262,7 @@ def test_lengths_agree() -> None:
 
 
 def test_every_carry_is_given_back() -> None:
-    with pytest.raises(ModelError, match="gives 1 values for 2 carries"):
+    with pytest.raises(ModelError, match="returns 1 values for 2 carries"):
         scan(lambda a, b: a, (const(0.0), const(1.0)), length=3)
 
 

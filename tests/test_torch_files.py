@@ -71,7 +71,7 @@ def test_feeds_that_do_not_fit(target: str, files: Path) -> None:
         ({}, "no data for input 'x'"),
         ({"z": x}, "no data for input 'x'"),
         ({"x": x, "z": x}, "no input 'z'"),
-        ({"x": x.astype(np.float64)}, "another element type"),
+        ({"x": x.astype(np.float64)}, "the wrong element type"),
         ({"x": x[0]}, "rank 1, not 2"),
         ({"x": x[:, :3]}, "has size 3 on axis 1, not 4"),
     ):

@@ -315,7 +315,7 @@ def test_what_shows_only_where_nodes_are_joined(classifier: Recipe) -> None:
     backend = Numpy(at="tanh(", joined=3)
     fault = first(verify(classifier, backends=[backend], quick=True))
     assert "tanh(" in fault.place.node
-    assert "only where" in fault.place.remark
+    assert "only when" in fault.place.remark
 
 
 @pytest.mark.slow
