@@ -26,12 +26,13 @@ lint: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/complexipy --failed
 
 docs: .venv/.docs
 	$(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf .venv .matrix runs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .matrix runs site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .complexipy_cache .hypothesis
 
 # pip is the last thing that venv makes: where it is missing, an attempt was cut short.
 $(BIN)/pip:

@@ -7,7 +7,7 @@ each block only what enters it is kept. It costs one more forward pass through t
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,15 +152,19 @@ class _Blocks:
             path = matched[scope]
             if path is not None:
                 found[v] = path
+        self._check_used(used, matched)
+        return found
+
+    def _check_used(self, used: set[str], scopes: Iterable[str]) -> None:
+        """Raises `ModelError` for a pattern that matches no layer of these scopes."""
         for pattern in self.patterns:
             if pattern not in used:
-                layers = sorted({p for scope in matched for p in _layers(scope)})
+                layers = sorted({path for scope in scopes for path in _layers(scope)})
                 raise ModelError(
                     f"no layer matches {pattern!r}: there is nothing to recompute",
                     rows=[("layer", path) for path in layers],
                     hint=did_you_mean(pattern, layers),
                 )
-        return found
 
     def _matched(self, scope: str, used: set[str]) -> str | None:
         for path in _layers(scope):

@@ -11,7 +11,7 @@ mode is reverse mode twice (J. Townsend, "A new trick for calculating Jacobian v
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nncompile.autodiff.masks import Mask, mask_of
@@ -181,24 +181,32 @@ def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]
     for v in reversed(order):
         if v not in towards or not v.args:
             continue
-        g: Any = slopes.get(v)
-        if isinstance(v.op, Item):
-            # An item gives its slope to the tuple's table; the op gets all of them at once.
-            if g is not None:
-                of_items.setdefault(v.args[0], {})[v.op.index] = g
-            continue
-        if isinstance(v.type, TupleType):
-            known = of_items.get(v)
-            g = tuple(known.get(i) for i in range(len(v.type.items))) if known else None
+        g = _of_tuple(v.type, of_items.get(v)) if isinstance(v.type, TupleType) else slopes.get(v)
         if g is None:
             continue
+        if isinstance(v.op, Item):
+            # An item gives its slope to the tuple's table; the op gets all of them at once.
+            of_items.setdefault(v.args[0], {})[v.op.index] = g
+            continue
         with trace.located(v):
-            for x, gx in zip(v.args, v.op.pullback_by(_REVERSE, g, v), strict=True):
-                if gx is None or x not in towards:
-                    continue
-                _check_slope(v, x, gx)
-                slopes[x] = _sum(slopes[x], gx) if x in slopes else gx
+            _add_pulled_back(v, g, towards, slopes)
     return [slopes[x] if x in slopes else zeros_like(x) for x in wrt]
+
+
+def _of_tuple(type_: TupleType, known: Mapping[int, Value] | None) -> Any:
+    """The slopes at all results of a tuple, None where one has none; None where no result has."""
+    return tuple(known.get(i) for i in range(len(type_.items))) if known else None
+
+
+def _add_pulled_back(
+    v: Value, g: Any, towards: Collection[Value], slopes: dict[Value, Value]
+) -> None:
+    """Adds what an op makes of the slope at its result to those at its arguments."""
+    for x, gx in zip(v.args, v.op.pullback_by(_REVERSE, g, v), strict=True):
+        if gx is None or x not in towards:
+            continue
+        _check_slope(v, x, gx)
+        slopes[x] = _sum(slopes[x], gx) if x in slopes else gx
 
 
 _SUM = placeholder(0) + placeholder(1)

@@ -94,46 +94,9 @@ class _Search:
         return None if found is None else broadcast_to(found.value, a.shape)
 
     def _of_map(self, g: Value) -> Mask | None:
-        args = list(g.args)
-
-        def of(x: sp.Expr) -> sp.Expr | None:
-            """The condition under which a part may not be 0; None where it always may."""
-            if x == 0:
-                return sp.Integer(0)
-            if isinstance(x, h.where):
-                condition, a, b = x.args
-                of_a, of_b = of(a), of(b)
-                if of_a is None and of_b is None:
-                    return None
-                chosen = condition if of_a is None else h.logical_and(condition, of_a)
-                other = h.logical_not(condition)
-                other = other if of_b is None else h.logical_and(other, of_b)
-                return h.logical_or(chosen, other)
-            if x.is_Mul:
-                known = [c for c in map(of, x.args) if c is not None]
-                return functools.reduce(h.logical_and, known) if known else None
-            if x.is_Add:
-                terms = []
-                for term in x.args:
-                    terms.append(of(term))
-                    if terms[-1] is None:
-                        return None
-                return functools.reduce(h.logical_or, terms)
-            if x.is_Symbol:
-                a = next(v for i, v in enumerate(args) if placeholder(i) == x)
-                found = self.mask(a)
-                if found is None:
-                    return None
-                places = {
-                    placeholder(i): placeholder(len(args) + i) for i in range(len(found.args))
-                }
-                args.extend(found.args)
-                return found.condition.xreplace(places)
-            return None
-
         assert isinstance(g.op, Map)
-        body = g.op.body
-        condition = of(body)
+        body, args = g.op.body, list(g.args)
+        condition = self._condition(body, args)
         if condition is None or condition.is_Rational:
             return None
         inside = g
@@ -141,3 +104,44 @@ class _Search:
             chosen = next(v for i, v in enumerate(g.args) if placeholder(i) == body.args[1])
             inside = chosen if chosen.type == g.type else g
         return Mask(condition, tuple(args), inside)
+
+    def _condition(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+        """The condition under which a part of a body over `args`, which grow by what it comes to
+        need, may not be 0; None where it always may."""
+        if x == 0:
+            return sp.Integer(0)
+        if isinstance(x, h.where):
+            return self._of_choice(x, args)
+        if x.is_Mul:
+            known = [c for factor in x.args if (c := self._condition(factor, args)) is not None]
+            return functools.reduce(h.logical_and, known) if known else None
+        if x.is_Add:
+            return self._of_sum(x, args)
+        return self._of_symbol(x, args) if x.is_Symbol else None
+
+    def _of_choice(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+        condition, a, b = x.args
+        of_a, of_b = self._condition(a, args), self._condition(b, args)
+        if of_a is None and of_b is None:
+            return None
+        chosen = condition if of_a is None else h.logical_and(condition, of_a)
+        other = h.logical_not(condition)
+        other = other if of_b is None else h.logical_and(other, of_b)
+        return h.logical_or(chosen, other)
+
+    def _of_sum(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+        terms = []
+        for term in x.args:
+            terms.append(self._condition(term, args))
+            if terms[-1] is None:
+                return None
+        return functools.reduce(h.logical_or, terms)
+
+    def _of_symbol(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+        a = next(v for i, v in enumerate(args) if placeholder(i) == x)
+        mask = self.mask(a)
+        if mask is None:
+            return None
+        places = {placeholder(i): placeholder(len(args) + i) for i in range(len(mask.args))}
+        args.extend(mask.args)
+        return mask.condition.xreplace(places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import sympy as sp
@@ -50,27 +51,29 @@ def differentiate(body: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
             return sp.Add(*(product(x, i) for i in range(len(x.args))))
         if x.is_Pow:
             return times(slope(x.base), x.exp * x.base ** (x.exp - 1))
-        return of_head(x)
+        return _of_head(x, slope)
 
     def product(x: sp.Expr, i: int) -> sp.Expr:
         inner = slope(x.args[i])
         return times(inner, sp.Mul(*x.args[:i], *x.args[i + 1 :])) if inner != 0 else _ZERO
 
-    def of_head(x: Head) -> sp.Expr:
-        if isinstance(x, where):
-            condition, a, b = x.args
-            return where(condition, slope(a), slope(b))
-        if type(x) in TARGETS:
-            dtype = TARGETS[type(x)]
-            inner = slope(x.args[0]) if dtype.is_float else _ZERO
-            return inner if inner.is_Rational else cast(inner, dtype)
-        terms = []
-        for argument, by_argument in zip(x.args, x.meaning.slopes, strict=False):
-            if by_argument and (inner := slope(argument)) != 0:
-                terms.append(times(inner, by_argument(x, *x.args)))
-        return sp.Add(*terms)
-
     return slope(body)
+
+
+def _of_head(x: Head, slope: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
+    """The derivative of one head, where `slope` gives those of its arguments."""
+    if isinstance(x, where):
+        condition, a, b = x.args
+        return where(condition, slope(a), slope(b))
+    if type(x) in TARGETS:
+        dtype = TARGETS[type(x)]
+        inner = slope(x.args[0]) if dtype.is_float else _ZERO
+        return inner if inner.is_Rational else cast(inner, dtype)
+    terms = []
+    for argument, by_argument in zip(x.args, x.meaning.slopes, strict=False):
+        if by_argument and (inner := slope(argument)) != 0:
+            terms.append(times(inner, by_argument(x, *x.args)))
+    return sp.Add(*terms)
 
 
 # What is infinite at some numbers, or overflows at moderate ones.

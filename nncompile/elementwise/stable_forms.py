@@ -221,7 +221,7 @@ def _product(x: sp.Expr) -> sp.Expr:
     for factor in sp.Mul.make_args(x):
         base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
         own = _exponent(base)
-        denominator = _Denominator.of(base) if power < 0 else _inverted(base)
+        denominator = _denominator(base, power)
         if denominator and power < 0:
             below.append((1 / base, -int(power), denominator))
         elif denominator:
@@ -230,8 +230,7 @@ def _product(x: sp.Expr) -> sp.Expr:
             exponent += power * own
             single.append(factor)
         elif isinstance(base, h.sqrt) and abs(power) > 1:
-            half = int(power / 2)
-            done.append(base.args[0] ** half * base ** (power - 2 * half))
+            done.append(_power_of_root(base, power))
         elif power == 1 and not base.is_Rational and _exponentials(base):
             above.append(base)
         else:
@@ -241,13 +240,23 @@ def _product(x: sp.Expr) -> sp.Expr:
         below += bells
     else:
         done += [base**power for base, power, _ in bells]
-    for inverse, power, denominator in below:
-        for _ in range(power):
-            part, exponent = _divided(denominator, above, exponent)
-            done.append(inverse if part is None else part)
+    for inverse, denominator in [(x, d) for x, power, d in below for _ in range(power)]:
+        part, exponent = _divided(denominator, above, exponent)
+        done.append(inverse if part is None else part)
     if exponent == whole and len(single) == 1:
         return sp.Mul(*done, *above, *single)  # a square is cheaper than another exponential
     return sp.Mul(*done, *above, exp(exponent))
+
+
+def _denominator(base: sp.Expr, power: sp.Expr) -> _Denominator | None:
+    """What a power of `base` divides by."""
+    return _Denominator.of(base) if power < 0 else _inverted(base)
+
+
+def _power_of_root(root: sp.Expr, power: sp.Expr) -> sp.Expr:
+    """√x as often as its square x is in the power, and what is left."""
+    half = int(power / 2)
+    return root.args[0] ** half * root ** (power - 2 * half)
 
 
 _MULTIPLES = range(1, 9)

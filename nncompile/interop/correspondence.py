@@ -108,30 +108,33 @@ def own_types(model: Model) -> dict[str, Type]:
 def transposed_paths(model: Model) -> set[str]:
     """The matrices that torch keeps transposed: `weight`s (`weight_ih_l0`, …) by which the model
     multiplies from the right, in a loop or out of it."""
-    found: set[str] = set()
-
-    def look(nodes: Iterable[Value], known: Mapping[Value, set[str]]) -> None:
-        holds = dict(known)
-        for v in nodes:
-            if isinstance(v.op, Input) and v.op.kind == "parameter":
-                holds[v] = {v.op.name}
-            elif isinstance(v.op, Map):  # a weight to which something is added
-                of = [holds[a] for a in v.args if a in holds and a.type == v.type]
-                if of:
-                    holds[v] = set().union(*of)
-            elif isinstance(v.op, MatMul):
-                found.update(holds.get(v.args[1], ()))
-            elif isinstance(v.op, Scan):
-                given = zip(v.op.body.formals, v.args, strict=True)
-                look(v.op.body.graph.nodes, {f: holds[a] for f, a in given if a in holds})
-
-    look(model.whole.nodes, {})
+    found = _multiplied_from_right(model.whole.nodes, {})
     leaves = model.parameters
     return {
         path
         for path in found
         if path.rpartition(".")[2].startswith("weight") and leaves[path].rank == 2
     }
+
+
+def _multiplied_from_right(nodes: Iterable[Value], known: Mapping[Value, set[str]]) -> set[str]:
+    """The paths of the parameters that the nodes multiply by from the right, where `known` values
+    hold those of these paths."""
+    holds, found = dict(known), set[str]()
+    for v in nodes:
+        if isinstance(v.op, Input) and v.op.kind == "parameter":
+            holds[v] = {v.op.name}
+        elif isinstance(v.op, Map):  # a weight to which something is added
+            of = [holds[a] for a in v.args if a in holds and a.type == v.type]
+            if of:
+                holds[v] = set().union(*of)
+        elif isinstance(v.op, MatMul):
+            found |= holds.get(v.args[1], set())
+        elif isinstance(v.op, Scan):
+            given = zip(v.op.body.formals, v.args, strict=True)
+            inside = {formal: holds[a] for formal, a in given if a in holds}
+            found |= _multiplied_from_right(v.op.body.graph.nodes, inside)
+    return found
 
 
 def _renamed(

@@ -74,18 +74,7 @@ def to_torch_state_dict(
     Raises `ModelError` for what is missing, unexpected, or of another shape, and for `names`
     without a module.
     """
-    if names is not None and not _is_mapping_of_names(names):
-        if like is not None:
-            raise ModelError(
-                "names is a module, and so is like",
-                hint='like=module, names={"its layer": "layer of the model"}',
-            )
-        names, like = None, names
-    if names and like is None:
-        raise ModelError(
-            "names matches layers of a torch module, but there is no module",
-            hint="to_torch_state_dict(params, model, like=module, names={…})",
-        )
+    names, like = _names_and_module(names, like)
     own = own_types(model)
     arrays = {path: _array(x) for path, x in params.items() if path in own}
     check_state(arrays, own, "params", ModelError)
@@ -110,6 +99,24 @@ def to_torch_state_dict(
         {name: joined[name] for name in shapes if name in joined}
     )
     return tensors
+
+
+def _names_and_module(names: Any, like: Any) -> tuple[Any, Any]:
+    """The names of layers and the module of `to_torch_state_dict`. Raises `ModelError` where there
+    are two modules, or none that the names are of."""
+    if names is not None and not _is_mapping_of_names(names):
+        if like is not None:
+            raise ModelError(
+                "names is a module, and so is like",
+                hint='like=module, names={"its layer": "layer of the model"}',
+            )
+        return None, names
+    if names and like is None:
+        raise ModelError(
+            "names matches layers of a torch module, but there is no module",
+            hint="to_torch_state_dict(params, model, like=module, names={…})",
+        )
+    return names, like
 
 
 def from_torch_state_dict(

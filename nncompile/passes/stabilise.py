@@ -93,28 +93,37 @@ def _of_sums(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> s
         if named is not None:
             return named
     if isinstance(x, h.log):
-        terms, others = [], []
-        for factor in sp.Mul.make_args(x.args[0]):
-            base, power = factor.as_base_exp() if factor.is_Pow else (factor, 1)
-            logarithm = _logarithm(_value_of(base, args, known))
-            if logarithm is None:
-                others.append(factor)
-            else:
-                terms.append(power * _named(logarithm, args))
-        if not terms:
-            return x
-        rest = sp.Mul(*others)
-        if rest != 1:
-            inverse = rest.is_Pow and rest.exp == -1
-            terms.append(-h.log(rest.base) if inverse else h.log(rest))
-        return sp.Add(*terms)
-    if x.is_Mul:
-        for below in x.args:
-            total = _value_of(below.base, args, known) if below.is_Pow and below.exp == -1 else None
-            for above in x.args if total is not None else ():
-                share = _share(_value_of(above, args, known), total)
-                if share is not None:
-                    return x / below / above * _named(share, args)
+        return _of_logarithm(x, args, known)
+    return _of_product(x, args, known) if x.is_Mul else x
+
+
+def _of_logarithm(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> sp.Expr:
+    """The logarithm of a product, of which some factors have one that is stable."""
+    terms, others = [], []
+    for factor in sp.Mul.make_args(x.args[0]):
+        base, power = factor.as_base_exp() if factor.is_Pow else (factor, 1)
+        logarithm = _logarithm(_value_of(base, args, known))
+        if logarithm is None:
+            others.append(factor)
+        else:
+            terms.append(power * _named(logarithm, args))
+    if not terms:
+        return x
+    rest = sp.Mul(*others)
+    if rest != 1:
+        inverse = rest.is_Pow and rest.exp == -1
+        terms.append(-h.log(rest.base) if inverse else h.log(rest))
+    return sp.Add(*terms)
+
+
+def _of_product(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> sp.Expr:
+    """A product in which something is divided by a sum that it is a term of."""
+    for below in x.args:
+        total = _value_of(below.base, args, known) if below.is_Pow and below.exp == -1 else None
+        for above in x.args if total is not None else ():
+            share = _share(_value_of(above, args, known), total)
+            if share is not None:
+                return x / below / above * _named(share, args)
     return x
 
 

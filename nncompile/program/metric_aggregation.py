@@ -214,31 +214,45 @@ class _Cut:
             if v in seen:
                 continue
             seen.add(v)
-            own = self._own_parts(v)
-            if own is not None:
-                self.parts |= own
-                if v not in own:
-                    self._inner.add(v)
-            elif v in self._marked:
-                static = isinstance(v.type, Type) and v.type.is_static
-                if not static and v not in self._pools:
-                    return False
-                self._inner.add(v)
-                waiting += reversed(v.args)
-            elif (isinstance(v.op, SizeOf) and _counts_examples(v.op.size, self.examples)) or (
-                v in self._sums and _sums(v, self.examples) and v.type.is_static
-            ):
-                self.parts[v] = Part("total", v)
-            elif v in self._sums and isinstance(v.op, Map | Cast) and v.type.is_static:
-                self._inner.add(v)
-                waiting += reversed(v.args)
-            elif not self._is_known(v):
-                if not isinstance(v.type, Type) or not v.dtype.is_float:
-                    return False
-                if v in self._data and v.rank:
-                    return False
-                self.parts[v] = Part("mean", v)
+            onward = self._onward(v)
+            if onward is None:
+                return False
+            waiting += reversed(onward)
         return not self._is_mixed()
+
+    def _onward(self, v: Value) -> Sequence[Value] | None:
+        """What the value is further computed of, where it is not a part or made of parts alone;
+        None where it does not follow from any."""
+        own = self._own_parts(v)
+        if own is not None:
+            self.parts |= own
+            if v not in own:
+                self._inner.add(v)
+            return ()
+        static = isinstance(v.type, Type) and v.type.is_static
+        if v in self._marked:
+            if not static and v not in self._pools:
+                return None
+            self._inner.add(v)
+            return v.args
+        if self._is_total(v, static):
+            self.parts[v] = Part("total", v)
+        elif static and v in self._sums and isinstance(v.op, Map | Cast):
+            self._inner.add(v)
+            return v.args
+        elif not self._is_known(v):
+            if not isinstance(v.type, Type) or not v.dtype.is_float:
+                return None
+            if v in self._data and v.rank:
+                return None
+            self.parts[v] = Part("mean", v)
+        return ()
+
+    def _is_total(self, v: Value, static: bool) -> bool:
+        """Whether the value counts the examples, or sums over them."""
+        if isinstance(v.op, SizeOf) and _counts_examples(v.op.size, self.examples):
+            return True
+        return static and v in self._sums and _sums(v, self.examples)
 
     def _is_mixed(self) -> bool:
         """Whether a number of examples would be added up, and what it divides would not; or a sum

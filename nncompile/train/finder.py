@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -123,19 +123,16 @@ def lr_find(
     ports = [p for p in runner.session.inputs if p.name in recipe.model.inputs]
     size = recipe.batch if batch is None else batch
     feeder = Feeder(data, recipe.model, ports, size, compiled.sizes)
-    order = recipe.seed if seed is None else seed
-    batches = _batches(feeder, order)
-    found: list[float] = []
-    for _ in range(steps):
+    batches = _batches(feeder, recipe.seed if seed is None else seed)
+
+    def update() -> float:
         several = []
         for examples in itertools.islice(batches, count):
             runner.step(examples)
             several.append(float(runner.metrics()[name]))
-        x = sum(several) / count
-        bound = found[0] + (limit - 1) * abs(found[0]) if found else math.inf
-        if not math.isfinite(x) or (x > bound and bound != 0):
-            break
-        found.append(x)
+        return sum(several) / count
+
+    found = list(_until_lost((update() for _ in range(steps)), limit))
     if len(found) < 3:
         raise TrainingError(
             f"{name} diverges after {len(found)} steps at rates from {lowest:g} on",
@@ -146,6 +143,17 @@ def lr_find(
     values = np.array(found)
     trend = smooth(values, max(1, round(SMOOTHED * steps)))
     return RateSearch(name, rates, values, trend, _steepest(rates, values, trend))
+
+
+def _until_lost(losses: Iterable[float], limit: float) -> Iterator[float]:
+    """The losses before one that is not finite, or has risen by `limit - 1` times the first."""
+    bound = math.inf
+    for number, loss in enumerate(losses):
+        if not math.isfinite(loss) or (loss > bound and bound != 0):
+            return
+        if number == 0:
+            bound = loss + (limit - 1) * abs(loss)
+        yield loss
 
 
 def _swept(recipe: Recipe, curve: Schedule) -> Recipe:

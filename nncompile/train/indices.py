@@ -50,6 +50,19 @@ class Range:
     site: Site | None = None
     are_real: bool = False
 
+    def told(self, example: Any, low: Dim, high: Dim | None) -> tuple[str, str]:
+        """What is wrong with an `example` outside of the range, and a way to mend it."""
+        if self.claim is not None:
+            hint = self.claim.way_out.format(low=low, high=high)
+            return f", {self.claim.what} {bounds_of(low, high)}", hint
+        message = f": index {example} is out of range"
+        if isinstance(high, int):
+            message += f" for an axis of size {high + 1}"
+        hint = "labels and tokens are counted from 0"
+        if example < 0:
+            hint += "; cross_entropy(…, ignore_index=-1) leaves examples out"
+        return message, hint
+
 
 class RangeCheck:
     """Whether the integers of a graph that follow from data alone, as places or as what a model
@@ -119,14 +132,7 @@ class RangeCheck:
             return
         low = _at(given.low, sizes)
         high = None if given.high is None else _at(given.high, sizes)
-        wrong = np.zeros(array.shape, bool)
-        if isinstance(low, int) and not array.min() >= low:  # a minimum of NaN is none
-            wrong |= array < low
-        if isinstance(high, int) and given.are_real:
-            if not array.max() <= high:
-                wrong |= array > high
-        elif isinstance(high, int) and array.max() >= high + 1:  # reals are cut off
-            wrong |= array >= high + 1
+        wrong = _outside(array, low, high, given.are_real)
         if not wrong.any():
             return
         place = tuple(np.argwhere(wrong)[0])
@@ -147,18 +153,9 @@ class RangeCheck:
             if isinstance(bound, sp.Expr):
                 names = sorted(bound.free_symbols & sizes.keys(), key=str)
                 rows += [("size", f"{s} = {sizes[s]}") for s in names]
-        if given.claim is None:
-            message = f"{subject} holds {example}: index {example} is out of range"
-            if isinstance(high, int):
-                message += f" for an axis of size {high + 1}"
-            hint = "labels and tokens are counted from 0"
-            if example < 0:
-                hint += "; cross_entropy(…, ignore_index=-1) leaves examples out"
-        else:
-            message = f"{subject} holds {example}, {given.claim.what} {bounds_of(low, high)}"
-            hint = given.claim.way_out.format(low=low, high=high)
+        message, hint = given.told(example, low, high)
         raise FeedError(
-            message,
+            f"{subject} holds {example}{message}",
             rows=rows,
             hint=hint or None,
             site=given.site or (self._graph.trace.site(value) if value.args else None),
@@ -176,6 +173,20 @@ class RangeCheck:
         numbered = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
         number = dict(_computed([value], {leaves[0]: numbered}, sizes, keeping=Cast))[value][place]
         return input_of(leaves[0]).name, np.unravel_index(number, shape)
+
+
+def _outside(array: Array, low: Dim, high: Dim | None, are_real: bool) -> Array:
+    """Which numbers lie outside of a range; of reals that are no numbers of it themselves, their
+    integer parts are meant."""
+    wrong = np.zeros(array.shape, bool)
+    if isinstance(low, int) and not array.min() >= low:  # a minimum of NaN is none
+        wrong |= array < low
+    if isinstance(high, int) and are_real:
+        if not array.max() <= high:
+            wrong |= array > high
+    elif isinstance(high, int) and array.max() >= high + 1:  # reals are cut off
+        wrong |= array >= high + 1
+    return wrong
 
 
 def claimed(graph: Graph) -> dict[str, InRange]:

@@ -22,7 +22,7 @@ from nncompile.ir.names import unused_name
 from nncompile.ir.types import Array
 from nncompile.program.model import leaves_of
 from nncompile.program.recipe import Recipe, minimize
-from nncompile.program.step import compose
+from nncompile.program.step import Step, compose
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider
 from nncompile.train.events import Event
@@ -90,28 +90,8 @@ class _Plan:
         self.outputs: dict[str, Value] = {}
         self.hidden: dict[str, HiddenUnits] = {}
         for update in recipe.updates:
-            if not isinstance(update, minimize):
-                continue
-            trained = update.trained(model, recipe.freeze)
-            loss = update.loss_of(model)
-            distance = depths(loss)
-            fresh = {p: leaf for p, leaf in trained.items() if p not in self.leaves}
-            ordered = sorted(fresh, key=lambda p: -distance[fresh[p]])
-            names = tuple(dict.fromkeys(_layer(path) for path in ordered))
-            if names:
-                self.losses.setdefault(update.loss, ())
-                self.losses[update.loss] += names
-            for path in ordered:
-                leaf = self.leaves[path] = fresh[path]
-                following = source.step.outputs[f"{path}.next"]
-                self.outputs[_output("weight", path)] = norm(leaf)
-                self.outputs[_output("gradient", path)] = norm(
-                    source.gradient.outputs[f"{path}.grad"]
-                )
-                self.outputs[_output("update", path)] = norm(following - leaf)
-            for name, units in hidden_units(loss, self._trace, recipe.model.name).items():
-                if all(units.value is not known.value for known in self.hidden.values()):
-                    self.hidden[unused_name(name, self.hidden)] = units
+            if isinstance(update, minimize):
+                self._measure(update, recipe, source)
         if not self.leaves:
             raise ModelError(
                 f"no update of {recipe.model.name} follows a gradient: there is none to measure",
@@ -123,6 +103,29 @@ class _Plan:
         needed = leaves_of(self.outputs.values())
         inputs = tuple(leaf for leaf in source.step.inputs if leaf in needed)
         self.graph = Graph(f"{recipe.model.name}_monitor", self.outputs, inputs, self._trace)
+
+    def _measure(self, update: minimize, recipe: Recipe, source: Step) -> None:
+        """Adds the parameters that an update trains and none before it, and the hidden units of
+        its loss."""
+        model = recipe.trained_model
+        trained = update.trained(model, recipe.freeze)
+        loss = update.loss_of(model)
+        distance = depths(loss)
+        fresh = {p: leaf for p, leaf in trained.items() if p not in self.leaves}
+        ordered = sorted(fresh, key=lambda p: -distance[fresh[p]])
+        names = tuple(dict.fromkeys(_layer(path) for path in ordered))
+        if names:
+            self.losses[update.loss] = (*self.losses.get(update.loss, ()), *names)
+        for path in ordered:
+            leaf = self.leaves[path] = fresh[path]
+            following = source.step.outputs[f"{path}.next"]
+            gradient = source.gradient.outputs[f"{path}.grad"]
+            self.outputs[_output("weight", path)] = norm(leaf)
+            self.outputs[_output("gradient", path)] = norm(gradient)
+            self.outputs[_output("update", path)] = norm(following - leaf)
+        for name, units in hidden_units(loss, self._trace, recipe.model.name).items():
+            if all(units.value is not known.value for known in self.hidden.values()):
+                self.hidden[unused_name(name, self.hidden)] = units
 
     @cached_property
     def _places(self) -> dict[str, str]:

@@ -64,26 +64,48 @@ def lower(
     """
     graph = native(graph)
     names = Names()
-    places = places or {}
-    texts: dict[str, str] = {}
-    inputs: dict[str, str] = {}
-    for leaf_name, leaf in graph.leaves.items():
-        if input_of(leaf).kind == "input":
-            texts[leaf_name] = inputs[leaf_name] = names.claim(leaf_name)
-        else:
-            texts[leaf_name] = attribute_text(places.get(leaf_name, leaf_name))
-    shapes = {texts[name]: leaf.shape for name, leaf in graph.leaves.items()}
-    device = next(iter(texts.values()), None)
-    sizes = origins(shapes)
-    t = Emitter(device, sizes, constants=constants, scans=scans)
-    given = [(n, text, graph.leaves[n].type) for n, text in inputs.items()]
-    for entry in given:  # first of all, as sizes may be measured at any
-        _check_rank(t, *entry, checked)
-    for entry in given:
-        _check_sizes(t, *entry, checked, sizes)
+    places, writes = places or {}, writes or {}
+    inputs = {
+        name: names.claim(name)
+        for name, leaf in graph.leaves.items()
+        if input_of(leaf).kind == "input"
+    }
+    texts = {
+        name: inputs.get(name) or attribute_text(places.get(name, name)) for name in graph.leaves
+    }
+    sizes = origins({texts[name]: leaf.shape for name, leaf in graph.leaves.items()})
+    t = Emitter(next(iter(texts.values()), None), sizes, constants=constants, scans=scans)
+    _check_inputs(t, graph, inputs, checked, sizes)
+    results = _emitted(t, graph, texts)
+    final = {name: _given(t, results[v], v) for name, v in graph.outputs.items()}
+    final |= {name: t.method(final[name], "clone") for name in copied}
+    written = lines(t.statements, final.values(), names)
+    body = written[: len(written) - len(final)]
+    returned = dict(zip(final, written[len(body) :], strict=True))
+    quiet = detached or bool(writes and not autograd)
+    if writes or quiet:
+        # An expression would be computed when others are written already: it gets a name first.
+        named = {n: x if x.isidentifier() else names.claim("result") for n, x in returned.items()}
+        body += [f"{named[n]} = {x}" for n, x in returned.items() if named[n] != x]
+        returned = named
+    for n, path in writes.items():
+        body.append(_assignment(places.get(path, path), returned[n], autograd))
+    kept = {name: text for name, text in returned.items() if name not in writes}
+    inner = _indented(body) if quiet and body else body
+    source = _function(graph, name, [*inputs.values()], inner, kept, bool(writes))
+    return Lowered(source, t.constants)
+
+
+def _assignment(path: str, text: str, autograd: bool) -> str:
+    place = attribute_text(path)
+    return f"{place} = {text}.detach()" if autograd else f"{place}.copy_({text})"
+
+
+def _emitted(t: Emitter, graph: Graph, texts: Mapping[str, str]) -> dict[Value, Any]:
+    """The results of all nodes as statements; `texts` are the leaves."""
     results: dict[Value, Any] = {}
-    for leaf_name, leaf in graph.leaves.items():
-        text, carried = texts[leaf_name], leaf.dtype in CARRIERS
+    for name, leaf in graph.leaves.items():
+        text, carried = texts[name], leaf.dtype in CARRIERS
         results[leaf] = t.method(text, "to", carrier(leaf.dtype)) if carried else text
     outputs = {v: name for name, v in reversed(list(graph.outputs.items()))}
     for v in graph.nodes:
@@ -93,26 +115,22 @@ def lower(
             results[v] = t.node(v, [results[a] for a in v.args])
         if v.args or v in outputs:
             _keep(t, results[v], outputs.get(v), v, graph)
-    final = {name: _given(t, results[v], v) for name, v in graph.outputs.items()}
-    final |= {name: t.method(final[name], "clone") for name in copied}
-    written = lines(t.statements, final.values(), names)
-    body = written[: len(written) - len(final)]
-    returned = dict(zip(final, written[len(body) :], strict=True))
-    writes = writes or {}
-    kept = {name: text for name, text in returned.items() if name not in writes}
-    quiet = detached or bool(writes and not autograd)
-    if writes or quiet:
-        # An expression would be computed when others are written already: it gets a name first.
-        named = {n: x if x.isidentifier() else names.claim("result") for n, x in returned.items()}
-        body += [f"{named[n]} = {x}" for n, x in returned.items() if named[n] != x]
-        for n, path in writes.items():
-            place = attribute_text(places.get(path, path))
-            new = f" = {named[n]}.detach()" if autograd else f".copy_({named[n]})"
-            body.append(place + new)
-        kept = {name: named[name] for name in kept}
-    inner = _indented(body) if quiet and body else body
-    source = _function(graph, name, [*inputs.values()], inner, kept, bool(writes))
-    return Lowered(source, t.constants)
+    return results
+
+
+def _check_inputs(
+    t: Emitter,
+    graph: Graph,
+    inputs: Mapping[str, str],
+    checked: Check,
+    sizes: Mapping[sp.Symbol, Origin],
+) -> None:
+    """Has the method refuse inputs that are not as `checked` says."""
+    given = [(name, text, graph.leaves[name].type) for name, text in inputs.items()]
+    for entry in given:  # first of all, as sizes may be measured at any
+        _check_rank(t, *entry, checked)
+    for entry in given:
+        _check_sizes(t, *entry, checked, sizes)
 
 
 def _indented(body: list[str]) -> list[str]:

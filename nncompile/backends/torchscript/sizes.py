@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import sympy as sp
 
@@ -67,43 +69,51 @@ def size_text(size: sp.Expr, texts: Mapping[sp.Symbol, str]) -> str:
     operand of another stands in parentheses. Raises `BackendError` for what is not integer
     arithmetic."""
 
-    def walk(x: sp.Expr) -> str:
+    return _SizeText(texts).walk(size)
+
+
+@dataclass(frozen=True)
+class _SizeText:
+    texts: Mapping[sp.Symbol, str]
+
+    def walk(self, x: sp.Expr) -> str:
+        """An expression."""
         if x.is_Symbol:
-            return texts[x]
+            return self.texts[x]
         if x.is_Integer:
             return str(int(x))
         numerator, denominator = sp.fraction(sp.together(x))
         if denominator != 1:
-            return f"{operand(numerator)} // {operand(denominator)}"
+            return f"{self.operand(numerator)} // {self.operand(denominator)}"
         if isinstance(x, sp.Add):
-            # Positive terms first: `n - 1`, not `-1 + n`.
-            terms = sorted(x.as_ordered_terms(), key=_is_negative)
-            text = operand(terms[0])
-            for term in terms[1:]:
-                negative = _is_negative(term)
-                text += f" {'-' if negative else '+'} {operand(-term if negative else term)}"
-            return text
+            return _sum_text(x, self.operand)
         if isinstance(x, sp.Mul):
-            return " * ".join(operand(f) for f in x.as_ordered_factors())
+            return " * ".join(self.operand(f) for f in x.as_ordered_factors())
         if isinstance(x, sp.Pow) and x.exp.is_Integer:
-            return " * ".join([operand(x.base)] * int(x.exp))
+            return " * ".join([self.operand(x.base)] * int(x.exp))
         if isinstance(x, FloorDiv):
-            return f"{operand(x.args[0])} // {operand(x.args[1])}"
+            return f"{self.operand(x.args[0])} // {self.operand(x.args[1])}"
         if isinstance(x, sp.Mod):
-            return f"{operand(x.args[0])} % {operand(x.args[1])}"
+            return f"{self.operand(x.args[0])} % {self.operand(x.args[1])}"
         if isinstance(x, sp.Max | sp.Min):
             name = "max" if isinstance(x, sp.Max) else "min"
-            text = walk(x.args[0])
-            for other in x.args[1:]:
-                text = f"{name}({text}, {walk(other)})"
-            return text
+            return functools.reduce(lambda a, b: f"{name}({a}, {b})", map(self.walk, x.args))
         raise BackendError(f"the size {x} is not arithmetic of integers")
 
-    def operand(x: sp.Expr) -> str:
+    def operand(self, x: sp.Expr) -> str:
+        """An expression within another."""
         atomic = x.is_Symbol or (x.is_Integer and x >= 0) or isinstance(x, sp.Max | sp.Min)
-        return walk(x) if atomic else f"({walk(x)})"
+        return self.walk(x) if atomic else f"({self.walk(x)})"
 
-    return walk(size)
+
+def _sum_text(x: sp.Expr, operand: Callable[[sp.Expr], str]) -> str:
+    # Positive terms first: `n - 1`, not `-1 + n`.
+    terms = sorted(x.as_ordered_terms(), key=_is_negative)
+    text = operand(terms[0])
+    for term in terms[1:]:
+        negative = _is_negative(term)
+        text += f" {'-' if negative else '+'} {operand(-term if negative else term)}"
+    return text
 
 
 def _is_negative(term: sp.Expr) -> bool:

@@ -109,97 +109,103 @@ def lines(statements: list[Statement], results: Iterable[str], names: Names) -> 
     """The statements that `results` (texts) need as lines, those in loops indented, and `results`
     with names in them behind these, one a line."""
     final = list(results)
+    writer = _Writer(statements, names)
     uses = _uses(statements, final)
-    within: dict[int, Statement] = {}  # written where it is used
-    named: dict[int, str] = {}
+    for number, statement in enumerate(statements):
+        if uses[number] and not isinstance(statement, Variable):
+            writer.add(number, statement, uses[number])
+    return writer.written + [writer.resolved(text) for text in final]
 
-    def resolved(text: str) -> str:
+
+class _Writer:
+    """Writes statements as lines."""
+
+    def __init__(self, statements: list[Statement], names: Names) -> None:
+        self.statements, self.names = statements, names
+        self.within: dict[int, Statement] = {}  # written where it is used
+        self.named: dict[int, str] = {}
+        self.written: list[str] = []
+
+    def add(self, number: int, statement: Statement, uses: int) -> None:
+        """Writes a statement that is used, or keeps it for where it is."""
+        if isinstance(statement, Opening):
+            return self.open_loop(statement)
+        if isinstance(statement, Closing):
+            return self.close_loop(statement)
+        text = self.resolved(statement.text)
+        if isinstance(statement, Effect):
+            return self.write(statement.depth, text)
+        if not statement.kept and uses == 1 and len(text) <= _WITHIN:
+            self.within[number] = Statement(text, statement.infix, statement.hint)
+            return None
+        comment = f"  # {statement.comment}" if statement.comment else ""
+        return self.write(statement.depth, f"{self.name(number)} = {text}{comment}")
+
+    def resolved(self, text: str) -> str:
         def put(found: re.Match[str]) -> str:
             number = int(found[1])
-            if number in named:
-                return named[number]
-            inner = within[number]
+            if number in self.named:
+                return self.named[number]
+            inner = self.within[number]
             if not inner.infix or _is_delimited(text, found.start(), found.end()):
                 return inner.text
             return f"({inner.text})"
 
         return _TOKEN.sub(put, text)
 
-    written: list[str] = []
+    def write(self, depth: int, text: str) -> None:
+        self.written.append("    " * depth + text)
 
-    def write(depth: int, text: str) -> None:
-        written.append("    " * depth + text)
+    def name(self, number: int) -> str:
+        if number not in self.named:
+            self.named[number] = self.names.claim(self.statements[number].hint)
+        return self.named[number]
 
-    def name(number: int) -> str:
-        if number not in named:
-            named[number] = names.claim(statements[number].hint)
-        return named[number]
+    def named_all(self, tokens: Iterable[str]) -> list[str]:
+        return [self.name(n) for x in tokens if (n := token_number(x)) is not None]
 
-    def named_all(tokens: Iterable[str]) -> list[str]:
-        return [name(n) for x in tokens if (n := token_number(x)) is not None]
-
-    def open_scan(loop: Opening) -> None:
-        (function,) = named_all([loop.time])
-        write(loop.depth, f"def {function}(carried: List[Tensor], rows: List[Tensor]):")
+    def open_scan(self, loop: Opening) -> None:
+        (function,) = self.named_all([loop.time])
+        self.write(loop.depth, f"def {function}(carried: List[Tensor], rows: List[Tensor]):")
         for source, tokens in (("carried", loop.variables), ("rows", loop.taken)):
             if tokens:
-                write(loop.depth + 1, f"[{', '.join(named_all(tokens))}] = {source}")
+                self.write(loop.depth + 1, f"[{', '.join(self.named_all(tokens))}] = {source}")
 
-    def close_scan(loop: Closing) -> None:
+    def close_scan(self, loop: Closing) -> None:
         # What goes in and what comes out of torch's scan must not share memory.
         own = ".clone(memory_format=torch.contiguous_format)"
         opening = loop.opening
 
         def each(texts: Iterable[str]) -> str:
-            return ", ".join(f"{_operand(resolved(x))}{own}" for x in texts)
+            return ", ".join(f"{_operand(self.resolved(x))}{own}" for x in texts)
 
-        write(opening.depth + 1, f"return [{each(loop.following)}], [{each(loop.rows)}]")
-        results = [", ".join(named_all(x)) for x in (opening.last, opening.lists)]
-        (function,) = named_all([opening.time])
-        sequences = ", ".join(resolved(x) for x in opening.rows)
-        write(
+        self.write(opening.depth + 1, f"return [{each(loop.following)}], [{each(loop.rows)}]")
+        results = [", ".join(self.named_all(x)) for x in (opening.last, opening.lists)]
+        (function,) = self.named_all([opening.time])
+        sequences = ", ".join(self.resolved(x) for x in opening.rows)
+        self.write(
             opening.depth,
             f"[{results[0]}], [{results[1]}] = scan({function}, [{each(opening.initial)}], "
-            f"[{sequences}], reverse={resolved(opening.text)})",
+            f"[{sequences}], reverse={self.resolved(opening.text)})",
         )
 
-    def open_loop(loop: Opening) -> None:
+    def open_loop(self, loop: Opening) -> None:
         if loop.scans:
-            return open_scan(loop)
-        claimed = named_all((*loop.variables, *loop.lists, loop.time))
-        starts = (*map(resolved, loop.initial), *("[]" for _ in loop.lists))
+            return self.open_scan(loop)
+        claimed = self.named_all((*loop.variables, *loop.lists, loop.time))
+        starts = (*map(self.resolved, loop.initial), *("[]" for _ in loop.lists))
         for variable, start in zip(claimed, starts, strict=False):
-            write(loop.depth, f"{variable} = {start}")
-        write(loop.depth, f"for {claimed[-1]} in {resolved(loop.text)}:")
+            self.write(loop.depth, f"{variable} = {start}")
+        self.write(loop.depth, f"for {claimed[-1]} in {self.resolved(loop.text)}:")
 
-    def close_loop(loop: Closing) -> None:
+    def close_loop(self, loop: Closing) -> None:
         if loop.opening.scans:
-            return close_scan(loop)
+            return self.close_scan(loop)
         for rows, row in zip(loop.opening.lists, loop.rows, strict=True):
-            write(loop.depth, f"{resolved(rows)}.append({resolved(row)})")
+            self.write(loop.depth, f"{self.resolved(rows)}.append({self.resolved(row)})")
         if loop.following:  # all at once: one may need what another was
-            targets = ", ".join(map(resolved, loop.opening.variables))
-            write(loop.depth, f"{targets} = {', '.join(map(resolved, loop.following))}")
-
-    for number, statement in enumerate(statements):
-        if not uses[number] or isinstance(statement, Variable):
-            continue
-        if isinstance(statement, Opening):
-            open_loop(statement)
-            continue
-        if isinstance(statement, Closing):
-            close_loop(statement)
-            continue
-        if isinstance(statement, Effect):
-            write(statement.depth, resolved(statement.text))
-            continue
-        text = resolved(statement.text)
-        if not statement.kept and uses[number] == 1 and len(text) <= _WITHIN:
-            within[number] = Statement(text, statement.infix, statement.hint)
-            continue
-        comment = f"  # {statement.comment}" if statement.comment else ""
-        write(statement.depth, f"{name(number)} = {text}{comment}")
-    return written + [resolved(text) for text in final]
+            targets = ", ".join(map(self.resolved, loop.opening.variables))
+            self.write(loop.depth, f"{targets} = {', '.join(map(self.resolved, loop.following))}")
 
 
 def _uses(statements: list[Statement], final: list[str]) -> Counter[int]:

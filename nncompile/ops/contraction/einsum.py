@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,22 @@ from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.long_sums import PRODUCTS, total, whole_total
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import reshape, squeeze, transpose
+
+
+def _grouped(
+    o: OnnxEmitter,
+    x: str,
+    letters: str,
+    batch: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    sizes: Mapping[str, Dim],
+) -> str:
+    """`x` with the batch first and each group behind it as one axis."""
+    x = _permuted(o, x, letters, [*batch, *(i for group in groups for i in group)])
+    if all(len(group) == 1 for group in groups):
+        return x
+    merged = [product(sizes[i] for i in group) for group in groups]
+    return o.Reshape(x, o.shape([*(sizes[i] for i in batch), *merged]), allowzero=1)
 
 
 class Einsum(Op):
@@ -69,39 +85,33 @@ class Einsum(Op):
     def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
         """Transposed and regrouped, it is one batched matrix product, which is faster than the
         runtime's Einsum; without rows and columns it is a product of elements and a sum."""
-        dtype = o.type.dtype
         sizes = _sizes((self.left, self.right), tuple(t.shape for t in o.types))
         inner = [x for x in self.left if x not in self.output]
         batch = [x for x in self.left if x in self.right and x in self.output]
         rows = [x for x in self.left if x not in self.right]
         columns = [x for x in self.right if x not in self.left]
-
-        def arranged(x: str, letters: str, *groups: list[str]) -> str:
-            """`x` with the batch first and each group behind it as one axis."""
-            x = _permuted(o, x, letters, [*batch, *(i for group in groups for i in group)])
-            if all(len(group) == 1 for group in groups):
-                return x
-            merged = [product(sizes[i] for i in group) for group in groups]
-            return o.Reshape(x, o.shape([*(sizes[i] for i in batch), *merged]), allowzero=1)
-
-        if inner and (rows or columns or not batch):
-            left = arranged(a, self.left, rows, inner)
-            right = arranged(b, self.right, inner, columns)
-            merged = [product(sizes[i] for i in group) for group in (rows, inner, columns)]
-            y = self._multiplied(o, left, right, [sizes[i] for i in batch], merged)
-            order = [*batch, *rows, *columns]
-            if len(rows) != 1 or len(columns) != 1:
-                y = o.Reshape(y, o.shape([sizes[i] for i in order]), allowzero=1)
-        else:
-            order = [*self.output, *inner]
-            y = o.Mul(_aligned(o, a, self.left, order), _aligned(o, b, self.right, order))
-            if inner:
-                summed = range(len(self.output), len(order))
-                type_ = Type(dtype, tuple(sizes[i] for i in order))
-                add = total if dtype.is_float else whole_total
-                y = add(o, y, type_, summed)
-            order = list(self.output)
+        if not inner or (batch and not rows and not columns):
+            return self._elementwise(o, a, b, inner, sizes)
+        left = _grouped(o, a, self.left, batch, (rows, inner), sizes)
+        right = _grouped(o, b, self.right, batch, (inner, columns), sizes)
+        merged = [product(sizes[i] for i in group) for group in (rows, inner, columns)]
+        y = self._multiplied(o, left, right, [sizes[i] for i in batch], merged)
+        order = [*batch, *rows, *columns]
+        if len(rows) != 1 or len(columns) != 1:
+            y = o.Reshape(y, o.shape([sizes[i] for i in order]), allowzero=1)
         return _permuted(o, y, "".join(order), list(self.output))
+
+    def _elementwise(
+        self, o: OnnxEmitter, a: str, b: str, inner: list[str], sizes: Mapping[str, Dim]
+    ) -> str:
+        """The product of the elements, summed over the axes `inner`."""
+        order = [*self.output, *inner]
+        y = o.Mul(_aligned(o, a, self.left, order), _aligned(o, b, self.right, order))
+        if not inner:
+            return y
+        type_ = Type(o.type.dtype, tuple(sizes[i] for i in order))
+        add = total if o.type.dtype.is_float else whole_total
+        return add(o, y, type_, range(len(self.output), len(order)))
 
     def _multiplied(
         self, o: OnnxEmitter, a: str, b: str, batch: list[Dim], merged: list[Dim]

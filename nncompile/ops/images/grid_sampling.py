@@ -117,31 +117,38 @@ def _taps(
     places = (numbers + 1) / 2 * last if align_corners else ((numbers + 1) * count - 1) / 2
     low, span = (0.0, last) if align_corners else (-0.5, count)
     if mode in CUBIC:
-        # Further out, all of the elements are beyond the end; a reflection goes on for ever.
-        inside = places if padding_mode == "reflection" else clip(places, -3.0, count + 2)
-        base = floor(inside)
-        found = []
-        for j in (-1, 0, 1, 2):
-            weight, index = cubic_kernel(inside - base - j, PLAIN), base + j
-            if padding_mode == "reflection":
-                index = _reflected(index, low, maximum(span, 1.0))
-            found.append((index, weight))
+        taps = _cubic_taps(places, count, low, span, padding_mode)
     else:
-        if padding_mode == "zeros":
-            places = clip(places, -1.0, count)
-        else:
-            if padding_mode == "reflection":
-                places = _reflected(places, low, maximum(span, 1.0))
-            places = _bounded(places, last)
-        if mode == "nearest":
-            found = [(rint(places), _one(places))]
-        else:
-            base = floor(places)
-            found = [(base, 1 - (places - base)), (base + 1, places - base)]
+        if padding_mode == "reflection":
+            places = _reflected(places, low, maximum(span, 1.0))
+        is_open = padding_mode == "zeros"
+        places = clip(places, -1.0, count) if is_open else _bounded(places, last)
+        taps = _linear_taps(places, mode == "nearest")
     end = size_value(dim(size - 1))
     if padding_mode == "zeros":
-        found = [(index, _within(weight, index, last)) for index, weight in found]
-    return [(minimum(maximum(cast(index, i64), 0), end), weight) for index, weight in found]
+        taps = [(index, _within(weight, index, last)) for index, weight in taps]
+    return [(minimum(maximum(cast(index, i64), 0), end), weight) for index, weight in taps]
+
+
+def _cubic_taps(
+    places: Value, count: Value, low: float, span: Value, padding_mode: str
+) -> list[tuple[Value, Value]]:
+    reflects = padding_mode == "reflection"
+    # Further out, all of the elements are beyond the end; a reflection goes on for ever.
+    inside = places if reflects else clip(places, -3.0, count + 2)
+    base = floor(inside)
+    taps = []
+    for j in (-1, 0, 1, 2):
+        weight, index = cubic_kernel(inside - base - j, PLAIN), base + j
+        taps.append((_reflected(index, low, maximum(span, 1.0)) if reflects else index, weight))
+    return taps
+
+
+def _linear_taps(places: Value, nearest: bool) -> list[tuple[Value, Value]]:
+    if nearest:
+        return [(rint(places), _one(places))]
+    base = floor(places)
+    return [(base, 1 - (places - base)), (base + 1, places - base)]
 
 
 @formula

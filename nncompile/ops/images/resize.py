@@ -149,18 +149,10 @@ def resize(
     x = floating(what, x)
     rank = x.rank - LEAD if rank is None else rank
     check_mode(what, mode, align_corners, antialias)
-    if x.rank != LEAD + rank or rank < 1:
-        raise ShapeError(
-            f"{what} needs [batch, channels] and {max(rank, 1)} spatial axes, x is {x.type}",
-            rows=[("x", *described(x))],
-        )
+    _check_space(what, x, rank)
     if (size is None) == (scale is None):
         raise ModelError(f"{what} takes either a size or a scale")
     space = x.shape[LEAD:]
-    if 0 in space:
-        raise ShapeError(
-            f"{what}: a spatial axis has no elements, x is {x.type}", rows=[("x", *described(x))]
-        )
     given = _each(what, size if scale is None else scale, rank)
     targets = [
         _by_scale(what, n, s) if size is None else _by_size(what, n, s)
@@ -187,6 +179,19 @@ def resize(
             )
             y = along_axis(y, LEAD + i, matrix)
     return y
+
+
+def _check_space(what: str, x: Value, rank: int) -> None:
+    """Raises `ShapeError` where x is no batch of channels over spatial axes with elements."""
+    if x.rank != LEAD + rank or rank < 1:
+        raise ShapeError(
+            f"{what} needs [batch, channels] and {max(rank, 1)} spatial axes, x is {x.type}",
+            rows=[("x", *described(x))],
+        )
+    if 0 in x.shape[LEAD:]:
+        raise ShapeError(
+            f"{what}: a spatial axis has no elements, x is {x.type}", rows=[("x", *described(x))]
+        )
 
 
 def check_mode(what: str, mode: Any, align_corners: bool, antialias: bool) -> None:
