@@ -81,6 +81,7 @@ def table_of(layer: Table) -> Value:
 
 
 def check_table(layer: Table) -> None:
+    """Raises `ModelError` where the options of an embedding are not valid."""
     kind = type(layer).__name__
     whole_number(f"count of {kind}", layer.count, 1)
     whole_number(f"width of {kind}", layer.width, 1)

@@ -93,6 +93,7 @@ class ElmanStep:
     activation: Callable[[Any], Any]
 
     def step(self, row: Value, state: State, product: Product) -> State:
+        """h' = activation(row + W·h)."""
         (h,) = state
         return (self.activation(row + product(h)),)
 
@@ -104,6 +105,7 @@ class LongShortTermStep:
     states: ClassVar[int] = 2
 
     def step(self, row: Value, state: State, product: Product) -> State:
+        """(h', c') of gates i, f, g, o: c' = f·c + i·g, h' = o·tanh(c')."""
         h, c = state
         i, f, g, o = split(row + product(h), 4, axis=-1)
         c = gate(f) * c + gate(i) * tanh(g)
@@ -117,6 +119,7 @@ class GatedStep:
     inner_bias: ClassVar[bool] = True
 
     def step(self, row: Value, state: State, product: Product) -> State:
+        """h' = (1 − z)·n + z·h of gates r, z and n."""
         (h,) = state
         x_r, x_z, x_n = split(row, 3, axis=-1)
         h_r, h_z, h_n = split(product(h), 3, axis=-1)

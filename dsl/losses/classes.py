@@ -181,6 +181,7 @@ def _picked(x: Value, index: Value, axis: int) -> Value:
 
 
 def weighed(x: Value, of_class: Value | None, axis: int) -> Value:
+    """`x` times the weight of each class along `axis`; `x` itself without weights."""
     if of_class is None:
         return x
     along = [size if i == axis else 1 for i, size in enumerate(x.shape)]
@@ -188,6 +189,7 @@ def weighed(x: Value, of_class: Value | None, axis: int) -> Value:
 
 
 def class_weights(what: str, class_weight: Any, logits: Value, axis: int) -> Value:
+    """The class weights as a value of one number for each class. Raises `ShapeError` otherwise."""
     value = as_value(class_weight)
     if same_shape(value.shape, (logits.shape[axis],)) is not True:
         raise ShapeError(

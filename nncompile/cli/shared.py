@@ -94,6 +94,7 @@ def data_of(declared: Declared) -> Data:
 
 
 def left_out(without: Collection[str] | None) -> tuple[str, ...]:
+    """The names of the passes to skip: all of them for "all"."""
     return tuple(PASSES) if without and "all" in without else tuple(without or ())
 
 
@@ -104,5 +105,6 @@ def print_costs(report: Report) -> None:
 
 
 def print_files(*paths: Path) -> None:
+    """Prints the name and the size of each file written."""
     for path in paths:
         out.print(f"wrote {path}  {path.stat().st_size:,} bytes")

@@ -23,6 +23,8 @@ from nncompile.program.step import compose
 
 
 class Stage(StrEnum):
+    """The graphs that `show` can print."""
+
     model = "model"
     gradient = "gradient"
     step = "step"

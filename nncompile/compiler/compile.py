@@ -88,30 +88,37 @@ class CompiledStep(_Compiled):
 
     @cached_property
     def gradient(self) -> Graph:
+        """The optimized graph of the metrics and gradients."""
         return self.optimized("gradient", self.source.gradient)
 
     @cached_property
     def update(self) -> Graph:
+        """The optimized graph from gradients and state to the next state."""
         return self.optimized("update", self.source.update)
 
     @cached_property
     def step(self) -> Graph:
+        """The optimized graph of the whole training step."""
         return self.optimized("step", self.source.step)
 
     @cached_property
     def evaluate(self) -> Graph:
+        """The optimized graph of the metrics in inference mode."""
         return self.optimized("evaluate", self.source.evaluate)
 
     @cached_property
     def gradient_model(self) -> Any:
+        """`gradient` as an ONNX model."""
         return self._for_the_batch("gradient", self.gradient)
 
     @cached_property
     def update_model(self) -> Any:
+        """`update` as an ONNX model."""
         return self.lowered("update", self.update, self.metadata(self.update))
 
     @cached_property
     def step_model(self) -> Any:
+        """`step` as an ONNX model."""
         return self._for_the_batch("step", self.step)
 
     def _for_the_batch(self, name: str, graph: Graph) -> Any:
@@ -136,6 +143,7 @@ class CompiledStep(_Compiled):
 
     @cached_property
     def evaluate_model(self) -> Any:
+        """`evaluate` as an ONNX model."""
         return self.lowered("evaluate", self.evaluate)
 
     @cached_property
@@ -189,10 +197,12 @@ class CompiledModel(_Compiled):
 
     @cached_property
     def graph(self) -> Graph:
+        """The optimized inference graph."""
         return self.optimized(self.source.name, self.source.inference())
 
     @cached_property
     def model(self) -> Any:
+        """`graph` as an ONNX model."""
         return self.lowered(self.source.name, self.graph)
 
     @cached_property

@@ -172,6 +172,7 @@ class Trace:
         self.makers: dict[sp.Symbol, Any] = {}
 
     def record(self, node: object, site: Site | None) -> None:
+        """Stores the location of a node; the first one stays."""
         if site is None:
             return
         key, entries = id(node), self._entries
@@ -203,6 +204,7 @@ _trace: ContextVar[Trace] = ContextVar("trace", default=Trace())  # noqa: B039 (
 
 
 def current_trace() -> Trace:
+    """The trace that records locations at present."""
     return _trace.get()
 
 

@@ -52,15 +52,18 @@ class NumpyTarget:
     """Computes with numpy arrays, in the dtype of each call."""
 
     def call(self, name: str, dtype: DType, /, *args: Any) -> Any:
+        """The array of this primitive of `args`."""
         if name in _IN_DOUBLE:
             return in_double(self, _IN_DOUBLE[name], dtype, *args)
         function = _OWN.get(name) or getattr(np, name)
         return function(*args)
 
     def literal(self, number: float, dtype: DType, /) -> Any:
+        """A scalar of that element type."""
         return dtype.numpy.type(number)
 
     def cast(self, x: Any, source: DType, dtype: DType, /) -> Any:
+        """`x` in the element type `dtype`."""
         return x.astype(dtype.numpy)
 
 

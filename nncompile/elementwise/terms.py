@@ -25,15 +25,18 @@ class Terms:
         return self.target.literal(x, f64) if isinstance(x, int | float) else x
 
     def where(self, condition: Operand, a: Operand, b: Operand) -> Operand:
+        """`a` where the condition holds, else `b`."""
         return self("where", condition, a, b)
 
     def sum(self, *terms: Operand) -> Operand:
+        """The sum of one or more terms, from left to right."""
         total, *rest = terms
         for term in rest:
             total = self("add", total, term)
         return total
 
     def product(self, *factors: Operand) -> Operand:
+        """The product of one or more factors, from left to right."""
         total, *rest = factors
         for factor in rest:
             total = self("multiply", total, factor)

@@ -147,10 +147,12 @@ class Op:
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
+        """The fields of the op by name."""
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]  # __init_subclass__ makes dataclasses
 
     @cached_property
     def key(self) -> tuple[Any, ...]:
+        """What equal ops have in common: the class and its attributes, hashable."""
         return (type(self), *(attribute_key(x) for x in self.attributes.values()))
 
     @cached_property
@@ -256,6 +258,7 @@ class Op:
     # What a card says. Parameters are the types, values, arrays or names of the arguments.
 
     def infer(self, *types: Any) -> AnyType:
+        """The type of the result. Raises `ShapeError` or `DTypeError` where types do not fit."""
         raise CompileError(f"op {type(self).__name__} has no type rule")
 
     def pullback(self, g: Any, y: Value, *args: Any) -> Sequence[Value | None]:
@@ -272,16 +275,20 @@ class Op:
         return self.pullback(g, y, *y.args)
 
     def numpy(self, *arrays: Any) -> Any:
+        """The reference result, of arrays; every backend is compared with it."""
         raise CompileError(f"op {type(self).__name__} has no numpy implementation")
 
     def onnx(self, o: Any, *args: Any) -> Any:
+        """The name of the result of standard ONNX nodes, which `o` emits, from names."""
         raise CompileError(f"op {type(self).__name__} has no ONNX lowering")
 
     def torch(self, t: Any, *args: Any) -> Any:
+        """The name of the result of TorchScript lines, which `t` emits, from names."""
         raise CompileError(f"op {type(self).__name__} has no TorchScript lowering")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
+        """The ops and argument types that the tests run."""
         return iter(())
 
 

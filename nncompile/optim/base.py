@@ -95,26 +95,31 @@ class Optimizer(Options):
 
 @formula
 def descend(w: Any, g: Any, rate: Any, kept: Any = 1) -> Any:
+    """kept·w − rate·g: one step of gradient descent."""
     return kept * w - rate * g
 
 
 @formula
 def accumulate(total: Any, g: Any, decay: Any, factor: Any = 1) -> Any:
+    """decay·total + factor·g: a moving average of gradients."""
     return decay * total + factor * g
 
 
 @formula
 def accumulate_squares(total: Any, g: Any, decay: Any) -> Any:
+    """decay·total + g²."""
     return decay * total + g * g
 
 
 @formula
 def normalise(m: Any, v: Any, eps: Any, scale: Any = 1) -> Any:
+    """scale·m / (√v + eps): a step of Adam."""
     return scale * m / (sqrt(v) + eps)
 
 
 @formula
 def descend_normalised(w: Any, m: Any, v: Any, scale: Any, eps: Any, kept: Any = 1) -> Any:
+    """kept·w + scale·m / (√v + eps)."""
     return kept * w + scale * m / (sqrt(v) + eps)
 
 

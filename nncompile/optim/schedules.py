@@ -154,6 +154,7 @@ def named(x: Any) -> str:
 
 
 def check_count(name: str, count: Any) -> None:
+    """Raises `ModelError` where `count` is less than 1."""
     if real(name, count) < 1:
         raise ModelError(f"{name} must be at least 1, got {count}")
 

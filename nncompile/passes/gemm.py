@@ -29,6 +29,7 @@ def gemms(graph: Graph) -> Graph:
 
 @rule(f32[2, 3], f32[3, 4], f32[4])
 def add_into_product(a: Value, b: Value, c: Value) -> Steps:
+    """a @ b + c is one gemm."""
     product_ = a @ b
     yield product_ + c
     if a.rank != 2 or b.rank != 2:

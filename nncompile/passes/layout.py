@@ -58,12 +58,14 @@ def reshapes(graph: Graph) -> Graph:
 
 @rule(f32[2, 3], (3, 2), (6, 1))
 def reshape_of_reshape(x: Value, through: tuple[Dim, ...], to: tuple[Dim, ...]) -> Steps:
+    """Two reshapes in a row are one."""
     yield Reshape(to)(Reshape(through)(x))
     yield reshape(x, to)
 
 
 @rule(f32[3], (2, 3), (4, 2, 3))
 def expand_of_expand(x: Value, through: tuple[Dim, ...], to: tuple[Dim, ...]) -> Steps:
+    """Two broadcasts in a row are one."""
     yield Expand(to)(Expand(through)(x))
     yield broadcast_to(x, to)
 
@@ -129,6 +131,7 @@ def transposes(graph: Graph) -> Graph:
 
 @rule(f32[2, 3, 4], (0, 2, 1), (1, 0, 2))
 def transpose_of_transpose(x: Value, first: tuple[int, ...], then: tuple[int, ...]) -> Steps:
+    """Two transpositions in a row are one."""
     yield Transpose(then)(Transpose(first)(x))
     yield transpose(x, [first[i] for i in then])
 

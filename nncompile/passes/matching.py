@@ -34,10 +34,12 @@ class Skeleton:
 
     @cached_property
     def numbers(self) -> tuple[float, ...]:
+        """The examples that are floating-point numbers."""
         return tuple(h for h in self.holes if isinstance(h, float))
 
     @cached_property
     def values(self) -> dict[Value, int]:
+        """The index of each hole that is a value."""
         return {hole: i for i, hole in enumerate(self.holes) if isinstance(hole, Value)}
 
     def bindings(self, value: Value) -> Iterator[list[Any]]:

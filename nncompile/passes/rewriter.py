@@ -103,10 +103,12 @@ class Rule(_Refusing):
 
     @property
     def name(self) -> str:
+        """The name of the function that declares the rule."""
         return self.function.__name__
 
     @property
     def doc(self) -> str:
+        """The docstring of the function that declares the rule."""
         return inspect.getdoc(self.function) or ""
 
     def __call__(self, value: Value) -> Value | None:
@@ -192,6 +194,7 @@ class Change(_Refusing):
 
     @property
     def name(self) -> str:
+        """The name of the function that declares the change."""
         return self.function.__name__
 
     def __call__(self, value: Value) -> Value | None:

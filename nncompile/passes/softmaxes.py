@@ -16,6 +16,7 @@ from nncompile.passes.rewriter import Steps, rule
 
 @rule(f32[2, 3], (1,))
 def less_logsumexp(x: Value, axes: tuple[int, ...]) -> Steps:
+    """x − logsumexp(x) is log_softmax(x)."""
     yield subtract(x, LogSumExp(axes, True)(x))
     if len(axes) != 1:
         return "a log-softmax is along one axis"
@@ -45,6 +46,7 @@ def _(x: Value, column: Value, row: Value) -> Iterator[Any]:
 
 @rule(f32[2, 3], f32[2, 1], 1)
 def shifted_log_softmax(x: Value, shift: Value, axis: int) -> Steps:
+    """log_softmax(x − c) is log_softmax(x) where c is constant along the axis."""
     yield LogSoftmax(axis)(subtract(x, shift))
     if not _is_constant_along(shift, x, axis):
         return "the shift differs along the axis"

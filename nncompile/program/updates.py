@@ -310,6 +310,7 @@ def _meant(pattern: str, paths: Iterable[str]) -> str | None:
 
 
 def named(x: Any) -> str:
+    """`x` as a message shows it: the name of a function, the repr of anything else."""
     return x.__name__ if callable(x) and hasattr(x, "__name__") else repr(x)
 
 

@@ -49,10 +49,12 @@ class Port:
 
     @property
     def is_static(self) -> bool:
+        """Whether all sizes are numbers."""
         return all(isinstance(size, int) for size in self.shape)
 
     @property
     def type(self) -> str:
+        """Element type and shape, as messages show them."""
         return describe(self.dtype, self.shape)
 
     def __str__(self) -> str:

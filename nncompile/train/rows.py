@@ -98,6 +98,7 @@ def rows_of(v: Value, places: Mapping[Value, int]) -> int | None:
 
 
 def reshaped(v: Value, axis: int, source: Value, place: int, examples: Dim | None) -> int:
+    """The batch axis of `v`, reshaped from `source`. Raises `Mixed` where it mixes examples."""
     outside = same(product(v.shape[:axis]), product(source.shape[:place]))
     each = sp.cancel(sp.sympify(v.shape[axis]) / sp.sympify(examples))
     if outside is not True or symbols([examples or 0]) & each.free_symbols:
@@ -123,6 +124,7 @@ def axes_of_batch(v: Value, examples: Dim | None) -> list[int]:
 
 
 def is_of_batch(v: Value, examples: Dim | None) -> bool:
+    """Whether an axis of `v` counts the examples of a batch."""
     return bool(axes_of_batch(v, examples))
 
 

@@ -30,6 +30,7 @@ class Lowered:
 
     @cached_property
     def onnx(self) -> bytes:
+        """The bytes of the ONNX model."""
         return bytes(to_model(self.graph).SerializeToString())
 
 
@@ -55,12 +56,14 @@ class OnnxRuntime:
 
     @property
     def name(self) -> str:
+        """The provider, optimization level and threads, as the table shows them."""
         if self.provider != "cpu":
             return f"onnxruntime {self.provider}, {self.level}"
         threads = "all threads" if self.threads is None else _counted(self.threads)
         return f"onnxruntime {self.level}, {threads}"
 
     def load(self, lowered: Lowered) -> Function:
+        """A function that runs the graph in a new session."""
         # Tensor cores compute in fewer digits than float32 has, unless they are told not to.
         exact: Provider = ("cuda", {"use_tf32": 0}) if self.provider == "cuda" else self.provider
         session = Session(lowered.onnx, exact, self.threads, optimization=self.level)
@@ -80,6 +83,7 @@ class TorchScript:
     name = "torchscript"
 
     def load(self, lowered: Lowered) -> Function:
+        """A function that runs the graph in TorchScript."""
         function: Function = self.module.to_function(lowered.graph)
         return function
 

@@ -55,6 +55,7 @@ class Difference:
 
     @property
     def departs(self) -> bool:
+        """Whether the error exceeds its bound; NaN does."""
         return not self.units <= self.allowed
 
     @property

@@ -35,9 +35,11 @@ class Subject:
 
     @cached_property
     def lowered(self) -> Lowered:
+        """The graph after the passes, for the backends."""
         return Lowered(optimize(self.graph))
 
     def yardstick(self, case: Case, seed: int, number: int) -> Yardstick:
+        """The error bound of this case, from perturbed evaluations of both graphs."""
         after, before = self.lowered.graph, self.graph
         return Yardstick(
             computed_by(after, case.feeds), (seed, number), computed_by(before, case.feeds)

@@ -148,6 +148,7 @@ class Report:
 
     @property
     def agrees(self) -> bool:
+        """Whether no backend differs."""
         return not self.faults
 
     def cell(self, row: str, column: str) -> Cell:

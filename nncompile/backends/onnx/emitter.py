@@ -538,6 +538,7 @@ class Emitter:
         raise BackendError(f"the size {size} has no lowering to ONNX")
 
     def initializers(self) -> list[TensorProto]:
+        """The constants emitted so far, as tensors of the graph."""
         return [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
 
 

@@ -26,6 +26,7 @@ def cos(t: Terms, x: Operand) -> Operand:
 
 
 def tan(t: Terms, x: Operand) -> Operand:
+    """sin(x) / cos(x)."""
     return t("divide", t("sin", x), t("cos", x))
 
 
@@ -48,6 +49,7 @@ def sinh(t: Terms, x: Operand) -> Operand:
 
 
 def cosh(t: Terms, x: Operand) -> Operand:
+    """(eˣ + e⁻ˣ) / 2, which overflows only where the result does."""
     half = _half_exponential(t, t("abs", x))
     return t.sum(half, t("divide", 0.25, half))
 
@@ -101,6 +103,7 @@ _TAN_3_PI_OVER_8 = 2.41421356237309504880
 
 
 def arctan(t: Terms, x: Operand) -> Operand:
+    """The arctangent, reduced to small arguments (Cephes)."""
     size = t("abs", x)
     is_large = t("less", _TAN_3_PI_OVER_8, size)
     is_middle = t("less", 0.66, size)

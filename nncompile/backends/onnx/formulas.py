@@ -86,12 +86,15 @@ class OnnxFormulas:
         return result
 
     def literal(self, number: Any, dtype: DType) -> str:
+        """The name of a scalar constant."""
         return self.o.scalar(number, dtype)
 
     def cast(self, x: str, source: DType, dtype: DType) -> str:
+        """The name of `x` in the element type `dtype`."""
         return self.o.cast(x, dtype)
 
     def call(self, name: str, dtype: DType, *args: str) -> str:
+        """The output name of the nodes that compute this primitive."""
         result: str
         method = getattr(self, f"_{name}", None)
         if method is not None:

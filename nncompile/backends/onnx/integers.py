@@ -27,6 +27,7 @@ class Integers:
         self.signed = self.limits.min < 0
 
     def number(self, number: int) -> str:
+        """The name of a scalar constant of this integer type."""
         return self.o.scalar(number, self.dtype)
 
     def _known(self, x: str) -> int | None:
@@ -47,6 +48,7 @@ class Integers:
         return self.o.Where(unfit, self.number(1), y), by_zero, by_minus_one
 
     def floor_divide(self, x: str, y: str) -> str:
+        """x // y, rounded down; 0 where y is 0."""
         safe, by_zero, by_minus_one = self._divisor(y)
         quotient = self._rounded_down(x, safe)
         if by_minus_one:
@@ -71,6 +73,7 @@ class Integers:
         return self.o.Sub(quotient, self.o.cast(above, self.dtype))
 
     def mod(self, x: str, y: str) -> str:
+        """x % y with the sign of y; 0 where y is 0."""
         return self.o.Mod(x, self._divisor(y)[0])  # by 1 it is 0
 
     def power(self, x: str, y: str) -> str:
@@ -107,10 +110,12 @@ class Integers:
     # Shifts multiply and divide by what stands in a table of powers of two.
 
     def left_shift(self, x: str, y: str) -> str:
+        """x << y; 0 where y is negative, or the number of bits or more."""
         powers = [self._wrapped(1 << n) for n in range(self.limits.bits)]
         return self.o.Mul(x, self._from_table([*powers, 0], y))
 
     def right_shift(self, x: str, y: str) -> str:
+        """x >> y with the sign of x; 0 or −1 where y is out of range."""
         powers = [1 << n for n in range(self.limits.max.bit_length())]
         divisor = self._from_table([*powers, 0], y)
         whole = self.o.Equal(divisor, self.number(0))

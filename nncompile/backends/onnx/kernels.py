@@ -127,12 +127,14 @@ class Carrier:
     ordered: bool = False
 
     def carry(self, o: OnnxEmitter, x: str) -> str:
+        """`x` in the type that has the kernel."""
         if not x:
             return x  # an optional input that is left out
         wide = o.cast(x, self.target)
         return self._flipped(o, wide) if self.ordered else wide
 
     def back(self, o: OnnxEmitter, x: str) -> str:
+        """`x` in its declared type again."""
         return o.cast(self._flipped(o, x) if self.ordered else x, self.source)
 
     def _flipped(self, o: OnnxEmitter, x: str) -> Any:

@@ -44,6 +44,7 @@ class Unsigned:
         return t.call("torch.where", t.call("torch.eq", bits, 0), x, rest)
 
     def sign(self, x: str) -> str:
+        """1 where the unsigned x is not 0, and 0 elsewhere."""
         return self.t.method(self.t.call("torch.ne", x, 0), "to", i64)
 
     def real(self, x: str, dtype: DType) -> str:
@@ -97,4 +98,5 @@ class Unsigned:
         return self.ordered(self.t.call(function, self.ordered(a), self.ordered(b)))
 
     def compared(self, function: str, a: Any, b: Any) -> str:
+        """A comparison of unsigned integers that are stored as signed ones."""
         return self.t.call(function, self.ordered(a), self.ordered(b))

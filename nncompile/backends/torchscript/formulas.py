@@ -76,12 +76,14 @@ class TorchFormulas:
         self.emitter = emitter
 
     def literal(self, number: bool | int | float, dtype: DType) -> Operand:
+        """The operand of a Python number."""
         # torch takes True beside a tensor for an integer, or compares it as Python.
         return (
             self.emitter.constant(np.asarray(number)) if dtype.is_bool else Literal(number, dtype)
         )
 
     def cast(self, x: Operand, source: DType, target: DType) -> Operand:
+        """`x` in another element type; literals are converted at once."""
         if isinstance(x, Literal):
             number = np.asarray(x.number, source.numpy).astype(target.numpy).item()
             return self.literal(number, target)
@@ -137,6 +139,7 @@ class TorchFormulas:
         return [self.tensor(a) for a in args]
 
     def where(self, condition: Operand, a: Operand, b: Operand) -> str:
+        """`a` where the condition holds, else `b`; at least one of them is a tensor."""
         if isinstance(a, Literal) and isinstance(b, Literal):
             a = self.tensor(a)  # of two numbers torch makes its default dtype
         chosen = [x.beside if isinstance(x, Literal) else x for x in (a, b)]
@@ -151,6 +154,7 @@ class TorchFormulas:
         return self.emitter.call(function, a, b)
 
     def softplus(self, x: Operand) -> str:
+        """log(1 + eˣ), without the linear branch of torch."""
         # torch's own is linear from 20 on: 2e-9 off in double.
         x = self.tensor(x)
         return self.emitter.call("torch.logaddexp", x, self.emitter.call("torch.zeros_like", x))

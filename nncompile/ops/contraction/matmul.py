@@ -29,6 +29,7 @@ from nncompile.ops.shape.reshape import reshape, swapaxes
 
 
 def element_type(a: Type, b: Type) -> DType:
+    """The element type of a product. Raises `DTypeError` for different types or booleans."""
     if a.dtype is not b.dtype:
         raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
     if a.dtype.is_bool:

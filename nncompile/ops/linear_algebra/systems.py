@@ -54,6 +54,7 @@ def system_by_system(places: Sequence[int | None], types: Sequence[Type]) -> int
 
 
 def transposed(x: Value) -> Value:
+    """The transpose of each matrix, its last two axes."""
     return swapaxes(x, -1, -2)
 
 

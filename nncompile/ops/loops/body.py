@@ -102,6 +102,7 @@ class Loop:
 
     @property
     def binders(self) -> tuple[Value, ...]:
+        """The arguments of the body: carries, then elements."""
         return (*self.carries, *self.elements)
 
     @property

@@ -54,6 +54,7 @@ def kept(y: Value, x: Value, axes: tuple[int, ...]) -> Value:
 
 
 def needs_elements(x: Type, axes: tuple[int, ...]) -> None:
+    """Raises `ShapeError` where one of these axes has size 0."""
     for axis in axes:
         if same(x.shape[axis], 0):
             raise ShapeError(f"axis {axis} of {x} has size 0: there is nothing to choose from")
@@ -65,6 +66,7 @@ def accumulator(dtype: DType) -> DType:
 
 
 def require_real(x: Type) -> None:
+    """Raises `DTypeError` where `x` is not floating-point."""
     if not x.dtype.is_float:
         raise DTypeError(f"elements must be real, got {x}", hint="x.astype(f32) converts integers")
 
@@ -344,6 +346,7 @@ def _samples(card: type[Sum] | type[LogSumExp]) -> Iterator[Sample]:
 
 
 def over(name: str, x: Any, axis: Axes) -> tuple[Value, tuple[int, ...]]:
+    """`x` as a value, and its axes as non-negative numbers; all axes for None."""
     x = as_value(x)
     return x, axes_of(axis, x.rank, f"{name}: axis")
 

@@ -27,6 +27,7 @@ from nncompile.ops.shape.reshape import expand_dims, ravel, reshape
 
 
 def check_integer(indices: Type) -> None:
+    """Raises `DTypeError` where `indices` are not integers."""
     if not indices.dtype.is_integer:
         raise DTypeError(f"indices must be integers, got {indices}", hint="use x.astype(i64)")
 

@@ -1,0 +1,65 @@
+"""Every public method has a docstring where it is declared first.
+
+ruff holds that for classes and functions (D101, D103), but cannot see whether a method overrides
+another, whose docstring then is its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.rooms import all_imports, modules
+
+# The hooks of a callback, which `nncompile.train.events` explains for all.
+HOOKS = ("on_step", "on_epoch", "on_end")
+
+
+def undocumented(owner: type) -> Iterator[str]:
+    """The public methods without a docstring that no base class declares."""
+    if getattr(owner, "_is_protocol", False):  # a view of classes that are documented themselves
+        return
+    for name, member in vars(owner).items():
+        if name.startswith("_") or name in HOOKS or any(name in vars(b) for b in owner.__mro__[1:]):
+            continue
+        function: Any = getattr(member, "__func__", member)
+        for inner in ("fget", "func"):  # of a property, and of a cached one
+            function = getattr(function, inner, function)
+        is_own = inspect.isfunction(function) and function.__module__ == owner.__module__
+        if is_own and not function.__doc__ and function.__name__ != "<lambda>":
+            yield f"{owner.__module__}.{owner.__qualname__}.{name}"
+
+
+@pytest.mark.parametrize("module", sorted(m for m in modules() if not m.endswith("__main__")))
+def test_public_methods_have_docstrings(module: str) -> None:
+    if any(other.partition(".")[0] == "torch" for other, _ in all_imports(module)):
+        pytest.importorskip("torch")
+    declared = vars(importlib.import_module(module)).values()
+    owners = [x for x in declared if inspect.isclass(x) and x.__module__ == module]
+    missing = [name for x in owners if not x.__name__.startswith("_") for name in undocumented(x)]
+    assert not missing
+
+
+def test_a_method_without_one_is_found() -> None:
+    class Base:
+        def first(self) -> int:
+            return 1
+
+        def second(self) -> int:
+            """Two."""
+            return 2
+
+    class Derived(Base):
+        def second(self) -> int:
+            return 3
+
+        @property
+        def third(self) -> int:
+            return 3
+
+    assert [name.rpartition(".")[2] for name in undocumented(Base)] == ["first"]
+    assert [name.rpartition(".")[2] for name in undocumented(Derived)] == ["third"]
