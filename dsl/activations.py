@@ -1,7 +1,7 @@
 """Activation functions, each a formula: its gradient, its meaning and its lowering follow from it.
 Those that look at several features (the gated ones, maxout) are functions of tensors.
 
-Defaults, and what the slope is at kinks, are torch's.
+Defaults, and the derivatives at kinks, are torch's.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ def linear(x: Any) -> Any:
 
 
 @formula
-def leaky_relu(x: Any, slope: Any = 0.01) -> Any:
-    """x above 0, slope·x below (Maas et al. 2013)"""
-    return where(x > 0, x, slope * x)
+def leaky_relu(x: Any, negative_slope: Any = 0.01) -> Any:
+    """x above 0, negative_slope·x below (Maas et al. 2013)"""
+    return where(x > 0, x, negative_slope * x)
 
 
 @formula
 def elu(x: Any, alpha: Any = 1.0) -> Any:
-    """x above 0, α(eˣ − 1) below (Clevert et al. 2015). At 0 exactly, slopes are of below: the
-    first is torch's, the second α, where torch's is 0."""
+    """x above 0, α(eˣ − 1) below (Clevert et al. 2015). At 0 exactly, derivatives are those of
+    below: the first is torch's, the second α, where torch's is 0."""
     return where(x > 0, x, alpha * expm1(x))
 
 
 @formula
 def celu(x: Any, alpha: Any = 1.0) -> Any:
-    """x above 0, α(exp(x/α) − 1) below: ELU with a continuous slope (Barron 2017). At 0 exactly,
-    the second slope is that of below, 1/α, as with `elu`"""
+    """x above 0, α(exp(x/α) − 1) below: ELU with a continuous derivative (Barron 2017). At 0
+    exactly, the second derivative is that of below, 1/α, as with `elu`"""
     return where(x > 0, x, alpha * expm1(x / alpha))
 
 
@@ -64,8 +64,8 @@ _SELU_SCALE = 1.0507009873554805
 
 @formula
 def selu(x: Any) -> Any:
-    """scale·elu(x, α), which keeps mean 0 and variance 1 (Klambauer et al. 2017); its slopes at 0
-    are as those of `elu`"""
+    """scale·elu(x, α), which keeps mean 0 and variance 1 (Klambauer et al. 2017); its
+    derivatives at 0 are as those of `elu`"""
     return _SELU_SCALE * where(x > 0, x, _SELU_ALPHA * expm1(x))
 
 
@@ -221,7 +221,7 @@ def _halves(name: str, x: Any, axis: int) -> tuple[Value, ...]:
 def maxout(x: Any, pieces: int = 2) -> Value:
     """The greatest of each `pieces` features that follow each other (Goodfellow et al. 2013):
     `[..., n·pieces]` to `[..., n]`; `Dense(8 * 3, lambda x: maxout(x, 3))` is the layer. Of equal
-    ones each has an equal part of the slope. Raises `ShapeError` where the features are not a
+    ones each has an equal part of the gradient. Raises `ShapeError` where the features are not a
     multiple."""
     x = as_value(x)
     size = x.shape[-1] if x.rank else None

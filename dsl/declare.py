@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from dsl.building import Builder, building
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import called
-from nncompile.diagnostics.locations import Trace, scope, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations, scope
 from nncompile.ir.graph import Graph, Input, Value
 from nncompile.ir.types import Type
 from nncompile.program.model import RANDOM_STATE, Applications, Model, applications
@@ -64,7 +64,12 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
     if not isinstance(predict, Sequence):
         raise ModelError(f"predict must name outputs, got {predict!r}", hint='predict=("y",)')
     inputs = _inputs(function, title)
-    with tracing(Trace()) as trace, scope(title), building() as builder, applications() as applied:
+    with (
+        recording_locations(LocationTable()) as locations,
+        scope(title),
+        building() as builder,
+        applications() as applied,
+    ):
         leaves = {n: Input(n, type_)() for n, type_ in inputs.items()}
         outputs = _outputs(title, _result(function, leaves))
     initial, owners = _owned(title, builder, applied)
@@ -83,7 +88,7 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
     doc = inspect.cleandoc(function.__doc__ or "")
     made = Model(
         name=title,
-        graph=Graph(title, outputs, (*leaves.values(), *builder.leaves.values()), trace, doc),
+        graph=Graph(title, outputs, (*leaves.values(), *builder.leaves.values()), locations, doc),
         initial=initial,
         updates={**applied.updates, **builder.updates},
         predict=tuple(predict),

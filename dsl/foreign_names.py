@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from nncompile.diagnostics.errors import ForeignNameError, did_you_mean
 
-ELSEWHERE = {
+FOREIGN_NAMES = {
     "Activation": "an activation is a function: x >> relu",
     "Adadelta": "adadelta()",
     "Adafactor": "adafactor()",
@@ -255,7 +255,7 @@ ELSEWHERE = {
 
 def missing(name: str, known: list[str]) -> Exception:
     """What to raise for a name that the package does not have."""
-    if name in ELSEWHERE:
-        return ForeignNameError(f"dsl has no {name!r}", hint=f"here it is {ELSEWHERE[name]}")
+    if name in FOREIGN_NAMES:
+        return ForeignNameError(f"dsl has no {name!r}", hint=f"here it is {FOREIGN_NAMES[name]}")
     hint = "" if name.startswith("_") else did_you_mean(name, known, "") or ""
     return AttributeError(f"module 'dsl' has no attribute {name!r}{hint and f': {hint}'}")

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import spoken
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.ir.graph import Value
@@ -103,14 +103,14 @@ def _no_start(x: Any) -> ModelError:
     )
 
 
-@teaching
+@suggests_names
 def normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
     """Normally distributed. Raises `ModelError` for a negative deviation."""
     std, mean = not_negative("std", std), real("mean", mean)
     return lambda type_, key, fans: random.normal(key, type_.shape, mean, std, type_.dtype)
 
 
-@teaching
+@suggests_names
 def truncated_normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
     """Normally distributed, cut off at two standard deviations (of the uncut distribution). Raises
     `ModelError` for a negative deviation."""
@@ -120,7 +120,7 @@ def truncated_normal(std: float = 0.05, mean: float = 0.0) -> Initializer:
     )
 
 
-@teaching
+@suggests_names
 def uniform(low: float = -0.05, high: float = 0.05) -> Initializer:
     """Uniform in [low, high). Raises `ModelError` where high is below low."""
     low, high = real("low", low), real("high", high)

@@ -37,8 +37,9 @@ def l1(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
 
 
 def l2(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
-    """amount·Σ w², whose slope is 2·amount·w (A. Hoerl and R. Kennard, "Ridge regression", 1970).
-    Under plain gradient descent it is weight decay of twice the amount; see `l1` for `params`."""
+    """amount·Σ w², whose gradient is 2·amount·w (A. Hoerl and R. Kennard, "Ridge regression",
+    1970). Under plain gradient descent it is weight decay of twice the amount; see `l1` for
+    `params`."""
     return _summed("l2", params, lambda w: w * w, amount)
 
 

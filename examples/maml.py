@@ -4,7 +4,7 @@
     python examples/maml.py
 
 Each task is a sine of its own amplitude and phase. The inner step is a gradient in the model,
-`curve(x, params=…)` is the network with the weights after it, and training follows the slope
+`curve(x, params=…)` is the network with the weights after it, and training follows the gradient
 through that step, a gradient of a gradient (C. Finn et al., "Model-Agnostic Meta-Learning", 2017).
 
 At other points of new sines, the squared error is 2.9 before the step and 0.5 after it. A network
@@ -27,8 +27,8 @@ def curve(x=f32["points", 1]):
 def adapted(x, y):
     """The weights of `curve` after a step of gradient descent on the points of one task."""
     weights = curve.parameters
-    slopes = grad(mean_squared_error(curve(x)["y"], y), weights)
-    return {path: w - RATE * slopes[path] for path, w in weights.items()}
+    gradients = grad(mean_squared_error(curve(x)["y"], y), weights)
+    return {path: w - RATE * gradients[path] for path, w in weights.items()}
 
 
 @model

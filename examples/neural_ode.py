@@ -5,7 +5,7 @@
 
 A network f gives the speed at which the state changes, dy/dt = f(y), and a loop (`scan`) integrates
 it by the Runge–Kutta method (Chen et al. 2018, "Neural Ordinary Differential Equations"). The
-slopes go back through the loop. Times are an input: the exported file takes any number of them.
+gradients go back through the loop. Times are an input: the exported file takes any number of them.
 Trained on 3 seconds, the swings of 12 seconds are right to 0.02 (radians, and radians a second).
 """
 

@@ -6,7 +6,7 @@
 The loss is −ELBO in nats: a bound on −log p(image) of a true density of binary images, so that it
 can be compared with that of other densities. Held out: pixels that are independent of each other
 need 24.6 nats an image, ten tables of independent pixels (one a digit) 19.9, the VAE 17.5.
-The noise is drawn in the graph from the training's seed and step, and the slope goes through it
+The noise is drawn in the graph from the training's seed and step, and the gradient goes through it
 (D. Kingma and M. Welling, "Auto-Encoding Variational Bayes", 2014). The decoder is a model of its
 own, which is what is exported to draw with.
 """

@@ -1,14 +1,14 @@
-"""Why deep networks of sigmoids do not learn: the slope of the loss, layer by layer.
+"""Why deep networks of sigmoids do not learn: the gradient of the loss, layer by layer.
 
     python examples/vanishing_gradients.py          # a table, and vanishing_gradients.png
     nncompile train examples/vanishing_gradients.py --output runs/vanishing_gradients
 
 Twenty hidden layers tell points of two rings apart. A sigmoid passes on at most a quarter of a
-slope, so that what arrives at the first layer is 10⁻¹² of what the last one gets, and the network
-guesses (X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward neural
-networks", 2010). With ReLU and the initial weights of He et al. (2015) first and last layer get
-slopes of like size, and after 300 steps the same network tells 98 % of the points or more. The
-picture needs matplotlib: pip install 'nncompile[plot]'.
+gradient, so that what arrives at the first layer is 10⁻¹² of what the last one gets, and the
+network guesses (X. Glorot and Y. Bengio, "Understanding the difficulty of training deep feedforward
+neural networks", 2010). With ReLU and the initial weights of He et al. (2015) first and last layer
+get gradients of like size, and after 300 steps the same network tells 98 % of the points or more.
+The picture needs matplotlib: pip install 'nncompile[plot]'.
 """
 
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""A function of one value against torch's: values, first and second slopes, one file for several
+"""A function of one value against torch's: values, first and second gradients, one file for several
 sizes."""
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def ties(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.nda
     return rng.integers(-2, 3, shape).astype(dtype)
 
 
-def slopes(ours: Function, type_: Type) -> tuple[Graph, Value]:
-    """A graph of y, the gradient for x of Σ g·y, and the gradient for g of Σ u·(that slope)."""
+def gradients(ours: Function, type_: Type) -> tuple[Graph, Value]:
+    """A graph of y, the gradient for x of Σ g·y, and the gradient for g of Σ u·(that gradient)."""
     x = leaf(type_)
     y = ours(x)
     g = leaf(y.type, "g")
     dx = vjp(y, x, g)
     u = leaf(x.type, "u")
     dg = vjp(dx, g, u)
-    return Graph("slopes", {"y": y, "dx": dx, "dg": dg}, (x, g, u)), y
+    return Graph("gradients", {"y": y, "dx": dx, "dg": dg}, (x, g, u)), y
 
 
 def session(graph: Graph) -> ort.InferenceSession:
@@ -50,9 +50,9 @@ def session(graph: Graph) -> ort.InferenceSession:
 def check_against_torch(
     ours: Function, theirs: Function, type_: Type, *shapes: tuple[int, ...]
 ) -> None:
-    """One file, several sizes: values, first and second slopes are torch's, ties included."""
+    """One file, several sizes: values, first and second gradients are torch's, ties included."""
     torch = pytest.importorskip("torch")
-    graph, y = slopes(ours, type_)
+    graph, y = gradients(ours, type_)
     run = session(graph)
     rng = np.random.default_rng(7)
     dtype = type_.dtype.numpy

@@ -10,8 +10,8 @@ import numpy as np
 
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.types import Array, Type
-from tests.card_checks import in_double, session, valid_model
 from tests.leaves import leaf
+from tests.op_checks import in_double, session, valid_model
 from tests.tolerances import assert_close
 
 

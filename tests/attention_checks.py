@@ -1,5 +1,5 @@
-"""Values, their slopes and slopes of slopes: in onnxruntime from one file for all sizes, in
-TorchScript, in numpy, and by torch's autograd."""
+"""Values, their gradients and gradients of gradients: in onnxruntime from one file for all sizes,
+in TorchScript, in numpy, and by torch's autograd."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def torch_probe(value: Any) -> Any:
     return (value * value).sum() + value.sum()
 
 
-def slopes(value: Value, at: Sequence[Value], order: int = 1) -> dict[str, Value]:
-    """The value and the slopes of its `probe`, and of theirs up to the order."""
+def gradients(value: Value, at: Sequence[Value], order: int = 1) -> dict[str, Value]:
+    """The value and the gradients of its `probe`, and of theirs up to the order."""
     found = {"y": value}
     total = probe(value)
     for n in range(1, order + 1):
@@ -48,10 +48,10 @@ def slopes(value: Value, at: Sequence[Value], order: int = 1) -> dict[str, Value
     return found
 
 
-def torch_slopes(
+def torch_gradients(
     function: Callable[..., Any], feeds: Mapping[str, Any], at: Sequence[str], order: int = 1
 ) -> Feeds:
-    """What `slopes` are by torch's autograd, in the double precision of the feeds."""
+    """What `gradients` are by torch's autograd, in the double precision of the feeds."""
     import torch
 
     tensors = {name: torch.tensor(x) for name, x in feeds.items()}

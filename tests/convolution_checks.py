@@ -15,8 +15,8 @@ from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, DType, Type
-from tests.card_checks import session, valid_model
 from tests.leaves import leaf
+from tests.op_checks import session, valid_model
 from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
@@ -90,21 +90,21 @@ SETTINGS = [drawn(seed) for seed in range(20)]
 each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: f"seed{s.seed}")
 
 
-def with_slopes(y: Value, leaves: list[Value]) -> Graph:
-    """y, and the slopes at the leaves from one at y, which is an input, too."""
+def with_gradients(y: Value, leaves: list[Value]) -> Graph:
+    """y, and the gradients at the leaves from one at y, which is an input, too."""
     g = leaf("g", y.type)
-    slopes = vjp([y], leaves, [g])
-    named = {f"slope{i}": s for i, s in enumerate(slopes)}
+    gradients = vjp([y], leaves, [g])
+    named = {f"gradient{i}": s for i, s in enumerate(gradients)}
     return Graph("test", {"y": y, **named}, (*leaves, g))
 
 
 def torchs(function: Callable[..., Any], arrays: list[Array]) -> tuple[dict[str, Array], Array]:
-    """The same numbers in torch, in double, and the slope that they come from."""
+    """The same numbers in torch, in double, and the gradient that they come from."""
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     y = function(*tensors)
     g = torch.tensor(np.random.default_rng(1).uniform(-1, 1, y.shape))
-    slopes = torch.autograd.grad(y, tensors, g)
-    found = {f"slope{i}": s.numpy() for i, s in enumerate(slopes)}
+    gradients = torch.autograd.grad(y, tensors, g)
+    found = {f"gradient{i}": s.numpy() for i, s in enumerate(gradients)}
     return {"y": y.detach().numpy(), **found}, g.numpy()
 
 
@@ -114,11 +114,11 @@ def check_everywhere(
     types: Callable[[DType], list[Type]],
     data: list[list[Array]],
 ) -> None:
-    """Values and slopes are torch's: in numpy, and in onnxruntime for both element types, where one
-    file runs at all sizes."""
+    """Values and gradients are torch's: in numpy, and in onnxruntime for both element types, where
+    one file runs at all sizes."""
     for dtype in (f64, f32):
         leaves = [leaf(f"x{i}", t) for i, t in enumerate(types(dtype))]
-        graph = with_slopes(ours(*leaves), leaves)
+        graph = with_gradients(ours(*leaves), leaves)
         run = session(valid_model(graph))
         for arrays in data:
             expected, g = torchs(theirs, arrays)
@@ -132,7 +132,7 @@ def check_everywhere(
                 assert_close(found, expected[name], dtype.name, f"onnxruntime {name}")
 
 
-# What the slopes are made of.
+# What the gradients are made of.
 
 
 def nodes(value: Value, *leaves: Value) -> list[str]:

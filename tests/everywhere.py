@@ -14,8 +14,8 @@ from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DType, Type, f32, f64
-from tests.card_checks import session
 from tests.leaves import leaf
+from tests.op_checks import session
 from tests.tolerances import assert_close
 
 Arrays = dict[str, np.ndarray]

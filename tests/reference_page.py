@@ -12,9 +12,9 @@ import dsl
 import nncompile
 import nncompile.train
 import nncompile.verify
-from dsl.foreign_names import ELSEWHERE
+from dsl.foreign_names import FOREIGN_NAMES
 from dsl.initializers import VarianceScaling
-from nncompile.diagnostics.hints import ELSEWHERE as OPTIONS
+from nncompile.diagnostics.hints import FOREIGN_NAMES as OPTIONS
 from nncompile.diagnostics.hints import SAID
 from nncompile.elementwise.formula import Formula
 from nncompile.ir.types import DType
@@ -70,7 +70,7 @@ def text() -> str:
     lines += ["| torch, Keras | here |", "|---|---|"]
     lines += [
         f"| `{name}` | {_coded(here)} |"
-        for name, here in sorted(ELSEWHERE.items(), key=lambda item: item[0].lower())
+        for name, here in sorted(FOREIGN_NAMES.items(), key=lambda item: item[0].lower())
     ]
     lines += ["", "Options of layers and recipes:", "", "| torch, Keras | here |", "|---|---|"]
     options = {name: ", ".join(f"`{x}`" for x in here) for name, here in OPTIONS.items()}

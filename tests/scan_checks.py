@@ -1,4 +1,4 @@
-"""Loops to test with, their slopes against differences, and all backends against numpy."""
+"""Loops to test with, their gradients against differences, and all backends against numpy."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nncompile.ir.types import DType, f64
 from nncompile.ops import scan, split
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
-from tests.card_checks import session, valid_model
 from tests.leaves import leaf
+from tests.op_checks import session, valid_model
 from tests.tolerances import SLOPE, STEP, assert_close
 
 Feeds = dict[str, np.ndarray]
@@ -47,15 +47,15 @@ def feeds_of(graph: Graph, sizes: dict[str, int], seed: int = 0) -> Feeds:
 def check_difference(y: Value, wrt: list[Value], feeds: Feeds) -> None:
     """⟨gradient, d⟩ is the central difference of the scalar y along random directions d."""
     rng = np.random.default_rng(1)
-    slopes = evaluate(grad(y, wrt), feeds)
-    for x, slope in zip(wrt, slopes, strict=True):
+    gradients = evaluate(grad(y, wrt), feeds)
+    for x, gradient in zip(wrt, gradients, strict=True):
         name = x.op.name  # type: ignore[attr-defined]
-        d = rng.uniform(-1, 1, slope.shape)
+        d = rng.uniform(-1, 1, gradient.shape)
         ends = [evaluate(y, {**feeds, name: feeds[name] + s * STEP * d}) for s in (1, -1)]
         numeric = float(ends[0] - ends[1]) / (2 * STEP)
         relative, absolute = SLOPE
-        scale = max(1.0, float(np.abs(slope).max(initial=0.0)))
-        assert np.isclose(float(np.vdot(slope, d)), numeric, relative, absolute * scale), name
+        scale = max(1.0, float(np.abs(gradient).max(initial=0.0)))
+        assert np.isclose(float(np.vdot(gradient, d)), numeric, relative, absolute * scale), name
 
 
 def check_everywhere(graph: Graph, feeds: Feeds, torchscript: SimpleNamespace) -> None:

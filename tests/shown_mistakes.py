@@ -44,12 +44,12 @@ def truth_of_a_value() -> Value:
     return exp(x) if x > 0 else log(x)
 
 
-def slope_of_an_integer() -> Value:
+def gradient_of_an_integer() -> Value:
     x = leaf("x", f32["batch", 3])
     return grad(argmax(x, 1).sum(), x)
 
 
-def slope_of_a_tensor() -> Value:
+def gradient_of_a_tensor() -> Value:
     x = leaf("x", f32["batch", 3])
     return grad(exp(x), x)
 
@@ -70,8 +70,8 @@ MISTAKES = (
     missing_axis,
     reshape_of_unknown,
     truth_of_a_value,
-    slope_of_an_integer,
-    slope_of_a_tensor,
+    gradient_of_an_integer,
+    gradient_of_a_tensor,
     unequal_pieces,
     unknown_pass,
 )

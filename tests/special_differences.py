@@ -160,7 +160,7 @@ ALLOWED: tuple[Allowed, ...] = (
         "0 as a product with a difference has the sign of that",
         everywhere=False,
     ),
-    # Cards. What is multiplied by 0 and what is left out differ where it is not finite.
+    # Ops. What is multiplied by 0 and what is left out differ where it is not finite.
     *_each(
         ("AveragePool-3", "AveragePool-5", "AveragePool-1?", "AverageSpread-3", "AverageSpread-5"),
         *("value", ONNX, "*", "float64 has no kernel: the product with a matrix has 0·NaN"),

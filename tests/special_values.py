@@ -37,7 +37,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DTYPES, DType, Type, boolean, f32, f64
 from nncompile.runtime.buffers import run_bound
 from tests.against_torch import session
-from tests.cards import (
+from tests.op_types import (
     Case,
     Feeds,
     cases_of,
@@ -325,14 +325,14 @@ def _with_gradients(
     if not real or not ys:
         return
     try:
-        slopes = vjp(ys, list(real.values()), [weights(y) for y in ys])
+        gradients = vjp(ys, list(real.values()), [weights(y) for y in ys])
     except GradientError:
         return
-    for i, slope in zip(real, slopes, strict=True):
-        yield Output(program, f"gradient {i}", slope)
+    for i, gradient in zip(real, gradients, strict=True):
+        yield Output(program, f"gradient {i}", gradient)
 
 
-# Other cards: their samples, with special values strewn over random ones.
+# Other ops: their samples, with special values strewn over random ones.
 
 # What is strewn, and over which part.
 KINDS: dict[str, tuple[tuple[float, ...], float]] = {
@@ -349,11 +349,11 @@ KINDS: dict[str, tuple[tuple[float, ...], float]] = {
 
 
 def card_sweeps() -> Iterator[Sweep]:
-    """A sweep for each card but `Map`."""
-    for card in our_cards():
-        if card is Map:
+    """A sweep for each op but `Map`."""
+    for op_type in our_cards():
+        if op_type is Map:
             continue
-        cases = [*cases_of(card), *varied_cases_of(card), *typed_cases_of(card)]
+        cases = [*cases_of(op_type), *varied_cases_of(op_type), *typed_cases_of(op_type)]
         cases = [c for c in cases if not any(t.dtype.is_half for t in c.sample.types)]
         if cases:
             yield _of_cases(cases)

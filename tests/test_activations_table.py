@@ -1,5 +1,5 @@
-"""Every activation of the table: against torch's in value, slope and slope of the slope, where
-inputs are usual and where they are extreme, in onnxruntime, and as the activation of a layer.
+"""Every activation of the table: against torch's in value, gradient and gradient of the gradient,
+where inputs are usual and where they are extreme, in onnxruntime, and as the activation of a layer.
 
 Points at a kink are left to the tests of kinks. The bounds are for double precision against
 torch's, and for onnxruntime in single precision against ours in double.
@@ -95,7 +95,7 @@ POINTS = {"usual": USUAL, "extreme": EXTREME}
 
 
 def orders(y: Value, x: Value) -> list[Value]:
-    """The value, its slopes and theirs, each element weighed in its own way."""
+    """The value, its gradients and theirs, each element weighed in its own way."""
     weights = dsl.const(np.linspace(0.5, 1.5, 12)).astype(x.dtype)
     (first,) = grad((y * weights[: y.shape[-1]]).sum(), [x])
     (second,) = grad((first * weights).sum(), [x])
@@ -118,7 +118,7 @@ def their_orders(case: Case, points: Any) -> list[Any]:
 @pytest.mark.slow
 @pytest.mark.parametrize("where", POINTS)
 @pytest.mark.parametrize("name", TABLE)
-def test_values_and_slopes_are_torchs(name: str, where: str) -> None:
+def test_values_and_gradients_are_torchs(name: str, where: str) -> None:
     """To 10⁻⁹, but that torch keeps constants (α of SELU) in single precision: 10⁻⁶. What
     torch's formula makes NaN (0·∞ far out) is asked to be finite."""
     x = leaf("x", f64[12])
@@ -138,9 +138,9 @@ def test_values_and_slopes_are_torchs(name: str, where: str) -> None:
 @pytest.mark.parametrize("where", POINTS)
 @pytest.mark.parametrize("name", TABLE)
 def test_onnxruntime_computes_them(name: str, where: str) -> None:
-    """In single precision, to 2·10⁻⁵ of the value and 4·10⁻⁶ of the largest one; second slopes to
-    10⁻⁴, for they have 1 − σ times x (and the gate) in them: at 14 that is 14·89·2⁻²⁴. NaN and ∞ do
-    not occur."""
+    """In single precision, to 2·10⁻⁵ of the value and 4·10⁻⁶ of the largest one; second gradients
+    to 10⁻⁴, for they have 1 − σ times x (and the gate) in them: at 14 that is 14·89·2⁻²⁴. NaN and ∞
+    do not occur."""
     points = np.random.default_rng(0).permutation(POINTS[where]).astype(np.float32)
     x, double = leaf("x", f32[12]), leaf("x", f64[12])
     values = orders(TABLE[name].ours(x), x)

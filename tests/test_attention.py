@@ -1,4 +1,5 @@
-"""Attention against torch's: values, slopes, masks, one file for all sizes, and what is refused."""
+"""Attention against torch's: values, gradients, masks, one file for all sizes, and what is
+refused."""
 
 from __future__ import annotations
 
@@ -21,13 +22,13 @@ from tests.attention_checks import (
     Feeds,
     assert_all_close,
     built,
+    gradients,
     in_numpy,
     in_single,
     run,
     session_of,
-    slopes,
+    torch_gradients,
     torch_probe,
-    torch_slopes,
 )
 from tests.leaves import leaf
 
@@ -90,27 +91,27 @@ def torchs(kind: str) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_values_and_two_orders_of_slopes_are_torchs(kind: str) -> None:
-    """In double precision, where rows that see nothing are 0 with slopes 0."""
+def test_values_and_two_orders_of_gradients_are_torchs(kind: str) -> None:
+    """In double precision, where rows that see nothing are 0 with gradients 0."""
     y, at = attended(kind, f64)
     feeds = draw(kind, 3, 4, 5)
     names = [x.op.name for x in at]  # type: ignore[attr-defined]
     if "hidden" in kind or "bool" in kind or "padding" in kind:
         assert not in_numpy({"y": y}, feeds)["y"][..., 0, :].all()
-    # torch's own slopes of a row that sees nothing are NaN in the second order.
+    # torch's own gradients of a row that sees nothing are NaN in the second order.
     dead = kind not in ("none", "causal", "bias")
     order = 1 if dead else 2
-    expected = torch_slopes(torchs(kind), feeds, names, order)
-    assert_all_close(in_numpy(slopes(y, at, order), feeds), expected, **DOUBLE)
-    optimized = optimize(Graph("test", slopes(y, at, order)))
+    expected = torch_gradients(torchs(kind), feeds, names, order)
+    assert_all_close(in_numpy(gradients(y, at, order), feeds), expected, **DOUBLE)
+    optimized = optimize(Graph("test", gradients(y, at, order)))
     assert_all_close(evaluate(optimized, feeds), expected, **DOUBLE)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_file_serves_all_sizes(kind: str) -> None:
     y, at = attended(kind, f32)
-    session = session_of(slopes(y, at, 2))
-    doubles = slopes(*attended(kind, f64), 2)
+    session = session_of(gradients(y, at, 2))
+    doubles = gradients(*attended(kind, f64), 2)
     for b, t, s in ((3, 4, 5), (1, 6, 2), (2, 1, 1)):
         feeds = draw(kind, b, t, s, seed=b)
         found = run(session, in_single(feeds))
@@ -121,7 +122,7 @@ def test_one_file_serves_all_sizes(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_double_precision_and_torchscript_too(kind: str, torchscript: Any) -> None:
     y, at = attended(kind, f64)
-    values, feeds = slopes(y, at, 1), draw(kind, 2, 3, 4)
+    values, feeds = gradients(y, at, 1), draw(kind, 2, 3, 4)
     expected = in_numpy(values, feeds)
     assert_all_close(run(session_of(values), feeds), expected, **DOUBLE)
     graph = optimize(Graph("test", values))
@@ -135,16 +136,16 @@ def test_scores_of_hundreds_and_hidden_rows_are_finite() -> None:
     feeds = in_single(draw("bool", 2, 4, 5))
     feeds["q"] *= 1e3
     feeds["mask"][:] = False
-    for name, x in run(session_of(slopes(y, at, 2)), feeds).items():
+    for name, x in run(session_of(gradients(y, at, 2)), feeds).items():
         assert (x == 0).all(), name
     feeds["mask"][1:] = True
-    for x in run(session_of(slopes(y, at, 2)), feeds).values():
+    for x in run(session_of(gradients(y, at, 2)), feeds).values():
         assert np.isfinite(x).all()
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_the_slope_sums_over_features(dropout: float) -> None:
-    """The row sums of the softmax's slope are taken of what is as wide as the values, not of the
+def test_the_gradient_sums_over_features(dropout: float) -> None:
+    """The row sums of the softmax's gradient are taken of what is as wide as the values, not of the
     scores; with dropout, too."""
 
     @model
@@ -221,7 +222,7 @@ OPTIONS = ("plain", "causal", "mask", "key_mask", "masks")
 
 
 def our_heads(kind: str, option: str, dtype: DType) -> dict[str, Value]:
-    """Our layer with all slopes, of x to itself or to a memory of other features."""
+    """Our layer with all gradients, of x to itself or to a memory of other features."""
     layer = MultiHeadAttention(2, causal=option == "causal", name="attention")
     types = {"x": dtype["b", "t", 4]}
     if kind == "cross":
@@ -239,7 +240,7 @@ def our_heads(kind: str, option: str, dtype: DType) -> dict[str, Value]:
     inputs = {"x": leaf("x", types["x"])} | {
         n: leaf(n, t) for n, t in types.items() if n == "memory"
     }
-    return slopes(y, [*inputs.values(), *parameters.values()])
+    return gradients(y, [*inputs.values(), *parameters.values()])
 
 
 def heads_data(kind: str, option: str, b: int, t: int, s: int) -> Feeds:
@@ -258,7 +259,7 @@ def heads_data(kind: str, option: str, b: int, t: int, s: int) -> Feeds:
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("kind", WIDTHS)
 def test_heads_are_torchs_with_its_weights(kind: str, option: str) -> None:
-    """Forward and all slopes, torch's masks being ours negated; one file at two sizes."""
+    """Forward and all gradients, torch's masks being ours negated; one file at two sizes."""
     theirs = their_heads(4, 2, kdim=WIDTHS[kind], vdim=WIDTHS[kind])
     weights = our_weights(theirs)
     session = session_of(our_heads(kind, option, f32))
@@ -275,7 +276,7 @@ def test_heads_are_torchs_with_its_weights(kind: str, option: str) -> None:
             y, _ = theirs(x, memory, memory, padding, attn_mask=hidden, need_weights=False)
             return y
 
-        expected = torch_slopes(function, named, list(named))
+        expected = torch_gradients(function, named, list(named))
         theirs.zero_grad()
         torch_probe(function(**{n: torch.tensor(x) for n, x in named.items()})).backward()
         for parameter in theirs.parameters():
@@ -342,12 +343,12 @@ def test_grouped_heads_are_torchs(causal: bool, masked: bool) -> None:
         return z @ p["a.output.weight"] + p["a.output.bias"]
 
     at = [leaf("x", f64["b", "t", 8]), *parameters.values()]
-    expected = torch_slopes(
+    expected = torch_gradients(
         theirs,
         {n: x for n, x in feeds.items() if n != "key_mask"},
         [x.op.name for x in at],  # type: ignore[attr-defined]
     )
-    assert_all_close(in_numpy(slopes(y, at), feeds), expected, **DOUBLE)
+    assert_all_close(in_numpy(gradients(y, at), feeds), expected, **DOUBLE)
 
 
 @pytest.mark.parametrize("base", [None, 100.0])

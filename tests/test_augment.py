@@ -86,16 +86,16 @@ def test_repeats_by_seed_and_step_and_vanishes(layer: Any) -> None:
 
 
 @pytest.mark.parametrize("layer", AUGMENTATIONS.values(), ids=AUGMENTATIONS)
-def test_slopes_flow_through(layer: Any) -> None:
-    """All are linear in x but for constants, given what was drawn: the slope of Σ g·y at x, times a
-    direction, is the change of Σ g·y along it."""
+def test_gradients_flow_through(layer: Any) -> None:
+    """All are linear in x but for constants, given what was drawn: the gradient of Σ g·y at x,
+    times a direction, is the change of Σ g·y along it."""
     net = of_images(layer, type_=f64["n", 2, 5, 4])
     rng = np.random.default_rng(0)
     x, d, g = (rng.normal(size=(6, 2, 5, 4)) for _ in range(3))
     y = net.graph.outputs["y0"]
-    slope = vjp(y, net.graph.leaves["image"], leaf(y.type, "g"))
+    gradient = vjp(y, net.graph.leaves["image"], leaf(y.type, "g"))
     feeds = {"seed": np.asarray(1), "step": np.asarray(2), "g": g}
-    (s,) = evaluate([slope], feeds | {"image": x})
+    (s,) = evaluate([gradient], feeds | {"image": x})
     low, high = (evaluate(y, feeds | {"image": x + t * d}) for t in (-1e-3, 1e-3))
     assert np.vdot(s, d) == pytest.approx(np.vdot(g, high - low) / 2e-3, rel=1e-6)
 

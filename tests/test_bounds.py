@@ -16,7 +16,7 @@ from nncompile.ir.graph import Graph, Input, Value, apply
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32
 from nncompile.passes import optimize
-from tests.card_checks import session, valid_model
+from tests.op_checks import session, valid_model
 
 X = apply(Input("x", f32["n", 4]))
 SLICES: dict[str, Callable[[Value], Value]] = {

@@ -14,7 +14,7 @@ import dsl
 from dsl import boolean, f32, i64, model
 from dsl.building import building
 from nncompile.diagnostics.errors import CompileError, ShapeError
-from nncompile.diagnostics.locations import Site, named, user_site
+from nncompile.diagnostics.locations import Location, named, user_location
 from nncompile.ir.graph import Input, Value
 
 GIVEN: dict[str, Any] = {
@@ -60,8 +60,8 @@ def test_a_message_names_the_function(name: str) -> None:
             function(*args, **options)
         except CompileError as error:
             assert words.search(error.message), error.message
-            assert error.site is not None
-            assert error.site.file == __file__
+            assert error.location is not None
+            assert error.location.file == __file__
         except (TypeError, ValueError, AttributeError):
             pass  # Python's own, about what is of no type that the function takes
 
@@ -129,8 +129,8 @@ def test_a_function_of_the_users_own_is_where_the_line_is() -> None:
         return dsl.flip(x, 9)
 
     assert message(mine, GIVEN["real"]).startswith("flip: axis 9")
-    site = user_site()
-    assert site is None or site.call == ""
+    location = user_location()
+    assert location is None or location.call == ""
 
 
 @pytest.mark.parametrize(
@@ -145,5 +145,5 @@ def test_a_function_of_the_users_own_is_where_the_line_is() -> None:
     ],
 )
 def test_names_that_say_the_same_are_one(call: str, label: str, expected: str) -> None:
-    assert named(Site("net.py", 1, "", call), label) == expected
+    assert named(Location("net.py", 1, "", call), label) == expected
     assert named(None, label) == label

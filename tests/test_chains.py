@@ -16,13 +16,13 @@ from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.pass_checks import after, leaf
 
-X, G = leaf("data", f32["n", 12]), leaf("slopes", f32["n", 10])
+X, G = leaf("data", f32["n", 12]), leaf("gradients", f32["n", 10])
 A, B = leaf("down", f32[12, 2]), leaf("up", f32[2, 10])
 
 
-def test_slopes_of_a_low_rank_change_do_without_that_of_the_weight() -> None:
-    slope = gemm(X, G, transpose_a=True)
-    of_a, of_b = gemm(slope, B, A, transpose_b=True, alpha=0.5, beta=-2.0), A.T @ slope
+def test_gradients_of_a_low_rank_change_do_without_that_of_the_weight() -> None:
+    gradient = gemm(X, G, transpose_a=True)
+    of_a, of_b = gemm(gradient, B, A, transpose_b=True, alpha=0.5, beta=-2.0), A.T @ gradient
     found_a, found_b, _ = after("chains", of_a, of_b)
     inner = gemm(G, B, transpose_b=True)
     assert found_a is gemm(X, inner, A, transpose_a=True, alpha=0.5, beta=-2.0)
@@ -75,7 +75,7 @@ def network(base: bool) -> Any:
     return training(net, params="*" if base else "*.lora_*", optimizer=adam(1e-2))
 
 
-def test_the_slope_of_a_frozen_weight_is_not_computed() -> None:
+def test_the_gradient_of_a_frozen_weight_is_not_computed() -> None:
     """The products of the step that are as large as a weight are those of the forward pass."""
     counts = []
     for base in (False, True):

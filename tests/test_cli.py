@@ -240,19 +240,20 @@ def test_check_names_the_node_that_a_backend_computes_wrongly(
     assert result.exit_code == 1, result.output
     failed = [line for line in result.stdout.splitlines() if line.startswith("FAIL")]
     assert [line.split(":")[0] for line in failed] == ["FAIL  ONNX forward"]
-    assert "onnxruntime none, 1 thread and 1 more: forward departs" in result.stdout
+    assert "onnxruntime none, 1 thread and 1 more: forward mismatches" in result.stdout
     assert "softmax(" in result.stdout
     assert line("softmax(logits)") in result.stdout
 
 
 @pytest.mark.slow
-def test_check_knows_slopes_that_are_declared_or_stopped(tmp_path: Path) -> None:
+def test_check_knows_gradients_that_are_declared_or_stopped(tmp_path: Path) -> None:
     source = GOOD.replace("model, softmax", "model, softmax, stop_gradient")
     source = source.replace("x >> Dense(8", "x * stop_gradient(x >> Dense(4)) >> Dense(8")
     stopped = succeeds("check", written(tmp_path, source)).splitlines()
     assert stopped[0].startswith("pass  gradient of loss")
     source = GOOD.replace("model, softmax", "formula, model, softmax").replace(
-        "@model", "@formula(slope=lambda x: 1.0)\ndef straight(x):\n    return round(x)\n\n@model"
+        "@model",
+        "@formula(derivative=lambda x: 1.0)\ndef straight(x):\n    return round(x)\n\n@model",
     )
     source = source.replace("x >> Dense(8", "straight(x >> Dense(4)) >> Dense(8")
     declared = succeeds("check", written(tmp_path, source)).splitlines()
@@ -260,8 +261,8 @@ def test_check_knows_slopes_that_are_declared_or_stopped(tmp_path: Path) -> None
     assert "the gradient declared at net.py:" in declared[0]
 
 
-def test_check_does_not_compare_steps_along_slopes_of_rounding(tmp_path: Path) -> None:
-    """The slope at the bias of attention's keys is zero: Adam makes a step of its rounding."""
+def test_check_does_not_compare_steps_along_gradients_of_rounding(tmp_path: Path) -> None:
+    """The gradient at the bias of attention's keys is zero: Adam makes a step of its rounding."""
     source = """
 from dsl import Dense, MultiHeadAttention, adamw, cross_entropy, f32, flatten, i64, model, training
 

@@ -1,5 +1,5 @@
-"""Convolutions and transposed ones: torch's numbers and slopes at every size, sizes that only the
-data tell, padding by name."""
+"""Convolutions and transposed ones: torch's numbers and gradients at every size, sizes that only
+the data tell, padding by name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ functional = torch.nn.functional
 
 
 @each_setting
-def test_convolutions_and_their_slopes_are_torchs_at_every_size(setting: Setting) -> None:
+def test_convolutions_and_their_gradients_are_torchs_at_every_size(setting: Setting) -> None:
     names = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
     check_everywhere(
         lambda x, w, b: conv(x, w, b, **setting.options),
@@ -126,11 +126,11 @@ def test_padding_as_pairs() -> None:
 def test_same_padding_of_a_transposed_convolution_multiplies_the_size(
     kernel: int, stride: int
 ) -> None:
-    """It is the slope of the convolution with padding="same"."""
+    """It is the gradient of the convolution with padding="same"."""
     rng = np.random.default_rng(0)
     x, w = rng.normal(size=(2, 3, 5)), rng.normal(size=(3, 4, kernel))
     y = conv_transpose(x, w, stride=stride, padding="same")
     assert y.shape == (2, 4, 5 * stride)
     long = leaf("long", f64[2, 4, 5 * stride])
-    (slope,) = vjp([conv(long, w, stride=stride, padding="same")], [long], [x])
-    np.testing.assert_allclose(evaluate(y, {}), evaluate(slope, {"long": np.zeros(long.shape)}))
+    (gradient,) = vjp([conv(long, w, stride=stride, padding="same")], [long], [x])
+    np.testing.assert_allclose(evaluate(y, {}), evaluate(gradient, {"long": np.zeros(long.shape)}))

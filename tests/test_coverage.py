@@ -91,8 +91,8 @@ def test_a_lowering_that_is_missing_turns_trainings_red(
     torchscript: SimpleNamespace,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for card in (MatMul, Gemm):
-        monkeypatch.delattr(card, method)
+    for op_type in (MatMul, Gemm):
+        monkeypatch.delattr(op_type, method)
     assert cells(name, torchscript)[column].startswith(CROSS)
 
 
@@ -147,10 +147,10 @@ def test_what_is_computed_otherwise_than_by_torch_turns_its_row_red(
     assert found["agrees with"].startswith(CROSS)
 
 
-def test_a_slope_that_is_left_out_turns_its_row_red(torchscript: SimpleNamespace) -> None:
+def test_a_gradient_that_is_left_out_turns_its_row_red(torchscript: SimpleNamespace) -> None:
     (system,) = (s for s in SYSTEMS if s.name == "sigmoid")
     line = row(dataclasses.replace(system, order=0), torchscript)
-    assert f"{CROSS} slope 0 is not 0" in line
+    assert f"{CROSS} gradient 0 is not 0" in line
 
 
 def test_what_is_zero_is_measured_by_the_largest_number_of_all() -> None:

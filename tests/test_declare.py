@@ -200,7 +200,7 @@ def test_inputs_outputs_and_documentation() -> None:
     assert net.predict == ("sum",)
     assert net.doc == "Scaled sums.\n\nOf every row."
     assert net.name == "net"
-    assert net.graph.trace.site(net.outputs["sum"]).scope == "net"  # type: ignore[union-attr]
+    assert net.graph.locations.location(net.outputs["sum"]).scope == "net"  # type: ignore[union-attr]
 
 
 def test_by_default_outputs_without_labels_are_predicted() -> None:
@@ -236,8 +236,8 @@ def test_by_default_outputs_without_labels_are_predicted() -> None:
 def test_declarations_that_are_wrong(function: Any, message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         model(function)
-    assert caught.value.site is not None
-    assert caught.value.site.file == __file__
+    assert caught.value.location is not None
+    assert caught.value.location.file == __file__
 
 
 def test_a_mistake_is_reported_at_its_line_with_its_layers() -> None:
@@ -247,7 +247,7 @@ def test_a_mistake_is_reported_at_its_line_with_its_layers() -> None:
         def net(x=f32["batch", 784]):
             return x >> Residual(Dense(512), name="a")
 
-    line = caught.value.site
+    line = caught.value.location
     assert line is not None
     assert line.text == 'return x >> Residual(Dense(512), name="a")'
     assert line.scope == "net/a"

@@ -11,9 +11,9 @@ import pytest
 
 from dsl import Dense, MultiHeadAttention, cross_entropy, f32, i64, model
 from nncompile.autodiff.grad import grad
-from nncompile.diagnostics.locations import tracing
-from nncompile.verify.finite_differences import GRADIENT_TOLERANCE, derivative_error, worst_slope
-from nncompile.verify.gradients import slope_error
+from nncompile.diagnostics.locations import recording_locations
+from nncompile.verify.finite_differences import GRADIENT_TOLERANCE, derivative_error, worst_gradient
+from nncompile.verify.gradients import gradient_error
 from nncompile.verify.inputs import Case, Inputs
 
 
@@ -32,19 +32,19 @@ def case_of(seed: int) -> Case:
 def test_a_gradient_that_is_zero_but_for_rounding_passes(seed: int) -> None:
     """That of the bias of attention's keys is."""
     loss, trained = attention.outputs["loss"], attention.parameters
-    found = slope_error(attention.whole, loss, trained, iter([case_of(seed)]), seed)
+    found = gradient_error(attention.whole, loss, trained, iter([case_of(seed)]), seed)
     assert found.count == len(trained) and not found.skipped
-    assert not found.departs, found
+    assert not found.mismatches, found
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
     ("path", "wrong"),
     [
-        ("heads.key.bias", lambda slope: slope + 1e-8),
-        ("heads.key.weight", lambda slope: slope * 1.0002),
-        ("heads.query.bias", lambda slope: -slope),
-        ("dense.bias", lambda slope: slope * 0.9998),
+        ("heads.key.bias", lambda gradient: gradient + 1e-8),
+        ("heads.key.weight", lambda gradient: gradient * 1.0002),
+        ("heads.query.bias", lambda gradient: -gradient),
+        ("dense.bias", lambda gradient: gradient * 0.9998),
     ],
 )
 def test_a_gradient_that_is_wrong_is_found(
@@ -52,10 +52,10 @@ def test_a_gradient_that_is_wrong_is_found(
 ) -> None:
     feeds, random = case_of(seed).feeds, np.random.default_rng(seed)
     leaf, loss = attention.parameters[path], attention.outputs["loss"]
-    with tracing(attention.graph.trace):
-        slope = grad(loss, leaf)
-    right, _ = worst_slope(loss, {path: slope}, feeds, random)
-    error, where = worst_slope(loss, {path: wrong(slope)}, feeds, random)
+    with recording_locations(attention.graph.locations):
+        gradient = grad(loss, leaf)
+    right, _ = worst_gradient(loss, {path: gradient}, feeds, random)
+    error, where = worst_gradient(loss, {path: wrong(gradient)}, feeds, random)
     assert right <= GRADIENT_TOLERANCE < error
     assert where == path
 

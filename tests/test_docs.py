@@ -18,8 +18,8 @@ from nncompile.ir.graph import Op, Value
 from nncompile.program.model import Model
 from nncompile.program.recipe import training
 from nncompile.program.step import compose
-from tests import card_checks, cards
-from tests.card_checks import valid_model
+from tests import card_checks, op_types
+from tests.op_checks import valid_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -60,19 +60,19 @@ def test_code_parses(page: Path) -> None:
 def test_the_card_of_the_contributing_guide_passes_every_check_of_a_card() -> None:
     source = blocks(ROOT / "CONTRIBUTING.md", "python")[0]
     module = run_as_module("contributed", CARD_IMPORTS + source)
-    card: type[Op] = module.Outer
+    op_type: type[Op] = module.Outer
     try:
-        cases = cards.cases_of(card)
-        card_checks.check_samples(card)
+        cases = op_types.cases_of(op_type)
+        card_checks.check_samples(op_type)
         for case in cases:
             card_checks.check_type(case)
             card_checks.check_interned(case)
             card_checks.check_onnx(case)
-            card_checks.check_slopes(case)
+            card_checks.check_gradients(case)
             card_checks.check_gradient_onnx(case)
         assert len(cases) >= 2
     finally:
-        del Op.registry[card.__module__, card.__qualname__]
+        del Op.registry[op_type.__module__, op_type.__qualname__]
         del sys.modules["contributed"]
 
 

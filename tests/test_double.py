@@ -20,7 +20,7 @@ from nncompile.ops.contraction.matmul import gemm
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.random.generator import Dropout
 from nncompile.passes import optimize
-from tests.slopes import leaf
+from tests.gradients import leaf
 
 RANDOM = np.random.default_rng(0)
 A, B, C, ROW = leaf("a", f64["n", 3]), leaf("b", f64[3, 4]), leaf("c", f64[4]), leaf("row", f64[3])
@@ -44,13 +44,13 @@ def turned(x: Value) -> Value:
     return dsl.swapaxes(x, -1, -2)
 
 
-def attention_slope() -> Value:
+def attention_gradient() -> Value:
     return dsl.grad((dsl.scaled_dot_product_attention(Q, K, V) ** 2).sum(), K)  # type: ignore[no-any-return]
 
 
 USES: dict[str, Callable[[], Value]] = {
     "attention": lambda: dsl.scaled_dot_product_attention(Q, K, V),
-    "its slope": attention_slope,
+    "its gradient": attention_gradient,
     "a factor after": lambda: (Q @ turned(K)) * 0.1,
     "a divisor after": lambda: (Q @ turned(K)) / 3,
     "a factor and a divisor before": lambda: (Q / 7) @ turned(0.3 * K),
@@ -75,7 +75,7 @@ USES: dict[str, Callable[[], Value]] = {
     ),
     "constants alone": lambda: (dsl.const(TURN, f64) @ TURN) * 0.1,
     "a layer normalization": lambda: layer_norm(A * 1e-3, eps=1e-6),
-    "its slope, too": lambda: dsl.grad((layer_norm(A * 1e-3, ROW, eps=1e-6) ** 3).sum(), A),
+    "its gradient, too": lambda: dsl.grad((layer_norm(A * 1e-3, ROW, eps=1e-6) ** 3).sum(), A),
     "a loop": lambda: scan(lambda c, x: c + turned(0.1 * x) @ (0.3 * x), 0.0 * (A.T @ A), Q * 1),
 }
 

@@ -1,4 +1,4 @@
-"""Random numbers as values of a model: what is drawn, when it differs, and slopes through it."""
+"""Random numbers as values of a model: what is drawn, when it differs, and gradients through it."""
 
 from __future__ import annotations
 
@@ -184,11 +184,11 @@ def test_gradients_draw_what_the_outputs_do(way: Any) -> None:
     def net(x=f32["batch", 50]):  # type: ignore[no-untyped-def]
         a, b = way(masked)(x)["y"], way(masked)(x)["y"]
         loss = (a * b).sum()
-        return {"a": a, "b": b, "slope": grad(loss, masked.parameters["w"])}
+        return {"a": a, "b": b, "gradient": grad(loss, masked.parameters["w"])}
 
     found = at_ones(optimized(net))
     assert apart({n: found[n] for n in "ab"})
-    np.testing.assert_array_equal(found["slope"], 2 * (found["a"] * found["b"]).sum(0))
+    np.testing.assert_array_equal(found["gradient"], 2 * (found["a"] * found["b"]).sum(0))
     session = Session(to_model(optimized(net).graph))
     feeds = {"x": np.ones((400, 50), np.float32), "w": np.ones(50, np.float32)}
     feeds |= {"seed": np.asarray(0), "step": np.asarray(0)}
@@ -213,15 +213,15 @@ def optimized(of: Model) -> Model:
     return dataclasses.replace(of, graph=optimize(of.graph))
 
 
-def test_the_slope_passes_through_what_is_drawn() -> None:
+def test_the_gradient_passes_through_what_is_drawn() -> None:
     """Of m + s·ε by m it is 1, by s it is ε: the reparametrisation of Kingma and Welling."""
 
     @model
     def net(x=f32["batch", 50]):  # type: ignore[no-untyped-def]
         m, s = parameter("m", (), 3.0), parameter("s", (), 2.0)
         y = x + random_normal(x.shape, m, s)
-        slopes = grad(y.sum(), {"m": m, "s": s})
-        return {"y": y, "by_m": slopes["m"], "by_s": slopes["s"]}
+        gradients = grad(y.sum(), {"m": m, "s": s})
+        return {"y": y, "by_m": gradients["m"], "by_s": gradients["s"]}
 
     feeds = {"x": np.zeros((4, 50), np.float32), "seed": np.int64(0), "step": np.int64(0)}
     feeds |= {"m": np.float32(3), "s": np.float32(2)}

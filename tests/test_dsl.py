@@ -374,9 +374,9 @@ def test_prelu_trains_one_slope_or_one_for_each_place_on_an_axis() -> None:
         x, rows = rng.normal(size=(2, 2, size, 3)), rng.normal(size=(2, size, 3))
         x, rows = x.astype(np.float32), rows.astype(np.float32)
         found = outputs(net, x=x, rows=rows)
-        slopes = np.array([0.5, 2.0], np.float32)[:, None, None]
+        gradients = np.array([0.5, 2.0], np.float32)[:, None, None]
         np.testing.assert_allclose(found["one"], np.where(x > 0, x, 0.5 * x))
-        np.testing.assert_allclose(found["channels"], np.where(x > 0, x, slopes * x))
+        np.testing.assert_allclose(found["channels"], np.where(x > 0, x, gradients * x))
         np.testing.assert_allclose(found["features"], np.where(rows > 0, rows, 0.25 * rows))
     assert [v.shape for v in net.parameters.values()] == [(), (2,), (3,)]
 

@@ -33,12 +33,12 @@ from nncompile.program.initialization import initial_values
 from tests.attention_checks import (
     assert_all_close,
     built,
+    gradients,
     in_numpy,
     in_single,
     run,
     session_of,
-    slopes,
-    torch_slopes,
+    torch_gradients,
 )
 from tests.leaves import leaf
 
@@ -49,17 +49,17 @@ EXACT = {"rtol": 1e-10, "atol": 1e-12}
 SINGLE = {"rtol": 1e-5, "atol": 2e-6}
 
 
-# 16 rows of 4 numbers are few, and 200 are many: the slope has a form of its own for each.
+# 16 rows of 4 numbers are few, and 200 are many: the gradient has a form of its own for each.
 @pytest.mark.parametrize("count", [16, 200])
 @pytest.mark.parametrize("padding", [None, 3])
 @pytest.mark.parametrize("kind", [i64, i32], ids=str)
-def test_values_and_slopes_are_torchs(count: int, padding: int | None, kind: Any) -> None:
+def test_values_and_gradients_are_torchs(count: int, padding: int | None, kind: Any) -> None:
     """With repeated numbers; in one file for all sizes."""
     tables = {}
     for dtype in (f32, f64):
         layer = Embedding(count, 4, padding_index=padding, dtype=dtype, name="e")
         y, parameters = built(layer, x=kind["b", "t"])
-        tables[dtype] = slopes(y, list(parameters.values()), 2)
+        tables[dtype] = gradients(y, list(parameters.values()), 2)
     rng = np.random.default_rng(0)
     weight = rng.normal(size=(count, 4))
     if padding is not None:
@@ -74,20 +74,20 @@ def test_values_and_slopes_are_torchs(count: int, padding: int | None, kind: Any
         def function(x: Any = x, **p: Any) -> Any:
             return functional.embedding(torch.tensor(x), p["e.weight"], padding_idx=padding)
 
-        expected = torch_slopes(function, {"e.weight": weight}, ["e.weight"], 2)
+        expected = torch_gradients(function, {"e.weight": weight}, ["e.weight"], 2)
         feeds = {"x": x.astype(kind.numpy), "e.weight": weight}
         assert_all_close(in_numpy(tables[f64], feeds), expected, **EXACT)
         assert_all_close(run(session, in_single(feeds)), expected, **SINGLE)
 
 
 def test_few_rows_take_numbers_from_the_end_too() -> None:
-    """`take` counts negative numbers from the end, in the product form of its slope as well."""
+    """`take` counts negative numbers from the end, in the product form of its gradient as well."""
     table, x = leaf("table", f64[5, 2]), leaf("x", i64["n"])
-    slope = grad((table[x] * const(np.array([1.0, 2.0]))).sum(), table)
-    graph = optimize(Graph("test", {"slope": slope}))
+    gradient = grad((table[x] * const(np.array([1.0, 2.0]))).sum(), table)
+    graph = optimize(Graph("test", {"gradient": gradient}))
     assert not any(isinstance(v.op, ScatterAdd) for v in graph.nodes)
     feeds = {"table": np.zeros((5, 2)), "x": np.array([-1, 4, 0, -5, 2])}
-    found = evaluate(graph, feeds)["slope"]  # type: ignore[call-overload]
+    found = evaluate(graph, feeds)["gradient"]  # type: ignore[call-overload]
     np.testing.assert_array_equal(found, np.outer([2, 0, 1, 0, 2], [1.0, 2.0]))
 
 
@@ -162,10 +162,10 @@ def test_sinusoids_are_added_at_any_length() -> None:
         np.testing.assert_allclose(found, 2 * x + sines(t, 6), 1e-5, 4e-5)
 
 
-def test_learned_places_and_their_slopes() -> None:
+def test_learned_places_and_their_gradients() -> None:
     y, parameters = built(LearnedPositions(5, name="places"), x=f32["b", "t", 3])
     assert {p: v.type for p, v in parameters.items()} == {"places.weight": f32[5, 3]}
-    session = session_of(slopes(y, list(parameters.values()), 2))
+    session = session_of(gradients(y, list(parameters.values()), 2))
     rng = np.random.default_rng(0)
     feeds = {"x": rng.normal(size=(2, 4, 3)), "places.weight": rng.normal(size=(5, 3))}
     for t in (4, 1, 5):
@@ -175,7 +175,7 @@ def test_learned_places_and_their_slopes() -> None:
             return torch.tensor(feeds["x"]) + p["places.weight"][:t]
 
         weight = {"places.weight": feeds["places.weight"]}
-        expected = torch_slopes(function, weight, list(weight), 2)
+        expected = torch_gradients(function, weight, list(weight), 2)
         assert_all_close(run(session, in_single(feeds)), expected, **SINGLE)
     feeds["x"] = rng.normal(size=(2, 6, 3))  # there is no sixth place
     with pytest.raises(BackendError):
@@ -203,7 +203,7 @@ def test_what_has_no_place_is_refused() -> None:
 def test_rotation_is_a_product_of_complex_numbers(interleaved: bool) -> None:
     """Su et al. 2021, equation 12: pair m at place p turns by p·base^(−2m/d)."""
     x = leaf("x", f64["b", "t", 6])
-    values = slopes(rotary(x, interleaved=interleaved), [x], 2)
+    values = gradients(rotary(x, interleaved=interleaved), [x], 2)
     data = np.random.default_rng(0).normal(size=(2, 5, 6))
 
     def function(x: Any) -> Any:
@@ -215,7 +215,7 @@ def test_rotation_is_a_product_of_complex_numbers(interleaved: bool) -> None:
         y = torch.view_as_real(turned)
         return (y if interleaved else y.transpose(2, 3)).reshape(2, 5, 6)
 
-    expected = torch_slopes(function, {"x": data}, ["x"], 2)
+    expected = torch_gradients(function, {"x": data}, ["x"], 2)
     assert_all_close(in_numpy(values, {"x": data}), expected, **EXACT)
     assert_all_close(run(session_of(values), {"x": data}), expected, **EXACT)
 

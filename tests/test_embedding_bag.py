@@ -16,8 +16,8 @@ from nncompile.ir.types import Array, Type
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.train import Trainer
-from tests.card_checks import session, valid_model
-from tests.slopes import check_gradient
+from tests.gradients import check_gradient
+from tests.op_checks import session, valid_model
 from tests.tolerances import assert_close
 
 COUNT, WIDTH = 7, 3
@@ -38,8 +38,8 @@ def checked(net: Model, feeds: dict[str, Array], torchscript: Any = None) -> dic
     y = net.outputs["y"]
     leaves = list(net.parameters.values())
     leaves += [v for v in net.inputs.values() if v.dtype.is_float]
-    slopes = grad((y * y * y).sum(), leaves)
-    named = {f"slope {v.op.name}": s for v, s in zip(leaves, slopes, strict=True)}  # type: ignore[attr-defined]
+    gradients = grad((y * y * y).sum(), leaves)
+    named = {f"gradient {v.op.name}": s for v, s in zip(leaves, gradients, strict=True)}  # type: ignore[attr-defined]
     order = (*net.inputs.values(), *net.parameters.values())
     graph = Graph("g", {"y": y, **named}, order)
     expected = evaluate(graph, feeds)
@@ -77,9 +77,9 @@ def torch_bag(
         torch.tensor(x), weight, mode=layer.mode, padding_idx=padding, **tensors
     )
     (y**3).sum().backward()
-    found = {"y": y.detach().numpy(), "slope bag.weight": weight.grad.numpy()}
+    found = {"y": y.detach().numpy(), "gradient bag.weight": weight.grad.numpy()}
     if weights is not None:
-        found["slope w"] = weights.grad.numpy()
+        found["gradient w"] = weights.grad.numpy()
     return found
 
 
@@ -262,4 +262,4 @@ def test_a_bilinear_layer(shape: Any, torchscript: Any) -> None:
         (z**3).sum().backward()
         np.testing.assert_allclose(found["y"], z.detach().numpy(), 1e-12, 1e-12)
         for name, tensor in (("a", x), ("b", y), ("b.weight", theirs.weight)):
-            np.testing.assert_allclose(found[f"slope {name}"], tensor.grad.numpy(), 1e-11, 1e-12)
+            np.testing.assert_allclose(found[f"gradient {name}"], tensor.grad.numpy(), 1e-11, 1e-12)

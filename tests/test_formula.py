@@ -149,9 +149,9 @@ def test_spelled_out_gelu_is_gelu() -> None:
     x = leaf()
     y = gelu(x)
     assert text(y.op.body, ["x"]) == "x*normal_cdf(x)"  # type: ignore[attr-defined]
-    slope = grad(y.sum(), [x])[0]
+    derivative = grad(y.sum(), [x])[0]
     wide = np.float32([-100, -1, 0, 1, 100])
-    assert np.isfinite(evaluate(slope, {"x": wide})).all()
+    assert np.isfinite(evaluate(derivative, {"x": wide})).all()
 
 
 def test_naive_spelling_has_a_finite_gradient() -> None:
@@ -183,45 +183,45 @@ def test_branch_that_is_not_taken_gives_no_nan(count: int) -> None:
     np.testing.assert_allclose(results[1][:2], [-0.5 / math.sqrt(2), -0.5], 1e-6)
 
 
-def test_slope_of_zero_times_infinity_is_zero() -> None:
+def test_derivative_of_zero_times_infinity_is_zero() -> None:
     x, g = leaf("x"), leaf("g")
-    slope = grad((PRIMITIVES["relu"](x) * g).sum(), [x])[0]
-    found = evaluate(slope, {"x": np.float32([-1, 1]), "g": np.float32([np.inf, np.inf])})
+    derivative = grad((PRIMITIVES["relu"](x) * g).sum(), [x])[0]
+    found = evaluate(derivative, {"x": np.float32([-1, 1]), "g": np.float32([np.inf, np.inf])})
     np.testing.assert_array_equal(found, [0, np.inf])
 
 
-# Declared slopes.
+# Declared derivatives.
 
 
-@formula(slope=lambda x: 1)
+@formula(derivative=lambda x: 1)
 def rounded(x: Any) -> Any:
-    """Rounds; the slope is straight through."""
+    """Rounds; the derivative is straight through."""
     return PRIMITIVES["rint"](x)
 
 
-@formula(slope=lambda x, y: (y**2, 3 * x))
+@formula(derivative=lambda x, y: (y**2, 3 * x))
 def odd(x: Any, y: Any) -> Any:
-    """A product with slopes that are not its own."""
+    """A product with derivatives that are not its own."""
     return x * y
 
 
 FEEDS = {"x": np.float32([0.4, 1.6]), "y": np.float32([2, 3])}
 
 
-def test_declared_slopes_take_the_place_of_derivatives() -> None:
+def test_declared_derivatives_take_the_place_of_derivatives() -> None:
     x, y = leaf("x"), leaf("y")
     value = rounded(x)
     results = evaluate([value, grad(value.sum(), [x])[0]], FEEDS)
     np.testing.assert_array_equal(results, [[0, 2], [1, 1]])
-    slopes = grad(odd(x, y).sum(), [x, y])
-    dx, dy = evaluate(slopes, FEEDS)
+    derivatives = grad(odd(x, y).sum(), [x, y])
+    dx, dy = evaluate(derivatives, FEEDS)
     np.testing.assert_allclose(dx, [4, 9])
     np.testing.assert_allclose(dy, [1.2, 4.8])
-    second = grad(slopes[0].sum(), [y])[0]  # of y², as declared
+    second = grad(derivatives[0].sum(), [y])[0]  # of y², as declared
     np.testing.assert_allclose(evaluate(second, FEEDS), [4, 6])
 
 
-def test_declared_slopes_hold_within_other_formulas() -> None:
+def test_declared_derivatives_hold_within_other_formulas() -> None:
     @formula
     def outer(x: Any, y: Any) -> Any:
         return 2 * rounded(x) + odd(x * x, y)
@@ -236,14 +236,14 @@ def test_declared_slopes_hold_within_other_formulas() -> None:
     np.testing.assert_allclose(evaluate(second, FEEDS), [2 * 2 * 0.8, 2 * 3 * 3.2], 1e-6)
 
 
-def test_declared_slopes_of_one_argument_used_twice_add_up() -> None:
+def test_declared_derivatives_of_one_argument_used_twice_add_up() -> None:
     x = leaf("x")
-    slope = grad(odd(x, x).sum(), [x])[0]
-    np.testing.assert_allclose(evaluate(slope, FEEDS), [0.16 + 1.2, 2.56 + 4.8], 1e-6)
+    derivative = grad(odd(x, x).sum(), [x])[0]
+    np.testing.assert_allclose(evaluate(derivative, FEEDS), [0.16 + 1.2, 2.56 + 4.8], 1e-6)
 
 
-def test_wrong_number_of_declared_slopes_is_an_error() -> None:
-    @formula(slope=lambda x, y: 1)
+def test_wrong_number_of_declared_derivatives_is_an_error() -> None:
+    @formula(derivative=lambda x, y: 1)
     def wrong(x: Any, y: Any) -> Any:
         return x + y
 
@@ -271,8 +271,8 @@ def test_mistakes_are_answered_at_the_users_line(function: Any, message: str, hi
         formula(function)(leaf())
     assert hint in str(caught.value)
     line = inspect.getsourcelines(function)[1]
-    assert caught.value.site is not None
-    assert caught.value.site.place == f"test_formula.py:{line}"
+    assert caught.value.location is not None
+    assert caught.value.location.place == f"test_formula.py:{line}"
 
 
 def test_mistakes_are_told_in_the_users_words() -> None:
@@ -403,29 +403,29 @@ CALLS = 3_000_000  # the longest takes a third; composed by substitution they ta
 @pytest.mark.parametrize("function", LONG)
 def test_long_formulas_differentiate_twice_with_little_work(function: Formula) -> None:
     x = leaf(f"only in {function.name}")
-    slopes = [function(x)]
+    derivatives = [function(x)]
 
     def differentiate_twice() -> None:
         for _ in range(2):
-            slopes.append(grad(slopes[-1].sum(), [x])[0])
+            derivatives.append(grad(derivatives[-1].sum(), [x])[0])
 
     assert calls(differentiate_twice) < CALLS
-    second = slopes[-1]
+    second = derivatives[-1]
     sizes = [operation_count(op.body) for op in maps_of(second)]
     assert max(sizes) < 1000
     assert len(sizes) < 2000
 
 
 @pytest.mark.parametrize("function", [chain, tower, nested, unrolled])
-def test_slopes_of_long_formulas_are_those_of_finite_differences(function: Formula) -> None:
+def test_derivatives_of_long_formulas_are_those_of_finite_differences(function: Formula) -> None:
     x = leaf("x", f64["n"])
     first = grad(function(x).sum(), [x])[0]
     second = grad(first.sum(), [x])[0]
     at, step = np.linspace(-0.7, 0.7, 5), 1e-6
     exact = evaluate([first, second], {"x": at})
-    for value, slope in zip([function(x), first], exact, strict=True):
+    for value, derivative in zip([function(x), first], exact, strict=True):
         ends = [evaluate(value, {"x": at + s}) for s in (step, -step)]
-        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), 1e-5, 1e-5)
+        np.testing.assert_allclose(derivative, (ends[0] - ends[1]) / (2 * step), 1e-5, 1e-5)
 
 
 def test_maps_are_canonical() -> None:

@@ -23,27 +23,27 @@ from nncompile.ops.shape.reshape import Transpose
 from nncompile.ops.shape.slicing import Pad
 from nncompile.passes import PASSES
 from nncompile.passes.rewriter import rewrite, rule
-from tests.cards import cases_of, draw, our_cards
 from tests.fuzzing.__main__ import main
 from tests.fuzzing.arithmetic import SINGLE, Computation
-from tests.fuzzing.checks import check_slopes, derived
+from tests.fuzzing.checks import check_gradients, derived
 from tests.fuzzing.chunks import SLICE, slice_of
 from tests.fuzzing.comparison import Mismatch, Reference
 from tests.fuzzing.fitting import samples_of
 from tests.fuzzing.printing import printed
 from tests.fuzzing.program import Builder, Program
-from tests.fuzzing.search import Failure, cards, search
+from tests.fuzzing.search import Failure, op_types, search
 from tests.fuzzing.steps import apply_card
+from tests.op_types import cases_of, draw, our_cards
 
 
-@pytest.mark.parametrize("card", cards(), ids=lambda card: card.__name__)
-def test_a_slice_of_programs_of_all_cards(card: type[Op]) -> None:
-    results = slice_of(card, shrinking=200)
+@pytest.mark.parametrize("op", op_types(), ids=lambda op_type: op_type.__name__)
+def test_a_slice_of_programs_of_all_cards(op_type: type[Op]) -> None:
+    results = slice_of(op_type, shrinking=200)
     assert not results.failures, str(results.failures[0])
-    assert card.__name__ in results.cards
+    assert op_type.__name__ in results.op_types
 
 
-# Faults, each planted in a card or a rule that is right.
+# Faults, each planted in a op or a rule that is right.
 
 
 def pullback_without_sum(self: Any, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
@@ -84,9 +84,9 @@ def plant(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setitem(nncompile.passes.PASSES, "algebra", wrong)
 
 
-# Of which card the programs are that show it, how the failure is called, and what is in its text.
+# Of which op the programs are that show it, how the failure is called, and what is in its text.
 FAULTS = {
-    "a pullback": (Softmax, "slope", "softmax("),
+    "a pullback": (Softmax, "gradient", "softmax("),
     "an ONNX lowering": (Pad, "onnxruntime", ""),
     "a TorchScript lowering": (Transpose, "torch", ""),
     "a rule": (Expand, "passes", ""),
@@ -99,8 +99,8 @@ def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
     if fault == "a TorchScript lowering":
         pytest.importorskip("torch")
     plant(fault, monkeypatch)
-    card, kind, spelling = FAULTS[fault]
-    failure = first_failure(card)
+    op_type, kind, spelling = FAULTS[fault]
+    failure = first_failure(op_type)
     assert kind in failure.kind.lower()
     operations = [v for v in toposort(failure.program.outputs) if not isinstance(v.op, Input)]
     text = printed(failure.program)
@@ -109,9 +109,9 @@ def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
     assert_prints(failure.program)
 
 
-def first_failure(card: type[Op]) -> Failure:
+def first_failure(op_type: type[Op]) -> Failure:
     for seed in range(10):
-        results = search(SLICE, seed, card, shrinking=100)
+        results = search(SLICE, seed, op_type, shrinking=100)
         if results.failures:
             return results.failures[0]
     raise AssertionError("nothing was found")
@@ -124,7 +124,9 @@ def random_program(seed: int, focus: int) -> Program:
     rng = random.Random(seed)
     b = Builder(rng.randint, seed)
     for _ in range(rng.randint(1, 3)):
-        apply_card(b, cards()[(focus + rng.randint(0, 1) * rng.randint(1, 50)) % len(cards())])
+        apply_card(
+            b, op_types()[(focus + rng.randint(0, 1) * rng.randint(1, 50)) % len(op_types())]
+        )
     return b.finished()
 
 
@@ -141,7 +143,7 @@ def assert_prints(program: Program) -> None:
             np.testing.assert_array_equal(names["feeds"][name], array)
 
 
-@pytest.mark.parametrize("focus", range(len(cards())), ids=lambda i: cards()[i].__name__)
+@pytest.mark.parametrize("focus", range(len(op_types())), ids=lambda i: op_types()[i].__name__)
 def test_programs_are_printed_as_they_are(focus: int) -> None:
     assert_prints(random_program(focus, focus))
 
@@ -150,10 +152,10 @@ def test_the_source_of_every_card_runs_as_python() -> None:
     pytest.importorskip("torch")
     from tests.fuzzing.torch_checks import computed
 
-    for card in our_cards():
-        case = next(iter(cases_of(card)))
+    for op_type in our_cards():
+        case = next(iter(cases_of(op_type)))
         graph = case.graph(case.results)
-        assert computed(graph, case.feeds(case.bindings[0])).keys() == graph.outputs.keys(), card
+        assert computed(graph, case.feeds(case.bindings[0])).keys() == graph.outputs.keys(), op_type
 
 
 def test_noise_finds_what_cancels() -> None:
@@ -199,7 +201,7 @@ def test_formulas_an_operation_at_a_time_are_the_same() -> None:
 def test_a_kink_is_not_judged() -> None:
     x = apply(Input("x", f32[2]))
     program = Program((abs(x),), (x,), ({},), ({"x": np.array([0.0, 1.0], np.float32)},))
-    check_slopes(derived(program, 1))
+    check_gradients(derived(program, 1))
 
 
 def test_a_difference_beyond_rounding_is_judged() -> None:
@@ -230,6 +232,6 @@ def test_the_command_goes_on_where_it_was(
 def test_the_simplest_choices_make_a_program() -> None:
     b = Builder(lambda low, high: low)
     b.order = 2
-    for card in cards():
-        apply_card(b, card)
+    for op_type in op_types():
+        apply_card(b, op_type)
     assert b.finished().outputs

@@ -11,7 +11,7 @@ import pytest
 
 from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.diagnostics.errors import FeedError, GradientError, ShapeError
-from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise import exp, log, maximum, sin, stop_gradient, tanh, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, const
@@ -31,15 +31,15 @@ def data(*shape: int, seed: int = 0) -> np.ndarray:
 
 def difference(y: Value, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
     """∂Σy/∂(leaf `name`), element by element, by central differences in double."""
-    slope = np.zeros_like(feeds[name])
-    for index in np.ndindex(slope.shape):
+    gradient = np.zeros_like(feeds[name])
+    for index in np.ndindex(gradient.shape):
         moved = []
         for step in (STEP, -STEP):
             array = feeds[name].copy()
             array[index] += step
             moved.append(evaluate(y, feeds | {name: array}, np.float64).sum())
-        slope[index] = (moved[0] - moved[1]) / (2 * STEP)
-    return slope
+        gradient[index] = (moved[0] - moved[1]) / (2 * STEP)
+    return gradient
 
 
 @pytest.fixture
@@ -56,19 +56,19 @@ def test_results_have_the_structure_of_wrt(x: Value) -> None:
     single, listed, named = grad(y, w), grad(y, [x, w]), grad(y, {"a": v, "b": w})
     assert single is listed[1] is named["b"]
     assert list(named) == ["a", "b"]
-    for slope, at in zip([*listed, named["a"]], [x, w, v], strict=True):
-        assert slope.type == at.type
+    for gradient, at in zip([*listed, named["a"]], [x, w, v], strict=True):
+        assert gradient.type == at.type
 
 
-def test_what_does_not_matter_has_slope_zero(x: Value) -> None:
+def test_what_does_not_matter_has_gradient_zero(x: Value) -> None:
     other = leaf("other", f64["m"])
-    slope = grad(x.sum(), other)
-    assert slope.type == other.type
+    gradient = grad(x.sum(), other)
+    assert gradient.type == other.type
     feeds = {"x": data(2, 3), "other": data(4)}
-    np.testing.assert_array_equal(evaluate([slope, other, x], feeds)[0], np.zeros(4))
+    np.testing.assert_array_equal(evaluate([gradient, other, x], feeds)[0], np.zeros(4))
 
 
-def test_slope_at_an_intermediate_value(x: Value) -> None:
+def test_gradient_at_an_intermediate_value(x: Value) -> None:
     h = x * x
     y = (h * sin(h)).sum()
     array = data(2, 3)
@@ -76,13 +76,13 @@ def test_slope_at_an_intermediate_value(x: Value) -> None:
     np.testing.assert_allclose(evaluate(grad(y, h), {"x": array}), expected, 1e-12)
 
 
-def test_slopes_of_all_uses_add_up(x: Value) -> None:
+def test_gradients_of_all_uses_add_up(x: Value) -> None:
     y = (x * x + exp(x) * x).sum() + x.sum() * x.max()
     feeds = {"x": data(2, 3)}
     np.testing.assert_allclose(evaluate(grad(y, x), feeds), difference(y, feeds, "x"), 1e-7, 1e-8)
 
 
-def test_value_that_is_its_own_slope_target(x: Value) -> None:
+def test_value_that_is_its_own_gradient_target(x: Value) -> None:
     y = x.sum()
     assert evaluate(grad(y, y), {"x": data(1, 3)}) == 1.0
 
@@ -117,24 +117,24 @@ PAIR_CASES = {
 
 
 @pytest.mark.parametrize("use", PAIR_CASES.values(), ids=PAIR_CASES)
-def test_slopes_of_an_op_with_several_results(x: Value, use: Any) -> None:
+def test_gradients_of_an_op_with_several_results(x: Value, use: Any) -> None:
     first, second, _ = items(Pair()(x))
     used = use(first, second)
     y = (x * x).sum() if used is None else (used + x).sum()
     feeds = {"x": data(2, 3)}
-    slope = grad(y, x)
-    total = (slope * slope).sum()
-    first, second, _ = evaluate([slope, grad(total, x), x], feeds)
+    gradient = grad(y, x)
+    total = (gradient * gradient).sum()
+    first, second, _ = evaluate([gradient, grad(total, x), x], feeds)
     np.testing.assert_allclose(first, difference(y, feeds, "x"), 1e-6, 1e-8)
     np.testing.assert_allclose(second, difference(total, feeds, "x"), 1e-6, 1e-7)
 
 
-def test_slope_at_one_of_several_results(x: Value) -> None:
+def test_gradient_at_one_of_several_results(x: Value) -> None:
     """A result is a value like any other to differentiate at."""
     first, second, _ = items(Pair()(x))
     array = data(2, 3)
-    slopes = grad((first * second).sum(), [first, second])
-    at_first, at_second = evaluate(slopes, {"x": array})
+    gradients = grad((first * second).sum(), [first, second])
+    at_first, at_second = evaluate(gradients, {"x": array})
     np.testing.assert_allclose(at_first, array**3)
     np.testing.assert_allclose(at_second, array**2)
 
@@ -150,14 +150,14 @@ class Opaque(Op):
 
 
 def test_an_op_without_gradient_is_named_with_the_users_line(x: Value) -> None:
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         bad = Opaque()(x * 2)
         y = exp(bad).sum()
-        line = trace.site(bad)
+        line = locations.location(bad)
         with pytest.raises(GradientError, match="opaque has no gradient") as caught:
             grad(y, x)
     assert line is not None and line.file == __file__
-    assert caught.value.site == line
+    assert caught.value.location == line
     assert Path(__file__).name in str(caught.value)
     assert caught.value.hint is not None and "stop_gradient" in caught.value.hint
 
@@ -188,7 +188,7 @@ def test_mistakes(x: Value, make: Any, error: type[Exception], message: str) -> 
 
 
 class Wrong(Op):
-    """Its slope has another type than its argument."""
+    """Its gradient has another type than its argument."""
 
     def infer(self, x: Type) -> Type:
         return x
@@ -197,12 +197,12 @@ class Wrong(Op):
         return (g.sum(),)
 
 
-def test_a_slope_of_another_type_is_the_cards_fault(x: Value) -> None:
+def test_a_gradient_of_another_type_is_the_cards_fault(x: Value) -> None:
     with pytest.raises(Exception, match="the gradient of op Wrong is wrong"):
         grad(Wrong()(x).sum(), x)
 
 
-# Declared slopes.
+# Declared gradients.
 
 
 def test_stop_gradient_holds_its_input_constant(x: Value) -> None:
@@ -213,19 +213,19 @@ def test_stop_gradient_holds_its_input_constant(x: Value) -> None:
     np.testing.assert_array_equal(evaluate([second, x], {"x": array})[0], np.zeros((2, 3)))
 
 
-def test_custom_gradient_replaces_the_slope(x: Value) -> None:
+def test_custom_gradient_replaces_the_gradient(x: Value) -> None:
     @custom_gradient(lambda g, y, x: g * 7.0)
     def rounded(x: Value) -> Value:
         return x.astype(i64).astype(f64)
 
     array = data(2, 3) * 5
     np.testing.assert_array_equal(evaluate(rounded(x), {"x": array}), np.trunc(array))
-    slope = grad((rounded(x) * x).sum(), x)
-    np.testing.assert_allclose(evaluate(slope, {"x": array}), np.trunc(array) + 7 * array)
+    gradient = grad((rounded(x) * x).sum(), x)
+    np.testing.assert_allclose(evaluate(gradient, {"x": array}), np.trunc(array) + 7 * array)
 
 
 def test_custom_gradient_of_several_inputs_and_orders(x: Value) -> None:
-    """The declared slope is part of the graph: the next order differentiates it."""
+    """The declared gradient is part of the graph: the next order differentiates it."""
 
     @custom_gradient(lambda g, y, a, b: (g * a * a, None))
     def product(a: Value, b: Value) -> Value:
@@ -233,15 +233,15 @@ def test_custom_gradient_of_several_inputs_and_orders(x: Value) -> None:
 
     other = leaf("other", x.type)
     feeds = {"x": data(2, 3), "other": data(2, 3, seed=1)}
-    slopes = grad(product(x, other).sum(), [x, other])
-    at_x, at_other, _ = evaluate([*slopes, other], feeds)
+    gradients = grad(product(x, other).sum(), [x, other])
+    at_x, at_other, _ = evaluate([*gradients, other], feeds)
     np.testing.assert_allclose(at_x, feeds["x"] ** 2)
     np.testing.assert_array_equal(at_other, np.zeros((2, 3)))
-    second = grad(slopes[0].sum(), x)
+    second = grad(gradients[0].sum(), x)
     np.testing.assert_allclose(evaluate(second, feeds), 2 * feeds["x"])
 
 
-def test_custom_gradient_with_a_wrong_number_of_slopes(x: Value) -> None:
+def test_custom_gradient_with_a_wrong_number_of_gradients(x: Value) -> None:
     @custom_gradient(lambda g, y, a: (g, g))
     def same(a: Value) -> Value:
         return a * 1.5
@@ -250,11 +250,11 @@ def test_custom_gradient_with_a_wrong_number_of_slopes(x: Value) -> None:
         grad(same(x).sum(), x)
 
 
-def test_formula_with_a_declared_slope(x: Value) -> None:
+def test_formula_with_a_declared_gradient(x: Value) -> None:
     def through(x: Any) -> Any:
         return 1
 
-    @formula(slope=through)
+    @formula(derivative=through)
     def quantised(x: Any) -> Any:
         return where(x > 0, 1.0, -1.0)
 
@@ -290,12 +290,12 @@ def test_gradient_of_a_step_of_gradient_descent(x: Value) -> None:
 
     feeds = {"x": data(4, 3), "w": data(3, 2, seed=1)}
     after = loss(w - 0.5 * grad(loss(w), w))
-    slope = evaluate(grad(after, w), feeds)
-    np.testing.assert_allclose(slope, difference(after, feeds, "w"), 1e-6, 1e-8)
+    gradient = evaluate(grad(after, w), feeds)
+    np.testing.assert_allclose(gradient, difference(after, feeds, "w"), 1e-6, 1e-8)
 
 
-def test_a_masked_infinity_has_no_slope() -> None:
-    """`where` between values: the branch not taken adds nothing to a finite slope."""
+def test_a_masked_infinity_has_no_gradient() -> None:
+    """`where` between values: the branch not taken adds nothing to a finite gradient."""
     x = leaf("x", f64["n"])
     y = where(x > 0, x, const(-np.inf, f64)).max()
     np.testing.assert_array_equal(
@@ -303,7 +303,7 @@ def test_a_masked_infinity_has_no_slope() -> None:
     )
 
 
-def test_ties_share_the_slope() -> None:
+def test_ties_share_the_gradient() -> None:
     x, y = leaf("x", f64["n"]), leaf("y", f64["n"])
     ones = {"x": np.ones(2), "y": np.ones(2)}
     at_x, at_y = evaluate(grad(maximum(x, y).sum(), [x, y]), ones)
@@ -311,14 +311,14 @@ def test_ties_share_the_slope() -> None:
     np.testing.assert_array_equal(evaluate(grad(x.max(), x), ones), [0.5, 0.5])
 
 
-def test_broadcast_slopes_have_the_shape_of_their_argument() -> None:
+def test_broadcast_gradients_have_the_shape_of_their_argument() -> None:
     x = leaf("x", f64["b", 1, 3])
     for shape in ((3,), (1, 3), ("t", 1), (), ("b", "t", 3), (1, "t", 1)):
         other = leaf("other", f64[shape])
         y = (log(x * x + 1) * other).sum()
         feeds = {"x": data(2, 1, 3), "other": data(*[{"b": 2, "t": 4}.get(d, d) for d in shape])}
-        for name, slope in zip(("x", "other"), grad(y, [x, other]), strict=True):
-            found, *_ = evaluate([slope, x, other], feeds)
+        for name, gradient in zip(("x", "other"), grad(y, [x, other]), strict=True):
+            found, *_ = evaluate([gradient, x, other], feeds)
             np.testing.assert_allclose(found, difference(y, feeds, name), 1e-6, 1e-8)
 
 
@@ -329,12 +329,12 @@ def test_deep_graphs_differentiate() -> None:
     for _ in range(2000):
         y = y + sin(y) * 1e-4
     feeds = {"x": data(2)}
-    slope = grad(y.sum(), x)
-    np.testing.assert_allclose(evaluate(slope, feeds), difference(y, feeds, "x"), 1e-6)
+    gradient = grad(y.sum(), x)
+    np.testing.assert_allclose(evaluate(gradient, feeds), difference(y, feeds, "x"), 1e-6)
 
 
 def test_a_size_that_the_data_do_not_tell(x: Value) -> None:
-    """The slope of a sum is made of ones, as many as `x` has, whose data it does not need."""
+    """The gradient of a sum is made of ones, as many as `x` has, whose data it does not need."""
     with pytest.raises(FeedError, match="the size n of expand"):
         evaluate(grad(x.sum(), x), {"x": data(2, 3)})
 

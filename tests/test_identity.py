@@ -19,7 +19,7 @@ import pytest
 
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FormulaError, ShapeError
-from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise import exp
 from nncompile.ir.basic import barrier, const
 from nncompile.ir.graph import Input, Op, Value, apply
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Marked(Op):
-    """A card with one field of any type."""
+    """A op with one field of any type."""
 
     mark: Any
 
@@ -177,29 +177,32 @@ x = apply(Input("shared", f32["n", 3]))
 
 
 def test_equal_nodes_of_two_files_keep_their_own_lines(tmp_path: Path) -> None:
-    first, second = Trace(), Trace()
-    with tracing(first):
+    first, second = LocationTable(), LocationTable()
+    with recording_locations(first):
         a = written(tmp_path, "first.py", MODEL.format(blank=""))["y"]
-    with tracing(second):
+    with recording_locations(second):
         b = written(tmp_path, "second.py", MODEL.format(blank="\n\n"))["y"]
     assert a is b
-    assert [site.place for site in first.sites(a)] == ["first.py:6"]
-    assert [site.place for site in second.sites(b)] == ["second.py:8"]
+    assert [location.place for location in first.all_locations(a)] == ["first.py:6"]
+    assert [location.place for location in second.all_locations(b)] == ["second.py:8"]
 
 
 def test_one_trace_has_all_sites_of_a_node(tmp_path: Path) -> None:
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         y = written(tmp_path, "first.py", MODEL.format(blank=""))["y"]
         written(tmp_path, "second.py", MODEL.format(blank=""))
-    assert [site.place for site in trace.sites(y)] == ["first.py:6", "second.py:6"]
-    assert str(trace.site(y)) == "first.py:6"
+    assert [location.place for location in locations.all_locations(y)] == [
+        "first.py:6",
+        "second.py:6",
+    ]
+    assert str(locations.location(y)) == "first.py:6"
 
 
 def test_an_error_names_the_line_of_its_own_file(tmp_path: Path) -> None:
     """The nodes exist already, from another file; the mistake is the second file's."""
-    with tracing(Trace()):
+    with recording_locations(LocationTable()):
         keep = written(tmp_path, "first.py", MODEL.format(blank=""))
-    with tracing(Trace()), pytest.raises(ShapeError) as caught:
+    with recording_locations(LocationTable()), pytest.raises(ShapeError) as caught:
         written(tmp_path, "second.py", MODEL.format(blank="\n") + "z = y + y.reshape(-1)\n")
     message = str(caught.value)
     assert "second.py:8" in message
@@ -208,23 +211,25 @@ def test_an_error_names_the_line_of_its_own_file(tmp_path: Path) -> None:
 
 
 def test_gradients_and_replacements_keep_the_users_line(x: Value) -> None:
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         y = exp(x * x).sum()
-        line = trace.site(y)
-        (slope,) = grad(y, [x])
-        other = replace([slope], {x: apply(Input("other", x.type))})[0]
+        line = locations.location(y)
+        (gradient,) = grad(y, [x])
+        other = replace([gradient], {x: apply(Input("other", x.type))})[0]
     assert line is not None and line.place.startswith(HERE)
-    for value in (slope, other):
-        site = trace.site(value)
-        assert site is not None and site.place == line.place
+    for value in (gradient, other):
+        location = locations.location(value)
+        assert location is not None and location.place == line.place
 
 
 def test_sites_of_a_node_that_is_gone_are_forgotten() -> None:
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         for i in range(50):
             leaf = apply(Input(f"gone {i}", f32["n"]))
-            assert [site.place.partition(":")[0] for site in trace.sites(leaf)] == [HERE]
-            assert len(trace.sites(leaf)) == 1
+            assert [
+                location.place.partition(":")[0] for location in locations.all_locations(leaf)
+            ] == [HERE]
+            assert len(locations.all_locations(leaf)) == 1
 
 
 # Cells of a notebook.
@@ -245,7 +250,7 @@ def cell() -> Iterator[Any]:
         del Op.registry[key]
 
 
-CARD = """
+OP = """
 from nncompile.ir.graph import Op
 class MatMul(Op):
     version = {version}
@@ -256,8 +261,8 @@ class MatMul(Op):
 
 def test_a_cell_run_again_replaces_its_card(cell: Any, x: Value) -> None:
     before = len(Op.registry)
-    old = cell(CARD.format(version=1))["MatMul"]
-    new = cell(CARD.format(version=2))["MatMul"]
+    old = cell(OP.format(version=1))["MatMul"]
+    new = cell(OP.format(version=2))["MatMul"]
     assert len(Op.registry) == before + 1
     assert Op.registry["__notebook__", "MatMul"] is new
     assert old()(x) is not new()(x)
@@ -266,10 +271,10 @@ def test_a_cell_run_again_replaces_its_card(cell: Any, x: Value) -> None:
 
 def test_a_foreign_class_does_not_take_the_place_of_ours(cell: Any) -> None:
     a, b = apply(Input("a", f32["n", 3])), apply(Input("b", f32[3, 2]))
-    card = type((a @ b).op)
-    cell(CARD.format(version=1))
-    assert type((a @ b).op) is card
-    assert Op.registry[card.__module__, card.__qualname__] is card
+    op_type = type((a @ b).op)
+    cell(OP.format(version=1))
+    assert type((a @ b).op) is op_type
+    assert Op.registry[op_type.__module__, op_type.__qualname__] is op_type
 
 
 # Operators.
@@ -290,7 +295,7 @@ def test_equality_is_elementwise(x: Value) -> None:
 def test_truth_value_teaches_where(x: Value, question: Any) -> None:
     with pytest.raises(FormulaError, match="where") as caught:
         question(x)
-    assert caught.value.site is not None and caught.value.site.file == __file__
+    assert caught.value.location is not None and caught.value.location.file == __file__
 
 
 def test_in_is_refused(x: Value) -> None:

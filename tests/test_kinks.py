@@ -1,4 +1,4 @@
-"""Slopes where a function has a kink: those of torch."""
+"""Gradients where a function has a kink: those of torch."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ CASES: dict[str, Pair] = {
 
 
 def run(values: list[Value], *points: float) -> list[float]:
-    graph = optimize(Graph("slopes", {str(i): v for i, v in enumerate(values)}))
+    graph = optimize(Graph("gradients", {str(i): v for i, v in enumerate(values)}))
     session = Session(to_model(graph).SerializeToString())
     feeds = {f"x{i}": np.float32([p]) for i, p in enumerate(points)}
     used = {port.name for port in session.inputs}
@@ -88,18 +88,18 @@ def run(values: list[Value], *points: float) -> list[float]:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_slopes_at_kinks_are_torchs(name: str) -> None:
+def test_gradients_at_kinks_are_torchs(name: str) -> None:
     ours, theirs, all_points = CASES[name]
     for points in all_points:
         tensors = [torch.tensor([p], requires_grad=True) for p in points]
         expected = torch.autograd.grad(theirs(*tensors).sum(), tensors)
         leaves = [apply(Input(f"x{i}", f32[1])) for i in range(len(points))]
         for function in (ours, formula(lambda *xs: ours(*xs))):
-            slopes = run(grad(function(*leaves).sum(), leaves), *points)
-            np.testing.assert_allclose(slopes, [float(g) for g in expected], 1e-6)
+            gradients = run(grad(function(*leaves).sum(), leaves), *points)
+            np.testing.assert_allclose(gradients, [float(g) for g in expected], 1e-6)
 
 
-def test_length_of_nothing_has_slope_zero() -> None:
+def test_length_of_nothing_has_gradient_zero() -> None:
     x, y = (apply(Input(f"x{i}", f32[1])) for i in range(2))
     assert run(grad(e.hypot(x, y).sum(), [x, y]), 0.0, 0.0) == [0, 0]
     assert run(grad(e.hypot(x, y).sum(), [x, y]), 3e30, -4e30) == pytest.approx([0.6, -0.8])

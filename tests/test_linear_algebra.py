@@ -29,8 +29,8 @@ from nncompile.ops import (
     solve_triangular,
 )
 from nncompile.ops.loops.scan import scan
-from tests.card_checks import session, valid_model
 from tests.leaves import leaf
+from tests.op_checks import session, valid_model
 
 RANDOM = np.random.default_rng(0)
 NAN, INF = np.nan, np.inf
@@ -273,13 +273,13 @@ def test_gradients_are_those_of_torch(name: str, torchscript: SimpleNamespace) -
     tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
     y, expected = ours(*leaves), theirs(torch, *tensors)
     weight = RANDOM.normal(size=expected.shape)
-    slopes = grad((y * weight).sum(), leaves)
+    gradients = grad((y * weight).sum(), leaves)
     by = torch.autograd.grad((expected * torch.tensor(weight)).sum(), tensors, create_graph=True)
-    outputs = {"y": y, **{f"s{i}": s for i, s in enumerate(slopes)}}
+    outputs = {"y": y, **{f"s{i}": s for i, s in enumerate(gradients)}}
     wanted = {"y": expected, **{f"s{i}": s for i, s in enumerate(by)}}
     if "cdist" not in name or "3" in name:  # torch does not differentiate others twice
         directions = [RANDOM.normal(size=a.shape) for a in arrays]
-        along = sum((s * d).sum() for s, d in zip(slopes, directions, strict=True))
+        along = sum((s * d).sum() for s, d in zip(gradients, directions, strict=True))
         twice = sum((s * torch.tensor(d)).sum() for s, d in zip(by, directions, strict=True))
         if "cdist" not in name:
             outputs |= {f"h{i}": h for i, h in enumerate(grad(along, leaves))}
@@ -313,12 +313,12 @@ def test_the_gradient_of_det_at_singular_matrices(torchscript: SimpleNamespace) 
         minors[b, i, j] = (-1) ** (i + j) * (rest[0, 0] * rest[1, 1] - rest[0, 1] * rest[1, 0])
     for dtype in (f32, f64):
         x = leaf("x", dtype["b", "n", "n"])
-        outputs = {"slope": grad(det(x).sum(), x)}
+        outputs = {"gradient": grad(det(x).sum(), x)}
         near = 1e-5 if dtype is f32 else 1e-13
         for backend, found in results(
             outputs, {"x": data.astype(dtype.numpy)}, torchscript
         ).items():
-            np.testing.assert_allclose(found["slope"], minors, near, near, err_msg=backend)
+            np.testing.assert_allclose(found["gradient"], minors, near, near, err_msg=backend)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
@@ -332,10 +332,10 @@ def test_derivatives_of_det_at_singular_matrices_are_those_of_a_polynomial(
         left[rank, :, rank:] = 0
     data, direction = left @ right, rng.normal(size=(n, n))
     x = leaf("x", f64[n + 1, n, n])
-    slope = grad(det(x).sum(), x)
-    second = grad((slope * direction).sum(), x)
+    gradient = grad(det(x).sum(), x)
+    second = grad((gradient * direction).sum(), x)
     third = grad((second * direction).sum(), x)
-    graph = Graph("slopes", {"slope": slope, "second": second}, (x,))
+    graph = Graph("gradients", {"gradient": gradient, "second": second}, (x,))
     step = 1e-3
 
     def differences(name: str) -> Any:
@@ -344,7 +344,7 @@ def test_derivatives_of_det_at_singular_matrices_are_those_of_a_polynomial(
         )
         return (8 * (near - before) - (far - behind)) / (12 * step)
 
-    expected = {"second": differences("slope"), "third": differences("second")}
+    expected = {"second": differences("gradient"), "third": differences("second")}
     outputs = {"second": second, "third": third}
     for backend, found in results(outputs, {"x": data}, torchscript).items():
         for name, array in expected.items():
@@ -368,13 +368,13 @@ def test_one_matrix_for_many(ahead: tuple[int, ...], torchscript: SimpleNamespac
     a, b = leaf("a", f64["n", "n"]), leaf("b", f64[("b", "c", "n", "m")[2 - len(ahead) :]])
     feeds = {"a": conditioned(3, 4) + 3 * np.eye(3), "b": RANDOM.normal(size=(*ahead, 3, 2))}
     y, lower = solve(a, b), solve_triangular(a, b, lower=True)
-    outputs = {"y": y, "lower": lower, "slope": grad((y * y).sum(), a)}
+    outputs = {"y": y, "lower": lower, "gradient": grad((y * y).sum(), a)}
     at = np.linalg.solve(feeds["a"], feeds["b"])
     back = 2 * np.linalg.solve(feeds["a"].T, at)
-    slope = -(back @ np.swapaxes(at, -1, -2)).reshape(-1, 3, 3).sum(0)
+    gradient = -(back @ np.swapaxes(at, -1, -2)).reshape(-1, 3, 3).sum(0)
     for backend, found in results(outputs, feeds, torchscript).items():
         np.testing.assert_allclose(found["y"], at, 1e-11, 1e-13, err_msg=backend)
-        np.testing.assert_allclose(found["slope"], slope, 1e-10, 1e-12, err_msg=backend)
+        np.testing.assert_allclose(found["gradient"], gradient, 1e-10, 1e-12, err_msg=backend)
         expected = np.linalg.solve(np.tril(feeds["a"]), feeds["b"])
         np.testing.assert_allclose(found["lower"], expected, 1e-11, 1e-13, err_msg=backend)
 
@@ -383,7 +383,7 @@ def test_within_a_loop(torchscript: SimpleNamespace) -> None:
     """A body that solves: a loop in a loop."""
     a, xs = leaf("a", f64["n", "n"]), leaf("xs", f64["t", "n"])
     last, _ = scan(lambda c, x: (solve(a + eye(a.shape[-1], dtype=f64), c + x), c), xs[0], xs)
-    outputs = {"y": last, "slope": grad(last.sum(), a)}
+    outputs = {"y": last, "gradient": grad(last.sum(), a)}
     feeds = {"a": definite(3, 4), "xs": RANDOM.normal(size=(4, 3))}
     expected = feeds["xs"][0]
     for x in feeds["xs"]:
@@ -392,7 +392,7 @@ def test_within_a_loop(torchscript: SimpleNamespace) -> None:
     for backend in found:
         np.testing.assert_allclose(found[backend]["y"], expected, 1e-12, err_msg=backend)
         np.testing.assert_allclose(
-            found[backend]["slope"], found["numpy"]["slope"], 1e-11, err_msg=backend
+            found[backend]["gradient"], found["numpy"]["gradient"], 1e-11, err_msg=backend
         )
 
 
@@ -421,9 +421,9 @@ def test_distances(torchscript: SimpleNamespace) -> None:
         outputs = {"distances": distances}
         expected = {"distances": theirs.detach().numpy()}
         if p:
-            outputs["slope"] = grad(distances.sum(), y)
+            outputs["gradient"] = grad(distances.sum(), y)
             by = torch.autograd.grad(theirs.sum(), tensors["y"])[0]
-            expected["slope"] = by.numpy()
+            expected["gradient"] = by.numpy()
         for backend, found in results(outputs, feeds, torchscript).items():
             for key, wanted in expected.items():
                 np.testing.assert_allclose(

@@ -85,8 +85,8 @@ def test_a_file_called_as_this_package_is_still_the_users(tmp_path: Path) -> Non
     path = write(tmp_path, MODEL.replace("Dense(1)", "Dense(1, name='a.b')"), "dsl.py")
     with pytest.raises(ModelError) as caught:
         load(path)
-    assert caught.value.site is not None
-    assert caught.value.site.file == str(path)
+    assert caught.value.location is not None
+    assert caught.value.location.file == str(path)
 
 
 SEVERAL = (
@@ -145,24 +145,24 @@ def test_what_a_file_raises_is_told_at_its_line(
     with pytest.raises(ModelError) as caught:
         load(path)
     assert message in str(caught.value)
-    assert caught.value.site is not None
-    assert (caught.value.site.file, caught.value.site.line) == (str(path), line)
+    assert caught.value.location is not None
+    assert (caught.value.location.file, caught.value.location.line) == (str(path), line)
 
 
 def test_a_mistake_in_the_model_keeps_its_own_message(tmp_path: Path) -> None:
     path = write(tmp_path, MODEL.replace("Dense(1)", "(lambda x: x @ np.ones((4, 2), np.float32))"))
     with pytest.raises(ShapeError) as caught:
         load(path)
-    assert caught.value.site is not None
-    assert (caught.value.site.file, caught.value.site.line) == (str(path), 7)
+    assert caught.value.location is not None
+    assert (caught.value.location.file, caught.value.location.line) == (str(path), 7)
 
 
 def test_data_that_raises_is_told_at_its_line(tmp_path: Path) -> None:
     declared = load(write(tmp_path, MODEL + "def data():\n    return open('nowhere.npz')\n"))
     with pytest.raises(ModelError, match="FileNotFoundError") as caught:
         _ = declared.data
-    assert caught.value.site is not None
-    assert caught.value.site.line == 10
+    assert caught.value.location is not None
+    assert caught.value.location.line == 10
 
 
 @pytest.mark.parametrize("value", ["3", "[1, 2]", "({}, {}, {})", "({}, 5)", "lambda: 'x'"])

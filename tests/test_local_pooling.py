@@ -60,11 +60,11 @@ def test_the_gradient_at_zero_is_zero(p: float) -> None:
     x = leaf("x", f64[1, 1, "n"])
     feeds = {"x": np.array([[[0.0, 0, 3, 4]]])}
     y = lp_pool(x, p, 2)
-    slope = grad(y.sum(), x)
+    gradient = grad(y.sum(), x)
     expected = {2: [0, 0, 0.6, 0.8], 3: [0, 0, 9 / 91 ** (2 / 3), 16 / 91 ** (2 / 3)]}
-    for result in everywhere.results(slope, [x], feeds):
+    for result in everywhere.results(gradient, [x], feeds):
         np.testing.assert_allclose(result[0, 0], expected[p], rtol=1e-12)
-    second = grad((slope * slope).sum(), x)
+    second = grad((gradient * gradient).sum(), x)
     assert all(np.isfinite(r).all() for r in everywhere.results(second, [x], feeds))
 
 

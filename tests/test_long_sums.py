@@ -23,9 +23,9 @@ from nncompile.ops.contraction.matmul import gemm, matmul
 from nncompile.ops.convolution.convolve import ConvWeightGradient
 from nncompile.ops.core.long_sums import ACROSS, DOWN, ROW
 from nncompile.runtime.session import Session
-from tests.card_checks import session
 from tests.everywhere import script_of
 from tests.leaves import leaf
+from tests.op_checks import session
 
 BOUND = 1e-6  # relative to the sum of the sizes of what is added
 EPSILON = float(np.finfo(np.float32).eps)
@@ -310,8 +310,8 @@ def test_gradients_of_a_layer_for_a_million_rows() -> None:
     x, g = thousand(rng, (1_000_003, 3)), alike(rng, (1_000_003, 2))
 
     def gradients(x: Value, w: Value, b: Value, g: Value) -> Value:
-        slopes = vjp([x @ w + b], [w, b], [g])
-        return ops.concatenate([slopes[0], ops.reshape(slopes[1], (1, 2))], 0)
+        gradients = vjp([x @ w + b], [w, b], [g])
+        return ops.concatenate([gradients[0], ops.reshape(gradients[1], (1, 2))], 0)
 
     types = [f32["n", 3], f32[3, 2], f32[2], f32["n", 2]]
     wide = x.astype(np.float64), g.astype(np.float64)
@@ -356,11 +356,11 @@ def test_gradients_at_the_weights_of_convolutions(
 ) -> None:
     op = ConvWeightGradient(kernel, strides, pads, dilations, groups)
     given = f32[x]
-    slope = f32[(x[0], 4, *op.window.results(given.shape[2:]))]
+    gradient = f32[(x[0], 4, *op.window.results(given.shape[2:]))]
     rng = np.random.default_rng(19)
     named = {symbol(name): size for name, size in sizes.items()}
-    feeds = [data(rng, tuple(substitute(d, named) for d in t.shape)) for t in (given, slope)]
-    leaves = [leaf("x0", given), leaf("x1", slope)]
+    feeds = [data(rng, tuple(substitute(d, named) for d in t.shape)) for t in (given, gradient)]
+    leaves = [leaf("x0", given), leaf("x1", gradient)]
     graph = Graph("exact", {"y": op(*leaves)}, tuple(leaves))
 
     def exact(arrays: Sequence[Array]) -> Array:
@@ -369,7 +369,7 @@ def test_gradients_at_the_weights_of_convolutions(
         ]
 
     expected, scale = exact(feeds), exact([np.abs(a) for a in feeds])
-    (results,) = everywhere(op, [given, slope], feeds)
+    (results,) = everywhere(op, [given, gradient], feeds)
     for backend, result in results.items():
         near(result, expected, scale, backend, 2e-6)
 
@@ -533,14 +533,14 @@ def test_many_updates_of_one_place() -> None:
     """The gradient of a table of which few rows are used by many."""
     rng = np.random.default_rng(14)
 
-    def slope(table: Value, indices: Value, g: Value) -> Value:
+    def gradient(table: Value, indices: Value, g: Value) -> Value:
         return vjp([ops.take(table, indices, 0)], [table], [g])[0]
 
     feeds = []
     for count in (0, 1, 1000, 300_007):
         indices = rng.integers(0, 3, count)
         feeds.append([np.zeros((3, 2), np.float32), indices, alike(rng, (count, 2))])
-    found = everywhere(slope, [f32[3, 2], i64["n"], f32["n", 2]], *feeds)
+    found = everywhere(gradient, [f32[3, 2], i64["n"], f32["n", 2]], *feeds)
     for (_, indices, g), results in zip(feeds, found, strict=True):
         expected = np.zeros((3, 2))
         np.add.at(expected, indices, g.astype(np.float64))

@@ -139,12 +139,12 @@ def test_shared_nested_and_other_matrices() -> None:
     }  # fmt: skip
     assert shapes["d.lora_a"] == (4, 2)  # the inner one's
     assert shapes["table.lora_b"] == (2, 4)
-    slopes = grad(net.outputs["z"].sum(), [net.parameters["table.lora_b"]])
+    gradients = grad(net.outputs["z"].sum(), [net.parameters["table.lora_b"]])
     rng = np.random.default_rng(0)
     feeds = {p: rng.normal(size=s).astype(np.float32) for p, s in shapes.items()}
     feeds["n"] = np.array([3, 3, 8])
     used = {n: feeds[n] for n in ("n", "table.lora_a")}
-    (found,) = evaluate(slopes, used)  # type: ignore[misc]
+    (found,) = evaluate(gradients, used)  # type: ignore[misc]
     expected = feeds["table.lora_a"][feeds["n"]].sum(0)[:, None]
     np.testing.assert_allclose(found, np.broadcast_to(expected, (2, 4)), 1e-5)
 

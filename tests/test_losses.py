@@ -1,4 +1,4 @@
-"""Losses, metrics and activations: values and slopes against torch's, and what they refuse."""
+"""Losses, metrics and activations: values and gradients against torch's, and what they refuse."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ functional = torch.nn.functional
 
 
 def agree(
-    ours: Callable[..., Value], theirs: Callable[..., Any], *arrays: Array, slope_of: int = 1
+    ours: Callable[..., Value], theirs: Callable[..., Any], *arrays: Array, gradient_of: int = 1
 ) -> None:
-    """Value and slopes (at the first `slope_of` arguments) are torch's, in double precision.
+    """Value and gradients (at the first `gradient_of` arguments) are torch's, in double precision.
 
     Within 10⁻⁶: torch keeps some constants (1/6, α) in single precision.
     """
@@ -35,13 +35,13 @@ def agree(
     value = ours(*leaves)
     total = value.sum() if value.rank else value
     feeds = {f"x{i}": a for i, a in enumerate(arrays)}
-    found, *slopes = evaluate([value, *grad(total, leaves[:slope_of])], feeds)
-    tensors = [torch.tensor(a, requires_grad=i < slope_of) for i, a in enumerate(arrays)]
+    found, *gradients = evaluate([value, *grad(total, leaves[:gradient_of])], feeds)
+    tensors = [torch.tensor(a, requires_grad=i < gradient_of) for i, a in enumerate(arrays)]
     expected = theirs(*tensors)
     expected.sum().backward()
     np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-6, atol=1e-9)
-    for slope, x in zip(slopes, tensors, strict=False):
-        np.testing.assert_allclose(slope, x.grad.numpy(), rtol=1e-6, atol=1e-9)
+    for gradient, x in zip(gradients, tensors, strict=False):
+        np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-6, atol=1e-9)
 
 
 ACTIVATIONS: dict[str, tuple[Any, Any]] = {
@@ -90,7 +90,7 @@ def test_activations_are_torchs(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_and_their_slopes_are_finite_far_out(name: str) -> None:
+def test_activations_and_their_gradients_are_finite_far_out(name: str) -> None:
     x = leaf("x", f32["n"])
     y = ACTIVATIONS[name][0](x)
     wide = np.array([-1e4, -100, -20, -6, -3, -0.5, 0, 0.5, 3, 6, 20, 100, 1e4], np.float32)
@@ -139,7 +139,7 @@ def test_losses_are_torchs(name: str) -> None:
     ours, theirs = LOSSES[name]
     random = np.random.default_rng(2)
     shape = (7, 3)
-    # torch has no slope at the target of some of these.
+    # torch has no gradient at the target of some of these.
     agree(ours, theirs, random.normal(scale=2, size=shape), random.normal(scale=2, size=shape))
 
 
@@ -156,9 +156,9 @@ def test_logits_far_out_are_finite() -> None:
         "z": np.array([1e4, -1e4, 100, -100], np.float32),
         "t": np.array([1, 0, 0, 1], np.float32),
     }
-    value, slope = evaluate([loss, *grad(loss, [z])], feeds)
+    value, gradient = evaluate([loss, *grad(loss, [z])], feeds)
     np.testing.assert_allclose(value, 50)
-    np.testing.assert_allclose(slope, [0, 0, 0.25, -0.25], atol=1e-7)
+    np.testing.assert_allclose(gradient, [0, 0, 0.25, -0.25], atol=1e-7)
 
 
 SHAPES = [(5, 4), (5, 4, 3), (4,)]

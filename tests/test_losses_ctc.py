@@ -17,9 +17,9 @@ from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, S
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type
-from tests.card_checks import session, valid_model
+from tests.gradients import check_gradient
 from tests.leaves import leaf
-from tests.slopes import check_gradient
+from tests.op_checks import session, valid_model
 
 RANDOM = np.random.default_rng(0)
 
@@ -54,7 +54,7 @@ def test_it_is_torchs(reduction: Any) -> None:
     feeds = drawn(6, 12, 4)
     loss, leaves = built(f64, reduction=reduction)
     total = loss.sum() if loss.rank else loss
-    found, slope = evaluate([loss, dsl.grad(total, leaves[0])], feeds)
+    found, gradient = evaluate([loss, dsl.grad(total, leaves[0])], feeds)
     z = torch.tensor(feeds["z"], requires_grad=True)
     label = torch.tensor(np.where(feeds["label"] < 0, 1, feeds["label"]))
     expected = torch.nn.functional.ctc_loss(
@@ -63,7 +63,7 @@ def test_it_is_torchs(reduction: Any) -> None:
     )  # fmt: skip
     expected.sum().backward()
     np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-10)
-    np.testing.assert_allclose(slope, z.grad.numpy(), rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(gradient, z.grad.numpy(), rtol=1e-8, atol=1e-12)
 
 
 def test_it_is_the_sum_over_all_ways() -> None:
@@ -87,43 +87,43 @@ def spread(z: Array, kind: str) -> Array:
 
 
 @functools.cache
-def with_slope() -> tuple[Graph, Callable[..., dict[str, Array]]]:
-    """The loss and its slope in float32, and the same in onnxruntime."""
+def with_gradient() -> tuple[Graph, Callable[..., dict[str, Array]]]:
+    """The loss and its gradient in float32, and the same in onnxruntime."""
     loss, leaves = built(f32, reduction="sum")
-    graph = Graph("ctc", {"loss": loss, "slope": dsl.grad(loss, leaves[0])}, tuple(leaves))
+    graph = Graph("ctc", {"loss": loss, "gradient": dsl.grad(loss, leaves[0])}, tuple(leaves))
     return graph, session(valid_model(graph))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["near", "signs", "far"])
 def test_one_graph_runs_at_several_sizes(kind: str) -> None:
-    """In onnxruntime within 10⁻⁵ of double precision, slopes too, far out, in a batch of one and
+    """In onnxruntime within 10⁻⁵ of double precision, gradients too, far out, in a batch of one and
     over hundreds of steps, where the logarithms are of some 40,000."""
-    graph, run = with_slope()
+    graph, run = with_gradient()
     for count, steps, letters in ((5, 9, 3), (1, 20, 4), (3, 2, 1), (4, 300, 30)):
         feeds = drawn(count, steps, letters, 1.0)
         feeds["z"] = spread(feeds["z"], kind)
         expected = evaluate(graph, feeds, precision=np.float64)
         found = run(feeds, {name: x.shape for name, x in expected.items()})
         np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-6)
-        exact = expected["slope"]
-        off = found["slope"] - exact
+        exact = expected["gradient"]
+        off = found["gradient"] - exact
         assert np.linalg.norm(off) < 2e-6 * np.linalg.norm(exact)
         assert np.abs(off).max() < 1e-5 * np.abs(exact).max()
         # Of each number that is not itself a small difference of others.
         large = np.abs(exact) > 1e-2 * np.abs(exact).max()
-        np.testing.assert_allclose(found["slope"][large], exact[large], rtol=5e-5)
+        np.testing.assert_allclose(found["gradient"][large], exact[large], rtol=5e-5)
 
 
 @pytest.mark.slow
-def test_slopes_are_righter_than_torchs() -> None:
-    """Whose sums over steps are rounded: by thousandths of the slopes over 300 steps far out."""
+def test_gradients_are_righter_than_torchs() -> None:
+    """Whose sums over steps are rounded: by thousandths of the gradients over 300 steps far out."""
     torch = pytest.importorskip("torch", reason="torch is the reference here")
-    graph, run = with_slope()
+    graph, run = with_gradient()
     feeds = drawn(4, 300, 30, 1.0)
     feeds["z"] = spread(feeds["z"], "far")
-    exact = evaluate(graph, feeds, precision=np.float64)["slope"]
-    found = run(feeds, {"loss": (), "slope": exact.shape})["slope"]
+    exact = evaluate(graph, feeds, precision=np.float64)["gradient"]
+    found = run(feeds, {"loss": (), "gradient": exact.shape})["gradient"]
     z = torch.tensor(feeds["z"], requires_grad=True)
     label = torch.tensor(np.where(feeds["label"] < 0, 1, feeds["label"]))
     torch.nn.functional.ctc_loss(
@@ -133,10 +133,10 @@ def test_slopes_are_righter_than_torchs() -> None:
     assert np.abs(found - exact).max() < 0.01 * np.abs(z.grad.numpy() - exact).max()
 
 
-def test_of_a_network_that_is_sure_slopes_are_right() -> None:
+def test_of_a_network_that_is_sure_gradients_are_right() -> None:
     """They are then small differences of numbers near 1. So is a loss near 0: each of 240 frames
     rounds it by less than 6·10⁻⁸."""
-    graph, run = with_slope()
+    graph, run = with_gradient()
     feeds = drawn(4, 60, 8, 1.0)
     feeds |= {"label": 1 + RANDOM.integers(0, 4, (4, 8)), "length": np.full(4, 60)}
     feeds["label_length"] = np.full(4, 8)
@@ -149,8 +149,8 @@ def test_of_a_network_that_is_sure_slopes_are_right() -> None:
     found = run(feeds, {n: x.shape for n, x in expected.items()})
     assert 1e-3 < expected["loss"] < 0.1
     np.testing.assert_allclose(found["loss"], expected["loss"], rtol=0, atol=1e-5)
-    off = np.linalg.norm(found["slope"] - expected["slope"])
-    assert off < 2e-6 * np.linalg.norm(expected["slope"])
+    off = np.linalg.norm(found["gradient"] - expected["gradient"])
+    assert off < 2e-6 * np.linalg.norm(expected["gradient"])
 
 
 def test_classes_that_never_come() -> None:
@@ -161,14 +161,14 @@ def test_classes_that_never_come() -> None:
     x, y = leaf("x", f64[2, 6, 4]), leaf("y", f64[2, 6, 3])
     one, two = dsl.ctc_loss(x, label), dsl.ctc_loss(y, label)
     values = [one, two, dsl.grad(one, x), dsl.grad(two, y)]
-    found, expected, slope, expected_slope = evaluate(values, {"x": z, "y": fewer})
+    found, expected, gradient, expected_gradient = evaluate(values, {"x": z, "y": fewer})
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    np.testing.assert_allclose(slope[:, :, :3], expected_slope, rtol=1e-10, atol=1e-15)
-    np.testing.assert_array_equal(slope[:, :, 3], 0)
+    np.testing.assert_allclose(gradient[:, :, :3], expected_gradient, rtol=1e-10, atol=1e-15)
+    np.testing.assert_array_equal(gradient[:, :, 3], 0)
     unsaid = dsl.ctc_loss(x, np.array([[1, 3], [1, 2]]), reduction="none")
-    found, slope = evaluate([unsaid, dsl.grad(unsaid.sum(), x)], {"x": z})
+    found, gradient = evaluate([unsaid, dsl.grad(unsaid.sum(), x)], {"x": z})
     assert found[0] == np.inf and 0 < found[1] < np.inf
-    assert np.isfinite(slope).all() and not slope[0].any() and slope[1].any()
+    assert np.isfinite(gradient).all() and not gradient[0].any() and gradient[1].any()
 
 
 def test_labels_that_do_not_fit_in_time() -> None:
@@ -176,11 +176,11 @@ def test_labels_that_do_not_fit_in_time() -> None:
     feeds = {"z": RANDOM.normal(size=(2, 3, 4))}
     for zero, expected in ((False, math.inf), (True, 0.0)):
         losses = dsl.ctc_loss(z, label, zero_infinity=zero, reduction="none")
-        found, slope = evaluate([losses, dsl.grad(losses.sum(), z)], feeds)
+        found, gradient = evaluate([losses, dsl.grad(losses.sum(), z)], feeds)
         assert found[0] == expected
         assert 0 < found[1] < math.inf
-        np.testing.assert_array_equal(slope[0], np.zeros((3, 4)))
-        assert np.abs(slope[1]).max() > 0
+        np.testing.assert_array_equal(gradient[0], np.zeros((3, 4)))
+        assert np.abs(gradient[1]).max() > 0
 
 
 def test_another_blank_and_a_mask() -> None:
@@ -192,7 +192,7 @@ def test_another_blank_and_a_mask() -> None:
     assert evaluate(dsl.ctc_loss(z, label, mask=np.zeros(3, bool)), {}) == 0
 
 
-def test_second_slopes_are_differences() -> None:
+def test_second_gradients_are_differences() -> None:
     label = np.array([[1, 1], [2, 1]])
     check_gradient(lambda z: dsl.ctc_loss(z, label), RANDOM.normal(size=(2, 5, 3)))
 
@@ -201,7 +201,7 @@ def test_the_graph_does_not_grow_with_time() -> None:
     def nodes(steps: int) -> int:
         z = leaf("z", f32[2, steps, 4])
         loss = dsl.ctc_loss(z, np.array([[1, 2], [3, 1]]))
-        return len(Graph("ctc", {"slope": dsl.grad(loss, z)}).nodes)
+        return len(Graph("ctc", {"gradient": dsl.grad(loss, z)}).nodes)
 
     assert nodes(8) == nodes(80)
 

@@ -19,7 +19,7 @@ from nncompile.ir.types import Array, Type
 from nncompile.ops import const
 from nncompile.passes import optimize
 from nncompile.train import Trainer
-from tests.card_checks import valid_model
+from tests.op_checks import valid_model
 
 
 def leaf(type_: Type, name: str = "x") -> Value:
@@ -70,12 +70,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_one_class_is_no_choice(case: str) -> None:
-    declare, way_out = REFUSED[case]
+    declare, hint = REFUSED[case]
     with pytest.raises(ShapeError) as told:
         declare()
     said = str(told.value)
     assert any(w in said for w in ("one class", "need a class axis", "has no class axis"))
-    assert f"{way_out}(x" in str(told.value)
+    assert f"{hint}(x" in str(told.value)
     assert "label" in str(told.value)
 
 
@@ -128,7 +128,7 @@ def test_a_sum_is_that_of_all_batches(batch: int) -> None:
 
 
 def test_what_is_trained_is_the_sum_of_the_batch() -> None:
-    """The step is down the slope of 4 rows' sum, whatever came before."""
+    """The step is down the gradient of 4 rows' sum, whatever came before."""
     trainer = Trainer(training(summed, minimize="loss", optimizer=sgd(0.125), batch=4))
     trainer.set_params({"head.weight": np.zeros((2, 2), np.float32)})
     data = {
@@ -160,9 +160,9 @@ def test_labels_of_margins_are_signs_or_truths(loss: Any) -> None:
         y = leaf(dtype["b"], "label")
         losses = loss(z, y, reduction="none")
         feeds = {"x": points, "label": labels.astype(dtype.numpy)}
-        found, slope = evaluate([losses, grad(losses.sum(), z)], feeds)
+        found, gradient = evaluate([losses, grad(losses.sum(), z)], feeds)
         np.testing.assert_allclose(found, expected)
-        np.testing.assert_array_equal(slope, np.where(expected > 0, -signs, 0))
+        np.testing.assert_array_equal(gradient, np.where(expected > 0, -signs, 0))
 
 
 def test_other_labels_of_margins_are_refused() -> None:
@@ -243,10 +243,10 @@ def test_silu_is_as_right_as_it_says() -> None:
     x = leaf(f32["n"])
     points = np.linspace(-30, 30, 20_001, dtype=np.float32)
     y = dsl.silu(x)
-    found = run({"value": y, "slope": grad(y.sum(), x)}, x=points)
+    found = run({"value": y, "gradient": grad(y.sum(), x)}, x=points)
     wide = points.astype(np.float64)
     share = 1 / (1 + np.exp(-wide))
     np.testing.assert_allclose(found["value"], wide * share, rtol=1e-6, atol=2e-6)
     np.testing.assert_allclose(
-        found["slope"], share * (1 + wide * (1 - share)), rtol=1e-6, atol=2e-6
+        found["gradient"], share * (1 + wide * (1 - share)), rtol=1e-6, atol=2e-6
     )

@@ -34,7 +34,7 @@ from nncompile.ops import (
 from nncompile.ops.shape.moves import moved, through_moves
 from nncompile.passes import optimize
 from nncompile.train import Trainer
-from tests.card_checks import valid_model
+from tests.op_checks import valid_model
 
 LOGITS = np.float32([-200, -100, -20, -18, -15, -1, 0, 1, 15, 18, 20, 100, 200] * 2)
 TARGETS = np.repeat(np.float32([0, 1]), 13)
@@ -71,7 +71,7 @@ LOSSES: dict[str, Callable[[Value, Value], Value]] = {
 
 
 def run(losses: Value, x: Value, leaves: tuple[Value, ...], **data: Array) -> dict[str, Array]:
-    graph = optimize(Graph("losses", {"value": losses, "slope": grad(losses.sum(), x)}, leaves))
+    graph = optimize(Graph("losses", {"value": losses, "gradient": grad(losses.sum(), x)}, leaves))
     found = onnxruntime.InferenceSession(
         valid_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
     )
@@ -90,12 +90,12 @@ def test_binary_cross_entropy_of_moved_probabilities(move: str, loss: str) -> No
         double, target = LOGITS[:count].astype(np.float64), TARGETS[:count]
         expected = np.logaddexp(0, np.where(target == 1, -double, double))
         np.testing.assert_allclose(found["value"], expected, rtol=1e-5, atol=2e-7)
-        slope = 1 / (1 + np.exp(-double)) - target
-        np.testing.assert_allclose(found["slope"][:, 0], slope, rtol=1e-5, atol=2e-7)
+        gradient = 1 / (1 + np.exp(-double)) - target
+        np.testing.assert_allclose(found["gradient"][:, 0], gradient, rtol=1e-5, atol=2e-7)
 
 
 def test_the_usual_model_of_two_classes_trains_from_a_wrong_start() -> None:
-    """A bias of −30 and true examples alone: the slope is −1, not 0."""
+    """A bias of −30 and true examples alone: the gradient is −1, not 0."""
 
     @dsl.model
     def net(x=f32["batch", 2], y=f32["batch"]):
@@ -124,7 +124,7 @@ def test_logarithms_of_some_that_are_stable_and_some_that_are_not() -> None:
     found = run(losses, z, (z, q), **feeds)
     expected = np.concatenate([-np.logaddexp(0, -feeds["z"]), np.log(feeds["q"])], 1)
     np.testing.assert_allclose(found["value"], expected, rtol=1e-6)
-    np.testing.assert_allclose(found["slope"], [[1], [1 / (1 + np.exp(3))]], rtol=1e-5)
+    np.testing.assert_allclose(found["gradient"], [[1], [1 / (1 + np.exp(3))]], rtol=1e-5)
 
 
 WIDE = np.float32([[200, 0, -1], [0, 200, 1], [-300, 0, 0], [1, 2, 3], [0, 0, 200]])
@@ -147,7 +147,7 @@ def test_the_probability_of_a_class_far_out(name: str, dtype: Any) -> None:
     found = run(PICKED[name](z, y), z, (z, y), z=WIDE.astype(dtype.numpy), y=LABELS)
     logs = WIDE.astype(np.float64) - np.logaddexp.reduce(WIDE.astype(np.float64), 1, keepdims=True)
     np.testing.assert_allclose(found["value"], -logs[range(5), LABELS], rtol=1e-6, atol=1e-6)
-    np.testing.assert_allclose(found["slope"], np.exp(logs) - np.eye(3)[LABELS], atol=1e-6)
+    np.testing.assert_allclose(found["gradient"], np.exp(logs) - np.eye(3)[LABELS], atol=1e-6)
 
 
 def test_no_class_at_all_is_infinite_still() -> None:

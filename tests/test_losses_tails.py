@@ -13,7 +13,7 @@ from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Graph, Input, apply
 from nncompile.ir.types import f32
 from nncompile.passes import optimize
-from tests.card_checks import session, valid_model
+from tests.op_checks import session, valid_model
 
 LOGITS = np.float32([-200, -100, -20, -18, -15, -10, -1, 0, 1, 10, 16, 20, 100, 200] * 2)
 TAIL_TARGETS = np.repeat(np.float32([0, 1]), 14)
@@ -21,7 +21,7 @@ TAIL_TARGETS = np.repeat(np.float32([0, 1]), 14)
 
 @pytest.mark.parametrize("spelling", ["with_logits", "of_sigmoid"])
 def test_binary_cross_entropy_is_right_in_both_tails(spelling: str) -> None:
-    """Relative to the loss itself where it is small, and in its slope where it is large."""
+    """Relative to the loss itself where it is small, and in its gradient where it is large."""
 
     def loss(z: Any) -> Any:
         target = as_value(TAIL_TARGETS)
@@ -31,11 +31,11 @@ def test_binary_cross_entropy_is_right_in_both_tails(spelling: str) -> None:
 
     z = apply(Input("z", f32[28]))
     losses = loss(z)
-    graph = optimize(Graph("tails", {"y": losses, "slope": grad(losses.sum(), z)}, (z,)))
-    got = session(valid_model(graph))({"z": LOGITS}, {"y": (28,), "slope": (28,)})
+    graph = optimize(Graph("tails", {"y": losses, "gradient": grad(losses.sum(), z)}, (z,)))
+    got = session(valid_model(graph))({"z": LOGITS}, {"y": (28,), "gradient": (28,)})
     double, target = LOGITS.astype(np.float64), TAIL_TARGETS.astype(np.float64)
     signed = np.where(target == 1, -double, double)
     expected = np.logaddexp(0, signed)
     np.testing.assert_allclose(got["y"], expected, rtol=1e-5, atol=1e-38)
-    slope = 1 / (1 + np.exp(-double)) - target
-    np.testing.assert_allclose(got["slope"], slope, rtol=1e-5, atol=2e-7)
+    gradient = 1 / (1 + np.exp(-double)) - target
+    np.testing.assert_allclose(got["gradient"], gradient, rtol=1e-5, atol=2e-7)

@@ -1,4 +1,5 @@
-"""The losses against torch's, values and slopes in double; second slopes against differences."""
+"""The losses against torch's, values and gradients in double; second gradients against
+differences."""
 
 from __future__ import annotations
 
@@ -14,9 +15,9 @@ from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, S
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type, boolean
-from tests.card_checks import session, valid_model
+from tests.gradients import check_gradient
 from tests.leaves import leaf
-from tests.slopes import check_gradient
+from tests.op_checks import session, valid_model
 from tests.test_losses import agree
 from tests.tolerances import assert_close
 
@@ -272,7 +273,7 @@ def test_losses_are_torchs(name: str) -> None:
     ours, theirs, arrays = CASES[name]
     pairs = ("info", "triplet", "cosine", "contrastive", "gaussian", "quantile", "perceptron")
     pairs += ("ranking",)
-    agree(ours, theirs, *arrays, slope_of=2 if name.startswith(pairs) else 1)
+    agree(ours, theirs, *arrays, gradient_of=2 if name.startswith(pairs) else 1)
 
 
 ONE = np.ones((2, 1))
@@ -308,9 +309,9 @@ KINKS: dict[str, tuple[Any, Any, tuple[Array, ...]]] = {
 
 
 @pytest.mark.parametrize("name", KINKS)
-def test_slopes_at_the_margin_are_torchs(name: str) -> None:
+def test_gradients_at_the_margin_are_torchs(name: str) -> None:
     ours, theirs, arrays = KINKS[name]
-    agree(ours, theirs, *arrays, slope_of=sum(a.dtype.kind == "f" for a in arrays))
+    agree(ours, theirs, *arrays, gradient_of=sum(a.dtype.kind == "f" for a in arrays))
 
 
 def everything(dtype: Any) -> tuple[dict[str, Value], list[Value]]:
@@ -376,11 +377,11 @@ def drawn(count: int, scale: float, real: Any = np.float32) -> dict[str, Array]:
 
 @pytest.fixture(scope="module")
 def runtime() -> Callable[[dict[str, Array]], tuple[dict[str, Array], dict[str, Array]]]:
-    """All losses and their slopes at x in onnxruntime (f32), and in numpy in double."""
+    """All losses and their gradients at x in onnxruntime (f32), and in numpy in double."""
     losses, leaves = everything(f32)
-    slopes = {f"{name} slope": dsl.grad(loss, leaves[0]) for name, loss in losses.items()}
+    gradients = {f"{name} gradient": dsl.grad(loss, leaves[0]) for name, loss in losses.items()}
     named = {f"{name} loss": loss for name, loss in losses.items()}
-    graph = Graph("losses", {**named, **slopes}, tuple(leaves))
+    graph = Graph("losses", {**named, **gradients}, tuple(leaves))
     run = session(valid_model(graph))
 
     def both(feeds: dict[str, Array]) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -408,8 +409,8 @@ def test_losses_are_exact_and_finite_in_onnxruntime(runtime: Any, scale: float, 
 def test_double_precision_runs_in_onnxruntime() -> None:
     losses, leaves = everything(f64)
     named = {f"{name} loss": loss for name, loss in losses.items()}
-    slopes = {f"{name} slope": dsl.grad(loss, leaves[0]) for name, loss in losses.items()}
-    graph = Graph("losses", {**named, **slopes}, tuple(leaves))
+    gradients = {f"{name} gradient": dsl.grad(loss, leaves[0]) for name, loss in losses.items()}
+    graph = Graph("losses", {**named, **gradients}, tuple(leaves))
     feeds = drawn(5, 1.0, np.float64)
     expected = evaluate(graph, feeds)
     found = session(valid_model(graph))(feeds, {name: a.shape for name, a in expected.items()})
@@ -442,7 +443,7 @@ SMOOTH = [
 
 
 @pytest.mark.parametrize("name", SMOOTH)
-def test_second_slopes_are_differences(name: str) -> None:
+def test_second_gradients_are_differences(name: str) -> None:
     feeds = drawn(3, 1.0, np.float64)
 
     def loss(x: Value, y: Value, v: Value) -> Value:
@@ -454,7 +455,7 @@ def test_second_slopes_are_differences(name: str) -> None:
     check_gradient(loss, feeds["x"], feeds["y"], feeds["v"])
 
 
-def test_slopes_at_the_same_point_are_finite() -> None:
+def test_gradients_at_the_same_point_are_finite() -> None:
     x = leaf("x", f64[2, 3])
     same = np.ones((2, 3))
     for loss in (
@@ -465,9 +466,9 @@ def test_slopes_at_the_same_point_are_finite() -> None:
         dsl.cosine_distance(x - 1, same),
         dsl.info_nce(x - 1, same),
     ):
-        value, slope = evaluate([loss, dsl.grad(loss, x)], {"x": same})
+        value, gradient = evaluate([loss, dsl.grad(loss, x)], {"x": same})
         assert np.isfinite(value), loss
-        assert np.isfinite(slope).all(), loss
+        assert np.isfinite(gradient).all(), loss
 
 
 def test_a_weighted_mean_divides_by_the_weights() -> None:

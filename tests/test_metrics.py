@@ -19,7 +19,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type, boolean
 from nncompile.program.metric_aggregation import accumulation
 from nncompile.train import Trainer
-from tests.card_checks import session, valid_model
+from tests.op_checks import session, valid_model
 
 sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the reference here")
 
@@ -311,8 +311,8 @@ def test_what_metrics_refuse(use: Any, error: type[CompileError], message: str) 
 
 def test_the_gradient_of_the_root_of_no_error_is_zero() -> None:
     guess, real = LEAVES["guess"], LEAVES["real"]
-    slope = grad(dsl.root_mean_squared_error(guess, real), guess)
-    assert not evaluate(slope, {"guess": REAL, "real": REAL}).any()
+    gradient = grad(dsl.root_mean_squared_error(guess, real), guess)
+    assert not evaluate(gradient, {"guess": REAL, "real": REAL}).any()
 
 
 def test_scores_of_no_rows_are_zero() -> None:

@@ -83,7 +83,10 @@ ON_VALUES: dict[str, tuple[Callable[[Value], Any], str]] = {
     "a function as a method": (lambda x: x.cholesky(), r"cholesky\(x\) is a function"),
     "torch's inverse": (lambda x: x.inverse(), r"inv\(x\)"),
     "torch's clamp": (lambda x: x.clamp(0, 1), r"x\.clip\(low, high\)"),
-    "the slope of a number": (lambda x: nncompile.grad(3.0, x), "with respect to values, got 3.0"),
+    "the gradient of a number": (
+        lambda x: nncompile.grad(3.0, x),
+        "with respect to values, got 3.0",
+    ),
     "the gradient for a name": (
         lambda x: nncompile.grad(x.sum(), ["x"]),
         "with respect to values, got 'x'",

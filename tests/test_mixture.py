@@ -13,12 +13,12 @@ from nncompile.train import Trainer
 from tests.attention_checks import (
     assert_all_close,
     built,
+    gradients,
     in_numpy,
     in_single,
     run,
     session_of,
-    slopes,
-    torch_slopes,
+    torch_gradients,
 )
 from tests.leaves import leaf
 
@@ -48,19 +48,19 @@ def theirs(top_k: int) -> Any:
 
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
-def test_values_and_slopes_are_those_of_the_definition(top_k: int) -> None:
+def test_values_and_gradients_are_those_of_the_definition(top_k: int) -> None:
     layer = MixtureOfExperts(4, top_k=top_k, hidden=5, activation=relu, name="m")
     made = {}
     for dtype in (f32, f64):
         y, parameters = built(layer, x=dtype["b", "t", 3])
-        made[dtype] = slopes(y, [leaf("x", dtype["b", "t", 3]), *parameters.values()])
+        made[dtype] = gradients(y, [leaf("x", dtype["b", "t", 3]), *parameters.values()])
     session = session_of(made[f32])
     for b, t in ((2, 3), (1, 7)):
         rng = np.random.default_rng(t)
         feeds = {n: rng.normal(size=p.shape) for n, p in parameters.items()}
         feeds["x"] = rng.normal(size=(b, t, 3))
         names = ["x", *parameters]
-        expected = torch_slopes(theirs(top_k), feeds, names)
+        expected = torch_gradients(theirs(top_k), feeds, names)
         assert_all_close(in_numpy(made[f64], feeds), expected, 1e-9, 1e-11)
         assert_all_close(run(session, in_single(feeds)), expected, 2e-5, 4e-6)
 
@@ -83,8 +83,8 @@ def test_balance_is_one_where_experts_are_used_alike() -> None:
     rng = np.random.default_rng(0)
     feeds = {"x": rng.normal(size=(6, 4)), "m.router": rng.normal(size=(4, 4))}
     at = [leaf("x", f64["b", 4]), *parameters.values()]
-    expected = torch_slopes(function, feeds, ["x", "m.router"])
-    assert_all_close(in_numpy(slopes(loss, at), feeds), expected, 1e-9, 1e-11)
+    expected = torch_gradients(function, feeds, ["x", "m.router"])
+    assert_all_close(in_numpy(gradients(loss, at), feeds), expected, 1e-9, 1e-11)
 
 
 def test_experts_share_out_the_work() -> None:

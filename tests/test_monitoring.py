@@ -49,13 +49,13 @@ def test_norms_are_those_of_numpy(count: int, dtype: Any) -> None:
     source = probe.compiled.source
     state = source.initial(3)
     found = probe.measure(state, batch)
-    slopes = evaluate(source.gradient, {**state, **batch}, np.float64)
+    gradients = evaluate(source.gradient, {**state, **batch}, np.float64)
     following = evaluate(source.step, {**state, **batch}, np.float64)
     assert list(found.layers) == ["layer0", "layer1", "layer2", "out"]
     assert list(found.parameters) == list(source.parameters)
     for path, x in found.parameters.items():
         assert_close(x.weight, np.linalg.norm(state[path]), dtype.numpy.name, path)
-        assert_close(x.gradient, np.linalg.norm(slopes[f"{path}.grad"]), dtype.numpy.name, path)
+        assert_close(x.gradient, np.linalg.norm(gradients[f"{path}.grad"]), dtype.numpy.name, path)
         update = following[f"{path}.next"] - state[path]
         # In float32 the update is a difference of weights that are much larger.
         np.testing.assert_allclose(x.update, np.linalg.norm(update), rtol=1e-5)

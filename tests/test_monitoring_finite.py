@@ -84,7 +84,7 @@ def test_a_leaf_that_is_not_finite_is_called_by_its_name() -> None:
 
 
 def spoiled() -> Recipe:
-    """The slope of a norm is NaN at zero, where the loss is finite."""
+    """The gradient of a norm is NaN at zero, where the loss is finite."""
 
     @model
     def norms(x=f32["batch", 4]):

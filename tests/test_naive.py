@@ -1,4 +1,4 @@
-"""Naive spellings, within one formula and spread over values: values and slopes that onnxruntime
+"""Naive spellings, within one formula and spread over values: values and gradients that onnxruntime
 computes in float32 are right between −100 and 100."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from nncompile.ops import (
     take_along_axis,
 )
 from nncompile.ops import sum as total
-from nncompile.ops.core.annotations import Held
+from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.passes import optimize, stabilise
 
 NEGATIVE = (-100, -88.8, -50, -30, -19, -17, -15, -9, -3.5, -1, -1e-3)
@@ -44,7 +44,7 @@ SPELLINGS: dict[str, Callable[[Any], Any]] = {
     "logistic by a quotient": lambda u: exp(u) / (1 + exp(u)),
     "logistic by its complement": lambda u: 1 - 1 / (1 + exp(u)),
     "logistic of two's powers": lambda u: 2**u / (1 + 2**u),
-    "slope of the logistic": lambda u: exp(-u) / (1 + exp(-u)) ** 2,
+    "gradient of the logistic": lambda u: exp(-u) / (1 + exp(-u)) ** 2,
     "product of a logistic": lambda u: exp(u) * (1 / (1 + exp(u))),
     "product of sigmoid": lambda u: exp(u) * sigmoid(-u),
     "log of the logistic": lambda u: log(1 / (1 + exp(-u))),
@@ -57,7 +57,7 @@ SPELLINGS: dict[str, Callable[[Any], Any]] = {
     "tanh by factors": lambda u: sinh(u) * (1 / cosh(u)),
     "sech": lambda u: 2 / (exp(u) + exp(-u)),
     "logistic by sech": lambda u: exp(u) * (1 / (exp(u) + exp(-u))),
-    "square root of the logistic's slope": lambda u: exp(u / 2) / (1 + exp(u)),
+    "square root of the logistic's gradient": lambda u: exp(u / 2) / (1 + exp(u)),
     "log cosh": lambda u: log(cosh(u)),
     "silu": lambda u: u / (1 + exp(-u)),
     "mish": lambda u: u * tanh(log(1 + exp(u))),
@@ -94,7 +94,7 @@ def run(values: dict[str, Value], **feeds: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(values, session.run(list(values), feeds), strict=True))
 
 
-def slopes(y: Value, x: Value) -> dict[str, Value]:
+def gradients(y: Value, x: Value) -> dict[str, Value]:
     first = grad(y.sum(), x)
     return {"value": y, "first": first, "second": grad(first.sum(), x)}
 
@@ -102,7 +102,7 @@ def slopes(y: Value, x: Value) -> dict[str, Value]:
 def check(function: Callable[[Any], Any], spread: bool, points: np.ndarray) -> None:
     x = leaf()
     y = function(x) if spread else formula(function)(x)
-    found = run(slopes(y, x), x=points)
+    found = run(gradients(y, x), x=points)
     for order, (name, values) in enumerate(found.items()):
         expected = np.array([exactly(function, u, order) for u in points])
         # Differences of numbers near one, as σ − σ², are right to some 1e-7.
@@ -213,9 +213,9 @@ def test_every_kind_of_gradient_is_of_the_stable_form() -> None:
 def test_a_loss_on_values_is_finite() -> None:
     z = leaf("z")
     loss = 1.0 - log(sigmoid(z)).mean()
-    found = run({"loss": loss, "slope": grad(loss, z)}, z=np.float32([-100, -100]))
+    found = run({"loss": loss, "gradient": grad(loss, z)}, z=np.float32([-100, -100]))
     np.testing.assert_allclose(found["loss"], 101)
-    np.testing.assert_allclose(found["slope"], [-0.5, -0.5])
+    np.testing.assert_allclose(found["gradient"], [-0.5, -0.5])
 
 
 # Values that are differentiated at are kept.
@@ -234,16 +234,16 @@ def test_what_is_differentiated_at_is_not_rewritten() -> None:
     np.testing.assert_allclose(found["at e"], inverse, 1e-6)
     np.testing.assert_allclose(found["at x"], 1 - inverse, 1e-6, 1e-7)
     assert grad(y, x) is not at_x  # nothing is held there
-    np.testing.assert_allclose(run({"slope": grad(y, x)}, x=np.float32([100]))["slope"], 1)
+    np.testing.assert_allclose(run({"gradient": grad(y, x)}, x=np.float32([100]))["gradient"], 1)
 
 
 def test_values_that_are_differentiated_at_are_those_of_the_user() -> None:
     x, w = leaf(), leaf("w")
     h = w * x
-    slope = grad((h * h).sum(), h)
-    nodes = toposort([slope])
+    gradient = grad((h * h).sum(), h)
+    nodes = toposort([gradient])
     assert h in set(nodes)
-    assert not any(isinstance(v.op, Held) for v in nodes)
+    assert not any(isinstance(v.op, GradientAnchor) for v in nodes)
 
 
 def test_shared_work_is_not_done_twice() -> None:

@@ -1,4 +1,4 @@
-"""Normalization: torch's results and slopes, whatever the data are."""
+"""Normalization: torch's results and gradients, whatever the data are."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.passes import optimize
-from tests.card_checks import session, valid_model
+from tests.gradients import check_gradient
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, normalize, off, torch_normalize
-from tests.slopes import check_gradient
+from tests.op_checks import session, valid_model
 
 CASES = [
     ("batch", (7, 4), (4,)),
@@ -52,7 +52,7 @@ def operands(shape: tuple[int, ...], own: tuple[int, ...], seed: int = 0) -> dic
 
 @pytest.mark.parametrize(("name", "shape", "own"), CASES)
 @pytest.mark.parametrize("dtype", [f32, f64])
-def test_results_and_slopes_agree_with_torch(
+def test_results_and_gradients_agree_with_torch(
     name: str, shape: tuple[int, ...], own: tuple[int, ...], dtype: Any
 ) -> None:
     """onnxruntime after all passes, with a symbolic batch, against torch in float64."""
@@ -95,15 +95,15 @@ def test_the_statistics_are_torchs() -> None:
 
 
 @pytest.mark.parametrize(("name", "shape", "own"), CASES[1:2] + CASES[4:9] + CASES[10:])
-def test_slopes_of_the_second_order_are_differences(
+def test_gradients_of_the_second_order_are_differences(
     name: str, shape: tuple[int, ...], own: tuple[int, ...]
 ) -> None:
     arrays = operands(shape, own)
     check_gradient(lambda x, s, b: normalize(name)(x, s, b)[0], *(arrays[n] for n in "xsb"))
 
 
-def test_statistics_have_slopes_too() -> None:
-    """Of all results of the card together, at all of its arguments."""
+def test_statistics_have_gradients_too() -> None:
+    """Of all results of the op together, at all of its arguments."""
     arrays = operands((4, 2, 3), (2,))
 
     def everything(*args: Value) -> Value:
@@ -132,14 +132,14 @@ def all_layers(x: Value) -> dict[str, Value]:
     }
 
 
-def with_slopes(type_: Type) -> Graph:
-    """All of them, and the slope of each at x from a slope g."""
+def with_gradients(type_: Type) -> Graph:
+    """All of them, and the gradient of each at x from a gradient g."""
     x, g = leaf("x", type_), leaf("g", type_)
     outputs = all_layers(x)
-    slopes = {
-        f"slope of {n}": vjp([y], [x], [g])[0] for n, y in outputs.items() if y.rank == x.rank
+    gradients = {
+        f"gradient of {n}": vjp([y], [x], [g])[0] for n, y in outputs.items() if y.rank == x.rank
     }
-    return optimize(Graph("norms", outputs | slopes, (x, g)))
+    return optimize(Graph("norms", outputs | gradients, (x, g)))
 
 
 def computed(graph: Graph, x: Array) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -151,7 +151,7 @@ def computed(graph: Graph, x: Array) -> tuple[dict[str, Array], dict[str, Array]
 
 
 def test_one_file_works_at_several_sizes() -> None:
-    graph = with_slopes(f32["batch", 4, "h", 3])
+    graph = with_gradients(f32["batch", 4, "h", 3])
     run = session(valid_model(graph))
     for batch, height in ((1, 1), (1, 5), (6, 2), (33, 7)):
         x, g = np.random.default_rng(batch).normal(1, 2, (2, batch, 4, height, 3))
@@ -167,13 +167,13 @@ def test_one_file_works_at_several_sizes() -> None:
 def test_constant_inputs_are_finite_and_right(constant: float, shape: tuple[int, ...]) -> None:
     """The variance is 0: the result is the bias, and the statistics are the number and 0."""
     x = np.full(shape, constant, np.float32)
-    actual, exact = computed(with_slopes(f32["batch", 4, "h", 3]), x)
+    actual, exact = computed(with_gradients(f32["batch", 4, "h", 3]), x)
     for name in ("batch", "layer", "group", "instance"):
         assert off(actual[name], np.ones(shape)) < 1e-5, name
-        assert off(actual[f"slope of {name}"], exact[f"slope of {name}"]) < 1e-5, name
+        assert off(actual[f"gradient of {name}"], exact[f"gradient of {name}"]) < 1e-5, name
     assert off(actual["mean"], np.full(4, 0.1 * x.flat[0].astype(np.float64))) < 1e-6
     np.testing.assert_allclose(actual["variance"], 0.9, rtol=1e-6)
-    for name in ("rms", "slope of rms"):
+    for name in ("rms", "gradient of rms"):
         assert off(actual[name], exact[name]) < 1e-4, name
 
 
@@ -183,18 +183,18 @@ def test_a_batch_of_one_number_a_channel_gives_the_bias() -> None:
     s, b = np.array([1, 2, 3], np.float32), np.array([4, 5, 6], np.float32)
     y, mean, variance = batch_norm(x, s, b, 0 * s, s, momentum=0.25)
     graph = optimize(Graph("one", {"y": y, "mean": mean, "variance": variance,
-                                   "slope": grad((y * y).sum(), x)}, (x,)))  # fmt: skip
+                                   "gradient": grad((y * y).sum(), x)}, (x,)))  # fmt: skip
     actual, _ = computed(graph, np.array([[7, -8, 9]], np.float32))
     np.testing.assert_array_equal(actual["y"], [[4, 5, 6]])
     np.testing.assert_allclose(actual["mean"], [1.75, -2, 2.25], rtol=1e-6)
     np.testing.assert_allclose(actual["variance"], 0.75 * s, rtol=1e-6)
-    np.testing.assert_array_equal(actual["slope"], np.zeros((1, 3)))
+    np.testing.assert_array_equal(actual["gradient"], np.zeros((1, 3)))
 
 
 def test_large_numbers_that_are_alike_are_told_apart() -> None:
     """A mean a thousand times the deviation takes no more than the rounding of x itself costs."""
     x = np.random.default_rng(0).normal(1000, 1, (64, 4, 16, 3)).astype(np.float32)
-    actual, exact = computed(with_slopes(f32["batch", 4, "h", 3]), x)
+    actual, exact = computed(with_gradients(f32["batch", 4, "h", 3]), x)
     for name in ("batch", "mean", "variance", "group", "instance"):
         assert off(actual[name], exact[name]) < 1e-4, name
     torch = pytest.importorskip("torch")

@@ -26,14 +26,14 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from nncompile.ops.normalization.batch import BatchNorm as Card
+from nncompile.ops.normalization.batch import BatchNorm as BatchNormOp
 from nncompile.passes import inference
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.step import compose
-from tests.card_checks import session, valid_model
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, batches, built, images, off
+from tests.op_checks import session, valid_model
 from tests.tolerances import assert_close
 
 # The same after a hundred steps of training, where roundings have added up. Those of torch itself
@@ -111,7 +111,7 @@ def test_predictions_are_by_the_running_statistics() -> None:
 
 def test_inference_leaves_no_batch_normalization() -> None:
     plain = inference(images.whole)
-    assert not any(isinstance(v.op, Card) for v in plain.nodes)
+    assert not any(isinstance(v.op, BatchNormOp) for v in plain.nodes)
     for path, state in images.states.items():
         assert plain.outputs[f"{path}.next"] is state
 
@@ -204,7 +204,7 @@ def test_without_running_statistics_the_batch_has_its_own() -> None:
     found = session(valid_model(graph))(feeds, {"y": x.shape, "z": x.shape})
     assert_close(found["y"], expected, "float32")
     frozen = compose(training(net, optimizer=sgd(0.1), freeze="own.*"))
-    assert any(isinstance(v.op, Card) for v in frozen.step.nodes)
+    assert any(isinstance(v.op, BatchNormOp) for v in frozen.step.nodes)
 
 
 def test_batch_normalization_without_a_bias() -> None:

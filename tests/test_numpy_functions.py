@@ -186,7 +186,7 @@ def test_options() -> None:
         np.testing.assert_array_equal(e.round(INTEGERS, decimals), np.round(INTEGERS, decimals))
 
 
-# Slopes.
+# Gradients.
 
 
 @pytest.mark.parametrize(
@@ -208,19 +208,19 @@ def test_options() -> None:
         (e.atan, -3.0, 3.0),
     ],
 )
-def test_slopes_are_those_of_finite_differences(function: Any, low: float, high: float) -> None:
+def test_gradients_are_those_of_finite_differences(function: Any, low: float, high: float) -> None:
     points, step = np.linspace(low, high, 9), 1e-5
     x = leaf(points)
     y = function(x)
     first = grad(y.sum(), x)
     second = grad(first.sum(), x)
-    for value, slope in ((y, first), (first, second)):
+    for value, gradient in ((y, first), (first, second)):
         ends = [at(value, points + s) for s in (step, -step)]
         difference = (ends[0] - ends[1]) / (2 * step)
-        np.testing.assert_allclose(at(slope, points), difference, 1e-6, 1e-6)
+        np.testing.assert_allclose(at(gradient, points), difference, 1e-6, 1e-6)
 
 
-def test_slope_of_sinc_at_zero() -> None:
+def test_gradient_of_sinc_at_zero() -> None:
     x = leaf(REALS)
     first = grad(e.sinc(x).sum(), x)
     second = grad(first.sum(), x)
@@ -289,7 +289,7 @@ def test_functions_with_two_results() -> None:
         (lambda: e.heaviside(0.0, 0.3), 0.3),
         (lambda: formula(lambda x, n=2: x**n + 0.1)(3.0, 3), 27.1),
         (lambda: formula(lambda x, steps: sum(x for _ in range(steps)))(0.1, steps=3), 0.3),
-        (lambda: formula(lambda x, y: x * y, slope=lambda x, y: (1, 1))(2.0, 4.0), 8.0),
+        (lambda: formula(lambda x, y: x * y, derivative=lambda x, y: (1, 1))(2.0, 4.0), 8.0),
     ],
 )
 def test_plain_numbers(ours: Callable[[], Any], expected: Any) -> None:
@@ -298,8 +298,8 @@ def test_plain_numbers(ours: Callable[[], Any], expected: Any) -> None:
     assert found == pytest.approx(expected, rel=1e-15)
 
 
-def test_declared_slopes_beside_literals() -> None:
-    scaled = formula(lambda x, by: x * by, slope=lambda x, by: (10 * by, x))
+def test_declared_gradients_beside_literals() -> None:
+    scaled = formula(lambda x, by: x * by, derivative=lambda x, by: (10 * by, x))
     x = leaf(POSITIVE)
     np.testing.assert_array_equal(at(grad(scaled(x, 3).sum(), x), POSITIVE), [30.0] * 5)
 
@@ -338,12 +338,14 @@ def test_functions_in_double_precision(name: str) -> None:
     np.testing.assert_allclose(found, expected, tolerance, 0)
 
 
-def test_slopes_in_double_precision() -> None:
+def test_gradients_in_double_precision() -> None:
     points = np.linspace(-0.9, 0.9, 19)
     x = leaf(points)
     for name in sorted(DOUBLE.keys() - {"arccosh"}):
-        slope = grad(PRIMITIVES[name](x).sum(), x)
-        np.testing.assert_allclose(run(slope, x=points), evaluate(slope, {"x": points}), 1e-13)
+        gradient = grad(PRIMITIVES[name](x).sum(), x)
+        np.testing.assert_allclose(
+            run(gradient, x=points), evaluate(gradient, {"x": points}), 1e-13
+        )
 
 
 @pytest.mark.parametrize("dtype", [f32, f64])

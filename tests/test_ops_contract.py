@@ -1,4 +1,4 @@
-"""Matrix products and index notation against numpy, beside what every card is tested for."""
+"""Matrix products and index notation against numpy, beside what every op is tested for."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import boolean, f32, f64, i32, i64
 from nncompile.ops import const, dot, einsum, gemm, matmul, outer, sum, tensordot
 from nncompile.ops.contraction.matmul import Gemm, MatMul
+from tests.gradients import check_gradient, check_runtime
 from tests.leaves import leaf
-from tests.slopes import check_gradient, check_runtime
 
 SIZES = st.integers(0, 4)
 
@@ -52,7 +52,7 @@ def test_matmul_is_numpys(pair: tuple[np.ndarray, np.ndarray]) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(factors())
-def test_matmul_slopes(pair: tuple[np.ndarray, np.ndarray]) -> None:
+def test_matmul_gradients(pair: tuple[np.ndarray, np.ndarray]) -> None:
     check_gradient(matmul, *pair)
 
 
@@ -86,12 +86,12 @@ def test_no_products_of_truth_values() -> None:
         leaf("x", boolean[2, 2]) @ leaf("y", boolean[2, 2])
 
 
-def test_slope_of_a_shared_matrix_is_one_product() -> None:
+def test_gradient_of_a_shared_matrix_is_one_product() -> None:
     x, w = leaf("x", f32["b", "t", 3]), leaf("w", f32[3, 4])
-    slope = grad(sum(x @ w * 2), w)
-    products = [v.op for v in toposort([slope]) if isinstance(v.op, MatMul | Gemm)]
+    gradient = grad(sum(x @ w * 2), w)
+    products = [v.op for v in toposort([gradient]) if isinstance(v.op, MatMul | Gemm)]
     assert products == [Gemm(True, False)]
-    assert slope.type == w.type
+    assert gradient.type == w.type
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])

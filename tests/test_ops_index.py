@@ -107,12 +107,12 @@ def test_order_is_stable(x: np.ndarray, data: st.DataObject) -> None:
         assert_same(values, np.take_along_axis(x, kept, axis))
 
 
-def test_slope_of_top_k_goes_to_the_chosen() -> None:
+def test_gradient_of_top_k_goes_to_the_chosen() -> None:
     x = leaf(f64[5])
     values, places_ = top_k(x, 3)
-    slope = grad((values * values).sum(), x)
+    gradient = grad((values * values).sum(), x)
     data = np.array([1.0, 5.0, 2.0, 5.0, 0.0])
-    np.testing.assert_array_equal(evaluate(slope, {"x": data}), [0, 10, 4, 10, 0])
+    np.testing.assert_array_equal(evaluate(gradient, {"x": data}), [0, 10, 4, 10, 0])
     np.testing.assert_array_equal(evaluate(places_, {"x": data}), [1, 3, 2])
 
 
@@ -124,12 +124,12 @@ def test_one_hot(dtype: Any, axis: int) -> None:
     assert_same(one_hot(const(indices), 3, dtype, axis), expected.astype(dtype.numpy))
 
 
-def test_repeated_rows_of_a_table_add_their_slopes() -> None:
+def test_repeated_rows_of_a_table_add_their_gradients() -> None:
     table = leaf(f64["words", 2])
     rows = take(table, const(np.array([[1, 1], [0, -1]], np.int32)), axis=0)
-    slope = grad(rows.sum(), table)
+    gradient = grad(rows.sum(), table)
     expected = [[1, 1], [2, 2], [0, 0], [1, 1]]
-    result, _ = evaluate([slope, table], {"x": np.zeros((4, 2))})  # the table has the size
+    result, _ = evaluate([gradient, table], {"x": np.zeros((4, 2))})  # the table has the size
     np.testing.assert_array_equal(result, expected)
 
 

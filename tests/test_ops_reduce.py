@@ -1,4 +1,4 @@
-"""Reductions, running sums and softmax against numpy, beside what every card is tested for."""
+"""Reductions, running sums and softmax against numpy, beside what every op is tested for."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from nncompile.ops import const
 from nncompile.ops.reduction.products import ProductOfOthers
 from nncompile.ops.reduction.reduce import LogSumExp
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from tests.gradients import check_gradient, check_runtime, gradient_at
 from tests.leaves import leaf
 from tests.scan_checks import check_everywhere
-from tests.slopes import check_gradient, check_runtime, slope_at
 
 
 def log_sum_exp(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
@@ -97,7 +97,7 @@ def test_of_something_is_numpys(name: str, given_: tuple[Array, dict[str, Any]])
 @pytest.mark.parametrize("name", SMOOTH)
 @settings(max_examples=12, deadline=None)
 @given(reductions(smallest=2))
-def test_slopes(name: str, given_: tuple[Array, dict[str, Any]]) -> None:
+def test_gradients(name: str, given_: tuple[Array, dict[str, Any]]) -> None:
     x, options = given_
     x = x + 1e-2 * np.arange(x.size).reshape(x.shape)  # no ties
     ours, _ = (TOTAL | PARTIAL)[name]
@@ -179,8 +179,8 @@ def test_norm_needs_a_number(order: Any) -> None:
 
 
 def test_lengths_are_flat_at_the_origin() -> None:
-    assert not slope_at(ops.norm, np.zeros(3)).any()
-    assert not slope_at(ops.std, np.full(3, 2.0)).any()
+    assert not gradient_at(ops.norm, np.zeros(3)).any()
+    assert not gradient_at(ops.std, np.full(3, 2.0)).any()
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
@@ -253,11 +253,13 @@ def test_mean_of_truth_values_counts_exactly() -> None:
     assert evaluate(ops.mean(leaf("x", boolean["n"])), {"x": x[:4]}) == np.float32(0.75)
 
 
-def test_equal_extremes_share_the_slope() -> None:
+def test_equal_extremes_share_the_gradient() -> None:
     x = [[3.0, 1.0, 3.0], [2.0, 2.0, 2.0]]
-    np.testing.assert_allclose(slope_at(lambda v: ops.max(v, 1), x), [[0.5, 0, 0.5], [1 / 3] * 3])
-    np.testing.assert_allclose(slope_at(lambda v: ops.min(v, 1), x), [[0, 1, 0], [1 / 3] * 3])
-    np.testing.assert_allclose(slope_at(ops.max, x), [[0.5, 0, 0.5], [0, 0, 0]])
+    np.testing.assert_allclose(
+        gradient_at(lambda v: ops.max(v, 1), x), [[0.5, 0, 0.5], [1 / 3] * 3]
+    )
+    np.testing.assert_allclose(gradient_at(lambda v: ops.min(v, 1), x), [[0, 1, 0], [1 / 3] * 3])
+    np.testing.assert_allclose(gradient_at(ops.max, x), [[0.5, 0, 0.5], [0, 0, 0]])
 
 
 @pytest.mark.parametrize(
@@ -271,7 +273,7 @@ def test_equal_extremes_share_the_slope() -> None:
         [[1.0, 0.0], [0.0, 0.0], [2.0, 3.0]],
     ],
 )
-def test_slopes_of_a_product_with_zeros(point: list[Any]) -> None:
+def test_gradients_of_a_product_with_zeros(point: list[Any]) -> None:
     check_gradient(ops.prod, point, order=3)
     check_gradient(lambda v: ops.prod(v, axis=0, keepdims=True), point)
     check_gradient(ProductOfOthers(0), point)
@@ -280,18 +282,18 @@ def test_slopes_of_a_product_with_zeros(point: list[Any]) -> None:
 
 def test_softmax_far_from_zero() -> None:
     x = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4 - 2]], np.float32)
-    for card in (Softmax(1), LogSoftmax(1), LogSumExp((1,))):
-        assert np.isfinite(evaluate(card(const(x)), {})).all()
-        check_runtime(card, x)
-    assert np.isfinite(slope_at(lambda v: ops.logsumexp(v, 1), x)).all()
+    for op_type in (Softmax(1), LogSoftmax(1), LogSumExp((1,))):
+        assert np.isfinite(evaluate(op_type(const(x)), {})).all()
+        check_runtime(op_type, x)
+    assert np.isfinite(gradient_at(lambda v: ops.logsumexp(v, 1), x)).all()
 
 
 def test_logsumexp_of_nothing_possible() -> None:
     x = np.array([[-np.inf, -np.inf], [-np.inf, 1.0], [-np.inf, -200.0], [np.inf, 1.0]])
     sums = evaluate(ops.logsumexp(const(x), 1), {})
     np.testing.assert_array_equal(sums, [-np.inf, 1, -200, np.inf])
-    slopes = slope_at(lambda v: ops.logsumexp(v, 1), x[:3])
-    np.testing.assert_array_equal(slopes, [[0, 0], [0, 1], [0, 1]])
+    gradients = gradient_at(lambda v: ops.logsumexp(v, 1), x[:3])
+    np.testing.assert_array_equal(gradients, [[0, 0], [0, 1], [0, 1]])
     check_runtime(lambda v: ops.logsumexp(v, 1), x.astype(np.float32))
 
 
@@ -328,10 +330,10 @@ def test_errors(call: Callable[[Value], Value], message: str) -> None:
         call(leaf("x", f32["n", 0]))
 
 
-@pytest.mark.parametrize("card", [Softmax(0), LogSoftmax(0), LogSumExp((0,)), ProductOfOthers(0)])
-def test_cards_of_real_numbers(card: Callable[[Value], Value]) -> None:
+@pytest.mark.parametrize("op", [Softmax(0), LogSoftmax(0), LogSumExp((0,)), ProductOfOthers(0)])
+def test_cards_of_real_numbers(op_type: Callable[[Value], Value]) -> None:
     with pytest.raises(DTypeError, match="elements must be real"):
-        card(leaf("x", i64[3]))
+        op_type(leaf("x", i64[3]))
 
 
 def test_methods_of_values() -> None:

@@ -34,9 +34,9 @@ from nncompile.ops.shape.reshape import (
     transpose,
 )
 from nncompile.ops.shape.slicing import Slice, flip
-from tests.card_checks import session, valid_model
+from tests.gradients import check_gradient
+from tests.op_checks import session, valid_model
 from tests.scan_checks import check_everywhere
-from tests.slopes import check_gradient
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
 
@@ -66,7 +66,7 @@ def test_indexing_is_numpys(data: st.DataObject) -> None:
 
 @pytest.mark.slow
 @given(st.data())
-def test_slope_of_indexing_puts_back(data: st.DataObject) -> None:
+def test_gradient_of_indexing_puts_back(data: st.DataObject) -> None:
     shape = data.draw(SHAPES)
     key = data.draw(arrays.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
     x = leaf(f64[shape])
@@ -74,8 +74,8 @@ def test_slope_of_indexing_puts_back(data: st.DataObject) -> None:
     weights = sample(cut.shape) + 1
     expected = np.zeros(shape)
     expected[key] += weights
-    slope = grad((cut * const(weights)).sum(), x)
-    np.testing.assert_array_equal(evaluate(slope, {"x": sample(shape)}), expected)
+    gradient = grad((cut * const(weights)).sum(), x)
+    np.testing.assert_array_equal(evaluate(gradient, {"x": sample(shape)}), expected)
 
 
 @given(st.data())

@@ -304,13 +304,13 @@ def _compare(torch: Any, ours: Optimizer, make: Any, shape: tuple[int, ...]) -> 
         theirs = torch.nn.Parameter(torch.from_numpy(np.array(now)))
         optimizer = make(torch.optim, [theirs], maximize=maximize)
         for i in range(STEPS):
-            slope = random.normal(size=shape) * random.integers(0, 2, size=shape)
-            up = -slope if maximize else slope
+            gradient = random.normal(size=shape) * random.integers(0, 2, size=shape)
+            up = -gradient if maximize else gradient
             feeds = {"w": now, "g": up, "step": np.asarray(i)}
             feeds |= {f"slot {name}": x for name, x in slots.items()}
             now, *new = evaluate([w_next, *slots_next.values()], feeds)
             slots = dict(zip(slots_next, new, strict=True))
-            theirs.grad = torch.from_numpy(np.array(slope))
+            theirs.grad = torch.from_numpy(np.array(gradient))
             optimizer.step()
         np.testing.assert_allclose(now, theirs.detach().numpy(), 1e-10, 1e-12)
         for name, x in optimizer.state[theirs].items():

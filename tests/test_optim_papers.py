@@ -75,8 +75,8 @@ def test_ten_steps_are_those_of_the_paper(name: str) -> None:
     for t in range(1, STEPS + 1):
         batch = data(16, t, "float64")
         at = {**state, **expected, **batch}
-        slopes = {path: evaluate(step.gradient, at)[f"{path}.grad"] for path in expected}
-        expected = {p: paper(w, slopes[p], slots[p], t) for p, w in expected.items()}
+        gradients = {path: evaluate(step.gradient, at)[f"{path}.grad"] for path in expected}
+        expected = {p: paper(w, gradients[p], slots[p], t) for p, w in expected.items()}
         result = evaluate(step.step, {**state, **batch})
         state |= {path: result[following] for path, following in step.state_map.items()}
     trainer.fit([data(16, t) for t in range(1, STEPS + 1)], epochs=1)

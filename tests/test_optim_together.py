@@ -16,7 +16,7 @@ from nncompile.optim import Optimizer, adafactor, adamax, asgd, lbfgs, plateau, 
 from nncompile.program.recipe import training
 from nncompile.program.step import compose
 from nncompile.train import Trainer
-from tests.card_checks import session, valid_model
+from tests.op_checks import session, valid_model
 from tests.small_models import data, perceptron
 
 NEW = {

@@ -246,8 +246,8 @@ def programs(draw: st.DrawFn) -> Value:
 @given(programs(), st.integers(0, 2**31))
 def test_random_graphs_compute_the_same_after_all_passes(value: Value, seed: int) -> None:
     squashed = tanh(value)  # what grows beyond all numbers is compared as 1
-    slopes = grad(mean(squashed), [A, B, W])
-    graph = graph_of(squashed, *slopes)
+    gradients = grad(mean(squashed), [A, B, W])
+    graph = graph_of(squashed, *gradients)
     done = optimize(graph)
     feeds = random_feeds(graph.outputs.values(), seed)
     before, now = (evaluate(g, feeds, np.float64) for g in (graph, done))

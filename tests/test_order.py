@@ -18,8 +18,8 @@ from nncompile.ir.types import DTYPES, DType, f32, f64
 from nncompile.ops.reduction.order_statistics import METHODS
 from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy
+from tests.gradients import check_gradient, gradient_at
 from tests.leaves import leaf
-from tests.slopes import check_gradient, slope_at
 
 NAN, INF = np.nan, np.inf
 SPECIAL = np.array(
@@ -157,12 +157,14 @@ def test_gradients() -> None:
 
 
 def test_gradients_go_to_the_elements_that_were_chosen() -> None:
-    np.testing.assert_array_equal(slope_at(ops.median, [5, 1, 3, 2]), [0, 0, 0.5, 0.5])
-    np.testing.assert_array_equal(slope_at(ops.median, [2.0, 2, 2]), [0, 1, 0])
-    np.testing.assert_array_equal(slope_at(lambda x: ops.kthvalue(x, 2)[0], [2.0, 2, 2]), [0, 1, 0])
-    np.testing.assert_array_equal(slope_at(ops.median, [1, NAN, 3]), [0, 1, 0])
-    slopes = slope_at(lambda x: ops.quantile(x, 0.25), [4.0, 0, 8])
-    np.testing.assert_array_equal(slopes, [0.5, 0.5, 0])
+    np.testing.assert_array_equal(gradient_at(ops.median, [5, 1, 3, 2]), [0, 0, 0.5, 0.5])
+    np.testing.assert_array_equal(gradient_at(ops.median, [2.0, 2, 2]), [0, 1, 0])
+    np.testing.assert_array_equal(
+        gradient_at(lambda x: ops.kthvalue(x, 2)[0], [2.0, 2, 2]), [0, 1, 0]
+    )
+    np.testing.assert_array_equal(gradient_at(ops.median, [1, NAN, 3]), [0, 1, 0])
+    gradients = gradient_at(lambda x: ops.quantile(x, 0.25), [4.0, 0, 8])
+    np.testing.assert_array_equal(gradients, [0.5, 0.5, 0])
 
 
 @pytest.mark.parametrize("method", ["linear", "lower", "higher", "nearest", "midpoint"])
@@ -194,8 +196,8 @@ def check_against_torch_without_ties(ours: Any, theirs: Any) -> None:
 def test_nothing_flows_through_a_branch_with_nan() -> None:
     x = leaf("x", f64["n"])
     safe = where(ops.any(x != x), 0.0, ops.median(x))
-    slopes = evaluate(grad(safe, x), {"x": np.array([1.0, NAN, 3.0])})
-    np.testing.assert_array_equal(slopes, 0)
+    gradients = evaluate(grad(safe, x), {"x": np.array([1.0, NAN, 3.0])})
+    np.testing.assert_array_equal(gradients, 0)
 
 
 X = leaf("x", f32["n", 4])

@@ -51,8 +51,8 @@ def updates(sizes: tuple[int, ...] = SIZES) -> Graph:
     return Graph("updates", outputs)
 
 
-def count(graph: Graph, card: type) -> int:
-    return sum(isinstance(v.op, card) for v in graph.nodes)
+def count(graph: Graph, op_type: type) -> int:
+    return sum(isinstance(v.op, op_type) for v in graph.nodes)
 
 
 def same_numbers(before: Graph, after: Graph) -> None:

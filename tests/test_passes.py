@@ -39,10 +39,10 @@ from nncompile.ops import (
 from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
 from nncompile.ops.contraction.matmul import Gemm
-from nncompile.ops.core.annotations import Held
+from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.ops.core.modes import Training
 from nncompile.ops.random.generator import Dropout, dropout
-from nncompile.ops.reduction.totals import Pooled, Total
+from nncompile.ops.reduction.totals import ConcatenatedState, SumState
 from nncompile.ops.shape.index import ScatterAdd
 from nncompile.passes import PASSES, inference, optimize
 from tests.leaves import leaf
@@ -211,7 +211,7 @@ GUARDED = [
     ("fold", lambda: A / const(float("inf"))),
     ("algebra", lambda: exp(A * B)),  # one formula would take as many operations
     ("algebra", lambda: -barrier(-A)),
-    ("algebra", lambda: total(A * B)),  # neither factor is without axes
+    ("algebra", lambda: total(A * B)),  # neither factor is a scalar
     ("algebra", lambda: total(total(A, 1, keepdims=True), 0)),
     ("stabilise", lambda: exp(A) / total(exp(A), 1)[0]),
     ("stabilise", lambda: exp(A) / total(exp(B), 1, True)),
@@ -260,8 +260,8 @@ def test_what_a_pass_must_leave(name: str, build: Callable[[], Value]) -> None:
     assert made is value, text(graph_of(made, value))
 
 
-def test_release_drops_declared_slopes() -> None:
-    @formula(slope=lambda x: 1)
+def test_release_drops_declared_gradients() -> None:
+    @formula(derivative=lambda x: 1)
     def hard(x: Value) -> Value:
         return where(x > 0.5, 1.0, 0.0)
 
@@ -276,7 +276,7 @@ def test_release_drops_declared_slopes() -> None:
 
 @pytest.mark.parametrize(
     "mark",
-    [Held(), Total(), Pooled(), lambda x: Training()(x, 2 * x)],
+    [GradientAnchor(), SumState(), ConcatenatedState(), lambda x: Training()(x, 2 * x)],
     ids=["held", "total", "pooled", "training"],
 )
 def test_release_takes_marks_off(mark: Callable[[Value], Value]) -> None:
@@ -299,8 +299,8 @@ def test_common_makes_a_softmax_of_its_logarithm() -> None:
 
 def test_common_asks_what_was_rectified_for_the_sign() -> None:
     x = A - 1
-    y, slope = after("common", relu(x), where(x > 0, B, 0))[:2]
-    assert slope is where(y > 0, B, 0)
+    y, gradient = after("common", relu(x), where(x > 0, B, 0))[:2]
+    assert gradient is where(y > 0, B, 0)
     kept = where(x > 1, B, x)  # needs more of x than its sign
     assert after("common", relu(x), kept)[1] is kept
 
@@ -327,12 +327,12 @@ def test_scatters_that_are_broadcast_stay() -> None:
 
 def test_common_sums_products_where_they_are_narrow() -> None:
     keys = leaf("keys", f32[5, 7, 2])
-    weights, slope = leaf("weights", f32[5, 3, 7]), leaf("slope", f32[5, 3, 2])
-    wide = slope @ transpose(keys, (0, 2, 1))
+    weights, gradient = leaf("weights", f32[5, 3, 7]), leaf("gradient", f32[5, 3, 2])
+    wide = gradient @ transpose(keys, (0, 2, 1))
     together = weights @ keys
     for keep in (False, True):
         summed = total(weights * wide, 2, keepdims=keep)
-        assert after("common", summed, together)[0] is total(slope * together, 2, keepdims=keep)
+        assert after("common", summed, together)[0] is total(gradient * together, 2, keepdims=keep)
         assert after("common", summed)[0] is summed  # the other product would be more work
     over_others = total(weights * wide, 1)
     assert after("common", over_others, together)[0] is over_others
@@ -357,16 +357,16 @@ def test_hoist_computes_numbers_first() -> None:
 
 
 def test_products_with_a_mask_become_choices() -> None:
-    """0·∞ is NaN: where a slope is masked it must not be multiplied."""
-    slope = grad(total(relu(A - 1) * B), A)
-    done = optimize(graph_of(slope)).outputs["y0"]
+    """0·∞ is NaN: where a gradient is masked it must not be multiplied."""
+    gradient = grad(total(relu(A - 1) * B), A)
+    done = optimize(graph_of(gradient)).outputs["y0"]
     assert evaluate(
         done, {"a": np.ones((1, 3), np.float32), "b": np.full((1, 3), np.inf, np.float32)}
     ).tolist() == [[0, 0, 0]]
 
 
 @pytest.mark.parametrize("x", [-100.0, -1e-3, 0.0, 3.0, 100.0])
-def test_naive_spellings_and_their_slopes_are_finite(x: float) -> None:
+def test_naive_spellings_and_their_gradients_are_finite(x: float) -> None:
     naive = {
         "log_softmax": total(log(softmax(A, 1)) * B),
         "log_share": total(log(exp(A) / total(exp(A), 1, True)) * B),

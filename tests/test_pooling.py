@@ -1,4 +1,4 @@
-"""Pooling against torch: values, slopes with their ties, sizes that only the data tell."""
+"""Pooling against torch: values, gradients with their ties, sizes that only the data tell."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from nncompile.ops import (
     global_max_pool,
     max_pool,
 )
-from tests.against_torch import check_against_torch, leaf, session, slopes, torch_function
+from tests.against_torch import check_against_torch, gradients, leaf, session, torch_function
 
 LETTERS = "dhw"
 
@@ -161,8 +161,8 @@ def test_same_padding_is_kerass() -> None:
 
 
 def test_infinite_elements() -> None:
-    """A slope does not leak to what lies beside an infinite element, or an infinite slope."""
-    graph, _ = slopes(lambda v: max_pool(v, 2), f32[1, 1, 4])
+    """A gradient does not leak to what lies beside an infinite element, or an infinite gradient."""
+    graph, _ = gradients(lambda v: max_pool(v, 2), f32[1, 1, 4])
     feeds = {
         "x": np.array([[[1, np.inf, np.inf, 1]]], np.float32),
         "g": np.array([[[np.inf, 2]]], np.float32),
@@ -177,12 +177,12 @@ def nodes(graph: Graph) -> list[str]:
     return [node.op_type for node in to_model(graph).graph.node]
 
 
-def test_nodes_of_the_slopes() -> None:
+def test_nodes_of_the_gradients() -> None:
     """Each in its fastest form: no indices of maxima where windows do not overlap."""
 
     def emitted(y: Callable[[Value], Value]) -> list[str]:
         x = leaf(f32["n", 4, "2*h", "2*w"])
-        return nodes(Graph("slope", {"dx": grad(y(x).sum(), x)}, (x,)))
+        return nodes(Graph("gradient", {"dx": grad(y(x).sum(), x)}, (x,)))
 
     parted = emitted(lambda x: max_pool(x, 2))
     assert parted.count("MaxPool") == 1 and parted.count("Resize") == 2

@@ -33,9 +33,9 @@ def pooled(options: dict[str, Any], dtype: Any) -> Graph:
     x = apply(Input("x", dtype["n", 2, *space]))
     y = max_pool(x, **options)
     g, u = apply(Input("g", y.type)), apply(Input("u", x.type))
-    (slope,) = vjp([y], [x], [g])
-    (picked,) = vjp([slope], [g], [u])
-    return Graph("pooled", {"y": y, "slope": slope, "picked": picked}, (x, g, u))
+    (gradient,) = vjp([y], [x], [g])
+    (picked,) = vjp([gradient], [g], [u])
+    return Graph("pooled", {"y": y, "gradient": gradient, "picked": picked}, (x, g, u))
 
 
 def fed(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:

@@ -208,6 +208,6 @@ def test_no_channels() -> None:
         values, indices = max_pool_with_indices(x, 2)
         for y in (values, average_pool(x, 2), max_pool(x, 3, 2)):
             everywhere.check_values(y, [x], (feeds, empty))
-            slope = grad(y.sum(), x)
-            everywhere.check_values(slope, [x], (feeds, feeds["x"]))
+            gradient = grad(y.sum(), x)
+            everywhere.check_values(gradient, [x], (feeds, feeds["x"]))
         everywhere.check_values(indices, [x], (feeds, empty.astype(np.int64)))

@@ -1,4 +1,4 @@
-"""What `make quick` takes: something of each test, and of each card."""
+"""What `make quick` takes: something of each test, and of each op."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tests.cards import Case, our_cards
 from tests.conftest import EVERY, pytest_collection_modifyitems
-from tests.test_cards import CASES, each
+from tests.op_types import Case, our_cards
+from tests.test_ops import CASES, each
 
 
 class Item(SimpleNamespace):

@@ -217,7 +217,7 @@ def outputs() -> dict[str, Value]:
         "coin": bernoulli(key, 0.3, ("n", 5)),
         "order": permutation(key, "n"),
         "dropped": dropout(x, 0.4, "drop"),
-        "slope": grad((dropout(x, 0.4, "drop") ** 2).sum(), x),
+        "gradient": grad((dropout(x, 0.4, "drop") ** 2).sum(), x),
         "uniform": uniform(key, ("n", 5), -1.0, 3.0),
         "normal": normal(key, (3, "n")),
         "truncated": truncated_normal(key, ("n",)),
@@ -291,7 +291,7 @@ def test_dropout_differs_by_step_and_salt() -> None:
     assert dropout(leaf, 0.5, "a") is dropout(leaf, 0.5, "a")
 
 
-def test_slope_of_dropout_has_its_mask() -> None:
+def test_gradient_of_dropout_has_its_mask() -> None:
     leaf = apply(Input("x", f32["n"]))
     y = dropout(leaf, 0.5, "drop")
     feeds = {"x": np.ones(64, np.float32), "seed": np.array(1), "step": np.array(0)}

@@ -93,14 +93,14 @@ def test_an_inner_step_is_a_substitution() -> None:
     x, w = model.inputs["x"], model.parameters["w"]
     inner = w - 0.1 * grad(model.outputs["loss"], w)
     outer = model(x=x, params={"w": inner})["loss"]
-    slope = grad(outer, w)
+    gradient = grad(outer, w)
     feeds = {"x": np.float32([1.0, 3.0]), "w": np.float32(0.5)}
-    inner_slope = np.mean(2 * (0.5 * feeds["x"] - 1) * feeds["x"])
-    at = 0.5 - 0.1 * inner_slope
+    inner_gradient = np.mean(2 * (0.5 * feeds["x"] - 1) * feeds["x"])
+    at = 0.5 - 0.1 * inner_gradient
     expected = np.mean(2 * (at * feeds["x"] - 1) * feeds["x"]) * (
         1 - 0.2 * np.mean(feeds["x"] ** 2)
     )
-    np.testing.assert_allclose(evaluate(slope, feeds), expected, rtol=1e-5)
+    np.testing.assert_allclose(evaluate(gradient, feeds), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -282,11 +282,11 @@ def test_gradient_then_update_is_the_step(recipe: Recipe) -> None:
         state = followed(step, state, whole)
 
 
-def test_gradient_gives_slopes_and_metrics_and_update_needs_no_data() -> None:
+def test_gradient_gives_gradients_and_metrics_and_update_needs_no_data() -> None:
     step = compose(training(perceptron(), optimizer=adam()))
-    slopes = {f"{path}.grad" for path in step.parameters}
-    assert set(step.gradient.outputs) == {"loss", "bias"} | slopes
-    assert set(step.update.of_kind("input")) == slopes
+    gradients = {f"{path}.grad" for path in step.parameters}
+    assert set(step.gradient.outputs) == {"loss", "bias"} | gradients
+    assert set(step.update.of_kind("input")) == gradients
     assert {f"{path}.next" for path in step.state if path != "seed"} == set(step.update.outputs)
     assert list(step.evaluate.outputs) == ["loss", "bias"]
 
@@ -355,7 +355,7 @@ def test_an_average_of_the_weights_starts_at_them() -> None:
     assert state["slow"] == state["w"] == 0.5
 
 
-def test_a_loss_that_passes_no_slope_is_refused() -> None:
+def test_a_loss_that_passes_no_gradient_is_refused() -> None:
     w = Input("w", f32[3, 4], "parameter")()
     x = Input("x", f32["batch", 3])()
     loss = (x @ w).argmax(1).astype(f32).mean()

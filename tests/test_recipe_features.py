@@ -136,10 +136,10 @@ def test_a_sum_of_a_masked_mean_and_a_penalty_weighs_by_the_mask() -> None:
     step = compose(training(model(function), optimizer=sgd(1.0), accumulate=2))
     start = state = step.initial(0)
     batch = data(15, 0, "float64")
-    slope = evaluate(step.gradient, {**start, **batch})["w.grad"]
+    gradient = evaluate(step.gradient, {**start, **batch})["w.grad"]
     for piece in ({n: x[:12] for n, x in batch.items()}, {n: x[12:] for n, x in batch.items()}):
         state = run(step, state, piece)
-    np.testing.assert_allclose(start["w"] - state["w"], slope, 1e-12)
+    np.testing.assert_allclose(start["w"] - state["w"], gradient, 1e-12)
 
 
 def test_the_halves_of_an_accumulating_step_are_the_step() -> None:

@@ -19,7 +19,7 @@ from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from tests.card_checks import session, valid_model
+from tests.op_checks import session, valid_model
 from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch")
@@ -125,8 +125,8 @@ def test_agrees_with_torch(kind: str, case: str) -> None:
     module = peer(kind, weights, **options)
     expected = torch_outputs(kind, module, data(states=states), started, masked)
     wrt = [net.inputs["x"], *net.parameters.values()]
-    slopes = grad(net.outputs["loss"], wrt)
-    outputs = {**net.outputs, **{f"s{i}": s for i, s in enumerate(slopes)}}
+    gradients = grad(net.outputs["loss"], wrt)
+    outputs = {**net.outputs, **{f"s{i}": s for i, s in enumerate(gradients)}}
     graph = optimize(Graph("g", outputs, (*net.inputs.values(), *net.parameters.values())))
     by_torch = {n: p.grad.numpy().T for n, p in module.named_parameters()}
     whole = [x.detach().numpy() for x in expected]
@@ -145,7 +145,7 @@ def run(graph: Graph, feeds: Feeds) -> Feeds:
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_ten_steps_as_torch(kind: str, optimizer: str) -> None:
     """In float32, from the same weights: within 2·10⁻⁶ after SGD; Adam divides by the size of
-    slopes, so that what is rounded in small ones is seen: within 10⁻⁴ of steps of 10⁻²."""
+    gradients, so that what is rounded in small ones is seen: within 10⁻⁴ of steps of 10⁻²."""
 
     @model
     def net(x: Value = f32["batch", "time", FEATURES], y: Value = f32["batch", HIDDEN]) -> Any:  # type: ignore[assignment]
@@ -181,8 +181,8 @@ def test_ten_steps_as_torch(kind: str, optimizer: str) -> None:
 def test_one_file_for_every_size(kind: str) -> None:
     net = built(kind, f32, masked=True, layers=2, bidirectional=True)
     weights = initial_values(net, 0)
-    slopes = grad(net.outputs["loss"], list(net.parameters.values()))
-    outputs = {**net.outputs, **{f"s{i}": s for i, s in enumerate(slopes)}}
+    gradients = grad(net.outputs["loss"], list(net.parameters.values()))
+    outputs = {**net.outputs, **{f"s{i}": s for i, s in enumerate(gradients)}}
     leaves = (*net.inputs.values(), *net.parameters.values())
     graph = optimize(Graph("g", outputs, leaves))
     compiled = session(valid_model(graph))
@@ -231,19 +231,19 @@ def test_reversed_is_the_same_on_the_flipped_sequence(kind: str) -> None:
 @each_kind
 def test_what_is_past_the_end_does_not_matter(kind: str) -> None:
     """Of rows of 6, 2 and 1 steps: outputs and last states are those of the rows alone, and the
-    slopes at what lies behind are zero. A mask says the same as lengths."""
+    gradients at what lies behind are zero. A mask says the same as lengths."""
     net = built(kind, masked=True, bidirectional=True)
     weights, feeds = initial_values(net, 0), data(states=2)
     feeds = {n: x for n, x in feeds.items() if n in net.inputs}
-    slope = grad(net.outputs["loss"], net.inputs["x"])
-    found = evaluate({**net.outputs, "slope": slope}, {**feeds, **weights})
+    gradient = grad(net.outputs["loss"], net.inputs["x"])
+    found = evaluate({**net.outputs, "gradient": gradient}, {**feeds, **weights})
     for row, length in enumerate(feeds["lengths"]):
         alone = {"x": feeds["x"][row : row + 1, :length], "lengths": np.array([length])}
         expected = evaluate(net.graph, {**alone, **weights})
         np.testing.assert_allclose(found["out"][row, :length], expected["out"][0], rtol=1e-12)
         np.testing.assert_allclose(found["last0"][:, row], expected["last0"][:, 0], rtol=1e-12)
         np.testing.assert_array_equal(found["out"][row, length:], 0)
-        np.testing.assert_array_equal(found["slope"][row, length:], 0)
+        np.testing.assert_array_equal(found["gradient"][row, length:], 0)
     layer = KINDS[kind](HIDDEN, True, bidirectional=True, name="r")
 
     @model
@@ -289,9 +289,9 @@ def test_a_step_of_the_reverse_loop_is_short(kind: str) -> None:
     """Derivatives are computed for all steps at once: what is left for a step is a handful of nodes
     of which one is a product."""
     net = built(kind, f32)
-    slopes = grad((net.outputs["out"] * net.outputs["out"]).sum(), list(net.parameters.values()))
+    gradients = grad((net.outputs["out"] * net.outputs["out"]).sum(), list(net.parameters.values()))
     leaves = (*net.inputs.values(), *net.parameters.values())
-    graph = optimize(Graph("g", {f"s{i}": s for i, s in enumerate(slopes)}, leaves))
+    graph = optimize(Graph("g", {f"s{i}": s for i, s in enumerate(gradients)}, leaves))
     back = [v for v in graph.nodes if isinstance(v.op, Scan) and v.op.reverse]
     assert len(back) == 1
     count = nodes_within(

@@ -29,7 +29,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from tests.card_checks import session, valid_model
+from tests.op_checks import session, valid_model
 from tests.tolerances import assert_close
 
 LAYERS = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
@@ -68,8 +68,8 @@ def layered(kind: str, **options: Any) -> Model:
 def with_gradients(net: Model) -> Graph:
     y = net.outputs["y"]
     leaves = [*net.inputs.values(), *net.parameters.values()]
-    slopes = grad((y * y * y).sum(), leaves)
-    named = {f"d{v.op.name.removesuffix('_l0')}": s for v, s in zip(leaves, slopes, strict=True)}  # type: ignore[attr-defined]
+    gradients = grad((y * y * y).sum(), leaves)
+    named = {f"d{v.op.name.removesuffix('_l0')}": s for v, s in zip(leaves, gradients, strict=True)}  # type: ignore[attr-defined]
     return Graph("g", {"y": y, **named}, tuple(leaves))
 
 

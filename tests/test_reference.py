@@ -8,7 +8,7 @@ import re
 import dsl
 import nncompile
 import nncompile.train
-from dsl.foreign_names import ELSEWHERE
+from dsl.foreign_names import FOREIGN_NAMES
 from tests.reference_page import PAGE, names_by_group, text
 
 
@@ -41,7 +41,7 @@ def test_every_public_name_is_described() -> None:
 
 def test_names_of_other_libraries_lead_to_names_that_exist() -> None:
     """Whatever is called or passed on in the answer is a name of `dsl`."""
-    for name, here in ELSEWHERE.items():
+    for name, here in FOREIGN_NAMES.items():
         found = re.findall(r"\b([A-Za-z_]\w*)\(|>> (\w+)", here)
         named = [a or b for a, b in found]
         assert named or hasattr(dsl, here.partition(",")[0]), name

@@ -1,4 +1,4 @@
-"""Penalties and bounds of weights: values, slopes, and that they train as they should."""
+"""Penalties and bounds of weights: values, gradients, and that they train as they should."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.train import Trainer
+from tests.gradients import check_gradient, check_runtime
 from tests.leaves import leaf
-from tests.slopes import check_gradient, check_runtime
 
 RANDOM = np.random.default_rng(0)
 W, V = RANDOM.normal(size=(4, 3)), RANDOM.normal(size=5)
@@ -46,7 +46,7 @@ def test_penalties(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_their_slopes_are_differences(name: str) -> None:
+def test_their_gradients_are_differences(name: str) -> None:
     def value(w: Value, v: Value, a: Value) -> Value:
         whole = dsl.Model("penalty", Graph("penalty", {"y": VALUES[name][0]()}, (W_, V_, A_)))
         return whole(w=w, v=v, a=a)["y"]
@@ -60,7 +60,7 @@ def test_activities_of_any_batch_in_onnxruntime() -> None:
     check_runtime(dsl.sparsity, ACTIVE.astype(np.float32))
 
 
-def test_units_that_are_never_active_have_finite_slopes() -> None:
+def test_units_that_are_never_active_have_finite_gradients() -> None:
     found = evaluate(dsl.grad(dsl.sparsity(A_), A_), {"a": np.zeros((4, 3))})
     assert np.isfinite(found).all()
 

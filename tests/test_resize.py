@@ -78,8 +78,8 @@ def test_whole_factors_are_one_node() -> None:
     assert resize(x, scale=2, mode="bilinear") is resize(x, scale=2, mode="linear")
     emitted = [n.op_type for n in to_model(Graph("y", {"y": doubled}, (x,))).graph.node]
     assert emitted == ["Resize"]
-    slope = Graph("dx", {"dx": grad((doubled * doubled).sum(), x)}, (x,))
-    assert "AveragePool" in [n.op_type for n in to_model(slope).graph.node]
+    gradient = Graph("dx", {"dx": grad((doubled * doubled).sum(), x)}, (x,))
+    assert "AveragePool" in [n.op_type for n in to_model(gradient).graph.node]
 
 
 def test_a_fraction_is_exact() -> None:

@@ -1,11 +1,11 @@
-"""The rule engine: matching, guards, sites, ends."""
+"""The rule engine: matching, guards, locations, ends."""
 
 from __future__ import annotations
 
 import pytest
 
 from nncompile.diagnostics.errors import CompileError
-from nncompile.diagnostics.locations import Site, Trace, located, tracing
+from nncompile.diagnostics.locations import Location, LocationTable, located, recording_locations
 from nncompile.elementwise import exp, log, relu
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.types import f32, f64
@@ -98,27 +98,27 @@ def test_numbers_of_formulas_are_bound() -> None:
 
 
 def test_new_nodes_stand_where_the_old_ones_did() -> None:
-    with tracing(Trace()) as trace:
-        with located(Site("model.py", 7, "stem")):
+    with recording_locations(LocationTable()) as locations:
+        with located(Location("model.py", 7, "stem")):
             product = A @ B
-        with located(Site("model.py", 8, "stem")):
+        with located(Location("model.py", 8, "stem")):
             value = relu(product + C)
-    graph = Graph("test", {"y": value}, trace=trace)
+    graph = Graph("test", {"y": value}, locations=locations)
     result = rewrite(graph, [add_into_gemm]).outputs["y"]
     (made,) = result.args
     assert isinstance(made.op, Gemm)
-    assert trace.site(made) == Site("model.py", 8, "stem")
-    assert trace.site(result) == Site("model.py", 8, "stem")
-    assert trace.sites(product) == (Site("model.py", 7, "stem"),)
+    assert locations.location(made) == Location("model.py", 8, "stem")
+    assert locations.location(result) == Location("model.py", 8, "stem")
+    assert locations.all_locations(product) == (Location("model.py", 7, "stem"),)
 
 
 def test_looking_for_a_form_leaves_no_sites() -> None:
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         product = A @ B
         value = log(product)
-        before = trace.sites(product)
-        rewrite(Graph("test", {"y": value}, trace=trace), [add_into_gemm])
-        assert trace.sites(product) == before
+        before = locations.all_locations(product)
+        rewrite(Graph("test", {"y": value}, locations=locations), [add_into_gemm])
+        assert locations.all_locations(product) == before
 
 
 def test_rewriting_goes_on_until_nothing_applies() -> None:

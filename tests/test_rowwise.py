@@ -15,8 +15,8 @@ from nncompile.ir.types import Type, dtype_of, f32
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.slicing import Pad, Slice
-from tests.cards import Case, import_all, our_cards
-from tests.test_cards import CASES
+from tests.op_types import Case, import_all, our_cards
+from tests.test_ops import CASES
 
 # An op that says nothing is not taken for harmless: predictions look at the numbers then.
 DEFAULT = Op.rowwise
@@ -98,12 +98,12 @@ def test_an_op_that_does_not_say_is_seen() -> None:
     assert Silent().rowwise((0,), f32["n"]) is None
 
 
-@pytest.mark.parametrize("card", [c for c in our_cards() if not c.mixes], ids=lambda c: c.__name__)
-def test_what_an_op_says_is_looked_at(card: type[Op]) -> None:
+@pytest.mark.parametrize("op", [c for c in our_cards() if not c.mixes], ids=lambda c: c.__name__)
+def test_what_an_op_says_is_looked_at(op_type: type[Op]) -> None:
     """There is a sample with rows, of which it says an axis."""
-    ours = [case for case in CASES if type(case.sample.op) is card]
+    ours = [case for case in CASES if type(case.sample.op) is op_type]
     found = [check_rows(case, *claim) for case in ours for claim in claims(case)]
-    assert any(found), f"no sample of {card.__name__} has rows that are apart"
+    assert any(found), f"no sample of {op_type.__name__} has rows that are apart"
 
 
 def check_batched(case: Case) -> bool:

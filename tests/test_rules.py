@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import nncompile.passes
-from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.ir.graph import Graph, Value
 from nncompile.passes.rewriter import Change, Rule, on, rewrite
 
@@ -105,7 +105,7 @@ def unmet(rule: Rule | Change) -> set[int]:
 @pytest.mark.parametrize("name", RULES)
 def test_a_rule_leaves_what_it_must_not_change(name: str) -> None:
     rule = RULES[name]
-    with tracing(Trace()):
+    with recording_locations(LocationTable()):
         for i, outputs in enumerate(rule.refusals()):
             made, _ = refused_at(rule, outputs)
             assert made is None or made is outputs[0], (
@@ -116,6 +116,6 @@ def test_a_rule_leaves_what_it_must_not_change(name: str) -> None:
 @pytest.mark.parametrize("name", RULES)
 def test_each_guard_of_a_rule_is_met(name: str) -> None:
     file = inspect.getsourcefile(RULES[name].function)
-    with tracing(Trace()):
+    with recording_locations(LocationTable()):
         left = [f"{file}:{line}" for line in sorted(unmet(RULES[name]))]
     assert not left, "no @refuses of the rule meets these guards: " + " ".join(left)

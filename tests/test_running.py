@@ -15,8 +15,8 @@ from nncompile.ir.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64,
 from nncompile.ops.reduction.reduce import accumulator
 from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy
+from tests.gradients import check_gradient, gradient_at
 from tests.leaves import leaf
-from tests.slopes import check_gradient, slope_at
 
 SIZES = (0, 1, 2, 31, 32, 33, 64, 65, 1023, 1024, 1025, 2100)  # about blocks, and blocks of them
 NAN, INF = np.nan, np.inf
@@ -80,17 +80,17 @@ def test_any_axis_of_any_type(dtype: DType) -> None:
     )
 
 
-@pytest.mark.parametrize("card", ["cummax", "cummin"])
+@pytest.mark.parametrize("op", ["cummax", "cummin"])
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d.is_signed and d is not bf16], ids=str)
-def test_places_are_those_of_torch(card: str, dtype: DType, torchscript: Any) -> None:
+def test_places_are_those_of_torch(op_type: str, dtype: DType, torchscript: Any) -> None:
     torch = torchscript.torch
-    everywhere = Everywhere(lambda x: getattr(ops, card)(x, 0), dtype["n", "m"])
+    everywhere = Everywhere(lambda x: getattr(ops, op_type)(x, 0), dtype["n", "m"])
     cases = [drawn((n, 2), dtype) for n in (1, 6, 70)]
     if dtype.is_float:
         cases.append(SPECIAL[:, None].astype(dtype.numpy))
     for x in cases:
         values, places = everywhere(x)
-        expected = getattr(torch, card)(torch.tensor(x), 0)
+        expected = getattr(torch, op_type)(torch.tensor(x), 0)
         np.testing.assert_array_equal(values, expected.values.numpy())
         np.testing.assert_array_equal(places, expected.indices.numpy())
 
@@ -134,10 +134,10 @@ def test_gradients_of_logarithms_of_sums() -> None:
     check_gradient(ops.logcumsumexp, 3 * drawn((40,)))
     check_gradient(lambda x: ops.logcumsumexp(x, 1), drawn((2, 5)))
     # Of nothing but nothing, none; the sums before the infinite element do not depend on it.
-    slopes = slope_at(lambda x: ops.logcumsumexp(x)[:2], [1.0, -INF, 2.0, INF])
-    np.testing.assert_array_equal(slopes, [2, 0, 0, 0])
-    slopes = slope_at(ops.logcumsumexp, [-500.0, 0.0, 500.0])
-    np.testing.assert_allclose(slopes, [1, 1, 1])
+    gradients = gradient_at(lambda x: ops.logcumsumexp(x)[:2], [1.0, -INF, 2.0, INF])
+    np.testing.assert_array_equal(gradients, [2, 0, 0, 0])
+    gradients = gradient_at(ops.logcumsumexp, [-500.0, 0.0, 500.0])
+    np.testing.assert_allclose(gradients, [1, 1, 1])
 
 
 CALLS: dict[str, Callable[[Any, Any], Any]] = {

@@ -27,8 +27,8 @@ from nncompile.ops import (
     swapaxes,
     transpose,
 )
-from tests.card_checks import in_double, session, valid_model
-from tests.slopes import check_gradient, check_runtime
+from tests.gradients import check_gradient, check_runtime
+from tests.op_checks import in_double, session, valid_model
 from tests.tolerances import assert_close
 
 LEFT = [(2, "n"), ("n",), (3, 2, "n"), (3, 1, 2, "n"), (1, 3, 2, "n")]
@@ -136,9 +136,9 @@ def test_results_without_elements_are_results(name: str, shape: Any) -> None:
     y = functions.get(name, lambda x: getattr(ops, name)(x))(x)
     outputs = {"y": y}
     for factor in (1.0, y):
-        (slope,) = grad(ops.sum(y * factor), [x])
-        (second,) = grad(ops.sum(slope * slope), [x])
-        outputs |= {f"slope{len(outputs)}": slope, f"second{len(outputs)}": second}
+        (gradient,) = grad(ops.sum(y * factor), [x])
+        (second,) = grad(ops.sum(gradient * gradient), [x])
+        outputs |= {f"gradient{len(outputs)}": gradient, f"second{len(outputs)}": second}
     model = valid_model(Graph("nothing", outputs, (x,)))
     run = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     empty = np.zeros([3 if d == "n" else d for d in shape], np.float32)

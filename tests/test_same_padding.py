@@ -18,8 +18,8 @@ from nncompile.ir.types import Type
 from nncompile.ops import average_pool, const, conv, max_pool
 from nncompile.ops.windows.same_padding import same_padding
 from nncompile.program.initialization import initial_values
-from tests.against_torch import session, slopes
-from tests.slopes import check_gradient
+from tests.against_torch import gradients, session
+from tests.gradients import check_gradient
 from tests.tolerances import assert_close
 
 SIZES = range(1, 9)
@@ -77,14 +77,14 @@ def spaces(rank: int) -> list[tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_values_and_slopes_are_those_of_fixed_sizes(case: str) -> None:
+def test_values_and_gradients_are_those_of_fixed_sizes(case: str) -> None:
     """Of the first and the second order, in numpy and, of float32, in onnxruntime."""
     function, type_ = CASES[case]
-    graph, _ = slopes(function, type_)
-    run = session(slopes(function, Type(f32, type_.shape))[0])
+    graph, _ = gradients(function, type_)
+    run = session(gradients(function, Type(f32, type_.shape))[0])
     rng = np.random.default_rng(0)
     for space in spaces(type_.rank - 2):
-        fixed, y = slopes(function, f64[(2, 3, *space)])
+        fixed, y = gradients(function, f64[(2, 3, *space)])
         shapes = {"x": (2, 3, *space), "g": y.shape, "u": (2, 3, *space)}
         feeds = {name: rng.normal(size=shape) for name, shape in shapes.items()}
         expected, found = evaluate(fixed, feeds), evaluate(graph, feeds)
@@ -95,7 +95,7 @@ def test_values_and_slopes_are_those_of_fixed_sizes(case: str) -> None:
 
 
 @pytest.mark.parametrize("size", [4, 5, 6])
-def test_slopes_are_differences(size: int) -> None:
+def test_gradients_are_differences(size: int) -> None:
     x, w = np.random.default_rng(0).normal(size=(1, 2, size)), np.ones((2, 2, 3))
     check_gradient(lambda a, b: conv(a, b, stride=2, padding="same"), x, w)
 
@@ -111,12 +111,12 @@ def of_images() -> Any:
 
 
 def test_one_file_of_layers_takes_images_of_every_size() -> None:
-    """And the slopes at all weights, which training takes."""
+    """And the gradients at all weights, which training takes."""
     net = of_images()
     outputs = {"y": net.outputs["y"]}
     leaves = net.parameters
     found = grad(net.outputs["loss"], list(leaves.values()))
-    outputs |= {f"d {path}": slope for path, slope in zip(leaves, found, strict=True)}
+    outputs |= {f"d {path}": gradient for path, gradient in zip(leaves, found, strict=True)}
     graph = Graph("step", outputs, tuple(net.graph.leaves.values()))
     run = session(graph)
     weights = initial_values(net, 0)
@@ -137,11 +137,11 @@ def test_torchscript_takes_images_of_every_size() -> None:
     torchscript = pytest.importorskip("nncompile.backends.torchscript")
     for case in ("conv (3, 2) (2, 3)", "max (2, 5) (3, 2)", "average (1, 4) (2, 4)"):
         function, type_ = CASES[case]
-        graph, _ = slopes(function, type_)
+        graph, _ = gradients(function, type_)
         module = torchscript.to_script(graph, {})
         rng = np.random.default_rng(0)
         for space in spaces(type_.rank - 2):
-            _, y = slopes(function, f64[(2, 3, *space)])
+            _, y = gradients(function, f64[(2, 3, *space)])
             shapes = {"x": (2, 3, *space), "g": y.shape, "u": (2, 3, *space)}
             feeds = {name: rng.normal(size=shape) for name, shape in shapes.items()}
             with torch.no_grad():
@@ -158,4 +158,4 @@ def test_a_fixed_size_and_a_multiple_of_the_stride_need_no_padding_of_their_own(
 
 
 def _leaf(size: Any) -> Value:
-    return slopes(lambda x: x, f64["n", 3, size])[0].leaves["x"]
+    return gradients(lambda x: x, f64["n", 3, size])[0].leaves["x"]

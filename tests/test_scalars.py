@@ -43,7 +43,7 @@ from tests.bodies import (
 from tests.tolerances import SLOPE, STEP
 
 
-def slope_at(function: Callable[..., Any], *points: float, by: int = 0) -> float:
+def derivative_at(function: Callable[..., Any], *points: float, by: int = 0) -> float:
     """The derivative of a function of float64 scalars at a point."""
     expression = body(function, *[f64] * len(points))
     values = {placeholder(i): np.float64(x) for i, x in enumerate(points)}
@@ -54,7 +54,7 @@ def slope_at(function: Callable[..., Any], *points: float, by: int = 0) -> float
 
 
 def real_bodies() -> list[Any]:
-    """Every real function with a slope, as a body of float64, and where it is tested."""
+    """Every real function with a derivative, as a body of float64, and where it is tested."""
     found = {}
     for example in examples():
         types = {placeholder(i): d for i, d in enumerate(example.dtypes)}
@@ -144,7 +144,7 @@ def test_exotic_numbers_pass_through() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "points", "slopes"),
+    ("function", "points", "derivatives"),
     [
         (relu, (0.0,), (0.0,)),
         (lambda x: maximum(x, 0), (0.0,), (0.5,)),
@@ -166,14 +166,14 @@ def test_exotic_numbers_pass_through() -> None:
         (lambda x: x**1.5, (0.0,), (0.0,)),
     ],
 )
-def test_slopes_at_ties_are_torchs(
-    function: Callable[..., Any], points: tuple[float, ...], slopes: tuple[float, ...]
+def test_derivatives_at_ties_are_torchs(
+    function: Callable[..., Any], points: tuple[float, ...], derivatives: tuple[float, ...]
 ) -> None:
-    found = tuple(slope_at(function, *points, by=i) for i in range(len(points)))
-    assert found == slopes
+    found = tuple(derivative_at(function, *points, by=i) for i in range(len(points)))
+    assert found == derivatives
 
 
-def test_slope_of_what_is_not_chosen_is_never_multiplied() -> None:
+def test_derivative_of_what_is_not_chosen_is_never_multiplied() -> None:
     functions = [
         lambda x: where(x > 0, log(x), 0),
         lambda x: (x > 0) * sqrt(x),
@@ -181,18 +181,18 @@ def test_slope_of_what_is_not_chosen_is_never_multiplied() -> None:
     ]
     for function in functions:
         once = differentiate(body(function, f64), X)
-        for slope in (once, differentiate(once, X)):
+        for derivative in (once, differentiate(once, X)):
             for symbol in (X, Y):
-                scaled = times(symbol, slope)
+                scaled = times(symbol, derivative)
                 values = {X: np.float64(0.0), Y: np.float64(2.0)}
                 assert evaluate(scaled, values, f64) == 0
 
 
 def test_derivatives_reuse_forward_values() -> None:
     for name in ("sigmoid", "tanh", "exp"):
-        slope = differentiate(body(FUNCTIONS[name]), X)
-        assert {h.meaning.name for h in slope.atoms(HEADS[name])} == {name}
-        assert slope.atoms(*HEADS.values()) == {HEADS[name](X)}
+        derivative = differentiate(body(FUNCTIONS[name]), X)
+        assert {h.meaning.name for h in derivative.atoms(HEADS[name])} == {name}
+        assert derivative.atoms(*HEADS.values()) == {HEADS[name](X)}
 
 
 # Dtypes.

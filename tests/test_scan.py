@@ -1,4 +1,4 @@
-"""Loops: what they compute, their slopes of any order, and what they refuse."""
+"""Loops: what they compute, their gradients of any order, and what they refuse."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DType, f32, f64, i64
 from nncompile.ops import broadcast_to, const, iota, scan
 from nncompile.passes import optimize
-from tests.card_checks import session, valid_model
 from tests.leaves import leaf
+from tests.op_checks import session, valid_model
 from tests.scan_checks import (
     Memory,
     body_nodes,
@@ -113,17 +113,17 @@ def test_invariant_work_is_outside() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("time", [4, 1, 0])
-def test_slopes(time: int, torchscript: SimpleNamespace) -> None:
+def test_gradients(time: int, torchscript: SimpleNamespace) -> None:
     """Of order one and two, a captured weight used inside and outside; the runtimes agree."""
     model = Memory()
     loss = model.loss()
     graph = Graph("g", {"loss": loss}, tuple(model.inputs))
     feeds = feeds_of(graph, {"time": time, "b": 2})
     check_difference(loss, model.inputs, feeds)
-    slopes = grad(loss, model.inputs)
-    second = sum_of_squares(slopes)
+    gradients = grad(loss, model.inputs)
+    second = sum_of_squares(gradients)
     check_difference(second, model.inputs, feeds)
-    outputs = [loss, *slopes, *grad(second, model.inputs)]
+    outputs = [loss, *gradients, *grad(second, model.inputs)]
     whole = Graph("g", {f"y{i}": y for i, y in enumerate(outputs)}, tuple(model.inputs))
     check_everywhere(whole, feeds, torchscript)
 
@@ -137,7 +137,7 @@ def test_third_order() -> None:
     check_difference(y, [w, x], feeds)
 
 
-def test_slopes_where_some_results_are_used() -> None:
+def test_gradients_where_some_results_are_used() -> None:
     model = Memory()
     h, c, hs = model()
     feeds = feeds_of(Graph("g", {"y": h}, tuple(model.inputs)), {"time": 3, "b": 2})
@@ -155,7 +155,7 @@ def test_forward_mode() -> None:
 
 
 def test_integers_and_conditions_are_carried() -> None:
-    """Carries that have no slope beside one that has; the count decides what is added."""
+    """Carries that have no gradient beside one that has; the count decides what is added."""
     x, w = leaf("x", f64["time", 3]), leaf("w", f64[3])
 
     def body(n: Value, total: Value, x: Value) -> tuple[Value, ...]:
@@ -198,7 +198,7 @@ def test_nested() -> None:
 
 def test_nested_loops_become_one_forward_and_one_back() -> None:
     leaves, y = nested(f32)
-    graph = optimize(Graph("g", {"y": y, "slope": grad(y, leaves[1])}, tuple(leaves)))
+    graph = optimize(Graph("g", {"y": y, "gradient": grad(y, leaves[1])}, tuple(leaves)))
     outer = scans(graph)
     assert len(outer) == 2
     assert [len(scans(v.op.body.graph)) for v in outer] == [1, 1]  # type: ignore[attr-defined]
@@ -219,7 +219,7 @@ def test_the_graph_does_not_grow_with_time() -> None:
         x, w = leaf("x", f32[time, "b", 2]), leaf("w", f32[2, 2])
         start = broadcast_to(0.0, (x.shape[1], 2))
         _, hs = scan(lambda h, x, w=w: (tanh(x + h @ w),) * 2, start, x)
-        graph = Graph("g", {"slope": grad((hs * hs).sum(), w)}, (x, w))
+        graph = Graph("g", {"gradient": grad((hs * hs).sum(), w)}, (x, w))
         model = to_model(optimize(graph))
         counts.add((len(graph.nodes), len(model.graph.node), model.ByteSize() // 100))
     assert len(counts) == 1

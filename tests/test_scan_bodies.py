@@ -24,19 +24,19 @@ from nncompile.ops import (
     uniform,
 )
 from nncompile.passes import inference, optimize
-from tests.card_checks import session, valid_model
 from tests.leaves import leaf
+from tests.op_checks import session, valid_model
 from tests.scan_checks import body_nodes, check_difference, scans
 
 
 def test_naive_spellings_are_stable_in_a_body() -> None:
     x = leaf("x", f32["time", 2])
     _, ys = scan(lambda c, x: (c, log(1 + exp(x + c))), const(np.zeros(2, np.float32)), x)
-    graph = optimize(Graph("g", {"y": ys, "slope": grad(ys.sum(), x)}, (x,)))
+    graph = optimize(Graph("g", {"y": ys, "gradient": grad(ys.sum(), x)}, (x,)))
     feeds = {"x": np.array([[200.0, -200.0]], np.float32)}
     found = evaluate(graph, feeds)
     np.testing.assert_allclose(found["y"], [[200, 0]])
-    np.testing.assert_allclose(found["slope"], [[1, 0]])
+    np.testing.assert_allclose(found["gradient"], [[1, 0]])
 
 
 def test_rules_apply_in_a_body() -> None:
@@ -55,8 +55,8 @@ def dropped(salt: str = "a") -> tuple[Value, Value]:
 def test_each_iteration_has_its_own_mask(torchscript: SimpleNamespace) -> None:
     """The same in numpy, ONNX and TorchScript, and the gradient has the mask of the iteration."""
     x, ys = dropped()
-    slope = grad(ys.sum(), x)
-    graph = Graph("g", {"y": ys, "slope": slope}, (x,))
+    gradient = grad(ys.sum(), x)
+    graph = Graph("g", {"y": ys, "gradient": gradient}, (x,))
     feeds = {
         "x": np.ones((6, 50), np.float32),
         "seed": np.asarray(3, np.int64),
@@ -65,7 +65,7 @@ def test_each_iteration_has_its_own_mask(torchscript: SimpleNamespace) -> None:
     found = evaluate(graph, feeds)
     rows = {row.tobytes() for row in found["y"]}
     assert len(rows) == 6
-    np.testing.assert_array_equal(found["slope"], found["y"])
+    np.testing.assert_array_equal(found["gradient"], found["y"])
     run = session(valid_model(optimize(graph)))
     np.testing.assert_array_equal(run(feeds, dict.fromkeys(found, (6, 50)))["y"], found["y"])
     script = torchscript.to_script(graph, {n: feeds[n] for n in ("seed", "step")})
@@ -158,7 +158,7 @@ def test_neural_differential_equation_learns() -> None:
     turn = np.array([[np.cos(1), np.sin(1)], [-np.sin(1), np.cos(1)]])
     feeds = {"points": given, "ends": given @ turn, "w": np.zeros((2, 2))}
     for _ in range(100):
-        value, slope = evaluate(both, feeds)
-        feeds["w"] = feeds["w"] - 0.5 * slope
+        value, gradient = evaluate(both, feeds)
+        feeds["w"] = feeds["w"] - 0.5 * gradient
     assert value < 1e-8
     np.testing.assert_allclose(feeds["w"], [[0, 1], [-1, 0]], atol=1e-3)

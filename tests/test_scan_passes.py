@@ -49,15 +49,15 @@ def test_one_loop_forward_and_one_back() -> None:
 
 
 def test_derivatives_are_computed_outside() -> None:
-    """The body of the reverse loop is linear: sums of slopes, products with factors that are there
-    for all iterations, and one matrix product."""
+    """The body of the reverse loop is linear: sums of gradients, products with factors that are
+    there for all iterations, and one matrix product."""
     back = scans(gradient_of_memory())[1]
     labels = sorted(v.op.label for v in body_nodes(back))
     assert labels == ["concat", "elementwise", "elementwise", "elementwise", "elementwise", "gemm"]
     assert back.op.carries == 2  # type: ignore[attr-defined]
 
 
-def test_weights_get_their_slopes_after_the_loop() -> None:
+def test_weights_get_their_gradients_after_the_loop() -> None:
     """One product over time and rows each, and nothing of a weight's size is carried."""
     graph = gradient_of_memory()
     for v in scans(graph):
@@ -82,7 +82,7 @@ def test_a_weight_on_the_left_and_the_right() -> None:
 
 
 def test_what_is_no_product_is_added_up_on_the_way() -> None:
-    """The slope of a weight of which each iteration makes something else."""
+    """The gradient of a weight of which each iteration makes something else."""
     x, w = leaf("x", f64["time", 3]), leaf("w", f64[3, 3])
     y = scan(lambda h, x: (tanh(h @ cos(w * x)), h), const(np.ones(3)), x)[1].sum()
     graph = Graph("g", {"y": y}, (x, w))

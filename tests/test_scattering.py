@@ -13,8 +13,8 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
 from tests.array_checks import Everywhere, check_numpy
+from tests.gradients import check_gradient, gradient_at
 from tests.leaves import leaf
-from tests.slopes import check_gradient, slope_at
 
 NAN, INF = np.nan, np.inf
 UFUNCS: dict[str, Any] = {
@@ -144,11 +144,11 @@ def test_gradients_of_products_are_right_at_zeros(zeros: tuple[int, ...]) -> Non
 def test_gradients_of_products_in_every_backend() -> None:
     from nncompile.autodiff.grad import vjp
 
-    def slopes(x: Value, i: Value, u: Value) -> tuple[Value, ...]:
+    def gradients(x: Value, i: Value, u: Value) -> tuple[Value, ...]:
         y = ops.scatter(x, i, u, 0, "mul")
         return tuple(vjp(y, [x, u], y))
 
-    everywhere = Everywhere(slopes, f64["n"], i64["m"], f64["m"])
+    everywhere = Everywhere(gradients, f64["n"], i64["m"], f64["m"])
     rng = np.random.default_rng(0)
     for size, count in ((4, 6), (2, 70), (1, 1), (3, 0)):
         updates = np.round(rng.normal(size=count), 1)
@@ -160,13 +160,13 @@ def test_gradients_go_to_what_stays() -> None:
     places = np.array([1, 1, 2, 0])
 
     def of_updates(reduction: str) -> Any:
-        return slope_at(
+        return gradient_at(
             lambda u: ops.scatter(ops.const(np.array(x)), places, u, 0, reduction), updates
         )
 
     np.testing.assert_array_equal(of_updates("none"), [0, 1, 1, 1])
     np.testing.assert_array_equal(of_updates("max"), [0, 1, 0.5, 0.5])
-    of_x = slope_at(lambda x: ops.scatter(x, places, np.array(updates), 0, "max"), x)
+    of_x = gradient_at(lambda x: ops.scatter(x, places, np.array(updates), 0, "max"), x)
     np.testing.assert_array_equal(of_x, [0.5, 0, 0.5])
 
 
@@ -180,8 +180,8 @@ def test_gradients_of_ties_are_those_of_torch(kind: str) -> None:
     y = given[0].scatter_reduce(0, torch.tensor(places), given[1], kind)
     expected = torch.autograd.grad((y**2).sum(), given)
     reduction = {"amax": "max", "amin": "min"}[kind]
-    at_x = slope_at(lambda v: ops.put_along_axis(v, places, updates, 0, reduction) ** 2, x)
-    at_updates = slope_at(lambda v: ops.put_along_axis(x, places, v, 0, reduction) ** 2, updates)
+    at_x = gradient_at(lambda v: ops.put_along_axis(v, places, updates, 0, reduction) ** 2, x)
+    at_updates = gradient_at(lambda v: ops.put_along_axis(x, places, v, 0, reduction) ** 2, updates)
     np.testing.assert_allclose(at_x, expected[0].numpy())
     np.testing.assert_allclose(at_updates, expected[1].numpy())
 

@@ -13,7 +13,7 @@ import pytest
 
 import dsl
 from dsl import initializers
-from dsl.foreign_names import ELSEWHERE
+from dsl.foreign_names import FOREIGN_NAMES
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.basic import full
@@ -228,14 +228,14 @@ ROWS: dict[str, tuple[dict[str, Any], Any, int]] = {
 @pytest.mark.parametrize("name", ROWS)
 def test_what_a_schedule_is_called_here_is_that_of_torch(torch: Any, name: str) -> None:
     given, make, last = ROWS[name]
-    text = ELSEWHERE[name].partition(", which")[0]
+    text = FOREIGN_NAMES[name].partition(", which")[0]
     rate = eval(text, {**vars(dsl), **given})
     expected = list(itertools.islice(curve_of_torch(torch, 0.3, make, last), last))
     np.testing.assert_allclose([rate(step) for step in range(last)], expected, 1e-6, 1e-9)
 
 
 def test_each_schedule_of_torch_on_the_page_is_compared() -> None:
-    named = {name for name in ELSEWHERE if name.endswith(("LR", "Restarts"))}
+    named = {name for name in FOREIGN_NAMES if name.endswith(("LR", "Restarts"))}
     assert named == set(ROWS)
 
 
@@ -486,12 +486,12 @@ def test_a_plateau_of_a_schedule_falls_with_both() -> None:
     trainer.set_params(rate.after(trainer.state, 2.0))
     step = compose(trainer.recipe)
     batch = data(8)
-    slopes = evaluate(step.gradient, {**trainer.state, **batch})
+    gradients = evaluate(step.gradient, {**trainer.state, **batch})
     trainer.set_params({"step": np.asarray(2, np.int64)})
     before = trainer.params
     trainer.fit([batch], steps=1)
     moved = before["out.weight"] - trainer.params["out.weight"]
-    np.testing.assert_allclose(moved, 0.1 * 0.4 * 0.5 * slopes["out.weight.grad"], 1e-3, 1e-7)
+    np.testing.assert_allclose(moved, 0.1 * 0.4 * 0.5 * gradients["out.weight.grad"], 1e-3, 1e-7)
 
 
 def test_a_metric_that_the_model_lacks_is_told() -> None:

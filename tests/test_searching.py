@@ -12,8 +12,8 @@ from nncompile import ops
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
 from tests.array_checks import Everywhere, check_numpy
+from tests.gradients import check_gradient
 from tests.leaves import leaf
-from tests.slopes import check_gradient
 
 NAN, INF = np.nan, np.inf
 SPECIAL = np.array([-INF, -1, -0.0, 0.0, 0, 2, INF, INF, NAN, NAN])

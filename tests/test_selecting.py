@@ -21,9 +21,9 @@ from nncompile.ir.types import DTYPES, DType, boolean, f32, f64, i64
 from nncompile.passes import optimize
 from nncompile.train import Trainer
 from tests.array_checks import Everywhere, check_numpy
-from tests.card_checks import session, valid_model
+from tests.gradients import check_gradient, gradient_at
 from tests.leaves import leaf
-from tests.slopes import check_gradient, slope_at
+from tests.op_checks import session, valid_model
 
 NAMES = f64["n", "m"]
 
@@ -147,17 +147,17 @@ def test_gradients_flow_to_what_was_selected() -> None:
     check_gradient(lambda x: ops.mean(x[x > 0]) ** 2 * ops.sum(x[x[:, 1] > 0]), x)
     check_gradient(lambda x: ops.logsumexp(x[x > 0]), x)
     check_gradient(lambda x: ops.sum(ops.cumprod(x[x > 0])), x)
-    np.testing.assert_array_equal(slope_at(lambda x: x[x > 9], x), 0)
-    slopes = slope_at(lambda x: ops.ravel(x)[: x[x > 1].shape[0]], x)
-    assert slopes.sum() == (x > 1).sum()
+    np.testing.assert_array_equal(gradient_at(lambda x: x[x > 9], x), 0)
+    gradients = gradient_at(lambda x: ops.ravel(x)[: x[x > 1].shape[0]], x)
+    assert gradients.sum() == (x > 1).sum()
 
 
 @pytest.mark.parametrize("name", ["sum", "mean", "joined", "as many from the front"])
 def test_gradients_in_every_backend(name: str) -> None:
-    def slope(x: Value) -> Value:
+    def gradient(x: Value) -> Value:
         return grad(ops.sum(AFTERWARDS[name](ops, x) ** 2), x)  # type: ignore[no-any-return]
 
-    everywhere = Everywhere(slope, NAMES)
+    everywhere = Everywhere(gradient, NAMES)
     for (x,) in (CASES[0], CASES[-1], *NOTHING):
         everywhere(x + 0.1)
 

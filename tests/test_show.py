@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nncompile.diagnostics.errors import CompileError
-from nncompile.diagnostics.locations import Site, Trace, located, tracing
+from nncompile.diagnostics.locations import Location, LocationTable, located, recording_locations
 from nncompile.elementwise import exp, tanh, where
 from nncompile.ir.graph import Graph, Input, Value, items
 from nncompile.ir.printer import text
@@ -36,12 +36,12 @@ X = leaf("x", f32["n", 3])
 
 
 def test_a_line_has_name_expression_type_place_and_layer() -> None:
-    with tracing(Trace()) as trace:
-        with located(Site("/models/digits.py", 22, "digits/stem")):
+    with recording_locations(LocationTable()) as locations:
+        with located(Location("/models/digits.py", 22, "digits/stem")):
             y = reshape(X, (-1,))
-        with located(Site("/models/digits.py", 9, "digits/stem/act")):
+        with located(Location("/models/digits.py", 9, "digits/stem/act")):
             z = tanh(y)
-    shown = text(Graph("digits", {"probabilities": z, "y": y}, trace=trace))
+    shown = text(Graph("digits", {"probabilities": z, "y": y}, locations=locations))
     assert shown == (
         "digits\n"
         "  inputs  x : f32[n, 3]\n"

@@ -15,9 +15,9 @@ from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DType, bf16, f16, i8, i16, u8, u16, u64
 from nncompile.ops import ones_like
-from tests.card_checks import session
 from tests.everywhere import script_of
 from tests.leaves import leaf
+from tests.op_checks import session
 
 Functions = dict[str, Callable[[Value], Value]]
 ALL = (0, 0)

@@ -16,7 +16,7 @@ from nncompile.diagnostics.errors import FormulaError
 from nncompile.ir.graph import Graph, Input, Value, apply
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DType, f32, f64
-from tests.card_checks import session, valid_model
+from tests.op_checks import session, valid_model
 
 Function = Callable[[Any], Any]
 
@@ -204,12 +204,12 @@ def test_products_with_logarithms(name: str, torchscript: SimpleNamespace) -> No
     left, right = (a.ravel() for a in np.meshgrid(numbers, numbers))
     x, y = (apply(Input(n, f64["n"])) for n in "xy")
     product = getattr(e, name)(x, y)
-    slopes = grad(product.sum(), [x, y])
+    gradients = grad(product.sum(), [x, y])
     a, b = (torch.tensor(v, requires_grad=True) for v in (left, right))
     theirs = getattr(torch.special, name)(a, b)
     by = torch.autograd.grad(theirs.sum(), [a, b])
     expected = {"product": theirs.detach(), "s0": by[0], "s1": by[1]}
-    outputs = {"product": product, "s0": slopes[0], "s1": slopes[1]}
+    outputs = {"product": product, "s0": gradients[0], "s1": gradients[1]}
     of_log = right if name == "xlogy" else right + 1
     nothing = (left == 0) & (of_log <= 0)
     for backend, found in results(outputs, {"x": left, "y": right}, torchscript).items():
@@ -225,8 +225,8 @@ def test_small_factors_keep_their_logarithm() -> None:
     np.testing.assert_allclose(
         evaluate(e.xlogy(x, x), {"x": points}), [0, -6.907755e-298, -0.3465736], 1e-6
     )
-    slope = grad(e.xlogy(x, x).sum(), x)
-    np.testing.assert_allclose(evaluate(slope, {"x": points})[1:], np.log(points[1:]) + 1)
+    gradient = grad(e.xlogy(x, x).sum(), x)
+    np.testing.assert_allclose(evaluate(gradient, {"x": points})[1:], np.log(points[1:]) + 1)
 
 
 # Gradients of higher orders, by mpmath's derivatives.

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from nncompile.elementwise.map import Map
-from tests.cards import our_cards
+from tests.op_types import our_cards
 from tests.special_differences import ALLOWED
 from tests.special_values import backends, everything, formulas
 

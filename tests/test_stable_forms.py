@@ -52,7 +52,7 @@ NAIVE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "log of the logistic": (lambda x: log(1 / (1 + exp(-x))), "-softplus(-x)"),
     "log of its complement": (lambda x: log(1 - 1 / (1 + exp(-x))), "-softplus(x)"),
     "log of 1 - σ": (lambda x: log(1 - sigmoid(x)), "-softplus(x)"),
-    "slope of the logistic": (lambda x: exp(-x) / (1 + exp(-x)) ** 2, "sigmoid(x)*sigmoid(-x)"),
+    "gradient of the logistic": (lambda x: exp(-x) / (1 + exp(-x)) ** 2, "sigmoid(x)*sigmoid(-x)"),
     "tanh": (lambda x: (exp(x) - exp(-x)) / (exp(x) + exp(-x)), "tanh(x)"),
     "tanh by squares": (lambda x: (exp(2 * x) - 1) / (exp(2 * x) + 1), "tanh(x)"),
     "tanh by a square": (lambda x: (exp(x) ** 2 - 1) / (exp(x) ** 2 + 1), "tanh(x)"),
@@ -138,5 +138,5 @@ def test_native_functions_are_recognised(name: str) -> None:
 
 
 def test_gelu_shares_its_distribution_function() -> None:
-    slope = differentiate(body(lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2)))), X)
-    assert HEADS["normal_cdf"](X) in slope.args
+    gradient = differentiate(body(lambda x: 0.5 * x * (1 + erf(x / math.sqrt(2)))), X)
+    assert HEADS["normal_cdf"](X) in gradient.args

@@ -134,11 +134,11 @@ def test_signs_are_seen_on_zeros() -> None:
 )
 def test_nan_is_the_value_of_every_activation_at_nan(name: str) -> None:
     y = getattr(dsl, name)(X)
-    (slope,) = vjp([y], [X], [ONE])
-    graph = Graph("nan", {"y": y, "slope": slope}, (X, ONE))
+    (gradient,) = vjp([y], [X], [ONE])
+    graph = Graph("nan", {"y": y, "gradient": gradient}, (X, ONE))
     feeds = {"x": np.asarray([np.nan, 1.0], np.float32), "one": np.ones(2, np.float32)}
     expected = evaluate(graph, feeds)
     assert np.isnan(expected["y"][0])
     for found in everywhere(graph, feeds):
-        for output in ("y", "slope"):
+        for output in ("y", "gradient"):
             np.testing.assert_allclose(found[output], expected[output], 1e-6, err_msg=output)

@@ -37,7 +37,7 @@ from nncompile.ops.loops.scan import Scan
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.runtime import TorchSession
-from tests import card_checks, cards
+from tests import card_checks, op_types
 from tests.tolerances import assert_close
 
 Sizes = tuple[dict[str, tuple[int, ...]], ...]
@@ -180,17 +180,17 @@ def test_loops_are_scans(torchscript: SimpleNamespace, exported: Callable[[str],
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", cards.cases_of(Scan), ids=lambda case: case.name)
-def test_loops_mean_what_graphs_do(case: cards.Case, torchscript: SimpleNamespace) -> None:
-    """The source that is traced, with calls of torch's scan, of loops and of their slopes."""
-    slopes, weights = case.first_order
-    outputs = {f"y{i}": y for i, y in enumerate((*case.results, *slopes))}
+@pytest.mark.parametrize("case", op_types.cases_of(Scan), ids=lambda case: case.name)
+def test_loops_mean_what_graphs_do(case: op_types.Case, torchscript: SimpleNamespace) -> None:
+    """The source that is traced, with calls of torch's scan, of loops and of their gradients."""
+    gradients, weights = case.first_order
+    outputs = {f"y{i}": y for i, y in enumerate((*case.results, *gradients))}
     graph = Graph("loop", outputs, (*case.inputs, *weights))
     module = torchscript.backend.to_eager(graph, {}, scans=True)
     sizes = case.bindings[0]  # for others torch would compile each scan anew
     feeds = case.feeds(sizes)
     for leaf, type_ in weights.items():
-        feeds[leaf.op.name] = cards.draw(case.rng("weights"), case.sample, type_, sizes)  # type: ignore[attr-defined]
+        feeds[leaf.op.name] = op_types.draw(case.rng("weights"), case.sample, type_, sizes)  # type: ignore[attr-defined]
     results = module(*(torchscript.torch.from_numpy(feeds[name]) for name in graph.leaves))
     for name, expected in card_checks.in_double(graph, feeds).items():
         assert_close(results[name].numpy(), expected, graph.outputs[name].dtype.name, name)

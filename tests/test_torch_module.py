@@ -97,7 +97,7 @@ def test_it_predicts(name: str, torchscript: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", MODELS)
-def test_slopes_are_ours(name: str, training: bool, torchscript: SimpleNamespace) -> None:
+def test_gradients_are_ours(name: str, training: bool, torchscript: SimpleNamespace) -> None:
     """torch differentiates what it is given to what our gradients are."""
     torch, net = torchscript.torch, MODELS[name]()
     feeds, weights = batch_of(net), initial_values(net, 0)
@@ -107,8 +107,8 @@ def test_slopes_are_ours(name: str, training: bool, torchscript: SimpleNamespace
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(feeds[label]))
     loss.backward()
     ours = net.outputs["loss"] if training else net.inference(("loss",)).outputs["loss"]
-    slopes = grad(ours, list(net.parameters.values()))
-    graph = Graph("slopes", {"loss": ours, **dict(zip(net.parameters, slopes, strict=True))})
+    gradients = grad(ours, list(net.parameters.values()))
+    graph = Graph("gradients", {"loss": ours, **dict(zip(net.parameters, gradients, strict=True))})
     random = {"seed": np.int64(0), "step": np.int64(0)}
     states = {**weights, **random, **feeds}
     expected = evaluate(graph, {n: states[n] for n in graph.leaves}, precision=np.float64)
@@ -214,9 +214,9 @@ def test_stopped_gradients_stay_so(torchscript: SimpleNamespace) -> None:
     assert torch.allclose(module.a.bias.grad, plain)
 
 
-@formula(slope=lambda x: 1)
+@formula(derivative=lambda x: 1)
 def straight(x: Any) -> Any:
-    """x, rounded; its slope is declared."""
+    """x, rounded; its gradient is declared."""
     return round(x)
 
 
@@ -225,7 +225,7 @@ def rerouted(x: Any) -> Any:
     return x * x
 
 
-def test_slopes_that_torch_does_not_know(torchscript: SimpleNamespace) -> None:
+def test_gradients_that_torch_does_not_know(torchscript: SimpleNamespace) -> None:
     torch = torchscript.torch
 
     @model

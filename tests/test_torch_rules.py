@@ -30,7 +30,7 @@ SIZES = {"n": 2, "t": 3, "s": 5}
 
 
 def made(*values: Value) -> tuple[Graph, list[type]]:
-    """The graph after the rules, checked to compute the same, and its cards."""
+    """The graph after the rules, checked to compute the same, and its ops."""
     graph = Graph("test", {f"y{i}": v for i, v in enumerate(values)})
     after = native(graph)
     rng = np.random.default_rng(0)
@@ -48,8 +48,8 @@ def made(*values: Value) -> tuple[Graph, list[type]]:
 
 
 def test_a_bias_after_products_with_one_matrix_is_a_gemm_of_all_rows() -> None:
-    graph, cards = made(relu(X @ W + B))
-    assert Gemm in cards and MatMul not in cards
+    graph, op_types = made(relu(X @ W + B))
+    assert Gemm in op_types and MatMul not in op_types
     assert "torch.addmm(b, " in source(graph)
 
 
@@ -60,8 +60,8 @@ def scores(bias: Value | None) -> Value:
 
 @pytest.mark.parametrize("bias", [None, BIAS, leaf("one", f32["n", 1, 1, "s"])])
 def test_a_softmax_between_two_products_is_attention(bias: Value | None) -> None:
-    graph, cards = made(softmax(scores(bias)) @ V)
-    assert Attention in cards and MatMul not in cards
+    graph, op_types = made(softmax(scores(bias)) @ V)
+    assert Attention in op_types and MatMul not in op_types
     assert "scaled_dot_product_attention(q, k" in source(graph)
 
 
@@ -90,6 +90,6 @@ def test_leading_axes_that_broadcast_are_left() -> None:
 
 def test_double_stays_double() -> None:
     q = leaf("q", f64["n", "t", 4])
-    graph, cards = made(softmax(q @ swapaxes(q, -1, -2)) @ q)
-    assert Attention in cards
+    graph, op_types = made(softmax(q @ swapaxes(q, -1, -2)) @ q)
+    assert Attention in op_types
     assert graph.outputs["y0"].type == f64["n", "t", 4]

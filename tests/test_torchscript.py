@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from nncompile.diagnostics.errors import BackendError
-from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise import exp, relu, sigmoid
 from nncompile.elementwise.domains import domains
 from nncompile.elementwise.numpy_target import NumpyTarget
@@ -45,14 +45,14 @@ WEIGHTS = {
 
 @pytest.fixture
 def classifier() -> Graph:
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         image = leaf("image", f32["batch", 2, 2])
         weight = leaf("stem.weight", f32[4, 3], "parameter")
         bias = leaf("stem.bias", f32[3], "parameter")
         hidden = image.reshape(-1, 4) @ weight + bias
         logits = hidden * sigmoid(1.5 * hidden)
         outputs = {"logits": logits, "mean": logits.sum() / image.shape[0]}
-        return Graph("classifier", outputs, (image,), trace, "Two outputs.")
+        return Graph("classifier", outputs, (image,), locations, "Two outputs.")
 
 
 def fed(torch: Any, *arrays: np.ndarray) -> list[Any]:

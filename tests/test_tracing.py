@@ -8,7 +8,7 @@ import weakref
 from operator import add
 from typing import Any
 
-from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Input, Value, apply
 from nncompile.ir.transform import replace
@@ -17,7 +17,7 @@ from nncompile.ops import softmax
 
 
 class Place:
-    """Stands for a site, and can be watched."""
+    """Stands for a location, and can be watched."""
 
 
 def node(name: str) -> Value:
@@ -31,10 +31,10 @@ def test_a_trace_and_its_entries_go_at_once() -> None:
     watched = weakref.ref(place)
     gc.disable()
     try:
-        traces = [Trace() for _ in range(4)]
-        for trace in traces:
-            trace.record(x, place)  # type: ignore[arg-type]
-        del trace, place
+        traces = [LocationTable() for _ in range(4)]
+        for locations in traces:
+            locations.record(x, place)  # type: ignore[arg-type]
+        del locations, place
         assert watched() is not None
         traces.clear()
         assert watched() is None
@@ -43,13 +43,13 @@ def test_a_trace_and_its_entries_go_at_once() -> None:
 
 
 def test_a_node_that_goes_leaves_no_entry() -> None:
-    trace = Trace()
+    locations = LocationTable()
     x: Any = node("going")
     key = id(x)
-    trace.record(x, Place())  # type: ignore[arg-type]
-    assert trace.sites(x)
+    locations.record(x, Place())  # type: ignore[arg-type]
+    assert locations.all_locations(x)
     del x
-    assert key not in trace._entries
+    assert key not in locations._entries
 
 
 def test_a_node_is_where_the_user_is_however_deep_the_frames_of_others() -> None:
@@ -59,22 +59,22 @@ def test_a_node_is_where_the_user_is_however_deep_the_frames_of_others() -> None
     def cube(x: Any) -> Any:
         return x * x * x
 
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         x = node("deep")
         values = [x.mean()]
         values += [functools.singledispatch(softmax)(x, 0)]
         values += [cube(x)]
         values += [functools.reduce(add, [x, x])]
     for value, text in zip(values, ("x.mean()", "softmax", "cube(x)", "add, [x, x]"), strict=True):
-        site = trace.site(value)
-        assert site is not None
-        assert site.file == __file__
-        assert text in site.text
+        location = locations.location(value)
+        assert location is not None
+        assert location.file == __file__
+        assert text in location.text
 
 
 def test_what_is_made_anew_is_where_the_old_was() -> None:
-    with tracing(Trace()) as trace:
+    with recording_locations(LocationTable()) as locations:
         old = node("old").mean() * 2
         (new,) = replace([old], {node("old"): node("new")})
     assert new is not old
-    assert trace.site(new) == trace.site(old)
+    assert locations.location(new) == locations.location(old)

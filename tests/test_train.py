@@ -345,7 +345,7 @@ def test_a_step_that_a_callback_refuses_is_not_made() -> None:
 def test_infinite_data_are_named_where_the_loss_is_lost() -> None:
     """They are allowed, as masks hold them: only a loss that is not finite tells of them."""
     whole = data()
-    whole["x"][7, 1] = np.inf  # tanh makes 1 of it, its slope NaN
+    whole["x"][7, 1] = np.inf  # tanh makes 1 of it, its gradient NaN
     with pytest.raises(TrainingError) as caught:
         trainer().fit(whole, epochs=2)
     assert "the data are not all finite" in str(caught.value)

@@ -39,13 +39,13 @@ from tests.attention_checks import (
     Feeds,
     assert_all_close,
     built,
+    gradients,
     in_numpy,
     in_single,
     run,
     session_of,
-    slopes,
+    torch_gradients,
     torch_probe,
-    torch_slopes,
 )
 from tests.leaves import leaf
 
@@ -100,18 +100,18 @@ def agree(
     masks: dict[str, Any],
     shapes: list[dict[str, Any]],
 ) -> None:
-    """Values and all slopes in double precision, and in one onnxruntime file at all shapes."""
+    """Values and all gradients in double precision, and in one onnxruntime file at all shapes."""
     made = {}
     for dtype in (f32, f64):
         types = {n: dtype[shape] for n, shape in inputs.items()} | masks
         y, parameters = built(layer, **types)
         at = [leaf(n, types[n]) for n in inputs] + list(parameters.values())
-        made[dtype] = slopes(y, at)
+        made[dtype] = gradients(y, at)
     session = session_of(made[f32])
     for feeds in shapes:
         named = {n: feeds[n] for n in inputs}
         given = {n: torch.tensor(feeds[n]) for n in masks}
-        expected = torch_slopes(lambda **x: function(**x, **given), named, list(named))  # noqa: B023
+        expected = torch_gradients(lambda **x: function(**x, **given), named, list(named))  # noqa: B023
         torch_probe(function(**{n: torch.tensor(x) for n, x in named.items()}, **given)).backward()
         expected |= {f"d1.{path}": x for path, x in weights(True).items()}
         whole = feeds | weights(False)
@@ -231,8 +231,8 @@ def test_gated_feedforward_layers(activation: Any) -> None:
     feeds = {n: rng.normal(size=p.shape) for n, p in parameters.items()}
     feeds["x"] = rng.normal(size=(4, 3))
     at = [leaf("x", f64["b", 3]), *parameters.values()]
-    expected = torch_slopes(function, feeds, [x.op.name for x in at])  # type: ignore[attr-defined]
-    assert_all_close(in_numpy(slopes(y, at), feeds), expected, **DOUBLE)
+    expected = torch_gradients(function, feeds, [x.op.name for x in at])  # type: ignore[attr-defined]
+    assert_all_close(in_numpy(gradients(y, at), feeds), expected, **DOUBLE)
 
 
 def test_what_does_not_fit_says_which_layer() -> None:

@@ -127,8 +127,8 @@ def test_places_that_several_windows_have() -> None:
     y = max_unpool(x, indices, 3, 1)
     feeds = {"x": np.array([[[4.0, 6.0, 1.0]]]), "indices": np.array([[[1, 1, 4]]])}
     everywhere.check_values(y, [x, indices], (feeds, np.array([[[0, 6.0, 0, 0, 1.0]]])))
-    slope = dsl.grad((y * y).sum(), x)
-    everywhere.check_values(slope, [x, indices], (feeds, np.array([[[0, 12.0, 2]]])))
+    gradient = dsl.grad((y * y).sum(), x)
+    everywhere.check_values(gradient, [x, indices], (feeds, np.array([[[0, 12.0, 2]]])))
 
 
 def test_integers_are_put_back() -> None:

@@ -27,7 +27,7 @@ from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session
 from nncompile.verify import OnnxRuntime, Report, all_backends, assert_backends_agree, verify
 from nncompile.verify.backends import Lowered
-from nncompile.verify.error_bound import Yardstick
+from nncompile.verify.error_bound import Reference
 from nncompile.verify.inputs import Inputs
 from nncompile.verify.rounding import ROUNDINGS
 from tests.command_line import GOOD, fails, line, run, succeeds, written
@@ -125,8 +125,8 @@ def test_a_wrong_onnx_lowering_is_found(
     fault = first(verify(classifier, backends=[Numpy(), ORT], rounds=1))
     assert fault.backends == [ORT.name]
     assert "log_softmax(" in fault.place.node
-    assert fault.place.site.file == __file__
-    assert fault.place.site.text == "loss = cross_entropy(logits, label)"
+    assert fault.place.location.file == __file__
+    assert fault.place.location.text == "loss = cross_entropy(logits, label)"
     shown = "\n".join(fault.lines())
     assert "first at  %" in shown
     assert "expected" in shown
@@ -146,7 +146,7 @@ def test_a_wrong_torch_lowering_is_found(
     fault = first(verify(classifier, quick=True))
     assert fault.backends == ["torchscript"]
     assert "gemm(x, stem.weight" in fault.place.node
-    assert fault.place.site.scope.endswith("stem")
+    assert fault.place.location.scope.endswith("stem")
 
 
 def test_a_wrong_pullback_is_found(classifier: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,7 +166,7 @@ def test_a_wrong_pullback_is_found(classifier: Recipe, monkeypatch: pytest.Monke
     assert all(cells[c].ratio <= 1 for c in cells)  # what all backends share, none shows
 
 
-def test_a_wrong_pullback_beside_declared_slopes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_pullback_beside_declared_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     @dsl.custom_gradient(lambda g, y, x: 3 * g)
     def clipped(x: Value) -> Value:
         return x
@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_finite_is_no_departure() -> None:
     assert f"skipped: {said}" in report.text()
 
 
-def test_a_slope_that_is_not_finite_is_told() -> None:
+def test_a_gradient_that_is_not_finite_is_told() -> None:
     @dsl.model
     def net(x=f32["batch", 4]):
         return {"loss": dsl.sqrt(((x >> Dense(3, bias=False)) ** 2).sum())}
@@ -247,7 +247,7 @@ def test_a_wrong_pullback_is_found_on_inputs_drawn_again(monkeypatch: pytest.Mon
     for seed in range(6):
         report = verify(sometimes_infinite(), backends=[], quick=True, seed=seed)
         assert "softmax(" in first(report).place.node
-        assert differences(report).endswith("  DEPARTS")
+        assert differences(report).endswith("  MISMATCH")
 
 
 def test_a_wrong_pullback_within_a_loss_that_is_never_finite(
@@ -264,7 +264,7 @@ def test_a_wrong_pullback_within_a_loss_that_is_never_finite(
     assert "softmax(" in fault.place.node
 
 
-def test_a_declared_slope_is_not_said_to_be_right() -> None:
+def test_a_declared_gradient_is_not_said_to_be_right() -> None:
     @dsl.custom_gradient(lambda g, y, x: g * 2 * x * x)  # it is 3x²
     def cube(x: Value) -> Value:
         return x**3
@@ -281,8 +281,8 @@ def test_a_declared_slope_is_not_said_to_be_right() -> None:
     assert report.text().count(said) == 1
 
 
-def test_the_slope_of_a_formula_is_named_by_its_use() -> None:
-    @dsl.formula(slope=lambda x: 2 * x * x)
+def test_the_gradient_of_a_formula_is_named_by_its_use() -> None:
+    @dsl.formula(derivative=lambda x: 2 * x * x)
     def cubed(x: Any) -> Any:
         return x**3
 
@@ -398,7 +398,7 @@ def test_the_helper_raises_with_the_table(classifier: Recipe) -> None:
         assert_backends_agree(classifier, backends=[Numpy(at="tanh(")], quick=True)
     text = str(raised.value)
     assert "numpy backend" in text
-    assert "DEPARTS" in text
+    assert "MISMATCH" in text
     assert "first at" in text
     assert "--seed 0 --quick" in text
 
@@ -512,13 +512,13 @@ def test_a_backend_that_cannot_load(classifier: Recipe) -> None:
 # What is allowed.
 
 
-def bound(outputs: Mapping[str, Value], feeds: Arrays, probes: int = 40) -> Yardstick:
+def bound(outputs: Mapping[str, Value], feeds: Arrays, probes: int = 40) -> Reference:
     graph = Graph("outputs", outputs)
 
     def compute(double: bool, change: Any = None) -> Arrays:
         return evaluate(graph, feeds, np.float64 if double else None, change)  # type: ignore[no-any-return]
 
-    return Yardstick(compute, (0,), probes=probes)
+    return Reference(compute, (0,), probes=probes)
 
 
 def leaf(name: str, type_: Any, kind: str = "parameter") -> Value:
@@ -545,8 +545,8 @@ def test_a_comparison_beside_its_border_may_fall_either_way() -> None:
     flipped = {n: ~found.plain[n] for n in ("near", "far")}
     flipped["near"][1:] ^= True  # those that are not beside it
     near_by, far_off = found.differences(flipped)
-    assert not near_by.departs
-    assert far_off.departs
+    assert not near_by.mismatches
+    assert far_off.mismatches
 
 
 def test_what_is_copied_is_not_moved() -> None:
@@ -576,18 +576,18 @@ def test_sums_of_many_terms_may_be_off_by_more() -> None:
 
 def test_saturated_functions_are_exact_to_a_rounding_of_one() -> None:
     x = leaf("x", f32[3], "input")
-    found = bound({"y": dsl.sigmoid(x), "slope": dsl.sigmoid(x) - dsl.sigmoid(x) ** 2},
+    found = bound({"y": dsl.sigmoid(x), "gradient": dsl.sigmoid(x) - dsl.sigmoid(x) ** 2},
                   {"x": np.float32([-60, -50, 40])})  # fmt: skip
-    flushed = {"slope": np.zeros(3, np.float32)}  # as runtimes have it, and not exp(-40)
-    assert not found.differences(flushed)[0].departs
+    flushed = {"gradient": np.zeros(3, np.float32)}  # as runtimes have it, and not exp(-40)
+    assert not found.differences(flushed)[0].mismatches
 
 
 def test_overflow_of_float32_is_left_out() -> None:
     x = leaf("x", f32[2], "input")
     found = bound({"y": x * x * x * x}, {"x": np.float32([2, 1e10])})
-    assert not found.differences({"y": np.float32([16, np.inf])})[0].departs
-    assert found.differences({"y": np.float32([np.inf, np.inf])})[0].departs
-    assert found.differences({"y": np.float32([np.nan, np.inf])})[0].departs
+    assert not found.differences({"y": np.float32([16, np.inf])})[0].mismatches
+    assert found.differences({"y": np.float32([np.inf, np.inf])})[0].mismatches
+    assert found.differences({"y": np.float32([np.nan, np.inf])})[0].mismatches
 
 
 def test_levels_of_optimization() -> None:
@@ -612,7 +612,7 @@ def test_the_command_fails_where_a_backend_departs(
     monkeypatch.setattr(Softmax, "onnx", lambda self, o, x: right(self, o, o.Neg(x)))
     result = run("verify", good, "--quick", "--seed", 3)
     assert result.exit_code == 1, result.output
-    assert "onnxruntime none, 1 thread and 1 more: forward departs" in result.stdout
+    assert "onnxruntime none, 1 thread and 1 more: forward mismatches" in result.stdout
     assert "softmax(" in result.stdout
     assert line("softmax(logits)") in result.stdout
     assert f"nncompile verify {good} --seed 3 --quick" in result.stdout

@@ -117,8 +117,8 @@ def test_a_mask_costs_no_node_more() -> None:
     """The choice that keeps the zeros is that of the gradient itself."""
     x, g = leaf("x", f64["n"]), leaf("g", f64["n"])
     for case, count in ((lambda x: where(x > 0, sqrt(x), 0.0), 1), (lambda x: relu(x) * 2, 1)):
-        slope = grad((case(x) * g).sum(), x)  # type: ignore[no-untyped-call]
-        maps = [v for v in Graph("slope", {"dx": slope}).nodes if v.op.label == "elementwise"]
+        gradient = grad((case(x) * g).sum(), x)  # type: ignore[no-untyped-call]
+        maps = [v for v in Graph("gradient", {"dx": gradient}).nodes if v.op.label == "elementwise"]
         choices = [v for v in maps if "where" in str(v.op.attributes["body"])]
         assert len(choices) == count
 

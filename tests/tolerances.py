@@ -15,7 +15,7 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "float16": (2**-9, 2**-10),
     "bfloat16": (2**-6, 2**-7),
 }
-# Of a slope against a central difference in double with this step.
+# Of a gradient against a central difference in double with this step.
 STEP = 1e-5
 SLOPE = (2e-6, 2e-7)
 

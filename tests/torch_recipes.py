@@ -41,8 +41,8 @@ Arrays = dict[str, Any]
 
 
 def images(dtype: Any = f32) -> Model:
-    """Convolution, batch normalization, dropout. (A bias before the normalization has the slope 0,
-    of which Adam would make steps of rounding.)"""
+    """Convolution, batch normalization, dropout. (A bias before the normalization has the gradient
+    0, of which Adam would make steps of rounding.)"""
 
     @model
     def net(image=dtype["batch", 2, 6, 6], label=i64["batch"]):  # type: ignore[no-untyped-def]

@@ -20,8 +20,8 @@ def random_normal(
     `shape` may have symbolic sizes: `random_normal(x.shape)`. They are drawn after training too,
     where a checkpoint's seed and step decide them; an exported model has them fixed, so what is to
     differ there is an input of the model. `mean` and `std` are numbers or values that broadcast:
-    with `std=exp(0.5 * log_variance)` slopes reach both (D. Kingma and M. Welling, "Auto-Encoding
-    Variational Bayes", 2014). Raises `ModelError` outside a model.
+    with `std=exp(0.5 * log_variance)` gradients reach both (D. Kingma and M. Welling,
+    "Auto-Encoding Variational Bayes", 2014). Raises `ModelError` outside a model.
 
     >>> from dsl import f32, model
     >>> @model

@@ -45,8 +45,8 @@ def scaled_dot_product_attention(
     `mask` broadcasts to `[..., t, s]`: bool is true where a query may look at a key, real numbers
     (−∞ included) are added to the scores. `causal` hides the keys behind the query's own place,
     counted from the start of both, as torch's. A query to which all keys are hidden gets 0, and
-    slopes 0. `scale` is 1/√d by default; `dropout` is the rate at which weights are dropped while
-    training. Raises `ShapeError` and `DTypeError` where the arguments do not fit each other.
+    gradients 0. `scale` is 1/√d by default; `dropout` is the rate at which weights are dropped
+    while training. Raises `ShapeError` and `DTypeError` where the arguments do not fit each other.
     """
     q, k, v = as_value(query), as_value(key), as_value(value)
     _check_fit(q, k, v)
@@ -299,7 +299,7 @@ class MultiHeadAttention(Layer):
             return there
         if mask.dtype is boolean:
             return mask & there
-        # Not a sum of both: of a real mask slopes are taken.
+        # Not a sum of both: of a real mask gradients are taken.
         return where(there, mask, HIDDEN)
 
     def _grouped(self, mask: Value, shared: int, groups: int) -> Value:

@@ -28,8 +28,8 @@ class Dense(Layer):
     """activation(x·W + b) along the last axis: `[..., n]` to `[..., width]`.
 
     Parameters `weight` f32[n, width] and `bias` f32[width], of the element type of x. Weights start
-    Glorot uniform, which keeps the variance of what goes forward and of the slopes that come back
-    whatever the activation; biases start at zero. Raises `ShapeError` for an x without axes or
+    Glorot uniform, which keeps the variance of what goes forward and of the gradients that come
+    back whatever the activation; biases start at zero. Raises `ShapeError` for a scalar x or one
     whose last size only the data tell, `DTypeError` where it is not floating.
     """
 

@@ -47,7 +47,7 @@ class Embedding(Layer):
         rows = take(self.weight(), x, axis=0)
         if self.padding_index is None:
             return rows
-        # Not looked up, so that its slope is zero and decay is all that could move it.
+        # Not looked up, so that its gradient is zero and decay is all that could move it.
         return where(expand_dims(x, -1) == self.padding_index, 0, rows)
 
 
@@ -199,8 +199,8 @@ class LearnedPositions(Layer):
             )
         table = self.parameter("weight", (self.count, x.shape[-1]), self.init, x.dtype)
         claim = "LearnedPositions has vectors for {limit} positions, the data have {size}"
-        way_out = "LearnedPositions({size}), or cut the data to {limit} positions"
-        y: Value = limited(x, length, self.count, claim, way_out) + table[:length]
+        hint = "LearnedPositions({size}), or cut the data to {limit} positions"
+        y: Value = limited(x, length, self.count, claim, hint) + table[:length]
         return y
 
 

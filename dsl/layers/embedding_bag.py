@@ -103,11 +103,11 @@ class EmbeddingBag(Layer):
         is_first = iota(offsets.shape[0]) == 0
         first = where(is_first, offsets, 0)
         first = in_range(first, 0, 0, what, "the first bag starts at 0")
-        what, way_out = (
+        what, hint = (
             "the offsets of EmbeddingBag must be",
             "a bag starts within x, or at its end",
         )
-        return where(is_first, first, in_range(offsets, 0, x.shape[0], what, way_out))
+        return where(is_first, first, in_range(offsets, 0, x.shape[0], what, hint))
 
     def _of_rows(self, x: Value, weights: Value | None) -> Value:
         """Of bags along the last axis."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sympy as sp
 
 from nncompile.diagnostics.errors import Row, ShapeError
-from nncompile.diagnostics.locations import current_trace, named
+from nncompile.diagnostics.locations import current_locations, named
 from nncompile.ir.dims import CLIPPED, Dim, is_clipped, symbols
 from nncompile.ir.graph import Input, Value, described, makers_of, toposort
 
@@ -65,6 +65,6 @@ def _made(size: Dim) -> list[Row]:
     """Which ops select the numbers of elements in the size."""
     rows: list[Row] = []
     for v in makers_of([size]):
-        label = named(current_trace().site(v), v.op.label)
+        label = named(current_locations().location(v), v.op.label)
         rows += [(str(s), f"made by {label}", *described(v)[1:]) for s in v.op.makes]
     return rows

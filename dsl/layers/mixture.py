@@ -25,8 +25,8 @@ class MixtureOfExperts(Layer):
 
     The weights of the chosen experts are the softmax of their scores, so that their sum is 1
     (Mixtral); of a single one its probability among all (Switch, Fedus et al. 2021), for else the
-    router would have no slope. All experts are computed and the others weighed by 0: the result
-    and its slopes are exact, the work is that of all. Parameters `router` f32[n, experts],
+    router would have no gradient. All experts are computed and the others weighed by 0: the result
+    and its gradients are exact, the work is that of all. Parameters `router` f32[n, experts],
     `weight` f32[experts, n, hidden], `bias`, `output_weight` and `output_bias`, the biases not
     where `bias` is False.
 
@@ -71,14 +71,14 @@ class MixtureOfExperts(Layer):
         if self.top_k == 1:
             weights = where(chosen, softmax(scores), 0)
         else:
-            # Not −∞: a probability of 0 has slope 0 either way, and this stays finite.
+            # Not −∞: a probability of 0 has gradient 0 either way, and this stays finite.
             weights = softmax(where(chosen, scores, -1e30))
         by_expert = transpose(reshape(weights, (places, count)))
         return reshape(total(expand_dims(by_expert, -1) * answers, 0), x.shape)
 
     def balance(self, x: Any) -> Value:
         """experts·Σ fₑ·pₑ, fₑ the part of the choices that fell on expert e and pₑ its mean
-        probability: 1 where all are used alike, more where few are. Its slope comes by pₑ, for
+        probability: 1 where all are used alike, more where few are. Its gradient comes by pₑ, for
         choices have none (Fedus et al. 2021, equations 4–6)."""
         scores, chosen = self._routed(as_value(x))
         shape = (product(scores.shape[:-1]), self.experts)

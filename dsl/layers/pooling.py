@@ -28,7 +28,7 @@ class MaxPool1d(Layer):
 
     `kernel`, `stride` (the kernel by default), `padding` (on both sides, a pair (before, after)
     for each axis, or "same") and `dilation` are one number, or one for each axis. With `ceil_mode`
-    a window may hang over the end. As in torch, the first of equal elements gets the slope, and
+    a window may hang over the end. As in torch, the first of equal elements gets the gradient, and
     with `return_indices` its places come second, for `MaxUnpool1d`; integers are pooled, too.
     Raises `ShapeError` where the kernel is larger than x with its
     padding, or the padding more than half of the kernel (as a pair, all of it).
@@ -181,7 +181,7 @@ class GlobalAveragePool(Layer):
 
 class GlobalMaxPool(Layer):
     """The greatest over space: [batch, channels, *space] to [batch, channels]; with `keepdims`,
-    axes of size one stay. Equal greatest ones share the slope."""
+    axes of size one stay. Equal greatest ones share the gradient."""
 
     keepdims: bool = False
 

@@ -79,7 +79,7 @@ def _smoothed(what: str, target: Value, amount: float) -> Value:
 
 @formula
 def _focal(logit: Any, target: Any, gamma: Any) -> Any:
-    # (1 − σ(z))^γ is exp(−γ·softplus(z)): no 0^γ, whose slope is none.
+    # (1 − σ(z))^γ is exp(−γ·softplus(z)): no 0^γ, whose gradient is none.
     at_one = exp(-gamma * softplus(logit)) * softplus(-logit)
     at_zero = exp(-gamma * softplus(-logit)) * softplus(logit)
     return target * at_one + (1 - target) * at_zero
@@ -142,6 +142,6 @@ def perceptron_loss(
     **reducing: Unpack[Reducing],
 ) -> Losses:
     """max(0, −p·t), the targets being −1 and 1 (or 0 and 1, as with `hinge`): a step down its
-    slope is Rosenblatt's rule (1958), w + η·t·x where the sign is wrong."""
+    gradient is Rosenblatt's rule (1958), w + η·t·x where the sign is wrong."""
     prediction, target = _signed("perceptron_loss", prediction, target)
     return _hinge(prediction, target, 0.0)

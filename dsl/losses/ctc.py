@@ -63,7 +63,7 @@ def ctc_loss(
     between them.
 
     As torch's: the mean divides each loss by the number of its labels first; where there are fewer
-    steps than the labels need, the loss is infinite, or 0 with `zero_infinity` (with slopes of 0
+    steps than the labels need, the loss is infinite, or 0 with `zero_infinity` (with gradients of 0
     either way). torch has time first, `ctc_loss(log_softmax(logits).transpose(0, 1), …)`.
 
     Both lengths may be 0: no labels are said by blanks alone, and no steps say no labels.
@@ -131,9 +131,9 @@ def ctc_loss(
     return losses
 
 
-# Sums over many steps are large, and slopes come of small differences between them. So logarithms
-# are kept as a whole number, which is exact, and a rest of about −½ … ½. The whole numbers are no
-# functions of the logits: what depends on these continuously are the rests.
+# Sums over many steps are large, and gradients come of small differences between them. So
+# logarithms are kept as a whole number, which is exact, and a rest of about −½ … ½. The whole
+# numbers are no functions of the logits: what depends on these continuously are the rests.
 Split = tuple[Value, Value]
 
 
@@ -148,8 +148,8 @@ def _log_probability(logits: Value) -> Split:
     whole, rest = _split(maximum(logits, _NEVER))
     largest, rest_largest = _split(logits.max(2, keepdims=True))
     once = log_softmax(logits, 2)
-    # Slopes are those of the softmax taken twice, which changes nothing in it: where a network is
-    # sure, they are small differences of numbers near 1, and the second takes their errors away.
+    # Gradients are those of the softmax taken twice, which changes nothing in it: where a network
+    # is sure, they are small differences of numbers near 1, and the second takes their errors away.
     twice = maximum(log_softmax(once, 2), _NEVER)
     exact = stop_gradient(rest - rest_largest + once.max(2, keepdims=True))
     return whole - largest, exact + (twice - stop_gradient(twice))

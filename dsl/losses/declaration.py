@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypedDict, overload
 
 from dsl.losses.reduction import Reduction, matched, reduced
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import spoken
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Value
@@ -82,27 +82,29 @@ mask: 'Any' = None) -> 'Value'>
 
     computed.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it
     computed.__doc__ = (function.__doc__ or "").rstrip() + _EXPLAINED
-    return teaching(computed)
+    return suggests_names(computed)
 
 
 @overload
 def pointwise(function: Callable[P, Any]) -> Callable[P, Value]: ...
 @overload
-def pointwise(*, slope: Callable[..., Any]) -> Callable[[Callable[P, Any]], Callable[P, Value]]: ...
 def pointwise(
-    function: Callable[..., Any] | None = None, *, slope: Callable[..., Any] | None = None
+    *, derivative: Callable[..., Any]
+) -> Callable[[Callable[P, Any]], Callable[P, Value]]: ...
+def pointwise(
+    function: Callable[..., Any] | None = None, *, derivative: Callable[..., Any] | None = None
 ) -> Any:
     """Makes a loss of a formula of a number and its target, which have one shape (see `matched`),
-    and of options; `slope` declares its derivative as that of `formula` does.
+    and of options; `derivative` declares it as that of `formula` does.
 
     >>> @pointwise
     ... def squared_hinge(prediction, target, margin=1.0, **reducing):
     ...     return relu(margin - prediction * target) ** 2
     """
     if function is None:
-        return functools.partial(pointwise, slope=slope)
+        return functools.partial(pointwise, derivative=derivative)
     name = function.__name__
-    elementwise = formula(function, slope=slope)
+    elementwise = formula(function, derivative=derivative)
 
     @functools.wraps(function)
     def losses(prediction: Any, target: Any, *args: Any, **options: Any) -> Value:

@@ -99,8 +99,8 @@ def multilabel_margin_loss(
             hint="each row lists its class indices along the class axis, padded with -1",
         )
     count = z.shape[-1]
-    way_out = "-1 pads a row with fewer labels"
-    numbers = in_range(numbers, -1, count - 1, f"the labels of {what} must be", way_out)
+    hint = "-1 pads a row with fewer labels"
+    numbers = in_range(numbers, -1, count - 1, f"the labels of {what} must be", hint)
     counted = cumsum(numbers < 0, -1) == 0
     index = where(counted, numbers, 0)
     own = expand_dims(take_along_axis(z, index, -1), -1)

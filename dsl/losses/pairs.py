@@ -13,7 +13,7 @@ from dsl.losses.classes import cross_entropy
 from dsl.losses.declaration import Losses, Reducing, loss
 from dsl.losses.reduction import floating, matched
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import clip, maximum, minimum, relu, where
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
@@ -26,7 +26,7 @@ def _unit(x: Value, axis: int, eps: float) -> Value:
     return x / maximum(norm(x, axis=axis, keepdims=True), eps)
 
 
-@teaching
+@suggests_names
 def cosine_similarity(x: Any, y: Any, axis: int = -1, eps: float = 1e-8) -> Value:
     """The cosine of the angle between the vectors, x·y / (max(|x|, ε)·max(|y|, ε)), as torch's: 0
     where one of them is 0."""
@@ -73,7 +73,8 @@ def contrastive_loss(
 ) -> Losses:
     """d²/2 for pairs that are the same, max(0, margin − d)²/2 for others, d the distance of x and y
     (R. Hadsell, S. Chopra and Y. LeCun, "Dimensionality Reduction by Learning an Invariant
-    Mapping", 2006). `same` is 1 or True for pairs that should be near. The slope is 0 where d is.
+    Mapping", 2006). `same` is 1 or True for pairs that should be near. The gradient is 0 where d
+    is.
     """
     x, y = floating("contrastive_loss", x=x, y=y)
     distance = norm(x - y, axis=axis)

@@ -117,7 +117,7 @@ def claimed(
     target: Value,
     low: int,
     high: int | None,
-    way_out: str,
+    hint: str,
     reduction: Reduction = "mean",
     weight: Any = None,
     mask: Any = None,
@@ -127,7 +127,7 @@ def claimed(
     mask, or by what is done with losses that are not reduced, they may be anything."""
     if reduction == "none" or weight is not None or mask is not None or target.dtype.is_bool:
         return target
-    return in_range(target, low, high, f"the targets of {what} must be", way_out, reals=True)
+    return in_range(target, low, high, f"the targets of {what} must be", hint, reals=True)
 
 
 def floating(what: str, **values: Any) -> list[Value]:

@@ -36,7 +36,7 @@ mse = mean_squared_error
 
 @pointwise
 def mean_absolute_error(prediction: Any, target: Any, **reducing: Unpack[Reducing]) -> Any:
-    """|p − t|, with a slope of 0 where they are equal."""
+    """|p − t|, with a gradient of 0 where they are equal."""
     return abs(prediction - target)
 
 
@@ -51,12 +51,12 @@ def huber(prediction: Any, target: Any, delta: float = 1.0, **reducing: Unpack[R
     return within * (error - 0.5 * within)
 
 
-def _log_cosh_slope(prediction: Any, target: Any) -> Any:
-    slope = tanh(prediction - target)
-    return slope, -slope
+def _log_cosh_gradient(prediction: Any, target: Any) -> Any:
+    gradient = tanh(prediction - target)
+    return gradient, -gradient
 
 
-@pointwise(slope=_log_cosh_slope)
+@pointwise(derivative=_log_cosh_gradient)
 def log_cosh(prediction: Any, target: Any, **reducing: Unpack[Reducing]) -> Any:
     """log cosh(p − t): quadratic near 0, linear far away."""
     # cosh² = 1/(1 − tanh²), which loses nothing near 0, and is infinite far away; there cosh is
@@ -144,7 +144,7 @@ def poisson_loss(
 
 @formula
 def _gaussian(prediction: Any, target: Any, variance: Any, eps: Any) -> Any:
-    # Bounded as torch's: the slope at the bound is that of the variance there, not zero.
+    # Bounded as torch's: the gradient at the bound is that of the variance there, not zero.
     v = where(variance < eps, variance + stop_gradient(eps - variance), variance)
     return 0.5 * (log(v) + (prediction - target) ** 2 / v)
 
@@ -162,7 +162,7 @@ def gaussian_nll(
     log(2π)/2, which `full` adds (D. Nix and A. Weigend, 1994). The variance is of the
     prediction's shape, or one number.
 
-    As torch's: the variance is at least ε, and its slope is as if it were ε where it is less.
+    As torch's: the variance is at least ε, and its gradient is as if it were ε where it is less.
     """
     p, t, v = floating("gaussian_nll", prediction=prediction, target=target, variance=variance)
     losses = _gaussian(p, t, v, eps)

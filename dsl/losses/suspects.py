@@ -15,11 +15,11 @@ from nncompile.ops.shape.moves import moved
 _MOST = 16  # ops that only move elements, between a softmax and a loss
 
 
-def warn_of_probabilities(what: str, takes: str, value: Value, way_out: str) -> None:
+def warn_of_probabilities(what: str, takes: str, value: Value, hint: str) -> None:
     """Warns where `value` is made by a softmax or a sigmoid, and `what` takes something else."""
     maker = _maker(value)
     if maker is not None:
-        warn(f"{what} takes {takes}, but got the result of {maker}: {way_out}")
+        warn(f"{what} takes {takes}, but got the result of {maker}: {hint}")
 
 
 def _maker(value: Value) -> str | None:

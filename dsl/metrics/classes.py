@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple, Protocol, get_args
 from dsl.losses.classes import class_axis, class_numbers, cross_entropy, several_classes
 from dsl.losses.reduction import matched, reduced, rows_of
 from nncompile.diagnostics.errors import ModelError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import exp, logical_and, maximum, where
 from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Value
@@ -156,7 +156,7 @@ def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
 
     metric.__name__, metric.__qualname__, metric.__doc__ = what, what, score.__doc__
     metric.__code__ = metric.__code__.replace(co_name=what)  # what messages call it
-    return teaching(metric)
+    return suggests_names(metric)
 
 
 @_averaged

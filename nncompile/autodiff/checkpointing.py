@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.diagnostics.locations import Trace, spoken
+from nncompile.diagnostics.locations import LocationTable, spoken
 from nncompile.ir.graph import Input, Item, Value, items, toposort
 from nncompile.ir.names import matches
 from nncompile.ir.transform import rebuilt, replace
 from nncompile.ir.types import Type
-from nncompile.ops.core.annotations import Held
+from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.ops.core.checkpoint import Recompute
 
 
@@ -43,7 +43,7 @@ def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
         def hold(x: Any) -> Any:
             if not isinstance(x, Value):
                 return x
-            entering.append(Held()(x))
+            entering.append(GradientAnchor()(x))
             return entering[-1]
 
         result = function(*map(hold, args), **{name: hold(x) for name, x in options.items()})
@@ -88,13 +88,15 @@ def _again(
     return items(Recompute(len(made), len(entering))(*made, *entering, *leaves))
 
 
-def recomputed(outputs: Sequence[Value], trace: Trace, patterns: Sequence[str]) -> list[Value]:
+def recomputed(
+    outputs: Sequence[Value], locations: LocationTable, patterns: Sequence[str]
+) -> list[Value]:
     """The outputs with the layers whose path one of the patterns matches made blocks that are
     recomputed, each layer a block of its own.
 
     Raises `ModelError` for a pattern that matches no layer, and where two blocks need each other.
     """
-    return _Blocks(outputs, trace, patterns).run()
+    return _Blocks(outputs, locations, patterns).run()
 
 
 @dataclass(eq=False)
@@ -108,8 +110,10 @@ class _Block:
 class _Blocks:
     """A graph cut into blocks and single nodes, and its reconstruction unit by unit."""
 
-    def __init__(self, outputs: Sequence[Value], trace: Trace, patterns: Sequence[str]) -> None:
-        self.outputs, self.trace, self.patterns = outputs, trace, patterns
+    def __init__(
+        self, outputs: Sequence[Value], locations: LocationTable, patterns: Sequence[str]
+    ) -> None:
+        self.outputs, self.locations, self.patterns = outputs, locations, patterns
         self.order = toposort(outputs)
         self.places = {v: i for i, v in enumerate(self.order)}
         self.final: dict[Value, Value] = {}
@@ -145,8 +149,8 @@ class _Blocks:
                 if v.args[0] in found:
                     found[v] = found[v.args[0]]
                 continue
-            site = self.trace.site(v)
-            scope = site.scope if site is not None else ""
+            location = self.locations.location(v)
+            scope = location.scope if location is not None else ""
             if scope not in matched:
                 matched[scope] = self._matched(scope, used)
             path = matched[scope]
@@ -221,7 +225,7 @@ class _Blocks:
         return {a: None for v in block.nodes for a in v.args if self.block_of.get(a) is not block}
 
     def _finish(self, v: Value) -> None:
-        with self.trace.located(v):
+        with self.locations.located(v):
             self.final[v] = rebuilt(v, [self.final[a] for a in v.args])
 
     def _finish_block(self, block: _Block) -> None:
@@ -231,15 +235,15 @@ class _Blocks:
             if isinstance(a.op, Input) and a.op.kind == "parameter":
                 leaves.append(self.final[a])
             elif a.args or isinstance(a.op, Input):
-                local[a] = Held()(self.final[a])
+                local[a] = GradientAnchor()(self.final[a])
                 entering.append(local[a])
         for v in block.nodes:
-            with self.trace.located(v):
+            with self.locations.located(v):
                 local[v] = rebuilt(v, [local.get(a, self.final.get(a, a)) for a in v.args])
         self.final |= {v: local[v] for v in block.nodes}
         made = [v for v in self.outside.get(block, {}) if isinstance(v.type, Type)]
         if made and entering:
-            with self.trace.located(made[0]):
+            with self.locations.located(made[0]):
                 again = _again([local[v] for v in made], entering, leaves)
             self.final |= dict(zip(made, again, strict=True))
 

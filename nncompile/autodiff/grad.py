@@ -1,6 +1,6 @@
 """Gradients: graph in, graph out, of any order.
 
-What is differentiated is made stable first: the slope of a naive spelling such as log(1 + eˣ)
+What is differentiated is made stable first: the gradient of a naive spelling such as log(1 + eˣ)
 overflows where the spelling itself does, and cannot be repaired afterwards.
 
 Reverse mode, as in A. Griewank and A. Walther, "Evaluating Derivatives" (2008), chapter 3; forward
@@ -16,7 +16,7 @@ from typing import Any
 
 from nncompile.autodiff.masks import Mask, mask_of
 from nncompile.diagnostics.errors import CompileError, GradientError, ShapeError
-from nncompile.diagnostics.locations import current_trace
+from nncompile.diagnostics.locations import current_locations
 from nncompile.elementwise.map import mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import as_value, broadcast_to, const, ones_like, zeros_like
@@ -24,14 +24,14 @@ from nncompile.ir.dims import product, same_shape
 from nncompile.ir.graph import Graph, Input, Item, Value, apply, described, toposort
 from nncompile.ir.transform import dependent, rebuilt, replace, transformed
 from nncompile.ir.types import TupleType, Type
-from nncompile.ops.core.annotations import Held
+from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import reshape
 from nncompile.passes.stabilise import stabilise
 
 
 def grad(y: Value, wrt: Any) -> Any:
-    """The slope of the scalar `y` at `wrt`, as new values of the same graph.
+    """The gradient of the scalar `y` at `wrt`, as new values of the same graph.
 
     `wrt` is a value, or a sequence or dict of values, leaves or intermediate; the result has the
     same structure and the types of `wrt`, zeros where `y` does not depend on it. Raises
@@ -59,12 +59,12 @@ def vjp(outputs: Any, inputs: Any, cotangents: Any) -> Any:
     seeds: dict[Value, Value] = {}
     for y, v in zip(ys, vs, strict=True):
         _check_real("output", y)
-        slope = _like(v, y, "cotangent")
-        seeds[y] = seeds[y] + slope if y in seeds else slope
+        gradient = _like(v, y, "cotangent")
+        seeds[y] = seeds[y] + gradient if y in seeds else gradient
     xs = _sequence(inputs)
     for x in xs:
         _check_real("input", x)
-    return _structured(inputs, _Differentiation(list(seeds), xs).slopes([seeds])[0])
+    return _structured(inputs, _Differentiation(list(seeds), xs).gradients([seeds])[0])
 
 
 def jvp(outputs: Any, inputs: Any, tangents: Any) -> Any:
@@ -91,15 +91,15 @@ def hvp(y: Value, wrt: Any, vector: Any) -> Any:
     xs, vs = _sequence(wrt), _sequence(vector)
     if len(xs) != len(vs):
         raise GradientError(f"{len(vs)} vectors for {len(xs)} inputs")
-    slopes = grad(y, xs)
+    gradients = grad(y, xs)
     return _structured(
-        wrt, vjp(slopes, xs, [_like(v, x, "vector") for v, x in zip(vs, xs, strict=True)])
+        wrt, vjp(gradients, xs, [_like(v, x, "vector") for v, x in zip(vs, xs, strict=True)])
     )
 
 
 def jacobian(y: Value, x: Value) -> Value:
-    """All slopes of `y` at `x`: shape `y.shape + x.shape`, one pass backwards for each element of
-    `y`, whose shape must therefore be of numbers (`ShapeError` otherwise)."""
+    """All gradients of `y` at `x`: shape `y.shape + x.shape`, one pass backwards for each element
+    of `y`, whose shape must therefore be of numbers (`ShapeError` otherwise)."""
     _check_real("output", y)
     count = product(y.shape)
     if not isinstance(count, int):
@@ -111,8 +111,8 @@ def jacobian(y: Value, x: Value) -> Value:
         return broadcast_to(const(0, x.dtype), (*y.shape, *x.shape))
     elements = [reshape(y, (count,))[i] for i in range(count)]
     whole = _Differentiation(elements, [x])
-    slopes = whole.slopes([{element: ones_like(element)} for element in elements])
-    rows = [reshape(slope, (1, *x.shape)) for (slope,) in slopes]
+    gradients = whole.gradients([{element: ones_like(element)} for element in elements])
+    rows = [reshape(gradient, (1, *x.shape)) for (gradient,) in gradients]
     return reshape(concatenate(rows, axis=0), (*y.shape, *x.shape))
 
 
@@ -129,7 +129,7 @@ class _Differentiation:
         def hold(v: Value, args: list[Value]) -> Value:
             new = rebuilt(v, args)
             if v in inner:
-                new = held[v] = Held()(new)
+                new = held[v] = GradientAnchor()(new)
             return new
 
         values = transformed(outputs, hold) if inner else list(outputs)
@@ -140,20 +140,20 @@ class _Differentiation:
         self.held = dict(zip(held, final[len(values) :], strict=True))
         self.wrt = [self.held.get(x, x) for x in wrt]
 
-    def slopes(self, seeds: Sequence[Mapping[Value, Value]]) -> list[list[Value]]:
-        """The slopes at what is differentiated at, for each of several ways to weigh the
+    def gradients(self, seeds: Sequence[Mapping[Value, Value]]) -> list[list[Value]]:
+        """The gradients at what is differentiated at, for each of several ways to weigh the
         outputs."""
         found: list[list[Value]] = []
         for weights in seeds:
             start: dict[Value, Value] = {}
-            for y, slope in weights.items():
+            for y, gradient in weights.items():
                 v = self.stable[y]
-                start[v] = _sum(start[v], slope) if v in start else slope
+                start[v] = _sum(start[v], gradient) if v in start else gradient
             found.append(_backward(start, self.wrt))
         if not self.held:
             return found
         originals = {new: old for old, new in self.held.items()}
-        flat = [slope for row in found for slope in row]
+        flat = [gradient for row in found for gradient in row]
         flat = replace(flat, originals)
         rows = iter(flat)
         return [[next(rows) for _ in row] for row in found]
@@ -173,54 +173,59 @@ _REVERSE = _Reverse()
 
 
 def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
-    trace = current_trace()
+    locations = current_locations()
     order = toposort(seeds)
     towards = dependent(order, wrt)
-    slopes: dict[Value, Value] = dict(seeds)
+    gradients: dict[Value, Value] = dict(seeds)
     of_items: dict[Value, dict[int, Value]] = {}
     for v in reversed(order):
         if v not in towards or not v.args:
             continue
-        g = _of_tuple(v.type, of_items.get(v)) if isinstance(v.type, TupleType) else slopes.get(v)
+        g = (
+            _of_tuple(v.type, of_items.get(v))
+            if isinstance(v.type, TupleType)
+            else gradients.get(v)
+        )
         if g is None:
             continue
         if isinstance(v.op, Item):
-            # An item gives its slope to the tuple's table; the op gets all of them at once.
+            # An item gives its gradient to the tuple's table; the op gets all of them at once.
             of_items.setdefault(v.args[0], {})[v.op.index] = g
             continue
-        with trace.located(v):
-            _add_pulled_back(v, g, towards, slopes)
-    return [slopes[x] if x in slopes else zeros_like(x) for x in wrt]
+        with locations.located(v):
+            _add_pulled_back(v, g, towards, gradients)
+    return [gradients[x] if x in gradients else zeros_like(x) for x in wrt]
 
 
 def _of_tuple(type_: TupleType, known: Mapping[int, Value] | None) -> Any:
-    """The slopes at all results of a tuple, None where one has none; None where no result has."""
+    """The gradients at all results of a tuple, None where one has none; None where no result
+    has."""
     return tuple(known.get(i) for i in range(len(type_.items))) if known else None
 
 
 def _add_pulled_back(
-    v: Value, g: Any, towards: Collection[Value], slopes: dict[Value, Value]
+    v: Value, g: Any, towards: Collection[Value], gradients: dict[Value, Value]
 ) -> None:
-    """Adds what an op makes of the slope at its result to those at its arguments."""
+    """Adds what an op makes of the gradient at its result to those at its arguments."""
     for x, gx in zip(v.args, v.op.pullback_by(_REVERSE, g, v), strict=True):
         if gx is None or x not in towards:
             continue
-        _check_slope(v, x, gx)
-        slopes[x] = _sum(slopes[x], gx) if x in slopes else gx
+        _check_gradient(v, x, gx)
+        gradients[x] = _sum(gradients[x], gx) if x in gradients else gx
 
 
 _SUM = placeholder(0) + placeholder(1)
 
 
 def _sum(a: Value, b: Value) -> Value:
-    """Two slopes of one type together."""
+    """Two gradients of one type together."""
     return mapped(_SUM, (a, b))
 
 
-def _check_slope(v: Value, x: Value, slope: Value) -> None:
-    if slope.dtype is not x.dtype or same_shape(slope.shape, x.shape) is not True:
+def _check_gradient(v: Value, x: Value, gradient: Value) -> None:
+    if gradient.dtype is not x.dtype or same_shape(gradient.shape, x.shape) is not True:
         raise CompileError(
-            f"the gradient of op {type(v.op).__name__} is wrong: for {x.type} it is {slope.type}"
+            f"the gradient of op {type(v.op).__name__} is wrong: for {x.type} it is {gradient.type}"
         )
 
 

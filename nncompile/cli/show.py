@@ -44,7 +44,7 @@ def show(
     """Print a graph, one line a node.
 
     Each node has its type, your line, and the layer it belongs to. model: as it is written.
-    gradient: the loss, metrics and slopes. step: all of one training step, optimizer included.
+    gradient: the loss, metrics and gradients. step: all of one training step, optimizer included.
     onnx: the text of the inference model in ONNX. All but the first are shown after the passes.
 
     \b

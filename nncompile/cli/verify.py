@@ -29,7 +29,7 @@ def verify(
     onnxruntime at every level of its optimizations and several numbers of threads, TorchScript
     where torch is installed, and the passes of the compiler are compared with numpy in float64, on
     random and edge inputs of several sizes: outputs, gradients, and the state after ten training
-    steps. Where one departs, the first node that does so is named. Exit code 1 if any does.
+    steps. Where one mismatches, the first node that does so is named. Exit code 1 if any does.
 
     \b
     Examples:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from nncompile.diagnostics.locations import Site, named, user_site
+from nncompile.diagnostics.locations import Location, named, user_location
 
 Row = tuple[str, ...]
 _LISTED = 12  # known names that a hint lists where none is close
@@ -38,7 +38,7 @@ class CompileError(Exception):
     """A mistake in the user's model, data or call.
 
     `message` says what was expected and what came; `rows` are aligned columns with the things
-    involved; `hint` is a way out; `site` is the user's line (found by itself where it is None).
+    involved; `hint` is a way out; `location` is the user's line (found by itself where it is None).
     `said` is the message without the name of the function that was called.
     """
 
@@ -51,23 +51,23 @@ class CompileError(Exception):
         *,
         rows: Sequence[Row] = (),
         hint: str | None = None,
-        site: Site | None = None,
+        location: Location | None = None,
     ) -> None:
-        self.site = site if site is not None else user_site()
+        self.location = location if location is not None else user_location()
         self.said = message
-        self.message = self._of_call(message) if self.of_a_call and site is None else message
+        self.message = self._of_call(message) if self.of_a_call and location is None else message
         super().__init__(self.message)
         self.rows = tuple(rows)
         self.hint = hint
 
     def _of_call(self, message: str) -> str:
         """The message with what was called, beside the op that it begins with, if any."""
-        call = self.site.call if self.site else ""
+        call = self.location.call if self.location else ""
         if not call or re.search(rf"(?<!\w){re.escape(call)}(?!\w)", message, re.IGNORECASE):
             return message
         label, colon, rest = message.partition(": ")
         op = label if colon and label.isidentifier() else ""
-        return f"{named(self.site, op)}: {rest if op else message}"
+        return f"{named(self.location, op)}: {rest if op else message}"
 
     def render(self) -> str:
         """The whole message, without the name of the error."""
@@ -78,8 +78,8 @@ class CompileError(Exception):
         for row in filled:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(cells).rstrip())
-        if self.site is not None:
-            lines.append(f"  at {self.site}")
+        if self.location is not None:
+            lines.append(f"  at {self.location}")
         if self.hint:
             lines.append(f"  hint: {self.hint}")
         return "\n".join(lines)
@@ -95,13 +95,15 @@ class ModelWarning(UserWarning):
 _TOLD: dict[Any, Any] = {}  # so that Python shows a warning once
 
 
-def warn(message: str, category: type[Warning] = ModelWarning, site: Site | None = None) -> None:
-    """Warns at `site`, or else at the user's line, where there is one."""
-    site = user_site() if site is None else site
-    if site is None:
+def warn(
+    message: str, category: type[Warning] = ModelWarning, location: Location | None = None
+) -> None:
+    """Warns at `location`, or else at the user's line, where there is one."""
+    location = user_location() if location is None else location
+    if location is None:
         warnings.warn(message, category, stacklevel=2)
     else:
-        warnings.warn_explicit(message, category, site.file, site.line, registry=_TOLD)
+        warnings.warn_explicit(message, category, location.file, location.line, registry=_TOLD)
 
 
 def whole_number(name: str, x: object, least: int | None = None) -> int:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
 
 from nncompile.diagnostics.errors import FormulaError, ModelError, UnknownNameError, did_you_mean
-from nncompile.diagnostics.locations import Site, current_scope, spoken
+from nncompile.diagnostics.locations import Location, current_scope, spoken
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 # The names here, of which one that the function has is told.
-ELSEWHERE: dict[str, tuple[str, ...]] = {
+FOREIGN_NAMES: dict[str, tuple[str, ...]] = {
     "T_0": ("period",),
     "T_max": ("steps",),
     "T_mult": ("growth",),
-    "alpha": ("slope",),
+    "alpha": ("negative_slope",),
     "average": ("averaging",),
     "batch_size": ("batch",),
     "use_bias": ("bias",),
@@ -53,7 +53,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "min_delta": ("threshold",),
     "min_lr": ("final",),
     "n_epochs": ("epochs",),
-    "negative_slope": ("slope",),
     "nhead": ("heads",),
     "nonlinearity": ("activation",),
     "num_embeddings": ("count",),
@@ -120,7 +119,7 @@ SAID: dict[str, str] = {
 }
 
 
-def teaching(function: Callable[P, R], what: str | None = None) -> Callable[P, R]:
+def suggests_names(function: Callable[P, R], what: str | None = None) -> Callable[P, R]:
     """The function, whose wrong calls are a `ModelError` that says what its options are called;
     `what` it is called itself where that is not its name."""
     signature = inspect.signature(function)
@@ -158,7 +157,7 @@ def wrong_call(
         hint = f"pass it by name: {what}({by_name})" if by_name else _listed(names)
         return ModelError(f"{what}: {error}", hint=hint)
     return ModelError(
-        f"{what}: got an unexpected keyword argument {unknown!r}", hint=habit(unknown, names)
+        f"{what}: got an unexpected keyword argument {unknown!r}", hint=foreign_name(unknown, names)
     )
 
 
@@ -175,9 +174,9 @@ def _by_name(signature: inspect.Signature, args: Sequence[object]) -> str | None
     )
 
 
-def habit(unknown: str, names: Collection[str]) -> str | None:
+def foreign_name(unknown: str, names: Collection[str]) -> str | None:
     """What the option of another library is called among `names`, or where else it is said."""
-    here = next((name for name in ELSEWHERE.get(unknown, ()) if name in names), None)
+    here = next((name for name in FOREIGN_NAMES.get(unknown, ()) if name in names), None)
     if here is not None:
         return f"it is called {here!r} here: {here}=..."
     return SAID.get(unknown) or did_you_mean(unknown, names, _listed(names))
@@ -187,11 +186,11 @@ def _listed(names: Collection[str]) -> str:
     return f"its options are {', '.join(names)}"
 
 
-class Habits:
-    """A class that tells what the methods of another library are called: `elsewhere` says how the
-    thing is done here, by the name there."""
+class SuggestsNames:
+    """A class that tells what the methods of another library are called: `foreign_names` says how
+    the thing is done here, by the name there."""
 
-    elsewhere: ClassVar[Mapping[str, str]] = {}
+    foreign_names: ClassVar[Mapping[str, str]] = {}
 
     if not TYPE_CHECKING:  # or a type checker would take every name for one that is there
 
@@ -202,7 +201,7 @@ class Habits:
             if name.startswith("_"):
                 raise AttributeError(f"{what!r} object has no attribute {name!r}")
             known = [x for x in dir(type(self)) if not x.startswith("_")]
-            hint = self.elsewhere.get(name) or did_you_mean(name, known)
+            hint = self.foreign_names.get(name) or did_you_mean(name, known)
             raise UnknownNameError(f"a {what.lower()} has no {name!r}", hint=hint)
 
 
@@ -238,7 +237,7 @@ def called(error: TypeError) -> FormulaError | None:
     return FormulaError(
         f"{of}.{name} is {CALLED[name]}, not a method",
         hint=f"write {way}",
-        site=Site(code.co_filename, line, current_scope()),
+        location=Location(code.co_filename, line, current_scope()),
     )
 
 

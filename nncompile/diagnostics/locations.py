@@ -33,7 +33,7 @@ _spoken: dict[int, tuple[CodeType, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class Location:
     """A line of the user's source and the scope (path of layers) it ran in.
 
     `call` is what of this project the line calls: a function, a formula or a class of layers.
@@ -59,7 +59,7 @@ class Site:
 
 
 _scope: ContextVar[str] = ContextVar("scope", default="")
-_located: ContextVar[Site | None] = ContextVar("located", default=None)
+_located: ContextVar[Location | None] = ContextVar("located", default=None)
 
 
 @contextmanager
@@ -78,10 +78,10 @@ def current_scope() -> str:
 
 
 @contextmanager
-def located(site: Site | None) -> Iterator[None]:
-    """Nodes made in the block are reported at `site`: gradients and rewrites keep the line of
+def located(location: Location | None) -> Iterator[None]:
+    """Nodes made in the block are reported at `location`: gradients and rewrites keep the line of
     the node that they come from."""
-    token = _located.set(site)
+    token = _located.set(location)
     try:
         yield
     finally:
@@ -102,10 +102,10 @@ def spoken(name: str = "") -> Callable[[F], F]:
     return named
 
 
-def named(site: Site | None, label: str) -> str:
-    """What the user knows an op of that label as: `kthvalue (top_k)`, the call at `site` with the
-    op where their names differ."""
-    call = site.call if site else ""
+def named(location: Location | None, label: str) -> str:
+    """What the user knows an op of that label as: `kthvalue (top_k)`, the call at `location` with
+    the op where their names differ."""
+    call = location.call if location else ""
     a, b = (x.lower().replace("_", "") for x in (call, label))
     if a.startswith(b) or b.startswith(a):
         return call or label
@@ -131,7 +131,7 @@ def _is_ours(frame: FrameType) -> bool:
     return package in _OURS or package in _PLUMBING
 
 
-def user_site() -> Site | None:
+def user_location() -> Location | None:
     """The innermost line of the user's that runs now; None where there is none."""
     fixed = _located.get()
     if fixed is not None:
@@ -146,89 +146,89 @@ def user_site() -> Site | None:
     if frame is None:
         return None
     call = next(filter(None, map(_call, reversed(ours))), "")
-    return Site(frame.f_code.co_filename, frame.f_lineno, _scope.get(), call)
+    return Location(frame.f_code.co_filename, frame.f_lineno, _scope.get(), call)
 
 
 _lock = threading.RLock()
 
 
-def _forget(trace: weakref.ref[Trace], key: int, _: object) -> None:
-    """Takes a node that is gone out of the trace, where that is still there."""
-    known = trace()
+def _forget(locations: weakref.ref[LocationTable], key: int, _: object) -> None:
+    """Takes a node that is gone out of its table, where that is still there."""
+    known = locations()
     if known is not None:
         known._entries.pop(key, None)
 
 
-class Trace:
-    """Where nodes were written: every site of every node, of one model's tracing.
+class LocationTable:
+    """Where nodes were written: every location of every node, of one model.
 
-    Sites are kept here and not on the interned node, which another file may share. `makers` are
+    Locations are kept here and not on the interned node, which another file may share. `makers` are
     the nodes that made the sizes which depend on data: such a size outlives what was selected.
     """
 
     def __init__(self) -> None:
         # By identity: a WeakKeyDictionary would ask `==`, which is elementwise.
-        self._entries: dict[int, tuple[weakref.ref[object], dict[Site, None]]] = {}
+        self._entries: dict[int, tuple[weakref.ref[object], dict[Location, None]]] = {}
         self.makers: dict[sp.Symbol, Any] = {}
 
-    def record(self, node: object, site: Site | None) -> None:
+    def record(self, node: object, location: Location | None) -> None:
         """Stores the location of a node; the first one stays."""
-        if site is None:
+        if location is None:
             return
         key, entries = id(node), self._entries
         with _lock:
             if key not in entries:
                 gone = weakref.ref(node, functools.partial(_forget, weakref.ref(self), key))
                 entries[key] = gone, {}
-            entries[key][1][site] = None
+            entries[key][1][location] = None
 
-    def sites(self, node: object) -> tuple[Site, ...]:
-        """All sites of the node, oldest first."""
+    def all_locations(self, node: object) -> tuple[Location, ...]:
+        """All locations of the node, oldest first."""
         with _lock:
             entry = self._entries.get(id(node))
             return tuple(entry[1]) if entry else ()
 
-    def site(self, node: object) -> Site | None:
+    def location(self, node: object) -> Location | None:
         """Where the node was first written."""
-        return next(iter(self.sites(node)), None)
+        return next(iter(self.all_locations(node)), None)
 
     def located(self, node: object) -> AbstractContextManager[None]:
         """Nodes made in the block are reported where `node` was first written."""
-        return located(self.site(node))
+        return located(self.location(node))
 
 
-# What makes sizes in a graph that is being rewritten, in the place of the trace's.
+# What makes sizes in a graph that is being rewritten, in the place of the table's.
 _makers: ContextVar[dict[sp.Symbol, Any] | None] = ContextVar("makers", default=None)
 
-_trace: ContextVar[Trace] = ContextVar("trace", default=Trace())  # noqa: B039 (shared on purpose)
+_locations: ContextVar[LocationTable] = ContextVar("locations", default=LocationTable())  # noqa: B039 (shared on purpose)
 
 
-def current_trace() -> Trace:
-    """The trace that records locations at present."""
-    return _trace.get()
+def current_locations() -> LocationTable:
+    """The table that records locations at present."""
+    return _locations.get()
 
 
 @contextmanager
-def tracing(trace: Trace) -> Iterator[Trace]:
-    """Records the sites of nodes made in the block in `trace`."""
-    token = _trace.set(trace)
+def recording_locations(locations: LocationTable) -> Iterator[LocationTable]:
+    """Records the locations of nodes made in the block in `locations`."""
+    token = _locations.set(locations)
     try:
-        yield trace
+        yield locations
     finally:
-        _trace.reset(token)
+        _locations.reset(token)
 
 
 def current_makers() -> dict[sp.Symbol, Any]:
     """The nodes that make the sizes which depend on data."""
     found = _makers.get()
-    return _trace.get().makers if found is None else found
+    return _locations.get().makers if found is None else found
 
 
 def record_maker(size: sp.Symbol, node: object) -> None:
     """Notes what makes a size: as it was written first, or in the graph that is being rewritten."""
     found = _makers.get()
     if found is None:
-        _trace.get().makers.setdefault(size, node)
+        _locations.get().makers.setdefault(size, node)
     else:
         found[size] = node
 

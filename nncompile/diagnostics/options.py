@@ -35,7 +35,7 @@ from typing import (
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, whole_number
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import spoken
 
 P = ParamSpec("P")
@@ -134,7 +134,7 @@ class Options:
     def __init_subclass__(cls, *, eq: bool = True) -> None:
         super().__init_subclass__()
         dataclass(frozen=True, eq=eq)(cls)
-        cls.__init__ = teaching(cls.__init__, cls.__name__)  # type: ignore[method-assign]  # of this class only
+        cls.__init__ = suggests_names(cls.__init__, cls.__name__)  # type: ignore[method-assign]  # of this class only
         annotations = inspect.get_annotations(cls)
         checks = {name: _check_of(_resolved(cls, hint)) for name, hint in annotations.items()}
         cls._checks = cls._checks | {name: check for name, check in checks.items() if check}
@@ -193,6 +193,6 @@ def taking(
             return function(*args, **given)
 
         called.__signature__ = signature  # type: ignore[attr-defined]  # which inspect reads
-        return teaching(called)
+        return suggests_names(called)
 
     return declare

@@ -122,7 +122,7 @@ _property("isfinite", h.isfinite, True, "Whether x is neither infinite nor NaN."
 
 @function()
 def step(x: Any) -> Scalar:
-    """1 where x > 0, else 0; slope 0."""
+    """1 where x > 0, else 0; derivative 0."""
     x = lift(x)
     return where(greater(x, 0), *((1.0, 0.0) if x.weak else _as_dtype(x, 1, 0)))
 

@@ -16,7 +16,7 @@ def _derivatives_at_probability(probability: Any, target: Any) -> Any:
     return (p - t) / maximum(p * (1 - p), 1e-12), at_target
 
 
-@formula(slope=_derivatives_at_probability)
+@formula(derivative=_derivatives_at_probability)
 def cross_entropy_of_probability(probability: Any, target: Any) -> Any:
     """−t·log p − (1 − t)·log(1 − p); as torch's, logarithms are at least −100, and the derivative
     divides by at least 10⁻¹²."""
@@ -28,7 +28,7 @@ def _derivatives_at_logit(logit: Any, target: Any) -> Any:
     return sigmoid(logit) - target, -logit
 
 
-@formula(slope=_derivatives_at_logit)
+@formula(derivative=_derivatives_at_logit)
 def cross_entropy_of_logit(logit: Any, target: Any) -> Any:
     """−t·log σ(z) − (1 − t)·log(1 − σ(z)), finite for every z."""
     # softplus(z) − z·t loses what is small beside z; here nothing cancels but the kinks, and so

@@ -32,12 +32,12 @@ def differentiate(body: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
     """The derivative of a body by one of its symbols.
 
     Written in terms of forward values where that is possible (σ' = σ − σ²), with locally constant
-    heads (floor, sign, comparisons, stop_gradient) of slope 0. Time is linear in the number of
+    heads (floor, sign, comparisons, stop_gradient) of derivative 0. Time is linear in the number of
     distinct parts.
     """
     known: dict[sp.Expr, sp.Expr] = {symbol: _ONE}
 
-    def slope(x: sp.Expr) -> sp.Expr:
+    def derivative(x: sp.Expr) -> sp.Expr:
         if x not in known:
             known[x] = compute(x)
         return known[x]
@@ -46,32 +46,32 @@ def differentiate(body: sp.Expr, symbol: sp.Symbol) -> sp.Expr:
         if not x.args:
             return _ZERO
         if x.is_Add:
-            return sp.Add(*map(slope, x.args))
+            return sp.Add(*map(derivative, x.args))
         if x.is_Mul:
             return sp.Add(*(product(x, i) for i in range(len(x.args))))
         if x.is_Pow:
-            return times(slope(x.base), x.exp * x.base ** (x.exp - 1))
-        return _of_head(x, slope)
+            return times(derivative(x.base), x.exp * x.base ** (x.exp - 1))
+        return _of_head(x, derivative)
 
     def product(x: sp.Expr, i: int) -> sp.Expr:
-        inner = slope(x.args[i])
+        inner = derivative(x.args[i])
         return times(inner, sp.Mul(*x.args[:i], *x.args[i + 1 :])) if inner != 0 else _ZERO
 
-    return slope(body)
+    return derivative(body)
 
 
-def _of_head(x: Head, slope: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
-    """The derivative of one head, where `slope` gives those of its arguments."""
+def _of_head(x: Head, derivative: Callable[[sp.Expr], sp.Expr]) -> sp.Expr:
+    """The derivative of one head, where `derivative` gives those of its arguments."""
     if isinstance(x, where):
         condition, a, b = x.args
-        return where(condition, slope(a), slope(b))
+        return where(condition, derivative(a), derivative(b))
     if type(x) in TARGETS:
         dtype = TARGETS[type(x)]
-        inner = slope(x.args[0]) if dtype.is_float else _ZERO
+        inner = derivative(x.args[0]) if dtype.is_float else _ZERO
         return inner if inner.is_Rational else cast(inner, dtype)
     terms = []
-    for argument, by_argument in zip(x.args, x.meaning.slopes, strict=False):
-        if by_argument and (inner := slope(argument)) != 0:
+    for argument, by_argument in zip(x.args, x.meaning.derivatives, strict=False):
+        if by_argument and (inner := derivative(argument)) != 0:
             terms.append(times(inner, by_argument(x, *x.args)))
     return sp.Add(*terms)
 
@@ -81,17 +81,17 @@ _INFINITE = (exp, expm1, sinh, cosh, tan, log, log1p, power, mod, floor_divide)
 
 
 @lru_cache(maxsize=4096)
-def may_be_infinite(slope: sp.Expr) -> bool:
+def may_be_infinite(derivative: sp.Expr) -> bool:
     """Whether a derivative may be infinite or NaN at numbers that are not: it divides, or has an
     exponential or a logarithm."""
-    if slope.is_Pow and not (slope.exp.is_Integer and slope.exp > 0):
-        if not slope.base.is_positive:
+    if derivative.is_Pow and not (derivative.exp.is_Integer and derivative.exp > 0):
+        if not derivative.base.is_positive:
             return True
-    elif isinstance(slope, exp):
-        return not slope.args[0].is_nonpositive
-    elif isinstance(slope, _INFINITE):
+    elif isinstance(derivative, exp):
+        return not derivative.args[0].is_nonpositive
+    elif isinstance(derivative, _INFINITE):
         return True
-    return any(map(may_be_infinite, slope.args))
+    return any(map(may_be_infinite, derivative.args))
 
 
 def times(a: sp.Expr, b: sp.Expr) -> sp.Expr:

@@ -10,7 +10,7 @@ import numpy as np
 from nncompile.elementwise.primitives import PRIMITIVE_CALLS
 from nncompile.ir.types import INTEGERS, DType, boolean, f32, f64, i32, i64
 
-# Real functions: where they are smooth, so that their slopes can be compared with differences.
+# Real functions: where they are smooth, so that their derivatives can be compared with differences.
 # Others are tested on [-2, 2].
 REALS: dict[str, tuple[float, float]] = {
     "divide": (0.5, 2.0),

@@ -13,16 +13,16 @@ import sympy as sp
 
 from nncompile.ir.types import DType
 
-Slope = Callable[..., Any]
+Derivative = Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Meaning:
     """What is known about a head.
 
-    name: as printed. arity: number of arguments. slopes: the derivative by each argument as a
-    function of (result, *arguments), None where that is zero; no slopes at all where the head is
-    locally constant. call: the primitive call that it comes down to, or expansion: other heads
+    name: as printed. arity: number of arguments. derivatives: the derivative by each argument as a
+    function of (result, *arguments), None where that is zero; no derivatives at all where the head
+    is locally constant. call: the primitive call that it comes down to, or expansion: other heads
     that it stands for. result: its dtype where that is not the common one of the arguments.
     conditions: how many leading arguments are bools. symmetric: whether arguments may change
     places. fold: its value for arguments where it is exact, or None.
@@ -30,7 +30,7 @@ class Meaning:
 
     name: str
     arity: int
-    slopes: tuple[Slope | None, ...] = ()
+    derivatives: tuple[Derivative | None, ...] = ()
     call: str | None = None
     expansion: Callable[..., Any] | None = None
     result: DType | None = None

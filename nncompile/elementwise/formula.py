@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import FormulaError, ShapeError
-from nncompile.diagnostics.hints import habit
+from nncompile.diagnostics.hints import foreign_name
 from nncompile.elementwise.expressions import symbols_of
 from nncompile.elementwise.functions import declared
 from nncompile.elementwise.map import mapped
@@ -49,20 +49,20 @@ class Formula:
     def __init__(
         self,
         function: Callable[..., Any],
-        slope: Callable[..., Any] | None = None,
+        derivative: Callable[..., Any] | None = None,
         name: str | None = None,
         primitive: bool = False,
         literals: int = 0,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
-        self.slope = slope
+        self.derivative = derivative
         self.primitive = primitive
         self.literals = literals  # leading arguments that are Python numbers always
         self.name = name or getattr(function, "__name__", type(function).__name__)
         self.signature = inspect.signature(function)
         self._programs: dict[Any, Program] = {}
-        self._declared_slopes: dict[Any, tuple[sp.Expr, ...]] = {}
+        self._declared_derivatives: dict[Any, tuple[sp.Expr, ...]] = {}
 
     def __repr__(self) -> str:
         return f"formula {self.name}{self.signature}"
@@ -133,7 +133,7 @@ class Formula:
             args = tuple(map(compact, args))
             options = {name: compact(x) for name, x in options.items()}
         result = self.function(*args, **options)
-        if self.slope is None:
+        if self.derivative is None:
             return result
         arguments = [x for x in (*args, *options.values()) if isinstance(x, Scalar)]
         return declared(result, arguments, self._declared(args, options, len(arguments)))
@@ -142,19 +142,21 @@ class Formula:
         self, args: Sequence[Any], options: Mapping[str, Any], count: int
     ) -> tuple[Any, ...]:
         """The declared derivatives at scalars, one for each of `count` arguments."""
-        assert self.slope is not None  # asked for only where it is declared
-        slopes = self.slope(*args, **options)
-        slopes = slopes if isinstance(slopes, tuple) else (slopes,)
+        assert self.derivative is not None  # asked for only where it is declared
+        derivatives = self.derivative(*args, **options)
+        derivatives = derivatives if isinstance(derivatives, tuple) else (derivatives,)
         given = (*args, *options.values())
-        if len(slopes) == len(given):  # those at literals are not asked for
-            slopes = tuple(s for s, x in zip(slopes, given, strict=True) if isinstance(x, Scalar))
-        if len(slopes) != count:
+        if len(derivatives) == len(given):  # those at literals are not asked for
+            derivatives = tuple(
+                s for s, x in zip(derivatives, given, strict=True) if isinstance(x, Scalar)
+            )
+        if len(derivatives) != count:
             raise FormulaError(
-                f"the derivative of {self.name} returns {len(slopes)} derivatives, "
+                f"the derivative of {self.name} returns {len(derivatives)} derivatives, "
                 f"but it has {count} arguments",
                 hint="return a tuple with one derivative for each argument",
             )
-        return slopes
+        return derivatives
 
     def _names(self, call: Call) -> list[str]:
         """What the arguments are called: as the formula's parameters, or `left` and `right`."""
@@ -186,7 +188,7 @@ class Formula:
         key = self._key(call, dtypes)
         if key not in self._programs:
             self._check_arguments(call)
-            limit = None if self.slope else LIMIT
+            limit = None if self.derivative else LIMIT
             closed = self._closed(self.function, call)
             self._programs[key] = trace(closed, dtypes, limit, self._names(call))
         return self._programs[key]
@@ -198,7 +200,7 @@ class Formula:
         except TypeError as error:
             names = tuple(self.signature.parameters)
             unknown = next((name for name in options if name not in names), None)
-            hint = habit(unknown, names) if unknown is not None else None
+            hint = foreign_name(unknown, names) if unknown is not None else None
             declared_as = f"it is declared as {self.name}({', '.join(names)})"
             raise FormulaError(f"{self.name}: {error}", hint=hint or declared_as) from None
 
@@ -214,39 +216,39 @@ class Formula:
 
         return closed
 
-    def _slopes(self, call: Call, dtypes: tuple[DType, ...]) -> tuple[sp.Expr, ...] | None:
+    def _derivatives(self, call: Call, dtypes: tuple[DType, ...]) -> tuple[sp.Expr, ...] | None:
         """The declared derivatives as expressions, one an argument."""
-        if self.slope is None:
+        if self.derivative is None:
             return None
         key = self._key(call, dtypes)
-        if key not in self._declared_slopes:
+        if key not in self._declared_derivatives:
             count, names = len(dtypes), self._names(call)
-            all_slopes = self._closed(
+            all_derivatives = self._closed(
                 lambda *args, **options: self._declared(args, options, count), call
             )
 
             def derivative(i: int) -> sp.Expr:
-                one = trace(lambda *scalars_: all_slopes(*scalars_)[i], dtypes, None, names)
+                one = trace(lambda *scalars_: all_derivatives(*scalars_)[i], dtypes, None, names)
                 return one.result
 
-            self._declared_slopes[key] = tuple(map(derivative, range(count)))
-        return self._declared_slopes[key]
+            self._declared_derivatives[key] = tuple(map(derivative, range(count)))
+        return self._declared_derivatives[key]
 
     def _on_values(self, call: Call, values: list[Value]) -> Value:
         dtypes = tuple(v.dtype for v in values)
-        program, slopes = self._trace(call, dtypes), self._slopes(call, dtypes)
+        program, derivatives = self._trace(call, dtypes), self._derivatives(call, dtypes)
         shape = self._shape(call, values)
         environment = {placeholder(i): v for i, v in enumerate(values)}
 
         def build(body: sp.Expr, dtype: DType) -> Value:
-            free = list(environment) if slopes else sorted(symbols_of(body), key=str)
+            free = list(environment) if derivatives else sorted(symbols_of(body), key=str)
             args = [environment[s] for s in free]
             names = {s: placeholder(i) for i, s in enumerate(free) if s != placeholder(i)}
             body = body.xreplace(names)
             if not args:  # the arguments cancelled out: the number, at the common shape
                 number = evaluate(body, {}, dtype)
                 return full(shape, number, dtype)
-            return mapped(body, args, slopes)
+            return mapped(body, args, derivatives)
 
         for symbol, body, dtype in program.bindings:
             environment[symbol] = build(body, dtype)
@@ -305,18 +307,18 @@ def _number_type(numbers: Sequence[Any]) -> DType:
 
 @overload
 def formula(
-    function: Callable[..., Any], *, slope: Callable[..., Any] | None = None
+    function: Callable[..., Any], *, derivative: Callable[..., Any] | None = None
 ) -> Formula: ...
 @overload
 def formula(
-    *, slope: Callable[..., Any] | None = None
+    *, derivative: Callable[..., Any] | None = None
 ) -> Callable[[Callable[..., Any]], Formula]: ...
 def formula(
-    function: Callable[..., Any] | None = None, *, slope: Callable[..., Any] | None = None
+    function: Callable[..., Any] | None = None, *, derivative: Callable[..., Any] | None = None
 ) -> Any:
     """Makes an elementwise op of a Python function of scalars.
 
-    `slope` declares the derivative where it is not that of the formula (straight-through
+    `derivative` declares the derivative where it is not that of the formula (straight-through
     estimators): a function of the same arguments that returns it, as a tuple for several.
 
     >>> from nncompile.elementwise import exp
@@ -327,13 +329,13 @@ def formula(
     1.761594
     """
     if function is None:
-        return functools.partial(formula, slope=slope)
+        return functools.partial(formula, derivative=derivative)
     if not callable(function):
         raise FormulaError(
             f"a formula is made from a function of scalars, got {function!r}",
             hint="@formula decorates a def, or formula(lambda x: x * x)",
         )
-    return Formula(function, slope)
+    return Formula(function, derivative)
 
 
 def _primitives() -> dict[str, Formula]:

@@ -81,15 +81,15 @@ def _rounding(name: str, head: Any, doc: str) -> None:
     enter(computed, name, doc)
 
 
-_rounding("floor", h.floor, "The largest integer that is not above x; slope 0.")
-_rounding("ceil", h.ceil, "The smallest integer that is not below x; slope 0.")
-_rounding("trunc", h.trunc, "The integer part of x; slope 0.")
-_rounding("rint", h.rint, "The nearest integer, halves to the even one; slope 0.")
+_rounding("floor", h.floor, "The largest integer that is not above x; derivative 0.")
+_rounding("ceil", h.ceil, "The smallest integer that is not below x; derivative 0.")
+_rounding("trunc", h.trunc, "The integer part of x; derivative 0.")
+_rounding("rint", h.rint, "The nearest integer, halves to the even one; derivative 0.")
 
 
 @function()
 def round(x: Any, decimals: int | None = 0) -> Scalar:
-    """x to that many decimals, halves to the even one; slope 0."""
+    """x to that many decimals, halves to the even one; derivative 0."""
     number = lift(x)
     if not decimals:
         return FUNCTIONS["rint"](number)
@@ -117,7 +117,7 @@ def negative(x: Any) -> Scalar:
 
 @function("abs", "absolute")
 def absolute(x: Any) -> Scalar:
-    """|x|; slope 0 at 0."""
+    """|x|; derivative 0 at 0."""
     x = lift(x)
     refuse_bools("abs", x)
     return made(h.absolute(x.expr), x.dtype, x.weak, x)
@@ -125,7 +125,7 @@ def absolute(x: Any) -> Scalar:
 
 @function()
 def sign(x: Any) -> Scalar:
-    """−1, 0 or 1; slope 0."""
+    """−1, 0 or 1; derivative 0."""
     x = lift(x)
     refuse_bools("sign", x)
     return made(h.sign(x.expr), x.dtype, x.weak, x)
@@ -133,7 +133,7 @@ def sign(x: Any) -> Scalar:
 
 @function()
 def relu(x: Any) -> Scalar:
-    """max(x, 0); slope 0 at 0."""
+    """max(x, 0); derivative 0 at 0."""
     x = lift(x)
     refuse_bools("relu", x)
     head = h.relu(x.expr) if x.dtype.is_float else h.maximum(x.expr, 0)
@@ -174,7 +174,7 @@ def _quotient(head: Any) -> Callable[..., Any]:
 _mod, _floor_divide = _quotient(h.mod), _quotient(h.floor_divide)
 mod = _arithmetic("mod", _mod, _mod, "The remainder of x / y, of y's sign.")
 floor_divide = _arithmetic(
-    "floor_divide", _floor_divide, _floor_divide, "x / y rounded down; slope 0."
+    "floor_divide", _floor_divide, _floor_divide, "x / y rounded down; derivative 0."
 )
 
 
@@ -199,8 +199,8 @@ def divide(x: Any, y: Any) -> Scalar:
 
 @function()
 def power(x: Any, y: Any) -> Scalar:
-    """x to the power y; at base 0 the slopes are torch's. A negative power of an integer is 1/xⁿ
-    towards zero, and 0 for 0."""
+    """x to the power y; at base 0 the derivatives are torch's. A negative power of an integer is
+    1/xⁿ towards zero, and 0 for 0."""
     x, y = lift(x), lift(y)
     refuse_bools("power", x, y)
     (a, b), dtype, weak = unified(x, y)
@@ -222,8 +222,8 @@ def _extreme(name: str, head: Any, of_bools: Any, doc: str) -> None:
     enter(computed, name, doc)
 
 
-_extreme("maximum", h.maximum, h.logical_or, "The larger; tied tensors share the slope.")
-_extreme("minimum", h.minimum, h.logical_and, "The smaller; tied tensors share the slope.")
+_extreme("maximum", h.maximum, h.logical_or, "The larger; tied tensors share the derivative.")
+_extreme("minimum", h.minimum, h.logical_and, "The smaller; tied tensors share the derivative.")
 
 
 def _limited(name: str, head: Any, doc: str) -> None:
@@ -240,8 +240,8 @@ def _limited(name: str, head: Any, doc: str) -> None:
     enter(computed, name, doc)
 
 
-_limited("clip", h.clip, "x limited to [low, high], None for no limit; slope 1 at the limits.")
-_limited("hard_clip", h.hard_clip, "`clip` with slope 0 at the limits, as torch's hardtanh.")
+_limited("clip", h.clip, "x limited to [low, high], None for no limit; derivative 1 at the limits.")
+_limited("hard_clip", h.hard_clip, "`clip` with derivative 0 at the limits, as torch's hardtanh.")
 
 
 def _of_point(name: str, head: Any, doc: str) -> None:
@@ -255,22 +255,24 @@ def _of_point(name: str, head: Any, doc: str) -> None:
     enter(computed, name, doc)
 
 
-_of_point("arctan2", h.arctan2, "The angle of the point (x, y), in (−π, π]; slope 0 at (0, 0).")
-_of_point("hypot", h.hypot, "√(x² + y²), finite where it can be; slope 0 at (0, 0).")
+_of_point(
+    "arctan2", h.arctan2, "The angle of the point (x, y), in (−π, π]; derivative 0 at (0, 0)."
+)
+_of_point("hypot", h.hypot, "√(x² + y²), finite where it can be; derivative 0 at (0, 0).")
 
 
-def declared(value: Any, arguments: Sequence[Scalar], slopes: Sequence[Any]) -> Scalar:
-    """The value, with those slopes at the arguments in place of its own."""
+def declared(value: Any, arguments: Sequence[Scalar], derivatives: Sequence[Any]) -> Scalar:
+    """The value, with those derivatives at the arguments in place of its own."""
     result = stop_gradient(value)
-    for x, slope in zip(arguments, map(lift, slopes), strict=True):
+    for x, derivative in zip(arguments, map(lift, derivatives), strict=True):
         if x.dtype.is_float and result.dtype.is_float:
-            (a, b, c), dtype, weak = unified(result, x, slope)
-            result = made(h.declared(a, b, c), dtype, weak, result, x, slope)
+            (a, b, c), dtype, weak = unified(result, x, derivative)
+            result = made(h.declared(a, b, c), dtype, weak, result, x, derivative)
     return result
 
 
 @function()
 def stop_gradient(x: Any) -> Scalar:
-    """x itself, with slope 0."""
+    """x itself, with derivative 0."""
     x = lift(x)
     return made(h.stop_gradient(x.expr), x.dtype, x.weak, x)

@@ -36,11 +36,11 @@ NATIVE: dict[str, sp.Expr] = {
     "hardsigmoid": h.clip(_X / 6 + _HALF, sp.Integer(0), sp.Integer(1)),
     "relu": h.relu(_X),
 }
-# Where the slope jumps it is the spelling that says which one holds at the jump, so those are
+# Where the derivative jumps it is the spelling that says which one holds at the jump, so those are
 # named and not rewritten.
 _KINKED = frozenset({"hardswish", "hardsigmoid", "relu"})
 
-# What takes integers, or has a slope that is not its own, has no fingerprint.
+# What takes integers, or has a derivative that is not its own, has no fingerprint.
 _OTHERS = (
     h.invert,
     h.bitwise_and,

@@ -51,7 +51,7 @@ def sinc(x: Any) -> Scalar:
     """sin(πx)/(πx), 1 at 0."""
     u = _F["multiply"](_real(x), h.PI)
     square = u * u
-    # Near 0 by its series: the quotient has no slope at 0, and loses digits beside it.
+    # Near 0 by its series: the quotient has no derivative at 0, and loses digits beside it.
     series: Any = 0.0
     for k in range(7, 0, -1):
         series = (series + 1) * square * sp.Rational(-1, 2 * k * (2 * k + 1))
@@ -75,14 +75,14 @@ def signbit(x: Any) -> Scalar:
 
 @function()
 def copysign(x: Any, y: Any) -> Scalar:
-    """|x| with the sign of y, that of a zero too; slope 0 where x is 0."""
+    """|x| with the sign of y, that of a zero too; derivative 0 where x is 0."""
     # A product, as a choice between 0 and −0 may not be one in runtimes.
     return _F["multiply"](_F["abs"](_real(x)), where(signbit(y), -1, 1))
 
 
 @function()
 def fabs(x: Any) -> Scalar:
-    """|x| as a real number; slope 0 at 0."""
+    """|x| as a real number; derivative 0 at 0."""
     return _F["abs"](_real(x))
 
 
@@ -101,13 +101,13 @@ def fmod(x: Any, y: Any) -> Scalar:
 
 @function()
 def fmax(x: Any, y: Any) -> Scalar:
-    """The larger, the other where one is NaN; at ties the slope is x's."""
+    """The larger, the other where one is NaN; at ties the derivative is x's."""
     return where(_F["logical_or"](_F["greater_equal"](x, y), _F["isnan"](y)), x, y)
 
 
 @function()
 def fmin(x: Any, y: Any) -> Scalar:
-    """The smaller, the other where one is NaN; at ties the slope is x's."""
+    """The smaller, the other where one is NaN; at ties the derivative is x's."""
     return where(_F["logical_or"](_F["less_equal"](x, y), _F["isnan"](y)), x, y)
 
 
@@ -147,8 +147,8 @@ def nan_to_num(
     posinf: Any = None,
     neginf: Any = None,
 ) -> Scalar:
-    """x with numbers in place of NaN and infinities, by default 0 and the largest numbers; slope 0
-    there. `copy` is numpy's, and means nothing here."""
+    """x with numbers in place of NaN and infinities, by default 0 and the largest numbers;
+    derivative 0 there. `copy` is numpy's, and means nothing here."""
     number = lift(x)
     if not number.dtype.is_float:
         return number

@@ -36,22 +36,22 @@ MaskOf = Callable[[Value], Mask | None]
 class Map(Op):
     """`body` of `count` arguments, elementwise with broadcasting.
 
-    `slopes` declares derivatives (one an argument) in place of those of `body`.
+    `derivatives` declares derivatives (one an argument) in place of those of `body`.
     """
 
     body: sp.Expr
     count: int
-    slopes: tuple[sp.Expr, ...] | None = None
+    derivatives: tuple[sp.Expr, ...] | None = None
 
     label = "elementwise"
 
     @cached_property
     def digest(self) -> bytes:
-        parts = b"".join(map(digest, (self.body, *(self.slopes or ()))))
+        parts = b"".join(map(digest, (self.body, *(self.derivatives or ()))))
         return hashlib.blake2b(b"map" + parts, digest_size=8).digest()
 
     def rebuild(self, *args: Value) -> Value:
-        return mapped(self.body, args, self.slopes)
+        return mapped(self.body, args, self.derivatives)
 
     def at(self, sizes: Mapping[sp.Symbol, Dim]) -> Map:
         return self  # the names in a body are its arguments, not sizes
@@ -59,9 +59,11 @@ class Map(Op):
     def converting_to(self, change: Mapping[DType, DType]) -> Map:
         targets = tuple(change.items())
         body = _converting_to(self.body, targets)
-        slopes = self.slopes and tuple(_converting_to(slope, targets) for slope in self.slopes)
-        same = body == self.body and slopes == self.slopes
-        return self if same else dataclasses.replace(self, body=body, slopes=slopes)
+        derivatives = self.derivatives and tuple(
+            _converting_to(derivative, targets) for derivative in self.derivatives
+        )
+        same = body == self.body and derivatives == self.derivatives
+        return self if same else dataclasses.replace(self, body=body, derivatives=derivatives)
 
     def expression(self, operands: Sequence[str]) -> str:
         return text(self.body, operands)
@@ -90,18 +92,18 @@ class Map(Op):
         x = args[i]
         if not x.dtype.is_float:
             return None
-        slope = self.slopes[i] if self.slopes else _derivative(self.body, i)
-        if slope == 0:
+        derivative = self.derivatives[i] if self.derivatives else _derivative(self.body, i)
+        if derivative == 0:
             return None
         above = placeholder(self.count)
-        mask = mask_of(g) if may_be_infinite(slope) else None
+        mask = mask_of(g) if may_be_infinite(derivative) else None
         if mask is None:
-            whole = mapped(times(above, slope), (*args, g))
+            whole = mapped(times(above, derivative), (*args, g))
         else:
             first = self.count + 1
             places = {placeholder(j): placeholder(first + j) for j in range(len(mask.args))}
             condition = mask.condition.xreplace(places)
-            body = where(condition, times(above, slope), sp.Integer(0))
+            body = where(condition, times(above, derivative), sp.Integer(0))
             whole = mapped(body, (*args, mask.inside, *mask.args))
         if whole.dtype is not x.dtype:
             whole = whole.astype(x.dtype)
@@ -154,34 +156,36 @@ def _derivative(body: sp.Expr, i: int) -> sp.Expr:
 
 
 @functools.lru_cache(maxsize=4096)
-def _canonical(body: sp.Expr, slopes: tuple[sp.Expr, ...] | None, order: tuple[int, ...]) -> Map:
+def _canonical(
+    body: sp.Expr, derivatives: tuple[sp.Expr, ...] | None, order: tuple[int, ...]
+) -> Map:
     """The Map of `body` with argument `i` renamed to `order[i]`, without those that go to -1."""
     kept = [(i, j) for i, j in enumerate(order) if j >= 0]
     renamed = {placeholder(i): placeholder(j) for i, j in kept if i != j}
     count = max(order, default=-1) + 1
     if not renamed and len(kept) == len(order):
-        return Map(body, count, slopes)
-    if slopes is not None:
+        return Map(body, count, derivatives)
+    if derivatives is not None:
         by_place: dict[int, sp.Expr] = {}
         for i, j in kept:
-            by_place[j] = by_place.get(j, sp.Integer(0)) + slopes[i].xreplace(renamed)
-        slopes = tuple(by_place[j] for j in range(count))
-    return Map(body.xreplace(renamed), count, slopes)
+            by_place[j] = by_place.get(j, sp.Integer(0)) + derivatives[i].xreplace(renamed)
+        derivatives = tuple(by_place[j] for j in range(count))
+    return Map(body.xreplace(renamed), count, derivatives)
 
 
 def mapped(
-    body: sp.Expr, args: Sequence[Value], slopes: tuple[sp.Expr, ...] | None = None
+    body: sp.Expr, args: Sequence[Value], derivatives: tuple[sp.Expr, ...] | None = None
 ) -> Value:
     """The Map of `body` over `args`, in canonical form: no argument twice or unused, and all in
     one order, so that `b + a` is `a + b`."""
-    used = symbols_of(body).union(*map(symbols_of, slopes or ()))
+    used = symbols_of(body).union(*map(symbols_of, derivatives or ()))
     distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
     ordered = sorted(distinct, key=lambda a: a.digest)
     place = {a: j for j, a in enumerate(ordered)}
-    op = _canonical(body, slopes, tuple(place.get(a, -1) for a in args))
-    if not slopes and len(ordered) == 1 and op.body == placeholder(0):
+    op = _canonical(body, derivatives, tuple(place.get(a, -1) for a in args))
+    if not derivatives and len(ordered) == 1 and op.body == placeholder(0):
         return ordered[0]
-    if slopes or len(symbols_of(op.body)) == len(ordered):
+    if derivatives or len(symbols_of(op.body)) == len(ordered):
         return apply(op, *ordered)
     # Equal arguments cancelled out, as in x − x: what is left, in the type and shape of all.
     dtype = dtype_of_expression(body, {placeholder(i): a.dtype for i, a in enumerate(args)})
@@ -194,8 +198,8 @@ def mapped(
 
 
 def is_plain(value: Value) -> bool:
-    """Whether the value is a Map whose slopes are those of its body."""
-    return isinstance(value.op, Map) and value.op.slopes is None
+    """Whether the value is a Map whose derivatives are those of its body."""
+    return isinstance(value.op, Map) and value.op.derivatives is None
 
 
 def body_of(value: Value) -> sp.Expr:

@@ -72,8 +72,8 @@ def _times(x: sp.Expr, scaled: sp.Expr) -> sp.Expr:
     return h.where(h.isinf(x), 0, x * scaled)
 
 
-# Products that are 0 where their first factor is, whatever the logarithm; no slope there where the
-# logarithm has none (torch's has NaN by y).
+# Products that are 0 where their first factor is, whatever the logarithm; no derivative there where
+# the logarithm has none (torch's has NaN by y).
 def _product(x: sp.Expr, y: sp.Expr, log: sp.Expr) -> sp.Expr:
     is_zero = h.logical_and(h.equal(x, 0), h.logical_not(h.isnan(y)))
     return h.where(is_zero, 0, x * log)

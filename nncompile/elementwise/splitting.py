@@ -85,8 +85,8 @@ def guarded(bodies: Mapping[sp.Symbol, sp.Expr], result: sp.Expr) -> Bodies:
     """The bodies that the result needs, each after those that it needs itself.
 
     A name whose every use is chosen by some conditions is computed under these conditions, and is
-    0 elsewhere: there its own slope may be infinite, and 0 times that would be NaN. `bodies` are
-    in an order in which each needs earlier ones only.
+    0 elsewhere: there its own derivative may be infinite, and 0 times that would be NaN. `bodies`
+    are in an order in which each needs earlier ones only.
     """
     under: dict[sp.Symbol, Conditions] = {}
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.elementwise.expressions import Head, Infinity, Meaning, Slope, constant, placeholder
+from nncompile.elementwise.expressions import (
+    Derivative,
+    Head,
+    Infinity,
+    Meaning,
+    constant,
+    placeholder,
+)
 from nncompile.ir.types import (
     DType,
     bf16,
@@ -47,7 +54,7 @@ def define(
     module: str,
     name: str,
     arity: int,
-    *slopes: Slope | None,
+    *derivatives: Derivative | None,
     call: str | None = "",
     variable: str | None = None,
     **known: Any,
@@ -57,7 +64,7 @@ def define(
     if call == "":
         call = None if "expansion" in known else name
     place = variable or name
-    meaning = Meaning(name, arity, slopes, call, **known)
+    meaning = Meaning(name, arity, derivatives, call, **known)
     made = type(place, (Head,), {"meaning": meaning, "__module__": module})
     HEADS[place] = made
     return made
@@ -98,7 +105,7 @@ arctan = _define("arctan", 1, lambda y, x: 1 / (1 + x**2), fold=_at((0, 0)))
 
 
 def _by_square(a: Any, b: Any) -> Any:
-    """a/(a² + b²); 0 at the origin, where there is no slope."""
+    """a/(a² + b²); 0 at the origin, where there is no derivative."""
     square = a**2 + b**2
     return where(equal(square, 0), 0, a / square)
 
@@ -128,8 +135,8 @@ gate = _define("gate", 1, lambda y, x: y - y**2, fold=_at((0, _HALF)))
 softplus = _define("softplus", 1, lambda y, x: sigmoid(x))
 relu = _define("relu", 1, lambda y, x: where(less(0, x), 1, 0), fold=_rational(lambda x: max(x, 0)))
 
-# Powers with an exponent that is not an integer literal. As torch's: 0 slope where the exponent is
-# 0, and at base 0 by the exponent.
+# Powers with an exponent that is not an integer literal. As torch's: 0 derivative where the
+# exponent is 0, and at base 0 by the exponent.
 
 
 def _power_by_base(y: Any, x: Any, e: Any) -> Any:
@@ -139,9 +146,9 @@ def _power_by_base(y: Any, x: Any, e: Any) -> Any:
 
 
 def _power_by_exponent(y: Any, x: Any, e: Any) -> Any:
-    slope = y * log(x)
+    derivative = y * log(x)
     at_zero = logical_and(equal(x, 0), less_equal(0, e))
-    return where(at_zero, 0, slope)
+    return where(at_zero, 0, derivative)
 
 
 power = _define("power", 2, _power_by_base, _power_by_exponent)
@@ -171,7 +178,7 @@ mod = _define("mod", 2, lambda y, a, b: sp.S.One, lambda y, a, b: -floor_divide(
 floor_divide: Any = _define("floor_divide", 2)
 
 
-# Extremes: ties share the slope, and where one is NaN each has it, as torch's.
+# Extremes: ties share the derivative, and where one is NaN each has it, as torch's.
 def _larger(a: Any, b: Any) -> Any:
     return where(less(a, b), 0, where(equal(a, b), _HALF, 1))
 
@@ -206,7 +213,7 @@ def _within(x: Any, low: Any, high: Any) -> Any:
     return logical_and(above, below)
 
 
-# At a limit the slope is that of x, as torch's clamp.
+# At a limit the derivative is that of x, as torch's clamp.
 clip = _define(
     "clip",
     3,
@@ -222,7 +229,7 @@ def _reaches(x: Any, limit: Any, beyond: Any) -> Any:
     return sp.S.Zero if isinstance(constant(limit), float) else beyond
 
 
-# The same with slope 0 at the limits, as torch's hardtanh.
+# The same with derivative 0 at the limits, as torch's hardtanh.
 hard_clip = _define(
     "hard_clip",
     3,
@@ -337,14 +344,14 @@ left_shift = _define("left_shift", 2)
 right_shift = _define("right_shift", 2)
 
 stop_gradient = _define("stop_gradient", 1)
-# A value with the slope that is declared for it at an argument, added to the value's own.
+# A value with the derivative that is declared for it at an argument, added to the value's own.
 declared = _define(
     "declared",
     3,
-    lambda y, value, x, slope: sp.S.One,
-    lambda y, value, x, slope: slope,
+    lambda y, value, x, derivative: sp.S.One,
+    lambda y, value, x, derivative: derivative,
     None,
-    expansion=lambda value, x, slope: value,
+    expansion=lambda value, x, derivative: value,
 )
 
 

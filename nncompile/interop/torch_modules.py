@@ -37,9 +37,10 @@ def to_torch_module(
     than the predictions stays). Layouts are those of the model; see
     `to_torch_state_dict` for torch's.
 
-    Slopes that were declared (`@formula(slope=…)`, `custom_gradient`) are none of torch's: a
-    `backward()` that meets one raises `BackendError`, which names the line. Raises `BackendError`
-    where torch is missing or a module cannot have the name of a layer, `ModelError` as `export`.
+    Derivatives that were declared (`@formula(derivative=…)`, `custom_gradient`) are none of
+    torch's: a `backward()` that meets one raises `BackendError`, which names the line. Raises
+    `BackendError` where torch is missing or a module cannot have the name of a layer, `ModelError`
+    as `export`.
     """
     if not isinstance(model, Model):
         raise ModelError(f"to_torch_module takes a model, got {type(model).__name__}")
@@ -168,7 +169,7 @@ def _is_mapping_of_names(names: Any) -> bool:
 def _training(model: Model) -> Graph:
     """The predictions as training computes them, and the next value of the states they need."""
     chosen = {name: model.outputs[name] for name in model.predict}
-    used = Graph(model.name, chosen, (), model.graph.trace)
+    used = Graph(model.name, chosen, (), model.graph.locations)
     following = {f"{path}.next": value for path, value in model.updates.items()}
     inputs = model.inference().of_kind("input")
     reached = {
@@ -180,7 +181,7 @@ def _training(model: Model) -> Graph:
     if "step" in graph.leaves:
         graph = graph.with_outputs({**graph.outputs, "step.next": step_leaf() + 1})
     ordered = tuple(inputs.values())
-    return Graph(model.name, graph.outputs, ordered, model.graph.trace, model.doc)
+    return Graph(model.name, graph.outputs, ordered, model.graph.locations, model.doc)
 
 
 def _array(x: Any) -> Array:

@@ -446,7 +446,7 @@ def ones_like(x: Any) -> Value:
 
 
 def size_value(size: Any, dtype: DType = i64) -> Value:
-    """A dimension as a value without axes, to compute with."""
+    """A dimension as a scalar, to compute with."""
     size = dim(size)
     if isinstance(size, int):
         return const(size, dtype)

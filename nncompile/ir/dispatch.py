@@ -1,5 +1,5 @@
 """What operators and methods of a value call: functions looked up by name in a table that the
-formulas and op cards fill, so that the graph needs to know none of them."""
+formulas and ops fill, so that the graph needs to know none of them."""
 
 from __future__ import annotations
 

@@ -21,15 +21,15 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, GradientError
 from nncompile.diagnostics.locations import (
-    Site,
-    Trace,
+    Location,
+    LocationTable,
+    current_locations,
     current_makers,
-    current_trace,
     making,
     named,
     record_maker,
-    tracing,
-    user_site,
+    recording_locations,
+    user_location,
 )
 from nncompile.ir.dims import Dim, Shape, substitute, symbol, symbols
 from nncompile.ir.operators import Operators
@@ -105,9 +105,9 @@ _AXES = {"axis": "axis", "axes": "axes", "order": "axes"}  # the field, by what 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 class Op:
-    """What is known about one operation. A subclass is a card; its fields are its attributes.
+    """What is known about one operation. A subclass is a op; its fields are its attributes.
 
-    A card says: `infer` (type rule), `pullback` (gradient), `numpy` (meaning), `onnx` and
+    A op says: `infer` (type rule), `pullback` (gradient), `numpy` (meaning), `onnx` and
     `torch` (lowerings) and `samples` (what it is tested on).
     """
 
@@ -132,7 +132,7 @@ class Op:
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         dataclass(frozen=True, eq=False, repr=False)(cls)
-        # Keyed by place of definition: a re-run notebook cell replaces its own card, and a
+        # Keyed by place of definition: a re-run notebook cell replaces its own op, and a
         # foreign class of the same name does not take another's place.
         Op.registry[cls.__module__, cls.__qualname__] = cls
 
@@ -255,14 +255,14 @@ class Op:
             new = (0, *new)
         return dataclasses.replace(self, **{_AXES[self.varies]: new})  # type: ignore[type-var]  # an op is a dataclass
 
-    # What a card says. Parameters are the types, values, arrays or names of the arguments.
+    # What a op says. Parameters are the types, values, arrays or names of the arguments.
 
     def infer(self, *types: Any) -> AnyType:
         """The type of the result. Raises `ShapeError` or `DTypeError` where types do not fit."""
         raise CompileError(f"op {type(self).__name__} has no type rule")
 
     def pullback(self, g: Any, y: Value, *args: Any) -> Sequence[Value | None]:
-        """The slopes at the arguments from the slope `g` at the result `y`; for an op with
+        """The gradients at the arguments from the gradient `g` at the result `y`; for an op with
         several results `g` is a tuple with None where a result was not used."""
         raise GradientError(
             f"{self.label} has no gradient",
@@ -270,8 +270,8 @@ class Op:
         )
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
-        """The slopes at the arguments of `y`, as by `pullback`; an op that holds a graph, or whose
-        derivative may be infinite, overrides this instead, and uses `backward`."""
+        """The gradients at the arguments of `y`, as by `pullback`; an op that holds a graph, or
+        whose derivative may be infinite, overrides this instead, and uses `backward`."""
         return self.pullback(g, y, *y.args)
 
     def numpy(self, *arrays: Any) -> Any:
@@ -376,7 +376,7 @@ def apply(op: Op, *args: Value) -> Value:
     Raises the error of the op's type rule at the user's line, with the types and lines of the
     arguments.
     """
-    site = user_site()
+    location = user_location()
     key = (op, *map(id, args))
     with _pool_lock:
         value = _pool.get(key)
@@ -384,7 +384,7 @@ def apply(op: Op, *args: Value) -> Value:
         try:
             type_ = op.infer(*(a.type for a in args))
         except CompileError as error:
-            raise _explained(error, op, args, site) from None
+            raise _explained(error, op, args, location) from None
         digest = hashlib.blake2b(op.digest, digest_size=8)
         for a in args:
             digest.update(a.digest)
@@ -396,7 +396,7 @@ def apply(op: Op, *args: Value) -> Value:
         set_(value, "digest", digest.digest())
         with _pool_lock:  # another thread may have been faster
             value = _pool.setdefault(key, value)
-    current_trace().record(value, site)
+    current_locations().record(value, location)
     for size in op.makes:
         record_maker(size, value)
     return value
@@ -406,8 +406,10 @@ def described(value: Value) -> tuple[str, str, str]:
     """Type, place and text of a value, as a row of an error message."""
     if isinstance(value.op, Input):
         return str(value.type), f"{value.op.kind} {value.op.name}", ""
-    site = current_trace().site(value)
-    return (str(value.type), site.place, site.text) if site else (str(value.type), "", "")
+    location = current_locations().location(value)
+    return (
+        (str(value.type), location.place, location.text) if location else (str(value.type), "", "")
+    )
 
 
 def argument_labels(op: Op, count: int) -> list[str]:
@@ -423,14 +425,14 @@ def argument_labels(op: Op, count: int) -> list[str]:
 
 
 def _explained(
-    error: CompileError, op: Op, args: Sequence[Value], site: Site | None
+    error: CompileError, op: Op, args: Sequence[Value], location: Location | None
 ) -> CompileError:
     if error.rows:
         return error
     labels = argument_labels(op, len(args))
     rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
-    message = f"{named(site, op.label)}: {error.said}"
-    return type(error)(message, rows=rows, hint=error.hint, site=site)
+    message = f"{named(location, op.label)}: {error.said}"
+    return type(error)(message, rows=rows, hint=error.hint, location=location)
 
 
 class Input(Op):
@@ -546,7 +548,7 @@ class Graph:
     name: str
     outputs: Mapping[str, Value]
     inputs: tuple[Value, ...] = ()  # order of the leaves; others follow as they are met
-    trace: Trace = field(default_factory=current_trace, compare=False)
+    locations: LocationTable = field(default_factory=current_locations, compare=False)
     doc: str = ""
 
     @cached_property
@@ -579,12 +581,12 @@ class Graph:
         return {n: v for n, v in self.leaves.items() if input_of(v).kind == kind}
 
     def with_outputs(self, outputs: Mapping[str, Value]) -> Graph:
-        """The graph with other outputs: the same name, order of leaves, sites and doc."""
+        """The graph with other outputs: the same name, order of leaves, locations and doc."""
         return dataclasses.replace(self, outputs=dict(outputs))
 
     def mapped(self, change: Callable[[Sequence[Value]], Sequence[Value]]) -> Graph:
         """The graph with `change` applied to its outputs, all at once."""
         makers = {size: v for v in self.nodes for size in v.op.makes}
-        with tracing(self.trace), making(makers):
+        with recording_locations(self.locations), making(makers):
             new = change(list(self.outputs.values()))
         return self.with_outputs(dict(zip(self.outputs, new, strict=True)))

@@ -89,7 +89,9 @@ def _lines(graph: Graph, names: Mapping[Value, str]) -> Iterator[tuple[str, ...]
         yield _line(graph, v, names)
         for body in graphs_within(v.op):
             inner = _names(body, f"{names[v]}:")
-            for first, *others in _lines(dataclasses.replace(body, trace=graph.trace), inner):
+            for first, *others in _lines(
+                dataclasses.replace(body, locations=graph.locations), inner
+            ):
                 yield f"    {first}", *others
             yield f"    gives {', '.join(inner[x] for x in body.outputs.values())}", "", "", ""
 
@@ -123,11 +125,11 @@ def _names(graph: Graph, stem: str = "%") -> dict[Value, str]:
 
 
 def _line(graph: Graph, v: Value, names: Mapping[Value, str]) -> tuple[str, ...]:
-    site = graph.trace.site(v)
-    scope = site.scope if site else ""
+    location = graph.locations.location(v)
+    scope = location.scope if location else ""
     if graph.name.startswith(scope.partition("/")[0]):
         scope = scope.partition("/")[2]
-    place = site.place if site else ""
+    place = location.place if location else ""
     return (f"{names[v]} = {expression(v, names)}", f": {v.type}", place, scope)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import sympy as sp
 
-from nncompile.diagnostics.locations import current_trace
+from nncompile.diagnostics.locations import current_locations
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Value, made_size, toposort
 
@@ -24,11 +24,11 @@ def transformed(
 ) -> list[Value]:
     """The outputs with `make(node, new arguments)` in place of each node that they need, arguments
     first, at its location. What is in `known` is not made but stands for its key."""
-    trace = current_trace()
+    locations = current_locations()
     new: dict[Value, Value] = dict(known or {})
     for v in toposort(outputs):
         if v not in new:
-            with trace.located(v):
+            with locations.located(v):
                 new[v] = make(v, [new[a] for a in v.args])
     return [new[v] for v in outputs]
 

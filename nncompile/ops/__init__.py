@@ -1,5 +1,5 @@
 """The ops: one class knows all of an operation. The functions here apply them, under numpy's
-names. Importing this package registers every card, operator and method."""
+names. Importing this package registers every op, operator and method."""
 
 from nncompile.ir.basic import (
     barrier,

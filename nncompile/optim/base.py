@@ -74,7 +74,7 @@ class Optimizer(Options):
         """The next parameter, and the next value of each slot by name.
 
         `w` is the parameter, `g` the gradient (of the type of `w`, clipped already), `slots` the
-        slots by name, and `step` the number of the step, an i64 without axes that counts from
+        slots by name, and `step` the number of the step, an i64 scalar that counts from
         zero. All results are values of the type of what they follow, computed from these in the
         graph; the learning rate at `step` is `resolve(self.lr, step, w.dtype)`.
         """

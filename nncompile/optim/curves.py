@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import not_negative, positive, real
 from nncompile.elementwise import clip, cos, floor, log, maximum, minimum, sqrt, where
 from nncompile.optim.schedules import (
@@ -20,7 +20,7 @@ from nncompile.optim.schedules import (
 )
 
 
-@teaching
+@suggests_names
 def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
     """`lr`, multiplied by `gamma` at each of the steps `milestones`."""
     rate, factor = not_negative("a learning rate", lr), not_negative("gamma", gamma)
@@ -35,7 +35,7 @@ def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sche
     return schedule(curve)
 
 
-@teaching
+@suggests_names
 def cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Up to `lr` in a straight line over `warmup` steps, then down to `final` at step `steps`
     along half a cosine, and `final` from there on (Loshchilov & Hutter 2017). torch's
@@ -53,7 +53,7 @@ def cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Sch
     return schedule(rate)
 
 
-@teaching
+@suggests_names
 def warm_restarts(lr: float, *, period: int, growth: int = 1, final: float = 0.0) -> Schedule:
     """Half a cosine from `lr` to `final` over `period` steps, again and again, each time
     `growth` times as long (Loshchilov & Hutter 2017, torch's CosineAnnealingWarmRestarts)."""
@@ -86,7 +86,7 @@ def warm_restarts(lr: float, *, period: int, growth: int = 1, final: float = 0.0
     return schedule(curve)
 
 
-@teaching
+@suggests_names
 def one_cycle(
     max_lr: float,
     *,
@@ -134,7 +134,7 @@ def one_cycle(
     return schedule(curve)
 
 
-@teaching
+@suggests_names
 def warmup(lr: float | Schedule, *, steps: int, start: float = 0.01) -> Schedule:
     """Up to the first rate of `lr`, a number or a schedule, from `start` times that, in a
     straight line over `steps` steps; then `lr`, counted from there (Goyal et al. 2017; torch's
@@ -151,7 +151,7 @@ def warmup(lr: float | Schedule, *, steps: int, start: float = 0.01) -> Schedule
     )
 
 
-@teaching
+@suggests_names
 def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> Schedule:
     """The first rate until step `milestones[0]`, then the next one, and so on: numbers, or
     schedules of the steps since their own begin (torch's SequentialLR)."""
@@ -172,13 +172,13 @@ def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> S
     return schedule(curve)
 
 
-@teaching
+@suggests_names
 def linear_decay(lr: float, *, steps: int, final: float = 0.0) -> Schedule:
     """From `lr` to `final` in a straight line over `steps` steps, and `final` from there on."""
     return polynomial(lr, steps=steps, final=final)
 
 
-@teaching
+@suggests_names
 def polynomial(lr: float, *, steps: int, power: float = 1.0, final: float = 0.0) -> Schedule:
     """final + (lr − final)·(1 − step/steps)^power, and `final` from step `steps` on."""
     rate, final = not_negative("a learning rate", lr), not_negative("final", final)
@@ -187,7 +187,7 @@ def polynomial(lr: float, *, steps: int, power: float = 1.0, final: float = 0.0)
     return schedule(lambda step: final + (rate - final) * (1 - minimum(step / steps, 1.0)) ** power)
 
 
-@teaching
+@suggests_names
 def inverse_sqrt(lr: float, *, warmup: int) -> Schedule:
     """Up to `lr` in a straight line over `warmup` steps, then down as 1/√step (Vaswani et al.
     2017, where `lr` is 1/√(width·warmup))."""

@@ -29,7 +29,7 @@ class lbfgs(Optimizer):
 
     One step of it is one iteration of torch's (`max_iter=1`, without a line search, which is
     torch's default): a pair with y·s ≤ 10⁻¹⁰ is not kept, no gradient above `tolerance_grad` leaves
-    all as it is, and a slope along the step above −`tolerance_change` leaves the parameters. A
+    all as it is, and a gradient along the step above −`tolerance_change` leaves the parameters. A
     search for the length of the step would evaluate loss and gradient as often as the data ask
     for, and a graph has them once; a smaller rate, or one that falls, takes its place. It is for
     whole sets of data: over batches, y is the noise of their difference, too.

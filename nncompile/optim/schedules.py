@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.elementwise import floor
 from nncompile.elementwise.formula import Formula
@@ -52,14 +52,14 @@ def schedule(function: Callable[[Any], Any]) -> Schedule:
     return Schedule(Formula(function))
 
 
-@teaching
+@suggests_names
 def constant(lr: float) -> Schedule:
     """`lr` at every step."""
     rate = not_negative("a learning rate", lr)
     return schedule(lambda step: rate + 0 * step)
 
 
-@teaching
+@suggests_names
 def step_decay(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     """`lr`, multiplied by `gamma` after each `step_size` steps."""
     rate, factor = not_negative("a learning rate", lr), not_negative("gamma", gamma)
@@ -67,7 +67,7 @@ def step_decay(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     return schedule(lambda step: rate * factor ** floor(step / step_size))
 
 
-@teaching
+@suggests_names
 def exponential(lr: float, gamma: float, step_size: int = 1) -> Schedule:
     """lr · gamma^(step / step_size)."""
     rate, factor = not_negative("a learning rate", lr), not_negative("gamma", gamma)
@@ -108,8 +108,8 @@ class Stateful(ABC):
 
 
 def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
-    """The learning rate at `step`: a number where it is always the same, a value of `dtype`
-    without axes where it is not."""
+    """The learning rate at `step`: a number where it is always the same, a scalar of
+    `dtype` where it is not."""
     if isinstance(rate, int | float):
         return float(rate)
     made = rate(step)

@@ -48,7 +48,7 @@ def before_repeating(value: Value) -> Value | None:
     if not isinstance(value.op, Map) or not any(isinstance(a.op, Expand) for a in value.args):
         return None
     args = [a.args[0] if isinstance(a.op, Expand) else a for a in value.args]
-    return broadcast_to(mapped(value.op.body, args, value.op.slopes), value.shape)
+    return broadcast_to(mapped(value.op.body, args, value.op.derivatives), value.shape)
 
 
 @before_repeating.refuses(f32[3])
@@ -194,7 +194,7 @@ def _(x: Value) -> Iterator[Any]:
 
 @on(Sum)
 def sum_of_scaled(value: Value) -> Value | None:
-    """Σ c·x is c·Σ x, for a factor without axes: one product instead of one an element."""
+    """Σ c·x is c·Σ x, for a scalar factor: one product instead of one an element."""
     if not isinstance(value.op, Sum) or not is_plain(value.args[0]) or uses(value.args[0]) != 1:
         return None
     inner = value.args[0]

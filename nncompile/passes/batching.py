@@ -44,7 +44,7 @@ def batched(value: Value, args: Sequence[Rows], length: Dim) -> Value:
 def _elementwise(value: Value, args: Sequence[Rows], length: Dim) -> Value:
     op: Any = value.op
     wholes = [_aligned(a, value.rank) for a in args]
-    return broadcast_to(mapped(op.body, wholes, op.slopes), (length, *value.shape))
+    return broadcast_to(mapped(op.body, wholes, op.derivatives), (length, *value.shape))
 
 
 def _aligned(a: Rows, rank: int) -> Value:

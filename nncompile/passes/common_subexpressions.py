@@ -28,7 +28,7 @@ from nncompile.passes.rewriter import Steps, on, present, rewrite, rule
 
 def common(graph: Graph) -> Graph:
     """Computes once what is needed in two forms: a reduction with and without its axes, a softmax
-    beside its logarithm, the sign of what is rectified, the row sums of attention's slope."""
+    beside its logarithm, the sign of what is rectified, the row sums of attention's gradient."""
     return rewrite(graph, [reduced, softmax_beside_logarithm, rectified, row_sums])
 
 
@@ -98,7 +98,7 @@ def _asks_for_sign(body: sp.Expr, i: int) -> bool:
 
 @on(Sum)
 def row_sums(value: Value) -> Value | None:
-    """Σⱼ aᵢⱼ·(b·cᵀ)ᵢⱼ beside a·c: Σₖ bᵢₖ·(a·c)ᵢₖ. In the slope of attention that is a sum over
+    """Σⱼ aᵢⱼ·(b·cᵀ)ᵢⱼ beside a·c: Σₖ bᵢₖ·(a·c)ᵢₖ. In the gradient of attention that is a sum over
     features in place of one over positions (Dao et al. 2022, "FlashAttention")."""
     x = value.args[0]
     if value.op not in (Sum((x.rank - 1,)), Sum((x.rank - 1,), True)) or not is_plain(x):

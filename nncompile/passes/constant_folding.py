@@ -74,7 +74,7 @@ def _elements(type_: Any) -> float:
 
 @on(Map)
 def literals(value: Value) -> Value | None:
-    """Floating constants without axes become numbers of the formula."""
+    """Scalar floating constants become numbers of the formula."""
     if not isinstance(value.op, Map) or not value.dtype.is_float:
         return None
     numbers = {placeholder(i): literal(a) for i, a in enumerate(value.args)}
@@ -156,7 +156,7 @@ def _(x: Value, k: Value) -> Iterator[Any]:
 
 
 def _size(value: Value) -> Dim | None:
-    """An integer without axes that is known as a dimension, before the graph runs."""
+    """A scalar integer that is known as a dimension, before the graph runs."""
     if isinstance(value.op, SizeOf) and value.dtype.is_integer and not value.args:
         return value.op.size
     if isinstance(value.op, Constant) and value.dtype.is_integer and value.rank == 0:

@@ -63,7 +63,7 @@ def updates(graph: Graph) -> Graph:
 
 @on(Map)
 def linear_in_product(value: Value) -> Value | None:
-    """`p·(a·b) + q` as a gemm, `p` without axes and `q` any expression that fits."""
+    """`p·(a·b) + q` as a gemm, `p` a scalar and `q` any expression that fits."""
     if not isinstance(value.op, Map) or not value.dtype.is_float:
         return None
     for i, inner in enumerate(value.args):
@@ -89,7 +89,7 @@ def _(a: Value, b: Value, stack: Value, wide: Value, q: Value, n: Value) -> Iter
     yield 2 * (a @ b), a @ b
     yield (a @ b) + stack
     yield exp(a @ b)
-    yield (a @ b) * q  # no factor without axes
+    yield (a @ b) * q  # no scalar factor
     yield gemm(a, b, q) + b  # which has an addend already
     yield a @ b + 1
     yield where(n > 0, a @ b, 0)
@@ -99,7 +99,7 @@ def _(a: Value, b: Value, stack: Value, wide: Value, q: Value, n: Value) -> Iter
 
 @on(Map)
 def linear_in_sum(value: Value) -> Value | None:
-    """`p·Σ rows of x + q` as a vector times a matrix, `p` without axes."""
+    """`p·Σ rows of x + q` as a vector times a matrix, `p` a scalar."""
     if not isinstance(value.op, Map) or not value.dtype.is_float:
         return None
     for i, inner in enumerate(value.args):

@@ -1,4 +1,4 @@
-"""What has no axes is computed without axes: 1/B once, and not for each element."""
+"""What depends on scalars alone is computed as a scalar: 1/B once, and not for each element."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hoist(graph: Graph) -> Graph:
 
 @on(Map)
 def without_axes(value: Value) -> Value | None:
-    """The elementwise op with what depends on arguments without axes alone as arguments."""
+    """The elementwise op with what depends on scalar arguments alone as arguments."""
     if not is_plain(value) or not value.dtype.is_float:
         return None
     whole = body_of(value)

@@ -1,4 +1,4 @@
-"""Scattered slopes: added where the rest already stands, sums that do not need the scatter, and
+"""Scattered gradients: added where the rest already stands, sums that do not need the scatter, and
 small tables, to which a matrix product adds."""
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 
 
 def scatters(graph: Graph) -> Graph:
-    """Scatters into what they are added to instead of into zeros (the slope of a cross-entropy is
-    one scatter into the probabilities), and into the few rows of a small table as a product."""
+    """Scatters into what they are added to instead of into zeros (the gradient of a cross-entropy
+    is one scatter into the probabilities), and into the few rows of a small table as a product."""
     return rewrite(graph, [sum_of_scatter, scatter_into_sum, scatter_into_small_table])
 
 
@@ -46,7 +46,7 @@ def _(x: Value, indices: Value, updates: Value) -> Iterator[Any]:
 
 @on(Map)
 def scatter_into_sum(value: Value) -> Value | None:
-    """`p·scatter(0, i, u) + q` is `scatter(q, i, p·u)`, for `p` without axes."""
+    """`p·scatter(0, i, u) + q` is `scatter(q, i, p·u)`, for a scalar `p`."""
     if not isinstance(value.op, Map) or not value.dtype.is_float:
         return None
     for i, inner in enumerate(value.args):
@@ -81,7 +81,7 @@ def _(x: Value, indices: Value, updates: Value, stack: Value, n: Value) -> Itera
 
 @on(ScatterAdd)
 def scatter_into_small_table(value: Value) -> Value | None:
-    """Whole rows added to a table of few, the slope of a small embedding: one-hot numbers times
+    """Whole rows added to a table of few, the gradient of a small embedding: one-hot numbers times
     the rows.
 
     The product takes time in proportion to the rows of the table; measured on onnxruntime, it is

@@ -71,8 +71,8 @@ def inference(graph: Graph, scope: str | None = None) -> Graph:
 
 def _is_within(graph: Graph, value: Value, scope: str) -> bool:
     wanted = scope.replace(".", "/").split("/")
-    for site in graph.trace.sites(value):
-        path = site.scope.split("/")
+    for location in graph.locations.all_locations(value):
+        path = location.scope.split("/")
         if any(path[i : i + len(wanted)] == wanted for i in range(len(path))):
             return True
     return False

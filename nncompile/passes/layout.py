@@ -94,7 +94,7 @@ def unneeded_ones(value: Value) -> Value | None:
     args = [_without_leading_ones(a) for a in value.args]
     if all(a is b for a, b in zip(args, value.args, strict=True)):
         return None
-    made = mapped(value.op.body, args, value.op.slopes)
+    made = mapped(value.op.body, args, value.op.derivatives)
     return made if made.type == value.type else None
 
 
@@ -162,7 +162,7 @@ def transposed_elements(value: Value) -> Value | None:
         return None
     args = [a.args[0] if a.rank else a for a in value.args]
     (axes,) = orders
-    return transpose(mapped(value.op.body, args, value.op.slopes), axes)
+    return transpose(mapped(value.op.body, args, value.op.derivatives), axes)
 
 
 @transposed_elements.refuses(f32[2, 3], f32[3, 2], f32[2, 3, 4], f32[4, 2, 3])

@@ -19,7 +19,7 @@ from nncompile.ops.shape.reshape import Reshape
 
 
 def literal(value: Value) -> sp.Expr | None:
-    """The number of a floating constant without axes, exactly as its decimal text says; None for
+    """The number of a scalar floating constant, exactly as its decimal text says; None for
     other values, and for infinities and NaN, which are no numbers of a formula."""
     if not isinstance(value.op, Constant) or value.type.rank or not value.dtype.is_float:
         return None
@@ -33,7 +33,7 @@ def number_of(x: sp.Expr) -> float | None:
 
 
 def uniform(value: Value) -> Value | None:
-    """The value without axes that all elements of `value` are; None where they may differ."""
+    """The scalar that all elements of `value` are; None where they may differ."""
     while isinstance(value.op, Expand) or (
         isinstance(value.op, Reshape) and product(value.shape) == 1
     ):
@@ -99,7 +99,7 @@ def cost(body: sp.Expr, args: Sequence[Value]) -> int:
 
 
 def numbers(body: sp.Expr, args: Sequence[Value]) -> frozenset[sp.Symbol]:
-    """The placeholders of real arguments without axes, where others have axes."""
+    """The placeholders of real scalar arguments, where others have axes."""
     if all(a.rank == 0 for a in args):
         return frozenset()
     return frozenset(placeholder(i) for i, a in enumerate(args) if a.rank == 0 and a.dtype.is_float)

@@ -15,8 +15,9 @@ Factor = tuple[Value, bool]  # a matrix, and whether it is transposed
 
 
 def chains(graph: Graph) -> Graph:
-    """Multiplies (a·b)·c as a·(b·c) where that is less work at every size: the slope of a low-rank
-    change A·B of a weight is xᵀ·(g·Bᵀ), and the slope of the weight itself, xᵀ·g, is not computed.
+    """Multiplies (a·b)·c as a·(b·c) where that is less work at every size: the gradient of a
+    low-rank change A·B of a weight is xᵀ·(g·Bᵀ), and the gradient of the weight itself, xᵀ·g, is
+    not computed.
 
     Only where nothing else needs a·b. Sizes that only the data tell may be any.
     """

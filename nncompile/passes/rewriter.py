@@ -32,7 +32,7 @@ from functools import cached_property
 from typing import Any
 
 from nncompile.diagnostics.errors import CompileError
-from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, apply, toposort
 from nncompile.ir.transform import rebuilt
@@ -137,7 +137,7 @@ class Rule(_Refusing):
             else example
             for name, example in zip(names, self.examples, strict=True)
         ]
-        with tracing(Trace()):
+        with recording_locations(LocationTable()):
             return Skeleton(next(self.function(*holes)), tuple(holes))
 
     @property
@@ -146,7 +146,7 @@ class Rule(_Refusing):
         return (type(self._skeleton.before.op),)
 
     @cached_property
-    def cards(self) -> tuple[type[Op], ...]:
+    def op_types(self) -> tuple[type[Op], ...]:
         """The classes of all ops of the form that the rule looks for."""
         found = {type(v.op) for v in toposort([self._skeleton.before])}
         return tuple(found - {Input})
@@ -154,7 +154,9 @@ class Rule(_Refusing):
     def _run(self, value: Value, bound: Sequence[Any]) -> Match:
         steps = self.function(*bound)
         try:
-            with tracing(Trace()):  # what is only looked for leaves no sites
+            with recording_locations(
+                LocationTable()
+            ):  # what is only looked for leaves no locations
                 before = next(steps)
         except CompileError as error:
             return Match(None, error.said)
@@ -219,32 +221,32 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
     """The graph with every change applied until none applies: arguments first, and each node once
     unless it is replaced, so in time linear in the graph.
 
-    New nodes take the site of the node that they replace. Raises `CompileError` where the rules
+    New nodes take the location of the node that they replace. Raises `CompileError` where the rules
     go in circles.
     """
     changes = list(changes)
-    cards = {type(v.op) for v in graph.nodes}
-    if not any(_may_apply(change, cards) for change in changes):
+    op_types = {type(v.op) for v in graph.nodes}
+    if not any(_may_apply(change, op_types) for change in changes):
         return graph
     return graph.mapped(lambda outputs: _Rewriting(graph, changes).run(outputs))
 
 
-def _may_apply(change: Rule | Change, cards: Collection[type[Op]]) -> bool:
+def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:
     """Whether a graph of these ops has what the change needs, or a body that may have it."""
-    if any(card.within is not Op.within for card in cards):
+    if any(op_type.within is not Op.within for op_type in op_types):
         return True
-    needed = [(c,) for c in change.cards] if isinstance(change, Rule) else [change.roots]
-    return all(any(issubclass(card, some) for card in cards) for some in needed)
+    needed = [(c,) for c in change.op_types] if isinstance(change, Rule) else [change.roots]
+    return all(any(issubclass(op_type, some) for op_type in op_types) for some in needed)
 
 
 class _Rewriting:
     def __init__(self, graph: Graph, changes: Iterable[Rule | Change]) -> None:
-        self.trace = graph.trace
+        self.locations = graph.locations
         changes = self.whole = list(changes)
         self.changes: dict[type[Op], list[Rule | Change]] = {
-            card: found
-            for card in Op.registry.values()
-            if (found := [change for change in changes if issubclass(card, change.roots)])
+            op_type: found
+            for op_type in Op.registry.values()
+            if (found := [change for change in changes if issubclass(op_type, change.roots)])
         }
         self.uses: dict[Value, int] = {}
         for needed in (*graph.outputs.values(), *(a for v in graph.nodes for a in v.args)):
@@ -293,12 +295,12 @@ class _Rewriting:
         if not moved:
             op = v.op.within(lambda graph: rewrite(graph, self.whole))
             if op is not v.op:
-                with self.trace.located(v):
+                with self.locations.located(v):
                     return apply(op, *args)
         changes = () if moved else self.changes.get(type(v.op), ())
         if not moved and not changes:
             return v
-        with self.trace.located(v):
+        with self.locations.located(v):
             if moved:
                 return rebuilt(v, args)
             for change in changes:

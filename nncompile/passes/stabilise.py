@@ -1,7 +1,7 @@
 """Naive spellings that overflow, in the forms that do not.
 
 Within one formula they are recognised while it is traced; these rules see across values. They
-belong before differentiation, too: the slope of a naive spelling is as unstable as itself.
+belong before differentiation, too: the gradient of a naive spelling is as unstable as itself.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from nncompile.elementwise.sympy_functions import declared, placeholder, stop_gr
 from nncompile.ir.basic import broadcast_to
 from nncompile.ir.graph import Graph, Item, Value
 from nncompile.ir.types import f32, i64
-from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.annotations import Annotation
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.ops.shape.joining import sections
 from nncompile.passes.rewriter import on, rewrite
@@ -29,17 +29,17 @@ def release(graph: Graph) -> Graph:
 def _without_fences(body: sp.Expr) -> sp.Expr:
     if not body.has(stop_gradient, declared):
         return body
-    plain = body.replace(declared, lambda value, x, slope: value)
+    plain = body.replace(declared, lambda value, x, gradient: value)
     return plain.replace(stop_gradient, lambda x: x)
 
 
 @on(Map)
 def unfenced(value: Value) -> Value | None:
-    """A Map without declared slopes and without stop_gradient in its body."""
+    """A Map without declared gradients and without stop_gradient in its body."""
     if not isinstance(value.op, Map):
         return None
     body = _without_fences(value.op.body)
-    if body == value.op.body and value.op.slopes is None:
+    if body == value.op.body and value.op.derivatives is None:
         return None
     made = mapped(body, value.args)
     return broadcast_to(made, value.shape) if made.dtype is value.dtype else None
@@ -51,9 +51,9 @@ def _(x: Value, n: Value) -> Iterator[Any]:
     yield Map(stop_gradient(placeholder(0)) - placeholder(0), 1)(n)
 
 
-@on(Mark)
+@on(Annotation)
 def unmarked(value: Value) -> Value | None:
-    """The value itself in place of one that is marked: with a slope that the user declared, for
+    """The value itself in place of one that is marked: with a gradient that the user declared, for
     the gradient, as trained (where inference was asked for, its pass has chosen before), or as a
     total."""
     return value.args[0]

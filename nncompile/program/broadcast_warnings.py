@@ -27,7 +27,7 @@ def warn_of_tables(graph: Graph, losses: Iterable[Value]) -> None:
                 f"{column.type} beside {row.type} broadcasts to {v.type}, every row with every "
                 "other: give "
                 "both the same shape, y[:, 0] or expand_dims(t, 1)",
-                site=graph.trace.site(v),
+                location=graph.locations.location(v),
             )
 
 

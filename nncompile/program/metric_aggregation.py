@@ -23,7 +23,7 @@ from nncompile.ir.names import unused_name
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import DType, Type
 from nncompile.ops.reduction.reduce import Sum
-from nncompile.ops.reduction.totals import Average, Pooled, Total
+from nncompile.ops.reduction.totals import Average, ConcatenatedState, SumState
 
 Kind = Literal["total", "mean", "pooled"]
 
@@ -100,7 +100,7 @@ def is_sum(loss: Value, examples: Dim | None) -> bool:
     """Whether the loss of several batches is the sum of theirs: it is made of sums over the
     examples."""
     terms = _terms(loss)
-    return bool(terms) and all(type(v.op) is Total or _sums(v, examples) for v in terms)
+    return bool(terms) and all(type(v.op) is SumState or _sums(v, examples) for v in terms)
 
 
 def _weight(mean: Value, examples: Dim | None, dtype: DType) -> Value | None:
@@ -174,9 +174,9 @@ class _Cut:
         self._data = _depending(order, _is_data)
         # Beside what is marked as a sum over the examples, other such sums are meant as that, too:
         # a sum of losses divided by one's own count.
-        beside = any(type(v.op) is Total for v in order)
+        beside = any(type(v.op) is SumState for v in order)
         self._sums = _depending(order, lambda v: beside and _sums(v, examples))
-        self._pools = _depending(order, lambda v: isinstance(v.op, Pooled))
+        self._pools = _depending(order, lambda v: isinstance(v.op, ConcatenatedState))
         self._marked = _depending(order, lambda v: self._own_parts(v) is not None)
         self.parts: dict[Value, Part] = {}
         self._inner: set[Value] = set()
@@ -196,10 +196,10 @@ class _Cut:
     def _own_parts(self, v: Value) -> dict[Value, Part] | None:
         """The parts that the value is made of where it is a total or a mean."""
         if v in self._pools:
-            return {v: Part("pooled", v)} if isinstance(v.op, Pooled) else None
+            return {v: Part("pooled", v)} if isinstance(v.op, ConcatenatedState) else None
         if isinstance(v.op, Average):
             return {a: Part("total", a) for a in v.args} if v.type.is_static else None
-        if type(v.op) is Total:
+        if type(v.op) is SumState:
             return {v: Part("total", v)} if v.type.is_static else None
         size = divisor_of_mean(v)
         if size is not None and v.type.is_static:
@@ -261,7 +261,7 @@ class _Cut:
         if not means:
             return False
         sizes = any(isinstance(v.op, SizeOf) for v in self.parts)
-        marked = any(type(v.op) is Total for v in self.parts)
+        marked = any(type(v.op) is SumState for v in self.parts)
         sums = any(p.kind == "total" for p in self.parts.values())
         return sizes or marked or (sums and all(_is_linear(v) for v in self._inner))
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, did_you_mean
-from nncompile.diagnostics.hints import Habits
+from nncompile.diagnostics.hints import SuggestsNames
 from nncompile.diagnostics.locations import current_scope
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, same, symbols
@@ -19,7 +19,7 @@ from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.transform import replace
 from nncompile.ir.types import TupleType, Type, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
-from nncompile.ops.reduction.totals import Total
+from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
 from nncompile.program.input_sizes import solved_sizes
 
@@ -45,7 +45,7 @@ class Outputs(dict[str, Value]):
 
 
 @dataclass(frozen=True, eq=False)
-class Model(Habits):
+class Model(SuggestsNames):
     """Named outputs (`graph`) of the leaves: data ("input"), "parameter"s and "state".
 
     `initial` gives the first value of each parameter and state, an expression over the leaf
@@ -67,7 +67,7 @@ class Model(Habits):
     predict: tuple[str, ...] = ()
     doc: str = ""
 
-    elsewhere: ClassVar[Mapping[str, str]] = {
+    foreign_names: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("fit", "train", "compile"), f"{_TRAINED}.fit(data)"),
         **dict.fromkeys(("evaluate", "eval", "test"), f"{_TRAINED}.evaluate(data)"),
         **dict.fromkeys(("forward", "call", "apply"), "call it: model(x)"),
@@ -157,7 +157,7 @@ class Model(Habits):
         return {
             name: value
             for name, value in self.outputs.items()
-            if value.rank and type(value.op) is Total and value.type.is_static
+            if value.rank and type(value.op) is SumState and value.type.is_static
         }
 
     @cached_property
@@ -293,7 +293,7 @@ class Model(Habits):
                     hint=did_you_mean(name, self.outputs),
                 )
         chosen = {name: self.outputs[name] for name in names}
-        plain = Graph(self.name, chosen, (), self.graph.trace, self.doc or self.graph.doc)
+        plain = Graph(self.name, chosen, (), self.graph.locations, self.doc or self.graph.doc)
         plain = inference(plain)
         found = set(leaves_of(plain.outputs.values()))
         missing = symbols(d for v in plain.nodes for t in _types(v) for d in t.shape)
@@ -303,7 +303,7 @@ class Model(Habits):
                 found.add(leaf)
                 missing -= set(leaf.shape)
         ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in found)
-        return Graph(plain.name, plain.outputs, ordered, plain.trace, plain.doc)
+        return Graph(plain.name, plain.outputs, ordered, plain.locations, plain.doc)
 
 
 def _types(v: Value) -> tuple[Type, ...]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, FileError, ModelError
-from nncompile.diagnostics.locations import Site
+from nncompile.diagnostics.locations import Location
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
@@ -190,23 +190,23 @@ def _explained(file: Path) -> Iterator[None]:
     except CompileError:
         raise  # it already says where
     except SyntaxError as error:
-        site = Site(error.filename or str(file), error.lineno or 1)
+        location = Location(error.filename or str(file), error.lineno or 1)
         text = (error.text or "").strip()
         rows = [(text,)] if text else []
-        raise ModelError(f"not Python: {error.msg}", rows=rows, site=site) from error
+        raise ModelError(f"not Python: {error.msg}", rows=rows, location=location) from error
     except (Exception, SystemExit) as error:
         raise _at_its_line(file, error) from error
 
 
 def _at_its_line(file: Path, error: BaseException) -> ModelError:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
-    site = Site(str(file), frames[-1].lineno or 1) if frames else None
+    location = Location(str(file), frames[-1].lineno or 1) if frames else None
     rows = [(frames[-1].line,)] if frames and frames[-1].line else []
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"install {error.name.partition('.')[0]} for {sys.executable}"
     what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return ModelError(what, rows=rows, hint=hint, site=site)
+    return ModelError(what, rows=rows, hint=hint, location=location)
 
 
 def _distinct(module: ModuleType, kind: type[T]) -> dict[str, T]:

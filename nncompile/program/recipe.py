@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from nncompile.autodiff.checkpointing import recomputed
 from nncompile.diagnostics.errors import ModelError, did_you_mean, seed_number, whole_number
-from nncompile.diagnostics.locations import tracing
+from nncompile.diagnostics.locations import recording_locations
 from nncompile.diagnostics.options import taking
 from nncompile.ir.graph import Graph
 from nncompile.ir.names import matches
@@ -136,13 +136,13 @@ class Recipe:
         labels = [*(("output", n) for n in model.outputs), *(("update", p) for p in updates)]
         values = [*model.outputs.values(), *updates.values()]
         named_ = dict(zip(map(str, labels), values, strict=True))
-        graph = Graph(model.name, named_, (), model.graph.trace)
+        graph = Graph(model.name, named_, (), model.graph.locations)
         for layer in frozen_layers(known, self.freeze):
             graph = inference(graph, f"{model.name}.{layer}")
         values = list(graph.outputs.values())
         if self.recompute:
-            with tracing(model.graph.trace):
-                values = recomputed(values, model.graph.trace, self.recompute)
+            with recording_locations(model.graph.locations):
+                values = recomputed(values, model.graph.locations, self.recompute)
         found = dict(zip(labels, values, strict=True))
         outputs = {name: found["output", name] for name in model.outputs}
         return replace(

@@ -1,8 +1,8 @@
 """Data whose sizes make a graph impossible: a kernel larger than an image, a table shorter than a
 sequence.
 
-Each op's own type rule says so once the sizes are numbers, and the trace says which layer and line
-the op is of; a runtime names a node of its own, or nothing.
+Each op's own type rule says so once the sizes are numbers, and its location says which layer and
+line the op is of; a runtime names a node of its own, or nothing.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, FeedError, Row, ShapeError
-from nncompile.diagnostics.locations import named, tracing
+from nncompile.diagnostics.locations import named, recording_locations
 from nncompile.ir.dims import Dim, solve, substitute, symbols
 from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, argument_labels, described
 from nncompile.ir.printer import graphs_within
 from nncompile.ir.types import TupleType, Type
-from nncompile.ops.core.assertions import Limited
+from nncompile.ops.core.assertions import AssertAtMost
 from nncompile.ops.core.modes import Training
 from nncompile.passes.rewriter import on, rewrite
 
@@ -86,7 +86,7 @@ class SizeCheck:
         values = (v for v in _every(self.graph) if not isinstance(v.op, Input))
         concerned = [v for v in values if _symbols(v) & self._fed]
         # What a model asserts says more than an op that fails for the same reason.
-        return sorted(concerned, key=lambda v: not isinstance(v.op, Limited))
+        return sorted(concerned, key=lambda v: not isinstance(v.op, AssertAtMost))
 
     def _refused(
         self, value: Value, error: CompileError, at: _At, shapes: Mapping[str, tuple[int, ...]]
@@ -104,18 +104,18 @@ class SizeCheck:
         ]
         rows += [("size", str(s), bound, f"got {at.sizes[s]}") for s, bound in bounds.items()]
         labels = argument_labels(value.op, len(value.args))
-        with tracing(self.graph.trace):
+        with recording_locations(self.graph.locations):
             for label, a in zip(labels, value.args, strict=False):
                 if not isinstance(a.type, TupleType):
                     rows.append((label, str(at.type(a.type)), *described(a)[1:]))
-        site = self.graph.trace.site(value)
-        what = "" if isinstance(value.op, Limited) else f"{named(site, value.op.label)}: "
+        location = self.graph.locations.location(value)
+        what = "" if isinstance(value.op, AssertAtMost) else f"{named(location, value.op.label)}: "
         asked = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
         return FeedError(
             f"the model does not accept input {', '.join(map(repr, fed))}: {what}{error.said}",
             rows=rows,
             hint=error.hint or (f"feed data with {asked}" if asked else None),
-            site=site,
+            location=location,
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import GradientError, ModelError
-from nncompile.diagnostics.locations import tracing
+from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast, size_value, zeros_like
 from nncompile.ir.gc_pause import without_collection
@@ -103,7 +103,7 @@ def compose(recipe: Recipe, closing: bool = False) -> Step:
             f"training needs a recipe, got {named}",
             hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
         )
-    with tracing(recipe.model.graph.trace):
+    with recording_locations(recipe.model.graph.locations):
         return _Composition(recipe, UpdatedState(recipe.accumulate, closing)).result()
 
 
@@ -182,14 +182,14 @@ class _Composition:
     def _minimize(self, update: minimize) -> None:
         trained = update.trained(self.model, self.recipe.freeze)
         loss = Graph("loss", {"loss": update.loss_of(self.model)})
-        slopes = grad(loss.outputs["loss"], list(trained.values()))
-        _check_reached(update.loss, loss, dict(zip(trained.values(), slopes, strict=True)))
-        slopes = replace(slopes, self.updated.now) if self.updated.now else slopes
+        derivatives = grad(loss.outputs["loss"], list(trained.values()))
+        _check_reached(update.loss, loss, dict(zip(trained.values(), derivatives, strict=True)))
+        derivatives = replace(derivatives, self.updated.now) if self.updated.now else derivatives
         gradients = {
-            path: self.updated.hand_over(f"{path}.grad", slope)
-            for path, slope in zip(trained, slopes, strict=True)
+            path: self.updated.hand_over(f"{path}.grad", derivative)
+            for path, derivative in zip(trained, derivatives, strict=True)
         }
-        values = dict(zip(gradients.values(), slopes, strict=True))
+        values = dict(zip(gradients.values(), derivatives, strict=True))
         following: dict[Value, Value] = {}
         gradients = {path: _wide(g) for path, g in gradients.items()}
         if self.recipe.accumulate > 1:
@@ -299,7 +299,9 @@ class _Composition:
 
     def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
         model = self.model
-        return Graph(f"{model.name}_{stage}", dict(outputs), inputs, model.graph.trace, model.doc)
+        return Graph(
+            f"{model.name}_{stage}", dict(outputs), inputs, model.graph.locations, model.doc
+        )
 
     def _check_names(self, state: Mapping[str, Value], parts: Mapping[str, Value]) -> None:
         """Raises `ModelError` where a slot, a next value, a gradient or a part of a metric has the
@@ -320,16 +322,17 @@ class _Composition:
                 )
 
 
-def _check_reached(name: str, loss: Graph, slopes: Mapping[Value, Value]) -> None:
-    """Raises `GradientError` where the loss depends on the parameters, but no slope reaches any."""
-    if any(slope is not zeros_like(w) for w, slope in slopes.items()):
+def _check_reached(name: str, loss: Graph, derivatives: Mapping[Value, Value]) -> None:
+    """Raises `GradientError` where the loss depends on the parameters, but no gradient reaches
+    any."""
+    if any(derivative is not zeros_like(w) for w, derivative in derivatives.items()):
         return
     counted = [
         v
         for v in loss.nodes
         if isinstance(v.type, Type)
         and not v.dtype.is_float
-        and any(a.dtype.is_float and leaves_of([a]) & slopes.keys() for a in v.args)
+        and any(a.dtype.is_float and leaves_of([a]) & derivatives.keys() for a in v.args)
     ]
     raise GradientError(
         f"the gradient of {name!r} reaches no parameter: nothing would be learned",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypedDict
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.diagnostics.locations import tracing
+from nncompile.diagnostics.locations import recording_locations
 from nncompile.diagnostics.options import Count, CountFromZero, Fraction, Options, Positive, Real
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, cast
@@ -158,7 +158,7 @@ class minimize(Options, eq=False):
             )
         loss = model.outputs[self.loss]
         if loss.rank != 0 or not loss.dtype.is_float:
-            with tracing(model.graph.trace):
+            with recording_locations(model.graph.locations):
                 rows = [(self.loss, *described(loss))]
             raise ModelError(
                 f"a loss must be a real scalar; {self.loss!r} is {loss.type}",

@@ -11,7 +11,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import FeedError, Row
-from nncompile.diagnostics.locations import Site
+from nncompile.diagnostics.locations import Location
 from nncompile.elementwise.map import Map
 from nncompile.ir.basic import Cast, Constant, Expand, Iota, SizeOf
 from nncompile.ir.dims import Dim, dim, solve, substitute
@@ -19,7 +19,7 @@ from nncompile.ir.graph import Graph, Input, Item, Op, Value, input_of, toposort
 from nncompile.ir.precision import computed
 from nncompile.ir.printer import expression
 from nncompile.ir.types import Array, TupleType
-from nncompile.ops.core.assertions import InRange, Limited, bounds_of
+from nncompile.ops.core.assertions import AssertAtMost, AssertInRange, bounds_of
 from nncompile.ops.reduction.cumulative import CumSum
 from nncompile.ops.reduction.reduce import Max, Min, Sum
 from nncompile.ops.shape.index import Gather, ScatterAdd, TakeAlongAxis
@@ -30,7 +30,7 @@ from nncompile.program.shape_check import Sizes
 from nncompile.train.rows import Rowwise
 
 _INDEXED = (Gather, TakeAlongAxis, ScatterAdd)  # their second argument is places in the first
-_WHOLE = (Cast, Expand, InRange, Limited, Reshape, Transpose)  # which keep all numbers
+_WHOLE = (Cast, Expand, AssertInRange, AssertAtMost, Reshape, Transpose)  # which keep all numbers
 _MOVES = (*_WHOLE, Concat, Item, Slice, Split)  # which keep some
 # What is computed of integers on the host, too: it costs little beside reading them.
 _CHEAP: tuple[type[Op], ...] = (
@@ -41,19 +41,19 @@ _CHEAP: tuple[type[Op], ...] = (
 @dataclass(frozen=True)
 class Range:
     """Numbers from `low` to `high` (None: any), which may depend on the sizes of a batch. `claim`
-    is the op that says so, at `site`; None where they are places in what they index. Where they
+    is the op that says so, at `location`; None where they are places in what they index. Where they
     `are_real` the range is that of the numbers, and otherwise that of their integer parts."""
 
     low: Dim
     high: Dim | None
-    claim: InRange | None = None
-    site: Site | None = None
+    claim: AssertInRange | None = None
+    location: Location | None = None
     are_real: bool = False
 
     def told(self, example: Any, low: Dim, high: Dim | None) -> tuple[str, str]:
         """What is wrong with an `example` outside of the range, and a way to mend it."""
         if self.claim is not None:
-            hint = self.claim.way_out.format(low=low, high=high)
+            hint = self.claim.hint.format(low=low, high=high)
             return f", {self.claim.what} {bounds_of(low, high)}", hint
         message = f": index {example} is out of range"
         if isinstance(high, int):
@@ -79,9 +79,9 @@ class RangeCheck:
             if isinstance(v.op, _INDEXED):
                 value, size = v.args[1], v.args[0].shape[v.op.axis]
                 known = Range(0, dim(size - 1))
-            elif isinstance(v.op, InRange):
-                value, site = v.args[0], graph.trace.site(v)
-                known = Range(v.op.low, v.op.high, v.op, site, v.dtype.is_float)
+            elif isinstance(v.op, AssertInRange):
+                value, location = v.args[0], graph.locations.location(v)
+                known = Range(v.op.low, v.op.high, v.op, location, v.dtype.is_float)
             else:
                 continue
             key = known.low, known.high, known.claim
@@ -142,11 +142,11 @@ class RangeCheck:
         if origin is None:
             text = expression(value, {a: _named(a) for a in value.args})
             inputs = (f"input {name!r}" for name in sorted(self._from[value]))
-            subject = f"a value computed from {' and '.join(inputs)}"
+            graph_under_test = f"a value computed from {' and '.join(inputs)}"
             rows += [("computed", text), ("first at", _index("", place))]
         else:
             name, place = origin
-            subject = f"input {name!r}"
+            graph_under_test = f"input {name!r}"
             rows.append(("first at", _index(name, place)))
         rows.append(("in all", f"{wrong.sum():,} of {array.size:,}"))
         for bound in (given.low, given.high):
@@ -155,10 +155,11 @@ class RangeCheck:
                 rows += [("size", f"{s} = {sizes[s]}") for s in names]
         message, hint = given.told(example, low, high)
         raise FeedError(
-            f"{subject} holds {example}{message}",
+            f"{graph_under_test} holds {example}{message}",
             rows=rows,
             hint=hint or None,
-            site=given.site or (self._graph.trace.site(value) if value.args else None),
+            location=given.location
+            or (self._graph.locations.location(value) if value.args else None),
         )
 
     def _origin(
@@ -189,11 +190,11 @@ def _outside(array: Array, low: Dim, high: Dim | None, are_real: bool) -> Array:
     return wrong
 
 
-def claimed(graph: Graph) -> dict[str, InRange]:
+def claimed(graph: Graph) -> dict[str, AssertInRange]:
     """The claims of a graph about its inputs as they are fed, by their names."""
     found = {}
     for v in graph.nodes:
-        if isinstance(v.op, InRange):
+        if isinstance(v.op, AssertInRange):
             source = _source(v)
             if isinstance(source.op, Input):
                 found[source.op.name] = v.op

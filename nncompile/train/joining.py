@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, Row
-from nncompile.diagnostics.locations import named, tracing
+from nncompile.diagnostics.locations import named, recording_locations
 from nncompile.ir.dims import Dim, same
 from nncompile.ir.graph import Graph, Input, Item, Value, described
 from nncompile.ir.types import Array, is_real, max_norm
@@ -70,7 +70,7 @@ def joined(
                     f"and differs from one batch to the next",
                     rows=[(name, str(value.type))],
                     hint=f"{_WHOLE}; evaluate(...) gives a metric of all examples",
-                    site=graph.trace.site(value),
+                    location=graph.locations.location(value),
                 )
         found[name] = arrays[0]
     return found
@@ -87,20 +87,20 @@ def _near(a: Array, b: Array) -> bool:
 
 
 def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> ModelError:
-    site = graph.trace.site(first) if first is not None else None
+    location = graph.locations.location(first) if first is not None else None
     by = ""
     rows: list[Row] = [(name, str(value.type))]
     if first is not None and not isinstance(first.op, Input):
         source = first.args[0] if isinstance(first.op, Item) else first
-        by = f" by {named(site, source.op.label)}"
-        with tracing(graph.trace):
+        by = f" by {named(location, source.op.label)}"
+        with recording_locations(graph.locations):
             rows.append((source.op.label, *described(first)))
     return ModelError(
         f"output {name!r} of several batches cannot be joined: each example influences "
         f"the others in its batch{by}",
         rows=rows,
         hint=f"{_WHOLE}, and is of all of them",
-        site=site or graph.trace.site(value),
+        location=location or graph.locations.location(value),
     )
 
 
@@ -116,7 +116,7 @@ def _axis(graph: Graph, name: str, value: Value, examples: Dim | None) -> int:
             f"output {name!r} of several batches cannot be joined: {error}",
             rows=[(name, str(value.type))],
             hint=f"{_WHOLE}; or put {examples} first in the output",
-            site=graph.trace.site(value),
+            location=graph.locations.location(value),
         ) from None
 
 

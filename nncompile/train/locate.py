@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import Row
-from nncompile.diagnostics.locations import Site
+from nncompile.diagnostics.locations import Location
 from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.printer import expression
@@ -22,7 +22,7 @@ class NonFinite:
 
     `what` is how it is computed, `name` the leaf where it is one, which `is_state` where it is no
     data; `kind` is NaN or infinite, which `count` of `size` elements are, the first at `index`.
-    `site` is the user's line, `arguments` the smallest and largest number of each floating
+    `location` is the user's line, `arguments` the smallest and largest number of each floating
     argument. `output` is the result that it was found from. Where these are infinities that made
     NaN further on, `then` is the node that did.
     """
@@ -35,7 +35,7 @@ class NonFinite:
     count: int
     size: int
     index: tuple[int, ...]
-    site: Site | None
+    location: Location | None
     arguments: tuple[tuple[str, float, float], ...]
     then: NonFinite | None = None
     is_narrow: bool = False  # of f16, which ends at 65504
@@ -46,14 +46,14 @@ class NonFinite:
         return [*self._rows("first in"), *(self.then._rows("then in") if self.then else ())]
 
     def _rows(self, label: str) -> list[Row]:
-        place = (self.site.place, self.site.text) if self.site else ("", "")
+        place = (self.location.place, self.location.text) if self.location else ("", "")
         found = f"{self.count:,} of {self.size:,} {self.kind}"
         given = [("given", n, f"from {low:.6g} to {high:.6g}") for n, low, high in self.arguments]
         return [(label, self.what, found, *place), *given]
 
     def __str__(self) -> str:
         at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
-        where = f" at {self.site}" if self.site else ""
+        where = f" at {self.location}" if self.location else ""
         given = ", ".join(f"{n} from {a:.6g} to {b:.6g}" for n, a, b in self.arguments)
         return f"{self.what}{at} is {self.kind}{where} ({self.count:,} of {self.size:,})" + (
             f", given {given}" if given else ""
@@ -141,7 +141,7 @@ def _described(
         count=len(places),
         size=x.size,
         index=tuple(map(int, places[0])),
-        site=graph.trace.site(value),
+        location=graph.locations.location(value),
         arguments=tuple(
             (names[a], float(arrays[a].min()), float(arrays[a].max()))
             for a in value.args

@@ -16,7 +16,7 @@ DEAD = 0.5  # of the units of a layer
 
 @dataclass(frozen=True)
 class LayerFigures:
-    """The Euclidean norms of a layer's parameters, of the slope of the loss at them, and of what
+    """The Euclidean norms of a layer's parameters, of the gradient of the loss at them, and of what
     the next update adds to them."""
 
     layer: str
@@ -35,7 +35,7 @@ class LayerFigures:
 class ActivationFigures:
     """The mean and the standard deviation of what an elementwise nonlinearity gives on the batch,
     the share of it that is exactly zero, and which of its `units` are dead: those through which no
-    example of the batch passes a slope."""
+    example of the batch passes a gradient."""
 
     layer: str
     place: str

@@ -15,7 +15,7 @@ import numpy as np
 
 from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import ModelError, warn, whole_number
-from nncompile.diagnostics.locations import tracing
+from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import abs, sqrt, where
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.names import unused_name
@@ -61,7 +61,7 @@ class Probe:
             recipe if isinstance(recipe, CompiledStep) else compile_step(recipe, without)
         )
         self.recipe = self.compiled.source.recipe
-        with tracing(self.recipe.model.graph.trace):
+        with recording_locations(self.recipe.model.graph.locations):
             self._plan = _Plan(self.compiled)
         graph = self.compiled.optimized("monitor", self._plan.graph)
         model = self.compiled.lowered("monitor", graph)
@@ -84,7 +84,7 @@ class _Plan:
         accumulates = recipe.accumulate > 1
         source = compose(recipe, closing=True) if accumulates else compiled.source
         model = recipe.trained_model
-        self._trace = model.graph.trace
+        self._trace = model.graph.locations
         self.losses: dict[str, tuple[str, ...]] = {}
         self.leaves: dict[str, Value] = {}
         self.outputs: dict[str, Value] = {}
@@ -129,8 +129,10 @@ class _Plan:
 
     @cached_property
     def _places(self) -> dict[str, str]:
-        sites = {path: self._trace.site(leaf) for path, leaf in self.leaves.items()}
-        return {path: site.place if site else "" for path, site in sites.items()}
+        all_locations = {path: self._trace.location(leaf) for path, leaf in self.leaves.items()}
+        return {
+            path: location.place if location else "" for path, location in all_locations.items()
+        }
 
     def measurement(self, found: Mapping[str, Array], step: int) -> Measurement:
         norms = ("weight", "gradient", "update")

@@ -16,7 +16,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, as_bfloat16
 from nncompile.program.metric_aggregation import Accumulation
 
-Mark = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
+Annotation = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
 
 
 @dataclass
@@ -67,12 +67,12 @@ class Sums:
         arrays = {name: [_array(text)] for name, text in (pools or {}).items()}
         return cls(plan, inputs, examples, dict(totals or {}), dict(weights or {}), arrays)
 
-    def mark(self) -> Mark:
+    def mark(self) -> Annotation:
         """Where the sums are, to be taken `back` to."""
         pooled = {name: len(arrays) for name, arrays in self.pools.items()}
         return self.examples, dict(self.totals), dict(self.weights), pooled
 
-    def back(self, mark: Mark) -> None:
+    def back(self, mark: Annotation) -> None:
         """Forgets what was added since the mark."""
         self.examples, totals, weights, pooled = mark
         self.totals, self.weights = dict(totals), dict(weights)

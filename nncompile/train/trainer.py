@@ -21,7 +21,7 @@ from nncompile.diagnostics.errors import (
     seed_number,
     whole_number,
 )
-from nncompile.diagnostics.hints import Habits, teaching
+from nncompile.diagnostics.hints import SuggestsNames, suggests_names
 from nncompile.ir.types import Array
 from nncompile.program.model import RANDOM_STATE
 from nncompile.program.recipe import Recipe, minimize
@@ -76,16 +76,16 @@ class _Epoch:
         return {"number": self.number, "start": self.start, **self.sums.stored()}
 
 
-class Trainer(Habits):
+class Trainer(SuggestsNames):
     """Trains the model of a recipe on execution `providers`, with `threads` for each operator.
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
     ops: the same seed, data and runtime give the same bits. `without` switches passes off.
     """
 
-    elsewhere = MADE
+    foreign_names = MADE
 
-    @teaching
+    @suggests_names
     def __init__(
         self,
         recipe: Recipe,
@@ -198,7 +198,7 @@ class Trainer(Habits):
             path: state[slot].astype(state[path].dtype) for path, slot in kept[name].items()
         }
 
-    @teaching
+    @suggests_names
     def fit(
         self,
         data: Data,
@@ -268,7 +268,7 @@ class Trainer(Habits):
         """Ends the running `fit` after the present step; for callbacks."""
         self._stopping = True
 
-    @teaching
+    @suggests_names
     def evaluate(
         self, data: Data, batch: int | None = None, params: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -288,7 +288,7 @@ class Trainer(Habits):
         feeder = self._evaluation.feeder(data, batch)
         return self._evaluation.metrics(feeder, {**self.state, **(params or {})})
 
-    @teaching
+    @suggests_names
     def predict(
         self, inputs: Any, batch: int | None = None, params: Mapping[str, Any] | None = None
     ) -> dict[str, Array]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sympy as sp
 
-from nncompile.diagnostics.locations import Trace
+from nncompile.diagnostics.locations import LocationTable
 from nncompile.elementwise import abs
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
@@ -31,12 +31,12 @@ class HiddenUnits:
 
     def figures(self) -> dict[str, Value]:
         """`mean`, `variance`, the share of `zeros`, and for each unit whether it is `dead`: the
-        nonlinearity has slope zero there for all of the batch."""
+        nonlinearity has gradient zero there for all of the batch."""
         x = self.value
         mean = x.mean()
-        slopes = [s for s in x.op.pullback(ones_like(x), x, *x.args) if s is not None]
+        gradients = [s for s in x.op.pullback(ones_like(x), x, *x.args) if s is not None]
         others = tuple(i for i in range(x.rank) if i != self.axis)
-        steepest = sum((abs(s) for s in slopes[1:]), start=abs(slopes[0]))
+        steepest = sum((abs(s) for s in gradients[1:]), start=abs(gradients[0]))
         if others:
             steepest = steepest.max(others)
         return {
@@ -56,7 +56,7 @@ def depths(loss: Value) -> dict[Value, int]:
     return found
 
 
-def hidden_units(loss: Value, trace: Trace, model: str) -> dict[str, HiddenUnits]:
+def hidden_units(loss: Value, locations: LocationTable, model: str) -> dict[str, HiddenUnits]:
     """The hidden units that the loss is computed of, by the path of the layer they are written in
     (numbered where it has several), in the order that the data meet them.
 
@@ -71,13 +71,13 @@ def hidden_units(loss: Value, trace: Trace, model: str) -> dict[str, HiddenUnits
     found: dict[str, HiddenUnits] = {}
     for v in order:
         if v in data and v in trained and v in before and _is_nonlinear(v):
-            site = trace.site(v)
-            scope = site.scope.split("/") if site else []
+            location = locations.location(v)
+            scope = location.scope.split("/") if location else []
             path = ".".join(scope[1:] if scope[:1] == [model] else scope) or model
             name = unused_name(path, found)
             assert isinstance(v.op, Map)
             found[name] = HiddenUnits(
-                v, _unit_axis(v), site.place if site else "", v.op.expression(["x"])
+                v, _unit_axis(v), location.place if location else "", v.op.expression(["x"])
             )
     return found
 

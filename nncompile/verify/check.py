@@ -11,7 +11,15 @@ from nncompile.program.recipe import Recipe, minimize
 from nncompile.train.overfit import overfit_one_batch
 from nncompile.verify.backends import onnx_runtimes
 from nncompile.verify.inputs import Inputs
-from nncompile.verify.report import COLUMNS, DIFFERENCES, FLOAT32, Report, Slopes, counted, figure
+from nncompile.verify.report import (
+    COLUMNS,
+    DIFFERENCES,
+    FLOAT32,
+    Gradients,
+    Report,
+    counted,
+    figure,
+)
 from nncompile.verify.verification import verify
 
 LOST = (
@@ -39,27 +47,29 @@ def check(
     `seed`. Raises `FeedError` for data that do not fit the model."""
     backends, _ = onnx_runtimes(quick=True)
     report = verify(recipe or model, data, seed, quick=True, backends=backends)
-    for loss, slopes in report.slopes.items():
-        yield of_gradient(loss, slopes)
+    for loss, gradients in report.gradients.items():
+        yield of_gradient(loss, gradients)
     yield from of_columns(report)
     if recipe is not None:
         yield of_learning(model, recipe, data, seed)
 
 
-def of_gradient(loss: str, slopes: Slopes) -> Finding:
+def of_gradient(loss: str, gradients: Gradients) -> Finding:
     """Whether the gradient of a loss is finite where the loss is, and its derivative there."""
-    what, fault = f"gradient of {loss}", slopes.fault(loss)
-    if slopes.lost:
-        return Finding(what, False, f"{slopes.lost}. {LOST}")
-    figures = f"not compared, {slopes.skipped}"
-    if slopes.unchecked:
-        figures = f"not compared, for it goes through {counted(slopes.unchecked)}"
-    elif slopes.error is not None:
-        at = f", at {slopes.where}" if slopes.where else ""
-        figures = f"largest relative error {slopes.error:.1e} over {slopes.count} parameters{at}"
+    what, fault = f"gradient of {loss}", gradients.fault(loss)
+    if gradients.lost:
+        return Finding(what, False, f"{gradients.lost}. {LOST}")
+    figures = f"not compared, {gradients.skipped}"
+    if gradients.unchecked:
+        figures = f"not compared, for it goes through {counted(gradients.unchecked)}"
+    elif gradients.error is not None:
+        at = f", at {gradients.where}" if gradients.where else ""
+        figures = (
+            f"largest relative error {gradients.error:.1e} over {gradients.count} parameters{at}"
+        )
     if fault is not None:
         return Finding(what, False, figures, tuple(fault.lines()))
-    return Finding(what, None if slopes.error is None else True, figures)
+    return Finding(what, None if gradients.error is None else True, figures)
 
 
 def of_columns(report: Report) -> Iterator[Finding]:

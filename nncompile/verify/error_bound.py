@@ -1,6 +1,6 @@
 """What a backend may differ by: measured on the graph itself, not guessed.
 
-The yardstick is the graph in float64. What rounding does to a result depends on the graph: where
+The reference is the graph in float64. What rounding does to a result depends on the graph: where
 sums cancel, or a number lies beside a kink, a rounding far inside moves a result by much more. So
 the graph is evaluated again, in float64, several times, and each time the result of every node is
 moved at random by up to `ROUNDINGS` roundings of its element type, and the parameters as well
@@ -24,7 +24,7 @@ from nncompile.ir.types import Array, dtype_of, f32, f64, is_real
 from nncompile.verify.rounding import EPSILON, ROUNDINGS, Rounding
 
 PROBES = 1  # evaluations with roundings, which most outputs need no more of
-MORE = 12  # of them where an output seems to depart: one beside a kink may just not have been met
+MORE = 12  # of them where an output seems to mismatch: one beside a kink may just not have been met
 UNDECIDED = 0.1  # of the largest element: where rounding alone does more, little is said
 
 Arrays = dict[str, Array]
@@ -38,7 +38,7 @@ class Compute(Protocol):
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one output differs from the yardstick, and may differ.
+    """By how much one output differs from the reference, and may differ.
 
     `units` is the largest difference in units of its element type's rounding (2⁻²³ for f32) of the
     largest element of the output; `allowed` is the bound in the same units. `index` is the place.
@@ -54,7 +54,7 @@ class Difference:
     got: Any = None
 
     @property
-    def departs(self) -> bool:
+    def mismatches(self) -> bool:
         """Whether the error exceeds its bound; NaN does."""
         return not self.units <= self.allowed
 
@@ -64,11 +64,11 @@ class Difference:
         return self.units / self.allowed if self.allowed else float("inf") if self.units else 0.0
 
 
-class Yardstick:
+class Reference:
     """The outputs of a computation in double precision, and what a backend may differ by.
 
     `compute` is what backends do; `exact`, where it is given, is what they should do (the graph
-    before the passes): its numbers are the yardstick where they are finite.
+    before the passes): its numbers are the reference where they are finite.
     """
 
     def __init__(
@@ -116,10 +116,10 @@ class Yardstick:
         ]
 
     def differences(self, got: Mapping[str, Array]) -> list[Difference]:
-        """How the outputs of a backend differ; where one seems to depart, after a closer look at
+        """How the outputs of a backend differ; where one seems to mismatch, after a closer look at
         the bounds."""
         found = [self._difference(name, x, self.compared[name]) for name, x in got.items()]
-        if any(d.departs for d in found) and self._probed < MORE:
+        if any(d.mismatches for d in found) and self._probed < MORE:
             self.probe(MORE)
             found = [self._difference(name, x, self.compared[name]) for name, x in got.items()]
         return found

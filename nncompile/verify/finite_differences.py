@@ -18,7 +18,7 @@ from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
-from nncompile.ops.core.annotations import Reroute
+from nncompile.ops.core.annotations import CustomVjp
 
 DIFFERENCES = (1e-4, 1e-5, 1e-6)
 GRADIENT_TOLERANCE = 1e-5  # of double precision against a central difference
@@ -29,38 +29,38 @@ _CERTAINTY = 8.0  # standard deviations of the noise
 _EPSILON = float(np.finfo(np.float64).eps)
 
 
-def declared_slopes(loss: Value) -> list[Value]:
-    """The nodes whose slope is what somebody declared, and not their derivative."""
-    return [v for v in toposort([loss]) if has_declared_slope(v)]
+def declared_gradients(loss: Value) -> list[Value]:
+    """The nodes whose gradient is what somebody declared, and not their derivative."""
+    return [v for v in toposort([loss]) if has_declared_gradient(v)]
 
 
-def has_declared_slope(v: Value) -> bool:
-    """Whether the slope of a node is what somebody declared."""
+def has_declared_gradient(v: Value) -> bool:
+    """Whether the gradient of a node is what somebody declared."""
     if isinstance(v.op, Map):
         hidden = v.op.body.has(stop_gradient) and not is_stopped(v)
-        return v.op.slopes is not None or hidden
-    return isinstance(v.op, Reroute)
+        return v.op.derivatives is not None or hidden
+    return isinstance(v.op, CustomVjp)
 
 
-def worst_slope(
+def worst_gradient(
     loss: Value,
-    slopes: Mapping[str, Value],
+    gradients: Mapping[str, Value],
     point: Mapping[str, Array],
     random: np.random.Generator,
     inputs: Sequence[Value] = (),
 ) -> tuple[float, str]:
-    """The largest relative error of `slopes`, those of `loss` by the names of leaves, along a
+    """The largest relative error of `gradients`, those of `loss` by the names of leaves, along a
     random direction of each against a central difference at `point`; and the name of the leaf.
     `inputs` are further leaves that tell sizes."""
-    derived = Graph("slopes", dict(slopes), tuple(inputs))
+    derived = Graph("gradients", dict(gradients), tuple(inputs))
     arrays = list(evaluate(derived, point, np.float64).values())
     loss, point = _held(loss, point)
     graph = Graph("loss", {"loss": loss}, tuple(inputs))
     worst, where = 0.0, ""
-    for path, slope in zip(slopes, arrays, strict=True):
+    for path, gradient in zip(gradients, arrays, strict=True):
         # Some of the gradient itself in the direction, or most directions are almost level.
-        direction = _unit(random.normal(size=slope.shape)) + _unit(slope)
-        symbolic = float(np.sum(slope * direction))
+        direction = _unit(random.normal(size=gradient.shape)) + _unit(gradient)
+        symbolic = float(np.sum(gradient * direction))
 
         def along(h: float, path: str = path, direction: Array = direction) -> float:
             moved = {**point, path: point[path] + h * direction}
@@ -113,13 +113,13 @@ def _noise(function: Callable[[float], float]) -> float:
 
 
 def is_stopped(v: Value) -> bool:
-    """Whether the node holds its argument constant: it has no slope, by definition."""
+    """Whether the node holds its argument constant: it has no gradient, by definition."""
     return isinstance(v.op, Map) and v.op.body.func is stop_gradient
 
 
 def _held(loss: Value, point: Mapping[str, Array]) -> tuple[Value, dict[str, Array]]:
     """The loss where what `stop_gradient` holds constant stays as it is at `point`, as it does in
-    the symbolic slope."""
+    the symbolic gradient."""
     stopped = [v for v in toposort([loss]) if is_stopped(v)]
     leaves = [Input(f"stopped {i}", v.type)() for i, v in enumerate(stopped)]
     arrays = evaluate(stopped, point, np.float64)

@@ -9,26 +9,26 @@ import numpy as np
 
 from nncompile.autodiff.grad import grad, vjp
 from nncompile.diagnostics.errors import CompileError
-from nncompile.diagnostics.locations import Site, tracing
+from nncompile.diagnostics.locations import Location, recording_locations
 from nncompile.ir.graph import Graph, Input, Value, apply, input_of, items, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.printer import node_text
 from nncompile.ir.types import Array, TupleType, Type
-from nncompile.ops.core.annotations import Reroute
+from nncompile.ops.core.annotations import CustomVjp
 from nncompile.passes.stabilise import stabilise
 from nncompile.train.locate import locate_nonfinite
 from nncompile.verify.finite_differences import (
     DIFFERENCES,
     GRADIENT_TOLERANCE,
-    declared_slopes,
+    declared_gradients,
     derivative_error,
-    has_declared_slope,
+    has_declared_gradient,
     is_stopped,
-    worst_slope,
+    worst_gradient,
 )
 from nncompile.verify.inputs import Case
 from nncompile.verify.locate import Place, site_of
-from nncompile.verify.report import Slopes
+from nncompile.verify.report import Gradients
 
 Arrays = dict[str, Array]
 
@@ -38,49 +38,49 @@ LOSS, SLOPE = "the loss", "the gradient for "
 ASIDE = 1e-3  # that arguments are moved by, at which elements are equal
 
 
-def slope_error(
+def gradient_error(
     graph: Graph, loss: Value, trained: Mapping[str, Value], cases: Iterator[Case], seed: int
-) -> Slopes:
-    """The slopes of `loss` at the leaves `trained`, against central differences.
+) -> Gradients:
+    """The gradients of `loss` at the leaves `trained`, against central differences.
 
-    They are taken on the first of `cases` on which the loss and its slopes are finite, for the
-    differences of infinities say nothing; where there is none, and where slopes are declared and
+    They are taken on the first of `cases` on which the loss and its gradients are finite, for the
+    differences of infinities say nothing; where there is none, and where gradients are declared and
     not derivatives, only the nodes are looked at, one by one.
     """
     with np.errstate(all="ignore"):  # of what is not finite: it is told in words
-        declared = declared_slopes(loss)
+        declared = declared_gradients(loss)
         if declared:
             first = next(cases)
             places = dict.fromkeys(_declared_at(graph, v) for v in declared)
             place = wrong_pullback(graph, loss, first.feeds, seed)
-            return Slopes(first, place=place, unchecked=tuple(places))
+            return Gradients(first, place=place, unchecked=tuple(places))
         return _Comparison(graph, loss, trained, seed).on(cases)
 
 
 class _Comparison:
-    """The slopes of a loss and central differences, on one set of inputs after another. `reason`
-    says why the first of them, where there is one, gives nothing to compare; `lost` where slopes
+    """The gradients of a loss and central differences, on one set of inputs after another. `reason`
+    says why the first of them, where there is one, gives nothing to compare; `lost` where gradients
     are not finite and the loss is."""
 
     def __init__(self, graph: Graph, loss: Value, trained: Mapping[str, Value], seed: int) -> None:
-        with tracing(graph.trace):
-            self.slopes = dict(zip(trained, grad(loss, list(trained.values())), strict=True))
-        titles = {LOSS: loss, **{f"{SLOPE}{name}": s for name, s in self.slopes.items()}}
+        with recording_locations(graph.locations):
+            self.gradients = dict(zip(trained, grad(loss, list(trained.values())), strict=True))
+        titles = {LOSS: loss, **{f"{SLOPE}{name}": s for name, s in self.gradients.items()}}
         leaves = tuple(graph.leaves.values())
-        self.derived = Graph(graph.name, titles, leaves, graph.trace)
+        self.derived = Graph(graph.name, titles, leaves, graph.locations)
         self.graph, self.loss, self.seed = graph, loss, seed
         self.random = np.random.default_rng((seed, 3))
         self.reason = self.lost = ""
 
-    def on(self, cases: Iterator[Case]) -> Slopes:
+    def on(self, cases: Iterator[Case]) -> Gradients:
         """What is found on the first of `cases` on which there is something to compare."""
         first, tried = None, 0
         for tried, case in enumerate(cases, start=1):
             first = first or case
             error, where = self.around(case)
             if np.isfinite(error):
-                departs = error > GRADIENT_TOLERANCE
-                place = self._wrong_pullback(case) if departs else None
+                mismatches = error > GRADIENT_TOLERANCE
+                place = self._wrong_pullback(case) if mismatches else None
                 return self._found(case, tried - 1, tried, place, error, where)
         assert first is not None
         return self._found(first, tried, tried, self._wrong_pullback(first))
@@ -93,7 +93,7 @@ class _Comparison:
             least = min(least, self.at(feeds))
             if least[0] <= GRADIENT_TOLERANCE:
                 break
-            moved = {name: _aside(feeds[name], self.random) for name in self.slopes}
+            moved = {name: _aside(feeds[name], self.random) for name in self.gradients}
             feeds = {**feeds, **moved}
         return least
 
@@ -108,7 +108,7 @@ class _Comparison:
                 name = bad.output.removeprefix(SLOPE)
                 self.lost = self.lost or f"it is not finite at {name}, where the loss is: {told}"
             return float("inf"), ""
-        error, where = worst_slope(self.loss, self.slopes, feeds, self.random)
+        error, where = worst_gradient(self.loss, self.gradients, feeds, self.random)
         if not np.isfinite(error):
             self.reason = self.reason or "the loss is not finite beside the point"
             return float("inf"), ""
@@ -125,19 +125,19 @@ class _Comparison:
         place: Place | None,
         error: float | None = None,
         where: str = "",
-    ) -> Slopes:
+    ) -> Gradients:
         text = f"{skipped} of {tried} random inputs: {self.reason}" if skipped else ""
-        count = len(self.slopes)
-        return Slopes(case, count, error, where, place, text, self.lost)
+        count = len(self.gradients)
+        return Gradients(case, count, error, where, place, text, self.lost)
 
 
 def _declared_at(graph: Graph, v: Value) -> str:
-    """Where the slope of a node was declared, or else where the node was written."""
-    code = getattr(v.op.slope, "__code__", None) if isinstance(v.op, Reroute) else None
-    site = Site(code.co_filename, code.co_firstlineno) if code else site_of(graph, v)
+    """Where the gradient of a node was declared, or else where the node was written."""
+    code = getattr(v.op.gradient, "__code__", None) if isinstance(v.op, CustomVjp) else None
+    location = Location(code.co_filename, code.co_firstlineno) if code else site_of(graph, v)
     return (
-        f"the gradient declared at {site.place}"
-        if site
+        f"the gradient declared at {location.place}"
+        if location
         else f"the declared gradient of {v.op.label}"
     )
 
@@ -145,11 +145,11 @@ def _declared_at(graph: Graph, v: Value) -> str:
 def wrong_pullback(
     graph: Graph, loss: Value, feeds: Mapping[str, Array], seed: int
 ) -> Place | None:
-    """The first node before `loss` whose slopes are not its derivatives, where its arguments are
+    """The first node before `loss` whose gradients are not its derivatives, where its arguments are
     those of `feeds`."""
-    with tracing(graph.trace):
-        stable = stabilise(Graph("loss", {"loss": loss}, (), graph.trace)).outputs["loss"]
-    whole = Graph(graph.name, {"loss": stable}, tuple(graph.leaves.values()), graph.trace)
+    with recording_locations(graph.locations):
+        stable = stabilise(Graph("loss", {"loss": loss}, (), graph.locations)).outputs["loss"]
+    whole = Graph(graph.name, {"loss": stable}, tuple(graph.leaves.values()), graph.locations)
     order = toposort([stable])
     known: dict[Value, Any] = {}
 
@@ -161,8 +161,8 @@ def wrong_pullback(
     random = np.random.default_rng((seed, 4))
     for v in order:
         reals = [a for a in v.args if isinstance(a.type, Type) and a.dtype.is_float]
-        known_slope = has_declared_slope(v) or is_stopped(v) or not v.op.differentiable
-        if not reals or known_slope:
+        known_gradient = has_declared_gradient(v) or is_stopped(v) or not v.op.differentiable
+        if not reals or known_gradient:
             continue
         if isinstance(v.type, Type) and not v.dtype.is_float:
             continue
@@ -180,7 +180,7 @@ def _error(
     feeds: Mapping[str, Array],
     random: np.random.Generator,
 ) -> float:
-    """The relative error of ⟨slopes, direction⟩ of one node; 0 where it has no gradient."""
+    """The relative error of ⟨gradients, direction⟩ of one node; 0 where it has no gradient."""
     own: Arrays = {}
     args: list[Value] = []
     for i, a in enumerate(v.args):
@@ -199,7 +199,7 @@ def _error(
             own[f"weight {i}"] = random.uniform(-1, 1, np.shape(array))
             outputs.append(result)
     try:
-        slopes = vjp(outputs, reals, weights)
+        gradients = vjp(outputs, reals, weights)
     except CompileError:
         return 0.0  # it has no gradient, and none was needed of it
     leaves = (*whole.leaves.values(), *args, *weights)
@@ -212,7 +212,7 @@ def _error(
     for n in names:  # off ties, and in units of the elements, so that none goes past zero
         own[n] = _aside(own[n], random)
     direction = {n: own[n] * random.uniform(-1, 1, own[n].shape) for n in names}
-    terms = [s * direction[n] for n, s in zip(names, computed(slopes, {}), strict=True)]
+    terms = [s * direction[n] for n, s in zip(names, computed(gradients, {}), strict=True)]
     exact = float(sum(np.sum(t) for t in terms))
     size = float(sum(np.sum(np.abs(t)) for t in terms))
 

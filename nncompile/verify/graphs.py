@@ -16,7 +16,7 @@ from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.verify.backends import Lowered
-from nncompile.verify.error_bound import Compute, Yardstick
+from nncompile.verify.error_bound import Compute, Reference
 from nncompile.verify.inputs import Case
 from nncompile.verify.report import COLUMNS
 
@@ -26,7 +26,7 @@ FORWARD, GRADIENTS, TRAINING = COLUMNS
 
 
 @dataclass
-class Subject:
+class GraphUnderTest:
     """A graph that is compared, before and after the passes, and which of its outputs belong to
     which column."""
 
@@ -38,10 +38,10 @@ class Subject:
         """The graph after the passes, for the backends."""
         return Lowered(optimize(self.graph))
 
-    def yardstick(self, case: Case, seed: int, number: int) -> Yardstick:
+    def reference(self, case: Case, seed: int, number: int) -> Reference:
         """The error bound of this case, from perturbed evaluations of both graphs."""
         after, before = self.lowered.graph, self.graph
-        return Yardstick(
+        return Reference(
             computed_by(after, case.feeds), (seed, number), computed_by(before, case.feeds)
         )
 
@@ -56,13 +56,13 @@ def computed_by(graph: Graph, feeds: Arrays) -> Compute:
     return compute
 
 
-def inference_of(model: Model) -> Subject:
+def inference_of(model: Model) -> GraphUnderTest:
     """The inference graph."""
     graph = model.inference()
-    return Subject(graph, dict.fromkeys(graph.outputs, FORWARD))
+    return GraphUnderTest(graph, dict.fromkeys(graph.outputs, FORWARD))
 
 
-def learning_of(model: Model, recipe: Recipe | None, step: Step | None) -> Subject:
+def learning_of(model: Model, recipe: Recipe | None, step: Step | None) -> GraphUnderTest:
     """What is computed while training: all outputs, and the gradients."""
     whole = recipe.trained_model.whole if recipe is not None else model.whole
     outputs, column = dict(whole.outputs), dict.fromkeys(whole.outputs, FORWARD)
@@ -72,5 +72,5 @@ def learning_of(model: Model, recipe: Recipe | None, step: Step | None) -> Subje
         column |= {n: GRADIENTS if n in handed else FORWARD for n in step.gradient.outputs}
     leaves = {**model.whole.leaves, **whole.leaves}
     inputs = tuple(v for v in leaves.values() if input_of(v).kind == "input")
-    graph = Graph(f"{model.name}_learning", outputs, inputs, whole.trace)
-    return Subject(graph, column)
+    graph = Graph(f"{model.name}_learning", outputs, inputs, whole.locations)
+    return GraphUnderTest(graph, column)

@@ -1,4 +1,4 @@
-"""The first node that departs: where a backend stops doing what the graph says."""
+"""The first node that mismatches: where a backend stops doing what the graph says."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import CompileError
-from nncompile.diagnostics.locations import Site
+from nncompile.diagnostics.locations import Location
 from nncompile.ir.graph import Graph, Input, Item, Value, apply
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.printer import node_text
 from nncompile.ir.types import Array, Type
 from nncompile.passes import PASSES, optimize
 from nncompile.verify.backends import Backend, Lowered
-from nncompile.verify.error_bound import Difference, Yardstick
+from nncompile.verify.error_bound import Difference, Reference
 
 Arrays = dict[str, Array]
 
@@ -26,12 +26,12 @@ FAILURES = (CompileError, RuntimeError)  # those of onnxruntime are the former, 
 
 @dataclass(frozen=True)
 class Place:
-    """A node that departs: as it is printed, its type, where the user wrote it, what was expected
-    at one element and what came; `remark` says how it was found."""
+    """A node that mismatches: as it is printed, its type, where the user wrote it, what was
+    expected at one element and what came; `remark` says how it was found."""
 
     node: str
     type: str
-    site: Site | None
+    location: Location | None
     difference: Difference | None = None
     remark: str = ""
 
@@ -43,12 +43,12 @@ def first_departing(
 
     The backend computes all nodes of the graph (which it was given after the passes), and each is
     computed again by numpy from what the backend computed before it: what is wrong before a node
-    is not held against it. Where no node departs so, the runtime may have joined several into one
-    only where it need not show what is between: then each node is computed alone, and compared
+    is not held against it. Where no node mismatches so, the runtime may have joined several into
+    one only where it need not show what is between: then each node is computed alone, and compared
     with numpy's from the start. None where that finds nothing either.
     """
     nodes = [v for v in graph.nodes if isinstance(v.type, Type) and v.args]
-    shown = Graph(graph.name, dict(_named(nodes)), tuple(graph.leaves.values()), graph.trace)
+    shown = Graph(graph.name, dict(_named(nodes)), tuple(graph.leaves.values()), graph.locations)
     try:
         got = backend.load(Lowered(shown))(feeds)
     except FAILURES:
@@ -92,8 +92,8 @@ def _departing(
         result: Arrays = evaluate(alone, given, np.float64 if double else None, change)
         return result
 
-    difference = Yardstick(compute, (seed,)).differences({"result": found[v]})[0]
-    return _place(graph, v, difference) if difference.departs else None
+    difference = Reference(compute, (seed,)).differences({"result": found[v]})[0]
+    return _place(graph, v, difference) if difference.mismatches else None
 
 
 def _alone(
@@ -103,10 +103,10 @@ def _alone(
     nodes: list[Value],
     seed: int,
 ) -> Place | None:
-    """The first node that departs when it is the only output."""
+    """The first node that mismatches when it is the only output."""
     leaves = tuple(graph.leaves.values())
     for v in nodes:
-        single = Graph(graph.name, {"result": v}, leaves, graph.trace)
+        single = Graph(graph.name, {"result": v}, leaves, graph.locations)
 
         def compute(double: bool, change: Any = None, one: Graph = single) -> Arrays:
             result: Arrays = evaluate(one, feeds, np.float64 if double else None, change)
@@ -116,8 +116,8 @@ def _alone(
             got = backend.load(Lowered(single))(feeds)
         except FAILURES:
             return _place(graph, v)
-        difference = Yardstick(compute, (seed,)).differences(got)[0]
-        if difference.departs:
+        difference = Reference(compute, (seed,)).differences(got)[0]
+        if difference.mismatches:
             remark = "only when the backend does not expose the values computed before it"
             return _place(graph, v, difference, remark)
     return None
@@ -130,14 +130,14 @@ def _place(graph: Graph, v: Value, difference: Difference | None = None, remark:
     return Place(text, str(v.type), site_of(graph, v), difference, remark)
 
 
-def site_of(graph: Graph, v: Value) -> Site | None:
+def site_of(graph: Graph, v: Value) -> Location | None:
     """Where the node was written, or else the first of its arguments that was."""
     pending = [v]
     while pending:
         node = pending.pop(0)
-        site = graph.trace.site(node)
-        if site is not None:
-            return site
+        location = graph.locations.location(node)
+        if location is not None:
+            return location
         pending += [a for a in node.args if not isinstance(a.op, Input)]
     return None
 

@@ -1,4 +1,4 @@
-"""What was found: a table of errors, and what departs where."""
+"""What was found: a table of errors, and what mismatches where."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from nncompile.verify.locate import Place
 from nncompile.verify.rounding import ROUNDINGS
 
 COLUMNS = ("forward", "gradients", "ten steps")
-VERBS = dict(zip(COLUMNS, ("forward departs", "gradients depart", "ten steps depart"), strict=True))
+VERBS = dict(
+    zip(COLUMNS, ("forward mismatches", "gradients mismatch", "ten steps mismatch"), strict=True)
+)
 NONE = "–"
 PASSES, FLOAT32, DIFFERENCES = "numpy float64, after the passes", "numpy float32", "differences"
 
@@ -39,18 +41,18 @@ class Cell:
         """Takes one output into account."""
         self.count += 1
         self.ratio = max(self.ratio, difference.ratio)
-        if difference.is_decided or difference.departs:
+        if difference.is_decided or difference.mismatches:
             self.units = max(self.units, difference.units)
 
     def __str__(self) -> str:
         if self.note or not self.count:
             return self.note or NONE
-        return f"{figure(self.units)} ε  {'DEPARTS' if self.ratio > 1 else 'ok'}"
+        return f"{figure(self.units)} ε  {'MISMATCH' if self.ratio > 1 else 'ok'}"
 
 
 @dataclass
 class Fault:
-    """Where one or several ways to compute depart: in which column, on which inputs, at which
+    """Where one or several ways to compute mismatch: in which column, on which inputs, at which
     output (`difference`), and the first node (`place`) where one was found. `feeds` are the
     arrays that it was found with, by the names of leaves; `message` is what a backend said that
     could not compute it."""
@@ -73,8 +75,8 @@ class Fault:
         place = self.place
         if place is not None:
             rows.append(("first at", f"{place.node}  : {place.type}"))
-            if place.site is not None:
-                rows += [("", str(place.site)), ("", place.site.text)]
+            if place.location is not None:
+                rows += [("", str(place.location)), ("", place.location.text)]
             if place.remark:
                 rows.append(("", place.remark))
         elif self.difference is not None and not self.message:
@@ -95,11 +97,11 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Slopes:
-    """What is found of the slopes of one loss, on the inputs `case`: the largest relative `error`
-    over `count` leaves, at the leaf `where` (None where nothing could be compared); the `place` of
-    the first node whose pullback is wrong; lines of what was `skipped`, of slopes that are `lost`,
-    not finite where the loss is, and of declared ones, `unchecked`."""
+class Gradients:
+    """What is found of the gradients of one loss, on the inputs `case`: the largest relative
+    `error` over `count` leaves, at the leaf `where` (None where nothing could be compared); the
+    `place` of the first node whose pullback is wrong; lines of what was `skipped`, of gradients
+    that are `lost`, not finite where the loss is, and of declared ones, `unchecked`."""
 
     case: Case
     count: int = 0
@@ -111,15 +113,15 @@ class Slopes:
     unchecked: tuple[str, ...] = ()
 
     @property
-    def departs(self) -> bool:
-        """Whether a slope is no derivative."""
+    def mismatches(self) -> bool:
+        """Whether a gradient is no derivative."""
         return self.place is not None or (
             self.error is not None and not self.error <= GRADIENT_TOLERANCE
         )
 
     def fault(self, loss: str) -> Fault | None:
-        """The slope of `loss` that is no derivative; None where all are."""
-        if not self.departs:
+        """The gradient of `loss` that is no derivative; None where all are."""
+        if not self.mismatches:
             return None
         message = (
             f"the gradient of {loss} at {self.where} is not a derivative" if self.where else ""
@@ -131,13 +133,13 @@ class Slopes:
 @dataclass
 class Report:
     """The table of a verification. `agrees` says whether every way to compute agrees with numpy
-    in float64; `faults` are those that do not, `slopes` what is found of those of each loss,
+    in float64; `faults` are those that do not, `gradients` what is found of those of each loss,
     `skipped` what was not run and why, `unchecked` what nothing can be compared with."""
 
     name: str
     rows: dict[str, dict[str, Cell]] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
-    slopes: dict[str, Slopes] = field(default_factory=dict)
+    gradients: dict[str, Gradients] = field(default_factory=dict)
     cases: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)

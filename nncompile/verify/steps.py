@@ -11,7 +11,7 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
 from nncompile.verify.backends import Backend, Function
-from nncompile.verify.error_bound import Compute, Yardstick
+from nncompile.verify.error_bound import Compute, Reference
 from nncompile.verify.locate import Place, first_departing
 
 Arrays = dict[str, Array]
@@ -58,8 +58,8 @@ class Trajectory:
     def first_departing(
         self, graph: Graph, backend: Backend, function: Function, seed: int
     ) -> tuple[Arrays, Place | None]:
-        """The state and batch of the first step that departs where it begins with the state of
-        the yardstick, and the first node of it; those of the last step where none departs."""
+        """The state and batch of the first step that mismatches where it begins with the state of
+        the reference, and the first node of it; those of the last step where none mismatches."""
 
         def exact(feeds: Arrays) -> Mapping[str, Array]:
             results: Mapping[str, Array] = evaluate(graph, feeds, np.float64)
@@ -75,7 +75,7 @@ class Trajectory:
                 result: Arrays = evaluate(graph, fed, np.float64 if double else None, change)
                 return result
 
-            found = Yardstick(compute, (seed,)).differences(function(feeds))
-            if any(d.departs for d in found):
+            found = Reference(compute, (seed,)).differences(function(feeds))
+            if any(d.mismatches for d in found):
                 return feeds, first_departing(graph, backend, feeds, seed)
         return feeds, None

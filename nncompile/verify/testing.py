@@ -16,7 +16,8 @@ def assert_backends_agree(
     model: Model | Recipe, data: Mapping[str, Array] | None = None, **options: Any
 ) -> Report:
     """Raises `AssertionError` where a backend does not compute what the graph says, with the table
-    and the first node that departs; gives the report otherwise. The options are those of `verify`.
+    and the first node that mismatches; gives the report otherwise. The options are those of
+    `verify`.
 
         def test_my_model():
             assert_backends_agree(recipe, quick=True)

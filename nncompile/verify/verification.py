@@ -13,9 +13,16 @@ from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step, compose
 from nncompile.verify.backends import Backend, Function, all_backends
-from nncompile.verify.error_bound import Difference, Yardstick
-from nncompile.verify.gradients import slope_error
-from nncompile.verify.graphs import FORWARD, GRADIENTS, TRAINING, Subject, inference_of, learning_of
+from nncompile.verify.error_bound import Difference, Reference
+from nncompile.verify.gradients import gradient_error
+from nncompile.verify.graphs import (
+    FORWARD,
+    GRADIENTS,
+    TRAINING,
+    GraphUnderTest,
+    inference_of,
+    learning_of,
+)
 from nncompile.verify.inputs import Case, Inputs
 from nncompile.verify.locate import FAILURES, first_departing, first_pass
 from nncompile.verify.report import (
@@ -24,8 +31,8 @@ from nncompile.verify.report import (
     NONE,
     PASSES,
     Fault,
+    Gradients,
     Report,
-    Slopes,
     counted,
 )
 from nncompile.verify.steps import STEPS, Trajectory
@@ -52,7 +59,7 @@ def verify(
     the names of inputs, tell what numbers the model takes; `sizes` of dimensions, by name, stand in
     for small ones; `rounds` is the number of random inputs, beside zeros, ones, large numbers, and
     other sizes. `quick` leaves these out, and configurations in between. All that is random
-    follows from `seed`. See `yardstick` for what is allowed. Raises `ModelError` for what is
+    follows from `seed`. See `reference` for what is allowed. Raises `ModelError` for what is
     neither a model nor a recipe, `FeedError` where the model takes none of the inputs.
     """
     if not isinstance(model, Model | Recipe):
@@ -96,7 +103,10 @@ class _Verification:
         state = self.step.initial(self.seed) if self.step is not None else None
         inputs = Inputs(self.model, data, self.seed, state)
         base = inputs.base(sizes)
-        subjects = [inference_of(self.model), learning_of(self.model, self.recipe, self.step)]
+        graphs_under_test = [
+            inference_of(self.model),
+            learning_of(self.model, self.recipe, self.step),
+        ]
         for row in (PASSES, FLOAT32):
             self.report.cell(row, FORWARD)
         first: Case | None = None
@@ -104,11 +114,11 @@ class _Verification:
             self.report.cases.append(str(case))
             if case.kind == "random" and first is None:
                 first = case
-            for subject in subjects:
+            for graph_under_test in graphs_under_test:
                 if (
-                    subject is subjects[0] or 0 not in case.sizes.values()
+                    graph_under_test is graphs_under_test[0] or 0 not in case.sizes.values()
                 ):  # nobody learns of nothing
-                    self._compare(subject, case, number)
+                    self._compare(graph_under_test, case, number)
         assert first is not None  # `base` accepts random inputs
         if self.recipe is not None and self.step is not None:
             self._train(self.step, inputs, base)
@@ -117,34 +127,34 @@ class _Verification:
         for text, names in self._refused.items():
             self.report.skipped.append(f"{counted(list(names))}: {text}")
 
-    def _compare(self, subject: Subject, case: Case, number: int) -> None:
+    def _compare(self, graph_under_test: GraphUnderTest, case: Case, number: int) -> None:
         """All ways to compute one graph, on one set of inputs."""
-        yardstick = subject.yardstick(case, self.seed, number)
-        named = subject.column
-        graph = subject.lowered.graph
-        for d in self._added(FLOAT32, yardstick, yardstick.plain, named):
+        reference = graph_under_test.reference(case, self.seed, number)
+        named = graph_under_test.column
+        graph = graph_under_test.lowered.graph
+        for d in self._added(FLOAT32, reference, reference.plain, named):
             self.report.compared += 1
             self.report.undecided += not d.is_decided
-        for d in self._added_all(PASSES, yardstick.passes(), named):
-            if d.departs and (PASSES,) not in self._faults:
-                bound = yardstick.bound[d.output]
-                place = first_pass(subject.graph, d.output, case.feeds, bound)
+        for d in self._added_all(PASSES, reference.passes(), named):
+            if d.mismatches and (PASSES,) not in self._faults:
+                bound = reference.bound[d.output]
+                place = first_pass(graph_under_test.graph, d.output, case.feeds, bound)
                 fault = Fault([PASSES], named[d.output], case, d, place, case.feeds)
                 self._faults[(PASSES,)] = fault
         for backend in self.backends:
-            got = self._got(backend, subject, case)
+            got = self._got(backend, graph_under_test, case)
             if got is None:
                 continue
-            found = self._added(backend.name, yardstick, got, named)
-            departing = [d for d in found if d.departs]
-            if departing:
-                key = (type(backend).__name__, named[departing[0].output])
+            found = self._added(backend.name, reference, got, named)
+            mismatching = [d for d in found if d.mismatches]
+            if mismatching:
+                key = (type(backend).__name__, named[mismatching[0].output])
                 if key in self._faults:
                     self._join(key, backend)
                 else:
                     place = first_departing(graph, backend, case.feeds, self.seed)
                     self._faults[key] = Fault(
-                        [backend.name], key[1], case, departing[0], place, case.feeds
+                        [backend.name], key[1], case, mismatching[0], place, case.feeds
                     )
 
     def _join(self, key: tuple[str, ...], backend: Backend) -> None:
@@ -152,9 +162,9 @@ class _Verification:
             self._faults[key].backends.append(backend.name)
 
     def _added(
-        self, row: str, yardstick: Yardstick, got: Arrays, named: Mapping[str, str]
+        self, row: str, reference: Reference, got: Arrays, named: Mapping[str, str]
     ) -> list[Difference]:
-        return self._added_all(row, yardstick.differences(got), named)
+        return self._added_all(row, reference.differences(got), named)
 
     def _added_all(
         self, row: str, found: list[Difference], named: Mapping[str, str]
@@ -163,29 +173,33 @@ class _Verification:
             self.report.cell(row, named[d.output]).add(d)
         return found
 
-    def _load(self, backend: Backend, subject: Subject) -> Function | None:
+    def _load(self, backend: Backend, graph_under_test: GraphUnderTest) -> Function | None:
         """The graph in the backend; None, with a note in the table, where it has no lowering."""
-        key = (backend.name, id(subject))
+        key = (backend.name, id(graph_under_test))
         if key not in self._loaded:
             try:
-                self._loaded[key] = backend.load(subject.lowered)
+                self._loaded[key] = backend.load(graph_under_test.lowered)
             except CompileError as error:
                 self._loaded[key] = None
-                self._failed(backend, subject, None, error)
+                self._failed(backend, graph_under_test, None, error)
         return self._loaded[key]
 
-    def _got(self, backend: Backend, subject: Subject, case: Case) -> Arrays | None:
-        function = self._load(backend, subject)
+    def _got(self, backend: Backend, graph_under_test: GraphUnderTest, case: Case) -> Arrays | None:
+        function = self._load(backend, graph_under_test)
         if function is None:
             return None
         try:
             return function(case.feeds)
         except FAILURES as error:
-            self._failed(backend, subject, case, error)
+            self._failed(backend, graph_under_test, case, error)
             return None
 
     def _failed(
-        self, backend: Backend, subject: Subject, case: Case | None, error: Exception
+        self,
+        backend: Backend,
+        graph_under_test: GraphUnderTest,
+        case: Case | None,
+        error: Exception,
     ) -> None:
         said = error.message if isinstance(error, CompileError) else str(error).strip()
         if case is not None and 0 in case.sizes.values():
@@ -194,17 +208,17 @@ class _Verification:
             text = f"{empty}=0, refused: {' '.join(said.split())}"
             self._refused.setdefault(text, {})[backend.name] = None
             return
-        for column in dict.fromkeys(subject.column.values()):
+        for column in dict.fromkeys(graph_under_test.column.values()):
             self.report.cell(backend.name, column).note = "FAILS"
         key = (type(backend).__name__, said)
         if key in self._faults:
             self._join(key, backend)
             return
-        column = next(iter(subject.column.values()))
+        column = next(iter(graph_under_test.column.values()))
         message = " ".join(said.split("\n")[-1].split())
         fault = self._faults[key] = Fault([backend.name], column, case, message=message)
         if case is not None:
-            graph = subject.lowered.graph
+            graph = graph_under_test.lowered.graph
             fault.feeds = case.feeds
             fault.place = first_departing(graph, backend, case.feeds, self.seed)
 
@@ -213,43 +227,48 @@ class _Verification:
         cases = [inputs.batch(base, i) for i in range(STEPS)]
         batches = [{n: c.feeds[n] for n in self.model.inputs} for c in cases]
         trajectory = Trajectory(step.state_map, step.initial(self.seed), batches)
-        subject = Subject(step.step, dict.fromkeys(step.step.outputs, TRAINING))
-        after, before = trajectory.computed(subject.lowered.graph), trajectory.computed(step.step)
-        yardstick = Yardstick(after, (self.seed, STEPS), before)
-        names = dict.fromkeys(yardstick.exact, TRAINING)
-        for d in self._added(FLOAT32, yardstick, yardstick.plain, names):
+        graph_under_test = GraphUnderTest(step.step, dict.fromkeys(step.step.outputs, TRAINING))
+        after, before = (
+            trajectory.computed(graph_under_test.lowered.graph),
+            trajectory.computed(step.step),
+        )
+        reference = Reference(after, (self.seed, STEPS), before)
+        names = dict.fromkeys(reference.exact, TRAINING)
+        for d in self._added(FLOAT32, reference, reference.plain, names):
             self.report.compared += 1
             self.report.undecided += not d.is_decided
         first = {**trajectory.start, **batches[0]}
         case = Case(f"{STEPS} random batches", cases[0].sizes, self.seed, first)
-        for d in self._added_all(PASSES, yardstick.passes(), names):
-            if d.departs and (PASSES,) not in self._faults:
+        for d in self._added_all(PASSES, reference.passes(), names):
+            if d.mismatches and (PASSES,) not in self._faults:
                 path = d.output.partition(" after ")[0]
-                output, bound = step.state_map[path], yardstick.bound[d.output]
+                output, bound = step.state_map[path], reference.bound[d.output]
                 place = first_pass(step.step, output, first, bound)
                 self._faults[(PASSES,)] = Fault([PASSES], TRAINING, case, d, place, first)
         for backend in self.backends:
-            function = self._load(backend, subject)
+            function = self._load(backend, graph_under_test)
             if function is None:
                 continue
             try:
                 got = trajectory.run(function)
             except FAILURES as error:
-                self._failed(backend, subject, case, error)
+                self._failed(backend, graph_under_test, case, error)
                 continue
-            departing = [d for d in self._added(backend.name, yardstick, got, names) if d.departs]
-            if departing:
+            mismatching = [
+                d for d in self._added(backend.name, reference, got, names) if d.mismatches
+            ]
+            if mismatching:
                 key = (type(backend).__name__, TRAINING)
                 if key in self._faults:
                     self._join(key, backend)
                     continue
-                graph = subject.lowered.graph
+                graph = graph_under_test.lowered.graph
                 feeds, place = trajectory.first_departing(graph, backend, function, self.seed)
-                fault = Fault([backend.name], TRAINING, case, departing[0], place, feeds)
+                fault = Fault([backend.name], TRAINING, case, mismatching[0], place, feeds)
                 self._faults[key] = fault
 
     def _differentiate(self, recipe: Recipe, inputs: Inputs, base: Any, first: Case) -> None:
-        """The slopes of every loss against central differences."""
+        """The gradients of every loss against central differences."""
         model = recipe.trained_model
         for update in recipe.updates:
             if not isinstance(update, minimize):
@@ -257,23 +276,25 @@ class _Verification:
             trained = update.trained(model, recipe.freeze)
             loss = update.loss_of(model)
             others = (inputs.batch(base, STEPS + i) for i in range(REDRAWS))
-            slopes = slope_error(model.whole, loss, trained, chain([first], others), self.seed)
-            self.report.slopes[update.loss] = slopes
-            self.report.unchecked.extend(slopes.unchecked)
-            if slopes.skipped:
-                self.report.skipped.append(f"differences of {update.loss} on {slopes.skipped}")
-            fault = slopes.fault(update.loss)
+            gradients = gradient_error(
+                model.whole, loss, trained, chain([first], others), self.seed
+            )
+            self.report.gradients[update.loss] = gradients
+            self.report.unchecked.extend(gradients.unchecked)
+            if gradients.skipped:
+                self.report.skipped.append(f"differences of {update.loss} on {gradients.skipped}")
+            fault = gradients.fault(update.loss)
             if fault is not None:
                 self._faults[(DIFFERENCES, update.loss)] = fault
-        self.report.cell(DIFFERENCES, GRADIENTS).note = _noted(list(self.report.slopes.values()))
+        self.report.cell(DIFFERENCES, GRADIENTS).note = _noted(list(self.report.gradients.values()))
 
 
-def _noted(found: Sequence[Slopes]) -> str:
+def _noted(found: Sequence[Gradients]) -> str:
     """The entry of the differences of several losses: the worst that is said of any."""
     errors = [s.error for s in found if s.error is not None]
     size = f"{max(errors):.0e}  " if errors else ""
-    if any(s.departs for s in found):
-        return f"{size}DEPARTS"
+    if any(s.mismatches for s in found):
+        return f"{size}MISMATCH"
     if any(s.unchecked for s in found):
         return f"declared {NONE}"
     return f"{size}ok" if errors and len(errors) == len(found) else NONE

@@ -18,7 +18,7 @@ from nncompile.ir.graph import Graph, Input, Value, apply
 from nncompile.ir.types import Type, f32, f64, is_real
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
-from tests.card_checks import dot, in_double, session, valid_model
+from tests.op_checks import dot, in_double, session, valid_model
 from tests.tolerances import SLOPE, STEP, assert_close
 
 Feeds = dict[str, np.ndarray]
@@ -33,11 +33,11 @@ class System:
 
     Something of it runs: the values of `build`, a small model or graph; ten training steps of
     `recipe`; or `run`, a program that raises where the system fails. `order` is 2, or 0
-    where the values have no slope, `training` says that a model is checked as it is while training,
-    and `feeds` gives data for inputs that are not any numbers. `batches` are the data of the
-    steps, random ones by default. `peer` computes values, gradients and steps in another library,
-    and is called what `agrees` says. `example` is a file that shows it at work, and `test` the file
-    that compares it with what `agrees` says where there is no `peer`.
+    where the values have no gradient, `training` says that a model is checked as it is while
+    training, and `feeds` gives data for inputs that are not any numbers. `batches` are the data of
+    the steps, random ones by default. `peer` computes values, gradients and steps in another
+    library, and is called what `agrees` says. `example` is a file that shows it at work, and `test`
+    the file that compares it with what `agrees` says where there is no `peer`.
     """
 
     name: str
@@ -79,7 +79,7 @@ class System:
 
     @cached_property
     def real(self) -> list[Value]:
-        """The leaves that slopes are taken at."""
+        """The leaves that gradients are taken at."""
         return [x for x in self.leaves if x.dtype.is_float]
 
     @cached_property
@@ -105,42 +105,44 @@ class System:
         return drawn | {name: np.asarray(x) for name, x in given.items() if name in drawn}
 
     @cached_property
-    def slopes(self) -> tuple[list[Value], dict[Value, Type]]:
-        """The slopes of Σ weight·output at the real leaves, and the leaves of the weights."""
+    def gradients(self) -> tuple[list[Value], dict[Value, Type]]:
+        """The gradients of Σ weight·output at the real leaves, and the leaves of the weights."""
         outputs = [y for y in self.graph.outputs.values() if y.dtype.is_float]
-        return _slopes("weight", outputs, self.real)
+        return _gradients("weight", outputs, self.real)
 
 
 def check_gradient(system: System) -> None:
-    """The slopes of the model's outputs are central differences."""
+    """The gradients of the model's outputs are central differences."""
     outputs = [y for y in system.graph.outputs.values() if y.dtype.is_float]
-    _check_difference(system, outputs, *system.slopes, {})
+    _check_difference(system, outputs, *system.gradients, {})
 
 
 def check_second_order(system: System) -> None:
-    """And so are the slopes of the slopes."""
-    slopes, weights = system.slopes
-    seconds, directions = _slopes("direction", slopes, system.real)
-    _check_difference(system, slopes, seconds, directions, weights)
+    """And so are the gradients of the gradients."""
+    gradients, weights = system.gradients
+    seconds, directions = _gradients("direction", gradients, system.real)
+    _check_difference(system, gradients, seconds, directions, weights)
 
 
 def check_flat(system: System) -> None:
-    """There is no slope to check: whole numbers, or results that no real number moves."""
+    """There is no gradient to check: whole numbers, or results that no real number moves."""
     real = {f"{i}": y for i, y in enumerate(system.graph.outputs.values()) if y.dtype.is_float}
     if not system.real or not real:
         return
     try:
-        slopes, weights = system.slopes
+        gradients, weights = system.gradients
     except GradientError:  # an op among them says that it has none
         return
-    named = {f"slope {i}": s for i, s in enumerate(slopes)}
+    named = {f"gradient {i}": s for i, s in enumerate(gradients)}
     graph = Graph("flat", named, (*system.leaves, *weights))
-    for name, slope in in_double(graph, system.data | _weights(system, weights)).items():
-        assert not slope.any(), f"{name} is not 0: the order of {system.name} is not {system.order}"
+    for name, gradient in in_double(graph, system.data | _weights(system, weights)).items():
+        assert not gradient.any(), (
+            f"{name} is not 0: the order of {system.name} is not {system.order}"
+        )
 
 
 def rounding_error(system: System) -> float:
-    """How far onnxruntime's outputs and slopes in f32 are from numpy's in double; see
+    """How far onnxruntime's outputs and gradients in f32 are from numpy's in double; see
     `distance`."""
     found = [(a, e) for y, a, e in _in_onnxruntime(system) if y.dtype.is_float]
     return distance(found)
@@ -149,7 +151,7 @@ def rounding_error(system: System) -> float:
 def distance(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     """The largest difference of computed arrays from exact ones: in units of f32's rounding
     (2⁻²³) of the largest number of each array, or of the largest of all where an exact array is
-    zero (of `ZERO` of the largest: the slope at the bias of an attention's keys is 1e-17, which
+    zero (of `ZERO` of the largest: the gradient at the bias of an attention's keys is 1e-17, which
     softmax takes no notice of)."""
     some = [(np.asarray(a, np.float64), np.asarray(e, np.float64)) for a, e in pairs]
     some = [(a, e) for a, e in some if e.size]
@@ -162,7 +164,7 @@ def distance(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
 
 
 def check_onnx(system: System) -> None:
-    """onnxruntime computes outputs and slopes in f32 as numpy does in double."""
+    """onnxruntime computes outputs and gradients in f32 as numpy does in double."""
     narrow = any(x.dtype is f32 for x in system.leaves)  # f64 made of f32 is as exact as that
     for y, actual, expected in _in_onnxruntime(system):
         name = "float32" if narrow and y.dtype is f64 else y.dtype.name
@@ -173,8 +175,8 @@ def _in_onnxruntime(system: System) -> list[tuple[Value, np.ndarray, np.ndarray]
     outputs = dict(system.graph.outputs)
     extra: dict[Value, Type] = {}
     if system.order and system.real:
-        slopes, extra = system.slopes
-        outputs |= {f"slope {i}": s for i, s in enumerate(slopes)}
+        gradients, extra = system.gradients
+        outputs |= {f"gradient {i}": s for i, s in enumerate(gradients)}
     graph = Graph("coverage", outputs, (*system.leaves, *extra))
     feeds = system.data | _weights(system, extra)
     expected = in_double(graph, feeds)
@@ -197,7 +199,7 @@ def check_torch(system: System, torchscript: Any) -> None:
         assert_close(arrays.array_of(actual[name]), expected[name], y.dtype.name, name)
 
 
-def _slopes(
+def _gradients(
     prefix: str, outputs: list[Value], at: list[Value]
 ) -> tuple[list[Value], dict[Value, Type]]:
     weights = {apply(Input(f"{prefix} {i}", y.type)): y.type for i, y in enumerate(outputs)}
@@ -212,7 +214,7 @@ def _weights(system: System, leaves: Mapping[Value, Type]) -> Feeds:
 def _check_difference(
     system: System,
     outputs: list[Value],
-    slopes: list[Value],
+    gradients: list[Value],
     weights: Mapping[Value, Type],
     others: Mapping[Value, Type],
 ) -> None:
@@ -224,17 +226,17 @@ def _check_difference(
 
     def at(values: list[Value], step: float) -> list[np.ndarray]:
         moved = {name: feeds[name] + step * d for name, d in direction.items()}
-        graph = Graph("slopes", {str(i): v for i, v in enumerate(values)}, inputs)
+        graph = Graph("gradients", {str(i): v for i, v in enumerate(values)}, inputs)
         return list(in_double(graph, feeds | moved).values())
 
     def total(step: float) -> float:
         return dot([feeds[_name(w)] for w in weights], at(outputs, step))
 
     numeric = (total(STEP) - total(-STEP)) / (2 * STEP)
-    exact = dot(at(slopes, 0.0), list(direction.values()))
+    exact = dot(at(gradients, 0.0), list(direction.values()))
     relative, absolute = SLOPE
     bound = absolute * max(1.0, abs(total(0.0)), abs(exact))
-    assert np.isclose(exact, numeric, relative, bound), f"slope {exact}, difference {numeric}"
+    assert np.isclose(exact, numeric, relative, bound), f"gradient {exact}, difference {numeric}"
 
 
 def _name(leaf: Value) -> str:

@@ -89,7 +89,7 @@ def _text(layer: Callable[[Any], Any]) -> Model:
 
 
 def _transformer() -> Model:
-    # Without biases: that of the keys has the slope 0, of which Adam makes steps of rounding.
+    # Without biases: that of the keys has the gradient 0, of which Adam makes steps of rounding.
     return _text(lambda x: x >> dsl.TransformerEncoderLayer(2, 6, causal=True, bias=False))
 
 
@@ -158,7 +158,7 @@ def _sgd(net: Model) -> Recipe:
 def _system(
     name: str, build: Callable[[], Model], example: str, train: Any = _adam, **options: Any
 ) -> System:
-    """The model while training, with its slopes, and ten steps of it."""
+    """The model while training, with its gradients, and ten steps of it."""
     return System(name, SYSTEMS, build, lambda: train(build()), training=True,
                   example=f"examples/{example}.py", **options)  # fmt: skip
 

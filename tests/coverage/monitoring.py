@@ -39,8 +39,8 @@ def _check_norms() -> None:
     found = probe.measure(state, batch)
     hidden = np.tanh(batch["x"] @ state["hidden.weight"] + state["hidden.bias"])
     y = hidden @ state["out.weight"] + state["out.bias"]
-    slope = hidden.T @ (2 * (y - batch["target"]) / y.size)
-    norm = np.linalg.norm(slope)
+    gradient = hidden.T @ (2 * (y - batch["target"]) / y.size)
+    norm = np.linalg.norm(gradient)
     assert np.isclose(found.parameters["out.weight"].gradient, norm, rtol=1e-4)
 
 

@@ -24,8 +24,8 @@ OPTIMIZERS, SCHEDULES = "Optimizers", "Schedules"
 def _optimizer(
     name: str, make: Callable[[], Optimizer], peer: Any = None, **options: Any
 ) -> System:
-    """The update, state and gradients to state, as a function with slopes of its own; ten steps of
-    a network with it; and the same in torch."""
+    """The update, state and gradients to state, as a function with gradients of its own; ten steps
+    of a network with it; and the same in torch."""
 
     def recipe() -> Recipe:
         return dsl.training(network(), optimizer=make(), batch=8)
@@ -81,7 +81,7 @@ def _descent(rate: Any) -> Recipe:
 
 
 def _schedule(name: str, make: Callable[[], Any], peer: Any = None, **options: Any) -> System:
-    """The rates of 61 steps, of integers and so without a slope; ten steps with them; and the
+    """The rates of 61 steps, of integers and so without a gradient; ten steps with them; and the
     rates in torch."""
 
     def build() -> Graph:

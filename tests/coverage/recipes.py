@@ -33,7 +33,7 @@ def _smooth(x: Any) -> Any:
 
 
 def _third(x: Any) -> Any:
-    """The slope of the slope of the slope, of which two more are taken."""
+    """The gradient of the gradient of the gradient, of which two more are taken."""
     y = _smooth(x)
     for _ in range(3):
         y = dsl.mean(dsl.grad(y, [x])[0] ** 2)
@@ -62,8 +62,8 @@ def _inner_step() -> Model:
         new_y: Any = f32["batch", 1],
     ) -> dict[str, Any]:
         weights = curve.parameters
-        slopes = dsl.grad(dsl.mse(curve(x)["y"], y), weights)
-        after = {path: w - 0.1 * slopes[path] for path, w in weights.items()}
+        gradients = dsl.grad(dsl.mse(curve(x)["y"], y), weights)
+        after = {path: w - 0.1 * gradients[path] for path, w in weights.items()}
         return {"loss": dsl.mse(curve(new_x, params=after)["y"], new_y)}
 
     return meta  # type: ignore[no-any-return]
@@ -137,7 +137,7 @@ INITIAL_ROWS = (
 def _recipe(
     name: str, recipe: Callable[[], Recipe], section: str = RECIPES, **options: Any
 ) -> System:
-    """The whole step, state and batch to state, as a function with slopes; ten of them."""
+    """The whole step, state and batch to state, as a function with gradients; ten of them."""
     if options.get("test"):
         options["test"] = f"tests/test_{options['test']}.py"
     return System(name, section, lambda: compose(recipe()).step, recipe, **options)

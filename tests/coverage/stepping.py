@@ -12,8 +12,8 @@ from nncompile.ir.dims import substitute, symbols
 from nncompile.ir.types import Type
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session
-from tests.card_checks import in_double, session, valid_model
 from tests.coverage.checks import STATE_SIZES, Feeds, System, distance
+from tests.op_checks import in_double, session, valid_model
 from tests.tolerances import assert_close
 
 STEPS = 10

@@ -41,7 +41,7 @@ COLUMNS = (
     "agrees with",
 )
 TICK, CROSS, ABSENT = "✓", "✗", "–"
-NO_SLOPE, PROGRAM, UNTRAINED = "no slope", "program", "no training"
+NO_SLOPE, PROGRAM, UNTRAINED = "no gradient", "program", "no training"
 BOUNDS = Path(__file__).with_name("bounds.json")
 HEADROOM = 4  # of a bound over what was measured: processors sum in different orders
 Bounds = dict[str, dict[str, int]]
@@ -53,12 +53,12 @@ that succeeded, of a small system that the row names, and a row of which somethi
 that fails. Where there is no tick a word says why.
 
 - *runs*: the system was built; a *program*, as a callback is, did what it is for.
-- *gradient*, *order 2*: slopes, and slopes of slopes, against central differences in double
-  precision; *no slope* where results are whole numbers or steps, and the slopes were found to be 0.
-  Of optimizers and recipes these are slopes of the whole training step, from state and batch to
-  state.
-- *ONNX*: onnxruntime against numpy in double precision: results, slopes, and ten training steps.
-- *within*: how far results and slopes in ONNX's single precision are from double, at most.
+- *gradient*, *order 2*: gradients, and gradients of gradients, against central differences in
+double precision; *no gradient* where results are whole numbers or steps, and the gradients were
+found to be 0. Of optimizers and recipes these are gradients of the whole training step, from state
+and batch to state.
+- *ONNX*: onnxruntime against numpy in double precision: results, gradients, and ten training steps.
+- *within*: how far results and gradients in ONNX's single precision are from double, at most.
 - *ten steps*: the same of all metrics and the whole state after ten steps of the training step as
   it is exported, with batches of two sizes; *no training* where the row is a layer or function.
 - *TorchScript*: the exported module, and ten steps of the exported training step, against numpy.
@@ -67,7 +67,7 @@ that fails. Where there is no tick a word says why.
   precision. Otherwise it names the file of the test.
 
 Bounds are in units of rounding, ε = 2⁻²³ of the largest number of each tensor (of the largest
-of all tensors, where one is exactly zero in theory, as the slope at the bias of an attention's
+of all tensors, where one is exactly zero in theory, as the gradient at the bias of an attention's
 keys): four times what was measured, rounded up to a power of two, and asserted in every run. The
 last place of `f16` is 8192 of these units, that of `bf16` 65536.
 """
@@ -155,7 +155,7 @@ def _ticks(system: System, torchscript: Any) -> list[str]:
     within = {what: f"{known[what]} ε" if what in known else CROSS for what in _ASKED}
     return [
         runs,
-        *_slopes(system),
+        *_gradients(system),
         _tick(onnx),
         within["results"],
         within["ten steps"] if system.recipe is not None else UNTRAINED,
@@ -163,7 +163,7 @@ def _ticks(system: System, torchscript: Any) -> list[str]:
     ]
 
 
-def _slopes(system: System) -> list[str]:
+def _gradients(system: System) -> list[str]:
     """The cells of both orders."""
     if system.order == 0:
         flat = _tick(lambda: check_flat(system))

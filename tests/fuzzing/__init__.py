@@ -1,1 +1,1 @@
-"""A differential fuzzer: random programs of all cards, compared between passes and backends."""
+"""A differential fuzzer: random programs of all ops, compared between passes and backends."""

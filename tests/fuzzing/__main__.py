@@ -1,6 +1,6 @@
 """`python -m tests.fuzzing --count 20000 --seed 0 --workers 2`: many programs, outside of pytest.
 
-The work is cut into chunks of one seed and one card in focus each. With `--log FILE` every
+The work is cut into chunks of one seed and one op in focus each. With `--log FILE` every
 finished chunk is written to a file of JSON lines, and those that are in it already are not run
 again.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzzing.chunks import CHUNK, run_chunk
-from tests.fuzzing.search import SHRINKING, cards
+from tests.fuzzing.search import SHRINKING, op_types
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -81,10 +81,10 @@ def _progress(done: list[dict[str, Any]], count: int, seconds: float) -> str:
 
 
 def _report(done: list[dict[str, Any]]) -> str:
-    """Counts, the histogram of cards, and the kinds of failures."""
-    histogram: Counter[str] = Counter({card.__name__: 0 for card in cards()})
+    """Counts, the histogram of ops, and the kinds of failures."""
+    histogram: Counter[str] = Counter({op_type.__name__: 0 for op_type in op_types()})
     for entry in done:
-        histogram.update(entry["cards"])
+        histogram.update(entry["ops"])
     for structural in ("Input", "Item"):
         histogram.pop(structural, None)
     kinds = Counter(kind for entry in done for kind, _ in entry["failures"])
@@ -93,7 +93,7 @@ def _report(done: list[dict[str, Any]]) -> str:
     lines = [f"{programs} programs, {seconds:.0f} s of work, {sum(kinds.values())} failures"]
     lines += [f"  {number:6d}  {kind}" for kind, number in kinds.most_common()]
     median = statistics.median(histogram.values())
-    lines.append(f"cards: {len(histogram)}, median {median:.0f} programs each")
+    lines.append(f"ops: {len(histogram)}, median {median:.0f} programs each")
     width = max(map(len, histogram))
     lines += [
         f"  {name:{width}}  {number:6d}" for name, number in reversed(histogram.most_common())

@@ -20,13 +20,13 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import TupleType, f64
 from nncompile.passes import inference, optimize, same_outputs
 from nncompile.runtime.buffers import run_bound
-from tests.cards import Feeds
 from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation, dot
 from tests.fuzzing.comparison import GraphFeeds, Mismatch, Reference
 from tests.fuzzing.program import Program
+from tests.op_types import Feeds
 
 STEPS = (1e-4, 1e-5, 1e-3)  # of a central difference of fourth order
-SLOPE = 1e-6  # of a slope, relative to the largest part of it
+SLOPE = 1e-6  # of a gradient, relative to the largest part of it
 
 
 @dataclass
@@ -46,8 +46,8 @@ class Derived:
 
 
 def derived(program: Program, order: int) -> Derived:
-    """The program's results, and the slopes at its real leaves: of order 1 of Σ weight·result, of
-    order 2 of Σ direction·slope."""
+    """The program's results, and the gradients at its real leaves: of order 1 of Σ weight·result,
+    of order 2 of Σ direction·gradient."""
     real = [x for x in program.inputs if x.dtype.is_float]
     ys = [y for y in program.outputs if y.dtype.is_float]
     outputs = dict(program.graph.outputs)
@@ -56,11 +56,11 @@ def derived(program: Program, order: int) -> Derived:
     order = min(order, program.order) if real and ys else 0
     if order >= 1:
         weights = [apply(Input(f"w{i}", y.type)) for i, y in enumerate(ys)]
-        slopes = vjp(ys, real, weights)
-        outputs |= {f"slope{i}": s for i, s in enumerate(slopes)}
+        gradients = vjp(ys, real, weights)
+        outputs |= {f"gradient{i}": s for i, s in enumerate(gradients)}
         if order >= 2:
-            directions = [apply(Input(f"d{i}", s.type)) for i, s in enumerate(slopes)]
-            seconds = vjp(slopes, real, directions)
+            directions = [apply(Input(f"d{i}", s.type)) for i, s in enumerate(gradients)]
+            seconds = vjp(gradients, real, directions)
             outputs |= {f"second{i}": s for i, s in enumerate(seconds)}
     graph = Graph("program", outputs, (*program.inputs, *weights, *directions))
     made = Derived(program, graph, weights, directions, real)
@@ -133,8 +133,8 @@ def check_inference(program: Program) -> None:
     check_passes(Reference(graph, bindings), (), False)
 
 
-def check_slopes(made: Derived) -> None:
-    """The slopes are central differences of what they are slopes of."""
+def check_gradients(made: Derived) -> None:
+    """The gradients are central differences of what they are gradients of."""
     program = made.program
     if not program.smooth or not made.weights:
         return
@@ -143,11 +143,11 @@ def check_slopes(made: Derived) -> None:
     real = [x.op.name for x in made.real]  # type: ignore[attr-defined]
     direction = [rng.uniform(-1, 1, feeds[name].shape) for name in real]
     outputs = made.graph.outputs
-    slopes = [outputs[f"slope{i}"] for i in range(len(real))]
-    orders = [("slope", made.ys, slopes, made.weights)]
+    gradients = [outputs[f"gradient{i}"] for i in range(len(real))]
+    orders = [("gradient", made.ys, gradients, made.weights)]
     if made.directions:
         seconds = [outputs[f"second{i}"] for i in range(len(real))]
-        orders.append(("slope of the slope", slopes, seconds, made.directions))
+        orders.append(("gradient of the gradient", gradients, seconds, made.directions))
     for kind, values, gradients, weights in orders:
         by = [feeds[w.op.name].astype(np.float64) for w in weights]  # type: ignore[attr-defined]
         function = Computation(_graph(values), sizes)
@@ -183,7 +183,7 @@ def _check_difference(
         if abs(exact - numeric) <= bound:
             return
         seen.append(numeric)
-    # On a kink the differences are those of no slope, and depend on the step.
+    # On a kink the differences are those of no gradient, and depend on the step.
     if not np.isfinite(seen).all() or np.ptp(seen) > 0.05 * max(abs(exact - x) for x in seen):
         return
     raise Mismatch(kind, f"{exact} along a direction, the central difference is {seen[0]}")
@@ -205,7 +205,7 @@ def check_onnx(reference: Reference, graph: Graph, level: str) -> None:
         reference.compare(f"onnxruntime {level}", i, actual, SINGLE)
 
 
-# What onnxruntime does not do for tensors without elements; the cards say so.
+# What onnxruntime does not do for tensors without elements; the ops say so.
 REFUSED = ("operand cannot broadcast on dim", "Size of X.shape[axis:] must be at least 1")
 
 LEVELS = {

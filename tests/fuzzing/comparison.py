@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from nncompile.ir.graph import Graph
-from tests.cards import Feeds, Sizes
 from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation, Noise
+from tests.op_types import Feeds, Sizes
 
 # Relative to the largest element: what is right without a closer look.
 CLOSE = {**{name: 24 * size for name, size in SINGLE.items()}, "float64": 2.0**-40}

@@ -1,4 +1,4 @@
-"""Cards that take values of any rank, applied to a value as it is."""
+"""Ops that take values of any rank, applied to a value as it is."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from nncompile.ops.shape.joining import Concat, Split
 from nncompile.ops.shape.reshape import Reshape
 from nncompile.ops.shape.selecting import NonZero
 from nncompile.ops.shape.slicing import Pad, Slice
-from tests.cards import typed
 from tests.fuzzing.program import Builder, Rejected
+from tests.op_types import typed
 
 Step = Callable[[Builder, type[Op]], Value]
 
 
 @cache
-def samples_of(card: type[Op]) -> tuple[Sample, ...]:
-    return tuple(card.samples())
+def samples_of(op_type: type[Op]) -> tuple[Sample, ...]:
+    return tuple(op_type.samples())
 
 
 def noted(b: Builder, sample: Sample) -> Sample:
@@ -63,9 +63,9 @@ def _retyped(b: Builder, sample: Sample) -> Sample:
     return typed(sample, {kind: b.choose(others)}) or sample
 
 
-def by_axes(b: Builder, card: type[Op]) -> Value:
-    """A card that says which of its fields takes any axis."""
-    sample = noted(b, b.choose(samples_of(card)))
+def by_axes(b: Builder, op_type: type[Op]) -> Value:
+    """A op that says which of its fields takes any axis."""
+    sample = noted(b, b.choose(samples_of(op_type)))
     dtype = sample.types[0].dtype
     x = b.any_of([dtype], 1, sample)
     order = list(range(x.rank))
@@ -75,12 +75,12 @@ def by_axes(b: Builder, card: type[Op]) -> Value:
     some = tuple(sorted(order[: b.integer(1, x.rank)]))
     chosen = {"axis": {"axis": order[0]}, "axes": {"axes": some}, "order": {"axes": tuple(order)}}
     flags = {name: b.chance(50) for name, v in sample.op.attributes.items() if isinstance(v, bool)}
-    op = dataclasses.replace(sample.op, **flags, **chosen[card.varies])  # type: ignore[type-var]
+    op = dataclasses.replace(sample.op, **flags, **chosen[op_type.varies])  # type: ignore[type-var]
     args = [x, *(b.argument(x.type, sample) for _ in sample.types[1:])]
     return apply(op, *args)
 
 
-def elementwise(b: Builder, card: type[Op]) -> Value:
+def elementwise(b: Builder, op_type: type[Op]) -> Value:
     """A formula of values that broadcast."""
     sample = noted(b, b.choose(samples_of(Map)))
     body = sample.op.body  # type: ignore[attr-defined]
@@ -100,7 +100,7 @@ def _broadcasting(b: Builder, shape: Shape) -> Shape:
     return tuple(1 if b.chance(40) else d for d in shape)
 
 
-def by_product(b: Builder, card: type[Op]) -> Value:
+def by_product(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of([f32, f64], 1, _RANGE)
     rows, columns = x.shape[-1], b.dim()
     batch = x.shape[:-2] if b.chance(30) else ()
@@ -113,7 +113,7 @@ def by_product(b: Builder, card: type[Op]) -> Value:
     return apply(MatMul(), x, b.argument(x.dtype[(*batch, rows, columns)], _RANGE))
 
 
-def by_einsum(b: Builder, card: type[Op]) -> Value:
+def by_einsum(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of([f32, f64], 0, _RANGE)
     letters = "abcdef"[: x.rank]
     common = "".join(c for c in letters if b.chance(60))
@@ -127,7 +127,7 @@ def by_einsum(b: Builder, card: type[Op]) -> Value:
     return apply(Einsum(letters, right, output), x, y)
 
 
-def by_reshape(b: Builder, card: type[Op]) -> Value:
+def by_reshape(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of(DTYPES, 0, _ANY)
     shape = list(x.shape)
     kind = b.integer(0, 3)
@@ -143,7 +143,7 @@ def by_reshape(b: Builder, card: type[Op]) -> Value:
     return apply(Reshape(tuple(shape)), x)
 
 
-def by_slice(b: Builder, card: type[Op]) -> Value:
+def by_slice(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of(DTYPES, 1, _ANY)
     starts: list[Dim] = []
     sizes: list[Dim] = []
@@ -161,7 +161,7 @@ def by_slice(b: Builder, card: type[Op]) -> Value:
     return apply(Slice(tuple(starts), tuple(sizes), tuple(steps)), x)
 
 
-def by_pad(b: Builder, card: type[Op]) -> Value:
+def by_pad(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of([f32, f64], 1, _RANGE)
     before, after = [], []
     for d in x.shape:
@@ -171,13 +171,13 @@ def by_pad(b: Builder, card: type[Op]) -> Value:
     return apply(Pad(tuple(before), tuple(after), b.choose((0, 1.5))), x)
 
 
-def by_expand(b: Builder, card: type[Op]) -> Value:
+def by_expand(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of(DTYPES, 0, _ANY)
     shape = tuple(b.dim() if d == 1 and b.chance(60) else d for d in x.shape)
     return apply(Expand((*(b.dim() for _ in range(b.integer(0, 2))), *shape)), x)
 
 
-def by_cast(b: Builder, card: type[Op]) -> Value:
+def by_cast(b: Builder, op_type: type[Op]) -> Value:
     sample = noted(b, b.choose(samples_of(Cast)))
     x = b.any_of([sample.types[0].dtype], 0, sample)
     target = sample.op.dtype  # type: ignore[attr-defined]
@@ -191,7 +191,7 @@ def by_cast(b: Builder, card: type[Op]) -> Value:
     return apply(sample.op, x)
 
 
-def by_joining(b: Builder, card: type[Op]) -> Value:
+def by_joining(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of(DTYPES, 1, _ANY)
     axis = b.integer(0, x.rank - 1)
     args = [x]
@@ -202,14 +202,14 @@ def by_joining(b: Builder, card: type[Op]) -> Value:
     return apply(Concat(axis), *args)
 
 
-def by_split(b: Builder, card: type[Op]) -> Value:
+def by_split(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of(DTYPES, 1, _ANY)
     axis = b.choose([i for i, d in enumerate(x.shape) if isinstance(d, int) and d > 0])
     first = b.integer(0, x.shape[axis])
     return apply(Split(axis, (first, x.shape[axis] - first)), x)
 
 
-def by_normalization(b: Builder, card: type[Op]) -> Value:
+def by_normalization(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of([f32, f64], 1, _RANGE)
     if any(a.shape[-1] == 0 for a in b.arrays(x)):
         raise Rejected  # onnxruntime normalizes no rows of nothing
@@ -217,16 +217,16 @@ def by_normalization(b: Builder, card: type[Op]) -> Value:
     return apply(LayerNorm(b.choose((1e-5, 1e-3, 0.01))), x, *weights)
 
 
-def by_training(b: Builder, card: type[Op]) -> Value:
+def by_training(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of(DTYPES, 0, _ANY)
     return apply(Training(), x, b.argument(x.type, _ANY))
 
 
-def by_barrier(b: Builder, card: type[Op]) -> Value:
+def by_barrier(b: Builder, op_type: type[Op]) -> Value:
     return apply(Barrier(), *(b.any_of(DTYPES, 0, _ANY) for _ in range(b.integer(1, 2))))
 
 
-def by_mask(b: Builder, card: type[Op]) -> Value:
+def by_mask(b: Builder, op_type: type[Op]) -> Value:
     """Elements that data select: no rounding changes how many there are."""
     x = b.any_of([boolean, f32, f64, i64], 1, _ANY)
     mask = b.leaf(boolean[x.shape], _ANY)
@@ -236,17 +236,17 @@ def by_mask(b: Builder, card: type[Op]) -> Value:
     return x[tuple(places[i] for i in range(x.rank))]  # type: ignore[no-any-return]
 
 
-def by_count(b: Builder, card: type[Op]) -> Value:
+def by_count(b: Builder, op_type: type[Op]) -> Value:
     number = b.leaf(i64[()], Sample(Barrier(), (), integers=(0, 6)))
     return apply(Counted(made_size("count", number)), number)
 
 
-def by_size(b: Builder, card: type[Op]) -> Value:
-    dtype = b.choose([s.op.dtype for s in samples_of(card)])  # type: ignore[attr-defined]
-    return apply(card(b.dim(), dtype))  # type: ignore[call-arg]
+def by_size(b: Builder, op_type: type[Op]) -> Value:
+    dtype = b.choose([s.op.dtype for s in samples_of(op_type)])  # type: ignore[attr-defined]
+    return apply(op_type(b.dim(), dtype))  # type: ignore[call-arg]
 
 
-def by_constant(b: Builder, card: type[Op]) -> Value:
+def by_constant(b: Builder, op_type: type[Op]) -> Value:
     """A number beside a value: a constant alone would be a program of its own."""
     value = apply(b.choose(samples_of(Constant)).op)
     if not value.dtype.is_float or value.rank:
@@ -255,14 +255,14 @@ def by_constant(b: Builder, card: type[Op]) -> Value:
     return x * cast(value, x.dtype)  # type: ignore[no-any-return]
 
 
-def by_recompute(b: Builder, card: type[Op]) -> Value:
+def by_recompute(b: Builder, op_type: type[Op]) -> Value:
     x = b.any_of([f32, f64], 1, _RANGE)
     w = b.argument(x.dtype[x.shape[-1], b.dim()], _RANGE)
     first, second = b.choose(_ACTIVATIONS), b.choose(_ACTIVATIONS)
     return recompute(lambda v: second(first(v) @ w))(x)  # type: ignore[no-any-return]
 
 
-def by_scan(b: Builder, card: type[Op]) -> Value:
+def by_scan(b: Builder, op_type: type[Op]) -> Value:
     """A loop whose body is made of a few operations on its carry, its row and what is outside."""
     xs = b.any_of([f32, f64], 1, _RANGE)
     row = xs.shape[1:]
@@ -288,32 +288,32 @@ def by_scan(b: Builder, card: type[Op]) -> Value:
     return last if b.chance(40) else stacked
 
 
-# What a program has made may be singular, where a slope is NaN by definition or by rounding.
+# What a program has made may be singular, where a gradient is NaN by definition or by rounding.
 MATRICES = (Solve, SolveTriangular, Inverse, Determinant, SignedLogDeterminant, Cofactors, Cholesky)
 
 
-def by_matrix(b: Builder, card: type[Op]) -> Value:
+def by_matrix(b: Builder, op_type: type[Op]) -> Value:
     """Square matrices whose diagonal outweighs the rest: the product of a column and a row that
     are below 1, and more than the size of it on the diagonal."""
-    sample = noted(b, b.choose(samples_of(card)))
+    sample = noted(b, b.choose(samples_of(op_type)))
     x = b.any_of([f32, f64], 1, _RANGE)
-    y = x if card is Cholesky else b.argument(x.type, _RANGE)
+    y = x if op_type is Cholesky else b.argument(x.type, _RANGE)
     size = x.shape[-1]
     heavy = eye(size, dtype=x.dtype) * size_value(dim(size + 1), x.dtype)
     a = expand_dims(tanh(x), -1) * expand_dims(tanh(y), -2) + heavy
-    if card in (Solve, SolveTriangular):
+    if op_type in (Solve, SolveTriangular):
         return apply(sample.op, a, b.argument(x.dtype[(*x.shape, b.dim())], _RANGE))
     made = apply(sample.op, a)
-    return items(made)[1] if card is SignedLogDeterminant else made
+    return items(made)[1] if op_type is SignedLogDeterminant else made
 
 
-def by_images(b: Builder, card: type[Op]) -> Value:
-    """One of the functions of [batch, channels, *space] that are no cards."""
-    x = b.any_of([f32, f64], 3, _APART if card is MaxPlaces else _RANGE)
+def by_images(b: Builder, op_type: type[Op]) -> Value:
+    """One of the functions of [batch, channels, *space] that are no ops."""
+    x = b.any_of([f32, f64], 3, _APART if op_type is MaxPlaces else _RANGE)
     rank = x.rank - 2
     if any(0 in a.shape[2:] for a in b.arrays(x)):
         raise Rejected  # there is nothing to take
-    if card is MaxPlaces:
+    if op_type is MaxPlaces:
         given = 2, b.integer(1, 2), b.choose((0, 1, ((1, 0),) * rank))
         values, places = ops.max_pool_with_indices(x, *given)
         return ops.max_unpool(values, places, 3, 2, 1, x.shape[2:]) + mean(values)

@@ -1,7 +1,7 @@
 """Programs as text: a model in the DSL, with its data, to be pasted and run.
 
 What has a public spelling is written so: each is tried, and taken where it makes the very node.
-Other nodes are written as their cards, applied.
+Other nodes are written as their ops, applied.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nncompile.ir.basic import Constant
 from nncompile.ir.dims import dim
 from nncompile.ir.graph import Item, Op, Value, apply, items, toposort
 from nncompile.ir.types import DTYPES, DType, TupleType, Type, numpy_name
-from nncompile.ops.core.annotations import Reroute
+from nncompile.ops.core.annotations import CustomVjp
 from nncompile.ops.loops.body import Body
 from nncompile.ops.loops.scan import Scan
 from nncompile.ops.windows.pooling import Window
@@ -32,7 +32,7 @@ from tests.fuzzing.program import Program
 
 Names = dict[Value, str]
 
-# How the public functions are called, from the fields of a card and the names of its arguments.
+# How the public functions are called, from the fields of a op and the names of its arguments.
 SPELLINGS: dict[str, Callable[[Any, Value, list[str]], str]] = {
     "Average": lambda op, v, a: f"ratio({a[0]}, {a[1]})",
     "Barrier": lambda op, v, a: f"barrier({', '.join(a)})",
@@ -93,33 +93,33 @@ def printed(program: Program) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """What the printed text may name: the DSL, numpy, the cards; those that are called as a layer
+    """What the printed text may name: the DSL, numpy, the ops; those that are called as a layer
     is have `_card` behind."""
     return dict(_environment())
 
 
 @cache
 def _environment() -> dict[str, Any]:
-    cards = {
-        _card_name(card): card
-        for (module, _), card in Op.registry.items()
+    op_types = {
+        _card_name(op_type): op_type
+        for (module, _), op_type in Op.registry.items()
         if module.startswith("nncompile.")
     }
     return {
-        **cards,
+        **op_types,
         **{name: getattr(nncompile.ops, name) for name in nncompile.ops.__all__},
         **{name: getattr(dsl, name) for name in (*dsl.__all__, *dsl.BUILTINS)},
         "Window": Window,
         "dim": dim,
-        **{s.op.slope.__name__: s.op.slope for s in Reroute.samples()},  # type: ignore[attr-defined]
+        **{s.op.gradient.__name__: s.op.gradient for s in CustomVjp.samples()},  # type: ignore[attr-defined]
         "items": items,
         "np": np,
         "ml_dtypes": ml_dtypes,
     }
 
 
-def _card_name(card: type[Op]) -> str:
-    return f"{card.__name__}_card" if card.__name__ in dsl.__all__ else card.__name__
+def _card_name(op_type: type[Op]) -> str:
+    return f"{op_type.__name__}_card" if op_type.__name__ in dsl.__all__ else op_type.__name__
 
 
 def _imports(text: str) -> list[str]:
@@ -216,7 +216,7 @@ class _Items:
 
 
 def _loop(name: str, v: Value, names: Names) -> Iterator[str]:
-    """A scan as the card with its body as a function, which is readable."""
+    """A scan as the op with its body as a function, which is readable."""
     op = v.op
     assert isinstance(op, Scan)
     body: Body = op.body

@@ -18,7 +18,7 @@ from nncompile.ir.precision import DOUBLE, in_types
 from nncompile.ir.types import DType, TupleType, Type, boolean, f32, i64, is_real, u32
 from nncompile.ops import broadcast_to, cast, mean, pad, reshape
 from nncompile.ops import sum as total
-from tests.cards import Feeds, Sizes, _symbols_within, draw, unpacked
+from tests.op_types import Feeds, Sizes, _symbols_within, draw, unpacked
 
 T = TypeVar("T")
 
@@ -30,10 +30,10 @@ NAMES = ("n", "m")
 
 @dataclass(frozen=True)
 class Program:
-    """A graph of random cards: its results, leaves, and data at several bindings of its sizes.
+    """A graph of random ops: its results, leaves, and data at several bindings of its sizes.
 
     `order` is how often it may be differentiated, `smooth` whether its gradients are its
-    derivatives (some cards declare other ones), `special` whether the data of the last binding are
+    derivatives (some ops declare other ones), `special` whether the data of the last binding are
     special numbers.
     """
 
@@ -52,8 +52,8 @@ class Program:
         return Graph("program", named, self.inputs)
 
     @property
-    def cards(self) -> set[str]:
-        """The names of the cards that it is made of."""
+    def op_types(self) -> set[str]:
+        """The names of the ops that it is made of."""
         return {type(v.op).__name__ for v in toposort(self.outputs)}
 
     def rng(self, purpose: int) -> np.random.Generator:
@@ -183,7 +183,7 @@ class Builder:
             if all(v is not x for x in self.values):
                 self.values.append(v)
 
-    # Arguments of cards.
+    # Arguments of ops.
 
     def found(self, accepts: Callable[[Value], bool]) -> Value:
         """One of the values so far."""
@@ -218,7 +218,7 @@ class Builder:
         return cast(v, type_.dtype)
 
     def ranged(self, v: Value, sample: Sample) -> Value:
-        """The value moved into the range that the sample's card is tested in."""
+        """The value moved into the range that the sample's op is tested in."""
         arrays = [a for a in self.arrays(v) if a.size]
         if v.dtype.is_float and arrays:
             low, high = sample.floats

@@ -19,14 +19,13 @@ from hypothesis import strategies as st
 from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.graph import Op
 from nncompile.passes import PASSES
-from tests.cards import our_cards
 from tests.fuzzing.checks import (
     check_double,
+    check_gradients,
     check_inference,
     check_interned,
     check_onnx,
     check_passes,
-    check_slopes,
     check_types,
     derived,
     has_double,
@@ -37,19 +36,20 @@ from tests.fuzzing.program import Builder, Program
 from tests.fuzzing.shrinking import smaller
 from tests.fuzzing.special import check_special_data, with_special_data
 from tests.fuzzing.steps import apply_card
+from tests.op_types import our_cards
 
 SIMPLE = ("Map", "Sum", "Expand", "Reshape", "Transpose", "MatMul")  # what failures shrink to
 
 
 @cache
-def cards() -> tuple[type[Op], ...]:
-    """All cards, simple ones first."""
+def op_types() -> tuple[type[Op], ...]:
+    """All ops, simple ones first."""
     found = our_cards()
     return tuple(sorted(found, key=lambda c: (_place(c), c.__name__)))
 
 
-def _place(card: type[Op]) -> int:
-    return SIMPLE.index(card.__name__) if card.__name__ in SIMPLE else len(SIMPLE)
+def _place(op_type: type[Op]) -> int:
+    return SIMPLE.index(op_type.__name__) if op_type.__name__ in SIMPLE else len(SIMPLE)
 
 
 @cache
@@ -88,12 +88,12 @@ class Found:
 
 @st.composite
 def programs(draw: st.DrawFn, focus: type[Op] | None = None, most: int = 5) -> Found:
-    """Random programs of up to so many steps, every other of which is the card `focus`."""
+    """Random programs of up to so many steps, every other of which is the op `focus`."""
 
     def integer(low: int, high: int) -> int:
         return draw(_integers(low, high)) if low < high else low
 
-    known = cards()
+    known = op_types()
     b = Builder(integer, integer(0, 2**16))
     for _ in range(integer(1, most)):
         plain = focus is None or b.chance(55)
@@ -136,7 +136,7 @@ def check(program: Program, plan: Plan) -> None:
     check_interned(graph)
     reference = Reference(graph, made.bindings)
     check_types(reference)
-    check_slopes(made)
+    check_gradients(made)
     done = check_passes(reference, plan.without, plan.twice)
     if plan.double:
         check_double(reference, plan.without)
@@ -181,18 +181,18 @@ SHRINKING = 400  # tries to make a failing program smaller: some twenty seconds
 
 @dataclass
 class Results:
-    """How many programs were checked, of which cards, and what failed."""
+    """How many programs were checked, of which ops, and what failed."""
 
     count: int = 0
     seconds: float = 0.0
-    cards: Counter[str] = field(default_factory=Counter)
+    op_types: Counter[str] = field(default_factory=Counter)
     orders: Counter[int] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def add(self, other: Results) -> None:
         self.count += other.count
         self.seconds += other.seconds
-        self.cards.update(other.cards)
+        self.op_types.update(other.op_types)
         self.orders.update(other.orders)
         self.failures += other.failures
 
@@ -225,7 +225,7 @@ def search(
             left[0] -= 1
         else:
             results.count += 1
-            results.cards.update(found.program.cards)
+            results.op_types.update(found.program.op_types)
         try:
             check(found.program, found.plan)
         except Exception as error:

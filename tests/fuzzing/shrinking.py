@@ -12,9 +12,9 @@ from nncompile.ir.dims import symbols
 from nncompile.ir.graph import Graph, Input, Value, apply, toposort
 from nncompile.ir.transform import rebuilt
 from nncompile.ir.types import TupleType, Type
-from tests.cards import Feeds
 from tests.fuzzing.arithmetic import Computation
 from tests.fuzzing.program import Program
+from tests.op_types import Feeds
 
 
 def smaller(program: Program, fails: Callable[[Program], bool], tries: int) -> Program:

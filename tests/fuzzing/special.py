@@ -6,9 +6,9 @@ double or in the declared element types: NaN for NaN, infinite for infinite. Wha
 place turns from one kind into another is not judged.
 
 Sums of products are computed in an order of the kernel's own, where ∞ may meet −∞: programs with
-such a card get NaN alone, and may have it in more places, never in fewer. Where one of two ways
+such a op get NaN alone, and may have it in more places, never in fewer. Where one of two ways
 multiplies the zeros of a padding or of a matrix of weights and the other leaves them out, NaN is in
-other places: programs with such a card get no special data.
+other places: programs with such a op get no special data.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
-from tests.cards import Feeds, Sizes
 from tests.fuzzing.arithmetic import SINGLE, Computation
 from tests.fuzzing.checks import loaded
 from tests.fuzzing.comparison import CLOSE, MARGIN, Mismatch, shown
 from tests.fuzzing.program import Program
+from tests.op_types import Feeds, Sizes
 
 RUNS = 12  # with noise
 OWN_ORDER = re.compile(
@@ -48,10 +48,10 @@ def special_values(dtype: np.dtype[Any]) -> np.ndarray:
 def with_special_data(program: Program) -> Program:
     """The program with one more binding: the sizes of the first, and special numbers among its
     real data."""
-    if any(map(ZEROS.search, program.cards)):
+    if any(map(ZEROS.search, program.op_types)):
         return program
     rng = program.rng(7)
-    own_order = any(map(OWN_ORDER.search, program.cards))
+    own_order = any(map(OWN_ORDER.search, program.op_types))
     feeds: Feeds = {}
     for x in program.inputs:
         name = x.op.name  # type: ignore[attr-defined]
@@ -80,8 +80,8 @@ class SpecialReference:
         with np.errstate(all="ignore"):
             self.single: Feeds = evaluate(self.graph, self.feeds)
         self.spread = compute.spread(self.feeds, self.double, SINGLE, RUNS)
-        cards = {type(v.op).__name__ for v in self.graph.nodes}
-        self.own_order = any(map(OWN_ORDER.search, cards))
+        op_types = {type(v.op).__name__ for v in self.graph.nodes}
+        self.own_order = any(map(OWN_ORDER.search, op_types))
 
     def compare(self, kind: str, actual: Mapping[str, Any]) -> None:
         """Raises where an element is neither numpy's in double nor in the declared types."""

@@ -1,4 +1,4 @@
-"""How a card is applied to what a program has: as it is fitted to values of any rank, or by one of
+"""How a op is applied to what a program has: as it is fitted to values of any rank, or by one of
 its samples with sizes renamed."""
 
 from __future__ import annotations
@@ -9,30 +9,30 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.dims import Dim, dim, substitute, symbols
 from nncompile.ir.graph import Op, Sample, Value, apply
 from nncompile.ir.types import Type
-from tests.cards import _symbols_within
 from tests.fuzzing.fitting import ALONE, FITTING, MATRICES, Step, by_axes, noted, samples_of
 from tests.fuzzing.program import Builder, Rejected
+from tests.op_types import _symbols_within
 
 
-def apply_card(b: Builder, card: type[Op]) -> None:
-    """Adds one application of the card to the program, if one can be found."""
-    own = FITTING.get(card, by_axes if card.varies else None)
+def apply_card(b: Builder, op_type: type[Op]) -> None:
+    """Adds one application of the op to the program, if one can be found."""
+    own = FITTING.get(op_type, by_axes if op_type.varies else None)
     before = len(b.leaves), b.order, b.smooth
-    steps: list[Step] = [fresh_sample] if card in MATRICES else [by_sample, fresh_sample]
-    if own is not None and (card in ALONE or b.chance(70)):
-        steps = [own] if card in ALONE else [own, *steps]
+    steps: list[Step] = [fresh_sample] if op_type in MATRICES else [by_sample, fresh_sample]
+    if own is not None and (op_type in ALONE or b.chance(70)):
+        steps = [own] if op_type in ALONE else [own, *steps]
     for step in steps:
         try:
-            b.add(step(b, card))
+            b.add(step(b, op_type))
             return
         except (Rejected, CompileError):
             leaves, b.order, b.smooth = before
             del b.leaves[leaves:]
 
 
-def by_sample(b: Builder, card: type[Op]) -> Value:
-    """One of the card's samples, whose names of sizes become those of the program's values."""
-    sample = b.choose(samples_of(card))
+def by_sample(b: Builder, op_type: type[Op]) -> Value:
+    """One of the op's samples, whose names of sizes become those of the program's values."""
+    sample = b.choose(samples_of(op_type))
     renamed: dict[sp.Symbol, Dim] = {}
     chosen: dict[int, Value] = {}
     for i, pattern in enumerate(sample.types):
@@ -53,9 +53,9 @@ def by_sample(b: Builder, card: type[Op]) -> Value:
     return _applied(b, sample, renamed, chosen)
 
 
-def fresh_sample(b: Builder, card: type[Op]) -> Value:
-    """One of the card's samples as it is."""
-    sample = b.choose(samples_of(card))
+def fresh_sample(b: Builder, op_type: type[Op]) -> Value:
+    """One of the op's samples as it is."""
+    sample = b.choose(samples_of(op_type))
     for s in sorted(_symbols_within(sample.op.key), key=str):
         b.name(str(s))
     return _applied(b, sample, {}, {}, fresh=True)

@@ -12,10 +12,10 @@ from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.lowering import lower
 from nncompile.backends.torchscript.writing import FUNCTIONS
 from nncompile.ir.graph import Graph
-from tests.cards import Feeds
 from tests.fuzzing.arithmetic import SINGLE
 from tests.fuzzing.checks import check_dtypes
 from tests.fuzzing.comparison import Reference
+from tests.op_types import Feeds
 
 torch.set_num_threads(1)
 

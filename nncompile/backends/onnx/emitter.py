@@ -1,4 +1,4 @@
-"""What cards are handed to lower themselves: `o.MatMul(a, b)` emits a node and gives its name."""
+"""What ops are handed to lower themselves: `o.MatMul(a, b)` emits a node and gives its name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
 from nncompile.diagnostics.errors import BackendError
-from nncompile.diagnostics.locations import Site, Trace
+from nncompile.diagnostics.locations import Location, LocationTable
 from nncompile.ir.dims import Dim, FloorDiv, Shape, substitute, symbols
 from nncompile.ir.emitters import Names, OnnxEmitter, OnnxOperator
 from nncompile.ir.graph import AnyType, Value, toposort
@@ -36,7 +36,7 @@ class Emitter:
     Every ONNX operator is a method: inputs are names ("" leaves an optional one out), attributes
     are keywords, and `outputs=n` gives a tuple of names. Equal nodes are emitted once, so the
     forward and the backward pass share what both need. `types` and `type` are those of the
-    arguments and the result of the card that is being lowered.
+    arguments and the result of the op that is being lowered.
 
     A graph within a node has an emitter of its own with the outer one as `parent`: it sees what is
     known there, and not the other way round. What needs nothing from inside is emitted outside,
@@ -56,7 +56,7 @@ class Emitter:
         self.conditional = conditional
         self.bounds: dict[Dim, int] | None = parent.bounds if parent else bounds
         self.expected: Mapping[sp.Symbol, int] = parent.expected if parent else sizes or {}
-        self.trace: Trace = parent.trace if parent else Trace()
+        self.locations: LocationTable = parent.locations if parent else LocationTable()
         self.nodes: list[onnx.NodeProto] = []
         # Those of a graph within are the outer one's.
         self.constants: dict[str, Array] = parent.constants if parent else {}
@@ -80,7 +80,7 @@ class Emitter:
         self._unknown: list[str] = list(parent._unknown) if parent else []
         self._made: dict[str, Made] = parent._made if parent else {}
         self._dtypes: dict[str, DType] = parent._dtypes if parent else {}
-        self._site: Site | None = None
+        self._site: Location | None = None
         self._stem = ""
 
     # What the lowering of a graph calls.
@@ -113,11 +113,13 @@ class Emitter:
         size = self.Sub(size, self.ints([constant])) if constant else size
         return self.Div(size, self.ints([factor])) if factor != 1 else size
 
-    def lower(self, value: Value, args: Sequence[Any], site: Site | None) -> Any:
+    def lower(self, value: Value, args: Sequence[Any], location: Location | None) -> Any:
         """The names of the result of one node of the graph."""
         given = tuple(a.type for a in value.args)
-        self._site = site
-        self._stem = f"{site.scope}/{value.op.label}" if site and site.scope else value.op.label
+        self._site = location
+        self._stem = (
+            f"{location.scope}/{value.op.label}" if location and location.scope else value.op.label
+        )
         self._declare(args, given)
         wide = widened(value)
         if value.args and not value.op.makes and _is_empty(value.type):
@@ -165,11 +167,11 @@ class Emitter:
         """Adds to `names` those of nodes in order, where those of the leaves are known."""
         for v in values:
             if v not in names:
-                with self.trace.located(v):  # errors are told at the user's line
+                with self.locations.located(v):  # errors are told at the user's line
                     args = [names[a] for a in v.args]
-                    names[v] = self.lower(v, args, self.trace.site(v))
+                    names[v] = self.lower(v, args, self.locations.location(v))
 
-    # What cards call.
+    # What ops call.
 
     def __getattr__(self, op_type: str) -> OnnxOperator:
         if not op_type[:1].isupper():
@@ -413,7 +415,7 @@ class Emitter:
         return name
 
     def scalar(self, number: Any, dtype: DType) -> str:
-        """A constant without axes."""
+        """A scalar constant."""
         return self.constant(np.asarray(number, dtype.numpy))
 
     def factor(self, name: str, divides: bool = False) -> str:
@@ -470,7 +472,7 @@ class Emitter:
         return OnnxFormulas(self).lower(body, args, self.types)
 
     def dim(self, size: Dim) -> str:
-        """A dimension as a number without axes, i64."""
+        """A dimension as a scalar, i64."""
         if isinstance(size, int):
             return self.scalar(size, i64)
         if self.parent:

@@ -120,7 +120,7 @@ def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
     names: dict[Value, Any] = {v: v.op.name for v in graph.nodes if isinstance(v.op, Input)}
-    emitter.trace = graph.trace
+    emitter.locations = graph.locations
     emitter.lower_all(graph.nodes, names)
     return names
 

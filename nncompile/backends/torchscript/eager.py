@@ -19,7 +19,7 @@ from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import declared
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.types import Array
-from nncompile.ops.core.annotations import Reroute
+from nncompile.ops.core.annotations import CustomVjp
 
 
 class EagerModule(torch.nn.Module):
@@ -32,7 +32,7 @@ class EagerModule(torch.nn.Module):
     def __init__(self, source: Mapping[str, str], unknown: Mapping[str, str]) -> None:
         super().__init__()
         self.source = dict(source)
-        self.unknown_slopes = dict(unknown)
+        self.unknown_gradients = dict(unknown)
         self._functions = {mode: function_of(text) for mode, text in self.source.items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class EagerModule(torch.nn.Module):
         """The outputs by name, of the inputs in order or by name."""
         mode = "train" if self.training and "train" in self.source else "eval"
         found: dict[str, torch.Tensor] = self._functions[mode](self, *args, **inputs)
-        for name, place in self.unknown_slopes.items():
+        for name, place in self.unknown_gradients.items():
             if found[name].requires_grad:
                 found[name] = _Unknown.apply(found[name], place)
         return found
@@ -103,7 +103,7 @@ def to_eager(
         graphs.append(training)
     unknown: dict[str, str] = {}
     for each in graphs:
-        unknown |= _unknown_slopes(each)
+        unknown |= _unknown_gradients(each)
     module = EagerModule(source, {n: place for n, place in unknown.items() if n in graph.outputs})
     leaves = {name: leaf for each in graphs for name, leaf in each.leaves.items()}
     for path, (array, trained) in weights_of(leaves, parameters).items():
@@ -126,13 +126,13 @@ def function_of(source: str) -> Callable[..., Any]:
     return found
 
 
-def _unknown_slopes(graph: Graph) -> dict[str, str]:
-    """The outputs that need a value whose slope was declared, and the line of that one."""
+def _unknown_gradients(graph: Graph) -> dict[str, str]:
+    """The outputs that need a value whose gradient was declared, and the line of that one."""
     places: dict[Value, str] = {}
     for v in graph.nodes:
-        site = graph.trace.site(v)
+        location = graph.locations.location(v)
         if _is_declared(v):
-            places[v] = site.place if site else v.op.label
+            places[v] = location.place if location else v.op.label
         else:
             found = next((places[a] for a in v.args if a in places), None)
             if found is not None:
@@ -142,5 +142,5 @@ def _unknown_slopes(graph: Graph) -> dict[str, str]:
 
 def _is_declared(value: Value) -> bool:
     if isinstance(value.op, Map):
-        return value.op.slopes is not None or value.op.body.has(declared)
-    return isinstance(value.op, Reroute)
+        return value.op.derivatives is not None or value.op.body.has(declared)
+    return isinstance(value.op, CustomVjp)

@@ -1,4 +1,4 @@
-"""What cards write TorchScript with: `t.matmul(a, b)` emits a statement and gives its result."""
+"""What ops write TorchScript with: `t.matmul(a, b)` emits a statement and gives its result."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LITERAL = 16  # larger constants are buffers of the module
 
 
 class Emitter:
-    """What cards write TorchScript with. Strings are source: names of results, or expressions.
+    """What ops write TorchScript with. Strings are source: names of results, or expressions.
 
     Every function of torch is a method: `t.log_softmax(x, dim=1)` emits the call and returns the
     name of its result. Equal calls are emitted once. `types` and `type` are those of the

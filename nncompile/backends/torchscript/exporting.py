@@ -16,7 +16,7 @@ from torch.export import Dim
 from nncompile.backends.torchscript.eager import EagerModule, function_of, to_eager
 from nncompile.backends.torchscript.script import described
 from nncompile.diagnostics.errors import BackendError
-from nncompile.diagnostics.locations import Site
+from nncompile.diagnostics.locations import Location
 from nncompile.ir.dims import Dim as Size
 from nncompile.ir.dims import substitute, symbols
 from nncompile.ir.graph import Graph, Value
@@ -45,7 +45,7 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     if not inputs:
         raise BackendError(f"{graph.name} has no inputs, and torch.export needs one")
     module = to_eager(graph, parameters, scans=True, places=_places(graph))
-    module.requires_grad_(False)  # or torch's scan would be traced with its slopes
+    module.requires_grad_(False)  # or torch's scan would be traced with its gradients
     # torch.export reads the names of the inputs off the function.
     module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]  # of this module only
     examples, failure = _examples(module, inputs)
@@ -60,7 +60,7 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
         f"torch.export cannot export {graph.name}: {reason}",
         rows=[(name, str(leaf.type)) for name, leaf in inputs.items()],
         hint="declare these sizes as numbers, or export to torchscript",
-        site=_site(graph),
+        location=_site(graph),
     ) from failure
 
 
@@ -82,9 +82,9 @@ def _places(graph: Graph) -> dict[str, str]:
     }
 
 
-def _site(graph: Graph) -> Site | None:
+def _site(graph: Graph) -> Location | None:
     """The line of the first loop, which is what torch.export can do least with."""
-    return next((graph.trace.site(v) for v in graph.nodes if isinstance(v.op, Scan)), None)
+    return next((graph.locations.location(v) for v in graph.nodes if isinstance(v.op, Scan)), None)
 
 
 def _examples(

@@ -126,7 +126,7 @@ class TorchFormulas:
         return emit("torch.where", by_zero, 0, result)
 
     def tensor(self, x: Operand) -> str:
-        """The operand as a tensor: a number becomes one without axes."""
+        """The operand as a tensor: a number becomes a scalar."""
         if isinstance(x, Literal):
             return self.emitter.constant(np.asarray(x.number, x.dtype.numpy))
         return x

@@ -8,7 +8,7 @@ import torch
 
 from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.script import to_script
-from nncompile.diagnostics.locations import tracing
+from nncompile.diagnostics.locations import recording_locations
 from nncompile.ir.graph import Graph, Input, Value, apply
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
@@ -35,9 +35,9 @@ def to_function(graph: Graph) -> Function:
 def of_data(graph: Graph) -> Graph:
     """The graph in which parameters and states are data, of the same names."""
     new: dict[Value, Value] = {}
-    with tracing(graph.trace):
+    with recording_locations(graph.locations):
         for name, leaf in graph.leaves.items():
             new[leaf] = apply(Input(name, leaf.type, "input"))
         outputs = replace(list(graph.outputs.values()), new)
     named = dict(zip(graph.outputs, outputs, strict=True))
-    return Graph(graph.name, named, tuple(new.values()), graph.trace, graph.doc)
+    return Graph(graph.name, named, tuple(new.values()), graph.locations, graph.doc)

@@ -11,15 +11,15 @@ from torch import Tensor
 
 def convolution_weight_gradient(
     x: Tensor,
-    slope: Tensor,
+    gradient: Tensor,
     shape: list[int],
     strides: list[int],
     pads: list[int],
     dilations: list[int],
     groups: int,
 ) -> Tensor:
-    """The gradient of a convolution of x at its weights, which have that shape, from the slope at
-    its results.
+    """The gradient of a convolution of x at its weights, which have that shape, from the gradient
+    at its results.
 
     torch's float32 kernel for the CPU adds what all examples and places come to in one accumulator:
     of 1,000,000 products of positive numbers 2e-4 is lost. Here the examples, or strips of them,
@@ -30,10 +30,10 @@ def convolution_weight_gradient(
     rank = len(strides)
     none = [0 for _ in range(rank)]
     wanted = [False, True, False]
-    height, width = slope.size(2), 1
+    height, width = gradient.size(2), 1
     for i in range(1, rank):
-        width *= slope.size(2 + i)
-    if x.is_cpu and x.dtype == torch.float32 and slope.size(0) * height * width > most:
+        width *= gradient.size(2 + i)
+    if x.is_cpu and x.dtype == torch.float32 and gradient.size(0) * height * width > most:
         together = most // max(height * width, 1)
         if together == 0:
             # Strips of rows, as images: those of x have the rows that their results see.
@@ -47,30 +47,34 @@ def convolution_weight_gradient(
             x = x.unfold(2, (rows - 1) * step + extent, rows * step)
             x = x.movedim(-1, 3).transpose(1, 2).flatten(0, 1)
             missing = rows * strips - height
-            slope = torch.nn.functional.pad(slope, behind + [0, missing]) if missing > 0 else slope
-            slope = slope.unfold(2, rows, rows).movedim(-1, 3).transpose(1, 2).flatten(0, 1)
+            gradient = (
+                torch.nn.functional.pad(gradient, behind + [0, missing])
+                if missing > 0
+                else gradient
+            )
+            gradient = gradient.unfold(2, rows, rows).movedim(-1, 3).transpose(1, 2).flatten(0, 1)
             pads = [0] + pads[1:]
             together = 1
         count = x.size(0) // together
         used = count * together
         total = torch.ops.aten.convolution_backward(
-            slope[:used].flatten(0, 1).unflatten(0, [together, count * slope.size(1)]),
+            gradient[:used].flatten(0, 1).unflatten(0, [together, count * gradient.size(1)]),
             x[:used].flatten(0, 1).unflatten(0, [together, count * x.size(1)]),
-            slope.new_zeros([1]).expand([count * shape[0]] + shape[1:]),  # only for its shape
+            gradient.new_zeros([1]).expand([count * shape[0]] + shape[1:]),  # only for its shape
             None, strides, pads, dilations, False, none, count * groups, wanted,
         )[1].unflatten(0, [count, shape[0]]).sum(0)  # fmt: skip
         if used == x.size(0):
             return total
         rest = convolution_weight_gradient_of_few(
-            x[used:], slope[used:], shape, strides, pads, dilations, groups
+            x[used:], gradient[used:], shape, strides, pads, dilations, groups
         )
         return total + rest
-    return convolution_weight_gradient_of_few(x, slope, shape, strides, pads, dilations, groups)
+    return convolution_weight_gradient_of_few(x, gradient, shape, strides, pads, dilations, groups)
 
 
 def convolution_weight_gradient_of_few(
     x: Tensor,
-    slope: Tensor,
+    gradient: Tensor,
     shape: list[int],
     strides: list[int],
     pads: list[int],
@@ -78,8 +82,8 @@ def convolution_weight_gradient_of_few(
     groups: int,
 ) -> Tensor:
     """The same with one accumulator."""
-    like, none = slope.new_zeros([1]).expand(shape), [0 for _ in strides]
+    like, none = gradient.new_zeros([1]).expand(shape), [0 for _ in strides]
     wanted = [False, True, False]
     return torch.ops.aten.convolution_backward(
-        slope, x, like, None, strides, pads, dilations, False, none, groups, wanted
+        gradient, x, like, None, strides, pads, dilations, False, none, groups, wanted
     )[1]

@@ -111,7 +111,7 @@ def _emitted(t: Emitter, graph: Graph, texts: Mapping[str, str]) -> dict[Value, 
     for v in graph.nodes:
         if v in results:
             continue
-        with graph.trace.located(v):  # errors are told at the user's line
+        with graph.locations.located(v):  # errors are told at the user's line
             results[v] = t.node(v, [results[a] for a in v.args])
         if v.args or v in outputs:
             _keep(t, results[v], outputs.get(v), v, graph)
@@ -210,17 +210,17 @@ def _stem(v: Value, graph: Graph) -> str:
     for leaf in v.args:
         if isinstance(leaf.op, Input) and leaf.op.kind == "parameter" and "." in leaf.op.name:
             return leaf.op.name.rpartition(".")[0]
-    site = graph.trace.site(v)
-    if site is None:
+    location = graph.locations.location(v)
+    if location is None:
         return ""
-    whole, _, rest = site.scope.partition("/")  # the model's own name says nothing here
-    return rest if whole == graph.name else site.scope
+    whole, _, rest = location.scope.partition("/")  # the model's own name says nothing here
+    return rest if whole == graph.name else location.scope
 
 
 def _comment(v: Value, graph: Graph) -> str:
     """The user's line: `digits.py:22  stem`."""
-    site = graph.trace.site(v)
-    return " ".join(f"{site.place}  {site.scope}".split("\n")).rstrip() if site else ""
+    location = graph.locations.location(v)
+    return " ".join(f"{location.place}  {location.scope}".split("\n")).rstrip() if location else ""
 
 
 def _given(t: Emitter, text: str, v: Value) -> str:

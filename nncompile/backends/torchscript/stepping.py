@@ -32,10 +32,11 @@ def to_step(
     `head.weight.m`).
 
     `train_step` takes a batch, the inputs of the model in order, changes the state in place and
-    returns the metrics as they were before; its slopes are those of the graph, and autograd takes
-    no part. `evaluate` gives the metrics of inference, `forward` its predictions. `get_state` is a
-    copy of the state by path, `set_state` goes on from one, and `reset` begins anew from a seed.
-    All are there after `torch.jit.load` in Python and C++, and saving the module keeps its state.
+    returns the metrics as they were before; its gradients are those of the graph, and autograd
+    takes no part. `evaluate` gives the metrics of inference, `forward` its predictions. `get_state`
+    is a copy of the state by path, `set_state` goes on from one, and `reset` begins anew from a
+    seed. All are there after `torch.jit.load` in Python and C++, and saving the module keeps its
+    state.
 
     `optimized(name, graph)` makes the passes. Raises `BackendError` for names that a module cannot
     have.
@@ -60,7 +61,7 @@ def to_step(
     places = {path: _slot(path) for path in step.state if path not in known}
 
     def reading(graph: Graph, name: str) -> str:
-        copied = sharing(graph)  # of a parameter, which has a slope, too
+        copied = sharing(graph)  # of a parameter, which has a gradient, too
         made = lower(
             graph, name, copied=copied, constants=constants, checked=Check.INPUTS, detached=True
         )
@@ -133,7 +134,7 @@ def _first(step: Step) -> Graph:
     made = replace(list(step.first.values()), leaves)
     values = {**drawn, **dict(zip(step.first, made, strict=True))}
     outputs = {f"{path}.next": value for path, value in values.items() if path in step.state}
-    return Graph(f"{step.model.name}_first", outputs, (), step.step.trace)
+    return Graph(f"{step.model.name}_first", outputs, (), step.step.locations)
 
 
 def _access(state: Mapping[str, str], drawn: Collection[str]) -> list[str]:

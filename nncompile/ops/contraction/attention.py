@@ -53,12 +53,12 @@ class Attention(Op):
     ) -> tuple[Value, ...]:
         weights = softmax(_scores(q, k, *bias))
         of_weights = matmul(g, swapaxes(v, -1, -2))
-        slope = weights * (of_weights - sum(of_weights * weights, -1, keepdims=True))
+        gradient = weights * (of_weights - sum(of_weights * weights, -1, keepdims=True))
         return (
-            matmul(slope, k),
-            matmul(swapaxes(slope, -1, -2), q),
+            matmul(gradient, k),
+            matmul(swapaxes(gradient, -1, -2), q),
             matmul(swapaxes(weights, -1, -2), g),
-            *(unbroadcast(slope, b) for b in bias),
+            *(unbroadcast(gradient, b) for b in bias),
         )
 
     def composed(self, q: Value, k: Value, v: Value, *bias: Value) -> tuple[Value]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import in_single
 from nncompile.ir.dims import same
 from nncompile.ir.graph import Value
@@ -14,7 +14,7 @@ from nncompile.ops.reduction.statistics import norm
 from nncompile.ops.shape.reshape import expand_dims
 
 
-@teaching
+@suggests_names
 @in_single
 def cdist(x1: Any, x2: Any, p: float = 2.0) -> Value:
     """The distances of the points x1[…, n, d] from the points x2[…, m, d], in the norm of order p:

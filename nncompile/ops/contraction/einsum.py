@@ -49,7 +49,7 @@ class Einsum(Op):
     """Two tensors multiplied along equal letters and summed over those that `output` lacks.
 
     No letter stands twice in one tensor, and each in two of `left`, `right` and `output`, so the
-    slopes are sums of the same kind; `einsum` brings every notation into this form.
+    gradients are sums of the same kind; `einsum` brings every notation into this form.
     """
 
     left: str

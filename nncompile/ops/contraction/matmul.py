@@ -80,14 +80,17 @@ class MatMul(Op):
         right = b if b.rank > 1 else reshape(b, (*b.shape, 1))
         rows, inner, columns = left.shape[-2], left.shape[-1], right.shape[-1]
         above = reshape(g, (*broadcast(left.shape[:-2], right.shape[:-2]), rows, columns))
-        if right.rank == 2:  # one matrix for all of the left: its slope is one product
+        if right.rank == 2:  # one matrix for all of the left: its gradient is one product
             count = product(left.shape[:-1])
             flat, top = reshape(left, (count, inner)), reshape(above, (count, columns))
-            slopes = gemm(top, right, transpose_b=True), gemm(flat, top, transpose_a=True)
+            gradients = gemm(top, right, transpose_b=True), gemm(flat, top, transpose_a=True)
         else:
-            slopes = matmul(above, swapaxes(right, -1, -2)), matmul(swapaxes(left, -1, -2), above)
-            slopes = unbroadcast(slopes[0], left), unbroadcast(slopes[1], right)
-        return reshape(slopes[0], a.shape), reshape(slopes[1], b.shape)
+            gradients = (
+                matmul(above, swapaxes(right, -1, -2)),
+                matmul(swapaxes(left, -1, -2), above),
+            )
+            gradients = unbroadcast(gradients[0], left), unbroadcast(gradients[1], right)
+        return reshape(gradients[0], a.shape), reshape(gradients[1], b.shape)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         a, b = types
@@ -271,15 +274,19 @@ class Gemm(Op):
         a, b, *c = args
         alpha = self.alpha
         if self.transpose_a:
-            slope_a = gemm(b, g, transpose_a=self.transpose_b, transpose_b=True, alpha=alpha)
+            gradient_a = gemm(b, g, transpose_a=self.transpose_b, transpose_b=True, alpha=alpha)
         else:
-            slope_a = gemm(g, b, transpose_b=not self.transpose_b, alpha=alpha)
+            gradient_a = gemm(g, b, transpose_b=not self.transpose_b, alpha=alpha)
         if self.transpose_b:
-            slope_b = gemm(g, a, transpose_a=True, transpose_b=self.transpose_a, alpha=alpha)
+            gradient_b = gemm(g, a, transpose_a=True, transpose_b=self.transpose_a, alpha=alpha)
         else:
-            slope_b = gemm(a, g, transpose_a=not self.transpose_a, alpha=alpha)
-        slopes_c = [unbroadcast(g, x) for x in c]
-        return slope_a, slope_b, *(s if self.beta == 1 else s * self.beta for s in slopes_c)
+            gradient_b = gemm(a, g, transpose_a=not self.transpose_a, alpha=alpha)
+        gradients_c = [unbroadcast(g, x) for x in c]
+        return (
+            gradient_a,
+            gradient_b,
+            *(s if self.beta == 1 else s * self.beta for s in gradients_c),
+        )
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         left, right, *added = places

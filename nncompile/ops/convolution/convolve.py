@@ -63,11 +63,11 @@ class Conv(Op):
     def pullback(self, g: Value, y: Value, x: Value, *args: Value) -> Sequence[Value | None]:
         w, *bias = args
         fields = self.strides, self.pads, self.dilations, self.groups
-        slopes = (
+        gradients = (
             ConvTranspose(x.shape[2:], *fields)(g, w),
             ConvWeightGradient(kernel_of(w.type), *fields)(x, g),
         )
-        return *slopes, *(sum(g, _all_but_channels(g)) for _ in bias)
+        return *gradients, *(sum(g, _all_but_channels(g)) for _ in bias)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
@@ -115,7 +115,7 @@ class Conv(Op):
 
 class ConvTranspose(Op):
     """x[N, O, *results] spread by the kernels w[O, C/groups, *kernel] over `[N, C, *sizes]`: the
-    slope at its argument of the convolution that makes `results` of `sizes`, and torch's
+    gradient at its argument of the convolution that makes `results` of `sizes`, and torch's
     transposed convolution, with weights laid out as there."""
 
     sizes: Shape
@@ -206,9 +206,9 @@ class ConvTranspose(Op):
 
 
 class ConvWeightGradient(Op):
-    """x[N, C, *sizes] and slope[N, O, *results] to `[O, C/groups, *kernel]`: the slope of a
-    convolution at its weights from the slope at its results, Σ over the batch and the results of
-    that slope times what the window sees of x."""
+    """x[N, C, *sizes] and gradient[N, O, *results] to `[O, C/groups, *kernel]`: the gradient of a
+    convolution at its weights from the gradient at its results, Σ over the batch and the results of
+    that gradient times what the window sees of x."""
 
     kernel: Ints
     strides: Ints
@@ -222,39 +222,39 @@ class ConvWeightGradient(Op):
         """What of x goes into a result."""
         return Window(self.kernel, self.strides, self.pads, self.dilations)
 
-    def infer(self, x: Type, slope: Type) -> Type:
-        check_operands(x, slope)
+    def infer(self, x: Type, gradient: Type) -> Type:
+        check_operands(x, gradient)
         check_groups(x.shape[1], self.groups)
-        check_groups(slope.shape[1], self.groups)
-        if same(x.shape[0], slope.shape[0]) is not True:
-            raise ShapeError(f"{x} and {slope} are not known to have the same batch size")
-        check_results(slope, self.window.results(x.shape[2:]), x.shape[2:])
+        check_groups(gradient.shape[1], self.groups)
+        if same(x.shape[0], gradient.shape[0]) is not True:
+            raise ShapeError(f"{x} and {gradient} are not known to have the same batch size")
+        check_results(gradient, self.window.results(x.shape[2:]), x.shape[2:])
         ins = floordiv(x.shape[1], self.groups)
-        return Type(x.dtype, (slope.shape[1], ins, *self.kernel))
+        return Type(x.dtype, (gradient.shape[1], ins, *self.kernel))
 
-    def pullback(self, g: Value, y: Value, x: Value, slope: Value) -> Sequence[Value | None]:
+    def pullback(self, g: Value, y: Value, x: Value, gradient: Value) -> Sequence[Value | None]:
         fields = self.strides, self.pads, self.dilations, self.groups
-        return ConvTranspose(x.shape[2:], *fields)(slope, g), Conv(*fields)(x, g)
+        return ConvTranspose(x.shape[2:], *fields)(gradient, g), Conv(*fields)(x, g)
 
-    def numpy(self, x: Array, slope: Array) -> Array:
+    def numpy(self, x: Array, gradient: Array) -> Array:
         seen = columns(x, self.window, self.groups)
-        (batch, outs), groups = slope.shape[:2], self.groups
-        grouped = slope.reshape(batch, groups, outs // groups, seen.shape[3])
+        (batch, outs), groups = gradient.shape[:2], self.groups
+        grouped = gradient.reshape(batch, groups, outs // groups, seen.shape[3])
         total: Array = (grouped @ seen.swapaxes(2, 3)).sum(0, dtype=x.dtype)
         return total.reshape(outs, x.shape[1] // groups, *self.kernel)
 
-    def onnx(self, o: OnnxEmitter, x: str, slope: str) -> str:
-        def composed(x: Value, slope: Value) -> tuple[Value]:
-            return (weight_gradient(x, slope, self.window, self.groups),)
+    def onnx(self, o: OnnxEmitter, x: str, gradient: str) -> str:
+        def composed(x: Value, gradient: Value) -> tuple[Value]:
+            return (weight_gradient(x, gradient, self.window, self.groups),)
 
-        return composed_onnx(o, composed, x, slope)[0]
+        return composed_onnx(o, composed, x, gradient)[0]
 
-    def torch(self, t: TorchEmitter, x: str, slope: str) -> str:
+    def torch(self, t: TorchEmitter, x: str, gradient: str) -> str:
         window = self.window
         _torch_axes(window)
         x, pads = _torch_padded(t, x, window)
         where = list(window.strides), pads, list(window.dilations), self.groups
-        args = ", ".join(map(t.text, (x, slope, t.type.shape, *where)))
+        args = ", ".join(map(t.text, (x, gradient, t.type.shape, *where)))
         # torch.export cannot choose by a size that only data tell.
         function = "convolution_weight_gradient" + ("_of_few" if t.scans else "")
         return t.emit(f"{function}({args})", "weight_gradient")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError, did_you_mean, whole_number
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, same_shape
 from nncompile.ir.graph import Value, described
@@ -19,7 +19,7 @@ from nncompile.ops.windows.convolution import Window, explicit, numbers, pads_of
 from nncompile.ops.windows.space import LEAD, axis_of
 
 
-@teaching
+@suggests_names
 def conv(
     x: Any,
     w: Any,
@@ -73,7 +73,7 @@ def conv(
     return op(x, *args)
 
 
-@teaching
+@suggests_names
 def conv_transpose(
     x: Any,
     w: Any,
@@ -120,7 +120,7 @@ def conv_transpose(
                 f"{what}: the output padding {m} is not less than stride {s} or dilation {d}",
                 hint="one more element of x gives as many more results",
             )
-    # The card makes less than a stride more. Beyond that, there is what the padding would cut off
+    # The op makes less than a stride more. Beyond that, there is what the padding would cut off
     # at the end, and then zeros.
     within = [min(m, s - 1) for m, s in zip(more, strides, strict=True)]
     uncut = [min(m - w, a) for m, w, a in zip(more, within, pads[rank:], strict=True)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import add
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same
@@ -23,7 +23,7 @@ from nncompile.ops.windows.pooling import per_axis
 from nncompile.ops.windows.space import LEAD
 
 
-@teaching
+@suggests_names
 def unfold(
     x: Any,
     kernel: Any,
@@ -56,7 +56,7 @@ def unfold(
     return reshape(x, (x.shape[0], product(x.shape[1:-rank]), product(counts)))
 
 
-@teaching
+@suggests_names
 def fold(
     x: Any,
     output_size: Any,
@@ -136,7 +136,7 @@ def _placed(x: Value, axis: int, start: int, size: Any) -> Value:
     return padded(x, first, last)
 
 
-@teaching
+@suggests_names
 def pixel_shuffle(x: Any, upscale_factor: Any, *, what: str = "pixel_shuffle") -> Value:
     """`x` [batch, channels·∏factors, *space] as [batch, channels, *space·factors]: blocks of
     channels become blocks of pixels (W. Shi et al., "Real-time single image and video
@@ -157,7 +157,7 @@ def pixel_shuffle(x: Any, upscale_factor: Any, *, what: str = "pixel_shuffle") -
     return reshape(transpose(split, (0, 1, *pairs)), joined)
 
 
-@teaching
+@suggests_names
 def pixel_unshuffle(x: Any, downscale_factor: Any, *, what: str = "pixel_unshuffle") -> Value:
     """`x` [batch, channels, *space·factors] as [batch, channels·∏factors, *space]: the inverse of
     `pixel_shuffle`, with its options; torch's `pixel_unshuffle`.

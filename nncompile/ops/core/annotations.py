@@ -1,4 +1,4 @@
-"""Cards whose value is their first argument: marks for gradients, modes and evaluations."""
+"""Ops whose value is their first argument: marks for gradients, modes and evaluations."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nncompile.ir.graph import AnyType, Op, Sample, Value, apply
 from nncompile.ir.types import f32, f64, i64
 
 
-class Mark(Op):
-    """The first argument itself, with its slope; the others have none.
+class Annotation(Op):
+    """The first argument itself, with its gradient; the others have none.
 
     The pass `release` takes marks off: what they say is meant for those that come before it.
     """
@@ -49,31 +49,31 @@ class Mark(Op):
         yield Sample(cls(), (f64[3],))
 
 
-class Held(Mark):
+class GradientAnchor(Annotation):
     """`x` itself, which is differentiated at: what rewrites must keep."""
 
 
-class Reroute(Mark):
-    """The first argument, with a slope that the user declares: `slope(g, y, *inputs)` gives those
-    at `inputs`, and nothing flows through the first argument."""
+class CustomVjp(Annotation):
+    """The first argument, with a gradient that the user declares: `gradient(g, y, *inputs)` gives
+    those at `inputs`, and nothing flows through the first argument."""
 
-    slope: Callable[..., Any]
-    differentiable = False  # its slope is what was declared, not its derivative
+    gradient: Callable[..., Any]
+    differentiable = False  # its gradient is what was declared, not its derivative
 
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         inputs = args[1:]
-        result = self.slope(g, y, *inputs)
-        slopes = result if isinstance(result, tuple | list) else (result,)
-        name = getattr(self.slope, "__name__", repr(self.slope))
-        if len(slopes) != len(inputs):
+        result = self.gradient(g, y, *inputs)
+        gradients = result if isinstance(result, tuple | list) else (result,)
+        name = getattr(self.gradient, "__name__", repr(self.gradient))
+        if len(gradients) != len(inputs):
             raise GradientError(
-                f"the declared gradient {name} returns {len(slopes)} gradients for "
+                f"the declared gradient {name} returns {len(gradients)} gradients for "
                 f"{len(inputs)} inputs",
                 hint="return one gradient for each input, None for an input without one",
             )
         return (
             None,
-            *(None if s is None else _fitted(s, x) for s, x in zip(slopes, inputs, strict=True)),
+            *(None if s is None else _fitted(s, x) for s, x in zip(gradients, inputs, strict=True)),
         )
 
     @classmethod
@@ -85,18 +85,20 @@ def _straight_through(g: Value, y: Value, x: Value) -> Value:
     return g
 
 
-def _fitted(slope: Any, x: Value) -> Value:
-    """A declared slope in the type of the input."""
-    slope = cast(as_value(slope, x), x.dtype)
-    return slope if same_shape(slope.shape, x.shape) is True else broadcast_to(slope, x.shape)
+def _fitted(gradient: Any, x: Value) -> Value:
+    """A declared gradient in the type of the input."""
+    gradient = cast(as_value(gradient, x), x.dtype)
+    return (
+        gradient if same_shape(gradient.shape, x.shape) is True else broadcast_to(gradient, x.shape)
+    )
 
 
-def custom_gradient(slope: Callable[..., Any]) -> Callable[[Callable[..., Value]], Any]:
+def custom_gradient(gradient: Callable[..., Any]) -> Callable[[Callable[..., Value]], Any]:
     """Declares the gradient of a function of values.
 
-    `slope(g, y, *inputs)` gets the slope at the result, the result and the inputs, and returns
-    the slopes at the inputs: one value, or a tuple with None where there is none. It is part of
-    the graph, so gradients of higher order differentiate it.
+    `gradient(g, y, *inputs)` gets the gradient at the result, the result and the inputs, and
+    returns the gradients at the inputs: one value, or a tuple with None where there is none. It is
+    part of the graph, so gradients of higher order differentiate it.
 
     >>> @custom_gradient(lambda g, y, x: clip(g, -1, 1))
     ... def with_clipped_gradient(x):
@@ -108,7 +110,7 @@ def custom_gradient(slope: Callable[..., Any]) -> Callable[[Callable[..., Value]
         @spoken()
         def wrapper(*inputs: Any) -> Value:
             values = [as_value(x) for x in inputs]
-            return apply(Reroute(slope), as_value(function(*values)), *values)
+            return apply(CustomVjp(gradient), as_value(function(*values)), *values)
 
         return wrapper
 

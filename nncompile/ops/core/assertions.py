@@ -15,25 +15,25 @@ from nncompile.ir.basic import Constant
 from nncompile.ir.dims import Dim, dim, symbol
 from nncompile.ir.graph import Sample, Value
 from nncompile.ir.types import Type, f32, f64, i32, i64
-from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.annotations import Annotation
 
 LENGTHS = "a length counts the valid elements of a row: np.clip(lengths, {low}, {high})"
 """The way out of lengths that are none."""
 
 
-class Limited(Mark):
-    """x itself; `size` is `limit` at most. Both are told in `claim` and `way_out` as {size} and
+class AssertAtMost(Annotation):
+    """x itself; `size` is `limit` at most. Both are told in `claim` and `hint` as {size} and
     {limit}, and {x} is the type of x."""
 
     size: Dim
     limit: Dim
     claim: str = field(repr=False)
-    way_out: str = field(default="", repr=False)
+    hint: str = field(default="", repr=False)
 
     def infer(self, x: Type) -> Type:
         both = {"size": self.size, "limit": self.limit, "x": x}
         if isinstance(self.size, int) and isinstance(self.limit, int) and self.size > self.limit:
-            hint = self.way_out.format(**both) or None
+            hint = self.hint.format(**both) or None
             raise ShapeError(self.claim.format(**both), hint=hint)
         return x
 
@@ -43,14 +43,14 @@ class Limited(Mark):
         yield Sample(cls(3, 3, "{x}", "{limit}"), (f64[3],))
 
 
-class InRange(Mark):
+class AssertInRange(Annotation):
     """x itself, of numbers from `low` to `high`, both included; a `high` of None is no limit.
-    `what` begins the message about others and `way_out` is its hint; see `in_range`."""
+    `what` begins the message about others and `hint` is its hint; see `in_range`."""
 
     low: Dim
     high: Dim | None
     what: str = field(repr=False)
-    way_out: str = field(default="", repr=False)
+    hint: str = field(default="", repr=False)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -59,14 +59,14 @@ class InRange(Mark):
         yield Sample(cls(0, None, "counts"), (f32["n"],))
 
 
-def limited(x: Value, size: Any, limit: Any, claim: str, way_out: str = "") -> Value:
+def limited(x: Value, size: Any, limit: Any, claim: str, hint: str = "") -> Value:
     """`x`, which is impossible where `size` is more than `limit`; either may be symbolic.
 
     Where the size is known to be too large, `ShapeError` is raised here, and otherwise `FeedError`
-    for data that make it so. `claim` is its message and `way_out` its hint, in which {size},
+    for data that make it so. `claim` is its message and `hint` its hint, in which {size},
     {limit} and {x} stand for the numbers and the type of `x`.
     """
-    return Limited(dim(size), dim(limit), claim, way_out)(x)
+    return AssertAtMost(dim(size), dim(limit), claim, hint)(x)
 
 
 def bounds_of(low: Dim, high: Dim | None) -> str:
@@ -75,12 +75,12 @@ def bounds_of(low: Dim, high: Dim | None) -> str:
 
 
 def in_range(
-    x: Value, low: Any, high: Any, what: str, way_out: str = "", reals: bool = False
+    x: Value, low: Any, high: Any, what: str, hint: str = "", reals: bool = False
 ) -> Value:
     """`x`, integers from `low` to `high`, which may be symbolic; a `high` of None is no limit.
 
     Data that are fed as x and hold others are a `FeedError`, which says `what` they are ("the
-    lengths of LSTM are") and gives `way_out` as the hint, with the numbers for {low} and {high}.
+    lengths of LSTM are") and gives `hint` as the hint, with the numbers for {low} and {high}.
 
     Data that are fed in another form, and computed in real numbers before they are `x`, are not
     looked at. Raises `DTypeError` where x is not of integers (unless they may be `reals`),
@@ -93,6 +93,6 @@ def in_range(
     for number in known:
         below = isinstance(low, int) and number < low
         if below or (isinstance(high, int) and number > high):
-            hint = way_out.format(low=low, high=high) or None
-            raise ModelError(f"{what} {bounds_of(low, high)}, got {number}", hint=hint)
-    return InRange(low, high, what, way_out)(x)
+            told = hint.format(low=low, high=high) or None
+            raise ModelError(f"{what} {bounds_of(low, high)}, got {number}", hint=told)
+    return AssertInRange(low, high, what, hint)(x)

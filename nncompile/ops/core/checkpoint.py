@@ -13,11 +13,11 @@ from nncompile.ir.types import TupleType, Type, f32
 
 
 class Recompute(Op):
-    """The first `count` arguments, whose slopes are taken through a second computation of them.
+    """The first `count` arguments, whose gradients are taken through a second computation of them.
 
     The next `held` arguments are what enters the block, each a `Held` that the block is computed
     from; the others are its parameters. The second computation starts from the held values behind
-    barriers that wait for the slope of the block, so that it cannot be merged with the first nor
+    barriers that wait for the gradient of the block, so that it cannot be merged with the first nor
     run before.
     """
 
@@ -33,23 +33,23 @@ class Recompute(Op):
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
         args = y.args
         made, entering = args[: self.count], args[self.count : self.count + self.held]
-        given = [(v, slope) for v, slope in zip(made, g, strict=True) if slope is not None]
+        given = [(v, gradient) for v, gradient in zip(made, g, strict=True) if gradient is not None]
         name = f"recomputed {y.digest.hex()}"
         formals = [Input(f"{name}.{i}", x.type)() for i, x in enumerate(entering)]
-        slopes = [Input(f"{name}.slope.{i}", s.type)() for i, (_, s) in enumerate(given)]
+        gradients = [Input(f"{name}.gradient.{i}", s.type)() for i, (_, s) in enumerate(given)]
         again = replace([v for v, _ in given], dict(zip(entering, formals, strict=True)))
         sources = [*formals, *args[self.count + self.held :]]
         real = [x for x in sources if x.dtype.is_float]
         seeds: dict[Value, Value] = {}
-        for v, slope in zip(again, slopes, strict=True):
-            seeds[v] = seeds[v] + slope if v in seeds else slope
+        for v, gradient in zip(again, gradients, strict=True):
+            seeds[v] = seeds[v] + gradient if v in seeds else gradient
         found = backward(seeds, real)
         first = given[0][1]
         new = {f: barrier(x, first) for f, x in zip(formals, entering, strict=True)}
-        new |= dict(zip(slopes, (slope for _, slope in given), strict=True))
+        new |= dict(zip(gradients, (gradient for _, gradient in given), strict=True))
         by_source = dict(zip(real, replace(found, new), strict=True))
-        # What comes before waits for the slopes of the parameters: put off, these would keep alive
-        # what was computed again for them.
+        # What comes before waits for the gradients of the parameters: put off, these would keep
+        # alive what was computed again for them.
         own = [by_source[x] for x in sources[len(formals) :] if x in by_source]
         if own:
             by_source |= {f: barrier(by_source[f], *own) for f in formals if f in by_source}

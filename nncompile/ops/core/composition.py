@@ -1,11 +1,11 @@
-"""Cards that are lowered as what they are composed of."""
+"""Ops that are lowered as what they are composed of."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from nncompile.diagnostics.locations import Trace, tracing
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input, Value, apply, toposort
 
@@ -14,7 +14,7 @@ def composed_onnx(
     o: OnnxEmitter, function: Callable[..., Sequence[Value]], *names: str
 ) -> tuple[str, ...]:
     """The names of the results that `function` makes of values of the types of the node that is
-    being lowered: each node of the expression is lowered by its own card, so that what the
+    being lowered: each node of the expression is lowered by its own op, so that what the
     gradient computes from the same arguments is shared."""
     return _composed(o, "onnx", function, names)
 
@@ -30,7 +30,7 @@ def _composed(
     emitter: Any, method: str, function: Callable[..., Sequence[Value]], names: Sequence[str]
 ) -> tuple[str, ...]:
     types, type_ = emitter.types, emitter.type
-    with tracing(Trace()):
+    with recording_locations(LocationTable()):
         leaves = [apply(Input(f"{i}", t)) for i, t in enumerate(types)]
         results = function(*leaves)
     found: dict[Value, Any] = dict(zip(leaves, names, strict=True))

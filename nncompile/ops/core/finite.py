@@ -13,7 +13,7 @@ from nncompile.ir.types import Type
 def or_exact(
     o: OnnxEmitter, x: str, usual: str, exact: Callable[[OnnxEmitter, str], str], type_: Type
 ) -> str:
-    """`usual` where all elements of `x`, the card's last argument, are finite and none is an end of
+    """`usual` where all elements of `x`, the op's last argument, are finite and none is an end of
     the range, else what `exact` emits from an emitter and `x`; both of that type.
 
     The sum of magnitudes tells it: one pass over `x`, about as fast as memory is read. Only then

@@ -10,10 +10,10 @@ from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
 from nncompile.ir.graph import Sample, Value
 from nncompile.ir.types import Type, f32, i64
-from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.annotations import Annotation
 
 
-class Training(Mark):
+class Training(Annotation):
     """`trained`, in whose place the inference pass puts `used`.
 
     In the graphs of training, gradients included, it is its first argument.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, did_you_mean
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import add, clip, floor, maximum, minimum, multiply, rint, where
 from nncompile.elementwise.formula import formula
@@ -30,7 +30,7 @@ MODES = (*LINEAR, "nearest", *CUBIC)
 PADDING_MODES = ("zeros", "border", "reflection")
 
 
-@teaching
+@suggests_names
 def grid_sample(
     x: Any,
     grid: Any,
@@ -178,7 +178,7 @@ def _reflected(place: Any, low: Any, span: Any) -> Any:
     return where(turns - 2 * floor(turns / 2) > 0, span - rest, rest) + low
 
 
-@teaching
+@suggests_names
 def affine_grid(
     theta: Any, size: Sequence[Any], align_corners: bool = False, *, what: str = "affine_grid"
 ) -> Value:

@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import minimum
 from nncompile.ir.basic import floating, in_single, iota, size_value
 from nncompile.ir.dims import Dim, dim, floordiv
@@ -42,7 +42,7 @@ class Enlarge(Op):
     """`x` [batch, channels, *space] `factors` times as large along the axes of space: each element
     repeated, or interpolated linearly between the centres of elements.
 
-    The slope of repeating takes axes of space that are not empty, as pooling does everywhere: of
+    The gradient of repeating takes axes of space that are not empty, as pooling does everywhere: of
     what onnxruntime pools, only the batch may be empty.
     """
 
@@ -118,7 +118,7 @@ def _matrix(x: Value, i: int, factor: int) -> Value:
     return interpolation_matrix(size, count, 1, factor, False, False, False, x.dtype)
 
 
-@teaching
+@suggests_names
 @in_single
 def resize(
     x: Any,

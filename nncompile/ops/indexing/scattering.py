@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, did_you_mean
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, where
 from nncompile.ir.basic import as_value, broadcast_to, cast, const, full, iota, ones_like
 from nncompile.ir.dims import product, same_shape
@@ -234,7 +234,7 @@ def _behind_zeros(x: Value, axis: int) -> Value:
     return concatenate([full(shape, 0, x.dtype), x], axis)
 
 
-@teaching
+@suggests_names
 def put_along_axis(x: Any, indices: Any, values: Any, axis: int, reduction: str = "none") -> Value:
     """`x` with `values[…, i, …]` at `indices[…, i, …]` along the axis, in the place of what was
     there; of equal indices the last one counts. Other axes of `indices`, and all of `values`,
@@ -253,7 +253,7 @@ def put_along_axis(x: Any, indices: Any, values: Any, axis: int, reduction: str 
     return _combined(x, broadcast_to(indices, shape), values, place, reduction)
 
 
-@teaching
+@suggests_names
 def scatter(x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = "none") -> Value:
     """`x` with `updates` in the place of its slices across the axis at `indices`, the inverse of
     `take`: the shape of `updates` is that of `take(x, indices, axis)`. Of equal indices the last

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import (
     equal,
     less,
@@ -48,7 +48,7 @@ def _alike(a: Any, b: Any) -> tuple[Value, Value]:
     return cast(a, dtype), cast(b, dtype)
 
 
-@teaching
+@suggests_names
 def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
     """Where the elements of `v` belong in the rising vector `a`, i64: before equal ones, or after
     them with `side="right"`. NaN is greater than all others. Where `a` does not rise the result
@@ -88,7 +88,7 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
     return result
 
 
-@teaching
+@suggests_names
 def isin(x: Any, test: Any, invert: bool = False) -> Value:
     """Whether each element is one of those of `test`, of any shape; or none of them with `invert`.
     NaN is none."""
@@ -105,7 +105,7 @@ def isin(x: Any, test: Any, invert: bool = False) -> Value:
     return logical_not(found) if invert else found
 
 
-@teaching
+@suggests_names
 def bincount(x: Any, weights: Any = None, minlength: Any = 0, *, length: Any = None) -> Value:
     """How often 0, 1, 2, … are among the elements of a vector of integers, i64; or the sums of the
     `weights` of these elements, of their element type. A negative number counts nowhere.
@@ -135,7 +135,7 @@ def bincount(x: Any, weights: Any = None, minlength: Any = 0, *, length: Any = N
     return along(scatter_add(bins, where(inside, x, count), weights), 0, 0, size, 1)
 
 
-@teaching
+@suggests_names
 def histogram(
     x: Any,
     bins: Any = 10,

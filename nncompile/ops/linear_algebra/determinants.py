@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, isfinite, log, sign, where
 from nncompile.ir.basic import as_value, broadcast_to, const, in_single, zeros_like
@@ -229,7 +229,7 @@ class SignedLogDeterminant(Op):
         yield Sample(cls(), (f64["b", 3, 3],))
 
 
-@teaching
+@suggests_names
 @in_single
 def det(x: Any) -> Value:
     """The determinant of each matrix of the last two axes. Its gradient is right where the matrix
@@ -238,7 +238,7 @@ def det(x: Any) -> Value:
     return Determinant()(as_value(x))
 
 
-@teaching
+@suggests_names
 @in_single
 def slogdet(x: Any) -> tuple[Value, Value]:
     """The sign of the determinant of each matrix of the last two axes, and the logarithm of its
@@ -247,7 +247,7 @@ def slogdet(x: Any) -> tuple[Value, Value]:
     return of_sign, logarithm
 
 
-@teaching
+@suggests_names
 @in_single
 def logdet(x: Any) -> Value:
     """The logarithm of the determinant, NaN where that is negative."""

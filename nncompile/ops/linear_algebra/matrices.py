@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, const, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same
@@ -34,7 +34,7 @@ def _below(x: Value, k: Any) -> Value:
     return iota(columns) - expand_dims(iota(rows), 1) <= size_value(k)
 
 
-@teaching
+@suggests_names
 def tril(x: Any, k: Any = 0) -> Value:
     """The lower triangle of the last two axes: zeros above the `k`-th diagonal. Diagonal 0 is the
     main one, higher ones are above it. Of a vector, the triangle of as many equal rows."""
@@ -43,7 +43,7 @@ def tril(x: Any, k: Any = 0) -> Value:
     return result
 
 
-@teaching
+@suggests_names
 def triu(x: Any, k: Any = 0) -> Value:
     """The upper triangle of the last two axes: zeros below the `k`-th diagonal."""
     x = as_value(x)
@@ -51,7 +51,7 @@ def triu(x: Any, k: Any = 0) -> Value:
     return result
 
 
-@teaching
+@suggests_names
 def diagonal(x: Any, offset: Any = 0, axis1: int = 0, axis2: int = 1) -> Value:
     """The elements whose place along `axis2` is `offset` more than that along `axis1`, as a last
     axis in place of both.
@@ -87,7 +87,7 @@ def _least(a: Dim, b: Dim) -> Dim:
     return dim(sp.Max(a if same(a, b) else sp.Min(a, b), 0))
 
 
-@teaching
+@suggests_names
 def diag(x: Any, k: Any = 0) -> Value:
     """The `k`-th diagonal of a matrix, or the matrix with a vector on its `k`-th diagonal and
     zeros elsewhere. Raises `ShapeError` for other ranks."""
@@ -107,13 +107,13 @@ def diag(x: Any, k: Any = 0) -> Value:
     return where(ahead == size_value(k), row, const(0, x.dtype))
 
 
-@teaching
+@suggests_names
 def trace(x: Any, offset: Any = 0, axis1: int = 0, axis2: int = 1) -> Value:
     """The sum of a diagonal; of integers and truth values in i64."""
     return sum(diagonal(x, offset, axis1, axis2), -1)
 
 
-@teaching
+@suggests_names
 def kron(a: Any, b: Any) -> Value:
     """The Kronecker product: each element of `a` times all of `b`, in its place. The shape is the
     product of both, with axes of size one before the shorter."""
@@ -126,7 +126,7 @@ def kron(a: Any, b: Any) -> Value:
     return reshape(pairs, [product(p) for p in zip(a.shape, b.shape, strict=True)])
 
 
-@teaching
+@suggests_names
 def cross(a: Any, b: Any, axis: int = -1) -> Value:
     """The vector product of vectors of three along the axis; the other axes broadcast.
 

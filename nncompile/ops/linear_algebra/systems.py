@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, isfinite, logical_and, not_equal, where
 from nncompile.ir.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ir.dims import broadcast, product, same, same_shape
@@ -100,8 +100,8 @@ class Solve(Op):
         return system_by_system(places, types)
 
     def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
-        slope = Solve()(transposed(a), g)
-        return -matmul(slope, transposed(y)), slope
+        gradient = Solve()(transposed(a), g)
+        return -matmul(gradient, transposed(y)), gradient
 
     def composed(self, a: Value, b: Value) -> tuple[Value]:
         """The result in terms of other ops: elimination, then substitution."""
@@ -170,14 +170,14 @@ class Inverse(Op):
         yield Sample(cls(), (f64["b", 4, 4],))
 
 
-@teaching
+@suggests_names
 def eye(n: Any, m: Any = None, k: int = 0, dtype: DType = f32) -> Value:
     """Ones on the k-th diagonal of an [n, m] matrix (square without m), zeros elsewhere."""
     rows, columns = iota(n), iota(n if m is None else m)
     return cast(equal(expand_dims(rows, 1) + operator.index(k), columns), dtype)
 
 
-@teaching
+@suggests_names
 @in_single
 def solve(a: Any, b: Any) -> Value:
     """The x with a·x = b: a[…, n, n] with b[…, n, m], or with a vector b[n]. Leading axes
@@ -208,7 +208,7 @@ def solved(op: Op, a: Any, b: Any) -> Value:
     return op(a, broadcast_to(b, (*ahead, *b.shape[-2:])))
 
 
-@teaching
+@suggests_names
 @in_single
 def inv(x: Any) -> Value:
     """The inverse of each matrix of the last two axes; NaN of a singular one. To solve equations,
@@ -216,7 +216,7 @@ def inv(x: Any) -> Value:
     return Inverse()(as_value(x))
 
 
-@teaching
+@suggests_names
 @in_single
 def matrix_power(x: Any, n: int) -> Value:
     """Each matrix of the last two axes to a whole power: the identity to 0, powers of the inverse

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import isfinite, logical_and, not_equal, where
 from nncompile.ir.basic import as_value, in_single
 from nncompile.ir.dims import same_shape
@@ -55,8 +55,8 @@ class SolveTriangular(Op):
         return system_by_system(places, types)
 
     def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
-        slope = SolveTriangular(not self.lower, self.unit)(transposed(a), g)
-        return self._part(-matmul(slope, transposed(y))), slope
+        gradient = SolveTriangular(not self.lower, self.unit)(transposed(a), g)
+        return self._part(-matmul(gradient, transposed(y))), gradient
 
     def _part(self, a: Value) -> Value:
         """What is read of a matrix."""
@@ -162,7 +162,7 @@ def _halved(x: Value) -> Value:
     return tril(x) * (1 - half)
 
 
-@teaching
+@suggests_names
 @in_single
 def solve_triangular(a: Any, b: Any, lower: bool = False, unit_diagonal: bool = False) -> Value:
     """The x with a·x = b for the upper or lower triangle of a[…, n, n], the rest of which is not
@@ -173,7 +173,7 @@ def solve_triangular(a: Any, b: Any, lower: bool = False, unit_diagonal: bool = 
     return solved(SolveTriangular(bool(lower), bool(unit_diagonal)), a, b)
 
 
-@teaching
+@suggests_names
 @in_single
 def cholesky(x: Any, upper: bool = False) -> Value:
     """The lower triangular L with L·Lᵀ = x (or its transpose, if `upper`) for each symmetric,

@@ -21,7 +21,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.locations import current_trace
+from nncompile.diagnostics.locations import current_locations
 from nncompile.ir.basic import Constant, Expand, SizeOf, iota
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Graph, Input, Op, Value, apply, described, items, toposort
@@ -58,7 +58,7 @@ class Body:
     def graph(self) -> Graph:
         """The body as a graph, whose leaves are the formals and whose outputs have numbers."""
         outputs = {str(i): v for i, v in enumerate(self.results)}
-        return Graph("body", outputs, self.formals, current_trace())
+        return Graph("body", outputs, self.formals, current_locations())
 
     @classmethod
     def of(cls, graph: Graph) -> Body:

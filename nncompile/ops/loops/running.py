@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, logaddexp, logical_or, maximum, minimum, multiply, where
 from nncompile.ir.basic import cast, const, full, in_single, iota
 from nncompile.ir.dims import Shape, dim, floordiv
@@ -102,7 +102,7 @@ def _padded(xs: Values, axis: int, before: Any, after: Any, numbers: Values) -> 
     return tuple(padded(x, first, last, number) for x, number in zip(xs, numbers, strict=True))
 
 
-@teaching
+@suggests_names
 @in_single
 def cumprod(
     x: Any, axis: int | None = None, exclusive: bool = False, reverse: bool = False
@@ -126,7 +126,7 @@ def cumprod(
     return flip(y, place) if reverse else y
 
 
-@teaching
+@suggests_names
 @in_single
 def logcumsumexp(x: Any, axis: int | None = None) -> Value:
     """log of the running sums of exp(x) along `axis` (of all elements in one row if None); never
@@ -135,7 +135,7 @@ def logcumsumexp(x: Any, axis: int | None = None) -> Value:
     return running(logaddexp, real_value(row), place, -np.inf)
 
 
-@teaching
+@suggests_names
 def cummax(x: Any, axis: int | None = None) -> tuple[Value, Value]:
     """The greatest elements so far along `axis` (of all elements in one row if None), and their
     places (i64): of equal ones the last, as torch's. After a NaN all are NaN.
@@ -145,7 +145,7 @@ def cummax(x: Any, axis: int | None = None) -> tuple[Value, Value]:
     return _running_extreme("cummax", x, axis, maximum, _lowest)
 
 
-@teaching
+@suggests_names
 def cummin(x: Any, axis: int | None = None) -> tuple[Value, Value]:
     """The least elements so far along `axis` (of all elements in one row if None), and their
     places (i64): of equal ones the last, as torch's. After a NaN all are NaN."""

@@ -30,7 +30,7 @@ from nncompile.ir.precision import computed
 from nncompile.ir.types import Array, TupleType, Type, f32, f64, i64
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.loops.body import Body, Loop, applied, binder, fresh, iterating
-from nncompile.ops.loops.scan_gradient import scan_slopes
+from nncompile.ops.loops.scan_gradient import scan_gradients
 from nncompile.ops.shape.reshape import moveaxis
 
 
@@ -81,7 +81,7 @@ class Scan(Op):
         return self if body == self.body else dataclasses.replace(self, body=body)
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
-        return scan_slopes(backward, g, y)
+        return scan_gradients(backward, g, y)
 
     def numpy(self, *arrays: Array) -> tuple[Array, ...]:
         count = self.carries + self.elements

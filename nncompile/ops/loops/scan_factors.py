@@ -1,9 +1,9 @@
-"""The gradient of a loop's body, with what depends on no slope as factors of their own.
+"""The gradient of a loop's body, with what depends on no gradient as factors of their own.
 
-Going back through one iteration is linear in the slopes that come in. Its elementwise ops are
-written as sums of slopes, each with one factor: `g·tanh'(x)` as `g` times a value that belongs to
-the forward pass. Factors of factors are multiplied first, and what the forward pass computed is not
-computed again within them (the tanh(x) in 1 − tanh(x)²).
+Going back through one iteration is linear in the gradients that come in. Its elementwise ops are
+written as sums of gradients, each with one factor: `g·tanh'(x)` as `g` times a value that belongs
+to the forward pass. Factors of factors are multiplied first, and what the forward pass computed is
+not computed again within them (the tanh(x) in 1 − tanh(x)²).
 """
 
 from __future__ import annotations
@@ -24,52 +24,52 @@ from nncompile.ops.shape.joining import Concat, concatenate
 
 
 def separated(
-    slopes: Sequence[Value], forward: Iterable[Value], cotangents: Iterable[Value]
+    gradients: Sequence[Value], forward: Iterable[Value], cotangents: Iterable[Value]
 ) -> list[Value]:
-    """The slopes, linear in the `cotangents`, with separate factors; `forward` are the values of
+    """The gradients, linear in the `cotangents`, with separate factors; `forward` are the values of
     the forward pass."""
-    return _Separation(slopes, forward, cotangents).run()
+    return _Separation(gradients, forward, cotangents).run()
 
 
 @dataclass(frozen=True)
 class _Term:
-    """number · factor · slope."""
+    """number · factor · gradient."""
 
     number: sp.Rational
     factor: Value | None
-    slope: Value
+    gradient: Value
 
     @property
     def scale(self) -> Value | None:
         """number · factor; None for 1."""
         if self.factor is None:
-            return None if self.number == 1 else const(float(self.number), self.slope.dtype)
+            return None if self.number == 1 else const(float(self.number), self.gradient.dtype)
         return self.factor if self.number == 1 else self.factor * float(self.number)
 
 
 def _gathered(terms: Iterable[_Term]) -> list[_Term]:
-    """The terms, those of one slope as one: a·g + b·g is (a + b)·g."""
+    """The terms, those of one gradient as one: a·g + b·g is (a + b)·g."""
     found: dict[Value, _Term] = {}
     for term in terms:
-        known = found.get(term.slope)
+        known = found.get(term.gradient)
         if known is None:
-            found[term.slope] = term
+            found[term.gradient] = term
         elif known.factor is None and term.factor is None:
-            found[term.slope] = _Term(known.number + term.number, None, term.slope)
+            found[term.gradient] = _Term(known.number + term.number, None, term.gradient)
         else:
-            one = const(1, term.slope.dtype)
+            one = const(1, term.gradient.dtype)
             pair = [one if t.scale is None else t.scale for t in (known, term)]
             total = pair[0] + pair[1]
-            found[term.slope] = _Term(sp.Integer(1), total, term.slope)
+            found[term.gradient] = _Term(sp.Integer(1), total, term.gradient)
     return list(found.values())
 
 
 class _Separation:
     def __init__(
-        self, slopes: Sequence[Value], forward: Iterable[Value], cotangents: Iterable[Value]
+        self, gradients: Sequence[Value], forward: Iterable[Value], cotangents: Iterable[Value]
     ) -> None:
-        self.slopes = slopes
-        self.linear = dependent(toposort(slopes), tuple(cotangents))
+        self.gradients = gradients
+        self.linear = dependent(toposort(gradients), tuple(cotangents))
         self.known = [v for v in toposort(forward) if is_plain(v)]
         self.known.sort(key=lambda v: -operation_count(body_of(v)))
         self.scaled: dict[Value, _Term] = {}
@@ -84,10 +84,10 @@ class _Separation:
             self.linear.add(new)
             return new
 
-        return transformed(self.slopes, make)
+        return transformed(self.gradients, make)
 
     def _of_terms(self, value: Value) -> Value:
-        """An elementwise op as a sum of slopes with factors, where it is one."""
+        """An elementwise op as a sum of gradients with factors, where it is one."""
         body = body_of(value)
         places = [i for i, a in enumerate(value.args) if a in self.linear]
         variables = {placeholder(i) for i in places}
@@ -102,12 +102,12 @@ class _Separation:
         new = self._sum(terms)
         if new.type != value.type:
             return value
-        if len(terms) == 1 and terms[0].slope.type == new.type:
+        if len(terms) == 1 and terms[0].gradient.type == new.type:
             self.scaled[new] = terms[0]
         return new
 
-    def _term(self, factor: sp.Expr, args: Sequence[Value], slope: Value) -> _Term:
-        before = self.scaled.get(slope, _Term(sp.Integer(1), None, slope))
+    def _term(self, factor: sp.Expr, args: Sequence[Value], gradient: Value) -> _Term:
+        before = self.scaled.get(gradient, _Term(sp.Integer(1), None, gradient))
         number, rest = factor.as_coeff_Mul()
         if not number.is_Rational:
             number, rest = sp.Integer(1), factor
@@ -115,14 +115,14 @@ class _Separation:
         if rest != 1:
             own = self._forward(mapped(rest, args))
             value = own if value is None else value * own
-        return _Term(number * before.number, value, before.slope)
+        return _Term(number * before.number, value, before.gradient)
 
     def _sum(self, terms: Sequence[_Term]) -> Value:
         body: sp.Expr = sp.Integer(0)
         args: list[Value] = []
         for term in terms:
             product = term.number * placeholder(len(args))
-            args.append(term.slope)
+            args.append(term.gradient)
             if term.factor is not None:
                 product = product * placeholder(len(args))
                 args.append(term.factor)
@@ -147,7 +147,7 @@ class _Separation:
         return new if new.type == factor.type else factor
 
     def _joined(self, value: Value) -> Value:
-        """Slopes with factors, joined: the slopes joined, times the factors joined."""
+        """Gradients with factors, joined: the gradients joined, times the factors joined."""
         if not isinstance(value.op, Concat) or not all(a in self.scaled for a in value.args):
             return value
         terms = [self.scaled[a] for a in value.args]
@@ -155,13 +155,13 @@ class _Separation:
             return value
         scales = [t.scale for t in terms]
         whole = [
-            broadcast_to(scale, t.slope.shape)
+            broadcast_to(scale, t.gradient.shape)
             for scale, t in zip(scales, terms, strict=True)
             if scale is not None
         ]
         factor = concatenate(whole, value.op.axis)
-        slope = concatenate([t.slope for t in terms], value.op.axis)
-        new = slope * factor
-        self.linear.add(slope)
-        self.scaled[new] = _Term(sp.Integer(1), factor, slope)
+        gradient = concatenate([t.gradient for t in terms], value.op.axis)
+        new = gradient * factor
+        self.linear.add(gradient)
+        self.scaled[new] = _Term(sp.Integer(1), factor, gradient)
         return new if new.type == value.type else value

@@ -1,10 +1,10 @@
 """The reverse rule of `scan`: for any body, of any order.
 
-The slopes of a scan are a scan against its direction, whose body is the gradient of the body. What
-that body needs of the forward pass is not computed again: the forward loop stacks it (a pass makes
-one loop of it and of the one that was there). Derivatives that do not depend on slopes stand apart
-as factors (`scan_factors.py`), so that they can be computed for all iterations at once, outside.
-The slope at what the body takes from outside is a sum over time (`scan_sums.py`).
+The gradients of a scan are a scan against its direction, whose body is the gradient of the body.
+What that body needs of the forward pass is not computed again: the forward loop stacks it (a pass
+makes one loop of it and of the one that was there). Derivatives that do not depend on gradients
+stand apart as factors (`scan_factors.py`), so that they can be computed for all iterations at once,
+outside. The gradient at what the body takes from outside is a sum over time (`scan_sums.py`).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from nncompile.ops.shape.reshape import Reshape
 _VIEWS = (Cast, Expand, Reshape)
 
 
-def scan_slopes(backward: Backward, g: Sequence[Value | None], y: Value) -> list[Value | None]:
-    """The slopes at the arguments of the scan `y`, from those at its results (None for a result
+def scan_gradients(backward: Backward, g: Sequence[Value | None], y: Value) -> list[Value | None]:
+    """The gradients at the arguments of the scan `y`, from those at its results (None for a result
     that was not used)."""
     forward = _Forward(y)
     count = len(forward.loop.carries)
-    found = _Backward(backward, forward, g[:count], g[count:]).slopes()
+    found = _Backward(backward, forward, g[:count], g[count:]).gradients()
     return [found.get(x) for x in forward.arguments]
 
 
@@ -71,9 +71,9 @@ class _Forward:
 
 
 class _Backward:
-    """The loop from the end, given the slopes at the last carries and at the stacks.
+    """The loop from the end, given the gradients at the last carries and at the stacks.
 
-    `carried` are binders of the slopes at carries, which it hands on, by place, and `given` of
+    `carried` are binders of the gradients at carries, which it hands on, by place, and `given` of
     those at what one iteration stacked.
     """
 
@@ -86,18 +86,20 @@ class _Backward:
     ) -> None:
         self.backward, self.forward, self.last = backward, forward, last
         loop = self.loop = forward.loop
-        self.used = {i: slope for i, slope in enumerate(stacks) if slope is not None}
-        self.given = {i: forward.binder(f"slope of result {i}", loop.results[i]) for i in self.used}
+        self.used = {i: gradient for i, gradient in enumerate(stacks) if gradient is not None}
+        self.given = {
+            i: forward.binder(f"gradient of result {i}", loop.results[i]) for i in self.used
+        }
         self.carried = {
-            i: forward.binder(f"slope of carry {i}", loop.carries[i]) for i in self._needed()
+            i: forward.binder(f"gradient of carry {i}", loop.carries[i]) for i in self._needed()
         }
         self.cotangents = [*self.carried.values(), *self.given.values()]
 
     def _needed(self) -> list[int]:
-        """The carries whose slopes are not zero: what is used depends on them."""
+        """The carries whose gradients are not zero: what is used depends on them."""
         loop = self.loop
         places = {x: i for i, x in enumerate(loop.carries) if x.dtype.is_float}
-        found = {i for i, slope in enumerate(self.last) if slope is not None}
+        found = {i for i, gradient in enumerate(self.last) if gradient is not None}
         pending = [loop.following[i] for i in found] + [loop.results[i] for i in self.used]
         while pending:
             met = {places[v] for v in toposort([pending.pop()]) if v in places}
@@ -105,8 +107,8 @@ class _Backward:
             found |= met
         return sorted(found)
 
-    def slopes(self) -> dict[Value, Value]:
-        """The slopes at the arguments of the scan that have one."""
+    def gradients(self) -> dict[Value, Value]:
+        """The gradients at the arguments of the scan that have one."""
         forward, loop = self.forward, self.loop
         at = self._of_body()
         order = toposort((*at.values(), *forward.results))
@@ -129,7 +131,7 @@ class _Backward:
         back = Loop(
             (*self.carried.values(), *added),
             (
-                *(zeros_like(x) if slope is None else slope for slope, x in starts),
+                *(zeros_like(x) if gradient is None else gradient for gradient, x in starts),
                 *map(zeros_like, added),
             ),
             (*body[:count], *new),
@@ -150,14 +152,14 @@ class _Backward:
         return found | {x: total(computed) for x, total in totals.items()}
 
     def _of_body(self) -> dict[Value, Value]:
-        """The slopes of one iteration at what it is given, without those that are zero."""
+        """The gradients of one iteration at what it is given, without those that are zero."""
         forward, loop = self.forward, self.loop
         wrt = [x for x in forward.arguments if x.dtype.is_float]
         seeds: dict[Value, Value] = {}
-        weighed = [(loop.following[i], slope) for i, slope in self.carried.items()]
-        weighed += [(loop.results[i], slope) for i, slope in self.given.items()]
-        for v, slope in weighed:
-            seeds[v] = seeds[v] + slope if v in seeds else slope
+        weighed = [(loop.following[i], gradient) for i, gradient in self.carried.items()]
+        weighed += [(loop.results[i], gradient) for i, gradient in self.given.items()]
+        for v, gradient in weighed:
+            seeds[v] = seeds[v] + gradient if v in seeds else gradient
         found = separated(self.backward(seeds, wrt), forward.results, self.cotangents)
         return {x: s for x, s in zip(wrt, found, strict=True) if s is not zeros_like(x)}
 

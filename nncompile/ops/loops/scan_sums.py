@@ -1,7 +1,7 @@
 """Sums over time of what a loop's body computes: one op after the loop where there is one.
 
-The slope at a weight is Σ over t of aₜᵀ·bₜ, which is one product of the stacked a and b, over time
-and rows together; that at a bias is one sum. What is neither is carried along and added up.
+The gradient at a weight is Σ over t of aₜᵀ·bₜ, which is one product of the stacked a and b, over
+time and rows together; that at a bias is one sum. What is neither is carried along and added up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose
 
 # Given what the loop stacked and what it carried to the end, and a value outside as it is there.
-Total = Callable[["Results"], Value]
+SumState = Callable[["Results"], Value]
 
 
 class Results:
@@ -48,7 +48,7 @@ class Sums:
         self.carried: list[Value] = []
         self._places: dict[Value, int] = {}
 
-    def of(self, value: Value) -> Total:
+    def of(self, value: Value) -> SumState:
         """The sum over time of a value of the body."""
         terms = [self._term(v, number) for v, number in _terms(value, self.inner)]
 
@@ -61,11 +61,11 @@ class Sums:
 
         return total
 
-    def _term(self, v: Value, number: float) -> Total:
+    def _term(self, v: Value, number: float) -> SumState:
         one = self._one(v)
         return one if number == 1 else lambda results: one(results) * number
 
-    def _one(self, v: Value) -> Total:
+    def _one(self, v: Value) -> SumState:
         op: Any = v.op
         if v not in self.inner:
             return lambda results: results.outer(v) * size_value(self.length, v.dtype)
@@ -88,7 +88,7 @@ class Sums:
         place = len(self.carried) - 1
         return lambda results: results.totals[place]
 
-    def _product(self, v: Value) -> Total:
+    def _product(self, v: Value) -> SumState:
         a, b = v.args
         op = v.op if isinstance(v.op, Gemm) else Gemm()
         if a not in self.inner:
@@ -107,7 +107,7 @@ class Sums:
 
         return contracted
 
-    def _stack(self, v: Value) -> Total:
+    def _stack(self, v: Value) -> SumState:
         if v not in self._places:
             self._places[v] = len(self.stacked)
             self.stacked.append(v)

@@ -65,19 +65,19 @@ class BatchNorm(Op):
         _, _, _, centre, inverse = items(y)
         distance = x - reshape(centre, shape)
         of_y, of_mean, of_variance, of_centre, of_inverse = g
-        slope_scale = slope_bias = None
-        # The slope at x is linear in the distance from the mean; Σ distance = 0.
+        gradient_scale = gradient_bias = None
+        # The gradient at x is linear in the distance from the mean; Σ distance = 0.
         terms: list[Value] = []
         factors: list[Value] = []
         shifts: list[Value] = []
         if of_y is not None:
-            slope_bias = Sum(axes)(of_y)
+            gradient_bias = Sum(axes)(of_y)
             along = Sum(axes)(of_y * distance)
-            slope_scale = along * inverse
+            gradient_scale = along * inverse
             gain = scale * inverse
             terms.append(of_y * reshape(gain, shape))
             factors.append(-(gain * inverse * inverse * along))
-            shifts.append(-(gain * slope_bias))
+            shifts.append(-(gain * gradient_bias))
         if of_variance is not None:
             factors.append(of_variance * (2 * new) * n / _degrees(n))
         if of_inverse is not None:
@@ -94,8 +94,8 @@ class BatchNorm(Op):
             terms.append(reshape(_total(shifts) / n, shape))
         return (
             broadcast_to(_total(terms), x.shape),
-            slope_scale,
-            slope_bias,
+            gradient_scale,
+            gradient_bias,
             None if of_mean is None else of_mean * kept,
             None if of_variance is None else of_variance * kept,
         )

@@ -56,8 +56,8 @@ class LayerNorm(Op):
         of_y, of_centre, of_inverse = g
         _, centre, inverse = items(y)
         unit, n = (x - centre) * inverse, count_of(x, (x.rank - 1,))
-        slope: Value | None = None
-        along: Value | None = None  # what the slope has of the unit vector itself
+        gradient: Value | None = None
+        along: Value | None = None  # what the gradient has of the unit vector itself
         of_args: list[Value | None] = [None] * len(args)
         if of_y is not None:
             weighted = of_y * unit
@@ -66,20 +66,20 @@ class LayerNorm(Op):
                 column = reshape(args[0] / n, (x.shape[-1], 1))
                 first, second = matmul(of_y, column), matmul(weighted, column)
                 of_args[:] = [_down(weighted), _down(of_y)][: len(args)]
-                slope = (of_y * args[0] - first) * inverse
+                gradient = (of_y * args[0] - first) * inverse
             else:
                 first, second = mean(of_y, -1, True), mean(weighted, -1, True)
-                slope = (of_y - first) * inverse
+                gradient = (of_y - first) * inverse
             along = inverse * second
         if of_inverse is not None:
             more = of_inverse * inverse * inverse / n
             along = more if along is None else along + more
         if along is not None:
-            slope = -(along * unit) if slope is None else slope - along * unit
+            gradient = -(along * unit) if gradient is None else gradient - along * unit
         if of_centre is not None:
             part = of_centre / n
-            slope = part if slope is None else slope + part
-        return None if slope is None else broadcast_to(slope, x.shape), *of_args
+            gradient = part if gradient is None else gradient + part
+        return None if gradient is None else broadcast_to(gradient, x.shape), *of_args
 
     def composed(self, x: Value, *args: Value) -> tuple[Value, ...]:
         """The results in terms of other ops."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import minimum
 from nncompile.ir.basic import cast, floating, in_single, iota, size_value
 from nncompile.ir.dims import Dim, dim, floordiv, same
@@ -32,7 +32,7 @@ def global_average_pool(x: Any, keepdims: bool = False) -> Value:
 
 def global_max_pool(x: Any, keepdims: bool = False) -> Value:
     """The greatest over space of `x` [batch, channels, *space]: [batch, channels], or with axes of
-    size one for space where `keepdims` is true. Equal greatest ones share the slope equally, as
+    size one for space where `keepdims` is true. Equal greatest ones share the gradient equally, as
     those of `max` do."""
     x = numbers("global_max_pool", x)
     return greatest(x, _space("global_max_pool", x), keepdims)
@@ -47,7 +47,7 @@ def _space(what: str, x: Value) -> tuple[int, ...]:
     return tuple(range(LEAD, x.rank))
 
 
-@teaching
+@suggests_names
 @in_single
 def adaptive_average_pool(
     x: Any, size: Any, *, rank: int | None = None, what: str = "adaptive_average_pool"
@@ -72,13 +72,13 @@ def adaptive_average_pool(
     return y
 
 
-@teaching
+@suggests_names
 def adaptive_max_pool(
     x: Any, size: Any, *, rank: int | None = None, what: str = "adaptive_max_pool"
 ) -> Value:
     """`x` [batch, channels, *space] pooled to space of the given `size`, the greatest of each
     window; windows and errors are those of `adaptive_average_pool`. Of equal ones the first in
-    row-major order gets the slope."""
+    row-major order gets the gradient."""
     y, sizes = _adapted(what, numbers(what, x), size, rank)
     even = _even(y, sizes)
     if even is not None:

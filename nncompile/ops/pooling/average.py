@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.basic import cast, const, floating, iota, size_value
 from nncompile.ir.dims import Dim, Shape, dim, same_shape
@@ -227,7 +227,7 @@ def _by_matrices(x: Value, window: Window, sizes: Shape | None = None) -> Value:
     return x
 
 
-@teaching
+@suggests_names
 def average_pool(
     x: Any,
     kernel: Any,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
@@ -237,7 +237,7 @@ def torch_places(t: TorchEmitter, window: Window, x: str) -> str:
     return t.method(t.item(results, 1), "flatten", LEAD)
 
 
-@teaching
+@suggests_names
 def max_pool(
     x: Any,
     kernel: Any,
@@ -254,9 +254,9 @@ def max_pool(
     `kernel`, `stride` (the kernel by default), `padding` (on both sides, a pair (before, after) for
     each axis, or "same") and `dilation` are one number or one for each axis of space. With
     `ceil_mode` a window may hang over the end, as torch's may; what is padded is below every
-    number. Of equal elements the first in row-major order gets the slope, as torch's. Integers are
-    pooled exactly. Sizes may be symbolic. Raises `ShapeError`, which begins with `what`, where no
-    window fits, and `DTypeError` for truth values.
+    number. Of equal elements the first in row-major order gets the gradient, as torch's. Integers
+    are pooled exactly. Sizes may be symbolic. Raises `ShapeError`, which begins with `what`, where
+    no window fits, and `DTypeError` for truth values.
     """
     x = numbers(what, x)
     rank = x.rank - LEAD if rank is None else rank
@@ -278,7 +278,7 @@ def by_planes(x: Value, pool: Callable[[Value], Value]) -> Value:
 
 
 def fitted(x: Value, windows: Sequence[Slid]) -> tuple[Value, Window]:
-    """x and a window of it that the card has: where padding is not equal, it is part of x."""
+    """x and a window of it that the op has: where padding is not equal, it is part of x."""
     if all(w.is_plain for w in windows):
         return x, window_of(windows, tuple(w.pads[0] for w in windows))
     before, after = around(windows)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import power, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import floating, in_single
@@ -19,7 +19,7 @@ from nncompile.ops.windows.pooling import per_axis
 from nncompile.ops.windows.space import LEAD
 
 
-@teaching
+@suggests_names
 @in_single
 def lp_pool(
     x: Any,
@@ -59,11 +59,11 @@ def check_norm_type(what: str, norm_type: Any) -> float:
 
 @formula
 def _root(total: Any, exponent: Any) -> Any:
-    """The root, whose slope at 0 is 0."""
+    """The root, whose gradient at 0 is 0."""
     return where(total == 0, 0, power(total, exponent))
 
 
-@teaching
+@suggests_names
 @in_single
 def local_response_norm(
     x: Any,

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, full, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same, same_shape
@@ -61,7 +61,7 @@ class MaxPlaces(Op):
             yield Sample(cls(window), (type_,), distinct=True, order=0)
 
 
-@teaching
+@suggests_names
 def max_pool_with_indices(
     x: Any,
     kernel: Any,
@@ -131,7 +131,7 @@ def _among(x: Value, windows: Sequence[Slid], found: Sequence[Value]) -> Value:
     return places
 
 
-@teaching
+@suggests_names
 def max_unpool(
     x: Any,
     indices: Any,

@@ -29,14 +29,14 @@ def attributes(window: Window) -> dict[str, Any]:
 
 
 def greatest(o: OnnxEmitter, x: str, window: Window) -> str:
-    """The greatest element of each window of `x`, the card's last argument; of NaN, NaN."""
+    """The greatest element of each window of `x`, the op's last argument; of NaN, NaN."""
     usual = o.MaxPool(_alone(o, x), **attributes(window))
     type_ = window.infer(o.types[-1])
     return or_exact(o, x, usual, lambda o, x: _exact_greatest(o, x, window), type_)
 
 
 def places(o: OnnxEmitter, x: str, window: Window) -> str:
-    """The places of the greatest elements among all elements of `x`, the card's last argument: of
+    """The places of the greatest elements among all elements of `x`, the op's last argument: of
     equal ones the first, of NaN the last, as torch's."""
     usual = o.MaxPool(_alone(o, x), outputs=2, **attributes(window))[1]
     type_ = Type(i64, window.infer(o.types[-1]).shape)

@@ -57,7 +57,7 @@ def _mixed(counter: Any, key: Any, number: Any, multiply: Any, add: Any, upper: 
 
 
 class Hash(Op):
-    """Evenly distributed bits from counters and a key; both u32, the key without axes.
+    """Evenly distributed bits from counters and a key; both u32, the key a scalar.
 
     The upper half of a number is what its float32 has above 2¹⁶: conversions round in one way
     everywhere, and are four times as fast as a division of integers.

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
@@ -84,7 +84,7 @@ class CumSum(Op):
         yield Sample(cls(0), (i32["n"],), integers=(2**31 - 9, 2**31))
 
 
-@teaching
+@suggests_names
 def cumsum(
     x: Any, axis: int | None = None, exclusive: bool = False, reverse: bool = False
 ) -> Value:

@@ -13,7 +13,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import ceil, clip, floor, isfinite, isnan, maximum, round, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, const, in_single, size_value
@@ -52,7 +52,7 @@ def _unknown(row: Value, y: Value) -> Value:
     return where(isnan(unknown), unknown, y)
 
 
-@teaching
+@suggests_names
 @in_single
 def median(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The middle element over one axis, several or all, or the mean of the two in the middle; NaN
@@ -119,7 +119,7 @@ METHODS: dict[str, Place] = {
 }
 
 
-@teaching
+@suggests_names
 @in_single
 def quantile(
     x: Any, q: Any, axis: Axes = None, method: str = "linear", keepdims: bool = False
@@ -157,7 +157,7 @@ def quantile(
     return reshape(y, (*q.shape, *(1 if i in axes else d for i, d in enumerate(x.shape))))
 
 
-@teaching
+@suggests_names
 def kthvalue(x: Any, k: Any, axis: int = -1, keepdims: bool = False) -> tuple[Value, Value]:
     """The `k`-th smallest elements along the axis, counted from 1, and their places (i64): of equal
     ones the first come first, NaN last. The gradient goes to these elements.

@@ -1,4 +1,4 @@
-"""Products along an axis, with slopes that are right where elements are zero."""
+"""Products along an axis, with gradients that are right where elements are zero."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, where
 from nncompile.ir.basic import cast, iota
 from nncompile.ir.dispatch import register
@@ -98,7 +98,7 @@ def _product(o: OnnxEmitter, x: str, source: Type, axis: int, keepdims: bool) ->
 class ProductOfOthers(Op):
     """For each element the product of all the others along `axis`, right where some are zero.
 
-    It is the slope of a product. Its own slope needs the products without two elements: these
+    It is the gradient of a product. Its own gradient needs the products without two elements: these
     of each row of the matrix x[k] (1 on the diagonal), so it costs the square of the size.
     """
 
@@ -118,8 +118,8 @@ class ProductOfOthers(Op):
         diagonal = equal(reshape(row, (size, 1, *ones)), reshape(column, (1, size, *ones)))
         rows = where(diagonal, 1, reshape(x, (*lead, 1, size, *rest)))  # [.., i, k, ..]
         without_two = ProductOfOthers(self.axis + 1)(rows)
-        slopes = where(diagonal, 0, without_two * reshape(g, (*lead, size, 1, *rest)))
-        return (Sum((self.axis,))(slopes),)
+        gradients = where(diagonal, 0, without_two * reshape(g, (*lead, size, 1, *rest)))
+        return (Sum((self.axis,))(gradients),)
 
     def numpy(self, x: Array) -> Array:
         zero = x == 0
@@ -147,8 +147,8 @@ class ProductOfOthers(Op):
         limit = ACROSS if t.type.dtype is f32 else None
         size = t.type.shape[self.axis]
         product_ = t.in_double(size, limit, "torch.prod", [others], self.axis, keepdim=True)
-        slope = t.call("torch.div", product_, others)
-        return t.call("torch.masked_fill", slope, t.call("torch.ne", count, 0), 0)
+        gradient = t.call("torch.div", product_, others)
+        return t.call("torch.masked_fill", gradient, t.call("torch.ne", count, 0), 0)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -157,9 +157,9 @@ class ProductOfOthers(Op):
         yield Sample(cls(0), (f64[4],))
 
 
-@teaching
+@suggests_names
 def prod(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
-    """Π x over one axis, several or all; of integers and truth values in i64. Its slopes are
+    """Π x over one axis, several or all; of integers and truth values in i64. Its gradients are
     right where elements are zero."""
     x, axes = over("prod", x, axis)
     y = x

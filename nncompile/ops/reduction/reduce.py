@@ -1,4 +1,4 @@
-"""Reductions: cards over one or several axes, and what is composed of them.
+"""Reductions: ops over one or several axes, and what is composed of them.
 
 A reduction over nothing is as numpy's: a sum is 0, a product 1, a mean NaN; a maximum, a minimum
 and their places do not exist.
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, exp, where
 from nncompile.ir.basic import as_value, broadcast_to, cast, const
 from nncompile.ir.dims import product, same
@@ -332,14 +332,14 @@ class ArgMin(ArgMax):
     _torch: ClassVar[str] = "torch.argmin"
 
 
-def _samples(card: type[Sum] | type[LogSumExp]) -> Iterator[Sample]:
+def _samples(op_type: type[Sum] | type[LogSumExp]) -> Iterator[Sample]:
     """What a reduction over several axes is tested on."""
-    yield Sample(card((0,)), (f32["n"],))
-    yield Sample(card((1,), True), (f32["n", "m"],))
-    yield Sample(card((0, 2)), (f32[2, "n", 3],))
-    yield Sample(card((0, 1, 2, 3)), (f32[2, "n", 1, 2],))
-    yield Sample(card((1,)), (f64[3, "2*n", 2],))
-    yield Sample(card((0,)), (i64["n", 2],), integers=(-9, 9))
+    yield Sample(op_type((0,)), (f32["n"],))
+    yield Sample(op_type((1,), True), (f32["n", "m"],))
+    yield Sample(op_type((0, 2)), (f32[2, "n", 3],))
+    yield Sample(op_type((0, 1, 2, 3)), (f32[2, "n", 1, 2],))
+    yield Sample(op_type((1,)), (f64[3, "2*n", 2],))
+    yield Sample(op_type((0,)), (i64["n", 2],), integers=(-9, 9))
 
 
 # What users call, with numpy's names and arguments.
@@ -359,7 +359,7 @@ def along(name: str, x: Any, axis: int | None) -> tuple[Value, int]:
     return x, axis_of(axis, x.rank, f"{name}: axis")
 
 
-@teaching
+@suggests_names
 def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """Σ x over one axis, several or all; of integers and truth values in i64.
 
@@ -369,9 +369,9 @@ def sum(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return Sum(axes, keepdims)(x) if axes else cast(x, accumulator(x.dtype))
 
 
-@teaching
+@suggests_names
 def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The greatest over one axis, several or all. Equal greatest ones share the slope equally.
+    """The greatest over one axis, several or all. Equal greatest ones share the gradient equally.
 
     Raises `ShapeError` where there is nothing to choose from.
     """
@@ -379,9 +379,9 @@ def max(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return Max(axes, keepdims)(x) if axes else x
 
 
-@teaching
+@suggests_names
 def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
-    """The least over one axis, several or all. Equal least ones share the slope equally.
+    """The least over one axis, several or all. Equal least ones share the gradient equally.
 
     Raises `ShapeError` where there is nothing to choose from.
     """
@@ -389,7 +389,7 @@ def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return Min(axes, keepdims)(x) if axes else x
 
 
-@teaching
+@suggests_names
 def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """log Σ exp(x) over one axis, several or all; never overflows."""
     x, axes = over("logsumexp", x, axis)
@@ -397,26 +397,26 @@ def logsumexp(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return LogSumExp(axes, keepdims)(x) if axes else x
 
 
-@teaching
+@suggests_names
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
     """The place of the greatest along one axis (among all elements if None), i64; the first of
     equal ones. Raises `ShapeError` where there is nothing to choose from."""
     return _place("argmax", ArgMax, x, axis, keepdims)
 
 
-@teaching
+@suggests_names
 def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
     """The place of the least along one axis (among all elements if None), i64; the first of
     equal ones. Raises `ShapeError` where there is nothing to choose from."""
     return _place("argmin", ArgMin, x, axis, keepdims)
 
 
-def _place(name: str, card: type[ArgMax], x: Any, axis: int | None, keepdims: bool) -> Value:
+def _place(name: str, op_type: type[ArgMax], x: Any, axis: int | None, keepdims: bool) -> Value:
     x = as_value(x)
     row, place = along(name, x, axis)
     if axis is not None:
-        return card(place, keepdims)(row)
-    return card(0)(row) if not keepdims else reshape(card(0)(row), (1,) * x.rank)
+        return op_type(place, keepdims)(row)
+    return op_type(0)(row) if not keepdims else reshape(op_type(0)(row), (1,) * x.rank)
 
 
 for _function in (sum, max, min, argmax, argmin):

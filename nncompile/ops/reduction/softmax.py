@@ -1,4 +1,4 @@
-"""Softmax and its logarithm along one axis; their slopes come from the result alone."""
+"""Softmax and its logarithm along one axis; their gradients come from the result alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import exp
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
@@ -103,13 +103,13 @@ def _normalized(
     return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)
 
 
-def _samples(card: type[Softmax] | type[LogSoftmax]) -> Iterator[Sample]:
-    yield Sample(card(1), (f32["n", 5],))
-    yield Sample(card(0), (f32["n", "m"],))
-    yield Sample(card(1), (f32[2, "n", 3],))
-    yield Sample(card(0), (f64["n"],))
-    yield Sample(card(0), (f32[1],))
-    yield Sample(card(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
+def _samples(op_type: type[Softmax] | type[LogSoftmax]) -> Iterator[Sample]:
+    yield Sample(op_type(1), (f32["n", 5],))
+    yield Sample(op_type(0), (f32["n", "m"],))
+    yield Sample(op_type(1), (f32[2, "n", 3],))
+    yield Sample(op_type(0), (f64["n"],))
+    yield Sample(op_type(0), (f32[1],))
+    yield Sample(op_type(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
 
 
 def _operand(name: str, x: Any, axis: int) -> tuple[Value, int]:
@@ -117,7 +117,7 @@ def _operand(name: str, x: Any, axis: int) -> tuple[Value, int]:
     return x, axis_of(axis, x.rank, f"{name}: axis")
 
 
-@teaching
+@suggests_names
 def softmax(x: Any, axis: int = -1) -> Value:
     """exp(x) / Σ exp(x) along one axis: positive, with sum 1. Integers become f32.
 
@@ -127,7 +127,7 @@ def softmax(x: Any, axis: int = -1) -> Value:
     return Softmax(along)(x)
 
 
-@teaching
+@suggests_names
 def log_softmax(x: Any, axis: int = -1) -> Value:
     """log softmax(x) = x − log Σ exp(x) along one axis. Integers become f32.
 

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, maximum, not_equal, sqrt, where
 from nncompile.elementwise.formula import formula
@@ -28,7 +28,7 @@ def _divisor(count: Dim, dtype: DType) -> Any:
     return count if isinstance(count, int) and count > 0 else size_value(count, dtype)
 
 
-@teaching
+@suggests_names
 @in_single
 def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """The mean over one axis, several or all; of integers and truth values in f32."""
@@ -38,7 +38,7 @@ def mean(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     return result
 
 
-@teaching
+@suggests_names
 @in_single
 def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
     """The mean square distance from the mean, Σ (x − mean)² / (n − ddof)."""
@@ -58,14 +58,14 @@ def var(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Val
 
 @formula
 def root(x: Any) -> Any:
-    """√x with a finite slope at zero: that of a length at the origin is zero, as torch's."""
+    """√x with a finite gradient at zero: that of a length at the origin is zero, as torch's."""
     return where(x > 0, sqrt(x), x)
 
 
-@teaching
+@suggests_names
 @in_single
 def std(x: Any, axis: Axes = None, ddof: int = 0, keepdims: bool = False) -> Value:
-    """The standard deviation, √var. Its slope is zero where the variance is."""
+    """The standard deviation, √var. Its gradient is zero where the variance is."""
     return root(var(x, axis, ddof, keepdims))
 
 
@@ -81,7 +81,7 @@ def _raised_total(total: Any, order: float) -> Any:
     return where(total == 0, 0.0 if order > 0 else math.inf, total ** (1 / order))
 
 
-@teaching
+@suggests_names
 @in_single
 def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Value:
     """The length of the vectors along `axis` (of all elements if None): (Σ |x|^ord)^(1/ord), the

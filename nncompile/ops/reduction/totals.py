@@ -20,7 +20,7 @@ from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
-from nncompile.ops.core.annotations import Mark
+from nncompile.ops.core.annotations import Annotation
 from nncompile.ops.core.axes import same_axis
 from nncompile.ops.reduction.reduce import real_value, require_real
 
@@ -31,7 +31,7 @@ def _share(total: Any, weight: Any) -> Any:
 
 
 class Average(Op):
-    """total / weight, elementwise; 0 where the weight is, with slopes of 0 there."""
+    """total / weight, elementwise; 0 where the weight is, with gradients of 0 there."""
 
     def infer(self, total: Type, weight: Type) -> Type:
         require_real(total)
@@ -42,8 +42,8 @@ class Average(Op):
         return total
 
     def pullback(self, g: Value, y: Value, total: Value, weight: Value) -> Sequence[Value | None]:
-        slope = _share(g, weight)
-        return slope, -slope * _share(total, weight)
+        gradient = _share(g, weight)
+        return gradient, -gradient * _share(total, weight)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         return same_axis(places)
@@ -67,11 +67,11 @@ class Average(Op):
         yield Sample(cls(), (f64[4], f64[4]), floats=(0.5, 2.0))
 
 
-class Total(Mark):
+class SumState(Annotation):
     """x itself, a sum over the examples: that of several batches is their sum."""
 
 
-class Pooled(Total):
+class ConcatenatedState(SumState):
     """x itself, of which the first axis is that of the examples: that of several batches is all
     of them, one after the other."""
 
@@ -101,10 +101,10 @@ def ratio(total: Any, weight: Any) -> Value:
 def total(x: Any) -> Value:
     """`x`, marked as a sum over the examples of a batch: over several batches it is added up.
     What is computed from totals alone is then that of all examples."""
-    return Total()(as_value(x))
+    return SumState()(as_value(x))
 
 
 def pooled(x: Any) -> Value:
     """`x`, marked as holding a row for each example: an evaluation puts the rows of all batches
     together, and computes once what follows from them. Raises `ShapeError` for a number."""
-    return Pooled()(as_value(x))
+    return ConcatenatedState()(as_value(x))

@@ -11,7 +11,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import mod, not_equal
 from nncompile.ir.basic import as_value, broadcast_to, cast, iota, size_value
 from nncompile.ir.dims import Dim, dim, product
@@ -24,7 +24,7 @@ from nncompile.ops.shape.reshape import ravel, reshape, swapaxes
 from nncompile.ops.shape.slicing import along, flip
 
 
-@teaching
+@suggests_names
 def roll(x: Any, shift: Any, axis: int | Sequence[int] | None = None) -> Value:
     """`x` moved by `shift` places along the axis, around its end; along several axes by a number
     each, or one for all. Without an axis all elements are moved in one row.
@@ -65,7 +65,7 @@ def _rolled(x: Value, shift: Any, axis: int) -> Value:
     return concatenate([along(x, axis, rest, moved, 1), along(x, axis, 0, rest, 1)], axis)
 
 
-@teaching
+@suggests_names
 def rot90(x: Any, k: int = 1, axes: Sequence[int] = (0, 1)) -> Value:
     """`x` turned by `k` right angles in the plane of two axes, from the first towards the second.
     Raises `ShapeError` where these are not two different axes."""
@@ -86,7 +86,7 @@ def rot90(x: Any, k: int = 1, axes: Sequence[int] = (0, 1)) -> Value:
     return result
 
 
-@teaching
+@suggests_names
 def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Value:
     """The differences of neighbours along the axis, `n` times: the size is `n` less. Of truth
     values, whether neighbours differ. `prepend` and `append`, a number or a value, are joined to
@@ -117,7 +117,7 @@ def _beside(x: Value, other: Any, axis: int) -> Value | None:
     return broadcast_to(joined, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
 
 
-@teaching
+@suggests_names
 def meshgrid(*xs: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Value, ...]:
     """Vectors as the coordinates of a grid: a value for each, which changes along its own axis
     alone. The axes are in the order of the vectors with `indexing="ij"`; with "xy" the first two

@@ -14,7 +14,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ir.dims import Dim, Shape, broadcast, dim, product, same, same_shape, symbol
 from nncompile.ir.dispatch import register
@@ -220,11 +220,11 @@ class TopK(Op):
         return TupleType((Type(x.dtype, shape), Type(i64, shape)))
 
     def pullback(self, g: Any, y: Value, x: Value) -> Sequence[Value | None]:
-        slope = g[0]
-        if slope is None:
+        gradient = g[0]
+        if gradient is None:
             return (None,)
         _, places = items(y)
-        return (ScatterAdd(self.axis)(zeros_like(x), places, slope),)
+        return (ScatterAdd(self.axis)(zeros_like(x), places, gradient),)
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
         return all_but(self.axis, places)
@@ -306,7 +306,7 @@ class TopK(Op):
         yield Sample(cls(0, 0), (f64[3],), distinct=True)
 
 
-@teaching
+@suggests_names
 def take(x: Any, indices: Any, axis: int | None = None) -> Value:
     """The slices of `x` across the axis at `indices`: result shape is that of `x` with the shape
     of `indices` in place of the axis. Without an axis, elements of `x` as a vector.
@@ -319,7 +319,7 @@ def take(x: Any, indices: Any, axis: int | None = None) -> Value:
     return Gather(axis_of(axis, x.rank))(x, indices)
 
 
-@teaching
+@suggests_names
 def scatter_add(x: Any, indices: Any, updates: Any, axis: int = 0) -> Value:
     """`x` with `updates` added to its slices across the axis at `indices`, the inverse of `take`:
     shape of `updates` is that of `take(x, indices, axis)`."""
@@ -334,7 +334,7 @@ def scatter_add(x: Any, indices: Any, updates: Any, axis: int = 0) -> Value:
     return ScatterAdd(place)(x, broadcast_to(column, flat), reshape(updates, flat))
 
 
-@teaching
+@suggests_names
 def take_along_axis(x: Any, indices: Any, axis: int) -> Value:
     """`y[…, i, …] = x[…, indices[…, i, …], …]` along the axis; other axes broadcast."""
     x, indices = as_value(x), as_value(indices)
@@ -371,7 +371,7 @@ def _matched(x: Value, indices: Value, axis: int) -> tuple[Value, Value]:
     return spread(x), spread(indices)
 
 
-@teaching
+@suggests_names
 def one_hot(indices: Any, depth: Any, dtype: Any = f32, axis: int = -1) -> Value:
     """1 where the place along a new axis of size `depth` is the index, 0 elsewhere; all 0 for an
     index that is negative or not below `depth`."""
@@ -384,7 +384,7 @@ def one_hot(indices: Any, depth: Any, dtype: Any = f32, axis: int = -1) -> Value
     return cast(expand_dims(indices, place) == places, dtype_of(dtype))
 
 
-@teaching
+@suggests_names
 def top_k(x: Any, k: Any, axis: int = -1, largest: bool = True) -> tuple[Value, Value]:
     """The `k` largest (or smallest) elements along the axis in order, and their places (i64); of
     equal ones the first come first. NaN is greater than all others, as torch's."""
@@ -393,14 +393,14 @@ def top_k(x: Any, k: Any, axis: int = -1, largest: bool = True) -> tuple[Value, 
     return values, places
 
 
-@teaching
+@suggests_names
 def sort(x: Any, axis: int = -1, descending: bool = False) -> Value:
     """The elements along the axis in rising order, NaN last; or in falling order."""
     x = as_value(x)
     return top_k(x, x.shape[axis_of(axis, x.rank)], axis, largest=descending)[0]
 
 
-@teaching
+@suggests_names
 def argsort(x: Any, axis: int = -1, descending: bool = False) -> Value:
     """The places of the elements along the axis in rising (or falling) order; of equal ones the
     first come first."""

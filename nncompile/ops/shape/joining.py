@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value, cast, const, full, size_value
 from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
@@ -143,7 +143,7 @@ def sections(x: Value, sizes: Sequence[Dim], axis: int) -> tuple[Value, ...]:
     return (x,) if len(sizes) == 1 else items(Split(axis, tuple(sizes))(x))
 
 
-@teaching
+@suggests_names
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     """The tensors one after the other along an axis, as vectors for None.
 
@@ -164,7 +164,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     return values[0] if len(values) == 1 else apply(Concat(place), *values)
 
 
-@teaching
+@suggests_names
 def shape_value(shape: Sequence[Any]) -> Value:
     """A shape as a vector of i64."""
     sizes = [reshape(size_value(d), (1,)) for d in shape]
@@ -176,7 +176,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
     return concatenate([expand_dims(a, axis) for a in arrays], axis)
 
 
-@teaching
+@suggests_names
 def split(x: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Value, ...]:
     """`x` cut along an axis: into a number of equal parts, or at the given places.
 

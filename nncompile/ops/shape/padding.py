@@ -8,7 +8,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError, did_you_mean
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.basic import as_value, broadcast_to, iota, size_value
 from nncompile.ir.dims import Dim, dim
@@ -22,7 +22,7 @@ MODES = ("constant", "edge", "reflect", "symmetric", "wrap")
 TORCH_MODES = {"zeros": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-@teaching
+@suggests_names
 def pad(
     x: Any, pad_width: Any, mode: str = "constant", constant_values: float | int | bool = 0
 ) -> Value:

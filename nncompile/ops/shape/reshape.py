@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import (
     Dim,
@@ -285,7 +285,7 @@ def tile(x: Any, reps: Any) -> Value:
     return _repeated(x, [((1, n), (count, n)) for count, n in zip(counts, sizes, strict=True)])
 
 
-@teaching
+@suggests_names
 def repeat(x: Any, repeats: Any, axis: int | None = None) -> Value:
     """Each element `repeats` times in a row along the axis; of all in a row by default."""
     x = as_value(x)

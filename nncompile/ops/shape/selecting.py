@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import not_equal
 from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import Dim, broadcast, symbol
@@ -66,13 +66,13 @@ def _places(x: Any) -> Value:
     return NonZero(made_size("nonzero", x))(x)
 
 
-@teaching
+@suggests_names
 def nonzero(x: Any) -> tuple[Value, ...]:
     """The places of the elements that are not zero, in row-major order: a vector (i64) for each
     axis, as `x[nonzero(x)]` takes them. Their size is a name of its own, which says nothing about
     other sizes; equal conditions have equal ones.
 
-    Raises `ShapeError` for a number without axes.
+    Raises `ShapeError` for a scalar.
     """
     places = _places(x)
     rank = places.shape[0]
@@ -80,20 +80,20 @@ def nonzero(x: Any) -> tuple[Value, ...]:
     return tuple(reshape(along(places, 0, i, 1, 1), (places.shape[1],)) for i in range(rank))
 
 
-@teaching
+@suggests_names
 def argwhere(x: Any) -> Value:
     """The places of the elements that are not zero, in row-major order: a row (i64) for each, with
     a column for each axis. The size is a name of its own, as that of `nonzero`."""
     return transpose(_places(x))
 
 
-@teaching
+@suggests_names
 def flatnonzero(x: Any) -> Value:
     """The places (i64) of the elements that are not zero among all in row-major order."""
     return nonzero(ravel(x))[0]
 
 
-@teaching
+@suggests_names
 def masked_select(x: Any, mask: Any) -> Value:
     """The elements of `x` where `mask` is true, in row-major order, as a vector; both broadcast.
     Its size is a name of its own, as that of `nonzero`. The gradient goes to these elements.

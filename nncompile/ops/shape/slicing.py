@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.diagnostics.hints import teaching
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value, tied
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape, symbol
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
@@ -293,7 +293,7 @@ def _negative(widths: Sequence[Any]) -> list[Dim]:
     return [dim(-width) for width in widths]
 
 
-@teaching
+@suggests_names
 def flip(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     """`x` with the order of the elements along the axes (all by default) reversed."""
     x = as_value(x)

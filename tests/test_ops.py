@@ -1,4 +1,4 @@
-"""What every card gets for free: its type rule, gradients and lowerings are checked against each
+"""What every op gets for free: its type rule, gradients and lowerings are checked against each
 other on its samples, and on random variations of them."""
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from types import SimpleNamespace
 import pytest
 
 from nncompile.ir.graph import Op
-from tests import card_checks, cards
-from tests.cards import Case
+from tests import card_checks, op_types
+from tests.op_types import Case
 
 CASES = [
     case
-    for card in cards.our_cards()
-    for case in (*cards.cases_of(card), *cards.varied_cases_of(card))
+    for op_type in op_types.our_cards()
+    for case in (*op_types.cases_of(op_type), *op_types.varied_cases_of(op_type))
 ]
-# In double, where slopes are checked, they are the cases above.
-TYPED = [case for card in cards.our_cards() for case in cards.typed_cases_of(card)]
-WITH_SLOPES = [case for case in CASES if card_checks.has_slopes(case)]
+# In double, where gradients are checked, they are the cases above.
+TYPED = [case for op_type in op_types.our_cards() for case in op_types.typed_cases_of(op_type)]
+WITH_SLOPES = [case for case in CASES if card_checks.has_gradients(case)]
 
 
-QUICK = 2  # cases of each card in `make quick`
+QUICK = 2  # cases of each op in `make quick`
 
 
 def each(cases: list[Case]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A test of all these, of which the first few of each card are not slow."""
+    """A test of all these, of which the first few of each op are not slow."""
     before: Counter[type[Op]] = Counter()
     chosen = []
     for case in cases:
-        card = type(case.sample.op)
-        marks = [pytest.mark.slow] if before[card] >= QUICK else []
+        op_type = type(case.sample.op)
+        marks = [pytest.mark.slow] if before[op_type] >= QUICK else []
         chosen.append(pytest.param(case, id=case.name, marks=marks))
-        before[card] += 1
+        before[op_type] += 1
     return lambda test: pytest.mark.choosing(pytest.mark.parametrize("case", chosen)(test))
 
 
 @pytest.mark.choosing
-@pytest.mark.parametrize("card", cards.our_cards(), ids=lambda card: card.__name__)
-def test_has_samples(card: type[Op]) -> None:
-    card_checks.check_samples(card)
+@pytest.mark.parametrize("op", op_types.our_cards(), ids=lambda op_type: op_type.__name__)
+def test_has_samples(op_type: type[Op]) -> None:
+    card_checks.check_samples(op_type)
 
 
 @each(CASES + TYPED)
@@ -65,10 +65,10 @@ def test_torchscript(case: Case, torchscript: SimpleNamespace) -> None:
 
 
 @each(WITH_SLOPES)
-def test_slopes(case: Case) -> None:
-    card_checks.check_slopes(case)
+def test_gradients(case: Case) -> None:
+    card_checks.check_gradients(case)
 
 
 @each([c for c in (*WITH_SLOPES, *TYPED) if card_checks.is_differentiable(c)])
-def test_slopes_onnx(case: Case) -> None:
+def test_gradients_onnx(case: Case) -> None:
     card_checks.check_gradient_onnx(case)

@@ -1,4 +1,4 @@
-"""The checks that every card gets for its samples, and what they need: leaves, sizes, data."""
+"""The checks that every op gets for its samples, and what they need: leaves, sizes, data."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ STRUCTURAL = (Input, Item)
 
 
 def import_all() -> None:
-    """Imports every module, so that every card is registered; TorchScript's needs torch."""
+    """Imports every module, so that every op is registered; TorchScript's needs torch."""
     for module in pkgutil.walk_packages(nncompile.__path__, "nncompile."):
         if "torchscript" not in module.name and not module.name.endswith("__main__"):
             importlib.import_module(module.name)
 
 
 def our_cards() -> list[type[Op]]:
-    """All cards of the compiler, by name."""
+    """All ops of the compiler, by name."""
     import_all()
     ours = [c for (module, _), c in Op.registry.items() if module.startswith("nncompile.")]
     return sorted((c for c in ours if c not in STRUCTURAL), key=lambda c: c.__qualname__)
@@ -47,7 +47,7 @@ def our_cards() -> list[type[Op]]:
 
 @dataclass(frozen=True)
 class Case:
-    """A sample of a card as a graph whose leaves are its arguments."""
+    """A sample of a op as a graph whose leaves are its arguments."""
 
     name: str
     sample: Sample
@@ -85,25 +85,25 @@ class Case:
 
     @cached_property
     def real(self) -> list[Value]:
-        """The arguments that a slope may be taken at."""
+        """The arguments that a gradient may be taken at."""
         return [x for x in self.leaves if x.dtype.is_float]
 
     @cached_property
     def first_order(self) -> tuple[list[Value], dict[Value, Type]]:
-        """The slopes at the real arguments of Σ weight·result, and the leaves of the weights."""
+        """The gradients at the real arguments of Σ weight·result, and the leaves of the weights."""
         ys = [y for y in self.results if y.dtype.is_float]
         weights = {apply(Input(f"w{i}", y.type)): y.type for i, y in enumerate(ys)}
         return vjp(ys, self.real, list(weights)), weights
 
     @cached_property
     def second_order(self) -> tuple[list[Value], dict[Value, Type]]:
-        """The slopes of Σ direction·slope, and the leaves of the directions."""
-        slopes, _ = self.first_order
-        directions = {apply(Input(f"u{i}", s.type)): s.type for i, s in enumerate(slopes)}
-        return vjp(slopes, self.real, list(directions)), directions
+        """The gradients of Σ direction·gradient, and the leaves of the directions."""
+        gradients, _ = self.first_order
+        directions = {apply(Input(f"u{i}", s.type)): s.type for i, s in enumerate(gradients)}
+        return vjp(gradients, self.real, list(directions)), directions
 
     def graph(self, outputs: tuple[Value, ...]) -> Graph:
-        return Graph("card", {f"y{i}": y for i, y in enumerate(outputs)}, self.inputs)
+        return Graph("op", {f"y{i}": y for i, y in enumerate(outputs)}, self.inputs)
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Random numbers that are the same in every run."""
@@ -143,7 +143,7 @@ class Case:
         return True
 
     def numpy(self, feeds: Feeds, sizes: Mapping[sp.Symbol, int]) -> tuple[np.ndarray, ...]:
-        """What the card says in numpy."""
+        """What the op says in numpy."""
         op = self.sample.op.at(sizes)
         with np.errstate(all="ignore"):
             arrays = [feeds[x.op.name].copy() for x in self.leaves]  # type: ignore[attr-defined]
@@ -162,17 +162,17 @@ def _symbols_within(x: Any) -> set[sp.Symbol]:
     return set()
 
 
-def cases_of(card: type[Op]) -> list[Case]:
-    return [Case(f"{card.__name__}-{i}", sample) for i, sample in enumerate(card.samples())]
+def cases_of(op_type: type[Op]) -> list[Case]:
+    return [Case(f"{op_type.__name__}-{i}", sample) for i, sample in enumerate(op_type.samples())]
 
 
-def varied_cases_of(card: type[Op]) -> list[Case]:
-    """Random ones of rank 1 to 5, where the card says what varies; the rest is as in its first
+def varied_cases_of(op_type: type[Op]) -> list[Case]:
+    """Random ones of rank 1 to 5, where the op says what varies; the rest is as in its first
     sample, flags at random."""
-    if not card.varies:
+    if not op_type.varies:
         return []
-    sample = next(iter(card.samples()))
-    rng = np.random.default_rng(zlib.crc32(card.__name__.encode()))
+    sample = next(iter(op_type.samples()))
+    rng = np.random.default_rng(zlib.crc32(op_type.__name__.encode()))
     cases = []
     for rank in range(1, 6):
         shape = tuple(dim(str(d)) for d in rng.choice(["n", "m", "1", "2", "3"], rank))
@@ -184,28 +184,28 @@ def varied_cases_of(card: type[Op]) -> list[Case]:
             for name, x in sample.op.attributes.items()
             if isinstance(x, bool)
         }
-        op = dataclasses.replace(sample.op, **flags, **chosen[card.varies])  # type: ignore[type-var]
+        op = dataclasses.replace(sample.op, **flags, **chosen[op_type.varies])  # type: ignore[type-var]
         types = tuple(t.with_shape(shape) for t in sample.types)
         varied = dataclasses.replace(sample, op=op, types=types)
-        cases.append(Case(f"{card.__name__}-rank{rank}", varied))
+        cases.append(Case(f"{op_type.__name__}-rank{rank}", varied))
     return cases
 
 
-def typed_cases_of(card: type[Op]) -> list[Case]:
+def typed_cases_of(op_type: type[Op]) -> list[Case]:
     """The first samples of float32, of int64 and of both, in other element types: those that the
-    card accepts."""
-    samples = list(card.samples())
+    op accepts."""
+    samples = list(op_type.samples())
     cases = []
     for kind, others in ((f32, (f16, bf16)), (i64, (i8, u8, i16, u16, u64))):
         sample = next((s for s in samples if any(t.dtype is kind for t in s.types)), None)
         for other in others if sample is not None else ():
             if (changed := typed(sample, {kind: other})) is not None:
-                cases.append(Case(f"{card.__name__}-{other}", changed))
+                cases.append(Case(f"{op_type.__name__}-{other}", changed))
     return cases
 
 
 def typed(sample: Sample, change: Mapping[DType, DType]) -> Sample | None:
-    """The sample in other element types; None where the card does not accept it."""
+    """The sample in other element types; None where the op does not accept it."""
     types = tuple(type_in(t, change) for t in sample.types)
     try:
         op = in_types(sample.op, change)

@@ -13,13 +13,13 @@ from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, dtype_of
 from nncompile.ops import sum as total
-from tests.card_checks import in_double, session, valid_model
 from tests.leaves import leaf
+from tests.op_checks import in_double, session, valid_model
 from tests.tolerances import SLOPE, STEP, assert_close
 
 
 def check_gradient(function: Callable[..., Value], *points: Any, order: int = 2) -> None:
-    """The slopes of `function` at arrays of f64, and those of its slopes, are differences."""
+    """The gradients of `function` at arrays of f64, and those of its gradients, are differences."""
     rng = np.random.default_rng(0)
     arrays = [np.asarray(p, np.float64) for p in points]
     leaves = [leaf(f"x{i}", dtype_of(a)[a.shape]) for i, a in enumerate(arrays)]
@@ -27,14 +27,14 @@ def check_gradient(function: Callable[..., Value], *points: Any, order: int = 2)
     for _ in range(order):
         weights = [rng.uniform(-1, 1, y.shape) for y in outputs]
         directions = [rng.uniform(-1, 1, a.shape) for a in arrays]
-        slopes = vjp(outputs, leaves, weights)
-        _check_direction(outputs, slopes, weights, directions, arrays)
-        outputs = slopes
+        gradients = vjp(outputs, leaves, weights)
+        _check_direction(outputs, gradients, weights, directions, arrays)
+        outputs = gradients
 
 
 def _check_direction(
     outputs: Sequence[Value],
-    slopes: Sequence[Value],
+    gradients: Sequence[Value],
     weights: Sequence[Array],
     directions: Sequence[Array],
     arrays: Sequence[Array],
@@ -47,13 +47,13 @@ def _check_direction(
         return sum(float(np.sum(x * y)) for x, y in zip(a, b, strict=True))
 
     numeric = (inner(weights, at(outputs, STEP)) - inner(weights, at(outputs, -STEP))) / (2 * STEP)
-    exact = inner(at(slopes, 0.0), directions)
+    exact = inner(at(gradients, 0.0), directions)
     relative, absolute = SLOPE
     assert np.isclose(exact, numeric, relative, absolute * max(1.0, abs(exact))), (exact, numeric)
 
 
-def slope_at(function: Callable[[Value], Value], point: Any) -> Array:
-    """The slope of Σ function at one point."""
+def gradient_at(function: Callable[[Value], Value], point: Any) -> Array:
+    """The gradient of Σ function at one point."""
     array = np.asarray(point, np.float64)
     x = leaf("x", dtype_of(array)[array.shape])
     return evaluate(grad(total(function(x)), x), {"x": array})  # type: ignore[no-any-return]

@@ -1,5 +1,5 @@
-"""The checks that every card gets for its samples. Each raises AssertionError, or the error of a
-tool, where the card is wrong."""
+"""The checks that every op gets for its samples. Each raises AssertionError, or the error of a
+tool, where the op is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from nncompile.ir.graph import Graph, Op, Sample, Value, apply
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Type, bf16, dtype_of, is_real
 from nncompile.runtime.buffers import array_of, buffer_of
-from tests.cards import Case, Feeds, Sizes, draw, parts
+from tests.op_types import Case, Feeds, Sizes, draw, parts
 from tests.tolerances import SLOPE, STEP, assert_close
 
 
@@ -52,10 +52,12 @@ def check_onnx(case: Case) -> None:
 
 
 def check_gradient_onnx(case: Case) -> None:
-    """The slopes as well. Those of 16 bits are rounded at every node, by numpy too."""
+    """The gradients as well. Those of 16 bits are rounded at every node, by numpy too."""
     sizes = case.bindings[0]
-    slopes, extra = case.first_order
-    graph = Graph("slopes", {f"s{i}": s for i, s in enumerate(slopes)}, (*case.inputs, *extra))
+    gradients, extra = case.first_order
+    graph = Graph(
+        "gradients", {f"s{i}": s for i, s in enumerate(gradients)}, (*case.inputs, *extra)
+    )
     half = any(x.dtype.is_half for x in case.real)
     _check_runtime(case, graph, [sizes], extra, evaluate if half else in_double)
 
@@ -144,39 +146,39 @@ def check_torch(case: Case, to_script: Callable[..., Any], torch: Any) -> None:
             assert_close(actual, expected[name], y.dtype.name, f"{name} at {sizes}")
 
 
-def has_slopes(case: Case) -> bool:
+def has_gradients(case: Case) -> bool:
     """Whether there is anything to differentiate."""
     return bool(case.real) and any(y.dtype.is_float for y in case.results)
 
 
 def is_differentiable(case: Case) -> bool:
     """Whether its gradient is one that a backend computes."""
-    return has_slopes(case) and type(case.sample.op).differentiable
+    return has_gradients(case) and type(case.sample.op).differentiable
 
 
-def check_slopes(case: Case) -> None:
+def check_gradients(case: Case) -> None:
     """The pullback is the derivative, and differentiates again as often as the sample says."""
     if not type(case.sample.op).differentiable:
         _check_declared(case)
         return
     if case.sample.order < 1:
         return
-    slopes, weights = case.first_order
+    gradients, weights = case.first_order
     ys = [y for y in case.results if y.dtype.is_float]
-    _check_difference(case, "order 1", ys, slopes, weights, {})
+    _check_difference(case, "order 1", ys, gradients, weights, {})
     if case.sample.order >= 2:
         seconds, directions = case.second_order
-        _check_difference(case, "order 2", slopes, seconds, directions, weights)
+        _check_difference(case, "order 2", gradients, seconds, directions, weights)
 
 
 def _check_declared(case: Case) -> None:
-    """A card without a true gradient refuses clearly, or gives the slope that it declares."""
+    """A op without a true gradient refuses clearly, or gives the gradient that it declares."""
     try:
-        slopes, _ = case.first_order
+        gradients, _ = case.first_order
     except GradientError as error:
         assert case.sample.op.label in str(error)
         return
-    assert [s.type for s in slopes] == [x.type for x in case.real]
+    assert [s.type for s in gradients] == [x.type for x in case.real]
 
 
 def _drawn(case: Case, leaves: Mapping[Value, Type], sizes: Sizes) -> Feeds:
@@ -190,11 +192,11 @@ def _check_difference(
     case: Case,
     label: str,
     outputs: list[Value],
-    slopes: list[Value],
+    gradients: list[Value],
     weights: Mapping[Value, Type],
     others: Mapping[Value, Type],
 ) -> None:
-    """⟨slopes, d⟩ is the central difference of Σ weight·output along a random direction d."""
+    """⟨gradients, d⟩ is the central difference of Σ weight·output along a random direction d."""
     sizes = case.bindings[0]
     drawn = case.feeds(sizes) | _drawn(case, {**weights, **others}, sizes)
     feeds = {n: a.astype(np.float64) if is_real(a.dtype) else a for n, a in drawn.items()}
@@ -207,7 +209,7 @@ def _check_difference(
             x.op.name: feeds[x.op.name] + step * d  # type: ignore[attr-defined]
             for x, d in zip(case.real, direction, strict=True)
         }
-        graph = Graph("slopes", {str(i): v for i, v in enumerate(values)}, inputs)
+        graph = Graph("gradients", {str(i): v for i, v in enumerate(values)}, inputs)
         return list(in_double(graph, feeds | moved).values())
 
     def total(step: float) -> float:
@@ -215,12 +217,12 @@ def _check_difference(
         return dot([feeds[w.op.name] for w in weights], results)  # type: ignore[attr-defined]
 
     numeric = (total(STEP) - total(-STEP)) / (2 * STEP)
-    at = computed(slopes, 0.0)
+    at = computed(gradients, 0.0)
     exact = dot(at, direction)
     scale = max(1.0, abs(total(0.0)), *(float(np.abs(s).max(initial=0.0)) for s in at))
     relative, absolute = SLOPE
     assert np.isclose(exact, numeric, relative, absolute * scale), (
-        f"{label}: slope {exact}, central difference {numeric}"
+        f"{label}: gradient {exact}, central difference {numeric}"
     )
 
 
@@ -229,6 +231,6 @@ def dot(a: list[np.ndarray], b: list[np.ndarray]) -> float:
     return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
 
 
-def check_samples(card: type[Op]) -> None:
+def check_samples(op_type: type[Op]) -> None:
     """There is something to test."""
-    assert list(card.samples()), f"the card {card.__name__} has no samples"
+    assert list(op_type.samples()), f"the op {op_type.__name__} has no samples"

@@ -15,7 +15,7 @@ import pytest
 
 import dsl
 from dsl import f32, i64, model, training
-from dsl.foreign_names import ELSEWHERE as NAMES
+from dsl.foreign_names import FOREIGN_NAMES as NAMES
 from nncompile.diagnostics.errors import (
     CompileError,
     FeedError,
@@ -25,7 +25,7 @@ from nncompile.diagnostics.errors import (
     ShapeError,
     UnknownNameError,
 )
-from nncompile.diagnostics.hints import ELSEWHERE, Habits, teaching
+from nncompile.diagnostics.hints import FOREIGN_NAMES, SuggestsNames, suggests_names
 from nncompile.ir.graph import Input, Value
 from nncompile.ir.types import Type
 from nncompile.ops import array_functions as arrays
@@ -159,9 +159,9 @@ LAYERS: dict[str, tuple[Callable[[Value], Any], Type, str]] = {
 }
 
 
-@pytest.mark.parametrize("habit", LAYERS)
-def test_layers_answer_habits(habit: str) -> None:
-    written, type_, words = LAYERS[habit]
+@pytest.mark.parametrize("foreign_name", LAYERS)
+def test_layers_answer_habits(foreign_name: str) -> None:
+    written, type_, words = LAYERS[foreign_name]
 
     def net(x):
         return written(x)
@@ -273,17 +273,17 @@ RECIPES: dict[str, tuple[Callable[[Model], Any], str]] = {
 }
 
 
-@pytest.mark.parametrize("habit", RECIPES)
-def test_recipes_answer_habits(habit: str) -> None:
-    written, words = RECIPES[habit]
+@pytest.mark.parametrize("foreign_name", RECIPES)
+def test_recipes_answer_habits(foreign_name: str) -> None:
+    written, words = RECIPES[foreign_name]
     with pytest.raises(ModelError, match=words):
         written(perceptron())
 
 
 def test_options_of_formulas_are_told() -> None:
     x = Input("x", f32["batch"])()
-    with pytest.raises(FormulaError, match="called 'slope' here"):
-        dsl.leaky_relu(x, negative_slope=0.1)
+    with pytest.raises(FormulaError, match="called 'negative_slope' here"):
+        dsl.leaky_relu(x, alpha=0.1)
     with pytest.raises(FormulaError, match="did you mean 'alpha'"):
         dsl.elu(x, alfa=0.1)
 
@@ -344,15 +344,15 @@ FITS: dict[str, tuple[Callable[[Trainer, Any], Any], type[CompileError], str]] =
 }
 
 
-@pytest.mark.parametrize("habit", FITS)
-def test_trainers_and_models_answer_habits(habit: str) -> None:
-    written, error, words = FITS[habit]
+@pytest.mark.parametrize("foreign_name", FITS)
+def test_trainers_and_models_answer_habits(foreign_name: str) -> None:
+    written, error, words = FITS[foreign_name]
     with pytest.raises(error, match=words):
         written(Trainer(training(perceptron())), np.zeros((4, 4), np.float32))
 
 
 def test_a_property_that_fails_says_why() -> None:
-    class Thing(Habits):
+    class Thing(SuggestsNames):
         @property
         def broken(self) -> Any:
             return self.nothing
@@ -386,8 +386,8 @@ def test_attributes_that_are_methods_elsewhere_are_told(call: str) -> None:
         def net(x: Any = f32["batch", 4]) -> Any:
             return written(x)
 
-    assert raised.value.site is not None
-    assert "lambda x" in raised.value.site.text
+    assert raised.value.location is not None
+    assert "lambda x" in raised.value.location.text
 
 
 def test_other_calls_of_what_is_no_function_stay() -> None:
@@ -411,7 +411,7 @@ def test_several_values_are_told_from_one() -> None:
 
 
 def test_a_mistake_within_a_function_is_its_own() -> None:
-    @teaching
+    @suggests_names
     def add(x: Any, axis: int = 0) -> Any:
         return x + axis
 
@@ -456,7 +456,7 @@ def test_options_that_are_told_are_some() -> None:
             known |= thing.__dataclass_fields__.keys()
         elif hasattr(thing, "__wrapped__"):
             known |= inspect.signature(thing).parameters.keys()
-    told = {here for several in ELSEWHERE.values() for here in several}
+    told = {here for several in FOREIGN_NAMES.values() for here in several}
     assert told <= known, told - known
 
 

@@ -1,4 +1,4 @@
-"""The checks of cards catch mistakes: each kind is planted once in a card that is right."""
+"""The checks of ops catch mistakes: each kind is planted once in a op that is right."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from nncompile.diagnostics.errors import GradientError
 from nncompile.elementwise import stop_gradient
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import TupleType, Type, f32, f64
-from tests import card_checks, cards
-from tests.cards import Case
+from tests import card_checks, op_types
+from tests.op_types import Case
 
 
 class Cubed(Op):
@@ -101,55 +101,57 @@ FAULTS: dict[str, tuple[str, Callable[..., Any], Callable[[Case], None]]] = {
         lambda self, o, x: o.cast(Cubed.onnx(self, o, x), f64),
         card_checks.check_onnx,
     ),
-    "slope": ("pullback", lambda self, g, y, x: (g * 5 * x * x,), card_checks.check_slopes),
-    "no slope": ("pullback", lambda self, g, y, x: (None,), card_checks.check_slopes),
-    "slope of the slope": (
+    "gradient": ("pullback", lambda self, g, y, x: (g * 5 * x * x,), card_checks.check_gradients),
+    "no gradient": ("pullback", lambda self, g, y, x: (None,), card_checks.check_gradients),
+    "gradient of the gradient": (
         "pullback",
         lambda self, g, y, x: (g * 6 * stop_gradient(x * x),),
-        card_checks.check_slopes,
+        card_checks.check_gradients,
     ),
-    "slope by the forward value's place": (
+    "gradient by the forward value's place": (
         "pullback",
         lambda self, g, y, x: (6 * x * x + 0 * g,),
-        card_checks.check_slopes,
+        card_checks.check_gradients,
     ),
-    "slope of another shape": (
+    "gradient of another shape": (
         "pullback",
         lambda self, g, y, x: ((g * 6 * x * x).sum(),),
-        card_checks.check_slopes,
+        card_checks.check_gradients,
     ),
 }
 
 
-def case_of(card: type[Op]) -> Case:
-    return cards.cases_of(card)[0]
+def case_of(op_type: type[Op]) -> Case:
+    return op_types.cases_of(op_type)[0]
 
 
-def changed(card: type[Op], method: str, fault: Callable[..., Any]) -> type[Op]:
-    """A card that differs in one method, and is in no table."""
-    made = type(f"{card.__name__}With", (card,), {method: fault, "__module__": __name__})
+def changed(op_type: type[Op], method: str, fault: Callable[..., Any]) -> type[Op]:
+    """A op that differs in one method, and is in no table."""
+    made = type(f"{op_type.__name__}With", (op_type,), {method: fault, "__module__": __name__})
     del Op.registry[made.__module__, made.__qualname__]
     return made
 
 
-@pytest.mark.parametrize("card", [Cubed, Halves])
+@pytest.mark.parametrize("op", [Cubed, Halves])
 @pytest.mark.parametrize(
     "check",
     [
         card_checks.check_type,
         card_checks.check_onnx,
-        card_checks.check_slopes,
+        card_checks.check_gradients,
         card_checks.check_gradient_onnx,
         card_checks.check_interned,
     ],
 )
-def test_a_right_card_passes(card: type[Op], check: Callable[[Case], None]) -> None:
-    check(case_of(card))
+def test_a_right_card_passes(op_type: type[Op], check: Callable[[Case], None]) -> None:
+    check(case_of(op_type))
 
 
-@pytest.mark.parametrize("card", [Cubed, Halves])
-def test_a_right_card_passes_in_torchscript(card: type[Op], torchscript: SimpleNamespace) -> None:
-    card_checks.check_torch(case_of(card), torchscript.to_script, torchscript.torch)
+@pytest.mark.parametrize("op", [Cubed, Halves])
+def test_a_right_card_passes_in_torchscript(
+    op_type: type[Op], torchscript: SimpleNamespace
+) -> None:
+    card_checks.check_torch(case_of(op_type), torchscript.to_script, torchscript.torch)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -185,7 +187,7 @@ def test_a_dropped_result_of_two_is_caught(index: int) -> None:
         return Halves.pullback(self, kept, y, x)
 
     with pytest.raises(AssertionError, match="order 1"):
-        card_checks.check_slopes(case_of(changed(Halves, "pullback", one_only)))
+        card_checks.check_gradients(case_of(changed(Halves, "pullback", one_only)))
 
 
 class Tagged(Op):
@@ -213,7 +215,7 @@ def test_a_refusal_names_the_op() -> None:
     made = changed(Cubed, "pullback", refuses)
     made.differentiable = False
     with pytest.raises(AssertionError):
-        card_checks.check_slopes(case_of(made))
+        card_checks.check_gradients(case_of(made))
 
 
 def test_a_card_without_samples_is_caught() -> None:
@@ -225,10 +227,10 @@ def test_a_card_without_samples_is_caught() -> None:
 def test_a_new_card_of_ours_is_seen() -> None:
     made = type("Newest", (Cubed,), {"__module__": "nncompile.ops.newest"})
     try:
-        assert made in cards.our_cards()
+        assert made in op_types.our_cards()
     finally:
         del Op.registry[made.__module__, made.__qualname__]
-    assert made not in cards.our_cards()
+    assert made not in op_types.our_cards()
 
 
 def test_an_input_that_is_written_over_is_caught() -> None:

@@ -1,4 +1,4 @@
-"""What the slopes of convolutions are made of, and a bias that is added afterwards."""
+"""What the gradients of convolutions are made of, and a bias that is added afterwards."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from nncompile.ir.graph import Graph, Value
 from nncompile.ir.types import DType
 from nncompile.ops import conv
 from nncompile.ops.convolution.convolve import ConvWeightGradient
-from tests.card_checks import session, valid_model
-from tests.convolution_checks import nodes, with_slopes
+from tests.convolution_checks import nodes, with_gradients
 from tests.leaves import leaf
+from tests.op_checks import session, valid_model
 from tests.pass_checks import after
 from tests.tolerances import assert_close
 
@@ -26,80 +26,80 @@ torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
 
 
-def weight_slope(
+def weight_gradient(
     x: tuple[Any, ...], w: tuple[int, ...], dtype: DType = f32, **options: Any
 ) -> tuple[Value, Value, Value]:
-    """The slope of a convolution at its weights, and the leaves."""
+    """The gradient of a convolution at its weights, and the leaves."""
     data, weights = leaf("x", dtype[x]), leaf("w", dtype[w])
     y = conv(data, weights, **options)
     g = leaf("g", y.type)
-    (slope,) = vjp([y], [weights], [g])
-    assert isinstance(slope.op, ConvWeightGradient)
-    return slope, data, g
+    (gradient,) = vjp([y], [weights], [g])
+    assert isinstance(gradient.op, ConvWeightGradient)
+    return gradient, data, g
 
 
 TAP = ["Slice", "Transpose", "MatMul", "ReduceSum"]
 
 GROUPED_TAP = ["Slice", "Reshape", "Transpose", "MatMul", "ReduceSum"]
 
-WIDE = ["Pad", "Reshape", "Pad", "Reshape"]  # x, and the slope with rows as long as those of x
+WIDE = ["Pad", "Reshape", "Pad", "Reshape"]  # x, and the gradient with rows as long as those of x
 
 JOINED = ["Concat", "Transpose", "Reshape"]
 
 
-def test_slope_at_weights_of_kernel_one() -> None:
+def test_gradient_at_weights_of_kernel_one() -> None:
     """One product an image, summed over the batch."""
-    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 1, 1)))
+    found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 1, 1)))
     assert found == ["Reshape", "Reshape", "Transpose", "MatMul", "ReduceSum", "Reshape"]
 
 
-def test_slope_at_weights_with_stride() -> None:
-    """A strided slice for each tap, the product with the slope, the sum over the batch."""
-    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), stride=2, padding=1))
+def test_gradient_at_weights_with_stride() -> None:
+    """A strided slice for each tap, the product with the gradient, the sum over the batch."""
+    found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 3, 3), stride=2, padding=1))
     assert sorted(found) == sorted(["Pad", "Reshape", *GROUPED_TAP * 9, *JOINED])
-    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 1, 1), stride=2))
+    found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 1, 1), stride=2))
     assert sorted(found) == sorted(["Reshape", *GROUPED_TAP, "Reshape"])
 
 
-def test_slope_at_weights_of_many_channels() -> None:
+def test_gradient_at_weights_of_many_channels() -> None:
     """Each tap is one contiguous slice of x with its rows joined."""
-    found = nodes(*weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), padding=1))
+    found = nodes(*weight_gradient(("n", 16, 8, 8), (32, 16, 3, 3), padding=1))
     assert sorted(found) == sorted([*WIDE, *TAP * 9, *JOINED])
 
 
-def test_slope_at_weights_of_few_channels() -> None:
+def test_gradient_at_weights_of_few_channels() -> None:
     """The taps below each other, and one product."""
-    found = nodes(*weight_slope(("n", 3, 8, 8), (16, 3, 3, 3), padding=1))
+    found = nodes(*weight_gradient(("n", 3, 8, 8), (16, 3, 3, 3), padding=1))
     product = ["Concat", "Transpose", "MatMul", "ReduceSum", "Reshape", "Transpose", "Reshape"]
     assert sorted(found) == sorted([*WIDE, *["Slice"] * 9, *product])
 
 
-def test_slope_at_weights_of_groups() -> None:
+def test_gradient_at_weights_of_groups() -> None:
     """The groups are a batch of products."""
-    found = nodes(*weight_slope(("n", 32, 8, 8), (32, 8, 3, 3), padding=1, groups=4))
+    found = nodes(*weight_gradient(("n", 32, 8, 8), (32, 8, 3, 3), padding=1, groups=4))
     assert sorted(found) == sorted([*WIDE, "Reshape", *GROUPED_TAP * 9, "Reshape", *JOINED])
 
 
 @pytest.mark.parametrize("size", [8, 32, "h"])
-def test_slope_at_weights_of_single_channels(size: int | str) -> None:
+def test_gradient_at_weights_of_single_channels(size: int | str) -> None:
     """Elementwise products, whatever the size of the image."""
-    found = nodes(*weight_slope(("n", 8, size, 8), (8, 1, 3, 3), padding=1, groups=8))
+    found = nodes(*weight_gradient(("n", 8, size, 8), (8, 1, 3, 3), padding=1, groups=8))
     assert "MatMul" not in found and "Conv" not in found
     taps = ["Slice", "Reshape", "Mul", "ReduceSum"]
     assert found.count("ReduceSum") == 9 + 1
     if size != "h":  # which is computed with, too
         products = [*taps * 9, "Concat", "ReduceSum", "Reshape"]
         assert sorted(found) == sorted([*WIDE, "Reshape", *products])
-    alone = nodes(*weight_slope(("n", 8, size, 8), (8, 1, 1, 1), groups=8))
+    alone = nodes(*weight_gradient(("n", 8, size, 8), (8, 1, 1, 1), groups=8))
     assert "MatMul" not in alone
 
 
-def test_the_batch_of_a_recipe_says_how_slopes_at_weights_are_summed() -> None:
+def test_the_batch_of_a_recipe_says_how_gradients_at_weights_are_summed() -> None:
     """An exported step for up to 64 images has the nodes of the one that is trained; one for more
     adds up blocks of them. Where any batch may come each sum chooses, and nothing else."""
-    slope, *leaves = weight_slope(("n", 16, 8, 8), (32, 16, 3, 3), padding=1)
-    graph, few = Graph("test", {"y": slope}, tuple(leaves)), nodes(slope, *leaves)
-    (n,) = symbols([slope.args[0].shape[0]])
+    gradient, *leaves = weight_gradient(("n", 16, 8, 8), (32, 16, 3, 3), padding=1)
+    graph, few = Graph("test", {"y": gradient}, tuple(leaves)), nodes(gradient, *leaves)
+    (n,) = symbols([gradient.args[0].shape[0]])
 
     def operators(**options: Any) -> list[str]:
         return [node.op_type for node in to_model(graph, **options).graph.node]
@@ -129,11 +129,11 @@ def test_the_batch_of_a_recipe_says_how_slopes_at_weights_are_summed() -> None:
     ],
 )
 @pytest.mark.parametrize("dtype", [f32, f64])
-def test_every_form_of_the_slope_at_weights_is_right_at_every_size(
+def test_every_form_of_the_gradient_at_weights_is_right_at_every_size(
     x: tuple[Any, ...], w: tuple[int, ...], options: dict[str, Any], dtype: DType
 ) -> None:
-    slope, data, g = weight_slope(("n", *x), w, dtype, **options)
-    graph = Graph("test", {"slope": slope}, (data, g))
+    gradient, data, g = weight_gradient(("n", *x), w, dtype, **options)
+    graph = Graph("test", {"gradient": gradient}, (data, g))
     run = session(valid_model(graph))
     rng = np.random.default_rng(0)
     for n, h, wide in [(3, 9, 7), (1, 6, 8), (4, 7, 6), (0, 7, 6), (130, 6, 7)]:
@@ -150,24 +150,26 @@ def test_every_form_of_the_slope_at_weights_is_right_at_every_size(
         above = rng.normal(size=y.shape)
         (expected,) = torch.autograd.grad(y, weights, torch.tensor(above))
         feeds = {"x": array.astype(dtype.numpy), "g": above.astype(dtype.numpy)}
-        assert_close(run(feeds, {"slope": w})["slope"], expected.numpy(), dtype.name, str(sizes))
+        assert_close(
+            run(feeds, {"gradient": w})["gradient"], expected.numpy(), dtype.name, str(sizes)
+        )
 
 
-def test_slope_at_data_is_a_transposed_convolution() -> None:
+def test_gradient_at_data_is_a_transposed_convolution() -> None:
     w = leaf("w", f32[8, 3, 3, 3])
 
-    def slope(x: Value) -> tuple[Value, Value]:
+    def gradient(x: Value) -> tuple[Value, Value]:
         y = conv(x, w, stride=2, padding=1)
         g = leaf("g", y.type)
         return vjp([y], [x], [g])[0], g
 
-    fixed, g = slope(leaf("x", f32["n", 3, 8, 9]))
+    fixed, g = gradient(leaf("x", f32["n", 3, 8, 9]))
     (node,) = to_model(Graph("test", {"y": fixed}, (g, w))).graph.node
     assert node.op_type == "ConvTranspose"
     attributes = {a.name: list(a.ints) for a in node.attribute if a.ints}
     assert attributes["output_padding"] == [1, 0]
     x = leaf("x", f32["n", 3, "h", "w"])
-    open_, g = slope(x)
+    open_, g = gradient(x)
     found = nodes(open_, x, g, w)
     assert found.count("ConvTranspose") == 1 and found[-1] == "Slice"
 
@@ -175,21 +177,21 @@ def test_slope_at_data_is_a_transposed_convolution() -> None:
 def test_double_precision_has_no_convolution_in_onnx() -> None:
     x, w = leaf("x", f64["n", 4, "h", "w"]), leaf("w", f64[4, 2, 3, 3])
     y = conv(x, w, stride=2, padding=1, groups=2)
-    graph = with_slopes(y, [x, w])
+    graph = with_gradients(y, [x, w])
     found = {node.op_type for node in to_model(graph).graph.node}
     assert not found & {"Conv", "ConvTranspose"} and "MatMul" in found
 
 
-def test_slopes_close_under_differentiation() -> None:
-    """The three cards are all that a slope of any order is made of."""
+def test_gradients_close_under_differentiation() -> None:
+    """The three ops are all that a gradient of any order is made of."""
     x, w = leaf("x", f32["n", 2, "h", 5]), leaf("w", f32[3, 2, 3, 3])
     values: list[Value] = [conv(x, w, padding=1)]
     for _ in range(3):
         values = vjp(values, [x, w], [leaf(f"g{i}", v.type) for i, v in enumerate(values)])
-    cards = {
+    op_types = {
         type(v.op) for v in Graph("test", {str(i): v for i, v in enumerate(values)}).nodes if v.args
     }
-    names = {card.__name__ for card in cards}
+    names = {op_type.__name__ for op_type in op_types}
     assert {"Conv", "ConvTranspose", "ConvWeightGradient"} >= names - {"Map", "Expand"}
 
 
