@@ -38,7 +38,7 @@ def import_all() -> None:
             importlib.import_module(module.name)
 
 
-def our_cards() -> list[type[Op]]:
+def registered_ops() -> list[type[Op]]:
     """All ops of the compiler, by name."""
     import_all()
     ours = [c for (module, _), c in Op.registry.items() if module.startswith("nncompile.")]

@@ -43,7 +43,7 @@ from tests.op_types import (
     cases_of,
     draw,
     import_all,
-    our_cards,
+    registered_ops,
     typed_cases_of,
     unpacked,
     varied_cases_of,
@@ -350,7 +350,7 @@ KINDS: dict[str, tuple[tuple[float, ...], float]] = {
 
 def card_sweeps() -> Iterator[Sweep]:
     """A sweep for each op but `Map`."""
-    for op_type in our_cards():
+    for op_type in registered_ops():
         if op_type is Map:
             continue
         cases = [*cases_of(op_type), *varied_cases_of(op_type), *typed_cases_of(op_type)]

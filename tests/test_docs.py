@@ -18,13 +18,13 @@ from nncompile.ir.graph import Op, Value
 from nncompile.program.model import Model
 from nncompile.program.recipe import training
 from nncompile.program.step import compose
-from tests import card_checks, op_types
+from tests import op_checks, op_types
 from tests.op_checks import valid_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-CARD_IMPORTS = """
+OP_IMPORTS = """
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -57,19 +57,19 @@ def test_code_parses(page: Path) -> None:
         compile(source, page.name, "exec")
 
 
-def test_the_card_of_the_contributing_guide_passes_every_check_of_a_card() -> None:
+def test_the_op_of_the_contributing_guide_passes_every_check_of_an_op() -> None:
     source = blocks(ROOT / "CONTRIBUTING.md", "python")[0]
-    module = run_as_module("contributed", CARD_IMPORTS + source)
+    module = run_as_module("contributed", OP_IMPORTS + source)
     op_type: type[Op] = module.Outer
     try:
         cases = op_types.cases_of(op_type)
-        card_checks.check_samples(op_type)
+        op_checks.check_samples(op_type)
         for case in cases:
-            card_checks.check_type(case)
-            card_checks.check_interned(case)
-            card_checks.check_onnx(case)
-            card_checks.check_gradients(case)
-            card_checks.check_gradient_onnx(case)
+            op_checks.check_type(case)
+            op_checks.check_interned(case)
+            op_checks.check_onnx(case)
+            op_checks.check_gradients(case)
+            op_checks.check_gradient_onnx(case)
         assert len(cases) >= 2
     finally:
         del Op.registry[op_type.__module__, op_type.__qualname__]

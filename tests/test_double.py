@@ -20,7 +20,7 @@ from nncompile.ops.contraction.matmul import gemm
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.random.generator import Dropout
 from nncompile.passes import optimize
-from tests.gradients import leaf
+from tests.gradient_checks import leaf
 
 RANDOM = np.random.default_rng(0)
 A, B, C, ROW = leaf("a", f64["n", 3]), leaf("b", f64[3, 4]), leaf("c", f64[4]), leaf("row", f64[3])

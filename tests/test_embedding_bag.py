@@ -16,7 +16,7 @@ from nncompile.ir.types import Array, Type
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.train import Trainer
-from tests.gradients import check_gradient
+from tests.gradient_checks import check_gradient
 from tests.op_checks import session, valid_model
 from tests.tolerances import assert_close
 

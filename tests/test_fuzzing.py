@@ -32,12 +32,12 @@ from tests.fuzzing.fitting import samples_of
 from tests.fuzzing.printing import printed
 from tests.fuzzing.program import Builder, Program
 from tests.fuzzing.search import Failure, op_types, search
-from tests.fuzzing.steps import apply_card
-from tests.op_types import cases_of, draw, our_cards
+from tests.fuzzing.steps import apply_op_type
+from tests.op_types import cases_of, draw, registered_ops
 
 
-@pytest.mark.parametrize("op", op_types(), ids=lambda op_type: op_type.__name__)
-def test_a_slice_of_programs_of_all_cards(op_type: type[Op]) -> None:
+@pytest.mark.parametrize("op_type", op_types(), ids=lambda op_type: op_type.__name__)
+def test_a_slice_of_programs_of_all_ops(op_type: type[Op]) -> None:
     results = slice_of(op_type, shrinking=200)
     assert not results.failures, str(results.failures[0])
     assert op_type.__name__ in results.op_types
@@ -124,7 +124,7 @@ def random_program(seed: int, focus: int) -> Program:
     rng = random.Random(seed)
     b = Builder(rng.randint, seed)
     for _ in range(rng.randint(1, 3)):
-        apply_card(
+        apply_op_type(
             b, op_types()[(focus + rng.randint(0, 1) * rng.randint(1, 50)) % len(op_types())]
         )
     return b.finished()
@@ -152,7 +152,7 @@ def test_the_source_of_every_card_runs_as_python() -> None:
     pytest.importorskip("torch")
     from tests.fuzzing.torch_checks import computed
 
-    for op_type in our_cards():
+    for op_type in registered_ops():
         case = next(iter(cases_of(op_type)))
         graph = case.graph(case.results)
         assert computed(graph, case.feeds(case.bindings[0])).keys() == graph.outputs.keys(), op_type
@@ -233,5 +233,5 @@ def test_the_simplest_choices_make_a_program() -> None:
     b = Builder(lambda low, high: low)
     b.order = 2
     for op_type in op_types():
-        apply_card(b, op_type)
+        apply_op_type(b, op_type)
     assert b.finished().outputs

@@ -17,7 +17,7 @@ from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, S
 from nncompile.ir.graph import Graph, Value
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type
-from tests.gradients import check_gradient
+from tests.gradient_checks import check_gradient
 from tests.leaves import leaf
 from tests.op_checks import session, valid_model
 

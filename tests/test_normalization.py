@@ -16,7 +16,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.passes import optimize
-from tests.gradients import check_gradient
+from tests.gradient_checks import check_gradient
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, normalize, off, torch_normalize
 from tests.op_checks import session, valid_model

@@ -15,7 +15,7 @@ from nncompile.diagnostics.errors import GradientError
 from nncompile.elementwise import stop_gradient
 from nncompile.ir.graph import Op, Sample, Value
 from nncompile.ir.types import TupleType, Type, f32, f64
-from tests import card_checks, op_types
+from tests import op_checks, op_types
 from tests.op_types import Case
 
 
@@ -71,52 +71,52 @@ class Halves(Op):
 
 
 FAULTS: dict[str, tuple[str, Callable[..., Any], Callable[[Case], None]]] = {
-    "shape": ("infer", lambda self, x: Type(x.dtype, (x.shape[0], 4)), card_checks.check_type),
+    "shape": ("infer", lambda self, x: Type(x.dtype, (x.shape[0], 4)), op_checks.check_type),
     "a shape at size one only": (
         "numpy",
         lambda self, x: Cubed.numpy(self, x) if len(x) != 1 else x[0],
-        card_checks.check_type,
+        op_checks.check_type,
     ),
-    "dtype": ("infer", lambda self, x: Type(f64, x.shape), card_checks.check_type),
+    "dtype": ("infer", lambda self, x: Type(f64, x.shape), op_checks.check_type),
     "meaning": (
         "numpy",
         lambda self, x: (2 * x**3 + (x > 1)).astype(x.dtype),
-        card_checks.check_onnx,
+        op_checks.check_onnx,
     ),
-    "ONNX of another function": ("onnx", lambda self, o, x: o.Mul(x, x), card_checks.check_onnx),
+    "ONNX of another function": ("onnx", lambda self, o, x: o.Mul(x, x), op_checks.check_onnx),
     "ONNX of one size": (
         "onnx",
         lambda self, o, x: o.Reshape(
             o.Mul(o.Mul(x, x), o.Mul(x, o.scalar(2.0, f32))), o.ints([3, 3])
         ),
-        card_checks.check_onnx,
+        op_checks.check_onnx,
     ),
     "ONNX that is not valid": (
         "onnx",
         lambda self, o, x: o.Mul(o.MatMul(x, o.constant(np.ones((5, 3), np.float32))), x),
-        card_checks.check_onnx,
+        op_checks.check_onnx,
     ),
     "ONNX of another type": (
         "onnx",
         lambda self, o, x: o.cast(Cubed.onnx(self, o, x), f64),
-        card_checks.check_onnx,
+        op_checks.check_onnx,
     ),
-    "gradient": ("pullback", lambda self, g, y, x: (g * 5 * x * x,), card_checks.check_gradients),
-    "no gradient": ("pullback", lambda self, g, y, x: (None,), card_checks.check_gradients),
+    "gradient": ("pullback", lambda self, g, y, x: (g * 5 * x * x,), op_checks.check_gradients),
+    "no gradient": ("pullback", lambda self, g, y, x: (None,), op_checks.check_gradients),
     "gradient of the gradient": (
         "pullback",
         lambda self, g, y, x: (g * 6 * stop_gradient(x * x),),
-        card_checks.check_gradients,
+        op_checks.check_gradients,
     ),
     "gradient by the forward value's place": (
         "pullback",
         lambda self, g, y, x: (6 * x * x + 0 * g,),
-        card_checks.check_gradients,
+        op_checks.check_gradients,
     ),
     "gradient of another shape": (
         "pullback",
         lambda self, g, y, x: ((g * 6 * x * x).sum(),),
-        card_checks.check_gradients,
+        op_checks.check_gradients,
     ),
 }
 
@@ -132,26 +132,24 @@ def changed(op_type: type[Op], method: str, fault: Callable[..., Any]) -> type[O
     return made
 
 
-@pytest.mark.parametrize("op", [Cubed, Halves])
+@pytest.mark.parametrize("op_type", [Cubed, Halves])
 @pytest.mark.parametrize(
     "check",
     [
-        card_checks.check_type,
-        card_checks.check_onnx,
-        card_checks.check_gradients,
-        card_checks.check_gradient_onnx,
-        card_checks.check_interned,
+        op_checks.check_type,
+        op_checks.check_onnx,
+        op_checks.check_gradients,
+        op_checks.check_gradient_onnx,
+        op_checks.check_interned,
     ],
 )
-def test_a_right_card_passes(op_type: type[Op], check: Callable[[Case], None]) -> None:
+def test_a_right_op_passes(op_type: type[Op], check: Callable[[Case], None]) -> None:
     check(case_of(op_type))
 
 
-@pytest.mark.parametrize("op", [Cubed, Halves])
-def test_a_right_card_passes_in_torchscript(
-    op_type: type[Op], torchscript: SimpleNamespace
-) -> None:
-    card_checks.check_torch(case_of(op_type), torchscript.to_script, torchscript.torch)
+@pytest.mark.parametrize("op_type", [Cubed, Halves])
+def test_a_right_op_passes_in_torchscript(op_type: type[Op], torchscript: SimpleNamespace) -> None:
+    op_checks.check_torch(case_of(op_type), torchscript.to_script, torchscript.torch)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -177,7 +175,7 @@ def test_a_fault_in_torchscript_is_caught(
 ) -> None:
     case = case_of(changed(Cubed, "torch", fault))
     with pytest.raises((AssertionError, RuntimeError, ValueError)):
-        card_checks.check_torch(case, torchscript.to_script, torchscript.torch)
+        op_checks.check_torch(case, torchscript.to_script, torchscript.torch)
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -187,7 +185,7 @@ def test_a_dropped_result_of_two_is_caught(index: int) -> None:
         return Halves.pullback(self, kept, y, x)
 
     with pytest.raises(AssertionError, match="order 1"):
-        card_checks.check_gradients(case_of(changed(Halves, "pullback", one_only)))
+        op_checks.check_gradients(case_of(changed(Halves, "pullback", one_only)))
 
 
 class Tagged(Op):
@@ -202,10 +200,10 @@ class Tagged(Op):
 def test_a_card_that_is_not_interned_is_caught() -> None:
     sample = Sample(Tagged(SimpleNamespace()), (f32["n"],))
     with pytest.raises((AssertionError, TypeError)):
-        card_checks.check_interned(Case("tagged", sample))
+        op_checks.check_interned(Case("tagged", sample))
     sample = Sample(Tagged(lambda: None), (f32["n"],))
     with pytest.raises((AssertionError, AttributeError, pickle.PicklingError)):
-        card_checks.check_interned(Case("tagged", sample))
+        op_checks.check_interned(Case("tagged", sample))
 
 
 def test_a_refusal_names_the_op() -> None:
@@ -215,22 +213,22 @@ def test_a_refusal_names_the_op() -> None:
     made = changed(Cubed, "pullback", refuses)
     made.differentiable = False
     with pytest.raises(AssertionError):
-        card_checks.check_gradients(case_of(made))
+        op_checks.check_gradients(case_of(made))
 
 
 def test_a_card_without_samples_is_caught() -> None:
     made = changed(Cubed, "samples", classmethod(lambda cls: iter(())))
     with pytest.raises(AssertionError, match="no samples"):
-        card_checks.check_samples(made)
+        op_checks.check_samples(made)
 
 
 def test_a_new_card_of_ours_is_seen() -> None:
     made = type("Newest", (Cubed,), {"__module__": "nncompile.ops.newest"})
     try:
-        assert made in op_types.our_cards()
+        assert made in op_types.registered_ops()
     finally:
         del Op.registry[made.__module__, made.__qualname__]
-    assert made not in op_types.our_cards()
+    assert made not in op_types.registered_ops()
 
 
 def test_an_input_that_is_written_over_is_caught() -> None:
@@ -250,7 +248,7 @@ def test_an_input_that_is_written_over_is_caught() -> None:
     ]
     opset = onnx.helper.make_opsetid("", 21)
     graph = onnx.helper.make_graph(nodes, "g", inputs, outputs)
-    run = card_checks.session(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
+    run = op_checks.session(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
     feeds = {n: np.ones(3, np.float32) for n in names[1:]}
     feeds["x"] = np.arange(12, dtype=np.float32).reshape(4, 3)
     with pytest.raises(AssertionError, match="wrote over"):
@@ -260,5 +258,5 @@ def test_an_input_that_is_written_over_is_caught() -> None:
 def test_an_output_that_is_not_written_is_caught() -> None:
     """Buffers hold garbage before a run, so that zeros in fresh memory prove nothing."""
     for runtime_type in ("float", "double", "int64", "int32", "uint32", "bool"):
-        buffer = card_checks.poisoned((2, 3), f"tensor({runtime_type})").numpy()
+        buffer = op_checks.poisoned((2, 3), f"tensor({runtime_type})").numpy()
         assert np.isnan(buffer).all() if buffer.dtype.kind == "f" else buffer.all()

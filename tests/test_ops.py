@@ -10,17 +10,17 @@ from types import SimpleNamespace
 import pytest
 
 from nncompile.ir.graph import Op
-from tests import card_checks, op_types
+from tests import op_checks, op_types
 from tests.op_types import Case
 
 CASES = [
     case
-    for op_type in op_types.our_cards()
+    for op_type in op_types.registered_ops()
     for case in (*op_types.cases_of(op_type), *op_types.varied_cases_of(op_type))
 ]
 # In double, where gradients are checked, they are the cases above.
-TYPED = [case for op_type in op_types.our_cards() for case in op_types.typed_cases_of(op_type)]
-WITH_SLOPES = [case for case in CASES if card_checks.has_gradients(case)]
+TYPED = [case for op_type in op_types.registered_ops() for case in op_types.typed_cases_of(op_type)]
+WITH_GRADIENTS = [case for case in CASES if op_checks.has_gradients(case)]
 
 
 QUICK = 2  # cases of each op in `make quick`
@@ -39,36 +39,36 @@ def each(cases: list[Case]) -> Callable[[Callable[..., None]], Callable[..., Non
 
 
 @pytest.mark.choosing
-@pytest.mark.parametrize("op", op_types.our_cards(), ids=lambda op_type: op_type.__name__)
+@pytest.mark.parametrize("op_type", op_types.registered_ops(), ids=lambda op_type: op_type.__name__)
 def test_has_samples(op_type: type[Op]) -> None:
-    card_checks.check_samples(op_type)
+    op_checks.check_samples(op_type)
 
 
 @each(CASES + TYPED)
 def test_type(case: Case) -> None:
-    card_checks.check_type(case)
+    op_checks.check_type(case)
 
 
 @each(CASES)
 def test_interned(case: Case) -> None:
-    card_checks.check_interned(case)
+    op_checks.check_interned(case)
 
 
 @each(CASES + TYPED)
 def test_onnx(case: Case) -> None:
-    card_checks.check_onnx(case)
+    op_checks.check_onnx(case)
 
 
 @each(CASES + TYPED)
 def test_torchscript(case: Case, torchscript: SimpleNamespace) -> None:
-    card_checks.check_torch(case, torchscript.to_script, torchscript.torch)
+    op_checks.check_torch(case, torchscript.to_script, torchscript.torch)
 
 
-@each(WITH_SLOPES)
+@each(WITH_GRADIENTS)
 def test_gradients(case: Case) -> None:
-    card_checks.check_gradients(case)
+    op_checks.check_gradients(case)
 
 
-@each([c for c in (*WITH_SLOPES, *TYPED) if card_checks.is_differentiable(c)])
+@each([c for c in (*WITH_GRADIENTS, *TYPED) if op_checks.is_differentiable(c)])
 def test_gradients_onnx(case: Case) -> None:
-    card_checks.check_gradient_onnx(case)
+    op_checks.check_gradient_onnx(case)

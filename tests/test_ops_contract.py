@@ -16,7 +16,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import boolean, f32, f64, i32, i64
 from nncompile.ops import const, dot, einsum, gemm, matmul, outer, sum, tensordot
 from nncompile.ops.contraction.matmul import Gemm, MatMul
-from tests.gradients import check_gradient, check_runtime
+from tests.gradient_checks import check_gradient, check_runtime
 from tests.leaves import leaf
 
 SIZES = st.integers(0, 4)

@@ -23,7 +23,7 @@ from nncompile.ops import const
 from nncompile.ops.reduction.products import ProductOfOthers
 from nncompile.ops.reduction.reduce import LogSumExp
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
-from tests.gradients import check_gradient, check_runtime, gradient_at
+from tests.gradient_checks import check_gradient, check_runtime, gradient_at
 from tests.leaves import leaf
 from tests.scan_checks import check_everywhere
 
@@ -331,9 +331,9 @@ def test_errors(call: Callable[[Value], Value], message: str) -> None:
 
 
 @pytest.mark.parametrize("op", [Softmax(0), LogSoftmax(0), LogSumExp((0,)), ProductOfOthers(0)])
-def test_cards_of_real_numbers(op_type: Callable[[Value], Value]) -> None:
+def test_ops_of_real_numbers(op: Callable[[Value], Value]) -> None:
     with pytest.raises(DTypeError, match="elements must be real"):
-        op_type(leaf("x", i64[3]))
+        op(leaf("x", i64[3]))
 
 
 def test_methods_of_values() -> None:

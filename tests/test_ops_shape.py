@@ -34,7 +34,7 @@ from nncompile.ops.shape.reshape import (
     transpose,
 )
 from nncompile.ops.shape.slicing import Slice, flip
-from tests.gradients import check_gradient
+from tests.gradient_checks import check_gradient
 from tests.op_checks import session, valid_model
 from tests.scan_checks import check_everywhere
 

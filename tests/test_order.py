@@ -18,7 +18,7 @@ from nncompile.ir.types import DTYPES, DType, f32, f64
 from nncompile.ops.reduction.order_statistics import METHODS
 from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy
-from tests.gradients import check_gradient, gradient_at
+from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
 NAN, INF = np.nan, np.inf

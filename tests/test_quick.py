@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.conftest import EVERY, pytest_collection_modifyitems
-from tests.op_types import Case, our_cards
+from tests.op_types import Case, registered_ops
 from tests.test_ops import CASES, each
 
 
@@ -49,5 +49,5 @@ def test_every_card_has_a_case() -> None:
 
     (mark,) = (m for m in checked.pytestmark if m.name == "parametrize")  # type: ignore[attr-defined]
     chosen = [p.values[0] for p in mark.args[1] if not p.marks]
-    assert {type(case.sample.op) for case in chosen} == set(our_cards())
+    assert {type(case.sample.op) for case in chosen} == set(registered_ops())
     assert len(chosen) < len(CASES) / 2

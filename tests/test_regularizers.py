@@ -13,7 +13,7 @@ from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.train import Trainer
-from tests.gradients import check_gradient, check_runtime
+from tests.gradient_checks import check_gradient, check_runtime
 from tests.leaves import leaf
 
 RANDOM = np.random.default_rng(0)

@@ -15,7 +15,7 @@ from nncompile.ir.types import Type, dtype_of, f32
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.slicing import Pad, Slice
-from tests.op_types import Case, import_all, our_cards
+from tests.op_types import Case, import_all, registered_ops
 from tests.test_ops import CASES
 
 # An op that says nothing is not taken for harmless: predictions look at the numbers then.
@@ -98,7 +98,9 @@ def test_an_op_that_does_not_say_is_seen() -> None:
     assert Silent().rowwise((0,), f32["n"]) is None
 
 
-@pytest.mark.parametrize("op", [c for c in our_cards() if not c.mixes], ids=lambda c: c.__name__)
+@pytest.mark.parametrize(
+    "op_type", [c for c in registered_ops() if not c.mixes], ids=lambda c: c.__name__
+)
 def test_what_an_op_says_is_looked_at(op_type: type[Op]) -> None:
     """There is a sample with rows, of which it says an axis."""
     ours = [case for case in CASES if type(case.sample.op) is op_type]
@@ -131,7 +133,7 @@ def outputs(op: Op, arrays: list[np.ndarray]) -> tuple[Any, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
-@pytest.mark.parametrize("op", our_cards(), ids=lambda op: op.__name__)
+@pytest.mark.parametrize("op", registered_ops(), ids=lambda op: op.__name__)
 def test_a_batched_op_works_row_by_row(op: type[Op]) -> None:
     found = [check_batched(case) for case in CASES if type(case.sample.op) is op]
     assert not found or all(found) is (op.batched is not Op.batched or bool(op.varies))

@@ -15,7 +15,7 @@ from nncompile.ir.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64,
 from nncompile.ops.reduction.reduce import accumulator
 from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy
-from tests.gradients import check_gradient, gradient_at
+from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
 SIZES = (0, 1, 2, 31, 32, 33, 64, 65, 1023, 1024, 1025, 2100)  # about blocks, and blocks of them
@@ -80,17 +80,17 @@ def test_any_axis_of_any_type(dtype: DType) -> None:
     )
 
 
-@pytest.mark.parametrize("op", ["cummax", "cummin"])
+@pytest.mark.parametrize("name", ["cummax", "cummin"])
 @pytest.mark.parametrize("dtype", [d for d in DTYPES if d.is_signed and d is not bf16], ids=str)
-def test_places_are_those_of_torch(op_type: str, dtype: DType, torchscript: Any) -> None:
+def test_places_are_those_of_torch(name: str, dtype: DType, torchscript: Any) -> None:
     torch = torchscript.torch
-    everywhere = Everywhere(lambda x: getattr(ops, op_type)(x, 0), dtype["n", "m"])
+    everywhere = Everywhere(lambda x: getattr(ops, name)(x, 0), dtype["n", "m"])
     cases = [drawn((n, 2), dtype) for n in (1, 6, 70)]
     if dtype.is_float:
         cases.append(SPECIAL[:, None].astype(dtype.numpy))
     for x in cases:
         values, places = everywhere(x)
-        expected = getattr(torch, op_type)(torch.tensor(x), 0)
+        expected = getattr(torch, name)(torch.tensor(x), 0)
         np.testing.assert_array_equal(values, expected.values.numpy())
         np.testing.assert_array_equal(places, expected.indices.numpy())
 

@@ -27,7 +27,7 @@ from nncompile.ops import (
     swapaxes,
     transpose,
 )
-from tests.gradients import check_gradient, check_runtime
+from tests.gradient_checks import check_gradient, check_runtime
 from tests.op_checks import in_double, session, valid_model
 from tests.tolerances import assert_close
 

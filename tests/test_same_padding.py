@@ -19,7 +19,7 @@ from nncompile.ops import average_pool, const, conv, max_pool
 from nncompile.ops.windows.same_padding import same_padding
 from nncompile.program.initialization import initial_values
 from tests.against_torch import gradients, session
-from tests.gradients import check_gradient
+from tests.gradient_checks import check_gradient
 from tests.tolerances import assert_close
 
 SIZES = range(1, 9)

@@ -13,7 +13,7 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.graph import Value
 from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
 from tests.array_checks import Everywhere, check_numpy
-from tests.gradients import check_gradient, gradient_at
+from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
 NAN, INF = np.nan, np.inf

@@ -12,7 +12,7 @@ from nncompile import ops
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
 from tests.array_checks import Everywhere, check_numpy
-from tests.gradients import check_gradient
+from tests.gradient_checks import check_gradient
 from tests.leaves import leaf
 
 NAN, INF = np.nan, np.inf

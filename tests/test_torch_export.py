@@ -37,7 +37,7 @@ from nncompile.ops.loops.scan import Scan
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.runtime import TorchSession
-from tests import card_checks, op_types
+from tests import op_checks, op_types
 from tests.tolerances import assert_close
 
 Sizes = tuple[dict[str, tuple[int, ...]], ...]
@@ -192,7 +192,7 @@ def test_loops_mean_what_graphs_do(case: op_types.Case, torchscript: SimpleNames
     for leaf, type_ in weights.items():
         feeds[leaf.op.name] = op_types.draw(case.rng("weights"), case.sample, type_, sizes)  # type: ignore[attr-defined]
     results = module(*(torchscript.torch.from_numpy(feeds[name]) for name in graph.leaves))
-    for name, expected in card_checks.in_double(graph, feeds).items():
+    for name, expected in op_checks.in_double(graph, feeds).items():
         assert_close(results[name].numpy(), expected, graph.outputs[name].dtype.name, name)
 
 

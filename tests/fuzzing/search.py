@@ -35,8 +35,8 @@ from tests.fuzzing.printing import printed
 from tests.fuzzing.program import Builder, Program
 from tests.fuzzing.shrinking import smaller
 from tests.fuzzing.special import check_special_data, with_special_data
-from tests.fuzzing.steps import apply_card
-from tests.op_types import our_cards
+from tests.fuzzing.steps import apply_op_type
+from tests.op_types import registered_ops
 
 SIMPLE = ("Map", "Sum", "Expand", "Reshape", "Transpose", "MatMul")  # what failures shrink to
 
@@ -44,7 +44,7 @@ SIMPLE = ("Map", "Sum", "Expand", "Reshape", "Transpose", "MatMul")  # what fail
 @cache
 def op_types() -> tuple[type[Op], ...]:
     """All ops, simple ones first."""
-    found = our_cards()
+    found = registered_ops()
     return tuple(sorted(found, key=lambda c: (_place(c), c.__name__)))
 
 
@@ -97,7 +97,7 @@ def programs(draw: st.DrawFn, focus: type[Op] | None = None, most: int = 5) -> F
     b = Builder(integer, integer(0, 2**16))
     for _ in range(integer(1, most)):
         plain = focus is None or b.chance(55)
-        apply_card(b, b.choose(known) if plain or focus is None else focus)
+        apply_op_type(b, b.choose(known) if plain or focus is None else focus)
     hypothesis.assume(b.values)
     without: tuple[str, ...] = ()
     if b.chance(25):

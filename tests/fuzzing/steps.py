@@ -14,7 +14,7 @@ from tests.fuzzing.program import Builder, Rejected
 from tests.op_types import _symbols_within
 
 
-def apply_card(b: Builder, op_type: type[Op]) -> None:
+def apply_op_type(b: Builder, op_type: type[Op]) -> None:
     """Adds one application of the op to the program, if one can be found."""
     own = FITTING.get(op_type, by_axes if op_type.varies else None)
     before = len(b.leaves), b.order, b.smooth
