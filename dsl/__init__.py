@@ -155,7 +155,7 @@ from nncompile.elementwise import divmod as divmod
 from nncompile.elementwise import pow as pow
 from nncompile.elementwise import round as round
 from nncompile.elementwise.formula import formula
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import bf16, boolean, f16, f32, f64, i8, i16, i32, i64, u8, u16, u32, u64
 from nncompile.ops import (
     adaptive_average_pool,

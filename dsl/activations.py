@@ -25,7 +25,7 @@ from nncompile.elementwise import (
 )
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import max as maximum_of
 from nncompile.ops import reshape, split
 from nncompile.ops.core.axes import axis_of

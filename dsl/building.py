@@ -20,8 +20,9 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.locations import scope
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import CLIPPED, is_clipped
-from nncompile.ir.graph import Input, Value, input_of
+from nncompile.ir.graph import Input, input_of
 from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, Type, dtype_of
 from nncompile.ops.loops.body import iterations, outside_loops
 

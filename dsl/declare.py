@@ -11,7 +11,8 @@ from dsl.building import Builder, building
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import called
 from nncompile.diagnostics.locations import LocationTable, recording_locations, scope
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.program.model import RANDOM_STATE, Applications, Model, applications
 

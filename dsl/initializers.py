@@ -20,7 +20,7 @@ from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import spoken
 from nncompile.diagnostics.options import not_negative, real
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type, boolean, check_unmasked, f64, is_numeric
 from nncompile.ops import broadcast_to, cast, const, full, reshape, transpose
 from nncompile.ops.random import generator as random

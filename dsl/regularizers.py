@@ -11,8 +11,9 @@ from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import log, maximum, minimum, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, in_single
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
 from nncompile.ir.names import matches
+from nncompile.ir.op import Value
 from nncompile.ir.types import Axes
 from nncompile.ops import iota, mean, norm
 from nncompile.ops import sum as sum_of

@@ -35,8 +35,9 @@ from nncompile.interop.torch_modules import (
     to_torch_module,
     to_torch_state_dict,
 )
-from nncompile.ir.graph import Graph, Input, Op, Sample, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import (
     DType,
     Type,

@@ -12,8 +12,9 @@ import pytest
 
 from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type
 from tests.tolerances import assert_close
 

@@ -37,7 +37,7 @@ JOURNEYS = (
             ("dsl.layers.base:Layer.parameter", "a layer declares its parameters by name"),
             ("nncompile.ops.contraction.matmul:matmul", "a function chooses the op"),
             (
-                "nncompile.ir.graph:apply",
+                "nncompile.ir.op:apply",
                 "infers the type, interns the node, keeps the line",
             ),
             ("nncompile.elementwise.trace_formula:trace", "a formula becomes one expression"),

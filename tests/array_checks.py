@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from tests.leaves import leaf
 from tests.op_checks import in_double, session, valid_model

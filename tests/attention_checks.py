@@ -11,8 +11,9 @@ import numpy as np
 from dsl.building import building
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.passes import optimize
 from nncompile.runtime import Session

@@ -69,7 +69,7 @@ def written(directory: Path, source: str, name: str = "net.py") -> Path:
 
 
 WRONG_SLOPE = """
-from nncompile.ir.graph import Op
+from nncompile.ir.op import Op
 class Twice(Op):
     def infer(self, x): return x
     def pullback(self, g, y, x): return (3 * g,)

@@ -12,8 +12,9 @@ import pytest
 from dsl import f32, f64
 from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type
 from tests.leaves import leaf
 from tests.op_checks import session, valid_model

@@ -11,8 +11,9 @@ import pytest
 
 from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, Type, f32, f64
 from tests.leaves import leaf
 from tests.op_checks import session

@@ -9,8 +9,9 @@ import numpy as np
 
 from nncompile.autodiff.grad import grad, vjp
 from nncompile.ir.dims import dim
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, dtype_of
 from nncompile.ops import sum as total
 from tests.leaves import leaf

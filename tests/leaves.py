@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dsl import BatchNorm, Dense, f32, mean_squared_error, model, relu
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.program.model import Model

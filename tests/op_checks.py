@@ -16,8 +16,9 @@ import onnxruntime as ort
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import GradientError
 from nncompile.ir.dims import substitute
-from nncompile.ir.graph import Graph, Op, Sample, Value, apply
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Type, bf16, dtype_of, is_real
 from nncompile.runtime.buffers import array_of, buffer_of
 from tests.op_types import Case, Feeds, Sizes, draw, parts

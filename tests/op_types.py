@@ -20,9 +20,24 @@ import nncompile
 from nncompile.autodiff.grad import vjp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.dims import dim, substitute, symbols
-from nncompile.ir.graph import AnyType, Graph, Input, Item, Op, Sample, Value, apply
+from nncompile.ir.graph import Graph, Input, Item
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.precision import computed, in_types, type_in
-from nncompile.ir.types import DType, TupleType, Type, bf16, f16, f32, i8, i16, i64, u8, u16, u64
+from nncompile.ir.types import (
+    AnyType,
+    DType,
+    TupleType,
+    Type,
+    bf16,
+    f16,
+    f32,
+    i8,
+    i16,
+    i64,
+    u8,
+    u16,
+    u64,
+)
 
 Feeds = dict[str, np.ndarray]
 Sizes = dict[sp.Symbol, int]

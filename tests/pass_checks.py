@@ -6,8 +6,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32, i64
 from nncompile.ops import (
     broadcast_to,

@@ -168,7 +168,7 @@ FAULTS = (
     ),
     Fault(
         "nncompile/elementwise/derivative.py",
-        "return not gradient.args[0].is_nonpositive",
+        "return not derivative.args[0].is_nonpositive",
         "return False",
         "tests/test_where_gradients.py",
     ),

@@ -25,7 +25,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "reference.md"
 GROUPS: dict[str, tuple[str, ...]] = {
     "Models": (
         *("dsl.declare", "dsl.layers.base"),
-        *("nncompile.program.model", "nncompile.ir.graph", "nncompile.ir.types"),
+        *("nncompile.program.model", "nncompile.ir.op", "nncompile.ir.types"),
     ),
     "Convolution and pooling layers": (
         *("dsl.layers.convolution", "dsl.layers.pooling", "dsl.layers.patches"),

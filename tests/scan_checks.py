@@ -9,8 +9,9 @@ import numpy as np
 
 from nncompile.autodiff.grad import grad
 from nncompile.elementwise import cos, sigmoid, tanh
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
 from nncompile.ops import scan, split
 from nncompile.ops.loops.scan import Scan

@@ -5,7 +5,8 @@ from __future__ import annotations
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.locations import scope
 from nncompile.elementwise import exp, log
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type, f32, i64
 from nncompile.ops import argmax, concatenate, reshape
 from nncompile.ops import sum as total

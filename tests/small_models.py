@@ -8,7 +8,8 @@ import numpy as np
 
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import full
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type, f32
 from nncompile.ops.random.generator import dropout, normal, random_key, seed_leaf
 from nncompile.optim import adam

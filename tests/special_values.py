@@ -32,8 +32,9 @@ from nncompile.elementwise.formula import Formula
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.samples import examples
 from nncompile.ir.dims import dim, substitute
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import DTYPES, DType, Type, boolean, f32, f64
 from nncompile.runtime.buffers import run_bound
 from tests.against_torch import session

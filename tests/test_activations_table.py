@@ -20,8 +20,9 @@ from dsl import Dense, f32, f64, model
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from nncompile.runtime import Session

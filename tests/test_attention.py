@@ -13,8 +13,9 @@ import dsl
 from dsl import MultiHeadAttention, boolean, f32, f64, i64, model, scaled_dot_product_attention
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.passes import inference, optimize

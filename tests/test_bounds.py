@@ -12,8 +12,9 @@ import pytest
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.ir.basic import const
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32
 from nncompile.passes import optimize
 from tests.op_checks import session, valid_model

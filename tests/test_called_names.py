@@ -15,7 +15,8 @@ from dsl import boolean, f32, i64, model
 from dsl.building import building
 from nncompile.diagnostics.errors import CompileError, ShapeError
 from nncompile.diagnostics.locations import Location, named, user_location
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value
 
 GIVEN: dict[str, Any] = {
     "real": Input("real", f32["n", 3])(),

@@ -10,7 +10,7 @@ import pytest
 
 from dsl import Dense, adam, f32, lora, model, mse, relu, training
 from nncompile.compiler.compile import compile_step
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
 from nncompile.program.step import compose
 from nncompile.train import Trainer

@@ -12,7 +12,8 @@ from dsl import f32, f64
 from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
 from nncompile.ir.dims import symbols
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType
 from nncompile.ops import conv
 from nncompile.ops.convolution.convolve import ConvWeightGradient

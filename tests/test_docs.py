@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import dsl
 from nncompile import elementwise
 from nncompile.cli.app import app
-from nncompile.ir.graph import Op, Value
+from nncompile.ir.op import Op, Value
 from nncompile.program.model import Model
 from nncompile.program.recipe import training
 from nncompile.program.step import compose
@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.basic import as_value
 from nncompile.ir.types import Type, f32, f64
 

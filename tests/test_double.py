@@ -12,8 +12,9 @@ import pytest
 import dsl
 from dsl import f64
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, u32
 from nncompile.ops import layer_norm
 from nncompile.ops.contraction.matmul import gemm

@@ -10,8 +10,9 @@ import pytest
 from dsl import Bilinear, EmbeddingBag, f32, f64, i64, model, sgd, tanh, training
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError, DTypeError, FeedError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model

@@ -26,8 +26,8 @@ from dsl import (
 )
 from nncompile.compiler.compile import compile_step
 from nncompile.diagnostics.errors import FeedError
-from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
 from nncompile.runtime.session import Session

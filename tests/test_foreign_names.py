@@ -26,7 +26,8 @@ from nncompile.diagnostics.errors import (
     UnknownNameError,
 )
 from nncompile.diagnostics.hints import FOREIGN_NAMES, SuggestsNames, suggests_names
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops import array_functions as arrays
 from nncompile.ops import image_functions as images

@@ -32,8 +32,9 @@ from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.printing import text
 from nncompile.elementwise.special_functions import FUNCTIONS
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.graph import Graph, Input, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, boolean, f32, f64, i64
 from tests.counting import calls
 

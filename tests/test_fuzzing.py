@@ -14,7 +14,8 @@ import nncompile.passes
 from nncompile.elementwise import equal, sigmoid, where
 from nncompile.elementwise.map import Map
 from nncompile.ir.basic import Expand, const
-from nncompile.ir.graph import Graph, Input, Op, Value, apply, toposort
+from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.types import f32
 from nncompile.ops import sum as total
 from nncompile.ops.indexing.scattering import ScatterMax

@@ -15,8 +15,9 @@ from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise import exp, log, maximum, sin, stop_gradient, tanh, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, const
-from nncompile.ir.graph import Op, Value, items
+from nncompile.ir.graph import items
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Op, Value
 from nncompile.ir.types import TupleType, Type, f32, f64, i64
 from nncompile.ops import log_softmax, softmax
 from nncompile.ops.core.annotations import custom_gradient

@@ -11,7 +11,7 @@ import pytest
 from nncompile import ops
 from nncompile.autodiff.grad import grad
 from nncompile.elementwise import maximum, minimum
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32, f64
 from nncompile.ops.indexing.scattering import ScatterMax, ScatterMin
 from tests.array_checks import Everywhere

@@ -22,8 +22,9 @@ from nncompile.diagnostics.errors import FormulaError, ShapeError
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise import exp
 from nncompile.ir.basic import barrier, const
-from nncompile.ir.graph import Input, Op, Value, apply
+from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Type, f32, i64
 
@@ -108,7 +109,8 @@ def test_pickle_of_another_process_gives_the_interned_object(x: Value) -> None:
     code = """
         import pickle, sys
         from nncompile.elementwise import exp
-        from nncompile.ir.graph import Input, apply
+        from nncompile.ir.graph import Input
+        from nncompile.ir.op import apply
         from nncompile.ir.types import f32
         y = exp(apply(Input("x", f32["n", 3]))).sum(axis=1)
         hash(y.op), hash(y.args[0].op)
@@ -169,7 +171,8 @@ def written(tmp_path: Path, name: str, text: str) -> dict[str, Any]:
 
 MODEL = """
 from nncompile.elementwise import exp
-from nncompile.ir.graph import Input, apply
+from nncompile.ir.graph import Input
+from nncompile.ir.op import apply
 from nncompile.ir.types import f32
 x = apply(Input("shared", f32["n", 3]))
 {blank}y = exp(x)
@@ -183,8 +186,8 @@ def test_equal_nodes_of_two_files_keep_their_own_lines(tmp_path: Path) -> None:
     with recording_locations(second):
         b = written(tmp_path, "second.py", MODEL.format(blank="\n\n"))["y"]
     assert a is b
-    assert [location.place for location in first.all_locations(a)] == ["first.py:6"]
-    assert [location.place for location in second.all_locations(b)] == ["second.py:8"]
+    assert [location.place for location in first.all_locations(a)] == ["first.py:7"]
+    assert [location.place for location in second.all_locations(b)] == ["second.py:9"]
 
 
 def test_one_trace_has_all_sites_of_a_node(tmp_path: Path) -> None:
@@ -192,10 +195,10 @@ def test_one_trace_has_all_sites_of_a_node(tmp_path: Path) -> None:
         y = written(tmp_path, "first.py", MODEL.format(blank=""))["y"]
         written(tmp_path, "second.py", MODEL.format(blank=""))
     assert [location.place for location in locations.all_locations(y)] == [
-        "first.py:6",
-        "second.py:6",
+        "first.py:7",
+        "second.py:7",
     ]
-    assert str(locations.location(y)) == "first.py:6"
+    assert str(locations.location(y)) == "first.py:7"
 
 
 def test_an_error_names_the_line_of_its_own_file(tmp_path: Path) -> None:
@@ -205,7 +208,7 @@ def test_an_error_names_the_line_of_its_own_file(tmp_path: Path) -> None:
     with recording_locations(LocationTable()), pytest.raises(ShapeError) as caught:
         written(tmp_path, "second.py", MODEL.format(blank="\n") + "z = y + y.reshape(-1)\n")
     message = str(caught.value)
-    assert "second.py:8" in message
+    assert "second.py:9" in message
     assert "first.py" not in message
     assert keep["y"].shape == (keep["x"].shape[0], 3)
 
@@ -251,7 +254,7 @@ def cell() -> Iterator[Any]:
 
 
 OP = """
-from nncompile.ir.graph import Op
+from nncompile.ir.op import Op
 class MatMul(Op):
     version = {version}
     def infer(self, x):

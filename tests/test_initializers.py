@@ -29,8 +29,8 @@ from dsl import (
 )
 from dsl.initializers import VarianceScaling
 from nncompile.diagnostics.errors import ModelError, ShapeError
-from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.program.initialization import initial_values
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from nncompile import elementwise as e
-from nncompile.ir.graph import Graph, Input, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import apply
 from nncompile.ir.types import DTYPES, DType, i32, i64
 from tests.against_torch import session
 

@@ -8,8 +8,8 @@ import pytest
 from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.elementwise import exp, tanh
 from nncompile.ir.basic import const
-from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type, f64
 from tests.leaves import leaf
 

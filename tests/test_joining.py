@@ -27,7 +27,7 @@ from dsl import (
     training,
 )
 from nncompile.diagnostics.errors import FeedError, ModelError
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array
 from nncompile.ops import (
     argsort,

@@ -13,7 +13,8 @@ from nncompile import elementwise as e
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.elementwise.formula import formula
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32
 from nncompile.passes import optimize
 from nncompile.runtime import Session

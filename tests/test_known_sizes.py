@@ -12,7 +12,7 @@ import pytest
 import dsl
 from dsl import Dense, f32, model
 from nncompile.diagnostics.errors import FeedError, ShapeError
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.program.model import Model
 from nncompile.train import Trainer
 

@@ -13,8 +13,9 @@ import pytest
 
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, f32, f64, i64
 from nncompile.ops import (
     cdist,

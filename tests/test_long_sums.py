@@ -16,8 +16,9 @@ from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
 from nncompile.compiler.compile import compile_step
 from nncompile.ir.dims import substitute, symbol
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type, boolean, f32, i32, i64, u32
 from nncompile.ops.contraction.matmul import gemm, matmul
 from nncompile.ops.convolution.convolve import ConvWeightGradient

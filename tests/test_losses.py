@@ -14,8 +14,8 @@ from dsl import f32, f64, i64, relu
 from dsl.losses.declaration import pointwise
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from tests.leaves import leaf
 

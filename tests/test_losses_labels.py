@@ -13,8 +13,9 @@ import dsl
 from dsl import Dense, f32, f64, i64, model, sgd, training
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FeedError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.ops import const
 from nncompile.passes import optimize

@@ -16,7 +16,8 @@ from nncompile.elementwise import exp, log, sigmoid, where
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.formula import formula
 from nncompile.elementwise.map import body_of, is_plain
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, f32, f64, i64
 from nncompile.ops import (
     broadcast_to,

@@ -10,7 +10,8 @@ import pytest
 import dsl
 from nncompile.autodiff.grad import grad
 from nncompile.ir.basic import as_value
-from nncompile.ir.graph import Graph, Input, apply
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import apply
 from nncompile.ir.types import f32
 from nncompile.passes import optimize
 from tests.op_checks import session, valid_model

@@ -12,8 +12,9 @@ import pytest
 import dsl
 from dsl import f32, f64, i64
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type, boolean
 from tests.gradient_checks import check_gradient
 from tests.leaves import leaf

@@ -14,8 +14,9 @@ import dsl
 from dsl import Dense, f32, i64, model, sgd, training
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type, boolean
 from nncompile.program.metric_aggregation import accumulation
 from nncompile.train import Trainer

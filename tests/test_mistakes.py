@@ -17,8 +17,9 @@ from nncompile.compiler.compile import compile_model
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import CompileError, UnknownNameError
 from nncompile.ir.basic import as_value, cast, const, ones_like, zeros_like
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import dtype_of
 from nncompile.program.model import Model
 from nncompile.program.recipe import minimize

@@ -15,8 +15,9 @@ from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.backends.onnx import to_model
 from nncompile.elementwise import cosh, exp, log, log1p, sigmoid, sinh, tanh
 from nncompile.elementwise.formula import formula
-from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.graph import Graph, Input, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, f32
 from nncompile.ops import (
     const,

@@ -11,8 +11,9 @@ import pytest
 from dsl import f32, f64
 from nncompile.autodiff.grad import grad, vjp
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.passes import optimize

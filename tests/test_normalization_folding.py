@@ -24,8 +24,9 @@ from dsl import (
 )
 from nncompile.compiler.export import export
 from nncompile.interop.torch_modules import to_torch_module
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array
 from nncompile.passes.normalization_folding import fold_normalization
 from nncompile.passes.weight_folding import bake

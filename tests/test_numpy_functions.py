@@ -16,8 +16,9 @@ from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import FormulaError
 from nncompile.elementwise.formula import PRIMITIVES, formula
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Array, DType, dtype_of, f32, f64, i64
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0]

@@ -13,7 +13,7 @@ import pytest
 
 from nncompile.diagnostics.errors import GradientError
 from nncompile.elementwise import stop_gradient
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import TupleType, Type, f32, f64
 from tests import op_checks, op_types
 from tests.op_types import Case

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nncompile.ir.graph import Op
+from nncompile.ir.op import Op
 from tests import op_checks, op_types
 from tests.op_types import Case
 

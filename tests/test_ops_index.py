@@ -13,8 +13,9 @@ from hypothesis.extra import numpy as arrays
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.basic import const
-from nncompile.ir.graph import Input, Value, apply
+from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, boolean, f32, f64, i32, i64, u32
 from nncompile.ops.shape.index import (
     add_along_axis,

@@ -16,8 +16,9 @@ from nncompile import ops
 from nncompile.autodiff.grad import vjp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.elementwise import exp
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, boolean, f32, f64, i32, i64, u32
 from nncompile.ops import const
 from nncompile.ops.reduction.products import ProductOfOthers

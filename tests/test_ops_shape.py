@@ -17,8 +17,9 @@ from nncompile.autodiff.grad import grad, vjp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.basic import broadcast_to, const
 from nncompile.ir.dims import dim, substitute, symbol
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, boolean, f32, f64, i64
 from nncompile.ops.shape.joining import concatenate, split, stack
 from nncompile.ops.shape.padding import pad

@@ -23,8 +23,9 @@ from nncompile.elementwise import (
     tanh,
     where,
 )
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.printer import text
 from nncompile.ir.types import f32, f64, i64
 from nncompile.ops import (

@@ -12,8 +12,8 @@ from nncompile import ops
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError
 from nncompile.elementwise import where
-from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, f32, f64
 from nncompile.ops.reduction.order_statistics import METHODS
 from tests.against_torch import check_against_torch

@@ -8,8 +8,9 @@ import pytest
 from nncompile.elementwise import exp, sqrt, tanh
 from nncompile.elementwise.formula import formula
 from nncompile.elementwise.map import Map
-from nncompile.ir.graph import Graph, Item, Value
+from nncompile.ir.graph import Graph, Item
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.shape.joining import Concat, Split
 from nncompile.passes import optimize, same_outputs

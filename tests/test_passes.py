@@ -13,8 +13,9 @@ from nncompile.diagnostics.locations import scope
 from nncompile.elementwise import exp, log, negative, relu, sigmoid, softplus, stop_gradient, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import Cast, SizeOf
-from nncompile.ir.graph import Graph, Value, toposort
+from nncompile.ir.graph import Graph, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.printer import text
 from nncompile.ir.types import f32, f64, i32, i64, u32
 from nncompile.ops import (

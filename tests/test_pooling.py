@@ -27,8 +27,9 @@ from dsl import (
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import CompileError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ops import (
     adaptive_average_pool,
     adaptive_max_pool,

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from nncompile.autodiff.grad import vjp
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, f32, f64
 from nncompile.ops import adaptive_max_pool, max_pool
 from tests.against_torch import session

@@ -14,8 +14,9 @@ from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import DTypeError, ModelError
 from nncompile.ir.basic import const
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import replace
 from nncompile.ir.types import f32, f64, i64
 from nncompile.ops.random.generator import (

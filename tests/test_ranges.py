@@ -13,7 +13,8 @@ from dsl import Dense, Embedding, f32, i64, model, sgd, training
 from nncompile.diagnostics.errors import FeedError, ModelError
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, boolean
 from nncompile.ops import concatenate, const, one_hot, split, take
 from nncompile.program.model import Model

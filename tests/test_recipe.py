@@ -19,8 +19,9 @@ from nncompile.diagnostics.errors import (
 )
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import const, full
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32, f64
 from nncompile.ops.random.generator import seed_leaf
 from nncompile.optim import adam, sgd

@@ -18,8 +18,9 @@ from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.elementwise import exp
 from nncompile.ir.basic import barrier
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import f64
 from nncompile.ops.contraction.matmul import Gemm, MatMul
 from nncompile.ops.core.checkpoint import Recompute

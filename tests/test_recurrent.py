@@ -12,8 +12,9 @@ from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
 from nncompile.compiler.compile import compile_step
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Value, items
+from nncompile.ir.graph import Graph, items
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, boolean
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize

@@ -24,8 +24,9 @@ from dsl import (
 )
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model

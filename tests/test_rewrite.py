@@ -7,7 +7,8 @@ import pytest
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, LocationTable, located, recording_locations
 from nncompile.elementwise import exp, log, relu
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32, f64
 from nncompile.ops import gemm, softmax, transpose
 from nncompile.ops.contraction.matmul import Gemm, MatMul

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Op, Sample
+from nncompile.ir.op import Op, Sample
 from nncompile.ir.types import Type, dtype_of, f32
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.reduce import Sum

@@ -15,7 +15,8 @@ import pytest
 
 import nncompile.passes
 from nncompile.diagnostics.locations import LocationTable, recording_locations
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.passes.rewriter import Change, Rule, on, rewrite
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from nncompile import ops
 from nncompile.diagnostics.errors import CompileError
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64, i64
 from nncompile.ops.reduction.reduce import accumulator
 from tests.against_torch import check_against_torch

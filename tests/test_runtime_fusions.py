@@ -14,7 +14,8 @@ import pytest
 from nncompile import ops
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, f64, u32
 from nncompile.ops import (
     average_pool,

@@ -12,8 +12,9 @@ import pytest
 
 from dsl import AveragePool2d, Conv2d, MaxPool2d, SeparableConv2d, f32, f64, grad, model, relu
 from nncompile.ir.dims import floordiv, same, symbol
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops import average_pool, const, conv, max_pool
 from nncompile.ops.windows.same_padding import same_padding

@@ -13,8 +13,9 @@ from nncompile.autodiff.grad import grad, jvp
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.elementwise import cos, sigmoid, tanh, where
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32, f64, i64
 from nncompile.ops import broadcast_to, const, iota, scan
 from nncompile.passes import optimize

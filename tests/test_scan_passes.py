@@ -9,8 +9,9 @@ import pytest
 
 from nncompile.autodiff.grad import grad
 from nncompile.elementwise import cos, exp, tanh
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32, f64
 from nncompile.ops import (
     broadcast_to,

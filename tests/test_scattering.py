@@ -10,7 +10,7 @@ import pytest
 
 from nncompile import ops
 from nncompile.diagnostics.errors import CompileError
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
 from tests.array_checks import Everywhere, check_numpy
 from tests.gradient_checks import check_gradient, gradient_at

@@ -14,8 +14,9 @@ from nncompile.autodiff.checkpointing import recompute
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError
 from nncompile.elementwise import where
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import DTYPES, DType, boolean, f32, f64, i64
 from nncompile.passes import optimize

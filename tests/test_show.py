@@ -10,7 +10,8 @@ import pytest
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, LocationTable, located, recording_locations
 from nncompile.elementwise import exp, tanh, where
-from nncompile.ir.graph import Graph, Input, Value, items
+from nncompile.ir.graph import Graph, Input, items
+from nncompile.ir.op import Value
 from nncompile.ir.printer import text
 from nncompile.ir.types import Type, f32
 from nncompile.ops import const, reshape, size_value, top_k, transpose

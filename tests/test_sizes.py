@@ -36,7 +36,8 @@ from dsl import (
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import BackendError, DTypeError, FeedError, ModelError, ShapeError
 from nncompile.ir.dims import symbol
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array
 from nncompile.ops import concatenate, const, scan, take, zeros_like
 from nncompile.ops.core.assertions import in_range, limited

@@ -11,8 +11,9 @@ import pytest
 import dsl
 from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, bf16, f16, i8, i16, u8, u16, u64
 from nncompile.ops import ones_like
 from tests.everywhere import script_of

@@ -13,8 +13,9 @@ import pytest
 from nncompile import elementwise as e
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FormulaError
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import DType, f32, f64
 from tests.op_checks import session, valid_model
 

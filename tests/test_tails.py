@@ -11,8 +11,9 @@ import pytest
 import dsl
 from nncompile import elementwise as e
 from nncompile.autodiff.grad import vjp
-from nncompile.ir.graph import Graph, Input, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import apply
 from nncompile.ir.types import DType, f32, f64
 from tests.against_torch import session
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from nncompile.elementwise import relu
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type, f32, f64
 from nncompile.ops import softmax, swapaxes
 from nncompile.ops.contraction.attention import Attention

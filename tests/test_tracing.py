@@ -10,7 +10,8 @@ from typing import Any
 
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise.formula import formula
-from nncompile.ir.graph import Input, Value, apply
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import replace
 from nncompile.ir.types import f32
 from nncompile.ops import softmax

@@ -15,8 +15,9 @@ import pytest
 import dsl
 from dsl import Dense, Dropout, adam, cross_entropy, f32, f64, i64, softmax, tanh, training
 from nncompile.diagnostics.errors import BackendError, FeedError, ModelError
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.printer import node_text
 from nncompile.ops.contraction.matmul import Gemm
 from nncompile.ops.core.assertions import limited

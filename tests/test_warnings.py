@@ -14,7 +14,7 @@ import dsl
 from dsl import Dense, f32, i64, model, sgd, sigmoid, softmax, training
 from nncompile.diagnostics.errors import ModelWarning
 from nncompile.elementwise import log
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import expand_dims, log_softmax
 from nncompile.program.model import Model
 from nncompile.train import Trainer

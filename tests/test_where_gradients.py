@@ -17,8 +17,9 @@ from nncompile.autodiff.grad import grad, jvp
 from nncompile.compiler.compile import compile_step
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import clip, exp, log, maximum, sqrt, where
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
 from tests.command_line import run, written
 from tests.leaves import leaf

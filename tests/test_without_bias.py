@@ -9,7 +9,7 @@ import pytest
 
 import dsl
 from dsl import Layer, f32, model
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.program.model import Model
 

@@ -13,7 +13,7 @@ from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import clip, maximum, minimum, mod, where
 from nncompile.ir.basic import floating
 from nncompile.ir.dims import same
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ops import concatenate, const, mean, random_key, split, uniform, while_training
 from nncompile.ops import sum as sum_of
 

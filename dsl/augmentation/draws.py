@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsl.layers.noise import draw_key
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32
 from nncompile.ops import normal, randint, uniform
 

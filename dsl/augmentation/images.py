@@ -24,7 +24,7 @@ from nncompile.elementwise import (
 )
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import Dim, dim, floordiv
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ir.types import f32, i64
 from nncompile.ops import (
     bernoulli,

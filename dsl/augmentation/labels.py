@@ -13,7 +13,7 @@ from nncompile.diagnostics.options import real
 from nncompile.elementwise import equal, floor, logical_and, maximum, minimum, sqrt, where
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import same
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ir.types import boolean, f32, i64
 from nncompile.ops import (
     bernoulli,

@@ -20,7 +20,7 @@ from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import broadcasts_to, is_one, same, same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, boolean
 from nncompile.ops import any as any_of
 from nncompile.ops import cast, dropout, expand_dims, iota, matmul, reshape, softmax, swapaxes

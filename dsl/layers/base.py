@@ -14,7 +14,7 @@ from dsl.building import active
 from dsl.initializers import Fans, glorot_uniform, zeros
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import wrong_call
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32
 
 

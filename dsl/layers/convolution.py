@@ -12,7 +12,7 @@ from dsl.layers.base import Layer
 from dsl.layers.convolution_checks import channels_of, check_filters, check_habits, check_options
 from nncompile.diagnostics.errors import whole_number
 from nncompile.ir.basic import as_value
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import conv, conv_transpose
 from nncompile.ops.windows.convolution import numbers
 

@@ -7,7 +7,7 @@ from typing import Any
 from dsl.layers.base import Layer
 from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.convolution.functions import check_padding_mode
 from nncompile.ops.windows.convolution import Window, numbers, pads_of
 from nncompile.ops.windows.space import form_of

@@ -16,7 +16,7 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, who
 from nncompile.diagnostics.options import real
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import Dim, same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import dropout as drop
 from nncompile.ops import expand_dims, reshape, squeeze, transpose
 from nncompile.ops import flatten as flat

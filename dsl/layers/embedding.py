@@ -14,7 +14,7 @@ from nncompile.diagnostics.options import real
 from nncompile.elementwise import cos, sin, where
 from nncompile.ir.basic import Constant, as_value
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, Type, f32
 from nncompile.ops import cast, concatenate, const, expand_dims, iota, reshape, stack, take
 from nncompile.ops import split as parts

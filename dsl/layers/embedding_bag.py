@@ -12,7 +12,7 @@ from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, size_value
 from nncompile.ir.dims import Dim, dim, same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, Type, boolean, f32, i64
 from nncompile.ops import any as any_of
 from nncompile.ops import (

@@ -7,7 +7,8 @@ import sympy as sp
 from nncompile.diagnostics.errors import Row, ShapeError
 from nncompile.diagnostics.locations import current_locations, named
 from nncompile.ir.dims import CLIPPED, Dim, is_clipped, symbols
-from nncompile.ir.graph import Input, Value, described, makers_of, toposort
+from nncompile.ir.graph import Input, toposort
+from nncompile.ir.op import Value, described, makers_of
 
 
 def known_size(message: str, x: Value, axis: int, hint: str | None = None) -> int:

@@ -11,8 +11,9 @@ from dsl.building import Builder, active
 from dsl.initializers import VarianceScaling, zeros
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.options import real
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
 from nncompile.ir.names import matches
+from nncompile.ir.op import Value
 from nncompile.ops import reshape
 
 # As the paper's own code (and torch's dense layers) start: uniform within ±1/√in.

@@ -13,7 +13,7 @@ from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.elementwise import stop_gradient, where
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import product
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import expand_dims, mean, one_hot, reshape, softmax, top_k, transpose
 from nncompile.ops import sum as total
 

@@ -12,7 +12,7 @@ from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import where
 from nncompile.ir.basic import floating
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import (
     bernoulli,
     dropout,

@@ -18,7 +18,7 @@ from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.basic import cast, floating, full, size_value
 from nncompile.ir.dims import product
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import i64
 from nncompile.ops import (
     batch_norm,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.layers.base import Layer
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.convolution.patches import fold, pixel_shuffle, pixel_unshuffle, unfold
 
 

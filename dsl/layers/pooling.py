@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from dsl.layers.base import Layer
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import (
     adaptive_average_pool,
     adaptive_max_pool,

@@ -22,7 +22,7 @@ from nncompile.diagnostics.options import real
 from nncompile.elementwise import tanh, where
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import Dim, same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type, boolean
 from nncompile.ops import concatenate, expand_dims, full, iota, scan, stack, swapaxes
 from nncompile.ops import dropout as drop

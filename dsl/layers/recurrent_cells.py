@@ -20,7 +20,7 @@ from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import floating
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops import full
 

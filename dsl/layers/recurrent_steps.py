@@ -11,7 +11,7 @@ from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.elementwise import gate, tanh
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops import expand_dims, split
 

@@ -15,7 +15,7 @@ from dsl.layers.normalization import LayerNorm
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.ir.basic import as_value, floating
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 
 Function = Callable[[Any], Any]
 

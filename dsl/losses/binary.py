@@ -14,7 +14,7 @@ from nncompile.elementwise.cross_entropy import (
 )
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.core.assertions import in_range
 
 

@@ -16,8 +16,8 @@ from nncompile.elementwise import exp, log, maximum, relu, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import is_one, same_shape
-from nncompile.ir.graph import Value, described
 from nncompile.ir.interpreter import constant_value
+from nncompile.ir.op import Value, described
 from nncompile.ops import (
     cast,
     expand_dims,

@@ -20,7 +20,7 @@ from nncompile.elementwise import (
 )
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import (
     broadcast_to,
     cast,

@@ -14,7 +14,7 @@ from dsl.losses.reduction import Reduction, matched, reduced
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import spoken
 from nncompile.elementwise.formula import formula
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 
 P = ParamSpec("P")
 

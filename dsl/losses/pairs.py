@@ -17,7 +17,7 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import clip, maximum, minimum, relu, where
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops import cast, iota, norm
 from nncompile.ops import sum as sum_of
 

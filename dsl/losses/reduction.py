@@ -10,7 +10,7 @@ from nncompile.elementwise import where
 from nncompile.ir.basic import as_value
 from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import broadcasts_to, same_shape
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ops import broadcast_to, cast, mean, ratio, reshape, total
 from nncompile.ops import sum as sum_of
 from nncompile.ops.core.assertions import in_range

@@ -8,7 +8,7 @@ from __future__ import annotations
 from nncompile.diagnostics.errors import warn
 from nncompile.elementwise.map import body_of, is_plain
 from nncompile.elementwise.sympy_functions import sigmoid
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.ops.shape.moves import moved
 

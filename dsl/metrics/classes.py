@@ -21,7 +21,7 @@ from nncompile.diagnostics.errors import ModelError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import exp, logical_and, maximum, where
 from nncompile.ir.basic import as_value
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import boolean, f32, i64
 from nncompile.ops import (
     argmax,

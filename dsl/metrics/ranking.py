@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.losses.reduction import matched, rows_of
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import boolean, f32, i64
 from nncompile.ops import (
     argsort,

@@ -8,7 +8,7 @@ from dsl.losses.reduction import matched, rows_of
 from dsl.losses.regression import mean_squared_error
 from nncompile.elementwise import maximum, where
 from nncompile.elementwise.formula import formula
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import f64
 from nncompile.ops import broadcast_to, cast, ones_like, total
 from nncompile.ops import sum as sum_of

@@ -13,8 +13,9 @@ from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.diagnostics.locations import LocationTable, spoken
-from nncompile.ir.graph import Input, Item, Value, items, toposort
+from nncompile.ir.graph import Input, Item, items, toposort
 from nncompile.ir.names import matches
+from nncompile.ir.op import Value
 from nncompile.ir.transform import rebuilt, replace
 from nncompile.ir.types import Type
 from nncompile.ops.core.annotations import GradientAnchor

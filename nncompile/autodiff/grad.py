@@ -21,7 +21,8 @@ from nncompile.elementwise.map import mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import as_value, broadcast_to, const, ones_like, zeros_like
 from nncompile.ir.dims import product, same_shape
-from nncompile.ir.graph import Graph, Input, Item, Value, apply, described, toposort
+from nncompile.ir.graph import Graph, Input, Item, toposort
+from nncompile.ir.op import Value, apply, described
 from nncompile.ir.transform import dependent, rebuilt, replace, transformed
 from nncompile.ir.types import TupleType, Type
 from nncompile.ops.core.annotations import GradientAnchor

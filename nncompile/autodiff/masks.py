@@ -20,7 +20,8 @@ from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import broadcast_to
-from nncompile.ir.graph import Item, Value, apply, items
+from nncompile.ir.graph import Item, items
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.reduction.statistics import any as any_of

@@ -25,7 +25,7 @@ from nncompile.ir.basic import as_value, broadcast_to, full, repeated, size_valu
 from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import Shape, broadcast, is_clipped, is_one_of, same_shape
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ir.types import DType, boolean, check_unmasked, dtype_of, f32, f64, i64
 
 

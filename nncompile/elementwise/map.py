@@ -27,7 +27,7 @@ from nncompile.ir.basic import broadcast_to, const
 from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Backward, Mask, Op, Sample, Value, apply
+from nncompile.ir.op import Backward, Mask, Op, Sample, Value, apply
 from nncompile.ir.types import DType, Type
 
 MaskOf = Callable[[Value], Mask | None]

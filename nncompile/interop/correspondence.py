@@ -14,7 +14,8 @@ from typing import Any
 from nncompile.diagnostics.errors import ModelError, Row, did_you_mean
 from nncompile.elementwise.map import Map
 from nncompile.interop.torch_names import COUNTER, Source, canonical, joined
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.loops.scan import Scan

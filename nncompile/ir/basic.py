@@ -26,8 +26,8 @@ from nncompile.ir.dims import (
 )
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, apply, made_size, makers_of
 from nncompile.ir.literals import array_of
+from nncompile.ir.op import Op, Sample, Value, apply, made_size, makers_of
 from nncompile.ir.types import (
     Array,
     DType,

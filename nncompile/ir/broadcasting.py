@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nncompile.ir.dims import Dim, is_clipped, is_one, same, same_where_enough
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 
 
 def unbroadcast(g: Value, x: Value) -> Value:

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar, overload
 import sympy as sp
 
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, TupleType, Type
 
 Names = TypeVar("Names", bound="str | tuple[str, ...]")

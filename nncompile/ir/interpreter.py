@@ -10,7 +10,8 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError
 from nncompile.ir.dims import Dim, solve, symbols
-from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
+from nncompile.ir.graph import Graph, Input, input_of, toposort
+from nncompile.ir.op import Value
 from nncompile.ir.precision import DOUBLE, computed, in_types
 from nncompile.ir.types import Array, TupleType, check_unmasked, dtype_of, f64, numpy_name
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, check_unmasked, is_numeric
 
 

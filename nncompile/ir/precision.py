@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.ir.graph import AnyType, Graph, Op, Value, apply
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.transform import transformed
-from nncompile.ir.types import DType, TupleType, Type, bf16, f16, f32, f64, is_real
+from nncompile.ir.types import AnyType, DType, TupleType, Type, bf16, f16, f32, f64, is_real
 
 Change = Mapping[DType, DType]
 SINGLE: Change = {f16: f32, bf16: f32}
@@ -40,7 +41,7 @@ def in_types(op: Op, change: Change, formulas: bool = True) -> Op:
                 # A number is what its decimal text says, as it is in a formula.
                 exact = x.ndim == 0 and target == np.float64
                 changed[name] = np.asarray(float(str(x))) if exact else x.astype(target)
-    return dataclasses.replace(op, **changed) if changed else op  # type: ignore[type-var]  # an op is a dataclass
+    return dataclasses.replace(op, **changed) if changed else op
 
 
 def graph_in_types(graph: Graph, change: Change, formulas: bool = True) -> Graph:

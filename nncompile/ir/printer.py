@@ -10,7 +10,8 @@ import numpy as np
 import sympy as sp
 
 from nncompile.ir.dims import Dim, product
-from nncompile.ir.graph import Graph, Input, Item, Op, Value
+from nncompile.ir.graph import Graph, Input, Item
+from nncompile.ir.op import Op, Value
 from nncompile.ir.types import DType, Type
 
 # Longer expressions and types do not push the columns beside them further out.
@@ -157,7 +158,7 @@ def _attributes(op: Op, result: Any) -> list[str]:
     texts for people (`repr=False`)."""
     said = [result.shape, result.dtype] if isinstance(result, Type) else []
     shown = []
-    for field in dataclasses.fields(op):  # type: ignore[arg-type]  # __init_subclass__ makes dataclasses
+    for field in dataclasses.fields(op):
         x = getattr(op, field.name)
         if not field.repr:
             continue

@@ -8,7 +8,8 @@ import sympy as sp
 
 from nncompile.diagnostics.locations import current_locations
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Value, made_size, toposort
+from nncompile.ir.graph import toposort
+from nncompile.ir.op import Value, made_size
 
 Make = Callable[[Value, list[Value]], Value]
 

@@ -267,6 +267,9 @@ class TupleType:
         return f"({', '.join(map(repr, self.items))})"
 
 
+AnyType = Type | TupleType
+
+
 def max_norm(x: Array) -> float:
     """The greatest absolute value of the finite elements, 0 where there are none."""
     return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))

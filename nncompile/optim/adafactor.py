@@ -10,7 +10,7 @@ from nncompile.diagnostics.options import NotNegative, Real, not_negative, optio
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, full
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.reduction.statistics import mean
 from nncompile.optim.base import Optimizer, Slots, count, descend, kept
 from nncompile.optim.schedules import LearningRate, resolve

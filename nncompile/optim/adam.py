@@ -10,7 +10,7 @@ from nncompile.diagnostics.options import NotNegative
 from nncompile.elementwise import abs, maximum, sqrt, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, const
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import f64
 from nncompile.optim.base import (
     Moments,

@@ -9,7 +9,7 @@ from nncompile.diagnostics.options import Fraction, NotNegative
 from nncompile.elementwise import maximum, sqrt
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, full
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.optim.base import (
     Optimizer,
     Slots,

@@ -15,7 +15,7 @@ from nncompile.diagnostics.options import Fractions, NotNegative, Options, not_n
 from nncompile.elementwise import sqrt
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, zeros_like
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
 from nncompile.optim.schedules import (
     LearningRate,

@@ -7,7 +7,7 @@ from functools import reduce
 
 from nncompile.elementwise import clip, maximum, sqrt
 from nncompile.ir.basic import cast
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 
 
 def global_norm(gradients: Mapping[str, Value]) -> Value:

@@ -11,7 +11,7 @@ from nncompile.diagnostics.options import Bounds, Fraction, Fractions, NotNegati
 from nncompile.elementwise import clip, maximum, sign, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, full
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import f64
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised
 from nncompile.optim.schedules import LearningRate, resolve

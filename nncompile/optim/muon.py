@@ -11,7 +11,7 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import Count, Fraction, NotNegative
 from nncompile.elementwise import maximum, sqrt
 from nncompile.ir.basic import zeros_like
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.shape.reshape import swapaxes
 from nncompile.optim.adam import adamw
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept

@@ -20,7 +20,8 @@ from nncompile.diagnostics.options import (
 )
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, cast, const
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, check_rate
 

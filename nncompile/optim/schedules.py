@@ -17,7 +17,7 @@ from nncompile.diagnostics.options import not_negative, real
 from nncompile.elementwise import floor
 from nncompile.elementwise.formula import Formula
 from nncompile.ir.basic import Constant, as_value, cast
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
 
 TRAINING = "training."

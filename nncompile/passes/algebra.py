@@ -15,7 +15,8 @@ from nncompile.elementwise.sympy_functions import placeholder, where
 from nncompile.elementwise.trace_formula import LIMIT
 from nncompile.ir.basic import Expand, broadcast_to, cast, size_value
 from nncompile.ir.dims import Dim, is_one, product
-from nncompile.ir.graph import Graph, Value, makers_of
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value, makers_of
 from nncompile.ir.types import boolean, f32, f64, i64
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import Reshape, reshape

@@ -13,7 +13,7 @@ from typing import Any
 from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.basic import Expand, broadcast_to
 from nncompile.ir.dims import Dim, product
-from nncompile.ir.graph import Op, Value, apply
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
 from nncompile.ops.shape.reshape import reshape, swapaxes
 

@@ -16,7 +16,8 @@ import sympy as sp
 from nncompile.elementwise import exp, relu, sympy_functions, where
 from nncompile.elementwise.map import Map, body_of, is_plain, over
 from nncompile.elementwise.sympy_functions import less, placeholder
-from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64
 from nncompile.ops.contraction.matmul import Gemm, MatMul
 from nncompile.ops.random.generator import Dropout

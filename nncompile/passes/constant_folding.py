@@ -25,8 +25,9 @@ from nncompile.ir.basic import (
     size_value,
 )
 from nncompile.ir.dims import Dim, dim, floordiv
-from nncompile.ir.graph import Graph, Item, Op, Value, apply
+from nncompile.ir.graph import Graph, Item
 from nncompile.ir.interpreter import constant_value
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.types import DType, TupleType, Type, f32, i64
 from nncompile.ops.shape.slicing import Pad, Slice
 from nncompile.passes.maps import literal

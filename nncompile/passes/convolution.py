@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from nncompile.ir.dims import Shape, is_one, same
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.convolution.convolve import Conv
 from nncompile.ops.shape.reshape import Reshape, reshape

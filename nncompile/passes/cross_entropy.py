@@ -15,7 +15,7 @@ from nncompile.elementwise.cross_entropy import (
 )
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.shape.moves import through_moves
 from nncompile.passes.rewriter import on

@@ -11,7 +11,8 @@ from itertools import accumulate
 from typing import Any
 
 from nncompile.ir.dims import dim, same, same_shape
-from nncompile.ir.graph import Graph, Item, Value, apply, items
+from nncompile.ir.graph import Graph, Item, items
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.ops.shape.joining import Concat, Split, concatenate, sections

@@ -12,7 +12,8 @@ from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import SizeOf, broadcast_to, const, size_value
 from nncompile.ir.dims import Shape, product, substitute, symbols
-from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, f64, i64
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm, matmul
 from nncompile.ops.reduction.reduce import Sum

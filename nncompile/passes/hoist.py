@@ -10,7 +10,8 @@ import sympy as sp
 from nncompile.elementwise import exp, sympy_functions
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32, i64
 from nncompile.passes.maps import hoisted, numbers
 from nncompile.passes.rewriter import on, rewrite

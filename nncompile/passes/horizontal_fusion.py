@@ -15,7 +15,8 @@ import sympy as sp
 
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Graph, Item, Value
+from nncompile.ir.graph import Graph, Item
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ops.shape.joining import Split, concatenate, sections
 from nncompile.passes.maps import cost

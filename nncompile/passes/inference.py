@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from nncompile.elementwise import sqrt
-from nncompile.ir.graph import Graph, Item, Value, items
+from nncompile.ir.graph import Graph, Item, items
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.core.modes import Training
 from nncompile.ops.normalization.batch import BatchNorm, normalized

@@ -9,7 +9,8 @@ from nncompile.elementwise import exp
 from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.basic import Cast, Expand, broadcast_to, cast
 from nncompile.ir.dims import Dim, is_one
-from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import DType, f32, f64, holds, i64
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
 from nncompile.ops.reduction.reduce import Sum

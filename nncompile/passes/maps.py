@@ -13,7 +13,7 @@ from nncompile.elementwise.map import body_of, is_plain, over
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Constant, Expand
 from nncompile.ir.dims import product
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops.shape.reshape import Reshape
 

@@ -13,7 +13,8 @@ import sympy as sp
 
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Value, attribute_key
+from nncompile.ir.attributes import attribute_key
+from nncompile.ir.op import Value
 
 
 @dataclass(frozen=True)

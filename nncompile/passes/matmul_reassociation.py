@@ -7,7 +7,8 @@ from typing import Any
 
 import sympy as sp
 
-from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import rebuilt, transformed
 from nncompile.ops.contraction.matmul import Gemm, MatMul
 

@@ -13,7 +13,8 @@ import sympy as sp
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped
 from nncompile.ir.basic import broadcast_to, const
 from nncompile.ir.dims import is_one
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value, apply
 from nncompile.ops.contraction.matmul import Gemm, MatMul
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose
 from nncompile.ops.random.generator import seed_leaf, step_leaf

@@ -34,9 +34,10 @@ from typing import Any
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, apply, toposort
+from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.transform import rebuilt
-from nncompile.ir.types import Type
+from nncompile.ir.types import AnyType, Type
 from nncompile.passes.matching import Skeleton
 
 Steps = Generator[Value, None, Any]  # two values; returns why it refuses, if it does

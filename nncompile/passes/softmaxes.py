@@ -7,7 +7,7 @@ from typing import Any
 
 from nncompile.elementwise import subtract
 from nncompile.ir.dims import is_one
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.reduction.reduce import LogSumExp
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax

@@ -22,7 +22,8 @@ from nncompile.elementwise.stable_forms import stabilise as stable_form
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.trace_formula import LIMIT
 from nncompile.ir.basic import Cast
-from nncompile.ir.graph import Graph, Value, apply
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64
 from nncompile.ops.reduction.reduce import LogSumExp, Max, Min, Sum
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
+from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array, Type
 from nncompile.passes.normalization_folding import fixed

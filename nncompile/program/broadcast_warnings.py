@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from nncompile.diagnostics.errors import warn
 from nncompile.elementwise.map import Map
 from nncompile.ir.dims import is_one, same
-from nncompile.ir.graph import Graph, Input, Value, toposort
+from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent
 from nncompile.ir.types import Type
 from nncompile.ops.shape.reshape import Reshape

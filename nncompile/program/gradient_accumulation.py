@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast, const, zeros_like
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import f64
 from nncompile.optim.schedules import TRAINING

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from nncompile.ir.graph import Value
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
 from nncompile.program.model import Model, leaves_of

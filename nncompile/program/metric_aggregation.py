@@ -18,8 +18,9 @@ from nncompile.elementwise.map import Map, body_of, is_plain
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Cast, SizeOf, size_value
 from nncompile.ir.dims import Dim, symbols
-from nncompile.ir.graph import Input, Value, toposort
+from nncompile.ir.graph import Input, toposort
 from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import DType, Type
 from nncompile.ops.reduction.reduce import Sum

@@ -15,7 +15,8 @@ from nncompile.diagnostics.hints import SuggestsNames
 from nncompile.diagnostics.locations import current_scope
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, same, symbols
-from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
+from nncompile.ir.graph import Graph, Input, input_of, toposort
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import TupleType, Type, i64
 from nncompile.ops.random.generator import random_key, seed_leaf

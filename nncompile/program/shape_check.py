@@ -16,9 +16,10 @@ import sympy as sp
 from nncompile.diagnostics.errors import CompileError, FeedError, Row, ShapeError
 from nncompile.diagnostics.locations import named, recording_locations
 from nncompile.ir.dims import Dim, solve, substitute, symbols
-from nncompile.ir.graph import AnyType, Graph, Input, Op, Value, argument_labels, described
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Op, Value, argument_labels, described
 from nncompile.ir.printer import graphs_within
-from nncompile.ir.types import TupleType, Type
+from nncompile.ir.types import AnyType, TupleType, Type
 from nncompile.ops.core.assertions import AssertAtMost
 from nncompile.ops.core.modes import Training
 from nncompile.passes.rewriter import on, rewrite

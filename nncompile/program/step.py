@@ -20,8 +20,9 @@ from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast, size_value, zeros_like
 from nncompile.ir.gc_pause import without_collection
-from nncompile.ir.graph import Graph, Input, Value, described, input_of
+from nncompile.ir.graph import Graph, Input, input_of
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, described
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array, Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf

@@ -8,8 +8,9 @@ from functools import cached_property
 
 from nncompile.elementwise import where
 from nncompile.ir.basic import zeros_like
-from nncompile.ir.graph import Input, Value
+from nncompile.ir.graph import Input
 from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ops.random.generator import step_leaf
 

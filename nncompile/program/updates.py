@@ -10,8 +10,8 @@ from nncompile.diagnostics.locations import recording_locations
 from nncompile.diagnostics.options import Count, CountFromZero, Fraction, Options, Positive, Real
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, cast
-from nncompile.ir.graph import Value, described
 from nncompile.ir.names import matches
+from nncompile.ir.op import Value, described
 from nncompile.optim import Optimizer, adam, adamw, rmsprop, sgd
 from nncompile.program.model import RANDOM_STATE, Model, check_same_type, leaves_of
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import FeedError, Row, did_you_mean, whole_number
 from nncompile.ir.dims import substitute, symbols
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, is_real
 from nncompile.program.model import Model
 from nncompile.program.shape_check import SizeCheck, Sizes

@@ -15,7 +15,8 @@ from nncompile.diagnostics.locations import Location
 from nncompile.elementwise.map import Map
 from nncompile.ir.basic import Cast, Constant, Expand, Iota, SizeOf
 from nncompile.ir.dims import Dim, dim, solve, substitute
-from nncompile.ir.graph import Graph, Input, Item, Op, Value, input_of, toposort
+from nncompile.ir.graph import Graph, Input, Item, input_of, toposort
+from nncompile.ir.op import Op, Value
 from nncompile.ir.precision import computed
 from nncompile.ir.printer import expression
 from nncompile.ir.types import Array, TupleType

@@ -9,7 +9,8 @@ import numpy as np
 from nncompile.diagnostics.errors import ModelError, Row
 from nncompile.diagnostics.locations import named, recording_locations
 from nncompile.ir.dims import Dim, same
-from nncompile.ir.graph import Graph, Input, Item, Value, described
+from nncompile.ir.graph import Graph, Input, Item
+from nncompile.ir.op import Value, described
 from nncompile.ir.types import Array, is_real, max_norm
 from nncompile.ops.shape.reshape import Reshape
 from nncompile.train.rows import (

@@ -10,8 +10,9 @@ import numpy as np
 
 from nncompile.diagnostics.errors import Row
 from nncompile.diagnostics.locations import Location
-from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
+from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.printer import expression
 from nncompile.ir.types import Array, is_real
 

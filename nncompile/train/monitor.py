@@ -17,8 +17,9 @@ from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import ModelError, warn, whole_number
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import abs, sqrt, where
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array
 from nncompile.program.model import leaves_of
 from nncompile.program.recipe import Recipe, minimize

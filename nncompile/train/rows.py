@@ -9,7 +9,8 @@ import sympy as sp
 from nncompile.elementwise.map import Map
 from nncompile.ir.basic import Expand
 from nncompile.ir.dims import Dim, product, same, symbols
-from nncompile.ir.graph import Input, Item, Value, toposort
+from nncompile.ir.graph import Input, Item, toposort
+from nncompile.ir.op import Value
 from nncompile.ir.types import TupleType
 from nncompile.ops.shape.reshape import Reshape
 

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from nncompile.ir.dims import solve, substitute
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, as_bfloat16
 from nncompile.program.metric_aggregation import Accumulation
 

@@ -11,8 +11,9 @@ from nncompile.elementwise import abs
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import cast, ones_like
-from nncompile.ir.graph import Input, Value, toposort
+from nncompile.ir.graph import Input, toposort
 from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent
 from nncompile.ir.types import Type, f32
 from nncompile.ops.contraction.einsum import Einsum

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, dtype_of, f32, f64, is_real
 from nncompile.verify.rounding import EPSILON, ROUNDINGS, Rounding
 

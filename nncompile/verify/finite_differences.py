@@ -14,8 +14,9 @@ import numpy as np
 
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import stop_gradient
-from nncompile.ir.graph import Graph, Input, Value, input_of, toposort
+from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
 from nncompile.ops.core.annotations import CustomVjp

@@ -10,8 +10,9 @@ import numpy as np
 from nncompile.autodiff.grad import grad, vjp
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, recording_locations
-from nncompile.ir.graph import Graph, Input, Value, apply, input_of, items, toposort
+from nncompile.ir.graph import Graph, Input, input_of, items, toposort
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.printer import node_text
 from nncompile.ir.types import Array, TupleType, Type
 from nncompile.ops.core.annotations import CustomVjp

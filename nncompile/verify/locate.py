@@ -10,8 +10,9 @@ import numpy as np
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location
-from nncompile.ir.graph import Graph, Input, Item, Value, apply
+from nncompile.ir.graph import Graph, Input, Item
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.printer import node_text
 from nncompile.ir.types import Array, Type
 from nncompile.passes import PASSES, optimize

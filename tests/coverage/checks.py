@@ -14,7 +14,8 @@ from nncompile.autodiff.grad import vjp
 from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import GradientError
 from nncompile.ir.dims import substitute, symbols
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, f32, f64, is_real
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe

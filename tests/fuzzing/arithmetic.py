@@ -21,7 +21,8 @@ from nncompile.elementwise.special_functions import digamma, lgamma
 from nncompile.elementwise.sympy_functions import erf, normal_cdf, placeholder, sigmoid, tanh
 from nncompile.ir import precision
 from nncompile.ir.basic import Cast
-from nncompile.ir.graph import Graph, Input, Op, Value, toposort
+from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.op import Op, Value
 from nncompile.ir.types import TupleType, Type, f16, f64, is_real
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.ops.loops.scan import Scan

@@ -15,8 +15,9 @@ from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
 from nncompile.ir import precision
 from nncompile.ir.dims import substitute
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value, apply
 from nncompile.ir.types import TupleType, f64
 from nncompile.passes import inference, optimize, same_outputs
 from nncompile.runtime.buffers import run_bound

@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from nncompile.ir.graph import Op
+from nncompile.ir.op import Op
 from tests.fuzzing.search import Results, op_types, search
 
 CHUNK = 25  # programs of one seed, in a long search

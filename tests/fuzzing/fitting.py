@@ -16,7 +16,8 @@ from nncompile.elementwise import exp, relu, sigmoid, sin, tanh
 from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.basic import Barrier, Cast, Constant, Counted, Expand, Iota, SizeOf
 from nncompile.ir.dims import Dim, Shape, dim
-from nncompile.ir.graph import Op, Sample, Value, apply, items, made_size
+from nncompile.ir.graph import items
+from nncompile.ir.op import Op, Sample, Value, apply, made_size
 from nncompile.ir.types import DTYPES, INTEGERS, bf16, boolean, f16, f32, f64, i64
 from nncompile.ops import broadcast_to, cast, expand_dims, eye, mean, scan, size_value
 from nncompile.ops.contraction.einsum import Einsum

@@ -22,7 +22,8 @@ from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Constant
 from nncompile.ir.dims import dim
-from nncompile.ir.graph import Item, Op, Value, apply, items, toposort
+from nncompile.ir.graph import Item, items, toposort
+from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.types import DTYPES, DType, TupleType, Type, numpy_name
 from nncompile.ops.core.annotations import CustomVjp
 from nncompile.ops.loops.body import Body

@@ -13,7 +13,8 @@ import sympy as sp
 from nncompile.diagnostics.errors import CompileError
 from nncompile.elementwise import mod, sigmoid
 from nncompile.ir.dims import Dim, substitute, symbol, symbols
-from nncompile.ir.graph import Graph, Input, Op, Sample, Value, apply, toposort
+from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.precision import DOUBLE, in_types
 from nncompile.ir.types import DType, TupleType, Type, boolean, f32, i64, is_real, u32
 from nncompile.ops import broadcast_to, cast, mean, pad, reshape

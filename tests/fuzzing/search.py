@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
 from nncompile.diagnostics.errors import BackendError
-from nncompile.ir.graph import Op
+from nncompile.ir.op import Op
 from nncompile.passes import PASSES
 from tests.fuzzing.checks import (
     check_double,

@@ -9,7 +9,8 @@ import numpy as np
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.dims import symbols
-from nncompile.ir.graph import Graph, Input, Value, apply, toposort
+from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import rebuilt
 from nncompile.ir.types import TupleType, Type
 from tests.fuzzing.arithmetic import Computation

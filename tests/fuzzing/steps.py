@@ -7,7 +7,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.dims import Dim, dim, substitute, symbols
-from nncompile.ir.graph import Op, Sample, Value, apply
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Type
 from tests.fuzzing.fitting import ALONE, FITTING, MATRICES, Step, by_axes, noted, samples_of
 from tests.fuzzing.program import Builder, Rejected

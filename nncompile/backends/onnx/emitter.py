@@ -18,10 +18,21 @@ from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location, LocationTable
 from nncompile.ir.dims import Dim, FloorDiv, Shape, substitute, symbols
 from nncompile.ir.emitters import Names, OnnxEmitter, OnnxOperator
-from nncompile.ir.graph import AnyType, Value, toposort
+from nncompile.ir.graph import toposort
 from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
 from nncompile.ir.precision import widened
-from nncompile.ir.types import Array, DType, TupleType, Type, dtype_of, f64, i64, is_float32
+from nncompile.ir.types import (
+    AnyType,
+    Array,
+    DType,
+    TupleType,
+    Type,
+    dtype_of,
+    f64,
+    i64,
+    is_float32,
+)
 
 Made = tuple[str, Mapping[str, Any], tuple[str, ...]]
 """The operator that gave a name, its attributes and its inputs."""

@@ -16,7 +16,8 @@ from nncompile.backends.onnx.kernels import ELEMENT_TYPES
 from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.gc_pause import without_collection
-from nncompile.ir.graph import Graph, Input, Value
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, f64
 
 OPSET = 21

@@ -17,7 +17,8 @@ from nncompile.backends.torchscript.writing import FUNCTIONS
 from nncompile.diagnostics.errors import BackendError
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import declared
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array
 from nncompile.ops.core.annotations import CustomVjp
 

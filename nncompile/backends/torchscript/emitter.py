@@ -20,7 +20,7 @@ from nncompile.elementwise.idioms import recognise
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.dims import Dim, Shape, dim
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.precision import widened
 from nncompile.ir.types import DType, TupleType, bf16, dtype_of, u64
 

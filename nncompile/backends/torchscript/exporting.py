@@ -19,7 +19,8 @@ from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location
 from nncompile.ir.dims import Dim as Size
 from nncompile.ir.dims import substitute, symbols
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.ops.loops.scan import Scan
 

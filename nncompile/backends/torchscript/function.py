@@ -9,7 +9,8 @@ import torch
 from nncompile.backends.torchscript.arrays import array_of, tensor_of
 from nncompile.backends.torchscript.script import to_script
 from nncompile.diagnostics.locations import recording_locations
-from nncompile.ir.graph import Graph, Input, Value, apply
+from nncompile.ir.graph import Graph, Input
+from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
 

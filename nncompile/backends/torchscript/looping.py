@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from nncompile.backends.torchscript.writing import Closing, Opening, Statement, Variable, token
 from nncompile.ir.dims import Dim
 from nncompile.ir.emitters import TorchEmitter
-from nncompile.ir.graph import Value, toposort
+from nncompile.ir.graph import toposort
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 
 

@@ -15,7 +15,8 @@ from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.rules import native
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, is_measurable, origins
 from nncompile.backends.torchscript.writing import Names, lines, token_number
-from nncompile.ir.graph import Graph, Input, Value, input_of
+from nncompile.ir.graph import Graph, Input, input_of
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops import reshape, softmax, swapaxes
 from nncompile.ops.contraction.attention import attention

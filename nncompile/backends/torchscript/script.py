@@ -20,7 +20,8 @@ from nncompile.backends.torchscript.functions import (
 )
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower
 from nncompile.diagnostics.errors import BackendError
-from nncompile.ir.graph import Graph, Value, input_of
+from nncompile.ir.graph import Graph, input_of
+from nncompile.ir.op import Value
 from nncompile.ir.types import Array
 
 FIRST_WITHOUT = (3, 14)

@@ -11,7 +11,8 @@ from nncompile.backends.torchscript.script import described, saved, scripted, ty
 from nncompile.diagnostics.errors import BackendError
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import declared, stop_gradient
-from nncompile.ir.graph import Graph, Value
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import Array
 from nncompile.program.initialization import initial_expressions

@@ -11,7 +11,7 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import broadcast, is_one, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, apply
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.composition import composed_onnx

@@ -7,7 +7,7 @@ from typing import Any
 from nncompile.elementwise import logical_and, where
 from nncompile.ir.basic import iota
 from nncompile.ir.dims import Dim, product
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.shape.reshape import expand_dims, reshape, swapaxes, transpose
 

@@ -13,7 +13,7 @@ from nncompile.elementwise import equal, multiply, where
 from nncompile.ir.basic import as_value, cast, iota
 from nncompile.ir.dims import Dim, Shape, is_one, product, same
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32
 from nncompile.ops.contraction.matmul import (
     element_type,

@@ -14,7 +14,7 @@ from nncompile.ir.broadcasting import fit, unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one, product, same, same_shape
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, DType, Type, f32, f64, i32, i64, is_float32, promote, u32
 from nncompile.ops.core.long_sums import (
     COLUMN,

@@ -7,7 +7,7 @@ from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.dims import Dim, Shape, same, same_shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.windows.convolution import Ints

@@ -13,7 +13,7 @@ from typing import Any
 from nncompile.diagnostics.errors import BackendError, ShapeError
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.convolution.checks import (
     beside_axes,

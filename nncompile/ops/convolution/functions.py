@@ -9,7 +9,7 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError, did_you_mean, w
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, same_shape
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ir.types import Type
 from nncompile.ops.convolution.checks import beside_axes, check_operands, kernel_of
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose

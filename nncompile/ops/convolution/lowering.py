@@ -15,7 +15,7 @@ from typing import Any
 
 from nncompile.ir.basic import broadcast_to
 from nncompile.ir.dims import Shape, dim, product
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.reduction.reduce import sum
 from nncompile.ops.shape.joining import concatenate

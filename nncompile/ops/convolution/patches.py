@@ -14,7 +14,7 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import add
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ops.shape.joining import stack
 from nncompile.ops.shape.reshape import moveaxis, reshape, squeeze, transpose
 from nncompile.ops.shape.slicing import along, padded, spaced

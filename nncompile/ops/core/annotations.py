@@ -11,8 +11,8 @@ from nncompile.diagnostics.locations import spoken
 from nncompile.ir.basic import as_value, broadcast_to, cast
 from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import AnyType, Op, Sample, Value, apply
-from nncompile.ir.types import f32, f64, i64
+from nncompile.ir.op import Op, Sample, Value, apply
+from nncompile.ir.types import AnyType, f32, f64, i64
 
 
 class Annotation(Op):

@@ -13,7 +13,7 @@ from typing import Any
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.ir.basic import Constant
 from nncompile.ir.dims import Dim, dim, symbol
-from nncompile.ir.graph import Sample, Value
+from nncompile.ir.op import Sample, Value
 from nncompile.ir.types import Type, f32, f64, i32, i64
 from nncompile.ops.core.annotations import Annotation
 

@@ -7,7 +7,8 @@ from typing import Any
 
 from nncompile.ir.basic import barrier
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Backward, Input, Op, Sample, Value
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Backward, Op, Sample, Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import TupleType, Type, f32
 

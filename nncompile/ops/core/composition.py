@@ -7,7 +7,8 @@ from typing import Any
 
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Input, Value, apply, toposort
+from nncompile.ir.graph import Input, toposort
+from nncompile.ir.op import Value, apply
 
 
 def composed_onnx(

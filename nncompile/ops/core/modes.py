@@ -8,7 +8,7 @@ from typing import Any
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
-from nncompile.ir.graph import Sample, Value
+from nncompile.ir.op import Sample, Value
 from nncompile.ir.types import Type, f32, i64
 from nncompile.ops.core.annotations import Annotation
 

@@ -18,7 +18,7 @@ from nncompile.elementwise import add, clip, floor, maximum, minimum, multiply, 
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, floating, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ir.types import f32, f64, i64
 from nncompile.ops.images.interpolation import PLAIN, cubic_kernel
 from nncompile.ops.images.resize import CUBIC, LINEAR

@@ -17,7 +17,7 @@ from nncompile.elementwise import minimum
 from nncompile.ir.basic import floating, in_single, iota, size_value
 from nncompile.ir.dims import Dim, dim, floordiv
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, described
+from nncompile.ir.op import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis
 from nncompile.ops.core.composition import composed_onnx

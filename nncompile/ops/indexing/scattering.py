@@ -17,7 +17,7 @@ from nncompile.ir.basic import as_value, broadcast_to, cast, const, full, iota, 
 from nncompile.ir.dims import product, same_shape
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32, u64
 from nncompile.ops.core.axes import all_but, axis_of
 from nncompile.ops.loops.running import running_together

@@ -22,7 +22,7 @@ from nncompile.elementwise import (
 from nncompile.ir.basic import as_value, cast, const, full, iota, size_value
 from nncompile.ir.dims import dim, same
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import f64, i32, i64, promote
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.reduction.reduce import max as greatest

@@ -16,7 +16,8 @@ from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, isfinite, log, sign, where
 from nncompile.ir.basic import as_value, broadcast_to, const, in_single, zeros_like
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, items
+from nncompile.ir.graph import items
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, f64
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.composition import composed_onnx

@@ -11,7 +11,7 @@ from typing import Any
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, logical_and, logical_not, not_equal, sqrt, where
 from nncompile.ir.basic import broadcast_to, cast, const, full, iota
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, boolean, i64
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.reduction.products import prod

@@ -16,7 +16,7 @@ from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, const, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.reduction.reduce import sum
 from nncompile.ops.shape.index import take

@@ -20,7 +20,7 @@ from nncompile.elementwise import equal, isfinite, logical_and, not_equal, where
 from nncompile.ir.basic import as_value, broadcast_to, cast, in_single, iota
 from nncompile.ir.dims import broadcast, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, DType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul, promoted
 from nncompile.ops.core.composition import composed_onnx

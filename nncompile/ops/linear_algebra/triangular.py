@@ -16,7 +16,7 @@ from nncompile.elementwise import isfinite, logical_and, not_equal, where
 from nncompile.ir.basic import as_value, in_single
 from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.composition import composed_onnx

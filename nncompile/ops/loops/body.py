@@ -24,7 +24,8 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.locations import current_locations
 from nncompile.ir.basic import Constant, Expand, SizeOf, iota
 from nncompile.ir.dims import Dim
-from nncompile.ir.graph import Graph, Input, Op, Value, apply, described, items, toposort
+from nncompile.ir.graph import Graph, Input, items, toposort
+from nncompile.ir.op import Op, Value, apply, described
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import Type, i64
 

@@ -19,7 +19,7 @@ from nncompile.elementwise import equal, logaddexp, logical_or, maximum, minimum
 from nncompile.ir.basic import cast, const, full, in_single, iota
 from nncompile.ir.dims import Shape, dim, floordiv
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64, i32, i64
 from nncompile.ops.core.long_sums import ACROSS
 from nncompile.ops.loops.scan import scan

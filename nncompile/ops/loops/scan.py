@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import sympy as sp
@@ -17,15 +17,8 @@ from nncompile.elementwise import tanh
 from nncompile.ir.basic import as_value, iota
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import (
-    Backward,
-    Graph,
-    Op,
-    Sample,
-    Value,
-    described,
-    toposort,
-)
+from nncompile.ir.graph import Graph, toposort
+from nncompile.ir.op import Backward, Op, Sample, Value, described
 from nncompile.ir.precision import computed
 from nncompile.ir.types import Array, TupleType, Type, f32, f64, i64
 from nncompile.ops.core.axes import axis_of
@@ -73,7 +66,7 @@ class Scan(Op):
             )
         )
 
-    def at(self, sizes: Any) -> Op:
+    def at(self, sizes: Any) -> Self:
         return dataclasses.replace(self, body=self.body.at(sizes))
 
     def within(self, change: Callable[[Graph], Graph]) -> Op:

@@ -18,7 +18,8 @@ from nncompile.elementwise.lowering import operation_count
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import broadcast_to, const
-from nncompile.ir.graph import Value, toposort
+from nncompile.ir.graph import toposort
+from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent, rebuilt, transformed
 from nncompile.ops.shape.joining import Concat, concatenate
 

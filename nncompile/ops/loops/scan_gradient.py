@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncompile.ir.basic import Cast, Expand, zeros_like
-from nncompile.ir.graph import Backward, Item, Op, Value, toposort
+from nncompile.ir.graph import Item, toposort
+from nncompile.ir.op import Backward, Op, Value
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import TupleType
 from nncompile.ops.loops.body import Loop, applied, binder, opened

@@ -13,7 +13,7 @@ from nncompile.elementwise.map import body_of, is_plain
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Cast, cast, size_value
 from nncompile.ir.dims import Dim, product
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose

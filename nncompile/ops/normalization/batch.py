@@ -15,7 +15,8 @@ from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, items
+from nncompile.ir.graph import items
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.core.composition import composed_onnx, composed_torch
 from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine

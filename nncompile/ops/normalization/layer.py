@@ -14,7 +14,8 @@ from nncompile.elementwise import sqrt
 from nncompile.ir.basic import as_value, broadcast_to, in_single
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, items
+from nncompile.ir.graph import items
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.composition import composed_onnx

@@ -12,7 +12,7 @@ from nncompile.diagnostics.errors import DTypeError
 from nncompile.elementwise import maximum
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.shape.slicing import padded, part
 from nncompile.ops.windows.pooling import Slid
 from nncompile.ops.windows.space import LEAD

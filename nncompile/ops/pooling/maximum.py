@@ -17,7 +17,7 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i64, u8
 from nncompile.ops.core.finite import or_exact
 from nncompile.ops.pooling.integers import integer_max_pool, numbers

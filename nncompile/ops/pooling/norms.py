@@ -11,7 +11,7 @@ from nncompile.elementwise import power, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import floating, in_single
 from nncompile.ir.dims import product
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ops.pooling.average import average_pool
 from nncompile.ops.pooling.maximum import max_pool
 from nncompile.ops.shape.reshape import reshape

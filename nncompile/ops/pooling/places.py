@@ -11,7 +11,7 @@ from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, full, iota, size_value
 from nncompile.ir.dims import Dim, dim, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, described
+from nncompile.ir.op import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, i64
 from nncompile.ops.convolution.patches import unfold
 from nncompile.ops.indexing.scattering import put_along_axis

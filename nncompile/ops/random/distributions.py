@@ -9,7 +9,7 @@ from typing import Any
 from nncompile.diagnostics.errors import ModelError
 from nncompile.elementwise import log, logical_and, maximum, sigmoid
 from nncompile.ir.basic import cast
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32
 from nncompile.ops.random.generator import normal, random_key, uniform
 from nncompile.ops.reduction.reduce import argmax

@@ -10,7 +10,7 @@ from nncompile.elementwise import stop_gradient
 from nncompile.ir.basic import size_value
 from nncompile.ir.dims import dim, product
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.reduction.reduce import Sum, kept, reduced_type
 from nncompile.ops.shape.reshape import reshape

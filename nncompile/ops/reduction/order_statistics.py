@@ -19,7 +19,7 @@ from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, const, in_single, size_value
 from nncompile.ir.dims import dim, floordiv, product
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Axes, f64, i64
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.reduction.reduce import kept, needs_elements, over, real_value

@@ -18,7 +18,7 @@ from nncompile.ir.basic import as_value, broadcast_to, cast, const
 from nncompile.ir.dims import product, same
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import (
     Array,
     Axes,

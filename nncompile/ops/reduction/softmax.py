@@ -10,7 +10,7 @@ import numpy as np
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import exp
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.long_sums import EXPONENTIALS, total

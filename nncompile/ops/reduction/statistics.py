@@ -13,7 +13,7 @@ from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast, in_single, size_value
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import Axes, DType, boolean
 from nncompile.ops.reduction.moments import distances
 from nncompile.ops.reduction.reduce import max, min, over, real_value, sum

@@ -18,7 +18,7 @@ from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, broadcast_to, cast, in_single
 from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.annotations import Annotation
 from nncompile.ops.core.axes import same_axis

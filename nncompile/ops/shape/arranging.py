@@ -16,7 +16,7 @@ from nncompile.elementwise import mod, not_equal
 from nncompile.ir.basic import as_value, broadcast_to, cast, iota, size_value
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate

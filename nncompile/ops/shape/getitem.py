@@ -16,7 +16,7 @@ from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, cast, size_value
 from nncompile.ir.dims import Dim, dim, floordiv, product, same_shape
 from nncompile.ir.dispatch import register
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ir.types import i64
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.reshape import reshape

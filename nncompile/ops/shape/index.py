@@ -19,7 +19,8 @@ from nncompile.ir.basic import as_value, broadcast_to, cast, iota, zeros_like
 from nncompile.ir.dims import Dim, Shape, broadcast, dim, product, same, same_shape, symbol
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, items
+from nncompile.ir.graph import items
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.axes import all_but, axis_of
 from nncompile.ops.core.long_sums import SCATTERED

@@ -15,7 +15,8 @@ from nncompile.ir.broadcasting import fitted
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, apply, items
+from nncompile.ir.graph import items
+from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
 from nncompile.ops.core.axes import all_but, axis_of
 from nncompile.ops.shape.reshape import expand_dims, reshape

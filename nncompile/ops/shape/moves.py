@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Item, Value, apply
+from nncompile.ir.graph import Item
+from nncompile.ir.op import Value, apply
 
 
 def moved(value: Value) -> tuple[Value, ...]:

@@ -12,7 +12,7 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.basic import as_value, broadcast_to, iota, size_value
 from nncompile.ir.dims import Dim, dim
-from nncompile.ir.graph import Value
+from nncompile.ir.op import Value
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate, split
 from nncompile.ops.shape.slicing import along, padded

@@ -25,7 +25,7 @@ from nncompile.ir.dims import (
 )
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, described
+from nncompile.ir.op import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, boolean, f32, i64, u32
 from nncompile.ops.core.axes import axes_of, axis_of
 
@@ -164,7 +164,8 @@ def reshape(x: Any, shape: Any, *more: Any) -> Value:
     Sizes are numbers, names or arithmetic of them; one may be -1 and is found from the others.
     Raises `ShapeError` where the numbers of elements differ or are not known to be equal.
 
-    >>> from nncompile.ir.graph import Input, apply
+    >>> from nncompile.ir.graph import Input
+    >>> from nncompile.ir.op import apply
     >>> reshape(apply(Input("x", f32["n", 4, 6])), (-1, 24))
     <reshape : f32[n, 24]>
     """

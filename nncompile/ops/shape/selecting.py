@@ -16,7 +16,7 @@ from nncompile.ir.basic import as_value, broadcast_to
 from nncompile.ir.dims import Dim, broadcast, symbol
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value, made_size
+from nncompile.ir.op import Op, Sample, Value, made_size
 from nncompile.ir.types import Array, Type, boolean, i64
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.reshape import ravel, reshape, transpose

@@ -16,7 +16,7 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value, tied
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape, symbol
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.graph import Op, Sample, Value
+from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, boolean, f32, f64, i32, i64, u32
 from nncompile.ops.core.axes import axes_of
 from nncompile.ops.shape.reshape import expand_dims, reshape

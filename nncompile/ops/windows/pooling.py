@@ -13,7 +13,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ShapeError, did_you_mean
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, same
-from nncompile.ir.graph import Value, described
+from nncompile.ir.op import Value, described
 from nncompile.ir.types import Array, Type
 from nncompile.ops.windows.same_padding import same_padding
 from nncompile.ops.windows.space import LEAD, axis_of, form_of

@@ -1,0 +1,348 @@
+"""Ops and values: a value is an op applied to values.
+
+Values are immutable and interned: equal nodes are one object, so common subexpressions merge and
+dead code disappears by construction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import sympy as sp
+
+from nncompile.diagnostics.errors import CompileError, GradientError
+from nncompile.diagnostics.locations import (
+    Location,
+    current_locations,
+    current_makers,
+    named,
+    record_maker,
+    user_location,
+)
+from nncompile.ir.attributes import Attributes
+from nncompile.ir.dims import Dim, Shape, symbol, symbols
+from nncompile.ir.operators import Operators
+from nncompile.ir.types import AnyType, DType, TupleType, Type
+
+
+class Mask(Protocol):
+    """Where a cotangent may be other than 0: where `condition`, a formula of `args`, holds; there
+    it is `inside`."""
+
+    @property
+    def condition(self) -> sp.Expr: ...
+    @property
+    def args(self) -> tuple[Value, ...]: ...
+    @property
+    def inside(self) -> Value: ...
+
+
+class Backward(Protocol):
+    """Reverse mode, as it is handed to the ops that need it for their own cotangents."""
+
+    def __call__(self, seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]:
+        """The cotangents at `wrt`, given those at results of a graph."""
+        ...
+
+    def mask_of(self, g: Value) -> Mask | None:
+        """Where the cotangent `g` is known to be 0; None where nothing is known."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An op with the types of arguments that it is tested on.
+
+    `integers` is the half-open range that integer arguments are drawn from, `floats` the closed
+    range of floating ones; `order` is how often the op may be differentiated. `dominant` adds so
+    much to the diagonals of square matrices (the last two axes) that they can be inverted.
+    """
+
+    op: Op
+    types: tuple[Type, ...]
+    integers: tuple[int, int] = (0, 2)
+    floats: tuple[float, float] = (-2.0, 2.0)
+    distinct: bool = False
+    order: int = 2
+    dominant: bool = False
+
+
+_AXES = {"axis": "axis", "axes": "axes", "order": "axes"}  # the field, by what `varies` says
+
+
+class Op(Attributes):
+    """What is known about one operation. A subclass is an op; its fields are its attributes.
+
+    An op says: `infer` (type rule), `pullback` (gradient), `numpy` (meaning), `onnx` and
+    `torch` (lowerings) and `samples` (what it is tested on).
+    """
+
+    registry: ClassVar[dict[tuple[str, str], type[Op]]] = {}
+    differentiable: ClassVar[bool] = True
+    # Whether results are elements of the arguments, as they are. Floats of 16 bits stay what they
+    # are then; any other op is computed in float32 and rounded (see precision.py).
+    moves: ClassVar[bool] = False
+    # Whether no axis of its results is known to be computed row by row (see `rowwise`): it mixes
+    # the elements of its arguments, or has none.
+    mixes: ClassVar[bool] = False
+    # Of how many of its first arguments the results hold elements, as they are and no others; the
+    # arguments behind these say which. None for all, and 0 where other elements come in.
+    copies: ClassVar[int | None] = 0
+    # Whether it compares elements of an argument with each other. TorchScript carries u64 in int64,
+    # and gives such an op what has the same order there (see torchscript/carriers.py).
+    orders: ClassVar[bool] = False
+    # Which field takes any axis of equally shaped arguments of any rank: "axis" (one of them),
+    # "axes" (some) or "order" (`axes`: all, in any order). The tests then draw random ones.
+    varies: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # Keyed by place of definition: a re-run notebook cell replaces its own op, and a
+        # foreign class of the same name does not take another's place.
+        Op.registry[cls.__module__, cls.__qualname__] = cls
+
+    def __call__(self, *args: Value) -> Value:
+        return apply(self, *args)
+
+    def rebuild(self, *args: Value) -> Value:
+        """The op on other arguments, in the form that equal values have in common."""
+        return apply(self, *args)
+
+    def within(self, change: Callable[[Any], Any]) -> Op:
+        """The op with `change` applied to the graphs in its fields; most have none."""
+        return self
+
+    def converting_to(self, change: Mapping[DType, DType]) -> Op:
+        """The op whose conversions within are to other element types; most have none."""
+        return self
+
+    def expression(self, operands: Sequence[str]) -> str | None:
+        """The op as mathematics of its arguments, as they are written; None where it is printed by
+        its name and fields."""
+        return None
+
+    @property
+    def origin(self) -> str:
+        """Where its result comes from, for an error message; empty where a line made it."""
+        return ""
+
+    @property
+    def makes(self) -> tuple[sp.Symbol, ...]:
+        """The sizes of its result that depend on data: names that `made_size` gave, in its fields.
+
+        They are known once it has run, which it does before anything that needs them.
+        """
+        return ()
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        """The axis of the result, of all where there are several, along which it is computed row by
+        row: where row i is made of rows i of the arguments along their axes `places` (None: of an
+        argument that is the same for all rows) and of nothing else. None where it is not so, or
+        not known.
+
+        Every op says which axes it mixes: here, by `mixes` where it keeps none apart, or by
+        `varies` where it works along one or some of its axes.
+        """
+        same = set(places)
+        if not self.varies or len(same) != 1 or None in same:
+            return None
+        (place,) = same
+        assert place is not None
+        along: Any = getattr(self, _AXES[self.varies])
+        if self.varies == "order":
+            return int(along.index(place))
+        axes = (along,) if isinstance(along, int) else along
+        if place in axes:
+            return None
+        result: Any = self.infer(*types)
+        rank = (result.items[0] if isinstance(result, TupleType) else result).rank
+        return place if rank == types[0].rank else place - sum(axis < place for axis in axes)
+
+    def batched(self, length: Dim) -> Op | None:
+        """The op that does the same to each of `length` rows of its arguments, which are stacked
+        along a new first axis. None where there is none, or it is not known.
+
+        An op that says in `varies` along which of its axes it works need say no more.
+        """
+        if not self.varies:
+            return None
+        along: Any = getattr(self, _AXES[self.varies])
+        new: Any = along + 1 if isinstance(along, int) else tuple(axis + 1 for axis in along)
+        if self.varies == "order":
+            new = (0, *new)
+        return dataclasses.replace(self, **{_AXES[self.varies]: new})
+
+    # What an op says. Parameters are the types, values, arrays or names of the arguments.
+
+    def infer(self, *types: Any) -> AnyType:
+        """The type of the result. Raises `ShapeError` or `DTypeError` where types do not fit."""
+        raise CompileError(f"op {type(self).__name__} has no type rule")
+
+    def pullback(self, g: Any, y: Value, *args: Any) -> Sequence[Value | None]:
+        """The gradients at the arguments from the gradient `g` at the result `y`; for an op with
+        several results `g` is a tuple with None where a result was not used."""
+        raise GradientError(
+            f"{self.label} has no gradient",
+            hint="stop_gradient(...) holds its input constant; custom_gradient declares a gradient",
+        )
+
+    def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
+        """The gradients at the arguments of `y`, as by `pullback`; an op that holds a graph, or
+        whose derivative may be infinite, overrides this instead, and uses `backward`."""
+        return self.pullback(g, y, *y.args)
+
+    def numpy(self, *arrays: Any) -> Any:
+        """The reference result, of arrays; every backend is compared with it."""
+        raise CompileError(f"op {type(self).__name__} has no numpy implementation")
+
+    def onnx(self, o: Any, *args: Any) -> Any:
+        """The name of the result of standard ONNX nodes, which `o` emits, from names."""
+        raise CompileError(f"op {type(self).__name__} has no ONNX lowering")
+
+    def torch(self, t: Any, *args: Any) -> Any:
+        """The name of the result of TorchScript lines, which `t` emits, from names."""
+        raise CompileError(f"op {type(self).__name__} has no TorchScript lowering")
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        """The ops and argument types that the tests run."""
+        return iter(())
+
+
+class Value(Operators):
+    """An op applied to values: immutable, interned, compared elementwise by `==`.
+
+    `x is y` asks whether two values are the same node.
+    """
+
+    __slots__ = ("__weakref__", "args", "digest", "op", "type")
+
+    op: Op
+    args: tuple[Value, ...]
+    type: Any
+    digest: bytes
+
+    __hash__ = object.__hash__  # identity, and as fast as that of any object
+
+    def __repr__(self) -> str:
+        return f"<{self.op.label} : {self.type}>"
+
+    def __setattr__(self, name: str, _: Any) -> None:
+        raise AttributeError(f"a value is immutable: {name} cannot be set")
+
+    def __reduce__(self) -> Any:
+        return apply, (self.op, *self.args)
+
+    def __copy__(self, *_: Any) -> Value:
+        return self
+
+    __deepcopy__ = __copy__
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes: numbers, or expressions of the names of dimensions."""
+        shape: Shape = self.type.shape
+        return shape
+
+    @property
+    def dtype(self) -> DType:
+        """The element type."""
+        dtype: DType = self.type.dtype
+        return dtype
+
+    @property
+    def rank(self) -> int:
+        """The number of axes; `ndim` of numpy."""
+        return len(self.shape)
+
+    ndim = rank
+
+
+_pool: weakref.WeakValueDictionary[Any, Value] = weakref.WeakValueDictionary()
+_pool_lock = threading.RLock()
+
+
+def apply(op: Op, *args: Value) -> Value:
+    """The node `op(*args)`, the same object for equal op and arguments.
+
+    Raises the error of the op's type rule at the user's line, with the types and lines of the
+    arguments.
+    """
+    location = user_location()
+    key = (op, *map(id, args))
+    with _pool_lock:
+        value = _pool.get(key)
+    if value is None:
+        try:
+            type_ = op.infer(*(a.type for a in args))
+        except CompileError as error:
+            raise _explained(error, op, args, location) from None
+        digest = hashlib.blake2b(op.digest, digest_size=8)
+        for a in args:
+            digest.update(a.digest)
+        value = Value.__new__(Value)
+        set_ = object.__setattr__
+        set_(value, "op", op)
+        set_(value, "args", args)
+        set_(value, "type", type_)
+        set_(value, "digest", digest.digest())
+        with _pool_lock:  # another thread may have been faster
+            value = _pool.setdefault(key, value)
+    current_locations().record(value, location)
+    for size in op.makes:
+        record_maker(size, value)
+    return value
+
+
+def described(value: Value) -> tuple[str, str, str]:
+    """Type, place and text of a value, as a row of an error message."""
+    if value.op.origin:
+        return str(value.type), value.op.origin, ""
+    location = current_locations().location(value)
+    return (
+        (str(value.type), location.place, location.text) if location else (str(value.type), "", "")
+    )
+
+
+def argument_labels(op: Op, count: int) -> list[str]:
+    """What an error calls the arguments of an op that is given `count` of them: the names that its
+    type rule has for them."""
+    labels: list[str] = []
+    for p in inspect.signature(op.infer).parameters.values():
+        if p.kind is p.VAR_POSITIONAL:
+            labels += [f"{p.name} {i}" for i in range(count - len(labels))]
+        else:
+            labels.append(p.name)
+    return labels
+
+
+def _explained(
+    error: CompileError, op: Op, args: Sequence[Value], location: Location | None
+) -> CompileError:
+    if error.rows:
+        return error
+    labels = argument_labels(op, len(args))
+    rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
+    message = f"{named(location, op.label)}: {error.said}"
+    return type(error)(message, rows=rows, hint=error.hint, location=location)
+
+
+def made_size(label: str, *args: Value) -> sp.Symbol:
+    """The name of a size that depends on data: another one for other arguments of an op."""
+    text = b"".join(a.digest for a in args)
+    return symbol(f"{label}_{hashlib.blake2b(text, digest_size=6).hexdigest()}")
+
+
+def makers_of(sizes: Iterable[Dim]) -> list[Value]:
+    """The nodes that make the sizes which depend on data."""
+    makers = current_makers()
+    if not makers:
+        return []
+    return [makers[s] for s in sorted(symbols(sizes), key=str) if s in makers]
