@@ -349,7 +349,7 @@ KINDS: dict[str, tuple[tuple[float, ...], float]] = {
 }
 
 
-def card_sweeps() -> Iterator[Sweep]:
+def op_sweeps() -> Iterator[Sweep]:
     """A sweep for each op but `Map`."""
     for op_type in registered_ops():
         if op_type is Map:
@@ -442,7 +442,7 @@ def _strewn(case: Case, kind: str, graph: Graph, free: frozenset[str]) -> Feeds:
 def everything() -> Found:
     """All sweeps together."""
     total = Found()
-    for sweep in itertools.chain(elementwise_sweeps(), card_sweeps()):
+    for sweep in itertools.chain(elementwise_sweeps(), op_sweeps()):
         found = swept(sweep)
         total.names |= found.names
         total.values += found.values

@@ -149,7 +149,7 @@ def test_programs_are_printed_as_they_are(focus: int) -> None:
     assert_prints(random_program(focus, focus))
 
 
-def test_the_source_of_every_card_runs_as_python() -> None:
+def test_the_source_of_every_op_runs_as_python() -> None:
     pytest.importorskip("torch")
     from tests.fuzzing.torch_checks import computed
 

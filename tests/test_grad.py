@@ -198,7 +198,7 @@ class Wrong(Op):
         return (g.sum(),)
 
 
-def test_a_gradient_of_another_type_is_the_cards_fault(x: Value) -> None:
+def test_a_gradient_of_another_type_is_the_ops_fault(x: Value) -> None:
     with pytest.raises(Exception, match="the gradient of op Wrong is wrong"):
         grad(Wrong()(x).sum(), x)
 

@@ -262,7 +262,7 @@ class MatMul(Op):
 """
 
 
-def test_a_cell_run_again_replaces_its_card(cell: Any, x: Value) -> None:
+def test_a_cell_run_again_replaces_its_op(cell: Any, x: Value) -> None:
     before = len(Op.registry)
     old = cell(OP.format(version=1))["MatMul"]
     new = cell(OP.format(version=2))["MatMul"]

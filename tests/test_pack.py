@@ -13,6 +13,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.shape.joining import Concat, Split
+from nncompile.ops.shape.slicing import Slice
 from nncompile.passes import optimize, same_outputs
 from nncompile.passes.horizontal_fusion import SMALL, pack
 from tests.leaves import leaf
@@ -167,4 +168,16 @@ def test_parts_of_two_joined_vectors_are_no_whole() -> None:
     graph = Graph("crossed", outputs)
     packed = pack(graph)
     assert count(packed, Split) >= 2
+    same_numbers(graph, packed)
+
+
+def test_a_section_that_nobody_uses_is_not_made() -> None:
+    """Of the two that are decayed together, one alone is a result; the other goes on packed."""
+    (x0, x1), (g0, g1) = vectors("x", (3, 3)), vectors("g", (3, 3))
+    first = decayed(x0, g0)
+    outputs = {"first": first, "y0": bounded(first), "y1": bounded(decayed(x1, g1))}
+    graph = Graph("one of two", outputs)
+    packed = optimize(graph)
+    assert (count(packed, Split), count(packed, Slice)) == (1, 1)
+    assert same_outputs(optimize(packed), packed)
     same_numbers(graph, packed)

@@ -43,7 +43,7 @@ def test_cases_that_say_it_themselves_are_left_alone() -> None:
     assert quick(items) == ["a.py::test[1]"]
 
 
-def test_every_card_has_a_case() -> None:
+def test_every_op_has_a_case() -> None:
     @each(CASES)
     def checked(case: Case) -> None: ...
 

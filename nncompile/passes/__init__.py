@@ -53,8 +53,10 @@ PASSES: dict[str, Pass] = {
     "pack": pack,
 }
 
-# Once, when the others are done: what it joins they would no longer see through.
-LAST = ("pack",)
+# Once, when the others are done: what it joins they would no longer see through. It may leave a
+# section that nobody uses.
+LAST = "pack"
+CLEANING = "dead"
 
 ROUNDS = 8  # a later pass may make work for an earlier one; two or three are usual
 
@@ -83,7 +85,7 @@ def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | No
     """
     check_passes(without)
     chosen = [name for name in PASSES if name not in without]
-    rounds = [name for name in chosen if name not in LAST]
+    rounds = [name for name in chosen if name != LAST]
     unchanged = 0  # passes in a row that found nothing to do
     for name in itertools.chain.from_iterable(itertools.repeat(rounds, ROUNDS)):
         if unchanged == len(rounds):
@@ -91,8 +93,8 @@ def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | No
         after = _made(name, graph, observe)
         unchanged = unchanged + 1 if same_outputs(graph, after) else 0
         graph = after
-    for name in chosen:
-        if name in LAST:
+    for name in (LAST, CLEANING):
+        if name in chosen:
             graph = _made(name, graph, observe)
     return graph
 

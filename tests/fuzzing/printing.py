@@ -95,14 +95,14 @@ def printed(program: Program) -> str:
 
 def environment() -> dict[str, Any]:
     """What the printed text may name: the DSL, numpy, the ops; those that are called as a layer
-    is have `_card` behind."""
+    is have `_op` behind."""
     return dict(_environment())
 
 
 @cache
 def _environment() -> dict[str, Any]:
     op_types = {
-        _card_name(op_type): op_type
+        _op_name(op_type): op_type
         for (module, _), op_type in Op.registry.items()
         if module.startswith("nncompile.")
     }
@@ -119,8 +119,8 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _card_name(op_type: type[Op]) -> str:
-    return f"{op_type.__name__}_card" if op_type.__name__ in dsl.__all__ else op_type.__name__
+def _op_name(op_type: type[Op]) -> str:
+    return f"{op_type.__name__}_op" if op_type.__name__ in dsl.__all__ else op_type.__name__
 
 
 def _imports(text: str) -> list[str]:
@@ -137,7 +137,7 @@ def _imports(text: str) -> list[str]:
             module = "nncompile.ops"
         else:
             module = known[word].__module__
-        own = word.removesuffix("_card")
+        own = word.removesuffix("_op")
         by_module.setdefault(module, []).append(word if own == word else f"{own} as {word}")
     lines = ["import ml_dtypes"] if "bf16" in text or "bfloat16" in text else []
     lines.append("import numpy as np")
@@ -175,7 +175,7 @@ def _expression(v: Value, args: list[str]) -> str:
     for text in _spellings(v, args):
         if _makes(text, v, args):
             return text
-    return f"{_card(v.op)}({', '.join(args)})"
+    return f"{_op(v.op)}({', '.join(args)})"
 
 
 def _spellings(v: Value, args: list[str]) -> Iterator[str]:
@@ -287,9 +287,9 @@ _OPERATORS = {"int_add": "+", "int_subtract": "-", "int_multiply": "*", "int_pow
 _CASTS = {d.name: "boolean" if d.is_bool else d.short for d in DTYPES}
 
 
-def _card(op: Op) -> str:
+def _op(op: Op) -> str:
     fields = ", ".join(f"{k}={_literal(x)}" for k, x in op.attributes.items())
-    return f"{_card_name(type(op))}({fields})"
+    return f"{_op_name(type(op))}({fields})"
 
 
 def _literal(x: Any) -> str:
