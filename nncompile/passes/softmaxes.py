@@ -32,10 +32,7 @@ def _(x: Value) -> Iterator[Any]:
 @rule(f32[2, 3], f32[2, 1], 1)
 def shifted_softmax(x: Value, shift: Value, axis: int) -> Steps:
     """A softmax keeps its value where all along its axis is shifted by the same."""
-    yield Softmax(axis)(subtract(x, shift))
-    if not _is_constant_along(shift, x, axis):
-        return "the shift differs along the axis"
-    yield Softmax(axis)(x)
+    return (yield from _unshifted(Softmax(axis), x, shift))
 
 
 @shifted_softmax.refuses(f32[2, 3], f32[2, 1], f32[3])
@@ -47,10 +44,7 @@ def _(x: Value, column: Value, row: Value) -> Iterator[Any]:
 @rule(f32[2, 3], f32[2, 1], 1)
 def shifted_log_softmax(x: Value, shift: Value, axis: int) -> Steps:
     """log_softmax(x − c) is log_softmax(x) where c is constant along the axis."""
-    yield LogSoftmax(axis)(subtract(x, shift))
-    if not _is_constant_along(shift, x, axis):
-        return "the shift differs along the axis"
-    yield LogSoftmax(axis)(x)
+    return (yield from _unshifted(LogSoftmax(axis), x, shift))
 
 
 @shifted_log_softmax.refuses(f32[2, 3], f32[2, 1], f32[3])
@@ -59,6 +53,9 @@ def _(x: Value, column: Value, row: Value) -> Iterator[Any]:
     yield LogSoftmax(1)(x - row)
 
 
-def _is_constant_along(shift: Value, x: Value, axis: int) -> bool:
-    place = axis - x.rank + shift.rank
-    return shift.rank <= x.rank and (place < 0 or is_one(shift.shape[place]))
+def _unshifted(op: Softmax | LogSoftmax, x: Value, shift: Value) -> Steps:
+    yield op(subtract(x, shift))
+    place = op.axis - x.rank + shift.rank
+    if shift.rank > x.rank or (place >= 0 and not is_one(shift.shape[place])):
+        return "the shift differs along the axis"
+    yield op(x)

@@ -26,6 +26,7 @@ from nncompile.ops.convolution.checks import (
 )
 from nncompile.ops.convolution.lowering import convolution, transposed_convolution, weight_gradient
 from nncompile.ops.convolution.reference import columns, scattered
+from nncompile.ops.core.axes import example_by_example
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.reduction.reduce import sum
 from nncompile.ops.windows.convolution import Ints, Window
@@ -69,8 +70,7 @@ class Conv(Op):
         )
         return *gradients, *(sum(g, _all_but_channels(g)) for _ in bias)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+    rowwise = example_by_example
 
     def numpy(self, x: Array, w: Array, *bias: Array) -> Array:
         window = Window(w.shape[2:], self.strides, self.pads, self.dilations)
@@ -140,8 +140,7 @@ class ConvTranspose(Op):
         fields = self.strides, self.pads, self.dilations, self.groups
         return Conv(*fields)(g, w), ConvWeightGradient(kernel_of(w.type), *fields)(g, x)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+    rowwise = example_by_example
 
     def numpy(self, x: Array, w: Array) -> Array:
         window = Window(w.shape[2:], self.strides, self.pads, self.dilations)

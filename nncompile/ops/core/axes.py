@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.ir.op import Op
 
 
 def axis_of(axis: Any, rank: int, name: str = "axis") -> int:
@@ -40,6 +41,13 @@ def axes_of(axis: int | Sequence[int] | None, rank: int, name: str = "axis") -> 
 def same_axis(places: Sequence[int | None]) -> int | None:
     """The axis that all arguments of an op have their rows along; None where these differ."""
     return places[0] if len(set(places)) == 1 else None
+
+
+def example_by_example(op: Op, places: Sequence[int | None], *types: Any) -> int | None:
+    """`Op.rowwise` of an op that computes something of each example of its first argument, and has
+    all of the others for each."""
+    first, *others = places
+    return first if first == 0 and set(others) <= {None} else None
 
 
 def all_but(axis: int, places: Sequence[int | None]) -> int | None:

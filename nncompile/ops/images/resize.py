@@ -20,6 +20,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis
+from nncompile.ops.core.axes import example_by_example
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.images.interpolation import interpolation_matrix
 from nncompile.ops.pooling.adaptive import adaptive_average_pool
@@ -65,8 +66,7 @@ class Enlarge(Op):
             g = along_axis(g, LEAD + i, transpose(_matrix(x, i, factor)))
         return (g,)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+    rowwise = example_by_example
 
     def numpy(self, x: Array) -> Array:
         for i, factor in enumerate(self.factors):

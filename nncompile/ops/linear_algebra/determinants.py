@@ -30,6 +30,7 @@ from nncompile.ops.linear_algebra.elimination import (
 from nncompile.ops.linear_algebra.systems import (
     NAN,
     Inverse,
+    OfMatrices,
     check_square,
     each,
     eye,
@@ -52,8 +53,7 @@ class Determinant(Op):
         check_square(x)
         return x.with_shape(x.shape[:-2])
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return matrix_by_matrix(places, types)
+    rowwise = matrix_by_matrix
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (expand_dims(g, (-2, -1)) * Cofactors()(x),)
@@ -82,16 +82,9 @@ class Determinant(Op):
         yield Sample(cls(), (f32["b", 2, 2],))
 
 
-class Cofactors(Op):
+class Cofactors(OfMatrices, Op):
     """The derivatives of the determinant of each matrix x[…, n, n] by its elements, singular
     matrices among them."""
-
-    def infer(self, x: Type) -> Type:
-        check_square(x)
-        return x
-
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         """Of the minors where the matrix is small; else of det(x)·x⁻ᵀ, NaN where x is singular."""
@@ -115,9 +108,6 @@ class Cofactors(Op):
 
     def numpy(self, x: Array) -> Array:
         return each(_cofactors, np.empty_like(x), x)
-
-    def onnx(self, o: OnnxEmitter, x: str) -> str:
-        return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         finite = t.where(t.isfinite(x), x, 0.0)  # torch refuses others
@@ -193,8 +183,7 @@ class SignedLogDeterminant(Op):
         result = x.with_shape(x.shape[:-2])
         return TupleType((result, result))
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return matrix_by_matrix(places, types)
+    rowwise = matrix_by_matrix
 
     def pullback(self, g: Any, y: Value, x: Value) -> Sequence[Value | None]:
         if g[1] is None:

@@ -40,17 +40,10 @@ def check_square(x: Type) -> None:
         )
 
 
-def matrix_by_matrix(places: Sequence[int | None], types: Sequence[Type]) -> int | None:
+def matrix_by_matrix(op: Op, places: Sequence[int | None], *types: Type) -> int | None:
     """`Op.rowwise` of an op that computes something of each matrix."""
     (place,) = places
     return place if place is not None and place < types[0].rank - 2 else None
-
-
-def system_by_system(places: Sequence[int | None], types: Sequence[Type]) -> int | None:
-    """`Op.rowwise` of an op that solves each system, for each column of its right side."""
-    left, right = places
-    leading = left == right and right is not None and right < types[1].rank - 2
-    return right if leading or (left, right) == (None, types[1].rank - 1) else None
 
 
 def transposed(x: Value) -> Value:
@@ -84,11 +77,31 @@ def guarded(t: TorchEmitter, x: str, a: str, info: str | None = None, axes: int 
     return t.where(holds, x, NAN)
 
 
-class Solve(Op):
-    """The x[…, n, m] with a·x = b for matrices a[…, n, n]; NaN in the columns of b that are not
-    finite."""
+class OfMatrices:
+    """What ops say alike that make a matrix of each square matrix x[…, n, n]."""
+
+    composed: Callable[..., Sequence[Value]]
+
+    def infer(self, x: Type) -> Type:
+        """The same type."""
+        check_square(x)
+        return x
+
+    rowwise = matrix_by_matrix
+
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        """What the op is composed of."""
+        return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
+
+
+class OfSystems:
+    """What ops say alike that make the x[…, n, m] of each system a·x = b with a[…, n, n]; NaN in
+    the columns of b that are not finite."""
+
+    composed: Callable[..., Sequence[Value]]
 
     def infer(self, a: Type, b: Type) -> Type:
+        """The type of b."""
         check_square(a)
         if a.dtype is not b.dtype:
             raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
@@ -97,7 +110,30 @@ class Solve(Op):
         return b
 
     def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return system_by_system(places, types)
+        """Each system is apart, and each column of the right side."""
+        left, right = places
+        leading = left == right and right is not None and right < types[1].rank - 2
+        return right if leading or (left, right) == (None, types[1].rank - 1) else None
+
+    def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
+        """What the op is composed of."""
+        return b if o.types[0].shape[-1] == 0 else composed_onnx(o, self.composed, a, b)[0]
+
+    @staticmethod
+    def checked(x: Value, holds: Value, b: Value) -> tuple[Value]:
+        """x where its matrix `holds` and its column of b is finite, and NaN elsewhere."""
+        columns = expand_dims(all_hold(isfinite(b), -2), -2)
+        return (where(logical_and(expand_dims(holds, (-2, -1)), columns), x, NAN),)
+
+    @staticmethod
+    def checked_torch(t: TorchEmitter, x: str, a: str, b: str, info: str | None) -> str:
+        """The same of a result of torch, where `info` says what does not hold of a matrix."""
+        finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
+        return t.where(finite, guarded(t, x, a, info), NAN)
+
+
+class Solve(OfSystems, Op):
+    """The solutions for matrices a."""
 
     def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
         gradient = Solve()(transposed(a), g)
@@ -108,24 +144,16 @@ class Solve(Op):
         pivots, _, rows, right = eliminated(a, b)
         x = substituted(swapaxes(rows, 0, -1), pivots, moveaxis(right, 0, -2), reverse=True)
         holds = logical_and(all_hold(not_equal(pivots, 0), 0), all_hold(isfinite(a), (-2, -1)))
-        columns = expand_dims(all_hold(isfinite(b), -2), -2)
-        return (where(logical_and(expand_dims(holds, (-2, -1)), columns), x, NAN),)
+        return self.checked(x, holds, b)
 
     def numpy(self, a: Array, b: Array) -> Array:
         finite = np.isfinite(b).all(-2, keepdims=True)
         x = each(np.linalg.solve, np.empty_like(b), a, np.where(finite, b, 0))
         return np.where(finite, x, b.dtype.type(np.nan))
 
-    def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
-        if o.types[0].shape[-1] == 0:
-            return b
-        return composed_onnx(o, self.composed, a, b)[0]
-
     def torch(self, t: TorchEmitter, a: str, b: str) -> str:
-        finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
         results = t.call("torch.linalg.solve_ex", a, b)
-        x = guarded(t, t.item(results, 0), a, t.item(results, 1))
-        return t.where(finite, x, NAN)
+        return self.checked_torch(t, t.item(results, 0), a, b, t.item(results, 1))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -135,15 +163,8 @@ class Solve(Op):
         yield Sample(cls(), (f64["b", 3, 3], f64["b", 3, 2]))  # rows change places
 
 
-class Inverse(Op):
+class Inverse(OfMatrices, Op):
     """The inverse of each matrix x[…, n, n]."""
-
-    def infer(self, x: Type) -> Type:
-        check_square(x)
-        return x
-
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         turned = transposed(y)
@@ -155,9 +176,6 @@ class Inverse(Op):
 
     def numpy(self, x: Array) -> Array:
         return each(np.linalg.inv, np.empty_like(x), x)
-
-    def onnx(self, o: OnnxEmitter, x: str) -> str:
-        return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         results = t.call("torch.linalg.inv_ex", x)

@@ -10,49 +10,35 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import isfinite, logical_and, not_equal, where
 from nncompile.ir.basic import as_value, in_single
-from nncompile.ir.dims import same_shape
-from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
+from nncompile.ir.emitters import TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
-from nncompile.ir.types import Array, Type, f32, f64
+from nncompile.ir.types import Array, f32, f64
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.linear_algebra.elimination import all_hold, factored, substituted
 from nncompile.ops.linear_algebra.matrices import diagonal, tril, triu
 from nncompile.ops.linear_algebra.systems import (
     NAN,
+    OfMatrices,
+    OfSystems,
     check_square,
     each,
     eye,
     guarded,
-    matrix_by_matrix,
     solved,
-    system_by_system,
     transposed,
 )
 from nncompile.ops.shape.reshape import expand_dims, moveaxis
 
 
-class SolveTriangular(Op):
-    """The x[…, n, m] with a·x = b for the lower or upper triangle of a[…, n, n], with ones for its
-    diagonal if `unit`; NaN in the columns of b that are not finite."""
+class SolveTriangular(OfSystems, Op):
+    """The solutions for the lower or upper triangle of each a, with ones for its diagonal if
+    `unit`."""
 
     lower: bool = False
     unit: bool = False
-
-    def infer(self, a: Type, b: Type) -> Type:
-        check_square(a)
-        if a.dtype is not b.dtype:
-            raise DTypeError(f"element types differ, {a.dtype} ≠ {b.dtype}")
-        if same_shape(a.shape[:-1], b.shape[:-1]) is not True:
-            raise ShapeError(f"{a} and {b} are not a system of equations")
-        return b
-
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return system_by_system(places, types)
 
     def pullback(self, g: Value, y: Value, a: Value, b: Value) -> Sequence[Value | None]:
         gradient = SolveTriangular(not self.lower, self.unit)(transposed(a), g)
@@ -71,8 +57,7 @@ class SolveTriangular(Op):
         pivots = moveaxis(diagonal(whole, axis1=-2, axis2=-1), -1, 0)
         x = substituted(moveaxis(part, -1, 0), pivots, b, reverse=not self.lower)
         holds = logical_and(all_hold(not_equal(pivots, 0), 0), all_hold(isfinite(part), (-2, -1)))
-        columns = expand_dims(all_hold(isfinite(b), -2), -2)
-        return (where(logical_and(expand_dims(holds, (-2, -1)), columns), x, NAN),)
+        return self.checked(x, holds, b)
 
     def numpy(self, a: Array, b: Array) -> Array:
         k = 1 if self.unit else 0
@@ -88,11 +73,6 @@ class SolveTriangular(Op):
         holds = holds[..., None, None] & np.isfinite(b).all(-2, keepdims=True)
         return np.where(holds, x, b.dtype.type(np.nan))
 
-    def onnx(self, o: OnnxEmitter, a: str, b: str) -> str:
-        if o.types[0].shape[-1] == 0:
-            return b
-        return composed_onnx(o, self.composed, a, b)[0]
-
     def torch(self, t: TorchEmitter, a: str, b: str) -> str:
         k = 1 if self.unit else 0
         part = t.tril(a, -k) if self.lower else t.triu(a, k)
@@ -102,8 +82,7 @@ class SolveTriangular(Op):
         if not self.unit:
             diagonals = t.call("torch.diagonal", a, 0, -2, -1)
             zeros = t.method(t.eq(diagonals, 0), "sum", -1)
-        finite = t.method(t.call("torch.isfinite", b), "all", -2, keepdim=True)
-        return t.where(finite, guarded(t, x, part, zeros), NAN)
+        return self.checked_torch(t, x, part, b, zeros)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -113,16 +92,9 @@ class SolveTriangular(Op):
         yield Sample(cls(True), (f64["b", 2, "n", "n"], f64["b", 2, "n", 1]), dominant=True)
 
 
-class Cholesky(Op):
+class Cholesky(OfMatrices, Op):
     """The lower triangular L with L·Lᵀ = x for symmetric positive definite matrices x[…, n, n], of
     which the lower triangle is read; NaN for others."""
-
-    def infer(self, x: Type) -> Type:
-        check_square(x)
-        return x
-
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return matrix_by_matrix(places, types)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         """I. Murray, "Differentiation of the Cholesky decomposition" (2016), (9)."""
@@ -140,9 +112,6 @@ class Cholesky(Op):
 
     def numpy(self, x: Array) -> Array:
         return each(np.linalg.cholesky, np.empty_like(x), np.tril(x))
-
-    def onnx(self, o: OnnxEmitter, x: str) -> str:
-        return x if o.type.shape[-1] == 0 else composed_onnx(o, self.composed, x)[0]
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         read = t.tril(x)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -12,6 +11,7 @@ from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
+from nncompile.ops.core.axes import example_by_example
 from nncompile.ops.reduction.reduce import Sum, require_real
 from nncompile.ops.shape.reshape import reshape
 
@@ -39,8 +39,7 @@ class ChannelAffine(Op):
         axes = tuple(i for i in range(x.rank) if i != CHANNELS)
         return g * by_channel(scale, x), Sum(axes)(g * x), Sum(axes)(g)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return 0 if places[0] == 0 and not any(p is not None for p in places[1:]) else None
+    rowwise = example_by_example
 
     def numpy(self, x: Array, scale: Array, shift: Array) -> Array:
         shape = (-1, *(1,) * (x.ndim - 2))

@@ -20,7 +20,14 @@ from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis, span_matrix
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.core.long_sums import ACROSS
-from nncompile.ops.pooling.maximum import around, by_planes, padded_behind, repeated, window_of
+from nncompile.ops.pooling.maximum import (
+    around,
+    by_planes,
+    padded_behind,
+    repeated,
+    window_of,
+    window_samples,
+)
 from nncompile.ops.reduction.reduce import require_real
 from nncompile.ops.shape.reshape import reshape, transpose
 from nncompile.ops.shape.slicing import padded
@@ -41,8 +48,7 @@ class AveragePool(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (AverageSpread(self.window, x.shape[LEAD:])(g),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return plane_by_plane(places)
+    rowwise = plane_by_plane
 
     def numpy(self, x: Array) -> Array:
         windows = self.window.numpy(x, 0)
@@ -56,7 +62,7 @@ class AveragePool(Op):
         if set(w.dilations) != {1}:  # its kernel mixes gaps and padding up, in 1.23
             planes = o.Reshape(x, o.shape(_planes(o.types[0].shape)))
             weights = _weights(o, w)
-            y = o.Conv(planes, weights, **_attributes(w))
+            y = o.Conv(planes, weights, **w.onnx)
             return o.Reshape(y, o.shape(o.type.shape), allowzero=1)
         pads = w.pads
         # onnxruntime before 1.24 does not count all of those at the ends.
@@ -106,8 +112,7 @@ class AverageSpread(Op):
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         return (AveragePool(self.window)(g),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return plane_by_plane(places)
+    rowwise = plane_by_plane
 
     def numpy(self, g: Array) -> Array:
         w = self.window
@@ -150,9 +155,7 @@ class AverageSpread(Op):
             return padded_behind(o, spread, left) if any(n != 0 for n in left) else spread
         planes = o.Reshape(g, o.shape(_planes(type_.shape)))
         cut, missing = self._ends(left)
-        spread = o.ConvTranspose(
-            planes, _weights(o, w), **_attributes(w) | {"pads": [*w.pads, *cut]}
-        )
+        spread = o.ConvTranspose(planes, _weights(o, w), **w.onnx | {"pads": [*w.pads, *cut]})
         spread = padded_behind(o, spread, missing) if any(n != 0 for n in missing) else spread
         return o.Reshape(spread, o.shape(o.type.shape), allowzero=1)
 
@@ -180,15 +183,10 @@ class AverageSpread(Op):
 
 def _samples() -> Iterator[tuple[Window, Type]]:
     """Windows and what they slide over."""
-    yield Window((2, 2), (2, 2), (0, 0), (1, 1)), f32["n", 3, "2*h + 2", "2*w + 2"]
-    yield Window((2, 3), (2, 3), (0, 0), (1, 1)), f32["n", 2, "h + 2", 7]
-    yield Window((3, 3), (2, 2), (1, 1), (1, 1)), f32["n", 2, "h + 1", "w + 1"]
+    yield from window_samples()
     yield Window((3, 2), (1, 3), (0, 1), (1, 1)), f64["n", 2, 7, "w + 1"]
-    yield Window((3,), (2,), (1,), (1,)), f32["n", 2, "m + 1"]
     yield Window((2,), (2,), (0,), (1,)), f64["n", 2, "2*m + 3"]
     yield Window((2,), (3,), (0,), (1,)), f32["n", 2, "m + 2"]
-    yield Window((2, 2, 2), (2, 2, 2), (0, 0, 0), (1, 1, 1)), f32["n", 1, 4, "h + 2", 5]
-    yield Window((3, 1, 2), (1, 1, 1), (1, 0, 0), (1, 1, 1)), f32["n", 2, 3, 2, 4]
     yield Window((3, 2), (1, 2), (1, 0), (1, 1)), f32["n", 2, "h + 1", "w + 2"]
     yield Window((2, 3), (2, 1), (1, 0), (3, 2)), f32["n", 2, "h + 2", "w + 5"]
     yield Window((3,), (2,), (1,), (2,)), f64["n", 2, "m + 3"]
@@ -203,16 +201,6 @@ def _planes(shape: Shape) -> Shape:
 def _weights(o: OnnxEmitter, window: Window) -> str:
     """The kernel that averages."""
     return o.constant(np.full((1, 1, *window.kernel), window.share, np.float32))
-
-
-def _attributes(window: Window) -> dict[str, Any]:
-    """The window as attributes of ONNX."""
-    return {
-        "kernel_shape": list(window.kernel),
-        "strides": list(window.strides),
-        "pads": [*window.pads, *window.pads],
-        "dilations": list(window.dilations),
-    }
 
 
 def _by_matrices(x: Value, window: Window, sizes: Shape | None = None) -> Value:
@@ -250,13 +238,12 @@ def average_pool(
     which begins with `what`, where no window fits.
     """
     x = floating(what, x)
-    rank = x.rank - LEAD if rank is None else rank
     windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
     counted = count_include_pad and padding != "same"
     space, pads = x.shape[LEAD:], tuple(w.pads[0] for w in windows)
     if not all(w.is_plain for w in windows):
         before, after = around(windows)
-        x, pads = padded(x, before, after), (0,) * rank
+        x, pads = padded(x, before, after), (0,) * len(windows)
     y: Value = x
     for window in _by_axes(window_of(windows, pads)):
         y = by_planes(y, AveragePool(window))

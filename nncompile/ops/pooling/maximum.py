@@ -46,8 +46,7 @@ class MaxPool(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (MaxSpread(self.window)(g, x),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return plane_by_plane(places)
+    rowwise = plane_by_plane
 
     def numpy(self, x: Array) -> Array:
         windows = self.window.numpy(x, -np.inf)
@@ -59,8 +58,7 @@ class MaxPool(Op):
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         w = self.window
-        function = f"torch.max_pool{w.rank}d"
-        return t.call(function, x, *map(list, (w.kernel, w.strides, w.pads, w.dilations)))
+        return t.call(f"torch.max_pool{w.rank}d", x, *w.torch)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -85,8 +83,7 @@ class MaxSpread(Op):
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         return MaxPick(self.window)(g, args[1]), None
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return plane_by_plane(places)
+    rowwise = plane_by_plane
 
     def numpy(self, g: Array, x: Array) -> Array:
         spread = np.zeros(x.shape, x.dtype)
@@ -176,8 +173,7 @@ class MaxPick(Op):
     def pullback(self, g: Value, y: Value, u: Value, x: Value) -> Sequence[Value | None]:
         return MaxSpread(self.window)(g, x), None
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return plane_by_plane(places)
+    rowwise = plane_by_plane
 
     def numpy(self, u: Array, x: Array) -> Array:
         return u[numpy_places(self.window, x)]
@@ -231,9 +227,8 @@ def _kernel_axes(window: Window) -> tuple[int, ...]:
 
 def torch_places(t: TorchEmitter, window: Window, x: str) -> str:
     """The places of the greatest elements of each plane, which is a vector."""
-    w = window
-    options = map(list, (w.kernel, w.strides, w.pads, w.dilations))
-    results = t.call(f"torch.nn.functional.max_pool{w.rank}d_with_indices", x, *options)
+    function = f"torch.nn.functional.max_pool{window.rank}d_with_indices"
+    results = t.call(function, x, *window.torch)
     return t.method(t.item(results, 1), "flatten", LEAD)
 
 
@@ -259,7 +254,6 @@ def max_pool(
     no window fits, and `DTypeError` for truth values.
     """
     x = numbers(what, x)
-    rank = x.rank - LEAD if rank is None else rank
     windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
     if x.dtype.is_integer:
         return integer_max_pool(x, windows)

@@ -38,8 +38,7 @@ class MaxPlaces(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (None,)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return plane_by_plane(places)
+    rowwise = plane_by_plane
 
     def numpy(self, x: Array) -> Array:
         flat: Any = 0
@@ -79,7 +78,6 @@ def max_pool_with_indices(
     Options and errors are those of `max_pool`. Of equal elements it is the first.
     """
     x = numbers(what, x)
-    rank = x.rank - LEAD if rank is None else rank
     windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
     if x.dtype.is_integer:
         return integer_max_pool(x, windows), _among(x, windows, _integer_places(x, windows))

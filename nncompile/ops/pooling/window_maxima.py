@@ -7,7 +7,6 @@ where nothing is above that number it gives no place, or one outside the tensor.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -18,19 +17,9 @@ from nncompile.ops.windows.pooling import Window
 from nncompile.ops.windows.space import LEAD
 
 
-def attributes(window: Window) -> dict[str, Any]:
-    """The window as attributes of ONNX."""
-    return {
-        "kernel_shape": list(window.kernel),
-        "strides": list(window.strides),
-        "pads": [*window.pads, *window.pads],
-        "dilations": list(window.dilations),
-    }
-
-
 def greatest(o: OnnxEmitter, x: str, window: Window) -> str:
     """The greatest element of each window of `x`, the op's last argument; of NaN, NaN."""
-    usual = o.MaxPool(_alone(o, x), **attributes(window))
+    usual = o.MaxPool(_alone(o, x), **window.onnx)
     type_ = window.infer(o.types[-1])
     return or_exact(o, x, usual, lambda o, x: _exact_greatest(o, x, window), type_)
 
@@ -38,7 +27,7 @@ def greatest(o: OnnxEmitter, x: str, window: Window) -> str:
 def places(o: OnnxEmitter, x: str, window: Window) -> str:
     """The places of the greatest elements among all elements of `x`, the op's last argument: of
     equal ones the first, of NaN the last, as torch's."""
-    usual = o.MaxPool(_alone(o, x), outputs=2, **attributes(window))[1]
+    usual = o.MaxPool(_alone(o, x), outputs=2, **window.onnx)[1]
     type_ = Type(i64, window.infer(o.types[-1]).shape)
     return or_exact(o, x, usual, lambda o, x: exact_places(o, x, window), type_)
 
@@ -49,7 +38,7 @@ def _alone(o: OnnxEmitter, x: str) -> str:
 
 
 def _exact_greatest(o: OnnxEmitter, x: str, window: Window) -> str:
-    dtype, pool = o.types[-1].dtype, attributes(window)
+    dtype, pool = o.types[-1].dtype, window.onnx
     zero, one, infinity = (o.scalar(n, dtype) for n in (0, 1, -math.inf))
     lowest = o.scalar(np.finfo(dtype.numpy).min, dtype)
     has_nan = o.Greater(o.MaxPool(o.Where(o.IsNaN(x), one, zero), **pool), zero)
@@ -63,7 +52,7 @@ def exact_places(o: OnnxEmitter, x: str, window: Window) -> str:
     """`places`, whatever the elements of `x` are."""
     # In float64, where the lowest number is below all of float32; one of float64 counts as its
     # neighbour.
-    pool = attributes(window)
+    pool = window.onnx
     zero, one, lowest = (o.scalar(n, f64) for n in (0, 1, np.finfo(np.float64).min))
     x = o.cast(x, f64)
     isnan, above = o.IsNaN(x), o.Greater(x, o.scalar(-math.inf, f64))

@@ -17,15 +17,50 @@ from nncompile.ops.core.long_sums import EXPONENTIALS, total
 from nncompile.ops.reduction.reduce import Sum, real_value, require_real
 
 
-class Softmax(Op):
-    """exp(x) / Σ exp(x) along one axis; never overflows."""
+class _Softmaxes:
+    """What a softmax and its logarithm say alike."""
 
     axis: int
     varies: ClassVar[str] = "axis"
+    label: str
 
     def infer(self, x: Type) -> Type:
         require_real(x)
         return x
+
+    def normalized(
+        self,
+        o: OnnxEmitter,
+        kernel: Callable[[OnnxEmitter], str],
+        again: Callable[[OnnxEmitter, str], str],
+    ) -> str:
+        """What the runtime's kernel gives; normalized once more where its sum has too many
+        terms."""
+        if o.type.dtype is not f32:
+            return kernel(o)
+        size = o.type.shape[self.axis]
+        return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)
+
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        limit = EXPONENTIALS if t.type.dtype is f32 else None
+        size = t.type.shape[self.axis]
+        return t.in_double(size, limit, f"torch.{self.label}", [x], self.axis)
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        along: Any = cls
+        yield Sample(along(1), (f32["n", 5],))
+        yield Sample(along(0), (f32["n", "m"],))
+        yield Sample(along(1), (f32[2, "n", 3],))
+        yield Sample(along(0), (f64["n"],))
+        yield Sample(along(0), (f32[1],))
+        yield Sample(along(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
+
+
+class Softmax(_Softmaxes, Op):
+    """exp(x) / Σ exp(x) along one axis; never overflows."""
+
+    axis: int
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (y * (g - Sum((self.axis,), True)(y * g)),)
@@ -39,26 +74,13 @@ class Softmax(Op):
         def again(o: OnnxEmitter, y: str) -> str:
             return o.Div(y, total(o, y, o.type, (self.axis,), True))
 
-        return _normalized(o, self.axis, lambda o: o.Softmax(x, axis=self.axis), again)
-
-    def torch(self, t: TorchEmitter, x: str) -> str:
-        limit = EXPONENTIALS if t.type.dtype is f32 else None
-        return t.in_double(t.type.shape[self.axis], limit, "torch.softmax", [x], self.axis)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        return _samples(cls)
+        return self.normalized(o, lambda o: o.Softmax(x, axis=self.axis), again)
 
 
-class LogSoftmax(Op):
+class LogSoftmax(_Softmaxes, Op):
     """x − log Σ exp(x) along one axis; never overflows."""
 
     axis: int
-    varies: ClassVar[str] = "axis"
-
-    def infer(self, x: Type) -> Type:
-        require_real(x)
-        return x
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (g - exp(y) * Sum((self.axis,), True)(g),)
@@ -74,42 +96,12 @@ class LogSoftmax(Op):
 
         if o.type.dtype is f64:  # that kernel takes the logarithm of 10⁻²⁰ for that of NaN
             return again(o, o.Sub(x, o.ReduceMax(x, o.ints([self.axis]), keepdims=1)))
-        return _normalized(o, self.axis, lambda o: o.LogSoftmax(x, axis=self.axis), again)
-
-    def torch(self, t: TorchEmitter, x: str) -> str:
-        limit = EXPONENTIALS if t.type.dtype is f32 else None
-        return t.in_double(t.type.shape[self.axis], limit, "torch.log_softmax", [x], self.axis)
-
-    @classmethod
-    def samples(cls) -> Iterator[Sample]:
-        return _samples(cls)
+        return self.normalized(o, lambda o: o.LogSoftmax(x, axis=self.axis), again)
 
 
 def _top(x: Array, axis: int) -> Array:
     result: Array = x.max(axis, keepdims=True, initial=-np.inf)
     return result
-
-
-def _normalized(
-    o: OnnxEmitter,
-    axis: int,
-    kernel: Callable[[OnnxEmitter], str],
-    again: Callable[[OnnxEmitter, str], str],
-) -> str:
-    """What the runtime's kernel gives; normalized once more where its sum has too many terms."""
-    if o.type.dtype is not f32:
-        return kernel(o)
-    size = o.type.shape[axis]
-    return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)
-
-
-def _samples(op_type: type[Softmax] | type[LogSoftmax]) -> Iterator[Sample]:
-    yield Sample(op_type(1), (f32["n", 5],))
-    yield Sample(op_type(0), (f32["n", "m"],))
-    yield Sample(op_type(1), (f32[2, "n", 3],))
-    yield Sample(op_type(0), (f64["n"],))
-    yield Sample(op_type(0), (f32[1],))
-    yield Sample(op_type(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
 
 
 def _operand(name: str, x: Any, axis: int) -> tuple[Value, int]:

@@ -50,6 +50,21 @@ class Window:
         return tuple((size - 1) * step + 1 for size, step in pairs)
 
     @property
+    def onnx(self) -> dict[str, Any]:
+        """As attributes of ONNX's operators."""
+        return {
+            "kernel_shape": list(self.kernel),
+            "strides": list(self.strides),
+            "pads": [*self.pads, *self.pads],
+            "dilations": list(self.dilations),
+        }
+
+    @property
+    def torch(self) -> list[list[int]]:
+        """As arguments of torch's maximum pooling."""
+        return [list(x) for x in (self.kernel, self.strides, self.pads, self.dilations)]
+
+    @property
     def share(self) -> float:
         """One over the number of the kernel's elements."""
         return 1 / math.prod(self.kernel)
@@ -131,19 +146,21 @@ class Slid:
 def slid(
     what: str,
     x: Value,
-    rank: int,
+    rank: int | None,
     kernel: Any,
     strides: Any,
     padding: Any,
     dilation: Any,
     ceil_mode: bool,
 ) -> tuple[Slid, ...]:
-    """A window on each axis of space of `x`, from what users write: one number for all axes or one
-    for each, strides None for the kernel's, padding also a pair (before, after) for each axis,
-    "same" (as many windows as there are strides in the axis) or "valid" (none).
+    """A window on each axis of space of `x` (of which there must be `rank`, unless it is None),
+    from what users write: one number for all axes or one for each, strides None for the kernel's,
+    padding also a pair (before, after) for each axis, "same" (as many windows as there are strides
+    in the axis) or "valid" (none).
 
     Raises `ShapeError`, which begins with `what`, where it does not fit.
     """
+    rank = x.rank - LEAD if rank is None else rank
     if x.rank != LEAD + rank:
         raise ShapeError(
             f"{what} needs {form_of(rank)}, x is {x.type}",

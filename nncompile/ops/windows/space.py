@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from nncompile.ir.op import Op
 from nncompile.ops.core.axes import same_axis
 
 LEAD = 2  # axes before those of space: the batch and the channels
@@ -23,7 +25,7 @@ def axis_of(axis: int, rank: int) -> str:
     return f"the {_NAMES[rank][axis]} ({place})" if rank in _NAMES else place
 
 
-def plane_by_plane(places: Sequence[int | None]) -> int | None:
+def plane_by_plane(op: Op, places: Sequence[int | None], *types: Any) -> int | None:
     """`Op.rowwise` of an op that computes something of each channel of each example."""
     place = same_axis(places)
     return place if place in range(LEAD) else None
