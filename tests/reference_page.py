@@ -48,7 +48,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "nncompile.autodiff.checkpointing",
     ),
     "Gradients": ("nncompile.autodiff", "nncompile.ops.core.annotations"),
-    "Functions of tensors": ("nncompile.ops", "nncompile.ir.basic"),
+    "Functions of tensors": (
+        *("nncompile.ops", "nncompile.ir.basic"),
+        *("nncompile.ir.broadcasting", "nncompile.ir.barriers"),
+    ),
     "Elementwise functions": ("nncompile.elementwise",),
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.elementwise import tanh
-from nncompile.ir.basic import full
+from nncompile.ir.broadcasting import full
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type, f32

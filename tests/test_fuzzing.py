@@ -13,7 +13,8 @@ import pytest
 import nncompile.passes
 from nncompile.elementwise import equal, sigmoid, where
 from nncompile.elementwise.map import Map
-from nncompile.ir.basic import Expand, const
+from nncompile.ir.basic import const
+from nncompile.ir.broadcasting import Expand
 from nncompile.ir.graph import Graph, Input, toposort
 from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.types import f32

@@ -21,7 +21,8 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FormulaError, ShapeError
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.elementwise import exp
-from nncompile.ir.basic import barrier, const
+from nncompile.ir.barriers import barrier
+from nncompile.ir.basic import const
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Op, Value, apply

@@ -16,7 +16,8 @@ from dsl import Dense, Dropout, adam, f32, formula, i64, model, normal, sgd, tra
 from nncompile.compiler.compile import compile_model
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import CompileError, UnknownNameError
-from nncompile.ir.basic import as_value, cast, const, ones_like, zeros_like
+from nncompile.ir.basic import as_value, cast, const
+from nncompile.ir.broadcasting import ones_like, zeros_like
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value

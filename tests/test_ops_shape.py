@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as arrays
 
 from nncompile.autodiff.grad import grad, vjp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.ir.basic import broadcast_to, const
+from nncompile.ir.basic import const
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import dim, substitute, symbol
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate

@@ -18,7 +18,8 @@ from nncompile.diagnostics.errors import (
     ShapeError,
 )
 from nncompile.elementwise import tanh
-from nncompile.ir.basic import const, full
+from nncompile.ir.basic import const
+from nncompile.ir.broadcasting import full
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value

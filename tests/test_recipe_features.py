@@ -11,7 +11,7 @@ import pytest
 from dsl import BatchNorm, Dense, Dropout, Layer, f32, model, mse, parameter, relu, tanh
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import ModelError
-from nncompile.ir.basic import full
+from nncompile.ir.broadcasting import full
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f64

@@ -17,7 +17,7 @@ from nncompile.autodiff.grad import grad, hvp
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.elementwise import exp
-from nncompile.ir.basic import barrier
+from nncompile.ir.barriers import barrier
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value

@@ -16,7 +16,7 @@ from dsl import initializers
 from dsl.foreign_names import FOREIGN_NAMES
 from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import ModelError
-from nncompile.ir.basic import full
+from nncompile.ir.broadcasting import full
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, i64

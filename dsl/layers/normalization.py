@@ -16,7 +16,8 @@ from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, minimum
-from nncompile.ir.basic import cast, floating, full, size_value
+from nncompile.ir.basic import cast, floating, size_value
+from nncompile.ir.broadcasting import full
 from nncompile.ir.dims import product
 from nncompile.ir.op import Value
 from nncompile.ir.types import i64

@@ -19,7 +19,8 @@ from nncompile.diagnostics.errors import CompileError, GradientError, ShapeError
 from nncompile.diagnostics.locations import current_locations
 from nncompile.elementwise.map import mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import as_value, broadcast_to, const, ones_like, zeros_like
+from nncompile.ir.basic import as_value, const
+from nncompile.ir.broadcasting import broadcast_to, ones_like, zeros_like
 from nncompile.ir.dims import product, same_shape
 from nncompile.ir.graph import Graph, Input, Item, toposort
 from nncompile.ir.op import Value, apply, described

@@ -19,7 +19,7 @@ import sympy as sp
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import broadcast_to
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.graph import Item, items
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type

@@ -21,8 +21,8 @@ from nncompile.elementwise.special_functions import FUNCTIONS
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.elementwise.trace_formula import LIMIT, Program, trace
 from nncompile.elementwise.tracer import Scalar, compact
-from nncompile.ir.basic import as_value, broadcast_to, full, repeated, size_value
-from nncompile.ir.broadcasting import fitted
+from nncompile.ir.basic import as_value, size_value
+from nncompile.ir.broadcasting import broadcast_to, fitted, full, repeated
 from nncompile.ir.dims import Shape, broadcast, is_clipped, is_one_of, same_shape
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value, described

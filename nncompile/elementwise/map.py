@@ -23,8 +23,8 @@ from nncompile.elementwise.numpy_target import evaluate
 from nncompile.elementwise.printing import text
 from nncompile.elementwise.samples import examples
 from nncompile.elementwise.sympy_functions import TARGETS, cast, placeholder, where
-from nncompile.ir.basic import broadcast_to, const
-from nncompile.ir.broadcasting import unbroadcast
+from nncompile.ir.basic import const
+from nncompile.ir.broadcasting import broadcast_to, unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Backward, Mask, Op, Sample, Value, apply

@@ -1,11 +1,107 @@
-"""Shapes that meet: what was repeated is summed, and slices take the sizes of what they meet."""
+"""Shapes that meet: what is repeated to a shape, the sum over it again, and slices that take the
+sizes of what they meet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from nncompile.ir.dims import Dim, is_clipped, is_one, same, same_where_enough
-from nncompile.ir.op import Value
+import numpy as np
+
+from nncompile.diagnostics.errors import ShapeError
+from nncompile.ir.barriers import tied
+from nncompile.ir.basic import as_value, const
+from nncompile.ir.dims import (
+    Dim,
+    Shape,
+    broadcast,
+    dim,
+    is_clipped,
+    is_one,
+    is_one_of,
+    same,
+    same_shape,
+    same_where_enough,
+    symbol,
+)
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
+from nncompile.ir.op import Op, Sample, Value
+from nncompile.ir.types import Array, DType, Type, boolean, f32, i64
+
+
+class Expand(Op):
+    """`x` repeated along new axes and axes of size one, to `shape`."""
+
+    shape: Shape
+    moves = True
+    copies = 1
+
+    def infer(self, x: Type) -> Type:
+        if same_shape(broadcast(x.shape, self.shape), self.shape) is not True:
+            raise ShapeError(f"{x} does not broadcast to [{', '.join(map(str, self.shape))}]")
+        return Type(x.dtype, self.shape)
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return (unbroadcast(g, x),)
+
+    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+        (place,) = places
+        return None if place is None else place + len(self.shape) - types[0].rank
+
+    def numpy(self, x: Array) -> Array:
+        return np.broadcast_to(x, self.shape)
+
+    def onnx(self, o: OnnxEmitter, x: str) -> str:
+        if 0 in self.shape:  # onnxruntime takes it for an expansion to the size one, which is none
+            nothing = o.constant(np.zeros(0, o.type.dtype.numpy))
+            return o.Reshape(nothing, o.shape(self.shape), allowzero=1)
+        return o.Expand(x, o.shape(self.shape))
+
+    def torch(self, t: TorchEmitter, x: str) -> str:
+        return t.method(x, "expand", t.shape(self.shape))
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        n, m = symbol("n"), symbol("m")
+        yield Sample(cls((2, 3)), (f32[()],))
+        yield Sample(cls((n, 3)), (f32[3],))
+        yield Sample(cls((n, m, 4)), (f32["m", 1],))
+        yield Sample(cls((2, n)), (boolean["n"],))
+        yield Sample(cls((2, n)), (i64[1],))
+        yield Sample(cls((0, n, 2)), (f32[1, 2],))
+
+
+def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:
+    """`x` repeated to `shape` by numpy's rule. Raises `ShapeError` where it does not fit."""
+    x, target = as_value(x), tuple(dim(d) for d in shape)
+    for axis in range(-min(x.rank, len(target)), 0):
+        if is_one_of(x.shape[axis], target[axis]):  # x[:1], of which there may be none
+            x = repeated(x, axis, target[axis])
+    return x if same_shape(x.shape, target) is True else Expand(target)(tied(x, target))
+
+
+def repeated(x: Value, axis: int, size: Dim) -> Value:
+    """`x[:1]` along the axis, a negative number, as `size` times its element there; nothing where
+    there is none."""
+    places = full((size,), 0, i64)
+    return x[(..., places, *[slice(None)] * (-1 - axis))]
+
+
+def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:
+    """A tensor filled with one number."""
+    return broadcast_to(const(number, dtype), shape)
+
+
+def zeros_like(x: Any) -> Value:
+    """Zeros in the shape and element type of `x`."""
+    x = as_value(x)
+    return full(x.shape, 0, x.dtype)
+
+
+def ones_like(x: Any) -> Value:
+    """Ones in the shape and element type of `x`."""
+    x = as_value(x)
+    return full(x.shape, 1, x.dtype)
 
 
 def unbroadcast(g: Value, x: Value) -> Value:

@@ -1,17 +1,9 @@
 """The ops: one class knows all of an operation. The functions here apply them, under numpy's
 names. Importing this package registers every op, operator and method."""
 
-from nncompile.ir.basic import (
-    barrier,
-    broadcast_to,
-    cast,
-    const,
-    full,
-    iota,
-    ones_like,
-    size_value,
-    zeros_like,
-)
+from nncompile.ir.barriers import barrier
+from nncompile.ir.basic import cast, const, size_value
+from nncompile.ir.broadcasting import broadcast_to, full, ones_like, zeros_like
 from nncompile.ir.dispatch import register
 from nncompile.ops import array_functions as arrays
 from nncompile.ops import image_functions as images
@@ -21,6 +13,7 @@ from nncompile.ops.contraction.einsum import dot, einsum, outer, tensordot
 from nncompile.ops.contraction.matmul import gemm, matmul
 from nncompile.ops.convolution.functions import conv, conv_transpose
 from nncompile.ops.core.annotations import custom_gradient
+from nncompile.ops.core.counting import iota
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.image_functions import *  # noqa: F403
 from nncompile.ops.images.resize import resize

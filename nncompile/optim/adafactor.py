@@ -9,7 +9,8 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import NotNegative, Real, not_negative, optional, pair
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import cast, full
+from nncompile.ir.basic import cast
+from nncompile.ir.broadcasting import full
 from nncompile.ir.op import Value
 from nncompile.ops.reduction.statistics import mean
 from nncompile.optim.base import Optimizer, Slots, count, descend, kept

@@ -8,7 +8,8 @@ from typing import Any
 from nncompile.diagnostics.options import Fraction, NotNegative
 from nncompile.elementwise import maximum, sqrt
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import cast, full
+from nncompile.ir.basic import cast
+from nncompile.ir.broadcasting import full
 from nncompile.ir.op import Value
 from nncompile.optim.base import (
     Optimizer,

@@ -14,7 +14,8 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import Fractions, NotNegative, Options, not_negative
 from nncompile.elementwise import sqrt
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import cast, zeros_like
+from nncompile.ir.basic import cast
+from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
 from nncompile.optim.schedules import (

@@ -10,7 +10,8 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import Bounds, Fraction, Fractions, NotNegative, Real
 from nncompile.elementwise import clip, maximum, sign, where
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import as_value, cast, full
+from nncompile.ir.basic import as_value, cast
+from nncompile.ir.broadcasting import full
 from nncompile.ir.op import Value
 from nncompile.ir.types import f64
 from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised

@@ -8,7 +8,8 @@ from dataclasses import field
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import Count, NotNegative
 from nncompile.elementwise import abs, maximum, where
-from nncompile.ir.basic import const, full, zeros_like
+from nncompile.ir.basic import const
+from nncompile.ir.broadcasting import full, zeros_like
 from nncompile.ir.op import Value
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.reduction.statistics import all, any

@@ -10,7 +10,7 @@ from typing import Literal
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.options import Count, Fraction, NotNegative
 from nncompile.elementwise import maximum, sqrt
-from nncompile.ir.basic import zeros_like
+from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.op import Value
 from nncompile.ops.shape.reshape import swapaxes
 from nncompile.optim.adam import adamw

@@ -13,7 +13,8 @@ from nncompile.elementwise import exp, sympy_functions
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder, where
 from nncompile.elementwise.trace_formula import LIMIT
-from nncompile.ir.basic import Expand, broadcast_to, cast, size_value
+from nncompile.ir.basic import cast, size_value
+from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, is_one, product
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, makers_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nncompile.elementwise.map import Map, mapped
-from nncompile.ir.basic import Expand, broadcast_to
+from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.op import Op, Value, apply
 from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm

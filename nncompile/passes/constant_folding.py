@@ -13,17 +13,9 @@ from nncompile.elementwise import exp, maximum
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.map import Map, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import (
-    Barrier,
-    Cast,
-    Constant,
-    Expand,
-    SizeOf,
-    broadcast_to,
-    cast,
-    const,
-    size_value,
-)
+from nncompile.ir.barriers import Barrier
+from nncompile.ir.basic import Cast, Constant, SizeOf, cast, const, size_value
+from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, dim, floordiv
 from nncompile.ir.graph import Graph, Item
 from nncompile.ir.interpreter import constant_value

@@ -10,7 +10,8 @@ import sympy as sp
 from nncompile.elementwise import exp, sympy_functions, where
 from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import SizeOf, broadcast_to, const, size_value
+from nncompile.ir.basic import SizeOf, const, size_value
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Shape, product, substitute, symbols
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply

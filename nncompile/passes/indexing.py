@@ -9,11 +9,13 @@ from typing import Any
 from nncompile.elementwise import exp, where
 from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import Expand, broadcast_to, cast, const, iota, zeros_like
+from nncompile.ir.basic import cast, const
+from nncompile.ir.broadcasting import Expand, broadcast_to, zeros_like
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64, u32
 from nncompile.ops.contraction.matmul import gemm
+from nncompile.ops.core.counting import iota
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.index import ScatterAdd
 from nncompile.passes.maps import is_zero, terms

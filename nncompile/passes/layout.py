@@ -7,7 +7,8 @@ from typing import Any
 
 from nncompile.elementwise import exp
 from nncompile.elementwise.map import Map, mapped
-from nncompile.ir.basic import Cast, Expand, broadcast_to, cast
+from nncompile.ir.basic import Cast, cast
+from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, is_one
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply

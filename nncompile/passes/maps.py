@@ -11,7 +11,8 @@ import sympy as sp
 from nncompile.elementwise.lowering import operation_count
 from nncompile.elementwise.map import body_of, is_plain, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import Constant, Expand
+from nncompile.ir.basic import Constant
+from nncompile.ir.broadcasting import Expand
 from nncompile.ir.dims import product
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type

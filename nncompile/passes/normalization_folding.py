@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import sympy as sp
 
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped
-from nncompile.ir.basic import broadcast_to, const
+from nncompile.ir.basic import const
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import is_one
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value, apply

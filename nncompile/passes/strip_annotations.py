@@ -10,7 +10,7 @@ import sympy as sp
 
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.sympy_functions import declared, placeholder, stop_gradient
-from nncompile.ir.basic import broadcast_to
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.graph import Graph, Item
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32, i64

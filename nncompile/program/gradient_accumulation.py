@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nncompile.elementwise import where
-from nncompile.ir.basic import cast, const, zeros_like
+from nncompile.ir.basic import cast, const
+from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import f64

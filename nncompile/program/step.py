@@ -18,7 +18,8 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import GradientError, ModelError
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import where
-from nncompile.ir.basic import cast, size_value, zeros_like
+from nncompile.ir.basic import cast, size_value
+from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input, input_of
 from nncompile.ir.interpreter import evaluate

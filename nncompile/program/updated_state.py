@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from nncompile.elementwise import where
-from nncompile.ir.basic import zeros_like
+from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.graph import Input
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value

@@ -13,7 +13,8 @@ import sympy as sp
 from nncompile.diagnostics.errors import FeedError, Row
 from nncompile.diagnostics.locations import Location
 from nncompile.elementwise.map import Map
-from nncompile.ir.basic import Cast, Constant, Expand, Iota, SizeOf
+from nncompile.ir.basic import Cast, Constant, SizeOf
+from nncompile.ir.broadcasting import Expand
 from nncompile.ir.dims import Dim, dim, solve, substitute
 from nncompile.ir.graph import Graph, Input, Item, input_of, toposort
 from nncompile.ir.op import Op, Value
@@ -21,6 +22,7 @@ from nncompile.ir.precision import computed
 from nncompile.ir.printer import expression
 from nncompile.ir.types import Array, TupleType
 from nncompile.ops.core.assertions import AssertAtMost, AssertInRange, bounds_of
+from nncompile.ops.core.counting import Iota
 from nncompile.ops.reduction.cumulative import CumSum
 from nncompile.ops.reduction.reduce import Max, Min, Sum
 from nncompile.ops.shape.index import Gather, ScatterAdd, TakeAlongAxis

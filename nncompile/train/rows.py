@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import sympy as sp
 
 from nncompile.elementwise.map import Map
-from nncompile.ir.basic import Expand
+from nncompile.ir.broadcasting import Expand
 from nncompile.ir.dims import Dim, product, same, symbols
 from nncompile.ir.graph import Input, Item, toposort
 from nncompile.ir.op import Value

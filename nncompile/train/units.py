@@ -10,7 +10,8 @@ from nncompile.diagnostics.locations import LocationTable
 from nncompile.elementwise import abs
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import cast, ones_like
+from nncompile.ir.basic import cast
+from nncompile.ir.broadcasting import ones_like
 from nncompile.ir.graph import Input, toposort
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value

@@ -14,7 +14,9 @@ from nncompile import ops
 from nncompile.autodiff.checkpointing import recompute
 from nncompile.elementwise import exp, relu, sigmoid, sin, tanh
 from nncompile.elementwise.map import Map, mapped
-from nncompile.ir.basic import Barrier, Cast, Constant, Counted, Expand, Iota, SizeOf
+from nncompile.ir.barriers import Barrier
+from nncompile.ir.basic import Cast, Constant, SizeOf
+from nncompile.ir.broadcasting import Expand
 from nncompile.ir.dims import Dim, Shape, dim
 from nncompile.ir.graph import items
 from nncompile.ir.op import Op, Sample, Value, apply, made_size
@@ -23,6 +25,7 @@ from nncompile.ops import broadcast_to, cast, expand_dims, eye, mean, scan, size
 from nncompile.ops.contraction.einsum import Einsum
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.core.checkpoint import Recompute
+from nncompile.ops.core.counting import Counted, Iota
 from nncompile.ops.core.modes import Training
 from nncompile.ops.images.resize import Enlarge
 from nncompile.ops.linear_algebra.determinants import Cofactors, Determinant, SignedLogDeterminant

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from nncompile.elementwise import logical_and, where
-from nncompile.ir.basic import iota
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import matmul
+from nncompile.ops.core.counting import iota
 from nncompile.ops.shape.reshape import expand_dims, reshape, swapaxes, transpose
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.elementwise import equal, multiply, where
-from nncompile.ir.basic import as_value, cast, iota
+from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, Shape, is_one, product, same
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
@@ -24,6 +24,7 @@ from nncompile.ops.contraction.matmul import (
     wrapped,
 )
 from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import PRODUCTS, total, whole_total
 from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.shape.reshape import reshape, squeeze, transpose

@@ -13,7 +13,7 @@ import itertools
 import math
 from typing import Any
 
-from nncompile.ir.basic import broadcast_to
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Shape, dim, product
 from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import matmul

@@ -8,7 +8,8 @@ from typing import Any
 
 from nncompile.diagnostics.errors import GradientError
 from nncompile.diagnostics.locations import spoken
-from nncompile.ir.basic import as_value, broadcast_to, cast
+from nncompile.ir.basic import as_value, cast
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value, apply

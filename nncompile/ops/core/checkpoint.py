@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from nncompile.ir.basic import barrier
+from nncompile.ir.barriers import barrier
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Backward, Op, Sample, Value

@@ -16,10 +16,11 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import add, clip, floor, maximum, minimum, multiply, rint, where
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import cast, floating, iota, size_value
+from nncompile.ir.basic import cast, floating, size_value
 from nncompile.ir.dims import Dim, dim, product, same
 from nncompile.ir.op import Value, described
 from nncompile.ir.types import f32, f64, i64
+from nncompile.ops.core.counting import iota
 from nncompile.ops.images.interpolation import PLAIN, cubic_kernel
 from nncompile.ops.images.resize import CUBIC, LINEAR
 from nncompile.ops.shape.index import take

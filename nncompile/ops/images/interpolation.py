@@ -13,10 +13,11 @@ from typing import Any
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import clip, maximum, relu, where
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import cast, iota, size_value
+from nncompile.ir.basic import cast, size_value
 from nncompile.ir.dims import Dim
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
+from nncompile.ops.core.counting import iota
 from nncompile.ops.reduction.reduce import sum as total
 from nncompile.ops.shape.reshape import expand_dims
 

@@ -14,7 +14,7 @@ import sympy as sp
 from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import minimum
-from nncompile.ir.basic import floating, in_single, iota, size_value
+from nncompile.ir.basic import floating, in_single, size_value
 from nncompile.ir.dims import Dim, dim, floordiv
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value, described
@@ -22,6 +22,7 @@ from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.axis_maps import along_axis
 from nncompile.ops.core.axes import example_by_example
 from nncompile.ops.core.composition import composed_onnx
+from nncompile.ops.core.counting import iota
 from nncompile.ops.images.interpolation import interpolation_matrix
 from nncompile.ops.pooling.adaptive import adaptive_average_pool
 from nncompile.ops.pooling.average import AveragePool

@@ -13,13 +13,15 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, did_you_mean
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, where
-from nncompile.ir.basic import as_value, broadcast_to, cast, const, full, iota, ones_like
+from nncompile.ir.basic import as_value, cast, const
+from nncompile.ir.broadcasting import broadcast_to, full, ones_like
 from nncompile.ir.dims import product, same_shape
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32, u64
 from nncompile.ops.core.axes import all_but, axis_of
+from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.running import running_together
 from nncompile.ops.shape.index import (
     ScatterAdd,

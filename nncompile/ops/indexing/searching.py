@@ -19,11 +19,13 @@ from nncompile.elementwise import (
     minimum,
     where,
 )
-from nncompile.ir.basic import as_value, cast, const, full, iota, size_value
+from nncompile.ir.basic import as_value, cast, const, size_value
+from nncompile.ir.broadcasting import full
 from nncompile.ir.dims import dim, same
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ir.types import f64, i32, i64, promote
+from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.reduction.reduce import max as greatest
 from nncompile.ops.reduction.reduce import min as least

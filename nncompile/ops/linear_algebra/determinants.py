@@ -14,7 +14,8 @@ import numpy as np
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, isfinite, log, sign, where
-from nncompile.ir.basic import as_value, broadcast_to, const, in_single, zeros_like
+from nncompile.ir.basic import as_value, const, in_single
+from nncompile.ir.broadcasting import broadcast_to, zeros_like
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
 from nncompile.ir.op import Op, Sample, Value

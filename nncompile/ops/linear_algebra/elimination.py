@@ -10,9 +10,11 @@ from typing import Any
 
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import equal, logical_and, logical_not, not_equal, sqrt, where
-from nncompile.ir.basic import broadcast_to, cast, const, full, iota
+from nncompile.ir.basic import cast, const
+from nncompile.ir.broadcasting import broadcast_to, full
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, boolean, i64
+from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.reduction.products import prod
 from nncompile.ops.reduction.reduce import argmax, sum

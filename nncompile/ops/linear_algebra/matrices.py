@@ -13,11 +13,12 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import where
-from nncompile.ir.basic import as_value, const, iota, size_value
+from nncompile.ir.basic import as_value, const, size_value
 from nncompile.ir.dims import Dim, dim, product, same
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.counting import iota
 from nncompile.ops.reduction.reduce import sum
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate, split

@@ -17,13 +17,15 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, isfinite, logical_and, not_equal, where
-from nncompile.ir.basic import as_value, broadcast_to, cast, in_single, iota
+from nncompile.ir.basic import as_value, cast, in_single
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import broadcast, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, DType, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul, promoted
 from nncompile.ops.core.composition import composed_onnx
+from nncompile.ops.core.counting import iota
 from nncompile.ops.linear_algebra.elimination import all_hold, eliminated, substituted
 from nncompile.ops.shape.reshape import expand_dims, moveaxis, reshape, squeeze, swapaxes
 

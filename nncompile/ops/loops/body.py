@@ -22,12 +22,14 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.locations import current_locations
-from nncompile.ir.basic import Constant, Expand, SizeOf, iota
+from nncompile.ir.basic import Constant, SizeOf
+from nncompile.ir.broadcasting import Expand
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Graph, Input, items, toposort
 from nncompile.ir.op import Op, Value, apply, described
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import Type, i64
+from nncompile.ops.core.counting import iota
 
 SMALL = 16  # elements of a constant that stays in the body, where passes see its numbers
 

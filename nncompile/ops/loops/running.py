@@ -16,11 +16,13 @@ import numpy as np
 
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, logaddexp, logical_or, maximum, minimum, multiply, where
-from nncompile.ir.basic import cast, const, full, in_single, iota
+from nncompile.ir.basic import cast, const, in_single
+from nncompile.ir.broadcasting import full
 from nncompile.ir.dims import Shape, dim, floordiv
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64, i32, i64
+from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import ACROSS
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.reduction.reduce import accumulator, along, real_value

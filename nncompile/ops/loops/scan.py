@@ -14,7 +14,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.elementwise import tanh
-from nncompile.ir.basic import as_value, iota
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Graph, toposort
@@ -22,6 +22,7 @@ from nncompile.ir.op import Backward, Op, Sample, Value, described
 from nncompile.ir.precision import computed
 from nncompile.ir.types import Array, TupleType, Type, f32, f64, i64
 from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.body import Body, Loop, applied, binder, fresh, iterating
 from nncompile.ops.loops.scan_gradient import scan_gradients
 from nncompile.ops.shape.reshape import moveaxis

@@ -17,7 +17,8 @@ from nncompile.elementwise.derivative import differentiate
 from nncompile.elementwise.lowering import operation_count
 from nncompile.elementwise.map import body_of, is_plain, mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.basic import broadcast_to, const
+from nncompile.ir.basic import const
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.graph import toposort
 from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent, rebuilt, transformed

@@ -13,7 +13,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from nncompile.ir.basic import Cast, Expand, zeros_like
+from nncompile.ir.basic import Cast
+from nncompile.ir.broadcasting import Expand, zeros_like
 from nncompile.ir.graph import Item, toposort
 from nncompile.ir.op import Backward, Op, Value
 from nncompile.ir.transform import dependent, replace

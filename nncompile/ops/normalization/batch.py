@@ -12,7 +12,8 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.elementwise import maximum, minimum, sqrt
-from nncompile.ir.basic import as_value, broadcast_to
+from nncompile.ir.basic import as_value
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items

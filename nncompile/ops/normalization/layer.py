@@ -11,7 +11,8 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError, whole_number
 from nncompile.elementwise import sqrt
-from nncompile.ir.basic import as_value, broadcast_to, in_single
+from nncompile.ir.basic import as_value, in_single
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items

@@ -7,10 +7,11 @@ from typing import Any
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import minimum
-from nncompile.ir.basic import cast, floating, in_single, iota, size_value
+from nncompile.ir.basic import cast, floating, in_single, size_value
 from nncompile.ir.dims import Dim, dim, floordiv, same
 from nncompile.ir.op import Value, described
 from nncompile.ops.contraction.axis_maps import along_axis, span_matrix
+from nncompile.ops.core.counting import iota
 from nncompile.ops.pooling.average import average_pool
 from nncompile.ops.pooling.integers import numbers
 from nncompile.ops.pooling.maximum import max_pool

@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, where
-from nncompile.ir.basic import as_value, full, iota, size_value
+from nncompile.ir.basic import as_value, size_value
+from nncompile.ir.broadcasting import full
 from nncompile.ir.dims import Dim, dim, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value, described
 from nncompile.ir.types import Array, Type, i64
 from nncompile.ops.convolution.patches import unfold
+from nncompile.ops.core.counting import iota
 from nncompile.ops.indexing.scattering import put_along_axis
 from nncompile.ops.pooling.integers import integer_max_pool, numbers, wide_for
 from nncompile.ops.pooling.maximum import MaxPool, by_planes, fitted, torch_places, window_samples

@@ -19,13 +19,15 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ModelError
 from nncompile.elementwise import log, minimum, sqrt, where
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import as_value, broadcast_to, cast, const, iota
+from nncompile.ir.basic import as_value, cast, const
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, dim, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f32, f64, i64, u32
 from nncompile.ops.core.axes import same_axis
+from nncompile.ops.core.counting import iota
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.loops.body import iterations
 from nncompile.ops.shape.index import argsort

@@ -9,11 +9,12 @@ import numpy as np
 
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, where
-from nncompile.ir.basic import cast, iota
+from nncompile.ir.basic import cast
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Axes, Type, boolean, dtype_of, f32, f64, i32, i64, u32
+from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import ACROSS, reduced_shape
 from nncompile.ops.reduction.reduce import (
     Sum,

@@ -14,7 +14,8 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, exp, where
-from nncompile.ir.basic import as_value, broadcast_to, cast, const
+from nncompile.ir.basic import as_value, cast, const
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import product, same
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter

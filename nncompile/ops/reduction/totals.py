@@ -15,7 +15,8 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.elementwise import where
 from nncompile.elementwise.formula import formula
-from nncompile.ir.basic import as_value, broadcast_to, cast, in_single
+from nncompile.ir.basic import as_value, cast, in_single
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value

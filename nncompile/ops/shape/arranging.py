@@ -13,11 +13,13 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import mod, not_equal
-from nncompile.ir.basic import as_value, broadcast_to, cast, iota, size_value
+from nncompile.ir.basic import as_value, cast, size_value
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ops.core.axes import axis_of
+from nncompile.ops.core.counting import iota
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import ravel, reshape, swapaxes

@@ -15,7 +15,8 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.basic import as_value, broadcast_to, cast, iota, zeros_like
+from nncompile.ir.basic import as_value, cast
+from nncompile.ir.broadcasting import broadcast_to, zeros_like
 from nncompile.ir.dims import Dim, Shape, broadcast, dim, product, same, same_shape, symbol
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
@@ -23,6 +24,7 @@ from nncompile.ir.graph import items
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.axes import all_but, axis_of
+from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import SCATTERED
 from nncompile.ops.shape.reshape import expand_dims, ravel, reshape
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.basic import as_value, cast, const, full, size_value
-from nncompile.ir.broadcasting import fitted
+from nncompile.ir.basic import as_value, cast, const, size_value
+from nncompile.ir.broadcasting import fitted, full
 from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter

@@ -10,9 +10,11 @@ import sympy as sp
 from nncompile.diagnostics.errors import ShapeError, did_you_mean
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum
-from nncompile.ir.basic import as_value, broadcast_to, iota, size_value
+from nncompile.ir.basic import as_value, size_value
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, dim
 from nncompile.ir.op import Value
+from nncompile.ops.core.counting import iota
 from nncompile.ops.shape.index import take
 from nncompile.ops.shape.joining import concatenate, split
 from nncompile.ops.shape.slicing import along, padded

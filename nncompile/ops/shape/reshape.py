@@ -10,7 +10,8 @@ from typing import Any, ClassVar
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.basic import as_value, broadcast_to
+from nncompile.ir.basic import as_value
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import (
     Dim,
     Shape,

@@ -12,7 +12,8 @@ import sympy as sp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import not_equal
-from nncompile.ir.basic import as_value, broadcast_to
+from nncompile.ir.basic import as_value
+from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Dim, broadcast, symbol
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter

@@ -13,7 +13,8 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.basic import as_value, tied
+from nncompile.ir.barriers import tied
+from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, same, same_shape, symbol
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
