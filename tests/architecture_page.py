@@ -61,7 +61,7 @@ JOURNEYS = (
             ("nncompile.autodiff.grad:vjp", "starts from the cotangents of the outputs"),
             ("nncompile.passes.stabilise:stabilise", "makes naive spellings stable first"),
             ("nncompile.autodiff.grad:_backward", "goes through the nodes against their order"),
-            ("nncompile.ops.reduction.reduce:Sum.pullback", "an op gives the gradients at its own"),
+            ("nncompile.ops.reduction.sums:Sum.pullback", "an op gives the gradients at its own"),
             ("nncompile.elementwise.map:Map.pullback_by", "a formula asks for its derivative"),
             ("nncompile.elementwise.derivative:differentiate", "sympy differentiates the formula"),
         ),

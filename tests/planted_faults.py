@@ -21,25 +21,25 @@ _PASSES = "nncompile/passes"
 FAULTS = (
     # Ops: numpy, ONNX, TorchScript, gradients, types.
     Fault(
-        f"{_OPS}/contraction/matmul.py",
+        f"{_OPS}/contraction/gemm.py",
         "s if self.beta == 1 else s * self.beta",
         "s",
         "tests/test_ops.py -k Gemm",
     ),
     Fault(
-        f"{_OPS}/contraction/matmul.py",
+        f"{_OPS}/contraction/lowering.py",
         'o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not some) else x',
         'o.apart(x, "Transpose") if not inner else x',
         "tests/test_runtime_fusions.py -k joined",
     ),
     Fault(
-        f"{_OPS}/reduction/reduce.py",
+        f"{_OPS}/reduction/extremes.py",
         "others = where(equal(count, 0), const(np.nan, x.dtype), 0)",
         "others = where(equal(count, 0), const(0.0, x.dtype), 0)",
         "tests/test_gradients_at_nan.py",
     ),
     Fault(
-        f"{_OPS}/reduction/reduce.py",
+        f"{_OPS}/reduction/sums.py",
         "total = where(equal(total, -np.inf), 0, total)",
         "total = where(equal(total, np.inf), 0, total)",
         "tests/test_ops_reduce.py tests/test_tails.py",

@@ -17,7 +17,7 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.reduction.sums import Sum
 from nncompile.passes import inference, optimize
 from tests.attention_checks import (
     Feeds,

@@ -11,7 +11,8 @@ import pytest
 from dsl import Dense, adam, f32, lora, model, mse, relu, training
 from nncompile.compiler.compile import compile_step
 from nncompile.ir.op import Value
-from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
+from nncompile.ops.contraction.gemm import Gemm, gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.pass_checks import after, leaf

@@ -14,7 +14,8 @@ import pytest
 
 import dsl
 from nncompile import train
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.pooling.average import AveragePool
 from tests.coverage.checks import System, distance
 from tests.coverage.systems import SYSTEMS

@@ -17,7 +17,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, u32
 from nncompile.ops import layer_norm
-from nncompile.ops.contraction.matmul import gemm
+from nncompile.ops.contraction.gemm import gemm
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.random.generator import Dropout
 from nncompile.passes import optimize

@@ -26,8 +26,8 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import BackendError, DTypeError, ModelError, ShapeError
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
-from nncompile.ops.contraction.matmul import Gemm
-from nncompile.ops.shape.index import ScatterAdd
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.shape.gathering import ScatterAdd
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from tests.attention_checks import (

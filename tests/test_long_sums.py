@@ -20,7 +20,8 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type, boolean, f32, i32, i64, u32
-from nncompile.ops.contraction.matmul import gemm, matmul
+from nncompile.ops.contraction.gemm import gemm
+from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.convolution.convolve import ConvWeightGradient
 from nncompile.ops.core.long_sums import ACROSS, DOWN, ROW
 from nncompile.runtime.session import Session

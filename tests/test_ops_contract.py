@@ -15,7 +15,8 @@ from nncompile.ir.graph import toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import boolean, f32, f64, i32, i64
 from nncompile.ops import const, dot, einsum, gemm, matmul, outer, sum, tensordot
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from tests.gradient_checks import check_gradient, check_runtime
 from tests.leaves import leaf
 

@@ -17,16 +17,14 @@ from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, boolean, f32, f64, i32, i64, u32
-from nncompile.ops.shape.index import (
+from nncompile.ops.shape.gathering import (
     add_along_axis,
-    argsort,
     one_hot,
     scatter_add,
-    sort,
     take,
     take_along_axis,
-    top_k,
 )
+from nncompile.ops.shape.sorting import argsort, sort, top_k
 from tests.array_checks import Everywhere
 
 SHAPES = arrays.array_shapes(max_dims=4, max_side=4)

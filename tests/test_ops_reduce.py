@@ -22,8 +22,8 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, boolean, f32, f64, i32, i64, u32
 from nncompile.ops import const
 from nncompile.ops.reduction.products import ProductOfOthers
-from nncompile.ops.reduction.reduce import LogSumExp
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from nncompile.ops.reduction.sums import LogSumExp
 from tests.gradient_checks import check_gradient, check_runtime, gradient_at
 from tests.leaves import leaf
 from tests.scan_checks import check_everywhere

@@ -43,8 +43,8 @@ from nncompile.ops import (
 )
 from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
-from nncompile.ops.contraction.matmul import Gemm
-from nncompile.ops.shape.index import ScatterAdd
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.shape.gathering import ScatterAdd
 from nncompile.optim import adam, sgd
 from nncompile.passes import PASSES, optimize, same_outputs
 from tests.counting import calls, lines

@@ -39,12 +39,12 @@ from nncompile.ops import (
 )
 from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
-from nncompile.ops.contraction.matmul import Gemm
+from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.ops.core.modes import Training
 from nncompile.ops.random.generator import Dropout, dropout
 from nncompile.ops.reduction.totals import ConcatenatedState, SumState
-from nncompile.ops.shape.index import ScatterAdd
+from nncompile.ops.shape.gathering import ScatterAdd
 from nncompile.passes import PASSES, inference, optimize
 from tests.leaves import leaf
 from tests.pass_checks import COLUMN, LABEL, A, B, C, G, S, V, W, after, expanded, graph_of

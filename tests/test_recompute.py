@@ -22,7 +22,8 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import f64
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.optim import adam, sgd
 from nncompile.passes import optimize

@@ -11,7 +11,8 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32, f64
 from nncompile.ops import gemm, softmax, transpose
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.shape.reshape import Transpose
 from nncompile.passes.gemm import add_into_product
 from nncompile.passes.rewriter import Steps, on, rewrite, rule, same_type, uses

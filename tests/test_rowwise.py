@@ -13,7 +13,7 @@ from nncompile.ir.dims import Dim
 from nncompile.ir.op import Op, Sample
 from nncompile.ir.types import Type, dtype_of, f32
 from nncompile.ops.contraction.matmul import MatMul
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.slicing import Pad, Slice
 from tests.op_types import Case, import_all, registered_ops
 from tests.test_ops import CASES

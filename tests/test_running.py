@@ -12,7 +12,7 @@ from nncompile import ops
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64, i64
-from nncompile.ops.reduction.reduce import accumulator
+from nncompile.ops.reduction.operands import accumulator
 from tests.against_torch import check_against_torch
 from tests.array_checks import Everywhere, check_numpy
 from tests.gradient_checks import check_gradient, gradient_at

@@ -28,7 +28,8 @@ from nncompile.ops import (
     swapaxes,
     transpose,
 )
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.passes import optimize
 from tests.leaves import leaf
 from tests.scan_checks import Memory, body_nodes, check_difference, feeds_of, scans

@@ -12,7 +12,8 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Type, f32, f64
 from nncompile.ops import softmax, swapaxes
 from nncompile.ops.contraction.attention import Attention
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 
 pytest.importorskip("torch")
 

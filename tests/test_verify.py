@@ -19,7 +19,7 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.printer import node_text
-from nncompile.ops.contraction.matmul import Gemm
+from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.core.assertions import limited
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.passes import PASSES

@@ -23,8 +23,8 @@ from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.graph import Item, items
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type
-from nncompile.ops.reduction.reduce import Sum
 from nncompile.ops.reduction.statistics import any as any_of
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.joining import Split
 
 _MOST = 64  # nodes that are looked at for one gradient

@@ -23,6 +23,7 @@ from nncompile.ir.dims import (
     same_shape,
     same_where_enough,
     symbol,
+    with_axis,
 )
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
@@ -138,5 +139,5 @@ def fit(x: Value, axis: int, size: Dim) -> Value:
     if not is_clipped(own) or same(own, size) is not None or not same_where_enough(own, size):
         return x
     place = axis % x.rank
-    result: Value = x.reshape((*x.shape[:place], size, *x.shape[place + 1 :]))
+    result: Value = x.reshape(with_axis(x.shape, place, size))
     return result

@@ -267,6 +267,11 @@ def product(dims: Iterable[Dim]) -> Dim:
     return dim(total)
 
 
+def with_axis(shape: Shape, axis: int, *sizes: Dim) -> Shape:
+    """The shape with these sizes in place of that of the axis, counted from the front."""
+    return (*shape[:axis], *sizes, *shape[axis + 1 :])
+
+
 def floordiv(a: Dim, b: Dim) -> Dim:
     """`a // b` as a dimension."""
     if isinstance(a, int) and isinstance(b, int):

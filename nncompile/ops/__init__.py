@@ -10,7 +10,8 @@ from nncompile.ops import image_functions as images
 from nncompile.ops.array_functions import *  # noqa: F403
 from nncompile.ops.contraction.attention import attention
 from nncompile.ops.contraction.einsum import dot, einsum, outer, tensordot
-from nncompile.ops.contraction.matmul import gemm, matmul
+from nncompile.ops.contraction.gemm import gemm
+from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.convolution.functions import conv, conv_transpose
 from nncompile.ops.core.annotations import custom_gradient
 from nncompile.ops.core.counting import iota
@@ -42,22 +43,20 @@ from nncompile.ops.random.generator import (
     uniform,
 )
 from nncompile.ops.reduction.cumulative import cumsum
+from nncompile.ops.reduction.extremes import argmax, argmin, max, min
 from nncompile.ops.reduction.products import prod
-from nncompile.ops.reduction.reduce import argmax, argmin, logsumexp, max, min, sum
 from nncompile.ops.reduction.softmax import log_softmax, softmax
 from nncompile.ops.reduction.statistics import all, any, mean, norm, std, var
+from nncompile.ops.reduction.sums import logsumexp, sum
 from nncompile.ops.reduction.totals import pooled, ratio, total
-from nncompile.ops.shape.getitem import getitem
-from nncompile.ops.shape.index import (
+from nncompile.ops.shape.gathering import (
     add_along_axis,
-    argsort,
     one_hot,
     scatter_add,
-    sort,
     take,
     take_along_axis,
-    top_k,
 )
+from nncompile.ops.shape.getitem import getitem
 from nncompile.ops.shape.joining import concatenate, shape_value, split, stack
 from nncompile.ops.shape.padding import pad
 from nncompile.ops.shape.reshape import (
@@ -73,6 +72,7 @@ from nncompile.ops.shape.reshape import (
     transpose,
 )
 from nncompile.ops.shape.slicing import flip
+from nncompile.ops.shape.sorting import argsort, sort, top_k
 
 __all__ = [
     "adaptive_average_pool",

@@ -19,7 +19,7 @@ from nncompile.ir.dims import Dim, is_one, product
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, makers_of
 from nncompile.ir.types import boolean, f32, f64, i64
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Reshape, reshape
 from nncompile.ops.shape.selecting import nonzero
 from nncompile.passes.maps import cost, inlined, terms

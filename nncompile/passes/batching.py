@@ -14,7 +14,8 @@ from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.op import Op, Value, apply
-from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
+from nncompile.ops.contraction.gemm import Gemm, gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.shape.reshape import reshape, swapaxes
 
 

@@ -19,10 +19,12 @@ from nncompile.elementwise.sympy_functions import less, placeholder
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.random.generator import Dropout
-from nncompile.ops.reduction.reduce import ArgMax, ArgMin, LogSumExp, Max, Min, Sum
+from nncompile.ops.reduction.extremes import ArgMax, ArgMin, Max, Min
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from nncompile.ops.reduction.sums import LogSumExp, Sum
 from nncompile.ops.shape.reshape import Transpose, reshape
 from nncompile.passes.rewriter import Steps, on, present, rewrite, rule
 

@@ -16,8 +16,9 @@ from nncompile.ir.dims import Shape, product, substitute, symbols
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, f64, i64
-from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm, matmul
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.contraction.gemm import Gemm, gemm
+from nncompile.ops.contraction.matmul import MatMul, matmul
+from nncompile.ops.reduction.sums import Sum
 from nncompile.passes.maps import number_of, terms
 from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 

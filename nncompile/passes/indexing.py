@@ -14,10 +14,10 @@ from nncompile.ir.broadcasting import Expand, broadcast_to, zeros_like
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64, u32
-from nncompile.ops.contraction.matmul import gemm
+from nncompile.ops.contraction.gemm import gemm
 from nncompile.ops.core.counting import iota
-from nncompile.ops.reduction.reduce import Sum
-from nncompile.ops.shape.index import ScatterAdd
+from nncompile.ops.reduction.sums import Sum
+from nncompile.ops.shape.gathering import ScatterAdd
 from nncompile.passes.maps import is_zero, terms
 from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 

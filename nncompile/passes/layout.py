@@ -13,8 +13,9 @@ from nncompile.ir.dims import Dim, is_one
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import DType, f32, f64, holds, i64
-from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.contraction.gemm import Gemm, gemm
+from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose
 from nncompile.passes.maps import uniform
 from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses

@@ -11,7 +11,8 @@ from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.graph import Graph, Item, items, toposort
 from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import dependent, rebuilt, replace, transformed
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.core.counting import Iota
 from nncompile.ops.loops.body import Loop, applied, binder, opened
 from nncompile.ops.loops.scan import Scan

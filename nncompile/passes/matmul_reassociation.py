@@ -10,7 +10,8 @@ import sympy as sp
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.transform import rebuilt, transformed
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 
 Factor = tuple[Value, bool]  # a matrix, and whether it is transposed
 

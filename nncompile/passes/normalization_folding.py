@@ -16,7 +16,8 @@ from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import is_one
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value, apply
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.ops.shape.reshape import reshape

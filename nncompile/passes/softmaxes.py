@@ -9,8 +9,8 @@ from nncompile.elementwise import subtract
 from nncompile.ir.dims import is_one
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
-from nncompile.ops.reduction.reduce import LogSumExp
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from nncompile.ops.reduction.sums import LogSumExp
 from nncompile.passes.rewriter import Steps, rule
 
 

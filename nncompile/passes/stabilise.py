@@ -25,8 +25,9 @@ from nncompile.ir.basic import Cast
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64
-from nncompile.ops.reduction.reduce import LogSumExp, Max, Min, Sum
+from nncompile.ops.reduction.extremes import Max, Min
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
+from nncompile.ops.reduction.sums import LogSumExp, Sum
 from nncompile.ops.shape.moves import moved, through_moves
 from nncompile.ops.shape.reshape import Reshape
 from nncompile.passes.cross_entropy import cross_entropy_of_sigmoid

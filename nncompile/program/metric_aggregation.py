@@ -23,7 +23,7 @@ from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent, replace
 from nncompile.ir.types import DType, Type
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.reduction.totals import Average, ConcatenatedState, SumState
 
 Kind = Literal["total", "mean", "pooled"]

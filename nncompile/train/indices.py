@@ -24,8 +24,9 @@ from nncompile.ir.types import Array, TupleType
 from nncompile.ops.core.assertions import AssertAtMost, AssertInRange, bounds_of
 from nncompile.ops.core.counting import Iota
 from nncompile.ops.reduction.cumulative import CumSum
-from nncompile.ops.reduction.reduce import Max, Min, Sum
-from nncompile.ops.shape.index import Gather, ScatterAdd, TakeAlongAxis
+from nncompile.ops.reduction.extremes import Max, Min
+from nncompile.ops.reduction.sums import Sum
+from nncompile.ops.shape.gathering import Gather, ScatterAdd, TakeAlongAxis
 from nncompile.ops.shape.joining import Concat, Split
 from nncompile.ops.shape.reshape import Reshape, Transpose
 from nncompile.ops.shape.slicing import Pad, Slice

@@ -18,7 +18,8 @@ from nncompile.ir.op import Value
 from nncompile.ir.transform import dependent
 from nncompile.ir.types import Type, f32
 from nncompile.ops.contraction.einsum import Einsum
-from nncompile.ops.contraction.matmul import Gemm, MatMul
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.convolution.convolve import Conv, ConvTranspose
 
 

@@ -26,7 +26,7 @@ from nncompile.ir.op import Op, Value
 from nncompile.ir.types import TupleType, Type, f16, f64, is_real
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.ops.loops.scan import Scan
-from nncompile.ops.reduction.reduce import Max
+from nncompile.ops.reduction.extremes import Max
 from tests.op_types import Feeds, Sizes
 
 Noise = Mapping[str, float]  # of an element type, relative

@@ -8,7 +8,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops import reshape, softmax, swapaxes
 from nncompile.ops.contraction.attention import attention
-from nncompile.ops.contraction.matmul import gemm
+from nncompile.ops.contraction.gemm import gemm
 from nncompile.passes import same_outputs
 from nncompile.passes.layout import transposes
 from nncompile.passes.rewriter import Steps, rewrite, rule, uses

@@ -15,8 +15,9 @@ from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.composition import composed_onnx
-from nncompile.ops.reduction.reduce import require_real, sum
+from nncompile.ops.reduction.operands import require_real
 from nncompile.ops.reduction.softmax import softmax
+from nncompile.ops.reduction.sums import sum
 from nncompile.ops.shape.reshape import swapaxes
 
 

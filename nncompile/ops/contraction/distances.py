@@ -9,7 +9,7 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import in_single
 from nncompile.ir.dims import same
 from nncompile.ir.op import Value
-from nncompile.ops.contraction.matmul import promoted
+from nncompile.ops.contraction.operands import promoted
 from nncompile.ops.reduction.statistics import norm
 from nncompile.ops.shape.reshape import expand_dims
 

@@ -15,18 +15,13 @@ from nncompile.ir.dims import Dim, Shape, is_one, product, same
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32
-from nncompile.ops.contraction.matmul import (
-    element_type,
-    long_product,
-    matmul,
-    matrix_products,
-    promoted,
-    wrapped,
-)
+from nncompile.ops.contraction.lowering import long_product, matrix_products
+from nncompile.ops.contraction.matmul import matmul
+from nncompile.ops.contraction.operands import element_type, promoted
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import PRODUCTS, total, whole_total
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape, squeeze, transpose
 
 
@@ -135,7 +130,7 @@ class Einsum(Op):
     def torch(self, t: TorchEmitter, a: str, b: str) -> str:
         equation = f'"{self.left},{self.right}->{self.output}"'
         if t.type.dtype is not f32:
-            return wrapped(t, t.call("torch.einsum", equation, [a, b]), t.type.dtype)
+            return t.wrapped(t.call("torch.einsum", equation, [a, b]), t.type.dtype)
         sizes = _sizes((self.left, self.right), tuple(x.shape for x in t.types))
         inner = product(size for x, size in sizes.items() if x not in self.output)
         few = f"torch.einsum({equation}, [{a}, {b}])"

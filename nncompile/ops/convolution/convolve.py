@@ -28,7 +28,7 @@ from nncompile.ops.convolution.lowering import convolution, transposed_convoluti
 from nncompile.ops.convolution.reference import columns, scattered
 from nncompile.ops.core.axes import example_by_example
 from nncompile.ops.core.composition import composed_onnx
-from nncompile.ops.reduction.reduce import sum
+from nncompile.ops.reduction.sums import sum
 from nncompile.ops.windows.convolution import Ints, Window
 
 TORCH_AXES = (1, 2, 3)  # spatial axes that torch has convolutions for

@@ -17,7 +17,7 @@ from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Shape, dim, product
 from nncompile.ir.op import Value
 from nncompile.ops.contraction.matmul import matmul
-from nncompile.ops.reduction.reduce import sum
+from nncompile.ops.reduction.sums import sum
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import reshape, swapaxes, transpose
 from nncompile.ops.shape.slicing import flip, padded, part, spaced

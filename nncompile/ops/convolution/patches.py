@@ -13,7 +13,7 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import add
 from nncompile.ir.basic import as_value
-from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same
+from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, with_axis
 from nncompile.ir.op import Value, described
 from nncompile.ops.shape.joining import stack
 from nncompile.ops.shape.reshape import moveaxis, reshape, squeeze, transpose
@@ -105,7 +105,7 @@ def _cut(x: Value, axis: int, window: Window, i: int, count: Dim) -> Value:
     kernel, step, gap = window.kernel[i], window.strides[i], window.dilations[i]
     if kernel == step and gap == 1:  # each element once
         inner = along(x, axis, 0, dim(count * kernel), 1)
-        split = (*x.shape[:axis], count, kernel, *x.shape[axis + 1 :])
+        split = with_axis(x.shape, axis, count, kernel)
         return moveaxis(reshape(inner, split), axis + 1, LEAD)
     return stack([along(x, axis, j * gap, count, step) for j in range(kernel)], LEAD)
 

@@ -23,7 +23,7 @@ from nncompile.ir.types import f32, f64, i64
 from nncompile.ops.core.counting import iota
 from nncompile.ops.images.interpolation import PLAIN, cubic_kernel
 from nncompile.ops.images.resize import CUBIC, LINEAR
-from nncompile.ops.shape.index import take
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.reshape import expand_dims, moveaxis, reshape
 from nncompile.ops.windows.space import LEAD
 

@@ -18,7 +18,7 @@ from nncompile.ir.dims import Dim
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
 from nncompile.ops.core.counting import iota
-from nncompile.ops.reduction.reduce import sum as total
+from nncompile.ops.reduction.sums import sum as total
 from nncompile.ops.shape.reshape import expand_dims
 
 # R. G. Keys, "Cubic convolution interpolation for digital image processing", 1981, has one free

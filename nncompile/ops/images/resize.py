@@ -27,8 +27,8 @@ from nncompile.ops.images.interpolation import interpolation_matrix
 from nncompile.ops.pooling.adaptive import adaptive_average_pool
 from nncompile.ops.pooling.average import AveragePool
 from nncompile.ops.pooling.maximum import repeated
-from nncompile.ops.reduction.reduce import require_real
-from nncompile.ops.shape.index import take
+from nncompile.ops.reduction.operands import require_real
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.reshape import repeat, transpose
 from nncompile.ops.windows.pooling import Window
 from nncompile.ops.windows.space import LEAD

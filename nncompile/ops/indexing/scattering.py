@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, did_you_mean
+from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, where
 from nncompile.ir.basic import as_value, cast, const
 from nncompile.ir.broadcasting import broadcast_to, full, ones_like
-from nncompile.ir.dims import product, same_shape
+from nncompile.ir.dims import with_axis
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
@@ -23,19 +23,20 @@ from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32, u64
 from nncompile.ops.core.axes import all_but, axis_of
 from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.running import running_together
-from nncompile.ops.shape.index import (
-    ScatterAdd,
-    TakeAlongAxis,
-    argsort,
+from nncompile.ops.shape.gathering import ScatterAdd, TakeAlongAxis, take
+from nncompile.ops.shape.indices import (
+    as_column,
     check_integer,
-    check_others,
+    elements_at,
+    numpy_scattered,
     places_of,
-    take,
+    scattered_type,
+    slices_at,
     torch_places,
 )
 from nncompile.ops.shape.joining import concatenate
-from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.slicing import along, flip, padded
+from nncompile.ops.shape.sorting import argsort
 
 
 class ScatterMax(Op):
@@ -51,13 +52,7 @@ class ScatterMax(Op):
     _torch: ClassVar[str] = "amax"
 
     def infer(self, x: Type, indices: Type, updates: Type) -> Type:
-        check_integer(indices)
-        check_others(x, indices, self.axis)
-        if updates.dtype is not x.dtype or x.dtype.is_bool:
-            raise DTypeError(f"cannot combine {updates} with {x}")
-        if same_shape(updates.shape, indices.shape) is not True:
-            raise ShapeError(f"{indices} and {updates} must have one shape")
-        return x
+        return scattered_type(x, indices, updates, self.axis)
 
     def pullback(
         self, g: Value, y: Value, x: Value, indices: Value, updates: Value
@@ -81,11 +76,7 @@ class ScatterMax(Op):
         return all_but(self.axis, places)
 
     def numpy(self, x: Array, indices: Array, updates: Array) -> Array:
-        result = np.array(x)
-        grid: list[Any] = list(np.ogrid[tuple(map(slice, indices.shape))])
-        grid[self.axis] = indices.astype(np.int64)
-        self._numpy.at(result, tuple(grid), updates)
-        return result
+        return numpy_scattered(self._numpy, x, indices, updates, self.axis)
 
     def onnx(self, o: OnnxEmitter, x: str, indices: str, updates: str) -> str:
         places, dtype = places_of(o, indices), o.types[0].dtype
@@ -224,16 +215,14 @@ def _combined(x: Value, indices: Value, updates: Value, axis: int, reduction: st
 def _last(size: Any, indices: Value, axis: int) -> Value:
     """For each place along the axis the number of the last index that is it, counted from 1; or 0.
     It does not matter in which order a runtime goes through them."""
-    shape = (*indices.shape[:axis], size, *indices.shape[axis + 1 :])
-    column = [indices.shape[axis] if i == axis else 1 for i in range(indices.rank)]
-    numbers = broadcast_to(reshape(iota(indices.shape[axis]) + 1, column), indices.shape)
-    return ScatterMax(axis)(full(shape, 0, i64), indices, numbers)
+    none = full(with_axis(indices.shape, axis, size), 0, i64)
+    numbers = as_column(iota(indices.shape[axis]) + 1, indices, axis)
+    return ScatterMax(axis)(none, indices, broadcast_to(numbers, indices.shape))
 
 
 def _behind_zeros(x: Value, axis: int) -> Value:
     """`x` behind one slice of zeros."""
-    shape = (*x.shape[:axis], 1, *x.shape[axis + 1 :])
-    return concatenate([full(shape, 0, x.dtype), x], axis)
+    return concatenate([full(with_axis(x.shape, axis, 1), 0, x.dtype), x], axis)
 
 
 @suggests_names
@@ -248,11 +237,8 @@ def put_along_axis(x: Any, indices: Any, values: Any, axis: int, reduction: str 
     x, indices = as_value(x), as_value(indices)
     check_integer(indices.type)
     place = axis_of(axis, x.rank)
-    if x.rank != indices.rank:
-        raise ShapeError(f"ranks differ, {x.type} and indices {indices.type}")
-    shape = (*x.shape[:place], indices.shape[place], *x.shape[place + 1 :])
-    values = broadcast_to(cast(as_value(values, x), x.dtype), shape)
-    return _combined(x, broadcast_to(indices, shape), values, place, reduction)
+    indices, values = elements_at(x, indices, cast(as_value(values, x), x.dtype), place)
+    return _combined(x, indices, values, place, reduction)
 
 
 @suggests_names
@@ -273,18 +259,14 @@ def scatter(x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = 
     x, indices = as_value(x), as_value(indices)
     check_integer(indices.type)
     place = axis_of(axis, x.rank)
-    lead, size, rest = x.shape[:place], x.shape[place], x.shape[place + 1 :]
-    count = product(indices.shape)
-    updates = broadcast_to(cast(as_value(updates, x), x.dtype), (*lead, *indices.shape, *rest))
-    rows = reshape(updates, (*lead, count, *rest))
-    row = reshape(indices, (count,))
-    column = (count, *(1 for _ in rest))
+    row, slices = slices_at(x, indices, cast(as_value(updates, x), x.dtype), place)
     if reduction != "none":
-        places = broadcast_to(reshape(row, column), (*lead, count, *rest))
-        return _combined(x, places, rows, place, reduction)
-    chosen = _last(size, row, 0)
-    taken = take(_behind_zeros(rows, place), chosen, place)
-    result: Value = where(reshape(chosen > 0, (size, *column[1:])), taken, x)
+        column = broadcast_to(as_column(row, slices, place), slices.shape)
+        return _combined(x, column, slices, place, reduction)
+    # Of the indices one is asked for each slice, and not each element.
+    chosen = _last(x.shape[place], row, 0)
+    taken = take(_behind_zeros(slices, place), chosen, place)
+    result: Value = where(as_column(chosen > 0, x, place), taken, x)
     return result
 
 

@@ -27,15 +27,16 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import f64, i32, i64, promote
 from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.scan import scan
-from nncompile.ops.reduction.reduce import max as greatest
-from nncompile.ops.reduction.reduce import min as least
-from nncompile.ops.reduction.reduce import sum as total
+from nncompile.ops.reduction.extremes import max as greatest
+from nncompile.ops.reduction.extremes import min as least
 from nncompile.ops.reduction.statistics import any as any_of
+from nncompile.ops.reduction.sums import sum as total
 from nncompile.ops.shape.arranging import diff
-from nncompile.ops.shape.index import scatter_add, sort, take
+from nncompile.ops.shape.gathering import scatter_add, take
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import expand_dims, ravel, reshape
 from nncompile.ops.shape.slicing import along, padded
+from nncompile.ops.shape.sorting import sort
 
 FEW = 16  # numbers that each element is compared with
 LARGEST = 31  # binary digits of a symbolic size

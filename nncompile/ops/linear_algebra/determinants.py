@@ -40,8 +40,8 @@ from nncompile.ops.linear_algebra.systems import (
     transposed,
 )
 from nncompile.ops.reduction.products import prod
-from nncompile.ops.reduction.reduce import sum
-from nncompile.ops.shape.index import take
+from nncompile.ops.reduction.sums import sum
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.reshape import expand_dims, moveaxis, swapaxes
 
 

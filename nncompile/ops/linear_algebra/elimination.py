@@ -16,9 +16,10 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import DType, boolean, i64
 from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.scan import scan
+from nncompile.ops.reduction.extremes import argmax
 from nncompile.ops.reduction.products import prod
-from nncompile.ops.reduction.reduce import argmax, sum
-from nncompile.ops.shape.index import take, take_along_axis
+from nncompile.ops.reduction.sums import sum
+from nncompile.ops.shape.gathering import take, take_along_axis
 from nncompile.ops.shape.reshape import expand_dims, moveaxis, reshape, squeeze
 
 # Carl Friedrich Gauss's elimination with partial pivoting and Cholesky's factorization: G. Golub,

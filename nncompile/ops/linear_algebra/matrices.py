@@ -19,8 +19,8 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.counting import iota
-from nncompile.ops.reduction.reduce import sum
-from nncompile.ops.shape.index import take
+from nncompile.ops.reduction.sums import sum
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.joining import concatenate, split
 from nncompile.ops.shape.reshape import expand_dims, moveaxis, reshape
 from nncompile.ops.shape.slicing import padded

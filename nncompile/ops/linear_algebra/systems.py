@@ -23,7 +23,8 @@ from nncompile.ir.dims import broadcast, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, DType, Type, f32, f64
-from nncompile.ops.contraction.matmul import matmul, promoted
+from nncompile.ops.contraction.matmul import matmul
+from nncompile.ops.contraction.operands import promoted
 from nncompile.ops.core.composition import composed_onnx
 from nncompile.ops.core.counting import iota
 from nncompile.ops.linear_algebra.elimination import all_hold, eliminated, substituted

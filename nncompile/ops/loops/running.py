@@ -25,8 +25,8 @@ from nncompile.ir.types import DType, f64, i32, i64
 from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import ACROSS
 from nncompile.ops.loops.scan import scan
-from nncompile.ops.reduction.reduce import accumulator, along, real_value
-from nncompile.ops.shape.index import take_along_axis
+from nncompile.ops.reduction.operands import accumulator, along, real_value
+from nncompile.ops.shape.gathering import take_along_axis
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.slicing import along as part_along

@@ -14,8 +14,9 @@ from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Cast, cast, size_value
 from nncompile.ir.dims import Dim, product
 from nncompile.ir.op import Value
-from nncompile.ops.contraction.matmul import Gemm, MatMul, gemm
-from nncompile.ops.reduction.reduce import Sum
+from nncompile.ops.contraction.gemm import Gemm, gemm
+from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose
 
 # Given what the loop stacked and what it carried to the end, and a value outside as it is there.

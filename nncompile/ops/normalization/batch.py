@@ -22,7 +22,8 @@ from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.core.composition import composed_onnx, composed_torch
 from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine
 from nncompile.ops.reduction.moments import count_of, in_numpy, moments
-from nncompile.ops.reduction.reduce import Sum, require_real
+from nncompile.ops.reduction.operands import require_real
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 

@@ -12,7 +12,8 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.axes import example_by_example
-from nncompile.ops.reduction.reduce import Sum, require_real
+from nncompile.ops.reduction.operands import require_real
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 CHANNELS = 1  # the axis of channels

@@ -24,8 +24,9 @@ from nncompile.ops.core.long_sums import NORMALIZED
 from nncompile.ops.normalization.batch import check_channels, positive_epsilon
 from nncompile.ops.normalization.channels import CHANNELS
 from nncompile.ops.reduction.moments import First, count_of, in_numpy, moments
-from nncompile.ops.reduction.reduce import Sum, real_value, require_real
+from nncompile.ops.reduction.operands import real_value, require_real
 from nncompile.ops.reduction.statistics import mean
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 

@@ -15,10 +15,10 @@ from nncompile.ops.core.counting import iota
 from nncompile.ops.pooling.average import average_pool
 from nncompile.ops.pooling.integers import numbers
 from nncompile.ops.pooling.maximum import max_pool
-from nncompile.ops.reduction.reduce import argmax
-from nncompile.ops.reduction.reduce import max as greatest
+from nncompile.ops.reduction.extremes import argmax
+from nncompile.ops.reduction.extremes import max as greatest
 from nncompile.ops.reduction.statistics import mean
-from nncompile.ops.shape.index import take, take_along_axis
+from nncompile.ops.shape.gathering import take, take_along_axis
 from nncompile.ops.shape.reshape import expand_dims, squeeze
 from nncompile.ops.windows.space import LEAD
 

@@ -29,7 +29,7 @@ from nncompile.ops.pooling.maximum import (
     window_of,
     window_samples,
 )
-from nncompile.ops.reduction.reduce import require_real
+from nncompile.ops.reduction.operands import require_real
 from nncompile.ops.shape.reshape import reshape, transpose
 from nncompile.ops.shape.slicing import padded
 from nncompile.ops.windows.pooling import Slid, Window, slid

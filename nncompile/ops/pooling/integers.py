@@ -11,7 +11,7 @@ import numpy as np
 from nncompile.diagnostics.errors import DTypeError
 from nncompile.elementwise import maximum
 from nncompile.ir.basic import as_value
-from nncompile.ir.dims import Dim, Shape
+from nncompile.ir.dims import Dim, Shape, with_axis
 from nncompile.ir.op import Value
 from nncompile.ops.shape.slicing import padded, part
 from nncompile.ops.windows.pooling import Slid
@@ -38,7 +38,7 @@ def integer_max_pool(x: Value, windows: Sequence[Slid]) -> Value:
     slices that hold the first, the second, … element of all windows."""
     x = wide_for(x, windows)
     for axis, window in enumerate(windows, LEAD):
-        shape = (*x.shape[:axis], window.count, *x.shape[axis + 1 :])
+        shape = with_axis(x.shape, axis, window.count)
         steps = [window.stride if i == axis else 1 for i in range(x.rank)]
         taps = [
             part(x, _at(axis, x.rank, i * window.dilation), shape, steps)

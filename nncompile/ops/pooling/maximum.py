@@ -22,7 +22,7 @@ from nncompile.ir.types import Array, Type, f32, f64, i64, u8
 from nncompile.ops.core.finite import or_exact
 from nncompile.ops.pooling.integers import integer_max_pool, numbers
 from nncompile.ops.pooling.window_maxima import exact_places, greatest, numpy_places, places
-from nncompile.ops.reduction.reduce import require_real
+from nncompile.ops.reduction.operands import require_real
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.slicing import LIMIT, padded
 from nncompile.ops.windows.pooling import Slid, Window, slid

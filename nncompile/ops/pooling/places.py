@@ -20,7 +20,8 @@ from nncompile.ops.indexing.scattering import put_along_axis
 from nncompile.ops.pooling.integers import integer_max_pool, numbers, wide_for
 from nncompile.ops.pooling.maximum import MaxPool, by_planes, fitted, torch_places, window_samples
 from nncompile.ops.pooling.window_maxima import numpy_places, places
-from nncompile.ops.reduction.reduce import argmax, require_real
+from nncompile.ops.reduction.extremes import argmax
+from nncompile.ops.reduction.operands import require_real
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.windows.pooling import Slid, Window, options, slid
 from nncompile.ops.windows.space import LEAD, plane_by_plane

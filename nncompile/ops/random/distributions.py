@@ -12,8 +12,8 @@ from nncompile.ir.basic import cast
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32
 from nncompile.ops.random.generator import normal, random_key, uniform
-from nncompile.ops.reduction.reduce import argmax
-from nncompile.ops.shape.index import take_along_axis
+from nncompile.ops.reduction.extremes import argmax
+from nncompile.ops.shape.gathering import take_along_axis
 from nncompile.ops.shape.reshape import squeeze
 
 # Each is accepted with a chance above 0.95, so that none is in one of 10¹⁰ draws.

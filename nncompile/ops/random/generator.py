@@ -30,8 +30,8 @@ from nncompile.ops.core.axes import same_axis
 from nncompile.ops.core.counting import iota
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.loops.body import iterations
-from nncompile.ops.shape.index import argsort
 from nncompile.ops.shape.reshape import reshape
+from nncompile.ops.shape.sorting import argsort
 
 RANGE = 2**32  # of u32
 # Odd constants: the golden ratio spreads the counters; the others are C. Wellons', found by search

@@ -13,7 +13,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.long_sums import RUNNING
-from nncompile.ops.reduction.reduce import accumulator, along
+from nncompile.ops.reduction.operands import accumulator, along
 
 
 class CumSum(Op):

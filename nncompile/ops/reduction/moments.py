@@ -12,7 +12,8 @@ from nncompile.ir.dims import dim, product
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
-from nncompile.ops.reduction.reduce import Sum, kept, reduced_type
+from nncompile.ops.reduction.operands import kept, reduced_type
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.slicing import padded
 

@@ -22,11 +22,12 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ir.types import Axes, f64, i64
 from nncompile.ops.core.axes import axis_of
-from nncompile.ops.reduction.reduce import kept, needs_elements, over, real_value
-from nncompile.ops.reduction.reduce import sum as total
-from nncompile.ops.shape.index import sort, take, top_k
+from nncompile.ops.reduction.operands import kept, needs_elements, over, real_value
+from nncompile.ops.reduction.sums import sum as total
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.reshape import moveaxis, reshape, squeeze
 from nncompile.ops.shape.slicing import along, padded
+from nncompile.ops.shape.sorting import sort, top_k
 
 
 def _row(name: str, x: Any, axis: Axes) -> tuple[Value, Value, tuple[int, ...]]:

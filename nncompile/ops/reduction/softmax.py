@@ -14,7 +14,8 @@ from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.long_sums import EXPONENTIALS, total
-from nncompile.ops.reduction.reduce import Sum, real_value, require_real
+from nncompile.ops.reduction.operands import real_value, require_real
+from nncompile.ops.reduction.sums import Sum
 
 
 class _Softmaxes:

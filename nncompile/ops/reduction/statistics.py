@@ -15,8 +15,10 @@ from nncompile.ir.dims import Dim, product
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ir.types import Axes, DType, boolean
+from nncompile.ops.reduction.extremes import max, min
 from nncompile.ops.reduction.moments import distances
-from nncompile.ops.reduction.reduce import max, min, over, real_value, sum
+from nncompile.ops.reduction.operands import over, real_value
+from nncompile.ops.reduction.sums import sum
 
 
 def _count(x: Value, axes: tuple[int, ...]) -> Dim:

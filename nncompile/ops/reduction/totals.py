@@ -23,7 +23,7 @@ from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.annotations import Annotation
 from nncompile.ops.core.axes import same_axis
-from nncompile.ops.reduction.reduce import real_value, require_real
+from nncompile.ops.reduction.operands import real_value, require_real
 
 
 @formula

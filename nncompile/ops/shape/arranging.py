@@ -15,12 +15,12 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import mod, not_equal
 from nncompile.ir.basic import as_value, cast, size_value
 from nncompile.ir.broadcasting import broadcast_to
-from nncompile.ir.dims import Dim, dim, product
+from nncompile.ir.dims import Dim, dim, product, with_axis
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.counting import iota
-from nncompile.ops.shape.index import take
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.reshape import ravel, reshape, swapaxes
 from nncompile.ops.shape.slicing import along, flip
@@ -116,7 +116,7 @@ def _beside(x: Value, other: Any, axis: int) -> Value | None:
     joined = as_value(other, x)
     if joined.rank:
         return joined
-    return broadcast_to(joined, (*x.shape[:axis], 1, *x.shape[axis + 1 :]))
+    return broadcast_to(joined, with_axis(x.shape, axis, 1))
 
 
 @suggests_names

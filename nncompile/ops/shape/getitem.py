@@ -18,7 +18,7 @@ from nncompile.ir.dims import Dim, dim, floordiv, product, same_shape
 from nncompile.ir.dispatch import register
 from nncompile.ir.op import Value
 from nncompile.ir.types import i64
-from nncompile.ops.shape.index import take
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.selecting import nonzero
 from nncompile.ops.shape.slicing import part

@@ -12,7 +12,17 @@ from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value, cast, const, size_value
 from nncompile.ir.broadcasting import fitted, full
-from nncompile.ir.dims import Dim, Shape, dim, floordiv, product, same, same_shape, symbol
+from nncompile.ir.dims import (
+    Dim,
+    Shape,
+    dim,
+    floordiv,
+    product,
+    same,
+    same_shape,
+    symbol,
+    with_axis,
+)
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
@@ -38,14 +48,14 @@ class Concat(Op):
                 raise DTypeError(f"element types differ, {first} and {part}")
             if part.rank != first.rank:
                 raise ShapeError(f"ranks differ, {first} and {part}")
-            others = [t.shape[: self.axis] + t.shape[self.axis + 1 :] for t in (first, part)]
+            others = [with_axis(t.shape, self.axis) for t in (first, part)]
             if same_shape(*others) is not True:
                 raise ShapeError(
                     f"{first} and {part} may differ along axis {self.axis} only",
                     hint="give axes of the same size the same name",
                 )
             total = total + part.shape[self.axis]
-        shape = (*first.shape[: self.axis], dim(total), *first.shape[self.axis + 1 :])
+        shape = with_axis(first.shape, self.axis, dim(total))
         return Type(first.dtype, shape)
 
     def pullback(self, g: Value, y: Value, *parts: Value) -> Sequence[Value | None]:

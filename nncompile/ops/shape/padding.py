@@ -12,10 +12,10 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum
 from nncompile.ir.basic import as_value, size_value
 from nncompile.ir.broadcasting import broadcast_to
-from nncompile.ir.dims import Dim, dim
+from nncompile.ir.dims import Dim, dim, with_axis
 from nncompile.ir.op import Value
 from nncompile.ops.core.counting import iota
-from nncompile.ops.shape.index import take
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.joining import concatenate, split
 from nncompile.ops.shape.slicing import along, padded
 
@@ -77,7 +77,7 @@ def _along_axis(x: Value, axis: int, before: Dim, after: Dim, mode: str) -> Valu
         )
     if mode == "edge":
         ends = [along(x, axis, place, 1, 1) for place in (0, dim(size - 1))]
-        shapes = [(*x.shape[:axis], w, *x.shape[axis + 1 :]) for w in (before, after)]
+        shapes = [with_axis(x.shape, axis, w) for w in (before, after)]
         sides = [broadcast_to(end, s) for end, s in zip(ends, shapes, strict=True)]
     elif all(_is_known(size - w - int(mode == "reflect")) for w in (before, after)):
         sides = [along(x, axis, *place) for place in _places(size, before, after, mode)]

@@ -23,6 +23,7 @@ from nncompile.ir.dims import (
     same_shape,
     same_where_enough,
     symbol,
+    with_axis,
 )
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
@@ -196,7 +197,7 @@ def _inferred(x: Value, target: Shape) -> Shape:
             rows=[("x", *described(x))],
             hint=None if known else 'name the size as a multiple, such as "4*n"',
         )
-    return (*target[:place], size, *target[place + 1 :])
+    return with_axis(target, place, size)
 
 
 def transpose(x: Any, axes: int | Sequence[int] | None = None, *more: int) -> Value:

@@ -19,7 +19,7 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value, made_size
 from nncompile.ir.types import Array, Type, boolean, i64
-from nncompile.ops.shape.index import take
+from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.reshape import ravel, reshape, transpose
 from nncompile.ops.shape.slicing import along
 

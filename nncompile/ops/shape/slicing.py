@@ -15,7 +15,7 @@ from nncompile.diagnostics.errors import ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.barriers import tied
 from nncompile.ir.basic import as_value
-from nncompile.ir.dims import Dim, Shape, dim, same, same_shape, symbol
+from nncompile.ir.dims import Dim, Shape, dim, same, same_shape, symbol, with_axis
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, boolean, f32, f64, i32, i64, u32
@@ -188,7 +188,7 @@ def spaced(x: Value, axis: int, step: int) -> Value:
     columns = expand_dims(x, axis + 1)
     after = [step - 1 if i == axis + 1 else 0 for i in range(columns.rank)]
     columns = padded(columns, [0] * columns.rank, after)
-    return reshape(columns, (*x.shape[:axis], dim(size * step), *x.shape[axis + 1 :]))
+    return reshape(columns, with_axis(x.shape, axis, dim(size * step)))
 
 
 class Pad(Op):
