@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,14 +36,3 @@ def labelled(count: int = 64, dtype: str = "float32") -> dict[str, Array]:
 def measured(recipe: Recipe, batch: dict[str, Array], seed: int = 0) -> Measurement:
     probe = Probe(recipe)
     return probe.measure(probe.compiled.source.initial(seed), batch)
-
-
-def line_of(file: str, text: str) -> str:
-    """`test_monitoring.py:30` of the one line of the file that has the text."""
-    path = Path(file)
-    lines = [x.strip() for x in path.read_text(encoding="utf-8").splitlines()]
-    found = [
-        i for i, x in enumerate(lines, 1) if text in x and not x.startswith(("assert", "place ="))
-    ]
-    assert len(found) == 1, found
-    return f"{path.name}:{found[0]}"

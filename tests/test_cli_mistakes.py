@@ -285,3 +285,10 @@ def test_as_a_program_and_with_debug(tmp_path: Path) -> None:
     assert debug.returncode == plain.returncode
     assert debug.stderr.startswith("Traceback")
     assert debug.stderr.endswith(plain.stderr)
+
+
+def test_a_model_file_is_not_run_but_compiled(good: Path, tmp_path: Path) -> None:
+    message = fails("run", good)
+    assert f"{good} is a model file in Python: compile it first" in message
+    assert f"hint: nncompile compile {good}" in message
+    assert "no such file" in fails("run", tmp_path / "missing.py")

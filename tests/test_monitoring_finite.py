@@ -14,8 +14,8 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.types import Array
 from nncompile.program.recipe import Recipe
 from nncompile.train import CheckFinite, Trainer, locate_nonfinite
-from tests.monitored import line_of
 from tests.small_models import data, perceptron
+from tests.source_lines import line_of
 
 
 def test_a_loss_that_is_lost_names_the_line_it_is_lost_at() -> None:

@@ -28,7 +28,8 @@ from dsl import (
 )
 from nncompile.program.recipe import Recipe
 from nncompile.train import Probe
-from tests.monitored import deep, labelled, line_of, measured
+from tests.monitored import deep, labelled, measured
+from tests.source_lines import line_of
 
 
 def relus(dtype: Any = f32) -> Recipe:

@@ -186,3 +186,8 @@ def test_a_provider_that_did_not_start_is_an_error() -> None:
         check_started(cuda, ["CPUExecutionProvider"])
     assert device_of(cuda) == ("cuda", 2)
     assert device_of([("CPUExecutionProvider", {})]) == ("cpu", 0)
+
+
+def test_levels_of_optimization() -> None:
+    with pytest.raises(BackendError, match="no optimization level 'most'"):
+        Session(b"", optimization="most")
