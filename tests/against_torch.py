@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from nncompile.autodiff.grad import vjp
@@ -16,6 +15,7 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type
+from tests.backends import session
 from tests.tolerances import assert_close
 
 Function = Callable[[Any], Any]
@@ -41,20 +41,13 @@ def gradients(ours: Function, type_: Type) -> tuple[Graph, Value]:
     return Graph("gradients", {"y": y, "dx": dx, "dg": dg}, (x, g, u)), y
 
 
-def session(graph: Graph) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
-    return ort.InferenceSession(to_model(graph).SerializeToString(), options)
-
-
 def check_against_torch(
     ours: Function, theirs: Function, type_: Type, *shapes: tuple[int, ...]
 ) -> None:
     """One file, several sizes: values, first and second gradients are torch's, ties included."""
     torch = pytest.importorskip("torch")
     graph, y = gradients(ours, type_)
-    run = session(graph)
+    run = session(to_model(graph))
     rng = np.random.default_rng(7)
     dtype = type_.dtype.numpy
     for shape in shapes:
@@ -67,7 +60,7 @@ def check_against_torch(
             (dg,) = torch.autograd.grad(dx, g, u)
             feeds = {"x": x.detach().numpy(), "g": g.detach().numpy(), "u": u.numpy()}
             reference = evaluate(graph, feeds)
-            actual = dict(zip(graph.outputs, run.run(None, feeds), strict=True))
+            actual = run(feeds)
             for name, value in (("y", expected), ("dx", dx), ("dg", dg)):
                 wanted = value.detach().numpy()
                 assert_close(reference[name], wanted, type_.dtype.name, f"numpy {name} {shape}")

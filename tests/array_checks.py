@@ -11,8 +11,9 @@ import numpy as np
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
+from tests.backends import script_of, session, valid_model
 from tests.leaves import leaf
-from tests.op_checks import in_double, session, valid_model
+from tests.op_checks import in_double
 from tests.tolerances import assert_close
 
 
@@ -26,7 +27,7 @@ class Everywhere:
         named = {f"y{i}": y for i, y in enumerate(self.results)}
         self.graph = Graph("everywhere", named, leaves)
         self.run = session(valid_model(self.graph))
-        self.script = _scripted(self.graph)
+        self.script = script_of(self.graph) if importlib.util.find_spec("torch") else None
 
     def __call__(self, *arrays: Any) -> Any:
         """The result, or a tuple of several, which all backends agree on; in f32 onnxruntime and
@@ -36,7 +37,7 @@ class Everywhere:
             for x, a in zip(self.graph.inputs, arrays, strict=True)
         }
         expected = in_double(self.graph, feeds)
-        actual = self.run(feeds, {n: a.shape for n, a in expected.items()})
+        actual = self.run(feeds, expected)
         self._compare("onnxruntime", actual, expected)
         if self.script is not None:
             self._compare("TorchScript", self.script(feeds), expected)
@@ -47,24 +48,6 @@ class Everywhere:
         for (name, array), y in zip(actual.items(), self.results, strict=True):
             assert array.dtype == y.dtype.numpy, f"{what}: {array.dtype}, not {y.dtype}"
             assert_close(array, expected[name], y.dtype.name, f"{what} {name}")
-
-
-def _scripted(graph: Graph) -> Callable[[dict[str, Array]], dict[str, Array]] | None:
-    """The graph in TorchScript; None where there is no torch."""
-    if importlib.util.find_spec("torch") is None:
-        return None
-    import torch
-
-    from nncompile.backends.torchscript import arrays, to_script
-
-    script = to_script(graph, {})
-
-    def run(feeds: dict[str, Array]) -> dict[str, Array]:
-        with torch.no_grad():
-            results = script(*(arrays.tensor_of(feeds[n]) for n in graph.leaves))
-        return {name: arrays.array_of(results[name]) for name in graph.outputs}
-
-    return run
 
 
 def check_numpy(

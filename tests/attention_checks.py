@@ -16,7 +16,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.passes import optimize
-from nncompile.runtime import Session
+from tests.backends import graph_of, session
 from tests.leaves import leaf
 
 Feeds = dict[str, Array]
@@ -68,14 +68,9 @@ def torch_gradients(
     return {name: x.detach().numpy() for name, x in found.items()}
 
 
-def session_of(values: Mapping[str, Value]) -> Session:
+def session_of(values: Mapping[str, Value]) -> Callable[..., Feeds]:
     """One ONNX file of the values after all passes."""
-    return Session(to_model(optimize(Graph("test", dict(values)))))
-
-
-def run(session: Session, feeds: Mapping[str, Array]) -> Feeds:
-    used = {port.name for port in session.inputs}
-    return session.run({name: x for name, x in feeds.items() if name in used})
+    return session(to_model(optimize(graph_of(values))))
 
 
 def in_numpy(values: Mapping[str, Value], feeds: Mapping[str, Array]) -> Feeds:

@@ -9,7 +9,7 @@ import numpy as np
 from dsl import f32, i64, model
 from nncompile.ir.interpreter import evaluate
 from nncompile.program.model import Model
-from tests.against_torch import session
+from tests.backends import in_onnxruntime
 
 IMAGES = f32["n", 3, "h", "w"]
 
@@ -39,9 +39,7 @@ def run(net: Model, seed: int = 0, step: int = 0, **data: np.ndarray) -> dict[st
     """What the model computes in training, in numpy; onnxruntime gives the same."""
     random = {"seed": np.asarray(seed, np.int64), "step": np.asarray(step, np.int64)}
     results = evaluate(net.graph, data | random)
-    loaded = session(net.graph)
-    feeds = {i.name: (data | random)[i.name] for i in loaded.get_inputs()}
-    for name, actual in zip(net.graph.outputs, loaded.run(None, feeds), strict=True):
+    for name, actual in in_onnxruntime(net.graph, data | random).items():
         np.testing.assert_allclose(actual, results[name], 1e-5, 1e-5, err_msg=name)
     return results
 

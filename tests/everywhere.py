@@ -15,11 +15,10 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, Type, f32, f64
+from tests.backends import Arrays, everywhere, script_of, session
 from tests.leaves import leaf
-from tests.op_checks import session
 from tests.tolerances import assert_close
 
-Arrays = dict[str, np.ndarray]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
@@ -47,7 +46,7 @@ def check(
             expected = {name: expected[name] for name in graph.outputs}
             found = {
                 "numpy": evaluate(graph, given, precision=np.float64),
-                "onnxruntime": run(given, {name: a.shape for name, a in expected.items()}),
+                "onnxruntime": run(given, expected),
                 "TorchScript": script(given),
             }
             for backend, results in found.items():
@@ -59,32 +58,17 @@ def check(
 
 def check_values(ours: Value, leaves: Sequence[Value], *cases: tuple[Arrays, Any]) -> None:
     """The value is exactly what is expected of those feeds, of any type, in every backend."""
-    run = _runs(ours, leaves)
+    graph = Graph("values", {"y": ours}, tuple(leaves))
     for feeds, wanted in cases:
-        expected = np.asarray(wanted)
-        for backend, result in run(feeds, expected.shape).items():
-            assert result.dtype == ours.dtype.numpy
-            np.testing.assert_array_equal(result, expected, err_msg=backend)
+        for backend, found in everywhere(graph, feeds).items():
+            assert found["y"].dtype == ours.dtype.numpy
+            np.testing.assert_array_equal(found["y"], wanted, err_msg=backend)
 
 
 def results(ours: Value, leaves: Sequence[Value], feeds: Arrays) -> list[np.ndarray]:
     """The value in every backend."""
-    shape = evaluate(ours, feeds).shape
-    return list(_runs(ours, leaves)(feeds, shape).values())
-
-
-def _runs(ours: Value, leaves: Sequence[Value]) -> Callable[[Arrays, tuple[int, ...]], Arrays]:
     graph = Graph("values", {"y": ours}, tuple(leaves))
-    run, script = session(to_model(graph)), script_of(graph)
-
-    def everywhere(feeds: Arrays, shape: tuple[int, ...]) -> Arrays:
-        return {
-            "numpy": evaluate(graph, feeds)["y"],
-            "onnxruntime": run(feeds, {"y": shape})["y"],
-            "TorchScript": script(feeds)["y"],
-        }
-
-    return everywhere
+    return [found["y"] for found in everywhere(graph, feeds).values()]
 
 
 def _with_gradients(ours: Callable[..., Value], types: Sequence[Type], order: int) -> Graph:
@@ -126,18 +110,3 @@ def _torchs(torch: Any, theirs: Any, arrays: list[np.ndarray], order: int) -> tu
         second = torch.autograd.grad(total, [*xs, g], allow_unused=True, materialize_grads=True)
         found |= {f"ddx{i}": d for i, d in enumerate(second)}
     return feeds, {name: v.detach().numpy() for name, v in found.items()}
-
-
-def script_of(graph: Graph) -> Callable[[Arrays], Arrays]:
-    """Runs the graph as TorchScript."""
-    torch = pytest.importorskip("torch")
-    from nncompile.backends.torchscript import arrays, to_script
-
-    module = to_script(graph, {})
-
-    def run(feeds: Arrays) -> Arrays:
-        with torch.no_grad():
-            results = module(*(arrays.tensor_of(feeds[name]) for name in graph.leaves))
-        return {name: arrays.array_of(results[name]) for name in graph.outputs}
-
-    return run

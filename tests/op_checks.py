@@ -5,22 +5,18 @@ from __future__ import annotations
 
 import copy
 import pickle
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import onnx
-import onnxruntime as ort
 
-from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import GradientError
 from nncompile.ir.dims import substitute
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Op, Sample, Value, apply
-from nncompile.ir.types import Type, bf16, dtype_of, is_real
-from nncompile.runtime.buffers import array_of, buffer_of
+from nncompile.ir.types import Type, is_real
+from tests.backends import script_of, session, valid_model
 from tests.op_types import Case, Feeds, Sizes, draw, parts
 from tests.tolerances import SLOPE, STEP, assert_close
 
@@ -75,53 +71,10 @@ def _check_runtime(
     for sizes in bindings:
         feeds = case.feeds(sizes) | _drawn(case, extra, sizes)
         expected = reference(graph, feeds)
-        actual = run(feeds, {n: a.shape for n, a in expected.items()})
+        actual = run(feeds, expected)
         for name, y in graph.outputs.items():
             assert actual[name].dtype == y.dtype.numpy
             assert_close(actual[name], expected[name], y.dtype.name, f"{name} at {sizes}")
-
-
-def valid_model(graph: Graph) -> onnx.ModelProto:
-    """The ONNX model, after the checker and the strict inference of shapes."""
-    model = to_model(graph)
-    onnx.checker.check_model(model, full_check=True)
-    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    return model
-
-
-def session(model: onnx.ModelProto) -> Callable[[Feeds, Mapping[str, tuple[int, ...]]], Feeds]:
-    """Runs a model on its own copies of the feeds, into buffers that hold garbage before."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    loaded = ort.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-    types = {o.name: o.type for o in loaded.get_outputs()}
-
-    def run(feeds: Feeds, shapes: Mapping[str, tuple[int, ...]]) -> Feeds:
-        binding = loaded.io_binding()
-        fresh = {i.name: np.array(feeds[i.name], order="C") for i in loaded.get_inputs()}
-        for name, array in fresh.items():
-            if array.dtype == bf16.numpy:  # whose arrays onnxruntime does not take as they are
-                binding.bind_ortvalue_input(name, buffer_of(array))
-            else:
-                binding.bind_cpu_input(name, array)
-        buffers = {name: poisoned(shapes[name], types[name]) for name in types}
-        for name, buffer in buffers.items():
-            binding.bind_ortvalue_output(name, buffer)
-        loaded.run_with_iobinding(binding)
-        for name, array in fresh.items():
-            assert array.tobytes() == feeds[name].tobytes(), f"the run wrote over {name}"
-        return {name: array_of(buffer) for name, buffer in buffers.items()}
-
-    return run
-
-
-def poisoned(shape: tuple[int, ...], runtime_type: str) -> ort.OrtValue:
-    """A buffer for an output: NaN, or bits that no result is made of."""
-    name = re.sub(r"tensor\((\w+)\)", r"\1", runtime_type)
-    dtype = dtype_of({"float": "float32", "double": "float64"}.get(name, name))
-    filling = np.nan if dtype.is_float else 1 if dtype.is_bool else 0x5A
-    return buffer_of(np.full(shape, filling, dtype.numpy))
 
 
 def in_double(graph: Graph, feeds: Feeds) -> Feeds:
@@ -129,20 +82,16 @@ def in_double(graph: Graph, feeds: Feeds) -> Feeds:
     return evaluate(graph, feeds, precision=np.float64)  # type: ignore[no-any-return]
 
 
-def check_torch(case: Case, to_script: Callable[..., Any], torch: Any) -> None:
+def check_torch(case: Case) -> None:
     """TorchScript computes in f32 what numpy computes in double."""
-    from nncompile.backends.torchscript import arrays
-
     graph = case.graph(case.results)
-    script = to_script(graph, {})
+    script = script_of(graph)
     for sizes in case.bindings:
         feeds = case.feeds(sizes)
         expected = in_double(graph, feeds)
-        tensors = [arrays.tensor_of(feeds[n]) for n in graph.leaves]
-        with torch.no_grad():
-            results = script(*tensors)
+        results = script(feeds)
         for name, y in graph.outputs.items():
-            actual = arrays.array_of(results[name])
+            actual = results[name]
             assert actual.dtype == y.dtype.numpy, f"{actual.dtype}, not {y.dtype}"
             assert_close(actual, expected[name], y.dtype.name, f"{name} at {sizes}")
 

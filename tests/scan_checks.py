@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,8 @@ from nncompile.ir.types import DType, f64
 from nncompile.ops import scan, split
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
+from tests.backends import in_onnxruntime, script_of
 from tests.leaves import leaf
-from tests.op_checks import session, valid_model
 from tests.tolerances import SLOPE, STEP, assert_close
 
 Feeds = dict[str, np.ndarray]
@@ -59,19 +58,15 @@ def check_difference(y: Value, wrt: list[Value], feeds: Feeds) -> None:
         assert np.isclose(float(np.vdot(gradient, d)), numeric, relative, absolute * scale), name
 
 
-def check_everywhere(graph: Graph, feeds: Feeds, torchscript: SimpleNamespace) -> None:
+def check_everywhere(graph: Graph, feeds: Feeds) -> None:
     """numpy, onnxruntime and TorchScript agree, before and after the passes."""
     expected = evaluate(graph, feeds, np.float64)
     for form in (graph, optimize(graph)):
         for name, x in evaluate(form, feeds, np.float64).items():
             assert_close(x, expected[name], "float64", name)
-        shapes = {name: x.shape for name, x in expected.items()}
-        ours = session(valid_model(form))(feeds, shapes)
-        script = torchscript.to_script(form, {})
-        theirs = script(*(torchscript.torch.from_numpy(feeds[n]) for n in form.leaves))
-        for name, y in graph.outputs.items():
-            assert_close(ours[name], expected[name], y.dtype.name, f"{name} in ONNX")
-            assert_close(theirs[name].numpy(), expected[name], y.dtype.name, f"{name} in torch")
+        for results in (in_onnxruntime(form, feeds, expected), script_of(form)(feeds)):
+            for name, y in graph.outputs.items():
+                assert_close(results[name], expected[name], y.dtype.name, name)
 
 
 class Memory:

@@ -27,6 +27,7 @@ from ml_dtypes import finfo
 
 import dsl
 from nncompile.autodiff.grad import vjp
+from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import CompileError, GradientError
 from nncompile.elementwise.formula import Formula
 from nncompile.elementwise.map import Map, mapped
@@ -36,8 +37,7 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import DTYPES, DType, Type, boolean, f32, f64
-from nncompile.runtime.buffers import run_bound
-from tests.against_torch import session
+from tests.backends import script_of, session
 from tests.op_types import (
     Case,
     Feeds,
@@ -129,29 +129,7 @@ def backends() -> tuple[str, ...]:
 
 
 def _runner(backend: str, graph: Graph) -> Callable[[Feeds], Feeds]:
-    names = list(graph.outputs)
-    if backend == "onnxruntime":
-        loaded = session(graph)
-        inputs = {i.name for i in loaded.get_inputs()}
-
-        def run(feeds: Feeds) -> Feeds:
-            given = {name: a for name, a in feeds.items() if name in inputs}
-            return dict(zip(names, run_bound(loaded, given, names), strict=True))
-
-        return run
-    import torch
-
-    from nncompile.backends.torchscript import to_script
-    from nncompile.backends.torchscript.arrays import array_of, tensor_of
-
-    script = to_script(graph, {})
-
-    def run_script(feeds: Feeds) -> Feeds:
-        with torch.no_grad():
-            results = script(*(tensor_of(feeds[name]) for name in graph.leaves))
-        return {name: array_of(results[name]) for name in names}
-
-    return run_script
+    return session(to_model(graph)) if backend == "onnxruntime" else script_of(graph)
 
 
 def swept(sweep: Sweep) -> Found:

@@ -26,7 +26,6 @@ from tests.attention_checks import (
     gradients,
     in_numpy,
     in_single,
-    run,
     session_of,
     torch_gradients,
     torch_probe,
@@ -115,7 +114,7 @@ def test_one_file_serves_all_sizes(kind: str) -> None:
     doubles = gradients(*attended(kind, f64), 2)
     for b, t, s in ((3, 4, 5), (1, 6, 2), (2, 1, 1)):
         feeds = draw(kind, b, t, s, seed=b)
-        found = run(session, in_single(feeds))
+        found = session(in_single(feeds))
         assert_all_close(found, in_numpy(doubles, feeds), **SINGLE)
         assert all(np.isfinite(x).all() for x in found.values())
 
@@ -125,7 +124,7 @@ def test_in_double_precision_and_torchscript_too(kind: str, torchscript: Any) ->
     y, at = attended(kind, f64)
     values, feeds = gradients(y, at, 1), draw(kind, 2, 3, 4)
     expected = in_numpy(values, feeds)
-    assert_all_close(run(session_of(values), feeds), expected, **DOUBLE)
+    assert_all_close(session_of(values)(feeds), expected, **DOUBLE)
     graph = optimize(Graph("test", values))
     module = torchscript.to_script(graph, {})
     found = module(*(torch.tensor(feeds[name]) for name in graph.leaves))
@@ -137,10 +136,10 @@ def test_scores_of_hundreds_and_hidden_rows_are_finite() -> None:
     feeds = in_single(draw("bool", 2, 4, 5))
     feeds["q"] *= 1e3
     feeds["mask"][:] = False
-    for name, x in run(session_of(gradients(y, at, 2)), feeds).items():
+    for name, x in session_of(gradients(y, at, 2))(feeds).items():
         assert (x == 0).all(), name
     feeds["mask"][1:] = True
-    for x in run(session_of(gradients(y, at, 2)), feeds).values():
+    for x in session_of(gradients(y, at, 2))(feeds).values():
         assert np.isfinite(x).all()
 
 
@@ -287,7 +286,7 @@ def test_heads_are_torchs_with_its_weights(kind: str, option: str) -> None:
             parameter.data, parameter.grad = parameter.grad, parameter.data
         found = in_numpy(our_heads(kind, option, f64), feeds | weights)
         assert_all_close(found, expected, **DOUBLE)
-        assert_all_close(run(session, in_single(feeds | weights)), expected, **SINGLE)
+        assert_all_close(session(in_single(feeds | weights)), expected, **SINGLE)
 
 
 @pytest.mark.parametrize("shape", ["t, s", "b, t, s", "b, heads, t, s"])

@@ -17,7 +17,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32
 from nncompile.passes import optimize
-from tests.op_checks import session, valid_model
+from tests.backends import session, valid_model
 
 X = apply(Input("x", f32["n", 4]))
 SLICES: dict[str, Callable[[Value], Value]] = {

@@ -17,9 +17,9 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import DType
 from nncompile.ops import conv
 from nncompile.ops.convolution.convolve import ConvWeightGradient
+from tests.backends import session, valid_model
 from tests.convolution_checks import nodes, with_gradients
 from tests.leaves import leaf
-from tests.op_checks import session, valid_model
 from tests.pass_checks import after
 from tests.tolerances import assert_close
 

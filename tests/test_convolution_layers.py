@@ -17,8 +17,8 @@ from nncompile.ir.types import Type
 from nncompile.ops import conv, conv_transpose
 from nncompile.ops.convolution.convolve import ConvTranspose
 from nncompile.program.initialization import initial_values
+from tests.backends import session
 from tests.leaves import leaf
-from tests.op_checks import session
 from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")

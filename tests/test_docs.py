@@ -19,7 +19,7 @@ from nncompile.program.model import Model
 from nncompile.program.recipe import training
 from nncompile.program.step import compose
 from tests import op_checks, op_types
-from tests.op_checks import valid_model
+from tests.backends import valid_model
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

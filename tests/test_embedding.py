@@ -23,6 +23,7 @@ from dsl import (
     sinusoidal,
 )
 from nncompile.autodiff.grad import grad
+from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import BackendError, DTypeError, ModelError, ShapeError
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
@@ -30,13 +31,13 @@ from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.shape.gathering import ScatterAdd
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
+from nncompile.runtime import Session
 from tests.attention_checks import (
     assert_all_close,
     built,
     gradients,
     in_numpy,
     in_single,
-    run,
     session_of,
     torch_gradients,
 )
@@ -77,7 +78,7 @@ def test_values_and_gradients_are_torchs(count: int, padding: int | None, kind: 
         expected = torch_gradients(function, {"e.weight": weight}, ["e.weight"], 2)
         feeds = {"x": x.astype(kind.numpy), "e.weight": weight}
         assert_all_close(in_numpy(tables[f64], feeds), expected, **EXACT)
-        assert_all_close(run(session, in_single(feeds)), expected, **SINGLE)
+        assert_all_close(session(in_single(feeds)), expected, **SINGLE)
 
 
 def test_few_rows_take_numbers_from_the_end_too() -> None:
@@ -127,7 +128,9 @@ def test_numbers_beyond_the_table_are_refused() -> None:
     y, _ = built(table, x=i64["n"])
     weight = np.zeros((10, 2), np.float32)
     with pytest.raises(BackendError, match="out of data bounds"):
-        run(session_of({"y": y}), {"x": np.array([3, 12]), "embedding.weight": weight})
+        Session(to_model(Graph("test", {"y": y}))).run(
+            {"x": np.array([3, 12]), "embedding.weight": weight}
+        )
 
 
 # Places
@@ -157,7 +160,7 @@ def test_sinusoids_are_added_at_any_length() -> None:
     session = session_of({"y": y})
     for b, t in ((2, 3), (1, 300)):
         x = np.random.default_rng(t).normal(size=(b, t, 6))
-        found = run(session, in_single({"x": x}))["y"]
+        found = session(in_single({"x": x}))["y"]
         # Of 300 rounded to single precision the sine is right to 300·2⁻²⁴.
         np.testing.assert_allclose(found, 2 * x + sines(t, 6), 1e-5, 4e-5)
 
@@ -176,10 +179,10 @@ def test_learned_places_and_their_gradients() -> None:
 
         weight = {"places.weight": feeds["places.weight"]}
         expected = torch_gradients(function, weight, list(weight), 2)
-        assert_all_close(run(session, in_single(feeds)), expected, **SINGLE)
+        assert_all_close(session(in_single(feeds)), expected, **SINGLE)
     feeds["x"] = rng.normal(size=(2, 6, 3))  # there is no sixth place
     with pytest.raises(BackendError):
-        run(session, in_single(feeds))
+        Session(to_model(Graph("test", {"y": y}))).run(in_single(feeds))
 
 
 def test_what_has_no_place_is_refused() -> None:
@@ -217,7 +220,7 @@ def test_rotation_is_a_product_of_complex_numbers(interleaved: bool) -> None:
 
     expected = torch_gradients(function, {"x": data}, ["x"], 2)
     assert_all_close(in_numpy(values, {"x": data}), expected, **EXACT)
-    assert_all_close(run(session_of(values), {"x": data}), expected, **EXACT)
+    assert_all_close(session_of(values)({"x": data}), expected, **EXACT)
 
 
 def test_scores_after_rotation_depend_on_distances_alone() -> None:

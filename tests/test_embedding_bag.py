@@ -17,8 +17,8 @@ from nncompile.ir.types import Array, Type
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.train import Trainer
+from tests.backends import session, valid_model
 from tests.gradient_checks import check_gradient
-from tests.op_checks import session, valid_model
 from tests.tolerances import assert_close
 
 COUNT, WIDTH = 7, 3
@@ -44,7 +44,7 @@ def checked(net: Model, feeds: dict[str, Array], torchscript: Any = None) -> dic
     order = (*net.inputs.values(), *net.parameters.values())
     graph = Graph("g", {"y": y, **named}, order)
     expected = evaluate(graph, feeds)
-    found = session(valid_model(graph))(feeds, {n: a.shape for n, a in expected.items()})
+    found = session(valid_model(graph))(feeds, expected)
     for name, x in expected.items():
         assert_close(found[name], x, "float64", name)
     if torchscript is not None:

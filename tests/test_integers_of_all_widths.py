@@ -4,7 +4,6 @@ through every operation that integers have, in ONNX and in TorchScript."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,11 @@ import pytest
 
 import dsl
 from nncompile import Graph, Value
-from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DTYPES, INTEGERS, DType, i64, u64
 from nncompile.ops import argmax, argmin, cast, cumsum, sort
-from nncompile.runtime.session import Session
+from tests.backends import everywhere
 
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, y: x + y,
@@ -67,17 +65,16 @@ def leaf(name: str, dtype: DType) -> Value:
     return Input(name, dtype["n"])()
 
 
-def check(graph: Graph, feeds: dict[str, np.ndarray], torchscript: SimpleNamespace) -> None:
-    expected = evaluate(graph, feeds)
-    script = torchscript.backend.to_function(graph)
-    for kind, found in (("ONNX", Session(to_model(graph)).run(feeds)), ("torch", script(feeds))):
-        for name, array in expected.items():
-            assert found[name].dtype == array.dtype, f"{kind}: {name}"
-            np.testing.assert_array_equal(found[name], array, f"{kind}: {name}")
+def check(graph: Graph, feeds: dict[str, np.ndarray]) -> None:
+    found = everywhere(graph, feeds)
+    for kind, results in found.items():
+        for name, array in found["numpy"].items():
+            assert results[name].dtype == array.dtype, f"{kind}: {name}"
+            np.testing.assert_array_equal(results[name], array, f"{kind}: {name}")
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_pairs(dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_pairs(dtype: DType) -> None:
     one = numbers(dtype)
     x, y = (a.ravel() for a in np.meshgrid(one, one, indexing="ij"))
     graph = Graph("pairs", {n: f(leaf("x", dtype), leaf("y", dtype)) for n, f in BINARY.items()})
@@ -87,14 +84,14 @@ def test_pairs(dtype: DType, torchscript: SimpleNamespace) -> None:
     for name, array in evaluate(graph, feeds).items():
         assert array.dtype == expected[name].dtype
         np.testing.assert_array_equal(array, expected[name], name)
-    check(graph, feeds, torchscript)
+    check(graph, feeds)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_single_numbers(dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_single_numbers(dtype: DType) -> None:
     graph = Graph("single", {name: f(leaf("x", dtype)) for name, f in UNARY.items()})
     x = numbers(dtype)
-    check(graph, {"x": x}, torchscript)
+    check(graph, {"x": x})
     found = evaluate(graph, {"x": x})
     wide = np.uint64 if dtype is u64 else np.int64
     with np.errstate(all="ignore"):
@@ -103,7 +100,7 @@ def test_single_numbers(dtype: DType, torchscript: SimpleNamespace) -> None:
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_literals(dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_literals(dtype: DType) -> None:
     """Numbers beside a value, the greatest ones too."""
     limits = np.iinfo(dtype.numpy)
     x = leaf("x", dtype)
@@ -114,21 +111,21 @@ def test_literals(dtype: DType, torchscript: SimpleNamespace) -> None:
         outputs |= {f"where {i}": dsl.where(x > 1, x, number), f"equal {i}": number == x}
         if number:
             outputs |= {f"by {i}": x // number, f"rest {i}": x % number}
-    check(Graph("literals", outputs), {"x": numbers(dtype)}, torchscript)
+    check(Graph("literals", outputs), {"x": numbers(dtype)})
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_conversions(dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_conversions(dtype: DType) -> None:
     """To every type, where numbers of it wrap round, and rounded once to reals."""
     x = leaf("x", dtype)
     outputs = {d.name: cast(x, d) for d in DTYPES if d is not dtype}
     if dtype.bits > 16:  # what is beyond the greatest number of float16 is none of it
         outputs.pop("float16")
-    check(Graph("conversions", outputs), {"x": numbers(dtype)}, torchscript)
+    check(Graph("conversions", outputs), {"x": numbers(dtype)})
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_products_of_matrices_wrap_round(dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_products_of_matrices_wrap_round(dtype: DType) -> None:
     a, b = Input("a", dtype["n", 3])(), Input("b", dtype[3, "m"])()
     rng = np.random.default_rng(0)
     limits = np.iinfo(dtype.numpy)
@@ -137,7 +134,7 @@ def test_products_of_matrices_wrap_round(dtype: DType, torchscript: SimpleNamesp
         for name, shape in (("a", (4, 3)), ("b", (3, 2)))
     }
     graph = Graph("product", {"y": a @ b, "z": dsl.einsum("ij,jk->ki", a, b)})
-    check(graph, feeds, torchscript)
+    check(graph, feeds)
     found = evaluate(graph, feeds)["y"]
     exact = feeds["a"].astype(object) @ feeds["b"].astype(object)
     wrapped = np.array(exact % 2**dtype.bits, np.uint64).astype(dtype.numpy)
@@ -145,7 +142,7 @@ def test_products_of_matrices_wrap_round(dtype: DType, torchscript: SimpleNamesp
 
 
 @pytest.mark.parametrize("dtype", [d for d in INTEGERS if d is not i64])
-def test_indices_of_every_width(dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_indices_of_every_width(dtype: DType) -> None:
     table = Input("table", dsl.f32[5, 2])()
     places = leaf("places", dtype)
     graph = Graph("rows", {"y": table[places], "z": dsl.take(table, places, 0)})
@@ -154,16 +151,14 @@ def test_indices_of_every_width(dtype: DType, torchscript: SimpleNamespace) -> N
         "table": np.arange(10, dtype=np.float32).reshape(5, 2),
         "places": np.array(chosen, dtype.numpy),
     }
-    check(graph, feeds, torchscript)
+    check(graph, feeds)
 
 
 @pytest.mark.parametrize("source", [dsl.f32, dsl.f64])
 @pytest.mark.parametrize("target", INTEGERS)
-def test_negative_reals_wrap_round(
-    source: DType, target: DType, torchscript: SimpleNamespace
-) -> None:
+def test_negative_reals_wrap_round(source: DType, target: DType) -> None:
     """By way of i64, in which unsigned numbers are carried in TorchScript."""
     x = leaf("x", source)
     y = cast(cast(x, i64), target)
     feeds = {"x": np.array([-1, -2.5, 3.5, -300, -70000], source.numpy)}
-    check(Graph("negative", {"y": y, "more": cast(y, dsl.f64) + 1}), feeds, torchscript)
+    check(Graph("negative", {"y": y, "more": cast(y, dsl.f64) + 1}), feeds)

@@ -14,8 +14,8 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import adaptive_average_pool, resize
 from tests import everywhere
+from tests.backends import session
 from tests.leaves import leaf
-from tests.op_checks import session
 
 SIZES = [(8, 3), (1, 12)]
 IMAGES = [[(2, 2, 4, 6)], [(1, 2, 5, 1)], [(1, 2, 2, 9)]]

@@ -11,13 +11,11 @@ import pytest
 import dsl
 from nncompile import elementwise as e
 from nncompile.autodiff.grad import grad
-from nncompile.backends.onnx import to_model
 from nncompile.elementwise.formula import formula
-from nncompile.ir.graph import Graph, Input
+from nncompile.ir.graph import Input
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32
-from nncompile.passes import optimize
-from nncompile.runtime import Session
+from tests.backends import optimized
 
 torch = pytest.importorskip("torch")
 functional = torch.nn.functional
@@ -80,12 +78,9 @@ CASES: dict[str, Pair] = {
 
 
 def run(values: list[Value], *points: float) -> list[float]:
-    graph = optimize(Graph("gradients", {str(i): v for i, v in enumerate(values)}))
-    session = Session(to_model(graph).SerializeToString())
     feeds = {f"x{i}": np.float32([p]) for i, p in enumerate(points)}
-    used = {port.name for port in session.inputs}
-    found = session.run({n: x for n, x in feeds.items() if n in used})
-    return [float(found[str(i)][0]) for i in range(len(values))]
+    found = optimized({str(i): v for i, v in enumerate(values)}, **feeds)
+    return [float(x[0]) for x in found.values()]
 
 
 @pytest.mark.parametrize("name", CASES)

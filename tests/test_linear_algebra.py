@@ -15,7 +15,6 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value
 from nncompile.ir.types import Array, f32, f64, i64
 from nncompile.ops import (
     cdist,
@@ -30,29 +29,11 @@ from nncompile.ops import (
     solve_triangular,
 )
 from nncompile.ops.loops.scan import scan
+from tests.backends import everywhere
 from tests.leaves import leaf
-from tests.op_checks import session, valid_model
 
 RANDOM = np.random.default_rng(0)
 NAN, INF = np.nan, np.inf
-
-
-def results(
-    outputs: dict[str, Value],
-    feeds: dict[str, Array],
-    torchscript: SimpleNamespace,
-    inputs: tuple[Value, ...] = (),
-) -> dict[str, dict[str, Array]]:
-    """What each backend makes of the outputs."""
-    graph = Graph("linear", outputs, inputs)
-    expected = evaluate(graph, feeds)
-    tensors = [torchscript.torch.from_numpy(feeds[name].copy()) for name in graph.leaves]
-    script = torchscript.to_script(graph, {})(*tensors)
-    return {
-        "numpy": expected,
-        "ONNX": session(valid_model(graph))(feeds, {n: a.shape for n, a in expected.items()}),
-        "TorchScript": {name: script[name].numpy() for name in outputs},
-    }
 
 
 def conditioned(n: int, condition: float) -> Array:
@@ -70,9 +51,7 @@ def definite(n: int, condition: float) -> Array:
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 @pytest.mark.parametrize("n", [1, 2, 7, 40])
 @pytest.mark.parametrize("condition", [1.0, 1e3])
-def test_errors_grow_with_the_condition_number(
-    dtype: Any, n: int, condition: float, torchscript: SimpleNamespace
-) -> None:
+def test_errors_grow_with_the_condition_number(dtype: Any, n: int, condition: float) -> None:
     """The relative error of a backward stable method is the condition number times the unit
     roundoff, times a modest function of n."""
     data = np.stack([conditioned(n, condition) for _ in range(3)]).astype(dtype.numpy)
@@ -94,7 +73,7 @@ def test_errors_grow_with_the_condition_number(
     bound = 4 * n * condition * np.finfo(dtype.numpy).eps
     if np.abs(exact["det"]).min() < np.finfo(dtype.numpy).tiny:
         del outputs["det"]  # which is why there is its logarithm
-    for backend, found in results(outputs, feeds, torchscript).items():
+    for backend, found in everywhere(outputs, feeds).items():
         np.testing.assert_array_equal(found["sign"], exact["sign"])
         np.testing.assert_allclose(found["log"], exact["log"], 0, bound * n, err_msg=backend)
         for name in outputs.keys() - {"sign", "log"}:
@@ -104,7 +83,7 @@ def test_errors_grow_with_the_condition_number(
             assert (apart <= bound * size).all(), (backend, name, apart / size, bound)
 
 
-def test_float64_against_mpmath(torchscript: SimpleNamespace) -> None:
+def test_float64_against_mpmath() -> None:
     """Hilbert's matrix of six rows, whose inverse is of integers; condition 1.5e7."""
     import mpmath
 
@@ -117,13 +96,13 @@ def test_float64_against_mpmath(torchscript: SimpleNamespace) -> None:
         factor = np.array(mpmath.cholesky(matrix).tolist(), dtype=np.float64)
     x = leaf("x", f64["n", "n"])
     outputs = {"inv": inv(x), "det": det(x), "cholesky": cholesky(x)}
-    for backend, found in results(outputs, {"x": data}, torchscript).items():
+    for backend, found in everywhere(outputs, {"x": data}).items():
         np.testing.assert_allclose(found["inv"], inverse, 1e-8, err_msg=backend)
         np.testing.assert_allclose(found["det"], determinant, 1e-9, err_msg=backend)
         np.testing.assert_allclose(found["cholesky"], factor, 1e-9, 1e-16, err_msg=backend)
 
 
-def test_rows_change_places(torchscript: SimpleNamespace) -> None:
+def test_rows_change_places() -> None:
     """Permutations and matrices with zeros on the diagonal need pivots."""
     data = np.stack(
         [
@@ -136,14 +115,14 @@ def test_rows_change_places(torchscript: SimpleNamespace) -> None:
     x = leaf("x", f64["b", "n", "n"])
     sign, logarithm = slogdet(x)
     outputs = {"inv": inv(x), "det": det(x), "sign": sign, "log": logarithm}
-    for backend, found in results(outputs, {"x": data}, torchscript).items():
+    for backend, found in everywhere(outputs, {"x": data}).items():
         np.testing.assert_allclose(found["inv"], np.linalg.inv(data), 1e-13, 1e-15, backend)
         np.testing.assert_allclose(found["det"], np.linalg.det(data), 1e-13, 1e-15, backend)
         np.testing.assert_allclose(found["sign"], np.linalg.slogdet(data)[0], err_msg=backend)
         np.testing.assert_allclose(found["log"], np.linalg.slogdet(data)[1], 1e-13, 1e-15, backend)
 
 
-def test_what_has_no_inverse(torchscript: SimpleNamespace) -> None:
+def test_what_has_no_inverse() -> None:
     """One matrix of a batch does not spoil the others."""
     singular = np.array([[1.0, 2], [2, 4]])
     fine = np.array([[2.0, 1], [1, 3]])
@@ -163,7 +142,7 @@ def test_what_has_no_inverse(torchscript: SimpleNamespace) -> None:
     }
     nothing = np.full((2, 2), NAN)
     solved = np.linalg.solve(fine, [[1.0], [2.0]])
-    for backend, found in results(outputs, {"x": data, "b": right}, torchscript).items():
+    for backend, found in everywhere(outputs, {"x": data, "b": right}).items():
         expected: dict[str, Any] = {
             "inv": [np.linalg.inv(fine), *[nothing] * 4],
             "solve": [np.hstack([solved, nothing[:, 1:]]), *[nothing] * 4],
@@ -184,9 +163,7 @@ def test_what_has_no_inverse(torchscript: SimpleNamespace) -> None:
 
 @pytest.mark.parametrize("shape", [(0, 0), (3, 0, 0), (0, 2, 2), (1, 1), (0, 0, 0)])
 @pytest.mark.parametrize("named", [False, True])
-def test_nothing_and_single_numbers(
-    shape: tuple[int, ...], named: bool, torchscript: SimpleNamespace
-) -> None:
+def test_nothing_and_single_numbers(shape: tuple[int, ...], named: bool) -> None:
     names = ("n", "n") if len(shape) == 2 else ("b", "n", "n")
     x = leaf("x", f64[names if named else shape])
     data = np.full(shape, 4.0) + np.eye(shape[-1])
@@ -209,7 +186,7 @@ def test_nothing_and_single_numbers(
         "log": np.linalg.slogdet(data)[1],
         "cholesky": np.linalg.cholesky(data),
     }
-    for backend, found in results(outputs, {"x": data, "b": b}, torchscript).items():
+    for backend, found in everywhere(outputs, {"x": data, "b": b}).items():
         for name, wanted in expected.items():
             np.testing.assert_allclose(found[name], wanted, 1e-13, err_msg=f"{backend} {name}")
 
@@ -289,7 +266,7 @@ def test_gradients_are_those_of_torch(name: str, torchscript: SimpleNamespace) -
                 for i, h in enumerate(torch.autograd.grad(twice, tensors, allow_unused=True))
             }
     feeds = {f"x{i}": a for i, a in enumerate(arrays)}
-    for backend, found in results(outputs, feeds, torchscript).items():
+    for backend, found in everywhere(outputs, feeds).items():
         for key, value in wanted.items():
             array = 0.0 if value is None else value.detach().numpy()
             np.testing.assert_allclose(
@@ -297,7 +274,7 @@ def test_gradients_are_those_of_torch(name: str, torchscript: SimpleNamespace) -
             )
 
 
-def test_the_gradient_of_det_at_singular_matrices(torchscript: SimpleNamespace) -> None:
+def test_the_gradient_of_det_at_singular_matrices() -> None:
     """It is made of the determinants of the smaller matrices; of rank n − 2 it is 0."""
     data = np.stack(
         [
@@ -316,16 +293,12 @@ def test_the_gradient_of_det_at_singular_matrices(torchscript: SimpleNamespace) 
         x = leaf("x", dtype["b", "n", "n"])
         outputs = {"gradient": grad(det(x).sum(), x)}
         near = 1e-5 if dtype is f32 else 1e-13
-        for backend, found in results(
-            outputs, {"x": data.astype(dtype.numpy)}, torchscript
-        ).items():
+        for backend, found in everywhere(outputs, {"x": data.astype(dtype.numpy)}).items():
             np.testing.assert_allclose(found["gradient"], minors, near, near, err_msg=backend)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4])
-def test_derivatives_of_det_at_singular_matrices_are_those_of_a_polynomial(
-    n: int, torchscript: SimpleNamespace
-) -> None:
+def test_derivatives_of_det_at_singular_matrices_are_those_of_a_polynomial(n: int) -> None:
     """Against differences of fourth order of the gradient, and of the gradient of that."""
     rng = np.random.default_rng(n)
     left, right = rng.normal(size=(2, n + 1, n, n))
@@ -347,7 +320,7 @@ def test_derivatives_of_det_at_singular_matrices_are_those_of_a_polynomial(
 
     expected = {"second": differences("gradient"), "third": differences("second")}
     outputs = {"second": second, "third": third}
-    for backend, found in results(outputs, {"x": data}, torchscript).items():
+    for backend, found in everywhere(outputs, {"x": data}).items():
         for name, array in expected.items():
             assert np.isfinite(found[name]).all()
             np.testing.assert_allclose(found[name], array, 1e-8, 1e-8, err_msg=f"{backend} {name}")
@@ -364,7 +337,7 @@ def test_shapes_that_broadcast() -> None:
 
 
 @pytest.mark.parametrize("ahead", [(), (1,), (2,), (4, 1), (0,)])
-def test_one_matrix_for_many(ahead: tuple[int, ...], torchscript: SimpleNamespace) -> None:
+def test_one_matrix_for_many(ahead: tuple[int, ...]) -> None:
     """A matrix without leading axes is eliminated once."""
     a, b = leaf("a", f64["n", "n"]), leaf("b", f64[("b", "c", "n", "m")[2 - len(ahead) :]])
     feeds = {"a": conditioned(3, 4) + 3 * np.eye(3), "b": RANDOM.normal(size=(*ahead, 3, 2))}
@@ -373,14 +346,14 @@ def test_one_matrix_for_many(ahead: tuple[int, ...], torchscript: SimpleNamespac
     at = np.linalg.solve(feeds["a"], feeds["b"])
     back = 2 * np.linalg.solve(feeds["a"].T, at)
     gradient = -(back @ np.swapaxes(at, -1, -2)).reshape(-1, 3, 3).sum(0)
-    for backend, found in results(outputs, feeds, torchscript).items():
+    for backend, found in everywhere(outputs, feeds).items():
         np.testing.assert_allclose(found["y"], at, 1e-11, 1e-13, err_msg=backend)
         np.testing.assert_allclose(found["gradient"], gradient, 1e-10, 1e-12, err_msg=backend)
         expected = np.linalg.solve(np.tril(feeds["a"]), feeds["b"])
         np.testing.assert_allclose(found["lower"], expected, 1e-11, 1e-13, err_msg=backend)
 
 
-def test_within_a_loop(torchscript: SimpleNamespace) -> None:
+def test_within_a_loop() -> None:
     """A body that solves: a loop in a loop."""
     a, xs = leaf("a", f64["n", "n"]), leaf("xs", f64["t", "n"])
     last, _ = scan(lambda c, x: (solve(a + eye(a.shape[-1], dtype=f64), c + x), c), xs[0], xs)
@@ -389,7 +362,7 @@ def test_within_a_loop(torchscript: SimpleNamespace) -> None:
     expected = feeds["xs"][0]
     for x in feeds["xs"]:
         expected = np.linalg.solve(feeds["a"] + np.eye(3), expected + x)
-    found = results(outputs, feeds, torchscript)
+    found = everywhere(outputs, feeds)
     for backend in found:
         np.testing.assert_allclose(found[backend]["y"], expected, 1e-12, err_msg=backend)
         np.testing.assert_allclose(
@@ -397,12 +370,12 @@ def test_within_a_loop(torchscript: SimpleNamespace) -> None:
         )
 
 
-def test_powers(torchscript: SimpleNamespace) -> None:
+def test_powers() -> None:
     data = conditioned(3, 4)
     x = leaf("x", f64["n", "n"])
     for n in (-2, -1, 0, 1, 2, 7):
-        outputs = {"y": matrix_power(x, n)}
-        for backend, found in results(outputs, {"x": data}, torchscript, (x,)).items():
+        outputs = Graph("powers", {"y": matrix_power(x, n)}, (x,))
+        for backend, found in everywhere(outputs, {"x": data}).items():
             np.testing.assert_allclose(
                 found["y"], np.linalg.matrix_power(data, n), 1e-12, 1e-14, err_msg=f"{backend} {n}"
             )
@@ -425,14 +398,14 @@ def test_distances(torchscript: SimpleNamespace) -> None:
             outputs["gradient"] = grad(distances.sum(), y)
             by = torch.autograd.grad(theirs.sum(), tensors["y"])[0]
             expected["gradient"] = by.numpy()
-        for backend, found in results(outputs, feeds, torchscript).items():
+        for backend, found in everywhere(outputs, feeds).items():
             for key, wanted in expected.items():
                 np.testing.assert_allclose(
                     found[key], wanted, 1e-7, 1e-12, err_msg=f"{backend} {key} of order {p}"
                 )
     near = np.array([[1e4, 1e4], [1e4 + 1e-3, 1e4]], np.float32)
     z = leaf("z", f32["n", 2])
-    for backend, found in results({"d": cdist(z, z)}, {"z": near}, torchscript).items():
+    for backend, found in everywhere({"d": cdist(z, z)}, {"z": near}).items():
         apart = float(near[1, 0]) - float(near[0, 0])
         np.testing.assert_allclose(found["d"], [[0, apart], [apart, 0]], 1e-6, err_msg=backend)
 

@@ -25,9 +25,8 @@ from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.convolution.convolve import ConvWeightGradient
 from nncompile.ops.core.long_sums import ACROSS, DOWN, ROW
 from nncompile.runtime.session import Session
-from tests.everywhere import script_of
+from tests.backends import script_of, session
 from tests.leaves import leaf
-from tests.op_checks import session
 
 BOUND = 1e-6  # relative to the sum of the sizes of what is added
 EPSILON = float(np.finfo(np.float32).eps)

@@ -6,21 +6,19 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 import dsl
 from dsl import Dense, f32, f64, i64, model, sgd, training
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FeedError, ModelError, ShapeError
-from nncompile.ir.graph import Graph, Input
+from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, Type
+from nncompile.ir.types import Type
 from nncompile.ops import const
-from nncompile.passes import optimize
 from nncompile.train import Trainer
-from tests.op_checks import valid_model
+from tests.backends import optimized
 
 
 def leaf(type_: Type, name: str = "x") -> Value:
@@ -183,14 +181,6 @@ def test_other_labels_of_margins_are_refused() -> None:
         dsl.perceptron_loss(leaf(f32[2]), const([1, 3]))
 
 
-def run(values: dict[str, Value], **data: Array) -> dict[str, Array]:
-    graph = optimize(Graph("values", values))
-    found = onnxruntime.InferenceSession(
-        valid_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return dict(zip(values, found.run(None, data), strict=True))
-
-
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 def test_log_cosh_of_small_and_of_large_errors(dtype: Any) -> None:
     x = leaf(dtype["n"])
@@ -198,7 +188,7 @@ def test_log_cosh_of_small_and_of_large_errors(dtype: Any) -> None:
     first = grad(losses.sum(), x)
     sizes = np.array([0, 1e-6, 1e-3, 1e-2, 0.3, 0.999, 1, 1.001, 3, 20, 100, 1e4])
     points = np.concatenate([sizes, -sizes]).astype(dtype.numpy)
-    found = run({"value": losses, "first": first, "second": grad(first.sum(), x)}, x=points)
+    found = optimized({"value": losses, "first": first, "second": grad(first.sum(), x)}, x=points)
     wide = points.astype(np.longdouble)
     small = np.abs(wide) < 0.01  # log cosh x = x²/2 − x⁴/12 + x⁶/45 − …
     series = wide**2 / 2 - wide**4 / 12 + wide**6 / 45
@@ -244,7 +234,7 @@ def test_silu_is_as_right_as_it_says() -> None:
     x = leaf(f32["n"])
     points = np.linspace(-30, 30, 20_001, dtype=np.float32)
     y = dsl.silu(x)
-    found = run({"value": y, "gradient": grad(y.sum(), x)}, x=points)
+    found = optimized({"value": y, "gradient": grad(y.sum(), x)}, x=points)
     wide = points.astype(np.float64)
     share = 1 / (1 + np.exp(-wide))
     np.testing.assert_allclose(found["value"], wide * share, rtol=1e-6, atol=2e-6)

@@ -14,7 +14,7 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import apply
 from nncompile.ir.types import f32
 from nncompile.passes import optimize
-from tests.op_checks import session, valid_model
+from tests.backends import session, valid_model
 
 LOGITS = np.float32([-200, -100, -20, -18, -15, -10, -1, 0, 1, 10, 16, 20, 100, 200] * 2)
 TAIL_TARGETS = np.repeat(np.float32([0, 1]), 14)

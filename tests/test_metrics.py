@@ -20,7 +20,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type, boolean
 from nncompile.program.metric_aggregation import accumulation
 from nncompile.train import Trainer
-from tests.op_checks import session, valid_model
+from tests.backends import session, valid_model
 
 sklearn = pytest.importorskip("sklearn.metrics", reason="scikit-learn is the reference here")
 

@@ -16,7 +16,6 @@ from tests.attention_checks import (
     gradients,
     in_numpy,
     in_single,
-    run,
     session_of,
     torch_gradients,
 )
@@ -62,7 +61,7 @@ def test_values_and_gradients_are_those_of_the_definition(top_k: int) -> None:
         names = ["x", *parameters]
         expected = torch_gradients(theirs(top_k), feeds, names)
         assert_all_close(in_numpy(made[f64], feeds), expected, 1e-9, 1e-11)
-        assert_all_close(run(session, in_single(feeds)), expected, 2e-5, 4e-6)
+        assert_all_close(session(in_single(feeds)), expected, 2e-5, 4e-6)
 
 
 def test_balance_is_one_where_experts_are_used_alike() -> None:

@@ -8,11 +8,9 @@ from typing import Any
 
 import mpmath
 import numpy as np
-import onnxruntime
 import pytest
 
 from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
-from nncompile.backends.onnx import to_model
 from nncompile.elementwise import cosh, exp, log, log1p, sigmoid, sinh, tanh
 from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Graph, Input, toposort
@@ -31,6 +29,7 @@ from nncompile.ops import (
 from nncompile.ops import sum as total
 from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.passes import optimize, stabilise
+from tests.backends import optimized
 
 NEGATIVE = (-100, -88.8, -50, -30, -19, -17, -15, -9, -3.5, -1, -1e-3)
 POSITIVE = (1e-3, 0.7, 2, 5, 10, 15, 17, 19, 25, 40, 50, 87, 88.8, 100)
@@ -86,15 +85,6 @@ def exactly(function: Callable[[Any], Any], x: float, order: int) -> float:
         return float(mpmath.diff(plain, mpmath.mpf(float(x)), order) if order else plain(x))
 
 
-def run(values: dict[str, Value], **feeds: np.ndarray) -> dict[str, np.ndarray]:
-    """What onnxruntime computes of values, after all passes."""
-    graph = optimize(Graph("naive", values))
-    session = onnxruntime.InferenceSession(
-        to_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    return dict(zip(values, session.run(list(values), feeds), strict=True))
-
-
 def gradients(y: Value, x: Value) -> dict[str, Value]:
     first = grad(y.sum(), x)
     return {"value": y, "first": first, "second": grad(first.sum(), x)}
@@ -103,7 +93,7 @@ def gradients(y: Value, x: Value) -> dict[str, Value]:
 def check(function: Callable[[Any], Any], spread: bool, points: np.ndarray) -> None:
     x = leaf()
     y = function(x) if spread else formula(function)(x)
-    found = run(gradients(y, x), x=points)
+    found = optimized(gradients(y, x), x=points)
     for order, (name, values) in enumerate(found.items()):
         expected = np.array([exactly(function, u, order) for u in points])
         # Differences of numbers near one, as σ − σ², are right to some 1e-7.
@@ -186,7 +176,7 @@ def test_sums_of_exponentials_are_right_everywhere(name: str) -> None:
         first = grad((w * y).sum(), x)
         return {"value": y, "first": first, "second": grad((w * first).sum(), x)}
 
-    found = run(whole(spelled), x=LOGITS, w=WEIGHTS)
+    found = optimized(whole(spelled), x=LOGITS, w=WEIGHTS)
     feeds = {"x": LOGITS.astype(np.float64), "w": WEIGHTS.astype(np.float64)}
     expected = evaluate(whole(stable), feeds, np.float64)
     for order, values in found.items():
@@ -206,7 +196,7 @@ def test_every_kind_of_gradient_is_of_the_stable_form() -> None:
         "hvp": hvp((y * y).sum(), x, v) / v / 2,
     }
     points, ones = np.float32([-100, 17, 100]), np.ones(3, np.float32)
-    found = run(values, x=points, v=ones)
+    found = optimized(values, x=points, v=ones)
     for name in ("vjp", "jvp", "jacobian", "hvp"):
         np.testing.assert_allclose(found[name], [0, 1, 1], 1e-5, 1e-6, err_msg=name)
 
@@ -214,7 +204,7 @@ def test_every_kind_of_gradient_is_of_the_stable_form() -> None:
 def test_a_loss_on_values_is_finite() -> None:
     z = leaf("z")
     loss = 1.0 - log(sigmoid(z)).mean()
-    found = run({"loss": loss, "gradient": grad(loss, z)}, z=np.float32([-100, -100]))
+    found = optimized({"loss": loss, "gradient": grad(loss, z)}, z=np.float32([-100, -100]))
     np.testing.assert_allclose(found["loss"], 101)
     np.testing.assert_allclose(found["gradient"], [-0.5, -0.5])
 
@@ -229,13 +219,15 @@ def test_what_is_differentiated_at_is_not_rewritten() -> None:
     y = log(s).sum()
     at_s, at_e, at_x = grad(y, [s, e, x])
     points = np.float32([-100, -1, 0, 3])
-    found = run({"at s": at_s, "at e": at_e, "at x": at_x}, x=points)
+    found = optimized({"at s": at_s, "at e": at_e, "at x": at_x}, x=points)
     inverse = 1 / (1 + np.exp(points.astype(np.float64)))
     np.testing.assert_allclose(found["at s"], inverse, 1e-6)
     np.testing.assert_allclose(found["at e"], inverse, 1e-6)
     np.testing.assert_allclose(found["at x"], 1 - inverse, 1e-6, 1e-7)
     assert grad(y, x) is not at_x  # nothing is held there
-    np.testing.assert_allclose(run({"gradient": grad(y, x)}, x=np.float32([100]))["gradient"], 1)
+    np.testing.assert_allclose(
+        optimized({"gradient": grad(y, x)}, x=np.float32([100]))["gradient"], 1
+    )
 
 
 def test_values_that_are_differentiated_at_are_those_of_the_user() -> None:

@@ -8,18 +8,17 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from nncompile import elementwise as e
 from nncompile.autodiff.grad import grad
-from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import FormulaError
 from nncompile.elementwise.formula import PRIMITIVES, formula
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Array, DType, dtype_of, f32, f64, i64
+from tests.backends import in_onnxruntime
 
 SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0]
 WIDE = [-7.5, -3.0, -2.5, -1.5, -0.5, -1e-3, 1e-3, 0.25, 1.0, 2.5, 3.0, 40.0, 720.0]
@@ -104,13 +103,6 @@ def at(value: Value, points: Array) -> Array:
     return evaluate(graph, {"x": points})["result"]  # type: ignore[no-any-return]
 
 
-def run(value: Value, **feeds: Array) -> Array:
-    """What onnxruntime computes."""
-    model = to_model(Graph("function", {"result": value}))
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    return np.asarray(session.run(["result"], feeds)[0])
-
-
 def check(name: str, *arrays: Array) -> None:
     """On arrays and on values, in numpy and in onnxruntime, against numpy's own."""
     ours: Callable[..., Any] = PRIMITIVES[name]
@@ -118,7 +110,7 @@ def check(name: str, *arrays: Array) -> None:
         expected = getattr(np, CALLED.get(name, name))(*arrays)
     value = ours(*(leaf(a, f"x{i}") for i, a in enumerate(arrays)))
     feeds = {f"x{i}": a for i, a in enumerate(arrays)}
-    for result in (ours(*arrays), evaluate(value, feeds), run(value, **feeds)):
+    for result in (ours(*arrays), evaluate(value, feeds), in_onnxruntime({"y": value}, feeds)["y"]):
         assert result.dtype == expected.dtype or expected.dtype == np.float64
         tolerance = (1e-6, 1e-7) if result.dtype == np.float32 else (1e-13, 1e-15)
         np.testing.assert_allclose(result, expected, *tolerance)
@@ -335,7 +327,7 @@ def test_functions_in_double_precision(name: str) -> None:
     reference = np.vectorize(math.erf) if name == "erf" else getattr(np, name)
     with np.errstate(all="ignore"):
         expected = reference(points)
-    found = run(PRIMITIVES[name](leaf(points)), x=points)
+    found = in_onnxruntime({"y": PRIMITIVES[name](leaf(points))}, {"x": points})["y"]
     np.testing.assert_allclose(found, expected, tolerance, 0)
 
 
@@ -345,7 +337,9 @@ def test_gradients_in_double_precision() -> None:
     for name in sorted(DOUBLE.keys() - {"arccosh"}):
         gradient = grad(PRIMITIVES[name](x).sum(), x)
         np.testing.assert_allclose(
-            run(gradient, x=points), evaluate(gradient, {"x": points}), 1e-13
+            in_onnxruntime({"y": gradient}, {"x": points})["y"],
+            evaluate(gradient, {"x": points}),
+            1e-13,
         )
 
 
@@ -354,7 +348,8 @@ def test_logarithm_at_the_end_of_its_domain(dtype: DType) -> None:
     points = np.array([-1, -1.5, np.inf, -np.inf, np.nan, -0.999], dtype.numpy)
     with np.errstate(all="ignore"):
         expected = np.log1p(points)
-    np.testing.assert_allclose(run(e.log1p(leaf(points)), x=points), expected, 1e-6)
+    found = in_onnxruntime({"y": e.log1p(leaf(points))}, {"x": points})["y"]
+    np.testing.assert_allclose(found, expected, 1e-6)
 
 
 def test_bits_have_two_names() -> None:

@@ -15,7 +15,7 @@ from nncompile.diagnostics.errors import GradientError
 from nncompile.elementwise import stop_gradient
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import TupleType, Type, f32, f64
-from tests import op_checks, op_types
+from tests import backends, op_checks, op_types
 from tests.op_types import Case
 
 
@@ -148,8 +148,8 @@ def test_a_right_op_passes(op_type: type[Op], check: Callable[[Case], None]) -> 
 
 
 @pytest.mark.parametrize("op_type", [Cubed, Halves])
-def test_a_right_op_passes_in_torchscript(op_type: type[Op], torchscript: SimpleNamespace) -> None:
-    op_checks.check_torch(case_of(op_type), torchscript.to_script, torchscript.torch)
+def test_a_right_op_passes_in_torchscript(op_type: type[Op]) -> None:
+    op_checks.check_torch(case_of(op_type))
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -170,12 +170,10 @@ def test_a_fault_is_caught(name: str) -> None:
         lambda self, t, x: t.no_such_function(x),
     ],
 )
-def test_a_fault_in_torchscript_is_caught(
-    fault: Callable[..., Any], torchscript: SimpleNamespace
-) -> None:
+def test_a_fault_in_torchscript_is_caught(fault: Callable[..., Any]) -> None:
     case = case_of(changed(Cubed, "torch", fault))
     with pytest.raises((AssertionError, RuntimeError, ValueError)):
-        op_checks.check_torch(case, torchscript.to_script, torchscript.torch)
+        op_checks.check_torch(case)
 
 
 @pytest.mark.parametrize("index", [0, 1])
@@ -248,7 +246,7 @@ def test_an_input_that_is_written_over_is_caught() -> None:
     ]
     opset = onnx.helper.make_opsetid("", 21)
     graph = onnx.helper.make_graph(nodes, "g", inputs, outputs)
-    run = op_checks.session(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
+    run = backends.session(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10))
     feeds = {n: np.ones(3, np.float32) for n in names[1:]}
     feeds["x"] = np.arange(12, dtype=np.float32).reshape(4, 3)
     with pytest.raises(AssertionError, match="wrote over"):
@@ -258,5 +256,5 @@ def test_an_input_that_is_written_over_is_caught() -> None:
 def test_an_output_that_is_not_written_is_caught() -> None:
     """Buffers hold garbage before a run, so that zeros in fresh memory prove nothing."""
     for runtime_type in ("float", "double", "int64", "int32", "uint32", "bool"):
-        buffer = op_checks.poisoned((2, 3), f"tensor({runtime_type})").numpy()
+        buffer = backends.poisoned((2, 3), f"tensor({runtime_type})").numpy()
         assert np.isnan(buffer).all() if buffer.dtype.kind == "f" else buffer.all()

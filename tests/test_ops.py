@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pytest
 
@@ -60,8 +59,8 @@ def test_onnx(case: Case) -> None:
 
 
 @each(CASES + TYPED)
-def test_torchscript(case: Case, torchscript: SimpleNamespace) -> None:
-    op_checks.check_torch(case, torchscript.to_script, torchscript.torch)
+def test_torchscript(case: Case) -> None:
+    op_checks.check_torch(case)
 
 
 @each(WITH_GRADIENTS)

@@ -36,8 +36,8 @@ from nncompile.ops.shape.reshape import (
     transpose,
 )
 from nncompile.ops.shape.slicing import Slice, flip
+from tests.backends import session, valid_model
 from tests.gradient_checks import check_gradient
-from tests.op_checks import session, valid_model
 from tests.scan_checks import check_everywhere
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
@@ -164,14 +164,14 @@ def test_parts_are_the_whole() -> None:
     assert (x[1:] - y).shape in ((dim("n - 1"),), x[1:].shape)  # a size is not negative
 
 
-def test_the_first_row_repeats_along_its_axis(torchscript: SimpleNamespace) -> None:
+def test_the_first_row_repeats_along_its_axis() -> None:
     x = leaf(f64["n", 3])
     y = (x - x[:1]) * broadcast_to(x[-1:], x.shape)
     dx = vjp(y, x, y)
     graph = Graph("first", {"y": y, "dx": dx, "dxx": vjp(dx, x, x)}, (x,))
     for size in (0, 1, 4):
         data = np.random.default_rng(size).uniform(-1, 1, (size, 3))
-        check_everywhere(graph, {"x": data}, torchscript)
+        check_everywhere(graph, {"x": data})
         expected = (data - data[:1]) * data[-1:]
         np.testing.assert_array_equal(evaluate(y, {"x": data}), expected)
     check_gradient(lambda v: (v - v[:1]) * v[-1:], np.random.default_rng(0).uniform(size=(4, 3)))

@@ -17,8 +17,8 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import conv, conv_transpose, pad
 from tests import everywhere
+from tests.backends import session, valid_model
 from tests.leaves import leaf
-from tests.op_checks import session, valid_model
 
 COPIES = ("edge", "reflect", "symmetric", "wrap")
 

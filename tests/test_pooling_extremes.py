@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from nncompile.autodiff.grad import vjp
+from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, f32, f64
 from nncompile.ops import adaptive_max_pool, max_pool
-from tests.against_torch import session
+from tests.backends import in_onnxruntime, script_of, session
 
 WINDOWS: tuple[dict[str, Any], ...] = (
     {"kernel": (2, 2)},
@@ -61,27 +62,22 @@ def drawn(dtype: Any, rank: int, share: float, rng: np.random.Generator) -> np.n
 def test_onnxruntime_and_torch_pool_special_values_as_numpy(
     dtype: Any, options: dict[str, Any]
 ) -> None:
-    torch = pytest.importorskip("torch")
-    from nncompile.backends.torchscript import to_script
-
     graph = pooled(options, dtype)
-    run, script = session(graph), to_script(graph, {})
+    runs = session(to_model(graph)), script_of(graph)
     rng = np.random.default_rng(1)
     for share in (0.02, 0.1, 0.5, 1.0) * 2:
         feeds = fed(graph, drawn(dtype, len(options["kernel"]), share, rng))
         expected = evaluate(graph, feeds)
-        ours = dict(zip(graph.outputs, run.run(list(graph.outputs), feeds), strict=True))
-        theirs = script(*(torch.from_numpy(feeds[name]) for name in graph.leaves))
-        for name, array in expected.items():
-            np.testing.assert_allclose(ours[name], array, 1e-5, 1e-5, err_msg=name)
-            np.testing.assert_allclose(theirs[name].numpy(), array, 1e-5, 1e-5, err_msg=name)
+        for results in (run(feeds) for run in runs):
+            for name, array in expected.items():
+                np.testing.assert_allclose(results[name], array, 1e-5, 1e-5, err_msg=name)
 
 
 def _run(y: Value, x: Value, array: np.ndarray) -> np.ndarray:
     graph = Graph("pooled", {"y": y}, (x,))
-    (result,) = session(graph).run(None, {"x": array})
+    result = in_onnxruntime(graph, {"x": array})["y"]
     np.testing.assert_array_equal(result, evaluate(graph, {"x": array})["y"])
-    return np.asarray(result)
+    return result
 
 
 @pytest.mark.parametrize("place", range(9))

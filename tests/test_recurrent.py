@@ -20,7 +20,7 @@ from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from tests.op_checks import session, valid_model
+from tests.backends import session, valid_model
 from tests.tolerances import assert_close
 
 torch = pytest.importorskip("torch")
@@ -191,7 +191,7 @@ def test_one_file_for_every_size(kind: str) -> None:
         feeds = {n: x for n, x in data("float32", time, batch).items() if n in net.inputs}
         feeds["lengths"] = np.minimum(feeds["lengths"], time)
         expected = evaluate(graph, {**feeds, **weights}, np.float64)
-        found = compiled({**feeds, **weights}, {n: x.shape for n, x in expected.items()})
+        found = compiled({**feeds, **weights}, expected)
         for name, x in expected.items():
             assert_close(found[name], x, "float32", f"{name} at {time}")
 

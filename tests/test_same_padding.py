@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dsl import AveragePool2d, Conv2d, MaxPool2d, SeparableConv2d, f32, f64, grad, model, relu
+from nncompile.backends.onnx import to_model
 from nncompile.ir.dims import floordiv, same, symbol
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
@@ -19,7 +20,8 @@ from nncompile.ir.types import Type
 from nncompile.ops import average_pool, const, conv, max_pool
 from nncompile.ops.windows.same_padding import same_padding
 from nncompile.program.initialization import initial_values
-from tests.against_torch import gradients, session
+from tests.against_torch import gradients
+from tests.backends import script_of, session
 from tests.gradient_checks import check_gradient
 from tests.tolerances import assert_close
 
@@ -82,17 +84,17 @@ def test_values_and_gradients_are_those_of_fixed_sizes(case: str) -> None:
     """Of the first and the second order, in numpy and, of float32, in onnxruntime."""
     function, type_ = CASES[case]
     graph, _ = gradients(function, type_)
-    run = session(gradients(function, Type(f32, type_.shape))[0])
+    run = session(to_model(gradients(function, Type(f32, type_.shape))[0]))
     rng = np.random.default_rng(0)
     for space in spaces(type_.rank - 2):
         fixed, y = gradients(function, f64[(2, 3, *space)])
         shapes = {"x": (2, 3, *space), "g": y.shape, "u": (2, 3, *space)}
         feeds = {name: rng.normal(size=shape) for name, shape in shapes.items()}
         expected, found = evaluate(fixed, feeds), evaluate(graph, feeds)
-        actual = run.run(None, {n: x.astype(np.float32) for n, x in feeds.items()})
-        for (name, wanted), other in zip(expected.items(), actual, strict=True):
+        actual = run({n: x.astype(np.float32) for n, x in feeds.items()}, expected)
+        for name, wanted in expected.items():
             assert_close(found[name], wanted, "float64", f"{name} at {space}")
-            assert_close(other, wanted, "float32", f"onnx {name} at {space}")
+            assert_close(actual[name], wanted, "float32", f"onnx {name} at {space}")
 
 
 @pytest.mark.parametrize("size", [4, 5, 6])
@@ -119,7 +121,7 @@ def test_one_file_of_layers_takes_images_of_every_size() -> None:
     found = grad(net.outputs["loss"], list(leaves.values()))
     outputs |= {f"d {path}": gradient for path, gradient in zip(leaves, found, strict=True)}
     graph = Graph("step", outputs, tuple(net.graph.leaves.values()))
-    run = session(graph)
+    run = session(to_model(graph))
     weights = initial_values(net, 0)
     rng = np.random.default_rng(0)
     for height, width in ((1, 2), (7, 8), (9, 12), (13, 5), (16, 11), (10, 17)):
@@ -127,28 +129,25 @@ def test_one_file_of_layers_takes_images_of_every_size() -> None:
         feeds = {**{p: weights[p] for p in leaves}, "image": image}
         wide = {n: x.astype(np.float64) for n, x in feeds.items()}
         expected = evaluate(graph, wide, np.float64)
-        for (name, wanted), actual in zip(expected.items(), run.run(None, feeds), strict=True):
-            assert_close(actual, wanted, "float32", f"{name} at {height}×{width}")
+        for name, actual in run(feeds, expected).items():
+            assert_close(actual, expected[name], "float32", f"{name} at {height}×{width}")
         sizes = (2, 5, *(-(-size // 24) for size in (height, width)))
         assert expected["y"].shape == sizes
 
 
 def test_torchscript_takes_images_of_every_size() -> None:
-    torch = pytest.importorskip("torch", reason="torch runs it")
-    torchscript = pytest.importorskip("nncompile.backends.torchscript")
     for case in ("conv (3, 2) (2, 3)", "max (2, 5) (3, 2)", "average (1, 4) (2, 4)"):
         function, type_ = CASES[case]
         graph, _ = gradients(function, type_)
-        module = torchscript.to_script(graph, {})
+        run = script_of(graph)
         rng = np.random.default_rng(0)
         for space in spaces(type_.rank - 2):
             _, y = gradients(function, f64[(2, 3, *space)])
             shapes = {"x": (2, 3, *space), "g": y.shape, "u": (2, 3, *space)}
             feeds = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-            with torch.no_grad():
-                actual = module(*(torch.tensor(feeds[name]) for name in graph.leaves))
+            actual = run(feeds)
             for name, wanted in evaluate(graph, feeds).items():
-                assert_close(actual[name].numpy(), wanted, "float64", f"{case} {name} at {space}")
+                assert_close(actual[name], wanted, "float64", f"{case} {name} at {space}")
 
 
 def test_a_fixed_size_and_a_multiple_of_the_stride_need_no_padding_of_their_own() -> None:

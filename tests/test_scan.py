@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +18,8 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32, f64, i64
 from nncompile.ops import broadcast_to, const, iota, scan
 from nncompile.passes import optimize
+from tests.backends import session, valid_model
 from tests.leaves import leaf
-from tests.op_checks import session, valid_model
 from tests.scan_checks import (
     Memory,
     body_nodes,
@@ -89,7 +88,7 @@ def test_equal_bodies_are_one() -> None:
     assert copy.deepcopy(one) is one
 
 
-def test_formals_of_one_name_do_not_meet(torchscript: SimpleNamespace) -> None:
+def test_formals_of_one_name_do_not_meet() -> None:
     """Two loops whose bodies have formals of the same names and types, one in the other's
     argument, and both in one graph."""
     x, a, b = leaf("x", f32["n", 2]), leaf("a", f32[2]), leaf("b", f32[2])
@@ -101,7 +100,7 @@ def test_formals_of_one_name_do_not_meet(torchscript: SimpleNamespace) -> None:
     again, _ = scan(smooth, last, seen)
     third, _ = scan(lambda c, x: (x - c * 0.5, c), b, x)
     graph = Graph("g", {"again": again, "third": third}, (x, a, b))
-    check_everywhere(graph, feeds_of(graph, {"n": 4}), torchscript)
+    check_everywhere(graph, feeds_of(graph, {"n": 4}))
 
 
 def test_invariant_work_is_outside() -> None:
@@ -114,7 +113,7 @@ def test_invariant_work_is_outside() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("time", [4, 1, 0])
-def test_gradients(time: int, torchscript: SimpleNamespace) -> None:
+def test_gradients(time: int) -> None:
     """Of order one and two, a captured weight used inside and outside; the runtimes agree."""
     model = Memory()
     loss = model.loss()
@@ -126,7 +125,7 @@ def test_gradients(time: int, torchscript: SimpleNamespace) -> None:
     check_difference(second, model.inputs, feeds)
     outputs = [loss, *gradients, *grad(second, model.inputs)]
     whole = Graph("g", {f"y{i}": y for i, y in enumerate(outputs)}, tuple(model.inputs))
-    check_everywhere(whole, feeds, torchscript)
+    check_everywhere(whole, feeds)
 
 
 def test_third_order() -> None:
@@ -206,12 +205,12 @@ def test_nested_loops_become_one_forward_and_one_back() -> None:
 
 
 @pytest.mark.parametrize("sizes", [(3, 2), (1, 1), (2, 0), (0, 2)])
-def test_nested_in_the_runtimes(sizes: tuple[int, int], torchscript: SimpleNamespace) -> None:
+def test_nested_in_the_runtimes(sizes: tuple[int, int]) -> None:
     leaves, y = nested(f32)
     outputs = {"y": y, **{f"s{i}": s for i, s in enumerate(grad(y, leaves))}}
     graph = Graph("g", outputs, tuple(leaves))
     feeds = feeds_of(graph, dict(zip(("n", "m"), sizes, strict=True)))
-    check_everywhere(graph, feeds, torchscript)
+    check_everywhere(graph, feeds)
 
 
 def test_the_graph_does_not_grow_with_time() -> None:
@@ -235,7 +234,7 @@ def test_one_model_for_every_length() -> None:
     for time, batch in ((7, 2), (2, 5), (1, 1), (0, 3)):
         feeds = feeds_of(graph, {"time": time, "b": batch})
         expected = evaluate(graph, feeds, np.float64)
-        actual = run(feeds, {n: x.shape for n, x in expected.items()})
+        actual = run(feeds, expected)
         for name, x in expected.items():
             assert_close(actual[name], x, "float32", f"{name} at {time}")
 

@@ -25,8 +25,8 @@ from nncompile.ops import (
     uniform,
 )
 from nncompile.passes import inference, optimize
+from tests.backends import session, valid_model
 from tests.leaves import leaf
-from tests.op_checks import session, valid_model
 from tests.scan_checks import body_nodes, check_difference, scans
 
 

@@ -22,9 +22,9 @@ from nncompile.ir.types import DTYPES, DType, boolean, f32, f64, i64
 from nncompile.passes import optimize
 from nncompile.train import Trainer
 from tests.array_checks import Everywhere, check_numpy
+from tests.backends import session, valid_model
 from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
-from tests.op_checks import session, valid_model
 
 NAMES = f64["n", "m"]
 

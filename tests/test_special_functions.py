@@ -13,11 +13,11 @@ import pytest
 from nncompile import elementwise as e
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FormulaError
-from nncompile.ir.graph import Graph, Input
+from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value, apply
+from nncompile.ir.op import apply
 from nncompile.ir.types import DType, f32, f64
-from tests.op_checks import session, valid_model
+from tests.backends import everywhere
 
 Function = Callable[[Any], Any]
 
@@ -107,24 +107,9 @@ EXACT: dict[str, tuple[Function, Function, np.ndarray, float, float]] = {
 }
 
 
-def results(
-    outputs: dict[str, Value], feeds: dict[str, np.ndarray], torchscript: SimpleNamespace
-) -> dict[str, dict[str, np.ndarray]]:
-    """What each backend makes of the outputs."""
-    graph = Graph("special", outputs)
-    expected = evaluate(graph, feeds)
-    tensors = [torchscript.torch.from_numpy(feeds[name].copy()) for name in graph.leaves]
-    script = torchscript.to_script(graph, {})(*tensors)
-    return {
-        "numpy": expected,
-        "ONNX": session(valid_model(graph))(feeds, {n: a.shape for n, a in expected.items()}),
-        "TorchScript": {name: script[name].numpy() for name in outputs},
-    }
-
-
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 @pytest.mark.parametrize("name", EXACT)
-def test_they_are_right(name: str, dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_they_are_right(name: str, dtype: DType) -> None:
     ours, exact, points, relative, absolute = EXACT[name]
     points = points.astype(dtype.numpy)
     with mpmath.workdps(40):
@@ -135,7 +120,7 @@ def test_they_are_right(name: str, dtype: DType, torchscript: SimpleNamespace) -
     x = apply(Input("x", dtype["n"]))
     if dtype is f32:
         relative, absolute = 2e-6, max(absolute, 2e-6) if absolute else 0
-    for backend, found in results({"y": ours(x)}, {"x": points}, torchscript).items():
+    for backend, found in everywhere({"y": ours(x)}, {"x": points}).items():
         np.testing.assert_allclose(found["y"], expected[kept], relative, absolute, err_msg=backend)
 
 
@@ -179,7 +164,7 @@ AT_SPECIAL: dict[str, tuple[Function, list[float], list[float]]] = {
 
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 @pytest.mark.parametrize("name", AT_SPECIAL)
-def test_special_values(name: str, dtype: DType, torchscript: SimpleNamespace) -> None:
+def test_special_values(name: str, dtype: DType) -> None:
     ours, points, expected = AT_SPECIAL[name]
     with np.errstate(over="ignore"):
         data = np.array(points).astype(dtype.numpy)
@@ -189,7 +174,7 @@ def test_special_values(name: str, dtype: DType, torchscript: SimpleNamespace) -
         held &= (data == 0) == (np.array(points) == 0)
         data, wanted = data[held], wanted[held]
     x = apply(Input("x", dtype["n"]))
-    for backend, found in results({"y": ours(x)}, {"x": data}, torchscript).items():
+    for backend, found in everywhere({"y": ours(x)}, {"x": data}).items():
         np.testing.assert_allclose(found["y"], wanted, 1e-6, 0, err_msg=backend)
         zeros = wanted == 0
         np.testing.assert_array_equal(
@@ -213,7 +198,7 @@ def test_products_with_logarithms(name: str, torchscript: SimpleNamespace) -> No
     outputs = {"product": product, "s0": gradients[0], "s1": gradients[1]}
     of_log = right if name == "xlogy" else right + 1
     nothing = (left == 0) & (of_log <= 0)
-    for backend, found in results(outputs, {"x": left, "y": right}, torchscript).items():
+    for backend, found in everywhere(outputs, {"x": left, "y": right}).items():
         for key, array in expected.items():
             wanted = np.where(nothing, 0.0, array.numpy())
             np.testing.assert_allclose(found[key], wanted, 1e-12, 0, err_msg=f"{backend} {key}")
@@ -243,7 +228,7 @@ DIFFERENTIATED: dict[str, tuple[Function, Function, list[float]]] = {
 
 
 @pytest.mark.parametrize("name", DIFFERENTIATED)
-def test_gradients_of_four_orders(name: str, torchscript: SimpleNamespace) -> None:
+def test_gradients_of_four_orders(name: str) -> None:
     ours, theirs, points = DIFFERENTIATED[name]
     x = apply(Input("x", f64["n"]))
     outputs, y = {}, ours(x)
@@ -251,7 +236,7 @@ def test_gradients_of_four_orders(name: str, torchscript: SimpleNamespace) -> No
         y = grad(y.sum(), x)
         outputs[f"order {order}"] = y
     data = np.array(points)
-    for backend, found in results(outputs, {"x": data}, torchscript).items():
+    for backend, found in everywhere(outputs, {"x": data}).items():
         for order in range(1, 5):
             with mpmath.workdps(40):
                 expected = [float(mpmath.re(mpmath.diff(theirs, p, order))) for p in points]

@@ -15,26 +15,11 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import apply
 from nncompile.ir.types import DType, f32, f64
-from tests.against_torch import session
+from tests.backends import everywhere
 
 ONE = apply(Input("one", f32["n"]))
 X = apply(Input("x", f32["n"]))
 BELOW = -np.concatenate([np.linspace(0.01, 20, 200), np.linspace(20, 85, 131)]).astype(np.float32)
-
-
-def everywhere(graph: Graph, feeds: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
-    """The outputs of onnxruntime and of TorchScript."""
-    torch = pytest.importorskip("torch")
-    from nncompile.backends.torchscript import to_script
-
-    found = session(graph).run(list(graph.outputs), feeds)
-    script = to_script(graph, {})
-    with torch.no_grad():
-        theirs = script(*(torch.from_numpy(feeds[name].copy()) for name in graph.leaves))
-    return [
-        dict(zip(graph.outputs, found, strict=True)),
-        {name: x.numpy() for name, x in theirs.items()},
-    ]
 
 
 SMALL: dict[str, tuple[Any, int]] = {  # with the sign of x where it is small
@@ -67,7 +52,7 @@ def test_what_is_small_is_right_to_five_digits() -> None:
     graph = Graph("tails", outputs, (X, ONE))
     feeds = {"x": BELOW, "one": np.ones_like(BELOW)}
     expected = evaluate(graph, feeds, precision=np.float64)
-    for found in everywhere(graph, feeds):
+    for found in everywhere(graph, feeds).values():
         for name, array in expected.items():
             normal = np.abs(array) > 1e-34  # factors of it may be smaller than normal ones
             off = np.abs(found[name] - array)[normal]
@@ -80,7 +65,7 @@ def test_a_gate_is_the_sigmoid_to_within_a_ten_millionth() -> None:
     graph = Graph("gates", {"gate": e.gate(X)}, (X,))
     points = np.linspace(-100, 100, 4001).astype(np.float32)
     expected = 1 / (1 + np.exp(-points.astype(np.float64)))
-    for found in everywhere(graph, {"x": points}):
+    for found in everywhere(graph, {"x": points}).values():
         np.testing.assert_allclose(found["gate"], expected, atol=2e-7)
 
 
@@ -93,7 +78,7 @@ def test_functions_keep_their_digits_beside_zero() -> None:
     sizes = np.logspace(-30, -1, 120).astype(np.float32)
     feeds = {"x": np.concatenate([-sizes, sizes])}
     expected = evaluate(graph, feeds, precision=np.float64)
-    for found in everywhere(graph, feeds):
+    for found in everywhere(graph, feeds).values():
         for name, array in expected.items():
             np.testing.assert_allclose(found[name], array, 1e-6, err_msg=name)
 
@@ -111,7 +96,7 @@ def test_pairs_of_special_numbers_are_numpys(name: str, dtype: DType) -> None:
     graph = Graph("pairs", {"z": getattr(e, name)(x, y)}, (x, y))
     with np.errstate(all="ignore"):
         expected = getattr(np, name)(a, b)
-    for found in everywhere(graph, {"x": a, "y": b}):
+    for found in everywhere(graph, {"x": a, "y": b}).values():
         np.testing.assert_allclose(found["z"], expected, 1e-6)
         if name in ("arctan2", "copysign"):
             signs = (np.where(np.isnan(z), False, np.signbit(z)) for z in (found["z"], expected))
@@ -121,7 +106,7 @@ def test_pairs_of_special_numbers_are_numpys(name: str, dtype: DType) -> None:
 def test_signs_are_seen_on_zeros() -> None:
     graph = Graph("signs", {"s": e.signbit(X)}, (X,))
     values = np.asarray([0.0, -0.0, -1e-45, 1e-45, np.inf, -np.inf, -2.0], np.float32)
-    for found in everywhere(graph, {"x": values}):
+    for found in everywhere(graph, {"x": values}).values():
         np.testing.assert_array_equal(found["s"], np.signbit(values))
 
 
@@ -140,6 +125,6 @@ def test_nan_is_the_value_of_every_activation_at_nan(name: str) -> None:
     feeds = {"x": np.asarray([np.nan, 1.0], np.float32), "one": np.ones(2, np.float32)}
     expected = evaluate(graph, feeds)
     assert np.isnan(expected["y"][0])
-    for found in everywhere(graph, feeds):
+    for found in everywhere(graph, feeds).values():
         for output in ("y", "gradient"):
             np.testing.assert_allclose(found[output], expected[output], 1e-6, err_msg=output)

@@ -42,7 +42,6 @@ from tests.attention_checks import (
     gradients,
     in_numpy,
     in_single,
-    run,
     session_of,
     torch_gradients,
     torch_probe,
@@ -116,7 +115,7 @@ def agree(
         expected |= {f"d1.{path}": x for path, x in weights(True).items()}
         whole = feeds | weights(False)
         assert_all_close(in_numpy(made[f64], whole), expected, **DOUBLE)
-        assert_all_close(run(session, in_single(whole)), expected, **SINGLE)
+        assert_all_close(session(in_single(whole)), expected, **SINGLE)
 
 
 @pytest.mark.parametrize("norm_first", [False, True])

@@ -19,7 +19,8 @@ from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type, f32, f64, is_real
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
-from tests.op_checks import dot, in_double, session, valid_model
+from tests.backends import session, valid_model
+from tests.op_checks import dot, in_double
 from tests.tolerances import SLOPE, STEP, assert_close
 
 Feeds = dict[str, np.ndarray]
@@ -181,7 +182,7 @@ def _in_onnxruntime(system: System) -> list[tuple[Value, np.ndarray, np.ndarray]
     graph = Graph("coverage", outputs, (*system.leaves, *extra))
     feeds = system.data | _weights(system, extra)
     expected = in_double(graph, feeds)
-    actual = session(valid_model(graph))(feeds, {n: a.shape for n, a in expected.items()})
+    actual = session(valid_model(graph))(feeds, expected)
     return [(y, actual[name], expected[name]) for name, y in graph.outputs.items()]
 
 

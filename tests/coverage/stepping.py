@@ -12,8 +12,9 @@ from nncompile.ir.dims import substitute, symbols
 from nncompile.ir.types import Type
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session
+from tests.backends import session, valid_model
 from tests.coverage.checks import STATE_SIZES, Feeds, System, distance
-from tests.op_checks import in_double, session, valid_model
+from tests.op_checks import in_double
 from tests.tolerances import assert_close
 
 STEPS = 10
