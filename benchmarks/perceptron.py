@@ -9,4 +9,4 @@ def perceptron(image=f32["batch", 784], label=i64["batch"]):
     return {"logits": logits, "loss": cross_entropy(logits, label)}
 
 
-recipe = training(perceptron, minimize="loss", optimizer=adam(1e-3), batch=32)
+recipe = training(perceptron, minimize="loss", optimizer=adam(1e-3), batch_size=32)

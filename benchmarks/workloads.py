@@ -44,7 +44,7 @@ class Workload:
     def recipe(self) -> Recipe:
         """The step as a user would write it."""
         optimizer = OPTIMIZERS[self.optimizer](self.learning_rate)
-        return training(self.network(), minimize="loss", optimizer=optimizer, batch=self.batch)
+        return training(self.network(), minimize="loss", optimizer=optimizer, batch_size=self.batch)
 
     def batches(self, count: int) -> list[Batch]:
         """Different random batches, the same in every run."""

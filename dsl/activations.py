@@ -113,9 +113,9 @@ def relu6(x: Any) -> Any:
 
 
 @formula
-def hard_tanh(x: Any, low: Any = -1.0, high: Any = 1.0) -> Any:
-    """x between low and high"""
-    return hard_clip(x, low, high)
+def hard_tanh(x: Any, min_val: Any = -1.0, max_val: Any = 1.0) -> Any:
+    """x between `min_val` and `max_val`"""
+    return hard_clip(x, min_val, max_val)
 
 
 @formula
@@ -143,21 +143,21 @@ def tanh_shrink(x: Any) -> Any:
 
 
 @formula
-def soft_shrink(x: Any, threshold: Any = 0.5) -> Any:
-    """x moved towards 0 by the threshold, and 0 within it"""
-    return relu(x - threshold) - relu(-x - threshold)
+def soft_shrink(x: Any, lambd: Any = 0.5) -> Any:
+    """x moved towards 0 by λ, and 0 within it"""
+    return relu(x - lambd) - relu(-x - lambd)
 
 
 @formula
-def hard_shrink(x: Any, threshold: Any = 0.5) -> Any:
-    """x, and 0 within the threshold"""
-    return where(abs(x) <= threshold, 0, x)
+def hard_shrink(x: Any, lambd: Any = 0.5) -> Any:
+    """x, and 0 within ±λ"""
+    return where(abs(x) <= lambd, 0, x)
 
 
 @formula
-def threshold(x: Any, at: Any = 0.0, otherwise: Any = 0.0) -> Any:
-    """x above `at`, `otherwise` below"""
-    return where(x <= at, otherwise, x)
+def threshold(x: Any, threshold: Any = 0.0, value: Any = 0.0) -> Any:
+    """x above the threshold, `value` elsewhere"""
+    return where(x <= threshold, value, x)
 
 
 @formula

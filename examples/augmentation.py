@@ -46,7 +46,7 @@ def classifier(name, *augmentation):
             "accuracy": accuracy(logits, label),
         }
 
-    return training(network, optimizer=adamw(cosine(2e-3, steps=1500)), batch=50, steps=1500)
+    return training(network, optimizer=adamw(cosine(2e-3, steps=1500)), batch_size=50, steps=1500)
 
 
 plain = classifier("plain")

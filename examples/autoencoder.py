@@ -32,7 +32,7 @@ recipe = training(
     autoencoder,
     minimize="loss",
     optimizer=adam(cosine(3e-3, warmup=50, steps=4000)),
-    batch=64,
+    batch_size=64,
     steps=4000,
 )
 

@@ -16,7 +16,7 @@ from dsl import ema, sgd, swa, training
 from nncompile import Trainer
 
 recipe = training(
-    line, optimizer=sgd(0.02), average=[ema(0.999), swa(start=2 * 442)], batch=1, epochs=50
+    line, optimizer=sgd(0.02), average=[ema(0.999), swa(start=2 * 442)], batch_size=1, epochs=50
 )
 
 

@@ -25,9 +25,9 @@ def line(x=f32["batch", 10], y=f32["batch", 1]):
     return {"prediction": prediction, "loss": mean_squared_error(prediction, y)}
 
 
-full_batch = training(line, optimizer=sgd(0.02), batch=442, epochs=EPOCHS)
-mini_batch = training(line, optimizer=sgd(0.02), batch=32, epochs=EPOCHS)
-stochastic = training(line, optimizer=sgd(0.02), batch=1, epochs=EPOCHS)
+full_batch = training(line, optimizer=sgd(0.02), batch_size=442, epochs=EPOCHS)
+mini_batch = training(line, optimizer=sgd(0.02), batch_size=32, epochs=EPOCHS)
+stochastic = training(line, optimizer=sgd(0.02), batch_size=1, epochs=EPOCHS)
 
 
 def data():
@@ -46,7 +46,7 @@ def least(data):
 def losses(recipe, data):
     """The loss over all data after each epoch."""
     trainer = Trainer(recipe)
-    history = trainer.fit(data, validation=data, batch=recipe.batch)
+    history = trainer.fit(data, validation_data=data, batch_size=recipe.batch_size)
     return np.array([epoch["val_loss"] for epoch in history.epochs])
 
 

@@ -32,7 +32,9 @@ def char_gpt(text=i64["batch", "time"]):
     features = (
         text
         >> Embedding(128, 64, name="characters")
-        >> TransformerEncoder(heads=4, layers=2, causal=True, norm_first=True, rotary_base=10000.0)
+        >> TransformerEncoder(
+            num_heads=4, num_layers=2, causal=True, norm_first=True, rotary_base=10000.0
+        )
     )
     logits = features >> Dense(128, name="next")
     loss = cross_entropy(logits[:, :-1], text[:, 1:])
@@ -43,7 +45,7 @@ recipe = training(
     char_gpt,
     minimize="loss",
     optimizer=muon(cosine(4e-2, warmup=50, steps=600)),
-    batch=16,
+    batch_size=16,
     steps=600,
 )
 

@@ -39,7 +39,7 @@ recipe = training(
     char_lstm,
     minimize="loss",
     optimizer=adamw(cosine(1e-2, warmup=40, steps=400)),
-    batch=32,
+    batch_size=32,
     steps=400,
 )
 

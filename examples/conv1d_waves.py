@@ -63,7 +63,7 @@ recipe = training(
     conv1d_waves,
     minimize="loss",
     optimizer=adamw(cosine(3e-3, warmup=50, steps=700)),
-    batch=32,
+    batch_size=32,
     steps=700,
 )
 

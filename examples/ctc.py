@@ -34,7 +34,11 @@ def ctc(
 
 
 recipe = training(
-    ctc, minimize="loss", optimizer=adam(cosine(1e-2, warmup=50, steps=300)), batch=64, steps=300
+    ctc,
+    minimize="loss",
+    optimizer=adam(cosine(1e-2, warmup=50, steps=300)),
+    batch_size=64,
+    steps=300,
 )
 
 

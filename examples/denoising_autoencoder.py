@@ -41,7 +41,7 @@ recipe = training(
     denoiser,
     minimize="loss",
     optimizer=adam(cosine(2e-3, warmup=50, steps=3000)),
-    batch=64,
+    batch_size=64,
     steps=3000,
 )
 

@@ -91,7 +91,7 @@ recipe = training(
     minimize="loss",
     optimizer=adamw(cosine(3e-3, warmup=200, steps=6000), weight_decay=1e-3),
     average=ema(0.999),
-    batch=64,
+    batch_size=64,
     steps=6000,
 )
 

@@ -62,7 +62,7 @@ recipe = training(
     digits,
     minimize="loss",
     optimizer=adamw(cosine(3e-3, warmup=100, steps=1500)),
-    batch=64,
+    batch_size=64,
     steps=1500,
 )
 

@@ -51,7 +51,7 @@ recipe = training(
     digits_cnn,
     minimize="loss",
     optimizer=adamw(cosine(3e-3, warmup=50, steps=600)),
-    batch=64,
+    batch_size=64,
     steps=600,
 )
 

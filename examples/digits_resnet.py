@@ -69,7 +69,7 @@ recipe = training(
     digits_resnet,
     minimize="loss",
     optimizer=adamw(cosine(3e-3, warmup=50, steps=450)),
-    batch=64,
+    batch_size=64,
     steps=450,
 )
 

@@ -26,7 +26,7 @@ def edges(image=f32["batch", 1, "height", "width"], sobel=f32["batch", 2, "heigh
 
 
 recipe = training(
-    edges, minimize="loss", optimizer=adam(cosine(0.1, steps=1000)), batch=16, steps=1000
+    edges, minimize="loss", optimizer=adam(cosine(0.1, steps=1000)), batch_size=16, steps=1000
 )
 
 

@@ -32,7 +32,7 @@ recipe = training(
     curve,
     minimize="loss",
     optimizer=adam(cosine(1e-2, warmup=100, steps=3000)),
-    batch=64,
+    batch_size=64,
     steps=3000,
 )
 

@@ -74,7 +74,7 @@ recipe = training(
         minimize("gen_loss", params="gen.*", optimizer=adam(5e-4, betas=(0.5, 0.999))),
     ],
     average=ema(0.999, params="gen.*"),
-    batch=64,
+    batch_size=64,
     steps=5000,
 )
 

@@ -37,7 +37,7 @@ def line(x=f32["batch", 10], y=f32["batch"]):
 
 # Each step sees all that it is trained on, so there is nothing random in it.
 recipe = training(
-    line, minimize="loss", optimizer=sgd(0.1, momentum=0.95), batch=len(train_x), steps=1500
+    line, minimize="loss", optimizer=sgd(0.1, momentum=0.95), batch_size=len(train_x), steps=1500
 )
 
 data = {"x": train_x, "y": train_y}, {"x": held_x, "y": held_y}

@@ -44,7 +44,7 @@ def tumour(x=f32["batch", 30], benign=f32["batch"]):
 
 
 recipe = training(
-    tumour, minimize="loss", optimizer=adamw(0.01, weight_decay=0.01), batch=65, steps=700
+    tumour, minimize="loss", optimizer=adamw(0.01, weight_decay=0.01), batch_size=65, steps=700
 )
 
 data = {"x": train_x, "benign": train_y}, {"x": held_x, "benign": held_y}

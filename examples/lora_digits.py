@@ -31,9 +31,9 @@ def classifier(name, adapt):
 
 base = classifier("base", lambda layer: layer)
 adapted = classifier("adapted", lambda layer: lora(layer, rank=4))
-pretraining = training(base, optimizer=adamw(cosine(2e-3, steps=1000)), batch=64, steps=1000)
+pretraining = training(base, optimizer=adamw(cosine(2e-3, steps=1000)), batch_size=64, steps=1000)
 tuning = training(
-    adapted, params="*.lora_*", optimizer=adamw(cosine(1e-2, steps=1000)), batch=64, steps=1000
+    adapted, params="*.lora_*", optimizer=adamw(cosine(1e-2, steps=1000)), batch_size=64, steps=1000
 )
 
 

@@ -49,8 +49,8 @@ def meta(
     return {"before": stack(before).mean(), "after": stack(after).mean()}
 
 
-meta_recipe = training(meta, minimize="after", optimizer=adam(1e-3), batch=1, steps=12_000)
-plain_recipe = training(meta, minimize="before", optimizer=adam(1e-3), batch=1, steps=12_000)
+meta_recipe = training(meta, minimize="after", optimizer=adam(1e-3), batch_size=1, steps=12_000)
+plain_recipe = training(meta, minimize="before", optimizer=adam(1e-3), batch_size=1, steps=12_000)
 
 
 def sines(count, seed):

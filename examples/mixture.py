@@ -35,7 +35,9 @@ def target(x):
 
 @model
 def mixture(x=f32["batch", 2], y=f32["batch", 2]):
-    experts = MixtureOfExperts(experts=4, top_k=1, hidden=16, activation=tanh, name="experts")
+    experts = MixtureOfExperts(
+        num_experts=4, top_k=1, hidden_size=16, activation=tanh, name="experts"
+    )
     answer = experts(x)
     error = mean_squared_error(answer, y)
     balance = experts.balance(x)
@@ -54,7 +56,7 @@ def trained_as(network):
         network,
         minimize="loss",
         optimizer=adam(cosine(3e-2, warmup=50, steps=6000)),
-        batch=128,
+        batch_size=128,
         steps=6000,
     )
 

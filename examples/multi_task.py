@@ -61,7 +61,7 @@ recipe = training(
     tasks,
     minimize="loss",
     optimizer=adamw(cosine(2e-3, warmup=100, steps=2500)),
-    batch=64,
+    batch_size=64,
     steps=2500,
 )
 

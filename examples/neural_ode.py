@@ -68,7 +68,7 @@ recipe = training(
     neural_ode,
     minimize="loss",
     optimizer=muon(cosine(2e-2, warmup=50, steps=3000), weight_decay=0.0),
-    batch=32,
+    batch_size=32,
     steps=3000,
 )
 

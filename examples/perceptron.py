@@ -34,7 +34,7 @@ def perceptron(inputs):
 
     # One example at a time: W ← W + (y − ŷ)·x.
     learning = assign("weight", lambda value: value["weight"] + value["change"])
-    return training(neuron, updates=[learning], batch=1, epochs=10)
+    return training(neuron, updates=[learning], batch_size=1, epochs=10)
 
 
 recipe = perceptron(2)

@@ -47,7 +47,7 @@ def trained_as(adding):
         adding,
         minimize="loss",
         optimizer=adam(cosine(1e-2, warmup=50, steps=1000)),
-        batch=64,
+        batch_size=64,
         steps=1000,
         clip_norm=1.0,
     )

@@ -33,8 +33,8 @@ PADDING, BRACKETS = 0, "()[]"
 @model
 def brackets(text=i64["batch", "time"], balanced=f32["batch"]):
     there = text != PADDING
-    features = text >> Embedding(5, 32, padding_index=PADDING, name="brackets")
-    features = TransformerEncoder(heads=4, layers=2, norm_first=True, rotary_base=10000.0)(
+    features = text >> Embedding(5, 32, padding_idx=PADDING, name="brackets")
+    features = TransformerEncoder(num_heads=4, num_layers=2, norm_first=True, rotary_base=10000.0)(
         features, key_mask=there
     )
     counted = cast(expand_dims(there, -1), f32)
@@ -51,7 +51,7 @@ recipe = training(
     brackets,
     minimize="loss",
     optimizer=muon(cosine(2e-2, warmup=30, steps=400)),
-    batch=64,
+    batch_size=64,
     steps=400,
 )
 

@@ -49,7 +49,7 @@ recipe = training(
     siamese,
     minimize="loss",
     optimizer=adamw(cosine(2e-3, warmup=50, steps=1000)),
-    batch=28,
+    batch_size=28,
     steps=1000,
 )
 

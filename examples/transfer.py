@@ -51,9 +51,9 @@ def classifier(name, classes):
 
 
 which, hole = classifier("which", 10), classifier("hole", 2)
-pretraining = training(which, optimizer=adamw(1e-3), batch=64, epochs=12)
-tuning = training(hole, optimizer=adamw(3e-3), batch=20, steps=150, freeze="backbone.*")
-from_scratch = training(hole, optimizer=adamw(3e-3), batch=20, steps=150)
+pretraining = training(which, optimizer=adamw(1e-3), batch_size=64, epochs=12)
+tuning = training(hole, optimizer=adamw(3e-3), batch_size=20, steps=150, freeze="backbone.*")
+from_scratch = training(hole, optimizer=adamw(3e-3), batch_size=20, steps=150)
 
 
 def data():

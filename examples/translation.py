@@ -38,9 +38,11 @@ def translation(roman=i64["batch", "letters"], number=i64["batch", "digits"]):
     """After each digit of `number`, which begins with START, the next one."""
     there = roman != PADDING
     letters = roman >> Embedding(10, 48, name="letters") >> SinusoidalPositions(name="places")
-    memory = TransformerEncoder(heads=4, norm_first=True, name="encoder")(letters, key_mask=there)
+    memory = TransformerEncoder(num_heads=4, norm_first=True, name="encoder")(
+        letters, key_mask=there
+    )
     digits = number >> Embedding(13, 48, name="digits") >> SinusoidalPositions(name="digit_places")
-    written = TransformerDecoder(heads=4, norm_first=True, name="decoder")(
+    written = TransformerDecoder(num_heads=4, norm_first=True, name="decoder")(
         digits, memory, memory_key_mask=there
     )
     logits = written >> Dense(13, name="next")
@@ -56,7 +58,7 @@ recipe = training(
     translation,
     minimize="loss",
     optimizer=muon(cosine(2e-2, warmup=50, steps=500)),
-    batch=64,
+    batch_size=64,
     steps=500,
 )
 

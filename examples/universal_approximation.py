@@ -28,7 +28,7 @@ def fitting(width):
         return {"prediction": prediction, "loss": loss, "error": sqrt(loss)}
 
     rate = cosine(0.03, steps=4000)
-    return training(hidden_layer, minimize="loss", optimizer=adam(rate), batch=256, steps=4000)
+    return training(hidden_layer, minimize="loss", optimizer=adam(rate), batch_size=256, steps=4000)
 
 
 recipe = fitting(16)
@@ -41,7 +41,7 @@ def error(width):
     """The root of the mean squared error of the trained network."""
     trainer = Trainer(fitting(width))
     trainer.fit(data)
-    return trainer.evaluate(data, batch=256)["error"]
+    return trainer.evaluate(data, batch_size=256)["error"]
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ recipe = training(
     upscaling,
     minimize="loss",
     optimizer=adamw(cosine(3e-3, warmup=50, steps=800)),
-    batch=16,
+    batch_size=16,
     steps=800,
 )
 

@@ -64,7 +64,7 @@ recipe = training(
     vae,
     minimize="loss",
     optimizer=adam(cosine(2e-3, warmup=100, steps=4000)),
-    batch=64,
+    batch_size=64,
     steps=4000,
 )
 

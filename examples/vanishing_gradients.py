@@ -51,7 +51,7 @@ def deep(activation, init):
             "accuracy": accuracy(logits, ring),
         }
 
-    return training(rings, minimize="loss", optimizer=adam(1e-3), batch=128, steps=300)
+    return training(rings, minimize="loss", optimizer=adam(1e-3), batch_size=128, steps=300)
 
 
 sigmoids = deep(sigmoid, glorot_uniform)

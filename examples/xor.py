@@ -30,7 +30,7 @@ def xor(x=f32["batch", 2], label=f32["batch"]):
     }
 
 
-recipe = training(xor, minimize="loss", optimizer=adam(0.05), batch=4, steps=300)
+recipe = training(xor, minimize="loss", optimizer=adam(0.05), batch_size=4, steps=300)
 
 data = {
     "x": np.array([[0, 0], [0, 1], [1, 0], [1, 1]], np.float32),

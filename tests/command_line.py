@@ -23,7 +23,7 @@ def net(x=f32["batch", 4], label=i64["batch"]):
         "accuracy": accuracy(logits, label),
     }
 
-recipe = training(net, optimizer=adam(3e-2), batch=16, epochs=8)
+recipe = training(net, optimizer=adam(3e-2), batch_size=16, epochs=8)
 
 def data():
     random = np.random.default_rng(0)

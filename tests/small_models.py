@@ -71,7 +71,7 @@ def data(count: int = 50, seed: int = 0, dtype: str = "float32") -> dict[str, Ar
 
 
 def trainer(drop: float = 0.0, **options: Any) -> Trainer:
-    options = {"optimizer": adam(1e-2), "batch": 16, **options}
+    options = {"optimizer": adam(1e-2), "batch_size": 16, **options}
     return Trainer(training(perceptron(drop=drop), **options))
 
 

@@ -60,10 +60,10 @@ def counted(x=f32["batch", 4], y=i64["batch"]):  # type: ignore[no-untyped-def]
 
 def test_sums_divided_by_a_count_are_those_of_all_batches() -> None:
     trainer = Trainer(training(counted, minimize="loss"), seed=0)
-    whole = trainer.evaluate(DATA, batch=8)
+    whole = trainer.evaluate(DATA, batch_size=8)
     assert whole["loss"] == pytest.approx(whole["ratio"], rel=ROUNDING)
     for batch in (4, 3, 1):
-        assert trainer.evaluate(DATA, batch=batch) == pytest.approx(whole, rel=ROUNDING)
+        assert trainer.evaluate(DATA, batch_size=batch) == pytest.approx(whole, rel=ROUNDING)
 
 
 LOSSES: dict[str, Any] = {
@@ -86,7 +86,7 @@ def test_accumulated_batches_are_one(name: str) -> None:
 
     trained = []
     for count, batch in ((1, 8), (2, 4), (3, 3), (4, 2)):
-        recipe = training(net, optimizer=sgd(0.1), accumulate=count, batch=batch)
+        recipe = training(net, optimizer=sgd(0.1), accumulate=count, batch_size=batch)
         trainer = Trainer(recipe, seed=0)
         trainer.fit(DATA, epochs=1, shuffle=False)
         trained.append(trainer.params["head.weight"])

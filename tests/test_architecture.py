@@ -61,7 +61,7 @@ def _recipe() -> Any:
         logits = x >> Dense(3)
         return {"logits": logits, "loss": cross_entropy(logits, t)}
 
-    return training(tiny, minimize="loss", optimizer=adam(1e-3), batch=8)
+    return training(tiny, minimize="loss", optimizer=adam(1e-3), batch_size=8)
 
 
 TAKEN: tuple[Callable[[Path], None], ...] = (_export, _differentiate, _compose, _fit)

@@ -76,7 +76,7 @@ def attended(kind: str, dtype: DType) -> tuple[Value, list[Value]]:
     q, k, v = dtype["b", 2, "t", 4], dtype["b", 2, "s", 4], dtype["b", 2, "s", 3]
     leaves = [leaf(name, type_) for name, type_ in {"q": q, "k": k, "v": v}.items()]
     mask = leaf("mask", MASKS[kind](dtype)) if kind in MASKS else None
-    y = scaled_dot_product_attention(*leaves, mask=mask, causal="causal" in kind)
+    y = scaled_dot_product_attention(*leaves, attn_mask=mask, is_causal="causal" in kind)
     return y, [*leaves, mask] if kind == "bias" else leaves  # type: ignore[list-item]
 
 
@@ -150,7 +150,7 @@ def test_the_gradient_sums_over_features(dropout: float) -> None:
 
     @model
     def net(q=f32["b", "t", 8], k=f32["b", "s", 8], v=f32["b", "s", 8]):
-        return (scaled_dot_product_attention(q, k, v, dropout=dropout) ** 2).sum()
+        return (scaled_dot_product_attention(q, k, v, dropout_p=dropout) ** 2).sum()
 
     at = list(net.inputs.values())
     graph = Graph("test", {x.op.name: g for x, g in zip(at, grad(net.outputs["output"], at))})  # type: ignore[attr-defined] # noqa: B905
@@ -167,7 +167,7 @@ def test_the_gradient_sums_over_features(dropout: float) -> None:
 def test_dropout_of_weights_is_for_training_alone() -> None:
     @model
     def net(x=f32["b", "t", 4]):
-        return scaled_dot_product_attention(x, x, x, dropout=0.5)
+        return scaled_dot_product_attention(x, x, x, dropout_p=0.5)
 
     x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
     feeds = {"x": x, "seed": np.int64(0), "step": np.int64(0)}
@@ -297,7 +297,7 @@ def test_a_mask_of_each_rank(shape: str) -> None:
     spelled = np.broadcast_to(given if given.ndim != 3 else given[:, None], whole.shape)
 
     def function(x: Value, mask: Value) -> Value:
-        return MultiHeadAttention(4, key_value_heads=2)(x, mask=mask)
+        return MultiHeadAttention(4, num_key_value_heads=2)(x, mask=mask)
 
     results = []
     for mask in (given, spelled):
@@ -315,7 +315,7 @@ def test_grouped_heads_are_torchs(causal: bool, masked: bool) -> None:
     """Four heads, each two of which share keys and values."""
 
     def function(x: Value, key_mask: Value | None = None) -> Value:
-        layer = MultiHeadAttention(4, key_value_heads=2, causal=causal, name="a")
+        layer = MultiHeadAttention(4, num_key_value_heads=2, causal=causal, name="a")
         return layer(x, key_mask=key_mask)
 
     masks = {"key_mask": boolean["b", "t"]} if masked else {}
@@ -380,7 +380,7 @@ def refused(function: Callable[..., Value], error: type[CompileError], **types: 
 def test_what_does_not_fit_says_which_layer() -> None:
     heads = MultiHeadAttention(3)
     text = refused(lambda x: heads(x), ModelError, x=f32["b", "t", 8])
-    assert "MultiHeadAttention: 3 heads do not divide a width of 8" in text
+    assert "MultiHeadAttention: num_heads=3 does not divide a width of 8" in text
     text = refused(lambda x: heads(x), ShapeError, x=f32[8])
     assert "MultiHeadAttention needs axes for positions and for features" in text
     assert "f32[8]" in text
@@ -401,8 +401,8 @@ def test_what_does_not_fit_says_which_layer() -> None:
     assert "a mask must be boolean or real" in text
     text = refused(lambda x: four(x), DTypeError, x=i64["b", "t", 8])
     assert "needs floating" in text
-    with pytest.raises(ModelError, match="3 key_value_heads do not divide 4 heads"):
-        MultiHeadAttention(4, key_value_heads=3)
+    with pytest.raises(ModelError, match="num_key_value_heads=3 does not divide num_heads=4"):
+        MultiHeadAttention(4, num_key_value_heads=3)
     with pytest.raises(ModelError, match=r"dropout of MultiHeadAttention must be in \[0, 1\)"):
         MultiHeadAttention(4, dropout=1.5)
     with pytest.raises(ModelError, match="heads of MultiHeadAttention must be at least 1"):

@@ -117,7 +117,7 @@ def test_a_training_with_augmentation_repeats(torchscript: SimpleNamespace) -> N
     bright = np.arange(8)[None, :, None] // 3 == label[:, None, None]  # some rows, by class
     image = (rng.normal(size=(60, 1, 8, 8)) * 0.1 + bright[:, None]).astype(np.float32)
     data = {"image": image, "label": label}
-    recipe = training(net, minimize="loss", optimizer=adam(0.02), batch=20, seed=3)
+    recipe = training(net, minimize="loss", optimizer=adam(0.02), batch_size=20, seed=3)
     trainers = [Trainer(recipe), Trainer(recipe)]
     losses = [[e["loss"] for e in t.fit(data, epochs=15).epochs] for t in trainers]
     assert losses[0] == losses[1] and losses[0][-1] < 0.5 * losses[0][0]
@@ -169,18 +169,21 @@ def test_modes_of_a_graph() -> None:
         (lambda x: x >> RandomCrop(-1), "RandomCrop: the padding must be one number or 1"),
         (
             lambda x: x >> RandomHorizontalFlip(1.5),
-            r"rate of RandomHorizontalFlip must be in \[0, 1\]",
+            r"p of RandomHorizontalFlip must be in \[0, 1\]",
         ),
         (lambda x: x >> RandomRotation(-3), "degrees of RandomRotation must be at least 0"),
         (lambda x: x >> RandomRotation(3, "cubic"), 'mode of RandomRotation must be "bilinear"'),
         (lambda x: x >> Cutout(0), "Cutout: the size must be one number or 2"),
         (lambda x: x >> GaussianNoise(-1), "std of GaussianNoise must be at least 0"),
         (lambda x: x.astype(i64) >> GaussianNoise(1), "GaussianNoise needs floating numbers"),
-        (lambda x: x >> DropPath(1), r"rate of DropPath must be in \[0, 1\)"),
+        (lambda x: x >> DropPath(1), r"p of DropPath must be in \[0, 1\)"),
         (lambda x: x[0, 0, 0] >> SpatialDropout(), "SpatialDropout needs 2 axes or more"),
-        (lambda x: Mixup(classes=0)(x, x[:, 0, 0, 0].astype(i64))[0], "classes must be at least 1"),
+        (
+            lambda x: Mixup(num_classes=0)(x, x[:, 0, 0, 0].astype(i64))[0],
+            "classes must be at least 1",
+        ),
         (lambda x: Mixup()(x, x[:, 0, 0, 0].astype(i64))[0], "Mixup: the labels are class indices"),
-        (lambda x: CutMix(classes=2)(x, const([1, 2]))[0], "needs one label for each example"),
+        (lambda x: CutMix(num_classes=2)(x, const([1, 2]))[0], "needs one label for each example"),
         (lambda x: Mixup(0, 2), "alpha of Mixup must be positive"),
         (lambda x: LabelNoise(3)(x), "LabelNoise: labels must be integers"),
         (lambda x: MaskTokens(1)(x)[0], "random tokens need the size"),

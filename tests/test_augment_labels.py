@@ -32,7 +32,7 @@ def test_mixup() -> None:
     n = 200
     x = np.arange(n, dtype=np.float32)[:, None].repeat(3, 1)
     label = np.arange(n) % 4
-    net = of_pairs(Mixup(1.0, classes=4), f32["n", 3])
+    net = of_pairs(Mixup(1.0, num_classes=4), f32["n", 3])
     y = run(net, image=x, target=label)
     np.testing.assert_allclose(y["t"].sum(1), 1, rtol=1e-6)
     own = y["t"][np.arange(n), label]
@@ -53,7 +53,7 @@ def test_mixup_trains_by_cross_entropy() -> None:
 
     @model
     def net(x=f32["n", 5], label=i64["n"]):  # type: ignore[no-untyped-def]
-        mixed, soft = Mixup(0.4, classes=5)(x, label)
+        mixed, soft = Mixup(0.4, num_classes=5)(x, label)
         return {"loss": cross_entropy(mixed, soft), "plain": cross_entropy(x, label)}
 
     rng = np.random.default_rng(0)
@@ -69,7 +69,7 @@ def test_cutmix() -> None:
     n = 300
     x = np.broadcast_to(np.arange(1.0, n + 1, dtype=np.float32)[:, None, None, None], (n, 3, 8, 6))
     label = np.arange(n)
-    y = run(of_pairs(CutMix(classes=n)), image=np.ascontiguousarray(x), target=label)
+    y = run(of_pairs(CutMix(num_classes=n)), image=np.ascontiguousarray(x), target=label)
     shares = []
     for i in range(n):
         values = np.unique(y["x"][i])

@@ -93,7 +93,7 @@ def test_early_stopping_can_leave_the_last_weights() -> None:
     ours, last = trainer(), trainer()
     ours.fit(
         data(),
-        callbacks=[given([1, 2, 3]), EarlyStopping(patience=2, restore_best=False)],
+        callbacks=[given([1, 2, 3]), EarlyStopping(patience=2, restore_best_weights=False)],
         epochs=9,
     )
     last.fit(data(), epochs=3)
@@ -142,7 +142,7 @@ def test_early_stopping_on_held_out_data_keeps_what_was_best() -> None:
     ours = trainer(optimizer=adam(0.05))
     held = data(24, seed=7)
     history = ours.fit(
-        data(24), epochs=200, validation=held, callbacks=EarlyStopping("val_loss", patience=10)
+        data(24), epochs=200, validation_data=held, callbacks=EarlyStopping("val_loss", patience=10)
     )
     assert len(history) < 200
     assert ours.evaluate(held)["loss"] == min(history["val_loss"])
@@ -155,7 +155,9 @@ def test_which_metrics_are_better_the_larger_they_are() -> None:
 
 
 def test_a_metric_that_is_not_there_is_told() -> None:
-    with pytest.raises(ModelError, match=r"no metric 'val_loss' to watch(.|\n)*validation=data"):
+    with pytest.raises(
+        ModelError, match=r"no metric 'val_loss' to watch(.|\n)*validation_data=data"
+    ):
         trainer().fit(data(), callbacks=EarlyStopping())
     with pytest.raises(ModelError, match=r"no metric 'los'(.|\n)*did you mean 'loss'"):
         trainer().fit(data(), callbacks=EarlyStopping("los"))
@@ -203,8 +205,10 @@ def test_a_checkpoint_path_that_cannot_be_filled_in_is_told(tmp_path: Path) -> N
 def test_a_csv_log(tmp_path: Path) -> None:
     path = tmp_path / "logs" / "training.csv"
     ours = trainer()
-    history = ours.fit(data(), epochs=2, validation=data(9, 1), callbacks=CSVLog(path))
-    more = ours.fit(data(), epochs=1, validation=data(9, 1), callbacks=CSVLog(path, append=True))
+    history = ours.fit(data(), epochs=2, validation_data=data(9, 1), callbacks=CSVLog(path))
+    more = ours.fit(
+        data(), epochs=1, validation_data=data(9, 1), callbacks=CSVLog(path, append=True)
+    )
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["epoch", "step", "loss", "bias", "val_loss", "val_bias", "seconds"]
@@ -326,7 +330,7 @@ def test_learning_curves_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "curve.png"
     history = trainer().fit(
-        data(), epochs=3, validation=data(9, 1), callbacks=LearningCurve(path, every=2)
+        data(), epochs=3, validation_data=data(9, 1), callbacks=LearningCurve(path, every=2)
     )
     assert path.read_bytes().startswith(b"\x89PNG")
     again = learning_curves(history, tmp_path / "again.png")
@@ -348,13 +352,13 @@ def test_wrong_pictures_are_told(tmp_path: Path) -> None:
 
 def test_a_training_has_the_same_bits_with_callbacks_and_without(tmp_path: Path) -> None:
     plain, watched = trainer(0.5, average=ema(0.9)), trainer(0.5, average=ema(0.9))
-    expected = plain.fit(data(), epochs=3, validation=data(9, 1))
+    expected = plain.fit(data(), epochs=3, validation_data=data(9, 1))
     found = watched.fit(
         data(),
         epochs=3,
-        validation=data(9, 1),
+        validation_data=data(9, 1),
         callbacks=[
-            EarlyStopping(patience=9, restore_best=False),
+            EarlyStopping(patience=9, restore_best_weights=False),
             ModelCheckpoint(tmp_path / "last.safetensors"),
             ModelCheckpoint(tmp_path / "best.safetensors", monitor="val_loss"),
             CSVLog(tmp_path / "log.csv"),
@@ -368,8 +372,8 @@ def test_a_training_has_the_same_bits_with_callbacks_and_without(tmp_path: Path)
 
 
 def test_a_model_with_states_is_restored_with_them() -> None:
-    ours = Trainer(training(averaging(), optimizer=sgd(0.1), batch=4))
-    best = Trainer(training(averaging(), optimizer=sgd(0.1), batch=4))
+    ours = Trainer(training(averaging(), optimizer=sgd(0.1), batch_size=4))
+    best = Trainer(training(averaging(), optimizer=sgd(0.1), batch_size=4))
     x = {"x": np.linspace(0.5, 1, 8, dtype=np.float32)}
     ours.fit(x, epochs=3, callbacks=[given([1, 2, 3]), EarlyStopping(patience=2)])
     best.fit(x, epochs=1)
@@ -402,7 +406,7 @@ def test_wrong_options_of_train_are_told(good: Path) -> None:
 
 
 def test_rate_suggests_one(good: Path) -> None:
-    printed = succeeds("lr-find", good, "--lowest", 1e-5, "--steps", 60, "--batch", 30)
+    printed = succeeds("lr-find", good, "--lowest", 1e-5, "--steps", 60, "--batch-size", 30)
     lines = printed.splitlines()
     assert lines[0].split() == ["rate", "loss", "trend"]
     assert lines[1].split()[0] == "1.00e-05"

@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[Any, Type, Any, tuple[str, ...]]] = {
         ("conv3d.weight",),
     ),
     "DepthwiseConv2d": (
-        dsl.DepthwiseConv2d(3, multiplier=2, stride=2),
+        dsl.DepthwiseConv2d(3, depth_multiplier=2, stride=2),
         f32["n", 4, "h", "w"],
         lambda: torch.nn.Conv2d(4, 8, 3, stride=2, groups=4),
         ("depthwise_conv2d.weight", "depthwise_conv2d.bias"),
@@ -126,7 +126,7 @@ def test_training_is_torchs() -> None:
         y = y >> dsl.ConvTranspose2d(6, 2, stride=2, name="d")
         return {"loss": dsl.cross_entropy(y.mean((2, 3)), label)}
 
-    step = compile_step(training(net, minimize="loss", optimizer=sgd(0.1), batch=4))
+    step = compile_step(training(net, minimize="loss", optimizer=sgd(0.1), batch_size=4))
     state = step.source.initial(seed=0)
     start = {path: state[path] for path in net.parameters}
     runner = step.runner(state)
@@ -164,7 +164,7 @@ def test_training_is_torchs() -> None:
     [
         (dsl.Conv2d(64, 3, init=dsl.he_normal), 32 * 9),
         (dsl.Conv2d(64, 3, groups=4, init=dsl.he_normal), 8 * 9),
-        (dsl.DepthwiseConv2d(5, multiplier=4, init=dsl.he_normal), 25),
+        (dsl.DepthwiseConv2d(5, depth_multiplier=4, init=dsl.he_normal), 25),
         (dsl.ConvTranspose2d(64, 4, stride=2, init=dsl.he_normal), 32 * 4),
     ],
 )
@@ -198,7 +198,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
     "groups that do not divide the filters": (
         lambda: dsl.Conv2d(8, 3, groups=3),
         ModelError,
-        "3 groups do not divide 8 filters",
+        "3 groups do not divide out_channels=8",
     ),
     "another rank": (
         lambda: built(dsl.Conv2d(8, 3, name="stem"), f32["batch", 8, 8]).graph,
@@ -228,9 +228,9 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[CompileError], str]] = {
     "a kernel of another rank": (
         lambda: dsl.ConvTranspose1d(8, (3, 3)),
         ModelError,
-        r"kernel of ConvTranspose1d \(3, 3\) is not a number for each of 1",
+        r"kernel_size of ConvTranspose1d \(3, 3\) is not a number for each of 1",
     ),
-    "no filters": (lambda: dsl.Conv2d(0, 3), ModelError, "filters must be at least 1"),
+    "no filters": (lambda: dsl.Conv2d(0, 3), ModelError, "out_channels must be at least 1"),
     "an unknown padding": (
         lambda: built(dsl.Conv2d(8, 3, padding="full")).graph,
         ShapeError,

@@ -51,7 +51,7 @@ def digits(image=f32["batch", 1, 8, 8], label=i64["batch"]):
     logits = image >> flatten >> Dense(128, swish, name="stem") >> Residual(name="a") >> Residual(name="b") >> Dense(10, name="head")
     return {"logits": logits, "probabilities": softmax(logits), "loss": cross_entropy(logits, label), "accuracy": accuracy(logits, label)}
 
-recipe = training(digits, minimize="loss", optimizer=adamw(cosine(3e-3, warmup=100, steps=2000)), batch=64)
+recipe = training(digits, minimize="loss", optimizer=adamw(cosine(3e-3, warmup=100, steps=2000)), batch_size=64)
 '''  # noqa: E501
 
 
@@ -85,7 +85,7 @@ def test_states_follow_the_training() -> None:
         update(mean, 0.9 * mean + 0.1 * x.mean(0))
         return {"loss": ((x - mean) * parameter("w", 3, init=1.0)).mean()}
 
-    trainer = Trainer(training(net, optimizer=sgd(0.1), batch=4))
+    trainer = Trainer(training(net, optimizer=sgd(0.1), batch_size=4))
     trainer.fit({"x": np.ones((8, 3), np.float32)}, epochs=1)
     np.testing.assert_allclose(trainer.state["mean"], np.full(3, 0.19), rtol=1e-6)
 

@@ -210,10 +210,26 @@ def test_layers_are_frozen_data_with_identity() -> None:
         factor: int = 2
 
     assert Dense(3) != Dense(3)
-    assert repr(Wide(3, name="w")).startswith("Wide(width=3, activation=None")
+    assert repr(Wide(3, name="w")).startswith("Wide(out_features=3, activation=None")
     assert Wide(3, factor=4).factor == 4
     with pytest.raises(AttributeError):
-        Dense(3).width = 4  # type: ignore[misc]
+        Dense(3).out_features = 4  # type: ignore[misc]
+
+
+def test_a_layer_that_joins_several_has_the_options_of_all() -> None:
+    class Front(Layer):
+        size: int
+
+    class Back(Layer):
+        rate: float = 0.5
+
+    class Both(Back, Front):
+        def __call__(self, x: Any) -> Any:
+            return x * self.size * self.rate
+
+    assert repr(Both(2, 0.25)) == "Both(size=2, rate=0.25)"
+    with pytest.raises(ModelError, match="Both: missing a required argument: 'size'"):
+        Both()  # type: ignore[call-arg]
 
 
 def test_a_subclass_may_call_its_base() -> None:
@@ -301,8 +317,12 @@ def test_dense_hints_at_what_makes_any_size_known() -> None:
     ("make", "message", "hint"),
     [
         (lambda: Dense(4, bais=True), "Dense: got an unexpected .* 'bais'", "'bias'"),
-        (lambda: Dense(), "Dense: missing a required argument: 'width'", "width, activation"),
-        (lambda: Flatten(1, 2), "Flatten: too many positional arguments", "start, name"),
+        (
+            lambda: Dense(),
+            "Dense: missing a required argument: 'out_features'",
+            "out_features, activation",
+        ),
+        (lambda: Flatten(1, 2), "Flatten: too many positional arguments", "start_dim, name"),
         (lambda: Sequential(Flatten(), nam="a"), "Sequential: got an unexpected", "'name'"),
         (lambda: Conv2d(4, 3, strides=2), "Conv2d: got an unexpected .* 'strides'", "'stride'"),
     ],
@@ -353,10 +373,10 @@ def test_every_dropout_has_its_own_mask() -> None:
         assert set(np.unique(a)) == {0.0, 2.0}
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0, 2, float("nan")])
-def test_rates_that_are_no_probability_are_refused(rate: float) -> None:
-    with pytest.raises(ModelError, match="rate"):
-        Dropout(rate)
+@pytest.mark.parametrize("p", [-0.1, 1.0, 2, float("nan")])
+def test_rates_that_are_no_probability_are_refused(p: float) -> None:
+    with pytest.raises(ModelError, match="p of Dropout"):
+        Dropout(p)
 
 
 def test_prelu_trains_one_slope_or_one_for_each_place_on_an_axis() -> None:

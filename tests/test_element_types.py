@@ -151,7 +151,7 @@ def images(count: int) -> dict[str, np.ndarray]:
 
 def test_images_are_fed_as_bytes() -> None:
     data = images(64)
-    trainer = Trainer(training(digits, minimize="loss", optimizer=dsl.adam(1e-2), batch=16))
+    trainer = Trainer(training(digits, minimize="loss", optimizer=dsl.adam(1e-2), batch_size=16))
     history = trainer.fit(data, epochs=20)
     assert history.last["loss"] < 0.7
     logits = trainer.predict({"image": data["image"]})["logits"]
@@ -192,13 +192,17 @@ def test_parameters_of_16_bits_are_trained_and_saved(
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 8)).astype(dtype.numpy)
     y = (x.astype(float) @ rng.normal(size=(8, 1))).astype(dtype.numpy)
-    trainer = Trainer(training(regression(dtype), minimize="loss", optimizer=optimizer, batch=16))
+    trainer = Trainer(
+        training(regression(dtype), minimize="loss", optimizer=optimizer, batch_size=16)
+    )
     history = trainer.fit({"x": x, "y": y}, epochs=30)
     assert history.last["loss"] < 0.02
     assert trainer.predict({"x": x})["prediction"].dtype == dtype.numpy
     file = tmp_path / "line.safetensors"
     trainer.save(file)
-    other = Trainer(training(regression(dtype), minimize="loss", optimizer=optimizer, batch=16))
+    other = Trainer(
+        training(regression(dtype), minimize="loss", optimizer=optimizer, batch_size=16)
+    )
     other.load(file)
     for name, array in trainer.state.items():
         assert other.state[name].dtype == array.dtype
@@ -311,7 +315,7 @@ def test_networks_of_16_bits_are_trained(
     rng = np.random.default_rng(0)
     x = rng.normal(size=(24, 3, 6, 6)).astype(dtype.numpy)
     label = (3 * rng.random(24)).astype(np.uint8)
-    recipe = training(net, minimize="loss", optimizer=dsl.adamw(0.01), clip_norm=1.0, batch=8)
+    recipe = training(net, minimize="loss", optimizer=dsl.adamw(0.01), clip_norm=1.0, batch_size=8)
     trainer = Trainer(recipe)
     history = trainer.fit({"x": x, "label": label}, epochs=8)
     assert history.epochs[-1]["loss"] < history.epochs[0]["loss"]

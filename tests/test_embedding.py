@@ -58,7 +58,7 @@ def test_values_and_gradients_are_torchs(count: int, padding: int | None, kind: 
     """With repeated numbers; in one file for all sizes."""
     tables = {}
     for dtype in (f32, f64):
-        layer = Embedding(count, 4, padding_index=padding, dtype=dtype, name="e")
+        layer = Embedding(count, 4, padding_idx=padding, dtype=dtype, name="e")
         y, parameters = built(layer, x=kind["b", "t"])
         tables[dtype] = gradients(y, list(parameters.values()), 2)
     rng = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_few_rows_take_numbers_from_the_end_too() -> None:
 def test_the_row_of_padding_starts_at_zero() -> None:
     @model
     def net(x=i64["n"]):
-        return x >> Embedding(50, 8, padding_index=2, init=normal(0.5))
+        return x >> Embedding(50, 8, padding_idx=2, init=normal(0.5))
 
     weight = initial_values(net, 0)["embedding.weight"]
     assert (weight[2] == 0).all()
@@ -121,9 +121,9 @@ def test_numbers_beyond_the_table_are_refused() -> None:
         built(lambda: table(const(np.array([-1]))))
     with pytest.raises(DTypeError, match="Embedding looks up integers"):
         built(table, x=f32["n"])
-    with pytest.raises(ModelError, match="padding_index of Embedding must be in 0 … 9, got 10"):
-        Embedding(10, 2, padding_index=10)
-    with pytest.raises(ModelError, match="count of Embedding must be at least 1"):
+    with pytest.raises(ModelError, match="padding_idx of Embedding must be in 0 … 9, got 10"):
+        Embedding(10, 2, padding_idx=10)
+    with pytest.raises(ModelError, match="num_embeddings of Embedding must be at least 1"):
         Embedding(0, 2)
     y, _ = built(table, x=i64["n"])
     weight = np.zeros((10, 2), np.float32)

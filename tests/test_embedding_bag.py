@@ -173,7 +173,7 @@ def test_second_gradients_are_differences(mode: str) -> None:
 def test_a_bag_trains_and_its_data_are_checked() -> None:
     @model
     def net(x: Value = i64["n"], offsets: Value = i64["bags"], t: Value = f32["bags", 3]) -> Any:  # type: ignore[assignment]
-        return {"loss": ((EmbeddingBag(COUNT, 3, padding_index=0)(x, offsets) - t) ** 2).mean()}
+        return {"loss": ((EmbeddingBag(COUNT, 3, padding_idx=0)(x, offsets) - t) ** 2).mean()}
 
     trainer = Trainer(training(net, optimizer=sgd(1.0)))
     x, offsets = VECTORS["several"]
@@ -239,8 +239,8 @@ def test_what_does_not_fit(
 def test_options_that_do_not_fit() -> None:
     with pytest.raises(ModelError, match='"mean", "sum" or "max", got \'avg\''):
         EmbeddingBag(3, 2, "avg")
-    with pytest.raises(ModelError, match=r"padding_index of EmbeddingBag must be in 0 … 2"):
-        EmbeddingBag(3, 2, padding_index=3)
+    with pytest.raises(ModelError, match=r"padding_idx of EmbeddingBag must be in 0 … 2"):
+        EmbeddingBag(3, 2, padding_idx=3)
     with pytest.raises(ModelError, match="EmbeddingBag: index 9 is out of range for 5 rows"):
         of(lambda x: EmbeddingBag(5, 2)([[1, 9]]) + x, f32[1, 2])
 

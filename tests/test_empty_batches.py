@@ -58,7 +58,7 @@ def batch(size: int) -> dict[str, Array]:
 
 @pytest.mark.parametrize("optimizer", [sgd(0.1), adam(1e-3), rmsprop(1e-3)])
 def test_an_empty_batch_changes_nothing_that_follows_batches(optimizer: Optimizer) -> None:
-    compiled = compile_step(training(network, minimize="loss", optimizer=optimizer, batch=8))
+    compiled = compile_step(training(network, minimize="loss", optimizer=optimizer, batch_size=8))
     session = Session(compiled.step_model, threads=1)
     state = compiled.source.initial(0)
     followed = set(compiled.source.model.states)
@@ -89,7 +89,7 @@ def test_the_runners_refuse_it() -> None:
     from nncompile.backends.torchscript.stepping import to_step
     from nncompile.passes import optimize
 
-    compiled = compile_step(training(network, minimize="loss", optimizer=sgd(0.1), batch=8))
+    compiled = compile_step(training(network, minimize="loss", optimizer=sgd(0.1), batch_size=8))
     state = compiled.source.initial(0)
     with pytest.raises(FeedError, match="is empty"):
         compiled.runner(state).step(batch(0))

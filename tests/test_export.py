@@ -34,7 +34,7 @@ from tests.tolerances import assert_close
 
 
 def recipe(**options: Any) -> Recipe:
-    options = {"optimizer": adam(1e-2), "batch": 16, **options}
+    options = {"optimizer": adam(1e-2), "batch_size": 16, **options}
     return training(perceptron(drop=0.5), **options)
 
 

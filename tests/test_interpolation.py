@@ -45,7 +45,7 @@ def test_sizes_are_torchs(mode: str, size: Any, align_corners: bool, antialias: 
 def test_scales_are_torchs(mode: str, scale: Any, antialias: bool) -> None:
     torchs = tuple(map(float, scale)) if isinstance(scale, tuple) else float(scale)
     everywhere.check(
-        lambda x: resize(x, scale=scale, mode=mode, antialias=antialias),
+        lambda x: resize(x, scale_factor=scale, mode=mode, antialias=antialias),
         lambda x: functional().interpolate(x, None, torchs, mode, antialias=antialias),
         [("n", 2, "h", "w")],
         [(2, 2, 4, 6)],
@@ -65,12 +65,13 @@ def test_corners_along_other_axes(rank: int) -> None:
         )
 
 
-@pytest.mark.parametrize("how", [{"size": 7}, {"size": (3, 13)}, {"scale": 1.5}, {"scale": 3}])
+@pytest.mark.parametrize(
+    "how", [{"size": 7}, {"size": (3, 13)}, {"scale_factor": 1.5}, {"scale_factor": 3}]
+)
 def test_nearest_exact_is_torchs(how: dict[str, Any]) -> None:
-    torchs = {"scale_factor" if n == "scale" else n: v for n, v in how.items()}
     everywhere.check(
         lambda x: resize(x, mode="nearest-exact", **how),
-        lambda x: functional().interpolate(x, mode="nearest-exact", **torchs),
+        lambda x: functional().interpolate(x, mode="nearest-exact", **how),
         [("n", 2, "h", "w")],
         [(2, 2, 4, 6)],
         [(1, 2, 5, 9)],
@@ -81,7 +82,7 @@ def test_area_is_adaptive_averages() -> None:
     x = leaf("x", f32["n", 2, "h", "w"])
     assert resize(x, (3, 5), mode="area") is adaptive_average_pool(x, (3, 5))
     everywhere.check(
-        lambda x: resize(x, scale=0.5, mode="area"),
+        lambda x: resize(x, scale_factor=0.5, mode="area"),
         lambda x: functional().interpolate(x, scale_factor=0.5, mode="area"),
         [("n", 2, "h", "w")],
         [(1, 2, 5, 6)],
@@ -101,7 +102,9 @@ def test_antialiasing_is_pillows(mode: str) -> None:
 
 def test_enlarging_by_whole_factors_needs_no_antialiasing() -> None:
     x = leaf("x", f32["n", 2, "h", "w"])
-    assert resize(x, scale=2, mode="linear", antialias=True) is resize(x, scale=2, mode="linear")
+    assert resize(x, scale_factor=2, mode="linear", antialias=True) is resize(
+        x, scale_factor=2, mode="linear"
+    )
 
 
 @pytest.mark.parametrize("antialias", [False, True])
@@ -151,5 +154,5 @@ def test_upsample_has_the_options() -> None:
         }
 
     x = leaf("image", f32["n", 3, "h", "w"])
-    assert net.graph.outputs["a"] is resize(x, scale=2, mode="cubic", align_corners=True)
+    assert net.graph.outputs["a"] is resize(x, scale_factor=2, mode="cubic", align_corners=True)
     assert net.graph.outputs["b"] is resize(x, (4, 5), mode="linear", antialias=True)

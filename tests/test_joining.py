@@ -91,8 +91,8 @@ JOINED: dict[str, Callable[[Value], Value]] = {
 @pytest.mark.parametrize("batch", [1, 3])
 def test_batches_are_joined(name: str, batch: int) -> None:
     trainer = trainer_of(JOINED[name])
-    whole = trainer.predict(X, batch=COUNT)["y"]
-    found = trainer.predict(X, batch=batch)["y"]
+    whole = trainer.predict(X, batch_size=COUNT)["y"]
+    found = trainer.predict(X, batch_size=batch)["y"]
     assert found.shape == whole.shape
     np.testing.assert_allclose(found, whole, rtol=1e-5, atol=1e-6)
 
@@ -137,10 +137,10 @@ def test_what_is_of_the_whole_batch_is_refused(name: str, batch: int) -> None:
     """It was put together of batches, and depended on their size."""
     function, op = TOGETHER[name]
     trainer = trainer_of(function)
-    assert trainer.predict(X, batch=COUNT)["y"].size
+    assert trainer.predict(X, batch_size=COUNT)["y"].size
     words = f"each example influences the others in its batch by {op}"
     with pytest.raises(ModelError, match=rf"output 'y' of several batches .*{words}"):
-        trainer.predict(X, batch=batch)
+        trainer.predict(X, batch_size=batch)
 
 
 # Ops that do not say whether rows are apart, which they are: the numbers show it.
@@ -158,8 +158,8 @@ APART: dict[str, Callable[[Value], Value]] = {
 @pytest.mark.parametrize("batch", [1, 3])
 def test_what_is_not_known_is_looked_at(name: str, batch: int) -> None:
     trainer = trainer_of(APART[name])
-    whole = trainer.predict(X, batch=COUNT)["y"]
-    found = trainer.predict(X, batch=batch)["y"]
+    whole = trainer.predict(X, batch_size=COUNT)["y"]
+    found = trainer.predict(X, batch_size=batch)["y"]
     np.testing.assert_allclose(found, whole, rtol=1e-4, atol=1e-5)
 
 
@@ -176,7 +176,10 @@ KNOWN: dict[str, tuple[Any, Callable[[Value], Value]]] = {
     "a transformer": (
         i64["batch", "time"],
         lambda x: (
-            x >> Embedding(9, 8) >> TransformerEncoder(layers=1, heads=2, hidden=16) >> Dense(9)
+            x
+            >> Embedding(9, 8)
+            >> TransformerEncoder(num_layers=1, num_heads=2, dim_feedforward=16)
+            >> Dense(9)
         ),
     ),
     "classes": (f32["batch", 6], lambda x: one_hot((x >> Dense(4)).argmax(-1), 4)),
@@ -199,18 +202,18 @@ def test_rows_of_networks_are_known_to_be_apart(name: str, monkeypatch: pytest.M
     shape = [6 if not isinstance(d, int) else d for d in type_.shape]
     x = np.random.default_rng(0).integers(0, 9, shape).astype(type_.dtype.numpy)
     trainer = Trainer(training(net, optimizer=sgd(0.1)))
-    found = trainer.predict(x, batch=2)["y"]
+    found = trainer.predict(x, batch_size=2)["y"]
     assert len(runs) == 3  # and none to look at the numbers
-    np.testing.assert_allclose(found, trainer.predict(x, batch=6)["y"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found, trainer.predict(x, batch_size=6)["y"], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", MIXED)
 def test_what_cannot_be_joined_is_refused(name: str) -> None:
     function, words = MIXED[name]
     trainer = trainer_of(function)
-    assert trainer.predict(X, batch=COUNT)["y"].size
+    assert trainer.predict(X, batch_size=COUNT)["y"].size
     with pytest.raises(ModelError, match=rf"output 'y' (.|\n)*{words}(.|\n)*all examples in one"):
-        trainer.predict(X, batch=3)
+        trainer.predict(X, batch_size=3)
 
 
 def test_what_is_the_same_for_all_is_given_once() -> None:
@@ -222,7 +225,7 @@ def test_what_is_the_same_for_all_is_given_once() -> None:
 
     trainer = Trainer(training(net))
     feeds: dict[str, Array] = {"x": np.arange(COUNT), "place": np.arange(4)}
-    found, whole = (trainer.predict(feeds, batch=n) for n in (2, COUNT))
+    found, whole = (trainer.predict(feeds, batch_size=n) for n in (2, COUNT))
     for name in ("table", "y", "chosen"):
         np.testing.assert_allclose(found[name], whole[name], rtol=1e-6)
     assert found["table"].shape == (4, 2) and found["y"].shape == (COUNT, 2)

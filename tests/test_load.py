@@ -118,11 +118,11 @@ def test_the_only_recipe_chooses_the_model(tmp_path: Path) -> None:
 
 
 def test_recipes_are_chosen_by_name(tmp_path: Path) -> None:
-    two = "slow = training(net, batch=1)\nfast = training(net, batch=64)"
+    two = "slow = training(net, batch_size=1)\nfast = training(net, batch_size=64)"
     path = write(tmp_path, MODEL + two)
     with pytest.raises(ModelError, match="several recipes: slow, fast"):
         _ = load(path).recipe
-    assert load(path, model="fast").recipe.batch == 64
+    assert load(path, model="fast").recipe.batch_size == 64
     assert load(path, model="fast").model.name == "net"
 
 

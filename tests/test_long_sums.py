@@ -437,7 +437,7 @@ def test_a_step_for_a_batch_of_any_size() -> None:
         return {"loss": ops.mean((ops.reshape(predicted, y.shape) - y) ** 2)}
 
     for optimizer in (sgd(1e-9), adam(1e-3)):
-        compiled = compile_step(training(line, optimizer=optimizer, batch=8))
+        compiled = compile_step(training(line, optimizer=optimizer, batch_size=8))
         small, bounds = compiled._small_step
         assert "If" not in {node.op_type for node in small.graph.node}
         assert "If" in {node.op_type for node in compiled._general_step.graph.node}
@@ -467,7 +467,7 @@ def test_a_step_in_a_file_sums_as_the_batch_of_the_recipe_asks() -> None:
 
     rng = np.random.default_rng(0)
     for rows in (64, 300_007):
-        compiled = compile_step(training(scaled, optimizer=sgd(1e-9), batch=rows))
+        compiled = compile_step(training(scaled, optimizer=sgd(1e-9), batch_size=rows))
         assert "If" not in {node.op_type for node in compiled.step_model.graph.node}
         feeds = {**compiled.source.initial(0), "x": thousand(rng, (rows,))}
         exact = evaluate(compiled.source.step, feeds, precision=np.float64)["loss"]

@@ -91,11 +91,11 @@ def test_the_weight_is_the_sum_with_its_factor() -> None:
 
 def test_a_checkpoint_of_the_base_is_adapted(tmp_path: Path) -> None:
     """The base's weights load by name and stay; the rest learns, and fits new data better."""
-    base = Trainer(training(network(), optimizer=adam(1e-2), batch=16), threads=1)
+    base = Trainer(training(network(), optimizer=adam(1e-2), batch_size=16), threads=1)
     base.fit(data(), epochs=10)
     adapted = network(lambda layer: lora(layer, rank=2))
     trainer = Trainer(
-        training(adapted, optimizer=adam(1e-2), params="*.lora_*", batch=16), threads=1
+        training(adapted, optimizer=adam(1e-2), params="*.lora_*", batch_size=16), threads=1
     )
     trainer.set_params(base.params)
     new = data(1) | {"target": -data(1)["target"]}
@@ -114,7 +114,7 @@ def test_patterns_choose_what_is_adapted() -> None:
     def encoder(params: Any) -> set[str]:
         @model
         def net(x=f32["batch", "time", 8]):
-            return x >> lora(TransformerEncoder(2, layers=2, name="e"), 1, params=params)
+            return x >> lora(TransformerEncoder(2, num_layers=2, name="e"), 1, params=params)
 
         return {path for path in net.parameters if "lora_a" in path}
 

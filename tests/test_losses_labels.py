@@ -111,7 +111,7 @@ def summed(x=f32["batch", 2], y=f32["batch"], label=i64["batch"]):
 
 @pytest.mark.parametrize("batch", [1, 3, 4, 10])
 def test_a_sum_is_that_of_all_batches(batch: int) -> None:
-    trainer = Trainer(training(summed, minimize="loss", optimizer=sgd(0.0), batch=batch))
+    trainer = Trainer(training(summed, minimize="loss", optimizer=sgd(0.0), batch_size=batch))
     trainer.set_params({"head.weight": np.zeros((2, 2), np.float32)})
     y = np.float32([1, 1, 1, 1, 1, 1, 3, 3, 4, 4])
     data = {"x": np.ones((10, 2), np.float32), "y": y, "label": np.arange(10) % 2}
@@ -128,7 +128,7 @@ def test_a_sum_is_that_of_all_batches(batch: int) -> None:
 
 def test_what_is_trained_is_the_sum_of_the_batch() -> None:
     """The step is down the gradient of 4 rows' sum, whatever came before."""
-    trainer = Trainer(training(summed, minimize="loss", optimizer=sgd(0.125), batch=4))
+    trainer = Trainer(training(summed, minimize="loss", optimizer=sgd(0.125), batch_size=4))
     trainer.set_params({"head.weight": np.zeros((2, 2), np.float32)})
     data = {
         "x": np.zeros((4, 2), np.float32),
@@ -141,7 +141,7 @@ def test_what_is_trained_is_the_sum_of_the_batch() -> None:
 
 def test_a_sum_added_to_a_mean_is_neither() -> None:
     """Each batch counts by its examples, as any metric of which not all is a total."""
-    trainer = Trainer(training(summed, minimize="loss", optimizer=sgd(0.0), batch=4))
+    trainer = Trainer(training(summed, minimize="loss", optimizer=sgd(0.0), batch_size=4))
     trainer.set_params({"head.weight": np.zeros((2, 2), np.float32)})
     y = np.float32([1, 1, 1, 1, 2, 2])
     found = trainer.evaluate(

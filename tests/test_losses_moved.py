@@ -96,7 +96,7 @@ def test_the_usual_model_of_two_classes_trains_from_a_wrong_start() -> None:
         p = x >> dsl.Dense(1, sigmoid, name="head")
         return {"loss": dsl.binary_cross_entropy(p[:, 0], y)}
 
-    trainer = Trainer(dsl.training(net, optimizer=dsl.sgd(1.0), batch=4))
+    trainer = Trainer(dsl.training(net, optimizer=dsl.sgd(1.0), batch_size=4))
     trainer.set_params({"head.bias": np.float32([-30])})
     data = {"x": np.zeros((4, 2), np.float32), "y": np.ones(4, np.float32)}
     assert trainer.evaluate(data)["loss"] == pytest.approx(30)

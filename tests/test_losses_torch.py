@@ -110,7 +110,7 @@ SAME: dict[str, dict[str, Any]] = {
     ),
     "multiclass hinge": mean_and_others(dsl.multiclass_hinge, F.multi_margin_loss, X, LABELS),
     "multiclass hinge squared": mean_and_others(
-        lambda z, t, **o: dsl.multiclass_hinge(z, t, margin=0.7, power=2, **o),
+        lambda z, t, **o: dsl.multiclass_hinge(z, t, margin=0.7, p=2, **o),
         lambda z, t, **o: F.multi_margin_loss(z, t, p=2, margin=0.7, **o),
         X, LABELS,
     ),
@@ -514,7 +514,7 @@ P, LABEL = f32["batch", 3], i64["batch"]
         (dsl.focal_loss, (P, f32["batch"]), DTypeError, "class indices must be integers"),
         (lambda p, t: dsl.focal_loss(p, t, gamma=0.5), (P, LABEL), ModelError, "gamma must be 0 "
         "or"),
-        (lambda p, t: dsl.multiclass_hinge(p, t, power=3), (P, LABEL), ModelError, "1 or 2"),
+        (lambda p, t: dsl.multiclass_hinge(p, t, p=3), (P, LABEL), ModelError, "1 or 2"),
         (dsl.kl_divergence, (P, LABEL), ShapeError, "different shapes"),
         (dsl.gaussian_nll, (P, P, f32["batch"]), ShapeError, "target and variance have different"),
         (dsl.triplet_loss, (LABEL, P, P), DTypeError, "anchor must be floating-point, got i64"),

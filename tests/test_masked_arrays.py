@@ -32,7 +32,7 @@ def net(x=f32["batch", 2], y=f32["batch", 1]):
     return {"found": found, "loss": mse(found, y)}
 
 
-RECIPE = training(net, optimizer=sgd(0.1), batch=4)
+RECIPE = training(net, optimizer=sgd(0.1), batch_size=4)
 Y = np.zeros((6, 1), np.float32)
 x_of_net = Input("x", f32["batch", 2])()
 

@@ -154,13 +154,13 @@ def trainer() -> Trainer:
     }
     graph = Graph("metrics", outputs, (*LEAVES.values(), weight))
     whole = dsl.Model("metrics", graph, {"weight": dsl.const(np.float32(1))})
-    return Trainer(training(whole, optimizer=sgd(0.0), batch=32))
+    return Trainer(training(whole, optimizer=sgd(0.0), batch_size=32))
 
 
 @pytest.mark.slow
 def test_evaluation_in_batches_is_that_of_all(trainer: Trainer) -> None:
     for batch in (32, 7, COUNT):
-        found = trainer.evaluate(DATA, batch=batch)
+        found = trainer.evaluate(DATA, batch_size=batch)
         for name, (_, expected) in METRICS.items():
             assert found[name] == pytest.approx(float(expected), rel=NEAR), (name, batch)
         confusion = sklearn.confusion_matrix(LABELS, PREDICTED, labels=ALL)
@@ -171,7 +171,7 @@ def test_evaluation_in_batches_is_that_of_all(trainer: Trainer) -> None:
 
 
 def test_an_epoch_of_training_and_its_validation_too(trainer: Trainer) -> None:
-    history = trainer.fit(DATA, epochs=1, validation=DATA)
+    history = trainer.fit(DATA, epochs=1, validation_data=DATA)
     for name, (_, expected) in METRICS.items():
         assert history.last[f"val_{name}"] == pytest.approx(float(expected), rel=NEAR), name
         assert history.last[name] == pytest.approx(float(expected), rel=NEAR), name
@@ -233,7 +233,7 @@ def test_sums_of_an_epoch_survive_a_checkpoint(tmp_path: Path) -> None:
         }
 
     data = {"x": LOGITS[:, :3], "c": LABELS % 4, "keep": MASK}
-    whole, part, rest = (Trainer(training(masked, batch=8)) for _ in range(3))
+    whole, part, rest = (Trainer(training(masked, batch_size=8)) for _ in range(3))
     expected = whole.fit(data, epochs=1)
     part.fit(data, steps=5)
     path = part.save(tmp_path / "part.safetensors")
@@ -295,7 +295,7 @@ def test_images_have_their_classes_on_any_axis() -> None:
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
-        (lambda: dsl.f1_score(Z, C, "mean"), ModelError, "f1_score: averaging must be .*'mean'"),
+        (lambda: dsl.f1_score(Z, C, "mean"), ModelError, "f1_score: average must be .*'mean'"),
         (lambda: dsl.precision(Z, C), ShapeError, "precision: .* different shapes"),
         (lambda: dsl.iou(Z, S, "macro"), DTypeError, "iou: class indices must be integers"),
         (lambda: dsl.recall(Z, C, "macro", axis=2), ShapeError, "recall: .* no class axis 2"),

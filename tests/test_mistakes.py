@@ -145,7 +145,7 @@ IN_MODELS: dict[str, tuple[Callable[[Value], Any], str]] = {
         r"got 'relu'(.|\n)*Dense\(8, relu\)",
     ),
     "torch's widths": (lambda x: x >> Dense(4, 8), "the width of x is inferred"),
-    "a rate of text": (lambda x: x >> Dropout("0.5"), "rate of Dropout must be a number"),
+    "a rate of text": (lambda x: x >> Dropout("0.5"), "p of Dropout must be a number"),
     "an initializer by name": (lambda x: x >> Dense(8, init="he"), "init=he_uniform"),
     "an initializer's maker": (lambda x: x >> Dense(8, init=normal), r"got normal(.|\n)*init="),
     "a parameter without a name": (lambda x: dsl.parameter(3), "must be a string, got 3"),
@@ -186,7 +186,7 @@ DECLARED: dict[str, tuple[Callable[[Model], Any], str]] = {
     "a function trained": (lambda m: training(lambda x: x), "a recipe needs a model"),
     "a loss that is a value": (lambda m: training(m, m.outputs["loss"]), "name of an output"),
     "updates by name": (lambda m: training(m, updates=["loss"]), "'loss' is not an update"),
-    "a batch of text": (lambda m: training(m, batch="64"), "batch must be a whole number"),
+    "a batch of text": (lambda m: training(m, batch_size="64"), "batch_size must be a whole number"),
     "half an epoch": (lambda m: training(m, epochs=1.5), "epochs must be a whole number"),
     "a bound of text": (lambda m: training(m, clip_norm="1"), "clip_norm must be a number"),
     "params by number": (
@@ -223,7 +223,7 @@ FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
     "text": (lambda t: t.fit("digits"), "data must be a dict"),
     "nothing": (lambda t: t.fit(None), "got NoneType"),
     "epochs of text": (lambda t: t.fit(DATA, epochs="3"), "epochs must be a whole number"),
-    "a batch of halves": (lambda t: t.fit(DATA, batch=2.5), "batch must be a whole number"),
+    "a batch of halves": (lambda t: t.fit(DATA, batch_size=2.5), "batch_size must be a whole number"),
     "a label too large": (
         lambda t: t.fit({**DATA, "label": np.arange(8)}),
         r"'label' holds 3: index 3 is out of range for (.|\n)*label\[3\](.|\n)*5 of 8",
@@ -247,7 +247,7 @@ def test_a_mistake_in_training_is_answered(net: Model, case: str) -> None:
 
 @pytest.mark.parametrize("number", [8, np.int32(8), np.array(8)])
 def test_whole_numbers_may_be_those_of_numpy(net: Model, number: Any) -> None:
-    trainer = Trainer(training(net, batch=number))
+    trainer = Trainer(training(net, batch_size=number))
     trainer.fit(DATA, steps=number)
     assert trainer.step == 8
 

@@ -48,7 +48,7 @@ def theirs(top_k: int) -> Any:
 
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_values_and_gradients_are_those_of_the_definition(top_k: int) -> None:
-    layer = MixtureOfExperts(4, top_k=top_k, hidden=5, activation=relu, name="m")
+    layer = MixtureOfExperts(4, top_k=top_k, hidden_size=5, activation=relu, name="m")
     made = {}
     for dtype in (f32, f64):
         y, parameters = built(layer, x=dtype["b", "t", 3])
@@ -88,7 +88,7 @@ def test_balance_is_one_where_experts_are_used_alike() -> None:
 
 def test_experts_share_out_the_work() -> None:
     """Two regions with linear functions of their own: the experts fit both, and all are used."""
-    mixture = MixtureOfExperts(4, top_k=2, hidden=8, activation=relu)
+    mixture = MixtureOfExperts(4, top_k=2, hidden_size=8, activation=relu)
 
     @model
     def net(x=f32["batch", 4], target=f32["batch", 4]):
@@ -99,7 +99,7 @@ def test_experts_share_out_the_work() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(256, 4)).astype(np.float32)
     data = {"x": x, "target": np.where(x[:, :1] > 0, x[:, ::-1], -2 * x)}
-    trainer = Trainer(training(net, optimizer=adam(1e-2), batch=64), threads=1)
+    trainer = Trainer(training(net, optimizer=adam(1e-2), batch_size=64), threads=1)
     before = trainer.evaluate(data)
     trainer.fit(data, epochs=40)
     after = trainer.evaluate(data)
@@ -119,6 +119,6 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_experts_without_biases() -> None:
     @model
     def net(x=f32["n", 4]):  # type: ignore[no-untyped-def]
-        return {"y": x >> MixtureOfExperts(3, hidden=5, bias=False, name="m")}
+        return {"y": x >> MixtureOfExperts(3, hidden_size=5, bias=False, name="m")}
 
     assert set(net.parameters) == {"m.router", "m.weight", "m.output_weight"}

@@ -79,7 +79,7 @@ def test_norms_neither_overflow_nor_underflow() -> None:
 
 def test_measuring_has_the_random_numbers_of_the_step() -> None:
     """The gradient of a measurement is that of the step which is made at that state."""
-    recipe = training(perceptron(drop=0.5), optimizer=sgd(0.1), batch=16)
+    recipe = training(perceptron(drop=0.5), optimizer=sgd(0.1), batch_size=16)
     ours, probe = Trainer(recipe), Probe(recipe)
     batch = data(16)
     for _ in range(3):
@@ -197,7 +197,7 @@ def test_a_gradient_that_is_not_finite_is_told() -> None:
 
 @pytest.mark.slow
 def test_the_monitor_warns_once_at_the_line_of_fit() -> None:
-    ours, monitor = Trainer(deep(sigmoid, glorot_uniform, 8, batch=32)), Monitor(every=1)
+    ours, monitor = Trainer(deep(sigmoid, glorot_uniform, 8, batch_size=32)), Monitor(every=1)
     with pytest.raises(ModelError, match="nothing was measured yet"):
         monitor.last  # noqa: B018
     with pytest.warns(TrainingWarning, match="step 1: the gradient of loss vanishes") as told:

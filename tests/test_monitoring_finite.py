@@ -91,7 +91,7 @@ def spoiled() -> Recipe:
         distance = sqrt(((x >> Dense(3, bias=False, name="one")) ** 2).sum(-1))
         return {"loss": distance.mean()}
 
-    return training(norms, optimizer=sgd(0.01), batch=4)
+    return training(norms, optimizer=sgd(0.01), batch_size=4)
 
 
 def with_zeros() -> dict[str, Array]:

@@ -52,12 +52,12 @@ def regression() -> tuple[Model, dict[str, Array], float]:
 
 def test_the_rate_that_is_found_trains_and_ones_far_from_it_do_not() -> None:
     line, whole, limit = regression()
-    found = lr_find(training(line, optimizer=sgd(1.0), batch=32), whole)
+    found = lr_find(training(line, optimizer=sgd(1.0), batch_size=32), whole)
     assert found.suggestion is not None and 0.01 * limit < found.suggestion < limit
     assert found.rates[-1] > limit  # it went on to where the loss rises again
 
     def after(rate: float) -> float:
-        ours = Trainer(training(line, optimizer=sgd(rate), batch=32))
+        ours = Trainer(training(line, optimizer=sgd(rate), batch_size=32))
         try:
             return ours.fit(whole, epochs=20)["loss"][-1]
         except TrainingError:
@@ -71,7 +71,7 @@ def test_the_rate_that_is_found_trains_and_ones_far_from_it_do_not() -> None:
 
 def test_a_sweep_makes_the_steps_of_its_rates() -> None:
     line, whole, _ = regression()
-    found = lr_find(training(line, optimizer=sgd(1.0), batch=32), whole, 1e-4, 1e-1, steps=6)
+    found = lr_find(training(line, optimizer=sgd(1.0), batch_size=32), whole, 1e-4, 1e-1, steps=6)
     np.testing.assert_allclose(found.rates, np.geomspace(1e-4, 1e-1, 6))
     weights = Trainer(training(line)).state
     w, b = weights["line.weight"][:, 0].astype(np.float64), 0.0
@@ -89,7 +89,7 @@ def test_a_sweep_makes_the_steps_of_its_rates() -> None:
 
 @pytest.mark.slow
 def test_a_sweep_leaves_the_trainer_as_it_is_and_is_reproducible() -> None:
-    recipe = training(perceptron(drop=0.5), optimizer=adam(1e-2), batch=16)
+    recipe = training(perceptron(drop=0.5), optimizer=adam(1e-2), batch_size=16)
     ours, other = Trainer(recipe), Trainer(recipe)
     ours.fit(data(), steps=6)
     other.fit(data(), steps=6)
@@ -108,8 +108,8 @@ def test_a_sweep_leaves_the_trainer_as_it_is_and_is_reproducible() -> None:
 def test_groups_of_parameters_keep_the_proportions_of_their_rates() -> None:
     line, whole, _ = regression()
     grouped = {"*.bias": sgd(0.0), "*": sgd(0.5)}
-    frozen = training(line, optimizer=sgd(0.5), batch=32, freeze="*.bias")
-    one = lr_find(training(line, optimizer=grouped, batch=32), whole)
+    frozen = training(line, optimizer=sgd(0.5), batch_size=32, freeze="*.bias")
+    one = lr_find(training(line, optimizer=grouped, batch_size=32), whole)
     np.testing.assert_allclose(one.losses, lr_find(frozen, whole).losses, rtol=1e-5)
 
 
@@ -124,7 +124,7 @@ def test_groups_of_parameters_keep_the_proportions_of_their_rates() -> None:
 )
 def test_every_optimizer_can_be_swept(options: dict[str, Any]) -> None:
     line, whole, _ = regression()
-    recipe = training(line, batch=32, **options)
+    recipe = training(line, batch_size=32, **options)
     ours = Trainer(recipe)
     ours.fit(whole, steps=3)
     for source in (recipe, ours):
@@ -134,7 +134,7 @@ def test_every_optimizer_can_be_swept(options: dict[str, Any]) -> None:
 
 def test_no_rate_is_suggested_where_nothing_falls() -> None:
     line, whole, _ = regression()
-    ours = Trainer(training(line, optimizer=sgd(0.1), batch=32))
+    ours = Trainer(training(line, optimizer=sgd(0.1), batch_size=32))
     found = lr_find(ours, {**whole, "x": np.zeros_like(whole["x"])}, highest=1e-5)
     assert found.suggestion is None
 
@@ -158,7 +158,7 @@ def test_wrong_sweeps_are_told() -> None:
 def test_a_sweep_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     line, whole, _ = regression()
-    found = lr_find(training(line, batch=32), whole)
+    found = lr_find(training(line, batch_size=32), whole)
     assert found.plot(tmp_path / "sweep.png").stat().st_size > 1000
 
 

@@ -73,7 +73,7 @@ def torch_trained(first: dict[str, Array], steps: list[dict[str, Array]], dtype:
 def test_a_hundred_steps_agree_with_torch() -> None:
     """Weights and running statistics, in float32, against torch in float64."""
     torch = pytest.importorskip("torch")
-    recipe = training(images, minimize="loss", optimizer=sgd(0.1), batch=8)
+    recipe = training(images, minimize="loss", optimizer=sgd(0.1), batch_size=8)
     step = compile_step(recipe)
     first = step.source.initial()
     runner = step.runner(first, threads=1)
@@ -123,7 +123,7 @@ def test_a_frozen_scope_keeps_its_statistics() -> None:
     updates = {n: frozen.outputs[f"{n}.next"] for n in images.states}
     outputs = {n: frozen.outputs[n] for n in images.outputs}
     partly = Model("partly", images.graph.with_outputs(outputs), images.initial, updates)
-    step = compose(training(partly, minimize="loss", optimizer=sgd(0.1), batch=8))
+    step = compose(training(partly, minimize="loss", optimizer=sgd(0.1), batch_size=8))
     state, batch = step.initial(), batches(1)[0]
     after = evaluate(step.step, state | batch)
     np.testing.assert_array_equal(after["first.running_mean.next"], np.zeros(3))
@@ -281,7 +281,7 @@ def test_layers_say_what_does_not_fit(
         (lambda: BatchNorm(momentum=1.5), "momentum of BatchNorm"),
         (lambda: BatchNorm(eps=0), "eps of BatchNorm"),
         (lambda: LayerNorm(axes=0), "axes of LayerNorm"),
-        (lambda: GroupNorm(0), "groups of GroupNorm"),
+        (lambda: GroupNorm(0), "num_groups of GroupNorm"),
         (lambda: RMSNorm(eps=-1.0), "eps of RMSNorm"),
         (lambda: InstanceNorm(eps=float("nan")), "eps of InstanceNorm"),
     ],

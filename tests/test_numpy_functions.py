@@ -274,7 +274,7 @@ def test_functions_with_two_results() -> None:
         (lambda: e.multiply(True, 0.1), 0.1),
         (lambda: e.less(2**60, 2.5), False),
         (lambda: e.clip(5, 0, 3), 3),
-        (lambda: e.clip(0.1, high=0.05), 0.05),
+        (lambda: e.clip(0.1, max=0.05), 0.05),
         (lambda: e.nan_to_num(math.nan, nan=0.3), 0.3),
         (lambda: e.isclose(1.0, 1.1, rtol=0.2), True),
         (lambda: e.divmod(-7, 2), (-4, 1)),

@@ -76,7 +76,7 @@ def test_nothing_moves_below_the_least_gradient() -> None:
 @pytest.mark.parametrize("name", NEW)
 def test_checkpoints_hold_all_that_there_is(name: str, tmp_path: Path) -> None:
     """Bit by bit, from the middle of an epoch."""
-    recipe = training(perceptron(), optimizer=NEW[name], batch=16)
+    recipe = training(perceptron(), optimizer=NEW[name], batch_size=16)
     whole, first, second = (Trainer(recipe) for _ in range(3))
     rows = data(64, 0)
     whole.fit(rows, epochs=2)
@@ -98,7 +98,7 @@ def test_groups_frozen_layers_and_bounds(name: str) -> None:
         freeze="out.*",
         clip_norm=1.0,
         max_norm=0.5,
-        batch=16,
+        batch_size=16,
     )
     trainer = Trainer(recipe)
     start = trainer.params
@@ -122,7 +122,9 @@ def test_two_groups_are_two_vectors_and_equal_ones_are_one() -> None:
 
 
 def test_a_rate_that_watches_the_loss() -> None:
-    recipe = training(bowl(), optimizer=lbfgs(plateau(0.5, patience=0, threshold=10.0)), batch=2)
+    recipe = training(
+        bowl(), optimizer=lbfgs(plateau(0.5, patience=0, threshold=10.0)), batch_size=2
+    )
     trainer = Trainer(recipe)
     trainer.fit({"scale": np.ones(8)}, epochs=1)
     assert trainer.state["training.plateau.factor"] < 1
@@ -137,7 +139,7 @@ def test_numbers_of_several_types_and_none() -> None:
         y = dsl.cast(a * x, f64) + b + dsl.sum(dsl.cast(empty, f64))
         return {"loss": ((y - 2.0) ** 2).mean()}
 
-    trainer = Trainer(training(net, optimizer=lbfgs(), batch=4))
+    trainer = Trainer(training(net, optimizer=lbfgs(), batch_size=4))
     x = np.float32([[1, 2], [3, 4], [0, 1], [2, 2]])
     before = trainer.evaluate({"x": x})["loss"]
     trainer.fit([{"x": x}] * 10, epochs=1)
@@ -157,7 +159,7 @@ def test_parameters_of_no_numbers_and_of_one(name: str) -> None:
             y = y + dsl.sum(dsl.parameter(f"none{shape[0]}{len(shape)}", shape))
         return {"loss": ((y - 2.0) ** 2).mean()}
 
-    trainer = Trainer(training(net, optimizer=NEW[name], batch=4))
+    trainer = Trainer(training(net, optimizer=NEW[name], batch_size=4))
     trainer.fit([{"x": np.float32([[1, 2], [3, 4], [0, 1], [2, 2]])}] * 3, epochs=1)
     assert trainer.params["one"] != np.float32(0.5)
     assert trainer.params["row"] != np.float32(0.5)
@@ -193,7 +195,7 @@ def test_floats_of_16_bits_are_trained(name: str, dtype: Any) -> None:
         y = x >> dsl.Dense(3)
         return {"loss": ((y - 1) ** 2).mean()}
 
-    trainer = Trainer(training(net, optimizer=NEW[name], batch=8))
+    trainer = Trainer(training(net, optimizer=NEW[name], batch_size=8))
     data = {"x": np.random.default_rng(0).normal(size=(8, 4)).astype(dtype.numpy)}
     before = trainer.evaluate(data)["loss"]
     trainer.fit([data] * 20, epochs=1)
@@ -202,7 +204,7 @@ def test_floats_of_16_bits_are_trained(name: str, dtype: Any) -> None:
 
 
 def test_the_average_of_asgd_is_predicted_with() -> None:
-    trainer = Trainer(training(perceptron(), optimizer=asgd(0.3, t0=0), batch=16))
+    trainer = Trainer(training(perceptron(), optimizer=asgd(0.3, t0=0), batch_size=16))
     seen = []
     for i in range(4):
         trainer.fit([data(16, i)], epochs=1)

@@ -25,15 +25,11 @@ WINDOWS: list[dict[str, Any]] = [
 ]
 
 
-def ours(options: dict[str, Any]) -> dict[str, Any]:
-    return {name.replace("_size", ""): x for name, x in options.items()}
-
-
 @pytest.mark.parametrize("options", WINDOWS)
 def test_unfold_is_torchs(options: dict[str, Any]) -> None:
     functional = pytest.importorskip("torch").nn.functional
     everywhere.check(
-        lambda x: unfold(x, **ours(options)),
+        lambda x: unfold(x, **options),
         lambda x: functional.unfold(x, **options),
         [("n", 2, "h", "w")],
         [(2, 2, 5, 6)],
@@ -45,12 +41,12 @@ def test_unfold_is_torchs(options: dict[str, Any]) -> None:
 def test_fold_is_torchs(options: dict[str, Any]) -> None:
     functional = pytest.importorskip("torch").nn.functional
     x = leaf("x", f32["n", 2, "h", "w"])
-    columns = unfold(x, **ours(options))
+    columns = unfold(x, **options)
     taps = int(columns.shape[1])
     for sizes in ((5, 6), (7, 4)):
         count = evaluate(columns, {"x": np.zeros((1, 2, *sizes), np.float32)}).shape[2]
         everywhere.check(
-            lambda x, sizes=sizes: fold(x, sizes, **ours(options)),
+            lambda x, sizes=sizes: fold(x, sizes, **options),
             lambda x, sizes=sizes: functional.fold(x, sizes, **options),
             [("n", taps, count)],
             [(2, taps, count)],
@@ -63,7 +59,7 @@ def test_fold_of_sizes_that_only_the_data_tell(options: dict[str, Any]) -> None:
     functional = pytest.importorskip("torch").nn.functional
     h, w = symbol("h"), symbol("w")
     everywhere.check(
-        lambda x: fold(unfold(x, **ours(options)), (h, w), **ours(options)),
+        lambda x: fold(unfold(x, **options), (h, w), **options),
         lambda x: functional.fold(functional.unfold(x, **options), x.shape[2:], **options),
         [("n", 2, "h", "w")],
         [(2, 2, 5, 6)],
@@ -76,7 +72,7 @@ def test_along_other_axes(rank: int) -> None:
     """⟨unfold(x), y⟩ = ⟨x, fold(y)⟩, and the columns are what a window sees, in its order."""
     rng = np.random.default_rng(0)
     sizes = (7, 5, 6)[:rank]
-    options: dict[str, Any] = {"kernel": 2, "stride": 2, "padding": 1, "dilation": 2}
+    options: dict[str, Any] = {"kernel_size": 2, "stride": 2, "padding": 1, "dilation": 2}
     x = rng.normal(size=(2, 3, *sizes))
     padded = np.pad(x, [(0, 0)] * 2 + [(1, 1)] * rank)
     view = np.lib.stride_tricks.sliding_window_view(padded, (3,) * rank, tuple(range(2, rank + 2)))
@@ -171,7 +167,10 @@ def test_layers_are_the_functions() -> None:
         (lambda x: x >> dsl.PixelShuffle(0), "the factor must be one number or 2, at least 1"),
         (lambda x: x[0, 0] >> dsl.PixelShuffle(2), r"PixelShuffle needs \[batch, channels, "),
         (lambda x: x >> dsl.Unfold((2, 9)), "a kernel that spans 9 is larger than the width"),
-        (lambda x: x >> dsl.Unfold((2, 2, 2)), "kernel of Unfold .* is not a number for each of 2"),
+        (
+            lambda x: x >> dsl.Unfold((2, 2, 2)),
+            "kernel_size of Unfold .* is not a number for each of 2",
+        ),
         (
             lambda x: x[:, :, 0] >> dsl.Fold((4, 4), 2),
             "Fold: axis 1 .* multiple of the size of",

@@ -18,20 +18,20 @@ from nncompile.ops import adaptive_max_pool, max_pool
 from tests.backends import in_onnxruntime, script_of, session
 
 WINDOWS: tuple[dict[str, Any], ...] = (
-    {"kernel": (2, 2)},
-    {"kernel": (2, 3)},
-    {"kernel": (3, 3), "stride": 2, "padding": 1},
-    {"kernel": (2, 2), "stride": 1, "padding": 1, "dilation": 2},
-    {"kernel": (2, 2), "ceil_mode": True},
-    {"kernel": (5, 5)},
-    {"kernel": (3,), "stride": 1, "padding": 1},
-    {"kernel": (2, 2, 2), "stride": (2, 1, 2), "padding": (0, 1, 0)},
+    {"kernel_size": (2, 2)},
+    {"kernel_size": (2, 3)},
+    {"kernel_size": (3, 3), "stride": 2, "padding": 1},
+    {"kernel_size": (2, 2), "stride": 1, "padding": 1, "dilation": 2},
+    {"kernel_size": (2, 2), "ceil_mode": True},
+    {"kernel_size": (5, 5)},
+    {"kernel_size": (3,), "stride": 1, "padding": 1},
+    {"kernel_size": (2, 2, 2), "stride": (2, 1, 2), "padding": (0, 1, 0)},
 )
 
 
 def pooled(options: dict[str, Any], dtype: Any) -> Graph:
     """A pooling, its gradient, and the gradient of that."""
-    space = [f"size{i}" for i in range(len(options["kernel"]))]
+    space = [f"size{i}" for i in range(len(options["kernel_size"]))]
     x = apply(Input("x", dtype["n", 2, *space]))
     y = max_pool(x, **options)
     g, u = apply(Input("g", y.type)), apply(Input("u", x.type))
@@ -66,7 +66,7 @@ def test_onnxruntime_and_torch_pool_special_values_as_numpy(
     runs = session(to_model(graph)), script_of(graph)
     rng = np.random.default_rng(1)
     for share in (0.02, 0.1, 0.5, 1.0) * 2:
-        feeds = fed(graph, drawn(dtype, len(options["kernel"]), share, rng))
+        feeds = fed(graph, drawn(dtype, len(options["kernel_size"]), share, rng))
         expected = evaluate(graph, feeds)
         for results in (run(feeds) for run in runs):
             for name, array in expected.items():

@@ -25,7 +25,7 @@ Change = Callable[[Array], Array]
 
 
 def trainer(net: Model) -> Trainer:
-    return Trainer(training(net, optimizer=sgd(0.1), batch=4))
+    return Trainer(training(net, optimizer=sgd(0.1), batch_size=4))
 
 
 @model
@@ -221,7 +221,7 @@ def test_targets_that_do_not_count_may_be_anything(name: str) -> None:
         }
 
     data = {"x": X, "target": target, "mask": counted, "weight": counted.astype(np.float32)}
-    found = trainer(net).evaluate(data, batch=6)
+    found = trainer(net).evaluate(data, batch_size=6)
     assert found["loss"] == pytest.approx(found["weighted"], rel=1e-6)
     assert found["loss"] == pytest.approx(found["chosen"], rel=1e-6)
 

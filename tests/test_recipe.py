@@ -200,7 +200,7 @@ def test_the_inference_graph_has_what_predict_names_and_what_that_needs() -> Non
         (lambda m: training(m, params="head.*"), "matches 'head"),
         (lambda m: training(m, updates=[]), "needs an update"),
         (lambda m: training(m, updates=[minimize()], clip_norm=1.0), "either"),
-        (lambda m: training(m, batch=0), "batch must be"),
+        (lambda m: training(m, batch_size=0), "batch_size must be"),
         (lambda m: training(m, clip_norm=0.0), "clip_norm must be positive"),
         (lambda m: training(m, optimizer={"out.*": sgd(0.1)}), "no optimizer for .*hidden"),
         (lambda m: training(m, updates=[assign("out", 1.0)]), "no parameter or state 'out'"),

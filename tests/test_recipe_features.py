@@ -159,8 +159,8 @@ def test_the_halves_of_an_accumulating_step_are_the_step() -> None:
 
 
 def test_a_last_batch_that_is_smaller_is_accumulated_by_onnxruntime() -> None:
-    one = Trainer(training(perceptron(), optimizer=adam(0.01), batch=53))
-    other = Trainer(training(perceptron(), optimizer=adam(0.01), batch=16, accumulate=4))
+    one = Trainer(training(perceptron(), optimizer=adam(0.01), batch_size=53))
+    other = Trainer(training(perceptron(), optimizer=adam(0.01), batch_size=16, accumulate=4))
     for trainer in (one, other):
         trainer.fit(data(53), epochs=5, shuffle=False)
     for path, x in one.params.items():
@@ -169,8 +169,8 @@ def test_a_last_batch_that_is_smaller_is_accumulated_by_onnxruntime() -> None:
 
 def test_accumulation_trains_through_onnxruntime() -> None:
     examples = data(64)
-    one = Trainer(training(perceptron(), optimizer=adam(0.01), batch=64))
-    other = Trainer(training(perceptron(), optimizer=adam(0.01), batch=16, accumulate=4))
+    one = Trainer(training(perceptron(), optimizer=adam(0.01), batch_size=64))
+    other = Trainer(training(perceptron(), optimizer=adam(0.01), batch_size=16, accumulate=4))
     one.fit(examples, epochs=5, shuffle=False)
     other.fit(examples, epochs=5, shuffle=False)
     for path, x in one.params.items():

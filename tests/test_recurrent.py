@@ -37,7 +37,7 @@ def built(kind: str, dtype: DType = f64, **options: Any) -> Model:
     masked = options.pop("masked", False)
     started = options.pop("started", False)
     layer = KINDS[kind](HIDDEN, return_sequences=True, return_state=True, name="r", **options)
-    count = layer.layers * (2 if layer.bidirectional else 1)
+    count = layer.num_layers * (2 if layer.bidirectional else 1)
 
     @model
     def net(
@@ -114,13 +114,13 @@ def test_agrees_with_torch(kind: str, case: str) -> None:
     options = dict(CASES[case])
     started, masked = options.pop("started", False), options.pop("masked", False)
     ours = {
-        "layers": options.get("num_layers", 1),
+        "num_layers": options.get("num_layers", 1),
         "bidirectional": options.get("bidirectional", False),
         "bias": options.get("bias", True),
     }
     net = built(kind, started=started, masked=masked, **ours)
     weights = initial_values(net, 1)
-    states = ours["layers"] * (2 if ours["bidirectional"] else 1)
+    states = ours["num_layers"] * (2 if ours["bidirectional"] else 1)
     feeds = data(states=states)
     feeds = {n: x for n, x in feeds.items() if n in net.inputs}
     module = peer(kind, weights, **options)
@@ -157,7 +157,7 @@ def test_ten_steps_as_torch(kind: str, optimizer: str) -> None:
         "sgd": (sgd(0.1), lambda p: torch.optim.SGD(p, 0.1)),
         "adam": (adam(1e-2), lambda p: torch.optim.Adam(p, 1e-2)),
     }[optimizer]
-    step = compile_step(training(net, optimizer=mine, batch=3))
+    step = compile_step(training(net, optimizer=mine, batch_size=3))
     state = step.source.initial()
     runner = step.runner(state, threads=1)
     module = peer(kind, {n: state[n] for n in net.parameters})
@@ -180,7 +180,7 @@ def test_ten_steps_as_torch(kind: str, optimizer: str) -> None:
 
 @each_kind
 def test_one_file_for_every_size(kind: str) -> None:
-    net = built(kind, f32, masked=True, layers=2, bidirectional=True)
+    net = built(kind, f32, masked=True, num_layers=2, bidirectional=True)
     weights = initial_values(net, 0)
     gradients = grad(net.outputs["loss"], list(net.parameters.values()))
     outputs = {**net.outputs, **{f"s{i}": s for i, s in enumerate(gradients)}}
@@ -212,7 +212,7 @@ def test_last_output_and_sequence(kind: str) -> None:
     """The last output is that of the last step; with both directions, each one's own last."""
     feeds = {"x": data()["x"]}
     x = built(kind).inputs["x"]
-    for options in ({}, {"reverse": True}, {"bidirectional": True}, {"layers": 3}):
+    for options in ({}, {"reverse": True}, {"bidirectional": True}, {"num_layers": 3}):
         _, last = output(KINDS[kind](HIDDEN, name="r", **options), x, feeds)
         _, every = output(KINDS[kind](HIDDEN, True, name="r", **options), x, feeds)
         ends = every[:, 0] if options.get("reverse") else every[:, -1]
@@ -261,11 +261,11 @@ def test_what_is_past_the_end_does_not_matter(kind: str) -> None:
 def test_dropout_is_between_layers_alone() -> None:
     feeds, x = data(), built("GRU").inputs["x"]
     feeds = {"x": feeds["x"], **{n: np.asarray(0, np.int64) for n in ("seed", "step")}}
-    one, _ = output(GRU(HIDDEN, layers=1, dropout=0.5, name="r"), x, feeds)
+    one, _ = output(GRU(HIDDEN, num_layers=1, dropout=0.5, name="r"), x, feeds)
     assert "seed" not in one.states
-    layer = GRU(HIDDEN, True, layers=2, dropout=0.5, name="r")
+    layer = GRU(HIDDEN, True, num_layers=2, dropout=0.5, name="r")
     net, dropped = output(layer, x, feeds)
-    plain, kept = output(GRU(HIDDEN, True, layers=2, name="r"), x, feeds)
+    plain, kept = output(GRU(HIDDEN, True, num_layers=2, name="r"), x, feeds)
     assert not np.allclose(dropped, kept)
     weights = initial_values(net, 0)
     np.testing.assert_array_equal(
@@ -340,10 +340,13 @@ def test_x_must_fit() -> None:
 
 def test_options_must_fit() -> None:
     for options, message in (
-        ({"hidden": 0}, "the hidden size of GRU must be at least 1, got 0"),
-        ({"hidden": 3, "layers": 0}, "the number of layers of GRU must be at least 1"),
-        ({"hidden": 3, "dropout": 1.0}, r"the dropout of GRU must be in \[0, 1\), got 1.0"),
-        ({"hidden": 3, "bidirectional": True, "reverse": True}, "both bidirectional and reversed"),
+        ({"hidden_size": 0}, "hidden_size of GRU must be at least 1, got 0"),
+        ({"hidden_size": 3, "num_layers": 0}, "num_layers of GRU must be at least 1"),
+        ({"hidden_size": 3, "dropout": 1.0}, r"the dropout of GRU must be in \[0, 1\), got 1.0"),
+        (
+            {"hidden_size": 3, "bidirectional": True, "reverse": True},
+            "both bidirectional and reversed",
+        ),
     ):
         with pytest.raises(ModelError, match=message):
             GRU(**options)
@@ -375,4 +378,4 @@ def test_a_recipe_takes_it() -> None:
     def whole(x: Value = f32["batch", "time", 4]) -> dict[str, Value]:  # type: ignore[assignment]
         return {"loss": net(x)["y"].mean()}
 
-    assert isinstance(training(whole, optimizer=sgd(0.1), batch=2), Recipe)
+    assert isinstance(training(whole, optimizer=sgd(0.1), batch_size=2), Recipe)

@@ -148,7 +148,7 @@ def test_what_does_not_fit() -> None:
         called(GRUCell(3), x, np.zeros((2, 3), np.float32))
     with pytest.raises(ModelError, match="the state of LSTMCell must have 2 parts, got 1"):
         called(LSTMCell(3), x, np.zeros((2, 3), np.float32))
-    with pytest.raises(ModelError, match="the hidden size of LSTMCell must be at least 1"):
+    with pytest.raises(ModelError, match="hidden_size of LSTMCell must be at least 1"):
         LSTMCell(0)
-    with pytest.raises(ModelError, match=r"called 'hidden' here"):
-        LSTMCell(hidden_size=3)  # type: ignore[call-arg]
+    with pytest.raises(ModelError, match=r"called 'hidden_size' here"):
+        LSTMCell(units=3)  # type: ignore[call-arg]

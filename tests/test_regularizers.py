@@ -108,7 +108,7 @@ def test_max_norm_is_that_of_numpy() -> None:
 def test_weights_stay_within_their_norm_in_training() -> None:
     bound = assign("one.weight", lambda v: dsl.max_norm(v["one.weight"], 0.3))
     updates = [minimize("loss", optimizer=sgd(0.02)), bound]
-    trainer = Trainer(training(lines, updates=updates, batch=4))
+    trainer = Trainer(training(lines, updates=updates, batch_size=4))
     x = RANDOM.normal(size=(32, 3)).astype(np.float32)
     trainer.fit({"x": x, "y": 9 * x[:, :1]}, epochs=2)
     lengths = np.linalg.norm(trainer.params["one.weight"], axis=0)

@@ -32,7 +32,7 @@ def named(mode: str, rank: int) -> str:
 def test_scales_are_torchs(mode: str, dtype: Any, scale: Any) -> None:
     torchs = tuple(map(float, scale)) if isinstance(scale, tuple) else float(scale)
     check_against_torch(
-        lambda x: resize(x, scale=scale, mode=mode),
+        lambda x: resize(x, scale_factor=scale, mode=mode),
         torch_function("interpolate", scale_factor=torchs, mode=named(mode, 2)),
         dtype["n", 2, "h", "w"],
         (2, 2, 4, 6),
@@ -61,7 +61,7 @@ def test_other_numbers_of_axes(mode: str, rank: int) -> None:
     shapes = [(2, 2, *(3, 4, 2)[:rank]), (1, 2, *(5, 1, 3)[:rank])]
     for scale in (2, 1.5):
         check_against_torch(
-            lambda x, scale=scale: resize(x, scale=scale, mode=mode),
+            lambda x, scale=scale: resize(x, scale_factor=scale, mode=mode),
             torch_function("interpolate", scale_factor=float(scale), mode=named(mode, rank)),
             f32[("n", 2, *LETTERS[:rank])],
             *shapes,
@@ -70,12 +70,12 @@ def test_other_numbers_of_axes(mode: str, rank: int) -> None:
 
 def test_whole_factors_are_one_node() -> None:
     x = leaf(f32["n", 2, "h", 6])
-    doubled = resize(x, scale=2)
+    doubled = resize(x, scale_factor=2)
     assert doubled.shape == f32["n", 2, "2*h", 12].shape
     assert resize(x, ("2*h", 12)) is doubled
-    assert resize(x, scale="2") is doubled
-    assert resize(x, scale=1) is x
-    assert resize(x, scale=2, mode="bilinear") is resize(x, scale=2, mode="linear")
+    assert resize(x, scale_factor="2") is doubled
+    assert resize(x, scale_factor=1) is x
+    assert resize(x, scale_factor=2, mode="bilinear") is resize(x, scale_factor=2, mode="linear")
     emitted = [n.op_type for n in to_model(Graph("y", {"y": doubled}, (x,))).graph.node]
     assert emitted == ["Resize"]
     gradient = Graph("dx", {"dx": grad((doubled * doubled).sum(), x)}, (x,))
@@ -84,8 +84,8 @@ def test_whole_factors_are_one_node() -> None:
 
 def test_a_fraction_is_exact() -> None:
     """⌊100·0.29⌋ = 29, though 100·0.29 in floating point is less."""
-    assert resize(leaf(f32[1, 1, 100]), scale=0.29).shape == (1, 1, 29)
-    symbolic = resize(leaf(f32[1, 1, "n"]), scale=0.29).shape[2]
+    assert resize(leaf(f32[1, 1, 100]), scale_factor=0.29).shape == (1, 1, 29)
+    symbolic = resize(leaf(f32[1, 1, "n"]), scale_factor=0.29).shape[2]
     assert substitute(symbolic, {symbol("n"): 100}) == 29
 
 
@@ -95,7 +95,7 @@ def test_upsample_is_resize() -> None:
         return {"a": image >> Upsample(2), "b": image >> Upsample(size=4, mode="bilinear")}
 
     x = leaf(f32["n", 3, "h", "w"], "image")
-    assert net.graph.outputs["a"] is resize(x, scale=2)
+    assert net.graph.outputs["a"] is resize(x, scale_factor=2)
     assert net.graph.outputs["b"] is resize(x, 4, mode="linear")
 
 
@@ -103,7 +103,7 @@ def test_a_constant_image_stays_constant() -> None:
     """Interpolation weights add up to one, at the edges too."""
     x = leaf(f64[1, 1, "h", "w"])
     for scale in (0.4, 1.3, 2, 7.5):
-        y = evaluate(resize(x, scale=scale, mode="linear"), {"x": np.ones((1, 1, 5, 8))})
+        y = evaluate(resize(x, scale_factor=scale, mode="linear"), {"x": np.ones((1, 1, 5, 8))})
         np.testing.assert_allclose(y, 1, rtol=1e-14)
 
 
@@ -120,11 +120,11 @@ def test_a_constant_image_stays_constant() -> None:
         ),
         (lambda x: x >> Upsample(2, "area", antialias=True), "antialias .* not of 'area'"),
         (lambda x: x[:, :, :0] >> Upsample(2), "Upsample: a spatial axis has no elements"),
-        (lambda x: x >> Upsample(), "Upsample takes either a size or a scale"),
-        (lambda x: x >> Upsample(2, size=4), "Upsample takes either a size or a scale"),
+        (lambda x: x >> Upsample(), "Upsample takes either size or scale_factor"),
+        (lambda x: x >> Upsample(2, size=4), "Upsample takes either size or scale_factor"),
         (lambda x: x >> Upsample((2, 2, 2)), "Upsample: one number or 2 are needed"),
-        (lambda x: x >> Upsample(0), "Upsample: a scale must be positive"),
-        (lambda x: x >> Upsample("two"), "Upsample: a scale must be a number, got 'two'"),
+        (lambda x: x >> Upsample(0), "Upsample: scale_factor must be positive"),
+        (lambda x: x >> Upsample("two"), "Upsample: scale_factor must be a number, got 'two'"),
         (lambda x: x >> Upsample(0.1), "0.1 times 8 elements is less than one"),
         (lambda x: x >> Upsample(size=0), "Upsample: a size must be at least 1"),
         (lambda x: x[:, :, 0, 0] >> Upsample(2), r"Upsample needs \[batch, channels\] and"),

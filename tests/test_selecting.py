@@ -254,7 +254,7 @@ def test_a_loss_of_the_examples_that_have_a_label() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(64, 4)).astype(np.float32)
     label = np.where(rng.random(64) < 0.7, x[:, :3].argmax(1), -1)
-    trainer = Trainer(dsl.training(net, optimizer=dsl.adam(0.05), batch=16))
+    trainer = Trainer(dsl.training(net, optimizer=dsl.adam(0.05), batch_size=16))
     losses = [epoch["loss"] for epoch in trainer.fit({"x": x, "label": label}, epochs=20).epochs]
     assert losses[-1] < losses[0] / 4
 

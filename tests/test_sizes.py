@@ -81,7 +81,7 @@ def of_images(height: int, width: int, batch: int = 6) -> Feeds:
 
 
 def trainer(net: Model) -> Trainer:
-    return Trainer(training(net, optimizer=sgd(0.1), batch=4, epochs=1))
+    return Trainer(training(net, optimizer=sgd(0.1), batch_size=4, epochs=1))
 
 
 def line_of(text: str) -> int:
@@ -142,7 +142,7 @@ def test_every_way_of_feeding() -> None:
     ways: dict[str, Callable[[], object]] = {
         "fit": lambda: known.fit(bad),
         "fit on batches": lambda: known.fit([good, bad]),
-        "validation": lambda: known.fit(good, validation=bad),
+        "validation": lambda: known.fit(good, validation_data=bad),
         "evaluate": lambda: known.evaluate(bad),
         "evaluate batches": lambda: known.evaluate([good, bad]),
         "predict": lambda: known.predict(bad["x"]),
@@ -459,7 +459,7 @@ def net(image=f32["batch", 1, "height", "width"], label=i64["batch"]):
     logits = (image >> Conv2d(2, 5, name="stem")).mean((2, 3)) >> Dense(3)
     return {"logits": logits, "loss": cross_entropy(logits, label)}
 
-recipe = training(net, batch=4, epochs=1)
+recipe = training(net, batch_size=4, epochs=1)
 data = {"image": np.ones((8, 1, 3, 9), np.float32), "label": np.zeros(8, np.int64)}
 """
 

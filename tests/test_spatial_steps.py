@@ -60,7 +60,7 @@ def test_all_backends_train_it_alike(function: Any) -> None:
         "image": rng.normal(size=(6, 2, 8, 6)).astype(np.float32),
         "label": rng.normal(size=6).astype(np.float32),
     }
-    recipe = training(net, optimizer=dsl.adam(1e-2), batch=6)
+    recipe = training(net, optimizer=dsl.adam(1e-2), batch_size=6)
     assert assert_backends_agree(recipe, data, quick=True)
 
 
@@ -72,9 +72,9 @@ def test_predictions_in_batches_are_those_of_all(function: Any) -> None:
         score = dsl.mean(y, (1, 2, 3)) + dsl.parameter("shift", ())
         return {"y": y, "loss": dsl.mse(score, label)}
 
-    trainer = Trainer(training(net, optimizer=dsl.sgd(0.1), batch=6))
+    trainer = Trainer(training(net, optimizer=dsl.sgd(0.1), batch_size=6))
     image = np.random.default_rng(0).normal(size=(7, 2, 8, 6)).astype(np.float32)
-    together = trainer.predict({"image": image}, batch=7)["y"]
+    together = trainer.predict({"image": image}, batch_size=7)["y"]
     for batch in (1, 3):
-        parts = trainer.predict({"image": image}, batch=batch)["y"]
+        parts = trainer.predict({"image": image}, batch_size=batch)["y"]
         np.testing.assert_allclose(parts, together, rtol=1e-4, atol=1e-5)

@@ -69,7 +69,7 @@ CASES: dict[str, Case] = {
     "Conv3d": (lambda n: n.Conv3d(1, 2, 2), lambda: of(Conv3d(2, 2), f32["n", 1, 3, 4, 5]), (2,)),
     "depthwise": (
         lambda n: n.Conv2d(3, 6, 3, groups=3),
-        lambda: of(DepthwiseConv2d(3, multiplier=2), f32["n", 3, 5, 5]),
+        lambda: of(DepthwiseConv2d(3, depth_multiplier=2), f32["n", 3, 5, 5]),
         (2,),
     ),
     "ConvTranspose1d": (
@@ -136,7 +136,7 @@ CASES: dict[str, Case] = {
             n.LayerNorm(8),
             enable_nested_tensor=False,
         ),
-        lambda: of(TransformerEncoder(2, 12, norm_first=True, layers=2), f32["n", "t", 8]),
+        lambda: of(TransformerEncoder(2, 12, norm_first=True, num_layers=2), f32["n", "t", 8]),
         (2, 5),
     ),
     "BatchNorm, cumulative": (
@@ -294,7 +294,7 @@ def test_a_decoder(torchscript: SimpleNamespace) -> None:
     torch = torchscript.torch
     layer = torch.nn.TransformerDecoderLayer(8, 2, 12, 0.0, "gelu", batch_first=True)
     module = shaken(torch, torch.nn.TransformerDecoder(layer, 2))
-    net = of(TransformerDecoder(2, 12, layers=2), f32["n", "t", 8], f32["n", "s", 8])
+    net = of(TransformerDecoder(2, 12, num_layers=2), f32["n", "t", 8], f32["n", "s", 8])
     params = from_torch_state_dict(module.state_dict(), net)
     feeds = drawn(net, 2, 5)
     x, memory = (torch.from_numpy(feeds[name]) for name in ("x", "memory"))

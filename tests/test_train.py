@@ -43,7 +43,7 @@ def test_training_brings_the_loss_down() -> None:
 
 def test_steps_are_those_of_numpy() -> None:
     """Shuffled, the last smaller batch included, with means weighted by examples."""
-    recipe = training(perceptron(), optimizer=adam(1e-2), batch=16, seed=3)
+    recipe = training(perceptron(), optimizer=adam(1e-2), batch_size=16, seed=3)
     ours = Trainer(recipe)
     history = ours.fit(data(50), epochs=2)
     step, whole = ours.compiled.source, data(50)
@@ -125,8 +125,8 @@ def test_without_shuffling_examples_come_in_their_order() -> None:
 def test_evaluation_is_the_mean_over_examples_without_dropout() -> None:
     ours = trainer(drop=0.5)
     assert_close(
-        np.float32(ours.evaluate(data(50), batch=16)["loss"]),
-        np.float32(ours.evaluate(data(50), batch=50)["loss"]),
+        np.float32(ours.evaluate(data(50), batch_size=16)["loss"]),
+        np.float32(ours.evaluate(data(50), batch_size=50)["loss"]),
         "float32",
     )
     y = ours.predict({"x": data(50)["x"]})["y"]
@@ -139,14 +139,14 @@ def test_predictions_do_not_depend_on_the_batch() -> None:
     x = data(50)["x"]
     y = ours.predict(x)["y"]
     assert y.shape == (50, 2)
-    np.testing.assert_allclose(ours.predict({"x": x}, batch=7)["y"], y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.predict({"x": x}, batch_size=7)["y"], y, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(ours.predict(data(50))["y"], y)  # labels are not needed
     ours.fit(data(), epochs=1)
     assert not np.allclose(ours.predict(x)["y"], y)
 
 
 def test_running_statistics_are_trained_and_used() -> None:
-    ours = Trainer(training(averaging(), optimizer=sgd(0.0), batch=4))
+    ours = Trainer(training(averaging(), optimizer=sgd(0.0), batch_size=4))
     ours.fit({"x": np.full(8, 2, np.float32)}, epochs=1)
     assert ours.state["mean"] == pytest.approx(0.9 * 0.2 + 0.2)
     assert ours.params == {"w": 0.5}
@@ -154,7 +154,7 @@ def test_running_statistics_are_trained_and_used() -> None:
 
 def test_a_learning_rule_trains_without_a_gradient() -> None:
     rule = assign("w", lambda v: v["w"] + 0.1 * ((1 - v["y"]) * v["x"]).mean())
-    ours = Trainer(training(averaging(), updates=[rule], batch=8))
+    ours = Trainer(training(averaging(), updates=[rule], batch_size=8))
     history = ours.fit({"x": np.linspace(0.5, 1, 32, dtype=np.float32)}, epochs=60)
     assert history["loss"][-1] < 0.2 * history["loss"][0]
 
@@ -175,7 +175,7 @@ def test_validation_and_callbacks() -> None:
     watch, events = Watch(), list[Event]()
     ours = trainer()
     history = ours.fit(
-        data(), epochs=2, validation=data(20, seed=1), callbacks=[watch, events.append]
+        data(), epochs=2, validation_data=data(20, seed=1), callbacks=[watch, events.append]
     )
     assert watch.steps == list(range(1, 9))
     assert watch.epochs == history.epochs
@@ -273,7 +273,7 @@ def test_a_generator_that_is_used_up_is_told() -> None:
 def test_validation_data_are_checked_before_training() -> None:
     ours = trainer()
     with pytest.raises(FeedError, match="no input 'z'"):
-        ours.fit(data(), epochs=1, validation={"z": 1})
+        ours.fit(data(), epochs=1, validation_data={"z": 1})
     assert ours.step == 0
 
 
@@ -367,8 +367,8 @@ def test_other_wrong_calls_are_told(tmp_path: Path) -> None:
     recipe = training(averaging(), updates=[minimize()])
     with pytest.raises(ProviderError, match="cud"):
         Trainer(recipe, providers="cud")
-    with pytest.raises(ModelError, match="batch must be at least 1, got 0"):
-        trainer().fit(data(), batch=0)
+    with pytest.raises(ModelError, match="batch_size must be at least 1, got 0"):
+        trainer().fit(data(), batch_size=0)
     with pytest.raises(ModelError, match="epochs must be at least 0, got -1"):
         trainer().fit(data(), epochs=-1)
     with pytest.raises(FileError, match="no such file"):

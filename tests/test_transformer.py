@@ -187,10 +187,10 @@ def test_stacks_are_their_layers(norm_first: bool) -> None:
     """Names of a stack, which ends with a normalization where its layers begin with one."""
 
     def encoded(x: Any) -> Any:
-        return TransformerEncoder(2, layers=2, norm_first=norm_first, name="e")(x)
+        return TransformerEncoder(2, num_layers=2, norm_first=norm_first, name="e")(x)
 
     def decoded(x: Any) -> Any:
-        return TransformerDecoder(2, layers=2, norm_first=norm_first, name="d")(x, x)
+        return TransformerDecoder(2, num_layers=2, norm_first=norm_first, name="d")(x, x)
 
     for function, name, each in ((encoded, "e", 16), (decoded, "d", 26)):
         y, parameters = built(function, x=f32["b", "t", 8])
@@ -241,19 +241,19 @@ def test_what_does_not_fit_says_which_layer() -> None:
         ShapeError, match="TransformerEncoderLayer needs a known number of features"
     ):
         built(TransformerEncoderLayer(2), x=f32["b", "t", "n"])
-    with pytest.raises(ModelError, match="3 heads do not divide a width of 8"):
-        built(TransformerEncoder(3, layers=2), x=f32["b", "t", 8])
+    with pytest.raises(ModelError, match="num_heads=3 does not divide a width of 8"):
+        built(TransformerEncoder(3, num_layers=2), x=f32["b", "t", 8])
     with pytest.raises(ModelError, match="heads of TransformerEncoderLayer must be at least 1"):
         TransformerEncoderLayer(0)
-    with pytest.raises(ModelError, match="layers of TransformerDecoder must be at least 1"):
-        TransformerDecoder(2, layers=0)
+    with pytest.raises(ModelError, match="num_layers of TransformerDecoder must be at least 1"):
+        TransformerDecoder(2, num_layers=0)
 
 
 def gpt(dropout: float = 0.0) -> Model:
     @model
     def net(tokens=i64["batch", "time"], following=i64["batch", "time"]):
         x = tokens >> Embedding(8, 16, init=normal(0.1)) >> LearnedPositions(12)
-        x = x >> TransformerEncoder(2, layers=2, causal=True, norm_first=True, dropout=dropout)
+        x = x >> TransformerEncoder(2, num_layers=2, causal=True, norm_first=True, dropout=dropout)
         logits = x >> Dense(8)
         return {"logits": logits, "loss": cross_entropy(logits, following)}
 
@@ -272,7 +272,9 @@ def counting(count: int, seed: int = 0) -> Feeds:
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_small_gpt_learns(dropout: float) -> None:
     """The first next number cannot be known: log 3 of 8 numbers, 0.14 a number, is the least."""
-    trainer = Trainer(training(gpt(dropout), optimizer=adamw(1e-2), batch=32, seed=1), threads=1)
+    trainer = Trainer(
+        training(gpt(dropout), optimizer=adamw(1e-2), batch_size=32, seed=1), threads=1
+    )
     before = trainer.evaluate(counting(64, 1))["loss"]
     assert before > np.log(8)
     trainer.fit(counting(256), epochs=14)

@@ -47,7 +47,7 @@ def net(image: Value = f32["batch", 8], label: Value = i64["batch"]) -> dict[str
     return {"logits": logits, "loss": cross_entropy(logits, label) + 1e-3 * size.mean()}
 
 
-recipe = training(net, optimizer=adamw(cosine(3e-3, warmup=10, steps=100)), batch=64)
+recipe = training(net, optimizer=adamw(cosine(3e-3, warmup=10, steps=100)), batch_size=64)
 
 
 def watch(event: Event) -> None:

@@ -17,21 +17,19 @@ from tests import everywhere
 from tests.leaves import leaf
 
 WINDOWS: list[dict[str, Any]] = [
-    {"kernel": 2},
-    {"kernel": 3, "stride": 2, "padding": 1},
-    {"kernel": (3, 2), "stride": (1, 2), "padding": (0, 1), "dilation": (2, 1)},
-    {"kernel": 3, "stride": 2, "ceil_mode": True},
-    {"kernel": 2, "stride": 3, "padding": 1, "ceil_mode": True},
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": (3, 2), "stride": (1, 2), "padding": (0, 1), "dilation": (2, 1)},
+    {"kernel_size": 3, "stride": 2, "ceil_mode": True},
+    {"kernel_size": 2, "stride": 3, "padding": 1, "ceil_mode": True},
 ]
 
 
 def torchs(x: np.ndarray, options: dict[str, Any]) -> np.ndarray:
     """torch's indices."""
     torch = pytest.importorskip("torch")
-    names = {"kernel": "kernel_size"}
-    given = {names.get(name, name): v for name, v in options.items()}
     pool = getattr(torch.nn.functional, f"max_pool{x.ndim - 2}d")
-    return pool(torch.from_numpy(x), **given, return_indices=True)[1].numpy()  # type: ignore[no-any-return]
+    return pool(torch.from_numpy(x), **options, return_indices=True)[1].numpy()  # type: ignore[no-any-return]
 
 
 def special(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -60,7 +58,9 @@ def test_indices_along_other_axes(rank: int) -> None:
     x = leaf("x", f32[("n", 2, *"dhw"[:rank])])
     _, indices = max_pool_with_indices(x, 2, 1)
     data = np.random.default_rng(0).integers(-2, 3, (2, 2, *(4, 3, 5)[:rank])).astype(np.float32)
-    everywhere.check_values(indices, [x], ({"x": data}, torchs(data, {"kernel": 2, "stride": 1})))
+    everywhere.check_values(
+        indices, [x], ({"x": data}, torchs(data, {"kernel_size": 2, "stride": 1}))
+    )
 
 
 @pytest.mark.parametrize("options", WINDOWS)
@@ -154,7 +154,7 @@ def test_unpooling_along_other_axes(rank: int) -> None:
 def test_sizes_that_only_the_data_tell() -> None:
     h, w = symbol("h"), symbol("w")
     x = leaf("x", f32["n", 1, "h", "w"])
-    for options in ({"kernel": 2}, {"kernel": 3, "stride": 2, "padding": "same"}):
+    for options in ({"kernel_size": 2}, {"kernel_size": 3, "stride": 2, "padding": "same"}):
         values, indices = max_pool_with_indices(x, **options)
         y = max_unpool(values, indices, **options, output_size=(h, w))
         assert y.type == x.type

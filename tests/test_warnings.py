@@ -140,7 +140,7 @@ def net(x=f32["batch", 4], label=i64["batch"]):
     return {"loss": cross_entropy(softmax(z), label)}
 
 
-recipe = training(net, optimizer=sgd(0.1), batch=4)
+recipe = training(net, optimizer=sgd(0.1), batch_size=4)
 """
 
 
@@ -169,7 +169,7 @@ def test_a_loss_of_a_softmax_trains_badly() -> None:
                 loss = dsl.cross_entropy(logits_of(z), label)
             return {"loss": loss, "real": dsl.cross_entropy(z, label)}
 
-        trainer = Trainer(training(net, optimizer=sgd(0.5), batch=16))
+        trainer = Trainer(training(net, optimizer=sgd(0.5), batch_size=16))
         trainer.fit(data, epochs=10)
         return float(trainer.evaluate(data)["real"])
 

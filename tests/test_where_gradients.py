@@ -144,7 +144,7 @@ def net(x=f32["batch", 3]):
     return {"loss": where(y > 0, y, 0.0).mean() + (w * w).sum()}
 
 
-recipe = training(net, optimizer=sgd(0.1), batch=4)
+recipe = training(net, optimizer=sgd(0.1), batch_size=4)
 """
 
 

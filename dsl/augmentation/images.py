@@ -84,27 +84,25 @@ def at(x: Value, rows: Value, columns: Value, fill: float) -> Value:
 
 
 class RandomHorizontalFlip(Layer):
-    """While training, each image is mirrored left to right with probability `rate`."""
+    """While training, each image is mirrored left to right with probability `p`."""
 
-    rate: float = 0.5
+    p: float = 0.5
 
     _axis: ClassVar[int] = 3
 
     def __post_init__(self) -> None:
-        if not 0 <= real(f"the rate of {type(self).__name__}", self.rate) <= 1:
-            raise ModelError(
-                f"the rate of {type(self).__name__} must be in [0, 1], got {self.rate!r}"
-            )
+        if not 0 <= real(f"p of {type(self).__name__}", self.p) <= 1:
+            raise ModelError(f"p of {type(self).__name__} must be in [0, 1], got {self.p!r}")
 
     def __call__(self, x: Any) -> Value:
         what = type(self).__name__
         x = images(what, x)
-        flipped = bernoulli(draw_key(what), self.rate, (x.shape[0], 1, 1, 1))
+        flipped = bernoulli(draw_key(what), self.p, (x.shape[0], 1, 1, 1))
         return while_training(where(flipped, flip(x, self._axis), x), x)
 
 
 class RandomVerticalFlip(RandomHorizontalFlip):
-    """While training, each image is mirrored top to bottom with probability `rate`."""
+    """While training, each image is mirrored top to bottom with probability `p`."""
 
     _axis: ClassVar[int] = 2
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dsl.augmentation.images import below, box, images
 from dsl.layers.base import Layer
-from dsl.layers.noise import draw_key, rate_of
+from dsl.layers.noise import draw_key, probability_of
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import equal, floor, logical_and, maximum, minimum, sqrt, where
@@ -37,14 +37,14 @@ class Mixup(Layer):
     another one of the batch, λ of its own from Beta(alpha, alpha) (H. Zhang et al., "mixup: beyond
     empirical risk minimization", 2018).
 
-    x[batch, …] is floating; labels are class indices [batch], of `classes` classes, which come back
-    as probabilities, for `cross_entropy`; or real numbers [batch, …], mixed as they are:
+    x[batch, …] is floating; labels are class indices [batch], of `num_classes` classes, which come
+    back as probabilities, for `cross_entropy`; or real numbers [batch, …], mixed as they are:
     probabilities [batch, classes] already, or the targets of a regression. Raises `ModelError`
-    where `classes` is needed and not given.
+    where `num_classes` is needed and not given.
     """
 
     alpha: float = 0.2
-    classes: int | None = None
+    num_classes: int | None = None
 
     def __post_init__(self) -> None:
         _above_zero(type(self).__name__, self.alpha)
@@ -52,7 +52,7 @@ class Mixup(Layer):
     def __call__(self, x: Any, label: Any) -> tuple[Value, Value]:
         what = type(self).__name__
         x = floating(what, x)
-        target = soft(what, x, label, self.classes)
+        target = soft(what, x, label, self.num_classes)
         key = draw_key(what)
         partner = permutation(random_key("partner", key), x.shape[0])
         share = beta(random_key("share", key), self.alpha, self.alpha, x.shape[:1], x.dtype)
@@ -75,7 +75,7 @@ class CutMix(Mixup):
     those of `Mixup`."""
 
     alpha: float = 1.0
-    classes: int | None = None
+    num_classes: int | None = None
 
     def _mixed(self, x: Value, other: Value, share: Value, key: Value) -> tuple[Value, Value]:
         images("CutMix", x)
@@ -94,7 +94,7 @@ class CutMix(Mixup):
         return where(box(x, starts, ends), other, x), 1 - area
 
 
-def soft(what: str, x: Value, label: Any, classes: int | None) -> Value:
+def soft(what: str, x: Value, label: Any, num_classes: int | None) -> Value:
     """Labels as real numbers, class indices as probabilities [batch, classes]."""
     target = as_value(label)
     if target.rank == 0 or x.rank == 0 or same(target.shape[0], x.shape[0]) is not True:
@@ -104,15 +104,15 @@ def soft(what: str, x: Value, label: Any, classes: int | None) -> Value:
         )
     if target.dtype.is_float:
         return target
-    if classes is None:
+    if num_classes is None:
         raise ModelError(
             f"{what}: the labels are class indices, {target.type}, and the number of classes is "
             "unknown",
-            hint=f"{what}(classes=10)",
+            hint=f"{what}(num_classes=10)",
         )
     if target.rank != 1:
         raise ShapeError(f"{what}: class indices must be [batch], got {target.type}")
-    return one_hot(target, whole_number("classes", classes, least=1), x.dtype)
+    return one_hot(target, whole_number("num_classes", num_classes, least=1), x.dtype)
 
 
 def _above_zero(what: str, alpha: Any) -> None:
@@ -121,20 +121,20 @@ def _above_zero(what: str, alpha: Any) -> None:
 
 
 class LabelNoise(Layer):
-    """While training, each class number is another random one of `classes` classes with
+    """While training, each class number is another random one of `num_classes` classes with
     probability `rate`, or by chance the same. Raises `ModelError` for a rate outside [0, 1)."""
 
-    classes: int
+    num_classes: int
     rate: float = 0.1
 
     def __post_init__(self) -> None:
-        rate_of("LabelNoise", self.rate)
-        whole_number("the classes of LabelNoise", self.classes, least=1)
+        probability_of("the rate of LabelNoise", self.rate)
+        whole_number("num_classes of LabelNoise", self.num_classes, least=1)
 
     def __call__(self, label: Any) -> Value:
         label = _integers("LabelNoise", "labels", label)
         key = draw_key("LabelNoise")
-        others = randint(random_key("class", key), label.shape, 0, self.classes)
+        others = randint(random_key("class", key), label.shape, 0, self.num_classes)
         changed = bernoulli(random_key("changed", key), self.rate, label.shape)
         return while_training(where(changed, cast(others, label.dtype), label), label)
 
@@ -156,7 +156,7 @@ class MaskTokens(Layer):
     never: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        rate_of("MaskTokens", self.rate)
+        probability_of("the rate of MaskTokens", self.rate)
         if self.masked < 0 or self.random < 0 or self.masked + self.random > 1:
             raise ModelError(
                 "MaskTokens: masked and random are fractions that add up to at most 1, got "

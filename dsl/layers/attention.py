@@ -34,19 +34,20 @@ def scaled_dot_product_attention(
     query: Any,
     key: Any,
     value: Any,
-    mask: Any = None,
-    causal: bool = False,
+    attn_mask: Any = None,
+    is_causal: bool = False,
     scale: float | None = None,
-    dropout: float = 0.0,
+    dropout_p: float = 0.0,
 ) -> Value:
     """softmax(scale·q·kᵀ + mask)·v (Vaswani et al. 2017): `[..., t, d]`, `[..., s, d]` and
     `[..., s, e]` to `[..., t, e]`; the leading axes broadcast, t and s may be symbolic.
 
-    `mask` broadcasts to `[..., t, s]`: bool is true where a query may look at a key, real numbers
-    (−∞ included) are added to the scores. `causal` hides the keys behind the query's own place,
-    counted from the start of both, as torch's. A query to which all keys are hidden gets 0, and
-    gradients 0. `scale` is 1/√d by default; `dropout` is the rate at which weights are dropped
-    while training. Raises `ShapeError` and `DTypeError` where the arguments do not fit each other.
+    `attn_mask` broadcasts to `[..., t, s]`: bool is true where a query may look at a key, real
+    numbers (−∞ included) are added to the scores. `is_causal` hides the keys behind the query's own
+    place, counted from the start of both, as torch's. A query to which all keys are hidden gets 0,
+    and gradients 0. `scale` is 1/√d by default; `dropout_p` is the probability with which weights
+    are dropped while training. Raises `ShapeError` and `DTypeError` where the arguments do not fit
+    each other.
     """
     q, k, v = as_value(query), as_value(key), as_value(value)
     _check_fit(q, k, v)
@@ -57,24 +58,24 @@ def scaled_dot_product_attention(
         if width == 0:
             raise ShapeError(message, hint=hint)
         scale = 1 / math.sqrt(width)
-    allowed, bias = _mask_of(mask, causal, q, k)
+    allowed, bias = _mask_of(attn_mask, is_causal, q, k)
     # The query is the smallest of what could be scaled.
     scores = matmul(q * scale, swapaxes(k, -1, -2))
     if bias is not None:
         _check_mask(bias, scores)
         scores = scores + bias
-    result = matmul(_dropped(softmax(scores), dropout), v)
+    result = matmul(_dropped(softmax(scores), dropout_p), v)
     if allowed is not None:
         result = where(any_of(allowed, -1, keepdims=True), result, 0)
     return result
 
 
-def _dropped(weights: Value, rate: float) -> Value:
-    if not 0 <= real("the dropout rate of attention", rate) < 1:
-        raise ModelError(f"the dropout rate of attention must be in [0, 1), got {rate!r}")
-    if rate == 0:
+def _dropped(weights: Value, p: float) -> Value:
+    if not 0 <= real("dropout_p of attention", p) < 1:
+        raise ModelError(f"dropout_p of attention must be in [0, 1), got {p!r}")
+    if p == 0:
         return weights
-    return dropout(weights, rate, salt=active("dropout of attention").salt())
+    return dropout(weights, p, salt=active("dropout of attention").salt())
 
 
 def _rows(q: Value, k: Value, v: Value) -> list[tuple[str, ...]]:
@@ -158,40 +159,40 @@ def padding_mask(lengths: Any, size: Any) -> Value:
 
 
 class MultiHeadAttention(Layer):
-    """Attention of several heads, each on its own projection (Vaswani et al. 2017):
-    `[..., t, n]` to `[..., t, width]`, of the query to itself unless `key` is given, and to `key`
-    unless `value` is.
+    """Attention of several heads, each on its own projection (Vaswani et al. 2017): `[..., t, n]`
+    to `[..., t, embed_dim]`, of the query to itself unless `key` is given, and to `key` unless
+    `value` is.
 
-    `width` is the query's by default, of which each head has its equal part (`head_width`).
-    `key_value_heads` fewer than heads share keys and values among them (grouped queries, Ainslie
-    et al. 2023). `rotary_base` turns queries and keys by their places (see `rotary`). `mask` is
-    `[t, s]`, `[..., t, s]` with the leading axes of the query, or has an axis of the heads before
-    the last two; `key_mask` `[..., s]` is true for keys that are there (not padding).
+    `embed_dim` is the query's by default, of which each head has its equal part (`head_dim`).
+    `num_key_value_heads` fewer than `num_heads` share keys and values among them (grouped queries,
+    Ainslie et al. 2023). `rotary_base` turns queries and keys by their places (see `rotary`).
+    `mask` is `[t, s]`, `[..., t, s]` with the leading axes of the query, or has an axis of the
+    heads before the last two; `key_mask` `[..., s]` is true for keys that are there (not padding).
 
     Parameters are those of dense layers: `query`, `key`, `value`, `output`. Raises `ModelError`
-    where heads do not divide the width or key_value_heads the heads, `ShapeError` where query, key
-    and masks do not fit.
+    where num_heads does not divide embed_dim or num_key_value_heads num_heads, `ShapeError` where
+    query, key and masks do not fit.
     """
 
-    heads: int
-    width: int | None = None
-    head_width: int | None = None
+    num_heads: int
+    embed_dim: int | None = None
+    head_dim: int | None = None
     causal: bool = False
     dropout: float = 0.0
-    key_value_heads: int | None = None
+    num_key_value_heads: int | None = None
     rotary_base: float | None = None
     bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
 
     def __post_init__(self) -> None:
-        whole_number("heads of MultiHeadAttention", self.heads, 1)
-        if self.key_value_heads is not None:
-            whole_number("key_value_heads of MultiHeadAttention", self.key_value_heads, 1)
-            if self.heads % self.key_value_heads:
+        whole_number("num_heads of MultiHeadAttention", self.num_heads, 1)
+        if self.num_key_value_heads is not None:
+            whole_number("num_key_value_heads of MultiHeadAttention", self.num_key_value_heads, 1)
+            if self.num_heads % self.num_key_value_heads:
                 raise ModelError(
-                    f"MultiHeadAttention: {self.key_value_heads} key_value_heads do not divide "
-                    f"{self.heads} heads"
+                    f"MultiHeadAttention: num_key_value_heads={self.num_key_value_heads} does not "
+                    f"divide num_heads={self.num_heads}"
                 )
         if not 0 <= real("the dropout of MultiHeadAttention", self.dropout) < 1:
             raise ModelError(
@@ -205,14 +206,14 @@ class MultiHeadAttention(Layer):
         key = query if key is None else as_value(key)
         value = key if value is None else as_value(value)
         self._check(query, key, value)
-        width = self.width
+        width = self.embed_dim
         if width is None:
             message = f"MultiHeadAttention needs a known number of features, query is {query.type}"
             width = known_size(message, query, -1)
-        size = self._head_width(width)
-        shared = self.heads if self.key_value_heads is None else self.key_value_heads
-        groups = self.heads // shared
-        q = self._headed(query, "query", self.heads, size)
+        size = self._head_size(width)
+        shared = self.num_heads if self.num_key_value_heads is None else self.num_key_value_heads
+        groups = self.num_heads // shared
+        q = self._headed(query, "query", self.num_heads, size)
         k = self._headed(key, "key", shared, size)
         v = self._headed(value, "value", shared, size)
         if self.rotary_base is not None:
@@ -224,12 +225,12 @@ class MultiHeadAttention(Layer):
             k, v = expand_dims(k, -3), expand_dims(v, -3)
             allowed = None if allowed is None else self._grouped(allowed, shared, groups)
         y = scaled_dot_product_attention(
-            q, k, v, mask=allowed, causal=self.causal, dropout=self.dropout
+            q, k, v, attn_mask=allowed, is_causal=self.causal, dropout_p=self.dropout
         )
         if groups > 1:
-            y = reshape(y, (*query.shape[:-2], self.heads, *y.shape[-2:]))
+            y = reshape(y, (*query.shape[:-2], self.num_heads, *y.shape[-2:]))
         y = swapaxes(y, -2, -3)
-        y = reshape(y, (*y.shape[:-2], self.heads * size))
+        y = reshape(y, (*y.shape[:-2], self.num_heads * size))
         return self._dense(width, "output")(y)
 
     def _check(self, query: Value, key: Value, value: Value) -> None:
@@ -252,18 +253,19 @@ class MultiHeadAttention(Layer):
                 hint="give both axes one name",
             )
 
-    def _head_width(self, width: int) -> int:
-        if self.head_width is not None:
-            return self.head_width
-        if width % self.heads:
+    def _head_size(self, width: int) -> int:
+        if self.head_dim is not None:
+            return self.head_dim
+        if width % self.num_heads:
             raise ModelError(
-                f"MultiHeadAttention: {self.heads} heads do not divide a width of {width}",
-                hint="choose a multiple, or give the width of each head: head_width=32"
-                if self.heads <= width
+                f"MultiHeadAttention: num_heads={self.num_heads} does not divide a width of "
+                f"{width}",
+                hint="choose a multiple, or give the features of each head: head_dim=32"
+                if self.num_heads <= width
                 else "the number of heads comes first; the width follows from the query of "
                 f"width {width}",
             )
-        return width // self.heads
+        return width // self.num_heads
 
     def _dense(self, width: int, name: str) -> Dense:
         return Dense(width, None, self.bias, self.init, self.bias_init, name=name)
@@ -308,10 +310,10 @@ class MultiHeadAttention(Layer):
             return mask
         if is_one(mask.shape[-3]):
             return expand_dims(mask, -3)
-        if same(mask.shape[-3], self.heads) is not True:
+        if same(mask.shape[-3], self.num_heads) is not True:
             raise ShapeError(
                 f"MultiHeadAttention: the mask {mask.type} has an axis of {mask.shape[-3]} "
                 "heads, but "
-                f"there are {self.heads}"
+                f"there are {self.num_heads}"
             )
         return reshape(mask, (*mask.shape[:-3], shared, groups, *mask.shape[-2:]))

@@ -47,8 +47,10 @@ class Layer:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # Without fields of its own it keeps its base's __init__, which may be written by hand.
-        own = bool(inspect.get_annotations(cls))
+        # Without fields of its own it keeps its base's __init__, which may be written by hand; of
+        # several layers that it joins it has the fields of all.
+        bases = [base for base in cls.__bases__ if issubclass(base, Layer)]
+        own = bool(inspect.get_annotations(cls)) or len(bases) > 1
         dataclass(frozen=True, eq=False, repr=False, init=own)(cls)
         if "__init__" in cls.__dict__:
             cls.__init__ = _with_known_options(cls.__init__)  # type: ignore[method-assign]  # checked

@@ -9,7 +9,7 @@ from typing import Any
 
 from dsl.initializers import Fans, glorot_uniform, zeros
 from dsl.layers.base import Layer
-from dsl.layers.convolution_checks import channels_of, check_filters, check_habits, check_options
+from dsl.layers.convolution_checks import channels_of, check_channels, check_habits, check_options
 from nncompile.diagnostics.errors import whole_number
 from nncompile.ir.basic import as_value
 from nncompile.ir.op import Value
@@ -19,25 +19,55 @@ from nncompile.ops.windows.convolution import numbers
 Function = Callable[[Any], Any]
 
 
-class _Convolution(Layer):
-    """What the layers of all numbers of axes have in common."""
+# The options, each declared once. A class that joins several has those of the last one first.
 
-    filters: int
-    kernel: Any
+
+class _Filters(Layer):
+    out_channels: int
+
+
+class _Window(Layer):
+    kernel_size: Any
     stride: Any = 1
     padding: Any = 0
+
+    axes = 2  # spatial ones
+
+
+class _Grouped(Layer):
     dilation: Any = 1
     groups: int = 1
     activation: Function | None = None
     bias: bool = True
     init: Any = glorot_uniform
     bias_init: Any = zeros
+
+
+class _Multiplied(_Window):
+    dilation: Any = 1
+    depth_multiplier: int = 1
+    activation: Function | None = None
+    bias: bool = True
+    init: Any = glorot_uniform
+    bias_init: Any = zeros
     padding_mode: str = "zeros"
 
-    axes = 0  # spatial ones
+    def __post_init__(self) -> None:
+        whole_number(f"{type(self).__name__}: depth_multiplier", self.depth_multiplier, 1)
+        check_options(self)
+
+
+class _Spread(_Window):
+    output_padding: Any = 0
+
+
+class _Convolution(_Grouped, _Window, _Filters):
+    """What the layers of all numbers of axes have in common."""
+
+    padding_mode: str = "zeros"
 
     def __post_init__(self) -> None:
-        check_filters(self, self.filters, self.groups)
+        check_channels(self, self.out_channels, self.groups)
         check_options(self)
 
     def __call__(self, x: Any) -> Value:
@@ -45,31 +75,31 @@ class _Convolution(Layer):
         channels = channels_of(self, x, self.axes, self.groups)
         check_habits(self, x)
         each = channels // self.groups
-        kernel = numbers("kernel", self.kernel, self.axes, 1)
+        kernel = numbers("kernel_size", self.kernel_size, self.axes, 1)
         taps = math.prod(kernel)
-        fans = each * taps, self.filters // self.groups * taps
-        shape = (self.filters, each, *kernel)
+        fans = each * taps, self.out_channels // self.groups * taps
+        shape = (self.out_channels, each, *kernel)
         w = self.parameter("weight", shape, self.init, x.dtype, fans)
-        bias = _bias(self, self.filters, x)
+        bias = _bias(self, self.out_channels, x)
         where = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
         return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
 
 
 class Conv1d(_Convolution):
-    """activation(w ∗ x + b) along one axis: `[batch, channels, n]` to `[batch, filters, m]`, with
-    m = ⌊(n + pads − dilation·(kernel − 1) − 1)/stride⌋ + 1.
+    """activation(w ∗ x + b) along one axis: `[batch, channels, n]` to `[batch, out_channels, m]`,
+    with m = ⌊(n + pads − dilation·(kernel − 1) − 1)/stride⌋ + 1.
 
     `padding` is a number, a pair `((before, after),)`, or "valid" (none), "same" (m = ⌈n/stride⌉,
     also of an n that only the data tell) or "causal" (zeros before only: no result sees what comes
     later); a negative number removes elements. `padding_mode` is "zeros", or what torch puts there
-    in their place: "reflect", "replicate" or "circular". `groups` cuts channels and filters into
-    groups that do not see each other. Parameters `weight`
-    `[filters, channels/groups, kernel]`, Glorot uniform, and `bias` `[filters]`, zeros. Raises
-    `ShapeError` where x has another rank, channels that only the data tell, that the groups do not
-    divide, or fewer elements than the kernel spans.
+    in their place: "reflect", "replicate" or "circular". `groups` cuts the channels of both sides
+    into groups that do not see each other. Parameters `weight`
+    `[out_channels, channels/groups, kernel]`, Glorot uniform, and `bias` `[out_channels]`, zeros.
+    Raises `ShapeError` where x has another rank, channels that only the data tell, that the groups
+    do not divide, or fewer elements than the kernel spans.
 
     >>> Conv1d(16, 3, padding="causal", dilation=2)  # doctest: +ELLIPSIS
-    Conv1d(filters=16, kernel=3, stride=1, padding='causal', dilation=2, groups=1, ...)
+    Conv1d(out_channels=16, kernel_size=3, stride=1, padding='causal', dilation=2, groups=1, ...)
     """
 
     axes = 1
@@ -77,10 +107,11 @@ class Conv1d(_Convolution):
 
 class Conv2d(_Convolution):
     """activation(w ∗ x + b) over images: `[batch, channels, height, width]` to
-    `[batch, filters, …, …]`.
+    `[batch, out_channels, …, …]`.
 
-    Kernel, stride, padding and dilation are a number, or one for each axis; padding also a pair
-    (before, after) for each axis, "valid" or "same". Sizes, parameters and errors as of `Conv1d`.
+    `kernel_size`, `stride`, `padding` and `dilation` are a number, or one for each axis; padding
+    also a pair (before, after) for each axis, "valid" or "same". Sizes, parameters and errors as of
+    `Conv1d`.
     """
 
     axes = 2
@@ -88,47 +119,32 @@ class Conv2d(_Convolution):
 
 class Conv3d(_Convolution):
     """activation(w ∗ x + b) over volumes: `[batch, channels, depth, height, width]` to
-    `[batch, filters, …, …, …]`; otherwise as `Conv2d`."""
+    `[batch, out_channels, …, …, …]`; otherwise as `Conv2d`."""
 
     axes = 3
 
 
-class DepthwiseConv2d(Layer):
-    """A convolution in which each channel is seen by `multiplier` filters of its own, and by no
-    others: `[batch, channels, height, width]` to `[batch, channels·multiplier, …, …]`.
+class DepthwiseConv2d(_Multiplied):
+    """A convolution in which each channel is seen by `depth_multiplier` filters of its own, and by
+    no others: `[batch, channels, height, width]` to `[batch, channels·depth_multiplier, …, …]`.
 
-    Parameters `weight` `[channels·multiplier, 1, *kernel]` and `bias`; the rest as of `Conv2d`, and
-    the order of options as in Keras.
+    Parameters `weight` `[channels·depth_multiplier, 1, *kernel]` and `bias`; the rest as of
+    `Conv2d`, and the order of options as in Keras.
     """
-
-    kernel: Any
-    stride: Any = 1
-    padding: Any = 0
-    dilation: Any = 1
-    multiplier: int = 1
-    activation: Function | None = None
-    bias: bool = True
-    init: Any = glorot_uniform
-    bias_init: Any = zeros
-    padding_mode: str = "zeros"
-
-    def __post_init__(self) -> None:
-        whole_number(f"{type(self).__name__}: the multiplier", self.multiplier, 1)
-        check_options(self)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
         channels = channels_of(self, x, 2)
-        kernel = numbers("kernel", self.kernel, 2, 1)
-        filters, taps = channels * self.multiplier, math.prod(kernel)
-        fans = taps, self.multiplier * taps
+        kernel = numbers("kernel_size", self.kernel_size, 2, 1)
+        filters, taps = channels * self.depth_multiplier, math.prod(kernel)
+        fans = taps, self.depth_multiplier * taps
         w = self.parameter("weight", (filters, 1, *kernel), self.init, x.dtype, fans)
         bias = _bias(self, filters, x)
         where = self.stride, self.padding, self.dilation, channels, self.padding_mode
         return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
 
 
-class SeparableConv2d(Layer):
+class SeparableConv2d(_Multiplied, _Filters):
     """A depthwise convolution and then one of kernel 1 that mixes its channels: nearly what a
     `Conv2d` does, with kernel² times fewer products for many channels (F. Chollet, "Xception",
     2017).
@@ -136,22 +152,9 @@ class SeparableConv2d(Layer):
     Layers `depthwise` (without bias) and `pointwise`, which has bias and activation.
     """
 
-    filters: int
-    kernel: Any
-    stride: Any = 1
-    padding: Any = 0
-    dilation: Any = 1
-    multiplier: int = 1
-    activation: Function | None = None
-    bias: bool = True
-    init: Any = glorot_uniform
-    bias_init: Any = zeros
-    padding_mode: str = "zeros"
-
     def __post_init__(self) -> None:
-        check_filters(self, self.filters)
-        whole_number(f"{type(self).__name__}: the multiplier", self.multiplier, 1)
-        check_options(self)
+        check_channels(self, self.out_channels)
+        super().__post_init__()
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
@@ -159,16 +162,16 @@ class SeparableConv2d(Layer):
         check_habits(self, x)
         where = self.stride, self.padding, self.dilation
         depthwise = DepthwiseConv2d(
-            self.kernel,
+            self.kernel_size,
             *where,
-            self.multiplier,
+            self.depth_multiplier,
             bias=False,
             init=self.init,
             padding_mode=self.padding_mode,
             name="depthwise",
         )
         pointwise = Conv2d(
-            self.filters,
+            self.out_channels,
             1,
             activation=self.activation,
             bias=self.bias,
@@ -179,33 +182,19 @@ class SeparableConv2d(Layer):
         return pointwise(depthwise(x))
 
 
-class _Transposed(Layer):
+class _Transposed(_Grouped, _Spread, _Filters):
     """What the transposed layers of all numbers of axes have in common."""
 
-    filters: int
-    kernel: Any
-    stride: Any = 1
-    padding: Any = 0
-    output_padding: Any = 0
-    dilation: Any = 1
-    groups: int = 1
-    activation: Function | None = None
-    bias: bool = True
-    init: Any = glorot_uniform
-    bias_init: Any = zeros
-
-    axes = 0  # spatial ones
-
     def __post_init__(self) -> None:
-        check_filters(self, self.filters, self.groups)
+        check_channels(self, self.out_channels, self.groups)
         check_options(self)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
         channels = channels_of(self, x, self.axes, self.groups)
         check_habits(self, x, is_transposed=True)
-        each = self.filters // self.groups
-        kernel = numbers("kernel", self.kernel, self.axes, 1)
+        each = self.out_channels // self.groups
+        kernel = numbers("kernel_size", self.kernel_size, self.axes, 1)
         strides = numbers("stride", self.stride, self.axes, 1)
         taps = math.prod(kernel)
         # Of the taps only every stride-th meets an element of x.
@@ -213,17 +202,18 @@ class _Transposed(Layer):
         fans: Fans = channels // self.groups * met, each * taps
         shape = (channels, each, *kernel)
         w = self.parameter("weight", shape, self.init, x.dtype, fans)
-        bias = _bias(self, self.filters, x)
+        bias = _bias(self, self.out_channels, x)
         where = strides, self.padding, self.output_padding, self.dilation, self.groups
         return _activated(self, conv_transpose(x, w, bias, *where, what=type(self).__name__))
 
 
 class ConvTranspose1d(_Transposed):
     """activation of the transpose of a convolution, plus b: `[batch, channels, n]` to
-    `[batch, filters, m]`, m = (n − 1)·stride − pads + dilation·(kernel − 1) + 1 + output_padding.
+    `[batch, out_channels, m]`, m = (n − 1)·stride − pads + dilation·(kernel − 1) + 1 +
+    output_padding.
 
-    It makes sequences longer by the stride; with padding="same", m = n·stride. Parameters
-    `weight` `[channels, filters/groups, kernel]`, laid out as in torch, and `bias` `[filters]`.
+    It makes sequences longer by the stride; with padding="same", m = n·stride. Parameters `weight`
+    `[channels, out_channels/groups, kernel]`, laid out as in torch, and `bias` `[out_channels]`.
     Raises `ShapeError` as `Conv1d` does, and where the padding leaves nothing.
     """
 

@@ -13,24 +13,24 @@ from nncompile.ops.windows.convolution import Window, numbers, pads_of
 from nncompile.ops.windows.space import form_of
 
 
-def check_filters(layer: Layer, filters: Any, groups: Any = 1) -> None:
-    """Raises `ModelError` where the groups do not divide the filters."""
+def check_channels(layer: Layer, out_channels: Any, groups: Any = 1) -> None:
+    """Raises `ModelError` where the groups do not divide the output channels."""
     kind = type(layer).__name__
-    count = whole_number(f"{kind}: the number of filters", filters, 1)
-    if count % whole_number(f"{kind}: the number of groups", groups, 1):
+    count = whole_number(f"{kind}: out_channels", out_channels, 1)
+    if count % whole_number(f"{kind}: groups", groups, 1):
         raise ModelError(
-            f"{kind}: {groups} groups do not divide {filters} filters",
-            hint="each group computes an equal share of the filters",
+            f"{kind}: {groups} groups do not divide out_channels={out_channels}",
+            hint="each group computes an equal share of the output channels",
         )
 
 
 def check_options(layer: Any) -> None:
-    """Raises `ModelError` or `ShapeError` for a kernel, stride, padding, dilation or activation
-    that is none, before there is an x."""
+    """Raises `ModelError` or `ShapeError` for a kernel size, stride, padding, dilation or
+    activation that is none, before there is an x."""
     kind, activation = type(layer).__name__, layer.activation
-    axes = getattr(layer, "axes", 2)
+    axes = layer.axes
     windows = {}
-    for name in ("kernel", "stride", "dilation"):
+    for name in ("kernel_size", "stride", "dilation"):
         given = getattr(layer, name)
         if callable(given):
             raise ModelError(
@@ -42,7 +42,8 @@ def check_options(layer: Any) -> None:
         except ShapeError as error:
             raise ModelError(error.said, hint=error.hint) from None
     strides = windows["stride"]
-    extents = Window(windows["kernel"], strides, (0,) * (2 * axes), windows["dilation"]).extents
+    no_pads = (0,) * (2 * axes)
+    extents = Window(windows["kernel_size"], strides, no_pads, windows["dilation"]).extents
     pads_of(layer.padding, strides, extents, strides, kind)
     check_padding_mode(kind, getattr(layer, "padding_mode", "zeros"))
     if activation is not None and not callable(activation):
@@ -83,7 +84,7 @@ def channels_of(layer: Layer, x: Value, axes: int, groups: int = 1) -> int:
 def check_habits(layer: Any, x: Value, is_transposed: bool = False) -> None:
     """Tells where the kernel does not fit because channels come last, or the options are in
     torch's order."""
-    kind, kernel, sizes = type(layer).__name__, layer.kernel, x.shape[2:]
+    kind, kernel, sizes = type(layer).__name__, layer.kernel_size, x.shape[2:]
     _check_order(layer, x)
     if is_transposed or not isinstance(kernel, int) or layer.padding not in (0, "valid"):
         return
@@ -105,21 +106,20 @@ def _check_order(layer: Any, x: Value) -> None:
     """Refuses three numbers in a row which are hardly filters, kernel and stride, but torch's
     channels, filters and kernel: there are as many filters as x has channels, and the kernel is
     longer than the stride by far, or the stride one that kernels have."""
-    kind, kernel, stride = type(layer).__name__, layer.kernel, layer.stride
+    kind, kernel, stride = type(layer).__name__, layer.kernel_size, layer.stride
     if layer._by_place < 3 or not isinstance(kernel, int) or not isinstance(stride, int):
         return
     is_odd = kernel > stride >= 3 and stride % 2 == 1
-    if layer.filters == x.shape[1] and (is_odd or kernel >= max(8, 2 * stride)):
+    if layer.out_channels == x.shape[1] and (is_odd or kernel >= max(8, 2 * stride)):
         raise ModelError(
-            f"{kind}({layer.filters}, {kernel}, {stride}) has {layer.filters} filters of size "
-            f"{kernel} "
-            f"with stride {stride}, and x has {x.shape[1]} channels: {x.type}",
+            f"{kind}({layer.out_channels}, {kernel}, {stride}) has {layer.out_channels} filters of "
+            f"size {kernel} with stride {stride}, and x has {x.shape[1]} channels: {x.type}",
             hint=f"{_torch_order(layer)}; if the stride is meant, write stride={stride}",
         )
 
 
 def _torch_order(layer: Any) -> str:
-    kind, kernel, stride = type(layer).__name__, layer.kernel, layer.stride
+    kind, kernel, stride = type(layer).__name__, layer.kernel_size, layer.stride
     return (
         f"the number of channels follows from x: {kind}({kernel}, {stride}) "
         f"has {kernel} filters of size {stride}"

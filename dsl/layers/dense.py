@@ -25,15 +25,15 @@ Function = Callable[[Any], Any]
 
 
 class Dense(Layer):
-    """activation(x·W + b) along the last axis: `[..., n]` to `[..., width]`.
+    """activation(x·W + b) along the last axis: `[..., n]` to `[..., out_features]`.
 
-    Parameters `weight` f32[n, width] and `bias` f32[width], of the element type of x. Weights start
-    Glorot uniform, which keeps the variance of what goes forward and of the gradients that come
-    back whatever the activation; biases start at zero. Raises `ShapeError` for a scalar x or one
-    whose last size only the data tell, `DTypeError` where it is not floating.
+    Parameters `weight` f32[n, out_features] and `bias` f32[out_features], of the element type of x.
+    Weights start Glorot uniform, which keeps the variance of what goes forward and of the gradients
+    that come back whatever the activation; biases start at zero. Raises `ShapeError` for a scalar x
+    or one whose last size only the data tell, `DTypeError` where it is not floating.
     """
 
-    width: Dim
+    out_features: Dim
     activation: Function | None = None
     bias: bool = True
     init: Any = glorot_uniform
@@ -52,9 +52,9 @@ class Dense(Layer):
         hint = "x.astype(f32) converts; one_hot(x, n) is for class indices"
         x = floating("Dense", x, hint)
         features = known_size(f"Dense needs a last axis of known size, x is {x.type}", x, -1)
-        y: Value = x @ self.parameter("weight", (features, self.width), self.init, x.dtype)
+        y: Value = x @ self.parameter("weight", (features, self.out_features), self.init, x.dtype)
         if self.bias:
-            y = y + self.parameter("bias", self.width, self.bias_init, x.dtype)
+            y = y + self.parameter("bias", self.out_features, self.bias_init, x.dtype)
         if self.activation is not None:
             y = self.activation(y)
         return y
@@ -62,21 +62,21 @@ class Dense(Layer):
 
 class Bilinear(Layer):
     """activation(xᵀ·W·y + b) of two values, `layer(x, y)`: `[..., n]` and `[..., m]`, with the same
-    leading axes, to `[..., width]`, as torch's.
+    leading axes, to `[..., out_features]`, as torch's.
 
-    Parameters `weight` f32[width, n, m] and `bias` f32[width], both uniform in ±1/√n at first, as
-    torch's. Raises `ShapeError` where the leading axes differ or only the data tell n or m,
-    `DTypeError` where x and y are not floating and of one element type.
+    Parameters `weight` f32[out_features, n, m] and `bias` f32[out_features], both uniform in ±1/√n
+    at first, as torch's. Raises `ShapeError` where the leading axes differ or only the data tell n
+    or m, `DTypeError` where x and y are not floating and of one element type.
     """
 
-    width: Dim
+    out_features: Dim
     activation: Function | None = None
     bias: bool = True
     init: Any = None
     bias_init: Any = None
 
     def __post_init__(self) -> None:
-        whole_number("the width of Bilinear", self.width, 0)
+        whole_number("out_features of Bilinear", self.out_features, 0)
 
     def __call__(self, x: Any, y: Any) -> Value:
         x, y = floating("Bilinear", x), floating("Bilinear", y)
@@ -92,44 +92,46 @@ class Bilinear(Layer):
         limit = 1 / math.sqrt(max(n, 1))
         start = uniform(-limit, limit)
         init = start if self.init is None else self.init
-        weight = self.parameter("weight", (self.width, n, m), init, x.dtype, (n * m, self.width))
+        weight = self.parameter(
+            "weight", (self.out_features, n, m), init, x.dtype, (n * m, self.out_features)
+        )
         # A product with all of it at once, and then one for each row.
-        wide = x @ reshape(transpose(weight, (1, 0, 2)), (n, self.width * m))
-        each = reshape(wide, (*x.shape[:-1], self.width, m))
+        wide = x @ reshape(transpose(weight, (1, 0, 2)), (n, self.out_features * m))
+        each = reshape(wide, (*x.shape[:-1], self.out_features, m))
         z: Value = squeeze(each @ expand_dims(y, -1), -1)
         if self.bias:
             bias_init = start if self.bias_init is None else self.bias_init
-            z = z + self.parameter("bias", self.width, bias_init, x.dtype)
+            z = z + self.parameter("bias", self.out_features, bias_init, x.dtype)
         return z if self.activation is None else self.activation(z)
 
 
 class Dropout(Layer):
-    """While training, each number is zero with probability `rate`, the others are divided by
-    1 − rate; otherwise x itself. Raises `ModelError` for a rate outside [0, 1)."""
+    """While training, each number is zero with probability `p`, the others are divided by
+    1 − p; otherwise x itself. Raises `ModelError` for a p outside [0, 1)."""
 
-    rate: float = 0.5
+    p: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 0 <= real("the rate of Dropout", self.rate) < 1:
-            raise ModelError(f"the rate of Dropout must be in [0, 1), got {self.rate!r}")
+        if not 0 <= real("p of Dropout", self.p) < 1:
+            raise ModelError(f"p of Dropout must be in [0, 1), got {self.p!r}")
 
     def __call__(self, x: Any) -> Value:
-        return drop(as_value(x), self.rate, salt=active("Dropout").salt())
+        return drop(as_value(x), self.p, salt=active("Dropout").salt())
 
 
-def flatten(x: Any, start: int = 1) -> Value:
-    """All axes from `start` on as one: f32[batch, 1, 8, 8] to f32[batch, 64]. Raises `ShapeError`
-    where x has no axis `start`."""
-    return flat(x, start)
+def flatten(x: Any, start_dim: int = 1) -> Value:
+    """All axes from `start_dim` on as one: f32[batch, 1, 8, 8] to f32[batch, 64]. Raises
+    `ShapeError` where x has no axis `start_dim`."""
+    return flat(x, start_dim)
 
 
 class Flatten(Layer):
     """`flatten` as a layer."""
 
-    start: int = 1
+    start_dim: int = 1
 
     def __call__(self, x: Any) -> Value:
-        return flatten(x, self.start)
+        return flatten(x, self.start_dim)
 
 
 class Sequential(Layer):

@@ -22,16 +22,17 @@ from nncompile.ops.core.assertions import limited
 
 
 class Embedding(Layer):
-    """The row of a trained table for each number: i64[...] to f32[..., width].
+    """The row of a trained table for each number: i64[...] to f32[..., embedding_dim].
 
-    Parameter `weight` f32[count, width], normally distributed at first as torch's. Numbers are
-    below `count`: constants are checked here (`ModelError`), data by onnxruntime when it runs. The
-    row of `padding_index` is zero and stays so. Raises `DTypeError` where x is not of integers.
+    Parameter `weight` f32[num_embeddings, embedding_dim], normally distributed at first as torch's.
+    Numbers are below `num_embeddings`: constants are checked here (`ModelError`), data by
+    onnxruntime when it runs. The row of `padding_idx` is zero and stays so. Raises `DTypeError`
+    where x is not of integers.
     """
 
-    count: int
-    width: Dim
-    padding_index: int | None = None
+    num_embeddings: int
+    embedding_dim: Dim
+    padding_idx: int | None = None
     init: Any = normal(1.0)
     dtype: DType = f32
 
@@ -45,21 +46,21 @@ class Embedding(Layer):
     def __call__(self, x: Any) -> Value:
         x = numbers_of(self, x)
         rows = take(self.weight(), x, axis=0)
-        if self.padding_index is None:
+        if self.padding_idx is None:
             return rows
         # Not looked up, so that its gradient is zero and decay is all that could move it.
-        return where(expand_dims(x, -1) == self.padding_index, 0, rows)
+        return where(expand_dims(x, -1) == self.padding_idx, 0, rows)
 
 
 class Table(Protocol):
     """A layer with a table of vectors."""
 
     @property
-    def count(self) -> int: ...
+    def num_embeddings(self) -> int: ...
     @property
-    def width(self) -> int: ...
+    def embedding_dim(self) -> int: ...
     @property
-    def padding_index(self) -> int | None: ...
+    def padding_idx(self) -> int | None: ...
     @property
     def init(self) -> Any: ...
     @property
@@ -73,22 +74,24 @@ def table_of(layer: Table) -> Value:
 
     def without_padding(type_: Type, key: Value, fans: Fans) -> Value:
         init = layer.init if callable(layer.init) else constant(layer.init)
-        is_padding = expand_dims(iota(layer.count), 1) == layer.padding_index
+        is_padding = expand_dims(iota(layer.num_embeddings), 1) == layer.padding_idx
         return where(is_padding, 0, init(type_, key, fans))
 
-    start = layer.init if layer.padding_index is None else without_padding
-    return layer.parameter("weight", (layer.count, layer.width), start, layer.dtype)
+    start = layer.init if layer.padding_idx is None else without_padding
+    return layer.parameter(
+        "weight", (layer.num_embeddings, layer.embedding_dim), start, layer.dtype
+    )
 
 
 def check_table(layer: Table) -> None:
     """Raises `ModelError` where the options of an embedding are not valid."""
     kind = type(layer).__name__
-    whole_number(f"count of {kind}", layer.count, 1)
-    whole_number(f"width of {kind}", layer.width, 1)
-    if layer.padding_index is not None and not 0 <= layer.padding_index < layer.count:
+    whole_number(f"num_embeddings of {kind}", layer.num_embeddings, 1)
+    whole_number(f"embedding_dim of {kind}", layer.embedding_dim, 1)
+    if layer.padding_idx is not None and not 0 <= layer.padding_idx < layer.num_embeddings:
         raise ModelError(
-            f"the padding_index of {kind} must be in 0 … {layer.count - 1}, got "
-            f"{layer.padding_index}"
+            f"the padding_idx of {kind} must be in 0 … {layer.num_embeddings - 1}, got "
+            f"{layer.padding_idx}"
         )
 
 
@@ -100,9 +103,11 @@ def numbers_of(layer: Table, x: Any) -> Value:
             f"{kind} looks up integers, x is {value.type}", hint='tokens=i64["batch", "time"]'
         )
     known = value.op.value if isinstance(value.op, Constant) else np.zeros(0)
-    wrong = known[(known < 0) | (known >= layer.count)]
+    wrong = known[(known < 0) | (known >= layer.num_embeddings)]
     if wrong.size:
-        raise ModelError(f"{kind}: index {wrong.flat[0]} is out of range for {layer.count} rows")
+        raise ModelError(
+            f"{kind}: index {wrong.flat[0]} is out of range for {layer.num_embeddings} rows"
+        )
     return value
 
 
@@ -178,29 +183,29 @@ class SinusoidalPositions(Layer):
 
 
 class LearnedPositions(Layer):
-    """x + a trained vector for each place, for x of `[..., t, n]` with t at most `count`.
+    """x + a trained vector for each place, for x of `[..., t, n]` with t at most `num_embeddings`.
 
-    Parameter `weight` f32[count, n]. Raises `ModelError` where x is known to be longer; where its
-    length is symbolic, longer data are a `FeedError`: there is no vector for them.
+    Parameter `weight` f32[num_embeddings, n]. Raises `ModelError` where x is known to be longer;
+    where its length is symbolic, longer data are a `FeedError`: there is no vector for them.
     """
 
-    count: int
+    num_embeddings: int
     init: Any = normal(0.02)
 
     def __post_init__(self) -> None:
-        whole_number("count of LearnedPositions", self.count, 2)
+        whole_number("num_embeddings of LearnedPositions", self.num_embeddings, 2)
 
     def __call__(self, x: Any) -> Value:
         x, length = _sequence(type(self).__name__, x)
-        if isinstance(length, int) and length > self.count:
+        if isinstance(length, int) and length > self.num_embeddings:
             raise ModelError(
-                f"LearnedPositions has vectors for {self.count} positions, x is {x.type}",
-                hint=f"LearnedPositions({length}), or cut x: x[:, :{self.count}]",
+                f"LearnedPositions has vectors for {self.num_embeddings} positions, x is {x.type}",
+                hint=f"LearnedPositions({length}), or cut x: x[:, :{self.num_embeddings}]",
             )
-        table = self.parameter("weight", (self.count, x.shape[-1]), self.init, x.dtype)
+        table = self.parameter("weight", (self.num_embeddings, x.shape[-1]), self.init, x.dtype)
         claim = "LearnedPositions has vectors for {limit} positions, the data have {size}"
         hint = "LearnedPositions({size}), or cut the data to {limit} positions"
-        y: Value = limited(x, length, self.count, claim, hint) + table[:length]
+        y: Value = limited(x, length, self.num_embeddings, claim, hint) + table[:length]
         return y
 
 

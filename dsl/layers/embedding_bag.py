@@ -37,25 +37,25 @@ class EmbeddingBag(Layer):
     """The sum, the mean or the greatest of the rows of a trained table for the numbers of each bag,
     as torch's: of a bag of text, the order of whose words does not count.
 
-    Called as `bag(x)`, a bag is the last axis of x, i64[..., n] to f32[..., width]: bags of one
-    size, filled up with `padding_index` where they have less. Called as `bag(x, offsets)`, x is one
-    vector of all numbers, i64[n], and bag k is x[offsets[k]:offsets[k + 1]], the last one up to the
-    end: i64[bags] to f32[bags, width], the offsets growing from 0. Sizes may be symbolic. What is
-    `padding_index` is in no bag; a bag of nothing is 0.
+    Called as `bag(x)`, a bag is the last axis of x, i64[..., n] to f32[..., embedding_dim]: bags of
+    one size, filled up with `padding_idx` where they have less. Called as `bag(x, offsets)`, x is
+    one vector of all numbers, i64[n], and bag k is x[offsets[k]:offsets[k + 1]], the last one up to
+    the end: i64[bags] to f32[bags, embedding_dim], the offsets growing from 0. Sizes may be
+    symbolic. What is `padding_idx` is in no bag; a bag of nothing is 0.
 
     `mode` is "mean", "sum" or "max" (over offsets that is a loop over the numbers; equal greatest
     rows share the gradient). `per_sample_weights`, of the shape of x, multiply the rows of a sum.
 
-    Parameter `weight` f32[count, width], normally distributed at first, the row of `padding_index`
-    zero. Numbers are checked as those of `Embedding`, offsets are from 0 to n (a `FeedError`).
-    Raises `ModelError` for another mode and for weights of a mean or a maximum, `ShapeError` and
-    `DTypeError` where the arguments do not fit.
+    Parameter `weight` f32[num_embeddings, embedding_dim], normally distributed at first, the row of
+    `padding_idx` zero. Numbers are checked as those of `Embedding`, offsets are from 0 to n (a
+    `FeedError`). Raises `ModelError` for another mode and for weights of a mean or a maximum,
+    `ShapeError` and `DTypeError` where the arguments do not fit.
     """
 
-    count: int
-    width: Dim
+    num_embeddings: int
+    embedding_dim: Dim
     mode: str = "mean"
-    padding_index: int | None = None
+    padding_idx: int | None = None
     init: Any = normal(1.0)
     dtype: DType = f32
 
@@ -111,7 +111,7 @@ class EmbeddingBag(Layer):
 
     def _of_rows(self, x: Value, weights: Value | None) -> Value:
         """Of bags along the last axis."""
-        counted = None if self.padding_index is None else x != self.padding_index
+        counted = None if self.padding_idx is None else x != self.padding_idx
         n = x.shape[-1]
         if self.mode == "max" and not (isinstance(n, int) and n > 0):
             # One more that does not count, or there might be nothing to choose from.
@@ -141,8 +141,8 @@ class EmbeddingBag(Layer):
         rows = take(table_of(self), x, axis=0)
         rows = rows if weights is None else rows * expand_dims(weights, -1)
         column = full((n, 1), True, boolean)
-        if self.padding_index is not None:
-            column = expand_dims(x != self.padding_index, -1)
+        if self.padding_idx is not None:
+            column = expand_dims(x != self.padding_idx, -1)
         begun = scatter_add(full((dim(n + 1),), 0, i64), offsets, full((bags,), 1, i64))[:n]
         bag = cumsum(begun, 0)  # from 1 on: what is before all of them is in none
 
@@ -164,7 +164,7 @@ class EmbeddingBag(Layer):
 
     def _running(self, rows: Value, begins: Value) -> Value:
         """The greatest of each bag so far, and a row of zeros."""
-        first = full((self.width,), 0, rows.dtype)
+        first = full((self.embedding_dim,), 0, rows.dtype)
 
         def body(before: Value, row: Value, new: Value) -> tuple[Value, Value]:
             greatest = where(new, row, maximum(before, row))

@@ -20,40 +20,40 @@ from nncompile.ops import sum as total
 
 class MixtureOfExperts(Layer):
     """Σ wₑ(x)·expertₑ(x) over the `top_k` experts that the router finds most probable for x:
-    `[..., n]` to `[..., n]`, each expert activation(x·W + b)·V + c by way of `hidden` features
+    `[..., n]` to `[..., n]`, each expert activation(x·W + b)·V + c by way of `hidden_size` features
     (4n by default; Shazeer et al. 2017).
 
     The weights of the chosen experts are the softmax of their scores, so that their sum is 1
     (Mixtral); of a single one its probability among all (Switch, Fedus et al. 2021), for else the
     router would have no gradient. All experts are computed and the others weighed by 0: the result
-    and its gradients are exact, the work is that of all. Parameters `router` f32[n, experts],
-    `weight` f32[experts, n, hidden], `bias`, `output_weight` and `output_bias`, the biases not
-    where `bias` is False.
+    and its gradients are exact, the work is that of all. Parameters `router` f32[n, num_experts],
+    `weight` f32[num_experts, n, hidden_size], `bias`, `output_weight` and `output_bias`, the biases
+    not where `bias` is False.
 
     `balance(x)` is a loss that keeps experts in use: `loss + 0.01 * mixture.balance(x)`. Raises
-    `ModelError` for a top_k that is not in 1 … experts.
+    `ModelError` for a top_k that is not in 1 … num_experts.
     """
 
-    experts: int
+    num_experts: int
     top_k: int = 2
-    hidden: int | None = None
+    hidden_size: int | None = None
     activation: Callable[[Any], Any] = gelu
     init: Any = glorot_uniform
     bias: bool = True
 
     def __post_init__(self) -> None:
-        whole_number("experts of MixtureOfExperts", self.experts, 1)
-        if whole_number("top_k of MixtureOfExperts", self.top_k, 1) > self.experts:
+        whole_number("num_experts of MixtureOfExperts", self.num_experts, 1)
+        if whole_number("top_k of MixtureOfExperts", self.top_k, 1) > self.num_experts:
             raise ModelError(
-                f"MixtureOfExperts: top_k={self.top_k} is more than the {self.experts} experts",
-                hint=f"MixtureOfExperts({self.experts}, top_k=1) asks the best expert only",
+                f"MixtureOfExperts: top_k={self.top_k} is more than the {self.num_experts} experts",
+                hint=f"MixtureOfExperts({self.num_experts}, top_k=1) asks the best expert only",
             )
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
         scores, chosen = self._routed(x)
-        n, count = x.shape[-1], self.experts
-        hidden = 4 * n if self.hidden is None else self.hidden
+        n, count = x.shape[-1], self.num_experts
+        hidden = 4 * n if self.hidden_size is None else self.hidden_size
         places = product(x.shape[:-1])
 
         def project(y: Value, name: str, rows: int, columns: int) -> Value:
@@ -81,10 +81,10 @@ class MixtureOfExperts(Layer):
         probability: 1 where all are used alike, more where few are. Its gradient comes by pₑ, for
         choices have none (Fedus et al. 2021, equations 4–6)."""
         scores, chosen = self._routed(as_value(x))
-        shape = (product(scores.shape[:-1]), self.experts)
+        shape = (product(scores.shape[:-1]), self.num_experts)
         used = mean(reshape(where(chosen, 1.0 / self.top_k, 0.0).astype(scores.dtype), shape), 0)
         likely = mean(reshape(softmax(scores), shape), 0)
-        return total(stop_gradient(used) * likely) * self.experts
+        return total(stop_gradient(used) * likely) * self.num_experts
 
     def _routed(self, x: Value) -> tuple[Value, Value]:
         """The scores of all experts `[..., experts]`, and which of them are chosen."""
@@ -92,7 +92,7 @@ class MixtureOfExperts(Layer):
         width = known_size(
             f"MixtureOfExperts needs a known number of features, x is {x.type}", x, -1
         )
-        router = self.parameter("router", (width, self.experts), self.init, x.dtype)
+        router = self.parameter("router", (width, self.num_experts), self.init, x.dtype)
         scores: Value = x @ router
         _, best = top_k(scores, self.top_k)
-        return scores, total(one_hot(best, self.experts), -2) > 0
+        return scores, total(one_hot(best, self.num_experts), -2) > 0

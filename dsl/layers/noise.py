@@ -29,11 +29,11 @@ def draw_key(what: str) -> Value:
     return random_key(active(what).salt(), seed_leaf(), step_leaf())
 
 
-def rate_of(what: str, rate: Any) -> float:
-    """A rate within [0, 1). Raises `ModelError` for another."""
-    number = real(f"the rate of {what}", rate)
+def probability_of(what: str, p: Any) -> float:
+    """A probability within [0, 1). Raises `ModelError` for another."""
+    number = real(what, p)
     if not 0 <= number < 1:
-        raise ModelError(f"the rate of {what} must be in [0, 1), got {rate!r}")
+        raise ModelError(f"{what} must be in [0, 1), got {p!r}")
     return float(number)
 
 
@@ -46,15 +46,15 @@ def at_least_zero(what: str, number: Any) -> float:
 
 class SpatialDropout(Layer):
     """While training, whole channels of x[batch, channels, *space] are zero with probability
-    `rate`, the others are divided by 1 − rate (J. Tompson et al., "Efficient object localization
-    using convolutional networks", 2015). Raises `ModelError` for a rate outside [0, 1)."""
+    `p`, the others are divided by 1 − p (J. Tompson et al., "Efficient object localization
+    using convolutional networks", 2015). Raises `ModelError` for a p outside [0, 1)."""
 
-    rate: float = 0.5
+    p: float = 0.5
 
     _axes: ClassVar[int] = 2  # along which choices differ
 
     def __post_init__(self) -> None:
-        rate_of(type(self).__name__, self.rate)
+        probability_of(f"p of {type(self).__name__}", self.p)
 
     def __call__(self, x: Any) -> Value:
         what = type(self).__name__
@@ -62,15 +62,15 @@ class SpatialDropout(Layer):
         if x.rank < self._axes:
             raise ShapeError(f"{what} needs {self._axes} axes or more, x is {x.type}")
         shape = (*x.shape[: self._axes], *(1 for _ in x.shape[self._axes :]))
-        return dropout(x, self.rate, active(what).salt(), shape=shape)
+        return dropout(x, self.p, active(what).salt(), shape=shape)
 
 
 class DropPath(SpatialDropout):
-    """While training, whole examples of x[batch, …] are zero with probability `rate`, the others
-    are divided by 1 − rate: `x + DropPath(0.1)(f(x))` is stochastic depth (G. Huang et al., "Deep
-    networks with stochastic depth", 2016). Raises `ModelError` for a rate outside [0, 1)."""
+    """While training, whole examples of x[batch, …] are zero with probability `p`, the others
+    are divided by 1 − p: `x + DropPath(0.1)(f(x))` is stochastic depth (G. Huang et al., "Deep
+    networks with stochastic depth", 2016). Raises `ModelError` for a p outside [0, 1)."""
 
-    rate: float = 0.1
+    p: float = 0.1
 
     _axes: ClassVar[int] = 1
 
@@ -80,22 +80,22 @@ _SATURATED = -1.0507009873554805 * 1.6732632423543772
 
 
 class AlphaDropout(Layer):
-    """Dropout for SELU: while training, numbers are SELU's lowest value with probability `rate`,
+    """Dropout for SELU: while training, numbers are SELU's lowest value with probability `p`,
     and all are scaled and shifted so that a mean of 0 and a variance of 1 stay (G. Klambauer et
-    al., "Self-normalizing neural networks", 2017). Raises `ModelError` for a rate outside
+    al., "Self-normalizing neural networks", 2017). Raises `ModelError` for a p outside
     [0, 1)."""
 
-    rate: float = 0.1
+    p: float = 0.1
 
     def __post_init__(self) -> None:
-        rate_of("AlphaDropout", self.rate)
+        probability_of("p of AlphaDropout", self.p)
 
     def __call__(self, x: Any) -> Value:
         x = floating("AlphaDropout", x)
-        keep = 1 - self.rate
-        scale = 1 / math.sqrt(keep * (1 + self.rate * _SATURATED**2))
+        keep = 1 - self.p
+        scale = 1 / math.sqrt(keep * (1 + self.p * _SATURATED**2))
         kept = bernoulli(draw_key("AlphaDropout"), keep, x.shape)
-        dropped = where(kept, x, _SATURATED) * scale - scale * self.rate * _SATURATED
+        dropped = where(kept, x, _SATURATED) * scale - scale * self.p * _SATURATED
         return while_training(dropped, x)
 
 
@@ -115,17 +115,17 @@ class GaussianNoise(Layer):
 
 
 class GaussianDropout(Layer):
-    """x times, while training, normal noise of mean 1 and variance rate/(1 − rate), which is that
-    of dropout at the same rate (N. Srivastava et al., "Dropout", 2014). Raises `ModelError` for a
-    rate outside [0, 1)."""
+    """x times, while training, normal noise of mean 1 and variance p/(1 − p), which is that
+    of dropout at the same p (N. Srivastava et al., "Dropout", 2014). Raises `ModelError` for a
+    p outside [0, 1)."""
 
-    rate: float = 0.5
+    p: float = 0.5
 
     def __post_init__(self) -> None:
-        rate_of("GaussianDropout", self.rate)
+        probability_of("p of GaussianDropout", self.p)
 
     def __call__(self, x: Any) -> Value:
         x = floating("GaussianDropout", x)
-        std = math.sqrt(self.rate / (1 - self.rate))
+        std = math.sqrt(self.p / (1 - self.p))
         factor = normal(draw_key("GaussianDropout"), x.shape, 1.0, std, x.dtype)
         return while_training(x * factor, x)

@@ -150,7 +150,7 @@ class RMSNorm(Layer):
 
 
 class GroupNorm(Layer):
-    """Mean 0 and variance 1 in each of `groups` groups of channels of each example of
+    """Mean 0 and variance 1 in each of `num_groups` groups of channels of each example of
     `[batch, channels, *sizes]`, times `weight`[channels] and plus `bias`[channels] where it is
     `affine` (`bias=False` leaves that one out).
 
@@ -158,25 +158,25 @@ class GroupNorm(Layer):
     where it is not floating.
     """
 
-    groups: int
+    num_groups: int
     eps: float = 1e-5
     affine: bool = True
     bias: bool = True
 
     def __post_init__(self) -> None:
-        whole_number("the groups of GroupNorm", self.groups, least=1)
-        _check_epsilon("GroupNorm", self.eps, options=f"{self.groups}")
+        whole_number("num_groups of GroupNorm", self.num_groups, least=1)
+        _check_epsilon("GroupNorm", self.eps, options=f"{self.num_groups}")
 
     def __call__(self, x: Any) -> Value:
         x = _channelled("GroupNorm", x, 2)
-        if x.shape[CHANNELS] % self.groups:
+        if x.shape[CHANNELS] % self.num_groups:
             raise ShapeError(
-                f"GroupNorm: {self.groups} groups do not divide {x.shape[CHANNELS]} channels, "
+                f"GroupNorm: {self.num_groups} groups do not divide {x.shape[CHANNELS]} channels, "
                 f"x is {x.type}",
                 hint="choose a number of groups that divides the channels",
             )
         scale, bias = _affine(self, x, x.shape[1:2], self.affine, self.bias)
-        return group_norm(x, self.groups, scale, bias, self.eps)
+        return group_norm(x, self.num_groups, scale, bias, self.eps)
 
 
 class InstanceNorm(Layer):

@@ -35,13 +35,13 @@ class Unfold(Layer):
     [batch, channels·∏kernel, patches] (im2col), as torch's; options as of `Conv2d`, in torch's
     order. Raises `ShapeError` where the kernel is larger than x with its padding."""
 
-    kernel: Any
+    kernel_size: Any
     dilation: Any = 1
     padding: Any = 0
     stride: Any = 1
 
     def __call__(self, x: Any) -> Value:
-        return unfold(x, self.kernel, self.dilation, self.padding, self.stride, what="Unfold")
+        return unfold(x, self.kernel_size, self.dilation, self.padding, self.stride, what="Unfold")
 
 
 class Fold(Layer):
@@ -50,13 +50,13 @@ class Fold(Layer):
     Raises `ShapeError` where rows or columns are not those of such patches."""
 
     output_size: Any
-    kernel: Any
+    kernel_size: Any
     dilation: Any = 1
     padding: Any = 0
     stride: Any = 1
 
     def __call__(self, x: Any) -> Value:
-        given = self.kernel, self.dilation, self.padding, self.stride
+        given = self.kernel_size, self.dilation, self.padding, self.stride
         return fold(x, self.output_size, *given, what="Fold")
 
 

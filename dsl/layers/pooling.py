@@ -26,15 +26,15 @@ from nncompile.ops.windows.pooling import options
 class MaxPool1d(Layer):
     """The greatest of each window along [batch, channels, length].
 
-    `kernel`, `stride` (the kernel by default), `padding` (on both sides, a pair (before, after)
-    for each axis, or "same") and `dilation` are one number, or one for each axis. With `ceil_mode`
-    a window may hang over the end. As in torch, the first of equal elements gets the gradient, and
-    with `return_indices` its places come second, for `MaxUnpool1d`; integers are pooled, too.
-    Raises `ShapeError` where the kernel is larger than x with its
-    padding, or the padding more than half of the kernel (as a pair, all of it).
+    `kernel_size`, `stride` (the kernel by default), `padding` (on both sides, a pair (before,
+    after) for each axis, or "same") and `dilation` are one number, or one for each axis. With
+    `ceil_mode` a window may hang over the end. As in torch, the first of equal elements gets the
+    gradient, and with `return_indices` its places come second, for `MaxUnpool1d`; integers are
+    pooled, too. Raises `ShapeError` where the kernel is larger than x with its padding, or the
+    padding more than half of the kernel (as a pair, all of it).
     """
 
-    kernel: Any
+    kernel_size: Any
     stride: Any = None
     padding: Any = 0
     dilation: Any = 1
@@ -44,11 +44,11 @@ class MaxPool1d(Layer):
     _axes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        given = self.kernel, self.stride, self.padding, self.dilation
+        given = self.kernel_size, self.stride, self.padding, self.dilation
         options(type(self).__name__, self._axes, *given)
 
     def __call__(self, x: Any) -> Any:
-        given = self.kernel, self.stride, self.padding, self.dilation, self.ceil_mode
+        given = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         pool = max_pool_with_indices if self.return_indices else max_pool
         return pool(x, *given, rank=self._axes, what=type(self).__name__)
 
@@ -70,17 +70,17 @@ class MaxUnpool1d(Layer):
     `output_size`, the size of what was pooled, where the default is another): elements at their
     places, zeros elsewhere. Raises `ShapeError` where x and indices do not fit."""
 
-    kernel: Any
+    kernel_size: Any
     stride: Any = None
     padding: Any = 0
 
     _axes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        options(type(self).__name__, self._axes, self.kernel, self.stride, self.padding, 1)
+        options(type(self).__name__, self._axes, self.kernel_size, self.stride, self.padding, 1)
 
     def __call__(self, x: Any, indices: Any, output_size: Any = None) -> Value:
-        given = self.kernel, self.stride, self.padding, output_size
+        given = self.kernel_size, self.stride, self.padding, output_size
         return max_unpool(x, indices, *given, rank=self._axes, what=type(self).__name__)
 
 
@@ -104,7 +104,7 @@ class AveragePool1d(Layer):
     larger than x with its padding.
     """
 
-    kernel: Any
+    kernel_size: Any
     stride: Any = None
     padding: Any = 0
     ceil_mode: bool = False
@@ -114,11 +114,11 @@ class AveragePool1d(Layer):
     _axes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        given = self.kernel, self.stride, self.padding, self.dilation
+        given = self.kernel_size, self.stride, self.padding, self.dilation
         options(type(self).__name__, self._axes, *given)
 
     def __call__(self, x: Any) -> Value:
-        given = self.kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        given = self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
         kind = type(self).__name__
         return average_pool(x, *given, self.dilation, rank=self._axes, what=kind)
 
@@ -141,7 +141,7 @@ class LPPool1d(Layer):
     `AveragePool1d`."""
 
     norm_type: float
-    kernel: Any
+    kernel_size: Any
     stride: Any = None
     ceil_mode: bool = False
 
@@ -150,10 +150,10 @@ class LPPool1d(Layer):
     def __post_init__(self) -> None:
         kind = type(self).__name__
         check_norm_type(kind, self.norm_type)
-        options(kind, self._axes, self.kernel, self.stride, 0, 1)
+        options(kind, self._axes, self.kernel_size, self.stride, 0, 1)
 
     def __call__(self, x: Any) -> Value:
-        given = self.norm_type, self.kernel, self.stride, self.ceil_mode
+        given = self.norm_type, self.kernel_size, self.stride, self.ceil_mode
         return lp_pool(x, *given, rank=self._axes, what=type(self).__name__)
 
 
@@ -190,15 +190,15 @@ class GlobalMaxPool(Layer):
 
 
 class AdaptiveAveragePool1d(Layer):
-    """The means of as many windows as `size` says, whatever the size of [batch, channels, length]:
-    one number, or one for each axis, None where it stays. Windows are torch's."""
+    """The means of as many windows as `output_size` says, whatever the size of [batch, channels,
+    length]: one number, or one for each axis, None where it stays. Windows are torch's."""
 
-    size: Any
+    output_size: Any
 
     _axes: ClassVar[int] = 1
 
     def __call__(self, x: Any) -> Value:
-        return adaptive_average_pool(x, self.size, rank=self._axes, what=type(self).__name__)
+        return adaptive_average_pool(x, self.output_size, rank=self._axes, what=type(self).__name__)
 
 
 class AdaptiveAveragePool2d(AdaptiveAveragePool1d):
@@ -214,15 +214,15 @@ class AdaptiveAveragePool3d(AdaptiveAveragePool1d):
 
 
 class AdaptiveMaxPool1d(Layer):
-    """The greatest of as many windows as `size` says; sizes and windows are those of
+    """The greatest of as many windows as `output_size` says; sizes and windows are those of
     `AdaptiveAveragePool1d`."""
 
-    size: Any
+    output_size: Any
 
     _axes: ClassVar[int] = 1
 
     def __call__(self, x: Any) -> Value:
-        return adaptive_max_pool(x, self.size, rank=self._axes, what=type(self).__name__)
+        return adaptive_max_pool(x, self.output_size, rank=self._axes, what=type(self).__name__)
 
 
 class AdaptiveMaxPool2d(AdaptiveMaxPool1d):
@@ -238,14 +238,15 @@ class AdaptiveMaxPool3d(AdaptiveMaxPool1d):
 
 
 class Upsample(Layer):
-    """[batch, channels, *space] with space `scale` times as large, or of the given `size`, by
-    torch's conventions. Modes are "nearest", "nearest-exact", "linear" ("bilinear", "trilinear"),
-    "cubic" ("bicubic") and "area"; linear and cubic ones have `align_corners` and `antialias`.
+    """[batch, channels, *space] with space `scale_factor` times as large, or of the given `size`,
+    by torch's conventions. Modes are "nearest", "nearest-exact", "linear" ("bilinear",
+    "trilinear"), "cubic" ("bicubic") and "area"; linear and cubic ones have `align_corners` and
+    `antialias`.
 
     Raises `ShapeError` where sizes do not fit, `ModelError` for another mode.
     """
 
-    scale: Any = None
+    scale_factor: Any = None
     mode: str = "nearest"
     size: Any = None
     align_corners: bool = False
@@ -255,5 +256,5 @@ class Upsample(Layer):
         check_mode("Upsample", self.mode, self.align_corners, self.antialias)
 
     def __call__(self, x: Any) -> Value:
-        given = self.size, self.scale, self.mode, self.align_corners, self.antialias
+        given = self.size, self.scale_factor, self.mode, self.align_corners, self.antialias
         return resize(x, *given, what="Upsample")

@@ -31,33 +31,34 @@ from nncompile.ops.core.assertions import LENGTHS, in_range
 
 class Recurrent(Layer):
     """What RNN, LSTM and GRU have in common: `[batch, time, features]` goes in, and
-    `[batch, time, hidden]` comes out, or `[batch, hidden]`, the state after the last step, unless
-    `return_sequences`. With `bidirectional` there is a second pass from the end with weights of its
-    own, and both outputs are joined along the last axis (of the last outputs, each pass gives the
-    one where it ends, as in Keras). `layers` are stacked, with `dropout` between them; `reverse`
-    goes from the end alone. The number of time steps is symbolic in the model.
+    `[batch, time, hidden_size]` comes out, or `[batch, hidden_size]`, the state after the last
+    step, unless `return_sequences`. With `bidirectional` there is a second pass from the end with
+    weights of its own, and both outputs are joined along the last axis (of the last outputs, each
+    pass gives the one where it ends, as in Keras). `num_layers` are stacked, with `dropout` between
+    them; `reverse` goes from the end alone. The number of time steps is symbolic in the model.
 
     Called as `layer(x, initial, lengths=…)`. `initial` is the first state, zeros by default:
-    `[layers·directions, batch, hidden]` as in torch, or `[batch, hidden]` where there is one (for
-    LSTM a pair of such, h and c). `lengths`, i64 of `[batch]`, says how many steps of each row are
-    there, or `mask`, bool of `[batch, time]`, which ones: past the end the state is kept, and the
-    outputs are zero, as of torch's packed sequences. A row of length 0 keeps its first state; other
-    lengths than 0 … time are a `FeedError` where the data are fed. With `return_state` the last
-    states follow, `[layers·directions, batch, hidden]` each.
+    `[num_layers·directions, batch, hidden_size]` as in torch, or `[batch, hidden_size]` where there
+    is one (for LSTM a pair of such, h and c). `lengths`, i64 of `[batch]`, says how many steps of
+    each row are there, or `mask`, bool of `[batch, time]`, which ones: past the end the state is
+    kept, and the outputs are zero, as of torch's packed sequences. A row of length 0 keeps its
+    first state; other lengths than 0 … time are a `FeedError` where the data are fed. With
+    `return_state` the last states follow, `[num_layers·directions, batch, hidden_size]` each.
 
     Parameters are called as in torch.nn, `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`,
     `bias_hh_l0`, of the second layer `…_l1`, of the second pass `…_reverse`, with the same order of
-    gates; weights are transposed: `[features, gates·hidden]` and `[hidden, gates·hidden]`. All
-    start uniform in ±1/√hidden, as in torch. `init`, `recurrent_init` and `bias_init` are others.
+    gates; weights are transposed: `[features, gates·hidden_size]` and
+    `[hidden_size, gates·hidden_size]`. All start uniform in ±1/√hidden_size, as in torch. `init`,
+    `recurrent_init` and `bias_init` are others.
 
     Raises `ShapeError` or `DTypeError` for an x that is not real or not of three axes, for an
     initial state, lengths or a mask that do not fit it, `ModelError` for options out of range.
     """
 
-    hidden: Dim
+    hidden_size: Dim
     return_sequences: bool = False
     bidirectional: bool = False
-    layers: int = 1
+    num_layers: int = 1
     reverse: bool = False
     dropout: float = 0.0
     return_state: bool = False
@@ -72,8 +73,8 @@ class Recurrent(Layer):
 
     def __post_init__(self) -> None:
         kind = type(self).__name__
-        whole_number(f"the hidden size of {kind}", self.hidden, 1)
-        whole_number(f"the number of layers of {kind}", self.layers, 1)
+        whole_number(f"hidden_size of {kind}", self.hidden_size, 1)
+        whole_number(f"num_layers of {kind}", self.num_layers, 1)
         for option in ("return_sequences", "bidirectional", "reverse", "return_state"):
             given = getattr(self, option)
             if not isinstance(given, bool):
@@ -104,7 +105,7 @@ class Recurrent(Layer):
         start = self._start(x, initial)
         y = swapaxes(x, 0, 1)  # time first, as the loop goes
         ends: list[State] = []
-        for layer in range(self.layers):
+        for layer in range(self.num_layers):
             if layer and self.dropout:
                 y = drop(y, self.dropout, salt=active(type(self).__name__).salt())
             passes = [
@@ -178,13 +179,13 @@ class Recurrent(Layer):
 
     def _start(self, x: Value, initial: Any) -> list[State]:
         """The first state of each layer and direction."""
-        count, batch = self.layers * self._directions, x.shape[0]
+        count, batch = self.num_layers * self._directions, x.shape[0]
         if initial is None:
-            zero = full((batch, self.hidden), 0, x.dtype)
+            zero = full((batch, self.hidden_size), 0, x.dtype)
             return [(zero,) * self.states] * count
-        whole = Type(x.dtype, (count, batch, self.hidden))
+        whole = Type(x.dtype, (count, batch, self.hidden_size))
         given = states_of(
-            self, "initial state", initial, whole, "[layers·directions, batch, hidden]"
+            self, "initial state", initial, whole, "[num_layers·directions, batch, hidden_size]"
         )
         return list(zip(*([part[i] for i in range(count)] for part in given), strict=True))
 

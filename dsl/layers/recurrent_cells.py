@@ -27,8 +27,8 @@ from nncompile.ops import full
 
 class Cell(Layer):
     """What RNNCell, LSTMCell and GRUCell have in common: one step of the layer, for a loop of one's
-    own. `cell(x, state)` gives the next state, `[..., features]` and `[..., hidden]` to
-    `[..., hidden]`, zeros by default; of LSTM a state is a pair (h, c), and so is the result.
+    own. `cell(x, state)` gives the next state, `[..., features]` and `[..., hidden_size]` to
+    `[..., hidden_size]`, zeros by default; of LSTM a state is a pair (h, c), and so is the result.
 
     In a `scan` all iterations have the same weights, as of any layer. Parameters are called as in
     torch.nn, `weight_ih`, `weight_hh`, `bias_ih` and `bias_hh`, transposed, in the order of gates
@@ -52,7 +52,7 @@ class Cell(Layer):
     f32[time, batch, 8]
     """
 
-    hidden: Dim
+    hidden_size: Dim
     bias: bool = True
     init: Any = None
     recurrent_init: Any = None
@@ -63,7 +63,7 @@ class Cell(Layer):
     inner_bias: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        whole_number(f"the hidden size of {type(self).__name__}", self.hidden, 1)
+        whole_number(f"hidden_size of {type(self).__name__}", self.hidden_size, 1)
 
     def step(self, row: Value, state: State, product: Product) -> State:
         """As `Recurrent.step`."""
@@ -78,7 +78,7 @@ class Cell(Layer):
         return new if self.states > 1 else new[0]
 
     def _state(self, x: Value, state: Any) -> State:
-        expected = Type(x.dtype, (*x.shape[:-1], self.hidden))
+        expected = Type(x.dtype, (*x.shape[:-1], self.hidden_size))
         if state is None:
             return (full(expected.shape, 0, x.dtype),) * self.states
         return states_of(self, "state", state, expected)

@@ -27,7 +27,7 @@ class Stepped(Protocol):
     inner_bias: ClassVar[bool]
 
     @property
-    def hidden(self) -> int: ...
+    def hidden_size(self) -> int: ...
     @property
     def bias(self) -> bool: ...
     @property
@@ -63,15 +63,15 @@ def states_of(
 
 def weighed(layer: Stepped, x: Value, suffix: str) -> tuple[Value, Product]:
     """x·W + b, and what makes h·W + b of the recurrent weights."""
-    limit = 1 / math.sqrt(layer.hidden)
+    limit = 1 / math.sqrt(layer.hidden_size)
 
     def weights(name: str, shape: Any, init: Any) -> Value:
         start = uniform(-limit, limit) if init is None else init
         return layer.parameter(f"{name}{suffix}", shape, start, x.dtype)
 
-    wide = layer.gates * layer.hidden
+    wide = layer.gates * layer.hidden_size
     weight = weights("weight_ih", (x.shape[-1], wide), layer.init)
-    recurrent = weights("weight_hh", (layer.hidden, wide), layer.recurrent_init)
+    recurrent = weights("weight_hh", (layer.hidden_size, wide), layer.recurrent_init)
     rows, bias = x @ weight, None
     if layer.bias:
         outer = weights("bias_ih", wide, layer.bias_init)

@@ -21,15 +21,15 @@ Function = Callable[[Any], Any]
 
 
 class FeedForward(Layer):
-    """activation(x·W₁)·W₂ at each place: `[..., n]` to `[..., n]` by way of `[..., hidden]`, four
-    times as wide as x by default.
+    """activation(x·W₁)·W₂ at each place: `[..., n]` to `[..., n]` by way of `[..., hidden_size]`,
+    four times as wide as x by default.
 
     `gated` multiplies the hidden features by a second projection: with `silu` it is SwiGLU, with
     `gelu` GEGLU, with `sigmoid` GLU (Shazeer 2020). Parameters are those of the dense layers
     `hidden`, `gate` (what is not activated; where gated) and `output`.
     """
 
-    hidden: int | None = None
+    hidden_size: int | None = None
     activation: Function = gelu
     dropout: float = 0.0
     gated: bool = False
@@ -37,12 +37,12 @@ class FeedForward(Layer):
     init: Any = glorot_uniform
 
     def __post_init__(self) -> None:
-        _check_feed("FeedForward", self.hidden, self.activation, self.dropout)
+        _check_feed("FeedForward", "hidden_size", self.hidden_size, self.activation, self.dropout)
 
     def __call__(self, x: Any) -> Value:
         x = as_value(x)
         width = _width("FeedForward", x)
-        hidden = 4 * width if self.hidden is None else self.hidden
+        hidden = 4 * width if self.hidden_size is None else self.hidden_size
 
         def dense(size: int, name: str, activation: Function | None = None) -> Dense:
             return Dense(size, activation, self.bias, self.init, name=name)
@@ -56,33 +56,33 @@ class FeedForward(Layer):
 class _Block(Layer):
     """What encoder and decoder layers share: options and residual branches."""
 
-    heads: int
-    hidden: int | None = None
+    num_heads: int
+    dim_feedforward: int | None = None
     activation: Function = gelu
     dropout: float = 0.0
     norm_first: bool = False
     causal: bool = False
     gated: bool = False
-    key_value_heads: int | None = None
+    num_key_value_heads: int | None = None
     rotary_base: float | None = None
     bias: bool = True
     eps: float = 1e-5
 
     def __post_init__(self) -> None:
-        kind, heads = type(self).__name__, self.heads
+        kind, heads = type(self).__name__, self.num_heads
         if isinstance(heads, Layer):
             raise ModelError(
-                f"the heads of {kind} must be a number, got {heads!r}",
-                hint=f"it creates its own layers: {kind}(heads=8, layers=6)",
+                f"num_heads of {kind} must be a number, got {heads!r}",
+                hint=f"it creates its own layers: {kind}(num_heads=8, num_layers=6)",
             )
-        whole_number(f"the heads of {kind}", heads, 1)
-        _check_feed(kind, self.hidden, self.activation, self.dropout)
-        if self.hidden is not None and self.hidden <= heads:
+        whole_number(f"num_heads of {kind}", heads, 1)
+        _check_feed(kind, "dim_feedforward", self.dim_feedforward, self.activation, self.dropout)
+        if self.dim_feedforward is not None and self.dim_feedforward <= heads:
             raise ModelError(
-                f"{kind}({heads}, {self.hidden}) has {heads} heads but only {self.hidden} hidden "
-                "features",
+                f"{kind}({heads}, {self.dim_feedforward}) has {heads} heads but only "
+                f"{self.dim_feedforward} hidden features",
                 hint="the number of heads comes first, and the width follows from x: "
-                f"{kind}({self.hidden})",
+                f"{kind}({self.dim_feedforward})",
             )
 
     def branch(self, x: Value, name: str, function: Function) -> Value:
@@ -95,10 +95,10 @@ class _Block(Layer):
 
     def attend(self, name: str, causal: bool, rotary: bool) -> MultiHeadAttention:
         return MultiHeadAttention(
-            self.heads,
+            self.num_heads,
             causal=causal,
             dropout=self.dropout,
-            key_value_heads=self.key_value_heads,
+            num_key_value_heads=self.num_key_value_heads,
             rotary_base=self.rotary_base if rotary else None,
             bias=self.bias,
             name=name,
@@ -106,7 +106,7 @@ class _Block(Layer):
 
     def forward(self) -> FeedForward:
         return FeedForward(
-            self.hidden, self.activation, self.dropout, self.gated, self.bias, name="feed"
+            self.dim_feedforward, self.activation, self.dropout, self.gated, self.bias, name="feed"
         )
 
 
@@ -114,12 +114,12 @@ class TransformerEncoderLayer(_Block):
     """Self-attention and a feedforward layer, each with a residual connection and a layer
     normalization: `[..., t, n]` to the same (Vaswani et al. 2017).
 
-    As torch's: the normalization comes after the sum, or with `norm_first` before the branch,
-    which trains deep stacks more easily; `dropout` is that of attention weights, hidden features
-    and branches. The activation is GELU, where torch's default is ReLU; `hidden` is 4n by default.
-    `causal` makes it the layer of a GPT; `bias=False` leaves out all biases, those of the
-    normalizations, too. `mask` and `key_mask` are `MultiHeadAttention`'s.
-    Parameters: `attention`, `attention_norm`, `feed`, `feed_norm`.
+    As torch's: the normalization comes after the sum, or with `norm_first` before the branch, which
+    trains deep stacks more easily; `dropout` is that of attention weights, hidden features and
+    branches. The activation is GELU, where torch's default is ReLU; `dim_feedforward` is 4n by
+    default. `causal` makes it the layer of a GPT; `bias=False` leaves out all biases, those of the
+    normalizations, too. `mask` and `key_mask` are `MultiHeadAttention`'s. Parameters: `attention`,
+    `attention_norm`, `feed`, `feed_norm`.
     """
 
     def __call__(self, x: Any, mask: Any = None, key_mask: Any = None) -> Value:
@@ -165,17 +165,17 @@ class TransformerDecoderLayer(_Block):
 class _Stack(_Block):
     """Layers of one kind one after another; a last normalization where they normalize first."""
 
-    layers: int = 1
+    num_layers: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole_number(f"layers of {type(self).__name__}", self.layers, 1)
+        whole_number(f"num_layers of {type(self).__name__}", self.num_layers, 1)
 
     def stacked(self, kind: type[_Block], x: Any, *args: Any, **options: Any) -> Value:
         names = [n for n in _Block.__dataclass_fields__ if n != "name"]
         fields = {name: getattr(self, name) for name in names}
         y: Value = x
-        for i in range(self.layers):
+        for i in range(self.num_layers):
             y = kind(**fields, name=f"layer{i}")(y, *args, **options)
         if not self.norm_first:
             return y
@@ -183,17 +183,17 @@ class _Stack(_Block):
 
 
 class TransformerEncoder(_Stack):
-    """`layers` encoder layers, `layer0`, `layer1`, …; with `norm_first` a layer normalization,
-    `norm`, ends them. `TransformerEncoder(heads=4, layers=6, causal=True, norm_first=True)` is a
-    GPT between its embeddings and its logits. Options as `TransformerEncoderLayer`."""
+    """`num_layers` encoder layers, `layer0`, `layer1`, …; with `norm_first` a layer normalization,
+    `norm`, ends them. `TransformerEncoder(num_heads=4, num_layers=6, causal=True, norm_first=True)`
+    is a GPT between its embeddings and its logits. Options as `TransformerEncoderLayer`."""
 
     def __call__(self, x: Any, mask: Any = None, key_mask: Any = None) -> Value:
         return self.stacked(TransformerEncoderLayer, x, mask=mask, key_mask=key_mask)
 
 
 class TransformerDecoder(_Stack):
-    """`layers` decoder layers, `layer0`, `layer1`, …, all with the same memory; with `norm_first`
-    a layer normalization, `norm`, ends them. Options as `TransformerDecoderLayer`."""
+    """`num_layers` decoder layers, `layer0`, `layer1`, …, all with the same memory; with
+    `norm_first` a layer normalization, `norm`, ends them. Options as `TransformerDecoderLayer`."""
 
     causal: bool = True
 
@@ -211,9 +211,9 @@ class TransformerDecoder(_Stack):
         )
 
 
-def _check_feed(kind: str, hidden: Any, activation: Any, dropout: Any) -> None:
+def _check_feed(kind: str, option: str, hidden: Any, activation: Any, dropout: Any) -> None:
     if hidden is not None:
-        whole_number(f"the hidden features of {kind}", hidden, 1)
+        whole_number(f"{option} of {kind}", hidden, 1)
     if not callable(activation):
         raise ModelError(
             f"the activation of {kind} must be a function, got {activation!r}",
@@ -223,8 +223,8 @@ def _check_feed(kind: str, hidden: Any, activation: Any, dropout: Any) -> None:
         raise ModelError(f"the dropout of {kind} must be in [0, 1), got {dropout!r}")
 
 
-def _dropped(x: Any, rate: float) -> Any:
-    return Dropout(rate)(x) if rate else x
+def _dropped(x: Any, p: float) -> Any:
+    return Dropout(p)(x) if p else x
 
 
 def _width(what: str, x: Value) -> int:

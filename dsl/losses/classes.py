@@ -242,17 +242,17 @@ def multiclass_hinge(
     *,
     axis: int = -1,
     margin: float = 1.0,
-    power: int = 1,
+    p: int = 1,
     **reducing: Unpack[Reducing],
 ) -> Losses:
     """Σ max(0, margin − z[label] + z[j])^power / n over the n classes j but the label's (J. Weston
     and C. Watkins, 1999), as torch's `multi_margin_loss`; `power` is 1 or 2."""
     logits, label, axis = class_numbers("multiclass_hinge", logits, label, axis, "hinge")
-    if power not in (1, 2):
-        raise ModelError(f"multiclass_hinge: power must be 1 or 2, got {power!r}")
+    if p not in (1, 2):
+        raise ModelError(f"multiclass_hinge: p must be 1 or 2, got {p!r}")
     own = take_along_axis(logits, expand_dims(label, axis), axis)
     others = one_hot(label, logits.shape[axis], logits.dtype, axis) == 0
-    return mean(where(others, relu(margin - own + logits) ** power, 0.0), axis)
+    return mean(where(others, relu(margin - own + logits) ** p, 0.0), axis)
 
 
 @formula

@@ -115,7 +115,7 @@ class Averaged(Protocol):
         self,
         prediction: Any,
         target: Any,
-        averaging: Averaging = "binary",
+        average: Averaging = "binary",
         *,
         threshold: float = 0.5,
         axis: int = -1,
@@ -124,32 +124,32 @@ class Averaged(Protocol):
 
 
 def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
-    """The metric that counts, and then averages the score as `averaging` says."""
+    """The metric that counts, and then averages the score as `average` says."""
     what = score.__name__
 
     def metric(
         prediction: Any,
         target: Any,
-        averaging: Averaging = "binary",
+        average: Averaging = "binary",
         *,
         threshold: float = 0.5,
         axis: int = -1,
         mask: Any = None,
     ) -> Value:
-        if averaging not in get_args(Averaging):
+        if average not in get_args(Averaging):
             raise ModelError(
-                f'{what}: averaging must be "binary", "macro", "micro", "weighted" or "none", '
-                f"got {averaging!r}"
+                f'{what}: average must be "binary", "macro", "micro", "weighted" or "none", '
+                f"got {average!r}"
             )
-        predicted, true = _truths(what, prediction, target, averaging, threshold, axis, mask)
-        over = tuple(range(predicted.rank if averaging == "binary" else predicted.rank - 1))
+        predicted, true = _truths(what, prediction, target, average, threshold, axis, mask)
+        over = tuple(range(predicted.rank if average == "binary" else predicted.rank - 1))
         counts = _Counts(*(sum_of(x, over) for x in (predicted * true, predicted, true)))
-        if averaging == "micro":
+        if average == "micro":
             return score(_Counts(*map(sum_of, counts)))
         scores = score(counts)
-        if averaging == "macro":
+        if average == "macro":
             return mean(scores)
-        if averaging == "weighted":
+        if average == "weighted":
             support = total(counts.true)
             return sum_of(scores * support) / maximum(sum_of(support), 1)
         return scores
@@ -163,7 +163,7 @@ def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
 def precision(c: _Counts) -> Value:
     """Of what is predicted, the share that is true: tp / (tp + fp), 0 where nothing is predicted.
 
-    `averaging` is scikit-learn's `average`: "binary" counts all truths of predictions and targets
+    `average` is as in scikit-learn: "binary" counts all truths of predictions and targets
     of one shape; "macro" is the mean over the classes, those that never occur included (as with
     scikit-learn's labels=range(n)); "weighted" by how often each is true; "micro" counts all
     classes together; "none" gives a vector.
@@ -174,21 +174,21 @@ def precision(c: _Counts) -> Value:
 @_averaged
 def recall(c: _Counts) -> Value:
     """Of what is true, the share that is predicted: tp / (tp + fn), 0 where nothing is true; see
-    `precision` for `averaging`."""
+    `precision` for `average`."""
     return ratio(c.both, c.true)
 
 
 @_averaged
 def f1_score(c: _Counts) -> Value:
     """The harmonic mean of precision and recall, 2·tp / (2·tp + fp + fn), also called Dice's
-    coefficient; 0 where nothing is true or predicted. See `precision` for `averaging`."""
+    coefficient; 0 where nothing is true or predicted. See `precision` for `average`."""
     return ratio(2 * c.both, c.predicted + c.true)
 
 
 @_averaged
 def iou(c: _Counts) -> Value:
     """Intersection over union (Jaccard's index), tp / (tp + fp + fn); 0 where nothing is true or
-    predicted. See `precision` for `averaging`; of images, `axis` is that of the channels."""
+    predicted. See `precision` for `average`; of images, `axis` is that of the channels."""
     return ratio(c.both, c.predicted + c.true - c.both)
 
 
@@ -209,25 +209,25 @@ def _truths(
     what: str,
     prediction: Any,
     target: Any,
-    averaging: Averaging,
+    average: Averaging,
     threshold: float,
     axis: int,
     mask: Any,
 ) -> tuple[Value, Value]:
     """What is predicted and what is true, as 0 and 1, the classes last."""
     prediction, target = as_value(prediction), as_value(target)
-    if averaging == "binary" or prediction.rank == target.rank:
-        if averaging == "binary" and prediction.rank == target.rank + 1:
+    if average == "binary" or prediction.rank == target.rank:
+        if average == "binary" and prediction.rank == target.rank + 1:
             raise ShapeError(
                 f"{what}: prediction and target have different shapes",
                 rows=[("prediction", str(prediction.type)), ("target", str(target.type))],
-                hint=f'for more than two classes: {what}(logits, label, averaging="macro"); '
+                hint=f'for more than two classes: {what}(logits, label, average="macro"); '
                 "for two, the logit of one: x[:, 0]",
             )
         prediction, target = matched(what, prediction, target)
         predicted = cast(prediction > threshold, f32)
         true = cast(broadcast_to(target, prediction.shape) > 0.5, f32)
-        if averaging != "binary":
+        if average != "binary":
             place = _axis_of_classes(what, prediction, target, axis, what)
             predicted, true = (moveaxis(x, place, -1) for x in (predicted, true))
     else:

@@ -19,7 +19,7 @@ def lr_find(
     lowest: Annotated[float, typer.Option(help="The rate of the first step.")] = 1e-7,
     highest: Annotated[float, typer.Option(help="The rate of the last step.")] = 10.0,
     steps: Annotated[int, typer.Option(min=3, help="Steps of the sweep.")] = 100,
-    batch: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the sweep: a .png, .svg or .pdf file.")
@@ -38,7 +38,7 @@ def lr_find(
     """
     declared = load(file, model)
     batches = data_of(declared).train
-    found = sweep(declared.recipe, batches, lowest, highest, steps, batch, seed=seed)
+    found = sweep(declared.recipe, batches, lowest, highest, steps, batch_size, seed=seed)
     shown = range(0, len(found.rates), max(1, len(found.rates) // LINES))
     rows = [("rate", found.loss, "trend")]
     rows += [

@@ -35,7 +35,7 @@ def train(
         int | None, typer.Option(min=1, help="Passes over the data, from now on.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps, from now on.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     provider: ProviderName = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
@@ -63,7 +63,7 @@ def train(
     \b
     Examples:
       nncompile train digits.py --output runs/digits
-      nncompile train digits.py --epochs 5 --batch 128 --seed 1
+      nncompile train digits.py --epochs 5 --batch-size 128 --seed 1
       nncompile train digits.py --resume runs/digits/checkpoint.safetensors --epochs 60
       nncompile train digits.py --epochs 200 --patience 10 --log digits.csv
     """
@@ -90,7 +90,7 @@ def train(
     )
     if verbose:
         print_costs(trainer.compiled.report)
-    size = batch or recipe.batch
+    size = batch_size or recipe.batch_size
     length = examples(recipe.model, data.train)
     epochs_left, steps_left = planned(trainer, -(-length // size), epochs, steps)
     before, interrupted = trainer.step, False
@@ -100,9 +100,9 @@ def train(
                 data.train,
                 epochs=epochs,
                 steps=steps,
-                validation=data.validation,
+                validation_data=data.validation,
                 callbacks=[watching, *watchers],
-                batch=batch,
+                batch_size=batch_size,
             )
         except KeyboardInterrupt:  # what was learned so far is kept
             interrupted = True

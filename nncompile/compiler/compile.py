@@ -124,7 +124,7 @@ class CompiledStep(_Compiled):
     def _for_the_batch(self, name: str, graph: Graph) -> Any:
         """A model of a file: it sums as is right for the batch size of the recipe, and does not
         choose when it runs. Larger batches are computed, too, with the rounding of longer sums."""
-        size = int(self.source.recipe.batch)
+        size = int(self.source.recipe.batch_size)
         first = (x.shape[0] for x in self.source.model.inputs.values() if x.shape)
         sizes = {n: size for n in first if isinstance(n, sp.Symbol)}
         return self.lowered(name, graph, self.metadata(graph), sizes=sizes)
@@ -167,7 +167,7 @@ class CompiledStep(_Compiled):
         threads: int | None = None,
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`; see `StepRunner`."""
-        reuse = not _fits_cache(self.step, int(self.source.recipe.batch))
+        reuse = not _fits_cache(self.step, int(self.source.recipe.batch_size))
         model, bounds = self._small_step
 
         def general(shapes: Shapes) -> Any:

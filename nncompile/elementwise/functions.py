@@ -227,20 +227,20 @@ _extreme("minimum", h.minimum, h.logical_and, "The smaller; tied tensors share t
 
 
 def _limited(name: str, head: Any, doc: str) -> None:
-    def computed(x: Any, low: Any = None, high: Any = None) -> Scalar:
+    def computed(x: Any, min: Any = None, max: Any = None) -> Scalar:
         x = lift(x)
         if not x.dtype.is_float:
-            x = x if low is None else FUNCTIONS["maximum"](x, low)
-            return x if high is None else FUNCTIONS["minimum"](x, high)
-        lower = lift(-float("inf") if low is None else low)
-        upper = lift(float("inf") if high is None else high)
+            x = x if min is None else FUNCTIONS["maximum"](x, min)
+            return x if max is None else FUNCTIONS["minimum"](x, max)
+        lower = lift(-float("inf") if min is None else min)
+        upper = lift(float("inf") if max is None else max)
         (a, b, c), dtype, weak = unified(x, lower, upper)
         return made(head(a, b, c), dtype, weak, x, lower, upper)
 
     enter(computed, name, doc)
 
 
-_limited("clip", h.clip, "x limited to [low, high], None for no limit; derivative 1 at the limits.")
+_limited("clip", h.clip, "x limited to [min, max], None for no limit; derivative 1 at the limits.")
 _limited("hard_clip", h.hard_clip, "`clip` with derivative 0 at the limits, as torch's hardtanh.")
 
 

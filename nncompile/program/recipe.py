@@ -58,7 +58,7 @@ class Recipe:
 
     model: Model
     updates: tuple[Update, ...]
-    batch: int = 32
+    batch_size: int = 32
     epochs: int | None = None
     steps: int | None = None
     seed: int = 0
@@ -82,7 +82,7 @@ class Recipe:
                     f"{named(update)} is not an update",
                     hint='updates=[minimize("loss", optimizer=adam(1e-3))]',
                 )
-        whole_number("batch", self.batch, 1)
+        whole_number("batch_size", self.batch_size, 1)
         for label, count in (("epochs", self.epochs), ("steps", self.steps)):
             if count is not None:
                 whole_number(label, count, 1)
@@ -173,7 +173,7 @@ def training(
     optimizer: Optimizers | None = None,
     updates: Update | Sequence[Update] | None = None,
     *,
-    batch: int = 32,
+    batch_size: int = 32,
     epochs: int | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -203,7 +203,7 @@ def training(
         several += _several(average)
     frozen = _several(patterns_of("freeze", freeze))
     again = _several(patterns_of("recompute", recompute))
-    recipe = Recipe(model, several, batch, epochs, steps, seed, frozen, again, accumulate)
+    recipe = Recipe(model, several, batch_size, epochs, steps, seed, frozen, again, accumulate)
     names = [*(u.loss for u in several if isinstance(u, _minimize)), *model.metrics]
     warn_of_tables(model.graph, [model.outputs[n] for n in names if n in model.outputs])
     return recipe

@@ -41,7 +41,7 @@ def watched(event: Event, name: str) -> float:
         raise ModelError(
             f"there is no metric {name!r} to watch",
             rows=[("metric", n, f"{x:.6g}") for n, x in numbers.items()],
-            hint="fit(..., validation=data) provides it"
+            hint="fit(..., validation_data=data) provides it"
             if missing
             else did_you_mean(name, numbers),
         )
@@ -80,11 +80,11 @@ class EarlyStopping:
     `patience` epochs in a row, as Keras' callback of that name.
 
     `monitor` is a name of `fit`'s history; `val_…` needs validation data. Less is better, or, for
-    names like accuracy (see `better`), more; `mode` says it outright. With `restore_best`, when
-    `fit` ends (for whatever reason but an error or an interrupt) parameters, running statistics,
-    averages and slots are those of the best epoch; step and seed go on. `best` is its value,
-    `best_epoch` its number, `stopped_epoch` that of the epoch after which it stopped, or None.
-    The next `fit` begins anew.
+    names like accuracy (see `better`), more; `mode` says it outright. With `restore_best_weights`,
+    when `fit` ends (for whatever reason but an error or an interrupt) parameters, running
+    statistics, averages and slots are those of the best epoch; step and seed go on. `best` is its
+    value, `best_epoch` its number, `stopped_epoch` that of the epoch after which it stopped, or
+    None. The next `fit` begins anew.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class EarlyStopping:
         monitor: str = "val_loss",
         patience: int = 5,
         min_delta: float = 0.0,
-        restore_best: bool = True,
+        restore_best_weights: bool = True,
         mode: Mode | None = None,
     ) -> None:
         self.monitor = monitor
         self.patience = whole_number("patience", patience, 1)
-        self.restore_best = restore_best
+        self.restore_best_weights = restore_best_weights
         self.stopped_epoch: int | None = None
         self._best = Best(monitor, mode, min_delta)
         self._waited = 0
@@ -120,7 +120,7 @@ class EarlyStopping:
             self._ended, self._waited, self.stopped_epoch = False, 0, None
         if self._best.improved(event):
             self._waited = 0
-            if self.restore_best:
+            if self.restore_best_weights:
                 state = event.trainer.state
                 self._state = {p: x for p, x in state.items() if p not in RANDOM_STATE}
             return

@@ -49,7 +49,7 @@ class Feeder:
         self.data = data
         self.model = model
         self.ports = tuple(ports)
-        self.size = whole_number("batch", size, 1)
+        self.size = whole_number("batch_size", size, 1)
         self.axis = model.examples
         self.sizes = sizes
         self.ranges = RangeCheck(sizes.graph, self.axis)

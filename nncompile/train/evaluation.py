@@ -34,11 +34,11 @@ class Evaluation:
         self.recipe = step.source.recipe
         self.model = self.recipe.model
 
-    def feeder(self, data: Data, batch: int | None) -> Feeder:
+    def feeder(self, data: Data, batch_size: int | None) -> Feeder:
         """Batches of data that the metrics are computed on. Raises `FeedError` for data that do
         not fit."""
         ports = ports_of(self.model, self._metrics)
-        return Feeder(data, self.model, ports, self._size(batch), self.step.evaluation_sizes)
+        return Feeder(data, self.model, ports, self._size(batch_size), self.step.evaluation_sizes)
 
     def metrics(self, feeder: Feeder, state: State) -> dict[str, Any]:
         """Each metric over all batches, by name. Raises `FeedError` where there are none."""
@@ -50,7 +50,7 @@ class Evaluation:
             raise FeedError("no batch to evaluate on")
         return sums.results()
 
-    def predict(self, inputs: Any, batch: int | None, state: State) -> dict[str, Array]:
+    def predict(self, inputs: Any, batch_size: int | None, state: State) -> dict[str, Array]:
         """The predictions for all examples; see `Trainer.predict`."""
         session = self._predictions
         ports = ports_of(self.model, session)
@@ -63,7 +63,7 @@ class Evaluation:
                 )
             inputs = {ports[0].name: inputs}
         sizes = self._compiled_model.sizes
-        feeder = Feeder(inputs, self.model, ports, self._size(batch), sizes, may_be_empty=True)
+        feeder = Feeder(inputs, self.model, ports, self._size(batch_size), sizes, may_be_empty=True)
         if feeder.count == 0:
             return feeder.nothing(sizes.graph.outputs)
         held = _held(session, state)
@@ -76,8 +76,8 @@ class Evaluation:
 
         return joined(sizes.graph, parts, self.model.examples, probe)
 
-    def _size(self, batch: int | None) -> int:
-        return self.recipe.batch if batch is None else batch
+    def _size(self, batch_size: int | None) -> int:
+        return self.recipe.batch_size if batch_size is None else batch_size
 
     @cached_property
     def _compiled_model(self) -> CompiledModel:

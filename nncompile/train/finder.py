@@ -67,7 +67,7 @@ def lr_find(
     lowest: float = 1e-7,
     highest: float = 10.0,
     steps: int = 100,
-    batch: int | None = None,
+    batch_size: int | None = None,
     loss: str | None = None,
     seed: int | None = None,
     providers: Provider | Sequence[Provider] = "cpu",
@@ -121,7 +121,7 @@ def lr_find(
         first = {path: state.get(path, x) for path, x in first.items()}
     runner = compiled.runner(first, providers, threads)
     ports = [p for p in runner.session.inputs if p.name in recipe.model.inputs]
-    size = recipe.batch if batch is None else batch
+    size = recipe.batch_size if batch_size is None else batch_size
     feeder = Feeder(data, recipe.model, ports, size, compiled.sizes)
     batches = _batches(feeder, recipe.seed if seed is None else seed)
 

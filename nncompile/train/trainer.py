@@ -204,9 +204,9 @@ class Trainer(SuggestsNames):
         data: Data,
         epochs: int | None = None,
         steps: int | None = None,
-        validation: Data | None = None,
+        validation_data: Data | None = None,
         callbacks: Callback | Iterable[Callback] = (),
-        batch: int | None = None,
+        batch_size: int | None = None,
         shuffle: bool = True,
     ) -> History:
         """Trains for so many more epochs or steps, whichever ends first, and returns each epoch's
@@ -214,7 +214,7 @@ class Trainer(SuggestsNames):
 
         Without either number, training goes on to the end that the recipe says, or for one epoch
         where it says none. A dict of arrays is shuffled anew for each epoch; a last batch that
-        is smaller is trained on too. `validation` data are evaluated after each epoch.
+        is smaller is trained on too. `validation_data` are evaluated after each epoch.
 
         Raises `FeedError` for data that do not fit or hold NaN, `TrainingError` where a loss is
         not finite. After an interrupt (Ctrl-C) the state is that of the last whole step; after a
@@ -222,9 +222,11 @@ class Trainer(SuggestsNames):
         before, which is made again where the training goes on.
         """
         ports = ports_of(self.model, self._runner.session)
-        size = self.recipe.batch if batch is None else batch
+        size = self.recipe.batch_size if batch_size is None else batch_size
         feeder = Feeder(data, self.model, ports, size, self.compiled.sizes)
-        check = None if validation is None else self._evaluation.feeder(validation, batch)
+        check = None
+        if validation_data is not None:
+            check = self._evaluation.feeder(validation_data, batch_size)
         watchers = Watchers.of(self, callbacks)
         last_epoch, last_step = self._ends(epochs, steps)
         history = History()
@@ -270,7 +272,7 @@ class Trainer(SuggestsNames):
 
     @suggests_names
     def evaluate(
-        self, data: Data, batch: int | None = None, params: Mapping[str, Any] | None = None
+        self, data: Data, batch_size: int | None = None, params: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
         """Each metric over all examples, computed as after training (no dropout, running
         statistics); tables of totals, such as a confusion matrix, as arrays.
@@ -285,12 +287,12 @@ class Trainer(SuggestsNames):
                 rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
                 hint="a metric is a scalar output, such as a loss or an accuracy",
             )
-        feeder = self._evaluation.feeder(data, batch)
+        feeder = self._evaluation.feeder(data, batch_size)
         return self._evaluation.metrics(feeder, {**self.state, **(params or {})})
 
     @suggests_names
     def predict(
-        self, inputs: Any, batch: int | None = None, params: Mapping[str, Any] | None = None
+        self, inputs: Any, batch_size: int | None = None, params: Mapping[str, Any] | None = None
     ) -> dict[str, Array]:
         """The model's `predict` outputs for a dict of arrays, or for one array where it has one
         input; computed in batches, and put together along the axis of the examples: the first, or
@@ -299,7 +301,7 @@ class Trainer(SuggestsNames):
         rows. `params` are other values of parameters or states by path, such as those of
         `averaged`. Raises `FeedError` for data that do not fit, `ModelError` for an output of
         several batches that is not made of theirs (see `joined`)."""
-        return self._evaluation.predict(inputs, batch, {**self.state, **(params or {})})
+        return self._evaluation.predict(inputs, batch_size, {**self.state, **(params or {})})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole

@@ -60,7 +60,7 @@ def _both(net: Model) -> Recipe:
         )
         for part in ("disc", "gen")
     ]
-    return dsl.training(net, updates=each, average=dsl.ema(0.9, params="gen.*"), batch=8)
+    return dsl.training(net, updates=each, average=dsl.ema(0.9, params="gen.*"), batch_size=8)
 
 
 def _diffusion() -> Model:
@@ -100,7 +100,9 @@ def _lstm() -> Model:
 def _mixture() -> Model:
     @model
     def net(x: Any = f32["batch", 3], y: Any = f32["batch", 3]) -> dict[str, Any]:
-        experts = dsl.MixtureOfExperts(3, top_k=2, hidden=4, activation=dsl.tanh, name="experts")
+        experts = dsl.MixtureOfExperts(
+            3, top_k=2, hidden_size=4, activation=dsl.tanh, name="experts"
+        )
         answer = experts(x)
         return {"loss": dsl.mse(answer, y), "answer": answer}
 
@@ -148,11 +150,11 @@ def _multi_task() -> Model:
 
 
 def _adam(net: Model) -> Recipe:
-    return dsl.training(net, optimizer=dsl.adam(0.01), batch=8)
+    return dsl.training(net, optimizer=dsl.adam(0.01), batch_size=8)
 
 
 def _sgd(net: Model) -> Recipe:
-    return dsl.training(net, optimizer=dsl.sgd(0.1), batch=8)
+    return dsl.training(net, optimizer=dsl.sgd(0.1), batch_size=8)
 
 
 def _system(

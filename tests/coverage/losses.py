@@ -93,7 +93,7 @@ METRIC_ROWS = (
     _metric("top-k accuracy", of_classes(partial(dsl.top_k_accuracy, k=2))),
     _metric("precision", of_pair(dsl.precision), feeds=bits("x1")),
     _metric("recall", of_pair(dsl.recall), feeds=bits("x1")),
-    _metric("F1", of_classes(partial(dsl.f1_score, averaging="macro"))),
+    _metric("F1", of_classes(partial(dsl.f1_score, average="macro"))),
     _metric("ROC-AUC", of(dsl.roc_auc, f32["batch"], f32["batch"]),
             feeds=lambda rng: {"x0": np.float32([0.3, 0.7, 0.1]), "x1": np.float32([0, 1, 1])}),
     _metric("confusion matrix", of_classes(dsl.confusion_matrix)),
@@ -101,7 +101,7 @@ METRIC_ROWS = (
     _metric("mean absolute error", of_pair(dsl.mae), order=2),
     _metric("R²", of_pair(dsl.r2_score), order=2),
     _metric("perplexity", of_classes(dsl.perplexity), order=2, agrees="exp of the mean"),
-    _metric("IoU", of_classes(partial(dsl.iou, averaging="macro"))),
+    _metric("IoU", of_classes(partial(dsl.iou, average="macro"))),
 )  # fmt: skip
 
 ROWS = (*LOSS_ROWS, *METRIC_ROWS)

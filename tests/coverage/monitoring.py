@@ -20,13 +20,13 @@ MONITOR = "Monitoring"
 
 
 def _recipe(**options: Any) -> Recipe:
-    return dsl.training(network(), **{"optimizer": dsl.sgd(0.1), "batch": 16, **options})
+    return dsl.training(network(), **{"optimizer": dsl.sgd(0.1), "batch_size": 16, **options})
 
 
 def _check_metrics() -> None:
     """A last batch that is smaller weighs less."""
     trainer, held_out = train.Trainer(_recipe()), data(37, 1)
-    history = trainer.fit(data(50), epochs=2, validation=held_out)
+    history = trainer.fit(data(50), epochs=2, validation_data=held_out)
     y = trainer.predict(held_out["x"])["y"]
     expected = np.square(y - held_out["target"]).mean()
     assert np.isclose(history.epochs[-1]["val_loss"], expected, rtol=1e-5)
@@ -86,11 +86,11 @@ def _check_overfit() -> None:
 
 def _check_finder() -> None:
     """The rate that is suggested learns; one of a thousandth of it learns less."""
-    found = train.lr_find(_recipe(batch=64), data(64))
+    found = train.lr_find(_recipe(batch_size=64), data(64))
     assert found.suggestion is not None
 
     def after(rate: float) -> float:
-        trainer = train.Trainer(_recipe(optimizer=dsl.sgd(rate), batch=64))
+        trainer = train.Trainer(_recipe(optimizer=dsl.sgd(rate), batch_size=64))
         return float(trainer.fit(data(64), epochs=20).last["loss"])
 
     rate = found.suggestion

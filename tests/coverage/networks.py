@@ -124,7 +124,7 @@ LAYER_ROWS = (
            agrees="numpy", example="examples/digits.py"),
     _layer("concatenation", of(lambda x: dsl.concatenate([x, dsl.tanh(x)], axis=1)), "ops_shape",
            agrees="numpy"),
-    _layer("MixtureOfExperts", of(lambda x: x >> dsl.MixtureOfExperts(3, top_k=2, hidden=4)),
+    _layer("MixtureOfExperts", of(lambda x: x >> dsl.MixtureOfExperts(3, top_k=2, hidden_size=4)),
            "mixture", agrees="its definition", example="examples/mixture.py"),
 )  # fmt: skip
 
@@ -181,7 +181,7 @@ _QKV = (f32["batch", "time", 4],) * 3
 _TOKENS = i64["batch", "time"]
 SEQUENCE_ROWS = (
     _sequence("Embedding", of(lambda x: x >> dsl.Embedding(5, 4), _TOKENS), "embedding"),
-    _sequence("EmbeddingBag", of(lambda x: dsl.EmbeddingBag(5, 4, padding_index=0)(x), _TOKENS),
+    _sequence("EmbeddingBag", of(lambda x: dsl.EmbeddingBag(5, 4, padding_idx=0)(x), _TOKENS),
               "embedding_bag"),
     _sequence("EmbeddingBag of offsets",
               of(lambda x, n: dsl.EmbeddingBag(5, 4, "max")(x, n), i64["tokens"], i64["batch"]),
@@ -216,7 +216,7 @@ SEQUENCE_ROWS = (
     _rnn("GRU", dsl.GRU(3), example="examples/recurrent.py"),
     _sequence("cells in a loop", of(_looped, f32["time", "batch", 4], f32["batch", 3]),
               "recurrent_cells"),
-    _rnn("stacked", dsl.GRU(3, layers=2, return_sequences=True)),
+    _rnn("stacked", dsl.GRU(3, num_layers=2, return_sequences=True)),
     _rnn("bidirectional", dsl.LSTM(2, bidirectional=True, return_sequences=True)),
     _sequence("masked lengths", of(lambda x, n: dsl.GRU(3)(x, lengths=n),
               f32["batch", "time", 4], i64["batch"]), "recurrent",

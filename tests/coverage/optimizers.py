@@ -28,7 +28,7 @@ def _optimizer(
     of a network with it; and the same in torch."""
 
     def recipe() -> Recipe:
-        return dsl.training(network(), optimizer=make(), batch=8)
+        return dsl.training(network(), optimizer=make(), batch_size=8)
 
     shown = {"agrees": "torch"} if peer else {}
     return System(
@@ -77,7 +77,7 @@ OPTIMIZER_ROWS = (
 
 
 def _descent(rate: Any) -> Recipe:
-    return dsl.training(network(), optimizer=dsl.sgd(rate), batch=8)
+    return dsl.training(network(), optimizer=dsl.sgd(rate), batch_size=8)
 
 
 def _schedule(name: str, make: Callable[[], Any], peer: Any = None, **options: Any) -> System:

@@ -85,7 +85,7 @@ GRADIENT_ROWS = (
     _gradient("Hessian-vector products",
               of(lambda x: dsl.hvp(_smooth(x), [x], [dsl.cos(x)])[0])),
     _gradient("MAML: through an inner step", _inner_step, example="examples/maml.py",
-              recipe=lambda: dsl.training(_inner_step(), optimizer=dsl.adam(0.01), batch=8)),
+              recipe=lambda: dsl.training(_inner_step(), optimizer=dsl.adam(0.01), batch_size=8)),
     System("batch, stochastic, mini-batch descent", GRADIENTS, lambda: _descent().model,
            lambda: _descent(), batches=_several_sizes, agrees="torch",
            peer=descent(lambda o, p: o.SGD(list(p.values()), 0.1)),
@@ -94,7 +94,7 @@ GRADIENT_ROWS = (
 
 
 def _descent(**options: Any) -> Recipe:
-    return dsl.training(network(), **{"optimizer": dsl.sgd(0.1), "batch": 8, **options})
+    return dsl.training(network(), **{"optimizer": dsl.sgd(0.1), "batch_size": 8, **options})
 
 
 _RANDOM = {"seed": seed_leaf, "step": step_leaf}
@@ -155,12 +155,14 @@ def _groups() -> Recipe:
 def _two_losses() -> Recipe:
     hidden = dsl.minimize(params="hidden.*", optimizer=dsl.adam(0.01))
     out = dsl.minimize(params="out.*", optimizer=dsl.sgd(0.1))
-    return dsl.training(network(), updates=[hidden, out], batch=8)
+    return dsl.training(network(), updates=[hidden, out], batch_size=8)
 
 
 def _own_rule() -> Recipe:
     decay = dsl.assign("hidden.bias", lambda v: 0.9 * v["hidden.bias"] + 0.01 * v["loss"])
-    return dsl.training(network(), updates=[dsl.minimize(optimizer=dsl.sgd(0.1)), decay], batch=8)
+    return dsl.training(
+        network(), updates=[dsl.minimize(optimizer=dsl.sgd(0.1)), decay], batch_size=8
+    )
 
 
 def _adapted() -> Recipe:
@@ -169,7 +171,7 @@ def _adapted() -> Recipe:
         y = x >> dsl.lora(dsl.Dense(8, dsl.tanh, name="hidden"), rank=2)
         return {"loss": dsl.mse(y >> dsl.Dense(2, name="out"), target)}
 
-    return dsl.training(net, params="*.lora_*", optimizer=dsl.adam(0.05), batch=8)
+    return dsl.training(net, params="*.lora_*", optimizer=dsl.adam(0.05), batch_size=8)
 
 
 def _check_transfer() -> None:
@@ -225,7 +227,7 @@ def _clip(utils: Any, params: list[Any]) -> None:
 
 def _penalised() -> Recipe:
     penalty = lambda p: dsl.l1(list(p.values()), 0.01) + dsl.l2(list(p.values()), 0.02)  # noqa: E731
-    return dsl.training(network(penalty), optimizer=dsl.sgd(0.1), batch=8)
+    return dsl.training(network(penalty), optimizer=dsl.sgd(0.1), batch_size=8)
 
 
 def _regular(name: str, recipe: Callable[[], Recipe], **options: Any) -> System:

@@ -22,7 +22,7 @@ from nncompile.ops.windows.space import LEAD, axis_of
 @suggests_names
 def conv(
     x: Any,
-    w: Any,
+    weight: Any,
     bias: Any = None,
     stride: Any = 1,
     padding: Any = 0,
@@ -32,7 +32,7 @@ def conv(
     *,
     what: str = "conv",
 ) -> Value:
-    """x[N, C, *sizes] with the kernels w[O, C/groups, *kernel] slid over it, plus bias[O]:
+    """x[N, C, *sizes] with the kernels weight[O, C/groups, *kernel] slid over it, plus bias[O]:
     `[N, O, *results]` with ⌊(size + pads − dilation·(kernel − 1) − 1)/stride⌋ + 1 results along
     each axis. torch's `conv1d`, `conv2d`, `conv3d`, along any number of axes.
 
@@ -54,7 +54,7 @@ def conv(
     <conv : f32[n, 8, (h + 1)//2, 16]>
     """
     x = as_value(x)
-    args = [as_value(a, x) for a in ((w,) if bias is None else (w, bias))]
+    args = [as_value(a, x) for a in ((weight,) if bias is None else (weight, bias))]
     kernel = _spatial(what, x, args[0])
     strides = numbers(f"stride of {what}", stride, kernel.rank - 2, 1)
     dilations = numbers(f"dilation of {what}", dilation, kernel.rank - 2, 1)
@@ -76,7 +76,7 @@ def conv(
 @suggests_names
 def conv_transpose(
     x: Any,
-    w: Any,
+    weight: Any,
     bias: Any = None,
     stride: Any = 1,
     padding: Any = 0,
@@ -86,9 +86,10 @@ def conv_transpose(
     *,
     what: str = "conv_transpose",
 ) -> Value:
-    """The transpose of a convolution: x[N, C, *sizes] and w[C, O/groups, *kernel], plus bias[O], to
-    `[N, O, *results]` with (size − 1)·stride − pads + dilation·(kernel − 1) + 1 + output_padding
-    results along each axis. torch's `conv_transpose1d`, `2d`, `3d`; weights are laid out as there.
+    """The transpose of a convolution: x[N, C, *sizes] and weight[C, O/groups, *kernel], plus
+    bias[O], to `[N, O, *results]` with (size − 1)·stride − pads + dilation·(kernel − 1) + 1 +
+    output_padding results along each axis. torch's `conv_transpose1d`, `2d`, `3d`; weights are laid
+    out as there.
 
     `padding` cuts that much off the result (a negative number adds zeros to it), a number, a number
     or a pair (before, after) for each
@@ -97,7 +98,7 @@ def conv_transpose(
     things do not fit.
     """
     x = as_value(x)
-    weights = as_value(w, x)
+    weights = as_value(weight, x)
     kernel = _spatial(what, x, weights)
     rank = kernel.rank - 2
     strides = numbers(f"stride of {what}", stride, rank, 1)

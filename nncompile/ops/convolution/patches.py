@@ -26,7 +26,7 @@ from nncompile.ops.windows.space import LEAD
 @suggests_names
 def unfold(
     x: Any,
-    kernel: Any,
+    kernel_size: Any,
     dilation: Any = 1,
     padding: Any = 0,
     stride: Any = 1,
@@ -46,7 +46,7 @@ def unfold(
     [[[1.0, 3.0], [2.0, 4.0]]]
     """
     x = _spatial(what, as_value(x))
-    window, pads = _window(what, x.shape[LEAD:], kernel, dilation, padding, stride)
+    window, pads = _window(what, x.shape[LEAD:], kernel_size, dilation, padding, stride)
     rank = window.rank
     counts = window.results(_padded_sizes(x.shape[LEAD:], pads))
     x = padded(x, (0, 0, *pads[:rank]), (0, 0, *pads[rank:]))
@@ -60,7 +60,7 @@ def unfold(
 def fold(
     x: Any,
     output_size: Any,
-    kernel: Any,
+    kernel_size: Any,
     dilation: Any = 1,
     padding: Any = 0,
     stride: Any = 1,
@@ -83,7 +83,7 @@ def fold(
             f"{what}: output_size must be a number for each axis, got {output_size!r}",
             hint=f"({output_size}, {output_size}) for two axes of it",
         )
-    window, pads = _window(what, sizes, kernel, dilation, padding, stride)
+    window, pads = _window(what, sizes, kernel_size, dilation, padding, stride)
     rank, wide = window.rank, _padded_sizes(sizes, pads)
     counts = window.results(wide)
     channels = _divided(what, x, 1, product(window.kernel), "the size of the kernel")
@@ -202,7 +202,7 @@ def _window(
 ) -> tuple[Window, tuple[Dim, ...]]:
     """The window, without the padding, which may be negative or symbolic."""
     rank = len(sizes)
-    kernels = numbers(f"kernel of {what}", kernel, rank, 1)
+    kernels = numbers(f"kernel_size of {what}", kernel, rank, 1)
     strides = numbers(f"stride of {what}", stride, rank, 1)
     dilations = numbers(f"dilation of {what}", dilation, rank, 1)
     window = Window(kernels, strides, (0,) * (2 * rank), dilations)

@@ -124,7 +124,7 @@ def _matrix(x: Value, i: int, factor: int) -> Value:
 def resize(
     x: Any,
     size: Any = None,
-    scale: Any = None,
+    scale_factor: Any = None,
     mode: str = "nearest",
     align_corners: bool = False,
     antialias: bool = False,
@@ -132,8 +132,8 @@ def resize(
     rank: int | None = None,
     what: str = "resize",
 ) -> Value:
-    """`x` [batch, channels, *space] with space of another `size`, or `scale` times as large (a
-    fraction: ⌊size·scale⌋ elements); one for all axes or one for each, symbolic or not.
+    """`x` [batch, channels, *space] with space of another `size`, or `scale_factor` times as large
+    (a fraction: ⌊size·scale⌋ elements); one for all axes or one for each, symbolic or not.
 
     That is torch's `interpolate`, along any number of axes; the scale is size before over size
     after if only the size is given. "nearest" takes element ⌊i/scale⌋ for place i, "nearest-exact"
@@ -151,10 +151,10 @@ def resize(
     rank = x.rank - LEAD if rank is None else rank
     check_mode(what, mode, align_corners, antialias)
     _check_space(what, x, rank)
-    if (size is None) == (scale is None):
-        raise ModelError(f"{what} takes either a size or a scale")
+    if (size is None) == (scale_factor is None):
+        raise ModelError(f"{what} takes either size or scale_factor")
     space = x.shape[LEAD:]
-    given = _each(what, size if scale is None else scale, rank)
+    given = _each(what, size if scale_factor is None else scale_factor, rank)
     targets = [
         _by_scale(what, n, s) if size is None else _by_size(what, n, s)
         for n, s in zip(space, given, strict=True)
@@ -231,9 +231,9 @@ def _by_scale(what: str, size: Dim, scale: Any) -> tuple[Dim, Dim, Dim]:
     try:
         ratio = Fraction(str(scale))
     except ValueError:
-        raise ShapeError(f"{what}: a scale must be a number, got {scale!r}") from None
+        raise ShapeError(f"{what}: scale_factor must be a number, got {scale!r}") from None
     if ratio <= 0:
-        raise ShapeError(f"{what}: a scale must be positive, got {scale!r}")
+        raise ShapeError(f"{what}: scale_factor must be positive, got {scale!r}")
     count = floordiv(dim(size * ratio.numerator), ratio.denominator)
     if count == 0:
         raise ShapeError(f"{what}: {scale} times {size} elements is less than one")

@@ -196,10 +196,10 @@ def rms_norm(x: Any, scale: Any = None, axes: int = 1, eps: float | None = None)
 
 @in_single
 def group_norm(
-    x: Any, groups: int, scale: Any = None, bias: Any = None, eps: float = 1e-5
+    x: Any, num_groups: int, scale: Any = None, bias: Any = None, eps: float = 1e-5
 ) -> Value:
-    """x[N, C, *sizes] with the mean 0 and the variance 1 in each of `groups` groups of channels of
-    each example, times scale[C], plus bias[C] (Y. Wu and K. He, "Group normalization", 2018).
+    """x[N, C, *sizes] with the mean 0 and the variance 1 in each of `num_groups` groups of channels
+    of each example, times scale[C], plus bias[C] (Y. Wu and K. He, "Group normalization", 2018).
 
     Raises `ShapeError` where x has no channels, the groups do not divide them or the others are
     not one number for each channel, `ModelError` for an eps that is not positive.
@@ -208,10 +208,10 @@ def group_norm(
     if x.rank < 2:
         raise ShapeError(f"group normalization needs [batch, channels, …], x is {x.type}")
     batch, channels, *sizes = x.shape
-    number = whole_number("the groups of group normalization", groups, least=1)
+    number = whole_number("num_groups of group normalization", num_groups, least=1)
     if not isinstance(channels, int) or channels % number:
         raise ShapeError(
-            f"group normalization: {groups} groups do not divide {channels} channels",
+            f"group normalization: {num_groups} groups do not divide {channels} channels",
             rows=[("x", str(x.type))],
         )
     return _by_channels(

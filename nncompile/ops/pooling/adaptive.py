@@ -51,15 +51,15 @@ def _space(what: str, x: Value) -> tuple[int, ...]:
 @suggests_names
 @in_single
 def adaptive_average_pool(
-    x: Any, size: Any, *, rank: int | None = None, what: str = "adaptive_average_pool"
+    x: Any, output_size: Any, *, rank: int | None = None, what: str = "adaptive_average_pool"
 ) -> Value:
-    """`x` [batch, channels, *space] averaged to space of the given `size`: one number, or one for
-    each axis (None keeps an axis).
+    """`x` [batch, channels, *space] averaged to space of the given `output_size`: one number, or
+    one for each axis (None keeps an axis).
 
     Of n elements the i-th of m windows holds those from ⌊i·n/m⌋ to below ⌈(i + 1)·n/m⌉, as torch's;
     n may be symbolic. Raises `ShapeError`, which begins with `what`, where the sizes do not fit.
     """
-    y, sizes = _adapted(what, floating(what, x), size, rank)
+    y, sizes = _adapted(what, floating(what, x), output_size, rank)
     even = _even(y, sizes)
     if even is not None:
         return average_pool(y, even, rank=len(sizes), what=what)
@@ -75,12 +75,12 @@ def adaptive_average_pool(
 
 @suggests_names
 def adaptive_max_pool(
-    x: Any, size: Any, *, rank: int | None = None, what: str = "adaptive_max_pool"
+    x: Any, output_size: Any, *, rank: int | None = None, what: str = "adaptive_max_pool"
 ) -> Value:
-    """`x` [batch, channels, *space] pooled to space of the given `size`, the greatest of each
-    window; windows and errors are those of `adaptive_average_pool`. Of equal ones the first in
+    """`x` [batch, channels, *space] pooled to space of the given `output_size`, the greatest of
+    each window; windows and errors are those of `adaptive_average_pool`. Of equal ones the first in
     row-major order gets the gradient."""
-    y, sizes = _adapted(what, numbers(what, x), size, rank)
+    y, sizes = _adapted(what, numbers(what, x), output_size, rank)
     even = _even(y, sizes)
     if even is not None:
         return max_pool(y, even, rank=len(sizes), what=what)
@@ -104,13 +104,13 @@ def _adapted(what: str, x: Value, size: Any, rank: int | None) -> tuple[Value, l
     if rank < 1 or x.rank != LEAD + rank or len(given) != rank:
         raise ShapeError(
             f"{what} needs [batch, channels] and one size for each spatial axis, x is {x.type} "
-            f"and the size {size!r}",
+            f"and the output_size {size!r}",
             rows=[("x", *described(x))],
         )
     sizes = [n if s is None else dim(s) for n, s in zip(x.shape[LEAD:], given, strict=True)]
     for s in sizes:
         if isinstance(s, int) and s < 1:
-            raise ShapeError(f"{what}: a size must be at least 1, got {size!r}")
+            raise ShapeError(f"{what}: output_size must be at least 1, got {size!r}")
     return x, sizes
 
 

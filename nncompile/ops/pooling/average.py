@@ -219,7 +219,7 @@ def _by_matrices(x: Value, window: Window, sizes: Shape | None = None) -> Value:
 @suggests_names
 def average_pool(
     x: Any,
-    kernel: Any,
+    kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
     ceil_mode: bool = False,
@@ -231,7 +231,7 @@ def average_pool(
 ) -> Value:
     """The mean of each window over `x` [batch, channels, *space].
 
-    `kernel`, `stride` (the kernel by default), `padding` (zeros on both sides, a pair (before,
+    `kernel_size`, `stride` (the kernel by default), `padding` (zeros on both sides, a pair (before,
     after) for each axis, or "same") and `dilation` are one number or one for each axis of space.
     Zeros that are padded count among the elements that the sum is divided by, as torch's do, unless
     `count_include_pad` is false; those of "same" do not, as in Keras. With `ceil_mode` a window may
@@ -239,7 +239,7 @@ def average_pool(
     which begins with `what`, where no window fits.
     """
     x = floating(what, x)
-    windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
+    windows = slid(what, x, rank, kernel_size, stride, padding, dilation, ceil_mode)
     counted = count_include_pad and padding != "same"
     space, pads = x.shape[LEAD:], tuple(w.pads[0] for w in windows)
     if not all(w.is_plain for w in windows):

@@ -235,7 +235,7 @@ def torch_places(t: TorchEmitter, window: Window, x: str) -> str:
 @suggests_names
 def max_pool(
     x: Any,
-    kernel: Any,
+    kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
     dilation: Any = 1,
@@ -246,15 +246,15 @@ def max_pool(
 ) -> Value:
     """The greatest element of each window over `x` [batch, channels, *space].
 
-    `kernel`, `stride` (the kernel by default), `padding` (on both sides, a pair (before, after) for
-    each axis, or "same") and `dilation` are one number or one for each axis of space. With
-    `ceil_mode` a window may hang over the end, as torch's may; what is padded is below every
+    `kernel_size`, `stride` (the kernel by default), `padding` (on both sides, a pair (before,
+    after) for each axis, or "same") and `dilation` are one number or one for each axis of space.
+    With `ceil_mode` a window may hang over the end, as torch's may; what is padded is below every
     number. Of equal elements the first in row-major order gets the gradient, as torch's. Integers
     are pooled exactly. Sizes may be symbolic. Raises `ShapeError`, which begins with `what`, where
     no window fits, and `DTypeError` for truth values.
     """
     x = numbers(what, x)
-    windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
+    windows = slid(what, x, rank, kernel_size, stride, padding, dilation, ceil_mode)
     if x.dtype.is_integer:
         return integer_max_pool(x, windows)
     wide, window = fitted(x, windows)

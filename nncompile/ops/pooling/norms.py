@@ -24,7 +24,7 @@ from nncompile.ops.windows.space import LEAD
 def lp_pool(
     x: Any,
     norm_type: float,
-    kernel: Any,
+    kernel_size: Any,
     stride: Any = None,
     ceil_mode: bool = False,
     *,
@@ -43,10 +43,10 @@ def lp_pool(
     rank = x.rank - LEAD if rank is None else rank
     p = check_norm_type(what, norm_type)
     if p == math.inf:
-        return max_pool(x, kernel, stride, ceil_mode=ceil_mode, rank=rank, what=what)
+        return max_pool(x, kernel_size, stride, ceil_mode=ceil_mode, rank=rank, what=what)
     powers = x if p == 1 else power(x, p)
-    means = average_pool(powers, kernel, stride, 0, ceil_mode, rank=rank, what=what)
-    total = means * math.prod(per_axis(what, "the kernel", kernel, rank))
+    means = average_pool(powers, kernel_size, stride, 0, ceil_mode, rank=rank, what=what)
+    total = means * math.prod(per_axis(what, "the kernel_size", kernel_size, rank))
     return total if p == 1 else _root(total, 1 / p)
 
 

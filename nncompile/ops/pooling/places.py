@@ -66,7 +66,7 @@ class MaxPlaces(Op):
 @suggests_names
 def max_pool_with_indices(
     x: Any,
-    kernel: Any,
+    kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
     dilation: Any = 1,
@@ -81,7 +81,7 @@ def max_pool_with_indices(
     Options and errors are those of `max_pool`. Of equal elements it is the first.
     """
     x = numbers(what, x)
-    windows = slid(what, x, rank, kernel, stride, padding, dilation, ceil_mode)
+    windows = slid(what, x, rank, kernel_size, stride, padding, dilation, ceil_mode)
     if x.dtype.is_integer:
         return integer_max_pool(x, windows), _among(x, windows, _integer_places(x, windows))
     wide, window = fitted(x, windows)
@@ -136,7 +136,7 @@ def _among(x: Value, windows: Sequence[Slid], found: Sequence[Value]) -> Value:
 def max_unpool(
     x: Any,
     indices: Any,
-    kernel: Any,
+    kernel_size: Any,
     stride: Any = None,
     padding: Any = 0,
     output_size: Any = None,
@@ -164,7 +164,7 @@ def max_unpool(
         )
     if not indices.dtype.is_integer:
         raise DTypeError(f"{what} needs indices that are integers", rows=rows)
-    kernels, strides, _, pads = options(what, rank, kernel, stride, padding, 1)
+    kernels, strides, _, pads = options(what, rank, kernel_size, stride, padding, 1)
     sizes: list[Dim] = []
     for i, n in enumerate(x.shape[LEAD:]):
         covered: Any = (n - 1) * strides[i] + kernels[i] - pads[i][0] - pads[i][1]

@@ -221,13 +221,13 @@ def _matched(x: Value, indices: Value, axis: int) -> tuple[Value, Value]:
 
 
 @suggests_names
-def one_hot(indices: Any, depth: Any, dtype: Any = f32, axis: int = -1) -> Value:
-    """1 where the place along a new axis of size `depth` is the index, 0 elsewhere; all 0 for an
-    index that is negative or not below `depth`."""
+def one_hot(indices: Any, num_classes: Any, dtype: Any = f32, axis: int = -1) -> Value:
+    """1 where the place along a new axis of size `num_classes` is the index, 0 elsewhere; all 0 for
+    an index that is negative or not below `num_classes`."""
     indices = as_value(indices)
     check_integer(indices.type)
     place = axis_of(axis, indices.rank + 1)
-    size = dim(depth)
+    size = dim(num_classes)
     others = [size if i == place else 1 for i in range(indices.rank + 1)]
     places = reshape(iota(size, indices.dtype), others)
     return cast(expand_dims(indices, place) == places, dtype_of(dtype))

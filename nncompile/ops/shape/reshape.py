@@ -260,12 +260,12 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     return reshape(x, [size for i, size in enumerate(x.shape) if i not in axes])
 
 
-def flatten(x: Any, start: int = 0, end: int = -1) -> Value:
-    """`x` with the axes from `start` to `end` (included) as one; all of them by default."""
+def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Value:
+    """`x` with the axes from `start_dim` to `end_dim` (included) as one; all of them by default."""
     x = as_value(x)
     if x.rank == 0:
         return reshape(x, (1,))
-    first, last = axis_of(start, x.rank, "start"), axis_of(end, x.rank, "end")
+    first, last = axis_of(start_dim, x.rank, "start_dim"), axis_of(end_dim, x.rank, "end_dim")
     if first > last:
         raise ShapeError(f"flatten: axis {first} does not precede axis {last}")
     middle = product(x.shape[first : last + 1])

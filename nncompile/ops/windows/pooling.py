@@ -199,8 +199,8 @@ def options(
     by which some windows would be of nothing but padding: of more than half a kernel, as torch
     refuses it, or, where it is given as a pair, of all of a kernel.
     """
-    kernels = per_axis(what, "the kernel", kernel, rank)
-    steps = kernels if strides is None else per_axis(what, "the strides", strides, rank)
+    kernels = per_axis(what, "the kernel_size", kernel, rank)
+    steps = kernels if strides is None else per_axis(what, "the stride", strides, rank)
     gaps = per_axis(what, "the dilation", dilation, rank)
     if padding in ("same", "valid"):
         return kernels, steps, gaps, ((0, 0),) * rank
