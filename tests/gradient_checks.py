@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,10 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Array, dtype_of
 from nncompile.ops import sum as total
 from tests.backends import in_onnxruntime
+from tests.differences import check_difference
 from tests.leaves import leaf
 from tests.op_checks import in_double
-from tests.tolerances import SLOPE, STEP, assert_close
+from tests.tolerances import assert_close
 
 
 def check_gradient(function: Callable[..., Value], *points: Any, order: int = 2) -> None:
@@ -25,33 +26,13 @@ def check_gradient(function: Callable[..., Value], *points: Any, order: int = 2)
     rng = np.random.default_rng(0)
     arrays = [np.asarray(p, np.float64) for p in points]
     leaves = [leaf(f"x{i}", dtype_of(a)[a.shape]) for i, a in enumerate(arrays)]
+    feeds = {f"x{i}": a for i, a in enumerate(arrays)}
     outputs = [function(*leaves)]
     for _ in range(order):
         weights = [rng.uniform(-1, 1, y.shape) for y in outputs]
-        directions = [rng.uniform(-1, 1, a.shape) for a in arrays]
         gradients = vjp(outputs, leaves, weights)
-        _check_direction(outputs, gradients, weights, directions, arrays)
+        check_difference(outputs, gradients, weights, leaves, feeds, rng)
         outputs = gradients
-
-
-def _check_direction(
-    outputs: Sequence[Value],
-    gradients: Sequence[Value],
-    weights: Sequence[Array],
-    directions: Sequence[Array],
-    arrays: Sequence[Array],
-) -> None:
-    def at(values: Sequence[Value], step: float) -> list[Array]:
-        moved = (a + step * d for a, d in zip(arrays, directions, strict=True))
-        return evaluate(list(values), {f"x{i}": a for i, a in enumerate(moved)})
-
-    def inner(a: Sequence[Array], b: Sequence[Array]) -> float:
-        return sum(float(np.sum(x * y)) for x, y in zip(a, b, strict=True))
-
-    numeric = (inner(weights, at(outputs, STEP)) - inner(weights, at(outputs, -STEP))) / (2 * STEP)
-    exact = inner(at(gradients, 0.0), directions)
-    relative, absolute = SLOPE
-    assert np.isclose(exact, numeric, relative, absolute * max(1.0, abs(exact))), (exact, numeric)
 
 
 def gradient_at(function: Callable[[Value], Value], point: Any) -> Array:

@@ -15,10 +15,11 @@ from nncompile.ir.dims import substitute
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Op, Sample, Value, apply
-from nncompile.ir.types import Type, is_real
+from nncompile.ir.types import Type
 from tests.backends import script_of, session, valid_model
+from tests.differences import check_difference
 from tests.op_types import Case, Feeds, Sizes, draw, parts
-from tests.tolerances import SLOPE, STEP, assert_close
+from tests.tolerances import assert_close
 
 
 def check_type(case: Case) -> None:
@@ -114,11 +115,17 @@ def check_gradients(case: Case) -> None:
     if case.sample.order < 1:
         return
     gradients, weights = case.first_order
-    ys = [y for y in case.results if y.dtype.is_float]
-    _check_difference(case, "order 1", ys, gradients, weights, {})
+    orders = [([y for y in case.results if y.dtype.is_float], gradients, weights)]
     if case.sample.order >= 2:
-        seconds, directions = case.second_order
-        _check_difference(case, "order 2", gradients, seconds, directions, weights)
+        orders.append((gradients, *case.second_order))
+    sizes = case.bindings[0]
+    for order, (values, derivatives, by) in enumerate(orders, 1):
+        leaves = by | weights if order == 2 else by
+        feeds = case.feeds(sizes) | _drawn(case, leaves, sizes)
+        weighted = [feeds[w.op.name] for w in by]  # type: ignore[attr-defined]
+        rng, label = case.rng("direction"), f"order {order}"
+        inputs = (*case.inputs, *leaves)
+        check_difference(values, derivatives, weighted, case.real, feeds, rng, label, inputs)
 
 
 def _check_declared(case: Case) -> None:
@@ -136,49 +143,6 @@ def _drawn(case: Case, leaves: Mapping[Value, Type], sizes: Sizes) -> Feeds:
     rng = case.rng("weights")
     plain = Sample(case.sample.op, ())
     return {v.op.name: draw(rng, plain, t, sizes) for v, t in leaves.items()}  # type: ignore[attr-defined]
-
-
-def _check_difference(
-    case: Case,
-    label: str,
-    outputs: list[Value],
-    gradients: list[Value],
-    weights: Mapping[Value, Type],
-    others: Mapping[Value, Type],
-) -> None:
-    """⟨gradients, d⟩ is the central difference of Σ weight·output along a random direction d."""
-    sizes = case.bindings[0]
-    drawn = case.feeds(sizes) | _drawn(case, {**weights, **others}, sizes)
-    feeds = {n: a.astype(np.float64) if is_real(a.dtype) else a for n, a in drawn.items()}
-    inputs = (*case.inputs, *weights, *others)
-    rng = case.rng("direction")
-    direction = [rng.uniform(-1, 1, feeds[x.op.name].shape) for x in case.real]  # type: ignore[attr-defined]
-
-    def computed(values: list[Value], step: float) -> list[np.ndarray]:
-        moved = {
-            x.op.name: feeds[x.op.name] + step * d  # type: ignore[attr-defined]
-            for x, d in zip(case.real, direction, strict=True)
-        }
-        graph = Graph("gradients", {str(i): v for i, v in enumerate(values)}, inputs)
-        return list(in_double(graph, feeds | moved).values())
-
-    def total(step: float) -> float:
-        results = computed(outputs, step)
-        return dot([feeds[w.op.name] for w in weights], results)  # type: ignore[attr-defined]
-
-    numeric = (total(STEP) - total(-STEP)) / (2 * STEP)
-    at = computed(gradients, 0.0)
-    exact = dot(at, direction)
-    scale = max(1.0, abs(total(0.0)), *(float(np.abs(s).max(initial=0.0)) for s in at))
-    relative, absolute = SLOPE
-    assert np.isclose(exact, numeric, relative, absolute * scale), (
-        f"{label}: gradient {exact}, central difference {numeric}"
-    )
-
-
-def dot(a: list[np.ndarray], b: list[np.ndarray]) -> float:
-    """The inner product of two lists of arrays."""
-    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))
 
 
 def check_samples(op_type: type[Op]) -> None:

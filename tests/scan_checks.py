@@ -16,8 +16,9 @@ from nncompile.ops import scan, split
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
 from tests.backends import in_onnxruntime, script_of
+from tests.differences import check_difference
 from tests.leaves import leaf
-from tests.tolerances import SLOPE, STEP, assert_close
+from tests.tolerances import assert_close
 
 Feeds = dict[str, np.ndarray]
 
@@ -44,18 +45,11 @@ def feeds_of(graph: Graph, sizes: dict[str, int], seed: int = 0) -> Feeds:
     return found
 
 
-def check_difference(y: Value, wrt: list[Value], feeds: Feeds) -> None:
-    """⟨gradient, d⟩ is the central difference of the scalar y along random directions d."""
+def check_gradients(y: Value, leaves: list[Value], feeds: Feeds) -> None:
+    """The gradient of the scalar y at each leaf is its central difference."""
     rng = np.random.default_rng(1)
-    gradients = evaluate(grad(y, wrt), feeds)
-    for x, gradient in zip(wrt, gradients, strict=True):
-        name = x.op.name  # type: ignore[attr-defined]
-        d = rng.uniform(-1, 1, gradient.shape)
-        ends = [evaluate(y, {**feeds, name: feeds[name] + s * STEP * d}) for s in (1, -1)]
-        numeric = float(ends[0] - ends[1]) / (2 * STEP)
-        relative, absolute = SLOPE
-        scale = max(1.0, float(np.abs(gradient).max(initial=0.0)))
-        assert np.isclose(float(np.vdot(gradient, d)), numeric, relative, absolute * scale), name
+    for x, gradient in zip(leaves, grad(y, leaves), strict=True):
+        check_difference([y], [gradient], [np.ones(())], [x], feeds, rng)
 
 
 def check_everywhere(graph: Graph, feeds: Feeds) -> None:

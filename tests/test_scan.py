@@ -23,8 +23,8 @@ from tests.leaves import leaf
 from tests.scan_checks import (
     Memory,
     body_nodes,
-    check_difference,
     check_everywhere,
+    check_gradients,
     feeds_of,
     scans,
     sum_of_squares,
@@ -119,10 +119,10 @@ def test_gradients(time: int) -> None:
     loss = model.loss()
     graph = Graph("g", {"loss": loss}, tuple(model.inputs))
     feeds = feeds_of(graph, {"time": time, "b": 2})
-    check_difference(loss, model.inputs, feeds)
+    check_gradients(loss, model.inputs, feeds)
     gradients = grad(loss, model.inputs)
     second = sum_of_squares(gradients)
-    check_difference(second, model.inputs, feeds)
+    check_gradients(second, model.inputs, feeds)
     outputs = [loss, *gradients, *grad(second, model.inputs)]
     whole = Graph("g", {f"y{i}": y for i, y in enumerate(outputs)}, tuple(model.inputs))
     check_everywhere(whole, feeds)
@@ -134,7 +134,7 @@ def test_third_order() -> None:
     for _ in range(2):
         y = sum_of_squares(grad(y, [w, x]))
     feeds = feeds_of(Graph("g", {"y": y}, (w, x)), {"time": 3})
-    check_difference(y, [w, x], feeds)
+    check_gradients(y, [w, x], feeds)
 
 
 def test_gradients_where_some_results_are_used() -> None:
@@ -142,7 +142,7 @@ def test_gradients_where_some_results_are_used() -> None:
     h, c, hs = model()
     feeds = feeds_of(Graph("g", {"y": h}, tuple(model.inputs)), {"time": 3, "b": 2})
     for used in (h.sum(), c.sum(), (hs[0] * hs[0]).sum(), hs.sum() + c.mean()):
-        check_difference(used, model.inputs, feeds)
+        check_gradients(used, model.inputs, feeds)
 
 
 def test_forward_mode() -> None:
@@ -163,7 +163,7 @@ def test_integers_and_conditions_are_carried() -> None:
 
     n, total, places = scan(body, (0, const(np.ones(3))), x)
     feeds = feeds_of(Graph("g", {"y": total}, (x, w)), {"time": 5})
-    check_difference((total * total).sum(), [x, w], feeds)
+    check_gradients((total * total).sum(), [x, w], feeds)
     assert evaluate(n, feeds) == 5
     np.testing.assert_array_equal(evaluate(places, feeds), np.arange(5))
 
@@ -192,8 +192,8 @@ def test_nested() -> None:
         h = c + h @ feeds["w"]
         total += (sums * np.cos(sums)).sum()
     np.testing.assert_allclose(evaluate(y, feeds), (h * h).sum() + total, 1e-12)
-    check_difference(y, leaves, feeds)
-    check_difference(sum_of_squares(grad(y, leaves)), leaves, feeds)
+    check_gradients(y, leaves, feeds)
+    check_gradients(sum_of_squares(grad(y, leaves)), leaves, feeds)
 
 
 def test_nested_loops_become_one_forward_and_one_back() -> None:

@@ -27,7 +27,7 @@ from nncompile.ops import (
 from nncompile.passes import inference, optimize
 from tests.backends import session, valid_model
 from tests.leaves import leaf
-from tests.scan_checks import body_nodes, check_difference, scans
+from tests.scan_checks import body_nodes, check_gradients, scans
 
 
 def test_naive_spellings_are_stable_in_a_body() -> None:
@@ -143,7 +143,7 @@ def test_differential_equation(scheme: Callable[..., Value], order: int) -> None
         last = scan(lambda y, h=h: scheme(lambda y: y @ w, y, h), start, length=steps)
         errors.append(np.linalg.norm(evaluate(last, feeds) - [1, 0]))
     assert np.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.15)
-    check_difference((last * const(np.array([0.3, 0.7]))).sum(), [w], feeds)
+    check_gradients((last * const(np.array([0.3, 0.7]))).sum(), [w], feeds)
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.passes import optimize
 from tests.leaves import leaf
-from tests.scan_checks import Memory, body_nodes, check_difference, feeds_of, scans
+from tests.scan_checks import Memory, body_nodes, check_gradients, feeds_of, scans
 from tests.tolerances import assert_close
 
 
@@ -78,7 +78,7 @@ def test_a_weight_on_the_left_and_the_right() -> None:
     start = const(np.ones((3, 2)))
     y = scan(lambda h, x: (tanh(w @ h @ v + transpose(v @ transpose(x))), h), start, x)[1].sum()
     graph = Graph("g", {"y": y}, (x, w, v))
-    check_difference(y, [x, w, v], feeds_of(graph, {"time": 4}))
+    check_gradients(y, [x, w, v], feeds_of(graph, {"time": 4}))
     (back,) = [s for s in scans(Graph("g", {"w": grad(y, w)}, (x, w, v))) if s.op.reverse]  # type: ignore[attr-defined]
     assert back.op.carries == 1  # type: ignore[attr-defined]
 
@@ -89,7 +89,7 @@ def test_what_is_no_product_is_added_up_on_the_way() -> None:
     y = scan(lambda h, x: (tanh(h @ cos(w * x)), h), const(np.ones(3)), x)[1].sum()
     graph = Graph("g", {"y": y}, (x, w))
     feeds = feeds_of(graph, {"time": 4})
-    check_difference(y, [x, w], feeds)
+    check_gradients(y, [x, w], feeds)
 
 
 def test_what_nobody_needs_is_not_computed() -> None:

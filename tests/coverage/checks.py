@@ -16,12 +16,13 @@ from nncompile.diagnostics.errors import GradientError
 from nncompile.ir.dims import substitute, symbols
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value, apply
-from nncompile.ir.types import Type, f32, f64, is_real
+from nncompile.ir.types import Type, f32, f64
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
-from tests.backends import session, valid_model
-from tests.op_checks import dot, in_double
-from tests.tolerances import SLOPE, STEP, assert_close
+from tests.backends import script_of, session, valid_model
+from tests.differences import check_difference
+from tests.op_checks import in_double
+from tests.tolerances import assert_close
 
 Feeds = dict[str, np.ndarray]
 STATE_SIZES = {"batch": 3, "time": 4, "height": 6, "width": 7, "steps": 61}
@@ -116,14 +117,27 @@ class System:
 def check_gradient(system: System) -> None:
     """The gradients of the model's outputs are central differences."""
     outputs = [y for y in system.graph.outputs.values() if y.dtype.is_float]
-    _check_difference(system, outputs, *system.gradients, {})
+    _check_order(system, outputs, *system.gradients, {})
 
 
 def check_second_order(system: System) -> None:
     """And so are the gradients of the gradients."""
     gradients, weights = system.gradients
     seconds, directions = _gradients("direction", gradients, system.real)
-    _check_difference(system, gradients, seconds, directions, weights)
+    _check_order(system, gradients, seconds, directions, weights)
+
+
+def _check_order(
+    system: System,
+    outputs: list[Value],
+    gradients: list[Value],
+    weights: Mapping[Value, Type],
+    others: Mapping[Value, Type],
+) -> None:
+    feeds = system.data | _weights(system, {**weights, **others})
+    weighted, rng = [feeds[_name(w)] for w in weights], np.random.default_rng(1)
+    inputs = (*system.leaves, *weights, *others)
+    check_difference(outputs, gradients, weighted, system.real, feeds, rng, system.name, inputs)
 
 
 def check_flat(system: System) -> None:
@@ -186,19 +200,14 @@ def _in_onnxruntime(system: System) -> list[tuple[Value, np.ndarray, np.ndarray]
     return [(y, actual[name], expected[name]) for name, y in graph.outputs.items()]
 
 
-def check_torch(system: System, torchscript: Any) -> None:
+def check_torch(system: System) -> None:
     """TorchScript computes the outputs in f32 as numpy does in double."""
-    from nncompile.backends.torchscript import arrays
-
-    graph, torch = Graph("coverage", system.graph.outputs, system.leaves), torchscript.torch
-    data = [n for n, x in graph.leaves.items() if x.op.kind == "input"]  # type: ignore[attr-defined]
-    weights = {n: system.data[n] for n in graph.leaves if n not in data}
-    script = torchscript.to_script(graph, weights)
+    graph = Graph("coverage", system.graph.outputs, system.leaves)
+    inputs = [n for n, x in graph.leaves.items() if x.op.kind == "input"]  # type: ignore[attr-defined]
+    weights = {n: system.data[n] for n in graph.leaves if n not in inputs}
     expected = in_double(graph, system.data)
-    with torch.no_grad():
-        actual = script(*(arrays.tensor_of(system.data[name]) for name in data))
-    for name, y in graph.outputs.items():
-        assert_close(arrays.array_of(actual[name]), expected[name], y.dtype.name, name)
+    for name, actual in script_of(graph, weights)(system.data).items():
+        assert_close(actual, expected[name], graph.outputs[name].dtype.name, name)
 
 
 def _gradients(
@@ -211,34 +220,6 @@ def _gradients(
 def _weights(system: System, leaves: Mapping[Value, Type]) -> Feeds:
     rng = np.random.default_rng(zlib.crc32(f"{system.name} weights".encode()))
     return {_name(v): _drawn(rng, t) for v, t in leaves.items()}
-
-
-def _check_difference(
-    system: System,
-    outputs: list[Value],
-    gradients: list[Value],
-    weights: Mapping[Value, Type],
-    others: Mapping[Value, Type],
-) -> None:
-    feeds = system.data | _weights(system, {**weights, **others})
-    feeds = {n: a.astype(np.float64) if is_real(a.dtype) else a for n, a in feeds.items()}
-    rng = np.random.default_rng(1)
-    direction = {_name(x): rng.uniform(-1, 1, feeds[_name(x)].shape) for x in system.real}
-    inputs = (*system.leaves, *weights, *others)
-
-    def at(values: list[Value], step: float) -> list[np.ndarray]:
-        moved = {name: feeds[name] + step * d for name, d in direction.items()}
-        graph = Graph("gradients", {str(i): v for i, v in enumerate(values)}, inputs)
-        return list(in_double(graph, feeds | moved).values())
-
-    def total(step: float) -> float:
-        return dot([feeds[_name(w)] for w in weights], at(outputs, step))
-
-    numeric = (total(STEP) - total(-STEP)) / (2 * STEP)
-    exact = dot(at(gradients, 0.0), list(direction.values()))
-    relative, absolute = SLOPE
-    bound = absolute * max(1.0, abs(total(0.0)), abs(exact))
-    assert np.isclose(exact, numeric, relative, bound), f"gradient {exact}, difference {numeric}"
 
 
 def _name(leaf: Value) -> str:

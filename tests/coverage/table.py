@@ -144,7 +144,7 @@ def _ticks(system: System, torchscript: Any) -> list[str]:
 
     def torch() -> None:
         if system.build is not None and not system.is_step:
-            check_torch(system, torchscript)
+            check_torch(system)
         if system.recipe is not None:
             check_same(in_torchscript(system, torchscript), in_numpy(system), system)
 

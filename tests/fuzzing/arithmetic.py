@@ -207,8 +207,3 @@ def _operations(body: sp.Expr, count: int) -> tuple[tuple[sp.Expr, tuple[int, ..
     if body in places and places[body] < count:
         found.append((placeholder(0), (places[body],)))
     return tuple(found)
-
-
-def dot(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> float:
-    """The inner product of two lists of arrays."""
-    return float(sum(np.vdot(x, y) for x, y in zip(a, b, strict=True)))

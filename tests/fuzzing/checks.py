@@ -21,7 +21,8 @@ from nncompile.ir.op import Value, apply
 from nncompile.ir.types import TupleType, f64
 from nncompile.passes import inference, optimize, same_outputs
 from nncompile.runtime.buffers import run_bound
-from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation, dot
+from tests.differences import dot
+from tests.fuzzing.arithmetic import DOUBLE, SINGLE, Computation
 from tests.fuzzing.comparison import GraphFeeds, Mismatch, Reference
 from tests.fuzzing.program import Program
 from tests.op_types import Feeds
