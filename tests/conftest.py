@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -32,9 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def torchscript() -> SimpleNamespace:
+def torch() -> Any:
+    """torch; tests that use it need it installed."""
+    return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="session")
+def torchscript(torch: Any) -> SimpleNamespace:
     """The TorchScript backend and torch; tests that use it need torch installed."""
-    torch = pytest.importorskip("torch")
     backend = pytest.importorskip("nncompile.backends.torchscript")
     return SimpleNamespace(torch=torch, backend=backend, to_script=backend.to_script)
 

@@ -287,7 +287,7 @@ FAULTS = (
         "nncompile/optim/schedules.py",
         "return schedule(lambda step: rate * factor ** floor(step / step_size))",
         "return schedule(lambda step: rate * factor ** (step / step_size))",
-        "tests/test_schedules.py",
+        "tests/test_schedules_torch.py",
     ),
     Fault(
         "nncompile/optim/adam.py",

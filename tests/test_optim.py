@@ -40,11 +40,6 @@ from tests.tolerances import assert_close
 STEPS = 24
 
 
-@pytest.fixture(scope="module")
-def torch() -> Any:
-    return pytest.importorskip("torch")
-
-
 def trained_by_torch(
     torch: Any, start: dict[str, Any], batches: list[dict[str, Any]], case: Case
 ) -> dict[str, Any]:

@@ -123,7 +123,7 @@ SCHEDULE_ROWS = (
     _schedule("polynomial decay", lambda: dsl.polynomial(0.3, steps=40, power=2.5),
               curve(0.3, lambda s, o: s.PolynomialLR(o, 40, 2.5))),
     _schedule("inverse square root", lambda: dsl.inverse_sqrt(0.3, warmup=5),
-              agrees="its formula", test="tests/test_schedules.py"),
+              agrees="its formula", test="tests/test_schedules_torch.py"),
     _schedule("cosine decay", lambda: dsl.cosine(0.3, steps=60, final=0.01),
               curve(0.3, lambda s, o: s.CosineAnnealingLR(o, 60, 0.01))),
     _schedule("warm restarts", lambda: dsl.warm_restarts(0.3, period=3, growth=2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from tests.coverage.checks import Feeds, System
 from tests.coverage.stepping import batches_of
+from tests.schedule_checks import curve_of_torch
 
 Peer = Callable[[Any, System], dict[str, Feeds]]
 
@@ -68,15 +68,7 @@ def curve(rate: float, make: Callable[[Any, Any], Any]) -> Peer:
     optimizer."""
 
     def peer(torch: Any, system: System) -> dict[str, Feeds]:
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], rate)
-        rates = []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # SequentialLR calls its own old form
-            scheduler = make(torch.optim.lr_scheduler, optimizer)
-            for _ in system.data["step"]:
-                rates.append(optimizer.param_groups[0]["lr"])
-                optimizer.step()
-                scheduler.step()
-        return {"rates": {"rate": np.array(rates)}}
+        rates = curve_of_torch(torch, rate, make, len(system.data["step"]))
+        return {"rates": {"rate": np.array(list(rates))}}
 
     return peer
