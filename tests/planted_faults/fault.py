@@ -1,0 +1,14 @@
+"""What a fault to plant is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Fault(NamedTuple):
+    """One line that becomes wrong."""
+
+    file: str
+    old: str
+    new: str
+    tests: str

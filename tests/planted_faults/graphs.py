@@ -1,0 +1,77 @@
+"""Faults in sizes, printing, transforms, locations and backends."""
+
+from __future__ import annotations
+
+from tests.planted_faults.fault import Fault
+
+GRAPHS = (
+    # Sizes, printer, transforms.
+    Fault(
+        "nncompile/ir/dims.py",
+        "            return cls(-a, -b)",
+        "            return -cls(a, -b)",
+        "tests/test_dims.py",
+    ),
+    Fault(
+        "nncompile/ir/dims.py",
+        "ast.FloorDiv: lambda a, b: FloorDiv(sp.sympify(a), sp.sympify(b))",
+        "ast.FloorDiv: lambda a, b: sp.sympify(a) / sp.sympify(b)",
+        "tests/test_dims.py",
+    ),
+    Fault(
+        "nncompile/ir/printer.py",
+        'return f"({name})" if compound else name',
+        "return name",
+        "tests/test_show.py",
+    ),
+    Fault(
+        "nncompile/ir/transform.py",
+        "            with locations.located(v):\n                new[v] = make",
+        "            if True:\n                new[v] = make",
+        "tests/test_tracing.py",
+    ),
+    Fault(
+        "nncompile/ir/transform.py",
+        "        sizes.update(renamed)\n",
+        "",
+        "tests/test_selecting.py",
+    ),
+    Fault(
+        "nncompile/ir/names.py",
+        'unused, number = f"{name}{separator}{number}", number + 1',
+        'unused, number = f"{unused}{separator}{number}", number + 1',
+        "tests/test_recipe_features.py tests/test_dsl.py tests/test_monitoring_units.py",
+    ),
+    # Where the user's line is.
+    Fault(
+        "nncompile/diagnostics/locations.py",
+        "    while frame is not None and _is_ours(frame):",
+        "    while frame is not None and not ours:",
+        "tests/test_mistakes.py tests/test_tracing.py",
+    ),
+    Fault(
+        "nncompile/diagnostics/locations.py",
+        "return package in _OURS or package in _PLUMBING",
+        "return package in _OURS",
+        "tests/test_tracing.py tests/test_called_names.py",
+    ),
+    # Backends.
+    Fault(
+        "nncompile/backends/torchscript/emitter.py",
+        "return carried if is_within else self.wrapped(carried, target)",
+        "return carried",
+        "tests/test_integers_of_all_widths.py tests/test_element_types.py",
+    ),
+    Fault(
+        "nncompile/backends/torchscript/carriers.py",
+        'less = t.call("torch.where", t.call("torch.lt", bits, 0), 63, less)  # from 2⁶³ on',
+        "",
+        "tests/test_integers_of_all_widths.py tests/test_special_values.py",
+    ),
+    Fault(
+        "nncompile/backends/torchscript/emitter.py",
+        'return f"({x + 1} - 1)"  # the literal alone would overflow before its sign',
+        "return repr(x)",
+        "tests/test_torchscript.py tests/test_integer_arithmetic.py",
+    ),
+)

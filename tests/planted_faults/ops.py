@@ -1,0 +1,88 @@
+"""Faults in ops and formulas: numpy, ONNX, TorchScript, gradients, types."""
+
+from __future__ import annotations
+
+from tests.planted_faults.fault import Fault
+
+OPS = (
+    # Ops: numpy, ONNX, TorchScript, gradients, types.
+    Fault(
+        "nncompile/ops/contraction/gemm.py",
+        "s if self.beta == 1 else s * self.beta",
+        "s",
+        "tests/test_ops.py -k Gemm",
+    ),
+    Fault(
+        "nncompile/ops/contraction/lowering.py",
+        'o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not some) else x',
+        'o.apart(x, "Transpose") if not inner else x',
+        "tests/test_runtime_fusions.py -k joined",
+    ),
+    Fault(
+        "nncompile/ops/reduction/extremes.py",
+        "others = where(equal(count, 0), const(np.nan, x.dtype), 0)",
+        "others = where(equal(count, 0), const(0.0, x.dtype), 0)",
+        "tests/test_gradients_at_nan.py",
+    ),
+    Fault(
+        "nncompile/ops/reduction/sums.py",
+        "total = where(equal(total, -np.inf), 0, total)",
+        "total = where(equal(total, np.inf), 0, total)",
+        "tests/test_ops_reduce.py tests/test_tails.py",
+    ),
+    Fault(
+        "nncompile/ops/shape/slicing.py",
+        "        g = flip(g, backward)\n",
+        "",
+        "tests/test_ops.py -k Slice",
+    ),
+    Fault(
+        "nncompile/ops/shape/slicing.py",
+        "inside = min(start, last) >= 0 and max(start, last) < x.shape[axis]",
+        "inside = min(start, last) >= 0 and max(start, last) <= x.shape[axis]",
+        "tests/test_ops_shape.py tests/test_ops_contract.py",
+    ),
+    Fault(
+        "nncompile/ops/random/generator.py",
+        "    h = squared(add(turned(h, FIRST), key))",
+        "    h = squared(turned(h, FIRST))",
+        "tests/test_random.py tests/test_draws.py",
+    ),
+    Fault(
+        "nncompile/ops/random/generator.py",
+        "return 1 / (1 - self.rate) if self.rate < 1 else 0.0",
+        "return 1.0",
+        "tests/test_random.py",
+    ),
+    Fault(
+        "nncompile/ops/random/generator.py",
+        "(*values, *iterations(), salt % RANGE)",
+        "(*values, salt % RANGE)",
+        "tests/test_scan_bodies.py",
+    ),
+    Fault(
+        "nncompile/ops/reduction/softmax.py",
+        "return (g - exp(y) * Sum((self.axis,), True)(g),)",
+        "return (g - exp(y) * g,)",
+        "tests/test_ops.py -k LogSoftmax",
+    ),
+    # Elementwise.
+    Fault(
+        "nncompile/elementwise/derivative.py",
+        "return times(derivative(x.base), x.exp * x.base ** (x.exp - 1))",
+        "return times(derivative(x.base), x.base ** (x.exp - 1))",
+        "tests/test_formula.py",
+    ),
+    Fault(
+        "nncompile/elementwise/derivative.py",
+        "return not derivative.args[0].is_nonpositive",
+        "return False",
+        "tests/test_where_gradients.py",
+    ),
+    Fault(
+        "nncompile/elementwise/derivative.py",
+        "return where(condition, times(chosen, rest), _ZERO)",
+        "return sp.Mul(*factors)",
+        "tests/test_where_gradients.py tests/test_formula.py",
+    ),
+)

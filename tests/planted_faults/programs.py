@@ -1,0 +1,95 @@
+"""Faults in files, the DSL, the command line and `verify`."""
+
+from __future__ import annotations
+
+from tests.planted_faults.fault import Fault
+
+PROGRAMS = (
+    # Files, feeds, checkpoints, exports.
+    Fault(
+        "nncompile/runtime/files.py",
+        "    os.umask(mask)\n",
+        "",
+        "tests/test_files.py",
+    ),
+    Fault(
+        "nncompile/runtime/files.py",
+        "        beside.chmod(_mode(target))\n",
+        "",
+        "tests/test_files.py",
+    ),
+    Fault(
+        "nncompile/runtime/files.py",
+        "            beside.unlink()\n    return target",
+        "            pass\n    return target",
+        "tests/test_files.py",
+    ),
+    Fault(
+        "nncompile/runtime/checkpoint.py",
+        "unknown = [name for name in tensors if name not in expected]",
+        "unknown = []",
+        "tests/test_load.py tests/test_export.py tests/test_runner.py",
+    ),
+    Fault(
+        "nncompile/compiler/export.py",
+        "seed = source.seed if isinstance(source, Recipe) else 0",
+        "seed = 0",
+        "tests/test_export.py",
+    ),
+    # The DSL.
+    Fault(
+        "dsl/initializers.py",
+        '{"in": fans[0], "out": fans[1], "average": sum(fans) / 2}',
+        '{"in": fans[1], "out": fans[0], "average": sum(fans) / 2}',
+        "tests/test_initializers.py",
+    ),
+    Fault(
+        "dsl/losses/reduction.py",
+        "counts = ones if counts is None else counts * ones",
+        "counts = None",
+        "tests/test_losses.py tests/test_losses_labels.py",
+    ),
+    Fault(
+        "dsl/losses/reduction.py",
+        "losses = where(counted, losses, 0.0)",
+        "losses = losses * cast(counted, losses.dtype)",
+        "tests/test_losses.py tests/test_losses_labels.py tests/test_losses_tails.py",
+    ),
+    Fault(
+        "dsl/metrics/classes.py",
+        "/ maximum(sum_of(support), 1)",
+        "/ sum_of(support)",
+        "tests/test_metrics.py",
+    ),
+    Fault(
+        "dsl/metrics/classes.py",
+        'return reduced(cast(above < k, f32), "mean", weight, mask)',
+        'return reduced(cast(above <= k, f32), "mean", weight, mask)',
+        "tests/test_metrics.py",
+    ),
+    Fault(
+        "dsl/augmentation/images.py",
+        "return minimum(cast(floor(share), i64), size_value(dim(count - 1)))",
+        "return cast(floor(share), i64)",
+        "tests/test_augment_images.py tests/test_augment.py",
+    ),
+    # The command line, and what compares.
+    Fault(
+        "nncompile/cli/shared.py",
+        "raise typer.Exit(MISTAKE) from None",
+        "raise typer.Exit(FAILED) from None",
+        "tests/test_cli_mistakes.py",
+    ),
+    Fault(
+        "nncompile/cli/shared.py",
+        'return tuple(PASSES) if without and "all" in without else tuple(without or ())',
+        "return tuple(without or ())",
+        "tests/test_cli.py tests/test_show.py",
+    ),
+    Fault(
+        "nncompile/verify/finite_differences.py",
+        "distance = min(distance, abs(difference - derivative))",
+        "distance = min(distance, abs(abs(difference) - abs(derivative)))",
+        "tests/test_differences.py tests/test_verify_gradients.py",
+    ),
+)

@@ -1,0 +1,112 @@
+"""Faults in gradients, training steps, optimizers and the loop around them."""
+
+from __future__ import annotations
+
+from tests.planted_faults.fault import Fault
+
+TRAINING = (
+    # Gradients and training steps.
+    Fault(
+        "nncompile/autodiff/masks.py",
+        "other = other if of_b is None else h.logical_and(other, of_b)",
+        "other = of_b if of_b is not None else other",
+        "tests/test_where_gradients.py",
+    ),
+    Fault(
+        "nncompile/autodiff/grad.py",
+        "start[v] = _sum(start[v], gradient) if v in start else gradient",
+        "start[v] = gradient",
+        "tests/test_grad.py tests/test_jacobian.py",
+    ),
+    Fault(
+        "nncompile/program/metric_aggregation.py",
+        "if weights and all(w is weights[0] for w in weights):",
+        "if weights:",
+        "tests/test_accumulated_losses.py",
+    ),
+    Fault(
+        "nncompile/program/metric_aggregation.py",
+        "return sizes or marked or (sums and all(_is_linear(v) for v in self._inner))",
+        "return sizes or (sums and all(_is_linear(v) for v in self._inner))",
+        "tests/test_accumulated_losses.py tests/test_metrics.py",
+    ),
+    Fault(
+        "nncompile/program/metric_aggregation.py",
+        "return size if varies else None",
+        "return None",
+        "tests/test_accumulated_losses.py tests/test_metrics.py",
+    ),
+    Fault(
+        "nncompile/program/gradient_transforms.py",
+        "-g if update.maximize else g",
+        "g",
+        "tests/test_recipe.py tests/test_recipe_features.py",
+    ),
+    Fault(
+        "nncompile/program/gradient_transforms.py",
+        "axes = (0,) if w.rank == 2 else tuple(range(1, w.rank))",
+        "axes = tuple(range(1, w.rank))",
+        "tests/test_recipe_features.py tests/test_regularizers.py",
+    ),
+    Fault(
+        "nncompile/program/recipe.py",
+        "updates = {p: v for p, v in model.updates.items() if not matches(p, self.freeze)}",
+        "updates = dict(model.updates)",
+        "tests/test_recipe_features.py",
+    ),
+    Fault(
+        "nncompile/optim/clipping.py",
+        "scale = bound / maximum(global_norm(gradients), bound)",
+        "scale = bound / global_norm(gradients)",
+        "tests/test_optim.py tests/test_recipe.py",
+    ),
+    Fault(
+        "nncompile/optim/schedules.py",
+        "return schedule(lambda step: rate * factor ** floor(step / step_size))",
+        "return schedule(lambda step: rate * factor ** (step / step_size))",
+        "tests/test_schedules_torch.py",
+    ),
+    Fault(
+        "nncompile/optim/adam.py",
+        "scale = cast(root / (1 - self.betas[0] ** t) * factor, w.dtype)",
+        "scale = cast(root * factor, w.dtype)",
+        "tests/test_optim.py",
+    ),
+    # Training: sums, callbacks, transfer.
+    Fault(
+        "nncompile/train/sums.py",
+        "(x * weight if weight != 1 else x)",
+        "x",
+        "tests/test_accumulated_losses.py tests/test_metrics.py tests/test_train.py",
+    ),
+    Fault(
+        "nncompile/train/sums.py",
+        "self.totals, self.weights = dict(totals), dict(weights)",
+        "self.totals = dict(totals)",
+        "tests/test_train.py tests/test_callbacks.py",
+    ),
+    Fault(
+        "nncompile/train/callbacks.py",
+        "not sign * x < sign * self.value - self.min_delta",
+        "not sign * x <= sign * self.value - self.min_delta",
+        "tests/test_callbacks.py",
+    ),
+    Fault(
+        "nncompile/train/callbacks.py",
+        "{p: x for p, x in state.items() if p not in RANDOM_STATE}",
+        "dict(state)",
+        "tests/test_callbacks.py",
+    ),
+    Fault(
+        "nncompile/train/transfer.py",
+        "longest = max(begins, key=len)",
+        "longest = min(begins, key=len)",
+        "tests/test_examples_learning.py tests/test_recipe_features.py -k transfer",
+    ),
+    Fault(
+        "nncompile/train/transfer.py",
+        " and x.dtype == target[path].dtype",
+        "",
+        "tests/test_recipe_features.py -k transferred",
+    ),
+)
