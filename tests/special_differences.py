@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tests.special_values import Difference
+from tests.special_comparison import Difference
 
 ONNX, TORCH, BOTH = "onnxruntime", "torch", "*"
 SIGN = "sign of zero"

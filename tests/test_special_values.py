@@ -8,8 +8,10 @@ import pytest
 
 from nncompile.elementwise.map import Map
 from tests.op_types import registered_ops
+from tests.special_comparison import backends
 from tests.special_differences import ALLOWED
-from tests.special_values import backends, everything, formulas
+from tests.special_formulas import formulas
+from tests.special_values import everything
 
 pytestmark = pytest.mark.slow  # one sweep of everything
 
