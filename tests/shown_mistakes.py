@@ -5,16 +5,13 @@ from __future__ import annotations
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.locations import scope
 from nncompile.elementwise import exp, log
-from nncompile.ir.graph import Graph, Input
+from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
-from nncompile.ir.types import Type, f32, i64
+from nncompile.ir.types import f32, i64
 from nncompile.ops import argmax, concatenate, reshape
 from nncompile.ops import sum as total
 from nncompile.passes import optimize
-
-
-def leaf(name: str, type_: Type, kind: str = "input") -> Value:
-    return Input(name, type_, kind)()
+from tests.leaves import leaf
 
 
 def inner_sizes() -> Value:

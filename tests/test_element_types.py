@@ -58,6 +58,7 @@ from nncompile.ops import cast
 from nncompile.ops.random import generator as random
 from nncompile.runtime.checkpoint import load_state, save_state
 from nncompile.runtime.session import Session
+from tests.leaves import leaf
 from tests.tolerances import assert_close
 
 HALVES = [f16, bf16]
@@ -107,10 +108,6 @@ def test_what_holds_a_type_gives_its_numbers_back(wide: DType, dtype: DType) -> 
     assert same or not holds(wide, dtype)
 
 
-def leaf(name: str, dtype: DType, *shape: Any) -> Value:
-    return Input(name, dtype[shape])()
-
-
 def computed(graph: Graph, **feeds: np.ndarray) -> dict[str, np.ndarray]:
     return Session(to_model(graph)).run(feeds)
 
@@ -128,7 +125,7 @@ def test_casts(source: DType, target: DType, torchscript: SimpleNamespace) -> No
     elif source.is_float:
         numbers = [0.0, 0.75, 1.5, 100.25] + ([] if not target.is_signed else [-1.5, -100.75])
     x = np.asarray(numbers, None if source.is_float else source.numpy).astype(source.numpy)
-    graph = Graph("casts", {"y": cast(leaf("x", source, "n"), target)})
+    graph = Graph("casts", {"y": cast(leaf("x", source["n"]), target)})
     with np.errstate(all="ignore"):
         expected = x.astype(target.numpy)
     script = torchscript.backend.to_function(graph)
@@ -164,7 +161,7 @@ def test_images_are_fed_as_bytes() -> None:
 
 
 def test_lists_of_numbers_are_fed_where_the_type_has_them() -> None:
-    graph = Graph("bytes", {"y": leaf("x", u8, "n") + 1, "z": leaf("h", bf16, "n") * 2})
+    graph = Graph("bytes", {"y": leaf("x", u8["n"]) + 1, "z": leaf("h", bf16["n"]) * 2})
     session = Session(to_model(graph))
     found = session.run({"x": [0, 255], "h": [1, 0.5]})
     np.testing.assert_array_equal(found["y"], np.array([1, 0], np.uint8))
@@ -229,8 +226,8 @@ def test_a_formula_is_rounded_once(dtype: DType, torchscript: SimpleNamespace) -
 
     x = np.array([2**-9, 0.30078125, -0.75, 3e-5], dtype.numpy)
     y = np.full(4, 8, dtype.numpy)
-    graph = Graph("one", {"found": there_and_back(leaf("x", dtype, "n"), leaf("y", dtype, "n"))})
-    apart = Graph("two", {"found": (leaf("x", dtype, "n") + leaf("y", dtype, "n")) * 1})
+    graph = Graph("one", {"found": there_and_back(leaf("x", dtype["n"]), leaf("y", dtype["n"]))})
+    apart = Graph("two", {"found": (leaf("x", dtype["n"]) + leaf("y", dtype["n"])) * 1})
     expected = x.astype(np.float32) + 8 - 8
     for run in (Session(to_model(graph)).run, torchscript.backend.to_function(graph)):
         np.testing.assert_array_equal(run({"x": x, "y": y})["found"], expected.astype(dtype.numpy))
@@ -240,18 +237,18 @@ def test_a_formula_is_rounded_once(dtype: DType, torchscript: SimpleNamespace) -
 
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_numbers_that_meet_a_type_take_it(dtype: DType) -> None:
-    x = leaf("x", dtype, "n")
+    x = leaf("x", dtype["n"])
     assert [v.dtype for v in (x + 1, 0.5 * x, x > 0, x**2, -x)] == [dtype] * 2 + [
         dsl.boolean,
         dtype,
         dtype,
     ]
-    assert (leaf("k", i8, "n") + x).dtype is dtype
+    assert (leaf("k", i8["n"]) + x).dtype is dtype
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integers_are_divided_into_reals(dtype: DType) -> None:
-    n = leaf("n", dtype, "n")
+    n = leaf("n", dtype["n"])
     assert (n / 2).dtype is f32 and (n // 2).dtype is dtype and (n * 0.5).dtype is f32
     assert dsl.sqrt(n).dtype is f32
     total = dsl.sum(n)
@@ -260,7 +257,7 @@ def test_integers_are_divided_into_reals(dtype: DType) -> None:
 
 def test_a_number_that_a_type_does_not_have_is_refused() -> None:
     with pytest.raises(DTypeError, match="u8 cannot hold 300"):
-        leaf("x", u8, "n") + 300
+        leaf("x", u8["n"]) + 300
     with pytest.raises(DTypeError, match="does not fit in u8"):
         dsl.const(300, u8)
 
@@ -269,7 +266,7 @@ def test_a_number_that_a_type_does_not_have_is_refused() -> None:
 def test_arrays_and_numbers_become_values(dtype: DType) -> None:
     x = np.asarray([1.5, 2.5], dtype.numpy)
     assert dsl.const(x).dtype is dtype and dtype_of(x) is dtype and dtype_of(x[0]) is dtype
-    assert (leaf("x", dtype, 2) * x[0]).dtype is dtype
+    assert (leaf("x", dtype[2]) * x[0]).dtype is dtype
     assert_close(evaluate(dsl.const(x) * 2, {}), x.astype(float) * 2, dtype.name)
 
 
@@ -277,7 +274,7 @@ def test_arrays_and_numbers_become_values(dtype: DType) -> None:
 def test_a_transposition_a_cast_and_a_product(source: DType) -> None:
     """onnxruntime joins the three, and ended the process where the first axis moves."""
     target = dsl.f64 if source is f32 else f32
-    x, w = leaf("x", source, "a", "b", 3), leaf("w", target, 3, "c")
+    x, w = leaf("x", source["a", "b", 3]), leaf("w", target[3, "c"])
     turned = dsl.transpose(x, (1, 0, 2)).astype(target)
     flat = x[:, :, 0].T.astype(target)
     graph = Graph("turned", {"y": turned @ w, "z": flat @ x[:, :, 1].astype(target)})
@@ -336,7 +333,7 @@ def test_networks_of_16_bits_are_trained(
 @pytest.mark.parametrize("dtype", HALVES)
 def test_what_comes_between_may_be_beyond_16_bits(dtype: DType) -> None:
     """Sums, squares and counts of functions of several ops are float32."""
-    v = leaf("x", dtype, "n", 2)
+    v = leaf("x", dtype["n", 2])
     functions = {
         "mean": dsl.mean(v),
         "var": dsl.var(v),
@@ -360,8 +357,8 @@ def test_what_comes_between_may_be_beyond_16_bits(dtype: DType) -> None:
 
 @pytest.mark.parametrize("dtype", HALVES)
 def test_losses_of_16_bits_are_float32(dtype: DType) -> None:
-    logits, target = leaf("z", dtype, "n", 3), leaf("t", dtype, "n", 3)
-    label = leaf("label", u8, "n")
+    logits, target = leaf("z", dtype["n", 3]), leaf("t", dtype["n", 3])
+    label = leaf("label", u8["n"])
     losses = [mse(logits, target), cross_entropy(logits, label), dsl.huber(logits, target)]
     assert [loss.dtype for loss in losses] == [f32] * 3
     graph = Graph("losses", {str(i): loss for i, loss in enumerate(losses)})
@@ -398,10 +395,10 @@ def test_files_of_numpy_have_bfloat16(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     read = np.load(tmp_path / "x.npy")
     assert read.dtype == np.dtype("V2")
-    session = Session(to_model(Graph("same", {"y": leaf("x", bf16, "n") * 1})))
+    session = Session(to_model(Graph("same", {"y": leaf("x", bf16["n"]) * 1})))
     np.testing.assert_array_equal(session.run({"x": read})["y"], x)
     with pytest.raises(FeedError, match="wrong element type"):
-        Session(to_model(Graph("other", {"y": leaf("x", f16, "n") * 1}))).run({"x": read})
+        Session(to_model(Graph("other", {"y": leaf("x", f16["n"]) * 1}))).run({"x": read})
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

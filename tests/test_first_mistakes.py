@@ -12,15 +12,9 @@ import pytest
 import dsl
 from dsl import Dense, bf16, f16, f32, i8, i64, model, sgd, training, u8, u64
 from nncompile.diagnostics.errors import CompileError
-from nncompile.ir.graph import Input
-from nncompile.ir.op import Value
 from nncompile.program.model import Model
 from nncompile.train import Trainer
-
-
-def leaf(name: str, type_: Any) -> Value:
-    return Input(name, type_)()
-
+from tests.leaves import leaf
 
 LABEL = leaf("label", i64["batch"])
 LOGITS = leaf("logits", f32["batch", 8])

@@ -32,15 +32,12 @@ from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.printing import text
 from nncompile.elementwise.special_functions import FUNCTIONS
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Graph, Input, toposort
+from nncompile.ir.graph import Graph, toposort
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value, apply
-from nncompile.ir.types import Type, boolean, f32, f64, i64
+from nncompile.ir.op import Value
+from nncompile.ir.types import boolean, f32, f64, i64
 from tests.counting import calls
-
-
-def leaf(name: str = "x", type_: Type = f32["n"]) -> Value:
-    return apply(Input(name, type_))
+from tests.leaves import leaf, vector
 
 
 @formula
@@ -77,12 +74,12 @@ def test_values_give_one_elementwise_op() -> None:
     assert y.type == f32["n", 3]
     (op,) = maps_of(y)
     assert sorted(op.body.free_symbols, key=str) == [placeholder(0), placeholder(1)]
-    assert text(swish(leaf()).op.body, ["x"]) == "x*sigmoid(x)"
-    assert text(swish(leaf(), beta=2).op.body, ["x"]) == "x*sigmoid(2*x)"
+    assert text(swish(vector()).op.body, ["x"]) == "x*sigmoid(x)"
+    assert text(swish(vector(), beta=2).op.body, ["x"]) == "x*sigmoid(2*x)"
 
 
 def test_numbers_in_a_call_are_literals() -> None:
-    x = leaf()
+    x = vector()
     assert 0.5 * x is x / 2
     assert x * 2 is x * 2.0
     assert swish(x, 1) is swish(x)
@@ -98,7 +95,7 @@ def test_sizes_mix_with_values() -> None:
 
 
 def test_order_of_symmetric_arguments_does_not_matter() -> None:
-    x, y = leaf("x"), leaf("y")
+    x, y = vector("x"), vector("y")
     assert x + y is y + x
     assert maximum(x, y) is maximum(y, x)
     assert x - y is not y - x
@@ -112,7 +109,7 @@ def test_arguments_that_cancel_keep_shape_and_dtype() -> None:
     feeds = {"x": np.ones((2, 1), np.float32), "y": np.ones((1, 4))}
     graph = Graph("zero", {"y": zero}, (x, wide))
     np.testing.assert_array_equal(evaluate(graph, feeds)["y"], np.zeros((2, 4)))
-    assert formula(lambda a, b: a + b - b)(leaf("x"), leaf("x")) is leaf("x")
+    assert formula(lambda a, b: a + b - b)(vector("x"), vector("x")) is vector("x")
     assert (x - x).type == x.type
 
 
@@ -126,7 +123,7 @@ def test_formulas_nest() -> None:
     np.testing.assert_allclose(
         twice(points), inner / (1 + np.exp(-2 * inner)) + math.e, 1e-12, 1e-12
     )
-    assert len(maps_of(twice(leaf()))) == 1
+    assert len(maps_of(twice(vector()))) == 1
 
 
 def test_names_of_primitives_are_complete() -> None:
@@ -147,7 +144,7 @@ def test_spelled_out_gelu_is_gelu() -> None:
     def gelu(x: Any) -> Any:
         return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
-    x = leaf()
+    x = vector()
     y = gelu(x)
     assert text(y.op.body, ["x"]) == "x*normal_cdf(x)"  # type: ignore[attr-defined]
     derivative = grad(y.sum(), [x])[0]
@@ -156,7 +153,7 @@ def test_spelled_out_gelu_is_gelu() -> None:
 
 
 def test_naive_spelling_has_a_finite_gradient() -> None:
-    x = leaf()
+    x = vector()
     y = swish(x)
     first = grad(y.sum(), [x])[0]
     second = grad(first.sum(), [x])[0]
@@ -174,7 +171,7 @@ def test_branch_that_is_not_taken_gives_no_nan(count: int) -> None:
             y = log(y * 1.5 + 1) + sin(y)
         return where(x > 0, y, sqrt(-x))
 
-    x = leaf()
+    x = vector()
     y = safe(x)
     first = grad(y.sum(), [x])[0]
     second = grad(first.sum(), [x])[0]
@@ -185,7 +182,7 @@ def test_branch_that_is_not_taken_gives_no_nan(count: int) -> None:
 
 
 def test_derivative_of_zero_times_infinity_is_zero() -> None:
-    x, g = leaf("x"), leaf("g")
+    x, g = vector("x"), vector("g")
     derivative = grad((PRIMITIVES["relu"](x) * g).sum(), [x])[0]
     found = evaluate(derivative, {"x": np.float32([-1, 1]), "g": np.float32([np.inf, np.inf])})
     np.testing.assert_array_equal(found, [0, np.inf])
@@ -210,7 +207,7 @@ FEEDS = {"x": np.float32([0.4, 1.6]), "y": np.float32([2, 3])}
 
 
 def test_declared_derivatives_take_the_place_of_derivatives() -> None:
-    x, y = leaf("x"), leaf("y")
+    x, y = vector("x"), vector("y")
     value = rounded(x)
     results = evaluate([value, grad(value.sum(), [x])[0]], FEEDS)
     np.testing.assert_array_equal(results, [[0, 2], [1, 1]])
@@ -227,7 +224,7 @@ def test_declared_derivatives_hold_within_other_formulas() -> None:
     def outer(x: Any, y: Any) -> Any:
         return 2 * rounded(x) + odd(x * x, y)
 
-    x, y = leaf("x"), leaf("y")
+    x, y = vector("x"), vector("y")
     value = outer(x, y)
     np.testing.assert_allclose(evaluate(value, FEEDS), [0.16 * 2, 4 + 2.56 * 3], 1e-6)
     dx, dy = grad(value.sum(), [x, y])
@@ -238,7 +235,7 @@ def test_declared_derivatives_hold_within_other_formulas() -> None:
 
 
 def test_declared_derivatives_of_one_argument_used_twice_add_up() -> None:
-    x = leaf("x")
+    x = vector("x")
     derivative = grad(odd(x, x).sum(), [x])[0]
     np.testing.assert_allclose(evaluate(derivative, FEEDS), [0.16 + 1.2, 2.56 + 4.8], 1e-6)
 
@@ -249,9 +246,9 @@ def test_wrong_number_of_declared_derivatives_is_an_error() -> None:
         return x + y
 
     with pytest.raises(FormulaError, match="returns 1 derivatives, but it has 2 arguments"):
-        wrong(leaf("x"), leaf("y"))
+        wrong(vector("x"), vector("y"))
     with pytest.raises(FormulaError, match="returns 1 derivatives, but it has 2 arguments"):
-        formula(lambda x: wrong(x, x))(leaf("x"))
+        formula(lambda x: wrong(x, x))(vector("x"))
 
 
 # Mistakes.
@@ -264,12 +261,12 @@ def test_wrong_number_of_declared_derivatives_is_an_error() -> None:
         (lambda x: math.tanh(x), "cannot turn a value into a Python number", "elementwise"),
         (lambda x: x / 0, "divides by zero", "inf"),
         (lambda x: (x > 0) + (x < 1), "add of bools", "& | ^ ~"),
-        (lambda x: x * leaf("w"), "takes values|takes scalars and numbers", "argument"),
+        (lambda x: x * vector("w"), "takes values|takes scalars and numbers", "argument"),
     ],
 )
 def test_mistakes_are_answered_at_the_users_line(function: Any, message: str, hint: str) -> None:
     with pytest.raises((FormulaError, DTypeError), match=message) as caught:
-        formula(function)(leaf())
+        formula(function)(vector())
     assert hint in str(caught.value)
     line = inspect.getsourcelines(function)[1]
     assert caught.value.location is not None
@@ -282,10 +279,10 @@ def test_mistakes_are_told_in_the_users_words() -> None:
         return weight if (weight > 0) & (weight * 2 <= limit) else limit
 
     with pytest.raises(FormulaError) as caught:
-        chosen(leaf("a"), limit=leaf("b"))
+        chosen(vector("a"), limit=vector("b"))
     assert "branch on a value: (weight > 0) & (2*weight <= limit) has" in str(caught.value)
     with pytest.raises(FormulaError) as caught:
-        chosen(leaf("a"), 1.5)
+        chosen(vector("a"), 1.5)
     assert "(weight > 0) & (2*weight <= 1.5)" in str(caught.value)
 
 
@@ -315,7 +312,7 @@ def test_equality_in_a_formula_is_elementwise() -> None:
     def is_zero(x: Any) -> Any:
         return x == 0
 
-    y = is_zero(leaf())
+    y = is_zero(vector())
     assert y.dtype is boolean
     np.testing.assert_array_equal(evaluate(y, {"x": np.float32([0, 1])}), [True, False])
     number = formula(lambda x: (x == 0) * 2.0 + (x != 0) * x)
@@ -324,13 +321,13 @@ def test_equality_in_a_formula_is_elementwise() -> None:
 
 def test_truth_of_a_value_is_an_error() -> None:
     with pytest.raises(FormulaError, match="no truth value"):
-        bool(leaf() > 0)
+        bool(vector() > 0)
 
 
 @pytest.mark.parametrize("argument", [[1, 2], {"a": 1}, {1}])
 def test_collections_are_no_arguments(argument: Any) -> None:
     with pytest.raises(FormulaError, match=f"not {type(argument).__name__}"):
-        add(leaf(), argument)
+        add(vector(), argument)
 
 
 def test_no_argument_at_all_is_an_error() -> None:
@@ -403,7 +400,7 @@ CALLS = 3_000_000  # the longest takes a third; composed by substitution they ta
 
 @pytest.mark.parametrize("function", LONG)
 def test_long_formulas_differentiate_twice_with_little_work(function: Formula) -> None:
-    x = leaf(f"only in {function.name}")
+    x = vector(f"only in {function.name}")
     derivatives = [function(x)]
 
     def differentiate_twice() -> None:
@@ -430,7 +427,7 @@ def test_derivatives_of_long_formulas_are_those_of_finite_differences(function: 
 
 
 def test_maps_are_canonical() -> None:
-    x, y = leaf("x"), leaf("y")
+    x, y = vector("x"), vector("y")
     a, b, c = (placeholder(i) for i in range(3))
     assert mapped(a + b, [x, x]) is x * 2
     assert mapped(a - c, [x, y, y]) is subtract(x, y)

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import dsl
-from nncompile import Graph, Value
+from nncompile import Graph
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import DTYPES, INTEGERS, DType, i64, u64
 from nncompile.ops import argmax, argmin, cast, cumsum, sort
 from tests.backends import everywhere
+from tests.leaves import leaf
 
 BINARY: dict[str, Callable[[Any, Any], Any]] = {
     "add": lambda x, y: x + y,
@@ -61,10 +62,6 @@ def numbers(dtype: DType) -> np.ndarray:
     return np.array(sorted(chosen, key=lambda n: n * 37 % 1009), dtype.numpy)
 
 
-def leaf(name: str, dtype: DType) -> Value:
-    return Input(name, dtype["n"])()
-
-
 def check(graph: Graph, feeds: dict[str, np.ndarray]) -> None:
     found = everywhere(graph, feeds)
     for kind, results in found.items():
@@ -77,7 +74,9 @@ def check(graph: Graph, feeds: dict[str, np.ndarray]) -> None:
 def test_pairs(dtype: DType) -> None:
     one = numbers(dtype)
     x, y = (a.ravel() for a in np.meshgrid(one, one, indexing="ij"))
-    graph = Graph("pairs", {n: f(leaf("x", dtype), leaf("y", dtype)) for n, f in BINARY.items()})
+    graph = Graph(
+        "pairs", {n: f(leaf("x", dtype["n"]), leaf("y", dtype["n"])) for n, f in BINARY.items()}
+    )
     feeds = {"x": x, "y": y}
     with np.errstate(all="ignore"):
         expected = {name: getattr(np, name)(x, y) for name in BINARY}
@@ -89,7 +88,7 @@ def test_pairs(dtype: DType) -> None:
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_single_numbers(dtype: DType) -> None:
-    graph = Graph("single", {name: f(leaf("x", dtype)) for name, f in UNARY.items()})
+    graph = Graph("single", {name: f(leaf("x", dtype["n"])) for name, f in UNARY.items()})
     x = numbers(dtype)
     check(graph, {"x": x})
     found = evaluate(graph, {"x": x})
@@ -103,7 +102,7 @@ def test_single_numbers(dtype: DType) -> None:
 def test_literals(dtype: DType) -> None:
     """Numbers beside a value, the greatest ones too."""
     limits = np.iinfo(dtype.numpy)
-    x = leaf("x", dtype)
+    x = leaf("x", dtype["n"])
     outputs = {}
     for i, number in enumerate((limits.max, limits.max // 2 + 1, 3, limits.min)):
         outputs |= {f"add {i}": x + number, f"less {i}": x < number, f"or {i}": x | number}
@@ -117,7 +116,7 @@ def test_literals(dtype: DType) -> None:
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_conversions(dtype: DType) -> None:
     """To every type, where numbers of it wrap round, and rounded once to reals."""
-    x = leaf("x", dtype)
+    x = leaf("x", dtype["n"])
     outputs = {d.name: cast(x, d) for d in DTYPES if d is not dtype}
     if dtype.bits > 16:  # what is beyond the greatest number of float16 is none of it
         outputs.pop("float16")
@@ -144,7 +143,7 @@ def test_products_of_matrices_wrap_round(dtype: DType) -> None:
 @pytest.mark.parametrize("dtype", [d for d in INTEGERS if d is not i64])
 def test_indices_of_every_width(dtype: DType) -> None:
     table = Input("table", dsl.f32[5, 2])()
-    places = leaf("places", dtype)
+    places = leaf("places", dtype["n"])
     graph = Graph("rows", {"y": table[places], "z": dsl.take(table, places, 0)})
     chosen = [4, 0, 3] + ([-1] if dtype.is_signed else [2])
     feeds = {
@@ -158,7 +157,7 @@ def test_indices_of_every_width(dtype: DType) -> None:
 @pytest.mark.parametrize("target", INTEGERS)
 def test_negative_reals_wrap_round(source: DType, target: DType) -> None:
     """By way of i64, in which unsigned numbers are carried in TorchScript."""
-    x = leaf("x", source)
+    x = leaf("x", source["n"])
     y = cast(cast(x, i64), target)
     feeds = {"x": np.array([-1, -2.5, 3.5, -300, -70000], source.numpy)}
     check(Graph("negative", {"y": y, "more": cast(y, dsl.f64) + 1}), feeds)

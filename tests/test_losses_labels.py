@@ -12,38 +12,31 @@ import dsl
 from dsl import Dense, f32, f64, i64, model, sgd, training
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import FeedError, ModelError, ShapeError
-from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value
-from nncompile.ir.types import Type
 from nncompile.ops import const
 from nncompile.train import Trainer
 from tests.backends import optimized
+from tests.leaves import leaf
 
-
-def leaf(type_: Type, name: str = "x") -> Value:
-    return Input(name, type_)()
-
-
-ONE = leaf(f32["b", 1])
-ROWS = leaf(f32["b"])
-COLUMN = leaf(f32["b", 1], "label")
-NUMBERS = leaf(i64["b"], "label")
-TRUE = leaf(f32["b"], "label")
+ONE = leaf("x", f32["b", 1])
+ROWS = leaf("x", f32["b"])
+COLUMN = leaf("label", f32["b", 1])
+NUMBERS = leaf("label", i64["b"])
+TRUE = leaf("label", f32["b"])
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "accuracy of columns": (lambda: dsl.accuracy(ONE, COLUMN), "binary_accuracy"),
     "accuracy of rows": (lambda: dsl.accuracy(ROWS, TRUE), "binary_accuracy"),
     "accuracy of whole numbers": (
-        lambda: dsl.accuracy(ROWS, leaf(i64[()], "label")), "binary_accuracy",
+        lambda: dsl.accuracy(ROWS, leaf("label", i64[()])), "binary_accuracy",
     ),
     "accuracy of one logit": (lambda: dsl.accuracy(ONE, NUMBERS), "binary_accuracy"),
     "accuracy along another axis": (
-        lambda: dsl.accuracy(leaf(f32["b", 1, 4]), leaf(i64["b", 4], "label"), axis=1),
+        lambda: dsl.accuracy(leaf("x", f32["b", 1, 4]), leaf("label", i64["b", 4]), axis=1),
         "binary_accuracy",
     ),
     "top k of one logit": (lambda: dsl.top_k_accuracy(ONE, NUMBERS, 1), "binary_accuracy"),
     "top k of rows": (
-        lambda: dsl.top_k_accuracy(ROWS, leaf(i64[()], "label"), 1), "binary_accuracy",
+        lambda: dsl.top_k_accuracy(ROWS, leaf("label", i64[()]), 1), "binary_accuracy",
     ),
     "a table of one logit": (lambda: dsl.confusion_matrix(ONE, NUMBERS), "precision"),
     **{
@@ -81,14 +74,16 @@ def test_one_class_is_no_choice(case: str) -> None:
 def test_classes_that_can_be_told_apart_are_counted() -> None:
     logits = np.float32([[1, 2], [3, 0], [0, 1], [1, 0]])
     labels = np.array([1, 0, 0, 1])
-    x = leaf(f32["b", 2])
+    x = leaf("x", f32["b", 2])
     one_hot = np.eye(2, dtype=np.float32)[labels]
-    for target in (leaf(i64["b"], "label"), leaf(f32["b", 2], "label")):
+    for target in (leaf("label", i64["b"]), leaf("label", f32["b", 2])):
         feeds = {"x": logits, "label": labels if target.rank == 1 else one_hot}
         assert evaluate(dsl.accuracy(x, target), feeds) == 0.5
     one = {"x": logits[0], "label": np.array(1)}
-    assert evaluate(dsl.accuracy(leaf(f32[2]), leaf(i64[()], "label")), one) == 1  # without a batch
-    pairs = leaf(f32["b", "b"])  # each row's own among those of the batch
+    assert (
+        evaluate(dsl.accuracy(leaf("x", f32[2]), leaf("label", i64[()])), one) == 1
+    )  # without a batch
+    pairs = leaf("x", f32["b", "b"])  # each row's own among those of the batch
     found = evaluate(
         dsl.accuracy(pairs, NUMBERS), {"x": np.eye(3, dtype=np.float32), "label": np.arange(3)}
     )
@@ -152,11 +147,11 @@ def test_a_sum_added_to_a_mean_is_neither() -> None:
 
 @pytest.mark.parametrize("loss", [dsl.hinge, dsl.perceptron_loss])
 def test_labels_of_margins_are_signs_or_truths(loss: Any) -> None:
-    z = leaf(f64["b"])
+    z = leaf("x", f64["b"])
     points, signs = np.array([-2.0, 0.3, 0.5, -0.2]), np.array([1, -1, 1, -1])
     expected = np.maximum(0, (loss is dsl.hinge) - points * signs)
     for dtype, labels in ((f64, signs), (i64, signs), (i64, signs > 0), (f64, signs > 0)):
-        y = leaf(dtype["b"], "label")
+        y = leaf("label", dtype["b"])
         losses = loss(z, y, reduction="none")
         feeds = {"x": points, "label": labels.astype(dtype.numpy)}
         found, gradient = evaluate([losses, grad(losses.sum(), z)], feeds)
@@ -178,12 +173,12 @@ def test_other_labels_of_margins_are_refused() -> None:
     with pytest.raises(
         ModelError, match="the targets of perceptron_loss must be from -1 to 1, got 3"
     ):
-        dsl.perceptron_loss(leaf(f32[2]), const([1, 3]))
+        dsl.perceptron_loss(leaf("x", f32[2]), const([1, 3]))
 
 
 @pytest.mark.parametrize("dtype", [f32, f64], ids=str)
 def test_log_cosh_of_small_and_of_large_errors(dtype: Any) -> None:
-    x = leaf(dtype["n"])
+    x = leaf("x", dtype["n"])
     losses = dsl.log_cosh(x, 0.0, reduction="none")
     first = grad(losses.sum(), x)
     sizes = np.array([0, 1e-6, 1e-3, 1e-2, 0.3, 0.999, 1, 1.001, 3, 20, 100, 1e4])
@@ -205,7 +200,7 @@ def test_log_cosh_of_small_and_of_large_errors(dtype: Any) -> None:
 def test_several_quantiles_at_once() -> None:
     random = np.random.default_rng(0)
     feeds = {"x": random.normal(size=(7, 3)), "label": random.normal(size=7)}
-    x, y = leaf(f64["b", 3]), leaf(f64["b"], "label")
+    x, y = leaf("x", f64["b", 3]), leaf("label", f64["b"])
     quantiles = (0.1, 0.5, 0.9)
     for reduction in ("mean", "sum", "none"):
         together = dsl.quantile_loss(x, y, quantiles, reduction=reduction)
@@ -223,7 +218,7 @@ def test_several_quantiles_at_once() -> None:
 
 def test_curvature_of_activations_at_their_joint() -> None:
     """That of below 0, as their docstrings say."""
-    x = leaf(f64[1])
+    x = leaf("x", f64[1])
     expected = {dsl.celu: 1.0, dsl.elu: 1.0, dsl.selu: 1.0507009873554805 * 1.6732632423543772}
     for function, second in expected.items():
         first = grad(function(x).sum(), x)
@@ -231,7 +226,7 @@ def test_curvature_of_activations_at_their_joint() -> None:
 
 
 def test_silu_is_as_right_as_it_says() -> None:
-    x = leaf(f32["n"])
+    x = leaf("x", f32["n"])
     points = np.linspace(-30, 30, 20_001, dtype=np.float32)
     y = dsl.silu(x)
     found = optimized({"value": y, "gradient": grad(y.sum(), x)}, x=points)

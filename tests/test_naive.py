@@ -16,20 +16,13 @@ from nncompile.elementwise.formula import formula
 from nncompile.ir.graph import Graph, Input, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
-from nncompile.ir.types import Type, f32
-from nncompile.ops import (
-    const,
-    log_softmax,
-    logsumexp,
-    mean,
-    reshape,
-    softmax,
-    take_along_axis,
-)
+from nncompile.ir.types import f32
+from nncompile.ops import const, log_softmax, logsumexp, mean, reshape, softmax, take_along_axis
 from nncompile.ops import sum as total
 from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.passes import optimize, stabilise
 from tests.backends import optimized
+from tests.leaves import leaf, vector
 
 NEGATIVE = (-100, -88.8, -50, -30, -19, -17, -15, -9, -3.5, -1, -1e-3)
 POSITIVE = (1e-3, 0.7, 2, 5, 10, 15, 17, 19, 25, 40, 50, 87, 88.8, 100)
@@ -72,10 +65,6 @@ SOME: dict[str, tuple[Callable[[Any], Any], float, float]] = {
 }
 
 
-def leaf(name: str = "x", type_: Type = f32["n"]) -> Value:
-    return apply(Input(name, type_))
-
-
 def exactly(function: Callable[[Any], Any], x: float, order: int) -> float:
     """The derivative of a spelling at a float32, from as many digits as it takes."""
     scope = {name: getattr(mpmath, name) for name in ("log", "exp", "cosh", "sinh", "tanh")}
@@ -91,7 +80,7 @@ def gradients(y: Value, x: Value) -> dict[str, Value]:
 
 
 def check(function: Callable[[Any], Any], spread: bool, points: np.ndarray) -> None:
-    x = leaf()
+    x = vector()
     y = function(x) if spread else formula(function)(x)
     found = optimized(gradients(y, x), x=points)
     for order, (name, values) in enumerate(found.items()):
@@ -202,7 +191,7 @@ def test_every_kind_of_gradient_is_of_the_stable_form() -> None:
 
 
 def test_a_loss_on_values_is_finite() -> None:
-    z = leaf("z")
+    z = vector("z")
     loss = 1.0 - log(sigmoid(z)).mean()
     found = optimized({"loss": loss, "gradient": grad(loss, z)}, z=np.float32([-100, -100]))
     np.testing.assert_allclose(found["loss"], 101)
@@ -213,7 +202,7 @@ def test_a_loss_on_values_is_finite() -> None:
 
 
 def test_what_is_differentiated_at_is_not_rewritten() -> None:
-    x = leaf()
+    x = vector()
     e = exp(x)
     s = 1 + e
     y = log(s).sum()
@@ -231,7 +220,7 @@ def test_what_is_differentiated_at_is_not_rewritten() -> None:
 
 
 def test_values_that_are_differentiated_at_are_those_of_the_user() -> None:
-    x, w = leaf(), leaf("w")
+    x, w = vector(), vector("w")
     h = w * x
     gradient = grad((h * h).sum(), h)
     nodes = toposort([gradient])
@@ -241,7 +230,7 @@ def test_values_that_are_differentiated_at_are_those_of_the_user() -> None:
 
 def test_shared_work_is_not_done_twice() -> None:
     """What a stable form keeps of several values stays theirs."""
-    x = leaf()
+    x = vector()
     long = tanh(x) * 0.3 + cosh(x)
     e = exp(long)
     graph = optimize(Graph("shared", {"y": log(1 + e), "long": long, "e": e}))

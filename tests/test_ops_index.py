@@ -13,10 +13,9 @@ from hypothesis.extra import numpy as arrays
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.basic import const
-from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value, apply
-from nncompile.ir.types import Type, boolean, f32, f64, i32, i64, u32
+from nncompile.ir.op import Value
+from nncompile.ir.types import boolean, f32, f64, i32, i64, u32
 from nncompile.ops.shape.gathering import (
     add_along_axis,
     one_hot,
@@ -26,12 +25,9 @@ from nncompile.ops.shape.gathering import (
 )
 from nncompile.ops.shape.sorting import argsort, sort, top_k
 from tests.array_checks import Everywhere
+from tests.leaves import leaf
 
 SHAPES = arrays.array_shapes(max_dims=4, max_side=4)
-
-
-def leaf(type_: Type, name: str = "x") -> Value:
-    return apply(Input(name, type_))
 
 
 def sample(shape: tuple[int, ...]) -> np.ndarray:
@@ -107,7 +103,7 @@ def test_order_is_stable(x: np.ndarray, data: st.DataObject) -> None:
 
 
 def test_gradient_of_top_k_goes_to_the_chosen() -> None:
-    x = leaf(f64[5])
+    x = leaf("x", f64[5])
     values, places_ = top_k(x, 3)
     gradient = grad((values * values).sum(), x)
     data = np.array([1.0, 5.0, 2.0, 5.0, 0.0])
@@ -124,7 +120,7 @@ def test_one_hot(dtype: Any, axis: int) -> None:
 
 
 def test_repeated_rows_of_a_table_add_their_gradients() -> None:
-    table = leaf(f64["words", 2])
+    table = leaf("x", f64["words", 2])
     rows = take(table, const(np.array([[1, 1], [0, -1]], np.int32)), axis=0)
     gradient = grad(rows.sum(), table)
     expected = [[1, 1], [2, 2], [0, 0], [1, 1]]
@@ -135,14 +131,14 @@ def test_repeated_rows_of_a_table_add_their_gradients() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: take(leaf(f32[3]), leaf(f32[2], "i"), 0), "indices must be integers"),
-        (lambda: take(leaf(f32[3]), leaf(i64[2], "i"), 1), "axis 1 does not exist"),
-        (lambda: take_along_axis(leaf(f32[3, 2]), leaf(i64[2], "i"), 0), "ranks differ"),
-        (lambda: take_along_axis(leaf(f32["n", 2]), leaf(i64["m", 1], "i"), 1), "n = m|m = n"),
-        (lambda: top_k(leaf(f32["n", 3]), 4), "k = 4 of the 3 elements"),
-        (lambda: top_k(leaf(f32[3]), -1), "must not be negative"),
-        (lambda: add_along_axis(leaf(boolean[3]), leaf(i32[2], "i"), True, 0), "cannot add"),
-        (lambda: one_hot(leaf(f32[3]), 3), "indices must be integers"),
+        (lambda: take(leaf("x", f32[3]), leaf("i", f32[2]), 0), "indices must be integers"),
+        (lambda: take(leaf("x", f32[3]), leaf("i", i64[2]), 1), "axis 1 does not exist"),
+        (lambda: take_along_axis(leaf("x", f32[3, 2]), leaf("i", i64[2]), 0), "ranks differ"),
+        (lambda: take_along_axis(leaf("x", f32["n", 2]), leaf("i", i64["m", 1]), 1), "n = m|m = n"),
+        (lambda: top_k(leaf("x", f32["n", 3]), 4), "k = 4 of the 3 elements"),
+        (lambda: top_k(leaf("x", f32[3]), -1), "must not be negative"),
+        (lambda: add_along_axis(leaf("x", boolean[3]), leaf("i", i32[2]), True, 0), "cannot add"),
+        (lambda: one_hot(leaf("x", f32[3]), 3), "indices must be integers"),
     ],
 )
 def test_mistakes_are_explained(make: Any, message: str) -> None:

@@ -21,7 +21,7 @@ from nncompile.ir.dims import dim, substitute, symbol
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
-from nncompile.ir.types import Type, boolean, f32, f64, i64
+from nncompile.ir.types import boolean, f32, f64, i64
 from nncompile.ops.shape.joining import concatenate, split, stack
 from nncompile.ops.shape.padding import pad
 from nncompile.ops.shape.reshape import (
@@ -38,13 +38,10 @@ from nncompile.ops.shape.reshape import (
 from nncompile.ops.shape.slicing import Slice, flip
 from tests.backends import session, valid_model
 from tests.gradient_checks import check_gradient
+from tests.leaves import leaf
 from tests.scan_checks import check_everywhere
 
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)
-
-
-def leaf(type_: Type, name: str = "x") -> Value:
-    return apply(Input(name, type_))
 
 
 def sample(shape: tuple[int, ...]) -> np.ndarray:
@@ -71,7 +68,7 @@ def test_indexing_is_numpys(data: st.DataObject) -> None:
 def test_gradient_of_indexing_puts_back(data: st.DataObject) -> None:
     shape = data.draw(SHAPES)
     key = data.draw(arrays.basic_indices(shape, allow_newaxis=True, allow_ellipsis=True))
-    x = leaf(f64[shape])
+    x = leaf("x", f64[shape])
     cut = x[key]
     weights = sample(cut.shape) + 1
     expected = np.zeros(shape)
@@ -125,7 +122,7 @@ def test_tensor_and_number_index_together() -> None:
 )
 @pytest.mark.parametrize("size", [6, 7, 8])
 def test_slices_of_symbolic_sizes(key: Any, sizes: str | None, size: int) -> None:
-    x = leaf(i64["n"])[key]
+    x = leaf("x", i64["n"])[key]
     if sizes is not None:
         assert x.type == i64[sizes]
     data = np.arange(size)
@@ -134,7 +131,7 @@ def test_slices_of_symbolic_sizes(key: Any, sizes: str | None, size: int) -> Non
 
 
 def test_slices_of_at_least_so_many() -> None:
-    x = leaf(f32["n + 3"])
+    x = leaf("x", f32["n + 3"])
     assert [x[k].type for k in (np.s_[:3], np.s_[3:], np.s_[1:-1])] == [
         f32[3], f32["n"], f32["n + 1"],
     ]  # fmt: skip
@@ -142,7 +139,7 @@ def test_slices_of_at_least_so_many() -> None:
 
 
 def test_parts_of_the_size_that_is_asked_for() -> None:
-    x, w = leaf(f32["n", 2]), leaf(f32[3, 4], "w")
+    x, w = leaf("x", f32["n", 2]), leaf("w", f32[3, 4])
     y = x[:3].T @ w
     assert y.type == f32[2, 4]
     assert (x[:3] + const(np.zeros((3, 2), np.float32))).type == f32[3, 2]
@@ -155,7 +152,7 @@ def test_parts_of_the_size_that_is_asked_for() -> None:
 
 
 def test_parts_are_the_whole() -> None:
-    x, y = leaf(f32["n"]), leaf(f32["n - 1"], "y")
+    x, y = leaf("x", f32["n"]), leaf("y", f32["n - 1"])
     joined = concatenate([x[:1], x[1:] - x[:-1]], 0)
     assert joined.type == x.type
     for size in (0, 1, 2, 5):
@@ -165,7 +162,7 @@ def test_parts_are_the_whole() -> None:
 
 
 def test_the_first_row_repeats_along_its_axis() -> None:
-    x = leaf(f64["n", 3])
+    x = leaf("x", f64["n", 3])
     y = (x - x[:1]) * broadcast_to(x[-1:], x.shape)
     dx = vjp(y, x, y)
     graph = Graph("first", {"y": y, "dx": dx, "dxx": vjp(dx, x, x)}, (x,))
@@ -175,9 +172,9 @@ def test_the_first_row_repeats_along_its_axis() -> None:
         expected = (data - data[:1]) * data[-1:]
         np.testing.assert_array_equal(evaluate(y, {"x": data}), expected)
     check_gradient(lambda v: (v - v[:1]) * v[-1:], np.random.default_rng(0).uniform(size=(4, 3)))
-    other = leaf(f32["m"], "other")
+    other = leaf("other", f32["m"])
     with pytest.raises(ShapeError, match=r"cannot tell whether(.|\n)*x\[:3\] has 3"):
-        leaf(f32["n"])[:2] + other
+        leaf("x", f32["n"])[:2] + other
 
 
 BOUNDS = (None, 0, 2, 5, -2, -5)
@@ -187,7 +184,7 @@ SLICES = [slice(*k) for k in itertools.product(BOUNDS, BOUNDS, (1, -1, 3, -2))]
 @pytest.mark.slow
 def test_slices_clip_as_numpys_of_every_size(torchscript: SimpleNamespace) -> None:
     """Elements, gradients and their gradients, in numpy, ONNX and TorchScript."""
-    x, g, u = (leaf(f64["n"], name) for name in "xgu")
+    x, g, u = (leaf(name, f64["n"]) for name in "xgu")
     outputs = {}
     for i, key in enumerate(SLICES):
         y = x[key]
@@ -275,17 +272,17 @@ def test_pad_is_numpys(shape: tuple[int, ...], data: st.DataObject) -> None:
 
 def test_sizes_found_from_the_others() -> None:
     n, h = symbol("n"), symbol("h")
-    x = leaf(f32["n", 4, "3*h"])
+    x = leaf("x", f32["n", 4, "3*h"])
     assert reshape(x, (-1, 12 * h)).shape == (n, 12 * h)
     assert reshape(x, (n, -1, h)).shape == (n, 12, h)
     assert x.reshape(-1).shape == (12 * n * h,)
     assert x.reshape("n", 2, "2*h", 3).shape == (n, 2, 2 * h, 3)
     assert flatten(x, 1).shape == (n, 12 * h)
-    assert leaf(f32[0, 3]).reshape(-1, 3).shape == (0, 3)
+    assert leaf("x", f32[0, 3]).reshape(-1, 3).shape == (0, 3)
 
 
 def test_nothing_to_do_is_nothing() -> None:
-    x = leaf(f32["n", 3])
+    x = leaf("x", f32["n", 3])
     assert reshape(x, ("n", 3)) is x
     assert transpose(x, (0, 1)) is x
     assert x[:] is x
@@ -297,21 +294,21 @@ def test_nothing_to_do_is_nothing() -> None:
 
 
 def test_dtypes_are_promoted_when_joined() -> None:
-    joined = concatenate([leaf(i64[2], "a"), leaf(f32[3], "b"), leaf(boolean[1], "c")])
+    joined = concatenate([leaf("a", i64[2]), leaf("b", f32[3]), leaf("c", boolean[1])])
     assert joined.type == f32[6]
 
 
-X = leaf(f32["n", 6])
+X = leaf("x", f32["n", 6])
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: X.reshape(-1, 4), "not known to divide"),
-        (lambda: leaf(f32[2, 6]).reshape(5, -1), "does not divide"),
+        (lambda: leaf("x", f32[2, 6]).reshape(5, -1), "does not divide"),
         (lambda: X.reshape(-1, -1), "only one size"),
         (lambda: X.reshape("m", 6), "cannot tell whether"),
-        (lambda: leaf(f32[2, 6]).reshape(3, 5), "has 12 elements"),
+        (lambda: leaf("x", f32[2, 6]).reshape(3, 5), "has 12 elements"),
         (lambda: X.transpose((0, 0)), "not a permutation"),
         (lambda: X.transpose((0, 2)), "axes 2 does not exist"),
         (lambda: X.squeeze(0), "has size n, not 1"),
@@ -322,7 +319,7 @@ X = leaf(f32["n", 6])
         (lambda: split(X, 4, 1), "4 equal parts"),
         (lambda: split(X, 2, 0), "2 equal parts"),
         (lambda: split(X, [4, 2], 1), "must increase"),
-        (lambda: concatenate([X, leaf(f32["n", 5])], 0), "may differ along axis 0 only"),
+        (lambda: concatenate([X, leaf("x", f32["n", 5])], 0), "may differ along axis 0 only"),
         (lambda: concatenate([]), "at least one"),
         (lambda: concatenate([const(1.0), const(2.0)]), "have no axis"),
         (lambda: pad(X, [(1, 1)] * 3), "a pair of widths for each of 2 axes"),
@@ -340,7 +337,7 @@ def test_mistakes_are_explained(make: Any, message: str) -> None:
 
 def test_real_numbers_are_refused_as_an_index() -> None:
     with pytest.raises(DTypeError, match="an index must be an integer"):
-        X[leaf(f32["n"], "place")]
+        X[leaf("place", f32["n"])]
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 from nncompile import ops
 from nncompile.autodiff.grad import grad
 from nncompile.backends.onnx import to_model
-from nncompile.ir.graph import Graph, Input
-from nncompile.ir.op import Value, apply
+from nncompile.ir.graph import Graph
+from nncompile.ir.op import Value
 from nncompile.ir.types import f32, f64, u32
 from nncompile.ops import (
     average_pool,
@@ -30,15 +30,12 @@ from nncompile.ops import (
 )
 from tests.backends import session, valid_model
 from tests.gradient_checks import check_gradient, check_runtime
+from tests.leaves import leaf
 from tests.op_checks import in_double
 from tests.tolerances import assert_close
 
 LEFT = [(2, "n"), ("n",), (3, 2, "n"), (3, 1, 2, "n"), (1, 3, 2, "n")]
 RIGHT = [("n", 2), (3, "n", 2), (3, 1, "n", 2), (3, 3, "n", 2), (1, 3, "n", 2)]
-
-
-def leaf(name: str, type_: Any) -> Value:
-    return apply(Input(name, type_))
 
 
 @pytest.mark.parametrize("dtype", [f32, f64, u32])

@@ -10,20 +10,16 @@ import pytest
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, LocationTable, located, recording_locations
 from nncompile.elementwise import exp, tanh, where
-from nncompile.ir.graph import Graph, Input, items
-from nncompile.ir.op import Value
+from nncompile.ir.graph import Graph, items
 from nncompile.ir.printer import text
-from nncompile.ir.types import Type, f32
+from nncompile.ir.types import f32
 from nncompile.ops import const, reshape, size_value, top_k, transpose
 from nncompile.passes import optimize
 from nncompile.program.recipe import Recipe
+from tests.leaves import leaf
 from tests.shown_mistakes import MISTAKES
 from tests.shown_models import classifier_recipe, digits, digits_recipe, line_recipe, step_of
 from tests.snapshots import assert_snapshot
-
-
-def leaf(name: str, type_: Type, kind: str = "input") -> Value:
-    return Input(name, type_, kind)()
 
 
 def body(graph: Graph) -> list[str]:

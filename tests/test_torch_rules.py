@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from nncompile.elementwise import relu
-from nncompile.ir.graph import Graph, Input
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
-from nncompile.ir.types import Type, f32, f64
+from nncompile.ir.types import f32, f64
 from nncompile.ops import softmax, swapaxes
 from nncompile.ops.contraction.attention import Attention
 from nncompile.ops.contraction.gemm import Gemm
@@ -19,11 +19,7 @@ pytest.importorskip("torch")
 
 from nncompile.backends.torchscript import source
 from nncompile.backends.torchscript.rules import native
-
-
-def leaf(name: str, type_: Type) -> Value:
-    return Input(name, type_)()
-
+from tests.leaves import leaf
 
 X, W, B = leaf("x", f32["n", "t", 3]), leaf("w", f32[3, 5]), leaf("b", f32[5])
 Q, K = leaf("q", f32["n", 2, "t", 4]), leaf("k", f32["n", 2, "s", 4])

@@ -24,20 +24,15 @@ from nncompile.elementwise.numpy_target import NumpyTarget
 from nncompile.elementwise.primitives import PRIMITIVE_CALLS
 from nncompile.ir.basic import const, size_value
 from nncompile.ir.dims import dim
-from nncompile.ir.graph import Graph, Input
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Value, apply
-from nncompile.ir.types import INTEGERS, DType, Type, boolean, f32, f64, i32, i64, u32
+from nncompile.ir.types import INTEGERS, DType, boolean, f32, f64, i32, i64, u32
 from nncompile.ops import take, take_along_axis
 from nncompile.ops.core.counting import iota
 from nncompile.ops.random.generator import random_bits, random_key, seed_leaf, step_leaf
 from nncompile.ops.shape.reshape import transpose
+from tests.leaves import leaf
 from tests.tolerances import assert_close
-
-
-def leaf(name: str, type_: Type, kind: str = "input") -> Value:
-    return apply(Input(name, type_, kind))
-
 
 WEIGHTS = {
     "stem.weight": np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3),
