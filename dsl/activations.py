@@ -231,3 +231,35 @@ def maxout(x: Any, pieces: int = 2) -> Value:
             hint=f"Dense({pieces} * n, ...) gives a multiple of {pieces} features",
         )
     return maximum_of(reshape(x, (*x.shape[:-1], size // pieces, pieces)), -1)
+
+
+__all__ = [
+    "celu",
+    "elu",
+    "gaussian",
+    "geglu",
+    "gelu",
+    "gelu_tanh",
+    "glu",
+    "hard_shrink",
+    "hard_sigmoid",
+    "hard_swish",
+    "hard_tanh",
+    "leaky_relu",
+    "linear",
+    "log_sigmoid",
+    "maxout",
+    "mish",
+    "prelu",
+    "reglu",
+    "relu6",
+    "selu",
+    "silu",
+    "soft_shrink",
+    "softsign",
+    "squareplus",
+    "swiglu",
+    "swish",
+    "tanh_shrink",
+    "threshold",
+]

@@ -275,3 +275,26 @@ def _takes(function: Callable[..., Any], args: tuple[Any, ...]) -> bool:
     except TypeError:
         return False
     return True
+
+
+__all__ = [
+    "VarianceScaling",
+    "constant",
+    "glorot_normal",
+    "glorot_uniform",
+    "he_normal",
+    "he_uniform",
+    "identity_matrix",
+    "kaiming_normal",
+    "kaiming_uniform",
+    "lecun_normal",
+    "lecun_uniform",
+    "normal",
+    "ones",
+    "orthogonal",
+    "truncated_normal",
+    "uniform",
+    "xavier_normal",
+    "xavier_uniform",
+    "zeros",
+]

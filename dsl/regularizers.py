@@ -161,3 +161,15 @@ def _chosen(what: str, params: Penalized) -> list[Value]:
     if not found:
         raise ModelError(f"{what}: nothing to penalize", hint='a pattern, "*.weight", or values')
     return list(found)
+
+
+__all__ = [
+    "activity_l1",
+    "activity_l2",
+    "l1",
+    "l2",
+    "max_norm",
+    "orthogonality",
+    "sparsity",
+    "unit_norm",
+]

@@ -21,12 +21,8 @@ from nncompile.optim import (
     adamax,
     adamw,
     asgd,
-    clip_by_norm,
-    clip_by_value,
-    constant,
     cosine,
     exponential,
-    global_norm,
     lamb,
     lbfgs,
     lion,
@@ -39,7 +35,8 @@ from nncompile.optim import (
     sgd,
     step_decay,
 )
-from nncompile.optim.schedules import resolve
+from nncompile.optim.clipping import clip_by_norm, clip_by_value, global_norm
+from nncompile.optim.schedules import constant, resolve
 from nncompile.program.recipe import training
 from nncompile.program.step import compose
 from tests.small_models import perceptron

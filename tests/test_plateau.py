@@ -14,7 +14,8 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, i64
 from nncompile.ops import ratio
-from nncompile.optim import Stateful, adam, muon, plateau, sgd, step_decay
+from nncompile.optim import adam, muon, plateau, sgd, step_decay
+from nncompile.optim.schedules import Stateful
 from nncompile.program.model import Model
 from nncompile.program.recipe import maximize, minimize, training
 from nncompile.program.step import compose

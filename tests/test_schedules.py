@@ -16,7 +16,6 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, i64
 from nncompile.optim import (
     adam,
-    constant,
     cosine,
     exponential,
     inverse_sqrt,
@@ -32,7 +31,7 @@ from nncompile.optim import (
     warm_restarts,
     warmup,
 )
-from nncompile.optim.schedules import resolve
+from nncompile.optim.schedules import Stateful, constant, resolve
 from nncompile.passes import optimize
 from nncompile.program.recipe import training
 from nncompile.program.step import compose

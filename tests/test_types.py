@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import inspect
 import re
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import dsl
 import nncompile.ops  # noqa: F401 (registers all that methods call)
 from nncompile.ir.dispatch import TABLE
 from nncompile.ir.operators import Operators
+from tests.rooms import tree
 
 ROOT = Path(__file__).parent.parent
 REASONED = re.compile(r"# type: ignore\[[a-z, -]+\]  # \S+")
@@ -126,3 +129,26 @@ def test_a_model_file_passes_the_strict_checker(tmp_path: Path) -> None:
     faulty = MODEL + "\n\n".join(["", *FAULTS])
     said = checked(faulty, tmp_path / "faulty_file.py")
     assert re.findall(r"\[([a-z-]+)\]", said) == list(FAULTS.values()), said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+def test_the_checker_sees_every_name_of_the_language(tmp_path: Path) -> None:
+    names = "".join(f"{name}\n" for name in dsl.__all__)
+    greatest = "x: int = max(1, 2)\n"
+    said = checked(f"from dsl import *\n{names}{greatest}", tmp_path / "all_names.py")
+    assert said.startswith("Success"), said
+    said = checked(f"from dsl import {', '.join(dsl.BUILTINS)}\n{greatest}", tmp_path / "own.py")
+    assert re.findall(r"\[([a-z-]+)\]", said) == ["assignment"], said
+
+
+def test_the_language_leaves_out_no_name_of_its_files() -> None:
+    whole = [
+        statement.module
+        for statement in tree("dsl").body
+        if isinstance(statement, ast.ImportFrom) and statement.names[0].name == "*"
+    ]
+    assert len(whole) > 20
+    for module in map(importlib.import_module, map(str, whole)):
+        assert set(module.__all__) <= {*dsl.__all__, *dsl.BUILTINS}, module.__name__
+    assert len(set(dsl.__all__)) == len(dsl.__all__)

@@ -99,3 +99,8 @@ class ColorJitter(Layer):
     def _factor(self, key: Value, x: Value, range_: float) -> Value:
         lowest = max(0.0, 1 - range_)
         return uniform(key, (x.shape[0], 1, 1, 1), lowest, 1 + range_, x.dtype)
+
+
+__all__ = [
+    "ColorJitter",
+]

@@ -41,3 +41,10 @@ def random_uniform(
 def random_integers(shape: Sequence[Any], low: int, high: int) -> Value:
     """Independent whole numbers, i64, uniform over low ≤ x < high; see `random_normal`."""
     return randint(draw_key("random_integers"), tuple(shape), low, high)
+
+
+__all__ = [
+    "random_integers",
+    "random_normal",
+    "random_uniform",
+]

@@ -234,3 +234,12 @@ def box(x: Value, starts: list[Value], ends: list[Value]) -> Value:
         places = reshape(iota(size), (size, 1) if axis == 0 else (size,))
         within.append(logical_and(places >= each(starts[axis]), places < each(ends[axis])))
     return logical_and(*within)
+
+
+__all__ = [
+    "Cutout",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomRotation",
+    "RandomVerticalFlip",
+]

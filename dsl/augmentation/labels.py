@@ -193,3 +193,11 @@ def _integers(what: str, name: str, x: Any) -> Value:
     if not value.dtype.is_integer:
         raise DTypeError(f"{what}: {name} must be integers, got {value.type}")
     return value
+
+
+__all__ = [
+    "CutMix",
+    "LabelNoise",
+    "MaskTokens",
+    "Mixup",
+]

@@ -317,3 +317,11 @@ class MultiHeadAttention(Layer):
                 f"there are {self.num_heads}"
             )
         return reshape(mask, (*mask.shape[:-3], shared, groups, *mask.shape[-2:]))
+
+
+__all__ = [
+    "MultiHeadAttention",
+    "causal_mask",
+    "padding_mask",
+    "scaled_dot_product_attention",
+]

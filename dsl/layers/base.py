@@ -169,3 +169,11 @@ def update(state: Value | str, new: Any) -> None:
     """Makes `new` the value of that state of the model, or of the layer that is being called."""
     builder = active("update")
     builder.update(builder.path, state, new)
+
+
+__all__ = [
+    "Layer",
+    "parameter",
+    "state",
+    "update",
+]

@@ -196,3 +196,15 @@ class PReLU(Layer):
         behind = x.rank - 1 - self.axis % x.rank
         own: Value = prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))
         return own
+
+
+__all__ = [
+    "Bilinear",
+    "Dense",
+    "Dropout",
+    "Flatten",
+    "PReLU",
+    "Residual",
+    "Sequential",
+    "flatten",
+]

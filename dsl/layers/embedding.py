@@ -217,3 +217,12 @@ def _sequence(what: str, x: Any) -> tuple[Value, Dim]:
             hint="an Embedding turns token ids into features",
         )
     return x, x.shape[-2]
+
+
+__all__ = [
+    "Embedding",
+    "LearnedPositions",
+    "SinusoidalPositions",
+    "rotary",
+    "sinusoidal",
+]

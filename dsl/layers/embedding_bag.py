@@ -175,3 +175,8 @@ class EmbeddingBag(Layer):
 
     def _divisor(self, numbers: Value) -> Value:
         return expand_dims(cast(maximum(numbers, 1), self.dtype), -1)
+
+
+__all__ = [
+    "EmbeddingBag",
+]

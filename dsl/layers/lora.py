@@ -113,3 +113,9 @@ def lora(
 ) -> LoRA:
     """The layer with low-rank adaptation: see `LoRA`."""
     return LoRA(layer, rank, alpha, params)
+
+
+__all__ = [
+    "LoRA",
+    "lora",
+]

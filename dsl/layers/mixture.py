@@ -96,3 +96,8 @@ class MixtureOfExperts(Layer):
         scores: Value = x @ router
         _, best = top_k(scores, self.top_k)
         return scores, total(one_hot(best, self.num_experts), -2) > 0
+
+
+__all__ = [
+    "MixtureOfExperts",
+]

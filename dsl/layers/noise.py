@@ -129,3 +129,12 @@ class GaussianDropout(Layer):
         std = math.sqrt(self.p / (1 - self.p))
         factor = normal(draw_key("GaussianDropout"), x.shape, 1.0, std, x.dtype)
         return while_training(x * factor, x)
+
+
+__all__ = [
+    "AlphaDropout",
+    "DropPath",
+    "GaussianDropout",
+    "GaussianNoise",
+    "SpatialDropout",
+]

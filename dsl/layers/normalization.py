@@ -295,3 +295,13 @@ class LocalResponseNorm(Layer):
     def __call__(self, x: Any) -> Value:
         given = self.size, self.alpha, self.beta, self.k
         return local_response_norm(x, *given, what="LocalResponseNorm")
+
+
+__all__ = [
+    "BatchNorm",
+    "GroupNorm",
+    "InstanceNorm",
+    "LayerNorm",
+    "LocalResponseNorm",
+    "RMSNorm",
+]

@@ -258,3 +258,28 @@ class Upsample(Layer):
     def __call__(self, x: Any) -> Value:
         given = self.size, self.scale_factor, self.mode, self.align_corners, self.antialias
         return resize(x, *given, what="Upsample")
+
+
+__all__ = [
+    "AdaptiveAveragePool1d",
+    "AdaptiveAveragePool2d",
+    "AdaptiveAveragePool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AveragePool1d",
+    "AveragePool2d",
+    "AveragePool3d",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+    "MaxUnpool1d",
+    "MaxUnpool2d",
+    "MaxUnpool3d",
+    "Upsample",
+]

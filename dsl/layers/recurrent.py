@@ -218,3 +218,11 @@ class GRU(GatedStep, Recurrent):
 
 SimpleRNN = RNN
 """Keras' name."""
+
+
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "SimpleRNN",
+]

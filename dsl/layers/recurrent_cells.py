@@ -98,3 +98,10 @@ class LSTMCell(LongShortTermStep, Cell):
 
 class GRUCell(GatedStep, Cell):
     """One step of `GRU`. Options, shapes and parameters are those of `Cell`."""
+
+
+__all__ = [
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+]

@@ -230,3 +230,12 @@ def _dropped(x: Any, p: float) -> Any:
 def _width(what: str, x: Value) -> int:
     floating(what, x, "an Embedding turns token ids into features")
     return known_size(f"{what} needs a known number of features, x is {x.type}", x, -1)
+
+
+__all__ = [
+    "FeedForward",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+]

@@ -4,7 +4,6 @@ from nncompile.optim.adafactor import adafactor
 from nncompile.optim.adam import adam, adamax, adamw, lamb, nadam, radam
 from nncompile.optim.adaptive import adadelta, adagrad, rmsprop
 from nncompile.optim.base import Optimizer
-from nncompile.optim.clipping import clip_by_norm, clip_by_value, clip_each_by_norm, global_norm
 from nncompile.optim.curves import (
     cosine,
     inverse_sqrt,
@@ -21,20 +20,16 @@ from nncompile.optim.lbfgs import lbfgs
 from nncompile.optim.muon import muon
 from nncompile.optim.plateau import plateau
 from nncompile.optim.schedules import (
-    LearningRate,
     Schedule,
-    Stateful,
-    constant,
     exponential,
     schedule,
     step_decay,
 )
+from nncompile.optim.schedules import constant as constant_rate
 
 __all__ = [
-    "LearningRate",
     "Optimizer",
     "Schedule",
-    "Stateful",
     "adadelta",
     "adafactor",
     "adagrad",
@@ -42,13 +37,9 @@ __all__ = [
     "adamax",
     "adamw",
     "asgd",
-    "clip_by_norm",
-    "clip_by_value",
-    "clip_each_by_norm",
-    "constant",
+    "constant_rate",
     "cosine",
     "exponential",
-    "global_norm",
     "inverse_sqrt",
     "lamb",
     "lbfgs",

@@ -8,7 +8,7 @@ from nncompile.elementwise import maximum, sqrt
 from nncompile.ir.basic import cast
 from nncompile.ir.op import Value
 from nncompile.ops.random.generator import normal, random_key, seed_leaf, step_leaf
-from nncompile.optim import clip_by_norm, clip_by_value, clip_each_by_norm
+from nncompile.optim.clipping import clip_by_norm, clip_by_value, clip_each_by_norm
 from nncompile.program.updates import minimize
 
 

@@ -29,8 +29,8 @@ from nncompile.ir.types import Array, Type, f64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
 from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape
-from nncompile.optim import Optimizer, Stateful
-from nncompile.optim.schedules import TRAINING
+from nncompile.optim import Optimizer
+from nncompile.optim.schedules import TRAINING, Stateful
 from nncompile.program.gradient_accumulation import accumulated_mean, batch_weight
 from nncompile.program.gradient_transforms import bounded, prepared
 from nncompile.program.initialization import initial_values
