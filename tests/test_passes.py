@@ -9,28 +9,23 @@ import numpy as np
 import pytest
 
 from nncompile.autodiff.grad import grad
-from nncompile.diagnostics.locations import scope
 from nncompile.elementwise import exp, log, negative, relu, sigmoid, softplus, stop_gradient, where
-from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import Cast, SizeOf
-from nncompile.ir.graph import Graph, toposort
+from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.printer import text
-from nncompile.ir.types import f32, f64, i32, i64, u32
+from nncompile.ir.types import f32, f64, i32, i64
 from nncompile.ops import (
     barrier,
-    broadcast_to,
     cast,
     concatenate,
     const,
-    custom_gradient,
     gemm,
     log_softmax,
     logsumexp,
     mean,
     reshape,
-    scatter_add,
     size_value,
     softmax,
     split,
@@ -39,13 +34,8 @@ from nncompile.ops import (
 )
 from nncompile.ops import max as maximum_of
 from nncompile.ops import sum as total
-from nncompile.ops.contraction.gemm import Gemm
-from nncompile.ops.core.annotations import GradientAnchor
-from nncompile.ops.core.modes import Training
-from nncompile.ops.random.generator import Dropout, dropout
-from nncompile.ops.reduction.totals import ConcatenatedState, SumState
 from nncompile.ops.shape.gathering import ScatterAdd
-from nncompile.passes import PASSES, inference, optimize
+from nncompile.passes import PASSES, optimize
 from tests.leaves import leaf
 from tests.pass_checks import COLUMN, LABEL, A, B, C, G, S, V, W, after, expanded, graph_of
 from tests.tolerances import assert_close
@@ -261,102 +251,6 @@ def test_what_a_pass_must_leave(name: str, build: Callable[[], Value]) -> None:
     assert made is value, text(graph_of(made, value))
 
 
-def test_release_drops_declared_gradients() -> None:
-    @formula(derivative=lambda x: 1)
-    def hard(x: Value) -> Value:
-        return where(x > 0.5, 1.0, 0.0)
-
-    @custom_gradient(lambda g, y, x: g)
-    def straight(x: Value) -> Value:
-        return hard(x) * 2
-
-    plain = formula(hard.function)
-    assert straight(A) is not plain(A) * 2
-    assert after("release", straight(A))[0] is plain(A) * 2
-
-
-@pytest.mark.parametrize(
-    "mark",
-    [GradientAnchor(), SumState(), ConcatenatedState(), lambda x: Training()(x, 2 * x)],
-    ids=["held", "total", "pooled", "training"],
-)
-def test_release_takes_marks_off(mark: Callable[[Value], Value]) -> None:
-    assert mark(A) is not A
-    assert after("release", exp(mark(A)))[0] is exp(A)
-
-
-def test_common_knows_a_reduction_by_its_other_form() -> None:
-    for op in (total, maximum_of, logsumexp):
-        flat, kept = after("common", op(A, 1), op(A, 1, keepdims=True))[:2]
-        assert flat is op(A, 1)
-        assert kept is reshape(flat, ("n", 1))
-
-
-def test_common_makes_a_softmax_of_its_logarithm() -> None:
-    logarithm, share = after("common", log_softmax(A, 1), softmax(A, 1))[:2]
-    assert share is exp(logarithm)
-    assert after("common", log_softmax(A, 0), softmax(A, 1))[1] is softmax(A, 1)
-
-
-def test_common_asks_what_was_rectified_for_the_sign() -> None:
-    x = A - 1
-    y, gradient = after("common", relu(x), where(x > 0, B, 0))[:2]
-    assert gradient is where(y > 0, B, 0)
-    kept = where(x > 1, B, x)  # needs more of x than its sign
-    assert after("common", relu(x), kept)[1] is kept
-
-
-def test_scatters_into_few_rows_are_a_product() -> None:
-    """Up to √(512·2) = 32 rows of two numbers, whether of zeros or not."""
-    for rows in (5, 32, 33):
-        table = leaf("table", f32[rows, 2])
-        for base in (table, zeros_like(table)):
-            made, *_ = after("scatters", scatter_add(base, LABEL[:, 0], G))
-            assert isinstance(made.op, Gemm) is (rows <= 32)
-            assert len(made.args) == (2 if made.op == Gemm(True) and base is not table else 3)
-    own = ScatterAdd(0)(leaf("t", f32[5, 2]), leaf("places", i64["n", 2]), G)
-    assert after("scatters", own)[0] is own  # each number has a row of its own
-
-
-def test_scatters_that_are_broadcast_stay() -> None:
-    """They would have to be made in every row."""
-    indices, updates = leaf("indices", i64[2]), leaf("updates", f32[2])
-    scattered = ScatterAdd(0)(broadcast_to(const(0.0), (3,)), indices, updates)
-    (found, *_) = after("scatters", A + scattered)
-    assert found is A + scattered
-
-
-def test_common_sums_products_where_they_are_narrow() -> None:
-    keys = leaf("keys", f32[5, 7, 2])
-    weights, gradient = leaf("weights", f32[5, 3, 7]), leaf("gradient", f32[5, 3, 2])
-    wide = gradient @ transpose(keys, (0, 2, 1))
-    together = weights @ keys
-    for keep in (False, True):
-        summed = total(weights * wide, 2, keepdims=keep)
-        assert after("common", summed, together)[0] is total(gradient * together, 2, keepdims=keep)
-        assert after("common", summed)[0] is summed  # the other product would be more work
-    over_others = total(weights * wide, 1)
-    assert after("common", over_others, together)[0] is over_others
-    one, bits = leaf("one", f32[5, 3, 1]), leaf("bits", u32[5, 3, 7])
-    dropped = total(one * Dropout(0.5)(wide, bits), 2)  # a column is not what was dropped
-    assert after("common", dropped, together)[0] is dropped
-
-
-def test_hoist_computes_numbers_first() -> None:
-    r = leaf("r", f32[()])
-    (made, *_) = after("hoist", leaf("x", f32["n", 3]) * 3)
-    assert made is leaf("x", f32["n", 3]) * 3
-
-    @formula
-    def scaled(x: Value, s: Value, r: Value) -> Value:
-        return -2 * x * s / r + x * exp(s)
-
-    (made, *_) = after("hoist", scaled(A, S, r))
-    small = [v for v in toposort([made]) if v.args and v.rank == 0]
-    assert len(small) == 2
-    assert not any(v.rank and any(a is S for a in v.args) for v in toposort([made]))
-
-
 def test_products_with_a_mask_become_choices() -> None:
     """0·∞ is NaN: where a gradient is masked it must not be multiplied."""
     gradient = grad(total(relu(A - 1) * B), A)
@@ -394,20 +288,3 @@ def test_naive_spellings_and_their_gradients_are_finite(x: float) -> None:
             got, expected = evaluate([made, known], feeds)
             assert np.isfinite(got).all()
             assert_close(got, expected, "float32", name)
-
-
-def test_inference_removes_dropout() -> None:
-    value = dropout(A * 2, 0.5, "drop") + dropout(B, 0.25, "other")
-    assert inference(Graph("test", {"y": value})).outputs["y"] is A * 2 + B
-
-
-def test_inference_of_a_scope_leaves_the_others() -> None:
-    with scope("backbone"), scope("block"):
-        h = dropout(A * 2, 0.5, "drop")
-    with scope("head"):
-        y = dropout(h + B, 0.25, "other")
-    graph = Graph("test", {"y": y})
-    assert inference(graph, "backbone").outputs["y"] is dropout(A * 2 + B, 0.25, "other")
-    assert inference(graph, "block").outputs["y"] is dropout(A * 2 + B, 0.25, "other")
-    assert inference(graph, "backbone.block").outputs["y"] is dropout(A * 2 + B, 0.25, "other")
-    assert inference(graph, "back").outputs["y"] is y

@@ -79,7 +79,7 @@ LOSS_ROWS = (
           feeds=lambda rng: {"x1": np.array([[1, 2], [3, 3], [2, 1]])},
           test="tests/test_losses_ctc.py", example="examples/ctc.py"),
     _loss("a loss of one's own", of_pair(lambda y, t: dsl.mean(dsl.log1p((y - t) ** 2))),
-          agrees="finite differences", test="tests/test_formula.py"),
+          agrees="finite differences", test="tests/test_formula_derivatives.py"),
 )  # fmt: skip
 
 

@@ -52,7 +52,7 @@ ACTIVATION_ROWS = (
     _activation("SwiGLU", dsl.swiglu),
     _activation("Maxout", lambda x: dsl.maxout(x >> dsl.Dense(6), pieces=2)),
     _activation("an activation of one's own", dsl.formula(lambda x: x * dsl.sigmoid(1.7 * x)),
-                agrees="finite differences", test="tests/test_formula.py"),
+                agrees="finite differences", test="tests/test_formula_derivatives.py"),
 )  # fmt: skip
 
 
