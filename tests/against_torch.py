@@ -10,13 +10,10 @@ import numpy as np
 import pytest
 
 from nncompile.autodiff.grad import vjp
-from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph, Input
-from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type
-from tests.backends import session
-from tests.tolerances import assert_close
+from tests.everywhere import check
 
 Function = Callable[[Any], Any]
 
@@ -25,9 +22,9 @@ def leaf(type_: Type, name: str = "x") -> Value:
     return apply(Input(name, type_))
 
 
-def ties(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def ties(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Numbers of which many are equal."""
-    return rng.integers(-2, 3, shape).astype(dtype)
+    return rng.integers(-2, 3, shape).astype(np.float64)
 
 
 def gradients(ours: Function, type_: Type) -> tuple[Graph, Value]:
@@ -45,27 +42,10 @@ def check_against_torch(
     ours: Function, theirs: Function, type_: Type, *shapes: tuple[int, ...]
 ) -> None:
     """One file, several sizes: values, first and second gradients are torch's, ties included."""
-    torch = pytest.importorskip("torch")
-    graph, y = gradients(ours, type_)
-    run = session(to_model(graph))
-    rng = np.random.default_rng(7)
-    dtype = type_.dtype.numpy
-    for shape in shapes:
-        for draw in (ties, lambda r, s, d: r.normal(size=s).astype(d)):
-            x = torch.tensor(draw(rng, shape, dtype), requires_grad=True)
-            expected = theirs(x)
-            g = torch.tensor(rng.normal(size=expected.shape).astype(dtype), requires_grad=True)
-            u = torch.tensor(rng.normal(size=shape).astype(dtype))
-            (dx,) = torch.autograd.grad(expected, x, g, create_graph=True)
-            (dg,) = torch.autograd.grad(dx, g, u)
-            feeds = {"x": x.detach().numpy(), "g": g.detach().numpy(), "u": u.numpy()}
-            reference = evaluate(graph, feeds)
-            actual = run(feeds)
-            for name, value in (("y", expected), ("dx", dx), ("dg", dg)):
-                wanted = value.detach().numpy()
-                assert_close(reference[name], wanted, type_.dtype.name, f"numpy {name} {shape}")
-                assert_close(actual[name], wanted, type_.dtype.name, f"onnx {name} {shape}")
-    assert y.dtype is type_.dtype
+    sizes, dtypes = [[shape] for shape in shapes], [type_.dtype]
+    for draw in (ties, lambda rng, shape: rng.normal(size=shape)):
+        check(ours, theirs, [type_.shape], *sizes, draw=draw, dtypes=dtypes)
+    assert ours(leaf(type_)).dtype is type_.dtype
 
 
 def torch_function(name: str, *args: Any, **options: Any) -> Function:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dsl import f32, f64
-from nncompile.autodiff.grad import vjp
 from nncompile.backends.onnx import to_model
 from nncompile.ir.graph import Graph
-from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, DType, Type
-from tests.backends import session, valid_model
-from tests.leaves import leaf
-from tests.tolerances import assert_close
+from tests.everywhere import check
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 
@@ -49,25 +42,22 @@ class Setting:
             "groups": self.groups,
         }
 
-    def arrays(self, batch: int, first: int, transposed: bool = False) -> list[Array]:
-        """x, w and bias; spatial sizes from `first` on, at least as large as the kernel."""
-        rng = np.random.default_rng(self.seed)
+    def shapes(self, batch: Any, first: Any, transposed: bool = False) -> list[tuple[Any, ...]]:
+        """Those of x, w and bias: spatial sizes from `first` on, at least as large as the kernel,
+        or names."""
         spans = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation, strict=True)]
-        sizes = [max(span, first + i) for i, span in enumerate(spans)]
-        channels = self.outs if not transposed else self.ins
-        other = self.outs if transposed else self.ins
-        shapes = [
-            (batch, self.ins, *sizes),
-            (channels, other // self.groups, *self.kernel),
-            (self.outs,),
-        ]
-        return [rng.uniform(-1, 1, shape) for shape in shapes]
+        names = list(NAMES[: self.rank])
+        sizes = names if first is None else [max(s, first + i) for i, s in enumerate(spans)]
+        channels, other = (self.ins, self.outs) if transposed else (self.outs, self.ins)
+        weight = channels, other // self.groups, *self.kernel
+        return [(batch, self.ins, *sizes), weight, (self.outs,)]
 
-    def types(self, dtype: DType, transposed: bool = False) -> list[Type]:
-        """Those of the arrays, with names for the batch and the spatial sizes."""
-        _, w, b = self.arrays(1, 1, transposed)
-        names = NAMES[: self.rank]
-        return [dtype["n", self.ins, *names], dtype[w.shape], dtype[b.shape]]
+    def check(self, ours: Any, theirs: Any, *sizes: tuple[int, int], transposed: bool) -> None:
+        """Values and gradients are torch's everywhere, where one file runs for batches and spatial
+        sizes of those sizes."""
+        shapes = [self.shapes(*pair, transposed) for pair in sizes]
+        symbolic = self.shapes("n", None, transposed)
+        check(ours, theirs, symbolic, *shapes, draw=lambda r, s: r.uniform(-1, 1, s), order=1)
 
 
 def drawn(seed: int) -> Setting:
@@ -89,48 +79,6 @@ def drawn(seed: int) -> Setting:
 SETTINGS = [drawn(seed) for seed in range(20)]
 
 each_setting = pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: f"seed{s.seed}")
-
-
-def with_gradients(y: Value, leaves: list[Value]) -> Graph:
-    """y, and the gradients at the leaves from one at y, which is an input, too."""
-    g = leaf("g", y.type)
-    gradients = vjp([y], leaves, [g])
-    named = {f"gradient{i}": s for i, s in enumerate(gradients)}
-    return Graph("test", {"y": y, **named}, (*leaves, g))
-
-
-def torchs(function: Callable[..., Any], arrays: list[Array]) -> tuple[dict[str, Array], Array]:
-    """The same numbers in torch, in double, and the gradient that they come from."""
-    tensors = [torch.tensor(a, requires_grad=True) for a in arrays]
-    y = function(*tensors)
-    g = torch.tensor(np.random.default_rng(1).uniform(-1, 1, y.shape))
-    gradients = torch.autograd.grad(y, tensors, g)
-    found = {f"gradient{i}": s.numpy() for i, s in enumerate(gradients)}
-    return {"y": y.detach().numpy(), **found}, g.numpy()
-
-
-def check_everywhere(
-    ours: Callable[..., Value],
-    theirs: Callable[..., Any],
-    types: Callable[[DType], list[Type]],
-    data: list[list[Array]],
-) -> None:
-    """Values and gradients are torch's: in numpy, and in onnxruntime for both element types, where
-    one file runs at all sizes."""
-    for dtype in (f64, f32):
-        leaves = [leaf(f"x{i}", t) for i, t in enumerate(types(dtype))]
-        graph = with_gradients(ours(*leaves), leaves)
-        run = session(valid_model(graph))
-        for arrays in data:
-            expected, g = torchs(theirs, arrays)
-            feeds = {f"x{i}": a for i, a in enumerate(arrays)} | {"g": g}
-            given = {name: a.astype(dtype.numpy) for name, a in feeds.items()}
-            if dtype is f64:
-                for name, found in evaluate(graph, given).items():
-                    assert_close(found, expected[name], "float64", f"numpy {name}")
-            results = run(given, expected)
-            for name, found in results.items():
-                assert_close(found, expected[name], dtype.name, f"onnxruntime {name}")
 
 
 # What the gradients are made of.

@@ -96,8 +96,9 @@ def _torchs(torch: Any, theirs: Any, arrays: list[np.ndarray], order: int) -> tu
     y = theirs(*xs)
     feeds = {f"x{i}": a for i, a in enumerate(arrays)}
     found = {"y": y}
-    # Numbers that float32 has, so that both element types compute the same.
-    drawn = lambda shape: rng.integers(-16, 17, tuple(shape)) / 8  # noqa: E731
+    # Numbers that float32 has, so that both element types compute the same; none is 0, of which
+    # some gradients of torch take the logarithm.
+    drawn = lambda shape: (2 * rng.integers(-8, 8, tuple(shape)) + 1) / 8  # noqa: E731
     if order >= 1:
         feeds["g"] = drawn(y.shape)
         g = torch.tensor(feeds["g"], requires_grad=True)

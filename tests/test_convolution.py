@@ -11,7 +11,7 @@ from nncompile.autodiff.grad import vjp
 from nncompile.ir.interpreter import evaluate
 from nncompile.ops import conv, conv_transpose
 from nncompile.ops.convolution.convolve import Conv
-from tests.convolution_checks import Setting, check_everywhere, each_setting
+from tests.convolution_checks import Setting, each_setting
 from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
@@ -21,11 +21,11 @@ functional = torch.nn.functional
 @each_setting
 def test_convolutions_and_their_gradients_are_torchs_at_every_size(setting: Setting) -> None:
     names = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
-    check_everywhere(
+    setting.check(
         lambda x, w, b: conv(x, w, b, **setting.options),
         lambda x, w, b: names[setting.rank](x, w, b, **setting.options),
-        setting.types,
-        [setting.arrays(3, 5), setting.arrays(2, 8), setting.arrays(1, 4)],
+        *((3, 5), (2, 8), (1, 4)),
+        transposed=False,
     )
 
 
@@ -37,11 +37,11 @@ def test_transposed_convolutions_are_torchs_at_every_size(setting: Setting) -> N
         3: functional.conv_transpose3d,
     }
     options = setting.options | {"output_padding": setting.more}
-    check_everywhere(
+    setting.check(
         lambda x, w, b: conv_transpose(x, w, b, **options),
         lambda x, w, b: names[setting.rank](x, w, b, **options),
-        lambda dtype: setting.types(dtype, transposed=True),
-        [setting.arrays(3, 6, True), setting.arrays(2, 8, True)],
+        *((3, 6), (2, 8)),
+        transposed=True,
     )
 
 

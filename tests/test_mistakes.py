@@ -186,7 +186,10 @@ DECLARED: dict[str, tuple[Callable[[Model], Any], str]] = {
     "a function trained": (lambda m: training(lambda x: x), "a recipe needs a model"),
     "a loss that is a value": (lambda m: training(m, m.outputs["loss"]), "name of an output"),
     "updates by name": (lambda m: training(m, updates=["loss"]), "'loss' is not an update"),
-    "a batch of text": (lambda m: training(m, batch_size="64"), "batch_size must be a whole number"),
+    "a batch of text": (
+        lambda m: training(m, batch_size="64"),
+        "batch_size must be a whole number",
+    ),
     "half an epoch": (lambda m: training(m, epochs=1.5), "epochs must be a whole number"),
     "a bound of text": (lambda m: training(m, clip_norm="1"), "clip_norm must be a number"),
     "params by number": (
@@ -223,7 +226,10 @@ FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
     "text": (lambda t: t.fit("digits"), "data must be a dict"),
     "nothing": (lambda t: t.fit(None), "got NoneType"),
     "epochs of text": (lambda t: t.fit(DATA, epochs="3"), "epochs must be a whole number"),
-    "a batch of halves": (lambda t: t.fit(DATA, batch_size=2.5), "batch_size must be a whole number"),
+    "a batch of halves": (
+        lambda t: t.fit(DATA, batch_size=2.5),
+        "batch_size must be a whole number",
+    ),
     "a label too large": (
         lambda t: t.fit({**DATA, "label": np.arange(8)}),
         r"'label' holds 3: index 3 is out of range for (.|\n)*label\[3\](.|\n)*5 of 8",
