@@ -31,7 +31,7 @@ from nncompile.optim import (
     warm_restarts,
     warmup,
 )
-from nncompile.optim.schedules import Stateful, constant, resolve
+from nncompile.optim.schedules import constant, resolve
 from nncompile.passes import optimize
 from nncompile.program.recipe import training
 from nncompile.program.step import compose
