@@ -1,0 +1,173 @@
+"""The nodes of one ONNX graph, and the names of what they give."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from nncompile.diagnostics.locations import Location
+from nncompile.ir.emitters import OnnxOperator
+from nncompile.ir.names import unused_name
+from nncompile.ir.types import Array, DType, dtype_of
+
+Attributes = Mapping[str, Any]
+
+
+class Nodes:
+    """Collects the nodes and constants of one graph, of which equal ones are one.
+
+    The graph of a `parent` is around it: what needs nothing from inside is added there, unless this
+    one may not run (`conditional`).
+    """
+
+    def __init__(self, opset: int, parent: Self | None = None, conditional: bool = False) -> None:
+        self.opset = opset
+        self.parent = parent
+        self.conditional = conditional
+        self.nodes: list[onnx.NodeProto] = []
+        # Those of a graph within are the outer one's.
+        self.constants: dict[str, Array] = parent.constants if parent else {}
+        self._dtypes: dict[str, DType] = parent._dtypes if parent else {}
+        self._memo: dict[Any, tuple[str, ...]] = {}
+        # Names within must not shadow those outside, so there is one set of them.
+        self._taken: set[str] = parent._taken if parent else set()
+        # By stem the first number that may be free: those below it need no second look.
+        self._next_numbers: dict[str, int] = parent._next_numbers if parent else {}
+        self._inside: set[str] = set()  # names that only this graph knows
+        self._location: Location | None = None
+        self._stem = ""
+
+    def reserve(self, name: str) -> None:
+        """Keeps a name that the user gave from being made up for something else."""
+        self._taken.add(name)
+
+    def __getattr__(self, op_type: str) -> OnnxOperator:
+        if not op_type[:1].isupper():
+            raise AttributeError(op_type)
+
+        def emit(
+            *inputs: str, outputs: int | None = None, domain: str = "", **attributes: Any
+        ) -> Any:
+            names = self._operator(op_type, domain, inputs, outputs or 1, attributes)
+            return names[0] if outputs is None else names
+
+        return emit
+
+    def _operator(
+        self,
+        op_type: str,
+        domain: str,
+        inputs: tuple[str, ...],
+        outputs: int,
+        attributes: Attributes,
+    ) -> tuple[str, ...]:
+        """What a call of an operator emits."""
+        return self._emit(op_type, domain, inputs, outputs, attributes)
+
+    def _emit(
+        self,
+        op_type: str,
+        domain: str,
+        inputs: tuple[str, ...],
+        outputs: int,
+        attributes: Attributes,
+    ) -> tuple[str, ...]:
+        if holds_graph(attributes):
+            # No two are equal, for names within are unique; and they may use any name of here.
+            return self._added(op_type, domain, inputs, outputs, attributes)
+        if self.parent and not self.conditional and self._inside.isdisjoint(inputs):
+            with self._at_parent() as parent:
+                return parent._emit(op_type, domain, inputs, outputs, attributes)
+        key = (op_type, domain, inputs, outputs, repr(sorted(attributes.items())))
+        if key in self._memo:
+            return self._memo[key]
+        names = self._added(op_type, domain, inputs, outputs, attributes)
+        self._memo[key] = names
+        return names
+
+    def _added(
+        self,
+        op_type: str,
+        domain: str,
+        inputs: tuple[str, ...],
+        outputs: int,
+        attributes: Attributes,
+    ) -> tuple[str, ...]:
+        names = tuple(self._fresh(self._stem or op_type) for _ in range(outputs))
+        node = helper.make_node(op_type, inputs, names, names[0], domain=domain, **attributes)
+        if self._location is not None:
+            helper.set_metadata_props(
+                node, {"source": self._location.place, "scope": self._location.scope}
+            )
+        self.nodes.append(node)
+        self._inside.update(names)
+        return names
+
+    @contextmanager
+    def _at_parent(self) -> Iterator[Self]:
+        """The outer graph, at the line that is being lowered here."""
+        parent = self.parent
+        assert parent is not None
+        before = parent._location, parent._stem
+        parent._location, parent._stem = self._location, self._stem
+        try:
+            yield parent
+        finally:
+            parent._location, parent._stem = before
+
+    def _fresh(self, stem: str) -> str:
+        number = max(len(self.nodes), self._next_numbers.get(stem, 0))
+        while (name := f"{stem}_{number}") in self._taken:
+            number += 1
+        self._taken.add(name)
+        self._next_numbers[stem] = number + 1
+        return name
+
+    def once(self, key: Any, emit: Callable[[], str]) -> str:
+        """What `emit` gives the first time in this graph that it is asked for under that key: for
+        nodes with graphs within, no two of which are equal by themselves."""
+        if key not in self._memo:
+            self._memo[key] = (emit(),)
+        return self._memo[key][0]
+
+    def constant(self, array: Any) -> str:
+        """The name of a constant; equal ones are one."""
+        if self.parent:
+            return self.parent.constant(array)
+        array = np.asarray(array)
+        key = ("constant", array.dtype.str, array.shape, array.tobytes())
+        if key not in self._memo:
+            name = self._fresh_constant(array)
+            self.constants[name] = array
+            self._dtypes[name] = dtype_of(array.dtype)
+            self._memo[key] = (name,)
+        return self._memo[key][0]
+
+    def _fresh_constant(self, array: Array) -> str:
+        text = str(array.tolist()).replace(" ", "")
+        stem = text if len(text) <= 20 else f"constant_{len(self.constants)}"
+        name = unused_name(stem, self._taken, ":", 1)
+        self._taken.add(name)
+        return name
+
+    def scalar(self, number: Any, dtype: DType) -> str:
+        """A scalar constant."""
+        return self.constant(np.asarray(number, dtype.numpy))
+
+    def ints(self, numbers: Sequence[int]) -> str:
+        """A constant vector of i64: axes, shapes, starts …"""
+        return self.constant(np.asarray(list(numbers), np.int64).reshape(len(numbers)))
+
+    def initializers(self) -> list[TensorProto]:
+        """The constants emitted so far, as tensors of the graph."""
+        return [numpy_helper.from_array(a, name) for name, a in self.constants.items()]
+
+
+def holds_graph(attributes: Attributes) -> bool:
+    """Whether a node has a graph within."""
+    return any(isinstance(x, onnx.GraphProto) for x in attributes.values())
