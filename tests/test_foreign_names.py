@@ -25,7 +25,7 @@ from nncompile.diagnostics.errors import (
     ShapeError,
     UnknownNameError,
 )
-from nncompile.diagnostics.hints import FOREIGN_NAMES, SuggestsNames, suggests_names
+from nncompile.diagnostics.hints import FOREIGN_NAMES, SAID, SuggestsNames, suggests_names
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type
@@ -477,6 +477,32 @@ def test_options_that_are_told_are_some() -> None:
             known |= inspect.signature(thing).parameters.keys()
     told = {here for several in FOREIGN_NAMES.values() for here in several}
     assert told <= known, told - known
+
+
+# What options of torch's layers are not here at all: the rest has torch's name, or is told.
+ABSENT = {
+    *("args", "kwargs", "device", "dtype", "inplace", "_weight", "_freeze"),
+    *("max_norm", "norm_type", "scale_grad_by_freq", "sparse"),  # of embeddings
+    *("encoder_layer", "decoder_layer", "norm", "enable_nested_tensor", "mask_check"),
+    *("end_dim", "padding_mode", "recompute_scale_factor", "return_indices"),
+}
+SPATIAL = ("Conv", "ConvTranspose", "MaxPool", "MaxUnpool", "LPPool", "AdaptiveMaxPool")
+TORCH_LAYERS = (
+    *("AlphaDropout", "Bilinear", "Dropout", "Embedding", "EmbeddingBag", "Flatten", "GroupNorm"),
+    *(f"{kind}{n}d" for kind in SPATIAL for n in (1, 2, 3)),
+    *("Fold", "Unfold", "LayerNorm", "LocalResponseNorm", "PixelShuffle", "PixelUnshuffle"),
+    *("PReLU", "RMSNorm", "RNNCell", "LSTMCell", "GRUCell", "Upsample", "TransformerEncoder"),
+    *("TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"),
+)
+
+
+@pytest.mark.parametrize("name", TORCH_LAYERS)
+def test_layers_have_torchs_options(name: str) -> None:
+    nn = pytest.importorskip("torch").nn
+    ours = inspect.signature(getattr(dsl, name)).parameters
+    theirs = inspect.signature(getattr(nn, name)).parameters.keys() - ABSENT
+    told = SAID.keys() | {x for x, here in FOREIGN_NAMES.items() if any(y in ours for y in here)}
+    assert theirs <= ours.keys() | told, theirs - ours.keys() - told
 
 
 def ctc(**options: Any) -> Model:

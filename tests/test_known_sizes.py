@@ -65,7 +65,7 @@ LAYERS: dict[str, tuple[Callable[[Value], Any], Any, str]] = {
     "Conv2d": (lambda x: x >> dsl.Conv2d(2, 3), f32["n", "c", 8, 8], "c +axis 1 of input x"),
     "LSTM": (lambda x: x >> dsl.LSTM(2), f32["n", "t", "width"], "declare axis 2 of input x"),
     "LSTMCell": (lambda x: x >> dsl.LSTMCell(2), f32["n", "width"], "declare axis 1 of input x"),
-    "LayerNorm": (lambda x: x >> dsl.LayerNorm(), f32["n", "width"], "affine=False"),
+    "LayerNorm": (lambda x: x >> dsl.LayerNorm(), f32["n", "width"], "elementwise_affine=False"),
     "BatchNorm": (lambda x: x >> dsl.BatchNorm(), f32["n", "c"], "c +axis 1 of input x"),
     "MultiHeadAttention": (
         lambda x: x >> dsl.MultiHeadAttention(2),

@@ -102,7 +102,8 @@ class BatchNorm(Layer):
 
 class LayerNorm(Layer):
     """Mean 0 and variance 1 over the last `axes` axes of each example, times `weight` and plus
-    `bias` of the shape of these axes where it is `affine` (`bias=False` leaves that one out).
+    `bias` of the shape of these axes where it is `elementwise_affine` (`bias=False` leaves that one
+    out).
 
     Raises `ShapeError` where x has fewer axes, or the data alone tell the size of one that the
     parameters need, `DTypeError` where it is not floating.
@@ -110,7 +111,7 @@ class LayerNorm(Layer):
 
     axes: int = field(default=1, kw_only=True)  # first, it would be mistaken for the size
     eps: float = 1e-5
-    affine: bool = True
+    elementwise_affine: bool = True
     bias: bool = True
 
     def __post_init__(self) -> None:
@@ -119,15 +120,15 @@ class LayerNorm(Layer):
 
     def __call__(self, x: Any) -> Value:
         x = floating("LayerNorm", x)
-        shape = _last_axes("LayerNorm", x, self.axes, self.affine)
-        scale, bias = _affine(self, x, shape, self.affine, self.bias)
+        shape = _last_axes("LayerNorm", x, self.axes, self.elementwise_affine)
+        scale, bias = _affine(self, x, shape, self.elementwise_affine, self.bias)
         return layer_norm(x, scale, bias, self.axes, self.eps)
 
 
 class RMSNorm(Layer):
     """x divided by its root mean square over its last `axes` axes, times `weight` of the shape of
-    these axes where it is `affine`. Without `eps` it is the smallest step from 1 of x's element
-    type, as torch's.
+    these axes where it is `elementwise_affine`. Without `eps` it is the smallest step from 1 of x's
+    element type, as torch's.
 
     Raises `ShapeError` where x has fewer axes, or the data alone tell the size of one that the
     weight needs, `DTypeError` where it is not floating.
@@ -135,7 +136,7 @@ class RMSNorm(Layer):
 
     axes: int = field(default=1, kw_only=True)
     eps: float | None = None
-    affine: bool = True
+    elementwise_affine: bool = True
 
     def __post_init__(self) -> None:
         _check_axes("RMSNorm", self.axes)
@@ -144,8 +145,8 @@ class RMSNorm(Layer):
 
     def __call__(self, x: Any) -> Value:
         x = floating("RMSNorm", x)
-        shape = _last_axes("RMSNorm", x, self.axes, self.affine)
-        scale, _ = _affine(self, x, shape, self.affine, False)
+        shape = _last_axes("RMSNorm", x, self.axes, self.elementwise_affine)
+        scale, _ = _affine(self, x, shape, self.elementwise_affine, False)
         return rms_norm(x, scale, self.axes, self.eps)
 
 
@@ -275,7 +276,7 @@ def _last_axes(name: str, x: Value, axes: int, affine: bool) -> tuple[Any, ...]:
             f"{name} needs last axes of known size for its weights, x is {x.type}",
             x,
             axis,
-            "affine=False has no weights",
+            "elementwise_affine=False has no weights",
         )
     return shape
 

@@ -66,7 +66,7 @@ class _Block(Layer):
     num_key_value_heads: int | None = None
     rotary_base: float | None = None
     bias: bool = True
-    eps: float = 1e-5
+    layer_norm_eps: float = 1e-5
 
     def __post_init__(self) -> None:
         kind, heads = type(self).__name__, self.num_heads
@@ -87,7 +87,7 @@ class _Block(Layer):
 
     def branch(self, x: Value, name: str, function: Function) -> Value:
         """x + function(x), normalized before the function or after the sum."""
-        norm = LayerNorm(eps=self.eps, bias=self.bias, name=f"{name}_norm")
+        norm = LayerNorm(eps=self.layer_norm_eps, bias=self.bias, name=f"{name}_norm")
         if self.norm_first:
             result: Value = x + _dropped(function(norm(x)), self.dropout)
             return result
@@ -179,7 +179,7 @@ class _Stack(_Block):
             y = kind(**fields, name=f"layer{i}")(y, *args, **options)
         if not self.norm_first:
             return y
-        return LayerNorm(eps=self.eps, bias=self.bias, name="norm")(y)
+        return LayerNorm(eps=self.layer_norm_eps, bias=self.bias, name="norm")(y)
 
 
 class TransformerEncoder(_Stack):
