@@ -16,10 +16,11 @@ from nncompile.ir.basic import cast
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, boolean
-from nncompile.ops import concatenate, const, one_hot, split, take
+from nncompile.ops import broadcast_to, concatenate, const, one_hot, put_along_axis, split, take
 from nncompile.program.model import Model
 from nncompile.train import Trainer
 from nncompile.train.indices import RangeCheck
+from tests.op_types import Case, cases_of, registered_ops
 
 Change = Callable[[Array], Array]
 
@@ -50,6 +51,45 @@ def with_one(value: int, place: tuple[int, ...], shape: tuple[int, ...] = (9, 4)
     array = np.ones(shape, np.int64)
     array[place] = value
     return array
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case
+        for op_type in registered_ops()
+        for case in cases_of(op_type)
+        if "axis" in case.sample.op.attributes
+        and len(case.leaves) > 1
+        and case.leaves[1].dtype.is_integer
+    ],
+    ids=lambda case: case.name,
+)
+def test_an_op_that_indexes_says_so(case: Case) -> None:
+    """And no other does: numpy refuses the index behind the last one, or takes it for a number."""
+    sizes = case.bindings[0]
+    op, feeds = case.sample.op.at(sizes), case.feeds(sizes)
+    x, places, *others = (feeds[leaf.op.name] for leaf in case.leaves)
+    behind = np.full_like(places, x.shape[op.axis])
+    if op.indexes:
+        with pytest.raises(IndexError):
+            op.numpy(x, behind, *others)
+    else:
+        op.numpy(x, behind, *others)
+
+
+def test_indices_of_what_is_scattered() -> None:
+    """Whatever is made of it and what stands there."""
+    for reduction in ("add", "max", "min", "mul"):
+
+        @model
+        def net(x=f32["batch"], place=i64["batch", 1]):
+            zeros = broadcast_to(cast(const(0), f32), (place.shape[0], 3))
+            y = put_along_axis(zeros, place, x[:, None], 1, reduction)  # noqa: B023
+            return {"loss": (y * Dense(3)(x[:, None])).mean()}
+
+        message = told(net, x=np.zeros(9, np.float32), place=np.full((9, 1), 3))
+        assert "index 3 is out of range for an axis of size 3" in message
 
 
 def test_tokens_of_a_language_model() -> None:

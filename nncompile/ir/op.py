@@ -98,6 +98,8 @@ class Op(Attributes):
     # Whether it compares elements of an argument with each other. TorchScript carries u64 in int64,
     # and gives such an op what has the same order there (see torchscript/carriers.py).
     orders: ClassVar[bool] = False
+    # Whether its second argument holds indices of elements of the first, along the field `axis`.
+    indexes: ClassVar[bool] = False
     # Which field takes any axis of equally shaped arguments of any rank: "axis" (one of them),
     # "axes" (some) or "order" (`axes`: all, in any order). The tests then draw random ones.
     varies: ClassVar[str] = ""

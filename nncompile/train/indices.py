@@ -26,14 +26,13 @@ from nncompile.ops.core.counting import Iota
 from nncompile.ops.reduction.cumulative import CumSum
 from nncompile.ops.reduction.extremes import Max, Min
 from nncompile.ops.reduction.sums import Sum
-from nncompile.ops.shape.gathering import Gather, ScatterAdd, TakeAlongAxis
+from nncompile.ops.shape.gathering import Gather, TakeAlongAxis
 from nncompile.ops.shape.joining import Concat, Split
 from nncompile.ops.shape.reshape import Reshape, Transpose
 from nncompile.ops.shape.slicing import Pad, Slice
 from nncompile.program.shape_check import Sizes
 from nncompile.train.rows import Rowwise
 
-_INDEXED = (Gather, TakeAlongAxis, ScatterAdd)  # their second argument is places in the first
 _WHOLE = (Cast, Expand, AssertInRange, AssertAtMost, Reshape, Transpose)  # which keep all numbers
 _MOVES = (*_WHOLE, Concat, Item, Slice, Split)  # which keep some
 # What is computed of integers on the host, too: it costs little beside reading them.
@@ -80,8 +79,9 @@ class RangeCheck:
         self._graph = graph
         self._known: dict[Value, dict[tuple[Any, ...], Range]] = {}
         for v in graph.nodes:
-            if isinstance(v.op, _INDEXED):
-                value, size = v.args[1], v.args[0].shape[v.op.axis]
+            if v.op.indexes:
+                axis: Any = v.op.attributes["axis"]
+                value, size = v.args[1], v.args[0].shape[axis]
                 known = Range(0, dim(size - 1))
             elif isinstance(v.op, AssertInRange):
                 value, location = v.args[0], graph.locations.location(v)

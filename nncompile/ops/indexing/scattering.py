@@ -46,6 +46,7 @@ class ScatterMax(Op):
 
     axis: int
     orders = True
+    indexes = True
 
     _kind: ClassVar[str] = "max"
     _numpy: ClassVar[np.ufunc] = np.maximum

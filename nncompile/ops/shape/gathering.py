@@ -39,6 +39,7 @@ class Gather(Op):
     axis: int
     moves = True
     copies = 1
+    indexes = True
 
     def infer(self, x: Type, indices: Type) -> Type:
         check_integer(indices)
@@ -85,6 +86,7 @@ class TakeAlongAxis(Op):
     axis: int
     moves = True
     copies = 1
+    indexes = True
 
     def infer(self, x: Type, indices: Type) -> Type:
         check_integer(indices)
@@ -120,6 +122,7 @@ class ScatterAdd(Op):
     equal indices are all added."""
 
     axis: int
+    indexes = True
 
     def infer(self, x: Type, indices: Type, updates: Type) -> Type:
         return scattered_type(x, indices, updates, self.axis)
