@@ -20,6 +20,9 @@ from tests.backends import graph_of, session
 from tests.leaves import leaf
 
 Feeds = dict[str, Array]
+# How near: in double, and in single precision.
+DOUBLE = {"rtol": 1e-9, "atol": 1e-11}
+SINGLE = {"rtol": 2e-5, "atol": 4e-6}
 
 
 def built(function: Callable[..., Value], **types: Type) -> tuple[Value, dict[str, Value]]:

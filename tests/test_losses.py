@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,32 +15,12 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, Type
+from nncompile.ir.types import Type
 from tests.leaves import leaf
+from tests.loss_checks import agree
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
-
-
-def agree(
-    ours: Callable[..., Value], theirs: Callable[..., Any], *arrays: Array, gradient_of: int = 1
-) -> None:
-    """Value and gradients (at the first `gradient_of` arguments) are torch's, in double precision.
-
-    Within 10⁻⁶: torch keeps some constants (1/6, α) in single precision.
-    """
-    types = [dsl.i64 if a.dtype.kind == "i" else dsl.f64 for a in arrays]
-    leaves = [leaf(f"x{i}", t[a.shape]) for i, (t, a) in enumerate(zip(types, arrays, strict=True))]
-    value = ours(*leaves)
-    total = value.sum() if value.rank else value
-    feeds = {f"x{i}": a for i, a in enumerate(arrays)}
-    found, *gradients = evaluate([value, *grad(total, leaves[:gradient_of])], feeds)
-    tensors = [torch.tensor(a, requires_grad=i < gradient_of) for i, a in enumerate(arrays)]
-    expected = theirs(*tensors)
-    expected.sum().backward()
-    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-6, atol=1e-9)
-    for gradient, x in zip(gradients, tensors, strict=False):
-        np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-6, atol=1e-9)
 
 
 ACTIVATIONS: dict[str, tuple[Any, Any]] = {
@@ -101,7 +80,11 @@ def test_activations_and_their_gradients_are_finite_far_out(name: str) -> None:
 def test_prelu_trains_its_slope() -> None:
     random = np.random.default_rng(1)
     agree(
-        dsl.prelu, functional.prelu, random.normal(size=(6, 3)), random.normal(size=3), slope_of=2
+        dsl.prelu,
+        functional.prelu,
+        random.normal(size=(6, 3)),
+        random.normal(size=3),
+        gradient_of=2,
     )
 
 

@@ -28,21 +28,11 @@ from nncompile.ops.random.generator import seed_leaf
 from nncompile.optim import adam, sgd
 from nncompile.program.model import Model, applications
 from nncompile.program.recipe import Recipe, assign, minimize, training
-from nncompile.program.step import Step, compose
+from nncompile.program.step import compose
 from nncompile.program.updates import Following
 from tests.leaves import leaf
 from tests.small_models import averaging, data, perceptron
-
-
-def run(step: Step, state: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
-    """All outputs of one step in numpy."""
-    result: dict[str, Any] = evaluate(step.step, {**state, **batch})
-    return result
-
-
-def followed(step: Step, state: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
-    return state | {path: result[following] for path, following in step.state_map.items()}
-
+from tests.step_checks import followed, run
 
 # A model as a function
 

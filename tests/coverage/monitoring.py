@@ -128,5 +128,5 @@ ROWS = (
     _watched("overfit-one-batch check", _check_overfit, "planted mistakes", "cli"),
     _watched("learning-rate finder", _check_finder, "a sweep by hand", "monitoring_rates"),
     _watched("early stopping, best weights restored", _check_stopping, "the best epoch",
-             "callbacks"),
+             "early_stopping"),
 )  # fmt: skip

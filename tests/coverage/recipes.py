@@ -206,15 +206,15 @@ RECIPE_ROWS = (
     _recipe("recompute (gradient checkpointing)", lambda: _descent(recompute="hidden"),
             agrees="torch", peer=descent(_plain)),
     _recipe("freezing by name", lambda: _descent(freeze="hidden.*"), agrees="unchanged bits",
-            test="recipe_features"),
+            test="freezing"),
     _recipe("EMA of weights", lambda: _descent(average=dsl.ema(0.9)), agrees="torch",
-            test="recipe_features"),
+            test="averages"),
     _recipe("SWA of weights", lambda: _descent(average=dsl.swa(start=3, every=2)),
-            agrees="its definition", test="recipe_features"),
+            agrees="its definition", test="averages"),
     _recipe("LoRA", _adapted, agrees="its definition", test="lora",
             example="examples/lora_digits.py"),
     System("transfer learning", RECIPES, run=_check_transfer, agrees="unchanged bits",
-           test="tests/test_recipe_features.py", example="examples/transfer.py"),
+           test="tests/test_freezing.py", example="examples/transfer.py"),
 )  # fmt: skip
 
 
@@ -243,12 +243,12 @@ REGULAR_ROWS = (
              agrees="torch", peer=descent(
                  lambda o, p: o.AdamW(list(p.values()), 0.01, weight_decay=0.3))),
     _regular("max-norm", lambda: _descent(max_norm=0.7), agrees="its definition",
-             test="recipe_features"),
+             test="recipe_parameters"),
     _regular("clipping by value, norm, global norm",
              lambda: _descent(clip_value=0.2, clip_each_norm=0.3, clip_norm=0.4),
              agrees="torch", peer=descent(_plain, bound=_clip)),
     _regular("gradient noise", lambda: _descent(noise=0.01), agrees="its statistics",
-             test="recipe_features"),
+             test="recipe_parameters"),
 )  # fmt: skip
 
 ROWS = (*GRADIENT_ROWS, *INITIAL_ROWS, *RECIPE_ROWS, *REGULAR_ROWS)

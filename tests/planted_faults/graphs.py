@@ -40,7 +40,7 @@ GRAPHS = (
         "nncompile/ir/names.py",
         'unused, number = f"{name}{separator}{number}", number + 1',
         'unused, number = f"{unused}{separator}{number}", number + 1',
-        "tests/test_recipe_features.py tests/test_dsl.py tests/test_monitoring_units.py",
+        "tests/test_layer_names.py tests/test_monitoring_units.py",
     ),
     # Where the user's line is.
     Fault(

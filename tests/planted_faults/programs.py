@@ -28,7 +28,7 @@ PROGRAMS = (
         "nncompile/runtime/checkpoint.py",
         "unknown = [name for name in tensors if name not in expected]",
         "unknown = []",
-        "tests/test_load.py tests/test_export.py tests/test_runner.py",
+        "tests/test_load.py tests/test_export_step.py tests/test_runner.py",
     ),
     Fault(
         "nncompile/compiler/export.py",
