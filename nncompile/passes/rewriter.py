@@ -107,11 +107,6 @@ class Rule(_Refusing):
         """The name of the function that declares the rule."""
         return self.function.__name__
 
-    @property
-    def doc(self) -> str:
-        """The docstring of the function that declares the rule."""
-        return inspect.getdoc(self.function) or ""
-
     def __call__(self, value: Value) -> Value | None:
         """The value in its new form; None where the rule does not apply."""
         return self.match(value).after

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, TypedDict
 
@@ -226,7 +227,7 @@ class assign(Options, eq=False):
         return value
 
 
-class Average:
+class Average(ABC):
     """Keeps an average of the parameters that `params` matches: the state `PATH.NAME`.
 
     A second average of that name and of the same parameter is `PATH.NAME.2`, unless it is given
@@ -264,9 +265,9 @@ class Average:
         found: Value = (1 - share) * average + share * w
         return found
 
+    @abstractmethod
     def _share(self, number: Value, w: Value) -> Value:
         """What `w` has in an average that saw `number` others."""
-        raise NotImplementedError
 
 
 class ema(Average, Options, eq=False):

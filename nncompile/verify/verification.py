@@ -13,7 +13,8 @@ from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step, compose
 from nncompile.verify.backends import Backend, Function, all_backends
-from nncompile.verify.error_bound import Difference, Reference
+from nncompile.verify.error_bound import Difference
+from nncompile.verify.experiments import Evaluation, Experiment, Steps
 from nncompile.verify.gradients import gradient_error
 from nncompile.verify.graphs import (
     FORWARD,
@@ -24,7 +25,7 @@ from nncompile.verify.graphs import (
     learning_of,
 )
 from nncompile.verify.inputs import Case, Inputs
-from nncompile.verify.locate import FAILURES, first_departing, first_pass
+from nncompile.verify.locate import FAILURES, first_departing
 from nncompile.verify.report import (
     DIFFERENCES,
     FLOAT32,
@@ -118,7 +119,7 @@ class _Verification:
                 if (
                     graph_under_test is graphs_under_test[0] or 0 not in case.sizes.values()
                 ):  # nobody learns of nothing
-                    self._compare(graph_under_test, case, number)
+                    self._compare(Evaluation(graph_under_test, case, self.seed, number))
         assert first is not None  # `base` accepts random inputs
         if self.recipe is not None and self.step is not None:
             self._train(self.step, inputs, base)
@@ -127,50 +128,47 @@ class _Verification:
         for text, names in self._refused.items():
             self.report.skipped.append(f"{counted(list(names))}: {text}")
 
-    def _compare(self, graph_under_test: GraphUnderTest, case: Case, number: int) -> None:
-        """All ways to compute one graph, on one set of inputs."""
-        reference = graph_under_test.reference(case, self.seed, number)
-        named = graph_under_test.column
-        graph = graph_under_test.lowered.graph
-        for d in self._added(FLOAT32, reference, reference.plain, named):
+    def _compare(self, experiment: Experiment) -> None:
+        """All ways to make one experiment."""
+        reference, case = experiment.reference, experiment.case
+        for d in self._added(FLOAT32, reference.differences(reference.plain), experiment):
             self.report.compared += 1
             self.report.undecided += not d.is_decided
-        for d in self._added_all(PASSES, reference.passes(), named):
+        for d in self._added(PASSES, reference.passes(), experiment):
             if d.mismatches and (PASSES,) not in self._faults:
-                bound = reference.bound[d.output]
-                place = first_pass(graph_under_test.graph, d.output, case.feeds, bound)
-                fault = Fault([PASSES], named[d.output], case, d, place, case.feeds)
-                self._faults[(PASSES,)] = fault
+                place, column = experiment.first_pass(d), experiment.columns[d.output]
+                self._faults[(PASSES,)] = Fault([PASSES], column, case, d, place, case.feeds)
         for backend in self.backends:
-            got = self._got(backend, graph_under_test, case)
-            if got is None:
+            function = self._load(backend, experiment.under_test)
+            got = None if function is None else self._got(backend, function, experiment)
+            if function is None or got is None:
                 continue
-            found = self._added(backend.name, reference, got, named)
-            mismatching = [d for d in found if d.mismatches]
-            if mismatching:
-                key = (type(backend).__name__, named[mismatching[0].output])
-                if key in self._faults:
-                    self._join(key, backend)
-                else:
-                    place = first_departing(graph, backend, case.feeds, self.seed)
-                    self._faults[key] = Fault(
-                        [backend.name], key[1], case, mismatching[0], place, case.feeds
-                    )
+            found = self._added(backend.name, reference.differences(got), experiment)
+            first = next((d for d in found if d.mismatches), None)
+            if first is None:
+                continue
+            column = experiment.columns[first.output]
+            fault = self._fault((type(backend).__name__, column), backend, column, case)
+            if fault is not None:
+                fault.difference = first
+                fault.feeds, fault.place = experiment.first_departing(backend, function, self.seed)
 
-    def _join(self, key: tuple[str, ...], backend: Backend) -> None:
-        if backend.name not in self._faults[key].backends:
-            self._faults[key].backends.append(backend.name)
+    def _fault(
+        self, key: tuple[str, ...], backend: Backend, column: str, case: Case | None
+    ) -> Fault | None:
+        """A new fault of a backend; None, with the backend added, where another has the same."""
+        known = self._faults.get(key)
+        if known is None:
+            known = self._faults[key] = Fault([backend.name], column, case)
+            return known
+        if backend.name not in known.backends:
+            known.backends.append(backend.name)
+        return None
 
-    def _added(
-        self, row: str, reference: Reference, got: Arrays, named: Mapping[str, str]
-    ) -> list[Difference]:
-        return self._added_all(row, reference.differences(got), named)
-
-    def _added_all(
-        self, row: str, found: list[Difference], named: Mapping[str, str]
-    ) -> list[Difference]:
+    def _added(self, row: str, found: list[Difference], experiment: Experiment) -> list[Difference]:
+        """The differences, which are entered in the table."""
         for d in found:
-            self.report.cell(row, named[d.output]).add(d)
+            self.report.cell(row, experiment.columns[d.output]).add(d)
         return found
 
     def _load(self, backend: Backend, graph_under_test: GraphUnderTest) -> Function | None:
@@ -184,14 +182,12 @@ class _Verification:
                 self._failed(backend, graph_under_test, None, error)
         return self._loaded[key]
 
-    def _got(self, backend: Backend, graph_under_test: GraphUnderTest, case: Case) -> Arrays | None:
-        function = self._load(backend, graph_under_test)
-        if function is None:
-            return None
+    def _got(self, backend: Backend, function: Function, experiment: Experiment) -> Arrays | None:
+        """What the backend computes; None, with a fault, where it fails."""
         try:
-            return function(case.feeds)
+            return experiment.run(function)
         except FAILURES as error:
-            self._failed(backend, graph_under_test, case, error)
+            self._failed(backend, experiment.under_test, experiment.case, error)
             return None
 
     def _failed(
@@ -210,62 +206,23 @@ class _Verification:
             return
         for column in dict.fromkeys(graph_under_test.column.values()):
             self.report.cell(backend.name, column).note = "FAILS"
-        key = (type(backend).__name__, said)
-        if key in self._faults:
-            self._join(key, backend)
-            return
         column = next(iter(graph_under_test.column.values()))
-        message = " ".join(said.split("\n")[-1].split())
-        fault = self._faults[key] = Fault([backend.name], column, case, message=message)
-        if case is not None:
-            graph = graph_under_test.lowered.graph
-            fault.feeds = case.feeds
-            fault.place = first_departing(graph, backend, case.feeds, self.seed)
+        fault = self._fault((type(backend).__name__, said), backend, column, case)
+        if fault is not None:
+            fault.message = " ".join(said.split("\n")[-1].split())
+            if case is not None:
+                graph, fault.feeds = graph_under_test.lowered.graph, case.feeds
+                fault.place = first_departing(graph, backend, case.feeds, self.seed)
 
     def _train(self, step: Step, inputs: Inputs, base: Any) -> None:
         """Ten steps, by every backend."""
         cases = [inputs.batch(base, i) for i in range(STEPS)]
         batches = [{n: c.feeds[n] for n in self.model.inputs} for c in cases]
         trajectory = Trajectory(step.state_map, step.initial(self.seed), batches)
-        graph_under_test = GraphUnderTest(step.step, dict.fromkeys(step.step.outputs, TRAINING))
-        after, before = (
-            trajectory.computed(graph_under_test.lowered.graph),
-            trajectory.computed(step.step),
-        )
-        reference = Reference(after, (self.seed, STEPS), before)
-        names = dict.fromkeys(reference.exact, TRAINING)
-        for d in self._added(FLOAT32, reference, reference.plain, names):
-            self.report.compared += 1
-            self.report.undecided += not d.is_decided
         first = {**trajectory.start, **batches[0]}
         case = Case(f"{STEPS} random batches", cases[0].sizes, self.seed, first)
-        for d in self._added_all(PASSES, reference.passes(), names):
-            if d.mismatches and (PASSES,) not in self._faults:
-                path = d.output.partition(" after ")[0]
-                output, bound = step.state_map[path], reference.bound[d.output]
-                place = first_pass(step.step, output, first, bound)
-                self._faults[(PASSES,)] = Fault([PASSES], TRAINING, case, d, place, first)
-        for backend in self.backends:
-            function = self._load(backend, graph_under_test)
-            if function is None:
-                continue
-            try:
-                got = trajectory.run(function)
-            except FAILURES as error:
-                self._failed(backend, graph_under_test, case, error)
-                continue
-            mismatching = [
-                d for d in self._added(backend.name, reference, got, names) if d.mismatches
-            ]
-            if mismatching:
-                key = (type(backend).__name__, TRAINING)
-                if key in self._faults:
-                    self._join(key, backend)
-                    continue
-                graph = graph_under_test.lowered.graph
-                feeds, place = trajectory.first_departing(graph, backend, function, self.seed)
-                fault = Fault([backend.name], TRAINING, case, mismatching[0], place, feeds)
-                self._faults[key] = fault
+        graph_under_test = GraphUnderTest(step.step, dict.fromkeys(step.step.outputs, TRAINING))
+        self._compare(Steps(graph_under_test, case, trajectory))
 
     def _differentiate(self, recipe: Recipe, inputs: Inputs, base: Any, first: Case) -> None:
         """The gradients of every loss against central differences."""
