@@ -306,7 +306,7 @@ class Operators:
         """Without axes of size 1."""
 
     @method("flatten")
-    def flatten(self, start: int = 0, end: int = -1) -> Self:
+    def flatten(self, start_dim: int = 0, end_dim: int = -1) -> Self:
         """Neighbouring axes as one."""
 
     @method("cast")
@@ -314,7 +314,7 @@ class Operators:
         """The elements as another type."""
 
     @method("clip")
-    def clip(self, low: Any = None, high: Any = None) -> Self:
+    def clip(self, min: Any = None, max: Any = None) -> Self:
         """The elements, bounded from below and above."""
 
     @property
