@@ -10,9 +10,8 @@ import pytest
 
 from dsl import BatchNorm, Dense, f32, mean_squared_error, model, relu
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, Type
+from nncompile.ir.types import Array
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
-from nncompile.program.model import Model
 
 # Of an element of float32 against float64, in units of the largest: a few roundings.
 ROUNDING = 1e-6
@@ -82,11 +81,3 @@ def batches(count: int) -> list[dict[str, Array]]:
         }
         for _ in range(count)
     ]
-
-
-def built(layer: Any, type_: Type) -> Model:
-    @model
-    def one(x=type_):  # type: ignore[no-untyped-def]
-        return {"y": x >> layer}
-
-    return one

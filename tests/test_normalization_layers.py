@@ -32,8 +32,9 @@ from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.step import compose
 from tests.backends import session, valid_model
+from tests.layer_checks import built
 from tests.leaves import leaf
-from tests.normalized import ROUNDING, batches, built, images, off
+from tests.normalized import ROUNDING, batches, images, off
 from tests.tolerances import assert_close
 
 # The same after a hundred steps of training, where roundings have added up. Those of torch itself

@@ -1,10 +1,9 @@
-"""Reductions, running sums and softmax against numpy, beside what every op is tested for."""
+"""Reductions and running sums against numpy, beside what every op is tested for."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,28 +12,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nncompile import ops
-from nncompile.autodiff.grad import vjp
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.elementwise import exp
-from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, DType, boolean, f32, f64, i32, i64, u32
+from nncompile.ir.types import Array, boolean, f32, f64, i32, i64, u32
 from nncompile.ops import const
 from nncompile.ops.reduction.products import ProductOfOthers
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.ops.reduction.sums import LogSumExp
 from tests.gradient_checks import check_gradient, check_runtime, gradient_at
 from tests.leaves import leaf
-from tests.scan_checks import check_everywhere
+from tests.reduction_checks import assert_as_numpy, length, reductions
 
 
 def log_sum_exp(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
     return np.logaddexp.reduce(x, axis=axis, keepdims=keepdims)  # type: ignore[no-any-return]
-
-
-def length(x: Array, axis: Any = None, keepdims: bool = False) -> Array:
-    return np.sqrt(np.sum(x * x, axis=axis, keepdims=keepdims))  # type: ignore[no-any-return]
 
 
 # What is defined where there is nothing to reduce, and what is not.
@@ -54,27 +46,6 @@ PARTIAL: dict[str, tuple[Callable[..., Value], Callable[..., Any]]] = {
     "logsumexp": (ops.logsumexp, log_sum_exp),
 }
 SMOOTH = ["sum", "prod", "mean", "var", "std", "norm", "logsumexp", "max", "min"]
-
-
-@st.composite
-def reductions(draw: st.DrawFn, smallest: int = 0) -> tuple[Array, dict[str, Any]]:
-    """An array of rank 0 to 4, and any legal `axis` and `keepdims`."""
-    shape = tuple(draw(st.lists(st.integers(smallest, 4), max_size=4)))
-    rank = len(shape)
-    several = st.lists(st.integers(0, rank - 1), unique=True) if rank else st.just([])
-    axes: Any = draw(st.one_of(st.none(), several))
-    if axes is not None:
-        axes = tuple(draw(st.sampled_from([a, a - rank])) for a in axes)
-        if len(axes) == 1 and draw(st.booleans()):
-            axes = axes[0]
-    x = np.random.default_rng(draw(st.integers(0, 99))).uniform(-2, 2, shape)
-    return x, {"axis": axes, "keepdims": draw(st.booleans())}
-
-
-def assert_as_numpy(y: Value, expected: Any) -> None:
-    expected = np.asarray(expected)
-    assert y.shape == expected.shape and y.dtype.numpy == expected.dtype
-    np.testing.assert_allclose(evaluate(y, {}), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", TOTAL)
@@ -133,55 +104,6 @@ def test_degrees_of_freedom(ddof: int, size: int) -> None:
             actual = [f(v, axis=0, ddof=ddof) for f in (ops.var, ops.std)]
             for a, e in zip(actual, expected, strict=True):
                 np.testing.assert_allclose(evaluate(a, feeds), e, rtol=1e-12)
-
-
-ORDERS = [-np.inf, -2, -0.5, 0, 0.3, 0.5, 1, 1.5, 2, 2.5, 3, 4, np.inf]
-
-
-@pytest.mark.parametrize("order", ORDERS)
-def test_norms(order: float) -> None:
-    x = np.random.default_rng(0).uniform(-2, 2, (3, 4))
-    expected = np.linalg.norm(x, order, axis=1)
-    assert_as_numpy(ops.norm(const(x), order, axis=1), expected)
-    check_gradient(lambda v: ops.norm(v, order, axis=1), x)
-
-
-@pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("dtype", [f32, f64])
-def test_gradients_of_norms_at_zeros_are_torchs(
-    order: float, dtype: DType, torchscript: SimpleNamespace
-) -> None:
-    torch = torchscript.torch
-    points = np.array([[0, 0, 0.0], [0, 1, -2], [3, -3, 1], [2, 0, 0]], dtype.numpy)
-    weights = np.array([1, 2, 3, 4], dtype.numpy)
-    x, w, u = leaf("x", dtype["n", 3]), leaf("w", dtype["n"]), leaf("u", dtype["n", 3])
-    y = ops.norm(x, order, axis=1)
-    (dx,) = vjp([y], [x], [w])
-    (ddx,) = vjp([dx], [x], [u])
-    graph = Graph("norm", {"y": y, "dx": dx, "ddx": ddx}, (x, w, u))
-    feeds = {"x": points, "w": weights, "u": np.arange(12, dtype=dtype.numpy).reshape(4, 3)}
-    check_everywhere(graph, feeds)
-    found = evaluate(graph, feeds, np.float64)
-    theirs = torch.tensor(points.astype(np.float64), requires_grad=True)
-    length = torch.linalg.vector_norm(theirs, order, dim=1)
-    expected = np.zeros_like(points)
-    if order != 0:  # which is constant, and has no gradient in torch
-        (length * torch.tensor(weights.astype(np.float64))).sum().backward()
-        expected = theirs.grad.numpy()
-    np.testing.assert_allclose(found["y"], length.detach().numpy(), rtol=1e-12)
-    np.testing.assert_allclose(found["dx"], expected, rtol=1e-12)
-    assert np.isfinite(found["ddx"]).all()
-
-
-@pytest.mark.parametrize("order", [np.nan, "fro"])
-def test_norm_needs_a_number(order: Any) -> None:
-    with pytest.raises(ShapeError, match="norm: the order must be a number"):
-        ops.norm(leaf("x", f32[3]), order)
-
-
-def test_lengths_are_flat_at_the_origin() -> None:
-    assert not gradient_at(ops.norm, np.zeros(3)).any()
-    assert not gradient_at(ops.std, np.full(3, 2.0)).any()
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
@@ -279,37 +201,6 @@ def test_gradients_of_a_product_with_zeros(point: list[Any]) -> None:
     check_gradient(lambda v: ops.prod(v, axis=0, keepdims=True), point)
     check_gradient(ProductOfOthers(0), point)
     check_runtime(ProductOfOthers(0), np.asarray(point, np.float32))
-
-
-def test_softmax_far_from_zero() -> None:
-    x = np.array([[1e4, 1e4 - 1, -1e4], [-1e4, -1e4, -1e4 - 2]], np.float32)
-    for op_type in (Softmax(1), LogSoftmax(1), LogSumExp((1,))):
-        assert np.isfinite(evaluate(op_type(const(x)), {})).all()
-        check_runtime(op_type, x)
-    assert np.isfinite(gradient_at(lambda v: ops.logsumexp(v, 1), x)).all()
-
-
-def test_logsumexp_of_nothing_possible() -> None:
-    x = np.array([[-np.inf, -np.inf], [-np.inf, 1.0], [-np.inf, -200.0], [np.inf, 1.0]])
-    sums = evaluate(ops.logsumexp(const(x), 1), {})
-    np.testing.assert_array_equal(sums, [-np.inf, 1, -200, np.inf])
-    gradients = gradient_at(lambda v: ops.logsumexp(v, 1), x[:3])
-    np.testing.assert_array_equal(gradients, [[0, 0], [0, 1], [0, 1]])
-    check_runtime(lambda v: ops.logsumexp(v, 1), x.astype(np.float32))
-
-
-@settings(max_examples=25, deadline=None)
-@given(reductions(smallest=1), st.integers(-4, 3))
-def test_softmax_sums_to_one(given_: tuple[Array, dict[str, Any]], axis: int) -> None:
-    x, _ = given_
-    if not -x.ndim <= axis < x.ndim:
-        with pytest.raises(ShapeError, match=f"softmax: axis {axis} does not exist"):
-            ops.softmax(const(x), axis)
-        return
-    y, logarithm = ops.softmax(const(x), axis), ops.log_softmax(const(x), axis)
-    np.testing.assert_allclose(evaluate(ops.sum(y, axis), {}), np.ones(ops.sum(y, axis).shape))
-    np.testing.assert_allclose(evaluate(exp(logarithm), {}), evaluate(y, {}))
-    check_runtime(lambda v: ops.softmax(v, axis), x.astype(np.float32))
 
 
 @pytest.mark.parametrize(
