@@ -18,15 +18,12 @@ import pytest
 import dsl
 from dsl import Dense, f32, f64, model
 from nncompile.autodiff.grad import grad
-from nncompile.backends.onnx import to_model
 from nncompile.diagnostics.errors import ShapeError
-from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
-from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
-from nncompile.runtime import Session
 from tests.attention_checks import built
+from tests.backends import optimized
 from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
@@ -145,8 +142,7 @@ def test_onnxruntime_computes_them(name: str, where: str) -> None:
     points = np.random.default_rng(0).permutation(POINTS[where]).astype(np.float32)
     x, double = leaf("x", f32[12]), leaf("x", f64[12])
     values = orders(TABLE[name].ours(x), x)
-    graph = optimize(Graph("test", {str(i): v for i, v in enumerate(values)}, (x,)))
-    found = Session(to_model(graph).SerializeToString()).run({"x": points})
+    found = optimized({str(i): v for i, v in enumerate(values)}, x=points)
     wide = points.astype(np.float64)
     expected = evaluate(orders(TABLE[name].ours(double), double), {"x": wide})
     for order, exact in enumerate(expected):

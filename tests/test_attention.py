@@ -29,6 +29,7 @@ from tests.attention_checks import (
     session_of,
     torch_gradients,
 )
+from tests.backends import script_of
 from tests.leaves import leaf
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
@@ -117,15 +118,13 @@ def test_one_file_serves_all_sizes(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_in_double_precision_and_torchscript_too(kind: str, torchscript: Any) -> None:
+def test_in_double_precision_and_torchscript_too(kind: str) -> None:
     y, at = attended(kind, f64)
     values, feeds = gradients(y, at, 1), draw(kind, 2, 3, 4)
     expected = in_numpy(values, feeds)
     assert_all_close(session_of(values)(feeds), expected, **DOUBLE)
     graph = optimize(Graph("test", values))
-    module = torchscript.to_script(graph, {})
-    found = module(*(torch.tensor(feeds[name]) for name in graph.leaves))
-    assert_all_close({n: x.numpy() for n, x in found.items()}, expected, **DOUBLE)
+    assert_all_close(script_of(graph)(feeds), expected, **DOUBLE)
 
 
 def test_scores_of_hundreds_and_hidden_rows_are_finite() -> None:

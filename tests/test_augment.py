@@ -48,6 +48,7 @@ from nncompile.passes import inference, optimize
 from nncompile.train import Trainer
 from tests.against_torch import leaf
 from tests.augmented import drawn, of_images, run
+from tests.backends import script_of
 
 AUGMENTATIONS = {
     "horizontal flip": RandomHorizontalFlip(),
@@ -127,20 +128,18 @@ def test_a_training_with_augmentation_repeats(torchscript: SimpleNamespace) -> N
     used = optimize(net.inference())
     assert not {"seed", "step"} & used.leaves.keys()
     expected = trainers[0].predict({"image": image})["logits"]
-    script = torchscript.to_script(used, params[0])
-    actual = script(torchscript.torch.from_numpy(image))["logits"].detach().numpy()
+    actual = script_of(used, params[0])({"image": image})["logits"]
     np.testing.assert_allclose(actual, expected, 1e-4, 1e-4)
 
 
-def test_torchscript_draws_the_same(torchscript: SimpleNamespace) -> None:
+def test_torchscript_draws_the_same() -> None:
     """The graph of training, with the seed and the step as its inputs, in TorchScript."""
     for name, layer in AUGMENTATIONS.items():
         net = of_images(layer)
         x = drawn(5, 6, 7)
         feeds = {"image": x, "seed": np.asarray(3), "step": np.asarray(4)}
         given = {"seed": np.asarray(3, np.int64), "step": np.asarray(4, np.int64)}
-        script = torchscript.to_script(net.graph, given)
-        actual = script(torchscript.torch.from_numpy(x))["y0"].numpy()
+        actual = script_of(net.graph, given)({"image": x})["y0"]
         expected = evaluate(net.graph, feeds)["y0"]
         np.testing.assert_allclose(actual, expected, 1e-5, 1e-5, err_msg=name)
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import pytest
 
 import dsl
@@ -21,6 +20,7 @@ from nncompile.ops.contraction.gemm import gemm
 from nncompile.ops.loops.scan import scan
 from nncompile.ops.random.generator import Dropout
 from nncompile.passes import optimize
+from tests.backends import in_onnxruntime, session
 from tests.gradient_checks import leaf
 
 RANDOM = np.random.default_rng(0)
@@ -88,11 +88,7 @@ def ran(y: Value) -> tuple[list[str], Array]:
     graph = optimize(Graph("use", {"y": y}, tuple(inputs.values())))
     weights: Any = {n: x for n, x in WEIGHTS.items() if n in known}
     proto = to_model(graph, initializers=weights)
-    loaded = onnxruntime.InferenceSession(
-        proto.SerializeToString(), providers=["CPUExecutionProvider"]
-    )
-    (found,) = loaded.run(["y"], {n: FEEDS[n] for n in inputs})
-    return [node.op_type for node in proto.graph.node], found
+    return [node.op_type for node in proto.graph.node], session(proto)(FEEDS)["y"]
 
 
 @pytest.mark.parametrize("use", USES)
@@ -129,11 +125,8 @@ def test_numbers_below_those_of_float32_are_added(tiny: float) -> None:
         "turned": (tiny - abs(x)) * 1e40,
     }
     graph = Graph("tiny", results)
-    session = onnxruntime.InferenceSession(
-        to_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
     feeds = {"x": np.array([0.0, 1e-60])}
-    found = dict(zip(results, session.run(list(results), feeds), strict=True))
+    found = in_onnxruntime(graph, feeds)
     for name, expected in evaluate(graph, feeds).items():
         assert expected.any()
         np.testing.assert_allclose(found[name], expected, 1e-14, 0, err_msg=name)
@@ -145,8 +138,6 @@ def test_transpositions_that_onnxruntime_moves() -> None:
     x = leaf("x", f64["n", "n"])
     z = dsl.exp(turned(x))
     graph = Graph("moved", {"y": x @ z + turned(z) @ x})
-    session = onnxruntime.InferenceSession(
-        to_model(graph).SerializeToString(), providers=["CPUExecutionProvider"]
-    )
     feeds = {"x": RANDOM.normal(size=(5, 5))}
-    np.testing.assert_allclose(session.run(None, feeds)[0], evaluate(graph, feeds)["y"], 1e-13)
+    found = in_onnxruntime(graph, feeds)["y"]
+    np.testing.assert_allclose(found, evaluate(graph, feeds)["y"], 1e-13)

@@ -17,7 +17,7 @@ from nncompile.ir.types import Array, Type
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.train import Trainer
-from tests.backends import session, valid_model
+from tests.backends import in_onnxruntime, script_of
 from tests.gradient_checks import check_gradient
 from tests.tolerances import assert_close
 
@@ -44,15 +44,12 @@ def checked(net: Model, feeds: dict[str, Array], torchscript: Any = None) -> dic
     order = (*net.inputs.values(), *net.parameters.values())
     graph = Graph("g", {"y": y, **named}, order)
     expected = evaluate(graph, feeds)
-    found = session(valid_model(graph))(feeds, expected)
-    for name, x in expected.items():
-        assert_close(found[name], x, "float64", name)
+    found = [in_onnxruntime(graph, feeds, expected)]
     if torchscript is not None:
-        tensors = [torchscript.torch.from_numpy(feeds[name]) for name in net.inputs]
-        script = torchscript.to_script(graph, {path: feeds[path] for path in net.parameters})
-        results = script(*tensors)
+        found.append(script_of(graph, {path: feeds[path] for path in net.parameters})(feeds))
+    for results in found:
         for name, x in expected.items():
-            assert_close(results[name].detach().numpy(), x, "float64", name)
+            assert_close(results[name], x, "float64", name)
     return expected
 
 

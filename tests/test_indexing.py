@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from nncompile.ir.op import apply
 from nncompile.ir.types import f32, f64, i64
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.slicing import Slice
-from tests.backends import session, valid_model
+from tests.backends import script_of, session, valid_model
 from tests.gradient_checks import check_gradient
 from tests.leaves import leaf
 from tests.scan_checks import check_everywhere
@@ -160,7 +159,7 @@ SLICES = [slice(*k) for k in itertools.product(BOUNDS, BOUNDS, (1, -1, 3, -2))]
 
 
 @pytest.mark.slow
-def test_slices_clip_as_numpys_of_every_size(torchscript: SimpleNamespace) -> None:
+def test_slices_clip_as_numpys_of_every_size() -> None:
     """Elements, gradients and their gradients, in numpy, ONNX and TorchScript."""
     x, g, u = (leaf(name, f64["n"]) for name in "xgu")
     outputs = {}
@@ -169,7 +168,7 @@ def test_slices_clip_as_numpys_of_every_size(torchscript: SimpleNamespace) -> No
         dx = vjp(y, x, g[key])
         outputs |= {f"y{i}": y, f"dx{i}": dx, f"dg{i}": vjp(dx, g, u)}
     graph = Graph("slices", outputs, (x, g, u))
-    run, script = session(valid_model(graph)), torchscript.to_script(graph, {})
+    run, script = session(valid_model(graph)), script_of(graph)
     for size in range(8):
         feeds = {name: np.arange(1.0, size + 1) * i for i, name in enumerate("xgu", 1)}
         expected = {}
@@ -177,12 +176,10 @@ def test_slices_clip_as_numpys_of_every_size(torchscript: SimpleNamespace) -> No
             dx, dg = np.zeros(size), np.zeros(size)
             dx[key], dg[key] = feeds["g"][key], feeds["u"][key]
             expected |= {f"y{i}": feeds["x"][key], f"dx{i}": dx, f"dg{i}": dg}
-        shapes = {name: x.shape for name, x in expected.items()}
-        theirs = script(*(torchscript.torch.from_numpy(x) for x in feeds.values()))
-        for found in (evaluate(graph, feeds), run(feeds, shapes), theirs):
+        for found in (evaluate(graph, feeds), run(feeds, expected), script(feeds)):
             for name, x in expected.items():
                 place = SLICES[int(name.lstrip("ydxg"))]
-                np.testing.assert_array_equal(np.asarray(found[name]), x, f"{place} of {size}")
+                np.testing.assert_array_equal(found[name], x, f"{place} of {size}")
 
 
 def _bound(bound: Any, size: int) -> int | None:

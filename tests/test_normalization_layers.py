@@ -31,7 +31,7 @@ from nncompile.passes import inference
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.step import compose
-from tests.backends import session, valid_model
+from tests.backends import in_onnxruntime
 from tests.layer_checks import built
 from tests.leaves import leaf
 from tests.normalized import ROUNDING, batches, images, off
@@ -202,7 +202,7 @@ def test_without_running_statistics_the_batch_has_its_own() -> None:
     expected = distance / np.sqrt((distance**2).mean((0, 2), keepdims=True) + 1e-5)
     graph = net.inference()
     assert_close(evaluate(graph, feeds)["y"], expected, "float32")
-    found = session(valid_model(graph))(feeds, {"y": x.shape, "z": x.shape})
+    found = in_onnxruntime(graph, feeds, {"y": x.shape, "z": x.shape})
     assert_close(found["y"], expected, "float32")
     frozen = compose(training(net, optimizer=sgd(0.1), freeze="own.*"))
     assert any(isinstance(v.op, BatchNormOp) for v in frozen.step.nodes)

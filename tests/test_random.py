@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from nncompile.autodiff.grad import grad
@@ -32,6 +30,7 @@ from nncompile.ops.random.generator import (
     truncated_normal,
     uniform,
 )
+from tests.backends import script_of, session
 from tests.random_checks import COUNT, SIGMAS
 
 
@@ -137,21 +136,16 @@ def test_the_same_bits_in_onnx(feeds: dict[str, np.ndarray]) -> None:
     expected = evaluate(graph, feeds)
     model = to_model(graph)
     assert not {"BitShift", "BitwiseXor", "BitwiseAnd"} & {n.op_type for n in model.graph.node}
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    actual = dict(zip(graph.outputs, session.run(None, feeds), strict=True))
-    assert_equal_bits(actual, expected)
+    assert_equal_bits(session(model)(feeds, expected), expected)
 
 
 @pytest.mark.parametrize("feeds", FEEDS, ids=["zero", "wrapping", "large"])
-def test_the_same_bits_in_torchscript(
-    feeds: dict[str, np.ndarray], torchscript: SimpleNamespace
-) -> None:
+def test_the_same_bits_in_torchscript(feeds: dict[str, np.ndarray]) -> None:
     feeds = feeds | {"x": feeds["x"].reshape(-1, 5)}
     graph = Graph("random", outputs())
     expected = evaluate(graph, feeds)
     state = {name: feeds[name] for name in ("seed", "step")}
-    results = torchscript.to_script(graph, state)(torchscript.torch.from_numpy(feeds["x"]))
-    assert_equal_bits({name: results[name].numpy() for name in expected}, expected)
+    assert_equal_bits(script_of(graph, state)(feeds), expected)
 
 
 def assert_equal_bits(actual: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -15,7 +15,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.passes import optimize
 from nncompile.program.initialization import initial_values
-from tests.backends import session, valid_model
+from tests.backends import in_onnxruntime, session, valid_model
 from tests.recurrent_checks import FEATURES, HIDDEN, KINDS, Feeds, built, data, each_kind
 from tests.tolerances import assert_close
 
@@ -90,14 +90,10 @@ def test_agrees_with_torch(kind: str, case: str) -> None:
     by_torch = {n: p.grad.numpy().T for n, p in module.named_parameters()}
     whole = [x.detach().numpy() for x in expected]
     whole += [by_torch[path.rpartition(".")[2]] for path in net.parameters]
-    for found in (evaluate(graph, {**feeds, **weights}), run(graph, {**feeds, **weights})):
+    given = {**feeds, **weights}
+    for found in (evaluate(graph, given), in_onnxruntime(graph, given)):
         for (name, actual), theirs in zip(found.items(), whole, strict=True):
             assert_close(actual, theirs, "float64", name)
-
-
-def run(graph: Graph, feeds: Feeds) -> Feeds:
-    shapes = {n: x.shape for n, x in evaluate(graph, feeds).items()}
-    return session(valid_model(graph))(feeds, shapes)
 
 
 @each_kind
