@@ -27,7 +27,10 @@ from tests.rooms import (
 )
 
 # The table of operators itself, and what loads the backend that needs an optional package.
-FINDING = ("nncompile.ir.dispatch", "nncompile.ir.operators", "nncompile.backends.optional")
+FINDING = (
+    *("nncompile.ir.dispatch", "nncompile.ir.operators", "nncompile.ir.array_methods"),
+    "nncompile.backends.optional",
+)
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

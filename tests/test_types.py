@@ -14,8 +14,8 @@ import pytest
 
 import dsl
 import nncompile.ops  # noqa: F401 (registers all that methods call)
+from nncompile.ir.array_methods import ArrayMethods
 from nncompile.ir.dispatch import TABLE
-from nncompile.ir.operators import Operators
 from tests.rooms import tree
 
 ROOT = Path(__file__).parent.parent
@@ -96,9 +96,9 @@ def test_a_reason_is_told() -> None:
     assert not REASONED.search("x = f()  # type: ignore  # all are numbers")
 
 
-@pytest.mark.parametrize("name", [n for n in vars(Operators) if not n.startswith("_")])
+@pytest.mark.parametrize("name", [n for n in vars(ArrayMethods) if not n.startswith("_")])
 def test_a_method_has_the_options_of_its_function(name: str) -> None:
-    method = inspect.getattr_static(Operators, name)
+    method = inspect.getattr_static(ArrayMethods, name)
     if isinstance(method, property):
         return
     _, *options = inspect.signature(method).parameters.values()

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nncompile.backends.onnx import OPSET, ExternalTensor, check, to_model
+from nncompile.backends.onnx import OPSET, check, to_model
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.compile import CompiledModel, Report, compile_model, compile_step
+from nncompile.compiler.weights import Given, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
     BackendError,
-    CheckpointError,
-    CompileError,
     FileError,
     ModelError,
     seed_number,
 )
-from nncompile.ir.graph import Graph, input_of
-from nncompile.ir.types import DTYPES, Array, Type, check_unmasked, i64
-from nncompile.optim.schedules import TRAINING
+from nncompile.ir.graph import Graph
+from nncompile.ir.types import Array
 from nncompile.passes import Observer
 from nncompile.passes.normalization_folding import fold_normalization
 from nncompile.passes.weight_folding import bake
-from nncompile.program.initialization import initial_values
-from nncompile.program.model import RANDOM_STATE, Model
+from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
-from nncompile.program.step import Step
 from nncompile.runtime import (
-    check_state,
-    load_state,
     save_state,
     write_atomically,
     written_together,
 )
-
-Path_ = str | os.PathLike[str]
+from nncompile.runtime.tensor_files import external_tensors, metadata_of
 
 TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
 _OF_TORCH = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
@@ -98,7 +86,7 @@ def export(
         raise ModelError(f"cannot export to {to!r}", hint=f"choose one of {', '.join(TARGETS)}")
     if seed is not None:
         seed_number(seed)
-    path, given = Path(path), None if params is None else _Given.of(params)
+    path, given = Path(path), None if params is None else Given.of(params)
     if to in ("onnx", *_OF_TORCH):
         model = source.model if isinstance(source, Recipe) else source
         if seed is None:
@@ -119,7 +107,7 @@ def export(
         raise ModelError(f"{to} {what}", hint="leave external_data out")
     step = compile_step(source, without, opset, observe, report)
     if to == "torchscript-step":
-        state = _first_state(step.source, given, seed)
+        state = first_state(step.source, given, seed)
         content = torch_backend().step_to_bytes(step.source, state, step.optimized)
         return (write_atomically(path, bytes(content)),)
     proto = {
@@ -131,19 +119,11 @@ def export(
         check(proto)
     if to != "step":
         return (write_atomically(path, proto.SerializeToString()),)
-    state = _first_state(step.source, given, seed)
+    state = first_state(step.source, given, seed)
     with _companion(path, state_path(path), "state") as (model_file, file):
         _save(file, state, source.model, "state")
         write_atomically(model_file, proto.SerializeToString())
     return state_path(path), path
-
-
-def weights_for(
-    model: Model, graph: Graph, params: Mapping[str, Any] | Path_ | None = None, seed: int = 0
-) -> dict[str, Array]:
-    """The parameters and states that a graph of the model needs, as `export` takes them: of
-    `params`, or drawn from `seed`."""
-    return _weights(model, graph, None if params is None else _Given.of(params), seed)
 
 
 def state_path(path: Path_) -> Path:
@@ -166,7 +146,7 @@ def _export_model(
     compiled: CompiledModel,
     path: Path,
     to: str,
-    given: _Given | None,
+    given: Given | None,
     external_data: bool | Path_ | None,
     seed: int,
 ) -> tuple[Path, ...]:
@@ -174,10 +154,10 @@ def _export_model(
     if to in _OF_TORCH and external_data:
         raise ModelError(f"{_OF_TORCH[to]} holds its weights", hint="leave external_data out")
     if isinstance(external_data, bool | None):
-        graph, weights = _with_weights(compiled, given, seed)
+        graph, weights = _withweights_of(compiled, given, seed)
     else:  # weights that have a place of their own stay as they are
         graph = compiled.graph
-        weights = _weights(model, graph, given, seed)
+        weights = weights_of(model, graph, given, seed)
     if to in _OF_TORCH:
         backend = torch_backend()
         made = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
@@ -209,15 +189,15 @@ def _export_model(
     return weights_path(path), path
 
 
-def _with_weights(
-    compiled: CompiledModel, given: _Given | None, seed: int
+def _withweights_of(
+    compiled: CompiledModel, given: Given | None, seed: int
 ) -> tuple[Graph, dict[str, Array]]:
     """The inference graph and its weights, in which all that follows from weights alone is done:
     batch normalization is part of the products before it."""
     model = compiled.source
     with compiled.report.stage("folding"):
         graph = fold_normalization(model.inference())
-        graph, weights = bake(graph, _weights(model, graph, given, seed))
+        graph, weights = bake(graph, weights_of(model, graph, given, seed))
     graph = compiled.optimized(model.name, graph)
     return graph, {name: x for name, x in weights.items() if name in graph.leaves}
 
@@ -229,7 +209,7 @@ def _companion(path: Path, file: Path, holds: str) -> Iterator[tuple[Path, Path]
     Raises `FileError` where `file` is there and no export wrote it: its name follows from that
     of the model, so that nobody asked for it to be replaced.
     """
-    if file.exists() and _metadata(file).get(_HOLDS) != holds:
+    if file.exists() and metadata_of(file).get(_HOLDS) != holds:
         raise FileError(
             f"{file} already exists, and no export wrote it",
             hint="give the model another name, or move that file away",
@@ -240,137 +220,3 @@ def _companion(path: Path, file: Path, holds: str) -> Iterator[tuple[Path, Path]
 
 def _save(file: Path, tensors: Mapping[str, Array], model: Model, holds: str) -> None:
     save_state(file, tensors, {"nncompile.model": model.name, _HOLDS: holds})
-
-
-def _metadata(file: Path) -> dict[str, Any]:
-    """The strings in a `.safetensors` file; none where it is another kind of file."""
-    try:
-        _, header = _header(file)
-    except CheckpointError:
-        return {}
-    return dict(header.get("__metadata__", {}))
-
-
-def external_tensors(
-    file: Path, directory: Path, weights: Mapping[str, Array]
-) -> dict[str, ExternalTensor]:
-    """Where each of the weights lies in a `.safetensors` file, for a model in `directory`.
-
-    Raises `FileError` where the file cannot be read, `CheckpointError` where it is no such file
-    or a weight in it is missing or of another type, `BackendError` where it is not below
-    `directory`, as ONNX demands.
-    """
-    try:
-        location = file.resolve().relative_to(directory.resolve()).as_posix()
-    except ValueError:
-        raise BackendError(
-            f"the weights {file} must be in the directory of the model, {directory}, or below it",
-            hint="ONNX finds weights by a path that starts there",
-        ) from None
-    start, header = _header(file)
-    by_name = {_SAFETENSORS[d.name]: d for d in DTYPES}
-    found: dict[str, ExternalTensor] = {}
-    for name, x in weights.items():
-        entry = header.get(name)
-        shape = tuple(entry["shape"]) if entry else ()
-        dtype = by_name.get(entry["dtype"]) if entry else None
-        if entry is None or dtype is None or dtype.numpy != x.dtype or shape != x.shape:
-            got = f"{entry['dtype']}{entry['shape']}" if entry else "nothing"
-            raise CheckpointError(
-                f"{file} does not hold the weight {name}",
-                rows=[("expected", f"{x.dtype}{list(x.shape)}"), ("got", got)],
-            )
-        first, end = entry["data_offsets"]
-        if start + end > file.stat().st_size:
-            raise CheckpointError(
-                f"{file} is truncated: the weight {name} lies beyond its end",
-                rows=[("size", f"{file.stat().st_size} bytes, {start + end} needed")],
-            )
-        found[name] = ExternalTensor(dtype, shape, location, start + first, end - first)
-    return found
-
-
-_SAFETENSORS = {
-    d.name: {"bool": "BOOL", "bfloat16": "BF16"}.get(d.name, d.short.upper()) for d in DTYPES
-}
-
-
-def _header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data of a `.safetensors` file begin, and what is said of each tensor."""
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            text = opened.read(min(length, file.stat().st_size))
-        header = json.loads(text)
-        if len(text) == length and isinstance(header, dict):
-            return 8 + length, header
-    except OSError as error:
-        raise FileError(f"cannot read {file}: {error.strerror or error}") from None
-    except ValueError:
-        pass  # told below, as the other ways of not being such a file are
-    raise CheckpointError(f"{file} is not a safetensors file", hint="it may be truncated")
-
-
-@dataclass(frozen=True)
-class _Given:
-    """Weights that the caller gave, what they are called in an error, and its class."""
-
-    tensors: dict[str, Array]
-    name: str
-    error: type[CompileError]
-
-    @classmethod
-    def of(cls, params: Mapping[str, Any] | Path_) -> _Given:
-        if isinstance(params, str | os.PathLike):
-            return cls(load_state(params)[0], os.fspath(params), CheckpointError)
-        if not isinstance(params, Mapping):
-            raise ModelError(
-                f"params must be a dict of arrays by path, or a file, got {type(params).__name__}",
-                hint="trainer.state holds those of a trainer",
-            )
-        for name, x in params.items():
-            check_unmasked(x, name, ModelError)
-        tensors = {name: np.asarray(x) for name, x in params.items()}
-        return cls(tensors, "params", ModelError)
-
-    def fitted(self, needed: Mapping[str, Type], known: Mapping[str, Type]) -> dict[str, Array]:
-        """The tensors, which are all that are needed, and others that are known."""
-        expected = {n: t for n, t in known.items() if n in needed or n in self.tensors}
-        check_state(self.tensors, expected, self.name, self.error)
-        return self.tensors
-
-
-_RANDOM = dict.fromkeys(sorted(RANDOM_STATE), i64[()])
-
-
-def _weights(model: Model, graph: Graph, given: _Given | None, seed: int) -> dict[str, Array]:
-    """The parameters and states that the graph needs: those given, or drawn."""
-    wanted = {n: v.type for n, v in graph.leaves.items() if input_of(v).kind != "input"}
-    random = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
-    if given is None:
-        found = {**initial_values(model, seed), **random}
-        return {name: found[name] for name in wanted}
-    own = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
-    needed = {n: t for n, t in wanted.items() if n not in _RANDOM}
-    known = {**own, **wanted, **_RANDOM}
-    # Where all that is needed is there, nothing is misspelt: what else there is belongs to the
-    # training, or to a larger model that this one is part of. Where something is not, the names
-    # that nobody knows may be its; those of slots are known.
-    slots = {n for n in given.tensors if any(n.startswith(f"{path}.") for path in own)}
-    slots |= {n for n in given.tensors if n.startswith(TRAINING)}
-    if needed.keys() <= given.tensors.keys():
-        slots |= given.tensors.keys() - known.keys()
-    tensors = {n: x for n, x in given.tensors.items() if n in known or n not in slots}
-    given = replace(given, tensors=tensors)
-    found = {**random, **given.fitted(needed, known)}
-    return {name: found[name] for name in wanted}
-
-
-def _first_state(step: Step, given: _Given | None, seed: int | None) -> dict[str, Array]:
-    """The state that a step begins with: parameters and states that are given, or drawn."""
-    state = step.initial(seed)
-    if given is not None:
-        own = (*step.model.parameters, *step.model.states)
-        needed = {name: step.state[name] for name in own if name not in _RANDOM}
-        state |= given.fitted(needed, step.state)
-    return state

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from nncompile.backends.optional import torch_backend
-from nncompile.compiler.export import weights_for
+from nncompile.compiler.weights import weights_for
 from nncompile.diagnostics.errors import ModelError
 from nncompile.interop.correspondence import Place, own_types, places, transposed_paths
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array, f32
 from nncompile.ops.random.generator import step_leaf
-from nncompile.passes import stabilise
+from nncompile.passes.stabilise import stabilise
 from nncompile.program.model import Model
 from nncompile.runtime import check_state
 

@@ -30,7 +30,7 @@ PASSES = (
         "tests/test_rules.py -k add_into_product",
     ),
     Fault(
-        "nncompile/passes/stabilise.py",
+        "nncompile/passes/joined_formulas.py",
         "return is_one and abs(coefficient) in (abs(number), 2 * abs(number))",
         "return is_one and abs(coefficient) == abs(number)",
         "tests/test_stable_forms.py tests/test_naive.py",
