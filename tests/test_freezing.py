@@ -53,6 +53,15 @@ def test_what_is_not_frozen_learns_statistics_included() -> None:
     assert {path for path in start if path.startswith("backbone.batch_norm")} <= moved
 
 
+def test_one_statistic_can_be_frozen_by_its_name() -> None:
+    trainer = Trainer(training(with_backbone(), freeze="backbone.batch_norm.running_mean"))
+    start = trainer.state
+    trainer.fit([data(16)], epochs=1)
+    for name in ("running_mean", "running_var"):
+        path = f"backbone.batch_norm.{name}"
+        assert np.array_equal(trainer.state[path], start[path]) == (name == "running_mean"), name
+
+
 def test_frozen_layers_are_those_of_which_nothing_is_free() -> None:
     paths = ["a.w", "a.b.w", "a.b.c.w", "d.w", "d.e.w", "w"]
     assert frozen_layers(paths, ["a.*"]) == ["a"]
