@@ -10,7 +10,7 @@ import numpy as np
 
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
-from nncompile.ir.types import Array, Type
+from nncompile.ir.types import Array, DType, Type, f64
 from tests.backends import script_of, session, valid_model
 from tests.leaves import leaf
 from tests.op_checks import in_double
@@ -66,3 +66,22 @@ def check_numpy(
         pairs = zip(found, expected, strict=True) if many else [(found, expected)]
         for (got, wanted), y in zip(pairs, everywhere.results, strict=True):
             assert_close(got, wanted, y.dtype.name, "numpy")
+
+
+def integers(
+    shape: tuple[int, ...], dtype: DType = f64, seed: int = 0, *, low: int = 0, high: int
+) -> Array:
+    """Whole numbers from `low` up to `high`, or truth values; few, so that some are equal."""
+    rng = np.random.default_rng(seed)
+    if dtype.is_bool:
+        low, high = 0, 2
+    elif dtype.is_integer and not dtype.is_signed:
+        low = max(low, 0)
+    return rng.integers(low, high, shape).astype(dtype.numpy)
+
+
+def normal_or_integers(shape: tuple[int, ...], dtype: DType = f64, *, high: int) -> Array:
+    """Normal numbers of a real type, whole numbers from 0 up to `high` of another."""
+    if dtype.is_float:
+        return np.random.default_rng(0).normal(size=shape).astype(dtype.numpy)
+    return integers(shape, dtype, high=high)

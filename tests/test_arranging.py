@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,14 @@ import pytest
 from nncompile import ops
 from nncompile.diagnostics.errors import CompileError, ModelError
 from nncompile.ir.types import DTYPES, DType, f32, f64, i64
-from tests.array_checks import Everywhere, check_numpy
+from tests.array_checks import Everywhere, check_numpy, integers
 from tests.gradient_checks import check_gradient
 from tests.leaves import leaf
 
 SHAPES = [(3, 4), (4, 3), (1, 1), (0, 3), (3, 0), (1, 5)]
 
 
-def drawn(shape: tuple[int, ...], dtype: DType, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    if dtype.is_bool:
-        return rng.integers(0, 2, shape).astype(bool)
-    return rng.integers(0 if "u" in dtype.short else -9, 9, shape).astype(dtype.numpy)
+drawn = partial(integers, low=-9, high=9)
 
 
 def matrices(dtype: DType) -> list[tuple[np.ndarray]]:

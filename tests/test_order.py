@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, f32, f64
 from nncompile.ops.reduction.order_statistics import METHODS
 from tests.against_torch import check_against_torch
-from tests.array_checks import Everywhere, check_numpy
+from tests.array_checks import Everywhere, check_numpy, normal_or_integers
 from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
@@ -34,11 +35,7 @@ SPECIAL = np.array(
 )
 
 
-def drawn(shape: tuple[int, ...], dtype: DType = f64) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    if dtype.is_float:
-        return rng.normal(size=shape).astype(dtype.numpy)
-    return rng.integers(0, 9 if not dtype.is_bool else 2, shape).astype(dtype.numpy)
+drawn = partial(normal_or_integers, high=9)
 
 
 AXES: list[Any] = [None, 0, 1, -1, (0, 2)]

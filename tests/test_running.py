@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, bf16, boolean, dtype_of, f32, f64, i64
 from nncompile.ops.reduction.operands import accumulator
 from tests.against_torch import check_against_torch
-from tests.array_checks import Everywhere, check_numpy
+from tests.array_checks import Everywhere, check_numpy, normal_or_integers
 from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
@@ -23,11 +24,7 @@ NAN, INF = np.nan, np.inf
 SPECIAL = np.array([1, -INF, NAN, 3, INF, -0.0, 0.0, NAN, 5])
 
 
-def drawn(shape: tuple[int, ...], dtype: DType = f64) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    if dtype.is_float:
-        return rng.normal(size=shape).astype(dtype.numpy)
-    return rng.integers(0, 4, shape).astype(dtype.numpy)
+drawn = partial(normal_or_integers, high=4)
 
 
 def near_one(n: int) -> np.ndarray:

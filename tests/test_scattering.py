@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from nncompile import ops
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.op import Value
 from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
-from tests.array_checks import Everywhere, check_numpy
+from tests.array_checks import Everywhere, check_numpy, integers
 from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
 
@@ -26,9 +27,7 @@ UFUNCS: dict[str, Any] = {
 SIZES = [(4, 6), (1, 1), (3, 0), (5, 2)]
 
 
-def drawn(shape: tuple[int, ...], dtype: DType = f64, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return rng.integers(0, 2 if dtype.is_bool else 4, shape).astype(dtype.numpy)
+drawn = partial(integers, high=4)
 
 
 def put(x: np.ndarray, indices: np.ndarray, values: np.ndarray, axis: int, reduction: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from nncompile import ops
 from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.types import DTYPES, DType, f32, f64, i32, i64
-from tests.array_checks import Everywhere, check_numpy
+from tests.array_checks import Everywhere, check_numpy, integers
 from tests.gradient_checks import check_gradient
 from tests.leaves import leaf
 
@@ -20,10 +21,7 @@ SPECIAL = np.array([-INF, -1, -0.0, 0.0, 0, 2, INF, INF, NAN, NAN])
 SIZES = (0, 1, 2, 3, 4, 7, 8, 9, 40)
 
 
-def drawn(shape: tuple[int, ...], dtype: DType, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    low, high = (0, 2) if dtype.is_bool else (0, 12)
-    return rng.integers(low, high, shape).astype(dtype.numpy)
+drawn = partial(integers, high=12)
 
 
 def sides(library: Any) -> Callable[[Any, Any], tuple[Any, Any]]:

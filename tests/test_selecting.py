@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from nncompile.ir.transform import replace
 from nncompile.ir.types import DTYPES, DType, boolean, f32, f64, i64
 from nncompile.passes import optimize
 from nncompile.train import Trainer
-from tests.array_checks import Everywhere, check_numpy
+from tests.array_checks import Everywhere, check_numpy, integers
 from tests.backends import session, valid_model
 from tests.gradient_checks import check_gradient, gradient_at
 from tests.leaves import leaf
@@ -29,12 +30,7 @@ from tests.leaves import leaf
 NAMES = f64["n", "m"]
 
 
-def drawn(shape: tuple[int, ...], dtype: DType = f64) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    if dtype.is_bool:
-        return rng.integers(0, 2, shape).astype(bool)
-    low = 0 if dtype.short.startswith("u") else -2
-    return rng.integers(low, 3, shape).astype(dtype.numpy)
+drawn = partial(integers, low=-2, high=3)
 
 
 CASES = [(drawn(shape),) for shape in [(4, 5), (1, 1), (0, 3), (3, 0), (2, 7)]]
