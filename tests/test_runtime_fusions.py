@@ -24,6 +24,7 @@ from nncompile.ops import (
     einsum,
     max_pool,
     pad,
+    solve,
     swapaxes,
     transpose,
 )
@@ -165,3 +166,19 @@ def test_what_ends_the_process_is_not_joined(
     nodes = to_model(Graph("product", {"z": product})).graph.node
     (matmul,) = (node for node in nodes if node.op_type == "MatMul")
     assert [node.op_type for node in nodes if matmul.input[0] in node.output] == [operator]
+
+
+def test_transpositions_that_the_runtime_moves_are_not_joined_either() -> None:
+    """The last one leaves the first axis; but the one in which `solve` ends moves it, and goes
+    through the choice between its numbers and NaN."""
+    x = solve(leaf("a", f32["n", 4, 4]), leaf("b", f32["n", 4, "m"]))
+    product = transpose(x, (0, 2, 1)) @ leaf("y", f32["n", 4, 5])
+    nodes = to_model(Graph("product", {"z": product})).graph.node
+    makers = {name: node for node in nodes for name in node.output}
+    apart = makers[nodes[-1].input[0]]
+    assert (nodes[-1].op_type, apart.op_type) == ("MatMul", "Reshape")
+    turned = makers[apart.input[0]]
+    chosen = makers[turned.input[0]]
+    moved = makers[chosen.input[1]]
+    assert [v.op_type for v in (turned, chosen, moved)] == ["Transpose", "Where", "Transpose"]
+    assert next(iter(moved.attribute[0].ints)) != 0

@@ -158,8 +158,8 @@ def _renamed(
         layer = max((n for n in names if _is_within(name, n)), key=len, default=None)
         new = name if layer is None else names[layer] + name[len(layer) :]
         owner, _, last = new.rpartition(".")
-        gradient = joined(owner, "gradient")
-        found[gradient if last == "weight" and new not in own and gradient in own else new] = source
+        slope = joined(owner, "slope")
+        found[slope if last == "weight" and new not in own and slope in own else new] = source
     return found
 
 
@@ -204,8 +204,8 @@ def _in_order(ours: Layers, theirs: Layers, sources: Mapping[str, Source]) -> di
     found: dict[str, Source] = {}
     for (mine, own), (other, given) in zip(ours.items(), theirs.items(), strict=True):
         given = {k: name for k, name in given.items() if k in own or not k.endswith(COUNTER)}
-        if own.keys() == {"gradient"} and given.keys() == {"weight"}:
-            given = {"gradient": given["weight"]}
+        if own.keys() == {"slope"} and given.keys() == {"weight"}:
+            given = {"slope": given["weight"]}
         elif len(own) == len(given) == 1:  # a table by any name
             given = dict(zip(own, given.values(), strict=True))
         if own.keys() != given.keys():

@@ -14,7 +14,7 @@ from nncompile.backends.torchscript.writing import FUNCTIONS
 from nncompile.ir.graph import Graph
 from tests.fuzzing.arithmetic import SINGLE
 from tests.fuzzing.checks import check_dtypes
-from tests.fuzzing.comparison import Reference
+from tests.fuzzing.comparison import Mismatch, Reference
 from tests.op_types import Feeds
 
 torch.set_num_threads(1)
@@ -57,7 +57,7 @@ def _compare(kind: str, reference: Reference, graph: Graph, function: Any) -> No
         except RuntimeError as error:
             if 0 in sizes.values() and REFUSED in str(error):
                 continue
-            raise
+            raise Mismatch(f"{kind} raises", str(error)) from error
         check_dtypes(kind, graph, results)
         reference.compare(kind, i, results, SINGLE)
 

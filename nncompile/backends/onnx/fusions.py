@@ -27,6 +27,8 @@ class Fusions(Nodes):
         self._made: dict[str, Made] = parent._made if parent else {}
         # What a transposition made, or may be moved behind by onnxruntime.
         self._turned: set[str] = parent._turned if parent else set()
+        # Those of them in which the first axis has moved.
+        self._first_moved: set[str] = parent._first_moved if parent else set()
         # What no runtime knows before the model runs.
         self._unknown: list[str] = list(parent._unknown) if parent else []
 
@@ -40,10 +42,11 @@ class Fusions(Nodes):
     ) -> tuple[str, ...]:
         names = super()._added(op_type, domain, inputs, outputs, attributes)
         self._made.update(dict.fromkeys(names, (op_type, attributes, inputs)))
-        if op_type == "Transpose" or (
-            op_type not in _FENCES and not self._turned.isdisjoint(inputs)
-        ):
-            self._turned.update(names)
+        is_turned = op_type == "Transpose"
+        is_moved = is_turned and attributes["perm"][0] != 0
+        for reached, begins in ((self._turned, is_turned), (self._first_moved, is_moved)):
+            if begins or (op_type not in _FENCES and not reached.isdisjoint(inputs)):
+                reached.update(names)
         if holds_graph(attributes):
             self._unknown.append(names[0])  # runtimes do not compute loops beforehand
         return names
@@ -51,9 +54,11 @@ class Fusions(Nodes):
     def apart(self, x: str, *operators: str, static: bool = False) -> str:
         """`x`, which runtimes may not join with what made it if that is one of `operators`: then
         behind a reshaping to its own shape, which costs nothing and is not seen through; also of
-        a `static` shape if asked for, and behind what transpositions are moved through."""
+        a `static` shape if asked for, and behind what transpositions are moved through (without
+        it, only those that move the first axis)."""
         operator, *_ = self._made.get(x, ("", {}, ()))
-        is_moved = static and "Transpose" in operators and x in self._turned
+        turned = self._turned if static else self._first_moved
+        is_moved = "Transpose" in operators and x in turned
         if operator not in operators and not is_moved:
             return x
         shape = self.Shape(x)
@@ -67,9 +72,9 @@ class Fusions(Nodes):
         return inputs[0] if operator == "Pad" else x
 
     def moves_first(self, x: str) -> bool:
-        """Whether a transposition made `x` in which the first axis is not the first."""
-        operator, attributes, _ = self._made.get(x, ("", {}, ()))
-        return operator == "Transpose" and attributes["perm"][0] != 0
+        """Whether the first axis of `x` was another one before a transposition, which onnxruntime
+        may move to just behind `x`."""
+        return x in self._first_moved
 
     def cast(self, x: str, dtype: DType) -> str:
         """`x` as another element type."""
