@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import textwrap
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -99,6 +98,17 @@ def sensible(call: str, dtype: DType, arrays: list[np.ndarray]) -> list[np.ndarr
     return arrays
 
 
+def scripted(torchscript: SimpleNamespace, emitter: Any, names: list[str], result: str) -> Any:
+    """What an emitter wrote, as a function of tensors of these names."""
+    writing = torchscript.backend.writing
+    function = writing.Block(
+        f"def f({', '.join(f'{n}: Tensor' for n in names)}) -> Tensor:",
+        [*emitter.statements, writing.Line(f"return {result}")],
+    )
+    source = writing.written([function], emitter.results, writing.Names())
+    return torchscript.torch.jit.CompilationUnit(source).f
+
+
 def lowered(
     torchscript: SimpleNamespace,
     call: str,
@@ -116,15 +126,20 @@ def lowered(
         for i, (name, a, d) in enumerate(zip(names, arrays, dtypes, strict=True))
     ]
     result = target.tensor(target.call(call, dtypes[-1], *operands))
-    writing = backend.writing
-    *lines, last = writing.lines(emitter.statements, [result], writing.Names())
-    body = "\n".join([*lines, f"return {last}"])
     torch = torchscript.torch
     tensors = fed(torch, *arrays)
     kinds = [backend.carriers.carrier(d).name for d in dtypes]
     carried = [t.to(getattr(torch, kind)) for t, kind in zip(tensors, kinds, strict=True)]
-    source = f"def f({', '.join(f'{n}: Tensor' for n in names)}) -> Tensor:\n"
-    unit = torch.jit.CompilationUnit(source + textwrap.indent(body, "    ") + "\n")
-    found = unit.f(*carried).numpy()
+    found = scripted(torchscript, emitter, names, result)(*carried).numpy()
     truth = call in {"isnan", "isinf", "less", "less_equal", "equal", "not_equal"}
     return found if truth else found.astype(dtypes[-1].numpy)
+
+
+def test_operations_within_operations(torchscript: SimpleNamespace) -> None:
+    """TorchScript's order of operations is not Python's: `~` binds less than `&`."""
+    t = torchscript.backend.Emitter()
+    inverse, difference = t.bitwise_not("x"), t.sub("x", t.sub("y", t.neg("x")))
+    result = t.mul(t.bitwise_and(inverse, "y"), difference)
+    x, y = 0b1100, 0b1010
+    tensors = fed(torchscript.torch, np.array(x), np.array(y))
+    assert scripted(torchscript, t, ["x", "y"], result)(*tensors) == (~x & y) * (x - (y + x))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import math
-from collections import ChainMap
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from nncompile.backends.torchscript.carriers import MASKS, Unsigned, carrier
 from nncompile.backends.torchscript.formulas import TorchFormulas
 from nncompile.backends.torchscript.looping import Loop, Scanning
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, size_text
-from nncompile.backends.torchscript.writing import Effect, Statement, token, token_number
+from nncompile.backends.torchscript.writing import MARK, Line, Result, Statement, Variable
 from nncompile.diagnostics.errors import BackendError
 from nncompile.elementwise.idioms import recognise
 from nncompile.elementwise.lowering import walk
@@ -40,7 +41,30 @@ INFIX = {
     "torch.bitwise_or": "|",
     "torch.bitwise_xor": "^",
 }
-PREFIX = {"torch.neg": "-", "torch.bitwise_not": "~"}
+
+
+def _operation(symbol: str) -> Callable[..., ast.expr]:
+    """The tree of an operation, of those of its operands."""
+    tree = ast.parse(f"a {symbol} b", mode="eval").body
+    if isinstance(tree, ast.Compare):
+        operators = tree.ops
+        return lambda left, right: ast.Compare(left, operators, [right])
+    assert isinstance(tree, ast.BinOp)
+    operator = tree.op
+    return lambda left, right: ast.BinOp(left, operator, right)
+
+
+def _call(name: str, count: int, options: Sequence[str], x: ast.expr, *args: ast.expr) -> ast.expr:
+    """The tree of a call of `x.name`, of `count` arguments and then those of the options."""
+    keywords = map(ast.keyword, options, args[count:])
+    return ast.Call(ast.Attribute(x, name), [*args[:count]], [*keywords])
+
+
+def _itself(tree: ast.expr) -> ast.expr:
+    return tree
+
+
+OPERATIONS = {name: _operation(symbol) for name, symbol in INFIX.items()}
 # They make tensors of no tensor, and must be told the device that the others are on.
 FACTORIES = frozenset(
     f"torch.{name}" for name in ("arange", "empty", "eye", "full", "ones", "tensor", "zeros")
@@ -71,14 +95,15 @@ class Emitter:
         constants: dict[str, np.ndarray] | None = None,
         scans: bool = False,
     ) -> None:
-        self.statements: list[Statement] = outer.statements if outer else []
+        self.statements: list[Statement] = []
+        self.results: dict[str, Variable] = outer.results if outer else {}
         self.constants: dict[str, np.ndarray] = {} if constants is None else constants
         self.scans = scans
         self.depth: int = outer.depth + 1 if outer else 0
         self._device = device
         self._sizes: dict[sp.Symbol, Origin] = {} if sizes is None else sizes
         # In a loop, what is known outside is known, and not the other way round.
-        self._memo: ChainMap[str, str] = outer._memo.new_child() if outer else ChainMap()
+        self._memo: dict[Any, str] = dict(outer._memo) if outer else {}
 
     def within(self) -> Emitter:
         """An emitter of the body of a loop."""
@@ -137,34 +162,68 @@ class Emitter:
         return function
 
     def emit(self, text: str, hint: str = "value", infix: bool = False) -> str:
-        """The result of an expression; `infix` says that it needs parentheses as an operand."""
-        if token_number(text) is not None:
+        """The result of an expression; `infix` says nothing that the expression does not."""
+        return text if text in self.results else self._emit(text, hint, (text,), _itself)
+
+    def _emit(
+        self, text: str, hint: str, parts: Sequence[str], make: Callable[..., ast.expr]
+    ) -> str:
+        known = self._memo.get(text)
+        if known is not None:
+            return known
+        result = Result(hint, self.depth, token=self._token(), text=text, parts=parts, make=make)
+        self._memo[text] = result.token
+        self.results[result.token] = result
+        self.statements.append(result)
+        return result.token
+
+    def _token(self) -> str:
+        return f"{MARK}{len(self.results)}"
+
+    def variable(self, hint: str) -> str:
+        """A name that lines of a loop give values to."""
+        token = self._token()
+        self.results[token] = Variable(hint, self.depth)
+        return token
+
+    def named(self, text: str, hint: str) -> str:
+        """The result of an expression with a line of its own, unless it is a name already."""
+        if text.isidentifier() and text not in self.results:
             return text
-        if text not in self._memo:
-            self.statements.append(Statement(text, infix, hint, depth=self.depth))
-            self._memo[text] = token(len(self.statements) - 1)
-        return self._memo[text]
+        token = self.emit(text)
+        self.keep(token, hint)
+        return token
+
+    def keep(self, token: str, hint: str, comment: str = "") -> None:
+        """Gives a result a line of its own and the name, unless it has them already."""
+        result = self.results[token]
+        if not result.kept:
+            result.kept, result.hint, result.comment = True, hint or result.hint, comment
 
     def effect(self, text: str) -> None:
         """A line that has no result, and is written whether anything needs it or not."""
-        self.statements.append(Effect(text, False, "", depth=self.depth))
+        self.statements.append(Line(text))
 
     def call(self, function: str, *args: Any, **options: Any) -> str:
         """The result of `function(*args, **options)`; operators are written as such."""
         if function in FACTORIES and self._device:
             options.setdefault("device", self.device)
-        texts = [self.text(x) for x in args]
-        hint = function.rpartition(".")[2]
+        module, _, name = function.rpartition(".")
         if function in INFIX and len(args) == 2 and not options:
-            return self.emit(f"{texts[0]} {INFIX[function]} {texts[1]}", hint, infix=True)
-        if function in PREFIX and len(args) == 1 and not options:
-            return self.emit(f"{PREFIX[function]}{texts[0]}", hint, infix=True)
-        return self.emit(f"{function}({self._arguments(texts, options)})", hint)
+            left, right = (self.text(x) for x in args)
+            text = f"{left} {INFIX[function]} {right}"
+            return self._emit(text, name, (left, right), OPERATIONS[function])
+        if function == "torch.neg" and not options:  # `~` binds less in TorchScript than in Python
+            return self.emit(f"-{self.text(*args)}", name)
+        return self.method(module, name, *args, **options)
 
     def method(self, x: str, name: str, *args: Any, **options: Any) -> str:
         """The result of `x.name(*args, **options)`."""
-        texts = [self.text(a) for a in args]
-        return self.emit(f"{x}.{name}({self._arguments(texts, options)})", name)
+        given = [self.text(a) for a in args]
+        named = {option: self.text(a) for option, a in options.items()}
+        make = partial(_call, name, len(given), tuple(named))
+        text = f"{x}.{name}({self._arguments(given, named)})"
+        return self._emit(text, name, (x, *given, *named.values()), make)
 
     def in_double(
         self,
@@ -190,7 +249,7 @@ class Emitter:
         torch.export, which cannot choose by a size that only data tell, gets the first."""
         if isinstance(size, int) or self.scans:
             return self.emit(many if isinstance(size, int) and size > limit else few, hint)
-        return self.emit(f"({few} if {self.dim(size)} <= {limit} else {many})", hint)
+        return self.emit(f"{few} if {self.dim(size)} <= {limit} else {many}", hint)
 
     def _arguments(self, texts: Sequence[str], options: Mapping[str, Any]) -> str:
         return ", ".join([*texts, *(f"{k}={self.text(v)}" for k, v in options.items())])
@@ -228,9 +287,11 @@ class Emitter:
         size = dim(size)
         if isinstance(size, int):
             return str(size)
-        texts = {name: self._measured(name, size) for name in sorted(size.free_symbols, key=str)}
-        text = size_text(size, texts)
-        return self.emit(text, "size", infix=" " in text)
+        if size not in self._memo:
+            names = sorted(size.free_symbols, key=str)
+            texts = {name: self._measured(name, size) for name in names}
+            self._memo[size] = self.emit(size_text(size, texts), "size")
+        return self._memo[size]
 
     def _measured(self, name: sp.Symbol, size: Dim) -> str:
         if name not in self._sizes:
@@ -238,8 +299,7 @@ class Emitter:
         leaf, axis, expression = self._sizes[name]
         measure = self.emit(f"{leaf}.size({axis})", str(name))
         texts = {s: self._measured(s, size) for s in expression.free_symbols - {MEASURED}}
-        text = size_text(expression, texts | {MEASURED: measure})
-        return self.emit(text, str(name), infix=" " in text)
+        return self.emit(size_text(expression, texts | {MEASURED: measure}), str(name))
 
     def bind_sizes(self, text: str, shape: Shape, made: Collection[sp.Symbol]) -> None:
         """Lets sizes that a node made be measured at its result."""
@@ -256,8 +316,7 @@ class Emitter:
         return self.emit(f"{results}[{index}]", f"{self._hint(results)}_{index}")
 
     def _hint(self, name: str) -> str:
-        number = token_number(name)
-        return name if number is None else self.statements[number].hint
+        return self.results[name].hint if name in self.results else name
 
     def constant(self, array: np.ndarray) -> str:
         """An array: written out where it is small, otherwise held as a buffer of the module."""
@@ -294,10 +353,9 @@ class Emitter:
 
     def wrapped(self, x: str, dtype: DType) -> str:
         """What arithmetic that is done in a wider type has to keep: the bits that the type has."""
-        mask = MASKS.get(dtype)
-        number = token_number(x)
-        if number is not None and self.statements[number].text.endswith(f" & {mask}"):
-            return x
+        mask, result = MASKS.get(dtype), self.results.get(x)
+        if isinstance(result, Result) and result.make is OPERATIONS["torch.bitwise_and"]:
+            mask = None if result.parts[1] == str(mask) else mask
         return x if mask is None else self.call("torch.bitwise_and", x, mask)
 
     def formula(self, body: sp.Expr, names: Sequence[str]) -> str:

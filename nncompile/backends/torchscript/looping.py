@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
-from nncompile.backends.torchscript.writing import Closing, Opening, Statement, Variable, token
+from nncompile.backends.torchscript.writing import Block, Group, Line, Statement
 from nncompile.ir.dims import Dim
 from nncompile.ir.emitters import TorchEmitter
 from nncompile.ir.graph import toposort
@@ -17,9 +17,9 @@ class Writer(TorchEmitter, Protocol):
     """What a loop needs of an emitter: it writes statements round those of the body."""
 
     statements: list[Statement]
-    depth: int
 
     def within(self) -> Writer: ...
+    def variable(self, hint: str) -> str: ...
     def node(self, value: Value, args: Sequence[Any]) -> Any: ...
 
 
@@ -28,27 +28,16 @@ class Loop:
     start at `initial`. Its body is written by `row` and `lower`, and ended by `finished`."""
 
     def __init__(self, outer: Writer, length: Dim, initial: Sequence[str], reverse: bool) -> None:
-        self.outer, self.inner = outer, outer.within()
-        self.reverse = reverse
+        self.outer, self.reverse, self.initial = outer, reverse, list(initial)
         count = outer.dim(length)
-        steps = f"{count} - 1, -1, -1" if reverse else count
-        self.opening = Opening(f"range({steps})", False, "time", initial=list(initial))
-        self._add(self.opening)
-        self.opening.time = self._variable("time")
-        self.carried = [self._variable("carry") for _ in initial]
-        self.opening.variables = list(self.carried)
-
-    def _add(self, statement: Statement) -> str:
-        statement.depth = self.outer.depth
-        self.outer.statements.append(statement)
-        return token(len(self.outer.statements) - 1)
-
-    def _variable(self, hint: str) -> str:
-        return self._add(Variable("", False, hint))
+        self.places = f"range({count} - 1, -1, -1)" if reverse else f"range({count})"
+        self.inner = outer.within()
+        self.time = outer.variable("time")
+        self.carried = [outer.variable("carry") for _ in initial]
 
     def row(self, x: str) -> str:
         """The row of a sequence at that place."""
-        return self.inner.emit(f"{x}[{self.opening.time}]", "row")
+        return self.inner.emit(f"{x}[{self.time}]", "row")
 
     def lower(self, known: Mapping[Value, Any], results: Sequence[Value]) -> list[Any]:
         """The results of the body, where those of its leaves are known."""
@@ -62,24 +51,18 @@ class Loop:
         self, following: Sequence[str], rows: Sequence[str], types: Sequence[Type]
     ) -> tuple[str, ...]:
         """The variables after the loop, and the stacks of rows of the given types."""
-        lists = [self._variable("rows") for _ in rows]
-        self.opening.lists = lists
-        self._ended(following, rows)
+        lists = [self.outer.variable("rows") for _ in rows]
+        given = [*self.carried, *lists]
+        starts = [*self.initial, *("[]" for _ in rows)]
+        body = [*self.inner.statements]
+        body += [Line(f"{x}.append({row})") for x, row in zip(lists, rows, strict=True)]
+        if following:  # all at once: one may need what another was
+            body.append(Line(f"{', '.join(self.carried)} = {', '.join(following)}"))
+        loop = Block(f"for {self.time} in {self.places}:", body, repeated=True)
+        first = [Line(f"{x} = {start}") for x, start in zip(given, starts, strict=True)]
+        self.outer.statements.append(Group(given, [*first, loop]))
         stacks = [self._stack(x, t) for x, t in zip(lists, types, strict=True)]
         return (*self.carried, *stacks)
-
-    def _ended(self, following: Sequence[str], rows: Sequence[str]) -> None:
-        """Writes the end of the body."""
-        closing = Closing(
-            ", ".join((*following, *rows)),
-            False,
-            "",
-            opening=self.opening,
-            following=list(following),
-            rows=list(rows),
-        )
-        self._add(closing)
-        closing.depth = self.inner.depth
 
     def _stack(self, rows: str, type_: Type) -> str:
         t = self.outer
@@ -88,7 +71,7 @@ class Loop:
             stack = f"torch.flip({stack}, [0])"
         shape = t.shape((0, *type_.shape))
         empty = f"torch.zeros({shape}, dtype={t.dtype(type_.dtype)}, device={t.device})"
-        return t.emit(f"({stack} if len({rows}) > 0 else {empty})", "stack")
+        return t.emit(f"{stack} if len({rows}) > 0 else {empty}", "stack")
 
 
 class Scanning(Loop):
@@ -96,31 +79,38 @@ class Scanning(Loop):
     function; it has one iteration or more."""
 
     def __init__(self, outer: Writer, length: Dim, initial: Sequence[str], reverse: bool) -> None:
-        self.outer, self.inner = outer, outer.within()
-        self.reverse = reverse
         # torch's scan carries something in any case.
-        start = list(initial) or [outer.call("torch.zeros", [])]
-        self.opening = Opening(str(reverse), False, "body", initial=start, scans=True)
-        self._add(self.opening)
-        self.opening.time = self._variable("body")
-        self.opening.variables = [self._inside("carry") for _ in start]
-        self.carried = self.opening.variables[: len(initial)]
-
-    def _inside(self, hint: str) -> str:
-        name = self._variable(hint)
-        self.outer.statements[-1].depth = self.inner.depth
-        return name
+        self.initial = list(initial) or [outer.call("torch.zeros", [])]
+        self.outer, self.inner, self.reverse = outer, outer.within(), reverse
+        self.variables = [self.inner.variable("carry") for _ in self.initial]
+        self.carried = self.variables[: len(initial)]
+        self.taken: dict[str, str] = {}  # rows by the sequences that they are of
 
     def row(self, x: str) -> str:
-        if x not in self.opening.rows:
-            self.opening.rows.append(x)
-            self.opening.taken.append(self._inside("row"))
-        return self.opening.taken[self.opening.rows.index(x)]
+        if x not in self.taken:
+            self.taken[x] = self.inner.variable("row")
+        return self.taken[x]
 
     def finished(
         self, following: Sequence[str], rows: Sequence[str], types: Sequence[Type]
     ) -> tuple[str, ...]:
-        self.opening.last = [self._variable("carry") for _ in self.opening.variables]
-        self.opening.lists = [self._variable("rows") for _ in rows]
-        self._ended(following or self.opening.variables, rows)
-        return (*self.opening.last[: len(following)], *self.opening.lists)
+        function = self.outer.variable("body")
+        last = [self.outer.variable("carry") for _ in self.variables]
+        lists = [self.outer.variable("rows") for _ in rows]
+        named = (("carried", self.variables), ("rows", [*self.taken.values()]))
+        first = [Line(f"[{', '.join(xs)}] = {source}") for source, xs in named if xs]
+        returned = Line(f"return {_copies(following or self.variables)}, {_copies(rows)}")
+        head = f"def {function}(carried: List[Tensor], rows: List[Tensor]):"
+        body = Block(head, [*first, *self.inner.statements, returned], repeated=True)
+        call = Line(
+            f"[{', '.join(last)}], [{', '.join(lists)}] = scan({function}, "
+            f"{_copies(self.initial)}, [{', '.join(self.taken)}], reverse={self.reverse})"
+        )
+        self.outer.statements.append(Group([*last, *lists], [body, call]))
+        return (*last[: len(following)], *lists)
+
+
+def _copies(texts: Iterable[str]) -> str:
+    """A list of what goes into torch's scan or comes out of it, which must not share memory."""
+    own = "clone(memory_format=torch.contiguous_format)"
+    return f"[{', '.join(f'({x}).{own}' for x in texts)}]"

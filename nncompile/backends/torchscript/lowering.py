@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import keyword
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import Flag, auto
 from typing import Any
@@ -14,7 +14,7 @@ from nncompile.backends.torchscript.carriers import CARRIERS, carrier
 from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.rules import native
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, is_measurable, origins
-from nncompile.backends.torchscript.writing import Names, lines, token_number
+from nncompile.backends.torchscript.writing import Block, Line, Names, quoted, written
 from nncompile.ir.graph import Graph, Input, input_of
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
@@ -80,21 +80,26 @@ def lower(
     results = _emitted(t, graph, texts)
     final = {name: _given(t, results[v], v) for name, v in graph.outputs.items()}
     final |= {name: t.method(final[name], "clone") for name in copied}
-    written = lines(t.statements, final.values(), names)
-    body = written[: len(written) - len(final)]
-    returned = dict(zip(final, written[len(body) :], strict=True))
     quiet = detached or bool(writes and not autograd)
     if writes or quiet:
         # An expression would be computed when others are written already: it gets a name first.
-        named = {n: x if x.isidentifier() else names.claim("result") for n, x in returned.items()}
-        body += [f"{named[n]} = {x}" for n, x in returned.items() if named[n] != x]
-        returned = named
+        final = {n: t.named(x, "result") for n, x in final.items()}
     for n, path in writes.items():
-        body.append(_assignment(places.get(path, path), returned[n], autograd))
-    kept = {name: text for name, text in returned.items() if name not in writes}
-    inner = _indented(body) if quiet and body else body
-    source = _function(graph, name, [*inputs.values()], inner, kept, bool(writes))
-    return Lowered(source, t.constants)
+        t.effect(_assignment(places.get(path, path), final[n], autograd))
+    body = [Block("with torch.no_grad():", t.statements)] if quiet else t.statements
+    kept = {n: text for n, text in final.items() if n not in writes}
+    returns = bool(kept) or not writes
+    result = "Dict[str, Tensor]" if returns else "None"
+    arguments = ", ".join(["self", *(f"{text}: Tensor" for text in inputs.values())])
+    method = Block(
+        f"def {name}({arguments}) -> {result}:",
+        [*body, Line(f"return {table(kept)}")] if returns else body,
+        [
+            *graph.doc.splitlines(),
+            *(f"{input_of(leaf).kind} {name}: {leaf.type}" for name, leaf in graph.leaves.items()),
+        ],
+    )
+    return Lowered(written([method], t.results, names), t.constants)
 
 
 def _assignment(path: str, text: str, autograd: bool) -> str:
@@ -132,10 +137,6 @@ def _check_inputs(
         _check_rank(t, *entry, checked)
     for entry in given:
         _check_sizes(t, *entry, checked, sizes)
-
-
-def _indented(body: list[str]) -> list[str]:
-    return ["with torch.no_grad():", *(f"    {line}" for line in body)]
 
 
 def _check_rank(t: Emitter, name: str, text: str, type_: Type, checked: Check) -> None:
@@ -183,27 +184,22 @@ def attribute_text(path: str) -> str:
     return text
 
 
-def quoted(text: str) -> str:
-    """The text as a literal of the source."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+def table(texts: Mapping[str, str]) -> str:
+    """Expressions by name as a dict of the source."""
+    return f"{{{', '.join(f'{quoted(name)}: {text}' for name, text in texts.items())}}}"
 
 
 def _keep(t: Emitter, result: Any, output: str | None, v: Value, graph: Graph) -> None:
     """Gives a node's result its own line, named after the output, the parameter, the layer or
     what computes it."""
     for i, text in enumerate(result if isinstance(result, tuple) else (result,)):
-        number = token_number(text)
-        if number is None:
+        known = t.results.get(text)
+        if known is None:
             continue
-        statement = t.statements[number]
-        if not statement.kept:
-            stem = _stem(v, graph) or statement.hint
-            statement.hint = f"{stem}_{i}" if isinstance(result, tuple) else stem
-            statement.comment = _comment(v, graph)
-            statement.kept = True
+        stem = _stem(v, graph) or known.hint
+        t.keep(text, f"{stem}_{i}" if isinstance(result, tuple) else stem, _comment(v, graph))
         if output is not None:
-            statement.hint = output
+            known.hint = output
 
 
 def _stem(v: Value, graph: Graph) -> str:
@@ -227,23 +223,3 @@ def _comment(v: Value, graph: Graph) -> str:
 def _given(t: Emitter, text: str, v: Value) -> str:
     """An output in its declared type."""
     return t.method(text, "to", f"torch.{v.dtype.name}") if v.dtype in CARRIERS else text
-
-
-def _function(
-    graph: Graph,
-    name: str,
-    arguments: Sequence[str],
-    body: list[str],
-    returned: dict[str, str],
-    changes: bool,
-) -> str:
-    leaves = [f"# {input_of(leaf).kind} {name}: {leaf.type}" for name, leaf in graph.leaves.items()]
-    doc = [f"# {line}".rstrip() for line in graph.doc.splitlines()]
-    entries = [f"    {quoted(name)}: {text}," for name, text in returned.items()]
-    if entries:
-        entries[-1] = entries[-1][:-1]  # TorchScript takes no comma before the brace
-    given = ["return {", *entries, "}"] if returned or not changes else []
-    inner = [*doc, *leaves, *body, *given]
-    result = "Dict[str, Tensor]" if given else "None"
-    head = f"def {name}({', '.join(['self', *(f'{a}: Tensor' for a in arguments)])}) -> {result}:"
-    return "\n".join([head, *(f"    {line}".rstrip() for line in inner), ""])

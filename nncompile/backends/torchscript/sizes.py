@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
 import sympy as sp
 
@@ -65,56 +64,35 @@ def _is_arithmetic(x: sp.Basic) -> bool:
 
 
 def size_text(size: sp.Expr, texts: Mapping[sp.Symbol, str]) -> str:
-    """Integer arithmetic as source, with the text of each name; every operation that is an
-    operand of another stands in parentheses. Raises `BackendError` for what is not integer
-    arithmetic."""
+    """Integer arithmetic as source, with the text of each name. Raises `BackendError` for what is
+    not integer arithmetic."""
+    if size.is_Symbol:
+        return texts[size]
+    if size.is_Integer:
+        return str(int(size))
 
-    return _SizeText(texts).walk(size)
+    def joined(operator: str, operands: Iterable[sp.Expr]) -> str:
+        return f" {operator} ".join(f"({size_text(x, texts)})" for x in operands)
 
-
-@dataclass(frozen=True)
-class _SizeText:
-    texts: Mapping[sp.Symbol, str]
-
-    def walk(self, x: sp.Expr) -> str:
-        """An expression."""
-        if x.is_Symbol:
-            return self.texts[x]
-        if x.is_Integer:
-            return str(int(x))
-        numerator, denominator = sp.fraction(sp.together(x))
-        if denominator != 1:
-            return f"{self.operand(numerator)} // {self.operand(denominator)}"
-        if isinstance(x, sp.Add):
-            return _sum_text(x, self.operand)
-        if isinstance(x, sp.Mul):
-            return " * ".join(self.operand(f) for f in x.as_ordered_factors())
-        if isinstance(x, sp.Pow) and x.exp.is_Integer:
-            return " * ".join([self.operand(x.base)] * int(x.exp))
-        if isinstance(x, FloorDiv):
-            return f"{self.operand(x.args[0])} // {self.operand(x.args[1])}"
-        if isinstance(x, sp.Mod):
-            return f"{self.operand(x.args[0])} % {self.operand(x.args[1])}"
-        if isinstance(x, sp.Max | sp.Min):
-            name = "max" if isinstance(x, sp.Max) else "min"
-            return functools.reduce(lambda a, b: f"{name}({a}, {b})", map(self.walk, x.args))
-        raise BackendError(f"the size {x} is not arithmetic of integers")
-
-    def operand(self, x: sp.Expr) -> str:
-        """An expression within another."""
-        atomic = x.is_Symbol or (x.is_Integer and x >= 0) or isinstance(x, sp.Max | sp.Min)
-        return self.walk(x) if atomic else f"({self.walk(x)})"
-
-
-def _sum_text(x: sp.Expr, operand: Callable[[sp.Expr], str]) -> str:
-    # Positive terms first: `n - 1`, not `-1 + n`.
-    terms = sorted(x.as_ordered_terms(), key=_is_negative)
-    text = operand(terms[0])
-    for term in terms[1:]:
-        negative = _is_negative(term)
-        text += f" {'-' if negative else '+'} {operand(-term if negative else term)}"
-    return text
-
-
-def _is_negative(term: sp.Expr) -> bool:
-    return bool(term.as_coeff_Mul()[0] < 0)
+    numerator, denominator = sp.fraction(sp.together(size))
+    if denominator != 1:
+        return joined("//", (numerator, denominator))
+    if isinstance(size, sp.Add):  # positive terms first: `n - 1`, not `-1 + n`
+        signs = {term: bool(term.as_coeff_Mul()[0] < 0) for term in size.as_ordered_terms()}
+        first, *others = sorted(signs, key=signs.__getitem__)
+        rest = (
+            f" {'-' if signs[x] else '+'} ({size_text(-x if signs[x] else x, texts)})"
+            for x in others
+        )
+        return "".join([f"({size_text(first, texts)})", *rest])
+    if isinstance(size, sp.Mul):
+        return joined("*", size.as_ordered_factors())
+    if isinstance(size, sp.Pow) and size.exp.is_Integer:
+        return joined("*", [size.base] * int(size.exp))
+    if isinstance(size, FloorDiv | sp.Mod):
+        return joined("//" if isinstance(size, FloorDiv) else "%", size.args)
+    if isinstance(size, sp.Max | sp.Min):
+        name = "max" if isinstance(size, sp.Max) else "min"
+        operands = (size_text(x, texts) for x in size.args)
+        return functools.reduce(lambda a, b: f"{name}({a}, {b})", operands)
+    raise BackendError(f"the size {size} is not arithmetic of integers")

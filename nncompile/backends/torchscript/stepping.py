@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 
 import torch
 
-from nncompile.backends.torchscript.lowering import Check, attribute_text, lower, quoted
+from nncompile.backends.torchscript.lowering import Check, attribute_text, lower, table
 from nncompile.backends.torchscript.script import described, saved, scripted, types_of
+from nncompile.backends.torchscript.writing import Block, Line, Names, written
 from nncompile.diagnostics.errors import BackendError
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import declared, stop_gradient
@@ -141,9 +142,7 @@ def _first(step: Step) -> Graph:
 def _access(state: Mapping[str, str], drawn: Collection[str]) -> list[str]:
     """The methods that read, set and begin the state: attributes by path, of which some are drawn
     and the others begin with zeros."""
-    own = [f"    {quoted(path)}: {text}," for path, text in state.items()]
-    own[-1] = own[-1][:-1]
-    table = ["def _state(self) -> Dict[str, Tensor]:", "    return {", *own, "    }"]
+    own = Block("def _state(self) -> Dict[str, Tensor]:", [Line(f"return {table(state)}")])
     zeros = [f"{text}.zero_()" for p, text in state.items() if p not in drawn and p != "seed"]
     set_state = """\
 def set_state(self, state: Dict[str, Tensor]) -> None:
@@ -161,11 +160,13 @@ def set_state(self, state: Dict[str, Tensor]) -> None:
 def get_state(self) -> Dict[str, Tensor]:
     state = self._state()
     return {path: state[path].detach().clone() for path in state}"""
-    reset = [
+    begun = map(Line, ["self.seed.fill_(seed)", *zeros])
+    reset = Block(
         "def reset(self, seed: int) -> None:",
-        '    assert seed >= 0, "a seed is at least 0"',
-        "    with torch.no_grad():",
-        *(f"        {line}" for line in ("self.seed.fill_(seed)", *zeros)),
-        "    self._draw()",
-    ]
-    return ["\n".join(table), set_state, get_state, "\n".join(reset)]
+        [
+            Line('assert seed >= 0, "a seed is at least 0"'),
+            Block("with torch.no_grad():", [*begun]),
+            Line("self._draw()"),
+        ],
+    )
+    return [written([own], {}, Names()), set_state, get_state, written([reset], {}, Names())]

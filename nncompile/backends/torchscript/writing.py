@@ -1,16 +1,22 @@
-"""Statements and how they are written out: names, what is written within what, comments."""
+"""The source as a tree of statements, and how it is written: what is needed, what stands within
+what, names, comments."""
 
 from __future__ import annotations
 
+import ast
 import builtins
+import functools
 import keyword
-import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
-# A statement's result within texts, until it has a name; in no Python source otherwise.
-_TOKEN = re.compile("‹([0-9]+)›")
+from nncompile.diagnostics.errors import BackendError
+
+MARK = "ρ"
+"""Begins the name of a result until it gets its own; other names in the source are ASCII."""
+
 # Functions of functions.py that the source calls.
 FUNCTIONS = ("convolution_weight_gradient", "convolution_weight_gradient_of_few")
 _RESERVED = frozenset(
@@ -21,230 +27,237 @@ _WITHIN = 60  # longer expressions get a line of their own
 
 
 @dataclass
-class Statement:
-    """`text` computes the result; `infix` if it needs parentheses within another operation.
-
-    A result of a node keeps its line (`kept`); others are written where they are used, if that is
-    one place. `depth` is the number of loops around it.
-    """
+class Line:
+    """A statement that is written whether anything needs it or not."""
 
     text: str
-    infix: bool
+
+
+@dataclass(slots=True)
+class Variable:
+    """A name for what is computed within `depth` loops, or what a loop gives its values to.
+
+    A result of a node keeps its line (`kept`); others are written where they are used, if that is
+    one place.
+    """
+
     hint: str
+    depth: int
     kept: bool = False
     comment: str = ""
-    depth: int = 0
+
+
+@dataclass(slots=True)
+class Result(Variable):
+    """What `text` computes, and stands as `token` in other lines: `make` gives its tree, from
+    those of `parts`."""
+
+    _: KW_ONLY
+    token: str
+    text: str
+    parts: Sequence[str]
+    make: Callable[..., ast.expr]
 
 
 @dataclass
-class Effect(Statement):
-    """A line of its own without a result: a check."""
+class Block(Line):
+    """`text`, as `for x in y:`, and the statements in it, behind comments; none of it if nothing
+    in it is written. What is `repeated` is the body of a loop."""
+
+    body: Sequence[Statement]
+    comments: Sequence[str] = ()
+    repeated: bool = False
 
 
 @dataclass
-class Variable(Statement):
-    """A name that a loop gives its values to."""
+class Group:
+    """Statements that are needed together, for any of the variables that they give."""
+
+    variables: Sequence[str]
+    body: Sequence[Statement]
+
+
+Statement = Line | Result | Group
 
 
 @dataclass
-class Opening(Statement):
-    """`for time in text:`, before which `variables` start at `initial`, and `lists` without rows.
-    All but `initial` are tokens.
-
-    As a call of torch's `scan` the body is the function `time` of `variables` and `taken`, the
-    rows of the sequences `rows`, and gives the variables' last values and `lists`, stacked."""
-
-    time: str = ""
-    variables: list[str] = field(default_factory=list)
-    initial: list[str] = field(default_factory=list)
-    lists: list[str] = field(default_factory=list)
-    taken: list[str] = field(default_factory=list)
-    rows: list[str] = field(default_factory=list)
-    scans: bool = False
-    last: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Closing(Statement):
-    """The end of a loop's body: `rows` go to the lists, and the variables become `following`."""
-
-    opening: Opening = field(default_factory=lambda: Opening("", False, ""))
-    following: list[str] = field(default_factory=list)
-    rows: list[str] = field(default_factory=list)
-
-
-def token(number: int) -> str:
-    """What stands in texts for the result of statement `number`."""
-    return f"‹{number}›"
-
-
-def token_number(text: str) -> int | None:
-    """The statement whose result the text is; None for other texts."""
-    found = _TOKEN.fullmatch(text)
-    return int(found[1]) if found else None
-
-
 class Names:
     """Names for local variables: identifiers that are free and mean nothing else."""
 
-    def __init__(self) -> None:
-        self._used: set[str] = set()
+    _used: dict[str, int] = field(default_factory=dict)
 
     def claim(self, hint: str) -> str:
         """A name like `hint`: `a.dense` becomes `a_dense`, the second one `a_dense_2`."""
-        name = re.sub(r"\W+", "_", hint, flags=re.ASCII).strip("_") or "value"
+        if not (hint.isascii() and hint.isidentifier()):
+            letters = (c if c == "_" or (c.isascii() and c.isalnum()) else " " for c in hint)
+            hint = "_".join("".join(letters).split())
+        name = hint.strip("_") or "value"
         if name[0].isdigit():
             name = f"_{name}"
         if name in _RESERVED:
             name = f"{name}_"
-        free, count = name, 1
+        free, count = name, self._used.get(name, 0)
         while free in self._used:
             count += 1
             free = f"{name}_{count}"
-        self._used.add(free)
+        self._used[name] = count
+        self._used[free] = 1
         return free
 
 
-def lines(statements: list[Statement], results: Iterable[str], names: Names) -> list[str]:
-    """The statements that `results` (texts) need as lines, those in loops indented, and `results`
-    with names in them behind these, one a line."""
-    final = list(results)
-    writer = _Writer(statements, names)
-    uses = _uses(statements, final)
-    for number, statement in enumerate(statements):
-        if uses[number] and not isinstance(statement, Variable):
-            writer.add(number, statement, uses[number])
-    return writer.written + [writer.resolved(text) for text in final]
+def written(statements: Sequence[Statement], results: Mapping[str, Variable], names: Names) -> str:
+    """The statements as source, without what nothing needs."""
+    writer = _Writer(results, names)
+    writer.count(statements, 0)
+    writer.write(statements, 0)
+    return "\n".join([*writer.lines, ""])
+
+
+def quoted(text: str) -> str:
+    """The text as a literal of the source."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def parsed(text: str) -> Any:
+    """The tree of a statement. Raises `BackendError` for what is none."""
+    try:
+        return ast.parse(text).body[0]
+    except SyntaxError as error:
+        raise BackendError(f"this is no TorchScript: {text}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _constant(text: str) -> ast.expr:
+    """The tree of an expression without results, which nothing changes. Names, dotted ones too,
+    are one leaf."""
+    if text.replace(".", "").isidentifier():
+        return ast.Name(text)
+    tree: ast.expr = _Placing(ast.Name).visit(parsed(text)).value
+    return tree
+
+
+class _Placing(ast.NodeTransformer):
+    """Puts names, or what is written within, in place of results."""
+
+    def __init__(self, place: Callable[[str], ast.expr]) -> None:
+        self.place = place
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.place(node.id) if node.id[0] == MARK else node
+
+    def visit_Constant(self, node: ast.Constant) -> ast.expr:
+        # torch knows other escapes than Python.
+        return ast.Name(quoted(node.value)) if isinstance(node.value, str) else node
 
 
 class _Writer:
-    """Writes statements as lines."""
+    def __init__(self, results: Mapping[str, Variable], names: Names) -> None:
+        self.results, self.names = results, names
+        self.uses: Counter[str] = Counter()
+        self.within: dict[str, tuple[ast.expr, int]] = {}  # written where it is used
+        self.named: dict[str, str] = {}
+        self.lines: list[str] = []
+        self.width = 0  # of the line that is made, about
+        self.placing = _Placing(self.place)
 
-    def __init__(self, statements: list[Statement], names: Names) -> None:
-        self.statements, self.names = statements, names
-        self.within: dict[int, Statement] = {}  # written where it is used
-        self.named: dict[int, str] = {}
-        self.written: list[str] = []
+    def count(self, statements: Sequence[Statement], depth: int) -> None:
+        """Counts how often each result is used by what is needed itself. Use in a loop that the
+        result is not computed in counts as several."""
+        for statement in reversed(statements):
+            if isinstance(statement, Group):
+                if self.is_needed(statement):
+                    self.count(statement.body, depth)
+            elif isinstance(statement, Result):
+                if self.uses[statement.token]:
+                    for part in statement.parts:
+                        self.use(part, depth)
+            elif isinstance(statement, Block):
+                self.count(statement.body, depth + statement.repeated)
+                self.use(f"{statement.text} pass", depth)
+            else:
+                self.use(statement.text, depth)
 
-    def add(self, number: int, statement: Statement, uses: int) -> None:
-        """Writes a statement that is used, or keeps it for where it is."""
-        if isinstance(statement, Opening):
-            return self.open_loop(statement)
-        if isinstance(statement, Closing):
-            return self.close_loop(statement)
-        text = self.resolved(statement.text)
-        if isinstance(statement, Effect):
-            return self.write(statement.depth, text)
-        if not statement.kept and uses == 1 and len(text) <= _WITHIN:
-            self.within[number] = Statement(text, statement.infix, statement.hint)
-            return None
-        comment = f"  # {statement.comment}" if statement.comment else ""
-        return self.write(statement.depth, f"{self.name(number)} = {text}{comment}")
+    def use(self, text: str, depth: int) -> None:
+        if text in self.results:
+            self.uses[text] += 1 + (self.results[text].depth < depth)
+        elif MARK in text:
+            for node in ast.walk(parsed(text)):
+                if isinstance(node, ast.Name) and node.id[0] == MARK:
+                    self.use(node.id, depth)
 
-    def resolved(self, text: str) -> str:
-        def put(found: re.Match[str]) -> str:
-            number = int(found[1])
-            if number in self.named:
-                return self.named[number]
-            inner = self.within[number]
-            if not inner.infix or _is_delimited(text, found.start(), found.end()):
-                return inner.text
-            return f"({inner.text})"
+    def is_needed(self, group: Group) -> bool:
+        return any(self.uses[name] for name in group.variables)
 
-        return _TOKEN.sub(put, text)
+    def write(self, statements: Sequence[Statement], indent: int) -> None:
+        """Writes the statements that are needed."""
+        for statement in statements:
+            if isinstance(statement, Result):
+                if self.uses[statement.token]:
+                    self.write_result(statement, indent)
+            elif isinstance(statement, Block):
+                self.write_block(statement, indent)
+            elif isinstance(statement, Line):
+                self.line(indent, _printed(self.placing.visit(parsed(statement.text))))
+            elif self.is_needed(statement):
+                self.write(statement.body, indent)
 
-    def write(self, depth: int, text: str) -> None:
-        self.written.append("    " * depth + text)
+    def write_block(self, block: Block, indent: int) -> None:
+        head = parsed(f"{block.text} pass")
+        if isinstance(head, ast.FunctionDef) and head.name[0] == MARK:
+            head.name = self.name(head.name)
+        head.body = []
+        self.line(indent, _printed(self.placing.visit(head)))
+        before = len(self.lines)
+        for comment in block.comments:
+            self.line(indent + 1, f"# {comment}".rstrip())
+        self.write(block.body, indent + 1)
+        if len(self.lines) == before:
+            self.lines.pop()
 
-    def name(self, number: int) -> str:
-        if number not in self.named:
-            self.named[number] = self.names.claim(self.statements[number].hint)
-        return self.named[number]
+    def write_result(self, result: Result, indent: int) -> None:
+        """Writes a result that is used, or keeps it for where it is."""
+        self.width = len(result.text)
+        tree = result.make(*map(self.tree, result.parts))
+        if not result.kept and self.uses[result.token] == 1 and self.width <= _WITHIN:
+            self.within[result.token] = tree, self.width
+            return
+        comment = f"  # {result.comment}" if result.comment else ""
+        text = ast.unparse(tree)
+        self.line(indent, f"{self.name(result.token)} = {text}{comment}")
 
-    def named_all(self, tokens: Iterable[str]) -> list[str]:
-        return [self.name(n) for x in tokens if (n := token_number(x)) is not None]
+    def line(self, indent: int, text: str) -> None:
+        self.lines.extend("    " * indent + line for line in text.split("\n"))
 
-    def open_scan(self, loop: Opening) -> None:
-        (function,) = self.named_all([loop.time])
-        self.write(loop.depth, f"def {function}(carried: List[Tensor], rows: List[Tensor]):")
-        for source, tokens in (("carried", loop.variables), ("rows", loop.taken)):
-            if tokens:
-                self.write(loop.depth + 1, f"[{', '.join(self.named_all(tokens))}] = {source}")
+    def tree(self, text: str) -> ast.expr:
+        """The tree of an expression."""
+        if text in self.results:
+            return self.place(text)
+        if MARK not in text:
+            return _constant(text)
+        tree: ast.expr = self.placing.visit(parsed(text)).value
+        return tree
 
-    def close_scan(self, loop: Closing) -> None:
-        # What goes in and what comes out of torch's scan must not share memory.
-        own = ".clone(memory_format=torch.contiguous_format)"
-        opening = loop.opening
+    def place(self, token: str) -> ast.expr:
+        """What stands in place of a result."""
+        if token in self.within:
+            tree, width = self.within[token]
+        else:
+            name = self.name(token)
+            tree, width = ast.Name(name), len(name)
+        self.width += width - len(token)
+        return tree
 
-        def each(texts: Iterable[str]) -> str:
-            return ", ".join(f"{_operand(self.resolved(x))}{own}" for x in texts)
-
-        self.write(opening.depth + 1, f"return [{each(loop.following)}], [{each(loop.rows)}]")
-        results = [", ".join(self.named_all(x)) for x in (opening.last, opening.lists)]
-        (function,) = self.named_all([opening.time])
-        sequences = ", ".join(self.resolved(x) for x in opening.rows)
-        self.write(
-            opening.depth,
-            f"[{results[0]}], [{results[1]}] = scan({function}, [{each(opening.initial)}], "
-            f"[{sequences}], reverse={self.resolved(opening.text)})",
-        )
-
-    def open_loop(self, loop: Opening) -> None:
-        if loop.scans:
-            return self.open_scan(loop)
-        claimed = self.named_all((*loop.variables, *loop.lists, loop.time))
-        starts = (*map(self.resolved, loop.initial), *("[]" for _ in loop.lists))
-        for variable, start in zip(claimed, starts, strict=False):
-            self.write(loop.depth, f"{variable} = {start}")
-        self.write(loop.depth, f"for {claimed[-1]} in {self.resolved(loop.text)}:")
-
-    def close_loop(self, loop: Closing) -> None:
-        if loop.opening.scans:
-            return self.close_scan(loop)
-        for rows, row in zip(loop.opening.lists, loop.rows, strict=True):
-            self.write(loop.depth, f"{self.resolved(rows)}.append({self.resolved(row)})")
-        if loop.following:  # all at once: one may need what another was
-            targets = ", ".join(map(self.resolved, loop.opening.variables))
-            self.write(loop.depth, f"{targets} = {', '.join(map(self.resolved, loop.following))}")
-
-
-def _uses(statements: list[Statement], final: list[str]) -> Counter[int]:
-    """How often the result of each statement is used, by what is needed itself. Use in a loop that
-    the statement is not in counts as several."""
-    uses: Counter[int] = Counter()
-    numbers = {id(statement): number for number, statement in enumerate(statements)}
-
-    def use(texts: Iterable[str], depth: int) -> None:
-        for text in texts:
-            for found in _TOKEN.findall(text):
-                number = int(found)
-                uses[number] += 1 + (statements[number].depth < depth)
-
-    use(final, 0)
-    for number in reversed(range(len(statements))):
-        statement = statements[number]
-        if isinstance(statement, Effect):
-            uses[number] = 1
-        if isinstance(statement, Closing):
-            loop = statement.opening
-            tokens = (*loop.variables, *loop.lists, *loop.last)
-            if any(uses[n] for x in tokens if (n := token_number(x)) is not None):
-                uses[number] = uses[numbers[id(loop)]] = 1
-        if uses[number]:
-            use([statement.text], statement.depth)
-            if isinstance(statement, Opening):
-                use((*statement.initial, *statement.rows), statement.depth)
-    return uses
+    def name(self, token: str) -> str:
+        if token not in self.named:
+            self.named[token] = self.names.claim(self.results[token].hint)
+        return self.named[token]
 
 
-def _operand(text: str) -> str:
-    """The text as what a method can be called on."""
-    return text if text.isidentifier() else f"({text})"
-
-
-def _is_delimited(text: str, start: int, end: int) -> bool:
-    """Whether what stands there is a whole argument, element or statement."""
-    before, after = text[:start], text[end:]
-    opened = before == "" or before.endswith(("(", "[", "{", ", ", ": "))
-    opened = opened or re.search(r"[\w]=$", before) is not None
-    return opened and (after == "" or after[0] in ")]},")
+def _printed(tree: ast.stmt) -> str:
+    """A statement as source: a dict that is returned has a line for each entry."""
+    if not (isinstance(tree, ast.Return) and isinstance(tree.value, ast.Dict)):
+        return ast.unparse(tree).strip()
+    entries = zip(tree.value.keys, tree.value.values, strict=True)
+    lines = (f"    {ast.unparse(key)}: {ast.unparse(value)}" for key, value in entries if key)
+    return "\n".join(["return {", ",\n".join(lines), "}"])
