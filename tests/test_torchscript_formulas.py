@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,7 +107,8 @@ def scripted(torchscript: SimpleNamespace, emitter: Any, names: list[str], resul
         [*emitter.statements, writing.Line(f"return {result}")],
     )
     source = writing.written([function], emitter.results, writing.Names())
-    return torchscript.torch.jit.CompilationUnit(source).f
+    torch = torchscript.torch  # as the source calls it
+    return torch.jit.CompilationUnit(source).f
 
 
 def lowered(
