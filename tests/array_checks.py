@@ -85,3 +85,8 @@ def normal_or_integers(shape: tuple[int, ...], dtype: DType = f64, *, high: int)
     if dtype.is_float:
         return np.random.default_rng(0).normal(size=shape).astype(dtype.numpy)
     return integers(shape, dtype, high=high)
+
+
+def uniform(*shape: int, seed: int = 0) -> Array:
+    """Numbers from −1 to 1."""
+    return np.random.default_rng(seed).uniform(-1, 1, shape)

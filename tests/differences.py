@@ -46,3 +46,24 @@ def check_difference(
     assert np.isclose(exact, numeric, relative, absolute * max(1.0, abs(exact))), (
         f"{label}: gradient {exact}, central difference {numeric}"
     )
+
+
+def derivative_along(
+    y: Value, feeds: Mapping[str, np.ndarray], directions: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """The derivative of y as the leaves move along directions, by central differences."""
+    high, low = (
+        evaluate(y, {**feeds, **{n: feeds[n] + s * d for n, d in directions.items()}}, np.float64)
+        for s in (STEP, -STEP)
+    )
+    return (high - low) / (2 * STEP)  # type: ignore[no-any-return]
+
+
+def gradient_of_sum(y: Value, feeds: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """∂Σy/∂(leaf `name`), element by element, by central differences."""
+    gradient = np.zeros_like(feeds[name])
+    for index in np.ndindex(gradient.shape):
+        unit = np.zeros_like(gradient)
+        unit[index] = 1
+        gradient[index] = derivative_along(y, feeds, {name: unit}).sum()
+    return gradient

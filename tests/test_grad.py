@@ -21,26 +21,9 @@ from nncompile.ir.op import Op, Value
 from nncompile.ir.types import TupleType, Type, f32, f64, i64
 from nncompile.ops import log_softmax, softmax
 from nncompile.ops.core.annotations import custom_gradient
+from tests.array_checks import uniform
+from tests.differences import gradient_of_sum
 from tests.leaves import leaf
-
-STEP = 1e-5
-
-
-def data(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, shape)
-
-
-def difference(y: Value, feeds: dict[str, np.ndarray], name: str) -> np.ndarray:
-    """∂Σy/∂(leaf `name`), element by element, by central differences in double."""
-    gradient = np.zeros_like(feeds[name])
-    for index in np.ndindex(gradient.shape):
-        moved = []
-        for step in (STEP, -STEP):
-            array = feeds[name].copy()
-            array[index] += step
-            moved.append(evaluate(y, feeds | {name: array}, np.float64).sum())
-        gradient[index] = (moved[0] - moved[1]) / (2 * STEP)
-    return gradient
 
 
 @pytest.fixture
@@ -65,27 +48,29 @@ def test_what_does_not_matter_has_gradient_zero(x: Value) -> None:
     other = leaf("other", f64["m"])
     gradient = grad(x.sum(), other)
     assert gradient.type == other.type
-    feeds = {"x": data(2, 3), "other": data(4)}
+    feeds = {"x": uniform(2, 3), "other": uniform(4)}
     np.testing.assert_array_equal(evaluate([gradient, other, x], feeds)[0], np.zeros(4))
 
 
 def test_gradient_at_an_intermediate_value(x: Value) -> None:
     h = x * x
     y = (h * sin(h)).sum()
-    array = data(2, 3)
+    array = uniform(2, 3)
     expected = np.sin(array**2) + array**2 * np.cos(array**2)
     np.testing.assert_allclose(evaluate(grad(y, h), {"x": array}), expected, 1e-12)
 
 
 def test_gradients_of_all_uses_add_up(x: Value) -> None:
     y = (x * x + exp(x) * x).sum() + x.sum() * x.max()
-    feeds = {"x": data(2, 3)}
-    np.testing.assert_allclose(evaluate(grad(y, x), feeds), difference(y, feeds, "x"), 1e-7, 1e-8)
+    feeds = {"x": uniform(2, 3)}
+    np.testing.assert_allclose(
+        evaluate(grad(y, x), feeds), gradient_of_sum(y, feeds, "x"), 1e-7, 1e-8
+    )
 
 
 def test_value_that_is_its_own_gradient_target(x: Value) -> None:
     y = x.sum()
-    assert evaluate(grad(y, y), {"x": data(1, 3)}) == 1.0
+    assert evaluate(grad(y, y), {"x": uniform(1, 3)}) == 1.0
 
 
 # Ops with several results.
@@ -122,18 +107,18 @@ def test_gradients_of_an_op_with_several_results(x: Value, use: Any) -> None:
     first, second, _ = items(Pair()(x))
     used = use(first, second)
     y = (x * x).sum() if used is None else (used + x).sum()
-    feeds = {"x": data(2, 3)}
+    feeds = {"x": uniform(2, 3)}
     gradient = grad(y, x)
     total = (gradient * gradient).sum()
     first, second, _ = evaluate([gradient, grad(total, x), x], feeds)
-    np.testing.assert_allclose(first, difference(y, feeds, "x"), 1e-6, 1e-8)
-    np.testing.assert_allclose(second, difference(total, feeds, "x"), 1e-6, 1e-7)
+    np.testing.assert_allclose(first, gradient_of_sum(y, feeds, "x"), 1e-6, 1e-8)
+    np.testing.assert_allclose(second, gradient_of_sum(total, feeds, "x"), 1e-6, 1e-7)
 
 
 def test_gradient_at_one_of_several_results(x: Value) -> None:
     """A result is a value like any other to differentiate at."""
     first, second, _ = items(Pair()(x))
-    array = data(2, 3)
+    array = uniform(2, 3)
     gradients = grad((first * second).sum(), [first, second])
     at_first, at_second = evaluate(gradients, {"x": array})
     np.testing.assert_allclose(at_first, array**3)
@@ -207,7 +192,7 @@ def test_a_gradient_of_another_type_is_the_ops_fault(x: Value) -> None:
 
 
 def test_stop_gradient_holds_its_input_constant(x: Value) -> None:
-    array = data(2, 3)
+    array = uniform(2, 3)
     y = (x * stop_gradient(x * x)).sum()
     np.testing.assert_allclose(evaluate(grad(y, x), {"x": array}), array**2)
     second = grad(grad(y, x).sum(), x)
@@ -219,7 +204,7 @@ def test_custom_gradient_replaces_the_gradient(x: Value) -> None:
     def rounded(x: Value) -> Value:
         return x.astype(i64).astype(f64)
 
-    array = data(2, 3) * 5
+    array = uniform(2, 3) * 5
     np.testing.assert_array_equal(evaluate(rounded(x), {"x": array}), np.trunc(array))
     gradient = grad((rounded(x) * x).sum(), x)
     np.testing.assert_allclose(evaluate(gradient, {"x": array}), np.trunc(array) + 7 * array)
@@ -233,7 +218,7 @@ def test_custom_gradient_of_several_inputs_and_orders(x: Value) -> None:
         return a * b
 
     other = leaf("other", x.type)
-    feeds = {"x": data(2, 3), "other": data(2, 3, seed=1)}
+    feeds = {"x": uniform(2, 3), "other": uniform(2, 3, seed=1)}
     gradients = grad(product(x, other).sum(), [x, other])
     at_x, at_other, _ = evaluate([*gradients, other], feeds)
     np.testing.assert_allclose(at_x, feeds["x"] ** 2)
@@ -259,7 +244,7 @@ def test_formula_with_a_declared_gradient(x: Value) -> None:
     def quantised(x: Any) -> Any:
         return where(x > 0, 1.0, -1.0)
 
-    array = data(2, 3)
+    array = uniform(2, 3)
     y = (quantised(x) * x).sum()
     np.testing.assert_allclose(evaluate(grad(y, x), {"x": array}), np.sign(array) + array)
 
@@ -289,10 +274,10 @@ def test_gradient_of_a_step_of_gradient_descent(x: Value) -> None:
         y = tanh(x @ w)
         return (y * y).mean()
 
-    feeds = {"x": data(4, 3), "w": data(3, 2, seed=1)}
+    feeds = {"x": uniform(4, 3), "w": uniform(3, 2, seed=1)}
     after = loss(w - 0.5 * grad(loss(w), w))
     gradient = evaluate(grad(after, w), feeds)
-    np.testing.assert_allclose(gradient, difference(after, feeds, "w"), 1e-6, 1e-8)
+    np.testing.assert_allclose(gradient, gradient_of_sum(after, feeds, "w"), 1e-6, 1e-8)
 
 
 def test_a_masked_infinity_has_no_gradient() -> None:
@@ -317,10 +302,13 @@ def test_broadcast_gradients_have_the_shape_of_their_argument() -> None:
     for shape in ((3,), (1, 3), ("t", 1), (), ("b", "t", 3), (1, "t", 1)):
         other = leaf("other", f64[shape])
         y = (log(x * x + 1) * other).sum()
-        feeds = {"x": data(2, 1, 3), "other": data(*[{"b": 2, "t": 4}.get(d, d) for d in shape])}
+        feeds = {
+            "x": uniform(2, 1, 3),
+            "other": uniform(*[{"b": 2, "t": 4}.get(d, d) for d in shape]),
+        }
         for name, gradient in zip(("x", "other"), grad(y, [x, other]), strict=True):
             found, *_ = evaluate([gradient, x, other], feeds)
-            np.testing.assert_allclose(found, difference(y, feeds, name), 1e-6, 1e-8)
+            np.testing.assert_allclose(found, gradient_of_sum(y, feeds, name), 1e-6, 1e-8)
 
 
 @pytest.mark.slow
@@ -329,15 +317,15 @@ def test_deep_graphs_differentiate() -> None:
     y = x
     for _ in range(2000):
         y = y + sin(y) * 1e-4
-    feeds = {"x": data(2)}
+    feeds = {"x": uniform(2)}
     gradient = grad(y.sum(), x)
-    np.testing.assert_allclose(evaluate(gradient, feeds), difference(y, feeds, "x"), 1e-6)
+    np.testing.assert_allclose(evaluate(gradient, feeds), gradient_of_sum(y, feeds, "x"), 1e-6)
 
 
 def test_a_size_that_the_data_do_not_tell(x: Value) -> None:
     """The gradient of a sum is made of ones, as many as `x` has, whose data it does not need."""
     with pytest.raises(FeedError, match="the size n of expand"):
-        evaluate(grad(x.sum(), x), {"x": data(2, 3)})
+        evaluate(grad(x.sum(), x), {"x": uniform(2, 3)})
 
 
 @pytest.mark.parametrize("twice", [False, True])
@@ -346,6 +334,6 @@ def test_outputs_that_become_one_value_give_both_their_cotangents(twice: bool) -
     z, v, w = leaf("z", f64[2, 3]), leaf("v", f64[2, 3]), leaf("w", f64[2, 3])
     first = log_softmax(z, 1)
     outputs = [first, first if twice else log(softmax(z, 1))]
-    feeds = {"z": data(2, 3), "v": data(2, 3, seed=1), "w": data(2, 3, seed=2)}
+    feeds = {"z": uniform(2, 3), "v": uniform(2, 3, seed=1), "w": uniform(2, 3, seed=2)}
     both = evaluate(vjp(outputs, z, [v, w]), feeds)
     np.testing.assert_allclose(both, evaluate(vjp(first, z, v + w), feeds), rtol=1e-12)

@@ -11,13 +11,9 @@ from nncompile.ir.basic import const
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type, f64
+from tests.array_checks import uniform
+from tests.differences import derivative_along
 from tests.leaves import leaf
-
-STEP = 1e-5
-
-
-def data(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, shape)
 
 
 @pytest.fixture
@@ -31,7 +27,7 @@ def net(x: Value, w: Value) -> Value:
 
 @pytest.fixture
 def feeds() -> dict[str, np.ndarray]:
-    return {"x": data(4, 3), "w": data(3, 2, seed=1)}
+    return {"x": uniform(4, 3), "w": uniform(3, 2, seed=1)}
 
 
 @pytest.fixture
@@ -39,24 +35,15 @@ def w() -> Value:
     return leaf("w", f64[3, 2])
 
 
-def moved(y: Value, feeds: dict[str, np.ndarray], directions: dict[str, np.ndarray]) -> np.ndarray:
-    """The derivative of y along directions, by central differences."""
-    ends = [
-        evaluate(y, feeds | {n: feeds[n] + step * d for n, d in directions.items()}, np.float64)
-        for step in (STEP, -STEP)
-    ]
-    return (ends[0] - ends[1]) / (2 * STEP)
-
-
 def test_jvp(x: Value, w: Value, feeds: dict[str, np.ndarray]) -> None:
     y = net(x, w)
-    dx, dw = data(4, 3, seed=2), data(3, 2, seed=3)
+    dx, dw = uniform(4, 3, seed=2), uniform(3, 2, seed=3)
     tangents = [leaf("dx", x.type), leaf("dw", w.type)]
     forward = jvp(y, [x, w], tangents)
     assert forward.type == y.type
     np.testing.assert_allclose(
         evaluate(forward, feeds | {"dx": dx, "dw": dw}),
-        moved(y, feeds, {"x": dx, "w": dw}),
+        derivative_along(y, feeds, {"x": dx, "w": dw}),
         1e-7,
         1e-9,
     )
@@ -66,7 +53,7 @@ def test_jvp_keeps_the_structure_of_its_outputs(x: Value) -> None:
     outputs = {"a": x * x, "b": x.sum(), "c": const(1.0, f64)}
     forward = jvp(outputs, x, x)
     assert list(forward) == ["a", "b", "c"]
-    array = data(2, 3)
+    array = uniform(2, 3)
     results = evaluate(forward | {"x": x}, {"x": array})
     np.testing.assert_allclose(results["a"], 2 * array**2)
     np.testing.assert_allclose(results["b"], array.sum())
@@ -77,7 +64,7 @@ def test_vjp_is_the_transpose_of_jvp(x: Value, w: Value, feeds: dict[str, np.nda
     """⟨cotangent, J·tangent⟩ = ⟨Jᵀ·cotangent, tangent⟩."""
     y = net(x, w)
     cotangent, tangent = leaf("c", y.type), leaf("t", w.type)
-    feeds = feeds | {"c": data(4, 2, seed=4), "t": data(3, 2, seed=5)}
+    feeds = feeds | {"c": uniform(4, 2, seed=4), "t": uniform(3, 2, seed=5)}
     left = evaluate((cotangent * jvp(y, w, tangent)).sum(), feeds)
     right = evaluate((vjp(y, w, cotangent) * tangent).sum(), feeds)
     np.testing.assert_allclose(left, right, 1e-12)
@@ -86,7 +73,7 @@ def test_vjp_is_the_transpose_of_jvp(x: Value, w: Value, feeds: dict[str, np.nda
 def test_vjp_of_several_outputs(x: Value, w: Value, feeds: dict[str, np.ndarray]) -> None:
     a, b = x @ w, exp(w)
     ca, cb = leaf("ca", a.type), leaf("cb", b.type)
-    feeds = feeds | {"ca": data(4, 2, seed=4), "cb": data(3, 2, seed=5)}
+    feeds = feeds | {"ca": uniform(4, 2, seed=4), "cb": uniform(3, 2, seed=5)}
     together = evaluate(vjp([a, b], w, [ca, cb]), feeds)
     apart = evaluate(vjp(a, w, ca) + vjp(b, w, cb), feeds)
     np.testing.assert_allclose(together, apart)
@@ -97,9 +84,9 @@ def test_vjp_of_several_outputs(x: Value, w: Value, feeds: dict[str, np.ndarray]
 def test_hvp(x: Value, w: Value, feeds: dict[str, np.ndarray]) -> None:
     y = (net(x, w) * net(x, w)).sum()
     v = leaf("v", w.type)
-    direction = data(3, 2, seed=6)
+    direction = uniform(3, 2, seed=6)
     product = evaluate(hvp(y, w, v), feeds | {"v": direction})
-    expected = moved(grad(y, w), feeds, {"w": direction})
+    expected = derivative_along(grad(y, w), feeds, {"w": direction})
     np.testing.assert_allclose(product, expected, 1e-6, 1e-8)
     both = hvp(y, {"x": x, "w": w}, {"x": leaf("vx", x.type), "w": v})
     assert {n: s.type for n, s in both.items()} == {"x": x.type, "w": w.type}
@@ -108,7 +95,7 @@ def test_hvp(x: Value, w: Value, feeds: dict[str, np.ndarray]) -> None:
 def test_jacobian() -> None:
     x, a = leaf("x", f64[3]), leaf("a", f64[2, 3])
     y = (a @ x) * x.sum()
-    feeds = {"x": data(3), "a": data(2, 3, seed=1)}
+    feeds = {"x": uniform(3), "a": uniform(2, 3, seed=1)}
     found = jacobian(y, x)
     assert found.type == f64[2, 3]
     array, matrix = feeds["x"], feeds["a"]
@@ -119,7 +106,7 @@ def test_jacobian() -> None:
     h = evaluate(hessian, feeds)
     np.testing.assert_allclose(h, h.T, 1e-10)
     for i in range(3):
-        column = moved(grad((y * y).sum(), x), feeds, {"x": np.eye(3)[i]})
+        column = derivative_along(grad((y * y).sum(), x), feeds, {"x": np.eye(3)[i]})
         np.testing.assert_allclose(h[:, i], column, 1e-6)
 
 
