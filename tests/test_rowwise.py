@@ -13,6 +13,7 @@ from nncompile.ir.dims import Dim
 from nncompile.ir.op import Op, Sample
 from nncompile.ir.types import Type, dtype_of, f32
 from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.reduction.operands import Reduction
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.slicing import Pad, Slice
 from tests.op_types import Case, import_all, registered_ops
@@ -83,6 +84,14 @@ def test_every_op_says_which_axes_it_mixes() -> None:
     ours = {op for (module, _), op in Op.registry.items() if module.startswith("nncompile.")}
     unclear = {op.__name__: ways(op) for op in ours if len(ways(op)) != 1}
     assert not unclear
+
+
+def test_what_keeps_dimensions_is_a_reduction() -> None:
+    """Which the rules for all of them take it for."""
+    fields = {op: set(op.__annotations__) for op in registered_ops()}
+    assert {op for op in fields if "keepdims" in fields[op]} <= {
+        op for op in fields if issubclass(op, Reduction)
+    }
 
 
 def test_an_op_that_does_not_say_is_seen() -> None:

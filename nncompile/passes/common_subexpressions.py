@@ -22,9 +22,9 @@ from nncompile.ir.types import f32, i64
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.random.generator import Dropout
-from nncompile.ops.reduction.extremes import ArgMax, ArgMin, Max, Min
+from nncompile.ops.reduction.operands import Reduction
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
-from nncompile.ops.reduction.sums import LogSumExp, Sum
+from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Transpose, reshape
 from nncompile.passes.rewriter import Steps, on, present, rewrite, rule
 
@@ -35,7 +35,7 @@ def common(graph: Graph) -> Graph:
     return rewrite(graph, [reduced, softmax_beside_logarithm, rectified, row_sums])
 
 
-@on(Sum, Max, Min, LogSumExp, ArgMax, ArgMin)
+@on(Reduction)
 def reduced(value: Value) -> Value | None:
     """A reduction that keeps its axes, beside one that does not: that one reshaped."""
     op: Any = value.op

@@ -184,11 +184,11 @@ def rule(*examples: Any) -> Callable[[Callable[..., Steps]], Rule]:
 
 @dataclass(frozen=True)
 class Change(_Refusing):
-    """A rewriting by a function of a value of one of the op classes `roots`, for what is not one
-    shape of expression; made by `on`."""
+    """A rewriting by a function of a value whose op is of one of the classes `roots`, for what is
+    not one shape of expression; made by `on`."""
 
     function: Callable[[Value], Value | None]
-    roots: tuple[type[Op], ...]
+    roots: tuple[type, ...]
 
     @property
     def name(self) -> str:
@@ -200,9 +200,9 @@ class Change(_Refusing):
         return self.function(value) if isinstance(value.op, self.roots) else None
 
 
-def on(*roots: type[Op]) -> Callable[[Callable[[Value], Value | None]], Change]:
-    """Makes a `Change` of a function that gives a value of one of these ops its new form, or
-    None."""
+def on(*roots: type) -> Callable[[Callable[[Value], Value | None]], Change]:
+    """Makes a `Change` of a function that gives a value of one of these ops, or of what they have
+    in common, its new form, or None."""
     return lambda function: Change(function, roots)
 
 
@@ -231,7 +231,9 @@ def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:
     """Whether a graph of these ops has what the change needs, or a body that may have it."""
     if any(op_type.within is not Op.within for op_type in op_types):
         return True
-    needed = [(c,) for c in change.op_types] if isinstance(change, Rule) else [change.roots]
+    needed: list[tuple[type, ...]] = (
+        [(c,) for c in change.op_types] if isinstance(change, Rule) else [change.roots]
+    )
     return all(any(issubclass(op_type, some) for op_type in op_types) for some in needed)
 
 

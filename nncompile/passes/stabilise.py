@@ -6,6 +6,7 @@ belong before differentiation, too: the gradient of a naive spelling is as unsta
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from nncompile.ir.basic import Cast
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64
-from nncompile.ops.reduction.extremes import Max, Min
+from nncompile.ops.reduction.operands import Reduction
 from nncompile.ops.reduction.softmax import LogSoftmax, Softmax
 from nncompile.ops.reduction.sums import LogSumExp, Sum
 from nncompile.ops.shape.moves import moved, through_moves
@@ -52,14 +53,11 @@ def stabilise(graph: Graph) -> Graph:
 @on(Reshape)
 def kept_axes(value: Value) -> Value | None:
     """A reshape that adds or removes the reduced axes of a reduction: done by the reduction."""
-    if not isinstance(value.op, Reshape) or not isinstance(
-        value.args[0].op, Sum | Max | Min | LogSumExp
-    ):
+    (inner,) = value.args
+    if not isinstance(inner.op, Reduction):
         return None
-    inner = value.args[0]
     op: Any = inner.op
-    other = type(op)(op.axes, not op.keepdims)
-    made = apply(other, *inner.args)
+    made = apply(dataclasses.replace(op, keepdims=not op.keepdims), *inner.args)
     return made if made.type == value.type and uses(inner) == 1 else None
 
 

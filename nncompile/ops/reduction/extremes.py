@@ -15,12 +15,19 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Axes, Type, boolean, f32, f64, i32, i64, u32, u64
 from nncompile.ops.core.finite import or_exact
-from nncompile.ops.reduction.operands import along, kept, needs_elements, over, reduced_type
+from nncompile.ops.reduction.operands import (
+    Reduction,
+    along,
+    kept,
+    needs_elements,
+    over,
+    reduced_type,
+)
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 
-class Max(Op):
+class Max(Reduction, Op):
     """The greatest of `x` over `axes`, NaN where one is NaN; equal greatest ones share the gradient
     equally, and where the result is NaN so is the gradient, as that of torch's amax."""
 
@@ -103,7 +110,7 @@ class Min(Max):
     _torch: ClassVar[str] = "torch.amin"
 
 
-class ArgMax(Op):
+class ArgMax(Reduction, Op):
     """The place of the greatest along one axis, i64; the first of equal ones, or of NaN."""
 
     orders = True

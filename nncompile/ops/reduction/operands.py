@@ -18,6 +18,12 @@ from nncompile.ops.core.long_sums import reduced_shape
 from nncompile.ops.shape.reshape import reshape
 
 
+class Reduction:
+    """What an op is that reduces axes: of size 1 in its result if `keepdims`, and gone if not."""
+
+    keepdims: bool
+
+
 def reduced_type(x: Type, axes: tuple[int, ...], keepdims: bool, dtype: DType) -> Type:
     """The type of `x` without the axes (of size 1 there with `keepdims`)."""
     return Type(dtype, reduced_shape(x.shape, axes, keepdims))

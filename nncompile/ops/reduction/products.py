@@ -16,12 +16,19 @@ from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Axes, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import ACROSS, reduced_shape
-from nncompile.ops.reduction.operands import accumulator, kept, over, reduced_type, require_real
+from nncompile.ops.reduction.operands import (
+    Reduction,
+    accumulator,
+    kept,
+    over,
+    reduced_type,
+    require_real,
+)
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import reshape
 
 
-class Prod(Op):
+class Prod(Reduction, Op):
     """Π x over one axis; of integers and truth values in i64."""
 
     axis: int

@@ -18,6 +18,7 @@ from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Axes, Type, boolean, dtype_of, f32, f64, i32, i64, u32
 from nncompile.ops.core.long_sums import runs, total, whole_total
 from nncompile.ops.reduction.operands import (
+    Reduction,
     accumulator,
     kept,
     over,
@@ -30,7 +31,7 @@ from nncompile.ops.reduction.operands import (
 _EXACT_COUNT = 2**21
 
 
-class Sum(Op):
+class Sum(Reduction, Op):
     """Σ x over `axes`; of integers and truth values in i64."""
 
     axes: tuple[int, ...]
@@ -87,7 +88,7 @@ class Sum(Op):
         yield Sample(cls((0, 1)), (f32["n", 600],))
 
 
-class LogSumExp(Op):
+class LogSumExp(Reduction, Op):
     """log Σ exp(x) over `axes`; never overflows."""
 
     label = "logsumexp"
