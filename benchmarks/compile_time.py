@@ -13,8 +13,8 @@ from typing import Any
 from dsl import Dense, Residual, f32, mean, model, sgd, tanh, training
 from nncompile.backends.onnx import to_model
 from nncompile.passes import optimize
+from nncompile.program.composition import compose
 from nncompile.program.recipe import Recipe
-from nncompile.program.step import compose
 
 DEPTHS = (250, 500, 1000, 2000)
 

@@ -55,9 +55,10 @@ from nncompile.ir.types import (
     u32,
     u64,
 )
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign, minimize, training
-from nncompile.program.step import Step, compose
+from nncompile.program.step import Step
 from nncompile.runtime import Session, StepRunner, available_providers
 from nncompile.train import Event, History, Trainer
 

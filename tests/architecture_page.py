@@ -77,7 +77,7 @@ JOURNEYS = (
             ),
             ("nncompile.program.recipe:training", "checks the recipe against the model"),
             ("nncompile.compiler.compile:compile_step", "asks for the step, and compiles it"),
-            ("nncompile.program.step:compose", "puts loss, gradients and updates together"),
+            ("nncompile.program.composition:compose", "puts loss, gradients and updates together"),
             ("nncompile.autodiff.grad:grad", "the gradients at all trained parameters"),
             ("nncompile.program.gradient_transforms:prepared", "clipping, noise, accumulation"),
             ("nncompile.optim.adam:adam.update", "the next value of a parameter, and its slots"),

@@ -24,8 +24,8 @@ from dsl import (
 )
 from nncompile.ir.graph import Graph
 from nncompile.passes import optimize
+from nncompile.program.composition import compose
 from nncompile.program.recipe import Recipe
-from nncompile.program.step import compose
 
 
 @formula

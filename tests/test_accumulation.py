@@ -11,8 +11,8 @@ from dsl import Dense, f32, model, mse, parameter, relu
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f64
 from nncompile.optim import adafactor, adam, adamw, asgd, lbfgs, sgd, step_decay
+from nncompile.program.composition import compose
 from nncompile.program.recipe import assign, ema, minimize, training
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.small_models import data, perceptron
 from tests.step_checks import state_after

@@ -13,7 +13,7 @@ from nncompile.compiler.compile import compile_step
 from nncompile.ir.op import Value
 from nncompile.ops.contraction.gemm import Gemm, gemm
 from nncompile.ops.contraction.matmul import MatMul
-from nncompile.program.step import compose
+from nncompile.program.composition import compose
 from nncompile.train import Trainer
 from tests.pass_checks import after, leaf
 

@@ -11,8 +11,8 @@ from nncompile.compiler.compile import compile_model, compile_step
 from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.interpreter import evaluate
 from nncompile.optim import adam, cosine, sgd
+from nncompile.program.composition import compose
 from nncompile.program.recipe import Recipe, training
-from nncompile.program.step import compose
 from tests.small_models import data, perceptron
 from tests.tolerances import assert_close
 

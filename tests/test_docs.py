@@ -15,9 +15,9 @@ import dsl
 from nncompile import elementwise
 from nncompile.cli.app import app
 from nncompile.ir.op import Op, Value
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from tests import op_checks, op_types
 from tests.backends import valid_model
 

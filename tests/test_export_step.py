@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from nncompile.compiler.export import export, state_path
 from nncompile.diagnostics.errors import ModelError
 from nncompile.optim import adam, adamw, cosine, sgd
-from nncompile.program.step import compose
+from nncompile.program.composition import compose
 from nncompile.train import Trainer
 from tests.export_checks import recipe, run, session
 from tests.small_models import data

@@ -18,10 +18,10 @@ from nncompile.diagnostics.errors import BackendError, CheckpointError, FileErro
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import f32
 from nncompile.optim import adam, sgd
+from nncompile.program.composition import compose
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.recipe import ema, minimize, training
-from nncompile.program.step import compose
 from nncompile.runtime import save_state
 from nncompile.train import Trainer
 from tests.export_checks import recipe, run

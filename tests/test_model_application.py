@@ -15,9 +15,9 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f32, f64
 from nncompile.ops.random.generator import seed_leaf
+from nncompile.program.composition import compose
 from nncompile.program.model import Model, applications
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from tests.leaves import leaf
 from tests.small_models import averaging, data, perceptron
 

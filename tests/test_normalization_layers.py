@@ -28,9 +28,9 @@ from nncompile.ir.types import Array, Type
 from nncompile.ops import batch_norm, group_norm, instance_norm, layer_norm, rms_norm
 from nncompile.ops.normalization.batch import BatchNorm as BatchNormOp
 from nncompile.passes import inference
+from nncompile.program.composition import compose
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
-from nncompile.program.step import compose
 from tests.backends import in_onnxruntime
 from tests.layer_checks import built
 from tests.leaves import leaf

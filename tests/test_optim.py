@@ -31,8 +31,8 @@ from nncompile.optim import (
     step_decay,
 )
 from nncompile.optim.muon import orthogonalised
+from nncompile.program.composition import compose
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.small_models import data, perceptron
 from tests.tolerances import assert_close

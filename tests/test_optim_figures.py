@@ -37,8 +37,8 @@ from nncompile.optim import (
 )
 from nncompile.optim.clipping import clip_by_norm, clip_by_value, global_norm
 from nncompile.optim.schedules import constant, resolve
+from nncompile.program.composition import compose
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from tests.small_models import perceptron
 
 

@@ -11,8 +11,8 @@ import pytest
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f64
 from nncompile.optim import lamb, lion, muon
+from nncompile.program.composition import compose
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.small_models import data, perceptron
 

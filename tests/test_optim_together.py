@@ -13,8 +13,8 @@ from dsl import f32, f64
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import bf16, f16
 from nncompile.optim import Optimizer, adafactor, adamax, asgd, lbfgs, plateau, rprop, sgd
+from nncompile.program.composition import compose
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.backends import session, valid_model
 from tests.small_models import data, perceptron

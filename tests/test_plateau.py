@@ -16,9 +16,9 @@ from nncompile.ir.types import f32, i64
 from nncompile.ops import ratio
 from nncompile.optim import adam, muon, plateau, sgd, step_decay
 from nncompile.optim.schedules import Stateful
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import maximize, minimize, training
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.leaves import leaf
 from tests.small_models import data, perceptron

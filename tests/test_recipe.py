@@ -17,9 +17,9 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.optim import adam, sgd
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign, minimize, training
-from nncompile.program.step import compose
 from nncompile.program.updates import Following
 from tests.leaves import leaf
 from tests.small_models import averaging, data, perceptron

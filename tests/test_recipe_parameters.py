@@ -11,9 +11,9 @@ from nncompile.ir.broadcasting import full
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import f64
 from nncompile.optim import adam, adamw, sgd
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import maximize, minimize, training
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.leaves import leaf
 from tests.small_models import data, perceptron

@@ -27,8 +27,8 @@ from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.optim import adam, sgd
 from nncompile.passes import optimize
+from nncompile.program.composition import compose
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 
 

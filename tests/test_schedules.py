@@ -33,8 +33,8 @@ from nncompile.optim import (
 )
 from nncompile.optim.schedules import constant, resolve
 from nncompile.passes import optimize
+from nncompile.program.composition import compose
 from nncompile.program.recipe import training
-from nncompile.program.step import compose
 from nncompile.runtime import Session
 from tests.small_models import perceptron
 

@@ -18,8 +18,8 @@ from nncompile.diagnostics.tables import columns
 from nncompile.ir import printer as print_out
 from nncompile.ir.graph import Graph
 from nncompile.passes import PASSES, check_passes, optimize
+from nncompile.program.composition import compose
 from nncompile.program.model_file import load
-from nncompile.program.step import compose
 
 
 class Stage(StrEnum):

@@ -18,10 +18,11 @@ from nncompile.ir.dims import Dim, product, substitute, symbols
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import TupleType
 from nncompile.passes import Observer, check_passes, optimize
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign
 from nncompile.program.shape_check import SizeCheck, trained
-from nncompile.program.step import Step, compose
+from nncompile.program.step import Step
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import METADATA_KEY, Shapes, StepRunner
 

@@ -21,9 +21,10 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array
+from nncompile.program.composition import compose
 from nncompile.program.model import leaves_of
 from nncompile.program.recipe import Recipe, minimize
-from nncompile.program.step import Step, compose
+from nncompile.program.step import Step
 from nncompile.runtime import Session
 from nncompile.runtime.providers import Provider
 from nncompile.train.events import Event

@@ -9,9 +9,10 @@ from typing import Any
 
 from nncompile.diagnostics.errors import CompileError, ModelError, seed_number, whole_number
 from nncompile.ir.types import Array
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, minimize
-from nncompile.program.step import Step, compose
+from nncompile.program.step import Step
 from nncompile.verify.backends import Backend, Function, all_backends
 from nncompile.verify.error_bound import Difference
 from nncompile.verify.experiments import Evaluation, Experiment, Steps

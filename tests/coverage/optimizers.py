@@ -12,8 +12,8 @@ from nncompile.ir.basic import as_value
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.types import i64
 from nncompile.optim import Optimizer
+from nncompile.program.composition import compose
 from nncompile.program.recipe import Recipe
-from nncompile.program.step import compose
 from tests.coverage.checks import System
 from tests.coverage.nets import network
 from tests.coverage.peers import Peer, curve, descent

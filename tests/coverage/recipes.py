@@ -13,10 +13,10 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.transform import replace
 from nncompile.ir.types import i64
 from nncompile.ops.random.generator import seed_leaf, step_leaf
+from nncompile.program.composition import compose
 from nncompile.program.initialization import initial_expressions
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
-from nncompile.program.step import compose
 from nncompile.train import Trainer
 from tests.coverage.building import of
 from tests.coverage.checks import Feeds, System

@@ -10,9 +10,9 @@ import numpy as np
 import dsl
 from dsl import bf16, f16, f32, f64, i8, i16, i32, i64, model, u8, u16, u32, u64
 from nncompile.ir.types import DType
+from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
-from nncompile.program.step import compose
 from tests.coverage.checks import Feeds, System
 from tests.coverage.stepping import STEPS
 

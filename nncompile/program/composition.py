@@ -1,0 +1,253 @@
+"""A recipe as graphs: the training step, and the two halves that it is composed of.
+
+`gradient(state, batch) → (gradients, metrics, what follows from the batch)` and
+`update(state, gradients) → state'`. Accumulation, an all-reduce or loss scaling stand between
+them; the step is one put into the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from nncompile.autodiff.grad import grad
+from nncompile.diagnostics.errors import GradientError, ModelError
+from nncompile.diagnostics.locations import recording_locations
+from nncompile.elementwise import where
+from nncompile.ir.basic import cast, size_value
+from nncompile.ir.broadcasting import zeros_like
+from nncompile.ir.gc_pause import without_collection
+from nncompile.ir.graph import Graph, Input, input_of
+from nncompile.ir.op import Value, described
+from nncompile.ir.transform import replace
+from nncompile.ir.types import Type, f64
+from nncompile.ops.random.generator import seed_leaf, step_leaf
+from nncompile.optim.schedules import TRAINING, Stateful
+from nncompile.program.descent import descended, groups, wide
+from nncompile.program.gradient_accumulation import accumulated_mean, batch_weight
+from nncompile.program.gradient_transforms import prepared
+from nncompile.program.metric_aggregation import accumulation
+from nncompile.program.model import Model, leaves_of
+from nncompile.program.recipe import Average, Recipe, assign, minimize
+from nncompile.program.step import Step
+from nncompile.program.updated_state import UpdatedState
+
+
+@without_collection
+def compose(recipe: Recipe, closing: bool = False) -> Step:
+    """The graphs of one step of the recipe; `closing`, of a step that updates with what was
+    accumulated up to here, whether or not it is the last of its window. Raises `ModelError` where
+    it is no recipe or two things in it have one name, `GradientError` where a loss cannot be
+    differentiated."""
+    if not isinstance(recipe, Recipe):
+        named = f"model {recipe.name}" if isinstance(recipe, Model) else repr(recipe)
+        raise ModelError(
+            f"training needs a recipe, got {named}",
+            hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
+        )
+    with recording_locations(recipe.model.graph.locations):
+        return _Composition(recipe, UpdatedState(recipe.accumulate, closing)).result()
+
+
+@dataclass
+class _Composition:
+    """Makes the updates of a recipe, one after the other, of the state `updated`."""
+
+    recipe: Recipe
+    updated: UpdatedState
+    rates: dict[Stateful, str] = field(default_factory=dict)
+    averages: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @cached_property
+    def model(self) -> Model:
+        return self.recipe.trained_model
+
+    def result(self) -> Step:
+        model, updated = self.model, self.updated
+        for update in self.recipe.updates:
+            if isinstance(update, minimize):
+                self._minimize(update)
+            elif isinstance(update, Average):
+                self._average(update)
+            else:
+                self._assign(update)
+        for rate in self.rates:
+            self._watch(rate)
+        known = {**model.parameters, **model.states}
+        follows: dict[str, Value] = {}
+        for path, value in model.updates.items():
+            if known[path] not in updated.now:
+                value = self._of_examples(value, known[path])
+                updated.now[known[path]] = follows[f"{path}.next"] = value
+        step = step_leaf()
+        updated.now[step] = updated.apart[step] = step + 1
+        state = {"step": step, "seed": seed_leaf(), **known, **updated.slots}
+        state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in updated.now}
+        data = model.inputs
+        sums = accumulation(model.metrics, model.examples)
+        metrics = {**model.metrics, **sums.extra}
+        gradient = {**metrics, **updated.handed, **follows}
+        rest = {
+            f"{path}.next": updated.apart[leaf]
+            for path, leaf in state.items()
+            if leaf in updated.apart and f"{path}.next" not in gradient
+        }
+        whole = {**metrics, **{n: updated.now[state[p]] for p, n in state_map.items()}}
+        plain = self.recipe.model.inference((*model.metrics, *model.tables))
+        evaluation = accumulation(plain.outputs, model.examples)
+        self._check_names(state, {**sums.extra, **evaluation.extra})
+        every = (*state.values(), *data.values())
+        return Step(
+            recipe=self.recipe,
+            gradient=self._graph("gradient", gradient, _needed(gradient, every)),
+            update=self._graph("update", rest, _needed(rest, (*state.values(), *updated.leaves))),
+            step=self._graph("step", whole, every),
+            evaluate=plain.with_outputs({**plain.outputs, **evaluation.extra}),
+            state={path: leaf.type for path, leaf in state.items()},
+            state_map=state_map,
+            accumulation=sums,
+            evaluation=evaluation,
+            first=updated.first,
+            averages=self.averages,
+        )
+
+    def _of_examples(self, new: Value, old: Value) -> Value:
+        """`new`, which follows a batch, or `old` where that is empty: a mean of nothing is NaN, and
+        a running mean of it stays NaN."""
+        examples = self.model.examples
+        fed = set(self.model.inputs.values())
+        if examples is None or fed.isdisjoint(leaves_of([new])):
+            return new
+        found: Value = where(size_value(examples) > 0, new, old)
+        return found
+
+    def _minimize(self, update: minimize) -> None:
+        trained = update.trained(self.model, self.recipe.freeze)
+        loss = Graph("loss", {"loss": update.loss_of(self.model)})
+        derivatives = grad(loss.outputs["loss"], list(trained.values()))
+        _check_reached(update.loss, loss, dict(zip(trained.values(), derivatives, strict=True)))
+        derivatives = replace(derivatives, self.updated.now) if self.updated.now else derivatives
+        gradients = {
+            path: self.updated.hand_over(f"{path}.grad", derivative)
+            for path, derivative in zip(trained, derivatives, strict=True)
+        }
+        values = dict(zip(gradients.values(), derivatives, strict=True))
+        following: dict[Value, Value] = {}
+        gradients = {path: wide(g) for path, g in gradients.items()}
+        if self.recipe.accumulate > 1:
+            weight = batch_weight(self.model, self.updated, update.loss, self.updated.now)
+            values |= weight.values
+            following |= weight.following
+            gradients = {
+                path: accumulated_mean(self.updated, path, "accumulated", g, weight, following)
+                for path, g in gradients.items()
+            }
+        gradients = prepared(update, gradients, self.updated.number)
+        for optimizer, paths in groups(self.recipe, update, trained):
+            self.rates |= dict.fromkeys(optimizer.stateful, paths[0])
+            group = {path: trained[path] for path in paths}
+            new, slots = descended(self.updated, optimizer, group, gradients, update.max_norm)
+            following |= new
+            for slot in optimizer.averages:
+                kept = dict.fromkeys(group, input_of(slots[slot]).name)
+                self.averages.setdefault(slot, {}).update(kept)
+        self.updated.follow(following, values)
+
+    def _average(self, update: Average) -> None:
+        following = {}
+        for path, w in update.averaged(self.model).items():
+            w = wide(w)
+            slot = self.updated.slot(path, update.name, w)
+            kept = input_of(slot).name
+            self.averages.setdefault(kept.removeprefix(f"{path}."), {})[path] = kept
+            following[slot] = self.updated.due(update.following(slot, w, self.updated.number), slot)
+        self.updated.follow(following, {})
+
+    def _watch(self, rate: Stateful) -> None:
+        """Makes the states of a learning rate some of the step's, which follow its metrics."""
+        for path, start in rate.initial.items():
+            if path in self.updated.slots:
+                raise ModelError(
+                    f"two learning rates use the same state {path!r}",
+                    hint='give them names: plateau(0.1, monitor="loss", name="slow")',
+                )
+            self.updated.slots[path] = Input(path, start.type, "state")()
+            self.updated.first[path] = start
+        seen: dict[str, Value] = {}
+        values: dict[Value, Value] = {}
+        changes: dict[Value, Value] = {}
+        for name in rate.monitors:
+            value = self.model.outputs[name]
+            leaf = self.updated.hand_over(f"{name}.watched", value)
+            values[leaf] = value
+            seen[name] = leaf
+            if self.recipe.accumulate > 1:
+                x = leaf if leaf.dtype.is_float else cast(leaf, f64)
+                weight = batch_weight(self.model, self.updated, name, {})
+                values |= weight.values
+                changes |= weight.following
+                owner = f"{TRAINING}{name}"
+                seen[name] = accumulated_mean(self.updated, owner, "watched", x, weight, changes)
+        for path, new in rate.following(seen, self.updated.number).items():
+            changes[self.updated.slots[path]] = self.updated.due(new, self.updated.slots[path])
+        self.updated.follow(changes, values)
+
+    def _assign(self, update: assign) -> None:
+        target = {**self.model.parameters, **self.model.states}[update.path]
+        value = update.resolved(self.model)
+        if not any(input_of(leaf).kind == "input" for leaf in leaves_of([value])):
+            self.updated.follow({target: value}, {})
+            return
+        value = replace([value], self.updated.now)[0] if self.updated.now else value
+        leaf = self.updated.hand_over(f"{update.path}.assigned", value)
+        self.updated.follow({target: leaf}, {leaf: value})
+
+    def _graph(self, stage: str, outputs: Mapping[str, Value], inputs: tuple[Value, ...]) -> Graph:
+        model = self.model
+        return Graph(
+            f"{model.name}_{stage}", dict(outputs), inputs, model.graph.locations, model.doc
+        )
+
+    def _check_names(self, state: Mapping[str, Value], parts: Mapping[str, Value]) -> None:
+        """Raises `ModelError` where a slot, a next value, a gradient or a part of a metric has the
+        name of something that the user named."""
+        own = {**self.model.whole.leaves, **self.model.outputs}
+        made = [
+            *self.updated.slots,
+            *self.updated.handed,
+            *(f"{path}.next" for path in state),
+            *parts,
+        ]
+        for name in made:
+            if name in own:
+                raise ModelError(
+                    f"the training step adds {name!r}, but the model already has that name",
+                    rows=[(name, str(own[name].type))],
+                    hint="give it another name in the model",
+                )
+
+
+def _check_reached(name: str, loss: Graph, derivatives: Mapping[Value, Value]) -> None:
+    """Raises `GradientError` where the loss depends on the parameters, but no gradient reaches
+    any."""
+    if any(derivative is not zeros_like(w) for w, derivative in derivatives.items()):
+        return
+    counted = [
+        v
+        for v in loss.nodes
+        if isinstance(v.type, Type)
+        and not v.dtype.is_float
+        and any(a.dtype.is_float and leaves_of([a]) & derivatives.keys() for a in v.args)
+    ]
+    raise GradientError(
+        f"the gradient of {name!r} reaches no parameter: nothing would be learned",
+        rows=[(v.op.label, *described(v)) for v in counted],
+        hint="integers, comparisons, rounding and stop_gradient pass no gradient; "
+        "train a smooth loss and report this one as a metric",
+    )
+
+
+def _needed(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
+    found = leaves_of(outputs.values())
+    return tuple(leaf for leaf in leaves if leaf in found)

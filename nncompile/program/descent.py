@@ -1,0 +1,71 @@
+"""Parameters down their gradients, as their optimizers say: one by one, or a group together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+from nncompile.ir.basic import cast
+from nncompile.ir.op import Value
+from nncompile.ops.shape.joining import concatenate, sections
+from nncompile.ops.shape.reshape import ravel, reshape
+from nncompile.optim import Optimizer
+from nncompile.optim.schedules import TRAINING
+from nncompile.program.gradient_transforms import bounded
+from nncompile.program.recipe import Recipe, minimize
+from nncompile.program.updated_state import UpdatedState
+
+
+def groups(
+    recipe: Recipe, update: minimize, paths: Iterable[str]
+) -> Iterable[tuple[Optimizer, list[str]]]:
+    """The parameters with their optimizers: one by one, but for those of an optimizer that
+    moves all of its own together."""
+    found: dict[object, tuple[Optimizer, list[str]]] = {}
+    for path in paths:
+        optimizer = recipe.optimizer_of(update, path)
+        key = optimizer if optimizer.together else path
+        found.setdefault(key, (optimizer, []))[1].append(path)
+    return found.values()
+
+
+def descended(
+    updated: UpdatedState,
+    optimizer: Optimizer,
+    trained: Mapping[str, Value],
+    gradients: Mapping[str, Value],
+    max_norm: float | None,
+) -> tuple[dict[Value, Value], dict[str, Value]]:
+    """What follows the parameters of a group and their slots, and the slots by name. To an
+    optimizer parameters of 16 bits are f32, and so are their slots: squares and small steps are
+    lost in fewer bits."""
+    (owner, w), *_ = trained.items()
+    w, g = wide(w), gradients[owner]
+    if optimizer.together:
+        owner = f"{TRAINING}{type(optimizer).__name__.lower()}"
+        w = _vector(map(wide, trained.values()))
+        g = _vector(gradients[path] for path in trained)
+    slots = {slot: updated.slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
+    new, slots_next = optimizer.update(w, g, slots, updated.number)
+    parts = _parts(new, list(trained.values())) if optimizer.together else [new]
+    following = {slots[n]: updated.due(x, slots[n]) for n, x in slots_next.items()}
+    for w, part in zip(trained.values(), parts, strict=True):
+        w_next = part if max_norm is None else bounded(part, max_norm)
+        following[w] = updated.due(cast(w_next, w.dtype), w)
+    return following, slots
+
+
+def wide(x: Value) -> Value:
+    """The value with room for what training adds up: f32 in place of 16 bits."""
+    return cast(x, x.dtype.computed)
+
+
+def _vector(values: Iterable[Value]) -> Value:
+    """All numbers of the tensors as one vector."""
+    return concatenate([ravel(x) for x in values], 0)
+
+
+def _parts(vector: Value, like: Sequence[Value]) -> list[Value]:
+    """The vector cut into tensors like these."""
+    parts = sections(vector, [math.prod(map(int, w.shape)) for w in like], 0)
+    return [cast(reshape(x, w.shape), w.dtype) for x, w in zip(parts, like, strict=True)]
