@@ -30,9 +30,9 @@ from tests.fuzzing.arithmetic import SINGLE, Computation
 from tests.fuzzing.checks import check_gradients, derived
 from tests.fuzzing.chunks import SLICE, slice_of
 from tests.fuzzing.comparison import Mismatch, Reference
-from tests.fuzzing.fitting import samples_of
 from tests.fuzzing.printing import printed
 from tests.fuzzing.program import Builder, Program
+from tests.fuzzing.samples import samples_of
 from tests.fuzzing.search import Failure, op_types, search
 from tests.fuzzing.steps import apply_op_type
 from tests.op_types import cases_of, draw, registered_ops

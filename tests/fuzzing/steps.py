@@ -9,8 +9,10 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.dims import Dim, dim, substitute, symbols
 from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Type
-from tests.fuzzing.fitting import ALONE, FITTING, MATRICES, Step, by_axes, noted, samples_of
+from tests.fuzzing.fitting import ALONE, FITTING, by_axes
+from tests.fuzzing.fitting_networks import MATRICES
 from tests.fuzzing.program import Builder, Rejected
+from tests.fuzzing.samples import Step, noted, samples_of
 from tests.op_types import _symbols_within
 
 
