@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
+from nncompile.diagnostics.extras import extra
 from nncompile.ir.types import Array
 from nncompile.runtime import write_atomically
 from nncompile.train.events import Event, History
@@ -114,13 +114,7 @@ class LearningCurve:
 
 
 def _figure() -> Callable[..., Any]:
-    try:
-        figure: Callable[..., Any] = importlib.import_module("matplotlib.figure").Figure
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise ModelError(
-            "drawing needs matplotlib, which is not installed",
-            hint="pip install 'nncompile[plot]'; CSVLog writes the same figures as text",
-        ) from None
+    hint = "pip install 'nncompile[plot]'; CSVLog writes the same figures as text"
+    figure: Callable[..., Any]
+    figure = extra("matplotlib.figure", "matplotlib", "drawing", hint, ModelError).Figure
     return figure

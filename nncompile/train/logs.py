@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import io
 import json
 import math
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import FileError, ModelError, whole_number
+from nncompile.diagnostics.extras import extra
 from nncompile.runtime import check_writable
 from nncompile.train.events import Event
 from nncompile.train.monitor import Monitor
@@ -124,7 +124,10 @@ class TensorBoardLog:
         self.histograms, self.monitor = histograms, monitor
         self._writer: Any = None
         self._measured = 0
-        self._package = _tensorboard()
+        hint = "pip install 'nncompile[tensorboard]'; CSVLog and JSONLog need nothing"
+        self._package = extra(
+            "tensorboardX", "tensorboardX", "the log for TensorBoard", hint, ModelError
+        )
 
     def on_step(self, event: Event) -> None:
         if self.every is not None and event.step % self.every == 0:
@@ -166,19 +169,6 @@ class TensorBoardLog:
                 numbers[f"dead units/{name}"] = units.dead_share
             self._add(numbers, found.step)
         self._measured = len(self.monitor.measurements)
-
-
-def _tensorboard() -> Any:
-    # An extra, which only this log needs.
-    try:
-        return importlib.import_module("tensorboardX")
-    except ModuleNotFoundError as error:
-        if error.name != "tensorboardX":
-            raise
-        raise ModelError(
-            "the log for TensorBoard needs tensorboardX, which is not installed",
-            hint="pip install 'nncompile[tensorboard]'; CSVLog and JSONLog need nothing",
-        ) from None
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
