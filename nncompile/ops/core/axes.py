@@ -50,6 +50,11 @@ def example_by_example(op: Op, places: Sequence[int | None], *types: Any) -> int
     return first if first == 0 and set(others) <= {None} else None
 
 
-def all_but(axis: int, places: Sequence[int | None]) -> int | None:
-    """`Op.rowwise` of an op along one axis of its arguments, which agree in all others."""
-    return None if axis in places else same_axis(places)
+def row_by_row(op: Op, places: Sequence[int | None], *types: Any) -> int | None:
+    """`Op.rowwise` of an op of arguments of one shape, element by element."""
+    return same_axis(places)
+
+
+def beside_axis(op: Any, places: Sequence[int | None], *types: Any) -> int | None:
+    """`Op.rowwise` of an op along its `axis` of its arguments, which agree in all others."""
+    return None if op.axis in places else same_axis(places)

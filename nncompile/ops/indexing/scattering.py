@@ -20,7 +20,7 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, i32, i64, u32, u64
-from nncompile.ops.core.axes import all_but, axis_of
+from nncompile.ops.core.axes import axis_of, beside_axis
 from nncompile.ops.core.counting import iota
 from nncompile.ops.loops.running import running_together
 from nncompile.ops.shape.gathering import ScatterAdd, TakeAlongAxis, take
@@ -73,8 +73,7 @@ class ScatterMax(Op):
             where(chosen, at(share, indices), at(others, indices)),
         )
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return all_but(self.axis, places)
+    rowwise = beside_axis
 
     def numpy(self, x: Array, indices: Array, updates: Array) -> Array:
         return numpy_scattered(self._numpy, x, indices, updates, self.axis)

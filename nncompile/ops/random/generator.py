@@ -26,7 +26,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, DType, Type, f32, f64, i64, u32
-from nncompile.ops.core.axes import same_axis
+from nncompile.ops.core.axes import row_by_row
 from nncompile.ops.core.counting import iota
 from nncompile.ops.core.modes import while_training
 from nncompile.ops.loops.body import iterations
@@ -134,8 +134,7 @@ class Dropout(Op):
     def pullback(self, g: Value, y: Value, x: Value, bits: Value) -> Sequence[Value | None]:
         return Dropout(self.rate)(g, bits), None
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return same_axis(places)
+    rowwise = row_by_row
 
     def batched(self, length: Dim) -> Dropout:
         return self

@@ -22,7 +22,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.annotations import Annotation
-from nncompile.ops.core.axes import same_axis
+from nncompile.ops.core.axes import row_by_row
 from nncompile.ops.reduction.operands import real_value, require_real
 
 
@@ -46,8 +46,7 @@ class Average(Op):
         gradient = _share(g, weight)
         return gradient, -gradient * _share(total, weight)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return same_axis(places)
+    rowwise = row_by_row
 
     def numpy(self, total: Array, weight: Array) -> Array:
         return np.divide(total, weight, out=np.zeros_like(total), where=weight != 0)

@@ -15,7 +15,7 @@ from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, boolean, dtype_of, f32, f64, i32, i64, u32
-from nncompile.ops.core.axes import all_but, axis_of
+from nncompile.ops.core.axes import axis_of, beside_axis
 from nncompile.ops.core.counting import iota
 from nncompile.ops.core.long_sums import SCATTERED
 from nncompile.ops.shape.indices import (
@@ -96,8 +96,7 @@ class TakeAlongAxis(Op):
     def pullback(self, g: Value, y: Value, x: Value, indices: Value) -> Sequence[Value | None]:
         return ScatterAdd(self.axis)(zeros_like(x), indices, g), None
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return all_but(self.axis, places)
+    rowwise = beside_axis
 
     def numpy(self, x: Array, indices: Array) -> Array:
         return np.take_along_axis(x, indices.astype(np.int64), self.axis)
@@ -132,8 +131,7 @@ class ScatterAdd(Op):
     ) -> Sequence[Value | None]:
         return g, None, TakeAlongAxis(self.axis)(g, indices)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return all_but(self.axis, places)
+    rowwise = beside_axis
 
     def numpy(self, x: Array, indices: Array, updates: Array) -> Array:
         return numpy_scattered(np.add, x, indices, updates, self.axis)

@@ -28,7 +28,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
 from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, i64, promote, u32
-from nncompile.ops.core.axes import all_but, axis_of
+from nncompile.ops.core.axes import axis_of, beside_axis
 from nncompile.ops.shape.reshape import expand_dims, reshape
 
 
@@ -121,8 +121,7 @@ class Split(Op):
         ]
         return (concatenate(parts, self.axis),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return all_but(self.axis, places)
+    rowwise = beside_axis
 
     def batched(self, length: Dim) -> Split:
         return Split(self.axis + 1, self.sizes)

@@ -17,7 +17,7 @@ from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, boolean, f32, f64, i32, i64, u32
-from nncompile.ops.core.axes import all_but, axis_of
+from nncompile.ops.core.axes import axis_of, beside_axis
 from nncompile.ops.shape.gathering import ScatterAdd
 
 
@@ -46,8 +46,7 @@ class TopK(Op):
         _, places = items(y)
         return (ScatterAdd(self.axis)(zeros_like(x), places, gradient),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return all_but(self.axis, places)
+    rowwise = beside_axis
 
     def numpy(self, x: Array) -> tuple[Array, Array]:
         if self.largest:  # stable in the falling order too: sort the reverse, read it backwards
