@@ -103,7 +103,7 @@ def scripted(torchscript: SimpleNamespace, emitter: Any, names: list[str], resul
     """What an emitter wrote, as a function of tensors of these names."""
     writing = torchscript.backend.writing
     function = writing.Block(
-        f"def f({', '.join(f'{n}: Tensor' for n in names)}) -> Tensor:",
+        f"def f({', '.join(f'{n}: Tensor' for n in names)}) -> Tensor: ...",
         [*emitter.statements, writing.Line(f"return {result}")],
     )
     source = writing.written([function], emitter.results, writing.Names())

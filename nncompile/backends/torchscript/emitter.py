@@ -168,21 +168,16 @@ class Emitter:
     def _emit(
         self, text: str, hint: str, parts: Sequence[str], make: Callable[..., ast.expr]
     ) -> str:
-        known = self._memo.get(text)
-        if known is not None:
-            return known
-        result = Result(hint, self.depth, token=self._token(), text=text, parts=parts, make=make)
-        self._memo[text] = result.token
-        self.results[result.token] = result
-        self.statements.append(result)
-        return result.token
-
-    def _token(self) -> str:
-        return f"{MARK}{len(self.results)}"
+        if text not in self._memo:
+            token = self._memo[text] = f"{MARK}{len(self.results)}"
+            result = Result(hint, self.depth, token=token, text=text, parts=parts, make=make)
+            self.results[token] = result
+            self.statements.append(result)
+        return self._memo[text]
 
     def variable(self, hint: str) -> str:
         """A name that lines of a loop give values to."""
-        token = self._token()
+        token = f"{MARK}{len(self.results)}"
         self.results[token] = Variable(hint, self.depth)
         return token
 
@@ -213,7 +208,7 @@ class Emitter:
             left, right = (self.text(x) for x in args)
             text = f"{left} {INFIX[function]} {right}"
             return self._emit(text, name, (left, right), OPERATIONS[function])
-        if function == "torch.neg" and not options:  # `~` binds less in TorchScript than in Python
+        if function == "torch.neg":  # and not `~`, which binds less in TorchScript than in Python
             return self.emit(f"-{self.text(*args)}", name)
         return self.method(module, name, *args, **options)
 
@@ -313,10 +308,8 @@ class Emitter:
 
     def item(self, results: str, index: int) -> str:
         """One of the results of a function that gives several."""
-        return self.emit(f"{results}[{index}]", f"{self._hint(results)}_{index}")
-
-    def _hint(self, name: str) -> str:
-        return self.results[name].hint if name in self.results else name
+        hint = self.results[results].hint if results in self.results else results
+        return self.emit(f"{results}[{index}]", f"{hint}_{index}")
 
     def constant(self, array: np.ndarray) -> str:
         """An array: written out where it is small, otherwise held as a buffer of the module."""

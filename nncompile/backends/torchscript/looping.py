@@ -58,7 +58,7 @@ class Loop:
         body += [Line(f"{x}.append({row})") for x, row in zip(lists, rows, strict=True)]
         if following:  # all at once: one may need what another was
             body.append(Line(f"{', '.join(self.carried)} = {', '.join(following)}"))
-        loop = Block(f"for {self.time} in {self.places}:", body, repeated=True)
+        loop = Block(f"for {self.time} in {self.places}: ...", body, repeated=True)
         first = [Line(f"{x} = {start}") for x, start in zip(given, starts, strict=True)]
         self.outer.statements.append(Group(given, [*first, loop]))
         stacks = [self._stack(x, t) for x, t in zip(lists, types, strict=True)]
@@ -100,7 +100,7 @@ class Scanning(Loop):
         named = (("carried", self.variables), ("rows", [*self.taken.values()]))
         first = [Line(f"[{', '.join(xs)}] = {source}") for source, xs in named if xs]
         returned = Line(f"return {_copies(following or self.variables)}, {_copies(rows)}")
-        head = f"def {function}(carried: List[Tensor], rows: List[Tensor]):"
+        head = f"def {function}(carried: List[Tensor], rows: List[Tensor]): ..."
         body = Block(head, [*first, *self.inner.statements, returned], repeated=True)
         call = Line(
             f"[{', '.join(last)}], [{', '.join(lists)}] = scan({function}, "

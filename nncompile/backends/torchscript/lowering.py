@@ -86,19 +86,13 @@ def lower(
         final = {n: t.named(x, "result") for n, x in final.items()}
     for n, path in writes.items():
         t.effect(_assignment(places.get(path, path), final[n], autograd))
-    body = [Block("with torch.no_grad():", t.statements)] if quiet else t.statements
+    body = [Block("with torch.no_grad(): ...", t.statements)] if quiet else t.statements
     kept = {n: text for n, text in final.items() if n not in writes}
-    returns = bool(kept) or not writes
-    result = "Dict[str, Tensor]" if returns else "None"
+    returned = [Line(f"return {table(kept)}")] if kept or not writes else []
     arguments = ", ".join(["self", *(f"{text}: Tensor" for text in inputs.values())])
-    method = Block(
-        f"def {name}({arguments}) -> {result}:",
-        [*body, Line(f"return {table(kept)}")] if returns else body,
-        [
-            *graph.doc.splitlines(),
-            *(f"{input_of(leaf).kind} {name}: {leaf.type}" for name, leaf in graph.leaves.items()),
-        ],
-    )
+    head = f"def {name}({arguments}) -> {'Dict[str, Tensor]' if returned else 'None'}: ..."
+    leaves = (f"{input_of(leaf).kind} {n}: {leaf.type}" for n, leaf in graph.leaves.items())
+    method = Block(head, [*body, *returned], [*graph.doc.splitlines(), *leaves])
     return Lowered(written([method], t.results, names), t.constants)
 
 

@@ -142,7 +142,7 @@ def _first(step: Step) -> Graph:
 def _access(state: Mapping[str, str], drawn: Collection[str]) -> list[str]:
     """The methods that read, set and begin the state: attributes by path, of which some are drawn
     and the others begin with zeros."""
-    own = Block("def _state(self) -> Dict[str, Tensor]:", [Line(f"return {table(state)}")])
+    own = Block("def _state(self) -> Dict[str, Tensor]: ...", [Line(f"return {table(state)}")])
     zeros = [f"{text}.zero_()" for p, text in state.items() if p not in drawn and p != "seed"]
     set_state = """\
 def set_state(self, state: Dict[str, Tensor]) -> None:
@@ -162,10 +162,10 @@ def get_state(self) -> Dict[str, Tensor]:
     return {path: state[path].detach().clone() for path in state}"""
     begun = map(Line, ["self.seed.fill_(seed)", *zeros])
     reset = Block(
-        "def reset(self, seed: int) -> None:",
+        "def reset(self, seed: int) -> None: ...",
         [
             Line('assert seed >= 0, "a seed is at least 0"'),
-            Block("with torch.no_grad():", [*begun]),
+            Block("with torch.no_grad(): ...", [*begun]),
             Line("self._draw()"),
         ],
     )

@@ -1,5 +1,5 @@
-"""The source as a tree of statements, and how it is written: what is needed, what stands within
-what, names, comments."""
+"""The source as a tree of statements, and how it is written: what is needed or stands within what,
+names, comments."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ class Result(Variable):
 
 @dataclass
 class Block(Line):
-    """`text`, as `for x in y:`, and the statements in it, behind comments; none of it if nothing
-    in it is written. What is `repeated` is the body of a loop."""
+    """`text`, as `for x in y: ...`, and the statements in it, behind comments; none of it if
+    nothing in it is written. What is `repeated` is the body of a loop."""
 
     body: Sequence[Statement]
     comments: Sequence[str] = ()
@@ -152,6 +152,8 @@ class _Placing(ast.NodeTransformer):
 
 
 class _Writer:
+    """Counts what is used, and writes it as lines."""
+
     def __init__(self, results: Mapping[str, Variable], names: Names) -> None:
         self.results, self.names = results, names
         self.uses: Counter[str] = Counter()
@@ -168,15 +170,14 @@ class _Writer:
             if isinstance(statement, Group):
                 if self.is_needed(statement):
                     self.count(statement.body, depth)
-            elif isinstance(statement, Result):
-                if self.uses[statement.token]:
-                    for part in statement.parts:
-                        self.use(part, depth)
-            elif isinstance(statement, Block):
+                continue
+            if isinstance(statement, Block):
                 self.count(statement.body, depth + statement.repeated)
-                self.use(f"{statement.text} pass", depth)
-            else:
+            if not isinstance(statement, Result):
                 self.use(statement.text, depth)
+            elif self.uses[statement.token]:
+                for part in statement.parts:
+                    self.use(part, depth)
 
     def use(self, text: str, depth: int) -> None:
         if text in self.results:
@@ -203,7 +204,7 @@ class _Writer:
                 self.write(statement.body, indent)
 
     def write_block(self, block: Block, indent: int) -> None:
-        head = parsed(f"{block.text} pass")
+        head = parsed(block.text)
         if isinstance(head, ast.FunctionDef) and head.name[0] == MARK:
             head.name = self.name(head.name)
         head.body = []
@@ -223,8 +224,7 @@ class _Writer:
             self.within[result.token] = tree, self.width
             return
         comment = f"  # {result.comment}" if result.comment else ""
-        text = ast.unparse(tree)
-        self.line(indent, f"{self.name(result.token)} = {text}{comment}")
+        self.line(indent, f"{self.name(result.token)} = {ast.unparse(tree)}{comment}")
 
     def line(self, indent: int, text: str) -> None:
         self.lines.extend("    " * indent + line for line in text.split("\n"))
