@@ -31,6 +31,10 @@ class Given:
 
     @classmethod
     def of(cls, params: Mapping[str, Any] | Path_) -> Given:
+        """The weights in a dict of arrays by path, or in a checkpoint.
+
+        Raises `ModelError` for anything else, `FileError` or `CheckpointError` for the file.
+        """
         if isinstance(params, str | os.PathLike):
             return cls(load_state(params)[0], os.fspath(params), CheckpointError)
         if not isinstance(params, Mapping):
