@@ -1,4 +1,4 @@
-"""Models of an augmentation alone, images, and what comes of them."""
+"""Models of a single augmentation, images for them, and their results."""
 
 from __future__ import annotations
 

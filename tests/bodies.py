@@ -1,4 +1,4 @@
-"""Expressions of scalars for tests, and the functions that they are written with."""
+"""Expressions of scalars to test with, and the functions they are written in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model file, and the command line on it."""
+"""A model file, and helpers that run the command line on it."""
 
 from __future__ import annotations
 

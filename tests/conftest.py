@@ -34,13 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def torch() -> Any:
-    """torch; tests that use it need it installed."""
+    """torch; skips the test where it is not installed."""
     return pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="session")
 def torchscript(torch: Any) -> SimpleNamespace:
-    """The TorchScript backend and torch; tests that use it need torch installed."""
+    """The TorchScript backend and torch; skips the test where torch is not installed."""
     backend = pytest.importorskip("nncompile.backends.torchscript")
     return SimpleNamespace(torch=torch, backend=backend, to_script=backend.to_script)
 

@@ -1,5 +1,5 @@
-"""The checks that every op gets for its samples. Each raises AssertionError, or the error of a
-tool, where the op is wrong."""
+"""The checks that every op gets on its samples. Each raises AssertionError, or the error of a tool,
+where the op is wrong."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def check_gradients(case: Case) -> None:
 
 
 def _check_declared(case: Case) -> None:
-    """A op without a true gradient refuses clearly, or gives the gradient that it declares."""
+    """An op without a true gradient refuses clearly, or gives the gradient that it declares."""
     try:
         gradients, _ = case.first_order
     except GradientError as error:

@@ -1,4 +1,4 @@
-"""The checks that every op gets for its samples, and what they need: leaves, sizes, data."""
+"""The samples of every op as test cases, with what they need: leaves, sizes, data."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def registered_ops() -> list[type[Op]]:
 
 @dataclass(frozen=True)
 class Case:
-    """A sample of a op as a graph whose leaves are its arguments."""
+    """A sample of an op as a graph whose leaves are its arguments."""
 
     name: str
     sample: Sample

@@ -1,5 +1,5 @@
-"""Do the tests see what they are for? Faults of one line, planted one after the other in a copy of
-the tree, and the tests run that should see each:
+"""Do the tests catch what they are for? Plants one-line faults, one after the other, in a copy of
+the tree, and runs the tests that should catch each:
 
     python -m tests.planted                 # all; half an hour on two cores
     python -m tests.planted --only gemm     # those whose file or text has the word

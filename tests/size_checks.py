@@ -1,4 +1,4 @@
-"""Models and data of sizes that may not fit, and what is said of them."""
+"""Models, data whose sizes may not fit them, and the messages."""
 
 from __future__ import annotations
 

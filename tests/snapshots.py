@@ -1,4 +1,4 @@
-"""Texts that are kept in files and reviewed as diffs.
+"""Texts kept in files and reviewed as diffs.
 
 `UPDATE_SNAPSHOTS=1 make test` writes them anew.
 """

@@ -1,4 +1,4 @@
-"""Where the line of a test is that a message should name."""
+"""The place of a line in a test, as messages name it."""
 
 from __future__ import annotations
 

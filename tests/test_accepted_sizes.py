@@ -1,4 +1,4 @@
-"""Which sizes a graph accepts: places, slices, loops, claims of one's own."""
+"""Which sizes a graph accepts: indices, slices, loops, assertions of one's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rolled, turned and gridded arrays, triangles, diagonals and products, against numpy."""
+"""Rolling, rotating and gridding arrays, triangles, diagonals and products, against numpy."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Augmentation and the family of dropout: what is drawn, that it repeats, and that nothing of it is
-left in the inference graph."""
+"""Augmentation and the dropout family: what is drawn, that it repeats, and that none of it is left
+in the inference graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line: how it answers every kind of mistake."""
+"""The command line: its answer to every kind of mistake."""
 
 from __future__ import annotations
 

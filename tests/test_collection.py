@@ -1,4 +1,4 @@
-"""The pause of Python's search for garbage."""
+"""Python's garbage collector is paused, and resumes."""
 
 from __future__ import annotations
 

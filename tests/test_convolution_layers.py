@@ -1,4 +1,4 @@
-"""Layers of convolutions: torch's numbers and training, and initial weights."""
+"""Convolution layers: torch's numbers and training, and initial weights."""
 
 from __future__ import annotations
 

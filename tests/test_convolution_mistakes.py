@@ -1,4 +1,4 @@
-"""What layers of convolutions refuse, and what they say of it."""
+"""What convolution layers refuse, and their messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every system that the coverage page promises, run; the page says what came of it."""
+"""Every system that the coverage page promises is run, and the page shows its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The C++ example: built with what is there, it trains as Python does."""
+"""The C++ example: built with the compiler at hand, it trains as Python does."""
 
 from __future__ import annotations
 

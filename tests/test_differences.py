@@ -1,4 +1,5 @@
-"""Gradients against differences: what is zero but for rounding passes, what is wrong does not."""
+"""Gradients against differences: a gradient that is zero up to rounding passes, a wrong one does
+not."""
 
 from __future__ import annotations
 

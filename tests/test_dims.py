@@ -1,4 +1,4 @@
-"""Dimensions against integers: whatever is said of sizes holds for every choice of them."""
+"""Dimensions against integers: what is claimed of sizes holds for every choice of them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_a_slice_of_programs_of_all_ops(op_type: type[Op]) -> None:
     assert op_type.__name__ in results.op_types
 
 
-# Faults, each planted in a op or a rule that is right.
+# Faults, each planted in an op or a rule that is right.
 
 
 def pullback_without_sum(self: Any, g: Value, y: Value, x: Value) -> Sequence[Value | None]:

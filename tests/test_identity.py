@@ -34,7 +34,7 @@ ROOT = Path(__file__).parent.parent
 
 
 class Marked(Op):
-    """A op with one field of any type."""
+    """An op with one field of any type."""
 
     mark: Any
 

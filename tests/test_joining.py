@@ -1,4 +1,4 @@
-"""Predictions in batches are those of all examples at once, wherever the batch stands."""
+"""Predictions in batches are those of all examples at once, whichever axis the batch is on."""
 
 from __future__ import annotations
 

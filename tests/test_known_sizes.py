@@ -1,4 +1,4 @@
-"""Sizes that weights depend on are numbers; a name is answered with where it is from."""
+"""Sizes that weights depend on are numbers; for a name, the message says where it comes from."""
 
 from __future__ import annotations
 

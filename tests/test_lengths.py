@@ -1,4 +1,4 @@
-"""Lengths and places out of range are told before anything runs, wherever data are fed."""
+"""Lengths and indices out of range are refused before anything runs, wherever data are fed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files: what is found in them, and what is said of those that are wrong."""
+"""Model files: what is found in them, and the messages for wrong ones."""
 
 from __future__ import annotations
 

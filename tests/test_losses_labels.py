@@ -1,4 +1,4 @@
-"""What losses and metrics take for labels, what they refuse, and what their sums are of batches."""
+"""Which labels losses and metrics take, which they refuse, and how they sum over batches."""
 
 from __future__ import annotations
 

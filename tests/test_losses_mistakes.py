@@ -1,4 +1,4 @@
-"""What losses refuse, and what they say of it."""
+"""What losses refuse, and their messages."""
 
 from __future__ import annotations
 

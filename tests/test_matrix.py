@@ -1,4 +1,4 @@
-"""The matrix that `make matrix` and the workflow of the public hosts run."""
+"""The matrix that `make matrix` and the CI workflow run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistakes that people bring from elsewhere: each has an answer that says what is meant here."""
+"""Mistakes that people bring from other libraries: each message says what to write here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of a training: norms of gradients, and the warnings."""
+"""What is measured during a training: norms of gradients, and the warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Learning rates that a sweep finds, and one batch that is learned by heart."""
+"""The learning rate that a sweep finds, and overfitting one batch."""
 
 from __future__ import annotations
 

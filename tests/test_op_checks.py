@@ -1,4 +1,4 @@
-"""The checks of ops catch mistakes: each kind is planted once in a op that is right."""
+"""The checks of ops catch mistakes: each kind is planted once in a correct op."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def case_of(op_type: type[Op]) -> Case:
 
 
 def changed(op_type: type[Op], method: str, fault: Callable[..., Any]) -> type[Op]:
-    """A op that differs in one method, and is in no table."""
+    """An op that differs in one method, and is in no table."""
     made = type(f"{op_type.__name__}With", (op_type,), {method: fault, "__module__": __name__})
     del Op.registry[made.__module__, made.__qualname__]
     return made
@@ -195,7 +195,7 @@ class Tagged(Op):
         return x
 
 
-def test_a_card_that_is_not_interned_is_caught() -> None:
+def test_an_op_that_is_not_interned_is_caught() -> None:
     sample = Sample(Tagged(SimpleNamespace()), (f32["n"],))
     with pytest.raises((AssertionError, TypeError)):
         op_checks.check_interned(Case("tagged", sample))
@@ -214,13 +214,13 @@ def test_a_refusal_names_the_op() -> None:
         op_checks.check_gradients(case_of(made))
 
 
-def test_a_card_without_samples_is_caught() -> None:
+def test_an_op_without_samples_is_caught() -> None:
     made = changed(Cubed, "samples", classmethod(lambda cls: iter(())))
     with pytest.raises(AssertionError, match="no samples"):
         op_checks.check_samples(made)
 
 
-def test_a_new_card_of_ours_is_seen() -> None:
+def test_a_new_op_of_ours_is_seen() -> None:
     made = type("Newest", (Cubed,), {"__module__": "nncompile.ops.newest"})
     try:
         assert made in op_types.registered_ops()

@@ -1,4 +1,5 @@
-"""Learning rates, clipping, and the figures of optimizers: formulas, and what is refused."""
+"""Learning rates, clipping, and the hyperparameters of optimizers: formulas, and what is
+refused."""
 
 from __future__ import annotations
 

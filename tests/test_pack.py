@@ -1,4 +1,4 @@
-"""Small vectors are updated together, where that takes less time."""
+"""Small vectors are updated together where that is faster."""
 
 from __future__ import annotations
 

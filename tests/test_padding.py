@@ -1,4 +1,4 @@
-"""What stands around the elements: `pad` against numpy, convolutions of padded and cropped x."""
+"""Padding: `pad` against numpy, convolutions of padded and cropped inputs."""
 
 from __future__ import annotations
 

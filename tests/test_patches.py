@@ -1,4 +1,4 @@
-"""Patches as columns and back, pixels as channels and back, against torch and numpy."""
+"""Patches to columns and back, pixels to channels and back, against torch and numpy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults that `python -m tests.planted` plants can be planted, and their tests exist."""
+"""Every fault of `python -m tests.planted` can be planted, and its tests exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels and tokens that are cut, joined or computed on are still checked before they index."""
+"""Labels and tokens that were sliced, joined or computed on are still checked before they index."""
 
 from __future__ import annotations
 

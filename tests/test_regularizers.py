@@ -1,4 +1,5 @@
-"""Penalties and bounds of weights: values, gradients, and that they train as they should."""
+"""Penalties on weights and bounds of them: values, gradients, and that they train as they
+should."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in other sizes, against torch."""
+"""Resizing images, against torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rule engine: matching, guards, locations, ends."""
+"""The rule engine: matching, guards, locations, termination."""
 
 from __future__ import annotations
 

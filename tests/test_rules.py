@@ -1,4 +1,4 @@
-"""Each rule leaves what its guards are for, and each guard is met."""
+"""Each rule leaves alone what its guards are for, and each guard is exercised."""
 
 from __future__ import annotations
 

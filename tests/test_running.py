@@ -1,4 +1,4 @@
-"""Running products, extremes and logarithms of sums, against numpy and torch."""
+"""Cumulative products, extremes and logarithms of sums, against numpy and torch."""
 
 from __future__ import annotations
 

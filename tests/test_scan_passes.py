@@ -1,4 +1,4 @@
-"""What is left to do in an iteration of a loop."""
+"""What passes leave to do in an iteration of a loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Elements put at places: in the place of others, and combined with them."""
+"""Scattering: elements that replace others, and that are combined with them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules: long trainings, where curves end, and what is no learning rate."""
+"""Schedules: long trainings, the ends of curves, and what is refused as a learning rate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places in order and in sets, counts and histograms, against numpy."""
+"""Searching in sorted arrays and sets, counts and histograms, against numpy."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Data of sizes that the model does not accept are told before anything runs, by input, layer and
-line, wherever data are fed."""
+"""Data whose sizes the model does not accept are refused before anything runs, wherever they are
+fed: the message names the input, the layer and the line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is done with images, trained: the passes, gradients and steps of all of it at once."""
+"""Functions of images in training: the passes, gradients and steps of all of them at once."""
 
 from __future__ import annotations
 

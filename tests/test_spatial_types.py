@@ -1,4 +1,4 @@
-"""What is done with images, of the element types that are no float32."""
+"""Functions of images in element types other than float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Naive spellings are found and made stable; native functions are recognised."""
+"""Naive spellings are found and made stable; native functions are recognized."""
 
 from __future__ import annotations
 

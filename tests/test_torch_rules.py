@@ -1,4 +1,4 @@
-"""Rules for graphs that go to torch: what they make, what they leave, and the numbers."""
+"""Rules for graphs that are lowered to torch: what they make, what they leave, and the numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where nodes were written: what the table keeps alive, and what not."""
+"""Where nodes were written: what the table of locations keeps alive, and what it does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The trainer: what it computes, that it is reproducible and resumable, and its errors."""
+"""The trainer: what it computes, and that it is reproducible and resumable."""
 
 from __future__ import annotations
 

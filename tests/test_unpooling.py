@@ -1,4 +1,4 @@
-"""Places of the greatest, and windows' numbers put back there, against torch."""
+"""Maximum pooling with indices, and unpooling, against torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`verify`: it agrees where backends agree, and finds what is planted, at the right node."""
+"""`verify` agrees where backends agree, and finds planted faults at the right node."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""`verify` holds gradients against central differences: wrong ones are found, those that are not
-finite or are declared are reported."""
+"""`verify` compares gradients with central differences: it finds wrong ones, and reports those that
+are declared or not finite."""
 
 from __future__ import annotations
 

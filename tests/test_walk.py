@@ -1,4 +1,4 @@
-"""The interpreter of bodies, and what backends and print-outs rely on."""
+"""The interpreter of formula bodies, and what backends and print-outs rely on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What is visible in a graph and hardly meant is told once, at the user's line, with a way out."""
+"""What is visible in a graph and hardly meant is warned of once, at the user's line, with a way
+out."""
 
 from __future__ import annotations
 

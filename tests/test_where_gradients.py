@@ -1,4 +1,4 @@
-"""What `where` does not take has no part in the gradient, also between values."""
+"""The branch that `where` does not take has no part in the gradient, across values too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How near is equal: one table for all tests that compare numbers."""
+"""How near counts as equal: one table for all tests that compare numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend with a fault, and a model to find it in, for the tests of `verify`."""
+"""A faulty backend, and a model in which to find its fault, for the tests of `verify`."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ reference computes all floats in float64.
 
 An op takes floats of 16 bits as they are where it only moves them (`Op.moves`). Every other one is
 given them as float32, and its results are rounded once, to the types that were inferred: so it is
-in numpy, in ONNX and in TorchScript, and a op needs to know nothing of it.
+in numpy, in ONNX and in TorchScript, and an op needs to know nothing of it.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ from tests.fuzzing.samples import ANY, RANGE, Step, broadcasting, noted, samples
 
 
 def by_axes(b: Builder, op_type: type[Op]) -> Value:
-    """A op that says which of its fields takes any axis."""
+    """An op that says which of its fields takes any axis."""
     sample = noted(b, b.choose(samples_of(op_type)))
     dtype = sample.types[0].dtype
     x = b.any_of([dtype], 1, sample)

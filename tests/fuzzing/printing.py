@@ -23,7 +23,7 @@ from tests.fuzzing.program import Program
 
 Names = dict[Value, str]
 
-# How the public functions are called, from the fields of a op and the names of its arguments.
+# How the public functions are called, from the fields of an op and the names of its arguments.
 SPELLINGS: dict[str, Callable[[Any, Value, list[str]], str]] = {
     "Average": lambda op, v, a: f"ratio({a[0]}, {a[1]})",
     "Barrier": lambda op, v, a: f"barrier({', '.join(a)})",

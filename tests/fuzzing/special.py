@@ -6,9 +6,9 @@ double or in the declared element types: NaN for NaN, infinite for infinite. Wha
 place turns from one kind into another is not judged.
 
 Sums of products are computed in an order of the kernel's own, where ∞ may meet −∞: programs with
-such a op get NaN alone, and may have it in more places, never in fewer. Where one of two ways
+such an op get NaN alone, and may have it in more places, never in fewer. Where one of two ways
 multiplies the zeros of a padding or of a matrix of weights and the other leaves them out, NaN is in
-other places: programs with such a op get no special data.
+other places: programs with such an op get no special data.
 """
 
 from __future__ import annotations

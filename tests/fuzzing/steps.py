@@ -1,5 +1,5 @@
-"""How a op is applied to what a program has: as it is fitted to values of any rank, or by one of
-its samples with sizes renamed."""
+"""How an op is applied to the values of a program: fitted to values of any rank, or by one of its
+samples with its sizes renamed."""
 
 from __future__ import annotations
 

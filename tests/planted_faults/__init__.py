@@ -1,5 +1,5 @@
-"""Faults of one line for `python -m tests.planted`: where, what stands there, what is put in its
-place, and the tests that should see it (arguments of pytest)."""
+"""One-line faults for `python -m tests.planted`: the file, the line, what replaces it, and the
+tests that should catch it (arguments of pytest)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a fault to plant is."""
+"""A fault to plant."""
 
 from __future__ import annotations
 
