@@ -67,7 +67,7 @@ OPTIMIZER_ROWS = (
                lambda o, p: o.LBFGS(p, 0.3, max_iter=1, history_size=10)),
     _optimizer("NAdam", lambda: dsl.nadam(0.01), lambda o, p: o.NAdam(p, 0.01)),
     _optimizer("RAdam", lambda: dsl.radam(0.01), lambda o, p: o.RAdam(p, 0.01)),
-    _optimizer("Muon", lambda: dsl.muon(0.02), test="tests/test_optim.py",
+    _optimizer("Muon", lambda: dsl.muon(0.02), test="tests/test_optim_updates.py",
                agrees="torch in all but its bfloat16"),
     _optimizer("Lion", lambda: dsl.lion(0.01), test="tests/test_optim_papers.py",
                agrees="its paper"),
