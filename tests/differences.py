@@ -10,7 +10,7 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import is_real
-from tests.tolerances import SLOPE, STEP
+from tests.tolerances import GRADIENT, STEP
 
 
 def dot(a: Iterable[np.ndarray], b: Iterable[np.ndarray]) -> float:
@@ -42,7 +42,7 @@ def check_difference(
 
     high, low = (dot(weights, at(outputs, step)) for step in (STEP, -STEP))
     exact, numeric = dot(at(gradients, 0.0), direction), (high - low) / (2 * STEP)
-    relative, absolute = SLOPE
+    relative, absolute = GRADIENT
     assert np.isclose(exact, numeric, relative, absolute * max(1.0, abs(exact))), (
         f"{label}: gradient {exact}, central difference {numeric}"
     )

@@ -36,7 +36,7 @@ from tests.bodies import (
     stop_gradient,
     where,
 )
-from tests.tolerances import SLOPE, STEP
+from tests.tolerances import GRADIENT, STEP
 
 
 def derivative_at(function: Callable[..., Any], *points: float, by: int = 0) -> float:
@@ -75,7 +75,7 @@ def test_derivatives_are_those_of_finite_differences(
             ends = [evaluate(function, at | {symbol: at[symbol] + s}, f64) for s in (STEP, -STEP)]
             numeric = (ends[0] - ends[1]) / (2 * STEP)
             np.testing.assert_allclose(
-                np.broadcast_to(exact, numeric.shape), numeric, SLOPE[0] * 5, SLOPE[1] * 5
+                np.broadcast_to(exact, numeric.shape), numeric, GRADIENT[0] * 5, GRADIENT[1] * 5
             )
 
 

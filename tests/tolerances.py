@@ -17,7 +17,7 @@ TOLERANCES: dict[str, tuple[float, float]] = {
 }
 # Of a gradient against a central difference in double with this step.
 STEP = 1e-5
-SLOPE = (2e-6, 2e-7)
+GRADIENT = (2e-6, 2e-7)
 
 
 def assert_close(actual: Any, expected: Any, dtype: str, label: str = "") -> None:

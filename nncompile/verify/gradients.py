@@ -35,7 +35,7 @@ Arrays = dict[str, Array]
 
 STEPS = (*DIFFERENCES, 1e-7, 1e-8)  # relative ones; the last for what is curved on a scale of ones
 POINTS = 3  # of which a difference steps over a kink at one or another, and not at all
-LOSS, SLOPE = "the loss", "the gradient for "
+LOSS, GRADIENT = "the loss", "the gradient for "
 ASIDE = 1e-3  # that arguments are moved by, at which elements are equal
 
 
@@ -66,7 +66,7 @@ class _Comparison:
     def __init__(self, graph: Graph, loss: Value, trained: Mapping[str, Value], seed: int) -> None:
         with recording_locations(graph.locations):
             self.gradients = dict(zip(trained, grad(loss, list(trained.values())), strict=True))
-        titles = {LOSS: loss, **{f"{SLOPE}{name}": s for name, s in self.gradients.items()}}
+        titles = {LOSS: loss, **{f"{GRADIENT}{name}": s for name, s in self.gradients.items()}}
         leaves = tuple(graph.leaves.values())
         self.derived = Graph(graph.name, titles, leaves, graph.locations)
         self.graph, self.loss, self.seed = graph, loss, seed
@@ -106,7 +106,7 @@ class _Comparison:
             told = str(bad) + (f"; then {bad.then}" if bad.then else "")
             self.reason = self.reason or f"{bad.output} is not finite: {told}"
             if bad.output != LOSS:
-                name = bad.output.removeprefix(SLOPE)
+                name = bad.output.removeprefix(GRADIENT)
                 self.lost = self.lost or f"it is not finite at {name}, where the loss is: {told}"
             return float("inf"), ""
         error, where = worst_gradient(self.loss, self.gradients, feeds, self.random)

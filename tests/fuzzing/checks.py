@@ -28,7 +28,7 @@ from tests.fuzzing.program import Program
 from tests.op_types import Feeds
 
 STEPS = (1e-4, 1e-5, 1e-3)  # of a central difference of fourth order
-SLOPE = 1e-6  # of a gradient, relative to the largest part of it
+GRADIENT = 1e-6  # of a gradient, relative to the largest part of it
 
 
 @dataclass
@@ -181,7 +181,7 @@ def _check_difference(
     seen: list[float] = []
     for h in STEPS:
         numeric = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
-        bound = SLOPE * max(scale, 1e-2, abs(numeric)) + 1e-14 * abs(at(0)) / h
+        bound = GRADIENT * max(scale, 1e-2, abs(numeric)) + 1e-14 * abs(at(0)) / h
         if abs(exact - numeric) <= bound:
             return
         seen.append(numeric)
