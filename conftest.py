@@ -8,7 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy and torch read it where t
 
 import onnxruntime
 
-collect_ignore_glob = [] if find_spec("torch") else ["nncompile/backends/torchscript*"]
+NEED_TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
+collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
 
 
 class OneThread(onnxruntime.InferenceSession):
