@@ -161,8 +161,8 @@ class Emitter:
 
         return function
 
-    def emit(self, text: str, hint: str = "value", infix: bool = False) -> str:
-        """The result of an expression; `infix` says nothing that the expression does not."""
+    def emit(self, text: str, hint: str = "value") -> str:
+        """The result of an expression."""
         return text if text in self.results else self._emit(text, hint, (text,), _itself)
 
     def _emit(

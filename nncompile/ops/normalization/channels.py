@@ -57,7 +57,7 @@ class ChannelAffine(Op):
     def torch(self, t: TorchEmitter, x: str, scale: str, shift: str) -> str:
         shape = [-1, *(1,) * (t.types[0].rank - 2)]
         a, b = (t.emit(f"{v}.reshape({shape})", "channel") for v in (scale, shift))
-        return t.emit(f"{x} * {a} + {b}", "affine", infix=True)
+        return t.emit(f"{x} * {a} + {b}", "affine")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
