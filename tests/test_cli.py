@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import tomllib
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,14 @@ from nncompile.ops.reduction.softmax import Softmax
 from nncompile.passes import PASSES
 from nncompile.runtime import StepRunner, load_state
 from tests.command_line import GOOD, WRONG_SLOPE, line, run, succeeds, written
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_each_installed_command_is_a_function_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name, target in project["scripts"].items():
+        assert callable(EntryPoint(name, target, "console_scripts").load()), name
 
 
 def test_train_writes_models_that_plain_onnxruntime_runs(good: Path) -> None:

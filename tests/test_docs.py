@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import dsl
 from nncompile import elementwise
 from nncompile.cli.app import app
+from nncompile.diagnostics.errors import CompileError
 from nncompile.ir.op import Op, Value
 from nncompile.program.composition import compose
 from nncompile.program.model import Model
@@ -55,6 +56,12 @@ def run_as_module(name: str, source: str) -> ModuleType:
 def test_code_parses(page: Path) -> None:
     for source in blocks(page, "python"):
         compile(source, page.name, "exec")
+
+
+def test_the_parts_of_an_error_are_those_of_the_page() -> None:
+    error = CompileError("wrong")
+    parts = re.findall(r"\berror\.(\w+)", (ROOT / "docs" / "errors.md").read_text("utf-8"))
+    assert parts and all(hasattr(error, part) for part in parts), parts
 
 
 def test_the_op_of_the_contributing_guide_passes_every_check_of_an_op() -> None:
