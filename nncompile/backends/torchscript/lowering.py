@@ -15,6 +15,7 @@ from nncompile.backends.torchscript.emitter import Emitter
 from nncompile.backends.torchscript.rules import native
 from nncompile.backends.torchscript.sizes import MEASURED, Origin, is_measurable, origins
 from nncompile.backends.torchscript.writing import Block, Line, Names, quoted, written
+from nncompile.ir.gc_pause import without_collection
 from nncompile.ir.graph import Graph, Input, input_of
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
@@ -39,6 +40,7 @@ class Lowered:
     constants: dict[str, Array]
 
 
+@without_collection
 def lower(
     graph: Graph,
     name: str = "forward",
