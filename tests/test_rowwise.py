@@ -191,8 +191,8 @@ def test_a_wrong_claim_of_copies_is_found() -> None:
 
 def test_a_wrong_claim_is_found() -> None:
     class Wrong(Sum):
-        def rowwise(self, places: Any, *types: Any) -> int | None:
-            return 0 if self.axes == (1,) else places[0]
+        def rowwise(self, row_axes: Any, *types: Any) -> int | None:
+            return 0 if self.axes == (1,) else row_axes[0]
 
     along_rows = Case("right", Sample(Wrong((1,)), (f32["n", 3],)))
     assert check_rows(along_rows, (0,), 0)

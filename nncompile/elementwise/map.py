@@ -109,12 +109,12 @@ class Map(Op):
             whole = whole.astype(x.dtype)
         return unbroadcast(whole, x)
 
-    def rowwise(self, places: Sequence[int | None], *types: Type) -> int | None:
-        from_end = {p - t.rank for p, t in zip(places, types, strict=True) if p is not None}
+    def rowwise(self, row_axes: Sequence[int | None], *types: Type) -> int | None:
+        from_end = {p - t.rank for p, t in zip(row_axes, types, strict=True) if p is not None}
         if len(from_end) != 1:
             return None
         (axis,) = from_end
-        others = (t for p, t in zip(places, types, strict=True) if p is None)
+        others = (t for p, t in zip(row_axes, types, strict=True) if p is None)
         if any(t.rank >= -axis and not is_one(t.shape[axis]) for t in others):
             return None
         return axis + max(t.rank for t in types)

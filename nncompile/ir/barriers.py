@@ -26,8 +26,8 @@ class Barrier(Op):
     def pullback(self, g: Value, y: Value, x: Value, *after: Value) -> Sequence[Value | None]:
         return (barrier(g), *(None for _ in after))
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return places[0]
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        return row_axes[0]
 
     def numpy(self, x: Array, *after: Array) -> Array:
         return x

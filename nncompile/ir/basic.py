@@ -86,8 +86,8 @@ class Cast(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (cast(g, x.dtype) if self.dtype.is_float and x.dtype.is_float else None,)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return places[0]
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        return row_axes[0]
 
     def batched(self, length: Dim) -> Cast:
         return self

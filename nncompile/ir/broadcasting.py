@@ -45,8 +45,8 @@ class Expand(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (unbroadcast(g, x),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        (place,) = places
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        (place,) = row_axes
         return None if place is None else place + len(self.shape) - types[0].rank
 
     def numpy(self, x: Array) -> Array:

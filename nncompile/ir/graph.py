@@ -54,8 +54,8 @@ class Item(Op):
     def infer(self, results: TupleType) -> Type:
         return results.items[self.index]
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return places[0]
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        return row_axes[0]
 
     def batched(self, length: Dim) -> Op:
         return self

@@ -143,16 +143,16 @@ class Op(Attributes):
         """
         return ()
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
         """The axis of the result, of all where there are several, along which it is computed row by
-        row: where row i is made of rows i of the arguments along their axes `places` (None: of an
+        row: where row i is made of rows i of the arguments along their axes `row_axes` (None: of an
         argument that is the same for all rows) and of nothing else. None where it is not so, or
         not known.
 
         Every op says which axes it mixes: here, by `mixes` where it keeps none apart, or by
         `varies` where it works along one or some of its axes.
         """
-        same = set(places)
+        same = set(row_axes)
         if not self.varies or len(same) != 1 or None in same:
             return None
         (place,) = same

@@ -14,14 +14,14 @@ OPS = (
     ),
     Fault(
         "nncompile/ops/contraction/lowering.py",
-        'o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not some) else x',
+        'o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not has_elements) else x',
         'o.apart(x, "Transpose") if not inner else x',
         "tests/test_runtime_fusions.py -k joined",
     ),
     Fault(
         "nncompile/ops/reduction/extremes.py",
-        "others = where(equal(count, 0), const(np.nan, x.dtype), 0)",
-        "others = where(equal(count, 0), const(0.0, x.dtype), 0)",
+        "otherwise = where(equal(count, 0), const(np.nan, x.dtype), 0)",
+        "otherwise = where(equal(count, 0), const(0.0, x.dtype), 0)",
         "tests/test_gradients_at_nan.py",
     ),
     Fault(

@@ -31,15 +31,15 @@ class Attention(Op):
 
     def infer(self, q: Type, k: Type, v: Type, bias: Type | None = None) -> Type:
         require_real(q)
-        given = [t for t in (q, k, v, bias) if t is not None]
-        if any(t.dtype is not q.dtype for t in given):
-            raise DTypeError(f"element types differ: {', '.join(map(str, given))}")
+        operands = [t for t in (q, k, v, bias) if t is not None]
+        if any(t.dtype is not q.dtype for t in operands):
+            raise DTypeError(f"element types differ: {', '.join(map(str, operands))}")
         if min(q.rank, k.rank, v.rank) < 3:
             raise ShapeError(f"attention needs […, positions, features], got {q}, {k} and {v}")
-        ahead = q.shape[:-2]
-        fit = same_shape(k.shape[:-2], ahead) is True is same_shape(v.shape[:-2], ahead) and same(
-            q.shape[-1], k.shape[-1]
-        ) is True is same(k.shape[-2], v.shape[-2])
+        leading = q.shape[:-2]
+        fit = same_shape(k.shape[:-2], leading) is True is same_shape(
+            v.shape[:-2], leading
+        ) and same(q.shape[-1], k.shape[-1]) is True is same(k.shape[-2], v.shape[-2])
         if not fit:
             raise ShapeError(f"attention: {q}, {k} and {v} do not fit together")
         scores = (*q.shape[:-1], k.shape[-2])
@@ -53,8 +53,8 @@ class Attention(Op):
         self, g: Value, y: Value, q: Value, k: Value, v: Value, *bias: Value
     ) -> tuple[Value, ...]:
         weights = softmax(_scores(q, k, *bias))
-        of_weights = matmul(g, swapaxes(v, -1, -2))
-        gradient = weights * (of_weights - sum(of_weights * weights, -1, keepdims=True))
+        weights_gradient = matmul(g, swapaxes(v, -1, -2))
+        gradient = weights * (weights_gradient - sum(weights_gradient * weights, -1, keepdims=True))
         return (
             matmul(gradient, k),
             matmul(swapaxes(gradient, -1, -2), q),
@@ -66,17 +66,17 @@ class Attention(Op):
         """The result in terms of other ops."""
         return (matmul(softmax(_scores(q, k, *bias)), v),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        place = places[0]
-        if len(set(places[:3])) != 1 or place is None or place >= types[0].rank - 2:
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        axis = row_axes[0]
+        if len(set(row_axes[:3])) != 1 or axis is None or axis >= types[0].rank - 2:
             return None
-        if len(places) == 4:  # a bias, of each row or the same for all
-            axis, bias = place - types[0].rank, types[3]
-            own = None if places[3] is None else places[3] - bias.rank
-            alone = bias.rank < -axis or is_one(bias.shape[axis])
-            if own != axis and not (own is None and alone):
+        if len(row_axes) == 4:  # a bias, of each row or the same for all
+            from_end, bias = axis - types[0].rank, types[3]
+            bias_axis = None if row_axes[3] is None else row_axes[3] - bias.rank
+            is_shared = bias.rank < -from_end or is_one(bias.shape[from_end])
+            if bias_axis != from_end and not (bias_axis is None and is_shared):
                 return None
-        return place
+        return axis
 
     def numpy(self, q: Array, k: Array, v: Array, *bias: Array) -> Array:
         scores = q @ np.swapaxes(k, -1, -2)
@@ -92,11 +92,11 @@ class Attention(Op):
         function = "torch.nn.functional.scaled_dot_product_attention"
         y = t.call(function, q, k, v, *bias, scale=1.0)
         # A row whose scores are all NaN is 0 there, as if all of it were masked.
-        of_query = t.call("torch.sum", q, [-1], keepdim=True)
-        of_keys = t.call("torch.sum", k, [-2, -1], keepdim=True)
-        lost = t.call("torch.isnan", t.call("torch.add", of_query, of_keys))
+        query_sums = t.call("torch.sum", q, [-1], keepdim=True)
+        key_sums = t.call("torch.sum", k, [-2, -1], keepdim=True)
+        has_nan = t.call("torch.isnan", t.call("torch.add", query_sums, key_sums))
         nan, zero = (t.constant(np.asarray(n, t.type.dtype.numpy)) for n in (np.nan, 0))
-        return t.call("torch.add", y, t.call("torch.where", lost, nan, zero))
+        return t.call("torch.add", y, t.call("torch.where", has_nan, nan, zero))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -65,13 +65,13 @@ class Einsum(Op):
             Einsum(self.left, self.output, self.right)(a, g),
         )
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        given = list(zip(places, (self.left, self.right), strict=True))
-        letters = {text[place] for place, text in given if place is not None}
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        terms = list(zip(row_axes, (self.left, self.right), strict=True))
+        letters = {text[axis] for axis, text in terms if axis is not None}
         if len(letters) != 1:
             return None
         (letter,) = letters
-        if any(place is None and letter in text for place, text in given):
+        if any(axis is None and letter in text for axis, text in terms):
             return None
         return self.output.index(letter) if letter in self.output else None
 
@@ -133,9 +133,9 @@ class Einsum(Op):
             return t.wrapped(t.call("torch.einsum", equation, [a, b]), t.type.dtype)
         sizes = _sizes((self.left, self.right), tuple(x.shape for x in t.types))
         inner = product(size for x, size in sizes.items() if x not in self.output)
-        few = f"torch.einsum({equation}, [{a}, {b}])"
-        many = f"torch.einsum({equation}, [{a}.double(), {b}.double()]).float()"
-        return t.by_size(inner, PRODUCTS, few, many, "einsum")
+        single = f"torch.einsum({equation}, [{a}, {b}])"
+        double = f"torch.einsum({equation}, [{a}.double(), {b}.double()]).float()"
+        return t.by_size(inner, PRODUCTS, single, double, "einsum")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -176,10 +176,10 @@ def _sizes(terms: Sequence[str], shapes: Sequence[Shape], prefix: str = "") -> d
             )
         for letter, size in zip(term, shape, strict=True):
             known = sizes.setdefault(letter, size)
-            answer = same(known, size)
-            if answer is False:
+            is_same = same(known, size)
+            if is_same is False:
                 raise ShapeError(f"{prefix}index {letter} has sizes {known} ≠ {size}")
-            if answer is None:
+            if is_same is None:
                 raise ShapeError(
                     f"{prefix}cannot tell whether the sizes {known} and {size} of index {letter} "
                     "are equal",
@@ -210,14 +210,14 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Value:
     a, b = as_value(a), as_value(b)
     if isinstance(axes, int):
         axes = range(a.rank - axes, a.rank), range(axes)
-    given = [(x,) if isinstance(x, int) else tuple(x) for x in axes]
-    of_a = [axis_of(i, a.rank, "tensordot: axis") for i in given[0]]
-    of_b = [axis_of(i, b.rank, "tensordot: axis") for i in given[1]]
-    if len(of_a) != len(of_b):
-        raise ShapeError(f"tensordot: {len(of_a)} axes cannot pair with {len(of_b)}")
+    pairs = [(x,) if isinstance(x, int) else tuple(x) for x in axes]
+    left_axes = [axis_of(i, a.rank, "tensordot: axis") for i in pairs[0]]
+    right_axes = [axis_of(i, b.rank, "tensordot: axis") for i in pairs[1]]
+    if len(left_axes) != len(right_axes):
+        raise ShapeError(f"tensordot: {len(left_axes)} axes cannot pair with {len(right_axes)}")
     left = string.ascii_letters[: a.rank]
     right = list(string.ascii_letters[a.rank : a.rank + b.rank])
-    for i, j in zip(of_a, of_b, strict=True):
+    for i, j in zip(left_axes, right_axes, strict=True):
         right[j] = left[i]
     free = [x for x in left if x not in right] + [x for x in right if x not in left]
     return einsum(f"{left},{''.join(right)}->{''.join(free)}", a, b)
@@ -238,15 +238,15 @@ def einsum(subscripts: str, *operands: Any) -> Value:
     sizes = [dict(zip(t, v.shape, strict=True)) for v, t in pairs]
     pairs = [_without_ones(v, t, sizes) for v, t in pairs]
     pending = [
-        _without_lone(*pairs[i], output, pairs[:i] + pairs[i + 1 :]) for i in range(len(pairs))
+        _without_lone_axes(*pairs[i], output, pairs[:i] + pairs[i + 1 :]) for i in range(len(pairs))
     ]
     value, term = pending.pop(0)
     while pending:
         shared = [len(set(term) & set(t)) for _, t in pending]
         other, letters = pending.pop(shared.index(max(shared)))
-        needed = set(output).union(*(t for _, t in pending))
-        kept = [i for i in dict.fromkeys(term + letters) if i in needed]
-        result = "".join(kept if pending else output)
+        used = set(output).union(*(t for _, t in pending))
+        result_letters = [i for i in dict.fromkeys(term + letters) if i in used]
+        result = "".join(result_letters if pending else output)
         value, term = Einsum(term, letters, result)(value, other), result
     return transpose(value, [term.index(i) for i in output])
 
@@ -255,14 +255,14 @@ def _parsed(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     """A term of letters for each operand, and that of the result; the axes that "..." stands for
     get letters that nothing else has."""
 
-    def bad(what: str) -> ShapeError:
+    def bad(problem: str) -> ShapeError:
         return ShapeError(
-            f"einsum: {what} in {subscripts!r}",
+            f"einsum: {problem} in {subscripts!r}",
             hint='write letters for axes, such as "ij,jk->ik" or "...ij,...jk->...ik"',
         )
 
-    given, arrow, result = subscripts.replace(" ", "").partition("->")
-    terms = given.split(",")
+    inputs, arrow, result = subscripts.replace(" ", "").partition("->")
+    terms = inputs.split(",")
     if len(terms) != len(ranks):
         raise bad(f"{len(terms)} terms for {len(ranks)} operands")
     named = [t.replace("...", "", 1) for t in (*terms, result)]
@@ -281,8 +281,8 @@ def _parsed(subscripts: str, ranks: Sequence[int]) -> tuple[list[str], str]:
         for term, count in zip(terms, counts, strict=True)
     ]
     if not arrow:
-        joined = "".join(named[:-1])
-        return expanded, widest + "".join(x for x in sorted(letters) if joined.count(x) == 1)
+        text = "".join(named[:-1])
+        return expanded, widest + "".join(x for x in sorted(letters) if text.count(x) == 1)
     if widest and "..." not in result:
         raise bad('no "..." in the result, although it stands for axes,')
     output = result.replace("...", widest)
@@ -297,11 +297,11 @@ def _without_repeats(x: Value, term: str) -> tuple[Value, str]:
         while term.count(letter) > 1:
             first, last = term.index(letter), term.rindex(letter)
             _sizes([letter * 2], [(x.shape[first], x.shape[last])], "einsum: ")
-            place = [
+            indices = [
                 reshape(iota(x.shape[i]), [d if j == i else 1 for j, d in enumerate(x.shape)])
                 for i in (first, last)
             ]
-            x = cast(Sum((last,))(where(equal(*place), x, 0)), x.dtype)
+            x = cast(Sum((last,))(where(equal(*indices), x, 0)), x.dtype)
             term = term[:last] + term[last + 1 :]
     return x, term
 
@@ -313,11 +313,11 @@ def _without_ones(x: Value, term: str, sizes: Sequence[dict[str, Dim]]) -> tuple
     return squeeze(x, dropped), "".join(i for n, i in enumerate(term) if n not in dropped)
 
 
-def _without_lone(
-    x: Value, term: str, output: str, others: Sequence[tuple[Value, str]]
+def _without_lone_axes(
+    x: Value, term: str, output: str, other_operands: Sequence[tuple[Value, str]]
 ) -> tuple[Value, str]:
     """Summed over the letters that nothing else has."""
-    known = set(output).union(*(t for _, t in others))
-    lone = tuple(n for n, i in enumerate(term) if i not in known)
-    summed = cast(Sum(lone)(x), x.dtype) if lone else x
+    known = set(output).union(*(t for _, t in other_operands))
+    axes = tuple(n for n, i in enumerate(term) if i not in known)
+    summed = cast(Sum(axes)(x), x.dtype) if axes else x
     return summed, "".join(i for i in term if i in known)

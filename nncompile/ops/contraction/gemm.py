@@ -66,18 +66,18 @@ class Gemm(Op):
             *(s if self.beta == 1 else s * self.beta for s in gradients_c),
         )
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        left, right, *added = places
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        left, right, *bias_axes = row_axes
         rows, columns = int(self.transpose_a), 1 - int(self.transpose_b)
         axis = (
             0 if (left, right) == (rows, None) else 1 if (left, right) == (None, columns) else None
         )
-        if axis is None or not added:
+        if axis is None or not bias_axes:
             return axis
-        c, place = types[2], added[0]
-        if place is None:  # the same for all rows
+        c, bias_axis = types[2], bias_axes[0]
+        if bias_axis is None:  # the same for all rows
             return axis if c.rank < 2 - axis or is_one(c.shape[axis - 2]) else None
-        return axis if place - c.rank == axis - 2 else None
+        return axis if bias_axis - c.rank == axis - 2 else None
 
     def numpy(self, a: Array, b: Array, *c: Array) -> Array:
         product_ = (a.T if self.transpose_a else a) @ (b.T if self.transpose_b else b)
@@ -130,8 +130,8 @@ class Gemm(Op):
         limit = PRODUCTS if t.type.dtype is f32 else None
         if c:
             factors = {"beta": self.beta, "alpha": self.alpha}
-            written = {name: x for name, x in factors.items() if x != 1}
-            return t.in_double(inner, limit, "torch.addmm", [*c, left, right], **written)
+            options = {name: x for name, x in factors.items() if x != 1}
+            return t.in_double(inner, limit, "torch.addmm", [*c, left, right], **options)
         y = t.in_double(inner, limit, "torch.matmul", [left, right])
         return y if self.alpha == 1 else t.call("torch.mul", y, self.alpha)
 

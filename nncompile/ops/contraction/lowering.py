@@ -24,8 +24,8 @@ def matrix_products(o: OnnxEmitter, a: str, b: str, sizes: Sequence[Dim], stacke
     rows, inner, columns = (sp.sympify(size).is_positive is True for size in sizes)
     if stacked:
         a, b = (
-            o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not some) else x
-            for x, some in ((a, rows), (b, columns))
+            o.apart(x, "Transpose") if not inner or (o.moves_first(x) and not has_elements) else x
+            for x, has_elements in ((a, rows), (b, columns))
         )
     return o.MatMul(a, b)
 
@@ -36,14 +36,14 @@ def long_product(
     b: str,
     left: Type,
     right: Type,
-    turned: tuple[bool, bool] = (False, False),
+    transposed: tuple[bool, bool] = (False, False),
 ) -> str:
-    """a·b of float32 matrices or stacks of them, `turned` or not, with many elements to sum: the
-    products of blocks are added up."""
-    rows = left.shape[-1 if turned[0] else -2]
-    columns = right.shape[-2 if turned[1] else -1]
+    """a·b of float32 matrices or stacks of them, each `transposed` or not, with many elements to
+    sum: the products of blocks are added up."""
+    rows = left.shape[-1 if transposed[0] else -2]
+    columns = right.shape[-2 if transposed[1] else -1]
     size = ROW_BLOCK if is_one(rows) or is_one(columns) else PRODUCT_BLOCK
-    a = stack_of_blocks(o, a, left.rank, not turned[0], size, to_last=True)
-    b = stack_of_blocks(o, b, right.rank, turned[1], size, to_last=False)
+    a = stack_of_blocks(o, a, left.rank, not transposed[0], size, to_last=True)
+    b = stack_of_blocks(o, b, right.rank, transposed[1], size, to_last=False)
     products = matrix_products(o, a, b, (rows, size, columns), True)
     return double_total(o, products, [max(left.rank, right.rank) - 2])

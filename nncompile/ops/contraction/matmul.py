@@ -57,21 +57,21 @@ class MatMul(Op):
             gradients = unbroadcast(gradients[0], left), unbroadcast(gradients[1], right)
         return reshape(gradients[0], a.shape), reshape(gradients[1], b.shape)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
         a, b = types
         rank = self.infer(a, b).rank
         left, right = (
-            None if p is None else p - t.rank for p, t in zip(places, types, strict=True)
+            None if p is None else p - t.rank for p, t in zip(row_axes, types, strict=True)
         )
         if left is not None and right is not None:  # a leading axis of both
             is_leading = left == right and left < -2 and min(a.rank, b.rank) > 2
             return int(rank + left) if is_leading else None
-        place, own, other = (left, a, b) if left is not None else (right, b, a)
-        if place is None or place == (-1 if own is a else -2) or own.rank < 2 or other.rank < 2:
+        axis, t, other = (left, a, b) if left is not None else (right, b, a)
+        if axis is None or axis == (-1 if t is a else -2) or t.rank < 2 or other.rank < 2:
             return None  # summed over; vectors are left out
-        if place < -2 and other.rank >= -place and not is_one(other.shape[place]):
+        if axis < -2 and other.rank >= -axis and not is_one(other.shape[axis]):
             return None
-        return int(rank + place)
+        return int(rank + axis)
 
     def numpy(self, a: Array, b: Array) -> Array:
         return a @ b
@@ -80,7 +80,7 @@ class MatMul(Op):
         if o.type.dtype is not f32:
             return self._product(o, a, b)
         left, right = o.types
-        limit = _most(left, right)
+        limit = _products_limit(left, right)
 
         def few(o: OnnxEmitter) -> str:
             return self._product(o, a, b)
@@ -109,7 +109,7 @@ class MatMul(Op):
             return matrix_products(o, a, b, (rows, left.shape[-1], columns), stacked)
         # Without elements to sum, kernels write all matrices, and in their right shape, only where
         # both are matrices, the left ones have all leading axes, and no transposition is joined in.
-        vectors = [place for place, t in ((-2, left), (-1, right)) if t.rank == 1]
+        vectors = [axis for axis, t in ((-2, left), (-1, right)) if t.rank == 1]
         leading = broadcast(left.shape[:-2], right.shape[:-2])
         if left.rank == 1:
             a, left = o.Unsqueeze(a, o.ints([0])), left.with_shape((1, *left.shape))
@@ -119,12 +119,12 @@ class MatMul(Op):
             a = o.Expand(a, o.shape((*leading, *left.shape[-2:])))
         sizes = (*left.shape[-2:], 1 if -1 in vectors else right.shape[-1])
         product = matrix_products(o, a, b, sizes, len(leading) > 0)
-        axes = [len(leading) + 2 + place for place in vectors]
+        axes = [len(leading) + 2 + axis for axis in vectors]
         return o.Squeeze(product, o.ints(axes)) if axes else product
 
     def torch(self, t: TorchEmitter, a: str, b: str) -> str:
         left, right = t.types
-        limit = _most(left, right) if t.type.dtype is f32 else None
+        limit = _products_limit(left, right) if t.type.dtype is f32 else None
         y = t.in_double(left.shape[-1], limit, "torch.matmul", [a, b])
         return t.wrapped(y, t.type.dtype)
 
@@ -154,7 +154,7 @@ class MatMul(Op):
         yield Sample(cls(), (u32["n", "k"], u32["k", 3]), integers=(0, 2**32))
 
 
-def _most(left: Type, right: Type) -> int:
+def _products_limit(left: Type, right: Type) -> int:
     """How many elements one product of float32 may sum."""
     return DOWN if left.rank == 1 else COLUMN if right.rank == 1 else PRODUCTS
 

@@ -25,10 +25,10 @@ def element_type(a: Type, b: Type) -> DType:
 
 def check_inner(a: Dim, b: Dim) -> None:
     """The sizes that are summed over must be the same."""
-    answer = same(a, b)
-    if answer is False:
+    is_same = same(a, b)
+    if is_same is False:
         raise ShapeError(f"inner sizes differ, {a} ≠ {b}")
-    if answer is None:
+    if is_same is None:
         raise ShapeError(
             f"cannot tell whether the inner sizes {a} and {b} are equal",
             hint="give both axes the same name, or write one size in terms of the other",

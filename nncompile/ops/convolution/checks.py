@@ -63,12 +63,12 @@ def check_groups(channels: Dim, groups: int) -> None:
         raise ShapeError(f"{groups} groups need a number of channels, got {channels}")
 
 
-def check_channels(name: str, x: Type, of_weights: Any, groups: int) -> None:
+def check_channels(name: str, x: Type, expected: Any, groups: int) -> None:
     """Raises `ShapeError` where x has other channels than the weights are for."""
-    if same(x.shape[1], of_weights * groups) is not True:
-        each = f" for each of {groups} groups" if groups > 1 else ""
+    if same(x.shape[1], expected * groups) is not True:
+        per_group = f" for each of {groups} groups" if groups > 1 else ""
         raise ShapeError(
-            f"{name} has {x.shape[1]} channels, the weights are for {of_weights}{each}",
+            f"{name} has {x.shape[1]} channels, the weights are for {expected}{per_group}",
             hint="x is [batch, channels, *sizes], weights are [out, in/groups, *kernel]",
         )
 
@@ -76,9 +76,9 @@ def check_channels(name: str, x: Type, of_weights: Any, groups: int) -> None:
 def check_results(y: Type, results: Shape, sizes: Shape) -> None:
     """Raises `ShapeError` where y is not known to be of the sizes that the window makes."""
     if same_shape(y.shape[2:], results) is not True:
-        made, shown = ([*map(str, shape)] for shape in (results, sizes))
+        after, before = ([*map(str, shape)] for shape in (results, sizes))
         raise ShapeError(
-            f"sizes [{', '.join(shown)}] give [{', '.join(made)}] with this window, got {y}",
+            f"sizes [{', '.join(before)}] give [{', '.join(after)}] with this window, got {y}",
             hint="write the sizes in terms of each other",
         )
 

@@ -74,8 +74,8 @@ class Conv(Op):
 
     def numpy(self, x: Array, w: Array, *bias: Array) -> Array:
         window = Window(w.shape[2:], self.strides, self.pads, self.dilations)
-        seen = columns(x, window, self.groups)
-        y = w.reshape(self.groups, w.shape[0] // self.groups, seen.shape[2]) @ seen
+        patches = columns(x, window, self.groups)
+        y = w.reshape(self.groups, w.shape[0] // self.groups, patches.shape[2]) @ patches
         y = y.reshape(x.shape[0], w.shape[0], *window.results(x.shape[2:]))
         for b in bias:
             y = y + b.reshape(-1, *(1,) * window.rank)
@@ -99,9 +99,9 @@ class Conv(Op):
         window = self.window(t.types[1])
         x, pads = _torch_padded(t, x, window)
         function = f"torch.conv{_torch_axes(window)}d"
-        given = bias[0] if bias else "None"
+        bias_argument = bias[0] if bias else "None"
         where = list(window.strides), pads, list(window.dilations), self.groups
-        return t.call(function, x, w, given, *where)
+        return t.call(function, x, w, bias_argument, *where)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -164,16 +164,16 @@ class ConvTranspose(Op):
             return result
         # How much is missing depends on the sizes: as much as there may be, and what is too much
         # is cut off.
-        most = [s - 1 for s in window.strides]
-        longest = o.ConvTranspose(x, w, output_padding=most, **attributes)
+        paddings = [s - 1 for s in window.strides]
+        longest = o.ConvTranspose(x, w, output_padding=paddings, **attributes)
         axes = o.ints(range(2, 2 + window.rank))
         return o.Slice(longest, o.ints([0] * window.rank), o.shape(self.sizes), axes)
 
     def _missing(self, window: Window, results: Shape) -> list[Dim]:
         """How much larger x is than what the windows cover, along each axis: less than the stride,
         and lost in rounding down when the windows were counted."""
-        covered = zip(results, window.strides, window.extents, strict=True)
-        full: Any = [(n - 1) * s + extent for n, s, extent in covered]
+        axes = zip(results, window.strides, window.extents, strict=True)
+        full: Any = [(n - 1) * s + extent for n, s, extent in axes]
         return [dim(n - m) for n, m in zip(window.padded(self.sizes), full, strict=True)]
 
     def torch(self, t: TorchEmitter, x: str, w: str) -> str:
@@ -184,8 +184,8 @@ class ConvTranspose(Op):
         if window.is_symmetric:
             sides = list(window.before), t.shape(missing)
             return t.call(function, x, w, "None", strides, *sides, self.groups, dilations)
-        none = [0] * window.rank
-        full = t.call(function, x, w, "None", strides, none, none, self.groups, dilations)
+        zeros = [0] * window.rank
+        full = t.call(function, x, w, "None", strides, zeros, zeros, self.groups, dilations)
         after: Any = [m - a for m, a in zip(missing, window.after, strict=True)]
         pairs = list(zip(window.before, after, strict=True))[::-1]
         cut = [dim(width) for b, a in pairs for width in (-b, a)]
@@ -195,8 +195,8 @@ class ConvTranspose(Op):
     def samples(cls) -> Iterator[Sample]:
         for (x, results, strides, pads, dilations, groups), w in examples():
             sizes = f32[x].shape[2:]
-            given = f32[(x[0], w[0], *results)]
-            yield Sample(cls(sizes, strides, pads, dilations, groups), (given, f32[w]))
+            source = f32[(x[0], w[0], *results)]
+            yield Sample(cls(sizes, strides, pads, dilations, groups), (source, f32[w]))
         sizes = (dim("h + 2"), 6)
         op = cls(sizes, (1, 2), (1, 0, 0, 1), (2, 1))
         yield Sample(op, (f64["n", 3, "h + 1", 3], f64[3, 2, 2, 3]))
@@ -236,10 +236,10 @@ class ConvWeightGradient(Op):
         return ConvTranspose(x.shape[2:], *fields)(gradient, g), Conv(*fields)(x, g)
 
     def numpy(self, x: Array, gradient: Array) -> Array:
-        seen = columns(x, self.window, self.groups)
+        patches = columns(x, self.window, self.groups)
         (batch, outs), groups = gradient.shape[:2], self.groups
-        grouped = gradient.reshape(batch, groups, outs // groups, seen.shape[3])
-        total: Array = (grouped @ seen.swapaxes(2, 3)).sum(0, dtype=x.dtype)
+        grouped = gradient.reshape(batch, groups, outs // groups, patches.shape[3])
+        total: Array = (grouped @ patches.swapaxes(2, 3)).sum(0, dtype=x.dtype)
         return total.reshape(outs, x.shape[1] // groups, *self.kernel)
 
     def onnx(self, o: OnnxEmitter, x: str, gradient: str) -> str:
@@ -263,9 +263,9 @@ class ConvWeightGradient(Op):
         for (x, results, strides, pads, dilations, groups), w in examples():
             op = cls(w[2:], strides, pads, dilations, groups)
             yield Sample(op, (f32[x], f32[(x[0], w[0], *results)]))
-        many = cls((3, 3), (1, 1), (1,) * 4, (1, 1))
-        yield Sample(many, (f32["n", 16, "h", "m"], f32["n", 2, "h", "m"]))
-        yield Sample(many, (f64["n", 2, "h", "m"], f64["n", 2, "h", "m"]))
+        square = cls((3, 3), (1, 1), (1,) * 4, (1, 1))
+        yield Sample(square, (f32["n", 16, "h", "m"], f32["n", 2, "h", "m"]))
+        yield Sample(square, (f64["n", 2, "h", "m"], f64["n", 2, "h", "m"]))
 
 
 def _all_but_channels(x: Value) -> Ints:

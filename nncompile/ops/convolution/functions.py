@@ -59,16 +59,18 @@ def conv(
     strides = numbers(f"stride of {what}", stride, kernel.rank - 2, 1)
     dilations = numbers(f"dilation of {what}", dilation, kernel.rank - 2, 1)
     window = Window(kernel_of(kernel), strides, (0,) * (2 * len(strides)), dilations)
-    asked = pads_of(padding, x.shape[2:], window.extents, strides, what)
+    widths = pads_of(padding, x.shape[2:], window.extents, strides, what)
     check_padding_mode(what, padding_mode)
-    half = len(asked) // 2
+    half = len(widths) // 2
     mode = TORCH_MODES[padding_mode]
     pads, before, after = (
-        explicit(asked) if mode == "constant" else ((0,) * len(asked), asked[:half], asked[half:])
+        explicit(widths)
+        if mode == "constant"
+        else ((0,) * len(widths), widths[:half], widths[half:])
     )
     _check_fit(what, x, Window(window.kernel, strides, pads, dilations), before, after)
-    around = (0, 0, *before), (0, 0, *after)
-    x = padded(x, *around) if mode == "constant" else extended(x, *around, mode)
+    sides = (0, 0, *before), (0, 0, *after)
+    x = padded(x, *sides) if mode == "constant" else extended(x, *sides, mode)
     op = Conv(strides, pads, dilations, whole_number(f"the groups of {what}", groups, 1))
     return op(x, *args)
 
@@ -104,10 +106,10 @@ def conv_transpose(
     strides = numbers(f"stride of {what}", stride, rank, 1)
     dilations = numbers(f"dilation of {what}", dilation, rank, 1)
     window = Window(kernel_of(kernel), strides, (0,) * (2 * rank), dilations)
-    more = numbers(f"output padding of {what}", output_padding, rank, 0)
+    extra = numbers(f"output padding of {what}", output_padding, rank, 0)
     if padding == "same":
         spans = list(zip(window.extents, strides, strict=True))
-        more = tuple(m + max(s - e, 0) for m, (e, s) in zip(more, spans, strict=True))
+        extra = tuple(m + max(s - e, 0) for m, (e, s) in zip(extra, spans, strict=True))
     if padding == "causal":
         raise ShapeError(
             f'{what}: padding must be a number, "valid" or "same", got "causal"',
@@ -115,7 +117,7 @@ def conv_transpose(
         )
     # "same" is that of the convolution which makes `size` of size·stride.
     pads, *removed = explicit(pads_of(padding, strides, window.extents, strides, what))
-    for m, s, d in zip(more, strides, dilations, strict=True):
+    for m, s, d in zip(extra, strides, dilations, strict=True):
         if m >= max(s, d):
             raise ShapeError(
                 f"{what}: the output padding {m} is not less than stride {s} or dilation {d}",
@@ -123,9 +125,9 @@ def conv_transpose(
             )
     # The op makes less than a stride more. Beyond that, there is what the padding would cut off
     # at the end, and then zeros.
-    within = [min(m, s - 1) for m, s in zip(more, strides, strict=True)]
-    uncut = [min(m - w, a) for m, w, a in zip(more, within, pads[rank:], strict=True)]
-    beyond = [m - w - u for m, w, u in zip(more, within, uncut, strict=True)]
+    within = [min(m, s - 1) for m, s in zip(extra, strides, strict=True)]
+    uncut = [min(m - w, a) for m, w, a in zip(extra, within, pads[rank:], strict=True)]
+    excess = [m - w - u for m, w, u in zip(extra, within, uncut, strict=True)]
     pads = (*pads[:rank], *(a - u for a, u in zip(pads[rank:], uncut, strict=True)))
     sizes = _transposed_sizes(what, x, Window(window.kernel, strides, pads, dilations), within)
     number = whole_number(f"the groups of {what}", groups, 1)
@@ -133,7 +135,7 @@ def conv_transpose(
     y: Value = op(x, weights)
     # Where the convolution leaves elements of x out, its transpose has zeros.
     first, last = ([dim(-width) for width in side] for side in removed)
-    ends: Any = zip(last, beyond, strict=True)
+    ends: Any = zip(last, excess, strict=True)
     y = padded(y, (0, 0, *first), (0, 0, *(dim(a + b) for a, b in ends)))
     if bias is None:
         return y
@@ -185,13 +187,13 @@ def _check_fit(
         raise ShapeError(f"{what}: {error.said}", rows=rows, hint=error.hint) from None
 
 
-def _transposed_sizes(what: str, x: Value, window: Window, more: Sequence[int]) -> Shape:
+def _transposed_sizes(what: str, x: Value, window: Window, extra: Sequence[int]) -> Shape:
     """The sizes of a transposed convolution."""
     sizes: list[Dim] = []
     for axis, n in enumerate(x.shape[2:]):
         pads = window.before[axis] + window.after[axis]
-        covered: Any = (n - 1) * window.strides[axis] + window.extents[axis]
-        size = dim(covered - pads + more[axis])
+        span: Any = (n - 1) * window.strides[axis] + window.extents[axis]
+        size = dim(span - pads + extra[axis])
         if isinstance(size, int) and size < 1:
             raise ShapeError(
                 f"{what}: the padding cuts all of {axis_of(axis, window.rank)} off: its size "

@@ -56,8 +56,8 @@ def transposed_convolution(y: Value, w: Value, window: Window, groups: int, size
         after.append(dim(size + extent - 1 - first - y.shape[i + 2]))
     outs, ins = w.shape[:2]
     split = reshape(w, (groups, dim(outs // groups), ins, *window.kernel))
-    turned = transpose(split, (0, 2, 1, *range(3, split.rank)))
-    kernels = reshape(turned, (product((groups, ins)), dim(outs // groups), *window.kernel))
+    swapped = transpose(split, (0, 2, 1, *range(3, split.rank)))
+    kernels = reshape(swapped, (product((groups, ins)), dim(outs // groups), *window.kernel))
     plain = Window(window.kernel, (1,) * window.rank, (0,) * (2 * window.rank), window.dilations)
     return convolution(
         padded(y, before, after), flip(kernels, tuple(range(2, w.rank))), plain, groups
@@ -85,11 +85,11 @@ def weight_gradient(x: Value, g: Value, window: Window, groups: int) -> Value:
     if len(taps) == 1:
         return reshape(_batch_product(g, taps[0]), shape)
     if isinstance(ins, int) and ins < FEW_CHANNELS:
-        joined = _batch_product(g, concatenate(taps, -2))
-        split = reshape(joined, (shape[0], len(taps), ins))
+        products = _batch_product(g, concatenate(taps, -2))
+        split = reshape(products, (shape[0], len(taps), ins))
         return reshape(transpose(split, (0, 2, 1)), shape)
-    joined = concatenate([_batch_product(g, tap) for tap in taps], 0)
-    split = reshape(joined, (len(taps), shape[0], ins))
+    products = concatenate([_batch_product(g, tap) for tap in taps], 0)
+    split = reshape(products, (len(taps), shape[0], ins))
     return reshape(transpose(split, (1, 2, 0)), shape)
 
 
@@ -98,17 +98,17 @@ def _batch_product(g: Value, tap: Value) -> Value:
     return sum(matmul(g, swapaxes(tap, -1, -2)), 0, keepdims=True)
 
 
-def _places(window: Window) -> list[Ints]:
+def _tap_offsets(window: Window) -> list[Ints]:
     """Where each tap starts, in row-major order of the kernel."""
     return [
-        tuple(i * d for i, d in zip(place, window.dilations, strict=True))
-        for place in itertools.product(*map(range, window.kernel))
+        tuple(i * d for i, d in zip(index, window.dilations, strict=True))
+        for index in itertools.product(*map(range, window.kernel))
     ]
 
 
-def _with_zeros(x: Value, window: Window, more: Ints = ()) -> Value:
-    """x with its padding, and `more` zeros after the first spatial axes."""
-    extra = (*more, *(0,) * (window.rank - len(more)))
+def _with_zeros(x: Value, window: Window, counts: Ints = ()) -> Value:
+    """x with its padding, and `counts` zeros after the first spatial axes."""
+    extra = (*counts, *(0,) * (window.rank - len(counts)))
     after = [a + e for a, e in zip(window.after, extra, strict=True)]
     return padded(x, (0, 0, *window.before), (0, 0, *after))
 
@@ -117,7 +117,7 @@ def _taps(x: Value, window: Window) -> list[Value]:
     sizes = (*x.shape[:2], *window.results(x.shape[2:]))
     x = _with_zeros(x, window)
     steps = (1, 1, *window.strides)
-    return [part(x, (0, 0, *place), sizes, steps) for place in _places(window)]
+    return [part(x, (0, 0, *offsets), sizes, steps) for offsets in _tap_offsets(window)]
 
 
 def _contiguous_taps(x: Value, window: Window) -> list[Value]:
@@ -127,16 +127,16 @@ def _contiguous_taps(x: Value, window: Window) -> list[Value]:
     zeros there. One more row of zeros keeps the last tap within x.
     """
     results, widths = window.results(x.shape[2:]), window.padded(x.shape[2:])
-    spills = any(k > 1 for k in window.kernel[1:])
-    x = _flat(_with_zeros(x, window, (1,) if spills else ()))
+    needs_row = any(k > 1 for k in window.kernel[1:])
+    x = _flat(_with_zeros(x, window, (1,) if needs_row else ()))
     length = product((results[0], *widths[1:]))
-    found: list[Value] = []
-    for place in _places(window):
+    taps: list[Value] = []
+    for offsets in _tap_offsets(window):
         start: Any = 0
-        for offset, width in zip(place, widths, strict=True):
+        for offset, width in zip(offsets, widths, strict=True):
             start = start * width + offset
-        found.append(part(x, (0, 0, dim(start)), (*x.shape[:2], length), (1, 1, 1)))
-    return found
+        taps.append(part(x, (0, 0, dim(start)), (*x.shape[:2], length), (1, 1, 1)))
+    return taps
 
 
 def _as_wide(g: Value, window: Window, sizes: Shape) -> Value:

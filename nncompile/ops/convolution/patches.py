@@ -52,7 +52,7 @@ def unfold(
     x = padded(x, (0, 0, *pads[:rank]), (0, 0, *pads[rank:]))
     # The axes of the kernel come before those of space: the last one's first.
     for i in reversed(range(rank)):
-        x = _cut(x, x.rank - rank + i, window, i, counts[i])
+        x = _windows_along(x, x.rank - rank + i, window, i, counts[i])
     return reshape(x, (x.shape[0], product(x.shape[1:-rank]), product(counts)))
 
 
@@ -96,11 +96,11 @@ def fold(
         )
     x = reshape(x, (x.shape[0], channels, *window.kernel, *counts))
     for i in range(rank):
-        x = _joined(x, x.rank - rank + i, window, i, wide[i])
+        x = _overlap_added(x, x.rank - rank + i, window, i, wide[i])
     return padded(x, (0, 0, *_negative(pads[:rank])), (0, 0, *_negative(pads[rank:])))
 
 
-def _cut(x: Value, axis: int, window: Window, i: int, count: Dim) -> Value:
+def _windows_along(x: Value, axis: int, window: Window, i: int, count: Dim) -> Value:
     """The elements of each window along an axis of space along a new one after the channels."""
     kernel, step, gap = window.kernel[i], window.strides[i], window.dilations[i]
     if kernel == step and gap == 1:  # each element once
@@ -110,8 +110,8 @@ def _cut(x: Value, axis: int, window: Window, i: int, count: Dim) -> Value:
     return stack([along(x, axis, j * gap, count, step) for j in range(kernel)], LEAD)
 
 
-def _joined(x: Value, axis: int, window: Window, i: int, size: Dim) -> Value:
-    """The transpose of `_cut`, to an axis of that size."""
+def _overlap_added(x: Value, axis: int, window: Window, i: int, size: Dim) -> Value:
+    """The transpose of `_windows_along`, to an axis of that size."""
     kernel, step, gap = window.kernel[i], window.strides[i], window.dilations[i]
     if kernel == step and gap == 1:
         x = moveaxis(x, LEAD, axis)
@@ -153,8 +153,8 @@ def pixel_shuffle(x: Any, upscale_factor: Any, *, what: str = "pixel_shuffle") -
     split = reshape(x, (x.shape[0], channels, *factors, *space))
     pairs = [axis for i in range(rank) for axis in (LEAD + rank + i, LEAD + i)]
     sizes: Any = zip(space, factors, strict=True)
-    joined = (x.shape[0], channels, *(dim(n * f) for n, f in sizes))
-    return reshape(transpose(split, (0, 1, *pairs)), joined)
+    target = (x.shape[0], channels, *(dim(n * f) for n, f in sizes))
+    return reshape(transpose(split, (0, 1, *pairs)), target)
 
 
 @suggests_names
@@ -172,8 +172,8 @@ def pixel_unshuffle(x: Any, downscale_factor: Any, *, what: str = "pixel_unshuff
     pairs = [size for pair in zip(space, factors, strict=True) for size in pair]
     split = reshape(x, (*x.shape[:LEAD], *pairs))
     first = [LEAD + 2 * i + 1 for i in range(rank)]
-    moved = transpose(split, (0, 1, *first, *(axis - 1 for axis in first)))
-    return reshape(moved, (x.shape[0], product((x.shape[1], *factors)), *space))
+    permuted = transpose(split, (0, 1, *first, *(axis - 1 for axis in first)))
+    return reshape(permuted, (x.shape[0], product((x.shape[1], *factors)), *space))
 
 
 def _spatial(what: str, x: Value) -> Value:
@@ -184,15 +184,15 @@ def _spatial(what: str, x: Value) -> Value:
     return x
 
 
-def _divided(what: str, x: Value, axis: int, by: Any, name: str) -> Dim:
+def _divided(what: str, x: Value, axis: int, divisor: Any, name: str) -> Dim:
     """The size of an axis divided by a number."""
     size: Any = x.shape[axis]
-    quotient: Any = floordiv(size, by)
-    if same(dim(quotient * by), size) is not True:
+    quotient: Any = floordiv(size, divisor)
+    if same(dim(quotient * divisor), size) is not True:
         raise ShapeError(
-            f"{what}: axis {axis} of {x.type} is not known to be a multiple of {name}, {by}",
+            f"{what}: axis {axis} of {x.type} is not known to be a multiple of {name}, {divisor}",
             rows=[("x", *described(x))],
-            hint=None if isinstance(size, int) else f'name it as one, such as "{by}*n"',
+            hint=None if isinstance(size, int) else f'name it as one, such as "{divisor}*n"',
         )
     return dim(quotient)
 
@@ -211,8 +211,8 @@ def _window(
 
 def _padded_sizes(sizes: Shape, pads: Sequence[Dim]) -> Shape:
     rank = len(sizes)
-    each: Any = zip(pads[:rank], sizes, pads[rank:], strict=True)
-    return tuple(dim(b + n + a) for b, n, a in each)
+    axes: Any = zip(pads[:rank], sizes, pads[rank:], strict=True)
+    return tuple(dim(b + n + a) for b, n, a in axes)
 
 
 def _negative(widths: Sequence[Any]) -> list[Dim]:

@@ -18,30 +18,30 @@ def columns(x: Array, window: Window, groups: int) -> Array:
     """x[N, C, *sizes] as `[N, groups, C/groups·taps, results]`: what each window sees of it."""
     results = window.results(x.shape[2:])
     pairs = list(zip(window.before, window.after, strict=True))
-    seen = sliding_window_view(
+    patches = sliding_window_view(
         np.pad(x, [(0, 0), (0, 0), *pairs]), window.extents, tuple(range(2, x.ndim))
     )
     steps: list[Any] = [slice(None, None, step) for step in (*window.strides, *window.dilations)]
-    seen = seen[:, :, *steps]  # [N, C, *results, *kernel]
+    patches = patches[:, :, *steps]  # [N, C, *results, *kernel]
     count, taps = math.prod(results), math.prod(window.kernel)
-    each = x.shape[1] // groups
-    split = seen.reshape(x.shape[0], groups, each, count, taps).swapaxes(3, 4)
-    return split.reshape(x.shape[0], groups, each * taps, count)
+    channels = x.shape[1] // groups
+    split = patches.reshape(x.shape[0], groups, channels, count, taps).swapaxes(3, 4)
+    return split.reshape(x.shape[0], groups, channels * taps, count)
 
 
-def scattered(seen: Array, window: Window, sizes: Shape) -> Array:
+def scattered(patches: Array, window: Window, sizes: Shape) -> Array:
     """The transpose of `columns`: each window's elements added to where they were seen."""
     results = window.results(sizes)
-    batch, groups = seen.shape[:2]
-    channels = groups * seen.shape[2] // math.prod(window.kernel)
-    taps = seen.reshape(batch, channels, *window.kernel, *results)
-    x = np.zeros((batch, channels, *window.padded(sizes)), seen.dtype)
-    for place in itertools.product(*map(range, window.kernel)):
+    batch, groups = patches.shape[:2]
+    channels = groups * patches.shape[2] // math.prod(window.kernel)
+    taps = patches.reshape(batch, channels, *window.kernel, *results)
+    x = np.zeros((batch, channels, *window.padded(sizes)), patches.dtype)
+    for index in itertools.product(*map(range, window.kernel)):
         reach: list[Any] = [
             slice(i * d, i * d + (n - 1) * s + 1, s)
-            for i, d, n, s in zip(place, window.dilations, results, window.strides, strict=True)
+            for i, d, n, s in zip(index, window.dilations, results, window.strides, strict=True)
         ]
-        tap: list[Any] = [slice(None), slice(None), *place]
+        tap: list[Any] = [slice(None), slice(None), *index]
         x[:, :, *reach] += taps[tuple(tap)]
     inner: list[Any] = [slice(b, b + n) for b, n in zip(window.before, sizes, strict=True)]
     return x[:, :, *inner]

@@ -31,8 +31,8 @@ class Annotation(Op):
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         return (g if y.dtype.is_float else None, *(None for _ in args[1:]))
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return places[0]  # the others have no part in the value
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        return row_axes[0]  # the others have no part in the value
 
     def numpy(self, *arrays: Any) -> Any:
         return arrays[0]

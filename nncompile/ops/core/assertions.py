@@ -31,10 +31,10 @@ class AssertAtMost(Annotation):
     hint: str = field(default="", repr=False)
 
     def infer(self, x: Type) -> Type:
-        both = {"size": self.size, "limit": self.limit, "x": x}
+        fields = {"size": self.size, "limit": self.limit, "x": x}
         if isinstance(self.size, int) and isinstance(self.limit, int) and self.size > self.limit:
-            hint = self.hint.format(**both) or None
-            raise ShapeError(self.claim.format(**both), hint=hint)
+            hint = self.hint.format(**fields) or None
+            raise ShapeError(self.claim.format(**fields), hint=hint)
         return x
 
     @classmethod
@@ -93,6 +93,6 @@ def in_range(
     for number in known:
         below = isinstance(low, int) and number < low
         if below or (isinstance(high, int) and number > high):
-            told = hint.format(low=low, high=high) or None
-            raise ModelError(f"{what} {bounds_of(low, high)}, got {number}", hint=told)
+            formatted = hint.format(low=low, high=high) or None
+            raise ModelError(f"{what} {bounds_of(low, high)}, got {number}", hint=formatted)
     return AssertInRange(low, high, what, hint)(x)

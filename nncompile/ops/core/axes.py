@@ -31,30 +31,30 @@ def axes_of(axis: int | Sequence[int] | None, rank: int, name: str = "axis") -> 
     """
     if axis is None:
         return tuple(range(rank))
-    given = axis if isinstance(axis, tuple | list) else (axis,)
-    axes = [axis_of(a, rank, name) for a in given]
+    requested = axis if isinstance(axis, tuple | list) else (axis,)
+    axes = [axis_of(a, rank, name) for a in requested]
     if len(set(axes)) != len(axes):
-        raise ShapeError(f"{name} {tuple(given)} names one axis twice")
+        raise ShapeError(f"{name} {tuple(requested)} names one axis twice")
     return tuple(sorted(axes))
 
 
-def same_axis(places: Sequence[int | None]) -> int | None:
+def same_axis(row_axes: Sequence[int | None]) -> int | None:
     """The axis that all arguments of an op have their rows along; None where these differ."""
-    return places[0] if len(set(places)) == 1 else None
+    return row_axes[0] if len(set(row_axes)) == 1 else None
 
 
-def example_by_example(op: Op, places: Sequence[int | None], *types: Any) -> int | None:
+def example_by_example(op: Op, row_axes: Sequence[int | None], *types: Any) -> int | None:
     """`Op.rowwise` of an op that computes something of each example of its first argument, and has
     all of the others for each."""
-    first, *others = places
-    return first if first == 0 and set(others) <= {None} else None
+    first, *rest = row_axes
+    return first if first == 0 and set(rest) <= {None} else None
 
 
-def row_by_row(op: Op, places: Sequence[int | None], *types: Any) -> int | None:
+def row_by_row(op: Op, row_axes: Sequence[int | None], *types: Any) -> int | None:
     """`Op.rowwise` of an op of arguments of one shape, element by element."""
-    return same_axis(places)
+    return same_axis(row_axes)
 
 
-def beside_axis(op: Any, places: Sequence[int | None], *types: Any) -> int | None:
+def beside_axis(op: Any, row_axes: Sequence[int | None], *types: Any) -> int | None:
     """`Op.rowwise` of an op along its `axis` of its arguments, which agree in all others."""
-    return None if op.axis in places else same_axis(places)
+    return None if op.axis in row_axes else same_axis(row_axes)

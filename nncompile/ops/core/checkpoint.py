@@ -33,28 +33,28 @@ class Recompute(Op):
 
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
         args = y.args
-        made, entering = args[: self.count], args[self.count : self.count + self.held]
-        given = [(v, gradient) for v, gradient in zip(made, g, strict=True) if gradient is not None]
+        results, inputs = args[: self.count], args[self.count : self.count + self.held]
+        cotangents = [(v, s) for v, s in zip(results, g, strict=True) if s is not None]
         name = f"recomputed {y.digest.hex()}"
-        formals = [Input(f"{name}.{i}", x.type)() for i, x in enumerate(entering)]
-        gradients = [Input(f"{name}.gradient.{i}", s.type)() for i, (_, s) in enumerate(given)]
-        again = replace([v for v, _ in given], dict(zip(entering, formals, strict=True)))
+        formals = [Input(f"{name}.{i}", x.type)() for i, x in enumerate(inputs)]
+        incoming = [Input(f"{name}.gradient.{i}", s.type)() for i, (_, s) in enumerate(cotangents)]
+        recomputed = replace([v for v, _ in cotangents], dict(zip(inputs, formals, strict=True)))
         sources = [*formals, *args[self.count + self.held :]]
         real = [x for x in sources if x.dtype.is_float]
         seeds: dict[Value, Value] = {}
-        for v, gradient in zip(again, gradients, strict=True):
+        for v, gradient in zip(recomputed, incoming, strict=True):
             seeds[v] = seeds[v] + gradient if v in seeds else gradient
-        found = backward(seeds, real)
-        first = given[0][1]
-        new = {f: barrier(x, first) for f, x in zip(formals, entering, strict=True)}
-        new |= dict(zip(gradients, (gradient for _, gradient in given), strict=True))
-        by_source = dict(zip(real, replace(found, new), strict=True))
-        # What comes before waits for the gradients of the parameters: put off, these would keep
-        # alive what was computed again for them.
-        own = [by_source[x] for x in sources[len(formals) :] if x in by_source]
-        if own:
-            by_source |= {f: barrier(by_source[f], *own) for f in formals if f in by_source}
-        return (*(None for _ in made), *(by_source.get(x) for x in sources))
+        gradients = backward(seeds, real)
+        trigger = cotangents[0][1]
+        new = {f: barrier(x, trigger) for f, x in zip(formals, inputs, strict=True)}
+        new |= dict(zip(incoming, (gradient for _, gradient in cotangents), strict=True))
+        by_source = dict(zip(real, replace(gradients, new), strict=True))
+        # The gradients of the parameters come first: computed late, they would keep alive what was
+        # recomputed for them.
+        first = [by_source[x] for x in sources[len(formals) :] if x in by_source]
+        if first:
+            by_source |= {f: barrier(by_source[f], *first) for f in formals if f in by_source}
+        return (*(None for _ in results), *(by_source.get(x) for x in sources))
 
     def numpy(self, *arrays: Any) -> Any:
         return arrays[: self.count]

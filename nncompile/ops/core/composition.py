@@ -34,10 +34,10 @@ def _composed(
     with recording_locations(LocationTable()):
         leaves = [apply(Input(f"{i}", t)) for i, t in enumerate(types)]
         results = function(*leaves)
-    found: dict[Value, Any] = dict(zip(leaves, names, strict=True))
+    lowered: dict[Value, Any] = dict(zip(leaves, names, strict=True))
     for v in toposort(results):
-        if v not in found:
+        if v not in lowered:
             emitter.types, emitter.type = tuple(a.type for a in v.args), v.type
-            found[v] = getattr(v.op, method)(emitter, *(found[a] for a in v.args))
+            lowered[v] = getattr(v.op, method)(emitter, *(lowered[a] for a in v.args))
     emitter.types, emitter.type = types, type_
-    return tuple(found[v] for v in results)
+    return tuple(lowered[v] for v in results)

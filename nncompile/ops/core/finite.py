@@ -20,13 +20,13 @@ def or_exact(
     the exact form runs, which may take several times as long.
     """
     dtype = o.types[-1].dtype
-    most = o.scalar(np.finfo(dtype.numpy).max, dtype)
+    largest = o.scalar(np.finfo(dtype.numpy).max, dtype)
     # What graphs within use is not joined with what made it; a reshaping costs nothing.
     within = o.Reshape(x, o.Shape(x))
     return o.once(
         ("or_exact", usual),
         lambda: o.If(
-            o.Less(o.ReduceL1(o.unpadded(x), keepdims=0), most),  # padding may be by −∞
+            o.Less(o.ReduceL1(o.unpadded(x), keepdims=0), largest),  # padding may be by −∞
             then_branch=o.branch("usual", lambda o: [usual], [type_]),
             else_branch=o.branch("exact", lambda o: [exact(o, within)], [type_]),
         ),

@@ -53,10 +53,10 @@ def runs(axes: Sequence[int]) -> list[tuple[int, int]]:
 def total(o: OnnxEmitter, x: str, source: Type, axes: Sequence[int], keepdims: bool = False) -> str:
     """Σ x over the axes, for real `x` of type `source`."""
     groups = runs(axes)
-    most = ROW if len(groups) == 1 else ROW_BLOCK
+    cap = ROW if len(groups) == 1 else ROW_BLOCK
     for start, stop in reversed(groups):
-        x = _over(o, x, source, start, stop, keepdims, most)
-        most = _SECOND
+        x = _sum_over(o, x, source, start, stop, keepdims, cap)
+        cap = _SECOND
         source = source.with_shape(reduced_shape(source.shape, range(start, stop), keepdims))
     return x
 
@@ -69,26 +69,26 @@ def whole_total(
     onnxruntime's sum of integers goes through float64; a product with ones does not.
     """
     for start, stop in reversed(runs(axes)):
-        x = _whole_over(o, x, source, start, stop)
+        x = _matmul_sum(o, x, source, start, stop)
         source = source.with_shape(reduced_shape(source.shape, range(start, stop), keepdims))
         x = o.Reshape(x, o.shape(source.shape), allowzero=1)
     return x
 
 
-def _whole_over(o: OnnxEmitter, x: str, source: Type, start: int, stop: int) -> str:
+def _matmul_sum(o: OnnxEmitter, x: str, source: Type, start: int, stop: int) -> str:
     """Σ x over the axes from `start` to before `stop`, as a row or a column.
 
     Of no elements onnxruntime 1.23 writes all of a product only where both factors are matrices.
     """
     count, one = product(source.shape[start:stop]), o.scalar(1, source.dtype)
-    before, behind = product(source.shape[:start]), product(source.shape[stop:])
+    before, after = product(source.shape[:start]), product(source.shape[stop:])
     if start == 0 and stop < source.rank:
-        flat = _shaped(o, x, source.shape, (count, behind))
+        flat = _reshaped(o, x, source.shape, (count, after))
         return o.MatMul(o.Expand(one, o.shape((1, count))), flat)
     if stop < source.rank:
-        x = _shaped(o, x, source.shape, (before, count, behind))
+        x = _reshaped(o, x, source.shape, (before, count, after))
         x = o.Transpose(x, perm=[0, 2, 1])
-    flat = o.Reshape(x, o.shape((product((before, behind)), count)), allowzero=1)
+    flat = o.Reshape(x, o.shape((product((before, after)), count)), allowzero=1)
     return o.MatMul(flat, o.Expand(one, o.shape((count, 1))))
 
 
@@ -120,44 +120,44 @@ def stack_of_blocks(
     at = rank - 2
     before = [*range(at)]
     x = blocks(o, x, rank, at + is_last, size)
-    block, place, other = (at + 1, at + 2, at) if is_last else (at, at + 1, at + 2)
-    order = [*before, block, *((other, place) if to_last else (place, other))]
+    block, offset, other = (at + 1, at + 2, at) if is_last else (at, at + 1, at + 2)
+    order = [*before, block, *((other, offset) if to_last else (offset, other))]
     return x if order == [*range(rank + 1)] else o.Transpose(x, perm=order)
 
 
-def _over(
-    o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool, most: int = ROW
+def _sum_over(
+    o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool, cap: int = ROW
 ) -> str:
     """Σ x over the axes from `start` to before `stop`."""
     count = product(source.shape[start:stop])
-    limit = _limit(source, start, stop, keepdims, most)
+    limit = _limit(source, start, stop, keepdims, cap)
     if source.dtype is not f32 or (isinstance(count, int) and count <= limit):
-        return _plain(o, x, source, start, stop, keepdims)
+        return _plain_sum(o, x, source, start, stop, keepdims)
     split = _known_suffix(source, start, stop)
     factor = _known_factor(count, _block(source, stop))
     # Axes of known size are blocks as they are; of a known count, longer ones are faster.
     if split is not None and not (isinstance(count, int) and factor):
-        x = _plain(o, x, source, split, stop, keepdims)
+        x = _plain_sum(o, x, source, split, stop, keepdims)
         rest = source.with_shape(reduced_shape(source.shape, range(split, stop), keepdims))
-        return _second(o, x, rest, start, split, keepdims)
+        return _second_sum(o, x, rest, start, split, keepdims)
     if stop - start > 1 and not isinstance(source.shape[stop - 1], int):
-        x = _over(o, x, source, stop - 1, stop, keepdims)
+        x = _sum_over(o, x, source, stop - 1, stop, keepdims)
         rest = source.with_shape(reduced_shape(source.shape, [stop - 1], keepdims))
-        return _second(o, x, rest, start, stop - 1, keepdims)
-    before, behind = source.shape[:start], source.shape[stop:]
+        return _second_sum(o, x, rest, start, stop - 1, keepdims)
+    before, after = source.shape[:start], source.shape[stop:]
     if factor is not None:
         rows = floordiv(count, factor)
-        x = _shaped(o, x, source.shape, (*before, rows, factor, *behind))
+        x = _reshaped(o, x, source.shape, (*before, rows, factor, *after))
         x = o.ReduceSum(x, o.ints([start + 1]), keepdims=0)
-        x = _second(o, x, source.with_shape((*before, rows, *behind)), start, start + 1, False)
+        x = _second_sum(o, x, source.with_shape((*before, rows, *after)), start, start + 1, False)
         return o.Unsqueeze(x, o.ints(range(start, stop))) if keepdims else x
 
     def plain(o: OnnxEmitter) -> str:
-        return _plain(o, x, source, start, stop, keepdims)
+        return _plain_sum(o, x, source, start, stop, keepdims)
 
     def in_blocks(o: OnnxEmitter) -> str:
-        flat = _shaped(o, x, source.shape, (*before, count, *behind))
-        rank = len(before) + 1 + len(behind)
+        flat = _reshaped(o, x, source.shape, (*before, count, *after))
+        rank = len(before) + 1 + len(after)
         parts = blocks(o, flat, rank, start, _block(source, stop))
         y = double_total(o, o.ReduceSum(parts, o.ints([start + 1]), keepdims=0), [start])
         return o.Unsqueeze(y, o.ints(range(start, stop))) if keepdims else y
@@ -166,18 +166,18 @@ def _over(
     return o.by_size(count, limit, plain, in_blocks, result)
 
 
-def _second(o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
+def _second_sum(o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
     """Σ over what blocks have come to."""
     return o.by_size(
         product(source.shape[start:stop]),
         _limit(source, start, stop, keepdims, _SECOND),
-        lambda o: _plain(o, x, source, start, stop, keepdims),
+        lambda o: _plain_sum(o, x, source, start, stop, keepdims),
         lambda o: double_total(o, x, range(start, stop), keepdims),
         source.with_shape(reduced_shape(source.shape, range(start, stop), keepdims)),
     )
 
 
-def _plain(o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
+def _plain_sum(o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
     if _is_down(source, start, stop, keepdims):
         # Ones times x is two to six times as fast in onnxruntime as its sum down the rows.
         ones = o.Expand(o.scalar(1, source.dtype), o.shape(source.shape[:1]))
@@ -189,11 +189,11 @@ def _is_down(source: Type, start: int, stop: int, keepdims: bool) -> bool:
     return source.rank == 2 and (start, stop) == (0, 1) and not keepdims
 
 
-def _limit(source: Type, start: int, stop: int, keepdims: bool, most: int = ROW) -> int:
-    """How many numbers `_plain` may add."""
+def _limit(source: Type, start: int, stop: int, keepdims: bool, cap: int = ROW) -> int:
+    """How many numbers `_plain_sum` may add."""
     if is_one(product(source.shape[stop:])):
-        return min(ROW, most)
-    return min(DOWN, most) if _is_down(source, start, stop, keepdims) else min(ACROSS, most // 2)
+        return min(ROW, cap)
+    return min(DOWN, cap) if _is_down(source, start, stop, keepdims) else min(ACROSS, cap // 2)
 
 
 def _block(source: Type, stop: int) -> int:
@@ -203,14 +203,14 @@ def _block(source: Type, stop: int) -> int:
 def _known_suffix(source: Type, start: int, stop: int) -> int | None:
     """Where the last of the axes begin that are a block of known size."""
     limit = _block(source, stop)
-    found = None
-    for place in range(stop - 1, start, -1):
-        size = product(source.shape[place:stop])
+    begin = None
+    for axis in range(stop - 1, start, -1):
+        size = product(source.shape[axis:stop])
         if not isinstance(size, int) or size > limit:
             break
-        if size >= _LEAST and not is_one(product(source.shape[start:place])):
-            found = place
-    return found
+        if size >= _LEAST and not is_one(product(source.shape[start:axis])):
+            begin = axis
+    return begin
 
 
 def _known_factor(count: Dim, limit: int) -> int | None:
@@ -219,5 +219,5 @@ def _known_factor(count: Dim, limit: int) -> int | None:
     return next((f for f in range(min(limit, known), _LEAST - 1, -1) if known % f == 0), None)
 
 
-def _shaped(o: OnnxEmitter, x: str, now: Shape, shape: Shape) -> str:
-    return x if now == shape else o.Reshape(x, o.shape(shape), allowzero=1)
+def _reshaped(o: OnnxEmitter, x: str, current: Shape, shape: Shape) -> str:
+    return x if current == shape else o.Reshape(x, o.shape(shape), allowzero=1)

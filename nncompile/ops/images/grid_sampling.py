@@ -55,8 +55,8 @@ def grid_sample(
     """
     x, grid = floating(what, x), floating(what, grid)
     _check(what, x, grid, mode, padding_mode)
-    space, places = x.shape[LEAD:], grid.shape[1:-1]
-    rank, count = len(space), product(places)
+    space, grid_shape = x.shape[LEAD:], grid.shape[1:-1]
+    rank, count = len(space), product(grid_shape)
     points = reshape(grid, (grid.shape[0], count, rank))
     taps = [
         _taps(points[:, :, rank - 1 - i], size, mode, padding_mode, align_corners)
@@ -67,26 +67,26 @@ def grid_sample(
     first = expand_dims(iota(x.shape[0]) * size_value(plane), 1)
     total = (dim(grid.shape[0] * count), 1)
     terms = []
-    for each in itertools.product(*taps):
-        place: Any = 0
-        for size, (index, _) in zip(space, each, strict=True):
-            place = place * size_value(size) + index
-        elements = take(rows, reshape(place + first, total[:1]), 0)
-        weight = functools.reduce(multiply, (weight for _, weight in each))
+    for corner in itertools.product(*taps):
+        position: Any = 0
+        for size, (index, _) in zip(space, corner, strict=True):
+            position = position * size_value(size) + index
+        elements = take(rows, reshape(position + first, total[:1]), 0)
+        weight = functools.reduce(multiply, (weight for _, weight in corner))
         terms.append(elements * reshape(weight, total))
-    sampled = reshape(functools.reduce(add, terms), (grid.shape[0], *places, channels))
+    sampled = reshape(functools.reduce(add, terms), (grid.shape[0], *grid_shape, channels))
     return moveaxis(sampled, -1, 1)
 
 
 def _check(what: str, x: Value, grid: Value, mode: Any, padding_mode: Any) -> None:
-    for name, given, known in (
+    for name, value, known in (
         ("mode", mode, MODES),
         ("padding_mode", padding_mode, PADDING_MODES),
     ):
-        if given not in known:
-            hint = did_you_mean(str(given).lower(), known)
+        if value not in known:
+            hint = did_you_mean(str(value).lower(), known)
             raise ModelError(
-                f"{what}: {name} must be one of {', '.join(known)}, got {given!r}", hint=hint
+                f"{what}: {name} must be one of {', '.join(known)}, got {value!r}", hint=hint
             )
     rank, rows = x.rank - LEAD, [("x", *described(x)), ("grid", *described(grid))]
     if rank < 1 or grid.rank < 3 or same(grid.shape[-1], rank) is not True:
@@ -111,20 +111,20 @@ def _taps(
     """Along one axis, the elements that a sample is made of: their indices and weights."""
     dtype = numbers.dtype
     if dtype.bits < f32.bits:  # too few digits for places among many elements
-        found = _taps(cast(numbers, f32), size, mode, padding_mode, align_corners)
-        return [(index, cast(weight, dtype)) for index, weight in found]
+        wide_taps = _taps(cast(numbers, f32), size, mode, padding_mode, align_corners)
+        return [(index, cast(weight, dtype)) for index, weight in wide_taps]
     count = size_value(size, dtype)
     last = count - 1
-    places = (numbers + 1) / 2 * last if align_corners else ((numbers + 1) * count - 1) / 2
+    positions = (numbers + 1) / 2 * last if align_corners else ((numbers + 1) * count - 1) / 2
     low, span = (0.0, last) if align_corners else (-0.5, count)
     if mode in CUBIC:
-        taps = _cubic_taps(places, count, low, span, padding_mode)
+        taps = _cubic_taps(positions, count, low, span, padding_mode)
     else:
         if padding_mode == "reflection":
-            places = _reflected(places, low, maximum(span, 1.0))
+            positions = _reflected(positions, low, maximum(span, 1.0))
         is_open = padding_mode == "zeros"
-        places = clip(places, -1.0, count) if is_open else _bounded(places, last)
-        taps = _linear_taps(places, mode == "nearest")
+        positions = clip(positions, -1.0, count) if is_open else _bounded(positions, last)
+        taps = _linear_taps(positions, mode == "nearest")
     end = size_value(dim(size - 1))
     if padding_mode == "zeros":
         taps = [(index, _within(weight, index, last)) for index, weight in taps]
@@ -132,11 +132,11 @@ def _taps(
 
 
 def _cubic_taps(
-    places: Value, count: Value, low: float, span: Value, padding_mode: str
+    positions: Value, count: Value, low: float, span: Value, padding_mode: str
 ) -> list[tuple[Value, Value]]:
     reflects = padding_mode == "reflection"
     # Further out, all of the elements are beyond the end; a reflection goes on for ever.
-    inside = places if reflects else clip(places, -3.0, count + 2)
+    inside = positions if reflects else clip(positions, -3.0, count + 2)
     base = floor(inside)
     taps = []
     for j in (-1, 0, 1, 2):
@@ -145,11 +145,11 @@ def _cubic_taps(
     return taps
 
 
-def _linear_taps(places: Value, nearest: bool) -> list[tuple[Value, Value]]:
+def _linear_taps(positions: Value, nearest: bool) -> list[tuple[Value, Value]]:
     if nearest:
-        return [(rint(places), _one(places))]
-    base = floor(places)
-    return [(base, 1 - (places - base)), (base + 1, places - base)]
+        return [(rint(positions), _one(positions))]
+    base = floor(positions)
+    return [(base, 1 - (positions - base)), (base + 1, positions - base)]
 
 
 @formula
@@ -159,24 +159,24 @@ def _within(weight: Any, index: Any, last: Any) -> Any:
 
 
 @formula
-def _one(place: Any) -> Any:
+def _one(position: Any) -> Any:
     """1, or NaN where there is no place."""
-    return where(place == place, 1, place)
+    return where(position == position, 1, position)
 
 
 @formula
-def _bounded(place: Any, last: Any) -> Any:
+def _bounded(position: Any, last: Any) -> Any:
     """The place within the axis; at the ends the gradient is 0 already, as torch's."""
-    return where(place <= 0, 0, where(place >= last, last, place))
+    return where(position <= 0, 0, where(position >= last, last, position))
 
 
 @formula
-def _reflected(place: Any, low: Any, span: Any) -> Any:
+def _reflected(position: Any, low: Any, span: Any) -> Any:
     """The place mirrored at `low` and at `low + span` until it lies between them."""
-    distance = absolute(place - low)
-    turns = floor(distance / span)
-    rest = distance - turns * span
-    return where(turns - 2 * floor(turns / 2) > 0, span - rest, rest) + low
+    distance = absolute(position - low)
+    periods = floor(distance / span)
+    rest = distance - periods * span
+    return where(periods - 2 * floor(periods / 2) > 0, span - rest, rest) + low
 
 
 @suggests_names
@@ -190,25 +190,25 @@ def affine_grid(
     Raises `ShapeError`, which begins with `what`, where these do not fit.
     """
     theta = floating(what, theta)
-    given = tuple(dim(n) for n in size) if isinstance(size, tuple | list) else ()
-    rank = len(given) - LEAD
-    wanted = (given[0], rank, rank + 1) if rank > 0 else ()
-    if theta.rank != 3 or len(wanted) != 3:
+    sizes = tuple(dim(n) for n in size) if isinstance(size, tuple | list) else ()
+    rank = len(sizes) - LEAD
+    expected = (sizes[0], rank, rank + 1) if rank > 0 else ()
+    if theta.rank != 3 or len(expected) != 3:
         raise ShapeError(
             f"{what} needs theta [batch, axes, axes + 1] and a size (batch, channels, *space), got "
             f"{theta.type} and {size!r}"
         )
-    if not all(same(a, b) for a, b in zip(theta.shape, wanted, strict=True)):
-        shown = ", ".join(map(str, wanted))
-        raise ShapeError(f"{what}: theta is [{shown}] for the size {size!r}, got {theta.type}")
-    space = given[LEAD:]
+    if not all(same(a, b) for a, b in zip(theta.shape, expected, strict=True)):
+        text = ", ".join(map(str, expected))
+        raise ShapeError(f"{what}: theta is [{text}] for the size {size!r}, got {theta.type}")
+    space = sizes[LEAD:]
     ones = (1,) * rank
-    moved = reshape(theta[:, :, rank], (theta.shape[0], *ones, rank))
+    grid = reshape(theta[:, :, rank], (theta.shape[0], *ones, rank))
     for i, n in enumerate(space):
         count, steps = size_value(n, f64), iota(n, f64)
         middle = 2 * steps + 1 - count  # of each element, in halves from the middle of the axis
         base = middle / maximum(count - 1, 1.0) if align_corners else middle / count
         line = reshape(cast(base, theta.dtype), (1, *(n if j == i else 1 for j in range(rank)), 1))
         factor = reshape(theta[:, :, rank - 1 - i], (theta.shape[0], *ones, rank))
-        moved = moved + factor * line
-    return moved
+        grid = grid + factor * line
+    return grid

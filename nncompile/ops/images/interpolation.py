@@ -46,8 +46,8 @@ def interpolation_matrix(
     """
     last = size_value(size, f64) - 1
     if align_corners:
-        others = size_value(count, f64) - 1
-        step = where(others > 0, last / maximum(others, 1.0), 0.0)
+        intervals = size_value(count, f64) - 1
+        step = where(intervals > 0, last / maximum(intervals, 1.0), 0.0)
     else:
         step = size_value(over, f64) / size_value(under, f64)
     elements, new = iota(size, f64), iota(count, f64)
@@ -56,14 +56,14 @@ def interpolation_matrix(
         distance = (elements + 0.5 - expand_dims((new + 0.5) * step, 1)) / width
         weights = cubic_kernel(distance, SMOOTH) if cubic else relu(1 - absolute(distance))
         return cast(weights / total(weights, 1, keepdims=True), dtype)
-    places = new * step if align_corners else (new + 0.5) * step - 0.5
+    positions = new * step if align_corners else (new + 0.5) * step - 0.5
     if not cubic:
-        column = expand_dims(clip(places, 0.0, last), 1)
+        column = expand_dims(clip(positions, 0.0, last), 1)
         return cast(relu(1 - absolute(column - elements)), dtype)
-    column = expand_dims(places, 1)
+    column = expand_dims(positions, 1)
     weights = cubic_kernel(column - elements, PLAIN)
-    for end, beyond in ((0.0, (-1.0, -2.0)), (last, (last + 1, last + 2))):
-        first, second = (cubic_kernel(column - place, PLAIN) for place in beyond)
+    for end, outside in ((0.0, (-1.0, -2.0)), (last, (last + 1, last + 2))):
+        first, second = (cubic_kernel(column - position, PLAIN) for position in outside)
         weights = weights + where(elements == end, first + second, 0.0)
     return cast(weights, dtype)
 

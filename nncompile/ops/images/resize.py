@@ -76,8 +76,8 @@ class Enlarge(Op):
                 x = np.repeat(x, factor, axis)
                 continue
             size = x.shape[axis]
-            places = ((np.arange(size * factor) + 0.5) / factor - 0.5).clip(0, max(size - 1, 0))
-            matrix = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(size)))
+            positions = ((np.arange(size * factor) + 0.5) / factor - 0.5).clip(0, max(size - 1, 0))
+            matrix = np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(size)))
             x = np.moveaxis(np.moveaxis(x, axis, -1) @ matrix.T.astype(x.dtype), -1, axis)
         return x
 
@@ -154,14 +154,14 @@ def resize(
     if (size is None) == (scale_factor is None):
         raise ModelError(f"{what} takes either size or scale_factor")
     space = x.shape[LEAD:]
-    given = _each(what, size if scale_factor is None else scale_factor, rank)
+    requested = _per_axis(what, size if scale_factor is None else scale_factor, rank)
     targets = [
         _by_scale(what, n, s) if size is None else _by_size(what, n, s)
-        for n, s in zip(space, given, strict=True)
+        for n, s in zip(space, requested, strict=True)
     ]
     if mode == "area":
         return adaptive_average_pool(x, [count for count, *_ in targets], rank=rank, what=what)
-    factors = [_whole(over, under) for _, over, under in targets]
+    factors = [_whole_ratio(over, under) for _, over, under in targets]
     is_plain = mode in NEAREST or (mode in LINEAR and not align_corners)
     if is_plain and all(factors) and rank <= len(LINEAR):
         # Antialiasing is for what becomes smaller.
@@ -202,8 +202,8 @@ def check_mode(what: str, mode: Any, align_corners: bool, antialias: bool) -> No
             f"{what}: mode must be one of {', '.join(MODES)}, got {mode!r}",
             hint=did_you_mean(str(mode).lower(), MODES),
         )
-    for option, given in (("align_corners", align_corners), ("antialias", antialias)):
-        if given and mode not in (*LINEAR, *CUBIC):
+    for option, is_set in (("align_corners", align_corners), ("antialias", antialias)):
+        if is_set and mode not in (*LINEAR, *CUBIC):
             raise ModelError(
                 f'{what}: {option} is an option of the modes "linear" and "cubic", not of {mode!r}'
             )
@@ -211,19 +211,19 @@ def check_mode(what: str, mode: Any, align_corners: bool, antialias: bool) -> No
 
 def _nearest(size: Dim, count: Dim, over: Dim, under: Dim, is_exact: bool) -> Value:
     """Which element each new one is."""
-    places = iota(count)
+    positions = iota(count)
     numerator, denominator = size_value(over), size_value(under)
     if is_exact:  # from the middle of the new element
-        places, denominator = 2 * places + 1, 2 * denominator
-    found: Value = minimum(places * numerator // denominator, size_value(dim(size - 1)))
-    return found
+        positions, denominator = 2 * positions + 1, 2 * denominator
+    indices: Value = minimum(positions * numerator // denominator, size_value(dim(size - 1)))
+    return indices
 
 
-def _each(what: str, given: Any, rank: int) -> list[Any]:
-    each = list(given) if isinstance(given, tuple | list) else [given] * rank
-    if len(each) != rank:
-        raise ShapeError(f"{what}: one number or {rank} are needed, got {given!r}")
-    return each
+def _per_axis(what: str, value: Any, rank: int) -> list[Any]:
+    values = list(value) if isinstance(value, tuple | list) else [value] * rank
+    if len(values) != rank:
+        raise ShapeError(f"{what}: one number or {rank} are needed, got {value!r}")
+    return values
 
 
 def _by_scale(what: str, size: Dim, scale: Any) -> tuple[Dim, Dim, Dim]:
@@ -247,7 +247,7 @@ def _by_size(what: str, size: Dim, count: Any) -> tuple[Dim, Dim, Dim]:
     return count, size, count
 
 
-def _whole(over: Dim, under: Dim) -> int | None:
+def _whole_ratio(over: Dim, under: Dim) -> int | None:
     """under/over, where that is a whole number for every size."""
     ratio = sp.cancel(sp.sympify(under) / sp.sympify(over)) if over != 0 else sp.S.Half
     return int(ratio) if ratio.is_Integer and ratio > 0 else None

@@ -61,16 +61,16 @@ class ScatterMax(Op):
         if not x.dtype.is_float:
             return None, None, None
         at = TakeAlongAxis(self.axis)
-        kept, chosen = equal(x, y), equal(updates, at(y, indices))
-        count = ScatterAdd(self.axis)(cast(kept, x.dtype), indices, cast(chosen, x.dtype))
-        share, others = (
+        from_x, from_updates = equal(x, y), equal(updates, at(y, indices))
+        count = ScatterAdd(self.axis)(cast(from_x, x.dtype), indices, cast(from_updates, x.dtype))
+        share, otherwise = (
             g / count,
             where(equal(count, 0), const(np.nan, x.dtype), 0),
         )  # of NaN none is chosen
         return (
-            where(kept, share, others),
+            where(from_x, share, otherwise),
             None,
-            where(chosen, at(share, indices), at(others, indices)),
+            where(from_updates, at(share, indices), at(otherwise, indices)),
         )
 
     rowwise = beside_axis
@@ -79,39 +79,39 @@ class ScatterMax(Op):
         return numpy_scattered(self._numpy, x, indices, updates, self.axis)
 
     def onnx(self, o: OnnxEmitter, x: str, indices: str, updates: str) -> str:
-        places, dtype = places_of(o, indices), o.types[0].dtype
+        positions, dtype = places_of(o, indices), o.types[0].dtype
         if not dtype.is_float or self._kind == "mul":
-            return self._scattered(o, x, places, updates)
+            return self._scattered(o, x, positions, updates)
         unknown = [o.cast(o.IsNaN(v), i32) for v in (x, updates)]
         number = o.Add(*(o.ReduceSum(v, keepdims=0) for v in unknown))
 
         def careful(o: OnnxEmitter) -> list[str]:
             """onnxruntime takes NaN for greater or for less, as it comes."""
-            lost = o.scalar(-np.inf if self._kind == "max" else np.inf, dtype)
-            known = [o.Where(o.IsNaN(v), lost, v) for v in (x, updates)]
-            y = self._scattered(o, known[0], places, known[1])
-            among = o.ScatterElements(
-                unknown[0], places, unknown[1], axis=self.axis, reduction="max"
+            neutral = o.scalar(-np.inf if self._kind == "max" else np.inf, dtype)
+            known = [o.Where(o.IsNaN(v), neutral, v) for v in (x, updates)]
+            y = self._scattered(o, known[0], positions, known[1])
+            marks = o.ScatterElements(
+                unknown[0], positions, unknown[1], axis=self.axis, reduction="max"
             )
-            is_among = o.Greater(among, o.scalar(0, i32))
-            return [o.Where(is_among, o.scalar(np.nan, dtype), y)]
+            is_nan = o.Greater(marks, o.scalar(0, i32))
+            return [o.Where(is_nan, o.scalar(np.nan, dtype), y)]
 
         return o.If(
             o.Greater(number, o.scalar(0, i32)),
             then_branch=o.branch("unknown", careful, [o.type]),
             else_branch=o.branch(
-                "known", lambda o: [self._scattered(o, x, places, updates)], [o.type]
+                "known", lambda o: [self._scattered(o, x, positions, updates)], [o.type]
             ),
         )
 
-    def _scattered(self, o: OnnxEmitter, x: str, places: str, updates: str) -> str:
-        return o.ScatterElements(x, places, updates, axis=self.axis, reduction=self._kind)
+    def _scattered(self, o: OnnxEmitter, x: str, positions: str, updates: str) -> str:
+        return o.ScatterElements(x, positions, updates, axis=self.axis, reduction=self._kind)
 
     def torch(self, t: TorchEmitter, x: str, indices: str, updates: str) -> str:
         if self.orders and t.types[1].dtype is u64:  # which was given as ordered in int64, too
             indices = t.call("torch.bitwise_xor", indices, -(2**63))
-        places = torch_places(t, indices, t.types[0].shape[self.axis])
-        y = t.call("torch.scatter_reduce", x, self.axis, places, updates, reduce=f'"{self._torch}"')
+        index = torch_places(t, indices, t.types[0].shape[self.axis])
+        y = t.call("torch.scatter_reduce", x, self.axis, index, updates, reduce=f'"{self._torch}"')
         return t.wrapped(y, t.type.dtype)
 
     @classmethod
@@ -149,35 +149,35 @@ class ScatterMul(ScatterMax):
         if not x.dtype.is_float:
             return None, None, None
         factors = ScatterMul(self.axis)(ones_like(x), indices, updates)
-        others = _product_of_others(updates, indices, x.shape[self.axis], self.axis)
-        return g * factors, None, TakeAlongAxis(self.axis)(g * x, indices) * others
+        other_products = _product_of_others(updates, indices, x.shape[self.axis], self.axis)
+        return g * factors, None, TakeAlongAxis(self.axis)(g * x, indices) * other_products
 
 
 def _product_of_others(updates: Value, indices: Value, size: Any, axis: int) -> Value:
     """For each element the product of the others that have its index: of those before it and of
     those after it, in the order of the indices. It is right where some are zero."""
-    places = cast(indices, i64)
-    places = where(places < 0, places + as_value(size), places)
-    order = argsort(places, axis)
+    positions = cast(indices, i64)
+    positions = where(positions < 0, positions + as_value(size), positions)
+    order = argsort(positions, axis)
     at = TakeAlongAxis(axis)
-    places, ordered = at(places, order), at(updates, order)
-    back = flip(places, axis), flip(ordered, axis)
-    found = _product_before(places, ordered, axis) * flip(_product_before(*back, axis), axis)
-    return ScatterAdd(axis)(full(updates.shape, 0, updates.dtype), order, found)
+    positions, ordered = at(positions, order), at(updates, order)
+    before = _product_before(positions, ordered, axis)
+    after = flip(_product_before(flip(positions, axis), flip(ordered, axis), axis), axis)
+    return ScatterAdd(axis)(full(updates.shape, 0, updates.dtype), order, before * after)
 
 
-def _product_before(places: Value, x: Value, axis: int) -> Value:
+def _product_before(positions: Value, x: Value, axis: int) -> Value:
     """For each element the product of those before it that have its place."""
 
-    def combined(early: tuple[Any, ...], late: tuple[Any, ...]) -> tuple[Any, ...]:
-        return late[0], where(early[0] == late[0], early[1] * late[1], late[1])
+    def combined(left: tuple[Any, ...], right: tuple[Any, ...]) -> tuple[Any, ...]:
+        return right[0], where(left[0] == right[0], left[1] * right[1], right[1])
 
-    _, products = running_together(combined, (places, x), axis, (-1, 1))
+    _, products = running_together(combined, (positions, x), axis, (-1, 1))
     size = x.shape[axis]
     first, last = ([w if i == axis else 0 for i in range(x.rank)] for w in (1, 0))
     before = along(padded(products, first, last, 1), axis, 0, size, 1)
-    place_before = along(padded(places, first, last, -1), axis, 0, size, 1)
-    return where(place_before == places, before, 1)
+    position_before = along(padded(positions, first, last, -1), axis, 0, size, 1)
+    return where(position_before == positions, before, 1)
 
 
 REDUCTIONS: dict[str, Callable[[int], Op]] = {
@@ -192,18 +192,18 @@ _ELSEWHERE = {"sum": "add", "prod": "mul", "multiply": "mul", "amax": "max", "am
 
 def _check_reduction(name: str, reduction: str) -> None:
     if reduction != "none" and reduction not in REDUCTIONS:
-        here = _ELSEWHERE.get(reduction)
+        equivalent = _ELSEWHERE.get(reduction)
         names = ["none", *REDUCTIONS]
         raise ModelError(
             f"{name}: there is no reduction {reduction!r}",
-            hint=f'here it is "{here}"' if here else did_you_mean(reduction, names),
+            hint=f'here it is "{equivalent}"' if equivalent else did_you_mean(reduction, names),
         )
 
 
 def _combined(x: Value, indices: Value, updates: Value, axis: int, reduction: str) -> Value:
     if reduction == "none":
-        chosen = _last(x.shape[axis], indices, axis)
-        return where(chosen > 0, TakeAlongAxis(axis)(_behind_zeros(updates, axis), chosen), x)
+        last = _last(x.shape[axis], indices, axis)
+        return where(last > 0, TakeAlongAxis(axis)(_behind_zeros(updates, axis), last), x)
     if x.dtype.is_bool:
         # Sums and maxima of truth values are whether one is true, products and minima whether all.
         kind = "max" if reduction in ("add", "max") else "min"
@@ -215,9 +215,9 @@ def _combined(x: Value, indices: Value, updates: Value, axis: int, reduction: st
 def _last(size: Any, indices: Value, axis: int) -> Value:
     """For each place along the axis the number of the last index that is it, counted from 1; or 0.
     It does not matter in which order a runtime goes through them."""
-    none = full(with_axis(indices.shape, axis, size), 0, i64)
+    zeros = full(with_axis(indices.shape, axis, size), 0, i64)
     numbers = as_column(iota(indices.shape[axis]) + 1, indices, axis)
-    return ScatterMax(axis)(none, indices, broadcast_to(numbers, indices.shape))
+    return ScatterMax(axis)(zeros, indices, broadcast_to(numbers, indices.shape))
 
 
 def _behind_zeros(x: Value, axis: int) -> Value:
@@ -236,9 +236,9 @@ def put_along_axis(x: Any, indices: Any, values: Any, axis: int, reduction: str 
     _check_reduction("put_along_axis", reduction)
     x, indices = as_value(x), as_value(indices)
     check_integer(indices.type)
-    place = axis_of(axis, x.rank)
-    indices, values = elements_at(x, indices, cast(as_value(values, x), x.dtype), place)
-    return _combined(x, indices, values, place, reduction)
+    axis = axis_of(axis, x.rank)
+    indices, values = elements_at(x, indices, cast(as_value(values, x), x.dtype), axis)
+    return _combined(x, indices, values, axis, reduction)
 
 
 @suggests_names
@@ -258,15 +258,15 @@ def scatter(x: Any, indices: Any, updates: Any, axis: int = 0, reduction: str = 
         )
     x, indices = as_value(x), as_value(indices)
     check_integer(indices.type)
-    place = axis_of(axis, x.rank)
-    row, slices = slices_at(x, indices, cast(as_value(updates, x), x.dtype), place)
+    axis = axis_of(axis, x.rank)
+    row, slices = slices_at(x, indices, cast(as_value(updates, x), x.dtype), axis)
     if reduction != "none":
-        column = broadcast_to(as_column(row, slices, place), slices.shape)
-        return _combined(x, column, slices, place, reduction)
+        column = broadcast_to(as_column(row, slices, axis), slices.shape)
+        return _combined(x, column, slices, axis, reduction)
     # Of the indices one is asked for each slice, and not each element.
-    chosen = _last(x.shape[place], row, 0)
-    taken = take(_behind_zeros(slices, place), chosen, place)
-    result: Value = where(as_column(chosen > 0, x, place), taken, x)
+    last = _last(x.shape[axis], row, 0)
+    rows = take(_behind_zeros(slices, axis), last, axis)
+    result: Value = where(as_column(last > 0, x, axis), rows, x)
     return result
 
 

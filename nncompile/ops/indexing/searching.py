@@ -42,7 +42,7 @@ FEW = 16  # numbers that each element is compared with
 LARGEST = 31  # binary digits of a symbolic size
 
 
-def _alike(a: Any, b: Any) -> tuple[Value, Value]:
+def _same_dtype(a: Any, b: Any) -> tuple[Value, Value]:
     """Two values of one element type, which has an order."""
     a = as_value(a, b if isinstance(b, Value) else None)
     b = as_value(b, a)
@@ -61,16 +61,16 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
     """
     if side not in ("left", "right"):
         raise ModelError(f'searchsorted: side must be "left" or "right", got {side!r}')
-    a, v = _alike(a, v)
+    a, v = _same_dtype(a, v)
     if a.rank != 1:
         raise ShapeError(f"searchsorted needs a sorted vector, got {a.type}")
     size = a.shape[0]
     count = size_value(size)
     ended = padded(a, [0], [1])  # so that there is an element, whatever the size
 
-    def further(place: Any, step: Any) -> Value:
+    def further(position: Any, step: Any) -> Value:
         """The place `step` further where that is not beyond where v belongs."""
-        after = place + step
+        after = position + step
         before = take(ended, minimum(after - 1, count))
         fits = less_equal(before, v) if side == "right" else less(before, v)
         if v.dtype.is_float:
@@ -78,16 +78,16 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
             fits = logical_or(
                 fits, last if side == "right" else logical_and(last, before == before)
             )
-        result: Value = where(logical_and(after <= count, fits), after, place)
+        result: Value = where(logical_and(after <= count, fits), after, position)
         return result
 
-    place = full(v.shape, 0, i64)
+    position = full(v.shape, 0, i64)
     if isinstance(size, int):
         for digit in reversed(range(size.bit_length())):
-            place = further(place, 1 << digit)
-        return place
+            position = further(position, 1 << digit)
+        return position
     steps = const(1 << np.arange(LARGEST)[::-1])
-    result: Value = scan(further, place, steps)
+    result: Value = scan(further, position, steps)
     return result
 
 
@@ -95,17 +95,17 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
 def isin(x: Any, test: Any, invert: bool = False) -> Value:
     """Whether each element is one of those of `test`, of any shape; or none of them with `invert`.
     NaN is none."""
-    x, test = _alike(x, test)
+    x, test = _same_dtype(x, test)
     row = ravel(test)
     size = row.shape[0]
     if isinstance(size, int) and size <= FEW:
-        found = any_of(equal(expand_dims(x, x.rank), row), -1)
+        matches = any_of(equal(expand_dims(x, x.rank), row), -1)
     else:
         ordered = sort(row)
-        places = searchsorted(ordered, x)
-        candidate = take(padded(ordered, [0], [1]), places)
-        found = logical_and(places < size_value(size), equal(candidate, x))
-    return logical_not(found) if invert else found
+        positions = searchsorted(ordered, x)
+        candidate = take(padded(ordered, [0], [1]), positions)
+        matches = logical_and(positions < size_value(size), equal(candidate, x))
+    return logical_not(matches) if invert else matches
 
 
 @suggests_names
@@ -162,11 +162,11 @@ def histogram(
     row = ravel(x)
     edges = _edges(row, bins, range)
     last = dim(edges.shape[0] - 1)
-    beyond = along(edges, 0, last, 1, 1)
-    places = searchsorted(edges, row, "right") - 1
-    places = where(row == beyond, size_value(last) - 1, places)
-    given = None if weights is None else ravel(weights)
-    counts = bincount(places, given, length=last)
+    last_edge = along(edges, 0, last, 1, 1)
+    positions = searchsorted(edges, row, "right") - 1
+    positions = where(row == last_edge, size_value(last) - 1, positions)
+    flat_weights = None if weights is None else ravel(weights)
+    counts = bincount(positions, flat_weights, length=last)
     if not density:
         return counts, edges
     shares = cast(counts, edges.dtype) / total(cast(counts, edges.dtype))
@@ -191,9 +191,9 @@ def _edges(row: Value, bins: Any, span: Sequence[float] | None) -> Value:
     low, high = cast(low, f64), cast(high, f64)
     flat = low == high
     low, high = where(flat, low - 0.5, low), where(flat, high + 0.5, high)
-    places = iota(dim(count + 1), f64)
+    numbers = iota(dim(count + 1), f64)
     step = (high - low) / size_value(count, f64)
-    edges = where(places == size_value(count, f64), high, places * step + low)
+    edges = where(numbers == size_value(count, f64), high, numbers * step + low)
     return cast(edges, row.dtype)
 
 

@@ -61,8 +61,8 @@ class Determinant(Op):
 
     def composed(self, x: Value) -> tuple[Value]:
         """The product of the pivots, of the sign of the permutation."""
-        pivots, places = eliminated(x)
-        product = prod(pivots, 0) * permutation_sign(places, x.dtype)
+        pivots, permutation = eliminated(x)
+        product = prod(pivots, 0) * permutation_sign(permutation, x.dtype)
         return (where(all_hold(isfinite(x), (-2, -1)), product, NAN),)
 
     def numpy(self, x: Array) -> Array:
@@ -98,14 +98,14 @@ class Cofactors(OfMatrices, Op):
     def composed(self, x: Value) -> tuple[Value]:
         """The determinant times the inverse, where a pivot that is 0 is so small that it makes no
         difference: it is a factor of the one and a divisor of the other."""
-        one = broadcast_to(eye(x.shape[-1], dtype=x.dtype), x.shape)
-        pivots, places, rows, right = eliminated(x, one)
+        identity = broadcast_to(eye(x.shape[-1], dtype=x.dtype), x.shape)
+        pivots, permutation, rows, right = eliminated(x, identity)
         pivots = where(equal(pivots, 0), _SMALL, pivots)
         columns = swapaxes(rows, 0, -1)
         inverse = substituted(columns, pivots, moveaxis(right, 0, -2), reverse=True)
-        whole = prod(pivots, 0) * permutation_sign(places, x.dtype)
+        determinant = prod(pivots, 0) * permutation_sign(permutation, x.dtype)
         holds = expand_dims(all_hold(isfinite(x), (-2, -1)), (-2, -1))
-        return (where(holds, expand_dims(whole, (-2, -1)) * transposed(inverse), NAN),)
+        return (where(holds, expand_dims(determinant, (-2, -1)) * transposed(inverse), NAN),)
 
     def numpy(self, x: Array) -> Array:
         return each(_cofactors, np.empty_like(x), x)
@@ -116,9 +116,10 @@ class Cofactors(OfMatrices, Op):
         u, sizes, v = (t.item(parts, i) for i in range(3))
         rows = t.method(t.method(sizes, "unsqueeze", -2), "expand_as", x)
         diagonal = t.eye(t.dim(t.type.shape[-1]), dtype=boolean)
-        others = t.prod(t.where(diagonal, 1.0, rows), -1)
+        products = t.prod(t.where(diagonal, 1.0, rows), -1)
         sign = t.mul(t.call("torch.linalg.det", u), t.call("torch.linalg.det", v))
-        scaled = t.mul(u, t.method(t.mul(others, t.method(sign, "unsqueeze", -1)), "unsqueeze", -2))
+        diagonal = t.mul(products, t.method(sign, "unsqueeze", -1))
+        scaled = t.mul(u, t.method(diagonal, "unsqueeze", -2))
         return guarded(t, t.matmul(scaled, v), x)
 
     @classmethod
@@ -143,8 +144,8 @@ def _by_minors(x: Value, g: Value) -> Value:
     pairs = [*itertools.combinations(range(n), 2)]
     if not pairs:
         return zeros_like(x)
-    others = np.array([[i for i in range(n) if i not in pair] for pair in pairs], np.int64)
-    parts = take(take(x, others.reshape(len(pairs), n - 2), -2), others, -1)
+    remaining = np.array([[i for i in range(n) if i not in pair] for pair in pairs], np.int64)
+    parts = take(take(x, remaining.reshape(len(pairs), n - 2), -2), remaining, -1)
     minors = Determinant()(swapaxes(parts, -3, -2))
     signs = np.array([(-1.0) ** (i + k) for i, k in pairs])
     minors = minors * const(np.multiply.outer(signs, signs), x.dtype)
@@ -153,8 +154,8 @@ def _by_minors(x: Value, g: Value) -> Value:
     total: Value | None = None
     for above, left in itertools.product((first, second), repeat=2):
         below, right = (second if v is first else first for v in (above, left))
-        given = matmul(matmul(above, g), transposed(left))
-        part = matmul(matmul(transposed(below), minors * given), right)
+        selected = matmul(matmul(above, g), transposed(left))
+        part = matmul(matmul(transposed(below), minors * selected), right)
         part = part if (above is first) == (left is first) else -part
         total = part if total is None else total + part
     assert total is not None
@@ -168,9 +169,9 @@ _SMALL = 2.0**-60
 def _cofactors(x: Array) -> Array:
     """By singular values: of each, the product of the others."""
     u, sizes, v = np.linalg.svd(x)
-    others = np.where(np.eye(len(x), dtype=bool), 1, sizes).prod(-1)
+    products = np.where(np.eye(len(x), dtype=bool), 1, sizes).prod(-1)
     sign = np.linalg.det(u) * np.linalg.det(v)
-    return np.asarray(u * (others * sign) @ v)
+    return np.asarray(u * (products * sign) @ v)
 
 
 class SignedLogDeterminant(Op):
@@ -193,10 +194,10 @@ class SignedLogDeterminant(Op):
 
     def composed(self, x: Value) -> tuple[Value, Value]:
         """The sum of the logarithms of the pivots, and the product of their signs."""
-        pivots, places = eliminated(x)
+        pivots, permutation = eliminated(x)
         finite = all_hold(isfinite(x), (-2, -1))
-        whole = prod(sign(pivots), 0) * permutation_sign(places, x.dtype)
-        return where(finite, whole, NAN), where(finite, sum(log(absolute(pivots)), 0), NAN)
+        total_sign = prod(sign(pivots), 0) * permutation_sign(permutation, x.dtype)
+        return where(finite, total_sign, NAN), where(finite, sum(log(absolute(pivots)), 0), NAN)
 
     def numpy(self, x: Array) -> tuple[Array, Array]:
         def part(i: int) -> Array:
@@ -234,13 +235,13 @@ def det(x: Any) -> Value:
 def slogdet(x: Any) -> tuple[Value, Value]:
     """The sign of the determinant of each matrix of the last two axes, and the logarithm of its
     size: finite where the determinant itself would overflow."""
-    of_sign, logarithm = items(SignedLogDeterminant()(as_value(x)))
-    return of_sign, logarithm
+    determinant_sign, logarithm = items(SignedLogDeterminant()(as_value(x)))
+    return determinant_sign, logarithm
 
 
 @suggests_names
 @in_single
 def logdet(x: Any) -> Value:
     """The logarithm of the determinant, NaN where that is negative."""
-    of_sign, logarithm = slogdet(x)
-    return where(of_sign < 0, NAN, logarithm)
+    determinant_sign, logarithm = slogdet(x)
+    return where(determinant_sign < 0, NAN, logarithm)

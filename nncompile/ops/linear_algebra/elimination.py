@@ -32,79 +32,79 @@ def eliminated(a: Value, b: Value | None = None) -> tuple[Value, ...]:
     a[…, n, n] and b[…, n, m] that belong to each pivot, [n, …, n] and [n, …, m], from which all
     earlier unknowns are eliminated."""
     n = a.shape[-1]
-    places = iota(n)
+    indices = iota(n)
     parts = (a,) if b is None else (a, b)
 
-    def body(unused: Value, *given: Value) -> Any:
-        *left, k = given  # what is left of a and b
+    def body(unused: Value, *state: Value) -> Any:
+        *left, k = state  # what is left of a and b
         column = take(left[0], k, axis=-1)
-        place = argmax(where(unused, absolute(column), -1.0), -1, keepdims=True)
-        rows = [_row(x, place) for x in left]
+        pivot_row = argmax(where(unused, absolute(column), -1.0), -1, keepdims=True)
+        rows = [_row(x, pivot_row) for x in left]
         pivot = take(rows[0], k, axis=-1)  # […, 1]
-        later = logical_and(unused, not_equal(places, place))
+        later = logical_and(unused, not_equal(indices, pivot_row))
         # Where the pivot is zero, so is what it would eliminate.
         factor = where(logical_and(later, not_equal(pivot, 0)), column / pivot, 0.0)
         left = [x - expand_dims(factor, -1) * row for x, row in zip(left, rows, strict=True)]
-        told = [] if b is None else [squeeze(row, -2) for row in rows]
-        return later, *left, squeeze(pivot, -1), squeeze(place, -1), *told
+        pivot_rows = [] if b is None else [squeeze(row, -2) for row in rows]
+        return later, *left, squeeze(pivot, -1), squeeze(pivot_row, -1), *pivot_rows
 
-    everything = full((*a.shape[:-2], n), True, boolean)
-    results = scan(body, (everything, *parts), places)
+    all_unused = full((*a.shape[:-2], n), True, boolean)
+    results = scan(body, (all_unused, *parts), indices)
     return tuple(results[1 + len(parts) :])
 
 
-def permutation_sign(places: Value, dtype: DType) -> Value:
+def permutation_sign(permutation: Value, dtype: DType) -> Value:
     """1 or −1 for the permutations [n, …]: whether they have an even number of inversions."""
-    order = iota(places.shape[0])
-    first, second = expand_dims(places, 1), expand_dims(places, 0)
-    pairs = reshape(expand_dims(order, 1) < order, (*first.shape[:1], -1, *[1] * (places.rank - 1)))
+    order = iota(permutation.shape[0])
+    first, second = expand_dims(permutation, 1), expand_dims(permutation, 0)
+    pairs = reshape(expand_dims(order, 1) < order, (*first.shape[:1], -1, *[1] * (first.rank - 2)))
     return prod(
         where(logical_and(pairs, first > second), const(-1, dtype), const(1, dtype)), (0, 1)
     )
 
 
-def _row(x: Value, place: Value) -> Value:
+def _row(x: Value, index: Value) -> Value:
     """The row x[…, place, :] of each matrix, as one row."""
     shape = (*x.shape[:-2], 1, x.shape[-1])
-    return take_along_axis(x, broadcast_to(expand_dims(place, -1), shape), -2)
+    return take_along_axis(x, broadcast_to(expand_dims(index, -1), shape), -2)
 
 
 def substituted(columns: Value, pivots: Value, right: Value, reverse: bool) -> Value:
     """The solution […, n, m] for `right` […, n, m] and a triangular matrix: its columns are
     [n, …, n], its diagonal [n, …]. It is lower, or upper if `reverse`; the other triangle may have
     anything."""
-    places = iota(right.shape[-2])
+    indices = iota(right.shape[-2])
 
     def body(left: Value, column: Value, pivot: Value, k: Value) -> Any:
         unknown = take(left, k, axis=-2) / expand_dims(pivot, -1)
-        later = places < k if reverse else places > k
+        later = indices < k if reverse else indices > k
         known = expand_dims(where(later, column, 0.0), -1) * expand_dims(unknown, -2)
         return left - known, unknown
 
-    _, unknowns = scan(body, right, (columns, pivots, places), reverse=reverse)
+    _, unknowns = scan(body, right, (columns, pivots, indices), reverse=reverse)
     return moveaxis(unknowns, 0, -2)
 
 
 def factored(a: Value) -> tuple[Value, Value]:
     """The lower triangular L with a = L·Lᵀ, column by column, from the lower triangle of a; and
     the squares of its diagonal, [n, …], which are positive if there is one."""
-    places = iota(a.shape[-1])
+    indices = iota(a.shape[-1])
 
     def body(left: Value, k: Value) -> Any:
         column = take(left, k, axis=-1)
         square = take(column, expand_dims(k, 0), axis=-1)
-        entries = where(places >= k, column / sqrt(square), 0.0)
+        entries = where(indices >= k, column / sqrt(square), 0.0)
         return (
             left - expand_dims(entries, -1) * expand_dims(entries, -2),
             entries,
             squeeze(square, -1),
         )
 
-    _, columns, squares = scan(body, a, places)
+    _, columns, squares = scan(body, a, indices)
     return moveaxis(columns, 0, -1), squares
 
 
 def all_hold(conditions: Value, axes: Any) -> Value:
     """Whether all hold along the axes; they do where there are none."""
-    fails = cast(logical_not(conditions), i64)
-    return equal(sum(fails, axes), const(0, i64))
+    failures = cast(logical_not(conditions), i64)
+    return equal(sum(failures, axes), const(0, i64))

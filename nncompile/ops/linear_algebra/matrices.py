@@ -70,8 +70,8 @@ def diagonal(x: Any, offset: Any = 0, axis1: int = 0, axis2: int = 1) -> Value:
     down, right = _shifts(dim(offset))
     count = _least(dim(rows - down), dim(columns - right))
     start = size_value(dim(down * columns + right))
-    places = iota(count) * size_value(dim(columns + 1)) + start
-    return take(reshape(planes, (*planes.shape[:-2], product((rows, columns)))), places, -1)
+    positions = iota(count) * size_value(dim(columns + 1)) + start
+    return take(reshape(planes, (*planes.shape[:-2], product((rows, columns)))), positions, -1)
 
 
 def _shifts(offset: Any) -> tuple[Any, Any]:
@@ -103,9 +103,9 @@ def diag(x: Any, k: Any = 0) -> Value:
     down, right = _shifts(dim(k))
     size = dim(x.shape[0] + down + right)
     columns = iota(size)
-    ahead = columns - expand_dims(columns, 1)
+    offsets = columns - expand_dims(columns, 1)
     row = padded(x, [right], [down])
-    return where(ahead == size_value(k), row, const(0, x.dtype))
+    return where(offsets == size_value(k), row, const(0, x.dtype))
 
 
 @suggests_names
@@ -136,10 +136,10 @@ def cross(a: Any, b: Any, axis: int = -1) -> Value:
     a, b = as_value(a), as_value(b)
     parts = []
     for v in (a, b):
-        place = axis_of(axis, v.rank, "cross: axis")
-        if v.shape[place] != 3:
+        position = axis_of(axis, v.rank, "cross: axis")
+        if v.shape[position] != 3:
             raise ShapeError(f"cross needs three elements along axis {axis}, got {v.type}")
-        parts.append([moveaxis(p, place, -1) for p in split(v, 3, place)])
+        parts.append([moveaxis(p, position, -1) for p in split(v, 3, position)])
     (a1, a2, a3), (b1, b2, b3) = parts
     y = concatenate([a2 * b3 - a3 * b2, a3 * b1 - a1 * b3, a1 * b2 - a2 * b1], -1)
     return moveaxis(y, -1, axis)

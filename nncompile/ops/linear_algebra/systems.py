@@ -43,10 +43,10 @@ def check_square(x: Type) -> None:
         )
 
 
-def matrix_by_matrix(op: Op, places: Sequence[int | None], *types: Type) -> int | None:
+def matrix_by_matrix(op: Op, row_axes: Sequence[int | None], *types: Type) -> int | None:
     """`Op.rowwise` of an op that computes something of each matrix."""
-    (place,) = places
-    return place if place is not None and place < types[0].rank - 2 else None
+    (axis,) = row_axes
+    return axis if axis is not None and axis < types[0].rank - 2 else None
 
 
 def transposed(x: Value) -> Value:
@@ -58,11 +58,11 @@ def each(function: Callable[..., Array], result: Array, *matrices: Array) -> Arr
     """`result` filled with the function of each matrix of a batch: NaN where numpy refuses one, or
     where one holds what is no number."""
     result[...] = np.nan
-    for place in np.ndindex(matrices[0].shape[:-2]):
-        given = [x[place] for x in matrices]
-        if np.isfinite(given[0]).all():
+    for index in np.ndindex(matrices[0].shape[:-2]):
+        arguments = [x[index] for x in matrices]
+        if np.isfinite(arguments[0]).all():
             try:
-                result[place] = function(*given)
+                result[index] = function(*arguments)
             except np.linalg.LinAlgError:
                 continue
     return result
@@ -112,9 +112,9 @@ class OfSystems:
             raise ShapeError(f"{a} and {b} are not a system of equations")
         return b
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
         """Each system is apart, and each column of the right side."""
-        left, right = places
+        left, right = row_axes
         leading = left == right and right is not None and right < types[1].rank - 2
         return right if leading or (left, right) == (None, types[1].rank - 1) else None
 
@@ -170,8 +170,8 @@ class Inverse(OfMatrices, Op):
     """The inverse of each matrix x[…, n, n]."""
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        turned = transposed(y)
-        return (-matmul(matmul(turned, g), turned),)
+        y = transposed(y)
+        return (-matmul(matmul(y, g), y),)
 
     def composed(self, x: Value) -> tuple[Value]:
         """The solution for the columns of the identity."""
@@ -224,9 +224,9 @@ def solved(op: Op, a: Any, b: Any) -> Value:
         rows = moveaxis(b, -2, 0)
         columns = op(a, reshape(rows, (b.shape[-2], product((*b.shape[:-2], b.shape[-1])))))
         return moveaxis(reshape(columns, rows.shape), 0, -2)
-    ahead = broadcast(a.shape[:-2], b.shape[:-2])
-    a = broadcast_to(a, (*ahead, *a.shape[-2:]))
-    return op(a, broadcast_to(b, (*ahead, *b.shape[-2:])))
+    leading = broadcast(a.shape[:-2], b.shape[:-2])
+    a = broadcast_to(a, (*leading, *a.shape[-2:]))
+    return op(a, broadcast_to(b, (*leading, *b.shape[-2:])))
 
 
 @suggests_names

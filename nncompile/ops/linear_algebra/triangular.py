@@ -52,9 +52,9 @@ class SolveTriangular(OfSystems, Op):
     def composed(self, a: Value, b: Value) -> tuple[Value]:
         """The result in terms of other ops."""
         part = self._part(a)
-        one = eye(a.shape[-1], dtype=a.dtype)
-        whole = part + one if self.unit else part
-        pivots = moveaxis(diagonal(whole, axis1=-2, axis2=-1), -1, 0)
+        identity = eye(a.shape[-1], dtype=a.dtype)
+        matrix = part + identity if self.unit else part
+        pivots = moveaxis(diagonal(matrix, axis1=-2, axis2=-1), -1, 0)
         x = substituted(moveaxis(part, -1, 0), pivots, b, reverse=not self.lower)
         holds = logical_and(all_hold(not_equal(pivots, 0), 0), all_hold(isfinite(part), (-2, -1)))
         return self.checked(x, holds, b)
@@ -62,14 +62,14 @@ class SolveTriangular(OfSystems, Op):
     def numpy(self, a: Array, b: Array) -> Array:
         k = 1 if self.unit else 0
         part = np.tril(a, -k) if self.lower else np.triu(a, k)
-        whole = part + np.eye(a.shape[-1], dtype=a.dtype) if self.unit else part
+        matrix = part + np.eye(a.shape[-1], dtype=a.dtype) if self.unit else part
         x = b.copy()
-        places = range(a.shape[-1])
-        for i in places if self.lower else reversed(places):
-            x[..., i, :] /= whole[..., i, i, None]
+        indices = range(a.shape[-1])
+        for i in indices if self.lower else reversed(indices):
+            x[..., i, :] /= matrix[..., i, i, None]
             later = slice(i + 1, None) if self.lower else slice(0, i)
             x[..., later, :] -= part[..., later, i, None] * x[..., i, None, :]
-        holds = np.isfinite(part).all((-2, -1)) & (np.diagonal(whole, 0, -2, -1) != 0).all(-1)
+        holds = np.isfinite(part).all((-2, -1)) & (np.diagonal(matrix, 0, -2, -1) != 0).all(-1)
         holds = holds[..., None, None] & np.isfinite(b).all(-2, keepdims=True)
         return np.where(holds, x, b.dtype.type(np.nan))
 
@@ -99,10 +99,10 @@ class Cholesky(OfMatrices, Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         """I. Murray, "Differentiation of the Cholesky decomposition" (2016), (9)."""
         inner = _halved(matmul(transposed(y), tril(g)))
-        turn = SolveTriangular(lower=False)
-        left = turn(transposed(y), inner)
-        both = transposed(turn(transposed(y), transposed(left)))
-        return (_halved(both + transposed(both)),)
+        solve = SolveTriangular(lower=False)
+        left = solve(transposed(y), inner)
+        product = transposed(solve(transposed(y), transposed(left)))
+        return (_halved(product + transposed(product)),)
 
     def composed(self, x: Value) -> tuple[Value]:
         """The result in terms of other ops."""

@@ -75,9 +75,9 @@ class Body:
         return Body(tuple(new[:count]), tuple(new[count:]))
 
 
-def formal(place: int, type_: Type) -> Value:
-    """What stands for argument number `place` in a closed body."""
-    return apply(Input(f"#{place}", type_, "formal"))
+def formal(index: int, type_: Type) -> Value:
+    """The input for argument `index` of a closed body."""
+    return apply(Input(f"#{index}", type_, "formal"))
 
 
 def binder(name: str, type_: Type) -> Value:
@@ -115,9 +115,9 @@ class Loop:
 
     def with_values(self, new: Mapping[Value, Value]) -> Loop:
         """The loop with other values in place of some in its body."""
-        made = replace([*self.following, *self.results], new)
+        values = tuple(replace([*self.following, *self.results], new))
         count = len(self.following)
-        return dataclasses.replace(self, following=tuple(made[:count]), results=tuple(made[count:]))
+        return dataclasses.replace(self, following=values[:count], results=values[count:])
 
     def closed(self) -> tuple[Body, tuple[Value, ...]]:
         """The body, and the arguments of the loop's node: initial values, sequences, and what the
@@ -146,8 +146,8 @@ def applied(
 ) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
     """The last carries and the stacks of a loop, whose op `scan` makes."""
     if not loop.sequences:  # something has to say how often it runs
-        place = binder(fresh("iteration"), Type(i64))
-        loop = dataclasses.replace(loop, elements=(place,), sequences=(iota(loop.length),))
+        iteration = binder(fresh("iteration"), Type(i64))
+        loop = dataclasses.replace(loop, elements=(iteration,), sequences=(iota(loop.length),))
     body, args = loop.closed()
     count = len(loop.carries)
     results = items(apply(scan(body, count, len(loop.elements), loop.reverse), *args))
@@ -165,9 +165,9 @@ def opened(
     op: Any = value.op
     count = op.carries + op.elements
     stem = value.digest.hex()
-    own = [binder(f"{stem} {i}", v.type) for i, v in enumerate(op.body.formals[:count])]
-    carried = tuple(own[: op.carries] if carries is None else carries)
-    rows = tuple(own[op.carries :] if elements is None else elements)
+    binders = [binder(f"{stem} {i}", v.type) for i, v in enumerate(op.body.formals[:count])]
+    carried = tuple(binders[: op.carries] if carries is None else carries)
+    rows = tuple(binders[op.carries :] if elements is None else elements)
     outside = value.args[count:] if free is None else free
     inside = dict(zip(op.body.formals, (*carried, *rows, *outside), strict=True))
     loop = Loop(
@@ -206,10 +206,10 @@ def iterations() -> tuple[Value, ...]:
 @contextmanager
 def iterating() -> Iterator[Value]:
     """A binder of the place in time, known to `iterations` while the block runs."""
-    place = binder(fresh("iteration"), Type(i64))
-    token = _iterations.set((*_iterations.get(), place))
+    iteration = binder(fresh("iteration"), Type(i64))
+    token = _iterations.set((*_iterations.get(), iteration))
     try:
-        yield place
+        yield iteration
     finally:
         _iterations.reset(token)
 

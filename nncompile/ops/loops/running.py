@@ -43,8 +43,8 @@ def running(combine: Callable[[Any, Any], Any], x: Value, axis: int, identity: A
     """`x[0]`, `combine(x[0], x[1])`, … along the axis. The function is associative, and leaves
     others as they are with the number `identity`."""
     (result,) = running_together(lambda a, b: (combine(a[0], b[0]),), (x,), axis, (identity,))
-    alone: Value = result
-    return alone
+    total: Value = result
+    return total
 
 
 def running_together(
@@ -61,34 +61,34 @@ def running_together(
         # torch.export has no loop that may be empty.
         rows = _padded(xs, axis, 1, 0, identities)
         count = len(xs)
-        found = scan(
+        results = scan(
             lambda *values: combine(values[:count], values[count:]) * 2, start, rows, axis=axis
         )
-        return tuple(part_along(y, axis, 1, size, 1) for y in found[count:])
+        return tuple(part_along(y, axis, 1, size, 1) for y in results[count:])
     # Of a symbolic size one block at least: there is one before all others.
     count = dim(floordiv(size, BLOCK) + 1) if not isinstance(size, int) else -(-size // BLOCK)
-    others = dim(count - 1)
+    rest_count = dim(count - 1)
     filled = _padded(xs, axis, 0, dim(count * BLOCK - size), identities)
     within = _doubled(combine, _reshaped(filled, (*lead, count, BLOCK, *rest)), axis + 1, BLOCK)
     ends = [
-        part_along(part_along(x, axis + 1, BLOCK - 1, 1, 1), axis, 0, others, 1) for x in within
+        part_along(part_along(x, axis + 1, BLOCK - 1, 1, 1), axis, 0, rest_count, 1) for x in within
     ]
-    totals = _reshaped(ends, (*lead, others, *rest))
+    totals = _reshaped(ends, (*lead, rest_count, *rest))
     before = running_together(combine, totals, axis, identities, levels - 1)
     before = _reshaped(_padded(before, axis, 1, 0, identities), (*lead, count, 1, *rest))
-    whole = _reshaped(combine(before, within), (*lead, dim(count * BLOCK), *rest))
-    return tuple(part_along(x, axis, 0, size, 1) for x in whole)
+    combined = _reshaped(combine(before, within), (*lead, dim(count * BLOCK), *rest))
+    return tuple(part_along(x, axis, 0, size, 1) for x in combined)
 
 
 def _doubled(combine: Combine, xs: Values, axis: int, size: int) -> Values:
     step = 1
     while step < size:
-        head, early, late = (
+        head, left, right = (
             tuple(part_along(x, axis, start, count, 1) for x in xs)
             for start, count in ((0, step), (0, size - step), (step, size - step))
         )
-        joined = zip(head, combine(early, late), strict=True)
-        xs = tuple(concatenate(pair, axis) for pair in joined)
+        pairs = zip(head, combine(left, right), strict=True)
+        xs = tuple(concatenate(pair, axis) for pair in pairs)
         step *= 2
     return xs
 
@@ -114,18 +114,18 @@ def cumprod(
 
     The gradient is right where elements are zero.
     """
-    row, place = along("cumprod", x, axis)
+    row, axis = along("cumprod", x, axis)
     dtype = accumulator(row.dtype)
-    size = row.shape[place]
+    size = row.shape[axis]
     # Of many factors the errors add up, in whatever order they are multiplied.
     is_long = not (isinstance(size, int) and size <= ACROSS)
     row = cast(row, f64 if is_long and dtype.is_float else dtype)
-    row = flip(row, place) if reverse else row
+    row = flip(row, axis) if reverse else row
     if exclusive:
-        (after,) = _padded((row,), place, 1, 0, (1,))
-        row = part_along(after, place, 0, row.shape[place], 1)
-    y = cast(running(multiply, row, place, 1), dtype)
-    return flip(y, place) if reverse else y
+        (after,) = _padded((row,), axis, 1, 0, (1,))
+        row = part_along(after, axis, 0, row.shape[axis], 1)
+    y = cast(running(multiply, row, axis, 1), dtype)
+    return flip(y, axis) if reverse else y
 
 
 @suggests_names
@@ -133,8 +133,8 @@ def cumprod(
 def logcumsumexp(x: Any, axis: int | None = None) -> Value:
     """log of the running sums of exp(x) along `axis` (of all elements in one row if None); never
     overflows, and loses nothing of small elements before large ones."""
-    row, place = along("logcumsumexp", x, axis)
-    return running(logaddexp, real_value(row), place, -np.inf)
+    row, axis = along("logcumsumexp", x, axis)
+    return running(logaddexp, real_value(row), axis, -np.inf)
 
 
 @suggests_names
@@ -157,16 +157,16 @@ def cummin(x: Any, axis: int | None = None) -> tuple[Value, Value]:
 def _running_extreme(
     name: str, x: Any, axis: int | None, combine: Any, identity: Callable[[DType], Any]
 ) -> tuple[Value, Value]:
-    row, place = along(name, x, axis)
-    extreme = running(combine, row, place, identity(row.dtype))
-    chosen = equal(row, extreme)
+    row, axis = along(name, x, axis)
+    extreme = running(combine, row, axis, identity(row.dtype))
+    is_extreme = equal(row, extreme)
     if row.dtype.is_float:
-        chosen = logical_or(chosen, row != row)
-    size = row.shape[place]
+        is_extreme = logical_or(is_extreme, row != row)
+    size = row.shape[axis]
     # No axis has 2³¹ elements, and numbers of 32 bits are compared in half the time.
-    column = reshape(iota(size, i32), [size if i == place else 1 for i in range(row.rank)])
-    places = cast(running(maximum, where(chosen, column, const(0, i32)), place, 0), i64)
-    return take_along_axis(row, places, place), places
+    column = reshape(iota(size, i32), [size if i == axis else 1 for i in range(row.rank)])
+    indices = cast(running(maximum, where(is_extreme, column, const(0, i32)), axis, 0), i64)
+    return take_along_axis(row, indices, axis), indices
 
 
 def _lowest(dtype: DType) -> Any:

@@ -51,11 +51,11 @@ class Scan(Op):
         length = arguments[self.carries].shape[0] if arguments[self.carries].rank else 0
         for i in range(self.carries, self.carries + self.elements):
             expected[i] = formals[i].with_shape((length, *formals[i].shape))
-        for i, (given, type_) in enumerate(zip(arguments, expected, strict=True)):
-            if given.dtype is not type_.dtype:
-                raise DTypeError(f"argument {i} must be {type_}, got {given}")
-            if same_shape(given.shape, type_.shape) is not True:
-                raise ShapeError(f"argument {i} must be {type_}, got {given}")
+        for i, (actual, type_) in enumerate(zip(arguments, expected, strict=True)):
+            if actual.dtype is not type_.dtype:
+                raise DTypeError(f"argument {i} must be {type_}, got {actual}")
+            if same_shape(actual.shape, type_.shape) is not True:
+                raise ShapeError(f"argument {i} must be {type_}, got {actual}")
         for following, type_ in zip(self.body.results[: self.carries], formals, strict=False):
             if not _fits(following.type, type_):
                 raise ShapeError(f"a carry of {type_} becomes {following.type}")
@@ -86,8 +86,8 @@ class Scan(Op):
         stacks: list[list[Array]] = [[] for _ in self.body.results[self.carries :]]
         length = len(sequences[0])
         for t in reversed(range(length)) if self.reverse else range(length):
-            given = (*carried, *(x[t] for x in sequences), *free)
-            known: dict[Value, Any] = dict(zip(self.body.formals, given, strict=True))
+            arguments = (*carried, *(x[t] for x in sequences), *free)
+            known: dict[Value, Any] = dict(zip(self.body.formals, arguments, strict=True))
             for v in order:
                 known[v] = computed(v.op, v.type, *(known[a] for a in v.args))
             results = [np.asarray(known[v]) for v in self.body.results]
@@ -131,8 +131,8 @@ class Scan(Op):
 
     def _looped(self, o: OnnxEmitter, args: Sequence[str]) -> tuple[str, ...]:
         count = self.carries + self.elements
-        given = (*(None for _ in range(count)), *args[count:])
-        body = o.subgraph("body", self.body.formals, given, self.body.results)
+        arguments = (*(None for _ in range(count)), *args[count:])
+        body = o.subgraph("body", self.body.formals, arguments, self.body.results)
         stacks = len(self.body.results) - self.carries
         kinds = {"scan_input_directions": self.elements, "scan_output_directions": stacks}
         # ONNX has no attributes of no numbers.
@@ -153,8 +153,8 @@ class Scan(Op):
         length = t.types[self.carries].shape[0]
         loop = t.loop(length, args[: self.carries], self.reverse)
         rows = [loop.row(x) for x in args[self.carries : count]]
-        given = (*loop.carried, *rows, *args[count:])
-        results = loop.lower(dict(zip(self.body.formals, given, strict=True)), self.body.results)
+        arguments = zip(self.body.formals, (*loop.carried, *rows, *args[count:]), strict=True)
+        results = loop.lower(dict(arguments), self.body.results)
         types = [v.type for v in self.body.results[self.carries :]]
         return loop.finished(results[: self.carries], results[self.carries :], types)
 
@@ -185,8 +185,8 @@ def _sample(
     count = carries + elements
     inner = [t.with_shape(t.shape[1:]) if carries <= i < count else t for i, t in enumerate(types)]
     formals = tuple(binder(fresh("sample"), t) for t in inner)
-    returned = body(*formals)
-    results = returned if isinstance(returned, tuple) else (returned,)
+    output = body(*formals)
+    results = output if isinstance(output, tuple) else (output,)
     outer = tuple(binder(fresh("sample"), t) for t in types)
     loop = Loop(
         formals[:carries],
@@ -230,26 +230,26 @@ def scan(
     (<item : f64[]>, <item : f64[3]>)
     """
     initial = tuple(as_value(x) for x in _several(init))
-    given = tuple(as_value(x) for x in _several(xs))
-    sequences = tuple(_time_first(x, axis) for x in given)
-    count = _length(given, sequences, length)
+    values = tuple(as_value(x) for x in _several(xs))
+    sequences = tuple(_time_first(x, axis) for x in values)
+    count = _length(values, sequences, length)
     carries = tuple(binder(fresh("carry"), x.type) for x in initial)
     rows = tuple(binder(fresh("row"), x.type.with_shape(x.shape[1:])) for x in sequences)
-    with iterating() as place:
-        returned = body(*carries, *rows)
-    results = [as_value(x) for x in _several(returned)]
+    with iterating() as iteration:
+        output = body(*carries, *rows)
+    results = [as_value(x) for x in _several(output)]
     if len(results) < len(carries):
         raise ModelError(
             f"scan: the body returns {len(results)} values for {len(carries)} carries",
             hint="return every carry's next value first, then what is to be stacked",
         )
     following = [
-        _next(i, x, like) for i, (x, like) in enumerate(zip(results, carries, strict=False))
+        _next(i, x, carry) for i, (x, carry) in enumerate(zip(results, carries, strict=False))
     ]
     stacked = results[len(carries) :]
     elements: tuple[Value, ...] = rows
-    if place in set(toposort((*following, *stacked))):
-        elements, sequences = (*rows, place), (*sequences, iota(count))
+    if iteration in set(toposort((*following, *stacked))):
+        elements, sequences = (*rows, iteration), (*sequences, iota(count))
     loop = Loop(
         carries,
         initial,
@@ -262,7 +262,7 @@ def scan(
     )
     last, stacks = applied(loop, Scan)
     outputs = (*last, *(moveaxis(y, 0, axis) for y in stacks))
-    return outputs if isinstance(returned, tuple | list) else outputs[0]
+    return outputs if isinstance(output, tuple | list) else outputs[0]
 
 
 def _several(x: Any) -> tuple[Any, ...]:
@@ -280,7 +280,7 @@ def _time_first(x: Value, axis: int) -> Value:
     return moveaxis(x, axis_of(axis, x.rank), 0)
 
 
-def _length(given: Sequence[Value], sequences: Sequence[Value], length: Any) -> Dim:
+def _length(values: Sequence[Value], sequences: Sequence[Value], length: Any) -> Dim:
     """How often the body runs: what all the sequences agree on."""
     sizes: Shape = tuple(x.shape[0] for x in sequences)
     if length is not None:
@@ -291,7 +291,7 @@ def _length(given: Sequence[Value], sequences: Sequence[Value], length: Any) -> 
         )
     for size in sizes:
         if same(size, sizes[0]) is not True:
-            rows = [(f"sequence {i}", *described(x)) for i, x in enumerate(given)]
+            rows = [(f"sequence {i}", *described(x)) for i, x in enumerate(values)]
             listed = ", ".join(map(str, sizes))
             raise ShapeError(
                 f"scan: the lengths must be known to be equal, got {listed}",
@@ -301,7 +301,7 @@ def _length(given: Sequence[Value], sequences: Sequence[Value], length: Any) -> 
     return sizes[0]
 
 
-def _next(place: int, x: Value, carry: Value) -> Value:
+def _next(index: int, x: Value, carry: Value) -> Value:
     """The next value of a carry. Raises where it has another type than its first value."""
     if x.type == carry.type or _fits(x.type, carry.type):
         return x
@@ -310,11 +310,11 @@ def _next(place: int, x: Value, carry: Value) -> Value:
     if x.dtype is not carry.dtype:
         error, hint = DTypeError, f"x.astype({carry.dtype}) converts"
     raise error(
-        f"scan: carry {place} is {carry.type} at first and {x.type} after an iteration",
+        f"scan: carry {index} is {carry.type} at first and {x.type} after an iteration",
         rows=[("next", *described(x))],
         hint=hint,
     )
 
 
-def _fits(given: Type, type_: Type) -> bool:
-    return given.dtype is type_.dtype and same_shape(given.shape, type_.shape) is True
+def _fits(actual: Type, type_: Type) -> bool:
+    return actual.dtype is type_.dtype and same_shape(actual.shape, type_.shape) is True

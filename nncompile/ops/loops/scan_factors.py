@@ -51,19 +51,19 @@ class _Term:
 
 def _gathered(terms: Iterable[_Term]) -> list[_Term]:
     """The terms, those of one gradient as one: a·g + b·g is (a + b)·g."""
-    found: dict[Value, _Term] = {}
+    by_gradient: dict[Value, _Term] = {}
     for term in terms:
-        known = found.get(term.gradient)
+        known = by_gradient.get(term.gradient)
         if known is None:
-            found[term.gradient] = term
+            by_gradient[term.gradient] = term
         elif known.factor is None and term.factor is None:
-            found[term.gradient] = _Term(known.number + term.number, None, term.gradient)
+            by_gradient[term.gradient] = _Term(known.number + term.number, None, term.gradient)
         else:
-            one = const(1, term.gradient.dtype)
-            pair = [one if t.scale is None else t.scale for t in (known, term)]
+            unit = const(1, term.gradient.dtype)
+            pair = [unit if t.scale is None else t.scale for t in (known, term)]
             total = pair[0] + pair[1]
-            found[term.gradient] = _Term(sp.Integer(1), total, term.gradient)
-    return list(found.values())
+            by_gradient[term.gradient] = _Term(sp.Integer(1), total, term.gradient)
+    return list(by_gradient.values())
 
 
 class _Separation:
@@ -91,15 +91,15 @@ class _Separation:
     def _of_terms(self, value: Value) -> Value:
         """An elementwise op as a sum of gradients with factors, where it is one."""
         body = body_of(value)
-        places = [i for i, a in enumerate(value.args) if a in self.linear]
-        variables = {placeholder(i) for i in places}
-        factors = [differentiate(body, placeholder(i)) for i in places]
-        whole = sp.Add(*(f * placeholder(i) for f, i in zip(factors, places, strict=True)))
-        if any(f.free_symbols & variables for f in factors) or sp.expand(body - whole) != 0:
+        indices = [i for i, a in enumerate(value.args) if a in self.linear]
+        variables = {placeholder(i) for i in indices}
+        factors = [differentiate(body, placeholder(i)) for i in indices]
+        linear_part = sp.Add(*(f * placeholder(i) for f, i in zip(factors, indices, strict=True)))
+        if any(f.free_symbols & variables for f in factors) or sp.expand(body - linear_part) != 0:
             return value
         terms = _gathered(
             self._term(factor, value.args, value.args[i])
-            for factor, i in zip(factors, places, strict=True)
+            for factor, i in zip(factors, indices, strict=True)
         )
         new = self._sum(terms)
         if new.type != value.type:
@@ -115,8 +115,8 @@ class _Separation:
             number, rest = sp.Integer(1), factor
         value = before.factor
         if rest != 1:
-            own = self._forward(mapped(rest, args))
-            value = own if value is None else value * own
+            new = self._forward(mapped(rest, args))
+            value = new if value is None else value * new
         return _Term(number * before.number, value, before.gradient)
 
     def _sum(self, terms: Sequence[_Term]) -> Value:
@@ -137,10 +137,10 @@ class _Separation:
             return factor
         body, args = body_of(factor), list(factor.args)
         for v in self.known:
-            places = {a: i for i, a in enumerate(args)}
-            if v in places or any(a not in places for a in v.args):
+            indices = {a: i for i, a in enumerate(args)}
+            if v in indices or any(a not in indices for a in v.args):
                 continue
-            renamed = {placeholder(i): placeholder(places[a]) for i, a in enumerate(v.args)}
+            renamed = {placeholder(i): placeholder(indices[a]) for i, a in enumerate(v.args)}
             part = body_of(v).xreplace(renamed)
             if body.has(part):
                 body = body.xreplace({part: placeholder(len(args))})
@@ -156,12 +156,12 @@ class _Separation:
         if any(t.factor is None for t in terms):
             return value
         scales = [t.scale for t in terms]
-        whole = [
+        factors = [
             broadcast_to(scale, t.gradient.shape)
             for scale, t in zip(scales, terms, strict=True)
             if scale is not None
         ]
-        factor = concatenate(whole, value.op.axis)
+        factor = concatenate(factors, value.op.axis)
         gradient = concatenate([t.gradient for t in terms], value.op.axis)
         new = gradient * factor
         self.linear.add(gradient)

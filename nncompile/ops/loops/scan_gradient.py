@@ -33,8 +33,8 @@ def scan_gradients(backward: Backward, g: Sequence[Value | None], y: Value) -> l
     that was not used)."""
     forward = _Forward(y)
     count = len(forward.loop.carries)
-    found = _Backward(backward, forward, g[:count], g[count:]).gradients()
-    return [found.get(x) for x in forward.arguments]
+    gradients = _Backward(backward, forward, g[:count], g[count:]).gradients()
+    return [gradients.get(x) for x in forward.arguments]
 
 
 class _Forward:
@@ -64,12 +64,12 @@ class _Forward:
         """Values of the body, stacked by the loop itself."""
         if not values:
             return []
-        places: dict[Value, int] = {}
+        indices: dict[Value, int] = {}
         for v in (*self.loop.results, *values):
-            places.setdefault(v, len(places))
-        loop = dataclasses.replace(self.loop, results=tuple(places))
+            indices.setdefault(v, len(indices))
+        loop = dataclasses.replace(self.loop, results=tuple(indices))
         _, stacks = applied(loop.with_values(self.outside), self.scan)
-        return [stacks[places[v]] for v in values]
+        return [stacks[indices[v]] for v in values]
 
 
 class _Backward:
@@ -100,14 +100,14 @@ class _Backward:
     def _needed(self) -> list[int]:
         """The carries whose gradients are not zero: what is used depends on them."""
         loop = self.loop
-        places = {x: i for i, x in enumerate(loop.carries) if x.dtype.is_float}
-        found = {i for i, gradient in enumerate(self.last) if gradient is not None}
-        pending = [loop.following[i] for i in found] + [loop.results[i] for i in self.used]
+        indices = {x: i for i, x in enumerate(loop.carries) if x.dtype.is_float}
+        needed = {i for i, gradient in enumerate(self.last) if gradient is not None}
+        pending = [loop.following[i] for i in needed] + [loop.results[i] for i in self.used]
         while pending:
-            met = {places[v] for v in toposort([pending.pop()]) if v in places}
-            pending += [loop.following[i] for i in met - found]
-            found |= met
-        return sorted(found)
+            dependencies = {indices[v] for v in toposort([pending.pop()]) if v in indices}
+            pending += [loop.following[i] for i in dependencies - needed]
+            needed |= dependencies
+        return sorted(needed)
 
     def gradients(self) -> dict[Value, Value]:
         """The gradients at the arguments of the scan that have one."""
@@ -117,24 +117,24 @@ class _Backward:
         inner = dependent(order, (*loop.binders, *self.cotangents))
         sums = Sums(inner, loop.length)
         totals = {x: sums.of(at[x]) for x in forward.free if x in at}
-        of_rows = [x for x in loop.elements if x in at]
+        row_elements = [x for x in loop.elements if x in at]
         before = [at[x] if (x := loop.carries[i]) in at else zeros_like(x) for i in self.carried]
-        body = [*before, *sums.carried, *(at[x] for x in of_rows), *sums.stacked]
+        body = [*before, *sums.carried, *(at[x] for x in row_elements), *sums.stacked]
         rows = self._rows(body)
         body = replace(body, {**forward.outside, **{v: row for v, (row, _) in rows.items()}})
 
         count = len(before)
-        added = [forward.binder(f"total {i}", v) for i, v in enumerate(sums.carried)]
-        new = [total + v for total, v in zip(added, body[count:], strict=False)]
+        total_binders = [forward.binder(f"total {i}", v) for i, v in enumerate(sums.carried)]
+        new = [total + v for total, v in zip(total_binders, body[count:], strict=False)]
         results = body[count + len(new) :]
         used = set(toposort([*body[:count], *new, *results]))
-        sequences = {row: whole for row, whole in rows.values() if row in used}
+        sequences = {row: sequence for row, sequence in rows.values() if row in used}
         starts = [(self.last[i], loop.initial[i]) for i in self.carried]
-        back = Loop(
-            (*self.carried.values(), *added),
+        backward_loop = Loop(
+            (*self.carried.values(), *total_binders),
             (
                 *(zeros_like(x) if gradient is None else gradient for gradient, x in starts),
-                *map(zeros_like, added),
+                *map(zeros_like, total_binders),
             ),
             (*body[:count], *new),
             tuple(sequences),
@@ -143,15 +143,15 @@ class _Backward:
             loop.length,
             not loop.reverse,
         )
-        ends, stacks = applied(back, forward.scan)
-        found = dict(zip((loop.carries[i] for i in self.carried), ends, strict=False))
-        found |= zip(of_rows, stacks, strict=False)
+        ends, stacks = applied(backward_loop, forward.scan)
+        gradients = dict(zip((loop.carries[i] for i in self.carried), ends, strict=False))
+        gradients |= zip(row_elements, stacks, strict=False)
         # A row that only comes in is a stack already.
         tops = [sequences.get(v, top) for v, top in zip(results, stacks, strict=True)]
-        computed = Results(
-            tops[len(of_rows) :], ends[count:], lambda v: replace([v], forward.outside)[0]
+        states = Results(
+            tops[len(row_elements) :], ends[count:], lambda v: replace([v], forward.outside)[0]
         )
-        return found | {x: total(computed) for x, total in totals.items()}
+        return gradients | {x: total(states) for x, total in totals.items()}
 
     def _of_body(self) -> dict[Value, Value]:
         """The gradients of one iteration at what it is given, without those that are zero."""
@@ -162,8 +162,8 @@ class _Backward:
         weighed += [(loop.results[i], gradient) for i, gradient in self.given.items()]
         for v, gradient in weighed:
             seeds[v] = seeds[v] + gradient if v in seeds else gradient
-        found = separated(self.backward(seeds, wrt), forward.results, self.cotangents)
-        return {x: s for x, s in zip(wrt, found, strict=True) if s is not zeros_like(x)}
+        gradients = separated(self.backward(seeds, wrt), forward.results, self.cotangents)
+        return {x: s for x, s in zip(wrt, gradients, strict=True) if s is not zeros_like(x)}
 
     def _rows(self, body: Sequence[Value]) -> dict[Value, tuple[Value, Value]]:
         """For each value that the body needs row by row, what stands for its row, and the
@@ -184,22 +184,22 @@ class _Backward:
         loop = self.loop
         scan = self.forward.scan
         linear = dependent(toposort(body), self.cotangents)
-        computed = set(toposort(self.forward.results))
-        varying = dependent(toposort((*body, *computed)), loop.binders) - set(loop.elements)
-        found: dict[Value, None] = {}
-        seen: set[Value] = set()
+        forward = set(toposort(self.forward.results))
+        varying = dependent(toposort((*body, *forward)), loop.binders) - set(loop.elements)
+        saved: dict[Value, None] = {}
+        visited: set[Value] = set()
         pending = list(body)
         while pending:
             v = pending.pop()
-            if v in seen:
+            if v in visited:
                 continue
-            seen.add(v)
-            kept = not v.args or _is_of(scan, v) or (v in computed and _is_stacked_whole(v))
-            if kept and v in varying and v not in linear:
-                found[v] = None
+            visited.add(v)
+            is_saved = not v.args or _is_of(scan, v) or (v in forward and _is_stacked_whole(v))
+            if is_saved and v in varying and v not in linear:
+                saved[v] = None
             elif v in linear or v in varying:
                 pending.extend(v.args)
-        return sorted(found, key=lambda v: v.digest)
+        return sorted(saved, key=lambda v: v.digest)
 
 
 def _is_of(op: type[Op], v: Value) -> bool:

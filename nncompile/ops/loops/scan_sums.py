@@ -47,26 +47,26 @@ class Sums:
         self.length = length
         self.stacked: list[Value] = []
         self.carried: list[Value] = []
-        self._places: dict[Value, int] = {}
+        self._indices: dict[Value, int] = {}
 
     def of(self, value: Value) -> SumState:
         """The sum over time of a value of the body."""
         terms = [self._term(v, number) for v, number in _terms(value, self.inner)]
 
         def total(results: Results) -> Value:
-            found = [term(results) for term in terms]
-            whole = found[0]
-            for other in found[1:]:
-                whole = whole + other
-            return whole
+            values = [term(results) for term in terms]
+            result = values[0]
+            for other in values[1:]:
+                result = result + other
+            return result
 
         return total
 
     def _term(self, v: Value, number: float) -> SumState:
-        one = self._one(v)
-        return one if number == 1 else lambda results: one(results) * number
+        term = self._state(v)
+        return term if number == 1 else lambda results: term(results) * number
 
-    def _one(self, v: Value) -> SumState:
+    def _state(self, v: Value) -> SumState:
         op: Any = v.op
         if v not in self.inner:
             return lambda results: results.outer(v) * size_value(self.length, v.dtype)
@@ -86,8 +86,8 @@ class Sums:
         if isinstance(op, Gemm | MatMul) and len(v.args) == 2 and v.rank == 2:
             return self._product(v)
         self.carried.append(v)
-        place = len(self.carried) - 1
-        return lambda results: results.totals[place]
+        index = len(self.carried) - 1
+        return lambda results: results.totals[index]
 
     def _product(self, v: Value) -> SumState:
         a, b = v.args
@@ -109,11 +109,11 @@ class Sums:
         return contracted
 
     def _stack(self, v: Value) -> SumState:
-        if v not in self._places:
-            self._places[v] = len(self.stacked)
+        if v not in self._indices:
+            self._indices[v] = len(self.stacked)
             self.stacked.append(v)
-        place = self._places[v]
-        return lambda results: results.stacks[place]
+        index = self._indices[v]
+        return lambda results: results.stacks[index]
 
 
 def _rows(stack: Value, inner: int) -> Value:
@@ -124,16 +124,16 @@ def _rows(stack: Value, inner: int) -> Value:
 
 def _terms(value: Value, inner: Collection[Value]) -> list[tuple[Value, float]]:
     """A sum of values with numbers as factors, taken apart."""
-    found: list[tuple[Value, float]] = []
+    terms: list[tuple[Value, float]] = []
     pending = [(value, 1.0)]
     while pending:
         v, number = pending.pop()
         parts = _linear(v) if v in inner else None
         if parts is None:
-            found.append((v, number))
+            terms.append((v, number))
         else:
             pending += [(a, number * factor) for a, factor in parts]
-    return found
+    return terms
 
 
 def _linear(v: Value) -> list[tuple[Value, float]] | None:

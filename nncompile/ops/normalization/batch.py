@@ -64,31 +64,31 @@ class BatchNorm(Op):
         scale, *_ = args
         shape, axes = _channel_shape(x), _all_but_channels(x)
         n = _at_least_one(count_of(x, axes))
-        kept, new = self._weights(x)
+        old, new = self._weights(x)
         _, _, _, centre, inverse = items(y)
         distance = x - reshape(centre, shape)
-        of_y, of_mean, of_variance, of_centre, of_inverse = g
+        y_cotangent, mean_cotangent, variance_cotangent, centre_cotangent, inverse_cotangent = g
         gradient_scale = gradient_bias = None
         # The gradient at x is linear in the distance from the mean; Σ distance = 0.
         terms: list[Value] = []
         factors: list[Value] = []
         shifts: list[Value] = []
-        if of_y is not None:
-            gradient_bias = Sum(axes)(of_y)
-            along = Sum(axes)(of_y * distance)
-            gradient_scale = along * inverse
+        if y_cotangent is not None:
+            gradient_bias = Sum(axes)(y_cotangent)
+            projection = Sum(axes)(y_cotangent * distance)
+            gradient_scale = projection * inverse
             gain = scale * inverse
-            terms.append(of_y * reshape(gain, shape))
-            factors.append(-(gain * inverse * inverse * along))
+            terms.append(y_cotangent * reshape(gain, shape))
+            factors.append(-(gain * inverse * inverse * projection))
             shifts.append(-(gain * gradient_bias))
-        if of_variance is not None:
-            factors.append(of_variance * (2 * new) * n / _degrees(n))
-        if of_inverse is not None:
-            factors.append(-(of_inverse * inverse * inverse * inverse))
-        if of_mean is not None:
-            shifts.append(of_mean * new)
-        if of_centre is not None:
-            shifts.append(of_centre)
+        if variance_cotangent is not None:
+            factors.append(variance_cotangent * (2 * new) * n / _degrees(n))
+        if inverse_cotangent is not None:
+            factors.append(-(inverse_cotangent * inverse * inverse * inverse))
+        if mean_cotangent is not None:
+            shifts.append(mean_cotangent * new)
+        if centre_cotangent is not None:
+            shifts.append(centre_cotangent)
         if factors and shifts:
             terms.append(ChannelAffine()(distance, _total(factors) / n, _total(shifts) / n))
         elif factors:
@@ -99,8 +99,8 @@ class BatchNorm(Op):
             broadcast_to(_total(terms), x.shape),
             gradient_scale,
             gradient_bias,
-            None if of_mean is None else of_mean * kept,
-            None if of_variance is None else of_variance * kept,
+            None if mean_cotangent is None else mean_cotangent * old,
+            None if variance_cotangent is None else variance_cotangent * old,
         )
 
     def _weights(self, x: Value) -> tuple[Any, Any]:
@@ -115,14 +115,14 @@ class BatchNorm(Op):
         """The results in terms of other ops."""
         axes = _all_but_channels(x)
         n = _at_least_one(count_of(x, axes))
-        centre, distance, spread = moments(x, axes, n, keepdims=False)
-        inverse = 1 / sqrt(spread + self.epsilon)
+        centre, distance, batch_variance = moments(x, axes, n, keepdims=False)
+        inverse = 1 / sqrt(batch_variance + self.epsilon)
         y = ChannelAffine()(distance, scale * inverse, bias)
-        kept, new = self._weights(x)
+        old, new = self._weights(x)
         return (
             y,
-            mean * kept + centre * new,
-            variance * kept + spread * (n / _degrees(n)) * new,
+            mean * old + centre * new,
+            variance * old + batch_variance * (n / _degrees(n)) * new,
             centre,
             inverse,
         )
@@ -137,12 +137,12 @@ class BatchNorm(Op):
         channels = (-1, *(1,) * (x.ndim - 2))
         centre, distance = in_numpy(x, axes)
         centre = centre.reshape(-1)
-        spread = (distance * distance).sum(axes) / number(n)
-        inverse = 1 / np.sqrt(spread + number(self.epsilon))
+        batch_variance = (distance * distance).sum(axes) / number(n)
+        inverse = 1 / np.sqrt(batch_variance + number(self.epsilon))
         y = distance * (scale * inverse).reshape(channels) + bias.reshape(channels)
-        unbiased = spread * number(n / max(n - 1, 1))
-        kept, new = number(1 - momentum), number(momentum)
-        return y, mean * kept + centre * new, variance * kept + unbiased * new, centre, inverse
+        unbiased = batch_variance * number(n / max(n - 1, 1))
+        old, new = number(1 - momentum), number(momentum)
+        return y, mean * old + centre * new, variance * old + unbiased * new, centre, inverse
 
     def onnx(self, o: OnnxEmitter, *names: str) -> tuple[str, ...]:
         # Not ONNX's own operator: in training it writes the statistics over its inputs, the
@@ -179,10 +179,10 @@ def normalized(
     return x * reshape(factor, shape) + reshape(bias - mean * factor, shape)
 
 
-def check_channels(x: Type, channel: Type, **given: Type) -> None:
+def check_channels(x: Type, channel: Type, **types: Type) -> None:
     """Raises `DTypeError` or `ShapeError` where one of the given types is another than that of one
     number for each channel of x."""
-    for name, type_ in given.items():
+    for name, type_ in types.items():
         if type_.dtype is not x.dtype:
             raise DTypeError(f"element types differ: x is {x}, {name} is {type_}")
         if same_shape(type_.shape, channel.shape) is not True:
@@ -219,10 +219,10 @@ def batch_norm(
         )
     epsilon = positive_epsilon("batch normalization", eps)
     op = BatchNorm(float(momentum), epsilon, bool(track_running_stats))
-    y, following, spread, *_ = items(
+    y, next_mean, next_variance, *_ = items(
         op(x, *(as_value(v, x) for v in (scale, bias, mean, variance)))
     )
-    return y, following, spread
+    return y, next_mean, next_variance
 
 
 def positive_epsilon(name: str, eps: Any) -> float:

@@ -27,11 +27,11 @@ class ChannelAffine(Op):
         require_real(x)
         if x.rank < 2:
             raise ShapeError(f"x must be [batch, channels, …], got {x}")
-        for name, given in (("scale", scale), ("shift", shift)):
-            if given.dtype is not x.dtype:
-                raise DTypeError(f"element types differ: x is {x}, {name} is {given}")
-            if same_shape(given.shape, x.shape[1:2]) is not True:
-                raise ShapeError(f"{name} needs one number for each channel of {x}, got {given}")
+        for name, type_ in (("scale", scale), ("shift", shift)):
+            if type_.dtype is not x.dtype:
+                raise DTypeError(f"element types differ: x is {x}, {name} is {type_}")
+            if same_shape(type_.shape, x.shape[1:2]) is not True:
+                raise ShapeError(f"{name} needs one number for each channel of {x}, got {type_}")
         return x
 
     def pullback(

@@ -43,65 +43,65 @@ class LayerNorm(Op):
         require_real(x)
         if x.rank == 0:
             raise ShapeError(f"layer normalization needs an axis, x is {x}")
-        for name, given in (("scale", scale), ("bias", bias)):
-            if given is not None and given.dtype is not x.dtype:
-                raise DTypeError(f"element types differ: x is {x}, {name} is {given}")
-            if given is not None and same_shape(given.shape, x.shape[-1:]) is not True:
+        for name, type_ in (("scale", scale), ("bias", bias)):
+            if type_ is not None and type_.dtype is not x.dtype:
+                raise DTypeError(f"element types differ: x is {x}, {name} is {type_}")
+            if type_ is not None and same_shape(type_.shape, x.shape[-1:]) is not True:
                 raise ShapeError(
-                    f"{name} needs one number for each element of the last axis, got {given}"
+                    f"{name} needs one number for each element of the last axis, got {type_}"
                 )
-        one = Type(x.dtype, (*x.shape[:-1], 1))
-        return TupleType((x, one, one))
+        statistics = Type(x.dtype, (*x.shape[:-1], 1))
+        return TupleType((x, statistics, statistics))
 
     def pullback(
         self, g: Sequence[Value | None], y: Value, x: Value, *args: Value
     ) -> Sequence[Value | None]:
-        of_y, of_centre, of_inverse = g
+        y_cotangent, centre_cotangent, inverse_cotangent = g
         _, centre, inverse = items(y)
         unit, n = (x - centre) * inverse, count_of(x, (x.rank - 1,))
         gradient: Value | None = None
-        along: Value | None = None  # what the gradient has of the unit vector itself
-        of_args: list[Value | None] = [None] * len(args)
-        if of_y is not None:
-            weighted = of_y * unit
+        projection: Value | None = None  # what the gradient has of the unit vector itself
+        arg_gradients: list[Value | None] = [None] * len(args)
+        if y_cotangent is not None:
+            weighted = y_cotangent * unit
             if args:
                 # Σ of_y·scale as a product with a matrix of one column.
                 column = reshape(args[0] / n, (x.shape[-1], 1))
-                first, second = matmul(of_y, column), matmul(weighted, column)
-                of_args[:] = [_down(weighted), _down(of_y)][: len(args)]
-                gradient = (of_y * args[0] - first) * inverse
+                first, second = matmul(y_cotangent, column), matmul(weighted, column)
+                arg_gradients[:] = [_down(weighted), _down(y_cotangent)][: len(args)]
+                gradient = (y_cotangent * args[0] - first) * inverse
             else:
-                first, second = mean(of_y, -1, True), mean(weighted, -1, True)
-                gradient = (of_y - first) * inverse
-            along = inverse * second
-        if of_inverse is not None:
-            more = of_inverse * inverse * inverse / n
-            along = more if along is None else along + more
-        if along is not None:
-            gradient = -(along * unit) if gradient is None else gradient - along * unit
-        if of_centre is not None:
-            part = of_centre / n
+                first, second = mean(y_cotangent, -1, True), mean(weighted, -1, True)
+                gradient = (y_cotangent - first) * inverse
+            projection = inverse * second
+        if inverse_cotangent is not None:
+            term = inverse_cotangent * inverse * inverse / n
+            projection = term if projection is None else projection + term
+        if projection is not None:
+            gradient = -(projection * unit) if gradient is None else gradient - projection * unit
+        if centre_cotangent is not None:
+            part = centre_cotangent / n
             gradient = part if gradient is None else gradient + part
-        return None if gradient is None else broadcast_to(gradient, x.shape), *of_args
+        return None if gradient is None else broadcast_to(gradient, x.shape), *arg_gradients
 
     def composed(self, x: Value, *args: Value) -> tuple[Value, ...]:
         """The results in terms of other ops."""
         axes = (x.rank - 1,)
-        centre, distance, spread = moments(x, axes, count_of(x, axes), keepdims=True)
-        inverse = 1 / sqrt(spread + self.epsilon)
+        centre, distance, variance = moments(x, axes, count_of(x, axes), keepdims=True)
+        inverse = 1 / sqrt(variance + self.epsilon)
         return _affine(distance * inverse, *args), centre, inverse
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        place = places[0]
-        if place is None or place == types[0].rank - 1 or any(p is not None for p in places[1:]):
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        axis = row_axes[0]
+        if axis is None or axis == types[0].rank - 1 or any(p is not None for p in row_axes[1:]):
             return None
-        return place
+        return axis
 
     def numpy(self, x: Array, *args: Array) -> tuple[Array, ...]:
         n = x.dtype.type(x.shape[-1])
         centre, distance = in_numpy(x, (x.ndim - 1,))
-        spread = (distance * distance).sum(-1, keepdims=True) / n
-        inverse = 1 / np.sqrt(spread + x.dtype.type(self.epsilon))
+        variance = (distance * distance).sum(-1, keepdims=True) / n
+        inverse = 1 / np.sqrt(variance + x.dtype.type(self.epsilon))
         y = distance * inverse
         if args:
             y = y * args[0]
@@ -170,10 +170,10 @@ def layer_norm(
     op = LayerNorm(positive_epsilon("layer normalization", eps))
     flat = x if axes == 1 else reshape(x, (*x.shape[: x.rank - axes], product(shape)))
     size = flat.shape[-1:]
-    given = [reshape(v, size) for v in args if v is not None]
-    if args[0] is None and given:  # a bias alone
+    operands = [reshape(v, size) for v in args if v is not None]
+    if args[0] is None and operands:  # a bias alone
         return _affine(reshape(items(op(flat))[0], x.shape), None, args[1])
-    return reshape(items(op(flat, *given))[0], x.shape)
+    return reshape(items(op(flat, *operands))[0], x.shape)
 
 
 @in_single
@@ -243,12 +243,12 @@ def instance_norm(x: Any, scale: Any = None, bias: Any = None, eps: float = 1e-5
 def _by_channels(x: Value, shape: Sequence[Dim], scale: Any, bias: Any, eps: float) -> Value:
     """x normalized along the last axis of that shape, with a scale and a bias of the channels."""
     channel = Type(x.dtype, (x.shape[CHANNELS],))
-    given = {name: as_value(v, x) for name, v in _named(scale, bias) if v is not None}
-    check_channels(x.type, channel, **{name: v.type for name, v in given.items()})
+    operands = {name: as_value(v, x) for name, v in _named(scale, bias) if v is not None}
+    check_channels(x.type, channel, **{name: v.type for name, v in operands.items()})
     op = LayerNorm(positive_epsilon("normalization", eps))
     y = reshape(items(op(reshape(x, shape)))[0], x.shape)
     broadcast = (x.shape[CHANNELS], *(1,) * (x.rank - 2))
-    args = {name: reshape(v, broadcast) for name, v in given.items()}
+    args = {name: reshape(v, broadcast) for name, v in operands.items()}
     return _affine(y, args.get("scale"), args.get("bias"))
 
 
@@ -269,8 +269,8 @@ def _normalized_shape(name: str, x: Value, axes: int) -> tuple[Dim, ...]:
     return x.shape[x.rank - count :]
 
 
-def _of_shape(name: str, given: Any, x: Value, shape: tuple[Dim, ...]) -> Value:
-    v = as_value(given, x)
+def _of_shape(name: str, value: Any, x: Value, shape: tuple[Dim, ...]) -> Value:
+    v = as_value(value, x)
     if v.dtype is not x.dtype:
         raise DTypeError(f"element types differ: x is {x.type}, {name} is {v.type}")
     if same_shape(v.shape, shape) is not True:

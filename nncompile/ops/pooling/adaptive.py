@@ -59,8 +59,8 @@ def adaptive_average_pool(
     Of n elements the i-th of m windows holds those from ⌊i·n/m⌋ to below ⌈(i + 1)·n/m⌉, as torch's;
     n may be symbolic. Raises `ShapeError`, which begins with `what`, where the sizes do not fit.
     """
-    y, sizes = _adapted(what, floating(what, x), output_size, rank)
-    even = _even(y, sizes)
+    y, sizes = _with_sizes(what, floating(what, x), output_size, rank)
+    even = _even_kernels(y, sizes)
     if even is not None:
         return average_pool(y, even, rank=len(sizes), what=what)
     for i, count in enumerate(sizes):
@@ -80,8 +80,8 @@ def adaptive_max_pool(
     """`x` [batch, channels, *space] pooled to space of the given `output_size`, the greatest of
     each window; windows and errors are those of `adaptive_average_pool`. Of equal ones the first in
     row-major order gets the gradient."""
-    y, sizes = _adapted(what, numbers(what, x), output_size, rank)
-    even = _even(y, sizes)
+    y, sizes = _with_sizes(what, numbers(what, x), output_size, rank)
+    even = _even_kernels(y, sizes)
     if even is not None:
         return max_pool(y, even, rank=len(sizes), what=what)
     # From the last axis on, so that among equal ones the first row counts before the first column.
@@ -98,38 +98,38 @@ def adaptive_max_pool(
     return y
 
 
-def _adapted(what: str, x: Value, size: Any, rank: int | None) -> tuple[Value, list[Dim]]:
+def _with_sizes(what: str, x: Value, size: Any, rank: int | None) -> tuple[Value, list[Dim]]:
     rank = x.rank - LEAD if rank is None else rank
-    given = list(size) if isinstance(size, tuple | list) else [size] * rank
-    if rank < 1 or x.rank != LEAD + rank or len(given) != rank:
+    requested = list(size) if isinstance(size, tuple | list) else [size] * rank
+    if rank < 1 or x.rank != LEAD + rank or len(requested) != rank:
         raise ShapeError(
             f"{what} needs [batch, channels] and one size for each spatial axis, x is {x.type} "
             f"and the output_size {size!r}",
             rows=[("x", *described(x))],
         )
-    sizes = [n if s is None else dim(s) for n, s in zip(x.shape[LEAD:], given, strict=True)]
+    sizes = [n if s is None else dim(s) for n, s in zip(x.shape[LEAD:], requested, strict=True)]
     for s in sizes:
         if isinstance(s, int) and s < 1:
             raise ShapeError(f"{what}: output_size must be at least 1, got {size!r}")
     return x, sizes
 
 
-def _even(x: Value, sizes: list[Dim]) -> list[int] | None:
+def _even_kernels(x: Value, sizes: list[Dim]) -> list[int] | None:
     """The sizes of the windows, where they are all of one and known."""
     pairs = list(zip(x.shape[LEAD:], sizes, strict=True))
-    found: list[int] = []
+    kernels: list[int] = []
     for n, m in pairs:
         kernel = floordiv(n, m)
         if not isinstance(kernel, int) or kernel < 1 or same(dim(kernel * m), n) is not True:
             return None
-        found.append(kernel)
-    return found
+        kernels.append(kernel)
+    return kernels
 
 
 def _spans(n: Dim, count: Dim) -> tuple[Value, Value]:
     """Where each of `count` windows over n elements starts, and the place behind its end."""
-    places, size, windows = iota(count), size_value(n), size_value(count)
-    return places * size // windows, ((places + 1) * size + windows - 1) // windows
+    indices, size, windows = iota(count), size_value(n), size_value(count)
+    return indices * size // windows, ((indices + 1) * size + windows - 1) // windows
 
 
 __all__ = [

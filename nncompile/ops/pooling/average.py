@@ -165,9 +165,9 @@ class AverageSpread(Op):
         planes = t.method(g, "reshape", t.shape(_planes(shape)))
         weights = t.call("torch.full", [1, 1, *w.kernel], w.share, dtype=t.type.dtype)
         function = f"torch.conv_transpose{w.rank}d"
-        none = [0] * w.rank
-        more = list(w.strides), none, none, 1, list(w.dilations)
-        spread = t.call(function, planes, weights, "None", *more)
+        zeros = [0] * w.rank
+        options = list(w.strides), zeros, zeros, 1, list(w.dilations)
+        spread = t.call(function, planes, weights, "None", *options)
         left: list[Any] = self._left(shape[LEAD:])
         widths = [
             dim(d) for n, p in reversed(list(zip(left, w.pads, strict=True))) for d in (-p, n - p)
@@ -264,10 +264,10 @@ def _by_axes(window: Window) -> Iterator[Window]:
         return
     for i in range(window.rank):
         sizes = (window.kernel, window.strides, window.pads, window.dilations)
-        usual = (1, 1, 0, 1)
+        defaults = (1, 1, 0, 1)
         parts = [
-            tuple(n if j == i else one for j, n in enumerate(x))
-            for x, one in zip(sizes, usual, strict=True)
+            tuple(n if j == i else default for j, n in enumerate(x))
+            for x, default in zip(sizes, defaults, strict=True)
         ]
         if window.kernel[i] > 1 or window.strides[i] > 1 or window.pads[i]:
             yield Window(*parts)

@@ -135,8 +135,8 @@ class MaxSpread(Op):
             at, number, count = exact_places(o, x, self.window), o.scalar(0, i64), 1
             for axis in reversed(range(len(kernel))):
                 size = o.Shape(x, start=LEAD + axis, end=LEAD + axis + 1)
-                place = o.Mod(o.Mod(at, size), o.scalar(kernel[axis], i64))
-                number = o.Add(number, o.Mul(place, o.scalar(count, i64)))
+                position = o.Mod(o.Mod(at, size), o.scalar(kernel[axis], i64))
+                number = o.Add(number, o.Mul(position, o.scalar(count, i64)))
                 at, count = o.Div(at, size), count * kernel[axis]
             return o.cast(number, u8)
 
@@ -146,9 +146,9 @@ class MaxSpread(Op):
         shape = t.type.shape
         flat = (*shape[:LEAD], product(shape[LEAD:]))
         zeros = t.call("torch.zeros", t.shape(flat), dtype=t.type.dtype)
-        places = torch_places(t, self.window, x)
+        indices = torch_places(t, self.window, x)
         values = t.method(g, "flatten", LEAD)
-        spread = t.call("torch.scatter_add", zeros, -1, places, values)
+        spread = t.call("torch.scatter_add", zeros, -1, indices, values)
         return t.method(spread, "reshape", t.shape(shape))
 
     @classmethod
@@ -182,9 +182,9 @@ class MaxPick(Op):
         return o.Gather(o.Reshape(u, o.ints([-1])), places(o, x, self.window), axis=0)
 
     def torch(self, t: TorchEmitter, u: str, x: str) -> str:
-        places = torch_places(t, self.window, x)
-        picked = t.call("torch.gather", t.method(u, "flatten", LEAD), -1, places)
-        return t.method(picked, "reshape", t.shape(t.type.shape))
+        indices = torch_places(t, self.window, x)
+        elements = t.call("torch.gather", t.method(u, "flatten", LEAD), -1, indices)
+        return t.method(elements, "reshape", t.shape(t.type.shape))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -217,8 +217,8 @@ def repeated(o: OnnxEmitter, x: str, factors: Sequence[int]) -> str:
 
 def padded_behind(o: OnnxEmitter, x: str, widths: Sequence[Dim]) -> str:
     """`x` with zeros behind its last elements of space."""
-    every = o.shape((*[0] * (2 * LEAD + len(widths)), *widths))
-    return o.Pad(x, every, o.scalar(0, o.type.dtype), mode="constant")
+    pads = o.shape((*[0] * (2 * LEAD + len(widths)), *widths))
+    return o.Pad(x, pads, o.scalar(0, o.type.dtype), mode="constant")
 
 
 def _kernel_axes(window: Window) -> tuple[int, ...]:

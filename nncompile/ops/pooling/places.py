@@ -45,8 +45,8 @@ class MaxPlaces(Op):
 
     def numpy(self, x: Array) -> Array:
         flat: Any = 0
-        for size, place in zip(x.shape[LEAD:], numpy_places(self.window, x)[LEAD:], strict=True):
-            flat = flat * size + place
+        for size, index in zip(x.shape[LEAD:], numpy_places(self.window, x)[LEAD:], strict=True):
+            flat = flat * size + index
         result: Array = flat.astype(i64.numpy)
         return result
 
@@ -83,36 +83,37 @@ def max_pool_with_indices(
     x = numbers(what, x)
     windows = slid(what, x, rank, kernel_size, stride, padding, dilation, ceil_mode)
     if x.dtype.is_integer:
-        return integer_max_pool(x, windows), _among(x, windows, _integer_places(x, windows))
+        coordinates = _integer_coordinates(x, windows)
+        return integer_max_pool(x, windows), _flat_indices(x, windows, coordinates)
     wide, window = fitted(x, windows)
-    found = by_planes(wide, MaxPlaces(window))
+    indices = by_planes(wide, MaxPlaces(window))
     if wide is not x:
-        found = _among(x, windows, _coordinates(wide, found))
-    return by_planes(wide, MaxPool(window)), found
+        indices = _flat_indices(x, windows, _coordinates(wide, indices))
+    return by_planes(wide, MaxPool(window)), indices
 
 
 def _coordinates(wide: Value, flat: Value) -> list[Value]:
     """The place along each axis of space."""
-    found: list[Value] = []
+    coordinates: list[Value] = []
     for axis in range(LEAD, wide.rank):
         inner = size_value(product(wide.shape[axis + 1 :]))
-        found.append(flat // maximum(inner, 1) % maximum(size_value(wide.shape[axis]), 1))
-    return found
+        coordinates.append(flat // maximum(inner, 1) % maximum(size_value(wide.shape[axis]), 1))
+    return coordinates
 
 
-def _integer_places(x: Value, windows: Sequence[Slid]) -> list[Value]:
+def _integer_coordinates(x: Value, windows: Sequence[Slid]) -> list[Value]:
     """The same, of the first greatest element of each window of integers."""
     wide, (kernel, strides, gaps) = wide_for(x, windows), _options(windows)
     taps, counts = product(kernel), tuple(w.count for w in windows)
     columns = unfold(wide, kernel, gaps, 0, strides)
     split = reshape(columns, (*x.shape[:LEAD], taps, columns.shape[2]))
     best = reshape(argmax(split, LEAD), (*x.shape[:LEAD], *counts))
-    found: list[Value] = []
+    coordinates: list[Value] = []
     for i, w in enumerate(windows):
         tap = best // product(kernel[i + 1 :]) % w.kernel
         starts = reshape(iota(w.count) * w.stride, (w.count, *(1 for _ in windows[i + 1 :])))
-        found.append(starts + tap * w.dilation)
-    return found
+        coordinates.append(starts + tap * w.dilation)
+    return coordinates
 
 
 def _options(windows: Sequence[Slid]) -> list[tuple[int, ...]]:
@@ -120,16 +121,16 @@ def _options(windows: Sequence[Slid]) -> list[tuple[int, ...]]:
     return [tuple(getattr(w, field) for w in windows) for field in fields]
 
 
-def _among(x: Value, windows: Sequence[Slid], found: Sequence[Value]) -> Value:
+def _flat_indices(x: Value, windows: Sequence[Slid], coordinates: Sequence[Value]) -> Value:
     """Places among the padded elements as places among those of x."""
     flat: Any = 0
-    for size, w, place in zip(x.shape[LEAD:], windows, found, strict=True):
-        inside = place - size_value(w.before)
+    for size, w, coordinate in zip(x.shape[LEAD:], windows, coordinates, strict=True):
+        inside = coordinate - size_value(w.before)
         # Where a window's elements are no greater than the padding, its own first one counts.
         inside = where(inside < 0, inside % w.dilation, inside)
         flat = flat * size_value(size) + inside
-    places: Value = flat
-    return places
+    indices: Value = flat
+    return indices
 
 
 @suggests_names
@@ -167,30 +168,32 @@ def max_unpool(
     kernels, strides, _, pads = options(what, rank, kernel_size, stride, padding, 1)
     sizes: list[Dim] = []
     for i, n in enumerate(x.shape[LEAD:]):
-        covered: Any = (n - 1) * strides[i] + kernels[i] - pads[i][0] - pads[i][1]
-        sizes.append(dim(n * strides[i] if padding == "same" else covered))
+        natural: Any = (n - 1) * strides[i] + kernels[i] - pads[i][0] - pads[i][1]
+        sizes.append(dim(n * strides[i] if padding == "same" else natural))
     if output_size is not None:
-        sizes = _given(what, output_size, sizes, strides)
+        sizes = _sizes(what, output_size, sizes, strides)
     flat = (*x.shape[:LEAD], product(x.shape[LEAD:]))
     zeros = full((*x.shape[:LEAD], product(sizes)), 0, x.dtype)
-    spread = put_along_axis(zeros, reshape(indices, flat), reshape(x, flat), LEAD)
-    return reshape(spread, (*x.shape[:LEAD], *sizes))
+    values = put_along_axis(zeros, reshape(indices, flat), reshape(x, flat), LEAD)
+    return reshape(values, (*x.shape[:LEAD], *sizes))
 
 
-def _given(what: str, output_size: Any, usual: Sequence[Any], strides: Sequence[int]) -> list[Dim]:
+def _sizes(
+    what: str, output_size: Any, defaults: Sequence[Any], strides: Sequence[int]
+) -> list[Dim]:
     """The sizes asked for, which leave no window out and make none more, as torch demands."""
-    given = list(output_size) if isinstance(output_size, tuple | list) else [output_size]
-    sizes = [dim(n) for n in given[-len(usual) :]]
-    if len(given) not in (len(usual), len(usual) + LEAD):
+    requested = list(output_size) if isinstance(output_size, tuple | list) else [output_size]
+    sizes = [dim(n) for n in requested[-len(defaults) :]]
+    if len(requested) not in (len(defaults), len(defaults) + LEAD):
         raise ShapeError(
-            f"{what}: output_size must be a number for each of {len(usual)} axes, got "
+            f"{what}: output_size must be a number for each of {len(defaults)} axes, got "
             f"{output_size!r}"
         )
-    for size, least, stride in zip(sizes, usual, strides, strict=True):
-        away = dim(size - least)
-        if isinstance(away, int) and abs(away) >= stride and same(size, least) is not True:
+    for size, default, stride in zip(sizes, defaults, strides, strict=True):
+        extra = dim(size - default)
+        if isinstance(extra, int) and abs(extra) >= stride and same(size, default) is not True:
             raise ShapeError(
-                f"{what}: a size of {size} is not within the stride {stride} of {least}",
+                f"{what}: a size of {size} is not within the stride {stride} of {default}",
                 hint="give the size of the tensor that was pooled",
             )
     return sizes

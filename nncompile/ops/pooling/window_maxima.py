@@ -83,4 +83,4 @@ def numpy_places(window: Window, x: Array) -> tuple[Array, ...]:
         grid[LEAD + i] * window.strides[i] - window.pads[i] + taps[i] * window.dilations[i]
         for i in range(window.rank)
     ]
-    return tuple(np.broadcast_to(place, shape) for place in (*grid[:LEAD], *inside))
+    return tuple(np.broadcast_to(index, shape) for index in (*grid[:LEAD], *inside))

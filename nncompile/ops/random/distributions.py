@@ -41,6 +41,6 @@ def _log_gamma(key: Value, a: float, shape: Sequence[Any], dtype: DType) -> Valu
     root = 1 + x * (1 / math.sqrt(9 * d))
     v = maximum(root, _LEAST) ** 3
     accepted = logical_and(root > 0, log(u) < x * x * 0.5 + d - d * v + d * log(v))
-    chosen = take_along_axis(log(v), argmax(accepted, 0, keepdims=True), 0)
+    logarithm = take_along_axis(log(v), argmax(accepted, 0, keepdims=True), 0)
     boost = maximum(uniform(random_key("boost", key), shape, dtype=dtype), _LEAST)
-    return squeeze(chosen, 0) + math.log(d) + log(boost) / a
+    return squeeze(logarithm, 0) + math.log(d) + log(boost) / a

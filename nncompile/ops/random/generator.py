@@ -74,8 +74,8 @@ class Hash(Op):
     def pullback(self, g: Value, y: Value, *args: Value) -> Sequence[Value | None]:
         return None, None
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        return places[0] if places[1] is None else None
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        return row_axes[0] if row_axes[1] is None else None
 
     def numpy(self, counter: Array, key: Array) -> Array:
         def upper(h: Array) -> Array:
@@ -140,19 +140,19 @@ class Dropout(Op):
         return self
 
     def numpy(self, x: Array, bits: Array) -> Array:
-        kept = bits < np.uint32(self._threshold)
-        return np.where(kept, x * np.asarray(self._factor, x.dtype), np.zeros((), x.dtype))
+        mask = bits < np.uint32(self._threshold)
+        return np.where(mask, x * np.asarray(self._factor, x.dtype), np.zeros((), x.dtype))
 
     def onnx(self, o: OnnxEmitter, x: str, bits: str) -> str:
         dtype = o.type.dtype
-        kept = o.Less(bits, o.scalar(self._threshold, u32))
+        mask = o.Less(bits, o.scalar(self._threshold, u32))
         # Not a product with the mask: infinite elements that are dropped would become NaN.
         scaled = o.Mul(x, o.factor(o.scalar(self._factor, dtype)))
-        return o.Where(kept, scaled, o.scalar(0, dtype))
+        return o.Where(mask, scaled, o.scalar(0, dtype))
 
     def torch(self, t: TorchEmitter, x: str, bits: str) -> str:
-        kept = t.lt(bits, self._threshold)
-        return t.where(kept, t.mul(x, self._factor), t.zeros_like(x))
+        mask = t.lt(bits, self._threshold)
+        return t.where(mask, t.mul(x, self._factor), t.zeros_like(x))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -206,8 +206,8 @@ def uniform(
         raise ModelError(f"uniform: low must be below high, got {low} and {high}")
     bits = cast(random_bits(key, shape), dtype.computed)
     below = float(np.nextafter(dtype.numpy.type(high), dtype.numpy.type(low)))
-    drawn: Value = minimum(bits * ((high - low) / RANGE) + low, below)
-    return cast(drawn, dtype)
+    samples: Value = minimum(bits * ((high - low) / RANGE) + low, below)
+    return cast(samples, dtype)
 
 
 # The inverse error function by two polynomials, highest coefficient first; relative error 2·10⁻⁷.
@@ -242,8 +242,8 @@ def normal(
 ) -> Value:
     """Random numbers of the normal distribution; always finite, within 5.5 standard deviations."""
     edge = float(np.nextafter(np.float32(1), np.float32(0)))
-    drawn = inverse_erf(uniform(key, shape, -edge, 1.0, dtype.computed)) * math.sqrt(2)
-    return cast(drawn * std + mean, dtype)
+    samples = inverse_erf(uniform(key, shape, -edge, 1.0, dtype.computed)) * math.sqrt(2)
+    return cast(samples * std + mean, dtype)
 
 
 def truncated_normal(
@@ -259,8 +259,8 @@ def truncated_normal(
     (standard deviations from the mean; their own deviation is therefore less than `std`)."""
     edge = float(np.nextafter(np.float32(1), np.float32(0)))
     first, last = (max(-edge, min(edge, math.erf(x / math.sqrt(2)))) for x in (low, high))
-    drawn = inverse_erf(uniform(key, shape, first, last, dtype.computed)) * math.sqrt(2)
-    inside: Value = drawn.clip(low, high)
+    samples = inverse_erf(uniform(key, shape, first, last, dtype.computed)) * math.sqrt(2)
+    inside: Value = samples.clip(low, high)
     return cast(inside * std + mean, dtype)
 
 

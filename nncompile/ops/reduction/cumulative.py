@@ -90,8 +90,8 @@ def cumsum(
 ) -> Value:
     """Running sums along `axis` (of all elements in one row if None); `exclusive` leaves each
     element itself out, `reverse` runs from the end. Of integers and truth values in i64."""
-    row, place = along("cumsum", x, axis)
-    return CumSum(place, exclusive, reverse)(row)
+    row, axis = along("cumsum", x, axis)
+    return CumSum(axis, exclusive, reverse)(row)
 
 
 register("cumsum", cumsum)

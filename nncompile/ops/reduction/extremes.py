@@ -47,10 +47,10 @@ class Max(Reduction, Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         if not x.dtype.is_float:
             return (None,)
-        chosen = equal(x, kept(y, x, self.axes))
-        count = cast(Sum(self.axes, True)(chosen), x.dtype)
-        others = where(equal(count, 0), const(np.nan, x.dtype), 0)  # of NaN none is chosen
-        return (where(chosen, kept(g, x, self.axes) / count, others),)
+        is_extreme = equal(x, kept(y, x, self.axes))
+        count = cast(Sum(self.axes, True)(is_extreme), x.dtype)
+        otherwise = where(equal(count, 0), const(np.nan, x.dtype), 0)  # of NaN none is chosen
+        return (where(is_extreme, kept(g, x, self.axes) / count, otherwise),)
 
     def numpy(self, x: Array) -> Array:
         result: Array = self._numpy(x, self.axes, keepdims=self.keepdims)
@@ -62,8 +62,8 @@ class Max(Reduction, Op):
             # The kernels of Reduce… compare the lower halves of i64 as signed numbers
             # (onnxruntime 1.31); those of Arg… do not.
             for axis in self.axes:
-                place = getattr(o, f"Arg{self._kind}")(x, axis=axis, keepdims=1)
-                x = o.GatherElements(x, place, axis=axis)
+                index = getattr(o, f"Arg{self._kind}")(x, axis=axis, keepdims=1)
+                x = o.GatherElements(x, index, axis=axis)
             y = x if self.keepdims else o.Squeeze(x, o.ints(self.axes))
         else:
             y = self._reduced(o, x)
@@ -81,8 +81,8 @@ class Max(Reduction, Op):
         dtype = o.type.dtype
         isnan = o.IsNaN(x)
         has_nan = o.cast(self._reduced(o, o.cast(isnan, i32), "Max"), boolean)
-        others = o.Where(isnan, o.scalar(-np.inf if self._kind == "Max" else np.inf, dtype), x)
-        return o.Where(has_nan, o.scalar(np.nan, dtype), self._reduced(o, others))
+        known = o.Where(isnan, o.scalar(-np.inf if self._kind == "Max" else np.inf, dtype), x)
+        return o.Where(has_nan, o.scalar(np.nan, dtype), self._reduced(o, known))
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         return t.call(self._torch, x, list(self.axes), keepdim=self.keepdims)
@@ -139,18 +139,18 @@ class ArgMax(Reduction, Op):
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         dtype = o.types[0].dtype
         options: dict[str, Any] = {"axis": self.axis, "keepdims": int(self.keepdims)}
-        place: str = getattr(o, f"Arg{self._kind}")(x, **options)
+        index: str = getattr(o, f"Arg{self._kind}")(x, **options)
         if not dtype.is_float:
-            return place
+            return index
 
         def exact(o: OnnxEmitter, x: str) -> str:
             """onnxruntime's search passes over NaN."""
             isnan = o.cast(o.IsNaN(x), i32)
             axes, keepdims = o.ints([self.axis]), options["keepdims"]
             has_nan = o.cast(o.ReduceMax(isnan, axes, keepdims=keepdims), boolean)
-            return o.Where(has_nan, o.ArgMax(isnan, **options), place)
+            return o.Where(has_nan, o.ArgMax(isnan, **options), index)
 
-        return or_exact(o, x, place, exact, o.type)
+        return or_exact(o, x, index, exact, o.type)
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         if t.types[0].dtype.is_bool:  # torch has none for truth values
@@ -200,21 +200,21 @@ def min(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
 def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
     """The place of the greatest along one axis (among all elements if None), i64; the first of
     equal ones. Raises `ShapeError` where there is nothing to choose from."""
-    return _place("argmax", ArgMax, x, axis, keepdims)
+    return _index("argmax", ArgMax, x, axis, keepdims)
 
 
 @suggests_names
 def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Value:
     """The place of the least along one axis (among all elements if None), i64; the first of
     equal ones. Raises `ShapeError` where there is nothing to choose from."""
-    return _place("argmin", ArgMin, x, axis, keepdims)
+    return _index("argmin", ArgMin, x, axis, keepdims)
 
 
-def _place(name: str, op_type: type[ArgMax], x: Any, axis: int | None, keepdims: bool) -> Value:
+def _index(name: str, op_type: type[ArgMax], x: Any, axis: int | None, keepdims: bool) -> Value:
     x = as_value(x)
-    row, place = along(name, x, axis)
+    row, row_axis = along(name, x, axis)
     if axis is not None:
-        return op_type(place, keepdims)(row)
+        return op_type(row_axis, keepdims)(row)
     return op_type(0)(row) if not keepdims else reshape(op_type(0)(row), (1,) * x.rank)
 
 

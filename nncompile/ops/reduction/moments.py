@@ -28,14 +28,14 @@ class First(Op):
         return reduced_type(x, self.axes, True, x.dtype)
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        behind = [dim(d - 1) if i in self.axes else 0 for i, d in enumerate(x.shape)]
-        return (padded(g, [0] * x.rank, behind),)
+        after = [dim(d - 1) if i in self.axes else 0 for i, d in enumerate(x.shape)]
+        return (padded(g, [0] * x.rank, after),)
 
     def numpy(self, x: Array) -> Array:
-        result: Array = x[self._places(x.ndim)].sum(self.axes, keepdims=True, dtype=x.dtype)
+        result: Array = x[self._slices(x.ndim)].sum(self.axes, keepdims=True, dtype=x.dtype)
         return result
 
-    def _places(self, rank: int) -> tuple[slice, ...]:
+    def _slices(self, rank: int) -> tuple[slice, ...]:
         return tuple(slice(0, 1) if i in self.axes else slice(None) for i in range(rank))
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
@@ -45,8 +45,8 @@ class First(Op):
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         rank = t.types[0].rank
-        places = ", ".join(":1" if i in self.axes else ":" for i in range(rank))
-        return t.call("torch.sum", t.emit(f"{x}[{places}]", "first"), list(self.axes), keepdim=True)
+        slices = ", ".join(":1" if i in self.axes else ":" for i in range(rank))
+        return t.call("torch.sum", t.emit(f"{x}[{slices}]", "first"), list(self.axes), keepdim=True)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

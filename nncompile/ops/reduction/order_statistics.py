@@ -34,17 +34,17 @@ def _row(name: str, x: Any, axis: Axes) -> tuple[Value, Value, tuple[int, ...]]:
     """The real value, with the axes, which are returned too, as one last axis in their place."""
     x, axes = over(name, real_value(x), axis)
     needs_elements(x.type, axes)
-    others = [d for i, d in enumerate(x.shape) if i not in axes]
+    rest = [d for i, d in enumerate(x.shape) if i not in axes]
     last = moveaxis(x, axes, tuple(range(-len(axes), 0)))
-    return x, reshape(last, (*others, product(x.shape[i] for i in axes))), axes
+    return x, reshape(last, (*rest, product(x.shape[i] for i in axes))), axes
 
 
 def _filled(row: Value) -> Value:
     """The row with a NaN behind its elements where there may be none."""
     if isinstance(row.shape[-1], int):
         return row
-    none = [0] * row.rank
-    return padded(row, none, [*none[1:], 1], np.nan)
+    zeros = [0] * row.rank
+    return padded(row, zeros, [*zeros[1:], 1], np.nan)
 
 
 def _unknown(row: Value, y: Value) -> Value:
@@ -67,7 +67,7 @@ def median(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     upper = floordiv(size, 2)
     least, _ = top_k(_filled(row), dim(upper + 1), largest=False)
     lower = dim(sp.Max(floordiv(dim(size - 1), 2), 0))
-    two = [squeeze(along(least, row.rank - 1, place, 1, 1), -1) for place in (lower, upper)]
+    two = [squeeze(along(least, row.rank - 1, index, 1, 1), -1) for index in (lower, upper)]
     y = _unknown(row, two[0] / 2 + two[1] / 2)
     return kept(y, x, axes) if keepdims else y
 
@@ -86,19 +86,19 @@ def _by(alpha: float, beta: float) -> Place:
 
 
 def _middle(n: Any, q: Any) -> Any:
-    place = (n - 1) * q
-    return (floor(place) + ceil(place)) / 2
+    position = (n - 1) * q
+    return (floor(position) + ceil(position)) / 2
 
 
 def _averaged(n: Any, q: Any) -> Any:
-    place = n * q - 1
-    return where(place == floor(place), place + 0.5, ceil(place))
+    position = n * q - 1
+    return where(position == floor(position), position + 0.5, ceil(position))
 
 
 def _closest(n: Any, q: Any) -> Any:
-    place = n * q - 1.5
-    exact = (place == floor(place)) & (floor(place / 2) * 2 != place)
-    return where(exact, place, floor(place) + 1)
+    position = n * q - 1.5
+    exact = (position == floor(position)) & (floor(position / 2) * 2 != position)
+    return where(exact, position, floor(position) + 1)
 
 
 # Where the quantile q of n elements in order lies among them, counted from 0: at an element, or
@@ -145,12 +145,12 @@ def quantile(
         q = const(shares, f64)
     x, row, axes = _row("quantile", x, axis)
     count = size_value(row.shape[-1], f64)
-    place = clip(METHODS[method](count, cast(q, f64)), 0, maximum(count - 1, 0))
-    before = floor(place)
+    position = clip(METHODS[method](count, cast(q, f64)), 0, maximum(count - 1, 0))
+    before = floor(position)
     indices = cast(before, i64)
     ordered = sort(_filled(row))
-    ends = [take(ordered, i, -1) for i in (indices, cast(ceil(place), i64))]
-    y = _between(*ends, cast(place - before, row.dtype))
+    ends = [take(ordered, i, -1) for i in (indices, cast(ceil(position), i64))]
+    y = _between(*ends, cast(position - before, row.dtype))
     y = _unknown(reshape(row, (*row.shape[:-1], *(1 for _ in q.shape), row.shape[-1])), y)
     y = moveaxis(y, tuple(range(row.rank - 1, y.rank)), tuple(range(q.rank)))
     if not keepdims:
@@ -166,14 +166,14 @@ def kthvalue(x: Any, k: Any, axis: int = -1, keepdims: bool = False) -> tuple[Va
     Raises `ShapeError` where there are fewer, as far as that is known.
     """
     x = as_value(x)
-    place, rank = axis_of(axis, x.rank, "kthvalue: axis"), dim(k)
+    axis, rank = axis_of(axis, x.rank, "kthvalue: axis"), dim(k)
     if isinstance(rank, int) and rank < 1:
         raise ShapeError(f"kthvalue: k counts from 1, got {k}")
-    found = [
-        along(part, place, dim(rank - 1), 1, 1) for part in top_k(x, rank, place, largest=False)
+    slices = [
+        along(part, axis, dim(rank - 1), 1, 1) for part in top_k(x, rank, axis, largest=False)
     ]
-    values, places = found if keepdims else (squeeze(part, place) for part in found)
-    return values, places
+    values, indices = slices if keepdims else (squeeze(part, axis) for part in slices)
+    return values, indices
 
 
 for _function in (median, quantile, kthvalue):

@@ -125,31 +125,31 @@ class ProductOfOthers(Op):
 
     def numpy(self, x: Array) -> Array:
         zero = x == 0
-        others = np.where(zero, 1, x).astype(x.dtype)
-        product_ = others.prod(self.axis, keepdims=True)
+        nonzero = np.where(zero, 1, x).astype(x.dtype)
+        product_ = nonzero.prod(self.axis, keepdims=True)
         count = zero.sum(self.axis, keepdims=True) - zero
-        return np.where(count == 0, product_ / others, 0).astype(x.dtype)
+        return np.where(count == 0, product_ / nonzero, 0).astype(x.dtype)
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         dtype = o.type.dtype
-        axes, none, one = o.ints([self.axis]), o.scalar(0, dtype), o.scalar(1, dtype)
-        zero = o.Equal(x, none)
-        others = o.Where(zero, one, x)
-        zeros = o.cast(zero, dtype)
+        axes, zero, one = o.ints([self.axis]), o.scalar(0, dtype), o.scalar(1, dtype)
+        is_zero = o.Equal(x, zero)
+        nonzero = o.Where(is_zero, one, x)
+        zeros = o.cast(is_zero, dtype)
         count = o.Sub(o.ReduceSum(zeros, axes, keepdims=1), zeros)
-        product_ = o.Div(_product(o, others, o.type, self.axis, True), others)
-        return o.Where(o.Equal(count, none), product_, none)
+        product_ = o.Div(_product(o, nonzero, o.type, self.axis, True), nonzero)
+        return o.Where(o.Equal(count, zero), product_, zero)
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         dtype = t.dtype(t.type.dtype)
         zero = t.call("torch.eq", x, 0)
-        others = t.call("torch.masked_fill", x, zero, 1)
+        nonzero = t.call("torch.masked_fill", x, zero, 1)
         zeros = t.method(zero, "to", dtype)
         count = t.call("torch.sub", t.call("torch.sum", zeros, [self.axis], keepdim=True), zeros)
         limit = ACROSS if t.type.dtype is f32 else None
         size = t.type.shape[self.axis]
-        product_ = t.in_double(size, limit, "torch.prod", [others], self.axis, keepdim=True)
-        gradient = t.call("torch.div", product_, others)
+        product_ = t.in_double(size, limit, "torch.prod", [nonzero], self.axis, keepdim=True)
+        gradient = t.call("torch.div", product_, nonzero)
         return t.call("torch.masked_fill", gradient, t.call("torch.ne", count, 0), 0)
 
     @classmethod

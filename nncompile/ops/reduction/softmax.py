@@ -33,14 +33,14 @@ class _Softmaxes:
         self,
         o: OnnxEmitter,
         kernel: Callable[[OnnxEmitter], str],
-        again: Callable[[OnnxEmitter, str], str],
+        renormalize: Callable[[OnnxEmitter, str], str],
     ) -> str:
         """What the runtime's kernel gives; normalized once more where its sum has too many
         terms."""
         if o.type.dtype is not f32:
             return kernel(o)
         size = o.type.shape[self.axis]
-        return o.by_size(size, EXPONENTIALS, kernel, lambda o: again(o, kernel(o)), o.type)
+        return o.by_size(size, EXPONENTIALS, kernel, lambda o: renormalize(o, kernel(o)), o.type)
 
     def torch(self, t: TorchEmitter, x: str) -> str:
         limit = EXPONENTIALS if t.type.dtype is f32 else None
@@ -49,13 +49,13 @@ class _Softmaxes:
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
-        along: Any = cls
-        yield Sample(along(1), (f32["n", 5],))
-        yield Sample(along(0), (f32["n", "m"],))
-        yield Sample(along(1), (f32[2, "n", 3],))
-        yield Sample(along(0), (f64["n"],))
-        yield Sample(along(0), (f32[1],))
-        yield Sample(along(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
+        make: Any = cls
+        yield Sample(make(1), (f32["n", 5],))
+        yield Sample(make(0), (f32["n", "m"],))
+        yield Sample(make(1), (f32[2, "n", 3],))
+        yield Sample(make(0), (f64["n"],))
+        yield Sample(make(0), (f32[1],))
+        yield Sample(make(1), (f32["n", 4],), floats=(-200.0, 200.0), order=1)
 
 
 class Softmax(_Softmaxes, Op):
@@ -116,8 +116,8 @@ def softmax(x: Any, axis: int = -1) -> Value:
 
     Raises `ShapeError` for an axis that `x` does not have.
     """
-    x, along = _operand("softmax", x, axis)
-    return Softmax(along)(x)
+    x, axis = _operand("softmax", x, axis)
+    return Softmax(axis)(x)
 
 
 @suggests_names
@@ -126,5 +126,5 @@ def log_softmax(x: Any, axis: int = -1) -> Value:
 
     Raises `ShapeError` for an axis that `x` does not have.
     """
-    x, along = _operand("log_softmax", x, axis)
-    return LogSoftmax(along)(x)
+    x, axis = _operand("log_softmax", x, axis)
+    return LogSoftmax(axis)(x)

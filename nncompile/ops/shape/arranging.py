@@ -44,8 +44,8 @@ def roll(x: Any, shift: Any, axis: int | Sequence[int] | None = None) -> Value:
     if len(axes) != len(shifts):
         raise ShapeError(f"roll: {len(shifts)} shifts for {len(axes)} axes")
     rolled: Value = x
-    for place, by in zip(axes, shifts, strict=True):
-        rolled = _rolled(rolled, by, axis_of(place, x.rank, "roll: axis"))
+    for index, step in zip(axes, shifts, strict=True):
+        rolled = _rolled(rolled, step, axis_of(index, x.rank, "roll: axis"))
     return rolled
 
 
@@ -54,17 +54,17 @@ def _rolled(x: Value, shift: Any, axis: int) -> Value:
     if isinstance(shift, Value):
         if shift.rank:
             raise ShapeError(f"roll: a shift must be one number, got {shift.type}")
-        places = mod(iota(size) - cast(shift, iota(size).dtype), size_value(size))
-        return take(x, places, axis)
+        indices = mod(iota(size) - cast(shift, iota(size).dtype), size_value(size))
+        return take(x, indices, axis)
     shift = dim(shift)
     if isinstance(shift, int) and isinstance(size, int):
-        moved: Dim = shift % size if size else 0
+        offset: Dim = shift % size if size else 0
     else:  # of nothing, nothing is moved
-        moved = dim(sp.Mod(shift, sp.Max(size, 1))) if shift != 0 else 0
-    if moved == 0:
+        offset = dim(sp.Mod(shift, sp.Max(size, 1))) if shift != 0 else 0
+    if offset == 0:
         return x
-    rest = dim(size - moved)
-    return concatenate([along(x, axis, rest, moved, 1), along(x, axis, 0, rest, 1)], axis)
+    rest = dim(size - offset)
+    return concatenate([along(x, axis, rest, offset, 1), along(x, axis, 0, rest, 1)], axis)
 
 
 @suggests_names
@@ -97,13 +97,13 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     Raises `ShapeError` for a negative `n`, and for an axis that `x` does not have.
     """
     x = as_value(x)
-    place = axis_of(axis, x.rank, "diff: axis")
+    axis = axis_of(axis, x.rank, "diff: axis")
     if n < 0:
         raise ShapeError(f"diff: n must not be negative, got {n}")
-    parts = [_beside(x, prepend, place), x, _beside(x, append, place)]
-    y = concatenate([p for p in parts if p is not None], place)
+    parts = [_beside(x, prepend, axis), x, _beside(x, append, axis)]
+    y = concatenate([p for p in parts if p is not None], axis)
     for _ in range(n):
-        before = (slice(None),) * place
+        before = (slice(None),) * axis
         after, first = y[(*before, slice(1, None))], y[(*before, slice(None, -1))]
         y = not_equal(after, first) if y.dtype.is_bool else after - first
     return y
@@ -113,10 +113,10 @@ def _beside(x: Value, other: Any, axis: int) -> Value | None:
     """What is joined to `x` along the axis; a number is one element there."""
     if other is None:
         return None
-    joined = as_value(other, x)
-    if joined.rank:
-        return joined
-    return broadcast_to(joined, with_axis(x.shape, axis, 1))
+    part = as_value(other, x)
+    if part.rank:
+        return part
+    return broadcast_to(part, with_axis(x.shape, axis, 1))
 
 
 @suggests_names

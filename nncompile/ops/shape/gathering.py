@@ -48,8 +48,8 @@ class Gather(Op):
     def pullback(self, g: Value, y: Value, x: Value, indices: Value) -> Sequence[Value | None]:
         return scatter_add(zeros_like(x), indices, g, self.axis), None
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        table, index = places
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        table, index = row_axes
         if table is None:
             return None if index is None else self.axis + index
         if index is not None or table == self.axis:
@@ -64,10 +64,10 @@ class Gather(Op):
 
     def torch(self, t: TorchEmitter, x: str, indices: str) -> str:
         source = t.types[0].shape[self.axis]
-        places = torch_places(t, indices, source)
+        positions = torch_places(t, indices, source)
         if t.types[1].rank == 1:
-            return t.call("torch.index_select", x, self.axis, places)
-        rows = t.call("torch.index_select", x, self.axis, t.method(places, "reshape", [-1]))
+            return t.call("torch.index_select", x, self.axis, positions)
+        rows = t.call("torch.index_select", x, self.axis, t.method(positions, "reshape", [-1]))
         return t.method(rows, "reshape", t.shape(t.type.shape))
 
     @classmethod
@@ -105,8 +105,8 @@ class TakeAlongAxis(Op):
         return o.GatherElements(x, places_of(o, indices), axis=self.axis)
 
     def torch(self, t: TorchEmitter, x: str, indices: str) -> str:
-        places = torch_places(t, indices, t.types[0].shape[self.axis])
-        return t.call("torch.gather", x, self.axis, places)
+        positions = torch_places(t, indices, t.types[0].shape[self.axis])
+        return t.call("torch.gather", x, self.axis, positions)
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -139,29 +139,29 @@ class ScatterAdd(Op):
     def onnx(self, o: OnnxEmitter, x: str, indices: str, updates: str) -> str:
         # ScatterND adds wrongly where several threads meet at one index; this does not.
         def added(o: OnnxEmitter, x: str, updates: str) -> str:
-            places = places_of(o, indices)
-            return o.ScatterElements(x, places, updates, axis=self.axis, reduction="add")
+            positions = places_of(o, indices)
+            return o.ScatterElements(x, positions, updates, axis=self.axis, reduction="add")
 
         if o.type.dtype is not f32:
             return added(o, x, updates)
 
-        def many(o: OnnxEmitter) -> str:
+        def in_double(o: OnnxEmitter) -> str:
             return o.cast(added(o, o.cast(x, f64), o.cast(updates, f64)), f32)
 
         size = o.types[1].shape[self.axis]
-        return o.by_size(size, SCATTERED, lambda o: added(o, x, updates), many, o.type)
+        return o.by_size(size, SCATTERED, lambda o: added(o, x, updates), in_double, o.type)
 
     def torch(self, t: TorchEmitter, x: str, indices: str, updates: str) -> str:
-        places = torch_places(t, indices, t.types[0].shape[self.axis])
+        positions = torch_places(t, indices, t.types[0].shape[self.axis])
         if t.type.dtype is not f32:
-            total = t.call("torch.scatter_add", x, self.axis, places, updates)
+            total = t.call("torch.scatter_add", x, self.axis, positions, updates)
             return t.wrapped(total, t.type.dtype)
-        few, many = (
-            f"torch.scatter_add({x}{wide}, {self.axis}, {places}, {updates}{wide})"
+        single, double = (
+            f"torch.scatter_add({x}{wide}, {self.axis}, {positions}, {updates}{wide})"
             for wide in ("", ".double()")
         )
         size = t.types[1].shape[self.axis]
-        return t.by_size(size, SCATTERED, few, f"{many}.float()", "scatter_add")
+        return t.by_size(size, SCATTERED, single, f"{double}.float()", "scatter_add")
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -190,27 +190,27 @@ def scatter_add(x: Any, indices: Any, updates: Any, axis: int = 0) -> Value:
     shape of `updates` is that of `take(x, indices, axis)`."""
     x, indices = as_value(x), as_value(indices)
     updates = as_value(updates, x)
-    place = axis_of(axis, x.rank)
-    row, slices = slices_at(x, indices, updates, place)
-    column = broadcast_to(as_column(row, slices, place), slices.shape)
-    return ScatterAdd(place)(x, column, slices)
+    axis = axis_of(axis, x.rank)
+    row, slices = slices_at(x, indices, updates, axis)
+    column = broadcast_to(as_column(row, slices, axis), slices.shape)
+    return ScatterAdd(axis)(x, column, slices)
 
 
 @suggests_names
 def take_along_axis(x: Any, indices: Any, axis: int) -> Value:
     """`y[…, i, …] = x[…, indices[…, i, …], …]` along the axis; other axes broadcast."""
     x, indices = as_value(x), as_value(indices)
-    place = axis_of(axis, x.rank)
-    x, indices = _matched(x, indices, place)
-    return TakeAlongAxis(place)(x, indices)
+    axis = axis_of(axis, x.rank)
+    x, indices = _matched(x, indices, axis)
+    return TakeAlongAxis(axis)(x, indices)
 
 
 def add_along_axis(x: Any, indices: Any, values: Any, axis: int) -> Value:
     """`x` with `values[…, i, …]` added at `indices[…, i, …]` along the axis, the inverse of
     `take_along_axis`; other axes of `indices`, and all of `values`, broadcast."""
     x, indices = as_value(x), as_value(indices)
-    place = axis_of(axis, x.rank)
-    return ScatterAdd(place)(x, *elements_at(x, indices, as_value(values, x), place))
+    axis = axis_of(axis, x.rank)
+    return ScatterAdd(axis)(x, *elements_at(x, indices, as_value(values, x), axis))
 
 
 def _matched(x: Value, indices: Value, axis: int) -> tuple[Value, Value]:
@@ -227,11 +227,11 @@ def one_hot(indices: Any, num_classes: Any, dtype: Any = f32, axis: int = -1) ->
     an index that is negative or not below `num_classes`."""
     indices = as_value(indices)
     check_integer(indices.type)
-    place = axis_of(axis, indices.rank + 1)
+    axis = axis_of(axis, indices.rank + 1)
     size = dim(num_classes)
-    others = [size if i == place else 1 for i in range(indices.rank + 1)]
-    places = reshape(iota(size, indices.dtype), others)
-    return cast(expand_dims(indices, place) == places, dtype_of(dtype))
+    shape = [size if i == axis else 1 for i in range(indices.rank + 1)]
+    classes = reshape(iota(size, indices.dtype), shape)
+    return cast(expand_dims(indices, axis) == classes, dtype_of(dtype))
 
 
 for _function in (take, scatter_add, take_along_axis, add_along_axis, one_hot):

@@ -40,11 +40,11 @@ def getitem(x: Any, key: Any) -> Value:
     """
     x = as_value(x)
     keys = _completed(key, x)
-    chosen = [i for i, k in enumerate(keys) if isinstance(k, Value)]
-    if chosen:
+    tensors = [i for i, k in enumerate(keys) if isinstance(k, Value)]
+    if tensors:
         # Numbers beside tensors are indices like them.
-        chosen = [i for i, k in enumerate(keys) if isinstance(k, Value) or _is_number(k)]
-        if chosen[-1] - chosen[0] >= len(chosen):
+        tensors = [i for i, k in enumerate(keys) if isinstance(k, Value) or _is_number(k)]
+        if tensors[-1] - tensors[0] >= len(tensors):
             raise ShapeError(
                 "index tensors that are used together must be on adjacent axes",
                 hint="transpose so that their axes are adjacent, or index one after the other",
@@ -56,21 +56,21 @@ def getitem(x: Any, key: Any) -> Value:
     lead = 0  # axes of the result before the tensors
     axis = 0
     for i, k in enumerate(keys):
-        if chosen and i == chosen[0]:
+        if tensors and i == tensors[0]:
             lead = len(shape)
         if k is None:
             shape.append(1)
             continue
         total = x.shape[axis]
-        start, size, step = (0, total, 1) if i in chosen else _bounds(k, total, axis, x)
+        start, size, step = (0, total, 1) if i in tensors else _bounds(k, total, axis, x)
         axis += 1
         starts.append(start)
         sizes.append(size)
         steps.append(step)
-        if isinstance(k, slice) or i in chosen:
+        if isinstance(k, slice) or i in tensors:
             shape.append(size)
     cut = reshape(part(x, starts, sizes, steps), shape)
-    return _picked(cut, lead, [keys[i] for i in chosen]) if chosen else cut
+    return _picked(cut, lead, [keys[i] for i in tensors]) if tensors else cut
 
 
 def _completed(key: Any, x: Value) -> list[Any]:
@@ -83,18 +83,18 @@ def _completed(key: Any, x: Value) -> list[Any]:
         raise ShapeError("an index can have only one ellipsis")
     if used > x.rank:
         raise ShapeError(f"{used} indices for the {x.rank} axes of {x.type}")
-    place = ellipses[0] if ellipses else len(keys)
-    keys[place : place + 1] = [slice(None)] * (x.rank - used)
-    found: list[Any] = []
+    index = ellipses[0] if ellipses else len(keys)
+    keys[index : index + 1] = [slice(None)] * (x.rank - used)
+    expanded: list[Any] = []
     axis = 0
     for k in keys:
         if isinstance(k, Value) and k.dtype.is_bool:
             _check_mask(k, x, axis)
-            found += nonzero(k)
+            expanded += nonzero(k)
         else:
-            found.append(k)
+            expanded.append(k)
         axis += _axes_of(k)
-    return found
+    return expanded
 
 
 def _axes_of(k: Any) -> int:
@@ -136,24 +136,24 @@ def _bounds(k: Any, total: Dim, axis: int, x: Value) -> tuple[Dim, Dim, int]:
     """Start, number and step of the elements that a number or a slice chooses."""
     if isinstance(k, slice):
         return _slice_bounds(k, total)
-    place = _from_front(k, total)
-    if isinstance(place, int) and isinstance(total, int) and not 0 <= place < total:
+    index = _from_front(k, total)
+    if isinstance(index, int) and isinstance(total, int) and not 0 <= index < total:
         raise ShapeError(f"index {k} is out of range for axis {axis} of {x.type}")
-    return place, 1, 1
+    return index, 1, 1
 
 
 def _slice_bounds(k: slice, total: Dim) -> tuple[Dim, Dim, int]:
     step = 1 if k.step is None else dim(k.step)
     if not isinstance(step, int) or step == 0:
         raise ShapeError(f"the step of a slice must be a nonzero number, got {k.step}")
-    given: list[Any] = [None if bound is None else dim(bound) for bound in (k.start, k.stop)]
-    if isinstance(total, int) and not any(isinstance(bound, sp.Expr) for bound in given):
-        places = range(*slice(given[0], given[1], step).indices(total))
-        return (places.start if len(places) else 0), len(places), step
+    limits: list[Any] = [None if bound is None else dim(bound) for bound in (k.start, k.stop)]
+    if isinstance(total, int) and not any(isinstance(bound, sp.Expr) for bound in limits):
+        indices = range(*slice(limits[0], limits[1], step).indices(total))
+        return (indices.start if len(indices) else 0), len(indices), step
     # The elements from `low` up to `high`, of which a negative step begins with the last.
-    shift, bounds = (0, given) if step > 0 else (1, given[::-1])
-    low = _Place.of(bounds[0], total, shift) or _Place(0, 0)
-    high = _Place.of(bounds[1], total, shift) or _Place(total, 0, from_end=True)
+    shift, bounds = (0, limits) if step > 0 else (1, limits[::-1])
+    low = _Position.of(bounds[0], total, shift) or _Position(0, 0)
+    high = _Position.of(bounds[1], total, shift) or _Position(total, 0, from_end=True)
     begin, end = _between(low, high, total)
     size = floordiv(dim(end - begin + abs(step) - 1), abs(step))
     if isinstance(size, int) and size <= 0:
@@ -162,24 +162,24 @@ def _slice_bounds(k: slice, total: Dim) -> tuple[Dim, Dim, int]:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """A bound of a slice on an axis of symbolic size: where it is, and where that is a number, how
     many elements are before it, or after it where it is counted `from_end`."""
 
-    place: Dim
+    position: Dim
     count: int | None = None
     from_end: bool = False
 
     @classmethod
-    def of(cls, bound: Any, total: Dim, shift: int) -> _Place | None:
+    def of(cls, bound: Any, total: Dim, shift: int) -> _Position | None:
         """That of a bound, `shift` further on; None where there is none."""
         if bound is None:
             return None
-        place = dim(_from_front(bound, total) + shift)
+        position = dim(_from_front(bound, total) + shift)
         if not isinstance(bound, int):
-            return cls(place)
+            return cls(position)
         from_end = bound < 0
-        return cls(place, -bound - shift if from_end else bound + shift, from_end)
+        return cls(position, -bound - shift if from_end else bound + shift, from_end)
 
     def within(self, total: Dim) -> Dim:
         """Where it is on the axis: as far as there are elements."""
@@ -187,15 +187,15 @@ class _Place:
         return dim(total - count if self.from_end else count)
 
 
-def _between(low: _Place, high: _Place, total: Dim) -> tuple[Dim, Dim]:
+def _between(low: _Position, high: _Position, total: Dim) -> tuple[Dim, Dim]:
     """Where the elements between two places begin and end, as far as there are any; symbolic
     bounds are taken for granted."""
     if low.count is None or high.count is None:
-        return low.place, high.place
+        return low.position, high.position
     begin, end = low.within(total), high.within(total)
     if low.from_end is high.from_end:
-        none = low.count <= high.count if low.from_end else low.count >= high.count
-        return (0, 0) if none else (begin, end)
+        is_empty = low.count <= high.count if low.from_end else low.count >= high.count
+        return (0, 0) if is_empty else (begin, end)
     if low.from_end:
         return begin, dim(sp.Max(begin, end))
     left = total - sp.Min(low.count + high.count, total)  # all but so many
@@ -214,13 +214,13 @@ def _picked(x: Value, axis: int, indices: Sequence[Any]) -> Value:
     if len(indices) == 1:
         return take(x, indices[0], axis)
     sizes = x.shape[axis : axis + len(indices)]
-    places = reduce(
-        lambda place, pair: place * size_value(pair[1]) + _counted(*pair),
+    flat = reduce(
+        lambda position, pair: position * size_value(pair[1]) + _counted(*pair),
         zip(indices, sizes, strict=True),
         as_value(np.int64(0)),
     )
-    joined = (*x.shape[:axis], product(sizes), *x.shape[axis + len(indices) :])
-    return take(reshape(x, joined), places, axis)
+    shape = (*x.shape[:axis], product(sizes), *x.shape[axis + len(indices) :])
+    return take(reshape(x, shape), flat, axis)
 
 
 def _counted(index: Any, size: Dim) -> Value:

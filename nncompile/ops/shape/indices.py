@@ -70,10 +70,10 @@ def torch_places(t: TorchEmitter, indices: str, size: Dim) -> str:
     """Indices as torch's index functions want them: i64, counted from the start. Those that are
     out of range stay so, and torch refuses them."""
     dtype = t.types[1].dtype
-    places: str = t.cast(indices, dtype, i64)
+    positions: str = t.cast(indices, dtype, i64)
     if not dtype.is_signed:
-        return places
-    return t.where(t.lt(places, 0), t.add(places, t.dim(size)), places)
+        return positions
+    return t.where(t.lt(positions, 0), t.add(positions, t.dim(size)), positions)
 
 
 def elements_at(x: Value, indices: Value, values: Value, axis: int) -> tuple[Value, Value]:

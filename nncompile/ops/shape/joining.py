@@ -48,8 +48,8 @@ class Concat(Op):
                 raise DTypeError(f"element types differ, {first} and {part}")
             if part.rank != first.rank:
                 raise ShapeError(f"ranks differ, {first} and {part}")
-            others = [with_axis(t.shape, self.axis) for t in (first, part)]
-            if same_shape(*others) is not True:
+            shapes = [with_axis(t.shape, self.axis) for t in (first, part)]
+            if same_shape(*shapes) is not True:
                 raise ShapeError(
                     f"{first} and {part} may differ along axis {self.axis} only",
                     hint="give axes of the same size the same name",
@@ -88,11 +88,11 @@ def _pieces(o: OnnxEmitter, x: str, axis: int, sizes: Sequence[Dim]) -> tuple[st
     """`x` in pieces of these sizes, in several steps where there are many."""
     if len(sizes) <= _MOST_PIECES or not all(isinstance(size, int) for size in sizes):
         return o.Split(x, o.shape(sizes), axis=axis, outputs=len(sizes))
-    each = -(-len(sizes) // _MOST_PIECES)
-    groups = [sizes[i : i + each] for i in range(0, len(sizes), each)]
-    wholes = _pieces(o, x, axis, [sum(map(int, group)) for group in groups])
-    pairs = zip(wholes, groups, strict=True)
-    return tuple(piece for whole, group in pairs for piece in _pieces(o, whole, axis, group))
+    count = -(-len(sizes) // _MOST_PIECES)
+    groups = [sizes[i : i + count] for i in range(0, len(sizes), count)]
+    parts = _pieces(o, x, axis, [sum(map(int, group)) for group in groups])
+    pairs = zip(parts, groups, strict=True)
+    return tuple(piece for part, group in pairs for piece in _pieces(o, part, axis, group))
 
 
 class Split(Op):
@@ -166,12 +166,12 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
         values, axis = [reshape(v, (product(v.shape),)) for v in values], 0
     if values[0].rank == 0:
         raise ShapeError("concatenate: scalars have no axis", hint="use stack")
-    place = axis_of(axis, values[0].rank)
+    axis = axis_of(axis, values[0].rank)
     common = reduce(promote, (v.dtype for v in values))
     values = [cast(v, common) for v in values]
     if all(v.rank == values[0].rank for v in values):
-        values = fitted(values, but=place - values[0].rank)
-    return values[0] if len(values) == 1 else apply(Concat(place), *values)
+        values = fitted(values, but=axis - values[0].rank)
+    return values[0] if len(values) == 1 else apply(Concat(axis), *values)
 
 
 @suggests_names
@@ -193,25 +193,25 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Value, ...]:
     Raises `ShapeError` where the size is not known to be a multiple of the number of parts.
     """
     x = as_value(x)
-    place = axis_of(axis, x.rank)
-    total = x.shape[place]
+    axis = axis_of(axis, x.rank)
+    total = x.shape[axis]
     if isinstance(indices_or_sections, tuple | list):
         points = [dim(p) for p in indices_or_sections]
         bounds = list(zip([0, *points], [*points, total], strict=True))
         sizes = [dim(b - a) for a, b in bounds]
         if any(isinstance(size, int) and size < 0 for size in sizes):
             raise ShapeError(f"split: the points {points} must increase within {total}")
-        return sections(x, sizes, place)
+        return sections(x, sizes, axis)
     count = dim(indices_or_sections)
     if not isinstance(count, int) or count < 1:
         raise ShapeError(f"split: the number of parts must be 1 or more, got {count}")
     size = floordiv(total, count)
     if same(product((size, count)), total) is not True:
         raise ShapeError(
-            f"split: {total} of axis {place} of {x.type} is not known to be {count} equal parts",
+            f"split: {total} of axis {axis} of {x.type} is not known to be {count} equal parts",
             hint=f'name the size as a multiple, such as "{count}*n", or give the split points',
         )
-    return sections(x, [size] * count, place)
+    return sections(x, [size] * count, axis)
 
 
 register("concatenate", concatenate)

@@ -20,10 +20,10 @@ def moved(value: Value) -> tuple[Value, ...]:
     if source.op.copies != 0:
         return source.args[: source.op.copies]
     if is_plain(value) and isinstance(body_of(value), h.where):
-        chosen = body_of(value).args[1:]
-        if all(x.is_Symbol for x in chosen):
-            found = tuple(_argument(value, x) for x in chosen)
-            return found if all(x.dtype is value.dtype for x in found) else ()
+        branches = body_of(value).args[1:]
+        if all(x.is_Symbol for x in branches):
+            operands = tuple(_argument(value, x) for x in branches)
+            return operands if all(x.dtype is value.dtype for x in operands) else ()
     return ()
 
 
@@ -31,33 +31,33 @@ def _argument(value: Value, symbol: object) -> Value:
     return next(a for i, a in enumerate(value.args) if placeholder(i) == symbol)
 
 
-def alike(value: Value, others: Sequence[Value]) -> Value:
-    """`others`, of the shapes of what `value` moves, moved in its way."""
+def alike(value: Value, sources: Sequence[Value]) -> Value:
+    """`sources`, of the shapes of what `value` moves, moved in its way."""
     if isinstance(value.op, Item):
-        return apply(value.op, alike(value.args[0], others))
+        return apply(value.op, alike(value.args[0], sources))
     if value.op.copies != 0:
-        return apply(value.op, *others, *value.args[len(others) :])
+        return apply(value.op, *sources, *value.args[len(sources) :])
     count = len(value.args)
-    chosen = (placeholder(count + i) for i in range(len(others)))
-    return mapped(h.where(body_of(value).args[0], *chosen), (*value.args, *others))
+    branches = (placeholder(count + i) for i in range(len(sources)))
+    return mapped(h.where(body_of(value).args[0], *branches), (*value.args, *sources))
 
 
 def through_moves(value: Value, change: Callable[[Value], Value | None]) -> Value | None:
     """What `change` makes of the values that all elements of `value` come from, moved as they are
     moved; None where it makes nothing of one of them. It keeps shapes."""
-    made: dict[Value, Value] = {}
-    waiting = [value]
-    while waiting:
-        v = waiting[-1]
+    results: dict[Value, Value] = {}
+    pending = [value]
+    while pending:
+        v = pending[-1]
         parts = moved(v)
-        missing = [a for a in parts if a not in made]
-        if missing and v not in made:
-            waiting += missing
+        missing = [a for a in parts if a not in results]
+        if missing and v not in results:
+            pending += missing
             continue
-        waiting.pop()
-        if v not in made:
-            found = alike(v, [made[a] for a in parts]) if parts else change(v)
-            if found is None:
+        pending.pop()
+        if v not in results:
+            result = alike(v, [results[a] for a in parts]) if parts else change(v)
+            if result is None:
                 return None
-            made[v] = found
-    return made[value]
+            results[v] = result
+    return results[value]

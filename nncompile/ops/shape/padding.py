@@ -45,10 +45,10 @@ def pad(
     if any(isinstance(w, int) and w < 0 for pair in pairs for w in pair):
         raise ShapeError(f"pad: widths must not be negative, got {pad_width}", hint="use a slice")
     if mode not in MODES:
-        here = TORCH_MODES.get(mode)
+        equivalent = TORCH_MODES.get(mode)
         raise ShapeError(
             f"pad: mode must be one of {', '.join(MODES)}, got {mode!r}",
-            hint=f'mode="{here}"' if here else did_you_mean(str(mode), MODES),
+            hint=f'mode="{equivalent}"' if equivalent else did_you_mean(str(mode), MODES),
         )
     before, after = ([pair[i] for pair in pairs] for i in (0, 1))
     if mode == "constant":
@@ -61,9 +61,9 @@ def extended(x: Value, before: Sequence[Dim], after: Sequence[Dim], mode: str) -
     width removes elements first."""
     widths = [[sp.sympify(w) for w in side] for side in (before, after)]
     cut = [[dim(sp.Min(w, 0)) for w in side] for side in widths]
-    added = [[dim(sp.Max(w, 0)) for w in side] for side in widths]
+    extra = [[dim(sp.Max(w, 0)) for w in side] for side in widths]
     x = padded(x, cut[0], cut[1])
-    for axis, (first, last) in enumerate(zip(*added, strict=True)):
+    for axis, (first, last) in enumerate(zip(*extra, strict=True)):
         if first != 0 or last != 0:
             x = _along_axis(x, axis, first, last, mode)
     return x
@@ -76,23 +76,23 @@ def _along_axis(x: Value, axis: int, before: Dim, after: Dim, mode: str) -> Valu
             f"pad: axis {axis} of {x.type} has no elements to copy", hint='mode="constant"'
         )
     if mode == "edge":
-        ends = [along(x, axis, place, 1, 1) for place in (0, dim(size - 1))]
+        ends = [along(x, axis, span, 1, 1) for span in (0, dim(size - 1))]
         shapes = [with_axis(x.shape, axis, w) for w in (before, after)]
         sides = [broadcast_to(end, s) for end, s in zip(ends, shapes, strict=True)]
     elif all(_is_known(size - w - int(mode == "reflect")) for w in (before, after)):
-        sides = [along(x, axis, *place) for place in _places(size, before, after, mode)]
+        sides = [along(x, axis, *span) for span in _spans(size, before, after, mode)]
     else:
-        sides = _taken(x, axis, before, after, mode)
+        sides = _copies(x, axis, before, after, mode)
     parts = zip((before, size, after), (sides[0], x, sides[1]), strict=True)
     return concatenate([p for width, p in parts if width != 0 or p is x], axis)
 
 
-def _is_known(room: Any) -> bool:
+def _is_known(margin: Any) -> bool:
     """Whether that much is not negative for every size."""
-    return bool(sp.sympify(room).is_nonnegative)
+    return bool(sp.sympify(margin).is_nonnegative)
 
 
-def _places(size: Any, before: Any, after: Any, mode: str) -> list[tuple[Dim, Dim, int]]:
+def _spans(size: Any, before: Any, after: Any, mode: str) -> list[tuple[Dim, Dim, int]]:
     """Start, size and step of what is copied before and after, where that is one part of x."""
     if mode == "wrap":
         return [(dim(size - before), before, 1), (0, after, 1)]
@@ -100,24 +100,24 @@ def _places(size: Any, before: Any, after: Any, mode: str) -> list[tuple[Dim, Di
     return [(dim(before - 1 + at_end), before, -1), (dim(size - 1 - at_end), after, -1)]
 
 
-def _taken(x: Value, axis: int, before: Dim, after: Dim, mode: str) -> list[Value]:
+def _copies(x: Value, axis: int, before: Dim, after: Dim, mode: str) -> list[Value]:
     """The copies before and after, whatever the size of the axis and the widths: the elements
     repeat with a period, in which a mirrored axis lies twice."""
     size = size_value(x.shape[axis])
-    places = concatenate([iota(before) - size_value(before), iota(after) + size])
+    positions = concatenate([iota(before) - size_value(before), iota(after) + size])
     if mode == "wrap":
-        places = places % maximum(size, 1)
+        positions = positions % maximum(size, 1)
     else:
-        again = 1 if mode == "symmetric" else 0
-        period = maximum(2 * size - 2 + 2 * again, 1)  # one element alone is its own mirror
-        places = places % period
-        places = minimum(places, maximum(period - again - places, 0))
-    return list(split(take(x, places, axis), [before], axis))
+        repeats = 1 if mode == "symmetric" else 0
+        period = maximum(2 * size - 2 + 2 * repeats, 1)  # one element alone is its own mirror
+        positions = positions % period
+        positions = minimum(positions, maximum(period - repeats - positions, 0))
+    return list(split(take(x, positions, axis), [before], axis))
 
 
 def _widths(pad_width: Any, rank: int) -> list[tuple[Dim, Dim]]:
-    given = pad_width if isinstance(pad_width, tuple | list) else (pad_width, pad_width)
-    pairs = given if all(isinstance(p, tuple | list) for p in given) else [given] * rank
+    widths = pad_width if isinstance(pad_width, tuple | list) else (pad_width, pad_width)
+    pairs = widths if all(isinstance(p, tuple | list) for p in widths) else [widths] * rank
     if len(pairs) == 1:
         pairs = list(pairs) * rank
     if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):

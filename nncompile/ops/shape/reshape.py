@@ -42,10 +42,10 @@ class Reshape(Op):
     def infer(self, x: Type) -> Type:
         before, after = product(x.shape), product(self.shape)
         target = Type(x.dtype, self.shape)
-        answer = same(before, after)
-        if answer is False:
+        is_same = same(before, after)
+        if is_same is False:
             raise ShapeError(f"{x} has {before} elements, {target} has {after}")
-        if answer is None and not same_where_enough(before, after):
+        if is_same is None and not same_where_enough(before, after):
             raise ShapeError(
                 f"cannot tell whether the {before} elements of {x} are the {after} of {target}",
                 hint="write the sizes in terms of each other, or give equal dimensions the same "
@@ -56,13 +56,13 @@ class Reshape(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (reshape(g, x.shape),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        (place,) = places
-        if place is None:
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        (source,) = row_axes
+        if source is None:
             return None
-        before, size = product(types[0].shape[:place]), types[0].shape[place]
-        for axis, own in enumerate(self.shape):
-            if same(own, size) is True and same(product(self.shape[:axis]), before) is True:
+        before, size = product(types[0].shape[:source]), types[0].shape[source]
+        for axis, target in enumerate(self.shape):
+            if same(target, size) is True and same(product(self.shape[:axis]), before) is True:
                 return axis
         return None
 
@@ -172,8 +172,8 @@ def reshape(x: Any, shape: Any, *more: Any) -> Value:
     <reshape : f32[n, 24]>
     """
     x = as_value(x)
-    given = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
-    target = _inferred(x, tuple(dim(size) for size in (*given, *more)))
+    sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
+    target = _inferred(x, tuple(dim(size) for size in (*sizes, *more)))
     return x if same_shape(x.shape, target) is True else Reshape(target)(x)
 
 
@@ -182,30 +182,30 @@ def _inferred(x: Value, target: Shape) -> Shape:
     negative = [i for i, size in enumerate(target) if isinstance(size, int) and size < 0]
     if not negative:
         return target
-    shown = f"[{', '.join(map(str, target))}]"
+    text = f"[{', '.join(map(str, target))}]"
     if len(negative) > 1 or target[negative[0]] != -1:
-        raise ShapeError(f"reshape: only one size of {shown} may be -1, and none less")
-    place = negative[0]
+        raise ShapeError(f"reshape: only one size of {text} may be -1, and none less")
+    index = negative[0]
     total = product(x.shape)
-    rest = product(size for i, size in enumerate(target) if i != place)
+    rest = product(size for i, size in enumerate(target) if i != index)
     size = 0 if _is_zero(rest) else floordiv(total, rest)
     if _is_zero(rest) or same(product((size, rest)), total) is not True:
         known = isinstance(total, int) and isinstance(rest, int)
         divides = "does not divide" if known else "is not known to divide"
         raise ShapeError(
-            f"reshape: -1 in {shown} has no size: {rest} {divides} the {total} elements",
+            f"reshape: -1 in {text} has no size: {rest} {divides} the {total} elements",
             rows=[("x", *described(x))],
             hint=None if known else 'name the size as a multiple, such as "4*n"',
         )
-    return with_axis(target, place, size)
+    return with_axis(target, index, size)
 
 
 def transpose(x: Any, axes: int | Sequence[int] | None = None, *more: int) -> Value:
     """`x` with its axes in another order, reversed by default: `transpose(x, (2, 0, 1))` or, as a
     method, `x.transpose(2, 0, 1)`."""
     x = as_value(x)
-    given = (axes, *more) if isinstance(axes, int) else axes
-    order = range(x.rank)[::-1] if given is None else [axis_of(a, x.rank, "axes") for a in given]
+    axes = (axes, *more) if isinstance(axes, int) else axes
+    order = range(x.rank)[::-1] if axes is None else [axis_of(a, x.rank, "axes") for a in axes]
     return x if list(order) == list(range(x.rank)) else Transpose(tuple(order))(x)
 
 
@@ -222,21 +222,21 @@ def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[in
     """`x` with the axes `source` at the places `destination`, the others in their order."""
     x = as_value(x)
     sources = _axes_in_order(source, x.rank, "source")
-    places = _axes_in_order(destination, x.rank, "destination")
-    if len(sources) != len(places):
+    destinations = _axes_in_order(destination, x.rank, "destination")
+    if len(sources) != len(destinations):
         raise ShapeError(
-            f"moveaxis: {len(sources)} source axes do not match {len(places)} destinations"
+            f"moveaxis: {len(sources)} source axes do not match {len(destinations)} destinations"
         )
     order = [i for i in range(x.rank) if i not in sources]
-    for place, axis in sorted(zip(places, sources, strict=True)):
-        order.insert(place, axis)
+    for index, axis in sorted(zip(destinations, sources, strict=True)):
+        order.insert(index, axis)
     return transpose(x, order)
 
 
 def _axes_in_order(axes: int | Sequence[int], rank: int, name: str) -> list[int]:
     axes_of(axes, rank, name)  # none twice
-    given = axes if isinstance(axes, Sequence) else (axes,)
-    return [axis_of(axis, rank, name) for axis in given]
+    requested = axes if isinstance(axes, Sequence) else (axes,)
+    return [axis_of(axis, rank, name) for axis in requested]
 
 
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Value:
@@ -244,8 +244,8 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Value:
     x = as_value(x)
     count = len(axis) if isinstance(axis, tuple | list) else 1
     shape = list(x.shape)
-    for place in axes_of(axis, x.rank + count):
-        shape.insert(place, 1)
+    for index in axes_of(axis, x.rank + count):
+        shape.insert(index, 1)
     return reshape(x, shape)
 
 
@@ -254,9 +254,9 @@ def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     one. Raises `ShapeError` where a given axis has, or may have, another size."""
     x = as_value(x)
     axes = _ones(x.shape) if axis is None else axes_of(axis, x.rank)
-    for place in axes:
-        if not is_one(x.shape[place]):
-            raise ShapeError(f"squeeze: axis {place} of {x.type} has size {x.shape[place]}, not 1")
+    for index in axes:
+        if not is_one(x.shape[index]):
+            raise ShapeError(f"squeeze: axis {index} of {x.type} has size {x.shape[index]}, not 1")
     return reshape(x, [size for i, size in enumerate(x.shape) if i not in axes])
 
 
@@ -294,17 +294,17 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Value:
     x = as_value(x)
     if axis is None:
         x, axis = ravel(x), 0
-    place, count = axis_of(axis, x.rank), dim(repeats)
-    counts = [count if i == place else 1 for i in range(x.rank)]
+    axis, count = axis_of(axis, x.rank), dim(repeats)
+    counts = [count if i == axis else 1 for i in range(x.rank)]
     return _repeated(x, [((n, 1), (n, count)) for count, n in zip(counts, x.shape, strict=True)])
 
 
 def _repeated(x: Value, axes: Sequence[tuple[Shape, Shape]]) -> Value:
     """Each axis split in two, of which one has size one, spread over both sizes and joined."""
-    needed = [(a, b) if a != b else ((product(a),), (product(b),)) for a, b in axes]
-    split = reshape(x, [size for before, _ in needed for size in before])
-    spread = broadcast_to(split, [size for _, after in needed for size in after])
-    return reshape(spread, [product(after) for _, after in needed])
+    pairs = [(a, b) if a != b else ((product(a),), (product(b),)) for a, b in axes]
+    split = reshape(x, [size for before, _ in pairs for size in before])
+    copies = broadcast_to(split, [size for _, after in pairs for size in after])
+    return reshape(copies, [product(after) for _, after in pairs])
 
 
 for _function in (

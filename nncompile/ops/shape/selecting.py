@@ -61,7 +61,7 @@ class NonZero(Op):
         yield Sample(cls(symbol("selected")), (boolean["n", 3, "m"],))
 
 
-def _places(x: Any) -> Value:
+def _nonzero_indices(x: Any) -> Value:
     x = as_value(x)
     x = x if x.dtype.is_bool else not_equal(x, 0)
     return NonZero(made_size("nonzero", x))(x)
@@ -75,17 +75,17 @@ def nonzero(x: Any) -> tuple[Value, ...]:
 
     Raises `ShapeError` for a scalar.
     """
-    places = _places(x)
-    rank = places.shape[0]
+    indices = _nonzero_indices(x)
+    rank = indices.shape[0]
     assert isinstance(rank, int)
-    return tuple(reshape(along(places, 0, i, 1, 1), (places.shape[1],)) for i in range(rank))
+    return tuple(reshape(along(indices, 0, i, 1, 1), (indices.shape[1],)) for i in range(rank))
 
 
 @suggests_names
 def argwhere(x: Any) -> Value:
     """The places of the elements that are not zero, in row-major order: a row (i64) for each, with
     a column for each axis. The size is a name of its own, as that of `nonzero`."""
-    return transpose(_places(x))
+    return transpose(_nonzero_indices(x))
 
 
 @suggests_names

@@ -71,13 +71,13 @@ class Slice(Op):
             after.append(dim(x.shape[axis] - first - g.shape[axis]))
         return (padded(g, before, after),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        (place,) = places
-        if place is None:
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        (axis,) = row_axes
+        if axis is None:
             return None
-        start, size, step = self._axes[place]
-        whole = (start, step) == (0, 1) and same(size, types[0].shape[place]) is True
-        return place if whole else None
+        start, size, step = self._axes[axis]
+        is_whole = (start, step) == (0, 1) and same(size, types[0].shape[axis]) is True
+        return axis if is_whole else None
 
     def batched(self, length: Dim) -> Slice:
         return Slice((0, *self.starts), (length, *self.sizes), (1, *self.steps))
@@ -113,8 +113,8 @@ class Slice(Op):
         y = o.Slice(x, o.shape(starts), o.shape(ends), o.ints(axes), o.ints(steps))
         if backward:
             count = len(backward)
-            first, beyond = o.ints([-1] * count), o.ints([-LIMIT] * count)
-            y = o.Slice(y, first, beyond, o.ints(backward), first)
+            first, before_front = o.ints([-1] * count), o.ints([-LIMIT] * count)
+            y = o.Slice(y, first, before_front, o.ints(backward), first)
         claims = self._claims(shape)
         if not claims:
             return y
@@ -130,8 +130,8 @@ class Slice(Op):
             end = dim(
                 first + size * abs(step)
             )  # never before the first, or it counted from the end
-            whole = (first, size, abs(step)) == (0, t.types[0].shape[axis], 1)
-            texts.append(":" if whole else f"{t.dim(first)}:{t.dim(end)}:{abs(step)}")
+            is_whole = (first, size, abs(step)) == (0, t.types[0].shape[axis], 1)
+            texts.append(":" if is_whole else f"{t.dim(first)}:{t.dim(end)}:{abs(step)}")
         if any(text != ":" for text in texts):
             x = t.emit(f"{x}[{', '.join(texts)}]", "slice")
         claims = self._claims(t.types[0].shape)
@@ -212,23 +212,23 @@ class Pad(Op):
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
         return (padded(g, _negative(self.before), _negative(self.after)),)
 
-    def rowwise(self, places: Sequence[int | None], *types: Any) -> int | None:
-        (place,) = places
-        if place is None or (self.before[place], self.after[place]) != (0, 0):
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        (axis,) = row_axes
+        if axis is None or (self.before[axis], self.after[axis]) != (0, 0):
             return None
-        return place
+        return axis
 
     def batched(self, length: Dim) -> Pad:
         return Pad((0, *self.before), (0, *self.after), self.value)
 
     def numpy(self, x: Array) -> Array:
         widths: list[tuple[int, int]] = list(zip(self.before, self.after, strict=True))
-        kept = tuple(
+        inside = tuple(
             slice(max(0, -before), size - max(0, -after))
             for size, (before, after) in zip(x.shape, widths, strict=True)
         )
         outside = [(max(0, before), max(0, after)) for before, after in widths]
-        return np.pad(x[kept], outside, constant_values=self.value) if x.ndim else x
+        return np.pad(x[inside], outside, constant_values=self.value) if x.ndim else x
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         value = o.scalar(self.value, o.type.dtype)
@@ -271,8 +271,8 @@ def _removes(width: Any) -> bool:
 
 def part(x: Value, starts: Sequence[Dim], sizes: Sequence[Dim], steps: Sequence[int]) -> Value:
     """Along each axis `sizes` elements from `starts` in steps."""
-    whole = all(s == 0 for s in starts) and all(s == 1 for s in steps)
-    if whole and same_shape(tuple(sizes), x.shape) is True:
+    from_start = all(s == 0 for s in starts) and all(s == 1 for s in steps)
+    if from_start and same_shape(tuple(sizes), x.shape) is True:
         return x
     op = Slice(tuple(starts), tuple(sizes), tuple(steps))
     return op(tied(x, (*starts, *sizes)))
@@ -305,10 +305,10 @@ def flip(x: Any, axis: int | Sequence[int] | None = None) -> Value:
 
 def along(x: Value, axis: int, start: Dim, size: Dim, step: int) -> Value:
     """Along one axis `size` elements from `start` in steps."""
-    others = range(x.rank)
+    axes = range(x.rank)
     return part(
         x,
-        [start if i == axis else 0 for i in others],
+        [start if i == axis else 0 for i in axes],
         [size if i == axis else n for i, n in enumerate(x.shape)],
-        [step if i == axis else 1 for i in others],
+        [step if i == axis else 1 for i in axes],
     )

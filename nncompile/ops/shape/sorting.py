@@ -43,8 +43,8 @@ class TopK(Op):
         gradient = g[0]
         if gradient is None:
             return (None,)
-        _, places = items(y)
-        return (ScatterAdd(self.axis)(zeros_like(x), places, gradient),)
+        _, indices = items(y)
+        return (ScatterAdd(self.axis)(zeros_like(x), indices, gradient),)
 
     rowwise = beside_axis
 
@@ -52,12 +52,12 @@ class TopK(Op):
         if self.largest:  # stable in the falling order too: sort the reverse, read it backwards
             last = x.shape[self.axis] - 1
             rising = np.argsort(np.flip(x, self.axis), self.axis, kind="stable")
-            places = last - np.flip(rising, self.axis)
+            indices = last - np.flip(rising, self.axis)
         else:
-            places = np.argsort(x, self.axis, kind="stable")
-        kept = (slice(None),) * self.axis + (slice(0, self.size),)
-        places = places[kept].astype(np.int64)
-        return np.take_along_axis(x, places, self.axis), places
+            indices = np.argsort(x, self.axis, kind="stable")
+        selection = (slice(None),) * self.axis + (slice(0, self.size),)
+        indices = indices[selection].astype(np.int64)
+        return np.take_along_axis(x, indices, self.axis), indices
 
     def onnx(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
         rows = o.types[0].shape[: self.axis]
@@ -98,9 +98,9 @@ class TopK(Op):
         known = o.Where(unknown, o.scalar(np.inf, o.types[0].dtype), x)
         _, order = self._sorted(o, known, o.types[0].shape[self.axis])
         kind = o.cast(o.GatherElements(unknown, order, axis=self.axis), i32)
-        _, kept = self._sorted(o, kind)
-        places = o.GatherElements(order, kept, axis=self.axis)
-        return o.GatherElements(x, places, axis=self.axis), places
+        _, by_kind = self._sorted(o, kind)
+        indices = o.GatherElements(order, by_kind, axis=self.axis)
+        return o.GatherElements(x, indices, axis=self.axis), indices
 
     def torch(self, t: TorchEmitter, x: str) -> tuple[str, str]:
         # torch.topk does not say which of equal elements it takes.
@@ -108,10 +108,10 @@ class TopK(Op):
         if same(self.size, t.types[0].shape[self.axis]) is True:
             return t.item(results, 0), t.item(results, 1)
         size = t.dim(self.size)
-        values, places = (
+        values, indices = (
             t.method(t.item(results, i), "narrow", self.axis, 0, size) for i in (0, 1)
         )
-        return values, places
+        return values, indices
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
@@ -130,8 +130,8 @@ def top_k(x: Any, k: Any, axis: int = -1, largest: bool = True) -> tuple[Value, 
     """The `k` largest (or smallest) elements along the axis in order, and their places (i64); of
     equal ones the first come first. NaN is greater than all others, as torch's."""
     x = as_value(x)
-    values, places = items(TopK(dim(k), axis_of(axis, x.rank), largest)(x))
-    return values, places
+    values, indices = items(TopK(dim(k), axis_of(axis, x.rank), largest)(x))
+    return values, indices
 
 
 @suggests_names

@@ -32,16 +32,16 @@ class Window:
 
     def __post_init__(self) -> None:
         rank = len(self.kernel)
-        for name, given, count, least in (
+        for name, values, count, least in (
             ("kernel", self.kernel, rank, 1),
             ("strides", self.strides, rank, 1),
             ("pads", self.pads, 2 * rank, 0),
             ("dilations", self.dilations, rank, 1),
         ):
-            if len(given) != count:
-                raise ShapeError(f"{name} {given} are not {count} numbers for {rank} axes")
-            if any(n < least for n in given):
-                raise ShapeError(f"{name} must be at least {least}, got {given}")
+            if len(values) != count:
+                raise ShapeError(f"{name} {values} are not {count} numbers for {rank} axes")
+            if any(n < least for n in values):
+                raise ShapeError(f"{name} must be at least {least}, got {values}")
 
     @property
     def rank(self) -> int:
@@ -75,7 +75,7 @@ class Window:
     def results(self, sizes: Shape) -> Shape:
         """How often the window fits: ⌊(size + pads − extent)/stride⌋ + 1 along each axis. Raises
         `ShapeError` where it is larger than the axis with its zeros."""
-        found: list[Dim] = []
+        counts: list[Dim] = []
         for axis, (size, padded) in enumerate(zip(sizes, self.padded(sizes), strict=True)):
             extent, pads = self.extents[axis], self.before[axis] + self.after[axis]
             if isinstance(padded, int) and padded < extent:
@@ -85,16 +85,16 @@ class Window:
                     f"{size} elements{padding}: the result would be empty",
                     hint='a smaller kernel or dilation, or more padding (padding="same")',
                 )
-            found.append(dim(floordiv(dim(padded - extent), self.strides[axis]) + 1))
-        return tuple(found)
+            counts.append(dim(floordiv(dim(padded - extent), self.strides[axis]) + 1))
+        return tuple(counts)
 
 
-def numbers(name: str, given: Any, rank: int, least: int | None = None) -> Ints:
+def numbers(name: str, value: Any, rank: int, least: int | None = None) -> Ints:
     """One number for each of the spatial axes; a single one stands for all."""
-    each = tuple(given) if isinstance(given, Sequence) and not isinstance(given, str) else None
-    if each is not None and len(each) != rank:
-        raise ShapeError(f"the {name} {given!r} is not a number for each of {rank} spatial axes")
-    return tuple(whole_number(f"the {name}", n, least) for n in each or (given,) * rank)
+    values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else None
+    if values is not None and len(values) != rank:
+        raise ShapeError(f"the {name} {value!r} is not a number for each of {rank} spatial axes")
+    return tuple(whole_number(f"the {name}", n, least) for n in values or (value,) * rank)
 
 
 def pads_of(
@@ -137,8 +137,8 @@ def pads_of(
             raise ShapeError(
                 f"{what}: padding {padding!r} is not a pair for each of {rank} spatial axes"
             )
-        given = [numbers(f"padding of {what}", p, 2) for p in padding]
-        return (*(before for before, _ in given), *(after for _, after in given))
+        widths = [numbers(f"padding of {what}", p, 2) for p in padding]
+        return (*(before for before, _ in widths), *(after for _, after in widths))
     return numbers(f"padding of {what}", padding, rank) * 2
 
 

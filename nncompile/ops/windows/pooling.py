@@ -77,15 +77,15 @@ class Window:
 
     def counts(self, space: Sequence[Dim]) -> Shape:
         """How many windows there are along each axis. Raises `ShapeError` where none fits."""
-        found = []
+        counts = []
         for axis, size in enumerate(space):
             padded = dim(size + 2 * self.pads[axis])
             span = self.spans[axis]
             if isinstance(padded, int) and padded < span:
                 pads = self.pads[axis], self.pads[axis]
                 raise too_large(axis_of(axis, self.rank), span, size, *pads)
-            found.append(dim(floordiv(dim(padded - span), self.strides[axis]) + 1))
-        return tuple(found)
+            counts.append(dim(floordiv(dim(padded - span), self.strides[axis]) + 1))
+        return tuple(counts)
 
     def infer(self, x: Type) -> Type:
         """The type of one element for each window of `x`."""
@@ -113,11 +113,11 @@ def _times(numbers: Sequence[int]) -> str:
 
 def too_large(axis: str, span: int, size: Dim, before: int, after: int) -> ShapeError:
     """The error of a window that does not fit."""
-    around = f" with {before} padded on both sides" if before else ""
+    pads = f" with {before} padded on both sides" if before else ""
     if before != after:
-        around = f" with {before} padded before and {after} after it"
+        pads = f" with {before} padded before and {after} after it"
     return ShapeError(
-        f"a window of {span} does not fit {axis} of size {size}{around}: the result would be empty",
+        f"a window of {span} does not fit {axis} of size {size}{pads}: the result would be empty",
         hint="choose a smaller kernel, or pad",
     )
 
@@ -169,7 +169,7 @@ def slid(
         )
     kernels, steps, gaps, widths = options(what, rank, kernel, strides, padding, dilation)
     automatic = padding == "same"
-    found = []
+    windows = []
     for axis, size in enumerate(x.shape[LEAD:]):
         span = (kernels[axis] - 1) * gaps[axis] + 1
         try:
@@ -185,8 +185,8 @@ def slid(
         pads = widths[axis]
         if automatic and isinstance(bounds[0], int) and bounds[0] == bounds[1]:
             pads = bounds[0], bounds[0]
-        found.append(Slid(kernels[axis], steps[axis], gaps[axis], pads, *bounds))
-    return tuple(found)
+        windows.append(Slid(kernels[axis], steps[axis], gaps[axis], pads, *bounds))
+    return tuple(windows)
 
 
 def options(
@@ -248,27 +248,27 @@ def _padded(
     total = dim(size + before + after)
     if isinstance(total, int) and total < span:
         raise too_large(axis, span, size, before, after)
-    whole = dim(floordiv(dim(total - span), stride) + 1)
+    full_count = dim(floordiv(dim(total - span), stride) + 1)
     if not ceil_mode:
-        return before, after, whole
+        return before, after, full_count
     # torch's rule: a window that would begin behind the tensor is left out.
     covering = floordiv(dim(total - span + 2 * stride - 1), stride)
     starting = floordiv(dim(size + before + stride - 1), stride)
     count = covering if stride <= span - after else starting
-    if same(count, whole) is True:
-        return before, after, whole
+    if same(count, full_count) is True:
+        return before, after, full_count
     return before, dim((count - 1) * stride + span - size - before), count
 
 
-def per_axis(what: str, name: str, given: Any, rank: int, least: int = 1) -> tuple[int, ...]:
+def per_axis(what: str, name: str, value: Any, rank: int, least: int = 1) -> tuple[int, ...]:
     """One whole number for each axis. Raises `ShapeError` for anything else."""
-    numbers = given if isinstance(given, tuple | list) else (given,) * rank
+    numbers = value if isinstance(value, tuple | list) else (value,) * rank
     try:
-        whole = tuple(operator.index(number) for number in numbers)
+        values = tuple(operator.index(number) for number in numbers)
     except TypeError:
-        raise ShapeError(f"{what}: {name} must be whole numbers, got {given!r}") from None
-    if len(whole) != rank or min(whole) < least:
+        raise ShapeError(f"{what}: {name} must be whole numbers, got {value!r}") from None
+    if len(values) != rank or min(values) < least:
         raise ShapeError(
-            f"{what}: {name} must be one number or {rank}, at least {least}, got {given!r}"
+            f"{what}: {name} must be one number or {rank}, at least {least}, got {value!r}"
         )
-    return whole
+    return values

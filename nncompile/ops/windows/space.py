@@ -21,11 +21,11 @@ def form_of(rank: int) -> str:
 def axis_of(axis: int, rank: int) -> str:
     """One of so many axes of space, counted from its first one, by its name and its place among
     all axes: `the height (axis 2)`."""
-    place = f"axis {LEAD + axis}"
-    return f"the {_NAMES[rank][axis]} ({place})" if rank in _NAMES else place
+    text = f"axis {LEAD + axis}"
+    return f"the {_NAMES[rank][axis]} ({text})" if rank in _NAMES else text
 
 
-def plane_by_plane(op: Op, places: Sequence[int | None], *types: Any) -> int | None:
+def plane_by_plane(op: Op, row_axes: Sequence[int | None], *types: Any) -> int | None:
     """`Op.rowwise` of an op that computes something of each channel of each example."""
-    place = same_axis(places)
-    return place if place in range(LEAD) else None
+    axis = same_axis(row_axes)
+    return axis if axis in range(LEAD) else None
