@@ -81,10 +81,10 @@ class EarlyStopping:
 
     `monitor` is a name of `fit`'s history; `val_…` needs validation data. Less is better, or, for
     names like accuracy (see `better`), more; `mode` says it outright. With `restore_best_weights`,
-    when `fit` ends (for whatever reason but an error or an interrupt) parameters, running
-    statistics, averages and slots are those of the best epoch; step and seed go on. `best` is its
+    when `fit` ends without an error or an interrupt, parameters, running statistics, averages
+    and slots are those of the best epoch; step and seed stay the current ones. `best` is its
     value, `best_epoch` its number, `stopped_epoch` that of the epoch after which it stopped, or
-    None. The next `fit` begins anew.
+    None. Each `fit` starts afresh.
     """
 
     def __init__(
@@ -142,9 +142,9 @@ class ModelCheckpoint:
     metric is the best so far (see `EarlyStopping` for `mode` and `min_delta`).
 
     `path` may hold names in braces, `"runs/{epoch:03d}-{val_loss:.3f}.safetensors"`: `epoch`,
-    `step` and metrics. A file is written beside its place and renamed when it is whole. Of the
-    files that it wrote, `keep` are left, the latest ones (all where it is None). `paths` are
-    those. `Trainer.load` goes on from one, with the same bits.
+    `step` and metrics. A file is written under a temporary name and renamed when it is complete.
+    The latest `keep` files stay (all of them where it is None); `paths` lists them.
+    `Trainer.load` resumes from one, bit for bit.
     """
 
     path: str | os.PathLike[str]
@@ -171,12 +171,12 @@ class ModelCheckpoint:
             return
         if self._best is not None and not self._best.improved(event):
             return
-        written = event.trainer.save(self._named(event))
-        self.paths = [*(p for p in self.paths if p != written), written]
+        path = event.trainer.save(self._filled_path(event))
+        self.paths = [*(p for p in self.paths if p != path), path]
         while self.keep is not None and len(self.paths) > self.keep:
             self.paths.pop(0).unlink(missing_ok=True)
 
-    def _named(self, event: Event) -> str:
+    def _filled_path(self, event: Event) -> str:
         values: Mapping[str, Any] = {**event.metrics, "epoch": event.epoch, "step": event.step}
         try:
             return os.fspath(self.path).format(**values)

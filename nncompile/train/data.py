@@ -21,9 +21,9 @@ from nncompile.train.indices import RangeCheck
 Batch = Mapping[str, Any]
 Data = Mapping[str, Any] | Iterable[Batch] | Callable[[], Iterable[Batch]]
 """A dict of arrays, which are shuffled and cut into batches; or batches (dicts of arrays): a list
-of them, or a function that returns them anew for each epoch."""
+of them, or a function that returns an iterable of them for each epoch."""
 
-_FEW = 16  # examples of which is seen whether they have a part in each other
+_SAMPLE = 16  # examples that show whether they influence each other
 _BLOCK = 64  # batches that are gathered at once: one batch at a time costs more than a small step
 
 
@@ -31,10 +31,10 @@ class Feeder:
     """Gives batches of `data` for the inputs `ports` of the model.
 
     Arrays are cut along the first axis of those inputs whose first size is the batch: the first
-    symbolic one that an input begins with; other inputs are given whole to every batch.
-    Raises `FeedError` for data that do not fit, for sizes at which `sizes` finds that there is no
-    model, for numbers out of their range (labels and tokens that are no places in what they index,
-    lengths of more than there is), and for arrays that hold NaN.
+    symbolic one that an input begins with; every batch gets the other inputs uncut.
+    Raises `FeedError` for data that do not fit, for sizes at which `sizes` rejects the model, for
+    numbers out of range (labels and tokens that are not an index of what they address, lengths
+    beyond the end), and for arrays that hold NaN.
     """
 
     def __init__(
@@ -62,13 +62,13 @@ class Feeder:
                 hint="{" + ", ".join(f"{port.name!r}: ..." for port in self.ports) + "}",
             )
         if isinstance(data, Mapping):
-            self.arrays = check_feeds(self.ports, self._known(data))
+            self.arrays = check_feeds(self.ports, self._required(data))
             for name, array in self.arrays.items():
                 check_numbers(name, array)
             self.count = self.examples(self.arrays)
             if self.count == 0 and not may_be_empty:
                 raise FeedError("the data have no examples", rows=self._shapes(self.arrays))
-            self.ranges(self.arrays, self._checked_sizes(self.arrays), whole=True)
+            self.ranges(self.arrays, self._checked_sizes(self.arrays), unbatched=True)
 
     def epoch(self, order: tuple[int, int] | None = None, skip: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, without the first `skip`. Arrays are in the random order that
@@ -94,10 +94,10 @@ class Feeder:
         shape = self.model.inputs[name].shape
         return self.axis is not None and bool(shape) and shape[0] == self.axis
 
-    def few(self) -> list[dict[str, Any]]:
-        """A batch of the first examples, and the same in two parts. Of arrays."""
+    def sample_batches(self) -> list[dict[str, Any]]:
+        """A batch of the first examples, and its two halves. Needs a source of arrays."""
         assert self.arrays is not None
-        count = min(max(self.size, _FEW), self.count)
+        count = min(max(self.size, _SAMPLE), self.count)
         spans = (slice(0, count), slice(0, count // 2), slice(count // 2, count))
         return [
             {
@@ -109,19 +109,19 @@ class Feeder:
 
     def _cut(self, arrays: Mapping[str, Array], order: Any, skip: int) -> Iterator[Batch]:
         cut = {name: x for name, x in arrays.items() if self._is_cut(name)}
-        whole = {name: x for name, x in arrays.items() if name not in cut}
+        uncut = {name: x for name, x in arrays.items() if name not in cut}
         if not cut:
-            yield from islice([whole], skip, None)
+            yield from islice([uncut], skip, None)
             return
         chosen = None if order is None else np.random.default_rng(order).permutation(self.count)
         block = _BLOCK * self.size
         for start in range(skip * self.size, self.count, block):
             stop = min(start + block, self.count)
             span = slice(start, stop) if chosen is None else chosen[start:stop]
-            gathered = {name: np.ascontiguousarray(x[span]) for name, x in cut.items()}
+            block_arrays = {name: np.ascontiguousarray(x[span]) for name, x in cut.items()}
             for first in range(0, stop - start, self.size):
                 rows = slice(first, first + self.size)
-                yield {**{name: x[rows] for name, x in gathered.items()}, **whole}
+                yield {**{name: x[rows] for name, x in block_arrays.items()}, **uncut}
 
     def _checked(self, batch: Any) -> Batch:
         if not isinstance(batch, Mapping):
@@ -129,17 +129,17 @@ class Feeder:
                 f"a batch must be a dict of arrays by input name, got {type(batch).__name__}",
                 rows=[("input", port.name, port.type) for port in self.ports],
             )
-        arrays = check_feeds(self.ports, self._known(batch))
+        arrays = check_feeds(self.ports, self._required(batch))
         self.ranges(arrays, self.sizes({name: x.shape for name, x in arrays.items()}))
         self._recent.append(arrays)
         return arrays
 
-    def nothing(self, outputs: Mapping[str, Value]) -> dict[str, Array]:
+    def empty_outputs(self, outputs: Mapping[str, Value]) -> dict[str, Array]:
         """The `outputs` of a model for data without examples: arrays of no rows. Raises `FeedError`
         where one of them has no row for each example."""
         assert self.arrays is not None
         sizes = self.sizes({name: x.shape for name, x in self.arrays.items()})
-        found = {}
+        arrays = {}
         for name, v in outputs.items():
             shape = [substitute(d, sizes) for d in v.shape]
             if symbols(shape) or not symbols(v.shape) & symbols([self.axis or 0]):
@@ -147,15 +147,15 @@ class Feeder:
                     f"the data have no examples, and output {name!r} has no row for each",
                     rows=[*self._shapes(self.arrays), (name, str(v.type))],
                 )
-            found[name] = np.zeros(shape, v.dtype.numpy)
-        return found
+            arrays[name] = np.zeros(shape, v.dtype.numpy)
+        return arrays
 
     def _shapes(self, arrays: Mapping[str, Array]) -> list[Row]:
         return [(name, describe(x.dtype, x.shape)) for name, x in arrays.items()]
 
     def _checked_sizes(self, arrays: Mapping[str, Array]) -> Sizes:
         """The sizes of a batch; those of the last one, which may be smaller, are checked too."""
-        known = [
+        batch_sizes = [
             self.sizes(
                 {n: (rows, *x.shape[1:]) if self._is_cut(n) else x.shape for n, x in arrays.items()}
             )
@@ -163,11 +163,11 @@ class Feeder:
                 (min(self.count, self.size), self.count % self.size or self.size)
             )
         ]
-        return known[0]
+        return batch_sizes[0]
 
     @property
-    def given(self) -> str:
-        """What `infinite` looks through."""
+    def searched_data(self) -> str:
+        """Which data `infinite` searches."""
         return "data" if self.arrays is not None else "data of this batch and the one before"
 
     def infinite(self) -> list[Row]:
@@ -178,14 +178,15 @@ class Feeder:
         for batch in self._recent if self.arrays is None else [self.arrays]:
             for name, array in batch.items():
                 check_numbers(name, array)
-                found = places(name, array, np.isinf)
-                if found is not None:
-                    rows.append((f"input {name!r}", f"{found[0]} infinite", f"first {found[1]}"))
+                infinities = find_elements(name, array, np.isinf)
+                if infinities is not None:
+                    count, first = infinities
+                    rows.append((f"input {name!r}", f"{count} infinite", f"first {first}"))
         return rows
 
-    def _known(self, batch: Batch) -> dict[str, Any]:
-        """The data that are needed here. Other inputs of the model may be among them; what is no
-        input of it at all is a mistake."""
+    def _required(self, batch: Batch) -> dict[str, Any]:
+        """The data of `ports`, without other inputs of the model. Raises `FeedError` for a name
+        that is not an input of it."""
         for name in batch:
             if name not in self.model.inputs:
                 raise FeedError(
@@ -193,22 +194,24 @@ class Feeder:
                     rows=[("input", n, str(v.type)) for n, v in self.model.inputs.items()],
                     hint=did_you_mean(name, self.model.inputs),
                 )
-        needed = {port.name for port in self.ports}
-        return {name: x for name, x in batch.items() if name in needed}
+        names = {port.name for port in self.ports}
+        return {name: x for name, x in batch.items() if name in names}
 
 
-def places(name: str, array: Array, kind: Callable[[Array], Array]) -> tuple[str, str] | None:
-    """How many of the numbers `kind` (np.isnan, np.isinf) is true of, `3 of 1,000`, and the place
-    of the first, `x[7, 1]`; None where there are none."""
-    found = np.argwhere(kind(array)) if is_real(array.dtype) else np.empty(0)
-    if not len(found):
+def find_elements(
+    name: str, array: Array, kind: Callable[[Array], Array]
+) -> tuple[str, str] | None:
+    """How many numbers `kind` (np.isnan, np.isinf) is true of, `3 of 1,000`, and the index of the
+    first, `x[7, 1]`; None where there are none."""
+    indices = np.argwhere(kind(array)) if is_real(array.dtype) else np.empty(0)
+    if not len(indices):
         return None
-    first = f"{name}[{', '.join(map(str, found[0]))}]"
-    return f"{len(found):,} of {array.size:,}", first
+    first = f"{name}[{', '.join(map(str, indices[0]))}]"
+    return f"{len(indices):,} of {array.size:,}", first
 
 
 def check_numbers(name: str, array: Array) -> None:
-    """Raises `FeedError` where the array holds NaN, with the place of the first. Infinities are
+    """Raises `FeedError` where the array holds NaN, with the index of the first. Infinities are
     numbers (of a mask, say), and allowed."""
     # The minimum is NaN where anything is, and needs no memory.
     if not is_real(array.dtype) or array.size == 0:
@@ -216,10 +219,10 @@ def check_numbers(name: str, array: Array) -> None:
     with np.errstate(invalid="ignore"):
         if not np.isnan(array.min()):
             return
-    found = places(name, array, np.isnan)
-    assert found is not None  # or the minimum would be a number
+    nans = find_elements(name, array, np.isnan)
+    assert nans is not None  # or the minimum would be a number
     raise FeedError(
-        f"the data of input {name!r} hold NaN: {found[0]} numbers",
-        rows=[("first at", found[1])],
+        f"the data of input {name!r} hold NaN: {nans[0]} numbers",
+        rows=[("first at", nans[1])],
         hint="remove those examples, or fill them: np.nan_to_num(…)",
     )

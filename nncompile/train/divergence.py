@@ -13,15 +13,15 @@ _BOUND = "bound them, np.clip(...), or remove those examples; if they are meant,
 
 
 def diverged(
-    loss: str, moment: str, data: str, infinite: Sequence[Row], place: NonFinite | None
+    loss: str, moment: str, data: str, infinite: Sequence[Row], origin: NonFinite | None
 ) -> TrainingError:
-    """What is said of a loss (`loss is nan`) at a moment of a training on `data`: where these are
-    `infinite`, or else the `place` in the graph where numbers stop being finite."""
-    hint = _BOUND if infinite else _NARROW if place and place.is_narrow else ""
+    """The error for a `loss` (`loss is nan`) at a moment of a training on `data`. It shows the
+    `infinite` data, or else the node (`origin`) where numbers stop being finite."""
+    hint = _BOUND if infinite else _NARROW if origin and origin.is_narrow else ""
     return TrainingError(
         f"{loss} at {moment}; the {data} are {'not all ' if infinite else ''}finite",
-        rows=infinite or (place.rows if place else ()),
+        rows=infinite or (origin.rows if origin else ()),
         hint=f"{hint}lower the learning rate, warm it up, or bound "
         "the gradients: clip_norm=1.0; take log and divide only where the argument cannot be zero"
-        + (_SPOILED if place and place.is_state else ""),
+        + (_SPOILED if origin and origin.is_state else ""),
     )

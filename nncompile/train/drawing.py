@@ -29,7 +29,7 @@ def draw_lines(
     marks: Mapping[str, float] | None = None,
 ) -> Path:
     """Draws lines, each of its x and its y, by name, to a .png, .svg or .pdf file; `marks` are
-    upright lines at an x. On a logarithmic axis what is not positive is left out.
+    upright lines at an x. A logarithmic axis leaves out numbers that are not positive.
 
     Raises `ModelError` where matplotlib is not installed or the format is another, `FileError`
     where the file cannot be written.
@@ -45,8 +45,8 @@ def draw_lines(
     axes = figure.add_subplot()
     for name, (x, y) in lines.items():
         axes.plot(x, y, label=name, marker="." if len(x) <= 30 else None)
-    for i, (name, place) in enumerate((marks or {}).items()):
-        axes.axvline(place, label=name, color=f"C{len(lines) + i}", linestyle="--")
+    for i, (name, position) in enumerate((marks or {}).items()):
+        axes.axvline(position, label=name, color=f"C{len(lines) + i}", linestyle="--")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     if log_x:
@@ -73,14 +73,14 @@ def learning_curves(
 ) -> Path:
     """Draws metrics over epochs, all numbers of the history unless some are named; see
     `draw_lines` for the file and what is raised."""
-    known = {n: None for epoch in history for n, x in epoch.items() if np.ndim(x) == 0}
+    names = {n: None for epoch in history for n, x in epoch.items() if np.ndim(x) == 0}
     for name in metrics or ():
-        if name not in known:
-            raise ModelError(f"the history has no metric {name!r}", hint=did_you_mean(name, known))
+        if name not in names:
+            raise ModelError(f"the history has no metric {name!r}", hint=did_you_mean(name, names))
     lines: dict[str, Line] = {}
-    for name in metrics or known:
-        found = [(i, epoch[name]) for i, epoch in enumerate(history, 1) if name in epoch]
-        lines[name] = [i for i, _ in found], [x for _, x in found]
+    for name in metrics or names:
+        points = [(i, epoch[name]) for i, epoch in enumerate(history, 1) if name in epoch]
+        lines[name] = [i for i, _ in points], [x for _, x in points]
     return draw_lines(path, lines, "epoch", log_y=log)
 
 
@@ -95,7 +95,7 @@ class LearningCurve:
         log: bool = False,
         every: int = 1,
     ) -> None:
-        _figure()  # asked for before hours of training rather than after
+        _figure()  # fails before hours of training rather than after
         self.path, self.metrics, self.log = Path(path), metrics, log
         self.every = whole_number("every", every, 1)
         self.history = History()

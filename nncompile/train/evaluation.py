@@ -42,10 +42,10 @@ class Evaluation:
 
     def metrics(self, feeder: Feeder, state: State) -> dict[str, Any]:
         """Each metric over all batches, by name. Raises `FeedError` where there are none."""
-        held = _held(self._metrics, state)
+        state_inputs = _state_inputs(self._metrics, state)
         sums = Sums(self.step.source.evaluation, self.model.inputs)
         for batch in feeder.epoch():
-            sums.add(batch, self._metrics.run({**batch, **held}), feeder.examples(batch))
+            sums.add(batch, self._metrics.run({**batch, **state_inputs}), feeder.examples(batch))
         if not sums.examples:
             raise FeedError("no batch to evaluate on")
         return sums.results()
@@ -65,16 +65,16 @@ class Evaluation:
         sizes = self._compiled_model.sizes
         feeder = Feeder(inputs, self.model, ports, self._size(batch_size), sizes, may_be_empty=True)
         if feeder.count == 0:
-            return feeder.nothing(sizes.graph.outputs)
-        held = _held(session, state)
-        parts = [session.run({**examples, **held}) for examples in feeder.epoch()]
+            return feeder.empty_outputs(sizes.graph.outputs)
+        state_inputs = _state_inputs(session, state)
+        batch_outputs = [session.run({**examples, **state_inputs}) for examples in feeder.epoch()]
 
         def probe() -> tuple[dict[str, Array], list[dict[str, Array]]]:
-            whole, *several = feeder.few()
-            at_once = session.run({**whole, **held})
-            return at_once, [session.run({**examples, **held}) for examples in several]
+            sample, *parts = feeder.sample_batches()
+            at_once = session.run({**sample, **state_inputs})
+            return at_once, [session.run({**examples, **state_inputs}) for examples in parts]
 
-        return joined(sizes.graph, parts, self.model.examples, probe)
+        return joined(sizes.graph, batch_outputs, self.model.examples, probe)
 
     def _size(self, batch_size: int | None) -> int:
         return self.recipe.batch_size if batch_size is None else batch_size
@@ -97,6 +97,6 @@ def ports_of(model: Model, session: Session) -> list[Port]:
     return [port for port in session.inputs if port.name in model.inputs]
 
 
-def _held(session: Session, state: State) -> dict[str, Any]:
+def _state_inputs(session: Session, state: State) -> dict[str, Any]:
     """The part of the state that a session takes as inputs."""
     return {port.name: state[port.name] for port in session.inputs if port.name in state}

@@ -59,9 +59,9 @@ class Event:
 
     `epoch` counts from 1; `step` is the number of steps made since training began; `metrics` are
     those of the step, or the means over the epoch (with `val_…` from validation); `seconds` is the
-    time since `fit` was called. `batch` is what the last step was made on. `trainer.stop()` ends
-    the training after this event. Of the end, `metrics` are those of the last epoch; an error or
-    an interrupt is no end.
+    time since `fit` was called. `batch` is that of the last step. `trainer.stop()` ends the
+    training after this event. At the end, `metrics` are those of the last epoch; an error or an
+    interrupt is not an end.
     """
 
     kind: Kind
@@ -79,43 +79,43 @@ Callback = Callable[[Event], Any] | Any
 
 
 def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Callable[[Event], Any]]:
-    """The functions that want events of that kind. Raises `ModelError` for what is no callback."""
+    """The functions that listen to events of that kind. Raises `ModelError` for anything else."""
     several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-    found: list[Callable[[Event], Any]] = []
+    methods: list[Callable[[Event], Any]] = []
     for callback in several:
         method = getattr(callback, f"on_{kind}", None)
         if method is not None:
-            found.append(method)
-        elif any(hasattr(callback, f"on_{other}") for other in get_args(Kind)):
+            methods.append(method)
+        elif any(hasattr(callback, f"on_{other_kind}") for other_kind in get_args(Kind)):
             continue
         elif callable(callback):
             if kind != "end":
-                found.append(callback)
+                methods.append(callback)
         else:
             raise ModelError(
                 f"{callback!r} is not a callback",
                 hint="pass a function of an event, or an object with on_step, on_epoch or on_end",
             )
-    return found
+    return methods
 
 
 @dataclass(frozen=True)
 class Watchers:
-    """Those who are told of a training that began at the time `start`, by the kind of event."""
+    """The listeners of a training that began at the time `start`, by the kind of event."""
 
     trainer: EventTrainer
-    heard: Mapping[Kind, Sequence[Callable[[Event], Any]]]
+    by_kind: Mapping[Kind, Sequence[Callable[[Event], Any]]]
     start: float
 
     @classmethod
     def of(cls, trainer: EventTrainer, callbacks: Callback | Iterable[Callback]) -> Watchers:
-        """The callbacks of a training that begins now. Raises `ModelError` for what is none."""
-        heard = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
-        return cls(trainer, heard, time.perf_counter())
+        """The callbacks of a training that begins now. Raises `ModelError` for anything else."""
+        by_kind = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
+        return cls(trainer, by_kind, time.perf_counter())
 
     def tell(self, kind: Kind, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
-        """Tells each of an event that has happened."""
-        for listener in self.heard[kind]:
+        """Passes an event to each listener."""
+        for listener in self.by_kind[kind]:
             seconds = time.perf_counter() - self.start
             step = self.trainer.step
             listener(Event(kind, self.trainer, epoch, step, metrics, seconds, batch))

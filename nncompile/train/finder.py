@@ -110,8 +110,8 @@ def lr_find(
             f"the recipe does not minimize {name!r}", hint=did_you_mean(name, dict.fromkeys(losses))
         )
     count = recipe.accumulate
-    made = 0 if state is None else int(state["step"])
-    start = -(-made // count)
+    done_steps = 0 if state is None else int(state["step"])
+    start = -(-done_steps // count)
     growth = highest / lowest
     curve = schedule(lambda step: lowest * growth ** ((step - start) / (steps - 1)))
     compiled = compile_step(_swept(recipe, curve))
@@ -132,20 +132,20 @@ def lr_find(
             several.append(float(runner.metrics()[name]))
         return sum(several) / count
 
-    found = list(_until_lost((update() for _ in range(steps)), limit))
-    if len(found) < 3:
+    history = list(_until_divergence((update() for _ in range(steps)), limit))
+    if len(history) < 3:
         raise TrainingError(
-            f"{name} diverges after {len(found)} steps at rates from {lowest:g} on",
-            rows=[(name, f"{x:.6g}") for x in found],
+            f"{name} diverges after {len(history)} steps at rates from {lowest:g} on",
+            rows=[(name, f"{x:.6g}") for x in history],
             hint="start from a lower rate, or check whether it trains at all: overfit_one_batch",
         )
-    rates = lowest * growth ** (np.arange(len(found)) / (steps - 1))
-    values = np.array(found)
+    rates = lowest * growth ** (np.arange(len(history)) / (steps - 1))
+    values = np.array(history)
     trend = smooth(values, max(1, round(SMOOTHED * steps)))
     return RateSearch(name, rates, values, trend, _steepest(rates, values, trend))
 
 
-def _until_lost(losses: Iterable[float], limit: float) -> Iterator[float]:
+def _until_divergence(losses: Iterable[float], limit: float) -> Iterator[float]:
     """The losses before one that is not finite, or has risen by `limit - 1` times the first."""
     bound = math.inf
     for number, loss in enumerate(losses):
@@ -184,13 +184,13 @@ def _swept(recipe: Recipe, curve: Schedule) -> Recipe:
 
 def _optimizers(update: minimize) -> Iterator[Optimizer]:
     """All optimizers of the update, and those that they hand some parameters on to."""
-    given = update.optimizer
-    waiting = list(given.values()) if isinstance(given, Mapping) else [given]
+    optimizers = update.optimizer
+    waiting = list(optimizers.values()) if isinstance(optimizers, Mapping) else [optimizers]
     while waiting:
         optimizer = waiting.pop()
         yield optimizer
-        held = (getattr(optimizer, f.name) for f in dataclasses.fields(optimizer))
-        waiting += [x for x in held if isinstance(x, Optimizer)]
+        fields = (getattr(optimizer, f.name) for f in dataclasses.fields(optimizer))
+        waiting += [x for x in fields if isinstance(x, Optimizer)]
 
 
 def _batches(feeder: Feeder, seed: int) -> Iterator[Batch]:
@@ -208,7 +208,7 @@ def _batches(feeder: Feeder, seed: int) -> Iterator[Batch]:
 
 
 def smooth(x: Array, width: int) -> Array:
-    """The mean of each element and its neighbours, `width` on either side or what there is."""
+    """The mean of each element and its neighbours, up to `width` on either side."""
     return np.array([x[max(i - width, 0) : i + width + 1].mean() for i in range(len(x))])
 
 

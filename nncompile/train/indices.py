@@ -1,5 +1,5 @@
-"""Inputs of integers with a range: labels and tokens, which are places in what they index, and
-what a model claims of its inputs, such as lengths; and what is computed of such inputs alone."""
+"""Inputs of integers with a range: labels and tokens, which index something, and what a model
+claims of its inputs, such as lengths; and values computed of such inputs alone."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ _CHEAP: tuple[type[Op], ...] = (
 @dataclass(frozen=True)
 class Range:
     """Numbers from `low` to `high` (None: any), which may depend on the sizes of a batch. `claim`
-    is the op that says so, at `location`; None where they are places in what they index. Where they
-    `are_real` the range is that of the numbers, and otherwise that of their integer parts."""
+    is the op that says so, at `location`; None where they index an axis. Where they `are_real` the
+    range is that of the numbers, and otherwise that of their integer parts."""
 
     low: Dim
     high: Dim | None
@@ -53,8 +53,8 @@ class Range:
     location: Location | None = None
     are_real: bool = False
 
-    def told(self, example: Any, low: Dim, high: Dim | None) -> tuple[str, str]:
-        """What is wrong with an `example` outside of the range, and a way to mend it."""
+    def explain(self, example: Any, low: Dim, high: Dim | None) -> tuple[str, str]:
+        """What is wrong with an `example` outside of the range, and a hint."""
         if self.claim is not None:
             hint = self.claim.hint.format(low=low, high=high)
             return f", {self.claim.what} {bounds_of(low, high)}", hint
@@ -68,29 +68,29 @@ class Range:
 
 
 class RangeCheck:
-    """Whether the integers of a graph that follow from data alone, as places or as what a model
-    claims them to be, lie in their ranges. `examples` is the size that data are cut along.
+    """Checks the ranges of the integers of a graph that follow from data alone: indices, and
+    what a model claims. `examples` is the size that data are cut along.
 
-    They are the inputs themselves, or what is cut out of them, put together, counted and computed
-    of them in integers. Computing and checking them costs a few passes over the data.
+    They are the inputs themselves, or slices, joins, counts and integer formulas of them. Computing
+    and checking them costs a few passes over the data.
     """
 
     def __init__(self, graph: Graph, examples: Dim | None) -> None:
         self._graph = graph
-        self._known: dict[Value, dict[tuple[Any, ...], Range]] = {}
+        self._ranges: dict[Value, dict[tuple[Any, ...], Range]] = {}
         for v in graph.nodes:
             if v.op.indexes:
                 axis: Any = v.op.attributes["axis"]
                 value, size = v.args[1], v.args[0].shape[axis]
-                known = Range(0, dim(size - 1))
+                allowed = Range(0, dim(size - 1))
             elif isinstance(v.op, AssertInRange):
                 value, location = v.args[0], graph.locations.location(v)
-                known = Range(v.op.low, v.op.high, v.op, location, v.dtype.is_float)
+                allowed = Range(v.op.low, v.op.high, v.op, location, v.dtype.is_float)
             else:
                 continue
-            key = known.low, known.high, known.claim
-            self._known.setdefault(_source(value), {}).setdefault(key, known)
-        order = toposort(self._known)
+            key = allowed.low, allowed.high, allowed.claim
+            self._ranges.setdefault(_source(value), {}).setdefault(key, allowed)
+        order = toposort(self._ranges)
         self._from: dict[Value, frozenset[str]] = {}  # the inputs that are needed
         rows = Rowwise(examples)
         for v in order:
@@ -101,83 +101,84 @@ class RangeCheck:
                 self._from[v] = frozenset[str]().union(*(self._from[a] for a in v.args))
         self._rowwise = {v for v in order if rows.is_known(v)}
 
-    def __call__(self, arrays: Mapping[str, Array], sizes: Sizes, whole: bool = False) -> None:
-        """Raises `FeedError` where arrays of these sizes give what is out of a range. Of `whole`
-        data, which are cut into batches of these sizes, only what is the same in each row whatever
-        the batch is looked at.
+    def __call__(self, arrays: Mapping[str, Array], sizes: Sizes, unbatched: bool = False) -> None:
+        """Raises `FeedError` where arrays of these sizes give an index out of its range. Of
+        `unbatched` data, which are cut into batches of these sizes, only the values that each row
+        determines alone are checked.
 
-        Negative numbers are no places either: in a label they mark what has no class, and
-        onnxruntime would count them from the end.
+        Negative numbers are out of range too: in a label they mark an example without a class,
+        and onnxruntime would count them from the end.
         """
         checked = [
             v
-            for v in self._known
+            for v in self._ranges
             if self._from.get(v)
             and self._from[v] <= arrays.keys()
-            and (not whole or v in self._rowwise)
+            and (not unbatched or v in self._rowwise)
         ]
-        own = self._solved(arrays) if whole and any(v.args for v in checked) else sizes
+        data_sizes = self._solved(arrays) if unbatched and any(v.args for v in checked) else sizes
         inputs = ((v, v.op.name) for v in self._from if isinstance(v.op, Input))
         feeds = {v: arrays[name] for v, name in inputs if name in arrays}
-        asked = set(checked)
-        for v, array in _computed(checked, feeds, own):  # places before what is found at them
-            if v in asked:
-                for given in self._known[v].values():
-                    self._check(v, array, given, own if v.args else sizes, feeds)
+        targets = set(checked)
+        # Indices come before the values gathered at them.
+        for v, array in _computed(checked, feeds, data_sizes):
+            if v in targets:
+                for allowed in self._ranges[v].values():
+                    self._check(v, array, allowed, data_sizes if v.args else sizes, feeds)
 
     def _solved(self, arrays: Mapping[str, Array]) -> Sizes:
         leaves = {n: v for n, v in self._graph.leaves.items() if n in arrays}
         return solve([v.shape for v in leaves.values()], [arrays[n].shape for n in leaves])
 
     def _check(
-        self, value: Value, array: Array, given: Range, sizes: Sizes, feeds: Mapping[Value, Array]
+        self, value: Value, array: Array, allowed: Range, sizes: Sizes, feeds: Mapping[Value, Array]
     ) -> None:
         if array.size == 0:
             return
-        low = _at(given.low, sizes)
-        high = None if given.high is None else _at(given.high, sizes)
-        wrong = _outside(array, low, high, given.are_real)
+        low = _at_sizes(allowed.low, sizes)
+        high = None if allowed.high is None else _at_sizes(allowed.high, sizes)
+        wrong = _outside(array, low, high, allowed.are_real)
         if not wrong.any():
             return
-        place = tuple(np.argwhere(wrong)[0])
-        example = array[place]
+        position = tuple(np.argwhere(wrong)[0])
+        example = array[position]
         rows: list[Row] = []
-        origin = self._origin(value, place, feeds, sizes)
+        origin = self._origin(value, position, feeds, sizes)
         if origin is None:
-            text = expression(value, {a: _named(a) for a in value.args})
+            text = expression(value, {a: _label(a) for a in value.args})
             inputs = (f"input {name!r}" for name in sorted(self._from[value]))
-            graph_under_test = f"a value computed from {' and '.join(inputs)}"
-            rows += [("computed", text), ("first at", _index("", place))]
+            subject = f"a value computed from {' and '.join(inputs)}"
+            rows += [("computed", text), ("first at", _index("", position))]
         else:
-            name, place = origin
-            graph_under_test = f"input {name!r}"
-            rows.append(("first at", _index(name, place)))
+            name, position = origin
+            subject = f"input {name!r}"
+            rows.append(("first at", _index(name, position)))
         rows.append(("in all", f"{wrong.sum():,} of {array.size:,}"))
-        for bound in (given.low, given.high):
+        for bound in (allowed.low, allowed.high):
             if isinstance(bound, sp.Expr):
                 names = sorted(bound.free_symbols & sizes.keys(), key=str)
                 rows += [("size", f"{s} = {sizes[s]}") for s in names]
-        message, hint = given.told(example, low, high)
+        message, hint = allowed.explain(example, low, high)
         raise FeedError(
-            f"{graph_under_test} holds {example}{message}",
+            f"{subject} holds {example}{message}",
             rows=rows,
             hint=hint or None,
-            location=given.location
+            location=allowed.location
             or (self._graph.locations.location(value) if value.args else None),
         )
 
     def _origin(
-        self, value: Value, place: tuple[int, ...], feeds: Mapping[Value, Array], sizes: Sizes
+        self, value: Value, position: tuple[int, ...], feeds: Mapping[Value, Array], sizes: Sizes
     ) -> tuple[str, tuple[int, ...]] | None:
-        """The input that an element comes from, and its place there; None where it is computed."""
+        """The input that an element comes from, and its index there; None where it is computed."""
         order = toposort([value])
         leaves = [v for v in order if isinstance(v.op, Input)]
         if len(leaves) != 1 or not all(isinstance(v.op, (Input, *_MOVES)) for v in order):
             return None
         shape = feeds[leaves[0]].shape
         numbered = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
-        number = dict(_computed([value], {leaves[0]: numbered}, sizes, keeping=Cast))[value][place]
-        return input_of(leaves[0]).name, np.unravel_index(number, shape)
+        arrays = dict(_computed([value], {leaves[0]: numbered}, sizes, keeping=Cast))
+        return input_of(leaves[0]).name, np.unravel_index(arrays[value][position], shape)
 
 
 def _outside(array: Array, low: Dim, high: Dim | None, are_real: bool) -> Array:
@@ -196,13 +197,13 @@ def _outside(array: Array, low: Dim, high: Dim | None, are_real: bool) -> Array:
 
 def claimed(graph: Graph) -> dict[str, AssertInRange]:
     """The claims of a graph about its inputs as they are fed, by their names."""
-    found = {}
+    claims = {}
     for v in graph.nodes:
         if isinstance(v.op, AssertInRange):
             source = _source(v)
             if isinstance(source.op, Input):
-                found[source.op.name] = v.op
-    return found
+                claims[source.op.name] = v.op
+    return claims
 
 
 def _source(v: Value) -> Value:
@@ -235,18 +236,18 @@ def _computed(
 ) -> Iterator[tuple[Value, Any]]:
     """The arrays of values and of what they need at these sizes, arguments first, but of those
     that need other sizes. Ops of the class `keeping` leave their arguments as they are."""
-    found: dict[Value, Any] = {}
+    arrays: dict[Value, Any] = {}
     for v in toposort(values):
         if v in feeds:
-            found[v] = feeds[v]
-        elif all(a in found for a in v.args):
+            arrays[v] = feeds[v]
+        elif all(a in arrays for a in v.args):
             op: Any = v.op.at(sizes)
             if isinstance(op, keeping):
-                found[v] = found[v.args[0]]
+                arrays[v] = arrays[v.args[0]]
             elif not any(isinstance(x, sp.Expr) for x in _sizes_of(op)):
-                found[v] = computed(op, v.type, *(found[a] for a in v.args))
-        if v in found:
-            yield v, found[v]
+                arrays[v] = computed(op, v.type, *(arrays[a] for a in v.args))
+        if v in arrays:
+            yield v, arrays[v]
 
 
 def _sizes_of(op: Op) -> Iterable[Any]:
@@ -256,13 +257,13 @@ def _sizes_of(op: Op) -> Iterable[Any]:
         yield from x if isinstance(x, tuple) else (x,)
 
 
-def _at(size: Dim, sizes: Sizes) -> Dim:
+def _at_sizes(size: Dim, sizes: Sizes) -> Dim:
     return size if isinstance(size, int) else substitute(size, sizes)
 
 
-def _named(v: Value) -> str:
+def _label(v: Value) -> str:
     return v.op.name if isinstance(v.op, Input) else "…"
 
 
-def _index(name: str, place: tuple[int, ...]) -> str:
-    return f"{name}[{', '.join(map(str, place))}]" if place else name
+def _index(name: str, position: tuple[int, ...]) -> str:
+    return f"{name}[{', '.join(map(str, position))}]" if position else name

@@ -38,19 +38,19 @@ def joined(
     examples: Dim | None,
     probe: Probe | None = None,
 ) -> dict[str, Array]:
-    """The outputs of `graph` for all batches, of which `parts` are its outputs for each.
+    """The outputs of `graph` for all batches; `parts` are its outputs for each.
 
     They are joined along the axis that the batch, a size of `examples`, is the slowest part of:
     `[batch, ...]`, `[time, batch, ...]`, or `[3*batch*time]` where the numbers of an example are
-    next to each other. Raises `ModelError` where there is no such axis, where an example has a part
-    in the rows of others (a softmax or a running sum over the batch), or where an output whose
-    sizes do not depend on the batch differs from one batch to the next.
+    next to each other. Raises `ModelError` where there is no such axis, where an example influences
+    the rows of others (a softmax or a running sum over the batch), or where an output whose sizes
+    do not depend on the batch differs from one batch to the next.
 
-    Ops say whether rows are apart (`Op.rowwise`). Where one does not, it is seen by `probe`.
+    Ops say whether they work row by row (`Op.rowwise`). Where one does not, `probe` shows it.
     """
     if len(parts) == 1:
         return dict(parts[0])
-    found: dict[str, Array] = {}
+    results: dict[str, Array] = {}
     probed: tuple[Mapping[str, Array], Sequence[Mapping[str, Array]]] | None = None
     for name, value in graph.outputs.items():
         arrays = [part[name] for part in parts]
@@ -62,7 +62,7 @@ def joined(
                 together = np.concatenate([part[name] for part in probed[1]], axis)
                 if not _near(probed[0][name], together):
                     raise _dependent(graph, name, value, rowwise.first)
-            found[name] = np.concatenate(arrays, axis)
+            results[name] = np.concatenate(arrays, axis)
             continue
         for array in arrays[1:]:
             if not _same(arrays[0], array):
@@ -73,13 +73,13 @@ def joined(
                     hint=f"{_WHOLE}; evaluate(...) gives a metric of all examples",
                     location=graph.locations.location(value),
                 )
-        found[name] = arrays[0]
-    return found
+        results[name] = arrays[0]
+    return results
 
 
 def _near(a: Array, b: Array) -> bool:
-    """Whether the arrays are the same but for rounding, which may change a few of what is chosen
-    by it, as the places of the greatest."""
+    """Whether the arrays are the same but for rounding, which may change a few choices that
+    depend on it, such as an argmax."""
     if a.shape != b.shape:
         return False
     if a.dtype.kind != "f":
@@ -89,16 +89,16 @@ def _near(a: Array, b: Array) -> bool:
 
 def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> ModelError:
     location = graph.locations.location(first) if first is not None else None
-    by = ""
+    cause = ""
     rows: list[Row] = [(name, str(value.type))]
     if first is not None and not isinstance(first.op, Input):
         source = first.args[0] if isinstance(first.op, Item) else first
-        by = f" by {named(location, source.op.label)}"
+        cause = f" by {named(location, source.op.label)}"
         with recording_locations(graph.locations):
             rows.append((source.op.label, *described(first)))
     return ModelError(
         f"output {name!r} of several batches cannot be joined: each example influences "
-        f"the others in its batch{by}",
+        f"the others in its batch{cause}",
         rows=rows,
         hint=f"{_WHOLE}, and is of all of them",
         location=location or graph.locations.location(value),
@@ -111,7 +111,7 @@ def _same(a: Array, b: Array) -> bool:
 
 def _axis(graph: Graph, name: str, value: Value, examples: Dim | None) -> int:
     try:
-        return _places(value, examples)[value]
+        return _batch_axes(value, examples)[value]
     except Mixed as error:
         raise ModelError(
             f"output {name!r} of several batches cannot be joined: {error}",
@@ -121,27 +121,27 @@ def _axis(graph: Graph, name: str, value: Value, examples: Dim | None) -> int:
         ) from None
 
 
-def _places(value: Value, examples: Dim | None) -> dict[Value, int]:
-    """Of the value, and of what it needs, the axis of which the batch is the slowest part."""
-    places: dict[Value, int] = {}
+def _batch_axes(value: Value, examples: Dim | None) -> dict[Value, int]:
+    """The axis along which the batch varies slowest, of the value and of what it needs."""
+    axes: dict[Value, int] = {}
     waiting = [value]
     while waiting:
         v = waiting[-1]
-        if v in places or _begins(v, examples):
-            places.setdefault(v, 0)
+        if v in axes or _begins(v, examples):
+            axes.setdefault(v, 0)
             waiting.pop()
             continue
         sources = [a for a in sources_of(v) if is_of_batch(a, examples)]
-        missing = [a for a in sources if a not in places]
+        missing = [a for a in sources if a not in axes]
         if missing:
             waiting += missing
             continue
-        places[v] = _place(v, [(a, places[a]) for a in sources], examples)
+        axes[v] = _batch_axis(v, [(a, axes[a]) for a in sources], examples)
         waiting.pop()
-    return places
+    return axes
 
 
-def _place(v: Value, sources: Sequence[tuple[Value, int]], examples: Dim | None) -> int:
+def _batch_axis(v: Value, sources: Sequence[tuple[Value, int]], examples: Dim | None) -> int:
     """The axis of the value, from those of what it is computed of."""
     axes = axes_of_batch(v, examples)
     if len(axes) != 1:
@@ -150,8 +150,8 @@ def _place(v: Value, sources: Sequence[tuple[Value, int]], examples: Dim | None)
     if isinstance(v.op, Reshape):
         (source,) = sources
         return reshaped(v, axis, *source, examples)
-    found = rows_of(v, dict(sources))
-    if found != axis:
+    row_axis = rows_of(v, dict(sources))
+    if row_axis != axis:
         raise Mixed(f"axis {axis} of {v.type} is not known to be in the order of the batch")
     return axis
 

@@ -47,17 +47,17 @@ class NonFinite:
         return [*self._rows("first in"), *(self.then._rows("then in") if self.then else ())]
 
     def _rows(self, label: str) -> list[Row]:
-        place = (self.location.place, self.location.text) if self.location else ("", "")
-        found = f"{self.count:,} of {self.size:,} {self.kind}"
-        given = [("given", n, f"from {low:.6g} to {high:.6g}") for n, low, high in self.arguments]
-        return [(label, self.what, found, *place), *given]
+        location = (self.location.place, self.location.text) if self.location else ("", "")
+        count = f"{self.count:,} of {self.size:,} {self.kind}"
+        ranges = [("given", n, f"from {low:.6g} to {high:.6g}") for n, low, high in self.arguments]
+        return [(label, self.what, count, *location), *ranges]
 
     def __str__(self) -> str:
-        at = f"[{', '.join(map(str, self.index))}]" if self.index else ""
-        where = f" at {self.location}" if self.location else ""
-        given = ", ".join(f"{n} from {a:.6g} to {b:.6g}" for n, a, b in self.arguments)
-        return f"{self.what}{at} is {self.kind}{where} ({self.count:,} of {self.size:,})" + (
-            f", given {given}" if given else ""
+        index = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+        location = f" at {self.location}" if self.location else ""
+        arguments = ", ".join(f"{n} from {a:.6g} to {b:.6g}" for n, a, b in self.arguments)
+        return f"{self.what}{index} is {self.kind}{location} ({self.count:,} of {self.size:,})" + (
+            f", given {arguments}" if arguments else ""
         )
 
 
@@ -75,15 +75,15 @@ def locate_nonfinite(
     none: an infinity that is meant (a mask's, say) and reaches no output is passed over, and so is
     one that is written as a number. Raises `FeedError` as `evaluate` does.
     """
-    wanted = {name: graph.outputs[name] for name in outputs or graph.outputs}
-    order = toposort(wanted.values())
-    given = [leaf for leaf in graph.inputs if input_of(leaf).name in feeds]
-    every = [*order, *(leaf for leaf in given if leaf not in set(order))]
+    targets = {name: graph.outputs[name] for name in outputs or graph.outputs}
+    order = toposort(targets.values())
+    fed = [leaf for leaf in graph.inputs if input_of(leaf).name in feeds]
+    every = [*order, *(leaf for leaf in fed if leaf not in set(order))]
     arrays = dict(zip(every, evaluate(every, feeds, precision), strict=True))
     depths: dict[Value, int] = {}
     for value in every:
         depths[value] = 1 + max((depths[a] for a in value.args), default=0)
-    for name, value in wanted.items():
+    for name, value in targets.items():
         if _badness(arrays[value]):
             last = _origin(value, arrays, depths, _badness(arrays[value]))
             first = _origin(last, arrays, depths, 1)
@@ -95,9 +95,9 @@ def locate_nonfinite(
 def _origin(
     value: Value, arrays: Mapping[Value, Any], depths: Mapping[Value, int], least: int
 ) -> Value:
-    """The earliest node that it gets numbers from which are as bad as `least`; of several
-    arguments, back through the one that is made in fewest steps: of two terms of a gradient that of
-    the value itself, whichever stands first."""
+    """The earliest ancestor whose numbers are as bad as `least`. Of several arguments, the search
+    follows the one of the least depth: of two terms of a gradient that of the value itself,
+    whichever comes first."""
     while True:
         bad = [a for a in value.args if not _is_number(a) and _badness(arrays[a]) >= least]
         if not bad:
@@ -129,7 +129,7 @@ def _described(
     result = arrays[value]
     x: Array = max(result, key=_badness) if isinstance(result, tuple) else result
     is_nan = bool(np.isnan(x).any())
-    places = np.argwhere(np.isnan(x) if is_nan else np.isinf(x))
+    positions = np.argwhere(np.isnan(x) if is_nan else np.isinf(x))
     names = {a: _name(graph, a, i) for i, a in enumerate(value.args)}
     leaf = value.op.name if isinstance(value.op, Input) else None
     return NonFinite(
@@ -139,9 +139,9 @@ def _described(
         name=leaf,
         is_state=isinstance(value.op, Input) and value.op.kind != "input",
         kind="NaN" if is_nan else "infinite",
-        count=len(places),
+        count=len(positions),
         size=x.size,
-        index=tuple(map(int, places[0])),
+        index=tuple(map(int, positions[0])),
         location=graph.locations.location(value),
         arguments=tuple(
             (names[a], float(arrays[a].min()), float(arrays[a].max()))
@@ -152,10 +152,11 @@ def _described(
     )
 
 
-def _name(graph: Graph, value: Value, place: int) -> str:
-    """What an argument is called: a leaf by its name, a number as itself, another by its place."""
+def _name(graph: Graph, value: Value, position: int) -> str:
+    """What an argument is called: a leaf by its name, a number as itself, another by its
+    position."""
     if isinstance(value.op, Input):
         return value.op.name
     if not value.args and value.rank == 0:
         return expression(value, {})
-    return chr(ord("a") + place) if place < 26 else f"argument {place}"
+    return chr(ord("a") + position) if position < 26 else f"argument {position}"

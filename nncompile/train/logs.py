@@ -21,29 +21,30 @@ from nncompile.train.monitor import Monitor
 
 
 class _Lines:
-    """A text file that lines are added to, each whole."""
+    """A text file to which whole lines are added."""
 
     def __init__(self, path: str | os.PathLike[str], append: bool) -> None:
         self.path = Path(path)
-        self._fresh = not append
+        self._overwrite = not append
         check_writable(self.path.parent)
         if self.path.is_dir():
             raise FileError(f"cannot write {self.path}: it is a directory", hint="name a file")
 
     def first(self) -> str:
         """The first line that is there already."""
-        if self._fresh or not self.path.is_file():
+        if self._overwrite or not self.path.is_file():
             return ""
         with self.path.open(encoding="utf-8", newline="") as file:
             return file.readline()
 
     def add(self, text: str) -> None:
         try:
-            with self.path.open("w" if self._fresh else "a", encoding="utf-8", newline="") as file:
+            mode = "w" if self._overwrite else "a"
+            with self.path.open(mode, encoding="utf-8", newline="") as file:
                 file.write(text)
         except OSError as error:
             raise FileError(f"cannot write {self.path}: {error.strerror or error}") from None
-        self._fresh = False
+        self._overwrite = False
 
 
 class CSVLog:
@@ -160,14 +161,14 @@ class TensorBoardLog:
     def _add_measurements(self) -> None:
         if self.monitor is None:
             return
-        for found in self.monitor.measurements[self._measured :]:
+        for measurement in self.monitor.measurements[self._measured :]:
             numbers: dict[str, float] = {}
-            for name, layer in found.layers.items():
+            for name, layer in measurement.layers.items():
                 numbers[f"gradient/{name}"] = layer.gradient
                 numbers[f"update ratio/{name}"] = layer.ratio
-            for name, units in found.activations.items():
+            for name, units in measurement.activations.items():
                 numbers[f"dead units/{name}"] = units.dead_share
-            self._add(numbers, found.step)
+            self._add(numbers, measurement.step)
         self._measured = len(self.monitor.measurements)
 
 

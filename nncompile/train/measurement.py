@@ -77,20 +77,21 @@ class Measurement:
         A gradient vanishes where its norm in the first layer is less than `vanishing` times that
         in the last, and explodes where it is more than `exploding` times that. Where all layers
         get too much alike, the next step tells: it is large where it adds more than `LARGE` times
-        its weights to a layer. A layer is told where more than the share `dead` of its units is
+        its weights to a layer. A layer is named where more than the share `dead` of its units is
         dead.
         """
-        found: dict[str, str] = {}
+        messages: dict[str, str] = {}
         for loss, names in self.losses.items():
-            found |= self._flow(loss, [self.layers[name] for name in names], vanishing, exploding)
+            layers = [self.layers[name] for name in names]
+            messages |= self._flow(loss, layers, vanishing, exploding)
         for name, a in self.activations.items():
             if a.dead_share > dead:
-                found[f"dead {name}"] = (
+                messages[f"dead {name}"] = (
                     f"{int(a.dead.sum())} of {a.units} units of {name} ({a.place}), {a.formula}, "
                     "are dead: no example of the batch passes a gradient through them. A lower "
                     "learning rate, He initial weights, or leaky_relu, elu or gelu help"
                 )
-        return found
+        return messages
 
     def _flow(
         self, loss: str, layers: Sequence[LayerFigures], vanishing: float, exploding: float
@@ -102,14 +103,14 @@ class Measurement:
         if lost:
             yield (
                 f"not finite {loss}",
-                f"the gradient of {loss} is not finite in {_named(lost[0])}. "
+                f"the gradient of {loss} is not finite in {_label(lost[0])}. "
                 "trainer.locate(batch) names the node that it comes from",
             )
             return
         ratio = _ratio(first.gradient, last.gradient)
         figures = (
-            f"its norm is {first.gradient:.2g} in {_named(first)}, the first layer, and "
-            f"{last.gradient:.2g} in {_named(last)}, the last"
+            f"its norm is {first.gradient:.2g} in {_label(first)}, the first layer, and "
+            f"{last.gradient:.2g} in {_label(last)}, the last"
         )
         if last.gradient == 0 and first.gradient == 0:
             return
@@ -131,7 +132,7 @@ class Measurement:
         if widest.weight and widest.ratio > LARGE:
             yield (
                 f"large step {loss}",
-                f"the next step changes {_named(widest)} by {widest.ratio:.2g} times its weights, "
+                f"the next step changes {_label(widest)} by {widest.ratio:.2g} times its weights, "
                 f"the norm of its gradient is {widest.gradient:.2g}. A lower learning rate, "
                 "smaller initial weights, or bounds, clip_norm=1.0, help",
             )
@@ -165,7 +166,7 @@ class Measurement:
         return self.table()
 
 
-def _named(x: LayerFigures) -> str:
+def _label(x: LayerFigures) -> str:
     return f"{x.layer} ({x.place})" if x.place else x.layer
 
 

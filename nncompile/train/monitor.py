@@ -72,8 +72,8 @@ class Probe:
     def measure(self, state: Mapping[str, Any], batch: Mapping[str, Any]) -> Measurement:
         """The figures at that state (`trainer.state`) on that batch. Raises `FeedError` for data
         that do not fit."""
-        known = {**state, **batch}
-        feeds = {p.name: known[p.name] for p in self.session.inputs if p.name in known}
+        arrays = {**state, **batch}
+        feeds = {p.name: arrays[p.name] for p in self.session.inputs if p.name in arrays}
         return self._plan.measurement(self.session.run(feeds), int(state["step"]))
 
 
@@ -102,8 +102,8 @@ class _Plan:
         for name, units in self.hidden.items():
             for figure, value in units.figures().items():
                 self.outputs[_output(figure, name)] = value
-        needed = leaves_of(self.outputs.values())
-        inputs = tuple(leaf for leaf in source.step.inputs if leaf in needed)
+        leaves = leaves_of(self.outputs.values())
+        inputs = tuple(leaf for leaf in source.step.inputs if leaf in leaves)
         self.graph = Graph(f"{recipe.model.name}_monitor", self.outputs, inputs, self._trace)
 
     def _measure(self, update: minimize, recipe: Recipe, source: Step) -> None:
@@ -113,34 +113,34 @@ class _Plan:
         trained = update.trained(model, recipe.freeze)
         loss = update.loss_of(model)
         distance = depths(loss)
-        fresh = {p: leaf for p, leaf in trained.items() if p not in self.leaves}
-        ordered = sorted(fresh, key=lambda p: -distance[fresh[p]])
+        untracked = {p: leaf for p, leaf in trained.items() if p not in self.leaves}
+        ordered = sorted(untracked, key=lambda p: -distance[untracked[p]])
         names = tuple(dict.fromkeys(_layer(path) for path in ordered))
         if names:
             self.losses[update.loss] = (*self.losses.get(update.loss, ()), *names)
         for path in ordered:
-            leaf = self.leaves[path] = fresh[path]
+            leaf = self.leaves[path] = untracked[path]
             following = source.step.outputs[f"{path}.next"]
             gradient = source.gradient.outputs[f"{path}.grad"]
             self.outputs[_output("weight", path)] = norm(leaf)
             self.outputs[_output("gradient", path)] = norm(gradient)
             self.outputs[_output("update", path)] = norm(following - leaf)
         for name, units in hidden_units(loss, self._trace, recipe.model.name).items():
-            if all(units.value is not known.value for known in self.hidden.values()):
+            if all(units.value is not tracked.value for tracked in self.hidden.values()):
                 self.hidden[unused_name(name, self.hidden)] = units
 
     @cached_property
-    def _places(self) -> dict[str, str]:
+    def _location_texts(self) -> dict[str, str]:
         all_locations = {path: self._trace.location(leaf) for path, leaf in self.leaves.items()}
         return {
             path: location.place if location else "" for path, location in all_locations.items()
         }
 
-    def measurement(self, found: Mapping[str, Array], step: int) -> Measurement:
+    def measurement(self, outputs: Mapping[str, Array], step: int) -> Measurement:
         norms = ("weight", "gradient", "update")
         parameters = {
             path: LayerFigures(
-                path, self._places[path], *(float(found[_output(n, path)]) for n in norms)
+                path, self._location_texts[path], *(float(outputs[_output(n, path)]) for n in norms)
             )
             for path in self.leaves
         }
@@ -160,10 +160,10 @@ class _Plan:
                 name,
                 units.place,
                 units.formula,
-                float(found[_output("mean", name)]),
-                math.sqrt(max(float(found[_output("variance", name)]), 0.0)),
-                float(found[_output("zeros", name)]),
-                np.asarray(found[_output("dead", name)]),
+                float(outputs[_output("mean", name)]),
+                math.sqrt(max(float(outputs[_output("variance", name)]), 0.0)),
+                float(outputs[_output("zeros", name)]),
+                np.asarray(outputs[_output("dead", name)]),
             )
             for name, units in self.hidden.items()
         }
@@ -175,9 +175,9 @@ class Monitor:
     steps, on the batch of the last step.
 
     `measurements` holds all that was measured, `last` the latest. What is wrong (see
-    `Measurement.warnings`, which takes the same bounds) is told once of each kind and layer, as a
-    `TrainingWarning`; with `warn=False` it is only there to be asked for. The training has the same
-    bits with it as without.
+    `Measurement.warnings`, which takes the same bounds) is reported once for each kind and layer,
+    as a `TrainingWarning`; with `warn=False` only on request. The training computes the same bits
+    with and without a monitor.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class Monitor:
         self.bounds = {"vanishing": vanishing, "exploding": exploding, "dead": dead}
         self.measurements: list[Measurement] = []
         self._probe: Probe | None = None
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def last(self) -> Measurement:
@@ -214,30 +214,30 @@ class Monitor:
         trainer = event.trainer
         if self._probe is None or self._probe.compiled is not trainer.compiled:
             self._probe = Probe(trainer.compiled, trainer.providers, trainer.threads)
-        found = self._probe.measure(trainer.state, event.batch)
-        self.measurements.append(found)
-        for kind, message in found.warnings(**self.bounds).items():
-            if self.warn and kind not in self._told:
-                self._told.add(kind)
+        measurement = self._probe.measure(trainer.state, event.batch)
+        self.measurements.append(measurement)
+        for kind, message in measurement.warnings(**self.bounds).items():
+            if self.warn and kind not in self._warned:
+                self._warned.add(kind)
                 warn(f"step {event.step}: {message}", TrainingWarning)
 
 
 def norm(x: Value) -> Value:
     """√Σx², which neither overflows nor underflows where the result does not."""
-    found: Value
+    result: Value
     if 0 in x.shape:  # there is no largest
-        found = sqrt((x * x).sum())
-        return found
+        result = sqrt((x * x).sum())
+        return result
     largest = abs(x).max()
     unit = where(largest > 0, largest, 1)
     relative = x / unit
-    found = unit * sqrt((relative * relative).sum())
-    return found
+    result = unit * sqrt((relative * relative).sum())
+    return result
 
 
-def _output(figure: str, of: str) -> str:
+def _output(figure: str, name: str) -> str:
     """No output of a model nor leaf is called so."""
-    return f"{figure} of {of}"
+    return f"{figure} of {name}"
 
 
 def _layer(path: str) -> str:

@@ -61,7 +61,7 @@ def overfit_one_batch(
     losses: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(steps):
         runner.step(batch)
-        found = runner.metrics()
+        metrics = runner.metrics()
         for name in losses:
-            losses[name].append(float(found[name]))
+            losses[name].append(float(metrics[name]))
     return Overfit(losses)

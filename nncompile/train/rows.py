@@ -1,4 +1,4 @@
-"""Which values of a model have rows that no other example of the batch has a part in."""
+"""Which values of a model have rows that no other example of the batch influences."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ class Mixed(Exception):
 
 
 class Rowwise:
-    """Which values have rows that no other example of the batch has a part in."""
+    """Which values have rows that no other example of the batch influences."""
 
     def __init__(self, examples: Dim | None) -> None:
         self.examples = examples
-        self.places: dict[Value, int] = {}
-        self.alike: set[Value] = set()  # which are the same for all batches
-        self.first: Value | None = None  # at which it is not so, or not known
+        self.axes: dict[Value, int] = {}
+        self.constant: set[Value] = set()  # the same for all batches
+        self.first: Value | None = None  # the first that is not, or not known to be
 
     def __call__(self, value: Value) -> bool:
-        """Whether it is known of the value, with its rows along an axis."""
+        """Whether the value is known to be, with its rows along an axis."""
         for v in toposort([value]):
             if not self._enter(v) and (self.first is None or not self.first.args):
                 self.first = v  # an op rather than a size beside it
-        return value in self.places
+        return value in self.axes
 
     def is_known(self, v: Value) -> bool:
-        """Whether it is known of a value, of whose arguments it was asked before, or the value is
-        the same for all batches."""
+        """Whether the value is known to be, or is the same for all batches. Its arguments must have
+        been asked for before."""
         self._enter(v)
-        return v in self.places or v in self.alike
+        return v in self.axes or v in self.constant
 
     def _enter(self, v: Value) -> bool:
-        if v in self.places or v in self.alike or isinstance(v.type, TupleType):
-            return True  # of several results, the items are looked at
+        if v in self.axes or v in self.constant or isinstance(v.type, TupleType):
+            return True  # the items of a tuple are checked instead
         sources = sources_of(v)
         symbols_ = symbols([self.examples or 0])
         if isinstance(v.op, Input) or not sources:
             return self._leaf(v, symbols_)
-        if all(a in self.alike for a in sources):
+        if all(a in self.constant for a in sources):
             if not is_of_batch(v, self.examples) and not symbols_ & _op_symbols(v):
-                self.alike.add(v)
+                self.constant.add(v)
                 return True
             axes = axes_of_batch(v, self.examples)
             if (
@@ -58,51 +58,51 @@ class Rowwise:
                 and len(axes) == 1
                 and not is_of_batch(sources[0], self.examples)
             ):
-                self.places[v] = axes[0]
+                self.axes[v] = axes[0]
                 return True
             return False
-        if any(a not in self.places and a not in self.alike for a in sources):
-            return True  # what it is made of is told
-        known = {a: self.places[a] for a in sources if a in self.places}
+        if any(a not in self.axes and a not in self.constant for a in sources):
+            return True  # an argument is reported already
+        source_axes = {a: self.axes[a] for a in sources if a in self.axes}
         if isinstance(v.op, Reshape):
             axes = axes_of_batch(v, self.examples)
             try:
-                axis = reshaped(v, axes[0], *next(iter(known.items())), self.examples)
+                axis = reshaped(v, axes[0], *next(iter(source_axes.items())), self.examples)
             except (Mixed, IndexError):
                 return False
             if len(axes) == 1:
-                self.places[v] = axis
+                self.axes[v] = axis
             return len(axes) == 1
-        found = rows_of(v, known)
-        if found is not None:
-            self.places[v] = found
-        return found is not None
+        row_axis = rows_of(v, source_axes)
+        if row_axis is not None:
+            self.axes[v] = row_axis
+        return row_axis is not None
 
     def _leaf(self, v: Value, names: set[sp.Symbol]) -> bool:
         axes = axes_of_batch(v, self.examples)
         if isinstance(v.op, Input) and axes:
             if len(axes) == 1:
-                self.places[v] = axes[0]
+                self.axes[v] = axes[0]
             return len(axes) == 1
         if names & _op_symbols(v):  # how many examples there are, and which of them it is
             return False
-        self.alike.add(v)
+        self.constant.add(v)
         return True
 
 
-def rows_of(v: Value, places: Mapping[Value, int]) -> int | None:
+def rows_of(v: Value, axes: Mapping[Value, int]) -> int | None:
     """The axis along which the op computes row by row; see `Op.rowwise`."""
     source = v.args[0] if isinstance(v.op, Item) else v
     if any(isinstance(a.type, TupleType) for a in source.args):
         return None
-    return source.op.rowwise([places.get(a) for a in source.args], *(a.type for a in source.args))
+    return source.op.rowwise([axes.get(a) for a in source.args], *(a.type for a in source.args))
 
 
-def reshaped(v: Value, axis: int, source: Value, place: int, examples: Dim | None) -> int:
+def reshaped(v: Value, axis: int, source: Value, source_axis: int, examples: Dim | None) -> int:
     """The batch axis of `v`, reshaped from `source`. Raises `Mixed` where it mixes examples."""
-    outside = same(product(v.shape[:axis]), product(source.shape[:place]))
-    each = sp.cancel(sp.sympify(v.shape[axis]) / sp.sympify(examples))
-    if outside is not True or symbols([examples or 0]) & each.free_symbols:
+    outside = same(product(v.shape[:axis]), product(source.shape[:source_axis]))
+    per_example = sp.cancel(sp.sympify(v.shape[axis]) / sp.sympify(examples))
+    if outside is not True or symbols([examples or 0]) & per_example.free_symbols:
         raise Mixed(
             f"{source.type} as {v.type} mixes the numbers of an example with those of others"
         )

@@ -73,7 +73,7 @@ class Sums:
         pooled = {name: len(arrays) for name, arrays in self.pools.items()}
         return self.examples, dict(self.totals), dict(self.weights), pooled
 
-    def back(self, mark: Annotation) -> None:
+    def restore(self, mark: Annotation) -> None:
         """Forgets what was added since the mark."""
         self.examples, totals, weights, pooled = mark
         self.totals, self.weights = dict(totals), dict(weights)

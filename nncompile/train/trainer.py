@@ -105,7 +105,7 @@ class Trainer(SuggestsNames):
         self._losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
         self._evaluation = Evaluation(self.compiled, providers, threads)
         self._earlier = 0  # steps made before the runner's first
-        self._under_way = self._begun(0, 0)
+        self._progress = self._new_epoch(0, 0)
         self._stopping = False
 
     @property
@@ -117,7 +117,7 @@ class Trainer(SuggestsNames):
     @property
     def epoch(self) -> int:
         """The number of complete epochs."""
-        return self._under_way.number
+        return self._progress.number
 
     @property
     def state(self) -> dict[str, Array]:
@@ -144,7 +144,7 @@ class Trainer(SuggestsNames):
         self._runner.load({**state, **params})
         if "step" in params:
             self._earlier = int(params["step"]) - self._runner.steps
-            self._under_way = self._begun(self.epoch, self.step)
+            self._progress = self._new_epoch(self.epoch, self.step)
 
     def load_params(
         self,
@@ -159,43 +159,43 @@ class Trainer(SuggestsNames):
         raised. Slots, step and seed stay as they are.
         """
         if isinstance(source, Trainer):
-            own = (*source.model.parameters, *source.model.states)
+            paths = (*source.model.parameters, *source.model.states)
             state = source.state
-            source = {path: state[path] for path in own}
+            source = {path: state[path] for path in paths}
         elif not isinstance(source, Mapping):
             source = load_state(source)[0]
         state = self.state
-        known = [p for p in (*self.model.parameters, *self.model.states) if p not in RANDOM_STATE]
-        given = {p: x for p, x in source.items() if p not in RANDOM_STATE}
-        found, report = transfer(given, {path: state[path] for path in known}, rename, strict)
-        self.set_params(found)
+        targets = [p for p in (*self.model.parameters, *self.model.states) if p not in RANDOM_STATE]
+        arrays = {p: x for p, x in source.items() if p not in RANDOM_STATE}
+        fitting, report = transfer(arrays, {path: state[path] for path in targets}, rename, strict)
+        self.set_params(fitting)
         return report
 
     def averaged(self, name: str | None = None) -> dict[str, Array]:
         """A copy of the state with the averages of that name (see `Average`) in the place of the
         parameters: for `predict`, `evaluate` and `export` as `params`. The name may be left out
         where the recipe keeps one average. Raises `ModelError` where there is no such average."""
-        kept = self.compiled.source.averages
-        if name is None and len(kept) == 1:
-            (name,) = kept
-        if name is None and kept:
+        averages = self.compiled.source.averages
+        if name is None and len(averages) == 1:
+            (name,) = averages
+        if name is None and averages:
             raise ModelError(
-                f"the recipe keeps {len(kept)} averages of the weights: {', '.join(kept)}",
-                hint=f"say which: averaged({next(iter(kept))!r})",
+                f"the recipe keeps {len(averages)} averages of the weights: {', '.join(averages)}",
+                hint=f"say which: averaged({next(iter(averages))!r})",
             )
-        if name is None or name not in kept:
+        if name is None or name not in averages:
             raise ModelError(
                 "the recipe keeps no average of the weights"
                 if name is None
                 else f"the recipe keeps no average {name!r} of the weights",
-                hint=did_you_mean(name, kept)
-                if kept
+                hint=did_you_mean(name, averages)
+                if averages
                 else "training(..., average=ema(0.999)) keeps one",
             )
         state = self.state
         # An average of numbers of 16 bits is kept in f32.
         return state | {
-            path: state[slot].astype(state[path].dtype) for path, slot in kept[name].items()
+            path: state[slot].astype(state[path].dtype) for path, slot in averages[name].items()
         }
 
     @suggests_names
@@ -212,9 +212,9 @@ class Trainer(SuggestsNames):
         """Trains for so many more epochs or steps, whichever ends first, and returns each epoch's
         metrics (see `History`). An epoch that was interrupted is finished first, and counts as one.
 
-        Without either number, training goes on to the end that the recipe says, or for one epoch
-        where it says none. A dict of arrays is shuffled anew for each epoch; a last batch that
-        is smaller is trained on too. `validation_data` are evaluated after each epoch.
+        Without either number, training goes on to the end that the recipe sets, or for one epoch
+        where it sets none. A dict of arrays is shuffled for each epoch; a smaller last batch is
+        trained on too. `validation_data` are evaluated after each epoch.
 
         Raises `FeedError` for data that do not fit or hold NaN, `TrainingError` where a loss is
         not finite. After an interrupt (Ctrl-C) the state is that of the last whole step; after a
@@ -233,29 +233,29 @@ class Trainer(SuggestsNames):
         latest: Batch = {}
         self._stopping = False
         while self.epoch < last_epoch and self.step < last_step and not self._stopping:
-            begun = self._under_way
+            progress = self._progress
             order = (self.seed, self.epoch) if shuffle else None
-            whole = True
-            for examples in feeder.epoch(order, skip=self.step - begun.start):
+            completed = True
+            for examples in feeder.epoch(order, skip=self.step - progress.start):
                 if self.step >= last_step or self._stopping:
-                    whole = False
+                    completed = False
                     break
                 self._advance(examples, feeder, watchers)
                 latest = examples
-            if self.step == begun.start:
+            if self.step == progress.start:
                 raise FeedError(
                     f"no batch for epoch {self.epoch + 1}",
                     hint="a generator can be read only once: pass a list of batches, or a function "
                     "that returns them anew",
                 )
-            means = begun.sums.results()
+            means = progress.sums.results()
             if check is not None:
                 validated = self._evaluation.metrics(check, self.state)
                 means |= {f"val_{name}": validated[name] for name in self.model.metrics}
             history.epochs.append(means)
             number = self.epoch + 1
-            if whole:  # in one assignment, between whose parts no interrupt can come
-                self._under_way = self._begun(number, self.step)
+            if completed:  # in one assignment, between whose parts no interrupt can come
+                self._progress = self._new_epoch(number, self.step)
             watchers.tell("epoch", number, means, latest)
         watchers.tell("end", self.epoch, history.last, latest)
         return history
@@ -306,7 +306,7 @@ class Trainer(SuggestsNames):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
-        position = {"seed": self.seed, "epoch": self._under_way.position()}
+        position = {"seed": self.seed, "epoch": self._progress.position()}
         text = json.dumps(position)
         metadata = {"nncompile.model": self.model.name, _POSITION: text}
         return save_state(path, self.state, metadata)
@@ -318,10 +318,10 @@ class Trainer(SuggestsNames):
         tensors, metadata = load_state(path)
         check_state(tensors, self.compiled.source.state, path)
         step = int(tensors["step"])
-        found: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
+        position: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
         try:
-            found |= json.loads(metadata.get(_POSITION, "{}"))
-            seed, epoch = int(found["seed"]), self._begun(**found["epoch"])
+            position |= json.loads(metadata.get(_POSITION, "{}"))
+            seed, epoch = int(position["seed"]), self._new_epoch(**position["epoch"])
         except (ValueError, TypeError):
             raise CheckpointError(
                 f"the position in {os.fspath(path)} cannot be read",
@@ -329,7 +329,7 @@ class Trainer(SuggestsNames):
             ) from None
         self._runner.load(tensors)
         self._earlier = step - self._runner.steps
-        self.seed, self._under_way = seed, epoch
+        self.seed, self._progress = seed, epoch
 
     def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
         """The epoch and the step at which this training ends."""
@@ -344,36 +344,36 @@ class Trainer(SuggestsNames):
         return last_epoch, math.inf if steps is None else self.step + steps
 
     def _advance(self, batch: Batch, feeder: Feeder, watchers: Watchers) -> None:
-        """One step, of which the watchers are told; where one of them raises `TrainingError`, it is
-        undone."""
-        sums = self._under_way.sums
-        mark = sums.mark() if watchers.heard["step"] else None
+        """One step, reported to the watchers; it is undone where one of them raises
+        `TrainingError`."""
+        sums = self._progress.sums
+        mark = sums.mark() if watchers.by_kind["step"] else None
         metrics = self._stepped(batch, feeder)
         try:
             watchers.tell("step", self.epoch + 1, metrics, batch)
         except TrainingError:
             if self._runner.undo() and mark is not None:
-                sums.back(mark)
+                sums.restore(mark)
             raise
 
     def _stepped(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
         """One step; its metrics, which are added to the totals of the epoch."""
         self._runner.step(batch)
-        found = self._runner.metrics()
-        metrics = {name: float(found[name]) for name in self.model.metrics}
+        outputs = self._runner.metrics()
+        metrics = {name: float(outputs[name]) for name in self.model.metrics}
         for name in self._losses:
             if not math.isfinite(metrics[name]):
                 infinite = feeder.infinite()
-                place = None if infinite else self.locate(batch, (name,))
+                origin = None if infinite else self.locate(batch, (name,))
                 moment = f"step {self.step} (epoch {self.epoch + 1})"
                 loss = f"{name} is {metrics[name]}"
-                error = diverged(loss, moment, feeder.given, infinite, place)
+                error = diverged(loss, moment, feeder.searched_data, infinite, origin)
                 self._runner.undo()
                 raise error
-        self._under_way.sums.add(batch, {**found, **metrics}, feeder.examples(batch))
+        self._progress.sums.add(batch, {**outputs, **metrics}, feeder.examples(batch))
         return metrics
 
-    def _begun(self, number: int = 0, start: int = 0, **sums: Any) -> _Epoch:
+    def _new_epoch(self, number: int = 0, start: int = 0, **sums: Any) -> _Epoch:
         """An epoch with what its metrics are computed of so far. Raises `TypeError` for what is
         no part of that."""
         plan = self.compiled.source.accumulation

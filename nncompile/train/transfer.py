@@ -31,11 +31,11 @@ class Transfer:
         return not (self.missing or self.unused or self.different)
 
     def __str__(self) -> str:
-        told = [f"{len(self.loaded)} loaded"]
+        counts = [f"{len(self.loaded)} loaded"]
         for name in ("missing", "unused", "different"):
             paths = getattr(self, name)
-            told += [f"{len(paths)} {name} ({', '.join(paths)})"] if paths else []
-        return "; ".join(told)
+            counts += [f"{len(paths)} {name} ({', '.join(paths)})"] if paths else []
+        return "; ".join(counts)
 
 
 def transfer(
@@ -51,32 +51,32 @@ def transfer(
     is taken where shape and element type agree. Raises `ModelError` where nothing fits, where two
     get one name, and, if `strict`, where anything is left over on either side.
     """
-    named: dict[str, Array] = {}
-    left: list[str] = []
+    renamed: dict[str, Array] = {}
+    dropped: list[str] = []
     for path, x in source.items():
         new = _renamed(path, rename)
         if new is None:
-            left.append(path)
-        elif new in named:
+            dropped.append(path)
+        elif new in renamed:
             raise ModelError(f"rename gives two arrays the path {new!r}", rows=[("one is", path)])
         else:
             check_unmasked(x, path, ModelError)
-            named[new] = np.asarray(x)
+            renamed[new] = np.asarray(x)
     fitting = {
         path: x
-        for path, x in named.items()
+        for path, x in renamed.items()
         if path in target and x.shape == target[path].shape and x.dtype == target[path].dtype
     }
     report = Transfer(
         loaded=tuple(fitting),
-        missing=tuple(path for path in target if path not in named),
-        unused=(*left, *(path for path in named if path not in target)),
-        different=tuple(path for path in named if path in target and path not in fitting),
+        missing=tuple(path for path in target if path not in renamed),
+        unused=(*dropped, *(path for path in renamed if path not in target)),
+        different=tuple(path for path in renamed if path in target and path not in fitting),
     )
     if not fitting or (strict and not report.whole):
         rows = [("missing", p, _shown(target[p])) for p in report.missing]
-        rows += [("unused", p, _shown(named[p]) if p in named else "") for p in report.unused]
-        rows += [(p, _shown(target[p]), f"got {_shown(named[p])}") for p in report.different]
+        rows += [("unused", p, _shown(renamed[p]) if p in renamed else "") for p in report.unused]
+        rows += [(p, _shown(target[p]), f"got {_shown(renamed[p])}") for p in report.different]
         raise ModelError(
             f"the parameters do not fit: {len(report.loaded)} loaded, "
             f"{len(report.missing)} missing, {len(report.unused)} unused, "

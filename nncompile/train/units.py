@@ -25,7 +25,7 @@ from nncompile.ops.convolution.convolve import Conv, ConvTranspose
 
 @dataclass(frozen=True, eq=False)
 class HiddenUnits:
-    """The result of a nonlinearity with a unit at each place of `axis`."""
+    """The result of a nonlinearity with a unit at each index of `axis`."""
 
     value: Value
     axis: int
@@ -38,10 +38,10 @@ class HiddenUnits:
         x = self.value
         mean = x.mean()
         gradients = [s for s in x.op.pullback(ones_like(x), x, *x.args) if s is not None]
-        others = tuple(i for i in range(x.rank) if i != self.axis)
+        other_axes = tuple(i for i in range(x.rank) if i != self.axis)
         steepest = sum((abs(s) for s in gradients[1:]), start=abs(gradients[0]))
-        if others:
-            steepest = steepest.max(others)
+        if other_axes:
+            steepest = steepest.max(other_axes)
         return {
             "mean": mean,
             "variance": ((x - mean) * (x - mean)).mean(),
@@ -52,11 +52,11 @@ class HiddenUnits:
 
 def depths(loss: Value) -> dict[Value, int]:
     """How many nodes the longest way from a node to the loss has."""
-    found = {loss: 0}
+    distances = {loss: 0}
     for v in reversed(toposort([loss])):
         for a in v.args:
-            found[a] = max(found.get(a, 0), found[v] + 1)
-    return found
+            distances[a] = max(distances.get(a, 0), distances[v] + 1)
+    return distances
 
 
 def hidden_units(loss: Value, locations: LocationTable, model: str) -> dict[str, HiddenUnits]:
@@ -71,18 +71,18 @@ def hidden_units(loss: Value, locations: LocationTable, model: str) -> dict[str,
     trained = _depending(order, "parameter")
     mixing = {v for v in order if v in data and any(a in trained - data for a in v.args)}
     before = _ancestors(order, mixing)
-    found: dict[str, HiddenUnits] = {}
+    units: dict[str, HiddenUnits] = {}
     for v in order:
         if v in data and v in trained and v in before and _is_nonlinear(v):
             location = locations.location(v)
             scope = location.scope.split("/") if location else []
             path = ".".join(scope[1:] if scope[:1] == [model] else scope) or model
-            name = unused_name(path, found)
+            name = unused_name(path, units)
             assert isinstance(v.op, Map)
-            found[name] = HiddenUnits(
+            units[name] = HiddenUnits(
                 v, _unit_axis(v), location.place if location else "", v.op.expression(["x"])
             )
-    return found
+    return units
 
 
 def _depending(order: list[Value], kind: str) -> set[Value]:
@@ -92,11 +92,11 @@ def _depending(order: list[Value], kind: str) -> set[Value]:
 
 def _ancestors(order: list[Value], targets: set[Value]) -> set[Value]:
     """The nodes that a target is computed of, other than itself."""
-    found: set[Value] = set()
+    ancestors: set[Value] = set()
     for v in reversed(order):
-        if v in found or v in targets:
-            found.update(v.args)
-    return found
+        if v in ancestors or v in targets:
+            ancestors.update(v.args)
+    return ancestors
 
 
 def _is_nonlinear(v: Value) -> bool:
@@ -113,12 +113,12 @@ def _is_nonlinear(v: Value) -> bool:
 
 def _unit_axis(v: Value) -> int:
     """The axis of channels after a convolution, else the last."""
-    waiting, seen = [v], set[Value]()
+    waiting, visited = [v], set[Value]()
     while waiting:
         x = waiting.pop()
-        if x in seen or (isinstance(x.type, Type) and x.rank != v.rank):
+        if x in visited or (isinstance(x.type, Type) and x.rank != v.rank):
             continue
-        seen.add(x)
+        visited.add(x)
         if isinstance(x.op, Conv | ConvTranspose):
             return 1
         if isinstance(x.op, Map):
