@@ -23,7 +23,7 @@ LEVELS = ("none", "basic", "extended", "all")  # of onnxruntime's own optimizati
 
 
 class Lowered:
-    """A graph in the form of each target, made when it is first asked for."""
+    """A graph in the form of each target, made on first use."""
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -64,7 +64,7 @@ class OnnxRuntime:
 
     def load(self, lowered: Lowered) -> Function:
         """A function that runs the graph in a new session."""
-        # Tensor cores compute in fewer digits than float32 has, unless they are told not to.
+        # By default, tensor cores compute in fewer digits than float32 has.
         exact: Provider = ("cuda", {"use_tf32": 0}) if self.provider == "cuda" else self.provider
         session = Session(lowered.onnx, exact, self.threads, optimization=self.level)
 
@@ -101,22 +101,22 @@ def torchscript() -> TorchScript:
 
 
 def onnx_runtimes(quick: bool = False) -> tuple[list[Backend], list[str]]:
-    """The ways to run a graph in onnxruntime on this machine, and what is skipped and why. `quick`
+    """The onnxruntime configurations of this machine, and those skipped, with the reason. `quick`
     leaves out the levels and numbers of threads in between."""
     cores = os.cpu_count() or 1
     threads: Sequence[int | None] = (1,) if quick else (1, 2) if cores <= 2 else (1, 2, None)
     levels = (LEVELS[0], LEVELS[-1]) if quick else LEVELS
-    found: list[Backend] = [OnnxRuntime(level, n) for level in levels for n in threads]
+    backends: list[Backend] = [OnnxRuntime(level, n) for level in levels for n in threads]
     if "cuda" not in available_providers():
-        return found, ["onnxruntime cuda: this onnxruntime has no such provider"]
-    return [*found, *(OnnxRuntime(x, None, "cuda") for x in (LEVELS[0], LEVELS[-1]))], []
+        return backends, ["onnxruntime cuda: this onnxruntime has no such provider"]
+    return [*backends, *(OnnxRuntime(x, None, "cuda") for x in (LEVELS[0], LEVELS[-1]))], []
 
 
 def all_backends(quick: bool = False) -> tuple[list[Backend], list[str]]:
     """The ways to run a graph on this machine, TorchScript among them; see `onnx_runtimes`."""
-    found, skipped = onnx_runtimes(quick)
+    backends, skipped = onnx_runtimes(quick)
     try:
-        found.append(torchscript())
+        backends.append(torchscript())
     except CompileError as error:
         skipped.append(f"{error.message}; {error.hint}")
-    return found, skipped
+    return backends, skipped

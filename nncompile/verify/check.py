@@ -56,29 +56,27 @@ def check(
 
 def of_gradient(loss: str, gradients: Gradients) -> Finding:
     """Whether the gradient of a loss is finite where the loss is, and its derivative there."""
-    what, fault = f"gradient of {loss}", gradients.fault(loss)
+    title, fault = f"gradient of {loss}", gradients.fault(loss)
     if gradients.lost:
-        return Finding(what, False, f"{gradients.lost}. {LOST}")
+        return Finding(title, False, f"{gradients.lost}. {LOST}")
     figures = f"not compared, {gradients.skipped}"
     if gradients.unchecked:
         figures = f"not compared, for it goes through {counted(gradients.unchecked)}"
     elif gradients.error is not None:
-        at = f", at {gradients.where}" if gradients.where else ""
-        figures = (
-            f"largest relative error {gradients.error:.1e} over {gradients.count} parameters{at}"
-        )
+        figures = f"largest relative error {gradients.error:.1e} over {gradients.count} parameters"
+        figures += f", at {gradients.where}" if gradients.where else ""
     if fault is not None:
-        return Finding(what, False, figures, tuple(fault.lines()))
-    return Finding(what, None if gradients.error is None else True, figures)
+        return Finding(title, False, figures, tuple(fault.lines()))
+    return Finding(title, None if gradients.error is None else True, figures)
 
 
 def of_columns(report: Report) -> Iterator[Finding]:
     """Whether onnxruntime computes the outputs, gradients and training steps that numpy does."""
     for column in COLUMNS:
         cells = {
-            row: of[column]
-            for row, of in report.rows.items()
-            if column in of and row not in (FLOAT32, DIFFERENCES)
+            row: by_column[column]
+            for row, by_column in report.rows.items()
+            if column in by_column and row not in (FLOAT32, DIFFERENCES)
         }
         if not cells:
             continue
@@ -96,11 +94,11 @@ def of_learning(
     model: Model, recipe: Recipe, data: Mapping[str, Array] | None, seed: int
 ) -> Finding:
     """Whether steps on one and the same batch bring its loss down."""
-    what = "learns one batch"
+    title = "learns one batch"
     if not any(isinstance(update, minimize) for update in recipe.updates):
-        return Finding(what, None, "no update follows a gradient")
+        return Finding(title, None, "no update follows a gradient")
     inputs = Inputs(model, data, seed)
     case = next(inputs.cases(inputs.base({}), rounds=1, edges=False))
     batch = {name: case.feeds[name] for name in model.inputs}
     losses = overfit_one_batch(recipe, batch, seed=seed)
-    return Finding(what, losses.learns, str(losses))
+    return Finding(title, losses.learns, str(losses))

@@ -118,11 +118,11 @@ class Reference:
     def differences(self, got: Mapping[str, Array]) -> list[Difference]:
         """How the outputs of a backend differ; where one seems to mismatch, after a closer look at
         the bounds."""
-        found = [self._difference(name, x, self.compared[name]) for name, x in got.items()]
-        if any(d.mismatches for d in found) and self._probed < MORE:
+        bounded = [self._difference(name, x, self.compared[name]) for name, x in got.items()]
+        if any(d.mismatches for d in bounded) and self._probed < MORE:
             self.probe(MORE)
-            found = [self._difference(name, x, self.compared[name]) for name, x in got.items()]
-        return found
+            bounded = [self._difference(name, x, self.compared[name]) for name, x in got.items()]
+        return bounded
 
     def _difference(self, name: str, got: Array, compared: Array) -> Difference:
         expected, scale = self.exact[name], self._scale(name)

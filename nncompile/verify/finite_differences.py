@@ -55,9 +55,9 @@ def worst_gradient(
     `inputs` are further leaves that tell sizes."""
     derived = Graph("gradients", dict(gradients), tuple(inputs))
     arrays = list(evaluate(derived, point, np.float64).values())
-    loss, point = _held(loss, point)
+    loss, point = _with_constants(loss, point)
     graph = Graph("loss", {"loss": loss}, tuple(inputs))
-    worst, where = 0.0, ""
+    worst, worst_path = 0.0, ""
     for path, gradient in zip(gradients, arrays, strict=True):
         # Some of the gradient itself in the direction, or most directions are almost level.
         direction = _unit(random.normal(size=gradient.shape)) + _unit(gradient)
@@ -69,8 +69,8 @@ def worst_gradient(
 
         error = derivative_error(along, symbolic, abs(symbolic))
         if error > worst:
-            worst, where = error, path
-    return worst, where
+            worst, worst_path = error, path
+    return worst, worst_path
 
 
 def derivative_error(
@@ -102,15 +102,15 @@ def _noise(function: Callable[[float], float]) -> float:
         values = np.array([function(i * step) for i in range(7)])
         if len(np.unique(values)) > len(values) // 2:  # or it is rounded more coarsely than that
             break
-    found = _EPSILON * float(np.max(np.abs(values)))
+    deviation = _EPSILON * float(np.max(np.abs(values)))
     table = values
     with np.errstate(all="ignore"):  # differences of infinities are NaN, and no noise
         for k in range(1, 6):
             table = np.diff(table)
             if k >= 3:
                 share = math.factorial(k) ** 2 / math.factorial(2 * k)
-                found = max(found, math.sqrt(share * float(np.mean(table**2))))
-    return found
+                deviation = max(deviation, math.sqrt(share * float(np.mean(table**2))))
+    return deviation
 
 
 def is_stopped(v: Value) -> bool:
@@ -118,14 +118,14 @@ def is_stopped(v: Value) -> bool:
     return isinstance(v.op, Map) and v.op.body.func is stop_gradient
 
 
-def _held(loss: Value, point: Mapping[str, Array]) -> tuple[Value, dict[str, Array]]:
+def _with_constants(loss: Value, point: Mapping[str, Array]) -> tuple[Value, dict[str, Array]]:
     """The loss where what `stop_gradient` holds constant stays as it is at `point`, as it does in
     the symbolic gradient."""
     stopped = [v for v in toposort([loss]) if is_stopped(v)]
     leaves = [Input(f"stopped {i}", v.type)() for i, v in enumerate(stopped)]
     arrays = evaluate(stopped, point, np.float64)
-    held = {input_of(leaf).name: x for leaf, x in zip(leaves, arrays, strict=True)}
-    return replace([loss], dict(zip(stopped, leaves, strict=True)))[0], {**point, **held}
+    stopped_values = {input_of(leaf).name: x for leaf, x in zip(leaves, arrays, strict=True)}
+    return replace([loss], dict(zip(stopped, leaves, strict=True)))[0], {**point, **stopped_values}
 
 
 def _unit(x: Array) -> Array:

@@ -64,13 +64,13 @@ def inference_of(model: Model) -> GraphUnderTest:
 
 def learning_of(model: Model, recipe: Recipe | None, step: Step | None) -> GraphUnderTest:
     """What is computed while training: all outputs, and the gradients."""
-    whole = recipe.trained_model.whole if recipe is not None else model.whole
-    outputs, column = dict(whole.outputs), dict.fromkeys(whole.outputs, FORWARD)
+    trained = recipe.trained_model.whole if recipe is not None else model.whole
+    outputs, column = dict(trained.outputs), dict.fromkeys(trained.outputs, FORWARD)
     if step is not None:
         handed = {n for n, v in step.update.leaves.items() if input_of(v).kind == "input"}
         outputs |= step.gradient.outputs
         column |= {n: GRADIENTS if n in handed else FORWARD for n in step.gradient.outputs}
-    leaves = {**model.whole.leaves, **whole.leaves}
+    leaves = {**model.whole.leaves, **trained.leaves}
     inputs = tuple(v for v in leaves.values() if input_of(v).kind == "input")
-    graph = Graph(f"{model.name}_learning", outputs, inputs, whole.locations)
+    graph = Graph(f"{model.name}_learning", outputs, inputs, trained.locations)
     return GraphUnderTest(graph, column)

@@ -26,7 +26,7 @@ EXAMPLES = 5  # of a batch
 SMALLEST = 6  # of other sizes, each another, so that exchanged axes show
 LARGEST = 256  # that is tried where a model does not accept small ones
 LARGE = 1e4  # what edge inputs are times a sign
-JITTER = 0.05  # moves parameters off their first values, of which many are equal
+JITTER = 0.05  # moves parameters off their first values, many of which are equal
 ELEMENTS = 20_000  # of the data's own rows, above which they are left to the small sizes
 ROWS = "rows of the data"
 ATTEMPTS = 4  # at numbers that fit together, as lengths and times do
@@ -50,9 +50,9 @@ class Case:
 
 
 class Inputs:
-    """Draws inputs for a model, from `data` where there are any: their numbers tell what each
-    input takes. Integers of which nothing is known go as far as the model takes them, and numbers
-    of which it claims a range stay in it. `state` is the first state, with that of optimizers;
+    """Draws inputs for a model, from `data` where there are any: their numbers show what each
+    input takes. Other integers go as far as the model accepts them, and numbers whose range the
+    model claims stay in it. `state` is the first state, with that of optimizers;
     without it, that of the model."""
 
     def __init__(
@@ -68,36 +68,36 @@ class Inputs:
         self.data = {n: x for n, x in (data or {}).items() if n in model.inputs}
         self.refused: list[str] = []
         self._ranges: dict[tuple[Any, ...], dict[str, tuple[int, int]]] = {}
-        found = symbols(d for leaf in model.inputs.values() for d in leaf.shape)
-        self.names = sorted(found, key=str)
+        dims = symbols(d for leaf in model.inputs.values() for d in leaf.shape)
+        self.names = sorted(dims, key=str)
         graph = trained(model.whole)
         self._size_check = SizeCheck(graph, model.inputs)
         self._range_check = RangeCheck(graph, model.examples)
         self._claims = claimed(graph)
 
-    def base(self, given: Mapping[str, int]) -> Sizes:
-        """Sizes that the model accepts: those given, small ones for the rest. Raises `FeedError`
+    def base(self, fixed: Mapping[str, int]) -> Sizes:
+        """Sizes that the model accepts: those `fixed`, small ones for the rest. Raises `FeedError`
         for an unknown name, or where none are accepted."""
-        known = {str(s) for s in self.names}
-        for name in given:
-            if name not in known:
+        names = {str(s) for s in self.names}
+        for name in fixed:
+            if name not in names:
                 raise FeedError(
-                    f"model {self.model.name} has no size {name!r}", hint=did_you_mean(name, known)
+                    f"model {self.model.name} has no size {name!r}", hint=did_you_mean(name, names)
                 )
-        for sizes in self._tried({symbol(name): size for name, size in given.items()}):
+        for sizes in self._tried({symbol(name): size for name, size in fixed.items()}):
             if self._case("random", sizes, 0) is not None:
                 self.refused.clear()
                 return sizes
         hint = "nncompile verify --sizes names others" if self.names else None
-        why = self.refused[-1] if self.refused else "their sizes do not fit together"
-        raise FeedError(f"model {self.model.name} accepts no inputs: {why}", hint=hint)
+        reason = self.refused[-1] if self.refused else "their sizes do not fit together"
+        raise FeedError(f"model {self.model.name} accepts no inputs: {reason}", hint=hint)
 
     def _tried(self, fixed: Sizes) -> Iterator[Sizes]:
         """Sizes to try, those `fixed` among them: small ones, each time twice as large, and those
         of the data."""
         full, sizes, axis = self._full, {}, self.model.examples
-        for place, s in enumerate(self.names):
-            small = EXAMPLES if s == axis else SMALLEST + place
+        for position, s in enumerate(self.names):
+            small = EXAMPLES if s == axis else SMALLEST + position
             sizes[s] = fixed.get(s, min(small, full.get(s, small)))
         still = {*fixed, axis} if len(self.names) > 1 else set(fixed)
         grown = sizes
@@ -124,9 +124,9 @@ class Inputs:
                 yield case
         if not edges:
             return
-        for place, s in enumerate(self.names):
+        for position, s in enumerate(self.names):
             for size in (1, 2 * base[s] + 1, 0):
-                case = self._case("random", {**base, s: size}, 100 + place)
+                case = self._case("random", {**base, s: size}, 100 + position)
                 if case is not None and size != base[s]:
                     yield case
 
@@ -167,13 +167,13 @@ class Inputs:
         feeds: Arrays = {}
         for attempt in range(ATTEMPTS if kind == "random" else 1):
             random = np.random.default_rng((self.seed, number, attempt))
-            data = self._drawn(kind, sizes, random)
+            data = self._drawn_inputs(kind, sizes, random)
             if data is None:
                 return None
             feeds = {**self._state(kind, number, random), **data}
             if self._accepted(feeds, sizes, kind == ROWS):
-                named = {str(s): n for s, n in sizes.items()}
-                return Case(kind, named, self.seed, feeds)
+                sizes_by_name = {str(s): n for s, n in sizes.items()}
+                return Case(kind, sizes_by_name, self.seed, feeds)
         return None
 
     def _state(self, kind: str, number: int, random: np.random.Generator) -> Arrays:
@@ -186,13 +186,13 @@ class Inputs:
                 state[path] = moved.astype(x.dtype) if is_real(x.dtype) else x
         return state
 
-    def _drawn(self, kind: str, sizes: Sizes, random: np.random.Generator) -> Arrays | None:
+    def _drawn_inputs(self, kind: str, sizes: Sizes, random: np.random.Generator) -> Arrays | None:
         if kind == ROWS:
             return self._rows(sizes, random)
         ranges = self._integers(sizes)
         if ranges is None:
             return None
-        made = {}
+        arrays = {}
         for name, leaf in self.model.inputs.items():
             shape, dtype = _static(leaf.shape, sizes), leaf.dtype
             low, high = ranges.get(name, (0, 1))
@@ -203,8 +203,8 @@ class Inputs:
                 x = np.full(shape, low if kind == "zeros" else high)
             else:
                 x = random.integers(low, high + 1, shape)
-            made[name] = np.asarray(x).astype(dtype.numpy)
-        return made
+            arrays[name] = np.asarray(x).astype(dtype.numpy)
+        return arrays
 
     def _real(
         self, kind: str, name: str, shape: tuple[int, ...], random: np.random.Generator
@@ -213,9 +213,9 @@ class Inputs:
             return np.full(shape, float(kind == "ones"))
         if kind == "large":
             return LARGE * random.choice([-1.0, 1.0], shape)
-        known, claim = self.data.get(name), self._claims.get(name)
-        if known is not None and known.size:
-            return np.asarray(random.choice(known.ravel()[:ELEMENTS], shape))
+        data, claim = self.data.get(name), self._claims.get(name)
+        if data is not None and data.size:
+            return np.asarray(random.choice(data.ravel()[:ELEMENTS], shape))
         if claim is not None and isinstance(claim.low, int):
             high = claim.high if isinstance(claim.high, int) else claim.low + 1
             return np.asarray(random.uniform(claim.low, high, shape))
@@ -237,16 +237,16 @@ class Inputs:
         None where the model accepts none."""
         key = tuple(sizes[s] for s in self.names)
         if key not in self._ranges:
-            found = self._measured(sizes)
-            if found is None:
+            ranges = self._measured(sizes)
+            if ranges is None:
                 return None
-            self._ranges[key] = found
+            self._ranges[key] = ranges
         return self._ranges[key]
 
     def _measured(self, sizes: Sizes) -> dict[str, tuple[int, int]] | None:
         random = np.random.default_rng((self.seed, 7))
         leaves = {n: x for n, x in self.model.inputs.items() if x.dtype.is_integer}
-        others: Arrays = {
+        defaults: Arrays = {
             name: np.asarray(
                 self._real("random", name, _static(leaf.shape, sizes), random)
                 if leaf.dtype.is_float
@@ -261,11 +261,11 @@ class Inputs:
                 n: np.full(_static(leaves[n].shape, sizes), x, leaves[n].dtype.numpy)
                 for n, x in numbers.items()
             }
-            return self._accepted({**state, **others, **filled}, sizes)
+            return self._accepted({**state, **defaults, **filled}, sizes)
 
-        known = {n: self.data[n] for n in leaves if n in self.data and self.data[n].size}
+        data = {n: self.data[n] for n in leaves if n in self.data and self.data[n].size}
         longest = max([1, *(n for s, n in sizes.items() if s != self.model.examples)])
-        return integer_ranges(list(leaves), known, longest, accepts)
+        return integer_ranges(list(leaves), data, longest, accepts)
 
     def _fit(self, sizes: Sizes) -> bool:
         """Whether there is a model at these sizes."""

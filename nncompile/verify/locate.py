@@ -43,58 +43,59 @@ def first_departing(
     """The first node that gives another result than in numpy, of the arguments that it had.
 
     The backend computes all nodes of the graph (which it was given after the passes), and each is
-    computed again by numpy from what the backend computed before it: what is wrong before a node
-    is not held against it. Where no node mismatches so, the runtime may have joined several into
+    computed again by numpy from what the backend computed before it, so that an earlier error
+    does not count against it. Where no node mismatches so, the runtime may have joined several into
     one only where it need not show what is between: then each node is computed alone, and compared
     with numpy's from the start. None where that finds nothing either.
     """
     nodes = [v for v in graph.nodes if isinstance(v.type, Type) and v.args]
-    shown = Graph(graph.name, dict(_named(nodes)), tuple(graph.leaves.values()), graph.locations)
+    leaves = tuple(graph.leaves.values())
+    shown = Graph(graph.name, dict(_outputs(nodes)), leaves, graph.locations)
     try:
         got = backend.load(Lowered(shown))(feeds)
     except FAILURES:
         return _alone(graph, backend, feeds, nodes, seed)  # it fails, and some node shows where
-    found = {v: got[name] for name, v in shown.outputs.items()}
+    results = {v: got[name] for name, v in shown.outputs.items()}
     for v in nodes:
-        place = _departing(graph, v, found, tuple(graph.leaves.values()), feeds, seed)
+        place = _departing(graph, v, results, leaves, feeds, seed)
         if place is not None:
             return place
     return _alone(graph, backend, feeds, nodes, seed)
 
 
-def _named(nodes: list[Value]) -> Iterator[tuple[str, Value]]:
+def _outputs(nodes: list[Value]) -> Iterator[tuple[str, Value]]:
     return ((f"node {number}", v) for number, v in enumerate(nodes))
 
 
 def _departing(
     graph: Graph,
     v: Value,
-    found: Mapping[Value, Array],
+    computed: Mapping[Value, Array],
     leaves: tuple[Value, ...],
     feeds: Mapping[str, Array],
     seed: int,
 ) -> Place | None:
     """What is wrong with one node, from arguments as the backend has them."""
-    of = v.args[0] if isinstance(v.op, Item) else v  # a tuple's arguments are those of its op
-    own: dict[str, Array] = {}
+    producer = v.args[0] if isinstance(v.op, Item) else v  # a tuple's arguments are those of its op
+    argument_feeds: dict[str, Array] = {}
     args = []
-    for i, a in enumerate(of.args):
-        if a not in found or not isinstance(a.type, Type):
+    for i, a in enumerate(producer.args):
+        if a not in computed or not isinstance(a.type, Type):
             args.append(a)  # a leaf, a constant or a tuple: as in the graph
             continue
-        own[f"argument {i}"] = found[a]
+        argument_feeds[f"argument {i}"] = computed[a]
         args.append(apply(Input(f"argument {i}", a.type, "parameter")))
-    result = apply(of.op, *args)
-    result = apply(v.op, result) if of is not v else result
+    result = apply(producer.op, *args)
+    result = apply(v.op, result) if producer is not v else result
     alone = Graph("node", {"result": result}, leaves)
-    given = {**feeds, **own}
+    all_feeds = {**feeds, **argument_feeds}
 
     def compute(double: bool, change: Any = None) -> Arrays:
-        result: Arrays = evaluate(alone, given, np.float64 if double else None, change)
+        result: Arrays = evaluate(alone, all_feeds, np.float64 if double else None, change)
         return result
 
-    difference = Reference(compute, (seed,)).differences({"result": found[v]})[0]
-    return _place(graph, v, difference) if difference.mismatches else None
+    difference = Reference(compute, (seed,)).differences({"result": computed[v]})[0]
+    return _describe(graph, v, difference) if difference.mismatches else None
 
 
 def _alone(
@@ -109,29 +110,32 @@ def _alone(
     for v in nodes:
         single = Graph(graph.name, {"result": v}, leaves, graph.locations)
 
-        def compute(double: bool, change: Any = None, one: Graph = single) -> Arrays:
-            result: Arrays = evaluate(one, feeds, np.float64 if double else None, change)
+        def compute(double: bool, change: Any = None, only: Graph = single) -> Arrays:
+            result: Arrays = evaluate(only, feeds, np.float64 if double else None, change)
             return result
 
         try:
             got = backend.load(Lowered(single))(feeds)
         except FAILURES:
-            return _place(graph, v)
+            return _describe(graph, v)
         difference = Reference(compute, (seed,)).differences(got)[0]
         if difference.mismatches:
             remark = "only when the backend does not expose the values computed before it"
-            return _place(graph, v, difference, remark)
+            return _describe(graph, v, difference, remark)
     return None
 
 
-def _place(graph: Graph, v: Value, difference: Difference | None = None, remark: str = "") -> Place:
-    made = v.args[0] if isinstance(v.op, Item) else v  # a result of several has no line of its own
-    text = node_text(graph, made)
+def _describe(
+    graph: Graph, v: Value, difference: Difference | None = None, remark: str = ""
+) -> Place:
+    # An item has no line of its own.
+    producer = v.args[0] if isinstance(v.op, Item) else v
+    text = node_text(graph, producer)
     text = f"result {v.op.index} of {text}" if isinstance(v.op, Item) else text
-    return Place(text, str(v.type), site_of(graph, v), difference, remark)
+    return Place(text, str(v.type), location_of(graph, v), difference, remark)
 
 
-def site_of(graph: Graph, v: Value) -> Location | None:
+def location_of(graph: Graph, v: Value) -> Location | None:
     """Where the node was written, or else the first of its arguments that was."""
     pending = [v]
     while pending:
@@ -149,8 +153,8 @@ def first_pass(
     """The first pass that changes what the graph computes for `output`, by more than `allowed`."""
     changed: list[Place] = []
 
-    def computed(whole: Graph) -> Array:
-        alone = whole.with_outputs({output: whole.outputs[output]})
+    def computed(stage: Graph) -> Array:
+        alone = stage.with_outputs({output: stage.outputs[output]})
         return np.asarray(evaluate(alone, feeds, np.float64)[output])
 
     def observe(name: str, before: Graph, after: Graph) -> None:
@@ -158,11 +162,11 @@ def first_pass(
         if changed or v is after.outputs[output]:
             return
         a, b = computed(before), computed(after)
-        both = np.isfinite(a) & np.isfinite(b) if a.shape == b.shape else None
-        if both is None or float(np.max(np.abs(a - b)[both], initial=0.0)) > allowed:
+        finite = np.isfinite(a) & np.isfinite(b) if a.shape == b.shape else None
+        if finite is None or float(np.max(np.abs(a - b)[finite], initial=0.0)) > allowed:
             doing = " ".join((PASSES[name].__doc__ or "").split()).partition(". ")[0]
             remark = f"the pass {name!r} changes it: {doing}"
-            place = Place(f"output {output}", str(v.type), site_of(before, v), None, remark)
+            place = Place(f"output {output}", str(v.type), location_of(before, v), None, remark)
             changed.append(place)
 
     optimize(graph, observe=observe)

@@ -68,7 +68,7 @@ class Fault:
     def lines(self) -> list[str]:
         """The fault as it is printed."""
         rows: list[tuple[str, ...]] = []
-        of = self.difference.output if self.difference else ""
+        output = self.difference.output if self.difference else ""
         title = f"{counted(self.backends)}: {VERBS[self.column]}"
         if self.message:
             rows.append(("says", self.message))
@@ -85,12 +85,12 @@ class Fault:
             )
         shown = place.difference if place is not None and place.difference else self.difference
         if shown is not None:
-            at = f" at {list(shown.index)}" if shown.index else ""
-            rows.append(("expected", f"{_element(shown.expected)}{at}"))
+            index = f" at {list(shown.index)}" if shown.index else ""
+            rows.append(("expected", f"{_element(shown.expected)}{index}"))
             rows.append(("got", _element(shown.got)))
             rows.append(("error", f"{figure(shown.units)} ε, {figure(shown.allowed)} are allowed"))
-        if of:
-            rows.append(("seen in", of))
+        if output:
+            rows.append(("seen in", output))
         if self.case is not None:
             rows.append(("inputs", str(self.case)))
         return [title, *("  " + line for line in columns([r for r in rows if any(r)]).split("\n"))]
@@ -114,13 +114,13 @@ class Gradients:
 
     @property
     def mismatches(self) -> bool:
-        """Whether a gradient is no derivative."""
+        """Whether a gradient is not a derivative."""
         return self.place is not None or (
             self.error is not None and not self.error <= GRADIENT_TOLERANCE
         )
 
     def fault(self, loss: str) -> Fault | None:
-        """The gradient of `loss` that is no derivative; None where all are."""
+        """The gradient of `loss` that is not a derivative; None where all are."""
         if not self.mismatches:
             return None
         message = (
@@ -133,7 +133,7 @@ class Gradients:
 @dataclass
 class Report:
     """The table of a verification. `agrees` says whether every way to compute agrees with numpy
-    in float64; `faults` are those that do not, `gradients` what is found of those of each loss,
+    in float64; `faults` are those that do not, `gradients` the results for each loss,
     `skipped` what was not run and why, `unchecked` what nothing can be compared with."""
 
     name: str
@@ -185,8 +185,8 @@ class Report:
         if self.agrees:
             lines.append("all agree")
         else:
-            again = f"nncompile verify {file} {self.options}"
-            lines += ["", f"the same again: {again}; the arrays: report.faults[0].feeds"]
+            command = f"nncompile verify {file} {self.options}"
+            lines += ["", f"the same again: {command}; the arrays: report.faults[0].feeds"]
         return "\n".join(lines)
 
     def __str__(self) -> str:

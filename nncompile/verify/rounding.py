@@ -40,7 +40,7 @@ class Rounding:
         self._computing = set() if computing is None else computing
         self._random = np.random.default_rng(seed)
         self._key = self._random.integers(2**63, dtype=np.uint64)
-        self._known: dict[Value, Any] = {}
+        self._results: dict[Value, Any] = {}
 
     def __call__(self, v: Value, result: Any) -> Any:
         if isinstance(v.op, Input):
@@ -53,12 +53,12 @@ class Rounding:
             moved = result  # a constant that its type has
         else:
             moved = self._moved(result, v, v.type)
-        self._known[v] = moved
+        self._results[v] = moved
         return moved
 
     def _arguments(self, v: Value) -> list[Array]:
-        known = [self._known[a] for a in v.args]
-        flat = [x for k in known for x in (k if isinstance(k, tuple) else (k,))]
+        results = [self._results[a] for a in v.args]
+        flat = [x for k in results for x in (k if isinstance(k, tuple) else (k,))]
         return [x for x in flat if is_real(x.dtype) and x.size]
 
     def _moved(self, x: Array, v: Value, type_: Type) -> Array:
@@ -111,8 +111,8 @@ def _saturates(op: Op) -> bool:
 
 def _copied(x: Array, among: Array, args: Sequence[Array]) -> Array | None:
     """Which elements are those of an argument, up to their sign; None where none is."""
-    places = np.flatnonzero(among)
-    some = np.abs(x.ravel()[places[:: max(1, places.size // _LOOKED_AT)]])
-    if not any(np.isin(some, np.abs(a)).any() for a in args):
+    indices = np.flatnonzero(among)
+    sample = np.abs(x.ravel()[indices[:: max(1, indices.size // _LOOKED_AT)]])
+    if not any(np.isin(sample, np.abs(a)).any() for a in args):
         return None
     return np.isin(np.abs(x), np.concatenate([np.abs(a).ravel() for a in args]))

@@ -30,21 +30,21 @@ class Trajectory:
 
     def run(self, step: Callable[[Arrays], Mapping[str, Array]]) -> Arrays:
         """The states, where `step` computes one step of state and batch."""
-        found: Arrays = {}
+        arrays: Arrays = {}
         for number, state in enumerate(self.states(step), start=1):
             if number in (1, len(self.batches)):
                 label = f"after {number} step{'s' if number > 1 else ''}"
-                found |= {f"{path} {label}": state[path] for path in self.state_map}
-        return found
+                arrays |= {f"{path} {label}": state[path] for path in self.state_map}
+        return arrays
 
     def states(self, step: Callable[[Arrays], Mapping[str, Array]]) -> list[Arrays]:
         """The state after each step."""
-        state, found = dict(self.start), []
+        state, states = dict(self.start), []
         for batch in self.batches:
             results = step({**state, **batch})
             state = {**state, **{path: results[n] for path, n in self.state_map.items()}}
-            found.append(state)
-        return found
+            states.append(state)
+        return states
 
     def computed(self, graph: Graph) -> Compute:
         """The states as numpy computes them by the graph of a step."""
@@ -75,7 +75,7 @@ class Trajectory:
                 result: Arrays = evaluate(graph, fed, np.float64 if double else None, change)
                 return result
 
-            found = Reference(compute, (seed,)).differences(function(feeds))
-            if any(d.mismatches for d in found):
+            differences = Reference(compute, (seed,)).differences(function(feeds))
+            if any(d.mismatches for d in differences):
                 return feeds, first_departing(graph, backend, feeds, seed)
         return feeds, None

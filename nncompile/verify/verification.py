@@ -69,15 +69,15 @@ def verify(
     seed_number(seed)
     whole_number("rounds", rounds, 1)
     start = time.perf_counter()
-    found, skipped = all_backends(quick) if backends is None else (list(backends), [])
+    compared, skipped = all_backends(quick) if backends is None else (list(backends), [])
     recipe = model if isinstance(model, Recipe) else None
     declared = recipe.model if recipe is not None else model
     assert isinstance(declared, Model)
-    named = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
-    options = [f"--seed {seed}", *([f"--sizes {named}"] if named else [])]
+    size_text = ",".join(f"{name}={size}" for name, size in (sizes or {}).items())
+    options = [f"--seed {seed}", *([f"--sizes {size_text}"] if size_text else [])]
     options += ["--quick"] if quick else [f"--rounds {rounds}"]
     report = Report(declared.name, skipped=list(skipped), options=" ".join(options))
-    work = _Verification(declared, recipe, report, found, seed)
+    work = _Verification(declared, recipe, report, compared, seed)
     work.run(data, dict(sizes or {}), 1 if quick else rounds, not quick)
     report.seconds = time.perf_counter() - start
     return report
@@ -130,7 +130,7 @@ class _Verification:
             self.report.skipped.append(f"{counted(list(names))}: {text}")
 
     def _compare(self, experiment: Experiment) -> None:
-        """All ways to make one experiment."""
+        """Runs one experiment in numpy, after the passes and on each backend."""
         reference, case = experiment.reference, experiment.case
         for d in self._added(FLOAT32, reference.differences(reference.plain), experiment):
             self.report.compared += 1
@@ -144,8 +144,8 @@ class _Verification:
             got = None if function is None else self._got(backend, function, experiment)
             if function is None or got is None:
                 continue
-            found = self._added(backend.name, reference.differences(got), experiment)
-            first = next((d for d in found if d.mismatches), None)
+            differences = self._added(backend.name, reference.differences(got), experiment)
+            first = next((d for d in differences if d.mismatches), None)
             if first is None:
                 continue
             column = experiment.columns[first.output]
@@ -158,19 +158,21 @@ class _Verification:
         self, key: tuple[str, ...], backend: Backend, column: str, case: Case | None
     ) -> Fault | None:
         """A new fault of a backend; None, with the backend added, where another has the same."""
-        known = self._faults.get(key)
-        if known is None:
-            known = self._faults[key] = Fault([backend.name], column, case)
-            return known
-        if backend.name not in known.backends:
-            known.backends.append(backend.name)
+        fault = self._faults.get(key)
+        if fault is None:
+            fault = self._faults[key] = Fault([backend.name], column, case)
+            return fault
+        if backend.name not in fault.backends:
+            fault.backends.append(backend.name)
         return None
 
-    def _added(self, row: str, found: list[Difference], experiment: Experiment) -> list[Difference]:
-        """The differences, which are entered in the table."""
-        for d in found:
+    def _added(
+        self, row: str, differences: list[Difference], experiment: Experiment
+    ) -> list[Difference]:
+        """Enters the differences in the table, and returns them."""
+        for d in differences:
             self.report.cell(row, experiment.columns[d.output]).add(d)
-        return found
+        return differences
 
     def _load(self, backend: Backend, graph_under_test: GraphUnderTest) -> Function | None:
         """The graph in the backend; None, with a note in the table, where it has no lowering."""
@@ -198,19 +200,19 @@ class _Verification:
         case: Case | None,
         error: Exception,
     ) -> None:
-        said = error.message if isinstance(error, CompileError) else str(error).strip()
+        message = error.message if isinstance(error, CompileError) else str(error).strip()
         if case is not None and 0 in case.sizes.values():
-            # Nothing to compute, which is refused, is no wrong number.
+            # Refusing an empty input is not a wrong number.
             empty = next(name for name, size in case.sizes.items() if size == 0)
-            text = f"{empty}=0, refused: {' '.join(said.split())}"
+            text = f"{empty}=0, refused: {' '.join(message.split())}"
             self._refused.setdefault(text, {})[backend.name] = None
             return
         for column in dict.fromkeys(graph_under_test.column.values()):
             self.report.cell(backend.name, column).note = "FAILS"
         column = next(iter(graph_under_test.column.values()))
-        fault = self._fault((type(backend).__name__, said), backend, column, case)
+        fault = self._fault((type(backend).__name__, message), backend, column, case)
         if fault is not None:
-            fault.message = " ".join(said.split("\n")[-1].split())
+            fault.message = " ".join(message.split("\n")[-1].split())
             if case is not None:
                 graph, fault.feeds = graph_under_test.lowered.graph, case.feeds
                 fault.place = first_departing(graph, backend, case.feeds, self.seed)
@@ -233,9 +235,9 @@ class _Verification:
                 continue
             trained = update.trained(model, recipe.freeze)
             loss = update.loss_of(model)
-            others = (inputs.batch(base, STEPS + i) for i in range(REDRAWS))
+            redraws = (inputs.batch(base, STEPS + i) for i in range(REDRAWS))
             gradients = gradient_error(
-                model.whole, loss, trained, chain([first], others), self.seed
+                model.whole, loss, trained, chain([first], redraws), self.seed
             )
             self.report.gradients[update.loss] = gradients
             self.report.unchecked.extend(gradients.unchecked)
@@ -247,12 +249,12 @@ class _Verification:
         self.report.cell(DIFFERENCES, GRADIENTS).note = _noted(list(self.report.gradients.values()))
 
 
-def _noted(found: Sequence[Gradients]) -> str:
-    """The entry of the differences of several losses: the worst that is said of any."""
-    errors = [s.error for s in found if s.error is not None]
+def _noted(gradients: Sequence[Gradients]) -> str:
+    """The table entry for the gradients of several losses: the worst of them."""
+    errors = [s.error for s in gradients if s.error is not None]
     size = f"{max(errors):.0e}  " if errors else ""
-    if any(s.mismatches for s in found):
+    if any(s.mismatches for s in gradients):
         return f"{size}MISMATCH"
-    if any(s.unchecked for s in found):
+    if any(s.unchecked for s in gradients):
         return f"declared {NONE}"
-    return f"{size}ok" if errors and len(errors) == len(found) else NONE
+    return f"{size}ok" if errors and len(errors) == len(gradients) else NONE
