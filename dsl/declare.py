@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from dsl.building import Builder, building
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import called
+from nncompile.diagnostics.hints import not_callable_error
 from nncompile.diagnostics.locations import LocationTable, recording_locations, scope
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value
@@ -103,7 +103,7 @@ def _result(function: Function, leaves: Mapping[str, Value]) -> Any:
     try:
         return function(**leaves)
     except TypeError as error:
-        taught = called(error)
+        taught = not_callable_error(error)
         if taught is None:
             raise
         raise taught from None

@@ -14,8 +14,8 @@ import nncompile.train
 import nncompile.verify
 from dsl.foreign_names import FOREIGN_NAMES
 from dsl.initializers import VarianceScaling
+from nncompile.diagnostics.hints import EXPLANATIONS
 from nncompile.diagnostics.hints import FOREIGN_NAMES as OPTIONS
-from nncompile.diagnostics.hints import SAID
 from nncompile.elementwise.formula import Formula
 from nncompile.ir.types import DType
 
@@ -77,7 +77,7 @@ def text() -> str:
     ]
     lines += ["", "Options of layers and recipes:", "", "| torch, Keras | here |", "|---|---|"]
     options = {name: ", ".join(f"`{x}`" for x in here) for name, here in OPTIONS.items()}
-    options |= {name: said for name, said in SAID.items() if name not in options}
+    options |= {name: text for name, text in EXPLANATIONS.items() if name not in options}
     lines += [f"| `{name}` | {options[name]} |" for name in sorted(options)]
     lines += ["", "## from dsl import … {#from-dsl-import}", ""]
     grouped = names_by_group()

@@ -25,7 +25,7 @@ from nncompile.diagnostics.errors import (
     ShapeError,
     UnknownNameError,
 )
-from nncompile.diagnostics.hints import FOREIGN_NAMES, SAID, SuggestsNames, suggests_names
+from nncompile.diagnostics.hints import EXPLANATIONS, FOREIGN_NAMES, SuggestsNames, suggests_names
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 from nncompile.ops import array_functions as arrays
@@ -284,7 +284,9 @@ def test_layers_have_torchs_options(name: str) -> None:
     nn = pytest.importorskip("torch").nn
     ours = inspect.signature(getattr(dsl, name)).parameters
     theirs = inspect.signature(getattr(nn, name)).parameters.keys() - ABSENT
-    told = SAID.keys() | {x for x, here in FOREIGN_NAMES.items() if any(y in ours for y in here)}
+    told = EXPLANATIONS.keys() | {
+        x for x, here in FOREIGN_NAMES.items() if any(y in ours for y in here)
+    }
     assert theirs <= ours.keys() | told, theirs - ours.keys() - told
 
 

@@ -26,7 +26,7 @@ def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
     """The layer or function of values with the same results, whose inner values are computed again
     for the gradient instead of being kept: memory for time.
 
-    Values among its arguments are what is kept. It returns a value, or a tuple, list or dict of
+    Values among its arguments are kept. It returns a value, or a tuple, list or dict of
     them; anything else raises `ModelError`.
 
     >>> from nncompile.ir.types import f32
@@ -38,7 +38,7 @@ def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function, updated=())
     @spoken()
-    def called(*args: Any, **options: Any) -> Any:
+    def wrapper(*args: Any, **options: Any) -> Any:
         entering: list[Value] = []
 
         def hold(x: Any) -> Any:
@@ -48,45 +48,45 @@ def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
             return entering[-1]
 
         result = function(*map(hold, args), **{name: hold(x) for name, x in options.items()})
-        made = _values(result)
-        leaves = [v for v in _inside(made, entering) if isinstance(v.op, Input)]
-        again = _again(made, entering, leaves)
+        results = _values(result)
+        leaves = [v for v in _inside(results, entering) if isinstance(v.op, Input)]
+        recomputed = _recomputed(results, entering, leaves)
         if isinstance(result, Value):
-            return again[0]
+            return recomputed[0]
         if isinstance(result, Mapping):
-            return dict(zip(result, again, strict=True))
-        return type(result)(again)
+            return dict(zip(result, recomputed, strict=True))
+        return type(result)(recomputed)
 
-    return called
+    return wrapper
 
 
-def _inside(made: Sequence[Value], entering: Sequence[Value]) -> Iterator[Value]:
+def _inside(results: Sequence[Value], entering: Sequence[Value]) -> Iterator[Value]:
     """What the results are computed from behind what enters."""
     cut = {x: Input(f"entering {i}", x.type)() for i, x in enumerate(entering)}
     formals = set(cut.values())
-    return (v for v in toposort(replace(made, cut)) if v not in formals)
+    return (v for v in toposort(replace(results, cut)) if v not in formals)
 
 
 def _values(result: Any) -> list[Value]:
-    found: list[Any] = []
+    values: list[Any] = []
     if isinstance(result, Value):
-        found = [result]
+        values = [result]
     elif isinstance(result, Mapping):
-        found = list(result.values())
+        values = list(result.values())
     elif isinstance(result, list | tuple):
-        found = list(result)
-    if not found or not all(isinstance(v, Value) for v in found):
+        values = list(result)
+    if not values or not all(isinstance(v, Value) for v in values):
         raise ModelError(
             f"a recomputed function must return values, got {result!r}",
             hint="recompute(layer)(x), where layer(x) is a value or a tuple or dict of values",
         )
-    return found
+    return values
 
 
-def _again(
-    made: Sequence[Value], entering: Sequence[Value], leaves: Sequence[Value]
+def _recomputed(
+    results: Sequence[Value], entering: Sequence[Value], leaves: Sequence[Value]
 ) -> tuple[Value, ...]:
-    return items(Recompute(len(made), len(entering))(*made, *entering, *leaves))
+    return items(Recompute(len(results), len(entering))(*results, *entering, *leaves))
 
 
 def recomputed(
@@ -102,7 +102,7 @@ def recomputed(
 
 @dataclass(eq=False)
 class _Block:
-    """Nodes of one layer, arguments first: on no way between two of them is another node."""
+    """Nodes of one layer, arguments first: no path between two of them leaves the layer."""
 
     path: str
     nodes: list[Value] = field(default_factory=list)
@@ -116,7 +116,7 @@ class _Blocks:
     ) -> None:
         self.outputs, self.locations, self.patterns = outputs, locations, patterns
         self.order = toposort(outputs)
-        self.places = {v: i for i, v in enumerate(self.order)}
+        self.positions = {v: i for i, v in enumerate(self.order)}
         self.final: dict[Value, Value] = {}
         self.block_of: dict[Value, _Block] = {}
         paths = self._paths()
@@ -134,10 +134,10 @@ class _Blocks:
 
     def _paths(self) -> dict[Value, str]:
         """The path of the outermost matching layer of each node that depends on data."""
-        found: dict[Value, str] = {}
+        paths: dict[Value, str] = {}
         fed: set[Value] = set()
         matched: dict[str, str | None] = {}
-        used: set[str] = set()
+        matched_patterns: set[str] = set()
         for v in self.order:
             if isinstance(v.op, Input):
                 if v.op.kind != "parameter":
@@ -147,23 +147,23 @@ class _Blocks:
                 continue
             fed.add(v)
             if isinstance(v.op, Item):
-                if v.args[0] in found:
-                    found[v] = found[v.args[0]]
+                if v.args[0] in paths:
+                    paths[v] = paths[v.args[0]]
                 continue
             location = self.locations.location(v)
             scope = location.scope if location is not None else ""
             if scope not in matched:
-                matched[scope] = self._matched(scope, used)
+                matched[scope] = self._matched(scope, matched_patterns)
             path = matched[scope]
             if path is not None:
-                found[v] = path
-        self._check_used(used, matched)
-        return found
+                paths[v] = path
+        self._check_used(matched_patterns, matched)
+        return paths
 
-    def _check_used(self, used: set[str], scopes: Iterable[str]) -> None:
+    def _check_used(self, matched_patterns: set[str], scopes: Iterable[str]) -> None:
         """Raises `ModelError` for a pattern that matches no layer of these scopes."""
         for pattern in self.patterns:
-            if pattern not in used:
+            if pattern not in matched_patterns:
                 layers = sorted({path for scope in scopes for path in _layers(scope)})
                 raise ModelError(
                     f"no layer matches {pattern!r}: there is nothing to recompute",
@@ -171,21 +171,21 @@ class _Blocks:
                     hint=did_you_mean(pattern, layers),
                 )
 
-    def _matched(self, scope: str, used: set[str]) -> str | None:
+    def _matched(self, scope: str, matched_patterns: set[str]) -> str | None:
         for path in _layers(scope):
             for pattern in self.patterns:
                 if matches(path, pattern):
-                    used.add(pattern)
+                    matched_patterns.add(pattern)
                     return path
         return None
 
     def _cut(self, path: str, nodes: Sequence[Value]) -> None:
-        """Blocks of the nodes of one layer: where a way leaves it and comes back, as between two
-        calls of one layer, there begins another."""
-        within, places = set(nodes), self.places
+        """Blocks of the nodes of one layer. Where a path leaves it and comes back, as between two
+        calls of one layer, another block begins."""
+        within, positions = set(nodes), self.positions
         depths: dict[Value, int] = {}
         blocks: dict[int, _Block] = {}
-        for v in self.order[places[nodes[0]] : places[nodes[-1]] + 1]:
+        for v in self.order[positions[nodes[0]] : positions[nodes[-1]] + 1]:
             if v in within:
                 depth = max(
                     (depths[a] + (a not in within) for a in v.args if a in depths), default=1
@@ -217,8 +217,8 @@ class _Blocks:
                 )
             open_.add(id(unit))
             stack.append((v, True))
-            needed = v.args if block is None else self._entering(block)
-            stack.extend((a, False) for a in reversed(list(needed)) if a not in self.final)
+            dependencies = v.args if block is None else self._entering(block)
+            stack.extend((a, False) for a in reversed(list(dependencies)) if a not in self.final)
         return [self.final[v] for v in self.outputs]
 
     def _entering(self, block: _Block) -> dict[Value, None]:
@@ -242,11 +242,11 @@ class _Blocks:
             with self.locations.located(v):
                 local[v] = rebuilt(v, [local.get(a, self.final.get(a, a)) for a in v.args])
         self.final |= {v: local[v] for v in block.nodes}
-        made = [v for v in self.outside.get(block, {}) if isinstance(v.type, Type)]
-        if made and entering:
-            with self.locations.located(made[0]):
-                again = _again([local[v] for v in made], entering, leaves)
-            self.final |= dict(zip(made, again, strict=True))
+        results = [v for v in self.outside.get(block, {}) if isinstance(v.type, Type)]
+        if results and entering:
+            with self.locations.located(results[0]):
+                recomputed = _recomputed([local[v] for v in results], entering, leaves)
+            self.final |= dict(zip(results, recomputed, strict=True))
 
 
 def _layers(scope: str) -> list[str]:

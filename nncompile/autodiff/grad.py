@@ -112,8 +112,8 @@ def jacobian(y: Value, x: Value) -> Value:
     if not count:
         return broadcast_to(const(0, x.dtype), (*y.shape, *x.shape))
     elements = [reshape(y, (count,))[i] for i in range(count)]
-    whole = _Differentiation(elements, [x])
-    gradients = whole.gradients([{element: ones_like(element)} for element in elements])
+    differentiation = _Differentiation(elements, [x])
+    gradients = differentiation.gradients([{element: ones_like(element)} for element in elements])
     rows = [reshape(gradient, (1, *x.shape)) for (gradient,) in gradients]
     return reshape(concatenate(rows, axis=0), (*y.shape, *x.shape))
 
@@ -126,39 +126,38 @@ class _Differentiation:
 
     def __init__(self, outputs: Sequence[Value], wrt: Sequence[Value]) -> None:
         inner = {x for x in wrt if x.args}
-        held: dict[Value, Value] = {}  # by what it stands for
+        anchors: dict[Value, Value] = {}  # by the value that it replaces
 
         def hold(v: Value, args: list[Value]) -> Value:
             new = rebuilt(v, args)
             if v in inner:
-                new = held[v] = GradientAnchor()(new)
+                new = anchors[v] = GradientAnchor()(new)
             return new
 
         values = transformed(outputs, hold) if inner else list(outputs)
-        named = {str(i): v for i, v in enumerate((*values, *held.values()))}
-        graph = stabilise(Graph("differentiated", named))
+        by_index = {str(i): v for i, v in enumerate((*values, *anchors.values()))}
+        graph = stabilise(Graph("differentiated", by_index))
         final = list(graph.outputs.values())
         self.stable = dict(zip(outputs, final, strict=False))
-        self.held = dict(zip(held, final[len(values) :], strict=True))
-        self.wrt = [self.held.get(x, x) for x in wrt]
+        self.anchors = dict(zip(anchors, final[len(values) :], strict=True))
+        self.wrt = [self.anchors.get(x, x) for x in wrt]
 
     def gradients(self, seeds: Sequence[Mapping[Value, Value]]) -> list[list[Value]]:
-        """The gradients at what is differentiated at, for each of several ways to weigh the
-        outputs."""
-        found: list[list[Value]] = []
+        """The gradients with respect to `wrt`, for each of several weightings of the outputs."""
+        gradients: list[list[Value]] = []
         for weights in seeds:
             start: dict[Value, Value] = {}
             for y, gradient in weights.items():
                 v = self.stable[y]
                 start[v] = _sum(start[v], gradient) if v in start else gradient
-            found.append(_backward(start, self.wrt))
-        if not self.held:
-            return found
-        originals = {new: old for old, new in self.held.items()}
-        flat = [gradient for row in found for gradient in row]
+            gradients.append(_backward(start, self.wrt))
+        if not self.anchors:
+            return gradients
+        originals = {new: old for old, new in self.anchors.items()}
+        flat = [gradient for row in gradients for gradient in row]
         flat = replace(flat, originals)
         rows = iter(flat)
-        return [[next(rows) for _ in row] for row in found]
+        return [[next(rows) for _ in row] for row in gradients]
 
 
 class _Reverse:
@@ -184,7 +183,7 @@ def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]
         if v not in towards or not v.args:
             continue
         g = (
-            _of_tuple(v.type, of_items.get(v))
+            _tuple_gradient(v.type, of_items.get(v))
             if isinstance(v.type, TupleType)
             else gradients.get(v)
         )
@@ -199,10 +198,10 @@ def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]
     return [gradients[x] if x in gradients else zeros_like(x) for x in wrt]
 
 
-def _of_tuple(type_: TupleType, known: Mapping[int, Value] | None) -> Any:
+def _tuple_gradient(type_: TupleType, gradients: Mapping[int, Value] | None) -> Any:
     """The gradients at all results of a tuple, None where one has none; None where no result
     has."""
-    return tuple(known.get(i) for i in range(len(type_.items))) if known else None
+    return tuple(gradients.get(i) for i in range(len(type_.items))) if gradients else None
 
 
 def _add_pulled_back(
@@ -245,8 +244,8 @@ def _check_real(role: str, x: Any) -> None:
         )
 
 
-def _like(given: Any, x: Value, role: str) -> Value:
-    v = as_value(given, x)
+def _like(array_like: Any, x: Value, role: str) -> Value:
+    v = as_value(array_like, x)
     if v.dtype is not x.dtype or same_shape(v.shape, x.shape) is not True:
         raise GradientError(
             f"the {role} must be {x.type}, got {v.type}",

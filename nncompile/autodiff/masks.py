@@ -2,11 +2,11 @@
 
 The gradient that arrives at √x from `where(x > 0, sqrt(x), x)` is 0 where x ≤ 0, and what it is
 multiplied with there is infinite or NaN: 0·∞. A factor that may be so is therefore multiplied only
-where the gradient may not be zero: `where(x > 0, g / (2·√x), 0)`. What is known of a gradient is
-read off the nodes that it is made of: choices between something and 0, their products and sums, and
-what only moves elements. So it holds for chains of elementwise ops, and for those that move, repeat
-or add up elements; other ops (products of matrices, running sums) mix elements, and nothing is
-known behind them.
+where the gradient may not be zero: `where(x > 0, g / (2·√x), 0)`. That follows from
+the nodes that compute the gradient: choices between something and 0, their products and sums, and
+ops that only move elements. So it works for chains of elementwise ops, and for those that move,
+repeat or add up elements; other ops (products of matrices, running sums) mix elements, and the
+search ends at them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from nncompile.ops.reduction.statistics import any as any_of
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.joining import Split
 
-_MOST = 64  # nodes that are looked at for one gradient
+_LIMIT = 64  # nodes searched for one gradient
 
 
 @dataclass(frozen=True)
@@ -52,47 +52,47 @@ def mask_of(g: Value) -> Mask | None:
 
 class _Search:
     def __init__(self) -> None:
-        self.left = _MOST
+        self._budget = _LIMIT
 
     def mask(self, g: Value) -> Mask | None:
-        self.left -= 1
-        if self.left < 0 or not isinstance(g.type, Type) or not g.dtype.is_float:
+        self._budget -= 1
+        if self._budget < 0 or not isinstance(g.type, Type) or not g.dtype.is_float:
             return None
         if isinstance(g.op, Map):
             return self._of_map(g)
         if isinstance(g.op, Sum):
-            found = self._moved(g.args[0])
-            if found is None:
+            source = self._moved(g.args[0])
+            if source is None:
                 return None
-            return self._whole(g, any_of(found, g.op.axes, g.op.keepdims))
+            return self._single(g, any_of(source, g.op.axes, g.op.keepdims))
         if isinstance(g.op, Item):
-            return self._part(g, g.args[0], g.op.index)
+            return self._of_split(g, g.args[0], g.op.index)
         if g.op.moves and g.args:
-            found_args = [self._moved(a) for a in g.args]
-            if all(a is not None for a in found_args):
-                args = [a for a in found_args if a is not None]
+            arg_masks = [self._moved(a) for a in g.args]
+            if all(a is not None for a in arg_masks):
+                args = [a for a in arg_masks if a is not None]
                 # A cast of a mask is that mask.
-                return self._whole(g, args[0] if g.op.label == "cast" else apply(g.op, *args))
+                return self._single(g, args[0] if g.op.label == "cast" else apply(g.op, *args))
         return None
 
-    def _part(self, g: Value, whole: Value, index: int) -> Mask | None:
-        """That of one of the parts that a value is split into."""
-        if not isinstance(whole.op, Split):
+    def _of_split(self, g: Value, parts: Value, index: int) -> Mask | None:
+        """The mask of one of the parts that a value is split into."""
+        if not isinstance(parts.op, Split):
             return None
-        found = self._moved(whole.args[0])
-        return None if found is None else self._whole(g, items(whole.op(found))[index])
+        source = self._moved(parts.args[0])
+        return None if source is None else self._single(g, items(parts.op(source))[index])
 
-    def _whole(self, g: Value, condition: Value) -> Mask:
+    def _single(self, g: Value, condition: Value) -> Mask:
         return Mask(placeholder(0), (condition,), g)
 
     def _moved(self, a: Value) -> Value | None:
-        """What stands for an argument of an op that moves elements: where it is not 0."""
+        """Where an argument of an op that moves elements is not 0."""
         if not isinstance(a.type, Type):
             return None
-        if not a.dtype.is_float:  # places; or truth values that are cast
+        if not a.dtype.is_float:  # indices, or truth values that are cast
             return a
-        found = self.mask(a)
-        return None if found is None else broadcast_to(found.value, a.shape)
+        mask = self.mask(a)
+        return None if mask is None else broadcast_to(mask.value, a.shape)
 
     def _of_map(self, g: Value) -> Mask | None:
         assert isinstance(g.op, Map)
@@ -114,21 +114,22 @@ class _Search:
         if isinstance(x, h.where):
             return self._of_choice(x, args)
         if x.is_Mul:
-            known = [c for factor in x.args if (c := self._condition(factor, args)) is not None]
-            return functools.reduce(h.logical_and, known) if known else None
+            factors = [self._condition(factor, args) for factor in x.args]
+            conditions = [c for c in factors if c is not None]
+            return functools.reduce(h.logical_and, conditions) if conditions else None
         if x.is_Add:
             return self._of_sum(x, args)
         return self._of_symbol(x, args) if x.is_Symbol else None
 
     def _of_choice(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
         condition, a, b = x.args
-        of_a, of_b = self._condition(a, args), self._condition(b, args)
-        if of_a is None and of_b is None:
+        when_a, when_b = self._condition(a, args), self._condition(b, args)
+        if when_a is None and when_b is None:
             return None
-        chosen = condition if of_a is None else h.logical_and(condition, of_a)
-        other = h.logical_not(condition)
-        other = other if of_b is None else h.logical_and(other, of_b)
-        return h.logical_or(chosen, other)
+        chosen = condition if when_a is None else h.logical_and(condition, when_a)
+        otherwise = h.logical_not(condition)
+        otherwise = otherwise if when_b is None else h.logical_and(otherwise, when_b)
+        return h.logical_or(chosen, otherwise)
 
     def _of_sum(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
         terms = []
@@ -143,6 +144,6 @@ class _Search:
         mask = self.mask(a)
         if mask is None:
             return None
-        places = {placeholder(i): placeholder(len(args) + i) for i in range(len(mask.args))}
+        renumbered = {placeholder(i): placeholder(len(args) + i) for i in range(len(mask.args))}
         args.extend(mask.args)
-        return mask.condition.xreplace(places)
+        return mask.condition.xreplace(renumbered)

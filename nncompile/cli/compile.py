@@ -15,10 +15,10 @@ from nncompile.cli.shared import (
     File,
     Verbose,
     Without,
-    left_out,
     out,
     print_costs,
     print_files,
+    skipped_passes,
 )
 from nncompile.compiler.compile import Report
 from nncompile.compiler.export import TARGETS, export
@@ -74,14 +74,14 @@ def compile(
     _check_suffix(output, to)
     counts, report = Counts(), Report()
     with Timing() as timing:
-        written = export(
+        paths = export(
             source,
             output,
             to,
             params,
             opset,
             external_data or None,
-            without=left_out(without),
+            without=skipped_passes(without),
             observe=counts,
             report=report,
         )
@@ -93,14 +93,14 @@ def compile(
         out.print(columns(rows, (1, 3, 4)))
         print_costs(report)
         out.print(f"in all {timing.seconds:.2f} s, peak memory {peak_memory()}")
-    print_files(*written)
+    print_files(*paths)
 
 
 def _check_suffix(output: Path, to: str) -> None:
     """Refuses a name by which the file would be taken for that of another target."""
     expected = SUFFIXES.get(to, ".onnx").replace(".step", "")
-    given = output.suffix.replace(".pth", ".pt")
-    if given in SUFFIXES.values() and given != expected:
+    suffix = output.suffix.replace(".pth", ".pt")
+    if suffix in SUFFIXES.values() and suffix != expected:
         raise FileError(
             f"--to {to} writes a {expected} file, but {output} has a different suffix",
             hint=f"-o {output.with_suffix(expected)}",

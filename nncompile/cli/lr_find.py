@@ -38,16 +38,16 @@ def lr_find(
     """
     declared = load(file, model)
     batches = data_of(declared).train
-    found = sweep(declared.recipe, batches, lowest, highest, steps, batch_size, seed=seed)
-    shown = range(0, len(found.rates), max(1, len(found.rates) // LINES))
-    rows = [("rate", found.loss, "trend")]
+    search = sweep(declared.recipe, batches, lowest, highest, steps, batch_size, seed=seed)
+    shown = range(0, len(search.rates), max(1, len(search.rates) // LINES))
+    rows = [("rate", search.loss, "trend")]
     rows += [
-        (f"{found.rates[i]:.2e}", number(found.losses[i]), number(found.trend[i])) for i in shown
+        (f"{search.rates[i]:.2e}", number(search.losses[i]), number(search.trend[i])) for i in shown
     ]
     out.print(columns(rows, (0, 1, 2)))
-    if found.suggestion is None:
-        out.print(f"{found.loss} does not fall at any rate up to {found.rates[-1]:.2g}")
+    if search.suggestion is None:
+        out.print(f"{search.loss} does not fall at any rate up to {search.rates[-1]:.2g}")
     else:
-        out.print(f"{found.loss} falls fastest at a rate of {found.suggestion:.2g}")
+        out.print(f"{search.loss} falls fastest at a rate of {search.suggestion:.2g}")
     if plot is not None:
-        print_files(found.plot(plot))
+        print_files(search.plot(plot))

@@ -22,7 +22,7 @@ try:
 except ModuleNotFoundError:  # Windows has no such module, and peak_memory says so
     resource = None  # type: ignore[assignment]  # the module is not there
 
-LINES = 20  # of epochs that are printed, unless all are asked for
+LINES = 20  # of epochs that are printed, unless --verbose shows all
 _REFRESH = 0.05  # seconds between two looks at the progress
 
 
@@ -71,7 +71,7 @@ class Epochs:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("steps", total=steps)
-        self._made = 0
+        self._completed = 0
 
     def __enter__(self) -> Epochs:
         self._progress.start()
@@ -81,13 +81,13 @@ class Epochs:
         self._progress.stop()
 
     def on_step(self, _: Event) -> None:
-        self._made += 1
+        self._completed += 1
         if time.perf_counter() - self._shown > _REFRESH:
             self._shown = time.perf_counter()
-            self._progress.update(self._task, completed=self._made)
+            self._progress.update(self._task, completed=self._completed)
 
     def on_epoch(self, event: Event) -> None:
-        if event.epoch % self._between and event.epoch != 1 and self._made < self._steps:
+        if event.epoch % self._between and event.epoch != 1 and self._completed < self._steps:
             return
         digits = len(str(self._epochs))
         self._progress.console.print(
@@ -140,7 +140,7 @@ def peak_memory() -> str | None:
 
 
 def summary(x: Array) -> str:
-    """A few numbers that tell what is in an array."""
+    """A few numbers that describe an array."""
     if x.size <= 8:
         return np.array2string(x, precision=4, separator=", ", max_line_width=10**6)
     if not is_real(x.dtype):

@@ -17,7 +17,7 @@ from nncompile.runtime.torch_session import SUFFIXES
 
 def run(
     file: Annotated[Path, typer.Argument(metavar="MODEL", help="Any .onnx, .pt or .pt2 model.")],
-    given: Annotated[
+    inputs: Annotated[
         list[str] | None,
         typer.Option("--input", "-i", metavar="NAME=FILE.npy", help="Data (may be repeated)."),
     ] = None,
@@ -47,7 +47,7 @@ def run(
     if isinstance(session, TorchSession) and session.note is not None:
         out.print(session.note)
     feeds = {}
-    for text in given or []:
+    for text in inputs or []:
         name, _, path = text.partition("=")
         if not name or not path:
             raise FeedError(f"--input {text!r} is not NAME=FILE.npy")

@@ -68,17 +68,17 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _shown(others: Callable[..., None]) -> Callable[..., None]:
+def _shown(fallback: Callable[..., None]) -> Callable[..., None]:
     """Shows what the compiler warns of in one line with its place, and others as before."""
 
     def show(
-        message: Warning, category: type[Warning], filename: str, lineno: int, *rest: Any
+        message: Warning, category: type[Warning], filename: str, lineno: int, *arguments: Any
     ) -> None:
         if issubclass(category, ModelWarning | TrainingWarning):
-            place = f"{Path(filename).name}:{lineno}"
-            typer.echo(f"{category.__name__}: {message}, at {place}", err=True)
+            location = f"{Path(filename).name}:{lineno}"
+            typer.echo(f"{category.__name__}: {message}, at {location}", err=True)
         else:
-            others(message, category, filename, lineno, *rest)
+            fallback(message, category, filename, lineno, *arguments)
 
     return show
 
@@ -93,7 +93,7 @@ def data_of(declared: Declared) -> Data:
     return declared.data
 
 
-def left_out(without: Collection[str] | None) -> tuple[str, ...]:
+def skipped_passes(without: Collection[str] | None) -> tuple[str, ...]:
     """The names of the passes to skip: all of them for "all"."""
     return tuple(PASSES) if without and "all" in without else tuple(without or ())
 

@@ -11,7 +11,7 @@ import typer
 
 from nncompile.backends.onnx import to_text
 from nncompile.cli.report import first_sentence
-from nncompile.cli.shared import Chosen, Without, left_out, out
+from nncompile.cli.shared import Chosen, Without, out, skipped_passes
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.tables import columns
@@ -59,7 +59,7 @@ def show(
         return
     if file is None:
         raise ModelError("show needs the FILE of a model", hint="or --list-passes")
-    skipped = left_out(without)
+    skipped = skipped_passes(without)
     check_passes((*(passes or ()), *skipped))
     declared = load(file, model)
     graph = {

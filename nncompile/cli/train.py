@@ -106,11 +106,11 @@ def train(
             )
         except KeyboardInterrupt:  # what was learned so far is kept
             interrupted = True
-    made = trainer.step - before
+    made_steps = trainer.step - before
     out.print(
-        f"{'interrupted after' if interrupted else 'trained'} {made:,} steps of {size} "
+        f"{'interrupted after' if interrupted else 'trained'} {made_steps:,} steps of {size} "
         f"in {fitting.seconds:.2f} s on {provider}"
-        + (f", {1e3 * fitting.seconds / made:.2f} ms a step" if made else "")
+        + (f", {1e3 * fitting.seconds / made_steps:.2f} ms a step" if made_steps else "")
     )
     if recipe.model.metrics:
         out.print(f"training    {figures(trainer.evaluate(data.train))}")

@@ -48,10 +48,10 @@ def verify(
 
 def sizes_of(text: str | None) -> dict[str, int]:
     """`batch=2,time=33` as a dict. Raises `FeedError` for another form."""
-    found = {}
-    for part in text.split(",") if text else ():
-        name, equals, size = part.partition("=")
+    sizes = {}
+    for entry in text.split(",") if text else ():
+        name, equals, size = entry.partition("=")
         if not equals or not size.strip().isdecimal():
             raise FeedError(f"--sizes {text!r} is not NAME=N,NAME=N", hint="--sizes batch=3,time=8")
-        found[name.strip()] = int(size)
-    return found
+        sizes[name.strip()] = int(size)
+    return sizes

@@ -53,7 +53,7 @@ class Report:
 
 @dataclass
 class _Compiled:
-    """Graphs that are optimized and lowered when they are first asked for."""
+    """Graphs that are optimized and lowered on first use."""
 
     without: tuple[str, ...] = ()
     opset: int = OPSET
@@ -152,9 +152,9 @@ class CompiledStep(_Compiled):
         """Whether a batch of given shapes can be trained on."""
         recipe = self.source.recipe
         model = recipe.trained_model
-        made = {**model.metrics, **model.updates}
-        made |= {u.path: u.resolved(model) for u in recipe.updates if isinstance(u, assign)}
-        return SizeCheck(trained(model.graph.with_outputs(made)), model.inputs)
+        outputs = {**model.metrics, **model.updates}
+        outputs |= {u.path: u.resolved(model) for u in recipe.updates if isinstance(u, assign)}
+        return SizeCheck(trained(model.graph.with_outputs(outputs)), model.inputs)
 
     @cached_property
     def evaluation_sizes(self) -> SizeCheck:
@@ -173,14 +173,14 @@ class CompiledStep(_Compiled):
 
         def general(shapes: Shapes) -> Any:
             sizes = self.sizes(shapes)
-            found = [(substitute(d, sizes), most) for d, most in bounds.items()]
-            few = all(isinstance(n, int) and n <= most for n, most in found)
-            return None if few else self._general_step
+            bounded = [(substitute(d, sizes), bound) for d, bound in bounds.items()]
+            is_small = all(isinstance(n, int) and n <= bound for n, bound in bounded)
+            return None if is_small else self._general_step
 
         return StepRunner(model, state, providers, threads, reuse, self.sizes, general)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
-        """What tells a runner which output of the graph is the next value of which input."""
+        """The metadata that map each state input to the output with its next value."""
         pairs = {
             path: following
             for path, following in self.source.state_map.items()

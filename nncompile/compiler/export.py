@@ -10,7 +10,7 @@ from typing import Any
 from nncompile.backends.onnx import OPSET, check, to_model
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.compile import CompiledModel, Report, compile_model, compile_step
-from nncompile.compiler.weights import Given, Path_, first_state, weights_of
+from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
     BackendError,
     FileError,
@@ -32,13 +32,13 @@ from nncompile.runtime import (
 from nncompile.runtime.tensor_files import external_tensors, metadata_of
 
 TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
-_OF_TORCH = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
+_TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
 LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
 its graph."""
 
-_HOLDS = "nncompile.holds"
-"""The key under which a file beside a model says what it is: `weights` or `state`."""
+_CONTENT = "nncompile.holds"
+"""The key under which a file beside a model says what it holds: `weights` or `state`."""
 
 
 def export(
@@ -86,28 +86,28 @@ def export(
         raise ModelError(f"cannot export to {to!r}", hint=f"choose one of {', '.join(TARGETS)}")
     if seed is not None:
         seed_number(seed)
-    path, given = Path(path), None if params is None else Given.of(params)
-    if to in ("onnx", *_OF_TORCH):
+    path, parameters = Path(path), None if params is None else ParameterSet.of(params)
+    if to in ("onnx", *_TORCH_TARGETS):
         model = source.model if isinstance(source, Recipe) else source
         if seed is None:
             seed = source.seed if isinstance(source, Recipe) else 0
         compiled = compile_model(model, without, opset, observe, report)
-        return _export_model(compiled, path, to, given, external_data, seed)
+        return _export_model(compiled, path, to, parameters, external_data, seed)
     if isinstance(source, Model):
         raise ModelError(
             f"{to} of model {source.name} needs a recipe",
             hint=f"say how it is trained: recipe = training({source.name}, optimizer=adam(1e-3))",
         )
     if external_data:
-        what = (
+        problem = (
             "holds its state"
             if to == "torchscript-step"
             else "holds no weights, its state is a separate file"
         )
-        raise ModelError(f"{to} {what}", hint="leave external_data out")
+        raise ModelError(f"{to} {problem}", hint="leave external_data out")
     step = compile_step(source, without, opset, observe, report)
     if to == "torchscript-step":
-        state = first_state(step.source, given, seed)
+        state = first_state(step.source, parameters, seed)
         content = torch_backend().step_to_bytes(step.source, state, step.optimized)
         return (write_atomically(path, bytes(content)),)
     proto = {
@@ -119,7 +119,7 @@ def export(
         check(proto)
     if to != "step":
         return (write_atomically(path, proto.SerializeToString()),)
-    state = first_state(step.source, given, seed)
+    state = first_state(step.source, parameters, seed)
     with _companion(path, state_path(path), "state") as (model_file, file):
         _save(file, state, source.model, "state")
         write_atomically(model_file, proto.SerializeToString())
@@ -137,31 +137,31 @@ def weights_path(path: Path_) -> Path:
     return _beside(Path(path), "weights")
 
 
-def _beside(path: Path, holds: str) -> Path:
+def _beside(path: Path, content: str) -> Path:
     stem = path.stem if path.suffix == ".onnx" else path.name
-    return path.with_name(f"{stem}.{holds}.safetensors")
+    return path.with_name(f"{stem}.{content}.safetensors")
 
 
 def _export_model(
     compiled: CompiledModel,
     path: Path,
     to: str,
-    given: Given | None,
+    parameters: ParameterSet | None,
     external_data: bool | Path_ | None,
     seed: int,
 ) -> tuple[Path, ...]:
     model, opset, report = compiled.source, compiled.opset, compiled.report
-    if to in _OF_TORCH and external_data:
-        raise ModelError(f"{_OF_TORCH[to]} holds its weights", hint="leave external_data out")
+    if to in _TORCH_TARGETS and external_data:
+        raise ModelError(f"{_TORCH_TARGETS[to]} holds its weights", hint="leave external_data out")
     if isinstance(external_data, bool | None):
-        graph, weights = _withweights_of(compiled, given, seed)
+        graph, weights = _inference_with_weights(compiled, parameters, seed)
     else:  # weights that have a place of their own stay as they are
         graph = compiled.graph
-        weights = weights_of(model, graph, given, seed)
-    if to in _OF_TORCH:
+        weights = weights_of(model, graph, parameters, seed)
+    if to in _TORCH_TARGETS:
         backend = torch_backend()
-        made = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
-        return (write_atomically(path, bytes(made(graph, weights))),)
+        serialize = {"torchscript": backend.to_bytes, "pt2": backend.exported_to_bytes}[to]
+        return (write_atomically(path, bytes(serialize(graph, weights))),)
     size = sum(x.nbytes for x in weights.values())
     if external_data is None:
         external_data = size > LIMIT
@@ -189,27 +189,27 @@ def _export_model(
     return weights_path(path), path
 
 
-def _withweights_of(
-    compiled: CompiledModel, given: Given | None, seed: int
+def _inference_with_weights(
+    compiled: CompiledModel, parameters: ParameterSet | None, seed: int
 ) -> tuple[Graph, dict[str, Array]]:
-    """The inference graph and its weights, in which all that follows from weights alone is done:
-    batch normalization is part of the products before it."""
+    """The inference graph and its weights. All that follows from weights alone is computed: batch
+    normalization is part of the products before it."""
     model = compiled.source
     with compiled.report.stage("folding"):
         graph = fold_normalization(model.inference())
-        graph, weights = bake(graph, weights_of(model, graph, given, seed))
+        graph, weights = bake(graph, weights_of(model, graph, parameters, seed))
     graph = compiled.optimized(model.name, graph)
     return graph, {name: x for name, x in weights.items() if name in graph.leaves}
 
 
 @contextmanager
-def _companion(path: Path, file: Path, holds: str) -> Iterator[tuple[Path, Path]]:
+def _companion(path: Path, file: Path, content: str) -> Iterator[tuple[Path, Path]]:
     """Where the block writes `path` and `file`, which is beside it: both are replaced at once.
 
     Raises `FileError` where `file` is there and no export wrote it: its name follows from that
-    of the model, so that nobody asked for it to be replaced.
+    of the model, so the caller did not ask to replace it.
     """
-    if file.exists() and metadata_of(file).get(_HOLDS) != holds:
+    if file.exists() and metadata_of(file).get(_CONTENT) != content:
         raise FileError(
             f"{file} already exists, and no export wrote it",
             hint="give the model another name, or move that file away",
@@ -218,5 +218,5 @@ def _companion(path: Path, file: Path, holds: str) -> Iterator[tuple[Path, Path]
         yield directory / path.name, directory / file.name
 
 
-def _save(file: Path, tensors: Mapping[str, Array], model: Model, holds: str) -> None:
-    save_state(file, tensors, {"nncompile.model": model.name, _HOLDS: holds})
+def _save(file: Path, tensors: Mapping[str, Array], model: Model, content: str) -> None:
+    save_state(file, tensors, {"nncompile.model": model.name, _CONTENT: content})

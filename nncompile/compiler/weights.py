@@ -22,15 +22,15 @@ Path_ = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
-class Given:
-    """Weights that the caller gave, what they are called in an error, and its class."""
+class ParameterSet:
+    """Arrays from the caller, with the name and the class of the error about them."""
 
     tensors: dict[str, Array]
     name: str
     error: type[CompileError]
 
     @classmethod
-    def of(cls, params: Mapping[str, Any] | Path_) -> Given:
+    def of(cls, params: Mapping[str, Any] | Path_) -> ParameterSet:
         """The weights in a dict of arrays by path, or in a checkpoint.
 
         Raises `ModelError` for anything else, `FileError` or `CheckpointError` for the file.
@@ -47,9 +47,9 @@ class Given:
         tensors = {name: np.asarray(x) for name, x in params.items()}
         return cls(tensors, "params", ModelError)
 
-    def fitted(self, needed: Mapping[str, Type], known: Mapping[str, Type]) -> dict[str, Array]:
-        """The tensors, which are all that are needed, and others that are known."""
-        expected = {n: t for n, t in known.items() if n in needed or n in self.tensors}
+    def fitted(self, required: Mapping[str, Type], allowed: Mapping[str, Type]) -> dict[str, Array]:
+        """The tensors: all that are `required`, and none that is not `allowed`."""
+        expected = {n: t for n, t in allowed.items() if n in required or n in self.tensors}
         check_state(self.tensors, expected, self.name, self.error)
         return self.tensors
 
@@ -57,36 +57,38 @@ class Given:
 _RANDOM = dict.fromkeys(sorted(RANDOM_STATE), i64[()])
 
 
-def weights_of(model: Model, graph: Graph, given: Given | None, seed: int) -> dict[str, Array]:
-    """The parameters and states that the graph needs: those given, or drawn."""
-    wanted = {n: v.type for n, v in graph.leaves.items() if input_of(v).kind != "input"}
+def weights_of(
+    model: Model, graph: Graph, parameters: ParameterSet | None, seed: int
+) -> dict[str, Array]:
+    """The parameters and states that the graph needs: those of `parameters`, or drawn."""
+    types = {n: v.type for n, v in graph.leaves.items() if input_of(v).kind != "input"}
     random = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
-    if given is None:
-        found = {**initial_values(model, seed), **random}
-        return {name: found[name] for name in wanted}
-    own = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
-    needed = {n: t for n, t in wanted.items() if n not in _RANDOM}
-    known = {**own, **wanted, **_RANDOM}
-    # Where all that is needed is there, nothing is misspelt: what else there is belongs to the
-    # training, or to a larger model that this one is part of. Where something is not, the names
-    # that nobody knows may be its; those of slots are known.
-    slots = {n for n in given.tensors if any(n.startswith(f"{path}.") for path in own)}
-    slots |= {n for n in given.tensors if n.startswith(TRAINING)}
-    if needed.keys() <= given.tensors.keys():
-        slots |= given.tensors.keys() - known.keys()
-    tensors = {n: x for n, x in given.tensors.items() if n in known or n not in slots}
-    given = replace(given, tensors=tensors)
-    found = {**random, **given.fitted(needed, known)}
-    return {name: found[name] for name in wanted}
+    if parameters is None:
+        arrays = {**initial_values(model, seed), **random}
+        return {name: arrays[name] for name in types}
+    model_types = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
+    required = {n: t for n, t in types.items() if n not in _RANDOM}
+    allowed = {**model_types, **types, **_RANDOM}
+    # Where nothing is missing, nothing is misspelt: other names belong to the training, or to a
+    # larger model that this one is part of. Otherwise an unknown name that is not a slot may be
+    # the missing one.
+    slots = {n for n in parameters.tensors if any(n.startswith(f"{path}.") for path in model_types)}
+    slots |= {n for n in parameters.tensors if n.startswith(TRAINING)}
+    if required.keys() <= parameters.tensors.keys():
+        slots |= parameters.tensors.keys() - allowed.keys()
+    tensors = {n: x for n, x in parameters.tensors.items() if n in allowed or n not in slots}
+    parameters = replace(parameters, tensors=tensors)
+    arrays = {**random, **parameters.fitted(required, allowed)}
+    return {name: arrays[name] for name in types}
 
 
-def first_state(step: Step, given: Given | None, seed: int | None) -> dict[str, Array]:
-    """The state that a step begins with: parameters and states that are given, or drawn."""
+def first_state(step: Step, parameters: ParameterSet | None, seed: int | None) -> dict[str, Array]:
+    """The state that a step begins with: that of `parameters`, or drawn."""
     state = step.initial(seed)
-    if given is not None:
-        own = (*step.model.parameters, *step.model.states)
-        needed = {name: step.state[name] for name in own if name not in _RANDOM}
-        state |= given.fitted(needed, step.state)
+    if parameters is not None:
+        names = (*step.model.parameters, *step.model.states)
+        required = {name: step.state[name] for name in names if name not in _RANDOM}
+        state |= parameters.fitted(required, step.state)
     return state
 
 
@@ -95,4 +97,4 @@ def weights_for(
 ) -> dict[str, Array]:
     """The parameters and states that a graph of the model needs, as `export` takes them: of
     `params`, or drawn from `seed`."""
-    return weights_of(model, graph, None if params is None else Given.of(params), seed)
+    return weights_of(model, graph, None if params is None else ParameterSet.of(params), seed)

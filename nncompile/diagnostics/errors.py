@@ -16,16 +16,18 @@ Row = tuple[str, ...]
 _LISTED = 12  # known names that a hint lists where none is close
 
 
-def closest(name: object, known: Iterable[object]) -> str | None:
-    """The known name that is most like `name`; None where none is."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+def closest(name: object, candidates: Iterable[object]) -> str | None:
+    """The candidate that is most like `name`; None where none is close."""
+    close = difflib.get_close_matches(str(name), [str(k) for k in candidates], n=1)
     return close[0] if close else None
 
 
-def did_you_mean(name: object, known: Iterable[object], otherwise: str | None = None) -> str | None:
-    """A hint with the known name that is closest; where none is, `otherwise`, or all of them
-    where they are few."""
-    names = [str(k) for k in known]
+def did_you_mean(
+    name: object, candidates: Iterable[object], otherwise: str | None = None
+) -> str | None:
+    """A hint with the candidate that is closest; where none is, `otherwise`, or all of them where
+    they are few."""
+    names = [str(k) for k in candidates]
     close = closest(name, names)
     if close is not None:
         return f"did you mean {close!r}?"
@@ -65,9 +67,9 @@ class CompileError(Exception):
         call = self.location.call if self.location else ""
         if not call or re.search(rf"(?<!\w){re.escape(call)}(?!\w)", message, re.IGNORECASE):
             return message
-        label, colon, rest = message.partition(": ")
+        label, colon, remainder = message.partition(": ")
         op = label if colon and label.isidentifier() else ""
-        return f"{named(self.location, op)}: {rest if op else message}"
+        return f"{named(self.location, op)}: {remainder if op else message}"
 
     def render(self) -> str:
         """The whole message, without the name of the error."""
@@ -89,7 +91,7 @@ class CompileError(Exception):
 
 
 class ModelWarning(UserWarning):
-    """A model that can be computed, and is hardly what is meant."""
+    """A model that can be computed, but is probably a mistake."""
 
 
 _TOLD: dict[Any, Any] = {}  # so that Python shows a warning once

@@ -1,4 +1,4 @@
-"""Packages that only some need, imported when they are first asked for."""
+"""Packages that only some need, imported on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What options are called in other libraries: a call with such a name is told the one here."""
+"""Option names of other libraries: a call with one of them gets a hint with the name here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nncompile.diagnostics.locations import Location, current_scope, spoken
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The names here, of which one that the function has is told.
+# The names here; a hint gives one that the function has.
 FOREIGN_NAMES: dict[str, tuple[str, ...]] = {
     "T_0": ("period",),
     "T_max": ("steps",),
@@ -86,7 +86,7 @@ _OF_X = (
 )
 
 # What has no such option, because it is said elsewhere.
-SAID: dict[str, str] = {
+EXPLANATIONS: dict[str, str] = {
     **dict.fromkeys(_OF_X, "it follows from x, to which the layer is applied: leave it out"),
     "batch_first": "data are always [batch, time, …]: leave it out",
     **dict.fromkeys(
@@ -109,15 +109,15 @@ SAID: dict[str, str] = {
 }
 
 
-def suggests_names(function: Callable[P, R], what: str | None = None) -> Callable[P, R]:
-    """The function, whose wrong calls are a `ModelError` that says what its options are called;
-    `what` it is called itself where that is not its name."""
+def suggests_names(function: Callable[P, R], label: str | None = None) -> Callable[P, R]:
+    """The function, with a `ModelError` for a wrong call that lists its options. Messages call the
+    function `label` where that is not its name."""
     signature = inspect.signature(function)
     names = tuple(name for name in signature.parameters if name != "self")
 
     @functools.wraps(function)
     @spoken()
-    def called(*args: P.args, **options: P.kwargs) -> R:
+    def wrapper(*args: P.args, **options: P.kwargs) -> R:
         try:
             return function(*args, **options)
         except TypeError:
@@ -125,51 +125,51 @@ def suggests_names(function: Callable[P, R], what: str | None = None) -> Callabl
                 signature.bind(*args, **options)
             except TypeError as error:
                 raise wrong_call(
-                    what or function.__name__, error, names, options, _by_name(signature, args)
+                    label or function.__name__, error, names, options, _by_name(signature, args)
                 ) from None
             raise  # from within
 
-    return called
+    return wrapper
 
 
 @spoken()
 def wrong_call(
-    what: str,
+    label: str,
     error: TypeError,
     names: Collection[str],
     options: Collection[str],
     by_name: str | None = None,
 ) -> ModelError:
-    """What to raise for a call of `what` that does not fit its options `names`; `by_name` is how
-    those are given that the call gives by position."""
+    """The error for a call of `label` that does not fit its options `names`; `by_name` writes the
+    positional arguments of the call as keywords."""
     unknown = next((name for name in options if name not in names), None)
     if unknown is None:
-        hint = f"pass it by name: {what}({by_name})" if by_name else _listed(names)
-        return ModelError(f"{what}: {error}", hint=hint)
-    return ModelError(
-        f"{what}: got an unexpected keyword argument {unknown!r}", hint=foreign_name(unknown, names)
-    )
+        hint = f"pass it by name: {label}({by_name})" if by_name else _listed(names)
+        return ModelError(f"{label}: {error}", hint=hint)
+    message = f"{label}: got an unexpected keyword argument {unknown!r}"
+    return ModelError(message, hint=foreign_name(unknown, names))
 
 
 def _by_name(signature: inspect.Signature, args: Sequence[object]) -> str | None:
-    """How those of `args` are given that have no position; None where there are none, or more."""
+    """The call `args` with keywords for those past the positional parameters; None where there are
+    none, or too many."""
     kinds = signature.parameters.values()
-    places = [p for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD]
-    named = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
-    first, rest = args[: len(places)], args[len(places) :]
-    if not rest or len(rest) > len(named):
+    positional = [p for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD]
+    keyword_only = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
+    first, extra = args[: len(positional)], args[len(positional) :]
+    if not extra or len(extra) > len(keyword_only):
         return None
     return ", ".join(
-        [*map(repr, first), *(f"{n}={x!r}" for n, x in zip(named, rest, strict=False))]
+        [*map(repr, first), *(f"{n}={x!r}" for n, x in zip(keyword_only, extra, strict=False))]
     )
 
 
 def foreign_name(unknown: str, names: Collection[str]) -> str | None:
-    """What the option of another library is called among `names`, or where else it is said."""
-    here = next((name for name in FOREIGN_NAMES.get(unknown, ()) if name in names), None)
-    if here is not None:
-        return f"it is called {here!r} here: {here}=..."
-    return SAID.get(unknown) or did_you_mean(unknown, names, _listed(names))
+    """A hint for the option of another library: its name among `names`, or what replaces it."""
+    own_name = next((name for name in FOREIGN_NAMES.get(unknown, ()) if name in names), None)
+    if own_name is not None:
+        return f"it is called {own_name!r} here: {own_name}=..."
+    return EXPLANATIONS.get(unknown) or did_you_mean(unknown, names, _listed(names))
 
 
 def _listed(names: Collection[str]) -> str:
@@ -195,9 +195,9 @@ class SuggestsNames:
             raise UnknownNameError(f"a {what.lower()} has no {name!r}", hint=hint)
 
 
-def called(error: TypeError) -> FormulaError | None:
-    """What to raise where `error` comes of a call of something that is no function, but is one in
-    numpy or torch: `x.size(0)`. None for another error."""
+def not_callable_error(error: TypeError) -> FormulaError | None:
+    """The error to raise where `error` comes from calling something that is a function in numpy or
+    torch, but not here: `x.size(0)`. None for another error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -217,22 +217,23 @@ def called(error: TypeError) -> FormulaError | None:
         return None
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
         return None
-    name, of = call.func.attr, ast.unparse(call.func.value)
-    if name not in CALLED:
+    name, owner = call.func.attr, ast.unparse(call.func.value)
+    if name not in NOT_METHODS:
         return None
-    asked = call.args[0] if call.args else None
-    way = f"{of}.{name}"
+    argument = call.args[0] if call.args else None
+    replacement = f"{owner}.{name}"
     if name in ("size", "shape"):
-        way = f"{of}.shape" if asked is None else f"{of}.shape[{ast.unparse(asked)}]"
+        index = "" if argument is None else f"[{ast.unparse(argument)}]"
+        replacement = f"{owner}.shape{index}"
     return FormulaError(
-        f"{of}.{name} is {CALLED[name]}, not a method",
-        hint=f"write {way}",
+        f"{owner}.{name} is {NOT_METHODS[name]}, not a method",
+        hint=f"write {replacement}",
         location=Location(code.co_filename, line, current_scope()),
     )
 
 
 # Attributes of values that are methods elsewhere.
-CALLED = {
+NOT_METHODS = {
     "T": "a value",
     "dtype": "an element type",
     "ndim": "a number",

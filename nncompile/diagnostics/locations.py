@@ -89,17 +89,17 @@ def located(location: Location | None) -> Iterator[None]:
 
 
 def spoken(name: str = "") -> Callable[[F], F]:
-    """A decorator: messages call the function `name`; without one, as what it calls, which a
-    wrapper is for."""
+    """A decorator: messages call the function `name`. Without a name, they call it as the function
+    that it wraps."""
 
-    def named(function: F) -> F:
+    def declare(function: F) -> F:
         if name:  # in code of its own: that of a closure is one for all that are made of it
             function.__code__ = function.__code__.replace(co_name=name)
         code = function.__code__
         _spoken[id(code)] = code, name
         return function
 
-    return named
+    return declare
 
 
 def named(location: Location | None, label: str) -> str:
@@ -119,10 +119,10 @@ def _call(frame: FrameType) -> str:
         return _spoken[id(code)][1]
     name = code.co_name
     if name in _OF_OBJECTS:
-        called = frame.f_locals.get("self")
-        if isinstance(called, Exception):
+        instance = frame.f_locals.get("self")
+        if isinstance(instance, Exception):
             return ""
-        name = getattr(called, "__dict__", {}).get("__name__") or type(called).__name__
+        name = getattr(instance, "__dict__", {}).get("__name__") or type(instance).__name__
     return "" if name.startswith(("_", "<")) else name
 
 
@@ -132,7 +132,7 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def user_location() -> Location | None:
-    """The innermost line of the user's that runs now; None where there is none."""
+    """The innermost line of user code that runs now; None where there is none."""
     fixed = _located.get()
     if fixed is not None:
         return fixed
@@ -154,9 +154,9 @@ _lock = threading.RLock()
 
 def _forget(locations: weakref.ref[LocationTable], key: int, _: object) -> None:
     """Takes a node that is gone out of its table, where that is still there."""
-    known = locations()
-    if known is not None:
-        known._entries.pop(key, None)
+    table = locations()
+    if table is not None:
+        table._entries.pop(key, None)
 
 
 class LocationTable:
@@ -178,8 +178,8 @@ class LocationTable:
         key, entries = id(node), self._entries
         with _lock:
             if key not in entries:
-                gone = weakref.ref(node, functools.partial(_forget, weakref.ref(self), key))
-                entries[key] = gone, {}
+                reference = weakref.ref(node, functools.partial(_forget, weakref.ref(self), key))
+                entries[key] = reference, {}
             entries[key][1][location] = None
 
     def all_locations(self, node: object) -> tuple[Location, ...]:
@@ -220,17 +220,17 @@ def recording_locations(locations: LocationTable) -> Iterator[LocationTable]:
 
 def current_makers() -> dict[sp.Symbol, Any]:
     """The nodes that make the sizes which depend on data."""
-    found = _makers.get()
-    return _locations.get().makers if found is None else found
+    makers = _makers.get()
+    return _locations.get().makers if makers is None else makers
 
 
 def record_maker(size: sp.Symbol, node: object) -> None:
     """Notes what makes a size: as it was written first, or in the graph that is being rewritten."""
-    found = _makers.get()
-    if found is None:
+    makers = _makers.get()
+    if makers is None:
         _locations.get().makers.setdefault(size, node)
     else:
-        found[size] = node
+        makers[size] = node
 
 
 @contextmanager

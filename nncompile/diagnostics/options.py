@@ -177,22 +177,22 @@ def taking(
 
     def declare(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        *own, _ = signature.parameters.values()
-        taken = {p.name for p in own}.union(without)
-        more = [
+        *fixed, _ = signature.parameters.values()
+        excluded = {p.name for p in fixed}.union(without)
+        added = [
             p.replace(kind=p.KEYWORD_ONLY)
             for p in inspect.signature(options).parameters.values()
-            if p.name not in taken
+            if p.name not in excluded
         ]
-        signature = signature.replace(parameters=[*own, *more])
+        signature = signature.replace(parameters=[*fixed, *added])
 
         @functools.wraps(function)
         @spoken(function.__name__)
-        def called(*args: P.args, **given: P.kwargs) -> R:
-            signature.bind(*args, **given)
-            return function(*args, **given)
+        def wrapper(*args: P.args, **keywords: P.kwargs) -> R:
+            signature.bind(*args, **keywords)
+            return function(*args, **keywords)
 
-        called.__signature__ = signature  # type: ignore[attr-defined]  # which inspect reads
-        return suggests_names(called)
+        wrapper.__signature__ = signature  # type: ignore[attr-defined]  # which inspect reads
+        return suggests_names(wrapper)
 
     return declare

@@ -26,24 +26,24 @@ Layers = dict[str, dict[str, str]]  # by the name of a layer: whole names by tho
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPart:
     """Where a parameter is among torch's tensors: the name, and which of so many equal parts of
     the rows; `transposed` where the axes are in the other order."""
 
     name: str
-    part: int
-    parts: int
+    index: int
+    count: int
     transposed: bool
 
-    def read(self, tensor: Array, type_: Type) -> Array:
+    def to_parameter(self, tensor: Array, type_: Type) -> Array:
         """The parameter, of the tensor of that name."""
-        rows = tensor.shape[0] // self.parts if tensor.ndim else 0
-        x = tensor if self.parts == 1 else tensor[self.part * rows : (self.part + 1) * rows]
+        rows = tensor.shape[0] // self.count if tensor.ndim else 0
+        x = tensor if self.count == 1 else tensor[self.index * rows : (self.index + 1) * rows]
         x = x.T if self.transposed else x
         # torch keeps a single number, as the slope of a PReLU, in a vector.
         return x.reshape(()) if type_.shape == () and x.size == 1 else x
 
-    def written(self, x: Array) -> Array:
+    def from_parameter(self, x: Array) -> Array:
         """That part of the tensor of that name."""
         return x.T if self.transposed else x
 
@@ -51,12 +51,12 @@ class Place:
         """The shape of the whole tensor."""
         shape = tuple(int(size) for size in type_.shape)
         shape = shape[::-1] if self.transposed else shape
-        return (shape[0] * self.parts, *shape[1:]) if self.parts > 1 else shape
+        return (shape[0] * self.count, *shape[1:]) if self.count > 1 else shape
 
 
-def places(
+def tensor_parts(
     model: Model, shapes: Shapes, names: Mapping[str, str] | None = None
-) -> dict[str, Place]:
+) -> dict[str, TensorPart]:
     """Where each parameter and state of the model is among torch's tensors, whose shapes are given
     by name.
 
@@ -65,15 +65,15 @@ def places(
     taken to follow each other in both in one order, that of definition there and of first use
     here. Raises `ModelError` for what is missing, what is unexpected, and shapes that do not fit.
     """
-    own = own_types(model)
+    types = torch_types(model)
     sources = canonical(shapes)
     if names:
-        sources = _renamed(sources, names, own)
-    if not names and not own.keys() <= sources.keys():
-        found = _in_order(_layers(own), _layers(sources), sources)
+        sources = _renamed(sources, names, types)
+    if not names and not types.keys() <= sources.keys():
+        matched = _in_order(_layers(types), _layers(sources), sources)
     else:
-        found = {path: sources[path] for path in own if path in sources}
-    missing = [path for path in own if path not in found]
+        matched = {path: sources[path] for path in types if path in sources}
+    missing = [path for path in types if path not in matched]
     if missing:
         raise ModelError(
             f"the state dict has nothing for {', '.join(missing)}",
@@ -81,86 +81,86 @@ def places(
             hint='names={"its layer": "layer of the model"} says which is which',
         )
     turned = transposed_paths(model)
-    made = {path: Place(*source, path in turned) for path, source in found.items()}
-    used = {place.name for place in made.values()}
-    extra = [name for name in shapes if name not in used and not name.endswith(COUNTER)]
+    parts = {path: TensorPart(*source, path in turned) for path, source in matched.items()}
+    used_names = {part.name for part in parts.values()}
+    extra = [name for name in shapes if name not in used_names and not name.endswith(COUNTER)]
     if extra:
         raise ModelError(
             f"the state dict has {', '.join(extra)}, which model {model.name} does not have",
-            rows=[(path, str(type_)) for path, type_ in own.items()],
+            rows=[(path, str(type_)) for path, type_ in types.items()],
             hint='leave them out, or name the layer they belong to: names={"its layer": "layer"}',
         )
-    for path, place in made.items():
-        expected, got = place.shape(own[path]), tuple(shapes[place.name])
+    for path, part in parts.items():
+        expected, got = part.shape(types[path]), tuple(shapes[part.name])
         if expected != got and not (expected == () and got == (1,)):
             raise ModelError(
-                f"{place.name!r} of the state dict does not fit {path!r}",
+                f"{part.name!r} of the state dict does not fit {path!r}",
                 rows=[("expected", _size(expected)), ("got", _size(got))],
             )
-    return made
+    return parts
 
 
-def own_types(model: Model) -> dict[str, Type]:
+def torch_types(model: Model) -> dict[str, Type]:
     """The types of the parameters and states that torch has, too, in order of first use."""
-    known = {**model.parameters, **model.states}
-    return {p: known[p].type for p in model.initial if p in known and p not in RANDOM_STATE}
+    leaves = {**model.parameters, **model.states}
+    return {p: leaves[p].type for p in model.initial if p in leaves and p not in RANDOM_STATE}
 
 
 def transposed_paths(model: Model) -> set[str]:
     """The matrices that torch keeps transposed: `weight`s (`weight_ih_l0`, …) by which the model
     multiplies from the right, in a loop or out of it."""
-    found = _multiplied_from_right(model.whole.nodes, {})
+    paths = _multiplied_from_right(model.whole.nodes, {})
     leaves = model.parameters
     return {
         path
-        for path in found
+        for path in paths
         if path.rpartition(".")[2].startswith("weight") and leaves[path].rank == 2
     }
 
 
-def _multiplied_from_right(nodes: Iterable[Value], known: Mapping[Value, set[str]]) -> set[str]:
-    """The paths of the parameters that the nodes multiply by from the right, where `known` values
+def _multiplied_from_right(nodes: Iterable[Value], outer: Mapping[Value, set[str]]) -> set[str]:
+    """The paths of the parameters that the nodes multiply by from the right, where `outer` values
     hold those of these paths."""
-    holds, found = dict(known), set[str]()
+    weights, paths = dict(outer), set[str]()
     for v in nodes:
         if isinstance(v.op, Input) and v.op.kind == "parameter":
-            holds[v] = {v.op.name}
+            weights[v] = {v.op.name}
         elif isinstance(v.op, Map):  # a weight to which something is added
-            of = [holds[a] for a in v.args if a in holds and a.type == v.type]
-            if of:
-                holds[v] = set().union(*of)
+            operands = [weights[a] for a in v.args if a in weights and a.type == v.type]
+            if operands:
+                weights[v] = set().union(*operands)
         elif isinstance(v.op, MatMul):
-            found |= holds.get(v.args[1], set())
+            paths |= weights.get(v.args[1], set())
         elif isinstance(v.op, Scan):
-            given = zip(v.op.body.formals, v.args, strict=True)
-            inside = {formal: holds[a] for formal, a in given if a in holds}
-            found |= _multiplied_from_right(v.op.body.graph.nodes, inside)
-    return found
+            bindings = zip(v.op.body.formals, v.args, strict=True)
+            inside = {formal: weights[a] for formal, a in bindings if a in weights}
+            paths |= _multiplied_from_right(v.op.body.graph.nodes, inside)
+    return paths
 
 
 def _renamed(
-    sources: Mapping[str, Source], names: Mapping[str, str], own: Mapping[str, Type]
+    sources: Mapping[str, Source], names: Mapping[str, str], types: Mapping[str, Type]
 ) -> dict[str, Source]:
     """The tensors by the names that the user says they have in the model."""
     for theirs, ours in names.items():
-        for name, known, whose in (
+        for name, candidates, side in (
             (theirs, sources, "the state dict"),
-            (ours, own, "the model"),
+            (ours, types, "the model"),
         ):
-            if not any(_is_within(x, name) for x in known):
-                layers = {x.rpartition(".")[0] or x for x in known}
+            if not any(_is_within(x, name) for x in candidates):
+                layers = {x.rpartition(".")[0] or x for x in candidates}
                 raise ModelError(
-                    f"names: {whose} has no layer or tensor {name!r}",
+                    f"names: {side} has no layer or tensor {name!r}",
                     hint=did_you_mean(name, layers),
                 )
-    found = {}
+    renamed = {}
     for name, source in sources.items():
         layer = max((n for n in names if _is_within(name, n)), key=len, default=None)
         new = name if layer is None else names[layer] + name[len(layer) :]
         owner, _, last = new.rpartition(".")
         slope = joined(owner, "slope")
-        found[slope if last == "weight" and new not in own and slope in own else new] = source
-    return found
+        renamed[slope if last == "weight" and new not in types and slope in types else new] = source
+    return renamed
 
 
 def _is_within(name: str, layer: str) -> bool:
@@ -191,7 +191,7 @@ def _ends(name: str, last: str) -> bool:
 def _in_order(ours: Layers, theirs: Layers, sources: Mapping[str, Source]) -> dict[str, Source]:
     """The layers of both one after another."""
     rows = [
-        (str(i + 1), *(_layer(each, i) for each in (ours, theirs)))
+        (str(i + 1), *(_layer(layers, i) for layers in (ours, theirs)))
         for i in range(max(len(ours), len(theirs)))
     ]
     hint = 'names={"its layer": "layer of the model"} says which is which'
@@ -201,21 +201,23 @@ def _in_order(ours: Layers, theirs: Layers, sources: Mapping[str, Source]) -> di
             rows=[("", "model", "state dict"), *rows],
             hint=hint,
         )
-    found: dict[str, Source] = {}
-    for (mine, own), (other, given) in zip(ours.items(), theirs.items(), strict=True):
-        given = {k: name for k, name in given.items() if k in own or not k.endswith(COUNTER)}
-        if own.keys() == {"slope"} and given.keys() == {"weight"}:
-            given = {"slope": given["weight"]}
-        elif len(own) == len(given) == 1:  # a table by any name
-            given = dict(zip(own, given.values(), strict=True))
-        if own.keys() != given.keys():
+    matched: dict[str, Source] = {}
+    for (our_layer, our_paths), (their_layer, names) in zip(
+        ours.items(), theirs.items(), strict=True
+    ):
+        names = {k: name for k, name in names.items() if k in our_paths or not k.endswith(COUNTER)}
+        if our_paths.keys() == {"slope"} and names.keys() == {"weight"}:
+            names = {"slope": names["weight"]}
+        elif len(our_paths) == len(names) == 1:  # a table by any name
+            names = dict(zip(our_paths, names.values(), strict=True))
+        if our_paths.keys() != names.keys():
             raise ModelError(
-                f"layer {mine!r} of the model and {other!r} of the state dict differ",
-                rows=[("model", ", ".join(own)), ("state dict", ", ".join(given))],
+                f"layer {our_layer!r} of the model and {their_layer!r} of the state dict differ",
+                rows=[("model", ", ".join(our_paths)), ("state dict", ", ".join(names))],
                 hint=hint,
             )
-        found |= {path: sources[given[inner]] for inner, path in own.items()}
-    return found
+        matched |= {path: sources[names[inner]] for inner, path in our_paths.items()}
+    return matched
 
 
 def _layer(layers: Layers, index: int) -> str:

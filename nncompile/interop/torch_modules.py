@@ -11,7 +11,7 @@ import numpy as np
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.weights import weights_for
 from nncompile.diagnostics.errors import ModelError
-from nncompile.interop.correspondence import Place, own_types, places, transposed_paths
+from nncompile.interop.correspondence import TensorPart, tensor_parts, torch_types, transposed_paths
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array, f32
 from nncompile.ops.random.generator import step_leaf
@@ -45,11 +45,11 @@ def to_torch_module(
     if not isinstance(model, Model):
         raise ModelError(f"to_torch_module takes a model, got {type(model).__name__}")
     backend = torch_backend()
-    used = stabilise(model.inference())
+    predictions = stabilise(model.inference())
     trained = stabilise(_training(model))
-    both = Graph(model.name, used.outputs, tuple(trained.leaves.values()))
-    weights = weights_for(model, both, params, seed)
-    return backend.to_eager(used, weights, trained, checked=backend.Check.SHAPES).eval()
+    merged = Graph(model.name, predictions.outputs, tuple(trained.leaves.values()))
+    weights = weights_for(model, merged, params, seed)
+    return backend.to_eager(predictions, weights, trained, checked=backend.Check.SHAPES).eval()
 
 
 def to_torch_state_dict(
@@ -76,25 +76,25 @@ def to_torch_state_dict(
     without a module.
     """
     names, like = _names_and_module(names, like)
-    own = own_types(model)
-    arrays = {path: _array(x) for path, x in params.items() if path in own}
-    check_state(arrays, own, "params", ModelError)
+    types = torch_types(model)
+    arrays = {path: _array(x) for path, x in params.items() if path in types}
+    check_state(arrays, types, "params", ModelError)
     if like is None:
         turned = transposed_paths(model)
-        found = {path: Place(path, 0, 1, path in turned) for path in own}
-        shapes = {path: place.shape(own[path]) for path, place in found.items()}
+        located = {path: TensorPart(path, 0, 1, path in turned) for path in types}
+        shapes = {path: part.shape(types[path]) for path, part in located.items()}
     else:
         state = like.state_dict() if hasattr(like, "state_dict") else like
         shapes = {name: tuple(x.shape) for name, x in state.items()}
-        found = places(model, shapes, names)
-    parts: dict[str, dict[int, Array]] = {}
-    for path, place in found.items():
-        parts.setdefault(place.name, {})[place.part] = place.written(arrays[path])
+        located = tensor_parts(model, shapes, names)
+    pieces_by_name: dict[str, dict[int, Array]] = {}
+    for path, part in located.items():
+        pieces_by_name.setdefault(part.name, {})[part.index] = part.from_parameter(arrays[path])
     joined = {
         name: np.concatenate([pieces[i] for i in sorted(pieces)])
         if len(pieces) > 1
         else pieces[0].reshape(shapes[name])
-        for name, pieces in parts.items()
+        for name, pieces in pieces_by_name.items()
     }
     tensors: dict[str, Any] = torch_backend().tensors(
         {name: joined[name] for name in shapes if name in joined}
@@ -145,21 +145,21 @@ def from_torch_state_dict(
     {'head.weight': (3, 2), 'head.bias': (2,)}
     """
     arrays = {name: _array(x) for name, x in state_dict.items()}
-    found = places(model, {name: x.shape for name, x in arrays.items()}, names)
-    own = own_types(model)
-    read = {
-        path: np.array(place.read(arrays[place.name], own[path]), order="C")
-        for path, place in found.items()
+    located = tensor_parts(model, {name: x.shape for name, x in arrays.items()}, names)
+    types = torch_types(model)
+    parameters = {
+        path: np.array(part.to_parameter(arrays[part.name], types[path]), order="C")
+        for path, part in located.items()
     }
-    wide = [p for p, x in read.items() if own[p].dtype is f32 and x.dtype == np.float64]
+    wide = [p for p, x in parameters.items() if types[p].dtype is f32 and x.dtype == np.float64]
     if wide:
         raise ModelError(
             f"the state dict is float64, but model {model.name} is float32",
-            rows=[(found[p].name, f"float64, expected {own[p]}") for p in wide],
+            rows=[(located[p].name, f"float64, expected {types[p]}") for p in wide],
             hint="module.float().state_dict() is float32",
         )
-    check_state(read, own, "the state dict", ModelError)
-    return {path: read[path] for path in own}
+    check_state(parameters, types, "the state dict", ModelError)
+    return {path: parameters[path] for path in types}
 
 
 def _is_mapping_of_names(names: Any) -> bool:
@@ -169,7 +169,7 @@ def _is_mapping_of_names(names: Any) -> bool:
 def _training(model: Model) -> Graph:
     """The predictions as training computes them, and the next value of the states they need."""
     chosen = {name: model.outputs[name] for name in model.predict}
-    used = Graph(model.name, chosen, (), model.graph.locations)
+    predictions = Graph(model.name, chosen, (), model.graph.locations)
     following = {f"{path}.next": value for path, value in model.updates.items()}
     inputs = model.inference().of_kind("input")
     reached = {
@@ -177,7 +177,7 @@ def _training(model: Model) -> Graph:
         for name, value in following.items()
         if Graph("", {name: value}).of_kind("input").keys() <= inputs.keys()
     }
-    graph = used.with_outputs({**chosen, **reached})
+    graph = predictions.with_outputs({**chosen, **reached})
     if "step" in graph.leaves:
         graph = graph.with_outputs({**graph.outputs, "step.next": step_leaf() + 1})
     ordered = tuple(inputs.values())

@@ -24,19 +24,19 @@ Source = tuple[str, int, int]
 def canonical(names: Iterable[str]) -> dict[str, Source]:
     """The tensors by the names that `dsl` gives them: of attention, query, key and value stand for
     themselves, and layers of transformers have the layers that they have in `dsl`."""
-    kept = list(names)
+    all_names = list(names)
     attentions = {
         name.rpartition(".")[0]
-        for name in kept
+        for name in all_names
         if name.rpartition(".")[2] in ("in_proj_weight", "q_proj_weight")
     }
     blocks = {a.removesuffix("self_attn") for a in attentions if a.endswith("self_attn")}
-    renamed = {block: _children(block, kept) for block in blocks}
-    found: dict[str, Source] = {}
-    for name in kept:
-        for new, source in _parts(name, attentions):
-            found[_in_block(new, renamed)] = source
-    return found
+    renamed = {block: _children(block, all_names) for block in blocks}
+    sources: dict[str, Source] = {}
+    for name in all_names:
+        for new, source in _parameters_in(name, attentions):
+            sources[_in_block(new, renamed)] = source
+    return sources
 
 
 def joined(*parts: str) -> str:
@@ -44,7 +44,7 @@ def joined(*parts: str) -> str:
     return ".".join(part for part in parts if part)
 
 
-def _parts(name: str, attentions: Iterable[str]) -> list[tuple[str, Source]]:
+def _parameters_in(name: str, attentions: Iterable[str]) -> list[tuple[str, Source]]:
     """A tensor of attention as the parameters in it; of other layers, itself."""
     owner, _, last = name.rpartition(".")
     if owner in attentions:
@@ -63,7 +63,7 @@ def _parts(name: str, attentions: Iterable[str]) -> list[tuple[str, Source]]:
 def _children(block: str, names: Iterable[str]) -> dict[str, str]:
     """What the layers of a block are called, where it has those of a transformer."""
     inside = {n[len(block) :].partition(".")[0] for n in names if n.startswith(block)}
-    return next((each for each in (_DECODER, _ENCODER) if inside >= each.keys()), {})
+    return next((children for children in (_DECODER, _ENCODER) if inside >= children.keys()), {})
 
 
 def _in_block(name: str, blocks: dict[str, dict[str, str]]) -> str:

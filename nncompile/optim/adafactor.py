@@ -13,7 +13,7 @@ from nncompile.ir.basic import cast
 from nncompile.ir.broadcasting import full
 from nncompile.ir.op import Value
 from nncompile.ops.reduction.statistics import mean
-from nncompile.optim.base import Optimizer, Slots, count, descend, kept
+from nncompile.optim.base import Optimizer, Slots, count, decay_factor, descend
 from nncompile.optim.schedules import LearningRate, resolve
 
 
@@ -70,16 +70,16 @@ class adafactor(Optimizer):
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
-        if 0 in w.shape:  # of no numbers there are no means
+        if 0 in w.shape:  # the mean of no numbers is NaN
             return w, dict(slots)
         rate, t = resolve(self.lr, step, w.dtype), count(step)
-        given, least_size = self.eps
-        epsilon = w.dtype.eps if given is None else given
+        eps, least_size = self.eps
+        epsilon = w.dtype.eps if eps is None else eps
         following, variance = self._variance(g, slots, cast(t**self.beta2_decay, w.dtype), epsilon)
         u = _normalised(g, variance, epsilon * epsilon)
         size = maximum(_rms(w), least_size) * minimum(cast(1 / sqrt(t), w.dtype), rate)
         step_size = size / maximum(_rms(u) / self.d, 1.0)
-        return descend(w, u, step_size, kept(self.weight_decay, rate)), following
+        return descend(w, u, step_size, decay_factor(self.weight_decay, rate)), following
 
     def _variance(
         self, g: Value, slots: Mapping[str, Value], share: Value, epsilon: float
@@ -91,10 +91,10 @@ class adafactor(Optimizer):
             return {"variance": variance}, variance
         rows = _mixed(slots["row_var"], mean(square, -1, keepdims=True), share)
         columns = _mixed(slots["col_var"], mean(square, -2, keepdims=True), share)
-        whole = maximum(mean(rows, -2, keepdims=True), epsilon)
-        return {"row_var": rows, "col_var": columns}, rows * columns / whole
+        row_mean = maximum(mean(rows, -2, keepdims=True), epsilon)
+        return {"row_var": rows, "col_var": columns}, rows * columns / row_mean
 
 
 def _rms(x: Value) -> Value:
-    found: Value = sqrt(mean(x * x))
-    return found
+    result: Value = sqrt(mean(x * x))
+    return result

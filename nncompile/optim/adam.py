@@ -47,7 +47,7 @@ class adam(Moments):
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
-        g, left = self._decayed(w, g, rate, self.decoupled_weight_decay)
+        g, decay = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
         root = self._root(t)
         factor = (self.betas[0] - 1) * self._norm * (rate if isinstance(rate, float) else 1)
@@ -58,7 +58,7 @@ class adam(Moments):
         v = following["v"]
         if self.amsgrad:
             v = following["vmax"] = maximum(slots["vmax"], v)
-        return descend_normalised(w, following["m"], v, scale, eps, left), following
+        return descend_normalised(w, following["m"], v, scale, eps, decay), following
 
 
 class adamw(adam):
@@ -102,9 +102,9 @@ class adamax(Moments):
 
 @formula
 def _descend_ahead(
-    w: Any, g: Any, m: Any, v: Any, of_g: Any, of_m: Any, eps: Any, left: Any = 1
+    w: Any, g: Any, m: Any, v: Any, g_scale: Any, m_scale: Any, eps: Any, decay: Any = 1
 ) -> Any:
-    return left * w - (of_g * g + of_m * m) / (sqrt(v) + eps)
+    return decay * w - (g_scale * g + m_scale * m) / (sqrt(v) + eps)
 
 
 class nadam(Moments):
@@ -129,36 +129,36 @@ class nadam(Moments):
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
-        g, left = self._decayed(w, g, rate, self.decoupled_weight_decay)
+        g, decay = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
-        now, then = self._momentum(t), self._momentum(t + 1)
-        product = slots["product"] * now
+        momentum, next_momentum = self._momentum(t), self._momentum(t + 1)
+        product = slots["product"] * momentum
         factor = self._root(t) * self._norm
-        of_g = scaled(factor * (1 - now) / (1 - product), rate, w.dtype)
-        of_m = factor * then / (1 - product * then) * (1 - self.betas[0])
+        g_scale = scaled(factor * (1 - momentum) / (1 - product), rate, w.dtype)
+        m_scale = factor * next_momentum / (1 - product * next_momentum) * (1 - self.betas[0])
         following = self._accumulated(g, slots)
         w_next = _descend_ahead(
             w,
             g,
             following["m"],
             following["v"],
-            of_g,
-            scaled(of_m, rate, w.dtype),
+            g_scale,
+            scaled(m_scale, rate, w.dtype),
             cast(factor * self.eps, w.dtype),
-            left,
+            decay,
         )
         return w_next, following | {"product": product}
 
     def _momentum(self, t: Value) -> Value:
-        found: Value = self.betas[0] * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
-        return found
+        result: Value = self.betas[0] * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
+        return result
 
 
 @formula
 def _descend_rectified(
-    w: Any, m: Any, v: Any, trusted: Any, scale: Any, eps: Any, left: Any = 1
+    w: Any, m: Any, v: Any, trusted: Any, scale: Any, eps: Any, decay: Any = 1
 ) -> Any:
-    return left * w - scale * where(trusted, m / (sqrt(v) + eps), m)
+    return decay * w - scale * where(trusted, m / (sqrt(v) + eps), m)
 
 
 class radam(Moments):
@@ -176,15 +176,15 @@ class radam(Moments):
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
     ) -> tuple[Value, Slots]:
         rate = resolve(self.lr, step, w.dtype)
-        g, left = self._decayed(w, g, rate, self.decoupled_weight_decay)
+        g, decay = self._decayed(w, g, rate, self.decoupled_weight_decay)
         t = count(step)
         final = 2 / (1 - self.betas[1]) - 1
         power = self.betas[1] ** t
         length = final - 2 * t * power / (1 - power)
         trusted = length > 5
         safe = maximum(length, 5.0)
-        known = (safe - 4) * (safe - 2) * final / ((final - 4) * (final - 2) * safe)
-        factor = where(trusted, sqrt(known) * self._root(t) * self._norm, 1.0)
+        rectification = (safe - 4) * (safe - 2) * final / ((final - 4) * (final - 2) * safe)
+        factor = where(trusted, sqrt(rectification) * self._root(t) * self._norm, 1.0)
         scale = factor / (1 - self.betas[0] ** t) * (1 - self.betas[0])
         following = self._accumulated(g, slots)
         w_next = _descend_rectified(
@@ -194,7 +194,7 @@ class radam(Moments):
             trusted,
             scaled(scale, rate, w.dtype),
             self._norm * self.eps,
-            left,
+            decay,
         )
         return w_next, following
 

@@ -33,7 +33,7 @@ class Optimizer(Options):
     whose fields are its options, checked where their annotations say what they may be (see
     `Options`), and says its `slots` and its `update`.
 
-    Raises `ModelError` for a learning rate that is no number, schedule or function of the step,
+    Raises `ModelError` for a learning rate that is not a number, schedule or function of the step,
     or is negative.
     """
 
@@ -95,9 +95,9 @@ class Optimizer(Options):
 
 
 @formula
-def descend(w: Any, g: Any, rate: Any, kept: Any = 1) -> Any:
-    """kept·w − rate·g: one step of gradient descent."""
-    return kept * w - rate * g
+def descend(w: Any, g: Any, rate: Any, decay: Any = 1) -> Any:
+    """decay·w − rate·g: one step of gradient descent."""
+    return decay * w - rate * g
 
 
 @formula
@@ -119,18 +119,18 @@ def normalise(m: Any, v: Any, eps: Any, scale: Any = 1) -> Any:
 
 
 @formula
-def descend_normalised(w: Any, m: Any, v: Any, scale: Any, eps: Any, kept: Any = 1) -> Any:
-    """kept·w + scale·m / (√v + eps)."""
-    return kept * w + scale * m / (sqrt(v) + eps)
+def descend_normalised(w: Any, m: Any, v: Any, scale: Any, eps: Any, decay: Any = 1) -> Any:
+    """decay·w + scale·m / (√v + eps)."""
+    return decay * w + scale * m / (sqrt(v) + eps)
 
 
 def penalised(g: Value, w: Value, weight_decay: float) -> Value:
     """The gradient of the loss plus ½·weight_decay·|w|²."""
-    found: Value = accumulate(w, g, weight_decay) if weight_decay else g
-    return found
+    result: Value = accumulate(w, g, weight_decay) if weight_decay else g
+    return result
 
 
-def kept(weight_decay: float, rate: Value | float) -> Any:
+def decay_factor(weight_decay: float, rate: Value | float) -> Any:
     """What decoupled weight decay leaves of a parameter: 1 − η·λ."""
     return 1 - weight_decay * rate if weight_decay else 1
 
@@ -157,7 +157,7 @@ class Moments(Optimizer):
     ) -> tuple[Value, Any]:
         """The gradient with coupled weight decay, and what decoupled decay keeps of `w`."""
         if decoupled:
-            return g, kept(self.weight_decay, rate)
+            return g, decay_factor(self.weight_decay, rate)
         return penalised(g, w, self.weight_decay), 1
 
     def _accumulated(self, g: Value, slots: Mapping[str, Value]) -> Slots:
@@ -173,8 +173,8 @@ class Moments(Optimizer):
 
     def _root(self, t: Value) -> Value:
         """√(1−β₂ᵗ)."""
-        found: Value = sqrt(1 - self.betas[1] ** t)
-        return found
+        result: Value = sqrt(1 - self.betas[1] ** t)
+        return result
 
 
 def count(step: Value) -> Value:
@@ -197,9 +197,9 @@ __all__ = [
     "accumulate",
     "accumulate_squares",
     "count",
+    "decay_factor",
     "descend",
     "descend_normalised",
-    "kept",
     "normalise",
     "penalised",
     "resolve",

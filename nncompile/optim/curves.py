@@ -27,10 +27,10 @@ def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sche
     ends = milestones_of("milestones", milestones)
 
     def curve(step: Any) -> Any:
-        found = rate + 0 * step
+        value = rate + 0 * step
         for end in ends:
-            found = where(step >= end, found * factor, found)
-        return found
+            value = where(step >= end, value * factor, value)
+        return value
 
     return schedule(curve)
 
@@ -124,12 +124,12 @@ def one_cycle(
         )
 
     def curve(step: Any) -> Any:
-        found = lowest + 0 * step
+        value = lowest + 0 * step
         for begin, (end, a, b) in reversed(list(zip(begins, phases, strict=False))):
             share = clip((step - begin) / (end - begin), 0.0, 1.0)
-            way = share if anneal_strategy == "linear" else (1 - cos(math.pi * share)) / 2
-            found = where(step <= end, a + (b - a) * way, found)
-        return found
+            progress = share if anneal_strategy == "linear" else (1 - cos(math.pi * share)) / 2
+            value = where(step <= end, a + (b - a) * progress, value)
+        return value
 
     return schedule(curve)
 
@@ -164,10 +164,10 @@ def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> S
     curves = [curve_of(f"rates[{i}]", rate) for i, rate in enumerate(rates)]
 
     def curve(step: Any) -> Any:
-        found = curves[0](step)
+        value = curves[0](step)
         for begin, following in zip(ends, curves[1:], strict=True):
-            found = where(step >= begin, following(maximum(step - begin, 0.0)), found)
-        return found
+            value = where(step >= begin, following(maximum(step - begin, 0.0)), value)
+        return value
 
     return schedule(curve)
 

@@ -14,7 +14,7 @@ from nncompile.ir.basic import as_value, cast
 from nncompile.ir.broadcasting import full
 from nncompile.ir.op import Value
 from nncompile.ir.types import f64
-from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept, penalised
+from nncompile.optim.base import Optimizer, Slots, accumulate, decay_factor, descend, penalised
 from nncompile.optim.schedules import LearningRate, resolve
 
 
@@ -52,7 +52,7 @@ class sgd(Optimizer):
         g = penalised(g, w, self.weight_decay)
         if not self.momentum:
             return descend(w, g, rate), {}
-        # What scales the gradient on its way into the slot, and the slot on its way out.
+        # Scales of the gradient as it enters the slot, and of the slot as it leaves.
         inward: Value | float
         outward: Value | float
         inward, outward = (rate, 1) if isinstance(rate, float) else (1, rate)
@@ -64,8 +64,8 @@ class sgd(Optimizer):
 
 
 @formula
-def _descend_sign(w: Any, m: Any, g: Any, share: Any, rate: Any, left: Any = 1) -> Any:
-    return left * w - rate * sign(share * m + g)
+def _descend_sign(w: Any, m: Any, g: Any, share: Any, rate: Any, decay: Any = 1) -> Any:
+    return decay * w - rate * sign(share * m + g)
 
 
 class lion(Optimizer):
@@ -90,7 +90,8 @@ class lion(Optimizer):
         rate = resolve(self.lr, step, w.dtype)
         beta1, beta2 = self.betas
         share = beta1 * (1 - beta2) / (1 - beta1)
-        following = _descend_sign(w, slots["m"], g, share, rate, kept(self.weight_decay, rate))
+        decay = decay_factor(self.weight_decay, rate)
+        following = _descend_sign(w, slots["m"], g, share, rate, decay)
         return following, {"m": accumulate(slots["m"], g, beta2)}
 
 
@@ -127,10 +128,10 @@ class asgd(Optimizer):
     ) -> tuple[Value, Slots]:
         t, rate = cast(step, f64), resolve(self.lr, step, f64)
         falling = rate / (1 + self.lambd * rate * t) ** self.alpha
-        left = cast(1 - self.lambd * falling, w.dtype)
+        decay = cast(1 - self.lambd * falling, w.dtype)
         share = cast(1 / maximum(t - self.t0, 1.0), w.dtype)
         g = penalised(g, w, self.weight_decay)
-        following = descend(w, g, cast(falling, w.dtype), left)
+        following = descend(w, g, cast(falling, w.dtype), decay)
         # So that the average of the first steps is the weight to the last bit.
         return following, {"ax": accumulate(slots["ax"], following, 1 - share, share)}
 

@@ -1,4 +1,4 @@
-"""L-BFGS: steps along the gradient times an inverse Hessian that the last steps told of."""
+"""L-BFGS: steps along the gradient times an inverse Hessian estimated from the last steps."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CURVED = 1e-10  # what y·s is at least, where a pair says how the gradient bend
 
 
 class lbfgs(Optimizer):
-    """Steps by an inverse Hessian that the last steps told of: w' = w − η·H·g, of all parameters as
+    """Steps by an inverse Hessian from the last steps: w' = w − η·H·g, of all parameters as
     one vector, where H is the inverse Hessian that the last
     `history_size` pairs of a step s and the change y of the gradient over it tell (J. Nocedal 1980;
     the two loops of Nocedal & Wright, "Numerical Optimization", algorithm 7.4, from y·s/y·y times
@@ -63,8 +63,8 @@ class lbfgs(Optimizer):
         pairs = full((self.history_size, *w.shape), 0, w.dtype)
         rho = full((self.history_size,), 0, w.dtype)
         empty = zeros_like(w)
-        one = const(1.0, w.dtype)
-        return {"s": pairs, "y": pairs, "rho": rho, "g": empty, "move": empty, "scale": one}
+        unit = const(1.0, w.dtype)
+        return {"s": pairs, "y": pairs, "rho": rho, "g": empty, "move": empty, "scale": unit}
 
     def update(
         self, w: Value, g: Value, slots: Mapping[str, Value], step: Value
@@ -74,7 +74,7 @@ class lbfgs(Optimizer):
         begins = ~any(slots["g"] != 0)
         length = where(begins, 1 / maximum(abs(g).sum(), 1.0), 1.0)
         length = length * resolve(self.lr, step, w.dtype)
-        # Written so that what is not a number moves, and is seen.
+        # Written so that a NaN moves the parameters, and shows.
         rests = all(abs(g) <= self.tolerance_grad)
         stops = rests | ((g * direction).sum() > -self.tolerance_change)
         move = where(stops, 0.0, length * direction)
@@ -87,10 +87,10 @@ class lbfgs(Optimizer):
         bend = (y * s).sum()
         is_pair = bend > CURVED
 
-        def pushed(kept: Value, new: Value) -> Value:
-            moved = concatenate([kept[1:], expand_dims(new, 0)], 0)
-            found: Value = where(is_pair, moved, kept)
-            return found
+        def pushed(history: Value, new: Value) -> Value:
+            moved = concatenate([history[1:], expand_dims(new, 0)], 0)
+            result: Value = where(is_pair, moved, history)
+            return result
 
         return {
             "s": pushed(slots["s"], s),
@@ -109,9 +109,9 @@ class lbfgs(Optimizer):
 
         def first_last(r: Value, s: Value, y: Value, rho: Value, alpha: Value) -> Value:
             beta = rho * (y * r).sum()
-            found: Value = r + (alpha - beta) * s
-            return found
+            result: Value = r + (alpha - beta) * s
+            return result
 
         q, alphas = scan(last_first, -g, pairs, reverse=True)
-        found: Value = scan(first_last, slots["scale"] * q, (*pairs, alphas))
-        return found
+        result: Value = scan(first_last, slots["scale"] * q, (*pairs, alphas))
+        return result

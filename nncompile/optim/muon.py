@@ -14,7 +14,7 @@ from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.op import Value
 from nncompile.ops.shape.reshape import swapaxes
 from nncompile.optim.adam import adamw
-from nncompile.optim.base import Optimizer, Slots, accumulate, descend, kept
+from nncompile.optim.base import Optimizer, Slots, accumulate, decay_factor, descend
 from nncompile.optim.schedules import Stateful, resolve
 
 COEFFICIENTS = (3.4445, -4.775, 2.0315)
@@ -73,8 +73,8 @@ class muon(Optimizer):
         return (*super().stateful, *self._others.stateful)
 
     def of_loss(self, loss: str, maximized: bool, alone: bool) -> Optimizer:
-        others = self._others.of_loss(loss, maximized, alone)
-        return replace(super().of_loss(loss, maximized, alone), others=others)  # type: ignore[call-arg]  # every field of a Muon
+        fallback = self._others.of_loss(loss, maximized, alone)
+        return replace(super().of_loss(loss, maximized, alone), others=fallback)  # type: ignore[call-arg]  # every field of a Muon
 
     def initial(self, w: Value) -> Slots:
         return {"u": zeros_like(w)} if w.rank == 2 else self._others.initial(w)
@@ -91,8 +91,8 @@ class muon(Optimizer):
         direction = orthogonalised(
             ahead, self.ns_steps, self.eps / (1 - self.momentum), self.ns_coefficients
         )
-        left = kept(self.weight_decay, rate)
-        return descend(w, direction, rate * self._factor(w), left), {"u": u}
+        decay = decay_factor(self.weight_decay, rate)
+        return descend(w, direction, rate * self._factor(w), decay), {"u": u}
 
     @property
     def _others(self) -> Optimizer:

@@ -100,8 +100,8 @@ class plateau(Options, Stateful):
 
     def __call__(self, step: Value) -> Value:
         base = cast(self.lr(step), f32) if callable(self.lr) else self.lr
-        found: Value = maximum(base * self._leaf("factor"), self.min_lr)
-        return found
+        rate: Value = maximum(base * self._leaf("factor"), self.min_lr)
+        return rate
 
     def following(self, outputs: Mapping[str, Value], step: Value) -> dict[str, Value]:
         if not self.monitor:
@@ -109,11 +109,11 @@ class plateau(Options, Stateful):
         now = {state: self._leaf(state) for state in STATES}
         total = now["total"] + cast(outputs[self.monitor], f32)
         due = (step + 1) % self.every == 0 if self.every > 1 else None
-        seen = self._looked(now, total / self.every) | {"total": as_value(0.0, total)}
+        updated = self._advanced(now, total / self.every) | {"total": as_value(0.0, total)}
         if due is not None:
             late = {**now, "total": total}
-            seen = {state: where(due, seen[state], late[state]) for state in STATES}
-        return {self._path(state): seen[state] for state in STATES}
+            updated = {state: where(due, updated[state], late[state]) for state in STATES}
+        return {self._path(state): updated[state] for state in STATES}
 
     def after(self, state: Mapping[str, Any], metric: float) -> dict[str, Any]:
         """The states of this schedule once `metric` was seen, from a whole state of the training;
@@ -125,10 +125,10 @@ class plateau(Options, Stateful):
                 hint="plateau(..., monitor=False) is driven by the program",
             )
         now = {s: np.float32(state[self._path(s)]) for s in STATES}
-        seen = self._looked(now, np.float32(metric))
-        return {self._path(s): np.asarray(x, np.float32) for s, x in seen.items()}
+        updated = self._advanced(now, np.float32(metric))
+        return {self._path(s): np.asarray(x, np.float32) for s, x in updated.items()}
 
-    def _looked(self, now: Mapping[str, Any], metric: Any) -> dict[str, Any]:
+    def _advanced(self, now: Mapping[str, Any], metric: Any) -> dict[str, Any]:
         """What a look at the metric makes of the states, values or arrays."""
         best = now["best"]
         least = self.mode != "max"

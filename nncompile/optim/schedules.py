@@ -112,13 +112,13 @@ def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
     `dtype` where it is not."""
     if isinstance(rate, int | float):
         return float(rate)
-    made = rate(step)
-    if callable(made) or not isinstance(made, Value | int | float | np.generic | np.ndarray):
+    result = rate(step)
+    if callable(result) or not isinstance(result, Value | int | float | np.generic | np.ndarray):
         raise ModelError(
-            f"a learning rate must be one number at each step, {named(rate)} gives {named(made)}",
+            f"a learning rate must be one number at each step, {named(rate)} gives {named(result)}",
             hint="0.1 stays as it is, cosine(0.1, steps=1000) falls",
         )
-    value = as_value(made)
+    value = as_value(result)
     if value.rank != 0:
         raise ModelError(f"a learning rate must be one number, the schedule gives {value.type}")
     if isinstance(value.op, Constant):
@@ -127,7 +127,7 @@ def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
 
 
 def check_rate(rate: Callable[..., Any]) -> None:
-    """Raises `ModelError` for what is called with anything else than a step: a function that
+    """Raises `ModelError` for a schedule that takes anything but a step: a function that
     makes a schedule or an optimizer, an initializer of weights."""
     if isinstance(rate, Schedule | Stateful):
         return
@@ -175,7 +175,7 @@ def milestones_of(name: str, steps: Any) -> tuple[float, ...]:
     """Growing numbers of steps. Raises `ModelError` for something else."""
     if not isinstance(steps, list | tuple):
         raise ModelError(f"{name} must be a list of steps, got {steps!r}")
-    found = tuple(not_negative(name, step) for step in steps)
-    if any(b <= a for a, b in itertools.pairwise(found)):
+    ends = tuple(not_negative(name, step) for step in steps)
+    if any(b <= a for a, b in itertools.pairwise(ends)):
         raise ModelError(f"{name} must increase, got {list(steps)}")
-    return found
+    return ends

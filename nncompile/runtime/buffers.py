@@ -42,9 +42,9 @@ def array_of(buffer: ort.OrtValue) -> Array:
             hint="x.astype(f32) is exact",
         )
     shape = tuple(buffer.shape())
-    found = np.empty(shape, np.uint16)
-    ctypes.memmove(found.ctypes.data, buffer.data_ptr(), found.nbytes)
-    return found.view(bf16.numpy)
+    bits = np.empty(shape, np.uint16)
+    ctypes.memmove(bits.ctypes.data, buffer.data_ptr(), bits.nbytes)
+    return bits.view(bf16.numpy)
 
 
 def filler(buffer: ort.OrtValue) -> Callable[[Array], None]:

@@ -105,8 +105,8 @@ def check_state(
 
 
 def _listed(rows: Sequence[Row]) -> list[Row]:
-    more = len(rows) - _SHOWN
-    return [*rows[:_SHOWN], *([("", f"and {more} more")] if more > 0 else [])]
+    omitted = len(rows) - _SHOWN
+    return [*rows[:_SHOWN], *([("", f"and {omitted} more")] if omitted > 0 else [])]
 
 
 def _fits(array: Array, type_: Type | Port) -> bool:

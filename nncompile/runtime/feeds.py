@@ -147,28 +147,28 @@ def _beyond(port: Port, array: Array) -> str | None:
         return None
     with np.errstate(invalid="ignore", over="ignore"):
         if is_real(array.dtype) and not is_real(port.dtype):
-            whole = np.isfinite(array) & (array == np.trunc(array))
-            if not whole.all():
+            integral = np.isfinite(array) & (array == np.trunc(array))
+            if not integral.all():
                 return f"{port.name}.astype({numpy_name(port.dtype)}) would truncate fractions"
         low, high = array.min(), array.max()
         if is_real(port.dtype):
-            most = float(np.finfo(np.float16).max) if port.dtype == np.float16 else math.inf
-            least = -most
+            largest = float(np.finfo(np.float16).max) if port.dtype == np.float16 else math.inf
+            smallest = -largest
         else:
             limits = np.iinfo(port.dtype)
-            least, most = limits.min, limits.max
-    if (low >= least and high <= most) or np.isnan(low) or not np.isfinite([low, high]).all():
+            smallest, largest = limits.min, limits.max
+    if (low >= smallest and high <= largest) or np.isnan(low) or not np.isfinite([low, high]).all():
         return None
-    worst = high if high > most else low
+    worst = high if high > largest else low
     name = _SHORT[port.dtype]
-    return f"{port.name} holds {worst}, but {name} ranges from {least:g} to {most:g}"
+    return f"{port.name} holds {worst}, but {name} ranges from {smallest:g} to {largest:g}"
 
 
 def _strangers(name: str, array: Array) -> list[Row]:
-    """What is no number among objects: how many, and the first."""
+    """The objects that are not numbers: how many, and the first."""
     if array.dtype.kind != "O":
         return []
-    wrong = [place for place, x in np.ndenumerate(array) if not isinstance(x, Real)]
+    wrong = [index for index, x in np.ndenumerate(array) if not isinstance(x, Real)]
     if not wrong:
         return []
     first = f"{name}[{', '.join(map(str, wrong[0]))}] = {array[wrong[0]]!r:.40}"
@@ -223,17 +223,17 @@ def _check_sizes(ports: Sequence[Port], arrays: Mapping[str, Array]) -> None:
     for axis in sorted(axes, key=lambda axis: axis.difficulty):
         expected = substitute(axis.declared, sizes)
         try:
-            found = solve([(expected,)], [(axis.actual,)])
+            solved = solve([(expected,)], [(axis.actual,)])
         except ShapeError:
-            known = sorted(symbols([axis.declared]) & sizes.keys(), key=str)
+            substituted = sorted(symbols([axis.declared]) & sizes.keys(), key=str)
             raise _mismatch(
                 axis.port,
                 axis.array,
                 f"has size {axis.actual} on axis {axis.index}, not {axis.declared}",
-                [(str(s), f"{sizes[s]} by input {origin[s].name!r}") for s in known],
+                [(str(s), f"{sizes[s]} by input {origin[s].name!r}") for s in substituted],
             ) from None
-        sizes.update(found)
-        origin.update(dict.fromkeys(found, axis.port))
+        sizes.update(solved)
+        origin.update(dict.fromkeys(solved, axis.port))
 
 
 def _dim(size: int | str | None) -> Dim:
@@ -248,9 +248,9 @@ def _dim(size: int | str | None) -> Dim:
 
 
 def _mismatch(
-    port: Port, array: Array, problem: str, known: Sequence[tuple[str, str]] = ()
+    port: Port, array: Array, problem: str, size_rows: Sequence[tuple[str, str]] = ()
 ) -> FeedError:
     return FeedError(
         f"input {port.name!r} {problem}",
-        rows=[("expected", port.type), ("got", describe(array.dtype, array.shape)), *known],
+        rows=[("expected", port.type), ("got", describe(array.dtype, array.shape)), *size_rows],
     )

@@ -68,12 +68,12 @@ def written_together(directory: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield beside
         moves = [(file, target / file.name) for file in sorted(beside.iterdir())]
-        for _, to in moves:
-            _check_file(to)
-        for file, to in moves:
-            if to.exists():
-                file.chmod(_mode(to))
-            os.replace(file, to)
+        for _, destination in moves:
+            _check_file(destination)
+        for file, destination in moves:
+            if destination.exists():
+                file.chmod(_mode(destination))
+            os.replace(file, destination)
     except FileError:
         raise  # it says more
     except OSError as error:
@@ -93,18 +93,18 @@ def make_directory(path: str | os.PathLike[str]) -> Path:
 
 
 def check_writable(directory: str | os.PathLike[str]) -> Path:
-    """Raises `FileError` where no file can be made in `directory`: asked before hours of training
-    rather than after them."""
-    made = make_directory(directory)
+    """Raises `FileError` where no file can be made in `directory`: before hours of training rather
+    than after them."""
+    target = make_directory(directory)
     try:
-        with tempfile.NamedTemporaryFile(dir=made):
-            return made
+        with tempfile.NamedTemporaryFile(dir=target):
+            return target
     except OSError as error:
-        raise _unwritable(made, error) from None
+        raise _unwritable(target, error) from None
 
 
 def read_array(path: str | os.PathLike[str]) -> Array:
-    """The array of a .npy file. Raises `FileError` where it cannot be read or is none."""
+    """The array of a .npy file. Raises `FileError` where it is not a readable one."""
     try:
         with open(path, "rb") as file:
             return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
@@ -125,13 +125,13 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> l
         buffer = io.BytesIO()
         np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs take a name for allow_pickle
         return [write_atomically(target, buffer.getvalue())]
-    written = []
+    paths = []
     for name, array in arrays.items():
         buffer = io.BytesIO()
         np.save(buffer, array)
         file = target / f"{name.replace('/', '_')}.npy"
-        written.append(write_atomically(file, buffer.getvalue()))
-    return written
+        paths.append(write_atomically(file, buffer.getvalue()))
+    return paths
 
 
 def _check_file(target: Path) -> None:

@@ -1,7 +1,7 @@
-"""Execution providers by short or full name: what was asked for, or an error.
+"""Execution providers by short or full name: the requested ones, or an error.
 
-onnxruntime itself warns and goes on on the CPU where a provider is missing or does not start. Here
-both are a `ProviderError`, so that a figure measured "on the GPU" was measured there.
+onnxruntime itself warns and falls back to the CPU where a provider is missing or does not start.
+Here both are a `ProviderError`, so that a figure measured "on the GPU" was measured there.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def available_providers() -> tuple[str, ...]:
 
 
 def resolve_providers(providers: Provider | Sequence[Provider]) -> list[Resolved]:
-    """Full names and text options, in the order asked for.
+    """Full names and text options, in the requested order.
 
     Raises `ProviderError` for a name that onnxruntime does not know, one that this build does not
     have, one given twice, or none at all.
@@ -58,21 +58,21 @@ def resolve_providers(providers: Provider | Sequence[Provider]) -> list[Resolved
     return list(resolved.items())
 
 
-def check_started(asked: Sequence[Resolved], running: Sequence[str]) -> None:
-    """Raises `ProviderError` where a session runs without a provider that was asked for."""
-    missing = [name for name, _ in asked if name not in running]
+def check_started(requested: Sequence[Resolved], running: Sequence[str]) -> None:
+    """Raises `ProviderError` where a session runs without a requested provider."""
+    missing = [name for name, _ in requested if name not in running]
     if missing:
         raise ProviderError(
             f"provider {short_name(missing[0])!r} did not start, although onnxruntime has it",
-            rows=[("asked", _listing(n for n, _ in asked)), ("running", _listing(running))],
+            rows=[("asked", _listing(n for n, _ in requested)), ("running", _listing(running))],
             hint="check its driver and libraries (for cuda: the CUDA and cuDNN versions that "
             f"onnxruntime {ort.__version__} was built for), or choose another provider",
         )
 
 
-def device_of(asked: Sequence[Resolved]) -> tuple[str, int]:
+def device_of(requested: Sequence[Resolved]) -> tuple[str, int]:
     """The device type and number where the tensors of the first provider live."""
-    name, options = asked[0]
+    name, options = requested[0]
     return ("cuda", int(options.get("device_id", 0))) if name in _CUDA else ("cpu", 0)
 
 
@@ -85,12 +85,12 @@ def _pairs(
         case (str(name), Mapping() as options):
             yield name, options
         case [*several]:
-            for one in several:
-                if not isinstance(one, str | tuple) or not one:
+            for provider in several:
+                if not isinstance(provider, str | tuple) or not provider:
                     raise ProviderError(
-                        f"{one!r} is not a provider", hint='write "cuda" or ("cuda", {...})'
+                        f"{provider!r} is not a provider", hint='write "cuda" or ("cuda", {...})'
                     )
-                yield from _pairs(one)
+                yield from _pairs(provider)
         case _:
             raise ProviderError(
                 f"{providers!r} is not a provider", hint='write "cuda" or ("cuda", {...})'
@@ -99,16 +99,16 @@ def _pairs(
 
 def _full_name(name: str) -> str:
     available: dict[str, str] = {short_name(full): full for full in ort.get_available_providers()}
-    known: dict[str, str] = {short_name(full): full for full in ort.get_all_providers()}
+    supported: dict[str, str] = {short_name(full): full for full in ort.get_all_providers()}
     short = name.lower().removesuffix(_SUFFIX.lower())
     if short in available:
         return available[short]
-    if short not in known:
+    if short not in supported:
         raise ProviderError(
             f"unknown execution provider {name!r}",
-            hint=did_you_mean(short, known, _available_hint()),
+            hint=did_you_mean(short, supported, _available_hint()),
         )
-    package = _PACKAGES.get(known[short].removesuffix(_SUFFIX))
+    package = _PACKAGES.get(supported[short].removesuffix(_SUFFIX))
     raise ProviderError(
         f"this onnxruntime has no provider {short!r}",
         rows=[("available", ", ".join(available)), ("version", ort.__version__)],

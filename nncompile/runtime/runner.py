@@ -33,10 +33,10 @@ class StepRunner:
 
     `model` is a step whose metadata hold its state map; `state` gives the first value of every
     state input. A model input in `state` that has no next value stays as it is. `check` is called
-    with the shapes of a batch where they are other than before, and raises what is wrong with them.
+    with the shapes of a batch where they differ from before, and raises an error for wrong ones.
     `instead` gives, by these shapes, another model to run on such batches, of the same inputs and
     outputs, or None. The other options are those of `Session`. Raises `BackendError` for a model
-    that is no step, `FeedError` for a state that does not fit.
+    that is not a step, `FeedError` for a state that does not fit.
     """
 
     def __init__(
@@ -55,9 +55,9 @@ class StepRunner:
         self._first = model
         self.session = self._start(model)
         self.state_map = _state_map(self.session)
-        held = self.state_map.keys() | state.keys()
-        self._batch_ports = [p for p in self.session.inputs if p.name not in held]
-        self._state_ports = [p for p in self.session.inputs if p.name in held]
+        state_names = self.state_map.keys() | state.keys()
+        self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]
+        self._state_ports = [p for p in self.session.inputs if p.name in state_names]
         first = check_feeds(self._state_ports, state)
         device = self.session.device
         self._sets = tuple({n: buffer_of(x, device) for n, x in first.items()} for _ in range(2))
@@ -68,7 +68,7 @@ class StepRunner:
             p.name: buffer_of(np.zeros(p.shape, p.dtype)) for p in self._results if p.is_static
         }
         self._free = [p.name for p in self._results if not p.is_static]
-        # Of each model that was run: itself, its session, and a binding and a call for each way.
+        # Of each model that was run: itself, its session, and a binding and a call for each order.
         self._ready: dict[int, tuple[Any, ...]] = {}
         self._add(model, self.session)
         self._use(model)
@@ -76,8 +76,8 @@ class StepRunner:
         self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
         self.steps = 0
         self._side = -1  # the set of buffers that the last step read
-        self._whole = False  # whether that set still holds what it read
-        self._done: Any = None  # the binding that holds its results
+        self._can_undo = False  # whether that set still holds what it read
+        self._last_binding: Any = None  # the binding that holds its results
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
@@ -91,18 +91,18 @@ class StepRunner:
             self._bindings[side].bind_output(name, "cpu")
         try:
             self._runs[side]()
-        except RUN_ERRORS as error:  # the state before the step is still whole
+        except RUN_ERRORS as error:  # the state before the step is intact
             raise self.session.failure(error, batch) from error
-        self._side, self._whole, self._done = side, True, self._bindings[side]
+        self._side, self._can_undo, self._last_binding = side, True, self._bindings[side]
         self.steps += 1
 
     def undo(self) -> bool:
-        """Goes back to the state before the last step, whose metrics can still be asked for. False
-        where that is no longer there: before the first step, after another undo, and once another
+        """Goes back to the state before the last step, whose metrics stay available. False where
+        that state is gone: before the first step, after another undo, and once another
         state was loaded."""
-        if not self._whole:
+        if not self._can_undo:
             return False
-        self._whole = False
+        self._can_undo = False
         self.steps -= 1
         return True
 
@@ -110,12 +110,12 @@ class StepRunner:
         """The outputs of the last step that are not state; nothing before the first."""
         if self._side < 0:
             return {}
-        found = {name: array_of(buffer) for name, buffer in self._fixed.items()}
+        outputs = {name: array_of(buffer) for name, buffer in self._fixed.items()}
         if self._free:
             names = [port.name for port in self.session.outputs]
-            values = dict(zip(self._order, self._done.get_outputs(), strict=True))
-            found |= {name: array_of(values[name]) for name in names if name in self._free}
-        return {port.name: found[port.name] for port in self._results}
+            values = dict(zip(self._order, self._last_binding.get_outputs(), strict=True))
+            outputs |= {name: array_of(values[name]) for name in names if name in self._free}
+        return {port.name: outputs[port.name] for port in self._results}
 
     def state(self) -> dict[str, Array]:
         """A copy of the state after the last step."""
@@ -130,7 +130,7 @@ class StepRunner:
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from another state of the same shapes. Raises `FeedError`."""
         arrays = check_feeds(self._state_ports, state)
-        self._whole = False
+        self._can_undo = False
         for buffers in self._sets:  # both: what has no next value is read from either
             for name, array in arrays.items():
                 buffers[name].update_inplace(bits_of(array))
@@ -141,7 +141,7 @@ class StepRunner:
         return [*self.state_map.values(), *self._fixed, *self._free]
 
     def _add(self, model: Model, session: Session) -> None:
-        bindings = tuple(self._bind(session, *self._sets[::way]) for way in (1, -1))
+        bindings = tuple(self._bind(session, *self._sets[::order]) for order in (1, -1))
         self._ready[id(model)] = model, session, bindings, tuple(map(session.runner, bindings))
 
     def _use(self, model: Model) -> None:
@@ -153,14 +153,14 @@ class StepRunner:
     def _bind(
         self,
         session: Session,
-        now: Mapping[str, ort.OrtValue],
-        then: Mapping[str, ort.OrtValue],
+        current: Mapping[str, ort.OrtValue],
+        following: Mapping[str, ort.OrtValue],
     ) -> ort.IOBinding:
         binding = session.onnxruntime.io_binding()
-        for name, buffer in now.items():
+        for name, buffer in current.items():
             binding.bind_ortvalue_input(name, buffer)
         for name, result in self.state_map.items():
-            binding.bind_ortvalue_output(result, then[name])
+            binding.bind_ortvalue_output(result, following[name])
         for name, buffer in self._fixed.items():
             binding.bind_ortvalue_output(name, buffer)
         for name in self._free:
@@ -191,8 +191,8 @@ class StepRunner:
         if self._check is not None:
             self._check(shapes)
         self._batch = ()  # until all is bound, so that an interrupt leaves nothing half done
-        other = None if self._instead is None else self._instead(shapes)
-        self._use(self._first if other is None else other)
+        replacement = None if self._instead is None else self._instead(shapes)
+        self._use(self._first if replacement is None else replacement)
         buffers = {name: buffer_of(x, self.session.device) for name, x in batch.items()}
         for binding in self._bindings:
             for name, buffer in buffers.items():

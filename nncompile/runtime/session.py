@@ -38,7 +38,7 @@ RUN_ERRORS = (
     errors.RuntimeException,
     RuntimeError,
 )
-# How much onnxruntime may rewrite a graph before it runs it, from nothing to all that it knows.
+# How much onnxruntime may rewrite a graph before it runs it, from nothing to everything.
 OPTIMIZATIONS = {
     "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -59,7 +59,7 @@ Model = str | os.PathLike[str] | bytes | Serializable
 
 
 class Session:
-    """A model in onnxruntime, on the providers that were asked for and no others.
+    """A model in onnxruntime, on the requested providers and no others.
 
     `model` is a path, the bytes of a file, or an `onnx.ModelProto`. `threads` is the number that
     one operator may use (None: as many as there are cores). Without `reuse` no intermediate tensor
@@ -84,7 +84,7 @@ class Session:
                 f"onnxruntime has no optimization level {optimization!r}",
                 hint=f"choose one of {', '.join(OPTIMIZATIONS)}",
             )
-        asked = resolve_providers(providers)
+        resolved = resolve_providers(providers)
         options = ort.SessionOptions()
         options.log_severity_level = _FATAL
         options.intra_op_num_threads = threads or 0
@@ -94,7 +94,7 @@ class Session:
         source, self.name = _source(model)
         try:
             self.onnxruntime = ort.InferenceSession(
-                source, options, providers=asked, enable_fallback=False
+                source, options, providers=resolved, enable_fallback=False
             )
         except errors.InvalidProtobuf:
             raise BackendError(
@@ -103,8 +103,8 @@ class Session:
             ) from None
         except RUN_ERRORS as error:
             raise BackendError(f"onnxruntime cannot load {self.name}: {_reason(error)}") from error
-        check_started(asked, self.onnxruntime.get_providers())
-        self.device = device_of(asked)
+        check_started(resolved, self.onnxruntime.get_providers())
+        self.device = device_of(resolved)
         self.inputs = tuple(map(_port, self.onnxruntime.get_inputs()))
         self.outputs = tuple(map(_port, self.onnxruntime.get_outputs()))
         ports = (*self.inputs, *self.outputs)
@@ -117,13 +117,13 @@ class Session:
         """The outputs, or those named, by name. Raises `FeedError` for data that do not fit the
         inputs, `BackendError` where the model fails on them."""
         arrays = check_feeds(self.inputs, feeds)
-        known = [port.name for port in self.outputs]
-        names = known if outputs is None else list(outputs)
-        unknown = [name for name in names if name not in known]
+        output_names = [port.name for port in self.outputs]
+        names = output_names if outputs is None else list(outputs)
+        unknown = [name for name in names if name not in output_names]
         if unknown:
             raise FeedError(
                 f"the model has no output {', '.join(map(repr, unknown))}",
-                hint=f"its outputs are {', '.join(known)}",
+                hint=f"its outputs are {', '.join(output_names)}",
             )
         if not names:
             return {}
@@ -138,7 +138,7 @@ class Session:
         return {name: np.asarray(x) for name, x in zip(names, results, strict=True)}
 
     def failure(self, error: Exception, feeds: Mapping[str, Array]) -> BackendError:
-        """What onnxruntime said of a run, with the name of the model and what it was fed."""
+        """The error of onnxruntime in a run, with the name of the model and its inputs."""
         rows = [("input", name, describe(x.dtype, x.shape)) for name, x in feeds.items()]
         return BackendError(f"{self.name} failed on these data: {_reason(error)}", rows=rows)
 

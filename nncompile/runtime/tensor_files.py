@@ -1,4 +1,4 @@
-"""What a `.safetensors` file says of its tensors, and where each of them lies in it."""
+"""The header of a `.safetensors` file: the type and position of each tensor."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def external_tensors(
 ) -> dict[str, ExternalTensor]:
     """Where each of the weights lies in a `.safetensors` file, for a model in `directory`.
 
-    Raises `FileError` where the file cannot be read, `CheckpointError` where it is no such file
+    Raises `FileError` where the file cannot be read, `CheckpointError` where it is not such a file
     or a weight in it is missing or of another type, `BackendError` where it is not below
     `directory`, as ONNX demands.
     """
@@ -39,7 +39,7 @@ def external_tensors(
         ) from None
     start, header = _header(file)
     by_name = {_SAFETENSORS[d.name]: d for d in DTYPES}
-    found: dict[str, ExternalTensor] = {}
+    tensors: dict[str, ExternalTensor] = {}
     for name, x in weights.items():
         entry = header.get(name)
         shape = tuple(entry["shape"]) if entry else ()
@@ -56,8 +56,8 @@ def external_tensors(
                 f"{file} is truncated: the weight {name} lies beyond its end",
                 rows=[("size", f"{file.stat().st_size} bytes, {start + end} needed")],
             )
-        found[name] = ExternalTensor(dtype, shape, location, start + first, end - first)
-    return found
+        tensors[name] = ExternalTensor(dtype, shape, location, start + first, end - first)
+    return tensors
 
 
 _SAFETENSORS = {
@@ -66,7 +66,7 @@ _SAFETENSORS = {
 
 
 def _header(file: Path) -> tuple[int, dict[str, Any]]:
-    """Where the data of a `.safetensors` file begin, and what is said of each tensor."""
+    """Where the data of a `.safetensors` file begin, and the entry of each tensor."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
@@ -77,5 +77,5 @@ def _header(file: Path) -> tuple[int, dict[str, Any]]:
     except OSError as error:
         raise FileError(f"cannot read {file}: {error.strerror or error}") from None
     except ValueError:
-        pass  # told below, as the other ways of not being such a file are
+        pass  # the error below covers every malformed file
     raise CheckpointError(f"{file} is not a safetensors file", hint="it may be truncated")

@@ -67,9 +67,9 @@ class TorchSession:
         return results
 
     def _port(self, name: str, feeds: Mapping[str, Any]) -> Port:
-        """The declared input; of another program's, whatever comes."""
+        """The declared input; for another program, one of the type of the data."""
         if name in self._types:
             dtype, shape = self._types[name]
             return Port(name, np.dtype(dtype), tuple(shape))
-        given = np.asarray(feeds.get(name, 0.0))
-        return Port(name, given.dtype, (None,) * given.ndim)
+        array = np.asarray(feeds.get(name, 0.0))
+        return Port(name, array.dtype, (None,) * array.ndim)

@@ -8,8 +8,8 @@ TRAINING = (
     # Gradients and training steps.
     Fault(
         "nncompile/autodiff/masks.py",
-        "other = other if of_b is None else h.logical_and(other, of_b)",
-        "other = of_b if of_b is not None else other",
+        "otherwise = otherwise if when_b is None else h.logical_and(otherwise, when_b)",
+        "otherwise = when_b if when_b is not None else otherwise",
         "tests/test_where_gradients.py",
     ),
     Fault(
