@@ -1,1 +1,1 @@
-"""A model, its recipe, and the training step that is made of both."""
+"""A model, its recipe, and the training step that follows from both."""

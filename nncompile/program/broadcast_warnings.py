@@ -16,14 +16,14 @@ from nncompile.ops.shape.reshape import Reshape
 
 def warn_of_tables(graph: Graph, losses: Iterable[Value]) -> None:
     """Warns of [n, 1] beside [n] on the way to `losses`: by the rule of broadcasting they make
-    [n, n]. An axis that was put there on purpose, `x[:, None] - x`, is none of these."""
+    [n, n]. An axis that was put there on purpose, `x[:, None] - x`, is not reported."""
     order = toposort(losses)
     inputs = [v for v in order if isinstance(v.op, Input) and v.op.kind == "input"]
     data = dependent(order, inputs)
     for v in order:
-        found = _table(v, data) if isinstance(v.op, Map) else None
-        if found is not None:
-            column, row = found
+        pair = _table(v, data) if isinstance(v.op, Map) else None
+        if pair is not None:
+            column, row = pair
             warn(
                 f"{column.type} beside {row.type} broadcasts to {v.type}, every row with every "
                 "other: give "
@@ -46,5 +46,5 @@ def _is_column(column: Value, row: Value) -> bool:
     if not isinstance(column.type, Type) or row.rank != 1 or column.rank < 2:
         return False
     size = row.shape[0]
-    rows, one = column.shape[-2:]
-    return not isinstance(size, int) and same(rows, size) is True and is_one(one)
+    rows, last = column.shape[-2:]
+    return not isinstance(size, int) and same(rows, size) is True and is_one(last)

@@ -38,12 +38,12 @@ from nncompile.program.updated_state import UpdatedState
 def compose(recipe: Recipe, closing: bool = False) -> Step:
     """The graphs of one step of the recipe; `closing`, of a step that updates with what was
     accumulated up to here, whether or not it is the last of its window. Raises `ModelError` where
-    it is no recipe or two things in it have one name, `GradientError` where a loss cannot be
+    it is not a recipe or two things in it have one name, `GradientError` where a loss cannot be
     differentiated."""
     if not isinstance(recipe, Recipe):
-        named = f"model {recipe.name}" if isinstance(recipe, Model) else repr(recipe)
+        got = f"model {recipe.name}" if isinstance(recipe, Model) else repr(recipe)
         raise ModelError(
-            f"training needs a recipe, got {named}",
+            f"training needs a recipe, got {got}",
             hint="recipe = training(model, optimizer=adam(1e-3)) makes one",
         )
     with recording_locations(recipe.model.graph.locations):
@@ -74,35 +74,37 @@ class _Composition:
                 self._assign(update)
         for rate in self.rates:
             self._watch(rate)
-        known = {**model.parameters, **model.states}
+        owned = {**model.parameters, **model.states}
         follows: dict[str, Value] = {}
         for path, value in model.updates.items():
-            if known[path] not in updated.now:
-                value = self._of_examples(value, known[path])
-                updated.now[known[path]] = follows[f"{path}.next"] = value
+            if owned[path] not in updated.now:
+                value = self._of_examples(value, owned[path])
+                updated.now[owned[path]] = follows[f"{path}.next"] = value
         step = step_leaf()
-        updated.now[step] = updated.apart[step] = step + 1
-        state = {"step": step, "seed": seed_leaf(), **known, **updated.slots}
+        updated.now[step] = updated.split[step] = step + 1
+        state = {"step": step, "seed": seed_leaf(), **owned, **updated.slots}
         state_map = {path: f"{path}.next" for path, leaf in state.items() if leaf in updated.now}
         data = model.inputs
         sums = accumulation(model.metrics, model.examples)
         metrics = {**model.metrics, **sums.extra}
         gradient = {**metrics, **updated.handed, **follows}
-        rest = {
-            f"{path}.next": updated.apart[leaf]
+        deferred = {
+            f"{path}.next": updated.split[leaf]
             for path, leaf in state.items()
-            if leaf in updated.apart and f"{path}.next" not in gradient
+            if leaf in updated.split and f"{path}.next" not in gradient
         }
-        whole = {**metrics, **{n: updated.now[state[p]] for p, n in state_map.items()}}
+        outputs = {**metrics, **{n: updated.now[state[p]] for p, n in state_map.items()}}
         plain = self.recipe.model.inference((*model.metrics, *model.tables))
         evaluation = accumulation(plain.outputs, model.examples)
         self._check_names(state, {**sums.extra, **evaluation.extra})
         every = (*state.values(), *data.values())
         return Step(
             recipe=self.recipe,
-            gradient=self._graph("gradient", gradient, _needed(gradient, every)),
-            update=self._graph("update", rest, _needed(rest, (*state.values(), *updated.leaves))),
-            step=self._graph("step", whole, every),
+            gradient=self._graph("gradient", gradient, _used(gradient, every)),
+            update=self._graph(
+                "update", deferred, _used(deferred, (*state.values(), *updated.leaves))
+            ),
+            step=self._graph("step", outputs, every),
             evaluate=plain.with_outputs({**plain.outputs, **evaluation.extra}),
             state={path: leaf.type for path, leaf in state.items()},
             state_map=state_map,
@@ -119,8 +121,8 @@ class _Composition:
         fed = set(self.model.inputs.values())
         if examples is None or fed.isdisjoint(leaves_of([new])):
             return new
-        found: Value = where(size_value(examples) > 0, new, old)
-        return found
+        result: Value = where(size_value(examples) > 0, new, old)
+        return result
 
     def _minimize(self, update: minimize) -> None:
         trained = update.trained(self.model, self.recipe.freeze)
@@ -150,8 +152,8 @@ class _Composition:
             new, slots = descended(self.updated, optimizer, group, gradients, update.max_norm)
             following |= new
             for slot in optimizer.averages:
-                kept = dict.fromkeys(group, input_of(slots[slot]).name)
-                self.averages.setdefault(slot, {}).update(kept)
+                slot_names = dict.fromkeys(group, input_of(slots[slot]).name)
+                self.averages.setdefault(slot, {}).update(slot_names)
         self.updated.follow(following, values)
 
     def _average(self, update: Average) -> None:
@@ -159,8 +161,8 @@ class _Composition:
         for path, w in update.averaged(self.model).items():
             w = wide(w)
             slot = self.updated.slot(path, update.name, w)
-            kept = input_of(slot).name
-            self.averages.setdefault(kept.removeprefix(f"{path}."), {})[path] = kept
+            slot_name = input_of(slot).name
+            self.averages.setdefault(slot_name.removeprefix(f"{path}."), {})[path] = slot_name
             following[slot] = self.updated.due(update.following(slot, w, self.updated.number), slot)
         self.updated.follow(following, {})
 
@@ -174,22 +176,22 @@ class _Composition:
                 )
             self.updated.slots[path] = Input(path, start.type, "state")()
             self.updated.first[path] = start
-        seen: dict[str, Value] = {}
+        watched: dict[str, Value] = {}
         values: dict[Value, Value] = {}
         changes: dict[Value, Value] = {}
         for name in rate.monitors:
             value = self.model.outputs[name]
             leaf = self.updated.hand_over(f"{name}.watched", value)
             values[leaf] = value
-            seen[name] = leaf
+            watched[name] = leaf
             if self.recipe.accumulate > 1:
                 x = leaf if leaf.dtype.is_float else cast(leaf, f64)
                 weight = batch_weight(self.model, self.updated, name, {})
                 values |= weight.values
                 changes |= weight.following
                 owner = f"{TRAINING}{name}"
-                seen[name] = accumulated_mean(self.updated, owner, "watched", x, weight, changes)
-        for path, new in rate.following(seen, self.updated.number).items():
+                watched[name] = accumulated_mean(self.updated, owner, "watched", x, weight, changes)
+        for path, new in rate.following(watched, self.updated.number).items():
             changes[self.updated.slots[path]] = self.updated.due(new, self.updated.slots[path])
         self.updated.follow(changes, values)
 
@@ -212,18 +214,18 @@ class _Composition:
     def _check_names(self, state: Mapping[str, Value], parts: Mapping[str, Value]) -> None:
         """Raises `ModelError` where a slot, a next value, a gradient or a part of a metric has the
         name of something that the user named."""
-        own = {**self.model.whole.leaves, **self.model.outputs}
-        made = [
+        declared = {**self.model.whole.leaves, **self.model.outputs}
+        added = [
             *self.updated.slots,
             *self.updated.handed,
             *(f"{path}.next" for path in state),
             *parts,
         ]
-        for name in made:
-            if name in own:
+        for name in added:
+            if name in declared:
                 raise ModelError(
                     f"the training step adds {name!r}, but the model already has that name",
-                    rows=[(name, str(own[name].type))],
+                    rows=[(name, str(declared[name].type))],
                     hint="give it another name in the model",
                 )
 
@@ -248,6 +250,6 @@ def _check_reached(name: str, loss: Graph, derivatives: Mapping[Value, Value]) -
     )
 
 
-def _needed(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
-    found = leaves_of(outputs.values())
-    return tuple(leaf for leaf in leaves if leaf in found)
+def _used(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
+    reached = leaves_of(outputs.values())
+    return tuple(leaf for leaf in leaves if leaf in reached)

@@ -21,12 +21,12 @@ def groups(
 ) -> Iterable[tuple[Optimizer, list[str]]]:
     """The parameters with their optimizers: one by one, but for those of an optimizer that
     moves all of its own together."""
-    found: dict[object, tuple[Optimizer, list[str]]] = {}
+    by_key: dict[object, tuple[Optimizer, list[str]]] = {}
     for path in paths:
         optimizer = recipe.optimizer_of(update, path)
         key = optimizer if optimizer.together else path
-        found.setdefault(key, (optimizer, []))[1].append(path)
-    return found.values()
+        by_key.setdefault(key, (optimizer, []))[1].append(path)
+    return by_key.values()
 
 
 def descended(
@@ -47,10 +47,10 @@ def descended(
         g = _vector(gradients[path] for path in trained)
     slots = {slot: updated.slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
     new, slots_next = optimizer.update(w, g, slots, updated.number)
-    parts = _parts(new, list(trained.values())) if optimizer.together else [new]
+    tensors = _split_like(new, list(trained.values())) if optimizer.together else [new]
     following = {slots[n]: updated.due(x, slots[n]) for n, x in slots_next.items()}
-    for w, part in zip(trained.values(), parts, strict=True):
-        w_next = part if max_norm is None else bounded(part, max_norm)
+    for w, w_new in zip(trained.values(), tensors, strict=True):
+        w_next = w_new if max_norm is None else bounded(w_new, max_norm)
         following[w] = updated.due(cast(w_next, w.dtype), w)
     return following, slots
 
@@ -65,7 +65,7 @@ def _vector(values: Iterable[Value]) -> Value:
     return concatenate([ravel(x) for x in values], 0)
 
 
-def _parts(vector: Value, like: Sequence[Value]) -> list[Value]:
+def _split_like(vector: Value, like: Sequence[Value]) -> list[Value]:
     """The vector cut into tensors like these."""
-    parts = sections(vector, [math.prod(map(int, w.shape)) for w in like], 0)
-    return [cast(reshape(x, w.shape), w.dtype) for x, w in zip(parts, like, strict=True)]
+    pieces = sections(vector, [math.prod(map(int, w.shape)) for w in like], 0)
+    return [cast(reshape(x, w.shape), w.dtype) for x, w in zip(pieces, like, strict=True)]

@@ -1,4 +1,4 @@
-"""Means over the batches since the last update, of which slots hold the sums so far."""
+"""Means over the batches since the last update, with the sums so far in slots."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ def batch_weight(
     """What a batch weighs in a mean of the output over several: in the state `now`, and added up in
     a slot where batches may differ."""
     value = model.outputs[name]
-    own = (model.inputs[n].shape for n in model.needs(name))
-    examples = next((s[0] for s in own if s and not isinstance(s[0], int)), None)
-    one = const(1.0, f64)
+    shapes = (model.inputs[n].shape for n in model.needs(name))
+    examples = next((s[0] for s in shapes if s and not isinstance(s[0], int)), None)
+    unit = const(1.0, f64)
     if is_sum(value, examples):
-        return BatchWeight(one, one)
+        return BatchWeight(unit, unit)
     weight = weight_of(value, examples)
     if weight is None:
         every = const(float(state.accumulate), f64)
-        return BatchWeight(one, cast(state.accumulated + 1, f64) if state.closing else every)
+        return BatchWeight(unit, cast(state.accumulated + 1, f64) if state.closing else every)
     current = replace([weight], now)[0] if now else weight
     share = state.hand_over(f"{name}.batch_weight", current)
     total = state.slot(f"{TRAINING}{name}", "accumulated", zeros_like(weight))

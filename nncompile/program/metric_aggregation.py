@@ -1,4 +1,4 @@
-"""Metrics over several batches: what each batch gives, and how the whole follows from it.
+"""Metrics over several batches: what each batch gives, and how the result follows from it.
 
 An average over all examples is not the mean of the averages of batches: a last batch of one, or
 one of which a mask leaves little, would weigh too much. So what is a total in a metric (`ratio`,
@@ -31,9 +31,9 @@ Kind = Literal["total", "mean", "pooled"]
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What a batch gives towards a metric: a `total` is added up, a `mean` weighs as much as the
-    batch has examples, or `count` where that is given (a mean over tokens), and what is `pooled`
-    is put together along the first axis."""
+    """What a batch gives towards a metric: a `total` is added up, a `mean` is weighted by the
+    number of examples of the batch, or by `count` (a mean over tokens), and `pooled` values are
+    concatenated along the first axis."""
 
     kind: Kind
     value: Value
@@ -41,7 +41,7 @@ class Part:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What parts of different metrics are one by."""
+        """Equal for parts that different metrics share."""
         return self.kind, id(self.value), self.count
 
 
@@ -61,25 +61,25 @@ class Accumulation:
 
 def accumulation(metrics: Mapping[str, Value], examples: Dim | None) -> Accumulation:
     """How `metrics` follow from batches of `examples`, the name of the size that data are cut
-    along. A metric of which not all is known to be a total is the mean of its values for each
+    along. A metric that is not known to consist of totals is the mean of its values for each
     batch."""
     cuts = {name: _Cut(value, examples) for name, value in metrics.items()}
-    own = {name: cut.parts[cut.metric] for name, cut in cuts.items() if cut.is_whole}
-    parts, results = dict(own), dict[str, Value]()
-    names = {part.key: name for name, part in own.items()}
-    taken = set(metrics)
+    undivided = {name: cut.parts[cut.metric] for name, cut in cuts.items() if cut.is_whole}
+    parts, results = dict(undivided), dict[str, Value]()
+    names = {part.key: name for name, part in undivided.items()}
+    used = set(metrics)
     for name, cut in cuts.items():
         if cut.is_whole:
             results[name] = _leaf(name, cut.metric)
             continue
         leaves: dict[Value, Value] = {}
         for i, (v, part) in enumerate(cut.parts.items()):
-            known = names.get(part.key)
-            if known is None:
-                known = names[part.key] = unused_name(f"{name}.{_label(cut, i, part)}", taken)
-                taken.add(known)
-                parts[known] = part
-            leaves[v] = _leaf(known, v)
+            key_name = names.get(part.key)
+            if key_name is None:
+                key_name = names[part.key] = unused_name(f"{name}.{_label(cut, i, part)}", used)
+                used.add(key_name)
+                parts[key_name] = part
+            leaves[v] = _leaf(key_name, v)
         results[name] = cut.result(leaves)
     return Accumulation(parts, results)
 
@@ -116,14 +116,14 @@ def _weight(mean: Value, examples: Dim | None, dtype: DType) -> Value | None:
 def _terms(loss: Value) -> list[Value]:
     """What a loss is a linear function of, as far as data are in it."""
     data = _depending(toposort([loss]), _is_data)
-    waiting, found = [loss], dict[Value, None]()
+    waiting, terms = [loss], dict[Value, None]()
     while waiting:
         v = waiting.pop()
         if v in data and (divisor_of_mean(v) is not None or not _is_linear(v)):
-            found[v] = None
+            terms[v] = None
         elif v in data:
             waiting += v.args
-    return list(found)
+    return list(terms)
 
 
 def _is_data(v: Value) -> bool:
@@ -173,17 +173,17 @@ class _Cut:
         self.metric, self.examples = metric, examples
         order = toposort([metric])
         self._data = _depending(order, _is_data)
-        # Beside what is marked as a sum over the examples, other such sums are meant as that, too:
-        # a sum of losses divided by one's own count.
+        # Beside a marked sum over the examples, other sums over them count as such, too: a sum of
+        # losses divided by a count of one's own.
         beside = any(type(v.op) is SumState for v in order)
         self._sums = _depending(order, lambda v: beside and _sums(v, examples))
         self._pools = _depending(order, lambda v: isinstance(v.op, ConcatenatedState))
-        self._marked = _depending(order, lambda v: self._own_parts(v) is not None)
+        self._marked = _depending(order, lambda v: self._declared_parts(v) is not None)
         self.parts: dict[Value, Part] = {}
         self._inner: set[Value] = set()
-        whole = {metric: Part("mean", metric)}
-        if metric not in self._marked or not self._found() or self._is_linear():
-            self.parts = self.parts if metric in self.parts else whole
+        single = {metric: Part("mean", metric)}
+        if metric not in self._marked or not self._is_composed() or self._is_linear():
+            self.parts = self.parts if metric in self.parts else single
 
     @property
     def is_whole(self) -> bool:
@@ -194,8 +194,8 @@ class _Cut:
         """The metric as it follows from the parts."""
         return replace([self.metric], leaves)[0]
 
-    def _own_parts(self, v: Value) -> dict[Value, Part] | None:
-        """The parts that the value is made of where it is a total or a mean."""
+    def _declared_parts(self, v: Value) -> dict[Value, Part] | None:
+        """The parts of a value that is a total or a mean."""
         if v in self._pools:
             return {v: Part("pooled", v)} if isinstance(v.op, ConcatenatedState) else None
         if isinstance(v.op, Average):
@@ -207,14 +207,14 @@ class _Cut:
             return {v: Part("mean", v, _count(size, self.examples))}
         return None
 
-    def _found(self) -> bool:
-        """Whether the metric is computed of parts alone, which are then known."""
-        waiting, seen = [self.metric], set[Value]()
+    def _is_composed(self) -> bool:
+        """Whether the metric is computed of parts alone; collects them."""
+        waiting, visited = [self.metric], set[Value]()
         while waiting:
             v = waiting.pop()
-            if v in seen:
+            if v in visited:
                 continue
-            seen.add(v)
+            visited.add(v)
             onward = self._onward(v)
             if onward is None:
                 return False
@@ -222,12 +222,12 @@ class _Cut:
         return not self._is_mixed()
 
     def _onward(self, v: Value) -> Sequence[Value] | None:
-        """What the value is further computed of, where it is not a part or made of parts alone;
-        None where it does not follow from any."""
-        own = self._own_parts(v)
-        if own is not None:
-            self.parts |= own
-            if v not in own:
+        """The arguments to search next, where the value is neither a part nor computed of parts
+        alone; None where it does not follow from any."""
+        declared = self._declared_parts(v)
+        if declared is not None:
+            self.parts |= declared
+            if v not in declared:
                 self._inner.add(v)
             return ()
         static = isinstance(v.type, Type) and v.type.is_static
@@ -280,8 +280,8 @@ def divisor_of_mean(v: Value) -> Dim | None:
     """The number of elements where the value is a sum divided by it, as `mean` makes it."""
     if not is_plain(v) or len(v.args) != 2:
         return None
-    for i, (over, size) in enumerate((v.args, v.args[::-1])):
-        if isinstance(over.op, Sum) and isinstance(size.op, SizeOf):
+    for i, (dividend, size) in enumerate((v.args, v.args[::-1])):
+        if isinstance(dividend.op, Sum) and isinstance(size.op, SizeOf):
             quotient = placeholder(i) / placeholder(1 - i)
             return size.op.size if body_of(v) == quotient else None
     return None
@@ -296,5 +296,5 @@ def _is_linear(v: Value) -> bool:
 
 
 def _depending(order: Sequence[Value], is_so: Callable[[Value], bool]) -> set[Value]:
-    """The nodes of which something that they need, or they themselves, is so."""
+    """The nodes that are so, or depend on one that is."""
     return dependent(order, list(filter(is_so, order)))

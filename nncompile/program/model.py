@@ -29,10 +29,10 @@ _TRAINED = "Trainer(training(model, optimizer=adam(1e-3)))"
 
 class Outputs(dict[str, Value]):
     """The outputs of a model that was applied to other inputs; those that need an input which was
-    not given are known by name, and asking for one of them says what it needs."""
+    not given are known by name, and an access to one of them names the missing inputs."""
 
-    def __init__(self, found: Mapping[str, Value], needs: Mapping[str, Sequence[str]]) -> None:
-        super().__init__(found)
+    def __init__(self, values: Mapping[str, Value], needs: Mapping[str, Sequence[str]]) -> None:
+        super().__init__(values)
         self._needs = needs
 
     def __missing__(self, name: str) -> Value:
@@ -88,8 +88,8 @@ class Model(SuggestsNames):
     def __post_init__(self) -> None:
         if not self.graph.outputs:
             raise ModelError(f"model {self.name} has no output", hint="return a dict of outputs")
-        known = {**self.parameters, **self.states}
-        for path, leaf in known.items():
+        leaves = {**self.parameters, **self.states}
+        for path, leaf in leaves.items():
             if path not in self.initial and path not in RANDOM_STATE:
                 raise ModelError(
                     f"{input_of(leaf).kind} {path} of model {self.name} has no initial value",
@@ -97,12 +97,12 @@ class Model(SuggestsNames):
                 )
         for label, values in (("initial value", self.initial), ("update", self.updates)):
             for path, value in values.items():
-                if label == "update" and path not in known:
+                if label == "update" and path not in leaves:
                     raise ModelError(
-                        f"update of unknown state {path!r}", hint=did_you_mean(path, known)
+                        f"update of unknown state {path!r}", hint=did_you_mean(path, leaves)
                     )
-                if path in known:
-                    check_same_type(f"{label} of {path}", known[path].type, value.type)
+                if path in leaves:
+                    check_same_type(f"{label} of {path}", leaves[path].type, value.type)
         for name in self.predict:
             if name not in self.outputs:
                 raise ModelError(
@@ -178,13 +178,13 @@ class Model(SuggestsNames):
         """
         tensors = [n for n, v in self.outputs.items() if v.rank > 0 and n not in self.tables]
         compared = {leaf for name in self.metrics for leaf in self.needs(name)}
-        found = [name for name in tensors if not compared.issubset(self.needs(name))]
-        return tuple((found if any(map(self.needs, found)) else tensors) or self.outputs)
+        free = [name for name in tensors if not compared.issubset(self.needs(name))]
+        return tuple((free if any(map(self.needs, free)) else tensors) or self.outputs)
 
     def needs(self, output: str) -> tuple[str, ...]:
         """The names of the data that an output is computed from."""
-        found = leaves_of([self.outputs[output]])
-        return tuple(name for name, leaf in self.inputs.items() if leaf in found)
+        leaves = leaves_of([self.outputs[output]])
+        return tuple(name for name, leaf in self.inputs.items() if leaf in leaves)
 
     def __call__(
         self, *args: Any, params: Mapping[str, Any] | None = None, **inputs: Any
@@ -192,7 +192,7 @@ class Model(SuggestsNames):
         """The outputs for other inputs (by position in the order declared, or by name), with the
         same parameters except those in `params`.
 
-        Names of sizes are solved from what is given: a model of `f32["batch", 3]` takes
+        Names of sizes are solved from the inputs: a model of `f32["batch", 3]` takes
         `f32[2*n, 3]`. `params` may name any parameter or state: other weights (EMA, a target
         network, an inner step). Outputs that need an input which is not given are left out.
 
@@ -205,19 +205,21 @@ class Model(SuggestsNames):
         Raises `FeedError` for an unknown input or one given twice, `ModelError` for an unknown
         parameter, `ShapeError` or `DTypeError` where a type does not fit.
         """
-        given = self._given(args, inputs)
+        operands = self._operands(args, inputs)
         sizes = solved_sizes(
-            {name: (self.inputs[name].shape, value.shape) for name, value in given.items()}
+            {name: (self.inputs[name].shape, value.shape) for name, value in operands.items()}
         )
-        new: dict[Value, Value] = {self.inputs[name]: value for name, value in given.items()}
+        new: dict[Value, Value] = {self.inputs[name]: value for name, value in operands.items()}
         applied = _applied.get()
-        own = {**self.parameters, **self.states}
+        leaves = {**self.parameters, **self.states}
         if applied:
-            new |= {own[path]: value for path, value in applied.updates.items() if path in own}
-            if "seed" in own:
-                new[own["seed"]] = applied.seed_of(self.name)
-        new |= self._replaced(own, {} if params is None else params)
-        needs = {name: [n for n in self.needs(name) if n not in given] for name in self.outputs}
+            new |= {
+                leaves[path]: value for path, value in applied.updates.items() if path in leaves
+            }
+            if "seed" in leaves:
+                new[leaves["seed"]] = applied.seed_of(self.name)
+        new |= self._replaced(leaves, {} if params is None else params)
+        needs = {name: [n for n in self.needs(name) if n not in operands] for name in self.outputs}
         chosen = {name: value for name, value in self.outputs.items() if not needs[name]}
         updates = {
             path: value
@@ -232,27 +234,29 @@ class Model(SuggestsNames):
             dict(zip(chosen, values, strict=False)), {n: m for n, m in needs.items() if m}
         )
 
-    def _replaced(self, own: Mapping[str, Value], params: Mapping[str, Any]) -> dict[Value, Value]:
+    def _replaced(
+        self, leaves: Mapping[str, Value], params: Mapping[str, Any]
+    ) -> dict[Value, Value]:
         """The values that take the place of parameters and states."""
         if not isinstance(params, Mapping):
             raise ModelError(
                 f"params must be a dict of values by path, got {type(params).__name__}",
-                hint=f"params={{{next(iter(own), 'weight')!r}: value}}",
+                hint=f"params={{{next(iter(leaves), 'weight')!r}: value}}",
             )
         new: dict[Value, Value] = {}
         for path, x in params.items():
-            if path not in own:
+            if path not in leaves:
                 raise ModelError(
                     f"model {self.name} has no parameter {path!r}",
-                    rows=_rows(own),
-                    hint=did_you_mean(path, own),
+                    rows=_rows(leaves),
+                    hint=did_you_mean(path, leaves),
                 )
-            value = as_value(x, own[path])
-            check_same_type(f"parameter {path}", own[path].type, value.type)
-            new[own[path]] = value
+            value = as_value(x, leaves[path])
+            check_same_type(f"parameter {path}", leaves[path].type, value.type)
+            new[leaves[path]] = value
         return new
 
-    def _given(self, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Value]:
+    def _operands(self, args: Sequence[Any], inputs: Mapping[str, Any]) -> dict[str, Value]:
         names = list(self.inputs)
         if len(args) > len(names):
             raise FeedError(
@@ -269,7 +273,7 @@ class Model(SuggestsNames):
                 )
             if name in placed:
                 raise FeedError(f"input {name!r} of model {self.name} is given twice")
-        given: dict[str, Value] = {}
+        operands: dict[str, Value] = {}
         for name, x in {**placed, **inputs}.items():
             value = as_value(x, self.inputs[name])
             if value.dtype is not self.inputs[name].dtype:
@@ -278,8 +282,8 @@ class Model(SuggestsNames):
                     rows=[("expected", str(self.inputs[name].type)), ("got", str(value.type))],
                     hint=f"cast it: x.astype({self.inputs[name].dtype})",
                 )
-            given[name] = value
-        return given
+            operands[name] = value
+        return operands
 
     def inference(self, outputs: Sequence[str] | None = None) -> Graph:
         """The outputs (those of `predict` unless others are named) as they are computed after
@@ -296,14 +300,14 @@ class Model(SuggestsNames):
         chosen = {name: self.outputs[name] for name in names}
         plain = Graph(self.name, chosen, (), self.graph.locations, self.doc or self.graph.doc)
         plain = inference(plain)
-        found = set(leaves_of(plain.outputs.values()))
+        leaves = set(leaves_of(plain.outputs.values()))
         missing = symbols(d for v in plain.nodes for t in _types(v) for d in t.shape)
-        missing -= {d for leaf in found for d in leaf.shape}
+        missing -= {d for leaf in leaves for d in leaf.shape}
         for leaf in self.inputs.values():
             if missing & set(leaf.shape):
-                found.add(leaf)
+                leaves.add(leaf)
                 missing -= set(leaf.shape)
-        ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in found)
+        ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in leaves)
         return Graph(plain.name, plain.outputs, ordered, plain.locations, plain.doc)
 
 
@@ -327,9 +331,9 @@ class Applications:
     def seed_of(self, name: str) -> Value:
         """What the next application of a model of that name draws from in place of the seed: it
         follows from the layer that applies it, and from how often that has."""
-        place = f"{current_scope().removeprefix(self.scope)} {name}"
-        self._counts[place] += 1
-        return cast(random_key(f"{place} {self._counts[place]}", seed_leaf()), i64)
+        caller = f"{current_scope().removeprefix(self.scope)} {name}"
+        self._counts[caller] += 1
+        return cast(random_key(f"{caller} {self._counts[caller]}", seed_leaf()), i64)
 
 
 _applied: ContextVar[Applications | None] = ContextVar("applied", default=None)
@@ -339,10 +343,10 @@ _applied: ContextVar[Applications | None] = ContextVar("applied", default=None)
 def applications() -> Iterator[Applications]:
     """Collects the models that are applied in the block, for a model that is built of them and
     owns their initial values and updates."""
-    found = Applications()
-    token = _applied.set(found)
+    collected = Applications()
+    token = _applied.set(collected)
     try:
-        yield found
+        yield collected
     finally:
         _applied.reset(token)
 

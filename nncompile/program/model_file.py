@@ -28,7 +28,7 @@ T = TypeVar("T", Model, Recipe)
 
 @dataclass(frozen=True)
 class Data:
-    """What a model is trained on, and what it is measured on: arrays by the names of inputs."""
+    """The data for training and for validation: arrays by the names of inputs."""
 
     train: Arrays
     validation: Arrays | None = None
@@ -71,23 +71,23 @@ class Declared:
         """The variable `data` of the file, called where it is a function; None without one. It is
         a dict of arrays by the names of inputs, or a pair of them, for training and validation.
         Raises `ModelError` where it is something else, or the function raises."""
-        given = getattr(self.module, "data", None)
-        if given is None:
+        declared = getattr(self.module, "data", None)
+        if declared is None:
             return None
-        if callable(given):
+        if callable(declared):
             with _importable(self.path), _explained(self.path):
-                given = given()
-        pair = given if isinstance(given, tuple) else (given, None)
+                declared = declared()
+        pair = declared if isinstance(declared, tuple) else (declared, None)
         if len(pair) != 2 or not isinstance(pair[0], Mapping):
-            raise self._no_data(given)
+            raise self._no_data(declared)
         train, validation = pair
         if validation is not None and not isinstance(validation, Mapping):
-            raise self._no_data(given)
+            raise self._no_data(declared)
         return Data(_arrays(train), None if validation is None else _arrays(validation))
 
-    def _no_data(self, given: Any) -> ModelError:
+    def _no_data(self, declared: Any) -> ModelError:
         return ModelError(
-            f"`data` of {self.path.name} is {_kinds(given)}",
+            f"`data` of {self.path.name} is {_kinds(declared)}",
             hint='a dict of arrays ({"image": x, "label": y}), a pair of them (training, '
             "validation), or a function that returns either",
         )
@@ -104,15 +104,15 @@ class Declared:
             hint=f"it declares {', '.join((*self.models, *self.recipes))}",
         )
 
-    def _only(self, known: Mapping[str, T], kind: str, how: str) -> T:
-        if not known:
-            raise ModelError(f"{self.path.name} declares no {kind}", hint=f"declare one: {how}")
-        if len(known) > 1:
+    def _only(self, declared: Mapping[str, T], kind: str, example: str) -> T:
+        if not declared:
+            raise ModelError(f"{self.path.name} declares no {kind}", hint=f"declare one: {example}")
+        if len(declared) > 1:
             raise ModelError(
-                f"{self.path.name} declares several {kind}s: {', '.join(known)}",
-                hint=f"choose one: --model {next(iter(known))}",
+                f"{self.path.name} declares several {kind}s: {', '.join(declared)}",
+                hint=f"choose one: --model {next(iter(declared))}",
             )
-        return next(iter(known.values()))
+        return next(iter(declared.values()))
 
 
 def load(path: str | Path, model: str | None = None) -> Declared:
@@ -163,7 +163,7 @@ def _module(file: Path) -> ModuleType:
     digest = hashlib.blake2b(str(file.resolve()).encode(), digest_size=4).hexdigest()
     name = f"{file.stem.replace('.', '_')}@{digest}"
     spec = importlib.util.spec_from_loader(name, loader=None, origin=str(file))
-    assert spec is not None  # only None where a loader is asked and declines
+    assert spec is not None  # None only where a loader declines
     module = importlib.util.module_from_spec(spec)
     module.__file__ = str(file)
     sys.modules[name] = module  # dataclasses and pickles look their module up
@@ -195,27 +195,27 @@ def _explained(file: Path) -> Iterator[None]:
         rows = [(text,)] if text else []
         raise ModelError(f"not Python: {error.msg}", rows=rows, location=location) from error
     except (Exception, SystemExit) as error:
-        raise _at_its_line(file, error) from error
+        raise _located_error(file, error) from error
 
 
-def _at_its_line(file: Path, error: BaseException) -> ModelError:
+def _located_error(file: Path, error: BaseException) -> ModelError:
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)]
     location = Location(str(file), frames[-1].lineno or 1) if frames else None
     rows = [(frames[-1].line,)] if frames and frames[-1].line else []
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"install {error.name.partition('.')[0]} for {sys.executable}"
-    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return ModelError(what, rows=rows, hint=hint, location=location)
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return ModelError(message, rows=rows, hint=hint, location=location)
 
 
 def _distinct(module: ModuleType, kind: type[T]) -> dict[str, T]:
     """The variables of that kind by name; of several names for one thing, the first."""
-    found: dict[int, tuple[str, T]] = {}
+    by_identity: dict[int, tuple[str, T]] = {}
     for name, x in vars(module).items():
         if isinstance(x, kind):
-            found.setdefault(id(x), (name, x))
-    return dict(found.values())
+            by_identity.setdefault(id(x), (name, x))
+    return dict(by_identity.values())
 
 
 def _arrays(data: Mapping[str, Any]) -> Arrays:

@@ -52,7 +52,7 @@ class Recipe:
     have more or less (tokens), and otherwise the number of examples. Factors, and terms without
     data (a penalty), change nothing in that; the sum of means that weigh differently counts
     examples. Where the loss is a sum over the examples, the gradients are added up.
-    Steps that are no update still count for the seed of random numbers and for running statistics.
+    Steps without an update still count for the seed of random numbers and for running statistics.
     Learning rates, optimizers and averages count updates.
     """
 
@@ -88,13 +88,13 @@ class Recipe:
                 whole_number(label, count, 1)
         seed_number(self.seed)
         whole_number("accumulate", self.accumulate, 1)
-        known = {**self.model.parameters, **self.model.states}
+        leaves = {**self.model.parameters, **self.model.states}
         for pattern in self.freeze:
-            if not any(matches(path, pattern) for path in known):
+            if not any(matches(path, pattern) for path in leaves):
                 raise ModelError(
                     f"freeze={pattern!r} matches no parameter of model {self.model.name}",
-                    rows=[("parameter", path, str(leaf.type)) for path, leaf in known.items()],
-                    hint=did_you_mean(pattern, known),
+                    rows=[("parameter", path, str(leaf.type)) for path, leaf in leaves.items()],
+                    hint=did_you_mean(pattern, leaves),
                 )
         for update in self.updates:
             if isinstance(update, minimize):
@@ -131,24 +131,24 @@ class Recipe:
         model = self.model
         if not self.freeze and not self.recompute:
             return model
-        known = {**model.parameters, **model.states}
+        leaves = {**model.parameters, **model.states}
         updates = {p: v for p, v in model.updates.items() if not matches(p, self.freeze)}
         labels = [*(("output", n) for n in model.outputs), *(("update", p) for p in updates)]
         values = [*model.outputs.values(), *updates.values()]
-        named_ = dict(zip(map(str, labels), values, strict=True))
-        graph = Graph(model.name, named_, (), model.graph.locations)
-        for layer in frozen_layers(known, self.freeze):
+        outputs_by_label = dict(zip(map(str, labels), values, strict=True))
+        graph = Graph(model.name, outputs_by_label, (), model.graph.locations)
+        for layer in frozen_layers(leaves, self.freeze):
             graph = inference(graph, f"{model.name}.{layer}")
         values = list(graph.outputs.values())
         if self.recompute:
             with recording_locations(model.graph.locations):
                 values = recomputed(values, model.graph.locations, self.recompute)
-        found = dict(zip(labels, values, strict=True))
-        outputs = {name: found["output", name] for name in model.outputs}
+        by_label = dict(zip(labels, values, strict=True))
+        outputs = {name: by_label["output", name] for name in model.outputs}
         return replace(
             model,
             graph=replace(model.graph, outputs=outputs),
-            updates={path: found["update", path] for path in updates},
+            updates={path: by_label["update", path] for path in updates},
         )
 
 
@@ -157,8 +157,8 @@ def frozen_layers(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
     free: set[str] = set()
     layers: dict[str, None] = {}
     for path in paths:
-        parts = path.split(".")[:-1]
-        above = [".".join(parts[: i + 1]) for i in range(len(parts))]
+        layer_names = path.split(".")[:-1]
+        above = [".".join(layer_names[: i + 1]) for i in range(len(layer_names))]
         layers |= dict.fromkeys(above)
         if not matches(path, patterns):
             free.update(above)
@@ -192,18 +192,18 @@ def training(
         chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
         several: tuple[Update, ...] = (_minimize(minimize, optimizer=chosen, **options),)
     elif optimizer is not None or options:
-        told = [*(() if optimizer is None else ("optimizer",)), *options]
+        args = [*(() if optimizer is None else ("optimizer",)), *options]
         raise ModelError(
-            f"give either an optimizer or a list of updates, not both: {', '.join(told)} beside it",
+            f"give either an optimizer or a list of updates, not both: {', '.join(args)} beside it",
             hint='each update has its own optimizer: minimize("loss", optimizer=adam(1e-3))',
         )
     else:
         several = _several(updates)
-    if several:  # without an update, averages of what is never changed are no training
+    if several:  # averages alone, without an update, train nothing
         several += _several(average)
     frozen = _several(patterns_of("freeze", freeze))
-    again = _several(patterns_of("recompute", recompute))
-    recipe = Recipe(model, several, batch_size, epochs, steps, seed, frozen, again, accumulate)
+    layers = _several(patterns_of("recompute", recompute))
+    recipe = Recipe(model, several, batch_size, epochs, steps, seed, frozen, layers, accumulate)
     names = [*(u.loss for u in several if isinstance(u, _minimize)), *model.metrics]
     warn_of_tables(model.graph, [model.outputs[n] for n in names if n in model.outputs])
     return recipe

@@ -37,28 +37,28 @@ class SizeCheck:
     def __init__(self, graph: Graph, inputs: Mapping[str, Value]) -> None:
         self.graph = graph
         self.inputs = dict(inputs)
-        self._known: dict[tuple[Any, ...], Sizes] = {}
+        self._sizes_of_shapes: dict[tuple[Any, ...], Sizes] = {}
 
     def __call__(self, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
         """The sizes of names that data of these shapes have. Raises `FeedError` at the line of the
         first node that is impossible then: one whose type rule refuses these sizes, or that has a
         negative size."""
-        given = {name: shape for name, shape in shapes.items() if name in self.inputs}
-        key = tuple(given.items())
-        found = self._known.get(key)
-        if found is None:
-            found = self._checked(given)
-            self._known[key] = found
-        return found
+        checked_shapes = {name: shape for name, shape in shapes.items() if name in self.inputs}
+        key = tuple(checked_shapes.items())
+        sizes = self._sizes_of_shapes.get(key)
+        if sizes is None:
+            sizes = self._checked(checked_shapes)
+            self._sizes_of_shapes[key] = sizes
+        return sizes
 
     def _checked(self, shapes: Mapping[str, tuple[int, ...]]) -> Sizes:
         sizes = self._solved(shapes)
         at = _At(sizes)
-        seen: set[tuple[Op, tuple[AnyType, ...]]] = set()
+        visited: set[tuple[Op, tuple[AnyType, ...]]] = set()
         for value in self._nodes:
             key = value.op, tuple(a.type for a in value.args)
-            if key not in seen:
-                seen.add(key)
+            if key not in visited:
+                visited.add(key)
                 error = at.error(value)
                 if error is not None:
                     raise self._refused(value, error, at, shapes)
@@ -94,9 +94,9 @@ class SizeCheck:
     ) -> FeedError:
         names = sorted(_symbols(value) & at.sizes.keys(), key=str)
         bounds: dict[sp.Symbol, str] = {}
-        for others in (at.sizes, dict.fromkeys(names, _FAR)):  # one size is wrong, or several are
+        for trial in (at.sizes, dict.fromkeys(names, _FAR)):  # one size is wrong, or several are
             if not bounds:
-                bounds = {s: bound for s in names if (bound := at.bound(value, s, others))}
+                bounds = {s: bound for s in names if (bound := at.bound(value, s, trial))}
         concerned = set(bounds) or set(names)
         fed = [n for n in shapes if symbols(self.inputs[n].shape) & concerned] or list(shapes)
         rows: list[Row] = [
@@ -110,12 +110,12 @@ class SizeCheck:
                 if not isinstance(a.type, TupleType):
                     rows.append((label, str(at.type(a.type)), *described(a)[1:]))
         location = self.graph.locations.location(value)
-        what = "" if isinstance(value.op, AssertAtMost) else f"{named(location, value.op.label)}: "
-        asked = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
+        name = "" if isinstance(value.op, AssertAtMost) else f"{named(location, value.op.label)}: "
+        size_hint = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
         return FeedError(
-            f"the model does not accept input {', '.join(map(repr, fed))}: {what}{error.said}",
+            f"the model does not accept input {', '.join(map(repr, fed))}: {name}{error.said}",
             rows=rows,
-            hint=error.hint or (f"feed data with {asked}" if asked else None),
+            hint=error.hint or (f"feed data with {size_hint}" if size_hint else None),
             location=location,
         )
 
@@ -130,10 +130,10 @@ class _At:
     def dim(self, size: Dim) -> Dim:
         if isinstance(size, int):
             return size
-        known = self._dims.get(size)
-        if known is None:
-            known = self._dims[size] = substitute(size, self.sizes)
-        return known
+        result = self._dims.get(size)
+        if result is None:
+            result = self._dims[size] = substitute(size, self.sizes)
+        return result
 
     def type(self, type_: AnyType) -> Any:
         if isinstance(type_, TupleType):
@@ -143,7 +143,7 @@ class _At:
     def error(self, value: Value) -> CompileError | None:
         """What the type rule of the node says against these sizes; None where nothing."""
         try:
-            if graphs_within(value.op):  # whose nodes are looked at one by one
+            if graphs_within(value.op):  # their nodes are checked one by one
                 result = self.type(value.type)
             else:
                 op: Any = value.op.at(self.sizes)
@@ -153,26 +153,26 @@ class _At:
         negative = [d for d in _dims(result) if isinstance(d, int) and d < 0]
         return ShapeError(f"it would have the negative size {negative[0]}") if negative else None
 
-    def bound(self, value: Value, name: sp.Symbol, others: Sizes) -> str | None:
-        """The nearest size of one name at which the node would be possible, all `others` given:
+    def bound(self, value: Value, name: sp.Symbol, assumed: Sizes) -> str | None:
+        """The nearest size of one name at which the node would be possible, with `assumed` sizes:
         `at most 8`. None where there is none, or it is not this one that is wrong."""
 
         def fits(size: int) -> bool:
-            return _At({**self.sizes, **others, name: size}).error(value) is None
+            return _At({**self.sizes, **assumed, name: size}).error(value) is None
 
         got = self.sizes[name]
         if fits(got):
             return None
-        for word, far in (("most", min(got, 1)), ("least", 2 * got + 1)):
-            if word == "least":
+        for kind, far in (("most", min(got, 1)), ("least", 2 * got + 1)):
+            if kind == "least":
                 while far < _FAR and not fits(far):
                     far *= 2
             if far != got and fits(far):
-                near = got  # does not fit, and what is far does
+                near = got  # does not fit, while `far` does
                 while abs(far - near) > 1:
                     middle = (far + near) // 2
                     far, near = (middle, near) if fits(middle) else (far, middle)
-                return f"at {word} {far}"
+                return f"at {kind} {far}"
         return None
 
 

@@ -61,10 +61,10 @@ class Step:
         where it is None), slots as `first` says or of zeros, step 0. The same seed gives the same
         bits."""
         seed = self.recipe.seed if seed is None else seed
-        drawn = initial_values(self.model, seed)
-        start = {"step": np.zeros((), np.int64), "seed": np.asarray(seed, np.int64), **drawn}
-        made = evaluate(list(self.first.values()), start)
-        start |= {path: np.array(x) for path, x in zip(self.first, made, strict=True)}
+        parameters = initial_values(self.model, seed)
+        start = {"step": np.zeros((), np.int64), "seed": np.asarray(seed, np.int64), **parameters}
+        slots = evaluate(list(self.first.values()), start)
+        start |= {path: np.array(x) for path, x in zip(self.first, slots, strict=True)}
         return {
             path: start.get(path, np.zeros(type_.shape, type_.dtype.numpy))
             for path, type_ in self.state.items()

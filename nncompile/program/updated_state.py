@@ -1,4 +1,4 @@
-"""What the updates of a training step make of its state, one after the other."""
+"""The state of a training step as its updates change it, one after the other."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from nncompile.ops.random.generator import step_leaf
 
 @dataclass
 class UpdatedState:
-    """What the updates made so far have made of the state: `now` as values of state and batch,
-    `apart` as values of state and `leaves`, the inputs of the update half that the gradient half
-    computes, as `handed`. `slots` are the states that updates keep, `first` the first values of
-    those that do not begin with zeros.
+    """The state after the updates so far: `now` as values of state and batch, `split` as values of
+    state and `leaves`, the inputs of the update half that the gradient half computes, as `handed`.
+    `slots` are the states that updates keep; `first` has their first values other than zeros.
 
-    Of `accumulate` steps one updates; where it is `closing`, this one does.
+    One of `accumulate` steps updates; where it is `closing`, this one does.
     """
 
     accumulate: int
     closing: bool
     now: dict[Value, Value] = field(default_factory=dict)
-    apart: dict[Value, Value] = field(default_factory=dict)
+    split: dict[Value, Value] = field(default_factory=dict)
     handed: dict[str, Value] = field(default_factory=dict)
     leaves: list[Value] = field(default_factory=list)
     slots: dict[str, Value] = field(default_factory=dict)
@@ -56,9 +55,9 @@ class UpdatedState:
         """Makes an update: all of `following` at once, where `values` are the leaves that the
         gradient half hands over."""
         targets, new = list(following), list(following.values())
-        apart = replace(new, self.apart)
+        split = replace(new, self.split)
         now = replace(new, {**self.now, **values})
-        self.apart.update(zip(targets, apart, strict=True))
+        self.split.update(zip(targets, split, strict=True))
         self.now.update(zip(targets, now, strict=True))
 
     def hand_over(self, name: str, value: Value) -> Value:

@@ -86,13 +86,13 @@ class minimize(Options, eq=False):
         several = self.optimizer
         for optimizer in several.values() if isinstance(several, Mapping) else (several,):
             if not isinstance(optimizer, Optimizer):
-                raise ModelError(f"{named(optimizer)} is not an optimizer", hint=_made(optimizer))
+                raise ModelError(f"{named(optimizer)} is not an optimizer", hint=_hint(optimizer))
 
     def trained(self, model: Model, frozen: Sequence[str] = ()) -> dict[str, Value]:
         """The parameters that this update changes, by path: none that a pattern in `frozen`
         matches.
 
-        Raises `ModelError` where the loss is no output or not one real number, the pattern
+        Raises `ModelError` where the loss is not an output or not one real number, the pattern
         matches no parameter, or the loss depends on none that it matches.
         """
         loss = self.loss_of(model)
@@ -115,8 +115,8 @@ class minimize(Options, eq=False):
                 rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
                 hint=did_you_mean(patterns[0], floats),
             )
-        needed = leaves_of([loss])
-        trained = {path: leaf for path, leaf in matched.items() if leaf in needed}
+        used = leaves_of([loss])
+        trained = {path: leaf for path, leaf in matched.items() if leaf in used}
         if not trained:
             raise ModelError(
                 f"{self.loss!r} does not depend on any parameter that "
@@ -138,12 +138,12 @@ class minimize(Options, eq=False):
                 raise ModelError(
                     f"the optimizer of {pattern!r} matches no parameter of model {model.name}",
                     rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
-                    hint=_meant(pattern, floats),
+                    hint=_suggestion(pattern, floats),
                 )
-            for other, more in before.items():
-                if group < more:
+            for earlier, earlier_group in before.items():
+                if group < earlier_group:
                     raise ModelError(
-                        f"the optimizer of {pattern!r} is never used: {other!r}, which comes "
+                        f"the optimizer of {pattern!r} is never used: {earlier!r}, which comes "
                         "first, matches all of its parameters",
                         hint=f"the first pattern that matches counts: put {pattern!r} first",
                     )
@@ -207,21 +207,21 @@ class assign(Options, eq=False):
 
         Raises `ModelError` for an unknown path, or a value of another type.
         """
-        known = {
+        leaves = {
             path: leaf
             for path, leaf in (*model.parameters.items(), *model.states.items())
             if path not in RANDOM_STATE
         }
-        if self.path not in known:
+        if self.path not in leaves:
             raise ModelError(
                 f"model {model.name} has no parameter or state {self.path!r} to assign",
-                rows=[("known", path, str(leaf.type)) for path, leaf in known.items()],
-                hint=did_you_mean(self.path, known),
+                rows=[("known", path, str(leaf.type)) for path, leaf in leaves.items()],
+                hint=did_you_mean(self.path, leaves),
             )
-        target = known[self.path]
+        target = leaves[self.path]
         x = self.value
         if callable(x) and not isinstance(x, Value):
-            x = x({**model.inputs, **known, **model.outputs})
+            x = x({**model.inputs, **leaves, **model.outputs})
         value = as_value(x, target)
         check_same_type(f"value assigned to {self.path}", target.type, value.type)
         return value
@@ -243,18 +243,18 @@ class Average(ABC):
     def averaged(self, model: Model) -> dict[str, Value]:
         """The parameters that are averaged, by path. Raises `ModelError` where there is none."""
         patterns = (self.params,) if isinstance(self.params, str) else self.params
-        found = {
+        parameters = {
             path: leaf
             for path, leaf in model.parameters.items()
             if leaf.dtype.is_float and matches(path, patterns)
         }
-        if not found:
+        if not parameters:
             raise ModelError(
                 f"no parameter of model {model.name} matches {', '.join(map(repr, patterns))}",
                 rows=[("parameter", path, str(x.type)) for path, x in model.parameters.items()],
                 hint=did_you_mean(patterns[0], model.parameters),
             )
-        return found
+        return parameters
 
     def following(self, average: Value, w: Value, step: Value) -> Value:
         """The average after step number `step`, which made `w`."""
@@ -262,8 +262,8 @@ class Average(ABC):
         share = self._share(number, w)
         due = (step - self.start) % self.every
         share = where(step < self.start, 1.0, where(due == 0, share, 0.0))
-        found: Value = (1 - share) * average + share * w
-        return found
+        result: Value = (1 - share) * average + share * w
+        return result
 
     @abstractmethod
     def _share(self, number: Value, w: Value) -> Value:
@@ -300,14 +300,14 @@ class swa(Average, Options, eq=False):
 Update = minimize | assign | Average
 
 
-def _meant(pattern: str, paths: Iterable[str]) -> str | None:
+def _suggestion(pattern: str, paths: Iterable[str]) -> str | None:
     """A pattern like this one that would match: where only its end is given, an end of a path."""
     start, _, end = pattern.rpartition("*")
     ends = dict.fromkeys(path[-n:] for path in paths for n in range(1, len(path) + 1))
     if not end or start or any(c in end for c in "?["):
         return did_you_mean(pattern, paths)
-    parts = [x for x in ends if x[0] == "." or f".{x}" in ends]
-    return did_you_mean(pattern, [f"*{x}" for x in parts])
+    endings = [x for x in ends if x[0] == "." or f".{x}" in ends]
+    return did_you_mean(pattern, [f"*{x}" for x in endings])
 
 
 def named(x: Any) -> str:
@@ -315,8 +315,8 @@ def named(x: Any) -> str:
     return x.__name__ if callable(x) and hasattr(x, "__name__") else repr(x)
 
 
-def _made(optimizer: Any) -> str:
-    """How what was given in place of an optimizer becomes one."""
+def _hint(optimizer: Any) -> str:
+    """A hint on the optimizer that was meant."""
     if isinstance(optimizer, int | float):
         return f"sgd({optimizer}) is gradient descent with that learning rate"
     makers = {maker.__name__: f"{maker.__name__}(1e-3)" for maker in (sgd, rmsprop, adam, adamw)}
