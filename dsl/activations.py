@@ -208,14 +208,14 @@ def reglu(x: Any, axis: int = -1) -> Value:
 
 def _halves(name: str, x: Any, axis: int) -> tuple[Value, ...]:
     x = as_value(x)
-    place = axis_of(axis, x.rank, f"{name}: axis")
-    size = x.shape[place]
+    split_axis = axis_of(axis, x.rank, f"{name}: axis")
+    size = x.shape[split_axis]
     if isinstance(size, int) and size % 2:
         raise ShapeError(
             f"{name} halves the features, but {x.type} has {size} of them",
             hint=f"Dense(2 * n, {name}) gives n",
         )
-    return split(x, 2, place)
+    return split(x, 2, split_axis)
 
 
 def maxout(x: Any, pieces: int = 2) -> Value:

@@ -1,7 +1,7 @@
 """What a model collects while its function runs: parameters, states, updates, and their names.
 
 A name is a path of layers, `a.dense.weight`. A layer object has one path in a model, so calling it
-again shares its weights; layers that are made anew in every call of their owner get the same names
+again shares its weights; layers that every call of their owner creates get the same names
 each time, and so share theirs too.
 """
 
@@ -72,7 +72,7 @@ class Builder:
         call = self._calls[-1]
         if call.layer is layer:
             return call.path
-        path = self._paths.get(layer) or _join(call.path, _own_name(layer, call.taken))
+        path = self._paths.get(layer) or _join(call.path, _layer_name(layer, call.taken))
         parent, _, name = path.rpartition(".")
         if parent == call.path and call.taken.setdefault(name, layer) is not layer:
             raise ModelError(
@@ -99,7 +99,7 @@ class Builder:
     def parameter(
         self, owner: str, name: str, shape: Any, init: Any, dtype: DType, fans: Any
     ) -> Value:
-        """The trained parameter `owner.name`; asked for again, the same one."""
+        """The trained parameter `owner.name`; a second call returns the same one."""
         leaf = self._leaf("parameter", _path(owner, name), dtype_of(dtype)[shape], init, fans)
         for adapt in reversed(self._adapting):  # the innermost first
             leaf = adapt(self, owner, name, leaf)
@@ -164,10 +164,10 @@ class Builder:
         leaf = Input(path, type_, kind)()
         with outside_loops():  # the weights of a layer that a loop calls are drawn once
             start = initial_value(init, type_, path, fans)
-        known = self.leaves.setdefault(path, leaf)
-        if known is not leaf:
+        declared = self.leaves.setdefault(path, leaf)
+        if declared is not leaf:
             raise ShapeError(
-                f"{input_of(known).kind} {path} is {known.type}, but this call needs {type_}",
+                f"{input_of(declared).kind} {path} is {declared.type}, but this call needs {type_}",
                 hint="a shared layer has one set of weights: call it on equal widths, or make two",
             )
         if self.initial.setdefault(path, start) is not start:
@@ -208,7 +208,7 @@ def _join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _own_name(layer: Named, taken: dict[str, Named]) -> str:
+def _layer_name(layer: Named, used_names: dict[str, Named]) -> str:
     """The layer's name, or its class in small letters with the first number that is free."""
     if layer.name is not None:
         if not isinstance(layer.name, str) or not _NAME.fullmatch(layer.name):
@@ -217,7 +217,7 @@ def _own_name(layer: Named, taken: dict[str, Named]) -> str:
             )
         return layer.name
     base = re.sub(r"(?<=[a-z0-9])(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
-    return unused_name(base, taken, "_", 1)
+    return unused_name(base, used_names, "_", 1)
 
 
 Adaptation = Callable[[Builder, str, str, Value], Value]
@@ -236,12 +236,12 @@ def building() -> Iterator[Builder]:
         _active.reset(token)
 
 
-def active(what: str) -> Builder:
+def active(caller: str) -> Builder:
     """The builder of the model whose function runs now. Raises `ModelError` where none does."""
     builder = _active.get()
     if builder is None:
         raise ModelError(
-            f"{what} is called outside of a model, where nothing holds its weights",
+            f"{caller} is called outside of a model, where nothing holds its weights",
             hint="call it in a function decorated with @model",
         )
     return builder

@@ -38,7 +38,7 @@ def model(
     (`Model.predicted` says it exactly). The function runs once, here. A model that is called within
     it lends it its parameters, under their own names, and draws other random numbers in each call.
 
-    Raises `ModelError` for an argument without a type, a result that is no value, two layers or
+    Raises `ModelError` for an argument without a type, a result that is not a value, two layers or
     applied models with one name, and an output with the name of an input.
 
     >>> from dsl import Dense, f32
@@ -87,7 +87,7 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
                 hint="give one of them another name",
             )
     doc = inspect.cleandoc(function.__doc__ or "")
-    made = Model(
+    result = Model(
         name=title,
         graph=Graph(title, outputs, (*leaves.values(), *builder.leaves.values()), locations, doc),
         initial=initial,
@@ -95,8 +95,8 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
         predict=tuple(predict),
         doc=doc,
     )
-    _owners[made] = {**owners, **dict.fromkeys(builder.leaves, builder)}
-    return made
+    _owners[result] = {**owners, **dict.fromkeys(builder.leaves, builder)}
+    return result
 
 
 def _result(function: Function, leaves: Mapping[str, Value]) -> Any:
@@ -164,14 +164,14 @@ def _owned(
     were applied in it. Raises `ModelError` where two of them call different things the same."""
     initial, owners = dict(builder.initial), dict.fromkeys(builder.initial, builder)
     names: dict[str, str] = dict.fromkeys(builder.initial, title)
-    for part in applied.models:
-        for path, value in part.initial.items():
-            owner: Any = _owners.get(part, {}).get(path, part)
+    for inner in applied.models:
+        for path, value in inner.initial.items():
+            owner: Any = _owners.get(inner, {}).get(path, inner)
             if owners.setdefault(path, owner) is not owner:
                 raise ModelError(
-                    f"{path} is a parameter of both {names[path]} and {part.name}",
+                    f"{path} is a parameter of both {names[path]} and {inner.name}",
                     hint='name the layers, so that the paths differ: Dense(8, name="generator")',
                 )
-            names.setdefault(path, part.name)
+            names.setdefault(path, inner.name)
             initial.setdefault(path, value)
     return initial, owners

@@ -1,4 +1,4 @@
-"""What things are called in torch and Keras: who asks for such a name is told the one here."""
+"""Names in torch and Keras: an import of one gets an error with the name here."""
 
 from __future__ import annotations
 
@@ -253,9 +253,9 @@ FOREIGN_NAMES = {
 }
 
 
-def missing(name: str, known: list[str]) -> Exception:
+def missing(name: str, names: list[str]) -> Exception:
     """What to raise for a name that the package does not have."""
     if name in FOREIGN_NAMES:
         return ForeignNameError(f"dsl has no {name!r}", hint=f"here it is {FOREIGN_NAMES[name]}")
-    hint = "" if name.startswith("_") else did_you_mean(name, known, "") or ""
+    hint = "" if name.startswith("_") else did_you_mean(name, names, "") or ""
     return AttributeError(f"module 'dsl' has no attribute {name!r}{hint and f': {hint}'}")

@@ -72,12 +72,12 @@ def ones(type_: Type, key: Value, fans: Fans) -> Value:
 def constant(number: Any) -> Initializer:
     """The number everywhere, or the array of the parameter's shape. Raises `ModelError` for what is
     neither."""
-    given = _numbers(number)
+    array_like = _numbers(number)
 
     def initializer(type_: Type, key: Value, fans: Fans) -> Value:
-        if given.dtype.kind == "b" and type_.dtype is not boolean:
+        if array_like.dtype.kind == "b" and type_.dtype is not boolean:
             raise _no_start(number)
-        array = given.astype(type_.dtype.numpy)
+        array = array_like.astype(type_.dtype.numpy)
         if array.shape not in ((), type_.shape):
             raise ShapeError(f"the initial array has shape {array.shape}, the parameter is {type_}")
         return broadcast_to(const(array), type_.shape)
@@ -145,14 +145,14 @@ class VarianceScaling:
     fan: Literal["in", "out", "average"]
     distribution: Literal["uniform", "normal", "truncated"]
 
-    def __call__(self, *given: Any, **options: Any) -> Any:
-        if not given and not options:  # as it is written in Keras: init=he_normal()
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        if not args and not options:  # as it is written in Keras: init=he_normal()
             return self
-        if len(given) != 3 or options:
+        if len(args) != 3 or options:
             raise _takes_nothing(next((n for n, x in SCALED.items() if x is self), repr(self)))
-        return self._drawn(*given)
+        return self._sample(*args)
 
-    def _drawn(self, type_: Type, key: Value, fans: Fans) -> Value:
+    def _sample(self, type_: Type, key: Value, fans: Fans) -> Value:
         by_name = {"in": fans[0], "out": fans[1], "average": sum(fans) / 2}
         std = math.sqrt(self.scale / max(by_name[self.fan], 1))
         match self.distribution:
@@ -206,15 +206,15 @@ def orthogonal(gain: float = 1.0) -> Initializer:
                 hint="init=normal(0.05) initializes a vector",
             )
         rows, columns = int(type_.shape[0]), math.prod(map(int, type_.shape[1:]))
-        drawn = random.normal(key, (rows, columns))
+        noise = random.normal(key, (rows, columns))
         # Twelve rounds bring all singular values near one, four make them one.
-        near = cast(orthogonalised(drawn, 12), f64)
-        found = near if rows <= columns else transpose(near)
+        near = cast(orthogonalised(noise, 12), f64)
+        matrix = near if rows <= columns else transpose(near)
         for _ in range(4):
-            gram = found @ transpose(found)
-            found = 1.875 * found + (-1.25 * gram + 0.375 * (gram @ gram)) @ found
-        found = found if rows <= columns else transpose(found)
-        return cast(reshape(gain * found, type_.shape), type_.dtype)
+            gram = matrix @ transpose(matrix)
+            matrix = 1.875 * matrix + (-1.25 * gram + 0.375 * (gram @ gram)) @ matrix
+        matrix = matrix if rows <= columns else transpose(matrix)
+        return cast(reshape(gain * matrix, type_.shape), type_.dtype)
 
     return initializer
 
@@ -233,7 +233,7 @@ def identity_matrix(gain: float = 1.0) -> Initializer:
 
 
 def default_fans(shape: tuple[int, ...]) -> Fans:
-    """Of weights `[..., in, out]`, every number in front of which is one more tap."""
+    """Of weights `[..., in, out]`; each index of the axes before these is a tap."""
     if len(shape) < 2:
         size = math.prod(shape)
         return size, size
@@ -246,14 +246,14 @@ def initial_value(init: Any, type_: Type, path: str, fans: Fans | None) -> Value
     something else than a value of that type."""
     initializer = init if callable(init) else constant(init)
     key = random.random_key(path, random.seed_leaf())
-    given = (type_, key, fans or default_fans(type_.shape))
-    if not _takes(initializer, given):
+    args = (type_, key, fans or default_fans(type_.shape))
+    if not _takes(initializer, args):
         name = getattr(initializer, "__name__", repr(initializer))
         raise ModelError(
             f"the initializer of {path} must be a function of type, key and fans, got {name}",
             hint=f"{name}(...) may return one: init=normal(0.05)",
         )
-    value = initializer(*given)
+    value = initializer(*args)
     if not isinstance(value, Value):
         raise ModelError(
             f"the initializer of {path} returned {type(value).__name__}, not a value of type "

@@ -54,8 +54,8 @@ def orthogonality(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
         rows, columns = w.shape
         wide = isinstance(rows, int) and isinstance(columns, int) and columns > rows
         gram, size = (w @ w.T, rows) if wide else (w.T @ w, columns)
-        places = iota(size)
-        difference = where(places[:, None] == places, gram - 1, gram)
+        indices = iota(size)
+        difference = where(indices[:, None] == indices, gram - 1, gram)
         return difference * difference
 
     return _summed("orthogonality", params, deviation, amount)
@@ -128,39 +128,39 @@ def _scaled(amount: Any, penalty: Value) -> Value:
     return result
 
 
-def _summed(what: str, params: Penalized, penalty: Any, amount: Any) -> Value:
+def _summed(caller: str, params: Penalized, penalty: Any, amount: Any) -> Value:
     # Squares of floats of 16 bits, and sums of them, may be beyond these.
-    values = [cast(w, w.dtype.computed) for w in _chosen(what, params)]
+    values = [cast(w, w.dtype.computed) for w in _chosen(caller, params)]
     result = sum_of(penalty(values[0]))
     for value in values[1:]:
         result = result + sum_of(penalty(value))
     return _scaled(amount, result)
 
 
-def _chosen(what: str, params: Penalized) -> list[Value]:
+def _chosen(caller: str, params: Penalized) -> list[Value]:
     several = [params] if isinstance(params, str | Value) else list(params)
-    found: dict[Value, None] = {}
-    for one in several:
-        if not isinstance(one, str):
-            found[as_value(one)] = None
+    chosen: dict[Value, None] = {}
+    for pattern in several:
+        if not isinstance(pattern, str):
+            chosen[as_value(pattern)] = None
             continue
-        leaves = active(f"{what}({one!r})").leaves
-        known = {
+        leaves = active(f"{caller}({pattern!r})").leaves
+        floats = {
             path: leaf
             for path, leaf in leaves.items()
             if isinstance(leaf.op, Input) and leaf.op.kind == "parameter" and leaf.dtype.is_float
         }
-        matching = [leaf for path, leaf in known.items() if matches(path, one)]
+        matching = [leaf for path, leaf in floats.items() if matches(path, pattern)]
         if not matching:
             raise ModelError(
-                f"{what}: no parameter so far matches {one!r}",
-                rows=[("parameter", path, str(leaf.type)) for path, leaf in known.items()],
-                hint=did_you_mean(one, known) or "call it after the layers that it applies to",
+                f"{caller}: no parameter so far matches {pattern!r}",
+                rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
+                hint=did_you_mean(pattern, floats) or "call it after the layers that it applies to",
             )
-        found |= dict.fromkeys(matching)
-    if not found:
-        raise ModelError(f"{what}: nothing to penalize", hint='a pattern, "*.weight", or values')
-    return list(found)
+        chosen |= dict.fromkeys(matching)
+    if not chosen:
+        raise ModelError(f"{caller}: nothing to penalize", hint='a pattern, "*.weight", or values')
+    return list(chosen)
 
 
 __all__ = [

@@ -24,18 +24,18 @@ def hue_turned(x: Value, turn: Any) -> Value:
     """Images of red, green and blue with the hue of each pixel (of HSV) turned by that part of the
     circle of colours; the greatest and the least of the three stay as they are.
 
-    The scale of x does not matter: hue is told by differences alone.
+    The scale of x does not matter: hue follows from differences alone.
     """
     red, green, blue = split(x, 3, axis=1)
-    most, least = maximum(maximum(red, green), blue), minimum(minimum(red, green), blue)
-    range_ = most - least
+    largest, smallest = maximum(maximum(red, green), blue), minimum(minimum(red, green), blue)
+    range_ = largest - smallest
     divisor = where(range_ > 0, range_, 1)
-    of_others = where(green >= most, (blue - red) / divisor + 2, (red - green) / divisor + 4)
-    sixth = where(red >= most, (green - blue) / divisor, of_others) + 6 * turn
+    rest = where(green >= largest, (blue - red) / divisor + 2, (red - green) / divisor + 4)
+    sixth = where(red >= largest, (green - blue) / divisor, rest) + 6 * turn
     # Red, green and blue of a hue, in sixths of the circle: how far each is below the greatest.
-    places = (mod(sixth + n, 6) for n in (5, 3, 1))
-    below = [clip(minimum(k, 4 - k), 0, 1) for k in places]
-    return concatenate([most - range_ * part for part in below], 1)
+    sextants = (mod(sixth + n, 6) for n in (5, 3, 1))
+    below = [clip(minimum(k, 4 - k), 0, 1) for k in sextants]
+    return concatenate([largest - range_ * level for level in below], 1)
 
 
 class ColorJitter(Layer):

@@ -42,12 +42,12 @@ from nncompile.ops.shape.slicing import padded
 from nncompile.ops.windows.pooling import per_axis
 
 
-def images(what: str, x: Any) -> Value:
+def images(caller: str, x: Any) -> Value:
     """x as a value of images. Raises `ShapeError` where it has another number of axes."""
     value = as_value(x)
     if value.rank != 4:
         raise ShapeError(
-            f"{what} needs images [batch, channels, height, width], x is {value.type}",
+            f"{caller} needs images [batch, channels, height, width], x is {value.type}",
             rows=[("x", *described(value))],
         )
     return value
@@ -75,10 +75,10 @@ def at(x: Value, rows: Value, columns: Value, fill: float) -> Value:
     )
     row = maximum(minimum(rows, size_value(dim(height - 1))), 0)
     column = maximum(minimum(columns, size_value(dim(width - 1))), 0)
-    places = row * size_value(width) + column
-    space = places.shape[1:]
+    positions = row * size_value(width) + column
+    space = positions.shape[1:]
     flat = reshape(x, (batch, channels, dim(height * width)))
-    index = reshape(places, (batch, 1, dim(space[0] * space[1])))
+    index = reshape(positions, (batch, 1, dim(space[0] * space[1])))
     picked = reshape(take_along_axis(flat, index, 2), (batch, channels, *space))
     return where(reshape(inside, (batch, 1, *space)), picked, fill)
 
@@ -95,9 +95,9 @@ class RandomHorizontalFlip(Layer):
             raise ModelError(f"p of {type(self).__name__} must be in [0, 1], got {self.p!r}")
 
     def __call__(self, x: Any) -> Value:
-        what = type(self).__name__
-        x = images(what, x)
-        flipped = bernoulli(draw_key(what), self.p, (x.shape[0], 1, 1, 1))
+        caller = type(self).__name__
+        x = images(caller, x)
+        flipped = bernoulli(draw_key(caller), self.p, (x.shape[0], 1, 1, 1))
         return while_training(where(flipped, flip(x, self._axis), x), x)
 
 
@@ -124,13 +124,13 @@ class RandomCrop(Layer):
 
     def __call__(self, x: Any) -> Value:
         x = images("RandomCrop", x)
-        given = (
+        crop = (
             x.shape[2:] if self.size is None else per_axis("RandomCrop", "the size", self.size, 2)
         )
         key = draw_key("RandomCrop")
-        places: list[Value] = []
-        used = x
-        for axis, (total, size) in enumerate(zip(x.shape[2:], given, strict=True)):
+        indices: list[Value] = []
+        center = x
+        for axis, (total, size) in enumerate(zip(x.shape[2:], crop, strict=True)):
             free = dim(total + 2 * self.padding - size)
             if isinstance(free, int) and free < 0:
                 raise ShapeError(
@@ -142,10 +142,10 @@ class RandomCrop(Layer):
             shape = [x.shape[0], 1, 1]
             along = [1, 1, 1]
             along[axis + 1] = size
-            places.append(reshape(start, shape) + reshape(iota(size), along))
-            used = middle(used, axis + 2, size)
-        rows, columns = places
-        return while_training(at(x, rows, columns, self.fill), used)
+            indices.append(reshape(start, shape) + reshape(iota(size), along))
+            center = middle(center, axis + 2, size)
+        rows, columns = indices
+        return while_training(at(x, rows, columns, self.fill), center)
 
 
 def middle(x: Value, axis: int, size: Dim) -> Value:
@@ -174,8 +174,8 @@ class RandomRotation(Layer):
 
     def __call__(self, x: Any) -> Value:
         x = floating("RandomRotation", images("RandomRotation", x))
-        most = math.radians(self.degrees)
-        angle = uniform(draw_key("RandomRotation"), (x.shape[0],), -1, 1, x.dtype) * most
+        limit = math.radians(self.degrees)
+        angle = uniform(draw_key("RandomRotation"), (x.shape[0],), -1, 1, x.dtype) * limit
         return while_training(rotated(x, angle, self.mode, self.fill), x)
 
 
@@ -231,8 +231,8 @@ def box(x: Value, starts: list[Value], ends: list[Value]) -> Value:
     within = []
     for axis in (0, 1):
         size = x.shape[axis + 2]
-        places = reshape(iota(size), (size, 1) if axis == 0 else (size,))
-        within.append(logical_and(places >= each(starts[axis]), places < each(ends[axis])))
+        positions = reshape(iota(size), (size, 1) if axis == 0 else (size,))
+        within.append(logical_and(positions >= each(starts[axis]), positions < each(ends[axis])))
     return logical_and(*within)
 
 

@@ -50,10 +50,10 @@ class Mixup(Layer):
         _above_zero(type(self).__name__, self.alpha)
 
     def __call__(self, x: Any, label: Any) -> tuple[Value, Value]:
-        what = type(self).__name__
-        x = floating(what, x)
-        target = soft(what, x, label, self.num_classes)
-        key = draw_key(what)
+        caller = type(self).__name__
+        x = floating(caller, x)
+        target = soft(caller, x, label, self.num_classes)
+        key = draw_key(caller)
         partner = permutation(random_key("partner", key), x.shape[0])
         share = beta(random_key("share", key), self.alpha, self.alpha, x.shape[:1], x.dtype)
         mixed, share = self._mixed(x, take(x, partner, 0), share, random_key("place", key))
@@ -62,10 +62,10 @@ class Mixup(Layer):
         labels = weight * target + (1 - weight) * take(target, partner, 0)
         return while_training(mixed, x), while_training(labels, target)
 
-    def _mixed(self, x: Value, other: Value, share: Value, key: Value) -> tuple[Value, Value]:
+    def _mixed(self, x: Value, partner: Value, share: Value, key: Value) -> tuple[Value, Value]:
         """The mixed examples, and the share of x in each."""
         weight = reshape(share, (x.shape[0], *(1 for _ in x.shape[1:])))
-        return weight * x + (1 - weight) * other, share
+        return weight * x + (1 - weight) * partner, share
 
 
 class CutMix(Mixup):
@@ -77,47 +77,47 @@ class CutMix(Mixup):
     alpha: float = 1.0
     num_classes: int | None = None
 
-    def _mixed(self, x: Value, other: Value, share: Value, key: Value) -> tuple[Value, Value]:
+    def _mixed(self, x: Value, partner: Value, share: Value, key: Value) -> tuple[Value, Value]:
         images("CutMix", x)
         starts: list[Value] = []
         ends: list[Value] = []
         area: Any = 1.0
         for axis, size in enumerate(x.shape[2:]):
-            whole = size_value(size)
+            length = size_value(size)
             side = cast(floor(sqrt(1 - share) * size_value(size, x.dtype)), i64)
             start = below(random_key(axis, key), x.shape[0], size) - side // 2
-            first, end = maximum(start, 0), minimum(start + side, whole)
-            part = cast(end - first, x.dtype) / cast(whole, x.dtype)
-            area = part * area
+            first, end = maximum(start, 0), minimum(start + side, length)
+            share_of_axis = cast(end - first, x.dtype) / cast(length, x.dtype)
+            area = share_of_axis * area
             starts.append(first)
             ends.append(end)
-        return where(box(x, starts, ends), other, x), 1 - area
+        return where(box(x, starts, ends), partner, x), 1 - area
 
 
-def soft(what: str, x: Value, label: Any, num_classes: int | None) -> Value:
+def soft(caller: str, x: Value, label: Any, num_classes: int | None) -> Value:
     """Labels as real numbers, class indices as probabilities [batch, classes]."""
     target = as_value(label)
     if target.rank == 0 or x.rank == 0 or same(target.shape[0], x.shape[0]) is not True:
         raise ShapeError(
-            f"{what}: needs one label for each example",
+            f"{caller}: needs one label for each example",
             rows=[("x", *described(x)), ("label", *described(target))],
         )
     if target.dtype.is_float:
         return target
     if num_classes is None:
         raise ModelError(
-            f"{what}: the labels are class indices, {target.type}, and the number of classes is "
+            f"{caller}: the labels are class indices, {target.type}, and the number of classes is "
             "unknown",
-            hint=f"{what}(num_classes=10)",
+            hint=f"{caller}(num_classes=10)",
         )
     if target.rank != 1:
-        raise ShapeError(f"{what}: class indices must be [batch], got {target.type}")
+        raise ShapeError(f"{caller}: class indices must be [batch], got {target.type}")
     return one_hot(target, whole_number("num_classes", num_classes, least=1), x.dtype)
 
 
-def _above_zero(what: str, alpha: Any) -> None:
-    if not real(f"the alpha of {what}", alpha) > 0:
-        raise ModelError(f"the alpha of {what} must be positive, got {alpha!r}")
+def _above_zero(caller: str, alpha: Any) -> None:
+    if not real(f"the alpha of {caller}", alpha) > 0:
+        raise ModelError(f"the alpha of {caller} must be positive, got {alpha!r}")
 
 
 class LabelNoise(Layer):
@@ -134,9 +134,9 @@ class LabelNoise(Layer):
     def __call__(self, label: Any) -> Value:
         label = _integers("LabelNoise", "labels", label)
         key = draw_key("LabelNoise")
-        others = randint(random_key("class", key), label.shape, 0, self.num_classes)
+        random_labels = randint(random_key("class", key), label.shape, 0, self.num_classes)
         changed = bernoulli(random_key("changed", key), self.rate, label.shape)
-        return while_training(where(changed, cast(others, label.dtype), label), label)
+        return while_training(where(changed, cast(random_labels, label.dtype), label), label)
 
 
 class MaskTokens(Layer):
@@ -178,9 +178,9 @@ class MaskTokens(Layer):
         kind = uniform(random_key("kind", key), tokens.shape, dtype=f32)
         changed = tokens
         if self.vocabulary is not None and self.random:
-            others = randint(random_key("token", key), tokens.shape, 0, self.vocabulary)
+            random_tokens = randint(random_key("token", key), tokens.shape, 0, self.vocabulary)
             replaced = kind < self.masked + self.random
-            changed = where(replaced, cast(others, tokens.dtype), changed)
+            changed = where(replaced, cast(random_tokens, tokens.dtype), changed)
         changed = where(kind < self.masked, self.mask, changed)
         return (
             while_training(where(chosen, changed, tokens), tokens),
@@ -188,10 +188,10 @@ class MaskTokens(Layer):
         )
 
 
-def _integers(what: str, name: str, x: Any) -> Value:
+def _integers(caller: str, name: str, x: Any) -> Value:
     value = as_value(x)
     if not value.dtype.is_integer:
-        raise DTypeError(f"{what}: {name} must be integers, got {value.type}")
+        raise DTypeError(f"{caller}: {name} must be integers, got {value.type}")
     return value
 
 

@@ -26,7 +26,7 @@ from nncompile.ops import any as any_of
 from nncompile.ops import cast, dropout, expand_dims, iota, matmul, reshape, softmax, swapaxes
 from nncompile.ops.core.assertions import LENGTHS, in_range
 
-# Added to the scores of what must not be looked at. Not −∞: a row of nothing else stays finite.
+# Added to the scores of hidden keys. Not −∞: a row of hidden keys alone stays finite.
 HIDDEN = -1e30
 
 
@@ -275,9 +275,9 @@ class MultiHeadAttention(Layer):
         y = self._dense(heads * size, name)(x)
         return swapaxes(reshape(y, (*y.shape[:-1], heads, size)), -2, -3)
 
-    def _mask(self, given: Any, key_mask: Any, query: Value, key: Value) -> Value | None:
+    def _mask(self, attn_mask: Any, key_mask: Any, query: Value, key: Value) -> Value | None:
         """Both masks as one that broadcasts to `[..., heads, t, s]`."""
-        mask = None if given is None else as_value(given)
+        mask = None if attn_mask is None else as_value(attn_mask)
         if mask is not None:
             if mask.rank > query.rank + 1:
                 raise ShapeError(
@@ -289,20 +289,20 @@ class MultiHeadAttention(Layer):
         if key_mask is None:
             return mask
         key_mask = as_value(key_mask)
-        wanted = (*query.shape[:-2], key.shape[-2])
-        if key_mask.dtype is not boolean or same_shape(key_mask.shape, wanted) is not True:
+        expected = (*query.shape[:-2], key.shape[-2])
+        if key_mask.dtype is not boolean or same_shape(key_mask.shape, expected) is not True:
             raise ShapeError(
                 "MultiHeadAttention: the key_mask needs one truth value for each key",
                 rows=[("key_mask", str(key_mask.type)), ("key", str(key.type))],
                 hint="bool[batch, time], true where a token is: tokens != padding",
             )
-        there = expand_dims(key_mask, (-2, -3))
+        visible = expand_dims(key_mask, (-2, -3))
         if mask is None:
-            return there
+            return visible
         if mask.dtype is boolean:
-            return mask & there
+            return mask & visible
         # Not a sum of both: of a real mask gradients are taken.
-        return where(there, mask, HIDDEN)
+        return where(visible, mask, HIDDEN)
 
     def _grouped(self, mask: Value, shared: int, groups: int) -> Value:
         """The mask's axis of the heads as one of those that share keys, and one of their groups."""

@@ -50,8 +50,8 @@ class Layer:
         # Without fields of its own it keeps its base's __init__, which may be written by hand; of
         # several layers that it joins it has the fields of all.
         bases = [base for base in cls.__bases__ if issubclass(base, Layer)]
-        own = bool(inspect.get_annotations(cls)) or len(bases) > 1
-        dataclass(frozen=True, eq=False, repr=False, init=own)(cls)
+        has_fields = bool(inspect.get_annotations(cls)) or len(bases) > 1
+        dataclass(frozen=True, eq=False, repr=False, init=has_fields)(cls)
         if "__init__" in cls.__dict__:
             cls.__init__ = _with_known_options(cls.__init__)  # type: ignore[method-assign]  # checked
         if "__call__" in cls.__dict__:
@@ -94,8 +94,8 @@ class Layer:
 
     def update(self, state: Value | str, new: Any) -> None:
         """Makes `new` the value of the state (what `self.state` gave, or its name) from here on,
-        and its value after a training step. Raises `ModelError` where it is no state of this layer,
-        `ShapeError` or `DTypeError` where `new` has another type."""
+        and its value after a training step. Raises `ModelError` where it is not a state of this
+        layer, `ShapeError` or `DTypeError` where `new` has another type."""
         builder = active(type(self).__name__)
         builder.update(builder.path_of(self), state, new)
 
@@ -112,15 +112,15 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def __init__(self: Layer, *args: Any, **options: Any) -> None:
         try:
-            given = signature.bind(self, *args, **options)
+            bound = signature.bind(self, *args, **options)
         except TypeError as error:
             names = [name for name in signature.parameters if name != "self"]
             raise wrong_call(type(self).__name__, error, names, options) from None
-        for name in defaults.keys() & given.arguments.keys():
-            if given.arguments[name] is None:  # as where nothing is said
-                given.arguments[name] = defaults[name]
+        for name in defaults.keys() & bound.arguments.keys():
+            if bound.arguments[name] is None:  # as where nothing is said
+                bound.arguments[name] = defaults[name]
         object.__setattr__(self, "_by_place", len(args))
-        init(*given.args, **given.kwargs)
+        init(*bound.args, **bound.kwargs)
         _check_flags(self)
 
     return __init__
@@ -128,10 +128,10 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
 
 def _check_flags(layer: Layer) -> None:
     for option in layer.__dataclass_fields__.values():
-        given = getattr(layer, option.name, False)
-        if option.type in (bool, "bool") and not isinstance(given, bool | np.bool_):
+        flag = getattr(layer, option.name, False)
+        if option.type in (bool, "bool") and not isinstance(flag, bool | np.bool_):
             raise ModelError(
-                f"{option.name} of {type(layer).__name__} must be True or False, got {given!r}"
+                f"{option.name} of {type(layer).__name__} must be True or False, got {flag!r}"
             )
 
 

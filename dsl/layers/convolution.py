@@ -74,15 +74,15 @@ class _Convolution(_Grouped, _Window, _Filters):
         x = as_value(x)
         channels = channels_of(self, x, self.axes, self.groups)
         check_habits(self, x)
-        each = channels // self.groups
+        per_group = channels // self.groups
         kernel = numbers("kernel_size", self.kernel_size, self.axes, 1)
         taps = math.prod(kernel)
-        fans = each * taps, self.out_channels // self.groups * taps
-        shape = (self.out_channels, each, *kernel)
+        fans = per_group * taps, self.out_channels // self.groups * taps
+        shape = (self.out_channels, per_group, *kernel)
         w = self.parameter("weight", shape, self.init, x.dtype, fans)
         bias = _bias(self, self.out_channels, x)
-        where = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
-        return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
+        options = self.stride, self.padding, self.dilation, self.groups, self.padding_mode
+        return _activated(self, conv(x, w, bias, *options, what=type(self).__name__))
 
 
 class Conv1d(_Convolution):
@@ -140,8 +140,8 @@ class DepthwiseConv2d(_Multiplied):
         fans = taps, self.depth_multiplier * taps
         w = self.parameter("weight", (filters, 1, *kernel), self.init, x.dtype, fans)
         bias = _bias(self, filters, x)
-        where = self.stride, self.padding, self.dilation, channels, self.padding_mode
-        return _activated(self, conv(x, w, bias, *where, what=type(self).__name__))
+        options = self.stride, self.padding, self.dilation, channels, self.padding_mode
+        return _activated(self, conv(x, w, bias, *options, what=type(self).__name__))
 
 
 class SeparableConv2d(_Multiplied, _Filters):
@@ -160,10 +160,10 @@ class SeparableConv2d(_Multiplied, _Filters):
         x = as_value(x)
         channels_of(self, x, 2)
         check_habits(self, x)
-        where = self.stride, self.padding, self.dilation
+        options = self.stride, self.padding, self.dilation
         depthwise = DepthwiseConv2d(
             self.kernel_size,
-            *where,
+            *options,
             self.depth_multiplier,
             bias=False,
             init=self.init,
@@ -193,18 +193,18 @@ class _Transposed(_Grouped, _Spread, _Filters):
         x = as_value(x)
         channels = channels_of(self, x, self.axes, self.groups)
         check_habits(self, x, is_transposed=True)
-        each = self.out_channels // self.groups
+        per_group = self.out_channels // self.groups
         kernel = numbers("kernel_size", self.kernel_size, self.axes, 1)
         strides = numbers("stride", self.stride, self.axes, 1)
         taps = math.prod(kernel)
         # Of the taps only every stride-th meets an element of x.
         met = math.prod(math.ceil(k / s) for k, s in zip(kernel, strides, strict=True))
-        fans: Fans = channels // self.groups * met, each * taps
-        shape = (channels, each, *kernel)
+        fans: Fans = channels // self.groups * met, per_group * taps
+        shape = (channels, per_group, *kernel)
         w = self.parameter("weight", shape, self.init, x.dtype, fans)
         bias = _bias(self, self.out_channels, x)
-        where = strides, self.padding, self.output_padding, self.dilation, self.groups
-        return _activated(self, conv_transpose(x, w, bias, *where, what=type(self).__name__))
+        options = strides, self.padding, self.output_padding, self.dilation, self.groups
+        return _activated(self, conv_transpose(x, w, bias, *options, what=type(self).__name__))
 
 
 class ConvTranspose1d(_Transposed):

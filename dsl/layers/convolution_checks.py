@@ -1,4 +1,4 @@
-"""What layers that slide a kernel demand of their options and of x, told in the layer's name."""
+"""Checks of the options and of x for layers that slide a kernel; errors name the layer."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def check_channels(layer: Layer, out_channels: Any, groups: Any = 1) -> None:
 
 def check_options(layer: Any) -> None:
     """Raises `ModelError` or `ShapeError` for a kernel size, stride, padding, dilation or
-    activation that is none, before there is an x."""
+    activation that is not valid, before there is an x."""
     kind, activation = type(layer).__name__, layer.activation
     axes = layer.axes
     windows = {}
     for name in ("kernel_size", "stride", "dilation"):
-        given = getattr(layer, name)
-        if callable(given):
+        option = getattr(layer, name)
+        if callable(option):
             raise ModelError(
-                f"{kind}: the {name} must be a number, got the function {given!r}",
+                f"{kind}: the {name} must be a number, got the function {option!r}",
                 hint=f"{kind}(16, 3, activation=relu)",
             )
         try:
-            windows[name] = numbers(f"{name} of {kind}", given, axes, 1)
+            windows[name] = numbers(f"{name} of {kind}", option, axes, 1)
         except ShapeError as error:
             raise ModelError(error.said, hint=error.hint) from None
     strides = windows["stride"]

@@ -97,8 +97,8 @@ class Bilinear(Layer):
         )
         # A product with all of it at once, and then one for each row.
         wide = x @ reshape(transpose(weight, (1, 0, 2)), (n, self.out_features * m))
-        each = reshape(wide, (*x.shape[:-1], self.out_features, m))
-        z: Value = squeeze(each @ expand_dims(y, -1), -1)
+        rows_of_y = reshape(wide, (*x.shape[:-1], self.out_features, m))
+        z: Value = squeeze(rows_of_y @ expand_dims(y, -1), -1)
         if self.bias:
             bias_init = start if self.bias_init is None else self.bias_init
             z = z + self.parameter("bias", self.out_features, bias_init, x.dtype)
@@ -194,8 +194,8 @@ class PReLU(Layer):
         )
         slope = self.parameter("slope", count, self.init, x.dtype)
         behind = x.rank - 1 - self.axis % x.rank
-        own: Value = prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))
-        return own
+        result: Value = prelu(x, reshape(slope, (*slope.shape, *(1,) * behind)))
+        return result
 
 
 __all__ = [

@@ -96,14 +96,14 @@ def check_table(layer: Table) -> None:
 
 
 def numbers_of(layer: Table, x: Any) -> Value:
-    """x as integers, of which those that are known already have a row."""
+    """x as integers; constants are checked to have a row."""
     kind, value = type(layer).__name__, as_value(x)
     if not value.dtype.is_integer:
         raise DTypeError(
             f"{kind} looks up integers, x is {value.type}", hint='tokens=i64["batch", "time"]'
         )
-    known = value.op.value if isinstance(value.op, Constant) else np.zeros(0)
-    wrong = known[(known < 0) | (known >= layer.num_embeddings)]
+    constants = value.op.value if isinstance(value.op, Constant) else np.zeros(0)
+    wrong = constants[(constants < 0) | (constants >= layer.num_embeddings)]
     if wrong.size:
         raise ModelError(
             f"{kind}: index {wrong.flat[0]} is out of range for {layer.num_embeddings} rows"
@@ -119,23 +119,23 @@ def sinusoidal(
 
     f32[length, width]; the length may be symbolic. Raises `ModelError` for an odd width.
     """
-    angles = _angles(_places(length, positions, dtype), width, base, "sinusoidal")
+    angles = _angles(_positions(length, positions, dtype), width, base, "sinusoidal")
     return reshape(stack([sin(angles), cos(angles)], -1), (*angles.shape[:-1], width))
 
 
-def _places(length: Any, positions: Any, dtype: DType) -> Value:
-    places = iota(length) if positions is None else as_value(positions)
-    return cast(places, dtype)
+def _positions(length: Any, positions: Any, dtype: DType) -> Value:
+    steps = iota(length) if positions is None else as_value(positions)
+    return cast(steps, dtype)
 
 
-def _angles(places: Value, width: int, base: float, what: str) -> Value:
+def _angles(positions: Value, width: int, base: float, caller: str) -> Value:
     """Each place times each frequency: `[..., width/2]`."""
     if not isinstance(width, int) or width < 2 or width % 2:
-        raise ModelError(f"{what} needs an even number of features, got {width}")
-    if not real(f"the base of {what}", base) > 0:
-        raise ModelError(f"the base of {what} must be positive, got {base}")
+        raise ModelError(f"{caller} needs an even number of features, got {width}")
+    if not real(f"the base of {caller}", base) > 0:
+        raise ModelError(f"the base of {caller} must be positive, got {base}")
     rates = base ** (-np.arange(0, width, 2) / width)
-    angles: Value = expand_dims(places, -1) * const(rates, places.dtype)
+    angles: Value = expand_dims(positions, -1) * const(rates, positions.dtype)
     return angles
 
 
@@ -153,7 +153,7 @@ def rotary(
     if x.rank < 2 or not x.dtype.is_float:
         raise ShapeError(f"rotary rotates features at positions, [..., t, d], x is {x.type}")
     width: Any = x.shape[-1]
-    angles = _angles(_places(x.shape[-2], positions, x.dtype), width, base, "rotary")
+    angles = _angles(_positions(x.shape[-2], positions, x.dtype), width, base, "rotary")
     cosine, sine = cos(angles), sin(angles)
     if interleaved:
         pairs = reshape(x, (*x.shape[:-1], width // 2, 2))
@@ -209,11 +209,11 @@ class LearnedPositions(Layer):
         return y
 
 
-def _sequence(what: str, x: Any) -> tuple[Value, Dim]:
+def _sequence(caller: str, x: Any) -> tuple[Value, Dim]:
     x = as_value(x)
     if x.rank < 2 or not x.dtype.is_float or not isinstance(x.shape[-1], int):
         raise ShapeError(
-            f"{what} needs floating-point [..., positions, features], x is {x.type}",
+            f"{caller} needs floating-point [..., positions, features], x is {x.type}",
             hint="an Embedding turns token ids into features",
         )
     return x, x.shape[-2]

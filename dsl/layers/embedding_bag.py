@@ -76,15 +76,15 @@ class EmbeddingBag(Layer):
             return self._of_rows(x, weights)
         return self._of_vector(x, self._offsets(x, offsets), weights)
 
-    def _weights(self, x: Value, given: Any) -> Value | None:
-        if given is None:
+    def _weights(self, x: Value, per_sample_weights: Any) -> Value | None:
+        if per_sample_weights is None:
             return None
         if self.mode != "sum":
             raise ModelError(
                 f"EmbeddingBag: per_sample_weights need the mode 'sum', got {self.mode!r}",
                 hint='EmbeddingBag(..., mode="sum")',
             )
-        weights = as_value(given)
+        weights = as_value(per_sample_weights)
         if weights.dtype is not self.dtype or same_shape(weights.shape, x.shape) is not True:
             expected = Type(self.dtype, x.shape)
             raise ShapeError(
@@ -92,22 +92,22 @@ class EmbeddingBag(Layer):
             )
         return weights
 
-    def _offsets(self, x: Value, given: Any) -> Value:
-        offsets = as_value(given)
+    def _offsets(self, x: Value, starts: Any) -> Value:
+        offsets = as_value(starts)
         if not offsets.dtype.is_integer or offsets.rank != 1:
             raise ShapeError(
                 f"the offsets of EmbeddingBag must be i64[bags], got {offsets.type}",
                 hint='offsets=i64["bags"], where each bag begins in x',
             )
-        what = "the first offset of EmbeddingBag must be"
+        claim = "the first offset of EmbeddingBag must be"
         is_first = iota(offsets.shape[0]) == 0
         first = where(is_first, offsets, 0)
-        first = in_range(first, 0, 0, what, "the first bag starts at 0")
-        what, hint = (
+        first = in_range(first, 0, 0, claim, "the first bag starts at 0")
+        claim, hint = (
             "the offsets of EmbeddingBag must be",
             "a bag starts within x, or at its end",
         )
-        return where(is_first, first, in_range(offsets, 0, x.shape[0], what, hint))
+        return where(is_first, first, in_range(offsets, 0, x.shape[0], claim, hint))
 
     def _of_rows(self, x: Value, weights: Value | None) -> Value:
         """Of bags along the last axis."""
@@ -115,9 +115,9 @@ class EmbeddingBag(Layer):
         n = x.shape[-1]
         if self.mode == "max" and not (isinstance(n, int) and n > 0):
             # One more that does not count, or there might be nothing to choose from.
-            more = [(0, 0)] * (x.rank - 1) + [(0, 1)]
-            counted = pad(full(x.shape, True, boolean) if counted is None else counted, more)
-            x = pad(x, more)
+            widths = [(0, 0)] * (x.rank - 1) + [(0, 1)]
+            counted = pad(full(x.shape, True, boolean) if counted is None else counted, widths)
+            x = pad(x, widths)
         rows = take(table_of(self), x, axis=0)
         if weights is not None:
             rows = rows * expand_dims(weights, -1)
@@ -144,7 +144,7 @@ class EmbeddingBag(Layer):
         if self.padding_idx is not None:
             column = expand_dims(x != self.padding_idx, -1)
         begun = scatter_add(full((dim(n + 1),), 0, i64), offsets, full((bags,), 1, i64))[:n]
-        bag = cumsum(begun, 0)  # from 1 on: what is before all of them is in none
+        bag = cumsum(begun, 0)  # from 1 on; elements before the first are in bag 0
 
         def totals(values: Value) -> Value:
             start = full((dim(bags + 1), *values.shape[1:]), 0, values.dtype)
@@ -155,8 +155,8 @@ class EmbeddingBag(Layer):
             following = concatenate([offsets, end], 0)[1:]
             masked = where(column, rows, -math.inf)
             ends = where(following > offsets, following - 1, n)
-            found = take(self._running(masked, begun > 0), ends, axis=0)
-            return where(totals(cast(column, i64)) > 0, found, 0.0)
+            maxima = take(self._running(masked, begun > 0), ends, axis=0)
+            return where(totals(cast(column, i64)) > 0, maxima, 0.0)
         total = totals(where(column, rows, 0.0))
         return (
             total if self.mode == "sum" else total / self._divisor(totals(cast(column, i64))[:, 0])

@@ -1,4 +1,4 @@
-"""Sizes that weights depend on: they are numbers, whatever data come."""
+"""Sizes that weights depend on: they are numbers for any data."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from nncompile.ir.op import Value, described, makers_of
 def known_size(message: str, x: Value, axis: int, hint: str | None = None) -> int:
     """The size of that axis of x, for weights.
 
-    Raises `ShapeError` with the message where it is no number: with what the size depends on, and
-    ways to one of which `hint` is another.
+    Raises `ShapeError` with the message where it is not a number. The error shows what the size
+    depends on, and ways out, `hint` among them.
     """
     if not -x.rank <= axis < x.rank:
-        way = "expand_dims(x, -1) adds an axis of one element"
-        raise ShapeError(message, rows=[("x", *described(x))], hint=way if x.rank == 0 else hint)
+        hint = "expand_dims(x, -1) adds an axis of one element" if x.rank == 0 else hint
+        raise ShapeError(message, rows=[("x", *described(x))], hint=hint)
     size = x.shape[axis]
     if isinstance(size, int):
         return size
-    declared, made = _inputs(x, size), _made(size)
-    ways = [_room(size)] if is_clipped(size) else []
+    declared, makers = _inputs(x, size), _makers(size)
+    remedies = [_room(size)] if is_clipped(size) else []
     if declared:
-        place = " and ".join(dict.fromkeys(what for _, what, _ in declared))
-        ways.append(f"declare {place} as a number")
-    ways.append(
+        inputs = " and ".join(dict.fromkeys(label for _, label, _ in declared))
+        remedies.append(f"declare {inputs} as a number")
+    remedies.append(
         hint or "take the mean over that axis, as GlobalAveragePool() does over the sizes of images"
     )
     raise ShapeError(
         message,
-        rows=[("x", *described(x)), *declared, *made],
+        rows=[("x", *described(x)), *declared, *makers],
         hint=f"weights depend on the size {size}, which is known only from the data: "
-        f"{'; or '.join(ways)}",
+        f"{'; or '.join(remedies)}",
     )
 
 
 def _room(size: Dim) -> str:
-    """How a slice has as many elements as are asked for: `size` is the least of that and others."""
+    """How a slice gets as many elements as it requests; `size` is a minimum with it."""
     if not isinstance(size, sp.Min) or len(size.args) != 2 or not size.args[0].is_Integer:
         return CLIPPED
-    count, there = size.args
+    count, length = size.args
     return (
         f"a slice takes at most what is there; it takes {count} elements of an axis declared "
-        f'"{there} + {count}"'
+        f'"{length} + {count}"'
     )
 
 
 def _inputs(x: Value, size: Dim) -> list[Row]:
-    """Which axes of which inputs tell the names in the size."""
+    """The axes of inputs whose sizes are the names in the size."""
     rows: list[Row] = []
     for leaf in toposort([x]):
         if not isinstance(leaf.op, Input):
@@ -62,7 +62,7 @@ def _inputs(x: Value, size: Dim) -> list[Row]:
     return rows
 
 
-def _made(size: Dim) -> list[Row]:
+def _makers(size: Dim) -> list[Row]:
     """Which ops select the numbers of elements in the size."""
     rows: list[Row] = []
     for v in makers_of([size]):

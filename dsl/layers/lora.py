@@ -61,20 +61,20 @@ class LoRA:
             )
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        found: list[str] = []
+        adapted: list[str] = []
 
         def adapt(builder: Builder, owner: str, name: str, weight: Value) -> Value:
             path = f"{owner}.{name}" if owner else name
             if name.startswith("lora_") or weight.rank < 2 or not matches(path, self.params):
                 return weight
-            found.append(path)
+            adapted.append(path)
             if not isinstance(weight.op, Input):  # adapted already, by a LoRA within this one
                 return weight
             return self._adapted(builder, owner, name, weight)
 
         with active("LoRA").adapting(adapt):
             result = self.layer(*args, **options)
-        if not found:
+        if not adapted:
             raise ModelError(
                 f"LoRA found no weight matrix (or kernels) in {self.layer!r} that "
                 f"{self.params!r} matches",
@@ -91,10 +91,10 @@ class LoRA:
             taps = math.prod(kernel)
             shapes = (self.rank, columns, *kernel), (rows, self.rank, *(1,) * len(kernel))
             fans = columns * taps, self.rank * taps
-        parts = {"a": (shapes[0], self.init, fans), "b": (shapes[1], zeros, None)}
+        factors = {"a": (shapes[0], self.init, fans), "b": (shapes[1], zeros, None)}
         a, b = (
-            builder.parameter(owner, f"lora_{part}{suffix}", shape, init, weight.dtype, spread)
-            for part, (shape, init, spread) in parts.items()
+            builder.parameter(owner, f"lora_{letter}{suffix}", shape, init, weight.dtype, spread)
+            for letter, (shape, init, spread) in factors.items()
         )
         factor = 1.0 if self.alpha is None else self.alpha / self.rank
         if kernel:  # one convolution after the other is one, of the product of their weights

@@ -54,7 +54,7 @@ class MixtureOfExperts(Layer):
         scores, chosen = self._routed(x)
         n, count = x.shape[-1], self.num_experts
         hidden = 4 * n if self.hidden_size is None else self.hidden_size
-        places = product(x.shape[:-1])
+        tokens = product(x.shape[:-1])
 
         def project(y: Value, name: str, rows: int, columns: int) -> Value:
             shape = (count, rows, columns)
@@ -66,15 +66,15 @@ class MixtureOfExperts(Layer):
                 y = y + self.parameter(f"{name}bias", (count, 1, columns), zeros, x.dtype)
             return y
 
-        inner = self.activation(project(reshape(x, (1, places, n)), "", n, hidden))
-        answers = project(inner, "output_", hidden, n)  # [experts, places, n]
+        inner = self.activation(project(reshape(x, (1, tokens, n)), "", n, hidden))
+        outputs = project(inner, "output_", hidden, n)  # [experts, places, n]
         if self.top_k == 1:
             weights = where(chosen, softmax(scores), 0)
         else:
             # Not −∞: a probability of 0 has gradient 0 either way, and this stays finite.
             weights = softmax(where(chosen, scores, -1e30))
-        by_expert = transpose(reshape(weights, (places, count)))
-        return reshape(total(expand_dims(by_expert, -1) * answers, 0), x.shape)
+        expert_weights = transpose(reshape(weights, (tokens, count)))
+        return reshape(total(expand_dims(expert_weights, -1) * outputs, 0), x.shape)
 
     def balance(self, x: Any) -> Value:
         """experts·Σ fₑ·pₑ, fₑ the part of the choices that fell on expert e and pₑ its mean
@@ -82,9 +82,9 @@ class MixtureOfExperts(Layer):
         choices have none (Fedus et al. 2021, equations 4–6)."""
         scores, chosen = self._routed(as_value(x))
         shape = (product(scores.shape[:-1]), self.num_experts)
-        used = mean(reshape(where(chosen, 1.0 / self.top_k, 0.0).astype(scores.dtype), shape), 0)
+        shares = mean(reshape(where(chosen, 1.0 / self.top_k, 0.0).astype(scores.dtype), shape), 0)
         likely = mean(reshape(softmax(scores), shape), 0)
-        return total(stop_gradient(used) * likely) * self.num_experts
+        return total(stop_gradient(shares) * likely) * self.num_experts
 
     def _routed(self, x: Value) -> tuple[Value, Value]:
         """The scores of all experts `[..., experts]`, and which of them are chosen."""

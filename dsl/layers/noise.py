@@ -24,23 +24,23 @@ from nncompile.ops import (
 )
 
 
-def draw_key(what: str) -> Value:
+def draw_key(caller: str) -> Value:
     """A key for one layer's random numbers of one step, other than that of every other draw."""
-    return random_key(active(what).salt(), seed_leaf(), step_leaf())
+    return random_key(active(caller).salt(), seed_leaf(), step_leaf())
 
 
-def probability_of(what: str, p: Any) -> float:
+def probability_of(caller: str, p: Any) -> float:
     """A probability within [0, 1). Raises `ModelError` for another."""
-    number = real(what, p)
+    number = real(caller, p)
     if not 0 <= number < 1:
-        raise ModelError(f"{what} must be in [0, 1), got {p!r}")
+        raise ModelError(f"{caller} must be in [0, 1), got {p!r}")
     return float(number)
 
 
-def at_least_zero(what: str, number: Any) -> float:
+def at_least_zero(caller: str, number: Any) -> float:
     """A number that is not negative. Raises `ModelError` for another."""
-    if real(what, number) < 0:
-        raise ModelError(f"{what} must be at least 0, got {number!r}")
+    if real(caller, number) < 0:
+        raise ModelError(f"{caller} must be at least 0, got {number!r}")
     return float(number)
 
 
@@ -57,12 +57,12 @@ class SpatialDropout(Layer):
         probability_of(f"p of {type(self).__name__}", self.p)
 
     def __call__(self, x: Any) -> Value:
-        what = type(self).__name__
-        x = floating(what, x)
+        caller = type(self).__name__
+        x = floating(caller, x)
         if x.rank < self._axes:
-            raise ShapeError(f"{what} needs {self._axes} axes or more, x is {x.type}")
+            raise ShapeError(f"{caller} needs {self._axes} axes or more, x is {x.type}")
         shape = (*x.shape[: self._axes], *(1 for _ in x.shape[self._axes :]))
-        return dropout(x, self.p, active(what).salt(), shape=shape)
+        return dropout(x, self.p, active(caller).salt(), shape=shape)
 
 
 class DropPath(SpatialDropout):
@@ -94,8 +94,8 @@ class AlphaDropout(Layer):
         x = floating("AlphaDropout", x)
         keep = 1 - self.p
         scale = 1 / math.sqrt(keep * (1 + self.p * _SATURATED**2))
-        kept = bernoulli(draw_key("AlphaDropout"), keep, x.shape)
-        dropped = where(kept, x, _SATURATED) * scale - scale * self.p * _SATURATED
+        is_kept = bernoulli(draw_key("AlphaDropout"), keep, x.shape)
+        dropped = where(is_kept, x, _SATURATED) * scale - scale * self.p * _SATURATED
         return while_training(dropped, x)
 
 

@@ -85,7 +85,7 @@ class BatchNorm(Layer):
         if not tracked:
             return y
         if self.momentum is None:
-            # An empty batch, which leaves the statistics as they are, is none of them.
+            # An empty batch leaves the statistics as they are, and does not count.
             share = self._share(minimum(size_value(product(x.shape)), 1), x)
             next_mean = (1 - share) * mean + share * next_mean
             next_variance = (1 - share) * variance + share * next_variance
@@ -94,10 +94,10 @@ class BatchNorm(Layer):
         return y
 
     def _share(self, batches: Value, x: Value) -> Value:
-        """What one more batch is of all that were seen, which are counted on."""
-        seen = self.state("num_batches_tracked", (), zeros, i64) + batches
-        self.update("num_batches_tracked", seen)
-        return 1 / cast(maximum(seen, 1), x.dtype)
+        """The share of one more batch in all batches so far; counts it."""
+        count = self.state("num_batches_tracked", (), zeros, i64) + batches
+        self.update("num_batches_tracked", count)
+        return 1 / cast(maximum(count, 1), x.dtype)
 
 
 class LayerNorm(Layer):
@@ -214,11 +214,11 @@ def _check_epsilon(name: str, eps: Any, instead: str = CHANNELS_OF_X, options: s
             hint=_over(name, eps),
         )
     if isinstance(eps, int | float) and eps >= 1:
-        more = f"; {name}(axes={eps}) normalizes the last {eps}" if eps in (2, 3) else ""
+        axes_hint = f"; {name}(axes={eps}) normalizes the last {eps}" if eps in (2, 3) else ""
         raise ModelError(
             f"the eps of {name} must be a small number such as 1e-5, got {eps}",
             hint=f"{name}({options}){' ' if instead is SIZE_OF_X else ': '}{instead}"
-            f"{more if instead is SIZE_OF_X else ''}",
+            f"{axes_hint if instead is SIZE_OF_X else ''}",
         )
     positive_epsilon(name, eps)
 
@@ -241,7 +241,7 @@ def _check_axes(name: str, axes: Any) -> None:
 def _affine(
     layer: Layer, x: Value, shape: tuple[Any, ...], affine: bool, with_bias: bool = True
 ) -> tuple[Value | None, Value | None]:
-    """The scale and the bias of a layer; None for what it does not have."""
+    """The scale and the bias of a layer; None for one that it lacks."""
     if not affine:
         return None, None
     scale = layer.parameter("weight", shape, ones, x.dtype)
@@ -294,8 +294,8 @@ class LocalResponseNorm(Layer):
         whole_number("LocalResponseNorm: size", self.size, 1)
 
     def __call__(self, x: Any) -> Value:
-        given = self.size, self.alpha, self.beta, self.k
-        return local_response_norm(x, *given, what="LocalResponseNorm")
+        options = self.size, self.alpha, self.beta, self.k
+        return local_response_norm(x, *options, what="LocalResponseNorm")
 
 
 __all__ = [

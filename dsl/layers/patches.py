@@ -56,8 +56,8 @@ class Fold(Layer):
     stride: Any = 1
 
     def __call__(self, x: Any) -> Value:
-        given = self.kernel_size, self.dilation, self.padding, self.stride
-        return fold(x, self.output_size, *given, what="Fold")
+        options = self.kernel_size, self.dilation, self.padding, self.stride
+        return fold(x, self.output_size, *options, what="Fold")
 
 
 __all__ = ["Fold", "PixelShuffle", "PixelUnshuffle", "Unfold"]

@@ -44,13 +44,13 @@ class MaxPool1d(Layer):
     _axes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        given = self.kernel_size, self.stride, self.padding, self.dilation
-        options(type(self).__name__, self._axes, *given)
+        window = self.kernel_size, self.stride, self.padding, self.dilation
+        options(type(self).__name__, self._axes, *window)
 
     def __call__(self, x: Any) -> Any:
-        given = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
+        options = self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode
         pool = max_pool_with_indices if self.return_indices else max_pool
-        return pool(x, *given, rank=self._axes, what=type(self).__name__)
+        return pool(x, *options, rank=self._axes, what=type(self).__name__)
 
 
 class MaxPool2d(MaxPool1d):
@@ -80,8 +80,8 @@ class MaxUnpool1d(Layer):
         options(type(self).__name__, self._axes, self.kernel_size, self.stride, self.padding, 1)
 
     def __call__(self, x: Any, indices: Any, output_size: Any = None) -> Value:
-        given = self.kernel_size, self.stride, self.padding, output_size
-        return max_unpool(x, indices, *given, rank=self._axes, what=type(self).__name__)
+        options = self.kernel_size, self.stride, self.padding, output_size
+        return max_unpool(x, indices, *options, rank=self._axes, what=type(self).__name__)
 
 
 class MaxUnpool2d(MaxUnpool1d):
@@ -114,13 +114,13 @@ class AveragePool1d(Layer):
     _axes: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        given = self.kernel_size, self.stride, self.padding, self.dilation
-        options(type(self).__name__, self._axes, *given)
+        window = self.kernel_size, self.stride, self.padding, self.dilation
+        options(type(self).__name__, self._axes, *window)
 
     def __call__(self, x: Any) -> Value:
-        given = self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
+        args = self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
         kind = type(self).__name__
-        return average_pool(x, *given, self.dilation, rank=self._axes, what=kind)
+        return average_pool(x, *args, self.dilation, rank=self._axes, what=kind)
 
 
 class AveragePool2d(AveragePool1d):
@@ -153,8 +153,8 @@ class LPPool1d(Layer):
         options(kind, self._axes, self.kernel_size, self.stride, 0, 1)
 
     def __call__(self, x: Any) -> Value:
-        given = self.norm_type, self.kernel_size, self.stride, self.ceil_mode
-        return lp_pool(x, *given, rank=self._axes, what=type(self).__name__)
+        options = self.norm_type, self.kernel_size, self.stride, self.ceil_mode
+        return lp_pool(x, *options, rank=self._axes, what=type(self).__name__)
 
 
 class LPPool2d(LPPool1d):
@@ -256,8 +256,8 @@ class Upsample(Layer):
         check_mode("Upsample", self.mode, self.align_corners, self.antialias)
 
     def __call__(self, x: Any) -> Value:
-        given = self.size, self.scale_factor, self.mode, self.align_corners, self.antialias
-        return resize(x, *given, what="Upsample")
+        options = self.size, self.scale_factor, self.mode, self.align_corners, self.antialias
+        return resize(x, *options, what="Upsample")
 
 
 __all__ = [

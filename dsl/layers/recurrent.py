@@ -76,12 +76,12 @@ class Recurrent(Layer):
         whole_number(f"hidden_size of {kind}", self.hidden_size, 1)
         whole_number(f"num_layers of {kind}", self.num_layers, 1)
         for option in ("return_sequences", "bidirectional", "reverse", "return_state"):
-            given = getattr(self, option)
-            if not isinstance(given, bool):
+            flag = getattr(self, option)
+            if not isinstance(flag, bool):
                 raise ModelError(
-                    f"{option} of {kind} must be True or False, got {given!r}",
-                    hint=f"{kind}({given}) alone is enough: the width of x is inferred"
-                    if isinstance(given, int)
+                    f"{option} of {kind} must be True or False, got {flag!r}",
+                    hint=f"{kind}({flag}) alone is enough: the width of x is inferred"
+                    if isinstance(flag, int)
                     else None,
                 )
         if not 0 <= real(f"the dropout of {kind}", self.dropout) < 1:
@@ -132,12 +132,12 @@ class Recurrent(Layer):
         """The outputs, time first, and the last state of one layer in one direction."""
         rows, product = weighed(self, x, f"_l{layer}{'_reverse' if second else ''}")
 
-        def body(*given: Value) -> State:
-            state, row, *here = given[: self.states], *given[self.states :]
+        def body(*operands: Value) -> State:
+            state, row, *presence = operands[: self.states], *operands[self.states :]
             new = self.step(row, state, product)
-            if here:
+            if presence:
                 pairs = zip(new, state, strict=True)
-                new = tuple(where(here[0], after, before) for after, before in pairs)
+                new = tuple(where(presence[0], after, before) for after, before in pairs)
             return (*new, new[0])
 
         along = rows if present is None else (rows, present)
@@ -183,11 +183,11 @@ class Recurrent(Layer):
         if initial is None:
             zero = full((batch, self.hidden_size), 0, x.dtype)
             return [(zero,) * self.states] * count
-        whole = Type(x.dtype, (count, batch, self.hidden_size))
-        given = states_of(
-            self, "initial state", initial, whole, "[num_layers·directions, batch, hidden_size]"
+        expected = Type(x.dtype, (count, batch, self.hidden_size))
+        states = states_of(
+            self, "initial state", initial, expected, "[num_layers·directions, batch, hidden_size]"
         )
-        return list(zip(*([part[i] for i in range(count)] for part in given), strict=True))
+        return list(zip(*([state[i] for i in range(count)] for state in states), strict=True))
 
 
 def _joined(parts: Sequence[Value]) -> Value:

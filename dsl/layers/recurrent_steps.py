@@ -20,7 +20,7 @@ Product = Callable[[Value], Value]
 
 
 class Stepped(Protocol):
-    """A recurrent layer or a cell: its options, and what its step says of itself."""
+    """A recurrent layer or a cell: its options, and the properties of its step."""
 
     gates: ClassVar[int]
     states: ClassVar[int]
@@ -42,23 +42,23 @@ class Stepped(Protocol):
 
 
 def states_of(
-    layer: Stepped, name: str, given: Any, expected: Type, hint: str | None = None
+    layer: Stepped, name: str, initial: Any, expected: Type, hint: str | None = None
 ) -> State:
     """The parts of a state, each of the expected type; a first axis of size 1 may be left out."""
     kind = type(layer).__name__
-    parts = list(given) if isinstance(given, tuple | list) else [given]
+    parts = list(initial) if isinstance(initial, tuple | list) else [initial]
     if len(parts) != layer.states:
         raise ModelError(
             f"the {name} of {kind} must have {layer.states} parts, got {len(parts)}",
             hint="a pair (h, c) for LSTM, one value for RNN and GRU",
         )
-    found = []
+    states = []
     for part in map(as_value, parts):
         x = expand_dims(part, 0) if part.rank == expected.rank - 1 else part
         if x.dtype is not expected.dtype or same_shape(x.shape, expected.shape) is not True:
             raise ShapeError(f"the {name} of {kind} must be {expected}, got {part.type}", hint=hint)
-        found.append(x)
-    return tuple(found)
+        states.append(x)
+    return tuple(states)
 
 
 def weighed(layer: Stepped, x: Value, suffix: str) -> tuple[Value, Product]:

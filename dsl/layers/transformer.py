@@ -227,9 +227,9 @@ def _dropped(x: Any, p: float) -> Any:
     return Dropout(p)(x) if p else x
 
 
-def _width(what: str, x: Value) -> int:
-    floating(what, x, "an Embedding turns token ids into features")
-    return known_size(f"{what} needs a known number of features, x is {x.type}", x, -1)
+def _width(caller: str, x: Value) -> int:
+    floating(caller, x, "an Embedding turns token ids into features")
+    return known_size(f"{caller} needs a known number of features, x is {x.type}", x, -1)
 
 
 __all__ = [

@@ -56,10 +56,10 @@ def binary_cross_entropy_with_logits(
     or one for each class (the last axis), which trades recall against precision, 1 without. Targets
     are 0 and 1, or probabilities, and data that hold others are refused unless there is a weight
     or a mask; smoothing by ε moves them to (1 − ε)·t + ε/2."""
-    what = "binary_cross_entropy_with_logits"
-    logit, target = matched(what, logit, target)
-    warn_of_probabilities(what, "logits", logit, "pass the logit, or use binary_cross_entropy")
-    target = claimed(what, target, 0, 1, PARTLY, **reducing)
+    caller = "binary_cross_entropy_with_logits"
+    logit, target = matched(caller, logit, target)
+    warn_of_probabilities(caller, "logits", logit, "pass the logit, or use binary_cross_entropy")
+    target = claimed(caller, target, 0, 1, PARTLY, **reducing)
     target = _smoothed("binary_cross_entropy_with_logits", target, label_smoothing)
     return (
         cross_entropy_of_logit(logit, target)
@@ -71,8 +71,8 @@ def binary_cross_entropy_with_logits(
 PARTLY = "for −1 and 1: (t + 1) / 2; for 0 … 255: t / 255; mask=… leaves targets out"
 
 
-def _smoothed(what: str, target: Value, amount: float) -> Value:
-    if not within(what, "label_smoothing", amount, 0.0, 1.0):
+def _smoothed(caller: str, target: Value, amount: float) -> Value:
+    if not within(caller, "label_smoothing", amount, 0.0, 1.0):
         return target
     return target * (1.0 - amount) + 0.5 * amount
 
@@ -111,14 +111,14 @@ def _hinge(prediction: Any, target: Any, margin: Any) -> Any:
     return relu(margin - prediction * target)
 
 
-def _signed(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
+def _signed(caller: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     """Both as values of one type and shape, the targets 0 as −1."""
     prediction = as_value(prediction)
     target = as_value(target, like=prediction)
     if target.dtype.is_integer:
         hint = "for classes a and b: where(label == a, -1, 1)"
-        target = in_range(target, -1, 1, f"the targets of {what} must be", hint)
-    prediction, target = matched(what, prediction, target)
+        target = in_range(target, -1, 1, f"the targets of {caller} must be", hint)
+    prediction, target = matched(caller, prediction, target)
     return prediction, where(target == 0, -1.0, target)
 
 

@@ -56,7 +56,7 @@ def cross_entropy(
     multiplies its term; as torch's, the mean then divides by the weights of the labels, by the
     number of rows where the labels are probabilities. Raises `ShapeError` where the shapes do not
     fit or there is one class only, `DTypeError` for class indices that are not integers,
-    `ModelError` for constant ones that are none of the classes.
+    `ModelError` for constant ones that are not class numbers.
     """
     logits, label = _scores("cross_entropy", logits, label)
     axis = class_axis("cross_entropy", logits, axis)
@@ -95,7 +95,7 @@ def negative_log_likelihood(
     )
 
 
-def _scores(what: str, logits: Any, label: Any) -> tuple[Value, Value]:
+def _scores(caller: str, logits: Any, label: Any) -> tuple[Value, Value]:
     """The logits (or logarithms), which are real, and the label. Raises `DTypeError` where they are
     not, or where an integer a row stands beside a number a row, which has no classes."""
     scores, label = wide(logits), as_value(label)
@@ -103,15 +103,15 @@ def _scores(what: str, logits: Any, label: Any) -> tuple[Value, Value]:
     if not scores.dtype.is_float:
         swapped = label.dtype.is_float and label.rank == scores.rank + 1
         raise DTypeError(
-            f"{what}: the logits must be floating-point, got {scores.type}",
+            f"{caller}: the logits must be floating-point, got {scores.type}",
             rows=rows,
-            hint=f"the logits come first: {what}(logits, label)"
+            hint=f"the logits come first: {caller}(logits, label)"
             if swapped
             else "logits are the output of a layer; x.astype(f32) converts",
         )
     if scores.rank == label.rank == 1 and label.dtype.is_integer:
         raise DTypeError(
-            f"{what}: the logits need a class axis that the class indices do not have",
+            f"{caller}: the logits need a class axis that the class indices do not have",
             rows=rows,
             hint="logits are [batch, classes]; for one number per row: "
             "binary_cross_entropy_with_logits(x, label)",
@@ -119,15 +119,15 @@ def _scores(what: str, logits: Any, label: Any) -> tuple[Value, Value]:
     return scores, label
 
 
-def _claimed(what: str, logits: Value, label: Value, **reducing: Unpack[Reducing]) -> Value:
+def _claimed(caller: str, logits: Value, label: Value, **reducing: Unpack[Reducing]) -> Value:
     """The label, whose probabilities (or counts, as of words in a text) are not negative."""
     if label.rank != logits.rank:
         return label
-    return claimed(what, label, 0, None, PROBABILITIES, **reducing)
+    return claimed(caller, label, 0, None, PROBABILITIES, **reducing)
 
 
 def _negative_log_likelihood(
-    what: str,
+    caller: str,
     log_probability: Value,
     label: Value,
     axis: int,
@@ -136,34 +136,34 @@ def _negative_log_likelihood(
     class_weight: Any,
 ) -> Losses:
     """The loss of each row, and what it counts in the divisor of a mean where that is not 1."""
-    of_class = None
+    weight_of_class = None
     if class_weight is not None:
-        of_class = class_weights(what, class_weight, log_probability, axis)
+        weight_of_class = class_weights(caller, class_weight, log_probability, axis)
     if label.rank == log_probability.rank:
-        one = label.dtype.is_integer and is_one(label.shape[axis])
-        if one and not is_one(log_probability.shape[axis]):
+        has_one_class = label.dtype.is_integer and is_one(label.shape[axis])
+        if has_one_class and not is_one(log_probability.shape[axis]):
             raise ShapeError(
-                f"{what}: class indices have no class axis, label is {label.type}",
+                f"{caller}: class indices have no class axis, label is {label.type}",
                 rows=[("logits", str(log_probability.type)), ("label", *described(label))],
                 hint=f"squeeze(label, {axis}) removes it",
             )
-        _, target = matched(what, log_probability, label)
-        several_classes(what, log_probability, label, axis)
+        _, target = matched(caller, log_probability, label)
+        several_classes(caller, log_probability, label, axis)
         if ignore_index is not None:
             raise ModelError("ignore_index needs class indices, the labels are probabilities")
-        weighted = weighed(log_probability, of_class, axis)
+        weighted = weighed(log_probability, weight_of_class, axis)
         losses = -sum_of(target * weighted, axis)
         return _smoothed(losses, weighted, axis, smoothing)
-    class_numbers(what, log_probability, label, axis, ignore_index=ignore_index)
+    class_numbers(caller, log_probability, label, axis, ignore_index=ignore_index)
     counted = None if ignore_index is None else label != ignore_index
     index = label if counted is None else where(counted, label, 0)
     losses = -_picked(log_probability, index, axis)
     counts = None
-    if of_class is not None:
-        counts = take(of_class, index)
+    if weight_of_class is not None:
+        counts = take(weight_of_class, index)
         losses = losses * counts
     if smoothing:
-        losses = _smoothed(losses, weighed(log_probability, of_class, axis), axis, smoothing)
+        losses = _smoothed(losses, weighed(log_probability, weight_of_class, axis), axis, smoothing)
     if counted is not None:
         losses = where(counted, losses, 0.0)
         ones = cast(counted, losses.dtype)
@@ -188,12 +188,12 @@ def weighed(x: Value, of_class: Value | None, axis: int) -> Value:
     return x * reshape(of_class, along)
 
 
-def class_weights(what: str, class_weight: Any, logits: Value, axis: int) -> Value:
+def class_weights(caller: str, class_weight: Any, logits: Value, axis: int) -> Value:
     """The class weights as a value of one number for each class. Raises `ShapeError` otherwise."""
     value = as_value(class_weight)
     if same_shape(value.shape, (logits.shape[axis],)) is not True:
         raise ShapeError(
-            f"{what}: class_weight needs one number for each class",
+            f"{caller}: class_weight needs one number for each class",
             rows=[("class_weight", str(value.type)), ("logits", str(logits.type))],
         )
     return cast(value, logits.dtype)
@@ -250,9 +250,9 @@ def multiclass_hinge(
     logits, label, axis = class_numbers("multiclass_hinge", logits, label, axis, "hinge")
     if p not in (1, 2):
         raise ModelError(f"multiclass_hinge: p must be 1 or 2, got {p!r}")
-    own = take_along_axis(logits, expand_dims(label, axis), axis)
-    others = one_hot(label, logits.shape[axis], logits.dtype, axis) == 0
-    return mean(where(others, relu(margin - own + logits) ** p, 0.0), axis)
+    label_logit = take_along_axis(logits, expand_dims(label, axis), axis)
+    is_other = one_hot(label, logits.shape[axis], logits.dtype, axis) == 0
+    return mean(where(is_other, relu(margin - label_logit + logits) ** p, 0.0), axis)
 
 
 @formula
@@ -291,11 +291,11 @@ def kl_divergence(
     return sum_of(terms, axis)
 
 
-def class_axis(what: str, logits: Value, axis: int) -> int:
+def class_axis(caller: str, logits: Value, axis: int) -> int:
     """The axis of the classes, counted from the front."""
     if not -logits.rank <= axis < logits.rank:
         raise ShapeError(
-            f"{what}: {logits.type} has no class axis {axis}",
+            f"{caller}: {logits.type} has no class axis {axis}",
             rows=[("logits", *described(logits))],
             hint="logits are [batch, classes], one number for each class, before any mean",
         )
@@ -303,24 +303,24 @@ def class_axis(what: str, logits: Value, axis: int) -> int:
 
 
 def several_classes(
-    what: str,
+    caller: str,
     logits: Value,
     label: Value,
     axis: int,
     binary: str = "binary_cross_entropy_with_logits",
 ) -> None:
     """Raises `ShapeError` where there is one class only, which always has the greatest logit and
-    all of the probability; `binary` is what takes the place of `what` then."""
+    all of the probability; `binary` is then the one to use instead."""
     if is_one(logits.shape[axis]):
         raise ShapeError(
-            f"{what}: axis {axis} has only one class, which is right whatever its logit",
+            f"{caller}: axis {axis} has only one class, which is right whatever its logit",
             rows=[("logits", str(logits.type)), ("label", str(label.type))],
             hint=f"for a yes-or-no class with one number per row: {binary}(x[:, 0], label)",
         )
 
 
 def class_numbers(
-    what: str,
+    caller: str,
     logits: Any,
     label: Any,
     axis: int,
@@ -331,20 +331,20 @@ def class_numbers(
     the front. Raises `ShapeError` or `DTypeError` where `label` does not hold such numbers,
     `ModelError` where it is a constant that holds others; see `several_classes` for `binary`."""
     logits, label = wide(logits), as_value(label)
-    axis = class_axis(what, logits, axis)
+    axis = class_axis(caller, logits, axis)
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     expected = logits.shape[:axis] + logits.shape[axis + 1 :]
     if same_shape(label.shape, expected) is not True:
         raise ShapeError(
-            f"{what}: the labels do not fit the logits",
+            f"{caller}: the labels do not fit the logits",
             rows=rows,
             hint="class indices have the shape of the logits without the class axis, "
             "probabilities have the same shape",
         )
-    several_classes(what, logits, label, axis, binary)
+    several_classes(caller, logits, label, axis, binary)
     if not label.dtype.is_integer:
         raise DTypeError(
-            f"{what}: class indices must be integers", rows=rows, hint="label.astype(i64)"
+            f"{caller}: class indices must be integers", rows=rows, hint="label.astype(i64)"
         )
     count, numbers = logits.shape[axis], constant_value(label)
     if numbers is not None:
@@ -352,7 +352,7 @@ def class_numbers(
         wrong &= numbers != ignore_index if ignore_index is not None else True
         if wrong.any():
             raise ModelError(
-                f"{what}: the label {numbers[wrong][0]} is out of range for {count} classes",
+                f"{caller}: the label {numbers[wrong][0]} is out of range for {count} classes",
                 rows=rows,
                 hint="labels are counted from 0; cross_entropy(…, ignore_index=-1) leaves "
                 "examples out",

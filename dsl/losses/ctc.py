@@ -70,7 +70,7 @@ def ctc_loss(
 
     Raises `ShapeError` or `DTypeError` for arguments that do not fit, and for more labels than
     steps where all labels count and not `zero_infinity` (`FeedError` where the data tell);
-    `ModelError` for a blank that is no class and for known lengths that are negative or of more
+    `ModelError` for a blank that is not a class and for known lengths that are negative or of more
     than there is; such lengths in data are a `FeedError`.
     """
     logits, label = wide(logits), as_value(label)
@@ -93,15 +93,15 @@ def ctc_loss(
     length = _lengths("length", length, steps, count)
     label_length = _lengths("label_length", label_length, letters, count)
     # Blanks between all labels, before and after them: states 2·i + 1 are labels, the others blank.
-    known = iota(letters) < expand_dims(label_length, 1)
-    inner = where(known, cast(label, length.dtype), blank)
+    is_label = iota(letters) < expand_dims(label_length, 1)
+    inner = where(is_label, cast(label, length.dtype), blank)
     pairs = reshape(stack([inner, inner * 0 + blank], 2), (count, 2 * letters))
     states = concatenate([full((count, 1), blank, length.dtype), pairs], 1)
     two_before = _before(states, -1)[1]
     skips = logical_and(states != blank, states != two_before)
     emitted = [
-        moveaxis(take_along_axis(part, expand_dims(states, 1), 2), 1, 0)
-        for part in _log_probability(logits)
+        moveaxis(take_along_axis(logarithm, expand_dims(states, 1), 2), 1, 0)
+        for logarithm in _log_probability(logits)
     ]
 
     def advance(
@@ -109,10 +109,10 @@ def ctc_loss(
     ) -> Split:
         (one, two), (rest_one, rest_two) = _before(whole, _NEVER), _before(rest, 0.0)
         two = where(skips, two, _NEVER)
-        most, came = _sum((whole, rest), (one, rest_one), (two, rest_two))
-        more, rest_now = _split(came + rest_emitted)
+        largest, came = _sum((whole, rest), (one, rest_one), (two, rest_two))
+        carry, rest_now = _split(came + rest_emitted)
         going = expand_dims(step < length, 1)
-        now = where(going, most + whole_emitted + more, whole)
+        now = where(going, largest + whole_emitted + carry, whole)
         return now, where(going, rest_now, rest)
 
     first = where(iota(2 * letters + 1) == 0, 0.0, _NEVER)
@@ -123,9 +123,9 @@ def ctc_loss(
     before = maximum(end - 1, 0)
     label_last, rest_label = (squeeze(take_along_axis(x, before, 1), 1) for x in last)
     label_last = where(label_length > 0, label_last, _NEVER)
-    most, rest = _sum((blank_last, rest_blank), (label_last, rest_label))
+    largest, rest = _sum((blank_last, rest_blank), (label_last, rest_label))
     unsaid = 0.0 if zero_infinity else math.inf
-    losses = where(most > 0.5 * _NEVER, -(most + rest), unsaid)
+    losses = where(largest > 0.5 * _NEVER, -(largest + rest), unsaid)
     if reducing.get("reduction", "mean") == "mean":
         losses = losses / cast(maximum(label_length, 1), losses.dtype)
     return losses
@@ -138,7 +138,7 @@ Split = tuple[Value, Value]
 
 
 def _split(x: Value) -> Split:
-    """The nearest whole number, and what is left."""
+    """The nearest whole number, and the rest."""
     nearest = stop_gradient(round(x))
     return nearest, x - nearest
 
@@ -157,9 +157,9 @@ def _log_probability(logits: Value) -> Split:
 
 def _sum(*logarithms: Split) -> Split:
     """The logarithm of the sum of what they are logarithms of; its rest is not small."""
-    most = functools.reduce(maximum, (whole for whole, _ in logarithms))
-    rests = (stop_gradient(whole - most) + rest for whole, rest in logarithms)
-    return most, functools.reduce(logaddexp, rests)
+    largest = functools.reduce(maximum, (whole for whole, _ in logarithms))
+    rests = (stop_gradient(whole - largest) + rest for whole, rest in logarithms)
+    return largest, functools.reduce(logaddexp, rests)
 
 
 def _before(x: Value, outside: float) -> tuple[Value, Value]:
@@ -185,14 +185,14 @@ def _check(logits: Value, label: Value, blank: int) -> None:
         raise ModelError(f"ctc_loss: the blank must be one of {classes} classes, got {blank}")
 
 
-def _lengths(name: str, x: Any, most: Any, count: Any) -> Value:
-    """A length for each row of the batch, `most` by default."""
+def _lengths(name: str, x: Any, limit: Any, count: Any) -> Value:
+    """A length for each row of the batch, `limit` by default."""
     if x is None:
-        return broadcast_to(as_value(most), (count,))
+        return broadcast_to(as_value(limit), (count,))
     value = as_value(x)
     if not value.dtype.is_integer:
         raise DTypeError(f"ctc_loss: {name} must be integers, got {value.type}")
-    value = in_range(value, 0, most, f"each {name} of ctc_loss must be", LENGTHS)
+    value = in_range(value, 0, limit, f"each {name} of ctc_loss must be", LENGTHS)
     if value.rank == 0:
         return broadcast_to(value, (count,))
     if same_shape(value.shape, (count,)) is not True:

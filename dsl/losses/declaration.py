@@ -68,8 +68,8 @@ def loss(function: Callable[P, Losses]) -> Callable[P, Value]:
 mask: 'Any' = None) -> 'Value'>
     """
     signature = inspect.signature(function)
-    *own, _ = signature.parameters.values()
-    signature = signature.replace(parameters=[*own, *_SHARED], return_annotation="Value")
+    *parameters, _ = signature.parameters.values()
+    signature = signature.replace(parameters=[*parameters, *_SHARED], return_annotation="Value")
 
     @functools.wraps(function)
     @spoken(function.__name__)
@@ -108,8 +108,10 @@ def pointwise(
 
     @functools.wraps(function)
     def losses(prediction: Any, target: Any, *args: Any, **options: Any) -> Value:
-        own = {option: x for option, x in options.items() if option not in Reducing.__annotations__}
-        result: Value = elementwise(*matched(name, prediction, target), *args, **own)
+        formula_options = {
+            option: x for option, x in options.items() if option not in Reducing.__annotations__
+        }
+        result: Value = elementwise(*matched(name, prediction, target), *args, **formula_options)
         return result
 
     return loss(losses)

@@ -55,8 +55,8 @@ def hinge_embedding_loss(
     """d where the target is 1, max(0, margin − d) where it is −1, d the distance of a pair that
     should be near or far apart. As torch's, both count where the target is neither. Raises
     `ShapeError` or `DTypeError` where they do not fit."""
-    apart = where(target == 1, 0, clip(margin - distance, 0, None))
-    return apart + where(target == -1, 0, distance)
+    hinge = where(target == 1, 0, clip(margin - distance, 0, None))
+    return hinge + where(target == -1, 0, distance)
 
 
 @loss
@@ -75,38 +75,38 @@ def multilabel_margin_loss(
     of the logits, `DTypeError` where the numbers are not integers; others than −1 … n − 1 are a
     `FeedError` where the data are fed.
     """
-    what = "multilabel_margin_loss"
+    caller = "multilabel_margin_loss"
     logits, label = wide(logits), as_value(label)
-    axis = class_axis(what, logits, axis)
+    axis = class_axis(caller, logits, axis)
     rows = [("logits", str(logits.type)), ("label", str(label.type))]
     if not logits.dtype.is_float:
         raise DTypeError(
-            f"{what}: the logits must be floating-point, got {logits.type}",
+            f"{caller}: the logits must be floating-point, got {logits.type}",
             rows=rows,
             hint=CONVERTS,
         )
     if not label.dtype.is_integer:
         raise DTypeError(
-            f"{what}: class indices must be integers", rows=rows, hint="label.astype(i64)"
+            f"{caller}: class indices must be integers", rows=rows, hint="label.astype(i64)"
         )
     z, numbers = moveaxis(logits, axis, -1), label
     if label.rank == logits.rank:
         numbers = moveaxis(label, axis, -1)
     if numbers.rank != z.rank or same_shape(numbers.shape[:-1], z.shape[:-1]) is not True:
         raise ShapeError(
-            f"{what}: the labels do not fit the logits",
+            f"{caller}: the labels do not fit the logits",
             rows=rows,
             hint="each row lists its class indices along the class axis, padded with -1",
         )
     count = z.shape[-1]
     hint = "-1 pads a row with fewer labels"
-    numbers = in_range(numbers, -1, count - 1, f"the labels of {what} must be", hint)
+    numbers = in_range(numbers, -1, count - 1, f"the labels of {caller} must be", hint)
     counted = cumsum(numbers < 0, -1) == 0
     index = where(counted, numbers, 0)
-    own = expand_dims(take_along_axis(z, index, -1), -1)
+    label_logits = expand_dims(take_along_axis(z, index, -1), -1)
     counted = expand_dims(counted, -1)  # [..., places, 1], beside [..., places, classes]
-    is_own = any_of(counted & (expand_dims(index, -1) == iota(count, index.dtype)), -2, True)
-    terms = where(counted & ~is_own, relu(1 - own + expand_dims(z, -2)), 0.0)
+    is_label = any_of(counted & (expand_dims(index, -1) == iota(count, index.dtype)), -2, True)
+    terms = where(counted & ~is_label, relu(1 - label_logits + expand_dims(z, -2)), 0.0)
     return mean(sum_of(terms, -2), -1)
 
 
@@ -122,11 +122,11 @@ def multilabel_soft_margin_loss(
     """−Σ w·(t·log σ(z) + (1 − t)·log(1 − σ(z))) / n over the n classes along `axis`, each of which
     holds or not (t is 1 or 0), as torch's; finite for every z. `class_weight` is w, a number for
     each class (torch's `weight`). Raises `ShapeError` or `DTypeError` where they do not fit."""
-    what = "multilabel_soft_margin_loss"
-    logits, target = matched(what, logits, target)
-    target = claimed(what, target, 0, 1, PARTLY, **reducing)
-    axis = class_axis(what, logits, axis)
+    caller = "multilabel_soft_margin_loss"
+    logits, target = matched(caller, logits, target)
+    target = claimed(caller, target, 0, 1, PARTLY, **reducing)
+    axis = class_axis(caller, logits, axis)
     losses = binary_cross_entropy_with_logits(logits, target, reduction="none")
     if class_weight is not None:
-        losses = weighed(losses, class_weights(what, class_weight, logits, axis), axis)
+        losses = weighed(losses, class_weights(caller, class_weight, logits, axis), axis)
     return mean(losses, axis)

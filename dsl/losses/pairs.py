@@ -58,8 +58,8 @@ def cosine_embedding_loss(
 ) -> Losses:
     """1 − cos(x, y) where the target is 1, max(0, cos(x, y) − margin) where −1, as torch's."""
     cosine = cosine_similarity(x, y, axis)
-    alike = _one_a_pair("cosine_embedding_loss", target, cosine) > 0
-    return where(alike, 1 - cosine, clip(cosine - margin, 0, None))
+    is_similar = _pair_targets("cosine_embedding_loss", target, cosine) > 0
+    return where(is_similar, 1 - cosine, clip(cosine - margin, 0, None))
 
 
 @loss
@@ -78,8 +78,8 @@ def contrastive_loss(
     """
     x, y = floating("contrastive_loss", x=x, y=y)
     distance = norm(x - y, axis=axis)
-    alike = _one_a_pair("contrastive_loss", same, distance) > 0
-    return where(alike, 0.5 * distance**2, 0.5 * relu(margin - distance) ** 2)
+    is_similar = _pair_targets("contrastive_loss", same, distance) > 0
+    return where(is_similar, 0.5 * distance**2, 0.5 * relu(margin - distance) ** 2)
 
 
 @loss
@@ -109,13 +109,13 @@ def triplet_loss(
     def distance(x: Value, y: Value) -> Value:
         if distance_function is None:
             return norm(x - y + eps, p, axis)
-        found = as_value(distance_function(x, y))
-        if not found.dtype.is_float:
+        distances = as_value(distance_function(x, y))
+        if not distances.dtype.is_float:
             raise DTypeError(
                 f"triplet_loss: distance_function must return floating-point values, got "
-                f"{found.type}"
+                f"{distances.type}"
             )
-        return found
+        return distances
 
     near, far = distance(a, n), distance(a, b)
     if swap:
@@ -145,18 +145,18 @@ def info_nce(
     if normalize:
         q, k = _unit(q, -1, 1e-12), _unit(k, -1, 1e-12)
     logits = (q @ k.T) / temperature
-    own = iota(q.shape[0])
-    losses = cross_entropy(logits, own, reduction="none")
+    rows = iota(q.shape[0])
+    losses = cross_entropy(logits, rows, reduction="none")
     if symmetric:
-        losses = 0.5 * (losses + cross_entropy(logits, own, axis=0, reduction="none"))
+        losses = 0.5 * (losses + cross_entropy(logits, rows, axis=0, reduction="none"))
     return losses
 
 
-def _one_a_pair(what: str, target: Any, pairs: Value) -> Value:
+def _pair_targets(caller: str, target: Any, pairs: Value) -> Value:
     value = as_value(target, like=pairs)
     if same_shape(value.shape, pairs.shape) is not True:
         raise ShapeError(
-            f"{what}: the target needs one number per pair",
+            f"{caller}: the target needs one number per pair",
             rows=[("target", str(value.type)), ("pairs", str(pairs.type))],
         )
     return cast(value, pairs.dtype)

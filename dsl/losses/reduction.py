@@ -74,7 +74,7 @@ def wide(x: Any) -> Value:
     return cast(value, value.dtype.computed)
 
 
-def rows_of(x: Any, losses: Value, what: str = "mask") -> Value:
+def rows_of(x: Any, losses: Value, role: str = "mask") -> Value:
     """`x` with axes of size 1 at its end, so that it fits the losses, or what else there is of each
     row. Raises `ShapeError` where it does not."""
     value = as_value(x)
@@ -82,14 +82,14 @@ def rows_of(x: Any, losses: Value, what: str = "mask") -> Value:
         value = reshape(value, (*value.shape, *(1 for _ in range(losses.rank - value.rank))))
     if not broadcasts_to(value.shape, losses.shape):
         raise ShapeError(
-            f"the {what} does not fit",
-            rows=[(what, str(as_value(x).type)), ("fits", str(losses.type))],
+            f"the {role} does not fit",
+            rows=[(role, str(as_value(x).type)), ("fits", str(losses.type))],
             hint="it needs the shape of the losses, or of their leading axes",
         )
     return value
 
 
-def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
+def matched(caller: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     """Both as values of one floating type (see `wide`) and shape. Raises `ShapeError` where the
     shapes differ: broadcast, f32[batch, 1] against f32[batch] would compare everything with
     everything."""
@@ -97,7 +97,7 @@ def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
     target = as_value(target, like=prediction)
     if not prediction.dtype.is_float:
         raise DTypeError(
-            f"{what}: the prediction must be floating-point, got {prediction.type}",
+            f"{caller}: the prediction must be floating-point, got {prediction.type}",
             rows=[("prediction", *described(prediction)), ("target", *described(target))],
             hint=CONVERTS,
         )
@@ -105,7 +105,7 @@ def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
         prediction, target = fitted([prediction, target])
     if target.rank and same_shape(prediction.shape, target.shape) is not True:
         raise ShapeError(
-            f"{what}: prediction and target have different shapes",
+            f"{caller}: prediction and target have different shapes",
             rows=[("prediction", str(prediction.type)), ("target", str(target.type))],
             hint="squeeze or reshape one of them: x[:, 0], x.reshape(...)",
         )
@@ -113,7 +113,7 @@ def matched(what: str, prediction: Any, target: Any) -> tuple[Value, Value]:
 
 
 def claimed(
-    what: str,
+    caller: str,
     target: Value,
     low: int,
     high: int | None,
@@ -124,33 +124,35 @@ def claimed(
 ) -> Value:
     """The targets of a loss that falls without end where they are outside of `low` to `high`:
     data that are fed as them are refused then. Where some of them may not count, by a weight, a
-    mask, or by what is done with losses that are not reduced, they may be anything."""
+    mask, or where losses are not reduced, they may be anything."""
     if reduction == "none" or weight is not None or mask is not None or target.dtype.is_bool:
         return target
-    return in_range(target, low, high, f"the targets of {what} must be", hint, reals=True)
+    return in_range(target, low, high, f"the targets of {caller} must be", hint, reals=True)
 
 
-def floating(what: str, **values: Any) -> list[Value]:
+def floating(caller: str, **values: Any) -> list[Value]:
     """The arguments as values of one floating type and one shape, or single numbers. Raises
     `DTypeError` or `ShapeError`, which name them."""
     names = list(values)
     first = wide(values[names[0]])
-    made = [first, *(as_value(values[name], like=first) for name in names[1:])]
-    rows = [(name, str(x.type)) for name, x in zip(names, made, strict=True)]
-    if len({x.rank for x in made if x.rank}) == 1:
-        made = fitted(made)
-        first = made[0]
+    arguments = [first, *(as_value(values[name], like=first) for name in names[1:])]
+    rows = [(name, str(x.type)) for name, x in zip(names, arguments, strict=True)]
+    if len({x.rank for x in arguments if x.rank}) == 1:
+        arguments = fitted(arguments)
+        first = arguments[0]
     if not first.dtype.is_float:
         raise DTypeError(
-            f"{what}: {names[0]} must be floating-point, got {first.type}", rows=rows, hint=CONVERTS
+            f"{caller}: {names[0]} must be floating-point, got {first.type}",
+            rows=rows,
+            hint=CONVERTS,
         )
-    if any(x.rank and same_shape(x.shape, first.shape) is not True for x in made):
-        raise ShapeError(f"{what}: {' and '.join(names)} have different shapes", rows=rows)
-    return [cast(x, first.dtype) for x in made]
+    if any(x.rank and same_shape(x.shape, first.shape) is not True for x in arguments):
+        raise ShapeError(f"{caller}: {' and '.join(names)} have different shapes", rows=rows)
+    return [cast(x, first.dtype) for x in arguments]
 
 
-def within(what: str, name: str, x: float, low: float, high: float) -> float:
+def within(caller: str, name: str, x: float, low: float, high: float) -> float:
     """The option `x`. Raises `ModelError` where it is not a number from `low` to `high`."""
     if isinstance(x, bool) or not isinstance(x, Real) or not low <= x <= high:
-        raise ModelError(f"{what}: {name} must be a number from {low:g} to {high:g}, got {x!r}")
+        raise ModelError(f"{caller}: {name} must be a number from {low:g} to {high:g}, got {x!r}")
     return float(x)

@@ -91,17 +91,17 @@ def quantile_loss(
         prediction, target = matched("quantile_loss", prediction, target)
         quantile = within("quantile_loss", "quantile", quantile, 0.0, 1.0)
         return _pinball(prediction, target, quantile)
-    given = [within("quantile_loss", "quantile", q, 0.0, 1.0) for q in quantile]
+    levels = [within("quantile_loss", "quantile", q, 0.0, 1.0) for q in quantile]
     prediction = wide(prediction)
-    if not given or not prediction.rank or prediction.shape[-1] != len(given):
+    if not levels or not prediction.rank or prediction.shape[-1] != len(levels):
         raise ShapeError(
-            f"quantile_loss: the last axis of the prediction must hold the {len(given)} quantiles",
-            rows=[("prediction", str(prediction.type)), ("quantiles", str(tuple(given)))],
+            f"quantile_loss: the last axis of the prediction must hold the {len(levels)} quantiles",
+            rows=[("prediction", str(prediction.type)), ("quantiles", str(tuple(levels)))],
             hint="Dense(3) predicts quantile=(0.1, 0.5, 0.9)",
         )
     _, target = matched("quantile_loss", prediction[..., 0], target)
     several = target if not target.rank else expand_dims(target, -1)
-    return mean(_pinball(prediction, several, as_value(given, like=prediction)), -1)
+    return mean(_pinball(prediction, several, as_value(levels, like=prediction)), -1)
 
 
 @formula

@@ -1,6 +1,6 @@
 """What a loss is given that it does not take: it computes, and trains badly.
 
-What is visible in the graph is told as a `ModelWarning` at the user's line.
+What the graph shows becomes a `ModelWarning` at the user's line.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from nncompile.ops.shape.moves import moved
 _MOST = 16  # ops that only move elements, between a softmax and a loss
 
 
-def warn_of_probabilities(what: str, takes: str, value: Value, hint: str) -> None:
-    """Warns where `value` is made by a softmax or a sigmoid, and `what` takes something else."""
+def warn_of_probabilities(caller: str, takes: str, value: Value, hint: str) -> None:
+    """Warns where `value` is made by a softmax or a sigmoid, and `caller` takes something else."""
     maker = _maker(value)
     if maker is not None:
-        warn(f"{what} takes {takes}, but got the result of {maker}: {hint}")
+        warn(f"{caller} takes {takes}, but got the result of {maker}: {hint}")
 
 
 def _maker(value: Value) -> str | None:
@@ -28,10 +28,10 @@ def _maker(value: Value) -> str | None:
             return "softmax"
         if is_plain(value) and isinstance(body_of(value), sigmoid):
             return "sigmoid"
-        parts = moved(value)
-        if len(parts) != 1:
+        sources = moved(value)
+        if len(sources) != 1:
             return None
-        value = parts[0]
+        value = sources[0]
     return None
 
 

@@ -68,8 +68,8 @@ def top_k_accuracy(
     logits, label = as_value(logits), as_value(label)
     axis = _axis_of_classes("top_k_accuracy", logits, label, axis, "binary_accuracy")
     class_numbers("top_k_accuracy", logits, label, axis, "binary_accuracy")
-    own = take_along_axis(logits, expand_dims(label, axis), axis)
-    above = sum_of(cast(logits > own, f32), axis)
+    label_logit = take_along_axis(logits, expand_dims(label, axis), axis)
+    above = sum_of(cast(logits > label_logit, f32), axis)
     return reduced(cast(above < k, f32), "mean", weight, mask)
 
 
@@ -125,7 +125,7 @@ class Averaged(Protocol):
 
 def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
     """The metric that counts, and then averages the score as `average` says."""
-    what = score.__name__
+    caller = score.__name__
 
     def metric(
         prediction: Any,
@@ -138,12 +138,12 @@ def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
     ) -> Value:
         if average not in get_args(Averaging):
             raise ModelError(
-                f'{what}: average must be "binary", "macro", "micro", "weighted" or "none", '
+                f'{caller}: average must be "binary", "macro", "micro", "weighted" or "none", '
                 f"got {average!r}"
             )
-        predicted, true = _truths(what, prediction, target, average, threshold, axis, mask)
-        over = tuple(range(predicted.rank if average == "binary" else predicted.rank - 1))
-        counts = _Counts(*(sum_of(x, over) for x in (predicted * true, predicted, true)))
+        predicted, true = _truths(caller, prediction, target, average, threshold, axis, mask)
+        axes = tuple(range(predicted.rank if average == "binary" else predicted.rank - 1))
+        counts = _Counts(*(sum_of(x, axes) for x in (predicted * true, predicted, true)))
         if average == "micro":
             return score(_Counts(*map(sum_of, counts)))
         scores = score(counts)
@@ -154,8 +154,8 @@ def _averaged(score: Callable[[_Counts], Value]) -> Averaged:
             return sum_of(scores * support) / maximum(sum_of(support), 1)
         return scores
 
-    metric.__name__, metric.__qualname__, metric.__doc__ = what, what, score.__doc__
-    metric.__code__ = metric.__code__.replace(co_name=what)  # what messages call it
+    metric.__name__, metric.__qualname__, metric.__doc__ = caller, caller, score.__doc__
+    metric.__code__ = metric.__code__.replace(co_name=caller)  # what messages call it
     return suggests_names(metric)
 
 
@@ -206,7 +206,7 @@ def confusion_matrix(prediction: Any, label: Any, *, axis: int = -1, mask: Any =
 
 
 def _truths(
-    what: str,
+    caller: str,
     prediction: Any,
     target: Any,
     average: Averaging,
@@ -219,37 +219,37 @@ def _truths(
     if average == "binary" or prediction.rank == target.rank:
         if average == "binary" and prediction.rank == target.rank + 1:
             raise ShapeError(
-                f"{what}: prediction and target have different shapes",
+                f"{caller}: prediction and target have different shapes",
                 rows=[("prediction", str(prediction.type)), ("target", str(target.type))],
-                hint=f'for more than two classes: {what}(logits, label, average="macro"); '
+                hint=f'for more than two classes: {caller}(logits, label, average="macro"); '
                 "for two, the logit of one: x[:, 0]",
             )
-        prediction, target = matched(what, prediction, target)
+        prediction, target = matched(caller, prediction, target)
         predicted = cast(prediction > threshold, f32)
         true = cast(broadcast_to(target, prediction.shape) > 0.5, f32)
         if average != "binary":
-            place = _axis_of_classes(what, prediction, target, axis, what)
-            predicted, true = (moveaxis(x, place, -1) for x in (predicted, true))
+            class_dim = _axis_of_classes(caller, prediction, target, axis, caller)
+            predicted, true = (moveaxis(x, class_dim, -1) for x in (predicted, true))
     else:
-        place = _axis_of_classes(what, prediction, target, axis, what)
-        class_numbers(what, prediction, target, place, what)
-        count = prediction.shape[place]
-        predicted = one_hot(argmax(prediction, place), count, f32)
+        class_dim = _axis_of_classes(caller, prediction, target, axis, caller)
+        class_numbers(caller, prediction, target, class_dim, caller)
+        count = prediction.shape[class_dim]
+        predicted = one_hot(argmax(prediction, class_dim), count, f32)
         true = one_hot(target, count, f32)
     return _masked(predicted, mask), _masked(true, mask)
 
 
-def _axis_of_classes(what: str, prediction: Value, label: Value, axis: int, binary: str) -> int:
+def _axis_of_classes(caller: str, prediction: Value, label: Value, axis: int, binary: str) -> int:
     """The axis of the classes, counted from the front. Raises `ShapeError` where it is that of the
     rows: `binary` takes one number a row."""
-    place = class_axis(what, prediction, axis)
+    class_dim = class_axis(caller, prediction, axis)
     if prediction.rank == 1 and (label.rank or not isinstance(prediction.shape[0], int)):
         raise ShapeError(
-            f"{what}: {prediction.type} has no class axis beside that of the rows",
+            f"{caller}: {prediction.type} has no class axis beside that of the rows",
             rows=[("prediction", str(prediction.type)), ("label", str(label.type))],
             hint=f"for a yes-or-no class with one number per row: {binary}(x, label)",
         )
-    return place
+    return class_dim
 
 
 def _masked(x: Value, mask: Any) -> Value:

@@ -1,4 +1,4 @@
-"""Metrics of an order: whether what is true has higher scores than what is not."""
+"""Metrics of an order: whether true examples score higher than others."""
 
 from __future__ import annotations
 
