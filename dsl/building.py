@@ -39,11 +39,11 @@ class Named(Protocol):
 @dataclass
 class _Call:
     """A layer that is being called (the model itself at the root), and the names that the layers
-    in it have taken."""
+    in it have."""
 
     path: str
     layer: Named | None = None
-    taken: dict[str, Named] = field(default_factory=dict)
+    names: dict[str, Named] = field(default_factory=dict)
 
 
 class Builder:
@@ -72,9 +72,9 @@ class Builder:
         call = self._calls[-1]
         if call.layer is layer:
             return call.path
-        path = self._paths.get(layer) or _join(call.path, _layer_name(layer, call.taken))
+        path = self._paths.get(layer) or _join(call.path, _layer_name(layer, call.names))
         parent, _, name = path.rpartition(".")
-        if parent == call.path and call.taken.setdefault(name, layer) is not layer:
+        if parent == call.path and call.names.setdefault(name, layer) is not layer:
             raise ModelError(
                 f"two layers are called {path}",
                 hint="give one another name; one layer object used twice shares its weights",

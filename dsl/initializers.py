@@ -18,7 +18,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type, boolean, check_unmasked, f64, is_numeric
@@ -36,7 +36,7 @@ def _itself(function: Callable[[Type, Value, Fans], Value]) -> Callable[..., Any
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    @spoken()
+    @message_name()
     def initializer(*args: Any, **options: Any) -> Any:
         if not args and not options:
             return initializer

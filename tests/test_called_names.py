@@ -14,7 +14,7 @@ import dsl
 from dsl import boolean, f32, i64, model
 from dsl.building import building
 from nncompile.diagnostics.errors import CompileError, ShapeError
-from nncompile.diagnostics.locations import Location, named, user_location
+from nncompile.diagnostics.locations import Location, call_label, user_location
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 
@@ -146,5 +146,5 @@ def test_a_function_of_the_users_own_is_where_the_line_is() -> None:
     ],
 )
 def test_names_that_say_the_same_are_one(call: str, label: str, expected: str) -> None:
-    assert named(Location("net.py", 1, "", call), label) == expected
-    assert named(None, label) == label
+    assert call_label(Location("net.py", 1, "", call), label) == expected
+    assert call_label(None, label) == label

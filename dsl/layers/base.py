@@ -43,7 +43,7 @@ class Layer:
 
     # How many options were given by their place, and not by name: where other libraries have
     # others in these places, layers look whether those are meant.
-    _by_place = 0
+    _positional_count = 0
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -119,7 +119,7 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
         for name in defaults.keys() & bound.arguments.keys():
             if bound.arguments[name] is None:  # as where nothing is said
                 bound.arguments[name] = defaults[name]
-        object.__setattr__(self, "_by_place", len(args))
+        object.__setattr__(self, "_positional_count", len(args))
         init(*bound.args, **bound.kwargs)
         _check_flags(self)
 

@@ -107,7 +107,7 @@ def _check_order(layer: Any, x: Value) -> None:
     channels, filters and kernel: there are as many filters as x has channels, and the kernel is
     longer than the stride by far, or the stride one that kernels have."""
     kind, kernel, stride = type(layer).__name__, layer.kernel_size, layer.stride
-    if layer._by_place < 3 or not isinstance(kernel, int) or not isinstance(stride, int):
+    if layer._positional_count < 3 or not isinstance(kernel, int) or not isinstance(stride, int):
         return
     is_odd = kernel > stride >= 3 and stride % 2 == 1
     if layer.out_channels == x.shape[1] and (is_odd or kernel >= max(8, 2 * stride)):

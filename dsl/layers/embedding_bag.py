@@ -73,8 +73,8 @@ class EmbeddingBag(Layer):
             raise ShapeError(f"EmbeddingBag needs {form}, x is {x.type}")
         weights = self._weights(x, per_sample_weights)
         if offsets is None:
-            return self._of_rows(x, weights)
-        return self._of_vector(x, self._offsets(x, offsets), weights)
+            return self._bags_in_rows(x, weights)
+        return self._bags_in_vector(x, self._offsets(x, offsets), weights)
 
     def _weights(self, x: Value, per_sample_weights: Any) -> Value | None:
         if per_sample_weights is None:
@@ -109,7 +109,7 @@ class EmbeddingBag(Layer):
         )
         return where(is_first, first, in_range(offsets, 0, x.shape[0], claim, hint))
 
-    def _of_rows(self, x: Value, weights: Value | None) -> Value:
+    def _bags_in_rows(self, x: Value, weights: Value | None) -> Value:
         """Of bags along the last axis."""
         counted = None if self.padding_idx is None else x != self.padding_idx
         n = x.shape[-1]
@@ -135,7 +135,7 @@ class EmbeddingBag(Layer):
         total = sum_of(where(column, rows, 0.0), -2)
         return total if self.mode == "sum" else total / self._divisor(sum_of(counted, -1))
 
-    def _of_vector(self, x: Value, offsets: Value, weights: Value | None) -> Value:
+    def _bags_in_vector(self, x: Value, offsets: Value, weights: Value | None) -> Value:
         """Of bags one after another."""
         (n,), (bags,) = x.shape, offsets.shape
         rows = take(table_of(self), x, axis=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sympy as sp
 
 from nncompile.diagnostics.errors import Row, ShapeError
-from nncompile.diagnostics.locations import current_locations, named
+from nncompile.diagnostics.locations import call_label, current_locations
 from nncompile.ir.dims import CLIPPED, Dim, is_clipped, symbols
 from nncompile.ir.graph import Input, toposort
 from nncompile.ir.op import Value, described, makers_of
@@ -66,6 +66,6 @@ def _makers(size: Dim) -> list[Row]:
     """Which ops select the numbers of elements in the size."""
     rows: list[Row] = []
     for v in makers_of([size]):
-        label = named(current_locations().location(v), v.op.label)
+        label = call_label(current_locations().location(v), v.op.label)
         rows += [(str(s), f"made by {label}", *described(v)[1:]) for s in v.op.makes]
     return rows

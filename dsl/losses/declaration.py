@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, ParamSpec, TypedDict, overload
 
 from dsl.losses.reduction import Reduction, matched, reduced
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 from nncompile.elementwise.formula import formula
 from nncompile.ir.op import Value
 
@@ -72,7 +72,7 @@ mask: 'Any' = None) -> 'Value'>
     signature = signature.replace(parameters=[*parameters, *_SHARED], return_annotation="Value")
 
     @functools.wraps(function)
-    @spoken(function.__name__)
+    @message_name(function.__name__)
     def computed(*args: P.args, **options: P.kwargs) -> Value:
         signature.bind(*args, **options)  # or a misspelt option would be one of `reducing`
         losses = function(*args, **options)

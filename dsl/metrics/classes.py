@@ -103,7 +103,7 @@ def perplexity(
 class _Counts(NamedTuple):
     """How often each class was predicted rightly, predicted, and true: numbers, or vectors."""
 
-    both: Value
+    hits: Value
     predicted: Value
     true: Value
 
@@ -168,28 +168,28 @@ def precision(c: _Counts) -> Value:
     scikit-learn's labels=range(n)); "weighted" by how often each is true; "micro" counts all
     classes together; "none" gives a vector.
     """
-    return ratio(c.both, c.predicted)
+    return ratio(c.hits, c.predicted)
 
 
 @_averaged
 def recall(c: _Counts) -> Value:
     """Of what is true, the share that is predicted: tp / (tp + fn), 0 where nothing is true; see
     `precision` for `average`."""
-    return ratio(c.both, c.true)
+    return ratio(c.hits, c.true)
 
 
 @_averaged
 def f1_score(c: _Counts) -> Value:
     """The harmonic mean of precision and recall, 2·tp / (2·tp + fp + fn), also called Dice's
     coefficient; 0 where nothing is true or predicted. See `precision` for `average`."""
-    return ratio(2 * c.both, c.predicted + c.true)
+    return ratio(2 * c.hits, c.predicted + c.true)
 
 
 @_averaged
 def iou(c: _Counts) -> Value:
     """Intersection over union (Jaccard's index), tp / (tp + fp + fn); 0 where nothing is true or
     predicted. See `precision` for `average`; of images, `axis` is that of the channels."""
-    return ratio(c.both, c.predicted + c.true - c.both)
+    return ratio(c.hits, c.predicted + c.true - c.hits)
 
 
 def confusion_matrix(prediction: Any, label: Any, *, axis: int = -1, mask: Any = None) -> Value:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.diagnostics.locations import LocationTable, spoken
+from nncompile.diagnostics.locations import LocationTable, message_name
 from nncompile.ir.graph import Input, Item, items, toposort
 from nncompile.ir.names import matches
 from nncompile.ir.op import Value
@@ -37,7 +37,7 @@ def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     @functools.wraps(function, updated=())
-    @spoken()
+    @message_name()
     def wrapper(*args: Any, **options: Any) -> Any:
         entering: list[Value] = []
 

@@ -59,30 +59,30 @@ class _Search:
         if self._budget < 0 or not isinstance(g.type, Type) or not g.dtype.is_float:
             return None
         if isinstance(g.op, Map):
-            return self._of_map(g)
+            return self._map_mask(g)
         if isinstance(g.op, Sum):
             source = self._moved(g.args[0])
             if source is None:
                 return None
-            return self._single(g, any_of(source, g.op.axes, g.op.keepdims))
+            return self._value_mask(g, any_of(source, g.op.axes, g.op.keepdims))
         if isinstance(g.op, Item):
-            return self._of_split(g, g.args[0], g.op.index)
+            return self._split_mask(g, g.args[0], g.op.index)
         if g.op.moves and g.args:
             arg_masks = [self._moved(a) for a in g.args]
             if all(a is not None for a in arg_masks):
                 args = [a for a in arg_masks if a is not None]
                 # A cast of a mask is that mask.
-                return self._single(g, args[0] if g.op.label == "cast" else apply(g.op, *args))
+                return self._value_mask(g, args[0] if g.op.label == "cast" else apply(g.op, *args))
         return None
 
-    def _of_split(self, g: Value, parts: Value, index: int) -> Mask | None:
+    def _split_mask(self, g: Value, parts: Value, index: int) -> Mask | None:
         """The mask of one of the parts that a value is split into."""
         if not isinstance(parts.op, Split):
             return None
         source = self._moved(parts.args[0])
-        return None if source is None else self._single(g, items(parts.op(source))[index])
+        return None if source is None else self._value_mask(g, items(parts.op(source))[index])
 
-    def _single(self, g: Value, condition: Value) -> Mask:
+    def _value_mask(self, g: Value, condition: Value) -> Mask:
         return Mask(placeholder(0), (condition,), g)
 
     def _moved(self, a: Value) -> Value | None:
@@ -94,7 +94,7 @@ class _Search:
         mask = self.mask(a)
         return None if mask is None else broadcast_to(mask.value, a.shape)
 
-    def _of_map(self, g: Value) -> Mask | None:
+    def _map_mask(self, g: Value) -> Mask | None:
         assert isinstance(g.op, Map)
         body, args = g.op.body, list(g.args)
         condition = self._condition(body, args)
@@ -112,16 +112,16 @@ class _Search:
         if x == 0:
             return sp.Integer(0)
         if isinstance(x, h.where):
-            return self._of_choice(x, args)
+            return self._choice_condition(x, args)
         if x.is_Mul:
             factors = [self._condition(factor, args) for factor in x.args]
             conditions = [c for c in factors if c is not None]
             return functools.reduce(h.logical_and, conditions) if conditions else None
         if x.is_Add:
-            return self._of_sum(x, args)
-        return self._of_symbol(x, args) if x.is_Symbol else None
+            return self._sum_condition(x, args)
+        return self._symbol_condition(x, args) if x.is_Symbol else None
 
-    def _of_choice(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+    def _choice_condition(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
         condition, a, b = x.args
         when_a, when_b = self._condition(a, args), self._condition(b, args)
         if when_a is None and when_b is None:
@@ -131,7 +131,7 @@ class _Search:
         otherwise = otherwise if when_b is None else h.logical_and(otherwise, when_b)
         return h.logical_or(chosen, otherwise)
 
-    def _of_sum(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+    def _sum_condition(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
         terms = []
         for term in x.args:
             terms.append(self._condition(term, args))
@@ -139,7 +139,7 @@ class _Search:
                 return None
         return functools.reduce(h.logical_or, terms)
 
-    def _of_symbol(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
+    def _symbol_condition(self, x: sp.Expr, args: list[Value]) -> sp.Expr | None:
         a = next(v for i, v in enumerate(args) if placeholder(i) == x)
         mask = self.mask(a)
         if mask is None:

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-from nncompile.diagnostics.locations import Location, named, user_location
+from nncompile.diagnostics.locations import Location, call_label, user_location
 
 Row = tuple[str, ...]
 _LISTED = 12  # known names that a hint lists where none is close
@@ -57,19 +57,19 @@ class CompileError(Exception):
     ) -> None:
         self.location = location if location is not None else user_location()
         self.said = message
-        self.message = self._of_call(message) if self.of_a_call and location is None else message
+        self.message = self._with_call(message) if self.of_a_call and location is None else message
         super().__init__(self.message)
         self.rows = tuple(rows)
         self.hint = hint
 
-    def _of_call(self, message: str) -> str:
+    def _with_call(self, message: str) -> str:
         """The message with what was called, beside the op that it begins with, if any."""
         call = self.location.call if self.location else ""
         if not call or re.search(rf"(?<!\w){re.escape(call)}(?!\w)", message, re.IGNORECASE):
             return message
         label, colon, remainder = message.partition(": ")
         op = label if colon and label.isidentifier() else ""
-        return f"{named(self.location, op)}: {remainder if op else message}"
+        return f"{call_label(self.location, op)}: {remainder if op else message}"
 
     def render(self) -> str:
         """The whole message, without the name of the error."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
 
 from nncompile.diagnostics.errors import FormulaError, ModelError, UnknownNameError, did_you_mean
-from nncompile.diagnostics.locations import Location, current_scope, spoken
+from nncompile.diagnostics.locations import Location, current_scope, message_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -116,7 +116,7 @@ def suggests_names(function: Callable[P, R], label: str | None = None) -> Callab
     names = tuple(name for name in signature.parameters if name != "self")
 
     @functools.wraps(function)
-    @spoken()
+    @message_name()
     def wrapper(*args: P.args, **options: P.kwargs) -> R:
         try:
             return function(*args, **options)
@@ -132,7 +132,7 @@ def suggests_names(function: Callable[P, R], label: str | None = None) -> Callab
     return wrapper
 
 
-@spoken()
+@message_name()
 def wrong_call(
     label: str,
     error: TypeError,
@@ -187,12 +187,12 @@ class SuggestsNames:
         def __getattr__(self, name: str) -> NoReturn:
             if hasattr(type(self), name):
                 object.__getattribute__(self, name)  # a property: what went wrong within it
-            what = type(self).__name__
+            label = type(self).__name__
             if name.startswith("_"):
-                raise AttributeError(f"{what!r} object has no attribute {name!r}")
-            known = [x for x in dir(type(self)) if not x.startswith("_")]
-            hint = self.foreign_names.get(name) or did_you_mean(name, known)
-            raise UnknownNameError(f"a {what.lower()} has no {name!r}", hint=hint)
+                raise AttributeError(f"{label!r} object has no attribute {name!r}")
+            names = [x for x in dir(type(self)) if not x.startswith("_")]
+            hint = self.foreign_names.get(name) or did_you_mean(name, names)
+            raise UnknownNameError(f"a {label.lower()} has no {name!r}", hint=hint)
 
 
 def not_callable_error(error: TypeError) -> FormulaError | None:

@@ -29,7 +29,7 @@ _PLUMBING = frozenset({"functools", "contextlib", "dataclasses", "typing", "impo
 F = TypeVar("F", bound=Callable[..., Any])
 # What a frame of such code is called, where that is not the function's name; empty: it stands
 # between the user and the function. By identity, as code is slow to hash; it is kept here.
-_spoken: dict[int, tuple[CodeType, str]] = {}
+_message_names: dict[int, tuple[CodeType, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def located(location: Location | None) -> Iterator[None]:
         _located.reset(token)
 
 
-def spoken(name: str = "") -> Callable[[F], F]:
+def message_name(name: str = "") -> Callable[[F], F]:
     """A decorator: messages call the function `name`. Without a name, they call it as the function
     that it wraps."""
 
@@ -96,13 +96,13 @@ def spoken(name: str = "") -> Callable[[F], F]:
         if name:  # in code of its own: that of a closure is one for all that are made of it
             function.__code__ = function.__code__.replace(co_name=name)
         code = function.__code__
-        _spoken[id(code)] = code, name
+        _message_names[id(code)] = code, name
         return function
 
     return declare
 
 
-def named(location: Location | None, label: str) -> str:
+def call_label(location: Location | None, label: str) -> str:
     """What the user knows an op of that label as: `kthvalue (top_k)`, the call at `location` with
     the op where their names differ."""
     call = location.call if location else ""
@@ -115,8 +115,8 @@ def named(location: Location | None, label: str) -> str:
 def _call(frame: FrameType) -> str:
     """What a frame of ours is called; empty for what no user calls by a name."""
     code = frame.f_code
-    if id(code) in _spoken:
-        return _spoken[id(code)][1]
+    if id(code) in _message_names:
+        return _message_names[id(code)][1]
     name = code.co_name
     if name in _OF_OBJECTS:
         instance = frame.f_locals.get("self")

@@ -36,7 +36,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -187,7 +187,7 @@ def taking(
         signature = signature.replace(parameters=[*fixed, *added])
 
         @functools.wraps(function)
-        @spoken(function.__name__)
+        @message_name(function.__name__)
         def wrapper(*args: P.args, **keywords: P.kwargs) -> R:
             signature.bind(*args, **keywords)
             return function(*args, **keywords)

@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
@@ -208,7 +208,7 @@ def in_single(function: Callable[P, R]) -> Callable[P, R]:
     what comes between, sums and squares and sizes, may be beyond them. Only results are rounded."""
 
     @functools.wraps(function)
-    @spoken()
+    @message_name()
     def computed(*args: P.args, **options: P.kwargs) -> R:
         given = [x.dtype for x in (*args, *options.values()) if isinstance(x, Value)]
         dtype = functools.reduce(promote, (d for d in given if d.is_float), boolean)

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 
 F = TypeVar("F", bound=Callable[..., Any])
 TABLE: dict[str, Callable[..., Any]] = {}
@@ -23,7 +23,7 @@ def method(name: str) -> Callable[[F], F]:
     and checks its arguments; the definition is its signature."""
 
     def decorate(signature: F) -> F:
-        @spoken()
+        @message_name()
         def call(self: Any, *args: Any, **options: Any) -> Any:
             return TABLE[name](self, *args, **options)
 
@@ -36,7 +36,7 @@ def operator(name: str) -> Callable[[F], F]:
     """The same for an operator of two operands."""
 
     def decorate(signature: F) -> F:
-        @spoken()
+        @message_name()
         def forward(self: Any, other: Any) -> Any:
             return TABLE[name](self, other)
 
@@ -49,7 +49,7 @@ def reflected(name: str) -> Callable[[F], F]:
     """The same for an operator whose left operand is no value."""
 
     def decorate(signature: F) -> F:
-        @spoken()
+        @message_name()
         def backward(self: Any, other: Any) -> Any:
             return TABLE[name](other, self)
 

@@ -8,7 +8,7 @@ import gc
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -18,7 +18,7 @@ def without_collection(function: Callable[P, R]) -> Callable[P, R]:
     """The function, during whose calls no cycles are searched for."""
 
     @functools.wraps(function)
-    @spoken()
+    @message_name()
     def paused(*args: P.args, **options: P.kwargs) -> R:
         enabled = gc.isenabled()
         gc.disable()

@@ -20,9 +20,9 @@ import sympy as sp
 from nncompile.diagnostics.errors import CompileError, GradientError
 from nncompile.diagnostics.locations import (
     Location,
+    call_label,
     current_locations,
     current_makers,
-    named,
     record_maker,
     user_location,
 )
@@ -332,7 +332,7 @@ def _explained(
         return error
     labels = argument_labels(op, len(args))
     rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
-    message = f"{named(location, op.label)}: {error.said}"
+    message = f"{call_label(location, op.label)}: {error.said}"
     return type(error)(message, rows=rows, hint=error.hint, location=location)
 
 

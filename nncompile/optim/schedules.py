@@ -115,7 +115,8 @@ def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
     result = rate(step)
     if callable(result) or not isinstance(result, Value | int | float | np.generic | np.ndarray):
         raise ModelError(
-            f"a learning rate must be one number at each step, {named(rate)} gives {named(result)}",
+            f"a learning rate must be one number at each step, {name_of(rate)} gives "
+            f"{name_of(result)}",
             hint="0.1 stays as it is, cosine(0.1, steps=1000) falls",
         )
     value = as_value(result)
@@ -142,13 +143,13 @@ def check_rate(rate: Callable[..., Any]) -> None:
     if not fits:
         raise ModelError(
             "a learning rate must be a number, a schedule or a function of the step, got "
-            f"{named(rate)}",
+            f"{name_of(rate)}",
             hint="0.1 alone stays as it is, and so does constant_rate(0.1); constant(...) and the "
             "like start weights; cosine(0.1, steps=1000) falls",
         )
 
 
-def named(x: Any) -> str:
+def name_of(x: Any) -> str:
     """What a function is called, or the one that made it; the text of something else."""
     return str(getattr(x, "__qualname__", repr(x))).partition(".<locals>")[0]
 

@@ -78,7 +78,7 @@ class _Composition:
         follows: dict[str, Value] = {}
         for path, value in model.updates.items():
             if owned[path] not in updated.now:
-                value = self._of_examples(value, owned[path])
+                value = self._unless_empty(value, owned[path])
                 updated.now[owned[path]] = follows[f"{path}.next"] = value
         step = step_leaf()
         updated.now[step] = updated.split[step] = step + 1
@@ -100,9 +100,9 @@ class _Composition:
         every = (*state.values(), *data.values())
         return Step(
             recipe=self.recipe,
-            gradient=self._graph("gradient", gradient, _used(gradient, every)),
+            gradient=self._graph("gradient", gradient, _inputs(gradient, every)),
             update=self._graph(
-                "update", deferred, _used(deferred, (*state.values(), *updated.leaves))
+                "update", deferred, _inputs(deferred, (*state.values(), *updated.leaves))
             ),
             step=self._graph("step", outputs, every),
             evaluate=plain.with_outputs({**plain.outputs, **evaluation.extra}),
@@ -114,7 +114,7 @@ class _Composition:
             averages=self.averages,
         )
 
-    def _of_examples(self, new: Value, old: Value) -> Value:
+    def _unless_empty(self, new: Value, old: Value) -> Value:
         """`new`, which follows a batch, or `old` where that is empty: a mean of nothing is NaN, and
         a running mean of it stays NaN."""
         examples = self.model.examples
@@ -250,6 +250,6 @@ def _check_reached(name: str, loss: Graph, derivatives: Mapping[Value, Value]) -
     )
 
 
-def _used(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
+def _inputs(outputs: Mapping[str, Value], leaves: tuple[Value, ...]) -> tuple[Value, ...]:
     reached = leaves_of(outputs.values())
     return tuple(leaf for leaf in leaves if leaf in reached)

@@ -356,14 +356,14 @@ def leaves_of(values: Any) -> set[Value]:
     return {v for v in toposort(values) if isinstance(v.op, Input)}
 
 
-def check_same_type(what: str, expected: Type, got: Type) -> None:
-    """Raises `ModelError` naming `what` where the types differ."""
+def check_same_type(role: str, expected: Type, got: Type) -> None:
+    """Raises `ModelError` naming `role` where the types differ."""
     fits = expected.rank == got.rank and all(
         same(a, b) for a, b in zip(expected.shape, got.shape, strict=True)
     )
     if not fits or expected.dtype is not got.dtype:
         raise ModelError(
-            f"the {what} has the wrong type",
+            f"the {role} has the wrong type",
             rows=[("expected", str(expected)), ("got", str(got))],
             hint=f"cast it: x.astype({expected.dtype})" if fits else None,
         )

@@ -27,7 +27,7 @@ from nncompile.program.updates import (
     ema,
     maximize,
     minimize,
-    named,
+    name_of,
     patterns_of,
     swa,
 )
@@ -69,7 +69,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not isinstance(self.model, Model):
             raise ModelError(
-                f"a recipe needs a model, got {named(self.model)}",
+                f"a recipe needs a model, got {name_of(self.model)}",
                 hint="a model is a function decorated with @model: def net(x=f32[...]): ...",
             )
         if not self.updates:
@@ -79,7 +79,7 @@ class Recipe:
         for update in self.updates:
             if not isinstance(update, Update):
                 raise ModelError(
-                    f"{named(update)} is not an update",
+                    f"{name_of(update)} is not an update",
                     hint='updates=[minimize("loss", optimizer=adam(1e-3))]',
                 )
         whole_number("batch_size", self.batch_size, 1)

@@ -14,7 +14,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, FeedError, Row, ShapeError
-from nncompile.diagnostics.locations import named, recording_locations
+from nncompile.diagnostics.locations import call_label, recording_locations
 from nncompile.ir.dims import Dim, solve, substitute, symbols
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Op, Value, argument_labels, described
@@ -110,10 +110,11 @@ class SizeCheck:
                 if not isinstance(a.type, TupleType):
                     rows.append((label, str(at.type(a.type)), *described(a)[1:]))
         location = self.graph.locations.location(value)
-        name = "" if isinstance(value.op, AssertAtMost) else f"{named(location, value.op.label)}: "
+        label = call_label(location, value.op.label)
+        prefix = "" if isinstance(value.op, AssertAtMost) else f"{label}: "
         size_hint = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
         return FeedError(
-            f"the model does not accept input {', '.join(map(repr, fed))}: {name}{error.said}",
+            f"the model does not accept input {', '.join(map(repr, fed))}: {prefix}{error.said}",
             rows=rows,
             hint=error.hint or (f"feed data with {size_hint}" if size_hint else None),
             location=location,

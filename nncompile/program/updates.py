@@ -86,7 +86,7 @@ class minimize(Options, eq=False):
         several = self.optimizer
         for optimizer in several.values() if isinstance(several, Mapping) else (several,):
             if not isinstance(optimizer, Optimizer):
-                raise ModelError(f"{named(optimizer)} is not an optimizer", hint=_hint(optimizer))
+                raise ModelError(f"{name_of(optimizer)} is not an optimizer", hint=_hint(optimizer))
 
     def trained(self, model: Model, frozen: Sequence[str] = ()) -> dict[str, Value]:
         """The parameters that this update changes, by path: none that a pattern in `frozen`
@@ -115,8 +115,8 @@ class minimize(Options, eq=False):
                 rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
                 hint=did_you_mean(patterns[0], floats),
             )
-        used = leaves_of([loss])
-        trained = {path: leaf for path, leaf in matched.items() if leaf in used}
+        reached = leaves_of([loss])
+        trained = {path: leaf for path, leaf in matched.items() if leaf in reached}
         if not trained:
             raise ModelError(
                 f"{self.loss!r} does not depend on any parameter that "
@@ -310,7 +310,7 @@ def _suggestion(pattern: str, paths: Iterable[str]) -> str | None:
     return did_you_mean(pattern, [f"*{x}" for x in endings])
 
 
-def named(x: Any) -> str:
+def name_of(x: Any) -> str:
     """`x` as a message shows it: the name of a function, the repr of anything else."""
     return x.__name__ if callable(x) and hasattr(x, "__name__") else repr(x)
 

@@ -206,10 +206,10 @@ class CheckFinite:
             return
         trainer = event.trainer
         following = trainer.compiled.source.state_map
-        found = trainer.locate(event.batch, [following[p] for p in spoiled if p in following])
+        nonfinite = trainer.locate(event.batch, [following[p] for p in spoiled if p in following])
         raise TrainingError(
             f"{spoiled[0]} is not finite after step {event.step} (epoch {event.epoch})"
             + (f", and {len(spoiled) - 1} more of the state" if len(spoiled) > 1 else ""),
-            rows=found.rows if found else (),
+            rows=nonfinite.rows if nonfinite else (),
             hint="a gradient may be infinite where the loss is finite: sqrt, log or a norm at zero",
         )

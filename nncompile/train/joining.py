@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, Row
-from nncompile.diagnostics.locations import named, recording_locations
+from nncompile.diagnostics.locations import call_label, recording_locations
 from nncompile.ir.dims import Dim, same
 from nncompile.ir.graph import Graph, Input, Item
 from nncompile.ir.op import Value, described
@@ -93,7 +93,7 @@ def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> Mo
     rows: list[Row] = [(name, str(value.type))]
     if first is not None and not isinstance(first.op, Input):
         source = first.args[0] if isinstance(first.op, Item) else first
-        cause = f" by {named(location, source.op.label)}"
+        cause = f" by {call_label(location, source.op.label)}"
         with recording_locations(graph.locations):
             rows.append((source.op.label, *described(first)))
     return ModelError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import GradientError
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import same_shape
@@ -108,7 +108,7 @@ def custom_gradient(gradient: Callable[..., Any]) -> Callable[[Callable[..., Val
 
     def decorate(function: Callable[..., Value]) -> Callable[..., Value]:
         @functools.wraps(function)
-        @spoken()
+        @message_name()
         def wrapper(*inputs: Any) -> Value:
             values = [as_value(x) for x in inputs]
             return apply(CustomVjp(gradient), as_value(function(*values)), *values)

@@ -11,7 +11,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.diagnostics.locations import spoken
+from nncompile.diagnostics.locations import message_name
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, cast, size_value
 from nncompile.ir.dims import Dim, dim, floordiv, product, same_shape
@@ -24,7 +24,7 @@ from nncompile.ops.shape.selecting import nonzero
 from nncompile.ops.shape.slicing import part
 
 
-@spoken("indexing")
+@message_name("indexing")
 def getitem(x: Any, key: Any) -> Value:
     """`x[key]` as in numpy: numbers, slices, None, Ellipsis, integer tensors or arrays, and masks:
     `x[mask]` is the elements where the mask is true, as many as there are when the graph runs.
