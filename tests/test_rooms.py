@@ -26,10 +26,10 @@ from tests.rooms import (
     tree,
 )
 
-# The table of operators itself, and what loads the backend that needs an optional package.
+# The table of operators itself, and what loads an optional backend or package.
 FINDING = (
     *("nncompile.ir.dispatch", "nncompile.ir.operators", "nncompile.ir.array_methods"),
-    "nncompile.backends.optional",
+    *("nncompile.backends.optional", "nncompile.diagnostics.extras"),
 )
 
 
