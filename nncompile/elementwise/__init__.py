@@ -158,8 +158,8 @@ def divmod(x: Any, y: Any) -> tuple[Any, Any]:
 
 def modf(x: Any) -> tuple[Any, Any]:
     """The fractional part of x, of x's sign, and the integer part."""
-    whole = trunc(x)
-    return where(isinf(x), 0.0, subtract(x, whole)), whole
+    integral = trunc(x)
+    return where(isinf(x), 0.0, subtract(x, integral)), integral
 
 
 __all__ = [

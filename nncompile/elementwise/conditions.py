@@ -14,8 +14,8 @@ from nncompile.elementwise.tracer import (
     enter,
     function,
     lift,
-    made,
     refuse_bools,
+    scalar_of,
     unified,
 )
 from nncompile.ir.types import DTYPES, DType, boolean
@@ -27,7 +27,7 @@ def _comparison(name: str, head: Any, doc: str, ordered: bool = True) -> Callabl
         if ordered:
             refuse_bools(name, x, y)
         (a, b), _, weak = unified(x, y)
-        return made(head(a, b), boolean, weak and head(a, b).is_Rational, x, y)
+        return scalar_of(head(a, b), boolean, weak and head(a, b).is_Rational, x, y)
 
     return enter(computed, name, doc)
 
@@ -46,10 +46,10 @@ def _truth(x: Any) -> Scalar:
 
 
 def _logical(name: str, head: Any, doc: str) -> None:
-    def computed(*given: Any) -> Scalar:
-        operands = [_truth(x) for x in given]
+    def computed(*arguments: Any) -> Scalar:
+        operands = [_truth(x) for x in arguments]
         weak = all(x.weak for x in operands)
-        return made(head(*(x.expr for x in operands)), boolean, weak, *operands)
+        return scalar_of(head(*(x.expr for x in operands)), boolean, weak, *operands)
 
     enter(computed, name, doc)
 
@@ -61,14 +61,14 @@ _logical("logical_not", h.logical_not, "Whether it does not hold.")
 
 
 def _bitwise(name: str, head: Any, of_bools: str | None, doc: str) -> None:
-    def computed(*given: Any) -> Scalar:
-        operands = [lift(x) for x in given]
+    def computed(*arguments: Any) -> Scalar:
+        operands = [lift(x) for x in arguments]
         exprs, dtype, weak = unified(*operands)
         if dtype.is_bool and of_bools:
             return FUNCTIONS[of_bools](*operands)
         if not dtype.is_integer:
             raise DTypeError(f"{name} of {dtype}", hint="bits are those of integers")
-        return made(head(*exprs), dtype, weak, *operands)
+        return scalar_of(head(*exprs), dtype, weak, *operands)
 
     enter(computed, name, doc)
 
@@ -102,7 +102,7 @@ def where(condition: Any, x: Any, y: Any) -> Scalar:
             hint="compare it: x != 0, x > 0",
         )
     (a, b), dtype, weak = unified(x, y)
-    return made(h.where(condition.expr, a, b), dtype, weak, condition, x, y)
+    return scalar_of(h.where(condition.expr, a, b), dtype, weak, condition, x, y)
 
 
 def _property(name: str, head: Any, of_integers: bool, doc: str) -> None:
@@ -110,7 +110,7 @@ def _property(name: str, head: Any, of_integers: bool, doc: str) -> None:
         x = lift(x)
         if not x.dtype.is_float:
             return lift(of_integers)
-        return made(head(x.expr), boolean, False, x)
+        return scalar_of(head(x.expr), boolean, False, x)
 
     enter(computed, name, doc)
 
@@ -135,8 +135,8 @@ def _as_dtype(x: Scalar, *numbers: float) -> tuple[Scalar, ...]:
 def heaviside(x: Any, at_zero: Any) -> Scalar:
     """0 below 0, 1 above, `at_zero` at 0; NaN at NaN."""
     x = lift(x)
-    chosen = where(equal(x, 0), at_zero, step(x))
-    return where(FUNCTIONS["isnan"](x), x, chosen) if x.dtype.is_float else chosen
+    result = where(equal(x, 0), at_zero, step(x))
+    return where(FUNCTIONS["isnan"](x), x, result) if x.dtype.is_float else result
 
 
 def _conversion(dtype: DType) -> None:

@@ -100,9 +100,9 @@ def times(a: sp.Expr, b: sp.Expr) -> sp.Expr:
     factors = [*sp.Mul.make_args(a), *sp.Mul.make_args(b)]
     for i, factor in enumerate(factors):
         if isinstance(factor, where) and 0 in factor.args[1:]:
-            condition, chosen, other = factor.args
+            condition, branch, other = factor.args
             rest = sp.Mul(*factors[:i], *factors[i + 1 :])
-            if chosen == 0:
+            if branch == 0:
                 return where(condition, _ZERO, times(other, rest))
-            return where(condition, times(chosen, rest), _ZERO)
+            return where(condition, times(branch, rest), _ZERO)
     return sp.Mul(*factors)

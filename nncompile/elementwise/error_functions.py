@@ -91,13 +91,13 @@ def erfc(t: Terms, x: Operand) -> Operand:
     )
     middle = t.ratio(size, _ERFC_P, _ERFC_Q)
     inverse = t("divide", 1.0, t.product(size, size))
-    less = t.product(inverse, t.ratio(inverse, _FAR_P, _FAR_Q))
-    far = t("divide", t("subtract", 1 / math.sqrt(math.pi), less), size)
+    correction = t.product(inverse, t.ratio(inverse, _FAR_P, _FAR_Q))
+    far = t("divide", t("subtract", 1 / math.sqrt(math.pi), correction), size)
     tail = t.product(power, t.where(t("less", size, 4.0), middle, far))
     is_negative = t("less", x, 0.0)
-    beyond = t.where(is_negative, t("subtract", 2.0, tail), tail)
+    outer = t.where(is_negative, t("subtract", 2.0, tail), tail)
     near = t("subtract", 1.0, t.signed(x, _near(t, size)))
-    return t.where(t("less", size, _NEAR), near, beyond)
+    return t.where(t("less", size, _NEAR), near, outer)
 
 
 # M. J. Wichura, "Algorithm AS 241: the percentage points of the normal distribution", Applied
@@ -174,7 +174,7 @@ def erfinv(t: Terms, x: Operand) -> Operand:
     r = t("sqrt", t("negative", t("log", left)))
     middle = t.ratio(t("subtract", r, 1.6), _MIDDLE_P, _MIDDLE_Q)
     tail = t.ratio(t("subtract", r, 5.0), _TAIL_P, _TAIL_Q)
-    beyond = t("divide", t.where(t("less", 5.0, r), tail, middle), size)
-    beyond = t.where(t("equal", size, 1.0), math.inf, beyond)
-    factor = t.where(t("less_equal", size, 0.85), t("divide", centre, 2.0), beyond)
+    outer = t("divide", t.where(t("less", 5.0, r), tail, middle), size)
+    outer = t.where(t("equal", size, 1.0), math.inf, outer)
+    factor = t.where(t("less_equal", size, 0.85), t("divide", centre, 2.0), outer)
     return t("divide", t.product(x, factor), math.sqrt(2))  # keeps the sign of a zero

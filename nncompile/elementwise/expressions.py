@@ -70,13 +70,13 @@ def _order(x: sp.Expr) -> Any:
 @lru_cache(maxsize=65536)
 def digest(body: sp.Expr) -> bytes:
     """The same for equal bodies in every process."""
-    made = hashlib.blake2b(type(body).__name__.encode(), digest_size=16)
+    state = hashlib.blake2b(type(body).__name__.encode(), digest_size=16)
     if not body.args:
-        made.update(str(body).encode())
+        state.update(str(body).encode())
     parts = [digest(x) for x in body.args]
     for part in sorted(parts) if body.is_Add or body.is_Mul else parts:
-        made.update(part)
-    return made.digest()
+        state.update(part)
+    return state.digest()
 
 
 _NONE: frozenset[sp.Symbol] = frozenset()

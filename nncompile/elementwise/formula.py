@@ -80,13 +80,13 @@ class Formula:
     @overload
     def __call__(self, *args: Any, **options: Any) -> Any: ...
     def __call__(self, *args: Any, **options: Any) -> Any:
-        given = (*args, *options.values())
-        if any(isinstance(x, Scalar) for x in given):
+        values = (*args, *options.values())
+        if any(isinstance(x, Scalar) for x in values):
             return self._on_scalars(args, options)
-        if not any(isinstance(x, (*_TENSORS, sp.Expr)) for x in given):
+        if not any(isinstance(x, (*_TENSORS, sp.Expr)) for x in values):
             return self._on_numbers(args, options)
         slots: list[Any] = []  # what becomes an argument of the Map, in order
-        beside_values = any(isinstance(x, Value) for x in given)
+        beside_values = any(isinstance(x, Value) for x in values)
 
         def slot(x: Any) -> Any:
             if isinstance(x, sp.Expr):
@@ -107,20 +107,20 @@ class Formula:
     def _on_numbers(self, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """The result as a Python number: reals are computed in float64. The first number that may
         be an argument of the formula is one, all others are literals (or options)."""
-        given = (*args, *options.values())
-        place = self.literals
-        first = given[place] if len(given) > place else None
+        values = (*args, *options.values())
+        index = self.literals
+        first = values[index] if len(values) > index else None
         if not isinstance(first, bool | int | float):
             raise FormulaError(
                 f"{self.name} needs a value, an array or a number, "
-                f"got {', '.join(map(repr, given)) or 'nothing'}"
+                f"got {', '.join(map(repr, values)) or 'nothing'}"
             )
-        dtype = boolean if isinstance(first, bool) else _number_type(given)
+        dtype = boolean if isinstance(first, bool) else _number_type(values)
         slot = _Slot(0)
-        if len(args) > place:
-            call = (*args[:place], slot, *args[place + 1 :]), options
+        if len(args) > index:
+            call = (*args[:index], slot, *args[index + 1 :]), options
         else:
-            call = args, {**options, list(options)[place - len(args)]: slot}
+            call = args, {**options, list(options)[index - len(args)]: slot}
         program = self._trace(call, (dtype,))
         if program.dtype is f32 and dtype is i64:
             dtype = f64  # integers that become real
@@ -145,10 +145,10 @@ class Formula:
         assert self.derivative is not None  # asked for only where it is declared
         derivatives = self.derivative(*args, **options)
         derivatives = derivatives if isinstance(derivatives, tuple) else (derivatives,)
-        given = (*args, *options.values())
-        if len(derivatives) == len(given):  # those at literals are not asked for
+        values = (*args, *options.values())
+        if len(derivatives) == len(values):  # those at literals are not asked for
             derivatives = tuple(
-                s for s, x in zip(derivatives, given, strict=True) if isinstance(x, Scalar)
+                s for s, x in zip(derivatives, values, strict=True) if isinstance(x, Scalar)
             )
         if len(derivatives) != count:
             raise FormulaError(
@@ -162,11 +162,11 @@ class Formula:
         """What the arguments are called: as the formula's parameters, or `left` and `right`."""
         args, options = call
         kinds = self.signature.parameters.values()
-        own = [p.name for p in kinds if p.kind is not p.VAR_POSITIONAL][: len(args)]
-        if self.primitive and len(args) == 2 and own in ([], ["x", "y"]):
-            own = ["left", "right"]
-        own += [f"argument {i}" for i in range(len(own), len(args))]
-        named = (*zip(own, args, strict=True), *options.items())
+        names = [p.name for p in kinds if p.kind is not p.VAR_POSITIONAL][: len(args)]
+        if self.primitive and len(args) == 2 and names in ([], ["x", "y"]):
+            names = ["left", "right"]
+        names += [f"argument {i}" for i in range(len(names), len(args))]
+        named = (*zip(names, args, strict=True), *options.items())
         return [name for name, x in named if isinstance(x, _Slot)]
 
     def _key(self, call: Call, dtypes: tuple[DType, ...]) -> Any:
@@ -189,8 +189,8 @@ class Formula:
         if key not in self._programs:
             self._check_arguments(call)
             limit = None if self.derivative else LIMIT
-            closed = self._closed(self.function, call)
-            self._programs[key] = trace(closed, dtypes, limit, self._names(call))
+            function = self._closed(self.function, call)
+            self._programs[key] = trace(function, dtypes, limit, self._names(call))
         return self._programs[key]
 
     def _check_arguments(self, call: Call) -> None:
@@ -228,8 +228,8 @@ class Formula:
             )
 
             def derivative(i: int) -> sp.Expr:
-                one = trace(lambda *scalars_: all_derivatives(*scalars_)[i], dtypes, None, names)
-                return one.result
+                program = trace(lambda *xs: all_derivatives(*xs)[i], dtypes, None, names)
+                return program.result
 
             self._declared_derivatives[key] = tuple(map(derivative, range(count)))
         return self._declared_derivatives[key]
@@ -274,15 +274,15 @@ def _repeated(values: list[Value]) -> list[Value]:
     Other slices are fitted to sizes that they ask for."""
     if not any(is_clipped(d) for v in values for d in v.shape):
         return values
-    found = []
+    results = []
     for v in values:
         for axis in range(-v.rank, 0):
             sizes = [other.shape[axis] for other in values if other.rank >= -axis]
-            whole = next((d for d in sizes if is_one_of(v.shape[axis], d)), None)
-            if whole is not None:
-                v = repeated(v, axis, whole)
-        found.append(v)
-    return fitted(found)
+            size = next((d for d in sizes if is_one_of(v.shape[axis], d)), None)
+            if size is not None:
+                v = repeated(v, axis, size)
+        results.append(v)
+    return fitted(results)
 
 
 def _computed(program: Program, arrays: Sequence[Any], real: DType | None = None) -> Any:
@@ -340,13 +340,13 @@ def formula(
 
 def _primitives() -> dict[str, Formula]:
     """The scalar primitives as formulas, of which some have several names."""
-    made: dict[Callable[..., Any], Formula] = {}
+    formulas: dict[Callable[..., Any], Formula] = {}
     for name, primitive in FUNCTIONS.items():
-        if primitive not in made:
+        if primitive not in formulas:
             literals = getattr(primitive, "literals", 0)
-            made[primitive] = Formula(primitive, name=name, primitive=True, literals=literals)
-        register(name, made[primitive])
-    return {name: made[primitive] for name, primitive in FUNCTIONS.items()}
+            formulas[primitive] = Formula(primitive, name=name, primitive=True, literals=literals)
+        register(name, formulas[primitive])
+    return {name: formulas[primitive] for name, primitive in FUNCTIONS.items()}
 
 
 PRIMITIVES: dict[str, Formula] = _primitives()

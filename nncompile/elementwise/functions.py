@@ -19,8 +19,8 @@ from nncompile.elementwise.tracer import (
     enter,
     function,
     lift,
-    made,
     refuse_bools,
+    scalar_of,
     unified,
 )
 
@@ -35,7 +35,7 @@ def _real(name: str, head: Any, doc: str) -> None:
     def computed(x: Any) -> Scalar:
         x = lift(prepared(x))
         (a,), dtype, weak = unified(x, real=True)
-        return made(head(a), dtype, weak, x)
+        return scalar_of(head(a), dtype, weak, x)
 
     enter(computed, name, doc)
 
@@ -76,7 +76,7 @@ def _rounding(name: str, head: Any, doc: str) -> None:
 
     def computed(x: Any) -> Scalar:
         x = lift(x)
-        return made(head(x.expr), x.dtype, x.weak, x) if x.dtype.is_float else x
+        return scalar_of(head(x.expr), x.dtype, x.weak, x) if x.dtype.is_float else x
 
     enter(computed, name, doc)
 
@@ -112,7 +112,7 @@ def negative(x: Any) -> Scalar:
     """−x"""
     x = lift(x)
     refuse_bools("negative", x)
-    return made(-x.expr if x.dtype.is_float else h.int_negative(x.expr), x.dtype, x.weak, x)
+    return scalar_of(-x.expr if x.dtype.is_float else h.int_negative(x.expr), x.dtype, x.weak, x)
 
 
 @function("abs", "absolute")
@@ -120,7 +120,7 @@ def absolute(x: Any) -> Scalar:
     """|x|; derivative 0 at 0."""
     x = lift(x)
     refuse_bools("abs", x)
-    return made(h.absolute(x.expr), x.dtype, x.weak, x)
+    return scalar_of(h.absolute(x.expr), x.dtype, x.weak, x)
 
 
 @function()
@@ -128,7 +128,7 @@ def sign(x: Any) -> Scalar:
     """−1, 0 or 1; derivative 0."""
     x = lift(x)
     refuse_bools("sign", x)
-    return made(h.sign(x.expr), x.dtype, x.weak, x)
+    return scalar_of(h.sign(x.expr), x.dtype, x.weak, x)
 
 
 @function()
@@ -137,7 +137,7 @@ def relu(x: Any) -> Scalar:
     x = lift(x)
     refuse_bools("relu", x)
     head = h.relu(x.expr) if x.dtype.is_float else h.maximum(x.expr, 0)
-    return made(head, x.dtype, x.weak, x)
+    return scalar_of(head, x.dtype, x.weak, x)
 
 
 @function()
@@ -157,7 +157,7 @@ def _arithmetic(name: str, of_reals: Any, of_integers: Any, doc: str) -> Callabl
         x, y = lift(x), lift(y)
         refuse_bools(name, x, y)
         (a, b), dtype, weak = unified(x, y)
-        return made((of_reals if dtype.is_float else of_integers)(a, b), dtype, weak, x, y)
+        return scalar_of((of_reals if dtype.is_float else of_integers)(a, b), dtype, weak, x, y)
 
     return enter(computed, name, doc)
 
@@ -168,7 +168,7 @@ _product = _arithmetic("multiply", lambda a, b: a * b, h.int_multiply, "x·y")
 
 
 def _quotient(head: Any) -> Callable[..., Any]:
-    return lambda a, b: sp.zoo if b == 0 else head(a, b)  # which `made` refuses
+    return lambda a, b: sp.zoo if b == 0 else head(a, b)  # which `scalar_of` refuses
 
 
 _mod, _floor_divide = _quotient(h.mod), _quotient(h.floor_divide)
@@ -194,7 +194,7 @@ def divide(x: Any, y: Any) -> Scalar:
     x, y = lift(x), lift(y)
     refuse_bools("divide", x, y)
     (a, b), dtype, weak = unified(x, y, real=True)
-    return made(a / b, dtype, weak, x, y)
+    return scalar_of(a / b, dtype, weak, x, y)
 
 
 @function()
@@ -205,19 +205,19 @@ def power(x: Any, y: Any) -> Scalar:
     refuse_bools("power", x, y)
     (a, b), dtype, weak = unified(x, y)
     if dtype.is_float:
-        return made(h.raised(a, b), dtype, weak, x, y)
+        return scalar_of(h.raised(a, b), dtype, weak, x, y)
     if b.is_negative:
         raise FormulaError(
             f"an integer to the power {b}", hint="float32(x) ** y, or 1 / x, is a real number"
         )
-    return made(h.int_power(a, b), dtype, weak, x, y)
+    return scalar_of(h.int_power(a, b), dtype, weak, x, y)
 
 
 def _extreme(name: str, head: Any, of_bools: Any, doc: str) -> None:
     def computed(x: Any, y: Any) -> Scalar:
         x, y = lift(x), lift(y)
         (a, b), dtype, weak = unified(x, y)
-        return made((of_bools if dtype.is_bool else head)(a, b), dtype, weak, x, y)
+        return scalar_of((of_bools if dtype.is_bool else head)(a, b), dtype, weak, x, y)
 
     enter(computed, name, doc)
 
@@ -235,7 +235,7 @@ def _limited(name: str, head: Any, doc: str) -> None:
         lower = lift(-float("inf") if min is None else min)
         upper = lift(float("inf") if max is None else max)
         (a, b, c), dtype, weak = unified(x, lower, upper)
-        return made(head(a, b, c), dtype, weak, x, lower, upper)
+        return scalar_of(head(a, b, c), dtype, weak, x, lower, upper)
 
     enter(computed, name, doc)
 
@@ -250,7 +250,7 @@ def _of_point(name: str, head: Any, doc: str) -> None:
     def computed(y: Any, x: Any) -> Scalar:
         y, x = lift(y), lift(x)
         (a, b), dtype, weak = unified(y, x, real=True)
-        return made(head(a, b), dtype, weak, y, x)
+        return scalar_of(head(a, b), dtype, weak, y, x)
 
     enter(computed, name, doc)
 
@@ -267,7 +267,7 @@ def declared(value: Any, arguments: Sequence[Scalar], derivatives: Sequence[Any]
     for x, derivative in zip(arguments, map(lift, derivatives), strict=True):
         if x.dtype.is_float and result.dtype.is_float:
             (a, b, c), dtype, weak = unified(result, x, derivative)
-            result = made(h.declared(a, b, c), dtype, weak, result, x, derivative)
+            result = scalar_of(h.declared(a, b, c), dtype, weak, result, x, derivative)
     return result
 
 
@@ -275,4 +275,4 @@ def declared(value: Any, arguments: Sequence[Scalar], derivatives: Sequence[Any]
 def stop_gradient(x: Any) -> Scalar:
     """x itself, with derivative 0."""
     x = lift(x)
-    return made(h.stop_gradient(x.expr), x.dtype, x.weak, x)
+    return scalar_of(h.stop_gradient(x.expr), x.dtype, x.weak, x)

@@ -52,9 +52,9 @@ def _positive(t: Terms, x: Operand) -> tuple[Operand, Operand]:
 
 def _half_turn(t: Terms, x: Operand) -> tuple[Operand, Operand]:
     """±sin(πx) and ±cos(πx), of one sign, without what rounding πx would lose."""
-    turn = t("subtract", x, t("round", x))
-    ahead = t("subtract", 0.5, t("abs", turn))
-    return t("sin", t.product(turn, math.pi)), t("sin", t.product(ahead, math.pi))
+    fraction = t("subtract", x, t("round", x))
+    rest = t("subtract", 0.5, t("abs", fraction))
+    return t("sin", t.product(fraction, math.pi)), t("sin", t.product(rest, math.pi))
 
 
 def lgamma(t: Terms, x: Operand) -> Operand:
@@ -99,8 +99,8 @@ def digamma(t: Terms, x: Operand) -> Operand:
     far = t("subtract", t("log", z), series)
     at_positive = t("subtract", far, t.where(is_small, before, 0.0))
     sine, cosine = _half_turn(t, x)
-    turned = t("divide", t.product(math.pi, cosine), sine)
-    at_negative = t.where(t("equal", sine, 0.0), math.nan, t("subtract", at_positive, turned))
+    reflection = t("divide", t.product(math.pi, cosine), sine)
+    at_negative = t.where(t("equal", sine, 0.0), math.nan, t("subtract", at_positive, reflection))
     return t.where(is_negative, at_negative, at_positive)
 
 
@@ -119,14 +119,14 @@ def polygamma(n: int, x: sp.Expr, heads: Any) -> sp.Expr:
     for k in range(orders, 0, -1):
         series = (series + _coefficient(power, k)) / z**2
     tail = (sp.Rational(1, n) + sp.Rational(1, 2) / z + series) / z**n
-    whole = sp.Add(*(1 / (y + i) ** power for i in range(terms)), tail)
-    turn = x - heads.rint(x)
+    total = sp.Add(*(1 / (y + i) ** power for i in range(terms)), tail)
+    fraction = x - heads.rint(x)
     half = sp.Rational(1, 2)
-    cotangent = heads.sin(_PI * (half - heads.absolute(turn))) / heads.sin(_PI * turn)
-    turned = _PI**power * _cotangent_derivative(n, cotangent)
+    cotangent = heads.sin(_PI * (half - heads.absolute(fraction))) / heads.sin(_PI * fraction)
+    reflection = _PI**power * _cotangent_derivative(n, cotangent)
     factor = (-1) ** power * sp.factorial(n)
     sign = heads.where(is_negative, (-1) ** n * factor, factor)
-    return sign * whole - heads.where(is_negative, turned, 0)
+    return sign * total - heads.where(is_negative, reflection, 0)
 
 
 _PI = sp.Rational("3.14159265358979323846264338327950288")
@@ -141,8 +141,8 @@ def _lengths(power: int) -> tuple[int, int]:
     """How many terms are added one by one, and how many orders follow, so that what is left out is
     below the last place of the first one left out."""
     orders = 10
-    left_out = abs(_coefficient(power, orders + 1)) * (power - 1)
-    return max(9, math.ceil(float(left_out * 10**17) ** (1 / (2 * orders + 2)))), orders
+    error = abs(_coefficient(power, orders + 1)) * (power - 1)
+    return max(9, math.ceil(float(error * 10**17) ** (1 / (2 * orders + 2)))), orders
 
 
 def _cotangent_derivative(n: int, c: sp.Expr) -> sp.Expr:

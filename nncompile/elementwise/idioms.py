@@ -69,11 +69,11 @@ def recognise(body: sp.Expr) -> str | None:
     if body.has(*_OTHERS):
         return None
     (symbol,) = symbols
-    ours = evaluate(body, {symbol: _POINTS})
-    if ours.dtype != np.float64:
+    actual = evaluate(body, {symbol: _POINTS})
+    if actual.dtype != np.float64:
         return None
-    for name, theirs in _fingerprints().items():
-        if np.allclose(ours, theirs, rtol=1e-6, atol=1e-9):
+    for name, expected in _fingerprints().items():
+        if np.allclose(actual, expected, rtol=1e-6, atol=1e-9):
             return name
     return None
 

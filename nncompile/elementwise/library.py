@@ -15,8 +15,8 @@ from nncompile.elementwise.tracer import (
     converted,
     function,
     lift,
-    made,
     refuse_bools,
+    scalar_of,
     unified,
 )
 from nncompile.ir.types import boolean, f64
@@ -69,7 +69,7 @@ def signbit(x: Any) -> Scalar:
     (expr,), _, weak = unified(x)
     if expr == 0:
         return negative
-    below = made(h.less(1 / expr, 0), boolean, weak, x)
+    below = scalar_of(h.less(1 / expr, 0), boolean, weak, x)
     return _F["logical_or"](negative, below)
 
 
@@ -92,9 +92,9 @@ def fmod(x: Any, y: Any) -> Scalar:
     x, y = lift(x), lift(y)
     remainder = _F["mod"](x, y)  # of y's sign
     if not remainder.dtype.is_float:
-        turns = _F["logical_xor"](_F["less"](x, 0), _F["less"](remainder, 0))
-        turns = _F["logical_and"](turns, _F["not_equal"](remainder, 0))
-        return where(turns, remainder - y, remainder)
+        differs = _F["logical_xor"](_F["less"](x, 0), _F["less"](remainder, 0))
+        differs = _F["logical_and"](differs, _F["not_equal"](remainder, 0))
+        return where(differs, remainder - y, remainder)
     size = _F["mod"](_F["abs"](x), _F["abs"](y))
     return _F["multiply"](size, where(signbit(x), -1, 1))
 
@@ -166,8 +166,8 @@ def isclose(x: Any, y: Any, rtol: Any = 1e-5, atol: Any = 1e-8, equal_nan: bool 
     near = _F["less_equal"](_F["abs"](x - y), atol + rtol * _F["abs"](y))
     close = _F["logical_or"](_F["equal"](x, y), _F["logical_and"](_F["isfinite"](y), near))
     if equal_nan:
-        both = _F["logical_and"](_F["isnan"](x), _F["isnan"](y))
-        close = _F["logical_or"](close, both)
+        both_nan = _F["logical_and"](_F["isnan"](x), _F["isnan"](y))
+        close = _F["logical_or"](close, both_nan)
     return close
 
 

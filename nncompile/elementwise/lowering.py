@@ -50,8 +50,8 @@ def operation_count(body: sp.Expr) -> int:
     """The number of operations of a body, each occurrence counted."""
     if not body.args:
         return 0
-    own = len(body.args) - 1 if body.is_Add or body.is_Mul else 1
-    return own + sum(map(operation_count, body.args))
+    count = len(body.args) - 1 if body.is_Add or body.is_Mul else 1
+    return count + sum(map(operation_count, body.args))
 
 
 class _Types:
@@ -82,8 +82,8 @@ class _Types:
         return self.common(body.args)
 
     def common(self, bodies: tuple[sp.Expr, ...]) -> DType | None:
-        found = [d for d in map(self.of, bodies) if d is not None]
-        return reduce(promote, found) if found else None
+        dtypes = [d for d in map(self.of, bodies) if d is not None]
+        return reduce(promote, dtypes) if dtypes else None
 
 
 def dtype_of_expression(body: sp.Expr, dtypes: Mapping[sp.Symbol, DType]) -> DType:
@@ -117,23 +117,23 @@ class _Walker:
         self.target = target
         self.declared = dtypes
         self.types = _Types(dtypes, computed=True)
-        self.done: dict[tuple[sp.Expr, DType], Any] = {}
+        self.results: dict[tuple[sp.Expr, DType], Any] = {}
 
     def visit(self, body: sp.Expr, dtype: DType) -> Any:
         """The body, as `dtype`."""
         key = (body, dtype)
-        if key not in self.done:
-            own = self.types.of(body) or dtype
-            if own is dtype:
-                self.done[key] = self._emit(body, dtype)
+        if key not in self.results:
+            source = self.types.of(body) or dtype
+            if source is dtype:
+                self.results[key] = self._emit(body, dtype)
             else:
-                self.done[key] = self.target.cast(self.visit(body, own), own, dtype)
-        return self.done[key]
+                self.results[key] = self.target.cast(self.visit(body, source), source, dtype)
+        return self.results[key]
 
     def _emit(self, body: sp.Expr, dtype: DType) -> Any:
         if body in self.leaves:
-            leaf, own = self.leaves[body], self.declared[body]
-            return self.target.cast(leaf, own, f32) if own.is_half else leaf
+            leaf, source = self.leaves[body], self.declared[body]
+            return self.target.cast(leaf, source, f32) if source.is_half else leaf
         value = constant(body)
         if value is not None:
             return self._literal(value, dtype)
@@ -164,12 +164,12 @@ class _Walker:
         assert meaning.call is not None  # a head has a call or an expansion
         return self._call(meaning.call, inner, *args)
 
-    def _conversion(self, x: sp.Expr, to: DType, dtype: DType) -> Any:
-        """`x` as the dtype `to`, in the one that this is computed in."""
+    def _conversion(self, x: sp.Expr, target: DType, dtype: DType) -> Any:
+        """`x` as the dtype `target`, in the one that this is computed in."""
         source = self.types.of(x) or dtype
         result = self.visit(x, source)
-        if to.is_half:
-            return self.target.cast(self.target.cast(result, source, to), to, dtype)
+        if target.is_half:
+            return self.target.cast(self.target.cast(result, source, target), target, dtype)
         return result if source is dtype else self.target.cast(result, source, dtype)
 
     def _sum(self, body: sp.Expr, dtype: DType) -> Any:
@@ -179,14 +179,14 @@ class _Walker:
             (common,) = coefficients
             inner = sp.Add(*(term / common for term in body.args))
             return self._scaled(self.visit(inner, dtype), common, dtype)
-        added: list[sp.Expr] = []
+        terms: list[sp.Expr] = []
         subtracted: list[sp.Expr] = []
         for term in body.args:
             negative = term.as_coeff_Mul()[0].is_negative
-            (subtracted if negative else added).append(-term if negative else term)
-        added.sort(key=_is_literal)  # literals last: x + 1
-        first = self.visit(added.pop(0), dtype) if added else None
-        for term in added:
+            (subtracted if negative else terms).append(-term if negative else term)
+        terms.sort(key=_is_literal)  # literals last: x + 1
+        first = self.visit(terms.pop(0), dtype) if terms else None
+        for term in terms:
             first = self._call("add", dtype, first, self.visit(term, dtype))
         if first is None:
             subtracted.sort(key=_is_literal, reverse=True)
@@ -227,13 +227,13 @@ class _Walker:
         if exponent == 1:
             return self.visit(base, dtype)
         key = (base**exponent, dtype)
-        if key not in self.done:
+        if key not in self.results:
             half = self._power(base, exponent // 2, dtype)
             square = self._call("multiply", dtype, half, half)
             if exponent % 2:
                 square = self._call("multiply", dtype, square, self.visit(base, dtype))
-            self.done[key] = square
-        return self.done[key]
+            self.results[key] = square
+        return self.results[key]
 
 
 def _is_literal(term: sp.Expr) -> bool:
@@ -263,5 +263,5 @@ def nearest(value: Any, dtype: DType) -> float:
 
 
 def _is_exact(value: sp.Rational, dtype: DType) -> bool:
-    held = nearest(value, dtype)
-    return math.isfinite(held) and sp.Rational(held) == value
+    rounded = nearest(value, dtype)
+    return math.isfinite(rounded) and sp.Rational(rounded) == value

@@ -98,24 +98,24 @@ class Map(Op):
         above = placeholder(self.count)
         mask = mask_of(g) if may_be_infinite(derivative) else None
         if mask is None:
-            whole = mapped(times(above, derivative), (*args, g))
+            product = mapped(times(above, derivative), (*args, g))
         else:
             first = self.count + 1
-            places = {placeholder(j): placeholder(first + j) for j in range(len(mask.args))}
-            condition = mask.condition.xreplace(places)
+            renamed = {placeholder(j): placeholder(first + j) for j in range(len(mask.args))}
+            condition = mask.condition.xreplace(renamed)
             body = where(condition, times(above, derivative), sp.Integer(0))
-            whole = mapped(body, (*args, mask.inside, *mask.args))
-        if whole.dtype is not x.dtype:
-            whole = whole.astype(x.dtype)
-        return unbroadcast(whole, x)
+            product = mapped(body, (*args, mask.inside, *mask.args))
+        if product.dtype is not x.dtype:
+            product = product.astype(x.dtype)
+        return unbroadcast(product, x)
 
     def rowwise(self, row_axes: Sequence[int | None], *types: Type) -> int | None:
         from_end = {p - t.rank for p, t in zip(row_axes, types, strict=True) if p is not None}
         if len(from_end) != 1:
             return None
         (axis,) = from_end
-        others = (t for p, t in zip(row_axes, types, strict=True) if p is None)
-        if any(t.rank >= -axis and not is_one(t.shape[axis]) for t in others):
+        shared = (t for p, t in zip(row_axes, types, strict=True) if p is None)
+        if any(t.rank >= -axis and not is_one(t.shape[axis]) for t in shared):
             return None
         return axis + max(t.rank for t in types)
 
@@ -160,16 +160,16 @@ def _canonical(
     body: sp.Expr, derivatives: tuple[sp.Expr, ...] | None, order: tuple[int, ...]
 ) -> Map:
     """The Map of `body` with argument `i` renamed to `order[i]`, without those that go to -1."""
-    kept = [(i, j) for i, j in enumerate(order) if j >= 0]
-    renamed = {placeholder(i): placeholder(j) for i, j in kept if i != j}
+    pairs = [(i, j) for i, j in enumerate(order) if j >= 0]
+    renamed = {placeholder(i): placeholder(j) for i, j in pairs if i != j}
     count = max(order, default=-1) + 1
-    if not renamed and len(kept) == len(order):
+    if not renamed and len(pairs) == len(order):
         return Map(body, count, derivatives)
     if derivatives is not None:
-        by_place: dict[int, sp.Expr] = {}
-        for i, j in kept:
-            by_place[j] = by_place.get(j, sp.Integer(0)) + derivatives[i].xreplace(renamed)
-        derivatives = tuple(by_place[j] for j in range(count))
+        by_index: dict[int, sp.Expr] = {}
+        for i, j in pairs:
+            by_index[j] = by_index.get(j, sp.Integer(0)) + derivatives[i].xreplace(renamed)
+        derivatives = tuple(by_index[j] for j in range(count))
     return Map(body.xreplace(renamed), count, derivatives)
 
 
@@ -181,8 +181,8 @@ def mapped(
     used = symbols_of(body).union(*map(symbols_of, derivatives or ()))
     distinct = {a: None for i, a in enumerate(args) if placeholder(i) in used}
     ordered = sorted(distinct, key=lambda a: a.digest)
-    place = {a: j for j, a in enumerate(ordered)}
-    op = _canonical(body, derivatives, tuple(place.get(a, -1) for a in args))
+    index = {a: j for j, a in enumerate(ordered)}
+    op = _canonical(body, derivatives, tuple(index.get(a, -1) for a in args))
     if not derivatives and len(ordered) == 1 and op.body == placeholder(0):
         return ordered[0]
     if derivatives or len(symbols_of(op.body)) == len(ordered):
@@ -213,5 +213,5 @@ def over(body: sp.Expr, args: Sequence[Value], like: Value) -> Value | None:
     have given it its shape or element type."""
     if not any(body.has(placeholder(i)) for i in range(len(args))):
         return None
-    made = mapped(body, args)
-    return made if made.type == like.type else None
+    result = mapped(body, args)
+    return result if result.type == like.type else None

@@ -52,8 +52,8 @@ class _Printer:
 
     def show(self, x: sp.Expr, outer: int) -> str:
         """`x`, in brackets where it binds weaker than what is around it."""
-        shown, level = self._show(x)
-        return f"({shown})" if level < outer else shown
+        text, level = self._show(x)
+        return f"({text})" if level < outer else text
 
     def _show(self, x: sp.Expr) -> tuple[str, int]:
         if x.is_Symbol:
@@ -69,8 +69,8 @@ class _Printer:
         name = x.meaning.name
         if name in _INFIX:
             operands, sign = x.args, _INFIX[name]
-            turned = name in _TURNED and _is_literal(operands[0])
-            if turned or (x.meaning.symmetric and _is_literal(operands[0])):
+            is_reversed = name in _TURNED and _is_literal(operands[0])
+            if is_reversed or (x.meaning.symmetric and _is_literal(operands[0])):
                 operands, sign = operands[::-1], _TURNED.get(name, sign)
             a, b = (self.show(y, _SUM if name in _COMPARISONS else _POWER) for y in operands)
             return f"{a} {sign} {b}", 0
@@ -85,13 +85,13 @@ class _Printer:
         terms = sorted(x.args, key=lambda t: (_is_literal(t), _is_negative(t)))
         if _is_negative(terms[0]) and not _is_negative(terms[-1]):
             terms.reverse()
-        shown = self.show(terms[0], _SUM)
+        text = self.show(terms[0], _SUM)
         for term in terms[1:]:
             negative = _is_negative(term)
-            shown += (
+            text += (
                 f" {'-' if negative else '+'} {self.show(-term if negative else term, _PRODUCT)}"
             )
-        return shown, _SUM
+        return text, _SUM
 
     def _product(self, x: sp.Expr) -> tuple[str, int]:
         coefficient, rest = x.as_coeff_Mul()
@@ -99,22 +99,22 @@ class _Printer:
         below: list[str] = []
         for factor in sp.Mul.make_args(rest):
             base, exponent = factor.as_base_exp() if factor.is_Pow else (factor, 1)
-            shown = self.show(base, _ATOM if abs(exponent) != 1 else _POWER)
+            text = self.show(base, _ATOM if abs(exponent) != 1 else _POWER)
             if abs(exponent) != 1:
-                shown += f"**{abs(exponent)}"
-            (above if exponent > 0 else below).append(shown)
+                text += f"**{abs(exponent)}"
+            (above if exponent > 0 else below).append(text)
         sign = "-" if coefficient < 0 else ""
         size = abs(coefficient)
         if size.p == 1 and size.q != 1 and above and len(str(size.q)) < 4:
             below.append(str(size.q))
         elif size != 1 or not above:
             above.insert(0, _number(size)[0])
-        shown = sign + "*".join(above)
+        text = sign + "*".join(above)
         if below:
-            shown += "/" + (below[0] if len(below) == 1 else f"({'*'.join(below)})")
+            text += "/" + (below[0] if len(below) == 1 else f"({'*'.join(below)})")
         if not rest.is_Mul and coefficient == 1 and not below:
-            return shown, _POWER
-        return shown, _PRODUCT if not sign else _SUM
+            return text, _POWER
+        return text, _PRODUCT if not sign else _SUM
 
 
 def _is_literal(term: sp.Expr) -> bool:
@@ -128,5 +128,5 @@ def _is_negative(term: sp.Expr) -> bool:
 def _number(value: float | sp.Rational) -> tuple[str, int]:
     if isinstance(value, float):
         return str(value), _SUM if value < 0 else _ATOM
-    shown = str(value.p) if value.q == 1 else f"{float(value):.6g}"
-    return shown, _SUM if value < 0 else _ATOM
+    text = str(value.p) if value.q == 1 else f"{float(value):.6g}"
+    return text, _SUM if value < 0 else _ATOM

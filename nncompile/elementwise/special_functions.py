@@ -15,7 +15,7 @@ from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.bessel import over_power
 from nncompile.elementwise.gamma import polygamma as polygamma_series
 from nncompile.elementwise.library import FUNCTIONS
-from nncompile.elementwise.tracer import Scalar, enter, function, lift, made, unified
+from nncompile.elementwise.tracer import Scalar, enter, function, lift, scalar_of, unified
 
 __all__ = ["FUNCTIONS"]
 
@@ -23,8 +23,8 @@ _define = partial(h.define, __name__)
 _HALF_SQRT_PI = sp.Rational("0.886226925452758013649083741670572591")
 
 
-def _at(place: int, value: int) -> Any:
-    return lambda x: sp.Integer(value) if x == place else None
+def _at(point: int, value: int) -> Any:
+    return lambda x: sp.Integer(value) if x == point else None
 
 
 # Γ and its derivatives.
@@ -79,15 +79,15 @@ def _product(x: sp.Expr, y: sp.Expr, log: sp.Expr) -> sp.Expr:
     return h.where(is_zero, 0, x * log)
 
 
-def _of_product(of_log: Any, of_argument: Any) -> tuple[Any, Any]:
+def _of_product(log_of: Any, argument_of: Any) -> tuple[Any, Any]:
     def is_none(x: sp.Expr, y: sp.Expr) -> sp.Expr:
-        return h.logical_and(h.equal(x, 0), h.less_equal(of_argument(y), 0))
+        return h.logical_and(h.equal(x, 0), h.less_equal(argument_of(y), 0))
 
     def by_factor(_: sp.Expr, x: sp.Expr, y: sp.Expr) -> sp.Expr:
-        return h.where(is_none(x, y), 0, of_log(y))
+        return h.where(is_none(x, y), 0, log_of(y))
 
     def by_argument(_: sp.Expr, x: sp.Expr, y: sp.Expr) -> sp.Expr:
-        return h.where(is_none(x, y), 0, x / of_argument(y))
+        return h.where(is_none(x, y), 0, x / argument_of(y))
 
     return by_factor, by_argument
 
@@ -122,12 +122,12 @@ log_odds = _define(
 def _of_reals(name: str, head: Any, doc: str) -> None:
     def one(x: Any) -> Scalar:
         (a,), dtype, weak = unified(lift(x), real=True)
-        return made(head(a), dtype, weak, lift(x))
+        return scalar_of(head(a), dtype, weak, lift(x))
 
     def two(x: Any, y: Any) -> Scalar:
         x, y = lift(x), lift(y)
         (a, b), dtype, weak = unified(x, y, real=True)
-        return made(head(a, b), dtype, weak, x, y)
+        return scalar_of(head(a, b), dtype, weak, x, y)
 
     enter(two if getattr(head, "meaning", h.exp.meaning).arity == 2 else one, name, doc)
 
@@ -154,7 +154,7 @@ def _polygamma(n: int, x: Any) -> Scalar:
         )
     x = lift(x)
     (a,), dtype, weak = unified(x, real=True)
-    return made(polygamma(sp.Integer(n), a) if n else digamma(a), dtype, weak, x)
+    return scalar_of(polygamma(sp.Integer(n), a) if n else digamma(a), dtype, weak, x)
 
 
 _polygamma.literals = 1  # type: ignore[attr-defined]  # see Formula
@@ -167,7 +167,7 @@ def _logit_function(x: Any, eps: float | None = None) -> Scalar:
     if eps is not None:
         x = FUNCTIONS["clip"](x, eps, 1 - eps)
     (a,), dtype, weak = unified(x, real=True)
-    return made(log_odds(a), dtype, weak, x)
+    return scalar_of(log_odds(a), dtype, weak, x)
 
 
 # scipy's other names.

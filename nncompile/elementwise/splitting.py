@@ -37,17 +37,17 @@ def _repeated_named(body: sp.Expr, name: Name) -> sp.Expr:
             uses[x] += 1
             if uses[x] == 1:
                 pending.append(x)
-    done: dict[sp.Expr, sp.Expr] = {}
+    named: dict[sp.Expr, sp.Expr] = {}
 
     def visit(x: sp.Expr) -> sp.Expr:
         if not x.args:
             return x
-        if x not in done:
+        if x not in named:
             parts = [visit(a) for a in x.args]
             same = all(a is b for a, b in zip(parts, x.args, strict=True))
-            made = x if same else x.func(*parts)
-            done[x] = name(made) if uses[x] > 1 and operation_count(made) >= _REPEATED else made
-        return done[x]
+            new = x if same else x.func(*parts)
+            named[x] = name(new) if uses[x] > 1 and operation_count(new) >= _REPEATED else new
+        return named[x]
 
     return visit(body)
 
@@ -58,8 +58,8 @@ def _cut(body: sp.Expr, limit: int, name: Name) -> sp.Expr:
     parts = [_cut(x, limit, name) for x in body.args]
     if body.is_Add or body.is_Mul:
         return _grouped(body, parts, limit, name)
-    room = max(1, (limit - 1) // len(parts)) if isinstance(body, Head) else limit - 1
-    return body.func(*(name(x) if operation_count(x) > room else x for x in parts))
+    share = max(1, (limit - 1) // len(parts)) if isinstance(body, Head) else limit - 1
+    return body.func(*(name(x) if operation_count(x) > share else x for x in parts))
 
 
 def _grouped(body: sp.Expr, parts: list[sp.Expr], limit: int, name: Name) -> sp.Expr:
@@ -73,11 +73,11 @@ def _grouped(body: sp.Expr, parts: list[sp.Expr], limit: int, name: Name) -> sp.
     group: list[sp.Expr] = []
     count = 0
     for part in parts:
-        more = operation_count(part) + 1
-        if count + more > limit + 1:
+        length = operation_count(part) + 1
+        if count + length > limit + 1:
             group, count = [name(body.func(*group))], 1
         group.append(part)
-        count += more
+        count += length
     return body.func(*group)
 
 
@@ -88,12 +88,12 @@ def guarded(bodies: Mapping[sp.Symbol, sp.Expr], result: sp.Expr) -> Bodies:
     0 elsewhere: there its own derivative may be infinite, and 0 times that would be NaN. `bodies`
     are in an order in which each needs earlier ones only.
     """
-    under: dict[sp.Symbol, Conditions] = {}
+    guards: dict[sp.Symbol, Conditions] = {}
 
     def use(body: sp.Expr, conditions: Conditions) -> None:
         if body.is_Symbol:
             if body in bodies:
-                under[body] = under.get(body, conditions) & conditions
+                guards[body] = guards.get(body, conditions) & conditions
         elif isinstance(body, where):
             test, a, b = body.args
             use(test, conditions)
@@ -106,9 +106,9 @@ def guarded(bodies: Mapping[sp.Symbol, sp.Expr], result: sp.Expr) -> Bodies:
     final: Bodies = {}
     use(result, frozenset())
     for name in reversed(bodies):
-        if name not in under:
+        if name not in guards:
             continue
-        tests = [test for test in under[name] if not _needs(test, name, bodies)]
+        tests = [test for test in guards[name] if not _needs(test, name, bodies)]
         body = bodies[name]
         if tests:
             body = where(reduce(logical_and, sorted(tests, key=digest)), body, 0)
@@ -120,12 +120,12 @@ def guarded(bodies: Mapping[sp.Symbol, sp.Expr], result: sp.Expr) -> Bodies:
 def _needs(body: sp.Expr, name: sp.Symbol, bodies: Mapping[sp.Symbol, sp.Expr]) -> bool:
     """Whether a body needs that name, itself or by others."""
     pending = [body]
-    seen: set[sp.Symbol] = set()
+    visited: set[sp.Symbol] = set()
     while pending:
-        for symbol in pending.pop().free_symbols - seen:
+        for symbol in pending.pop().free_symbols - visited:
             if symbol is name:
                 return True
-            seen.add(symbol)
+            visited.add(symbol)
             if symbol in bodies:
                 pending.append(bodies[symbol])
     return False
@@ -133,16 +133,16 @@ def _needs(body: sp.Expr, name: sp.Symbol, bodies: Mapping[sp.Symbol, sp.Expr]) 
 
 def _ordered(bodies: Bodies, result: sp.Expr) -> Bodies:
     """The bodies, each after those that it needs."""
-    done: Bodies = {}
+    ordered: Bodies = {}
     stack = [(s, False) for s in _names(result, bodies)]
     while stack:
         symbol, ready = stack.pop()
         if ready:
-            done.setdefault(symbol, bodies[symbol])
-        elif symbol not in done:
+            ordered.setdefault(symbol, bodies[symbol])
+        elif symbol not in ordered:
             stack.append((symbol, True))
             stack += [(s, False) for s in _names(bodies[symbol], bodies)]
-    return done
+    return ordered
 
 
 def _names(body: sp.Expr, bodies: Bodies) -> list[sp.Symbol]:

@@ -70,10 +70,10 @@ def _sum(x: sp.Expr) -> sp.Expr:
         terms = sp.Add.make_args(rest)
         for i, term in enumerate(terms):
             # c·eᵘ − c; powers of numbers (1 − βᵗ) are seldom near one, and are dearer so.
-            found = _exponential(term) if term.has(exp) else None
-            if found and found[1] == -coefficient:
-                others = terms[:i] + terms[i + 1 :]
-                return sp.Add(found[1] * expm1(found[0]), *others)
+            match = _exponential(term) if term.has(exp) else None
+            if match and match[1] == -coefficient:
+                rest_terms = terms[:i] + terms[i + 1 :]
+                return sp.Add(match[1] * expm1(match[0]), *rest_terms)
         scale, inner = rest.as_coeff_Mul()
         if isinstance(inner, sigmoid):
             u = inner.args[0]
@@ -95,8 +95,8 @@ def _softplus_of_parts(x: sp.Expr) -> sp.Expr:
             for candidate in (u, -u):
                 for part in (scale * h.relu(candidate), scale * h.maximum(candidate, 0)):
                     if part in x.args:
-                        others = (t for t in x.args if t not in (term, part))
-                        return sp.Add(scale * softplus(candidate), *others)
+                        rest_terms = (t for t in x.args if t not in (term, part))
+                        return sp.Add(scale * softplus(candidate), *rest_terms)
     return x
 
 
@@ -120,19 +120,19 @@ def _exponential(x: sp.Expr) -> tuple[sp.Expr, sp.Rational] | None:
         base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
         if base == 1:
             continue
-        own = _exponent(base)
-        if own is None:
+        part = _exponent(base)
+        if part is None:
             return None
-        exponent += power * own
+        exponent += power * part
     return exponent, coefficient
 
 
 def _exponentials(x: sp.Expr) -> _Exponentials | None:
     """The exponents and coefficients of a sum of exponentials; None for other things."""
-    found: _Exponentials = {}
+    coefficients: _Exponentials = {}
 
     def add(exponent: sp.Expr, coefficient: sp.Rational) -> None:
-        found[exponent] = found.get(exponent, _ZERO) + coefficient
+        coefficients[exponent] = coefficients.get(exponent, _ZERO) + coefficient
 
     for term in sp.Add.make_args(x):
         coefficient, rest = term.as_coeff_Mul()
@@ -148,7 +148,7 @@ def _exponentials(x: sp.Expr) -> _Exponentials | None:
             if single is None:
                 return None
             add(*single)
-    return {v: c for v, c in found.items() if c != 0}
+    return {v: c for v, c in coefficients.items() if c != 0}
 
 
 @lru_cache(maxsize=1024)
@@ -212,40 +212,40 @@ def _inverted(x: sp.Expr) -> _Denominator | None:
 
 def _product(x: sp.Expr) -> sp.Expr:
     """Quotients by two exponentials, and roots and exponentials multiplied with themselves."""
-    done: list[sp.Expr] = []
+    factors: list[sp.Expr] = []
     above: list[sp.Expr] = []  # sums of exponentials, which quotients may take
     below: list[tuple[sp.Expr, int, _Denominator]] = []  # 1/D, how often, D
-    bells: list[tuple[sp.Expr, int, _Denominator]] = []  # the same, stable by itself
+    stable: list[tuple[sp.Expr, int, _Denominator]] = []  # the same, stable by itself
     single: list[sp.Expr] = []
     exponent = _ZERO  # of all single exponentials together
     for factor in sp.Mul.make_args(x):
         base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
-        own = _exponent(base)
+        base_exponent = _exponent(base)
         denominator = _denominator(base, power)
         if denominator and power < 0:
             below.append((1 / base, -int(power), denominator))
         elif denominator:
-            bells.append((base, int(power), denominator))
-        elif own is not None:
-            exponent += power * own
+            stable.append((base, int(power), denominator))
+        elif base_exponent is not None:
+            exponent += power * base_exponent
             single.append(factor)
         elif isinstance(base, h.sqrt) and abs(power) > 1:
-            done.append(_power_of_root(base, power))
+            factors.append(_power_of_root(base, power))
         elif power == 1 and not base.is_Rational and _exponentials(base):
             above.append(base)
         else:
-            done.append(factor)
-    whole = exponent
+            factors.append(factor)
+    total = exponent
     if single or above:
-        below += bells
+        below += stable
     else:
-        done += [base**power for base, power, _ in bells]
+        factors += [base**power for base, power, _ in stable]
     for inverse, denominator in [(x, d) for x, power, d in below for _ in range(power)]:
         part, exponent = _divided(denominator, above, exponent)
-        done.append(inverse if part is None else part)
-    if exponent == whole and len(single) == 1:
-        return sp.Mul(*done, *above, *single)  # a square is cheaper than another exponential
-    return sp.Mul(*done, *above, exp(exponent))
+        factors.append(inverse if part is None else part)
+    if exponent == total and len(single) == 1:
+        return sp.Mul(*factors, *above, *single)  # a square is cheaper than another exponential
+    return sp.Mul(*factors, *above, exp(exponent))
 
 
 def _denominator(base: sp.Expr, power: sp.Expr) -> _Denominator | None:
@@ -305,16 +305,16 @@ def _log(x: sp.Expr) -> sp.Expr:
         changed = logs != plain
         return h.where(condition, *logs) if changed else x
     terms: list[sp.Expr] = []
-    others: list[sp.Expr] = []
+    unstable: list[sp.Expr] = []
     for factor in sp.Mul.make_args(u):
         base, power = factor.as_base_exp() if factor.is_Pow else (factor, _ONE)
         logarithm = _log_of_positive(base)
         if logarithm is None:
-            others.append(factor)
+            unstable.append(factor)
         else:
             terms.append(power * logarithm)
     if terms:  # what is left is positive where the whole is
-        rest = sp.Mul(*others)
+        rest = sp.Mul(*unstable)
         return sp.Add(*terms, _logarithm(rest) if rest.is_Rational and rest > 0 else h.log(rest))
     constant, rest = u.as_coeff_Add()
     return h.log1p(rest) if constant == 1 and rest != 0 else x
@@ -322,9 +322,9 @@ def _log(x: sp.Expr) -> sp.Expr:
 
 def _log_of_positive(x: sp.Expr) -> sp.Expr | None:
     """The stable logarithm of what is positive everywhere and may overflow or vanish."""
-    own = _exponent(x)
-    if own is not None:
-        return own
+    exponent = _exponent(x)
+    if exponent is not None:
+        return exponent
     if isinstance(x, sigmoid):
         return -softplus(-x.args[0])
     if isinstance(x, sech):  # log 2 + u − softplus(2u)

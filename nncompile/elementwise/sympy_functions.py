@@ -63,11 +63,11 @@ def define(
     unless another, or None, is said."""
     if call == "":
         call = None if "expansion" in known else name
-    place = variable or name
+    attribute = variable or name
     meaning = Meaning(name, arity, derivatives, call, **known)
-    made = type(place, (Head,), {"meaning": meaning, "__module__": module})
-    HEADS[place] = made
-    return made
+    head = type(attribute, (Head,), {"meaning": meaning, "__module__": module})
+    HEADS[attribute] = head
+    return head
 
 
 _define = partial(define, __name__)
@@ -224,9 +224,9 @@ clip = _define(
 )
 
 
-def _reaches(x: Any, limit: Any, beyond: Any) -> Any:
+def _reaches(x: Any, limit: Any, condition: Any) -> Any:
     """Whether x is at the limit or beyond it, which is not where that is infinite."""
-    return sp.S.Zero if isinstance(constant(limit), float) else beyond
+    return sp.S.Zero if isinstance(constant(limit), float) else condition
 
 
 # The same with derivative 0 at the limits, as torch's hardtanh.

@@ -86,8 +86,8 @@ class Scalar:
         self.size = size
 
     def __repr__(self) -> str:
-        seen = observer.get()
-        return seen.text(self.expr) if seen else text(self.expr)
+        tracer = observer.get()
+        return tracer.text(self.expr) if tracer else text(self.expr)
 
     __add__, __radd__ = _binary("add")
     __sub__, __rsub__ = _binary("subtract")
@@ -181,21 +181,21 @@ def lift(x: Any) -> Scalar:
     )
 
 
-def made(expr: sp.Expr, dtype: DType, weak: bool, *operands: Scalar) -> Scalar:
+def scalar_of(expr: sp.Expr, dtype: DType, weak: bool, *operands: Scalar) -> Scalar:
     """A new scalar computed from operands."""
     if any(part in _UNREAL for part in (expr, *expr.args)):
         raise FormulaError(
             "the formula divides by zero", hint="write float('inf') if infinity is meant"
         )
     scalar = Scalar(expr, dtype, weak, 1 + sum(x.size for x in operands))
-    seen = observer.get()
-    return seen.observe(scalar) if seen else scalar
+    tracer = observer.get()
+    return tracer.observe(scalar) if tracer else scalar
 
 
 def compact(x: Any) -> Any:
     """`x`, or a name for it where it is long: for arguments that are used several times."""
-    seen = observer.get()
-    return seen.compact(x) if seen and isinstance(x, Scalar) else x
+    tracer = observer.get()
+    return tracer.compact(x) if tracer and isinstance(x, Scalar) else x
 
 
 def _kind(dtype: DType) -> int:
@@ -235,7 +235,7 @@ def converted(x: Scalar, dtype: DType) -> Scalar:
     """`x` as another dtype, and not weak."""
     if x.dtype is dtype and not x.weak:
         return x
-    return made(cast(x.expr, dtype), dtype, False, x)
+    return scalar_of(cast(x.expr, dtype), dtype, False, x)
 
 
 def refuse_bools(name: str, *operands: Scalar) -> None:
@@ -251,17 +251,17 @@ def refuse_bools(name: str, *operands: Scalar) -> None:
 def function(*names: str) -> Callable[[Callable[..., Scalar]], Callable[..., Scalar]]:
     """Puts a function into the table, under its own name or under others."""
 
-    def add(made_: Callable[..., Scalar]) -> Callable[..., Scalar]:
-        for name in names or (made_.__name__,):
-            FUNCTIONS[name] = made_
-        return made_
+    def add(primitive: Callable[..., Scalar]) -> Callable[..., Scalar]:
+        for name in names or (primitive.__name__,):
+            FUNCTIONS[name] = primitive
+        return primitive
 
     return add
 
 
-def enter(made_: Callable[..., Scalar], name: str, doc: str) -> Callable[..., Scalar]:
+def enter(primitive: Callable[..., Scalar], name: str, doc: str) -> Callable[..., Scalar]:
     """Puts a function that was made for it into the table under that name."""
-    made_.__name__ = made_.__qualname__ = name
-    made_.__doc__ = doc
-    FUNCTIONS[name] = made_
-    return made_
+    primitive.__name__ = primitive.__qualname__ = name
+    primitive.__doc__ = doc
+    FUNCTIONS[name] = primitive
+    return primitive

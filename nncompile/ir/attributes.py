@@ -112,8 +112,8 @@ class Attributes:
         return self is other or (isinstance(other, Attributes) and self.key == other.key)
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={v!r}" for k, v in self.attributes.items())
-        return f"{type(self).__name__}({shown})"
+        fields = ", ".join(f"{k}={v!r}" for k, v in self.attributes.items())
+        return f"{type(self).__name__}({fields})"
 
     def __reduce__(self) -> Any:
         # The fields alone: hashes of another process are none here.

@@ -37,8 +37,8 @@ class Barrier(Op):
             # x in its own shape, to which the sizes of the others add zero: no bytes are copied,
             # and onnxruntime knows the size of a tensor no earlier than the tensor.
             sizes = functools.reduce(o.Add, map(o.Size, after))
-            none = o.Mul(sizes, o.scalar(0, i64))
-            return o.Reshape(x, o.Add(o.Shape(x), none))
+            zero = o.Mul(sizes, o.scalar(0, i64))
+            return o.Reshape(x, o.Add(o.Shape(x), zero))
         # onnxruntime removes Identity, but neither of these with one distinct input.
         return o.Or(x, x) if o.type.dtype.is_bool else o.Max(x)
 

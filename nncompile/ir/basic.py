@@ -210,15 +210,15 @@ def in_single(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     @message_name()
     def computed(*args: P.args, **options: P.kwargs) -> R:
-        given = [x.dtype for x in (*args, *options.values()) if isinstance(x, Value)]
-        dtype = functools.reduce(promote, (d for d in given if d.is_float), boolean)
+        dtypes = [x.dtype for x in (*args, *options.values()) if isinstance(x, Value)]
+        dtype = functools.reduce(promote, (d for d in dtypes if d.is_float), boolean)
         if not dtype.is_half:
             return function(*args, **options)
         wide: Any = [_computed(x) for x in args], {n: _computed(x) for n, x in options.items()}
-        found: Any = function(*wide[0], **wide[1])
-        several = isinstance(found, tuple)
-        rounded: Any = tuple(_rounded(x, dtype) for x in found) if several else None
-        result: R = rounded if several else _rounded(found, dtype)
+        wide_result: Any = function(*wide[0], **wide[1])
+        is_tuple = isinstance(wide_result, tuple)
+        rounded: Any = tuple(_rounded(x, dtype) for x in wide_result) if is_tuple else None
+        result: R = rounded if is_tuple else _rounded(wide_result, dtype)
         return result
 
     return computed

@@ -46,16 +46,16 @@ class Expand(Op):
         return (unbroadcast(g, x),)
 
     def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
-        (place,) = row_axes
-        return None if place is None else place + len(self.shape) - types[0].rank
+        (axis,) = row_axes
+        return None if axis is None else axis + len(self.shape) - types[0].rank
 
     def numpy(self, x: Array) -> Array:
         return np.broadcast_to(x, self.shape)
 
     def onnx(self, o: OnnxEmitter, x: str) -> str:
         if 0 in self.shape:  # onnxruntime takes it for an expansion to the size one, which is none
-            nothing = o.constant(np.zeros(0, o.type.dtype.numpy))
-            return o.Reshape(nothing, o.shape(self.shape), allowzero=1)
+            empty = o.constant(np.zeros(0, o.type.dtype.numpy))
+            return o.Reshape(empty, o.shape(self.shape), allowzero=1)
         return o.Expand(x, o.shape(self.shape))
 
     def torch(self, t: TorchEmitter, x: str) -> str:
@@ -84,8 +84,8 @@ def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:
 def repeated(x: Value, axis: int, size: Dim) -> Value:
     """`x[:1]` along the axis, a negative number, as `size` times its element there; nothing where
     there is none."""
-    places = full((size,), 0, i64)
-    return x[(..., places, *[slice(None)] * (-1 - axis))]
+    indices = full((size,), 0, i64)
+    return x[(..., indices, *[slice(None)] * (-1 - axis))]
 
 
 def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:
@@ -118,26 +118,26 @@ def unbroadcast(g: Value, x: Value) -> Value:
     return total if total.rank == x.rank else total.reshape(x.shape)
 
 
-def fitted(values: Sequence[Value], but: int | None = None) -> list[Value]:
+def fitted(values: Sequence[Value], skipped: int | None = None) -> list[Value]:
     """The values, of which the slices that have a size of another where they find as much as they
     ask for, Min(3, n) for 3, are given that size; data of less are refused. Axes are counted from
-    the last, and that of the number `but` is left as it is."""
-    found = list(values)
+    the last, and axis `skipped` is left as it is."""
+    results = list(values)
     if not any(is_clipped(d) for v in values for d in v.shape):
-        return found
+        return results
     for axis in range(-max(v.rank for v in values), 0):
         sizes = [v.shape[axis] for v in values if v.rank >= -axis and not is_one(v.shape[axis])]
-        if sizes and axis != but:
-            firm = min(sizes, key=lambda d: (is_clipped(d), not isinstance(d, int)))
-            found = [fit(v, axis, firm) if v.rank >= -axis else v for v in found]
-    return found
+        if sizes and axis != skipped:
+            target = min(sizes, key=lambda d: (is_clipped(d), not isinstance(d, int)))
+            results = [fit(v, axis, target) if v.rank >= -axis else v for v in results]
+    return results
 
 
 def fit(x: Value, axis: int, size: Dim) -> Value:
     """`x`, given that size along the axis where it is a slice that may have it; see `fitted`."""
-    own = x.shape[axis]
-    if not is_clipped(own) or same(own, size) is not None or not same_where_enough(own, size):
+    old = x.shape[axis]
+    if not is_clipped(old) or same(old, size) is not None or not same_where_enough(old, size):
         return x
-    place = axis % x.rank
-    result: Value = x.reshape(with_axis(x.shape, place, size))
+    index = axis % x.rank
+    result: Value = x.reshape(with_axis(x.shape, index, size))
     return result

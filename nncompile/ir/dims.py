@@ -37,9 +37,9 @@ class FloorDiv(sp.Function):
             raise ShapeError(f"a size is divided by zero: {a}//0")
         if not b.is_Integer:
             quotient = sp.cancel(a / b)
-            whole = quotient.is_integer and not quotient.has(sp.floor)
+            is_integral = quotient.is_integer and not quotient.has(sp.floor)
             terms = quotient.as_coefficients_dict().values()
-            return quotient if whole and all(c.is_Integer for c in terms) else None
+            return quotient if is_integral and all(c.is_Integer for c in terms) else None
         if b < 0:
             return cls(-a, -b)
         outside, inside = _divided(sp.expand(a), b)
@@ -68,9 +68,9 @@ def _divided(a: sp.Expr, b: sp.Integer) -> tuple[sp.Expr, sp.Expr]:
     quotient, rest = sp.Integer(0), sp.Integer(0)
     for term, factor in a.as_coefficients_dict().items():
         size = abs(int(factor)) // int(b)
-        whole = int(factor) // int(b) if term == 1 else size if factor > 0 else -size
-        quotient += whole * term
-        rest += (factor - whole * b) * term
+        multiple = int(factor) // int(b) if term == 1 else size if factor > 0 else -size
+        quotient += multiple * term
+        rest += (factor - multiple * b) * term
     return quotient, rest
 
 
@@ -95,7 +95,7 @@ _parser_lock = threading.Lock()  # Python 3.11 counts the depth of all its parse
 def _parse(text: str) -> Dim:
     if text.isidentifier() and not keyword.iskeyword(text):
         return symbol(text)
-    bad = ShapeError(
+    error = ShapeError(
         f"{text!r} is not a dimension",
         hint='write a name or arithmetic of names, such as "batch" or "4*h"',
     )
@@ -112,14 +112,14 @@ def _parse(text: str) -> Dim:
                 return -walk(operand)
             case ast.Call(func=ast.Name(id="Min" | "Max" as name), args=args, keywords=[]) if args:
                 return getattr(sp, name)(*map(walk, args))
-        raise bad
+        raise error
 
     try:
         with _parser_lock:
             tree = ast.parse(text.strip(), mode="eval")
         return dim(walk(tree.body))
     except (SyntaxError, ZeroDivisionError):
-        raise bad from None
+        raise error from None
 
 
 @cache
@@ -186,18 +186,18 @@ def same_where_enough(a: Dim, b: Dim) -> bool:
     if isinstance(a, int) and isinstance(b, int):
         return a == b
     difference = sp.sympify(a) - sp.sympify(b)
-    whole = {m: m.args[0] for m in difference.atoms(sp.Min) if m.args[0].is_Integer}
-    return bool(sp.expand(difference.xreplace(whole)).is_zero)
+    limits = {m: m.args[0] for m in difference.atoms(sp.Min) if m.args[0].is_Integer}
+    return bool(sp.expand(difference.xreplace(limits)).is_zero)
 
 
 def same_shape(a: Shape, b: Shape) -> bool | None:
     """Whether two shapes are equal, axis by axis: True, False or None (unknown)."""
     if len(a) != len(b):
         return False
-    answers = [same(x, y) for x, y in zip(a, b, strict=True)]
-    if all(answers):
+    comparisons = [same(x, y) for x, y in zip(a, b, strict=True)]
+    if all(comparisons):
         return True
-    return False if False in answers else None
+    return False if False in comparisons else None
 
 
 def is_one(d: Dim) -> bool:
@@ -237,10 +237,10 @@ def broadcast(*shapes: Shape) -> Shape:
             if is_one(size):
                 size = shape[axis]
                 continue
-            answer = same(size, shape[axis])
-            if answer is False:
+            is_same = same(size, shape[axis])
+            if is_same is False:
                 raise ShapeError(f"sizes {size} ≠ {shape[axis]} on axis {axis} do not broadcast")
-            if answer is None:
+            if is_same is None:
                 raise ShapeError(
                     f"cannot tell whether {size} = {shape[axis]} on axis {axis}",
                     hint=CLIPPED
@@ -281,11 +281,11 @@ def floordiv(a: Dim, b: Dim) -> Dim:
 
 def symbols(dims: Iterable[Dim]) -> set[sp.Symbol]:
     """The names that the dimensions depend on."""
-    found: set[sp.Symbol] = set()
+    names: set[sp.Symbol] = set()
     for d in dims:
         if not isinstance(d, int):
-            found |= d.free_symbols
-    return found
+            names |= d.free_symbols
+    return names
 
 
 def substitute(d: Dim, bindings: Mapping[sp.Symbol, Dim]) -> Dim:

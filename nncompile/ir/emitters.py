@@ -55,7 +55,7 @@ class OnnxEmitter(Protocol):
         self,
         name: str,
         formals: Sequence[Value],
-        given: Sequence[str | None],
+        arguments: Sequence[str | None],
         results: Sequence[Value],
     ) -> Any: ...
     def branch(
@@ -116,7 +116,7 @@ class TorchEmitter(Protocol):
         function: str,
         tensors: Sequence[str],
         *args: Any,
-        **given: Any,
+        **options: Any,
     ) -> str: ...
     def by_size(self, size: Dim, limit: int, few: str, many: str, hint: str) -> str: ...
     def loop(self, length: Dim, initial: Sequence[str], reverse: bool = False) -> TorchLoop: ...

@@ -98,29 +98,29 @@ def _sizes_in(op: Op) -> set[sp.Symbol]:
     """The names of sizes in the fields of an op, and in those of the graphs in it."""
     inner: list[Graph] = []
 
-    def seen(graph: Graph) -> Graph:
+    def collect(graph: Graph) -> Graph:
         inner.append(graph)
         return graph
 
-    op.within(seen)
-    found = set().union(*(_sizes_in(v.op) for graph in inner for v in graph.nodes))
-    return found | sizes_in(op.attributes.values())
+    op.within(collect)
+    sizes = set().union(*(_sizes_in(v.op) for graph in inner for v in graph.nodes))
+    return sizes | sizes_in(op.attributes.values())
 
 
-def _sorted(outputs: Sequence[Value], needed: Callable[[Value], Sequence[Value]]) -> list[Value]:
+def _sorted(outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Value]]) -> list[Value]:
     order: list[Value] = []
-    done: set[int] = set()
+    visited: set[int] = set()
     stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(outputs)]
     while stack:
         value, ready = stack.pop()
-        if id(value) in done:
+        if id(value) in visited:
             continue
         if ready:
-            done.add(id(value))
+            visited.add(id(value))
             order.append(value)
             continue
         stack.append((value, True))
-        stack.extend((a, False) for a in reversed(needed(value)) if id(a) not in done)
+        stack.extend((a, False) for a in reversed(arguments(value)) if id(a) not in visited)
     return order
 
 
@@ -142,9 +142,9 @@ class Graph:
     @cached_property
     def leaves(self) -> dict[str, Value]:
         """The leaves that the outputs need or `inputs` declares, by name."""
-        found = [v for v in self.nodes if isinstance(v.op, Input)]
+        reachable = [v for v in self.nodes if isinstance(v.op, Input)]
         leaves: dict[str, Value] = {}
-        for v in (*self.inputs, *found):
+        for v in (*self.inputs, *reachable):
             if input_of(v).kind == "binder":
                 raise CompileError(
                     f"a value of one iteration of a scan, {v.type}, is used outside of it",

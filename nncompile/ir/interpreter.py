@@ -34,7 +34,7 @@ def evaluate(
     `FeedError` for a leaf that is missing or has another element type or shape.
     """
     if isinstance(outputs, Graph):
-        values = [*outputs.outputs.values(), *_given(outputs, feeds)]
+        values = [*outputs.outputs.values(), *_fed_leaves(outputs, feeds)]
         arrays = evaluate(values, feeds, precision, change)
         return dict(zip(outputs.outputs, arrays, strict=False))
     if isinstance(outputs, Value):
@@ -46,7 +46,7 @@ def evaluate(
     return _evaluate(list(outputs), feeds, double, change)
 
 
-def _given(graph: Graph, feeds: Mapping[str, Any]) -> list[Value]:
+def _fed_leaves(graph: Graph, feeds: Mapping[str, Any]) -> list[Value]:
     """The declared leaves that are fed: they determine sizes even where no output needs them."""
     return [v for v in graph.inputs if input_of(v).name in feeds]
 
@@ -59,9 +59,9 @@ def _evaluate(
 ) -> list[Any]:
     order = toposort(outputs)
     leaves = [v for v in order if isinstance(v.op, Input)]
-    found = {v: _fed(v, feeds, double) for v in leaves}
-    sizes = _sizes(leaves, found)
-    results: dict[Value, Any] = {v: change(v, x) if change else x for v, x in found.items()}
+    arrays = {v: _fed(v, feeds, double) for v in leaves}
+    sizes = _sizes(leaves, arrays)
+    results: dict[Value, Any] = {v: change(v, x) if change else x for v, x in arrays.items()}
     for v in order:
         if v not in results:
             op = v.op.at(sizes) if sizes else v.op
@@ -71,14 +71,14 @@ def _evaluate(
                     result = computed(op, v.type, *(results[a] for a in v.args))
                     results[v] = change(v, result) if change else result
                 if v.op.makes:
-                    sizes |= _made(v, result)
+                    sizes |= _sizes_made(v, result)
             except TypeError:
                 _check_known(v, sizes)
                 raise
     return [results[v] for v in outputs]
 
 
-def _made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
+def _sizes_made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
     """The sizes that a node made."""
     results = result if isinstance(v.type, TupleType) else (result,)
     types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
@@ -122,11 +122,11 @@ def _fed(leaf: Value, feeds: Mapping[str, Any], double: bool) -> Array:
     return array.astype(np.float64) if double and type_.dtype in DOUBLE else array
 
 
-def _sizes(leaves: Sequence[Value], found: Mapping[Value, Array]) -> dict[sp.Symbol, Dim]:
+def _sizes(leaves: Sequence[Value], arrays: Mapping[Value, Array]) -> dict[sp.Symbol, Dim]:
     try:
-        return dict(solve([v.shape for v in leaves], [found[v].shape for v in leaves]))
+        return dict(solve([v.shape for v in leaves], [arrays[v].shape for v in leaves]))
     except ShapeError as error:
-        rows = [(input_of(v).name, str(v.type), f"got {list(found[v].shape)}") for v in leaves]
+        rows = [(input_of(v).name, str(v.type), f"got {list(arrays[v].shape)}") for v in leaves]
         raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
 
 

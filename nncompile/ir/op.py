@@ -155,17 +155,17 @@ class Op(Attributes):
         same = set(row_axes)
         if not self.varies or len(same) != 1 or None in same:
             return None
-        (place,) = same
-        assert place is not None
-        along: Any = getattr(self, _AXES[self.varies])
+        (axis,) = same
+        assert axis is not None
+        field: Any = getattr(self, _AXES[self.varies])
         if self.varies == "order":
-            return int(along.index(place))
-        axes = (along,) if isinstance(along, int) else along
-        if place in axes:
+            return int(field.index(axis))
+        axes = (field,) if isinstance(field, int) else field
+        if axis in axes:
             return None
         result: Any = self.infer(*types)
         rank = (result.items[0] if isinstance(result, TupleType) else result).rank
-        return place if rank == types[0].rank else place - sum(axis < place for axis in axes)
+        return axis if rank == types[0].rank else axis - sum(a < axis for a in axes)
 
     def batched(self, length: Dim) -> Op | None:
         """The op that does the same to each of `length` rows of its arguments, which are stacked
@@ -175,8 +175,8 @@ class Op(Attributes):
         """
         if not self.varies:
             return None
-        along: Any = getattr(self, _AXES[self.varies])
-        new: Any = along + 1 if isinstance(along, int) else tuple(axis + 1 for axis in along)
+        field: Any = getattr(self, _AXES[self.varies])
+        new: Any = field + 1 if isinstance(field, int) else tuple(axis + 1 for axis in field)
         if self.varies == "order":
             new = (0, *new)
         return dataclasses.replace(self, **{_AXES[self.varies]: new})

@@ -42,7 +42,7 @@ def text(graph: Graph) -> str:
     few parameters or states are counted in the header, and listed no more.
     """
     names = _names(graph)
-    sections = [[graph.name, *_indented(_given(graph))]]
+    sections = [[graph.name, *_indented(_header(graph))]]
     sections.append(_columns(list(_lines(graph, names))))
     sections.append(_indented([(name, names[v]) for name, v in graph.outputs.items()]))
     return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
@@ -54,7 +54,7 @@ def node_text(graph: Graph, v: Value) -> str:
     return f"{names[v]} = {expression(v, names)}" if _has_line(v) else names[v]
 
 
-def _given(graph: Graph) -> list[tuple[str, str]]:
+def _header(graph: Graph) -> list[tuple[str, str]]:
     """The rows of the header. What there is much of is known by its use: it is counted."""
     rows: list[tuple[str, str]] = []
     for kind, title in _KINDS.items():
@@ -90,23 +90,21 @@ def _lines(graph: Graph, names: Mapping[Value, str]) -> Iterator[tuple[str, ...]
         yield _line(graph, v, names)
         for body in graphs_within(v.op):
             inner = _names(body, f"{names[v]}:")
-            for first, *others in _lines(
-                dataclasses.replace(body, locations=graph.locations), inner
-            ):
-                yield f"    {first}", *others
+            for first, *rest in _lines(dataclasses.replace(body, locations=graph.locations), inner):
+                yield f"    {first}", *rest
             yield f"    gives {', '.join(inner[x] for x in body.outputs.values())}", "", "", ""
 
 
 def graphs_within(op: Op) -> list[Graph]:
     """The graphs in the fields of an op."""
-    found: list[Graph] = []
+    graphs: list[Graph] = []
 
-    def same(graph: Graph) -> Graph:
-        found.append(graph)
+    def collect(graph: Graph) -> Graph:
+        graphs.append(graph)
         return graph
 
-    op.within(same)
-    return found
+    op.within(collect)
+    return graphs
 
 
 def _names(graph: Graph, stem: str = "%") -> dict[Value, str]:
@@ -130,8 +128,8 @@ def _line(graph: Graph, v: Value, names: Mapping[Value, str]) -> tuple[str, ...]
     scope = location.scope if location else ""
     if graph.name.startswith(scope.partition("/")[0]):
         scope = scope.partition("/")[2]
-    place = location.place if location else ""
-    return (f"{names[v]} = {expression(v, names)}", f": {v.type}", place, scope)
+    text = location.place if location else ""
+    return (f"{names[v]} = {expression(v, names)}", f": {v.type}", text, scope)
 
 
 def expression(v: Value, names: Mapping[Value, str]) -> str:
@@ -146,8 +144,8 @@ def expression(v: Value, names: Mapping[Value, str]) -> str:
 
 def _operand(v: Value, name: str) -> str:
     """The name as a part of an expression: what is a sum itself, `time - 1`, in parentheses."""
-    written = not isinstance(v.op, Input | Item) and _is_inline(v)
-    compound = written and any(
+    is_inline = not isinstance(v.op, Input | Item) and _is_inline(v)
+    compound = is_inline and any(
         isinstance(x, sp.Expr) and not x.is_Atom for x in list(v.op.attributes.values())[:1]
     )
     return f"({name})" if compound else name
@@ -156,25 +154,25 @@ def _operand(v: Value, name: str) -> str:
 def _attributes(op: Op, result: Any) -> list[str]:
     """The fields worth reading: not those at their default, nor what the result's type says, nor
     texts for people (`repr=False`)."""
-    said = [result.shape, result.dtype] if isinstance(result, Type) else []
-    shown = []
+    implied = [result.shape, result.dtype] if isinstance(result, Type) else []
+    texts = []
     for field in dataclasses.fields(op):
         x = getattr(op, field.name)
         if not field.repr:
             continue
         if isinstance(x, np.ndarray):
-            shown.append(_attribute(x))
+            texts.append(_attribute(x))
         elif graphs_within(op) and field.name == "body":
             continue  # it stands below
-        elif not any(x is s or (type(x) is type(s) and x == s) for s in (field.default, *said)):
-            shown.append(f"{field.name}={_attribute(x)}")
-    return shown
+        elif not any(x is s or (type(x) is type(s) and x == s) for s in (field.default, *implied)):
+            texts.append(f"{field.name}={_attribute(x)}")
+    return texts
 
 
 def _attribute(x: Any) -> str:
     if isinstance(x, np.ndarray) and x.ndim:
-        shown = np.array2string(x, separator=", ", threshold=6, edgeitems=2, max_line_width=10**6)
-        return " ".join(shown.split())
+        text = np.array2string(x, separator=", ", threshold=6, edgeitems=2, max_line_width=10**6)
+        return " ".join(text.split())
     if isinstance(x, DType):
         return x.short
     if isinstance(x, tuple):

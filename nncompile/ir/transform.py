@@ -57,8 +57,8 @@ def replace(
 
 def dependent(order: Iterable[Value], on: Collection[Value]) -> set[Value]:
     """The nodes of `order`, arguments first, that depend on any of `on`, and these."""
-    reached = set(on)
+    dependents = set(on)
     for v in order:
-        if any(a in reached for a in v.args):
-            reached.add(v)
-    return reached
+        if any(a in dependents for a in v.args):
+            dependents.add(v)
+    return dependents

@@ -121,8 +121,8 @@ def dtype_of(x: Any) -> DType:
         return x
     try:
         # numpy takes None for float64, and its scalar types have an attribute of that name.
-        held = x if isinstance(x, type) else getattr(x, "dtype", x)
-        name = str(x) if x is None or isinstance(x, str) else np.dtype(held).name
+        source = x if isinstance(x, type) else getattr(x, "dtype", x)
+        name = str(x) if x is None or isinstance(x, str) else np.dtype(source).name
     except TypeError:
         name = repr(x).removeprefix("torch.")
     if name not in _BY_NAME:
@@ -143,12 +143,12 @@ def is_float32(x: float) -> bool:
 def check_unmasked(x: Any, what: str, error: type[CompileError] = DTypeError) -> None:
     """Raises `error` where elements of `x`, a masked array or a list of some, are masked: an array
     has no place for that, and what is behind the mask would be taken for data."""
-    places = list(_masked(x))
-    if places:
-        first = f"[{', '.join(map(str, places[0]))}]" if places[0] else "all of it"
-        count = "1 element" if len(places) == 1 else f"{len(places):,} elements"
+    indices = list(_masked(x))
+    if indices:
+        first = f"[{', '.join(map(str, indices[0]))}]" if indices[0] else "all of it"
+        count = "1 element" if len(indices) == 1 else f"{len(indices):,} elements"
         raise error(
-            f"{what} is a masked array: {count} {'is' if len(places) == 1 else 'are'} masked",
+            f"{what} is a masked array: {count} {'is' if len(indices) == 1 else 'are'} masked",
             rows=[("first at", first)],
             hint="x.filled(0) fills them; losses take a mask: mask=~np.ma.getmaskarray(x)",
         )
@@ -161,8 +161,8 @@ def _masked(x: Any) -> Iterator[tuple[int, ...]]:
     elif isinstance(x, list | tuple):
         for i, item in enumerate(x):
             if isinstance(item, list | tuple | np.ma.MaskedArray):
-                for place in _masked(item):
-                    yield i, *place
+                for index in _masked(item):
+                    yield i, *index
 
 
 _DIGITS = {bf16: 8, f16: 11, f32: 24, f64: 53}  # binary ones, of a float
@@ -223,9 +223,9 @@ def promote(a: DType, b: DType) -> DType:
     if a.is_signed == b.is_signed:
         return max(a, b, key=lambda x: x.bits)
     unsigned, signed = (b, a) if a.is_signed else (a, b)
-    for found in SIGNED:
-        if found.bits >= signed.bits and found.bits > unsigned.bits:
-            return found
+    for dtype in SIGNED:
+        if dtype.bits >= signed.bits and dtype.bits > unsigned.bits:
+            return dtype
     raise DTypeError(
         f"no integer type holds both {unsigned} and {signed}",
         hint=f"x.astype({signed}) or y.astype({unsigned}) chooses one",

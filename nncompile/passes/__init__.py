@@ -84,22 +84,22 @@ def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | No
     the name of a pass that does not exist.
     """
     check_passes(without)
-    chosen = [name for name in PASSES if name not in without]
-    rounds = [name for name in chosen if name != LAST]
+    selected = [name for name in PASSES if name not in without]
+    rounds = [name for name in selected if name != LAST]
     unchanged = 0  # passes in a row that found nothing to do
     for name in itertools.chain.from_iterable(itertools.repeat(rounds, ROUNDS)):
         if unchanged == len(rounds):
             break
-        after = _made(name, graph, observe)
+        after = _applied(name, graph, observe)
         unchanged = unchanged + 1 if same_outputs(graph, after) else 0
         graph = after
     for name in (LAST, CLEANING):
-        if name in chosen:
-            graph = _made(name, graph, observe)
+        if name in selected:
+            graph = _applied(name, graph, observe)
     return graph
 
 
-def _made(name: str, graph: Graph, observe: Observer | None) -> Graph:
+def _applied(name: str, graph: Graph, observe: Observer | None) -> Graph:
     after = PASSES[name](graph)
     _check(name, graph, after)
     if observe is not None:

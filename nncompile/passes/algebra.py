@@ -63,18 +63,18 @@ def simpler_together(value: Value) -> Value | None:
     """Two elementwise ops as one where that takes fewer operations on tensors than both."""
     if not is_plain(value):
         return None
-    here = cost(body_of(value), value.args)
+    outer_cost = cost(body_of(value), value.args)
     for i, inner in enumerate(value.args):
         if not is_plain(inner) or inner.rank < value.rank or inner.dtype is not value.dtype:
             continue
-        there = cost(body_of(inner), inner.args)
-        if here + there > LIMIT:
+        inner_cost = cost(body_of(inner), inner.args)
+        if outer_cost + inner_cost > LIMIT:
             continue
         body, args = inlined(body_of(value), value.args, i)
-        if cost(body, args) < here + (there if uses(inner) == 1 else 0):
-            made = over(body, args, value)
-            if made is not None:
-                return made
+        if cost(body, args) < outer_cost + (inner_cost if uses(inner) == 1 else 0):
+            joined = over(body, args, value)
+            if joined is not None:
+                return joined
     return None
 
 
@@ -110,8 +110,8 @@ def _chosen_first(body: sp.Expr) -> sp.Expr:
         return body
     for factor in body.args:
         if isinstance(factor, where) and factor.args[2] == 0:
-            condition, chosen, zero = factor.args
-            return where(condition, chosen * (body / factor), zero)
+            condition, branch, zero = factor.args
+            return where(condition, branch * (body / factor), zero)
     return body
 
 
@@ -122,24 +122,24 @@ def sum_of_repeated(
     """A sum of what is repeated is one of what is there, as often as it is repeated."""
     before = Sum(axes, keepdims)(Expand(shape)(x))
     yield before
-    added = len(shape) - x.rank
-    own = (1,) * added + x.shape
-    repeated = [i for i in axes if is_one(own[i]) and not is_one(shape[i])]
+    lead = len(shape) - x.rank
+    source = (1,) * lead + x.shape
+    repeated = [i for i in axes if is_one(source[i]) and not is_one(shape[i])]
     if makers_of(shape[i] for i in repeated):
         return "the number of repetitions depends on data"
-    rest = tuple(i - added for i in axes if not is_one(own[i]))
+    rest = tuple(i - lead for i in axes if not is_one(source[i]))
     small = cast(x, before.dtype)
     total = Sum(rest, True)(small) if rest else small
-    left = [i for i in range(added, len(shape)) if keepdims or i not in axes]
-    total = reshape(total, [1 if i in axes else own[i] for i in left])
+    left = [i for i in range(lead, len(shape)) if keepdims or i not in axes]
+    total = reshape(total, [1 if i in axes else source[i] for i in left])
     if repeated:
         total = total * size_value(product(shape[i] for i in repeated), before.dtype)
     yield broadcast_to(total, before.shape)
 
 
 @sum_of_repeated.refuses(f32[5], boolean[5], f32[1])
-def _(x: Value, chosen: Value, one: Value) -> Iterator[Any]:
-    yield broadcast_to(one, nonzero(chosen)[0].shape).sum()
+def _(x: Value, mask: Value, single: Value) -> Iterator[Any]:
+    yield broadcast_to(single, nonzero(mask)[0].shape).sum()
 
 
 @rule(f32[2, 1], (1,), True)
@@ -177,15 +177,15 @@ def _(x: Value) -> Iterator[Any]:
 
 @rule(f32[2, 3, 4], (0,), (1,), True, False)
 def sum_of_sum(
-    x: Value, outer: tuple[int, ...], inner: tuple[int, ...], keep: bool, kept: bool
+    x: Value, outer: tuple[int, ...], inner: tuple[int, ...], outer_keep: bool, inner_keep: bool
 ) -> Steps:
     """Sums over some axes and then over others are one sum."""
-    yield Sum(outer, keep)(Sum(inner, kept)(x))
-    if keep is not kept:
+    yield Sum(outer, outer_keep)(Sum(inner, inner_keep)(x))
+    if outer_keep is not inner_keep:
         return "one of the sums keeps its axes, the other does not"
-    left = list(range(x.rank)) if kept else [i for i in range(x.rank) if i not in inner]
+    left = list(range(x.rank)) if inner_keep else [i for i in range(x.rank) if i not in inner]
     axes = {*inner, *(left[i] for i in outer)}
-    yield Sum(tuple(sorted(axes)), kept)(x)
+    yield Sum(tuple(sorted(axes)), inner_keep)(x)
 
 
 @sum_of_sum.refuses(f32[2, 3, 4])

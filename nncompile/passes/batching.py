@@ -24,7 +24,7 @@ class Rows:
     """An argument in one iteration (`row`), and what it is outside: stacked, or as it is."""
 
     row: Value
-    whole: Value
+    stack: Value
     stacked: bool
 
 
@@ -44,20 +44,20 @@ def batched(value: Value, args: Sequence[Rows], length: Dim) -> Value:
 
 def _elementwise(value: Value, args: Sequence[Rows], length: Dim) -> Value:
     op: Any = value.op
-    wholes = [_aligned(a, value.rank) for a in args]
-    return broadcast_to(mapped(op.body, wholes, op.derivatives), (length, *value.shape))
+    operands = [_aligned(a, value.rank) for a in args]
+    return broadcast_to(mapped(op.body, operands, op.derivatives), (length, *value.shape))
 
 
 def _aligned(a: Rows, rank: int) -> Value:
     """A stacked argument with ones behind its first axis, so that rows broadcast as they did."""
     if not a.stacked or a.row.rank == rank:
-        return a.whole
+        return a.stack
     ones = (1,) * (rank - a.row.rank)
-    return reshape(a.whole, (a.whole.shape[0], *ones, *a.row.shape))
+    return reshape(a.stack, (a.stack.shape[0], *ones, *a.row.shape))
 
 
 def _spread(a: Rows, length: Dim) -> Value:
-    return a.whole if a.stacked else broadcast_to(a.whole, (length, *a.row.shape))
+    return a.stack if a.stacked else broadcast_to(a.stack, (length, *a.row.shape))
 
 
 def _expand(value: Value, args: Sequence[Rows], length: Dim) -> Value:
@@ -67,7 +67,7 @@ def _expand(value: Value, args: Sequence[Rows], length: Dim) -> Value:
 def _matmul(value: Value, args: Sequence[Rows], length: Dim) -> Value:
     a, b = args
     if a.stacked and not b.stacked and b.row.rank == 2:
-        return _times_matrix(a, b.whole)
+        return _times_matrix(a, b.stack)
     rank = max(a.row.rank, b.row.rank, 2)
     left, right = _matrices(a, rank, row=True), _matrices(b, rank, row=False)
     return reshape(left @ right, (length, *value.shape))
@@ -79,24 +79,24 @@ def _matrices(a: Rows, rank: int, row: bool) -> Value:
     if len(shape) == 1:
         shape = (1, *shape) if row else (*shape, 1)
     ones = (1,) * (rank - len(shape))
-    return reshape(a.whole, (a.whole.shape[0], *ones, *shape) if a.stacked else shape)
+    return reshape(a.stack, (a.stack.shape[0], *ones, *shape) if a.stacked else shape)
 
 
 def _times_matrix(a: Rows, matrix: Value, transposed: bool = False, alpha: float = 1.0) -> Value:
     """All rows of all iterations times one matrix: one product of two matrices."""
-    rows = reshape(a.whole, (product(a.whole.shape[:-1]), a.whole.shape[-1]))
-    made = gemm(rows, matrix, transpose_b=transposed, alpha=alpha)
-    return reshape(made, (*a.whole.shape[:-1], made.shape[-1]))
+    rows = reshape(a.stack, (product(a.stack.shape[:-1]), a.stack.shape[-1]))
+    products = gemm(rows, matrix, transpose_b=transposed, alpha=alpha)
+    return reshape(products, (*a.stack.shape[:-1], products.shape[-1]))
 
 
 def _gemm(value: Value, args: Sequence[Rows], length: Dim) -> Value:
     op: Any = value.op
     a, b, *c = args
     if a.stacked and not b.stacked and not op.transpose_a:
-        y = _times_matrix(a, b.whole, op.transpose_b, op.alpha)
+        y = _times_matrix(a, b.stack, op.transpose_b, op.alpha)
     else:
-        left = swapaxes(a.whole, -1, -2) if op.transpose_a else a.whole
-        right = swapaxes(b.whole, -1, -2) if op.transpose_b else b.whole
+        left = swapaxes(a.stack, -1, -2) if op.transpose_a else a.stack
+        right = swapaxes(b.stack, -1, -2) if op.transpose_b else b.stack
         y = _scaled(left @ right, op.alpha)
         y = broadcast_to(y, (length, *value.shape))
     for addend in c:

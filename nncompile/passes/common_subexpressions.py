@@ -113,9 +113,9 @@ def row_sums(value: Value) -> Value | None:
         if factors is None:
             continue
         a, b, c = factors
-        together = MatMul()(a, c)
-        if present(together) and together.type == b.type:
-            return apply(value.op, b * together)
+        weighted = MatMul()(a, c)
+        if present(weighted) and weighted.type == b.type:
+            return apply(value.op, b * weighted)
     return None
 
 

@@ -58,5 +58,5 @@ def _is_one_each(shape: Shape, channels: object, rank: int) -> bool:
     if len(shape) not in (rank - 1, rank):
         return False
     at = len(shape) - rank + 1
-    others = all(is_one(size) for i, size in enumerate(shape) if i != at)
-    return others and same(shape[at], channels) is True
+    is_flat = all(is_one(size) for i, size in enumerate(shape) if i != at)
+    return is_flat and same(shape[at], channels) is True

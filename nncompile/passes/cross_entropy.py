@@ -31,9 +31,9 @@ def cross_entropy_of_sigmoid(value: Value) -> Value | None:
         return None
     first, last = value.args[0], value.args[-1]
     for probability, target in ((first, last), (last, first)):  # a Map sorts its arguments
-        whole: Value = cross_entropy_of_probability(probability, target)
+        loss: Value = cross_entropy_of_probability(probability, target)
         # With its declared derivatives, or without them, once gradients are taken.
-        if whole.args == value.args and body_of(whole) == body_of(value):
+        if loss.args == value.args and body_of(loss) == body_of(value):
             logit = _logit_of(probability)
             return None if logit is None else cross_entropy_of_logit(logit, target)
     return None

@@ -88,7 +88,7 @@ def joined(value: Value) -> Value | None:
 
 
 @joined.refuses(f32[2], f32[0])
-def _(x: Value, none: Value) -> Iterator[Any]:
+def _(x: Value, empty: Value) -> Iterator[Any]:
     yield concatenate([x, x], 0)
 
 
@@ -97,8 +97,8 @@ def untouched(value: Value) -> Value | None:
     """A slice of everything, or a pad by nothing."""
     if isinstance(value.op, Slice):
         x = value.args[0]
-        whole = all(step == 1 for step in value.op.steps)
-        return x if whole and same_shape(x.shape, value.shape) is True else None
+        has_unit_steps = all(step == 1 for step in value.op.steps)
+        return x if has_unit_steps and same_shape(x.shape, value.shape) is True else None
     assert isinstance(value.op, Pad)
     widths = (*value.op.before, *value.op.after)
     return value.args[0] if all(same(w, 0) is True for w in widths) else None

@@ -75,12 +75,12 @@ def linear_in_product(value: Value) -> Value | None:
         split = terms(value.op.body, i)
         if split is None:
             continue
-        others = [a for j, a in enumerate(value.args) if j != i]
-        if any(a.dtype is not value.dtype for a in others):
+        addends = [a for j, a in enumerate(value.args) if j != i]
+        if any(a.dtype is not value.dtype for a in addends):
             continue
-        made = _with_terms(value, inner, *split)
-        if made is not None:
-            return made
+        result = _with_terms(value, inner, *split)
+        if result is not None:
+            return result
     return None
 
 
@@ -96,8 +96,8 @@ def _(a: Value, b: Value, stack: Value, wide: Value, q: Value, n: Value) -> Iter
     yield gemm(a, b, q) + b  # which has an addend already
     yield a @ b + 1
     yield where(n > 0, a @ b, 0)
-    chosen = sympy_functions.where(sympy_functions.less(0, placeholder(1)), placeholder(2), 0)
-    yield mapped(placeholder(0) + chosen, (a @ b, n, q))
+    branch = sympy_functions.where(sympy_functions.less(0, placeholder(1)), placeholder(2), 0)
+    yield mapped(placeholder(0) + branch, (a @ b, n, q))
 
 
 @on(Map)
@@ -171,10 +171,10 @@ def _with_terms(value: Value, inner: Value, factor: sp.Expr, rest: sp.Expr) -> V
 
 def _is_of_sizes(body: sp.Expr, value: Value) -> bool:
     """Whether it divides by a size: the mean of no rows is 0/0, and the sum of no products 0."""
-    found = [a for i, a in enumerate(value.args) if body.has(placeholder(i))]
-    for a in found:  # which grows
-        found += a.args if isinstance(a.op, Map) else ()
-    return any(isinstance(a.op, SizeOf) for a in found)
+    values = [a for i, a in enumerate(value.args) if body.has(placeholder(i))]
+    for a in values:  # which grows
+        values += a.args if isinstance(a.op, Map) else ()
+    return any(isinstance(a.op, SizeOf) for a in values)
 
 
 def _has_no_axes(body: sp.Expr, value: Value) -> bool:

@@ -28,12 +28,12 @@ def without_axes(value: Value) -> Value | None:
     """The elementwise op with what depends on scalar arguments alone as arguments."""
     if not is_plain(value) or not value.dtype.is_float:
         return None
-    whole = body_of(value)
-    body, parts = hoisted(whole, numbers(whole, value.args), len(value.args))
+    formula = body_of(value)
+    body, parts = hoisted(formula, numbers(formula, value.args), len(value.args))
     if not parts:
         return None
-    made = [mapped(part, value.args) for part in parts]
-    return over(body, (*value.args, *made), value)
+    scalars = [mapped(part, value.args) for part in parts]
+    return over(body, (*value.args, *scalars), value)
 
 
 @without_axes.refuses(f32[3], f32[()], i64[3], i64[()])

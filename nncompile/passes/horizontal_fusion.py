@@ -30,13 +30,13 @@ BLOCKED = -1
 def pack(graph: Graph) -> Graph:
     """Makes equal elementwise ops on small vectors, between the last products and the outputs, one
     op on their concatenation, where that takes less time."""
-    made: dict[Value, Value] = {}
+    packed: dict[Value, Value] = {}
     outputs = set(graph.outputs.values())
     for chain in _chains(_groups(graph)):
         if _gain(chain, outputs) > 0:
             for group in chain:
-                made.update(zip(group.members, _packed(group, made), strict=True))
-    return graph.mapped(lambda outputs: replace(outputs, made)) if made else graph
+                packed.update(zip(group.members, _packed(group, packed), strict=True))
+    return graph.mapped(lambda outputs: replace(outputs, packed)) if packed else graph
 
 
 @dataclass(frozen=True)
@@ -57,20 +57,20 @@ def _groups(graph: Graph) -> Iterator[_Group]:
     joined: none of these can need another, so that no circle comes about.
     """
     heights = _heights(graph)
-    found: dict[tuple[object, ...], list[tuple[Value, tuple[Value, ...]]]] = {}
+    by_key: dict[tuple[object, ...], list[tuple[Value, tuple[Value, ...]]]] = {}
     shared: dict[tuple[object, ...], tuple[sp.Expr, tuple[Value, ...]]] = {}
     for value in sorted(heights, key=lambda v: -heights[v]):
         body, numbers, vectors = _canonical(value)
         key = (heights[value], body, value.dtype, *map(id, numbers))
-        found.setdefault(key, []).append((value, vectors))
+        by_key.setdefault(key, []).append((value, vectors))
         shared[key] = body, numbers
-    places: dict[Value, int] = {}
-    for key, several in found.items():
-        if len(several) > 1:
+    positions: dict[Value, int] = {}
+    for key, entries in by_key.items():
+        if len(entries) > 1:
             # In the order of what they are computed from, which then is joined already.
-            several.sort(key=lambda pair: [places.get(a, -1) for a in pair[1]])
-            places |= {value: i for i, (value, _) in enumerate(several)}
-            members, vectors_of = zip(*several, strict=True)
+            entries.sort(key=lambda pair: [positions.get(a, -1) for a in pair[1]])
+            positions |= {value: i for i, (value, _) in enumerate(entries)}
+            members, vectors_of = zip(*entries, strict=True)
             yield _Group(*shared[key], members, tuple(zip(*vectors_of, strict=True)))
 
 
@@ -99,9 +99,9 @@ def _is_small(value: Value) -> bool:
 
 def _canonical(value: Value) -> tuple[sp.Expr, tuple[Value, ...], tuple[Value, ...]]:
     """The formula with its numbers first and its vectors in an order that equal ones share."""
-    places = range(len(value.args))
-    numbers = tuple(i for i in places if not value.args[i].rank)
-    vectors = tuple(i for i in places if value.args[i].rank)
+    indices = range(len(value.args))
+    numbers = tuple(i for i in indices if not value.args[i].rank)
+    vectors = tuple(i for i in indices if value.args[i].rank)
     body, order = _least(body_of(value), numbers, vectors)
     return body, tuple(value.args[i] for i in numbers), tuple(value.args[i] for i in order)
 
@@ -134,22 +134,22 @@ def _chains(groups: Iterator[_Group]) -> list[list[_Group]]:
 def _gain(chain: Sequence[_Group], outputs: Set[Value]) -> float:
     """Microseconds saved: nodes that fall away, less those that join and split."""
     count = len(chain[0].members)
-    saved = sum(NODE * (count - 1) * cost(g.body, (*g.numbers, *_first(g))) for g in chain)
-    joined = {g.members for g in chain}
-    moved = {lane for g in chain for lane in g.lanes if lane not in joined}
+    gain = sum(NODE * (count - 1) * cost(g.body, (*g.numbers, *_first(g))) for g in chain)
+    packed = {g.members for g in chain}
+    inputs = {lane for g in chain for lane in g.lanes if lane not in packed}
     split = [g for g in chain if not outputs.isdisjoint(g.members)]
-    return saved - (len(moved) + len(split)) * (NODE + PIECE * count)
+    return gain - (len(inputs) + len(split)) * (NODE + PIECE * count)
 
 
 def _first(group: _Group) -> tuple[Value, ...]:
     return tuple(lane[0] for lane in group.lanes)
 
 
-def _packed(group: _Group, made: dict[Value, Value]) -> tuple[Value, ...]:
+def _packed(group: _Group, packed: dict[Value, Value]) -> tuple[Value, ...]:
     """The members as parts of one op on what their vectors are joined to."""
-    joined = [_joined([made.get(v, v) for v in lane]) for lane in group.lanes]
-    whole = mapped(group.body, (*group.numbers, *joined))
-    return sections(whole, [v.shape[0] for v in group.members], 0)
+    vectors = [_joined([packed.get(v, v) for v in lane]) for lane in group.lanes]
+    result = mapped(group.body, (*group.numbers, *vectors))
+    return sections(result, [v.shape[0] for v in group.members], 0)
 
 
 def _joined(vectors: Sequence[Value]) -> Value:

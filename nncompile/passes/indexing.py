@@ -100,10 +100,10 @@ def scatter_into_small_table(value: Value) -> Value | None:
     (column,) = indices.args
     if column.dtype is not u32:
         column = where(column < 0, column + cast(const(rows), column.dtype), column)
-    chosen = cast(column == iota(rows, column.dtype), value.dtype)
+    one_hot = cast(column == iota(rows, column.dtype), value.dtype)
     if is_zero(table):
-        return gemm(chosen, updates, transpose_a=True)
-    return gemm(chosen, updates, table, transpose_a=True)
+        return gemm(one_hot, updates, transpose_a=True)
+    return gemm(one_hot, updates, table, transpose_a=True)
 
 
 @scatter_into_small_table.refuses(
@@ -122,7 +122,7 @@ def _(
     large: Value,
     column: Value,
     rows: Value,
-    apart: Value,
+    matrix: Value,
     n: Value,
     symbolic: Value,
     two: Value,
@@ -133,5 +133,5 @@ def _(
     yield ScatterAdd(0)(n, indices, cast(rows, i64))
     yield ScatterAdd(0)(large, indices, rows)
     yield ScatterAdd(0)(symbolic, indices, rows)
-    yield ScatterAdd(0)(table, apart, rows)
-    yield ScatterAdd(0)(table, broadcast_to(apart[:1], (3, 2)), rows)
+    yield ScatterAdd(0)(table, matrix, rows)
+    yield ScatterAdd(0)(table, broadcast_to(matrix[:1], (3, 2)), rows)

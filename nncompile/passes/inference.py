@@ -44,9 +44,9 @@ def by_running_statistics(value: Value) -> Value | None:
 
 
 @by_running_statistics.refuses(f32[4, 2], f32[2])
-def _(x: Value, one: Value) -> Iterator[Any]:
+def _(x: Value, vector: Value) -> Iterator[Any]:
     yield sections(x, [1, 3], 0)[0]
-    yield items(BatchNorm(0.1, 1e-5, False)(x, one, one, one, one))[0]
+    yield items(BatchNorm(0.1, 1e-5, False)(x, vector, vector, vector, vector))[0]
 
 
 CHANGES: list[Change] = [as_used, by_running_statistics]
@@ -71,9 +71,9 @@ def inference(graph: Graph, scope: str | None = None) -> Graph:
 
 
 def _is_within(graph: Graph, value: Value, scope: str) -> bool:
-    wanted = scope.replace(".", "/").split("/")
+    names = scope.replace(".", "/").split("/")
     for location in graph.locations.all_locations(value):
         path = location.scope.split("/")
-        if any(path[i : i + len(wanted)] == wanted for i in range(len(path))):
+        if any(path[i : i + len(names)] == names for i in range(len(path))):
             return True
     return False

@@ -28,10 +28,10 @@ def joined_with(value: Value) -> set[Value] | None:
     for _ in range(DEEPEST):
         level: Counter[Value] = Counter()
         for v, times in levels[-1].items():
-            seen = _features(body_of(v))[1]
+            visible = _features(body_of(v))[1]
             for i, count in _operations(body_of(v))[1]:
                 a = v.args[i]
-                if i in seen and is_plain(a) and a.dtype is value.dtype:
+                if i in visible and is_plain(a) and a.dtype is value.dtype:
                     level[a] += times * count
         length += sum(times * _operations(body_of(a))[0] for a, times in level.items())
         if not level or length > LIMIT:
@@ -70,8 +70,8 @@ def _operations(body: sp.Expr) -> tuple[int, tuple[tuple[int, int], ...]]:
         if x.is_Symbol:
             uses[x] += 1
         pending.extend(x.args)
-    places = sorted((place_of(x), count) for x, count in uses.items())
-    return operation_count(body), tuple(places)
+    counts = sorted((place_of(x), count) for x, count in uses.items())
+    return operation_count(body), tuple(counts)
 
 
 def place_of(x: sp.Symbol) -> int:
@@ -117,12 +117,12 @@ _SEEN_THROUGH = (*_GROWING, *_BOUNDED, *_INVERSE, h.absolute, h.relu, h.maximum,
 def _features(body: sp.Expr) -> tuple[frozenset[str], frozenset[int]]:
     """Which of these a body has, and the arguments that are seen through them."""
     features: set[str] = set()
-    seen: set[int] = set()
+    visible: set[int] = set()
     pending = [body]
     while pending:
         x = pending.pop()
         if x.is_Symbol:
-            seen.add(place_of(x))
+            visible.add(place_of(x))
         elif isinstance(x, _SEEN_THROUGH) or x.is_Add or x.is_Mul or x.is_Pow:
             pending.extend(x.args)
             for name, heads in (
@@ -134,7 +134,7 @@ def _features(body: sp.Expr) -> tuple[frozenset[str], frozenset[int]]:
                     features.add(name)
             if x.is_Add and _is_complement(x):
                 features.add("complement")
-    return frozenset(features), frozenset(seen)
+    return frozenset(features), frozenset(visible)
 
 
 def _is_complement(x: sp.Expr) -> bool:
@@ -149,6 +149,6 @@ def _is_complement(x: sp.Expr) -> bool:
 def may_be_naive(body: sp.Expr, inner: Iterable[Value]) -> bool:
     """Whether it is worth a look: exponentials, or bounded functions under a logarithm or beside
     a number (1 − σ)."""
-    own = _features(body)[0]
-    every = own.union(*(_features(body_of(v))[0] for v in inner))
-    return "growing" in every or "inverse" in own or ("bounded" in every and "complement" in own)
+    top = _features(body)[0]
+    union = top.union(*(_features(body_of(v))[0] for v in inner))
+    return "growing" in union or "inverse" in top or ("bounded" in union and "complement" in top)

@@ -28,12 +28,12 @@ def casts(graph: Graph) -> Graph:
 
 
 @rule(f32[2], f64, i64)
-def cast_of_cast(x: Value, through: DType, to: DType) -> Steps:
+def cast_of_cast(x: Value, inner: DType, outer: DType) -> Steps:
     """A conversion by way of a type that holds all of the first one's numbers is direct."""
-    yield Cast(to)(Cast(through)(x))
-    if not holds(through, x.dtype):
-        return f"{through} does not hold every {x.dtype}"
-    yield cast(x, to)
+    yield Cast(outer)(Cast(inner)(x))
+    if not holds(inner, x.dtype):
+        return f"{inner} does not hold every {x.dtype}"
+    yield cast(x, outer)
 
 
 @cast_of_cast.refuses(f64[2])
@@ -60,17 +60,17 @@ def reshapes(graph: Graph) -> Graph:
 
 
 @rule(f32[2, 3], (3, 2), (6, 1))
-def reshape_of_reshape(x: Value, through: tuple[Dim, ...], to: tuple[Dim, ...]) -> Steps:
+def reshape_of_reshape(x: Value, inner: tuple[Dim, ...], outer: tuple[Dim, ...]) -> Steps:
     """Two reshapes in a row are one."""
-    yield Reshape(to)(Reshape(through)(x))
-    yield reshape(x, to)
+    yield Reshape(outer)(Reshape(inner)(x))
+    yield reshape(x, outer)
 
 
 @rule(f32[3], (2, 3), (4, 2, 3))
-def expand_of_expand(x: Value, through: tuple[Dim, ...], to: tuple[Dim, ...]) -> Steps:
+def expand_of_expand(x: Value, inner: tuple[Dim, ...], outer: tuple[Dim, ...]) -> Steps:
     """Two broadcasts in a row are one."""
-    yield Expand(to)(Expand(through)(x))
-    yield broadcast_to(x, to)
+    yield Expand(outer)(Expand(inner)(x))
+    yield broadcast_to(x, outer)
 
 
 @on(Reshape, Transpose, Expand)
@@ -83,8 +83,8 @@ def of_uniform(value: Value) -> Value | None:
 
 
 @of_uniform.refuses(f32[2, 2], f32[1])
-def _(x: Value, one: Value) -> Iterator[Any]:
-    yield one.reshape(())
+def _(x: Value, single: Value) -> Iterator[Any]:
+    yield single.reshape(())
     yield x.reshape((4,))
     yield x.T
 
@@ -97,8 +97,8 @@ def unneeded_ones(value: Value) -> Value | None:
     args = [_without_leading_ones(a) for a in value.args]
     if all(a is b for a, b in zip(args, value.args, strict=True)):
         return None
-    made = mapped(value.op.body, args, value.op.derivatives)
-    return made if made.type == value.type else None
+    result = mapped(value.op.body, args, value.op.derivatives)
+    return result if result.type == value.type else None
 
 
 @unneeded_ones.refuses(f32[3], f32[1, 3])
@@ -112,9 +112,9 @@ def _without_leading_ones(value: Value) -> Value:
     if not isinstance(value.op, Reshape | Expand):
         return value
     inner = value.args[0]
-    added = value.rank - inner.rank
-    ones = added > 0 and all(map(is_one, value.shape[:added]))
-    return inner if ones and value.shape[added:] == inner.shape else value
+    lead = value.rank - inner.rank
+    ones = lead > 0 and all(map(is_one, value.shape[:lead]))
+    return inner if ones and value.shape[lead:] == inner.shape else value
 
 
 def transposes(graph: Graph) -> Graph:
@@ -133,18 +133,18 @@ def transposes(graph: Graph) -> Graph:
 
 
 @rule(f32[2, 3, 4], (0, 2, 1), (1, 0, 2))
-def transpose_of_transpose(x: Value, first: tuple[int, ...], then: tuple[int, ...]) -> Steps:
+def transpose_of_transpose(x: Value, first: tuple[int, ...], second: tuple[int, ...]) -> Steps:
     """Two transpositions in a row are one."""
-    yield Transpose(then)(Transpose(first)(x))
-    yield transpose(x, [first[i] for i in then])
+    yield Transpose(second)(Transpose(first)(x))
+    yield transpose(x, [first[i] for i in second])
 
 
 @rule(f32[2, 1], (1, 0))
 def transpose_of_ones(x: Value, axes: tuple[int, ...]) -> Steps:
     """Where only axes of size one change places the elements stay in order."""
     yield Transpose(axes)(x)
-    moved = [i for i in axes if not is_one(x.shape[i])]
-    if moved != sorted(moved):
+    order = [i for i in axes if not is_one(x.shape[i])]
+    if order != sorted(order):
         return "the order of the elements changes"
     yield reshape(x, [x.shape[i] for i in axes])
 

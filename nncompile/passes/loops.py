@@ -58,7 +58,7 @@ def _merged(graph: Graph) -> dict[Value, Value] | None:
             group.append((v, loop))
     for group in groups.values():
         if len(group) > 1:
-            return _together(group)
+            return _joined(group)
     return None
 
 
@@ -73,9 +73,9 @@ def _in_common_names(v: Value, numbers: dict[Value, int]) -> Loop:
     assert isinstance(op, Scan)
     types = [formal.type for formal in op.body.formals]
     carries = [binder(f"carry {i}", t) for i, t in enumerate(types[: op.carries])]
-    places = [numbers.setdefault(x, len(numbers)) for x in _sequences(v)]
+    row_numbers = [numbers.setdefault(x, len(numbers)) for x in _sequences(v)]
     rows = [
-        binder(f"row of {place}", t) for place, t in zip(places, types[op.carries :], strict=False)
+        binder(f"row of {n}", t) for n, t in zip(row_numbers, types[op.carries :], strict=False)
     ]
     return opened(v, carries, rows)
 
@@ -86,76 +86,76 @@ def _sequences(v: Value) -> tuple[Value, ...]:
     return v.args[op.carries : op.carries + op.elements]
 
 
-def _together(group: Sequence[tuple[Value, Loop]]) -> dict[Value, Value]:
+def _joined(group: Sequence[tuple[Value, Loop]]) -> dict[Value, Value]:
     first = group[0][1]
     rows: dict[Value, Value] = {}
-    places: dict[Value, int] = {}
+    indices: dict[Value, int] = {}
     for _, loop in group:
         rows |= zip(loop.elements, loop.sequences, strict=True)
         for v in loop.results:
-            places.setdefault(v, len(places))
-    whole = dataclasses.replace(
+            indices.setdefault(v, len(indices))
+    merged = dataclasses.replace(
         first,
         elements=tuple(rows),
         sequences=tuple(rows.values()),
-        results=tuple(places),
+        results=tuple(indices),
     )
-    ends, stacks = applied(whole, Scan)
-    made: dict[Value, Value] = {}
+    ends, stacks = applied(merged, Scan)
+    replacements: dict[Value, Value] = {}
     for v, loop in group:
-        new = (*ends, *(stacks[places[x]] for x in loop.results))
-        made |= zip(items(v), new, strict=True)
-    return made
+        new = (*ends, *(stacks[indices[x]] for x in loop.results))
+        replacements |= zip(items(v), new, strict=True)
+    return replacements
 
 
 def loops(graph: Graph) -> Graph:
     """Takes out of loops what can be done for all iterations at once, and what nobody needs."""
-    wanted: dict[Value, set[int]] = {}
+    used: dict[Value, set[int]] = {}
     for v in graph.nodes:
         if isinstance(v.op, Item) and isinstance(v.args[0].op, Scan):
-            wanted.setdefault(v.args[0], set()).add(v.op.index)
-    return graph.mapped(lambda outputs: _with_less(outputs, wanted)) if wanted else graph
+            used.setdefault(v.args[0], set()).add(v.op.index)
+    return graph.mapped(lambda outputs: _reduced(outputs, used)) if used else graph
 
 
-def _with_less(outputs: Sequence[Value], wanted: Mapping[Value, set[int]]) -> list[Value]:
-    less: dict[Value, dict[int, Value]] = {}
+def _reduced(outputs: Sequence[Value], used: Mapping[Value, set[int]]) -> list[Value]:
+    reduced: dict[Value, dict[int, Value]] = {}
 
     def make(v: Value, args: list[Value]) -> Value:
-        if isinstance(v.op, Item) and v.op.index in less.get(v.args[0], {}):
-            return less[v.args[0]][v.op.index]
+        if isinstance(v.op, Item) and v.op.index in reduced.get(v.args[0], {}):
+            return reduced[v.args[0]][v.op.index]
         new = rebuilt(v, args)
-        if v in wanted:
+        if v in used:
             new = apply(new.op.within(loops), *new.args)
-            less[v] = _Less(new, wanted[v]).results()
+            reduced[v] = _ReducedLoop(new, used[v]).results()
         return new
 
     return transformed(outputs, make)
 
 
-class _Less:
-    """A scan of which some results are `wanted`, and what its iterations have to do for them.
+class _ReducedLoop:
+    """A scan of which some results are `used`, and what its iterations have to do for them.
 
     `ahead` is what depends on rows alone and can be done for all at once before the loop; `later`
     what no carry depends on and can be done for all at once after it.
     """
 
-    def __init__(self, value: Value, wanted: Collection[int]) -> None:
+    def __init__(self, value: Value, used: Collection[int]) -> None:
         loop = opened(value)
-        self.value, self.wanted = value, sorted(wanted)
+        self.value, self.used = value, sorted(used)
         self.count = len(loop.carries)
-        # What is handed on as it came is what it was at first, and a sequence that is gone through
-        # twice has one row.
+        # A carry that is handed on unchanged keeps its first value; a sequence that is passed twice
+        # has one row.
         carries = zip(loop.carries, loop.initial, loop.following, strict=True)
-        self.still = {c: start for c, start, following in carries if c is following}
-        twins: dict[Value, Value] = {}
+        self.invariants = {c: start for c, start, following in carries if c is following}
+        first_rows: dict[Value, Value] = {}
         for row, sequence in zip(loop.elements, loop.sequences, strict=True):
-            if twins.setdefault(sequence, row) is not row:
-                self.still[row] = twins[sequence]
-        self.sequences = {row: sequence for sequence, row in twins.items()}
-        self.loop = loop = loop.with_values(self.still) if self.still else loop
+            if first_rows.setdefault(sequence, row) is not row:
+                self.invariants[row] = first_rows[sequence]
+        self.sequences = {row: sequence for sequence, row in first_rows.items()}
+        self.loop = loop = loop.with_values(self.invariants) if self.invariants else loop
         self.live = self._live()
         self.following = [loop.following[i] for i in self.live]
-        self.tops = {i: loop.results[i - self.count] for i in self.wanted if i >= self.count}
+        self.tops = {i: loop.results[i - self.count] for i in self.used if i >= self.count}
         values = (*self.following, *self.tops.values())
         order = self.order = toposort(values)
         self.carried = dependent(order, [loop.carries[i] for i in self.live])
@@ -163,34 +163,34 @@ class _Less:
         self.cycle = set(toposort(self.following))
         self.ahead = self._batchable(lambda v: v not in self.carried)
         self.later = self._batchable(lambda v: v in self.carried and v not in self.cycle)
-        self.whole = dict(self.sequences)  # what is there for all iterations, by the row
+        self.stacks = dict(self.sequences)  # what is there for all iterations, by the row
 
     def _live(self) -> list[int]:
         """The carries that a wanted result depends on."""
-        loop, places = self.loop, {c: i for i, c in enumerate(self.loop.carries)}
-        found = {i for i in self.wanted if i < self.count and loop.carries[i] not in self.still}
-        pending = [loop.following[i] for i in found]
-        pending += [loop.results[i - self.count] for i in self.wanted if i >= self.count]
+        loop, indices = self.loop, {c: i for i, c in enumerate(self.loop.carries)}
+        live = {i for i in self.used if i < self.count and loop.carries[i] not in self.invariants}
+        pending = [loop.following[i] for i in live]
+        pending += [loop.results[i - self.count] for i in self.used if i >= self.count]
         while pending:
-            met = {places[v] for v in toposort([pending.pop()]) if v in places}
-            pending += [loop.following[i] for i in met - found]
-            found |= met
-        return sorted(found)
+            dependencies = {indices[v] for v in toposort([pending.pop()]) if v in indices}
+            pending += [loop.following[i] for i in dependencies - live]
+            live |= dependencies
+        return sorted(live)
 
     def _batchable(self, is_of: Callable[[Value], bool]) -> set[Value]:
         """The values of the kind that can be computed for all iterations at once, each from such
         values, from rows, and from values of another kind, which are stacked."""
-        found: set[Value] = set()
+        batchable: set[Value] = set()
         for v in self.order:
             if v not in self.varying or not v.args or not is_of(v) or not can_batch(v):
                 continue
             # Several results of one op cannot be stacked as one, so they stay with the op.
-            if isinstance(v.op, Item) and v.args[0] not in found:
+            if isinstance(v.op, Item) and v.args[0] not in batchable:
                 continue
             inner = [a for a in v.args if a in self.varying and a not in self.sequences]
-            if v in self.carried or all(a in found for a in inner):
-                found.add(v)
-        return found
+            if v in self.carried or all(a in batchable for a in inner):
+                batchable.add(v)
+        return batchable
 
     def results(self) -> dict[int, Value]:
         """The wanted results, by number; none where the loop does no more than it has to."""
@@ -203,9 +203,9 @@ class _Less:
         body = replace([*self.following, *stacked], new)
         used = set(toposort(body))
         rows = [x for x in (*self.sequences, *new.values()) if x in used]
-        if not new and not self.still and self._is_least(rows, stacked):
+        if not new and not self.invariants and self._is_least(rows, stacked):
             return {}
-        self.whole |= {row: self._stack(v) for v, row in new.items()}
+        self.stacks |= {row: self._stack(v) for v, row in new.items()}
         loop = self.loop
         ends, tops = (
             applied(
@@ -214,7 +214,7 @@ class _Less:
                     tuple(loop.initial[i] for i in self.live),
                     tuple(body[:count]),
                     tuple(rows),
-                    tuple(self.whole[x] for x in rows),
+                    tuple(self.stacks[x] for x in rows),
                     tuple(body[count:]),
                     loop.length,
                     loop.reverse,
@@ -224,12 +224,12 @@ class _Less:
             if body
             else ((), ())
         )
-        self.whole |= zip(stacked, tops, strict=True)
+        self.stacks |= zip(stacked, tops, strict=True)
         last = dict(zip(self.live, ends, strict=True))
-        found = {
-            i: last[i] if i in last else loop.initial[i] for i in self.wanted if i < self.count
+        results = {
+            i: last[i] if i in last else loop.initial[i] for i in self.used if i < self.count
         }
-        return found | {i: self._stack(v) for i, v in self.tops.items()}
+        return results | {i: self._stack(v) for i, v in self.tops.items()}
 
     def _is_least(self, rows: Sequence[Value], stacked: Sequence[Value]) -> bool:
         """Whether carries, rows and stacks are those that the loop has."""
@@ -245,33 +245,34 @@ class _Less:
 
     def _stacked(self) -> list[Value]:
         """What the loop has to stack for the wanted results."""
-        found: dict[Value, None] = {}
-        late: list[tuple[Value, list[Value]]] = []
+        stacked: dict[Value, None] = {}
+        deferred: list[tuple[Value, list[Value]]] = []
         for v in self.tops.values():
-            needed = self._needed(v)
+            sources = self._needed(v)
             if v not in self.later or self._has_product(v):
-                found |= dict.fromkeys(needed)
+                stacked |= dict.fromkeys(sources)
             else:
-                late.append((v, needed))
-        for v, needed in late:
-            if any(x not in found for x in needed):  # to stack more would take more than it saves
+                deferred.append((v, sources))
+        for v, sources in deferred:
+            # To stack more would take more than it saves.
+            if any(x not in stacked for x in sources):
                 self.later -= {v}
-                found[v] = None
-        return list(found)
+                stacked[v] = None
+        return list(stacked)
 
     def _within(self, v: Value) -> list[Value]:
         """The value, and what it is computed of after the loop; what is there before it left
         out."""
-        seen: dict[Value, None] = {}
+        visited: dict[Value, None] = {}
         pending = [v]
         while pending:
             x = pending.pop()
-            if x in seen or x not in self.varying or x in self.ahead or x in self.sequences:
+            if x in visited or x not in self.varying or x in self.ahead or x in self.sequences:
                 continue
-            seen[x] = None
+            visited[x] = None
             if x in self.later:
                 pending.extend(x.args)
-        return list(seen)
+        return list(visited)
 
     def _needed(self, v: Value) -> list[Value]:
         return [x for x in self._within(v) if x not in self.later]
@@ -283,19 +284,19 @@ class _Less:
     def _moved(self, values: Sequence[Value]) -> list[Value]:
         """What the values need of what is computed ahead. Repetition is left to the loop: its
         source is smaller."""
-        found: dict[Value, None] = {}
-        seen: set[Value] = set()
+        sources: dict[Value, None] = {}
+        visited: set[Value] = set()
         pending = list(values)
         while pending:
             v = pending.pop()
-            if v in seen or v not in self.varying:
+            if v in visited or v not in self.varying:
                 continue
-            seen.add(v)
+            visited.add(v)
             if v in self.ahead and not isinstance(v.op, Expand):
-                found[v] = None
+                sources[v] = None
             else:
                 pending.extend(v.args)
-        return sorted(found, key=lambda v: v.digest)
+        return sorted(sources, key=lambda v: v.digest)
 
     def _stack(self, value: Value) -> Value:
         """A value of the body for all iterations, from what is there for all of them."""
@@ -305,13 +306,13 @@ class _Less:
         pending = [value]
         while pending:
             v = pending[-1]
-            waiting = [a for a in v.args if a in self.varying and a not in self.whole]
-            if v in self.whole or not waiting:
+            missing = [a for a in v.args if a in self.varying and a not in self.stacks]
+            if v in self.stacks or not missing:
                 pending.pop()
             else:
-                pending.extend(waiting)
+                pending.extend(missing)
                 continue
-            if v not in self.whole:
-                args = [Rows(a, self.whole.get(a, a), a in self.varying) for a in v.args]
-                self.whole[v] = batched(v, args, length)
-        return self.whole[value]
+            if v not in self.stacks:
+                args = [Rows(a, self.stacks.get(a, a), a in self.varying) for a in v.args]
+                self.stacks[v] = batched(v, args, length)
+        return self.stacks[value]

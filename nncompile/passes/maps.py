@@ -66,12 +66,12 @@ def terms(body: sp.Expr, i: int) -> tuple[sp.Expr, sp.Expr] | None:
 
 def _factor(term: sp.Expr, x: sp.Symbol) -> tuple[sp.Expr | None, sp.Expr]:
     """A product as what does not depend on `x`, and what is left beside one `x` or as a sum."""
-    others, mine = term.as_independent(x, as_Add=False)
-    if mine == x:
-        return others, sp.Integer(1)
-    if isinstance(mine, sp.Add):
-        return others, mine
-    return None, mine
+    coefficient, dependent = term.as_independent(x, as_Add=False)
+    if dependent == x:
+        return coefficient, sp.Integer(1)
+    if isinstance(dependent, sp.Add):
+        return coefficient, dependent
+    return None, dependent
 
 
 @functools.lru_cache(maxsize=16384)
@@ -84,14 +84,14 @@ def _substituted(outer: sp.Expr, i: int, inner: sp.Expr, order: tuple[int, ...])
 def inlined(body: sp.Expr, args: Sequence[Value], i: int) -> tuple[sp.Expr, tuple[Value, ...]]:
     """The body with its argument `i`, a Map too, written out in it; and the arguments of both."""
     inner = args[i]
-    both = list(args)
+    arguments = list(args)
     order = []
     for a in inner.args:
-        known = next((k for k, b in enumerate(both) if b is a), None)
+        known = next((k for k, b in enumerate(arguments) if b is a), None)
         if known is None:
-            both.append(a)
-        order.append(len(both) - 1 if known is None else known)
-    return _substituted(body, i, body_of(inner), tuple(order)), tuple(both)
+            arguments.append(a)
+        order.append(len(arguments) - 1 if known is None else known)
+    return _substituted(body, i, body_of(inner), tuple(order)), tuple(arguments)
 
 
 def cost(body: sp.Expr, args: Sequence[Value]) -> int:
@@ -134,12 +134,12 @@ def hoisted(
         if free <= numbers:
             return part(x)
         if x.is_Add or x.is_Mul:
-            mine = [a for a in x.args if a.free_symbols <= numbers]
-            others = [visit(a) for a in x.args if not a.free_symbols <= numbers]
-            together = x.func(*mine)
-            if together.free_symbols:
-                together = part(together)
-            return x.func(*others, together)
+            scalars = [a for a in x.args if a.free_symbols <= numbers]
+            tensors = [visit(a) for a in x.args if not a.free_symbols <= numbers]
+            scalar = x.func(*scalars)
+            if scalar.free_symbols:
+                scalar = part(scalar)
+            return x.func(*tensors, scalar)
         return x.func(*map(visit, x.args))
 
     return visit(body), tuple(parts)

@@ -63,27 +63,27 @@ class Skeleton:
             yield from self._bound(rest, bound, {self.values[form]: value})
         elif isinstance(form.op, Map) and isinstance(value.op, Map):
             for order, numbers in _orders(form.op, value.op, self.numbers):
-                found = {self.attributes[attribute_key(n)]: float(x) for n, x in numbers}
+                matches = {self.attributes[attribute_key(n)]: float(x) for n, x in numbers}
                 args = tuple(zip(form.args, (value.args[j] for j in order), strict=True))
-                yield from self._bound((*args, *rest), bound, found)
+                yield from self._bound((*args, *rest), bound, matches)
         elif type(form.op) is type(value.op) and len(form.args) == len(value.args):
             fields = zip(form.op.attributes.values(), value.op.attributes.values(), strict=True)
-            found = {
-                self.attributes[key]: theirs
-                for ours, theirs in fields
-                if (key := attribute_key(ours)) in self.attributes
+            matches = {
+                self.attributes[key]: actual
+                for expected, actual in fields
+                if (key := attribute_key(expected)) in self.attributes
             }
             args = tuple(zip(form.args, value.args, strict=True))
-            yield from self._bound((*args, *rest), bound, found)
+            yield from self._bound((*args, *rest), bound, matches)
 
     def _bound(
         self,
         pairs: tuple[tuple[Value, Value], ...],
         bound: dict[int, Any],
-        found: dict[int, Any],
+        matches: dict[int, Any],
     ) -> Iterator[dict[int, Any]]:
-        if all(i not in bound or _equal(bound[i], x) for i, x in found.items()):
-            yield from self._unify(pairs, {**bound, **found})
+        if all(i not in bound or _equal(bound[i], x) for i, x in matches.items()):
+            yield from self._unify(pairs, {**bound, **matches})
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -100,27 +100,27 @@ def _orders(form: Map, op: Map, numbers: tuple[float, ...]) -> tuple[Way, ...]:
     they are, so every order is tried), and the literals where the form has holes for them."""
     if form.count != op.count or (not numbers and form.body.func is not op.body.func):
         return ()
-    wild = {n: sp.Wild(f"number{i}", properties=[_is_literal]) for i, n in enumerate(numbers)}
+    wildcards = {n: sp.Wild(f"number{i}", properties=[_is_literal]) for i, n in enumerate(numbers)}
     body = form.body
-    for number, hole in wild.items():
+    for number, hole in wildcards.items():
         exact = sp.Rational(str(number))
         body = body.replace(
             lambda x, exact=exact: x.is_Rational and abs(x) == exact,
             lambda x, exact=exact, hole=hole: hole if x == exact else -hole,
         )
-    used = {n: hole for n, hole in wild.items() if body.has(hole)}
-    found: list[Way] = []
+    used = {n: hole for n, hole in wildcards.items() if body.has(hole)}
+    orders: list[Way] = []
     for order in itertools.permutations(range(op.count)):
         renamed = {placeholder(i): placeholder(j) for i, j in enumerate(order)}
-        ours = body.xreplace(renamed)
+        pattern = body.xreplace(renamed)
         if not used:
-            if ours == op.body:
-                found.append((order, ()))
+            if pattern == op.body:
+                orders.append((order, ()))
             continue
-        match = op.body.match(ours)
+        match = op.body.match(pattern)
         if match is not None:
-            found.append((order, tuple((n, match[hole]) for n, hole in used.items())))
-    return tuple(found)
+            orders.append((order, tuple((n, match[hole]) for n, hole in used.items())))
+    return tuple(orders)
 
 
 def _is_literal(x: sp.Expr) -> bool:

@@ -27,10 +27,10 @@ def chains(graph: Graph) -> Graph:
     for v in graph.nodes:
         for a in v.args:
             users.setdefault(a, []).append(v)
-    needed = set(graph.outputs.values())
+    results = set(graph.outputs.values())
     inner_of: dict[Value, Value] = {}
     for inner, outer in users.items():
-        if inner in needed or not _is_product(inner) or len(inner.args) > 2:
+        if inner in results or not _is_product(inner) or len(inner.args) > 2:
             continue
         free = inner not in inner_of and not any(v in inner_of for v in outer)
         if free and all(_multiplies(v, inner) for v in outer) and _pays(inner, outer):
@@ -40,7 +40,7 @@ def chains(graph: Graph) -> Graph:
     new: dict[Value, Value] = {}
 
     def make(v: Value, args: list[Value]) -> Value:
-        new[v] = _other_way(v, inner_of[v], new) if v in inner_of else rebuilt(v, args)
+        new[v] = _reassociated(v, inner_of[v], new) if v in inner_of else rebuilt(v, args)
         return new[v]
 
     return graph.mapped(lambda outputs: transformed(outputs, make))
@@ -56,8 +56,8 @@ def _is_product(v: Value) -> bool:
 
 def _multiplies(v: Value, inner: Value) -> bool:
     """Whether `v` is a product of `inner` and something else."""
-    first, *others = (a is inner for a in v.args)
-    return _is_product(v) and first + sum(others) == 1 and not any(others[1:])
+    first, *rest = (a is inner for a in v.args)
+    return _is_product(v) and first + sum(rest) == 1 and not any(rest[1:])
 
 
 def _factors(product: Value) -> tuple[Factor, Factor]:
@@ -86,21 +86,21 @@ def _sizes(factors: Sequence[Factor]) -> list[Any]:
 def _pays(inner: Value, outer: Sequence[Value]) -> bool:
     """Whether the other order takes fewer multiplications, whatever the symbolic sizes are."""
     rows, depth, columns = _sizes(_factors(inner))
-    saved = sp.sympify(rows * depth * columns)
+    savings = sp.sympify(rows * depth * columns)
     for v in outer:
         factors, is_first = _chain(v, inner)
         a, b, c, d = _sizes(factors)
         # Products of a·b by b·c by c·d: from the left, and from the right.
         left, right = a * b * c + a * c * d, b * c * d + a * b * d
-        saved += (left - a * b * c) - right if is_first else (right - b * c * d) - left
-    terms = sp.expand(saved).as_coefficients_dict().values()
+        savings += (left - a * b * c) - right if is_first else (right - b * c * d) - left
+    terms = sp.expand(savings).as_coefficients_dict().values()
     return any(n > 0 for n in terms) and all(n >= 0 for n in terms)
 
 
-def _other_way(outer: Value, inner: Value, made: dict[Value, Value]) -> Value:
+def _reassociated(outer: Value, inner: Value, new: dict[Value, Value]) -> Value:
     factors, is_first = _chain(outer, inner)
-    a, b, c = ((made[x], transposed) for x, transposed in factors)
-    rest = [made[x] for x in outer.args[2:]]
+    a, b, c = ((new[x], transposed) for x, transposed in factors)
+    rest = [new[x] for x in outer.args[2:]]
     alpha = outer.op.alpha if isinstance(outer.op, Gemm) else 1.0
     beta = outer.op.beta if isinstance(outer.op, Gemm) else 1.0
     alpha *= inner.op.alpha if isinstance(inner.op, Gemm) else 1.0

@@ -35,8 +35,8 @@ def fold_normalization(graph: Graph) -> Graph:
 
     @on(Map)
     def into_weights(value: Value) -> Value | None:
-        found = _chain(value, is_fixed)
-        return None if found is None else _folded(*found)
+        chain = _chain(value, is_fixed)
+        return None if chain is None else _folded(*chain)
 
     return rewrite(graph, [into_weights])
 
@@ -50,11 +50,11 @@ def fixed() -> Callable[[Value], bool]:
         stack = [value]
         while stack:
             v = stack.pop()
-            waiting = [a for a in v.args if a not in known]
+            missing = [a for a in v.args if a not in known]
             if v in known:
                 continue
-            if waiting:
-                stack += (v, *waiting)
+            if missing:
+                stack += (v, *missing)
             elif isinstance(v.op, Input):
                 known[v] = v.op.kind != "input"
             else:
@@ -85,7 +85,7 @@ def _chain(value: Value, is_fixed: Callable[[Value], bool]) -> tuple[Value, list
     channel that follows from weights alone, and the steps of that in order; None where there is no
     such product, where what lies between is needed elsewhere, and for a sum alone."""
     steps: list[_Step] = []
-    others: list[Value] = []
+    operands: list[Value] = []
     v = value
     while is_plain(v):
         changing = [i for i, a in enumerate(v.args) if not is_fixed(a)]
@@ -95,7 +95,7 @@ def _chain(value: Value, is_fixed: Callable[[Value], bool]) -> tuple[Value, list
         x = v.args[changing[0]]
         if x.type != v.type or uses(x) != 1 or any(a.dtype is not v.dtype for a in v.args):
             return None
-        others += (a for a in v.args if a is not x)
+        operands += (a for a in v.args if a is not x)
         steps.append(_Step(v, *split))
         v = x
     shape = _channel_shape(v, is_fixed)
@@ -103,7 +103,7 @@ def _chain(value: Value, is_fixed: Callable[[Value], bool]) -> tuple[Value, list
         return None
     if len(steps) == 1 and steps[0].factor == 1 and not isinstance(v.op, Conv):
         return None  # the bias of a product, which is not part of it
-    return (v, steps[::-1]) if all(_is_by_channel(a, shape) for a in others) else None
+    return (v, steps[::-1]) if all(_is_by_channel(a, shape) for a in operands) else None
 
 
 def _channel_shape(v: Value, is_fixed: Callable[[Value], bool]) -> tuple[int, ...] | None:
@@ -127,8 +127,8 @@ def _channel_shape(v: Value, is_fixed: Callable[[Value], bool]) -> tuple[int, ..
 
 def _is_by_channel(a: Value, shape: tuple[int, ...]) -> bool:
     """Whether the value broadcasts to that shape."""
-    own = (1,) * (len(shape) - a.rank) + a.shape
-    return all(is_one(d) or d == size for d, size in zip(own, shape, strict=True))
+    aligned = (1,) * (len(shape) - a.rank) + a.shape
+    return all(is_one(d) or d == size for d, size in zip(aligned, shape, strict=True))
 
 
 def _folded(product: Value, steps: list[_Step]) -> Value:
@@ -137,9 +137,9 @@ def _folded(product: Value, steps: list[_Step]) -> Value:
     addend: Value | None = None
     for step in steps:
         if step.factor != 1:
-            by = step.operand(step.factor)
-            factor = by if factor is None else factor * by
-            addend = None if addend is None else addend * by
+            scale = step.operand(step.factor)
+            factor = scale if factor is None else factor * scale
+            addend = None if addend is None else addend * scale
         if step.addend != 0:
             plus = step.operand(step.addend)
             addend = plus if addend is None else addend + plus

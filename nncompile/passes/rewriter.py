@@ -116,13 +116,13 @@ class Rule(_Refusing):
 
         Raises `CompileError` where the rule would change the type of the value.
         """
-        refused = Match(None, f"does not match {self.name}")
+        refusal = Match(None, f"does not match {self.name}")
         for bound in self._skeleton.bindings(value):
-            found = self._run(value, bound)
-            if found.after is not None:
-                return found
-            refused = found
-        return refused
+            result = self._run(value, bound)
+            if result.after is not None:
+                return result
+            refusal = result
+        return refusal
 
     @cached_property
     def _skeleton(self) -> Skeleton:
@@ -144,8 +144,8 @@ class Rule(_Refusing):
     @cached_property
     def op_types(self) -> tuple[type[Op], ...]:
         """The classes of all ops of the form that the rule looks for."""
-        found = {type(v.op) for v in toposort([self._skeleton.before])}
-        return tuple(found - {Input})
+        classes = {type(v.op) for v in toposort([self._skeleton.before])}
+        return tuple(classes - {Input})
 
     def _run(self, value: Value, bound: Sequence[Any]) -> Match:
         steps = self.function(*bound)
@@ -231,25 +231,25 @@ def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:
     """Whether a graph of these ops has what the change needs, or a body that may have it."""
     if any(op_type.within is not Op.within for op_type in op_types):
         return True
-    needed: list[tuple[type, ...]] = (
+    required: list[tuple[type, ...]] = (
         [(c,) for c in change.op_types] if isinstance(change, Rule) else [change.roots]
     )
-    return all(any(issubclass(op_type, some) for op_type in op_types) for some in needed)
+    return all(any(issubclass(op_type, classes) for op_type in op_types) for classes in required)
 
 
 class _Rewriting:
     def __init__(self, graph: Graph, changes: Iterable[Rule | Change]) -> None:
         self.locations = graph.locations
-        changes = self.whole = list(changes)
+        changes = self.all_changes = list(changes)
         self.changes: dict[type[Op], list[Rule | Change]] = {
-            op_type: found
+            op_type: applicable
             for op_type in Op.registry.values()
-            if (found := [change for change in changes if issubclass(op_type, change.roots)])
+            if (applicable := [change for change in changes if issubclass(op_type, change.roots)])
         }
         self.uses: dict[Value, int] = {}
-        for needed in (*graph.outputs.values(), *(a for v in graph.nodes for a in v.args)):
-            self.uses[needed] = self.uses.get(needed, 0) + 1
-        self.left = ROUNDS * len(graph.nodes)
+        for value in (*graph.outputs.values(), *(a for v in graph.nodes for a in v.args)):
+            self.uses[value] = self.uses.get(value, 0) + 1
+        self.remaining = ROUNDS * len(graph.nodes)
         self.last: Rule | Change | None = None
         self.nodes = graph.nodes
         self.final: dict[Value, Value] = {}
@@ -277,8 +277,8 @@ class _Rewriting:
                 if successors[v] not in final:
                     raise self._endless()
                 final[v] = final[successors[v]]
-            elif waiting := [a for a in v.args if a not in final]:
-                pending.extend(reversed(waiting))
+            elif missing := [a for a in v.args if a not in final]:
+                pending.extend(reversed(missing))
             elif (new := self._next(v)) is v:
                 final[v] = v
             else:
@@ -289,23 +289,23 @@ class _Rewriting:
     def _next(self, v: Value) -> Value:
         """One step further: the node on the final forms of its arguments, or rewritten."""
         args = [self.final[a] for a in v.args]
-        moved = any(new is not old for new, old in zip(args, v.args, strict=True))
-        if not moved:
-            op = v.op.within(lambda graph: rewrite(graph, self.whole))
+        is_changed = any(new is not old for new, old in zip(args, v.args, strict=True))
+        if not is_changed:
+            op = v.op.within(lambda graph: rewrite(graph, self.all_changes))
             if op is not v.op:
                 with self.locations.located(v):
                     return apply(op, *args)
-        changes = () if moved else self.changes.get(type(v.op), ())
-        if not moved and not changes:
+        changes = () if is_changed else self.changes.get(type(v.op), ())
+        if not is_changed and not changes:
             return v
         with self.locations.located(v):
-            if moved:
+            if is_changed:
                 return rebuilt(v, args)
             for change in changes:
                 new = change(v)
                 if new is not None and new is not v:
-                    self.last, self.left = change, self.left - 1
-                    if self.left < 0:
+                    self.last, self.remaining = change, self.remaining - 1
+                    if self.remaining < 0:
                         raise self._endless()
                     return new
         return v

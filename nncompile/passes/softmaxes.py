@@ -55,7 +55,7 @@ def _(x: Value, column: Value, row: Value) -> Iterator[Any]:
 
 def _unshifted(op: Softmax | LogSoftmax, x: Value, shift: Value) -> Steps:
     yield op(subtract(x, shift))
-    place = op.axis - x.rank + shift.rank
-    if shift.rank > x.rank or (place >= 0 and not is_one(shift.shape[place])):
+    axis = op.axis - x.rank + shift.rank
+    if shift.rank > x.rank or (axis >= 0 and not is_one(shift.shape[axis])):
         return "the shift differs along the axis"
     yield op(x)

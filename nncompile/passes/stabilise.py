@@ -57,8 +57,8 @@ def kept_axes(value: Value) -> Value | None:
     if not isinstance(inner.op, Reduction):
         return None
     op: Any = inner.op
-    made = apply(dataclasses.replace(op, keepdims=not op.keepdims), *inner.args)
-    return made if made.type == value.type and uses(inner) == 1 else None
+    result = apply(dataclasses.replace(op, keepdims=not op.keepdims), *inner.args)
+    return result if result.type == value.type and uses(inner) == 1 else None
 
 
 @kept_axes.refuses(f32[2, 3])
@@ -95,17 +95,17 @@ def _of_sums(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> s
 
 def _of_logarithm(x: sp.Expr, args: list[Value], known: Mapping[sp.Expr, Value]) -> sp.Expr:
     """The logarithm of a product, of which some factors have one that is stable."""
-    terms, others = [], []
+    terms, unstable = [], []
     for factor in sp.Mul.make_args(x.args[0]):
         base, power = factor.as_base_exp() if factor.is_Pow else (factor, 1)
         logarithm = _logarithm(_value_of(base, args, known))
         if logarithm is None:
-            others.append(factor)
+            unstable.append(factor)
         else:
             terms.append(power * _named(logarithm, args))
     if not terms:
         return x
-    rest = sp.Mul(*others)
+    rest = sp.Mul(*unstable)
     if rest != 1:
         inverse = rest.is_Pow and rest.exp == -1
         terms.append(-h.log(rest.base) if inverse else h.log(rest))
@@ -154,7 +154,7 @@ def _of_moved(x: sp.Expr, args: list[Value]) -> sp.Expr | None:
     value = args[place_of(symbol)]
     if not moved(value):
         return None
-    body, found = x.xreplace({symbol: placeholder(0)}), []
+    body, stable_parts = x.xreplace({symbol: placeholder(0)}), []
 
     def logarithm(source: Value) -> Value | None:
         plain = mapped(body, [source])
@@ -163,11 +163,11 @@ def _of_moved(x: sp.Expr, args: list[Value]) -> sp.Expr | None:
         stable = stable_together(plain)
         if stable is None:
             return plain
-        found.append(stable)
+        stable_parts.append(stable)
         return stable
 
-    made = through_moves(value, logarithm)
-    return _named(made, args) if made is not None and found else None
+    result = through_moves(value, logarithm)
+    return _named(result, args) if result is not None and stable_parts else None
 
 
 def _logarithm(value: Value | None) -> Value | None:
@@ -193,17 +193,17 @@ def _logarithm_where(product: Value) -> Value | None:
     None for others."""
     if not is_plain(product) or len(product.args) != 2:
         return None
-    for i, (chosen, p) in enumerate((product.args, product.args[::-1])):
+    for i, (mask, p) in enumerate((product.args, product.args[::-1])):
         if body_of(product) == h.where(placeholder(i), placeholder(1 - i), 0):
-            kept = chosen
-        elif body_of(product) == placeholder(0) * placeholder(1) and isinstance(chosen.op, Cast):
-            kept = chosen.args[0]
+            condition = mask
+        elif body_of(product) == placeholder(0) * placeholder(1) and isinstance(mask.op, Cast):
+            condition = mask.args[0]
         else:
             continue
-        x = _logarithm(p) if kept.dtype.is_bool else None
+        x = _logarithm(p) if condition.dtype.is_bool else None
         if x is not None:
-            made = where(kept, x, -math.inf)
-            return made if made.type == product.type else None
+            result = where(condition, x, -math.inf)
+            return result if result.type == product.type else None
     return None
 
 

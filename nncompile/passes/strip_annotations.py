@@ -42,8 +42,8 @@ def unfenced(value: Value) -> Value | None:
     body = _without_fences(value.op.body)
     if body == value.op.body and value.op.derivatives is None:
         return None
-    made = mapped(body, value.args)
-    return broadcast_to(made, value.shape) if made.dtype is value.dtype else None
+    result = mapped(body, value.args)
+    return broadcast_to(result, value.shape) if result.dtype is value.dtype else None
 
 
 @unfenced.refuses(f32[3], i64[3])

@@ -26,45 +26,45 @@ def bake(graph: Graph, weights: Mapping[str, Array]) -> tuple[Graph, dict[str, A
     `conv.weight_folded`. Where old and new ones would both have to be kept (a weight that is used
     in two places), large ones are not computed.
     """
-    chosen = _chosen(graph, weights)
-    taken = {*graph.leaves, *graph.outputs}
+    foldable = _foldable(graph, weights)
+    names = {*graph.leaves, *graph.outputs}
     new: dict[Value, Value] = {}
-    arrays = evaluate(chosen, weights, precision=np.float64)
-    found = dict(weights)
-    for v, array in zip(chosen, arrays, strict=True):
-        name = unused_name(f"{_largest(v)}_folded", taken, "_")
-        taken.add(name)
+    arrays = evaluate(foldable, weights, precision=np.float64)
+    all_weights = dict(weights)
+    for v, array in zip(foldable, arrays, strict=True):
+        name = unused_name(f"{_largest(v)}_folded", names, "_")
+        names.add(name)
         new[v] = Input(name, v.type, "parameter")()
-        found[name] = np.array(array, v.dtype.numpy, order="C")
+        all_weights[name] = np.array(array, v.dtype.numpy, order="C")
     if not new:
-        return graph, found
-    done = graph.mapped(lambda outputs: replace(outputs, new))
-    needed = set(done.nodes)
-    done = dataclasses.replace(done, inputs=tuple(v for v in done.inputs if v in needed))
-    return done, {name: found[name] for name in done.leaves if name in found}
+        return graph, all_weights
+    folded = graph.mapped(lambda outputs: replace(outputs, new))
+    nodes = set(folded.nodes)
+    folded = dataclasses.replace(folded, inputs=tuple(v for v in folded.inputs if v in nodes))
+    return folded, {name: all_weights[name] for name in folded.leaves if name in all_weights}
 
 
-def _chosen(graph: Graph, weights: Mapping[str, Array]) -> list[Value]:
+def _foldable(graph: Graph, weights: Mapping[str, Array]) -> list[Value]:
     """What is computed from weights alone, is needed beside data, and takes no more room than
     the weights that are needed for nothing else."""
     is_fixed = fixed()
-    asked = list(graph.outputs.values())
-    asked += (a for v in graph.nodes if not is_fixed(v) for a in v.args)
-    border = [v for v in dict.fromkeys(asked) if is_fixed(v)]
+    needed = list(graph.outputs.values())
+    needed += (a for v in graph.nodes if not is_fixed(v) for a in v.args)
+    border = [v for v in dict.fromkeys(needed) if is_fixed(v)]
     users: dict[Value, int] = {}
     for v in border:
         for leaf in _leaves(v):
             users[leaf] = users.get(leaf, 0) + 1
-    chosen = []
+    foldable = []
     for v in border:
         leaves = _leaves(v)
         if not v.args or not isinstance(v.type, Type) or not v.type.is_static or not leaves:
             continue
-        own = sum(math.prod(leaf.shape) for leaf in leaves if users[leaf] == 1)
+        freed = sum(math.prod(leaf.shape) for leaf in leaves if users[leaf] == 1)
         known = all(input_of(leaf).name in weights for leaf in leaves)
-        if known and math.prod(v.shape) <= max(own, SMALL):
-            chosen.append(v)
-    return chosen
+        if known and math.prod(v.shape) <= max(freed, SMALL):
+            foldable.append(v)
+    return foldable
 
 
 def _largest(value: Value) -> str:

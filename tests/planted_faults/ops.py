@@ -81,7 +81,7 @@ OPS = (
     ),
     Fault(
         "nncompile/elementwise/derivative.py",
-        "return where(condition, times(chosen, rest), _ZERO)",
+        "return where(condition, times(branch, rest), _ZERO)",
         "return sp.Mul(*factors)",
         "tests/test_where_gradients.py tests/test_formula_derivatives.py",
     ),

@@ -60,21 +60,21 @@ class Emitter(Fusions, Sizes):
 
     def lower(self, value: Value, args: Sequence[Any], location: Location | None) -> Any:
         """The names of the result of one node of the graph."""
-        given = tuple(a.type for a in value.args)
+        types = tuple(a.type for a in value.args)
         self._location = location
         self._stem = (
             f"{location.scope}/{value.op.label}" if location and location.scope else value.op.label
         )
-        self._declare(args, given)
+        self._declare(args, types)
         wide = widened(value)
         if value.args and not value.op.makes and _is_empty(value.type):
             names = self._nothing(value.type)
         elif wide is None:
-            self.types, self.type = given, value.type
+            self.types, self.type = types, value.type
             names = value.op.onnx(self, *args)
         else:
             self.types, self.type = wide.types, wide.type
-            names = wide.op.onnx(self, *self._recast(tuple(args), given, wide.types))
+            names = wide.op.onnx(self, *self._recast(tuple(args), types, wide.types))
             names = self._recast(names, wide.type, value.type)
         if value.op.makes:
             self._late.update(value.op.makes)
@@ -90,8 +90,8 @@ class Emitter(Fusions, Sizes):
         and gives no result then."""
         if isinstance(type_, TupleType):
             return tuple(map(self._nothing, type_.items))
-        nothing = self.constant(np.zeros(0, type_.dtype.numpy))
-        return self.Reshape(nothing, self.shape(type_.shape), allowzero=1)
+        empty = self.constant(np.zeros(0, type_.dtype.numpy))
+        return self.Reshape(empty, self.shape(type_.shape), allowzero=1)
 
     def _declare(self, names: Any, types: Any) -> None:
         """Says of which element type values are that no node made."""
@@ -128,12 +128,12 @@ class Emitter(Fusions, Sizes):
         if domain:
             return self._emit(op_type, domain, inputs, outputs, attributes)
         signature = signature_of(op_type, self.opset)
-        given = [self._dtypes.get(name) for name in inputs]
+        dtypes = [self._dtypes.get(name) for name in inputs]
         reduction = str(attributes.get("reduction", "none")).replace("none", "")
-        carriers = carriers_of(signature, reduction, tuple(given))
+        carriers = carriers_of(signature, reduction, tuple(dtypes))
         if not carriers:
             names = self._emit(op_type, domain, inputs, outputs, attributes)
-            self._dtypes.update(signature.results(names, given, attributes))
+            self._dtypes.update(signature.results(names, dtypes, attributes))
             return names
         changes = [carriers.get(v) for v in signature.variables(len(inputs))]
         wide = [c.carry(self, x) if c else x for c, x in zip(changes, inputs, strict=True)]
@@ -141,23 +141,23 @@ class Emitter(Fusions, Sizes):
         self._dtypes.update(
             signature.results(names, [self._dtypes.get(x) for x in wide], attributes)
         )
-        back = [carriers.get(v) for v in signature.made(outputs)]
-        return tuple(c.back(self, x) if c else x for c, x in zip(back, names, strict=True))
+        changes = [carriers.get(v) for v in signature.result_variables(outputs)]
+        return tuple(c.back(self, x) if c else x for c, x in zip(changes, names, strict=True))
 
     def subgraph(
         self,
         name: str,
         formals: Sequence[Value],
-        given: Sequence[str | None],
+        arguments: Sequence[str | None],
         results: Sequence[Value],
     ) -> onnx.GraphProto:
-        """A graph within a node, for an attribute of it: its inputs are the formals for which no
-        name of a value outside is `given`."""
+        """A graph within a node, for an attribute of it: its inputs are the formals for which
+        `arguments` names no value outside."""
         inner = Emitter(self.opset, self)
         inner._location, inner._stem = self._location, self._stem
         names: dict[Value, Any] = {}
         inputs = []
-        for v, known in zip(formals, given, strict=True):
+        for v, known in zip(formals, arguments, strict=True):
             names[v] = known if known is not None else inner._fresh(f"{self._stem}/{name}")
             if known is None:
                 inner._inside.add(names[v])
@@ -194,8 +194,8 @@ class Emitter(Fusions, Sizes):
         expected = substitute(size, self.expected)
         if isinstance(expected, int):
             return few(self) if expected <= limit else many(self)
-        given = self._sizes.keys() - self._late
-        if self.bounds is not None and symbols([size]) <= given:
+        known = self._sizes.keys() - self._late
+        if self.bounds is not None and symbols([size]) <= known:
             self.bounds[size] = min(limit, self.bounds.get(size, limit))
             return few(self)
         types = type_.items if isinstance(type_, TupleType) else (type_,)
@@ -212,8 +212,8 @@ class Emitter(Fusions, Sizes):
             outputs=len(types),
         )
         result: Any = names if isinstance(type_, TupleType) else names[0]
-        chosen: Names = result
-        return chosen
+        value: Names = result
+        return value
 
     def _graph(
         self,
@@ -223,12 +223,12 @@ class Emitter(Fusions, Sizes):
         types: Sequence[Type],
     ) -> onnx.GraphProto:
         outputs: list[str] = []
-        made = {out for node in self.nodes for out in node.output}
-        for out in results:
-            if out not in made or out in outputs:  # what comes from elsewhere is copied
-                (out,) = self._added("Identity", "", (out,), 1, {})
-            outputs.append(out)
-        infos = [value_info(out, type_) for out, type_ in zip(outputs, types, strict=True)]
+        produced = {result for node in self.nodes for result in node.output}
+        for result in results:
+            if result not in produced or result in outputs:  # what comes from elsewhere is copied
+                (result,) = self._added("Identity", "", (result,), 1, {})
+            outputs.append(result)
+        infos = [value_info(result, type_) for result, type_ in zip(outputs, types, strict=True)]
         return helper.make_graph(self.nodes, name, inputs, infos)
 
     def formula(self, body: sp.Expr, args: Sequence[str]) -> str:

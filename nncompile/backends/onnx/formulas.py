@@ -138,15 +138,15 @@ class OnnxFormulas:
     def _mod(self, dtype: DType, x: str, y: str) -> str:
         if dtype.is_integer:
             return Integers(self.o, dtype).mod(x, y)
-        remainder, turns = self._remainder(dtype, x, y)
-        return self.o.Where(turns, self.o.Add(remainder, y), remainder)
+        remainder, differs = self._remainder(dtype, x, y)
+        return self.o.Where(differs, self.o.Add(remainder, y), remainder)
 
     def _floor_divide(self, dtype: DType, x: str, y: str) -> str:
         if dtype.is_integer:
             return Integers(self.o, dtype).floor_divide(x, y)
-        remainder, turns = self._remainder(dtype, x, y)
-        whole = self.o.Round(self.o.Div(self.o.Sub(x, remainder), y))
-        below = self.o.Sub(whole, self.o.cast(turns, dtype))
+        remainder, differs = self._remainder(dtype, x, y)
+        rounded = self.o.Round(self.o.Div(self.o.Sub(x, remainder), y))
+        below = self.o.Sub(rounded, self.o.cast(differs, dtype))
         by_zero = self.o.Equal(y, self._number(0, dtype))
         return self.o.Where(by_zero, self.o.Div(x, y), below)
 
@@ -155,11 +155,11 @@ class OnnxFormulas:
         product of the two would tell it, too, but for numbers that are small.)"""
         zero = self._number(0, dtype)
         remainder = self.o.Mod(x, y, fmod=1)
-        turns = self.o.Or(
+        differs = self.o.Or(
             self.o.And(self.o.Less(remainder, zero), self.o.Less(zero, y)),
             self.o.And(self.o.Less(zero, remainder), self.o.Less(y, zero)),
         )
-        return remainder, turns
+        return remainder, differs
 
     def _relu(self, dtype: DType, x: str) -> str:
         if dtype.is_float:
@@ -201,10 +201,10 @@ class OnnxFormulas:
         matters near zero."""
         one = self._number(1, dtype)
         u = self.o.Add(one, x)
-        lost = self.o.Div(self.o.Sub(x, self.o.Sub(u, one)), u)
+        error = self.o.Div(self.o.Sub(x, self.o.Sub(u, one)), u)
         log = self.o.Log(u)
         is_near = self.o.Less(self.o.Abs(x), self._number(0.5, dtype))
-        return self.o.Where(is_near, self.o.Add(log, lost), log)
+        return self.o.Where(is_near, self.o.Add(log, error), log)
 
     def _softplus(self, dtype: DType, x: str) -> str:
         """max(x, 0) + log(1 + e^−|x|), the logarithm as in `_log1p`: as right as the operator of
@@ -212,8 +212,8 @@ class OnnxFormulas:
         one = self._number(1, dtype)
         below = self.o.Exp(self.o.Neg(self.o.Abs(x)))
         u = self.o.Add(one, below)
-        lost = self.o.Div(self.o.Sub(below, self.o.Sub(u, one)), u)
-        return self.o.Add(self.o.Relu(x), self.o.Add(self.o.Log(u), lost))
+        error = self.o.Div(self.o.Sub(below, self.o.Sub(u, one)), u)
+        return self.o.Add(self.o.Relu(x), self.o.Add(self.o.Log(u), error))
 
     def _arctan2(self, dtype: DType, y: str, x: str) -> str:
         """atan(|y|/|x|), or π less that where x is negative, with the sign of y; π/4 where the
@@ -223,8 +223,8 @@ class OnnxFormulas:
         quarter = self.o.Where(self.o.Equal(high, zero), zero, self._number(math.pi / 4, dtype))
         angle = self.call("arctan", dtype, self.o.Div(high, wide))
         angle = self.o.Where(self.o.Equal(high, wide), quarter, angle)
-        behind = self.o.Sub(self._number(math.pi, dtype), angle)
-        angle = self.o.Where(self._is_negative(dtype, x), behind, angle)
+        obtuse = self.o.Sub(self._number(math.pi, dtype), angle)
+        angle = self.o.Where(self._is_negative(dtype, x), obtuse, angle)
         sign = self.o.Where(self._is_negative(dtype, y), self._number(-1, dtype), one)
         return self.o.Mul(sign, angle)
 
@@ -250,8 +250,8 @@ class OnnxFormulas:
 
     def _where(self, dtype: DType, condition: str, x: str, y: str) -> str:
         if dtype is boolean:
-            chosen = self.o.And(condition, x)
-            return self.o.Or(chosen, self.o.And(self.o.Not(condition), y))
+            both = self.o.And(condition, x)
+            return self.o.Or(both, self.o.And(self.o.Not(condition), y))
         return self.o.Where(condition, x, y)
 
     def _left_shift(self, dtype: DType, x: str, y: str) -> str:

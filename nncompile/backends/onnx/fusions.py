@@ -24,9 +24,9 @@ class Fusions(Nodes):
         super().__init__(opset, parent, conditional)
         # Weights of one element of float64.
         self.numbers: set[str] = parent.numbers if parent else set()
-        self._made: dict[str, Made] = parent._made if parent else {}
+        self._producers: dict[str, Made] = parent._producers if parent else {}
         # What a transposition made, or may be moved behind by onnxruntime.
-        self._turned: set[str] = parent._turned if parent else set()
+        self._transposed: set[str] = parent._transposed if parent else set()
         # Those of them in which the first axis has moved.
         self._first_moved: set[str] = parent._first_moved if parent else set()
         # What no runtime knows before the model runs.
@@ -41,12 +41,12 @@ class Fusions(Nodes):
         attributes: Attributes,
     ) -> tuple[str, ...]:
         names = super()._added(op_type, domain, inputs, outputs, attributes)
-        self._made.update(dict.fromkeys(names, (op_type, attributes, inputs)))
-        is_turned = op_type == "Transpose"
-        is_moved = is_turned and attributes["perm"][0] != 0
-        for reached, begins in ((self._turned, is_turned), (self._first_moved, is_moved)):
-            if begins or (op_type not in _FENCES and not reached.isdisjoint(inputs)):
-                reached.update(names)
+        self._producers.update(dict.fromkeys(names, (op_type, attributes, inputs)))
+        is_transpose = op_type == "Transpose"
+        is_moved = is_transpose and attributes["perm"][0] != 0
+        for tracked, begins in ((self._transposed, is_transpose), (self._first_moved, is_moved)):
+            if begins or (op_type not in _FENCES and not tracked.isdisjoint(inputs)):
+                tracked.update(names)
         if holds_graph(attributes):
             self._unknown.append(names[0])  # runtimes do not compute loops beforehand
         return names
@@ -56,9 +56,9 @@ class Fusions(Nodes):
         behind a reshaping to its own shape, which costs nothing and is not seen through; also of
         a `static` shape if asked for, and behind what transpositions are moved through (without
         it, only those that move the first axis)."""
-        operator, *_ = self._made.get(x, ("", {}, ()))
-        turned = self._turned if static else self._first_moved
-        is_moved = "Transpose" in operators and x in turned
+        operator, *_ = self._producers.get(x, ("", {}, ()))
+        transposed = self._transposed if static else self._first_moved
+        is_moved = "Transpose" in operators and x in transposed
         if operator not in operators and not is_moved:
             return x
         shape = self.Shape(x)
@@ -68,7 +68,7 @@ class Fusions(Nodes):
 
     def unpadded(self, x: str) -> str:
         """What was padded, where `x` is that; else `x`."""
-        operator, _, inputs = self._made.get(x, ("", {}, ()))
+        operator, _, inputs = self._producers.get(x, ("", {}, ()))
         return inputs[0] if operator == "Pad" else x
 
     def moves_first(self, x: str) -> bool:

@@ -44,8 +44,8 @@ class Integers:
         if not self.signed:
             return self.o.Where(by_zero, self.number(1), y), by_zero, ""
         by_minus_one = self.o.Equal(y, self.number(-1))
-        unfit = self.o.Or(by_zero, by_minus_one)
-        return self.o.Where(unfit, self.number(1), y), by_zero, by_minus_one
+        is_special = self.o.Or(by_zero, by_minus_one)
+        return self.o.Where(is_special, self.number(1), y), by_zero, by_minus_one
 
     def floor_divide(self, x: str, y: str) -> str:
         """x // y, rounded down; 0 where y is 0."""
@@ -68,8 +68,8 @@ class Integers:
         if known is not None and known > 0:
             above = self.o.Less(left, zero)
         else:
-            differs = self.o.Xor(self.o.Less(left, zero), self.o.Less(y, zero))
-            above = self.o.And(differs, self.o.Not(self.o.Equal(left, zero)))
+            signs_differ = self.o.Xor(self.o.Less(left, zero), self.o.Less(y, zero))
+            above = self.o.And(signs_differ, self.o.Not(self.o.Equal(left, zero)))
         return self.o.Sub(quotient, self.o.cast(above, self.dtype))
 
     def mod(self, x: str, y: str) -> str:
@@ -118,13 +118,13 @@ class Integers:
         """x >> y with the sign of x; 0 or −1 where y is out of range."""
         powers = [1 << n for n in range(self.limits.max.bit_length())]
         divisor = self._from_table([*powers, 0], y)
-        whole = self.o.Equal(divisor, self.number(0))
-        safe = self.o.Where(whole, self.number(1), divisor)
+        is_out = self.o.Equal(divisor, self.number(0))
+        safe = self.o.Where(is_out, self.number(1), divisor)
         if not self.signed:
-            return self.o.Where(whole, self.number(0), self.o.Div(x, safe))
+            return self.o.Where(is_out, self.number(0), self.o.Div(x, safe))
         below = self.o.Less(x, self.number(0))
         size = self.o.Where(below, self.o.BitwiseNot(x), x)
-        size = self.o.Where(whole, self.number(0), self.o.Div(size, safe))
+        size = self.o.Where(is_out, self.number(0), self.o.Div(size, safe))
         return self.o.Where(below, self.o.BitwiseNot(size), size)
 
     def _wrapped(self, number: int) -> int:
@@ -136,8 +136,8 @@ class Integers:
         outside = self.o.Not(self.o.Less(y, self.number(last)))
         if self.signed:
             outside = self.o.Or(outside, self.o.Less(y, self.number(0)))
-        place = self.o.Where(outside, self.o.scalar(last, i64), self.o.cast(y, i64))
-        return self.o.Gather(self._constant(table), place, axis=0)
+        index = self.o.Where(outside, self.o.scalar(last, i64), self.o.cast(y, i64))
+        return self.o.Gather(self._constant(table), index, axis=0)
 
     def _constant(self, table: list[int]) -> Any:
         return self.o.constant(np.asarray(table, self.dtype.numpy))

@@ -155,18 +155,18 @@ class Signature:
         """The variables of so many inputs; the last one may be repeated."""
         return (*self.inputs, *self.inputs[-1:] * (count - len(self.inputs)))[:count]
 
-    def made(self, count: int) -> tuple[str, ...]:
+    def result_variables(self, count: int) -> tuple[str, ...]:
         """The variables of so many outputs."""
         return (*self.outputs, *self.outputs[-1:] * (count - len(self.outputs)))[:count]
 
-    def bound(self, given: Sequence[DType | None]) -> Iterator[tuple[str, DType]]:
+    def bound(self, dtypes: Sequence[DType | None]) -> Iterator[tuple[str, DType]]:
         """The types that inputs of those types give variables."""
-        for variable, dtype in zip(self.variables(len(given)), given, strict=True):
+        for variable, dtype in zip(self.variables(len(dtypes)), dtypes, strict=True):
             if dtype is not None:
                 yield variable, dtype
 
     def results(
-        self, names: Sequence[str], given: Sequence[DType | None], attributes: Mapping[str, Any]
+        self, names: Sequence[str], dtypes: Sequence[DType | None], attributes: Mapping[str, Any]
     ) -> Iterator[tuple[str, DType]]:
         """The types of results, as far as the operator and its attributes tell them."""
         graphs = [x for x in attributes.values() if isinstance(x, onnx.GraphProto)]
@@ -175,16 +175,16 @@ class Signature:
             types = [_BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
             yield from zip(names, types, strict=True)
             return
-        known = dict(self.bound(given))
-        stated = attributes.get("to", attributes.get("dtype"))
-        for name, variable in zip(names, self.made(len(names)), strict=True):
+        known = dict(self.bound(dtypes))
+        element_type = attributes.get("to", attributes.get("dtype"))
+        for name, variable in zip(names, self.result_variables(len(names)), strict=True):
             allowed = self.allowed[variable]
-            if variable in known and stated is None:
+            if variable in known and element_type is None:
                 yield name, known[variable]
             elif len(allowed) == 1:
                 yield name, next(iter(allowed))
-            elif stated in _BY_ELEMENT_TYPE:
-                yield name, _BY_ELEMENT_TYPE[stated]
+            elif element_type in _BY_ELEMENT_TYPE:
+                yield name, _BY_ELEMENT_TYPE[element_type]
 
 
 @lru_cache(maxsize=1024)
@@ -208,15 +208,15 @@ def signature_of(operator: str, opset: int) -> Signature:
 
 @lru_cache(maxsize=4096)
 def carriers_of(
-    signature: Signature, reduction: str, given: tuple[DType | None, ...]
+    signature: Signature, reduction: str, dtypes: tuple[DType | None, ...]
 ) -> Mapping[str, Carrier]:
     """What carries the variables whose types have no kernel."""
     operator = signature.operator
     if reduction:
         operator = f"{operator}:{reduction}"
     main = _MAIN.get(signature.operator, signature.inputs[0] if signature.inputs else "")
-    found = {}
-    for variable, dtype in signature.bound(given):
+    carriers = {}
+    for variable, dtype in signature.bound(dtypes):
         kernels = signature.allowed[variable]
         if variable == main:
             kernels = kernels & KERNELS.get(operator, _USUAL)
@@ -224,5 +224,5 @@ def carriers_of(
             target = next((c for c in _CARRIERS.get(dtype, ()) if c in kernels), None)
             if target is not None:
                 ordered = dtype is u64 and operator in _ORDERING
-                found[variable] = Carrier(dtype, target, ordered)
-    return found
+                carriers[variable] = Carrier(dtype, target, ordered)
+    return carriers

@@ -129,11 +129,11 @@ def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
 def _name_outputs(graph: Graph, emitter: Emitter, names: Mapping[Value, Any]) -> None:
     """Gives outputs their names: a node's result is renamed; what is a leaf, a constant or an
     output already is copied."""
-    made = {out: node for node in emitter.nodes for out in node.output}
+    producers = {output: node for node in emitter.nodes for output in node.output}
     renamed: dict[str, str] = {}
     for name, v in graph.outputs.items():
         source = names[v]
-        if source in made and source not in renamed:
+        if source in producers and source not in renamed:
             renamed[source] = name
     for node in _every(emitter.nodes):
         for field in (node.input, node.output):

@@ -35,7 +35,7 @@ class Nodes:
         self._dtypes: dict[str, DType] = parent._dtypes if parent else {}
         self._memo: dict[Any, tuple[str, ...]] = {}
         # Names within must not shadow those outside, so there is one set of them.
-        self._taken: set[str] = parent._taken if parent else set()
+        self._names: set[str] = parent._names if parent else set()
         # By stem the first number that may be free: those below it need no second look.
         self._next_numbers: dict[str, int] = parent._next_numbers if parent else {}
         self._inside: set[str] = set()  # names that only this graph knows
@@ -44,7 +44,7 @@ class Nodes:
 
     def reserve(self, name: str) -> None:
         """Keeps a name that the user gave from being made up for something else."""
-        self._taken.add(name)
+        self._names.add(name)
 
     def __getattr__(self, op_type: str) -> OnnxOperator:
         if not op_type[:1].isupper():
@@ -122,9 +122,9 @@ class Nodes:
 
     def _fresh(self, stem: str) -> str:
         number = max(len(self.nodes), self._next_numbers.get(stem, 0))
-        while (name := f"{stem}_{number}") in self._taken:
+        while (name := f"{stem}_{number}") in self._names:
             number += 1
-        self._taken.add(name)
+        self._names.add(name)
         self._next_numbers[stem] = number + 1
         return name
 
@@ -151,8 +151,8 @@ class Nodes:
     def _fresh_constant(self, array: Array) -> str:
         text = str(array.tolist()).replace(" ", "")
         stem = text if len(text) <= 20 else f"constant_{len(self.constants)}"
-        name = unused_name(stem, self._taken, ":", 1)
-        self._taken.add(name)
+        name = unused_name(stem, self._names, ":", 1)
+        self._names.add(name)
         return name
 
     def scalar(self, number: Any, dtype: DType) -> str:

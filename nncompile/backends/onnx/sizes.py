@@ -37,8 +37,8 @@ class Sizes(Nodes):
             constant, linear = sp.sympify(size).as_independent(*free, as_Add=True)
             factor = linear.as_coefficient(free[0])
             if factor is not None and factor.is_Integer and factor > 0:  # factor·n + constant
-                found = partial(self._solved, name, axis, int(constant), int(factor))
-                self._sizes.setdefault(free[0], found)
+                solve_size = partial(self._solved, name, axis, int(constant), int(factor))
+                self._sizes.setdefault(free[0], solve_size)
 
     def _solved(self, name: str, axis: int, constant: int, factor: int) -> str:
         """The n of an axis whose size is factor·n + constant, as a vector of one i64."""
@@ -64,8 +64,8 @@ class Sizes(Nodes):
         if self.parent:
             with self._at_parent() as parent:
                 return parent.shape(sizes)
-        if len(sizes) > 1 and (like := self._shaped.get(tuple(sizes))):
-            return self.Shape(like)
+        if len(sizes) > 1 and (source := self._shaped.get(tuple(sizes))):
+            return self.Shape(source)
         pieces: list[str] = []
         numbers: list[int] = []
         for size in sizes:

@@ -75,8 +75,8 @@ class _Forward:
 class _Backward:
     """The loop from the end, given the gradients at the last carries and at the stacks.
 
-    `carried` are binders of the gradients at carries, which it hands on, by place, and `given` of
-    those at what one iteration stacked.
+    `carried` are binders of the gradients at carries, which it hands on, by index, and
+    `row_gradients` of those at what one iteration stacked.
     """
 
     def __init__(
@@ -89,13 +89,13 @@ class _Backward:
         self.backward, self.forward, self.last = backward, forward, last
         loop = self.loop = forward.loop
         self.used = {i: gradient for i, gradient in enumerate(stacks) if gradient is not None}
-        self.given = {
+        self.row_gradients = {
             i: forward.binder(f"gradient of result {i}", loop.results[i]) for i in self.used
         }
         self.carried = {
             i: forward.binder(f"gradient of carry {i}", loop.carries[i]) for i in self._needed()
         }
-        self.cotangents = [*self.carried.values(), *self.given.values()]
+        self.cotangents = [*self.carried.values(), *self.row_gradients.values()]
 
     def _needed(self) -> list[int]:
         """The carries whose gradients are not zero: what is used depends on them."""
@@ -154,12 +154,12 @@ class _Backward:
         return gradients | {x: total(states) for x, total in totals.items()}
 
     def _of_body(self) -> dict[Value, Value]:
-        """The gradients of one iteration at what it is given, without those that are zero."""
+        """The gradients of one iteration at its arguments, without those that are zero."""
         forward, loop = self.forward, self.loop
         wrt = [x for x in forward.arguments if x.dtype.is_float]
         seeds: dict[Value, Value] = {}
         weighed = [(loop.following[i], gradient) for i, gradient in self.carried.items()]
-        weighed += [(loop.results[i], gradient) for i, gradient in self.given.items()]
+        weighed += [(loop.results[i], gradient) for i, gradient in self.row_gradients.items()]
         for v, gradient in weighed:
             seeds[v] = seeds[v] + gradient if v in seeds else gradient
         gradients = separated(self.backward(seeds, wrt), forward.results, self.cotangents)
@@ -170,7 +170,7 @@ class _Backward:
         sequence."""
         forward, loop = self.forward, self.loop
         rows = {x: (x, s) for x, s in zip(loop.elements, loop.sequences, strict=True)}
-        rows |= {x: (x, self.used[i]) for i, x in self.given.items()}
+        rows |= {x: (x, self.used[i]) for i, x in self.row_gradients.items()}
         saved = self._saved(body)
         stacks = forward.stacked(saved)
         for i, (v, stack) in enumerate(zip(saved, stacks, strict=True)):

@@ -170,7 +170,7 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     common = reduce(promote, (v.dtype for v in values))
     values = [cast(v, common) for v in values]
     if all(v.rank == values[0].rank for v in values):
-        values = fitted(values, but=axis - values[0].rank)
+        values = fitted(values, skipped=axis - values[0].rank)
     return values[0] if len(values) == 1 else apply(Concat(axis), *values)
 
 
