@@ -46,8 +46,8 @@ def _truth(x: Any) -> Scalar:
 
 
 def _logical(name: str, head: Any, doc: str) -> None:
-    def computed(*arguments: Any) -> Scalar:
-        operands = [_truth(x) for x in arguments]
+    def computed(*given: Any) -> Scalar:
+        operands = [_truth(x) for x in given]
         weak = all(x.weak for x in operands)
         return scalar_of(head(*(x.expr for x in operands)), boolean, weak, *operands)
 
@@ -61,8 +61,8 @@ _logical("logical_not", h.logical_not, "Whether it does not hold.")
 
 
 def _bitwise(name: str, head: Any, of_bools: str | None, doc: str) -> None:
-    def computed(*arguments: Any) -> Scalar:
-        operands = [lift(x) for x in arguments]
+    def computed(*given: Any) -> Scalar:
+        operands = [lift(x) for x in given]
         exprs, dtype, weak = unified(*operands)
         if dtype.is_bool and of_bools:
             return FUNCTIONS[of_bools](*operands)
