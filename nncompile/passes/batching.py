@@ -39,7 +39,7 @@ def batched(value: Value, args: Sequence[Rows], length: Dim) -> Value:
         return _RULES[type(value.op)](value, args, length)
     op = value.op.batched(length)
     assert op is not None
-    return apply(op, *(_spread(a, length) for a in args))
+    return apply(op, *(_stacked(a, length) for a in args))
 
 
 def _elementwise(value: Value, args: Sequence[Rows], length: Dim) -> Value:
@@ -56,7 +56,7 @@ def _aligned(a: Rows, rank: int) -> Value:
     return reshape(a.stack, (a.stack.shape[0], *ones, *a.row.shape))
 
 
-def _spread(a: Rows, length: Dim) -> Value:
+def _stacked(a: Rows, length: Dim) -> Value:
     return a.stack if a.stacked else broadcast_to(a.stack, (length, *a.row.shape))
 
 

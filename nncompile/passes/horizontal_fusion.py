@@ -102,12 +102,12 @@ def _canonical(value: Value) -> tuple[sp.Expr, tuple[Value, ...], tuple[Value, .
     indices = range(len(value.args))
     numbers = tuple(i for i in indices if not value.args[i].rank)
     vectors = tuple(i for i in indices if value.args[i].rank)
-    body, order = _least(body_of(value), numbers, vectors)
+    body, order = _first_order(body_of(value), numbers, vectors)
     return body, tuple(value.args[i] for i in numbers), tuple(value.args[i] for i in order)
 
 
 @functools.lru_cache(maxsize=4096)
-def _least(
+def _first_order(
     body: sp.Expr, numbers: tuple[int, ...], vectors: tuple[int, ...]
 ) -> tuple[sp.Expr, tuple[int, ...]]:
     """Of all orders of the vectors, the one whose formula comes first as text."""
@@ -134,14 +134,14 @@ def _chains(groups: Iterator[_Group]) -> list[list[_Group]]:
 def _gain(chain: Sequence[_Group], outputs: Set[Value]) -> float:
     """Microseconds saved: nodes that fall away, less those that join and split."""
     count = len(chain[0].members)
-    gain = sum(NODE * (count - 1) * cost(g.body, (*g.numbers, *_first(g))) for g in chain)
+    gain = sum(NODE * (count - 1) * cost(g.body, (*g.numbers, *_first_vectors(g))) for g in chain)
     packed = {g.members for g in chain}
     inputs = {lane for g in chain for lane in g.lanes if lane not in packed}
     split = [g for g in chain if not outputs.isdisjoint(g.members)]
     return gain - (len(inputs) + len(split)) * (NODE + PIECE * count)
 
 
-def _first(group: _Group) -> tuple[Value, ...]:
+def _first_vectors(group: _Group) -> tuple[Value, ...]:
     return tuple(lane[0] for lane in group.lanes)
 
 

@@ -198,7 +198,7 @@ class _ReducedLoop:
         count = len(self.following)
         new = {
             v: binder(f"{self.value.digest.hex()} ahead {i}", v.type)
-            for i, v in enumerate(self._moved([*self.following, *stacked]))
+            for i, v in enumerate(self._hoisted([*self.following, *stacked]))
         }
         body = replace([*self.following, *stacked], new)
         used = set(toposort(body))
@@ -260,7 +260,7 @@ class _ReducedLoop:
                 stacked[v] = None
         return list(stacked)
 
-    def _within(self, v: Value) -> list[Value]:
+    def _computed_after(self, v: Value) -> list[Value]:
         """The value, and what it is computed of after the loop; what is there before it left
         out."""
         visited: dict[Value, None] = {}
@@ -275,13 +275,13 @@ class _ReducedLoop:
         return list(visited)
 
     def _needed(self, v: Value) -> list[Value]:
-        return [x for x in self._within(v) if x not in self.later]
+        return [x for x in self._computed_after(v) if x not in self.later]
 
     def _has_product(self, v: Value) -> bool:
-        within = [x for x in self._within(v) if x in self.later]
+        within = [x for x in self._computed_after(v) if x in self.later]
         return any(isinstance(x.op, MatMul | Gemm) for x in within)
 
-    def _moved(self, values: Sequence[Value]) -> list[Value]:
+    def _hoisted(self, values: Sequence[Value]) -> list[Value]:
         """What the values need of what is computed ahead. Repetition is left to the loop: its
         source is smaller."""
         sources: dict[Value, None] = {}

@@ -275,7 +275,7 @@ class _Rewriting:
                 pending.pop()
             elif v in successors:  # waited for its new form, which is final now
                 if successors[v] not in final:
-                    raise self._endless()
+                    raise self._endless_error()
                 final[v] = final[successors[v]]
             elif missing := [a for a in v.args if a not in final]:
                 pending.extend(reversed(missing))
@@ -306,11 +306,11 @@ class _Rewriting:
                 if new is not None and new is not v:
                     self.last, self.remaining = change, self.remaining - 1
                     if self.remaining < 0:
-                        raise self._endless()
+                        raise self._endless_error()
                     return new
         return v
 
-    def _endless(self) -> CompileError:
+    def _endless_error(self) -> CompileError:
         name = self.last.name if self.last else "none"
         return CompileError(
             f"rewriting does not terminate; the last rule applied was {name}",

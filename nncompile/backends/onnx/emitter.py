@@ -68,7 +68,7 @@ class Emitter(Fusions, Sizes):
         self._declare(args, types)
         wide = widened(value)
         if value.args and not value.op.makes and _is_empty(value.type):
-            names = self._nothing(value.type)
+            names = self._empty_result(value.type)
         elif wide is None:
             self.types, self.type = types, value.type
             names = value.op.onnx(self, *args)
@@ -84,12 +84,12 @@ class Emitter(Fusions, Sizes):
             self._shaped.setdefault(value.shape, names)
         return names
 
-    def _nothing(self, type_: Any) -> Any:
+    def _empty_result(self, type_: Any) -> Any:
         """A result without elements, or several, whatever the op is. onnxruntime 1.23 takes a
         constant without elements for ones and for zeros, removes what multiplies by it or adds it,
         and gives no result then."""
         if isinstance(type_, TupleType):
-            return tuple(map(self._nothing, type_.items))
+            return tuple(map(self._empty_result, type_.items))
         empty = self.constant(np.zeros(0, type_.dtype.numpy))
         return self.Reshape(empty, self.shape(type_.shape), allowzero=1)
 

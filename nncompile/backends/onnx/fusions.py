@@ -10,7 +10,7 @@ from nncompile.backends.onnx.kernels import ELEMENT_TYPES
 from nncompile.backends.onnx.nodes import Attributes, Nodes, holds_graph
 from nncompile.ir.types import DType, f64, i64, is_float32
 
-Made = tuple[str, Attributes, tuple[str, ...]]
+Producer = tuple[str, Attributes, tuple[str, ...]]
 """The operator that gave a name, its attributes and its inputs."""
 
 # Transpositions before them stay before them.
@@ -24,7 +24,7 @@ class Fusions(Nodes):
         super().__init__(opset, parent, conditional)
         # Weights of one element of float64.
         self.numbers: set[str] = parent.numbers if parent else set()
-        self._producers: dict[str, Made] = parent._producers if parent else {}
+        self._producers: dict[str, Producer] = parent._producers if parent else {}
         # What a transposition made, or may be moved behind by onnxruntime.
         self._transposed: set[str] = parent._transposed if parent else set()
         # Those of them in which the first axis has moved.

@@ -107,16 +107,16 @@ def to_text(model: onnx.ModelProto) -> str:
 
 def _domains(emitter: Emitter, opset: int) -> dict[str, int]:
     """The operator sets that the nodes use."""
-    return {"": opset} | {node.domain: 1 for node in _every(emitter.nodes) if node.domain}
+    return {"": opset} | {node.domain: 1 for node in _all_nodes(emitter.nodes) if node.domain}
 
 
-def _every(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     """The nodes, and those of graphs within them."""
     for node in nodes:
         yield node
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.GRAPH:
-                yield from _every(attribute.g.node)
+                yield from _all_nodes(attribute.g.node)
 
 
 def _lower(graph: Graph, emitter: Emitter) -> dict[Value, Any]:
@@ -135,7 +135,7 @@ def _name_outputs(graph: Graph, emitter: Emitter, names: Mapping[Value, Any]) ->
         source = names[v]
         if source in producers and source not in renamed:
             renamed[source] = name
-    for node in _every(emitter.nodes):
+    for node in _all_nodes(emitter.nodes):
         for field in (node.input, node.output):
             for i, name in enumerate(field):
                 if name in renamed:

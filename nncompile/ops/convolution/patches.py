@@ -125,11 +125,11 @@ def _overlap_added(x: Value, axis: int, window: Window, i: int, size: Dim) -> Va
             spaced(squeeze(along(x, LEAD, j, 1, 1), LEAD), axis - 1, step) for j in range(kernel)
         ]
     return functools.reduce(
-        add, (_placed(tap, axis - 1, j * gap, size) for j, tap in enumerate(taps))
+        add, (_embedded(tap, axis - 1, j * gap, size) for j, tap in enumerate(taps))
     )
 
 
-def _placed(x: Value, axis: int, start: int, size: Any) -> Value:
+def _embedded(x: Value, axis: int, start: int, size: Any) -> Value:
     """x in zeros of that size along an axis; zeros of its own at the end may be cut."""
     after = dim(size - start - x.shape[axis])
     first, last = ([w if i == axis else 0 for i in range(x.rank)] for w in (start, after))

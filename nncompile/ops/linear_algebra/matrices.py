@@ -26,7 +26,7 @@ from nncompile.ops.shape.reshape import expand_dims, moveaxis, reshape
 from nncompile.ops.shape.slicing import padded
 
 
-def _below(x: Value, k: Any) -> Value:
+def _lower_mask(x: Value, k: Any) -> Value:
     """Whether an element of the last two axes is on or below the k-th diagonal; those of a vector
     are the columns of as many rows."""
     if not x.rank:
@@ -40,7 +40,7 @@ def tril(x: Any, k: Any = 0) -> Value:
     """The lower triangle of the last two axes: zeros above the `k`-th diagonal. Diagonal 0 is the
     main one, higher ones are above it. Of a vector, the triangle of as many equal rows."""
     x = as_value(x)
-    result: Value = where(_below(x, k), x, const(0, x.dtype))
+    result: Value = where(_lower_mask(x, k), x, const(0, x.dtype))
     return result
 
 
@@ -48,7 +48,7 @@ def tril(x: Any, k: Any = 0) -> Value:
 def triu(x: Any, k: Any = 0) -> Value:
     """The upper triangle of the last two axes: zeros below the `k`-th diagonal."""
     x = as_value(x)
-    result: Value = where(_below(x, dim(dim(k) - 1)), const(0, x.dtype), x)
+    result: Value = where(_lower_mask(x, dim(dim(k) - 1)), const(0, x.dtype), x)
     return result
 
 
@@ -68,7 +68,7 @@ def diagonal(x: Any, offset: Any = 0, axis1: int = 0, axis2: int = 1) -> Value:
     planes = moveaxis(x, (first, second), (-2, -1))
     rows, columns = planes.shape[-2:]
     down, right = _shifts(dim(offset))
-    count = _least(dim(rows - down), dim(columns - right))
+    count = _smaller_size(dim(rows - down), dim(columns - right))
     start = size_value(dim(down * columns + right))
     positions = iota(count) * size_value(dim(columns + 1)) + start
     return take(reshape(planes, (*planes.shape[:-2], product((rows, columns)))), positions, -1)
@@ -81,7 +81,7 @@ def _shifts(offset: Any) -> tuple[Any, Any]:
     return dim(sp.Max(-offset, 0)), dim(sp.Max(offset, 0))
 
 
-def _least(a: Dim, b: Dim) -> Dim:
+def _smaller_size(a: Dim, b: Dim) -> Dim:
     """The lesser of two sizes, and no less than nothing."""
     if isinstance(a, int) and isinstance(b, int):
         return max(min(a, b), 0)

@@ -229,15 +229,15 @@ def scan(
     >>> total, sums
     (<item : f64[]>, <item : f64[3]>)
     """
-    initial = tuple(as_value(x) for x in _several(init))
-    values = tuple(as_value(x) for x in _several(xs))
+    initial = tuple(as_value(x) for x in _as_tuple(init))
+    values = tuple(as_value(x) for x in _as_tuple(xs))
     sequences = tuple(_time_first(x, axis) for x in values)
     count = _length(values, sequences, length)
     carries = tuple(binder(fresh("carry"), x.type) for x in initial)
     rows = tuple(binder(fresh("row"), x.type.with_shape(x.shape[1:])) for x in sequences)
     with iterating() as iteration:
         output = body(*carries, *rows)
-    results = [as_value(x) for x in _several(output)]
+    results = [as_value(x) for x in _as_tuple(output)]
     if len(results) < len(carries):
         raise ModelError(
             f"scan: the body returns {len(results)} values for {len(carries)} carries",
@@ -265,7 +265,7 @@ def scan(
     return outputs if isinstance(output, tuple | list) else outputs[0]
 
 
-def _several(x: Any) -> tuple[Any, ...]:
+def _as_tuple(x: Any) -> tuple[Any, ...]:
     if x is None:
         return ()
     return tuple(x) if isinstance(x, tuple | list) else (x,)

@@ -41,13 +41,13 @@ def integer_max_pool(x: Value, windows: Sequence[Slid]) -> Value:
         shape = with_axis(x.shape, axis, window.count)
         steps = [window.stride if i == axis else 1 for i in range(x.rank)]
         taps = [
-            part(x, _at(axis, x.rank, i * window.dilation), shape, steps)
+            part(x, _on_axis(axis, x.rank, i * window.dilation), shape, steps)
             for i in range(window.kernel)
         ]
         x = functools.reduce(maximum, taps)
     return x
 
 
-def _at(axis: int, rank: int, number: Dim) -> Shape:
+def _on_axis(axis: int, rank: int, number: Dim) -> Shape:
     """The number for that axis, 0 for others."""
     return tuple(number if i == axis else 0 for i in range(rank))

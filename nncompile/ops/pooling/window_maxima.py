@@ -19,7 +19,7 @@ from nncompile.ops.windows.space import LEAD
 
 def greatest(o: OnnxEmitter, x: str, window: Window) -> str:
     """The greatest element of each window of `x`, the op's last argument; of NaN, NaN."""
-    usual = o.MaxPool(_alone(o, x), **window.onnx)
+    usual = o.MaxPool(_apart_from_padding(o, x), **window.onnx)
     type_ = window.infer(o.types[-1])
     return or_exact(o, x, usual, lambda o, x: _exact_greatest(o, x, window), type_)
 
@@ -27,12 +27,12 @@ def greatest(o: OnnxEmitter, x: str, window: Window) -> str:
 def places(o: OnnxEmitter, x: str, window: Window) -> str:
     """The places of the greatest elements among all elements of `x`, the op's last argument: of
     equal ones the first, of NaN the last, as torch's."""
-    usual = o.MaxPool(_alone(o, x), outputs=2, **window.onnx)[1]
+    usual = o.MaxPool(_apart_from_padding(o, x), outputs=2, **window.onnx)[1]
     type_ = Type(i64, window.infer(o.types[-1]).shape)
     return or_exact(o, x, usual, lambda o, x: exact_places(o, x, window), type_)
 
 
-def _alone(o: OnnxEmitter, x: str) -> str:
+def _apart_from_padding(o: OnnxEmitter, x: str) -> str:
     # Joined with a padding by zeros, maybe through a cast, the kernel would leave these out.
     return o.apart(x, "Pad", "Cast")
 

@@ -78,10 +78,10 @@ def _between(a: Any, b: Any, t: Any) -> Any:
     return where(isfinite(b - a), a + (b - a) * t, where(t == 0, a, (1 - t) * a + t * b))
 
 
-Place = Callable[[Any, Any], Any]
+Position = Callable[[Any, Any], Any]
 
 
-def _by(alpha: float, beta: float) -> Place:
+def _by_parameters(alpha: float, beta: float) -> Position:
     return lambda n, q: n * q + (alpha + q * (1 - alpha - beta)) - 1
 
 
@@ -103,7 +103,7 @@ def _closest(n: Any, q: Any) -> Any:
 
 # Where the quantile q of n elements in order lies among them, counted from 0: at an element, or
 # between two.
-METHODS: dict[str, Place] = {
+METHODS: dict[str, Position] = {
     "linear": lambda n, q: (n - 1) * q,
     "lower": lambda n, q: floor((n - 1) * q),
     "higher": lambda n, q: ceil((n - 1) * q),
@@ -112,11 +112,11 @@ METHODS: dict[str, Place] = {
     "inverted_cdf": lambda n, q: ceil(n * q - 1),
     "averaged_inverted_cdf": _averaged,
     "closest_observation": _closest,
-    "interpolated_inverted_cdf": _by(0, 1),
-    "hazen": _by(0.5, 0.5),
-    "weibull": _by(0, 0),
-    "median_unbiased": _by(1 / 3, 1 / 3),
-    "normal_unbiased": _by(3 / 8, 3 / 8),
+    "interpolated_inverted_cdf": _by_parameters(0, 1),
+    "hazen": _by_parameters(0.5, 0.5),
+    "weibull": _by_parameters(0, 0),
+    "median_unbiased": _by_parameters(1 / 3, 1 / 3),
+    "normal_unbiased": _by_parameters(3 / 8, 3 / 8),
 }
 
 

@@ -100,7 +100,7 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     axis = axis_of(axis, x.rank, "diff: axis")
     if n < 0:
         raise ShapeError(f"diff: n must not be negative, got {n}")
-    parts = [_beside(x, prepend, axis), x, _beside(x, append, axis)]
+    parts = [_joined_part(x, prepend, axis), x, _joined_part(x, append, axis)]
     y = concatenate([p for p in parts if p is not None], axis)
     for _ in range(n):
         before = (slice(None),) * axis
@@ -109,7 +109,7 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
     return y
 
 
-def _beside(x: Value, other: Any, axis: int) -> Value | None:
+def _joined_part(x: Value, other: Any, axis: int) -> Value | None:
     """What is joined to `x` along the axis; a number is one element there."""
     if other is None:
         return None

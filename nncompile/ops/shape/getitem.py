@@ -39,7 +39,7 @@ def getitem(x: Any, key: Any) -> Value:
     stands for; `DTypeError` for a key of real numbers.
     """
     x = as_value(x)
-    keys = _completed(key, x)
+    keys = _full_key(key, x)
     tensors = [i for i, k in enumerate(keys) if isinstance(k, Value)]
     if tensors:
         # Numbers beside tensors are indices like them.
@@ -70,10 +70,10 @@ def getitem(x: Any, key: Any) -> Value:
         if isinstance(k, slice) or i in tensors:
             shape.append(size)
     cut = reshape(part(x, starts, sizes, steps), shape)
-    return _picked(cut, lead, [keys[i] for i in tensors]) if tensors else cut
+    return _gathered(cut, lead, [keys[i] for i in tensors]) if tensors else cut
 
 
-def _completed(key: Any, x: Value) -> list[Any]:
+def _full_key(key: Any, x: Value) -> list[Any]:
     """The parts of the key, one for each axis of `x` and None for each new one."""
     parts = list(key) if isinstance(key, tuple) else [key]
     keys = [k if _is_plain(k) else _tensor(k) for k in parts]
@@ -209,13 +209,13 @@ def _from_front(bound: Any, total: Dim) -> Dim:
     return dim(total + bound) if negative else bound
 
 
-def _picked(x: Value, axis: int, indices: Sequence[Any]) -> Value:
+def _gathered(x: Value, axis: int, indices: Sequence[Any]) -> Value:
     """The elements at the indices, one for each axis from `axis` on."""
     if len(indices) == 1:
         return take(x, indices[0], axis)
     sizes = x.shape[axis : axis + len(indices)]
     flat = reduce(
-        lambda position, pair: position * size_value(pair[1]) + _counted(*pair),
+        lambda position, pair: position * size_value(pair[1]) + _from_start(*pair),
         zip(indices, sizes, strict=True),
         as_value(np.int64(0)),
     )
@@ -223,7 +223,7 @@ def _picked(x: Value, axis: int, indices: Sequence[Any]) -> Value:
     return take(reshape(x, shape), flat, axis)
 
 
-def _counted(index: Any, size: Dim) -> Value:
+def _from_start(index: Any, size: Dim) -> Value:
     """An index as i64, counted from the front."""
     if not isinstance(index, Value):
         return size_value(_from_front(index, size))

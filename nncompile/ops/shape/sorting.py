@@ -67,11 +67,11 @@ class TopK(Op):
         return o.If(
             o.Greater(o.Size(x), o.scalar(0, i64)),
             then_branch=o.branch("rows", lambda o: self._rows(o, x), o.type.items),
-            else_branch=o.branch("nothing", self._nothing, o.type.items),
+            else_branch=o.branch("nothing", self._empty_results, o.type.items),
             outputs=2,
         )
 
-    def _nothing(self, o: OnnxEmitter) -> tuple[str, ...]:
+    def _empty_results(self, o: OnnxEmitter) -> tuple[str, ...]:
         return tuple(o.Expand(o.scalar(0, t.dtype), o.shape(t.shape)) for t in o.type.items)
 
     def _rows(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class TopK(Op):
             unknown = o.ReduceSum(o.cast(o.IsNaN(x), i32), keepdims=0)
             return o.If(
                 o.Greater(unknown, o.scalar(0, i32)),
-                then_branch=o.branch("unknown", lambda o: self._apart(o, x), o.type.items),
+                then_branch=o.branch("unknown", lambda o: self._with_nan(o, x), o.type.items),
                 else_branch=o.branch("known", lambda o: self._sorted(o, x), o.type.items),
                 outputs=2,
             )
@@ -91,7 +91,7 @@ class TopK(Op):
         count = o.shape((self.size if size is None else size,))
         return o.TopK(x, count, axis=self.axis, largest=int(self.largest), outputs=2)
 
-    def _apart(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
+    def _with_nan(self, o: OnnxEmitter, x: str) -> tuple[str, ...]:
         """With NaN as greater than all: first all by their numbers, and then those that are NaN
         and those that are not apart, in the order that they have."""
         unknown = o.IsNaN(x)
