@@ -260,7 +260,7 @@ def function(*names: str) -> Callable[[Callable[..., Scalar]], Callable[..., Sca
 
 
 def enter(primitive: Callable[..., Scalar], name: str, doc: str) -> Callable[..., Scalar]:
-    """Puts a function that was made for it into the table under that name."""
+    """Enters a function into the table under that name."""
     primitive.__name__ = primitive.__qualname__ = name
     primitive.__doc__ = doc
     FUNCTIONS[name] = primitive

@@ -79,7 +79,7 @@ def _evaluate(
 
 
 def _sizes_made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
-    """The sizes that a node made."""
+    """The sizes that a node has determined."""
     results = result if isinstance(v.type, TupleType) else (result,)
     types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
     return {

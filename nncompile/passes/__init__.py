@@ -80,7 +80,7 @@ def check_passes(names: Collection[str]) -> None:
 def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | None = None) -> Graph:
     """The graph after all passes but those named in `without`, in rounds until nothing changes.
 
-    `observe(name, before, after)` is called for each pass that is made. Raises `ModelError` for
+    `observe(name, before, after)` is called for each pass. Raises `ModelError` for
     the name of a pass that does not exist.
     """
     check_passes(without)

@@ -110,7 +110,7 @@ def _canonical(value: Value) -> tuple[sp.Expr, tuple[Value, ...], tuple[Value, .
 def _first_order(
     body: sp.Expr, numbers: tuple[int, ...], vectors: tuple[int, ...]
 ) -> tuple[sp.Expr, tuple[int, ...]]:
-    """Of all orders of the vectors, the one whose formula comes first as text."""
+    """The order of the vectors whose formula comes first as text."""
     renamed = {
         order: body.xreplace(
             {placeholder(i): placeholder(j) for j, i in enumerate((*numbers, *order))}

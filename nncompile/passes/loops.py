@@ -261,8 +261,8 @@ class _ReducedLoop:
         return list(stacked)
 
     def _computed_after(self, v: Value) -> list[Value]:
-        """The value, and what it is computed of after the loop; what is there before it left
-        out."""
+        """The value and what it is computed from after the loop, without what is there before
+        it."""
         visited: dict[Value, None] = {}
         pending = [v]
         while pending:

@@ -94,7 +94,7 @@ class Emitter(Fusions, Sizes):
         return self.Reshape(empty, self.shape(type_.shape), allowzero=1)
 
     def _declare(self, names: Any, types: Any) -> None:
-        """Says of which element type values are that no node made."""
+        """Records the element types of values that no node produces."""
         if isinstance(names, str):
             self._dtypes.setdefault(names, types.dtype)
         else:

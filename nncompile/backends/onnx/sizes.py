@@ -25,7 +25,7 @@ class Sizes(Nodes):
         self._shaped: dict[Shape, str] = {}  # a value of that shape, for shapes of more axes
 
     def bind_sizes(self, name: str, type_: Type) -> None:
-        """Says of which type a value is whose shape sizes may be taken from."""
+        """Records the type of a value whose shape tells sizes."""
         shape = type_.shape
         if len(shape) == 1:
             self._vectors.setdefault(shape[0], name)

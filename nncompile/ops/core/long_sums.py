@@ -167,7 +167,7 @@ def _sum_over(
 
 
 def _second_sum(o: OnnxEmitter, x: str, source: Type, start: int, stop: int, keepdims: bool) -> str:
-    """Σ over what blocks have come to."""
+    """Σ over the sums of blocks."""
     return o.by_size(
         product(source.shape[start:stop]),
         _limit(source, start, stop, keepdims, _SECOND),
@@ -201,7 +201,7 @@ def _block(source: Type, stop: int) -> int:
 
 
 def _known_suffix(source: Type, start: int, stop: int) -> int | None:
-    """Where the last of the axes begin that are a block of known size."""
+    """The first of the trailing axes that form a block of known size; None where there is none."""
     limit = _block(source, stop)
     begin = None
     for axis in range(stop - 1, start, -1):

@@ -110,7 +110,7 @@ def _taps(
 ) -> list[tuple[Value, Value]]:
     """Along one axis, the elements that a sample is made of: their indices and weights."""
     dtype = numbers.dtype
-    if dtype.bits < f32.bits:  # too few digits for places among many elements
+    if dtype.bits < f32.bits:  # too few digits for positions among many elements
         wide_taps = _taps(cast(numbers, f32), size, mode, padding_mode, align_corners)
         return [(index, cast(weight, dtype)) for index, weight in wide_taps]
     count = size_value(size, dtype)
@@ -160,19 +160,19 @@ def _within(weight: Any, index: Any, last: Any) -> Any:
 
 @formula
 def _one(position: Any) -> Any:
-    """1, or NaN where there is no place."""
+    """1, or NaN where the position is NaN."""
     return where(position == position, 1, position)
 
 
 @formula
 def _bounded(position: Any, last: Any) -> Any:
-    """The place within the axis; at the ends the gradient is 0 already, as torch's."""
+    """The position clipped to the axis; at the ends the gradient is 0 already, as torch's."""
     return where(position <= 0, 0, where(position >= last, last, position))
 
 
 @formula
 def _reflected(position: Any, low: Any, span: Any) -> Any:
-    """The place mirrored at `low` and at `low + span` until it lies between them."""
+    """The position mirrored at `low` and at `low + span` until it lies between them."""
     distance = absolute(position - low)
     periods = floor(distance / span)
     rest = distance - periods * span

@@ -210,7 +210,7 @@ def check_mode(what: str, mode: Any, align_corners: bool, antialias: bool) -> No
 
 
 def _nearest(size: Dim, count: Dim, over: Dim, under: Dim, is_exact: bool) -> Value:
-    """Which element each new one is."""
+    """The index of the element that each new one copies."""
     positions = iota(count)
     numerator, denominator = size_value(over), size_value(under)
     if is_exact:  # from the middle of the new element

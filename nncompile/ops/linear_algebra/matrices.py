@@ -82,7 +82,7 @@ def _shifts(offset: Any) -> tuple[Any, Any]:
 
 
 def _smaller_size(a: Dim, b: Dim) -> Dim:
-    """The lesser of two sizes, and no less than nothing."""
+    """The smaller of two sizes, at least 0."""
     if isinstance(a, int) and isinstance(b, int):
         return max(min(a, b), 0)
     return dim(sp.Max(a if same(a, b) else sp.Min(a, b), 0))

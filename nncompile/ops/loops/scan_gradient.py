@@ -98,7 +98,7 @@ class _Backward:
         self.cotangents = [*self.carried.values(), *self.row_gradients.values()]
 
     def _needed(self) -> list[int]:
-        """The carries whose gradients are not zero: what is used depends on them."""
+        """The carries whose gradients are not zero: used results depend on them."""
         loop = self.loop
         indices = {x: i for i, x in enumerate(loop.carries) if x.dtype.is_float}
         needed = {i for i, gradient in enumerate(self.last) if gradient is not None}

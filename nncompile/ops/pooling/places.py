@@ -181,7 +181,7 @@ def max_unpool(
 def _sizes(
     what: str, output_size: Any, defaults: Sequence[Any], strides: Sequence[int]
 ) -> list[Dim]:
-    """The sizes asked for, which leave no window out and make none more, as torch demands."""
+    """The requested sizes; as torch's, they must neither drop a window nor add one."""
     requested = list(output_size) if isinstance(output_size, tuple | list) else [output_size]
     sizes = [dim(n) for n in requested[-len(defaults) :]]
     if len(requested) not in (len(defaults), len(defaults) + LEAD):

@@ -110,7 +110,7 @@ def diff(x: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = 
 
 
 def _joined_part(x: Value, other: Any, axis: int) -> Value | None:
-    """What is joined to `x` along the axis; a number is one element there."""
+    """The part to join to `x` along the axis; a number is one element."""
     if other is None:
         return None
     part = as_value(other, x)
