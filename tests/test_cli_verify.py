@@ -17,7 +17,7 @@ def test_the_command(good: Path) -> None:
     assert text.rstrip().endswith("all agree")
 
 
-def test_the_command_fails_where_a_backend_departs(
+def test_the_command_fails_where_a_backend_mismatches(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = Softmax.onnx

@@ -205,10 +205,10 @@ def test_other_calls_of_what_is_no_function_stay() -> None:
 def test_several_values_are_told_from_one() -> None:
     several = Split(1, (1, 3))(Input("x", f32["batch", 4])())
     with pytest.raises(
-        UnknownNameError, match=r"several values(.|\n)*without 'dtype'(.|\n)*items\(x\)"
+        UnknownNameError, match=r"a tuple of values has no 'dtype'(.|\n)*items\(x\)"
     ):
         _ = several.dtype
-    with pytest.raises(UnknownNameError, match="without 'rank'"):
+    with pytest.raises(UnknownNameError, match="has no 'rank'"):
         _ = several.rank
 
 

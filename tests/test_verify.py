@@ -157,7 +157,7 @@ def test_another_dropout_mask_is_found(classifier: Recipe) -> None:
 
 
 @pytest.mark.slow
-def test_kinks_and_ties_are_no_departures() -> None:
+def test_kinks_and_ties_are_not_mismatches() -> None:
     @dsl.model
     def kinked(image=f32["batch", 1, 6, 6], label=i64["batch"]):
         x = dsl.relu(image >> dsl.Conv2d(3, 3, padding=1)) >> dsl.MaxPool2d(2) >> dsl.flatten

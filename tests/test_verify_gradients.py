@@ -56,7 +56,7 @@ def test_a_wrong_pullback_beside_declared_gradients(monkeypatch: pytest.MonkeyPa
     assert "softmax(" in fault.place.node
 
 
-def test_a_loss_that_is_not_finite_is_no_departure() -> None:
+def test_a_loss_that_is_not_finite_is_not_a_mismatch() -> None:
     @dsl.model
     def net(x=f32["batch", 4]):
         p = x >> Dense(3)

@@ -39,8 +39,8 @@ def hue_turned(x: Value, turn: Any) -> Value:
 
 
 class ColorJitter(Layer):
-    """While training, the colours of each image are changed at random, in this order, each by what
-    is said and by nothing where it is 0, as `saturation` and `hue` are by default:
+    """While training, the colors of each image are changed at random, in this order, each by at
+    most its option, and not at all where that is 0, as `saturation` and `hue` are by default:
 
     - `brightness`: x·b, b within 1 ± brightness (factors are not below 0);
     - `contrast`: (x − m)·c + m, c within 1 ± contrast, m the mean of the image;

@@ -117,7 +117,7 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
             names = [name for name in signature.parameters if name != "self"]
             raise wrong_call(type(self).__name__, error, names, options) from None
         for name in defaults.keys() & bound.arguments.keys():
-            if bound.arguments[name] is None:  # as where nothing is said
+            if bound.arguments[name] is None:  # means the default
                 bound.arguments[name] = defaults[name]
         object.__setattr__(self, "_positional_count", len(args))
         init(*bound.args, **bound.kwargs)

@@ -40,7 +40,7 @@ def check_options(layer: Any) -> None:
         try:
             windows[name] = numbers(f"{name} of {kind}", option, axes, 1)
         except ShapeError as error:
-            raise ModelError(error.said, hint=error.hint) from None
+            raise ModelError(error.problem, hint=error.hint) from None
     strides = windows["stride"]
     no_pads = (0,) * (2 * axes)
     extents = Window(windows["kernel_size"], strides, no_pads, windows["dilation"]).extents

@@ -66,7 +66,7 @@ def ctc_loss(
     steps than the labels need, the loss is infinite, or 0 with `zero_infinity` (with gradients of 0
     either way). torch has time first, `ctc_loss(log_softmax(logits).transpose(0, 1), …)`.
 
-    Both lengths may be 0: no labels are said by blanks alone, and no steps say no labels.
+    Both lengths may be 0: blanks alone spell no labels, and so do no steps.
 
     Raises `ShapeError` or `DTypeError` for arguments that do not fit, and for more labels than
     steps where all labels count and not `zero_infinity` (`FeedError` where the data tell);
@@ -133,7 +133,7 @@ def ctc_loss(
 
 # Sums over many steps are large, and gradients come of small differences between them. So
 # logarithms are kept as a whole number, which is exact, and a rest of about −½ … ½. The whole
-# numbers are no functions of the logits: what depends on these continuously are the rests.
+# numbers have derivative 0: the rests alone depend on the logits continuously.
 Split = tuple[Value, Value]
 
 

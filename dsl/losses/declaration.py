@@ -1,6 +1,6 @@
 """How a loss is declared: by the losses themselves, one an example, element or pair.
 
-What becomes of them is the same for all, and is said here once: `reduction`, `weight` and `mask`.
+How they are reduced is the same for all, and declared here once: `reduction`, `weight`, `mask`.
 """
 
 from __future__ import annotations

@@ -193,8 +193,8 @@ def iou(c: _Counts) -> Value:
 
 
 def confusion_matrix(prediction: Any, label: Any, *, axis: int = -1, mask: Any = None) -> Value:
-    """How many rows of each class (row) were taken for each class (column): i64[n, n]; labels that
-    are no class number below n count nowhere. `Trainer.evaluate` adds it up."""
+    """How many rows of each class (row) were taken for each class (column): i64[n, n]; labels
+    outside 0 … n − 1 count nowhere. `Trainer.evaluate` adds it up."""
     prediction, label = as_value(prediction), as_value(label)
     axis = _axis_of_classes("confusion_matrix", prediction, label, axis, "precision")
     class_numbers("confusion_matrix", prediction, label, axis, "precision")

@@ -16,7 +16,7 @@ from nncompile.backends.onnx import OPSET, to_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.dims import Dim, product, substitute, symbols
 from nncompile.ir.graph import Graph
-from nncompile.ir.types import TupleType
+from nncompile.ir.types import component_types
 from nncompile.passes import Observer, check_passes, optimize
 from nncompile.program.composition import compose
 from nncompile.program.model import Model
@@ -216,7 +216,7 @@ def _fits_cache(graph: Graph, size: int) -> bool:
     """Whether all tensors that the graph computes fit together, every unknown size being `size`."""
     total = 0
     for node in graph.nodes:
-        for t in node.type.items if isinstance(node.type, TupleType) else (node.type,):
+        for t in component_types(node.type):
             elements = substitute(product(t.shape), dict.fromkeys(symbols(t.shape), size))
             total += int(elements) * t.dtype.numpy.itemsize if node.args else 0
         if total > CACHE:
@@ -249,7 +249,7 @@ def compile_model(
     report: Report | None = None,
 ) -> CompiledModel:
     """The inference graph of a model; see `compile_step` for the options. Raises `ModelError` for
-    what is no model."""
+    anything but a model."""
     if not isinstance(model, Model):
         raise ModelError(
             f"compile_model takes a model, got {type(model).__name__}",

@@ -1,1 +1,1 @@
-"""What the user is told: errors with hints, the user's lines, tables of text."""
+"""Messages: errors with hints, the user's lines, tables of text."""

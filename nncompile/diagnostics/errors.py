@@ -39,9 +39,9 @@ def did_you_mean(
 class CompileError(Exception):
     """A mistake in the user's model, data or call.
 
-    `message` says what was expected and what came; `rows` are aligned columns with the things
+    `message` says what was expected and what was given; `rows` are aligned columns with the things
     involved; `hint` is a way out; `location` is the user's line (found by itself where it is None).
-    `said` is the message without the name of the function that was called.
+    `problem` is the message without the name of the function that was called.
     """
 
     # Whether it is about the arguments of a call: the message begins with what was called.
@@ -56,7 +56,7 @@ class CompileError(Exception):
         location: Location | None = None,
     ) -> None:
         self.location = location if location is not None else user_location()
-        self.said = message
+        self.problem = message
         self.message = self._with_call(message) if self.of_a_call and location is None else message
         super().__init__(self.message)
         self.rows = tuple(rows)
@@ -109,8 +109,8 @@ def warn(
 
 
 def whole_number(name: str, x: object, least: int | None = None) -> int:
-    """`x` as an int, also where it is one of numpy's. Raises `ModelError` where it is no whole
-    number, or below `least`."""
+    """`x` as an int, also where it is one of numpy's. Raises `ModelError` where it is not a
+    whole number, or below `least`."""
     try:
         number = operator.index(x)  # type: ignore[arg-type]  # what has none raises TypeError
     except TypeError:
@@ -121,7 +121,7 @@ def whole_number(name: str, x: object, least: int | None = None) -> int:
 
 
 def seed_number(x: object) -> int:
-    """A seed as an int. Raises `ModelError` where it is no whole number from 0 to 2⁶³ − 1."""
+    """A seed as an int. Raises `ModelError` where it is not a whole number from 0 to 2⁶³ − 1."""
     number = whole_number("seed", x, 0)
     if number >= 2**63:
         raise ModelError(f"seed must be less than 2**63, got {number}")

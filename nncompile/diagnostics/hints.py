@@ -16,7 +16,7 @@ from nncompile.diagnostics.locations import Location, current_scope, message_nam
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# The names here; a hint gives one that the function has.
+# By their name, the names that options have here; a hint gives one that the function has.
 FOREIGN_NAMES: dict[str, tuple[str, ...]] = {
     "T_0": ("period",),
     "T_max": ("steps",),
@@ -85,7 +85,7 @@ _OF_X = (
     "num_features",
 )
 
-# What has no such option, because it is said elsewhere.
+# Options that nothing here has, and what replaces them.
 EXPLANATIONS: dict[str, str] = {
     **dict.fromkeys(_OF_X, "it follows from x, to which the layer is applied: leave it out"),
     "batch_first": "data are always [batch, time, …]: leave it out",

@@ -8,7 +8,7 @@ Falling(factor=0.25)
 >>> try:
 ...     Falling(2)
 ... except ModelError as error:
-...     print(error.said)
+...     print(error.problem)
 factor must be at least 0 and below 1, got 2.0
 """
 

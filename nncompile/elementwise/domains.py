@@ -47,7 +47,7 @@ ON_BITS = frozenset(
 ON_ALL = frozenset(("equal", "not_equal", "where"))
 # Divisors, exponents and widths of shifts are not negative, and not large.
 SMALL = frozenset(("mod", "floor_divide", "power", "left_shift", "right_shift"))
-NO_TRUE_SLOPE = frozenset(("stop_gradient",))
+NOT_DIFFERENTIATED = frozenset(("stop_gradient",))
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def domains() -> Iterator[Domain]:
         for dtype in _dtypes(name):
             dtypes = (boolean, dtype, dtype) if name == "where" else (dtype,) * arity
             integers = (1, 9) if name in SMALL else _range(dtype)
-            order = 0 if name in NO_TRUE_SLOPE else 2
+            order = 0 if name in NOT_DIFFERENTIATED else 2
             yield Domain(name, dtypes, REALS.get(name, (-2.0, 2.0)), integers, order)
 
 

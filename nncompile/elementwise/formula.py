@@ -264,7 +264,7 @@ class Formula:
         except ShapeError as error:
             names = self._names(call)
             rows = [(name, *described(v)) for name, v in zip(names, values, strict=True)]
-            message = f"{self.name}: {error.said}"
+            message = f"{self.name}: {error.problem}"
             raise ShapeError(message, rows=rows, hint=error.hint) from None
 
 

@@ -3,8 +3,8 @@ that it must."""
 
 from __future__ import annotations
 
-# Name → number of arguments. `walk` emits no other call. Unless said otherwise all arguments have
-# the dtype that the call is given, and so has the result.
+# Name → number of arguments. `walk` emits no other call. Unless a comment says otherwise, all
+# arguments and the result have the dtype of the call.
 PRIMITIVE_CALLS: dict[str, int] = {
     # Arithmetic on floats and integers (integers wrap); numpy's meaning.
     "add": 2,

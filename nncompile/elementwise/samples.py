@@ -66,7 +66,7 @@ def examples() -> Iterator[Example]:
     for source in (boolean, f32, i64):
         for dtype in DTYPES:
             if dtype is not source:
-                positive = (0.0, 9.0)  # negative floats are no uint32
+                positive = (0.0, 9.0)  # uint32 has no negative numbers
                 yield made(FUNCTIONS[dtype.name], source, floats=positive)
     # Promotion and literals.
     yield made(lambda x, n: x * n + 0.1, f32, i64)

@@ -59,8 +59,8 @@ def define(
     variable: str | None = None,
     **known: Any,
 ) -> Any:
-    """A new head, which is a variable of that module. It comes down to the call of its own name
-    unless another, or None, is said."""
+    """A new head, which is a variable of that module. It is lowered to the call of its own name
+    unless `call` names another, or is None."""
     if call == "":
         call = None if "expansion" in known else name
     attribute = variable or name
@@ -207,7 +207,7 @@ def _clipped(x: Any, low: Any, high: Any) -> Any:
 
 
 def _within(x: Any, low: Any, high: Any) -> Any:
-    """Whether x is between the limits or at one; an infinite one is no limit."""
+    """Whether x is between the limits or at one; an infinite one does not limit."""
     above = sp.S.One if constant(low) == -math.inf else less_equal(low, x)
     below = sp.S.One if constant(high) == math.inf else less_equal(x, high)
     return logical_and(above, below)

@@ -103,8 +103,8 @@ def to_torch_state_dict(
 
 
 def _names_and_module(names: Any, like: Any) -> tuple[Any, Any]:
-    """The names of layers and the module of `to_torch_state_dict`. Raises `ModelError` where there
-    are two modules, or none that the names are of."""
+    """The names of layers and the module of `to_torch_state_dict`. Raises `ModelError` for
+    two modules, and for names of layers without one."""
     if names is not None and not _is_mapping_of_names(names):
         if like is not None:
             raise ModelError(

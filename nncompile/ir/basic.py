@@ -155,7 +155,8 @@ class SizeOf(Op):
 def const(x: Any, dtype: DType | None = None) -> Value:
     """An array or a number as a value. Without `dtype`, Python's numbers are f32, i64 or bool.
 
-    Raises `DTypeError` for what is no array or number, and for a number that `dtype` cannot hold.
+    Raises `DTypeError` for anything but an array or a number, and for a number that `dtype` cannot
+    hold.
     """
     array = array_of(x)
     if dtype is None:

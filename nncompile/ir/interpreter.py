@@ -13,7 +13,15 @@ from nncompile.ir.dims import Dim, solve, symbols
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.precision import DOUBLE, computed, in_types
-from nncompile.ir.types import Array, TupleType, check_unmasked, dtype_of, f64, numpy_name
+from nncompile.ir.types import (
+    Array,
+    TupleType,
+    check_unmasked,
+    component_types,
+    dtype_of,
+    f64,
+    numpy_name,
+)
 
 Change = Callable[[Value, Any], Any]
 """What the nodes after a value get, from the value and its array (a tuple of several)."""
@@ -81,7 +89,7 @@ def _evaluate(
 def _sizes_made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
     """The sizes that a node has determined."""
     results = result if isinstance(v.type, TupleType) else (result,)
-    types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
+    types = component_types(v.type)
     return {
         size: array.shape[t.shape.index(size)]
         for size in v.op.makes
@@ -91,8 +99,7 @@ def _sizes_made(v: Value, result: Any) -> dict[sp.Symbol, Dim]:
 
 
 def _check_known(v: Value, sizes: Mapping[sp.Symbol, Dim]) -> None:
-    types = v.type.items if isinstance(v.type, TupleType) else (v.type,)
-    unknown = symbols(d for t in types for d in t.shape) - sizes.keys()
+    unknown = symbols(d for t in component_types(v.type) for d in t.shape) - sizes.keys()
     if unknown:
         names = ", ".join(sorted(map(str, unknown)))
         raise FeedError(
@@ -127,7 +134,7 @@ def _sizes(leaves: Sequence[Value], arrays: Mapping[Value, Array]) -> dict[sp.Sy
         return dict(solve([v.shape for v in leaves], [arrays[v].shape for v in leaves]))
     except ShapeError as error:
         rows = [(input_of(v).name, str(v.type), f"got {list(arrays[v].shape)}") for v in leaves]
-        raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
+        raise FeedError(f"the data do not fit: {error.problem}", rows=rows) from None
 
 
 def constant_value(value: Value) -> Array | None:

@@ -332,7 +332,7 @@ def _explained(
         return error
     labels = argument_labels(op, len(args))
     rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
-    message = f"{call_label(location, op.label)}: {error.said}"
+    message = f"{call_label(location, op.label)}: {error.problem}"
     return type(error)(message, rows=rows, hint=error.hint, location=location)
 
 

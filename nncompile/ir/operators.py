@@ -208,8 +208,8 @@ class Operators(ArrayMethods):
                 raise AttributeError(name)
             if hasattr(type(self), name):  # a shape or an element type: there are several
                 raise UnknownNameError(
-                    f"these are several values, {self.type}, without {name!r}",
-                    hint="items(x) of nncompile.ir.graph is each of them",
+                    f"a tuple of values has no {name!r}: {self.type}",
+                    hint="items(x) of nncompile.ir.graph gives its values",
                 )
             hint = f"{name}(x) is a function" if name in TABLE else _HABITS.get(name)
             methods = [known for known in dir(type(self)) if not known.startswith("_")]

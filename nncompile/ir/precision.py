@@ -17,7 +17,18 @@ import numpy as np
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.transform import transformed
-from nncompile.ir.types import AnyType, DType, TupleType, Type, bf16, f16, f32, f64, is_real
+from nncompile.ir.types import (
+    AnyType,
+    DType,
+    TupleType,
+    Type,
+    bf16,
+    component_types,
+    f16,
+    f32,
+    f64,
+    is_real,
+)
 
 Change = Mapping[DType, DType]
 SINGLE: Change = {f16: f32, bf16: f32}
@@ -81,8 +92,7 @@ def widened(value: Value) -> Widened | None:
 
 
 def _is_half(type_: AnyType) -> bool:
-    types = type_.items if isinstance(type_, TupleType) else (type_,)
-    return any(t.dtype.is_half for t in types)
+    return any(t.dtype.is_half for t in component_types(type_))
 
 
 def computed(op: Op, type_: AnyType, *arrays: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Graphs from graphs: one walk that makes each node anew, and what is said with it."""
+"""Graphs from graphs: one walk that makes each node anew, and what follows from it."""
 
 from __future__ import annotations
 

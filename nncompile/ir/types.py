@@ -270,6 +270,11 @@ class TupleType:
 AnyType = Type | TupleType
 
 
+def component_types(type_: AnyType) -> tuple[Type, ...]:
+    """The types of the results of an op, of one or of several."""
+    return type_.items if isinstance(type_, TupleType) else (type_,)
+
+
 def max_norm(x: Array) -> float:
     """The greatest absolute value of the finite elements, 0 where there are none."""
     return float(np.max(np.abs(x), where=np.isfinite(x), initial=0.0))

@@ -20,7 +20,7 @@ from nncompile.ir.types import f32
 from nncompile.ops.shape.moves import through_moves
 from nncompile.passes.rewriter import on
 
-_BOUND = sp.Integer(-100)  # of the logarithms, by which most others are told
+_BOUND = sp.Integer(-100)  # torch's bound of the logarithms
 
 
 @on(Map)

@@ -21,7 +21,7 @@ from nncompile.ops.shape.reshape import Reshape
 
 def literal(value: Value) -> sp.Expr | None:
     """The number of a scalar floating constant, exactly as its decimal text says; None for
-    other values, and for infinities and NaN, which are no numbers of a formula."""
+    other values, and for infinities and NaN, which a formula cannot hold."""
     if not isinstance(value.op, Constant) or value.type.rank or not value.dtype.is_float:
         return None
     number = value.op.value[()]

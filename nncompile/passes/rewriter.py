@@ -155,7 +155,7 @@ class Rule(_Refusing):
             ):  # what is only looked for leaves no locations
                 before = next(steps)
         except CompileError as error:
-            return Match(None, error.said)
+            return Match(None, error.problem)
         if before is not value:
             return Match(None, f"does not match the attributes of {self.name}")
         try:

@@ -248,7 +248,7 @@ def _(x: Value, n: Value) -> Iterator[Any]:
     yield n + 1
     yield x + 1
     yield exp(x)
-    yield 3 * sigmoid(x) - 1  # which is no tanh
+    yield 3 * sigmoid(x) - 1  # not a tanh
 
 
 _stable = functools.lru_cache(maxsize=16384)(stable_form)

@@ -26,8 +26,7 @@ def warn_of_tables(graph: Graph, losses: Iterable[Value]) -> None:
             column, row = pair
             warn(
                 f"{column.type} beside {row.type} broadcasts to {v.type}, every row with every "
-                "other: give "
-                "both the same shape, y[:, 0] or expand_dims(t, 1)",
+                "other: give both the same shape, y[:, 0] or expand_dims(t, 1)",
                 location=graph.locations.location(v),
             )
 

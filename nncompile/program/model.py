@@ -18,7 +18,7 @@ from nncompile.ir.dims import Dim, same, symbols
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
-from nncompile.ir.types import TupleType, Type, i64
+from nncompile.ir.types import Type, component_types, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
@@ -301,7 +301,7 @@ class Model(SuggestsNames):
         plain = Graph(self.name, chosen, (), self.graph.locations, self.doc or self.graph.doc)
         plain = inference(plain)
         leaves = set(leaves_of(plain.outputs.values()))
-        missing = symbols(d for v in plain.nodes for t in _types(v) for d in t.shape)
+        missing = symbols(d for v in plain.nodes for t in component_types(v.type) for d in t.shape)
         missing -= {d for leaf in leaves for d in leaf.shape}
         for leaf in self.inputs.values():
             if missing & set(leaf.shape):
@@ -309,10 +309,6 @@ class Model(SuggestsNames):
                 missing -= set(leaf.shape)
         ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in leaves)
         return Graph(plain.name, plain.outputs, ordered, plain.locations, plain.doc)
-
-
-def _types(v: Value) -> tuple[Type, ...]:
-    return v.type.items if isinstance(v.type, TupleType) else (v.type,)
 
 
 RANDOM_STATE = frozenset({"seed", "step"})

@@ -73,7 +73,7 @@ class SizeCheck:
             return solve([t.shape for t in declared.values()], list(shapes.values()))
         except ShapeError as error:
             rows = [(n, str(t), f"got {t.with_shape(shapes[n])}") for n, t in declared.items()]
-            raise FeedError(f"the data do not fit: {error.said}", rows=rows) from None
+            raise FeedError(f"the data do not fit: {error.problem}", rows=rows) from None
 
     @cached_property
     def _fed(self) -> set[sp.Symbol]:
@@ -114,7 +114,7 @@ class SizeCheck:
         prefix = "" if isinstance(value.op, AssertAtMost) else f"{label}: "
         size_hint = " and ".join(f"{s} {bound}" for s, bound in bounds.items())
         return FeedError(
-            f"the model does not accept input {', '.join(map(repr, fed))}: {prefix}{error.said}",
+            f"the model does not accept input {', '.join(map(repr, fed))}: {prefix}{error.problem}",
             rows=rows,
             hint=error.hint or (f"feed data with {size_hint}" if size_hint else None),
             location=location,

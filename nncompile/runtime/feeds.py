@@ -238,7 +238,7 @@ def _check_sizes(ports: Sequence[Port], arrays: Mapping[str, Array]) -> None:
 
 def _dim(size: int | str | None) -> Dim:
     """The declared size as a dimension. Other exporters write any text: what does not parse is
-    one name, and what is not said is a name that nothing else has."""
+    one name, and a size without text is a name that nothing else has."""
     if size is None:
         return sp.Dummy("size", integer=True, nonnegative=True)
     try:

@@ -218,5 +218,5 @@ def _steepest(rates: Array, losses: Array, trend: Array) -> float | None:
     scatter = float(np.std((losses - trend)[: lowest + 1]))
     if not trend[0] - trend[lowest] > scatter:
         return None
-    gradients = np.gradient(trend, np.log(rates))[: lowest + 1]
-    return float(rates[int(np.argmin(gradients))])
+    slopes = np.gradient(trend, np.log(rates))[: lowest + 1]
+    return float(rates[int(np.argmin(slopes))])

@@ -20,7 +20,7 @@ from nncompile.ir.graph import Graph, Input, Item, input_of, toposort
 from nncompile.ir.op import Op, Value
 from nncompile.ir.precision import computed
 from nncompile.ir.printer import expression
-from nncompile.ir.types import Array, TupleType
+from nncompile.ir.types import Array, component_types
 from nncompile.ops.core.assertions import AssertAtMost, AssertInRange, bounds_of
 from nncompile.ops.core.counting import Iota
 from nncompile.ops.reduction.cumulative import CumSum
@@ -182,8 +182,8 @@ class RangeCheck:
 
 
 def _outside(array: Array, low: Dim, high: Dim | None, are_real: bool) -> Array:
-    """Which numbers lie outside of a range; of reals that are no numbers of it themselves, their
-    integer parts are meant."""
+    """Which numbers lie outside of a range. Reals are compared themselves if they `are_real`, by
+    their integer parts otherwise."""
     wrong = np.zeros(array.shape, bool)
     if isinstance(low, int) and not array.min() >= low:  # a minimum of NaN is none
         wrong |= array < low
@@ -220,12 +220,8 @@ def _is_cheap(v: Value) -> bool:
         return False
     if isinstance(v.op, _MOVES):
         return True
-    types = [t for x in (v, *v.args) for t in _types(x)]
+    types = [t for x in (v, *v.args) for t in component_types(x.type)]
     return not any(t.dtype.is_float for t in types)
-
-
-def _types(v: Value) -> Iterable[Any]:
-    return v.type.items if isinstance(v.type, TupleType) else (v.type,)
 
 
 def _computed(

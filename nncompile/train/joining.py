@@ -23,7 +23,7 @@ from nncompile.train.rows import (
     sources_of,
 )
 
-_ROUNDING = 1e-3  # relative; what differs more is no rounding of another order of sums
+_ROUNDING = 1e-3  # relative; larger differences do not come from another order of sums
 _FEW = 1e-2  # of integers and truth values, those that rounding may decide
 _WHOLE = "predict(data, batch_size=...) with all examples in one batch needs no joining"
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nncompile.diagnostics.tables import columns
 from nncompile.ir.types import Array
 
 VANISHING = 1e-3  # the gradient of the first layer, in units of that of the last
@@ -144,7 +145,7 @@ class Measurement:
             (x.layer, f"{x.gradient:.2e}", f"{x.weight:.2e}", f"{x.ratio:.2e}", x.place)
             for x in self.layers.values()
         ]
-        text = _table(rows)
+        text = columns(rows)
         if self.activations:
             rows = [("activation", "mean", "deviation", "zeros", "dead", "line", "formula")]
             rows += [
@@ -159,7 +160,7 @@ class Measurement:
                 )
                 for name, a in self.activations.items()
             ]
-            text += "\n\n" + _table(rows)
+            text += "\n\n" + columns(rows)
         return text
 
     def __str__(self) -> str:
@@ -174,11 +175,3 @@ def _ratio(a: float, b: float) -> float:
     if b == 0:
         return math.nan if a == 0 else math.inf
     return a / b
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )

@@ -40,7 +40,7 @@ from nncompile.train.units import HiddenUnits, depths, hidden_units
 
 
 class TrainingWarning(UserWarning):
-    """Something that keeps a training from learning, though it is no error."""
+    """Something that keeps a training from learning, but is not an error."""
 
 
 class Probe:
@@ -82,11 +82,11 @@ class _Plan:
 
     def __init__(self, compiled: CompiledStep) -> None:
         recipe = compiled.source.recipe
-        # Most steps of an accumulation are no update: what one would be here is measured.
+        # Most steps of an accumulation do not update: what an update here would be is measured.
         accumulates = recipe.accumulate > 1
         source = compose(recipe, closing=True) if accumulates else compiled.source
         model = recipe.trained_model
-        self._trace = model.graph.locations
+        self._locations = model.graph.locations
         self.losses: dict[str, tuple[str, ...]] = {}
         self.leaves: dict[str, Value] = {}
         self.outputs: dict[str, Value] = {}
@@ -104,7 +104,7 @@ class _Plan:
                 self.outputs[_output(figure, name)] = value
         leaves = leaves_of(self.outputs.values())
         inputs = tuple(leaf for leaf in source.step.inputs if leaf in leaves)
-        self.graph = Graph(f"{recipe.model.name}_monitor", self.outputs, inputs, self._trace)
+        self.graph = Graph(f"{recipe.model.name}_monitor", self.outputs, inputs, self._locations)
 
     def _measure(self, update: minimize, recipe: Recipe, source: Step) -> None:
         """Adds the parameters that an update trains and none before it, and the hidden units of
@@ -125,16 +125,14 @@ class _Plan:
             self.outputs[_output("weight", path)] = norm(leaf)
             self.outputs[_output("gradient", path)] = norm(gradient)
             self.outputs[_output("update", path)] = norm(following - leaf)
-        for name, units in hidden_units(loss, self._trace, recipe.model.name).items():
+        for name, units in hidden_units(loss, self._locations, recipe.model.name).items():
             if all(units.value is not tracked.value for tracked in self.hidden.values()):
                 self.hidden[unused_name(name, self.hidden)] = units
 
     @cached_property
     def _location_texts(self) -> dict[str, str]:
-        all_locations = {path: self._trace.location(leaf) for path, leaf in self.leaves.items()}
-        return {
-            path: location.place if location else "" for path, location in all_locations.items()
-        }
+        locations = {path: self._locations.location(leaf) for path, leaf in self.leaves.items()}
+        return {path: location.place if location else "" for path, location in locations.items()}
 
     def measurement(self, outputs: Mapping[str, Array], step: int) -> Measurement:
         norms = ("weight", "gradient", "update")

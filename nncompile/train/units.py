@@ -34,19 +34,19 @@ class HiddenUnits:
 
     def figures(self) -> dict[str, Value]:
         """`mean`, `variance`, the share of `zeros`, and for each unit whether it is `dead`: the
-        nonlinearity has gradient zero there for all of the batch."""
+        nonlinearity has the derivative zero there for all of the batch."""
         x = self.value
         mean = x.mean()
-        gradients = [s for s in x.op.pullback(ones_like(x), x, *x.args) if s is not None]
+        gradients = [g for g in x.op.pullback(ones_like(x), x, *x.args) if g is not None]
         other_axes = tuple(i for i in range(x.rank) if i != self.axis)
-        steepest = sum((abs(s) for s in gradients[1:]), start=abs(gradients[0]))
+        largest = sum((abs(g) for g in gradients[1:]), start=abs(gradients[0]))
         if other_axes:
-            steepest = steepest.max(other_axes)
+            largest = largest.max(other_axes)
         return {
             "mean": mean,
             "variance": ((x - mean) * (x - mean)).mean(),
             "zeros": cast(x == 0, f32).mean(),
-            "dead": steepest == 0,
+            "dead": largest == 0,
         }
 
 
@@ -108,7 +108,7 @@ def _is_nonlinear(v: Value) -> bool:
     x = placeholder(0)
     body = v.op.body
     is_line = body.is_polynomial(x) and sp.Poly(body, x).degree() <= 1
-    return not is_line and any(s is not None for s in v.op.pullback(ones_like(v), v, *v.args))
+    return not is_line and any(g is not None for g in v.op.pullback(ones_like(v), v, *v.args))
 
 
 def _unit_axis(v: Value) -> int:

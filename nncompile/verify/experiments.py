@@ -1,4 +1,4 @@
-"""What every backend is asked to compute, and compared on: a graph once, or some training steps."""
+"""What backends compute and are compared on: one evaluation of a graph, or some training steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from nncompile.verify.backends import Backend, Function
 from nncompile.verify.error_bound import Difference, Reference
 from nncompile.verify.graphs import TRAINING, GraphUnderTest
 from nncompile.verify.inputs import Case
-from nncompile.verify.locate import Place, first_departing, first_pass
+from nncompile.verify.locate import Place, first_mismatch, first_pass
 from nncompile.verify.steps import STEPS, Trajectory
 
 Arrays = dict[str, Array]
@@ -33,10 +33,10 @@ class Experiment(ABC):
         """The first pass that makes the difference."""
 
     @abstractmethod
-    def first_departing(
+    def first_mismatch(
         self, backend: Backend, function: Function, seed: int
     ) -> tuple[Arrays, Place | None]:
-        """The feeds on which a backend departs from the reference, and its first node that does."""
+        """The feeds on which a backend mismatches, and its first node that does."""
 
 
 class Evaluation(Experiment):
@@ -54,11 +54,11 @@ class Evaluation(Experiment):
         bound = self.reference.bound[difference.output]
         return first_pass(self.under_test.graph, difference.output, self.case.feeds, bound)
 
-    def first_departing(
+    def first_mismatch(
         self, backend: Backend, function: Function, seed: int
     ) -> tuple[Arrays, Place | None]:
         feeds = self.case.feeds
-        return feeds, first_departing(self.under_test.lowered.graph, backend, feeds, seed)
+        return feeds, first_mismatch(self.under_test.lowered.graph, backend, feeds, seed)
 
 
 class Steps(Experiment):
@@ -79,8 +79,8 @@ class Steps(Experiment):
         output, bound = self.trajectory.state_map[path], self.reference.bound[difference.output]
         return first_pass(self.under_test.graph, output, self.case.feeds, bound)
 
-    def first_departing(
+    def first_mismatch(
         self, backend: Backend, function: Function, seed: int
     ) -> tuple[Arrays, Place | None]:
         graph = self.under_test.lowered.graph
-        return self.trajectory.first_departing(graph, backend, function, seed)
+        return self.trajectory.first_mismatch(graph, backend, function, seed)

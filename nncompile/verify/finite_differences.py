@@ -1,8 +1,8 @@
 """Gradients against finite differences, in double precision.
 
 A difference of f over a step h is off by some f'''·h² and by noise/h, the noise being what rounding
-makes of f: no gradient is told from zero below that. How large it is depends on what f is computed
-of, and is measured (J. Moré and S. Wild, "Estimating computational noise", 2011).
+makes of f: a smaller gradient cannot be distinguished from zero. How large it is depends on how f
+is computed, and is measured (J. Moré and S. Wild, "Estimating computational noise", 2011).
 """
 
 from __future__ import annotations

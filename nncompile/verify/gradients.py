@@ -214,7 +214,7 @@ def _error(
     for n in names:  # off ties, and in units of the elements, so that none goes past zero
         node_feeds[n] = _aside(node_feeds[n], random)
     direction = {n: node_feeds[n] * random.uniform(-1, 1, node_feeds[n].shape) for n in names}
-    terms = [s * direction[n] for n, s in zip(names, computed(gradients, {}), strict=True)]
+    terms = [g * direction[n] for n, g in zip(names, computed(gradients, {}), strict=True)]
     exact = float(sum(np.sum(t) for t in terms))
     size = float(sum(np.sum(np.abs(t)) for t in terms))
 

@@ -147,7 +147,7 @@ class Inputs:
         try:
             return dict(solve([self.model.inputs[n].shape for n in shapes], list(shapes.values())))
         except ShapeError as error:
-            raise FeedError(f"the data do not fit the inputs: {error.said}") from None
+            raise FeedError(f"the data do not fit the inputs: {error.problem}") from None
 
     def _rows_sizes(self) -> Sizes | None:
         """The sizes of a few rows of the data; None where there are no such data."""

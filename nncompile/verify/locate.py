@@ -37,7 +37,7 @@ class Place:
     remark: str = ""
 
 
-def first_departing(
+def first_mismatch(
     graph: Graph, backend: Backend, feeds: Mapping[str, Array], seed: int
 ) -> Place | None:
     """The first node that gives another result than in numpy, of the arguments that it had.
@@ -57,7 +57,7 @@ def first_departing(
         return _alone(graph, backend, feeds, nodes, seed)  # it fails, and some node shows where
     results = {v: got[name] for name, v in shown.outputs.items()}
     for v in nodes:
-        place = _departing(graph, v, results, leaves, feeds, seed)
+        place = _mismatching(graph, v, results, leaves, feeds, seed)
         if place is not None:
             return place
     return _alone(graph, backend, feeds, nodes, seed)
@@ -67,7 +67,7 @@ def _outputs(nodes: list[Value]) -> Iterator[tuple[str, Value]]:
     return ((f"node {number}", v) for number, v in enumerate(nodes))
 
 
-def _departing(
+def _mismatching(
     graph: Graph,
     v: Value,
     computed: Mapping[Value, Array],

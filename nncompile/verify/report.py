@@ -54,8 +54,8 @@ class Cell:
 class Fault:
     """Where one or several ways to compute mismatch: in which column, on which inputs, at which
     output (`difference`), and the first node (`place`) where one was found. `feeds` are the
-    arrays that it was found with, by the names of leaves; `message` is what a backend said that
-    could not compute it."""
+    arrays that it was found with, by the names of leaves; `message` is the error of a backend
+    that could not compute it."""
 
     backends: list[str]
     column: str

@@ -12,7 +12,7 @@ from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
 from nncompile.verify.backends import Backend, Function
 from nncompile.verify.error_bound import Compute, Reference
-from nncompile.verify.locate import Place, first_departing
+from nncompile.verify.locate import Place, first_mismatch
 
 Arrays = dict[str, Array]
 
@@ -55,7 +55,7 @@ class Trajectory:
 
         return compute
 
-    def first_departing(
+    def first_mismatch(
         self, graph: Graph, backend: Backend, function: Function, seed: int
     ) -> tuple[Arrays, Place | None]:
         """The state and batch of the first step that mismatches where it begins with the state of
@@ -77,5 +77,5 @@ class Trajectory:
 
             differences = Reference(compute, (seed,)).differences(function(feeds))
             if any(d.mismatches for d in differences):
-                return feeds, first_departing(graph, backend, feeds, seed)
+                return feeds, first_mismatch(graph, backend, feeds, seed)
         return feeds, None

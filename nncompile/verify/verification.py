@@ -26,7 +26,7 @@ from nncompile.verify.graphs import (
     learning_of,
 )
 from nncompile.verify.inputs import Case, Inputs
-from nncompile.verify.locate import FAILURES, first_departing
+from nncompile.verify.locate import FAILURES, first_mismatch
 from nncompile.verify.report import (
     DIFFERENCES,
     FLOAT32,
@@ -152,7 +152,7 @@ class _Verification:
             fault = self._fault((type(backend).__name__, column), backend, column, case)
             if fault is not None:
                 fault.difference = first
-                fault.feeds, fault.place = experiment.first_departing(backend, function, self.seed)
+                fault.feeds, fault.place = experiment.first_mismatch(backend, function, self.seed)
 
     def _fault(
         self, key: tuple[str, ...], backend: Backend, column: str, case: Case | None
@@ -215,7 +215,7 @@ class _Verification:
             fault.message = " ".join(message.split("\n")[-1].split())
             if case is not None:
                 graph, fault.feeds = graph_under_test.lowered.graph, case.feeds
-                fault.place = first_departing(graph, backend, case.feeds, self.seed)
+                fault.place = first_mismatch(graph, backend, case.feeds, self.seed)
 
     def _train(self, step: Step, inputs: Inputs, base: Any) -> None:
         """Ten steps, by every backend."""
@@ -251,10 +251,10 @@ class _Verification:
 
 def _noted(gradients: Sequence[Gradients]) -> str:
     """The table entry for the gradients of several losses: the worst of them."""
-    errors = [s.error for s in gradients if s.error is not None]
+    errors = [g.error for g in gradients if g.error is not None]
     size = f"{max(errors):.0e}  " if errors else ""
-    if any(s.mismatches for s in gradients):
+    if any(g.mismatches for g in gradients):
         return f"{size}MISMATCH"
-    if any(s.unchecked for s in gradients):
+    if any(g.unchecked for g in gradients):
         return f"declared {NONE}"
     return f"{size}ok" if errors and len(errors) == len(gradients) else NONE

@@ -8,8 +8,8 @@ OPS = (
     # Ops: numpy, ONNX, TorchScript, gradients, types.
     Fault(
         "nncompile/ops/contraction/gemm.py",
-        "s if self.beta == 1 else s * self.beta",
-        "s",
+        "g if self.beta == 1 else g * self.beta",
+        "g",
         "tests/test_ops.py -k Gemm",
     ),
     Fault(

@@ -21,7 +21,7 @@ from nncompile.ir.emitters import Names, OnnxEmitter
 from nncompile.ir.graph import toposort
 from nncompile.ir.op import Value
 from nncompile.ir.precision import widened
-from nncompile.ir.types import AnyType, TupleType, Type, i64
+from nncompile.ir.types import AnyType, TupleType, Type, component_types, i64
 
 
 class Emitter(Fusions, Sizes):
@@ -112,7 +112,7 @@ class Emitter(Fusions, Sizes):
         """Adds to `names` those of nodes in order, where those of the leaves are known."""
         for v in values:
             if v not in names:
-                with self.locations.located(v):  # errors are told at the user's line
+                with self.locations.located(v):  # errors name the user's line
                     args = [names[a] for a in v.args]
                     names[v] = self.lower(v, args, self.locations.location(v))
 
@@ -198,7 +198,7 @@ class Emitter(Fusions, Sizes):
         if self.bounds is not None and symbols([size]) <= known:
             self.bounds[size] = min(limit, self.bounds.get(size, limit))
             return few(self)
-        types = type_.items if isinstance(type_, TupleType) else (type_,)
+        types = component_types(type_)
 
         def branch(name: str, emit: Callable[[OnnxEmitter], Names]) -> onnx.GraphProto:
             return self.branch(

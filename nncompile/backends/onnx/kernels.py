@@ -170,7 +170,7 @@ class Signature:
     ) -> Iterator[tuple[str, DType]]:
         """The types of results, as far as the operator and its attributes tell them."""
         graphs = [x for x in attributes.values() if isinstance(x, onnx.GraphProto)]
-        if graphs:  # a loop's condition is no result
+        if graphs:  # a loop's condition is not a result
             outputs = list(graphs[0].output)[len(graphs[0].output) - len(names) :]
             types = [_BY_ELEMENT_TYPE[x.type.tensor_type.elem_type] for x in outputs]
             yield from zip(names, types, strict=True)

@@ -45,7 +45,7 @@ def to_model(
     sizes: Mapping[sp.Symbol, int] | None = None,
 ) -> onnx.ModelProto:
     """The graph as an ONNX model, for all sizes. How long sums are made depends on their length:
-    the model chooses when it runs, but takes the `sizes` that it is told to expect; and where there
+    the model chooses when it runs, but expects the `sizes` given here; and where there
     are `bounds` it takes all sizes of inputs for small ones, and how small is entered there.
 
     Leaves named in `initializers` become weights inside the model, the others its inputs, in the

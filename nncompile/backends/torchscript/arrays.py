@@ -1,4 +1,4 @@
-"""Arrays as tensors and back; torch has no bfloat16 of numpy's, only its bits."""
+"""Arrays as tensors and back; numpy's bfloat16, which torch does not take, passes as its bits."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def tensor_of(array: Any) -> torch.Tensor:
 
 def array_of(tensor: torch.Tensor) -> Array:
     """The array of a tensor, wherever that is."""
-    held = tensor.detach().cpu()
-    if held.dtype is torch.bfloat16:
-        held = held.contiguous().view(torch.int16)
-        bits: Array = held.numpy()
+    local = tensor.detach().cpu()
+    if local.dtype is torch.bfloat16:
+        bits: Array = local.contiguous().view(torch.int16).numpy()
         return bits.view(bf16.numpy)
-    array: Array = held.numpy()
+    array: Array = local.numpy()
     return array

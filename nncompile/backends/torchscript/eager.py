@@ -46,11 +46,11 @@ class EagerModule(torch.nn.Module):
     def forward(self, *args: Any, **inputs: Any) -> dict[str, torch.Tensor]:
         """The outputs by name, of the inputs in order or by name."""
         mode = "train" if self.training and "train" in self.source else "eval"
-        found: dict[str, torch.Tensor] = self._functions[mode](self, *args, **inputs)
+        outputs: dict[str, torch.Tensor] = self._functions[mode](self, *args, **inputs)
         for name, place in self.unknown_gradients.items():
-            if found[name].requires_grad:
-                found[name] = _Unknown.apply(found[name], place)
-        return found
+            if outputs[name].requires_grad:
+                outputs[name] = _Unknown.apply(outputs[name], place)
+        return outputs
 
 
 class _Unknown(torch.autograd.Function):
@@ -123,8 +123,8 @@ def function_of(source: str) -> Callable[..., Any]:
     scope |= {"Tensor": torch.Tensor, "Dict": dict, "List": list}
     scope |= {name: getattr(functions, name) for name in FUNCTIONS}
     exec(compile(source, name, "exec", optimize=0), scope)  # with its asserts
-    found: Callable[..., Any] = scope["forward"]
-    return found
+    function: Callable[..., Any] = scope["forward"]
+    return function
 
 
 def _unknown_gradients(graph: Graph) -> dict[str, str]:
@@ -135,9 +135,9 @@ def _unknown_gradients(graph: Graph) -> dict[str, str]:
         if _is_declared(v):
             places[v] = location.place if location else v.op.label
         else:
-            found = next((places[a] for a in v.args if a in places), None)
-            if found is not None:
-                places[v] = found
+            place = next((places[a] for a in v.args if a in places), None)
+            if place is not None:
+                places[v] = place
     return {name: places[v] for name, v in graph.outputs.items() if v in places}
 
 

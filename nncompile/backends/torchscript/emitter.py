@@ -65,7 +65,7 @@ def _itself(tree: ast.expr) -> ast.expr:
 
 
 OPERATIONS = {name: _operation(symbol) for name, symbol in INFIX.items()}
-# They make tensors of no tensor, and must be told the device that the others are on.
+# They make tensors from numbers alone: the device of the inputs is passed to them.
 FACTORIES = frozenset(
     f"torch.{name}" for name in ("arange", "empty", "eye", "full", "ones", "tensor", "zeros")
 )
@@ -127,16 +127,16 @@ class Emitter:
 
     def _node(self, value: Value, args: Sequence[Any]) -> Any:
         wide = widened(value)
-        given = tuple(a.type for a in value.args)
+        types = tuple(a.type for a in value.args)
         if wide is None:
-            self.types, self.type = given, value.type
+            self.types, self.type = types, value.type
             if not value.op.orders:
                 return value.op.torch(self, *args)
             return self._flipped(
-                value.op.torch(self, *self._flipped(tuple(args), given)), value.type
+                value.op.torch(self, *self._flipped(tuple(args), types)), value.type
             )
         self.types, self.type = wide.types, wide.type
-        result = wide.op.torch(self, *self._recast(tuple(args), given, wide.types))
+        result = wide.op.torch(self, *self._recast(tuple(args), types, wide.types))
         return self._recast(result, wide.type, value.type)
 
     def _flipped(self, x: Any, type_: Any) -> Any:
@@ -214,11 +214,11 @@ class Emitter:
 
     def method(self, x: str, name: str, *args: Any, **options: Any) -> str:
         """The result of `x.name(*args, **options)`."""
-        given = [self.text(a) for a in args]
-        named = {option: self.text(a) for option, a in options.items()}
-        make = partial(_call, name, len(given), tuple(named))
-        text = f"{x}.{name}({self._arguments(given, named)})"
-        return self._emit(text, name, (x, *given, *named.values()), make)
+        texts = [self.text(a) for a in args]
+        keywords = {option: self.text(a) for option, a in options.items()}
+        make = partial(_call, name, len(texts), tuple(keywords))
+        text = f"{x}.{name}({self._arguments(texts, keywords)})"
+        return self._emit(text, name, (x, *texts, *keywords.values()), make)
 
     def in_double(
         self,
@@ -227,15 +227,15 @@ class Emitter:
         function: str,
         tensors: Sequence[str],
         *args: Any,
-        **given: Any,
+        **options: Any,
     ) -> str:
-        """`function(*tensors, *args, **given)`; of float32 tensors in float64, and rounded, where
+        """`function(*tensors, *args, **options)`; of float32 tensors in float64, and rounded, where
         the size is above the limit: torch's sums of products and exponentials lose digits then."""
         if limit is None or (isinstance(size, int) and size <= limit):
-            return self.call(function, *tensors, *args, **given)
+            return self.call(function, *tensors, *args, **options)
         rest = [self.text(x) for x in args]
-        wide = self._arguments([*(f"{x}.double()" for x in tensors), *rest], given)
-        usual = f"{function}({self._arguments([*tensors, *rest], given)})"
+        wide = self._arguments([*(f"{x}.double()" for x in tensors), *rest], options)
+        usual = f"{function}({self._arguments([*tensors, *rest], options)})"
         hint = function.rpartition(".")[2]
         return self.by_size(size, limit, usual, f"{function}({wide}).float()", hint)
 
@@ -325,8 +325,8 @@ class Emitter:
             return self.call("torch.full", [], array.item(), dtype=f"torch.{dtype}")
         if array.size <= LITERAL and exact:
             return self.call("torch.tensor", array.tolist(), dtype=f"torch.{dtype}")
-        for name, known in self.constants.items():
-            if known is array:
+        for name, buffer in self.constants.items():
+            if buffer is array:
                 return f"self.{name}"
         name = f"constant_{len(self.constants) + 1}"
         self.constants[name] = array

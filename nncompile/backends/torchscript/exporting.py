@@ -61,7 +61,7 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
         f"torch.export cannot export {graph.name}: {reason}",
         rows=[(name, str(leaf.type)) for name, leaf in inputs.items()],
         hint="declare these sizes as numbers, or export to torchscript",
-        location=_site(graph),
+        location=_location_of_loop(graph),
     ) from failure
 
 
@@ -83,7 +83,7 @@ def _places(graph: Graph) -> dict[str, str]:
     }
 
 
-def _site(graph: Graph) -> Location | None:
+def _location_of_loop(graph: Graph) -> Location | None:
     """The line of the first loop, which is what torch.export can do least with."""
     return next((graph.locations.location(v) for v in graph.nodes if isinstance(v.op, Scan)), None)
 
@@ -91,24 +91,24 @@ def _site(graph: Graph) -> Location | None:
 def _examples(
     module: EagerModule, inputs: Mapping[str, Value]
 ) -> tuple[list[tuple[torch.Tensor, ...]], Exception | None]:
-    """Inputs that the model computes: zeros, of several sizes; and why others do not do."""
+    """Inputs that the model accepts: zeros, of several sizes; and the error of the last others."""
     names = sorted(symbols(size for leaf in inputs.values() for size in leaf.shape), key=str)
-    found, failure = [], None
+    examples, failure = [], None
     for sizes in _SIZES if names else _SIZES[:1]:
         chosen = dict(zip(names, itertools.cycle(sizes), strict=False))
         try:
             example = tuple(_zeros(leaf.type, chosen) for leaf in inputs.values())
             module(*example)
-            found.append(example)
+            examples.append(example)
         except (RuntimeError, ValueError, IndexError) as error:
             failure = error
-    return found, failure
+    return examples, failure
 
 
 def _zeros(type_: Type, sizes: Mapping[sp.Symbol, Size]) -> torch.Tensor:
     shape = [substitute(size, sizes) for size in type_.shape]
     if not all(isinstance(size, int) and size >= 0 for size in shape):
-        raise ValueError(f"no whole sizes of {type_}")
+        raise ValueError(f"the sizes of {type_} are not whole numbers")
     return torch.zeros(shape, dtype=getattr(torch, type_.dtype.name))
 
 

@@ -1,5 +1,5 @@
-"""Expressions of scalars as TorchScript: what each call that `nncompile.scalars.walk` makes is
-called in torch."""
+"""Expressions of scalars as TorchScript: torch's name of each call that `elementwise.lowering.walk`
+makes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def convolution_weight_gradient(
     most = 1024
     rank = len(strides)
     none = [0 for _ in range(rank)]
-    wanted = [False, True, False]
+    output_mask = [False, True, False]
     height, width = gradient.size(2), 1
     for i in range(1, rank):
         width *= gradient.size(2 + i)
@@ -61,7 +61,7 @@ def convolution_weight_gradient(
             gradient[:used].flatten(0, 1).unflatten(0, [together, count * gradient.size(1)]),
             x[:used].flatten(0, 1).unflatten(0, [together, count * x.size(1)]),
             gradient.new_zeros([1]).expand([count * shape[0]] + shape[1:]),  # only for its shape
-            None, strides, pads, dilations, False, none, count * groups, wanted,
+            None, strides, pads, dilations, False, none, count * groups, output_mask,
         )[1].unflatten(0, [count, shape[0]]).sum(0)  # fmt: skip
         if used == x.size(0):
             return total
@@ -83,7 +83,7 @@ def convolution_weight_gradient_of_few(
 ) -> Tensor:
     """The same with one accumulator."""
     like, none = gradient.new_zeros([1]).expand(shape), [0 for _ in strides]
-    wanted = [False, True, False]
+    output_mask = [False, True, False]
     return torch.ops.aten.convolution_backward(
-        gradient, x, like, None, strides, pads, dilations, False, none, groups, wanted
+        gradient, x, like, None, strides, pads, dilations, False, none, groups, output_mask
     )[1]

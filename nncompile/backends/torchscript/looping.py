@@ -39,28 +39,28 @@ class Loop:
         """The row of a sequence at that place."""
         return self.inner.emit(f"{x}[{self.time}]", "row")
 
-    def lower(self, known: Mapping[Value, Any], results: Sequence[Value]) -> list[Any]:
-        """The results of the body, where those of its leaves are known."""
-        found = dict(known)
+    def lower(self, leaves: Mapping[Value, Any], results: Sequence[Value]) -> list[Any]:
+        """The texts of the results of the body, from those of its leaves."""
+        texts = dict(leaves)
         for v in toposort(results):
-            if v not in found:
-                found[v] = self.inner.node(v, [found[a] for a in v.args])
-        return [found[v] for v in results]
+            if v not in texts:
+                texts[v] = self.inner.node(v, [texts[a] for a in v.args])
+        return [texts[v] for v in results]
 
     def finished(
         self, following: Sequence[str], rows: Sequence[str], types: Sequence[Type]
     ) -> tuple[str, ...]:
         """The variables after the loop, and the stacks of rows of the given types."""
         lists = [self.outer.variable("rows") for _ in rows]
-        given = [*self.carried, *lists]
+        variables = [*self.carried, *lists]
         starts = [*self.initial, *("[]" for _ in rows)]
         body = [*self.inner.statements]
         body += [Line(f"{x}.append({row})") for x, row in zip(lists, rows, strict=True)]
         if following:  # all at once: one may need what another was
             body.append(Line(f"{', '.join(self.carried)} = {', '.join(following)}"))
         loop = Block(f"for {self.time} in {self.places}: ...", body, repeated=True)
-        first = [Line(f"{x} = {start}") for x, start in zip(given, starts, strict=True)]
-        self.outer.statements.append(Group(given, [*first, loop]))
+        first = [Line(f"{x} = {start}") for x, start in zip(variables, starts, strict=True)]
+        self.outer.statements.append(Group(variables, [*first, loop]))
         stacks = [self._stack(x, t) for x, t in zip(lists, types, strict=True)]
         return (*self.carried, *stacks)
 
@@ -84,12 +84,12 @@ class Scanning(Loop):
         self.outer, self.inner, self.reverse = outer, outer.within(), reverse
         self.variables = [self.inner.variable("carry") for _ in self.initial]
         self.carried = self.variables[: len(initial)]
-        self.taken: dict[str, str] = {}  # rows by the sequences that they are of
+        self.row_names: dict[str, str] = {}  # by sequence
 
     def row(self, x: str) -> str:
-        if x not in self.taken:
-            self.taken[x] = self.inner.variable("row")
-        return self.taken[x]
+        if x not in self.row_names:
+            self.row_names[x] = self.inner.variable("row")
+        return self.row_names[x]
 
     def finished(
         self, following: Sequence[str], rows: Sequence[str], types: Sequence[Type]
@@ -97,14 +97,14 @@ class Scanning(Loop):
         function = self.outer.variable("body")
         last = [self.outer.variable("carry") for _ in self.variables]
         lists = [self.outer.variable("rows") for _ in rows]
-        named = (("carried", self.variables), ("rows", [*self.taken.values()]))
+        named = (("carried", self.variables), ("rows", [*self.row_names.values()]))
         first = [Line(f"[{', '.join(xs)}] = {source}") for source, xs in named if xs]
         returned = Line(f"return {_copies(following or self.variables)}, {_copies(rows)}")
         head = f"def {function}(carried: List[Tensor], rows: List[Tensor]): ..."
         body = Block(head, [*first, *self.inner.statements, returned], repeated=True)
         call = Line(
             f"[{', '.join(last)}], [{', '.join(lists)}] = scan({function}, "
-            f"{_copies(self.initial)}, [{', '.join(self.taken)}], reverse={self.reverse})"
+            f"{_copies(self.initial)}, [{', '.join(self.row_names)}], reverse={self.reverse})"
         )
         self.outer.statements.append(Group([*last, *lists], [body, call]))
         return (*last[: len(following)], *lists)

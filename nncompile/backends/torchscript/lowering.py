@@ -80,17 +80,17 @@ def lower(
     t = Emitter(next(iter(texts.values()), None), sizes, constants=constants, scans=scans)
     _check_inputs(t, graph, inputs, checked, sizes)
     results = _emitted(t, graph, texts)
-    final = {name: _given(t, results[v], v) for name, v in graph.outputs.items()}
+    final = {name: _as_declared(t, results[v], v) for name, v in graph.outputs.items()}
     final |= {name: t.method(final[name], "clone") for name in copied}
-    quiet = detached or bool(writes and not autograd)
-    if writes or quiet:
+    no_grad = detached or bool(writes and not autograd)
+    if writes or no_grad:
         # An expression would be computed when others are written already: it gets a name first.
         final = {n: t.named(x, "result") for n, x in final.items()}
     for n, path in writes.items():
         t.effect(_assignment(places.get(path, path), final[n], autograd))
-    body = [Block("with torch.no_grad(): ...", t.statements)] if quiet else t.statements
-    kept = {n: text for n, text in final.items() if n not in writes}
-    returned = [Line(f"return {table(kept)}")] if kept or not writes else []
+    body = [Block("with torch.no_grad(): ...", t.statements)] if no_grad else t.statements
+    outputs = {n: text for n, text in final.items() if n not in writes}
+    returned = [Line(f"return {table(outputs)}")] if outputs or not writes else []
     arguments = ", ".join(["self", *(f"{text}: Tensor" for text in inputs.values())])
     head = f"def {name}({arguments}) -> {'Dict[str, Tensor]' if returned else 'None'}: ..."
     leaves = (f"{input_of(leaf).kind} {n}: {leaf.type}" for n, leaf in graph.leaves.items())
@@ -113,7 +113,7 @@ def _emitted(t: Emitter, graph: Graph, texts: Mapping[str, str]) -> dict[Value, 
     for v in graph.nodes:
         if v in results:
             continue
-        with graph.locations.located(v):  # errors are told at the user's line
+        with graph.locations.located(v):  # errors name the user's line
             results[v] = t.node(v, [results[a] for a in v.args])
         if v.args or v in outputs:
             _keep(t, results[v], outputs.get(v), v, graph)
@@ -128,10 +128,10 @@ def _check_inputs(
     sizes: Mapping[sp.Symbol, Origin],
 ) -> None:
     """Has the method refuse inputs that are not as `checked` says."""
-    given = [(name, text, graph.leaves[name].type) for name, text in inputs.items()]
-    for entry in given:  # first of all, as sizes may be measured at any
+    entries = [(name, text, graph.leaves[name].type) for name, text in inputs.items()]
+    for entry in entries:  # ranks first, as sizes may be measured at any input
         _check_rank(t, *entry, checked)
-    for entry in given:
+    for entry in entries:
         _check_sizes(t, *entry, checked, sizes)
 
 
@@ -171,8 +171,8 @@ def _other_shape(name: str, text: str, type_: Type) -> str:
 
 
 def attribute_text(path: str) -> str:
-    """The attribute of the module under a dotted path: `self.stem.weight`; components that are no
-    names in Python are looked up by text."""
+    """The attribute of the module under a dotted path: `self.stem.weight`; components that are
+    not names in Python are looked up by text."""
     text = "self"
     for part in path.split("."):
         plain = part.isascii() and part.isidentifier() and not keyword.iskeyword(part)
@@ -189,13 +189,13 @@ def _keep(t: Emitter, result: Any, output: str | None, v: Value, graph: Graph) -
     """Gives a node's result its own line, named after the output, the parameter, the layer or
     what computes it."""
     for i, text in enumerate(result if isinstance(result, tuple) else (result,)):
-        known = t.results.get(text)
-        if known is None:
+        variable = t.results.get(text)
+        if variable is None:
             continue
-        stem = _stem(v, graph) or known.hint
+        stem = _stem(v, graph) or variable.hint
         t.keep(text, f"{stem}_{i}" if isinstance(result, tuple) else stem, _comment(v, graph))
         if output is not None:
-            known.hint = output
+            variable.hint = output
 
 
 def _stem(v: Value, graph: Graph) -> str:
@@ -206,8 +206,8 @@ def _stem(v: Value, graph: Graph) -> str:
     location = graph.locations.location(v)
     if location is None:
         return ""
-    whole, _, rest = location.scope.partition("/")  # the model's own name says nothing here
-    return rest if whole == graph.name else location.scope
+    root, _, path = location.scope.partition("/")  # the model's own name adds nothing
+    return path if root == graph.name else location.scope
 
 
 def _comment(v: Value, graph: Graph) -> str:
@@ -216,6 +216,6 @@ def _comment(v: Value, graph: Graph) -> str:
     return " ".join(f"{location.place}  {location.scope}".split("\n")).rstrip() if location else ""
 
 
-def _given(t: Emitter, text: str, v: Value) -> str:
+def _as_declared(t: Emitter, text: str, v: Value) -> str:
     """An output in its declared type."""
     return t.method(text, "to", f"torch.{v.dtype.name}") if v.dtype in CARRIERS else text

@@ -44,13 +44,12 @@ def to_script(
     under their own dotted names.
 
     `forward` takes the inputs in order and returns the outputs by name; it refuses inputs that are
-    not as `checked` says. Raises `BackendError` for
-    weights that are missing or of another type, a state that is not given (the seed of random
-    ops), and names that a module cannot have.
+    not as `checked` says. Raises `BackendError` for weights that are missing or of another type, a
+    state that is not given (the seed of random ops), and names that a module cannot have.
     """
     lowered = lower(graph, checked=checked)
-    held = weights_of(graph.leaves, parameters)
-    return scripted(graph.name, [lowered.source], held, lowered.constants, described(graph))
+    arrays = weights_of(graph.leaves, parameters)
+    return scripted(graph.name, [lowered.source], arrays, lowered.constants, described(graph))
 
 
 def to_bytes(graph: Graph, parameters: Mapping[str, Array]) -> bytes:
@@ -87,7 +86,9 @@ def _round_trip(module: torch.jit.ScriptModule) -> tuple[bytes, Exception | None
         return content, error
     if any("torch" in path.split(".") for path in loaded.state_dict()):
         # It is loaded, and the attribute hides the functions that its code calls.
-        return content, ValueError("'torch' is what the code in the file calls torch")
+        return content, ValueError(
+            "the name 'torch' hides the module torch from the code in the file"
+        )
     return content, None
 
 
@@ -103,7 +104,7 @@ def _can_be_loaded(path: str) -> bool:
 def scripted(
     name: str,
     sources: Sequence[str],
-    held: Mapping[str, tuple[Array, bool]],
+    arrays: Mapping[str, tuple[Array, bool]],
     constants: Mapping[str, Array],
     about: Mapping[str, Any],
 ) -> torch.jit.ScriptModule:
@@ -113,7 +114,7 @@ def scripted(
     # A class of its own: torch shares the methods of modules of one class and equal attributes.
     root = type(_class_name(name), (torch.nn.Module,), {})()
     root.nncompile = json.dumps(about)
-    for path, (array, trained) in held.items():
+    for path, (array, trained) in arrays.items():
         hold(root, path, array, trained)
     for path, array in constants.items():
         hold(root, path, array, False)
@@ -160,7 +161,7 @@ def _class_name(name: str) -> str:
 def weights_of(
     leaves: Mapping[str, Value], parameters: Mapping[str, Array]
 ) -> dict[str, tuple[Array, bool]]:
-    """The array of each leaf that is no input, and whether it is trained. Raises `BackendError`
+    """The array of each leaf but the inputs, and whether it is trained. Raises `BackendError`
     for one that is missing or of another type."""
     return {
         name: (_weight(name, leaf, parameters), input_of(leaf).kind == "parameter")

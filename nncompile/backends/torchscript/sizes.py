@@ -19,7 +19,7 @@ Origin = tuple[str, int, sp.Expr]
 def origins(shapes: Mapping[str, Shape]) -> dict[sp.Symbol, Origin]:
     """For each name of a dimension the leaf and axis to measure it at, and the size as an
     expression of that measure (of `4*h` it is a quarter) and of the names before it."""
-    found: dict[sp.Symbol, Origin] = {}
+    measured_at: dict[sp.Symbol, Origin] = {}
     axes = [
         (leaf, axis, size)
         for leaf, shape in shapes.items()
@@ -28,20 +28,20 @@ def origins(shapes: Mapping[str, Shape]) -> dict[sp.Symbol, Origin]:
     ]
     for leaf, axis, size in axes:
         if size.is_Symbol:
-            found.setdefault(size, (leaf, axis, MEASURED))
+            measured_at.setdefault(size, (leaf, axis, MEASURED))
     pending = [entry for entry in axes if not entry[2].is_Symbol]
     while True:
         for leaf, axis, size in pending:
-            unknown = size.free_symbols - found.keys()
+            unknown = size.free_symbols - measured_at.keys()
             if len(unknown) != 1:
                 continue
             (name,) = unknown
             roots = [] if size.has(FloorDiv, sp.Mod) else sp.solve(size - MEASURED, name)
             if len(roots) == 1:
-                found[name] = (leaf, axis, roots[0])
+                measured_at[name] = (leaf, axis, roots[0])
                 break
         else:
-            return found
+            return measured_at
 
 
 def is_measurable(size: Dim, known: Mapping[sp.Symbol, Origin]) -> bool:
@@ -71,12 +71,12 @@ def size_text(size: sp.Expr, texts: Mapping[sp.Symbol, str]) -> str:
     if size.is_Integer:
         return str(int(size))
 
-    def joined(operator: str, operands: Iterable[sp.Expr]) -> str:
+    def infix(operator: str, operands: Iterable[sp.Expr]) -> str:
         return f" {operator} ".join(f"({size_text(x, texts)})" for x in operands)
 
     numerator, denominator = sp.fraction(sp.together(size))
     if denominator != 1:
-        return joined("//", (numerator, denominator))
+        return infix("//", (numerator, denominator))
     if isinstance(size, sp.Add):  # positive terms first: `n - 1`, not `-1 + n`
         signs = {term: bool(term.as_coeff_Mul()[0] < 0) for term in size.as_ordered_terms()}
         first, *others = sorted(signs, key=signs.__getitem__)
@@ -86,11 +86,11 @@ def size_text(size: sp.Expr, texts: Mapping[sp.Symbol, str]) -> str:
         )
         return "".join([f"({size_text(first, texts)})", *rest])
     if isinstance(size, sp.Mul):
-        return joined("*", size.as_ordered_factors())
+        return infix("*", size.as_ordered_factors())
     if isinstance(size, sp.Pow) and size.exp.is_Integer:
-        return joined("*", [size.base] * int(size.exp))
+        return infix("*", [size.base] * int(size.exp))
     if isinstance(size, FloorDiv | sp.Mod):
-        return joined("//" if isinstance(size, FloorDiv) else "%", size.args)
+        return infix("//" if isinstance(size, FloorDiv) else "%", size.args)
     if isinstance(size, sp.Max | sp.Min):
         name = "max" if isinstance(size, sp.Max) else "min"
         operands = (size_text(x, texts) for x in size.args)

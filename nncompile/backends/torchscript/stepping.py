@@ -43,12 +43,13 @@ def to_step(
     `optimized(name, graph)` makes the passes. Raises `BackendError` for names that a module cannot
     have.
     """
-    known = {"step", "seed", *step.model.parameters, *step.model.states}
-    for path in known:
-        if path.partition(".")[0] in OWN:
+    paths = {"step", "seed", *step.model.parameters, *step.model.states}
+    for path in paths:
+        first_part = path.partition(".")[0]
+        if first_part in OWN:
             raise BackendError(
-                f"the module of a training step already has {path.partition('.')[0]!r} and "
-                f"cannot hold {path!r}",
+                f"the module of a training step already has {first_part!r} and cannot "
+                f"hold {path!r}",
                 hint="give the layer another name",
             )
     model = step.model
@@ -60,14 +61,14 @@ def to_step(
     predicting = optimized(model.name, model.inference())
     first = _first(step)
     constants: dict[str, Array] = {}
-    places = {path: _slot(path) for path in step.state if path not in known}
+    places = {path: _slot(path) for path in step.state if path not in paths}
 
     def reading(graph: Graph, name: str) -> str:
         copied = sharing(graph)  # of a parameter, which has a gradient, too
-        made = lower(
+        lowered = lower(
             graph, name, copied=copied, constants=constants, checked=Check.INPUTS, detached=True
         )
-        return made.source
+        return lowered.source
 
     def changing(graph: Graph, name: str, checked: Check = Check.NOTHING) -> str:
         writes = {n: n.removesuffix(".next") for n in graph.outputs if n not in metrics}
@@ -84,11 +85,11 @@ def to_step(
             {name.removesuffix(".next") for name in first.outputs},
         ),
     ]
-    held = {places.get(p, p): (state[p], p in step.parameters) for p in step.state}
+    arrays = {places.get(p, p): (state[p], p in step.parameters) for p in step.state}
     about = described(predicting, "step")
     about["batch"] = types_of(training.of_kind("input"))
     about["state"] = list(step.state)
-    return scripted(training.name, sources, held, constants, about)
+    return scripted(training.name, sources, arrays, constants, about)
 
 
 def step_to_bytes(
@@ -104,10 +105,10 @@ def sharing(graph: Graph) -> tuple[str, ...]:
     shared: set[Value] = set()
     for v in graph.nodes:
         if not v.args:
-            kept = getattr(v.op, "kind", "input") != "input"
+            is_shared = getattr(v.op, "kind", "input") != "input"
         else:
-            kept = not _is_new(v) and any(a in shared for a in v.args)
-        if kept:
+            is_shared = not _is_new(v) and any(a in shared for a in v.args)
+        if is_shared:
             shared.add(v)
     return tuple(name for name, v in graph.outputs.items() if v in shared)
 
@@ -130,11 +131,11 @@ def _is_new(value: Value) -> bool:
 def _first(step: Step) -> Graph:
     """The first state, as output `PATH.next`, of the leaves `seed` and `step` alone; states that
     begin with zeros are left out."""
-    drawn = initial_expressions(step.model)
-    known = {**step.model.parameters, **step.model.states}
-    leaves = {known[path]: value for path, value in drawn.items()}
-    made = replace(list(step.first.values()), leaves)
-    values = {**drawn, **dict(zip(step.first, made, strict=True))}
+    initial = initial_expressions(step.model)
+    leaves = {**step.model.parameters, **step.model.states}
+    initial_of_leaves = {leaves[path]: value for path, value in initial.items()}
+    first = replace(list(step.first.values()), initial_of_leaves)
+    values = {**initial, **dict(zip(step.first, first, strict=True))}
     outputs = {f"{path}.next": value for path, value in values.items() if path in step.state}
     return Graph(f"{step.model.name}_first", outputs, (), step.step.locations)
 
@@ -160,12 +161,12 @@ def set_state(self, state: Dict[str, Tensor]) -> None:
 def get_state(self) -> Dict[str, Tensor]:
     state = self._state()
     return {path: state[path].detach().clone() for path in state}"""
-    begun = map(Line, ["self.seed.fill_(seed)", *zeros])
+    lines = map(Line, ["self.seed.fill_(seed)", *zeros])
     reset = Block(
         "def reset(self, seed: int) -> None: ...",
         [
             Line('assert seed >= 0, "a seed is at least 0"'),
-            Block("with torch.no_grad(): ...", [*begun]),
+            Block("with torch.no_grad(): ...", [*lines]),
             Line("self._draw()"),
         ],
     )

@@ -120,11 +120,11 @@ def quoted(text: str) -> str:
 
 
 def parsed(text: str) -> Any:
-    """The tree of a statement. Raises `BackendError` for what is none."""
+    """The tree of a statement. Raises `BackendError` for text that is not one."""
     try:
         return ast.parse(text).body[0]
     except SyntaxError as error:
-        raise BackendError(f"this is no TorchScript: {text}") from error
+        raise BackendError(f"not a statement of TorchScript: {text}") from error
 
 
 @functools.lru_cache(maxsize=1024)

@@ -63,7 +63,7 @@ class Gemm(Op):
         return (
             gradient_a,
             gradient_b,
-            *(s if self.beta == 1 else s * self.beta for s in gradients_c),
+            *(g if self.beta == 1 else g * self.beta for g in gradients_c),
         )
 
     def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
@@ -146,7 +146,7 @@ class Gemm(Op):
 
 
 def _exactly(o: OnnxEmitter, x: str, factor: float) -> tuple[str, float]:
-    """A float64 matrix and its factor, which is multiplied in where it is no float32."""
+    """A float64 matrix and its factor, which is multiplied in where float32 cannot hold it."""
     if is_float32(factor):
         return x, factor
     return o.Mul(x, o.factor(o.scalar(factor, f64))), 1.0

@@ -163,7 +163,7 @@ def _spatial(name: str, x: Value, w: Value) -> Type:
         check_operands(x.type, w.type)
     except (ShapeError, DTypeError) as error:
         rows = [("x", str(x.type)), ("weight", str(w.type))]
-        raise type(error)(f"{name}: {error.said}", rows=rows, hint=error.hint) from None
+        raise type(error)(f"{name}: {error.problem}", rows=rows, hint=error.hint) from None
     result: Type = w.type
     return result
 
@@ -184,7 +184,7 @@ def _check_fit(
         window.results(tuple(dim(b + n + a) for b, n, a in axes))
     except ShapeError as error:
         rows = [("x", *described(x)), ("kernel", "×".join(map(str, window.kernel)))]
-        raise ShapeError(f"{what}: {error.said}", rows=rows, hint=error.hint) from None
+        raise ShapeError(f"{what}: {error.problem}", rows=rows, hint=error.hint) from None
 
 
 def _transposed_sizes(what: str, x: Value, window: Window, extra: Sequence[int]) -> Shape:

@@ -74,7 +74,7 @@ class CustomVjp(Annotation):
             )
         return (
             None,
-            *(None if s is None else _fitted(s, x) for s, x in zip(gradients, inputs, strict=True)),
+            *(None if g is None else _fitted(g, x) for g, x in zip(gradients, inputs, strict=True)),
         )
 
     @classmethod

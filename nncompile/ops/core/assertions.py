@@ -22,8 +22,8 @@ LENGTHS = "a length counts the valid elements of a row: np.clip(lengths, {low}, 
 
 
 class AssertAtMost(Annotation):
-    """x itself; `size` is `limit` at most. Both are told in `claim` and `hint` as {size} and
-    {limit}, and {x} is the type of x."""
+    """x itself; `size` is `limit` at most. `claim` and `hint` may contain {size}, {limit}
+    and {x}, the type of x."""
 
     size: Dim
     limit: Dim
@@ -44,7 +44,7 @@ class AssertAtMost(Annotation):
 
 
 class AssertInRange(Annotation):
-    """x itself, of numbers from `low` to `high`, both included; a `high` of None is no limit.
+    """x itself, of numbers from `low` to `high`, both included; a `high` of None does not limit.
     `what` begins the message about others and `hint` is its hint; see `in_range`."""
 
     low: Dim
@@ -77,7 +77,7 @@ def bounds_of(low: Dim, high: Dim | None) -> str:
 def in_range(
     x: Value, low: Any, high: Any, what: str, hint: str = "", reals: bool = False
 ) -> Value:
-    """`x`, integers from `low` to `high`, which may be symbolic; a `high` of None is no limit.
+    """`x`, integers from `low` to `high`, which may be symbolic; a `high` of None does not limit.
 
     Data that are fed as x and hold others are a `FeedError`, which says `what` they are ("the
     lengths of LSTM are") and gives `hint` as the hint, with the numbers for {low} and {high}.

@@ -16,10 +16,9 @@ from nncompile.ir.types import TupleType, Type, f32
 class Recompute(Op):
     """The first `count` arguments, whose gradients are taken through a second computation of them.
 
-    The next `held` arguments are what enters the block, each a `Held` that the block is computed
-    from; the others are its parameters. The second computation starts from the held values behind
-    barriers that wait for the gradient of the block, so that it cannot be merged with the first nor
-    run before.
+    The next `held` arguments are the values that enter the block; the others are its parameters.
+    The second computation starts from these values behind barriers that wait for the gradient of
+    the block, so that it cannot be merged with the first nor run before.
     """
 
     count: int
@@ -34,10 +33,10 @@ class Recompute(Op):
     def pullback_by(self, backward: Backward, g: Any, y: Value) -> Sequence[Value | None]:
         args = y.args
         results, inputs = args[: self.count], args[self.count : self.count + self.held]
-        cotangents = [(v, s) for v, s in zip(results, g, strict=True) if s is not None]
+        cotangents = [(v, c) for v, c in zip(results, g, strict=True) if c is not None]
         name = f"recomputed {y.digest.hex()}"
         formals = [Input(f"{name}.{i}", x.type)() for i, x in enumerate(inputs)]
-        incoming = [Input(f"{name}.gradient.{i}", s.type)() for i, (_, s) in enumerate(cotangents)]
+        incoming = [Input(f"{name}.gradient.{i}", c.type)() for i, (_, c) in enumerate(cotangents)]
         recomputed = replace([v for v, _ in cotangents], dict(zip(inputs, formals, strict=True)))
         sources = [*formals, *args[self.count + self.held :]]
         real = [x for x in sources if x.dtype.is_float]

@@ -183,7 +183,7 @@ def resize(
 
 
 def _check_space(what: str, x: Value, rank: int) -> None:
-    """Raises `ShapeError` where x is no batch of channels over spatial axes with elements."""
+    """Raises `ShapeError` where x is not a batch of channels over spatial axes with elements."""
     if x.rank != LEAD + rank or rank < 1:
         raise ShapeError(
             f"{what} needs [batch, channels] and {max(rank, 1)} spatial axes, x is {x.type}",

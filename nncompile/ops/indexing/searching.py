@@ -57,7 +57,7 @@ def searchsorted(a: Any, v: Any, side: str = "left") -> Value:
     them with `side="right"`. NaN is greater than all others. Where `a` does not rise the result
     means nothing.
 
-    Raises `ShapeError` where `a` is no vector, `ModelError` for another side.
+    Raises `ShapeError` where `a` is not a vector, `ModelError` for another side.
     """
     if side not in ("left", "right"):
         raise ModelError(f'searchsorted: side must be "left" or "right", got {side!r}')
@@ -117,7 +117,7 @@ def bincount(x: Any, weights: Any = None, minlength: Any = 0, *, length: Any = N
     is known only when the graph runs, so its size is a name of its own. With `length` it has that
     many, and greater numbers count nowhere.
 
-    Raises `DTypeError` for what are no integers, `ShapeError` where `x` is no vector.
+    Raises `DTypeError` where `x` is not of integers, `ShapeError` where it is not a vector.
     """
     x = as_value(x)
     if not x.dtype.is_integer:
@@ -154,8 +154,8 @@ def histogram(
     `weights`, of the shape of `x`, these are added up; with `density` the result is divided by
     their sum and the widths.
 
-    Raises `ModelError` for a range that is none and for known edges that fall, `ShapeError` for
-    edges that are no vector.
+    Raises `ModelError` for an empty range and for known edges that do not increase, `ShapeError`
+    for edges that are not a vector.
     """
     x = as_value(x)
     x = x if x.dtype.is_float else cast(x, f64)

@@ -1,7 +1,7 @@
 """Triangular forms of matrices in loops over their columns, for runtimes that have no kernel.
 
-All are of the last two axes; leading ones are batches. Sizes may be symbolic. What is computed for
-a matrix that is singular or not positive definite is no number anywhere; `pivots` tell.
+All are of the last two axes; leading ones are batches. Sizes may be symbolic. The result
+for a matrix that is singular or not positive definite is meaningless; `pivots` show that.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ class _Backward:
         for v, gradient in weighed:
             seeds[v] = seeds[v] + gradient if v in seeds else gradient
         gradients = separated(self.backward(seeds, wrt), forward.results, self.cotangents)
-        return {x: s for x, s in zip(wrt, gradients, strict=True) if s is not zeros_like(x)}
+        return {x: g for x, g in zip(wrt, gradients, strict=True) if g is not zeros_like(x)}
 
     def _rows(self, body: Sequence[Value]) -> dict[Value, tuple[Value, Value]]:
         """For each value that the body needs row by row, what stands for its row, and the

@@ -51,7 +51,7 @@ def lp_pool(
 
 
 def check_norm_type(what: str, norm_type: Any) -> float:
-    """p as a number. Raises `ModelError` for what is no number above 0."""
+    """p as a number. Raises `ModelError` for anything but a number above 0."""
     if isinstance(norm_type, bool) or not isinstance(norm_type, int | float) or not norm_type > 0:
         raise ModelError(f"{what}: norm_type must be a positive number, got {norm_type!r}")
     return norm_type

@@ -131,8 +131,8 @@ def quantile(
     names.
 
     The gradient goes to the elements on both sides, and to `q` where it is a value. Raises
-    `ShapeError` where there is nothing to choose from, `ModelError` for a number that is no share
-    and a method that is none.
+    `ShapeError` where there is nothing to choose from, `ModelError` for a `q` outside 0…1 and
+    an unknown method.
     """
     if method not in METHODS:
         raise ModelError(

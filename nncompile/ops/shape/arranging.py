@@ -125,7 +125,7 @@ def meshgrid(*xs: Any, indexing: str = "xy", sparse: bool = False) -> tuple[Valu
     alone. The axes are in the order of the vectors with `indexing="ij"`; with "xy" the first two
     are exchanged. `sparse` leaves the axes of the others at size one.
 
-    Raises `ShapeError` for what is no vector and no number, and for another `indexing`.
+    Raises `ShapeError` for tensors of two axes or more, and for another `indexing`.
     """
     if indexing not in ("xy", "ij"):
         raise ShapeError(f'meshgrid: indexing must be "xy" or "ij", got {indexing!r}')

@@ -180,7 +180,7 @@ def slid(
             )
         except ShapeError as error:
             raise ShapeError(
-                f"{what}: {error.said}", rows=[("x", *described(x))], hint=error.hint
+                f"{what}: {error.problem}", rows=[("x", *described(x))], hint=error.hint
             ) from None
         pads = widths[axis]
         if automatic and isinstance(bounds[0], int) and bounds[0] == bounds[1]:
