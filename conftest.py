@@ -1,5 +1,6 @@
 """For all tests: one thread each, as they run side by side; what is collected without torch."""
 
+import gc
 import os
 from importlib.util import find_spec
 from typing import Any
@@ -7,6 +8,10 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # numpy and torch read it where they are imported
 
 import onnxruntime
+
+# What thousands of tests keep (modules, nodes, cases) is looked through less often: an eighth of
+# the time otherwise.
+gc.set_threshold(50_000, 20, 100)
 
 NEED_TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
