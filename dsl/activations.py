@@ -10,6 +10,7 @@ import math
 from typing import Any
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import (
     exp,
     expm1,
@@ -180,6 +181,7 @@ def prelu(x: Any, slope: Any) -> Any:
     return where(x > 0, x, slope * x)
 
 
+@suggests_names
 def glu(x: Any, axis: int = -1) -> Value:
     """a·σ(b), a and b the halves of x along the axis (Dauphin et al. 2017): `[..., 2n]` to
     `[..., n]`. Raises `ShapeError` where the features are not known to be two halves."""
@@ -187,6 +189,7 @@ def glu(x: Any, axis: int = -1) -> Value:
     return a * sigmoid(b)
 
 
+@suggests_names
 def swiglu(x: Any, axis: int = -1) -> Value:
     """silu(a)·b, a and b the halves of x along the axis (Shazeer 2020). The half that is
     activated comes first, as in LLaMA; `glu` has it last, as torch's."""
@@ -194,12 +197,14 @@ def swiglu(x: Any, axis: int = -1) -> Value:
     return silu(a) * b
 
 
+@suggests_names
 def geglu(x: Any, axis: int = -1) -> Value:
     """gelu(a)·b, a and b the halves of x along the axis (Shazeer 2020)."""
     a, b = _halves("geglu", x, axis)
     return gelu(a) * b
 
 
+@suggests_names
 def reglu(x: Any, axis: int = -1) -> Value:
     """relu(a)·b, a and b the halves of x along the axis (Shazeer 2020)."""
     a, b = _halves("reglu", x, axis)
@@ -218,6 +223,7 @@ def _halves(name: str, x: Any, axis: int) -> tuple[Value, ...]:
     return split(x, 2, split_axis)
 
 
+@suggests_names
 def maxout(x: Any, pieces: int = 2) -> Value:
     """The greatest of each `pieces` features that follow each other (Goodfellow et al. 2013):
     `[..., n·pieces]` to `[..., n]`; `Dense(8 * 3, lambda x: maxout(x, 3))` is the layer. Of equal

@@ -69,6 +69,7 @@ def ones(type_: Type, key: Value, fans: Fans) -> Value:
     return full(type_.shape, 1, type_.dtype)
 
 
+@suggests_names
 def constant(number: Any) -> Initializer:
     """The number everywhere, or the array of the parameter's shape. Raises `ModelError` for what is
     neither."""
@@ -190,6 +191,7 @@ SCALED = {
 }
 
 
+@suggests_names
 def orthogonal(gain: float = 1.0) -> Initializer:
     """A random matrix with orthogonal rows or columns, whichever are fewer, of length `gain`
     (Saxe, McClelland & Ganguli 2014): what it multiplies keeps its length. Of more than two axes,
@@ -219,6 +221,7 @@ def orthogonal(gain: float = 1.0) -> Initializer:
     return initializer
 
 
+@suggests_names
 def identity_matrix(gain: float = 1.0) -> Initializer:
     """`gain` on the diagonal of a matrix, 0 beside it: a layer that passes on what it gets (Le,
     Jaitly & Hinton 2015, for recurrent weights)."""

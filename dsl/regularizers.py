@@ -7,6 +7,7 @@ from typing import Any
 
 from dsl.building import active
 from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import abs as absolute
 from nncompile.elementwise import log, maximum, minimum, where
 from nncompile.elementwise.formula import formula
@@ -22,6 +23,7 @@ Penalized = str | Value | Sequence[str | Value]
 """Values, or patterns of the paths of parameters (`"*.weight"`), or several of them."""
 
 
+@suggests_names
 def l1(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
     """amount·Σ|w|, which makes weights exactly 0 that are of little use (R. Tibshirani, 1996).
 
@@ -37,6 +39,7 @@ def l1(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
     return _summed("l1", params, absolute, amount)
 
 
+@suggests_names
 def l2(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
     """amount·Σ w², whose gradient is 2·amount·w (A. Hoerl and R. Kennard, "Ridge regression",
     1970). Under plain gradient descent it is weight decay of twice the amount; see `l1` for
@@ -44,6 +47,7 @@ def l2(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
     return _summed("l2", params, lambda w: w * w, amount)
 
 
+@suggests_names
 def orthogonality(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
     """amount·Σ (WᵀW − I)², or WWᵀ where that is smaller: 0 where the columns (or rows) of each
     matrix are unit vectors at right angles (A. Brock and others, 2017); see `l1` for `params`."""
@@ -61,6 +65,7 @@ def orthogonality(params: Penalized = "*.weight", amount: float = 1.0) -> Value:
     return _summed("orthogonality", params, deviation, amount)
 
 
+@suggests_names
 @in_single
 def activity_l1(activation: Any, amount: float = 1.0) -> Value:
     """amount·Σ|a| for each example, the mean over the batch (the first axis): few units at a time
@@ -68,6 +73,7 @@ def activity_l1(activation: Any, amount: float = 1.0) -> Value:
     return _scaled(amount, mean(_for_each(absolute(as_value(activation)))))
 
 
+@suggests_names
 @in_single
 def activity_l2(activation: Any, amount: float = 1.0) -> Value:
     """amount·Σ a² for each example, the mean over the batch (the first axis)."""
@@ -81,6 +87,7 @@ def _divergence(rate: Any, target: Any) -> Any:
     return target * log(target / rate) + (1 - target) * log((1 - target) / (1 - rate))
 
 
+@suggests_names
 @in_single
 def sparsity(activation: Any, rate: float = 0.05, amount: float = 1.0) -> Value:
     """amount·Σ KL(ρ ‖ mean activation) over the units, the means over the batch: each unit, of an
@@ -91,6 +98,7 @@ def sparsity(activation: Any, rate: float = 0.05, amount: float = 1.0) -> Value:
     return _scaled(amount, sum_of(_divergence(mean(as_value(activation), 0), rate)))
 
 
+@suggests_names
 @in_single
 def max_norm(weight: Any, limit: float = 3.0, axis: Axes = 0, eps: float = 1e-12) -> Value:
     """The weights, with vectors along `axis` that are longer than the limit shortened to it (N.
@@ -109,6 +117,7 @@ def max_norm(weight: Any, limit: float = 3.0, axis: Axes = 0, eps: float = 1e-12
     return result
 
 
+@suggests_names
 @in_single
 def unit_norm(weight: Any, axis: Axes = 0, eps: float = 1e-12) -> Value:
     """The weights, with every vector along `axis` made a unit vector; vectors of 0 stay. Applied

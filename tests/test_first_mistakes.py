@@ -11,9 +11,10 @@ import pytest
 
 import dsl
 from dsl import Dense, bf16, f16, f32, i8, i64, model, sgd, training, u8, u64
+from dsl.losses.declaration import loss
 from nncompile.diagnostics.errors import CompileError
 from nncompile.program.model import Model
-from nncompile.train import Trainer
+from nncompile.train import Monitor, Trainer
 from tests.leaves import leaf
 
 LABEL = leaf("label", i64["batch"])
@@ -157,3 +158,43 @@ def test_a_loss_that_is_counted_says_what_a_loss_is() -> None:
 
     with pytest.raises(CompileError, match=r"x\.sum\(\)(.|\n)*counts have no gradient"):
         training(net)
+
+
+def test_layers_come_after_the_value() -> None:
+    x = leaf("x", f32["batch", 4])
+    for wrong in (lambda: Dense(3) >> x, lambda: Dense(3) >> dsl.relu):
+        with pytest.raises(CompileError, match=r"Dense is applied(.|\n)*x >> layer; Sequential"):
+            wrong()
+
+
+def test_a_model_without_a_loss_is_told_to_return_one() -> None:
+    @model
+    def net(x: Any = f32["batch", 4]) -> dict[str, Any]:
+        return {"logits": x >> Dense(3)}
+
+    with pytest.raises(CompileError, match=r"no output 'loss'(.|\n)*return one from the model"):
+        training(net)
+
+
+def test_a_loss_without_the_shared_options_is_refused() -> None:
+    with pytest.raises(CompileError, match=r"def gap\(prediction, target, \*\*reducing\)"):
+
+        @loss
+        def gap(prediction: Any, target: Any) -> Any:
+            return abs(prediction - target)
+
+
+def test_a_pair_of_arrays_is_told_the_names_of_inputs() -> None:
+    @model
+    def net(x: Any = f32["batch", 4], label: Any = i64["batch"]) -> dict[str, Any]:
+        return {"loss": dsl.cross_entropy(x >> Dense(3), label)}
+
+    trainer = Trainer(training(net))
+    with pytest.raises(CompileError, match=r"hint: \{'x': ..., 'label': ...\}"):
+        trainer.fit((np.zeros((2, 4), np.float32), np.zeros(2, np.int64)), epochs=1)
+    with pytest.raises(CompileError, match=r"Monitor is a class(.|\n)*Monitor\(...\)"):
+        trainer.fit(
+            {"x": np.zeros((2, 4), np.float32), "label": np.zeros(2, np.int64)},
+            epochs=1,
+            callbacks=[Monitor],
+        )

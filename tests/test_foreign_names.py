@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import dsl
+import nncompile.train
 from dsl import f32, i64, model, training
 from dsl.foreign_names import FOREIGN_NAMES as NAMES
 from nncompile.diagnostics.errors import (
@@ -277,6 +278,33 @@ TORCH_LAYERS = (
     *("PReLU", "RMSNorm", "RNNCell", "LSTMCell", "GRUCell", "Upsample", "TransformerEncoder"),
     *("TransformerEncoderLayer", "TransformerDecoder", "TransformerDecoderLayer"),
 )
+
+
+OF_DSL = [
+    name
+    for name, function in ((name, getattr(dsl, name)) for name in dsl.__all__)
+    if inspect.isfunction(function) and function.__module__.startswith("dsl.") and name != "model"
+]
+CALLBACKS = ["CSVLog", "EarlyStopping", "JSONLog", "LearningCurve", "ModelCheckpoint", "Monitor"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [getattr(dsl, name) for name in OF_DSL]
+    + [getattr(nncompile.train, name) for name in (*CALLBACKS, "Probe", "TensorBoardLog")],
+    ids=lambda function: function.__name__,
+)
+def test_every_function_and_callback_names_its_options(function: Any) -> None:
+    words = f"{function.__name__}(: got an unexpected keyword| .*takes no options)(.|\n)*hint:"
+    with pytest.raises(ModelError, match=words):
+        function(no_such_option=1)
+
+
+def test_options_that_were_renamed_are_told() -> None:
+    with pytest.raises(ModelError, match="did you mean 'restore_best_weights'"):
+        nncompile.train.EarlyStopping(restore_best=True)  # type: ignore[call-arg]
+    with pytest.raises(ModelError, match="'axis'"):
+        dsl.accuracy(1, 2, dim=1)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", TORCH_LAYERS)

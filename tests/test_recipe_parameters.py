@@ -101,6 +101,11 @@ def test_groups_of_parameters_have_rates_decays_and_rules_of_their_own() -> None
         (("*.bais", "*"), r"'\*\.bais' matches no parameter of model(.|\n)*mean '\*\.bias'"),
         (("hiden.*", "*"), r"'hiden\.\*'(.|\n)*out\.weight(.|\n)*did you mean 'hidden"),
         (("*", "*.bias"), r"'\*\.bias' is never used: '\*'(.|\n)*put '\*\.bias' first"),
+        (("*", "[ho]*"), r"'\[ho\]\*' is never used: '\*'(.|\n)*put '\[ho\]\*' first"),
+        (
+            ("*.weight", "*.bias", "hidden.*"),
+            r"'hidden\.\*' is never used: '\*\.weight' and '\*\.bias', which come first, match all",
+        ),
     ],
 )
 def test_groups_of_no_parameters_are_told(groups: tuple[str, ...], words: str) -> None:

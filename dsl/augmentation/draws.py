@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from dsl.layers.noise import draw_key
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32
 from nncompile.ops import normal, randint, uniform
 
 
+@suggests_names
 def random_normal(
     shape: Sequence[Any], mean: Any = 0.0, std: Any = 1.0, dtype: DType = f32
 ) -> Value:
@@ -31,6 +33,7 @@ def random_normal(
     return normal(draw_key("random_normal"), tuple(shape), mean, std, dtype)
 
 
+@suggests_names
 def random_uniform(
     shape: Sequence[Any], low: float = 0.0, high: float = 1.0, dtype: DType = f32
 ) -> Value:
@@ -38,6 +41,7 @@ def random_uniform(
     return uniform(draw_key("random_uniform"), tuple(shape), low, high, dtype)
 
 
+@suggests_names
 def random_integers(shape: Sequence[Any], low: int, high: int) -> Value:
     """Independent whole numbers, i64, uniform over low ≤ x < high; see `random_normal`."""
     return randint(draw_key("random_integers"), tuple(shape), low, high)

@@ -16,6 +16,7 @@ from dsl.layers.dense import Dense
 from dsl.layers.embedding import rotary
 from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value
@@ -30,6 +31,7 @@ from nncompile.ops.core.assertions import LENGTHS, in_range
 HIDDEN = -1e30
 
 
+@suggests_names
 def scaled_dot_product_attention(
     query: Any,
     key: Any,
@@ -137,6 +139,7 @@ def _bias(allowed: Value, dtype: DType) -> Value:
     return cast(where(allowed, 0.0, HIDDEN), dtype)
 
 
+@suggests_names
 def causal_mask(queries: Any, keys: Any = None) -> Value:
     """bool[queries, keys], true where the key is not behind the query: what attention from left to
     right may look at. Sizes are numbers or symbolic, `keys` as many as queries by default."""
@@ -145,6 +148,7 @@ def causal_mask(queries: Any, keys: Any = None) -> Value:
     return mask
 
 
+@suggests_names
 def padding_mask(lengths: Any, size: Any) -> Value:
     """bool[..., size], true before the length of each sequence: the `key_mask` of sequences that
     are filled up to one size. Raises `DTypeError` for lengths that are not integers. A length of 0

@@ -6,14 +6,14 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, dataclass_transform
+from typing import Any, NoReturn, dataclass_transform
 
 import numpy as np
 
 from dsl.building import active
 from dsl.initializers import Fans, glorot_uniform, zeros
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import wrong_call
+from nncompile.diagnostics.hints import suggests_names, wrong_call
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32
 
@@ -67,6 +67,12 @@ class Layer:
         raise ModelError(
             f"the layer {type(self).__name__} has no __call__",
             hint="def __call__(self, x): ... says what it computes",
+        )
+
+    def __rshift__(self, other: Any) -> NoReturn:
+        raise ModelError(
+            f"{type(self).__name__} is applied to a value, which comes first",
+            hint="x >> layer; Sequential(layer, relu) makes one layer of several",
         )
 
     def parameter(
@@ -144,6 +150,7 @@ def _within_its_scope(call: Callable[..., Any]) -> Callable[..., Any]:
     return __call__
 
 
+@suggests_names
 def parameter(
     name: str,
     shape: Any = (),
@@ -159,12 +166,14 @@ def parameter(
     return builder.parameter(builder.path, name, shape, init, dtype, fans)
 
 
+@suggests_names
 def state(name: str, shape: Any = (), init: Any = zeros, dtype: DType = f32) -> Value:
     """The state of that name of the model, or of the layer that is being called, as it stands."""
     builder = active(f"state {name}")
     return builder.state(builder.path, name, shape, init, dtype)
 
 
+@suggests_names
 def update(state: Value | str, new: Any) -> None:
     """Makes `new` the value of that state of the model, or of the layer that is being called."""
     builder = active("update")

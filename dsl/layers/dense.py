@@ -13,6 +13,7 @@ from dsl.initializers import glorot_uniform, uniform, zeros
 from dsl.layers.base import Layer
 from dsl.layers.known_sizes import known_size
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import real
 from nncompile.ir.basic import as_value, floating
 from nncompile.ir.dims import Dim, same_shape
@@ -119,6 +120,7 @@ class Dropout(Layer):
         return drop(as_value(x), self.p, salt=active("Dropout").salt())
 
 
+@suggests_names
 def flatten(x: Any, start_dim: int = 1) -> Value:
     """All axes from `start_dim` on as one: f32[batch, 1, 8, 8] to f32[batch, 64]. Raises
     `ShapeError` where x has no axis `start_dim`."""

@@ -10,6 +10,7 @@ import numpy as np
 from dsl.initializers import Fans, constant, normal
 from dsl.layers.base import Layer
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import real
 from nncompile.elementwise import cos, sin, where
 from nncompile.ir.basic import Constant, as_value
@@ -111,6 +112,7 @@ def numbers_of(layer: Table, x: Any) -> Value:
     return value
 
 
+@suggests_names
 def sinusoidal(
     length: Any, width: int, base: float = 10000.0, dtype: DType = f32, positions: Any = None
 ) -> Value:
@@ -139,6 +141,7 @@ def _angles(positions: Value, width: int, base: float, caller: str) -> Value:
     return angles
 
 
+@suggests_names
 def rotary(
     x: Any, positions: Any = None, base: float = 10000.0, interleaved: bool = False
 ) -> Value:

@@ -10,6 +10,7 @@ from typing import Any
 from dsl.building import Builder, active
 from dsl.initializers import VarianceScaling, zeros
 from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import real
 from nncompile.ir.graph import Input
 from nncompile.ir.names import matches
@@ -105,6 +106,7 @@ class LoRA:
         return weight + (a * factor) @ b
 
 
+@suggests_names
 def lora(
     layer: Callable[..., Any],
     rank: int = 4,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypedDict, overload
 
 from dsl.losses.reduction import Reduction, matched, reduced
+from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import message_name
 from nncompile.elementwise.formula import formula
@@ -59,6 +60,8 @@ def loss(function: Callable[P, Losses]) -> Callable[P, Value]:
     `**reducing: Unpack[Reducing]`: the mean, the sum, or all of them, weighted and masked (see
     `reduced`), with the options in its signature and its docstring.
 
+    Raises `ModelError` where that is missing.
+
     >>> @loss
     ... def absolute(prediction, target, **reducing):
     ...     '''|p − t|.'''
@@ -68,7 +71,13 @@ def loss(function: Callable[P, Losses]) -> Callable[P, Value]:
 mask: 'Any' = None) -> 'Value'>
     """
     signature = inspect.signature(function)
-    *parameters, _ = signature.parameters.values()
+    *parameters, last = signature.parameters.values()
+    if last.kind is not last.VAR_KEYWORD:
+        names = ", ".join([*signature.parameters, "**reducing"])
+        raise ModelError(
+            f"the loss {function.__name__} does not take the options that all losses share",
+            hint=f"def {function.__name__}({names}): ...",
+        )
     signature = signature.replace(parameters=[*parameters, *_SHARED], return_annotation="Value")
 
     @functools.wraps(function)

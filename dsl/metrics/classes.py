@@ -41,6 +41,7 @@ from nncompile.ops import sum as sum_of
 Averaging = Literal["binary", "macro", "micro", "weighted", "none"]
 
 
+@suggests_names
 def accuracy(
     logits: Any, label: Any, axis: int = -1, weight: Any = None, mask: Any = None
 ) -> Value:
@@ -61,6 +62,7 @@ def accuracy(
     return reduced(right, "mean", weight, mask)
 
 
+@suggests_names
 def top_k_accuracy(
     logits: Any, label: Any, k: int = 5, axis: int = -1, weight: Any = None, mask: Any = None
 ) -> Value:
@@ -73,6 +75,7 @@ def top_k_accuracy(
     return reduced(cast(above < k, f32), "mean", weight, mask)
 
 
+@suggests_names
 def binary_accuracy(
     prediction: Any, target: Any, threshold: float = 0.5, weight: Any = None, mask: Any = None
 ) -> Value:
@@ -83,6 +86,7 @@ def binary_accuracy(
     return reduced(right, "mean", weight, mask)
 
 
+@suggests_names
 def perplexity(
     logits: Any,
     label: Any,
@@ -192,6 +196,7 @@ def iou(c: _Counts) -> Value:
     return ratio(c.hits, c.predicted + c.true - c.hits)
 
 
+@suggests_names
 def confusion_matrix(prediction: Any, label: Any, *, axis: int = -1, mask: Any = None) -> Value:
     """How many rows of each class (row) were taken for each class (column): i64[n, n]; labels
     outside 0 … n − 1 count nowhere. `Trainer.evaluate` adds it up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dsl.losses.reduction import matched, rows_of
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.op import Value
 from nncompile.ir.types import boolean, f32, i64
 from nncompile.ops import (
@@ -22,6 +23,7 @@ from nncompile.ops import (
 from nncompile.ops import sum as sum_of
 
 
+@suggests_names
 def roc_auc(score: Any, target: Any, mask: Any = None) -> Value:
     """The area under the receiver operating characteristic: how probable it is that of a true and
     a false example the true one has the higher score, an equal score counting half (J. Hanley and

@@ -6,6 +6,7 @@ from typing import Any
 
 from dsl.losses.reduction import matched, rows_of
 from dsl.losses.regression import mean_squared_error
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.op import Value
@@ -15,6 +16,7 @@ from nncompile.ops import sum as sum_of
 from nncompile.ops.reduction.statistics import root
 
 
+@suggests_names
 def root_mean_squared_error(
     prediction: Any, target: Any, weight: Any = None, mask: Any = None
 ) -> Value:
@@ -33,6 +35,7 @@ def _determined(residual: Any, spread: Any, squares: Any) -> Any:
     return where(constant, exact, 1 - residual / where(constant, 1.0, spread))
 
 
+@suggests_names
 def r2_score(prediction: Any, target: Any, mask: Any = None) -> Value:
     """R², the share of the targets' variance that the predictions explain:
     1 − Σ(t − p)² / Σ(t − t̄)², over all elements. As scikit-learn's, it is 1 for exact predictions

@@ -132,6 +132,12 @@ def suggests_names(function: Callable[P, R], label: str | None = None) -> Callab
     return wrapper
 
 
+def suggests_options(cls: type[R]) -> type[R]:
+    """The class, with a `ModelError` for a wrong call that lists its options."""
+    cls.__init__ = suggests_names(cls.__init__, cls.__name__)  # type: ignore[method-assign]  # of this class only
+    return cls
+
+
 @message_name()
 def wrong_call(
     label: str,

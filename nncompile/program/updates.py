@@ -126,8 +126,9 @@ class minimize(Options, eq=False):
         return trained
 
     def check_groups(self, model: Model) -> None:
-        """Raises `ModelError` for a group of parameters that no optimizer is used for: a pattern
-        that matches no parameter, or one that comes after a more general one."""
+        """Raises `ModelError` for a pattern whose optimizer is never used: it matches no parameter,
+        or it comes after a more general one, or after others that match all of its parameters and
+        more. A last `"*"` may be left with none."""
         if isinstance(self.optimizer, Optimizer):
             return
         floats = {p: leaf for p, leaf in model.parameters.items() if leaf.dtype.is_float}
@@ -140,22 +141,28 @@ class minimize(Options, eq=False):
                     rows=[("parameter", path, str(leaf.type)) for path, leaf in floats.items()],
                     hint=_suggestion(pattern, floats),
                 )
-            for earlier, earlier_group in before.items():
-                if group < earlier_group:
-                    raise ModelError(
-                        f"the optimizer of {pattern!r} is never used: {earlier!r}, which comes "
-                        "first, matches all of its parameters",
-                        hint=f"the first pattern that matches counts: put {pattern!r} first",
-                    )
+            first = {earlier: taken for earlier, taken in before.items() if taken & group}
+            covered = set().union(*first.values())
+            general = matches(pattern.replace("*", "any.path"), list(first))
+            if group <= covered and (general or group < covered):
+                *most, last = (repr(earlier) for earlier in first)
+                come, match = ("come", "match") if most else ("comes", "matches")
+                earlier = f"{', '.join(most)} and {last}" if most else last
+                raise ModelError(
+                    f"the optimizer of {pattern!r} is never used: {earlier}, which {come} first, "
+                    f"{match} all of its parameters",
+                    hint=f"the first pattern that matches counts: put {pattern!r} first",
+                )
             before[pattern] = group
 
     def loss_of(self, model: Model) -> Value:
         """The value that is minimized."""
         if self.loss not in model.outputs:
+            losses = [x for x, v in model.outputs.items() if v.rank == 0 and v.dtype.is_float]
             raise ModelError(
                 f"model {model.name} has no output {self.loss!r} to minimize",
                 rows=[("output", name, str(v.type)) for name, v in model.outputs.items()],
-                hint=did_you_mean(self.loss, model.outputs),
+                hint=did_you_mean(self.loss, losses) or _returned(self.loss),
             )
         loss = model.outputs[self.loss]
         if loss.rank != 0 or not loss.dtype.is_float:
@@ -298,6 +305,10 @@ class swa(Average, Options, eq=False):
 
 
 Update = minimize | assign | Average
+
+
+def _returned(loss: str) -> str:
+    return f'return one from the model: {{"{loss}": cross_entropy(logits, label), ...}}'
 
 
 def _suggestion(pattern: str, paths: Iterable[str]) -> str | None:

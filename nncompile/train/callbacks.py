@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, TrainingError, did_you_mean, whole_number
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.options import not_negative
 from nncompile.ir.types import Array, is_real
 from nncompile.program.model import RANDOM_STATE
@@ -75,6 +76,7 @@ class Best:
         return True
 
 
+@suggests_options
 class EarlyStopping:
     """Ends the training when the metric `monitor` has not improved by more than `min_delta` for
     `patience` epochs in a row, as Keras' callback of that name.
@@ -136,6 +138,7 @@ class EarlyStopping:
         self._state = {}
 
 
+@suggests_options
 @dataclass
 class ModelCheckpoint:
     """Saves the trainer to `path` after each `every` epochs; with `monitor`, only where that

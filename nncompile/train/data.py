@@ -59,7 +59,7 @@ class Feeder:
             raise FeedError(
                 f"data must be a dict of arrays by input name, got {type(data).__name__}",
                 rows=[("input", port.name, port.type) for port in self.ports],
-                hint="{" + ", ".join(f"{port.name!r}: ..." for port in self.ports) + "}",
+                hint=self._written(),
             )
         if isinstance(data, Mapping):
             self.arrays = check_feeds(self.ports, self._required(data))
@@ -123,11 +123,15 @@ class Feeder:
                 rows = slice(first, first + self.size)
                 yield {**{name: x[rows] for name, x in block_arrays.items()}, **uncut}
 
+    def _written(self) -> str:
+        return "{" + ", ".join(f"{port.name!r}: ..." for port in self.ports) + "}"
+
     def _checked(self, batch: Any) -> Batch:
         if not isinstance(batch, Mapping):
             raise FeedError(
                 f"a batch must be a dict of arrays by input name, got {type(batch).__name__}",
                 rows=[("input", port.name, port.type) for port in self.ports],
+                hint=self._written(),
             )
         arrays = check_feeds(self.ports, self._required(batch))
         self.ranges(arrays, self.sizes({name: x.shape for name, x in arrays.items()}))

@@ -11,6 +11,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
 from nncompile.diagnostics.extras import extra
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.ir.types import Array
 from nncompile.runtime import write_atomically
 from nncompile.train.events import Event, History
@@ -84,6 +85,7 @@ def learning_curves(
     return draw_lines(path, lines, "epoch", log_y=log)
 
 
+@suggests_options
 class LearningCurve:
     """A callback that draws the metrics so far to `path` after each `every` epochs and at the end;
     the options are those of `learning_curves`."""

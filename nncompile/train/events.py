@@ -83,6 +83,11 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
     several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
     methods: list[Callable[[Event], Any]] = []
     for callback in several:
+        if isinstance(callback, type):
+            raise ModelError(
+                f"{callback.__name__} is a class, not a callback",
+                hint=f"create one: callbacks=[{callback.__name__}(...)]",
+            )
         method = getattr(callback, f"on_{kind}", None)
         if method is not None:
             methods.append(method)

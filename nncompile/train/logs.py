@@ -15,6 +15,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import FileError, ModelError, whole_number
 from nncompile.diagnostics.extras import extra
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.runtime import check_writable
 from nncompile.train.events import Event
 from nncompile.train.monitor import Monitor
@@ -47,6 +48,7 @@ class _Lines:
         self._overwrite = False
 
 
+@suggests_options
 class CSVLog:
     """A callback that writes a line of comma-separated numbers for each epoch to `path`: `epoch`,
     `step`, the metrics that are one number, and `seconds`.
@@ -74,6 +76,7 @@ class CSVLog:
         self._lines.add(_csv(list(row.values())))
 
 
+@suggests_options
 class JSONLog:
     """A callback that writes a line of JSON for each epoch, and with `every` for each `every`-th
     step, to `path`: `event` ("epoch" or "step"), `epoch`, `step`, `seconds` and `metrics`, in
@@ -103,6 +106,7 @@ class JSONLog:
         self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@suggests_options
 class TensorBoardLog:
     """A callback that writes metrics for TensorBoard into `directory`, of each epoch and with
     `every` of each `every`-th step (`step/…`), over the number of the step.

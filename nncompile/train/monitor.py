@@ -15,6 +15,7 @@ import numpy as np
 
 from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import ModelError, warn, whole_number
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import abs, sqrt, where
 from nncompile.ir.graph import Graph
@@ -43,6 +44,7 @@ class TrainingWarning(UserWarning):
     """Something that keeps a training from learning, but is not an error."""
 
 
+@suggests_options
 class Probe:
     """Measures a recipe's training at any state and batch; `recipe` may be one that is compiled.
 
@@ -168,6 +170,7 @@ class _Plan:
         return Measurement(step, layers, parameters, activations, self.losses)
 
 
+@suggests_options
 class Monitor:
     """A callback that measures how the training is, at the end of each epoch or after each `every`
     steps, on the batch of the last step.
