@@ -31,8 +31,9 @@ def check_type(case: Case) -> None:
             made = {d: n for d, n in zip(declared.shape, result.shape, strict=True)
                     if d in case.sample.op.makes}  # fmt: skip
             expected = tuple(substitute(d, {**made, **sizes}) for d in declared.shape)
-            assert result.shape == expected, f"{sizes}: inferred {declared}, got {result.shape}"
-            assert result.dtype == declared.dtype.numpy, f"inferred {declared}, got {result.dtype}"
+            said = f"infer says {declared}, numpy gives"
+            assert result.shape == expected, f"{said} {result.shape} at {sizes}"
+            assert result.dtype == declared.dtype.numpy, f"{said} {result.dtype}"
 
 
 def check_interned(case: Case) -> None:
@@ -93,7 +94,8 @@ def check_torch(case: Case) -> None:
         results = script(feeds)
         for name, y in graph.outputs.items():
             actual = results[name]
-            assert actual.dtype == y.dtype.numpy, f"{actual.dtype}, not {y.dtype}"
+            said = f"infer says {y.type}, TorchScript gives {actual.dtype}"
+            assert actual.dtype == y.dtype.numpy, said
             assert_close(actual, expected[name], y.dtype.name, f"{name} at {sizes}")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import dsl
-from dsl import Dense, f32, f64, model
+from dsl import Dense, activations, f32, f64, model
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.ir.interpreter import evaluate
@@ -25,6 +25,7 @@ from nncompile.program.initialization import initial_values
 from tests.attention_checks import built
 from tests.backends import optimized
 from tests.leaves import leaf
+from tests.loss_checks import agree
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
@@ -58,11 +59,15 @@ TABLE: dict[str, Case] = {
     "tanh": Case(dsl.tanh, torch.tanh),
     "relu": Case(dsl.relu, torch.relu),
     "leaky relu": Case(dsl.leaky_relu, functional.leaky_relu),
+    "leaky relu 0.3": Case(
+        lambda x: dsl.leaky_relu(x, 0.3), lambda x: functional.leaky_relu(x, 0.3)
+    ),
     "prelu": Case(
         lambda x: dsl.prelu(x, 0.25),
         lambda x: functional.prelu(x, torch.full((1,), 0.25, dtype=x.dtype)),
     ),
     "elu": Case(dsl.elu, functional.elu),
+    "elu 2": Case(lambda x: dsl.elu(x, 2), lambda x: functional.elu(x, 2.0)),
     "selu": Case(dsl.selu, functional.selu),
     "celu": Case(lambda x: dsl.celu(x, 0.7), lambda x: functional.celu(x, 0.7)),
     "gelu": Case(dsl.gelu, functional.gelu),
@@ -76,6 +81,15 @@ TABLE: dict[str, Case] = {
     "hard swish": Case(dsl.hard_swish, lambda x: x * torch.clamp(x / 6 + 0.5, 0, 1)),
     "hard tanh": Case(dsl.hard_tanh, functional.hardtanh),
     "relu6": Case(dsl.relu6, functional.relu6),
+    "log sigmoid": Case(dsl.log_sigmoid, functional.logsigmoid),
+    "tanh shrink": Case(dsl.tanh_shrink, functional.tanhshrink),
+    "soft shrink": Case(dsl.soft_shrink, functional.softshrink),
+    "hard shrink": Case(dsl.hard_shrink, functional.hardshrink),
+    "threshold": Case(
+        lambda x: dsl.threshold(x, 0.1, 20.0), lambda x: functional.threshold(x, 0.1, 20.0)
+    ),
+    "gaussian": Case(dsl.gaussian, lambda x: torch.exp(-x * x)),
+    "squareplus": Case(dsl.squareplus, lambda x: (x + torch.sqrt(x * x + 4)) / 2),
     "softmax": Case(dsl.softmax, lambda x: x.softmax(-1)),
     "log softmax": Case(dsl.log_softmax, lambda x: x.log_softmax(-1)),
     "glu": Case(dsl.glu, functional.glu, 2),
@@ -111,6 +125,17 @@ def their_orders(case: Case, points: Any) -> list[Any]:
         second = None
     second = torch.zeros_like(x) if second is None else second
     return [z.detach().numpy() for z in (y, first, second)]
+
+
+def called(function: Callable[[Any], Any]) -> set[str]:
+    """The names of `dsl` that a function of the table is, or calls."""
+    ours = {name for name in dsl.__all__ if getattr(dsl, name) is function}
+    return ours or {*function.__code__.co_names}
+
+
+def test_every_activation_is_in_the_table() -> None:
+    names = set().union(*(called(case.ours) for case in TABLE.values()))
+    assert not {*activations.__all__} - names
 
 
 @pytest.mark.slow
@@ -168,6 +193,26 @@ def test_each_is_the_activation_of_a_layer(name: str) -> None:
     expected = case.theirs(torch.tensor(plain, dtype=torch.float64)).numpy()
     found = evaluate(net.graph, feeds)["output"]  # type: ignore[call-overload]
     np.testing.assert_allclose(found, expected, 1e-5, 1e-6)
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_values_and_gradients_are_finite_at_kinks_and_far_out(name: str) -> None:
+    x = leaf("x", f32["n", 12])
+    y = TABLE[name].ours(x)
+    points = np.array([-1e4, -100, -20, -3, -0.5, 0, 0.1, 0.5, 3, 6, 100, 1e4], np.float32)
+    for value in evaluate([y, *grad(y.sum(), [x])], {"x": points[None]}):
+        assert np.isfinite(value).all()
+
+
+def test_prelu_trains_its_slope() -> None:
+    random = np.random.default_rng(1)
+    agree(
+        dsl.prelu,
+        functional.prelu,
+        random.normal(size=(6, 3)),
+        random.normal(size=3),
+        gradient_of=2,
+    )
 
 
 def test_gates_along_another_axis() -> None:

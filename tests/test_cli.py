@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
+from typer.main import get_command
 
+from nncompile.cli.app import app
 from nncompile.ops.reduction.softmax import Softmax
 from nncompile.passes import PASSES
 from nncompile.runtime import StepRunner, load_state
@@ -308,9 +310,11 @@ def test_steps_are_counted_from_the_checkpoint(good: Path) -> None:
     assert "--steps count from there" in " ".join(succeeds("train", "--help").split())
 
 
-@pytest.mark.parametrize("command", ["train", "compile", "run", "show", "check"])
+@pytest.mark.parametrize("command", get_command(app).commands)  # type: ignore[attr-defined]  # a group
 def test_help_has_examples(command: str) -> None:
     printed = succeeds(command, "--help")
     assert "Example" in printed
     assert f"nncompile {command} " in printed
     assert "--debug" in printed
+    page = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+    assert f"\n## {command}\n\n```\nnncompile {command} " in page, "the page has no section of it"

@@ -14,30 +14,22 @@ from typer.testing import CliRunner
 import dsl
 from nncompile import elementwise
 from nncompile.cli.app import app
-from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
+from nncompile.ir.basic import const
+from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Op, Value
 from nncompile.program.composition import compose
+from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.recipe import training
 from tests import op_checks, op_types
 from tests.backends import valid_model
+from tests.leaves import leaf
+from tests.small_models import data, perceptron
+from tests.test_rowwise import check_rows, claims
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-OP_IMPORTS = """
-from collections.abc import Iterator, Sequence
-from typing import Any
-
-import numpy as np
-
-from nncompile.diagnostics.errors import DTypeError, ShapeError
-from nncompile.ir.op import Op, Sample, Value
-from nncompile.ir.basic import as_value
-from nncompile.ir.types import Type, f32, f64
-
-Array = np.ndarray
-"""
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -50,6 +42,12 @@ def run_as_module(name: str, source: str) -> ModuleType:
     sys.modules[name] = module
     exec(compile(source, name, "exec"), module.__dict__)
     return module
+
+
+def contributed(part: str) -> ModuleType:
+    """The code of the contributing guide that has this part, as a module."""
+    (source,) = (b for b in blocks(ROOT / "CONTRIBUTING.md", "python") if part in b)
+    return run_as_module("contributed", source)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -65,8 +63,7 @@ def test_the_parts_of_an_error_are_those_of_the_page() -> None:
 
 
 def test_the_op_of_the_contributing_guide_passes_every_check_of_an_op() -> None:
-    source = blocks(ROOT / "CONTRIBUTING.md", "python")[0]
-    module = run_as_module("contributed", OP_IMPORTS + source)
+    module = contributed("class Outer(Op)")
     op_type: type[Op] = module.Outer
     try:
         cases = op_types.cases_of(op_type)
@@ -77,10 +74,52 @@ def test_the_op_of_the_contributing_guide_passes_every_check_of_an_op() -> None:
             op_checks.check_onnx(case)
             op_checks.check_gradients(case)
             op_checks.check_gradient_onnx(case)
+            for places, axis in claims(case):
+                check_rows(case, places, axis)
         assert len(cases) >= 2
+        with pytest.raises(ModelError, match="outer: got an unexpected"):
+            module.outer(axis=0)
     finally:
         del Op.registry[op_type.__module__, op_type.__qualname__]
         del sys.modules["contributed"]
+
+
+def test_the_formula_and_the_layer_of_the_contributing_guide_compute() -> None:
+    assert contributed("def swish").swish(0.0) == 0
+    layer = contributed("class Scale(Layer)").Scale(2.0)
+    net = dsl.model(lambda x=dsl.f32["batch", 3]: x >> layer)
+    x = np.float32([[1, -2, 3]])
+    (y,) = evaluate(net.graph, {**initial_values(net, 0), "x": x}).values()
+    np.testing.assert_array_equal(y, 2 * x)
+    with pytest.raises(ShapeError, match="Scale needs features"):
+        dsl.model(lambda x=dsl.f32[()]: x >> layer)
+
+
+def test_the_loss_of_the_contributing_guide_has_all_options() -> None:
+    charbonnier = contributed("def charbonnier").charbonnier
+    p, t = np.array([3.0, -1.0]), np.array([0.0, -1.0])
+    found = evaluate(charbonnier(const(p), t, eps=4.0, reduction="none"), {})
+    np.testing.assert_allclose(found, [5, 4])
+    assert float(evaluate(charbonnier(const(p), t, eps=4.0, mask=p > 0), {})) == 5
+
+
+def test_the_optimizer_of_the_contributing_guide_steps() -> None:
+    optimizer = contributed("class signum(Optimizer)").signum(0.125)
+    step = compose(training(perceptron(), optimizer=optimizer))
+    state = step.initial(0)
+    after = evaluate(step.step, {**state, **data(4, 0)})
+    for path in step.parameters:
+        moved = np.abs(after[step.state_map[path]] - state[path])
+        np.testing.assert_allclose(moved[moved != 0], 0.125, 1e-5)
+        assert moved.any()
+
+
+def test_the_rule_of_the_contributing_guide_applies_where_it_may() -> None:
+    rule = contributed("def add_into_gemm").add_into_gemm
+    a, b, c = (leaf(name, type_) for name, type_ in zip("abc", rule.examples, strict=True))
+    assert rule(a @ b + c) is dsl.gemm(a, b, c)
+    for outputs in rule.refusals():
+        assert rule(outputs[0]) is None
 
 
 def test_formulas_of_the_guide_run() -> None:

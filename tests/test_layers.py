@@ -140,6 +140,10 @@ def test_dense_hints_at_what_makes_any_size_known() -> None:
     assert "GlobalAveragePool()" in str(caught.value)
 
 
+class Silent(Layer):
+    factor = 1.0
+
+
 @pytest.mark.parametrize(
     ("make", "message", "hint"),
     [
@@ -151,6 +155,8 @@ def test_dense_hints_at_what_makes_any_size_known() -> None:
         ),
         (lambda: Flatten(1, 2), "Flatten: too many positional arguments", "start_dim, name"),
         (lambda: Sequential(Flatten(), nam="a"), "Sequential: got an unexpected", "'name'"),
+        (lambda: Silent(factor=2), "Silent: factor is not an option", "factor: float = ..."),
+        (lambda: Silent(other=2), "Silent: got an unexpected .* 'other'", "name"),
         (lambda: Conv2d(4, 3, strides=2), "Conv2d: got an unexpected .* 'strides'", "'stride'"),
     ],
 )

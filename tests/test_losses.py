@@ -1,4 +1,4 @@
-"""Losses, metrics and activations: values and gradients against torch's, and what they refuse."""
+"""Losses and metrics: values and gradients against torch's, and what they refuse."""
 
 from __future__ import annotations
 
@@ -21,71 +21,6 @@ from tests.loss_checks import agree
 
 torch = pytest.importorskip("torch", reason="torch is the reference here")
 functional = torch.nn.functional
-
-
-ACTIVATIONS: dict[str, tuple[Any, Any]] = {
-    "relu": (dsl.relu, functional.relu),
-    "leaky_relu": (dsl.leaky_relu, functional.leaky_relu),
-    "leaky_relu 0.3": (lambda x: dsl.leaky_relu(x, 0.3), lambda x: functional.leaky_relu(x, 0.3)),
-    "elu": (dsl.elu, functional.elu),
-    "elu 2": (lambda x: dsl.elu(x, 2), lambda x: functional.elu(x, 2.0)),
-    "celu": (lambda x: dsl.celu(x, 0.7), lambda x: functional.celu(x, 0.7)),
-    "selu": (dsl.selu, functional.selu),
-    "gelu": (dsl.gelu, functional.gelu),
-    "gelu_tanh": (dsl.gelu_tanh, lambda x: functional.gelu(x, approximate="tanh")),
-    "silu": (dsl.silu, functional.silu),
-    "swish": (dsl.swish, functional.silu),
-    "mish": (dsl.mish, functional.mish),
-    "softplus": (dsl.softplus, lambda x: functional.softplus(x, threshold=1000)),
-    "softsign": (dsl.softsign, functional.softsign),
-    "relu6": (dsl.relu6, functional.relu6),
-    "hard_tanh": (dsl.hard_tanh, functional.hardtanh),
-    "hard_sigmoid": (dsl.hard_sigmoid, functional.hardsigmoid),
-    "hard_swish": (dsl.hard_swish, functional.hardswish),
-    "sigmoid": (dsl.sigmoid, torch.sigmoid),
-    "tanh": (dsl.tanh, torch.tanh),
-    "log_sigmoid": (dsl.log_sigmoid, functional.logsigmoid),
-    "tanh_shrink": (dsl.tanh_shrink, functional.tanhshrink),
-    "soft_shrink": (dsl.soft_shrink, functional.softshrink),
-    "hard_shrink": (dsl.hard_shrink, functional.hardshrink),
-    "threshold": (
-        lambda x: dsl.threshold(x, 0.1, 20.0),
-        lambda x: functional.threshold(x, 0.1, 20.0),
-    ),
-    "gaussian": (dsl.gaussian, lambda x: torch.exp(-x * x)),
-    "squareplus": (dsl.squareplus, lambda x: (x + torch.sqrt(x * x + 4)) / 2),
-    "softmax": (
-        lambda x: dsl.softmax(x) * dsl.exp(-x * x),
-        lambda x: x.softmax(-1) * torch.exp(-x * x),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_are_torchs(name: str) -> None:
-    ours, theirs = ACTIVATIONS[name]
-    x = np.random.default_rng(0).normal(scale=3, size=200)
-    agree(ours, theirs, x)
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activations_and_their_gradients_are_finite_far_out(name: str) -> None:
-    x = leaf("x", f32["n"])
-    y = ACTIVATIONS[name][0](x)
-    wide = np.array([-1e4, -100, -20, -6, -3, -0.5, 0, 0.5, 3, 6, 20, 100, 1e4], np.float32)
-    for value in evaluate([y, *grad(y.sum(), [x])], {"x": wide}):
-        assert np.isfinite(value).all()
-
-
-def test_prelu_trains_its_slope() -> None:
-    random = np.random.default_rng(1)
-    agree(
-        dsl.prelu,
-        functional.prelu,
-        random.normal(size=(6, 3)),
-        random.normal(size=3),
-        gradient_of=2,
-    )
 
 
 LOSSES: dict[str, tuple[Any, Any]] = {

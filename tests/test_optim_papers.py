@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nncompile import optim
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import f64
 from nncompile.optim import lamb, lion, muon
@@ -15,6 +16,7 @@ from nncompile.program.composition import compose
 from nncompile.program.recipe import training
 from nncompile.train import Trainer
 from tests.small_models import data, perceptron
+from tests.test_optim import CASES
 
 STEPS = 10
 
@@ -61,6 +63,13 @@ PAPERS = {
     "lamb": (lamb(0.01, weight_decay=0.1), lamb_of_the_paper),
     "muon": (muon(0.02), muon_of_the_paper),
 }
+
+
+def test_each_optimizer_is_compared_here_or_with_torchs() -> None:
+    compared = {type(case.ours) for case in CASES.values()} | {type(o) for o, _ in PAPERS.values()}
+    things = [getattr(optim, name) for name in optim.__all__]
+    optimizers = {x for x in things if isinstance(x, type) and issubclass(x, optim.Optimizer)}
+    assert optimizers - {optim.Optimizer} <= compared
 
 
 @pytest.mark.parametrize("name", PAPERS)

@@ -1,17 +1,24 @@
-"""Updates of single parameters against torch's: of any rank, up and down, and Muon's."""
+"""Updates of single parameters against torch's: of any rank, up and down, and Muon's; and those
+that are none."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
 from nncompile.ir.types import f64, i64
 from nncompile.optim import Optimizer, adafactor, adamax, asgd, muon, rprop, sgd
 from nncompile.optim.muon import orthogonalised
+from nncompile.program.composition import compose
+from nncompile.program.recipe import training
+from tests.small_models import perceptron
 
 STEPS = 24
 
@@ -98,3 +105,31 @@ def test_muon_is_that_of_torch(torch: Any, monkeypatch: pytest.MonkeyPatch) -> N
                 theirs.grad = torch.from_numpy(g.T.copy())
                 optimizer.step()
             np.testing.assert_allclose(w, theirs.detach().numpy().T, 1e-9, 1e-9)
+
+
+class Momentum(Optimizer):
+    """One whose update is what `gives` makes of the parameter and the gradient."""
+
+    gives: Any = None
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        return ("m",)
+
+    def update(self, w: Value, g: Value, slots: Mapping[str, Value], step: Value) -> Any:
+        return self.gives(w, g)
+
+
+@pytest.mark.parametrize(
+    ("gives", "words"),
+    [
+        (lambda w, g: w - g, "update of Momentum must return the next parameter and a dict"),
+        (lambda w, g: (w, {}), "the next value of each slot: m, got none"),
+        (lambda w, g: (w, {"v": g}), "the next value of each slot: m, got v"),
+        (lambda w, g: (w, {"m": g.sum()}), "slot m that update of Momentum returns has the wrong"),
+        (lambda w, g: (w.astype(f64), {"m": g}), "parameter that update of Momentum returns has"),
+    ],
+)
+def test_an_update_of_another_form_is_told(gives: Any, words: str) -> None:
+    with pytest.raises(ModelError, match=words):
+        compose(training(perceptron(), optimizer=Momentum(gives=gives)))

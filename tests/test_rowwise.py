@@ -83,7 +83,7 @@ def test_every_op_says_which_axes_it_mixes() -> None:
     import_all()
     ours = {op for (module, _), op in Op.registry.items() if module.startswith("nncompile.")}
     unclear = {op.__name__: ways(op) for op in ours if len(ways(op)) != 1}
-    assert not unclear
+    assert not unclear, "an op says it in one way: it defines rowwise, or sets varies or mixes"
 
 
 def test_what_keeps_dimensions_is_a_reduction() -> None:
@@ -114,7 +114,8 @@ def test_what_an_op_says_is_looked_at(op_type: type[Op]) -> None:
     """There is a sample with rows, of which it says an axis."""
     ours = [case for case in CASES if type(case.sample.op) is op_type]
     found = [check_rows(case, *claim) for case in ours for claim in claims(case)]
-    assert any(found), f"no sample of {op_type.__name__} has rows that are apart"
+    name = op_type.__name__
+    assert any(found), f"no sample of {name} has rows of which it says an axis; or it sets mixes"
 
 
 def check_batched(case: Case) -> bool:

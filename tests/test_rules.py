@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import itertools
 import pkgutil
 import sys
 import textwrap
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -101,6 +103,18 @@ def unmet(rule: Rule | Change) -> set[int]:
     for outputs in rule.refusals():
         left -= refused_at(rule, outputs)[1]
     return left
+
+
+def listed() -> set[str]:
+    """The names in the lists of modules of passes, among them what each pass hands to `rewrite`."""
+    sources = Path(nncompile.passes.__file__).parent.glob("*.py")
+    nodes = itertools.chain(*(ast.walk(ast.parse(p.read_text(encoding="utf-8"))) for p in sources))
+    lists = [node.elts for node in nodes if isinstance(node, ast.List)]
+    return {x.id for elements in lists for x in elements if isinstance(x, ast.Name)}
+
+
+def test_each_rule_is_in_the_list_of_a_pass() -> None:
+    assert not RULES.keys() - listed(), "no pass applies these: none has them in its list of rules"
 
 
 @pytest.mark.parametrize("name", RULES)

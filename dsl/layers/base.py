@@ -47,10 +47,10 @@ class Layer:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        # Without fields of its own it keeps its base's __init__, which may be written by hand; of
-        # several layers that it joins it has the fields of all.
+        # Without fields of its own it keeps the __init__ of the layer that it derives from, which
+        # may be written by hand; of several layers that it joins it has the fields of all.
         bases = [base for base in cls.__bases__ if issubclass(base, Layer)]
-        has_fields = bool(inspect.get_annotations(cls)) or len(bases) > 1
+        has_fields = bool(inspect.get_annotations(cls)) or len(bases) > 1 or bases == [Layer]
         dataclass(frozen=True, eq=False, repr=False, init=has_fields)(cls)
         if "__init__" in cls.__dict__:
             cls.__init__ = _with_known_options(cls.__init__)  # type: ignore[method-assign]  # checked
@@ -120,8 +120,14 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
         try:
             bound = signature.bind(self, *args, **options)
         except TypeError as error:
-            names = [name for name in signature.parameters if name != "self"]
-            raise wrong_call(type(self).__name__, error, names, options) from None
+            label, names = type(self).__name__, [n for n in signature.parameters if n != "self"]
+            for name in options:
+                if name not in names and name in vars(type(self)):
+                    raise ModelError(
+                        f"{label}: {name} is not an option, because it has no annotation",
+                        hint=f"{name}: {type(getattr(self, name)).__name__} = ...",
+                    ) from None
+            raise wrong_call(label, error, names, options) from None
         for name in defaults.keys() & bound.arguments.keys():
             if bound.arguments[name] is None:  # means the default
                 bound.arguments[name] = defaults[name]

@@ -11,6 +11,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, FormulaError
+from nncompile.diagnostics.locations import message_name
 from nncompile.elementwise.expressions import number
 from nncompile.elementwise.printing import text
 from nncompile.elementwise.sympy_functions import cast
@@ -39,32 +40,33 @@ class Observer(Protocol):
 observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 
+# Users call an operator by its sign: messages do not call it what functions with an underscore are.
 Unary = Callable[["Scalar"], "Scalar"]
 Binary = Callable[["Scalar", Any], "Scalar"]
 
 
 def _binary(name: str) -> tuple[Binary, Binary]:
-    def forward(self: Scalar, other: Any) -> Scalar:
+    def _forward(self: Scalar, other: Any) -> Scalar:
         return FUNCTIONS[name](self, other)
 
-    def backward(self: Scalar, other: Any) -> Scalar:
+    def _backward(self: Scalar, other: Any) -> Scalar:
         return FUNCTIONS[name](other, self)
 
-    return forward, backward
+    return _forward, _backward
 
 
 def _unary(name: str) -> Unary:
-    def method(self: Scalar) -> Scalar:
+    def _method(self: Scalar) -> Scalar:
         return FUNCTIONS[name](self)
 
-    return method
+    return _method
 
 
 def _refuses(use: str, hint: str) -> Callable[..., NoReturn]:
-    def method(self: Scalar, *_: Any) -> NoReturn:
+    def _refuse(self: Scalar, *_: Any) -> NoReturn:
         raise FormulaError(f"a formula cannot {use}: {self} has no value yet", hint=hint)
 
-    return method
+    return _refuse
 
 
 _functions_hint = "functions of nncompile.elementwise (exp, sqrt, tanh, ...) take scalars"
@@ -263,5 +265,5 @@ def enter(primitive: Callable[..., Scalar], name: str, doc: str) -> Callable[...
     """Enters a function into the table under that name."""
     primitive.__name__ = primitive.__qualname__ = name
     primitive.__doc__ = doc
-    FUNCTIONS[name] = primitive
+    FUNCTIONS[name] = message_name(name)(primitive)
     return primitive

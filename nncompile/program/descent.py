@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from nncompile.ir.basic import cast
+from nncompile.diagnostics.errors import ModelError
+from nncompile.ir.basic import as_value, cast
 from nncompile.ir.op import Value
 from nncompile.ops.shape.joining import concatenate, sections
 from nncompile.ops.shape.reshape import ravel, reshape
 from nncompile.optim import Optimizer
 from nncompile.optim.schedules import TRAINING
 from nncompile.program.gradient_transforms import bounded
+from nncompile.program.model import check_same_type
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.updated_state import UpdatedState
 
@@ -46,13 +49,40 @@ def descended(
         w = _vector(map(wide, trained.values()))
         g = _vector(gradients[path] for path in trained)
     slots = {slot: updated.slot(owner, slot, x) for slot, x in optimizer.initial(w).items()}
-    new, slots_next = optimizer.update(w, g, slots, updated.number)
+    new, slots_next = _updated(optimizer, w, g, slots, updated.number)
     tensors = _split_like(new, list(trained.values())) if optimizer.together else [new]
     following = {slots[n]: updated.due(x, slots[n]) for n, x in slots_next.items()}
     for w, w_new in zip(trained.values(), tensors, strict=True):
         w_next = w_new if max_norm is None else bounded(w_new, max_norm)
         following[w] = updated.due(cast(w_next, w.dtype), w)
     return following, slots
+
+
+def _updated(
+    optimizer: Optimizer, w: Value, g: Value, slots: Mapping[str, Value], number: Value
+) -> tuple[Value, Mapping[str, Value]]:
+    """What follows the parameter and its slots. Raises `ModelError` where `update` gives something
+    else than one value for each, of its type."""
+    result: Any = optimizer.update(w, g, slots, number)
+    update = f"update of {type(optimizer).__name__}"
+    if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
+        raise ModelError(
+            f"{update} must return the next parameter and a dict of its slots, got {result!r}",
+            hint="return w_next, {}, where there are no slots",
+        )
+    new, following = result
+    if following.keys() != slots.keys():
+        kept, given = (", ".join(sorted(names)) or "none" for names in (slots, following))
+        raise ModelError(
+            f"{update} must return the next value of each slot: {kept}, got {given}",
+            hint="the property `slots` names them",
+        )
+    for role, old, x in (
+        ("parameter", w, new),
+        *((f"slot {name}", slots[name], x) for name, x in following.items()),
+    ):
+        check_same_type(f"{role} that {update} returns", old.type, as_value(x).type)
+    return new, following
 
 
 def wide(x: Value) -> Value:

@@ -43,13 +43,16 @@ def _activation(name: str, function: Callable[[Any], Any] | None = None, **o: An
 _PLAIN = (
     *("linear", "sigmoid", "tanh", "relu", "leaky_relu", "elu", "selu", "celu", "gelu"),
     *("gelu_tanh", "silu", "mish", "softplus", "softsign", "hard_sigmoid", "hard_swish"),
-    *("hard_tanh", "relu6", "softmax", "log_softmax", "log_sigmoid", "glu"),
+    *("hard_tanh", "relu6", "softmax", "log_softmax", "log_sigmoid", "tanh_shrink", "soft_shrink"),
+    *("hard_shrink", "threshold", "squareplus", "gaussian", "glu"),
 )
 ACTIVATION_ROWS = (
     _activation("step", order=0, agrees=""),
     *map(_activation, _PLAIN),
     _activation("PReLU", lambda x: x >> dsl.PReLU(), test="tests/test_activations_table.py"),
     _activation("SwiGLU", dsl.swiglu),
+    _activation("GEGLU", dsl.geglu),
+    _activation("ReGLU", dsl.reglu),
     _activation("Maxout", lambda x: dsl.maxout(x >> dsl.Dense(6), pieces=2)),
     _activation("an activation of one's own", dsl.formula(lambda x: x * dsl.sigmoid(1.7 * x)),
                 agrees="finite differences", test="tests/test_formula_derivatives.py"),
@@ -119,7 +122,8 @@ LAYER_ROWS = (
     _layer("PixelShuffle", of_image(lambda x: x >> dsl.PixelShuffle(2), channels=4), "patches"),
     _layer("PixelUnshuffle", of(lambda x: x >> dsl.PixelUnshuffle(2),
            f32["batch", 2, "2*height", 4]), "patches"),
-    _layer("flatten", of_image(dsl.flatten), "ops_shape", agrees="numpy"),
+    _layer("Flatten", of_image(dsl.Flatten()), "ops_shape", agrees="numpy"),
+    _layer("FeedForward", of_sequence(lambda x: x >> dsl.FeedForward(6)), "transformer"),
     _layer("Residual", of(lambda x: x >> dsl.Residual(dsl.Dense(4, dsl.tanh))), "layers",
            agrees="numpy", example="examples/digits.py"),
     _layer("concatenation", of(lambda x: dsl.concatenate([x, dsl.tanh(x)], axis=1)), "ops_shape",
@@ -168,11 +172,12 @@ def _rnn(name: str, layer: Any, **options: Any) -> System:
 
 def _looped(x: Any, start: Any) -> Any:
     first, second = dsl.GRUCell(3), dsl.LSTMCell(3)
+    last = dsl.RNNCell(3)
 
     def body(h: Any, g: Any, c: Any, row: Any) -> tuple[Any, ...]:
         h = first(row, h)
         g, c = second(h, (g, c))
-        return h, g, c, g
+        return h, g, c, last(g, h)
 
     return dsl.scan(body, (start, start, start), x)[-1]
 
@@ -211,6 +216,10 @@ SEQUENCE_ROWS = (
               of(lambda x, y: dsl.TransformerDecoderLayer(2, 6, causal=True)(x, y),
                  f32["batch", "time", 4], f32["batch", "source", 4]), "transformer",
               example="examples/translation.py"),
+    _sequence("stack of encoder layers",
+              of_sequence(dsl.TransformerEncoder(2, 6, num_layers=2)), "transformer"),
+    _sequence("stack of decoder layers", of(dsl.TransformerDecoder(2, 6, num_layers=2),
+              f32["batch", "time", 4], f32["batch", "source", 4]), "transformer"),
     _rnn("RNN", dsl.RNN(3), example="examples/recurrent.py"),
     _rnn("LSTM", dsl.LSTM(3), example="examples/char_lstm.py"),
     _rnn("GRU", dsl.GRU(3), example="examples/recurrent.py"),

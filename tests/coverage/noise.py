@@ -30,6 +30,7 @@ REGULAR_ROWS = (
     _dropped("SpatialDropout", dsl.SpatialDropout(0.3)),
     _dropped("DropPath", dsl.DropPath(0.3)),
     _dropped("AlphaDropout", dsl.AlphaDropout(0.3)),
+    _dropped("GaussianDropout", dsl.GaussianDropout(0.3)),
     _dropped("GaussianNoise", dsl.GaussianNoise(0.3)),
     _row(REGULAR, "label noise", "augment_labels",
          of(lambda x: x >> dsl.LabelNoise(3, 0.5), i64["batch"]), order=0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +108,28 @@ def _above(x: float) -> int:
     return 1 << math.ceil(math.log2(x))
 
 
-def page(systems: Iterable[System], torchscript: Any) -> str:
-    """The whole page, in the order of the systems."""
+def rows_of_page() -> dict[str, str]:
+    """The rows as the page has them, by the name of the system."""
+    text = PAGE.read_text(encoding="utf-8").partition("\n## ")[2]
+    rows = [line for line in text.splitlines() if "| " in line]
+    named = {line.split(" | ")[0].removeprefix("| "): line for line in rows}
+    return {name: line for name, line in named.items() if name != "system"}
+
+
+def write(systems: Sequence[System], torchscript: Any, names: Collection[str]) -> list[str]:
+    """Measures the systems of these names, writes their bounds and their rows, and removes what is
+    of no system. Returns the rows."""
+    old = bounds()
+    new = measured([s for s in systems if s.name in names], torchscript.torch)
+    kept = {s.name: (old | new)[s.name] for s in systems if s.name in old or s.name in new}
+    BOUNDS.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    rows = {name: line for name, line in rows_of_page().items() if name not in names}
+    PAGE.write_text(page(systems, torchscript, rows), encoding="utf-8")
+    return [line for name, line in rows_of_page().items() if name in names]
+
+
+def page(systems: Iterable[System], torchscript: Any, rows: Mapping[str, str]) -> str:
+    """The whole page, in the order of the systems; those that are not among the `rows` are run."""
     lines = [INTRODUCTION]
     section = ""
     for system in systems:
@@ -122,7 +142,7 @@ def page(systems: Iterable[System], torchscript: Any) -> str:
                 f"| {' | '.join(COLUMNS)} |",
                 "|---" * len(COLUMNS) + "|",
             ]
-        lines.append(row(system, torchscript))
+        lines.append(rows.get(system.name) or row(system, torchscript))
     return "\n".join(lines).replace("\n\n\n", "\n\n") + "\n"
 
 
