@@ -55,7 +55,8 @@ def test_the_page_has_no_other_rows(torchscript: SimpleNamespace) -> None:
     if UPDATING:
         write(SYSTEMS, torchscript, names)
     assert len(set(names)) == len(names)
-    assert list(rows_of_page()) == names == list(bounds())
+    way = "python -m tests.coverage NAME writes the row of a new system"
+    assert list(rows_of_page()) == names == list(bounds()), way
 
 
 def parts() -> list[str]:
