@@ -103,10 +103,10 @@ def _result(function: Function, leaves: Mapping[str, Value]) -> Any:
     try:
         return function(**leaves)
     except TypeError as error:
-        taught = not_callable_error(error)
-        if taught is None:
+        specific = not_callable_error(error)
+        if specific is None:
             raise
-        raise taught from None
+        raise specific from None
 
 
 def _inputs(function: Function, title: str) -> dict[str, Type]:
@@ -116,9 +116,9 @@ def _inputs(function: Function, title: str) -> dict[str, Type]:
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
             raise ModelError(f"model {title} takes its inputs by name, not as {p}")
         if not isinstance(p.default, Type):
-            came = "has no type" if p.default is p.empty else f"is {p.default!r}, not a type"
+            problem = "has no type" if p.default is p.empty else f"is {p.default!r}, not a type"
             raise ModelError(
-                f"the input {name!r} of model {title} {came}",
+                f"the input {name!r} of model {title} {problem}",
                 hint=f'declare it as a default argument: {name}=f32["batch", 3]',
             )
         if name in RANDOM_STATE:
@@ -135,18 +135,18 @@ def _outputs(title: str, result: Any) -> dict[str, Value]:
     if isinstance(result, Value):
         result = {"output": result}
     if not isinstance(result, Mapping):
-        came = "nothing" if result is None else type(result).__name__
+        kind = "nothing" if result is None else type(result).__name__
         raise ModelError(
-            f"model {title} returns {came}",
+            f"model {title} returns {kind}",
             hint='return its outputs by name: {"prediction": y, "loss": loss}',
         )
     for name, value in result.items():
         if not isinstance(name, str) or not name:
             raise ModelError(f"model {title}: {name!r} is not a valid name for an output")
         if not isinstance(value, Value) or not isinstance(value.type, Type):
-            came = value.type if isinstance(value, Value) else f"{type(value).__name__}"
+            kind = value.type if isinstance(value, Value) else f"{type(value).__name__}"
             raise ModelError(
-                f"output {name!r} of model {title} is {came}, not a value",
+                f"output {name!r} of model {title} is {kind}, not a value",
                 hint="an output is computed from the inputs; const(x) turns a number into a value",
             )
     return dict(result)

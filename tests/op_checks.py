@@ -55,7 +55,7 @@ def check_gradient_onnx(case: Case) -> None:
     sizes = case.bindings[0]
     gradients, extra = case.first_order
     graph = Graph(
-        "gradients", {f"s{i}": s for i, s in enumerate(gradients)}, (*case.inputs, *extra)
+        "gradients", {f"g{i}": g for i, g in enumerate(gradients)}, (*case.inputs, *extra)
     )
     half = any(x.dtype.is_half for x in case.real)
     _check_runtime(case, graph, [sizes], extra, evaluate if half else in_double)
@@ -137,7 +137,7 @@ def _check_declared(case: Case) -> None:
     except GradientError as error:
         assert case.sample.op.label in str(error)
         return
-    assert [s.type for s in gradients] == [x.type for x in case.real]
+    assert [g.type for g in gradients] == [x.type for x in case.real]
 
 
 def _drawn(case: Case, leaves: Mapping[Value, Type], sizes: Sizes) -> Feeds:

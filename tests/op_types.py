@@ -114,7 +114,7 @@ class Case:
     def second_order(self) -> tuple[list[Value], dict[Value, Type]]:
         """The gradients of Σ direction·gradient, and the leaves of the directions."""
         gradients, _ = self.first_order
-        directions = {apply(Input(f"u{i}", s.type)): s.type for i, s in enumerate(gradients)}
+        directions = {apply(Input(f"u{i}", g.type)): g.type for i, g in enumerate(gradients)}
         return vjp(gradients, self.real, list(directions)), directions
 
     def graph(self, outputs: tuple[Value, ...]) -> Graph:

@@ -122,7 +122,7 @@ def test_a_constant_image_stays_constant() -> None:
         (lambda x: x[:, :, :0] >> Upsample(2), "Upsample: a spatial axis has no elements"),
         (lambda x: x >> Upsample(), "Upsample takes either size or scale_factor"),
         (lambda x: x >> Upsample(2, size=4), "Upsample takes either size or scale_factor"),
-        (lambda x: x >> Upsample((2, 2, 2)), "Upsample: one number or 2 are needed"),
+        (lambda x: x >> Upsample((2, 2, 2)), "Upsample: expected one number or 2"),
         (lambda x: x >> Upsample(0), "Upsample: scale_factor must be positive"),
         (lambda x: x >> Upsample("two"), "Upsample: scale_factor must be a number, got 'two'"),
         (lambda x: x >> Upsample(0.1), "0.1 times 8 elements is less than one"),

@@ -284,7 +284,7 @@ X = leaf("x", f32["n", 4])
         (lambda: X[X[0, 0] > 0], "does not fit the axes"),
         (lambda: ops.masked_select(X, X), "a mask must be boolean"),
         (lambda: ops.nonzero(X[0, 0]), "a scalar has no positions"),
-        (lambda: ops.iota(X[0, 0] > 0, i64) + ops.iota(X > 0), "a size is one integer"),
+        (lambda: ops.iota(X[0, 0] > 0, i64) + ops.iota(X > 0), "a size must be one integer"),
     ],
 )
 def test_mistakes(call: Callable[[], Any], message: str) -> None:

@@ -46,7 +46,7 @@ class MixtureOfExperts(Layer):
         if whole_number("top_k of MixtureOfExperts", self.top_k, 1) > self.num_experts:
             raise ModelError(
                 f"MixtureOfExperts: top_k={self.top_k} is more than the {self.num_experts} experts",
-                hint=f"MixtureOfExperts({self.num_experts}, top_k=1) asks the best expert only",
+                hint=f"MixtureOfExperts({self.num_experts}, top_k=1) uses only the best expert",
             )
 
     def __call__(self, x: Any) -> Value:

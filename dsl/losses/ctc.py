@@ -109,8 +109,8 @@ def ctc_loss(
     ) -> Split:
         (one, two), (rest_one, rest_two) = _before(whole, _NEVER), _before(rest, 0.0)
         two = where(skips, two, _NEVER)
-        largest, came = _sum((whole, rest), (one, rest_one), (two, rest_two))
-        carry, rest_now = _split(came + rest_emitted)
+        largest, remainder = _sum((whole, rest), (one, rest_one), (two, rest_two))
+        carry, rest_now = _split(remainder + rest_emitted)
         going = expand_dims(step < length, 1)
         now = where(going, largest + whole_emitted + carry, whole)
         return now, where(going, rest_now, rest)

@@ -33,7 +33,7 @@ def did_you_mean(
         return f"did you mean {close!r}?"
     if otherwise is not None:
         return otherwise
-    return f"there is {', '.join(names)}" if 0 < len(names) <= _LISTED else None
+    return f"choose one of {', '.join(names)}" if 0 < len(names) <= _LISTED else None
 
 
 class CompileError(Exception):

@@ -208,7 +208,7 @@ def is_one(d: Dim) -> bool:
 CLIPPED = (
     'a slice takes at most what is there: x[:3] has 3 elements if the axis is declared "n + 3"'
 )
-"""The way out of a size of a slice that should be a number."""
+"""The hint about a size of a slice that should be a number."""
 
 
 def is_clipped(d: Dim) -> bool:

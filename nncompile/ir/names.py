@@ -6,10 +6,10 @@ from collections.abc import Container, Iterable
 from fnmatch import fnmatchcase
 
 
-def unused_name(name: str, taken: Container[str], separator: str = ".", first: int = 2) -> str:
-    """The name, with the first number from `first` on that makes it free where it is taken."""
+def unused_name(name: str, used: Container[str], separator: str = ".", first: int = 2) -> str:
+    """The name, with the first number from `first` on that makes it free where it is used."""
     number, unused = first, name
-    while unused in taken:
+    while unused in used:
         unused, number = f"{name}{separator}{number}", number + 1
     return unused
 

@@ -70,7 +70,7 @@ class plateau(Options, Stateful):
         else:
             check_rate(self.lr)
         if isinstance(self.lr, Stateful):
-            raise ModelError("a plateau of a plateau: one metric decides on one learning rate")
+            raise ModelError("the learning rate of a plateau cannot be another plateau")
         if self.monitor is not False and not isinstance(self.monitor, str | None):
             raise ModelError(
                 f"monitor must be the name of an output, got {self.monitor!r}",

@@ -100,7 +100,7 @@ def _dependent(graph: Graph, name: str, value: Value, first: Value | None) -> Mo
         f"output {name!r} of several batches cannot be joined: each example influences "
         f"the others in its batch{cause}",
         rows=rows,
-        hint=f"{_WHOLE}, and is of all of them",
+        hint=_WHOLE,
         location=location or graph.locations.location(value),
     )
 

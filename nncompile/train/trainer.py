@@ -38,8 +38,8 @@ from nncompile.train.transfer import Renaming, Transfer, transfer
 _POSITION = "nncompile.position"
 
 
-# What torch's and Keras's methods are here.
-MADE = {
+# By the names of torch's and Keras's methods, what does the same here.
+FOREIGN_METHODS = {
     **dict.fromkeys(("train", "learn", "train_step", "run"), "trainer.fit(data) trains"),
     **dict.fromkeys(("fit_generator", "train_on_batch"), "use trainer.fit([batch, ...])"),
     **dict.fromkeys(("test", "test_step", "validate", "score"), "trainer.evaluate(data)"),
@@ -83,7 +83,7 @@ class Trainer(SuggestsNames):
     ops: the same seed, data and runtime give the same bits. `without` switches passes off.
     """
 
-    foreign_names = MADE
+    foreign_names = FOREIGN_METHODS
 
     @suggests_names
     def __init__(
@@ -374,7 +374,7 @@ class Trainer(SuggestsNames):
         return metrics
 
     def _new_epoch(self, number: int = 0, start: int = 0, **sums: Any) -> _Epoch:
-        """An epoch with what its metrics are computed of so far. Raises `TypeError` for what is
-        no part of that."""
+        """An epoch with what its metrics are computed of so far. Raises `TypeError` for
+        anything else."""
         plan = self.compiled.source.accumulation
         return _Epoch(number, start, Sums.restored(plan, self.model.inputs, **sums))

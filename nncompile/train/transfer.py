@@ -82,7 +82,7 @@ def transfer(
             f"{len(report.missing)} missing, {len(report.unused)} unused, "
             f"{len(report.different)} of another type",
             rows=rows[:_SHOWN],
-            hint='rename={"encoder.": "backbone."} gives paths other beginnings'
+            hint='rename={"encoder.": "backbone."} replaces the beginnings of paths'
             + ("; strict=False takes what fits" if fitting else ""),
         )
     return fitting, report

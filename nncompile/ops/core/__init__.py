@@ -1,1 +1,1 @@
-"""Ops that all others need: constants, casts, broadcasting, annotations, assertions."""
+"""What other ops share: annotations, assertions, recomputation, counting, axes, long sums."""

@@ -18,7 +18,7 @@ from nncompile.ir.types import Type, f32, f64, i32, i64
 from nncompile.ops.core.annotations import Annotation
 
 LENGTHS = "a length counts the valid elements of a row: np.clip(lengths, {low}, {high})"
-"""The way out of lengths that are none."""
+"""The hint about lengths out of range."""
 
 
 class AssertAtMost(Annotation):

@@ -61,7 +61,7 @@ class Counted(Op):
 
     def infer(self, x: Type) -> Type:
         if x.rank or x.dtype is not i64:
-            raise ShapeError(f"a size is one integer, got {x}")
+            raise ShapeError(f"a size must be one integer, got {x}")
         return Type(i64, (self.size,))
 
     def numpy(self, x: Array) -> Array:

@@ -222,7 +222,7 @@ def _nearest(size: Dim, count: Dim, over: Dim, under: Dim, is_exact: bool) -> Va
 def _per_axis(what: str, value: Any, rank: int) -> list[Any]:
     values = list(value) if isinstance(value, tuple | list) else [value] * rank
     if len(values) != rank:
-        raise ShapeError(f"{what}: one number or {rank} are needed, got {value!r}")
+        raise ShapeError(f"{what}: expected one number or {rank}, got {value!r}")
     return values
 
 

@@ -38,9 +38,7 @@ def check_square(x: Type) -> None:
     if x.rank < 2 or same(x.shape[-1], x.shape[-2]) is not True:
         raise ShapeError(f"the last two axes must be a square matrix, got {x}")
     if x.dtype not in (f32, f64):
-        raise DTypeError(
-            f"elements must be f32 or f64, got {x}", hint="x.astype(f32) makes such numbers"
-        )
+        raise DTypeError(f"elements must be f32 or f64, got {x}", hint="x.astype(f32) converts")
 
 
 def matrix_by_matrix(op: Op, row_axes: Sequence[int | None], *types: Type) -> int | None:

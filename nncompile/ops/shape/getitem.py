@@ -127,7 +127,7 @@ def _tensor(k: Any) -> Value:
     value = as_value(np.asarray(k) if isinstance(k, list) else k)
     if value.dtype.is_float:
         raise DTypeError(
-            f"an index must be an integer, got {value.type}", hint="x.astype(i64) makes integers"
+            f"an index must be an integer, got {value.type}", hint="x.astype(i64) converts"
         )
     return value
 

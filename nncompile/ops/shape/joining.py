@@ -200,7 +200,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> tuple[Value, ...]:
         bounds = list(zip([0, *points], [*points, total], strict=True))
         sizes = [dim(b - a) for a, b in bounds]
         if any(isinstance(size, int) and size < 0 for size in sizes):
-            raise ShapeError(f"split: the points {points} must increase within {total}")
+            raise ShapeError(f"split: points must increase from 0 to {total}, got {points}")
         return sections(x, sizes, axis)
     count = dim(indices_or_sections)
     if not isinstance(count, int) or count < 1:

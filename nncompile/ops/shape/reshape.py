@@ -184,7 +184,9 @@ def _inferred(x: Value, target: Shape) -> Shape:
         return target
     text = f"[{', '.join(map(str, target))}]"
     if len(negative) > 1 or target[negative[0]] != -1:
-        raise ShapeError(f"reshape: only one size of {text} may be -1, and none less")
+        raise ShapeError(
+            f"reshape: at most one size of {text} may be -1, the others must not be negative"
+        )
     index = negative[0]
     total = product(x.shape)
     rest = product(size for i, size in enumerate(target) if i != index)

@@ -85,7 +85,7 @@ class Slice(Op):
     def numpy(self, x: Array) -> Array:
         y = x[tuple(_python_slice(*axis) for axis in self._axes)]
         if y.shape != self.sizes and min(self.sizes, default=0) >= 0:
-            raise ShapeError(f"{self.sizes} elements are needed, there are {y.shape}")
+            raise ShapeError(f"expected {self.sizes} elements, got {y.shape}")
         return y
 
     def _claims(self, shape: Shape) -> list[int]:

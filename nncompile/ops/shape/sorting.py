@@ -35,7 +35,9 @@ class TopK(Op):
         if isinstance(self.size, int) and self.size < 0:
             raise ShapeError(f"k must not be negative, got {self.size}")
         if isinstance(self.size, int) and isinstance(total, int) and self.size > total:
-            raise ShapeError(f"k = {self.size} of the {total} elements of axis {self.axis} of {x}")
+            raise ShapeError(
+                f"k = {self.size} is more than the {total} elements of axis {self.axis} of {x}"
+            )
         shape = with_axis(x.shape, self.axis, self.size)
         return TupleType((Type(x.dtype, shape), Type(i64, shape)))
 
