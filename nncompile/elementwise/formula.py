@@ -148,7 +148,7 @@ class Formula:
         values = (*args, *options.values())
         if len(derivatives) == len(values):  # those at literals are not asked for
             derivatives = tuple(
-                s for s, x in zip(derivatives, values, strict=True) if isinstance(x, Scalar)
+                d for d, x in zip(derivatives, values, strict=True) if isinstance(x, Scalar)
             )
         if len(derivatives) != count:
             raise FormulaError(

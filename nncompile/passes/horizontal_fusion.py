@@ -28,8 +28,8 @@ BLOCKED = -1
 
 
 def pack(graph: Graph) -> Graph:
-    """Makes equal elementwise ops on small vectors, between the last products and the outputs, one
-    op on their concatenation, where that takes less time."""
+    """Joins equal elementwise ops on small vectors, between the last products and the outputs, into
+    one op on their concatenation, where that is faster."""
     packed: dict[Value, Value] = {}
     outputs = set(graph.outputs.values())
     for chain in _chains(_groups(graph)):

@@ -23,8 +23,8 @@ from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
 
 
 def scatters(graph: Graph) -> Graph:
-    """Scatters into what they are added to instead of into zeros (the gradient of a cross-entropy
-    is one scatter into the probabilities), and into the few rows of a small table as a product."""
+    """Makes a scatter that is added to a tensor one into that tensor (the gradient of a
+    cross-entropy is one into the probabilities), and one into a small table a product."""
     return rewrite(graph, [sum_of_scatter, scatter_into_sum, scatter_into_small_table])
 
 

@@ -21,8 +21,8 @@ from nncompile.passes.stabilise import stabilise
 
 
 def merge(graph: Graph) -> Graph:
-    """Makes one loop of those that go through the same: of the one that the model has, and of the
-    one that stacks for its gradient what that needs."""
+    """Merges loops over the same sequences: that of the model, and that which stacks values for its
+    gradient."""
     if not any(isinstance(v.op, Scan) for v in graph.nodes):
         return graph
     graph = stabilise(graph)  # as the gradient is taken of it
@@ -109,7 +109,7 @@ def _joined(group: Sequence[tuple[Value, Loop]]) -> dict[Value, Value]:
 
 
 def loops(graph: Graph) -> Graph:
-    """Takes out of loops what can be done for all iterations at once, and what nobody needs."""
+    """Moves out of loops what can be done for all iterations at once, and drops what is not used."""
     used: dict[Value, set[int]] = {}
     for v in graph.nodes:
         if isinstance(v.op, Item) and isinstance(v.args[0].op, Scan):

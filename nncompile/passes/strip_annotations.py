@@ -21,13 +21,13 @@ from nncompile.passes.rewriter import on, rewrite
 
 
 def release(graph: Graph) -> Graph:
-    """Removes marks, gradient fences and the borders of recomputed blocks: the graph is
+    """Removes annotations, stop_gradient and the borders of recomputed blocks: the graph is
     computed, not differentiated."""
-    return rewrite(graph, [unfenced, unmarked, open_block])
+    return rewrite(graph, [plain_map, without_annotation, open_block])
 
 
 @functools.lru_cache(maxsize=16384)
-def _without_fences(body: sp.Expr) -> sp.Expr:
+def _without_stops(body: sp.Expr) -> sp.Expr:
     if not body.has(stop_gradient, declared):
         return body
     plain = body.replace(declared, lambda value, x, gradient: value)
@@ -35,28 +35,27 @@ def _without_fences(body: sp.Expr) -> sp.Expr:
 
 
 @on(Map)
-def unfenced(value: Value) -> Value | None:
+def plain_map(value: Value) -> Value | None:
     """A Map without declared gradients and without stop_gradient in its body."""
     if not isinstance(value.op, Map):
         return None
-    body = _without_fences(value.op.body)
+    body = _without_stops(value.op.body)
     if body == value.op.body and value.op.derivatives is None:
         return None
     result = mapped(body, value.args)
     return broadcast_to(result, value.shape) if result.dtype is value.dtype else None
 
 
-@unfenced.refuses(f32[3], i64[3])
+@plain_map.refuses(f32[3], i64[3])
 def _(x: Value, n: Value) -> Iterator[Any]:
     yield x + 1
     yield Map(stop_gradient(placeholder(0)) - placeholder(0), 1)(n)
 
 
 @on(Annotation)
-def unmarked(value: Value) -> Value | None:
-    """The value itself in place of one that is marked: with a gradient that the user declared, for
-    the gradient, as trained (where inference was asked for, its pass has chosen before), or as a
-    total."""
+def without_annotation(value: Value) -> Value | None:
+    """The value itself in place of an annotated one: with a declared gradient, an anchor of
+    gradients, a training value (the inference pass has chosen before), or a total."""
     return value.args[0]
 
 

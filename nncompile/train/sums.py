@@ -17,7 +17,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Array, as_bfloat16
 from nncompile.program.metric_aggregation import Accumulation
 
-Annotation = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
+Mark = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
 
 
 @dataclass
@@ -63,17 +63,17 @@ class Sums:
         weights: Mapping[str, float] | None = None,
         pools: Mapping[str, str] | None = None,
     ) -> Sums:
-        """Sums as they were `stored`. Raises `ValueError` or `TypeError` for what they never
-        were."""
+        """Sums as they were `stored`. Raises `ValueError` or `TypeError` for
+        anything else."""
         arrays = {name: [_array(text)] for name, text in (pools or {}).items()}
         return cls(plan, inputs, examples, dict(totals or {}), dict(weights or {}), arrays)
 
-    def mark(self) -> Annotation:
-        """Where the sums are, to be taken `back` to."""
+    def mark(self) -> Mark:
+        """The present sums, for `restore`."""
         pooled = {name: len(arrays) for name, arrays in self.pools.items()}
         return self.examples, dict(self.totals), dict(self.weights), pooled
 
-    def restore(self, mark: Annotation) -> None:
+    def restore(self, mark: Mark) -> None:
         """Forgets what was added since the mark."""
         self.examples, totals, weights, pooled = mark
         self.totals, self.weights = dict(totals), dict(weights)

@@ -25,9 +25,8 @@ from nncompile.verify.rounding import EPSILON, ROUNDINGS, Rounding
 
 PROBES = 1  # evaluations with roundings, which most outputs need no more of
 MORE = 12  # of them where an output seems to mismatch: one beside a kink may just not have been met
-UNDECIDED = (
-    0.1  # of the largest element: where rounding alone does more, a comparison is inconclusive
-)
+# Of the largest element: where rounding alone does more, a comparison is inconclusive.
+UNDECIDED = 0.1
 
 Arrays = dict[str, Array]
 

@@ -1,4 +1,4 @@
-"""Ops whose value is their first argument: marks for gradients, modes and evaluations."""
+"""Ops whose value is their first argument, annotated for gradients, modes or evaluations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from nncompile.ir.types import AnyType, f32, f64, i64
 class Annotation(Op):
     """The first argument itself, with its gradient; the others have none.
 
-    The pass `release` takes marks off: what they say is meant for those that come before it.
+    The pass `release` takes annotations off: they are for the passes that come before it.
     """
 
     moves = True
