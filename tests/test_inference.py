@@ -1,4 +1,4 @@
-"""What inference and `release` take out: dropout, marks, declared gradients."""
+"""What inference and `release` take out: dropout, annotations, declared gradients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_release_drops_declared_gradients() -> None:
     [GradientAnchor(), SumState(), ConcatenatedState(), lambda x: Training()(x, 2 * x)],
     ids=["held", "total", "pooled", "training"],
 )
-def test_release_takes_marks_off(mark: Callable[[Value], Value]) -> None:
+def test_release_takes_annotations_off(mark: Callable[[Value], Value]) -> None:
     assert mark(A) is not A
     assert after("release", exp(mark(A)))[0] is exp(A)
 

@@ -40,7 +40,7 @@ class CompileError(Exception):
     """A mistake in the user's model, data or call.
 
     `message` says what was expected and what was given; `rows` are aligned columns with the things
-    involved; `hint` is a way out; `location` is the user's line (found by itself where it is None).
+    involved; `hint` says how to fix it; `location` is the user's line (by default that which runs).
     `problem` is the message without the name of the function that was called.
     """
 

@@ -73,6 +73,6 @@ PRIMITIVE_CALLS: dict[str, int] = {
     "right_shift": 2,  # arithmetic where signed; then 0, or −1 of what is negative
     # where(condition: bool, a, b); the dtype given is that of a, b and the result, bool too.
     "where": 3,
-    # The value itself; a fence that no derivative passes (`detach`).
+    # The value itself, with derivative 0 (torch's `detach`).
     "stop_gradient": 1,
 }

@@ -109,7 +109,7 @@ def _joined(group: Sequence[tuple[Value, Loop]]) -> dict[Value, Value]:
 
 
 def loops(graph: Graph) -> Graph:
-    """Moves out of loops what can be done for all iterations at once, and drops what is not used."""
+    """Moves out of loops what can be done for all iterations at once; drops what is not used."""
     used: dict[Value, set[int]] = {}
     for v in graph.nodes:
         if isinstance(v.op, Item) and isinstance(v.args[0].op, Scan):
