@@ -37,8 +37,8 @@ def valid_model(graph: Graph) -> onnx.ModelProto:
 
 
 def session(model: onnx.ModelProto) -> Callable[..., Arrays]:
-    """Runs a model on its own copies of the feeds that it needs; where arrays (or their shapes) are
-    told that are like the outputs, into buffers that hold garbage before."""
+    """Runs a model on its own copies of the feeds that it needs; where arrays like the outputs
+    (or their shapes) are given, into buffers that hold garbage before."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3

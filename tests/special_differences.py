@@ -1,7 +1,7 @@
 """What may differ from numpy in the sweep of special values, each with its reason.
 
-Nothing may stand here that no longer differs, unless it is said to depend on the machine: on the
-instructions of its processor, or on the version of the runtime.
+Nothing may stand here that no longer differs, unless it is marked as depending on the machine:
+on the instructions of its processor, or on the version of the runtime.
 """
 
 from __future__ import annotations

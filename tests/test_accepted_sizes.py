@@ -36,7 +36,7 @@ def test_sizes_of_places_and_symbolic_slices() -> None:
     rest = check_of(lambda x: x[:, : time - 3], x=f32["n", "time"])
     rest({"x": (0, 3)})  # no rows, and nothing in each
     assert re.search(r" time +at least 3 +got 1\n", told(lambda: rest({"x": (2, 1)})))
-    named = check_of(lambda x: x[:, 0], x=f32["n", "4*h"])  # the size is told by its name
+    named = check_of(lambda x: x[:, 0], x=f32["n", "4*h"])  # the message names the size
     assert re.search(r" h +at least 1 +got 0\n", told(lambda: named({"x": (2, 0)})))
 
 

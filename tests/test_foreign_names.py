@@ -263,7 +263,7 @@ def test_options_that_are_told_are_some() -> None:
     assert told <= known, told - known
 
 
-# What options of torch's layers are not here at all: the rest has torch's name, or is told.
+# What options of torch's layers are not here at all: the others have torch's name, or a hint.
 ABSENT = {
     *("args", "kwargs", "device", "dtype", "inplace", "_weight", "_freeze"),
     *("max_norm", "norm_type", "scale_grad_by_freq", "sparse"),  # of embeddings

@@ -1,4 +1,4 @@
-"""Mistakes in formulas are told at the user's line, in the user's words."""
+"""Errors in formulas name the user's line, in the user's words."""
 
 from __future__ import annotations
 

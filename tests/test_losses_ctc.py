@@ -155,7 +155,7 @@ def test_of_a_network_that_is_sure_gradients_are_right() -> None:
 
 
 def test_classes_that_never_come() -> None:
-    """Their logits are −∞: a label that has one cannot be said, the others are as without it."""
+    """Their logits are −∞: a label that has one is impossible, the others are as without it."""
     z = RANDOM.normal(size=(2, 6, 4))
     fewer, label = z[:, :, :3].copy(), np.array([[1, 2], [2, 2]])
     z[:, :, 3] = -np.inf

@@ -36,7 +36,7 @@ def language(x=f32["batch"], tokens=i64["batch", "time"]):
 
 
 def told(net: Model, **data: Any) -> str:
-    """What is said of the data, as arrays and in batches: the same at another number of rows."""
+    """The error about the data, as arrays and in batches: the same at another number of rows."""
     known = trainer(net)
     with pytest.raises(FeedError) as whole:
         known.evaluate(data)

@@ -79,7 +79,7 @@ def ways(op: type[Op]) -> list[str]:
 
 
 def test_every_op_says_which_axes_it_mixes() -> None:
-    """In one way: what is not said of an op is no oversight."""
+    """In one way: what an op leaves out is not an oversight."""
     import_all()
     ours = {op for (module, _), op in Op.registry.items() if module.startswith("nncompile.")}
     unclear = {op.__name__: ways(op) for op in ours if len(ways(op)) != 1}

@@ -124,7 +124,7 @@ def test_padded_weights_are_not_taken_for_a_padded_image(batch: Any) -> None:
 )
 @pytest.mark.parametrize("shape", [(0, 3, 3), (2, 0, 0), (0, 0, 0), (0, "n", "n"), (0, 1, 1)])
 def test_results_without_elements_are_results(name: str, shape: Any) -> None:
-    """A session that is not told where its results go gives them, gradients among them."""
+    """A session without output buffers returns its results, gradients among them."""
     functions: dict[str, Callable[[Value], Any]] = {
         "slogdet": lambda x: ops.slogdet(x)[1],
         "solve": lambda x: ops.solve(x, x),

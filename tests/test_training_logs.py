@@ -75,7 +75,7 @@ def test_logs_that_cannot_be_written_are_told_before_the_training(tmp_path: Path
 
 
 class Writer:
-    """What tensorboardX's writer is told."""
+    """What tensorboardX's writer gets."""
 
     made: list[Writer]
 

@@ -157,7 +157,7 @@ def test_the_command_line_shows_one_line(tmp_path: Path) -> None:
 
 
 def test_a_loss_of_a_softmax_trains_badly() -> None:
-    """Which is why it is told: its gradient is small where the answer is wrong."""
+    """Hence the warning: its gradient is small where the answer is wrong."""
     x = np.random.default_rng(0).normal(size=(64, 4)).astype(np.float32)
     data = {"x": x, "label": x[:, :3].argmax(1)}
 

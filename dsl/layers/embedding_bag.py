@@ -143,8 +143,8 @@ class EmbeddingBag(Layer):
         column = full((n, 1), True, boolean)
         if self.padding_idx is not None:
             column = expand_dims(x != self.padding_idx, -1)
-        begun = scatter_add(full((dim(n + 1),), 0, i64), offsets, full((bags,), 1, i64))[:n]
-        bag = cumsum(begun, 0)  # from 1 on; elements before the first are in bag 0
+        starts = scatter_add(full((dim(n + 1),), 0, i64), offsets, full((bags,), 1, i64))[:n]
+        bag = cumsum(starts, 0)  # from 1 on; elements before the first are in bag 0
 
         def totals(values: Value) -> Value:
             start = full((dim(bags + 1), *values.shape[1:]), 0, values.dtype)
@@ -155,7 +155,7 @@ class EmbeddingBag(Layer):
             following = concatenate([offsets, end], 0)[1:]
             masked = where(column, rows, -math.inf)
             ends = where(following > offsets, following - 1, n)
-            maxima = take(self._running(masked, begun > 0), ends, axis=0)
+            maxima = take(self._running(masked, starts > 0), ends, axis=0)
             return where(totals(cast(column, i64)) > 0, maxima, 0.0)
         total = totals(where(column, rows, 0.0))
         return (

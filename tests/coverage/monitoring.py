@@ -54,7 +54,7 @@ def _check_dead_units() -> None:
 
 
 def _check_vanishing() -> None:
-    """Six layers of sigmoids are told, and of ReLU with He's start are not."""
+    """Six layers of sigmoids are reported; of ReLU with He's initial weights, none."""
     told = measured(deep(dsl.sigmoid, dsl.glorot_uniform, 6), labelled()).warnings()
     assert any("vanish" in message for message in told.values()), told
     healthy = measured(deep(dsl.relu, dsl.he_normal, 6), labelled()).warnings()

@@ -20,7 +20,7 @@ TYPES = "Element types"
 
 
 def _real(dtype: DType) -> Callable[[], Model]:
-    """A layer of weights of that type; two roundings to it would be told from one."""
+    """A layer of weights of that type; two roundings to it would differ from one."""
 
     def build() -> Model:
         @model

@@ -115,7 +115,7 @@ def by_cast(b: Builder, op_type: type[Op]) -> Value:
     elif x.dtype.is_float and target.is_integer:
         limits = np.iinfo(target.numpy)
         if any((a < limits.min).any() or (a > limits.max).any() for a in b.arrays(x)):
-            raise Rejected  # what a number becomes that the type does not have is not said
+            raise Rejected  # undefined: the type cannot hold the number
     return apply(sample.op, x)
 
 

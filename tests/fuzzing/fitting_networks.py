@@ -89,7 +89,7 @@ def by_matrix(b: Builder, op_type: type[Op]) -> Value:
 
 
 def by_images(b: Builder, op_type: type[Op]) -> Value:
-    """One of the functions of [batch, channels, *space] that are no ops."""
+    """One of the functions of [batch, channels, *space] that are made of other ops."""
     x = b.any_of([f32, f64], 3, APART if op_type is MaxPlaces else RANGE)
     rank = x.rank - 2
     if any(0 in a.shape[2:] for a in b.arrays(x)):

@@ -83,7 +83,7 @@ def literal(x: Any) -> str:
 
 
 def slices(op: Any, v: Value) -> Iterator[str]:
-    """A slice in Python's way; what has no such spelling is found out by trying."""
+    """A slice in Python's way; whether there is such a spelling shows by trying."""
     for start, size, step, whole in zip(
         op.starts, op.sizes, op.steps, v.args[0].shape, strict=True
     ):
