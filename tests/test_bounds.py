@@ -47,7 +47,7 @@ def test_a_slice_of_an_unknown_size_is_numpys(text: str, n: int) -> None:
         for run in (lambda: computed(y, x, (0,)), lambda: script({"x": x})):
             with pytest.raises(RuntimeError):
                 run()
-        with pytest.raises(ShapeError, match="elements are needed"):
+        with pytest.raises(ShapeError, match=r"expected \(1, 4\) elements, got"):
             evaluate(y, {"x": x})
         return
     expected = eval(text, {"x": x})

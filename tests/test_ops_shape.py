@@ -127,7 +127,7 @@ X = leaf("x", f32["n", 6])
     [
         (lambda: X.reshape(-1, 4), "not known to divide"),
         (lambda: leaf("x", f32[2, 6]).reshape(5, -1), "does not divide"),
-        (lambda: X.reshape(-1, -1), "only one size"),
+        (lambda: X.reshape(-1, -1), "at most one size"),
         (lambda: X.reshape("m", 6), "cannot tell whether"),
         (lambda: leaf("x", f32[2, 6]).reshape(3, 5), "has 12 elements"),
         (lambda: X.transpose((0, 0)), "not a permutation"),
