@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Trained:
     """An example after the training that it declares, and its exported file in a session."""
 
     def __init__(self, name: str, directory: Path) -> None:
+        self.name = name
         self.declared: Declared = load(EXAMPLES / f"{name}.py")
         self.module: Any = self.declared.module
         self.trainer = Trainer(self.declared.recipe, threads=1)
@@ -56,44 +57,38 @@ class Trained:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Trained]:
-    """The example of that name, trained once for all tests."""
-    directory = tmp_path_factory.mktemp("sequences")
-    known: dict[str, Trained] = {}
-
-    def of(name: str) -> Trained:
-        if name not in known:
-            known[name] = Trained(name, directory)
-        return known[name]
-
-    return of
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The example of the name that the test is of. pytest runs those of one name after another, so
+    that it is trained once."""
+    return Trained(request.param, tmp_path_factory.mktemp("sequences"))
 
 
-Of = Callable[[str], Trained]
+def of(*names: str) -> pytest.MarkDecorator:
+    """The test is one of these examples, which it gets `trained`."""
+    return pytest.mark.parametrize("trained", names, indirect=True)
 
 
-@pytest.mark.parametrize("name", QUALITY)
-def test_examples_learn_what_they_say(name: str, trained: Of) -> None:
-    found = trained(name).found
-    for metric, (low, high) in QUALITY[name].items():
+@of(*QUALITY)
+def test_examples_learn_what_they_say(trained: Trained) -> None:
+    found = trained.found
+    for metric, (low, high) in QUALITY[trained.name].items():
         assert low <= found[metric] <= high, f"{metric} = {found[metric]}"
 
 
-@pytest.mark.parametrize("name", QUALITY)
-def test_torchscript_gives_what_onnx_gives(name: str, trained: Of, tmp_path: Path) -> None:
+@of(*QUALITY)
+def test_torchscript_gives_what_onnx_gives(trained: Trained, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    example = trained(name)
     path = tmp_path / "model.pt"
-    recipe = example.declared.recipe
-    export(recipe, path, "torchscript", params=example.trainer.state)
+    recipe = trained.declared.recipe
+    export(recipe, path, "torchscript", params=trained.trainer.state)
     module = torch.jit.load(str(path))
-    inputs = [port.name for port in example.session.get_inputs()]
+    inputs = [port.name for port in trained.session.get_inputs()]
     for count in (1, 5):
-        whole = ("time",) if name == "neural_ode" else ()
-        feeds = {n: x if n in whole else x[:count] for n, x in example.held_out.items()}
+        whole = ("time",) if trained.name == "neural_ode" else ()
+        feeds = {n: x if n in whole else x[:count] for n, x in trained.held_out.items()}
         feeds = {n: feeds[n] for n in inputs}
         (result,) = module(*(torch.from_numpy(x) for x in feeds.values())).values()
-        np.testing.assert_allclose(result.detach(), example.run(**feeds), atol=5e-4)
+        np.testing.assert_allclose(result.detach(), trained.run(**feeds), atol=5e-4)
 
 
 WRITERS = ("char_gpt", "char_lstm")
@@ -114,38 +109,36 @@ def test_what_is_held_out_is_not_trained_on() -> None:
     assert bytes(text.source("bisect")[:11].tolist()) == b'"""Bisection'[:11]
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_what_is_written_next_does_not_depend_on_what_follows(name: str, trained: Of) -> None:
-    example = trained(name)
-    text = example.held_out["text"][:3]
-    whole = example.run(text=text)
+@of(*WRITERS)
+def test_what_is_written_next_does_not_depend_on_what_follows(trained: Trained) -> None:
+    text = trained.held_out["text"][:3]
+    whole = trained.run(text=text)
     assert whole.shape == (3, 64, 128)
     for length in (1, 2, 17, 63):
-        part = example.run(text=text[:, :length])
+        part = trained.run(text=text[:, :length])
         np.testing.assert_allclose(part, whole[:, :length], atol=2e-4)
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_bits_are_those_of_the_exported_file(name: str, trained: Of) -> None:
-    example = trained(name)
-    text = example.held_out["text"][:200]
-    logits = example.run(text=text).astype(np.float64)[:, :-1]
+@of(*WRITERS)
+def test_bits_are_those_of_the_exported_file(trained: Trained) -> None:
+    text = trained.held_out["text"][:200]
+    logits = trained.run(text=text).astype(np.float64)[:, :-1]
     chances = np.exp(logits - logits.max(-1, keepdims=True))
     chances /= chances.sum(-1, keepdims=True)
     own = np.take_along_axis(chances, text[:, 1:, None], -1)
-    found = example.trainer.evaluate({"text": text})
+    found = trained.trainer.evaluate({"text": text})
     assert found["bits"] == pytest.approx(-np.log2(own).mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_text_is_written_by_plain_onnxruntime(name: str, trained: Of) -> None:
+@of(*WRITERS)
+def test_text_is_written_by_plain_onnxruntime(trained: Trained) -> None:
     prompt = "\tdef __init__(self, "
     continued = source_text().continued
-    text = continued(trained(name).session, prompt, 400)
+    text = continued(trained.session, prompt, 400)
     assert text.startswith(prompt) and len(text) == len(prompt) + 400
-    assert text == continued(trained(name).session, prompt, 400)
+    assert text == continued(trained.session, prompt, 400)
     assert set(text) <= set(string.printable)
-    data = trained(name).declared.data
+    data = trained.declared.data
     assert data is not None
     read = set(words(bytes(data.train["text"].astype(np.uint8).ravel()).decode()))
     written = words(text[len(prompt) :])
@@ -186,78 +179,78 @@ def padded(codes: Any, length: int) -> Any:
     return np.pad(codes, ((0, 0), (0, length - codes.shape[1])))
 
 
-def test_the_length_of_the_filling_does_not_matter(trained: Of) -> None:
-    example = trained("sequence_classifier")
-    text = example.held_out["text"][:50]
-    whole = example.run(text=text)
-    np.testing.assert_allclose(example.run(text=padded(text, 40)), whole, atol=1e-5)
+@of("sequence_classifier")
+def test_the_length_of_the_filling_does_not_matter(trained: Trained) -> None:
+    text = trained.held_out["text"][:50]
+    whole = trained.run(text=text)
+    np.testing.assert_allclose(trained.run(text=padded(text, 40)), whole, atol=1e-5)
     for row, expected in zip(text[:10], whole, strict=False):
-        alone = example.run(text=row[None, row != 0])
+        alone = trained.run(text=row[None, row != 0])
         np.testing.assert_allclose(alone, [expected], atol=1e-5)
 
 
-def test_the_recurrent_networks_that_keep_their_state_can_add(trained: Of) -> None:
-    example = trained("recurrent")
-    data = example.declared.data
+@of("recurrent")
+def test_the_recurrent_networks_that_keep_their_state_can_add(trained: Trained) -> None:
+    data = trained.declared.data
     assert data is not None
-    found = {"GRU": example.found["loss"]}
+    found = {"GRU": trained.found["loss"]}
     for name in ("identity RNN", "LSTM", "RNN"):
-        trainer = Trainer(example.module.RECIPES[name], threads=1)
+        trainer = Trainer(trained.module.RECIPES[name], threads=1)
         trainer.fit(data.train)
-        found[name] = trainer.evaluate(example.held_out)["loss"]
+        found[name] = trainer.evaluate(trained.held_out)["loss"]
     assert found["identity RNN"] < 0.006 and found["LSTM"] < 0.006
     # 1/6 is what the answer 1 has.
     assert 0.1 < found["RNN"] < 0.2
 
 
-def test_numbers_past_the_length_are_not_added(trained: Of) -> None:
-    example = trained("recurrent")
-    sequence, length = example.held_out["sequence"][:8], example.held_out["length"][:8]
-    whole = example.run(sequence=sequence, length=length)
+@of("recurrent")
+def test_numbers_past_the_length_are_not_added(trained: Trained) -> None:
+    sequence, length = trained.held_out["sequence"][:8], trained.held_out["length"][:8]
+    whole = trained.run(sequence=sequence, length=length)
     longer = np.concatenate([sequence, np.ones_like(sequence)], 1)
-    np.testing.assert_allclose(example.run(sequence=longer, length=length), whole, atol=1e-6)
+    np.testing.assert_allclose(trained.run(sequence=longer, length=length), whole, atol=1e-6)
     for i, end in enumerate(length):
-        alone = example.run(sequence=sequence[i : i + 1, :end], length=length[i : i + 1])
+        alone = trained.run(sequence=sequence[i : i + 1, :end], length=length[i : i + 1])
         np.testing.assert_allclose(alone, whole[i : i + 1], atol=1e-6)
 
 
-def test_held_out_numbers_are_translated_one_digit_at_a_time(trained: Of) -> None:
-    example = trained("translation")
-    assert [example.module.roman(n) for n in (4, 1994, 3999)] == ["IV", "MCMXCIV", "MMMCMXCIX"]
-    known, numbers = example.module.split()
+@of("translation")
+def test_held_out_numbers_are_translated_one_digit_at_a_time(trained: Trained) -> None:
+    assert [trained.module.roman(n) for n in (4, 1994, 3999)] == ["IV", "MCMXCIV", "MMMCMXCIX"]
+    known, numbers = trained.module.split()
     assert len(numbers) == 500 and not set(known) & set(numbers)
-    texts = [example.module.roman(number) for number in numbers]
-    found = example.module.translated(example.session, texts)
+    texts = [trained.module.roman(number) for number in numbers]
+    found = trained.module.translated(trained.session, texts)
     right = np.mean([a == str(b) for a, b in zip(found, numbers, strict=True)])
     assert right >= 0.98
     # One at a time and together, whatever the filling.
-    assert [example.module.translated(example.session, [x])[0] for x in texts[:20]] == found[:20]
+    assert [trained.module.translated(trained.session, [x])[0] for x in texts[:20]] == found[:20]
 
 
-def test_every_expert_is_at_work_and_together_they_beat_one_network(trained: Of) -> None:
-    example = trained("mixture")
-    choice = example.module.chosen(example.trainer.params, example.held_out["x"])
+@of("mixture")
+def test_every_expert_is_at_work_and_together_they_beat_one_network(trained: Trained) -> None:
+    choice = trained.module.chosen(trained.trainer.params, trained.held_out["x"])
     assert np.bincount(choice, minlength=4).min() >= 100  # of 1000
-    one = Trainer(example.module.trained_as(example.module.plain), threads=1)
-    assert example.declared.data is not None
-    one.fit(example.declared.data.train)
-    assert example.found["error"] < one.evaluate(example.held_out)["error"] / 2
+    one = Trainer(trained.module.trained_as(trained.module.plain), threads=1)
+    assert trained.declared.data is not None
+    one.fit(trained.declared.data.train)
+    assert trained.found["error"] < one.evaluate(trained.held_out)["error"] / 2
     sizes = [
-        sum(array.size for array in trainer.params.values()) for trainer in (example.trainer, one)
+        sum(array.size for array in trainer.params.values()) for trainer in (trained.trainer, one)
     ]
     assert abs(sizes[0] - sizes[1]) <= 1
 
 
-def test_the_pendulum_swings_as_the_exported_file_says(trained: Of) -> None:
-    example = trained("neural_ode")
+@of("neural_ode")
+def test_the_pendulum_swings_as_the_exported_file_says(trained: Trained) -> None:
     start = np.array([[1.5, 0.0], [-0.5, 0.5]], np.float32)
     # Other times than those trained on, of several numbers, unevenly apart.
     for time in (np.linspace(0, 1, 2), np.linspace(0, 6, 40), np.array([0, 0.1, 0.3, 0.35, 0.8])):
-        path = example.run(start=start, time=time.astype(np.float32))
+        path = trained.run(start=start, time=time.astype(np.float32))
         assert path.shape == (2, len(time), 2)
-        np.testing.assert_allclose(path, example.module.swings(start, time), atol=0.1)
+        np.testing.assert_allclose(path, trained.module.swings(start, time), atol=0.1)
     # A pendulum that hangs still is where the law is zero.
-    rest = example.run(start=np.zeros((1, 2), np.float32), time=np.float32([0, 1, 2]))
+    rest = trained.run(start=np.zeros((1, 2), np.float32), time=np.float32([0, 1, 2]))
     np.testing.assert_allclose(rest, 0, atol=0.1)
 
 
@@ -269,13 +262,13 @@ def test_the_true_swings_are_exact() -> None:
     )
 
 
-def test_recordings_are_read_without_times(trained: Of) -> None:
-    example = trained("ctc")
-    said = example.module.digits_said(example.held_out)
-    sound, length = example.held_out["sound"], example.held_out["length"]
-    found = example.module.read(example.run(sound=sound, length=length), length)
+@of("ctc")
+def test_recordings_are_read_without_times(trained: Trained) -> None:
+    said = trained.module.digits_said(trained.held_out)
+    sound, length = trained.held_out["sound"], trained.held_out["length"]
+    found = trained.module.read(trained.run(sound=sound, length=length), length)
     assert np.mean([a == b for a, b in zip(found, said, strict=True)]) >= 0.95
     # A recording by itself, without silence after it, is read as it is among others.
     for i in range(10):
-        alone = example.run(sound=sound[i : i + 1, : length[i]], length=length[i : i + 1])
-        assert example.module.read(alone, length[i : i + 1]) == [found[i]]
+        alone = trained.run(sound=sound[i : i + 1, : length[i]], length=length[i : i + 1])
+        assert trained.module.read(alone, length[i : i + 1]) == [found[i]]
