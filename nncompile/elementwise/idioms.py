@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import sympy as sp
@@ -19,23 +19,6 @@ _MOST_OPERATIONS = 40
 _HALF = sp.Rational(1, 2)
 _SQRT_8_OVER_PI = sp.Rational("1.59576912160573071175978423973752747")
 
-# Each with its stable form, in which forward and backward share what they have in common.
-NATIVE: dict[str, sp.Expr] = {
-    "sigmoid": h.sigmoid(_X),
-    "tanh": h.tanh(_X),
-    "softplus": h.softplus(_X),
-    "log_sigmoid": -h.softplus(-_X),
-    "softsign": _X / (1 + h.absolute(_X)),
-    "silu": _X * h.sigmoid(_X),
-    "mish": _X * h.tanh(h.softplus(_X)),
-    "gelu": _X * h.normal_cdf(_X),
-    "gelu_tanh": _X * h.sigmoid(_SQRT_8_OVER_PI * (_X + sp.Rational("0.044715") * _X**3)),
-    "normal_cdf": h.normal_cdf(_X),
-    "elu": h.where(h.less(0, _X), _X, h.expm1(_X)),
-    "hardswish": _X * h.clip(_X / 6 + _HALF, sp.Integer(0), sp.Integer(1)),
-    "hardsigmoid": h.clip(_X / 6 + _HALF, sp.Integer(0), sp.Integer(1)),
-    "relu": h.relu(_X),
-}
 # Where the derivative jumps it is the spelling that says which one holds at the jump, so those are
 # named and not rewritten.
 _KINKED = frozenset({"hardswish", "hardsigmoid", "relu"})
@@ -53,6 +36,29 @@ _OTHERS = (
     h.gate,  # not as near as sigmoid
     *h.TARGETS,
 )
+
+
+@cache
+def native() -> dict[str, sp.Expr]:
+    """Each native function with its stable form, in which forward and backward share what they
+    have in common. Made when first asked for: sums make sympy import what takes a tenth of the
+    time of `import nncompile`."""
+    return {
+        "sigmoid": h.sigmoid(_X),
+        "tanh": h.tanh(_X),
+        "softplus": h.softplus(_X),
+        "log_sigmoid": -h.softplus(-_X),
+        "softsign": _X / (1 + h.absolute(_X)),
+        "silu": _X * h.sigmoid(_X),
+        "mish": _X * h.tanh(h.softplus(_X)),
+        "gelu": _X * h.normal_cdf(_X),
+        "gelu_tanh": _X * h.sigmoid(_SQRT_8_OVER_PI * (_X + sp.Rational("0.044715") * _X**3)),
+        "normal_cdf": h.normal_cdf(_X),
+        "elu": h.where(h.less(0, _X), _X, h.expm1(_X)),
+        "hardswish": _X * h.clip(_X / 6 + _HALF, sp.Integer(0), sp.Integer(1)),
+        "hardsigmoid": h.clip(_X / 6 + _HALF, sp.Integer(0), sp.Integer(1)),
+        "relu": h.relu(_X),
+    }
 
 
 @lru_cache(maxsize=4096)
@@ -80,7 +86,7 @@ def recognise(body: sp.Expr) -> str | None:
 
 @lru_cache(maxsize=1)
 def _fingerprints() -> dict[str, np.ndarray]:
-    return {name: evaluate(body, {_X: _POINTS}) for name, body in NATIVE.items()}
+    return {name: evaluate(body, {_X: _POINTS}) for name, body in native().items()}
 
 
 def canonical(body: sp.Expr) -> sp.Expr:
@@ -89,4 +95,4 @@ def canonical(body: sp.Expr) -> sp.Expr:
     if name is None or name in _KINKED:
         return body
     (symbol,) = body.free_symbols
-    return NATIVE[name].xreplace({_X: symbol})
+    return native()[name].xreplace({_X: symbol})
