@@ -13,7 +13,7 @@ from onnx import helper
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.fusions import Fusions
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
-from nncompile.backends.onnx.nodes import Attributes
+from nncompile.backends.onnx.nodes import Call
 from nncompile.backends.onnx.sizes import Sizes
 from nncompile.diagnostics.locations import Location, LocationTable
 from nncompile.ir.dims import Dim, substitute, symbols
@@ -116,32 +116,25 @@ class Emitter(Fusions, Sizes):
                     args = [names[a] for a in v.args]
                     names[v] = self.lower(v, args, self.locations.location(v))
 
-    def _operator(
-        self,
-        op_type: str,
-        domain: str,
-        inputs: tuple[str, ...],
-        outputs: int,
-        attributes: Attributes,
-    ) -> tuple[str, ...]:
+    def _operator(self, call: Call) -> tuple[str, ...]:
         """Emits a node, with casts round it where onnxruntime has no kernel for its types."""
-        if domain:
-            return self._emit(op_type, domain, inputs, outputs, attributes)
-        signature = signature_of(op_type, self.opset)
-        dtypes = [self._dtypes.get(name) for name in inputs]
-        reduction = str(attributes.get("reduction", "none")).replace("none", "")
+        if call.domain:
+            return self._emit(call)
+        signature = signature_of(call.op_type, self.opset)
+        dtypes = [self._dtypes.get(name) for name in call.inputs]
+        reduction = str(call.attributes.get("reduction", "none")).replace("none", "")
         carriers = carriers_of(signature, reduction, tuple(dtypes))
         if not carriers:
-            names = self._emit(op_type, domain, inputs, outputs, attributes)
-            self._dtypes.update(signature.results(names, dtypes, attributes))
+            names = self._emit(call)
+            self._dtypes.update(signature.results(names, dtypes, call.attributes))
             return names
-        changes = [carriers.get(v) for v in signature.variables(len(inputs))]
-        wide = [c.carry(self, x) if c else x for c, x in zip(changes, inputs, strict=True)]
-        names = self._emit(op_type, domain, tuple(wide), outputs, attributes)
+        changes = [carriers.get(v) for v in signature.variables(len(call.inputs))]
+        wide = [c.carry(self, x) if c else x for c, x in zip(changes, call.inputs, strict=True)]
+        names = self._emit(call._replace(inputs=tuple(wide)))
         self._dtypes.update(
-            signature.results(names, [self._dtypes.get(x) for x in wide], attributes)
+            signature.results(names, [self._dtypes.get(x) for x in wide], call.attributes)
         )
-        changes = [carriers.get(v) for v in signature.result_variables(outputs)]
+        changes = [carriers.get(v) for v in signature.result_variables(call.outputs)]
         return tuple(c.back(self, x) if c else x for c, x in zip(changes, names, strict=True))
 
     def subgraph(
@@ -226,7 +219,7 @@ class Emitter(Fusions, Sizes):
         produced = {result for node in self.nodes for result in node.output}
         for result in results:
             if result not in produced or result in outputs:  # what comes from elsewhere is copied
-                (result,) = self._added("Identity", "", (result,), 1, {})
+                (result,) = self._added(Call("Identity", (result,), {}))
             outputs.append(result)
         infos = [value_info(result, type_) for result, type_ in zip(outputs, types, strict=True)]
         return helper.make_graph(self.nodes, name, inputs, infos)

@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES
-from nncompile.backends.onnx.nodes import Attributes, Nodes, holds_graph
+from nncompile.backends.onnx.nodes import Attributes, Call, Nodes, holds_graph
 from nncompile.ir.types import DType, f64, i64, is_float32
 
 Producer = tuple[str, Attributes, tuple[str, ...]]
@@ -32,22 +32,15 @@ class Fusions(Nodes):
         # What no runtime knows before the model runs.
         self._unknown: list[str] = list(parent._unknown) if parent else []
 
-    def _added(
-        self,
-        op_type: str,
-        domain: str,
-        inputs: tuple[str, ...],
-        outputs: int,
-        attributes: Attributes,
-    ) -> tuple[str, ...]:
-        names = super()._added(op_type, domain, inputs, outputs, attributes)
-        self._producers.update(dict.fromkeys(names, (op_type, attributes, inputs)))
-        is_transpose = op_type == "Transpose"
-        is_moved = is_transpose and attributes["perm"][0] != 0
+    def _added(self, call: Call) -> tuple[str, ...]:
+        names = super()._added(call)
+        self._producers.update(dict.fromkeys(names, (call.op_type, call.attributes, call.inputs)))
+        is_transpose = call.op_type == "Transpose"
+        is_moved = is_transpose and call.attributes["perm"][0] != 0
         for tracked, begins in ((self._transposed, is_transpose), (self._first_moved, is_moved)):
-            if begins or (op_type not in _FENCES and not tracked.isdisjoint(inputs)):
+            if begins or (call.op_type not in _FENCES and not tracked.isdisjoint(call.inputs)):
                 tracked.update(names)
-        if holds_graph(attributes):
+        if holds_graph(call.attributes):
             self._unknown.append(names[0])  # runtimes do not compute loops beforehand
         return names
 

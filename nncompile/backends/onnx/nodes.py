@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnx
@@ -16,6 +16,16 @@ from nncompile.ir.names import unused_name
 from nncompile.ir.types import Array, DType, dtype_of
 
 Attributes = Mapping[str, Any]
+
+
+class Call(NamedTuple):
+    """A call of an ONNX operator, on values by name, for so many outputs."""
+
+    op_type: str
+    inputs: tuple[str, ...]
+    attributes: Attributes
+    domain: str = ""
+    outputs: int = 1
 
 
 class Nodes:
@@ -53,53 +63,35 @@ class Nodes:
         def emit(
             *inputs: str, outputs: int | None = None, domain: str = "", **attributes: Any
         ) -> Any:
-            names = self._operator(op_type, domain, inputs, outputs or 1, attributes)
+            names = self._operator(Call(op_type, inputs, attributes, domain, outputs or 1))
             return names[0] if outputs is None else names
 
         return emit
 
-    def _operator(
-        self,
-        op_type: str,
-        domain: str,
-        inputs: tuple[str, ...],
-        outputs: int,
-        attributes: Attributes,
-    ) -> tuple[str, ...]:
+    def _operator(self, call: Call) -> tuple[str, ...]:
         """What a call of an operator emits."""
-        return self._emit(op_type, domain, inputs, outputs, attributes)
+        return self._emit(call)
 
-    def _emit(
-        self,
-        op_type: str,
-        domain: str,
-        inputs: tuple[str, ...],
-        outputs: int,
-        attributes: Attributes,
-    ) -> tuple[str, ...]:
-        if holds_graph(attributes):
+    def _emit(self, call: Call) -> tuple[str, ...]:
+        if holds_graph(call.attributes):
             # No two are equal, for names within are unique; and they may use any name of here.
-            return self._added(op_type, domain, inputs, outputs, attributes)
-        if self.parent and not self.conditional and self._inside.isdisjoint(inputs):
+            return self._added(call)
+        if self.parent and not self.conditional and self._inside.isdisjoint(call.inputs):
             with self._at_parent() as parent:
-                return parent._emit(op_type, domain, inputs, outputs, attributes)
-        key = (op_type, domain, inputs, outputs, repr(sorted(attributes.items())))
+                return parent._emit(call)
+        attributes = repr(sorted(call.attributes.items()))
+        key = (call.op_type, call.inputs, attributes, call.domain, call.outputs)
         if key in self._memo:
             return self._memo[key]
-        names = self._added(op_type, domain, inputs, outputs, attributes)
+        names = self._added(call)
         self._memo[key] = names
         return names
 
-    def _added(
-        self,
-        op_type: str,
-        domain: str,
-        inputs: tuple[str, ...],
-        outputs: int,
-        attributes: Attributes,
-    ) -> tuple[str, ...]:
-        names = tuple(self._fresh(self._stem or op_type) for _ in range(outputs))
-        node = helper.make_node(op_type, inputs, names, names[0], domain=domain, **attributes)
+    def _added(self, call: Call) -> tuple[str, ...]:
+        names = tuple(self._fresh(self._stem or call.op_type) for _ in range(call.outputs))
+        node = helper.make_node(
+            call.op_type, call.inputs, names, names[0], domain=call.domain, **call.attributes
+        )
         if self._location is not None:
             helper.set_metadata_props(
                 node, {"source": self._location.place, "scope": self._location.scope}
