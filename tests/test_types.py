@@ -122,7 +122,9 @@ def checked(text: str, path: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("mypy") is None, reason="mypy is not installed; make lint runs it"
+)
 def test_a_model_file_passes_the_strict_checker(tmp_path: Path) -> None:
     said = checked(MODEL, tmp_path / "model_file.py")
     assert said.startswith("Success"), said
@@ -132,7 +134,9 @@ def test_a_model_file_passes_the_strict_checker(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mypy") is None, reason="mypy is not installed")
+@pytest.mark.skipif(
+    importlib.util.find_spec("mypy") is None, reason="mypy is not installed; make lint runs it"
+)
 def test_the_checker_sees_every_name_of_the_language(tmp_path: Path) -> None:
     names = "".join(f"{name}\n" for name in dsl.__all__)
     greatest = "x: int = max(1, 2)\n"
