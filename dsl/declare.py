@@ -13,7 +13,7 @@ from nncompile.diagnostics.hints import not_callable_error
 from nncompile.diagnostics.locations import LocationTable, recording_locations, scope
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value
-from nncompile.ir.types import Type
+from nncompile.ir.types import MayBeNaN, Type
 from nncompile.program.model import RANDOM_STATE, Applications, Model, applications
 
 Function = Callable[..., Any]
@@ -71,7 +71,7 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
         building() as builder,
         applications() as applied,
     ):
-        leaves = {n: Input(n, type_)() for n, type_ in inputs.items()}
+        leaves = {n: _leaf(n, type_) for n, type_ in inputs.items()}
         outputs = _outputs(title, _result(function, leaves))
     initial, owners = _owned(title, builder, applied)
     for path in initial:
@@ -109,13 +109,19 @@ def _result(function: Function, leaves: Mapping[str, Value]) -> Any:
         raise specific from None
 
 
-def _inputs(function: Function, title: str) -> dict[str, Type]:
+def _leaf(name: str, declared: Type | MayBeNaN) -> Value:
+    if isinstance(declared, MayBeNaN):
+        return Input(name, declared.type, may_be_nan=True)()
+    return Input(name, declared)()
+
+
+def _inputs(function: Function, title: str) -> dict[str, Type | MayBeNaN]:
     """The declared inputs: every argument has a tensor type as its default."""
-    types: dict[str, Type] = {}
+    types: dict[str, Type | MayBeNaN] = {}
     for name, p in inspect.signature(function).parameters.items():
         if p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD, p.POSITIONAL_ONLY):
             raise ModelError(f"model {title} takes its inputs by name, not as {p}")
-        if not isinstance(p.default, Type):
+        if not isinstance(p.default, Type | MayBeNaN):
             problem = "has no type" if p.default is p.empty else f"is {p.default!r}, not a type"
             raise ModelError(
                 f"the input {name!r} of model {title} {problem}",

@@ -24,11 +24,13 @@ from nncompile.ir.types import TupleType, Type
 
 
 class Input(Op):
-    """A leaf that is given from outside: data, a trained parameter, or state of the training."""
+    """A leaf that is given from outside: data, a trained parameter, or state of the training.
+    Data that `may_be_nan` are not refused where they hold NaN."""
 
     name: str
     type: Type
     kind: str = "input"  # or "parameter", "state"
+    may_be_nan: bool = False
     mixes = True
 
     @property

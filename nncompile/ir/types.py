@@ -253,8 +253,29 @@ class Type:
         """The type of the same elements in another shape."""
         return Type(self.dtype, shape)
 
+    def may_be_nan(self) -> MayBeNaN:
+        """The declaration of an input of a model whose numbers may be NaN, where they are missing:
+        `x=f32["batch", 4].may_be_nan()`. Data of other inputs are refused where they hold NaN.
+        Raises `DTypeError` for element types that have no NaN."""
+        if not self.dtype.is_float:
+            raise DTypeError(
+                f"{self} has no NaN: only floats have",
+                hint="declare the input f32, or mark what is missing by a number such as -1",
+            )
+        return MayBeNaN(self)
+
     def __repr__(self) -> str:
         return f"{self.dtype.short}[{', '.join(map(str, self.shape))}]"
+
+
+@dataclass(frozen=True, slots=True)
+class MayBeNaN:
+    """The type of an input of which some numbers may be missing, and are NaN then."""
+
+    type: Type
+
+    def __repr__(self) -> str:
+        return f"{self.type}.may_be_nan()"
 
 
 @dataclass(frozen=True, slots=True)

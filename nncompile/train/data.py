@@ -11,6 +11,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import FeedError, Row, did_you_mean, whole_number
 from nncompile.ir.dims import substitute, symbols
+from nncompile.ir.graph import input_of
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, is_real
 from nncompile.program.model import Model
@@ -51,6 +52,8 @@ class Feeder:
         self.ports = tuple(ports)
         self.size = whole_number("batch_size", size, 1)
         self.axis = model.examples
+        # The inputs whose data are refused where they hold NaN.
+        self.numbers = {n for n, v in model.inputs.items() if not input_of(v).may_be_nan}
         self.sizes = sizes
         self.ranges = RangeCheck(sizes.graph, self.axis)
         self.arrays: dict[str, Array] | None = None
@@ -63,8 +66,7 @@ class Feeder:
             )
         if isinstance(data, Mapping):
             self.arrays = check_feeds(self.ports, self._required(data))
-            for name, array in self.arrays.items():
-                check_numbers(name, array)
+            self.check_numbers(self.arrays)
             self.count = self.examples(self.arrays)
             if self.count == 0 and not may_be_empty:
                 raise FeedError("the data have no examples", rows=self._shapes(self.arrays))
@@ -180,13 +182,19 @@ class Feeder:
         and be noticed a step later. Raises `FeedError` where a batch holds NaN."""
         rows: list[Row] = []
         for batch in self._recent if self.arrays is None else [self.arrays]:
+            self.check_numbers(batch)
             for name, array in batch.items():
-                check_numbers(name, array)
                 infinities = find_elements(name, array, np.isinf)
                 if infinities is not None:
                     count, first = infinities
                     rows.append((f"input {name!r}", f"{count} infinite", f"first {first}"))
         return rows
+
+    def check_numbers(self, arrays: Batch) -> None:
+        """Raises `FeedError` where one of the arrays holds NaN and its input must not."""
+        for name, array in arrays.items():
+            if name in self.numbers:
+                check_numbers(name, array)
 
     def _required(self, batch: Batch) -> dict[str, Any]:
         """The data of `ports`, without other inputs of the model. Raises `FeedError` for a name
@@ -228,5 +236,6 @@ def check_numbers(name: str, array: Array) -> None:
     raise FeedError(
         f"the data of input {name!r} hold NaN: {nans[0]} numbers",
         rows=[("first at", nans[1])],
-        hint="remove those examples, or fill them: np.nan_to_num(…)",
+        hint="remove those examples, or fill them: np.nan_to_num(…); a model that fills them "
+        f"itself declares {name}=f32[…].may_be_nan()",
     )

@@ -10,7 +10,7 @@ from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime.providers import Provider
-from nncompile.train.data import Feeder, check_numbers
+from nncompile.train.data import Feeder
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ def overfit_one_batch(
     runner = compiled.runner(source.initial(seed), providers, threads)
     model = source.recipe.model
     ports = [port for port in runner.session.inputs if port.name in model.inputs]
-    (batch,) = Feeder([batch], model, ports, 1, compiled.sizes).epoch()
-    for name, array in batch.items():
-        check_numbers(name, array)
+    feeder = Feeder([batch], model, ports, 1, compiled.sizes)
+    (batch,) = feeder.epoch()
+    feeder.check_numbers(batch)
     losses: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(steps):
         runner.step(batch)
