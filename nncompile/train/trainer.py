@@ -3,20 +3,17 @@ resumable from any step."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nncompile.compiler.compile import compile_step
 from nncompile.diagnostics.errors import (
-    CheckpointError,
     FeedError,
     ModelError,
-    TrainingError,
     did_you_mean,
     seed_number,
     whole_number,
@@ -24,56 +21,19 @@ from nncompile.diagnostics.errors import (
 from nncompile.diagnostics.hints import SuggestsNames, suggests_names
 from nncompile.ir.types import Array
 from nncompile.program.model import RANDOM_STATE
-from nncompile.program.recipe import Recipe, minimize
-from nncompile.runtime.checkpoint import check_state, load_state, save_state
+from nncompile.program.recipe import Recipe
+from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
-from nncompile.train.divergence import diverged
 from nncompile.train.evaluation import Evaluation, ports_of
 from nncompile.train.events import Callback, History, Watchers
-from nncompile.train.locate import NonFinite, locate_nonfinite
-from nncompile.train.sums import Sums
+from nncompile.train.foreign_methods import FOREIGN_METHODS
+from nncompile.train.locate import NonFinite
+from nncompile.train.loop import Loop
+from nncompile.train.progress import load_progress, save_progress
 from nncompile.train.transfer import Renaming, Transfer, transfer
 
 _POSITION = "nncompile.position"
-
-
-# By the names of torch's and Keras's methods, what does the same here.
-FOREIGN_METHODS = {
-    **dict.fromkeys(("train", "learn", "train_step", "run"), "trainer.fit(data) trains"),
-    **dict.fromkeys(("fit_generator", "train_on_batch"), "use trainer.fit([batch, ...])"),
-    **dict.fromkeys(("test", "test_step", "validate", "score"), "trainer.evaluate(data)"),
-    **dict.fromkeys(("forward", "predict_on_batch", "predict_step"), "trainer.predict(inputs)"),
-    **dict.fromkeys(
-        ("eval", "no_grad"), "predict and evaluate already run in inference mode: leave it out"
-    ),
-    **dict.fromkeys(("zero_grad", "backward"), "fit does that at each step: leave it out"),
-    **dict.fromkeys(("to", "cuda", "cpu", "device"), 'Trainer(recipe, providers="cuda")'),
-    **dict.fromkeys(("save_weights", "save_model", "save_checkpoint"), "trainer.save(path)"),
-    **dict.fromkeys(
-        ("load_weights", "load_checkpoint"), "trainer.load(path), or load_params(path) by name"
-    ),
-    **dict.fromkeys(("state_dict", "get_weights", "parameters", "weights"), "trainer.params"),
-    **dict.fromkeys(("load_state_dict", "set_weights"), "trainer.set_params({path: array})"),
-    "compile": "Trainer(training(model, optimizer=adam(1e-3)))",
-    "history": "fit returns it: history = trainer.fit(data)",
-    "optimizer": "trainer.recipe holds it, its slots are in trainer.state",
-    "summary": "nncompile show FILE prints the model",
-}
-
-
-@dataclass
-class _Epoch:
-    """The epoch under way: how many came before it, the step it began with, and what its metrics
-    are computed of, over the batches so far."""
-
-    number: int
-    start: int
-    sums: Sums
-
-    def position(self) -> dict[str, Any]:
-        """What a file holds of it."""
-        return {"number": self.number, "start": self.start, **self.sums.stored()}
 
 
 class Trainer(SuggestsNames):
@@ -101,28 +61,23 @@ class Trainer(SuggestsNames):
         self.threads = threads
         self.seed = recipe.seed if seed is None else seed_number(seed)
         first = self.compiled.source.initial(self.seed)
-        self._runner = self.compiled.runner(first, providers, threads)
-        self._losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
+        self._loop = Loop(self.compiled, self.compiled.runner(first, providers, threads))
         self._evaluation = Evaluation(self.compiled, providers, threads)
-        self._earlier = 0  # steps made before the runner's first
-        self._progress = self._new_epoch(0, 0)
-        self._stopping = False
 
     @property
     def step(self) -> int:
         """The number of steps made."""
-        # From the runner's own count, so that an interrupt cannot come between the two.
-        return self._earlier + self._runner.steps
+        return self._loop.step
 
     @property
     def epoch(self) -> int:
         """The number of complete epochs."""
-        return self._progress.number
+        return self._loop.epoch.number
 
     @property
     def state(self) -> dict[str, Array]:
         """A copy of the whole state: parameters, slots, running statistics, step and seed."""
-        return self._runner.state()
+        return self._loop.runner.state()
 
     @property
     def params(self) -> dict[str, Array]:
@@ -141,10 +96,7 @@ class Trainer(SuggestsNames):
                     f"model {self.model.name} has no parameter {path!r}",
                     rows=[(name, str(x.dtype), str(list(x.shape))) for name, x in state.items()],
                 )
-        self._runner.load({**state, **params})
-        if "step" in params:
-            self._earlier = int(params["step"]) - self._runner.steps
-            self._progress = self._new_epoch(self.epoch, self.step)
+        self._loop.replace({**state, **params}, "step" in params)
 
     def load_params(
         self,
@@ -202,6 +154,8 @@ class Trainer(SuggestsNames):
     def fit(
         self,
         data: Data,
+        y: Any = None,
+        *,
         epochs: int | None = None,
         steps: int | None = None,
         validation_data: Data | None = None,
@@ -221,54 +175,37 @@ class Trainer(SuggestsNames):
         `TrainingError`, also one that a callback raises after a step, it is that of the step
         before, which is made again where the training goes on.
         """
-        ports = ports_of(self.model, self._runner.session)
+        if isinstance(y, int):
+            raise ModelError(
+                f"fit takes only the data by position, got {y} beside them",
+                hint=f"fit(data, epochs={y}) or fit(data, steps={y})",
+            )
+        loop = self._loop
+        ports = ports_of(self.model, loop.runner.session)
         size = self.recipe.batch_size if batch_size is None else batch_size
         feeder = Feeder(data, self.model, ports, size, self.compiled.sizes)
-        check = None
+        if y is not None:
+            raise FeedError(
+                "data must be a dict of arrays by input name, targets too; got "
+                f"{type(y).__name__} beside it"
+            )
+        validate = None
         if validation_data is not None:
-            check = self._evaluation.feeder(validation_data, batch_size)
+            held_out = self._evaluation.feeder(validation_data, batch_size)
+            validate = partial(self._evaluation.metrics, held_out)
         watchers = Watchers.of(self, callbacks)
-        last_epoch, last_step = self._ends(epochs, steps)
-        history = History()
-        latest: Batch = {}
-        self._stopping = False
-        while self.epoch < last_epoch and self.step < last_step and not self._stopping:
-            progress = self._progress
-            order = (self.seed, self.epoch) if shuffle else None
-            completed = True
-            for examples in feeder.epoch(order, skip=self.step - progress.start):
-                if self.step >= last_step or self._stopping:
-                    completed = False
-                    break
-                self._advance(examples, feeder, watchers)
-                latest = examples
-            if self.step == progress.start:
-                raise FeedError(
-                    f"no batch for epoch {self.epoch + 1}",
-                    hint="a generator can be read only once: pass a list of batches, or a function "
-                    "that returns them anew",
-                )
-            means = progress.sums.results()
-            if check is not None:
-                validated = self._evaluation.metrics(check, self.state)
-                means |= {f"val_{name}": validated[name] for name in self.model.metrics}
-            history.epochs.append(means)
-            number = self.epoch + 1
-            if completed:  # in one assignment, between whose parts no interrupt can come
-                self._progress = self._new_epoch(number, self.step)
-            watchers.tell("epoch", number, means, latest)
-        watchers.tell("end", self.epoch, history.last, latest)
-        return history
+        ends = self._ends(epochs, steps)
+        return loop.run(feeder, watchers, ends, self.seed if shuffle else None, validate)
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """Where the last step, on `batch` and undone or not, first made a number that is not
         finite; None where it made none, on the way to `outputs` (all metrics and the whole next
         state by default). See `nncompile.train.locate.locate_nonfinite`."""
-        return locate_nonfinite(self.compiled.step, {**self._runner.before(), **batch}, outputs)
+        return self._loop.locate(batch, outputs)
 
     def stop(self) -> None:
         """Ends the running `fit` after the present step; for callbacks."""
-        self._stopping = True
+        self._loop.stopping = True
 
     @suggests_names
     def evaluate(
@@ -306,30 +243,15 @@ class Trainer(SuggestsNames):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
-        position = {"seed": self.seed, "epoch": self._progress.position()}
-        text = json.dumps(position)
-        metadata = {"nncompile.model": self.model.name, _POSITION: text}
-        return save_state(path, self.state, metadata)
+        return save_progress(path, self.state, self.model.name, self.seed, self._loop.epoch)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a file that `save` wrote, or from an exported step's initial state. Raises
         `CheckpointError` for a truncated file or one of another model, `FileError` where there is
         none; the state is then as it was."""
-        tensors, metadata = load_state(path)
-        check_state(tensors, self.compiled.source.state, path)
-        step = int(tensors["step"])
-        position: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
-        try:
-            position |= json.loads(metadata.get(_POSITION, "{}"))
-            seed, epoch = int(position["seed"]), self._new_epoch(**position["epoch"])
-        except (ValueError, TypeError):
-            raise CheckpointError(
-                f"the position in {os.fspath(path)} cannot be read",
-                rows=[("got", metadata[_POSITION][:200])],
-            ) from None
-        self._runner.load(tensors)
-        self._earlier = step - self._runner.steps
-        self.seed, self._progress = seed, epoch
+        saved = load_progress(path, self.compiled)
+        self._loop.load(saved.state, saved.epoch)
+        self.seed = saved.seed
 
     def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
         """The epoch and the step at which this training ends."""
@@ -342,39 +264,3 @@ class Trainer(SuggestsNames):
             return self.recipe.epochs or math.inf, self.recipe.steps or math.inf
         last_epoch = math.inf if epochs is None else self.epoch + epochs
         return last_epoch, math.inf if steps is None else self.step + steps
-
-    def _advance(self, batch: Batch, feeder: Feeder, watchers: Watchers) -> None:
-        """One step, reported to the watchers; it is undone where one of them raises
-        `TrainingError`."""
-        sums = self._progress.sums
-        mark = sums.mark() if watchers.by_kind["step"] else None
-        metrics = self._stepped(batch, feeder)
-        try:
-            watchers.tell("step", self.epoch + 1, metrics, batch)
-        except TrainingError:
-            if self._runner.undo() and mark is not None:
-                sums.restore(mark)
-            raise
-
-    def _stepped(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
-        """One step; its metrics, which are added to the totals of the epoch."""
-        self._runner.step(batch)
-        outputs = self._runner.metrics()
-        metrics = {name: float(outputs[name]) for name in self.model.metrics}
-        for name in self._losses:
-            if not math.isfinite(metrics[name]):
-                infinite = feeder.infinite()
-                origin = None if infinite else self.locate(batch, (name,))
-                moment = f"step {self.step} (epoch {self.epoch + 1})"
-                loss = f"{name} is {metrics[name]}"
-                error = diverged(loss, moment, feeder.searched_data, infinite, origin)
-                self._runner.undo()
-                raise error
-        self._progress.sums.add(batch, {**outputs, **metrics}, feeder.examples(batch))
-        return metrics
-
-    def _new_epoch(self, number: int = 0, start: int = 0, **sums: Any) -> _Epoch:
-        """An epoch with what its metrics are computed of so far. Raises `TypeError` for
-        anything else."""
-        plan = self.compiled.source.accumulation
-        return _Epoch(number, start, Sums.restored(plan, self.model.inputs, **sums))

@@ -1,0 +1,53 @@
+"""How far a training is, as a file: its whole state, and the position in the data."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nncompile.compiler.compile import CompiledStep
+from nncompile.diagnostics.errors import CheckpointError
+from nncompile.ir.types import Array
+from nncompile.runtime.checkpoint import check_state, load_state, save_state
+from nncompile.train.loop import Epoch
+
+_POSITION = "nncompile.position"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a checkpoint holds: the state, the seed that orders the data, the epoch under way."""
+
+    state: Mapping[str, Array]
+    seed: int
+    epoch: Epoch
+
+
+def save_progress(
+    path: str | os.PathLike[str], state: Mapping[str, Array], model: str, seed: int, epoch: Epoch
+) -> Path:
+    """Writes a checkpoint, whole or not at all. Raises `FileError`."""
+    text = json.dumps({"seed": seed, "epoch": epoch.position()})
+    return save_state(path, state, {"nncompile.model": model, _POSITION: text})
+
+
+def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progress:
+    """What a checkpoint holds, or an exported step's initial state. Raises `CheckpointError` for a
+    truncated file or one of another model, `FileError` where there is none."""
+    tensors, metadata = load_state(path)
+    check_state(tensors, compiled.source.state, path)
+    step = int(tensors["step"])
+    position: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
+    try:
+        position |= json.loads(metadata.get(_POSITION, "{}"))
+        seed, epoch = int(position["seed"]), Epoch.of(compiled, **position["epoch"])
+    except (ValueError, TypeError):
+        raise CheckpointError(
+            f"the position in {os.fspath(path)} cannot be read",
+            rows=[("got", metadata[_POSITION][:200])],
+        ) from None
+    return Progress(tensors, seed, epoch)
