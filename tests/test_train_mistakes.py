@@ -171,7 +171,7 @@ def test_other_wrong_calls_are_told(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"got 5 beside(.|\n)*fit\(data, epochs=5\)"):
         trainer().fit(data(), 5)
     with pytest.raises(FeedError, match="dict of arrays by input name, targets too"):
-        trainer().fit({"x": data()["x"]}, data()["target"])
+        trainer().fit(data(), data()["target"])
     with pytest.raises(FileError, match="no such file"):
         trainer().load(tmp_path / "none.safetensors")
 
