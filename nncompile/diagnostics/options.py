@@ -18,7 +18,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field
 from types import NoneType, UnionType
 from typing import (
     Annotated,
@@ -130,10 +130,14 @@ class Options:
     """
 
     _checks: ClassVar[dict[str, Check]] = {}
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def __init_subclass__(cls, *, eq: bool = True) -> None:
         super().__init_subclass__()
-        dataclass(frozen=True, eq=eq)(cls)
+        # Generated methods are compiled one by one, for each class at its import: all share these.
+        dataclass(frozen=True, eq=False, repr=False)(cls)
+        if not eq:
+            cls.__eq__, cls.__hash__ = object.__eq__, object.__hash__  # type: ignore[method-assign]  # by identity
         cls.__init__ = suggests_names(cls.__init__, cls.__name__)  # type: ignore[method-assign]  # of this class only
         annotations = inspect.get_annotations(cls)
         checks = {name: _check_of(_resolved(cls, hint)) for name, hint in annotations.items()}
@@ -145,6 +149,22 @@ class Options:
 
     def _set(self, name: str, x: Any) -> None:
         object.__setattr__(self, name, x)
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Options) or type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        shown = [name for name, field in self.__dataclass_fields__.items() if field.repr]
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"{type(self).__qualname__}({options})"
 
 
 def _resolved(cls: type, hint: Any) -> Any:

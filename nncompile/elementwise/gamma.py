@@ -40,8 +40,9 @@ def _bernoulli(k: int) -> sp.Rational:
     return sp.bernoulli(2 * k)
 
 
-_STIRLING = tuple(float(_bernoulli(k) / (2 * k * (2 * k - 1))) for k in range(7, 0, -1))
-_DIGAMMA = tuple(float(_bernoulli(k) / (2 * k)) for k in range(8, 0, -1))
+# B₂ₖ/(2k(2k − 1)) and B₂ₖ/(2k), Bernoulli's numbers, highest k first.
+_STIRLING = (1 / 156, -691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12)
+_DIGAMMA = (-3617 / 8160, 1 / 12, -691 / 32760, 1 / 132, -1 / 240, 1 / 252, -1 / 120, 1 / 12)
 
 
 def _positive(t: Terms, x: Operand) -> tuple[Operand, Operand]:
