@@ -262,8 +262,6 @@ class Emitter:
             return f"[{', '.join(self.text(item) for item in x)}]"
         if isinstance(x, np.ndarray | np.generic):
             return self.text(x.tolist())
-        if isinstance(x, int) and x == -(2**63):
-            return f"({x + 1} - 1)"  # the literal alone would overflow before its sign
         if isinstance(x, float) and not math.isfinite(x):
             return f'float("{x}")'
         return repr(x)
