@@ -210,13 +210,13 @@ def test_a_directory_that_may_not_be_written_is_named(
         raise PermissionError(13, "Permission denied")
 
     path = write_atomically(tmp_path / "model.onnx", b"old")
-    monkeypatch.setattr("tempfile.mkstemp", refuse)
-    monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", refuse)
+    monkeypatch.setattr("os.open", refuse)
+    monkeypatch.setattr("os.mkdir", refuse)
     for write in (
         lambda: write_atomically(path, b"new"),
         lambda: check_writable(tmp_path),
         lambda: written_together(tmp_path).__enter__(),
+        lambda: written_together(tmp_path / "new").__enter__(),
     ):
         with pytest.raises(FileError, match=f"directory {tmp_path}: permission denied"):
             write()

@@ -1,12 +1,12 @@
 """Compiled models in onnxruntime and torch: sessions, the training runner, checkpoints, files."""
 
+from nncompile.runtime.array_files import read_array, read_arrays, write_arrays
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.files import (
     check_writable,
     make_directory,
-    read_array,
-    write_arrays,
+    sweep,
     write_atomically,
     written_together,
 )
@@ -29,8 +29,10 @@ __all__ = [
     "load_state",
     "make_directory",
     "read_array",
+    "read_arrays",
     "resolve_providers",
     "save_state",
+    "sweep",
     "write_arrays",
     "write_atomically",
     "written_together",
