@@ -122,9 +122,10 @@ def test_a_new_file_has_usual_permissions_and_an_old_one_keeps_its_own(tmp_path:
     usual.touch()
     new = write_atomically(tmp_path / "new", b"x")
     assert stat.S_IMODE(new.stat().st_mode) == stat.S_IMODE(usual.stat().st_mode)
-    new.chmod(0o600)
-    write_atomically(new, b"y")
-    assert stat.S_IMODE(new.stat().st_mode) == 0o600
+    for mode in (0o600, 0o777):
+        new.chmod(mode)
+        write_atomically(new, b"y")
+        assert stat.S_IMODE(new.stat().st_mode) == mode
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError])

@@ -77,7 +77,7 @@ def test_files_that_were_being_moved_are_moved_by_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that ends between the first file and the second."""
-    for name in ("a", "b"):
+    for name in ("a", "b", "c"):
         (tmp_path / name).write_text("old")
 
     class Killed(BaseException):
@@ -92,7 +92,7 @@ def test_files_that_were_being_moved_are_moved_by_the_next(
 
     def interrupted() -> None:
         with written_together(tmp_path) as directory:
-            for name in ("a", "b"):
+            for name in ("a", "b", "c"):
                 (directory / name).write_text("new")
 
     with monkeypatch.context() as patched:
@@ -100,10 +100,10 @@ def test_files_that_were_being_moved_are_moved_by_the_next(
         patched.setattr(files, "_remove", lambda path: None)
         with pytest.raises(Killed):
             interrupted()
-    assert [(tmp_path / name).read_text() for name in "ab"] == ["new", "old"]
+    assert [(tmp_path / name).read_text() for name in "abc"] == ["new", "old", "old"]
     write_atomically(tmp_path / "b", b"newest")
-    assert [(tmp_path / name).read_text() for name in "ab"] == ["new", "newest"]
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert [(tmp_path / name).read_text() for name in "abc"] == ["new", "newest", "new"]
+    assert sorted(os.listdir(tmp_path)) == ["a", "b", "c"]
 
 
 def test_an_interrupt_while_files_are_moved_waits_for_them(
