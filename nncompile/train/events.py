@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -15,10 +16,16 @@ from nncompile.ir.types import Array
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 from nncompile.runtime.providers import Provider
-from nncompile.train.data import Batch, Data
+from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.locate import NonFinite
 
-Kind = Literal["step", "epoch", "end"]
+Kind = Literal["step", "validation", "epoch", "end"]
+
+
+class Snapshot(Protocol):
+    """A moment of a training, kept in memory; see `nncompile.train.progress.Snapshot`."""
+
+    def write(self, path: str | os.PathLike[str]) -> Path: ...
 
 
 class EventTrainer(Protocol):
@@ -44,6 +51,8 @@ class EventTrainer(Protocol):
     def averaged(self, name: str | None = None) -> dict[str, Array]: ...
     def stop(self) -> None: ...
     def save(self, path: str | os.PathLike[str]) -> Path: ...
+    def load(self, path: str | os.PathLike[str]) -> None: ...
+    def snapshot(self) -> Snapshot: ...
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None: ...
     def evaluate(
         self, data: Data, batch_size: int | None = None, params: Mapping[str, Any] | None = None
@@ -55,7 +64,8 @@ class EventTrainer(Protocol):
 
 @dataclass(frozen=True)
 class Event:
-    """The end of a step, of an epoch, or of the training.
+    """The end of a step, of the steps of an epoch before the held-out data are evaluated
+    ("validation"), of an epoch, or of the training.
 
     `epoch` counts from 1; `step` is the number of steps made since training began; `metrics` are
     those of the step, or the means over the epoch (with `val_…` from validation); `seconds` is the
@@ -75,14 +85,35 @@ class Event:
 
 Callback = Callable[[Event], Any] | Any
 """A function of an event, which gets those of steps and epochs, or an object with some of
-`on_step(event)`, `on_epoch(event)` and `on_end(event)`."""
+`on_step(event)`, `on_validation(event)`, `on_epoch(event)` and `on_end(event)`.
+
+With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
+what ends it: an error or an interrupt, too. One whose `told_last` is true is told after the others,
+whatever the order, as one that writes the state of all of them."""
+
+
+@dataclass
+class Fitting:
+    """A call of `fit` that begins: the data, the held-out data, whether the examples are shuffled,
+    and the epoch and the step at which it ends, whichever comes first."""
+
+    trainer: EventTrainer
+    feeder: Feeder
+    held_out: Feeder | None
+    shuffle: bool
+    ends: tuple[float, float]
+
+
+def in_order(callbacks: Callback | Iterable[Callback]) -> list[Callback]:
+    """The callbacks in the order in which they are told."""
+    several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    return sorted(several, key=lambda callback: bool(getattr(callback, "told_last", False)))
 
 
 def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Callable[[Event], Any]]:
     """The functions that listen to events of that kind. Raises `ModelError` for anything else."""
-    several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
     methods: list[Callable[[Event], Any]] = []
-    for callback in several:
+    for callback in in_order(callbacks):
         if isinstance(callback, type):
             raise ModelError(
                 f"{callback.__name__} is a class, not a callback",
@@ -94,7 +125,7 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
         elif any(hasattr(callback, f"on_{other_kind}") for other_kind in get_args(Kind)):
             continue
         elif callable(callback):
-            if kind != "end":
+            if kind in ("step", "epoch"):
                 methods.append(callback)
         else:
             raise ModelError(
@@ -111,12 +142,23 @@ class Watchers:
     trainer: EventTrainer
     by_kind: Mapping[Kind, Sequence[Callable[[Event], Any]]]
     start: float
+    surrounding: Sequence[Callable[[Fitting], AbstractContextManager[Any]]] = ()
 
     @classmethod
     def of(cls, trainer: EventTrainer, callbacks: Callback | Iterable[Callback]) -> Watchers:
         """The callbacks of a training that begins now. Raises `ModelError` for anything else."""
         by_kind = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
-        return cls(trainer, by_kind, time.perf_counter())
+        several = in_order(callbacks)
+        surrounding = [x.during for x in reversed(several) if hasattr(x, "during")]
+        return cls(trainer, by_kind, time.perf_counter(), surrounding)
+
+    @contextmanager
+    def during(self, fitting: Fitting) -> Iterator[None]:
+        """Surrounds the training: what is told last is the first to begin, and the last to end."""
+        with ExitStack() as stack:
+            for begin in self.surrounding:
+                stack.enter_context(begin(fitting))
+            yield
 
     def tell(self, kind: Kind, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
         """Passes an event to each listener."""

@@ -27,12 +27,22 @@ class Progress:
     epoch: Epoch
 
 
-def save_progress(
-    path: str | os.PathLike[str], state: Mapping[str, Array], model: str, seed: int, epoch: Epoch
-) -> Path:
-    """Writes a checkpoint, whole or not at all. Raises `FileError`."""
-    text = json.dumps({"seed": seed, "epoch": epoch.position()})
-    return save_state(path, state, {"nncompile.model": model, _POSITION: text})
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment of a training, kept in memory: a copy of the state, and what the file says of it."""
+
+    state: Mapping[str, Array]
+    metadata: Mapping[str, str]
+
+    @classmethod
+    def of(cls, state: Mapping[str, Array], model: str, seed: int, epoch: Epoch) -> Snapshot:
+        """The moment of that state of a model within that epoch."""
+        text = json.dumps({"seed": seed, "epoch": epoch.position()})
+        return cls(state, {"nncompile.model": model, _POSITION: text})
+
+    def write(self, path: str | os.PathLike[str]) -> Path:
+        """Writes a checkpoint, whole or not at all. Raises `FileError`."""
+        return save_state(path, self.state, self.metadata)
 
 
 def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progress:

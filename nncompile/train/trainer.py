@@ -26,14 +26,12 @@ from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.evaluation import Evaluation, ports_of
-from nncompile.train.events import Callback, History, Watchers
+from nncompile.train.events import Callback, Fitting, History, Watchers
 from nncompile.train.foreign_methods import FOREIGN_METHODS
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Loop
-from nncompile.train.progress import load_progress, save_progress
+from nncompile.train.progress import Snapshot, load_progress
 from nncompile.train.transfer import Renaming, Transfer, transfer
-
-_POSITION = "nncompile.position"
 
 
 class Trainer(SuggestsNames):
@@ -189,13 +187,15 @@ class Trainer(SuggestsNames):
                 "data must be a dict of arrays by input name, targets too; got "
                 f"{type(y).__name__} beside it"
             )
-        validate = None
+        held_out = validate = None
         if validation_data is not None:
             held_out = self._evaluation.feeder(validation_data, batch_size)
             validate = partial(self._evaluation.metrics, held_out)
         watchers = Watchers.of(self, callbacks)
-        ends = self._ends(epochs, steps)
-        return loop.run(feeder, watchers, ends, self.seed if shuffle else None, validate)
+        fitting = Fitting(self, feeder, held_out, shuffle, self._ends(epochs, steps))
+        with watchers.during(fitting):
+            seed = self.seed if shuffle else None
+            return loop.run(feeder, watchers, fitting.ends, seed, validate)
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """Where the last step, on `batch` and undone or not, first made a number that is not
@@ -243,7 +243,11 @@ class Trainer(SuggestsNames):
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
         or not at all; training that goes on from it gives the same bits. Raises `FileError`."""
-        return save_progress(path, self.state, self.model.name, self.seed, self._loop.epoch)
+        return self.snapshot().write(path)
+
+    def snapshot(self) -> Snapshot:
+        """What `save` writes, kept in memory: `write(path)` writes it later."""
+        return Snapshot.of(self.state, self.model.name, self.seed, self._loop.epoch)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a file that `save` wrote, or from an exported step's initial state. Raises
