@@ -120,7 +120,7 @@ def test_weights_that_cannot_be_pointed_at_are_told(tmp_path: Path) -> None:
         export(model, path, external_data=other)
     for content in (b"", b"\xff" * 40, other.read_bytes()[:20]):
         other.write_bytes(content)
-        with pytest.raises(CheckpointError, match="not a safetensors file"):
+        with pytest.raises(CheckpointError, match="not a complete safetensors file"):
             export(model, path, external_data=other)
     assert not path.exists()
 
@@ -243,7 +243,9 @@ def test_weights_beyond_the_end_of_their_file_are_refused(tmp_path: Path) -> Non
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     save_file({name: np.zeros(v.shape, np.float32) for name, v in net.parameters.items()}, whole)
     cut.write_bytes(whole.read_bytes()[:-4])
-    with pytest.raises(CheckpointError, match=r"cut\.safetensors is truncated: the weight"):
+    with pytest.raises(
+        CheckpointError, match=r"cut\.safetensors is not .*: its tensors need 224 bytes, it has 220"
+    ):
         export(net, tmp_path / "model.onnx", external_data=cut)
     assert not (tmp_path / "model.onnx").exists()
     export(net, tmp_path / "model.onnx", external_data=whole)

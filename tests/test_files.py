@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from nncompile.diagnostics.errors import (
     BackendError,
@@ -18,7 +20,7 @@ from nncompile.diagnostics.errors import (
     FileError,
     ProviderError,
 )
-from nncompile.ir.types import f32, i64
+from nncompile.ir.types import bf16, f32, i64
 from nncompile.runtime import (
     Port,
     check_state,
@@ -58,6 +60,81 @@ def test_a_truncated_checkpoint_is_an_error(tmp_path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(CheckpointError, match=r"a\.safetensors is not a complete safetensors file"):
         load_state(path)
+
+
+def entry(dtype: object = "F32", shape: object = (2,), offsets: object = (0, 8)) -> dict:
+    return {"dtype": dtype, "shape": shape, "data_offsets": offsets}
+
+
+WRONG_HEADERS = {
+    "no tensors": ([], "its header names no tensors"),
+    "no position": ({"a": {"dtype": "F32", "shape": [2]}}, "'a' has no type, shape and position"),
+    "a number": ({"a": 3}, "'a' has no type, shape and position"),
+    "negative": ({"a": entry(shape=[-2], offsets=[8, 0])}, "'a' has no type, shape"),
+    "large": ({"a": entry(shape=[2**70])}, "'a' has no type, shape"),
+    "truth": ({"a": entry(shape=[True, 2])}, "'a' has no type, shape"),
+    "one offset": ({"a": entry(offsets=[8])}, "'a' has no type, shape"),
+    "no number": ({"a": entry(offsets=[0, 8.0])}, "'a' has no type, shape"),
+    "type": ({"a": entry("F8")}, "'a' is of the element type 'F8', which is unknown"),
+    "types": ({"a": entry(["F32"])}, "which is unknown"),
+    "size": ({"a": entry("F64")}, "'a' needs 16 bytes, and 8 are given"),
+    "a gap": ({"a": entry(offsets=[4, 12])}, "'a' begins at byte 4 of the data, not 0"),
+    "one place": ({"a": entry(), "b": entry()}, "'b' begins at byte 0 of the data, not 8"),
+    "too long": ({"a": entry(shape=[4], offsets=[0, 16])}, "its tensors need 16 bytes, it has 8"),
+    "strings": ({"a": entry(), "__metadata__": {"x": 3}}, "its metadata are not strings"),
+    "no strings": ({"a": entry(), "__metadata__": "x"}, "its metadata are not strings"),
+    "control": ({"a\r": entry()}, r"the name 'a\\r' has the character '\\r'"),
+    "half": ({"\ud800": entry()}, "the name '.*ud800' has the character"),
+    "twice": ('{"a": 1, "a": 2}', "'a' is in its header twice"),
+    "deep": ("[" * 100_000, "recursion|too deep"),
+    "digits": ("9" * 10_000, "4300 digits"),
+    "no text": (b"\xff\xfe", "can't decode|codec"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_HEADERS)
+def test_a_wrong_header_is_an_error_that_says_what_is_wrong(tmp_path: Path, name: str) -> None:
+    header, message = WRONG_HEADERS[name]
+    text = header if isinstance(header, str | bytes) else json.dumps(header)
+    content = text if isinstance(text, bytes) else text.encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(content).to_bytes(8, "little") + content + b"\0" * 8)
+    with pytest.raises(CheckpointError, match=rf"not a complete safetensors file: .*({message})"):
+        load_state(path)
+
+
+def test_a_length_of_a_header_is_not_believed(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"\xff" * 8 + b"{}")
+    with pytest.raises(CheckpointError, match="its header is longer than the file"):
+        load_state(path)
+    os.truncate(path, 2**40)  # it takes no room
+    with path.open("r+b") as file:
+        file.write((2**39).to_bytes(8, "little"))
+    with pytest.raises(CheckpointError, match="its header has 549,755,813,888 bytes"):
+        load_state(path)
+
+
+def test_equal_states_are_equal_files_that_safetensors_reads(tmp_path: Path) -> None:
+    metadata = {name: name.upper() for name in "zyxwvutsrqponmlkjihgfedcba"}
+    tensors = {**TENSORS, "brain": np.arange(3).astype(bf16.numpy), "ä b": np.ones((), np.float16)}
+    a = save_state(tmp_path / "a.safetensors", tensors, metadata).read_bytes()
+    b = save_state(tmp_path / "b.safetensors", tensors, dict(reversed(metadata.items())))
+    assert a == b.read_bytes()
+    with safe_open(b, "np") as file:
+        assert file.metadata() == metadata
+        assert set(file.keys()) == set(tensors)
+        np.testing.assert_array_equal(file.get_tensor("turned"), TENSORS["turned"])
+    read, _ = load_state(b)
+    for name, x in tensors.items():
+        np.testing.assert_array_equal(read[name], x)
+        assert read[name].dtype == x.dtype
+
+
+def test_truth_values_that_are_none_become_true(tmp_path: Path) -> None:
+    path = save_state(tmp_path / "a.safetensors", {"a": np.array([True, False])})
+    path.write_bytes(path.read_bytes()[:-2] + b"\x05\x00")
+    assert load_state(path)[0]["a"].view(np.uint8).tolist() == [1, 0]
 
 
 def test_a_foreign_or_missing_checkpoint_is_an_error(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 }
 
 
+_LONGEST = 1000  # characters of a size in text
 _parser_lock = threading.Lock()  # Python 3.11 counts the depth of all its parsers in one place
 
 
@@ -114,12 +115,16 @@ def _parse(text: str) -> Dim:
                 return getattr(sp, name)(*map(walk, args))
         raise error
 
+    if len(text) > _LONGEST:
+        raise error
     try:
         with _parser_lock:
             tree = ast.parse(text.strip(), mode="eval")
         return dim(walk(tree.body))
-    except (SyntaxError, ZeroDivisionError):
-        raise error from None
+    except ShapeError:
+        raise
+    except (SyntaxError, ZeroDivisionError, ValueError, RecursionError, MemoryError):
+        raise error from None  # files of others have any text here
 
 
 @cache

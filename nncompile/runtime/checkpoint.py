@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
 from nncompile.diagnostics.errors import CheckpointError, CompileError, FileError, Row, closest
-from nncompile.ir.types import Array, Type, bf16
+from nncompile.diagnostics.reading import open_file, unreadable
+from nncompile.ir.types import Array, Type, boolean
 from nncompile.runtime.feeds import Port, describe
 from nncompile.runtime.files import write_atomically
+from nncompile.runtime.tensor_header import Entry, read_header, sorted_header
 
 _SHOWN = 8  # names of one kind that an error lists
 
@@ -27,38 +28,39 @@ def save_state(
     """Writes the tensors and strings to `path`, whole or not at all. Raises `FileError`."""
     # order="C" and not ascontiguousarray, which makes a vector of a 0-d array.
     arrays = {name: np.array(x, order="C") for name, x in tensors.items()}
-    return write_atomically(path, save(arrays, dict(metadata or {})))
+    header, data = sorted_header(save(arrays, dict(metadata or {})))
+
+    def write(beside: Path) -> None:
+        with beside.open("wb") as file:
+            file.write(header)
+            file.write(data)
+
+    return write_atomically(path, write)
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
     """The tensors and strings of a checkpoint.
 
-    Raises `FileError` where there is no such file, `CheckpointError` where it is truncated or is
-    no safetensors file.
+    Raises `FileError` where there is no such file or it does not fit in memory, `CheckpointError`
+    where it is truncated or is no safetensors file.
     """
-    file = Path(path)
-    if not file.is_file():
-        problem = "it is a directory" if file.is_dir() else "no such file"
-        raise FileError(f"cannot read checkpoint {file}: {problem}")
-    try:
-        with safe_open(file, framework="np") as opened:
-            types = {n: opened.get_slice(n).get_dtype() for n in opened.keys()}  # noqa: SIM118
-            tensors = {n: opened.get_tensor(n) for n, dtype in types.items() if dtype != "BF16"}
-            about = dict(opened.metadata() or {})
-        if len(tensors) < len(types):  # safetensors has no array for bfloat16
-            stored = dict(deserialize(file.read_bytes()))  # type: ignore[no-untyped-call]  # safetensors has no types
-            for name in types.keys() - tensors.keys():
-                bits = np.frombuffer(bytearray(stored[name]["data"]), bf16.numpy)
-                tensors[name] = bits.reshape(stored[name]["shape"])
-        return {name: tensors[name] for name in types}, about
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{file} is not a complete safetensors file: {error}",
-            rows=[("size", f"{file.stat().st_size:,} bytes")],
-            hint="it was truncated, or another program wrote it",
-        ) from None
-    except OSError as error:
-        raise FileError(f"cannot read checkpoint {file}: {error.strerror or error}") from None
+    with open_file(path, "checkpoint") as file:
+        header = read_header(file, path)
+        try:
+            # They are in the order of the file, without gaps.
+            tensors = {name: _tensor(file, entry) for name, entry in header.tensors.items()}
+        except OSError as error:
+            raise unreadable(path, error, "checkpoint") from None
+        except MemoryError:
+            raise FileError(f"the tensors of {os.fspath(path)} do not fit in memory") from None
+    return tensors, dict(header.metadata)
+
+
+def _tensor(file: BinaryIO, entry: Entry) -> Array:
+    flat = np.fromfile(file, np.uint8, entry.end - entry.first)
+    if entry.dtype is boolean:
+        flat = np.minimum(flat, 1)  # numpy computes wrong of any other byte
+    return flat.view(entry.dtype.numpy).reshape(entry.shape)
 
 
 def check_state(
