@@ -23,7 +23,7 @@ from dsl import (
     model,
     training,
 )
-from nncompile import Trainer, export
+from nncompile import Trainer
 
 
 @model(predict="logits")
@@ -52,6 +52,6 @@ if __name__ == "__main__":
     trainer = Trainer(recipe)
     trainer.fit(text)
     print(f"{trainer.evaluate(held_out)['bits']:.3f} bits a character, on modules not seen\n")
-    export(recipe, "runs/char_lstm.onnx", params=trainer.state)
+    trainer.export("runs/char_lstm.onnx")
     session = onnxruntime.InferenceSession("runs/char_lstm.onnx")
     print(source_text.continued(session, "\tdef __init__(self, ", 400).expandtabs(4))

@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from dsl import GRU, Dense, adam, cosine, ctc_loss, f32, i64, model, training
-from nncompile import Trainer, export
+from nncompile import Trainer
 
 BLANK, TONES = 0, 6
 # What a digit sounds like: it begins with one chord and ends with another.
@@ -97,7 +97,7 @@ if __name__ == "__main__":
     recordings, held_out = data()
     trainer = Trainer(recipe)
     trainer.fit(recordings)
-    export(recipe, "runs/ctc.onnx", params=trainer.state)
+    trainer.export("runs/ctc.onnx")
     session = onnxruntime.InferenceSession("runs/ctc.onnx")
     feeds = {"sound": held_out["sound"], "length": held_out["length"]}
     (logits,) = session.run(["logits"], feeds)

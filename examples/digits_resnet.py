@@ -32,7 +32,7 @@ from dsl import (
     softmax,
     training,
 )
-from nncompile import Trainer, export
+from nncompile import Trainer
 
 
 class Block(Layer):
@@ -94,7 +94,7 @@ if __name__ == "__main__":
     train, held_out = data()
     trainer = Trainer(recipe)
     trainer.fit(train)
-    export(recipe, "runs/digits_resnet.onnx", params=trainer.state)
+    trainer.export("runs/digits_resnet.onnx")
     session = onnxruntime.InferenceSession("runs/digits_resnet.onnx")
     for height, width in ((8, 8), (12, 12), (13, 17), (16, 24)):
         images = placed(digits.data()[1]["image"], height, width)

@@ -27,7 +27,7 @@ from dsl import (
     muon,
     training,
 )
-from nncompile import Trainer, export
+from nncompile import Trainer
 
 PADDING, START, END = 0, 1, 2
 LETTERS, DIGITS = "IVXLCDM", "0123456789"
@@ -118,7 +118,7 @@ def translated(session, texts):
 if __name__ == "__main__":
     trainer = Trainer(recipe)
     trainer.fit(data()[0])
-    export(recipe, "runs/translation.onnx", params=trainer.state)
+    trainer.export("runs/translation.onnx")
     session = onnxruntime.InferenceSession("runs/translation.onnx")
     numbers = split()[1]
     right = np.mean(

@@ -27,7 +27,7 @@ from dsl import (
     training,
     zeros,
 )
-from nncompile import Trainer, export
+from nncompile import Trainer
 
 
 def decibels(x, y):
@@ -96,7 +96,7 @@ if __name__ == "__main__":
     trainer.fit(train)
     found = trainer.evaluate(flower)
     print(f"bilinear {found['bilinear_decibels']:.1f} dB, learned {found['decibels']:.1f} dB")
-    export(recipe, "runs/upscaling.onnx", params=trainer.state)
+    trainer.export("runs/upscaling.onnx")
     session = onnxruntime.InferenceSession("runs/upscaling.onnx")
     temple = load_sample_images().images[0]
     large = enlarged(session, temple)

@@ -31,7 +31,7 @@ class Journey:
 JOURNEYS = (
     Journey(
         "An input to ONNX",
-        "`export(net, 'net.onnx')`: from a function of inputs to a file of standard ops.",
+        "`export(net, 'net.onnx', seed=0)`: from a function of inputs to a file of standard ops.",
         (
             ("dsl.declare:model", "calls the user's function once, with symbolic inputs"),
             ("dsl.layers.base:Layer.parameter", "a layer declares its parameters by name"),

@@ -129,11 +129,20 @@ def test_steps_batch_and_verbose(good: Path) -> None:
 )
 def test_compile_writes_what_is_asked_for(good: Path, target: str, files: list[str]) -> None:
     output = good.parent / "out" / "out.onnx"
-    printed = succeeds("compile", good, "--to", target, "-o", output, "--verbose")
+    printed = succeeds("compile", good, "--to", target, "-o", output, "--verbose", "--initial")
     assert sorted(os.listdir(output.parent)) == files
     onnxruntime.InferenceSession(output)
     for part in (*PASSES, "peak memory", "lowering", "checking", "ONNX"):
         assert part in printed
+
+
+def test_compile_says_that_weights_are_initial(good: Path, trained: Path) -> None:
+    output = good.parent / "out.onnx"
+    checkpoint = trained / "checkpoint.safetensors"
+    shown = run("compile", good, "-o", output)
+    assert shown.exit_code == 0 and "holds initial weights: --params" in shown.stderr
+    for options in (("--initial",), ("--params", checkpoint), ("--to", "step")):
+        succeeds("compile", good, "-o", output, *options)
 
 
 def test_compile_takes_weights_an_opset_and_fewer_passes(good: Path, trained: Path) -> None:

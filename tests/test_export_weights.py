@@ -32,8 +32,8 @@ from tests.tolerances import assert_close
 
 def test_weights_beside_the_model(tmp_path: Path) -> None:
     model = perceptron()
-    (inside,) = export(model, tmp_path / "inside.onnx")
-    weights, path = export(model, tmp_path / "out" / "model.onnx", external_data=True)
+    (inside,) = export(model, tmp_path / "inside.onnx", seed=0)
+    weights, path = export(model, tmp_path / "out" / "model.onnx", external_data=True, seed=0)
     assert weights == weights_path(path) == tmp_path / "out" / "model.weights.safetensors"
     assert path.stat().st_size < inside.stat().st_size
     np.testing.assert_array_equal(run(path, data(5))["y"], run(inside, data(5))["y"])
@@ -82,7 +82,7 @@ def test_a_full_disk_leaves_weights_and_model_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "model.onnx"
-    export(perceptron(), path, external_data=True)
+    export(perceptron(), path, external_data=True, seed=0)
     files = {file: file.read_bytes() for file in tmp_path.iterdir()}
     assert len(files) == 2
 
@@ -129,7 +129,7 @@ def test_a_model_that_is_too_large_has_its_weights_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.modules["nncompile.compiler.export"], "LIMIT", 100)
-    assert len(export(perceptron(), tmp_path / "model.onnx")) == 2
+    assert len(export(perceptron(), tmp_path / "model.onnx", seed=0)) == 2
     with pytest.raises(BackendError, match="do not fit in one ONNX file"):
         export(perceptron(), tmp_path / "inside.onnx", external_data=False)
 
@@ -139,7 +139,7 @@ def test_a_model_with_one_weight_many_times_over(tmp_path: Path) -> None:
     w, x = leaf("w", f32[2], "parameter"), leaf("x", f32["n", 2])
     outputs = {"y": x * w, "same": x * w, "weight": w, "loss": (x * w).sum()}
     model = Model("m", Graph("m", outputs, (x,)), {"w": drawn("w", f32[2])})
-    (path,) = export(model, tmp_path / "model.onnx")
+    (path,) = export(model, tmp_path / "model.onnx", seed=0)
     ones = np.ones((3, 2), np.float32)
     found = run(path, {"x": ones})
     expected = initial_values(model, 0)["w"]

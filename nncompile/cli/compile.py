@@ -21,8 +21,7 @@ from nncompile.cli.shared import (
     skipped_passes,
 )
 from nncompile.compiler.compile import Report
-from nncompile.compiler.export import TARGETS, export
-from nncompile.diagnostics.errors import FileError
+from nncompile.compiler.export import INFERENCE, TARGETS, export, target_of
 from nncompile.diagnostics.tables import columns
 from nncompile.program.model_file import load
 
@@ -44,6 +43,9 @@ def compile(
         Path | None, typer.Option("--output", "-o", help="The file to write.")
     ] = None,
     params: Annotated[Path | None, typer.Option(help="Checkpoint with the weights.")] = None,
+    initial: Annotated[
+        bool, typer.Option("--initial", help="Initial weights are meant: say nothing of them.")
+    ] = False,
     opset: Annotated[int, typer.Option(help="Version of the ONNX operators.")] = OPSET,
     external_data: Annotated[
         bool, typer.Option("--external-data", help="Weights in OUT.weights.safetensors.")
@@ -58,7 +60,7 @@ def compile(
     OUT.state.safetensors. gradient, update: the two halves of the step. torchscript: the inference
     model for torch.jit.load, in Python and C++. torchscript-step: one training step that holds its
     state and changes it. pt2: the inference model for torch.export.load. Weights are initial ones
-    unless a checkpoint is given.
+    unless a checkpoint is given, which is said in a line.
 
     \b
     Examples:
@@ -71,7 +73,7 @@ def compile(
     source = declared.recipe if declared.recipes else declared.model
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
-    _check_suffix(output, to)
+    target_of(output, to)  # before anything is compiled
     counts, report = Counts(), Report()
     with Timing() as timing:
         paths = export(
@@ -81,6 +83,7 @@ def compile(
             params,
             opset,
             external_data or None,
+            seed=declared.recipe.seed if declared.recipes else 0,
             without=skipped_passes(without),
             observe=counts,
             report=report,
@@ -94,14 +97,9 @@ def compile(
         print_costs(report)
         out.print(f"in all {timing.seconds:.2f} s, peak memory {peak_memory()}")
     print_files(*paths)
-
-
-def _check_suffix(output: Path, to: str) -> None:
-    """Refuses a name by which the file would be taken for that of another target."""
-    expected = SUFFIXES.get(to, ".onnx").replace(".step", "")
-    suffix = output.suffix.replace(".pth", ".pt")
-    if suffix in SUFFIXES.values() and suffix != expected:
-        raise FileError(
-            f"--to {to} writes a {expected} file, but {output} has a different suffix",
-            hint=f"-o {output.with_suffix(expected)}",
+    if to in INFERENCE and params is None and not initial and declared.model.parameters:
+        typer.echo(
+            f"{output} holds initial weights: --params CHECKPOINT writes trained ones, "
+            "--initial says that initial ones are meant",
+            err=True,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from nncompile.backends.onnx import OPSET, check, to_model
 from nncompile.backends.optional import torch_backend
@@ -15,8 +15,12 @@ from nncompile.diagnostics.errors import (
     BackendError,
     FileError,
     ModelError,
+    ModelWarning,
+    did_you_mean,
     seed_number,
+    warn,
 )
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array
 from nncompile.passes import Observer
@@ -33,6 +37,12 @@ from nncompile.runtime.tensor_files import external_tensors, metadata_of
 
 TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
 _TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
+INFERENCE = ("onnx", *_TORCH_TARGETS)
+"""The targets that hold the model with its weights."""
+
+# What a file must end with where its name says what it is; others end with .onnx.
+_SUFFIXES = {"torchscript": ".pt", "torchscript-step": ".pt", "pt2": ".pt2"}
+_BY_SUFFIX = {".pt": "torchscript", ".pth": "torchscript", ".pt2": "pt2"}
 LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
 its graph."""
@@ -41,10 +51,25 @@ _CONTENT = "nncompile.holds"
 """The key under which a file beside a model says what it holds: `weights` or `state`."""
 
 
+@runtime_checkable
+class Trained(Protocol):
+    """A recipe and the state that its training has reached, such as a `Trainer`."""
+
+    recipe: Recipe
+
+    @property
+    def state(self) -> dict[str, Array]: ...
+
+
+class InitialWeightsWarning(ModelWarning):
+    """A file for inference holds the weights that a model begins with."""
+
+
+@suggests_names
 def export(
-    source: Model | Recipe,
+    source: Model | Recipe | Trained,
     path: Path_,
-    to: str = "onnx",
+    to: str | None = None,
     params: Mapping[str, Any] | Path_ | None = None,
     opset: int = OPSET,
     external_data: bool | Path_ | None = None,
@@ -53,20 +78,23 @@ def export(
     observe: Observer | None = None,
     report: Report | None = None,
 ) -> tuple[Path, ...]:
-    """Writes a model or a recipe to `path` and returns the files written, each whole or not at
-    all.
+    """Writes a model, a recipe or what a trainer has trained to `path` and returns the files
+    written, each whole or not at all.
 
-    `to`: "onnx" is the inference model with its weights; "step" the training step, with its first
-    state beside it (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two
-    halves; "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training
-    step with its state in it, "pt2" the inference model for `torch.export.load`.
+    `to`, which the suffix of `path` tells where it is left out: "onnx" is the inference model with
+    its weights; "step" the training step, with its first state beside it
+    (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two halves;
+    "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training step
+    with its state in it, "pt2" the inference model for `torch.export.load`.
 
     `params` are the weights and states by path, those of a trainer (`trainer.state`) as a rule,
     or the file of a checkpoint: all that the file needs. For a model, where that is all there and
     of its type, there may be others: slots and averages, and the parameters of a larger model that
     this one is part of, so that `export(generator, path, params=trainer.state)` takes a generator
     out of what was trained. The first state of a step has none but the step's own.
-    Without `params`, they are drawn from `seed` (that of the recipe, or 0). `external_data` moves
+    Without `params`, a trainer's are its own, and those of a model or recipe are drawn from `seed`
+    (that of the recipe, or 0). That an inference model has initial weights is warned of, unless
+    `seed` was given. `external_data` moves
     the weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside
     it, a path names a `.safetensors` file that has them already, None decides by their size.
 
@@ -77,22 +105,32 @@ def export(
     without a recipe, `BackendError` for what the target cannot express, `FileError` for what
     cannot be written and for a file beside `path` that no export wrote.
     """
+    if isinstance(source, Trained):
+        params = source.state if params is None else params
+        source = source.recipe
     if not isinstance(source, Model | Recipe):
         raise ModelError(
-            f"export takes a model or a recipe, got {type(source).__name__}",
-            hint="for a trainer: export(trainer.recipe, path, params=trainer.state)",
+            f"export takes a model, a recipe or a trainer, got {type(source).__name__}",
+            hint="the first argument is what is written, the second the file",
         )
-    if to not in TARGETS:
-        raise ModelError(f"cannot export to {to!r}", hint=f"choose one of {', '.join(TARGETS)}")
     if seed is not None:
         seed_number(seed)
     path, parameters = Path(path), None if params is None else ParameterSet.of(params)
-    if to in ("onnx", *_TORCH_TARGETS):
+    to = target_of(path, to)
+    if to in INFERENCE:
         model = source.model if isinstance(source, Recipe) else source
+        drawn = parameters is None and seed is None and isinstance(external_data, bool | None)
         if seed is None:
             seed = source.seed if isinstance(source, Recipe) else 0
         compiled = compile_model(model, without, opset, observe, report)
-        return _export_model(compiled, path, to, parameters, external_data, seed)
+        files = _export_model(compiled, path, to, parameters, external_data, seed)
+        if drawn and model.parameters:
+            warn(
+                f"{path} holds the initial weights of {model.name}: export(trainer, path) writes "
+                "trained ones; seed=0 says that initial ones are meant",
+                InitialWeightsWarning,
+            )
+        return files
     if isinstance(source, Model):
         raise ModelError(
             f"{to} of model {source.name} needs a recipe",
@@ -124,6 +162,26 @@ def export(
         _save(file, state, source.model, "state")
         write_atomically(model_file, proto.SerializeToString())
     return state_path(path), path
+
+
+def target_of(path: Path, to: str | None = None) -> str:
+    """The target `to`, or the one that the suffix of `path` tells. Raises `ModelError` for an
+    unknown one, `FileError` where the file would be taken for that of another."""
+    if to is None:
+        return _BY_SUFFIX.get(path.suffix, "onnx")
+    if to not in TARGETS:
+        close = did_you_mean(to, TARGETS)
+        raise ModelError(
+            f"cannot export to {to!r}", hint=close or f"choose one of {', '.join(TARGETS)}"
+        )
+    expected = _SUFFIXES.get(to, ".onnx")
+    suffix = path.suffix.replace(".pth", ".pt")
+    if suffix != expected and suffix in (".onnx", *_SUFFIXES.values()):
+        raise FileError(
+            f"{to} is written to a {expected} file, but {path} has a different suffix",
+            hint=f"name it {path.with_suffix(expected)}",
+        )
+    return to
 
 
 def state_path(path: Path_) -> Path:

@@ -54,6 +54,7 @@ class ParameterSet:
         return self.tensors
 
 
+_SHOWN = 8  # names that an error lists
 _RANDOM = dict.fromkeys(sorted(RANDOM_STATE), i64[()])
 
 
@@ -69,6 +70,13 @@ def weights_of(
     model_types = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
     required = {n: t for n, t in types.items() if n not in _RANDOM}
     allowed = {**model_types, **types, **_RANDOM}
+    missing = [name for name in required if name not in parameters.tensors]
+    if missing and all(name in model.states for name in missing):
+        raise parameters.error(
+            f"{parameters.name} holds the parameters of {model.name}, but not all of its state",
+            rows=[("missing", name, str(required[name])) for name in missing[:_SHOWN]],
+            hint="trainer.state holds both, trainer.params the parameters alone",
+        )
     # Where nothing is missing, nothing is misspelt: other names belong to the training, or to a
     # larger model that this one is part of. Otherwise an unknown name that is not a slot may be
     # the missing one.

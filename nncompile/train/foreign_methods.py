@@ -14,6 +14,7 @@ FOREIGN_METHODS = {
     **dict.fromkeys(("zero_grad", "backward"), "fit does that at each step: leave it out"),
     **dict.fromkeys(("to", "cuda", "cpu", "device"), 'Trainer(recipe, providers="cuda")'),
     **dict.fromkeys(("save_weights", "save_model", "save_checkpoint"), "trainer.save(path)"),
+    **dict.fromkeys(("to_onnx", "to_torchscript", "deploy"), "trainer.export(path)"),
     **dict.fromkeys(
         ("load_weights", "load_checkpoint"), "trainer.load(path), or load_params(path) by name"
     ),

@@ -10,7 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from nncompile.backends.onnx import OPSET
 from nncompile.compiler.compile import compile_step
+from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import (
     FeedError,
     ModelError,
@@ -239,6 +241,21 @@ class Trainer(SuggestsNames):
         `averaged`. Raises `FeedError` for data that do not fit, `ModelError` for an output of
         several batches that is not made of theirs (see `joined`)."""
         return self._evaluation.predict(inputs, batch_size, {**self.state, **(params or {})})
+
+    @suggests_names
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        to: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        opset: int = OPSET,
+        external_data: bool | str | os.PathLike[str] | None = None,
+    ) -> tuple[Path, ...]:
+        """Writes what was trained to `path`, as `nncompile.export` does, and returns the files
+        written: the model with its weights, or with `to="step"` the step that goes on from here.
+        `params` are other values of parameters or states, such as those of `averaged`."""
+        state = {**self.state, **(params or {})}
+        return export(self.recipe, path, to, state, opset, external_data)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole
