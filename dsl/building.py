@@ -57,6 +57,7 @@ class Builder:
         self.leaves: dict[str, Value] = {}
         self.initial: dict[str, Value] = {}
         self.updates: dict[str, Value] = {}
+        self.layers: dict[str, str] = {}  # the class of each layer by path, as it was first called
         self._paths: dict[Named, str] = {}
         self._calls = [_Call("")]
         self._random: Counter[str] = Counter()
@@ -89,6 +90,7 @@ class Builder:
             yield
             return
         path = self.path_of(layer)
+        self.layers.setdefault(path, type(layer).__name__)
         self._calls.append(_Call(path, layer))
         try:
             with scope(path.rpartition(".")[2]):

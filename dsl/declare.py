@@ -94,6 +94,7 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
         updates={**applied.updates, **builder.updates},
         predict=tuple(predict),
         doc=doc,
+        layers={k: v for inner in applied.models for k, v in inner.layers.items()} | builder.layers,
     )
     _owners[result] = {**owners, **dict.fromkeys(builder.leaves, builder)}
     return result

@@ -18,7 +18,7 @@ from nncompile.diagnostics.locations import (
     recording_locations,
 )
 from nncompile.ir.attributes import sizes_in
-from nncompile.ir.dims import Dim
+from nncompile.ir.dims import Dim, dim
 from nncompile.ir.op import Op, Value
 from nncompile.ir.types import TupleType, Type
 
@@ -75,6 +75,11 @@ class Item(Op):
 def items(value: Value) -> tuple[Value, ...]:
     """The results of an op with several, each a value."""
     return tuple(Item(i)(value) for i in range(len(value.type.items)))
+
+
+def macs_of(value: Value) -> Any:
+    """The multiplications whose products are added up for one node (see `Op.macs`)."""
+    return value.op.macs(value.type, *(a.type for a in value.args))
 
 
 def toposort(outputs: Iterable[Value]) -> list[Value]:
@@ -160,6 +165,11 @@ class Graph:
                     hint="give one of them another name",
                 )
         return leaves
+
+    @cached_property
+    def macs(self) -> Dim:
+        """The multiplications whose products are added up, of all its nodes (see `Op.macs`)."""
+        return dim(sum(macs_of(v) for v in self.nodes))
 
     def of_kind(self, kind: str) -> dict[str, Value]:
         """The leaves of one kind: "input", "parameter" or "state"."""

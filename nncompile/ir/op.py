@@ -212,6 +212,11 @@ class Op(Attributes):
         """The name of the result of TorchScript lines, which `t` emits, from names."""
         raise CompileError(f"op {type(self).__name__} has no TorchScript lowering")
 
+    def macs(self, result: Any, *types: Any) -> Dim:
+        """The multiplications whose products are added up, of arguments of these types: those of a
+        matrix product [n, k] @ [k, m] are n·k·m. Elementwise ops and reductions have none."""
+        return 0
+
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         """The ops and argument types that the tests run."""

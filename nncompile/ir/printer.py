@@ -78,6 +78,13 @@ def _is_inline(v: Value) -> bool:
     return isinstance(v.op, Input | Item) or (not v.args and v.type.rank == 0)
 
 
+def inline_text(v: Value) -> str:
+    """How a number or a size is written where it is used; nothing for any other node."""
+    if not _is_inline(v) or isinstance(v.op, Input | Item):
+        return ""
+    return ", ".join(_attribute(x) for x in list(v.op.attributes.values())[:1])
+
+
 def _has_line(v: Value) -> bool:
     return not _is_inline(v)
 
@@ -116,7 +123,7 @@ def _names(graph: Graph, stem: str = "%") -> dict[Value, str]:
         elif isinstance(v.op, Item):
             names[v] = f"{names[v.args[0]]}.{v.op.index}"
         elif _is_inline(v):
-            names[v] = ", ".join(_attribute(x) for x in list(v.op.attributes.values())[:1])
+            names[v] = inline_text(v)
         else:
             number += 1
             names[v] = f"{stem}{number}"

@@ -23,6 +23,7 @@ from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
 from nncompile.program.input_sizes import solved_sizes
+from nncompile.program.presentation import Presented
 
 _TRAINED = "Trainer(training(model, optimizer=adam(1e-3)))"
 
@@ -45,8 +46,8 @@ class Outputs(dict[str, Value]):
         raise ModelError(f"the model has no output {name!r}", hint=did_you_mean(name, self))
 
 
-@dataclass(frozen=True, eq=False)
-class Model(SuggestsNames):
+@dataclass(frozen=True, eq=False, repr=False)
+class Model(Presented, SuggestsNames):
     """Named outputs (`graph`) of the leaves: data ("input"), "parameter"s and "state".
 
     `initial` gives the first value of each parameter and state, an expression over the leaf
@@ -67,13 +68,14 @@ class Model(SuggestsNames):
     updates: Mapping[str, Value] = field(default_factory=dict)
     predict: tuple[str, ...] = ()
     doc: str = ""
+    layers: Mapping[str, str] = field(default_factory=dict)  # the class of each by path
 
     foreign_names: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("fit", "train", "compile"), f"{_TRAINED}.fit(data)"),
         **dict.fromkeys(("evaluate", "eval", "test"), f"{_TRAINED}.evaluate(data)"),
         **dict.fromkeys(("forward", "call", "apply"), "call it: model(x)"),
         **dict.fromkeys(
-            ("summary", "layers", "modules", "children"), "nncompile show FILE prints the model"
+            ("modules", "children", "named_modules", "get_layer"), "model.summary() lists the layers"
         ),
         **dict.fromkeys(
             ("weights", "state_dict", "named_parameters", "trainable_weights", "count_params"),
@@ -168,6 +170,10 @@ class Model(SuggestsNames):
             if leaf.shape and not isinstance(leaf.shape[0], int):
                 return leaf.shape[0]
         return None
+
+    @property
+    def _per_example(self) -> Dim | None:
+        return self.examples
 
     def predicted(self) -> tuple[str, ...]:
         """The outputs of the inference model where `predict` does not name them: the tensors that

@@ -9,7 +9,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.broadcasting import unbroadcast
-from nncompile.ir.dims import broadcast, is_one, same, same_shape
+from nncompile.ir.dims import Dim, broadcast, dim, is_one, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value, apply
 from nncompile.ir.types import Array, Type, f32, f64
@@ -97,6 +97,10 @@ class Attention(Op):
         has_nan = t.call("torch.isnan", t.call("torch.add", query_sums, key_sums))
         nan, zero = (t.constant(np.asarray(n, t.type.dtype.numpy)) for n in (np.nan, 0))
         return t.call("torch.add", y, t.call("torch.where", has_nan, nan, zero))
+
+    def macs(self, result: Type, q: Type, k: Type, v: Type, *bias: Type) -> Dim:
+        scores = product((*q.shape, k.shape[-2]))
+        return dim(scores + product((*result.shape, k.shape[-2])))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

@@ -137,6 +137,10 @@ class Einsum(Op):
         double = f"torch.einsum({equation}, [{a}.double(), {b}.double()]).float()"
         return t.by_size(inner, PRODUCTS, single, double, "einsum")
 
+    def macs(self, result: Type, *types: Type) -> Dim:
+        sizes = _sizes((self.left, self.right), tuple(t.shape for t in types))
+        return product(sizes.values()) if sizes.keys() - set(self.output) else 0
+
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         yield Sample(cls("ij", "jk", "ik"), (f32["n", "k"], f32["k", 3]))

@@ -7,7 +7,7 @@ from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
 from nncompile.ir.broadcasting import unbroadcast
-from nncompile.ir.dims import broadcast, is_one, same_shape
+from nncompile.ir.dims import Dim, broadcast, is_one, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64, is_float32
@@ -134,6 +134,9 @@ class Gemm(Op):
             return t.in_double(inner, limit, "torch.addmm", [*c, left, right], **options)
         y = t.in_double(inner, limit, "torch.matmul", [left, right])
         return y if self.alpha == 1 else t.call("torch.mul", y, self.alpha)
+
+    def macs(self, result: Type, a: Type, *others: Type) -> Dim:
+        return product((*result.shape, a.shape[0 if self.transpose_a else 1]))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

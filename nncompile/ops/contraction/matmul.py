@@ -9,7 +9,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
 from nncompile.ir.broadcasting import fit, unbroadcast
-from nncompile.ir.dims import broadcast, is_one, product
+from nncompile.ir.dims import Dim, broadcast, is_one, product
 from nncompile.ir.dispatch import register
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.op import Op, Sample, Value
@@ -127,6 +127,9 @@ class MatMul(Op):
         limit = _products_limit(left, right) if t.type.dtype is f32 else None
         y = t.in_double(left.shape[-1], limit, "torch.matmul", [a, b])
         return t.wrapped(y, t.type.dtype)
+
+    def macs(self, result: Type, left: Type, right: Type) -> Dim:
+        return product((*result.shape, left.shape[-1]))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

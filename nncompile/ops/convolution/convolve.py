@@ -103,6 +103,9 @@ class Conv(Op):
         where = list(window.strides), pads, list(window.dilations), self.groups
         return t.call(function, x, w, bias_argument, *where)
 
+    def macs(self, result: Type, x: Type, weight: Type, *bias: Type) -> Dim:
+        return product((*result.shape, *weight.shape[1:]))
+
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for (x, _, strides, pads, dilations, groups), w in examples():
@@ -191,6 +194,9 @@ class ConvTranspose(Op):
         cut = [dim(width) for b, a in pairs for width in (-b, a)]
         return t.call("torch.nn.functional.pad", full, t.shape(cut))
 
+    def macs(self, result: Type, x: Type, weight: Type) -> Dim:
+        return product((*x.shape, *weight.shape[1:]))
+
     @classmethod
     def samples(cls) -> Iterator[Sample]:
         for (x, results, strides, pads, dilations, groups), w in examples():
@@ -257,6 +263,9 @@ class ConvWeightGradient(Op):
         # torch.export cannot choose by a size that only data tell.
         function = "convolution_weight_gradient" + ("_of_few" if t.scans else "")
         return t.emit(f"{function}({args})", "weight_gradient")
+
+    def macs(self, result: Type, x: Type, gradient: Type) -> Dim:
+        return product((*gradient.shape, *result.shape[1:]))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:

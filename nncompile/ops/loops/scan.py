@@ -15,7 +15,7 @@ import sympy as sp
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import as_value
-from nncompile.ir.dims import Dim, Shape, dim, same, same_shape
+from nncompile.ir.dims import Dim, Shape, dim, product, same, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import Graph, toposort
 from nncompile.ir.op import Backward, Op, Sample, Value, described
@@ -157,6 +157,10 @@ class Scan(Op):
         results = loop.lower(dict(arguments), self.body.results)
         types = [v.type for v in self.body.results[self.carries :]]
         return loop.finished(results[: self.carries], results[self.carries :], types)
+
+    def macs(self, result: TupleType, *types: Type) -> Dim:
+        each = self.body.graph.macs
+        return product((types[self.carries].shape[0], each))
 
     @classmethod
     def samples(cls) -> Iterator[Sample]:
