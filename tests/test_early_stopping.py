@@ -12,7 +12,7 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.optim import adam
 from nncompile.program.recipe import ema
 from nncompile.train import EarlyStopping
-from nncompile.train.callbacks import better
+from nncompile.train.directions import better
 from tests.callback_checks import given
 from tests.small_models import assert_same, data, trainer
 

@@ -138,11 +138,11 @@ FITS: dict[str, tuple[Callable[[Trainer, Any], Any], type[CompileError], str]] =
     ),
     "verbose": (lambda t, x: t.fit({}, verbose=0), ModelError, "callbacks="),
     "train": (lambda t, x: t.train(x), UnknownNameError, r"no 'train'(.|\n)*trainer\.fit"),
-    "summary": (lambda t, x: t.summary(), UnknownNameError, "nncompile show"),
+    "summary": (lambda t, x: t.summary(), UnknownNameError, "trainer.model.summary()"),
     "state_dict": (lambda t, x: t.state_dict(), UnknownNameError, r"trainer\.params"),
     "misspelt": (lambda t, x: t.evalute(x), UnknownNameError, "did you mean 'evaluate'"),
     "fit of a model": (lambda t, x: t.model.fit(x), UnknownNameError, r"Trainer\(training\(model"),
-    "its summary": (lambda t, x: t.model.summary(), UnknownNameError, "nncompile show"),
+    "its modules": (lambda t, x: t.model.modules(), UnknownNameError, "model.summary()"),
     "its weights": (lambda t, x: t.model.weights, UnknownNameError, r"trainer\.params"),
 }
 

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from nncompile.cli.report import LINES, number
+from nncompile.cli.report import LINES
 from nncompile.cli.shared import Chosen, File, data_of, out, print_files
 from nncompile.diagnostics.tables import columns
 from nncompile.program.model_file import load
 from nncompile.train import lr_find as sweep
+from nncompile.train.figures import number
 
 
 def lr_find(

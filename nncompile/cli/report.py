@@ -16,6 +16,7 @@ from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array, is_real
 from nncompile.program.model import Model
 from nncompile.train import Event, Trainer
+from nncompile.train.figures import figures
 
 try:
     import resource
@@ -119,16 +120,6 @@ def planned(
             epochs = 1
     ends = [n for n in (steps, epochs and epochs * batches) if n is not None]
     return -(-min(ends) // max(batches, 1)), min(ends)
-
-
-def figures(metrics: Mapping[str, Any]) -> str:
-    """`loss 0.0123  accuracy 0.9812`: those that are one number."""
-    return "  ".join(f"{name} {number(x)}" for name, x in metrics.items() if np.ndim(x) == 0)
-
-
-def number(x: float) -> str:
-    """Four decimals, or four digits where those would say little."""
-    return f"{x:.4f}" if x == 0 or 1e-3 <= abs(x) < 1e4 else f"{x:.3e}"
 
 
 def peak_memory() -> str | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nncompile.cli.report import Epochs, Timing, examples, figures, planned
+from nncompile.cli.report import Epochs, Timing, examples, planned
 from nncompile.cli.shared import (
     INTERRUPTED,
     Chosen,
@@ -26,6 +26,7 @@ from nncompile.program.model_file import load
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime import check_writable, written_together
 from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, Trainer
+from nncompile.train.figures import figures
 
 
 def train(

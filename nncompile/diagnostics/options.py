@@ -162,7 +162,12 @@ class Options:
         return hash(self._values())
 
     def __repr__(self) -> str:
-        shown = [name for name, field in self.__dataclass_fields__.items() if field.repr]
+        """The first option and those that are not at their defaults."""
+        shown = [
+            name
+            for i, (name, field) in enumerate(self.__dataclass_fields__.items())
+            if field.repr and (not i or repr(getattr(self, name)) != repr(field.default))
+        ]
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
         return f"{type(self).__qualname__}({options})"
 

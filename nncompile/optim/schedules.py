@@ -32,6 +32,10 @@ class Schedule:
 
     formula: Formula
 
+    def __repr__(self) -> str:
+        """By the function that made it."""
+        return f"<schedule {self.formula.function.__qualname__.partition('.<locals>')[0]}>"
+
     def __call__(self, step: Any) -> Any:
         return self.formula(cast(step, f64) if isinstance(step, Value) else step * 1.0)
 

@@ -75,7 +75,8 @@ class Model(Presented, SuggestsNames):
         **dict.fromkeys(("evaluate", "eval", "test"), f"{_TRAINED}.evaluate(data)"),
         **dict.fromkeys(("forward", "call", "apply"), "call it: model(x)"),
         **dict.fromkeys(
-            ("modules", "children", "named_modules", "get_layer"), "model.summary() lists the layers"
+            ("modules", "children", "named_modules", "get_layer"),
+            "model.summary() lists the layers",
         ),
         **dict.fromkeys(
             ("weights", "state_dict", "named_parameters", "trainable_weights", "count_params"),

@@ -1,7 +1,7 @@
 """What a graph is made of, as its author sees it: layers, and within them the functions called.
 
-The nodes of a graph know the line and the layer in which they were written. An outline puts those of
-one layer, or of one call of a function, together as a block; a block of a layer has blocks within.
+The nodes of a graph know the line and the layer in which they were written. An outline puts those
+of one layer, or of one call of a function, together as a block. In a layer's, there are others.
 """
 
 from __future__ import annotations

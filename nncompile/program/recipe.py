@@ -33,7 +33,7 @@ from nncompile.program.updates import (
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recipe:
     """A model with the updates of one step and the defaults of its training.
 
@@ -108,6 +108,18 @@ class Recipe:
                 update.resolved(self.model)
         if self.recompute:
             _ = self.trained_model  # which tells patterns that match no layer, and is kept
+
+    def __repr__(self) -> str:
+        updates = [
+            f"{type(u).__name__} {u.loss} with {u.optimizer}"
+            if isinstance(u, minimize)
+            else repr(u)
+            for u in self.updates
+        ]
+        counts = [(self.epochs, "epochs"), (self.steps, "steps")]
+        length = [f"{count:,} {label}" for count, label in counts if count is not None]
+        described = [*updates, f"batches of {self.batch_size}", *length]
+        return f"<Recipe of {self.model.name}: {', '.join(described)}>"
 
     def optimizer_of(self, update: minimize, path: str) -> Optimizer:
         """The optimizer of that parameter in one of the updates, of which the learning rates know

@@ -98,7 +98,8 @@ def _title(block: Block) -> str:
 
 
 def _known(graph: Graph, sizes: Mapping[str, int]) -> dict[sp.Symbol, int]:
-    names = {str(s): s for s in symbols(d for v in graph.of_kind("input").values() for d in v.shape)}
+    shapes = [v.shape for v in graph.of_kind("input").values()]
+    names = {str(s): s for s in symbols(d for shape in shapes for d in shape)}
     for name, size in sizes.items():
         if name not in names:
             raise ShapeError(
@@ -111,9 +112,7 @@ def _known(graph: Graph, sizes: Mapping[str, int]) -> dict[sp.Symbol, int]:
 
 def _type(v: Value, known: Mapping[sp.Symbol, Dim]) -> str:
     types = component_types(v.type)
-    return ", ".join(
-        str(t.with_shape(tuple(substitute(d, known) for d in t.shape))) for t in types
-    )
+    return ", ".join(str(t.with_shape(tuple(substitute(d, known) for d in t.shape))) for t in types)
 
 
 def _types(block: Block, known: Mapping[sp.Symbol, Dim]) -> str:

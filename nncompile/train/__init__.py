@@ -2,9 +2,10 @@
 
 from nncompile.train.callbacks import CheckFinite, EarlyStopping, ModelCheckpoint
 from nncompile.train.data import Data
-from nncompile.train.drawing import LearningCurve, learning_curves
-from nncompile.train.events import Callback, Event, History
+from nncompile.train.events import Callback, Event
 from nncompile.train.finder import RateSearch, lr_find
+from nncompile.train.history import Best, History
+from nncompile.train.learning_curve import LearningCurve, learning_curves
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.logs import CSVLog, JSONLog, TensorBoardLog
 from nncompile.train.measurement import Measurement
@@ -13,6 +14,7 @@ from nncompile.train.overfit import Overfit, overfit_one_batch
 from nncompile.train.trainer import Trainer
 
 __all__ = [
+    "Best",
     "CSVLog",
     "Callback",
     "CheckFinite",

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -16,21 +16,8 @@ from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.options import not_negative
 from nncompile.ir.types import Array, is_real
 from nncompile.program.model import RANDOM_STATE
+from nncompile.train.directions import Mode, better
 from nncompile.train.events import Event
-
-Mode = Literal["min", "max"]
-# A metric whose name has one of these words is better the larger it is.
-LARGER = ("accuracy", "acc", "auc", "f1", "precision", "recall", "iou", "r2", "reward", "score")
-
-
-def better(name: str) -> Mode:
-    """Whether less or more of the metric is better, by the words of its name (see `LARGER`).
-
-    >>> better("val_loss"), better("val_accuracy")
-    ('min', 'max')
-    """
-    words = name.lower().replace(".", "_").split("_")
-    return "max" if any(word in LARGER for word in words) else "min"
 
 
 def watched(event: Event, name: str) -> float:

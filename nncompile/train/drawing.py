@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from nncompile.diagnostics.errors import ModelError, did_you_mean, whole_number
+from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.extras import extra
-from nncompile.diagnostics.hints import suggests_options
 from nncompile.ir.types import Array
 from nncompile.runtime import write_atomically
-from nncompile.train.events import Event, History
 
 FORMATS = ("png", "svg", "pdf")
 Line = tuple[Sequence[float] | Array, Sequence[float] | Array]
@@ -41,8 +37,7 @@ def draw_lines(
             f"a picture must be one of {', '.join(f'.{f}' for f in FORMATS)}, got "
             f"{os.fspath(path)!r}"
         )
-    # Not through pyplot, whose state and windows are the user's.
-    figure = _figure()(figsize=(7, 4.5), layout="constrained")
+    figure = new_figure()
     axes = figure.add_subplot()
     for name, (x, y) in lines.items():
         axes.plot(x, y, label=name, marker="." if len(x) <= 30 else None)
@@ -66,57 +61,10 @@ def draw_lines(
     return write_atomically(path, save)
 
 
-def learning_curves(
-    history: History,
-    path: str | os.PathLike[str],
-    metrics: Sequence[str] | None = None,
-    log: bool = False,
-) -> Path:
-    """Draws metrics over epochs, all numbers of the history unless some are named; see
-    `draw_lines` for the file and what is raised."""
-    names = {n: None for epoch in history for n, x in epoch.items() if np.ndim(x) == 0}
-    for name in metrics or ():
-        if name not in names:
-            raise ModelError(f"the history has no metric {name!r}", hint=did_you_mean(name, names))
-    lines: dict[str, Line] = {}
-    for name in metrics or names:
-        points = [(i, epoch[name]) for i, epoch in enumerate(history, 1) if name in epoch]
-        lines[name] = [i for i, _ in points], [x for _, x in points]
-    return draw_lines(path, lines, "epoch", log_y=log)
-
-
-@suggests_options
-class LearningCurve:
-    """A callback that draws the metrics so far to `path` after each `every` epochs and at the end;
-    the options are those of `learning_curves`."""
-
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        metrics: Sequence[str] | None = None,
-        log: bool = False,
-        every: int = 1,
-    ) -> None:
-        _figure()  # fails before hours of training rather than after
-        self.path, self.metrics, self.log = Path(path), metrics, log
-        self.every = whole_number("every", every, 1)
-        self.history = History()
-
-    def on_epoch(self, event: Event) -> None:
-        self.history.epochs.append(event.metrics)
-        if len(self.history) % self.every == 0:
-            self._draw()
-
-    def on_end(self, _: Event) -> None:
-        if len(self.history) % self.every:
-            self._draw()
-
-    def _draw(self) -> None:
-        learning_curves(self.history, self.path, self.metrics, self.log)
-
-
-def _figure() -> Callable[..., Any]:
+def new_figure(width: float = 7.0, height: float = 4.5) -> Any:
+    """A figure of matplotlib of that size in inches. Raises `ModelError` where matplotlib is not
+    installed."""
+    # Not through pyplot, whose state and windows are the user's.
     hint = "pip install 'nncompile[plot]'; CSVLog writes the same figures as text"
-    figure: Callable[..., Any]
     figure = extra("matplotlib.figure", "matplotlib", "drawing", hint, ModelError).Figure
-    return figure
+    return figure(figsize=(width, height), layout="constrained")

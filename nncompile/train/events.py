@@ -1,4 +1,4 @@
-"""What a training tells those who watch it, and what it leaves behind."""
+"""What a training tells those who watch it."""
 
 from __future__ import annotations
 
@@ -166,29 +166,3 @@ class Watchers:
             seconds = time.perf_counter() - self.start
             step = self.trainer.step
             listener(Event(kind, self.trainer, epoch, step, metrics, seconds, batch))
-
-
-@dataclass
-class History:
-    """The metrics of each epoch, in order; `history["loss"]` is one of them over time.
-
-    Each is that of all examples of the epoch, each at the weights its own step began with: totals,
-    averages and what is pooled (`roc_auc`) whatever the batches, another one the mean of its
-    values for each batch.
-    """
-
-    epochs: list[dict[str, float]] = field(default_factory=list)
-
-    def __getitem__(self, name: str) -> list[float]:
-        return [epoch[name] for epoch in self.epochs if name in epoch]
-
-    def __len__(self) -> int:
-        return len(self.epochs)
-
-    def __iter__(self) -> Iterator[dict[str, float]]:
-        return iter(self.epochs)
-
-    @property
-    def last(self) -> dict[str, float]:
-        """The figures of the last epoch; nothing where there was none."""
-        return self.epochs[-1] if self.epochs else {}

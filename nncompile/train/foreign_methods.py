@@ -23,5 +23,5 @@ FOREIGN_METHODS = {
     "compile": "Trainer(training(model, optimizer=adam(1e-3)))",
     "history": "fit returns it: history = trainer.fit(data)",
     "optimizer": "trainer.recipe holds it, its slots are in trainer.state",
-    "summary": "nncompile show FILE prints the model",
+    "summary": "trainer.model.summary()",
 }

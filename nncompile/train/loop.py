@@ -14,7 +14,8 @@ from nncompile.program.recipe import minimize
 from nncompile.runtime.runner import StepRunner
 from nncompile.train.data import Batch, Feeder
 from nncompile.train.divergence import diverged
-from nncompile.train.events import History, Watchers
+from nncompile.train.events import Watchers
+from nncompile.train.history import History
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.sums import Sums
 

@@ -28,8 +28,9 @@ from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.evaluation import Evaluation, ports_of
-from nncompile.train.events import Callback, Fitting, History, Watchers
+from nncompile.train.events import Callback, Fitting, Watchers
 from nncompile.train.foreign_methods import FOREIGN_METHODS
+from nncompile.train.history import History
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Loop
 from nncompile.train.progress import Snapshot, load_progress
@@ -63,6 +64,10 @@ class Trainer(SuggestsNames):
         first = self.compiled.source.initial(self.seed)
         self._loop = Loop(self.compiled, self.compiled.runner(first, providers, threads))
         self._evaluation = Evaluation(self.compiled, providers, threads)
+
+    def __repr__(self) -> str:
+        place = f"step {self.step:,}, epoch {self.epoch}"
+        return f"<Trainer of {self.model.name} at {place}, on {self.providers}>"
 
     @property
     def step(self) -> int:
