@@ -26,6 +26,10 @@ from dsl.layers.noise import *
 from dsl.layers.normalization import *
 from dsl.layers.patches import *
 from dsl.layers.pooling import *
+from dsl.layers.preprocessing.categories import *
+from dsl.layers.preprocessing.missing import *
+from dsl.layers.preprocessing.scaling import *
+from dsl.layers.preprocessing.vocabulary import *
 from dsl.layers.recurrent import *
 from dsl.layers.recurrent_cells import *
 from dsl.layers.transformer import *
@@ -78,6 +82,8 @@ __all__ = [
     "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer", "Unfold",
     "Upsample", "causal_mask", "flatten", "lora", "padding_mask", "parameter", "rotary",
     "scaled_dot_product_attention", "sinusoidal", "state", "update",
+    # Preprocessing.
+    "Discretize", "Impute", "MinMaxScale", "OneHot", "Standardize", "Vocabulary",
     # Activations.
     "celu", "elu", "gaussian", "geglu", "gelu", "gelu_tanh", "glu", "hard_shrink", "hard_sigmoid",
     "hard_swish", "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "maxout", "mish", "prelu",

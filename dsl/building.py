@@ -25,6 +25,7 @@ from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, Type, dtype_of
 from nncompile.ops.loops.body import iterations, outside_loops
+from nncompile.program.category_codes import CategoryCodes
 
 _NAME = re.compile(r"[\w-]+")
 
@@ -50,7 +51,8 @@ class Builder:
     """The parameters and states of one model, in order of first use.
 
     `initial` holds the value that each starts with, an expression over the seed; `updates` the
-    value that each state has after the model ran, where it was updated.
+    value that each state has after the model ran, where it was updated; `vocabularies` the
+    categories whose codes an input has, by its name.
     """
 
     def __init__(self) -> None:
@@ -58,6 +60,8 @@ class Builder:
         self.initial: dict[str, Value] = {}
         self.updates: dict[str, Value] = {}
         self.layers: dict[str, str] = {}  # the class of each layer by path, as it was first called
+        self.vocabularies: dict[str, CategoryCodes] = {}
+        self.is_of_a_model = True  # and not of a computation on the way to one
         self._paths: dict[Named, str] = {}
         self._calls = [_Call("")]
         self._random: Counter[str] = Counter()

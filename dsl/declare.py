@@ -92,6 +92,11 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
         graph=Graph(title, outputs, (*leaves.values(), *builder.leaves.values()), locations, doc),
         initial=initial,
         updates={**applied.updates, **builder.updates},
+        vocabularies={
+            name: codes
+            for collected in (*(m.vocabularies for m in applied.models), builder.vocabularies)
+            for name, codes in collected.items()
+        },
         predict=tuple(predict),
         doc=doc,
         layers={k: v for inner in applied.models for k, v in inner.layers.items()} | builder.layers,

@@ -55,17 +55,19 @@ from nncompile.ir.types import (
     u32,
     u64,
 )
+from nncompile.program.category_codes import CategoryCodes
 from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign, minimize, training
 from nncompile.program.step import Step
-from nncompile.runtime import Session, StepRunner, available_providers
+from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
 from nncompile.train import Event, History, Trainer
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "CategoryCodes",
     "CheckpointError",
     "CompileError",
     "CompiledModel",
@@ -127,4 +129,5 @@ __all__ = [
     "u32",
     "u64",
     "vjp",
+    "vocabularies",
 ]

@@ -31,6 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("dsl.layers.convolution", "dsl.layers.pooling", "dsl.layers.patches"),
     ),
     "Normalization layers": ("dsl.layers.normalization",),
+    "Preprocessing layers": ("dsl.layers.preprocessing",),
     "Noise and augmentation": ("dsl.layers.noise", "dsl.augmentation"),
     "Layers": ("dsl.layers",),
     "Activations": ("dsl.activations",),

@@ -27,6 +27,7 @@ QUALITY = {
     "linear_regression": {"explained": (0.34, 1.0)},
     "logistic_regression": {"accuracy": (0.95, 1.0)},
     "perceptron": {"accuracy": (1.0, 1.0)},
+    "tabular": {"accuracy": (0.9, 1.0)},
     "fit_function": {"squared_error": (0.0, 0.002)},
 }
 
@@ -69,6 +70,16 @@ def test_examples_learn_what_they_say(name: str) -> None:
 
 
 @pytest.mark.slow
+def test_the_exported_table_model_takes_raw_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = runpy.run_path(str(EXAMPLES / "tabular.py"))
+    module["main"](str(tmp_path / "wine.onnx"))
+    first, second = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"held out: 9\d% right", first)
+    assert re.fullmatch(r"without \S.*: (\w+), \d+%; it is \1", second)
+
+
 def test_linear_regression_finds_the_weights_of_least_squares() -> None:
     trainer, declared = trained("linear_regression")
     weights, bias = declared.module.least_squares()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import field
-from typing import Any
+from typing import Any, Self
 
 from dsl.activations import prelu
 from dsl.building import active
 from dsl.initializers import glorot_uniform, uniform, zeros
 from dsl.layers.base import Layer
 from dsl.layers.known_sizes import known_size
+from dsl.layers.preprocessing.adapted import adapt_in_order
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError, whole_number
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import real
@@ -156,6 +157,13 @@ class Sequential(Layer):
         for layer in self.layers:
             y = layer(y)
         return y
+
+    def adapt(self, data: Any) -> Self:
+        """Adapts the layers that have an `adapt` (`Impute`, `Standardize`, ...) to an array, each
+        to what the ones before make of it, and returns this layer. Raises `ModelError` where there
+        is none, and behind layers with weights."""
+        adapt_in_order(self.layers, data)
+        return self
 
 
 class Residual(Sequential):

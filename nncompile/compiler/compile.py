@@ -186,7 +186,7 @@ class CompiledStep(_Compiled):
             for path, following in self.source.state_map.items()
             if path in graph.leaves and following in graph.outputs
         }
-        return {METADATA_KEY: json.dumps(pairs)}
+        return {METADATA_KEY: json.dumps(pairs), **self.source.model.metadata}
 
 
 @dataclass
@@ -204,7 +204,7 @@ class CompiledModel(_Compiled):
     @cached_property
     def model(self) -> Any:
         """`graph` as an ONNX model."""
-        return self.lowered(self.source.name, self.graph)
+        return self.lowered(self.source.name, self.graph, self.source.metadata)
 
     @cached_property
     def sizes(self) -> SizeCheck:

@@ -230,7 +230,7 @@ def _export_model(
                 hint="external_data=True writes them beside it",
             )
         with report.stage("lowering"):
-            proto = to_model(graph, opset, weights)
+            proto = to_model(graph, opset, weights, model.metadata)
         report.nodes[f"{model.name}, ONNX"] = len(proto.graph.node)
         with report.stage("checking"):
             check(proto)
@@ -239,11 +239,17 @@ def _export_model(
     check(to_model(graph, opset))
     if external_data is not True:
         tensors = external_tensors(Path(external_data), path.parent, weights)
-        return (write_atomically(path, to_model(graph, opset, tensors).SerializeToString()),)
+        return (
+            write_atomically(
+                path, to_model(graph, opset, tensors, model.metadata).SerializeToString()
+            ),
+        )
     with _companion(path, weights_path(path), "weights") as (model_file, file):
         _save(file, weights, model, "weights")
         tensors = external_tensors(file, file.parent, weights)
-        write_atomically(model_file, to_model(graph, opset, tensors).SerializeToString())
+        write_atomically(
+            model_file, to_model(graph, opset, tensors, model.metadata).SerializeToString()
+        )
     return weights_path(path), path
 
 

@@ -22,6 +22,7 @@ from nncompile.ir.types import Type, component_types, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
+from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, to_json
 from nncompile.program.input_sizes import solved_sizes
 from nncompile.program.presentation import Presented
 
@@ -53,7 +54,7 @@ class Model(Presented, SuggestsNames):
     `initial` gives the first value of each parameter and state, an expression over the leaf
     `seed` (and other parameters); `updates` the next value of states that every step changes
     (running statistics). `predict` names the outputs of the inference model; without it, they are
-    those of `predicted`.
+    those of `predicted`. `vocabularies` are the categories whose codes an input has, by its name.
 
     A model is a function of its parameters: `model(image=v)` is its outputs for other inputs with
     the same weights, `model(image=v, params={"stem.weight": w})` with others.
@@ -69,6 +70,7 @@ class Model(Presented, SuggestsNames):
     predict: tuple[str, ...] = ()
     doc: str = ""
     layers: Mapping[str, str] = field(default_factory=dict)  # the class of each by path
+    vocabularies: Mapping[str, CategoryCodes] = field(default_factory=dict)
 
     foreign_names: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("fit", "train", "compile"), f"{_TRAINED}.fit(data)"),
@@ -163,6 +165,11 @@ class Model(Presented, SuggestsNames):
             for name, value in self.outputs.items()
             if value.rank and type(value.op) is SumState and value.type.is_static
         }
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What its ONNX files say about it, beside the graph."""
+        return {METADATA_KEY: to_json(self.vocabularies)} if self.vocabularies else {}
 
     @cached_property
     def examples(self) -> Dim | None:

@@ -12,7 +12,7 @@ from nncompile.runtime.files import (
 )
 from nncompile.runtime.providers import available_providers, resolve_providers
 from nncompile.runtime.runner import METADATA_KEY, StepRunner
-from nncompile.runtime.session import Session
+from nncompile.runtime.session import Session, vocabularies
 from nncompile.runtime.torch_session import TorchSession
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "resolve_providers",
     "save_state",
     "sweep",
+    "vocabularies",
     "write_arrays",
     "write_atomically",
     "written_together",

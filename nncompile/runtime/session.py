@@ -13,6 +13,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from nncompile.diagnostics.errors import BackendError, FeedError, FileError, whole_number
 from nncompile.ir.types import Array, bf16
+from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_json
 from nncompile.runtime.buffers import run_bound
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
@@ -111,6 +112,13 @@ class Session:
         self._binds = any(port.dtype == bf16.numpy for port in ports)  # `run` takes no such arrays
         self.metadata: dict[str, str] = dict(self.onnxruntime.get_modelmeta().custom_metadata_map)
 
+    @property
+    def vocabularies(self) -> dict[str, CategoryCodes]:
+        """The categories whose codes the inputs are, by input name: of each `Vocabulary` in the
+        model. Raises `FileError` where the file holds them in a form that cannot be read."""
+        text = self.metadata.get(METADATA_KEY)
+        return from_json(text, self.name) if text else {}
+
     def run(
         self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
@@ -151,6 +159,12 @@ class Session:
             return partial(self.onnxruntime.run_with_iobinding, binding)
         # Without options onnxruntime makes new ones for every run, in a microsecond.
         return partial(run, inner, ort.RunOptions())
+
+
+def vocabularies(model: Model) -> dict[str, CategoryCodes]:
+    """The categories whose codes the inputs of an ONNX model are, by input name: to encode what a
+    program has before it feeds the model. `model` is that of a `Session`; see its errors."""
+    return Session(model, threads=1, optimization="none").vocabularies
 
 
 def _source(model: Model) -> tuple[str | bytes, str]:

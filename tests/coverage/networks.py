@@ -72,6 +72,13 @@ def _pool(name: str, layer: Any, axes: int = 2, family: str = "pooling") -> Syst
     return _layer(name, of_image(lambda x: x >> layer, axes=axes), family)
 
 
+def _prepared(layer: Any, **options: Any) -> System:
+    """A layer that is adapted to a table."""
+    table = np.random.default_rng(0).normal(size=(50, 4))
+    build = of(lambda x: x >> layer().adapt(table))
+    return _layer(layer.__name__, build, "preprocessing", agrees="scikit-learn", **options)
+
+
 LAYER_ROWS = (
     _layer("Dense", of(lambda x: x >> dsl.Dense(3)), "train", example="examples/digits.py"),
     _layer("Bilinear", of(lambda x, y: dsl.Bilinear(3)(x, y), f32["batch", 4], f32["batch", 2]),
@@ -130,6 +137,12 @@ LAYER_ROWS = (
            agrees="numpy"),
     _layer("MixtureOfExperts", of(lambda x: x >> dsl.MixtureOfExperts(3, top_k=2, hidden_size=4)),
            "mixture", agrees="its definition", example="examples/mixture.py"),
+    *map(_prepared, (dsl.Standardize, dsl.MinMaxScale, dsl.Impute)),
+    _prepared(dsl.Discretize, order=0),
+    _layer("OneHot", of(lambda x: x >> dsl.OneHot([0, 2, 3]) >> dsl.Dense(2), i64["batch", 2]),
+           "preprocessing", agrees="scikit-learn"),
+    _layer("Vocabulary", of(lambda x: x >> dsl.Vocabulary(["a", "b"]) >> dsl.Embedding(3, 2),
+           i64["batch"]), "vocabulary", agrees="its definition"),
 )  # fmt: skip
 
 

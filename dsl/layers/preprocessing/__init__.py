@@ -1,0 +1,1 @@
+"""Layers that prepare data, by statistics that they are adapted to."""
