@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -177,20 +175,6 @@ def test_inputs_that_do_not_fit(to: str, tmp_path: Path, torchscript: SimpleName
         for bad in (y[:, 0], y[:1], y.expand(3, 4), y.double()):
             with pytest.raises(torch.jit.Error, match="input 'y' is f32"):
                 module.evaluate(x, bad)
-
-
-def test_the_page_on_torch_runs(
-    torchscript: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    torchscript.torch.manual_seed(0)
-    page = Path(__file__).parent.parent / "docs" / "torch.md"
-    blocks = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
-    scope: dict[str, Any] = {"__name__": "page"}
-    for block in blocks:
-        exec(compile(block, str(page), "exec"), scope)
-    assert scope["step"].step == 1 and len(blocks) == 3
-    assert (tmp_path / "net.onnx").exists()
 
 
 def test_a_state_dict_is_no_model(torchscript: SimpleNamespace, tmp_path: Path) -> None:
