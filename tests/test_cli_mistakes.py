@@ -215,7 +215,7 @@ def test_run_answers_bad_models_and_feeds(trained: Path, tmp_path: Path) -> None
         ((model, "-i", f"x={tmp_path / 'cut.npy'}"), "is not a complete .npy file"),
         ((model, "-i", f"x={tmp_path / 'objects.npy'}"), "is not a complete .npy file"),
         ((model, "-i", f"x={tmp_path / 'gone.npy'}"), "FileError: cannot read"),
-        ((model, "-i", "x"), "is not NAME=FILE.npy"),
+        ((model, "-i", "x"), "is neither NAME=FILE.npy nor FILE.npz"),
         ((tmp_path / "gone.onnx", "-i", x), "no such file"),
         ((cut, "-i", x), "cut.onnx"),
         ((tmp_path / "text.npy", "-i", x), "text.npy is not an ONNX model"),

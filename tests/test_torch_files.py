@@ -37,7 +37,7 @@ def files(
 @pytest.mark.parametrize("target", TARGETS)
 def test_run_prints_what_it_prints_for_onnx(target: str, files: Path, trained: Path) -> None:
     given = ("--input", f"x={files / 'x.npy'}")
-    shown = succeeds("run", files / TARGETS[target], *given).splitlines()
+    shown = succeeds("run", "--trust", files / TARGETS[target], *given).splitlines()
     if target == "torchscript-step":
         note = shown.pop(0)
         assert note.startswith("a training step, after 32 steps")
@@ -53,7 +53,7 @@ def test_outputs_are_those_of_onnx(
 ) -> None:
     x = np.load(files / "x.npy")
     threads = torchscript.torch.get_num_threads()
-    ours = TorchSession(files / TARGETS[target], threads=threads)
+    ours = TorchSession(files / TARGETS[target], threads=threads, trust=True)
     theirs = Session(trained / "model.onnx")
     for size in (1, 5):
         found, expected = ours.run({"x": x[:size]}), theirs.run({"x": x[:size]})
@@ -63,7 +63,7 @@ def test_outputs_are_those_of_onnx(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_feeds_that_do_not_fit(target: str, files: Path) -> None:
-    session = TorchSession(files / TARGETS[target])
+    session = TorchSession(files / TARGETS[target], trust=True)
     x = np.load(files / "x.npy")
     for feeds, message in (
         ({}, "no data for input 'x'"),
@@ -75,7 +75,7 @@ def test_feeds_that_do_not_fit(target: str, files: Path) -> None:
     ):
         with pytest.raises(FeedError, match=message):
             session.run(feeds)
-    assert "f32[batch, 4]" in fails("run", files / TARGETS[target])
+    assert "f32[batch, 4]" in fails("run", "--trust", files / TARGETS[target])
 
 
 def test_files_of_other_programs(torchscript: SimpleNamespace, tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_files_of_other_programs(torchscript: SimpleNamespace, tmp_path: Path) -
     torch.jit.trace(Sum(), pair).save(tmp_path / "sum.pt")
     torch.export.save(torch.export.export(Sum(), pair), tmp_path / "sum.pt2")
     for name in ("sum.pt", "sum.pt2"):
-        session = TorchSession(tmp_path / name)
+        session = TorchSession(tmp_path / name, trust=True)
         found = session.run({"a": np.array([1, 2], np.float32), "b": np.ones(2, np.float32)})
         assert {n: x.tolist() for n, x in found.items()} == {
             "output_0": [2, 3],
@@ -105,12 +105,12 @@ def test_files_of_other_programs(torchscript: SimpleNamespace, tmp_path: Path) -
 @pytest.mark.parametrize("name", ["net.pt", "net.pt2"])
 def test_files_that_are_none(name: str, files: Path, tmp_path: Path, torchscript: object) -> None:
     with pytest.raises(FileError, match="no such file"):
-        TorchSession(tmp_path / name)
+        TorchSession(tmp_path / name, trust=True)
     (tmp_path / name).write_bytes((files / name).read_bytes()[:2000])
-    message = fails("run", tmp_path / name, "-i", f"x={files / 'x.npy'}")
+    message = fails("run", "--trust", tmp_path / name, "-i", f"x={files / 'x.npy'}")
     assert f"{name} is not a " in message and message.startswith("BackendError")
     with pytest.raises(ProviderError, match="no device 'tpu'"):
-        TorchSession(files / name, "tpu")
+        TorchSession(files / name, "tpu", trust=True)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_files_of_another_suffix(
     source: str, other: str, message: str, files: Path, tmp_path: Path
 ) -> None:
     (tmp_path / other).write_bytes((files / source).read_bytes())
-    shown = fails("run", tmp_path / other, "-i", f"x={files / 'x.npy'}")
+    shown = fails("run", "--trust", tmp_path / other, "-i", f"x={files / 'x.npy'}")
     assert message in shown and "rename it" in shown
 
 
@@ -177,8 +177,17 @@ def test_inputs_that_do_not_fit(to: str, tmp_path: Path, torchscript: SimpleName
                 module.evaluate(x, bad)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_program_is_not_run_without_trust(files: Path, target: str) -> None:
+    shown = fails("run", files / TARGETS[target], "-i", f"x={files / 'x.npy'}")
+    assert "is a program, not only data" in shown
+    assert "--trust" in shown
+    with pytest.raises(BackendError, match="may run any code when it is loaded"):
+        TorchSession(files / TARGETS[target])
+
+
 def test_a_state_dict_is_no_model(torchscript: SimpleNamespace, tmp_path: Path) -> None:
     torchscript.torch.save({"w": torchscript.torch.ones(2)}, tmp_path / "weights.pt")
     with pytest.raises(BackendError, match="not a TorchScript file") as caught:
-        TorchSession(tmp_path / "weights.pt")
+        TorchSession(tmp_path / "weights.pt", trust=True)
     assert caught.value.hint is not None and "from_torch_state_dict" in caught.value.hint

@@ -53,7 +53,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             if debug:
                 typer.echo(traceback.format_exc(), err=True)
             typer.echo(f"{type(error).__name__}: {error}", err=True)
-            raise typer.Exit(MISTAKE) from None
+            raise typer.Exit(getattr(error, "exit_code", MISTAKE)) from None
 
     option = typer.Option("--debug", help="Show the traceback of an error.")
     debug = inspect.Parameter(

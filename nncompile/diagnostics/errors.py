@@ -189,3 +189,12 @@ class BackendError(CompileError, ValueError):
 
 class FileError(CompileError, OSError):
     """A file or directory that cannot be read or written."""
+
+
+class ProcessError(CompileError, RuntimeError):
+    """A child process that crashed, or that ran out of memory or of time; `exit_code` is what the
+    command line ends with."""
+
+    def __init__(self, message: str, *, exit_code: int = 1, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code

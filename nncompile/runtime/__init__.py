@@ -2,6 +2,7 @@
 
 from nncompile.runtime.array_files import read_array, read_arrays, write_arrays
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
+from nncompile.runtime.child import in_child
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.files import (
     check_writable,
@@ -26,6 +27,7 @@ __all__ = [
     "check_state",
     "check_writable",
     "describe",
+    "in_child",
     "load_state",
     "make_directory",
     "read_array",

@@ -11,10 +11,11 @@ import numpy as np
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-from nncompile.diagnostics.errors import BackendError, FeedError, FileError, whole_number
+from nncompile.diagnostics.errors import BackendError, FeedError, whole_number
 from nncompile.ir.types import Array, bf16
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_json
 from nncompile.runtime.buffers import run_bound
+from nncompile.runtime.external_data import check_external_data
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider, check_started, device_of, resolve_providers
 
@@ -35,6 +36,7 @@ RUN_ERRORS = (
     errors.InvalidGraph,
     errors.InvalidProtobuf,
     errors.NoModel,
+    errors.NoSuchFile,
     errors.NotImplemented,
     errors.RuntimeException,
     RuntimeError,
@@ -104,13 +106,19 @@ class Session:
             ) from None
         except RUN_ERRORS as error:
             raise BackendError(f"onnxruntime cannot load {self.name}: {_reason(error)}") from error
+        except MemoryError:
+            raise BackendError(f"{self.name} does not fit in memory") from None
         check_started(resolved, self.onnxruntime.get_providers())
         self.device = device_of(resolved)
-        self.inputs = tuple(map(_port, self.onnxruntime.get_inputs()))
-        self.outputs = tuple(map(_port, self.onnxruntime.get_outputs()))
+        try:
+            self.inputs = tuple(map(_port, self.onnxruntime.get_inputs()))
+            self.outputs = tuple(map(_port, self.onnxruntime.get_outputs()))
+            meta = self.onnxruntime.get_modelmeta()
+            self.metadata: dict[str, str] = dict(meta.custom_metadata_map)
+        except UnicodeDecodeError:
+            raise BackendError(f"{self.name} has names that are not text in UTF-8") from None
         ports = (*self.inputs, *self.outputs)
         self._binds = any(port.dtype == bf16.numpy for port in ports)  # `run` takes no such arrays
-        self.metadata: dict[str, str] = dict(self.onnxruntime.get_modelmeta().custom_metadata_map)
 
     @property
     def vocabularies(self) -> dict[str, CategoryCodes]:
@@ -142,6 +150,8 @@ class Session:
                 results = self.onnxruntime.run(names, arrays)
         except RUN_ERRORS as error:
             raise self.failure(error, arrays) from error
+        except MemoryError:
+            raise self.failure(RuntimeError("there is not enough memory"), arrays) from None
         # onnxruntime gives a 0-d result as a numpy scalar.
         return {name: np.asarray(x) for name, x in zip(names, results, strict=True)}
 
@@ -170,13 +180,11 @@ def vocabularies(model: Model) -> dict[str, CategoryCodes]:
 def _source(model: Model) -> tuple[str | bytes, str]:
     """What onnxruntime loads, and what errors call it."""
     if isinstance(model, bytes):
+        check_external_data(model)
         return model, "the model"
     if isinstance(model, str | os.PathLike):
-        path = os.fspath(model)
-        if not os.path.isfile(path):
-            problem = "it is a directory" if os.path.isdir(path) else "no such file"
-            raise FileError(f"cannot read model {path}: {problem}")
-        return path, path
+        check_external_data(model)
+        return os.fspath(model), os.fspath(model)
     return model.SerializeToString(), "the model"
 
 

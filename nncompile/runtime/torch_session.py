@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from nncompile.backends.optional import torch_backend
-from nncompile.diagnostics.errors import BackendError, FileError, whole_number
+from nncompile.diagnostics.errors import BackendError, whole_number
+from nncompile.diagnostics.reading import open_file
 from nncompile.ir.types import Array
 from nncompile.runtime.feeds import Port, check_feeds, describe
 
@@ -33,13 +34,20 @@ class TorchSession:
         path: str | os.PathLike[str],
         provider: str = "cpu",
         threads: int | None = None,
+        *,
+        trust: bool = False,
     ) -> None:
         if threads is not None:
             whole_number("threads", threads, 1)
         self.name = os.fspath(path)
-        if not os.path.isfile(self.name):
-            problem = "it is a directory" if os.path.isdir(self.name) else "no such file"
-            raise FileError(f"cannot read model {self.name}: {problem}")
+        open_file(path, "model").close()
+        if not trust:
+            raise BackendError(
+                f"{self.name} is a program, not only data: a {Path(path).suffix} file may run any "
+                "code when it is loaded, with all that you may do",
+                hint="where you know who wrote it, say so: --trust, or TorchSession(path, "
+                "trust=True); an .onnx file needs no trust",
+            )
         self._file = torch_backend().load_file(Path(path), provider.lower(), threads)
         self._types: Mapping[str, Sequence[Any]] = self._file.about.get("inputs", {})
 

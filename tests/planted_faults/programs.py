@@ -94,8 +94,8 @@ PROGRAMS = (
     # The command line, and what compares.
     Fault(
         "nncompile/cli/shared.py",
-        "raise typer.Exit(MISTAKE) from None",
-        "raise typer.Exit(FAILED) from None",
+        '"exit_code", MISTAKE)) from None',
+        '"exit_code", FAILED)) from None',
         "tests/test_cli_mistakes.py",
     ),
     Fault(

@@ -1,0 +1,98 @@
+"""Weights of ONNX models that lie in other files: which these may be.
+
+A model names them by a path from its own directory. onnxruntime before 1.24 takes any path, and an
+address of memory, so that a model could read any file of the user, or crash.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
+
+from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.reading import Path_, open_file, problem_of
+
+
+def check_external_data(model: Path_ | bytes) -> None:
+    """Raises `BackendError` where a weight of the model, a file or its bytes, lies anywhere but in
+    a file in the directory of the model, or below it, also by links; those of bytes are in the
+    current directory."""
+    if isinstance(model, bytes):
+        # The key of a path is this text in the file, whatever else it holds.
+        if b"location" in model:
+            _check(model, Path(), "the model")
+        return
+    with open_file(model, "model") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"location") >= 0:
+                _check(content[:], Path(model).parent, os.fspath(model))
+
+
+def _check(content: bytes, directory: Path, name: str) -> None:
+    try:
+        proto = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        return  # it is no model, as onnxruntime says
+    for tensor in _tensors(proto):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            fields = {entry.key: entry.value for entry in tensor.external_data}
+            problem = _problem(fields, directory)
+            if problem is not None:
+                raise BackendError(
+                    f"{name} has the weight {tensor.name!r} in {fields.get('location', '')!r}: "
+                    f"{problem}",
+                    hint="the files of a model are in its directory, or below it",
+                )
+
+
+def _problem(fields: dict[str, str], directory: Path) -> str | None:
+    location = fields.get("location", "")
+    parts = re.split(r"[/\\]", location)
+    if not location or "\0" in location:
+        return "no file has such a name"
+    if os.path.isabs(location) or parts[0] == "" or ":" in parts[0] or ".." in parts:
+        return "it is not a path within the directory of the model"
+    file = directory / location
+    try:
+        if not file.resolve(strict=True).is_relative_to(directory.resolve()):
+            return "it is a link to a file that is not in the directory of the model"
+        size = file.stat().st_size
+        first, length = (int(fields.get(key) or 0) for key in ("offset", "length"))
+    except FileNotFoundError:
+        return "there is no such file"
+    except (OSError, RuntimeError) as error:  # a link to itself
+        return f"it cannot be read: {getattr(error, 'strerror', None) or error}".lower()
+    except ValueError:
+        return "its position is not a number"
+    problem = problem_of(file)
+    if problem is not None:
+        return problem
+    if first < 0 or length < 0 or first + length > size:
+        return f"{first + length:,} bytes are needed, and it has {size:,}"
+    return None
+
+
+def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
+    """All tensors in the message, however deep."""
+    waiting = [message]
+    while waiting:
+        current = waiting.pop()
+        if isinstance(current, onnx.TensorProto):
+            yield current
+        else:
+            waiting += _messages(current)
+
+
+def _messages(message: Any) -> Iterable[Any]:
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            yield from (value,) if hasattr(value, "ListFields") else value
