@@ -165,6 +165,10 @@ def test_a_step_that_fails_leaves_the_state_as_it_was() -> None:
     runner.step({"index": np.array(3)})
     assert runner.metrics()["loss"] == 3
     np.testing.assert_array_equal(runner.state()["w"], [0, -1, -2, -3])
+    with pytest.raises(BackendError):  # it writes over what the step before read
+        runner.step({"index": np.array(4)})
+    assert not runner.undo()
+    np.testing.assert_array_equal(runner.state()["w"], [0, -1, -2, -3])
 
 
 @pytest.mark.parametrize(

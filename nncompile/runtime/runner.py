@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime as ort
@@ -26,6 +26,18 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 METADATA_KEY = "nncompile.state"
 """The key of a step's metadata: JSON, the name of each state input to that of its next value."""
+
+
+class _Position(NamedTuple):
+    """Where a runner is, in one value: it is replaced in one assignment, between whose parts no
+    interrupt can come."""
+
+    steps: int = 0
+    current: int = 0  # the set of buffers that holds the state
+    read: int = -1  # the set that the last step read
+    can_undo: bool = False  # whether that set still holds what the step read
+    binding: Any = None  # the binding that holds the results of the last step
+    equal: bool = True  # whether what has no next value is the same in both sets
 
 
 class StepRunner:
@@ -74,10 +86,7 @@ class StepRunner:
         self._use(model)
         # Of each input that is not state: name, element type, shape, and what fills its buffer.
         self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
-        self.steps = 0
-        self._side = -1  # the set of buffers that the last step read
-        self._can_undo = False  # whether that set still holds what it read
-        self._last_binding: Any = None  # the binding that holds its results
+        self._at = _Position()
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
@@ -86,54 +95,80 @@ class StepRunner:
             batch = check_feeds(self._batch_ports, batch)
             if not self._filled(batch):
                 self._allocate(batch)
-        side = self.steps % 2
+        at = self._at
+        if not at.equal:  # an interrupt came within `load`
+            at = self._copied(self.state())
+        side = at.current
         for name in self._free:  # or a result keeps the sizes of the first run
             self._bindings[side].bind_output(name, "cpu")
+        if at.can_undo:  # the step writes over what the one before it read, also where it fails
+            self._at = at._replace(can_undo=False)
         try:
             self._runs[side]()
         except RUN_ERRORS as error:  # the state before the step is intact
             raise self.session.failure(error, batch) from error
-        self._side, self._can_undo, self._last_binding = side, True, self._bindings[side]
-        self.steps += 1
+        self._at = _Position(at.steps + 1, 1 - side, side, True, self._bindings[side])
+
+    @property
+    def steps(self) -> int:
+        """The number of steps made, without those that were undone."""
+        return self._at.steps
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether `undo` can go back to the state before the last step."""
+        return self._at.can_undo
 
     def undo(self) -> bool:
         """Goes back to the state before the last step, whose metrics stay available. False where
-        that state is gone: before the first step, after another undo, and once another
-        state was loaded."""
-        if not self._can_undo:
-            return False
-        self._can_undo = False
-        self.steps -= 1
-        return True
+        that state is gone: before the first step, after another undo, once another state was
+        loaded, and after a step that failed."""
+        at = self._at
+        if self.can_undo:
+            self._at = at._replace(steps=at.steps - 1, current=at.read, can_undo=False)
+        return at.can_undo
 
     def metrics(self) -> dict[str, Array]:
         """The outputs of the last step that are not state; nothing before the first."""
-        if self._side < 0:
+        if self._at.read < 0:
             return {}
         outputs = {name: array_of(buffer) for name, buffer in self._fixed.items()}
         if self._free:
             names = [port.name for port in self.session.outputs]
-            values = dict(zip(self._order, self._last_binding.get_outputs(), strict=True))
+            values = dict(zip(self._order, self._at.binding.get_outputs(), strict=True))
             outputs |= {name: array_of(values[name]) for name in names if name in self._free}
         return {port.name: outputs[port.name] for port in self._results}
 
     def state(self) -> dict[str, Array]:
         """A copy of the state after the last step."""
-        return {n: array_of(buffer) for n, buffer in self._sets[self.steps % 2].items()}
+        return {n: array_of(buffer) for n, buffer in self._sets[self._at.current].items()}
 
     def before(self) -> dict[str, Array]:
         """A copy of the state before the last step, undone or not, which is where its metrics are
         computed."""
-        side = self._side if self._side >= 0 else 1
+        side = self._at.read if self._at.read >= 0 else 1
         return {n: array_of(buffer) for n, buffer in self._sets[side].items()}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Goes on from another state of the same shapes. Raises `FeedError`."""
         arrays = check_feeds(self._state_ports, state)
-        self._can_undo = False
-        for buffers in self._sets:  # both: what has no next value is read from either
-            for name, array in arrays.items():
-                buffers[name].update_inplace(bits_of(array))
+        # The set that the state is not in is written first, so that an interrupt leaves one state
+        # or the other; then both, as what has no next value is read from either.
+        at = self._at = self._at._replace(can_undo=False)
+        other = 1 - at.current
+        self._fill(other, arrays)
+        self._at = at._replace(current=other, equal=False)
+        self._copied(arrays)
+
+    def _copied(self, arrays: Mapping[str, Array]) -> _Position:
+        """Copies the state into the set of buffers that it is not in."""
+        self._fill(1 - self._at.current, arrays)
+        self._at = self._at._replace(equal=True)
+        return self._at
+
+    def _fill(self, side: int, arrays: Mapping[str, Array]) -> None:
+        for name, array in arrays.items():
+            self._sets[side][name].update_inplace(bits_of(array))
 
     @property
     def _order(self) -> list[str]:

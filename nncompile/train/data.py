@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from itertools import islice
 from typing import Any
 
@@ -84,6 +84,14 @@ class Feeder:
                 f"batches must be an iterable of dicts of arrays, got {type(batches).__name__}"
             )
         return islice(map(self._checked, batches), skip, None)
+
+    def identity(self, order: tuple[int, int] | None) -> dict[str, Any]:
+        """What the batches of an epoch are cut from, and in which order, as far as it is known:
+        an epoch that was begun on it is finished on the same."""
+        if self.arrays is None:
+            return {"batches": len(self.data)} if isinstance(self.data, Sized) else {}
+        shuffled = {"shuffle": False} if order is None else {"shuffle": True, "seed": order[0]}
+        return {"batch_size": self.size, "examples": self.count, **shuffled}
 
     def examples(self, batch: Batch) -> int:
         """The number of examples in a batch; one where the model has no batches."""

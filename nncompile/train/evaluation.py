@@ -46,7 +46,7 @@ class Evaluation:
         sums = Sums(self.step.source.evaluation, self.model.inputs)
         for batch in feeder.epoch():
             sums.add(batch, self._metrics.run({**batch, **state_inputs}), feeder.examples(batch))
-        if not sums.examples:
+        if not sums.added.examples:
             raise FeedError("no batch to evaluate on")
         return sums.results()
 

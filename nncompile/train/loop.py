@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nncompile.compiler.compile import CompiledStep
-from nncompile.diagnostics.errors import FeedError, TrainingError
+from nncompile.diagnostics.errors import FeedError, ModelError, TrainingError
 from nncompile.ir.types import Array
 from nncompile.program.recipe import minimize
 from nncompile.runtime.runner import StepRunner
@@ -31,18 +31,48 @@ class Epoch:
     number: int
     start: int
     sums: Sums
+    data: Mapping[str, Any] = field(default_factory=dict)  # what its batches are cut from
 
     @classmethod
-    def of(cls, compiled: CompiledStep, number: int = 0, start: int = 0, **sums: Any) -> Epoch:
-        """An epoch with what its metrics are computed of so far. Raises `TypeError` for anything
-        else."""
+    def of(
+        cls,
+        compiled: CompiledStep,
+        number: int = 0,
+        start: int = 0,
+        data: Mapping[str, Any] | None = None,
+        **sums: Any,
+    ) -> Epoch:
+        """An epoch with what its metrics are computed of so far. Raises `TypeError` or
+        `ValueError` for anything else."""
         source = compiled.source
         inputs = source.recipe.model.inputs
-        return cls(number, start, Sums.restored(source.accumulation, inputs, **sums))
+        restored = Sums.restored(source.accumulation, inputs, **sums)
+        return cls(int(number), int(start), restored, dict(data or {}))
 
     def position(self) -> dict[str, Any]:
         """What a file holds of it."""
-        return {"number": self.number, "start": self.start, **self.sums.stored()}
+        position = {"number": self.number, "start": self.start, "data": dict(self.data)}
+        return {**position, **self.sums.stored()}
+
+    def begun_on(self, data: Mapping[str, Any]) -> None:
+        """Takes note of what its batches are cut from. Raises `FeedError` where batches of other
+        data were trained on already: those still to come would not be the rest of them."""
+        done = self.sums.added.batches
+        if done and self.data:
+            names = dict.fromkeys((*self.data, *data))
+            rows = [
+                (name, f"{self.data.get(name, 'unknown')} then", f"{data.get(name, 'unknown')} now")
+                for name in names
+                if self.data.get(name) != data.get(name)
+            ]
+            if rows:
+                raise FeedError(
+                    f"epoch {self.number + 1} was interrupted after {done} batches of other data "
+                    "or in another order, and cannot be finished on these",
+                    rows=rows,
+                    hint="fit as then finishes it; trainer.begin_epoch() leaves it unfinished",
+                )
+        self.data = dict(data)
 
 
 class Loop:
@@ -55,6 +85,7 @@ class Loop:
         self.model = compiled.source.recipe.model
         self.epoch = Epoch.of(compiled)
         self.stopping = False
+        self._fits: dict[str, object] = {}  # the fit that is running, under one key
         self._earlier = 0  # steps made before the runner's first
         self._losses = [u.loss for u in compiled.source.recipe.updates if isinstance(u, minimize)]
 
@@ -79,6 +110,39 @@ class Loop:
         else:
             self.runner.load(state)
 
+    def begin_epoch(self) -> None:
+        """Leaves the epoch under way; its number is that of the next one."""
+        self.epoch = Epoch.of(self.compiled, self.epoch.number, self.step)
+
+    def settle(self) -> None:
+        """Undoes a step whose metrics were not added to those of the epoch, which is what an error
+        or an interrupt between the two leaves."""
+        if self.step - self.epoch.start > self.epoch.sums.added.batches:
+            self.runner.undo()
+
+    def alone(self, fit: Callable[[], History]) -> History:
+        """What that fit returns. Raises `ModelError` where another one is running: that of the
+        callback that calls this one, or of another thread."""
+        token = object()
+        try:
+            try:
+                # One operation both asks and takes, for threads.
+                if self._fits.setdefault("running", token) is not token:
+                    raise ModelError(
+                        "fit is running on this trainer already",
+                        hint="another Trainer(recipe) trains beside it; a callback may call "
+                        "evaluate, predict, save and stop",
+                    )
+                return fit()
+            finally:
+                self._release(token)
+        finally:  # for an interrupt within the lines above
+            self._release(token)
+
+    def _release(self, token: object) -> None:
+        if self._fits.get("running") is token:
+            del self._fits["running"]
+
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """See `nncompile.train.trainer.Trainer.locate`."""
         return locate_nonfinite(self.compiled.step, {**self.runner.before(), **batch}, outputs)
@@ -97,9 +161,11 @@ class Loop:
         history = History()
         latest: Batch = {}
         self.stopping = False
+        self.settle()
         while self.epoch.number < last_epoch and self.step < last_step and not self.stopping:
             epoch = self.epoch
             order = None if seed is None else (seed, epoch.number)
+            epoch.begun_on(feeder.identity(order))
             completed = True
             for examples in feeder.epoch(order, skip=self.step - epoch.start):
                 if self.step >= last_step or self.stopping:
@@ -107,12 +173,11 @@ class Loop:
                     break
                 self._advance(examples, feeder, watchers)
                 latest = examples
-            if self.step == epoch.start:
-                raise FeedError(
-                    f"no batch for epoch {epoch.number + 1}",
-                    hint="a generator can be read only once: pass a list of batches, or a function "
-                    "that returns them anew",
-                )
+                if self.epoch is not epoch:
+                    break
+            if self.epoch is not epoch:  # a callback went on from another state
+                continue
+            latest = self._whole(epoch, feeder, order, latest)
             means = epoch.sums.results()
             if validate is not None:
                 watchers.tell("validation", epoch.number + 1, dict(means), latest)
@@ -126,21 +191,40 @@ class Loop:
         watchers.tell("end", self.epoch.number, history.last, latest)
         return history
 
+    def _whole(
+        self, epoch: Epoch, feeder: Feeder, order: tuple[int, int] | None, latest: Batch
+    ) -> Batch:
+        """The batch of the last step of an epoch that has no more: the latest, or, where all steps
+        were made before an interrupt, what is read again. Raises `FeedError` without a step."""
+        if self.step == epoch.start:
+            raise FeedError(
+                f"no batch for epoch {epoch.number + 1}",
+                hint="a generator can be read only once: pass a list of batches, or a function "
+                "that returns them anew",
+            )
+        return latest or next(iter(feeder.epoch(order, epoch.sums.added.batches - 1)), {})
+
     def _advance(self, batch: Batch, feeder: Feeder, watchers: Watchers) -> None:
         """One step, reported to the watchers; it is undone where one of them raises
         `TrainingError`."""
-        sums = self.epoch.sums
-        mark = sums.mark() if watchers.by_kind["step"] else None
-        metrics = self._stepped(batch, feeder)
+        epoch = self.epoch
+        mark = epoch.sums.added
         try:
-            watchers.tell("step", self.epoch.number + 1, metrics, batch)
+            metrics = self._stepped(batch, feeder)
+        except BaseException:
+            self.settle()
+            raise
+        try:
+            watchers.tell("step", epoch.number + 1, metrics, batch)
         except TrainingError:
-            if self.runner.undo() and mark is not None:
-                sums.restore(mark)
+            if self.epoch is epoch and self.runner.can_undo:
+                epoch.sums.added = mark
+                self.settle()
             raise
 
     def _stepped(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
-        """One step; its metrics, which are added to the totals of the epoch."""
+        """One step; its metrics, which are added to the totals of the epoch. Raises
+        `TrainingError` where a loss is not finite; the step is then to be undone."""
         self.runner.step(batch)
         outputs = self.runner.metrics()
         metrics = {name: float(outputs[name]) for name in self.model.metrics}
@@ -150,8 +234,6 @@ class Loop:
                 origin = None if infinite else self.locate(batch, (name,))
                 moment = f"step {self.step} (epoch {self.epoch.number + 1})"
                 loss = f"{name} is {metrics[name]}"
-                error = diverged(loss, moment, feeder.searched_data, infinite, origin)
-                self.runner.undo()
-                raise error
+                raise diverged(loss, moment, feeder.searched_data, infinite, origin)
         self.epoch.sums.add(batch, {**outputs, **metrics}, feeder.examples(batch))
         return metrics

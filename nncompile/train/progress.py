@@ -54,8 +54,10 @@ def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progr
     position: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
     try:
         position |= json.loads(metadata.get(_POSITION, "{}"))
-        seed, epoch = int(position["seed"]), Epoch.of(compiled, **position["epoch"])
-    except (ValueError, TypeError):
+        seed = int(position["seed"])
+        start = position["epoch"].get("start", 0)
+        epoch = Epoch.of(compiled, batches=step - int(start), **position["epoch"])
+    except (ValueError, TypeError, AttributeError):
         raise CheckpointError(
             f"the position in {os.fspath(path)} cannot be read",
             rows=[("got", metadata[_POSITION][:200])],

@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,15 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Array, as_bfloat16
 from nncompile.program.metric_aggregation import Accumulation
 
-Mark = tuple[int, dict[str, Any], dict[str, float], dict[str, int]]
+
+class Added(NamedTuple):
+    """What was added up over so many batches."""
+
+    batches: int
+    examples: int
+    totals: Mapping[str, Any]
+    weights: Mapping[str, float]
+    parts: int  # of which each pool consists
 
 
 @dataclass
@@ -26,58 +34,63 @@ class Sums:
 
     plan: Accumulation
     inputs: Mapping[str, Value]
-    examples: int = 0
-    totals: dict[str, Any] = field(default_factory=dict)
-    weights: dict[str, float] = field(default_factory=dict)
-    pools: dict[str, list[Array]] = field(default_factory=dict)
+    # Replaced in one assignment: an interrupt leaves a batch out, or adds the whole of it.
+    added: Added = field(default_factory=lambda: Added(0, 0, {}, {}, 0))
+    _pools: dict[str, list[Array]] = field(default_factory=dict)  # may be a part ahead
     _counts: dict[Any, dict[str, float]] = field(default_factory=dict)
 
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, Any], examples: int) -> None:
         """Adds what the graph gave for a batch of so many examples."""
         counts = self._counted(batch, examples)
-        self.examples += examples
+        added = self.added
+        totals, weights = dict(added.totals), dict(added.weights)
         for name, part in self.plan.parts.items():
             x = outputs[name]
             if part.kind == "pooled":
-                self.pools.setdefault(name, []).append(np.array(x))
+                pool = self._pools.setdefault(name, [])
+                pool[added.parts :] = [np.array(x)]
                 continue
             x = x if isinstance(x, float) else np.asarray(x, np.float64)[()]
             weight = counts[name]
-            self.totals[name] = self.totals.get(name, 0.0) + (x * weight if weight != 1 else x)
-            self.weights[name] = self.weights.get(name, 0.0) + weight
+            totals[name] = totals.get(name, 0.0) + (x * weight if weight != 1 else x)
+            weights[name] = weights.get(name, 0.0) + weight
+        so_far = added.examples + examples
+        self.added = Added(added.batches + 1, so_far, totals, weights, added.parts + 1)
+
+    @property
+    def pools(self) -> dict[str, Array]:
+        """Of each pooled part, the rows of all batches."""
+        count = self.added.parts
+        pools = self._pools.items() if count else ()
+        return {name: np.concatenate(arrays[:count]) for name, arrays in pools}
 
     def stored(self) -> dict[str, Any]:
         """The sums as JSON has them; see `restored`."""
-        totals = {n: x if isinstance(x, float) else x.tolist() for n, x in self.totals.items()}
-        pools = {name: _text(np.concatenate(arrays)) for name, arrays in self.pools.items()}
-        weights = dict(self.weights)
-        return {"examples": self.examples, "totals": totals, "weights": weights, "pools": pools}
+        totals = self.added.totals.items()
+        return {
+            "examples": self.added.examples,
+            "totals": {n: x if isinstance(x, float) else x.tolist() for n, x in totals},
+            "weights": dict(self.added.weights),
+            "pools": {name: _text(rows) for name, rows in self.pools.items()},
+        }
 
     @classmethod
     def restored(
         cls,
         plan: Accumulation,
         inputs: Mapping[str, Value],
+        batches: int = 0,
         examples: int = 0,
         totals: Mapping[str, Any] | None = None,
         weights: Mapping[str, float] | None = None,
         pools: Mapping[str, str] | None = None,
     ) -> Sums:
-        """Sums as they were `stored`. Raises `ValueError` or `TypeError` for
+        """Sums over so many batches as they were `stored`. Raises `ValueError` or `TypeError` for
         anything else."""
+        parts = 1 if pools else 0
+        added = Added(batches, examples, dict(totals or {}), dict(weights or {}), parts)
         arrays = {name: [_array(text)] for name, text in (pools or {}).items()}
-        return cls(plan, inputs, examples, dict(totals or {}), dict(weights or {}), arrays)
-
-    def mark(self) -> Mark:
-        """The present sums, for `restore`."""
-        pooled = {name: len(arrays) for name, arrays in self.pools.items()}
-        return self.examples, dict(self.totals), dict(self.weights), pooled
-
-    def restore(self, mark: Mark) -> None:
-        """Forgets what was added since the mark."""
-        self.examples, totals, weights, pooled = mark
-        self.totals, self.weights = dict(totals), dict(weights)
-        self.pools = {name: self.pools[name][:count] for name, count in pooled.items()}
+        return cls(plan, inputs, added, arrays)
 
     def _counted(self, batch: Mapping[str, Any], examples: int) -> dict[str, float]:
         """What the batch weighs in each part: a total once, a mean as often as it says."""
@@ -100,14 +113,13 @@ class Sums:
 
     def results(self) -> dict[str, Any]:
         """The metrics of all batches: numbers, and arrays for tables."""
-        values: dict[str, Any] = {}
+        added = self.added
+        values: dict[str, Any] = dict(self.pools)
         for name, part in self.plan.parts.items():
-            if part.kind == "pooled":
-                values[name] = np.concatenate(self.pools[name])
-            elif part.kind == "mean":
-                values[name] = self.totals[name] / max(self.weights[name], 1)
-            else:
-                values[name] = self.totals[name]
+            if part.kind == "mean":
+                values[name] = added.totals[name] / max(added.weights[name], 1)
+            elif part.kind != "pooled":
+                values[name] = added.totals[name]
         return {name: self._result(name, values) for name in self.plan.results}
 
     def _result(self, name: str, values: Mapping[str, Any]) -> Any:

@@ -175,10 +175,11 @@ class Trainer(SuggestsNames):
         where it sets none. A dict of arrays is shuffled for each epoch; a smaller last batch is
         trained on too. `validation_data` are evaluated after each epoch.
 
-        Raises `FeedError` for data that do not fit or hold NaN, `TrainingError` where a loss is
-        not finite. After an interrupt (Ctrl-C) the state is that of the last whole step; after a
-        `TrainingError`, also one that a callback raises after a step, it is that of the step
-        before, which is made again where the training goes on.
+        Raises `FeedError` for data that do not fit or hold NaN, or that an epoch that was
+        interrupted was not begun on (see `begin_epoch`), `ModelError` for a fit within another,
+        `TrainingError` where a loss is not finite. After an interrupt (Ctrl-C) the state is that
+        of the last whole step; after a `TrainingError`, also one that a callback raises after a
+        step, it is that of the step before, which is made again where the training goes on.
         """
         if isinstance(y, int):
             raise ModelError(
@@ -186,23 +187,27 @@ class Trainer(SuggestsNames):
                 hint=f"fit(data, epochs={y}) or fit(data, steps={y})",
             )
         loop = self._loop
-        ports = ports_of(self.model, loop.runner.session)
-        size = self.recipe.batch_size if batch_size is None else batch_size
-        feeder = Feeder(data, self.model, ports, size, self.compiled.sizes)
-        if y is not None:
-            raise FeedError(
-                "data must be a dict of arrays by input name, targets too; got "
-                f"{type(y).__name__} beside it"
-            )
-        held_out = validate = None
-        if validation_data is not None:
-            held_out = self._evaluation.feeder(validation_data, batch_size)
-            validate = partial(self._evaluation.metrics, held_out)
-        watchers = Watchers.of(self, callbacks)
-        fitting = Fitting(self, feeder, held_out, shuffle, self._ends(epochs, steps))
-        with watchers.during(fitting):
-            seed = self.seed if shuffle else None
-            return loop.run(feeder, watchers, fitting.ends, seed, validate)
+
+        def train() -> History:
+            ports = ports_of(self.model, loop.runner.session)
+            size = self.recipe.batch_size if batch_size is None else batch_size
+            feeder = Feeder(data, self.model, ports, size, self.compiled.sizes)
+            if y is not None:
+                raise FeedError(
+                    "data must be a dict of arrays by input name, targets too; got "
+                    f"{type(y).__name__} beside it"
+                )
+            held_out = validate = None
+            if validation_data is not None:
+                held_out = self._evaluation.feeder(validation_data, batch_size)
+                validate = partial(self._evaluation.metrics, held_out)
+            watchers = Watchers.of(self, callbacks)
+            fitting = Fitting(self, feeder, held_out, shuffle, self._ends(epochs, steps))
+            with watchers.during(fitting):
+                seed = self.seed if shuffle else None
+                return loop.run(feeder, watchers, fitting.ends, seed, validate)
+
+        return loop.alone(train)
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """Where the last step, on `batch` and undone or not, first made a number that is not
@@ -213,6 +218,11 @@ class Trainer(SuggestsNames):
     def stop(self) -> None:
         """Ends the running `fit` after the present step; for callbacks."""
         self._loop.stopping = True
+
+    def begin_epoch(self) -> None:
+        """Leaves an epoch that was interrupted unfinished: the next `fit` begins a new one, on any
+        data. The state stays as it is."""
+        self._loop.begin_epoch()
 
     @suggests_names
     def evaluate(
@@ -269,6 +279,7 @@ class Trainer(SuggestsNames):
 
     def snapshot(self) -> Snapshot:
         """What `save` writes, kept in memory: `write(path)` writes it later."""
+        self._loop.settle()
         return Snapshot.of(self.state, self.model.name, self.seed, self._loop.epoch)
 
     def load(self, path: str | os.PathLike[str]) -> None:
