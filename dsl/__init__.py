@@ -55,6 +55,7 @@ from nncompile.ops.array_functions import *
 from nncompile.ops.image_functions import *
 from nncompile.ops.network_functions import *
 from nncompile.optim import *
+from nncompile.program.file_options import option
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign, ema, maximize, minimize, swa, training
 
@@ -62,7 +63,8 @@ from nncompile.program.recipe import Recipe, assign, ema, maximize, minimize, sw
 # fmt: off
 __all__ = [
     # Models and recipes.
-    "Model", "Recipe", "Value", "assign", "ema", "maximize", "minimize", "model", "swa", "training",
+    "Model", "Recipe", "Value", "assign", "ema", "maximize", "minimize", "model",
+    "option", "swa", "training",
     # Element types.
     "bf16", "boolean", "f16", "f32", "f64", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64",
     # Gradients.

@@ -26,6 +26,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Models": (
         *("dsl.declare", "dsl.layers.base"),
         *("nncompile.program.model", "nncompile.ir.op", "nncompile.ir.types"),
+        "nncompile.program.file_options",
     ),
     "Convolution and pooling layers": (
         *("dsl.layers.convolution", "dsl.layers.pooling", "dsl.layers.patches"),

@@ -8,6 +8,7 @@ from nncompile.cli.check import check
 from nncompile.cli.compile import compile
 from nncompile.cli.lr_find import lr_find
 from nncompile.cli.run import run
+from nncompile.cli.settings import Command
 from nncompile.cli.shared import command
 from nncompile.cli.show import show
 from nncompile.cli.train import train
@@ -23,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for function in (train, compile, run, show, check, verify, lr_find):  # in the order of the help
-    app.command(no_args_is_help=True)(command(function))
+    app.command(cls=Command, no_args_is_help=True)(command(function))
 
 
 def main() -> None:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import FAILED, Chosen, File, out
-from nncompile.program.model_file import load
 from nncompile.verify.check import check as findings
 
 
@@ -15,6 +15,7 @@ def check(
     file: File,
     seed: Annotated[int, typer.Option(help="Seed of all inputs and parameters.")] = 0,
     model: Chosen = None,
+    settings: Set = None,
 ) -> None:
     """Check gradients, the ONNX form, and whether it learns.
 
@@ -26,7 +27,7 @@ def check(
     Example:
       nncompile check digits.py
     """
-    declared = load(file, model)
+    declared = load_file(file, model, settings)
     recipe = declared.recipe if declared.recipes else None
     data = declared.data
     failed = 0

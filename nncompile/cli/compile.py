@@ -10,6 +10,7 @@ import typer
 
 from nncompile.backends.onnx import OPSET
 from nncompile.cli.report import Counts, Timing, peak_memory
+from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import (
     Chosen,
     File,
@@ -23,7 +24,6 @@ from nncompile.cli.shared import (
 from nncompile.compiler.compile import Report
 from nncompile.compiler.export import INFERENCE, TARGETS, export, target_of
 from nncompile.diagnostics.tables import columns
-from nncompile.program.model_file import load
 
 # Of others, OUT.step.onnx and the like.
 SUFFIXES = {
@@ -52,6 +52,7 @@ def compile(
     ] = False,
     without: Without = None,
     model: Chosen = None,
+    settings: Set = None,
     verbose: Verbose = False,
 ) -> None:
     """Write a model or its training step for onnxruntime or torch.
@@ -69,7 +70,7 @@ def compile(
       nncompile compile digits.py --to torchscript -o digits.pt
       nncompile compile digits.py --to torchscript-step -o digits.step.pt
     """
-    declared = load(file, model)
+    declared = load_file(file, model, settings)
     source = declared.recipe if declared.recipes else declared.model
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from nncompile.cli.report import LINES
+from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import Chosen, File, data_of, out, print_files
 from nncompile.diagnostics.tables import columns
-from nncompile.program.model_file import load
 from nncompile.train import lr_find as sweep
 from nncompile.train.figures import number
 
@@ -26,6 +26,7 @@ def lr_find(
         Path | None, typer.Option(help="Draw the sweep: a .png, .svg or .pdf file.")
     ] = None,
     model: Chosen = None,
+    settings: Set = None,
 ) -> None:
     """Suggest a learning rate for the recipe of FILE.
 
@@ -37,7 +38,7 @@ def lr_find(
       nncompile lr-find digits.py
       nncompile lr-find digits.py --lowest 1e-5 --highest 1 --plot rates.png
     """
-    declared = load(file, model)
+    declared = load_file(file, model, settings)
     batches = data_of(declared).train
     search = sweep(declared.recipe, batches, lowest, highest, steps, batch_size, seed=seed)
     shown = range(0, len(search.rates), max(1, len(search.rates) // LINES))

@@ -11,6 +11,7 @@ import typer
 
 from nncompile.backends.onnx import to_text
 from nncompile.cli.report import first_sentence
+from nncompile.cli.settings import Set, load_file, print_options
 from nncompile.cli.shared import Chosen, Without, out, skipped_passes
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import ModelError
@@ -19,7 +20,6 @@ from nncompile.ir import printer as print_out
 from nncompile.ir.graph import Graph
 from nncompile.passes import PASSES, check_passes, optimize
 from nncompile.program.composition import compose
-from nncompile.program.model_file import load
 
 
 class Stage(StrEnum):
@@ -39,7 +39,11 @@ def show(
     ] = None,
     without: Without = None,
     list_passes: Annotated[bool, typer.Option("--list-passes", help="What --pass takes.")] = False,
+    options: Annotated[
+        bool, typer.Option("--options", help="Print what --set takes, in place of a graph.")
+    ] = False,
     model: Chosen = None,
+    settings: Set = None,
 ) -> None:
     """Print a graph, one line a node.
 
@@ -53,6 +57,7 @@ def show(
       nncompile show digits.py --stage step
       nncompile show digits.py --stage gradient --pass gemm
       nncompile show --list-passes
+      nncompile show digits.py --options
     """
     if list_passes:
         out.print(columns([(name, first_sentence(change)) for name, change in PASSES.items()]))
@@ -61,7 +66,10 @@ def show(
         raise ModelError("show needs the FILE of a model", hint="or --list-passes")
     skipped = skipped_passes(without)
     check_passes((*(passes or ()), *skipped))
-    declared = load(file, model)
+    declared = load_file(file, model, settings)
+    if options:
+        print_options(declared)
+        return
     graph = {
         Stage.model: lambda: declared.model.graph,
         Stage.gradient: lambda: compose(declared.recipe).gradient,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nncompile.cli.report import Epochs, Timing, examples, planned
+from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import (
     INTERRUPTED,
     Chosen,
@@ -22,7 +23,6 @@ from nncompile.cli.shared import (
 )
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import ModelError
-from nncompile.program.model_file import load
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime import check_writable, written_together
 from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, Trainer
@@ -52,6 +52,7 @@ def train(
         Path | None, typer.Option(help="Write each epoch's figures: a .csv or .jsonl file.")
     ] = None,
     model: Chosen = None,
+    settings: Set = None,
     verbose: Verbose = False,
 ) -> None:
     """Train the model of FILE, and export it.
@@ -68,7 +69,7 @@ def train(
       nncompile train digits.py --resume runs/digits/checkpoint.safetensors --epochs 60
       nncompile train digits.py --epochs 200 --patience 10 --log digits.csv
     """
-    declared = load(file, model)
+    declared = load_file(file, model, settings)
     recipe, data = declared.recipe, data_of(declared)
     check_writable(output)
     watchers: list[Callback] = []

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import FAILED, Chosen, File, out
 from nncompile.diagnostics.errors import FeedError
-from nncompile.program.model_file import load
 from nncompile.verify import verify as compared
 
 
@@ -23,6 +23,7 @@ def verify(
         bool, typer.Option("--quick", help="Fewer inputs, levels and numbers of threads.")
     ] = False,
     model: Chosen = None,
+    settings: Set = None,
 ) -> None:
     """Check that all backends agree, to a few roundings.
 
@@ -37,7 +38,7 @@ def verify(
       nncompile verify digits.py --quick --seed 7
       nncompile verify char_gpt.py --sizes batch=2,time=33
     """
-    declared = load(file, model)
+    declared = load_file(file, model, settings)
     source = declared.recipe if declared.recipes else declared.model
     data = declared.data.train if declared.data else None
     report = compared(source, data, seed, sizes_of(sizes), rounds, quick)

@@ -149,6 +149,14 @@ def user_location() -> Location | None:
     return Location(frame.f_code.co_filename, frame.f_lineno, _scope.get(), call)
 
 
+def user_frame() -> FrameType | None:
+    """The innermost frame of user code that runs now; None where there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
+    return frame
+
+
 _lock = threading.RLock()
 
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,9 @@ import numpy as np
 from nncompile.diagnostics.errors import CompileError, FileError, ModelError
 from nncompile.diagnostics.locations import Location
 from nncompile.ir.types import Array
+from nncompile.program.file_options import Settings, running
 from nncompile.program.model import Model
+from nncompile.program.option_values import FileOption
 from nncompile.program.recipe import Recipe
 
 Arrays = dict[str, Array]
@@ -37,13 +39,20 @@ class Data:
 @dataclass(frozen=True)
 class Declared:
     """What a model file declares: its models and recipes by the names of their variables, and its
-    data. `choice` names the model that is meant where there are several."""
+    data. `choice` names the model that is meant where there are several, and `options` are its
+    hyper-parameters by name, with their values."""
 
     path: Path
     module: ModuleType
     models: Mapping[str, Model]
     recipes: Mapping[str, Recipe]
     choice: str | None = None
+    options: Mapping[str, FileOption] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The values of its options."""
+        return {name: option.value for name, option in self.options.items()}
 
     @cached_property
     def model(self) -> Model:
@@ -115,25 +124,30 @@ class Declared:
         return next(iter(declared.values()))
 
 
-def load(path: str | Path, model: str | None = None) -> Declared:
-    """Runs a model file and finds what it declares; `model` chooses among several.
+def load(
+    path: str | Path, model: str | None = None, settings: Mapping[str, Any] | None = None
+) -> Declared:
+    """Runs a model file and finds what it declares; `model` chooses among several, and `settings`
+    are values of its options, as `option` takes them or as text.
 
     Its directory can be imported from. Raises `FileError` where there is no such file or it is no
     text of Python, `ModelError` where it does not parse, raises, or declares neither a model nor a
-    recipe; both name the line of the file.
+    recipe, both with the line of the file; and `ModelError` for an option that it does not have.
     """
     file = Path(path)
     source = _source(file)
     module = _module(file)
-    with _importable(file), _explained(file):
+    given = Settings(module, source, settings)
+    with _importable(file), _explained(file), running(given):
         exec(compile(source, str(file), "exec"), module.__dict__)
+    given.check_all_known(file.name)
     models, recipes = _distinct(module, Model), _distinct(module, Recipe)
     if not models and not recipes:
         raise ModelError(
             f"{file.name} declares no model",
             hint='a model is a function decorated with @model: def net(x=f32["batch", 3]): ...',
         )
-    return Declared(file, module, models, recipes, model)
+    return Declared(file, module, models, recipes, model, given.options)
 
 
 def _source(file: Path) -> str:

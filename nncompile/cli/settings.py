@@ -1,0 +1,67 @@
+"""`--set NAME=VALUE ...`: options of the model file, set on the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from nncompile.cli.shared import out
+from nncompile.diagnostics.tables import columns
+from nncompile.program.model_file import Declared, load
+from nncompile.program.option_values import assignments, written
+
+# Options that take all that follow in the form NAME=VALUE.
+SEVERAL = ("--set",)
+
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE...", help="Options of FILE: --set width=128 lr=1e-2"),
+]
+
+
+class Command(TyperCommand):
+    """A command in which one `--set` takes several values: `--set width=128 lr=0.01`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parses the arguments, with the option repeated before each of its values."""
+        return super().parse_args(ctx, spread(args))
+
+
+def spread(args: Sequence[str]) -> list[str]:
+    """`--set a=1 b=2` as `--set a=1 --set b=2`.
+
+    >>> spread(["net.py", "--set", "a=1", "b=2", "--seed", "3"])
+    ['net.py', '--set', 'a=1', '--set', 'b=2', '--seed', '3']
+    """
+    found: list[str] = []
+    taking: str | None = None
+    for arg in args:
+        option = arg.partition("=")[0]
+        if option in SEVERAL:
+            taking = option
+        elif taking is not None and found[-1] != taking:
+            if re.match(r"[^\W\d]\w*=", arg):
+                found.append(taking)
+            else:
+                taking = None
+        found.append(arg)
+    return found
+
+
+def load_file(file: Path, model: str | None, settings: Sequence[str] | None) -> Declared:
+    """Loads a model file with the values that `--set` gives; raises what `load` does."""
+    return load(file, model, assignments(settings or (), "--set"))
+
+
+def print_options(declared: Declared) -> None:
+    """Prints the options of a model file, their values and what they may be."""
+    if not declared.options:
+        out.print(f"{declared.path.name} has no options; one is declared as: width = option(64)")
+        return
+    rows = [(o.name, f"= {written(o.value)}", o.allowed, o.help) for o in declared.options.values()]
+    out.print(columns(rows))
