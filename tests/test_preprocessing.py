@@ -36,7 +36,6 @@ from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import CompileError, DTypeError, FeedError, ModelWarning
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
-from tests.test_docs import blocks, run_as_module
 
 LAYERS: dict[str, Callable[[], Any]] = {
     "Standardize": Standardize,
@@ -320,12 +319,3 @@ def test_numbers_of_other_types_are_refused() -> None:
         return cast(x >> half, f32)
 
     assert net.states["standardize.mean"].type == dsl.f16[4]
-
-
-def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    page = Path(__file__).parent.parent / "docs" / "preprocessing.md"
-    module = run_as_module("preprocessing", "\n".join(blocks(page, "python")))
-    assert 0 < module.probability.item() < 1
-    assert np.array_equal(module.same.statistics["std"], module.scale.statistics["std"])
-    assert module.more.outputs["x"].shape[1] == 4 + 4 + 1 + 2

@@ -12,15 +12,16 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import (
+    Location,
     LocationTable,
     current_locations,
     making,
     recording_locations,
 )
 from nncompile.ir.attributes import sizes_in
-from nncompile.ir.dims import Dim, dim
-from nncompile.ir.op import Op, Value
-from nncompile.ir.types import TupleType, Type
+from nncompile.ir.dims import Dim, dim, symbols
+from nncompile.ir.op import Op, Packed, Value, packed, unpacked
+from nncompile.ir.types import TupleType, Type, component_types
 
 
 class Input(Op):
@@ -103,6 +104,12 @@ def _needed_makers(op: Op, makers: Mapping[sp.Symbol, Value]) -> Iterable[Value]
 
 def _sizes_in(op: Op) -> set[sp.Symbol]:
     """The names of sizes in the fields of an op, and in those of the graphs in it."""
+    sizes = set().union(*(_sizes_in(v.op) for graph in _graphs_in(op) for v in graph.nodes))
+    return sizes | sizes_in(op.attributes.values())
+
+
+def _graphs_in(op: Op) -> list[Graph]:
+    """The graphs in the fields of an op."""
     inner: list[Graph] = []
 
     def collect(graph: Graph) -> Graph:
@@ -110,8 +117,7 @@ def _sizes_in(op: Op) -> set[sp.Symbol]:
         return graph
 
     op.within(collect)
-    sizes = set().union(*(_sizes_in(v.op) for graph in inner for v in graph.nodes))
-    return sizes | sizes_in(op.attributes.values())
+    return inner
 
 
 def _sorted(outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Value]]) -> list[Value]:
@@ -140,6 +146,22 @@ class Graph:
     inputs: tuple[Value, ...] = ()  # order of the leaves; others follow as they are met
     locations: LocationTable = field(default_factory=current_locations, compare=False)
     doc: str = ""
+
+    def __reduce__(self) -> Any:
+        sizes = set().union(*(_sizes_of(v) for v in self.nodes))
+        makers = {s: v for s, v in self.locations.makers.items() if s in sizes}
+        roots = [*self.outputs.values(), *self.inputs, *makers.values()]
+        nodes, places = packed(roots)
+        lines = [self.locations.all_locations(v) for v in _with_bodies(places)]
+        return _restored, (
+            self.name,
+            nodes,
+            {name: places[v] for name, v in self.outputs.items()},
+            [places[v] for v in self.inputs],
+            {size: places[v] for size, v in makers.items()},
+            {i: found for i, found in enumerate(lines) if found},
+            self.doc,
+        )
 
     @cached_property
     def nodes(self) -> list[Value]:
@@ -185,3 +207,40 @@ class Graph:
         with recording_locations(self.locations), making(makers):
             new = change(list(self.outputs.values()))
         return self.with_outputs(dict(zip(self.outputs, new, strict=True)))
+
+
+def _restored(
+    name: str,
+    nodes: Packed,
+    outputs: Mapping[str, int],
+    inputs: Sequence[int],
+    makers: Mapping[sp.Symbol, int],
+    lines: Mapping[int, Iterable[Location]],
+    doc: str,
+) -> Graph:
+    """A graph that was pickled, with the lines where its nodes were written."""
+    with recording_locations(LocationTable()), making({}):
+        values = unpacked(nodes)
+    locations = LocationTable()
+    everything = _with_bodies(values)
+    for place, found in lines.items():
+        for location in found:
+            locations.record(everything[place], location)
+    locations.makers.update({size: values[place] for size, place in makers.items()})
+    named = {output: values[place] for output, place in outputs.items()}
+    return Graph(name, named, tuple(values[place] for place in inputs), locations, doc)
+
+
+def _with_bodies(values: Iterable[Value]) -> list[Value]:
+    """The values, each followed by the nodes of the graphs in its op."""
+    found: list[Value] = []
+    pending = list(values)[::-1]
+    while pending:
+        value = pending.pop()
+        found.append(value)
+        pending += [v for graph in _graphs_in(value.op) for v in graph.nodes][::-1]
+    return found
+
+
+def _sizes_of(value: Value) -> set[sp.Symbol]:
+    return symbols(d for t in component_types(value.type) for d in t.shape)

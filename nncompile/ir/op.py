@@ -245,7 +245,7 @@ class Value(Operators):
         raise AttributeError(f"a value is immutable: {name} cannot be set")
 
     def __reduce__(self) -> Any:
-        return apply, (self.op, *self.args)
+        return _unpacked_one, (packed([self])[0],)
 
     def __copy__(self, *_: Any) -> Value:
         return self
@@ -306,6 +306,41 @@ def apply(op: Op, *args: Value) -> Value:
     for size in op.makes:
         record_maker(size, value)
     return value
+
+
+Packed = list[tuple[Op, tuple[int, ...]]]
+"""Nodes, each with the places of its arguments, which stand before it."""
+
+
+def packed(values: Iterable[Value]) -> tuple[Packed, dict[Value, int]]:
+    """The values and all that they need, for pickle, which would recurse into their arguments; and
+    their places."""
+    places: dict[Value, int] = {}
+    nodes: Packed = []
+    stack = list(values)[::-1]
+    while stack:
+        value = stack[-1]
+        missing = [a for a in value.args if a not in places]
+        if missing:
+            stack += missing[::-1]
+            continue
+        stack.pop()
+        if value not in places:
+            places[value] = len(nodes)
+            nodes.append((value.op, tuple(places[a] for a in value.args)))
+    return nodes, places
+
+
+def unpacked(nodes: Packed) -> list[Value]:
+    """The values of the nodes, in their order; the same objects where there are equal ones."""
+    values: list[Value] = []
+    for op, places in nodes:
+        values.append(apply(op, *(values[i] for i in places)))
+    return values
+
+
+def _unpacked_one(nodes: Packed) -> Value:
+    return unpacked(nodes)[-1]
 
 
 def described(value: Value) -> tuple[str, str, str]:

@@ -16,10 +16,12 @@ from nncompile.optim.schedules import (
     check_count,
     curve_of,
     milestones_of,
+    remembered,
     schedule,
 )
 
 
+@remembered
 @suggests_names
 def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
     """`lr`, multiplied by `gamma` at each of the steps `milestones`."""
@@ -35,6 +37,7 @@ def multi_step(lr: float, milestones: Sequence[int], gamma: float = 0.1) -> Sche
     return schedule(curve)
 
 
+@remembered
 @suggests_names
 def cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Schedule:
     """Up to `lr` in a straight line over `warmup` steps, then down to `final` at step `steps`
@@ -53,6 +56,7 @@ def cosine(lr: float, *, steps: int, warmup: int = 0, final: float = 0.0) -> Sch
     return schedule(rate)
 
 
+@remembered
 @suggests_names
 def warm_restarts(lr: float, *, period: int, growth: int = 1, final: float = 0.0) -> Schedule:
     """Half a cosine from `lr` to `final` over `period` steps, again and again, each time
@@ -86,6 +90,7 @@ def warm_restarts(lr: float, *, period: int, growth: int = 1, final: float = 0.0
     return schedule(curve)
 
 
+@remembered
 @suggests_names
 def one_cycle(
     max_lr: float,
@@ -134,6 +139,7 @@ def one_cycle(
     return schedule(curve)
 
 
+@remembered
 @suggests_names
 def warmup(lr: float | Schedule, *, steps: int, start: float = 0.01) -> Schedule:
     """Up to the first rate of `lr`, a number or a schedule, from `start` times that, in a
@@ -151,6 +157,7 @@ def warmup(lr: float | Schedule, *, steps: int, start: float = 0.01) -> Schedule
     )
 
 
+@remembered
 @suggests_names
 def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> Schedule:
     """The first rate until step `milestones[0]`, then the next one, and so on: numbers, or
@@ -172,12 +179,14 @@ def piecewise(rates: Sequence[float | Schedule], milestones: Sequence[int]) -> S
     return schedule(curve)
 
 
+@remembered
 @suggests_names
 def linear_decay(lr: float, *, steps: int, final: float = 0.0) -> Schedule:
     """From `lr` to `final` in a straight line over `steps` steps, and `final` from there on."""
     return polynomial(lr, steps=steps, final=final)
 
 
+@remembered
 @suggests_names
 def polynomial(lr: float, *, steps: int, power: float = 1.0, final: float = 0.0) -> Schedule:
     """final + (lr − final)·(1 − step/steps)^power, and `final` from step `steps` on."""
@@ -187,6 +196,7 @@ def polynomial(lr: float, *, steps: int, power: float = 1.0, final: float = 0.0)
     return schedule(lambda step: final + (rate - final) * (1 - minimum(step / steps, 1.0)) ** power)
 
 
+@remembered
 @suggests_names
 def inverse_sqrt(lr: float, *, warmup: int) -> Schedule:
     """Up to `lr` in a straight line over `warmup` steps, then down as 1/√step (Vaswani et al.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 
@@ -19,6 +21,8 @@ from nncompile.elementwise.formula import Formula
 from nncompile.ir.basic import Constant, as_value, cast
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
+
+P = ParamSpec("P")
 
 TRAINING = "training."
 """What the paths of states begin with that belong to the training, not to the model."""
@@ -35,6 +39,15 @@ class Schedule:
     def __repr__(self) -> str:
         """By the function that made it."""
         return f"<schedule {self.formula.function.__qualname__.partition('.<locals>')[0]}>"
+
+    def __reduce__(self) -> Any:
+        call = vars(self).get("_call")  # a curve within a function is made again
+        if call is not None:
+            return call, ()
+        function = self.formula.function
+        if getattr(sys.modules.get(function.__module__), function.__qualname__, None) is self:
+            return function.__qualname__  # as a global of its module
+        return schedule, (function,)
 
     def __call__(self, step: Any) -> Any:
         return self.formula(cast(step, f64) if isinstance(step, Value) else step * 1.0)
@@ -53,9 +66,24 @@ def schedule(function: Callable[[Any], Any]) -> Schedule:
     >>> round(inverse(3), 6)
     0.025
     """
-    return Schedule(Formula(function))
+    made = Schedule(Formula(function))
+    object.__setattr__(made, "__module__", function.__module__)  # where pickle looks for its name
+    return made
 
 
+def remembered(make: Callable[P, Schedule]) -> Callable[P, Schedule]:
+    """A decorator of a function that makes schedules: they know their call, to be pickled."""
+
+    @functools.wraps(make)
+    def wrapper(*args: P.args, **options: P.kwargs) -> Schedule:
+        made = make(*args, **options)
+        object.__setattr__(made, "_call", functools.partial(wrapper, *args, **options))
+        return made
+
+    return wrapper
+
+
+@remembered
 @suggests_names
 def constant(lr: float) -> Schedule:
     """`lr` at every step."""
@@ -63,6 +91,7 @@ def constant(lr: float) -> Schedule:
     return schedule(lambda step: rate + 0 * step)
 
 
+@remembered
 @suggests_names
 def step_decay(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     """`lr`, multiplied by `gamma` after each `step_size` steps."""
@@ -71,6 +100,7 @@ def step_decay(lr: float, step_size: int, gamma: float = 0.1) -> Schedule:
     return schedule(lambda step: rate * factor ** floor(step / step_size))
 
 
+@remembered
 @suggests_names
 def exponential(lr: float, gamma: float, step_size: int = 1) -> Schedule:
     """lr · gamma^(step / step_size)."""

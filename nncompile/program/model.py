@@ -24,6 +24,7 @@ from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, to_json
 from nncompile.program.input_sizes import solved_sizes
+from nncompile.program.pickling import model_bytes, restored_model
 from nncompile.program.presentation import Presented
 
 _TRAINED = "Trainer(training(model, optimizer=adam(1e-3)))"
@@ -124,6 +125,9 @@ class Model(Presented, SuggestsNames):
                 )
         if not self.predict:
             object.__setattr__(self, "predict", self.predicted())
+
+    def __reduce__(self) -> Any:
+        return restored_model, (Model, model_bytes(self))
 
     @property
     def outputs(self) -> Mapping[str, Value]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,6 +19,7 @@ from nncompile.optim import Optimizer
 from nncompile.passes.inference import inference
 from nncompile.program.broadcast_warnings import warn_of_tables
 from nncompile.program.model import Model
+from nncompile.program.pickling import as_bytes
 from nncompile.program.updates import (
     DEFAULT_OPTIMIZER,
     Average,
@@ -121,6 +124,15 @@ class Recipe:
         described = [*updates, f"batches of {self.batch_size}", *length]
         return f"<Recipe of {self.model.name}: {', '.join(described)}>"
 
+    def __reduce__(self) -> Any:
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        parts = (
+            (f"{name} of {update!r:.60}", part, None)
+            for update in self.updates
+            for name, part in vars(update).items()
+        )
+        return _restored, (as_bytes(f"the recipe of {self.model.name}", fields, parts),)
+
     def optimizer_of(self, update: minimize, path: str) -> Optimizer:
         """The optimizer of that parameter in one of the updates, of which the learning rates know
         what it minimizes. Raises `ModelError` where the update has none for it."""
@@ -162,6 +174,11 @@ class Recipe:
             graph=replace(model.graph, outputs=outputs),
             updates={path: by_label["update", path] for path in updates},
         )
+
+
+def _restored(content: bytes) -> Recipe:
+    """A recipe that was pickled."""
+    return Recipe(**pickle.loads(content))
 
 
 def frozen_layers(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:

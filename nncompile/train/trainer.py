@@ -32,7 +32,7 @@ from nncompile.train.events import Callback, Fitting, Watchers
 from nncompile.train.foreign_methods import FOREIGN_METHODS
 from nncompile.train.history import History
 from nncompile.train.locate import NonFinite
-from nncompile.train.loop import Loop
+from nncompile.train.loop import Epoch, Loop
 from nncompile.train.progress import Snapshot, load_progress
 from nncompile.train.transfer import Renaming, Transfer, transfer
 
@@ -64,6 +64,10 @@ class Trainer(SuggestsNames):
         first = self.compiled.source.initial(self.seed)
         self._loop = Loop(self.compiled, self.compiled.runner(first, providers, threads))
         self._evaluation = Evaluation(self.compiled, providers, threads)
+
+    def __reduce__(self) -> Any:
+        options = self.providers, self.seed, self.threads, tuple(self.compiled.without)
+        return _restored, (self.recipe, options, self.state, self._loop.epoch.position())
 
     def __repr__(self) -> str:
         place = f"step {self.step:,}, epoch {self.epoch}"
@@ -301,3 +305,13 @@ class Trainer(SuggestsNames):
             return self.recipe.epochs or math.inf, self.recipe.steps or math.inf
         last_epoch = math.inf if epochs is None else self.epoch + epochs
         return last_epoch, math.inf if steps is None else self.step + steps
+
+
+def _restored(
+    recipe: Recipe, options: Sequence[Any], state: Mapping[str, Array], position: Mapping[str, Any]
+) -> Trainer:
+    """A trainer that was pickled: compiled again, it goes on from where that was."""
+    trainer = Trainer(recipe, *options)
+    batches = int(state["step"]) - int(position["start"])
+    trainer._loop.load(state, Epoch.of(trainer.compiled, batches=batches, **position))
+    return trainer
