@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nncompile.cli.report import Epochs, Timing, examples, planned
+from nncompile.cli.report import Timing
 from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import (
     INTERRUPTED,
@@ -26,6 +26,7 @@ from nncompile.diagnostics.errors import ModelError
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime import check_writable, written_together
 from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, Trainer
+from nncompile.train.display import Display
 from nncompile.train.figures import figures
 
 
@@ -53,6 +54,7 @@ def train(
     ] = None,
     model: Chosen = None,
     settings: Set = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Train the model of FILE, and export it.
@@ -93,17 +95,16 @@ def train(
     if verbose:
         print_costs(trainer.compiled.report)
     size = batch_size or recipe.batch_size
-    length = examples(recipe.model, data.train)
-    epochs_left, steps_left = planned(trainer, -(-length // size), epochs, steps)
     before, interrupted = trainer.step, False
-    with Timing() as fitting, Epochs(out, steps_left, epochs_left, verbose) as watching:
+    display = Display(0 if quiet else 1, out.file, every=verbose)
+    with Timing() as fitting:
         try:
             trainer.fit(
                 data.train,
                 epochs=epochs,
                 steps=steps,
                 validation_data=data.validation,
-                callbacks=[watching, *watchers],
+                callbacks=[display, *watchers],
                 batch_size=batch_size,
             )
         except KeyboardInterrupt:  # what was learned so far is kept

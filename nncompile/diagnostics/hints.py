@@ -105,7 +105,7 @@ EXPLANATIONS: dict[str, str] = {
     "upper": "lower=False is the upper triangle, lower=True the other one",
     "validation_data": "pass them to trainer.fit(data, validation_data=...)",
     "validation_split": "validation_data= takes separate data: split the arrays",
-    "verbose": "callbacks=[...] print and log: LearningCurve(), CSVLog(path)",
+    "verbose": "pass it to trainer.fit(data, verbose=...)",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.locate import NonFinite
 
-Kind = Literal["step", "validation", "epoch", "end"]
+Kind = Literal["step", "tick", "validation", "epoch", "end"]
+_TICK = 0.1  # seconds, about, from one tick to the next
+_MOST = 256  # steps between two looks at the clock
 
 
 class Snapshot(Protocol):
@@ -65,7 +68,8 @@ class EventTrainer(Protocol):
 @dataclass(frozen=True)
 class Event:
     """The end of a step, of the steps of an epoch before the held-out data are evaluated
-    ("validation"), of an epoch, or of the training.
+    ("validation"), of an epoch, or of the training; a "tick" is the end of a step, some ten times a
+    second, for what shows the training while it runs.
 
     `epoch` counts from 1; `step` is the number of steps made since training began; `metrics` are
     those of the step, or the means over the epoch (with `val_…` from validation); `seconds` is the
@@ -85,7 +89,7 @@ class Event:
 
 Callback = Callable[[Event], Any] | Any
 """A function of an event, which gets those of steps and epochs, or an object with some of
-`on_step(event)`, `on_validation(event)`, `on_epoch(event)` and `on_end(event)`.
+`on_step(event)`, `on_tick(event)`, `on_validation(event)`, `on_epoch(event)` and `on_end(event)`.
 
 With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
 what ends it: an error or an interrupt, too. One whose `told_last` is true is told after the others,
@@ -166,3 +170,28 @@ class Watchers:
             seconds = time.perf_counter() - self.start
             step = self.trainer.step
             listener(Event(kind, self.trainer, epoch, step, metrics, seconds, batch))
+
+
+class Ticks:
+    """Tells the listeners of "tick" some ten times a second. A step costs one subtraction: how many
+    steps there are to the next look at the clock is reckoned from the last."""
+
+    def __init__(self, watchers: Watchers) -> None:
+        self._watchers = watchers
+        self._steps, self._since = 1, 0
+        self._told = time.perf_counter()
+        # Steps to the first look. Counted down from -1, there is none.
+        self.first = 1 if watchers.by_kind["tick"] else -1
+
+    def look(self, epoch: int, metrics: dict[str, float], batch: Batch) -> int:
+        """Passes an event to each listener if it is time; the number of steps to the next look."""
+        self._since += self._steps
+        elapsed = max(time.perf_counter() - self._told, 1e-6)
+        left = _TICK - elapsed if elapsed < _TICK else _TICK
+        wanted = math.ceil(self._since * left / elapsed)
+        # Not many more than before, and never many: steps may become slower.
+        self._steps = max(1, min(wanted, 2 * self._steps, _MOST))
+        if elapsed >= _TICK:
+            self._watchers.tell("tick", epoch, metrics, batch)
+            self._since, self._told = 0, time.perf_counter()
+        return self._steps

@@ -14,7 +14,7 @@ from nncompile.program.recipe import minimize
 from nncompile.runtime.runner import StepRunner
 from nncompile.train.data import Batch, Feeder
 from nncompile.train.divergence import diverged
-from nncompile.train.events import Watchers
+from nncompile.train.events import Ticks, Watchers
 from nncompile.train.history import History
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.sums import Sums
@@ -162,6 +162,8 @@ class Loop:
         latest: Batch = {}
         self.stopping = False
         self.settle()
+        ticks = Ticks(watchers)
+        to_look = ticks.first
         while self.epoch.number < last_epoch and self.step < last_step and not self.stopping:
             epoch = self.epoch
             order = None if seed is None else (seed, epoch.number)
@@ -171,8 +173,11 @@ class Loop:
                 if self.step >= last_step or self.stopping:
                     completed = False
                     break
-                self._advance(examples, feeder, watchers)
+                metrics = self._advance(examples, feeder, watchers)
                 latest = examples
+                to_look -= 1
+                if not to_look:
+                    to_look = ticks.look(epoch.number + 1, metrics, examples)
                 if self.epoch is not epoch:
                     break
             if self.epoch is not epoch:  # a callback went on from another state
@@ -204,9 +209,9 @@ class Loop:
             )
         return latest or next(iter(feeder.epoch(order, epoch.sums.added.batches - 1)), {})
 
-    def _advance(self, batch: Batch, feeder: Feeder, watchers: Watchers) -> None:
+    def _advance(self, batch: Batch, feeder: Feeder, watchers: Watchers) -> dict[str, float]:
         """One step, reported to the watchers; it is undone where one of them raises
-        `TrainingError`."""
+        `TrainingError`. Its metrics."""
         epoch = self.epoch
         mark = epoch.sums.added
         try:
@@ -221,6 +226,7 @@ class Loop:
                 epoch.sums.added = mark
                 self.settle()
             raise
+        return metrics
 
     def _stepped(self, batch: Batch, feeder: Feeder) -> dict[str, float]:
         """One step; its metrics, which are added to the totals of the epoch. Raises

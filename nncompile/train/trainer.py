@@ -27,6 +27,7 @@ from nncompile.program.recipe import Recipe
 from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
+from nncompile.train.display import Verbose, displayed
 from nncompile.train.evaluation import Evaluation, ports_of
 from nncompile.train.events import Callback, Fitting, Watchers
 from nncompile.train.foreign_methods import FOREIGN_METHODS
@@ -171,6 +172,7 @@ class Trainer(SuggestsNames):
         callbacks: Callback | Iterable[Callback] = (),
         batch_size: int | None = None,
         shuffle: bool = True,
+        verbose: Verbose = None,
     ) -> History:
         """Trains for so many more epochs or steps, whichever ends first, and returns each epoch's
         metrics (see `History`). An epoch that was interrupted is finished first, and counts as one.
@@ -178,6 +180,10 @@ class Trainer(SuggestsNames):
         Without either number, training goes on to the end that the recipe sets, or for one epoch
         where it sets none. A dict of arrays is shuffled for each epoch; a smaller last batch is
         trained on too. `validation_data` are evaluated after each epoch.
+
+        How it goes is shown on stderr: in a terminal as a bar, in a notebook as a table, and in a
+        file or pipe as a line for each epoch (see `nncompile.train.display.Display`).
+        `verbose=0` shows nothing, `verbose=2` a line for each epoch wherever it is.
 
         Raises `FeedError` for data that do not fit or hold NaN, or that an epoch that was
         interrupted was not begun on (see `begin_epoch`), `ModelError` for a fit within another,
@@ -205,7 +211,7 @@ class Trainer(SuggestsNames):
             if validation_data is not None:
                 held_out = self._evaluation.feeder(validation_data, batch_size)
                 validate = partial(self._evaluation.metrics, held_out)
-            watchers = Watchers.of(self, callbacks)
+            watchers = Watchers.of(self, displayed(callbacks, verbose))
             fitting = Fitting(self, feeder, held_out, shuffle, self._ends(epochs, steps))
             with watchers.during(fitting):
                 seed = self.seed if shuffle else None
