@@ -16,7 +16,7 @@ import pytest
 from tests.rooms import modules
 
 # The hooks of a callback, which `nncompile.train.events` explains for all.
-HOOKS = ("on_step", "on_epoch", "on_end")
+HOOKS = ("on_step", "on_tick", "on_epoch", "on_end")
 
 
 def undocumented(owner: type) -> Iterator[str]:

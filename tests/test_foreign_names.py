@@ -136,7 +136,7 @@ FITS: dict[str, tuple[Callable[[Trainer, Any], Any], type[CompileError], str]] =
         ModelError,
         "validation_data= takes",
     ),
-    "verbose": (lambda t, x: t.fit({}, verbose=0), ModelError, "callbacks="),
+    "verbose": (lambda t, x: t.evaluate({}, verbose=0), ModelError, "fit.data, verbose="),
     "train": (lambda t, x: t.train(x), UnknownNameError, r"no 'train'(.|\n)*trainer\.fit"),
     "summary": (lambda t, x: t.summary(), UnknownNameError, "trainer.model.summary()"),
     "state_dict": (lambda t, x: t.state_dict(), UnknownNameError, r"trainer\.params"),

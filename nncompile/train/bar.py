@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from nncompile.diagnostics.extras import extra
-from nncompile.train.showing import Moment, Plan
+from nncompile.train.showing import Moment, Plan, View
 
 
-class Bar:
+class Bar(View):
     """A bar with the epoch, the steps made, metrics of the last one, and the time left; it goes
     when the training ends, and the lines stay."""
 

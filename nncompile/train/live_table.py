@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from nncompile.train.history import History
-from nncompile.train.showing import Moment, Plan
+from nncompile.train.showing import Moment, Plan, View
 
 _BETWEEN = 0.5  # seconds from one change to the next
 
@@ -24,7 +24,7 @@ def notebook() -> Any:
     return display if "ZMQInteractiveShell" in kinds else None
 
 
-class LiveTable:
+class LiveTable(View):
     """The last epochs as a table, and below it a bar with the metrics of the last step."""
 
     def __init__(self, display: Any) -> None:
@@ -43,9 +43,6 @@ class LiveTable:
     def epoch(self, number: int, made: int, metrics: Mapping[str, Any]) -> None:
         self._history.epochs.append(dict(metrics))
         self._show()
-
-    def line(self, text: str) -> None:
-        pass  # the table has it
 
     def stop(self) -> None:
         self._moment = None

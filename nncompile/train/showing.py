@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sized
 from dataclasses import dataclass, replace
-from typing import IO, Any, Protocol, Self
+from typing import IO, Any, Self
 
 from nncompile.train.data import Feeder
 from nncompile.train.events import Fitting
@@ -85,34 +85,31 @@ class Moment:
         return pace if self.left is None else f"{pace}  {duration(self.left)} left"
 
 
-class View(Protocol):
-    """A way of showing a training."""
+class View:
+    """A way of showing a training; what it does not override shows nothing."""
 
-    def start(self, plan: Plan) -> None: ...
-    def moment(self, moment: Moment) -> None: ...
-    def epoch(self, number: int, made: int, metrics: Mapping[str, Any]) -> None: ...
-    def line(self, text: str) -> None: ...
-    def stop(self) -> None: ...
+    def start(self, plan: Plan) -> None:
+        """The training begins."""
+
+    def moment(self, moment: Moment) -> None:
+        """It has come so far; some ten times a second."""
+
+    def epoch(self, number: int, made: int, metrics: Mapping[str, Any]) -> None:
+        """An epoch ends, after `made` steps."""
+
+    def line(self, text: str) -> None:
+        """A line of figures that stays."""
+
+    def stop(self) -> None:
+        """It ends, in whatever way."""
 
 
-class Lines:
+class Lines(View):
     """Lines of text, and nothing else."""
 
     def __init__(self, stream: IO[str]) -> None:
         self.stream = stream
 
-    def start(self, plan: Plan) -> None:
-        pass
-
-    def moment(self, moment: Moment) -> None:
-        pass
-
-    def epoch(self, number: int, made: int, metrics: Mapping[str, Any]) -> None:
-        pass
-
     def line(self, text: str) -> None:
         self.stream.write(f"{text}\n")
         self.stream.flush()  # a pipe is read while the training runs
-
-    def stop(self) -> None:
-        pass
