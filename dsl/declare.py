@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from dsl.building import Builder, building
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import not_callable_error
+from nncompile.diagnostics.hints import not_callable_error, suggests_names
 from nncompile.diagnostics.locations import LocationTable, recording_locations, scope
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.op import Value
@@ -25,6 +25,7 @@ def model(function: Function) -> Model: ...
 def model(
     *, predict: Sequence[str] | str = (), name: str | None = None
 ) -> Callable[[Function], Model]: ...
+@suggests_names
 def model(
     function: Function | None = None,
     *,

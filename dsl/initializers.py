@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, ModelError, ShapeError
-from nncompile.diagnostics.hints import suggests_names
+from nncompile.diagnostics.hints import suggests_names, suggests_options
 from nncompile.diagnostics.locations import message_name
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.ir.op import Value
@@ -34,6 +34,7 @@ def _itself(function: Callable[[Type, Value, Fans], Value]) -> Callable[..., Any
     """An initializer that is one as it is, and stays itself where it is called as those that take
     numbers are: `init=zeros()`."""
     signature = inspect.signature(function)
+    called = suggests_names(function)
 
     @functools.wraps(function)
     @message_name()
@@ -44,7 +45,7 @@ def _itself(function: Callable[[Type, Value, Fans], Value]) -> Callable[..., Any
             signature.bind(*args, **options)
         except TypeError:
             raise _takes_nothing(function.__name__) from None
-        return function(*args, **options)
+        return called(*args, **options)
 
     return initializer
 
@@ -134,6 +135,7 @@ def uniform(low: float = -0.05, high: float = 0.05) -> Initializer:
 _TRUNCATED_STD = 0.87962566103423978
 
 
+@suggests_options
 @dataclass(frozen=True)
 class VarianceScaling:
     """Mean 0 and variance `scale / fan`, which keeps the size of what flows through a layer.

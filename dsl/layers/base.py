@@ -12,8 +12,8 @@ import numpy as np
 
 from dsl.building import active
 from dsl.initializers import Fans, glorot_uniform, zeros
-from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import suggests_names, wrong_call
+from nncompile.diagnostics.errors import CompileError, ModelError
+from nncompile.diagnostics.hints import PYTHONS, explained, suggests_names, wrong_call
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32
 
@@ -132,8 +132,16 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
             if bound.arguments[name] is None:  # means the default
                 bound.arguments[name] = defaults[name]
         object.__setattr__(self, "_positional_count", len(args))
-        init(*bound.args, **bound.kwargs)
-        _check_flags(self)
+        try:
+            init(*bound.args, **bound.kwargs)
+            _check_flags(self)
+        except CompileError:
+            raise
+        except PYTHONS:
+            mistake = explained(init, type(self).__name__, bound.args, bound.kwargs)
+            if mistake is None:
+                raise  # from within
+            raise mistake from None
 
     return __init__
 
@@ -147,11 +155,31 @@ def _check_flags(layer: Layer) -> None:
             )
 
 
+def _mistake_of(
+    layer: Layer, call: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+) -> ModelError | None:
+    """The error for what the layer is called with, or for an option that it was made with."""
+    label = type(layer).__name__
+    fields = layer.__dataclass_fields__.items()
+    made_with = {name: getattr(layer, name) for name, field in fields if field.init}
+    return explained(call, label, (layer, *args), options) or explained(
+        type(layer).__init__, label, (layer,), made_with
+    )
+
+
 def _within_its_scope(call: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(call)
     def __call__(self: Layer, *args: Any, **options: Any) -> Any:
         with active(type(self).__name__).calling(self):
-            return call(self, *args, **options)
+            try:
+                return call(self, *args, **options)
+            except CompileError:
+                raise
+            except PYTHONS:
+                mistake = _mistake_of(self, call, args, options)
+                if mistake is None:
+                    raise  # from within
+                raise mistake from None
 
     return __call__
 

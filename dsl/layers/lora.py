@@ -10,7 +10,7 @@ from typing import Any
 from dsl.building import Builder, active
 from dsl.initializers import VarianceScaling, zeros
 from nncompile.diagnostics.errors import ModelError, whole_number
-from nncompile.diagnostics.hints import suggests_names
+from nncompile.diagnostics.hints import suggests_names, suggests_options
 from nncompile.diagnostics.options import real
 from nncompile.ir.graph import Input
 from nncompile.ir.names import matches
@@ -21,6 +21,7 @@ from nncompile.ops import reshape
 _START = VarianceScaling(1 / 3, "in", "uniform")
 
 
+@suggests_options
 @dataclass(frozen=True, eq=False)
 class LoRA:
     """A layer whose weight matrices W are W + (alpha/rank)·A·B (Hu et al. 2021), in all layers

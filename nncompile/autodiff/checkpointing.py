@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import LocationTable, message_name
 from nncompile.ir.graph import Input, Item, items, toposort
 from nncompile.ir.names import matches
@@ -22,6 +23,7 @@ from nncompile.ops.core.annotations import GradientAnchor
 from nncompile.ops.core.checkpoint import Recompute
 
 
+@suggests_names
 def recompute(function: Callable[..., Any]) -> Callable[..., Any]:
     """The layer or function of values with the same results, whose inner values are computed again
     for the gradient instead of being kept: memory for time.

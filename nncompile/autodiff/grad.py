@@ -16,6 +16,7 @@ from typing import Any
 
 from nncompile.autodiff.masks import Mask, mask_of
 from nncompile.diagnostics.errors import CompileError, GradientError, ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import current_locations
 from nncompile.elementwise.map import mapped
 from nncompile.elementwise.sympy_functions import placeholder
@@ -32,6 +33,7 @@ from nncompile.ops.shape.reshape import reshape
 from nncompile.passes.stabilise import stabilise
 
 
+@suggests_names
 def grad(y: Value, wrt: Any) -> Any:
     """The gradient of the scalar `y` at `wrt`, as new values of the same graph.
 
@@ -49,6 +51,7 @@ def grad(y: Value, wrt: Any) -> Any:
     return vjp(y, wrt, ones_like(y))
 
 
+@suggests_names
 def vjp(outputs: Any, inputs: Any, cotangents: Any) -> Any:
     """Vector times Jacobian: Σ cotangent·∂output/∂input at each of `inputs`.
 
@@ -69,6 +72,7 @@ def vjp(outputs: Any, inputs: Any, cotangents: Any) -> Any:
     return _structured(inputs, _Differentiation(list(seeds), xs).gradients([seeds])[0])
 
 
+@suggests_names
 def jvp(outputs: Any, inputs: Any, tangents: Any) -> Any:
     """Jacobian times vector: Σ ∂output/∂input·tangent at each of `outputs`.
 
@@ -87,6 +91,7 @@ def jvp(outputs: Any, inputs: Any, tangents: Any) -> Any:
     return _structured(outputs, replace(pushed, zeros))
 
 
+@suggests_names
 def hvp(y: Value, wrt: Any, vector: Any) -> Any:
     """Hessian of the scalar `y` times a vector, in the structure of `wrt`: the gradient of
     ⟨gradient, vector⟩ (B. Pearlmutter, "Fast exact multiplication by the Hessian", 1994)."""
@@ -99,6 +104,7 @@ def hvp(y: Value, wrt: Any, vector: Any) -> Any:
     )
 
 
+@suggests_names
 def jacobian(y: Value, x: Value) -> Value:
     """All gradients of `y` at `x`: shape `y.shape + x.shape`, one pass backwards for each element
     of `y`, whose shape must therefore be of numbers (`ShapeError` otherwise)."""

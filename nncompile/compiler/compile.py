@@ -14,6 +14,7 @@ import sympy as sp
 
 from nncompile.backends.onnx import OPSET, to_model
 from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.dims import Dim, product, substitute, symbols
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import component_types
@@ -224,6 +225,7 @@ def _fits_cache(graph: Graph, size: int) -> bool:
     return True
 
 
+@suggests_names
 def compile_step(
     recipe: Recipe,
     without: Collection[str] = (),
@@ -241,6 +243,7 @@ def compile_step(
     return CompiledStep(tuple(without), opset, observe, report, source=step)
 
 
+@suggests_names
 def compile_model(
     model: Model,
     without: Collection[str] = (),

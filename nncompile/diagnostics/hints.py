@@ -8,9 +8,16 @@ import inspect
 import itertools
 import linecache
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, ParamSpec, TypeVar
 
-from nncompile.diagnostics.errors import FormulaError, ModelError, UnknownNameError, did_you_mean
+from nncompile.diagnostics.errors import (
+    CompileError,
+    FormulaError,
+    ModelError,
+    UnknownNameError,
+    did_you_mean,
+)
+from nncompile.diagnostics.kinds import wrong_kind
 from nncompile.diagnostics.locations import Location, current_scope, message_name
 
 P = ParamSpec("P")
@@ -110,26 +117,51 @@ EXPLANATIONS: dict[str, str] = {
 
 
 def suggests_names(function: Callable[P, R], label: str | None = None) -> Callable[P, R]:
-    """The function, with a `ModelError` for a wrong call that lists its options. Messages call the
-    function `label` where that is not its name."""
-    signature = inspect.signature(function)
-    names = tuple(name for name in signature.parameters if name != "self")
+    """The function, with a `ModelError` for a wrong call: one that lists its options for a wrong
+    name, and one that says what an argument may be where Python's own error comes from one of
+    another kind than its annotation says. Messages call the function `label` where that is not its
+    name.
+    """
 
     @functools.wraps(function)
     @message_name()
     def wrapper(*args: P.args, **options: P.kwargs) -> R:
         try:
             return function(*args, **options)
-        except TypeError:
-            try:
-                signature.bind(*args, **options)
-            except TypeError as error:
-                raise wrong_call(
-                    label or function.__name__, error, names, options, _by_name(signature, args)
-                ) from None
-            raise  # from within
+        except CompileError:
+            raise
+        except PYTHONS:
+            mistake = explained(function, label or function.__name__, args, options)
+            if mistake is None:
+                raise  # from within
+            raise mistake from None
 
     return wrapper
+
+
+# What Python raises for an argument of another kind than the function expects.
+PYTHONS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
+
+
+@message_name()
+def explained(
+    function: Callable[..., Any],
+    label: str,
+    args: tuple[Any, ...],
+    options: Mapping[str, Any],
+) -> ModelError | None:
+    """The error for a call that does not fit the function; None where it does."""
+    signature = inspect.signature(function)  # which takes too long to read before it is needed
+    try:
+        signature.bind(*args, **options)
+    except TypeError as problem:
+        names = tuple(name for name in signature.parameters if name != "self")
+        return wrong_call(label, problem, names, options, _by_name(signature, args))
+    wrong = wrong_kind(function, args, options)
+    if wrong is None:
+        return None
+    name, problem_of_it, hint = wrong
+    return ModelError(f"{label}: {name} {problem_of_it}", hint=hint)
 
 
 def suggests_options(cls: type[R]) -> type[R]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise.formula import PRIMITIVES, Formula
 
 # Arithmetic.
@@ -151,11 +152,13 @@ bitwise_right_shift: Formula = PRIMITIVES["bitwise_right_shift"]
 stop_gradient: Formula = PRIMITIVES["stop_gradient"]
 
 
+@suggests_names
 def divmod(x: Any, y: Any) -> tuple[Any, Any]:
     """x / y rounded down, and the remainder."""
     return floor_divide(x, y), mod(x, y)
 
 
+@suggests_names
 def modf(x: Any) -> tuple[Any, Any]:
     """The fractional part of x, of x's sign, and the integer part."""
     integral = trunc(x)

@@ -11,8 +11,9 @@ from typing import Any, overload
 import numpy as np
 import sympy as sp
 
-from nncompile.diagnostics.errors import FormulaError, ShapeError
-from nncompile.diagnostics.hints import foreign_name
+from nncompile.diagnostics.errors import CompileError, FormulaError, ShapeError
+from nncompile.diagnostics.hints import foreign_name, suggests_names
+from nncompile.diagnostics.kinds import shown
 from nncompile.elementwise.expressions import symbols_of
 from nncompile.elementwise.functions import declared
 from nncompile.elementwise.map import mapped
@@ -190,8 +191,23 @@ class Formula:
             self._check_arguments(call)
             limit = None if self.derivative else LIMIT
             function = self._closed(self.function, call)
-            self._programs[key] = trace(function, dtypes, limit, self._names(call))
+            try:
+                self._programs[key] = trace(function, dtypes, limit, self._names(call))
+            except CompileError:
+                raise
+            except (TypeError, ValueError, AttributeError):
+                self._check_kinds(call)
+                raise  # of the formula itself
         return self._programs[key]
+
+    def _check_kinds(self, call: Call) -> None:
+        """Raises `FormulaError` where an argument is nothing that a formula computes with."""
+        args, options = call
+        for name, x in self.signature.bind(*args, **options).arguments.items():
+            plain = isinstance(x, bool | int | float | np.generic | _Slot)
+            if not plain and x is not self.signature.parameters[name].default:
+                problem = f"{name} must be a value, an array or a number, got {shown(x)}"
+                raise FormulaError(f"{self.name}: {problem}") from None
 
     def _check_arguments(self, call: Call) -> None:
         args, options = call
@@ -313,6 +329,7 @@ def formula(
 def formula(
     *, derivative: Callable[..., Any] | None = None
 ) -> Callable[[Callable[..., Any]], Formula]: ...
+@suggests_names
 def formula(
     function: Callable[..., Any] | None = None, *, derivative: Callable[..., Any] | None = None
 ) -> Any:

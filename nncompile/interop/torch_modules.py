@@ -11,6 +11,7 @@ import numpy as np
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.weights import weights_for
 from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.interop.correspondence import TensorPart, tensor_parts, torch_types, transposed_paths
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array, f32
@@ -20,6 +21,7 @@ from nncompile.program.model import Model
 from nncompile.runtime import check_state
 
 
+@suggests_names
 def to_torch_module(
     model: Model, params: Mapping[str, Any] | str | os.PathLike[str] | None = None, seed: int = 0
 ) -> Any:
@@ -52,6 +54,7 @@ def to_torch_module(
     return backend.to_eager(predictions, weights, trained, checked=backend.Check.SHAPES).eval()
 
 
+@suggests_names
 def to_torch_state_dict(
     params: Mapping[str, Any],
     model: Model,
@@ -120,6 +123,7 @@ def _names_and_module(names: Any, like: Any) -> tuple[Any, Any]:
     return names, like
 
 
+@suggests_names
 def from_torch_state_dict(
     state_dict: Mapping[str, Any], model: Model, names: Mapping[str, str] | None = None
 ) -> dict[str, Array]:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, symbols
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
@@ -56,6 +57,7 @@ class Barrier(Op):
         yield Sample(cls(), (boolean["n"], f32[2]))
 
 
+@suggests_names
 def barrier(x: Any, *after: Value) -> Value:
     """`x`, behind which nothing is merged with work on `x` itself: used to compute again what
     would cost memory to keep, and, where `after` are given, not before these are known."""

@@ -10,6 +10,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import message_name
 from nncompile.ir.dims import Dim, dim, product
 from nncompile.ir.dispatch import register
@@ -152,6 +153,7 @@ class SizeOf(Op):
         yield Sample(cls(7, bf16), ())
 
 
+@suggests_names
 def const(x: Any, dtype: DType | None = None) -> Value:
     """An array or a number as a value. Without `dtype`, Python's numbers are f32, i64 or bool.
 
@@ -198,6 +200,7 @@ def floating(what: str, x: Any, hint: str = "x.astype(f32) converts") -> Value:
     return value
 
 
+@suggests_names
 def cast(x: Any, dtype: Any) -> Value:
     """`x` as another element type (`x.astype` of numpy). Raises `DTypeError` for an unknown one."""
     x, target = as_value(x), dtype_of(dtype)

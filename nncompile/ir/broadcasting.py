@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.barriers import tied
 from nncompile.ir.basic import as_value, const
 from nncompile.ir.dims import (
@@ -72,6 +73,7 @@ class Expand(Op):
         yield Sample(cls((0, n, 2)), (f32[1, 2],))
 
 
+@suggests_names
 def broadcast_to(x: Any, shape: Sequence[Any]) -> Value:
     """`x` repeated to `shape` by numpy's rule. Raises `ShapeError` where it does not fit."""
     x, target = as_value(x), tuple(dim(d) for d in shape)
@@ -88,17 +90,20 @@ def repeated(x: Value, axis: int, size: Dim) -> Value:
     return x[(..., indices, *[slice(None)] * (-1 - axis))]
 
 
+@suggests_names
 def full(shape: Sequence[Any], number: Any, dtype: DType = f32) -> Value:
     """A tensor filled with one number."""
     return broadcast_to(const(number, dtype), shape)
 
 
+@suggests_names
 def zeros_like(x: Any) -> Value:
     """Zeros in the shape and element type of `x`."""
     x = as_value(x)
     return full(x.shape, 0, x.dtype)
 
 
+@suggests_names
 def ones_like(x: Any) -> Value:
     """Ones in the shape and element type of `x`."""
     x = as_value(x)

@@ -11,6 +11,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.locations import (
     Location,
     LocationTable,
@@ -137,6 +138,7 @@ def _sorted(outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Valu
     return order
 
 
+@suggests_options
 @dataclass(frozen=True)
 class Graph:
     """Named outputs computed from named leaves: what passes take and give, and backends lower."""

@@ -9,6 +9,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.dims import Dim, solve, symbols
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.op import Value
@@ -27,6 +28,7 @@ Change = Callable[[Value, Any], Any]
 """What the nodes after a value get, from the value and its array (a tuple of several)."""
 
 
+@suggests_names
 def evaluate(
     outputs: Any,
     feeds: Mapping[str, Any],

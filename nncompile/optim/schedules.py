@@ -14,7 +14,7 @@ from typing import Any, ParamSpec
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.hints import suggests_names
+from nncompile.diagnostics.hints import suggests_names, suggests_options
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.elementwise import floor
 from nncompile.elementwise.formula import Formula
@@ -28,6 +28,7 @@ TRAINING = "training."
 """What the paths of states begin with that belong to the training, not to the model."""
 
 
+@suggests_options
 @dataclass(frozen=True)
 class Schedule:
     """A learning rate that depends on the step: `schedule(step)` for a value, an array or a
@@ -57,6 +58,7 @@ LearningRate = float | Schedule | Callable[[Value], Value]
 """A number, a schedule, or a function from the step (a value) to the rate (a value)."""
 
 
+@suggests_names
 def schedule(function: Callable[[Any], Any]) -> Schedule:
     """A schedule from a Python function of the step, which is traced as a formula is.
 

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from nncompile.autodiff.grad import grad
 from nncompile.diagnostics.errors import GradientError, ModelError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import where
 from nncompile.ir.basic import cast, size_value
@@ -34,6 +35,7 @@ from nncompile.program.step import Step
 from nncompile.program.updated_state import UpdatedState
 
 
+@suggests_names
 @without_collection
 def compose(recipe: Recipe, closing: bool = False) -> Step:
     """The graphs of one step of the recipe; `closing`, of a step that updates with what was

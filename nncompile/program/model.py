@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, did_you_mean
-from nncompile.diagnostics.hints import SuggestsNames
+from nncompile.diagnostics.hints import SuggestsNames, suggests_options
 from nncompile.diagnostics.locations import current_scope
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, same, symbols
@@ -48,6 +48,7 @@ class Outputs(dict[str, Value]):
         raise ModelError(f"the model has no output {name!r}", hint=did_you_mean(name, self))
 
 
+@suggests_options
 @dataclass(frozen=True, eq=False, repr=False)
 class Model(Presented, SuggestsNames):
     """Named outputs (`graph`) of the leaves: data ("input"), "parameter"s and "state".

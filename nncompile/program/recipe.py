@@ -11,6 +11,7 @@ from typing import Any, Unpack
 
 from nncompile.autodiff.checkpointing import recomputed
 from nncompile.diagnostics.errors import ModelError, did_you_mean, seed_number, whole_number
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.diagnostics.options import taking
 from nncompile.ir.graph import Graph
@@ -36,6 +37,7 @@ from nncompile.program.updates import (
 )
 
 
+@suggests_options
 @dataclass(frozen=True, eq=False, repr=False)
 class Recipe:
     """A model with the updates of one step and the defaults of its training.

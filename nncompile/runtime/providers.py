@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import onnxruntime as ort
 
 from nncompile.diagnostics.errors import ProviderError, did_you_mean
+from nncompile.diagnostics.hints import suggests_names
 
 Provider = str | tuple[str, Mapping[str, object]]
 Resolved = tuple[str, dict[str, str]]
@@ -33,6 +34,7 @@ def short_name(provider: str) -> str:
     return provider.removesuffix(_SUFFIX).lower()
 
 
+@suggests_names
 def available_providers() -> tuple[str, ...]:
     """The short names of the providers that this onnxruntime has, the preferred first."""
     return tuple(short_name(name) for name in ort.get_available_providers())

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime as ort
 
 from nncompile.diagnostics.errors import BackendError, FeedError
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.ir.types import Array
 from nncompile.runtime.buffers import array_of, bits_of, buffer_of, filler
 from nncompile.runtime.feeds import Port, check_feeds, describe
@@ -40,6 +41,7 @@ class _Position(NamedTuple):
     equal: bool = True  # whether what has no next value is the same in both sets
 
 
+@suggests_options
 class StepRunner:
     """Runs a training step `(state, batch) → (state', metrics)` again and again.
 

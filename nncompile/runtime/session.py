@@ -12,6 +12,8 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from nncompile.diagnostics.errors import BackendError, FeedError, whole_number
+from nncompile.diagnostics.hints import suggests_options
+from nncompile.diagnostics.kinds import shown
 from nncompile.ir.types import Array, bf16
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_json
 from nncompile.runtime.buffers import run_bound
@@ -61,6 +63,7 @@ class Serializable(Protocol):
 Model = str | os.PathLike[str] | bytes | Serializable
 
 
+@suggests_options
 class Session:
     """A model in onnxruntime, on the requested providers and no others.
 
@@ -185,7 +188,12 @@ def _source(model: Model) -> tuple[str | bytes, str]:
     if isinstance(model, str | os.PathLike):
         check_external_data(model)
         return os.fspath(model), os.fspath(model)
-    return model.SerializeToString(), "the model"
+    if hasattr(model, "SerializeToString"):
+        return model.SerializeToString(), "the model"
+    raise BackendError(
+        f"a session runs a model: a path, the bytes of a file or a ModelProto, got {shown(model)}",
+        hint="compile_model(net).session(...) makes one of a model of the language",
+    )
 
 
 def _reason(error: Exception) -> str:

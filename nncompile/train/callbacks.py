@@ -177,6 +177,7 @@ class ModelCheckpoint:
             ) from None
 
 
+@suggests_options
 class CheckFinite:
     """Ends the training with a `TrainingError` after the first step that leaves a number of the
     state NaN or infinite, and says in which node it began. The state is then that of the step
@@ -185,6 +186,9 @@ class CheckFinite:
     The trainer itself looks at the loss, which may tell only a step later, when what the spoiled
     weights were computed of is gone. It copies the state in every step: for finding a mistake.
     """
+
+    def __init__(self) -> None:
+        """It has no options."""
 
     def on_step(self, event: Event) -> None:
         spoiled = [

@@ -23,6 +23,7 @@ from nncompile.diagnostics.errors import (
     did_you_mean,
     whole_number,
 )
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import real
 from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
@@ -61,6 +62,7 @@ class RateSearch:
         return draw_lines(path, lines, "learning rate", self.loss, log_x=True, marks=marks)
 
 
+@suggests_names
 def lr_find(
     source: Recipe | Trainer,
     data: Data,

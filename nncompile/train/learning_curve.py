@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nncompile.diagnostics.errors import whole_number
-from nncompile.diagnostics.hints import suggests_options
+from nncompile.diagnostics.hints import suggests_names, suggests_options
 from nncompile.diagnostics.options import not_negative
 from nncompile.train.drawing import Line, draw_lines, new_figure
 from nncompile.train.events import Event
 from nncompile.train.history import History
 
 
+@suggests_names
 def learning_curves(
     history: History,
     path: str | os.PathLike[str],

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import Row
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import Location
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.interpreter import evaluate
@@ -61,6 +62,7 @@ class NonFinite:
         )
 
 
+@suggests_names
 def locate_nonfinite(
     graph: Graph,
     feeds: Mapping[str, Any],

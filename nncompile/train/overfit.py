@@ -8,6 +8,7 @@ from typing import Any
 
 from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Feeder
@@ -31,6 +32,7 @@ class Overfit:
         return f"{figures} in {steps} steps"
 
 
+@suggests_names
 def overfit_one_batch(
     recipe: Recipe | CompiledStep,
     batch: Mapping[str, Any],

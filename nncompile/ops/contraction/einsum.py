@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import equal, multiply, where
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, Shape, is_one, product, same
@@ -192,6 +193,7 @@ def _sizes(terms: Sequence[str], shapes: Sequence[Shape], prefix: str = "") -> d
     return sizes
 
 
+@suggests_names
 def dot(a: Any, b: Any) -> Value:
     """numpy's `dot`: the last axis of `a` with the last but one of `b`; a number multiplies."""
     a, b = as_value(a), as_value(b)
@@ -201,6 +203,7 @@ def dot(a: Any, b: Any) -> Value:
     return matmul(a, b) if b.rank <= 2 else tensordot(a, b, ((-1,), (-2,)))
 
 
+@suggests_names
 def outer(a: Any, b: Any) -> Value:
     """Every element of `a` times every element of `b`: `[size of a, size of b]`."""
     a, b = as_value(a), as_value(b)
@@ -208,7 +211,10 @@ def outer(a: Any, b: Any) -> Value:
     return multiply(column, row)
 
 
-def tensordot(a: Any, b: Any, axes: Any = 2) -> Value:
+@suggests_names
+def tensordot(
+    a: Any, b: Any, axes: int | tuple[int | Sequence[int], int | Sequence[int]] = 2
+) -> Value:
     """Sums of products over pairs of axes: the last `axes` of `a` with the first of `b`, or
     `axes = (axes of a, axes of b)`. The other axes follow in their order."""
     a, b = as_value(a), as_value(b)
@@ -227,6 +233,7 @@ def tensordot(a: Any, b: Any, axes: Any = 2) -> Value:
     return einsum(f"{left},{''.join(right)}->{''.join(free)}", a, b)
 
 
+@suggests_names
 def einsum(subscripts: str, *operands: Any) -> Value:
     """Sums of products in index notation, all of numpy's: `"ij,jk->ik"`, `"...ij,...jk"`,
     `"ii->i"` (a diagonal), `"ij->"` (a sum), `"i,j,ij->"`. Axes of size one broadcast.

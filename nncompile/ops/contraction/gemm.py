@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.broadcasting import unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one, product, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
@@ -155,6 +156,7 @@ def _exactly(o: OnnxEmitter, x: str, factor: float) -> tuple[str, float]:
     return o.Mul(x, o.factor(o.scalar(factor, f64))), 1.0
 
 
+@suggests_names
 def gemm(
     a: Any,
     b: Any,

@@ -8,6 +8,7 @@ from typing import Any
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.broadcasting import fit, unbroadcast
 from nncompile.ir.dims import Dim, broadcast, is_one, product
 from nncompile.ir.dispatch import register
@@ -162,6 +163,7 @@ def _products_limit(left: Type, right: Type) -> int:
     return DOWN if left.rank == 1 else COLUMN if right.rank == 1 else PRODUCTS
 
 
+@suggests_names
 def matmul(a: Any, b: Any) -> Value:
     """numpy's `a @ b`: `[…, n, k] @ […, k, m]` is `[…, n, m]`, the leading axes broadcast, and a
     vector is a row on the left and a column on the right.

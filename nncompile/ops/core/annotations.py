@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import GradientError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import message_name
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.broadcasting import broadcast_to
@@ -94,6 +95,7 @@ def _fitted(gradient: Any, x: Value) -> Value:
     )
 
 
+@suggests_names
 def custom_gradient(gradient: Callable[..., Any]) -> Callable[[Callable[..., Value]], Any]:
     """Declares the gradient of a function of values.
 

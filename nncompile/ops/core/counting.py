@@ -9,6 +9,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import cast
 from nncompile.ir.dims import Dim, dim, symbol
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
@@ -79,6 +80,7 @@ class Counted(Op):
         yield Sample(cls(symbol("count")), (i64[()],), integers=(3, 9))
 
 
+@suggests_names
 def iota(size: Any, dtype: DType = i64) -> Value:
     """0, 1, …, size − 1 as a vector; `arange` of numpy. Of an integer value, the size of the result
     is another name for each."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import same_shape
 from nncompile.ir.op import Sample, Value
@@ -40,6 +41,7 @@ class Training(Annotation):
         yield Sample(cls(), (i64["n"], i64["n"]))
 
 
+@suggests_names
 def while_training(trained: Any, used: Any) -> Value:
     """`trained` while the model is trained, `used` in its inference graph (and where it is
     evaluated). Both have one type; gradients are those of `trained`.

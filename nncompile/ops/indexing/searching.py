@@ -142,7 +142,7 @@ def bincount(x: Any, weights: Any = None, minlength: Any = 0, *, length: Any = N
 def histogram(
     x: Any,
     bins: Any = 10,
-    range: Sequence[float] | None = None,
+    range: tuple[float, float] | None = None,
     density: bool = False,
     weights: Any = None,
 ) -> tuple[Value, Value]:

@@ -13,6 +13,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import CompileError, DTypeError, ModelError, ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import tanh
 from nncompile.ir.basic import as_value
 from nncompile.ir.dims import Dim, Shape, dim, product, same, same_shape
@@ -204,6 +205,7 @@ def _sample(
     return Sample(Scan(loop.closed()[0], carries, elements, reverse), tuple(types))
 
 
+@suggests_names
 def scan(
     body: Callable[..., Any],
     init: Any,

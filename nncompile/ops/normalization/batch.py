@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.ir.basic import as_value
 from nncompile.ir.broadcasting import broadcast_to
@@ -192,6 +193,7 @@ def check_channels(x: Type, channel: Type, **types: Type) -> None:
             )
 
 
+@suggests_names
 def batch_norm(
     x: Any,
     scale: Any,

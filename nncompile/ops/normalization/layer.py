@@ -10,6 +10,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError, whole_number
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import sqrt
 from nncompile.ir.basic import as_value, in_single
 from nncompile.ir.broadcasting import broadcast_to
@@ -154,6 +155,7 @@ class LayerNorm(Op):
         yield Sample(cls(1e-2), (f32[6],))
 
 
+@suggests_names
 def layer_norm(
     x: Any, scale: Any = None, bias: Any = None, axes: int = 1, eps: float = 1e-5
 ) -> Value:
@@ -176,6 +178,7 @@ def layer_norm(
     return reshape(items(op(flat, *operands))[0], x.shape)
 
 
+@suggests_names
 @in_single
 def rms_norm(x: Any, scale: Any = None, axes: int = 1, eps: float | None = None) -> Value:
     """x divided by its root mean square over its last `axes` axes, times `scale`, of the shape of
@@ -194,6 +197,7 @@ def rms_norm(x: Any, scale: Any = None, axes: int = 1, eps: float | None = None)
     return _affine(y, None if scale is None else _of_shape("scale", scale, x, shape))
 
 
+@suggests_names
 @in_single
 def group_norm(
     x: Any, num_groups: int, scale: Any = None, bias: Any = None, eps: float = 1e-5
@@ -219,6 +223,7 @@ def group_norm(
     )
 
 
+@suggests_names
 @in_single
 def instance_norm(x: Any, scale: Any = None, bias: Any = None, eps: float = 1e-5) -> Value:
     """x[N, C, *sizes] with the mean 0 and the variance 1 in each channel of each example, times

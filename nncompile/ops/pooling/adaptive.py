@@ -23,6 +23,7 @@ from nncompile.ops.shape.reshape import expand_dims, squeeze
 from nncompile.ops.windows.space import LEAD
 
 
+@suggests_names
 @in_single
 def global_average_pool(x: Any, keepdims: bool = False) -> Value:
     """The mean over space of `x` [batch, channels, *space]: [batch, channels], or with axes of
@@ -31,6 +32,7 @@ def global_average_pool(x: Any, keepdims: bool = False) -> Value:
     return mean(x, _space("global_average_pool", x), keepdims)
 
 
+@suggests_names
 def global_max_pool(x: Any, keepdims: bool = False) -> Value:
     """The greatest over space of `x` [batch, channels, *space]: [batch, channels], or with axes of
     size one for space where `keepdims` is true. Equal greatest ones share the gradient equally, as

@@ -14,6 +14,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import ModelError, ShapeError, did_you_mean
 from nncompile.diagnostics.hints import suggests_names
+from nncompile.diagnostics.kinds import shown
 from nncompile.elementwise import ceil, clip, floor, isfinite, isnan, maximum, round, where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, const, in_single, size_value
@@ -139,7 +140,10 @@ def quantile(
             f"quantile: there is no method {method!r}", hint=did_you_mean(method, list(METHODS))
         )
     if not isinstance(q, Value):
-        shares = np.asarray(q, np.float64)
+        try:
+            shares = np.asarray(q, np.float64)
+        except (TypeError, ValueError):
+            raise ModelError(f"quantile: q must be numbers in [0, 1], got {shown(q)}") from None
         if not np.all((shares >= 0) & (shares <= 1)):
             raise ModelError(f"quantile: q must be in [0, 1], got {q}")
         q = const(shares, f64)

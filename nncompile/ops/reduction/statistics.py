@@ -117,11 +117,13 @@ def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> V
     return _raised_total(sum(powers, axes, keepdims), ord)
 
 
+@suggests_names
 def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """Whether one element at least is true (not zero); False of nothing."""
     return not_equal(sum(cast(x, boolean), axis, keepdims), 0)
 
 
+@suggests_names
 def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Value:
     """Whether no element is false (zero); True of nothing."""
     false = equal(cast(x, boolean), False)

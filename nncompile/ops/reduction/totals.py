@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import DTypeError, ShapeError
+from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import where
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import as_value, cast, in_single
@@ -81,6 +82,7 @@ class ConcatenatedState(SumState):
         return x
 
 
+@suggests_names
 @in_single
 def ratio(total: Any, weight: Any) -> Value:
     """total / weight, elementwise, and 0 where the weight is 0. Over several batches both are
@@ -98,12 +100,14 @@ def ratio(total: Any, weight: Any) -> Value:
     return Average()(total, broadcast_to(weight, total.shape))
 
 
+@suggests_names
 def total(x: Any) -> Value:
     """`x`, marked as a sum over the examples of a batch: over several batches it is added up.
     What is computed from totals alone is then that of all examples."""
     return SumState()(as_value(x))
 
 
+@suggests_names
 def pooled(x: Any) -> Value:
     """`x`, marked as holding a row for each example: an evaluation puts the rows of all batches
     together, and computes once what follows from them. Raises `ShapeError` for a number."""

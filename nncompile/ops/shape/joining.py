@@ -181,6 +181,7 @@ def shape_value(shape: Sequence[Any]) -> Value:
     return concatenate(sizes, axis=0) if sizes else const(np.zeros(0, np.int64))
 
 
+@suggests_names
 def stack(arrays: Sequence[Any], axis: int = 0) -> Value:
     """The tensors, all of one shape, along a new axis."""
     return concatenate([expand_dims(a, axis) for a in arrays], axis)

@@ -160,6 +160,7 @@ def _without_ones(shape: Shape) -> Shape:
     return tuple(size for size in shape if not is_one(size))
 
 
+@suggests_names
 def reshape(x: Any, shape: Any, *more: Any) -> Value:
     """The elements of `x`, in row-major order, in another shape.
 
@@ -202,6 +203,7 @@ def _inferred(x: Value, target: Shape) -> Shape:
     return with_axis(target, index, size)
 
 
+@suggests_names
 def transpose(x: Any, axes: int | Sequence[int] | None = None, *more: int) -> Value:
     """`x` with its axes in another order, reversed by default: `transpose(x, (2, 0, 1))` or, as a
     method, `x.transpose(2, 0, 1)`."""
@@ -211,6 +213,7 @@ def transpose(x: Any, axes: int | Sequence[int] | None = None, *more: int) -> Va
     return x if list(order) == list(range(x.rank)) else Transpose(tuple(order))(x)
 
 
+@suggests_names
 def swapaxes(x: Any, axis1: int, axis2: int) -> Value:
     """`x` with two axes in each other's place."""
     x = as_value(x)
@@ -220,6 +223,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Value:
     return transpose(x, order)
 
 
+@suggests_names
 def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Value:
     """`x` with the axes `source` at the places `destination`, the others in their order."""
     x = as_value(x)
@@ -241,6 +245,7 @@ def _axes_in_order(axes: int | Sequence[int], rank: int, name: str) -> list[int]
     return [axis_of(axis, rank, name) for axis in requested]
 
 
+@suggests_names
 def expand_dims(x: Any, axis: int | Sequence[int]) -> Value:
     """`x` with axes of size one, which are at the places `axis` of the result."""
     x = as_value(x)
@@ -251,6 +256,7 @@ def expand_dims(x: Any, axis: int | Sequence[int]) -> Value:
     return reshape(x, shape)
 
 
+@suggests_names
 def squeeze(x: Any, axis: int | Sequence[int] | None = None) -> Value:
     """`x` without the given axes of size one; by default without all whose size is the number
     one. Raises `ShapeError` where a given axis has, or may have, another size."""
@@ -274,11 +280,13 @@ def flatten(x: Any, start_dim: int = 0, end_dim: int = -1) -> Value:
     return reshape(x, (*x.shape[:first], middle, *x.shape[last + 1 :]))
 
 
+@suggests_names
 def ravel(x: Any) -> Value:
     """All elements as a vector."""
     return flatten(x)
 
 
+@suggests_names
 def tile(x: Any, reps: Any) -> Value:
     """`x` repeated as a whole, `reps` times along each axis (the last ones where it has fewer
     than there are axes)."""

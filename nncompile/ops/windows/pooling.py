@@ -161,9 +161,10 @@ def slid(
     Raises `ShapeError`, which begins with `what`, where it does not fit.
     """
     rank = x.rank - LEAD if rank is None else rank
-    if x.rank != LEAD + rank:
+    if x.rank != LEAD + rank or rank < 1:
+        form = form_of(rank) if rank > 0 else "axes of space behind the channels"
         raise ShapeError(
-            f"{what} needs {form_of(rank)}, x is {x.type}",
+            f"{what} needs {form}, x is {x.type}",
             rows=[("x", *described(x))],
             hint="x.reshape(...) makes such axes; the channels stand before the space",
         )
