@@ -95,7 +95,7 @@ def _fits(x: Any, hint: Any) -> bool:
 
 
 def _items_fit(x: Any, parts: tuple[Any, ...]) -> bool:
-    if not parts or not isinstance(x, list | tuple | Mapping):
+    if not parts or not isinstance(x, list | tuple | str | Mapping):
         return True
     if isinstance(x, Mapping):
         pairs = x.items()

@@ -15,6 +15,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import suggests_names, suggests_options
+from nncompile.diagnostics.locations import message_name
 from nncompile.diagnostics.options import not_negative, real
 from nncompile.elementwise import floor
 from nncompile.elementwise.formula import Formula
@@ -77,6 +78,7 @@ def remembered(make: Callable[P, Schedule]) -> Callable[P, Schedule]:
     """A decorator of a function that makes schedules: they know their call, to be pickled."""
 
     @functools.wraps(make)
+    @message_name()
     def wrapper(*args: P.args, **options: P.kwargs) -> Schedule:
         made = make(*args, **options)
         object.__setattr__(made, "_call", functools.partial(wrapper, *args, **options))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import FeedError, FileError, ModelError
+from nncompile.diagnostics.hints import suggests_options
 from nncompile.ir.types import Array, check_unmasked
 
 Category = str | int
@@ -20,6 +21,7 @@ METADATA_KEY = "nncompile.vocabularies"
 """The key under which an ONNX file holds the categories of its inputs, as JSON."""
 
 
+@suggests_options
 @dataclass(frozen=True)
 class CategoryCodes:
     """The integer code of each of the `categories`, text or integers, and of all others.

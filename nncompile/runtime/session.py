@@ -12,7 +12,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
 from nncompile.diagnostics.errors import BackendError, FeedError, whole_number
-from nncompile.diagnostics.hints import suggests_options
+from nncompile.diagnostics.hints import suggests_names, suggests_options
 from nncompile.diagnostics.kinds import shown
 from nncompile.ir.types import Array, bf16
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, from_json
@@ -174,6 +174,7 @@ class Session:
         return partial(run, inner, ort.RunOptions())
 
 
+@suggests_names
 def vocabularies(model: Model) -> dict[str, CategoryCodes]:
     """The categories whose codes the inputs of an ONNX model are, by input name: to encode what a
     program has before it feeds the model. `model` is that of a `Session`; see its errors."""
