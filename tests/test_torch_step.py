@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,9 +111,10 @@ def test_names_that_a_step_has_itself(name: str, torchscript: SimpleNamespace) -
     def net(x=f32["batch", 4]):  # type: ignore[no-untyped-def]
         return {"loss": mse(x >> Dense(2, name=name), x[:, :2])}
 
-    with pytest.raises(BackendError, match=f"already has '{name}'") as caught:
-        stepped(torchscript, training(net, optimizer=sgd(0.1)))
-    assert caught.value.hint == "give the layer another name"
+    module, _, _ = stepped(torchscript, training(net, optimizer=sgd(0.1)))
+    assert {f"{name}_.weight", f"{name}_.bias"} == {n for n, _ in module.named_parameters()}
+    assert {f"{name}.weight", f"{name}.bias"} < set(module.get_state())
+    assert json.loads(module.nncompile)["places"][f"{name}.bias"] == f"{name}_.bias"
 
 
 def test_what_a_step_needs(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 from nncompile.diagnostics.locations import Location, call_label, user_location
+from nncompile.diagnostics.printable import printable
 
 Row = tuple[str, ...]
 _LISTED = 12  # known names that a hint lists where none is close
@@ -73,17 +74,18 @@ class CompileError(Exception):
 
     def render(self) -> str:
         """The whole message, without the name of the error."""
-        lines = [self.message]
-        columns = max((len(row) for row in self.rows), default=0)
-        filled = [row + ("",) * (columns - len(row)) for row in self.rows]
+        lines = [printable(self.message, kept="\n")]
+        rows = [tuple(printable(cell, kept="\n") for cell in row) for row in self.rows]
+        columns = max(map(len, rows), default=0)
+        filled = [row + ("",) * (columns - len(row)) for row in rows]
         widths = [max(len(row[i]) for row in filled) for i in range(columns)]
         for row in filled:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(cells).rstrip())
         if self.location is not None:
-            lines.append(f"  at {self.location}")
+            lines.append(f"  at {printable(str(self.location))}")
         if self.hint:
-            lines.append(f"  hint: {self.hint}")
+            lines.append(f"  hint: {printable(self.hint, kept=chr(10))}")
         return "\n".join(lines)
 
     def __str__(self) -> str:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from html import escape
 
+from nncompile.diagnostics.printable import printable
+
 
 def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
-    """The rows with their cells aligned, in the columns numbered `right` to the right."""
+    """The rows with their cells aligned, in the columns numbered `right` to the right. Control
+    characters, which names in files of others may have, are shown as escapes."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     count = max(map(len, rows), default=0)
     widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(count)]
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Container, Iterable
 from fnmatch import fnmatchcase
+
+from nncompile.diagnostics.printable import hidden
 
 
 def check_printable(name: str) -> None:
     """Raises `ValueError` for a name with control characters, such as the end of a line: it would
-    change what a terminal shows, or the source that it gets into. So do the marks that change the
-    direction of text, and halves of characters, which no file can hold."""
-    for character in name:
-        if unicodedata.category(character) in _UNPRINTABLE:
-            raise ValueError(f"the name {name!r} has the character {character!r}")
-
-
-_UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, formats, surrogates, ends of lines
+    change what a terminal shows, or the source that it gets into."""
+    wrong = hidden(name)
+    if wrong:
+        raise ValueError(f"the name {name!r} has the character {wrong[0]!r}")
 
 
 def unused_name(name: str, used: Container[str], separator: str = ".", first: int = 2) -> str:

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, did_you_mean
 from nncompile.diagnostics.hints import SuggestsNames, suggests_options
 from nncompile.diagnostics.locations import current_scope
+from nncompile.diagnostics.printable import hidden
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, same, symbols
 from nncompile.ir.graph import Graph, Input, input_of, toposort
@@ -95,6 +96,11 @@ class Model(Presented, SuggestsNames):
     def __post_init__(self) -> None:
         if not self.graph.outputs:
             raise ModelError(f"model {self.name} has no output", hint="return a dict of outputs")
+        _check_name("a model", self.name)
+        for name in self.graph.outputs:
+            _check_name(f"an output of model {self.name}", name)
+        for name, leaf in self.whole.leaves.items():
+            _check_name(f"a {input_of(leaf).kind} of model {self.name}", name)
         leaves = {**self.parameters, **self.states}
         for path, leaf in leaves.items():
             if path not in self.initial and path not in RANDOM_STATE:
@@ -369,6 +375,18 @@ def applications() -> Iterator[Applications]:
 def leaves_of(values: Any) -> set[Value]:
     """The leaves that the values need."""
     return {v for v in toposort(values) if isinstance(v.op, Input)}
+
+
+def _check_name(what: str, name: object) -> None:
+    """Raises `ModelError` for a name that a terminal or a file would not show as it is."""
+    if not isinstance(name, str) or not name:
+        raise ModelError(f"{what} cannot be called {name!r}", hint="a name is a text")
+    wrong = hidden(name)
+    if wrong:
+        raise ModelError(
+            f"{what} cannot be called {name!r}: it has the control character {wrong[0]!r}",
+            hint="names stand in files, tables and generated source: leave it out",
+        )
 
 
 def check_same_type(role: str, expected: Type, got: Type) -> None:

@@ -14,12 +14,13 @@ import torch
 from torch.export import Dim
 
 from nncompile.backends.torchscript.eager import EagerModule, function_of, to_eager
+from nncompile.backends.torchscript.naming import loadable
 from nncompile.backends.torchscript.script import described
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location
 from nncompile.ir.dims import Dim as Size
 from nncompile.ir.dims import substitute, symbols
-from nncompile.ir.graph import Graph
+from nncompile.ir.graph import Graph, input_of
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, Type
 from nncompile.ops.loops.scan import Scan
@@ -45,7 +46,8 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     inputs = graph.of_kind("input")
     if not inputs:
         raise BackendError(f"{graph.name} has no inputs, and torch.export needs one")
-    module = to_eager(graph, parameters, scans=True, places=_places(graph))
+    places = _places(graph)
+    module = to_eager(graph, parameters, scans=True, places=places)
     module.requires_grad_(False)  # or torch's scan would be traced with its gradients
     # torch.export reads the names of the inputs off the function.
     module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]  # of this module only
@@ -68,19 +70,15 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
 def exported_to_bytes(graph: Graph, parameters: Mapping[str, Array]) -> bytes:
     """The file of `to_exported`, for `torch.export.load`."""
     buffer = io.BytesIO()
-    extra = {METADATA: json.dumps(described(graph))}
+    extra = {METADATA: json.dumps(described(graph, places=_places(graph)))}
     torch.export.save(to_exported(graph, parameters), buffer, extra_files=extra)
     return buffer.getvalue()
 
 
 def _places(graph: Graph) -> dict[str, str]:
-    """Where weights are held that the exported program has another attribute in the place of."""
-    first = {path: path.partition(".")[0] for path in graph.leaves}
-    return {
-        path: f"{part}_{path[len(part) :]}"
-        for path, part in first.items()
-        if hasattr(torch.fx.GraphModule, part)
-    }
+    """Where weights are held that a file cannot have under their own path."""
+    weights = (name for name, leaf in graph.leaves.items() if input_of(leaf).kind != "input")
+    return loadable(weights, exported=True)
 
 
 def _location_of_loop(graph: Graph) -> Location | None:

@@ -213,7 +213,7 @@ def _stem(v: Value, graph: Graph) -> str:
 def _comment(v: Value, graph: Graph) -> str:
     """The user's line: `digits.py:22  stem`."""
     location = graph.locations.location(v)
-    return " ".join(f"{location.place}  {location.scope}".split("\n")).rstrip() if location else ""
+    return f"{location.place}  {location.scope}".rstrip() if location else ""
 
 
 def _as_declared(t: Emitter, text: str, v: Value) -> str:

@@ -19,6 +19,8 @@ from nncompile.backends.torchscript.functions import (
     convolution_weight_gradient_of_few,  # noqa: F401
 )
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower
+from nncompile.backends.torchscript.naming import loadable
+from nncompile.backends.torchscript.writing import Names
 from nncompile.diagnostics.errors import BackendError
 from nncompile.ir.graph import Graph, input_of
 from nncompile.ir.op import Value
@@ -38,25 +40,31 @@ def source(graph: Graph) -> str:
 
 
 def to_script(
-    graph: Graph, parameters: Mapping[str, Array], checked: Check = Check.NOTHING
+    graph: Graph,
+    parameters: Mapping[str, Array],
+    checked: Check = Check.NOTHING,
+    places: Mapping[str, str] | None = None,
 ) -> torch.jit.ScriptModule:
     """The graph as a scripted module with `parameters`, and states such as running statistics,
-    under their own dotted names.
+    under their own dotted names, or at their `places`.
 
     `forward` takes the inputs in order and returns the outputs by name; it refuses inputs that are
     not as `checked` says. Raises `BackendError` for weights that are missing or of another type, a
     state that is not given (the seed of random ops), and names that a module cannot have.
     """
-    lowered = lower(graph, checked=checked)
-    arrays = weights_of(graph.leaves, parameters)
-    return scripted(graph.name, [lowered.source], arrays, lowered.constants, described(graph))
+    places = places or {}
+    lowered = lower(graph, checked=checked, places=places)
+    arrays = {places.get(p, p): x for p, x in weights_of(graph.leaves, parameters).items()}
+    about = described(graph, places=places)
+    return scripted(graph.name, [lowered.source], arrays, lowered.constants, about)
 
 
 def to_bytes(graph: Graph, parameters: Mapping[str, Array]) -> bytes:
     """The file of `to_script`, for `torch.jit.load` in Python or C++. It refuses inputs of another
-    type than they have. Raises `BackendError` as that does, and for names that files cannot
-    have."""
-    return saved(to_script(graph, parameters, Check.INPUTS))
+    type than they have. Names that files cannot have get a `_`. Raises `BackendError` as that
+    does."""
+    places = loadable(name for name, x in graph.leaves.items() if input_of(x).kind != "input")
+    return saved(to_script(graph, parameters, Check.INPUTS, places))
 
 
 def saved(module: torch.jit.ScriptModule) -> bytes:
@@ -135,15 +143,19 @@ def check_python() -> None:
         )
 
 
-def described(graph: Graph, kind: str = "model") -> dict[str, Any]:
+def described(
+    graph: Graph, kind: str = "model", places: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """What a file says of itself: its kind, and the element types and sizes of what goes in and
-    comes out, a size being a number or arithmetic of names."""
-    return {
+    comes out, a size being a number or arithmetic of names; and the `places` of paths that have
+    another name in the file."""
+    about: dict[str, Any] = {
         "kind": kind,
         "name": graph.name,
         "inputs": types_of(graph.of_kind("input")),
         "outputs": types_of(graph.outputs),
     }
+    return {**about, "places": dict(places)} if places else about
 
 
 def types_of(values: Mapping[str, Value]) -> dict[str, Any]:
@@ -155,7 +167,8 @@ def types_of(values: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _class_name(name: str) -> str:
-    return name if name.isascii() and name.isidentifier() else "Model"
+    """The name of the model, where it is a free identifier in the code of the file."""
+    return name if Names().claim(name) == name else "Model"
 
 
 def weights_of(

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 
 from nncompile.backends.torchscript.lowering import Check, attribute_text, lower, table
+from nncompile.backends.torchscript.naming import loadable
 from nncompile.backends.torchscript.script import described, saved, scripted, types_of
 from nncompile.backends.torchscript.writing import Block, Line, Names, written
-from nncompile.diagnostics.errors import BackendError
 from nncompile.elementwise.map import Map
 from nncompile.elementwise.sympy_functions import declared, stop_gradient
 from nncompile.ir.graph import Graph
@@ -40,18 +40,10 @@ def to_step(
     seed. All are there after `torch.jit.load` in Python and C++, and saving the module keeps its
     state.
 
-    `optimized(name, graph)` makes the passes. Raises `BackendError` for names that a module cannot
-    have.
+    `optimized(name, graph)` makes the passes. Names that a file cannot have get a `_`, in the
+    module and not in the state.
     """
     paths = {"step", "seed", *step.model.parameters, *step.model.states}
-    for path in paths:
-        first_part = path.partition(".")[0]
-        if first_part in OWN:
-            raise BackendError(
-                f"the module of a training step already has {first_part!r} and cannot "
-                f"hold {path!r}",
-                hint="give the layer another name",
-            )
     model = step.model
     metrics = {name: step.step.outputs[name] for name in model.metrics}
     following = {name: step.step.outputs[name] for name in step.state_map.values()}
@@ -61,12 +53,20 @@ def to_step(
     predicting = optimized(model.name, model.inference())
     first = _first(step)
     constants: dict[str, Array] = {}
-    places = {path: _slot(path) for path in step.state if path not in paths}
+    places = loadable((p for p in step.state if p in paths), OWN)
+    slots = loadable((p for p in step.state if p not in paths), below="slots")
+    places |= slots
 
     def reading(graph: Graph, name: str) -> str:
         copied = sharing(graph)  # of a parameter, which has a gradient, too
         lowered = lower(
-            graph, name, copied=copied, constants=constants, checked=Check.INPUTS, detached=True
+            graph,
+            name,
+            places=places,
+            copied=copied,
+            constants=constants,
+            checked=Check.INPUTS,
+            detached=True,
         )
         return lowered.source
 
@@ -86,7 +86,7 @@ def to_step(
         ),
     ]
     arrays = {places.get(p, p): (state[p], p in step.parameters) for p in step.state}
-    about = described(predicting, "step")
+    about = described(predicting, "step", {p: x for p, x in places.items() if p not in slots})
     about["batch"] = types_of(training.of_kind("input"))
     about["state"] = list(step.state)
     return scripted(training.name, sources, arrays, constants, about)
@@ -111,14 +111,6 @@ def sharing(graph: Graph) -> tuple[str, ...]:
         if is_shared:
             shared.add(v)
     return tuple(name for name, v in graph.outputs.items() if v in shared)
-
-
-def _slot(path: str) -> str:
-    """Where a state of the training is held: `slots.head.weight.m`."""
-    parts = (
-        f"{p}_" if hasattr(torch.nn.Module, p) or p == "training" else p for p in path.split(".")
-    )
-    return f"slots.{'.'.join(parts)}"
 
 
 def _is_new(value: Value) -> bool:

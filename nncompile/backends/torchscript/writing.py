@@ -13,6 +13,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.printable import printable
 
 MARK = "ρ"
 """Begins the name of a result until it gets its own; other names in the source are ASCII."""
@@ -23,6 +24,10 @@ _RESERVED = frozenset(
     {*keyword.kwlist, *dir(builtins), *FUNCTIONS}
     | {"self", "torch", "math", "scan", "Tensor", "Dict", "List"}
 )
+_ESCAPES = {
+    **{chr(code): f"\\{code:03o}" for code in (*range(32), 0x7F)},
+    **{"\\": "\\\\", '"': '\\"', "\n": "\\n"},
+}
 _WITHIN = 60  # longer expressions get a line of their own
 
 
@@ -114,9 +119,14 @@ def written(statements: Sequence[Statement], results: Mapping[str, Variable], na
 
 
 def quoted(text: str) -> str:
-    """The text as a literal of the source."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    return f'"{escaped}"'
+    """The text as a literal of the source, of escapes that both Python and torch know."""
+    return f'"{"".join(_ESCAPES.get(c, c) for c in text)}"'
+
+
+def comment(text: str) -> str:
+    """The text as a comment of one line: what ends a line, for Python or for torch, is shown as an
+    escape."""
+    return f"# {printable(' '.join(text.split(chr(10))))}".rstrip()
 
 
 def parsed(text: str) -> Any:
@@ -210,8 +220,8 @@ class _Writer:
         head.body = []
         self.line(indent, _printed(self.placing.visit(head)))
         before = len(self.lines)
-        for comment in block.comments:
-            self.line(indent + 1, f"# {comment}".rstrip())
+        for text in block.comments:
+            self.line(indent + 1, comment(text))
         self.write(block.body, indent + 1)
         if len(self.lines) == before:
             self.lines.pop()
@@ -223,8 +233,8 @@ class _Writer:
         if not result.kept and self.uses[result.token] == 1 and self.width <= _WITHIN:
             self.within[result.token] = tree, self.width
             return
-        comment = f"  # {result.comment}" if result.comment else ""
-        self.line(indent, f"{self.name(result.token)} = {ast.unparse(tree)}{comment}")
+        behind = f"  {comment(result.comment)}" if result.comment else ""
+        self.line(indent, f"{self.name(result.token)} = {ast.unparse(tree)}{behind}")
 
     def line(self, indent: int, text: str) -> None:
         self.lines.extend("    " * indent + line for line in text.split("\n"))
