@@ -29,6 +29,7 @@ from nncompile.diagnostics.errors import (
     ShapeError,
     TrainingError,
 )
+from nncompile.diagnostics.version import VERSION
 from nncompile.elementwise.formula import formula
 from nncompile.interop.torch_modules import (
     from_torch_state_dict,
@@ -63,7 +64,7 @@ from nncompile.program.step import Step
 from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
 from nncompile.train import Event, History, Trainer
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "BackendError",

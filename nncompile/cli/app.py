@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from nncompile.cli.check import check
@@ -13,18 +15,35 @@ from nncompile.cli.shared import command
 from nncompile.cli.show import show
 from nncompile.cli.train import train
 from nncompile.cli.verify import verify
+from nncompile.diagnostics.version import VERSION
 
 app = typer.Typer(
     name="nncompile",
-    help="Compiles neural networks and learning rules to standard ONNX, and trains them.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for function in (train, compile, run, show, check, verify, lr_find):  # in the order of the help
     app.command(cls=Command, no_args_is_help=True)(command(function))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nncompile {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def nncompile(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """Compiles neural networks and learning rules to standard ONNX, and trains them."""
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import FAILED, Chosen, File, out
+from nncompile.cli.shared import Chosen, File, out
 from nncompile.verify.check import check as findings
 
 
@@ -16,7 +17,7 @@ def check(
     seed: Annotated[int, typer.Option(help="Seed of all inputs and parameters.")] = 0,
     model: Chosen = None,
     settings: Set = None,
-) -> None:
+) -> Outcome:
     """Check gradients, the ONNX form, and whether it learns.
 
     Gradients are compared with finite differences in double precision, onnxruntime with numpy as
@@ -30,12 +31,12 @@ def check(
     declared = load_file(file, model, settings)
     recipe = declared.recipe if declared.recipes else None
     data = declared.data
-    failed = 0
+    found = []
     for finding in findings(declared.model, recipe, data.train if data else None, seed):
+        found.append(finding)
         mark = {True: "pass", False: "FAIL", None: "  - "}[finding.holds]
-        failed += finding.holds is False
         out.print(f"{mark}  {finding.what}: {finding.figures}")
         for line in finding.details:
             out.print(f"      {line}")
-    if failed:
-        raise typer.Exit(FAILED)
+    failed = any(finding.holds is False for finding in found)
+    return Outcome({"findings": [vars(finding) for finding in found]}, FAILED if failed else 0)

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from nncompile.backends.onnx import OPSET
+from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import Counts, Timing, peak_memory
 from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import (
@@ -54,7 +55,7 @@ def compile(
     model: Chosen = None,
     settings: Set = None,
     verbose: Verbose = False,
-) -> None:
+) -> Outcome:
     """Write a model or its training step for onnxruntime or torch.
 
     onnx: the inference model, with its weights. step: one training step, with its first state in
@@ -98,9 +99,21 @@ def compile(
         print_costs(report)
         out.print(f"in all {timing.seconds:.2f} s, peak memory {peak_memory()}")
     print_files(*paths)
-    if to in INFERENCE and params is None and not initial and declared.model.parameters:
+    untrained = to in INFERENCE and params is None and bool(declared.model.parameters)
+    if untrained and not initial:
         typer.echo(
             f"{output} holds initial weights: --params CHECKPOINT writes trained ones, "
             "--initial says that initial ones are meant",
             err=True,
         )
+    return Outcome(
+        {
+            "model": declared.model.name,
+            "to": to,
+            "initial_weights": untrained,
+            "files": described_files(paths),
+            "options": declared.settings,
+            "seconds": report.seconds,
+            "nodes": report.nodes,
+        }
+    )

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.outcome import Outcome
 from nncompile.cli.report import LINES
 from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import Chosen, File, data_of, out, print_files
@@ -27,7 +28,7 @@ def lr_find(
     ] = None,
     model: Chosen = None,
     settings: Set = None,
-) -> None:
+) -> Outcome:
     """Suggest a learning rate for the recipe of FILE.
 
     Trains for a few steps at rates that grow from one to the next, and names the one at which the
@@ -53,3 +54,11 @@ def lr_find(
         out.print(f"{search.loss} falls fastest at a rate of {search.suggestion:.2g}")
     if plot is not None:
         print_files(search.plot(plot))
+    return Outcome(
+        {
+            "metric": search.loss,
+            "suggestion": search.suggestion,
+            "rates": search.rates,
+            "losses": search.losses,
+        }
+    )

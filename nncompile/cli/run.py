@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import Timing, summary
 from nncompile.cli.shared import ProviderName, out, print_files
 from nncompile.diagnostics.errors import FeedError, FileError
@@ -46,7 +47,7 @@ def run(
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the program that a .pt or .pt2 file is.")
     ] = False,
-) -> None:
+) -> Outcome:
     """Run a model on arrays, and print its outputs.
 
     onnxruntime runs .onnx files; torch runs .pt (TorchScript) and .pt2 (torch.export), which are
@@ -73,6 +74,15 @@ def run(
     out.print(columns(ran.rows))
     out.print(f"{ran.seconds * 1e3:.1f} ms on {provider}")
     print_files(*ran.files)
+    outputs = [dict(zip(("name", "type", "summary"), row, strict=True)) for row in ran.rows]
+    return Outcome(
+        {
+            "provider": provider,
+            "seconds": ran.seconds,
+            "outputs": outputs,
+            "files": described_files(ran.files),
+        }
+    )
 
 
 @dataclass(frozen=True)

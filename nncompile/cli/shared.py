@@ -6,13 +6,22 @@ import functools
 import inspect
 import traceback
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from nncompile.cli.outcome import INTERRUPTED as INTERRUPTED
+from nncompile.cli.outcome import (
+    MISTAKE,
+    Command,
+    Outcome,
+    for_people_on,
+    of_error,
+    print_json,
+)
 from nncompile.compiler.compile import Report
 from nncompile.diagnostics.errors import CompileError, ModelError, ModelWarning
 from nncompile.diagnostics.tables import columns
@@ -21,9 +30,6 @@ from nncompile.program.model_file import Data, Declared
 from nncompile.train.monitor import TrainingWarning
 
 out = Console(highlight=False, markup=False, soft_wrap=True)
-# Exit codes: a check that fails, what the user can mend, Ctrl-C (as shells have it).
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
-
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Python file that declares a model.")]
 Chosen = Annotated[
     str | None, typer.Option("--model", help="Which model, if the file declares several.")
@@ -37,35 +43,50 @@ Without = Annotated[
     typer.Option(metavar="PASS", help="A pass to skip (may be repeated), or all."),
 ]
 
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object; text for people goes to stderr.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-def command(function: Callable[..., None]) -> Callable[..., None]:
-    """Makes a command of a function: its mistakes are one message and exit code 2, and `--debug`
-    shows where they were found."""
+
+def command(function: Command) -> Callable[..., None]:
+    """Makes a command of a function: its mistakes are one message and exit code 2, `--debug` shows
+    where they were found, and with `--json` what it found is an object on the standard output."""
 
     @functools.wraps(function)
-    def run(*, debug: bool, **options: Any) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.showwarning = _shown(warnings.showwarning)
-                function(**options)
-        except (CompileError, ModelWarning) as error:
-            out.file.flush()
-            if debug:
-                typer.echo(traceback.format_exc(), err=True)
-            typer.echo(f"{type(error).__name__}: {error}", err=True)
-            raise typer.Exit(getattr(error, "exit_code", MISTAKE)) from None
+    def run(*, debug: bool, json: bool, **options: Any) -> None:
+        with for_people_on(out, elsewhere=json):
+            outcome = _outcome(function, options, debug)
+        if json:
+            print_json(outcome)
+        if outcome.exit_code:
+            raise typer.Exit(outcome.exit_code)
 
-    option = typer.Option("--debug", help="Show the traceback of an error.")
-    debug = inspect.Parameter(
-        "debug",
-        inspect.Parameter.KEYWORD_ONLY,
-        default=False,
-        annotation=Annotated[bool, option],
-    )
     signature = inspect.signature(function, eval_str=True)
-    parameters = [*signature.parameters.values(), debug]
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
+        for name, kind in (("json", Json), ("debug", Debug))
+    ]
+    parameters = [*signature.parameters.values(), *added]
     run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # typer reads it
     return run
+
+
+def _outcome(function: Command, options: Mapping[str, Any], debug: bool) -> Outcome:
+    """Runs the function, and prints the error that ends it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown(warnings.showwarning)
+            return function(**options) or Outcome()
+    except (CompileError, ModelWarning) as error:
+        out.file.flush()
+        if debug:
+            typer.echo(traceback.format_exc(), err=True)
+        typer.echo(f"{type(error).__name__}: {error}", err=True)
+        return of_error(error, getattr(error, "exit_code", MISTAKE))
+    except KeyboardInterrupt as error:
+        typer.echo("interrupted", err=True)
+        return of_error(error, INTERRUPTED)
 
 
 def _shown(fallback: Callable[..., None]) -> Callable[..., None]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nncompile.backends.onnx import to_text
+from nncompile.cli.outcome import Outcome
 from nncompile.cli.report import first_sentence
 from nncompile.cli.settings import Set, load_file, print_options
 from nncompile.cli.shared import Chosen, Without, out, skipped_passes
@@ -44,7 +45,7 @@ def show(
     ] = False,
     model: Chosen = None,
     settings: Set = None,
-) -> None:
+) -> Outcome:
     """Print a graph, one line a node.
 
     Each node has its type, your line, and the layer it belongs to. model: as it is written.
@@ -60,8 +61,9 @@ def show(
       nncompile show digits.py --options
     """
     if list_passes:
-        out.print(columns([(name, first_sentence(change)) for name, change in PASSES.items()]))
-        return
+        listed = {name: first_sentence(change) for name, change in PASSES.items()}
+        out.print(columns([*listed.items()]))
+        return Outcome({"passes": listed})
     if file is None:
         raise ModelError("show needs the FILE of a model", hint="or --list-passes")
     skipped = skipped_passes(without)
@@ -69,7 +71,7 @@ def show(
     declared = load_file(file, model, settings)
     if options:
         print_options(declared)
-        return
+        return Outcome({"options": [vars(option) for option in declared.options.values()]})
     graph = {
         Stage.model: lambda: declared.model.graph,
         Stage.gradient: lambda: compose(declared.recipe).gradient,
@@ -77,22 +79,26 @@ def show(
         Stage.onnx: lambda: declared.model.inference(),
     }[stage]()
     if passes:
-        print_passes(graph, passes, skipped)
+        text = text_of_passes(graph, passes, skipped)
     elif stage is Stage.onnx:
-        out.print(to_text(compile_model(declared.model, skipped).model))
+        text = to_text(compile_model(declared.model, skipped).model)
     else:
         if stage is not Stage.model:
             graph = optimize(graph, without=skipped)
-        out.print(print_out.text(graph), end="")
+        text = print_out.text(graph)
+    out.print(text.rstrip("\n"))
+    return Outcome({"model": declared.model.name, "stage": stage, "text": text})
 
 
-def print_passes(graph: Graph, names: Collection[str], without: Collection[str]) -> None:
-    """Prints the graph before and after each of the passes that are named."""
+def text_of_passes(graph: Graph, names: Collection[str], without: Collection[str]) -> str:
+    """The graph before and after each of the passes that are named."""
+    parts: list[str] = []
 
     def observe(name: str, before: Graph, after: Graph) -> None:
         if name in names:
             for label, shown in (("before", before), ("after", after)):
-                out.print(f"--- {label} {name}: {len(shown.nodes)} nodes")
-                out.print(print_out.text(shown))
+                parts.append(f"--- {label} {name}: {len(shown.nodes)} nodes")
+                parts.append(print_out.text(shown))
 
     optimize(graph, without=without, observe=observe)
+    return "\n".join(parts)

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import FAILED, Chosen, File, out
+from nncompile.cli.shared import Chosen, File, out
 from nncompile.diagnostics.errors import FeedError
 from nncompile.verify import verify as compared
 
@@ -24,7 +25,7 @@ def verify(
     ] = False,
     model: Chosen = None,
     settings: Set = None,
-) -> None:
+) -> Outcome:
     """Check that all backends agree, to a few roundings.
 
     onnxruntime at every level of its optimizations and several numbers of threads, TorchScript
@@ -43,8 +44,7 @@ def verify(
     data = declared.data.train if declared.data else None
     report = compared(source, data, seed, sizes_of(sizes), rounds, quick)
     out.print(report.text(str(file)))
-    if not report.agrees:
-        raise typer.Exit(FAILED)
+    return Outcome(report.described(), 0 if report.agrees else FAILED)
 
 
 def sizes_of(text: str | None) -> dict[str, int]:

@@ -25,6 +25,15 @@ _PACKAGES = {
     "OpenVINO": "onnxruntime-openvino",
     "QNN": "onnxruntime-qnn",
 }
+# What else they are called, by the device or its maker.
+_FOREIGN = {
+    **dict.fromkeys(("gpu", "nvidia", "cuda:0"), "cuda"),
+    **dict.fromkeys(("trt", "tensor_rt"), "tensorrt"),
+    **dict.fromkeys(("directml", "directx"), "dml"),
+    **dict.fromkeys(("amd", "hip"), "migraphx"),
+    **dict.fromkeys(("apple", "metal", "mps"), "coreml"),
+    "intel": "openvino",
+}
 # Providers whose tensors onnxruntime keeps in CUDA memory; all others are fed from the CPU.
 _CUDA = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
 
@@ -108,7 +117,9 @@ def _full_name(name: str) -> str:
     if short not in supported:
         raise ProviderError(
             f"unknown execution provider {name!r}",
-            hint=did_you_mean(short, supported, _available_hint()),
+            hint=f"did you mean {_FOREIGN[short]!r}?"
+            if short in _FOREIGN
+            else did_you_mean(short, supported, _available_hint()),
         )
     package = _PACKAGES.get(supported[short].removesuffix(_SUFFIX))
     raise ProviderError(

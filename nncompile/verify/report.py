@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -156,6 +157,29 @@ class Report:
     def cell(self, row: str, column: str) -> Cell:
         """The entry of a row and a column."""
         return self.rows.setdefault(row, {}).setdefault(column, Cell())
+
+    def described(self) -> dict[str, Any]:
+        """The table, in units of float32's rounding, and the faults, by name."""
+        return {
+            "agrees": self.agrees,
+            "errors": {
+                row: {column: cell.units for column, cell in cells.items() if cell.count}
+                for row, cells in self.rows.items()
+            },
+            "faults": [
+                {
+                    "backends": fault.backends,
+                    "column": fault.column,
+                    "place": None if fault.place is None else str(fault.place),
+                    "text": "\n".join(fault.lines()),
+                }
+                for fault in self.faults
+            ],
+            "skipped": self.skipped,
+            "unchecked": self.unchecked,
+            "compared": self.compared,
+            "seconds": self.seconds,
+        }
 
     def text(self, file: str = "FILE.py") -> str:
         """The table, what was skipped, and the faults."""
