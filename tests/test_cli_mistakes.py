@@ -69,9 +69,13 @@ BAD_FILES = {
         ["no input 'lable'", "did you mean 'label'?"],
     ),
     "feeds of another type": (
-        GOOD.replace(".astype(np.float32)", ""),
+        GOOD.replace(".astype(np.float32)", ".astype(np.complex64)"),
         None,
-        ["FeedError: input 'x' has the wrong element type", "f64[60, 4]", "astype(np.float32)"],
+        [
+            "FeedError: input 'x' has the wrong element type",
+            "complex64[60, 4]",
+            "x.real and x.imag",
+        ],
     ),
     "feeds of another shape": (
         GOOD.replace("size=(90, 4)", "size=(90, 5)"),

@@ -88,15 +88,12 @@ def test_a_mask_that_hides_nothing_is_none() -> None:
 OBJECTS = X.astype(object)
 MISSING = OBJECTS.copy()
 MISSING[2, 1] = MISSING[3, 0] = None
+# Columns of tables are of these, and files in the other order of bytes.
+ACCEPTED = {"objects that are numbers": OBJECTS, "the other order of bytes": X.astype(">f4")}
 OTHERS: dict[str, tuple[Any, list[str]]] = {
-    "objects that are numbers": (OBJECTS, ["object[6, 2]", "x.astype(np.float32)"]),
-    "objects of which some are none": (
-        MISSING, ["no numbers  2 of 12, first x[2, 1] = None", "fill in missing values"]
-    ),
     "complex numbers": (X.astype(np.complex64), ["complex64[6, 2]", "x.real and x.imag"]),
     "text": (X.astype(str), ["<U"]),
     "records": (np.zeros(6, [("a", "f4"), ("b", "f4")]), ["'a'"]),
-    "the other order of bytes": (X.astype(">f4"), ["x.astype(np.float32)"]),
 }  # fmt: skip
 
 
@@ -107,6 +104,22 @@ def test_what_is_no_array_of_plain_numbers_is_refused(kind: str) -> None:
         Trainer(RECIPE).fit({"x": x, "y": Y})
     for word in words:
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ACCEPTED)
+@pytest.mark.filterwarnings("ignore::nncompile.train.DataNote")
+def test_what_has_the_same_numbers_is_trained_on(kind: str) -> None:
+    plain, ours = Trainer(RECIPE), Trainer(RECIPE)
+    plain.fit({"x": X, "y": Y})
+    ours.fit({"x": ACCEPTED[kind], "y": Y})
+    for path, x in plain.state.items():
+        np.testing.assert_array_equal(x, ours.state[path])
+
+
+@pytest.mark.filterwarnings("ignore::nncompile.train.DataNote")
+def test_missing_objects_are_nan() -> None:
+    with pytest.raises(FeedError, match=r"hold NaN: 2 of 12(.|\n)*x\[2, 1\]"):
+        Trainer(RECIPE).fit({"x": MISSING, "y": Y})
 
 
 def test_targets_that_are_no_numbers_are_refused() -> None:

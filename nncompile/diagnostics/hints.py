@@ -111,7 +111,6 @@ EXPLANATIONS: dict[str, str] = {
     **dict.fromkeys(("num_parameters", "shared_axes"), "axis=1 has one slope for each channel"),
     "upper": "lower=False is the upper triangle, lower=True the other one",
     "validation_data": "pass them to trainer.fit(data, validation_data=...)",
-    "validation_split": "validation_data= takes separate data: split the arrays",
     "verbose": "pass it to trainer.fit(data, verbose=...)",
 }
 

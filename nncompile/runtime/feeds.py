@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import sympy as sp
@@ -61,6 +61,17 @@ class Port:
         return f"{self.name}: {self.type}"
 
 
+class Shaped(Protocol):
+    """What has a shape and an element type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def ndim(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+
 def check_feeds(ports: Sequence[Port], feeds: Mapping[str, Any]) -> dict[str, Array]:
     """The feeds as arrays, one for each port and in that order.
 
@@ -68,13 +79,14 @@ def check_feeds(ports: Sequence[Port], feeds: Mapping[str, Any]) -> dict[str, Ar
     kind (integers to floats, not the reverse); arrays must have it already. Raises `FeedError` for
     a missing or unknown feed, another element type, rank or size, or one name with two sizes.
     """
-    _check_names(ports, feeds)
-    arrays = {port.name: _as_array(port, feeds[port.name]) for port in ports}
-    _check_sizes(ports, arrays)
+    check_names(ports, feeds)
+    arrays = {port.name: as_array(port, feeds[port.name]) for port in ports}
+    check_sizes(ports, arrays)
     return arrays
 
 
-def _check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
+def check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
+    """Raises `FeedError` for a missing or unknown feed."""
     names = [port.name for port in ports]
     missing = [port for port in ports if port.name not in feeds]
     unknown = [name for name in feeds if name not in names]
@@ -93,7 +105,8 @@ def _check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
         )
 
 
-def _as_array(port: Port, value: Any) -> Array:
+def as_array(port: Port, value: Any) -> Array:
+    """The feed of one port; see `check_feeds`. Raises `FeedError` for another element type."""
     try:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -194,7 +207,7 @@ class _Axis:
     """One axis of a feed: the size that its port declares, and the one that came."""
 
     port: Port
-    array: Array
+    array: Shaped
     index: int
     declared: Dim
 
@@ -211,7 +224,8 @@ class _Axis:
         return 1 if self.declared.is_Symbol else 2
 
 
-def _check_sizes(ports: Sequence[Port], arrays: Mapping[str, Array]) -> None:
+def check_sizes(ports: Sequence[Port], arrays: Mapping[str, Shaped]) -> None:
+    """Raises `FeedError` for another rank or size, or one name with two sizes."""
     axes: list[_Axis] = []
     for port in ports:
         array = arrays[port.name]
@@ -248,7 +262,7 @@ def _dim(size: int | str | None) -> Dim:
 
 
 def _mismatch(
-    port: Port, array: Array, problem: str, size_rows: Sequence[tuple[str, str]] = ()
+    port: Port, array: Shaped, problem: str, size_rows: Sequence[tuple[str, str]] = ()
 ) -> FeedError:
     return FeedError(
         f"input {port.name!r} {problem}",

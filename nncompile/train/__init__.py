@@ -11,6 +11,7 @@ from nncompile.train.logs import CSVLog, JSONLog, TensorBoardLog
 from nncompile.train.measurement import Measurement
 from nncompile.train.monitor import Monitor, Probe, TrainingWarning
 from nncompile.train.overfit import Overfit, overfit_one_batch
+from nncompile.train.sources.notes import DataNote
 from nncompile.train.trainer import Trainer
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Callback",
     "CheckFinite",
     "Data",
+    "DataNote",
     "EarlyStopping",
     "Event",
     "History",

@@ -13,8 +13,10 @@ from nncompile.program.model import Model
 from nncompile.runtime import Session
 from nncompile.runtime.feeds import Port
 from nncompile.runtime.providers import Provider
-from nncompile.train.data import Data, Feeder
+from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.joining import joined
+from nncompile.train.sources.naming import Naming
+from nncompile.train.sources.notes import Notes
 from nncompile.train.sums import Sums
 
 State = Mapping[str, Any]
@@ -29,16 +31,28 @@ class Evaluation:
         step: CompiledStep,
         providers: Provider | Sequence[Provider],
         threads: int | None,
+        notes: Notes | None = None,
+        naming: Naming | None = None,
     ) -> None:
         self.step, self.providers, self.threads = step, providers, threads
         self.recipe = step.source.recipe
         self.model = self.recipe.model
+        self.shared: dict[str, Any] = {"notes": notes, "naming": naming}  # of all feeders
 
-    def feeder(self, data: Data, batch_size: int | None) -> Feeder:
-        """Batches of data that the metrics are computed on. Raises `FeedError` for data that do
-        not fit."""
+    def feeder(self, data: Data, batch_size: int | None, y: Any = None, **options: Any) -> Feeder:
+        """Batches of data that the metrics are computed on; `options` are those of `Feeder`.
+        Raises `FeedError` for data that do not fit."""
         ports = ports_of(self.model, self._metrics)
-        return Feeder(data, self.model, ports, self._size(batch_size), self.step.evaluation_sizes)
+        return Feeder(
+            data,
+            self.model,
+            ports,
+            self._size(batch_size),
+            self.step.evaluation_sizes,
+            y=y,
+            **self.shared,
+            **options,
+        )
 
     def metrics(self, feeder: Feeder, state: State) -> dict[str, Any]:
         """Each metric over all batches, by name. Raises `FeedError` where there are none."""
@@ -54,24 +68,31 @@ class Evaluation:
         """The predictions for all examples; see `Trainer.predict`."""
         session = self._predictions
         ports = ports_of(self.model, session)
-        if not isinstance(inputs, Mapping):
-            if len(ports) != 1:
-                raise FeedError(
-                    f"model {self.model.name} predicts from {len(ports)} inputs",
-                    rows=[("input", port.name, port.type) for port in ports],
-                    hint="pass a dict of arrays by name",
-                )
-            inputs = {ports[0].name: inputs}
         sizes = self._compiled_model.sizes
-        feeder = Feeder(inputs, self.model, ports, self._size(batch_size), sizes, may_be_empty=True)
-        if feeder.count == 0:
+        feeder = Feeder(
+            inputs,
+            self.model,
+            ports,
+            self._size(batch_size),
+            sizes,
+            may_be_empty=True,
+            **self.shared,
+        )
+        if feeder.whole is not None and feeder.count == 0:
             return feeder.empty_outputs(sizes.graph.outputs)
         state_inputs = _state_inputs(session, state)
-        batch_outputs = [session.run({**examples, **state_inputs}) for examples in feeder.epoch()]
+        sample: Batch | None = None if feeder.whole is None else feeder.whole.sample()
+        batch_outputs = []
+        for examples in feeder.epoch():
+            sample = examples if sample is None else sample
+            batch_outputs.append(session.run({**examples, **state_inputs}))
+        if not batch_outputs:
+            raise FeedError("no batch to predict from")
 
         def probe() -> tuple[dict[str, Array], list[dict[str, Array]]]:
-            sample, *parts = feeder.sample_batches()
+            assert sample is not None  # or there were no batches
             at_once = session.run({**sample, **state_inputs})
+            parts = feeder.halves(sample)
             return at_once, [session.run({**examples, **state_inputs}) for examples in parts]
 
         return joined(sizes.graph, batch_outputs, self.model.examples, probe)

@@ -58,7 +58,12 @@ class EventTrainer(Protocol):
     def snapshot(self) -> Snapshot: ...
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None: ...
     def evaluate(
-        self, data: Data, batch_size: int | None = None, params: Mapping[str, Any] | None = None
+        self,
+        data: Data,
+        y: Any = None,
+        *,
+        batch_size: int | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]: ...
     def predict(
         self, inputs: Any, batch_size: int | None = None, params: Mapping[str, Any] | None = None

@@ -3,7 +3,7 @@ claims of its inputs, such as lengths; and values computed of such inputs alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,7 @@ class RangeCheck:
 
     def __init__(self, graph: Graph, examples: Dim | None) -> None:
         self._graph = graph
+        self._examples = examples
         self._ranges: dict[Value, dict[tuple[Any, ...], Range]] = {}
         for v in graph.nodes:
             if v.op.indexes:
@@ -101,21 +102,17 @@ class RangeCheck:
                 self._from[v] = frozenset[str]().union(*(self._from[a] for a in v.args))
         self._rowwise = {v for v in order if rows.is_known(v)}
 
-    def __call__(self, arrays: Mapping[str, Array], sizes: Sizes, unbatched: bool = False) -> None:
+    def __call__(
+        self, arrays: Mapping[str, Array], sizes: Sizes, unbatched: bool = False, first: int = 0
+    ) -> None:
         """Raises `FeedError` where arrays of these sizes give an index out of its range. Of
-        `unbatched` data, which are cut into batches of these sizes, only the values that each row
-        determines alone are checked.
+        `unbatched` data, which are cut into batches of these sizes and begin at the row `first`,
+        only the values that each row determines alone are checked.
 
         Negative numbers are out of range too: in a label they mark an example without a class,
         and onnxruntime would count them from the end.
         """
-        checked = [
-            v
-            for v in self._ranges
-            if self._from.get(v)
-            and self._from[v] <= arrays.keys()
-            and (not unbatched or v in self._rowwise)
-        ]
+        checked = self._checked(arrays, unbatched)
         data_sizes = self._solved(arrays) if unbatched and any(v.args for v in checked) else sizes
         inputs = ((v, v.op.name) for v in self._from if isinstance(v.op, Input))
         feeds = {v: arrays[name] for v, name in inputs if name in arrays}
@@ -124,14 +121,56 @@ class RangeCheck:
         for v, array in _computed(checked, feeds, data_sizes):
             if v in targets:
                 for allowed in self._ranges[v].values():
-                    self._check(v, array, allowed, data_sizes if v.args else sizes, feeds)
+                    at = data_sizes if v.args else sizes
+                    self._check(v, array, allowed, at, feeds, first)
+
+    def prepared(
+        self, arrays: Mapping[str, Array], sizes: Sizes
+    ) -> Callable[[Mapping[str, Array]], None]:
+        """The check of batches of the names, types and sizes of these arrays. Where they are
+        themselves what has ranges, that costs their least and greatest numbers."""
+        checked = self._checked(arrays, unbatched=False)
+        if not checked:
+            return _nothing
+        bounds: list[tuple[str, Any, Any]] = []
+        for v in checked:
+            for allowed in self._ranges[v].values():
+                low = _at_sizes(allowed.low, sizes)
+                high = None if allowed.high is None else _at_sizes(allowed.high, sizes)
+                numbers = isinstance(low, int) and (high is None or isinstance(high, int))
+                if v.args or v.dtype.is_float or not numbers:
+                    return lambda batch: self(batch, sizes)
+                bounds.append((input_of(v).name, low, high))
+
+        def check(batch: Mapping[str, Array]) -> None:
+            for name, low, high in bounds:
+                if not _is_inside(batch[name], low, high):
+                    self(batch, sizes)  # which says what is wrong
+
+        return check
+
+    def _checked(self, arrays: Mapping[str, Array], unbatched: bool) -> list[Value]:
+        """The values with ranges that the arrays tell."""
+        return [
+            v
+            for v in self._ranges
+            if self._from.get(v)
+            and self._from[v] <= arrays.keys()
+            and (not unbatched or v in self._rowwise)
+        ]
 
     def _solved(self, arrays: Mapping[str, Array]) -> Sizes:
         leaves = {n: v for n, v in self._graph.leaves.items() if n in arrays}
         return solve([v.shape for v in leaves.values()], [arrays[n].shape for n in leaves])
 
     def _check(
-        self, value: Value, array: Array, allowed: Range, sizes: Sizes, feeds: Mapping[Value, Array]
+        self,
+        value: Value,
+        array: Array,
+        allowed: Range,
+        sizes: Sizes,
+        feeds: Mapping[Value, Array],
+        first: int,
     ) -> None:
         if array.size == 0:
             return
@@ -151,6 +190,9 @@ class RangeCheck:
             rows += [("computed", text), ("first at", _index("", position))]
         else:
             name, position = origin
+            leaf = self._graph.leaves[name]
+            if position and leaf.shape[0] == self._examples:
+                position = (position[0] + first, *position[1:])
             subject = f"input {name!r}"
             rows.append(("first at", _index(name, position)))
         rows.append(("in all", f"{wrong.sum():,} of {array.size:,}"))
@@ -193,6 +235,21 @@ def _outside(array: Array, low: Dim, high: Dim | None, are_real: bool) -> Array:
     elif isinstance(high, int) and array.max() >= high + 1:  # reals are cut off
         wrong |= array >= high + 1
     return wrong
+
+
+def _nothing(batch: Mapping[str, Array]) -> None:
+    """Where nothing has a range."""
+
+
+def _is_inside(array: Array, low: int, high: int | None) -> bool:
+    """Whether integers lie within a range."""
+    if array.size == 0:
+        return True
+    kind = array.dtype.kind
+    if low == 0 and high is not None and kind == "i" and high <= np.iinfo(array.dtype).max:
+        # Negative numbers are the greatest ones there: one search does for both ends.
+        return bool(np.maximum.reduce(array.view(f"u{array.dtype.itemsize}"), None) <= high)
+    return bool(array.min() >= low and (high is None or array.max() <= high))
 
 
 def claimed(graph: Graph) -> dict[str, AssertInRange]:

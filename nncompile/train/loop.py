@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,6 +111,14 @@ class Loop:
         else:
             self.runner.load(state)
 
+    def recompiled(self, compiled: CompiledStep, runner: StepRunner) -> None:
+        """Goes on with another step of the same state, and a new epoch."""
+        number, step = self.epoch.number, self.step
+        self.compiled, self.runner = compiled, runner
+        self.model = compiled.source.recipe.model
+        self._earlier = step - runner.steps
+        self.epoch = Epoch.of(compiled, number, step)
+
     def begin_epoch(self) -> None:
         """Leaves the epoch under way; its number is that of the next one."""
         self.epoch = Epoch.of(self.compiled, self.epoch.number, self.step)
@@ -169,17 +178,20 @@ class Loop:
             order = None if seed is None else (seed, epoch.number)
             epoch.begun_on(feeder.identity(order))
             completed = True
-            for examples in feeder.epoch(order, skip=self.step - epoch.start):
-                if self.step >= last_step or self.stopping:
-                    completed = False
-                    break
-                metrics = self._advance(examples, feeder, watchers)
-                latest = examples
-                to_look -= 1
-                if not to_look:
-                    to_look = ticks.look(epoch.number + 1, metrics, examples)
-                if self.epoch is not epoch:
-                    break
+            # One more than there are steps left says whether the epoch is complete.
+            left = None if last_step == math.inf else int(last_step) - self.step + 1
+            with closing(feeder.epoch(order, self.step - epoch.start, left)) as batches:
+                for examples in batches:
+                    if self.step >= last_step or self.stopping:
+                        completed = False
+                        break
+                    metrics = self._advance(examples, feeder, watchers)
+                    latest = examples
+                    to_look -= 1
+                    if not to_look:
+                        to_look = ticks.look(epoch.number + 1, metrics, examples)
+                    if self.epoch is not epoch:
+                        break
             if self.epoch is not epoch:  # a callback went on from another state
                 continue
             latest = self._whole(epoch, feeder, order, latest)

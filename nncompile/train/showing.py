@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any, Self
 
@@ -52,9 +52,7 @@ class Plan:
 
 def batches_of(feeder: Feeder) -> int | None:
     """The number of batches in an epoch; None where only reading them tells."""
-    if feeder.arrays is not None:
-        return -(-feeder.count // feeder.size)
-    return len(feeder.data) if isinstance(feeder.data, Sized) else None
+    return feeder.batch_count
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from nncompile.backends.onnx import OPSET
 from nncompile.compiler.compile import compile_step
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import (
-    FeedError,
     ModelError,
     did_you_mean,
     seed_number,
@@ -23,19 +23,25 @@ from nncompile.diagnostics.errors import (
 from nncompile.diagnostics.hints import SuggestsNames, suggests_names
 from nncompile.ir.types import Array
 from nncompile.program.model import RANDOM_STATE
-from nncompile.program.recipe import Recipe
+from nncompile.program.recipe import Recipe, minimize
+from nncompile.program.weighted_losses import weighted
 from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.providers import Provider
-from nncompile.train.data import Batch, Data, Feeder
+from nncompile.runtime.runner import StepRunner
+from nncompile.train.data import PREFETCHED, Batch, Data
 from nncompile.train.display import Verbose, displayed
 from nncompile.train.evaluation import Evaluation, ports_of
 from nncompile.train.events import Callback, Fitting, Watchers
+from nncompile.train.fit_data import FitData
 from nncompile.train.foreign_methods import FOREIGN_METHODS
 from nncompile.train.history import History
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Epoch, Loop
 from nncompile.train.progress import Snapshot, load_progress
+from nncompile.train.sources.naming import Naming
+from nncompile.train.sources.notes import Notes
 from nncompile.train.transfer import Renaming, Transfer, transfer
+from nncompile.train.weights import ClassWeight
 
 
 class Trainer(SuggestsNames):
@@ -57,14 +63,14 @@ class Trainer(SuggestsNames):
         without: Collection[str] = (),
     ) -> None:
         self.compiled = compile_step(recipe, without)
-        self.recipe = recipe
-        self.model = recipe.model
         self.providers = providers
         self.threads = threads
         self.seed = recipe.seed if seed is None else seed_number(seed)
-        first = self.compiled.source.initial(self.seed)
-        self._loop = Loop(self.compiled, self.compiled.runner(first, providers, threads))
-        self._evaluation = Evaluation(self.compiled, providers, threads)
+        self._notes = Notes()
+        self.recipe = recipe
+        self.model = recipe.model
+        self._loop = Loop(self.compiled, self._runner(self.compiled.source.initial(self.seed)))
+        self._evaluation = self._evaluating()
 
     def __reduce__(self) -> Any:
         options = self.providers, self.seed, self.threads, tuple(self.compiled.without)
@@ -73,6 +79,14 @@ class Trainer(SuggestsNames):
     def __repr__(self) -> str:
         place = f"step {self.step:,}, epoch {self.epoch}"
         return f"<Trainer of {self.model.name} at {place}, on {self.providers}>"
+
+    def _runner(self, state: Mapping[str, Any]) -> StepRunner:
+        return self.compiled.runner(state, self.providers, self.threads)
+
+    def _evaluating(self) -> Evaluation:
+        naming = Naming(self.model, self._notes)
+        options = self.providers, self.threads, self._notes, naming
+        return Evaluation(self.compiled, *options)
 
     @property
     def step(self) -> int:
@@ -170,16 +184,32 @@ class Trainer(SuggestsNames):
         steps: int | None = None,
         validation_data: Data | None = None,
         callbacks: Callback | Iterable[Callback] = (),
+        validation_split: float = 0.0,
         batch_size: int | None = None,
-        shuffle: bool = True,
+        shuffle: bool | int = True,
+        class_weight: ClassWeight | None = None,
+        sample_weight: Any = None,
+        prefetch: int = PREFETCHED,
         verbose: Verbose = None,
     ) -> History:
         """Trains for so many more epochs or steps, whichever ends first, and returns each epoch's
         metrics (see `History`). An epoch that was interrupted is finished first, and counts as one.
 
         Without either number, training goes on to the end that the recipe sets, or for one epoch
-        where it sets none. A dict of arrays is shuffled for each epoch; a smaller last batch is
-        trained on too. `validation_data` are evaluated after each epoch.
+        where it sets none.
+
+        `data` are arrays of all examples (a dict, a table, a tuple in the order of the inputs, a
+        file of a table) or batches of them (a list, a loader, a sequence, a function that returns
+        them for each epoch). Arrays are shuffled for each epoch unless `shuffle` is False; a
+        smaller last batch is trained on too. A number `shuffle` draws each batch that comes from
+        the next so many. The targets `y`, where they are apart, are of the inputs that predictions
+        do not need. A thread makes batches `prefetch` ahead where Python makes them; 0 does
+        without.
+
+        `validation_data` are evaluated after each epoch; or the last examples, of which there are
+        `validation_split` of all. `class_weight` weighs the examples by the class (a dict, or
+        "balanced"), `sample_weight` each: a mean loss is Σ weight·loss / Σ weight then, for which
+        the model gets an input `sample_weight` where it has none.
 
         How it goes is shown on stderr: in a terminal as a bar, in a notebook as a table, and in a
         file or pipe as a line for each epoch (see `nncompile.train.display.Display`).
@@ -191,33 +221,40 @@ class Trainer(SuggestsNames):
         of the last whole step; after a `TrainingError`, also one that a callback raises after a
         step, it is that of the step before, which is made again where the training goes on.
         """
-        if isinstance(y, int):
-            raise ModelError(
-                f"fit takes only the data by position, got {y} beside them",
-                hint=f"fit(data, epochs={y}) or fit(data, steps={y})",
-            )
+        _check_targets(y, "fit", "epochs", "steps")
+        size = self.recipe.batch_size if batch_size is None else batch_size
+        given = FitData(
+            *(data, y, validation_data, validation_split, class_weight, sample_weight),
+            *(size, shuffle, prefetch),
+        )
         loop = self._loop
 
         def train() -> History:
+            if given.is_weighted:
+                self._weigh_examples()
             ports = ports_of(self.model, loop.runner.session)
-            size = self.recipe.batch_size if batch_size is None else batch_size
-            feeder = Feeder(data, self.model, ports, size, self.compiled.sizes)
-            if y is not None:
-                raise FeedError(
-                    "data must be a dict of arrays by input name, targets too; got "
-                    f"{type(y).__name__} beside it"
-                )
-            held_out = validate = None
-            if validation_data is not None:
-                held_out = self._evaluation.feeder(validation_data, batch_size)
-                validate = partial(self._evaluation.metrics, held_out)
+            feeder, held_out = given.feeders(self.compiled, ports, self._evaluation)
+            validate = None if held_out is None else partial(self._evaluation.metrics, held_out)
             watchers = Watchers.of(self, displayed(callbacks, verbose))
-            fitting = Fitting(self, feeder, held_out, shuffle, self._ends(epochs, steps))
+            shuffled = shuffle is not False
+            fitting = Fitting(self, feeder, held_out, shuffled, self._ends(epochs, steps))
             with watchers.during(fitting):
-                seed = self.seed if shuffle else None
+                seed = self.seed if shuffled else None
                 return loop.run(feeder, watchers, fitting.ends, seed, validate)
 
         return loop.alone(train)
+
+    def _weigh_examples(self) -> None:
+        """Goes on with losses that weigh the examples."""
+        losses = [u.loss for u in self.recipe.updates if isinstance(u, minimize)]
+        model = weighted(self.model, losses)
+        if model is self.model:
+            return
+        recipe = replace(self.recipe, model=model)
+        compiled = compile_step(recipe, self.compiled.without)
+        self.recipe, self.model, self.compiled = recipe, model, compiled
+        self._loop.recompiled(compiled, self._runner(self.state))
+        self._evaluation = self._evaluating()
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
         """Where the last step, on `batch` and undone or not, first made a number that is not
@@ -236,7 +273,12 @@ class Trainer(SuggestsNames):
 
     @suggests_names
     def evaluate(
-        self, data: Data, batch_size: int | None = None, params: Mapping[str, Any] | None = None
+        self,
+        data: Data,
+        y: Any = None,
+        *,
+        batch_size: int | None = None,
+        params: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Each metric over all examples, computed as after training (no dropout, running
         statistics); tables of totals, such as a confusion matrix, as arrays.
@@ -251,7 +293,8 @@ class Trainer(SuggestsNames):
                 rows=[("output", name, str(v.type)) for name, v in self.model.outputs.items()],
                 hint="a metric is a scalar output, such as a loss or an accuracy",
             )
-        feeder = self._evaluation.feeder(data, batch_size)
+        _check_targets(y, "evaluate", "batch_size")
+        feeder = self._evaluation.feeder(data, batch_size, y)
         return self._evaluation.metrics(feeder, {**self.state, **(params or {})})
 
     @suggests_names
@@ -321,3 +364,12 @@ def _restored(
     batches = int(state["step"]) - int(position["start"])
     trainer._loop.load(state, Epoch.of(trainer.compiled, batches=batches, **position))
     return trainer
+
+
+def _check_targets(y: Any, method: str, *options: str) -> None:
+    """Raises `ModelError` where targets are a number, which was meant as another option."""
+    if isinstance(y, int):
+        calls = " or ".join(f"{method}(data, {option}={y})" for option in options)
+        raise ModelError(
+            f"{method} takes only the data by position, got {y} beside them", hint=calls
+        )

@@ -1,0 +1,129 @@
+"""What `fit` is given: the data that are trained on, those that are held out, and what each example
+weighs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from nncompile.compiler.compile import CompiledStep
+from nncompile.diagnostics.errors import FeedError, ModelError, whole_number
+from nncompile.program.weighted_losses import WEIGHTS
+from nncompile.runtime.feeds import Port
+from nncompile.train.data import Data, Feeder
+from nncompile.train.evaluation import Evaluation
+from nncompile.train.sources.files import read_table
+from nncompile.train.sources.naming import Naming, is_numbers, is_whole
+from nncompile.train.sources.notes import Notes
+from nncompile.train.sources.splitting import split
+from nncompile.train.weights import ClassWeight, ClassWeights, sample_weights
+
+
+@dataclass(frozen=True)
+class FitData:
+    """The arguments of `fit` that say what is trained on; see `Trainer.fit`."""
+
+    data: Data
+    y: Any
+    validation_data: Data | None
+    validation_split: float
+    class_weight: ClassWeight | None
+    sample_weight: Any
+    batch_size: int
+    shuffle: bool | int
+    prefetch: int
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether the examples have weights."""
+        return self.class_weight is not None or self.sample_weight is not None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether a part of the data is held out."""
+        return isinstance(self.validation_split, bool) or self.validation_split != 0
+
+    def feeders(
+        self, compiled: CompiledStep, ports: list[Port], evaluation: Evaluation
+    ) -> tuple[Feeder, Feeder | None]:
+        """The batches to train on, and those of the held-out data. Raises `FeedError` for data
+        that do not fit, `ModelError` for options that do not."""
+        if self.is_split and self.validation_data is not None:
+            raise ModelError("give either validation_data or validation_split, not both")
+        model = compiled.source.recipe.model
+        notes: Notes = evaluation.shared["notes"]
+        naming: Naming = evaluation.shared["naming"]
+        classes = None
+        if self.class_weight is not None:
+            classes = ClassWeights(self.class_weight, model)
+        data, y, held_out = self.data, self.y, self.validation_data
+        if isinstance(data, str | os.PathLike):
+            data = read_table(data)
+        if is_whole(data) or is_numbers(data):
+            feeds = naming.feeds(data, y, ports)
+            if self.sample_weight is not None:
+                feeds[WEIGHTS] = sample_weights(self.sample_weight)
+            if self.is_split:
+                cut = {
+                    n for n, v in model.inputs.items() if v.rank and v.shape[0] == model.examples
+                }
+                feeds, held_out = split(feeds, cut, self.validation_split)
+                self._tell(notes, cut, feeds, held_out)
+            if classes is not None:
+                if classes.is_balanced and classes.label in feeds:
+                    classes.fit(feeds[classes.label])
+                feeds = classes(feeds)
+            data, y, weigh = feeds, None, None
+        else:
+            self._check_batches(classes)
+            weigh = classes
+        feeder = Feeder(
+            data,
+            model,
+            ports,
+            self.batch_size,
+            compiled.sizes,
+            y=y,
+            naming=naming,
+            notes=notes,
+            weigh=weigh,
+            prefetch=self.prefetch,
+            buffer=self.buffer,
+        )
+        if held_out is None:
+            return feeder, None
+        options = {"prefetch": self.prefetch}
+        return feeder, evaluation.feeder(held_out, self.batch_size, **options)
+
+    @property
+    def buffer(self) -> int:
+        """From how many batches each next one is drawn."""
+        return 0 if isinstance(self.shuffle, bool) else whole_number("shuffle", self.shuffle, 0)
+
+    def _tell(self, notes: Notes, cut: set[str], train: Any, held_out: Any) -> None:
+        name = next(n for n in train if n in cut)
+        first, last = train[name].shape[0], held_out[name].shape[0]
+        notes.tell(
+            f"validation_split={self.validation_split:g} trains on the first {first:,} examples "
+            f"and holds out the last {last:,}"
+        )
+
+    def _check_batches(self, classes: ClassWeights | None) -> None:
+        """Raises `FeedError` for options that need the arrays of all examples."""
+        kind = type(self.data).__name__
+        if self.is_split:
+            raise FeedError(
+                f"validation_split needs arrays, got batches ({kind})",
+                hint="validation_data=… takes batches of their own",
+            )
+        if self.sample_weight is not None:
+            raise FeedError(
+                f"sample_weight stands beside batches ({kind}), each of which has its own",
+                hint=f"let the batches be (x, y, {WEIGHTS}), or dicts with {WEIGHTS!r}",
+            )
+        if classes is not None and classes.is_balanced:
+            raise FeedError(
+                f'class_weight="balanced" needs the labels of all examples, got batches ({kind})',
+                hint="class_weight={0: 1.0, 1: 5.0} gives the weights",
+            )

@@ -1,0 +1,1 @@
+"""Data as people have them: arrays, tables, lists, loaders, sequences, generators."""
