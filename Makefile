@@ -8,8 +8,8 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 .PHONY: demo test quick matrix lint docs clean
 
 demo: .venv/.examples
-	$(BIN)/nncompile train examples/digits.py --output runs/digits
-	$(BIN)/python examples/recognise.py runs/digits/model.onnx
+	$(BIN)/nncompile train examples/digits.py
+	$(BIN)/python examples/recognise.py runs/digits/latest/model.onnx
 
 test: .venv/.test
 	$(PYTEST)

@@ -1,6 +1,6 @@
 """An autoencoder: 64 pixels through a code of 8 numbers and back.
 
-    nncompile train examples/autoencoder.py --output runs/autoencoder
+    nncompile train examples/autoencoder.py
     python examples/autoencoder.py          # compares it with principal components
 
 Of the held-out digits' variance, 8 principal components leave out 34 %, the autoencoder 19 %:

@@ -1,6 +1,6 @@
 """A small GPT: a causal transformer that writes Python, a character at a time.
 
-    nncompile train examples/char_gpt.py --output runs/char_gpt
+    nncompile train examples/char_gpt.py
     python examples/char_gpt.py                  # trains, exports, and writes with the export
 
 It is trained on sources of the standard library (`source_text.py`) and measured on modules that it

@@ -1,6 +1,6 @@
 """A recurrent network that writes Python, a character at a time.
 
-    nncompile train examples/char_lstm.py --output runs/char_lstm
+    nncompile train examples/char_lstm.py
     python examples/char_lstm.py                 # trains, exports, and writes with the export
 
 The same text, loss and figure as `char_gpt.py`, with an LSTM in the place of attention: what it

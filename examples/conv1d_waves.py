@@ -1,6 +1,6 @@
 """Which wave is it: sine, square, triangle or saw? Causal convolutions say so while it sounds.
 
-    nncompile train examples/conv1d_waves.py --output runs/conv1d_waves
+    nncompile train examples/conv1d_waves.py
     python examples/conv1d_waves.py         # trains, and says how soon it knows
 
 Pitch, phase and loudness are random, and noise is added. The dilations 1, 2, 4, 8 and 16 let each

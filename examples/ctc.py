@@ -1,6 +1,6 @@
 """Reading without times: connectionist temporal classification, as speech is recognised.
 
-    nncompile train examples/ctc.py --output runs/ctc
+    nncompile train examples/ctc.py
     python examples/ctc.py                       # trains, exports, and reads with the export
 
 A recording says some digits one after another, each for as long as it likes, with pauses between,

@@ -1,6 +1,6 @@
 """A denoising autoencoder: it learns to undo noise that the graph adds while training.
 
-    nncompile train examples/denoising_autoencoder.py --output runs/denoising_autoencoder
+    nncompile train examples/denoising_autoencoder.py
     python examples/denoising_autoencoder.py
 
 `GaussianNoise` draws new noise in every step and is gone in the exported model, which takes images

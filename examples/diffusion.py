@@ -1,7 +1,7 @@
 """Denoising diffusion: a network learns to tell noise from image, and images are drawn by taking
 the noise away bit by bit, with onnxruntime and numpy alone.
 
-    nncompile train examples/diffusion.py --model diffusion --output runs/diffusion
+    nncompile train examples/diffusion.py --model diffusion
     python examples/diffusion.py docs/images/diffusion.png      # trains, draws and judges
 
 At the time t, from 0 to 1, an image is x·cos(πt/2) + ε·sin(πt/2) of image x and noise ε (J. Ho et

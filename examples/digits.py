@@ -1,6 +1,6 @@
 """Handwritten digits: 1797 images of 8×8 pixels, which come with scikit-learn.
 
-    nncompile train examples/digits.py --output runs/digits
+    nncompile train examples/digits.py
 
 The input is the raw image, pixels from 0 to 16: what the exported file takes is what a camera
 would give, and the scaling is part of the model. Of the 360 digits that are held out, 98 % are

@@ -1,6 +1,6 @@
 """A convolutional network on handwritten digits, with normalization and pooling.
 
-    nncompile train examples/digits_cnn.py --output runs/digits_cnn
+    nncompile train examples/digits_cnn.py
 
 Of the 360 digits that are held out, 99 % are recognised; the dense network of `digits.py` has 98 %.
 The exported file has no normalization in it: what was learned about mean and variance is part of

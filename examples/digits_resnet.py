@@ -1,6 +1,6 @@
 """A small residual network on handwritten digits; its exported file takes images of any size.
 
-    nncompile train examples/digits_resnet.py --output runs/digits_resnet
+    nncompile train examples/digits_resnet.py
     python examples/digits_resnet.py        # trains, exports, and runs the export at several sizes
 
 Three stages of residual blocks (K. He et al., "Deep residual learning for image recognition",

@@ -1,6 +1,6 @@
 """A convolution learns an edge filter from a photograph and its edges, exactly.
 
-    nncompile train examples/edges.py --output runs/edges
+    nncompile train examples/edges.py
     python examples/edges.py                # trains, and prints the two kernels that were learned
 
 The target is what the Sobel filters, one for each direction, make of the photograph. Their 18

@@ -1,6 +1,6 @@
 """A function of one variable, fitted from noisy points.
 
-    nncompile train examples/fit_function.py --output runs/fit_function
+    nncompile train examples/fit_function.py
     python examples/fit_function.py             # trains, and draws what was learned
 
 The points have noise of variance 0.01; from the function itself the fitted curve differs by a mean

@@ -1,7 +1,7 @@
 """Two networks against each other: a generator of digits and a discriminator that tells them from
 real ones, each with an optimizer of its own.
 
-    nncompile train examples/gan.py --model gan --output runs/gan
+    nncompile train examples/gan.py --model gan
     python examples/gan.py docs/images/gan.png      # trains, draws and judges
 
 `updates=[…]` is one training step with two updates, of the parameters `disc.*` and `gen.*`; the

@@ -1,6 +1,6 @@
 """Linear regression by gradient descent: how diabetes went on, from ten measurements before it.
 
-    nncompile train examples/linear_regression.py --output runs/linear_regression
+    nncompile train examples/linear_regression.py
     python examples/linear_regression.py        # its weights, beside those of least squares
 
 Of the 442 patients of scikit-learn's data, 100 are held out. The descent, with momentum, arrives

@@ -1,6 +1,6 @@
 """Logistic regression: is a tumour benign, from 30 measurements of it (scikit-learn's data).
 
-    nncompile train examples/logistic_regression.py --output runs/logistic_regression
+    nncompile train examples/logistic_regression.py
 
 Measurements are of very different sizes. The mean and the deviation that put them on one scale
 are constants of the model, so that the exported file takes the raw ones. Of the 114 tumours that

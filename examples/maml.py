@@ -1,6 +1,6 @@
 """Learning to learn: weights from which one step of gradient descent on ten points fits a sine.
 
-    nncompile train examples/maml.py --model meta_recipe --output runs/maml
+    nncompile train examples/maml.py --model meta_recipe
     python examples/maml.py
 
 Each task is a sine of its own amplitude and phase. The inner step is a gradient in the model,

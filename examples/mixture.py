@@ -1,6 +1,6 @@
 """A mixture of experts: a router learns which of four networks answers for which inputs.
 
-    nncompile train examples/mixture.py --output runs/mixture
+    nncompile train examples/mixture.py
     python examples/mixture.py                   # trains both, and shows who answers where
 
 In each quarter of the plane points are turned by another angle: at the borders is a jump that a

@@ -1,6 +1,6 @@
 """Several tasks, one network: which digit an image shows, whether it is even, and how much ink.
 
-    nncompile train examples/multi_task.py --output runs/multi_task
+    nncompile train examples/multi_task.py
 
 Three heads share two layers, and the loss is a weighted sum. Of the held-out images, the digit is
 right for 99 %, the parity for 98 %, and the ink is told with R² 0.93.

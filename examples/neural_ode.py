@@ -1,6 +1,6 @@
 """A neural ordinary differential equation: the law of a pendulum, learned from how it swings.
 
-    nncompile train examples/neural_ode.py --output runs/neural_ode
+    nncompile train examples/neural_ode.py
     python examples/neural_ode.py                # trains, and draws a longer swing than it has seen
 
 A network f gives the speed at which the state changes, dy/dt = f(y), and a loop (`scan`) integrates

@@ -1,6 +1,6 @@
 """The perceptron (Rosenblatt 1958): learning without a gradient.
 
-    nncompile train examples/perceptron.py --output runs/perceptron
+    nncompile train examples/perceptron.py
     python examples/perceptron.py           # learns AND, OR, NOT and who gets a loan, and not XOR
 
 Where the neuron is right, nothing changes; where it is wrong, the input is added to its weights or

@@ -1,7 +1,7 @@
 """Runs the exported digits model on images that it has not seen, with plain onnxruntime.
 
-nncompile train examples/digits.py --output runs/digits
-python examples/recognise.py [runs/digits/model.onnx]
+nncompile train examples/digits.py
+python examples/recognise.py [runs/digits/latest/model.onnx]
 """
 
 import sys
@@ -28,7 +28,7 @@ def drawn(image):
     return ["".join(SHADES[shade] * 2 for shade in row) for row in shades]
 
 
-def main(path="runs/digits/model.onnx"):
+def main(path="runs/digits/latest/model.onnx"):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     images, labels = held_out()
     (probabilities,) = session.run(["probabilities"], {"image": images})

@@ -1,6 +1,6 @@
 """The adding problem, by RNN, LSTM and GRU: what recurrent networks can keep in mind.
 
-    nncompile train examples/recurrent.py --output runs/recurrent
+    nncompile train examples/recurrent.py
     python examples/recurrent.py                 # trains all four, and compares them
 
 A sequence of random numbers has two marks in it, one in either half; the answer is the sum of the

@@ -1,6 +1,6 @@
 """Are the brackets balanced? A transformer encoder that classifies sequences of several lengths.
 
-    nncompile train examples/sequence_classifier.py --output runs/sequence_classifier
+    nncompile train examples/sequence_classifier.py
 
 Half of the texts are balanced, `([][()])`; the others were, until one or two of their brackets were
 changed. Texts are filled up with zeros, which a mask hides: however long the filling, the answer is

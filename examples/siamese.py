@@ -1,7 +1,7 @@
 """Siamese networks: two images through one network, which learns what makes them the same digit,
 also for digits that it has never seen.
 
-    nncompile train examples/siamese.py --output runs/siamese
+    nncompile train examples/siamese.py
     python examples/siamese.py
 
 Trained on pairs of the digits 0 to 6, which turned and mirrored count as digits of their own, by

@@ -1,7 +1,7 @@
 """A table with missing values and words, as a CSV file has them: of which grape is a wine?
 
     python examples/tabular.py wine.onnx        # where the model goes
-    nncompile train examples/tabular.py --output runs/tabular
+    nncompile train examples/tabular.py
 
 The table is scikit-learn's, of 178 wines from Piedmont: 12 measurements, of which one in eight is
 removed here, and the color, which is put into words. Medians, means and deviations are computed

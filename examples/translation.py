@@ -1,6 +1,6 @@
 """Roman numbers translated into ours, MCMXCIV → 1994: a transformer with encoder and decoder.
 
-    nncompile train examples/translation.py --output runs/translation
+    nncompile train examples/translation.py
     python examples/translation.py               # trains, exports, and translates with the export
 
 The encoder reads the Roman digits, the decoder writes ours one by one, looking at what it has

@@ -1,6 +1,6 @@
 """One hidden layer approximates any function, the better the wider it is.
 
-    nncompile train examples/universal_approximation.py --output runs/universal_approximation
+    nncompile train examples/universal_approximation.py
     python examples/universal_approximation.py      # the error of each width
 
 (G. Cybenko, "Approximation by superpositions of a sigmoidal function", 1989.) Each doubling of the

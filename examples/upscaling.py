@@ -1,6 +1,6 @@
 """Photographs twice as high and wide: a transposed convolution puts details back.
 
-    nncompile train examples/upscaling.py --output runs/upscaling
+    nncompile train examples/upscaling.py
     python examples/upscaling.py            # trains, and enlarges a photograph with the export
 
 It learns from pieces of 16×16 pixels of one photograph what they were at 32×32, and corrects what

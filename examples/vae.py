@@ -1,6 +1,6 @@
 """A variational autoencoder of binary digits, and digits drawn from it.
 
-    nncompile train examples/vae.py --model vae --output runs/vae
+    nncompile train examples/vae.py --model vae
     python examples/vae.py docs/images/vae.png      # trains, draws and judges
 
 The loss is −ELBO in nats: a bound on −log p(image) of a true density of binary images, so that it

@@ -1,7 +1,7 @@
 """Why deep networks of sigmoids do not learn: the gradient of the loss, layer by layer.
 
     python examples/vanishing_gradients.py          # a table, and vanishing_gradients.png
-    nncompile train examples/vanishing_gradients.py --output runs/vanishing_gradients
+    nncompile train examples/vanishing_gradients.py
 
 Twenty hidden layers tell points of two rings apart. A sigmoid passes on at most a quarter of a
 gradient, so that what arrives at the first layer is 10⁻¹² of what the last one gets, and the

@@ -1,6 +1,6 @@
 """Exclusive or: the smallest function that a network without a hidden layer cannot learn.
 
-    nncompile train examples/xor.py --output runs/xor
+    nncompile train examples/xor.py
 
 With a hidden layer of 8 neurons, all four answers are right.
 """

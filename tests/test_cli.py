@@ -32,7 +32,12 @@ def test_train_writes_models_that_plain_onnxruntime_runs(good: Path) -> None:
     output = good.parent / "runs"
     printed = succeeds("train", good, "--output", output, "--epochs", 40)
     assert sorted(os.listdir(output)) == [
+        ".lock",
+        "best",
         "checkpoint.safetensors",
+        "checkpoints",
+        "config.json",
+        "log.csv",
         "model.onnx",
         "step.onnx",
         "step.state.safetensors",

@@ -13,7 +13,7 @@ from nncompile.cli.run import run
 from nncompile.cli.settings import Command
 from nncompile.cli.shared import command
 from nncompile.cli.show import show
-from nncompile.cli.train import train
+from nncompile.cli.train import ResumableCommand, train
 from nncompile.cli.verify import verify
 from nncompile.diagnostics.version import VERSION
 
@@ -25,7 +25,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for function in (train, compile, run, show, check, verify, lr_find):  # in the order of the help
-    app.command(cls=Command, no_args_is_help=True)(command(function))
+    kind = ResumableCommand if function is train else Command
+    app.command(cls=kind, no_args_is_help=True)(command(function))
 
 
 def _print_version(wanted: bool) -> None:

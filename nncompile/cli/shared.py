@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
+import os
+import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Mapping
@@ -29,7 +32,35 @@ from nncompile.passes import PASSES
 from nncompile.program.model_file import Data, Declared
 from nncompile.train.monitor import TrainingWarning
 
-out = Console(highlight=False, markup=False, soft_wrap=True)
+
+class Output(Console):
+    """Standard output. A command that `outlives_its_reader` goes on where nobody reads it any
+    more, or the disk it is written to is full, and says so once."""
+
+    outlives_its_reader = False
+
+    def print(self, *args: Any, **options: Any) -> None:
+        try:
+            super().print(*args, **options)
+        except OSError as error:
+            if not self.outlives_its_reader:
+                raise
+            self._close(error.strerror or str(error))
+
+    def on_broken_pipe(self) -> None:
+        if not self.outlives_its_reader:
+            super().on_broken_pipe()
+        self._close("it is closed")
+
+    def _close(self, reason: str) -> None:
+        self.quiet = True
+        with contextlib.suppress(OSError):  # or Python complains of it once more at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError):
+            typer.echo(f"cannot write to the standard output: {reason.lower()}; going on", err=True)
+
+
+out = Output(highlight=False, markup=False, soft_wrap=True)
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Python file that declares a model.")]
 Chosen = Annotated[
     str | None, typer.Option("--model", help="Which model, if the file declares several.")

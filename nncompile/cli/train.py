@@ -1,15 +1,18 @@
-"""Trains a model, and exports it."""
+"""Trains a model in a run directory, and exports it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import Timing
-from nncompile.cli.settings import Set, load_file
+from nncompile.cli.settings import Command, Set, load_file
 from nncompile.cli.shared import (
     INTERRUPTED,
     Chosen,
@@ -21,18 +24,42 @@ from nncompile.cli.shared import (
     print_costs,
     print_files,
 )
-from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import ModelError
-from nncompile.program.recipe import Recipe, minimize
-from nncompile.runtime import check_writable, written_together
-from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, Trainer
+from nncompile.program.model_file import Data
+from nncompile.program.recipe import Recipe
+from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, RunDirectory, Trainer
 from nncompile.train.display import Display
 from nncompile.train.figures import figures
+from nncompile.train.run_config import watched_by_default
+from nncompile.train.run_places import LATEST
+
+
+class ResumableCommand(Command):
+    """A command whose option `--resume` may stand without a value: for the latest run."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        completed = []
+        for i, arg in enumerate(args):
+            completed.append(arg)
+            following = args[i + 1] if i + 1 < len(args) else "-"
+            # A run is not called like an option or a model file.
+            if arg == "--resume" and (following.startswith("-") or following.endswith(".py")):
+                completed.append(LATEST)
+        return super().parse_args(ctx, completed)
 
 
 def train(
     file: File,
-    output: Annotated[Path, typer.Option(help="Directory for the results.")] = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Directory of the run; runs/MODEL/NUMBER by default."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run, in place of its number.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the run that is there.")
+    ] = False,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data, from now on.")
     ] = None,
@@ -41,13 +68,27 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     provider: ProviderName = "cpu",
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="A checkpoint to resume from.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[RUN]",
+            help="Go on with a run: its number or name, its directory or one of its checkpoints; "
+            "the latest by default.",
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(help="How often the state is written: 5m (the default), 500steps, 2epochs."),
+    ] = None,
     patience: Annotated[
         int | None,
         typer.Option(min=1, help="Stop after this many epochs without improvement; keep the best."),
     ] = None,
     monitor: Annotated[
-        str | None, typer.Option(help="What --patience watches; the held-out loss by default.")
+        str | None,
+        typer.Option(
+            help="What tells the best epoch, and --patience watches; the held-out loss by default."
+        ),
     ] = None,
     log: Annotated[
         Path | None, typer.Option(help="Write each epoch's figures: a .csv or .jsonl file.")
@@ -56,36 +97,55 @@ def train(
     settings: Set = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     verbose: Verbose = False,
-) -> None:
+) -> Outcome:
     """Train the model of FILE, and export it.
 
-    The data are those that the file declares. Writes model.onnx (inference), step.onnx with
-    step.state.safetensors (a training step that any onnxruntime can run) and
-    checkpoint.safetensors. Options stand in for what the file says; after --resume, --epochs and
-    --steps count from there.
+    The data are those that the file declares. A run directory has config.json, log.csv, the last
+    and the best state in checkpoints/ and best/, and at the end model.onnx (inference), step.onnx
+    with step.state.safetensors (a training step that any onnxruntime can run) and
+    checkpoint.safetensors. Options stand in for what the file says; after --resume, those of the
+    run do, and --epochs and --steps count from there.
 
     \b
     Examples:
-      nncompile train digits.py --output runs/digits
+      nncompile train digits.py
+      nncompile train digits.py --output runs/digits --overwrite
       nncompile train digits.py --epochs 5 --batch-size 128 --seed 1
-      nncompile train digits.py --resume runs/digits/checkpoint.safetensors --epochs 60
+      nncompile train digits.py --resume
+      nncompile train digits.py --resume 3 --epochs 60
       nncompile train digits.py --epochs 200 --patience 10 --log digits.csv
     """
+    out.outlives_its_reader = True
     declared = load_file(file, model, settings)
     recipe, data = declared.recipe, data_of(declared)
-    check_writable(output)
-    watchers: list[Callback] = []
-    if patience is not None:
-        held_out = data.validation is not None
-        watchers.append(EarlyStopping(monitor or watched_by_default(recipe, held_out), patience))
-    elif monitor is not None:
-        raise ModelError("--monitor needs --patience", hint="--patience 10")
-    if log is not None:
-        watchers.append(log_of(log, resume is not None))
+    if resume is not None and overwrite:
+        raise ModelError("--resume goes on with a run, --overwrite replaces it: give one of them")
+    place = partial(RunDirectory, output, name=name, overwrite=overwrite, resume=resume or False)
+    saved = place().find(recipe.model.name) or {}
+    given = {
+        "batch_size": batch_size,
+        "patience": patience,
+        "monitor": monitor,
+        "checkpoint_every": checkpoint_every,
+        "settings": settings or None,
+    }
+    options = {**saved.get("options", {}), **{k: x for k, x in given.items() if x is not None}}
+    if not settings and options.get("settings"):  # a run goes on with the options of its file
+        declared = load_file(file, model, options["settings"])
+        recipe, data = declared.recipe, data_of(declared)
+    run = place(
+        checkpoint_every=options.get("checkpoint_every", "5m"),
+        monitor=options.get("monitor"),
+        about={"options": options},
+    )
+    watchers = watchers_of(recipe, data, options, log, resume is not None)
     with Timing() as building:
-        trainer = Trainer(recipe, provider, seed, threads)
-        if resume is not None:
-            trainer.load(resume)
+        trainer = Trainer(recipe, provider, saved.get("seed") if seed is None else seed, threads)
+        run.restore(trainer)
+    if saved and epochs is None and steps is None:
+        epochs, steps = _remaining(trainer, saved["until"])
+        if 0 in (epochs, steps):
+            out.print(f"the run {run.path} is at its end: --epochs N trains on")
     parameters = trainer.params
     out.print(
         f"{recipe.model.name}: {sum(x.size for x in parameters.values()):,} parameters in "
@@ -94,8 +154,8 @@ def train(
     )
     if verbose:
         print_costs(trainer.compiled.report)
-    size = batch_size or recipe.batch_size
-    before, interrupted = trainer.step, False
+    size = options.get("batch_size", recipe.batch_size)
+    before, code = trainer.step, 0
     display = Display(0 if quiet else 1, out.file, every=verbose)
     with Timing() as fitting:
         try:
@@ -104,39 +164,54 @@ def train(
                 epochs=epochs,
                 steps=steps,
                 validation_data=data.validation,
-                callbacks=[display, *watchers],
-                batch_size=batch_size,
+                callbacks=[display, *watchers, run],
+                batch_size=size,
             )
-        except KeyboardInterrupt:  # what was learned so far is kept
-            interrupted = True
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+        except SystemExit as ended:  # by another signal
+            code = int(ended.code or 0)
     made_steps = trainer.step - before
+    seconds = fitting.seconds - run.export_seconds
     out.print(
-        f"{'interrupted after' if interrupted else 'trained'} {made_steps:,} steps of {size} "
-        f"in {fitting.seconds:.2f} s on {provider}"
-        + (f", {1e3 * fitting.seconds / made_steps:.2f} ms a step" if made_steps else "")
+        f"{'interrupted after' if code else 'trained'} {made_steps:,} steps of {size} "
+        f"in {seconds:.2f} s on {provider}"
+        + (f", {1e3 * seconds / made_steps:.2f} ms a step" if made_steps else "")
     )
-    if recipe.model.metrics:
-        out.print(f"training    {figures(trainer.evaluate(data.train))}")
+    evaluated: dict[str, Any] = {}
+    if recipe.model.metrics and not code:  # who ends a training does not wait for figures
+        evaluated["training"] = trainer.evaluate(data.train)
+        out.print(f"training    {figures(evaluated['training'])}")
         if data.validation is not None:
-            out.print(f"held out    {figures(trainer.evaluate(data.validation))}")
-    state = trainer.state
-    with written_together(output) as directory:  # a full disk leaves all that was there
-        files = (
-            *export(recipe, directory / "model.onnx", "onnx", state),
-            *export(recipe, directory / "step.onnx", "step", seed=seed),
-            trainer.save(directory / "checkpoint.safetensors"),
-        )
-    print_files(*(output / file.name for file in files))
-    if interrupted:
-        raise typer.Exit(INTERRUPTED)
+            evaluated["held_out"] = trainer.evaluate(data.validation)
+            out.print(f"held out    {figures(evaluated['held_out'])}")
+    print_files(*run.files)
+    found = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
+    return Outcome({**found, "files": described_files(run.files)}, code)
 
 
-def watched_by_default(recipe: Recipe, held_out: bool) -> str:
-    """The first loss that is minimized, on held-out data where there are some."""
-    losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
-    if not losses:
-        raise ModelError("--patience needs a metric to watch", hint="--monitor NAME")
-    return f"val_{losses[0]}" if held_out else losses[0]
+def _remaining(trainer: Trainer, until: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The epochs and steps up to the end that a run was to have."""
+    epoch, step = until["epoch"], until["step"]
+    return (
+        None if epoch is None else max(0, epoch - trainer.epoch),
+        None if step is None else max(0, step - trainer.step),
+    )
+
+
+def watchers_of(
+    recipe: Recipe, data: Data, options: Mapping[str, Any], log: Path | None, append: bool
+) -> list[Callback]:
+    """The callbacks that options ask for, apart from the run directory."""
+    watchers: list[Callback] = []
+    if options.get("patience") is not None:
+        watched = options.get("monitor") or watched_by_default(recipe, data.validation is not None)
+        if watched is None:
+            raise ModelError("--patience needs a metric to watch", hint="--monitor NAME")
+        watchers.append(EarlyStopping(watched, options["patience"]))
+    if log is not None:
+        watchers.append(log_of(log, append))
+    return watchers
 
 
 def log_of(path: Path, append: bool) -> CSVLog | JSONLog:

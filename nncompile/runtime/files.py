@@ -84,6 +84,28 @@ def written_together(directory: str | os.PathLike[str]) -> Iterator[Path]:
             raise FileError(f"cannot write to {target}: {reason_of(error)}") from None
 
 
+@contextlib.contextmanager
+def new_directory(folder: str | os.PathLike[str], name: str = "") -> Iterator[Path]:
+    """A new directory in `folder` for what will be `name`, which the block fills and renames:
+    where it leaves it there, or the process is killed, it is removed. Raises `FileError`."""
+    target = make_directory(folder)
+    sweep(target)
+    with _beside(target, name, 0o777, is_directory=True) as beside:
+        yield beside
+
+
+def remove_directory(directory: Path) -> None:
+    """Removes a directory by one rename: it is there as a whole, or not at all. Raises
+    `FileError`."""
+    aside = directory.parent / f".{secrets.token_hex(8)}.{_WRITING}"
+    try:
+        os.rename(directory, aside)
+        sync(directory.parent)
+    except OSError as error:
+        raise FileError(f"cannot remove {directory}: {reason_of(error)}") from None
+    _remove(aside)
+
+
 def sweep(directory: str | os.PathLike[str]) -> list[Path]:
     """Ends what killed processes left unfinished in `directory`: what they were writing is
     removed, and what they had written together, and were moving, is moved. Gives what was ended.

@@ -11,6 +11,7 @@ from nncompile.train.logs import CSVLog, JSONLog, TensorBoardLog
 from nncompile.train.measurement import Measurement
 from nncompile.train.monitor import Monitor, Probe, TrainingWarning
 from nncompile.train.overfit import Overfit, overfit_one_batch
+from nncompile.train.run_directory import RunDirectory
 from nncompile.train.sources.notes import DataNote
 from nncompile.train.trainer import Trainer
 
@@ -33,6 +34,7 @@ __all__ = [
     "Overfit",
     "Probe",
     "RateSearch",
+    "RunDirectory",
     "TensorBoardLog",
     "Trainer",
     "TrainingWarning",

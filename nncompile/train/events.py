@@ -28,6 +28,7 @@ _MOST = 256  # steps between two looks at the clock
 class Snapshot(Protocol):
     """A moment of a training, kept in memory; see `nncompile.train.progress.Snapshot`."""
 
+    def noting(self, key: str, text: str) -> Snapshot: ...
     def write(self, path: str | os.PathLike[str]) -> Path: ...
 
 
@@ -170,11 +171,21 @@ class Watchers:
             yield
 
     def tell(self, kind: Kind, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
-        """Passes an event to each listener."""
-        for listener in self.by_kind[kind]:
-            seconds = time.perf_counter() - self.start
-            step = self.trainer.step
-            listener(Event(kind, self.trainer, epoch, step, metrics, seconds, batch))
+        """Passes an event to each listener. The end of an epoch is told to those who are told last
+        also where another one fails: the epoch is complete, and their states know of it."""
+        remaining = list(self.by_kind[kind])
+        try:
+            while remaining:
+                seconds = time.perf_counter() - self.start
+                step = self.trainer.step
+                event = Event(kind, self.trainer, epoch, step, metrics, seconds, batch)
+                remaining.pop(0)(event)
+        except BaseException:
+            if kind == "epoch":
+                for listener in remaining:
+                    if getattr(getattr(listener, "__self__", None), "told_last", False):
+                        listener(event)
+            raise
 
 
 class Ticks:

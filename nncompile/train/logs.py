@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -38,12 +40,30 @@ class _Lines:
         with self.path.open(encoding="utf-8", newline="") as file:
             return file.readline()
 
+    def count(self) -> int:
+        """The number of lines."""
+        if self._overwrite or not self.path.is_file():
+            return 0
+        with self.path.open("rb") as file:
+            return sum(1 for _ in file)
+
+    def cut(self, count: int) -> None:
+        """Leaves so many lines."""
+        if self.count() > count:
+            with self.path.open("r+b") as file:
+                file.truncate(sum(len(line) for line in itertools.islice(file, count)))
+
     def add(self, text: str) -> None:
+        before = 0
         try:
+            if not self._overwrite and self.path.exists():
+                before = self.path.stat().st_size
             mode = "w" if self._overwrite else "a"
             with self.path.open(mode, encoding="utf-8", newline="") as file:
                 file.write(text)
         except OSError as error:
+            with contextlib.suppress(OSError):  # a full disk leaves no part of a line
+                os.truncate(self.path, before)
             raise FileError(f"cannot write {self.path}: {error.strerror or error}") from None
         self._overwrite = False
 
@@ -61,19 +81,28 @@ class CSVLog:
         self._lines = _Lines(path, append)
         self._columns: list[str] = next(csv.reader([self._lines.first()]), [])
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many lines the file has."""
+        return {"lines": self._lines.count()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on after so many lines: those of epochs that are made again are removed."""
+        self._lines.cut(int(state["lines"]))
+        self._columns = next(csv.reader([self._lines.first()]), [])
+
     def on_epoch(self, event: Event) -> None:
         row = {"epoch": event.epoch, "step": event.step, **_numbers(event.metrics)}
         row["seconds"] = round(event.seconds, 6)
-        if not self._columns:
-            self._columns = list(row)
-            self._lines.add(_csv(self._columns))
-        if self._columns != list(row):
+        columns = self._columns or list(row)
+        if columns != list(row):
             raise ModelError(
                 f"the metrics of this epoch differ from the columns of {self._lines.path}",
                 rows=[("columns", ", ".join(self._columns)), ("got", ", ".join(row))],
                 hint="start a new file, or use JSONLog, whose lines carry their own names",
             )
-        self._lines.add(_csv(list(row.values())))
+        header = "" if self._columns else _csv(columns)
+        self._lines.add(header + _csv(list(row.values())))
+        self._columns = columns
 
 
 @suggests_options

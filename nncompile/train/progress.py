@@ -40,6 +40,10 @@ class Snapshot:
         text = json.dumps({"seed": seed, "epoch": epoch.position()})
         return cls(state, {"nncompile.model": model, _POSITION: text})
 
+    def noting(self, key: str, text: str) -> Snapshot:
+        """The same moment, of which the file says more."""
+        return Snapshot(self.state, {**self.metadata, key: text})
+
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes a checkpoint, whole or not at all. Raises `FileError`."""
         return save_state(path, self.state, self.metadata)

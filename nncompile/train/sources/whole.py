@@ -44,6 +44,11 @@ class WholeData:
             for x in self._rows.values()
         )
 
+    @property
+    def arrays(self) -> dict[str, Rows]:
+        """What there is of each input, in the types in which it was given."""
+        return {n: self._rows[n] if n in self._rows else self._uncut[n] for n in self._names}
+
     def taken(self, rows: slice | Array, first: int = 0) -> dict[str, Array]:
         """Those rows of the arrays, in the declared types; `first` is the number of the first."""
         cut = {

@@ -1,0 +1,70 @@
+"""What a run writes into its directory: states, the best state, and exports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nncompile.compiler.export import export
+from nncompile.runtime import sweep, sync, written_together
+from nncompile.train.events import EventTrainer, Snapshot
+from nncompile.train.run_places import BEST, CHECKPOINTS, LOG
+
+_FINAL = "checkpoint.safetensors"
+NOTED = "nncompile.run"
+"""The key under which a state says what the run goes on with: JSON."""
+
+
+def sweep_run(run: Path) -> None:
+    """Ends what killed processes left unfinished in the directory of a run."""
+    for directory in (run, run / CHECKPOINTS, run / BEST):
+        sweep(directory)
+
+
+class RunFiles:
+    """Writes the files of a run in the directory `path`; `keep` periodic states stay
+    there, and each holds what `noted` gives."""
+
+    def __init__(self, path: Path, keep: int, noted: Callable[[], Mapping[str, Any]]) -> None:
+        self.path, self.keep, self._noted = path, keep, noted
+        self.improved: Snapshot | None = None  # the best state, where it is not on disk yet
+        self.exported: tuple[Path, ...] = ()
+        self.written = (-1, -1)  # step and epoch of the last state on disk
+
+    def snapshot(self, trainer: EventTrainer) -> Snapshot:
+        """The present moment, with what the run itself goes on with."""
+        return trainer.snapshot().noting(NOTED, json.dumps(self._noted()))
+
+    def write_state(self, trainer: EventTrainer) -> None:
+        """Writes the best state, where it is not on disk, and the present one. Raises
+        `FileError`."""
+        self.write_best()
+        log = self.path / LOG
+        if log.exists():
+            sync(log)  # what the state says of the log is on disk before the state is
+        directory = self.path / CHECKPOINTS
+        self.snapshot(trainer).write(directory / f"step-{trainer.step:09d}.safetensors")
+        self.written = (trainer.step, trainer.epoch)
+        for old in sorted(directory.glob("step-*.safetensors"))[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def write_best(self) -> None:
+        """Writes the best state, where it is not on disk. Raises `FileError`."""
+        if self.improved is not None:
+            self.improved.write(self.path / BEST / _FINAL)
+            self.improved = None
+
+    def export(self, trainer: EventTrainer) -> None:
+        """Writes the trained model, the training step with its first state, and the last state:
+        all of them, or none. Raises `FileError`."""
+        recipe = trainer.recipe
+        with written_together(self.path) as directory:
+            files = (
+                *export(recipe, directory / "model.onnx", "onnx", trainer.state),
+                *export(recipe, directory / "step.onnx", "step", seed=trainer.seed),
+                self.snapshot(trainer).write(directory / _FINAL),
+            )
+        self.exported = tuple(self.path / file.name for file in files)
+        self.written = (trainer.step, trainer.epoch)
