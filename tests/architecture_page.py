@@ -50,7 +50,7 @@ JOURNEYS = (
             ("nncompile.passes:optimize", "rewrites the graph until nothing changes"),
             ("nncompile.backends.onnx.model:to_model", "makes the ONNX model"),
             ("nncompile.backends.onnx.emitter:Emitter.lower", "asks each op for its nodes"),
-            ("nncompile.runtime.files:write_atomically", "writes beside, syncs and renames"),
+            ("nncompile.diagnostics.files:write_atomically", "writes beside, syncs and renames"),
         ),
     ),
     Journey(

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # A room may import from those of lower floors, and from itself; those of one floor are apart.
 FLOORS = (
     ("nncompile.diagnostics",),
-    ("nncompile.ir",),
+    ("nncompile.ir", "nncompile.graphics"),
     ("nncompile.elementwise",),
     ("nncompile.ops",),
     ("nncompile.passes", "nncompile.optim"),

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from nncompile.diagnostics.errors import FileError
+from nncompile.diagnostics.files import sweep, write_atomically, written_together
 from nncompile.runtime import files
-from nncompile.runtime.files import sweep, write_atomically, written_together
 
 pytestmark = pytest.mark.skipif(files.fcntl is None, reason="this system has no such locks")
 
@@ -24,7 +24,7 @@ def killed(tmp_path: Path) -> Iterator[Path]:
     """A directory where a process was killed while it wrote a file and two together."""
     program = f"""
 import os, signal
-from nncompile.runtime.files import write_atomically, written_together
+from nncompile.diagnostics.files import write_atomically, written_together
 def stop(path):
     path.write_bytes(b"half")
     with written_together({str(tmp_path)!r}) as directory:

@@ -13,7 +13,7 @@ from nncompile.backends.onnx import to_text
 from nncompile.cli.outcome import Outcome
 from nncompile.cli.report import first_sentence
 from nncompile.cli.settings import Set, load_file, print_options
-from nncompile.cli.shared import Chosen, Without, out, skipped_passes
+from nncompile.cli.shared import Chosen, Without, out, print_files, skipped_passes
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.tables import columns
@@ -43,6 +43,9 @@ def show(
     options: Annotated[
         bool, typer.Option("--options", help="Print what --set takes, in place of a graph.")
     ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the model as it is written: an .svg file.")
+    ] = None,
     model: Chosen = None,
     settings: Set = None,
 ) -> Outcome:
@@ -57,6 +60,7 @@ def show(
       nncompile show digits.py
       nncompile show digits.py --stage step
       nncompile show digits.py --stage gradient --pass gemm
+      nncompile show digits.py --plot digits.svg
       nncompile show --list-passes
       nncompile show digits.py --options
     """
@@ -72,6 +76,10 @@ def show(
     if options:
         print_options(declared)
         return Outcome({"options": [vars(option) for option in declared.options.values()]})
+    if plot is not None:
+        path = declared.model.plot(plot)
+        print_files(path)
+        return Outcome({"model": declared.model.name, "files": [str(path)]})
     graph = {
         Stage.model: lambda: declared.model.graph,
         Stage.gradient: lambda: compose(declared.recipe).gradient,

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
-from nncompile.diagnostics.errors import whole_number
+from nncompile.diagnostics.errors import ModelError, whole_number
+from nncompile.diagnostics.files import write_atomically
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
+from nncompile.program.picture import picture
 from nncompile.program.summary import DEPTH, Summary, elements, grouped, summary
 
 
@@ -28,6 +32,25 @@ class Presented:
         """
         whole_number("depth", depth, 1)
         return summary(self.graph, self.layers, self._per_example, self._unset, depth, sizes)
+
+    def plot(self, path: str | os.PathLike[str] = "model.svg") -> Path:
+        """Draws the model to an .svg file, which a browser shows: layers and functions as boxes,
+        with the types of what flows between them. A box opens where it is clicked. The picture
+        needs nothing else, and follows the reader's choice of light or dark.
+
+        Raises `ModelError` for another suffix, `FileError` where the file cannot be written.
+        """
+        if Path(path).suffix.lower() != ".svg":
+            raise ModelError(
+                f"a model is drawn to an .svg file, got {os.fspath(path)!r}",
+                hint=f"plot({Path(path).with_suffix('.svg').as_posix()!r})",
+            )
+        return write_atomically(path, self.picture().encode())
+
+    def picture(self, prefix: str = "nn") -> str:
+        """The picture that `plot` draws, as text to put into a page. `prefix` begins the names of
+        its parts, which must be others for each picture of a page."""
+        return picture(self.graph, self.layers, self._unset, prefix)
 
     @property
     def _unset(self) -> list[str]:

@@ -1,10 +1,6 @@
 """Compiled models in onnxruntime and torch: sessions, the training runner, checkpoints, files."""
 
-from nncompile.runtime.array_files import read_array, read_arrays, write_arrays
-from nncompile.runtime.checkpoint import check_state, load_state, save_state
-from nncompile.runtime.child import in_child
-from nncompile.runtime.feeds import Port, check_feeds, describe
-from nncompile.runtime.files import (
+from nncompile.diagnostics.files import (
     check_writable,
     make_directory,
     new_directory,
@@ -14,6 +10,10 @@ from nncompile.runtime.files import (
     write_atomically,
     written_together,
 )
+from nncompile.runtime.array_files import read_array, read_arrays, write_arrays
+from nncompile.runtime.checkpoint import check_state, load_state, save_state
+from nncompile.runtime.child import in_child
+from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import available_providers, resolve_providers
 from nncompile.runtime.runner import METADATA_KEY, StepRunner
 from nncompile.runtime.session import Session, vocabularies

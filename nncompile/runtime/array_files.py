@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import FileError
+from nncompile.diagnostics.files import write_atomically
 from nncompile.diagnostics.reading import Path_, open_file, unreadable
 from nncompile.ir.names import unused_name
 from nncompile.ir.types import Array
-from nncompile.runtime.files import write_atomically
 
 # What a broken header or archive raises, in numpy, in Python's parser and in zipfile.
 _BROKEN = (

@@ -11,10 +11,10 @@ import numpy as np
 from safetensors.numpy import save
 
 from nncompile.diagnostics.errors import CheckpointError, CompileError, FileError, Row, closest
+from nncompile.diagnostics.files import write_atomically
 from nncompile.diagnostics.reading import open_file, unreadable
 from nncompile.ir.types import Array, Type, boolean
 from nncompile.runtime.feeds import Port, describe
-from nncompile.runtime.files import write_atomically
 from nncompile.runtime.tensor_header import Entry, read_header, sorted_header
 
 _SHOWN = 8  # names of one kind that an error lists

@@ -7,25 +7,25 @@ from tests.planted_faults.fault import Fault
 PROGRAMS = (
     # Files, feeds, checkpoints, exports.
     Fault(
-        "nncompile/runtime/files.py",
+        "nncompile/diagnostics/files.py",
         "                beside.chmod(mode)  # it was made",
         "                pass  # it was made",
         "tests/test_files.py",
     ),
     Fault(
-        "nncompile/runtime/files.py",
+        "nncompile/diagnostics/files.py",
         "            stack.callback(_remove, beside)\n",
         "",
         "tests/test_files.py",
     ),
     Fault(
-        "nncompile/runtime/files.py",
+        "nncompile/diagnostics/files.py",
         "            if not is_ours:\n",
         "            if is_ours is None:\n",
         "tests/test_unfinished_files.py",
     ),
     Fault(
-        "nncompile/runtime/files.py",
+        "nncompile/diagnostics/files.py",
         "            if name.endswith(_MOVING):\n",
         "            if not name:\n",
         "tests/test_unfinished_files.py",
