@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from nncompile.diagnostics import files
 from nncompile.diagnostics.errors import FileError
 from nncompile.diagnostics.files import sweep, write_atomically, written_together
-from nncompile.runtime import files
 
 pytestmark = pytest.mark.skipif(files.fcntl is None, reason="this system has no such locks")
 

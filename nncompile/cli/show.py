@@ -13,7 +13,7 @@ from nncompile.backends.onnx import to_text
 from nncompile.cli.outcome import Outcome
 from nncompile.cli.report import first_sentence
 from nncompile.cli.settings import Set, load_file, print_options
-from nncompile.cli.shared import Chosen, Without, out, print_files, skipped_passes
+from nncompile.cli.shared import Chosen, Without, described_files, out, print_files, skipped_passes
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.tables import columns
@@ -79,7 +79,7 @@ def show(
     if plot is not None:
         path = declared.model.plot(plot)
         print_files(path)
-        return Outcome({"model": declared.model.name, "files": [str(path)]})
+        return Outcome({"model": declared.model.name, "files": described_files([path])})
     graph = {
         Stage.model: lambda: declared.model.graph,
         Stage.gradient: lambda: compose(declared.recipe).gradient,
