@@ -16,7 +16,7 @@ from nncompile.backends.onnx import OPSET
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.extras import extra
 from nncompile.ir.types import Array
-from nncompile.runtime.files import write_atomically
+from nncompile.diagnostics.files import write_atomically
 from nncompile.train.trainer import Trainer
 
 

@@ -21,7 +21,7 @@ from sklearn.utils.validation import (
 
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.program.model import Model
-from nncompile.runtime.files import write_atomically
+from nncompile.diagnostics.files import write_atomically
 from nncompile.sklearn.network import hidden_layers, recipe_of, standardized
 from nncompile.sklearn.stopping import Stopping
 from nncompile.train.trainer import Trainer
