@@ -10,10 +10,10 @@ from typing import Annotated
 import typer
 
 from nncompile.backends.onnx import to_text
-from nncompile.cli.outcome import Outcome
+from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import first_sentence
 from nncompile.cli.settings import Set, load_file, print_options
-from nncompile.cli.shared import Chosen, Without, described_files, out, print_files, skipped_passes
+from nncompile.cli.shared import Chosen, Without, out, print_files, skipped_passes
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.tables import columns

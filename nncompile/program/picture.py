@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -121,21 +121,18 @@ class _Picture:
     ) -> tuple[list[_Box], dict[tuple[int, int], str]]:
         """The boxes of a view, and the texts of its edges."""
         made = {v: i for i, block in enumerate(blocks) for v in block.values}
-        outside: dict[Value, _Box] = {}
-        needed: list[tuple[Value, int]] = []  # a value and the number of the block that needs it
-        for i, block in enumerate(blocks):
-            for v in block.values:
-                for a in v.args:
-                    if made.get(a, -1) != i and (a in made or a in self.names):
-                        needed.append((a, i))
-                        if a not in made:
-                            outside[a] = _Box("input", (self.names[a], _short(a)), str(a.type))
+        needed = list(self._needed(blocks, made))
+        outside = {
+            a: _Box("input", (self.names[a], _short(a)), str(a.type))
+            for a, _ in needed
+            if a not in made
+        }
         first = len(outside)
         numbers = {v: i for i, v in enumerate(outside)} | {v: i + first for v, i in made.items()}
         boxes = [*outside.values(), *(self._block(b, name, title) for b in blocks)]
         edges: dict[tuple[int, int], list[str]] = {}
         told: set[Value] = set(outside)  # the type of a value stands at one of its edges
-        for a, i in dict.fromkeys(needed):
+        for a, i in needed:
             texts = edges.setdefault((numbers[a], i + first), [])
             if a not in told:
                 told.add(a)
@@ -145,6 +142,18 @@ class _Picture:
                 edges[numbers[value], len(boxes)] = [] if value in told else [_short(value)]
                 boxes.append(_Box("output", (result,), str(value.type)))
         return boxes, {edge: ", ".join(texts[:2]) for edge, texts in edges.items()}
+
+    def _needed(
+        self, blocks: Sequence[Block], made: Mapping[Value, int]
+    ) -> Iterable[tuple[Value, int]]:
+        """What blocks need of others and from outside, and the number of the block; once each."""
+        return {
+            (a, i): None
+            for i, block in enumerate(blocks)
+            for v in block.values
+            for a in v.args
+            if made.get(a, -1) != i and (a in made or a in self.names)
+        }
 
     def _block(self, block: Block, name: str, title: Sequence[tuple[str, str]]) -> _Box:
         texts = [shortened(block.name, _LONGEST)]

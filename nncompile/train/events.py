@@ -189,18 +189,23 @@ class Watchers:
 
 
 class Ticks:
-    """Tells the listeners of "tick" some ten times a second. A step costs one subtraction: how many
+    """Tells the listeners of "tick" some ten times a second. A step costs a subtraction: how many
     steps there are to the next look at the clock is reckoned from the last."""
 
     def __init__(self, watchers: Watchers) -> None:
         self._watchers = watchers
         self._steps, self._since = 1, 0
         self._told = time.perf_counter()
-        # Steps to the first look. Counted down from -1, there is none.
-        self.first = 1 if watchers.by_kind["tick"] else -1
+        # Steps to the next look. Counted down from 0, there is none.
+        self._left = 1 if watchers.by_kind["tick"] else 0
 
-    def look(self, epoch: int, metrics: dict[str, float], batch: Batch) -> int:
-        """Passes an event to each listener if it is time; the number of steps to the next look."""
+    def step(self, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
+        """A step was made. Passes an event to each listener if it is time."""
+        self._left -= 1
+        if not self._left:
+            self._look(epoch, metrics, batch)
+
+    def _look(self, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
         self._since += self._steps
         elapsed = max(time.perf_counter() - self._told, 1e-6)
         left = _TICK - elapsed if elapsed < _TICK else _TICK
@@ -210,4 +215,4 @@ class Ticks:
         if elapsed >= _TICK:
             self._watchers.tell("tick", epoch, metrics, batch)
             self._since, self._told = 0, time.perf_counter()
-        return self._steps
+        self._left = self._steps

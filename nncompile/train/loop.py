@@ -173,7 +173,6 @@ class Loop:
         self.stopping = False
         self.settle()
         ticks = Ticks(watchers)
-        to_look = ticks.first
         while self.epoch.number < last_epoch and self.step < last_step and not self.stopping:
             epoch = self.epoch
             order = None if seed is None else (seed, epoch.number)
@@ -188,9 +187,7 @@ class Loop:
                         break
                     metrics = self._advance(examples, feeder, watchers)
                     latest = examples
-                    to_look -= 1
-                    if not to_look:
-                        to_look = ticks.look(epoch.number + 1, metrics, examples)
+                    ticks.step(epoch.number + 1, metrics, examples)
                     if self.epoch is not epoch:
                         break
             if self.epoch is not epoch:  # a callback went on from another state
