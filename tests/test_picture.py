@@ -110,7 +110,7 @@ def test_every_layer_opens_and_leads_back() -> None:
     assert set(found) - {"one-0"} <= set(opened)
     assert opened.keys() - {None} <= set(found)
     (block,) = [view for view in found.values() if {"dense", "dense_1"} <= set(texts(view))]
-    assert {"net  ‹", "block", "mean", "dense", "x + y"} <= set(texts(block)), texts(block)
+    assert {"net  ‹", "block", "mean", "dense", "add"} <= set(texts(block)), texts(block)
     for view in found.values():
         *_, width, height = map(float, view.get("data-box", "").split())
         assert width > 0 and height > 0

@@ -192,7 +192,7 @@ def picture(
     drawing = _Picture(graph, prefix)
     blocks = outline(graph, classes, hidden)
     drawing.names = {v: n for n, v in graph.of_kind("input").items()}
-    drawing.names |= dict(_named(blocks))
+    drawing.names |= _named(blocks)
     drawing.view(blocks, list(graph.outputs.items()), [(graph.name, "")])
     box = drawing.views[0].partition('data-box="')[2].partition('"')[0]
     _, _, width, height = box.split()
@@ -213,13 +213,12 @@ def picture(
     return element("svg", *inner, class_="nn", width=width, height=height, **attributes)
 
 
-def _named(blocks: Sequence[Block]) -> Iterator[tuple[Value, str]]:
-    """What results are called where they enter or leave a box: as what made them, the innermost
-    layer."""
-    for block in blocks:
-        for _, inner in block.walk():
-            for v in inner.results:
-                yield v, shortened(inner.name, _LONGEST)
+def _named(blocks: Sequence[Block]) -> dict[Value, str]:
+    """What results are called where they enter or leave a box: as the innermost layer or function
+    that gives them."""
+    inner = [block for outer in blocks for _, block in outer.walk()]
+    ordered = sorted(inner, key=lambda block: block.kind != "node")
+    return {v: shortened(block.name, _LONGEST) for block in ordered for v in block.results}
 
 
 def _way(title: Sequence[tuple[str, str]]) -> Iterator[str]:
