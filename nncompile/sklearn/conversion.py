@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline
 from nncompile.backends.onnx import OPSET
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.extras import extra
-from nncompile.ir.types import Array
 from nncompile.diagnostics.files import write_atomically
+from nncompile.ir.types import Array
 from nncompile.train.trainer import Trainer
 
 

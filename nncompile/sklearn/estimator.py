@@ -19,9 +19,9 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
+from nncompile.diagnostics.files import write_atomically
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.program.model import Model
-from nncompile.diagnostics.files import write_atomically
 from nncompile.sklearn.network import hidden_layers, recipe_of, standardized
 from nncompile.sklearn.stopping import Stopping
 from nncompile.train.trainer import Trainer

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import CheckpointError, FileError, Row
+from nncompile.diagnostics.files import write_atomically
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step
-from nncompile.diagnostics.files import write_atomically
 from nncompile.train.data import Feeder
 from nncompile.train.events import Fitting
 from nncompile.train.sources.arrays import Rows
