@@ -95,7 +95,9 @@ def gpt() -> Any:
     ) -> dict[str, Any]:
         x = x >> Embedding(TOKENS, WIDTH, name="tokens") >> LearnedPositions(LENGTH, name="places")
         for i in range(BLOCKS):
-            x = x >> TransformerEncoderLayer(HEADS, norm_first=True, causal=True, name=f"block{i}")
+            x = x >> TransformerEncoderLayer(
+                HEADS, norm_first=True, is_causal=True, name=f"block{i}"
+            )
         logits = x >> LayerNorm(name="norm") >> Dense(TOKENS, name="head")
         return {"logits": logits, "loss": cross_entropy(logits, label)}
 

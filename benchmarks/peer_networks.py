@@ -98,7 +98,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """`TransformerEncoderLayer(norm_first=True, causal=True)`."""
+    """`TransformerEncoderLayer(norm_first=True, is_causal=True)`."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

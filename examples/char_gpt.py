@@ -33,7 +33,7 @@ def char_gpt(text=i64["batch", "time"]):
         text
         >> Embedding(128, 64, name="characters")
         >> TransformerEncoder(
-            num_heads=4, num_layers=2, causal=True, norm_first=True, rotary_base=10000.0
+            num_heads=4, num_layers=2, is_causal=True, norm_first=True, rotary_base=10000.0
         )
     )
     logits = features >> Dense(128, name="next")

@@ -64,7 +64,7 @@ OPTIONS = ("plain", "causal", "mask", "key_mask", "masks")
 
 def our_heads(kind: str, option: str, dtype: DType) -> dict[str, Value]:
     """Our layer with all gradients, of x to itself or to a memory of other features."""
-    layer = MultiHeadAttention(2, causal=option == "causal", name="attention")
+    layer = MultiHeadAttention(2, is_causal=option == "causal", name="attention")
     types = {"x": dtype["b", "t", 4]}
     if kind == "cross":
         types["memory"] = dtype["b", "s", 6]
@@ -150,13 +150,13 @@ def test_a_mask_of_each_rank(shape: str) -> None:
     np.testing.assert_allclose(*results, 1e-12)
 
 
-@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_grouped_heads_are_torchs(causal: bool, masked: bool) -> None:
+def test_grouped_heads_are_torchs(is_causal: bool, masked: bool) -> None:
     """Four heads, each two of which share keys and values."""
 
     def function(x: Value, key_mask: Value | None = None) -> Value:
-        layer = MultiHeadAttention(4, num_key_value_heads=2, causal=causal, name="a")
+        layer = MultiHeadAttention(4, num_key_value_heads=2, is_causal=is_causal, name="a")
         return layer(x, key_mask=key_mask)
 
     masks = {"key_mask": boolean["b", "t"]} if masked else {}
@@ -174,7 +174,7 @@ def test_grouped_heads_are_torchs(causal: bool, masked: bool) -> None:
             return z.reshape(2, 5, heads, 2).transpose(1, 2)
 
         mask = torch.ones(5, 5, dtype=torch.bool)
-        mask = mask.tril() if causal else mask
+        mask = mask.tril() if is_causal else mask
         if masked:
             mask = mask & torch.tensor(feeds["key_mask"])[:, None, None, :]
         z = functional.scaled_dot_product_attention(

@@ -203,7 +203,7 @@ FLAGS = {
     "affine": lambda: dsl.BatchNorm(1e-5, 0.1, 3),  # type: ignore[arg-type]
     "bias": lambda: dsl.Dense(8, None, 4),  # type: ignore[arg-type]
     "norm_first": lambda: dsl.TransformerEncoderLayer(2, norm_first="yes"),  # type: ignore[arg-type]
-    "causal": lambda: dsl.MultiHeadAttention(2, causal=1),  # type: ignore[arg-type]
+    "causal": lambda: dsl.MultiHeadAttention(2, is_causal=1),  # type: ignore[arg-type]
     "return_sequences": lambda: dsl.LSTM(2, 8),  # type: ignore[arg-type]
     "keepdims": lambda: dsl.GlobalAveragePool(2),  # type: ignore[arg-type]
 }

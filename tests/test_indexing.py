@@ -115,6 +115,25 @@ def test_slices_of_at_least_so_many() -> None:
     assert x[:4].type == f32["Min(4, n + 3)"]
 
 
+def test_slices_of_slices_are_as_short_as_one() -> None:
+    """Or the size after so many would be twice as long for each: `diff(x, 99)` took minutes."""
+    x = leaf("x", f32["n"])
+    y = x
+    for _ in range(20):
+        y = y[1:] - y[:-1]
+    assert y.type == f32["n - Min(20, n)"]
+    assert x[2:][:-3][1:].type == f32["n - Min(6, n)"]
+    assert x[2:][:3].type == f32["Min(5, n) - Min(2, n)"]
+    assert leaf("x", f32["n + 3"])[2:][2:].type == f32["n + 3 - Min(4, n + 3)"]
+    for size in range(8):
+        data = np.arange(size, dtype=np.float32)
+        for a, b in ((2, 1), (0, 3), (3, 3), (5, 1)):
+            np.testing.assert_array_equal(evaluate(x[a:][b:], {"x": data}), data[a:][b:])
+            np.testing.assert_array_equal(evaluate(x[a:][:b], {"x": data}), data[a:][:b])
+            np.testing.assert_array_equal(evaluate(x[:-a][:-b], {"x": data}), data[:-a][:-b])
+            np.testing.assert_array_equal(evaluate(x[a:][-b:], {"x": data}), data[a:][-b:])
+
+
 def test_parts_of_the_size_that_is_asked_for() -> None:
     x, w = leaf("x", f32["n", 2]), leaf("w", f32[3, 4])
     y = x[:3].T @ w

@@ -71,7 +71,7 @@ def sentences(text=i64["batch", "time"]):  # type: ignore[no-untyped-def]
 @model
 def gpt(text=i64["batch", "time"]):  # type: ignore[no-untyped-def]
     x = text >> Embedding(9, 8) >> LearnedPositions(16)
-    return {"logits": TransformerEncoder(num_heads=2, causal=True)(x) >> Dense(9)}
+    return {"logits": TransformerEncoder(num_heads=2, is_causal=True)(x) >> Dense(9)}
 
 
 @model

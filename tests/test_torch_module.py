@@ -54,7 +54,7 @@ def texts() -> Model:
     @model
     def net(text=i64["batch", "time"], label=i64["batch"]):  # type: ignore[no-untyped-def]
         x = text >> Embedding(5, 6)
-        x = x + MultiHeadAttention(2, causal=True)(x)
+        x = x + MultiHeadAttention(2, is_causal=True)(x)
         logits = GRU(4)(x) >> Dense(4)
         return {"logits": logits, "loss": cross_entropy(logits, label)}
 

@@ -203,7 +203,7 @@ def test_stacks_are_their_layers(norm_first: bool) -> None:
 
 
 def test_a_causal_layer_does_not_see_what_comes() -> None:
-    layer = TransformerEncoderLayer(2, causal=True, rotary_base=50.0, gated=True, name="l")
+    layer = TransformerEncoderLayer(2, is_causal=True, rotary_base=50.0, gated=True, name="l")
     y, parameters = built(layer, x=f64["b", "t", 8])
     rng = np.random.default_rng(0)
     feeds = {n: rng.normal(size=p.shape) for n, p in parameters.items()}
@@ -254,7 +254,9 @@ def gpt(dropout: float = 0.0) -> Model:
     @model
     def net(tokens=i64["batch", "time"], following=i64["batch", "time"]):
         x = tokens >> Embedding(8, 16, init=normal(0.1)) >> LearnedPositions(12)
-        x = x >> TransformerEncoder(2, num_layers=2, causal=True, norm_first=True, dropout=dropout)
+        x = x >> TransformerEncoder(
+            2, num_layers=2, is_causal=True, norm_first=True, dropout=dropout
+        )
         logits = x >> Dense(8)
         return {"logits": logits, "loss": cross_entropy(logits, following)}
 

@@ -73,9 +73,9 @@ def tokens(layer: Any) -> Model:
 
 
 def last(x: Any) -> Any:
-    return TransformerEncoder(num_heads=2, num_layers=1, causal=True, dropout=0.1, bias=False)(x)[
-        :, -1
-    ]
+    return TransformerEncoder(num_heads=2, num_layers=1, is_causal=True, dropout=0.1, bias=False)(
+        x
+    )[:, -1]
 
 
 RECIPES = {

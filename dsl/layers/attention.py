@@ -113,9 +113,9 @@ def _check_mask(mask: Value, scores: Value) -> None:
         )
 
 
-def _mask_of(mask: Any, causal: bool, q: Value, k: Value) -> tuple[Value | None, Value | None]:
+def _mask_of(mask: Any, is_causal: bool, q: Value, k: Value) -> tuple[Value | None, Value | None]:
     """What may be looked at, where that could be nothing; and what is added to the scores."""
-    ahead = causal_mask(q.shape[-2], k.shape[-2]) if causal else None
+    ahead = causal_mask(q.shape[-2], k.shape[-2]) if is_causal else None
     if mask is None:
         return None, None if ahead is None else _bias(ahead, q.dtype)
     mask = as_value(mask, q)
@@ -181,7 +181,7 @@ class MultiHeadAttention(Layer):
     num_heads: int
     embed_dim: int | None = None
     head_dim: int | None = None
-    causal: bool = False
+    is_causal: bool = False
     dropout: float = 0.0
     num_key_value_heads: int | None = None
     rotary_base: float | None = None
@@ -229,7 +229,7 @@ class MultiHeadAttention(Layer):
             k, v = expand_dims(k, -3), expand_dims(v, -3)
             allowed = None if allowed is None else self._grouped(allowed, shared, groups)
         y = scaled_dot_product_attention(
-            q, k, v, attn_mask=allowed, is_causal=self.causal, dropout_p=self.dropout
+            q, k, v, attn_mask=allowed, is_causal=self.is_causal, dropout_p=self.dropout
         )
         if groups > 1:
             y = reshape(y, (*query.shape[:-2], self.num_heads, *y.shape[-2:]))

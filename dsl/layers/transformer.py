@@ -61,7 +61,7 @@ class _Block(Layer):
     activation: Function = gelu
     dropout: float = 0.0
     norm_first: bool = False
-    causal: bool = False
+    is_causal: bool = False
     gated: bool = False
     num_key_value_heads: int | None = None
     rotary_base: float | None = None
@@ -93,10 +93,10 @@ class _Block(Layer):
             return result
         return norm(x + _dropped(function(x), self.dropout))
 
-    def attend(self, name: str, causal: bool, rotary: bool) -> MultiHeadAttention:
+    def attend(self, name: str, is_causal: bool, rotary: bool) -> MultiHeadAttention:
         return MultiHeadAttention(
             self.num_heads,
-            causal=causal,
+            is_causal=is_causal,
             dropout=self.dropout,
             num_key_value_heads=self.num_key_value_heads,
             rotary_base=self.rotary_base if rotary else None,
@@ -117,15 +117,15 @@ class TransformerEncoderLayer(_Block):
     As torch's: the normalization comes after the sum, or with `norm_first` before the branch, which
     trains deep stacks more easily; `dropout` is that of attention weights, hidden features and
     branches. The activation is GELU, where torch's default is ReLU; `dim_feedforward` is 4n by
-    default. `causal` makes it the layer of a GPT; `bias=False` leaves out all biases, those of the
-    normalizations, too. `mask` and `key_mask` are `MultiHeadAttention`'s. Parameters: `attention`,
-    `attention_norm`, `feed`, `feed_norm`.
+    default. `is_causal` makes it the layer of a GPT; `bias=False` leaves out all biases, those of
+    the normalizations, too. `mask` and `key_mask` are `MultiHeadAttention`'s. Parameters:
+    `attention`, `attention_norm`, `feed`, `feed_norm`.
     """
 
     def __call__(self, x: Any, mask: Any = None, key_mask: Any = None) -> Value:
         x = as_value(x)
         _width(type(self).__name__, x)
-        attention = self.attend("attention", self.causal, rotary=True)
+        attention = self.attend("attention", self.is_causal, rotary=True)
         x = self.branch(x, "attention", lambda y: attention(y, mask=mask, key_mask=key_mask))
         return self.branch(x, "feed", self.forward())
 
@@ -135,12 +135,12 @@ class TransformerDecoderLayer(_Block):
     each with a residual connection and a layer normalization: `[..., t, n]` and `[..., s, m]` to
     `[..., t, n]` (Vaswani et al. 2017).
 
-    Options are those of `TransformerEncoderLayer`, but `causal` is True. `mask` and `key_mask` are
-    those of x itself, `memory_mask` and `memory_key_mask` those of the memory. Parameters:
+    Options are those of `TransformerEncoderLayer`, but `is_causal` is True. `mask` and `key_mask`
+    are those of x itself, `memory_mask` and `memory_key_mask` those of the memory. Parameters:
     `attention`, `attention_norm`, `cross`, `cross_norm`, `feed`, `feed_norm`.
     """
 
-    causal: bool = True
+    is_causal: bool = True
 
     def __call__(
         self,
@@ -153,7 +153,7 @@ class TransformerDecoderLayer(_Block):
     ) -> Value:
         x, memory = as_value(x), as_value(memory)
         _width(type(self).__name__, x)
-        attention = self.attend("attention", self.causal, rotary=True)
+        attention = self.attend("attention", self.is_causal, rotary=True)
         cross = self.attend("cross", False, rotary=False)
         x = self.branch(x, "attention", lambda y: attention(y, mask=mask, key_mask=key_mask))
         x = self.branch(
@@ -184,8 +184,8 @@ class _Stack(_Block):
 
 class TransformerEncoder(_Stack):
     """`num_layers` encoder layers, `layer0`, `layer1`, …; with `norm_first` a layer normalization,
-    `norm`, ends them. `TransformerEncoder(num_heads=4, num_layers=6, causal=True, norm_first=True)`
-    is a GPT between its embeddings and its logits. Options as `TransformerEncoderLayer`."""
+    `norm`, ends them. `TransformerEncoder(4, num_layers=6, is_causal=True, norm_first=True)` is a
+    GPT between its embeddings and its logits. Options as `TransformerEncoderLayer`."""
 
     def __call__(self, x: Any, mask: Any = None, key_mask: Any = None) -> Value:
         return self.stacked(TransformerEncoderLayer, x, mask=mask, key_mask=key_mask)
@@ -195,7 +195,7 @@ class TransformerDecoder(_Stack):
     """`num_layers` decoder layers, `layer0`, `layer1`, …, all with the same memory; with
     `norm_first` a layer normalization, `norm`, ends them. Options as `TransformerDecoderLayer`."""
 
-    causal: bool = True
+    is_causal: bool = True
 
     def __call__(
         self,

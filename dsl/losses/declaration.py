@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, TypedDict, overload
 
+from dsl.losses.left_out import counted_alone
 from dsl.losses.reduction import Reduction, matched, reduced
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import suggests_names
@@ -83,8 +84,9 @@ mask: 'Any' = None) -> 'Value'>
     @functools.wraps(function)
     @message_name(function.__name__)
     def computed(*args: P.args, **options: P.kwargs) -> Value:
-        signature.bind(*args, **options)  # or a misspelt option would be one of `reducing`
-        losses = function(*args, **options)
+        # Bound, or a misspelt option would be one of `reducing`.
+        bound: Any = _without_what_is_left_out(signature.bind(*args, **options))
+        losses = function(*bound.args, **bound.kwargs)
         values, counts = losses if isinstance(losses, Counted) else (losses, None)
         chosen: Any = {p.name: options.get(p.name, p.default) for p in _SHARED}
         return reduced(values, **chosen, counts=counts)
@@ -92,6 +94,21 @@ mask: 'Any' = None) -> 'Value'>
     computed.__signature__ = signature  # type: ignore[attr-defined]  # inspect reads it
     computed.__doc__ = (function.__doc__ or "").rstrip() + _EXPLAINED
     return suggests_names(computed)
+
+
+def _without_what_is_left_out(bound: inspect.BoundArguments) -> inspect.BoundArguments:
+    """The call with the predictions, and what is compared with them, where the mask is true."""
+    mask = bound.arguments.get("mask")
+    if mask is None:
+        return bound
+    parameters = bound.signature.parameters
+    axis = bound.arguments.get("axis", parameters["axis"].default if "axis" in parameters else None)
+    first = next(iter(bound.arguments.values()))
+    for name, x in bound.arguments.items():
+        is_option = parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+        if not is_option and getattr(x, "rank", None) == getattr(first, "rank", None):
+            bound.arguments[name] = counted_alone(x, mask, axis)
+    return bound
 
 
 @overload

@@ -90,7 +90,7 @@ def _text(layer: Callable[[Any], Any]) -> Model:
 
 def _transformer() -> Model:
     # Without biases: that of the keys has the gradient 0, of which Adam makes steps of rounding.
-    return _text(lambda x: x >> dsl.TransformerEncoderLayer(2, 6, causal=True, bias=False))
+    return _text(lambda x: x >> dsl.TransformerEncoderLayer(2, 6, is_causal=True, bias=False))
 
 
 def _lstm() -> Model:

@@ -183,8 +183,21 @@ class _Position:
 
     def within(self, total: Dim) -> Dim:
         """Where it is on the axis: as far as there are elements."""
-        count = sp.Min(self.count, total)
+        count = _at_most(self.count, total)
         return dim(total - count if self.from_end else count)
+
+
+def _at_most(count: Any, total: Dim) -> Any:
+    """Min(count, total). Of what a slice left, n − Min(k, n), it is Min(count + k, n) − Min(k, n):
+    a slice of a slice is as short as one slice, where each would double what the one before was.
+    """
+    for term in getattr(total, "args", ()) if isinstance(total, sp.Add) else ():
+        cut, whole = -term, total - term
+        if isinstance(cut, sp.Min) and whole in cut.args and len(cut.args) == 2:
+            (before,) = (x for x in cut.args if x != whole)
+            if before.is_Integer:
+                return sp.Min(count + before, whole) - cut
+    return sp.Min(count, total)
 
 
 def _between(low: _Position, high: _Position, total: Dim) -> tuple[Dim, Dim]:
@@ -198,7 +211,7 @@ def _between(low: _Position, high: _Position, total: Dim) -> tuple[Dim, Dim]:
         return (0, 0) if is_empty else (begin, end)
     if low.from_end:
         return begin, dim(sp.Max(begin, end))
-    left = total - sp.Min(low.count + high.count, total)  # all but so many
+    left = total - _at_most(low.count + high.count, total)  # all but so many
     return begin, dim(begin + left)
 
 
