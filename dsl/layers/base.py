@@ -132,18 +132,22 @@ def _with_known_options(init: Callable[..., None]) -> Callable[..., None]:
             if bound.arguments[name] is None:  # means the default
                 bound.arguments[name] = defaults[name]
         object.__setattr__(self, "_positional_count", len(args))
-        try:
-            init(*bound.args, **bound.kwargs)
-            _check_flags(self)
-        except CompileError:
-            raise
-        except PYTHONS:
-            mistake = explained(init, type(self).__name__, bound.args, bound.kwargs)
-            if mistake is None:
-                raise  # from within
-            raise mistake from None
+        _initialize(self, init, bound)
 
     return __init__
+
+
+def _initialize(layer: Layer, init: Callable[..., None], bound: inspect.BoundArguments) -> None:
+    try:
+        init(*bound.args, **bound.kwargs)
+        _check_flags(layer)
+    except CompileError:
+        raise
+    except PYTHONS:
+        mistake = explained(init, type(layer).__name__, bound.args, bound.kwargs)
+        if mistake is None:
+            raise  # from within
+        raise mistake from None
 
 
 def _check_flags(layer: Layer) -> None:
