@@ -8,6 +8,8 @@ import typer
 
 from nncompile.cli.check import check
 from nncompile.cli.compile import compile
+from nncompile.cli.doctor import doctor
+from nncompile.cli.init import init
 from nncompile.cli.lr_find import lr_find
 from nncompile.cli.run import run
 from nncompile.cli.settings import Command
@@ -24,9 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for function in (train, compile, run, show, check, verify, lr_find):  # in the order of the help
+# In the order of the help.
+for function in (init, train, compile, run, show, check, verify, lr_find, doctor):
     kind = ResumableCommand if function is train else Command
-    app.command(cls=kind, no_args_is_help=True)(command(function))
+    app.command(cls=kind, no_args_is_help=function is not doctor)(command(function))
 
 
 def _print_version(wanted: bool) -> None:

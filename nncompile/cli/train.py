@@ -52,7 +52,7 @@ def train(
     file: File,
     output: Annotated[
         Path | None,
-        typer.Option(help="Directory of the run; runs/MODEL/NUMBER by default."),
+        typer.Option("--output", "-o", help="Directory of the run; runs/MODEL/NUMBER by default."),
     ] = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the run, in place of its number.")
@@ -136,7 +136,12 @@ def train(
     run = place(
         checkpoint_every=options.get("checkpoint_every", "5m"),
         monitor=options.get("monitor"),
-        about={"options": options},
+        about={
+            "file": str(file.resolve()),
+            "choice": model,
+            "hyperparameters": declared.settings,
+            "options": options,
+        },
     )
     watchers = watchers_of(recipe, data, options, log, resume is not None)
     with Timing() as building:

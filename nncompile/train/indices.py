@@ -132,7 +132,7 @@ class RangeCheck:
         checked = self._checked(arrays, unbatched=False)
         if not checked:
             return _nothing
-        bounds: list[tuple[str, Any, Any, str | None]] = []
+        bounds: list[tuple[str, Any, Any]] = []
         for v in checked:
             for allowed in self._ranges[v].values():
                 low = _at_sizes(allowed.low, sizes)
@@ -140,12 +140,11 @@ class RangeCheck:
                 numbers = isinstance(low, int) and (high is None or isinstance(high, int))
                 if v.args or v.dtype.is_float or not numbers:
                     return lambda batch: self(batch, sizes)
-                name = input_of(v).name
-                bounds.append((name, low, high, _unsigned(arrays[name].dtype, low, high)))
+                bounds.append((input_of(v).name, low, high))
 
         def check(batch: Mapping[str, Array]) -> None:
-            for name, low, high, unsigned in bounds:
-                if not _is_inside(batch[name], low, high, unsigned):
+            for name, low, high in bounds:
+                if not _is_inside(batch[name], low, high):
                     self(batch, sizes)  # which says what is wrong
 
         return check
@@ -242,20 +241,14 @@ def _nothing(batch: Mapping[str, Array]) -> None:
     """Where nothing has a range."""
 
 
-def _unsigned(dtype: np.dtype[Any], low: int, high: int | None) -> str | None:
-    """The type of the same bits without a sign, if a range of `dtype` is from 0 on: negative
-    numbers are the greatest ones there, and one search does for both ends."""
-    if low != 0 or high is None or dtype.kind != "i" or high > np.iinfo(dtype).max:
-        return None
-    return f"u{dtype.itemsize}"
-
-
-def _is_inside(array: Array, low: int, high: int | None, unsigned: str | None) -> bool:
-    """Whether integers lie within a range; see `_unsigned`."""
+def _is_inside(array: Array, low: int, high: int | None) -> bool:
+    """Whether integers lie within a range."""
     if array.size == 0:
         return True
-    if unsigned is not None:
-        return bool(np.maximum.reduce(array.view(unsigned), None) <= high)
+    kind = array.dtype.kind
+    if low == 0 and high is not None and kind == "i" and high <= np.iinfo(array.dtype).max:
+        # Negative numbers are the greatest ones there: one search does for both ends.
+        return bool(np.maximum.reduce(array.view(f"u{array.dtype.itemsize}"), None) <= high)
     return bool(array.min() >= low and (high is None or array.max() <= high))
 
 

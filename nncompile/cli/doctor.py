@@ -1,0 +1,29 @@
+"""Examines this installation."""
+
+from __future__ import annotations
+
+from nncompile.cli.outcome import FAILED, Outcome
+from nncompile.cli.shared import out
+from nncompile.verify.doctor import examine
+
+
+def doctor() -> Outcome:
+    """Examine this installation: versions, wheels, providers.
+
+    Each execution provider that onnxruntime has runs a model, and three training steps are compared
+    with numpy. Exit code 1 where something is wrong, with what mends it.
+
+    \b
+    Example:
+      nncompile doctor
+    """
+    found = []
+    for finding in examine():
+        found.append(finding)
+        mark = {True: "ok  ", False: "FAIL", None: "  - "}[finding.holds]
+        out.print(f"{mark}  {finding.what}: {finding.figures}")
+        for line in finding.details:
+            out.print(f"      {line}")
+    failed = [finding.what for finding in found if finding.holds is False]
+    out.print(f"wrong: {', '.join(failed)}" if failed else "all is well")
+    return Outcome({"findings": [vars(finding) for finding in found]}, FAILED if failed else 0)

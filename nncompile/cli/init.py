@@ -1,0 +1,110 @@
+"""Writes a small project to begin with."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nncompile.cli.outcome import Outcome, described_files
+from nncompile.cli.shared import out, print_files
+from nncompile.diagnostics.errors import FileError
+from nncompile.runtime import make_directory
+
+# By the template, the commands that its README shows.
+NEXT = {
+    "tabular": (
+        "nncompile train tabular.py",
+        "nncompile show tabular.py --options",
+        "nncompile check tabular.py",
+    ),
+    "image": (
+        "nncompile train image.py",
+        "nncompile train image.py --set channels=32 epochs=10",
+        "nncompile check image.py",
+    ),
+    "text": (
+        "nncompile train text.py",
+        "nncompile show text.py --options",
+        "nncompile check text.py",
+    ),
+    "series": (
+        "nncompile train series.py",
+        "nncompile train series.py --set past=72 ahead=24",
+        "nncompile check series.py",
+    ),
+    "gan": (
+        "nncompile train gan.py --model gan",
+        "nncompile compile gan.py --model generator -o generator.onnx "
+        "--params runs/gan/latest/checkpoint.safetensors",
+        "nncompile show gan.py --options",
+    ),
+    "finetune": (
+        "nncompile train finetune.py --model pretraining",
+        "python finetune.py runs/which/latest/checkpoint.safetensors",
+        "nncompile show finetune.py --options",
+    ),
+}
+Template = StrEnum("Template", [*NEXT])  # type: ignore[misc]  # its members are known when it runs
+
+
+def init(
+    template: Annotated[Template, typer.Argument(metavar="TEMPLATE", help=", ".join(NEXT))],
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Where to; TEMPLATE by default.")
+    ] = None,
+) -> Outcome:
+    """Write a small project to begin with.
+
+    A model file with data, recipe and options that trains at once, and a README with the next
+    commands. No file that is there is replaced.
+
+    \b
+    Examples:
+      nncompile init tabular
+      nncompile init image my-project
+    """
+    name = str(template.value)
+    place = Path(name) if directory is None else directory
+    source = (files("nncompile") / "templates" / f"{name}.py").read_text(encoding="utf-8")
+    texts = {f"{name}.py": source, "README.md": readme(name, source)}
+    there = [file for file in texts if os.path.lexists(place / file)]
+    if there:
+        raise FileError(
+            f"{place} has {' and '.join(there)} already",
+            hint=f"write into another directory: nncompile init {name} DIR",
+        )
+    make_directory(place)
+    for file, text in texts.items():
+        try:
+            with (place / file).open("x", encoding="utf-8") as written:
+                written.write(text)
+        except OSError as error:
+            raise FileError(f"cannot write {place / file}: {error.strerror}") from None
+    print_files(*(place / file for file in texts))
+    out.print("\nnext:" if os.path.samefile(place, ".") else f"\nnext, in {place}:")
+    for line in NEXT[name]:
+        out.print(f"  {line}")
+    paths = [place / file for file in texts]
+    return Outcome({"files": described_files(paths), "next": NEXT[name]})
+
+
+def readme(name: str, source: str) -> str:
+    """The README of a project: what the model file says of itself, and the next commands."""
+    described = source.split('"""')[1].strip()
+    title, _, rest = described.partition("\n")
+    commands = "\n".join(NEXT[name])
+    return f"""# {title}
+
+{rest.strip()}
+
+```
+{commands}
+```
+
+`nncompile show {name}.py --options` lists what `--set NAME=VALUE` changes.
+"""
