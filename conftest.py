@@ -16,6 +16,8 @@ gc.set_threshold(50_000, 20, 100)
 NEED_TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
 collect_ignore = ["nncompile/templates"]  # programs of users: tests/test_templates.py runs them
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
+if not find_spec("sklearn"):
+    collect_ignore_glob = [*collect_ignore_glob, "nncompile/sklearn/*"]
 
 
 class OneThread(onnxruntime.InferenceSession):

@@ -1,4 +1,5 @@
-"""`python -m benchmarks`: training steps and inference against torch eager, then compile times."""
+"""`python -m benchmarks`: training steps and inference against torch eager, what `fit` adds to a
+step, then compile times."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
+from benchmarks.fit_overhead import FitRow, measure_fit
 from benchmarks.inference import Inference, inferences, measure_inference
 from benchmarks.measure import Row, measure
 from benchmarks.workloads import WORKLOADS
@@ -28,7 +30,7 @@ console = Console(width=None if sys.stdout.isatty() else 100)
 
 def main(
     only: Annotated[
-        str, typer.Option(help="Part of a workload's name, `inference`, or `compile`.")
+        str, typer.Option(help="Part of a workload's name, `inference`, `fit`, or `compile`.")
     ] = "",
     file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that both sides use.")] = 1,
@@ -38,10 +40,10 @@ def main(
     Run it pinned to idle cores, one a thread: `taskset -c 0 python -m benchmarks`.
     """
     workloads = [w for w in WORKLOADS if only in w.name]
-    if not workloads and only not in "compile" and only not in "inference":
+    if not workloads and not any(only in kind for kind in ("compile", "inference", "fit")):
         names = ", ".join(dict.fromkeys(w.name for w in WORKLOADS))
         raise typer.BadParameter(
-            f"no workload is called {only!r}; there are {names}, inference, compile"
+            f"no workload is called {only!r}; there are {names}, inference, fit, compile"
         )
     rows = [_shown(measure(w, threads)) for w in workloads]
     if rows:
@@ -49,6 +51,9 @@ def main(
     ran = [measure_inference(w, threads) for w in inferences("" if only in "inference" else only)]
     if ran:
         console.print(_inference(ran))
+    fits = measure_fit(threads) if only in "fit" else []
+    if fits:
+        console.print(_fits(fits))
     compiled = _compile_times() if only in "compile" else []
     if file is not None:
         kept = [_json(row) for row in rows]
@@ -57,6 +62,7 @@ def main(
             "environment": environment(),
             "rows": kept,
             "inference": inference,
+            "fit": [dataclasses.asdict(row) | {"added": row.added} for row in fits],
             "compile": compiled,
         }
         file.write_text(json.dumps(document, indent=2) + "\n")
@@ -122,6 +128,17 @@ def _inference(rows: list[Inference]) -> Table:
             *(f"{low:.2f}–{high:.2f}", f"≥ {r.target:g}"),
             *(f"{r.onnx_ms:.3f}", f"{r.onnx_ratio:.2f}"),
         )
+    return table
+
+
+def _fits(rows: list[FitRow]) -> Table:
+    table = Table(title="Microseconds of a step of `fit`", box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("data", no_wrap=True)
+    for name in ("bare step", "fit", "added", "target"):
+        table.add_column(name, justify="right")
+    for r in rows:
+        figures = (f"{x:.1f}" for x in (r.bare, r.fit, r.added))
+        table.add_row(r.data, *figures, f"≤ {r.target:g}")
     return table
 
 

@@ -176,8 +176,10 @@ class Feeder:
     def examples(self, batch: Batch) -> int:
         """The number of examples in a batch; one where the model has no batches."""
         for name in self._cut:
-            if name in batch:
-                return int(np.shape(batch[name])[0])
+            x = batch.get(name)
+            if x is not None:
+                count: int = x.shape[0]
+                return count
         return 1
 
     def _is_cut(self, name: str) -> bool:

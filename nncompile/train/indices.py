@@ -132,7 +132,7 @@ class RangeCheck:
         checked = self._checked(arrays, unbatched=False)
         if not checked:
             return _nothing
-        bounds: list[tuple[str, Any, Any]] = []
+        bounds: list[tuple[str, Any, Any, str | None]] = []
         for v in checked:
             for allowed in self._ranges[v].values():
                 low = _at_sizes(allowed.low, sizes)
@@ -140,11 +140,12 @@ class RangeCheck:
                 numbers = isinstance(low, int) and (high is None or isinstance(high, int))
                 if v.args or v.dtype.is_float or not numbers:
                     return lambda batch: self(batch, sizes)
-                bounds.append((input_of(v).name, low, high))
+                name = input_of(v).name
+                bounds.append((name, low, high, _unsigned(arrays[name].dtype, low, high)))
 
         def check(batch: Mapping[str, Array]) -> None:
-            for name, low, high in bounds:
-                if not _is_inside(batch[name], low, high):
+            for name, low, high, unsigned in bounds:
+                if not _is_inside(batch[name], low, high, unsigned):
                     self(batch, sizes)  # which says what is wrong
 
         return check
@@ -241,14 +242,20 @@ def _nothing(batch: Mapping[str, Array]) -> None:
     """Where nothing has a range."""
 
 
-def _is_inside(array: Array, low: int, high: int | None) -> bool:
-    """Whether integers lie within a range."""
+def _unsigned(dtype: np.dtype[Any], low: int, high: int | None) -> str | None:
+    """The type of the same bits without a sign, if a range of `dtype` is from 0 on: negative
+    numbers are the greatest ones there, and one search does for both ends."""
+    if low != 0 or high is None or dtype.kind != "i" or high > np.iinfo(dtype).max:
+        return None
+    return f"u{dtype.itemsize}"
+
+
+def _is_inside(array: Array, low: int, high: int | None, unsigned: str | None) -> bool:
+    """Whether integers lie within a range; see `_unsigned`."""
     if array.size == 0:
         return True
-    kind = array.dtype.kind
-    if low == 0 and high is not None and kind == "i" and high <= np.iinfo(array.dtype).max:
-        # Negative numbers are the greatest ones there: one search does for both ends.
-        return bool(np.maximum.reduce(array.view(f"u{array.dtype.itemsize}"), None) <= high)
+    if unsigned is not None:
+        return bool(np.maximum.reduce(array.view(unsigned), None) <= high)
     return bool(array.min() >= low and (high is None or array.max() <= high))
 
 

@@ -84,6 +84,7 @@ class Loop:
         self.compiled = compiled
         self.runner = runner
         self.model = compiled.source.recipe.model
+        self._metrics = tuple(self.model.metrics)
         self.epoch = Epoch.of(compiled)
         self.stopping = False
         self._fits: dict[str, object] = {}  # the fit that is running, under one key
@@ -241,8 +242,8 @@ class Loop:
         """One step; its metrics, which are added to the totals of the epoch. Raises
         `TrainingError` where a loss is not finite; the step is then to be undone."""
         self.runner.step(batch)
-        outputs = self.runner.metrics()
-        metrics = {name: float(outputs[name]) for name in self.model.metrics}
+        outputs: dict[str, Any] = self.runner.metrics()
+        metrics = {name: float(outputs[name]) for name in self._metrics}
         for name in self._losses:
             if not math.isfinite(metrics[name]):
                 infinite = feeder.infinite()
@@ -250,5 +251,6 @@ class Loop:
                 moment = f"step {self.step} (epoch {self.epoch.number + 1})"
                 loss = f"{name} is {metrics[name]}"
                 raise diverged(loss, moment, feeder.searched_data, infinite, origin)
-        self.epoch.sums.add(batch, {**outputs, **metrics}, feeder.examples(batch))
+        outputs.update(metrics)
+        self.epoch.sums.add(batch, outputs, feeder.examples(batch))
         return metrics

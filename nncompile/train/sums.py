@@ -37,21 +37,21 @@ class Sums:
     # Replaced in one assignment: an interrupt leaves a batch out, or adds the whole of it.
     added: Added = field(default_factory=lambda: Added(0, 0, {}, {}, 0))
     _pools: dict[str, list[Array]] = field(default_factory=dict)  # may be a part ahead
-    _counts: dict[Any, dict[str, float]] = field(default_factory=dict)
+    _counts: dict[Any, dict[str, float | None]] = field(default_factory=dict)
 
     def add(self, batch: Mapping[str, Any], outputs: Mapping[str, Any], examples: int) -> None:
         """Adds what the graph gave for a batch of so many examples."""
         counts = self._counted(batch, examples)
         added = self.added
         totals, weights = dict(added.totals), dict(added.weights)
-        for name, part in self.plan.parts.items():
+        for name, weight in counts.items():
             x = outputs[name]
-            if part.kind == "pooled":
+            if weight is None:
                 pool = self._pools.setdefault(name, [])
                 pool[added.parts :] = [np.array(x)]
                 continue
-            x = x if isinstance(x, float) else np.asarray(x, np.float64)[()]
-            weight = counts[name]
+            if type(x) is not float:
+                x = np.asarray(x, np.float64)[()]
             totals[name] = totals.get(name, 0.0) + (x * weight if weight != 1 else x)
             weights[name] = weights.get(name, 0.0) + weight
         so_far = added.examples + examples
@@ -92,24 +92,28 @@ class Sums:
         arrays = {name: [_array(text)] for name, text in (pools or {}).items()}
         return cls(plan, inputs, added, arrays)
 
-    def _counted(self, batch: Mapping[str, Any], examples: int) -> dict[str, float]:
-        """What the batch weighs in each part: a total once, a mean as often as it says."""
-        key = tuple(np.shape(x) for x in batch.values()), examples
-        if key not in self._counts:
+    def _counted(self, batch: Mapping[str, Any], examples: int) -> dict[str, float | None]:
+        """What the batch weighs in each part: a total once, a mean as often as it says, and
+        nothing that is pooled."""
+        key = tuple([x.shape for x in batch.values()]), examples
+        counts = self._counts.get(key)
+        if counts is None:
             names = [name for name in self.inputs if name in batch]
             sizes = solve(
                 [self.inputs[name].shape for name in names],
                 [np.shape(batch[name]) for name in names],
             )
-            self._counts[key] = {
-                name: 1.0
+            counts = self._counts[key] = {
+                name: None
+                if part.kind == "pooled"
+                else 1.0
                 if part.kind != "mean"
                 else float(examples)
                 if part.count is None
                 else float(substitute(part.count, sizes))
                 for name, part in self.plan.parts.items()
             }
-        return self._counts[key]
+        return counts
 
     def results(self) -> dict[str, Any]:
         """The metrics of all batches: numbers, and arrays for tables."""
