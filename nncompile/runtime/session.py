@@ -51,6 +51,7 @@ OPTIMIZATIONS = {
     "layout": ort.GraphOptimizationLevel.ORT_ENABLE_LAYOUT,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+_NOT_TEXT = "has names that are not text in UTF-8"
 _FATAL = 4  # onnxruntime's own print-out of an error that is raised as well would be a second one
 
 
@@ -109,6 +110,8 @@ class Session:
             ) from None
         except RUN_ERRORS as error:
             raise BackendError(f"onnxruntime cannot load {self.name}: {_reason(error)}") from error
+        except UnicodeDecodeError:  # of the message itself, which quotes names
+            raise BackendError(f"{self.name} {_NOT_TEXT}, and cannot be loaded") from None
         except MemoryError:
             raise BackendError(f"{self.name} does not fit in memory") from None
         check_started(resolved, self.onnxruntime.get_providers())
@@ -119,7 +122,7 @@ class Session:
             meta = self.onnxruntime.get_modelmeta()
             self.metadata: dict[str, str] = dict(meta.custom_metadata_map)
         except UnicodeDecodeError:
-            raise BackendError(f"{self.name} has names that are not text in UTF-8") from None
+            raise BackendError(f"{self.name} {_NOT_TEXT}") from None
         ports = (*self.inputs, *self.outputs)
         self._binds = any(port.dtype == bf16.numpy for port in ports)  # `run` takes no such arrays
 
@@ -153,6 +156,8 @@ class Session:
                 results = self.onnxruntime.run(names, arrays)
         except RUN_ERRORS as error:
             raise self.failure(error, arrays) from error
+        except UnicodeDecodeError:
+            raise self.failure(RuntimeError(f"it {_NOT_TEXT}"), arrays) from None
         except MemoryError:
             raise self.failure(RuntimeError("there is not enough memory"), arrays) from None
         # onnxruntime gives a 0-d result as a numpy scalar.

@@ -16,8 +16,6 @@ from nncompile.ir.types import Array
 from nncompile.runtime.feeds import Port, check_feeds, describe
 
 SUFFIXES = (".pt", ".pth", ".pt2")
-# What torch raises of data: a .pt2 file asserts the sizes that it is for.
-RUN_ERRORS = (RuntimeError, AssertionError, IndexError, ValueError)
 
 
 class TorchSession:
@@ -68,9 +66,11 @@ class TorchSession:
         arrays = check_feeds([self._port(name, feeds) for name in self._file.names], feeds)
         try:
             results: dict[str, Array] = self._file(arrays)
-        except RUN_ERRORS as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of any class: the file is any program
             rows = [("input", name, describe(x.dtype, x.shape)) for name, x in arrays.items()]
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise BackendError(f"{self.name} failed on these data: {reason}", rows=rows) from error
         return results
 

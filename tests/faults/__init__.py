@@ -1,0 +1,1 @@
+"""Faults from outside, and what becomes of them: `python -m tests.faults KIND [COUNT]`."""
