@@ -18,6 +18,7 @@ import numpy as np
 from nncompile.diagnostics.errors import FileError, ModelError, whole_number
 from nncompile.diagnostics.extras import extra
 from nncompile.diagnostics.hints import suggests_options
+from nncompile.diagnostics.reading import open_file
 from nncompile.runtime import check_writable
 from nncompile.train.events import Event
 from nncompile.train.monitor import Monitor
@@ -37,8 +38,14 @@ class _Lines:
         """The first line that is there already."""
         if self._overwrite or not self.path.is_file():
             return ""
-        with self.path.open(encoding="utf-8", newline="") as file:
-            return file.readline()
+        try:
+            with open_file(self.path, "log") as file:
+                return file.readline().decode()
+        except UnicodeDecodeError:
+            raise FileError(
+                f"{self.path} is not a log: it is no text in UTF-8",
+                hint="append=False replaces it",
+            ) from None
 
     def count(self) -> int:
         """The number of lines."""

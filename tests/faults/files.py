@@ -120,7 +120,8 @@ def _work(pipe: Any, directory: Path, loaders: Sequence[Loader]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # What libraries print of themselves is looked at, too.
-    printed = os.open(directory / "printed", os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_APPEND)
+    flags = os.O_CREAT | os.O_RDWR | os.O_TRUNC | os.O_APPEND
+    printed = os.open(directory / "printed", flags, 0o600)
     os.dup2(printed, 2)
     warnings.simplefilter("ignore")  # of the system's own, about what is in the file
     while True:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
+import importlib
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from typer.testing import CliRunner
 
-from dsl import Dense, accuracy, adam, cross_entropy, f32, i64, model, relu, training
+from dsl import Dense, accuracy, adam, cross_entropy, f32, i64, model, relu, stack, training
 from nncompile import Trainer, export
 from nncompile.cli.app import app
 from nncompile.program.model import Model
@@ -22,6 +24,7 @@ from nncompile.program.recipe import Recipe
 from nncompile.runtime import StepRunner, in_child, load_state, read_array, read_arrays
 from nncompile.runtime.tensor_files import metadata_of
 from nncompile.train import CSVLog, JSONLog
+from nncompile.train.sources.files import read_table
 
 MODEL_FILE = """\
 from dsl import Dense, adam, f32, model, mse, training
@@ -35,7 +38,7 @@ def net(x=f32["batch", 3], t=f32["batch", 2]):
 
 recipe = training(net, optimizer=adam(1e-3), batch_size=4, epochs=2)
 """
-HAS_TORCH = importlib.util.find_spec("torch") is not None
+HAS_TORCH = find_spec("torch") is not None
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,26 @@ def _log(path: Path) -> None:
     trainer().fit(data, epochs=1, callbacks=[kind(path, append=True)], verbose=0)
 
 
+@functools.cache
+def table_trainer() -> Trainer:
+    @model
+    def line(age=f32["batch"], weight=f32["batch"], label=i64["batch"]):  # type: ignore[no-untyped-def]
+        logits = stack([age, weight], axis=-1) >> Dense(2, name="head")
+        return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+    return Trainer(training(line, optimizer=adam(1e-3), batch_size=2))
+
+
+def _fit_table(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table_trainer().fit(path, epochs=1, verbose=0)
+
+
+def _read_table_apart(path: Path) -> None:
+    in_child(lambda: len(read_table(path)), what="it", timeout=20)
+
+
 LOADERS = (
     Loader("npy", "x.npy", read_array, 14),
     Loader("npz", "feeds.npz", read_arrays, 10),
@@ -159,8 +182,25 @@ LOADERS = (
     ),
     Loader("step", "step.onnx", _step, 3, others=("step.state.safetensors",)),
     Loader("model file", "net.py", lambda p: in_child(lambda: str(load(p).model), what="it"), 3),
-    Loader("csv", "log.csv", _log, 2),
-    Loader("json lines", "log.jsonl", _log, 1),
+    Loader("log, csv", "log.csv", _log, 2),
+    Loader("log, json", "log.jsonl", _log, 1),
+    *(
+        (
+            Loader("csv", "table.csv", read_table, 4),
+            Loader("tsv", "table.tsv", read_table, 2),
+            Loader("fit, csv", "table.csv", _fit_table, 4),
+        )
+        if find_spec("pandas") is not None
+        else ()
+    ),
+    *(
+        (
+            Loader("parquet", "table.parquet", _read_table_apart, 6),
+            Loader("feather", "table.feather", _read_table_apart, 3),
+        )
+        if find_spec("pyarrow") is not None
+        else ()
+    ),
     *(
         (
             Loader("torchscript", "net.pt", _run, 6, slow=True, others=("feeds.npz",)),
@@ -190,6 +230,20 @@ def make_files(directory: Path, with_torch: bool) -> None:
     export(recipe(), directory / "step.onnx", to="step")
     (directory / "net.py").write_text(MODEL_FILE)
     shutil.copy(directory / "outer.weights.safetensors", directory / "w.safetensors")
+    columns = {
+        "age": np.array([1, 2, 3, 4], np.float32),
+        "weight": np.array([0.5, -1, 2, 1e3], np.float32),
+        "label": np.array([0, 1, 1, 0]),
+    }
+    rows = zip(*(map(str, x.tolist()) for x in columns.values()), strict=True)
+    lines = [list(columns), *map(list, rows)]
+    for suffix, separator in ((".csv", ","), (".tsv", "\t")):
+        text = "".join(separator.join(line) + "\n" for line in lines)
+        (directory / f"table{suffix}").write_text(text)
+    if find_spec("pyarrow") is not None:
+        table = importlib.import_module("pyarrow").table(columns)
+        importlib.import_module("pyarrow.parquet").write_table(table, directory / "table.parquet")
+        importlib.import_module("pyarrow.feather").write_feather(table, directory / "table.feather")
     if with_torch:
         export(net(), directory / "net.pt", params=trained.params, to="torchscript")
         export(net(), directory / "net.pt2", params=trained.params, to="pt2")

@@ -228,6 +228,8 @@ BY_SUFFIX: dict[str, tuple[Mutation, ...]] = {
     ".pt2": (*PLAIN, rezipped, rezipped, rezipped, rezipped),
     ".safetensors": (*PLAIN, *(reheaded,) * 8),
     ".onnx": (*PLAIN, *(reassembled,) * 8),
+    ".parquet": (*PLAIN, flipped, extreme, flipped, extreme),
+    ".feather": (*PLAIN, flipped, extreme, flipped, extreme),
     ".py": (renumbered, renamed, flipped, cut, longer, shorter, replaced),
 }
 
