@@ -91,6 +91,8 @@ def rezipped(r: Random, content: bytes) -> bytes:
             members = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
     except Exception:
         return flipped(r, content)
+    if not members:
+        return flipped(r, content)
     at = r.randrange(len(members))
     name, inner = members[at]
     kind = r.randrange(5)
