@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_wrong_models_are_run_or_refused(tmp_path: Path) -> None:
 
 
 def _crashes(path: Path) -> None:
+    faulthandler.disable()  # pytest has it print the stack
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
