@@ -95,7 +95,7 @@ PROGRAMS = (
     Fault(
         "nncompile/cli/shared.py",
         'getattr(error, "exit_code", MISTAKE)',
-        'getattr(error, "exit_code", FAILED)',
+        'getattr(error, "exit_code", 1)',
         "tests/test_cli_mistakes.py",
     ),
     Fault(
