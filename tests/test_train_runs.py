@@ -70,10 +70,11 @@ def test_an_interrupted_run_goes_on_to_its_end(here: Path, monkeypatch: pytest.M
     rest = succeeds("train", "net.py", "--resume")
     assert "trained 10 steps of 20" in rest
     assert rest.splitlines()[-5] == whole.splitlines()[-5]  # the figures on held-out data
-    for name in ("checkpoint.safetensors", "model.onnx", "best/checkpoint.safetensors"):
-        assert (here / "runs/net/1" / name).read_bytes() == (
-            here / "runs/net/whole" / name
-        ).read_bytes()
+    runs = here / "runs/net"
+    for file in ("checkpoint.safetensors", "best/checkpoint.safetensors"):
+        assert_same(load_state(runs / "1" / file)[0], load_state(runs / "whole" / file)[0])
+    for file in ("model.onnx", "step.onnx"):
+        assert (runs / "1" / file).read_bytes() == (runs / "whole" / file).read_bytes()
     assert log_rows(here / "runs/net/1") == log_rows(here / "runs/net/whole")
     config = json.loads((here / "runs/net/1/config.json").read_text("utf-8"))
     assert len(config["resumed"]) == 1

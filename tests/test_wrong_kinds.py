@@ -66,7 +66,13 @@ def _public() -> Iterator[tuple[str, Callable[..., Any]]]:
             function = getattr(module, name)
             is_error = inspect.isclass(function) and issubclass(function, Exception | Warning)
             is_result = inspect.isclass(function) and issubclass(function, tuple)
-            if function is Any or not callable(function) or is_error or is_result or name in NOT_CALLED:
+            if (
+                function is Any
+                or not callable(function)
+                or is_error
+                or is_result
+                or name in NOT_CALLED
+            ):
                 continue
             if id(function) not in seen:
                 seen.add(id(function))

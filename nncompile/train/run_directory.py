@@ -167,8 +167,8 @@ class RunDirectory:
         self._after(event, at_border=False)
 
     def on_validation(self, event: Event) -> None:
-        """All steps of the epoch are made."""
-        self._after(event, at_border=True)
+        """Writes the state, if it is due, before the held-out data are evaluated."""
+        self._after(event, at_border=True, completing=1)
 
     def on_epoch(self, event: Event) -> None:
         assert self._log is not None
@@ -194,20 +194,20 @@ class RunDirectory:
                 self._writer.write_state(event.trainer)
             self.export_seconds = time.perf_counter() - start
 
-    def state_dict(self) -> dict[str, Any]:
-        """What goes on with the run when it is resumed."""
+    def _notes(self) -> dict[str, Any]:
+        """What a state says that the run itself goes on with. Not a state of a callback: a run is
+        there before the callbacks get theirs, and is the same whatever the others are."""
         assert self._log is not None
-        state: dict[str, Any] = {"log": self._log.state_dict()}
+        notes: dict[str, Any] = {"log": self._log.state_dict()}
         if self._best is not None:
-            state["best"] = {"value": self._best.value, "epoch": self._best.epoch}
-        return state
+            notes["best"] = {"value": self._best.value, "epoch": self._best.epoch}
+        return notes
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with what `state_dict` gave."""
+    def _go_on_with(self, notes: Mapping[str, Any]) -> None:
         assert self._log is not None
-        self._log.load_state_dict(state["log"])
-        if self._best is not None and "best" in state:
-            self._best.value, self._best.epoch = state["best"]["value"], state["best"]["epoch"]
+        self._log.load_state_dict(notes["log"])
+        if self._best is not None and "best" in notes:
+            self._best.value, self._best.epoch = notes["best"]["value"], notes["best"]["epoch"]
 
     def _open(self, fitting: Fitting) -> None:
         """Makes the directory, or goes on in one."""
@@ -235,9 +235,9 @@ class RunDirectory:
         self._begun = True
         self._log = self._log or CSVLog(self.path / run_places.LOG, append=True)
         if self._noted is not None:
-            self.load_state_dict(self._noted)
+            self._go_on_with(self._noted)
             self._noted = None
-        self._files = self._files or RunFiles(self.path, self.keep, self.state_dict)
+        self._files = self._files or RunFiles(self.path, self.keep, self._notes)
         self._told = self._files.written = (trainer.step, trainer.epoch)
         self._due = Due(self.interval, *self._told)
 
@@ -273,18 +273,21 @@ class RunDirectory:
         if found.run.parent == self.parent(found.config["model"]):
             run_places.point_to(found.run)
 
-    def _after(self, event: Event, at_border: bool) -> None:
+    def _after(self, event: Event, at_border: bool, completing: int = 0) -> None:
+        """Ends the training where a signal asks for it, and else writes the state, if it is due:
+        so many epochs are complete, but for their figures."""
         trainer = event.trainer
         self._told = (trainer.step, trainer.epoch)
         self._interrupts.raise_received()
-        if self._due.is_due(*self._told, at_border):
+        epochs = trainer.epoch + completing
+        if self._due.is_due(trainer.step, epochs, at_border):
             with self._interrupts.writing():
                 try:
                     self._writer.write_state(trainer)
                 except FileError as error:
                     text = f"the state is not on disk, and training goes on: {error.problem}"
                     warn(text, TrainingWarning)
-            self._due.written(*self._told)
+            self._due.written(trainer.step, epochs)
 
     def _rescue(self, trainer: EventTrainer, error: BaseException) -> None:
         """Writes what was learned when an error or an interrupt ends the training: the state of

@@ -7,11 +7,12 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.faults import files
+from tests.faults import files, kill
 
 # Kind → what makes that many faults, from a seed on, and gives the exit code.
 KINDS: dict[str, Callable[[int, int], int]] = {
     "files": files.main,
+    "kill": kill.main,
 }
 
 
