@@ -22,6 +22,7 @@ from dsl import (
     OneHot,
     Sequential,
     Standardize,
+    Vocabulary,
     adam,
     cast,
     f32,
@@ -168,6 +169,12 @@ def test_layers_in_a_row_are_adapted_in_their_order() -> None:
     filled = np.where(np.isnan(x), np.nanmedian(x, 0), x)
     expected = np.log1p(np.abs(filled))
     assert chain.layers[-1].statistics["mean"] == pytest.approx(expected.mean(0), rel=1e-5)
+
+
+def test_text_becomes_codes_in_a_row() -> None:
+    chain = Sequential(Vocabulary(min_count=2), OneHot()).adapt(["b", "a", "b", "c"])
+    assert chain.layers[1].statistics["categories"].tolist() == [0, 1]
+    assert repr(chain.layers[1]) == "OneHot(axis=-1, categories=None, dtype=f32)"
 
 
 def test_gradients_pass_where_numbers_are() -> None:

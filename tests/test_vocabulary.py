@@ -108,6 +108,18 @@ def test_labels_that_are_none_are_refused() -> None:
         Trainer(training(net)).fit(arrays, epochs=1)
 
 
+@pytest.mark.parametrize("column", [["a", "b"], [None, "b"]])
+def test_text_that_is_fed_is_told(column: list[Any]) -> None:
+    net = classifier(Vocabulary(["a"]), Vocabulary(["no", "yes"], unknown=False))
+    data = {
+        "color": np.array(column),
+        "size": np.zeros((2, 2), np.int64),
+        "label": np.array([0, 1]),
+    }
+    with pytest.raises(FeedError, match=r"'color' has the wrong element type(.|\n)*\.encode"):
+        Trainer(training(net)).fit(data, epochs=1)
+
+
 def test_a_file_with_other_categories_is_told(tmp_path: Path) -> None:
     export(classifier(Vocabulary(["a"]), Vocabulary(["b", "c"])), tmp_path / "net.onnx", seed=0)
     proto = onnx.load(tmp_path / "net.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable
@@ -58,7 +59,8 @@ class Layer:
             cls.__call__ = _within_its_scope(cls.__call__)  # type: ignore[method-assign]  # checked
 
     def __repr__(self) -> str:
-        fields = {n: getattr(self, n) for n in self.__dataclass_fields__ if n != "name"}
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        del fields["name"]  # which comes last
         if self.name is not None:
             fields["name"] = self.name
         return f"{type(self).__name__}({', '.join(f'{n}={x!r}' for n, x in fields.items())})"

@@ -148,9 +148,19 @@ def _conversion(port: Port, array: Array) -> str | None:
         return f"convert it with {port.name}.astype({number})"
     if array.dtype.kind == "c":
         return f"{port.name}.real and {port.name}.imag are real: pass them as two inputs"
+    if array.dtype.kind in "US" or _is_text(array):
+        codes = "codes = Vocabulary().adapt(column); the model is fed codes.encode(column)"
+        return f"a model has no text: {codes}"
     if array.dtype.kind == "O":
         return f"fill in missing values, then convert it with {port.name}.astype({number})"
     return None
+
+
+def _is_text(array: Array) -> bool:
+    """Whether the first object that is not missing is text."""
+    if array.dtype.kind != "O":
+        return False
+    return isinstance(next((x for x in array.ravel().tolist() if x is not None), None), str)
 
 
 def _beyond(port: Port, array: Array) -> str | None:

@@ -174,7 +174,9 @@ class Neural(BaseEstimator, ABC):
 
     def _weighted(self, X: Array, y: Array, sample_weight: Any) -> tuple[Array, Array, Array]:
         """The examples that have a weight, and their weights, of mean 1."""
-        weight = _check_sample_weight(sample_weight, X, dtype=X.dtype, ensure_non_negative=True)
+        weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+        if (weight < 0).any():
+            raise ValueError("sample_weight must not be negative")
         weight = self._class_weighted(weight, y)
         if sample_weight is not None and not (weight > 0).all():
             if not (weight > 0).any():

@@ -8,8 +8,9 @@ from tests.planted_faults.graphs import GRAPHS
 from tests.planted_faults.ops import OPS
 from tests.planted_faults.passes import PASSES
 from tests.planted_faults.programs import PROGRAMS
+from tests.planted_faults.tables import TABLES
 from tests.planted_faults.training import TRAINING
 
 __all__ = ["FAULTS", "Fault"]
 
-FAULTS = (*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS)
+FAULTS = (*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES)

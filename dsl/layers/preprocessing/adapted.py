@@ -203,8 +203,8 @@ def adapt_in_order(functions: Iterable[Any], data: Any) -> None:
     for i, function in enumerate(in_order[: last + 1]):
         if hasattr(function, "adapt"):
             function.adapt(x)
-        if i < last:
-            x = computed(function, x)
+        if i < last:  # text becomes codes outside of the graph
+            x = function.encode(x) if hasattr(function, "encode") else computed(function, x)
 
 
 def _counted(sizes: tuple[int, ...]) -> str:
