@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import linecache
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -117,7 +118,8 @@ def to_eager(
 @functools.lru_cache(maxsize=1024)
 def function_of(source: str) -> Callable[..., Any]:
     """The function of that source, whose lines tracebacks can show."""
-    name = f"<nncompile {abs(hash(source)):x}>"
+    # It gets into files, which are the same whatever Python's hashes are.
+    name = f"<nncompile {hashlib.blake2b(source.encode(), digest_size=8).hexdigest()}>"
     linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
     scope: dict[str, Any] = {"torch": torch, "scan": scan}
     scope |= {"Tensor": torch.Tensor, "Dict": dict, "List": list}
