@@ -185,7 +185,7 @@ def test_ticks_come_some_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> 
         def on_tick(self, event: Event) -> None:
             told.append(clock[0])
 
-    ticks = events.Ticks(events.Watchers.of(trainer(), Ticking()))
+    ticks = events.Ticks(events.Watchers(trainer(), Ticking()))
     for duration in [1e-4] * 50_000 + [0.04] * 500:
         clock[0] += duration
         ticks.step(1, {}, {})
@@ -194,7 +194,7 @@ def test_ticks_come_some_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(fast) >= 40 and fast.max() < 0.13  # of five seconds
     assert np.median(gaps[-50:]) == pytest.approx(0.12) and gaps.max() < 256 * 0.04
     assert looks[0] < 3000
-    alone = events.Ticks(events.Watchers.of(trainer(), []))
+    alone = events.Ticks(events.Watchers(trainer(), []))
     looks[0] = 0
     for _ in range(10):
         alone.step(1, {}, {})

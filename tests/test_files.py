@@ -122,7 +122,9 @@ def test_equal_states_are_equal_files_that_safetensors_reads(tmp_path: Path) -> 
     b = save_state(tmp_path / "b.safetensors", tensors, dict(reversed(metadata.items())))
     assert a == b.read_bytes()
     with safe_open(b, "np") as file:
-        assert file.metadata() == metadata
+        own = {name: x for name, x in file.metadata().items() if name.startswith("nncompile.")}
+        assert file.metadata() == metadata | own
+        assert set(own) == {"nncompile.format", "nncompile.checksum"}
         assert set(file.keys()) == set(tensors)
         np.testing.assert_array_equal(file.get_tensor("turned"), TENSORS["turned"])
     read, _ = load_state(b)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,10 @@ def test_a_run_has_what_it_was_of_and_what_came_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("every", ["3steps", "1epoch", "2 epochs", "1000h"])
 @pytest.mark.parametrize("step", [5, 12, 17])
-def test_a_resumed_run_is_the_unbroken_one(tmp_path: Path, every: str, step: int) -> None:
+def test_a_resumed_run_is_the_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: str, step: int
+) -> None:
+    monkeypatch.setattr(time, "perf_counter", lambda: 0.0)  # the log has the seconds
     held_out = data(20, 1)
 
     def fit(run: RunDirectory, *more: Any) -> Trainer:
@@ -312,15 +317,18 @@ def test_a_log_that_cannot_be_written_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, ours = RunDirectory(tmp_path / "run", exports=False), trainer()
+    opened = Path.open
 
     def fill(event: Event) -> None:
         if event.kind == "epoch" and event.epoch == 2:
-            monkeypatch.setattr("nncompile.train.logs._Lines.add", full)
+            monkeypatch.setattr(Path, "open", full)
         if event.kind == "epoch" and event.epoch == 4:
             monkeypatch.undo()
 
-    def full(*_: object) -> None:
-        raise FileError("cannot write log.csv: no space left on device")
+    def full(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "log.csv":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(path, *args, **options)
 
     with pytest.warns(TrainingWarning, match="the log waits, and training goes on"):
         ours.fit(data(), epochs=5, callbacks=[fill, run])

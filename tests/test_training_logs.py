@@ -79,8 +79,8 @@ class Writer:
 
     made: list[Writer]
 
-    def __init__(self, directory: str) -> None:
-        self.directory, self.closed = directory, False
+    def __init__(self, directory: str, purge_step: int = 0) -> None:
+        self.directory, self.purge_step, self.closed = directory, purge_step, False
         self.scalars: list[tuple[str, float, int]] = []
         self.histograms: list[tuple[str, int]] = []
         Writer.made.append(self)

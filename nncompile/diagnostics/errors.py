@@ -96,6 +96,11 @@ class ModelWarning(UserWarning):
     """A model that can be computed, but is probably a mistake."""
 
 
+class TrainingWarning(UserWarning):
+    """Something that keeps a training from learning or from what it was asked, but is not an
+    error."""
+
+
 _TOLD: dict[Any, Any] = {}  # so that Python shows a warning once
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +20,15 @@ from nncompile.ir.types import Array, Type, boolean
 from nncompile.runtime.feeds import Port, describe
 from nncompile.runtime.tensor_header import Entry, read_header, sorted_header
 
+FORMAT = 1
+"""The version of what checkpoints hold, and how; a later one may hold what this code does not
+know. Files without it are older, and are read too."""
+
+CALLBACK = "callback:"
+"""What the names of tensors begin with that are not of the state, but of callbacks; no path has a
+colon."""
+
+_FORMAT, _CHECKSUM = "nncompile.format", "nncompile.checksum"
 _SHOWN = 8  # names of one kind that an error lists
 
 
@@ -25,10 +37,13 @@ def save_state(
     tensors: Mapping[str, Array],
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """Writes the tensors and strings to `path`, whole or not at all. Raises `FileError`."""
+    """Writes the tensors and strings to `path`, whole or not at all, with the version of their
+    format and a checksum. Raises `FileError`."""
     # order="C" and not ascontiguousarray, which makes a vector of a 0-d array.
     arrays = {name: np.array(x, order="C") for name, x in tensors.items()}
-    header, data = sorted_header(save(arrays, dict(metadata or {})))
+    about = {**(metadata or {}), _FORMAT: str(FORMAT)}
+    about[_CHECKSUM] = checksum(arrays, about)
+    header, data = sorted_header(save(arrays, about))
 
     def write(beside: Path) -> None:
         with beside.open("wb") as file:
@@ -39,13 +54,29 @@ def save_state(
 
 
 def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str, str]]:
-    """The tensors and strings of a checkpoint.
+    """The state and the strings in a checkpoint; see `load_checkpoint`."""
+    checkpoint = load_checkpoint(path)
+    return checkpoint.state, checkpoint.metadata
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: the state, arrays of callbacks, and strings."""
+
+    state: dict[str, Array]
+    callbacks: dict[str, Array]
+    metadata: dict[str, str]
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """What a checkpoint holds; its format and its checksum are checked where it has them.
 
     Raises `FileError` where there is no such file or it does not fit in memory, `CheckpointError`
-    where it is truncated or is no safetensors file.
+    where it is truncated, damaged, of a later version or no safetensors file.
     """
     with open_file(path, "checkpoint") as file:
         header = read_header(file, path)
+        _check_format(header.metadata.get(_FORMAT), path)
         try:
             # They are in the order of the file, without gaps.
             tensors = {name: _tensor(file, entry) for name, entry in header.tensors.items()}
@@ -53,7 +84,43 @@ def load_state(path: str | os.PathLike[str]) -> tuple[dict[str, Array], dict[str
             raise unreadable(path, error, "checkpoint") from None
         except MemoryError:
             raise FileError(f"the tensors of {os.fspath(path)} do not fit in memory") from None
-    return tensors, dict(header.metadata)
+    about = dict(header.metadata)
+    expected = about.pop(_CHECKSUM, None)
+    if expected is not None and checksum(tensors, about) != expected:
+        raise CheckpointError(
+            f"{os.fspath(path)} is damaged: its checksum is not that of what it holds",
+            rows=[("written", expected), ("got", checksum(tensors, about))],
+            hint="copy it again, or use another checkpoint",
+        )
+    about.pop(_FORMAT, None)
+    state = {name: x for name, x in tensors.items() if not name.startswith(CALLBACK)}
+    beside = {name: x for name, x in tensors.items() if name not in state}
+    return Checkpoint(state, beside, about)
+
+
+def checksum(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
+    """What changes with any byte of the tensors, their names and types, and the strings; as fast
+    as memory, and against accidents alone."""
+    total = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
+    for name in sorted(tensors):
+        x = tensors[name]
+        total = zlib.crc32(f"{name} {x.dtype} {x.shape}".encode(), total)
+        total = zlib.crc32(x.reshape(-1).view(np.uint8).data, total)
+    return f"crc32:{total:08x}"
+
+
+def _check_format(version: str | None, path: str | os.PathLike[str]) -> None:
+    """Raises `CheckpointError` for a format of a later nncompile; a file without one is older."""
+    if version is None:
+        return
+    if not version.isascii() or not version.isdigit():
+        raise CheckpointError(f"{os.fspath(path)} is of the unknown format {version!r}")
+    if int(version) > FORMAT:
+        raise CheckpointError(
+            f"{os.fspath(path)} was written by a later nncompile: its format is {version}, and "
+            f"this one reads up to {FORMAT}",
+            hint="pip install --upgrade nncompile",
+        )
 
 
 def _tensor(file: BinaryIO, entry: Entry) -> Array:

@@ -11,28 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ModelError, TrainingError, did_you_mean, whole_number
+from nncompile.diagnostics.errors import (
+    ModelError,
+    TrainingError,
+    TrainingWarning,
+    warn,
+    whole_number,
+)
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.options import not_negative
 from nncompile.ir.types import Array, is_real
 from nncompile.program.model import RANDOM_STATE
 from nncompile.train.directions import Mode, better
-from nncompile.train.events import Event
+from nncompile.train.events import Event, no_metric
 
 
 def watched(event: Event, name: str) -> float:
     """The metric of that name. Raises `ModelError`, which lists those there are."""
     if name not in event.metrics or np.ndim(event.metrics[name]):
         numbers = {n: x for n, x in event.metrics.items() if np.ndim(x) == 0}
-        plain = name.removeprefix("val_")
-        missing = plain != name and plain in numbers and not any("val_" in n for n in numbers)
-        raise ModelError(
-            f"there is no metric {name!r} to watch",
-            rows=[("metric", n, f"{x:.6g}") for n, x in numbers.items()],
-            hint="fit(..., validation_data=data) provides it"
-            if missing
-            else did_you_mean(name, numbers),
-        )
+        raise no_metric(name, [(n, f"{x:.6g}") for n, x in numbers.items()])
     return float(event.metrics[name])
 
 
@@ -73,8 +71,10 @@ class EarlyStopping:
     when `fit` ends without an error or an interrupt, parameters, running statistics, averages
     and slots are those of the best epoch; step and seed stay the current ones. `best` is its
     value, `best_epoch` its number, `stopped_epoch` that of the epoch after which it stopped, or
-    None. Each `fit` starts afresh.
+    None. Each `fit` starts afresh; one that goes on from a file goes on counting.
     """
+
+    may_add_metrics = False
 
     def __init__(
         self,
@@ -103,20 +103,49 @@ class EarlyStopping:
         """The epoch that had the best value."""
         return self._best.epoch
 
+    @property
+    def monitored(self) -> tuple[str, ...]:
+        """The metric that it watches."""
+        return (self.monitor,)
+
     def on_epoch(self, event: Event) -> None:
         if self._ended:
             self._best = replace(self._best, value=None, epoch=None)
             self._ended, self._waited, self.stopped_epoch = False, 0, None
-        if self._best.improved(event):
-            self._waited = 0
-            if self.restore_best_weights:
-                state = event.trainer.state
-                self._state = {p: x for p, x in state.items() if p not in RANDOM_STATE}
+        best = replace(self._best)
+        # What changes is set at once at the end: after an interrupt the event is told again.
+        if best.improved(event):
+            state = event.trainer.state if self.restore_best_weights else {}
+            weights = {p: x for p, x in state.items() if p not in RANDOM_STATE}
+            self._best, self._waited, self._state = best, 0, weights
             return
-        self._waited += 1
-        if self._waited >= self.patience:
-            self.stopped_epoch = event.epoch
+        if self._waited + 1 >= self.patience:
             event.trainer.stop()
+            self.stopped_epoch = event.epoch
+        self._waited += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on with a training that is gone on with: the best so far, with its weights, and
+        for how long there was no better."""
+        return {
+            "monitor": self.monitor,
+            "best": self._best.value,
+            "best_epoch": self._best.epoch,
+            "waited": self._waited,
+            "stopped_epoch": self.stopped_epoch,
+            "ended": self._ended,
+            "weights": self._state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with what `state_dict` gave; starts afresh, with a warning, where that watched
+        another metric."""
+        if not _watches(self, self.monitor, state["monitor"]):
+            return
+        self._best = replace(self._best, value=state["best"], epoch=state["best_epoch"])
+        self._waited, self.stopped_epoch = state["waited"], state["stopped_epoch"]
+        self._ended = state["ended"]
+        self._state = dict(state["weights"]) if self.restore_best_weights else {}
 
     def on_end(self, event: Event) -> None:
         self._ended = True
@@ -145,11 +174,14 @@ class ModelCheckpoint:
     keep: int | None = None
     paths: list[Path] = field(default_factory=list, init=False)
 
+    may_add_metrics = False
+
     def __post_init__(self) -> None:
         whole_number("every", self.every, 1)
         if self.keep is not None:
             whole_number("keep", self.keep, 1)
         self._best = None if self.monitor is None else Best(self.monitor, self.mode, self.min_delta)
+        self._surplus: list[Path] = []  # to be deleted once the latest file is there
 
     @property
     def best(self) -> float | None:
@@ -159,12 +191,49 @@ class ModelCheckpoint:
     def on_epoch(self, event: Event) -> None:
         if event.epoch % self.every:
             return
-        if self._best is not None and not self._best.improved(event):
+        best = None if self._best is None else replace(self._best)
+        if best is not None and not best.improved(event):
             return
-        path = event.trainer.save(self._filled_path(event))
-        self.paths = [*(p for p in self.paths if p != path), path]
-        while self.keep is not None and len(self.paths) > self.keep:
-            self.paths.pop(0).unlink(missing_ok=True)
+        path = Path(self._filled_path(event))
+        paths = [*(p for p in self.paths if p != path), path]
+        surplus = 0 if self.keep is None else max(0, len(paths) - self.keep)
+        # The file says what is true once it is there.
+        before = self._best, self.paths, self._surplus
+        self._best, self.paths, self._surplus = best, paths[surplus:], paths[:surplus]
+        try:
+            event.trainer.save(path)
+        except BaseException:
+            self._best, self.paths, self._surplus = before
+            raise
+        self._delete_surplus()
+
+    @property
+    def monitored(self) -> tuple[str, ...]:
+        """The metric that it watches, if any."""
+        return () if self.monitor is None else (self.monitor,)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on with a training that is gone on with: the best value and the files."""
+        return {
+            "monitor": self.monitor,
+            "best": self._best.value if self._best else None,
+            "best_epoch": self._best.epoch if self._best else None,
+            "paths": [os.fspath(path) for path in self.paths],
+            "surplus": [os.fspath(path) for path in self._surplus],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with what `state_dict` gave; what was to be deleted is."""
+        self.paths = list(map(Path, state["paths"]))
+        self._surplus = [Path(path) for path in state["surplus"]]
+        self._delete_surplus()
+        if _watches(self, self.monitor, state["monitor"]) and self._best is not None:
+            self._best = replace(self._best, value=state["best"], epoch=state["best_epoch"])
+
+    def _delete_surplus(self) -> None:
+        for path in self._surplus:
+            path.unlink(missing_ok=True)
+        self._surplus = []
 
     def _filled_path(self, event: Event) -> str:
         values: Mapping[str, Any] = {**event.metrics, "epoch": event.epoch, "step": event.step}
@@ -175,6 +244,14 @@ class ModelCheckpoint:
                 f"the path {os.fspath(self.path)!r} cannot be filled in: {error}",
                 hint=f"the names are {', '.join(values)}; {{{{ is a brace",
             ) from None
+
+
+def _watches(callback: Any, monitor: str | None, earlier: str | None) -> bool:
+    """Whether a callback watches what it watched before; warns where not."""
+    if monitor != earlier:
+        name = type(callback).__name__
+        warn(f"{name} watched {earlier}, and begins anew with {monitor}", TrainingWarning)
+    return monitor == earlier
 
 
 @suggests_options

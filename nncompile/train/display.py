@@ -35,6 +35,9 @@ class Display:
     training goes on without.
     """
 
+    may_add_metrics = False
+    may_fail = only_shows = True
+
     def __init__(
         self, verbose: Verbose = None, stream: IO[str] | None = None, every: bool = False
     ) -> None:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from nncompile.compiler.compile import CompiledStep
-from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.errors import (
+    FileError,
+    ModelError,
+    Row,
+    TrainingWarning,
+    did_you_mean,
+    warn,
+)
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 from nncompile.runtime.providers import Provider
+from nncompile.train.callback_state import CallbackStates, Told, name_of
 from nncompile.train.data import Batch, Data, Feeder
 from nncompile.train.locate import NonFinite
 
@@ -97,6 +105,12 @@ Callback = Callable[[Event], Any] | Any
 """A function of an event, which gets those of steps and epochs, or an object with some of
 `on_step(event)`, `on_tick(event)`, `on_validation(event)`, `on_epoch(event)` and `on_end(event)`.
 
+What it has as `monitored`, names of metrics, is checked before the first step. One that carries
+something over to a training that is gone on with has `state_dict()`, which gives numbers, strings,
+arrays, and lists and dicts of them, and `load_state_dict(state)`. Where `may_fail` is true, an
+error of the system (a full disk, a closed pipe) does not end the training. Where `only_shows` is
+true, what it does is not gone on with.
+
 With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
 what ends it: an error or an interrupt, too. One whose `told_last` is true is told after the others,
 whatever the order, as one that writes the state of all of them."""
@@ -145,22 +159,105 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
     return methods
 
 
-@dataclass(frozen=True)
-class Watchers:
-    """The listeners of a training that began at the time `start`, by the kind of event."""
+def no_metric(name: str, rows: Sequence[Row]) -> ModelError:
+    """The error for a metric that there is not; the rows begin with the names of those there
+    are."""
+    names = [row[0] for row in rows]
+    plain = name.removeprefix("val_")
+    missing = plain != name and plain in names and not any(n.startswith("val_") for n in names)
+    return ModelError(
+        f"there is no metric {name!r} to watch",
+        rows=[("metric", *row) for row in rows],
+        hint="fit(..., validation_data=data) provides it" if missing else did_you_mean(name, names),
+    )
 
-    trainer: EventTrainer
-    by_kind: Mapping[Kind, Sequence[Callable[[Event], Any]]]
-    start: float
-    surrounding: Sequence[Callable[[Fitting], AbstractContextManager[Any]]] = ()
+
+class Listener(NamedTuple):
+    """What is called with an event, of which callback, whether that may fail, whether it is told
+    last, and its place among those that do more than show."""
+
+    call: Callable[[Event], Any]
+    owner: Callback
+    may_fail: bool
+    is_last: bool
+    place: int | None
 
     @classmethod
-    def of(cls, trainer: EventTrainer, callbacks: Callback | Iterable[Callback]) -> Watchers:
-        """The callbacks of a training that begins now. Raises `ModelError` for anything else."""
-        by_kind = {kind: listeners(callbacks, kind) for kind in get_args(Kind)}
-        several = in_order(callbacks)
-        surrounding = [x.during for x in reversed(several) if hasattr(x, "during")]
-        return cls(trainer, by_kind, time.perf_counter(), surrounding)
+    def all_of(cls, calls: Iterable[Callable[[Event], Any]]) -> Iterator[Listener]:
+        """The functions and methods of callbacks."""
+        place = 0
+        for call in calls:
+            owner = getattr(call, "__self__", call)
+            may_fail, is_last, shows = (
+                bool(getattr(owner, name, False))
+                for name in ("may_fail", "told_last", "only_shows")
+            )
+            yield cls(call, owner, may_fail, is_last, None if shows else place)
+            place += not shows
+
+
+class Watchers:
+    """The callbacks of a training that begins now: their listeners by the kind of event, and the
+    event that is being told. Raises `ModelError` for what is no callback."""
+
+    def __init__(self, trainer: EventTrainer, callbacks: Callback | Iterable[Callback]) -> None:
+        self.trainer = trainer
+        self.callbacks = in_order(callbacks)
+        self.by_kind = {
+            kind: list(Listener.all_of(listeners(callbacks, kind))) for kind in get_args(Kind)
+        }
+        self.surrounding: list[Callable[[Fitting], AbstractContextManager[Any]]] = [
+            x.during for x in reversed(self.callbacks) if hasattr(x, "during")
+        ]
+        self._start = time.perf_counter()
+        # What not all were told of yet, and who was, by the places among those that last; a step or
+        # an epoch, of which the others are told when a state that is written meanwhile is gone on
+        # with.
+        self._event: Event | None = None
+        self._places: set[int] = set()
+        self._batches = 0
+        self._ended = False
+        self._excused: set[int] = set()
+
+    def check_monitored(self, names: Sequence[str]) -> None:
+        """Raises `ModelError` where a callback watches a metric that is none of these. What stands
+        behind a callback that may add metrics to an event is left to the first epoch."""
+        for callback in self.callbacks:
+            for name in getattr(callback, "monitored", ()):
+                if name not in names:
+                    raise no_metric(name, [(n,) for n in names])
+            has_epochs = hasattr(callback, "on_epoch") or callable(callback)
+            if has_epochs and getattr(callback, "may_add_metrics", True):
+                return
+
+    def states(self, stopping: bool) -> CallbackStates:
+        """What the callbacks carry over, and the event that they are being told of."""
+        return CallbackStates.of(self._lasting, self._ended, self.told(stopping))
+
+    def told(self, stopping: bool) -> Told | None:
+        """The event that they are being told of, or were when an error ended the training."""
+        event = self._event
+        if event is None or event.kind not in ("step", "epoch"):
+            return None
+        # Who stops after a step saves to go on from there.
+        stopping = stopping and event.kind == "epoch"
+        metrics = dict(event.metrics)
+        return Told(event.kind, event.epoch, self._batches, metrics, sorted(self._places), stopping)
+
+    def resume(self, earlier: CallbackStates) -> Told | None:
+        """Gives the callbacks what they carry over; what some of them are still to be told of. See
+        `CallbackStates.give_back` for what is raised."""
+        earlier.give_back(self._lasting)
+        same = list(earlier.names) == list(map(name_of, self._lasting))
+        return earlier.told if same else None
+
+    def has_same(self, others: Watchers) -> bool:
+        """Whether the callbacks are the same objects, but for those that only show."""
+        return list(map(id, self._lasting)) == list(map(id, others._lasting))
+
+    @property
+    def _lasting(self) -> list[Callback]:
+        return [x for x in self.callbacks if not getattr(x, "only_shows", False)]
 
     @contextmanager
     def during(self, fitting: Fitting) -> Iterator[None]:
@@ -170,22 +267,65 @@ class Watchers:
                 stack.enter_context(begin(fitting))
             yield
 
-    def tell(self, kind: Kind, epoch: int, metrics: dict[str, float], batch: Batch) -> None:
-        """Passes an event to each listener. The end of an epoch is told to those who are told last
-        also where another one fails: the epoch is complete, and their states know of it."""
-        remaining = list(self.by_kind[kind])
+    def tell(
+        self,
+        kind: Kind,
+        epoch: int,
+        metrics: dict[str, Any],
+        batch: Batch,
+        batches: int = 0,
+        told: Collection[int] = (),
+    ) -> None:
+        """Passes an event to each listener but those of the places `told`; so many `batches` of the
+        epoch were trained on. The end of an epoch is told to those who are told last also where
+        another one fails."""
+        self._ended = kind == "end"
+        listeners = self.by_kind[kind]
+        if not listeners:
+            return
+        seconds = time.perf_counter() - self._start
+        event = Event(kind, self.trainer, epoch, self.trainer.step, metrics, seconds, batch)
+        if kind in ("step", "epoch"):
+            self._places, self._batches, self._event = set(told), batches, event
+        waiting = [x for x in listeners if x.place is None or x.place not in told]
+        for i, listener in enumerate(waiting, 1):
+            try:
+                self._call(listener, event)
+            except BaseException:
+                for last in waiting[i:] if kind == "epoch" else ():
+                    if last.is_last:
+                        self._call(last, event)
+                raise
+        self._event = None
+
+    def _call(self, listener: Listener, event: Event) -> None:
+        place = listener.place
+        if place is not None:
+            self._places.add(place)  # in a state that it writes itself, it is told
         try:
-            while remaining:
-                seconds = time.perf_counter() - self.start
-                step = self.trainer.step
-                event = Event(kind, self.trainer, epoch, step, metrics, seconds, batch)
-                remaining.pop(0)(event)
-        except BaseException:
-            if kind == "epoch":
-                for listener in remaining:
-                    if getattr(getattr(listener, "__self__", None), "told_last", False):
-                        listener(event)
+            listener.call(event)
+        except (OSError, FileError) as error:
+            if not listener.may_fail:
+                raise
+            self._excuse(listener.owner, error)
+        except Exception:
             raise
+        except BaseException:  # an interrupt comes at any moment of it: it is told again
+            self._places.discard(-1 if place is None else place)
+            raise
+
+    def forget(self) -> None:
+        """Nobody is told on of what was being told."""
+        self._event = None
+
+    def _excuse(self, callback: Callback, error: OSError | FileError) -> None:
+        """Warns, once for each callback."""
+        if id(callback) not in self._excused:
+            self._excused.add(id(callback))
+            problem = error.problem if isinstance(error, FileError) else error
+            warn(
+                f"{name_of(callback)} failed, and the training goes on: {problem}", TrainingWarning
+            )
 
 
 class Ticks:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nncompile.diagnostics.errors import whole_number
 from nncompile.diagnostics.hints import suggests_names, suggests_options
@@ -32,7 +33,10 @@ def learning_curves(
 class LearningCurve:
     """A callback that draws the metrics so far to `path` after each `every` epochs, but not within
     `seconds` of the last drawing, and at the end; the other options are those of
-    `learning_curves`."""
+    `learning_curves`. A full disk costs a drawing, not the training."""
+
+    may_add_metrics = False
+    may_fail = True
 
     def __init__(
         self,
@@ -50,8 +54,12 @@ class LearningCurve:
         self._drawn_epochs = 0
         self._drawn_at: float | None = None
 
+        self._last = (-1, -1)  # epoch and step of the latest metrics
+
     def on_epoch(self, event: Event) -> None:
-        self.history.epochs.append(event.metrics)
+        if self._last != (event.epoch, event.step):  # after an interrupt it is told again
+            self.history.epochs.append(event.metrics)
+            self._last = event.epoch, event.step
         is_recent = (
             self._drawn_at is not None and time.perf_counter() - self._drawn_at < self.seconds
         )
@@ -61,6 +69,16 @@ class LearningCurve:
     def on_end(self, _: Event) -> None:
         if len(self.history) > self._drawn_epochs:
             self._draw()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The metrics so far."""
+        return {"epochs": self.history.epochs, "last": self._last}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with what `state_dict` gave."""
+        self.history = History([dict(metrics) for metrics in state["epochs"]])
+        epoch, step = state["last"]
+        self._last, self._drawn_epochs = (epoch, step), 0
 
     def _draw(self) -> None:
         learning_curves(self.history, self.path, self.metrics, self.log)

@@ -5,111 +5,158 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
-import itertools
 import json
 import math
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import FileError, ModelError, whole_number
+from nncompile.diagnostics.errors import FileError, ModelError, TrainingWarning, warn, whole_number
 from nncompile.diagnostics.extras import extra
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.reading import open_file
 from nncompile.runtime import check_writable
-from nncompile.train.events import Event
+from nncompile.train.events import Event, Fitting
 from nncompile.train.monitor import Monitor
 
 
 class _Lines:
-    """A text file to which whole lines are added."""
+    """A text file to which whole lines are added.
+
+    What could not be written, of a full disk, is written with the next lines. Where an interrupt or
+    an error left a part of a line, and where a training goes on from before the last lines, the
+    file is cut back to what belongs to it.
+    """
 
     def __init__(self, path: str | os.PathLike[str], append: bool) -> None:
         self.path = Path(path)
-        self._overwrite = not append
         check_writable(self.path.parent)
         if self.path.is_dir():
             raise FileError(f"cannot write {self.path}: it is a directory", hint="name a file")
+        content = self._content() if append else b""
+        self._waiting = ""
+        self._seconds = self._earlier_seconds = 0.0
+        # How many bytes of the file are whole lines of this log, their checksum, and whether
+        # there may be others behind them.
+        self._whole = (len(content), zlib.crc32(content), not append)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no line was added yet."""
+        return not self._whole[0] and not self._waiting
 
     def first(self) -> str:
         """The first line that is there already."""
-        if self._overwrite or not self.path.is_file():
-            return ""
+        size = self._whole[0]
         try:
-            with open_file(self.path, "log") as file:
-                return file.readline().decode()
+            return self._content()[:size].decode("utf-8").partition("\n")[0] if size else ""
         except UnicodeDecodeError:
             raise FileError(
                 f"{self.path} is not a log: it is no text in UTF-8",
                 hint="append=False replaces it",
             ) from None
 
-    def count(self) -> int:
-        """The number of lines."""
-        if self._overwrite or not self.path.is_file():
-            return 0
-        with self.path.open("rb") as file:
-            return sum(1 for _ in file)
-
-    def cut(self, count: int) -> None:
-        """Leaves so many lines."""
-        if self.count() > count:
-            with self.path.open("r+b") as file:
-                file.truncate(sum(len(line) for line in itertools.islice(file, count)))
+    def seconds(self, event: Event) -> float:
+        """The time since the training began, with what came before it was gone on with."""
+        self._seconds = self._earlier_seconds + event.seconds
+        return round(self._seconds, 6)
 
     def add(self, text: str) -> None:
-        before = 0
+        """Adds lines. Raises `FileError` where they have to wait."""
+        lines = self._waiting + text
+        data = lines.encode("utf-8")
+        size, checksum, more = self._whole
+        self._whole = (size, checksum, True)  # until it is written
         try:
-            if not self._overwrite and self.path.exists():
-                before = self.path.stat().st_size
-            mode = "w" if self._overwrite else "a"
-            with self.path.open(mode, encoding="utf-8", newline="") as file:
-                file.write(text)
+            with self.path.open("ab") as file:
+                if more:
+                    file.truncate(size)
+                file.write(data)
         except OSError as error:
-            with contextlib.suppress(OSError):  # a full disk leaves no part of a line
-                os.truncate(self.path, before)
+            self._waiting = lines
             raise FileError(f"cannot write {self.path}: {error.strerror or error}") from None
-        self._overwrite = False
+        self._waiting, self._whole = "", (size + len(data), zlib.crc32(data, checksum), False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the log is. What is there is on disk before a checkpoint says so."""
+        size, checksum, _ = self._whole
+        with contextlib.suppress(OSError), self.path.open("rb") as file:
+            os.fsync(file.fileno())
+        return {
+            "bytes": size,
+            "crc32": checksum,
+            "waiting": self._waiting,
+            "seconds": self._seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> bool:
+        """Goes on where the log was: what was added later is cut off by the next line. Warns, and
+        is False, where the file does not begin with the lines that were there."""
+        size, checksum = int(state["bytes"]), int(state["crc32"])
+        content = self._content()
+        if len(content) < size or zlib.crc32(content[:size]) != checksum:
+            warn(
+                f"{self.path} does not hold the lines of the training that is gone on with: "
+                + ("a new log begins" if self._whole[2] else "lines are added to what is there"),
+                TrainingWarning,
+            )
+            return False
+        self._waiting, self._whole = str(state["waiting"]), (size, checksum, True)
+        self._earlier_seconds = float(state["seconds"])
+        return True
+
+    def _content(self) -> bytes:
+        if not self.path.is_file():
+            return b""
+        with open_file(self.path, "log") as file:
+            return file.read()
 
 
 @suggests_options
 class CSVLog:
     """A callback that writes a line of comma-separated numbers for each epoch to `path`: `epoch`,
-    `step`, the metrics that are one number, and `seconds`.
+    `step`, the metrics that are one number, and `seconds` of training.
 
-    An older file is replaced, or with `append` gone on with. Raises `FileError` where it cannot
-    be written, `ModelError` where metrics are not those of the first line.
+    An older file is replaced, or with `append` gone on with. So it is in a training that goes on
+    from a checkpoint, from the line it had then. Raises `FileError` where the file cannot be
+    written when the log is made; later that is a warning, and the lines wait. Raises `ModelError`
+    where metrics are not those of the first line.
     """
+
+    may_add_metrics = False
+    may_fail = True
 
     def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
         self._lines = _Lines(path, append)
         self._columns: list[str] = next(csv.reader([self._lines.first()]), [])
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many lines the file has."""
-        return {"lines": self._lines.count()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on after so many lines: those of epochs that are made again are removed."""
-        self._lines.cut(int(state["lines"]))
-        self._columns = next(csv.reader([self._lines.first()]), [])
-
     def on_epoch(self, event: Event) -> None:
         row = {"epoch": event.epoch, "step": event.step, **_numbers(event.metrics)}
-        row["seconds"] = round(event.seconds, 6)
-        columns = self._columns or list(row)
-        if columns != list(row):
+        row["seconds"] = self._lines.seconds(event)
+        if self._lines.is_empty:
+            self._columns = list(row)
+        if self._columns != list(row):
             raise ModelError(
                 f"the metrics of this epoch differ from the columns of {self._lines.path}",
                 rows=[("columns", ", ".join(self._columns)), ("got", ", ".join(row))],
                 hint="start a new file, or use JSONLog, whose lines carry their own names",
             )
-        header = "" if self._columns else _csv(columns)
+        header = _csv(self._columns) if self._lines.is_empty else ""
         self._lines.add(header + _csv(list(row.values())))
-        self._columns = columns
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the log is."""
+        return {**self._lines.state_dict(), "columns": list(self._columns)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the log was when `state_dict` was called; warns where the file is not that
+        log."""
+        if self._lines.load_state_dict(state):
+            self._columns = list(state["columns"])
 
 
 @suggests_options
@@ -118,8 +165,12 @@ class JSONLog:
     step, to `path`: `event` ("epoch" or "step"), `epoch`, `step`, `seconds` and `metrics`, in
     which tables are lists and what is not finite is null.
 
-    An older file is replaced, or with `append` gone on with. Raises `FileError`.
+    An older file is replaced, or gone on with, as by `CSVLog`. Raises `FileError` where it cannot
+    be written when the log is made.
     """
+
+    may_add_metrics = False
+    may_fail = True
 
     def __init__(
         self, path: str | os.PathLike[str], every: int | None = None, append: bool = False
@@ -136,10 +187,19 @@ class JSONLog:
             "event": event.kind,
             "epoch": event.epoch,
             "step": event.step,
-            "seconds": round(event.seconds, 6),
+            "seconds": self._lines.seconds(event),
             "metrics": {name: _plain(x) for name, x in event.metrics.items()},
         }
         self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the log is."""
+        return self._lines.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on where the log was when `state_dict` was called; warns where the file is not that
+        log."""
+        self._lines.load_state_dict(state)
 
 
 @suggests_options
@@ -153,6 +213,9 @@ class TensorBoardLog:
     raises `ModelError` where that is not installed.
     """
 
+    may_add_metrics = False
+    may_fail = True
+
     def __init__(
         self,
         directory: str | os.PathLike[str],
@@ -165,6 +228,7 @@ class TensorBoardLog:
         self.histograms, self.monitor = histograms, monitor
         self._writer: Any = None
         self._measured = 0
+        self._purged: dict[str, int] = {}  # from which step on TensorBoard forgets older figures
         hint = "pip install 'nncompile[tensorboard]'; CSVLog and JSONLog need nothing"
         self._package = extra(
             "tensorboardX", "tensorboardX", "the log for TensorBoard", hint, ModelError
@@ -188,10 +252,25 @@ class TensorBoardLog:
             self._writer.close()
             self._writer = None
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many measurements of the monitor are written."""
+        return {"measured": self._measured}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with what `state_dict` gave."""
+        self._measured = int(state["measured"])
+
+    @contextlib.contextmanager
+    def during(self, fitting: Fitting) -> Iterator[None]:
+        """TensorBoard shows what is written now in place of figures of the same steps."""
+        self._purged = {"purge_step": fitting.trainer.step + 1} if fitting.trainer.step else {}
+        yield
+
     @property
     def _open(self) -> Any:
         if self._writer is None:
-            self._writer = self._package.SummaryWriter(os.fspath(self.directory))
+            writer = self._package.SummaryWriter
+            self._writer = writer(os.fspath(self.directory), **self._purged)
         return self._writer
 
     def _add(self, numbers: Mapping[str, float], step: int) -> None:

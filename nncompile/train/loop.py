@@ -13,6 +13,7 @@ from nncompile.diagnostics.errors import FeedError, ModelError, TrainingError
 from nncompile.ir.types import Array
 from nncompile.program.recipe import minimize
 from nncompile.runtime.runner import StepRunner
+from nncompile.train.callback_state import CallbackStates
 from nncompile.train.data import Batch, Feeder
 from nncompile.train.divergence import diverged
 from nncompile.train.events import Ticks, Watchers
@@ -55,6 +56,14 @@ class Epoch:
         position = {"number": self.number, "start": self.start, "data": dict(self.data)}
         return {**position, **self.sums.stored()}
 
+    def continued(self, compiled: CompiledStep, step: int) -> Epoch:
+        """The same epoch at that step of another compilation; a new one, where its metrics are put
+        together of other parts."""
+        parts = self.sums.plan.parts.keys()
+        if parts != compiled.source.accumulation.parts.keys():
+            return Epoch.of(compiled, self.number, step)
+        return Epoch.of(compiled, batches=self.sums.added.batches, **self.position())
+
     def begun_on(self, data: Mapping[str, Any]) -> None:
         """Takes note of what its batches are cut from. Raises `FeedError` where batches of other
         data were trained on already: those still to come would not be the rest of them."""
@@ -87,6 +96,9 @@ class Loop:
         self._metrics = tuple(self.model.metrics)
         self.epoch = Epoch.of(compiled)
         self.stopping = False
+        self.watchers: Watchers | None = None  # of the fit that is running, or the last one
+        self._earlier_states: CallbackStates | None = None  # of a file, for the next fit
+        self._running = False
         self._fits: dict[str, object] = {}  # the fit that is running, under one key
         self._earlier = 0  # steps made before the runner's first
         self._losses = [u.loss for u in compiled.source.recipe.updates if isinstance(u, minimize)]
@@ -97,12 +109,30 @@ class Loop:
         # From the runner's own count, so that an interrupt cannot come between the two.
         return self._earlier + self.runner.steps
 
-    def load(self, state: Mapping[str, Any], epoch: Epoch) -> None:
-        """Goes on from that state within that epoch. Raises `FeedError` for one that does not
-        fit."""
+    def load(
+        self, state: Mapping[str, Any], epoch: Epoch, callbacks: CallbackStates | None = None
+    ) -> None:
+        """Goes on from that state within that epoch; the callbacks of the next fit from theirs,
+        unless this is called by one of a fit that is running. Raises `FeedError` for a state that
+        does not fit."""
         self.runner.load(state)
         self._earlier = int(state["step"]) - self.runner.steps
         self.epoch = epoch
+        self._forget()
+        if not self._running:
+            self._earlier_states = callbacks or CallbackStates()
+
+    @property
+    def callback_states(self) -> CallbackStates:
+        """What the callbacks of the running or last fit carry over; what was loaded for those of
+        the next one, after that."""
+        if self._earlier_states is not None:
+            return self._earlier_states
+        return self.watchers.states(self.stopping) if self.watchers else CallbackStates()
+
+    def _forget(self) -> None:
+        if self.watchers is not None:
+            self.watchers.forget()
 
     def replace(self, state: Mapping[str, Any], moves: bool) -> None:
         """Goes on from that state; where it `moves`, its step is another one, with which a new
@@ -113,15 +143,16 @@ class Loop:
             self.runner.load(state)
 
     def recompiled(self, compiled: CompiledStep, runner: StepRunner) -> None:
-        """Goes on with another step of the same state, and a new epoch."""
-        number, step = self.epoch.number, self.step
+        """Goes on with another step of the same state."""
+        step = self.step
+        self._earlier = step - runner.steps
+        self.epoch = self.epoch.continued(compiled, step)
         self.compiled, self.runner = compiled, runner
         self.model = compiled.source.recipe.model
-        self._earlier = step - runner.steps
-        self.epoch = Epoch.of(compiled, number, step)
 
     def begin_epoch(self) -> None:
         """Leaves the epoch under way; its number is that of the next one."""
+        self._forget()
         self.epoch = Epoch.of(self.compiled, self.epoch.number, self.step)
 
     def settle(self) -> None:
@@ -151,6 +182,7 @@ class Loop:
 
     def _release(self, token: object) -> None:
         if self._fits.get("running") is token:
+            self._running = False
             del self._fits["running"]
 
     def locate(self, batch: Batch, outputs: Sequence[str] = ()) -> NonFinite | None:
@@ -168,28 +200,16 @@ class Loop:
         """Trains until that epoch or step, whichever comes first, and returns the metrics of each
         epoch. `seed` determines the order of the examples; without one, they are in theirs."""
         last_epoch, last_step = ends
-        history = History()
         latest: Batch = {}
-        self.stopping = False
+        stopping, self.stopping = self.stopping, False
         self.settle()
+        history = self._resumed(feeder, watchers, seed, stopping)
         ticks = Ticks(watchers)
         while self.epoch.number < last_epoch and self.step < last_step and not self.stopping:
             epoch = self.epoch
             order = None if seed is None else (seed, epoch.number)
             epoch.begun_on(feeder.identity(order))
-            completed = True
-            # One more than there are steps left says whether the epoch is complete.
-            left = None if last_step == math.inf else int(last_step) - self.step + 1
-            with closing(feeder.epoch(order, self.step - epoch.start, left)) as batches:
-                for examples in batches:
-                    if self.step >= last_step or self.stopping:
-                        completed = False
-                        break
-                    metrics = self._advance(examples, feeder, watchers)
-                    latest = examples
-                    ticks.step(epoch.number + 1, metrics, examples)
-                    if self.epoch is not epoch:
-                        break
+            completed, latest = self._made(order, last_step, feeder, watchers, ticks, latest)
             if self.epoch is not epoch:  # a callback went on from another state
                 continue
             latest = self._whole(epoch, feeder, order, latest)
@@ -199,11 +219,60 @@ class Loop:
                 validated = validate(self.runner.state())
                 means |= {f"val_{name}": validated[name] for name in self.model.metrics}
             history.epochs.append(means)
-            number = epoch.number + 1
+            number, count = epoch.number + 1, epoch.sums.added.batches
             if completed:  # in one assignment, between whose parts no interrupt can come
                 self.epoch = Epoch.of(self.compiled, number, self.step)
-            watchers.tell("epoch", number, means, latest)
+            watchers.tell("epoch", number, means, latest, count)
         watchers.tell("end", self.epoch.number, history.last, latest)
+        return history
+
+    def _made(
+        self,
+        order: tuple[int, int] | None,
+        last_step: float,
+        feeder: Feeder,
+        watchers: Watchers,
+        ticks: Ticks,
+        latest: Batch,
+    ) -> tuple[bool, Batch]:
+        """Makes the steps of the epoch that are left; whether it is complete, and the last batch
+        (`latest` where there is no step left)."""
+        epoch = self.epoch
+        # One more than there are steps left says whether the epoch is complete.
+        left = None if last_step == math.inf else int(last_step) - self.step + 1
+        with closing(feeder.epoch(order, self.step - epoch.start, left)) as batches:
+            for examples in batches:
+                if self.step >= last_step or self.stopping:
+                    return False, latest
+                metrics = self._advance(examples, feeder, watchers)
+                latest = examples
+                ticks.step(epoch.number + 1, metrics, examples)
+                if self.epoch is not epoch:
+                    return False, latest
+        return True, latest
+
+    def _resumed(
+        self, feeder: Feeder, watchers: Watchers, seed: int | None, stopping: bool
+    ) -> History:
+        """Lets the callbacks go on where those of the same fit were when it was interrupted, or
+        saved; the history that begins with the epoch that they are told of."""
+        earlier, before = self._earlier_states, self.watchers
+        told = None
+        if earlier is not None:
+            told = watchers.resume(earlier)
+        elif before is not None and before.has_same(watchers):
+            told = before.told(stopping)
+        self.watchers, self._earlier_states, self._running = watchers, None, True
+        history = History()
+        if told is not None:
+            self.stopping = told.stopping
+            order = None if seed is None else (seed, told.epoch - 1)
+            last = _batch(feeder, order, told.batches)
+            if told.kind == "epoch":
+                history.epochs.append(dict(told.metrics))
+            watchers.tell(
+                told.kind, told.epoch, dict(told.metrics), last, told.batches, told.places
+            )
         return history
 
     def _whole(
@@ -217,7 +286,7 @@ class Loop:
                 hint="a generator can be read only once: pass a list of batches, or a function "
                 "that returns them anew",
             )
-        return latest or next(iter(feeder.epoch(order, epoch.sums.added.batches - 1)), {})
+        return latest or _batch(feeder, order, epoch.sums.added.batches)
 
     def _advance(self, batch: Batch, feeder: Feeder, watchers: Watchers) -> dict[str, float]:
         """One step, reported to the watchers; it is undone where one of them raises
@@ -230,11 +299,12 @@ class Loop:
             self.settle()
             raise
         try:
-            watchers.tell("step", epoch.number + 1, metrics, batch)
+            watchers.tell("step", epoch.number + 1, metrics, batch, epoch.sums.added.batches)
         except TrainingError:
             if self.epoch is epoch and self.runner.can_undo:
                 epoch.sums.added = mark
                 self.settle()
+                watchers.forget()
             raise
         return metrics
 
@@ -254,3 +324,9 @@ class Loop:
         outputs.update(metrics)
         self.epoch.sums.add(batch, outputs, feeder.examples(batch))
         return metrics
+
+
+def _batch(feeder: Feeder, order: tuple[int, int] | None, number: int) -> Batch:
+    """The batch of that number of an epoch, counted from one; none where it cannot be read."""
+    with closing(feeder.epoch(order, max(0, number - 1), 1)) as batches:
+        return next(iter(batches), {})

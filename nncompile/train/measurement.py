@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
 
 from nncompile.diagnostics.tables import columns
 from nncompile.ir.types import Array
@@ -68,6 +71,30 @@ class Measurement:
     parameters: Mapping[str, LayerFigures]
     activations: Mapping[str, ActivationFigures]
     losses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def stored(self) -> dict[str, Any]:
+        """The figures as JSON has them; see `restored`."""
+        stored = asdict(self)
+        for figures in stored["activations"].values():
+            figures["units"] = figures["dead"].size
+            figures["dead"] = np.flatnonzero(figures["dead"]).tolist()
+        return stored
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, Any]) -> Measurement:
+        """A measurement as it was `stored`."""
+        activations = {}
+        for name, figures in stored["activations"].items():
+            dead = np.isin(np.arange(figures["units"]), figures["dead"])
+            rest = {n: x for n, x in figures.items() if n not in ("units", "dead")}
+            activations[name] = ActivationFigures(**rest, dead=dead)
+        return cls(
+            stored["step"],
+            {name: LayerFigures(**x) for name, x in stored["layers"].items()},
+            {name: LayerFigures(**x) for name, x in stored["parameters"].items()},
+            activations,
+            {loss: tuple(names) for loss, names in stored["losses"].items()},
+        )
 
     def warnings(
         self, vanishing: float = VANISHING, exploding: float = EXPLODING, dead: float = DEAD

@@ -15,6 +15,7 @@ import numpy as np
 
 from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import ModelError, warn, whole_number
+from nncompile.diagnostics.errors import TrainingWarning as TrainingWarning
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.elementwise import abs, sqrt, where
@@ -38,10 +39,6 @@ from nncompile.train.measurement import (
     Measurement,
 )
 from nncompile.train.units import HiddenUnits, depths, hidden_units
-
-
-class TrainingWarning(UserWarning):
-    """Something that keeps a training from learning, but is not an error."""
 
 
 @suggests_options
@@ -181,6 +178,8 @@ class Monitor:
     with and without a monitor.
     """
 
+    may_add_metrics = False
+
     def __init__(
         self,
         every: int | None = None,
@@ -210,6 +209,18 @@ class Monitor:
     def on_epoch(self, event: Event) -> None:
         if self.every is None:
             self._measure(event)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured and reported so far."""
+        return {
+            "measurements": [m.stored() for m in self.measurements],
+            "warned": sorted(self._warned),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on with what `state_dict` gave."""
+        self.measurements = [Measurement.restored(x) for x in state["measurements"]]
+        self._warned = set(state["warned"])
 
     def _measure(self, event: Event) -> None:
         trainer = event.trainer

@@ -12,10 +12,11 @@ from typing import Any
 from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import CheckpointError
 from nncompile.ir.types import Array
-from nncompile.runtime.checkpoint import check_state, load_state, save_state
+from nncompile.runtime.checkpoint import check_state, load_checkpoint, save_state
+from nncompile.train.callback_state import CallbackStates
 from nncompile.train.loop import Epoch
 
-_POSITION = "nncompile.position"
+_POSITION, _CALLBACKS = "nncompile.position", "nncompile.callbacks"
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Progress:
     state: Mapping[str, Array]
     seed: int
     epoch: Epoch
+    callbacks: CallbackStates
 
 
 @dataclass(frozen=True)
@@ -32,27 +34,41 @@ class Snapshot:
     """A moment of a training, kept in memory: a copy of the state, and what the file says of it."""
 
     state: Mapping[str, Array]
+    callbacks: Mapping[str, Array]
     metadata: Mapping[str, str]
 
     @classmethod
-    def of(cls, state: Mapping[str, Array], model: str, seed: int, epoch: Epoch) -> Snapshot:
-        """The moment of that state of a model within that epoch."""
+    def of(
+        cls,
+        state: Mapping[str, Array],
+        model: str,
+        seed: int,
+        epoch: Epoch,
+        callbacks: CallbackStates,
+    ) -> Snapshot:
+        """The moment of that state of a model within that epoch. Raises `ModelError` for a
+        callback's state that cannot be written."""
         text = json.dumps({"seed": seed, "epoch": epoch.position()})
-        return cls(state, {"nncompile.model": model, _POSITION: text})
+        metadata = {"nncompile.model": model, _POSITION: text}
+        arrays: Mapping[str, Array] = {}
+        if callbacks.names:
+            metadata[_CALLBACKS], arrays = callbacks.stored()
+        return cls(state, arrays, metadata)
 
     def noting(self, key: str, text: str) -> Snapshot:
         """The same moment, of which the file says more."""
-        return Snapshot(self.state, {**self.metadata, key: text})
+        return Snapshot(self.state, self.callbacks, {**self.metadata, key: text})
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes a checkpoint, whole or not at all. Raises `FileError`."""
-        return save_state(path, self.state, self.metadata)
+        return save_state(path, {**self.state, **self.callbacks}, self.metadata)
 
 
 def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progress:
     """What a checkpoint holds, or an exported step's initial state. Raises `CheckpointError` for a
     truncated file or one of another model, `FileError` where there is none."""
-    tensors, metadata = load_state(path)
+    checkpoint = load_checkpoint(path)
+    tensors, metadata = checkpoint.state, checkpoint.metadata
     check_state(tensors, compiled.source.state, path)
     step = int(tensors["step"])
     position: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
@@ -66,4 +82,13 @@ def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progr
             f"the position in {os.fspath(path)} cannot be read",
             rows=[("got", metadata[_POSITION][:200])],
         ) from None
-    return Progress(tensors, seed, epoch)
+    states = CallbackStates()
+    if _CALLBACKS in metadata:
+        try:
+            states = CallbackStates.restored(metadata[_CALLBACKS], checkpoint.callbacks)
+        except (ValueError, TypeError, KeyError):
+            raise CheckpointError(
+                f"the states of callbacks in {os.fspath(path)} cannot be read",
+                rows=[("got", metadata[_CALLBACKS][:200])],
+            ) from None
+    return Progress(tensors, seed, epoch, states)

@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,6 @@ class RunDirectory:
         self._lock: Lock | None = None
         self._files: RunFiles | None = None
         self._log: CSVLog | None = None
-        self._unlogged: list[Event] = []  # epochs whose lines wait for a place on the disk
         self._told = (-1, -1)  # step and epoch of which all callbacks were told
         self._interrupts = Interrupts()
 
@@ -173,11 +171,8 @@ class RunDirectory:
     def on_epoch(self, event: Event) -> None:
         assert self._log is not None
         with self._interrupts.writing():
-            self._unlogged.append(replace(event, batch={}))
             try:
-                while self._unlogged:
-                    self._log.on_epoch(self._unlogged[0])
-                    self._unlogged.pop(0)
+                self._log.on_epoch(event)
             except FileError as error:
                 warn(f"the log waits, and training goes on: {error.problem}", TrainingWarning)
             if self._best is not None and self._best.improved(event):
@@ -291,17 +286,16 @@ class RunDirectory:
 
     def _rescue(self, trainer: EventTrainer, error: BaseException) -> None:
         """Writes what was learned when an error or an interrupt ends the training: the state of
-        the last whole step, unless that ended an epoch of which the log has no line."""
+        the last whole step."""
         files = self._writer
         try:
             trainer.snapshot()  # which undoes half of a step
-            whole = trainer.epoch == self._told[1]
-            if whole and (trainer.step, trainer.epoch) != files.written:
+            if (trainer.step, trainer.epoch) != files.written:
                 files.write_state(trainer)
             else:
                 files.write_best()
             asked = isinstance(error, KeyboardInterrupt | SystemExit)
-            if asked and whole and trainer.step and self.exports:
+            if asked and trainer.step and self.exports:
                 files.export(trainer)
         except Exception as problem:  # the error that ended the training is the one to be seen
             error.add_note(f"{type(problem).__name__}: the last state is not on disk: {problem}")

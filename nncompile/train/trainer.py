@@ -235,7 +235,11 @@ class Trainer(SuggestsNames):
             ports = ports_of(self.model, loop.runner.session)
             feeder, held_out = given.feeders(self.compiled, ports, self._evaluation)
             validate = None if held_out is None else partial(self._evaluation.metrics, held_out)
-            watchers = Watchers.of(self, displayed(callbacks, verbose))
+            watchers = Watchers(self, displayed(callbacks, verbose))
+            names = list(self.model.metrics)
+            watchers.check_monitored(
+                names if held_out is None else [*names, *(f"val_{name}" for name in names)]
+            )
             shuffled = shuffle is not False
             fitting = Fitting(self, feeder, held_out, shuffled, self._ends(epochs, steps))
             with watchers.during(fitting):
@@ -333,14 +337,15 @@ class Trainer(SuggestsNames):
     def snapshot(self) -> Snapshot:
         """What `save` writes, kept in memory: `write(path)` writes it later."""
         self._loop.settle()
-        return Snapshot.of(self.state, self.model.name, self.seed, self._loop.epoch)
+        loop = self._loop
+        return Snapshot.of(self.state, self.model.name, self.seed, loop.epoch, loop.callback_states)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a file that `save` wrote, or from an exported step's initial state. Raises
         `CheckpointError` for a truncated file or one of another model, `FileError` where there is
         none; the state is then as it was."""
         saved = load_progress(path, self.compiled)
-        self._loop.load(saved.state, saved.epoch)
+        self._loop.load(saved.state, saved.epoch, saved.callbacks)
         self.seed = saved.seed
 
     def _ends(self, epochs: int | None, steps: int | None) -> tuple[float, float]:
