@@ -24,7 +24,7 @@ FLOORS = (
     ("nncompile.runtime",),
     ("nncompile.compiler",),
     ("nncompile.train", "nncompile.interop"),
-    ("nncompile.verify", "nncompile.sklearn"),
+    ("nncompile.verify", "nncompile.sklearn", "nncompile.report"),
     ("nncompile.cli",),
     ("nncompile.__main__",),
 )

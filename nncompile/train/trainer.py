@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -274,6 +274,11 @@ class Trainer(SuggestsNames):
         """Leaves an epoch that was interrupted unfinished: the next `fit` begins a new one, on any
         data. The state stays as it is."""
         self._loop.begin_epoch()
+
+    def batches(self, data: Data, batch_size: int | None = None) -> Iterator[Batch]:
+        """The batches that `evaluate` computes the metrics of, by the names of inputs. Raises
+        `FeedError` for data that do not fit."""
+        yield from self._evaluation.feeder(data, batch_size).epoch()
 
     @suggests_names
     def evaluate(

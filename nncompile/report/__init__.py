@@ -1,0 +1,5 @@
+"""A page on a training: what it learned, of what, and how well."""
+
+from nncompile.report.writing import Report, history_of, report
+
+__all__ = ["Report", "history_of", "report"]
