@@ -39,6 +39,7 @@ def test_train_writes_models_that_plain_onnxruntime_runs(good: Path) -> None:
         "config.json",
         "log.csv",
         "model.onnx",
+        "report.html",
         "step.onnx",
         "step.state.safetensors",
     ]
