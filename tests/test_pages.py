@@ -22,6 +22,7 @@ EXTRAS = ("torch", "sklearn", "pandas", "polars", "pyarrow", "matplotlib", "skl2
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::nncompile.compiler.export.InitialWeightsWarning")
+@pytest.mark.filterwarnings("ignore::nncompile.train.DataNote")
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

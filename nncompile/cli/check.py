@@ -8,7 +8,7 @@ import typer
 
 from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import Chosen, File, out
+from nncompile.cli.shared import Chosen, File, data_or_none, out
 from nncompile.verify.check import check as findings
 
 
@@ -30,7 +30,7 @@ def check(
     """
     declared = load_file(file, model, settings)
     recipe = declared.recipe if declared.recipes else None
-    data = declared.data
+    data = data_or_none(declared)
     found = []
     for finding in findings(declared.model, recipe, data.train if data else None, seed):
         found.append(finding)

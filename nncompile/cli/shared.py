@@ -31,6 +31,8 @@ from nncompile.diagnostics.tables import columns
 from nncompile.passes import PASSES
 from nncompile.program.model_file import Data, Declared
 from nncompile.train.monitor import TrainingWarning
+from nncompile.train.sources.declared import arrays_of
+from nncompile.train.sources.notes import DataNote
 
 
 class Output(Console):
@@ -126,7 +128,9 @@ def _shown(fallback: Callable[..., None]) -> Callable[..., None]:
     def show(
         message: Warning, category: type[Warning], filename: str, lineno: int, *arguments: Any
     ) -> None:
-        if issubclass(category, ModelWarning | TrainingWarning):
+        if issubclass(category, DataNote):  # of data, not of a line
+            typer.echo(f"{category.__name__}: {message}", err=True)
+        elif issubclass(category, ModelWarning | TrainingWarning):
             location = f"{Path(filename).name}:{lineno}"
             typer.echo(f"{category.__name__}: {message}, at {location}", err=True)
         else:
@@ -136,13 +140,25 @@ def _shown(fallback: Callable[..., None]) -> Callable[..., None]:
 
 
 def data_of(declared: Declared) -> Data:
-    """The data that the file declares; raises `ModelError` without any."""
-    if declared.data is None:
+    """The data that the file declares, as arrays by input; raises `ModelError` without any."""
+    data = data_or_none(declared)
+    if data is None:
         raise ModelError(
             f"{declared.path.name} declares no data to train on",
-            hint='data = {"image": x, "label": y}, or a function that returns it',
+            hint='data = {"image": x, "label": y}, data = "train.csv", or a function that '
+            "returns it",
         )
-    return declared.data
+    return data
+
+
+def data_or_none(declared: Declared) -> Data | None:
+    """The data that the file declares, as arrays by input, of its only or chosen model."""
+    if declared.data is None:
+        return None
+    given = declared.data.train, declared.data.validation
+    if all(x is None or isinstance(x, dict) for x in given):
+        return declared.data
+    return Data(*arrays_of(declared.model, *given))
 
 
 def skipped_passes(without: Collection[str] | None) -> tuple[str, ...]:

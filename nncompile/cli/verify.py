@@ -8,7 +8,7 @@ import typer
 
 from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import Chosen, File, out
+from nncompile.cli.shared import Chosen, File, data_or_none, out
 from nncompile.diagnostics.errors import FeedError
 from nncompile.verify import verify as compared
 
@@ -41,7 +41,8 @@ def verify(
     """
     declared = load_file(file, model, settings)
     source = declared.recipe if declared.recipes else declared.model
-    data = declared.data.train if declared.data else None
+    given = data_or_none(declared)
+    data = given.train if given else None
     report = compared(source, data, seed, sizes_of(sizes), rounds, quick)
     out.print(report.text(str(file)))
     return Outcome(report.described(), 0 if report.agrees else FAILED)

@@ -30,10 +30,11 @@ T = TypeVar("T", Model, Recipe)
 
 @dataclass(frozen=True)
 class Data:
-    """The data for training and for validation: arrays by the names of inputs."""
+    """The data for training and for validation: arrays by the names of inputs, a table, or the
+    path of one."""
 
-    train: Arrays
-    validation: Arrays | None = None
+    train: Any
+    validation: Any = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,9 @@ class Declared:
     @cached_property
     def data(self) -> Data | None:
         """The variable `data` of the file, called where it is a function; None without one. It is
-        a dict of arrays by the names of inputs, or a pair of them, for training and validation.
-        Raises `ModelError` where it is something else, or the function raises."""
+        a dict of arrays by the names of inputs, a table with named columns, the path of one (beside
+        the file), or a pair of these, for training and validation. Raises `ModelError` where it is
+        something else, or the function raises."""
         declared = getattr(self.module, "data", None)
         if declared is None:
             return None
@@ -87,18 +89,25 @@ class Declared:
             with _importable(self.path), _explained(self.path):
                 declared = declared()
         pair = declared if isinstance(declared, tuple) else (declared, None)
-        if len(pair) != 2 or not isinstance(pair[0], Mapping):
+        if len(pair) != 2 or not _is_data(pair[0]):
             raise self._no_data(declared)
         train, validation = pair
-        if validation is not None and not isinstance(validation, Mapping):
+        if validation is not None and not _is_data(validation):
             raise self._no_data(declared)
-        return Data(_arrays(train), None if validation is None else _arrays(validation))
+        return Data(self._given(train), None if validation is None else self._given(validation))
+
+    def _given(self, data: Any) -> Any:
+        """Arrays as they are, and the path of a table from the directory of the file."""
+        if isinstance(data, str | Path):
+            return self.path.resolve().parent / data
+        return _arrays(data) if isinstance(data, Mapping) else data
 
     def _no_data(self, declared: Any) -> ModelError:
         return ModelError(
             f"`data` of {self.path.name} is {_kinds(declared)}",
-            hint='a dict of arrays ({"image": x, "label": y}), a pair of them (training, '
-            "validation), or a function that returns either",
+            hint='a dict of arrays ({"image": x, "label": y}), a table or the path of one '
+            '("train.csv"), a pair of them (training, validation), or a function that returns '
+            "these",
         )
 
     def _chosen(self, name: str) -> Model:
@@ -230,6 +239,12 @@ def _distinct(module: ModuleType, kind: type[T]) -> dict[str, T]:
         if isinstance(x, kind):
             by_identity.setdefault(id(x), (name, x))
     return dict(by_identity.values())
+
+
+def _is_data(x: Any) -> bool:
+    """Whether it is a dict, a path, or a table with named columns."""
+    named = hasattr(x, "columns") or hasattr(x, "column_names")
+    return isinstance(x, Mapping | str | Path) or (named and hasattr(x, "__getitem__"))
 
 
 def _arrays(data: Mapping[str, Any]) -> Arrays:

@@ -11,6 +11,7 @@ from nncompile.train.logs import CSVLog, JSONLog, TensorBoardLog
 from nncompile.train.measurement import Measurement
 from nncompile.train.monitor import Monitor, Probe, TrainingWarning
 from nncompile.train.overfit import Overfit, overfit_one_batch
+from nncompile.train.ragged import LengthBuckets, padded
 from nncompile.train.run_directory import RunDirectory
 from nncompile.train.sources.notes import DataNote
 from nncompile.train.trainer import Trainer
@@ -27,6 +28,7 @@ __all__ = [
     "History",
     "JSONLog",
     "LearningCurve",
+    "LengthBuckets",
     "Measurement",
     "ModelCheckpoint",
     "Monitor",
@@ -42,4 +44,5 @@ __all__ = [
     "locate_nonfinite",
     "lr_find",
     "overfit_one_batch",
+    "padded",
 ]

@@ -7,12 +7,13 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.faults import files, kill
+from tests.faults import files, kill, leaks
 
 # Kind → what makes that many faults, from a seed on, and gives the exit code.
 KINDS: dict[str, Callable[[int, int], int]] = {
     "files": files.main,
     "kill": kill.main,
+    "leaks": leaks.main,
 }
 
 
