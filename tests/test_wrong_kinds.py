@@ -40,6 +40,7 @@ GIVEN = {
 NOT_CALLED = {
     "CompiledModel",
     "CompiledStep",
+    "Data",  # any
     "DType",  # f32 and its like are all that there are
     "Event",  # one a step
     "History",

@@ -5,6 +5,9 @@ from nncompile.train.data import Data
 from nncompile.train.events import Callback, Event
 from nncompile.train.finder import RateSearch, lr_find
 from nncompile.train.history import Best, History
+from nncompile.train.hooks.mlflow_log import MLflowLog
+from nncompile.train.hooks.optuna_pruning import OptunaPruning
+from nncompile.train.hooks.wandb_log import WandbLog
 from nncompile.train.learning_curve import LearningCurve, learning_curves
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.logs import CSVLog, JSONLog, TensorBoardLog
@@ -29,10 +32,12 @@ __all__ = [
     "JSONLog",
     "LearningCurve",
     "LengthBuckets",
+    "MLflowLog",
     "Measurement",
     "ModelCheckpoint",
     "Monitor",
     "NonFinite",
+    "OptunaPruning",
     "Overfit",
     "Probe",
     "RateSearch",
@@ -40,6 +45,7 @@ __all__ = [
     "TensorBoardLog",
     "Trainer",
     "TrainingWarning",
+    "WandbLog",
     "learning_curves",
     "locate_nonfinite",
     "lr_find",
