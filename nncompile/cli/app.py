@@ -9,8 +9,10 @@ import typer
 from nncompile.cli.check import check
 from nncompile.cli.compile import compile
 from nncompile.cli.doctor import doctor
+from nncompile.cli.evaluate import evaluate
 from nncompile.cli.init import init
 from nncompile.cli.lr_find import lr_find
+from nncompile.cli.predict import predict
 from nncompile.cli.run import run
 from nncompile.cli.settings import Command
 from nncompile.cli.shared import command
@@ -27,7 +29,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 # In the order of the help.
-for function in (init, train, compile, run, show, check, verify, lr_find, doctor):
+for function in (
+    *(init, train, evaluate, predict, compile, run),
+    *(show, check, verify, lr_find, doctor),
+):
     kind = ResumableCommand if function is train else Command
     app.command(cls=kind, no_args_is_help=function is not doctor)(command(function))
 

@@ -20,22 +20,22 @@ NEXT = {
     "tabular": (
         "nncompile train tabular.py",
         "nncompile show tabular.py --options",
-        "nncompile check tabular.py",
+        "nncompile evaluate runs/leaving/latest",
     ),
     "image": (
         "nncompile train image.py",
         "nncompile train image.py --set channels=32 epochs=10",
-        "nncompile check image.py",
+        "nncompile evaluate runs/shapes/latest",
     ),
     "text": (
         "nncompile train text.py",
         "nncompile show text.py --options",
-        "nncompile check text.py",
+        "nncompile evaluate runs/praise/latest",
     ),
     "series": (
         "nncompile train series.py",
         "nncompile train series.py --set past=72 ahead=24",
-        "nncompile check series.py",
+        "nncompile evaluate runs/forecaster/latest",
     ),
     "gan": (
         "nncompile train gan.py --model gan",

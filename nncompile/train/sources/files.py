@@ -9,7 +9,7 @@ from typing import Any
 from nncompile.diagnostics.errors import FileError
 from nncompile.diagnostics.extras import extra
 
-_INSTALL = "pip install 'nncompile[tables]'"
+INSTALL = "pip install 'nncompile[tables]'"
 KINDS = (".csv", ".tsv", ".parquet", ".feather")
 
 
@@ -30,7 +30,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
         raise FileError(f"there is no file {file}", hint=hint)
     user = f"reading {file.suffix} files"
     if file.suffix in (".csv", ".tsv"):
-        pandas = extra("pandas", "pandas", user, _INSTALL, FileError)
+        pandas = extra("pandas", "pandas", user, INSTALL, FileError)
         errors: tuple[type[Exception], ...] = (ValueError, OSError, pandas.errors.ParserError)
         separator = "\t" if file.suffix == ".tsv" else ","
         try:
@@ -39,8 +39,8 @@ def read_table(path: str | os.PathLike[str]) -> Any:
             raise _unreadable(file, error) from None
     else:
         name = "parquet" if file.suffix == ".parquet" else "feather"
-        extra("pyarrow", "pyarrow", user, _INSTALL, FileError)
-        module = extra(f"pyarrow.{name}", "pyarrow", user, _INSTALL, FileError)
+        extra("pyarrow", "pyarrow", user, INSTALL, FileError)
+        module = extra(f"pyarrow.{name}", "pyarrow", user, INSTALL, FileError)
         try:
             table = module.read_table(file)
         except (ValueError, OSError) as error:  # arrow's errors are these
