@@ -15,7 +15,17 @@ from tests.faults.files import Outcome, outcomes_of
 from tests.faults.loaders import LOADERS, Loader
 
 # Those that need no process of their own, which takes longer than all the rest.
-QUICK = ("npy", "npz", "npz, packed", "safetensors", "metadata", "log, csv", "log, json", "csv")
+QUICK = (
+    "npy",
+    "npz",
+    "npz, packed",
+    "safetensors",
+    "metadata",
+    "log, csv",
+    "log, json",
+    "csv",
+    "run",
+)
 
 
 @pytest.fixture(autouse=True)

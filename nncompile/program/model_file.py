@@ -18,6 +18,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, FileError, ModelError
 from nncompile.diagnostics.locations import Location
+from nncompile.diagnostics.reading import read_file
 from nncompile.ir.types import Array
 from nncompile.program.file_options import Settings, running
 from nncompile.program.model import Model
@@ -166,15 +167,13 @@ def _source(file: Path) -> str:
             hint="`nncompile run` takes .onnx files" if file.suffix == ".onnx" else None,
         )
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_file(file).decode()
     except UnicodeDecodeError:
         raise FileError(f"{file} is not Python source text") from None
-    except OSError as error:
+    except FileError as error:
         near = sorted(p.name for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
-        raise FileError(
-            f"cannot read {file}: {error.strerror}",
-            hint=f"{file.parent} has {', '.join(near[:8])}" if near else None,
-        ) from None
+        hint = f"{file.parent} has {', '.join(near[:8])}" if near else None
+        raise FileError(error.problem, hint=hint) from None
     if "\0" in text:
         raise FileError(f"{file} is not Python source text")
     return text

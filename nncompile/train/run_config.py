@@ -18,6 +18,7 @@ import numpy as np
 
 from nncompile.diagnostics.errors import CheckpointError, FileError, Row
 from nncompile.diagnostics.files import write_atomically
+from nncompile.diagnostics.reading import read_file
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step
 from nncompile.train.data import Feeder
@@ -137,22 +138,23 @@ def read(run: Path) -> dict[str, Any]:
     for a file that cannot be read or is of a newer version."""
     file = run / "config.json"
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
+        config = json.loads(read_file(file))
+    except FileError as error:
         raise FileError(
-            f"{run} is not a run directory: {error.strerror or error}",
+            f"{run} is not a run directory: {error.problem}",
             hint="a run directory has a config.json",
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         config = None
-    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+    is_ours = isinstance(config, dict) and {"format", "seed", "model"} <= config.keys()
+    if not is_ours or not isinstance(config["format"], int):
         raise CheckpointError(f"{file} cannot be read: it is not what a run writes")
     if config["format"] > FORMAT:
         raise CheckpointError(
             f"{file} has the format {config['format']}, this nncompile reads up to {FORMAT}",
             hint="pip install --upgrade nncompile",
         )
-    return config
+    return dict(config)
 
 
 def check_seed(run: Path | None, saved: Any, current: int) -> None:

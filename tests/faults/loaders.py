@@ -23,7 +23,7 @@ from nncompile.program.model_file import load
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import StepRunner, in_child, load_state, read_array, read_arrays
 from nncompile.runtime.tensor_files import metadata_of
-from nncompile.train import CSVLog, JSONLog
+from nncompile.train import CSVLog, JSONLog, run_config
 from nncompile.train.sources.files import read_table
 
 MODEL_FILE = """\
@@ -182,6 +182,7 @@ LOADERS = (
     ),
     Loader("step", "step.onnx", _step, 3, others=("step.state.safetensors",)),
     Loader("model file", "net.py", lambda p: in_child(lambda: str(load(p).model), what="it"), 3),
+    Loader("run", "config.json", lambda p: run_config.read(p.parent), 2),
     Loader("log, csv", "log.csv", _log, 2),
     Loader("log, json", "log.jsonl", _log, 1),
     *(
@@ -229,6 +230,7 @@ def make_files(directory: Path, with_torch: bool) -> None:
     export(net(), directory / "outer.onnx", params=trained.params, external_data=True)
     export(recipe(), directory / "step.onnx", to="step")
     (directory / "net.py").write_text(MODEL_FILE)
+    run_config.write(directory, {"format": 1, "seed": 0, "model": "net", "versions": {"a": "1"}})
     shutil.copy(directory / "outer.weights.safetensors", directory / "w.safetensors")
     columns = {
         "age": np.array([1, 2, 3, 4], np.float32),

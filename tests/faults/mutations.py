@@ -130,6 +130,14 @@ def reheaded(r: Random, content: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
+def restructured(r: Random, content: bytes) -> bytes:
+    """JSON of which some part is another."""
+    try:
+        return json.dumps(changed_json(r, json.loads(content))).encode()
+    except ValueError:
+        return flipped(r, content)
+
+
 def changed_json(r: Random, x: Any) -> Any:
     """Some part is another value, or has another name."""
     if isinstance(x, dict) and x and r.random() < 0.9:
@@ -232,6 +240,7 @@ BY_SUFFIX: dict[str, tuple[Mutation, ...]] = {
     ".onnx": (*PLAIN, *(reassembled,) * 8),
     ".parquet": (*PLAIN, flipped, extreme, flipped, extreme),
     ".feather": (*PLAIN, flipped, extreme, flipped, extreme),
+    ".json": (*PLAIN, *(restructured,) * 8),
     ".py": (renumbered, renamed, flipped, cut, longer, shorter, replaced),
 }
 
