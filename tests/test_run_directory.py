@@ -335,6 +335,15 @@ def test_a_log_that_cannot_be_written_waits(
     assert [row.split(",")[0] for row in log_rows(tmp_path / "run")] == ["epoch", *"12345"]
 
 
+def test_a_run_without_a_state_begins_anew(tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    trainer().fit(data(), epochs=2, callbacks=RunDirectory(place, exports=False))
+    for file in (place / "checkpoints").iterdir():  # as after a kill -9 before the first
+        file.unlink()
+    trainer().fit(data(), epochs=3, callbacks=RunDirectory(place, exports=False, resume=True))
+    assert [row.split(",")[0] for row in log_rows(place)] == ["epoch", "1", "2", "3"]
+
+
 def test_states_are_written_as_often_as_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -228,7 +228,9 @@ class RunDirectory:
                 self._create(trainer, config)
         assert self.path is not None
         self._begun = True
-        self._log = self._log or CSVLog(self.path / run_places.LOG, append=True)
+        if self._log is None:  # lines without a state to go on from are of epochs made again
+            append = self._noted is not None
+            self._log = CSVLog(self.path / run_places.LOG, append=append)
         if self._noted is not None:
             self._go_on_with(self._noted)
             self._noted = None

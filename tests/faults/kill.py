@@ -264,6 +264,7 @@ def kill(count: int, seed: int = 0, progress: bool = False) -> Report:
     with tempfile.TemporaryDirectory(dir=memory) as folder:
         here = Path(folder)
         (here / "net.py").write_text(MODEL.replace("EPOCHS", str(EPOCHS)), encoding="utf-8")
+        told = 0
         whole: dict[tuple[str, bool], tuple[Path, int, float]] = {}
         while report.kills < count:
             every, through_cli = draw.choice(EVERY), report.runs % 2 == 0
@@ -277,8 +278,11 @@ def kill(count: int, seed: int = 0, progress: bool = False) -> Report:
                 whole[every, through_cli] = place, shared[1], seconds
             place = here / f"run{report.runs}" / "run"
             _one(report, shared, draw, here, place, every, through_cli, *whole[every, through_cli])
+            if progress:
+                print(*report.problems[told:], sep="\n", end="\n" * (len(report.problems) > told))
+                told = len(report.problems)
             if progress and report.runs % 10 == 0:
-                print(f"{report.kills} kills, {len(report.problems)} problems", flush=True)
+                print(f"{report.kills} kills, {told} problems", flush=True)
     return report
 
 
@@ -340,6 +344,4 @@ def main(count: int, seed: int = 0) -> int:
         f"{report.by_time} at random times; {report.runs} runs, {report.resumed} went on; "
         f"steps behind at most: {behind}; {len(report.problems)} problems"
     )
-    for problem in report.problems[:50]:
-        print(problem)
     return 1 if report.problems else 0
