@@ -18,6 +18,7 @@ from nncompile.diagnostics.errors import (
     ModelError,
     ProviderError,
     TrainingError,
+    UnknownNameError,
 )
 from nncompile.ir.types import Array
 from nncompile.optim import adam, sgd
@@ -174,6 +175,32 @@ def test_other_wrong_calls_are_told(tmp_path: Path) -> None:
         trainer().fit(data(), data()["target"])
     with pytest.raises(FileError, match="no such file"):
         trainer().load(tmp_path / "none.safetensors")
+
+
+def test_setting_what_has_no_effect_is_an_error() -> None:
+    ours = trainer()
+    for name, words in (
+        ("lr", "set_params(trainer.state)"),
+        ("params", "trainer.set_params"),
+        ("recipe", "make another trainer"),
+        ("batch_size", "option of fit"),
+        ("bach_size", "only its seed"),
+    ):
+        with pytest.raises(UnknownNameError) as caught:
+            setattr(ours, name, 3)
+        assert f"setting '{name}' of a trainer has no effect" in str(caught.value)
+        assert words in str(caught.value)
+    ours.seed = 3
+    ours.fit(data(), steps=3)
+    slower = trainer(optimizer=adam(1e-4))
+    slower.set_params(ours.state)  # the way that the error names
+    assert_same(slower.state, ours.state)
+
+    class Own(Trainer):
+        pass
+
+    own = Own(ours.recipe)
+    own.note = "mine"  # type: ignore[attr-defined]
 
 
 def test_foreign_checkpoints_leave_the_state(tmp_path: Path) -> None:

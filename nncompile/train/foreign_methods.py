@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from nncompile.diagnostics.errors import UnknownNameError
+
 # By the names of torch's and Keras's methods, what does the same here.
 FOREIGN_METHODS = {
     **dict.fromkeys(("train", "learn", "train_step", "run"), "trainer.fit(data) trains"),
@@ -25,3 +29,37 @@ FOREIGN_METHODS = {
     "optimizer": "trainer.recipe holds it, its slots are in trainer.state",
     "summary": "trainer.model.summary()",
 }
+
+
+_RATE = (
+    "go on with a recipe of another rate: other = Trainer(recipe); other.set_params(trainer.state)"
+)
+# By the attributes that people set, the way that has an effect.
+SETTING = {
+    **dict.fromkeys(("lr", "learning_rate", "optimizer"), _RATE),
+    **dict.fromkeys(("params", "state", "weights"), "trainer.set_params({path: array})"),
+    **dict.fromkeys(("step", "epoch"), "trainer.load(path) goes on from a checkpoint"),
+    **dict.fromkeys(
+        ("batch_size", "epochs", "steps", "callbacks", "shuffle", "verbose"),
+        "it is an option of fit: trainer.fit(data, batch_size=32)",
+    ),
+    **dict.fromkeys(
+        ("recipe", "model", "providers", "threads", "compiled"),
+        "make another trainer: Trainer(recipe, providers=...)",
+    ),
+}
+
+
+class SetBySeed:
+    """A class whose objects have no attribute to set from outside but `seed`: setting another one
+    would have no effect, and nobody would notice."""
+
+    def __setattr__(self, name: str, x: Any) -> None:
+        is_known = name.startswith("_") or name == "seed" or "_fixed" not in self.__dict__
+        # A class of the user's own has attributes of its own.
+        if not is_known and type(self).__module__.startswith("nncompile."):
+            raise UnknownNameError(
+                f"setting {name!r} of a {type(self).__name__.lower()} has no effect",
+                hint=SETTING.get(name, "only its seed can be set"),
+            )
+        super().__setattr__(name, x)

@@ -33,7 +33,7 @@ from nncompile.train.display import Verbose, displayed
 from nncompile.train.evaluation import Evaluation, ports_of
 from nncompile.train.events import Callback, Fitting, Watchers
 from nncompile.train.fit_data import FitData
-from nncompile.train.foreign_methods import FOREIGN_METHODS
+from nncompile.train.foreign_methods import FOREIGN_METHODS, SetBySeed
 from nncompile.train.history import History
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Epoch, Loop
@@ -44,7 +44,7 @@ from nncompile.train.transfer import Renaming, Transfer, transfer
 from nncompile.train.weights import ClassWeight
 
 
-class Trainer(SuggestsNames):
+class Trainer(SuggestsNames, SetBySeed):
     """Trains the model of a recipe on execution `providers`, with `threads` for each operator.
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
@@ -71,6 +71,7 @@ class Trainer(SuggestsNames):
         self.model = recipe.model
         self._loop = Loop(self.compiled, self._runner(self.compiled.source.initial(self.seed)))
         self._evaluation = self._evaluating()
+        self._fixed = True
 
     def __reduce__(self) -> Any:
         options = self.providers, self.seed, self.threads, tuple(self.compiled.without)
@@ -256,7 +257,7 @@ class Trainer(SuggestsNames):
             return
         recipe = replace(self.recipe, model=model)
         compiled = compile_step(recipe, self.compiled.without)
-        self.recipe, self.model, self.compiled = recipe, model, compiled
+        vars(self).update(recipe=recipe, model=model, compiled=compiled)
         self._loop.recompiled(compiled, self._runner(self.state))
         self._evaluation = self._evaluating()
 
