@@ -253,6 +253,20 @@ def test_what_does_not_fit_is_refused(kind: str) -> None:
         trained(*data, **options)
 
 
+def test_inputs_that_are_missing_beside_targets_are_told() -> None:
+    @model
+    def two(a: Any = f32["batch", 2], b: Any = f32["batch", 3], t: Any = i64["batch"]) -> Any:
+        logits = (a >> Dense(2)) + (b >> Dense(2))
+        return {"logits": logits, "loss": cross_entropy(logits, t)}
+
+    trainer = Trainer(training(two))
+    with pytest.raises(FeedError, match=r"takes 3 inputs, got 1 beside 1(.|\n)*fit\(\(a, b\), y\)"):
+        trainer.fit(X[:, :2], Y)
+    for data in ((X[:, :2], X[:, 1:]), {"a": X[:, :2], "b": X[:, 1:]}):
+        trainer.fit(data, Y)
+    trainer.fit([((X[:, :2], X[:, 1:]), Y), ({"a": X[:, :2], "b": X[:, 1:]}, Y)])
+
+
 def test_a_dataset_of_torch_is_told_what_to_write() -> None:
     with pytest.raises(FeedError, match=r"examples, not batches(.|\n)*DataLoader\(dataset"):
         trained(loader().dataset)

@@ -9,6 +9,7 @@ from typing import Any
 
 from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import FeedError, ModelError, whole_number
+from nncompile.program.model import Model
 from nncompile.program.weighted_losses import WEIGHTS
 from nncompile.runtime.feeds import Port
 from nncompile.train.data import Data, Feeder
@@ -38,6 +39,12 @@ class FitData:
     def is_weighted(self) -> bool:
         """Whether the examples have weights."""
         return self.class_weight is not None or self.sample_weight is not None
+
+    def check_weights(self, model: Model) -> None:
+        """Raises `ModelError` or `FeedError` for weights of classes that the model has not, before
+        anything is compiled for them."""
+        if self.class_weight is not None:
+            ClassWeights(self.class_weight, model)
 
     @property
     def is_split(self) -> bool:

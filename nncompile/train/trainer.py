@@ -231,6 +231,7 @@ class Trainer(SuggestsNames, SetBySeed):
         loop = self._loop
 
         def train() -> History:
+            given.check_weights(self.model)
             if given.is_weighted:
                 self._weigh_examples()
             ports = ports_of(self.model, loop.runner.session)

@@ -45,6 +45,7 @@ class Naming:
             first = [n for n in names if n in data]
             rest = [n for n in names if n not in data]
         elif not named and (len(first) != len(given) or len(rest) < len(targets)):
+            self._check_parts(len(given), len(targets), first, ports)
             first, rest = names[: len(given)], names[len(given) :]
         if not rest:
             raise FeedError(
@@ -55,6 +56,19 @@ class Naming:
         by_name = {port.name: port for port in ports}
         feeds = self._placed(data, first, [by_name[n] for n in first if n in by_name])
         return feeds | self._placed(y, rest, [by_name[n] for n in rest if n in by_name])
+
+    def _check_parts(
+        self, given: int, targets: int, needed: Sequence[str], ports: Sequence[Port]
+    ) -> None:
+        """Raises `FeedError` where there are fewer arrays than inputs."""
+        names = [port.name for port in ports if port.name != WEIGHTS]
+        if given + targets < len(names):
+            raise FeedError(
+                f"model {self.model.name} takes {_counted(len(names))}, got {given} beside "
+                f"{targets} of targets",
+                rows=self.rows(names),
+                hint=f"predictions need {', '.join(needed)}: fit(({', '.join(needed)}), y)",
+            )
 
     def _ordered(self, ports: Sequence[Port], count: int) -> list[str]:
         """The inputs that so many parts are of: those of the ports, or all of the model."""
