@@ -257,6 +257,8 @@ def test_a_pipeline_is_one_file(tmp_path: Path, dtype: Any) -> None:
     (found,) = session_of(proto).run(None, {proto.graph.input[0].name: X})
     np.testing.assert_allclose(found[:, 0], search.predict(X), rtol=1e-3, atol=1e-3)
     assert onnx.load(tmp_path / "pipeline.onnx") == proto
+    domains = [opset.domain for opset in proto.opset_import]
+    assert len(domains) == len({*domains})
 
 
 def test_a_frame_with_text_is_one_file() -> None:
@@ -304,6 +306,25 @@ MISTAKES: dict[str, tuple[Callable[[], Any], str]] = {
     "architecture": (
         lambda: NeuralClassifier(architecture=lambda x: x.mean(1)).fit(*IRIS),
         r"must give features of each example, f64\[batch, n\], got f64\[batch\]",
+    ),
+    "sizes": (lambda: NeuralClassifier((0,)).fit(*IRIS), r"hidden_layer_sizes must .* got \(0,\)"),
+    "epochs": (lambda: NeuralClassifier(max_iter=0).fit(*IRIS), "max_iter must be .* got 0"),
+    "batches": (lambda: NeuralClassifier(batch_size=0).fit(*IRIS), "batch_size must be"),
+    "no tolerance": (lambda: NeuralClassifier(tol="a").fit(*IRIS), "tol must be .* got 'a'"),
+    "share": (
+        lambda: NeuralClassifier(validation_fraction=2.0).fit(*IRIS),
+        "validation_fraction must be between 0 and 1, got 2.0",
+    ),
+    "no optimizer": (lambda: NeuralClassifier(optimizer=None).fit(*IRIS), "a name or an optimizer"),
+    "no function": (lambda: NeuralRegressor(architecture=3).fit(*IRIS), "a layer or a function"),
+    "another network": (
+        lambda: (
+            NeuralClassifier(warm_start=True, max_iter=1)
+            .fit(*IRIS)
+            .set_params(hidden_layer_sizes=(3,))
+            .fit(*IRIS)
+        ),
+        r"warm start goes on .* hidden_layer_sizes was \(100,\), and is \(3,\) now",
     ),
     "one class": (lambda: NeuralClassifier().fit(IRIS[0], np.ones(150)), "y has one class"),
     "new class": (

@@ -127,6 +127,9 @@ def _joined(before: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProt
         opset.version = opsets.get(opset.domain, opset.version)
     network = compose.add_prefix(network, "network_", rename_inputs=True, rename_outputs=False)
     merged = compose.merge_models(before, network, io_map=[(name, f"network_{taken.name}")])
+    versions = {o.domain: o.version for o in merged.opset_import}
+    del merged.opset_import[:]  # which has one twice where it is written in two ways
+    merged.opset_import.extend(helper.make_opsetid(d, v) for d, v in versions.items())
     onnx.checker.check_model(merged, full_check=True)
     return merged
 

@@ -23,6 +23,7 @@ from nncompile.diagnostics.files import write_atomically
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.program.model import Model
 from nncompile.sklearn.network import hidden_layers, recipe_of, standardized
+from nncompile.sklearn.options import built_of, check_options, check_same_network
 from nncompile.sklearn.stopping import Stopping
 from nncompile.train.trainer import Trainer
 
@@ -82,6 +83,9 @@ class Neural(BaseEstimator, ABC):
         `sample_weight` multiplies the loss of each example; those of weight 0 are left out. Raises
         `ValueError` for data that do not fit, `TrainingError` where the loss is not finite."""
         continues = self.warm_start and hasattr(self, "trainer_")
+        check_options(self)
+        if continues:
+            check_same_network(self, self._built_of)
         X, y = self._validated(X, y, reset=not continues)
         X, y, weight = self._weighted(X, self._encoded(y, reset=not continues), sample_weight)
         if not continues:
@@ -111,6 +115,7 @@ class Neural(BaseEstimator, ABC):
 
     def _partial_fit(self, X: Any, y: Any, sample_weight: Any) -> Self:
         first = not hasattr(self, "trainer_")
+        check_options(self)
         X, y = self._validated(X, y, reset=first)
         X, y, weight = self._weighted(X, self._encoded(y, reset=first), sample_weight)
         if first:
@@ -190,7 +195,7 @@ class Neural(BaseEstimator, ABC):
 
     def _begin(self, X: Array, y: Array, weight: Array) -> None:
         """A new network with new weights."""
-        self._dtype = X.dtype
+        self._dtype, self._built_of = X.dtype, built_of(self)
         dtype = f64 if X.dtype == np.float64 else f32
         seed = int(check_random_state(self.random_state).randint(_SEEDS))
         body: list[Any] = []
