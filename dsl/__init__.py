@@ -34,6 +34,7 @@ from dsl.layers.recurrent import *
 from dsl.layers.recurrent_cells import *
 from dsl.layers.transformer import *
 from dsl.losses import *
+from dsl.losses.declaration import Reducing, loss, pointwise
 from dsl.metrics import *
 from dsl.regularizers import *
 from nncompile.autodiff.checkpointing import recompute
@@ -103,6 +104,8 @@ __all__ = [
     "mean_absolute_error", "mean_squared_error", "mse", "multiclass_hinge",
     "multilabel_margin_loss", "multilabel_soft_margin_loss", "negative_log_likelihood",
     "perceptron_loss", "poisson_loss", "quantile_loss", "soft_margin_loss", "triplet_loss",
+    # Losses of one's own.
+    "Reducing", "loss", "pointwise",
     # Metrics.
     "accuracy", "binary_accuracy", "confusion_matrix", "f1_score", "iou", "perplexity", "precision",
     "r2_score", "recall", "roc_auc", "root_mean_squared_error", "top_k_accuracy",

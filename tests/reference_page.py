@@ -6,7 +6,7 @@ import inspect
 import re
 import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, is_typeddict
 
 import dsl
 import nncompile
@@ -122,7 +122,7 @@ def signature(name: str, thing: Any) -> str:
         thing = thing.__wrapped__ if hasattr(thing, "__wrapped__") else thing
     if inspect.isclass(thing) and thing.__init__ is object.__init__:
         return name
-    if isinstance(thing, VarianceScaling):
+    if isinstance(thing, VarianceScaling) or is_typeddict(thing):
         return name
     shown = []
     parameters = list(inspect.signature(thing).parameters.values())

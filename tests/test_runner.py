@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from onnx import helper
 
-from nncompile.diagnostics.errors import BackendError, FeedError
+from dsl import adam, training
+from nncompile import Trainer, compile_step, compose
+from nncompile.diagnostics.errors import BackendError, FeedError, ModelError
 from nncompile.runtime import StepRunner
 from nncompile.runtime import session as session_module
 from tests.hand_made import FLOAT, INT64, affine, build, halving_step
+from tests.small_models import data, perceptron
 
 
 @pytest.fixture
@@ -219,3 +223,54 @@ def test_the_public_way_gives_the_same_steps(
     assert public.calls == 3
     for name, x in (fast.state() | fast.metrics()).items():
         np.testing.assert_array_equal(x, (slow.state() | slow.metrics())[name])
+
+
+def test_whatever_a_step_is() -> None:
+    """A recipe, what was made of it, and its graph with a state are one step."""
+    recipe = training(perceptron(), optimizer=adam(1e-2))
+    compiled = compile_step(recipe)
+    first = compiled.source.initial()
+    batch = {name: array[:8] for name, array in data().items()}
+    runners = [
+        StepRunner(recipe),
+        StepRunner(compose(recipe)),
+        StepRunner(compiled),
+        StepRunner(compiled.step, first),
+        StepRunner(compiled.step_model, first),
+        compiled.runner(),
+    ]
+    states = []
+    for runner in runners:
+        for _ in range(2):
+            runner.step(batch)
+        states.append(runner.state())
+        assert runner.metrics().keys() >= {"loss"} and states[-1]["step"] == 2
+    for state in states[1:]:
+        for path, x in state.items():
+            np.testing.assert_allclose(x, states[0][path], rtol=1e-5, atol=1e-7, err_msg=path)
+
+
+def test_an_exported_step_begins_with_its_state(tmp_path: Path) -> None:
+    trainer = Trainer(training(perceptron()))
+    trainer.fit(data(), epochs=1, verbose=0)
+    trainer.export(tmp_path / "net.onnx", to="step")
+    runner = StepRunner(tmp_path / "net.onnx")
+    for path, x in trainer.state.items():
+        np.testing.assert_array_equal(runner.state()[path], x)
+    (tmp_path / "net.state.safetensors").unlink()
+    with pytest.raises(ModelError, match="needs the first state"):
+        StepRunner(tmp_path / "net.onnx")
+
+
+def test_what_is_no_step() -> None:
+    net = perceptron()
+    compiled = compile_step(training(net))
+    for wrong, words in (
+        ((net,), "StepRunner: a runner makes steps of a training, got model"),
+        ((compiled.step,), "needs the first state of the step"),
+        ((compiled.evaluate, {}), "is not a training step: no output is the next value"),
+        ((3,), "got 3"),
+        ((compiled, 3), "state must be a dict of arrays by path, got 3"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            StepRunner(*wrong)  # type: ignore[arg-type]  # the mistake

@@ -51,6 +51,7 @@ NOT_CALLED = {
     "Op",
     "Overfit",
     "RateSearch",
+    "Reducing",  # a type
     "Report",
     "Sample",
     "Step",

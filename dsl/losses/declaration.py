@@ -56,6 +56,7 @@ _SHARED = tuple(
 )
 
 
+@suggests_names
 def loss(function: Callable[P, Losses]) -> Callable[P, Value]:
     """Makes a loss of a function that gives the losses themselves, and whose last parameter is
     `**reducing: Unpack[Reducing]`: the mean, the sum, or all of them, weighted and masked (see
@@ -117,6 +118,7 @@ def pointwise(function: Callable[P, Any]) -> Callable[P, Value]: ...
 def pointwise(
     *, derivative: Callable[..., Any]
 ) -> Callable[[Callable[P, Any]], Callable[P, Value]]: ...
+@suggests_names
 def pointwise(
     function: Callable[..., Any] | None = None, *, derivative: Callable[..., Any] | None = None
 ) -> Any:

@@ -25,7 +25,8 @@ from nncompile.program.recipe import Recipe, assign
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
 from nncompile.runtime.providers import Provider
-from nncompile.runtime.runner import METADATA_KEY, Shapes, StepRunner
+from nncompile.runtime.runner import Shapes, StepRunner
+from nncompile.runtime.step_sources import METADATA_KEY
 
 CACHE = 2**20  # bytes: the second-level cache of today's processors, or half of it
 
@@ -164,11 +165,13 @@ class CompiledStep(_Compiled):
 
     def runner(
         self,
-        state: Mapping[str, Any],
+        state: Mapping[str, Any] | None = None,
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
     ) -> StepRunner:
-        """The step in onnxruntime, starting from `state`; see `StepRunner`."""
+        """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
+        seed; see `StepRunner`."""
+        state = self.source.initial() if state is None else state
         reuse = not _fits_cache(self.step, int(self.source.recipe.batch_size))
         model, bounds = self._small_step
 

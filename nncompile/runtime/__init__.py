@@ -15,8 +15,9 @@ from nncompile.runtime.checkpoint import check_state, load_state, save_state
 from nncompile.runtime.child import in_child
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import available_providers, resolve_providers
-from nncompile.runtime.runner import METADATA_KEY, StepRunner
+from nncompile.runtime.runner import StepRunner
 from nncompile.runtime.session import Session, vocabularies
+from nncompile.runtime.step_sources import METADATA_KEY
 from nncompile.runtime.torch_session import TorchSession
 
 __all__ = [

@@ -10,23 +10,31 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import onnxruntime as ort
 
 from nncompile.diagnostics.errors import BackendError, FeedError
 from nncompile.diagnostics.hints import suggests_options
+from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import Step
 from nncompile.runtime.buffers import array_of, bits_of, buffer_of, filler
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
+from nncompile.runtime.step_sources import METADATA_KEY, step_of
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-METADATA_KEY = "nncompile.state"
-"""The key of a step's metadata: JSON, the name of each state input to that of its next value."""
+
+class Compiled(Protocol):
+    """A compiled step; see `nncompile.compiler.compile.CompiledStep`."""
+
+    @property
+    def step_model(self) -> Any: ...
 
 
 class _Position(NamedTuple):
@@ -45,8 +53,10 @@ class _Position(NamedTuple):
 class StepRunner:
     """Runs a training step `(state, batch) → (state', metrics)` again and again.
 
-    `model` is a step whose metadata hold its state map; `state` gives the first value of every
-    state input. A model input in `state` that has no next value stays as it is. `check` is called
+    `model` is a recipe, what `compose` or `compile_step` made of it, its graph, or the file of an
+    exported step; `state` gives the first value of every state input, by default that which the
+    recipe draws from its seed, or which was exported beside the file. A model input in `state` that
+    has no next value stays as it is. `check` is called
     with the shapes of a batch where they differ from before, and raises an error for wrong ones.
     `instead` gives, by these shapes, another model to run on such batches, of the same inputs and
     outputs, or None. The other options are those of `Session`. Raises `BackendError` for a model
@@ -55,19 +65,20 @@ class StepRunner:
 
     def __init__(
         self,
-        model: Model,
-        state: Mapping[str, Any],
+        model: Model | Step | Graph | Recipe | Compiled,
+        state: Mapping[str, Any] | None = None,
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
         reuse: bool = True,
         check: Callable[[Shapes], object] | None = None,
         instead: Callable[[Shapes], Model | None] | None = None,
     ) -> None:
+        step, state = step_of(model, state)
         self._check = check
         self._instead = instead
         self._start = partial(Session, providers=providers, threads=threads, reuse=reuse)
-        self._first = model
-        self.session = self._start(model)
+        self._first: Model = step
+        self.session = self._start(step)
         self.state_map = _state_map(self.session)
         state_names = self.state_map.keys() | state.keys()
         self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]
@@ -84,8 +95,8 @@ class StepRunner:
         self._free = [p.name for p in self._results if not p.is_static]
         # Of each model that was run: itself, its session, and a binding and a call for each order.
         self._ready: dict[int, tuple[Any, ...]] = {}
-        self._add(model, self.session)
-        self._use(model)
+        self._add(step, self.session)
+        self._use(step)
         # Of each input that is not state: name, element type, shape, and what fills its buffer.
         self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
         self._at = _Position()

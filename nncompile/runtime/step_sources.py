@@ -1,0 +1,79 @@
+"""What a runner of steps is given: a compiled step, a step, a recipe or graph of one, or a file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nncompile.backends.onnx.model import to_model
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.kinds import shown
+from nncompile.ir.graph import Graph
+from nncompile.passes import optimize
+from nncompile.program.composition import compose
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
+from nncompile.program.step import Step
+from nncompile.runtime.checkpoint import load_state
+
+METADATA_KEY = "nncompile.state"
+"""The key of a step's metadata: JSON, the name of each state input to that of its next value."""
+
+
+def step_of(source: Any, state: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
+    """The step as a session takes it, and its first state, which is that of the step where none is
+    given: drawn from the recipe's seed, or what was exported beside a file (`step.onnx` and
+    `step.state.safetensors`).
+
+    Raises `ModelError` for what is no step, and where there is no state.
+    """
+    first: Step | None = None
+    if isinstance(source, Recipe):
+        source = compose(source)
+    if isinstance(source, Step):
+        first, source = source, optimize(source.step)
+    elif hasattr(source, "step_model") and isinstance(getattr(source, "source", None), Step):
+        first, source = source.source, source.step_model  # a CompiledStep
+    if isinstance(source, Graph):
+        source = _lowered(source)
+    if isinstance(source, Model):
+        raise ModelError(
+            f"a runner makes steps of a training, got model {source.name}",
+            hint="StepRunner(training(model, minimize='loss', optimizer=adam(1e-3)))",
+        )
+    is_file = isinstance(source, str | os.PathLike)
+    if not (is_file or isinstance(source, bytes) or hasattr(source, "SerializeToString")):
+        raise ModelError(
+            f"a runner makes steps of a recipe, a compiled step or a file, got {shown(source)}",
+            hint="StepRunner(compile_step(recipe))",
+        )
+    if state is None and first is not None:
+        state = first.initial()
+    if state is None and is_file:
+        path = Path(source)
+        beside = path.with_name(f"{path.name.removesuffix('.onnx')}.state.safetensors")
+        state = load_state(beside)[0] if beside.is_file() else None
+    if state is None:
+        raise ModelError(
+            "a runner needs the first state of the step, which does not say it itself",
+            hint="StepRunner(step, state), as of compile_step(recipe).source.initial(seed=0) or "
+            "trainer.state",
+        )
+    if not isinstance(state, Mapping):
+        raise ModelError(f"state must be a dict of arrays by path, got {shown(state)}")
+    return source, state
+
+
+def _lowered(graph: Graph) -> Any:
+    """The graph of a step as a model: the next value of the leaf `w` is the output `w.next`."""
+    pairs = {name: f"{name}.next" for name in graph.leaves if f"{name}.next" in graph.outputs}
+    if not pairs:
+        raise ModelError(
+            f"graph {graph.name} is not a training step: no output is the next value of a leaf",
+            rows=[("outputs", ", ".join(graph.outputs))],
+            hint="compile_step(recipe).step is one",
+        )
+    return to_model(graph, metadata={METADATA_KEY: json.dumps(pairs)})
