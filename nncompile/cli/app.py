@@ -17,6 +17,7 @@ from nncompile.cli.run import run
 from nncompile.cli.settings import Command
 from nncompile.cli.shared import command
 from nncompile.cli.show import show
+from nncompile.cli.sweep import sweep
 from nncompile.cli.train import ResumableCommand, train
 from nncompile.cli.verify import verify
 from nncompile.diagnostics.version import VERSION
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 # In the order of the help.
 for function in (
-    *(init, train, evaluate, predict, compile, run),
+    *(init, train, sweep, evaluate, predict, compile, run),
     *(show, check, verify, lr_find, doctor),
 ):
     kind = ResumableCommand if function is train else Command

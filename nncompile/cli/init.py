@@ -19,7 +19,7 @@ from nncompile.runtime import make_directory
 NEXT = {
     "tabular": (
         "nncompile train tabular.py",
-        "nncompile show tabular.py --options",
+        "nncompile sweep tabular.py --random 20 rate=log:1e-4..1e-1 width=16,32,64",
         "nncompile evaluate runs/leaving/latest",
     ),
     "image": (
@@ -29,7 +29,7 @@ NEXT = {
     ),
     "text": (
         "nncompile train text.py",
-        "nncompile show text.py --options",
+        "nncompile sweep text.py --grid width=16,32,64 layers=1,2",
         "nncompile evaluate runs/praise/latest",
     ),
     "series": (

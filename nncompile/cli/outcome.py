@@ -44,19 +44,19 @@ def of_error(error: BaseException, exit_code: int) -> Outcome:
 def as_json(outcome: Outcome) -> str:
     """One JSON object: the exit code, and what was found. Arrays are lists; a number that is not
     finite is null, as JSON has none."""
-    return json.dumps(_plain({"exit_code": outcome.exit_code, **outcome.found}), ensure_ascii=False)
+    return json.dumps(plain({"exit_code": outcome.exit_code, **outcome.found}), ensure_ascii=False)
 
 
-def _plain(x: Any) -> Any:
-    """The same in the types of JSON."""
+def plain(x: Any) -> Any:
+    """`x` in the types of JSON."""
     if isinstance(x, Mapping):
-        return {str(name): _plain(value) for name, value in x.items()}
+        return {str(name): plain(value) for name, value in x.items()}
     if isinstance(x, np.ndarray | np.generic):
         x = x.tolist()
     if isinstance(x, Enum):
-        return _plain(x.value)
+        return plain(x.value)
     if isinstance(x, Sequence) and not isinstance(x, str | bytes):
-        return [_plain(value) for value in x]
+        return [plain(value) for value in x]
     if isinstance(x, float) and not math.isfinite(x):
         return None
     return x if x is None or isinstance(x, bool | int | float | str) else str(x)

@@ -16,7 +16,7 @@ from nncompile.program.model_file import Declared, load
 from nncompile.program.option_values import assignments, written
 
 # Options that take all that follow in the form NAME=VALUE.
-SEVERAL = ("--set",)
+SEVERAL = ("--set", "--grid", "--random", "--trials")
 
 Set = Annotated[
     list[str] | None,

@@ -63,9 +63,12 @@ def written(x: Any) -> str:
     """A value as `--set` takes it."""
     if isinstance(x, bool):
         return str(x).lower()
-    if isinstance(x, tuple):
+    if isinstance(x, tuple | list):
         return "(" + ",".join(map(written, x)) + ("," if len(x) == 1 else "") + ")"
-    return f"{x:.12g}" if isinstance(x, float) else str(x)
+    if isinstance(x, float):
+        short = f"{x:.12g}"
+        return short if float(short) == x else repr(x)
+    return str(x)
 
 
 def kind_of(default: Any) -> str:
