@@ -145,6 +145,12 @@ def _initialize(layer: Layer, init: Callable[..., None], bound: inspect.BoundArg
         _check_flags(layer)
     except CompileError:
         raise
+    except dataclasses.FrozenInstanceError as error:
+        raise ModelError(
+            f"{type(layer).__name__}: {error}: the options of a layer are its annotated fields",
+            hint="width: int = 3 in the class, in place of __init__; what follows from options is "
+            "computed in __call__",
+        ) from None
     except PYTHONS:
         mistake = explained(init, type(layer).__name__, bound.args, bound.kwargs)
         if mistake is None:

@@ -47,6 +47,17 @@ def wrong_kind(
     return None
 
 
+def unfit(function: Callable[..., Any], *args: Any) -> str | None:
+    """Why a function of the user's cannot be called with these arguments; None where it can."""
+    try:
+        inspect.signature(function).bind(*args)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # a function in C, of which nothing is known
+        return None
+    return None
+
+
 def shown(x: object) -> str:
     """The argument as a message writes it: itself, or what it is where that is long."""
     if isinstance(x, np.ndarray):

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.kinds import unfit
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.op import Value
 from nncompile.ops.shape.joining import concatenate, sections
@@ -63,8 +64,17 @@ def _updated(
 ) -> tuple[Value, Mapping[str, Value]]:
     """What follows the parameter and its slots. Raises `ModelError` where `update` gives something
     else than one value for each, of its type."""
-    result: Any = optimizer.update(w, g, slots, number)
     update = f"update of {type(optimizer).__name__}"
+    try:
+        result: Any = optimizer.update(w, g, slots, number)
+    except TypeError:
+        problem = unfit(optimizer.update, w, g, slots, number)
+        if problem is None:
+            raise  # from within
+        raise ModelError(
+            f"{update} must take the parameter, its gradient, the slots and the step: {problem}",
+            hint="def update(self, w, g, slots, step): ...",
+        ) from None
     if not (isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], Mapping)):
         raise ModelError(
             f"{update} must return the next parameter and a dict of its slots, got {result!r}",

@@ -17,6 +17,7 @@ import onnxruntime as ort
 
 from nncompile.diagnostics.errors import BackendError, FeedError
 from nncompile.diagnostics.hints import suggests_options
+from nncompile.diagnostics.kinds import shown
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array
 from nncompile.program.recipe import Recipe
@@ -104,6 +105,11 @@ class StepRunner:
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
         data that do not fit, `BackendError` where the model fails on them."""
+        if type(batch) is not dict and not isinstance(batch, Mapping):
+            raise FeedError(
+                f"a step takes a dict of arrays by input name, got {shown(batch)}",
+                rows=[("input", port.name, port.type) for port in self._batch_ports],
+            )
         if not self._filled(batch):
             batch = check_feeds(self._batch_ports, batch)
             if not self._filled(batch):

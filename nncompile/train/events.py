@@ -20,6 +20,7 @@ from nncompile.diagnostics.errors import (
     did_you_mean,
     warn,
 )
+from nncompile.diagnostics.kinds import unfit
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
@@ -145,6 +146,12 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
             )
         method = getattr(callback, f"on_{kind}", None)
         if method is not None:
+            problem = unfit(method, None)
+            if problem is not None:
+                raise ModelError(
+                    f"on_{kind} of {type(callback).__name__} must take the event: {problem}",
+                    hint=f"def on_{kind}(self, event): ...; event.metrics, event.trainer",
+                )
             methods.append(method)
         elif any(hasattr(callback, f"on_{other_kind}") for other_kind in get_args(Kind)):
             continue

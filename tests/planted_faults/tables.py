@@ -5,7 +5,10 @@ from __future__ import annotations
 from tests.planted_faults.fault import Fault
 
 PREPROCESSING, VOCABULARY = "tests/test_preprocessing.py", "tests/test_vocabulary.py"
-PICKLING, ESTIMATORS = "tests/test_pickling.py", "tests/test_sklearn.py -k 'not is_an_estimator and not two_processes'"
+PICKLING, ESTIMATORS = (
+    "tests/test_pickling.py",
+    "tests/test_sklearn.py -k 'not is_an_estimator and not two_processes'",
+)
 
 TABLES = (
     # Layers that are adapted.
