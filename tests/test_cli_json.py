@@ -143,6 +143,13 @@ def test_a_provider_by_the_name_of_the_device(good: Path, name: str, meant: str)
     assert error["hint"] == f"did you mean {meant!r}?"
 
 
+def test_a_metric_that_is_none_is_told_before_a_run(good: Path) -> None:
+    output = good.parent / "run"
+    error = found("train", good, "-o", output, "--monitor", "val_los", exit_code=2)["error"]
+    assert error["hint"] == "did you mean 'val_loss'?"
+    assert not output.exists()
+
+
 def test_a_shell_completes_commands_and_options() -> None:
     def completed(words: str) -> str:
         asked = {"_NNCOMPILE_COMPLETE": "complete_bash", "COMP_WORDS": words}

@@ -25,6 +25,8 @@ pytestmark = [
     pytest.mark.filterwarnings("always::nncompile.train.DataNote"),
 ]
 
+LEAVES = ("--data", "PLACE/held.csv", "--target", "leaves")
+
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -130,6 +132,18 @@ def test_an_onnx_file_needs_to_be_told_of_a_target(project: Path, expected: np.n
     assert "no column 'leave' to drop" in fails(*args, "--drop", "leave")
 
 
+def test_an_onnx_file_is_compared_with_a_column(project: Path) -> None:
+    known = metrics(project / "run", "--data", project / "held.csv")
+    for name in ("held.csv", "held.npz"):
+        args = (project / "run" / "model.onnx", "--data", project / name, "--target")
+        found = metrics(*args, "leaves=probability")
+        assert found == metrics(*args, "leaves")
+        assert list(found) == ["accuracy", "cross_entropy", "roc_auc"]
+        assert list(found.values()) == pytest.approx(
+            [known["accuracy"], known["loss"], known["auc"]], rel=1e-4
+        )
+
+
 def test_rows_of_numbers_are_columns_and_images_are_not(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from dsl import Dense, f32, model\n"
@@ -163,7 +177,10 @@ def test_rows_of_numbers_are_columns_and_images_are_not(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("evaluate", "RUN/model.onnx"), "has no metrics"),
+        (("evaluate", "RUN/model.onnx"), "has neither metrics nor data"),
+        (("evaluate", "RUN", "--target", "leaves"), "--target is for an .onnx file"),
+        (("evaluate", "RUN/model.onnx", *LEAVES[:3], "leave"), "did you mean 'leaves'?"),
+        (("evaluate", "RUN/model.onnx", *LEAVES[:3], "leaves=prob"), "no output 'prob'"),
         (("evaluate", "PLACE"), "is not a run directory"),
         (("evaluate", "RUN", "--set", "width=4"), "leave out --set"),
         (("evaluate", "RUN", "--data", "PLACE/none.csv"), "there is no file"),

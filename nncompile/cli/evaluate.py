@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,19 +10,26 @@ import numpy as np
 import typer
 
 from nncompile.cli.outcome import Outcome
+from nncompile.cli.predict import Predictions
 from nncompile.cli.settings import Set
 from nncompile.cli.shared import Chosen, ProviderName, data_of, out
 from nncompile.cli.trained import opened
-from nncompile.diagnostics.errors import FileError, ModelError
+from nncompile.diagnostics.errors import FeedError, FileError, ModelError, did_you_mean
 from nncompile.diagnostics.tables import columns
+from nncompile.runtime import Session
 from nncompile.train import Trainer
 from nncompile.train.figures import number
+from nncompile.train.measures import measured
 from nncompile.train.sources.blocks import whole
+from nncompile.train.sources.tables import column_names
 
 
 def evaluate(
     target: Annotated[
-        Path, typer.Argument(metavar="RUN|FILE", help="A run directory, or a model file.")
+        Path,
+        typer.Argument(
+            metavar="RUN|FILE|MODEL.onnx", help="A run directory, a model file, or an ONNX model."
+        ),
     ],
     data: Annotated[
         Path | None,
@@ -29,6 +37,12 @@ def evaluate(
             "--data",
             "-d",
             help="A .csv, .tsv, .parquet, .feather or .npz file; what is held out by default.",
+        ),
+    ] = None,
+    compared: Annotated[
+        str | None,
+        typer.Option(
+            "--target", metavar="COLUMN[=OUTPUT]", help="Of an .onnx file: what it is to predict."
         ),
     ] = None,
     params: Annotated[
@@ -47,19 +61,25 @@ def evaluate(
 
     Each metric of the model over all examples: those that the file holds out, or those of --data,
     whose columns are the inputs by name; the words of a vocabulary are encoded. A run is evaluated
-    with the options that it was trained with.
+    with the options that it was trained with. An exported model has no metrics: its output is
+    compared with a column of --data, as classes, probabilities or numbers.
 
     \b
     Examples:
       nncompile evaluate runs/digits/latest
       nncompile evaluate runs/digits/3 --best --data test.csv
       nncompile evaluate digits.py --params checkpoint.safetensors
+      nncompile evaluate model.onnx --data test.csv --target label
     """
     if target.suffix == ".onnx":
-        raise FileError(
-            f"{target} is an exported model, which has no metrics",
-            hint="evaluate its run or its model file, or: nncompile predict MODEL.onnx",
-        )
+        if data is None or compared is None:
+            raise FileError(
+                f"{target} is an exported model, which has neither metrics nor data",
+                hint="--data FILE --target COLUMN, or evaluate its run or its model file",
+            )
+        return of_exported(target, data, compared, provider, threads, batch_size or 1024)
+    if compared is not None:
+        raise FileError("--target is for an .onnx file: a run and a model file have metrics")
     declared, checkpoint = opened(target, model, settings, params, best)
     recipe = declared.recipe
     if data is not None:
@@ -86,3 +106,28 @@ def evaluate(
             out.print(f"{name}\n{np.array2string(np.asarray(table), max_line_width=100)}")
     found = {"model": recipe.model.name, "data": of, "checkpoint": checkpoint, "step": trainer.step}
     return Outcome({**found, "metrics": metrics})
+
+
+def of_exported(
+    model: Path, data: Path, compared: str, provider: str, threads: int | None, size: int
+) -> Outcome:
+    """How good an output of an ONNX model is, by a column of the data. Raises `FeedError` where
+    there is no such column or output, and for a pair that cannot be compared."""
+    column, _, output = compared.partition("=")
+    session = Session(model, provider, threads)
+    names = [port.name for port in session.outputs]
+    output = output or names[0]
+    if output not in names:
+        raise FeedError(f"the model has no output {output!r}", hint=did_you_mean(output, names))
+    table = whole(data, session.vocabularies)
+    columns_there = list(table) if isinstance(table, dict) else column_names(table)
+    if column not in columns_there:
+        raise FeedError(f"{data} has no {column!r}", hint=did_you_mean(column, columns_there))
+    predictions = Predictions(session, [], [column])
+    with closing(predictions.of(data, size)) as blocks:
+        predicted = np.concatenate([block[output] for block in blocks])
+    metrics = measured(predicted, np.asarray(table[column]))
+    out.print(f"{output} of {model} against {column!r} of {data}")
+    out.print(columns([(name, number(x)) for name, x in metrics.items()], (1,)))
+    found = {"model": model, "data": data, "output": output, "target": column}
+    return Outcome({**found, "examples": predictions.count, "metrics": metrics})

@@ -198,15 +198,11 @@ def run_trials(
             if not running:
                 return False
             time.sleep(_LOOK)
-            for training in list(running):
-                if training.has_ended:
-                    running.remove(training)
-                    _take(record, training, proposals, monitor, mode)
-                    continue
-                for epoch, value in training.new_values(monitor):
-                    if proposals.should_prune(training.trial.settings, epoch, value):
-                        training.prune()
-                        break
+            for training in [x for x in running if x.has_ended]:
+                running.remove(training)
+                _take(record, training, proposals, monitor, mode)
+            for training in running:
+                _prune(training, proposals, monitor)
     except KeyboardInterrupt:
         typer.echo("interrupted: the trainings write their states", err=True)
         for training in running:
@@ -220,6 +216,14 @@ def run_trials(
     finally:
         for training in running:
             training.kill()
+
+
+def _prune(training: Training, proposals: Proposals, monitor: str) -> None:
+    """Ends a training whose values since the last look promise too little."""
+    for epoch, value in training.new_values(monitor):
+        if proposals.should_prune(training.trial.settings, epoch, value):
+            training.prune()
+            return
 
 
 def _take(

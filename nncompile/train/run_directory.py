@@ -88,6 +88,11 @@ class RunDirectory:
         self._interrupts = Interrupts()
 
     @property
+    def monitored(self) -> tuple[str, ...]:
+        """The metric that tells the best epoch, where one is named."""
+        return () if self._best is None else (self._best.name,)
+
+    @property
     def best(self) -> float | None:
         """The best value of what is monitored; None where there was none."""
         return self._best.value if self._best else None
