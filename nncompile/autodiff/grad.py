@@ -199,7 +199,7 @@ def _backward(seeds: Mapping[Value, Value], wrt: Sequence[Value]) -> list[Value]
             # An item gives its gradient to the tuple's table; the op gets all of them at once.
             of_items.setdefault(v.args[0], {})[v.op.index] = g
             continue
-        with locations.located(v):
+        with locations.located(v, backward=True):
             _add_pulled_back(v, g, towards, gradients)
     return [gradients[x] if x in gradients else zeros_like(x) for x in wrt]
 

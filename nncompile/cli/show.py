@@ -13,7 +13,7 @@ from nncompile.backends.onnx import to_text
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import first_sentence
 from nncompile.cli.settings import Set, load_file, print_options
-from nncompile.cli.shared import Chosen, Without, out, print_files, skipped_passes
+from nncompile.cli.shared import Chosen, Without, data_of, out, print_files, skipped_passes
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.tables import columns
@@ -21,6 +21,8 @@ from nncompile.ir import printer as print_out
 from nncompile.ir.graph import Graph
 from nncompile.passes import PASSES, check_passes, optimize
 from nncompile.program.composition import compose
+from nncompile.program.model_file import Declared
+from nncompile.train import Trainer, profile
 
 
 class Stage(StrEnum):
@@ -46,6 +48,9 @@ def show(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the model as it is written: an .svg file.")
     ] = None,
+    profiled: Annotated[
+        bool, typer.Option("--profile", help="Print which lines the time of a step goes to.")
+    ] = False,
     model: Chosen = None,
     settings: Set = None,
 ) -> Outcome:
@@ -61,6 +66,7 @@ def show(
       nncompile show digits.py --stage step
       nncompile show digits.py --stage gradient --pass gemm
       nncompile show digits.py --plot digits.svg
+      nncompile show digits.py --profile
       nncompile show --list-passes
       nncompile show digits.py --options
     """
@@ -80,6 +86,8 @@ def show(
         path = declared.model.plot(plot)
         print_files(path)
         return Outcome({"model": declared.model.name, "files": described_files([path])})
+    if profiled:
+        return profile_of(declared)
     graph = {
         Stage.model: lambda: declared.model.graph,
         Stage.gradient: lambda: compose(declared.recipe).gradient,
@@ -96,6 +104,15 @@ def show(
         text = print_out.text(graph)
     out.print(text.rstrip("\n"))
     return Outcome({"model": declared.model.name, "stage": stage, "text": text})
+
+
+def profile_of(declared: Declared) -> Outcome:
+    """Prints the lines of the model with what they take of a training step."""
+    found = profile(Trainer(declared.recipe), data_of(declared).train)
+    out.print(str(found))
+    lines = [{**vars(line), "total": line.total} for line in found.lines]
+    figures = {name: getattr(found, name) for name in ("step", "update", "other", "between")}
+    return Outcome({"model": declared.model.name, "microseconds": figures, "lines": lines})
 
 
 def text_of_passes(graph: Graph, names: Collection[str], without: Collection[str]) -> str:

@@ -168,6 +168,7 @@ class CompiledStep(_Compiled):
         state: Mapping[str, Any] | None = None,
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
+        profile: str | None = None,
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
         seed; see `StepRunner`."""
@@ -181,7 +182,8 @@ class CompiledStep(_Compiled):
             is_small = all(isinstance(n, int) and n <= bound for n, bound in bounded)
             return None if is_small else self._general_step
 
-        return StepRunner(model, state, providers, threads, reuse, self.sizes, general)
+        options = (reuse, self.sizes, general, profile)
+        return StepRunner(model, state, providers, threads, *options)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
         """The metadata that map each state input to the output with its next value."""

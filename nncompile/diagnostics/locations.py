@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
@@ -37,12 +37,14 @@ class Location:
     """A line of the user's source and the scope (path of layers) it ran in.
 
     `call` is what of this project the line calls: a function, a formula or a class of layers.
+    `backward` tells what the gradient of the line computes from the line itself.
     """
 
     file: str
     line: int
     scope: str = ""
     call: str = field(default="", compare=False)
+    backward: bool = field(default=False, compare=False)
 
     @property
     def place(self) -> str:
@@ -200,9 +202,13 @@ class LocationTable:
         """Where the node was first written."""
         return next(iter(self.all_locations(node)), None)
 
-    def located(self, node: object) -> AbstractContextManager[None]:
-        """Nodes made in the block are reported where `node` was first written."""
-        return located(self.location(node))
+    def located(self, node: object, backward: bool = False) -> AbstractContextManager[None]:
+        """Nodes made in the block are reported where `node` was first written, and if told so as
+        of its gradient."""
+        location = self.location(node)
+        if backward and location is not None and not location.backward:
+            location = replace(location, backward=True)
+        return located(location)
 
 
 # What makes sizes in a graph that is being rewritten, in the place of the table's.

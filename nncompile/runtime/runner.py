@@ -57,11 +57,12 @@ class StepRunner:
     `model` is a recipe, what `compose` or `compile_step` made of it, its graph, or the file of an
     exported step; `state` gives the first value of every state input, by default that which the
     recipe draws from its seed, or which was exported beside the file. A model input in `state` that
-    has no next value stays as it is. `check` is called
-    with the shapes of a batch where they differ from before, and raises an error for wrong ones.
+    has no next value stays as it is. `check` is called with the shapes of a batch where they differ
+    from before, and raises an error for wrong ones.
     `instead` gives, by these shapes, another model to run on such batches, of the same inputs and
-    outputs, or None. The other options are those of `Session`. Raises `BackendError` for a model
-    that is not a step, `FeedError` for a state that does not fit.
+    outputs, or None; the attribute `model` is the one that runs. The other options are those of
+    `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a state that
+    does not fit.
     """
 
     def __init__(
@@ -73,11 +74,14 @@ class StepRunner:
         reuse: bool = True,
         check: Callable[[Shapes], object] | None = None,
         instead: Callable[[Shapes], Model | None] | None = None,
+        profile: str | None = None,
     ) -> None:
         step, state = step_of(model, state)
         self._check = check
         self._instead = instead
-        self._start = partial(Session, providers=providers, threads=threads, reuse=reuse)
+        self._start = partial(
+            Session, providers=providers, threads=threads, reuse=reuse, profile=profile
+        )
         self._first: Model = step
         self.session = self._start(step)
         self.state_map = _state_map(self.session)
@@ -202,7 +206,7 @@ class StepRunner:
         """Runs that model from now on."""
         if id(model) not in self._ready:
             self._add(model, self._start(model))
-        _, self.session, self._bindings, self._runs = self._ready[id(model)]
+        self.model, self.session, self._bindings, self._runs = self._ready[id(model)]
 
     def _bind(
         self,

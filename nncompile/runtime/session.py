@@ -71,7 +71,8 @@ class Session:
     `model` is a path, the bytes of a file, or an `onnx.ModelProto`. `threads` is the number that
     one operator may use (None: as many as there are cores). Without `reuse` no intermediate tensor
     takes the memory of another: a model whose tensors all fit into the processor's cache runs some
-    3 % faster so, a larger one slower. `optimization` names one of `OPTIMIZATIONS`. Raises
+    3 % faster so, a larger one slower. `optimization` names one of `OPTIMIZATIONS`. `profile`
+    begins the name of a file of what each node takes, see `nncompile.runtime.profiling`. Raises
     `FileError` or `BackendError` where the model cannot be loaded, `ProviderError` where a provider
     is missing.
     """
@@ -83,6 +84,7 @@ class Session:
         threads: int | None = None,
         reuse: bool = True,
         optimization: str = "all",
+        profile: str | None = None,
     ) -> None:
         if threads is not None:
             whole_number("threads", threads, 1)
@@ -98,6 +100,9 @@ class Session:
         options.inter_op_num_threads = 1
         options.enable_mem_reuse = reuse
         options.graph_optimization_level = OPTIMIZATIONS[optimization]
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
         source, self.name = _source(model)
         try:
             self.onnxruntime = ort.InferenceSession(

@@ -17,6 +17,7 @@ from nncompile.train.overfit import Overfit, overfit_one_batch
 from nncompile.train.ragged import LengthBuckets, padded
 from nncompile.train.run_directory import RunDirectory
 from nncompile.train.sources.notes import DataNote
+from nncompile.train.step_profile import LineTime, Profile, profile
 from nncompile.train.trainer import Trainer
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "JSONLog",
     "LearningCurve",
     "LengthBuckets",
+    "LineTime",
     "MLflowLog",
     "Measurement",
     "ModelCheckpoint",
@@ -40,6 +42,7 @@ __all__ = [
     "OptunaPruning",
     "Overfit",
     "Probe",
+    "Profile",
     "RateSearch",
     "RunDirectory",
     "TensorBoardLog",
@@ -51,4 +54,5 @@ __all__ = [
     "lr_find",
     "overfit_one_batch",
     "padded",
+    "profile",
 ]

@@ -93,9 +93,10 @@ class Nodes:
             call.op_type, call.inputs, names, names[0], domain=call.domain, **call.attributes
         )
         if self._location is not None:
-            helper.set_metadata_props(
-                node, {"source": self._location.place, "scope": self._location.scope}
-            )
+            props = {"source": self._location.place, "scope": self._location.scope}
+            if self._location.backward:
+                props["direction"] = "backward"
+            helper.set_metadata_props(node, props)
         self.nodes.append(node)
         self._inside.update(names)
         return names
