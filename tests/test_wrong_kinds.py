@@ -36,7 +36,8 @@ GIVEN = {
     "bools": Input("bools", boolean["n"])(),
 }
 
-# What nobody calls: results, which the project makes, and what others derive from.
+# What nobody calls: results, which the project makes, and what others derive from. A new class that
+# users make is decorated with `suggests_options`, a new result is added here.
 NOT_CALLED = {
     "CompiledModel",
     "CompiledStep",
@@ -46,10 +47,12 @@ NOT_CALLED = {
     "History",
     "Input",  # an op
     "Layer",
+    "LineTime",
     "Measurement",
     "NonFinite",
     "Op",
     "Overfit",
+    "Profile",
     "RateSearch",
     "Reducing",  # a type
     "Report",
