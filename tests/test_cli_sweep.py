@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nncompile.cli.trials import RECORD
+from nncompile.cli.trials import RECORD, Training, Trial
 from tests.command_line import GOOD, fails, run, written
 from tests.test_cli_json import found
 from tests.test_docs import ROOT
@@ -102,6 +102,23 @@ def test_an_interrupt_keeps_what_there_is(file: Path) -> None:
     assert trial["value"] is not None
     assert json.loads((place / RECORD).read_text())["trials"][0]["state"] == "interrupted"
     assert (place / "kind=long" / "checkpoint.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_hopeless_training_is_ended_and_has_its_state(file: Path) -> None:
+    place = file.parent / "sweep"
+    place.mkdir()
+    training = Training(Trial({"kind": "long"}), place, ["train", str(file)])
+    values: list[float] = []
+    while len(values) < 3 and not training.has_ended:
+        values += [value for _, value in training.new_values("val_loss")]
+        time.sleep(0.05)
+    training.prune()
+    trial = training.close("val_loss", "min")
+    assert trial.state == "pruned"
+    assert trial.is_done
+    assert trial.value is not None and trial.value <= min(values)
+    assert (place / trial.run / "checkpoint.safetensors").is_file()
 
 
 @pytest.mark.slow

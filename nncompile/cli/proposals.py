@@ -94,7 +94,9 @@ class Optuna:
         asked = self._asked.pop(label(trial.settings), None)
         if asked is not None:
             states = self._optuna.trial.TrialState
-            if trial.is_done and trial.value is not None:
+            if trial.state == "pruned":
+                self._study.tell(asked, state=states.PRUNED)
+            elif trial.state == "finished" and trial.value is not None:
                 self._study.tell(asked, trial.value)
             else:
                 self._study.tell(asked, state=states.FAIL)
