@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
-import signal
 import threading
 import time
 from collections.abc import Mapping
@@ -16,37 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nncompile.diagnostics.errors import CheckpointError, FileError, ModelError, TrainingError
+from nncompile.diagnostics.errors import CheckpointError, FileError, ModelError
 from nncompile.optim import adam, sgd
 from nncompile.program.recipe import training
 from nncompile.runtime import load_state
-from nncompile.train import EarlyStopping, Event, RunDirectory, Trainer, TrainingWarning
+from nncompile.train import EarlyStopping, Event, RunDirectory, Trainer
 from nncompile.train.intervals import Due, Interval
-from nncompile.train.progress import Snapshot
 from nncompile.train.run_config import write as write_config
 from nncompile.train.run_lock import Lock
 from nncompile.train.run_places import create, latest, point_to
+from tests.run_checks import log_rows, states, stop_after
 from tests.small_models import assert_same, data, perceptron, trainer
-
-
-def log_rows(run: Path) -> list[str]:
-    """The lines of the log without the seconds."""
-    return [row.rpartition(",")[0] for row in (run / "log.csv").read_text("utf-8").splitlines()]
-
-
-def states(run: Path) -> list[int]:
-    """The steps of the periodic states there."""
-    return sorted(int(file.stem[-9:]) for file in (run / "checkpoints").iterdir())
-
-
-def stop_after(step: int, error: BaseException | type[BaseException] = KeyboardInterrupt) -> Any:
-    """A callback that ends the training with an error after that step."""
-
-    def ended(event: Event) -> None:
-        if event.kind == "step" and event.step == step:
-            raise error
-
-    return ended
 
 
 def test_a_run_has_what_it_was_of_and_what_came_out(tmp_path: Path) -> None:
@@ -204,144 +181,6 @@ def test_a_run_of_another_recipe_or_seed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"another seed(.|\n)*was 0 +is 3"):
         ours.fit(data(), epochs=2, callbacks=RunDirectory(place, resume=True))
     Lock(place).release()
-
-
-@pytest.mark.parametrize("error", [ZeroDivisionError("x"), TrainingError("lost")])
-def test_an_error_leaves_the_last_good_and_the_best_state(tmp_path: Path, error: Exception) -> None:
-    place = tmp_path / "run"
-    run = RunDirectory(place)
-    ours = trainer()
-    with pytest.raises(type(error)) as caught:
-        ours.fit(data(), epochs=4, callbacks=[stop_after(10, error), run])
-    told = str(caught.value) + "".join(getattr(caught.value, "__notes__", ()))
-    assert re.search(rf"run +{place}", told)
-    best, _ = load_state(place / "best" / "checkpoint.safetensors")
-    assert best["step"] == 4 * run.best_epoch
-    last = 9 if isinstance(error, TrainingError) else 10  # a TrainingError undoes the step
-    assert states(place) == [last]
-    assert re.search(rf"last +checkpoints/step-{last:09d}.safetensors", told)
-    assert not (place / "model.onnx").exists()
-
-
-def test_an_epoch_at_whose_end_another_callback_fails_is_complete(tmp_path: Path) -> None:
-    def failing(event: Event) -> None:
-        if event.kind == "epoch" and event.epoch == 2:
-            raise ZeroDivisionError
-
-    run = RunDirectory(tmp_path / "run", exports=False)
-    with pytest.raises(ZeroDivisionError):
-        trainer().fit(data(), epochs=4, callbacks=[run, failing])
-    assert states(tmp_path / "run") == [8]
-    assert [row.split(",")[0] for row in log_rows(tmp_path / "run")] == ["epoch", "1", "2"]
-
-
-@pytest.mark.parametrize(
-    ("number", "ended"),
-    [("SIGINT", KeyboardInterrupt), ("SIGTERM", SystemExit), ("SIGHUP", SystemExit)],
-)
-def test_signals_end_a_training_after_its_step(
-    tmp_path: Path, number: str, ended: type[BaseException]
-) -> None:
-    if not hasattr(signal, number):
-        pytest.skip(f"this system has no {number}")
-    sent = getattr(signal, number)
-    before = signal.getsignal(sent)
-
-    def send(event: Event) -> None:
-        if event.step == 6:
-            os.kill(os.getpid(), sent)
-
-    ours = trainer()
-    with pytest.raises(ended) as caught:
-        ours.fit(data(), epochs=4, callbacks=[send, RunDirectory(tmp_path / "run")])
-    if ended is SystemExit:
-        assert caught.value.code == 128 + sent
-    assert ours.step == 6
-    assert states(tmp_path / "run") == [6]
-    assert (tmp_path / "run" / "model.onnx").is_file()
-    assert signal.getsignal(sent) == before
-
-
-def test_a_signal_does_not_interrupt_the_writing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run, ours = RunDirectory(tmp_path / "run", exports=False), trainer()
-    write = Snapshot.write
-
-    def slow(moment: Snapshot, path: Path) -> Path:
-        for _ in range(3):
-            os.kill(os.getpid(), signal.SIGINT)
-        return write(moment, path)
-
-    monkeypatch.setattr(Snapshot, "write", slow)
-    with pytest.raises(KeyboardInterrupt):
-        ours.fit(data(), epochs=1, callbacks=run)
-    assert states(tmp_path / "run") == [4]
-    assert "the state is being written" in capfd.readouterr().err
-
-
-def test_a_second_interrupt_ends_a_long_validation(tmp_path: Path) -> None:
-    class Hanging:
-        def on_validation(self, _: Event) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-
-    ours = trainer()
-    run = RunDirectory(tmp_path / "run", exports=False)
-    with pytest.raises(KeyboardInterrupt):
-        ours.fit(data(), epochs=2, validation_data=data(), callbacks=[Hanging(), run])
-    assert states(tmp_path / "run") == [4]
-    rest, whole = trainer(), trainer()
-    run = RunDirectory(tmp_path / "run", exports=False, resume=True)
-    rest.fit(data(), epochs=2, validation_data=data(), callbacks=run)
-    whole.fit(data(), epochs=2)
-    assert_same(rest.state, whole.state)
-    assert len(log_rows(tmp_path / "run")) == 3
-
-
-def test_another_thread_leaves_signals_alone(tmp_path: Path) -> None:
-    seen = []
-
-    def fit() -> None:
-        watch = lambda event: seen.append(signal.getsignal(signal.SIGTERM))  # noqa: E731
-        run = RunDirectory(tmp_path / "run", exports=False)
-        trainer().fit(data(), steps=1, callbacks=[watch, run])
-
-    thread = threading.Thread(target=fit)
-    thread.start()
-    thread.join()
-    assert set(seen) == {signal.getsignal(signal.SIGTERM)}
-
-
-def test_a_log_that_cannot_be_written_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run, ours = RunDirectory(tmp_path / "run", exports=False), trainer()
-    opened = Path.open
-
-    def fill(event: Event) -> None:
-        if event.kind == "epoch" and event.epoch == 2:
-            monkeypatch.setattr(Path, "open", full)
-        if event.kind == "epoch" and event.epoch == 4:
-            monkeypatch.undo()
-
-    def full(path: Path, *args: Any, **options: Any) -> Any:
-        if path.name == "log.csv":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return opened(path, *args, **options)
-
-    with pytest.warns(TrainingWarning, match="the log waits, and training goes on"):
-        ours.fit(data(), epochs=5, callbacks=[fill, run])
-    assert [row.split(",")[0] for row in log_rows(tmp_path / "run")] == ["epoch", *"12345"]
-
-
-def test_a_run_without_a_state_begins_anew(tmp_path: Path) -> None:
-    place = tmp_path / "run"
-    trainer().fit(data(), epochs=2, callbacks=RunDirectory(place, exports=False))
-    for file in (place / "checkpoints").iterdir():  # as after a kill -9 before the first
-        file.unlink()
-    trainer().fit(data(), epochs=3, callbacks=RunDirectory(place, exports=False, resume=True))
-    assert [row.split(",")[0] for row in log_rows(place)] == ["epoch", "1", "2", "3"]
 
 
 def test_states_are_written_as_often_as_said(

@@ -14,8 +14,8 @@ import pytest
 from nncompile.runtime import load_state
 from nncompile.runtime.runner import StepRunner
 from tests.command_line import GOOD, fails, run, succeeds, written
+from tests.run_checks import log_rows
 from tests.small_models import assert_same
-from tests.test_run_directory import log_rows
 
 ROOT = Path(__file__).parent.parent
 

@@ -133,7 +133,7 @@ def train(
         "checkpoint_every": checkpoint_every,
         "settings": settings or None,
     }
-    options = {**saved.get("options", {}), **{k: x for k, x in given.items() if x is not None}}
+    options = {**(saved.get("options") or {}), **{k: x for k, x in given.items() if x is not None}}
     if not settings and options.get("settings"):  # a run goes on with the options of its file
         declared = load_file(file, model, options["settings"])
         recipe, data = declared.recipe, data_of(declared)

@@ -15,7 +15,7 @@ from nncompile.ops.shape.reshape import ravel, reshape
 from nncompile.optim import Optimizer
 from nncompile.optim.schedules import TRAINING
 from nncompile.program.gradient_transforms import bounded
-from nncompile.program.model import check_same_type
+from nncompile.program.model_checks import check_same_type
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.updated_state import UpdatedState
 

@@ -13,18 +13,18 @@ from typing import Any, ClassVar
 from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, did_you_mean
 from nncompile.diagnostics.hints import SuggestsNames, suggests_options
 from nncompile.diagnostics.locations import current_scope
-from nncompile.diagnostics.printable import hidden
 from nncompile.ir.basic import as_value, cast
-from nncompile.ir.dims import Dim, same, symbols
+from nncompile.ir.dims import Dim, symbols
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
-from nncompile.ir.types import Type, component_types, i64
+from nncompile.ir.types import component_types, i64
 from nncompile.ops.random.generator import random_key, seed_leaf
 from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, to_json
 from nncompile.program.input_sizes import solved_sizes
+from nncompile.program.model_checks import check_name, check_same_type
 from nncompile.program.pickling import model_bytes, restored_model
 from nncompile.program.presentation import Presented
 
@@ -96,11 +96,11 @@ class Model(Presented, SuggestsNames):
     def __post_init__(self) -> None:
         if not self.graph.outputs:
             raise ModelError(f"model {self.name} has no output", hint="return a dict of outputs")
-        _check_name("a model", self.name)
+        check_name("a model", self.name)
         for name in self.graph.outputs:
-            _check_name(f"an output of model {self.name}", name)
+            check_name(f"an output of model {self.name}", name)
         for name, leaf in self.whole.leaves.items():
-            _check_name(f"a {input_of(leaf).kind} of model {self.name}", name)
+            check_name(f"a {input_of(leaf).kind} of model {self.name}", name)
         leaves = {**self.parameters, **self.states}
         for path, leaf in leaves.items():
             if path not in self.initial and path not in RANDOM_STATE:
@@ -375,31 +375,6 @@ def applications() -> Iterator[Applications]:
 def leaves_of(values: Any) -> set[Value]:
     """The leaves that the values need."""
     return {v for v in toposort(values) if isinstance(v.op, Input)}
-
-
-def _check_name(what: str, name: object) -> None:
-    """Raises `ModelError` for a name that a terminal or a file would not show as it is."""
-    if not isinstance(name, str) or not name:
-        raise ModelError(f"{what} cannot be called {name!r}", hint="a name is a text")
-    wrong = hidden(name)
-    if wrong:
-        raise ModelError(
-            f"{what} cannot be called {name!r}: it has the control character {wrong[0]!r}",
-            hint="names stand in files, tables and generated source: leave it out",
-        )
-
-
-def check_same_type(role: str, expected: Type, got: Type) -> None:
-    """Raises `ModelError` naming `role` where the types differ."""
-    fits = expected.rank == got.rank and all(
-        same(a, b) for a, b in zip(expected.shape, got.shape, strict=True)
-    )
-    if not fits or expected.dtype is not got.dtype:
-        raise ModelError(
-            f"the {role} has the wrong type",
-            rows=[("expected", str(expected)), ("got", str(got))],
-            hint=f"cast it: x.astype({expected.dtype})" if fits else None,
-        )
 
 
 def _rows(values: Mapping[str, Value]) -> list[tuple[str, ...]]:

@@ -14,7 +14,8 @@ from nncompile.ir.basic import as_value, cast
 from nncompile.ir.names import matches
 from nncompile.ir.op import Value, described
 from nncompile.optim import Optimizer, adam, adamw, rmsprop, sgd
-from nncompile.program.model import RANDOM_STATE, Model, check_same_type, leaves_of
+from nncompile.program.model import RANDOM_STATE, Model, leaves_of
+from nncompile.program.model_checks import check_same_type
 
 Optimizers = Optimizer | Mapping[str, Optimizer]
 DEFAULT_OPTIMIZER = sgd(0.1)

@@ -40,13 +40,20 @@ class CallbackStates:
     states: Sequence[tuple[str, Mapping[str, Any]]] = ()
     ended: bool = False
     told: Told | None = None
+    files: Sequence[Any] = ()  # callbacks with files of which their states tell
 
     @classmethod
     def of(cls, callbacks: Iterable[Any], ended: bool, told: Told | None) -> CallbackStates:
         """The present states, and copies of their arrays."""
         several = list(callbacks)
         states = [(name_of(x), _copied(x.state_dict())) for x in several if has_state(x)]
-        return cls([name_of(x) for x in several], states, ended, told)
+        files = [x for x in several if has_state(x) and hasattr(x, "sync")]
+        return cls([name_of(x) for x in several], states, ended, told, files)
+
+    def sync(self) -> None:
+        """Returns when what the states tell of the callbacks' files is on disk."""
+        for callback in self.files:
+            callback.sync()
 
     def stored(self) -> tuple[str, dict[str, Array]]:
         """The states as JSON, and the arrays that it names. Raises `ModelError` for a state that

@@ -19,7 +19,7 @@ from nncompile.diagnostics.errors import FileError, ModelError, TrainingWarning,
 from nncompile.diagnostics.extras import extra
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.reading import open_file
-from nncompile.runtime import check_writable
+from nncompile.runtime import check_writable, sync
 from nncompile.train.events import Event, Fitting
 from nncompile.train.monitor import Monitor
 
@@ -81,11 +81,14 @@ class _Lines:
             raise FileError(f"cannot write {self.path}: {error.strerror or error}") from None
         self._waiting, self._whole = "", (size + len(data), zlib.crc32(data, checksum), False)
 
+    def sync(self) -> None:
+        """Returns when what was added is on disk."""
+        with contextlib.suppress(OSError):  # there is none yet, or it cannot be written
+            sync(self.path)
+
     def state_dict(self) -> dict[str, Any]:
-        """Where the log is. What is there is on disk before a checkpoint says so."""
+        """Where the log is."""
         size, checksum, _ = self._whole
-        with contextlib.suppress(OSError), self.path.open("rb") as file:
-            os.fsync(file.fileno())
         return {
             "bytes": size,
             "crc32": checksum,
@@ -148,6 +151,10 @@ class CSVLog:
         header = _csv(self._columns) if self._lines.is_empty else ""
         self._lines.add(header + _csv(list(row.values())))
 
+    def sync(self) -> None:
+        """Returns when the lines are on disk, as they are before a checkpoint tells of them."""
+        self._lines.sync()
+
     def state_dict(self) -> dict[str, Any]:
         """Where the log is."""
         return {**self._lines.state_dict(), "columns": list(self._columns)}
@@ -191,6 +198,10 @@ class JSONLog:
             "metrics": {name: _plain(x) for name, x in event.metrics.items()},
         }
         self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        """Returns when the lines are on disk, as they are before a checkpoint tells of them."""
+        self._lines.sync()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the log is."""

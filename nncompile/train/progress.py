@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ class Snapshot:
     state: Mapping[str, Array]
     callbacks: Mapping[str, Array]
     metadata: Mapping[str, str]
+    sync: Callable[[], None]
+    """Returns when the files that the states of callbacks tell of are on disk."""
 
     @classmethod
     def of(
@@ -53,14 +55,15 @@ class Snapshot:
         arrays: Mapping[str, Array] = {}
         if callbacks.names:
             metadata[_CALLBACKS], arrays = callbacks.stored()
-        return cls(state, arrays, metadata)
+        return cls(state, arrays, metadata, callbacks.sync)
 
     def noting(self, key: str, text: str) -> Snapshot:
         """The same moment, of which the file says more."""
-        return Snapshot(self.state, self.callbacks, {**self.metadata, key: text})
+        return replace(self, metadata={**self.metadata, key: text})
 
     def write(self, path: str | os.PathLike[str]) -> Path:
         """Writes a checkpoint, whole or not at all. Raises `FileError`."""
+        self.sync()
         return save_state(path, {**self.state, **self.callbacks}, self.metadata)
 
 

@@ -39,6 +39,28 @@ _BOUND = {
     "seed": "seed",
 }
 
+_NUMBER, _TEXT = (int, None), (str, None)
+# What a command reads of `config.json`; a value that is not there is None.
+_ENTRIES = {
+    "model": str,
+    "seed": int,
+    "until": {"epoch": _NUMBER, "step": _NUMBER},
+    "resumed": ([dict], None),
+    "file": _TEXT,
+    "choice": _TEXT,
+    "hyperparameters": (dict, None),
+    "options": (
+        None,
+        {
+            "batch_size": _NUMBER,
+            "patience": _NUMBER,
+            "monitor": _TEXT,
+            "checkpoint_every": _TEXT,
+            "settings": ([str], None),
+        },
+    ),
+}
+
 _WAY_OUT = "make it equal, or begin another run from its state: --resume CHECKPOINT --name NAME"
 
 
@@ -146,15 +168,27 @@ def read(run: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, RecursionError):
         config = None
-    is_ours = isinstance(config, dict) and {"format", "seed", "model"} <= config.keys()
-    if not is_ours or not isinstance(config["format"], int):
-        raise CheckpointError(f"{file} cannot be read: it is not what a run writes")
-    if config["format"] > FORMAT:
+    known = isinstance(config, dict) and isinstance(config.get("format"), int)
+    if known and config["format"] > FORMAT:
         raise CheckpointError(
             f"{file} has the format {config['format']}, this nncompile reads up to {FORMAT}",
             hint="pip install --upgrade nncompile",
         )
+    if not known or not _is_of(config, _ENTRIES):
+        raise CheckpointError(f"{file} cannot be read: it is not what a run writes")
     return dict(config)
+
+
+def _is_of(x: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a type, one of several, a list of one, or a dict with entries
+    of these types."""
+    if isinstance(kind, dict):
+        return isinstance(x, dict) and all(_is_of(x.get(name), t) for name, t in kind.items())
+    if isinstance(kind, list):
+        return isinstance(x, list) and all(_is_of(item, kind[0]) for item in x)
+    if isinstance(kind, tuple):
+        return any(_is_of(x, t) for t in kind)
+    return x is None if kind is None else type(x) is kind
 
 
 def check_seed(run: Path | None, saved: Any, current: int) -> None:

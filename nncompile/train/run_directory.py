@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -12,7 +11,6 @@ from typing import Any
 
 from nncompile.diagnostics.errors import FileError, warn, whole_number
 from nncompile.diagnostics.hints import suggests_options
-from nncompile.runtime import load_state
 from nncompile.train import run_config, run_places
 from nncompile.train.callbacks import Best
 from nncompile.train.directions import Mode
@@ -21,7 +19,7 @@ from nncompile.train.interrupts import Interrupts
 from nncompile.train.intervals import Due, Interval
 from nncompile.train.logs import CSVLog
 from nncompile.train.monitor import TrainingWarning
-from nncompile.train.run_files import NOTED, RunFiles, sweep_run
+from nncompile.train.run_files import RunFiles, notes_in, sweep_run
 from nncompile.train.run_lock import Lock
 from nncompile.train.run_resumption import Resumed, resumed, tell_what_is_kept
 
@@ -131,7 +129,7 @@ class RunDirectory:
             if file is not None:
                 trainer.load(file)
                 if config is not None:
-                    self._noted = json.loads(load_state(file)[1].get(NOTED, "null"))
+                    self._noted = notes_in(file)
         except BaseException:
             self._release()
             raise
@@ -206,7 +204,7 @@ class RunDirectory:
     def _go_on_with(self, notes: Mapping[str, Any]) -> None:
         assert self._log is not None
         self._log.load_state_dict(notes["log"])
-        if self._best is not None and "best" in notes:
+        if self._best is not None and notes["best"] is not None:
             self._best.value, self._best.epoch = notes["best"]["value"], notes["best"]["epoch"]
 
     def _open(self, fitting: Fitting) -> None:
@@ -269,7 +267,7 @@ class RunDirectory:
         assert found.run is not None
         run_config.check_equal(found.run, found.config, config)
         again = {key: config[key] for key in ("started", "command", "versions", "until")}
-        earlier = found.config.get("resumed", [])
+        earlier = found.config.get("resumed") or []
         changed = {**found.config, "until": config["until"], "resumed": [*earlier, again]}
         run_config.write(found.run, changed)
         if found.run.parent == self.parent(found.config["model"]):

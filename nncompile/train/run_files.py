@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from nncompile.compiler.export import export
-from nncompile.runtime import sweep, sync, written_together
+from nncompile.diagnostics.errors import CheckpointError
+from nncompile.runtime import load_state, sweep, sync, written_together
 from nncompile.train.events import EventTrainer, Snapshot
 from nncompile.train.run_places import BEST, CHECKPOINTS, LOG
 
@@ -21,6 +23,35 @@ def sweep_run(run: Path) -> None:
     """Ends what killed processes left unfinished in the directory of a run."""
     for directory in (run, run / CHECKPOINTS, run / BEST):
         sweep(directory)
+
+
+def notes_in(file: Path) -> dict[str, Any] | None:
+    """What the state in the file says that its run goes on with; None where no run wrote it.
+    Raises `CheckpointError` where that cannot be read."""
+    text = load_state(file)[1].get(NOTED)
+    if text is None:
+        return None
+    try:
+        notes = json.loads(text)
+        log, best = notes["log"], notes.get("best")
+        log = {
+            "bytes": int(log["bytes"]),
+            "crc32": int(log["crc32"]),
+            "waiting": str(log["waiting"]),
+            "seconds": float(log["seconds"]),
+            "columns": [str(name) for name in log["columns"]],
+        }
+        if best is not None:
+            value, epoch = best["value"], best["epoch"]
+            best = {
+                "value": None if value is None else float(value),
+                "epoch": None if epoch is None else int(epoch),
+            }
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise CheckpointError(
+            f"what the run noted in {file} cannot be read", rows=[("got", text[:200])]
+        ) from None
+    return {"log": log, "best": best}
 
 
 class RunFiles:
@@ -41,11 +72,8 @@ class RunFiles:
         """Writes the best state, where it is not on disk, and the present one. Raises
         `FileError`."""
         self.write_best()
-        log = self.path / LOG
-        if log.exists():
-            sync(log)  # what the state says of the log is on disk before the state is
         directory = self.path / CHECKPOINTS
-        self.snapshot(trainer).write(directory / f"step-{trainer.step:09d}.safetensors")
+        self._write(self.snapshot(trainer), directory / f"step-{trainer.step:09d}.safetensors")
         self.written = (trainer.step, trainer.epoch)
         for old in sorted(directory.glob("step-*.safetensors"))[: -self.keep]:
             old.unlink(missing_ok=True)
@@ -53,8 +81,14 @@ class RunFiles:
     def write_best(self) -> None:
         """Writes the best state, where it is not on disk. Raises `FileError`."""
         if self.improved is not None:
-            self.improved.write(self.path / BEST / _FINAL)
+            self._write(self.improved, self.path / BEST / _FINAL)
             self.improved = None
+
+    def _write(self, moment: Snapshot, file: Path) -> Path:
+        """Writes a state; what it says of the log is on disk before."""
+        with contextlib.suppress(OSError):  # the state is worth more than the log
+            sync(self.path / LOG)
+        return moment.write(file)
 
     def export(self, trainer: EventTrainer) -> None:
         """Writes the trained model, the training step with its first state, and the last state:
@@ -64,7 +98,7 @@ class RunFiles:
             files = (
                 *export(recipe, directory / "model.onnx", "onnx", trainer.state),
                 *export(recipe, directory / "step.onnx", "step", seed=trainer.seed),
-                self.snapshot(trainer).write(directory / _FINAL),
+                self._write(self.snapshot(trainer), directory / _FINAL),
             )
         self.exported = tuple(self.path / file.name for file in files)
         self.written = (trainer.step, trainer.epoch)

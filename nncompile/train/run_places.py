@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nncompile.diagnostics.errors import FileError, ModelError
-from nncompile.diagnostics.reading import reason_of
+from nncompile.diagnostics.reading import read_file, reason_of
 from nncompile.runtime import new_directory, remove_directory, sync
 from nncompile.train.run_lock import Lock
 
@@ -152,8 +152,9 @@ def point_to(run: Path) -> None:
 def latest(parent: Path) -> Path | None:
     """The run that `latest` points to, or else the last that began; None where there is none."""
     pointer = parent / LATEST
-    with contextlib.suppress(OSError):
-        name = os.readlink(pointer) if pointer.is_symlink() else pointer.read_text("utf-8").strip()
+    with contextlib.suppress(OSError, FileError, ValueError):  # it holds no name
+        is_link = pointer.is_symlink()
+        name = os.readlink(pointer) if is_link else read_file(pointer).decode("utf-8").strip()
         if (parent / name / CONFIG).is_file():
             return parent / name
     found = [x for x in runs(parent) if x.name != LATEST]

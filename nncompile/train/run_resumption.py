@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from nncompile.diagnostics.errors import CompileError, FileError, Row, did_you_mean
+from nncompile.diagnostics.errors import CheckpointError, CompileError, FileError, Row, did_you_mean
 from nncompile.runtime.checkpoint import load_state
 from nncompile.train import run_config, run_places
 from nncompile.train.run_places import CHECKPOINTS, CONFIG, LATEST
@@ -34,7 +34,10 @@ class Resumed:
             return files[-1] if files else None
         if not files:
             return final
-        return final if int(load_state(final)[0]["step"]) >= _step(files[-1]) else files[-1]
+        made = load_state(final)[0].get("step")
+        if made is None or made.shape != ():
+            raise CheckpointError(f"{final} cannot be read: it does not say of which step it is")
+        return final if int(made) >= _step(files[-1]) else files[-1]
 
 
 def resumed(

@@ -23,7 +23,9 @@ from nncompile.program.model_file import load
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import StepRunner, in_child, load_state, read_array, read_arrays
 from nncompile.runtime.tensor_files import metadata_of
-from nncompile.train import CSVLog, JSONLog, run_config
+from nncompile.train import CSVLog, JSONLog, RunDirectory, run_config
+from nncompile.train.run_files import notes_in
+from nncompile.train.run_places import latest
 from nncompile.train.sources.files import read_table
 
 MODEL_FILE = """\
@@ -183,6 +185,8 @@ LOADERS = (
     Loader("step", "step.onnx", _step, 3, others=("step.state.safetensors",)),
     Loader("model file", "net.py", lambda p: in_child(lambda: str(load(p).model), what="it"), 3),
     Loader("run", "config.json", lambda p: run_config.read(p.parent), 2),
+    Loader("run, latest", "latest", lambda p: latest(p.parent), 1),
+    Loader("run, notes", "noted.safetensors", notes_in, 2),
     Loader("log, csv", "log.csv", _log, 2),
     Loader("log, json", "log.jsonl", _log, 1),
     *(
@@ -230,7 +234,13 @@ def make_files(directory: Path, with_torch: bool) -> None:
     export(net(), directory / "outer.onnx", params=trained.params, external_data=True)
     export(recipe(), directory / "step.onnx", to="step")
     (directory / "net.py").write_text(MODEL_FILE)
-    run_config.write(directory, {"format": 1, "seed": 0, "model": "net", "versions": {"a": "1"}})
+    run = RunDirectory(directory / "run", exports=False, about={"options": {"patience": 3}})
+    trained.fit(data, epochs=1, verbose=0, callbacks=run)
+    shutil.copy(directory / "run" / "config.json", directory)
+    (state,) = (directory / "run" / "checkpoints").iterdir()
+    shutil.copy(state, directory / "noted.safetensors")
+    shutil.rmtree(directory / "run")
+    (directory / "latest").write_text("run\n")
     shutil.copy(directory / "outer.weights.safetensors", directory / "w.safetensors")
     columns = {
         "age": np.array([1, 2, 3, 4], np.float32),
