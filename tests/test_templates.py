@@ -15,7 +15,9 @@ import pytest
 
 from nncompile.cli.app import app
 from nncompile.cli.init import NEXT
+from nncompile.compiler.compile import compile_model
 from nncompile.program.model_file import load
+from nncompile.runtime import Session
 from nncompile.train import Trainer
 from tests.command_line import fails, run, succeeds
 from tests.test_docs import ROOT
@@ -66,6 +68,21 @@ def test_nothing_is_replaced(tmp_path: Path) -> None:
     assert [x.name for x in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"
     assert "not one of 'tabular', 'image'" in run("init", "tablar", tmp_path).output
+
+
+@pytest.mark.slow
+def test_the_generator_is_exported_with_its_weights(tmp_path: Path) -> None:
+    """The second command of the README, of a model that no recipe trains by itself."""
+    succeeds("init", "gan", tmp_path)
+    file, model = tmp_path / "gan.py", tmp_path / "generator.onnx"
+    trainer = Trainer(load(file, "gan").recipe, seed=5, threads=1)
+    checkpoint = trainer.save(tmp_path / "checkpoint.safetensors")
+    succeeds("compile", file, "--model", "generator", "-o", model, "--params", checkpoint)
+    code = np.ones((3, 8), np.float32)
+    weights = {n: x for n, x in trainer.params.items() if n.startswith("generator.")}
+    bare = compile_model(load(file, "generator").model).model
+    known = Session(bare, threads=1).run({"code": code, **weights})["point"]
+    np.testing.assert_allclose(Session(model, threads=1).run({"code": code})["point"], known, 1e-5)
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ def check(
       nncompile check digits.py
     """
     declared = load_file(file, model, settings)
-    recipe = declared.recipe if declared.recipes else None
+    recipe = declared.recipe_if_any
     data = data_or_none(declared)
     found = []
     for finding in findings(declared.model, recipe, data.train if data else None, seed):

@@ -72,7 +72,8 @@ def compile(
       nncompile compile digits.py --to torchscript-step -o digits.step.pt
     """
     declared = load_file(file, model, settings)
-    source = declared.recipe if declared.recipes else declared.model
+    recipe = declared.recipe_if_any
+    source = recipe or declared.model
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
     target_of(output, to)  # before anything is compiled
@@ -85,7 +86,7 @@ def compile(
             params,
             opset,
             external_data or None,
-            seed=declared.recipe.seed if declared.recipes else 0,
+            seed=0 if recipe is None else recipe.seed,
             without=skipped_passes(without),
             observe=counts,
             report=report,

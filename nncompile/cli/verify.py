@@ -40,7 +40,7 @@ def verify(
       nncompile verify char_gpt.py --sizes batch=2,time=33
     """
     declared = load_file(file, model, settings)
-    source = declared.recipe if declared.recipes else declared.model
+    source = declared.recipe_if_any or declared.model
     given = data_or_none(declared)
     data = given.train if given else None
     report = compared(source, data, seed, sizes_of(sizes), rounds, quick)

@@ -77,6 +77,18 @@ class Declared:
             recipes = {name: r for name, r in recipes.items() if r.model is self.model}
         return self._only(recipes, "recipe", "training(model, minimize=..., optimizer=...)")
 
+    @property
+    def recipe_if_any(self) -> Recipe | None:
+        """The recipe; None where the file has none, or none of the chosen model. Raises
+        `ModelError` where there are several."""
+        if not self.recipes:
+            return None
+        if self.choice is not None and self.choice not in self.recipes:
+            model = self.model
+            if all(recipe.model is not model for recipe in self.recipes.values()):
+                return None
+        return self.recipe
+
     @cached_property
     def data(self) -> Data | None:
         """The variable `data` of the file, called where it is a function; None without one. It is

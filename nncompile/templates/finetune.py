@@ -96,6 +96,6 @@ def labelled(count: int, seed: int) -> dict[str, np.ndarray]:
 if __name__ == "__main__":
     trainer = Trainer(tuning)
     print(trainer.load_params(sys.argv[1]))  # all but the head, which is of another width
-    trainer.fit(labelled(40, seed=2))
+    trainer.fit(labelled(40, seed=2), verbose=0)
     print(f"held out: {trainer.evaluate(labelled(512, seed=3))['accuracy']:.1%} right")
     print(*trainer.export("periodic.onnx"))
