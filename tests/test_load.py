@@ -165,7 +165,7 @@ def test_data_that_raises_is_told_at_its_line(tmp_path: Path) -> None:
     assert caught.value.location.line == 10
 
 
-@pytest.mark.parametrize("value", ["3", "[1, 2]", "({}, {}, {})", "({}, 5)", "lambda: 'x'"])
+@pytest.mark.parametrize("value", ["3", "[1, 2]", "({}, {}, {})", "({}, 5)", "lambda: 5"])
 def test_data_of_another_kind_is_refused(tmp_path: Path, value: str) -> None:
     declared = load(write(tmp_path, f"{MODEL}data = {value}\n"))
     with pytest.raises(ModelError, match=r"`data` of net\.py is"):
@@ -179,8 +179,8 @@ def test_files_that_are_no_model_files(tmp_path: Path) -> None:
     exported = tmp_path / "model.onnx"
     exported.write_bytes(b"\x08\x0a")
     for path, message in [
-        (tmp_path / "missing.py", "No such file"),
-        (tmp_path / "nowhere" / "missing.py", "No such file"),
+        (tmp_path / "missing.py", "no such file"),
+        (tmp_path / "nowhere" / "missing.py", "no such file"),
         (tmp_path, "not a Python file"),
         (binary, "not Python source text"),
         (exported, "not a Python file"),
