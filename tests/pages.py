@@ -67,7 +67,9 @@ def run_page(page: Path, folder: Path) -> ModuleType:
     """Runs the code of the page in `folder`, the working directory, and returns its names."""
     module = ModuleType("page")
     module.__file__ = str(folder / "page.py")
+    known = set(sys.modules)
     sys.modules["page"] = module  # where classes of the page are looked up
+    sys.path.insert(0, str(folder))
     try:
         for part in parts_of(page):
             if part.kind == "file":
@@ -78,7 +80,10 @@ def run_page(page: Path, folder: Path) -> ModuleType:
                 source = "\n" * part.line + part.text
                 exec(compile(source, str(page), "exec"), module.__dict__)
     finally:
-        del sys.modules["page"]
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name == "page" or name not in known]:
+            if Path(getattr(sys.modules[name], "__file__", None) or "/").parent == folder:
+                del sys.modules[name]
     return module
 
 

@@ -108,16 +108,38 @@ def test_labels_that_are_none_are_refused() -> None:
         Trainer(training(net)).fit(arrays, epochs=1)
 
 
+def test_words_are_their_codes_in_what_a_training_is_fed() -> None:
+    pandas = pytest.importorskip("pandas")
+    net = classifier(Vocabulary(["b", "a"]), Vocabulary(["no", "yes"], unknown=False))
+    size = np.zeros((4, 2), np.int64)
+    colors, labels = [None, "a", "c", "b"], ["no", "yes", "yes", "no"]
+    codes = {"color": np.array([0, 2, 0, 1]), "size": size, "label": np.array([0, 1, 1, 0])}
+    expected = Trainer(training(net)).evaluate(codes)
+    table = pandas.DataFrame({"color": colors, "label": labels})
+    categories = table.astype("category")
+    for data in (
+        {"color": np.array(colors), "size": size, "label": np.array(labels)},
+        {"color": colors, "size": size, "label": labels},
+        {"color": table["color"], "size": size, "label": codes["label"]},
+        {"color": categories["color"], "size": size, "label": categories["label"]},
+        (np.array(colors, object), size, np.array(labels)),
+        [{"color": np.array(colors), "size": size, "label": np.array(labels)}],
+    ):
+        trainer = Trainer(training(net))
+        assert trainer.evaluate(data) == expected
+        trainer.fit(data, epochs=1)
+    with pytest.raises(FeedError, match="'maybe' is none of the 2 categories"):
+        trainer.fit({**codes, "label": np.array(["maybe"] * 4)})
+
+
 @pytest.mark.parametrize("column", [["a", "b"], [None, "b"]])
-def test_text_that_is_fed_is_told(column: list[Any]) -> None:
-    net = classifier(Vocabulary(["a"]), Vocabulary(["no", "yes"], unknown=False))
-    data = {
-        "color": np.array(column),
-        "size": np.zeros((2, 2), np.int64),
-        "label": np.array([0, 1]),
-    }
+def test_text_without_a_vocabulary_is_told(column: list[Any]) -> None:
+    @model
+    def net(color=i64["batch"]):
+        return {"loss": (color >> Embedding(3, 2)).sum()}
+
     with pytest.raises(FeedError, match=r"'color' has the wrong element type(.|\n)*\.encode"):
-        Trainer(training(net)).fit(data, epochs=1)
+        Trainer(training(net)).fit({"color": np.array(column)}, epochs=1)
 
 
 def test_a_file_with_other_categories_is_told(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from nncompile.train.figures import number
 from nncompile.train.measures import measured
 from nncompile.train.sources.blocks import whole
 from nncompile.train.sources.tables import column_names
+from nncompile.train.sources.words import encoded
 
 
 def evaluate(
@@ -83,7 +84,7 @@ def evaluate(
     declared, checkpoint = opened(target, model, settings, params, best)
     recipe = declared.recipe
     if data is not None:
-        source: Any = whole(data, recipe.model.vocabularies)
+        source: Any = whole(data)
         of = str(data)
     else:
         held = data_of(declared)
@@ -119,14 +120,15 @@ def of_exported(
     output = output or names[0]
     if output not in names:
         raise FeedError(f"the model has no output {output!r}", hint=did_you_mean(output, names))
-    table = whole(data, session.vocabularies)
+    table = whole(data)
     columns_there = list(table) if isinstance(table, dict) else column_names(table)
     if column not in columns_there:
         raise FeedError(f"{data} has no {column!r}", hint=did_you_mean(column, columns_there))
     predictions = Predictions(session, [], [column])
     with closing(predictions.of(data, size)) as blocks:
         predicted = np.concatenate([block[output] for block in blocks])
-    metrics = measured(predicted, np.asarray(table[column]))
+    expected = encoded(table[column], session.vocabularies.get(column))
+    metrics = measured(predicted, np.asarray(expected))
     out.print(f"{output} of {model} against {column!r} of {data}")
     out.print(columns([(name, number(x)) for name, x in metrics.items()], (1,)))
     found = {"model": model, "data": data, "output": output, "target": column}

@@ -18,11 +18,12 @@ from nncompile.diagnostics.errors import FeedError, FileError
 from nncompile.ir.types import Array
 from nncompile.runtime import Session
 from nncompile.train.sources.arrays import rows_of
-from nncompile.train.sources.blocks import blocks_of, named, with_codes
+from nncompile.train.sources.blocks import blocks_of, named
 from nncompile.train.sources.casting import cast_to
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sources.results import check_kind, write_blocks
 from nncompile.train.sources.tables import Columns, is_table
+from nncompile.train.sources.words import with_codes
 
 _DROP = "--drop COLUMN leaves a column out, such as a target"
 

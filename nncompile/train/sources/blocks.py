@@ -13,7 +13,7 @@ from nncompile.diagnostics.extras import extra
 from nncompile.program.category_codes import CategoryCodes
 from nncompile.runtime import Port, read_array, read_arrays
 from nncompile.train.sources.files import INSTALL, KINDS, read_table
-from nncompile.train.sources.tables import column_names
+from nncompile.train.sources.words import encoded
 
 ARRAYS = (".npy", ".npz")
 
@@ -40,25 +40,16 @@ def blocks_of(file: Path, size: int) -> Generator[Any]:
             yield table.iloc[start : start + size]
 
 
-def whole(file: Path, codes: Mapping[str, CategoryCodes]) -> Any:
-    """All examples of a file: a table, or a dict of arrays by name, with the codes of words. Raises
-    `FileError`."""
+def whole(file: Path) -> Any:
+    """All examples of a file: a table, or a dict of arrays by name. Raises `FileError`."""
     if file.suffix in ARRAYS:
         arrays = _arrays(file)
         if "" in arrays:
             raise FileError(
                 f"{file} is one array without a name", hint="np.savez(path, x=..., y=...)"
             )
-        return {name: _encoded(x, codes.get(name)) for name, x in arrays.items()}
-    table = read_table(file)
-    return with_codes(table.to_pandas() if hasattr(table, "to_pandas") else table, codes)
-
-
-def with_codes(table: Any, codes: Mapping[str, CategoryCodes]) -> Any:
-    """The table with codes in the place of the words of those inputs."""
-    names = [name for name in column_names(table) if name in codes]
-    changed = {name: _encoded(table[name], codes[name]) for name in names}
-    return table.assign(**changed) if changed else table
+        return arrays
+    return read_table(file)
 
 
 def named(block: Any, ports: Sequence[Port], codes: Mapping[str, CategoryCodes]) -> dict[str, Any]:
@@ -71,15 +62,7 @@ def named(block: Any, ports: Sequence[Port], codes: Mapping[str, CategoryCodes])
                 f"one array is given for {len(ports)} inputs", hint=f"a .npz of {listed}"
             )
         block = {ports[0].name: block[""]}
-    return {name: _encoded(x, codes.get(name)) for name, x in block.items()}
-
-
-def _encoded(x: Any, codes: CategoryCodes | None) -> Any:
-    """Words as their codes; numbers are codes already."""
-    if codes is None or getattr(x, "dtype", None) is None:
-        return x
-    is_number = getattr(x.dtype, "kind", "O") in "iub"
-    return x if is_number else codes.encode(x)
+    return {name: encoded(x, codes.get(name)) for name, x in block.items()}
 
 
 def _arrays(file: Path) -> dict[str, Any]:

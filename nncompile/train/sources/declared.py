@@ -33,10 +33,10 @@ def arrays_of(model: Model, *parts: Any) -> list[dict[str, Array] | None]:
 
 def _arrays(data: Any, naming: Naming, ports: list[Port], notes: Notes) -> dict[str, Array]:
     if isinstance(data, Mapping):
-        return {str(name): np.asarray(x) for name, x in data.items()}
+        return {n: np.asarray(x) for n, x in naming.feeds(data, None, ports).items()}
     table = read_table(data) if isinstance(data, str | os.PathLike) else data
     assert is_table(table)  # which the model file checks
-    feeds = naming.columns.feeds(table, ports)
+    feeds = naming.feeds(table, None, ports)
     arrays = {}
     for port in ports:
         rows = feeds[port.name]

@@ -14,6 +14,7 @@ from nncompile.runtime.feeds import Port
 from nncompile.train.sources.arrays import is_array, is_stored
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sources.tables import Columns, is_table, matrix
+from nncompile.train.sources.words import encoded
 
 
 class Naming:
@@ -31,8 +32,14 @@ class Naming:
         A dict has the names, a table has them in its columns (see `Columns`), parts of a tuple or
         a list are in the order of the model's inputs, and an array is that of the only one. Where
         `y` is apart, `data` are the inputs that predictions need and `y` the others, in that order.
-        Raises `FeedError` for what does not fit.
+        Words of an input that has a vocabulary are their codes. Raises `FeedError` for what does
+        not fit.
         """
+        codes = self.model.vocabularies
+        feeds = self._feeds(data, y, ports)
+        return {name: encoded(x, codes.get(name)) for name, x in feeds.items()}
+
+    def _feeds(self, data: Any, y: Any, ports: Sequence[Port]) -> dict[str, Any]:
         if y is None:
             return self._placed(data, self._ordered(ports, len(list(_parts(data)))), ports)
         given, targets = list(_parts(data)), list(_parts(y))
