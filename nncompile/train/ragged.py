@@ -45,36 +45,45 @@ def padded(
     if not arrays:
         raise FeedError("there are no sequences to pad")
     lengths = np.array([len(x) for x in arrays], np.int64)
-    longest = int(lengths.max())
-    if length is None:
-        time = -(-longest // multiple_of) * multiple_of
-    else:
-        time = whole_number("length", length, 0)
-        if longest > time and not truncate:
-            i = int(lengths.argmax())
-            raise FeedError(
-                f"sequence {i} has {longest} elements, more than length={time}",
-                rows=[("in all", f"{int((lengths > time).sum()):,} of {len(arrays):,}")],
-                hint="truncate=True keeps the first ones",
-            )
-    filled = [x for x in arrays if len(x)]  # an empty list does not say of what type it is
-    inner = filled[0].shape[1:] if filled else ()
-    for i, x in enumerate(arrays):
-        if len(x) and x.shape[1:] != inner:
-            raise FeedError(
-                f"sequence {i} has elements of another shape",
-                rows=[("first", str(list(inner))), (f"sequence {i}", str(list(x.shape[1:])))],
-            )
-    element = np.result_type(*(x.dtype for x in filled)) if filled else np.dtype(np.float64)
-    result = np.full((len(arrays), time, *inner), value, element if dtype is None else dtype)
+    time = _padded_length(lengths, length, multiple_of, truncate)
+    shape, element = _element_of(arrays)
+    result = np.full((len(arrays), time, *shape), value, element if dtype is None else dtype)
     for row, x in zip(result, arrays, strict=True):
         kept = x[:time]
-        if len(kept):
-            row[: len(kept)] = kept if side == "right" else 0
-            if side == "left":
-                row[: len(kept)] = value
-                row[time - len(kept) :] = kept
+        if len(kept):  # an empty list has no elements of that shape
+            row[slice(len(kept)) if side == "right" else slice(time - len(kept), time)] = kept
     return result, np.minimum(lengths, time)
+
+
+def _padded_length(lengths: Array, length: int | None, multiple_of: int, truncate: bool) -> int:
+    """The size of the axis of time. Raises `FeedError` where a sequence is longer."""
+    longest = int(lengths.max())
+    if length is None:
+        return -(-longest // multiple_of) * multiple_of
+    time = whole_number("length", length, 0)
+    if longest > time and not truncate:
+        raise FeedError(
+            f"sequence {int(lengths.argmax())} has {longest} elements, more than length={time}",
+            rows=[("in all", f"{int((lengths > time).sum()):,} of {len(lengths):,}")],
+            hint="truncate=True keeps the first ones",
+        )
+    return time
+
+
+def _element_of(arrays: Sequence[Array]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """The shape and the type of the elements of sequences, which is the same for all; an empty list
+    does not say of what type it is. Raises `FeedError` for another shape."""
+    filled = {i: x for i, x in enumerate(arrays) if len(x)}
+    if not filled:
+        return (), np.dtype(np.float64)
+    first = next(iter(filled.values())).shape[1:]
+    for i, x in filled.items():
+        if x.shape[1:] != first:
+            raise FeedError(
+                f"sequence {i} has elements of another shape",
+                rows=[("first", str(list(first))), (f"sequence {i}", str(list(x.shape[1:])))],
+            )
+    return first, np.result_type(*(x.dtype for x in filled.values()))
 
 
 class LengthBuckets:
