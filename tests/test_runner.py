@@ -270,7 +270,7 @@ def test_what_is_no_step() -> None:
         ((compiled.step,), "needs the first state of the step"),
         ((compiled.evaluate, {}), "is not a training step: no output is the next value"),
         ((3,), "got 3"),
-        ((compiled, 3), "state must be a dict of arrays by path, got 3"),
+        ((compiled, 3), "state must be a dict of arrays by path, or a file, got 3"),
     ):
         with pytest.raises(ModelError, match=words):
             StepRunner(*wrong)  # type: ignore[arg-type]  # the mistake

@@ -24,6 +24,7 @@ from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, assign
 from nncompile.program.shape_check import SizeCheck, trained
 from nncompile.program.step import Step
+from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.runner import Shapes, StepRunner
 from nncompile.runtime.step_sources import METADATA_KEY
@@ -186,13 +187,18 @@ class CompiledStep(_Compiled):
         return StepRunner(model, state, providers, threads, *options)
 
     def metadata(self, graph: Graph) -> dict[str, str]:
-        """The metadata that map each state input to the output with its next value."""
+        """The metadata: what maps each state input to the output with its next value, and what
+        tells of which recipe the step is."""
         pairs = {
             path: following
             for path, following in self.source.state_map.items()
             if path in graph.leaves and following in graph.outputs
         }
-        return {METADATA_KEY: json.dumps(pairs), **self.source.model.metadata}
+        return {
+            METADATA_KEY: json.dumps(pairs),
+            RECIPE: self.source.digest,
+            **self.source.model.metadata,
+        }
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,10 @@ from nncompile.runtime import (
     write_atomically,
     written_together,
 )
+from nncompile.runtime.external_data import WEIGHTS
+from nncompile.runtime.origin import MODEL, origin_of
 from nncompile.runtime.tensor_files import external_tensors, metadata_of
+from nncompile.runtime.tensor_header import content_id
 
 TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
 _TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
@@ -159,7 +163,7 @@ def export(
         return (write_atomically(path, proto.SerializeToString()),)
     state = first_state(step.source, parameters, seed)
     with _companion(path, state_path(path), "state") as (model_file, file):
-        _save(file, state, source.model, "state")
+        _save(file, state, source.model, "state", origin_of(step.source))
         write_atomically(model_file, proto.SerializeToString())
     return state_path(path), path
 
@@ -235,21 +239,22 @@ def _export_model(
         with report.stage("checking"):
             check(proto)
         return (write_atomically(path, proto.SerializeToString()),)
+
+    def bound(file: Path, directory: Path) -> bytes:
+        """The model in `directory`, of the weights in `file` and of no others."""
+        tensors = external_tensors(file, directory, weights)
+        location = next((tensor.location for tensor in tensors.values()), None)
+        about = {WEIGHTS: json.dumps({location: content_id(file)})} if location else {}
+        proto = to_model(graph, opset, tensors, {**model.metadata, **about})
+        return bytes(proto.SerializeToString())
+
     # Weights that lie elsewhere are not there for the checker, so it sees them as inputs.
     check(to_model(graph, opset))
     if external_data is not True:
-        tensors = external_tensors(Path(external_data), path.parent, weights)
-        return (
-            write_atomically(
-                path, to_model(graph, opset, tensors, model.metadata).SerializeToString()
-            ),
-        )
+        return (write_atomically(path, bound(Path(external_data), path.parent)),)
     with _companion(path, weights_path(path), "weights") as (model_file, file):
         _save(file, weights, model, "weights")
-        tensors = external_tensors(file, file.parent, weights)
-        write_atomically(
-            model_file, to_model(graph, opset, tensors, model.metadata).SerializeToString()
-        )
+        write_atomically(model_file, bound(file, file.parent))
     return weights_path(path), path
 
 
@@ -282,5 +287,11 @@ def _companion(path: Path, file: Path, content: str) -> Iterator[tuple[Path, Pat
         yield directory / path.name, directory / file.name
 
 
-def _save(file: Path, tensors: Mapping[str, Array], model: Model, content: str) -> None:
-    save_state(file, tensors, {"nncompile.model": model.name, _CONTENT: content})
+def _save(
+    file: Path,
+    tensors: Mapping[str, Array],
+    model: Model,
+    content: str,
+    about: Mapping[str, str] | None = None,
+) -> None:
+    save_state(file, tensors, {MODEL: model.name, _CONTENT: content, **(about or {})})

@@ -17,6 +17,7 @@ from nncompile.program.initialization import initial_values
 from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.step import Step
 from nncompile.runtime import check_state, load_state
+from nncompile.runtime.origin import tell_of_another
 
 Path_ = str | os.PathLike[str]
 
@@ -26,6 +27,7 @@ class ParameterSet:
     """Arrays from the caller, with the name and the class of the error about them."""
 
     tensors: dict[str, Array]
+    about: Mapping[str, str]  # what their file says of itself
     name: str
     error: type[CompileError]
 
@@ -36,7 +38,7 @@ class ParameterSet:
         Raises `ModelError` for anything else, `FileError` or `CheckpointError` for the file.
         """
         if isinstance(params, str | os.PathLike):
-            return cls(load_state(params)[0], os.fspath(params), CheckpointError)
+            return cls(*load_state(params), os.fspath(params), CheckpointError)
         if not isinstance(params, Mapping):
             raise ModelError(
                 f"params must be a dict of arrays by path, or a file, got {type(params).__name__}",
@@ -45,7 +47,7 @@ class ParameterSet:
         for name, x in params.items():
             check_unmasked(x, name, ModelError)
         tensors = {name: np.asarray(x) for name, x in params.items()}
-        return cls(tensors, "params", ModelError)
+        return cls(tensors, {}, "params", ModelError)
 
     def fitted(self, required: Mapping[str, Type], allowed: Mapping[str, Type]) -> dict[str, Array]:
         """The tensors: all that are `required`, and none that is not `allowed`."""
@@ -87,6 +89,7 @@ def weights_of(
     tensors = {n: x for n, x in parameters.tensors.items() if n in allowed or n not in slots}
     parameters = replace(parameters, tensors=tensors)
     arrays = {**random, **parameters.fitted(required, allowed)}
+    tell_of_another(parameters.name, parameters.about, model)
     return {name: arrays[name] for name in types}
 
 
@@ -97,6 +100,7 @@ def first_state(step: Step, parameters: ParameterSet | None, seed: int | None) -
         names = (*step.model.parameters, *step.model.states)
         required = {name: step.state[name] for name in names if name not in _RANDOM}
         state |= parameters.fitted(required, step.state)
+        tell_of_another(parameters.name, parameters.about, step.model)
     return state
 
 

@@ -335,6 +335,12 @@ class Model(Presented, SuggestsNames):
         ordered = tuple(leaf for leaf in self.graph.leaves.values() if leaf in leaves)
         return Graph(plain.name, plain.outputs, ordered, plain.locations, plain.doc)
 
+    @cached_property
+    def prediction_digests(self) -> dict[str, str]:
+        """Of each output of the inference model, what tells it from others that are computed in
+        another way, of inputs and parameters of these names; the same in every process."""
+        return {name: value.digest.hex() for name, value in self.inference().outputs.items()}
+
 
 RANDOM_STATE = frozenset({"seed", "step"})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -50,6 +51,15 @@ class Step:
     def model(self) -> Model:
         """The model that is trained."""
         return self.recipe.model
+
+    @cached_property
+    def digest(self) -> str:
+        """What tells steps apart that compute something else, the same in every process: of the
+        outputs of `step`, before any pass. Files of one step carry it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, value in sorted(self.step.outputs.items()):
+            digest.update(name.encode() + b"\0" + value.digest)
+        return digest.hexdigest()
 
     @cached_property
     def parameters(self) -> tuple[str, ...]:

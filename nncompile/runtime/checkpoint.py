@@ -18,7 +18,7 @@ from nncompile.diagnostics.files import write_atomically
 from nncompile.diagnostics.reading import open_file, unreadable
 from nncompile.ir.types import Array, Type, boolean
 from nncompile.runtime.feeds import Port, describe
-from nncompile.runtime.tensor_header import Entry, read_header, sorted_header
+from nncompile.runtime.tensor_header import CHECKSUM, Entry, read_header, sorted_header
 
 FORMAT = 1
 """The version of what checkpoints hold, and how; a later one may hold what this code does not
@@ -28,7 +28,7 @@ CALLBACK = "callback:"
 """What the names of tensors begin with that are not of the state, but of callbacks; no path has a
 colon."""
 
-_FORMAT, _CHECKSUM = "nncompile.format", "nncompile.checksum"
+_FORMAT = "nncompile.format"
 _SHOWN = 8  # names of one kind that an error lists
 
 
@@ -42,7 +42,7 @@ def save_state(
     # order="C" and not ascontiguousarray, which makes a vector of a 0-d array.
     arrays = {name: np.array(x, order="C") for name, x in tensors.items()}
     about = {**(metadata or {}), _FORMAT: str(FORMAT)}
-    about[_CHECKSUM] = checksum(arrays, about)
+    about[CHECKSUM] = checksum(arrays, about)
     header, data = sorted_header(save(arrays, about))
 
     def write(beside: Path) -> None:
@@ -85,7 +85,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         except MemoryError:
             raise FileError(f"the tensors of {os.fspath(path)} do not fit in memory") from None
     about = dict(header.metadata)
-    expected = about.pop(_CHECKSUM, None)
+    expected = about.pop(CHECKSUM, None)
     if expected is not None and checksum(tensors, about) != expected:
         raise CheckpointError(
             f"{os.fspath(path)} is damaged: its checksum is not that of what it holds",

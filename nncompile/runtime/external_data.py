@@ -6,18 +6,24 @@ address of memory, so that a model could read any file of the user, or crash.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
 
-from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.errors import BackendError, CheckpointError
 from nncompile.diagnostics.reading import Path_, open_file, problem_of
+from nncompile.runtime.tensor_header import content_id
+
+WEIGHTS = "nncompile.weights"
+"""The key under which a model says which weights it was written for: JSON, an id of the content of
+each file by its path from the model."""
 
 
 def check_external_data(model: Path_ | bytes) -> None:
@@ -42,6 +48,7 @@ def _check(content: bytes, directory: Path, name: str) -> None:
         proto = onnx.ModelProto.FromString(content)
     except DecodeError:
         return  # it is no model, as onnxruntime says
+    locations: set[str] = set()
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             fields = {entry.key: entry.value for entry in tensor.external_data}
@@ -52,6 +59,31 @@ def _check(content: bytes, directory: Path, name: str) -> None:
                     f"{problem}",
                     hint="the files of a model are in its directory, or below it",
                 )
+            locations.add(fields["location"])
+    for entry in proto.metadata_props:
+        if entry.key == WEIGHTS:
+            _check_content(entry.value, directory, locations, name)
+
+
+def _check_content(text: str, directory: Path, locations: Set[str], name: str) -> None:
+    """Raises `BackendError` where a file that the model names holds other weights than those that
+    were exported with it, as `text` tells: JSON, an id for each location."""
+    try:
+        expected = dict(json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise BackendError(f"the metadata {WEIGHTS!r} of {name} cannot be read") from None
+    for location in sorted(locations & expected.keys()):
+        file = directory / location
+        try:
+            found = content_id(file)
+        except CheckpointError as error:
+            raise BackendError(error.problem, rows=error.rows, hint=error.hint) from None
+        if found != expected[location]:
+            raise BackendError(
+                f"{name} and {file} are not of one export: the model was written for other weights",
+                rows=[(name, f"weights {expected[location]}"), (str(file), f"weights {found}")],
+                hint="export both again; copy the two files together",
+            )
 
 
 def _problem(fields: dict[str, str], directory: Path) -> str | None:

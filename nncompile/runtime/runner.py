@@ -8,6 +8,7 @@ inputs.) A batch is copied into buffers that stay where they are while its shape
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -24,6 +25,7 @@ from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.runtime.buffers import array_of, bits_of, buffer_of, filler
 from nncompile.runtime.feeds import Port, check_feeds, describe
+from nncompile.runtime.origin import RECIPE
 from nncompile.runtime.providers import Provider
 from nncompile.runtime.session import RUN_ERRORS, Model, Session
 from nncompile.runtime.step_sources import METADATA_KEY, step_of
@@ -56,19 +58,20 @@ class StepRunner:
 
     `model` is a recipe, what `compose` or `compile_step` made of it, its graph, or the file of an
     exported step; `state` gives the first value of every state input, by default that which the
-    recipe draws from its seed, or which was exported beside the file. A model input in `state` that
-    has no next value stays as it is. `check` is called with the shapes of a batch where they differ
-    from before, and raises an error for wrong ones.
-    `instead` gives, by these shapes, another model to run on such batches, of the same inputs and
-    outputs, or None; the attribute `model` is the one that runs. The other options are those of
-    `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a state that
-    does not fit.
+    recipe draws from its seed, or which was exported beside the file. It may be a file, that one or
+    a later checkpoint. A model input in `state` that has no next value stays as it is.
+
+    `check` is called with the shapes of a batch where they differ from before, and raises an error
+    for wrong ones. `instead` gives, by these shapes, another model to run on such batches, of the
+    same inputs and outputs, or None; the attribute `model` is the one that runs. The other options
+    are those of `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a
+    state that does not fit, `CheckpointError` for a file that says that it is of another recipe.
     """
 
     def __init__(
         self,
         model: Model | Step | Graph | Recipe | Compiled,
-        state: Mapping[str, Any] | None = None,
+        state: Mapping[str, Any] | str | os.PathLike[str] | None = None,
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
         reuse: bool = True,
@@ -76,7 +79,8 @@ class StepRunner:
         instead: Callable[[Shapes], Model | None] | None = None,
         profile: str | None = None,
     ) -> None:
-        step, state = step_of(model, state)
+        step, given = step_of(model, state)
+        state = given.arrays
         self._check = check
         self._instead = instead
         self._start = partial(
@@ -84,6 +88,7 @@ class StepRunner:
         )
         self._first: Model = step
         self.session = self._start(step)
+        given.check_of(self.session.name, self.session.metadata.get(RECIPE))
         self.state_map = _state_map(self.session)
         state_names = self.state_map.keys() | state.keys()
         self._batch_ports = [p for p in self.session.inputs if p.name not in state_names]

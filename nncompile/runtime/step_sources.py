@@ -17,13 +17,15 @@ from nncompile.program.composition import compose
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
-from nncompile.runtime.checkpoint import load_state
+from nncompile.runtime.origin import FirstState
 
 METADATA_KEY = "nncompile.state"
 """The key of a step's metadata: JSON, the name of each state input to that of its next value."""
 
 
-def step_of(source: Any, state: Mapping[str, Any] | None) -> tuple[Any, Mapping[str, Any]]:
+def step_of(
+    source: Any, state: Mapping[str, Any] | str | os.PathLike[str] | None
+) -> tuple[Any, FirstState]:
     """The step as a session takes it, and its first state, which is that of the step where none is
     given: drawn from the recipe's seed, or what was exported beside a file (`step.onnx` and
     `step.state.safetensors`).
@@ -55,16 +57,18 @@ def step_of(source: Any, state: Mapping[str, Any] | None) -> tuple[Any, Mapping[
     if state is None and is_file:
         path = Path(source)
         beside = path.with_name(f"{path.name.removesuffix('.onnx')}.state.safetensors")
-        state = load_state(beside)[0] if beside.is_file() else None
+        state = beside if beside.is_file() else None
     if state is None:
         raise ModelError(
             "a runner needs the first state of the step, which does not say it itself",
             hint="StepRunner(step, state), as of compile_step(recipe).source.initial(seed=0) or "
             "trainer.state",
         )
+    if isinstance(state, str | os.PathLike):
+        return source, FirstState.of(state)
     if not isinstance(state, Mapping):
-        raise ModelError(f"state must be a dict of arrays by path, got {shown(state)}")
-    return source, state
+        raise ModelError(f"state must be a dict of arrays by path, or a file, got {shown(state)}")
+    return source, FirstState(state)
 
 
 def _lowered(graph: Graph) -> Any:

@@ -3,6 +3,7 @@ it is checked before anything is read by it."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -15,6 +16,9 @@ from nncompile.diagnostics.reading import Path_, open_file
 from nncompile.ir.names import check_printable
 from nncompile.ir.types import DTYPES, DType
 
+CHECKSUM = "nncompile.checksum"
+"""The key of the checksum of all that a file holds."""
+_BLOCK, _BLOCKS = 2**20, 64  # bytes of a block, and how many stand for the data of a large file
 _LIMIT = 100 * 10**6  # bytes, as safetensors itself has it
 _BY_NAME = {{"bool": "BOOL", "bfloat16": "BF16"}.get(d.name, d.short.upper()): d for d in DTYPES}
 
@@ -56,6 +60,23 @@ def read_header(file: BinaryIO, path: Path_) -> Header:
             rows=[("size", f"{size:,} bytes")],
             hint="it was truncated, or another program wrote it",
         ) from None
+
+
+def content_id(path: Path_) -> str:
+    """What tells files apart that hold something else: a digest of the header, where that has a
+    checksum of the data, and else of 64 blocks of them, too. Raises as `header_of`."""
+    with open_file(path, "the weights") as file:
+        header = read_header(file, path)
+        start = file.tell()
+        file.seek(0)
+        digest = hashlib.blake2b(file.read(start), digest_size=16)
+        if CHECKSUM not in header.metadata:
+            size = os.fstat(file.fileno()).st_size
+            stride = max(_BLOCK, (size - start) // _BLOCKS)
+            for position in range(start, size, stride):
+                file.seek(position)
+                digest.update(file.read(_BLOCK))
+        return digest.hexdigest()
 
 
 def sorted_header(content: bytes) -> tuple[bytes, memoryview]:

@@ -12,7 +12,9 @@ from typing import Any
 from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import CheckpointError
 from nncompile.ir.types import Array
+from nncompile.program.step import Step
 from nncompile.runtime.checkpoint import check_state, load_checkpoint, save_state
+from nncompile.runtime.origin import origin_of, tell_of_another
 from nncompile.train.callback_state import CallbackStates
 from nncompile.train.loop import Epoch
 
@@ -43,15 +45,15 @@ class Snapshot:
     def of(
         cls,
         state: Mapping[str, Array],
-        model: str,
+        step: Step,
         seed: int,
         epoch: Epoch,
         callbacks: CallbackStates,
     ) -> Snapshot:
-        """The moment of that state of a model within that epoch. Raises `ModelError` for a
+        """The moment of that state of a step within that epoch. Raises `ModelError` for a
         callback's state that cannot be written."""
         text = json.dumps({"seed": seed, "epoch": epoch.position()})
-        metadata = {"nncompile.model": model, _POSITION: text}
+        metadata = {**origin_of(step), _POSITION: text}
         arrays: Mapping[str, Array] = {}
         if callbacks.names:
             metadata[_CALLBACKS], arrays = callbacks.stored()
@@ -73,6 +75,7 @@ def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progr
     checkpoint = load_checkpoint(path)
     tensors, metadata = checkpoint.state, checkpoint.metadata
     check_state(tensors, compiled.source.state, path)
+    tell_of_another(os.fspath(path), metadata, compiled.source.model)
     step = int(tensors["step"])
     position: dict[str, Any] = {"seed": tensors["seed"], "epoch": {"start": step}}
     try:

@@ -345,7 +345,8 @@ class Trainer(SuggestsNames, SetBySeed):
         """What `save` writes, kept in memory: `write(path)` writes it later."""
         self._loop.settle()
         loop = self._loop
-        return Snapshot.of(self.state, self.model.name, self.seed, loop.epoch, loop.callback_states)
+        step, epoch = self.compiled.source, loop.epoch
+        return Snapshot.of(self.state, step, self.seed, epoch, loop.callback_states)
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Goes on from a file that `save` wrote, or from an exported step's initial state. Raises
