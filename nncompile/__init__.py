@@ -5,6 +5,7 @@ A model is a graph of values; `grad` and its relatives make graphs of graphs; `c
 Models are usually declared with the package `dsl`.
 """
 
+from nncompile import report as report  # which adds report.html to runs
 from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
 from nncompile.compiler.compile import (
     CompiledModel,

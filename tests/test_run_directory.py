@@ -48,7 +48,11 @@ def test_a_run_has_what_it_was_of_and_what_came_out(tmp_path: Path) -> None:
         "step.onnx",
         "step.state.safetensors",
         "checkpoint.safetensors",
+        "report.html",
     }
+    page = (run.path / "report.html").read_text("utf-8")
+    for part in ("Residuals", "val_loss", "y beside target", str(run.path)):
+        assert part in page
     again = RunDirectory(root=tmp_path)
     trainer().fit(data(), epochs=1, callbacks=again)
     assert again.path == tmp_path / "perceptron" / "2" == latest(tmp_path / "perceptron")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -26,16 +24,14 @@ from nncompile.cli.shared import (
     print_costs,
     print_files,
 )
-from nncompile.diagnostics.errors import CompileError, ModelError, warn
+from nncompile.diagnostics.errors import ModelError
 from nncompile.program.model_file import Data
 from nncompile.program.recipe import Recipe
-from nncompile.report import history_of, report
 from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, RunDirectory, Trainer
 from nncompile.train.display import Display
 from nncompile.train.figures import figures
-from nncompile.train.monitor import TrainingWarning
 from nncompile.train.run_config import watched_by_default
-from nncompile.train.run_places import LATEST, LOG
+from nncompile.train.run_places import LATEST
 
 
 class ResumableCommand(Command):
@@ -194,28 +190,9 @@ def train(
         if data.validation is not None:
             evaluated["held_out"] = trainer.evaluate(data.validation)
             out.print(f"held out    {figures(evaluated['held_out'])}")
-    files = run.files if code else (*run.files, *page_of(trainer, run, data, seconds, options))
-    print_files(*files)
+    print_files(*run.files)
     found = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
-    return Outcome({**found, "files": described_files(files)}, code)
-
-
-def page_of(
-    trainer: Trainer, run: RunDirectory, data: Data, seconds: float, options: Mapping[str, Any]
-) -> tuple[Path, ...]:
-    """Writes the page on the run into its directory; a warning says so where that fails: what was
-    trained is there."""
-    assert run.path is not None
-    held_out = data.train if data.validation is None else data.validation
-    told = {"run": run.path, "command": shlex.join(sys.argv), **options}
-    try:
-        history = history_of(run.path / LOG)
-        path = run.path / "report.html"
-        page = report(trainer, history, path, held_out, configuration=told, seconds=seconds)
-    except CompileError as error:
-        warn(f"report.html is not written: {error.problem}", TrainingWarning)
-        return ()
-    return (page,)
+    return Outcome({**found, "files": described_files(run.files)}, code)
 
 
 def _remaining(trainer: Trainer, until: Mapping[str, Any]) -> tuple[int | None, int | None]:

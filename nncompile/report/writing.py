@@ -56,7 +56,7 @@ def report(
     examples: dict[str, Array] = {}
     if validation_data is not None:
         examples = examples_of(trainer.batches(validation_data), trainer.model)
-    return _write(path, trainer, history, examples, monitor, configuration, seconds)
+    return write_page(path, trainer, history, examples, monitor, configuration, seconds)
 
 
 @suggests_options
@@ -97,7 +97,7 @@ class Report:
             source = self._fitting.held_out or self._fitting.feeder
             examples = examples_of(source.epoch(), trainer.model)
         history = self.history if history is None else history
-        return _write(
+        return write_page(
             self.path, trainer, history, examples, self.monitor, configuration, self.seconds
         )
 
@@ -113,7 +113,7 @@ def history_of(path: str | os.PathLike[str]) -> History:
     return History([{n: float(x) for n, x in r.items() if n not in left_out} for r in rows])
 
 
-def _write(
+def write_page(
     path: str | os.PathLike[str],
     trainer: Trainer,
     history: History,
@@ -122,6 +122,7 @@ def _write(
     configuration: Mapping[str, Any] | None,
     seconds: float | None,
 ) -> Path:
+    """Writes a page; see `report`. `examples` are the data to predict of."""
     model = trainer.model
     sections = [
         facts(_numbers(trainer, history, seconds)),

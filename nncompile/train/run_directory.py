@@ -21,6 +21,7 @@ from nncompile.train.logs import CSVLog
 from nncompile.train.monitor import TrainingWarning
 from nncompile.train.run_files import RunFiles, notes_in, sweep_run
 from nncompile.train.run_lock import Lock
+from nncompile.train.run_pages import Ended
 from nncompile.train.run_resumption import Resumed, resumed, tell_what_is_kept
 
 
@@ -41,8 +42,8 @@ class RunDirectory:
     training, and after Ctrl-C, SIGTERM or SIGHUP, which end it after the present step. `keep`
     checkpoints stay, of which the best is none. That is the state after the epoch with the best
     `monitor`, by default the first loss that is minimized, on held-out data where there are some;
-    see `EarlyStopping` for `mode`. `exports=False` leaves the exports out, which `files` lists when
-    they are there. `config.json` has what `about` says, too.
+    see `EarlyStopping` for `mode`. `exports=False` leaves out the exports and the page report.html,
+    which `files` lists when they are there. `config.json` has what `about` says, too.
 
     Raises `FileError` where the directory cannot be written, is there, or is in use by another
     process; `CheckpointError` for a run of another recipe, data, batch size or seed.
@@ -136,7 +137,7 @@ class RunDirectory:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The exports; none before they are there."""
+        """The exports and the page; none before they are there."""
         return self._files.exported if self._files else ()
 
     @property
@@ -188,6 +189,7 @@ class RunDirectory:
             self._writer.write_best()
             if self.exports:
                 self._writer.export(event.trainer)
+                self._writer.add_pages(Ended(self._writer.path, self._fitting, event, self._config))
             else:
                 self._writer.write_state(event.trainer)
             self.export_seconds = time.perf_counter() - start
@@ -220,6 +222,7 @@ class RunDirectory:
             "monitor": self._best.name if self._best else None,
         }
         config = run_config.described(fitting, {**self.about, **chosen})
+        self._fitting, self._config = fitting, config
         if self._begun:  # another `fit` of the same training
             assert self.path is not None
             self._lock = Lock(self.path)

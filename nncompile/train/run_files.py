@@ -12,6 +12,7 @@ from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import CheckpointError
 from nncompile.runtime import load_state, sweep, sync, written_together
 from nncompile.train.events import EventTrainer, Snapshot
+from nncompile.train.run_pages import Ended, write_pages
 from nncompile.train.run_places import BEST, CHECKPOINTS, LOG
 
 _FINAL = "checkpoint.safetensors"
@@ -83,6 +84,10 @@ class RunFiles:
         if self.improved is not None:
             self._write(self.improved, self.path / BEST / _FINAL)
             self.improved = None
+
+    def add_pages(self, ended: Ended) -> None:
+        """Writes what tells of the run; a warning says so where that fails."""
+        self.exported = (*self.exported, *write_pages(ended))
 
     def _write(self, moment: Snapshot, file: Path) -> Path:
         """Writes a state; what it says of the log is on disk before."""
