@@ -69,6 +69,7 @@ def test_an_interrupted_run_goes_on_to_its_end(here: Path, monkeypatch: pytest.M
     assert "held out" not in result.stdout
     rest = succeeds("train", "net.py", "--resume")
     assert "trained 10 steps of 20" in rest
+    assert "runs/net/1 as it was begun: --batch-size 20 --patience 50 --monitor val_acc" in rest
     held_out, *expected = (
         next(line for line in printed.splitlines() if line.startswith("held out"))
         for printed in (rest, whole)
@@ -84,6 +85,24 @@ def test_an_interrupted_run_goes_on_to_its_end(here: Path, monkeypatch: pytest.M
     assert len(config["resumed"]) == 1
     assert "is at its end: --epochs N trains on" in succeeds("train", "--resume", "1", "net.py")
     assert "trained 3 steps" in succeeds("train", "net.py", "--resume", "1", "--epochs", 1)
+
+
+def test_a_run_goes_on_with_its_options(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also from another directory; what is given anew is what the next goes on with."""
+    begun = succeeds("train", "net.py", "--epochs", 1, "--threads", 1, "--log", "figures.csv")
+    assert "as it was begun" not in begun
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    words = ("train", "../net.py", "--resume", "../runs/net/1", "--epochs", 1)
+    printed = succeeds(*words)
+    assert f"as it was begun: --threads 1 --log {here / 'figures.csv'}\n" in printed
+    rows = (here / "figures.csv").read_text("utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"]
+    succeeds(*words, "--threads", 2)
+    assert "as it was begun: --threads 2 --log" in succeeds(*words)
+    config = json.loads((here / "runs/net/1/config.json").read_text("utf-8"))
+    assert [x["threads"] for x in config["resumed"]] == [1, 2, 2]
+    assert config["provider"] == "cpu"
 
 
 def test_what_cannot_go_on_is_told(here: Path) -> None:

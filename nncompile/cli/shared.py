@@ -67,9 +67,9 @@ File = Annotated[Path, typer.Argument(metavar="FILE", help="Python file that dec
 Chosen = Annotated[
     str | None, typer.Option("--model", help="Which model, if the file declares several.")
 ]
-ProviderName = Annotated[
-    str, typer.Option(help="Execution provider of onnxruntime: cpu, cuda, ... It never falls back.")
-]
+_PROVIDER = "Execution provider of onnxruntime: cpu, cuda, ... It never falls back."
+ProviderName = Annotated[str, typer.Option(help=_PROVIDER)]
+ProviderOfRun = Annotated[str | None, typer.Option(help=_PROVIDER, show_default="cpu")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print every stage and its cost.")]
 Without = Annotated[
     list[str] | None,

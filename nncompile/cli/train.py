@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from nncompile.cli.shared import (
     INTERRUPTED,
     Chosen,
     File,
-    ProviderName,
+    ProviderOfRun,
     Verbose,
     data_of,
     out,
@@ -66,7 +67,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps, from now on.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Examples in a step.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
-    provider: ProviderName = "cpu",
+    provider: ProviderOfRun = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
     resume: Annotated[
         str | None,
@@ -128,6 +129,9 @@ def train(
         "monitor": monitor,
         "checkpoint_every": checkpoint_every,
         "settings": settings or None,
+        "provider": provider,
+        "threads": threads,
+        "log": None if log is None else str(log.resolve()),
     }
     options = {**(saved.get("options") or {}), **{k: x for k, x in given.items() if x is not None}}
     if not settings and options.get("settings"):  # a run goes on with the options of its file
@@ -143,10 +147,14 @@ def train(
             "options": options,
         },
     )
-    watchers = watchers_of(recipe, data, options, log, resume is not None)
+    watchers = watchers_of(recipe, data, options, resume is not None)
+    provider, threads = options.get("provider", "cpu"), options.get("threads")
     with Timing() as building:
         trainer = Trainer(recipe, provider, saved.get("seed") if seed is None else seed, threads)
         run.restore(trainer)
+    taken = {name: x for name, x in options.items() if given.get(name) is None}
+    if taken:
+        out.print(f"going on with {run.path} as it was begun: {_words(taken)}")
     if saved and epochs is None and steps is None:
         epochs, steps = _remaining(trainer, saved["until"])
         if 0 in (epochs, steps):
@@ -195,6 +203,15 @@ def train(
     return Outcome({**found, "files": described_files(run.files)}, code)
 
 
+def _words(options: Mapping[str, Any]) -> str:
+    """Options as they are written on a command line."""
+    words: list[str] = []
+    for name, x in options.items():
+        option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+        words += [option, *(map(str, x) if isinstance(x, list) else (str(x),))]
+    return shlex.join(words)
+
+
 def _remaining(trainer: Trainer, until: Mapping[str, Any]) -> tuple[int | None, int | None]:
     """The epochs and steps up to the end that a run was to have."""
     epoch, step = until["epoch"], until["step"]
@@ -205,7 +222,7 @@ def _remaining(trainer: Trainer, until: Mapping[str, Any]) -> tuple[int | None, 
 
 
 def watchers_of(
-    recipe: Recipe, data: Data, options: Mapping[str, Any], log: Path | None, append: bool
+    recipe: Recipe, data: Data, options: Mapping[str, Any], append: bool
 ) -> list[Callback]:
     """The callbacks that options ask for, apart from the run directory."""
     watchers: list[Callback] = []
@@ -214,8 +231,8 @@ def watchers_of(
         if watched is None:
             raise ModelError("--patience needs a metric to watch", hint="--monitor NAME")
         watchers.append(EarlyStopping(watched, options["patience"]))
-    if log is not None:
-        watchers.append(log_of(log, append))
+    if options.get("log") is not None:
+        watchers.append(log_of(Path(options["log"]), append))
     return watchers
 
 

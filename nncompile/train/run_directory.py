@@ -269,9 +269,12 @@ class RunDirectory:
     def _go_on(self, found: Resumed, config: Mapping[str, Any]) -> None:
         assert found.run is not None
         run_config.check_equal(found.run, found.config, config)
-        again = {key: config[key] for key in ("started", "command", "versions", "until")}
+        begun = ("started", "command", "provider", "threads", "versions", "until")
+        again = {key: config[key] for key in begun}
         earlier = found.config.get("resumed") or []
         changed = {**found.config, "until": config["until"], "resumed": [*earlier, again]}
+        if "options" in config:  # those that were given now are what goes on
+            changed["options"] = config["options"]
         run_config.write(found.run, changed)
         if found.run.parent == self.parent(found.config["model"]):
             run_places.point_to(found.run)
