@@ -117,10 +117,11 @@ __all__ = [
     # Regularizers.
     "activity_l1", "activity_l2", "l1", "l2", "max_norm", "orthogonality", "sparsity", "unit_norm",
     # Optimizers and learning rates.
-    "Optimizer", "Schedule", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "asgd",
-    "constant_rate", "cosine", "exponential", "inverse_sqrt", "lamb", "lbfgs", "linear_decay",
-    "lion", "multi_step", "muon", "nadam", "one_cycle", "piecewise", "plateau", "polynomial",
-    "radam", "rmsprop", "rprop", "schedule", "sgd", "step_decay", "warm_restarts", "warmup",
+    "Optimizer", "Schedule", "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw",
+    "adjustable", "asgd", "constant_rate", "cosine", "exponential", "inverse_sqrt", "lamb", "lbfgs",
+    "linear_decay", "lion", "multi_step", "muon", "nadam", "one_cycle", "piecewise", "plateau",
+    "polynomial", "radam", "rmsprop", "rprop", "schedule", "sgd", "step_decay", "warm_restarts",
+    "warmup",
     # Functions of arrays.
     "argmax", "argmin", "argsort", "argwhere", "bincount", "broadcast_to", "cast", "cdist",
     "cholesky", "concatenate", "const", "cross", "cummax", "cummin", "cumprod", "cumsum", "det",

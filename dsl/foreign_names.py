@@ -146,6 +146,8 @@ FOREIGN_NAMES = {
     "LambdaLR": "schedule(lambda step: 0.1 / (1 + step))",
     "LayerNormalization": "LayerNorm()",
     "LBFGS": "lbfgs()",
+    "LearningRateScheduler": "adam(cosine(1e-3, steps=1000)), a schedule; a callback may set "
+    "event.trainer.learning_rate",
     "LeakyReLU": "a function: x >> leaky_relu",
     "Linear": "Dense(out_features)",
     "LinearLR": "warmup(lr, steps=5, start=1 / 3)",

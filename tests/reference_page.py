@@ -41,7 +41,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Penalties and bounds": ("dsl.regularizers",),
     "Initializers": ("dsl.initializers",),
     "Learning rate schedules": (
-        *("nncompile.optim.curves", "nncompile.optim.schedules", "nncompile.optim.plateau"),
+        *("nncompile.optim.curves", "nncompile.optim.schedules"),
+        *("nncompile.optim.plateau", "nncompile.optim.adjustable"),
     ),
     "Optimizers": ("nncompile.optim",),
     "Recipes": (

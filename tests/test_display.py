@@ -216,6 +216,20 @@ def test_learning_rates_of_steps() -> None:
     assert learning_rate(training(net, updates=groups), 0) is None
 
 
+def test_a_rate_that_the_state_knows_is_shown() -> None:
+    """That of a plateau, and one that was set; of several none."""
+
+    def shown(optimizer: Any, rate: float | None) -> list[float | None]:
+        ours, seen = trainer(optimizer=optimizer), []
+        ours.learning_rate = rate
+        ours.fit(data(), steps=2, callbacks=lambda event: seen.append(showing._rate(event)))
+        return seen
+
+    assert shown(adam(cosine(1.0, steps=10)), 0.0625) == [0.0625] * 3
+    assert shown(adam(plateau(0.25)), None) == [0.25] * 3
+    assert shown({"out.*": adam(0.1), "*": adam(0.2)}, 0.0625) == [None] * 3
+
+
 def test_a_curve_is_drawn_at_most_every_few_seconds(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

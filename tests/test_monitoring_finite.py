@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from nncompile.diagnostics.errors import TrainingError
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.types import Array
 from nncompile.program.recipe import Recipe
-from nncompile.train import CheckFinite, Trainer, locate_nonfinite
+from nncompile.train import CheckFinite, JSONLog, Trainer, locate_nonfinite
 from tests.small_models import data, perceptron
 from tests.source_lines import line_of
 
@@ -107,6 +109,19 @@ def test_a_state_that_an_earlier_step_spoiled_is_told() -> None:
     assert "loss is nan at step 3" in text
     assert "first in  parameter one." in text
     assert "callbacks=[CheckFinite()]" in text
+
+
+def test_a_step_that_spoils_the_state_is_told_to_nobody_else(tmp_path: Path) -> None:
+    """Whatever the order: a log would have it twice, where it is made again."""
+    for order in (1, -1):
+        log = JSONLog(tmp_path / "log.jsonl", every=1)
+        ours = Trainer(spoiled())
+        with pytest.raises(TrainingError, match="after step 2"):
+            ours.fit(with_zeros(), shuffle=False, callbacks=[log, CheckFinite()][::order])
+        with pytest.raises(TrainingError, match="loss is nan at step 3"):
+            ours.fit(with_zeros(), shuffle=False, callbacks=log)
+        lines = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+        assert [line["step"] for line in lines] == [1, 2]
 
 
 def test_check_finite_stops_at_the_step_that_spoils_the_state() -> None:

@@ -38,6 +38,7 @@ from dsl import (
 from nncompile import Trainer, optim
 from nncompile.diagnostics.errors import CompileError, FeedError, ModelError
 from nncompile.ir.printer import text
+from nncompile.optim.schedules import Stateful
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
 
@@ -150,6 +151,7 @@ RATES: dict[str, Callable[[], Any]] = {
     "piecewise": lambda: dsl.piecewise([0.1, dsl.cosine(0.1, steps=9)], [5]),
     "inverse_sqrt": lambda: dsl.inverse_sqrt(0.1, warmup=4),
     "plateau": lambda: dsl.plateau(0.1),
+    "adjustable": lambda: dsl.adjustable(dsl.plateau(0.1), name="slow"),
     "one's own": lambda: inverse,
     "a function": lambda: twice,
     "a schedule of a function": lambda: schedule(twice),
@@ -166,7 +168,7 @@ def linear() -> Model:
 
 def test_every_schedule_is_here() -> None:
     rates = {n for n in optim.__all__ if not isinstance(getattr(optim, n), type)} - {"schedule"}
-    assert rates | {"plateau"} <= RATES.keys()
+    assert rates | {"plateau", "adjustable"} <= RATES.keys()
 
 
 @pytest.mark.parametrize("name", [n for n in optim.__all__ if n.islower()])
@@ -182,7 +184,7 @@ def test_a_rate_is_pickled(name: str) -> None:
     rate = RATES[name]()
     recipe = training(linear(), optimizer=sgd(rate))
     other = again(recipe)
-    if callable(rate) and name != "plateau":
+    if callable(rate) and not isinstance(rate, Stateful):
         steps = np.arange(30.0)
         mine, theirs = recipe.updates[0].optimizer.lr, other.updates[0].optimizer.lr
         np.testing.assert_array_equal([mine(s) for s in steps], [theirs(s) for s in steps])

@@ -170,6 +170,7 @@ class CompiledStep(_Compiled):
         providers: Provider | Sequence[Provider] = "cpu",
         threads: int | None = None,
         profile: str | None = None,
+        after: StepRunner | None = None,
     ) -> StepRunner:
         """The step in onnxruntime, starting from `state`, by default the first one of the recipe's
         seed; see `StepRunner`."""
@@ -183,7 +184,7 @@ class CompiledStep(_Compiled):
             is_small = all(isinstance(n, int) and n <= bound for n, bound in bounded)
             return None if is_small else self._general_step
 
-        options = (reuse, self.sizes, general, profile)
+        options = (reuse, self.sizes, general, profile, after)
         return StepRunner(model, state, providers, threads, *options)
 
     def metadata(self, graph: Graph) -> dict[str, str]:

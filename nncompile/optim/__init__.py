@@ -7,6 +7,7 @@ What an optimizer of one's own is made of is imported from here, too: `Slots`, `
 from nncompile.optim.adafactor import adafactor
 from nncompile.optim.adam import adam, adamax, adamw, lamb, nadam, radam
 from nncompile.optim.adaptive import adadelta, adagrad, rmsprop
+from nncompile.optim.adjustable import adjustable
 from nncompile.optim.base import Moments as Moments
 from nncompile.optim.base import Optimizer
 from nncompile.optim.base import Slots as Slots
@@ -47,6 +48,7 @@ __all__ = [
     "adam",
     "adamax",
     "adamw",
+    "adjustable",
     "asgd",
     "constant_rate",
     "cosine",

@@ -15,7 +15,7 @@ from nncompile.ir.broadcasting import full
 from nncompile.ir.op import Value
 from nncompile.ir.types import f64
 from nncompile.optim.base import Optimizer, Slots, accumulate, decay_factor, descend, penalised
-from nncompile.optim.schedules import LearningRate, resolve
+from nncompile.optim.schedules import LearningRate, declared_rate, resolve
 
 
 class sgd(Optimizer):
@@ -56,6 +56,9 @@ class sgd(Optimizer):
         inward: Value | float
         outward: Value | float
         inward, outward = (rate, 1) if isinstance(rate, float) else (1, rate)
+        declared = declared_rate(self.lr)
+        if declared and not isinstance(rate, float):  # a rate that can be set: the slot is the same
+            inward, outward = declared, cast(resolve(self.lr, step, f64) / declared, w.dtype)
         if self.dampening:
             inward = inward * where(step == 0, as_value(1.0, w), 1 - self.dampening)
         u = accumulate(slots["u"], g, self.momentum, inward)

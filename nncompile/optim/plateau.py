@@ -70,7 +70,11 @@ class plateau(Options, Stateful):
         else:
             check_rate(self.lr)
         if isinstance(self.lr, Stateful):
-            raise ModelError("the learning rate of a plateau cannot be another plateau")
+            raise ModelError(
+                "the learning rate of a plateau must be a number or a schedule, got "
+                f"{type(self.lr).__name__}",
+                hint="adjustable(plateau(0.1)) can be set",
+            )
         if self.monitor is not False and not isinstance(self.monitor, str | None):
             raise ModelError(
                 f"monitor must be the name of an output, got {self.monitor!r}",

@@ -20,8 +20,9 @@ from nncompile.diagnostics.options import not_negative, real
 from nncompile.elementwise import floor
 from nncompile.elementwise.formula import Formula
 from nncompile.ir.basic import Constant, as_value, cast
+from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
-from nncompile.ir.types import DType, f64
+from nncompile.ir.types import DType, f64, i64
 
 P = ParamSpec("P")
 
@@ -121,6 +122,11 @@ class Stateful(ABC):
     """
 
     @property
+    def declared(self) -> float | None:
+        """The number that the rate is while nobody sets another one; None where there is none."""
+        return None
+
+    @property
     @abstractmethod
     def initial(self) -> dict[str, Value]:
         """The first value of each state, by path."""
@@ -163,6 +169,14 @@ def resolve(rate: LearningRate, step: Value, dtype: DType) -> Value | float:
     if isinstance(value.op, Constant):
         return float(value.op.value)
     return cast(value, dtype)
+
+
+def declared_rate(rate: LearningRate) -> float | None:
+    """The number that a rate is at all steps, or until another one is set; None where it falls."""
+    if isinstance(rate, Stateful):
+        return rate.declared
+    number = resolve(rate, Input("step", i64[()], "state")(), f64)
+    return number if isinstance(number, float) else None
 
 
 def check_rate(rate: Callable[..., Any]) -> None:

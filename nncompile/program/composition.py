@@ -174,7 +174,7 @@ class _Composition:
             if path in self.updated.slots:
                 raise ModelError(
                     f"two learning rates use the same state {path!r}",
-                    hint='give them names: plateau(0.1, monitor="loss", name="slow")',
+                    hint=f'give them names: {type(rate).__name__}(0.1, name="slow")',
                 )
             self.updated.slots[path] = Input(path, start.type, "state")()
             self.updated.first[path] = start

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -63,8 +63,10 @@ class StepRunner:
 
     `check` is called with the shapes of a batch where they differ from before, and raises an error
     for wrong ones. `instead` gives, by these shapes, another model to run on such batches, of the
-    same inputs and outputs, or None; the attribute `model` is the one that runs. The other options
-    are those of `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a
+    same inputs and outputs, or None; the attribute `model` is the one that runs. With `after`, it
+    takes the place of that runner, of a step with other states: it goes on counting its steps, and
+    `undo` and `before` give the state before its last one. The other options are those of
+    `Session`. Raises `BackendError` for a model that is not a step, `FeedError` for a
     state that does not fit, `CheckpointError` for a file that says that it is of another recipe.
     """
 
@@ -78,6 +80,7 @@ class StepRunner:
         check: Callable[[Shapes], object] | None = None,
         instead: Callable[[Shapes], Model | None] | None = None,
         profile: str | None = None,
+        after: StepRunner | None = None,
     ) -> None:
         step, given = step_of(model, state)
         state = given.arrays
@@ -110,6 +113,18 @@ class StepRunner:
         # Of each input that is not state: name, element type, shape, and what fills its buffer.
         self._batch: tuple[tuple[str, Any, tuple[int, ...], Callable[[Array], None]], ...] = ()
         self._at = _Position()
+        if after is not None:
+            self._at = self._following(after, first)
+
+    def _following(self, other: StepRunner, state: Mapping[str, Array]) -> _Position:
+        """The position that takes the place of the other runner's."""
+        at = other._at
+        if at.read < 0:
+            return _Position(at.steps)
+        earlier = other.before()
+        arrays = {name: earlier.get(name, array) for name, array in state.items()}
+        self._fill(1, check_feeds(self._state_ports, arrays))
+        return _Position(at.steps, read=1, can_undo=at.can_undo, equal=False)
 
     def step(self, batch: Mapping[str, Any]) -> None:
         """One step on `batch`, which holds every input that is not state. Raises `FeedError` for
@@ -124,8 +139,9 @@ class StepRunner:
             if not self._filled(batch):
                 self._allocate(batch)
         at = self._at
-        if not at.equal:  # an interrupt came within `load`
-            at = self._copied(self.state())
+        if not at.equal:  # after `put`, or an interrupt within `load`
+            now = self.state().items()
+            at = self._copied({n: x for n, x in now if n not in self.state_map})
         side = at.current
         for name in self._free:  # or a result keeps the sizes of the first run
             self._bindings[side].bind_output(name, "cpu")
@@ -158,7 +174,7 @@ class StepRunner:
 
     def metrics(self) -> dict[str, Array]:
         """The outputs of the last step that are not state; nothing before the first."""
-        if self._at.read < 0:
+        if self._at.binding is None:
             return {}
         outputs = {name: array_of(buffer) for name, buffer in self._fixed.items()}
         if self._free:
@@ -170,6 +186,18 @@ class StepRunner:
     def state(self) -> dict[str, Array]:
         """A copy of the state after the last step."""
         return {n: array_of(buffer) for n, buffer in self._sets[self._at.current].items()}
+
+    def look(self, names: Iterable[str]) -> dict[str, Array]:
+        """Copies of those parts of the state after the last step."""
+        buffers = self._sets[self._at.current]
+        return {name: array_of(buffers[name]) for name in names}
+
+    def put(self, arrays: Mapping[str, Any]) -> None:
+        """Goes on with these values of parts of the state that no step changes; `undo` takes them
+        back with the step. Raises `FeedError`."""
+        arrays = check_feeds([p for p in self._state_ports if p.name in arrays], arrays)
+        self._at = self._at._replace(equal=False)  # before, for an interrupt
+        self._fill(self._at.current, arrays)
 
     def before(self) -> dict[str, Array]:
         """A copy of the state before the last step, undone or not, which is where its metrics are

@@ -21,6 +21,7 @@ from nncompile.diagnostics.errors import (
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.diagnostics.options import not_negative
 from nncompile.ir.types import Array, is_real
+from nncompile.optim.adjustable import is_set_rate
 from nncompile.program.model import RANDOM_STATE
 from nncompile.train.directions import Mode, better
 from nncompile.train.events import Event, no_metric
@@ -69,9 +70,9 @@ class EarlyStopping:
     `monitor` is a name of `fit`'s history; `val_…` needs validation data. Less is better, or, for
     names like accuracy (see `better`), more; `mode` says it outright. With `restore_best_weights`,
     when `fit` ends without an error or an interrupt, parameters, running statistics, averages
-    and slots are those of the best epoch; step and seed stay the current ones. `best` is its
-    value, `best_epoch` its number, `stopped_epoch` that of the epoch after which it stopped, or
-    None. Each `fit` starts afresh; one that goes on from a file goes on counting.
+    and slots are those of the best epoch; step, seed and a rate that was set stay the current ones.
+    `best` is its value, `best_epoch` its number, `stopped_epoch` that of the epoch after which it
+    stopped, or None. Each `fit` starts afresh; one that goes on from a file goes on counting.
     """
 
     may_add_metrics = False
@@ -116,7 +117,7 @@ class EarlyStopping:
         # What changes is set at once at the end: after an interrupt the event is told again.
         if best.improved(event):
             state = event.trainer.state if self.restore_best_weights else {}
-            weights = {p: x for p, x in state.items() if p not in RANDOM_STATE}
+            weights = {p: x for p, x in state.items() if _is_restored(p)}
             self._best, self._waited, self._state = best, 0, weights
             return
         if self._waited + 1 >= self.patience:
@@ -246,6 +247,10 @@ class ModelCheckpoint:
             ) from None
 
 
+def _is_restored(path: str) -> bool:
+    return path not in RANDOM_STATE and not is_set_rate(path)
+
+
 def _watches(callback: Any, monitor: str | None, earlier: str | None) -> bool:
     """Whether a callback watches what it watched before; warns where not."""
     if monitor != earlier:
@@ -263,6 +268,8 @@ class CheckFinite:
     The trainer itself looks at the loss, which may tell only a step later, when what the spoiled
     weights were computed of is gone. It copies the state in every step: for finding a mistake.
     """
+
+    told_first = True
 
     def __init__(self) -> None:
         """It has no options."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import IO, Literal
 
 from nncompile.diagnostics.errors import ModelError, warn
+from nncompile.program.recipe import minimize
 from nncompile.train.bar import Bar
 from nncompile.train.events import Callback, Event, Fitting, in_order
 from nncompile.train.figures import figures
@@ -21,6 +22,15 @@ from nncompile.train.showing import Lines, Moment, Plan, View
 Verbose = Literal[0, 1, 2] | bool | None
 _LINES = 20  # of epochs beside a bar
 _LONG = 60.0  # seconds without a line
+
+
+def _rate(event: Event) -> float | None:
+    """The rate of the last step; that of the next, where the state knows it. None for several."""
+    rate = learning_rate(event.trainer.recipe, event.step - 1)
+    if rate is None and any(isinstance(u, minimize) for u in event.trainer.recipe.updates):
+        now = event.trainer.learning_rate
+        return now if isinstance(now, float) else None
+    return rate
 
 
 class Display:
@@ -96,7 +106,7 @@ class Display:
             made,
             total,
             event.metrics,
-            learning_rate(event.trainer.recipe, event.step - 1),
+            _rate(event),
             self._rate,
             left,
         )

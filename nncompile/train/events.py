@@ -60,6 +60,16 @@ class EventTrainer(Protocol):
     @property
     def params(self) -> dict[str, Array]: ...
 
+    @property
+    def declared(self) -> CompiledStep: ...
+    @property
+    def learning_rate(self) -> float | dict[str, float]: ...
+    @learning_rate.setter
+    def learning_rate(self, rate: float | Mapping[str, float | None] | None) -> None: ...
+
+    def set_learning_rate(
+        self, rate: float | Mapping[str, float | None] | None, group: str | None = None
+    ) -> None: ...
     def set_params(self, params: Mapping[str, Any]) -> None: ...
     def averaged(self, name: str | None = None) -> dict[str, Array]: ...
     def stop(self) -> None: ...
@@ -114,7 +124,9 @@ true, what it does is not gone on with.
 
 With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
 what ends it: an error or an interrupt, too. One whose `told_last` is true is told after the others,
-whatever the order, as one that writes the state of all of them."""
+whatever the order, as one that writes the state of all of them; one whose `told_first` is true
+before them, as one that may undo a step with a `TrainingError`, of which the others then know
+nothing."""
 
 
 @dataclass
@@ -132,7 +144,12 @@ class Fitting:
 def in_order(callbacks: Callback | Iterable[Callback]) -> list[Callback]:
     """The callbacks in the order in which they are told."""
     several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
-    return sorted(several, key=lambda callback: bool(getattr(callback, "told_last", False)))
+
+    def turn(callback: Callback) -> int:
+        last, first = (getattr(callback, f"told_{end}", False) for end in ("last", "first"))
+        return bool(last) - bool(first)
+
+    return sorted(several, key=turn)
 
 
 def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Callable[[Event], Any]]:

@@ -27,7 +27,7 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.options import real
 from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
-from nncompile.optim.schedules import Schedule, schedule
+from nncompile.optim.schedules import Schedule, declared_rate, schedule
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
@@ -161,11 +161,11 @@ def _until_divergence(losses: Iterable[float], limit: float) -> Iterator[float]:
 def _swept(recipe: Recipe, curve: Schedule) -> Recipe:
     """The recipe with the rate of the curve in all of its optimizers."""
     every = [o for u in recipe.updates if isinstance(u, minimize) for o in _optimizers(u)]
-    numbers = [o.lr for o in every if isinstance(o.lr, int | float)]
+    numbers = [n for o in every if (n := declared_rate(o.lr)) is not None]
     largest = max(numbers) if len(numbers) == len(every) else 0.0
 
     def changed(optimizer: Optimizer) -> Optimizer:
-        share = optimizer.lr / largest if largest else 1.0  # type: ignore[operator]  # all are numbers
+        share = (declared_rate(optimizer.lr) or 0.0) / largest if largest else 1.0
         rate = curve if share == 1 else schedule(lambda step: share * curve.formula(step))
         new = {
             f.name: changed(getattr(optimizer, f.name))

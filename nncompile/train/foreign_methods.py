@@ -26,17 +26,21 @@ FOREIGN_METHODS = {
     **dict.fromkeys(("load_state_dict", "set_weights"), "trainer.set_params({path: array})"),
     "compile": "Trainer(training(model, optimizer=adam(1e-3)))",
     "history": "fit returns it: history = trainer.fit(data)",
-    "optimizer": "trainer.recipe holds it, its slots are in trainer.state",
+    "optimizer": "trainer.recipe holds it, its slots are in trainer.state; "
+    "trainer.learning_rate is its rate, to read and to set",
+    **dict.fromkeys(("lr", "rate", "get_lr", "get_last_lr"), "trainer.learning_rate"),
+    **dict.fromkeys(
+        ("set_lr", "param_groups", "adjust_learning_rate"),
+        "trainer.learning_rate = 1e-4; of some parameters: set_learning_rate(1e-4, group=...)",
+    ),
     "summary": "trainer.model.summary()",
 }
 
 
-_RATE = (
-    "go on with a recipe of another rate: other = Trainer(recipe); other.set_params(trainer.state)"
-)
+_RATE = "trainer.learning_rate = 1e-4; of some parameters: set_learning_rate(1e-4, group=...)"
 # By the attributes that people set, the way that has an effect.
 SETTING = {
-    **dict.fromkeys(("lr", "learning_rate", "optimizer"), _RATE),
+    **dict.fromkeys(("lr", "rate", "optimizer", "optimizer_lr"), _RATE),
     **dict.fromkeys(("params", "state", "weights"), "trainer.set_params({path: array})"),
     **dict.fromkeys(("step", "epoch"), "trainer.load(path) goes on from a checkpoint"),
     **dict.fromkeys(
@@ -51,15 +55,17 @@ SETTING = {
 
 
 class SetBySeed:
-    """A class whose objects have no attribute to set from outside but `seed`: setting another one
-    would have no effect, and nobody would notice."""
+    """A class whose objects have no attribute to set from outside but `seed` and properties that
+    take values: setting another one would have no effect, and nobody would notice."""
 
     def __setattr__(self, name: str, x: Any) -> None:
-        is_known = name.startswith("_") or name == "seed" or "_fixed" not in self.__dict__
+        known = getattr(type(self), name, None)
+        can_set = name == "seed" or (isinstance(known, property) and known.fset is not None)
+        is_known = name.startswith("_") or can_set or "_fixed" not in self.__dict__
         # A class of the user's own has attributes of its own.
         if not is_known and type(self).__module__.startswith("nncompile."):
             raise UnknownNameError(
                 f"setting {name!r} of a {type(self).__name__.lower()} has no effect",
-                hint=SETTING.get(name, "only its seed can be set"),
+                hint=SETTING.get(name, "only its seed and its learning_rate can be set"),
             )
         super().__setattr__(name, x)

@@ -59,8 +59,8 @@ class Epoch:
     def continued(self, compiled: CompiledStep, step: int) -> Epoch:
         """The same epoch at that step of another compilation; a new one, where its metrics are put
         together of other parts."""
-        parts = self.sums.plan.parts.keys()
-        if parts != compiled.source.accumulation.parts.keys():
+        # Of a file, they may be those of the other compilation already.
+        if self.sums.names != compiled.source.accumulation.parts.keys():
             return Epoch.of(compiled, self.number, step)
         return Epoch.of(compiled, batches=self.sums.added.batches, **self.position())
 
@@ -147,6 +147,12 @@ class Loop:
         step = self.step
         self._earlier = step - runner.steps
         self.epoch = self.epoch.continued(compiled, step)
+        self.compiled, self.runner = compiled, runner
+        self.model = compiled.source.recipe.model
+
+    def exchange(self, compiled: CompiledStep, runner: StepRunner) -> None:
+        """Goes on with another step of the same model and metrics, whose runner takes the place of
+        the present one."""
         self.compiled, self.runner = compiled, runner
         self.model = compiled.source.recipe.model
 

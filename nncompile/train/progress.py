@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,15 @@ class Snapshot:
         return save_state(path, {**self.state, **self.callbacks}, self.metadata)
 
 
-def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progress:
-    """What a checkpoint holds, or an exported step's initial state. Raises `CheckpointError` for a
-    truncated file or one of another model, `FileError` where there is none."""
+def load_progress(
+    path: str | os.PathLike[str], step_of: Callable[[Collection[str]], CompiledStep]
+) -> tuple[Progress, CompiledStep]:
+    """What a checkpoint holds, or an exported step's initial state, and the step of a state of
+    those names. Raises `CheckpointError` for a truncated file or one of another model, `FileError`
+    where there is none."""
     checkpoint = load_checkpoint(path)
     tensors, metadata = checkpoint.state, checkpoint.metadata
+    compiled = step_of(tensors)
     check_state(tensors, compiled.source.state, path)
     tell_of_another(os.fspath(path), metadata, compiled.source.model)
     step = int(tensors["step"])
@@ -97,4 +101,4 @@ def load_progress(path: str | os.PathLike[str], compiled: CompiledStep) -> Progr
                 f"the states of callbacks in {os.fspath(path)} cannot be read",
                 rows=[("got", metadata[_CALLBACKS][:200])],
             ) from None
-    return Progress(tensors, seed, epoch, states)
+    return Progress(tensors, seed, epoch, states), compiled

@@ -83,7 +83,7 @@ def described(fitting: Fitting, about: Mapping[str, Any]) -> dict[str, Any]:
         "shuffle": fitting.shuffle,
         "until": {"epoch": epoch, "step": step},
         **about,
-        "recipe": described_recipe(trainer.recipe, trainer.compiled.source),
+        "recipe": described_recipe(trainer.declared.source),
         "data": described_data(fitting.feeder),
         "validation": described_data(fitting.held_out),
         "versions": versions(),
@@ -98,8 +98,9 @@ def watched_by_default(recipe: Recipe, held_out: bool) -> str | None:
     return f"val_{losses[0]}" if held_out else losses[0]
 
 
-def described_recipe(recipe: Recipe, step: Step) -> dict[str, Any]:
+def described_recipe(step: Step) -> dict[str, Any]:
     """The recipe in words, and a digest of what its step computes."""
+    recipe = step.recipe
     return {
         "updates": [str(update) for update in recipe.updates],
         "freeze": list(recipe.freeze),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -56,6 +56,12 @@ class Sums:
             weights[name] = weights.get(name, 0.0) + weight
         so_far = added.examples + examples
         self.added = Added(added.batches + 1, so_far, totals, weights, added.parts + 1)
+
+    @property
+    def names(self) -> Set[str]:
+        """The parts that were added up; without a batch, those that are to be."""
+        added = self.added
+        return {*added.totals, *self.pools} if added.batches else self.plan.parts.keys()
 
     @property
     def pools(self) -> dict[str, Array]:

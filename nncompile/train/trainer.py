@@ -35,16 +35,18 @@ from nncompile.train.events import Callback, Fitting, Watchers
 from nncompile.train.fit_data import FitData
 from nncompile.train.foreign_methods import FOREIGN_METHODS, SetBySeed
 from nncompile.train.history import History
+from nncompile.train.learning_rates import SettableRates
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Epoch, Loop
 from nncompile.train.progress import Snapshot, load_progress
+from nncompile.train.rate_groups import Adjustments
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
 from nncompile.train.transfer import Renaming, Transfer, transfer
 from nncompile.train.weights import ClassWeight
 
 
-class Trainer(SuggestsNames, SetBySeed):
+class Trainer(SuggestsNames, SetBySeed, SettableRates):
     """Trains the model of a recipe on execution `providers`, with `threads` for each operator.
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
@@ -63,6 +65,7 @@ class Trainer(SuggestsNames, SetBySeed):
         without: Collection[str] = (),
     ) -> None:
         self.compiled = compile_step(recipe, without)
+        self._adjustments = Adjustments(self.compiled)
         self.providers = providers
         self.threads = threads
         self.seed = recipe.seed if seed is None else seed_number(seed)
@@ -75,7 +78,8 @@ class Trainer(SuggestsNames, SetBySeed):
 
     def __reduce__(self) -> Any:
         options = self.providers, self.seed, self.threads, tuple(self.compiled.without)
-        return _restored, (self.recipe, options, self.state, self._loop.epoch.position())
+        recipe = self.declared.source.recipe
+        return _restored, (recipe, options, self.state, self._loop.epoch.position())
 
     def __repr__(self) -> str:
         place = f"step {self.step:,}, epoch {self.epoch}"
@@ -115,13 +119,15 @@ class Trainer(SuggestsNames, SetBySeed):
         another `step`, a new epoch begins. Raises `ModelError` for an unknown path, `FeedError`
         for another type."""
         state = self.state
+        compiled = self._adjustments.of_state({*state, *params})
         for path in params:
-            if path not in state:
+            if path not in compiled.source.state:
                 raise ModelError(
                     f"model {self.model.name} has no parameter {path!r}",
                     rows=[(name, str(x.dtype), str(list(x.shape))) for name, x in state.items()],
                 )
-        self._loop.replace({**state, **params}, "step" in params)
+        self._go_on_with(compiled)
+        self._loop.replace({**self.state, **params}, "step" in params)
 
     def load_params(
         self,
@@ -256,9 +262,11 @@ class Trainer(SuggestsNames, SetBySeed):
         model = weighted(self.model, losses)
         if model is self.model:
             return
-        recipe = replace(self.recipe, model=model)
-        compiled = compile_step(recipe, self.compiled.without)
-        vars(self).update(recipe=recipe, model=model, compiled=compiled)
+        recipe = replace(self.declared.source.recipe, model=model)
+        adjustments = Adjustments(compile_step(recipe, self.compiled.without))
+        compiled = adjustments.of_state(self.compiled.source.state)
+        recipe = compiled.source.recipe
+        vars(self).update(recipe=recipe, model=model, compiled=compiled, _adjustments=adjustments)
         self._loop.recompiled(compiled, self._runner(self.state))
         self._evaluation = self._evaluating()
 
@@ -352,7 +360,8 @@ class Trainer(SuggestsNames, SetBySeed):
         """Goes on from a file that `save` wrote, or from an exported step's initial state. Raises
         `CheckpointError` for a truncated file or one of another model, `FileError` where there is
         none; the state is then as it was."""
-        saved = load_progress(path, self.compiled)
+        saved, compiled = load_progress(path, self._adjustments.of_state)
+        self._go_on_with(compiled, saved.state)
         self._loop.load(saved.state, saved.epoch, saved.callbacks)
         self.seed = saved.seed
 
@@ -374,6 +383,7 @@ def _restored(
 ) -> Trainer:
     """A trainer that was pickled: compiled again, it goes on from where that was."""
     trainer = Trainer(recipe, *options)
+    trainer._go_on_with(trainer._adjustments.of_state(state), state)
     batches = int(state["step"]) - int(position["start"])
     trainer._loop.load(state, Epoch.of(trainer.compiled, batches=batches, **position))
     return trainer

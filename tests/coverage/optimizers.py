@@ -105,6 +105,13 @@ _WATCHING = descent(
 )
 
 
+def _adjustable() -> Recipe:
+    """A rate that a program may set, and that nobody sets, and a slot beside it."""
+    return dsl.training(
+        network(), optimizer=dsl.sgd(dsl.adjustable(0.3), momentum=0.9), batch_size=8
+    )
+
+
 def _sequence(first: Any, second: Any, milestone: int) -> Peer:
     return curve(0.3, lambda s, o: s.SequentialLR(o, [first(s, o), second(s, o)], [milestone]))
 
@@ -138,6 +145,9 @@ SCHEDULE_ROWS = (
                         lambda s, o: s.ExponentialLR(o, 0.8), 10)),
     System("plateau", SCHEDULES, lambda: compose(_watching()).step, _watching, agrees="torch",
            peer=_WATCHING),
+    System("adjustable", SCHEDULES, lambda: compose(_adjustable()).step, _adjustable,
+           agrees="torch", peer=descent(lambda o, p: o.SGD(list(p.values()), 0.3, momentum=0.9)),
+           test="tests/test_rates_set.py"),
 )  # fmt: skip
 
 ROWS = (*OPTIMIZER_ROWS, *SCHEDULE_ROWS)

@@ -1,0 +1,116 @@
+"""Learning rates that are read and set while a model is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompile.compiler.compile import CompiledStep
+from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.options import not_negative
+from nncompile.ir.interpreter import evaluate
+from nncompile.ir.types import Array
+from nncompile.optim import adjustable
+from nncompile.optim.adjustable import AS_DECLARED
+from nncompile.program.model import Model
+from nncompile.program.recipe import Recipe
+from nncompile.runtime.providers import Provider
+from nncompile.train.loop import Loop
+from nncompile.train.rate_groups import Adjustments, RateGroup, rate_at
+
+Rate = float | Mapping[str, float | None] | None
+"""A number, None for what the recipe says, or one for each group by its label."""
+
+
+class SettableRates:
+    """What a trainer has of learning rates. A step is compiled again when one is first set: it then
+    has the rate as a state, beside those it had."""
+
+    compiled: CompiledStep
+    recipe: Recipe
+    model: Model
+    providers: Provider | Sequence[Provider]
+    threads: int | None
+    _loop: Loop
+    _adjustments: Adjustments
+
+    @property
+    def declared(self) -> CompiledStep:
+        """The step of the recipe as it was declared, whatever rates were set."""
+        return self._adjustments.declared
+
+    @property
+    def learning_rate(self) -> float | dict[str, float]:
+        """The rate of the next step; where optimizers have rates of their own, those of the groups
+        by their labels, such as the patterns of a recipe. Setting it is `set_learning_rate`."""
+        rates = {g.label: self._rate(g) for g in self._adjustments.chosen(None)}
+        return rates if len(rates) > 1 else next(iter(rates.values()))
+
+    @learning_rate.setter
+    def learning_rate(self, rate: Rate) -> None:
+        self.set_learning_rate(rate)
+
+    def set_learning_rate(self, rate: Rate, group: str | None = None) -> None:
+        """Makes the next steps with this rate: of all parameters, or of one `group`, which is the
+        label of `learning_rate`, or the loss that several of them minimize; a dict has rates by
+        group. None is what the recipe says again: a schedule is then where it would be without.
+
+        It stays until another is set, also in checkpoints, copies and exported steps. A callback
+        may set it. The first time, the step is compiled again; `adjustable` in the recipe does
+        without. A schedule in the recipe is part of what is exported, and needs no program.
+
+        Raises `ModelError` for a rate that is negative or not finite, and for an unknown group.
+        """
+        by_group = rate if isinstance(rate, Mapping) else {group: rate}
+        if isinstance(rate, Mapping) and group is not None:
+            raise ModelError("give either a group, or rates by group")
+        chosen = [
+            (g, _checked(x)) for n, x in by_group.items() for g in self._adjustments.chosen(n)
+        ]
+        # What is as the recipe has it needs no other step.
+        new = [(g, x) for g, x in chosen if self._can_set(g) or x not in (None, g.rate)]
+        self._go_on_with(
+            self._adjustments.of_state(self.compiled.source.state, [g for g, _ in new])
+        )
+        self._loop.runner.put({g.settable.path: _number(g.settable, x) for g, x in new})
+
+    def _can_set(self, group: RateGroup) -> bool:
+        return group.settable.path in self.compiled.source.state
+
+    def _rate(self, group: RateGroup) -> float:
+        rate = group.settable if self._can_set(group) else group.rate
+        names = [p for p in group.settable.initial if p in self.compiled.source.state]
+        updates = self._loop.step // self.recipe.accumulate
+        return rate_at(rate, updates, self._loop.runner.look(names))
+
+    def _go_on_with(self, compiled: CompiledStep, state: Mapping[str, Array] | None = None) -> None:
+        """Makes the next steps with that step, of which other rates can be set, from the present
+        state or from this one."""
+        if compiled is self.compiled:
+            return
+        loop = self._loop
+        source = compiled.source
+        known = loop.runner.state() if state is None else state
+        first = {p: evaluate(x, {}) for p, x in source.first.items() if p not in known}
+        whole = {path: known[path] if path in known else first[path] for path in source.state}
+        runner = compiled.runner(whole, self.providers, self.threads, after=loop.runner)
+        loop.exchange(compiled, runner)
+        vars(self).update(compiled=compiled, recipe=source.recipe, model=source.recipe.model)
+
+
+def _checked(rate: Any) -> float | None:
+    if rate is None:
+        return None
+    number = not_negative("a learning rate", rate)
+    if math.isinf(number):
+        raise ModelError(f"a learning rate must be finite, got {number}")
+    return number
+
+
+def _number(rate: adjustable, number: float | None) -> Array:
+    """What the state of the rate is for that number; for None, what it begins with."""
+    declared = AS_DECLARED if rate.declared is None else rate.declared
+    return np.array(declared if number is None else number, np.float64)
