@@ -12,26 +12,31 @@ import pytest
 
 from dsl import (
     Dense,
+    Embedding,
     accuracy,
     adam,
     binary_cross_entropy,
     cross_entropy,
     f32,
     i64,
+    log,
+    minimize,
     model,
     mse,
+    plateau,
     sigmoid,
     softmax,
     tanh,
     training,
 )
-from nncompile import FileError, History, Trainer
+from nncompile import FileError, History, ModelError, Trainer
 from nncompile.graphics.charts import bar_chart, line_chart, scatter_chart
 from nncompile.report import Report, history_of, report
 from nncompile.report.page import shown
 from nncompile.report.predictions import compared, examples_of
-from nncompile.train import CSVLog, Monitor
-from tests.command_line import succeeds
+from nncompile.report.writing import Record
+from nncompile.train import CSVLog, Event, Monitor, RunDirectory, TrainingWarning
+from tests.command_line import fails, run, succeeds
 
 VOID = {"meta", "img", "br", "hr"}
 
@@ -163,6 +168,151 @@ def test_a_page_of_numbers_has_residuals(tmp_path: Path) -> None:
     assert "Metrics" not in bare.headings and "Graph" in bare.headings
 
 
+@model
+def characters(text: Any = i64["batch", "time"]) -> Any:
+    logits = text >> Embedding(128, 8) >> Dense(128)
+    return {"logits": logits, "loss": cross_entropy(logits[:, :-1], text[:, 1:])}
+
+
+def test_a_language_model_is_shown_by_what_it_says_next(tmp_path: Path) -> None:
+    line = np.frombuffer(b"abcabcabcabcabcabcabcabcabcabcabcabc", np.uint8).astype(np.int64)
+    texts = np.stack([np.roll(line, i % 3) for i in range(48)])
+    trainer = Trainer(training(characters, optimizer=adam(5e-2), batch_size=16))
+    history = trainer.fit({"text": texts}, epochs=10, verbose=0)
+    found = compared(trainer, examples_of(trainer.batches({"text": texts}), characters))
+    assert found is not None and found.kind == "tokens" and found.target == "text"
+    np.testing.assert_array_equal(found.true.reshape(48, -1), texts[:, 1:])  # what comes next
+    np.testing.assert_array_equal(found.context[40], texts[1, :6])
+    page = Page(report(trainer, history, tmp_path / "r.html", {"text": texts}).read_text("utf-8"))
+    assert "Sample predictions" in page.headings and "Most wrong" not in page.headings
+    assert any("100.0% right" in text for text in page.texts)
+    assert any("cabcabc" in text for text in page.texts)  # as text, not as codes
+    assert any("and 98 more" in text for text in page.texts)  # of the classes
+
+
+def test_an_autoencoder_is_shown_beside_its_input(tmp_path: Path) -> None:
+    @model(predict=("code", "copy"))
+    def autoencoder(image: Any = f32["batch", 64], noise: Any = f32["batch", 64]) -> Any:
+        code = (image + noise) >> Dense(4, tanh)
+        copy = code >> Dense(64)
+        return {"code": code, "copy": copy, "loss": mse(copy, image)}
+
+    x = np.random.default_rng(0).normal(size=(30, 64)).astype(np.float32)
+    data = {"image": x, "noise": 0 * x}
+    trainer = Trainer(training(autoencoder, batch_size=10))
+    found = compared(trainer, examples_of(trainer.batches(data), autoencoder))
+    assert found is not None and (found.kind, found.target) == ("copies", "image")
+    page = Page(report(trainer, History(), tmp_path / "r.html", data).read_text("utf-8"))
+    assert "Residuals" in page.headings and "copy − image" in page.texts
+
+
+def test_drawn_images_are_not_compared_with_those_that_are_fed(tmp_path: Path) -> None:
+    @model
+    def gan(real: Any = f32["batch", 6], code: Any = f32["batch", 2]) -> Any:
+        fake = code >> Dense(6, name="draw")
+        judge = Dense(1, name="judge")
+        of_real, of_fake = sigmoid(judge(real)), sigmoid(judge(fake))
+        return {
+            "fake": fake,
+            "judge_loss": -(log(of_real) + log(1 - of_fake)).mean(),
+            "draw_loss": -log(of_fake).mean(),
+        }
+
+    updates = [
+        minimize("judge_loss", params="judge.*", optimizer=adam(1e-2)),
+        minimize("draw_loss", params="draw.*", optimizer=adam(1e-3)),
+    ]
+    trainer = Trainer(training(gan, updates=updates, batch_size=8))
+    generator = np.random.default_rng(0)
+    data = {n: generator.normal(size=(16, k)).astype(np.float32) for n, k in _SIZES.items()}
+    assert compared(trainer, examples_of(trainer.batches(data), gan)) is None
+    path = tmp_path / "r.html"
+    trainer.fit(data, epochs=2, callbacks=Report(path, profile=True), verbose=0)
+    page = Page(path.read_text("utf-8"))
+    assert page.headings[:3] == ["Metrics", "Learning rate", "Where the time goes"]
+    assert {"judge_loss", "draw_loss"} <= set(page.texts)  # both losses, and both rates
+
+
+_SIZES = {"real": 6, "code": 2}
+
+
+def test_classes_have_names(tmp_path: Path) -> None:
+    trainer = Trainer(training(classes))
+    data, path = labelled(40), tmp_path / "r.html"
+    names = ["cat", "dog", "<bird>"]
+    page = Page(report(trainer, History(), path, data, class_names=names).read_text("utf-8"))
+    assert set(names) <= set(page.texts)
+    with pytest.raises(ModelError, match="are 2 names, and 'probabilities' has 3 classes"):
+        report(trainer, History(), path, data, class_names=["cat", "dog"])
+
+
+def test_rates_of_groups_and_of_plateaus_are_shown(tmp_path: Path) -> None:
+    groups = {"stem.*": adam(1e-2), "*": adam(plateau(0.1, monitor="loss", patience=0, every=2))}
+    trainer = Trainer(training(classes, optimizer=groups, batch_size=16))
+    path = tmp_path / "r.html"
+    callback = Report(path)
+    trainer.fit(labelled(), epochs=4, callbacks=callback, verbose=0)
+    text = path.read_text("utf-8")
+    chart = text[text.index("Learning rate</h2>") :].partition("</svg>")[0]
+    assert ">stem.*<" in chart and ">*<" in chart
+    assert len(callback.record.rates) == 4
+    assert min(rates["*"] for rates in callback.record.rates.values()) < 0.1
+    again = Record()
+    again.load_state_dict(callback.record.state_dict())
+    assert again.rates == callback.record.rates
+
+
+class Fails:
+    """Ends a training."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def on_epoch(self, event: Event) -> None:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(KeyboardInterrupt(), "it was interrupted"), (ValueError("<what>"), "ValueError: <what>")],
+)
+def test_a_training_that_does_not_reach_its_end_has_a_page(
+    tmp_path: Path, error: BaseException, told: str
+) -> None:
+    trainer = Trainer(training(classes, batch_size=16))
+    path, files = tmp_path / "r.html", tmp_path / "run"
+    # Whatever the order, the run is on the disk before the page is begun.
+    callbacks = [Report(path), Fails(error), RunDirectory(files)]
+    with pytest.raises(type(error)):
+        trainer.fit(labelled(), epochs=3, callbacks=callbacks, verbose=0)
+    page = Page(path.read_text("utf-8"))
+    assert page.headings[0] == "Ended early" and told in page.texts
+    state = next((files / "checkpoints").iterdir())
+    assert state.stat().st_mtime_ns <= path.stat().st_mtime_ns
+
+
+def test_a_page_that_fails_warns(tmp_path: Path) -> None:
+    trainer = Trainer(training(classes, batch_size=16))
+    with pytest.warns(TrainingWarning, match="is not written"):
+        trainer.fit(labelled(), epochs=1, callbacks=Report(tmp_path), verbose=0)
+    assert trainer.epoch == 1
+
+
+def test_states_are_kept_as_long_as_they_are_few() -> None:
+    trainer = Trainer(training(classes, batch_size=60))
+    record = Record()
+    trainer.fit(labelled(), epochs=70, callbacks=record, verbose=0)
+    steps = [int(state["step"]) for state, _ in record.moments]
+    assert 10 <= len(steps) <= 20 and steps[-1] >= 68
+    assert set(np.diff(steps)) == {4}
+
+
+def test_axes_of_epochs_have_whole_ticks() -> None:
+    chart = ElementTree.fromstring(line_chart({"a": ([1, 2], [0.5, 1.5])}, "epoch"))
+    below = [t.text for t in chart.iter("text") if t.get("text-anchor") == "middle"]
+    assert below == ["1", "2", "epoch"]
+
+
 def test_charts_hold_every_number() -> None:
     chart = line_chart({"a": ([1, 2, 3], [1.0, float("nan"), 2.0]), "<b>": ([1], [0.0])}, "x")
     root = ElementTree.fromstring(chart)
@@ -197,4 +347,32 @@ def test_the_command_line_writes_a_page_into_the_run(good: Path, tmp_path: Path)
     told = succeeds("train", good, "--output", tmp_path / "run", "--epochs", 2, "--quiet")
     assert "report.html" in told and "epoch " not in told
     page = Page((tmp_path / "run" / "report.html").read_text("utf-8"))
-    assert "Confusion matrix" in page.headings and "Metrics" in page.headings
+    assert {"Confusion matrix", "Metrics", "Gradients", "Where the time goes"} <= set(page.headings)
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_has_a_page(tmp_path: Path) -> None:
+    file = tmp_path / "net.py"
+    file.write_text(
+        "import numpy as np\n"
+        "from dsl import Dense, f32, model, mse, sgd, training\n"
+        "@model\n"
+        "def net(x=f32['batch', 3], y=f32['batch', 1]):\n"
+        "    p = x >> Dense(1)\n"
+        "    return {'p': p, 'loss': mse(p, y)}\n"
+        "recipe = training(net, optimizer=sgd(10), batch_size=8, epochs=50)\n"
+        "x = np.ones((64, 3), 'float32')\n"
+        "data = {'x': x, 'y': x[:, :1]}\n"
+        "class_names = 3\n"
+    )
+    assert "class_names" in fails("train", file, "-q", "-o", tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # told before anything begins
+    file.write_text(file.read_text().replace("class_names = 3", ""))
+    assert run("train", file, "-q", "-o", tmp_path / "run").exit_code == 2
+    page = Page((tmp_path / "run" / "report.html").read_text("utf-8"))
+    assert page.headings[:2] == ["Ended early", "Metrics"]
+    assert any("loss" in text and "step" in text for text in page.texts)
+    file.write_text(file.read_text().replace("sgd(10)", "sgd(1e4)"))  # within the first epoch
+    assert run("train", file, "-q", "-o", tmp_path / "early").exit_code == 2
+    page = Page((tmp_path / "early" / "report.html").read_text("utf-8"))
+    assert page.headings[0] == "Ended early" and "Metrics" not in page.headings

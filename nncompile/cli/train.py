@@ -145,7 +145,9 @@ def train(
             "choice": model,
             "hyperparameters": declared.settings,
             "options": options,
+            "class_names": declared.class_names,
         },
+        measure=True,
     )
     watchers = watchers_of(recipe, data, options, resume is not None)
     provider, threads = options.get("provider", "cpu"), options.get("threads")

@@ -20,8 +20,10 @@ Points = tuple[Sequence[float], Sequence[float]]
 class _Axis:
     """Numbers to pixels, and where the ticks are; logarithmic where asked for."""
 
-    def __init__(self, numbers: Sequence[float], first: float, last: float, log: bool) -> None:
-        self.log = log
+    def __init__(
+        self, numbers: Sequence[float], first: float, last: float, log: bool, whole: bool = False
+    ) -> None:
+        self.log, self._whole = log, whole
         low, high = (min(numbers), max(numbers)) if numbers else (0.0, 1.0)
         if log:
             low, high = math.log10(low), math.log10(high)
@@ -39,6 +41,8 @@ class _Axis:
     def ticks(self) -> list[tuple[float, str]]:
         """The places and the texts of some four to seven ticks, of round numbers."""
         step = _round_step((self._high - self._low) / 5)
+        if self._whole:
+            step = max(1.0, step)
         if self.log:
             step = max(1.0, math.ceil(step))
             if self._high - self._low < 2:  # less than two powers of ten
@@ -113,7 +117,9 @@ def _kept(points: Points, log: bool) -> list[tuple[float, float]]:
 
 
 def _axes(points: Sequence[tuple[float, float]], log: bool) -> tuple[_Axis, _Axis]:
-    x = _Axis([a for a, _ in points], _LEFT, _WIDTH - _RIGHT, False)
+    # Between epochs, or steps, there is nothing.
+    whole = all(a.is_integer() for a, _ in points)
+    x = _Axis([a for a, _ in points], _LEFT, _WIDTH - _RIGHT, False, whole)
     return x, _Axis([b for _, b in points], _HEIGHT - _BOTTOM, _TOP, log)
 
 
@@ -125,7 +131,8 @@ def _frame(x: _Axis, y: _Axis, x_label: str) -> str:
         parts.append(label(text, _LEFT - 7, y(value) + 3.5, text_anchor="end"))
     for value, text in x.ticks:
         parts.append(element("path", d=f"M{x(value):.1f} {bottom}v4", class_="g"))
-        parts.append(label(text, x(value), bottom + 16, text_anchor="middle"))
+        inside = min(x(value), _WIDTH - width_of(text, 11) / 2)
+        parts.append(label(text, inside, bottom + 16, text_anchor="middle"))
     parts.append(label(x_label, (_LEFT + right) / 2, _HEIGHT - 6, text_anchor="middle"))
     return "".join(parts)
 

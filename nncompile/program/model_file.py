@@ -109,6 +109,22 @@ class Declared:
             raise self._no_data(declared)
         return Data(self._given(train), None if validation is None else self._given(validation))
 
+    @cached_property
+    def class_names(self) -> list[str] | None:
+        """The variable `class_names` of the file: what the classes are called, in order; None
+        without one. Raises `ModelError` where it is something else than names."""
+        names = getattr(self.module, "class_names", None)
+        if names is None:
+            return None
+        several = not isinstance(names, str) and hasattr(names, "__iter__")
+        found = list(names) if several else []
+        if not found or not all(isinstance(name, str | int) for name in found):
+            raise ModelError(
+                f"`class_names` of {self.path.name} is {type(names).__name__}",
+                hint='the names of the classes, in order: class_names = ["cat", "dog"]',
+            )
+        return list(map(str, found))
+
     def _given(self, data: Any) -> Any:
         """Arrays as they are, and the path of a table from the directory of the file."""
         if isinstance(data, str | Path):

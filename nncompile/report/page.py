@@ -10,7 +10,10 @@ from html import escape
 
 import numpy as np
 
+from nncompile.graphics.svg import shortened
 from nncompile.ir.types import Array
+
+_NAME = 16  # characters of a class that are shown
 
 _STYLE = """
 :root{color-scheme:light dark;--paper:#fff;--card:#f7f8fa;--ink:#1f2430;--soft:#5b6472;
@@ -33,9 +36,11 @@ flex:0 1 auto;min-width:0;overflow-x:auto}
 svg.chart{width:min(500px,82vw);display:block;font:11px system-ui,'DejaVu Sans',sans-serif}
 svg.chart text{fill:var(--soft)}svg.chart .g{stroke:var(--rule);fill:none}
 table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
-td,th{padding:3px 10px;border-bottom:1px solid var(--rule);vertical-align:middle}
+table.time td,table.time th{white-space:nowrap}
+table.time td:last-child{white-space:normal;font:12px ui-monospace,monospace}
+td,th{padding:3px 10px;border-bottom:1px solid var(--rule);vertical-align:middle;text-align:left}
 caption{text-align:left;color:var(--soft);padding-bottom:4px}
-table.heat td{text-align:center;min-width:38px;
+table.heat td,table.heat thead th{text-align:center}table.heat td{min-width:38px;
 background:color-mix(in srgb,var(--c0) calc(var(--p)*85%),transparent)}
 table.heat td.wrong{background:color-mix(in srgb,var(--c1) calc(var(--p)*85%),transparent)}
 pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;font-size:13px}
@@ -81,11 +86,13 @@ def facts(numbers: Mapping[str, str]) -> str:
     return f"<div class='facts'>{''.join(several)}</div>"
 
 
-def heat_table(table: Array) -> str:
-    """A confusion matrix: each row shaded by its shares, the diagonal in another color."""
+def heat_table(table: Array, names: Sequence[str]) -> str:
+    """A confusion matrix of classes of these names: each row shaded by its shares, the diagonal in
+    another color."""
     count = len(table)
     sums = table.sum(1)
-    head = "".join(f"<th>{i}</th>" for i in range(count))
+    labels = [escape(shortened(name, _NAME)) for name in names]
+    head = "".join(f"<th>{label}</th>" for label in labels)
     rows = []
     for i in range(count):
         cells = []
@@ -94,7 +101,7 @@ def heat_table(table: Array) -> str:
             kind = "" if i == j else " class='wrong'"
             text = f"{table[i, j]:,}" if table[i, j] else ""
             cells.append(f"<td{kind} style='--p:{share:.3f}'>{text}</td>")
-        rows.append(f"<tr><th>{i}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th>{labels[i]}</th>{''.join(cells)}</tr>")
     caption = "<caption>rows: true class; columns: predicted</caption>"
     return (
         f"<table class='heat'>{caption}<thead><tr><th></th>{head}</tr></thead>"

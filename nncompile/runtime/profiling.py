@@ -25,8 +25,8 @@ def profile_prefix() -> Iterator[str]:
 
 def node_times(path: str | os.PathLike[str]) -> list[dict[str, float]]:
     """The microseconds that each node took by itself, by name, in each run of the session that
-    wrote the profile. A node with a graph within (a loop, a branch) counts without the nodes of
-    that graph, which stand for themselves. Raises `BackendError` where there is no run."""
+    wrote the profile. A node with a graph within (a loop, a branch) counts without what runs of
+    that graph, whose nodes stand for themselves. Raises `BackendError` where there is no run."""
     try:
         events = json.loads(Path(path).read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError) as error:
@@ -59,16 +59,21 @@ def _is_node(event: Mapping[str, Any]) -> bool:
 
 
 def _own_times(nodes: Sequence[Mapping[str, Any]]) -> list[float]:
-    """How long each took without those within it."""
-    own = [float(node["dur"]) for node in nodes]
+    """How long each took before the first and after the last of those within it. From one of them
+    to the next it is mostly the measuring that takes time."""
+    ends = [node["ts"] + node["dur"] for node in nodes]
+    within: dict[int, tuple[int, int]] = {}  # from when to when others run
     around: list[int] = []
     for i, node in enumerate(nodes):
-        while around and node["ts"] >= nodes[around[-1]]["ts"] + nodes[around[-1]]["dur"]:
+        while around and node["ts"] >= ends[around[-1]]:
             around.pop()
         if around:
-            own[around[-1]] -= node["dur"]
+            first, _ = within.get(around[-1], (node["ts"], 0))
+            within[around[-1]] = first, ends[i]
         around.append(i)
-    return [max(x, 0.0) for x in own]
+    spans = [within.get(i, (0, 0)) for i in range(len(nodes))]
+    pairs = zip(nodes, spans, strict=True)
+    return [max(0.0, float(node["dur"] - (end - first))) for node, (first, end) in pairs]
 
 
 def original_name(names: Mapping[str, Any]) -> Callable[[str], str | None]:

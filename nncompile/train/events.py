@@ -124,9 +124,9 @@ true, what it does is not gone on with.
 
 With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
 what ends it: an error or an interrupt, too. One whose `told_last` is true is told after the others,
-whatever the order, as one that writes the state of all of them; one whose `told_first` is true
-before them, as one that may undo a step with a `TrainingError`, of which the others then know
-nothing."""
+whatever the order, as one that writes the state of all of them (of several such numbers, the larger
+is told later); one whose `told_first` is true before them, as one that may undo a step with a
+`TrainingError`, of which the others then know nothing."""
 
 
 @dataclass
@@ -146,8 +146,8 @@ def in_order(callbacks: Callback | Iterable[Callback]) -> list[Callback]:
     several = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
 
     def turn(callback: Callback) -> int:
-        last, first = (getattr(callback, f"told_{end}", False) for end in ("last", "first"))
-        return bool(last) - bool(first)
+        last, first = (int(getattr(callback, f"told_{end}", False)) for end in ("last", "first"))
+        return last - first
 
     return sorted(several, key=turn)
 

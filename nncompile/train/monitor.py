@@ -202,6 +202,17 @@ class Monitor:
             raise ModelError("nothing was measured yet", hint="fit(..., callbacks=[monitor])")
         return self.measurements[-1]
 
+    def measure(
+        self, trainer: Any, batch: Mapping[str, Any], state: Mapping[str, Any] | None = None
+    ) -> Measurement:
+        """Measures the trainer as it is now, or at another state of it, on a batch; without
+        warnings."""
+        if self._probe is None or self._probe.compiled is not trainer.compiled:
+            self._probe = Probe(trainer.compiled, trainer.providers, trainer.threads)
+        state = trainer.state if state is None else state
+        self.measurements.append(self._probe.measure(state, batch))
+        return self.last
+
     def on_step(self, event: Event) -> None:
         if self.every is not None and event.step % self.every == 0:
             self._measure(event)
@@ -223,11 +234,7 @@ class Monitor:
         self._warned = set(state["warned"])
 
     def _measure(self, event: Event) -> None:
-        trainer = event.trainer
-        if self._probe is None or self._probe.compiled is not trainer.compiled:
-            self._probe = Probe(trainer.compiled, trainer.providers, trainer.threads)
-        measurement = self._probe.measure(trainer.state, event.batch)
-        self.measurements.append(measurement)
+        measurement = self.measure(event.trainer, event.batch)
         for kind, message in measurement.warnings(**self.bounds).items():
             if self.warn and kind not in self._warned:
                 self._warned.add(kind)

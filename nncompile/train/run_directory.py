@@ -21,7 +21,7 @@ from nncompile.train.logs import CSVLog
 from nncompile.train.monitor import TrainingWarning
 from nncompile.train.run_files import RunFiles, notes_in, sweep_run
 from nncompile.train.run_lock import Lock
-from nncompile.train.run_pages import Ended
+from nncompile.train.run_pages import Ended, Pages, cause_of
 from nncompile.train.run_resumption import Resumed, resumed, tell_what_is_kept
 
 
@@ -43,7 +43,10 @@ class RunDirectory:
     checkpoints stay, of which the best is none. That is the state after the epoch with the best
     `monitor`, by default the first loss that is minimized, on held-out data where there are some;
     see `EarlyStopping` for `mode`. `exports=False` leaves out the exports and the page report.html,
-    which `files` lists when they are there. `config.json` has what `about` says, too.
+    which `files` lists when they are there. `config.json` has what `about` says, too; names of
+    classes in it, `class_names`, are shown on the page. With `measure`, the layers of some states
+    and the time of a step are measured for it when the training is over, which takes about as long
+    as to compile twice.
 
     Raises `FileError` where the directory cannot be written, is there, or is in use by another
     process; `CheckpointError` for a run of another recipe, data, batch size or seed.
@@ -65,12 +68,16 @@ class RunDirectory:
         mode: Mode | None = None,
         exports: bool = True,
         about: Mapping[str, Any] | None = None,
+        measure: bool = False,
     ) -> None:
         self.path = None if path is None else Path(path)
         self.name = None if name is None else run_places.check_name(name)
         self.root = Path(root)
         self.overwrite, self.resume, self.exports = overwrite, resume, exports
         self.export_seconds = 0.0
+        self.measure = measure
+        self._pages = Pages()
+        self._seconds = 0.0  # of this `fit`, when it was last heard of
         self.about = dict(about or {})
         self.interval = Interval.of(checkpoint_every)
         self.keep = whole_number("keep", keep, 1)
@@ -174,6 +181,8 @@ class RunDirectory:
 
     def on_epoch(self, event: Event) -> None:
         assert self._log is not None
+        self._seconds = event.seconds
+        self._pages.on_epoch(event)
         with self._interrupts.writing():
             try:
                 self._log.on_epoch(event)
@@ -189,7 +198,8 @@ class RunDirectory:
             self._writer.write_best()
             if self.exports:
                 self._writer.export(event.trainer)
-                self._writer.add_pages(Ended(self._writer.path, self._fitting, event, self._config))
+                self._seconds = event.seconds
+                self._writer.add_pages(self._pages, self._ended())
             else:
                 self._writer.write_state(event.trainer)
             self.export_seconds = time.perf_counter() - start
@@ -310,7 +320,15 @@ class RunDirectory:
                 files.export(trainer)
         except Exception as problem:  # the error that ended the training is the one to be seen
             error.add_note(f"{type(problem).__name__}: the last state is not on disk: {problem}")
+        if trainer.step and self.exports:
+            files.add_pages(self._pages, self._ended(cause_of(error)))
         tell_what_is_kept(error, files.path, self.best_epoch)
+
+    def _ended(self, early: str = "") -> Ended:
+        """What the page is written of."""
+        fitting, path = self._fitting, self._writer.path
+        trainer, measures = fitting.trainer, self.measure
+        return Ended(path, trainer, fitting, self._seconds, self._config, early, measures)
 
     def _release(self) -> None:
         if self._lock is not None:

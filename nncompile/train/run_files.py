@@ -12,7 +12,7 @@ from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import CheckpointError
 from nncompile.runtime import load_state, sweep, sync, written_together
 from nncompile.train.events import EventTrainer, Snapshot
-from nncompile.train.run_pages import Ended, write_pages
+from nncompile.train.run_pages import Ended, Pages
 from nncompile.train.run_places import BEST, CHECKPOINTS, LOG
 
 _FINAL = "checkpoint.safetensors"
@@ -85,9 +85,9 @@ class RunFiles:
             self._write(self.improved, self.path / BEST / _FINAL)
             self.improved = None
 
-    def add_pages(self, ended: Ended) -> None:
+    def add_pages(self, pages: Pages, ended: Ended) -> None:
         """Writes what tells of the run; a warning says so where that fails."""
-        self.exported = (*self.exported, *write_pages(ended))
+        self.exported = (*self.exported, *pages.write(ended))
 
     def _write(self, moment: Snapshot, file: Path) -> Path:
         """Writes a state; what it says of the log is on disk before."""

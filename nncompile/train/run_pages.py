@@ -5,38 +5,73 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from nncompile.diagnostics.errors import CompileError, TrainingWarning, warn
-from nncompile.train.events import Event, Fitting
+from nncompile.train.events import Event, EventTrainer, Fitting
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run whose training has ended: its directory, what `fit` was given, the last event, and
-    what its configuration says."""
+    """A run whose training has ended: its directory, the trainer, what `fit` was given, the seconds
+    that it took, and what its configuration says. `early` says why, where the training did not
+    reach its end. Where it `measures`, more may be computed for the page."""
 
     path: Path
+    trainer: EventTrainer
     fitting: Fitting
-    event: Event
+    seconds: float
     config: dict[str, Any]
+    early: str = ""
+    measures: bool = False
 
 
-_WRITERS: list[Callable[[Ended], Path]] = []
+class Page(Protocol):
+    """A file that is added to a run; it sees the epochs before."""
+
+    def on_epoch(self, event: Event) -> None: ...
+
+    def write(self, ended: Ended) -> Path: ...
 
 
-def adds_to_runs(write: Callable[[Ended], Path]) -> Callable[[Ended], Path]:
-    """Has `write` add a file to each run that comes to its end."""
-    _WRITERS.append(write)
-    return write
+P = TypeVar("P", bound=Callable[[], Page])
+_MAKERS: list[Callable[[], Page]] = []
 
 
-def write_pages(ended: Ended) -> tuple[Path, ...]:
-    """Writes what is to be added, and warns of what cannot be: what was trained is there."""
-    written: list[Path] = []
-    for write in _WRITERS:
-        try:
-            written.append(write(ended))
-        except CompileError as error:
-            warn(f"a page of {ended.path} is not written: {error.problem}", TrainingWarning)
-    return tuple(written)
+def adds_to_runs(make: P) -> P:
+    """Has what `make` gives add a file to each run that ends."""
+    _MAKERS.append(make)
+    return make
+
+
+class Pages:
+    """All that is added to one run."""
+
+    def __init__(self) -> None:
+        self._pages = [make() for make in _MAKERS]
+
+    def on_epoch(self, event: Event) -> None:
+        for page in self._pages:
+            page.on_epoch(event)
+
+    def write(self, ended: Ended) -> tuple[Path, ...]:
+        """Writes what is to be added, and warns of what cannot be: what was trained is there, and
+        worth more."""
+        written: list[Path] = []
+        for page in self._pages:
+            try:
+                written.append(page.write(ended))
+            except Exception as error:
+                named = f"{type(error).__name__}: {error}"
+                problem = error.problem if isinstance(error, CompileError) else named
+                warn(f"a page of {ended.path} is not written: {problem}", TrainingWarning)
+        return tuple(written)
+
+
+def cause_of(error: BaseException) -> str:
+    """What a page says of the error or the interrupt that ended a training."""
+    if isinstance(error, CompileError):
+        return error.problem
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        return "it was interrupted"
+    return f"{type(error).__name__}: {error}"

@@ -154,10 +154,16 @@ def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _without_overhead(nodes: Mapping[str, float], step: float) -> dict[str, float]:
     """The times of nodes without what it took to measure them: where they add up to more than a
-    step, they are that much too long, each by the same."""
-    excess = (sum(nodes.values()) - step) / max(1, len(nodes))
-    overhead = min(max(0.0, excess), min(nodes.values(), default=0.0))
-    return {name: microseconds - overhead for name, microseconds in nodes.items()}
+    step, they are that much too long, each by the same, or by all that it is."""
+    ordered = sorted(nodes.values())
+    total, overhead = sum(ordered), 0.0
+    for i, shortest in enumerate(ordered):  # of those that are left, after the i shorter ones
+        left = len(ordered) - i
+        overhead = max(0.0, (total - step) / left)
+        if overhead <= shortest:
+            break
+        total -= shortest
+    return {name: max(0.0, microseconds - overhead) for name, microseconds in nodes.items()}
 
 
 def _first_batch(
