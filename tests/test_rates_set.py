@@ -347,7 +347,8 @@ def test_the_best_epoch_is_restored_at_the_present_rate(tmp_path: Path) -> None:
 
     stopping = EarlyStopping("loss", patience=2)
     best = ModelCheckpoint(tmp_path / "best.safetensors", monitor="loss")
-    ours = of(sgd(1.0, momentum=0.5))
+    ours = of(sgd(0.5, momentum=0.5))
+    ours.learning_rate = 1.0
     ours.fit(data(), epochs=4, callbacks=[stopping, best, CSVLog(tmp_path / "log.csv"), drop])
     assert ours.learning_rate == 1 / 4**ours.epoch
     ours.load(tmp_path / "best.safetensors")

@@ -117,9 +117,70 @@ TRAINING = (
     ),
     Fault(
         "nncompile/train/callbacks.py",
-        "{p: x for p, x in state.items() if p not in RANDOM_STATE}",
+        "{p: x for p, x in state.items() if _is_restored(p)}",
         "dict(state)",
         "tests/test_early_stopping.py",
+    ),
+    # Rates that are set.
+    Fault(
+        "nncompile/train/callbacks.py",
+        "path not in RANDOM_STATE and not is_set_rate(path)",
+        "path not in RANDOM_STATE",
+        "tests/test_rates_set.py -k best_epoch",
+    ),
+    Fault(
+        "nncompile/train/callbacks.py",
+        "told_first = True",
+        "told_first = False",
+        "tests/test_monitoring_finite.py -k nobody_else",
+    ),
+    Fault(
+        "nncompile/optim/descent.py",
+        "if declared and not isinstance(rate, float):",
+        "if False:",
+        "tests/test_rates_set.py -k 'torch or always'",
+    ),
+    Fault(
+        "nncompile/optim/adjustable.py",
+        "where(number < 0, cast(base, f64), number)",
+        "where(number < 0, number, number)",
+        "tests/test_rates_set.py -k always",
+    ),
+    Fault(
+        "nncompile/runtime/runner.py",
+        "self._at = self._at._replace(equal=False)  # before, for an interrupt",
+        "self._fill(1 - self._at.current, arrays)",
+        "tests/test_rates_set.py -k undone",
+    ),
+    Fault(
+        "nncompile/runtime/runner.py",
+        "return _Position(at.steps, read=1, can_undo=at.can_undo, equal=False)",
+        "return _Position(at.steps)",
+        "tests/test_rates_set.py -k undone",
+    ),
+    Fault(
+        "nncompile/train/loop.py",
+        "if self.sums.names != compiled.source.accumulation.parts.keys():",
+        "if self.sums.plan.parts.keys() != compiled.source.accumulation.parts.keys():",
+        "tests/test_rates_set.py -k weighted",
+    ),
+    Fault(
+        "nncompile/train/run_config.py",
+        "described_recipe(trainer.declared.source)",
+        "described_recipe(trainer.compiled.source)",
+        "tests/test_rates_set.py -k resumed",
+    ),
+    Fault(
+        "nncompile/train/rate_groups.py",
+        "if p == pattern else optimizer",
+        "if True else optimizer",
+        "tests/test_rates_set.py -k groups_have",
+    ),
+    Fault(
+        "nncompile/train/trainer.py",
+        "        self._go_on_with(compiled, saved.state)\n",
+        "",
+        "tests/test_rates_set.py -k files_and_copies",
     ),
     Fault(
         "nncompile/train/transfer.py",
