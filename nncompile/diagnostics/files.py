@@ -78,8 +78,8 @@ def written_together(directory: str | os.PathLike[str]) -> Iterator[Path]:
             _prepare(beside, target)
             if not (is_new and _renamed(beside, target)):
                 _move(beside, target)
-        except FileError:
-            raise  # it says more
+        except FileError as error:  # it says more
+            raise _naming(error, beside, target) from None
         except OSError as error:
             raise FileError(f"cannot write to {target}: {reason_of(error)}") from None
 
@@ -91,7 +91,17 @@ def new_directory(folder: str | os.PathLike[str], name: str = "") -> Iterator[Pa
     target = make_directory(folder)
     sweep(target)
     with _beside(target, name, 0o777, is_directory=True) as beside:
-        yield beside
+        try:
+            yield beside
+        except FileError as error:
+            raise _naming(error, beside, target / name) from None
+
+
+def _naming(error: FileError, beside: Path, target: Path) -> FileError:
+    """The error with the place of a file instead of that where it is made, which nobody knows."""
+    for name in ("problem", "message"):
+        setattr(error, name, getattr(error, name).replace(f"{beside}", f"{target}"))
+    return error
 
 
 def remove_directory(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _UNITS: dict[str, tuple[float, Unit]] = {
     **dict.fromkeys(("epoch", "epochs"), (1.0, "epochs")),
 }
 _FIRST = 10.0  # seconds before the first state is written, where it is written by time
+_AGAIN = 60.0  # seconds, at most, until what could not be written is tried again
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,18 @@ class Due:
     def written(self, step: int, epoch: int) -> None:
         """The state was written."""
         self._step, self._epoch, self._time = step, epoch, time.monotonic()
+        self._again = math.inf
+
+    def failed(self) -> None:
+        """The state could not be written, as on a full disk: it is due again in a minute."""
+        count, unit = self.interval.count, self.interval.unit
+        self._again = time.monotonic() + (min(count, _AGAIN) if unit == "seconds" else _AGAIN)
 
     def is_due(self, step: int, epoch: int, at_border: bool) -> bool:
         """Whether the state is to be written after that step, when so many epochs are complete;
         `at_border` where an epoch has just ended."""
+        if self._again < math.inf:
+            return time.monotonic() >= self._again
         count = self.interval.count
         if self.interval.unit == "steps":
             return step - self._step >= count

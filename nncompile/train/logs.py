@@ -81,6 +81,11 @@ class _Lines:
             raise FileError(f"cannot write {self.path}: {error.strerror or error}") from None
         self._waiting, self._whole = "", (size + len(data), zlib.crc32(data, checksum), False)
 
+    def flush(self) -> None:
+        """Writes the lines that wait, if there are any. Raises `FileError` where they still do."""
+        if self._waiting:
+            self.add("")
+
     def sync(self) -> None:
         """Returns when what was added is on disk."""
         with contextlib.suppress(OSError):  # there is none yet, or it cannot be written
@@ -151,6 +156,13 @@ class CSVLog:
         header = _csv(self._columns) if self._lines.is_empty else ""
         self._lines.add(header + _csv(list(row.values())))
 
+    def flush(self) -> None:
+        """Writes the lines that a full disk made wait. Raises `FileError` where they still do."""
+        self._lines.flush()
+
+    def on_end(self, _: Event) -> None:
+        self._lines.flush()
+
     def sync(self) -> None:
         """Returns when the lines are on disk, as they are before a checkpoint tells of them."""
         self._lines.sync()
@@ -198,6 +210,13 @@ class JSONLog:
             "metrics": {name: _plain(x) for name, x in event.metrics.items()},
         }
         self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def flush(self) -> None:
+        """Writes the lines that a full disk made wait. Raises `FileError` where they still do."""
+        self._lines.flush()
+
+    def on_end(self, _: Event) -> None:
+        self._lines.flush()
 
     def sync(self) -> None:
         """Returns when the lines are on disk, as they are before a checkpoint tells of them."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,17 +185,16 @@ class RunDirectory:
         self._seconds = event.seconds
         self._pages.on_epoch(event)
         with self._interrupts.writing():
-            try:
-                self._log.on_epoch(event)
-            except FileError as error:
-                warn(f"the log waits, and training goes on: {error.problem}", TrainingWarning)
+            self._written_to(partial(self._log.on_epoch, event))
             if self._best is not None and self._best.improved(event):
-                self._writer.improved = self._writer.snapshot(event.trainer)
+                self._writer.improve(event.trainer, event.epoch)
         self._after(event, at_border=True)
 
     def on_end(self, event: Event) -> None:
         with self._interrupts.writing():
             start = time.perf_counter()
+            if self._log is not None:
+                self._written_to(self._log.flush)
             self._writer.write_best()
             if self.exports:
                 self._writer.export(event.trainer)
@@ -203,6 +203,13 @@ class RunDirectory:
             else:
                 self._writer.write_state(event.trainer)
             self.export_seconds = time.perf_counter() - start
+
+    def _written_to(self, write: Callable[[], None]) -> None:
+        """Writes to the log; where that cannot be, what is to be written waits."""
+        try:
+            write()
+        except FileError as error:
+            warn(f"the log waits, and training goes on: {error.problem}", TrainingWarning)
 
     def _notes(self) -> dict[str, Any]:
         """What a state says that the run itself goes on with. Not a state of a callback: a run is
@@ -250,7 +257,9 @@ class RunDirectory:
         if self._noted is not None:
             self._go_on_with(self._noted)
             self._noted = None
-        self._files = self._files or RunFiles(self.path, self.keep, self._notes)
+        if self._files is None:
+            self._files = RunFiles(self.path, self.keep, self._notes)
+            self._files.best_epoch = self.best_epoch
         self._told = self._files.written = (trainer.step, trainer.epoch)
         self._due = Due(self.interval, *self._told)
 
@@ -303,12 +312,14 @@ class RunDirectory:
                 except FileError as error:
                     text = f"the state is not on disk, and training goes on: {error.problem}"
                     warn(text, TrainingWarning)
+                    self._due.failed()
+                    return
             self._due.written(trainer.step, epochs)
 
     def _rescue(self, trainer: EventTrainer, error: BaseException) -> None:
         """Writes what was learned when an error or an interrupt ends the training: the state of
         the last whole step."""
-        files = self._writer
+        files, problem = self._writer, None
         try:
             trainer.snapshot()  # which undoes half of a step
             if (trainer.step, trainer.epoch) != files.written:
@@ -318,11 +329,11 @@ class RunDirectory:
             asked = isinstance(error, KeyboardInterrupt | SystemExit)
             if asked and trainer.step and self.exports:
                 files.export(trainer)
-        except Exception as problem:  # the error that ended the training is the one to be seen
-            error.add_note(f"{type(problem).__name__}: the last state is not on disk: {problem}")
+        except Exception as another:  # the error that ended the training is the one to be seen
+            problem = another
         if trainer.step and self.exports:
             files.add_pages(self._pages, self._ended(cause_of(error)))
-        tell_what_is_kept(error, files.path, self.best_epoch)
+        tell_what_is_kept(error, files.path, files.best_epoch, problem)
 
     def _ended(self, early: str = "") -> Ended:
         """What the page is written of."""

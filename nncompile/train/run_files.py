@@ -61,13 +61,19 @@ class RunFiles:
 
     def __init__(self, path: Path, keep: int, noted: Callable[[], Mapping[str, Any]]) -> None:
         self.path, self.keep, self._noted = path, keep, noted
-        self.improved: Snapshot | None = None  # the best state, where it is not on disk yet
+        self.best_epoch: int | None = None  # of the best state that is on disk
+        # The best state and its epoch, where it is not on disk yet.
+        self._improved: tuple[Snapshot, int] | None = None
         self.exported: tuple[Path, ...] = ()
         self.written = (-1, -1)  # step and epoch of the last state on disk
 
     def snapshot(self, trainer: EventTrainer) -> Snapshot:
         """The present moment, with what the run itself goes on with."""
         return trainer.snapshot().noting(NOTED, json.dumps(self._noted()))
+
+    def improve(self, trainer: EventTrainer, epoch: int) -> None:
+        """Keeps the present moment as the best state."""
+        self._improved = self.snapshot(trainer), epoch
 
     def write_state(self, trainer: EventTrainer) -> None:
         """Writes the best state, where it is not on disk, and the present one. Raises
@@ -77,13 +83,15 @@ class RunFiles:
         self._write(self.snapshot(trainer), directory / f"step-{trainer.step:09d}.safetensors")
         self.written = (trainer.step, trainer.epoch)
         for old in sorted(directory.glob("step-*.safetensors"))[: -self.keep]:
-            old.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # an older one that stays does no harm
+                old.unlink()
 
     def write_best(self) -> None:
         """Writes the best state, where it is not on disk. Raises `FileError`."""
-        if self.improved is not None:
-            self._write(self.improved, self.path / BEST / _FINAL)
-            self.improved = None
+        if self._improved is not None:
+            moment, epoch = self._improved
+            self._write(moment, self.path / BEST / _FINAL)
+            self._improved, self.best_epoch = None, epoch
 
     def add_pages(self, pages: Pages, ended: Ended) -> None:
         """Writes what tells of the run; a warning says so where that fails."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from pathlib import Path
@@ -31,8 +32,6 @@ class Lock:
         try:
             if fcntl is not None:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
         except OSError:
             holder = os.pread(descriptor, 200, 0).decode(errors="replace").split()
             os.close(descriptor)
@@ -43,6 +42,9 @@ class Lock:
                 hint="wait for it, or train into another run: --name NAME",
             ) from None
         self._descriptor = descriptor
+        with contextlib.suppress(OSError):  # a full disk; the lock holds without a name in it
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode(), 0)
 
     def release(self) -> None:
         """Gives the lock back; again, nothing."""

@@ -84,14 +84,22 @@ def _step(file: Path) -> int:
     return int(digits) if digits.isdigit() else -1
 
 
-def tell_what_is_kept(error: BaseException, run: Path, best_epoch: int | None) -> None:
-    """Adds to what ends a training what of it is on disk."""
+def tell_what_is_kept(
+    error: BaseException, run: Path, best_epoch: int | None, problem: Exception | None
+) -> None:
+    """Adds to what ends a training what of it is on disk, and the `problem` that kept its last
+    state from there."""
     rows: list[Row] = [("run", str(run))]
     file = Resumed(run, None, {}).checkpoint()
     rows.append(("last", str(file.relative_to(run)) if file else "no state yet"))
+    if problem is not None:
+        said = problem.problem if isinstance(problem, CompileError) else problem
+        rows.append(("lost", f"what came after it: {said}"))
     if best_epoch is not None:
         rows.append(("best", f"that of epoch {best_epoch}, in best/"))
     if isinstance(error, CompileError):
         error.rows = (*error.rows, *rows)
+        if isinstance(problem, FileError) and error.hint is None:
+            error.hint = "make room, and go on with the run: --resume, or resume=True"
     else:
         error.add_note("\n".join("  ".join(row) for row in rows))
