@@ -14,6 +14,7 @@ import pytest
 from dsl import Conv2d, Dense, Layer, accuracy, cross_entropy, f32, i64, model, relu, softmax
 from nncompile import ModelError
 from nncompile.graphics.layered import Layout, layered
+from nncompile.graphics.placing import place, sampled
 from nncompile.graphics.svg import curve
 from nncompile.program.model import Model
 from tests.command_line import fails, succeeds
@@ -139,3 +140,21 @@ def test_the_command_line_draws(good: Path, tmp_path: Path) -> None:
     assert "wrote" in succeeds("show", good, "--plot", tmp_path / "net.svg")
     assert "stem" in (tmp_path / "net.svg").read_text("utf-8")
     assert ".svg" in fails("show", good, "--plot", tmp_path / "net.pdf")
+
+
+def test_labels_stand_where_no_line_is() -> None:
+    box = [(0.0, 0.0), (0.0, 46.0)]
+    right, left = [(0.0, 0.0), (90.0, 46.0)], [(0.0, 0.0), (-90.0, 46.0)]
+    straight = sampled(box)
+    x, y, space = place([straight], 40.0, [straight], [])
+    assert x > 0 and space[1] < y < space[3]  # on the right, where it is free
+    x, _, space = place([straight], 40.0, [straight, sampled(right)], [])
+    assert x < 0  # on the left, where an edge goes to the right
+    assert not any(_is_in(point, space) for point in sampled(right))
+    x, _, space = place([straight], 40.0, [straight, sampled(left)], [(2.0, -5.0, 60.0, 20.0)])
+    assert not any(_is_in(point, space) for point in sampled(left))
+    assert x < 0 or space[1] >= 20  # not over what is there already
+
+
+def _is_in(point: tuple[float, float], box: tuple[float, float, float, float]) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]

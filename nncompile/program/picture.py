@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from nncompile.graphics.layered import layered
+from nncompile.graphics.layered import Layout, layered
+from nncompile.graphics.placing import Rectangle, place, sampled
 from nncompile.graphics.svg import curve, element, label, shortened, width_of
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
@@ -94,7 +95,7 @@ class _Picture:
         boxes, edges = self._boxes(blocks, results, name, title)
         layout = layered([box.size for box in boxes], edges)
         parts = [self._edge(path) for path in layout.paths.values()]
-        parts += [_type_label(path, edges[edge]) for edge, path in layout.paths.items()]
+        parts += _type_labels(layout, boxes, edges)
         parts += [_drawn(box, *center) for box, center in zip(boxes, layout.centers, strict=True)]
         head = _HEAD if len(title) > 1 else 0.0
         across = max([width_of(" / ".join(n for n, _ in title)) if head else 0.0, layout.width])
@@ -262,12 +263,21 @@ def _drawn(box: _Box, x: float, y: float) -> str:
     return element("g", *told, rect, *lines, *mark, class_=box.kind, **opening)
 
 
-def _type_label(points: Sequence[tuple[float, float]], text: str) -> str:
-    """What flows along an edge, right of where it begins."""
-    if not text:
-        return ""
-    (x, y), (_, below) = points[:2]
-    return label(text, x + 6, y + min(17.0, (below - y) / 2 + 3), class_="soft type")
+def _type_labels(
+    layout: Layout, boxes: Sequence[_Box], edges: Mapping[tuple[int, int], str]
+) -> Iterator[str]:
+    """What flows along the edges, beside each, where nothing else is."""
+    lines = {edge: sampled(path) for edge, path in layout.paths.items()}
+    taken: list[Rectangle] = []
+    for box, (x, y) in zip(boxes, layout.centers, strict=True):
+        width, height = box.size
+        taken.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+    for edge, line in lines.items():
+        if edges[edge]:
+            same = [line, *(other for (a, _), other in lines.items() if a == edge[0])]
+            x, y, space = place(same, width_of(edges[edge], 10.5), list(lines.values()), taken)
+            taken.append(space)
+            yield label(edges[edge], x, y, class_="soft type")
 
 
 def _short(v: Value) -> str:
