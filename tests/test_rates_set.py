@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from nncompile.compiler.export import export
-from nncompile.diagnostics.errors import ModelError, TrainingError, UnknownNameError
+from nncompile.diagnostics.errors import FeedError, ModelError, TrainingError, UnknownNameError
 from nncompile.optim import (
     Optimizer,
     adam,
@@ -381,6 +381,13 @@ def test_examples_that_are_weighted_keep_rate_and_epoch(tmp_path: Path) -> None:
     assert resumed.fit(X, Y, epochs=1, **balanced).last == last
     assert (resumed.step, resumed.epoch, resumed.learning_rate) == (6, 2, 0.02)
     assert_same(resumed.state, whole.state)
+    unweighted = classifier()
+    unweighted.load(file)
+    with pytest.raises(FeedError, match=r"epoch 2 .*(.|\n)*loss.total(.|\n)*begin_epoch"):
+        unweighted.fit(X, Y, epochs=1)
+    unweighted.begin_epoch()
+    unweighted.fit(X, Y, epochs=1)
+    assert (unweighted.step, unweighted.epoch) == (7, 2)
     copy = pickle.loads(pickle.dumps(whole))
     for each in (whole, copy):
         each.learning_rate = None

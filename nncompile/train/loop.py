@@ -66,8 +66,17 @@ class Epoch:
 
     def begun_on(self, data: Mapping[str, Any]) -> None:
         """Takes note of what its batches are cut from. Raises `FeedError` where batches of other
-        data were trained on already: those still to come would not be the rest of them."""
+        data were trained on already, or with other metrics (those of weighted examples): those
+        still to come would not be the rest of them."""
         done = self.sums.added.batches
+        then, now = sorted(self.sums.names), sorted(self.sums.plan.parts)
+        if then and then != now:  # a file of an early version has none
+            raise FeedError(
+                f"epoch {self.number + 1} was interrupted after {done} batches whose metrics add "
+                "up otherwise, such as with or without weights of examples",
+                rows=[("then", ", ".join(then)), ("now", ", ".join(now))],
+                hint="fit as then finishes it; trainer.begin_epoch() leaves it unfinished",
+            )
         if done and self.data:
             names = dict.fromkeys((*self.data, *data))
             rows = [
