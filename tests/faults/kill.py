@@ -321,7 +321,8 @@ def _one(
         except (CompileError, OSError, ValueError, json.JSONDecodeError) as error:
             report.problems.append(f"{label}: a file cannot be read: {error}")
             return
-        behind = before + shared[0] - step
+        # The page on a run makes steps of its own to measure them, after those of the training.
+        behind = min(before + shared[0], EPOCHS * STEPS) - step
         report.behind[every] = max(report.behind.get(every, 0), behind)
         if behind > promised(every):
             report.problems.append(f"{label}: the state on disk is {behind} steps behind")
