@@ -32,6 +32,7 @@ from nncompile.diagnostics.errors import (
 )
 from nncompile.diagnostics.version import VERSION
 from nncompile.elementwise.formula import formula
+from nncompile.frontends.onnx.loading import load_onnx
 from nncompile.interop.torch_modules import (
     from_torch_state_dict,
     to_torch_module,
@@ -122,6 +123,7 @@ __all__ = [
     "i64",
     "jacobian",
     "jvp",
+    "load_onnx",
     "minimize",
     "to_torch_module",
     "to_torch_state_dict",

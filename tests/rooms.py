@@ -22,7 +22,7 @@ FLOORS = (
     ("nncompile.program",),
     ("nncompile.backends", "dsl"),
     ("nncompile.runtime",),
-    ("nncompile.compiler",),
+    ("nncompile.compiler", "nncompile.frontends"),
     ("nncompile.train", "nncompile.interop"),
     ("nncompile.verify", "nncompile.sklearn", "nncompile.report"),
     ("nncompile.cli",),
@@ -45,7 +45,10 @@ USERS = ("dsl", "nncompile.sklearn")  # what is written in the language; the com
 FACE = "__init__"  # the public face of both packages may import anything
 # Package → the rooms that may import it; other packages are not restricted.
 OWNERS = {
-    "onnx": ("nncompile.backends.onnx", "nncompile.runtime", "nncompile.sklearn"),
+    "onnx": (
+        *("nncompile.backends.onnx", "nncompile.frontends.onnx"),
+        *("nncompile.runtime", "nncompile.sklearn"),
+    ),
     "onnxruntime": ("nncompile.runtime",),
     "torch": ("nncompile.backends.torchscript",),
     "safetensors": ("nncompile.runtime", "nncompile.compiler", "nncompile.train"),

@@ -1,0 +1,202 @@
+"""Images in other sizes and grids: every way in which ONNX resizes, as products with matrices or by
+indices along one axis after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from nncompile import elementwise as e
+from nncompile.frontends.onnx.refusals import Refused
+from nncompile.frontends.onnx.registry import Node, imports
+from nncompile.ir.basic import cast, const, size_value
+from nncompile.ir.dims import Dim, FloorDiv, dim
+from nncompile.ir.op import Value
+from nncompile.ir.types import f32, f64, i64
+from nncompile.ops.contraction.axis_maps import along_axis
+from nncompile.ops.contraction.matmul import matmul
+from nncompile.ops.core.counting import iota
+from nncompile.ops.images.grid_sampling import grid_sample
+from nncompile.ops.images.resize import resize
+from nncompile.ops.reduction.sums import sum as total
+from nncompile.ops.shape.gathering import take
+from nncompile.ops.shape.reshape import expand_dims, reshape
+
+
+@imports("Resize", "Upsample", raw=True)
+def _resize(n: Node, x: Any, *_: Any) -> Any:
+    value = x.value
+    old = n.op == "Upsample" or n.version < 11
+    axes = [a % value.rank for a in n["axes"]] if n["axes"] else list(range(value.rank))
+    scales, sizes = _asked(n, old)
+    mode = "asymmetric" if old else n["coordinate_transformation_mode"] or "half_pixel"
+    roi = n.numbers(1) if mode == "tf_crop_and_resize" else None
+    targets = _targets(n, value, axes, scales, sizes)
+    plain = _plain(n, value, axes, targets, mode, old)
+    if plain is not None:
+        return plain
+    y = value if value.dtype.is_float else cast(value, f32)
+    outside: Any = None
+    for k, (axis, (count, scale)) in enumerate(zip(axes, targets, strict=True)):
+        region = None if roi is None else (float(roi[k]), float(roi[k + len(axes)]))
+        if count == value.shape[axis] and scale == 1 and region in (None, (0.0, 1.0)):
+            continue
+        positions = _positions(mode, value.shape[axis], count, scale, region)
+        y = _along(n, y, axis, positions, scale, old)
+        if region is not None:
+            last = size_value(dim(value.shape[axis] - 1), f64)
+            beyond = e.logical_or(positions < 0, positions > last)
+            beyond = reshape(beyond, (count, *(1,) * (value.rank - axis - 1)))
+            outside = beyond if outside is None else e.logical_or(outside, beyond)
+    if outside is not None:
+        y = e.where(outside, const(n["extrapolation_value"], y.dtype), y)
+    if value.dtype.is_float:
+        return y
+    return cast(y if n["mode"] == "nearest" else e.rint(y), value.dtype)
+
+
+def _asked(n: Node, old: bool) -> tuple[list[float] | None, list[Dim] | None]:
+    """The scales, or the sizes, that a node asks for."""
+    place = 1 if old else 2
+    found = n.numbers(place) if n.given(place) else None
+    scales = [float(s) for s in found] if found is not None and found.size else n["scales"]
+    known = n.known(3) if not old and n.given(3) else None
+    sizes = [dim(s) for s in known.reshape(-1)] if known is not None and known.size else None
+    if not scales and sizes is None:
+        raise Refused("neither sizes nor scales")
+    return scales or None, sizes
+
+
+def _targets(n: Node, x: Value, axes: list[int], scales: Any, sizes: Any) -> list[Any]:
+    """The new size of each axis, and the scale: a number, or a fraction of two sizes."""
+    if sizes is None:
+        targets = []
+        for axis, scale in zip(axes, scales, strict=True):
+            size, exact = x.shape[axis], sp.Rational(float(np.float32(scale)))
+            if isinstance(size, int):
+                count: Dim = int(np.floor(np.float32(size) * np.float32(scale)))
+            else:
+                exact = sp.Rational(str(scale)) if exact.q > 1 << 20 else exact
+                count = dim(FloorDiv(sp.expand(size * exact.p), sp.Integer(exact.q)))
+            targets.append((count, exact))
+        return targets
+    policy = n["keep_aspect_ratio_policy"] or "stretch"
+    if policy == "stretch":
+        return [(s, sp.sympify(s) / x.shape[a]) for a, s in zip(axes, sizes, strict=True)]
+    ratios = [sp.sympify(s) / x.shape[a] for a, s in zip(axes, sizes, strict=True)]
+    if not all(r.is_Rational for r in ratios):
+        raise Refused("keep_aspect_ratio_policy of axes of unknown size")
+    ratio = min(ratios) if policy == "not_larger" else max(ratios)
+    return [(int(sp.floor(ratio * x.shape[a] + sp.Rational(1, 2))), ratio) for a in axes]
+
+
+def _plain(
+    n: Node, x: Value, axes: list[int], targets: list[Any], mode: str, old: bool
+) -> Value | None:
+    """Where it is what `resize` does: whole factors of space, by the two usual ways."""
+    if x.rank < 3 or not x.dtype.is_float or n["antialias"]:
+        return None
+    factors = dict.fromkeys(range(x.rank), sp.Integer(1))
+    factors |= {a: sp.cancel(scale) for a, (_, scale) in zip(axes, targets, strict=True)}
+    if any(not f.is_Integer or f < 1 for f in factors.values()) or factors[0] != 1:
+        return None
+    if factors[1] != 1 or all(f == 1 for f in factors.values()):
+        return None
+    whole = tuple(int(factors[a]) for a in range(2, x.rank))
+    is_nearest = n["mode"] == "nearest"
+    if is_nearest and (old or n["nearest_mode"] == "floor") and mode == "asymmetric":
+        return resize(x, scale_factor=whole)
+    # The nearest middle of a larger image is the same element for whole factors.
+    if is_nearest and mode in ("half_pixel", "pytorch_half_pixel") and not old \
+            and n["nearest_mode"] in ("round_prefer_floor", "round_prefer_ceil"):  # fmt: skip
+        return resize(x, scale_factor=whole)
+    if n["mode"] == "linear" and mode in ("half_pixel", "pytorch_half_pixel"):
+        return resize(x, scale_factor=whole, mode="linear") if x.rank <= 5 else None
+    return None
+
+
+def _positions(mode: str, size: Dim, count: Dim, scale: Any, region: Any) -> Any:
+    """Where each new element lies among the old ones, f64[count]."""
+    new = iota(count, f64)
+    above, below = sp.fraction(sp.together(sp.sympify(scale)))
+    step: Any = size_value(dim(below), f64) / size_value(dim(above), f64)
+    length = size_value(size, f64)
+    many = size_value(count, f64)
+    is_whole = sp.expand(sp.sympify(scale) * size - count) == 0
+    if mode == "align_corners" and not is_whole:  # ONNX goes by what is not rounded
+        many = length / step
+    if mode == "asymmetric":
+        return new * step
+    if mode == "align_corners":
+        return new * e.where(many > 1, (length - 1) / e.maximum(many - 1, 1.0), 0.0)
+    if mode == "pytorch_half_pixel":
+        return e.where(many > 1, (new + 0.5) * step - 0.5, 0.0)
+    if mode == "half_pixel_symmetric":
+        adjustment = many / (length / step)
+        centre = length / 2
+        return centre * (1 - adjustment) + (new + 0.5) * step - 0.5
+    if mode == "tf_crop_and_resize":
+        start, end = region
+        wide = e.where(many > 1, (end - start) * (length - 1) / e.maximum(many - 1, 1.0), 0.0)
+        first = e.where(many > 1, start * (length - 1), 0.5 * (start + end) * (length - 1))
+        return first + new * wide
+    if mode == "half_pixel":
+        return (new + 0.5) * step - 0.5
+    raise Refused(f"the coordinates {mode!r}")
+
+
+def _along(n: Node, x: Value, axis: int, positions: Value, scale: Any, old: bool) -> Value:
+    """x along one axis at these positions."""
+    last = size_value(dim(x.shape[axis] - 1), f64)
+    if n["mode"] == "nearest":
+        rounded = _ROUNDED["floor" if old else n["nearest_mode"]](positions)
+        return take(x, cast(e.clip(rounded, 0.0, last), i64), axis)
+    elements = iota(x.shape[axis], f64)
+    shrinks = bool(n["antialias"]) and sp.sympify(scale).is_number and scale < 1
+    width = float(1 / scale) if shrinks else 1.0
+    cubic = n["mode"] == "cubic"
+    if not cubic and not shrinks:
+        column = expand_dims(e.clip(positions, 0.0, last), 1)
+        weights: Any = e.relu(1 - e.abs(column - elements))
+        return along_axis(x, axis, cast(weights, x.dtype))
+    if not isinstance(x.shape[axis], int):
+        raise Refused(f"the mode {n['mode']} along an axis of unknown size")
+    # Elements beyond the ends are the last one, or do not count.
+    margin = int(np.ceil((2 if cubic else 1) * width)) + 1
+    size = x.shape[axis]
+    wide = iota(size + 2 * margin, f64) - float(margin)
+    distance = (wide - expand_dims(positions, 1)) / width
+    weights = _cubic(distance, n["cubic_coeff_a"]) if cubic else e.relu(1 - e.abs(distance))
+    target = e.clip(wide, 0.0, last)
+    if n["exclude_outside"]:
+        weights = e.where(e.logical_and(wide >= 0, wide <= last), weights, 0.0)
+    if n["exclude_outside"] or shrinks:
+        weights = weights / total(weights, 1, keepdims=True)
+    onto = cast(expand_dims(target, 1) == elements, f64)
+    return along_axis(x, axis, cast(matmul(weights, onto), x.dtype))
+
+
+_ROUNDED: dict[str, Callable[[Value], Value]] = {
+    "round_prefer_floor": lambda p: e.ceil(p - 0.5),
+    "round_prefer_ceil": lambda p: e.floor(p + 0.5),
+    "floor": e.floor,
+    "ceil": e.ceil,
+}
+
+
+def _cubic(x: Value, a: float) -> Value:
+    u = e.abs(x)
+    near = ((a + 2) * u - (a + 3)) * u * u + 1
+    far = ((a * u - 5 * a) * u + 8 * a) * u - 4 * a
+    y: Value = e.where(u <= 1, near, e.where(u < 2, far, 0.0))
+    return y
+
+
+@imports("GridSample")
+def _grid_sample(n: Node, x: Value, grid: Value) -> Any:
+    modes = {"linear": "bilinear", "cubic": "bicubic"}
+    mode = modes.get(n["mode"], n["mode"])
+    return grid_sample(x, grid, mode, n["padding_mode"], bool(n["align_corners"]))

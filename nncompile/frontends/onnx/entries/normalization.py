@@ -1,0 +1,111 @@
+"""Normalization. Batch normalization of a file that is not in training mode is ours, revived: by
+the batch in training, by the statistics of the file in use."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nncompile import elementwise as e
+from nncompile.frontends.onnx.registry import Node, imports
+from nncompile.ir.basic import cast
+from nncompile.ir.dims import dim, product
+from nncompile.ir.graph import Input, input_of
+from nncompile.ir.op import Value
+from nncompile.ir.types import f32
+from nncompile.ops.normalization.batch import batch_norm
+from nncompile.ops.normalization.layer import instance_norm, layer_norm, rms_norm
+from nncompile.ops.reduction.statistics import mean
+from nncompile.ops.shape.reshape import reshape
+
+
+def _by_channel(v: Value, x: Value) -> Value:
+    return reshape(v, (v.shape[0], *(1,) * (x.rank - 2))) if x.rank > 2 else v
+
+
+def _normalized(
+    x: Value, scale: Value, bias: Value, centre: Value, variance: Value, eps: float
+) -> Value:
+    scale, bias, centre, variance = (_by_channel(v, x) for v in (scale, bias, centre, variance))
+    y: Value = (x - centre) / e.sqrt(variance + eps) * scale + bias
+    return y
+
+
+def _is_state(v: Value) -> bool:
+    return isinstance(v.op, Input) and v.op.kind == "state"
+
+
+@imports("BatchNormalization")
+def _batch(n: Node, x: Value, scale: Value, bias: Value, centre: Value, variance: Value) -> Any:
+    importer, _ = n.context
+    eps, momentum = n["epsilon"], n["momentum"]
+    in_states = _is_state(centre) and _is_state(variance) and x.rank >= 2
+    if in_states and importer.training:
+        y, *following = batch_norm(x, scale, bias, centre, variance, 1 - momentum, eps)
+        for state, value in zip((centre, variance), following, strict=True):
+            importer.updates[input_of(state).name] = value
+        return (y, centre, variance)[: len(n.outputs)]
+    wide = [v if v.dtype is x.dtype else cast(v, x.dtype) for v in (scale, bias)]
+    if not n["training_mode"]:
+        centre, variance = (cast(v, x.dtype) for v in (centre, variance))
+        return _normalized(x, wide[0], wide[1], centre, variance, eps)
+    axes = (0, *range(2, x.rank))
+    now = mean(x, axes, True)
+    spread = mean(e.square(x - now), axes, True)
+    size = (x.shape[1],)
+    batch = [reshape(v, size) for v in (now, spread)]
+    y = _normalized(x, wide[0], wide[1], batch[0], batch[1], eps)
+    running = [
+        old * momentum + cast(new, old.dtype) * (1 - momentum)
+        for old, new in zip((centre, variance), batch, strict=True)
+    ]
+    return (y, *running)[: len(n.outputs)]
+
+
+@imports("InstanceNormalization")
+def _instance(n: Node, x: Value, scale: Value, bias: Value) -> Any:
+    return instance_norm(x, scale, bias, n["epsilon"])
+
+
+@imports("GroupNormalization")
+def _group(n: Node, x: Value, scale: Value, bias: Value) -> Any:
+    """Before opset 21 scale and bias are of the groups, since then of the channels."""
+    groups = n["num_groups"]
+    batch, channels, *space = x.shape
+    wide = cast(x, f32) if x.dtype.is_half else x
+    rows = reshape(wide, (batch, groups, dim(channels // groups * product(space))))
+    centre = mean(rows, -1, True)
+    distance = rows - centre
+    unit = distance / e.sqrt(mean(e.square(distance), -1, True) + n["epsilon"])
+    scale, bias = (cast(v, wide.dtype) for v in (scale, bias))
+    if n.version < 21:
+        unit = unit * reshape(scale, (groups, 1)) + reshape(bias, (groups, 1))
+        return cast(reshape(unit, x.shape), x.dtype)
+    y = reshape(unit, x.shape)
+    return cast(y * _by_channel(scale, x) + _by_channel(bias, x), x.dtype)
+
+
+@imports("LayerNormalization", "SimplifiedLayerNormalization")
+def _layer(n: Node, x: Value, scale: Value, bias: Value | None = None) -> Any:
+    axis = n["axis"] % x.rank if n["axis"] is not None else x.rank - 1
+    axes = x.rank - axis
+    fits = scale.shape == x.shape[axis:] and (bias is None or bias.shape == x.shape[axis:])
+    if fits and len([o for o in n.outputs if o]) == 1 and all(d != 0 for d in x.shape[axis:]):
+        return layer_norm(x, scale, bias, axes, n["epsilon"])
+    over = tuple(range(axis, x.rank))
+    wide = cast(x, f32) if x.dtype.is_half else x
+    centre = mean(wide, over, True)
+    distance = wide - centre
+    inverse = 1 / e.sqrt(mean(e.square(distance), over, True) + n["epsilon"])
+    y = cast(distance * inverse, x.dtype) * scale
+    return (y if bias is None else y + bias, centre, inverse)[: len(n.outputs)]
+
+
+@imports("RMSNormalization")
+def _rms(n: Node, x: Value, scale: Value) -> Any:
+    axis = n["axis"] % x.rank
+    if scale.shape == x.shape[axis:]:
+        return rms_norm(x, scale, x.rank - axis, n["epsilon"])
+    over = tuple(range(axis, x.rank))
+    wide = cast(x, f32) if x.dtype.is_half else x
+    unit = wide / e.sqrt(mean(e.square(wide), over, True) + n["epsilon"])
+    return cast(unit, x.dtype) * scale

@@ -1,0 +1,114 @@
+"""Quantization. What is quantized and at once dequantized again is fake quantization: the same
+numbers, and a gradient that goes straight through where nothing was cut off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from nncompile import elementwise as e
+from nncompile.frontends.onnx.refusals import Refused
+from nncompile.frontends.onnx.registry import Node, imports
+from nncompile.frontends.onnx.tensors import Tensor, dtype_from
+from nncompile.ir.basic import cast, const
+from nncompile.ir.op import Value
+from nncompile.ir.types import DType, f32, i32, u8
+from nncompile.ops.core.annotations import custom_gradient
+from nncompile.ops.reduction.extremes import max as largest
+from nncompile.ops.reduction.extremes import min as least
+from nncompile.ops.shape.reshape import repeat, reshape
+from nncompile.ops.shape.slicing import along
+
+
+def _limits(dtype: DType) -> tuple[int, int]:
+    limits = np.iinfo(dtype.numpy)
+    return int(limits.min), int(limits.max)
+
+
+def _spread(v: Value, x: Value, n: Node) -> Value:
+    """A scale or zero point as it broadcasts to x: one number, one for each index of the axis, or
+    one for each block along it."""
+    if v.rank == 0 or (v.rank == 1 and v.shape[0] == 1):
+        return reshape(v, ())
+    axis = (1 if n["axis"] is None else n["axis"]) % x.rank
+    if v.rank == 1:
+        return reshape(v, (v.shape[0], *(1,) * (x.rank - axis - 1)))
+    block = n["block_size"]
+    if not block:
+        raise Refused("scales of several axes without a block size")
+    wide = repeat(v, block, axis)
+    size = x.shape[axis]
+    return wide if wide.shape[axis] == size else along(wide, axis, 0, size, 1)
+
+
+@imports("QuantizeLinear", raw=True)
+def _quantize(n: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Any:
+    if zero is not None:
+        dtype = zero.type.dtype
+    else:
+        dtype = dtype_from(n["output_dtype"]) if n["output_dtype"] else u8
+    value = x.value
+    quantized = Tensor.of(
+        _quantized(n, value, scale.value, None if zero is None else zero.value, dtype)
+    )
+    quantized.quantized = (value, scale, zero, dtype)
+    return quantized
+
+
+def _quantized(n: Node, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
+    wide = x if x.dtype.is_float else cast(x, f32)
+    y = e.rint(wide / cast(_spread(scale, x, n), wide.dtype))
+    low, high = _limits(dtype)
+    if zero is not None:
+        y = y + cast(_spread(zero, x, n), y.dtype)
+    return cast(cast(e.clip(y, float(low), float(high)), i32), dtype)
+
+
+@imports("DequantizeLinear", raw=True)
+def _dequantize(n: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Any:
+    value = x.value
+    y = _dequantized(n, value, scale.value, None if zero is None else zero.value)
+    if x.quantized is None:
+        return y
+    original, its_scale, its_zero, dtype = x.quantized
+    if not (_equal(scale, its_scale) and _equal(zero, its_zero)) or not original.dtype.is_float:
+        return y
+    low, high = _limits(dtype)
+    spread = _spread(scale.value, original, n)
+    shift = const(0, original.dtype)
+    if zero is not None:
+        shift = cast(_spread(zero.value, original, n), original.dtype)
+
+    def inside(g: Value, result: Value, source: Value) -> Value:
+        place = e.rint(source / spread) + shift
+        within: Value = e.logical_and(place >= float(low), place <= float(high))
+        return e.where(within, g, const(0, g.dtype))
+
+    return custom_gradient(inside)(lambda source: e.stop_gradient(y))(original)
+
+
+def _equal(a: Tensor | None, b: Tensor | None) -> bool:
+    if a is None or b is None:
+        return a is b
+    if a.numbers is None or b.numbers is None:
+        return a.value is b.value
+    return bool(np.array_equal(a.numbers, b.numbers))
+
+
+def _dequantized(n: Node, x: Value, scale: Value, zero: Value | None) -> Value:
+    dtype = scale.dtype
+    wide = cast(x, i32) if x.dtype.bits < 32 else x
+    if zero is not None:
+        wide = wide - cast(_spread(zero, x, n), wide.dtype)
+    y: Value = cast(wide, dtype) * _spread(scale, x, n)
+    return y
+
+
+@imports("DynamicQuantizeLinear")
+def _dynamic(n: Node, x: Value) -> Any:
+    low, high = (e.minimum(least(x), 0), e.maximum(largest(x), 0))
+    scale = (high - low) / 255.0
+    zero = e.clip(e.rint(0 - low / scale), 0.0, 255.0)
+    y = e.clip(e.rint(x / scale) + zero, 0.0, 255.0)
+    return cast(cast(y, i32), u8), scale, cast(cast(zero, i32), u8)

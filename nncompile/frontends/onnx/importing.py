@@ -1,0 +1,270 @@
+"""From the nodes of a file to values: each by its entry, by the body that ONNX defines it by, or as
+a function of the file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+
+from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.locations import Location, located
+from nncompile.frontends.onnx.functions import body_of, fits_body
+from nncompile.frontends.onnx.known import evaluated
+from nncompile.frontends.onnx.refusals import Refusal, Refused
+from nncompile.frontends.onnx.registry import ENTRIES, Node, attributes_of, schema_of
+from nncompile.frontends.onnx.tensors import Tensor, array_of
+from nncompile.ir.basic import cast
+from nncompile.ir.dims import product
+from nncompile.ir.interpreter import constant_value
+from nncompile.ir.op import Value
+from nncompile.ir.types import Array, DType, Type
+from nncompile.ops.random.generator import dropout
+
+_FOLDED = 1 << 22  # elements of a result that is computed while importing
+_DEEPEST = 64  # functions and graphs within each other
+
+Environment = dict[str, Any]
+"""The tensors by name: a `Tensor`, a list of them (a sequence), None (an optional of nothing), or
+the `Refusal` of the node that would have made it."""
+
+
+class Importer:
+    """Imports the nodes of one file. `refusals` are those that could not be."""
+
+    def __init__(
+        self, model: onnx.ModelProto, file: str, directory: str = "", training: bool = True
+    ) -> None:
+        self.file = file
+        self.directory = directory
+        self.training = training
+        self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
+        self.functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
+        self.refusals: list[Refusal] = []
+        self.updates: dict[str, Value] = {}  # of states, by path
+        self.notes: dict[str, list[str]] = {}
+        self.depth = 0
+        self._count = 0
+        self._salts = 0
+
+    def note(self, kind: str, text: str) -> None:
+        """Adds a line to the report."""
+        lines = self.notes.setdefault(kind, [])
+        if text not in lines:
+            lines.append(text)
+
+    def dropout(self, x: Value, rate: float) -> Value:
+        """The next dropout of the file."""
+        self._salts += 1
+        return dropout(x, rate, f"{self.file} {self._salts}")
+
+    def graph(
+        self, graph: onnx.GraphProto, outer: Environment, inputs: Mapping[str, Any],
+        attributes: Mapping[str, Any] | None = None, opsets: Mapping[str, int] | None = None,
+    ) -> list[Any]:  # fmt: skip
+        """The results of a graph within a node, which sees the tensors around it."""
+        environment = {**outer, **inputs}
+        for tensor in graph.initializer:
+            environment[tensor.name] = Tensor.of_numbers(array_of(tensor, self.directory))
+        self._deeper()
+        self.nodes(graph.node, environment, dict(attributes or {}), opsets or self.opsets)
+        self.depth -= 1
+        return [self.fetched(environment, output.name) for output in graph.output]
+
+    def _deeper(self) -> None:
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            self.depth = 0
+            raise Refused(f"functions and graphs lie more than {_DEEPEST} within each other")
+
+    def fetched(self, environment: Environment, name: str) -> Any:
+        """A tensor by name. Raises `Poisoned` where its node was refused."""
+        found = environment.get(name, _MISSING)
+        if found is _MISSING:
+            raise Refused(f"no node makes {name!r}")
+        if isinstance(found, Refusal):
+            raise Poisoned
+        return found
+
+    def nodes(
+        self, nodes: Iterable[onnx.NodeProto], environment: Environment,
+        attributes: dict[str, Any], opsets: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """Imports nodes in their order; what they make is put into the environment."""
+        for proto in nodes:
+            self._count += 1
+            label = proto.name or (proto.output[0] if proto.output else proto.op_type)
+            scope = label.strip("/")
+            with located(Location(self.file, self._count, scope, proto.op_type)):
+                try:
+                    results = self._imported(proto, environment, attributes, opsets)
+                except Poisoned:
+                    results = [_POISON] * len(proto.output)
+                except (Refused, CompileError) as error:
+                    refusal = self._refusal(proto, environment, opsets, error)
+                    self.refusals.append(refusal)
+                    results = [refusal] * len(proto.output)
+            for name, result in zip(proto.output, results, strict=False):
+                if name:
+                    if isinstance(result, Tensor) and not result.name:
+                        result.name = name
+                    environment[name] = result
+
+    def _refusal(
+        self, proto: onnx.NodeProto, environment: Environment, opsets: Mapping[str, int],
+        error: Exception,
+    ) -> Refusal:  # fmt: skip
+        domain = _domain(proto.domain)
+        opset = opsets.get(domain, 1)
+        schema = schema_of(proto.op_type, domain, opset)
+        dtypes = []
+        for name in proto.input:
+            found = environment.get(name)
+            dtypes.append(str(found.type) if isinstance(found, Tensor) else "")
+        reason = error.reason if isinstance(error, Refused) else getattr(error, "problem", "")
+        op = f"{domain}.{proto.op_type}" if domain else proto.op_type
+        version = schema.since_version if schema is not None else opset
+        label = proto.name or (proto.output[0] if proto.output else "")
+        needs = error.needs if isinstance(error, Refused) else None
+        return Refusal(op, version, tuple(d for d in dtypes if d), label, reason, needs)
+
+    def _imported(
+        self, proto: onnx.NodeProto, environment: Environment, attributes: dict[str, Any],
+        opsets: Mapping[str, int],
+    ) -> Sequence[Any]:  # fmt: skip
+        domain = _domain(proto.domain)
+        inputs = [self.fetched(environment, n) if n else None for n in proto.input]
+        function = self.functions.get((domain, proto.op_type, proto.overload))
+        if function is not None:
+            return self._call(function, proto, inputs, attributes)
+        if domain not in opsets:
+            raise Refused(f"the file imports no version of the domain {domain or 'ai.onnx'!r}")
+        opset = opsets[domain]
+        schema = schema_of(proto.op_type, domain, opset)
+        values = attributes_of(proto, schema, attributes)
+        node = Node(proto, domain, opset, schema, inputs, values, (self, environment), opsets)
+        known = evaluated(node) if _plain(inputs) else None
+        if known is not None:
+            return [known]
+        entry = ENTRIES.get((domain, proto.op_type))
+        if entry is not None:
+            arguments = self._arguments(node, entry)
+            return self._results(node, entry.function(node, *arguments))
+        if schema is None and not domain:
+            raise Refused(f"there is no such operator in opset {opset}")
+        if schema is None:
+            raise Refused(f"the domain {domain!r} is not known")
+        if not fits_body(schema):
+            raise Refused("this operator has no counterpart")
+        body = body_of(schema, proto, values, [None if t is None else t.type for t in inputs])
+        if body is None:
+            raise Refused("this operator has no counterpart")
+        return self._call(body, proto, inputs, attributes, values, node)
+
+    def _call(
+        self, function: onnx.FunctionProto, proto: onnx.NodeProto, inputs: Sequence[Any],
+        outer: dict[str, Any], values: dict[str, Any] | None = None, node: Node | None = None,
+    ) -> Sequence[Any]:  # fmt: skip
+        """The results of a function: its nodes in an environment of their own."""
+        given = values if values is not None else attributes_of(proto, None, outer)
+        for default in function.attribute_proto:
+            if default.name not in given:
+                given |= attributes_of(onnx.NodeProto(attribute=[default]), None, {})
+        environment: Environment = dict(zip(function.input, inputs, strict=False))
+        environment |= dict.fromkeys(function.input[len(inputs) :])
+        opsets = {_domain(o.domain): o.version for o in function.opset_import}
+        before = len(self.refusals)
+        self._deeper()
+        self.nodes(function.node, environment, given, {**self.opsets, **opsets})
+        self.depth -= 1
+        if len(self.refusals) > before and node is not None:
+            first = self.refusals[before]
+            del self.refusals[before:]
+            raise Refused(f"of its body: {first.op}: {first.reason}", first.needs)
+        names = function.output[: len(proto.output)]
+        return [self.fetched(environment, n) if o else None
+                for n, o in zip(names, proto.output, strict=False)]  # fmt: skip
+
+    def _arguments(self, node: Node, entry: Any) -> list[Any]:
+        if entry.raw:
+            return list(node.inputs)
+        arguments: list[Any] = []
+        for i, tensor in enumerate(node.inputs):
+            if tensor is None:
+                arguments.append(None)
+            elif i in entry.known:
+                arguments.append(node.known(i))
+            elif not isinstance(tensor, Tensor):
+                raise Refused("a sequence or an optional stands for a tensor")
+            else:
+                arguments.append(tensor.value)
+        return arguments
+
+    def _results(self, node: Node, results: Any) -> list[Any]:
+        """What an entry returns, as tensors of the element types that ONNX says."""
+        several = results if isinstance(results, tuple) else (results,)
+        bound = _bound_types(node)
+        foldable = _all_numbers(node)
+        finished: list[Any] = []
+        for i, x in enumerate(several):
+            if isinstance(x, Value):
+                dtype = bound.get(_output_letter(node, i))
+                x = x if dtype is None or x.dtype is dtype else cast(x, dtype)
+                x = _folded(x) if foldable else Tensor.of(x)
+            finished.append(x)
+        return finished
+
+
+class Poisoned(Exception):
+    """A tensor that is missing because its node was refused."""
+
+
+_MISSING = object()
+_POISON = Refusal("", 0, (), "", "")
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _plain(inputs: Sequence[Any]) -> bool:
+    return all(x is None or isinstance(x, Tensor) for x in inputs)
+
+
+def _all_numbers(node: Node) -> bool:
+    return all(isinstance(x, Tensor) and x.numbers is not None for x in node.inputs if x)
+
+
+def _output_letter(node: Node, i: int) -> str:
+    """The letter that stands for the element type of a result."""
+    formals = node.schema.outputs if node.schema is not None else ()
+    formal = formals[min(i, len(formals) - 1)] if formals else None
+    return formal.type_str if formal is not None and formal.is_homogeneous else ""
+
+
+def _bound_types(node: Node) -> dict[str, DType]:
+    """The element types that stand for the letters of the operator's schema."""
+    bound: dict[str, DType] = {}
+    if node.schema is None:
+        return bound
+    for i, tensor in enumerate(node.inputs):
+        if isinstance(tensor, Tensor) and node.schema.inputs:
+            formal = node.schema.inputs[min(i, len(node.schema.inputs) - 1)]
+            if formal.is_homogeneous and formal.type_str in {
+                c.type_param_str for c in node.schema.type_constraints
+            }:
+                bound.setdefault(formal.type_str, tensor.type.dtype)
+    return bound
+
+
+def _folded(value: Value) -> Tensor:
+    """A value of constants alone, computed where it is not large."""
+    size = product(value.shape)
+    if not isinstance(size, int) or size > _FOLDED:
+        return Tensor.of(value)
+    array: Array | None = constant_value(value)
+    if array is None or array.dtype != value.dtype.numpy:
+        return Tensor.of(value)
+    return Tensor(Type(value.dtype, array.shape), np.asarray(array), lambda: value)

@@ -1,0 +1,161 @@
+"""`load_onnx`: a file as a model like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from nncompile.diagnostics.hints import suggests_names
+from nncompile.diagnostics.locations import LocationTable, recording_locations
+from nncompile.diagnostics.reading import Path_
+from nncompile.frontends.onnx import entries as entries  # fills the table
+from nncompile.frontends.onnx.importing import Importer
+from nncompile.frontends.onnx.inputs import cut, leaves_of_file
+from nncompile.frontends.onnx.naming import clean
+from nncompile.frontends.onnx.reading import all_nodes, read_model
+from nncompile.frontends.onnx.refusals import ImportRefused, Refusal
+from nncompile.frontends.onnx.report import ImportReport
+from nncompile.frontends.onnx.roles import Stored, assign, name_all, tie
+from nncompile.frontends.onnx.stored import put_weights, stored_tensors
+from nncompile.frontends.onnx.tensors import Tensor, dtype_from
+from nncompile.frontends.onnx.untying import untied
+from nncompile.ir.graph import Graph
+from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
+from nncompile.ir.types import Type
+from nncompile.program.model import RANDOM_STATE, Model
+from nncompile.program.pickling import model_bytes, restored_model
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ImportedModel(Model):
+    """A model of a file; `report` says what was made of it."""
+
+    report: ImportReport | None = None
+
+    def __reduce__(self) -> Any:
+        return _restored, (model_bytes(self), self.report)
+
+
+def _restored(content: bytes, report: ImportReport) -> ImportedModel:
+    """A model that was pickled."""
+    return dataclasses.replace(restored_model(ImportedModel, content), report=report)
+
+
+@suggests_names
+def load_onnx(
+    path: Path_,
+    name: str | None = None,
+    prefix: str = "",
+    outputs: Sequence[str] | None = None,
+    sizes: Mapping[str, str] | None = None,
+    static: Mapping[str, int] | None = None,
+    trainable: str | Sequence[str] = "auto",
+    ties: str | bool = "auto",
+    training: bool = True,
+    renames: Mapping[str, str] | None = None,
+) -> ImportedModel:
+    """An ONNX file as a model: its weights are parameters, the statistics of its batch
+    normalizations states, and its graph one that can be trained, differentiated and exported.
+
+    `prefix` stands before the paths of parameters and states; `outputs` names the tensors of the
+    file, any of them, that are outputs. `sizes` gives a size of an input, by its name in the file,
+    another name, so that two of them can be one; `static` gives it a number. `trainable` are
+    patterns of the paths of what is trained; by itself that is what products, convolutions,
+    normalizations and embeddings take. Tensors of the same numbers, or the transpose of each other,
+    are one parameter unless `ties` is false. With `training`, batch normalization is by the batch
+    while the model is trained, and dropout drops where the file says so. `renames` gives stored
+    tensors other paths. The `report` of the model says what came of it.
+
+    Raises `FileError` where the file cannot be read, `BackendError` where it is no ONNX model or
+    has nodes that cannot be imported (all of them are named), `ModelError` for an unknown name.
+    """
+    model = read_model(path)
+    file = os.path.basename(os.fspath(path))
+    directory = os.fspath(Path(path).parent)
+    importer = Importer(model, file, directory, training)
+    graph = model.graph
+    if outputs is not None:
+        cut(graph, outputs, file)
+    title = clean(name or Path(path).stem) or "model"
+    locations = LocationTable()
+    with recording_locations(locations):
+        leaves, environment = leaves_of_file(importer, graph, sizes or {}, static or {})
+        stored = stored_tensors(importer, graph, directory, file)
+        name_all(stored, prefix, renames or {}, {*leaves, *RANDOM_STATE})
+        assign(stored, trainable)
+        for path_, text in untied(stored, prefix, {*leaves, *RANDOM_STATE}):
+            importer.note("assumptions", f"{path_}: {text}")
+        tied = tie(stored) if ties == "auto" or ties is True else {}
+        initial = put_weights(stored, environment)
+        importer.nodes(graph.node, environment, {}, importer.opsets)
+        if importer.refusals:
+            raise ImportRefused(file, importer.refusals)
+        results = _results(importer, environment, graph, leaves)
+    return _model(title, model, importer, leaves, stored, tied, initial, results, locations)
+
+
+def _results(
+    importer: Importer, environment: dict[str, Any], graph: onnx.GraphProto, leaves: Any
+) -> dict[str, Value]:
+    results: dict[str, Value] = {}
+    for output in graph.output:
+        tensor = importer.fetched(environment, output.name)
+        if not isinstance(tensor, Tensor):
+            kind = "a sequence" if isinstance(tensor, list) else "nothing"
+            raise ImportRefused(
+                importer.file, [Refusal("output", 0, (), output.name, f"it is {kind}")]
+            )
+        name = unused_name(output.name, leaves, "_out")
+        results[name] = tensor.value
+    return results
+
+
+def _model(
+    title: str, model: onnx.ModelProto, importer: Importer, leaves: dict[str, Value],
+    stored: Sequence[Stored], tied: Mapping[str, Sequence[str]], initial: dict[str, Value],
+    results: dict[str, Value], locations: LocationTable,
+) -> ImportedModel:  # fmt: skip
+    graph = Graph(title, results, tuple(leaves.values()), locations, model.graph.doc_string)
+    reachable = graph.with_outputs(
+        {**results, **{f"{p}.next": v for p, v in importer.updates.items()}}
+    ).leaves
+    used = {path: value for path, value in initial.items() if path in reachable}
+    updates = {path: v for path, v in importer.updates.items() if path in used}
+    own = [s for s in stored if s.same_as is None]
+    report = ImportReport(
+        file=importer.file,
+        producer=model.producer_name,
+        opset=importer.opsets.get("", 0),
+        nodes=sum(1 for _ in all_nodes(model.graph)),
+        values=len(graph.nodes),
+        trained={s.path: _text(s) for s in own if s.role == "parameter" and s.path in used},
+        states={s.path: _text(s) for s in own if s.role == "state" and s.path in used},
+        constants={
+            s.path: s.reason
+            for s in own
+            if s.role == "constant" and s.is_float and s.array.size > 1
+        },
+        ties=tied,
+        assumptions=tuple(importer.notes.get("assumptions", ())),
+        renames={s.path: s.name for s in own if s.path != s.name and s.role != "constant"},
+    )
+    return ImportedModel(
+        name=title,
+        graph=graph,
+        initial=used,
+        updates=updates,
+        predict=tuple(results),
+        doc=model.graph.doc_string or model.doc_string,
+        report=report,
+    )
+
+
+def _text(s: Stored) -> str:
+    return f"{Type(dtype_from(onnx.helper.np_dtype_to_tensor_dtype(s.array.dtype)), s.array.shape)}"

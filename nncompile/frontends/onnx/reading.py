@@ -1,0 +1,79 @@
+"""An ONNX file, read and checked before anything of it is believed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
+
+from nncompile.diagnostics.errors import BackendError
+from nncompile.diagnostics.reading import Path_, read_file
+from nncompile.runtime.external_data import check_external_data
+
+_LARGEST = (1 << 31) - 1  # bytes of a message, as protobuf has it
+_NODES = 1_000_000
+_NEWEST = onnx.defs.onnx_opset_version()
+
+
+def read_model(path: Path_) -> onnx.ModelProto:
+    """The model in the file, without the weights that lie in other files beside it.
+
+    Raises `FileError` for a file that cannot be read, `BackendError` for what is no ONNX model, an
+    opset that is not known, and weights outside the directory of the file.
+    """
+    name = os.fspath(path)
+    content = read_file(path, "model", _LARGEST, BackendError)
+    if not content:
+        raise BackendError(f"{name} is not an ONNX model: it is empty")
+    try:
+        model: onnx.ModelProto = onnx.ModelProto.FromString(content)
+    except DecodeError:
+        raise BackendError(f"{name} is not an ONNX model", hint=_other_format(path)) from None
+    if not model.HasField("graph") or not (model.graph.output or model.graph.node):
+        raise BackendError(
+            f"{name} is not an ONNX model: it has no graph", hint=_other_format(path)
+        )
+    check_external_data(path)
+    _check(model, name)
+    return model
+
+
+def _other_format(path: Path_) -> str | None:
+    known = {".pt": "torch", ".pth": "torch", ".h5": "Keras", ".keras": "Keras"}
+    kind = known.get(Path(path).suffix.lower())
+    return None if kind is None else f"it looks like a file of {kind}: export it to ONNX there"
+
+
+def _check(model: onnx.ModelProto, name: str) -> None:
+    """Raises `BackendError` for what no node of the model could be to blame for."""
+    if not model.graph.output:
+        raise BackendError(f"{name}: the graph has no output")
+    if not model.opset_import:
+        raise BackendError(f"{name}: the model says no opset")
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx") and not 1 <= opset.version <= _NEWEST:
+            raise BackendError(
+                f"{name}: opset {opset.version} is not known",
+                rows=[("expected", f"1 to {_NEWEST}, those of onnx {onnx.__version__}")],
+                hint="a newer onnx knows it: pip install -U onnx"
+                if opset.version > _NEWEST else None,
+            )  # fmt: skip
+    if sum(1 for _ in all_nodes(model.graph)) > _NODES:
+        raise BackendError(f"{name}: the model has more than {_NODES:,} nodes")
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """The nodes, and those of graphs within them."""
+    waiting: list[Iterable[Any]] = [graph.node]
+    while waiting:
+        for node in waiting.pop():
+            yield node
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.GRAPH:
+                    waiting.append(attribute.g.node)
+                elif attribute.type == onnx.AttributeProto.GRAPHS:
+                    waiting += [g.node for g in attribute.graphs]

@@ -1,0 +1,53 @@
+"""What of a file cannot be imported: all of it in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nncompile.diagnostics.errors import BackendError
+
+_SHOWN = 40  # rows of a message
+
+
+class Refused(Exception):
+    """A node that cannot be imported: why, and the tensor that would have to be known."""
+
+    def __init__(self, reason: str, needs: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.needs = needs
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One node of a file that is refused."""
+
+    op: str
+    version: int
+    dtypes: tuple[str, ...]
+    node: str
+    reason: str
+    needs: str | None = None
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """As a row of the message: op and version, element types, node, reason."""
+        return f"{self.op}-{self.version}", ",".join(self.dtypes), self.node, self.reason
+
+
+class ImportRefused(BackendError):
+    """A file with nodes that cannot be imported; `refusals` are all of them."""
+
+    def __init__(self, file: str, refusals: Sequence[Refusal]) -> None:
+        self.refusals = tuple(refusals)
+        rows = [r.row for r in refusals[:_SHOWN]]
+        if len(refusals) > _SHOWN:
+            rows.append((f"and {len(refusals) - _SHOWN} more", "", "", ""))
+        count = "1 node" if len(refusals) == 1 else f"{len(refusals)} nodes"
+        hint = None
+        if any("cannot tell whether" in r.reason for r in refusals):
+            hint = 'sizes={"a": "b"} says that two names of sizes are one'
+        elif any(r.needs for r in refusals):
+            hint = "static={name: size} fixes a size; outputs=[...] cuts the model before a node"
+        super().__init__(f"{file}: {count} cannot be imported", rows=rows, hint=hint)

@@ -1,0 +1,226 @@
+"""What each stored tensor of a file is: trained, a state, or a constant; and which are one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+
+from nncompile.diagnostics.errors import ModelError, did_you_mean
+from nncompile.frontends.onnx.naming import path_of
+from nncompile.frontends.onnx.reading import all_nodes
+from nncompile.ir.names import matches, unused_name
+from nncompile.ir.types import Array
+
+Use = tuple[onnx.NodeProto, int]
+
+_ANY = frozenset(range(64))
+_WEIGHTS: dict[str, frozenset[int]] = {
+    **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "DeformConv"), frozenset({0, 1, 2, 3, 4})),
+    **dict.fromkeys(("MatMul", "Einsum", "FusedMatMul"), _ANY),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({1, 2, 3, 5, 6, 7})),
+    **dict.fromkeys(("LayerNormalization", "GroupNormalization"), frozenset({1, 2})),
+    **dict.fromkeys(("InstanceNormalization", "BatchNormalization"), frozenset({1, 2})),
+    **dict.fromkeys(("RMSNormalization", "SimplifiedLayerNormalization", "PRelu"), frozenset({1})),
+    "Gather": frozenset({0}),
+    "Attention": _ANY,
+}
+_STATES: dict[str, frozenset[int]] = {"BatchNormalization": frozenset({3, 4})}
+# Through these a weight reaches the operator that it is for.
+_PASSING = frozenset(
+    [
+        "Transpose",
+        "Reshape",
+        "Squeeze",
+        "Unsqueeze",
+        "Identity",
+        "Cast",
+        "Flatten",
+        "Expand",
+        "Split",
+        "Slice",
+        "Concat",
+        "Tile",
+        "QuantizeLinear",
+        "DequantizeLinear",
+    ]
+)
+_ADDED = frozenset(["Add", "Sub", "Mul", "Div", "Where", "Pow"])
+_BUFFERS = re.compile(r"(.*[._/])?(inv_freq|position_ids|rel(ative)?_pos(ition)?_index|anchors?)$")
+_FX = "pkg.torch.onnx.fx_node"
+_LEAST_TIED = 16  # elements of tensors that are not equal by chance
+
+
+@dataclass
+class Stored:
+    """A tensor that a file stores: its numbers, its uses, and what it is here."""
+
+    name: str
+    array: Array
+    uses: list[Use] = field(default_factory=list)
+    role: str = "constant"  # or "parameter", "state"
+    reason: str = ""
+    path: str = ""
+    same_as: Stored | None = None  # the tensor that it is one parameter with
+    transposed: bool = False  # whether it is the transpose of that
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it could be trained."""
+        return self.array.dtype.kind == "f" or self.array.dtype.name == "bfloat16"
+
+
+def consumers(graph: onnx.GraphProto, functions: Mapping[Any, Any]) -> dict[str, list[Use]]:
+    """The nodes that take each tensor, those of graphs within and of the file's functions too."""
+    found: dict[str, list[Use]] = {}
+    for node in all_nodes(graph):
+        function = functions.get((node.domain, node.op_type, node.overload))
+        for i, name in enumerate(node.input):
+            if function is None:
+                found.setdefault(name, []).append((node, i))
+            elif i < len(function.input):
+                found.setdefault(name, []).extend(_within(function, function.input[i]))
+    return found
+
+
+def _within(function: onnx.FunctionProto, formal: str) -> Iterator[Use]:
+    for node in function.node:
+        yield from ((node, i) for i, name in enumerate(node.input) if name == formal)
+
+
+def reached(name: str, by: Mapping[str, list[Use]], graph: onnx.GraphProto) -> list[Use]:
+    """The operators that a tensor gets to, through those that only arrange it."""
+    found: list[Use] = []
+    seen, waiting = {name}, [name]
+    while waiting:
+        for node, i in by.get(waiting.pop(), ()):
+            if node.op_type in _PASSING and (i == 0 or node.op_type == "Concat"):
+                fresh = [o for o in node.output if o not in seen]
+                seen.update(fresh)
+                waiting += fresh
+            elif node.op_type == "Loop" and i >= 2:
+                waiting += _carried(node, i, seen)
+            else:
+                found.append((node, i))
+    return found
+
+
+def _carried(node: onnx.NodeProto, i: int, seen: set[str]) -> list[str]:
+    """What a loop's body calls a tensor that goes into it."""
+    for attribute in node.attribute:
+        if attribute.name == "body" and i < len(attribute.g.input):
+            name = attribute.g.input[i].name
+            if name not in seen:
+                seen.add(name)
+                return [name]
+    return []
+
+
+def _kept_apart(stored: Stored) -> str:
+    """What exporters say of a tensor: "parameter", "buffer", or nothing."""
+    plain = re.sub(r"\W", "_", stored.name)
+    for node, _ in stored.uses:
+        for entry in node.metadata_props:
+            if entry.key == _FX and f"%b_{plain}" in entry.value:
+                return "buffer"
+            if entry.key == _FX and f"%p_{plain}" in entry.value:
+                return "parameter"
+    return ""
+
+
+def assign(stored: Sequence[Stored], trainable: str | Sequence[str]) -> None:
+    """Gives each tensor its role: by the user's patterns, by what the exporter says, by the
+    operators that it gets to."""
+    patterns = None if trainable == "auto" else trainable
+    for s in stored:
+        s.role, s.reason = _role(s)
+        if patterns is not None and s.role != "state":
+            wanted = s.is_float and matches(s.path, patterns)
+            s.role, s.reason = ("parameter", "") if wanted else ("constant", "not in trainable")
+    if patterns is None:
+        return
+    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+        if not any(s.is_float and matches(s.path, pattern) for s in stored):
+            names = [s.path for s in stored if s.is_float]
+            raise ModelError(
+                f"trainable={pattern!r} matches no stored tensor",
+                hint=did_you_mean(pattern, names),
+            )
+
+
+def _role(s: Stored) -> tuple[str, str]:
+    if not s.is_float:
+        return "constant", ""
+    if s.uses and all(i in _STATES.get(n.op_type, ()) for n, i in s.uses):
+        return "state", ""
+    if s.array.size <= 1:
+        return "constant", ""
+    said = _kept_apart(s)
+    if said:
+        return ("parameter", "") if said == "parameter" else ("constant", "a buffer")
+    if _BUFFERS.match(s.name):
+        return "constant", "a buffer by its name"
+    if any(i in _WEIGHTS.get(n.op_type, ()) for n, i in s.uses):
+        return "parameter", ""
+    if any(n.op_type in _ADDED for n, _ in s.uses):
+        return "parameter", ""
+    ops = sorted({n.op_type for n, _ in s.uses})
+    return "constant", f"used by {', '.join(ops)}" if ops else "not used"
+
+
+def name_all(
+    stored: Sequence[Stored], prefix: str, renames: Mapping[str, str], used: set[str]
+) -> None:
+    """Gives each tensor its path."""
+    for s in stored:
+        wanted = renames.get(s.name) or path_of(s.name, s.uses)
+        path = f"{prefix}.{wanted}" if prefix else wanted
+        s.path = unused_name(path, used)
+        used.add(s.path)
+    unknown = set(renames) - {s.name for s in stored}
+    if unknown:
+        name = sorted(unknown)[0]
+        raise ModelError(
+            f"renames: the file stores no tensor {name!r}",
+            hint=did_you_mean(name, [s.name for s in stored]),
+        )
+
+
+def tie(stored: Sequence[Stored]) -> dict[str, list[str]]:
+    """Finds trained tensors that are one: of the same numbers, or the transpose of each other, as
+    an embedding that is also the last layer. Uniform ones, as scales at the start, are not."""
+    ties: dict[str, list[str]] = {}
+    first: dict[bytes, Stored] = {}
+    for s in stored:
+        if s.role != "parameter" or s.array.size < _LEAST_TIED or _is_uniform(s.array):
+            continue
+        key, turned = _digest(s.array), None
+        found = first.get(key)
+        if found is None and s.array.ndim == 2:
+            turned = _digest(np.ascontiguousarray(s.array.T))
+            found = first.get(turned)
+            s.transposed = found is not None
+        if found is None:
+            first[key] = s
+            continue
+        s.same_as = found
+        ties.setdefault(found.path, [found.name]).append(
+            f"{s.name} transposed" if s.transposed else s.name
+        )
+    return ties
+
+
+def _is_uniform(x: Array) -> bool:
+    flat = x.reshape(-1)
+    return bool((flat == flat[0]).all())
+
+
+def _digest(x: Array) -> bytes:
+    plain = hashlib.blake2b(f"{x.dtype.name}{x.shape}".encode(), digest_size=16)
+    plain.update(np.ascontiguousarray(x).view(np.uint8).data if x.size else b"")
+    return plain.digest()

@@ -1,0 +1,92 @@
+"""The tensors that a file stores, read, and put in the place of what nodes take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import onnx
+
+from nncompile.frontends.onnx.importing import Importer
+from nncompile.frontends.onnx.refusals import ImportRefused, Refusal, Refused
+from nncompile.frontends.onnx.roles import Stored, consumers, reached
+from nncompile.frontends.onnx.tensors import Tensor, array_of
+from nncompile.ir.basic import const
+from nncompile.ir.graph import Input
+from nncompile.ir.op import Value
+from nncompile.ops.shape.reshape import transpose
+
+
+def stored_tensors(
+    importer: Importer, graph: onnx.GraphProto, directory: str, file: str
+) -> list[Stored]:
+    """The tensors that the file stores and that some node takes, as initializers or constants."""
+    constants = list(_constants(graph))
+    taken = {c.name for c in constants}
+    nodes = [n for n in graph.node if not (n.op_type == "Constant" and n.output[0] in taken)]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    tensors = [*graph.initializer, *constants]
+    by = consumers(graph, importer.functions)
+    kept = {o.name for o in graph.output}
+    stored = []
+    for tensor in tensors:
+        if tensor.name not in by and tensor.name not in kept:
+            continue
+        try:
+            array = array_of(tensor, directory)
+        except Refused as error:
+            raise ImportRefused(
+                file, [Refusal("initializer", 0, (), tensor.name, error.reason)]
+            ) from None
+        stored.append(Stored(tensor.name, array, reached(tensor.name, by, graph)))
+    return stored
+
+
+def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Constants of several floats, which may be weights as initializers are."""
+    for node in graph.node:
+        if node.op_type != "Constant" or node.domain:
+            continue
+        for attribute in node.attribute:
+            if attribute.name != "value" or attribute.t.data_type not in _FLOATS:
+                continue
+            if _elements(attribute.t) > 1:
+                tensor = onnx.TensorProto()
+                tensor.CopyFrom(attribute.t)
+                tensor.name = node.output[0]
+                yield tensor
+
+
+_FLOATS = frozenset(
+    getattr(onnx.TensorProto, name) for name in ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
+)
+
+
+def _elements(tensor: onnx.TensorProto) -> int:
+    count = 1
+    for size in tensor.dims:
+        count *= size
+    return count
+
+
+def put_weights(stored: Sequence[Stored], environment: dict[str, Any]) -> dict[str, Value]:
+    """Puts stored tensors into the environment, and returns the first values of those that are
+    leaves."""
+    initial: dict[str, Value] = {}
+    values: dict[int, Value] = {}
+    for s in stored:
+        if s.role == "constant":
+            environment[s.name] = Tensor.of_numbers(s.array)
+            environment[s.name].name = s.name
+            continue
+        if s.same_as is not None:
+            value = values[id(s.same_as)]
+            value = transpose(value) if s.transposed else value
+        else:
+            numbers = const(s.array)
+            initial[s.path] = numbers
+            value = Input(s.path, numbers.type, s.role)()
+        values[id(s)] = value
+        environment[s.name] = Tensor.of(value)
+    return initial

@@ -1,0 +1,39 @@
+"""A part of onnx's own node cases; `python -m tests.onnx_cases` runs all of them."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from tests.onnx_cases.running import cases_of, outcome
+
+MODULES = (
+    *(
+        "add",
+        "averagepool",
+        "batch_normalization",
+        "bitshift",
+        "clip",
+        "concat",
+        "conv",
+        "convtranspose",
+    ),
+    *("cumsum", "depthtospace", "dequantizelinear", "div", "einsum", "gathernd", "gemm", "gru"),
+    *("if_", "layernormalization", "loop", "lstm", "matmul", "maxpool", "mod", "onehot", "pad"),
+    *("pow", "quantizelinear", "rangeop", "reducemax", "reshape", "resize", "scatternd", "slice"),
+    *("softmax", "split", "topk", "transpose", "trilu", "where"),
+)
+REFUSED = 40  # of small floats and sequences, which there are none of here
+
+
+@pytest.mark.slow
+def test_no_case_has_other_numbers() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of onnx, which computes some of the cases
+        outcomes = [outcome(case) for case in cases_of(MODULES)]
+    assert not [o for o in outcomes if o.result == "wrong"]
+    refused = [o for o in outcomes if o.result == "refused"]
+    assert all(o.reason for o in refused)
+    assert len(outcomes) > 300
+    assert len(refused) <= REFUSED, [(o.name, o.reason) for o in refused]
