@@ -11,6 +11,7 @@ import pytest
 from nncompile.diagnostics.errors import FeedError, FileError, ModelError
 from nncompile.train import (
     CSVLog,
+    DataNote,
     EarlyStopping,
     Event,
     ModelCheckpoint,
@@ -116,16 +117,39 @@ OTHER_DATA: dict[str, tuple[dict[str, Any], Callable[[], Any], str]] = {
 }
 
 
+def _interrupt_at_step_6(event: Event) -> None:
+    if event.step == 6:
+        raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("case", OTHER_DATA)
-@pytest.mark.parametrize("saved", [False, True], ids=["in memory", "saved"])
+def test_an_epoch_in_which_fit_was_to_end_begins_anew_on_other_data(case: str) -> None:
+    options, make, _ = OTHER_DATA[case]
+    ours = trainer()
+    ours.fit(data(), steps=6)
+    with pytest.warns(DataNote, match="epoch 2 begins anew: 2 batches of it were of other data"):
+        history = ours.fit(make(), epochs=1, **options)
+    other = trainer()
+    other.fit(data(), steps=6)
+    other.begin_epoch()
+    assert other.fit(make(), epochs=1, **options).last == history.last
+    assert (ours.epoch, ours.step) == (other.epoch, other.step)
+    assert_same(ours.state, other.state)
+
+
+@pytest.mark.parametrize("case", OTHER_DATA)
+@pytest.mark.parametrize("saved", [False, True], ids=["interrupted", "saved"])
 def test_an_epoch_is_finished_on_the_data_it_was_begun_on(
     tmp_path: Path, case: str, saved: bool
 ) -> None:
     options, make, words = OTHER_DATA[case]
     ours = trainer()
-    ours.fit(data(), steps=6)
     if saved:
+        ours.fit(data(), steps=6)
         ours = moved(ours, tmp_path / "then.safetensors")
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            ours.fit(data(), epochs=9, callbacks=_interrupt_at_step_6)
     before = ours.state
     with pytest.raises(FeedError) as caught:
         ours.fit(make(), epochs=1, **options)
@@ -143,7 +167,11 @@ def test_another_seed_is_another_order(tmp_path: Path) -> None:
     ours = trainer()
     ours.fit(data(), steps=2)
     ours.seed = 7
-    with pytest.raises(FeedError, match="seed  0 then  7 now"):
+    with pytest.warns(DataNote, match="or in another order"):
+        ours.fit(data(), steps=1)
+    ours = moved(ours, tmp_path / "then.safetensors")
+    ours.seed = 0
+    with pytest.raises(FeedError, match="seed  7 then  0 now"):
         ours.fit(data())
 
 

@@ -34,6 +34,7 @@ class Epoch:
     start: int
     sums: Sums
     data: Mapping[str, Any] = field(default_factory=dict)  # what its batches are cut from
+    may_be_left: bool = False  # fit ended within it as it was asked to
 
     @classmethod
     def of(
@@ -62,36 +63,39 @@ class Epoch:
         # Of a file, they may be those of the other compilation already.
         if self.sums.names != compiled.source.accumulation.parts.keys():
             return Epoch.of(compiled, self.number, step)
-        return Epoch.of(compiled, batches=self.sums.added.batches, **self.position())
+        epoch = Epoch.of(compiled, batches=self.sums.added.batches, **self.position())
+        epoch.may_be_left = self.may_be_left
+        return epoch
 
-    def begun_on(self, data: Mapping[str, Any]) -> None:
-        """Takes note of what its batches are cut from. Raises `FeedError` where batches of other
-        data were trained on already, or with other metrics (those of weighted examples): those
-        still to come would not be the rest of them."""
+    def mismatch(self, data: Mapping[str, Any]) -> FeedError | None:
+        """The error of an epoch that cannot be finished on such data, as batches of others were
+        trained on already, or with other metrics (those of weighted examples)."""
         done = self.sums.added.batches
         then, now = sorted(self.sums.names), sorted(self.sums.plan.parts)
         if then and then != now:  # a file of an early version has none
-            raise FeedError(
+            return FeedError(
                 f"epoch {self.number + 1} was interrupted after {done} batches whose metrics add "
                 "up otherwise, such as with or without weights of examples",
                 rows=[("then", ", ".join(then)), ("now", ", ".join(now))],
-                hint="fit as then finishes it; trainer.begin_epoch() leaves it unfinished",
+                hint=_FINISHED,
             )
-        if done and self.data:
-            names = dict.fromkeys((*self.data, *data))
-            rows = [
-                (name, f"{self.data.get(name, 'unknown')} then", f"{data.get(name, 'unknown')} now")
-                for name in names
-                if self.data.get(name) != data.get(name)
-            ]
-            if rows:
-                raise FeedError(
-                    f"epoch {self.number + 1} was interrupted after {done} batches of other data "
-                    "or in another order, and cannot be finished on these",
-                    rows=rows,
-                    hint="fit as then finishes it; trainer.begin_epoch() leaves it unfinished",
-                )
-        self.data = dict(data)
+        names = dict.fromkeys((*self.data, *data)) if done and self.data else ()
+        rows = [
+            (name, f"{self.data.get(name, 'unknown')} then", f"{data.get(name, 'unknown')} now")
+            for name in names
+            if self.data.get(name) != data.get(name)
+        ]
+        if not rows:
+            return None
+        return FeedError(
+            f"epoch {self.number + 1} was interrupted after {done} batches of other data "
+            "or in another order, and cannot be finished on these",
+            rows=rows,
+            hint=_FINISHED,
+        )
+
+
+_FINISHED = "fit as then finishes it; trainer.begin_epoch() leaves it unfinished"
 
 
 class Loop:
@@ -223,7 +227,8 @@ class Loop:
         while self.epoch.number < last_epoch and self.step < last_step and not self.stopping:
             epoch = self.epoch
             order = None if seed is None else (seed, epoch.number)
-            epoch.begun_on(feeder.identity(order))
+            if not self._is_rest(feeder, order):
+                continue
             completed, latest = self._made(order, last_step, feeder, watchers, ticks, latest)
             if self.epoch is not epoch:  # a callback went on from another state
                 continue
@@ -238,8 +243,28 @@ class Loop:
             if completed:  # in one assignment, between whose parts no interrupt can come
                 self.epoch = Epoch.of(self.compiled, number, self.step)
             watchers.tell("epoch", number, means, latest, count)
+        self.epoch.may_be_left = True
         watchers.tell("end", self.epoch.number, history.last, latest)
         return history
+
+    def _is_rest(self, feeder: Feeder, order: tuple[int, int] | None) -> bool:
+        """Whether the epoch under way goes on with these data: one that was interrupted, or that a
+        file has, raises `FeedError` where they are others. One in which `fit` ended as it was asked
+        to is left, and a new one begins."""
+        data = feeder.identity(order)
+        error = self.epoch.mismatch(data)
+        if error is None:
+            self.epoch.data = dict(data)
+            return True
+        if not self.epoch.may_be_left:
+            raise error
+        done = self.epoch.sums.added.batches
+        feeder.notes.tell(
+            f"epoch {self.epoch.number + 1} begins anew: {done} batches of it were of other data, "
+            "or in another order"
+        )
+        self.begin_epoch()
+        return False
 
     def _made(
         self,
