@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -170,22 +170,11 @@ def train(
     if verbose:
         print_costs(trainer.compiled.report)
     size = options.get("batch_size", recipe.batch_size)
-    before, code = trainer.step, 0
+    before = trainer.step
     display = Display(0 if quiet else 1, out.file, every=verbose)
+    fit = partial(trainer.fit, epochs=epochs, steps=steps, batch_size=size)
     with Timing() as fitting:
-        try:
-            trainer.fit(
-                data.train,
-                epochs=epochs,
-                steps=steps,
-                validation_data=data.validation,
-                callbacks=[display, *watchers, run],
-                batch_size=size,
-            )
-        except KeyboardInterrupt:
-            code = INTERRUPTED
-        except SystemExit as ended:  # by another signal
-            code = int(ended.code or 0)
+        code = _ended(partial(fit, callbacks=[display, *watchers, run]), data)
     made_steps = trainer.step - before
     seconds = fitting.seconds - run.export_seconds
     out.print(
@@ -193,16 +182,32 @@ def train(
         f"in {seconds:.2f} s on {provider}"
         + (f", {1e3 * seconds / made_steps:.2f} ms a step" if made_steps else "")
     )
-    evaluated: dict[str, Any] = {}
-    if recipe.model.metrics and not code:  # who ends a training does not wait for figures
-        evaluated["training"] = trainer.evaluate(data.train)
-        out.print(f"training    {figures(evaluated['training'])}")
-        if data.validation is not None:
-            evaluated["held_out"] = trainer.evaluate(data.validation)
-            out.print(f"held out    {figures(evaluated['held_out'])}")
+    # Who ends a training does not wait for figures.
+    evaluated = _evaluated(trainer, data) if recipe.model.metrics and not code else {}
     print_files(*run.files)
     found = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
     return Outcome({**found, "files": described_files(run.files)}, code)
+
+
+def _ended(fit: Callable[..., object], data: Data) -> int:
+    """Trains on the data, and says with which exit code: that of a signal that ended it, or 0."""
+    try:
+        fit(data.train, validation_data=data.validation)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as ended:  # by another signal
+        return int(ended.code or 0)
+    return 0
+
+
+def _evaluated(trainer: Trainer, data: Data) -> dict[str, Any]:
+    """The metrics of what was trained, which are printed."""
+    evaluated = {"training": trainer.evaluate(data.train)}
+    out.print(f"training    {figures(evaluated['training'])}")
+    if data.validation is not None:
+        evaluated["held_out"] = trainer.evaluate(data.validation)
+        out.print(f"held out    {figures(evaluated['held_out'])}")
+    return evaluated
 
 
 def _words(options: Mapping[str, Any]) -> str:
