@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("always::nncompile.train.DataNote"),
 ]
 
+NEW = ("--data", "PLACE/new.feather", "--output", "PLACE/out.csv")
 LEAVES = ("--data", "PLACE/held.csv", "--target", "leaves")
 
 
@@ -181,14 +182,20 @@ def test_rows_of_numbers_are_columns_and_images_are_not(tmp_path: Path) -> None:
         (("evaluate", "RUN", "--target", "leaves"), "--target is for an .onnx file"),
         (("evaluate", "RUN/model.onnx", *LEAVES[:3], "leave"), "did you mean 'leaves'?"),
         (("evaluate", "RUN/model.onnx", *LEAVES[:3], "leaves=prob"), "no output 'prob'"),
-        (("evaluate", "PLACE"), "is not a run directory"),
+        (("evaluate", "RUN/best"), "best is not a run directory"),
+        (("evaluate", "PLACE"), "holds runs, and is not one itself\n  hint: choose one of "),
+        (("predict", "PLACE/9", *NEW), "9 is not there\n  hint: choose one of "),
+        (("predict", "FILE", *NEW), "is a model file, which has no weights"),
         (("evaluate", "RUN", "--set", "width=4"), "leave out --set"),
         (("evaluate", "RUN", "--data", "PLACE/none.csv"), "there is no file"),
         (("evaluate", "RUN", "--data", "PLACE/tabular.py"), "is not a table"),
         (("evaluate", "FILE", "--best"), "--best is that of a run"),
         (("predict", "RUN", "-i", "PLACE/held.csv", "-o", "PLACE/out.xls"), "cannot write"),
-        (("predict", "RUN", "-i", "PLACE/a.txt", "-o", "PLACE/out.csv"), "no file of examples"),
-        (("predict", "RUN", "-i", "PLACE/no.csv", "-o", "PLACE/out.csv"), "there is no file"),
+        (("predict", "RUN", "-i", "PLACE/a.txt", "-o", "PLACE/out.csv"), "cannot read examples"),
+        (
+            ("predict", "RUN", "-i", "PLACE/no.csv", "-o", "PLACE/out.csv"),
+            "Error: there is no file",
+        ),
         (("predict", "RUN", "-i", "PLACE/held.csv", "-o", "PLACE/held.csv"), "of the examples"),
         (("predict", "RUN", "-i", "PLACE/bad.npy", "-o", "PLACE/out.csv"), "bad.npy"),
         (("predict", "RUN", "-i", "PLACE/bad.parquet", "-o", "PLACE/out.csv"), "bad.parquet"),

@@ -280,6 +280,18 @@ def test_rounding_is_said_once(of_arrays: dict[str, Array]) -> None:
     assert_equal(trainer.params, of_arrays)
 
 
+def test_rounding_the_numbers_of_a_file_is_not_said(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    file = tmp_path / "table.csv"
+    names = [f"x{i}" for i in range(X.shape[1])]
+    pandas.DataFrame(X, columns=names).assign(y=Y).to_csv(file, index=False)
+    for use in (Trainer.evaluate, Trainer.fit):
+        with pytest.warns(DataNote) as told:
+            use(Trainer(RECIPE), file)
+        assert [str(x.message)[:25] for x in told] == ["input 'x' takes the column"[:25]]
+
+
 def test_the_last_examples_are_held_out() -> None:
     ours, by_hand = Trainer(RECIPE), Trainer(RECIPE)
     with pytest.warns(DataNote, match="first 40 examples and holds out the last 10"):

@@ -219,11 +219,26 @@ def test_one_update_needs_no_list(net: Model) -> None:
     assert training(net, updates=minimize("loss", optimizer=sgd(0.1))).updates[0].loss == "loss"
 
 
+def test_a_recipe_says_what_trains_it(net: Model) -> None:
+    recipe = training(net)
+    with pytest.raises(
+        UnknownNameError, match=r"a recipe has no 'fit'(.|\n)*Trainer\(recipe\)\.fit"
+    ):
+        recipe.fit(DATA)
+    assert not hasattr(recipe, "__array__") and not hasattr(recipe, "on_step")
+
+
 DATA = {"x": np.zeros((8, 4), np.float32), "label": np.zeros(8, np.int64)}
 FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
-    "two arrays": (lambda t: t.fit(DATA["x"], DATA["label"]), r"data must be a dict(.|\n)*'label'"),
-    "a pair of arrays": (lambda t: t.fit((DATA["x"], DATA["label"])), "a batch must be a dict"),
-    "text": (lambda t: t.fit("digits"), "data must be a dict"),
+    "text": (lambda t: t.fit("digits"), "digits is not a table"),
+    "a size of batches": (
+        lambda t: t.fit([DATA], batch_size=8),
+        r"batch_size stands beside batches \(list\), which have their own sizes",
+    ),
+    "an array for a number": (
+        lambda t: t.predict(DATA["x"], np.arange(1000)),
+        r"batch_size must be a whole number, got array\(.{5,30}\)",
+    ),
     "nothing": (lambda t: t.fit(None), "got NoneType"),
     "epochs of text": (lambda t: t.fit(DATA, epochs="3"), "epochs must be a whole number"),
     "a batch of halves": (
@@ -238,7 +253,7 @@ FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
         lambda t: t.fit([{**DATA, "label": np.full(8, -1)}]),
         r"'label' holds -1: index -1(.|\n)*ignore_index=-1",
     ),
-    "evaluating an array": (lambda t: t.evaluate(DATA["x"]), "data must be a dict"),
+    "evaluating an array": (lambda t: t.evaluate(DATA["x"]), "no data for input 'label'"),
 }
 
 

@@ -208,6 +208,14 @@ def test_a_history_tells_its_best_epochs() -> None:
     )
     assert history.best == {"loss": (3, 1.0), "val_accuracy": (2, 0.75)}
     assert history.best["loss"].epoch == 3 and history.names == ["loss", "val_accuracy"]
+    for wrong in (lambda: history["los"], lambda: history.best["los"]):
+        with pytest.raises(ModelError, match=r"the history has no metric 'los'(.|\n)*'loss'"):
+            wrong()
+    assert History()["loss"] == []
+    with pytest.raises(
+        AttributeError, match=r'a history has no \'history\'(.|\n)*history\["loss"\]'
+    ):
+        history.history  # noqa: B018
     assert repr(history) == "<History of 3 epochs: loss 1.0000  val_accuracy 0.7500>"
     assert repr(History()) == "<History of 0 epochs>" and History().best == {}
     html = history._repr_html_()

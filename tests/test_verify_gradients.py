@@ -143,6 +143,15 @@ def test_a_declared_gradient_is_not_said_to_be_right() -> None:
     assert report.text().count(f"not checked: the gradient declared at {place}\n") == 1
 
 
+def test_a_declared_gradient_that_is_the_derivative_is_compared() -> None:
+    @dsl.model
+    def net(x=f32["batch", 4], y=f32["batch", 3]):
+        return {"loss": dsl.binary_cross_entropy_with_logits(x >> Dense(3), dsl.sigmoid(y))}
+
+    report = verify(training(net, optimizer=adam(1e-2)), backends=[], quick=True)
+    assert differences(report).endswith("ok") and not report.unchecked
+
+
 def test_the_gradient_of_a_formula_is_named_by_its_use() -> None:
     @dsl.formula(derivative=lambda x: 2 * x * x)
     def cubed(x: Any) -> Any:

@@ -22,6 +22,7 @@ from nncompile.cli.shared import (
     print_files,
     skipped_passes,
 )
+from nncompile.cli.trained import checkpoint_of
 from nncompile.compiler.compile import Report
 from nncompile.compiler.export import INFERENCE, TARGETS, export, target_of
 from nncompile.diagnostics.tables import columns
@@ -43,7 +44,7 @@ def compile(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write.")
     ] = None,
-    params: Annotated[Path | None, typer.Option(help="Checkpoint with the weights.")] = None,
+    params: Annotated[Path | None, typer.Option(help="Weights: a checkpoint, or a run.")] = None,
     initial: Annotated[
         bool, typer.Option("--initial", help="Initial weights are meant: say nothing of them.")
     ] = False,
@@ -66,7 +67,7 @@ def compile(
 
     \b
     Examples:
-      nncompile compile digits.py -o digits.onnx --params runs/digits/checkpoint.safetensors
+      nncompile compile digits.py -o digits.onnx --params runs/digits/latest
       nncompile compile digits.py --to step -o step.onnx --verbose
       nncompile compile digits.py --to torchscript -o digits.pt
       nncompile compile digits.py --to torchscript-step -o digits.step.pt
@@ -83,7 +84,7 @@ def compile(
             source,
             output,
             to,
-            params,
+            params if params is None else checkpoint_of(params),
             opset,
             external_data or None,
             seed=0 if recipe is None else recipe.seed,

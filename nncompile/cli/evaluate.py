@@ -21,6 +21,7 @@ from nncompile.train import Trainer
 from nncompile.train.figures import number
 from nncompile.train.measures import measured
 from nncompile.train.sources.blocks import whole
+from nncompile.train.sources.files import KINDS
 from nncompile.train.sources.tables import column_names
 from nncompile.train.sources.words import encoded
 
@@ -84,7 +85,7 @@ def evaluate(
     declared, checkpoint = opened(target, model, settings, params, best)
     recipe = declared.recipe
     if data is not None:
-        source: Any = whole(data)
+        source: Any = data if data.suffix in KINDS else whole(data)
         of = str(data)
     else:
         held = data_of(declared)

@@ -13,7 +13,7 @@ import typer
 
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.shared import ProviderName, out, print_files
-from nncompile.cli.trained import declared_by, is_run
+from nncompile.cli.trained import check_run, declared_by
 from nncompile.diagnostics.errors import FeedError, FileError
 from nncompile.ir.types import Array
 from nncompile.runtime import Session
@@ -32,8 +32,12 @@ def predict(
     target: Annotated[
         Path, typer.Argument(metavar="RUN|MODEL.onnx", help="A run directory, or an ONNX model.")
     ],
-    source: Annotated[
-        Path, typer.Option("--input", "-i", help="A .csv, .tsv, .parquet, .feather, .npy or .npz.")
+    data: Annotated[
+        Path,
+        typer.Option(
+            *("--data", "-d", "--input", "-i"),
+            help="A .csv, .tsv, .parquet, .feather, .npy or .npz file.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="A .csv, .tsv, .parquet, .npy or .npz file.")
@@ -54,15 +58,21 @@ def predict(
 
     \b
     Examples:
-      nncompile predict model.onnx --input new.csv --output predictions.csv
-      nncompile predict runs/digits/latest -i images.npy -o digits.npz --batch-size 256
+      nncompile predict model.onnx --data new.csv --output predictions.csv
+      nncompile predict runs/digits/latest -d images.npy -o digits.npz --batch-size 256
     """
     check_kind(output)
-    if source.resolve() == output.resolve():
+    if target.suffix == ".py":
+        raise FileError(
+            f"{target} is a model file, which has no weights",
+            hint=f"nncompile train {target}, then nncompile predict runs/MODEL/latest",
+        )
+    if data.resolve() == output.resolve():
         raise FileError(f"{output} is the file of the examples", hint="write another file")
     inputs: list[str] = []
     file = target
-    if is_run(target):
+    if target.is_dir() or not (target.exists() or target.suffix):
+        check_run(target)
         file = target / "model.onnx"
         inputs = list(declared_by(target).model.inputs)  # so that targets are no features
         if not file.is_file():
@@ -70,7 +80,7 @@ def predict(
     session = Session(file, provider, threads)
     predictions = Predictions(session, inputs, drop or [])
     start = time.perf_counter()
-    with closing(predictions.of(source, batch_size)) as blocks:
+    with closing(predictions.of(data, batch_size)) as blocks:
         write_blocks(output, blocks)
     seconds = time.perf_counter() - start
     print_files(output)

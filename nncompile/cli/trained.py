@@ -19,6 +19,21 @@ def is_run(path: Path) -> bool:
     return (path / CONFIG).is_file()
 
 
+def check_run(path: Path) -> None:
+    """Raises `FileError` where there is no run directory at the path; it names the runs there."""
+    if is_run(path):
+        return
+    place = path if path.is_dir() else path.parent
+    names = [x.name for x in place.iterdir() if is_run(x)] if place.is_dir() else []
+    runs = sorted(names, key=lambda name: (len(name), name))  # numbers in their order
+    if not names:
+        run_config.read(path)  # which raises, and says what is there
+    what = "holds runs, and is not one itself" if place == path else "is not there"
+    raise FileError(
+        f"{path} {what}", hint=f"choose one of {', '.join(str(place / name) for name in runs[-8:])}"
+    )
+
+
 def declared_by(run: Path) -> Declared:
     """The model file of a run, with the options that it was trained with. Raises `FileError` where
     the run does not say which file that is, and what `load` does."""
@@ -54,14 +69,14 @@ def opened(
 ) -> tuple[Declared, Path | None]:
     """What a model file or a run declares, and the checkpoint of the weights; None for initial
     ones. Raises `FileError` for options that a run has itself."""
-    if not target.is_dir():
+    if target.suffix == ".py" or target.is_file():
         if best and params is None:
             raise FileError(
                 "--best is that of a run", hint=f"--params RUN --best, or {target}'s run"
             )
         declared = load_file(target, model, settings)
         return declared, None if params is None else checkpoint_of(params, best)
-    run_config.read(target)  # which says what a directory is that is no run
+    check_run(target)
     given = [n for n, x in (("--set", settings), ("--model", model), ("--params", params)) if x]
     if given:
         raise FileError(

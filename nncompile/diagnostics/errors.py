@@ -6,6 +6,7 @@ from __future__ import annotations
 import difflib
 import operator
 import re
+import reprlib
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
@@ -121,7 +122,7 @@ def whole_number(name: str, x: object, least: int | None = None) -> int:
     try:
         number = operator.index(x)  # type: ignore[arg-type]  # what has none raises TypeError
     except TypeError:
-        raise ModelError(f"{name} must be a whole number, got {x!r}") from None
+        raise ModelError(f"{name} must be a whole number, got {reprlib.repr(x)}") from None
     if least is not None and number < least:
         raise ModelError(f"{name} must be at least {least}, got {number}")
     return number

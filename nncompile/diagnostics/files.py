@@ -51,6 +51,8 @@ def write_atomically(path: str | os.PathLike[str], content: Content) -> Path:
                 beside.chmod(mode)  # it was made without what the umask takes
             os.replace(beside, target)
             sync(target.parent)
+        except FileError:  # of another file, such as the one that the content is read from
+            raise
         except OSError as error:
             raise FileError(f"cannot write {target}: {reason_of(error)}") from None
     return target

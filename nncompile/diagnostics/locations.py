@@ -24,7 +24,9 @@ import sympy as sp
 _OURS = frozenset({"nncompile", "dsl"})
 _OUTERMOST = "nncompile.cli.shared"  # what called a command is not the user's
 _OF_OBJECTS = frozenset({"__call__", "__init__", "__post_init__"})  # called by the object's name
-_PLUMBING = frozenset({"functools", "contextlib", "dataclasses", "typing", "importlib", "sympy"})
+_PLUMBING = frozenset(
+    ("functools", "contextlib", "dataclasses", "typing", "importlib", "multiprocessing", "sympy")
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 # What a frame of such code is called, where that is not the function's name; empty: it stands

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 from nncompile.autodiff.checkpointing import recomputed
 from nncompile.diagnostics.errors import ModelError, did_you_mean, seed_number, whole_number
-from nncompile.diagnostics.hints import suggests_options
+from nncompile.diagnostics.hints import SuggestsNames, suggests_options
 from nncompile.diagnostics.locations import recording_locations
 from nncompile.diagnostics.options import taking
 from nncompile.ir.graph import Graph
@@ -39,7 +39,7 @@ from nncompile.program.updates import (
 
 @suggests_options
 @dataclass(frozen=True, eq=False, repr=False)
-class Recipe:
+class Recipe(SuggestsNames):
     """A model with the updates of one step and the defaults of its training.
 
     The updates are made in their order; each sees what the ones before it changed. Metrics and
@@ -70,6 +70,19 @@ class Recipe:
     freeze: tuple[str, ...] = ()
     recompute: tuple[str, ...] = ()
     accumulate: int = 1
+
+    foreign_names: ClassVar[Mapping[str, str]] = {
+        name: f"Trainer(recipe).{call}"
+        for names, call in (
+            (("fit", "train", "run", "compile"), "fit(data)"),
+            (("evaluate", "test"), "evaluate(data)"),
+            (("predict",), "predict(inputs)"),
+            (("export",), "export(path) after fit"),
+            (("save",), "save(path) after fit"),
+            (("load",), "load(path)"),
+        )
+        for name in names
+    }
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, Model):

@@ -55,6 +55,7 @@ class Feeder:
     symbolic one that an input begins with; every batch gets the other inputs uncut. Element types
     are converted batch by batch (see `cast_to`). `weigh` adds the weights of examples. Batches that
     Python makes are made by a thread, `prefetch` of them ahead; `buffer` is that of `Batches`.
+    That `literal` numbers, as in a file, are rounded is not noted.
 
     Raises `FeedError` for data that do not fit, for sizes at which `sizes` rejects the model, for
     numbers out of range (labels and tokens that are not an index of what they address, lengths
@@ -75,6 +76,7 @@ class Feeder:
         weigh: Weigh | None = None,
         prefetch: int = PREFETCHED,
         buffer: int = 0,
+        literal: bool = False,
     ) -> None:
         self.model = model
         # In the order of the model's inputs, which is that of the parts of a tuple.
@@ -95,8 +97,10 @@ class Feeder:
         self._placed: dict[int, tuple[str, ...]] = {}  # the names of a tuple of so many arrays
         self._recent: deque[Batch] = deque(maxlen=2)
         self._prefetch = whole_number("prefetch", prefetch, 0)
+        self._literal = literal  # numbers of a file, which have no type that somebody chose
         if isinstance(data, str | os.PathLike):
             data = read_table(data)
+            self._literal = True
         if is_whole(data) or is_numbers(data):
             self._take(self._named(data, y), may_be_empty)
         elif y is not None:
@@ -118,7 +122,7 @@ class Feeder:
         check_names(self.ports, feeds)
         rows = {p.name: fitted(p, rows_of(p.name, feeds[p.name])) for p in self.ports}
         casts: dict[str, Cast | None] = {
-            p.name: cast_to(p, rows[p.name], self.notes, is_numbers(feeds[p.name]))
+            p.name: cast_to(p, rows[p.name], self.notes, self._literal or is_numbers(feeds[p.name]))
             for p in self.ports
         }
         check_sizes(self.ports, rows)

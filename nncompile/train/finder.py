@@ -37,7 +37,7 @@ from nncompile.train.trainer import Trainer
 SMOOTHED = 0.05  # of the sweep is averaged to see the trend through the noise of batches
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RateSearch:
     """The rates of a sweep, the loss before the step with each, and its smooth trend.
 
@@ -51,6 +51,11 @@ class RateSearch:
     losses: Array
     trend: Array
     suggestion: float | None
+
+    def __repr__(self) -> str:
+        found = "no suggestion" if self.suggestion is None else f"suggestion {self.suggestion:.2g}"
+        rates = f"{self.rates[0]:.2g} to {self.rates[-1]:.2g}"
+        return f"<RateSearch of {self.loss} at {len(self.rates)} rates from {rates}: {found}>"
 
     def plot(self, path: str | os.PathLike[str]) -> Path:
         """Draws loss and trend over the rate; see `nncompile.train.drawing.draw_lines`."""

@@ -31,7 +31,7 @@ class FitData:
     validation_split: float
     class_weight: ClassWeight | None
     sample_weight: Any
-    batch_size: int
+    batch_size: int | None
     shuffle: bool | int
     prefetch: int
 
@@ -85,11 +85,12 @@ class FitData:
         else:
             self._check_batches(classes)
             weigh = classes
+        size = compiled.source.recipe.batch_size if self.batch_size is None else self.batch_size
         feeder = Feeder(
             data,
             model,
             ports,
-            self.batch_size,
+            size,
             compiled.sizes,
             y=y,
             naming=naming,
@@ -97,11 +98,12 @@ class FitData:
             weigh=weigh,
             prefetch=self.prefetch,
             buffer=self.buffer,
+            literal=isinstance(self.data, str | os.PathLike),
         )
         if held_out is None:
             return feeder, None
         options = {"prefetch": self.prefetch}
-        return feeder, evaluation.feeder(held_out, self.batch_size, **options)
+        return feeder, evaluation.feeder(held_out, size, **options)
 
     @property
     def buffer(self) -> int:
@@ -119,6 +121,11 @@ class FitData:
     def _check_batches(self, classes: ClassWeights | None) -> None:
         """Raises `FeedError` for options that need the arrays of all examples."""
         kind = type(self.data).__name__
+        if self.batch_size is not None and self.validation_data is None:
+            raise FeedError(
+                f"batch_size stands beside batches ({kind}), which have their own sizes",
+                hint="leave it out, or pass arrays",
+            )
         if self.is_split:
             raise FeedError(
                 f"validation_split needs arrays, got batches ({kind})",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.diagnostics.extras import extra
+from nncompile.diagnostics.hints import SuggestsNames
 from nncompile.diagnostics.tables import html_table
 from nncompile.train.directions import better
 from nncompile.train.drawing import new_figure
@@ -27,8 +28,17 @@ class Best(NamedTuple):
     value: float
 
 
+def _no_metric(name: str, names: Collection[str]) -> ModelError:
+    return ModelError(f"the history has no metric {name!r}", hint=did_you_mean(name, names))
+
+
+class _BestByName(dict[str, Best]):
+    def __missing__(self, name: str) -> Best:
+        raise _no_metric(name, self)
+
+
 @dataclass(repr=False)
-class History:
+class History(SuggestsNames):
     """The metrics of each epoch, in order; `history["loss"]` is one of them over time.
 
     Each is that of all examples of the epoch, each at the weights its own step began with: totals,
@@ -38,7 +48,16 @@ class History:
 
     epochs: list[dict[str, float]] = field(default_factory=list)
 
+    foreign_names: ClassVar[Mapping[str, str]] = {
+        "history": 'history["loss"] is a list, history.to_pandas() a table',
+        "epoch": "history.epochs are the metrics of each epoch",
+        "params": "trainer.params",
+    }
+
     def __getitem__(self, name: str) -> list[float]:
+        """A metric over time. Raises `ModelError` for one that no epoch has."""
+        if self.epochs and not any(name in epoch for epoch in self.epochs):
+            raise _no_metric(name, self.epochs[-1])
         return [epoch[name] for epoch in self.epochs if name in epoch]
 
     def __len__(self) -> int:
@@ -64,7 +83,7 @@ class History:
         Less is better, but for names with words such as accuracy (see
         `nncompile.train.directions.better`); NaN is never the best.
         """
-        found: dict[str, Best] = {}
+        found = _BestByName()
         for name in self.names:
             sign = 1 if better(name) == "min" else -1
             values = [
@@ -80,9 +99,7 @@ class History:
         """The epochs that have a metric, counted from 1, and its values. Raises `ModelError` for a
         name that the history does not have."""
         if name not in self.names:
-            raise ModelError(
-                f"the history has no metric {name!r}", hint=did_you_mean(name, self.names)
-            )
+            raise _no_metric(name, self.names)
         having = [(i, epoch[name]) for i, epoch in enumerate(self, 1) if name in epoch]
         return [i for i, _ in having], [x for _, x in having]
 

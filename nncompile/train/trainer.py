@@ -229,10 +229,9 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         step, it is that of the step before, which is made again where the training goes on.
         """
         _check_targets(y, "fit", "epochs", "steps")
-        size = self.recipe.batch_size if batch_size is None else batch_size
         given = FitData(
             *(data, y, validation_data, validation_split, class_weight, sample_weight),
-            *(size, shuffle, prefetch),
+            *(batch_size, shuffle, prefetch),
         )
         loop = self._loop
 

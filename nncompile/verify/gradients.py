@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -46,12 +47,15 @@ def gradient_error(
 
     They are taken on the first of `cases` on which the loss and its gradients are finite, for the
     differences of infinities say nothing; where there is none, and where gradients are declared and
-    not derivatives, only single nodes are compared.
+    turn out not to be derivatives, only single nodes are compared.
     """
     with np.errstate(all="ignore"):  # the report says what is not finite
         declared = declared_gradients(loss)
         if declared:
             first = next(cases)
+            found = _Comparison(graph, loss, trained, seed).on(chain([first], cases))
+            if found.error is not None and not found.mismatches:
+                return found  # what is declared is the derivative, as of most losses
             declared_nodes = dict.fromkeys(_declared_at(graph, v) for v in declared)
             place = wrong_pullback(graph, loss, first.feeds, seed)
             return Gradients(first, place=place, unchecked=tuple(declared_nodes))

@@ -24,7 +24,7 @@ def blocks_of(file: Path, size: int) -> Generator[Any]:
     file, and for one that cannot be read."""
     if file.suffix not in (*KINDS, *ARRAYS):
         kinds = ", ".join((*KINDS, *ARRAYS))
-        raise FileError(f"{file} is no file of examples", rows=[("files", kinds)])
+        raise FileError(f"cannot read examples from {file}: its suffix is none of {kinds}")
     if file.suffix in (".csv", ".tsv", ".parquet"):
         if not file.is_file():
             read_table(file)  # which raises, and says what is there

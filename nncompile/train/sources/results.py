@@ -24,7 +24,9 @@ KINDS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
 def check_kind(path: Path) -> None:
     """Raises `FileError` for a file of another kind than can be written."""
     if path.suffix not in KINDS:
-        raise FileError(f"cannot write {path}", rows=[("files", ", ".join(KINDS))])
+        raise FileError(
+            f"cannot write predictions to {path}: its suffix is none of {', '.join(KINDS)}"
+        )
     if path.suffix == ".parquet":
         extra("pyarrow", "pyarrow", "writing .parquet files", INSTALL, FileError)
 
