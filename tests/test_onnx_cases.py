@@ -9,6 +9,7 @@ import pytest
 from tests.onnx_cases.running import cases_of, outcome
 
 MODULES = (
+    *("dft", "qlinearconv", "qlinearmatmul", "tfidfvectorizer", "adam"),
     *(
         "add",
         "averagepool",

@@ -246,7 +246,8 @@ def test_a_quantized_weight_gives_the_same_numbers_and_its_input_a_gradient(tmp_
     x = np.array([[0.5, -1.0, 9.0, 0.013]], np.float32)
     np.testing.assert_array_equal(outputs_of(net, {"x": x})["y"], run(path, {"x": x})[0])
     (g,) = grad(net.outputs["y"].sum(), [net.inputs["x"]])
-    found = evaluate(Graph("g", {"g": g}), {"x": x})["g"][0]
+    assert set(net.parameters) == {"wq"}
+    found = evaluate(Graph("g", {"g": g}), {**initial_values(net, 0), "x": x})["g"][0]
     real = (weights["wq"] * weights["ws"]).sum(1)
     np.testing.assert_allclose(found, [real[0], real[1], 0, real[3]], rtol=1e-6)
 

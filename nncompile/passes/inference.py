@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from nncompile.elementwise import sqrt
-from nncompile.ir.graph import Graph, Item, items
+from nncompile.ir.graph import Graph, Input, Item, items
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.core.modes import Training
@@ -68,6 +68,23 @@ def inference(graph: Graph, scope: str | None = None) -> Graph:
         return limited
 
     return rewrite(graph, [within(change) for change in CHANGES])
+
+
+def with_statistics_held(graph: Graph, frozen: Collection[Value]) -> Graph:
+    """The graph with batch normalization by its running statistics wherever these and its scale and
+    shift are in `frozen`: of a model that was applied in another one, too, whose layers are not its
+    own."""
+
+    @on(*by_running_statistics.roots)
+    def held(value: Value) -> Value | None:
+        batch = value.args[0]
+        if not isinstance(batch.op, BatchNorm):
+            return None
+        _, scale, bias, *statistics = batch.args
+        leaves = [v for v in (scale, bias) if isinstance(v.op, Input)] + statistics
+        return by_running_statistics(value) if all(v in frozen for v in leaves) else None
+
+    return rewrite(graph, [held])
 
 
 def _is_within(graph: Graph, value: Value, scope: str) -> bool:

@@ -17,7 +17,7 @@ from nncompile.diagnostics.options import taking
 from nncompile.ir.graph import Graph
 from nncompile.ir.names import matches
 from nncompile.optim import Optimizer
-from nncompile.passes.inference import inference
+from nncompile.passes.inference import inference, with_statistics_held
 from nncompile.program.broadcast_warnings import warn_of_tables
 from nncompile.program.model import Model
 from nncompile.program.pickling import as_bytes
@@ -178,6 +178,8 @@ class Recipe(SuggestsNames):
         graph = Graph(model.name, outputs_by_label, (), model.graph.locations)
         for layer in frozen_layers(leaves, self.freeze):
             graph = inference(graph, f"{model.name}.{layer}")
+        frozen = {leaf for path, leaf in leaves.items() if matches(path, self.freeze)}
+        graph = with_statistics_held(graph, frozen)
         values = list(graph.outputs.values())
         if self.recompute:
             with recording_locations(model.graph.locations):

@@ -11,6 +11,7 @@ import onnx
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, located
+from nncompile.frontends.onnx.checking import check_node
 from nncompile.frontends.onnx.functions import body_of, fits_body
 from nncompile.frontends.onnx.known import evaluated
 from nncompile.frontends.onnx.refusals import Refusal, Refused
@@ -102,7 +103,7 @@ class Importer:
                     results = self._imported(proto, environment, attributes, opsets)
                 except Poisoned:
                     results = [_POISON] * len(proto.output)
-                except (Refused, CompileError) as error:
+                except (Refused, CompileError, *_MALFORMED) as error:
                     refusal = self._refusal(proto, environment, opsets, error)
                     self.refusals.append(refusal)
                     results = [refusal] * len(proto.output)
@@ -123,7 +124,12 @@ class Importer:
         for name in proto.input:
             found = environment.get(name)
             dtypes.append(str(found.type) if isinstance(found, Tensor) else "")
-        reason = error.reason if isinstance(error, Refused) else getattr(error, "problem", "")
+        if isinstance(error, Refused):
+            reason = error.reason
+        elif isinstance(error, CompileError):
+            reason = error.problem
+        else:
+            reason = f"it does not fit its operator: {type(error).__name__}: {error}"
         op = f"{domain}.{proto.op_type}" if domain else proto.op_type
         version = schema.since_version if schema is not None else opset
         label = proto.name or (proto.output[0] if proto.output else "")
@@ -143,6 +149,7 @@ class Importer:
             raise Refused(f"the file imports no version of the domain {domain or 'ai.onnx'!r}")
         opset = opsets[domain]
         schema = schema_of(proto.op_type, domain, opset)
+        check_node(proto, schema)
         values = attributes_of(proto, schema, attributes)
         node = Node(proto, domain, opset, schema, inputs, values, (self, environment), opsets)
         known = evaluated(node) if _plain(inputs) else None
@@ -150,8 +157,9 @@ class Importer:
             return [known]
         entry = ENTRIES.get((domain, proto.op_type))
         if entry is not None:
+            bound = _bound_types(node)
             arguments = self._arguments(node, entry)
-            return self._results(node, entry.function(node, *arguments))
+            return self._results(node, entry.function(node, *arguments), bound)
         if schema is None and not domain:
             raise Refused(f"there is no such operator in opset {opset}")
         if schema is None:
@@ -202,10 +210,9 @@ class Importer:
                 arguments.append(tensor.value)
         return arguments
 
-    def _results(self, node: Node, results: Any) -> list[Any]:
+    def _results(self, node: Node, results: Any, bound: dict[str, DType]) -> list[Any]:
         """What an entry returns, as tensors of the element types that ONNX says."""
         several = results if isinstance(results, tuple) else (results,)
-        bound = _bound_types(node)
         foldable = _all_numbers(node)
         finished: list[Any] = []
         for i, x in enumerate(several):
@@ -221,6 +228,12 @@ class Poisoned(Exception):
     """A tensor that is missing because its node was refused."""
 
 
+# What numpy, sympy and Python raise for numbers and attributes that no operator takes. That a node
+# is refused names it, where a traceback would name a line of ours.
+_MALFORMED = (
+    *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(RecursionError, MemoryError),
+)
 _MISSING = object()
 _POISON = Refusal("", 0, (), "", "")
 
@@ -255,7 +268,9 @@ def _bound_types(node: Node) -> dict[str, DType]:
             if formal.is_homogeneous and formal.type_str in {
                 c.type_param_str for c in node.schema.type_constraints
             }:
-                bound.setdefault(formal.type_str, tensor.type.dtype)
+                dtype = bound.setdefault(formal.type_str, tensor.type.dtype)
+                if dtype is not tensor.type.dtype:
+                    raise Refused(f"its inputs are of two types, {dtype} and {tensor.type.dtype}")
     return bound
 
 

@@ -101,14 +101,17 @@ def load_onnx(
     return _model(title, model, importer, leaves, stored, tied, initial, results, locations)
 
 
+_MISSING = object()
+
+
 def _results(
     importer: Importer, environment: dict[str, Any], graph: onnx.GraphProto, leaves: Any
 ) -> dict[str, Value]:
     results: dict[str, Value] = {}
     for output in graph.output:
-        tensor = importer.fetched(environment, output.name)
+        tensor = environment.get(output.name, _MISSING)
         if not isinstance(tensor, Tensor):
-            kind = "a sequence" if isinstance(tensor, list) else "nothing"
+            kind = "a sequence" if isinstance(tensor, list) else "made by no node"
             raise ImportRefused(
                 importer.file, [Refusal("output", 0, (), output.name, f"it is {kind}")]
             )

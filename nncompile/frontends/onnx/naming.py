@@ -11,7 +11,7 @@ import onnx
 # What exporters call a tensor that they made up.
 _MADE_UP = re.compile(
     r"(onnx::\w+|val_\d+|_?v_\d+|const(ant)?_?(fold_opt_*)?_*\d*|[WRB]\d*__\d+|\d+|coefficient\d*"
-    r"|initializer_?\d*|tensor_?\d*|new_shape.*|.*_quantized_?\d*)$",
+    r"|initializer_?\d*|tensor_?\d*|new_shape.*)$",
     re.IGNORECASE,
 )
 # What other frameworks add to the name of a weight.
@@ -58,11 +58,15 @@ def slot_name(node: onnx.NodeProto, index: int) -> str:
     return "bias" if node.op_type in ("Add", "Sub") else "weight"
 
 
-def path_of(name: str, uses: Sequence[tuple[onnx.NodeProto, int]]) -> str:
+def path_of(name: str, uses: Sequence[tuple[onnx.NodeProto, int]], beside: str = "") -> str:
     """The path of a stored tensor: its own name, or where that is made up, that of the layer it is
-    used in."""
+    used in, or of the bias `beside` it."""
+    name = re.sub(r"_quantized$", "", name)
     if not is_made_up(name):
         return clean(name) or "weight"
+    stem, dot, last = clean(beside).rpartition(".")
+    if dot and last == "bias" and not is_made_up(beside):
+        return f"{stem}.weight"
     for node, index in uses:
         scope = scope_of(node)
         if scope:

@@ -62,8 +62,25 @@ def _check(model: onnx.ModelProto, name: str) -> None:
                 hint="a newer onnx knows it: pip install -U onnx"
                 if opset.version > _NEWEST else None,
             )  # fmt: skip
-    if sum(1 for _ in all_nodes(model.graph)) > _NODES:
-        raise BackendError(f"{name}: the model has more than {_NODES:,} nodes")
+        if opset.version >= 1 << 31:
+            raise BackendError(f"{name}: opset {opset.version} of {opset.domain!r} is not known")
+    for count, node in enumerate(all_nodes(model.graph)):
+        if count >= _NODES:
+            raise BackendError(f"{name}: the model has more than {_NODES:,} nodes")
+        _check_text(name, node.name, node.op_type, node.domain, *node.input, *node.output)
+        _check_text(name, *(a.name for a in node.attribute))
+    for function in model.functions:
+        for node in function.node:
+            _check_text(name, node.name, node.op_type, node.domain, *node.input, *node.output)
+    graph = model.graph
+    _check_text(name, *(x.name for x in (*graph.initializer, *graph.input, *graph.output)))
+
+
+def _check_text(file: str, *names: object) -> None:
+    """Raises `BackendError` for names that are not UTF-8, which protobuf leaves as bytes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise BackendError(f"{file}: the name {name!r} is not UTF-8")
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,8 @@ class Stored:
     role: str = "constant"  # or "parameter", "state"
     reason: str = ""
     path: str = ""
+    integers: Array | None = None  # as the file stores it, where `array` is what they stand for
+    beside: str = ""  # the stored tensor that is added to its product
     same_as: Stored | None = None  # the tensor that it is one parameter with
     transposed: bool = False  # whether it is the transpose of that
 
@@ -108,6 +110,14 @@ def reached(name: str, by: Mapping[str, list[Use]], graph: onnx.GraphProto) -> l
             else:
                 found.append((node, i))
     return found
+
+
+def added_to(uses: Sequence[Use], by: Mapping[str, list[Use]], names: Collection[str]) -> str:
+    """The stored tensor that is added to the only product with a weight."""
+    if len(uses) != 1 or uses[0][0].op_type != "MatMul":
+        return ""
+    sums = [node for node, _ in by.get(uses[0][0].output[0], ()) if node.op_type == "Add"]
+    return next((x for node in sums[:1] for x in node.input if x in names), "")
 
 
 def _carried(node: onnx.NodeProto, i: int, seen: set[str]) -> list[str]:
@@ -178,7 +188,7 @@ def name_all(
 ) -> None:
     """Gives each tensor its path."""
     for s in stored:
-        wanted = renames.get(s.name) or path_of(s.name, s.uses)
+        wanted = renames.get(s.name) or path_of(s.name, s.uses, s.beside)
         path = f"{prefix}.{wanted}" if prefix else wanted
         s.path = unused_name(path, used)
         used.add(s.path)

@@ -8,12 +8,14 @@ from typing import Any
 import onnx
 
 from nncompile.frontends.onnx.importing import Importer
+from nncompile.frontends.onnx.quantized import with_masters
 from nncompile.frontends.onnx.refusals import ImportRefused, Refusal, Refused
-from nncompile.frontends.onnx.roles import Stored, consumers, reached
+from nncompile.frontends.onnx.roles import Stored, added_to, consumers, reached
 from nncompile.frontends.onnx.tensors import Tensor, array_of
 from nncompile.ir.basic import const
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
+from nncompile.ir.types import Type, dtype_of
 from nncompile.ops.shape.reshape import transpose
 
 
@@ -40,6 +42,11 @@ def stored_tensors(
                 file, [Refusal("initializer", 0, (), tensor.name, error.reason)]
             ) from None
         stored.append(Stored(tensor.name, array, reached(tensor.name, by, graph)))
+    names = {s.name for s in stored}
+    for s in stored:
+        s.beside = added_to(s.uses, by, names)
+    for s, floats in with_masters(stored, by):
+        s.integers, s.array = s.array, floats
     return stored
 
 
@@ -77,7 +84,8 @@ def put_weights(stored: Sequence[Stored], environment: dict[str, Any]) -> dict[s
     values: dict[int, Value] = {}
     for s in stored:
         if s.role == "constant":
-            environment[s.name] = Tensor.of_numbers(s.array)
+            numbers_of = s.array if s.integers is None else s.integers
+            environment[s.name] = Tensor.of_numbers(numbers_of)
             environment[s.name].name = s.name
             continue
         if s.same_as is not None:
@@ -89,4 +97,7 @@ def put_weights(stored: Sequence[Stored], environment: dict[str, Any]) -> dict[s
             value = Input(s.path, numbers.type, s.role)()
         values[id(s)] = value
         environment[s.name] = Tensor.of(value)
+        if s.integers is not None:
+            environment[s.name] = Tensor(Type(dtype_of(s.integers), s.integers.shape))
+            environment[s.name].master = value
     return initial

@@ -69,7 +69,8 @@ class Tensor:
         self.name = name
         self._make = make
         self._value: Value | None = None
-        self.quantized: Any = None  # (x, scale, zero point) that it is the quantized form of
+        self.quantized: Any = None  # (x, scale, zero point, type) that it is the quantized form of
+        self.master: Value | None = None  # the trained floats that it is made of, where quantized
 
     @property
     def value(self) -> Value:

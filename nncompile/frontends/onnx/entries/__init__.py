@@ -9,11 +9,13 @@ from nncompile.frontends.onnx.entries import (
     images,
     indexing,
     normalization,
+    optimizing,
     quantization,
     recurrent,
     reduction,
     sequences,
     shape,
+    signals,
 )
 
 __all__ = [
@@ -25,9 +27,11 @@ __all__ = [
     "images",
     "indexing",
     "normalization",
+    "optimizing",
     "quantization",
     "recurrent",
     "reduction",
     "sequences",
     "shape",
+    "signals",
 ]

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.entries.convolution import convolved
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor, dtype_from
 from nncompile.ir.basic import cast, const
 from nncompile.ir.op import Value
-from nncompile.ir.types import DType, f32, i32, u8
+from nncompile.ir.types import DType, f32, f64, i32, u8
+from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.annotations import custom_gradient
 from nncompile.ops.reduction.extremes import max as largest
 from nncompile.ops.reduction.extremes import min as least
-from nncompile.ops.shape.reshape import repeat, reshape
+from nncompile.ops.shape.reshape import expand_dims, repeat, reshape
 from nncompile.ops.shape.slicing import along
 
 
@@ -67,12 +69,18 @@ def _quantized(n: Node, x: Value, scale: Value, zero: Value | None, dtype: DType
 
 @imports("DequantizeLinear", raw=True)
 def _dequantize(n: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Any:
-    value = x.value
+    if x.master is not None:
+        if x.type.dtype is i32:  # a bias, of so many digits that nothing is cut off
+            return x.master
+        its_zero = None if zero is None else zero.value
+        whole = _quantized(n, x.master, scale.value, its_zero, x.type.dtype)
+        x.quantized = (x.master, scale, zero, x.type.dtype)
+    value = x.value if x.master is None else whole
     y = _dequantized(n, value, scale.value, None if zero is None else zero.value)
     if x.quantized is None:
         return y
-    original, its_scale, its_zero, dtype = x.quantized
-    if not (_equal(scale, its_scale) and _equal(zero, its_zero)) or not original.dtype.is_float:
+    original, first_scale, first_zero, dtype = x.quantized
+    if not (_equal(scale, first_scale) and _equal(zero, first_zero)) or not original.dtype.is_float:
         return y
     low, high = _limits(dtype)
     spread = _spread(scale.value, original, n)
@@ -112,3 +120,32 @@ def _dynamic(n: Node, x: Value) -> Any:
     zero = e.clip(e.rint(0 - low / scale), 0.0, 255.0)
     y = e.clip(e.rint(x / scale) + zero, 0.0, 255.0)
     return cast(cast(y, i32), u8), scale, cast(cast(zero, i32), u8)
+
+
+@imports("QLinearMatMul")
+def _qlinear_matmul(n: Node, a: Value, sa: Value, za: Value, b: Value, sb: Value, zb: Value,
+                    sy: Value, zy: Value) -> Any:  # fmt: skip
+    """Whole numbers are multiplied exactly; only the result is scaled, rounded and cut off."""
+    rows = [expand_dims(v, -1) if v.rank else v for v in (sa, za)]
+    left = cast(a, f64) - cast(rows[1], f64)
+    right = cast(b, f64) - cast(zb, f64)
+    scale = cast(rows[0], f64) * cast(sb, f64)
+    return _requantized(matmul(left, right) * scale, sy, zy)
+
+
+def _requantized(y: Value, scale: Value, zero: Value) -> Value:
+    low, high = _limits(zero.dtype)
+    rounded = e.rint(y / cast(reshape(scale, ()), f64)) + cast(reshape(zero, ()), f64)
+    return cast(cast(e.clip(rounded, float(low), float(high)), i32), zero.dtype)
+
+
+@imports("QLinearConv")
+def _qlinear_conv(n: Node, x: Value, sx: Value, zx: Value, w: Value, sw: Value, zw: Value,
+                  sy: Value, zy: Value, bias: Value | None = None) -> Any:  # fmt: skip
+    channels = (-1, *(1,) * (w.rank - 1))
+    shift = reshape(zw, channels) if zw.rank else zw
+    y = convolved(n, cast(x, f64) - cast(reshape(zx, ()), f64), cast(w, f64) - cast(shift, f64))
+    if bias is not None:
+        y = y + cast(reshape(bias, (-1, *(1,) * (x.rank - 2))), f64)
+    scale = reshape(sw, (-1, *(1,) * (x.rank - 2))) if sw.rank else sw
+    return _requantized(y * cast(reshape(sx, ()), f64) * cast(scale, f64), sy, zy)

@@ -1,0 +1,46 @@
+"""A frozen model within another one computes as after training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dsl import BatchNorm, Dense, f32, model, sgd
+from nncompile import Graph, Trainer, evaluate, training
+from nncompile.program.initialization import initial_values
+
+
+@model
+def inner(x=f32["batch", 4]):
+    return {"y": x >> Dense(4, name="first") >> BatchNorm(name="bn")}
+
+
+@model
+def outer(x=f32["batch", 4]):
+    y = inner(x)["y"]
+    z = y >> Dense(2, name="head")
+    return {"z": z, "loss": (z**2).mean()}
+
+
+def test_its_batch_normalization_is_by_its_statistics() -> None:
+    recipe = training(outer, optimizer=sgd(0.1), freeze=("first.*", "bn.*"))
+    values: dict[str, Any] = initial_values(outer, 0)
+    values["bn.running_mean"] = np.array([1, 2, 3, 4], np.float32)
+    feeds = {**values, "x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)}
+    loss = recipe.trained_model.outputs["loss"]
+    found = evaluate(Graph("g", {"loss": loss}), feeds)["loss"]
+    used = outer.inference(["loss"])
+    np.testing.assert_allclose(found, evaluate(used, feeds)["loss"], rtol=1e-6)
+    assert not np.allclose(found, evaluate(outer.graph, feeds)["loss"], rtol=1e-2)
+    assert set(recipe.trained_model.updates) == set()
+
+
+def test_one_that_is_not_frozen_goes_on() -> None:
+    recipe = training(outer, optimizer=sgd(0.1), freeze="first.*")
+    assert set(recipe.trained_model.updates) == {"bn.running_mean", "bn.running_var"}
+    trainer = Trainer(recipe)
+    before = trainer.state["bn.running_mean"].copy()
+    data = {"x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)}
+    trainer.fit(data, epochs=1, batch_size=8, verbose=False)
+    assert not np.allclose(before, trainer.state["bn.running_mean"])
