@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -280,15 +281,16 @@ def test_rounding_is_said_once(of_arrays: dict[str, Array]) -> None:
     assert_equal(trainer.params, of_arrays)
 
 
-def test_rounding_the_numbers_of_a_file_is_not_said(tmp_path: Path) -> None:
+def test_rounding_the_numbers_of_a_table_is_not_said(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     file = tmp_path / "table.csv"
     names = [f"x{i}" for i in range(X.shape[1])]
-    pandas.DataFrame(X, columns=names).assign(y=Y).to_csv(file, index=False)
-    for use in (Trainer.evaluate, Trainer.fit):
+    table = pandas.DataFrame(X.astype(np.float64), columns=names).assign(y=Y)
+    table.to_csv(file, index=False)
+    for use, data in itertools.product((Trainer.evaluate, Trainer.fit), (file, table)):
         with pytest.warns(DataNote) as told:
-            use(Trainer(RECIPE), file)
+            use(Trainer(RECIPE), data)
         assert [str(x.message)[:25] for x in told] == ["input 'x' takes the column"[:25]]
 
 

@@ -26,6 +26,7 @@ from nncompile.train.sources.casting import Cast, cast_to
 from nncompile.train.sources.files import read_table
 from nncompile.train.sources.naming import Naming, is_numbers, is_whole
 from nncompile.train.sources.notes import Notes
+from nncompile.train.sources.tables import is_table
 from nncompile.train.sources.whole import WholeData, fitted
 
 Batch = Mapping[str, Any]
@@ -55,7 +56,7 @@ class Feeder:
     symbolic one that an input begins with; every batch gets the other inputs uncut. Element types
     are converted batch by batch (see `cast_to`). `weigh` adds the weights of examples. Batches that
     Python makes are made by a thread, `prefetch` of them ahead; `buffer` is that of `Batches`.
-    That `literal` numbers, as in a file, are rounded is not noted.
+    That `literal` numbers, as in a table, are rounded is not noted.
 
     Raises `FeedError` for data that do not fit, for sizes at which `sizes` rejects the model, for
     numbers out of range (labels and tokens that are not an index of what they address, lengths
@@ -97,10 +98,9 @@ class Feeder:
         self._placed: dict[int, tuple[str, ...]] = {}  # the names of a tuple of so many arrays
         self._recent: deque[Batch] = deque(maxlen=2)
         self._prefetch = whole_number("prefetch", prefetch, 0)
-        self._literal = literal  # numbers of a file, which have no type that somebody chose
         if isinstance(data, str | os.PathLike):
             data = read_table(data)
-            self._literal = True
+        self._literal = literal or is_table(data)  # nobody chose the float64 of columns
         if is_whole(data) or is_numbers(data):
             self._take(self._named(data, y), may_be_empty)
         elif y is not None:

@@ -18,6 +18,7 @@ from nncompile.train.sources.files import read_table
 from nncompile.train.sources.naming import Naming, is_numbers, is_whole
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sources.splitting import split
+from nncompile.train.sources.tables import is_table
 from nncompile.train.weights import ClassWeight, ClassWeights, sample_weights
 
 
@@ -67,6 +68,7 @@ class FitData:
         data, y, held_out = self.data, self.y, self.validation_data
         if isinstance(data, str | os.PathLike):
             data = read_table(data)
+        literal = is_table(data)
         if is_whole(data) or is_numbers(data):
             feeds = naming.feeds(data, y, ports)
             if self.sample_weight is not None:
@@ -98,7 +100,7 @@ class FitData:
             weigh=weigh,
             prefetch=self.prefetch,
             buffer=self.buffer,
-            literal=isinstance(self.data, str | os.PathLike),
+            literal=literal,
         )
         if held_out is None:
             return feeder, None
