@@ -126,6 +126,8 @@ FOREIGN_NAMES = {
     "index_fill": "scatter(x, indices, number, axis)",
     "index_put": "scatter(x, indices, updates, axis)",
     "index_select": "take(x, indices, axis)",
+    "Input": 'f32, as the default of an argument: x=f32["batch", 4]',
+    "InputLayer": 'f32, as the default of an argument: x=f32["batch", 4]',
     "InstanceNorm1d": "InstanceNorm(), for any number of axes",
     "InstanceNorm2d": "InstanceNorm(), for any number of axes",
     "InstanceNorm3d": "InstanceNorm(), for any number of axes",

@@ -229,7 +229,23 @@ def test_a_recipe_says_what_trains_it(net: Model) -> None:
 
 
 DATA = {"x": np.zeros((8, 4), np.float32), "label": np.zeros(8, np.int64)}
+
+
+class OfKeras:
+    """A callback as Keras has it."""
+
+    def on_epoch_end(self, epoch: int, logs: Any) -> None: ...
+
+
 FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
+    "a callback of Keras": (
+        lambda t: t.fit(DATA, callbacks=OfKeras()),
+        r"an object of OfKeras is not a callback(.|\n)*on_epoch_end is on_epoch\(self, event\)",
+    ),
+    "a label that is missing": (
+        lambda t: t.fit({**DATA, "label": np.array([0, 1, np.nan] + [0] * 5)}),
+        r"(.|\n)*label\[2\] is NaN: remove or fill what is missing",
+    ),
     "text": (lambda t: t.fit("digits"), "digits is not a table"),
     "a size of batches": (
         lambda t: t.fit([DATA], batch_size=8),

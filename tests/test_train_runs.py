@@ -48,6 +48,9 @@ def test_runs_have_numbers_and_names(here: Path) -> None:
     message = fails("train", "net.py", "--epochs", 1, "--name", "wide")
     for part in ("runs/net/wide holds a run already", "--resume", "--overwrite", "--name"):
         assert part in message
+    message = fails("train", "net.py", "--resume", "1", "--name", "wide")
+    assert "runs/net/1 continues in its own directory, not in runs/net/wide" in message
+    assert "its model is runs/net/1/model.onnx" in fails("run", "runs/net/1")
     succeeds("train", "net.py", "--epochs", 2, "--name", "wide", "--overwrite")
     assert len(log_rows(here / "runs/net/wide")) == 3
     config = json.loads((here / "runs/net/wide/config.json").read_text("utf-8"))

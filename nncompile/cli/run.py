@@ -11,6 +11,7 @@ import typer
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import Timing, summary
 from nncompile.cli.shared import ProviderName, out, print_files
+from nncompile.cli.trained import is_run
 from nncompile.diagnostics.errors import FeedError, FileError
 from nncompile.diagnostics.tables import columns
 from nncompile.ir.types import Array
@@ -67,6 +68,8 @@ def run(
             f"{file} is a model file in Python: compile it first",
             hint=f"nncompile compile {file}",
         )
+    if is_run(file):
+        raise FileError(f"{file} is a run", hint=f"its model is {file / 'model.onnx'}")
     call = Call(file, _feeds(inputs or []), output, provider, threads, trust)
     ran = in_child(call.run, what=f"the run of {file}", timeout=timeout or None)
     if ran.note is not None:

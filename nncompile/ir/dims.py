@@ -168,7 +168,8 @@ def dim(x: Any) -> Dim:
         return int(x) if x.is_Integer else x
     if hasattr(x, "__index__"):
         return int(x.__index__())
-    raise ShapeError(f"a size must be an integer or a name, got {x!r}")
+    hint = 'an open size has a name: f32["batch", 3]' if x is None or x is ... else None
+    raise ShapeError(f"a size must be an integer or a name, got {x!r}", hint=hint)
 
 
 def same(a: Dim, b: Dim) -> bool | None:

@@ -136,6 +136,11 @@ def as_array(port: Port, value: Any) -> Array:
 def _conversion(port: Port, array: Array) -> str | None:
     """How data of another element type become what is expected."""
     number = numpy_name(port.dtype)
+    if is_real(array.dtype) and not is_real(port.dtype):
+        missing = np.argwhere(np.isnan(array))
+        if len(missing):
+            place = [int(i) for i in missing[0]] or ""
+            return f"{port.name}{place} is NaN: remove or fill what is missing, then convert it"
     if is_numeric(array.dtype) and array.dtype in _SHORT:
         declared = f"declare the input {describe(array.dtype, port.shape)}"
         beyond = _beyond(port, array)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -176,11 +177,29 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
             if kind in ("step", "epoch"):
                 methods.append(callback)
         else:
-            raise ModelError(
-                f"{callback!r} is not a callback",
-                hint="pass a function of an event, or an object with on_step, on_epoch or on_end",
-            )
+            raise ModelError(f"{_shown(callback)} is not a callback", hint=_hint_for(callback))
     return methods
+
+
+# By the methods of callbacks of Keras and Lightning, what they are called here.
+_FOREIGN = {
+    **dict.fromkeys(("on_epoch_end", "on_train_epoch_end", "on_validation_end"), "on_epoch"),
+    **dict.fromkeys(("on_train_batch_end", "on_batch_end"), "on_step"),
+    **dict.fromkeys(("on_train_end", "on_fit_end"), "on_end"),
+}
+
+
+def _shown(x: object) -> str:
+    """An object by its class, where its repr is no more than an address."""
+    plain = type(x).__repr__ is object.__repr__
+    return f"an object of {type(x).__name__}" if plain else reprlib.repr(x)
+
+
+def _hint_for(callback: Callback) -> str:
+    for foreign, name in _FOREIGN.items():
+        if hasattr(callback, foreign):
+            return f"{foreign} is {name}(self, event) here; event.metrics has the figures"
+    return "pass a function of an event, or an object with on_step, on_epoch or on_end"
 
 
 def no_metric(name: str, rows: Sequence[Row]) -> ModelError:

@@ -14,7 +14,7 @@ from nncompile.runtime.providers import Provider
 from nncompile.train.data import Feeder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Overfit:
     """Each loss of the recipe over the steps on one batch."""
 
@@ -25,6 +25,9 @@ class Overfit:
         """Whether the last value of a loss is below its first. Of several losses some may rise: a
         generator's does while its discriminator learns."""
         return any(x[-1] < x[0] for x in self.losses.values())
+
+    def __repr__(self) -> str:
+        return f"<Overfit: {self}>"
 
     def __str__(self) -> str:
         steps = max(map(len, self.losses.values()))

@@ -77,8 +77,8 @@ def exists_already(place: Path) -> FileError:
         what = "is not a directory"
     return FileError(
         f"{place} {what}",
-        hint="go on with it (--resume), replace it (--overwrite) or train into another "
-        "(--name NAME, or --output DIR)",
+        hint="continue it (--resume, in Python resume=True), replace it (--overwrite, "
+        "overwrite=True), or choose another place (--name NAME, --output DIR)",
     )
 
 

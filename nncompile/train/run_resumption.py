@@ -60,7 +60,13 @@ def resumed(
     path = Path(os.fspath(which))
     for run in (path, parent / path):
         if (run / CONFIG).is_file():
-            return Resumed(run, None, run_config.read(run))
+            found = Resumed(run, None, run_config.read(run))
+            if place is not None and place.resolve() != run.resolve():
+                raise FileError(
+                    f"{run} continues in its own directory, not in {place}",
+                    hint=f"to begin another run from its state, resume {found.checkpoint()}",
+                )
+            return found
     if path.is_dir():
         return Resumed(path, None, run_config.read(path))  # which tells what it is not
     if not path.is_file() and len(path.parts) == 1 and path.suffix != ".safetensors":
