@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from dsl import BatchNorm, Dense, f32, model, sgd
-from nncompile import Graph, Trainer, evaluate, training
+from nncompile import Graph, ModelError, Trainer, evaluate, training
 from nncompile.program.initialization import initial_values
 
 
@@ -44,3 +45,24 @@ def test_one_that_is_not_frozen_goes_on() -> None:
     data = {"x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)}
     trainer.fit(data, epochs=1, batch_size=8, verbose=False)
     assert not np.allclose(before, trainer.state["bn.running_mean"])
+
+
+def test_a_model_is_frozen_as_it_is() -> None:
+    recipe = training(outer, optimizer=sgd(0.1), freeze=inner)
+    assert set(recipe.freeze) == {*inner.parameters, *inner.states}
+    trainer = Trainer(recipe)
+    before = {path: x.copy() for path, x in trainer.state.items()}
+    data = {"x": np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)}
+    trainer.fit(data, epochs=1, batch_size=8, verbose=False)
+    changed = {p for p in before if not np.array_equal(before[p], trainer.state[p])}
+    assert {p for p in changed if "." in p} == {"head.weight", "head.bias"}
+
+
+@model
+def lone(x=f32["batch", 4]):
+    return {"y": x >> Dense(4, name="elsewhere")}
+
+
+def test_a_model_that_is_not_called_cannot_be_frozen() -> None:
+    with pytest.raises(ModelError, match="outer has no parameter of the model lone"):
+        training(outer, optimizer=sgd(0.1), freeze=lone)

@@ -329,3 +329,14 @@ def test_dimensions_mix_with_values(x: Value) -> None:
         assert isinstance(y, Value)
         np.testing.assert_allclose(evaluate(y, data), np.full((4, 3), 4.0))
     np.testing.assert_allclose(evaluate(x.sum() / n, data), 3.0)
+
+
+def test_large_constants_are_one_where_they_are_equal() -> None:
+    """They are told apart by what no other array has, and their keys are small."""
+    x = np.random.default_rng(0).standard_normal((200, 300)).astype(np.float32)
+    y = x.copy()
+    y[100, 150] += 1
+    assert const(x) is const(x.copy())
+    assert const(x) is not const(y) and const(x).digest != const(y).digest
+    assert const(x) is not const(x.reshape(300, 200))
+    assert len(repr(const(x).op.key)) < 1000

@@ -23,8 +23,18 @@ def attribute_key(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(attribute_key(item) for item in x)
     if isinstance(x, np.ndarray):
-        return (x.dtype.str, x.shape, x.tobytes())
+        return (x.dtype.str, x.shape, _content(x))
     return (type(x), x)
+
+
+def _content(x: np.ndarray[Any, Any]) -> bytes:
+    """The bytes of an array; of a large one, such as a stored weight, what no other one has."""
+    if x.nbytes <= _LARGE:
+        return x.tobytes()
+    return hashlib.blake2b(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data).digest()
+
+
+_LARGE = 1 << 14  # bytes of a key that is kept with each op, and written as text for its digest
 
 
 def _digested(x: Any) -> str:

@@ -7,6 +7,7 @@ import pickle
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import escape
 from typing import Any, ClassVar, Unpack
 
 from nncompile.autodiff.checkpointing import recomputed
@@ -19,7 +20,7 @@ from nncompile.ir.names import matches
 from nncompile.optim import Optimizer
 from nncompile.passes.inference import inference, with_statistics_held
 from nncompile.program.broadcast_warnings import warn_of_tables
-from nncompile.program.model import Model
+from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.pickling import as_bytes
 from nncompile.program.updates import (
     DEFAULT_OPTIMIZER,
@@ -224,7 +225,7 @@ def training(
     steps: int | None = None,
     seed: int = 0,
     average: Average | Sequence[Average] = (),
-    freeze: str | Sequence[str] = (),
+    freeze: str | Sequence[str] | Model = (),
     recompute: str | Sequence[str] = (),
     accumulate: int = 1,
     **options: Unpack[Following],
@@ -232,8 +233,9 @@ def training(
     """How `model` is trained: by minimizing one output with one optimizer, or by a list of
     `updates`; then averages of the weights follow, `average=ema(0.999)`. Either way it says the
     batch size, the length (`epochs` or `steps`; whichever ends first where both are given) and
-    the seed, which all can be overridden when training starts; and what is frozen, recomputed and
-    accumulated, for which see `Recipe`. The other options are those of `minimize`."""
+    the seed, which all can be overridden when training starts; and what is frozen (patterns, or a
+    model that is called in this one), recomputed and accumulated, for which see `Recipe`. The
+    other options are those of `minimize`."""
     if updates is None:
         chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
         several: tuple[Update, ...] = (_minimize(minimize, optimizer=chosen, **options),)
@@ -247,12 +249,28 @@ def training(
         several = _several(updates)
     if several:  # averages alone, without an update, train nothing
         several += _several(average)
+    if isinstance(freeze, Model):
+        freeze = _paths_within(freeze, model)
     frozen = _several(patterns_of("freeze", freeze))
     layers = _several(patterns_of("recompute", recompute))
     recipe = Recipe(model, several, batch_size, epochs, steps, seed, frozen, layers, accumulate)
     names = [*(u.loss for u in several if isinstance(u, _minimize)), *model.metrics]
     warn_of_tables(model.graph, [model.outputs[n] for n in names if n in model.outputs])
     return recipe
+
+
+def _paths_within(inner: Model, model: Model) -> list[str]:
+    """The parameters and states of a model that is called in another one, as patterns that match
+    nothing else. Raises `ModelError` where there are none of them."""
+    leaves = {**inner.parameters, **inner.states}
+    own = {**model.parameters, **model.states}
+    paths = [p for p, leaf in leaves.items() if own.get(p) is leaf and p not in RANDOM_STATE]
+    if not paths:
+        raise ModelError(
+            f"freeze: {model.name} has no parameter of the model {inner.name}",
+            hint=f"call it in the function of {model.name}",
+        )
+    return [escape(path) for path in paths]
 
 
 _minimize = minimize  # which is the name of an option of `training`, too

@@ -94,6 +94,7 @@ def load_onnx(
             importer.note("assumptions", f"{path_}: {text}")
         tied = tie(stored) if ties == "auto" or ties is True else {}
         initial = put_weights(stored, environment)
+        del graph.initializer[:]  # their numbers are there a second time now
         importer.nodes(graph.node, environment, {}, importer.opsets)
         if importer.refusals:
             raise ImportRefused(file, importer.refusals)

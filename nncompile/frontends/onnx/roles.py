@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import onnx
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
@@ -95,7 +93,7 @@ def _within(function: onnx.FunctionProto, formal: str) -> Iterator[Use]:
         yield from ((node, i) for i, name in enumerate(node.input) if name == formal)
 
 
-def reached(name: str, by: Mapping[str, list[Use]], graph: onnx.GraphProto) -> list[Use]:
+def reached(name: str, by: Mapping[str, list[Use]]) -> list[Use]:
     """The operators that a tensor gets to, through those that only arrange it."""
     found: list[Use] = []
     seen, waiting = {name}, [name]
@@ -205,32 +203,30 @@ def tie(stored: Sequence[Stored]) -> dict[str, list[str]]:
     """Finds trained tensors that are one: of the same numbers, or the transpose of each other, as
     an embedding that is also the last layer. Uniform ones, as scales at the start, are not."""
     ties: dict[str, list[str]] = {}
-    first: dict[bytes, Stored] = {}
+    first: dict[Any, list[Stored]] = {}
     for s in stored:
         if s.role != "parameter" or s.array.size < _LEAST_TIED or _is_uniform(s.array):
             continue
-        key, turned = _digest(s.array), None
-        found = first.get(key)
-        if found is None and s.array.ndim == 2:
-            turned = _digest(np.ascontiguousarray(s.array.T))
-            found = first.get(turned)
-            s.transposed = found is not None
-        if found is None:
-            first[key] = s
-            continue
-        s.same_as = found
-        ties.setdefault(found.path, [found.name]).append(
-            f"{s.name} transposed" if s.transposed else s.name
-        )
+        # Of tensors that are equal, or each other's transposes, these are.
+        corners = s.array.reshape(-1)[[0, -1]].tobytes()
+        alike = first.setdefault((s.array.dtype.name, tuple(sorted(s.array.shape)), corners), [])
+        for other in alike:
+            turned = s.array.ndim == 2 and _equal(other.array, s.array.T)
+            if turned or _equal(other.array, s.array):
+                s.same_as = other
+                s.transposed = turned and not _equal(other.array, s.array)
+                name = f"{s.name} transposed" if s.transposed else s.name
+                ties.setdefault(other.path, [other.name]).append(name)
+                break
+        else:
+            alike.append(s)
     return ties
+
+
+def _equal(x: Array, y: Array) -> bool:
+    return x.shape == y.shape and bool((x == y).all())
 
 
 def _is_uniform(x: Array) -> bool:
     flat = x.reshape(-1)
     return bool((flat == flat[0]).all())
-
-
-def _digest(x: Array) -> bytes:
-    plain = hashlib.blake2b(f"{x.dtype.name}{x.shape}".encode(), digest_size=16)
-    plain.update(np.ascontiguousarray(x).view(np.uint8).data if x.size else b"")
-    return plain.digest()

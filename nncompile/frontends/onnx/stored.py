@@ -12,7 +12,7 @@ from nncompile.frontends.onnx.quantized import with_masters
 from nncompile.frontends.onnx.refusals import ImportRefused, Refusal, Refused
 from nncompile.frontends.onnx.roles import Stored, added_to, consumers, reached
 from nncompile.frontends.onnx.tensors import Tensor, array_of
-from nncompile.ir.basic import const
+from nncompile.ir.basic import Constant, const
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type, dtype_of
@@ -41,7 +41,8 @@ def stored_tensors(
             raise ImportRefused(
                 file, [Refusal("initializer", 0, (), tensor.name, error.reason)]
             ) from None
-        stored.append(Stored(tensor.name, array, reached(tensor.name, by, graph)))
+        tensor.ClearField("raw_data")  # so that a large file is not in memory twice
+        stored.append(Stored(tensor.name, array, reached(tensor.name, by)))
     names = {s.name for s in stored}
     for s in stored:
         s.beside = added_to(s.uses, by, names)
@@ -93,6 +94,8 @@ def put_weights(stored: Sequence[Stored], environment: dict[str, Any]) -> dict[s
             value = transpose(value) if s.transposed else value
         else:
             numbers = const(s.array)
+            assert isinstance(numbers.op, Constant)
+            s.array = numbers.op.value  # and not a second copy of it
             initial[s.path] = numbers
             value = Input(s.path, numbers.type, s.role)()
         values[id(s)] = value
