@@ -130,7 +130,7 @@ def test_a_file_with_options_is_a_program(file: Path) -> None:
         ("x = option([3])", "the default gives the type"),
         ("x = option(())", "the default gives the type"),
         ("x = option(None)", "the default gives the type"),
-        ("x = option(3, low=4)", "must be a whole number from 4, got 3"),
+        ("x = option(3, low=4)", "must be a whole number of at least 4, got 3"),
         ("x = option(3, choices=[4, 5])", "must be 4 or 5, got 3"),
         ("x = option(3, choices=[])", "at least one choice"),
         ("x = option(3, choices=[3, 'a'])", "a choice must be a whole number, got 'a'"),

@@ -220,7 +220,7 @@ def test_a_state_that_cannot_be_kept_or_taken_is_told(tmp_path: Path) -> None:
     odd.state_dict = lambda: {}  # type: ignore[method-assign]
     ours.load(ours.save(tmp_path / "a.safetensors"))
     with pytest.raises(
-        CheckpointError, match=r"Odd cannot go on with the state.*KeyError: 'count'"
+        CheckpointError, match=r"Odd cannot continue with its state.*KeyError: 'count'"
     ):
         ours.fit(data(), callbacks=odd)
 

@@ -72,7 +72,10 @@ def test_an_interrupted_run_goes_on_to_its_end(here: Path, monkeypatch: pytest.M
     assert "held out" not in result.stdout
     rest = succeeds("train", "net.py", "--resume")
     assert "trained 10 steps of 20" in rest
-    assert "runs/net/1 as it was begun: --batch-size 20 --patience 50 --monitor val_acc" in rest
+    assert (
+        "runs/net/1 with the options it began with: --batch-size 20 --patience 50 --monitor val_acc"
+        in rest
+    )
     held_out, *expected = (
         next(line for line in printed.splitlines() if line.startswith("held out"))
         for printed in (rest, whole)
@@ -93,16 +96,16 @@ def test_an_interrupted_run_goes_on_to_its_end(here: Path, monkeypatch: pytest.M
 def test_a_run_goes_on_with_its_options(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also from another directory; what is given anew is what the next goes on with."""
     begun = succeeds("train", "net.py", "--epochs", 1, "--threads", 1, "--log", "figures.csv")
-    assert "as it was begun" not in begun
+    assert "it began with" not in begun
     (here / "elsewhere").mkdir()
     monkeypatch.chdir(here / "elsewhere")
     words = ("train", "../net.py", "--resume", "../runs/net/1", "--epochs", 1)
     printed = succeeds(*words)
-    assert f"as it was begun: --threads 1 --log {here / 'figures.csv'}\n" in printed
+    assert f"it began with: --threads 1 --log {here / 'figures.csv'}\n" in printed
     rows = (here / "figures.csv").read_text("utf-8").splitlines()
     assert [row.split(",")[0] for row in rows] == ["epoch", "1", "2"]
     succeeds(*words, "--threads", 2)
-    assert "as it was begun: --threads 2 --log" in succeeds(*words)
+    assert "it began with: --threads 2 --log" in succeeds(*words)
     config = json.loads((here / "runs/net/1/config.json").read_text("utf-8"))
     assert [x["threads"] for x in config["resumed"]] == [1, 2, 2]
     assert config["provider"] == "cpu"

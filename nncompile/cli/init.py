@@ -39,14 +39,13 @@ NEXT = {
     ),
     "gan": (
         "nncompile train gan.py --model gan",
-        "nncompile compile gan.py --model generator -o generator.onnx "
-        "--params runs/gan/latest/checkpoint.safetensors",
-        "nncompile show gan.py --options",
+        "nncompile compile gan.py --model generator -o generator.onnx --params runs/gan/latest",
+        "nncompile show gan.py --model gan --plot gan.svg",
     ),
     "finetune": (
         "nncompile train finetune.py --model pretraining",
+        "nncompile evaluate runs/which/latest",
         "python finetune.py runs/which/latest/checkpoint.safetensors",
-        "nncompile show finetune.py --options",
     ),
 }
 Template = StrEnum("Template", [*NEXT])  # type: ignore[misc]  # its members are known when it runs

@@ -120,7 +120,7 @@ def train(
     declared = load_file(file, model, settings)
     recipe, data = declared.recipe, data_of(declared)
     if resume is not None and overwrite:
-        raise ModelError("--resume goes on with a run, --overwrite replaces it: give one of them")
+        raise ModelError("--resume continues a run, --overwrite replaces it: give one of them")
     place = partial(RunDirectory, output, name=name, overwrite=overwrite, resume=resume or False)
     saved = place().find(recipe.model.name) or {}
     given = {
@@ -156,7 +156,7 @@ def train(
         run.restore(trainer)
     taken = {name: x for name, x in options.items() if given.get(name) is None}
     if taken:
-        out.print(f"going on with {run.path} as it was begun: {_words(taken)}")
+        out.print(f"continuing {run.path} with the options it began with: {_words(taken)}")
     if saved and epochs is None and steps is None:
         epochs, steps = _remaining(trainer, saved["until"])
         if 0 in (epochs, steps):

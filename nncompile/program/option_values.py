@@ -31,9 +31,11 @@ class FileOption:
 
     @property
     def allowed(self) -> str:
-        """What it may be, in words: `a whole number, from 1`."""
+        """What it may be, in words: `a whole number of at least 1`."""
         if self.choices is not None:
             return " or ".join(map(written, self.choices))
+        if self.high is None and self.low is not None:
+            return f"{kind_of(self.default)} of at least {written(self.low)}"
         low = "" if self.low is None else f" from {written(self.low)}"
         high = "" if self.high is None else f" to {written(self.high)}"
         return kind_of(self.default) + low + high

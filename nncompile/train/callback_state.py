@@ -98,14 +98,14 @@ class CallbackStates:
                 callback.load_state_dict(state)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise CheckpointError(
-                    f"{name} cannot go on with the state it has in the checkpoint: "
+                    f"{name} cannot continue with its state in the checkpoint: "
                     f"{type(error).__name__}: {error}",
                     hint="begin it anew: leave it out in a first fit, and add it to the next",
                 ) from None
         left = [name for name, states in waiting.items() for _ in states]
         if self.states and (left or fresh) and not self.ended:
             warn(
-                "the training goes on with other callbacks than it was saved with: "
+                "the training continues with other callbacks than it was saved with: "
                 + "; ".join(
                     f"{', '.join(names)} {what}"
                     for names, what in ((left, "had a state"), (fresh, "begins anew"))
