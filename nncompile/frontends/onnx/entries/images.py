@@ -15,7 +15,7 @@ from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast, const, size_value
 from nncompile.ir.dims import Dim, FloorDiv, dim
 from nncompile.ir.op import Value
-from nncompile.ir.types import f32, f64, i64
+from nncompile.ir.types import DType, f32, f64, i64
 from nncompile.ops.contraction.axis_maps import along_axis
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.counting import iota
@@ -44,10 +44,11 @@ def _resize(n: Node, x: Any, *_: Any) -> Any:
         region = None if roi is None else (float(roi[k]), float(roi[k + len(axes)]))
         if count == value.shape[axis] and scale == 1 and region in (None, (0.0, 1.0)):
             continue
-        positions = _positions(mode, value.shape[axis], count, scale, region)
+        dtype = f32 if n["mode"] == "nearest" else f64
+        positions = _positions(mode, value.shape[axis], count, scale, region, dtype)
         y = _along(n, y, axis, positions, scale, old)
         if region is not None:
-            last = size_value(dim(value.shape[axis] - 1), f64)
+            last = size_value(dim(value.shape[axis] - 1), dtype)
             beyond = e.logical_or(positions < 0, positions > last)
             beyond = reshape(beyond, (count, *(1,) * (value.rank - axis - 1)))
             outside = beyond if outside is None else e.logical_or(outside, beyond)
@@ -75,11 +76,11 @@ def _targets(n: Node, x: Value, axes: list[int], scales: Any, sizes: Any) -> lis
     if sizes is None:
         targets = []
         for axis, scale in zip(axes, scales, strict=True):
-            size, exact = x.shape[axis], sp.Rational(float(np.float32(scale)))
+            # The decimal that is meant: 0.7 of 10 elements are 7, though float32 has less than 0.7.
+            size, exact = x.shape[axis], sp.Rational(str(np.float32(scale)))
             if isinstance(size, int):
                 count: Dim = int(np.floor(np.float32(size) * np.float32(scale)))
             else:
-                exact = sp.Rational(str(scale)) if exact.q > 1 << 20 else exact
                 count = dim(FloorDiv(sp.expand(size * exact.p), sp.Integer(exact.q)))
             targets.append((count, exact))
         return targets
@@ -118,39 +119,42 @@ def _plain(
     return None
 
 
-def _positions(mode: str, size: Dim, count: Dim, scale: Any, region: Any) -> Any:
-    """Where each new element lies among the old ones, f64[count]."""
-    new = iota(count, f64)
+def _positions(
+    mode: str, size: Dim, count: Dim, scale: Any, region: Any, dtype: DType = f64
+) -> Any:
+    """Where each new element lies among the old ones: in float32 where it is rounded to one of
+    them, as onnxruntime does it, which decides what is exactly between two."""
+    new = iota(count, dtype)
     above, below = sp.fraction(sp.together(sp.sympify(scale)))
-    step: Any = size_value(dim(below), f64) / size_value(dim(above), f64)
-    length = size_value(size, f64)
-    many = size_value(count, f64)
+    ratio: Any = cast(size_value(dim(above), f64) / size_value(dim(below), f64), dtype)
+    length, many = size_value(size, dtype), size_value(count, dtype)
     is_whole = sp.expand(sp.sympify(scale) * size - count) == 0
-    if mode == "align_corners" and not is_whole:  # ONNX goes by what is not rounded
-        many = length / step
+    if mode == "align_corners" and not is_whole:
+        # ONNX goes by the size before it is rounded, onnxruntime and torch by that after it.
+        raise Refused("align_corners where a scale times the size is not whole, or not known to be")
     if mode == "asymmetric":
-        return new * step
+        return new / ratio
     if mode == "align_corners":
         return new * e.where(many > 1, (length - 1) / e.maximum(many - 1, 1.0), 0.0)
     if mode == "pytorch_half_pixel":
-        return e.where(many > 1, (new + 0.5) * step - 0.5, 0.0)
+        return e.where(many > 1, (new + 0.5) / ratio - 0.5, 0.0)
     if mode == "half_pixel_symmetric":
-        adjustment = many / (length / step)
+        adjustment = many / (length * ratio)
         centre = length / 2
-        return centre * (1 - adjustment) + (new + 0.5) * step - 0.5
+        return centre * (1 - adjustment) + (new + 0.5) / ratio - 0.5
     if mode == "tf_crop_and_resize":
         start, end = region
         wide = e.where(many > 1, (end - start) * (length - 1) / e.maximum(many - 1, 1.0), 0.0)
         first = e.where(many > 1, start * (length - 1), 0.5 * (start + end) * (length - 1))
         return first + new * wide
     if mode == "half_pixel":
-        return (new + 0.5) * step - 0.5
+        return (new + 0.5) / ratio - 0.5
     raise Refused(f"the coordinates {mode!r}")
 
 
 def _along(n: Node, x: Value, axis: int, positions: Value, scale: Any, old: bool) -> Value:
     """x along one axis at these positions."""
-    last = size_value(dim(x.shape[axis] - 1), f64)
+    last = size_value(dim(x.shape[axis] - 1), positions.dtype)
     if n["mode"] == "nearest":
         rounded = _ROUNDED["floor" if old else n["nearest_mode"]](positions)
         return take(x, cast(e.clip(rounded, 0.0, last), i64), axis)
