@@ -83,8 +83,11 @@ def test_a_bad_batch_leaves_the_state_and_the_next_one_trains() -> None:
     known = trainer(sequences())
     told(lambda: known.fit([of_sequences(5), of_sequences(9)]))
     assert known.step == 1
+    with pytest.raises(FeedError, match="2 then  3 now"):
+        known.fit([of_sequences(5), of_sequences(8), of_sequences(3)], epochs=1)
+    known.begin_epoch()
     known.fit([of_sequences(5), of_sequences(8), of_sequences(3)], epochs=1)
-    assert known.step == 3  # the epoch that was interrupted is finished
+    assert known.step == 4
 
 
 def test_what_is_refused_is_what_fails_or_has_no_mean() -> None:
@@ -176,12 +179,12 @@ def test_predictions_of_no_examples() -> None:
 
 
 def test_other_element_types_say_what_to_type() -> None:
-    known = trainer(sequences())
+    runner = trainer(sequences()).compiled.runner()  # which does not convert them, as fit does
     feeds = of_sequences(5)
-    message = told(lambda: known.fit({**feeds, "x": feeds["x"].astype(np.float64)}))
+    message = told(lambda: runner.step({**feeds, "x": feeds["x"].astype(np.float64)}))
     assert "expected  f32[batch, time, 4]\n  got       f64[6, 5, 4]" in message
     assert "hint: convert it with x.astype(np.float32)" in message
-    message = told(lambda: known.fit({**feeds, "label": feeds["label"].astype(np.int32)}))
+    message = told(lambda: runner.step({**feeds, "label": feeds["label"].astype(np.int32)}))
     assert "hint: convert it with label.astype(np.int64)" in message
 
 

@@ -105,7 +105,7 @@ def file_names(names: Iterable[str], allowed: str = "") -> dict[str, str]:
     takes capitals and small letters as one. Those that may be in a name as they are, are first.
 
     >>> file_names(["a/b", "a_b", "../x", "A_b"])
-    {'a/b': 'a_b.2', 'a_b': 'a_b', '../x': '_x', 'A_b': 'A_b.2'}
+    {'a/b': 'a_b.3', 'a_b': 'a_b', '../x': '_x', 'A_b': 'A_b.2'}
     """
     wanted = {name: _file_name(name, allowed) for name in names}
     found: dict[str, str] = {}
