@@ -94,7 +94,12 @@ def test_an_interrupt_keeps_what_there_is(file: Path) -> None:
     while not (log.exists() and log.stat().st_size > 200) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    try:
+        stdout, stderr = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:  # it and its training would take the time of the other tests
+            process.terminate()
+            process.wait(60)
     assert process.returncode == 130, stderr
     assert "interrupted: the trainings write their states" in stderr
     (trial,) = json.loads(stdout)["trials"]
