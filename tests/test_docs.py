@@ -149,6 +149,12 @@ def test_commands_and_options_exist() -> None:
             assert re.search(rf"{option}\b", help_text), f"{command} has no {option}"
 
 
+def test_each_decision_has_a_number_of_its_own() -> None:
+    notes = [page.name for page in PAGES if page.parent.name == "decisions"]
+    numbers = [name.partition("-")[0] for name in notes]
+    assert len(notes) > 30 and len(set(numbers)) == len(numbers)
+
+
 def test_pages_of_the_navigation_exist() -> None:
     pages = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M)
     assert pages

@@ -46,7 +46,13 @@ INFERENCE = ("onnx", *_TORCH_TARGETS)
 
 # What a file must end with where its name says what it is; others end with .onnx.
 _SUFFIXES = {"torchscript": ".pt", "torchscript-step": ".pt", "pt2": ".pt2"}
-_BY_SUFFIX = {".pt": "torchscript", ".pth": "torchscript", ".pt2": "pt2"}
+_BY_SUFFIX = {
+    "": "onnx",
+    ".onnx": "onnx",
+    ".pt": "torchscript",
+    ".pth": "torchscript",
+    ".pt2": "pt2",
+}
 LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
 its graph."""
@@ -172,7 +178,12 @@ def target_of(path: Path, to: str | None = None) -> str:
     """The target `to`, or the one that the suffix of `path` tells. Raises `ModelError` for an
     unknown one, `FileError` where the file would be taken for that of another."""
     if to is None:
-        return _BY_SUFFIX.get(path.suffix, "onnx")
+        if path.suffix not in _BY_SUFFIX:
+            raise FileError(
+                f"what kind of model {path} is to be, its suffix does not tell",
+                hint=f"name it {path.with_suffix('.onnx')}, or say to='onnx'",
+            )
+        return _BY_SUFFIX[path.suffix]
     if to not in TARGETS:
         close = did_you_mean(to, TARGETS)
         raise ModelError(
