@@ -16,7 +16,7 @@ from nncompile import Event, ModelError
 from nncompile.optim import adam, cosine, plateau
 from nncompile.program.recipe import minimize, training
 from nncompile.train import display as showing
-from nncompile.train import events
+from nncompile.train import watchers
 from nncompile.train.bar import Bar
 from nncompile.train.display import Display, is_terminal
 from nncompile.train.history import History
@@ -68,7 +68,7 @@ def test_the_results_do_not_depend_on_what_is_shown() -> None:
 def test_a_terminal_gets_a_bar_and_some_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(events, "_TICK", 0.0)  # every step
+    monkeypatch.setattr(watchers, "_TICK", 0.0)  # every step
     stream = Terminal()
     trainer().fit(data(), epochs=100, callbacks=Display(stream=stream))
     text = stream.getvalue()
@@ -103,7 +103,7 @@ def test_a_long_epoch_gets_lines_within(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(showing, "_LONG", -1.0)
-    monkeypatch.setattr(events, "_TICK", 0.0)
+    monkeypatch.setattr(watchers, "_TICK", 0.0)
     trainer().fit(data(), epochs=1)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 5 and lines[-1].startswith("epoch 1  step 4  loss")
@@ -157,7 +157,7 @@ def test_a_notebook_gets_a_table(
     display.display = lambda shown, display_id: handle  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
-    monkeypatch.setattr(events, "_TICK", 0.0)
+    monkeypatch.setattr(watchers, "_TICK", 0.0)
     monkeypatch.setattr("nncompile.train.live_table._BETWEEN", 0.0)
     trainer().fit(data(), epochs=3)
     assert capsys.readouterr() == ("", "")
@@ -177,7 +177,7 @@ def test_ticks_come_some_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> 
         looks[0] += 1
         return clock[0]
 
-    monkeypatch.setattr(events.time, "perf_counter", looked)
+    monkeypatch.setattr(watchers.time, "perf_counter", looked)
 
     class Ticking:
         """Listens to nothing else."""
@@ -185,7 +185,7 @@ def test_ticks_come_some_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> 
         def on_tick(self, event: Event) -> None:
             told.append(clock[0])
 
-    ticks = events.Ticks(events.Watchers(trainer(), Ticking()))
+    ticks = watchers.Ticks(watchers.Watchers(trainer(), Ticking()))
     for duration in [1e-4] * 50_000 + [0.04] * 500:
         clock[0] += duration
         ticks.step(1, {}, {})
@@ -194,7 +194,7 @@ def test_ticks_come_some_ten_times_a_second(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(fast) >= 40 and fast.max() < 0.13  # of five seconds
     assert np.median(gaps[-50:]) == pytest.approx(0.12) and gaps.max() < 256 * 0.04
     assert looks[0] < 3000
-    alone = events.Ticks(events.Watchers(trainer(), []))
+    alone = watchers.Ticks(watchers.Watchers(trainer(), []))
     looks[0] = 0
     for _ in range(10):
         alone.step(1, {}, {})
@@ -252,7 +252,7 @@ def test_the_length_of_an_epoch_may_be_known_only_after_the_first(
 ) -> None:
     """A generator has no length: the bar has no end until then."""
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(events, "_TICK", 0.0)
+    monkeypatch.setattr(watchers, "_TICK", 0.0)
     examples = data()
     parts = [{n: x[part] for n, x in examples.items()} for part in np.split(np.arange(50), 5)]
     shown = Display(stream=Terminal())

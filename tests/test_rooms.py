@@ -95,3 +95,12 @@ importlib.import_module("matplotlib.figure"); ops.table
     assert not goes_down("nncompile.optim.adam", "nncompile.passes.gemm")
     assert not goes_down("nncompile.verify.check", "dsl.losses")
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [{"b", "c"}]
+
+
+def test_no_file_is_longer_than_a_reader_can_hold() -> None:
+    """Four hundred lines, and no more."""
+    folders = ("nncompile", "dsl", "tests", "examples", "benchmarks")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    lines = {file: len(file.read_text("utf-8").splitlines()) for file in files}
+    assert len(lines) > 500
+    assert not {str(file.relative_to(ROOT)): n for file, n in lines.items() if n > 400}

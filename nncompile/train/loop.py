@@ -16,10 +16,10 @@ from nncompile.runtime.runner import StepRunner
 from nncompile.train.callback_state import CallbackStates
 from nncompile.train.data import Batch, Feeder
 from nncompile.train.divergence import diverged
-from nncompile.train.events import Ticks, Watchers
 from nncompile.train.history import History
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.sums import Sums
+from nncompile.train.watchers import Ticks, Watchers
 
 Validate = Callable[[Mapping[str, Array]], Mapping[str, Any]]
 """What gives the metrics of held-out data at a state."""

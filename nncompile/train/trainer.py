@@ -31,7 +31,7 @@ from nncompile.runtime.runner import StepRunner
 from nncompile.train.data import PREFETCHED, Batch, Data
 from nncompile.train.display import Verbose, displayed
 from nncompile.train.evaluation import Evaluation, ports_of
-from nncompile.train.events import Callback, Fitting, Watchers
+from nncompile.train.events import Callback, Fitting
 from nncompile.train.fit_data import FitData
 from nncompile.train.foreign_methods import FOREIGN_METHODS, SetBySeed
 from nncompile.train.history import History
@@ -43,6 +43,7 @@ from nncompile.train.rate_groups import Adjustments
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
 from nncompile.train.transfer import Renaming, Transfer, transfer
+from nncompile.train.watchers import Watchers
 from nncompile.train.weights import ClassWeight
 
 
