@@ -93,6 +93,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(good: Path) -> None:
         np.testing.assert_array_equal(x, rest[name])
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_keeps_what_it_learned(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ def test_an_interrupted_training_keeps_what_it_learned(
     onnxruntime.InferenceSession(output / "model.onnx")
 
 
+@pytest.mark.slow
 def test_steps_batch_and_verbose(good: Path) -> None:
     args = ("--steps", 5, "--batch-size", 30, "--threads", 1, "--provider", "CPU", "--verbose")
     printed = succeeds("train", good, "--output", good.parent / "runs", *args)
@@ -221,6 +223,7 @@ def test_show_prints_a_pass_before_and_after(good: Path) -> None:
     assert [line.split()[0] for line in listed.splitlines()] == list(PASSES)
 
 
+@pytest.mark.slow
 def test_check_passes_with_figures(good: Path) -> None:
     lines = succeeds("check", good).splitlines()
     assert [line.split(":")[0] for line in lines] == [
@@ -233,6 +236,7 @@ def test_check_passes_with_figures(good: Path) -> None:
     assert "200 steps" in lines[4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "failing"),
     [
@@ -258,6 +262,7 @@ def test_check_fails_with_exit_code_1(
         assert line("Twice()", source) in result.stdout
 
 
+@pytest.mark.slow
 def test_check_names_the_node_that_a_backend_computes_wrongly(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,6 +293,7 @@ def test_check_knows_gradients_that_are_declared_or_stopped(tmp_path: Path) -> N
     assert "the gradient declared at net.py:" in declared[0]
 
 
+@pytest.mark.slow
 def test_check_does_not_compare_steps_along_gradients_of_rounding(tmp_path: Path) -> None:
     """The gradient at the bias of attention's keys is zero: Adam makes a step of its rounding."""
     source = """
@@ -307,6 +313,7 @@ recipe = training(net, optimizer=adamw(1e-3))
     assert any("ten steps" in line for line in lines), lines
 
 
+@pytest.mark.slow
 def test_check_without_recipe_or_data(tmp_path: Path) -> None:
     source = GOOD[: GOOD.index("recipe =")]
     lines = succeeds("check", written(tmp_path, source)).splitlines()

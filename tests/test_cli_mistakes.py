@@ -146,6 +146,7 @@ def test_a_file_that_is_not_there_or_no_model(command: str, tmp_path: Path) -> N
     assert "not a Python file" in fails(command, binary)
 
 
+@pytest.mark.slow
 def test_an_unknown_provider(good: Path, trained: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((2, 4), np.float32))
     given = ("run", trained / "model.onnx", "-i", f"x={tmp_path / 'x.npy'}")
@@ -191,6 +192,7 @@ def test_checkpoints_that_are_truncated_foreign_or_of_another_model(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_places_that_cannot_be_written(good: Path, trained: Path, tmp_path: Path) -> None:
     blocker = tmp_path / "blocker"
     blocker.write_text("precious")
@@ -214,6 +216,7 @@ def test_places_that_cannot_be_written(good: Path, trained: Path, tmp_path: Path
     assert "it is a directory" in fails("compile", good, "--output", tmp_path)
 
 
+@pytest.mark.slow
 def test_run_answers_bad_models_and_feeds(trained: Path, tmp_path: Path) -> None:
     model = trained / "model.onnx"
     np.save(tmp_path / "x.npy", np.ones((2, 4), np.float32))

@@ -65,6 +65,7 @@ def metrics(*args: object) -> dict[str, float]:
     return found("evaluate", *args)["metrics"]
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_with_its_options(project: Path) -> None:
     declared = load(project / "tabular.py", settings={"width": "8"})
     assert declared.data is not None and declared.data.validation is not None

@@ -80,6 +80,7 @@ def test_the_exported_table_model_takes_raw_rows(
     assert re.fullmatch(r"without \S.*: (\w+), \d+%; it is \1", second)
 
 
+@pytest.mark.slow
 def test_linear_regression_finds_the_weights_of_least_squares() -> None:
     trainer, declared = trained("linear_regression")
     weights, bias = declared.module.least_squares()

@@ -79,6 +79,7 @@ def epochs_in(log: Path) -> list[str]:
     return [row.split(",")[0] for row in log.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["never", "for a while", "for the log alone", "for the page"])
 def test_a_training_outlives_a_full_disk(ended: Any, kind: str) -> None:
     directory, found = ended

@@ -115,6 +115,7 @@ def test_slices_of_at_least_so_many() -> None:
     assert x[:4].type == f32["Min(4, n + 3)"]
 
 
+@pytest.mark.slow
 def test_slices_of_slices_are_as_short_as_one() -> None:
     """Or the size after so many would be twice as long for each: `diff(x, 99)` took minutes."""
     x = leaf("x", f32["n"])

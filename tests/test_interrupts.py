@@ -61,6 +61,7 @@ def interrupted_fit(
     return int(trace.seen)  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_an_interrupt_before_any_line_leaves_a_whole_step(tmp_path: Path) -> None:
     whole, ours, saved = trainer(0.5), trainer(0.5), trainer(0.5)
     start = ours.save(tmp_path / "start.safetensors")
@@ -157,6 +158,7 @@ def test_a_batch_that_fails_leaves_the_step_before() -> None:
     assert_same(ours.state, whole.state)
 
 
+@pytest.mark.slow
 def test_a_batch_whose_metrics_are_added_in_part_is_added_once() -> None:
     scores, target = leaf("scores", f32["n"]), leaf("target", f32["n"])
     outputs = {"first": scores.mean(), "auc": dsl.roc_auc(scores, target), "last": target.mean()}

@@ -27,6 +27,7 @@ def _used() -> list[weakref.ref[Any]]:
     return [weakref.ref(x) for x in held]
 
 
+@pytest.mark.slow
 def test_a_trainer_is_given_back_with_its_model_and_sessions() -> None:
     gc.collect()
     held = _used()

@@ -32,6 +32,7 @@ from tests.leaves import leaf
 from tests.shape_checks import SHAPES, assert_same, sample
 
 
+@pytest.mark.slow
 @given(arrays.array_shapes(max_dims=4, max_side=3), st.data())
 def test_orders_of_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
     x, rank = sample(shape), len(shape)
@@ -46,6 +47,7 @@ def test_orders_of_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
     assert_same(moveaxis(const(x), signed[:count], places), np.moveaxis(x, signed[:count], places))
 
 
+@pytest.mark.slow
 @given(SHAPES, st.data())
 def test_new_and_repeated_axes(shape: tuple[int, ...], data: st.DataObject) -> None:
     x, rank = sample(shape), len(shape)

@@ -255,6 +255,7 @@ def test_steps_in_double_are_those_of_torch(torch: Any, name: str) -> None:
         np.testing.assert_allclose(state[path], x, tolerance, tolerance, err_msg=path)
 
 
+@pytest.mark.slow
 def test_the_slots_of_each_optimizer() -> None:
     slots = {
         name: set(compose(training(perceptron(), optimizer=case.ours)).state)

@@ -99,6 +99,7 @@ def test_a_model_is_the_same_graph() -> None:
         assert text(other.graph) == text(net.graph)  # with the lines
 
 
+@pytest.mark.slow
 def test_deep_models_do_not_recurse() -> None:
     @model
     def deep(x=f32["batch", 2]):
@@ -121,6 +122,7 @@ def test_sizes_that_depend_on_data_keep_their_makers() -> None:
     assert other.graph.locations.makers
 
 
+@pytest.mark.slow
 def test_the_next_steps_have_the_same_bits() -> None:
     data = examples()
     trainer = Trainer(recipe_of(layered(), batch_size=8, seed=3), threads=1)

@@ -111,6 +111,7 @@ def test_a_barrier_survives_onnxruntime(tmp_path: Path) -> None:
         np.testing.assert_allclose(2 * (a - 1), b, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_is_the_same_step_for_step() -> None:
     one, other = (
         Trainer(training(network(), optimizer=adam(0.01), recompute=patterns, seed=3))

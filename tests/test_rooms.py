@@ -71,6 +71,7 @@ def test_the_rooms_stand_on_few_floors() -> None:
     assert max(floors(room_imports()).values()) <= 14
 
 
+@pytest.mark.slow
 def test_import_is_light() -> None:
     """`import nncompile, dsl` loads none of the large packages that only some commands need."""
     code = (

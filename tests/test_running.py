@@ -92,6 +92,7 @@ def test_places_are_those_of_torch(name: str, dtype: DType, torchscript: Any) ->
         np.testing.assert_array_equal(places, expected.indices.numpy())
 
 
+@pytest.mark.slow
 def test_special_numbers_are_those_of_numpy() -> None:
     x = (SPECIAL, np.array([-INF, -INF, 2, INF, -INF]), np.array([INF, NAN, 1]))
     cases = [(a,) for a in x]
@@ -145,6 +146,7 @@ CALLS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_gradients_of_both_orders_are_those_of_torch_with_ties_and_zeros(name: str) -> None:
     torch = pytest.importorskip("torch")

@@ -34,6 +34,7 @@ def files(
     return directory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_run_prints_what_it_prints_for_onnx(target: str, files: Path, trained: Path) -> None:
     given = ("--input", f"x={files / 'x.npy'}")

@@ -21,6 +21,7 @@ from tests.verify_checks import Numpy, differences, first
 classifier = pytest.fixture(verify_checks.classifier)
 
 
+@pytest.mark.slow
 def test_a_wrong_pullback_is_found(classifier: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     right = LogSoftmax.pullback
 
