@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nncompile.diagnostics.errors import ModelError
+from nncompile.diagnostics.errors import FileError, ModelError
 from nncompile.program.model_file import load
+from nncompile.train.sources.files import read_table
 from tests.command_line import fails, succeeds
 
 FILE = """
@@ -58,3 +59,19 @@ def test_a_table_that_does_not_fit_is_told(file: Path) -> None:
     file.write_text(FILE.replace('"train.csv", "held_out.csv"', "3"))
     with pytest.raises(ModelError, match=r"`data` of net\.py is int"):
         _ = load(file).data
+
+
+def test_a_kind_of_number_that_arrow_does_not_have_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged header of a feather file may declare one."""
+    arrow = pytest.importorskip("pyarrow")
+    feather = pytest.importorskip("pyarrow.feather")
+
+    def unknown(_: object) -> object:
+        raise arrow.lib.ArrowNotImplementedError("Integers with less than 8 bits not implemented")
+
+    monkeypatch.setattr(feather, "read_table", unknown)
+    (tmp_path / "table.feather").write_bytes(b"ARROW1")
+    with pytest.raises(FileError, match="cannot read .*less than 8 bits"):
+        read_table(tmp_path / "table.feather")

@@ -12,7 +12,7 @@ from nncompile.diagnostics.errors import CompileError, FeedError, FileError
 from nncompile.diagnostics.extras import extra
 from nncompile.program.category_codes import CategoryCodes
 from nncompile.runtime import Port, read_array, read_arrays
-from nncompile.train.sources.files import INSTALL, KINDS, read_table
+from nncompile.train.sources.files import INSTALL, KINDS, UNREADABLE, read_table
 from nncompile.train.sources.words import encoded
 
 ARRAYS = (".npy", ".npz")
@@ -99,7 +99,7 @@ def _streamed(file: Path, size: int) -> Generator[Any]:
                 yield from (block for block in opened if len(block))
     except CompileError:
         raise
-    except (ValueError, OSError) as error:  # those of pandas and arrow are these
+    except UNREADABLE as error:
         text = str(error).strip().splitlines()
         reason = text[0] if text else type(error).__name__
         raise FileError(f"cannot read {file}: {reason}") from None

@@ -13,6 +13,10 @@ INSTALL = "pip install 'nncompile[tables]'"
 KINDS = (".csv", ".tsv", ".parquet", ".feather")
 
 
+UNREADABLE = (ValueError, OSError, NotImplementedError, TypeError, LookupError, MemoryError)
+"""What the errors of arrow and pandas are for a file that they cannot read."""
+
+
 def read_table(path: str | os.PathLike[str]) -> Any:
     """The table in a file of comma- or tab-separated values, with a first line of names, or of
     parquet or feather. Raises `FileError` for another file, one that is missing or damaged, and
@@ -43,7 +47,7 @@ def read_table(path: str | os.PathLike[str]) -> Any:
         module = extra(f"pyarrow.{name}", "pyarrow", user, INSTALL, FileError)
         try:
             table = module.read_table(file)
-        except (ValueError, OSError) as error:  # arrow's errors are these
+        except UNREADABLE as error:
             raise _unreadable(file, error) from None
     if not len(table):
         raise FileError(f"{file} has no rows")
