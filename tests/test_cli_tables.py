@@ -73,5 +73,5 @@ def test_a_kind_of_number_that_arrow_does_not_have_is_told(
 
     monkeypatch.setattr(feather, "read_table", unknown)
     (tmp_path / "table.feather").write_bytes(b"ARROW1")
-    with pytest.raises(FileError, match="cannot read .*less than 8 bits"):
+    with pytest.raises(FileError, match=r"cannot read .*less than 8 bits"):
         read_table(tmp_path / "table.feather")
