@@ -62,6 +62,7 @@ class Output(Console):
             typer.echo(f"cannot write to the standard output: {reason.lower()}; going on", err=True)
 
 
+_PACKAGE = Path(__file__).parent.parent
 out = Output(highlight=False, markup=False, soft_wrap=True)
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Python file that declares a model.")]
 Chosen = Annotated[
@@ -128,11 +129,12 @@ def _shown(fallback: Callable[..., None]) -> Callable[..., None]:
     def show(
         message: Warning, category: type[Warning], filename: str, lineno: int, *arguments: Any
     ) -> None:
-        if issubclass(category, DataNote):  # of data, not of a line
-            typer.echo(f"{category.__name__}: {message}", err=True)
-        elif issubclass(category, ModelWarning | TrainingWarning):
-            location = f"{Path(filename).name}:{lineno}"
-            typer.echo(f"{category.__name__}: {message}, at {location}", err=True)
+        if issubclass(category, DataNote | ModelWarning | TrainingWarning):
+            # Notes are of data, and a line of ours says nothing to a user.
+            is_theirs = not Path(filename).is_relative_to(_PACKAGE)
+            has_line = is_theirs and not issubclass(category, DataNote)
+            location = f", at {Path(filename).name}:{lineno}" if has_line else ""
+            typer.echo(f"{category.__name__}: {message}{location}", err=True)
         else:
             fallback(message, category, filename, lineno, *arguments)
 

@@ -16,11 +16,21 @@ from nncompile.diagnostics.printable import printable
 
 Row = tuple[str, ...]
 _LISTED = 12  # known names that a hint lists where none is close
+_BEGINNING = 3  # letters that say which name is meant, where only one begins so
 
 
 def closest(name: object, candidates: Iterable[object]) -> str | None:
-    """The candidate that is most like `name`; None where none is close."""
-    close = difflib.get_close_matches(str(name), [str(k) for k in candidates], n=1)
+    """The only candidate that begins with `name`, or else the one that is most like it; None where
+    none is close.
+
+    >>> closest("val_acc", ["val_auc", "val_accuracy"]), closest("widht", ["width"])
+    ('val_accuracy', 'width')
+    """
+    text, names = str(name), [str(k) for k in candidates]
+    longer = [k for k in names if k.startswith(text)] if len(text) >= _BEGINNING else []
+    if len(longer) == 1:
+        return longer[0]
+    close = difflib.get_close_matches(text, names, n=1)
     return close[0] if close else None
 
 
