@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +20,7 @@ from nncompile.sklearn.estimator import Neural
 from nncompile.sklearn.network import network
 
 
+@dataclass(eq=False, repr=False)
 class NeuralClassifier(ClassifierMixin, Neural):
     """A network that classifies, as an estimator of scikit-learn: of two classes or more, or of
     labels that may hold together (`y` [n, labels] of 0 and 1).
@@ -50,52 +52,7 @@ class NeuralClassifier(ClassifierMixin, Neural):
     True
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        architecture: Any = None,
-        standardize: bool = False,
-        dropout: float = 0.0,
-        optimizer: Any = "adamw",
-        learning_rate: Any = 1e-3,
-        weight_decay: float = 1e-4,
-        batch_size: Any = "auto",
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        n_iter_no_change: int = 10,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        warm_start: bool = False,
-        verbose: bool = False,
-        threads: int | None = 1,
-        class_weight: Any = None,
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            architecture=architecture,
-            standardize=standardize,
-            dropout=dropout,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            n_iter_no_change=n_iter_no_change,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            warm_start=warm_start,
-            verbose=verbose,
-            threads=threads,
-        )
-        self.class_weight = class_weight
+    class_weight: Any = field(default=None, kw_only=True)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Self:
         """Trains for one epoch on these examples. `classes` are those that will come, in the first

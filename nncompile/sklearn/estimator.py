@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -30,51 +31,34 @@ from nncompile.train.trainer import Trainer
 _SEEDS = 2**31 - 1
 
 
+@dataclass(eq=False, repr=False)
 class Neural(BaseEstimator, ABC):
-    """A network with scikit-learn's interface. The options are those of `NeuralClassifier`."""
+    """A network with scikit-learn's interface. The options are those of `NeuralClassifier`.
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        architecture: Any = None,
-        standardize: bool = False,
-        dropout: float = 0.0,
-        optimizer: Any = "adamw",
-        learning_rate: Any = 1e-3,
-        weight_decay: float = 1e-4,
-        batch_size: Any = "auto",
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        n_iter_no_change: int = 10,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        warm_start: bool = False,
-        verbose: bool = False,
-        threads: int | None = 1,
-    ) -> None:
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.architecture = architecture
-        self.standardize = standardize
-        self.dropout = dropout
-        self.optimizer = optimizer
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.random_state = random_state
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.threads = threads
+    They are the fields of a dataclass, whose `__init__` has the signature that scikit-learn reads
+    them from, and stores them as they are.
+    """
+
+    hidden_layer_sizes: Any = (100,)
+    activation: Any = "relu"
+    _: KW_ONLY
+    architecture: Any = None
+    standardize: bool = False
+    dropout: float = 0.0
+    optimizer: Any = "adamw"
+    learning_rate: Any = 1e-3
+    weight_decay: float = 1e-4
+    batch_size: Any = "auto"
+    max_iter: int = 200
+    shuffle: bool = True
+    random_state: Any = None
+    tol: float = 1e-4
+    n_iter_no_change: int = 10
+    early_stopping: bool = False
+    validation_fraction: float = 0.1
+    warm_start: bool = False
+    verbose: bool = False
+    threads: int | None = 1
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
         """Trains on the examples `X` [n, features] with the targets `y`, for `max_iter` epochs or

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ LOSSES = {
 }
 
 
+@dataclass(eq=False, repr=False)
 class NeuralRegressor(RegressorMixin, Neural):
     """A network that predicts a number, or several (`y` [n, outputs]), as an estimator of
     scikit-learn.
@@ -38,52 +40,7 @@ class NeuralRegressor(RegressorMixin, Neural):
     True
     """
 
-    def __init__(
-        self,
-        hidden_layer_sizes: Any = (100,),
-        activation: Any = "relu",
-        *,
-        architecture: Any = None,
-        standardize: bool = False,
-        dropout: float = 0.0,
-        optimizer: Any = "adamw",
-        learning_rate: Any = 1e-3,
-        weight_decay: float = 1e-4,
-        batch_size: Any = "auto",
-        max_iter: int = 200,
-        shuffle: bool = True,
-        random_state: Any = None,
-        tol: float = 1e-4,
-        n_iter_no_change: int = 10,
-        early_stopping: bool = False,
-        validation_fraction: float = 0.1,
-        warm_start: bool = False,
-        verbose: bool = False,
-        threads: int | None = 1,
-        loss: str = "squared_error",
-    ) -> None:
-        super().__init__(
-            hidden_layer_sizes,
-            activation,
-            architecture=architecture,
-            standardize=standardize,
-            dropout=dropout,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            max_iter=max_iter,
-            shuffle=shuffle,
-            random_state=random_state,
-            tol=tol,
-            n_iter_no_change=n_iter_no_change,
-            early_stopping=early_stopping,
-            validation_fraction=validation_fraction,
-            warm_start=warm_start,
-            verbose=verbose,
-            threads=threads,
-        )
-        self.loss = loss
+    loss: str = field(default="squared_error", kw_only=True)
 
     _numeric_y = True
 
