@@ -190,10 +190,6 @@ class Model(Presented, SuggestsNames):
                 return leaf.shape[0]
         return None
 
-    @property
-    def _per_example(self) -> Dim | None:
-        return self.examples
-
     def predicted(self) -> tuple[str, ...]:
         """The outputs of the inference model where `predict` does not name them: the tensors that
         can be computed without some input that the metrics (outputs of one number) need, such as

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nncompile.program.picture import picture
 from nncompile.program.summary import DEPTH, Summary, elements, grouped, summary
 
 
-class Presented:
+class Presented(ABC):
     """What a model has for its readers. Leaves without an initial value, of which random numbers
     are made, are not shown."""
 
@@ -24,6 +25,11 @@ class Presented:
     initial: Mapping[str, Value]
     layers: Mapping[str, str]
 
+    @property
+    @abstractmethod
+    def examples(self) -> Dim | None:
+        """The size that data are cut along; None where there is no such size."""
+
     def summary(self, depth: int = DEPTH, **sizes: int) -> Summary:
         """The model as a table, for `print` or a notebook: a line for each layer with the type of
         its result, its number of parameters and its multiply-accumulates for one example, and the
@@ -31,7 +37,7 @@ class Presented:
         for names of sizes, `summary(height=8)`; raises `ShapeError` for a name that no input has.
         """
         whole_number("depth", depth, 1)
-        return summary(self.graph, self.layers, self._per_example, self._unset, depth, sizes)
+        return summary(self.graph, self.layers, self.examples, self._unset, depth, sizes)
 
     def plot(self, path: str | os.PathLike[str] = "model.svg") -> Path:
         """Draws the model to an .svg file, which a browser shows: layers and functions as boxes,
@@ -55,10 +61,6 @@ class Presented:
     @property
     def _unset(self) -> list[str]:
         return [name for name in self.graph.of_kind("state") if name not in self.initial]
-
-    @property
-    def _per_example(self) -> Dim | None:
-        raise NotImplementedError
 
     def __repr__(self) -> str:
         inputs = (f"{name}: {leaf.type}" for name, leaf in self.graph.of_kind("input").items())

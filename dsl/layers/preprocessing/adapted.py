@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import field
 from typing import Any, ClassVar, Self
@@ -21,7 +22,7 @@ from nncompile.ir.types import Array, DType, Type, dtype_of
 from nncompile.ops import reshape
 
 
-class Adapted(Layer):
+class Adapted(Layer, ABC):
     """A layer with statistics of data: `adapt(data)` computes them, in float64, before the model is
     made. In the model they are states: not trained, saved with the checkpoints, written into every
     export.
@@ -86,9 +87,9 @@ class Adapted(Layer):
         """What the layer makes of an array, computed in numpy: for `adapt` of the next layer."""
         return computed(self, data)
 
+    @abstractmethod
     def _statistics(self) -> Statistics:
-        """What collects the data."""
-        raise NotImplementedError
+        """A new collector of the data."""
 
     def _prepared(self, block: Array) -> Array:
         """The numbers of a block as they are collected: without infinities."""
@@ -101,9 +102,9 @@ class Adapted(Layer):
             )
         return block
 
+    @abstractmethod
     def _finished(self, statistics: Any, sizes: tuple[int, ...]) -> Mapping[str, Array]:
         """The statistics by name, of features of these sizes."""
-        raise NotImplementedError
 
     def _equals(self, new: Mapping[str, Array]) -> bool:
         old = self._learned
