@@ -340,6 +340,9 @@ def test_a_history_is_read_from_a_log(tmp_path: Path) -> None:
     assert history_of(tmp_path / "log.csv") == history
     with pytest.raises(FileError, match="cannot read"):
         history_of(tmp_path / "none.csv")
+    (tmp_path / "words.csv").write_text("epoch,city\n1,Rome\n")
+    with pytest.raises(FileError, match=r"words.csv is not a log of a training"):
+        history_of(tmp_path / "words.csv")
 
 
 @pytest.mark.slow

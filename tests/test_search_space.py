@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from nncompile.cli.proposals import Listed, Optuna
-from nncompile.cli.trials import Record, Trial, directory_name, logged
+from nncompile.cli.trials import Record, Trial, logged, run_name
 from nncompile.diagnostics.errors import FileError, ModelError
 from nncompile.program.option_values import FileOption
 from nncompile.program.search_space import Range, draws, grid, label, parsed, spaces
@@ -150,9 +150,9 @@ def test_without_optuna_there_is_a_way_out(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_names_of_runs_are_readable_and_different() -> None:
-    assert directory_name({"width": 8, "lr": 0.01}) == "width=8,lr=0.01"
+    assert run_name({"width": 8, "lr": 0.01}) == "width=8,lr=0.01"
     awkward = [{"path": "a/b"}, {"path": "a_b"}, {"n": (1,)}, {"path": "x" * 200}, {"path": ".."}]
-    names = [directory_name(x) for x in awkward]
+    names = [run_name(x) for x in awkward]
     assert len({*names}) == len(names)
     assert all("/" not in name and len(name) <= 80 for name in names)
 

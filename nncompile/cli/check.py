@@ -8,7 +8,7 @@ import typer
 
 from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import Chosen, File, data_or_none, out
+from nncompile.cli.shared import Chosen, File, data_or_none, print_findings
 from nncompile.verify.check import check as findings
 
 
@@ -31,12 +31,6 @@ def check(
     declared = load_file(file, model, settings)
     recipe = declared.recipe_if_any
     data = data_or_none(declared)
-    found = []
-    for finding in findings(declared.model, recipe, data.train if data else None, seed):
-        found.append(finding)
-        mark = {True: "pass", False: "FAIL", None: "  - "}[finding.holds]
-        out.print(f"{mark}  {finding.what}: {finding.figures}")
-        for line in finding.details:
-            out.print(f"      {line}")
+    found = print_findings(findings(declared.model, recipe, data.train if data else None, seed))
     failed = any(finding.holds is False for finding in found)
     return Outcome({"findings": [vars(finding) for finding in found]}, FAILED if failed else 0)

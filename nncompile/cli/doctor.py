@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nncompile.cli.outcome import FAILED, Outcome
-from nncompile.cli.shared import out
+from nncompile.cli.shared import out, print_findings
 from nncompile.verify.doctor import examine
 
 
@@ -17,13 +17,7 @@ def doctor() -> Outcome:
     Example:
       nncompile doctor
     """
-    found = []
-    for finding in examine():
-        found.append(finding)
-        mark = {True: "ok  ", False: "FAIL", None: "  - "}[finding.holds]
-        out.print(f"{mark}  {finding.what}: {finding.figures}")
-        for line in finding.details:
-            out.print(f"      {line}")
+    found = print_findings(examine(), passed="ok  ")
     failed = [finding.what for finding in found if finding.holds is False]
     out.print(f"wrong: {', '.join(failed)}" if failed else "all is well")
     return Outcome({"findings": [vars(finding) for finding in found]}, FAILED if failed else 0)

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.json_values import json_value
 
 # Exit codes: a check that fails, what the user can mend, Ctrl-C and SIGTERM (as shells have them).
 FAILED, MISTAKE, INTERRUPTED, TERMINATED = 1, 2, 130, 143
@@ -42,24 +39,9 @@ def of_error(error: BaseException, exit_code: int) -> Outcome:
 
 
 def as_json(outcome: Outcome) -> str:
-    """One JSON object: the exit code, and what was found. Arrays are lists; a number that is not
-    finite is null, as JSON has none."""
-    return json.dumps(plain({"exit_code": outcome.exit_code, **outcome.found}), ensure_ascii=False)
-
-
-def plain(x: Any) -> Any:
-    """`x` in the types of JSON."""
-    if isinstance(x, Mapping):
-        return {str(name): plain(value) for name, value in x.items()}
-    if isinstance(x, np.ndarray | np.generic):
-        x = x.tolist()
-    if isinstance(x, Enum):
-        return plain(x.value)
-    if isinstance(x, Sequence) and not isinstance(x, str | bytes):
-        return [plain(value) for value in x]
-    if isinstance(x, float) and not math.isfinite(x):
-        return None
-    return x if x is None or isinstance(x, bool | int | float | str) else str(x)
+    """One JSON object: the exit code, and what was found, as `json_value` has it."""
+    content = json_value({"exit_code": outcome.exit_code, **outcome.found})
+    return json.dumps(content, ensure_ascii=False)
 
 
 @contextmanager

@@ -9,15 +9,15 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from nncompile.cli.outcome import INTERRUPTED as INTERRUPTED
 from nncompile.cli.outcome import (
+    INTERRUPTED,
     MISTAKE,
     Command,
     Outcome,
@@ -33,6 +33,7 @@ from nncompile.program.model_file import Data, Declared
 from nncompile.train.monitor import TrainingWarning
 from nncompile.train.sources.declared import arrays_of
 from nncompile.train.sources.notes import DataNote
+from nncompile.verify.check import Finding
 
 
 class Output(Console):
@@ -166,6 +167,18 @@ def data_or_none(declared: Declared) -> Data | None:
 def skipped_passes(without: Collection[str] | None) -> tuple[str, ...]:
     """The names of the passes to skip: all of them for "all"."""
     return tuple(PASSES) if without and "all" in without else tuple(without or ())
+
+
+def print_findings(findings: Iterable[Finding], passed: str = "pass") -> list[Finding]:
+    """Prints the findings one by one as they come, and returns them."""
+    found = []
+    for finding in findings:
+        found.append(finding)
+        mark = {True: passed, False: "FAIL", None: "  - "}[finding.holds]
+        out.print(f"{mark}  {finding.what}: {finding.figures}")
+        for line in finding.details:
+            out.print(f"      {line}")
+    return found
 
 
 def print_costs(report: Report) -> None:

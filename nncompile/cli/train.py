@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from nncompile.cli.outcome import Outcome, described_files
+from nncompile.cli.outcome import INTERRUPTED, Outcome, described_files
 from nncompile.cli.report import Timing
 from nncompile.cli.settings import Command, Set, load_file
 from nncompile.cli.shared import (
-    INTERRUPTED,
     Chosen,
     File,
     ProviderOfRun,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import math
@@ -17,11 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from nncompile.cli.outcome import plain
 from nncompile.diagnostics.errors import FileError
 from nncompile.diagnostics.files import write_atomically
+from nncompile.diagnostics.json_values import json_value
+from nncompile.diagnostics.reading import read_file
 from nncompile.program.search_space import assigned, label
 from nncompile.train.directions import Mode
+from nncompile.train.logs import read_log
 from nncompile.train.run_places import CONFIG, LOG
 
 State = Literal["finished", "pruned", "failed", "interrupted"]
@@ -43,7 +44,7 @@ class Trial:
     run: str = ""
 
     def __post_init__(self) -> None:
-        self.run = self.run or directory_name(self.settings)
+        self.run = self.run or run_name(self.settings)
 
     @property
     def is_done(self) -> bool:
@@ -51,7 +52,7 @@ class Trial:
         return self.state in ("finished", "pruned")
 
 
-def directory_name(settings: Mapping[str, Any]) -> str:
+def run_name(settings: Mapping[str, Any]) -> str:
     """A name for the run of these settings: readable, and different for others."""
     text = label(settings).replace(" ", ",")
     plain_text = re.sub(r"[^\w.+=,-]", "_", text)
@@ -72,15 +73,15 @@ class Record:
     def opened(place: Path, of: Mapping[str, Any]) -> Record:
         """The record of the sweep at `place`, or a new one. Raises `FileError` where the trials
         there are of another file or other options, or it cannot be read."""
-        record = Record(place, plain(of))
+        record = Record(place, json_value(of))
         file = place / RECORD
         if not file.exists():
             return record
         try:
-            saved = json.loads(file.read_text(encoding="utf-8"))
+            saved = json.loads(read_file(file))
             trials = [Trial(**trial) for trial in saved["trials"]]
             earlier: dict[str, Any] = saved["of"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             raise FileError(f"{file} cannot be read: it is not what a sweep writes") from None
         changed = [
             (n, f"was {earlier.get(n)}", f"is {x}")
@@ -99,7 +100,7 @@ class Record:
     def write(self) -> None:
         """Writes the record, whole or not at all."""
         content = {"of": self.of, "trials": [asdict(trial) for trial in self.trials.values()]}
-        text = json.dumps(plain(content), indent=2, ensure_ascii=False)
+        text = json.dumps(json_value(content), indent=2, ensure_ascii=False)
         write_atomically(self.place / RECORD, (text + "\n").encode())
 
 
@@ -109,18 +110,18 @@ class Training:
     def __init__(self, trial: Trial, place: Path, command: list[str]) -> None:
         self.trial, self.run = trial, place / trial.run
         arguments = [*command, "--output", str(self.run), "--json", "--quiet"]
-        going_on = trial.state == "interrupted" and (self.run / CONFIG).is_file()
-        arguments.append("--resume" if going_on else "--overwrite")
-        trial.seconds = trial.seconds if going_on else 0.0
+        resumes = trial.state == "interrupted" and (self.run / CONFIG).is_file()
+        arguments.append("--resume" if resumes else "--overwrite")
+        trial.seconds = trial.seconds if resumes else 0.0
         if trial.settings:
             arguments += ["--set", *assigned(trial.settings)]
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (`close` closes it)
         self._start = time.perf_counter()
         self._pruned = self._interrupted = False
-        self._told = 0  # epochs of the log that were given
+        self._epochs_read = 0
         self.process = subprocess.Popen(
             [sys.executable, "-m", "nncompile", *arguments],
-            stdout=self._said,
+            stdout=self._output,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the sweep, which tells its trainings
         )
@@ -133,8 +134,8 @@ class Training:
     def new_values(self, monitor: str) -> Iterator[tuple[int, float]]:
         """The epochs that ended since this was asked, and what is monitored in them."""
         values = logged(self.run, monitor)
-        yield from values[self._told :]
-        self._told = len(values)
+        yield from values[self._epochs_read :]
+        self._epochs_read = len(values)
 
     def prune(self) -> None:
         """Ends it, as it does not promise to be among the best."""
@@ -156,9 +157,9 @@ class Training:
             self.process.kill()
             code = self.process.wait()
         trial.seconds += time.perf_counter() - self._start
-        self._said.seek(0)
-        told = _json(self._said.read())
-        self._said.close()
+        self._output.seek(0)
+        outcome = _json(self._output.read())
+        self._output.close()
         values = [(x, epoch) for epoch, x in logged(self.run, monitor) if math.isfinite(x)]
         if values:
             best = (max if mode == "max" else min)(values, key=lambda pair: pair[0])
@@ -171,37 +172,32 @@ class Training:
         elif self._interrupted or code in (128 + signal.SIGTERM, 128 + signal.SIGINT):
             trial.state = "interrupted"
         else:
-            trial.state, trial.error = "failed", _reason(code, told, monitor)
+            trial.state, trial.error = "failed", _reason(code, outcome, monitor)
         return trial
 
     def kill(self) -> None:
         """Ends it at once."""
         self.process.kill()
         self.process.wait()
-        self._said.close()
+        self._output.close()
 
 
 def logged(run: Path, monitor: str) -> list[tuple[int, float]]:
-    """The epochs in the log of a run, and what is monitored in each; a last line that is not
-    complete is left out."""
-    try:
-        text = (run / LOG).read_text(encoding="utf-8")
-    except OSError:
-        return []
-    rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
+    """The epochs in the log of a run, and what is monitored in each; none before there is a log."""
+    rows = read_log(run / LOG) if (run / LOG).exists() else []
     return [(int(r["epoch"]), float(r[monitor])) for r in rows if r.get(monitor) and r.get("epoch")]
 
 
 def _json(text: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(text)
+        outcome = json.loads(text)
     except ValueError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return outcome if isinstance(outcome, dict) else {}
 
 
-def _reason(code: int, told: Mapping[str, Any], monitor: str) -> str:
-    error = told.get("error")
+def _reason(code: int, outcome: Mapping[str, Any], monitor: str) -> str:
+    error = outcome.get("error")
     if isinstance(error, dict):
         return f"{error.get('type')}: {error.get('message')}".splitlines()[0]
     if code < 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from nncompile.report.predictions import compared, examples_of
 from nncompile.report.samples import predictions
 from nncompile.train import Data, History, Monitor, Profile, Trainer, profile
 from nncompile.train.events import Event, Fitting
+from nncompile.train.logs import read_log
 from nncompile.train.measurement import Measurement
 from nncompile.train.monitor import TrainingWarning
 from nncompile.train.rates import follows_training, learning_rates
@@ -210,13 +210,15 @@ class Record:
 
 def history_of(path: str | os.PathLike[str]) -> History:
     """The history in a CSV log, such as that of a run. Raises `FileError` where there is none."""
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from None
     left_out = ("epoch", "step", "seconds")
-    return History([{n: float(x) for n, x in r.items() if n not in left_out} for r in rows])
+    rows = read_log(path)
+    try:
+        return History([{n: float(x) for n, x in r.items() if n not in left_out} for r in rows])
+    except (TypeError, ValueError):
+        raise FileError(
+            f"{os.fspath(path)} is not a log of a training: it has more than numbers",
+            hint="CSVLog(path) writes one, and every run has its log.csv",
+        ) from None
 
 
 @contextmanager

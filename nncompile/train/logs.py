@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import json
-import math
 import os
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,8 @@ import numpy as np
 from nncompile.diagnostics.errors import FileError, ModelError, TrainingWarning, warn, whole_number
 from nncompile.diagnostics.extras import extra
 from nncompile.diagnostics.hints import suggests_options
-from nncompile.diagnostics.reading import open_file
+from nncompile.diagnostics.json_values import json_value
+from nncompile.diagnostics.reading import open_file, read_file
 from nncompile.runtime import check_writable, sync
 from nncompile.train.events import Event, Fitting
 from nncompile.train.monitor import Monitor
@@ -207,7 +207,7 @@ class JSONLog:
             "epoch": event.epoch,
             "step": event.step,
             "seconds": self._lines.seconds(event),
-            "metrics": {name: _plain(x) for name, x in event.metrics.items()},
+            "metrics": json_value(event.metrics),
         }
         self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -321,17 +321,18 @@ class TensorBoardLog:
         self._measured = len(self.monitor.measurements)
 
 
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """The lines of a CSV log, each as text by column; without a last line that is not complete yet.
+    Raises `FileError` where it cannot be read."""
+    try:
+        text = read_file(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise FileError(f"{os.fspath(path)} is not a log: it is no text in UTF-8") from None
+    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+
+
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(x) for name, x in metrics.items() if np.ndim(x) == 0}
-
-
-def _plain(x: Any) -> Any:
-    """The number or table as JSON has it."""
-    if isinstance(x, np.ndarray | np.generic):
-        x = x.tolist()
-    if isinstance(x, list):
-        return [_plain(item) for item in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x
 
 
 def _csv(row: list[Any]) -> str:
