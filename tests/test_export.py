@@ -153,7 +153,7 @@ def test_a_file_is_of_the_kind_that_its_suffix_tells(tmp_path: Path) -> None:
     ]
     for name in ("a.h5", "a.keras", "a.safetensors"):
         with pytest.raises(
-            FileError, match=r"suffix does not tell(.|\n)*a\.onnx, or say to='onnx'"
+            FileError, match=r"does not say in which format(.|\n)*a\.onnx, or say to='onnx'"
         ):
             export(perceptron(), tmp_path / name)
     for name, to in (("a.pt", "onnx"), ("a.pt2", "step"), ("a.onnx", "pt2"), ("a.pt", "pt2")):

@@ -306,3 +306,13 @@ def test_none_is_no_element_type() -> None:
     """Although numpy takes it for float64."""
     with pytest.raises(CompileError, match="not supported"):
         dtype_of(None)
+
+
+def test_a_call_is_written_with_what_is_short(net: Model) -> None:
+    trainer = Trainer(training(net))
+    with pytest.raises(CompileError, match=r"pass it by name: fit\(data, y, epochs=5\)"):
+        trainer.fit(DATA["x"], DATA["label"], 5)  # type: ignore[misc]  # as in Keras
+    with pytest.raises(
+        CompileError, match=r"no data for input 'label'(.|\n)*hint: \{'x': ..., 'label'"
+    ):
+        trainer.fit(DATA["x"])

@@ -180,7 +180,7 @@ def target_of(path: Path, to: str | None = None) -> str:
     if to is None:
         if path.suffix not in _BY_SUFFIX:
             raise FileError(
-                f"what kind of model {path} is to be, its suffix does not tell",
+                f"the suffix of {path} does not say in which format it is written",
                 hint=f"name it {path.with_suffix('.onnx')}, or say to='onnx'",
             )
         return _BY_SUFFIX[path.suffix]

@@ -145,6 +145,8 @@ def suggests_names(function: Callable[P, R], label: str | None = None) -> Callab
     return wrapper
 
 
+_LONGEST = 30  # characters of a value that a hint repeats
+
 # What Python raises for an argument of another kind than the function expects.
 PYTHONS = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError)
 
@@ -196,16 +198,23 @@ def wrong_call(
 
 def _by_name(signature: inspect.Signature, args: Sequence[object]) -> str | None:
     """The call `args` with keywords for those past the positional parameters; None where there are
-    none, or too many."""
+    none, or too many. What is long to write is shown by the name of its parameter."""
     kinds = signature.parameters.values()
-    positional = [p for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD]
+    positional = [p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD]
     keyword_only = [p.name for p in kinds if p.kind is p.KEYWORD_ONLY]
-    first, extra = args[: len(positional)], args[len(positional) :]
+    extra = args[len(positional) :]
     if not extra or len(extra) > len(keyword_only):
         return None
-    return ", ".join(
-        [*map(repr, first), *(f"{n}={x!r}" for n, x in zip(keyword_only, extra, strict=False))]
-    )
+    first = [(n, x) for n, x in zip(positional, args, strict=False) if n != "self"]
+    options = [(f"{n}=", x) for n, x in zip(keyword_only, extra, strict=False)]
+    shown = [_written(x, name) for name, x in first]
+    return ", ".join([*shown, *(name + _written(x, "…") for name, x in options)])
+
+
+def _written(x: object, otherwise: str) -> str:
+    """A number or a word as it is written, and `otherwise` for anything longer."""
+    text = repr(x)
+    return text if len(text) <= _LONGEST else otherwise
 
 
 def foreign_name(unknown: str, names: Collection[str]) -> str | None:

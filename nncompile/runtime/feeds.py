@@ -85,8 +85,11 @@ def check_feeds(ports: Sequence[Port], feeds: Mapping[str, Any]) -> dict[str, Ar
     return arrays
 
 
-def check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
-    """Raises `FeedError` for a missing or unknown feed."""
+def check_names(
+    ports: Sequence[Port], feeds: Mapping[str, Any], written: str | None = None
+) -> None:
+    """Raises `FeedError` for a missing or unknown feed; `written` is how all of them are given,
+    the hint for a missing one that no unknown name is like."""
     names = [port.name for port in ports]
     missing = [port for port in ports if port.name not in feeds]
     unknown = [name for name in feeds if name not in names]
@@ -95,7 +98,7 @@ def check_names(ports: Sequence[Port], feeds: Mapping[str, Any]) -> None:
         raise FeedError(
             f"no data for input {', '.join(repr(port.name) for port in missing)}",
             rows=[("input", port.name, port.type) for port in missing],
-            hint=f"{close!r} was given: is it {missing[0].name!r}?" if close else None,
+            hint=f"{close!r} was given: is it {missing[0].name!r}?" if close else written,
         )
     if unknown:
         raise FeedError(

@@ -119,7 +119,7 @@ class Feeder:
 
     def _take(self, feeds: Mapping[str, Any], may_be_empty: bool) -> None:
         """Checks arrays of all examples."""
-        check_names(self.ports, feeds)
+        check_names(self.ports, feeds, self._written())
         rows = {p.name: fitted(p, rows_of(p.name, feeds[p.name])) for p in self.ports}
         casts: dict[str, Cast | None] = {
             p.name: cast_to(p, rows[p.name], self.notes, self._literal or is_numbers(feeds[p.name]))
@@ -261,7 +261,7 @@ class Feeder:
 
     def _planned(self, named: Mapping[str, Any]) -> _Plan:
         """Checks the types and shapes of a batch, and says how others like it become arrays."""
-        check_names(self.ports, named)
+        check_names(self.ports, named, self._written())
         converts = {p.name: self._converting(p, named[p.name]) for p in self.ports}
         arrays = {name: convert(named[name]) for name, convert in converts.items()}
         check_sizes(self.ports, arrays)
