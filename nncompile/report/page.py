@@ -33,7 +33,7 @@ p.soft,.soft{color:var(--soft)}
 .row{display:flex;flex-wrap:wrap;gap:18px;align-items:flex-start}
 .card{background:var(--card);border:1px solid var(--rule);border-radius:8px;padding:14px;
 flex:0 1 auto;min-width:0;overflow-x:auto}
-svg.chart{width:min(500px,82vw);display:block;font:11px system-ui,'DejaVu Sans',sans-serif}
+svg.chart{width:min(460px,82vw);display:block;font:11px system-ui,'DejaVu Sans',sans-serif}
 svg.chart text{fill:var(--soft)}svg.chart .g{stroke:var(--rule);fill:none}
 table{border-collapse:collapse;font-size:13.5px;font-variant-numeric:tabular-nums}
 table.time td,table.time th{white-space:nowrap}
