@@ -13,6 +13,14 @@ import onnxruntime
 # the time otherwise.
 gc.set_threshold(50_000, 20, 100)
 
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
 NEED_TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
 collect_ignore = ["nncompile/templates"]  # programs of users: tests/test_templates.py runs them
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
