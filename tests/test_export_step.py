@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from nncompile.compiler.export import export, state_path
+from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import ModelError
 from nncompile.optim import adam, adamw, cosine, sgd
 from nncompile.program.composition import compose
+from nncompile.runtime.tensor_files import state_path
 from nncompile.train import Trainer
 from tests.export_checks import recipe, run, session
 from tests.small_models import data

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from dsl import Dense, model, relu
 from nncompile.backends.onnx import to_model
-from nncompile.compiler.export import export, state_path, weights_path
+from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import BackendError, CheckpointError, FileError, ModelError
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import f32
@@ -23,6 +23,7 @@ from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.recipe import ema, minimize, training
 from nncompile.runtime import save_state
+from nncompile.runtime.tensor_files import state_path, weights_path
 from nncompile.train import Trainer
 from tests.export_checks import recipe, run
 from tests.leaves import leaf

@@ -17,11 +17,11 @@ from nncompile.optim import (
     rprop,
     sgd,
 )
+from nncompile.program.rate_groups import rate_groups
 from nncompile.program.recipe import assign, minimize, training
 from nncompile.train import (
     Trainer,
 )
-from nncompile.train.rate_groups import rate_groups
 from tests.small_models import assert_same, averaging, data, perceptron, trainer
 from tests.test_rates_set import GROUPS, of
 

@@ -25,7 +25,7 @@ from nncompile.optim import (
     sgd,
 )
 from nncompile.program.recipe import training
-from nncompile.runtime import load_state
+from nncompile.runtime import StepRunner, load_state
 from nncompile.runtime.session import Session
 from nncompile.train import (
     CSVLog,
@@ -338,6 +338,25 @@ def test_an_exported_step_takes_the_rate(tmp_path: Path) -> None:
     assert "training.adjustable.rate.next" not in outputs
     for name, x in ours.params.items():
         np.testing.assert_allclose(outputs[f"{name}.next"], x, 1e-5, 1e-7)
+
+
+@pytest.mark.parametrize("rate", [0.05, None])
+def test_a_step_is_made_of_a_checkpoint_with_a_rate_that_was_set(
+    tmp_path: Path, rate: float | None
+) -> None:
+    recipe = training(perceptron(), optimizer=adam(1e-2), batch_size=16)
+    ours, file = Trainer(recipe), tmp_path / "checkpoint.safetensors"
+    ours.learning_rate = 0.1
+    ours.learning_rate = rate
+    ours.save(file)
+    export(recipe, tmp_path / "step.onnx", "step", file)
+    assert_same(load_state(tmp_path / "step.state.safetensors")[0], ours.state)
+    runners = [StepRunner(recipe, file), StepRunner(tmp_path / "step.onnx", file)]
+    ours.fit([data(16)], steps=1, verbose=0)
+    for runner in runners:
+        runner.step(data(16))
+        for name, x in ours.state.items():
+            np.testing.assert_allclose(runner.state()[name], x, 1e-5, 1e-7)
 
 
 def test_a_sweep_of_a_trainer_with_a_rate_that_was_set() -> None:

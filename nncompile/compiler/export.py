@@ -28,6 +28,7 @@ from nncompile.passes import Observer
 from nncompile.passes.normalization_folding import fold_normalization
 from nncompile.passes.weight_folding import bake
 from nncompile.program.model import Model
+from nncompile.program.rate_groups import with_rates_of
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import (
     save_state,
@@ -36,7 +37,7 @@ from nncompile.runtime import (
 )
 from nncompile.runtime.external_data import WEIGHTS
 from nncompile.runtime.origin import MODEL, origin_of
-from nncompile.runtime.tensor_files import external_tensors, metadata_of
+from nncompile.runtime.tensor_files import external_tensors, metadata_of, state_path, weights_path
 from nncompile.runtime.tensor_header import content_id
 
 TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
@@ -101,12 +102,12 @@ def export(
     or the file of a checkpoint: all that the file needs. For a model, where that is all there and
     of its type, there may be others: slots and averages, and the parameters of a larger model that
     this one is part of, so that `export(generator, path, params=trainer.state)` takes a generator
-    out of what was trained. The first state of a step has none but the step's own.
-    Without `params`, a trainer's are its own, and those of a model or recipe are drawn from `seed`
-    (that of the recipe, or 0). That an inference model has initial weights is warned of, unless
-    `seed` was given. `external_data` moves
-    the weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside
-    it, a path names a `.safetensors` file that has them already, None decides by their size.
+    out of what was trained. The first state of a step has none but the step's own; a learning rate
+    that was set while it was trained is one of them. Without `params`, a trainer's are its own, and
+    those of a model or recipe are drawn from `seed` (that of the recipe, or 0). A warning says that
+    an inference model has initial weights, unless `seed` was given. `external_data` moves the
+    weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside it, a
+    path names a `.safetensors` file that has them already, None decides by their size.
 
     `without`, `observe` and `report` are those of `compile_step`.
 
@@ -153,6 +154,8 @@ def export(
             else "holds no weights, its state is a separate file"
         )
         raise ModelError(f"{to} {problem}", hint="leave external_data out")
+    if parameters is not None:
+        source = with_rates_of(source, parameters.tensors)
     step = compile_step(source, without, opset, observe, report)
     if to == "torchscript-step":
         state = first_state(step.source, parameters, seed)
@@ -197,22 +200,6 @@ def target_of(path: Path, to: str | None = None) -> str:
             hint=f"name it {path.with_suffix(expected)}",
         )
     return to
-
-
-def state_path(path: Path_) -> Path:
-    """Where the first state of the step at `path` is: `OUT.state.safetensors` for `OUT.onnx`."""
-    return _beside(Path(path), "state")
-
-
-def weights_path(path: Path_) -> Path:
-    """Where the external weights of the model at `path` are: `OUT.weights.safetensors` for
-    `OUT.onnx`."""
-    return _beside(Path(path), "weights")
-
-
-def _beside(path: Path, content: str) -> Path:
-    stem = path.stem if path.suffix == ".onnx" else path.name
-    return path.with_name(f"{stem}.{content}.safetensors")
 
 
 def _export_model(

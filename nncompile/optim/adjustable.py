@@ -6,19 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.options import Options, not_negative
+from nncompile.diagnostics.options import Options
 from nncompile.elementwise import where
 from nncompile.ir.basic import as_value, cast, const
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import f64
-from nncompile.optim.schedules import (
-    TRAINING,
-    LearningRate,
-    Stateful,
-    check_rate,
-    declared_rate,
-)
+from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, declared_rate
 
 NAME = "adjustable"
 _RATE = ".rate"
@@ -45,10 +39,6 @@ class adjustable(Options, Stateful):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.lr):
-            self._set("lr", not_negative("a learning rate", self.lr))
-        else:
-            check_rate(self.lr)
         if isinstance(self.lr, adjustable):
             raise ModelError("the learning rate can be set already: adjustable within adjustable")
 

@@ -11,19 +11,14 @@ from dataclasses import replace
 from typing import Any
 
 from nncompile.diagnostics.errors import ModelError
-from nncompile.diagnostics.options import Fractions, NotNegative, Options, not_negative
+from nncompile.diagnostics.options import Fractions, NotNegative, Options
 from nncompile.elementwise import sqrt
 from nncompile.elementwise.formula import formula
 from nncompile.ir.basic import cast
 from nncompile.ir.broadcasting import zeros_like
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f64
-from nncompile.optim.schedules import (
-    LearningRate,
-    Stateful,
-    check_rate,
-    resolve,
-)
+from nncompile.optim.schedules import LearningRate, Stateful, resolve
 
 Slots = dict[str, Value]
 
@@ -38,13 +33,6 @@ class Optimizer(Options):
     """
 
     lr: LearningRate = 1e-3
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not callable(self.lr):
-            self._set("lr", not_negative("a learning rate", self.lr))
-        else:
-            check_rate(self.lr)
 
     @property
     def slots(self) -> tuple[str, ...]:

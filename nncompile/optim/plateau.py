@@ -16,14 +16,13 @@ from nncompile.diagnostics.options import (
     Fraction,
     NotNegative,
     Options,
-    not_negative,
 )
 from nncompile.elementwise import maximum, where
 from nncompile.ir.basic import as_value, cast, const
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
-from nncompile.optim.schedules import TRAINING, LearningRate, Stateful, check_rate
+from nncompile.optim.schedules import TRAINING, LearningRate, Stateful
 
 NAME = "plateau"
 STATES = ("factor", "best", "waited", "rested", "total")
@@ -65,10 +64,6 @@ class plateau(Options, Stateful):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not callable(self.lr):
-            self._set("lr", not_negative("a learning rate", self.lr))
-        else:
-            check_rate(self.lr)
         if isinstance(self.lr, Stateful):
             raise ModelError(
                 "the learning rate of a plateau must be a number or a schedule, got "

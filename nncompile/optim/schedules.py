@@ -9,7 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ParamSpec
+from typing import Annotated, Any, ParamSpec
 
 import numpy as np
 
@@ -56,7 +56,16 @@ class Schedule:
         return self.formula(cast(step, f64) if isinstance(step, Value) else step * 1.0)
 
 
-LearningRate = float | Schedule | Callable[[Value], Value]
+def checked_rate(_: str, rate: Any) -> Any:
+    """A learning rate as an option keeps it. Raises `ModelError` for a negative number, and for
+    anything but a number, a schedule or a function of the step."""
+    if not callable(rate):
+        return not_negative("a learning rate", rate)
+    check_rate(rate)
+    return rate
+
+
+LearningRate = Annotated[float | Schedule | Callable[[Value], Value], checked_rate]
 """A number, a schedule, or a function from the step (a value) to the rate (a value)."""
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nncompile.backends.onnx.model import to_model
@@ -15,9 +14,11 @@ from nncompile.ir.graph import Graph
 from nncompile.passes import optimize
 from nncompile.program.composition import compose
 from nncompile.program.model import Model
+from nncompile.program.rate_groups import with_rates_of
 from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.runtime.origin import FirstState
+from nncompile.runtime.tensor_files import state_path
 
 METADATA_KEY = "nncompile.state"
 """The key of a step's metadata: JSON, the name of each state input to that of its next value."""
@@ -26,19 +27,20 @@ METADATA_KEY = "nncompile.state"
 def step_of(
     source: Any, state: Mapping[str, Any] | str | os.PathLike[str] | None
 ) -> tuple[Any, FirstState]:
-    """The step as a session takes it, and its first state, which is that of the step where none is
-    given: drawn from the recipe's seed, or what was exported beside a file (`step.onnx` and
-    `step.state.safetensors`).
+    """The step as a session takes it, and its first state: by default that of the step, drawn from
+    the recipe's seed, or the one that was exported beside a file (`step.onnx` and
+    `step.state.safetensors`). The step of a recipe has the learning rates that were set in `state`.
 
     Raises `ModelError` for what is no step, and where there is no state.
     """
-    first: Step | None = None
+    step: Step | None = None
+    first = _first_state(state)
     if isinstance(source, Recipe):
-        source = compose(source)
+        source = compose(with_rates_of(source, first.arrays if first else ()))
     if isinstance(source, Step):
-        first, source = source, optimize(source.step)
+        step, source = source, optimize(source.step)
     elif hasattr(source, "step_model") and isinstance(getattr(source, "source", None), Step):
-        first, source = source.source, source.step_model  # a CompiledStep
+        step, source = source.source, source.step_model  # a CompiledStep
     if isinstance(source, Graph):
         source = _lowered(source)
     if isinstance(source, Model):
@@ -52,23 +54,27 @@ def step_of(
             f"a runner makes steps of a recipe, a compiled step or a file, got {shown(source)}",
             hint="StepRunner(compile_step(recipe))",
         )
-    if state is None and first is not None:
-        state = first.initial()
-    if state is None and is_file:
-        path = Path(source)
-        beside = path.with_name(f"{path.name.removesuffix('.onnx')}.state.safetensors")
-        state = beside if beside.is_file() else None
-    if state is None:
+    if first is None and step is not None:
+        first = FirstState(step.initial())
+    if first is None and is_file and state_path(source).is_file():
+        first = FirstState.of(state_path(source))
+    if first is None:
         raise ModelError(
             "a runner needs the first state of the step, which does not say it itself",
             hint="StepRunner(step, state), as of compile_step(recipe).source.initial(seed=0) or "
             "trainer.state",
         )
+    return source, first
+
+
+def _first_state(state: Mapping[str, Any] | str | os.PathLike[str] | None) -> FirstState | None:
+    if state is None:
+        return None
     if isinstance(state, str | os.PathLike):
-        return source, FirstState.of(state)
+        return FirstState.of(state)
     if not isinstance(state, Mapping):
         raise ModelError(f"state must be a dict of arrays by path, or a file, got {shown(state)}")
-    return source, FirstState(state)
+    return FirstState(state)
 
 
 def _lowered(graph: Graph) -> Any:

@@ -1,4 +1,4 @@
-"""Weights in a `.safetensors` file that a model refers to."""
+"""`.safetensors` files beside a model: the first state of a step, and weights that it refers to."""
 
 from __future__ import annotations
 
@@ -7,10 +7,26 @@ from pathlib import Path
 
 from nncompile.backends.onnx import ExternalTensor
 from nncompile.diagnostics.errors import BackendError, CheckpointError
-from nncompile.diagnostics.reading import open_file
+from nncompile.diagnostics.reading import Path_, open_file
 from nncompile.ir.types import Array
 from nncompile.runtime.feeds import describe
 from nncompile.runtime.tensor_header import header_of, read_header
+
+
+def state_path(path: Path_) -> Path:
+    """Where the first state of the step at `path` is: `OUT.state.safetensors` for `OUT.onnx`."""
+    return _beside(Path(path), "state")
+
+
+def weights_path(path: Path_) -> Path:
+    """Where the external weights of the model at `path` are: `OUT.weights.safetensors` for
+    `OUT.onnx`."""
+    return _beside(Path(path), "weights")
+
+
+def _beside(path: Path, content: str) -> Path:
+    stem = path.stem if path.suffix == ".onnx" else path.name
+    return path.with_name(f"{stem}.{content}.safetensors")
 
 
 def metadata_of(file: Path) -> dict[str, str]:

@@ -5,7 +5,6 @@ The range test of L. N. Smith, "Cyclical learning rates for training neural netw
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import os
@@ -28,6 +27,7 @@ from nncompile.diagnostics.options import real
 from nncompile.ir.types import Array
 from nncompile.optim import Optimizer
 from nncompile.optim.schedules import Schedule, declared_rate, schedule
+from nncompile.program.rate_groups import inner_optimizers
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Batch, Data, Feeder
@@ -172,12 +172,8 @@ def _swept(recipe: Recipe, curve: Schedule) -> Recipe:
     def changed(optimizer: Optimizer) -> Optimizer:
         share = (declared_rate(optimizer.lr) or 0.0) / largest if largest else 1.0
         rate = curve if share == 1 else schedule(lambda step: share * curve.formula(step))
-        new = {
-            f.name: changed(getattr(optimizer, f.name))
-            for f in dataclasses.fields(optimizer)
-            if isinstance(getattr(optimizer, f.name), Optimizer)
-        }
-        return replace(optimizer, lr=rate, **new)
+        inner = {option: changed(x) for option, x in inner_optimizers(optimizer)}
+        return replace(optimizer, lr=rate, **inner)
 
     def update_of(update: minimize) -> minimize:
         optimizer = update.optimizer
@@ -196,8 +192,7 @@ def _optimizers(update: minimize) -> Iterator[Optimizer]:
     while waiting:
         optimizer = waiting.pop()
         yield optimizer
-        fields = (getattr(optimizer, f.name) for f in dataclasses.fields(optimizer))
-        waiting += [x for x in fields if isinstance(x, Optimizer)]
+        waiting += dict(inner_optimizers(optimizer)).values()
 
 
 def _batches(feeder: Feeder, seed: int) -> Iterator[Batch]:

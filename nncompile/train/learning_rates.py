@@ -3,26 +3,69 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from nncompile.compiler.compile import CompiledStep
-from nncompile.diagnostics.errors import ModelError
+from nncompile.compiler.compile import CompiledStep, compile_step
+from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.diagnostics.options import not_negative
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.types import Array
 from nncompile.optim import adjustable
 from nncompile.optim.adjustable import AS_DECLARED
 from nncompile.program.model import Model
+from nncompile.program.rate_groups import RateGroup, adjusted, groups_of, rate_groups
 from nncompile.program.recipe import Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.train.loop import Loop
-from nncompile.train.rate_groups import Adjustments, RateGroup, rate_at
+from nncompile.train.rates import rate_at
 
 Rate = float | Mapping[str, float | None] | None
 """A number, None for what the recipe says, or one for each group by its label."""
+
+
+@dataclass
+class Adjustments:
+    """The step of a recipe as it was `declared`, and those of which some rates can be set, each
+    compiled when it is first needed."""
+
+    declared: CompiledStep
+    _compiled: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.groups = rate_groups(self.declared.source.recipe)
+
+    def chosen(self, group: str | None) -> list[RateGroup]:
+        """The group of that label, those of that loss, or all. Raises `ModelError` where there is
+        none."""
+        every = list(self.groups.values())
+        if not every:
+            raise ModelError("the recipe has no learning rate: no update follows a gradient")
+        if group is None:
+            return every
+        found = [self.groups[group]] if group in self.groups else []
+        found = found or [g for g in every if g.loss == group]
+        if not found:
+            raise ModelError(
+                f"the recipe has no group {group!r} of a learning rate",
+                rows=[("group", g.label, str(g.rate)) for g in every],
+                hint=did_you_mean(group, self.groups),
+            )
+        return found
+
+    def of_state(self, names: Collection[str], more: Collection[RateGroup] = ()) -> CompiledStep:
+        """The step whose state has those of these names that hold rates, and can set `more`."""
+        able = groups_of({*names, *(g.settable.path for g in more)}, self.groups.values())
+        if not able:
+            return self.declared
+        key = tuple(g.label for g in able)
+        if key not in self._compiled:
+            recipe = adjusted(self.declared.source.recipe, able)
+            self._compiled[key] = compile_step(recipe, self.declared.without)
+        return self._compiled[key]
 
 
 class SettableRates:
@@ -84,7 +127,9 @@ class SettableRates:
         rate = group.settable if self._can_set(group) else group.rate
         names = [p for p in group.settable.initial if p in self.compiled.source.state]
         updates = self._loop.step // self.recipe.accumulate
-        return rate_at(rate, updates, self._loop.runner.look(names))
+        now = rate_at(rate, updates, self._loop.runner.look(names))
+        assert now is not None  # the state has all that it follows
+        return now
 
     def _go_on_with(self, compiled: CompiledStep, state: Mapping[str, Array] | None = None) -> None:
         """Makes the next steps with that step, of which other rates can be set, from the present

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from nncompile.ir.graph import Input, input_of
 from nncompile.ir.interpreter import evaluate
-from nncompile.ir.types import f32, i64
+from nncompile.ir.types import f64, i64
 from nncompile.optim import Optimizer
 from nncompile.optim.schedules import LearningRate, Schedule, Stateful, resolve
 from nncompile.program.model import leaves_of
@@ -24,7 +26,7 @@ def learning_rate(recipe: Recipe, step: int) -> float | None:
     several or none, and where it follows what the training measures, which the step does not
     tell."""
     rates = {optimizer.lr for optimizer in optimizers_of(recipe)}
-    return _rate(rates.pop(), recipe, step, {}) if len(rates) == 1 else None
+    return rate_at(rates.pop(), step // recipe.accumulate, {}) if len(rates) == 1 else None
 
 
 def learning_rates(
@@ -36,8 +38,9 @@ def learning_rates(
     several = {name: optimizer.lr for name, optimizer in _named(recipe)}
     if len(set(several.values())) == 1:
         several = {"learning rate": next(iter(several.values()))}
-    found = {name: _rate(rate, recipe, step, state or {}) for name, rate in several.items()}
-    return {name: rate for name, rate in found.items() if rate is not None}
+    updates = step // recipe.accumulate
+    rates = {name: rate_at(rate, updates, state or {}) for name, rate in several.items()}
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 def follows_training(recipe: Recipe) -> bool:
@@ -61,16 +64,16 @@ def _named(recipe: Recipe) -> Iterator[tuple[str, Optimizer]]:
                 yield f"{loss}: {pattern}" if loss else str(pattern), one
 
 
-def _rate(rate: LearningRate, recipe: Recipe, step: int, state: Mapping[str, Any]) -> float | None:
+def rate_at(rate: LearningRate, updates: int, state: Mapping[str, Any]) -> float | None:
+    """The rate after so many updates; None where the state lacks what it follows."""
     if isinstance(rate, int | float):
         return float(rate)
-    updates = step // recipe.accumulate
     if isinstance(rate, Schedule):
         return float(rate(float(updates)))
-    value = resolve(rate, Input("step", i64[()], "state")(), f32)
+    value = resolve(rate, Input("step", i64[()], "state")(), f64)
     if isinstance(value, float):
         return value
-    feeds = {**state, "step": updates}
+    feeds = {**state, "step": np.asarray(updates, np.int64)}
     names = [input_of(leaf).name for leaf in leaves_of([value])]
     if any(name not in feeds for name in names):
         return None

@@ -35,11 +35,10 @@ from nncompile.train.events import Callback, Fitting
 from nncompile.train.fit_data import FitData
 from nncompile.train.foreign_methods import FOREIGN_METHODS, SetBySeed
 from nncompile.train.history import History
-from nncompile.train.learning_rates import SettableRates
+from nncompile.train.learning_rates import Adjustments, SettableRates
 from nncompile.train.locate import NonFinite
 from nncompile.train.loop import Epoch, Loop
 from nncompile.train.progress import Snapshot, load_progress
-from nncompile.train.rate_groups import Adjustments
 from nncompile.train.sources.naming import Naming
 from nncompile.train.sources.notes import Notes
 from nncompile.train.transfer import Renaming, Transfer, transfer

@@ -5,20 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
-from nncompile.compiler.compile import CompiledStep, compile_step
-from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.ir.graph import Input
-from nncompile.ir.interpreter import evaluate
-from nncompile.ir.types import Array, f64, i64
 from nncompile.optim import Optimizer, adjustable
 from nncompile.optim.adjustable import NAME
-from nncompile.optim.schedules import LearningRate, resolve
+from nncompile.optim.schedules import LearningRate
 from nncompile.program.recipe import Recipe, minimize
 
 Place = tuple[int, str | None, str | None]
@@ -36,14 +29,6 @@ class RateGroup:
     place: Place
     rate: LearningRate
     settable: adjustable
-
-
-def rate_at(rate: LearningRate, updates: int, state: Mapping[str, Array]) -> float:
-    """The rate after so many updates, at that state."""
-    value = resolve(rate, Input("step", i64[()], "state")(), f64)
-    if isinstance(value, float):
-        return value
-    return float(evaluate(value, {**state, "step": np.asarray(updates, np.int64)}))
 
 
 def rate_groups(recipe: Recipe) -> dict[str, RateGroup]:
@@ -79,7 +64,9 @@ def _found(recipe: Recipe) -> Iterator[tuple[minimize, str, Place, Optimizer]]:
 
 
 def adjusted(recipe: Recipe, groups: Collection[RateGroup]) -> Recipe:
-    """The recipe, the rates of those groups of which can be set."""
+    """The recipe with rates that can be set in those groups; itself for none."""
+    if not groups:
+        return recipe
     updates = list(recipe.updates)
     for group in groups:
         number, pattern, option = group.place
@@ -97,51 +84,15 @@ def adjusted(recipe: Recipe, groups: Collection[RateGroup]) -> Recipe:
     return replace(recipe, updates=tuple(updates))
 
 
-@dataclass
-class Adjustments:
-    """The step of a recipe as it was `declared`, and those of which some rates can be set, each
-    compiled when it is first needed."""
+def groups_of(names: Collection[str], groups: Iterable[RateGroup]) -> list[RateGroup]:
+    """Those of the groups whose rate is set by one of the states `names`, and cannot be in the
+    recipe as it is declared."""
+    return [g for g in groups if not isinstance(g.rate, adjustable) and g.settable.path in names]
 
-    declared: CompiledStep
-    _compiled: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        self.groups = rate_groups(self.declared.source.recipe)
-
-    def chosen(self, group: str | None) -> list[RateGroup]:
-        """The group of that label, those of that loss, or all. Raises `ModelError` where there is
-        none."""
-        every = list(self.groups.values())
-        if not every:
-            raise ModelError("the recipe has no learning rate: no update follows a gradient")
-        if group is None:
-            return every
-        found = [self.groups[group]] if group in self.groups else []
-        found = found or [g for g in every if g.loss == group]
-        if not found:
-            raise ModelError(
-                f"the recipe has no group {group!r} of a learning rate",
-                rows=[("group", g.label, str(g.rate)) for g in every],
-                hint=did_you_mean(group, self.groups),
-            )
-        return found
-
-    def of_state(self, names: Collection[str], more: Collection[RateGroup] = ()) -> CompiledStep:
-        """The step whose state has those of these names that hold rates, and can set `more`."""
-        labels = {g.label for g in more}
-        able = [
-            g
-            for g in self.groups.values()
-            if not isinstance(g.rate, adjustable)
-            and (g.label in labels or g.settable.path in names)
-        ]
-        if not able:
-            return self.declared
-        key = tuple(g.label for g in able)
-        if key not in self._compiled:
-            recipe = adjusted(self.declared.source.recipe, able)
-            self._compiled[key] = compile_step(recipe, self.declared.without)
-        return self._compiled[key]
+def with_rates_of(recipe: Recipe, names: Collection[str]) -> Recipe:
+    """The recipe whose step has those of the states `names` that hold a rate that was set."""
+    return adjusted(recipe, groups_of(names, rate_groups(recipe).values()))
 
 
 def _patterns(update: minimize) -> list[tuple[str | None, Optimizer]]:
@@ -149,7 +100,7 @@ def _patterns(update: minimize) -> list[tuple[str | None, Optimizer]]:
     return [(None, optimizers)] if isinstance(optimizers, Optimizer) else [*optimizers.items()]
 
 
-def _within(optimizer: Optimizer) -> Iterator[tuple[str, Optimizer]]:
+def inner_optimizers(optimizer: Optimizer) -> Iterator[tuple[str, Optimizer]]:
     """The optimizers that this one hands some parameters on to, by option."""
     for option in dataclasses.fields(optimizer):
         inner = getattr(optimizer, option.name)
@@ -160,7 +111,7 @@ def _within(optimizer: Optimizer) -> Iterator[tuple[str, Optimizer]]:
 def _apart(optimizer: Optimizer) -> Iterator[tuple[str | None, Optimizer]]:
     """The optimizer, and those within it that have another rate."""
     yield None, optimizer
-    yield from ((option, x) for option, x in _within(optimizer) if x.lr != optimizer.lr)
+    yield from ((option, x) for option, x in inner_optimizers(optimizer) if x.lr != optimizer.lr)
 
 
 def _changed(optimizer: Optimizer, option: str | None, group: RateGroup) -> Optimizer:
@@ -168,7 +119,7 @@ def _changed(optimizer: Optimizer, option: str | None, group: RateGroup) -> Opti
     with that one within it as `option`."""
     changes: dict[str, Any] = {
         name: replace(inner, lr=group.settable)
-        for name, inner in _within(optimizer)
+        for name, inner in inner_optimizers(optimizer)
         if (name == option if option is not None else inner.lr == optimizer.lr)
     }
     if option is None:
