@@ -116,7 +116,7 @@ def test_a_state_that_cannot_be_written_at_the_end_is_an_error(ended: Any) -> No
     assert "checkpoints/step-000000004.safetensors" in message
     assert "what came after it: cannot write" in message
     assert "that of epoch 1, in best/" in message
-    assert "make room, and go on with the run: --resume" in message
+    assert "make room, and continue the run: --resume" in message
     assert states(place) == [4]
     assert load_state(place / "best" / "checkpoint.safetensors")[0]["step"] == 4
     assert not (place / "model.onnx").exists()

@@ -240,7 +240,7 @@ class OfKeras:
 FITTED: dict[str, tuple[Callable[[Trainer], Any], str]] = {
     "a callback of Keras": (
         lambda t: t.fit(DATA, callbacks=OfKeras()),
-        r"an object of OfKeras is not a callback(.|\n)*on_epoch_end is on_epoch\(self, event\)",
+        r"the class OfKeras is not a callback(.|\n)*on_epoch_end is on_epoch\(self, event\)",
     ),
     "a label that is missing": (
         lambda t: t.fit({**DATA, "label": np.array([0, 1, np.nan] + [0] * 5)}),

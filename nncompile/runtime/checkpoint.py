@@ -22,7 +22,7 @@ from nncompile.runtime.tensor_header import CHECKSUM, Entry, read_header, sorted
 
 FORMAT = 1
 """The version of what checkpoints hold, and how; a later one may hold what this code does not
-know. Files without it are older, and are read too."""
+know. Files of other programs have none, and are read too."""
 
 CALLBACK = "callback:"
 """What the names of tensors begin with that are not of the state, but of callbacks; no path has a
@@ -110,7 +110,7 @@ def checksum(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> str:
 
 
 def _check_format(version: str | None, path: str | os.PathLike[str]) -> None:
-    """Raises `CheckpointError` for a format of a later nncompile; a file without one is older."""
+    """Raises `CheckpointError` for a format of a later nncompile; files of others have none."""
     if version is None:
         return
     if not version.isascii() or not version.isdigit():

@@ -1,5 +1,6 @@
 """Training through onnxruntime: the loop, its data and what watches it."""
 
+from nncompile.diagnostics.errors import TrainingWarning
 from nncompile.train.callbacks import CheckFinite, EarlyStopping, ModelCheckpoint
 from nncompile.train.data import Data
 from nncompile.train.events import Callback, Event
@@ -12,7 +13,7 @@ from nncompile.train.learning_curve import LearningCurve, learning_curves
 from nncompile.train.locate import NonFinite, locate_nonfinite
 from nncompile.train.logs import CSVLog, JSONLog, TensorBoardLog
 from nncompile.train.measurement import Measurement
-from nncompile.train.monitor import Monitor, Probe, TrainingWarning
+from nncompile.train.monitor import Monitor, Probe
 from nncompile.train.overfit import Overfit, overfit_one_batch
 from nncompile.train.ragged import LengthBuckets, padded
 from nncompile.train.run_directory import RunDirectory

@@ -25,13 +25,13 @@ from nncompile.optim.adjustable import is_set_rate
 from nncompile.program.model import RANDOM_STATE
 from nncompile.train.directions import Mode, better
 from nncompile.train.events import Event, no_metric
+from nncompile.train.figures import numbers_of
 
 
 def watched(event: Event, name: str) -> float:
     """The metric of that name. Raises `ModelError`, which lists those there are."""
     if name not in event.metrics or np.ndim(event.metrics[name]):
-        numbers = {n: x for n, x in event.metrics.items() if np.ndim(x) == 0}
-        raise no_metric(name, [(n, f"{x:.6g}") for n, x in numbers.items()])
+        raise no_metric(name, [(n, f"{x:.6g}") for n, x in numbers_of(event.metrics).items()])
     return float(event.metrics[name])
 
 
@@ -126,8 +126,8 @@ class EarlyStopping:
         self._waited += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes on with a training that is gone on with: the best so far, with its weights, and
-        for how long there was no better."""
+        """What a resumed training continues with: the best so far, with its weights, and for how
+        many epochs there was no better."""
         return {
             "monitor": self.monitor,
             "best": self._best.value,
@@ -139,7 +139,7 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with what `state_dict` gave; starts afresh, with a warning, where that watched
+        """Continues with what `state_dict` gave; starts afresh, with a warning, where that watched
         another metric."""
         if not _watches(self, self.monitor, state["monitor"]):
             return
@@ -214,7 +214,7 @@ class ModelCheckpoint:
         return () if self.monitor is None else (self.monitor,)
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes on with a training that is gone on with: the best value and the files."""
+        """What a resumed training continues with: the best value and the files."""
         return {
             "monitor": self.monitor,
             "best": self._best.value if self._best else None,
@@ -224,7 +224,7 @@ class ModelCheckpoint:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with what `state_dict` gave; what was to be deleted is."""
+        """Continues with what `state_dict` gave, and deletes what was to be deleted."""
         self.paths = list(map(Path, state["paths"]))
         self._surplus = [Path(path) for path in state["surplus"]]
         self._delete_surplus()

@@ -9,13 +9,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Literal
 
-from nncompile.diagnostics.errors import ModelError, warn
+from nncompile.diagnostics.errors import ModelError, TrainingWarning, warn
 from nncompile.program.recipe import minimize
 from nncompile.train.bar import Bar
 from nncompile.train.events import Callback, Event, Fitting, in_order
 from nncompile.train.figures import figures
 from nncompile.train.live_table import LiveTable, notebook
-from nncompile.train.monitor import TrainingWarning
 from nncompile.train.rates import learning_rate
 from nncompile.train.showing import Lines, Moment, Plan, View
 

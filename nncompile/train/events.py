@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
 from nncompile.compiler.compile import CompiledStep
-from nncompile.diagnostics.errors import (
-    ModelError,
-    Row,
-    did_you_mean,
-)
-from nncompile.diagnostics.kinds import unfit
+from nncompile.diagnostics.errors import ModelError, Row, did_you_mean
+from nncompile.diagnostics.kinds import shown, unfit
 from nncompile.ir.types import Array
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe
@@ -109,10 +104,10 @@ Callback = Callable[[Event], Any] | Any
 `on_step(event)`, `on_tick(event)`, `on_validation(event)`, `on_epoch(event)` and `on_end(event)`.
 
 What it has as `monitored`, names of metrics, is checked before the first step. One that carries
-something over to a training that is gone on with has `state_dict()`, which gives numbers, strings,
+something over to a training that is resumed has `state_dict()`, which gives numbers, strings,
 arrays, and lists and dicts of them, and `load_state_dict(state)`. Where `may_fail` is true, an
 error of the system (a full disk, a closed pipe) does not end the training. Where `only_shows` is
-true, what it does is not gone on with.
+true, a resumed training does without it.
 
 With `during(fitting)`, which gives a context manager, it surrounds the whole training, and sees
 what ends it: an error or an interrupt, too. One whose `told_last` is true is told after the others,
@@ -168,7 +163,7 @@ def listeners(callbacks: Callback | Iterable[Callback], kind: Kind) -> list[Call
             if kind in ("step", "epoch"):
                 methods.append(callback)
         else:
-            raise ModelError(f"{_shown(callback)} is not a callback", hint=_hint_for(callback))
+            raise ModelError(f"{shown(callback)} is not a callback", hint=_hint_for(callback))
     return methods
 
 
@@ -178,12 +173,6 @@ _FOREIGN = {
     **dict.fromkeys(("on_train_batch_end", "on_batch_end"), "on_step"),
     **dict.fromkeys(("on_train_end", "on_fit_end"), "on_end"),
 }
-
-
-def _shown(x: object) -> str:
-    """An object by its class, where its repr is no more than an address."""
-    plain = type(x).__repr__ is object.__repr__
-    return f"an object of {type(x).__name__}" if plain else reprlib.repr(x)
 
 
 def _hint_for(callback: Callback) -> str:

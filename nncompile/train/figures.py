@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 
+def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that are one number."""
+    return {name: float(x) for name, x in metrics.items() if np.ndim(x) == 0}
+
+
 def figures(metrics: Mapping[str, Any]) -> str:
     """`loss 0.0123  accuracy 0.9812`: those that are one number."""
-    return "  ".join(f"{name} {number(x)}" for name, x in metrics.items() if np.ndim(x) == 0)
+    return "  ".join(f"{name} {number(x)}" for name, x in numbers_of(metrics).items())
 
 
 def number(x: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 from nncompile.diagnostics.errors import UnknownNameError
 
+_RATE = "trainer.learning_rate = 1e-4; of some parameters: set_learning_rate(1e-4, group=...)"
 # By the names of torch's and Keras's methods, what does the same here.
 FOREIGN_METHODS = {
     **dict.fromkeys(("train", "learn", "train_step", "run"), "trainer.fit(data) trains"),
@@ -29,15 +30,10 @@ FOREIGN_METHODS = {
     "optimizer": "trainer.recipe holds it, its slots are in trainer.state; "
     "trainer.learning_rate is its rate, to read and to set",
     **dict.fromkeys(("lr", "rate", "get_lr", "get_last_lr"), "trainer.learning_rate"),
-    **dict.fromkeys(
-        ("set_lr", "param_groups", "adjust_learning_rate"),
-        "trainer.learning_rate = 1e-4; of some parameters: set_learning_rate(1e-4, group=...)",
-    ),
+    **dict.fromkeys(("set_lr", "param_groups", "adjust_learning_rate"), _RATE),
     "summary": "trainer.model.summary()",
 }
 
-
-_RATE = "trainer.learning_rate = 1e-4; of some parameters: set_learning_rate(1e-4, group=...)"
 # By the attributes that people set, the way that has an effect.
 SETTING = {
     **dict.fromkeys(("lr", "rate", "optimizer", "optimizer_lr"), _RATE),

@@ -53,7 +53,6 @@ class LearningCurve:
         self.history = History()
         self._drawn_epochs = 0
         self._drawn_at: float | None = None
-
         self._last = (-1, -1)  # epoch and step of the latest metrics
 
     def on_epoch(self, event: Event) -> None:
@@ -75,7 +74,7 @@ class LearningCurve:
         return {"epochs": self.history.epochs, "last": self._last}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with what `state_dict` gave."""
+        """Continues with what `state_dict` gave."""
         self.history = History([dict(metrics) for metrics in state["epochs"]])
         epoch, step = state["last"]
         self._last, self._drawn_epochs = (epoch, step), 0

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nncompile.diagnostics.errors import FileError, ModelError, TrainingWarning, warn, whole_number
 from nncompile.diagnostics.extras import extra
 from nncompile.diagnostics.hints import suggests_options
@@ -21,6 +19,7 @@ from nncompile.diagnostics.json_values import json_value
 from nncompile.diagnostics.reading import open_file, read_file
 from nncompile.runtime import check_writable, sync
 from nncompile.train.events import Event, Fitting
+from nncompile.train.figures import numbers_of
 from nncompile.train.monitor import Monitor
 
 
@@ -28,7 +27,7 @@ class _Lines:
     """A text file to which whole lines are added.
 
     What could not be written, of a full disk, is written with the next lines. Where an interrupt or
-    an error left a part of a line, and where a training goes on from before the last lines, the
+    an error left a part of a line, and where a training is resumed from before the last lines, the
     file is cut back to what belongs to it.
     """
 
@@ -61,7 +60,7 @@ class _Lines:
             ) from None
 
     def seconds(self, event: Event) -> float:
-        """The time since the training began, with what came before it was gone on with."""
+        """The time since the training began, with what came before it was resumed."""
         self._seconds = self._earlier_seconds + event.seconds
         return round(self._seconds, 6)
 
@@ -102,14 +101,14 @@ class _Lines:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> bool:
-        """Goes on where the log was: what was added later is cut off by the next line. Warns, and
-        is False, where the file does not begin with the lines that were there."""
+        """Continues where the log was: the next line cuts off what was added later. Warns, and
+        returns False, where the file does not begin with the lines that were there."""
         size, checksum = int(state["bytes"]), int(state["crc32"])
         content = self._content()
         if len(content) < size or zlib.crc32(content[:size]) != checksum:
             warn(
-                f"{self.path} does not hold the lines of the training that is gone on with: "
-                + ("a new log begins" if self._whole[2] else "lines are added to what is there"),
+                f"{self.path} does not hold the lines of the training that is resumed: "
+                + ("a new log begins" if self._whole[2] else "lines are added to it"),
                 TrainingWarning,
             )
             return False
@@ -124,92 +123,14 @@ class _Lines:
             return file.read()
 
 
-@suggests_options
-class CSVLog:
-    """A callback that writes a line of comma-separated numbers for each epoch to `path`: `epoch`,
-    `step`, the metrics that are one number, and `seconds` of training.
-
-    An older file is replaced, or with `append` gone on with. So it is in a training that goes on
-    from a checkpoint, from the line it had then. Raises `FileError` where the file cannot be
-    written when the log is made; later that is a warning, and the lines wait. Raises `ModelError`
-    where metrics are not those of the first line.
-    """
+class _TextLog:
+    """A callback that adds lines to a text file, and continues where it was."""
 
     may_add_metrics = False
     may_fail = True
 
-    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], append: bool) -> None:
         self._lines = _Lines(path, append)
-        self._columns: list[str] = next(csv.reader([self._lines.first()]), [])
-
-    def on_epoch(self, event: Event) -> None:
-        row = {"epoch": event.epoch, "step": event.step, **_numbers(event.metrics)}
-        row["seconds"] = self._lines.seconds(event)
-        if self._lines.is_empty:
-            self._columns = list(row)
-        if self._columns != list(row):
-            raise ModelError(
-                f"the metrics of this epoch differ from the columns of {self._lines.path}",
-                rows=[("columns", ", ".join(self._columns)), ("got", ", ".join(row))],
-                hint="start a new file, or use JSONLog, whose lines carry their own names",
-            )
-        header = _csv(self._columns) if self._lines.is_empty else ""
-        self._lines.add(header + _csv(list(row.values())))
-
-    def flush(self) -> None:
-        """Writes the lines that a full disk made wait. Raises `FileError` where they still do."""
-        self._lines.flush()
-
-    def on_end(self, _: Event) -> None:
-        self._lines.flush()
-
-    def sync(self) -> None:
-        """Returns when the lines are on disk, as they are before a checkpoint tells of them."""
-        self._lines.sync()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the log is."""
-        return {**self._lines.state_dict(), "columns": list(self._columns)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where the log was when `state_dict` was called; warns where the file is not that
-        log."""
-        if self._lines.load_state_dict(state):
-            self._columns = list(state["columns"])
-
-
-@suggests_options
-class JSONLog:
-    """A callback that writes a line of JSON for each epoch, and with `every` for each `every`-th
-    step, to `path`: `event` ("epoch" or "step"), `epoch`, `step`, `seconds` and `metrics`, in
-    which tables are lists and what is not finite is null.
-
-    An older file is replaced, or gone on with, as by `CSVLog`. Raises `FileError` where it cannot
-    be written when the log is made.
-    """
-
-    may_add_metrics = False
-    may_fail = True
-
-    def __init__(
-        self, path: str | os.PathLike[str], every: int | None = None, append: bool = False
-    ) -> None:
-        self.every = None if every is None else whole_number("every", every, 1)
-        self._lines = _Lines(path, append)
-
-    def on_step(self, event: Event) -> None:
-        if self.every is not None and event.step % self.every == 0:
-            self.on_epoch(event)
-
-    def on_epoch(self, event: Event) -> None:
-        line = {
-            "event": event.kind,
-            "epoch": event.epoch,
-            "step": event.step,
-            "seconds": self._lines.seconds(event),
-            "metrics": json_value(event.metrics),
-        }
-        self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
     def flush(self) -> None:
         """Writes the lines that a full disk made wait. Raises `FileError` where they still do."""
@@ -227,9 +148,80 @@ class JSONLog:
         return self._lines.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on where the log was when `state_dict` was called; warns where the file is not that
-        log."""
+        """Continues where the log was when `state_dict` was called; warns where the file is not
+        that log."""
         self._lines.load_state_dict(state)
+
+
+@suggests_options
+class CSVLog(_TextLog):
+    """A callback that writes a line of comma-separated numbers for each epoch to `path`: `epoch`,
+    `step`, the metrics that are one number, and `seconds` of training.
+
+    An older file is replaced, or with `append` continued; a training that is resumed from a
+    checkpoint continues it from the line it had then. Raises `FileError` where the file cannot be
+    written when the log is made; later that is a warning, and the lines wait. Raises `ModelError`
+    where metrics are not those of the first line.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], append: bool = False) -> None:
+        super().__init__(path, append)
+        self._columns: list[str] = next(csv.reader([self._lines.first()]), [])
+
+    def on_epoch(self, event: Event) -> None:
+        row = {"epoch": event.epoch, "step": event.step, **numbers_of(event.metrics)}
+        row["seconds"] = self._lines.seconds(event)
+        if self._lines.is_empty:
+            self._columns = list(row)
+        if self._columns != list(row):
+            raise ModelError(
+                f"the metrics of this epoch differ from the columns of {self._lines.path}",
+                rows=[("columns", ", ".join(self._columns)), ("got", ", ".join(row))],
+                hint="start a new file, or use JSONLog, whose lines carry their own names",
+            )
+        header = _csv(self._columns) if self._lines.is_empty else ""
+        self._lines.add(header + _csv(list(row.values())))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the log is."""
+        return {**super().state_dict(), "columns": list(self._columns)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continues where the log was when `state_dict` was called; warns where the file is not
+        that log."""
+        if self._lines.load_state_dict(state):
+            self._columns = list(state["columns"])
+
+
+@suggests_options
+class JSONLog(_TextLog):
+    """A callback that writes a line of JSON for each epoch, and with `every` for each `every`-th
+    step, to `path`: `event` ("epoch" or "step"), `epoch`, `step`, `seconds` and `metrics`, in
+    which tables are lists and what is not finite is null.
+
+    An older file is replaced or continued, as by `CSVLog`. Raises `FileError` where it cannot
+    be written when the log is made.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], every: int | None = None, append: bool = False
+    ) -> None:
+        super().__init__(path, append)
+        self.every = None if every is None else whole_number("every", every, 1)
+
+    def on_step(self, event: Event) -> None:
+        if self.every is not None and event.step % self.every == 0:
+            self.on_epoch(event)
+
+    def on_epoch(self, event: Event) -> None:
+        line = {
+            "event": event.kind,
+            "epoch": event.epoch,
+            "step": event.step,
+            "seconds": self._lines.seconds(event),
+            "metrics": json_value(event.metrics),
+        }
+        self._lines.add(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @suggests_options
@@ -266,11 +258,11 @@ class TensorBoardLog:
 
     def on_step(self, event: Event) -> None:
         if self.every is not None and event.step % self.every == 0:
-            self._add({f"step/{n}": x for n, x in _numbers(event.metrics).items()}, event.step)
+            self._add({f"step/{n}": x for n, x in numbers_of(event.metrics).items()}, event.step)
         self._add_measurements()
 
     def on_epoch(self, event: Event) -> None:
-        self._add(_numbers(event.metrics), event.step)
+        self._add(numbers_of(event.metrics), event.step)
         self._add_measurements()
         if self.histograms:
             for path, x in event.trainer.params.items():
@@ -287,7 +279,7 @@ class TensorBoardLog:
         return {"measured": self._measured}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with what `state_dict` gave."""
+        """Continues with what `state_dict` gave."""
         self._measured = int(state["measured"])
 
     @contextlib.contextmanager
@@ -329,10 +321,6 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, str]]:
     except UnicodeDecodeError:
         raise FileError(f"{os.fspath(path)} is not a log: it is no text in UTF-8") from None
     return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
-
-
-def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(x) for name, x in metrics.items() if np.ndim(x) == 0}
 
 
 def _csv(row: list[Any]) -> str:

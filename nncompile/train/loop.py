@@ -72,7 +72,7 @@ class Epoch:
         trained on already, or with other metrics (those of weighted examples)."""
         done = self.sums.added.batches
         then, now = sorted(self.sums.names), sorted(self.sums.plan.parts)
-        if then and then != now:  # a file of an early version has none
+        if then != now:
             return FeedError(
                 f"epoch {self.number + 1} was interrupted after {done} batches whose metrics add "
                 "up otherwise, such as with or without weights of examples",

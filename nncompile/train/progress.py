@@ -85,9 +85,9 @@ def load_progress(
     try:
         position |= json.loads(metadata.get(_POSITION, "{}"))
         seed = int(position["seed"])
-        start = position["epoch"].get("start", 0)
+        start = position["epoch"]["start"]
         epoch = Epoch.of(compiled, batches=step - int(start), **position["epoch"])
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, KeyError):
         raise CheckpointError(
             f"the position in {os.fspath(path)} cannot be read",
             rows=[("got", metadata[_POSITION][:200])],

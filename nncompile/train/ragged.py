@@ -11,10 +11,9 @@ import numpy as np
 from nncompile.diagnostics.errors import FeedError, ModelError, did_you_mean, whole_number
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.ir.types import Array, is_numeric
+from nncompile.train.sources.batches import Order
 
 _POOL = 50  # batches among which examples are sorted by length
-
-Order = tuple[int, int] | None
 
 
 @suggests_names

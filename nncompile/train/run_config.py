@@ -10,7 +10,6 @@ import shlex
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 from nncompile.diagnostics.errors import CheckpointError, FileError, Row
 from nncompile.diagnostics.files import write_atomically
 from nncompile.diagnostics.reading import read_file
+from nncompile.diagnostics.version import VERSION
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.program.step import Step
 from nncompile.train.data import Feeder
@@ -141,13 +141,12 @@ def digest_of(x: Rows) -> str:
 
 def versions() -> dict[str, str | None]:
     """The versions of what the numbers depend on."""
-    found: dict[str, str | None] = {}
-    for package in ("nncompile", "onnx", "onnxruntime", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:  # such as onnxruntime-gpu, or a checkout on the path
-            found[package] = getattr(sys.modules.get(package), "__version__", None)
-    return {**found, "python": platform.python_version(), "system": platform.platform()}
+    packages = {
+        name: getattr(sys.modules.get(name), "__version__", None)
+        for name in ("onnx", "onnxruntime", "numpy")
+    }
+    system = {"python": platform.python_version(), "system": platform.platform()}
+    return {"nncompile": VERSION, **packages, **system}
 
 
 def write(run: Path, config: Mapping[str, Any]) -> None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from nncompile.diagnostics.errors import FileError, warn, whole_number
+from nncompile.diagnostics.errors import FileError, TrainingWarning, warn, whole_number
 from nncompile.diagnostics.hints import suggests_options
 from nncompile.train import run_config, run_places
 from nncompile.train.callbacks import Best
@@ -19,7 +19,6 @@ from nncompile.train.events import Event, EventTrainer, Fitting
 from nncompile.train.interrupts import Interrupts
 from nncompile.train.intervals import Due, Interval
 from nncompile.train.logs import CSVLog
-from nncompile.train.monitor import TrainingWarning
 from nncompile.train.run_files import RunFiles, notes_in, sweep_run
 from nncompile.train.run_lock import Lock
 from nncompile.train.run_pages import Ended, Pages, cause_of
@@ -32,10 +31,10 @@ class RunDirectory:
     states in `checkpoints/`, the best in `best/`, and at the end the exports.
 
     The directory is `path`, or `root`/MODEL/`name`, or `root`/MODEL/NUMBER of the next number, to
-    which `root`/MODEL/latest then points. It appears whole when `fit` begins. One that is there is
-    refused, unless it is to be replaced (`overwrite`), or gone on with: with `resume` the training
-    goes on from the last state in it, as if it had not ended, and `epochs` and `steps` of `fit` are
-    those of the whole run. `resume` is True, or a run: its number or name, a directory, or the
+    which `root`/MODEL/latest then points. It appears whole when `fit` begins. An existing one is
+    refused, unless it is to be replaced (`overwrite`) or resumed: with `resume` the training
+    continues from the last state in it, as if it had not ended, and `epochs` and `steps` of `fit`
+    are those of the whole run. `resume` is True, or a run: its number or name, a directory, or the
     file of a checkpoint in one. With True, a run that is not there begins.
 
     The state is written every `checkpoint_every`, such as "5m", "500steps" or "2epochs" (see
@@ -111,7 +110,7 @@ class RunDirectory:
 
     def find(self, model: str) -> Mapping[str, Any] | None:
         """What `config.json` says of the run of that model that `resume` names; None where none is
-        gone on with. Raises `FileError` where it is not there, or is there and is in the way."""
+        resumed. Raises `FileError` where there is no such run, or one that is in the way."""
         place, parent = self._place(model), self.parent(model)
         if self.resume and self._resumed is None:
             self._resumed = resumed(self.resume, place, parent)
@@ -212,8 +211,9 @@ class RunDirectory:
             warn(f"the log waits, and training goes on: {error.problem}", TrainingWarning)
 
     def _notes(self) -> dict[str, Any]:
-        """What a state says that the run itself goes on with. Not a state of a callback: a run is
-        there before the callbacks get theirs, and is the same whatever the others are."""
+        """What a state holds of the run itself, to resume it. Not a state of a callback: a run is
+        opened before the callbacks get theirs, whatever the others are, and a state that begins
+        another run has nothing to tell it."""
         assert self._log is not None
         notes: dict[str, Any] = {"log": self._log.state_dict()}
         if self._best is not None:
@@ -229,9 +229,7 @@ class RunDirectory:
     def _open(self, fitting: Fitting) -> None:
         """Makes the directory, or goes on in one."""
         trainer = fitting.trainer
-        monitor = run_config.watched_by_default(
-            fitting.trainer.recipe, fitting.held_out is not None
-        )
+        monitor = run_config.watched_by_default(trainer.recipe, fitting.held_out is not None)
         if self._best is None and monitor is not None:
             self._best = Best(monitor, self._mode)
         chosen = {

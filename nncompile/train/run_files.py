@@ -13,11 +13,10 @@ from nncompile.diagnostics.errors import CheckpointError
 from nncompile.runtime import load_state, sweep, sync, written_together
 from nncompile.train.events import EventTrainer, Snapshot
 from nncompile.train.run_pages import Ended, Pages
-from nncompile.train.run_places import BEST, CHECKPOINTS, LOG
+from nncompile.train.run_places import BEST, CHECKPOINTS, FINAL, LOG
 
-_FINAL = "checkpoint.safetensors"
 NOTED = "nncompile.run"
-"""The key under which a state says what the run goes on with: JSON."""
+"""The key under which a state holds what its run is resumed with: JSON."""
 
 
 def sweep_run(run: Path) -> None:
@@ -27,7 +26,7 @@ def sweep_run(run: Path) -> None:
 
 
 def notes_in(file: Path) -> dict[str, Any] | None:
-    """What the state in the file says that its run goes on with; None where no run wrote it.
+    """What the state in the file says that its run is resumed with; None where no run wrote it.
     Raises `CheckpointError` where that cannot be read."""
     text = load_state(file)[1].get(NOTED)
     if text is None:
@@ -68,7 +67,7 @@ class RunFiles:
         self.written = (-1, -1)  # step and epoch of the last state on disk
 
     def snapshot(self, trainer: EventTrainer) -> Snapshot:
-        """The present moment, with what the run itself goes on with."""
+        """The present moment, with what the run itself is resumed with."""
         return trainer.snapshot().noting(NOTED, json.dumps(self._noted()))
 
     def improve(self, trainer: EventTrainer, epoch: int) -> None:
@@ -90,7 +89,7 @@ class RunFiles:
         """Writes the best state, where it is not on disk. Raises `FileError`."""
         if self._improved is not None:
             moment, epoch = self._improved
-            self._write(moment, self.path / BEST / _FINAL)
+            self._write(moment, self.path / BEST / FINAL)
             self._improved, self.best_epoch = None, epoch
 
     def add_pages(self, pages: Pages, ended: Ended) -> None:
@@ -111,7 +110,7 @@ class RunFiles:
             files = (
                 *export(recipe, directory / "model.onnx", "onnx", trainer.state),
                 *export(recipe, directory / "step.onnx", "step", seed=trainer.seed),
-                self._write(self.snapshot(trainer), directory / _FINAL),
+                self._write(self.snapshot(trainer), directory / FINAL),
             )
         self.exported = tuple(self.path / file.name for file in files)
         self.written = (trainer.step, trainer.epoch)

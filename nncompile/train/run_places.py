@@ -15,10 +15,10 @@ from nncompile.runtime import new_directory, remove_directory, sync
 from nncompile.train.run_lock import Lock
 
 CONFIG, LOG, LATEST = "config.json", "log.csv", "latest"
-CHECKPOINTS, BEST = "checkpoints", "best"
+CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "checkpoint.safetensors"
 # What may be in a run directory: anything else is no run's, and is never removed.
 _OWN = {CONFIG, LOG, CHECKPOINTS, BEST, "model.onnx", "step.onnx", "step.state.safetensors"}
-_OWN |= {"model.weights.safetensors", "checkpoint.safetensors", "report.html", "events"}
+_OWN |= {"model.weights.safetensors", FINAL, "report.html"}
 
 
 def create(target: Path | None, parent: Path, fill: Callable[[Path], None]) -> tuple[Path, Lock]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from nncompile.diagnostics.errors import CheckpointError, CompileError, FileError, Row, did_you_mean
 from nncompile.runtime.checkpoint import load_state
 from nncompile.train import run_config, run_places
-from nncompile.train.run_places import CHECKPOINTS, CONFIG, LATEST
+from nncompile.train.run_places import CHECKPOINTS, CONFIG, FINAL, LATEST
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Resumed:
         if self.file is not None or self.run is None:
             return self.file
         files = sorted((self.run / CHECKPOINTS).glob("step-*.safetensors"))
-        final = self.run / "checkpoint.safetensors"
+        final = self.run / FINAL
         if not final.exists():
             return files[-1] if files else None
         if not files:
@@ -106,6 +106,6 @@ def tell_what_is_kept(
     if isinstance(error, CompileError):
         error.rows = (*error.rows, *rows)
         if isinstance(problem, FileError) and error.hint is None:
-            error.hint = "make room, and go on with the run: --resume, or resume=True"
+            error.hint = "make room, and continue the run: --resume, or resume=True"
     else:
         error.add_note("\n".join("  ".join(row) for row in rows))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import IO, Any, Self
 
-from nncompile.train.data import Feeder
 from nncompile.train.events import Fitting
 from nncompile.train.figures import duration, figures
 
@@ -30,7 +29,7 @@ class Plan:
         last_epoch, last_step = fitting.ends
         epochs = None if math.isinf(last_epoch) else max(0, int(last_epoch) - trainer.epoch)
         ending = None if math.isinf(last_step) else max(0, int(last_step) - trainer.step)
-        plan = cls(trainer.epoch, trainer.step, epochs, ending, batches_of(fitting.feeder))
+        plan = cls(trainer.epoch, trainer.step, epochs, ending, fitting.feeder.batch_count)
         return plan._settled()
 
     def learned(self, batches: int) -> Self:
@@ -48,11 +47,6 @@ class Plan:
         by_epochs = self.epochs * self.batches if self.epochs and self.batches else None
         ends = [n for n in (by_epochs, self.ending) if n is not None]
         return min(ends, default=None)
-
-
-def batches_of(feeder: Feeder) -> int | None:
-    """The number of batches in an epoch; None where only reading them tells."""
-    return feeder.batch_count
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,10 @@ class MLflowLog(Tracking):
     It begins a run in `experiment` (of that name, made where there is none; MLflow's own default
     otherwise), called `run_name`, on `tracking_uri` (MLflow's own setting by default): "FINISHED",
     "FAILED" after an error, "KILLED" after an interrupt. Within `with mlflow.start_run():` it logs
-    to that run, and leaves its end to it. `run_id` is the run's name. A training that is gone on
-    with from a checkpoint goes on with its run. What MLflow does not take is told and tried again;
-    the training goes on. It needs the package mlflow or mlflow-skinny, and raises `ModelError`
-    where neither is installed.
+    to that run, and leaves its end to it. `run_id` is the run's name. A training that is resumed
+    from a checkpoint continues its run. What MLflow does not take is tried again, and a warning
+    says so; the training goes on. It needs the package mlflow or mlflow-skinny, and raises
+    `ModelError` where neither is installed.
     """
 
     service = "MLflow"

@@ -16,6 +16,7 @@ from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import CompileError, TrainingWarning, warn, whole_number
 from nncompile.program.recipe import Recipe, minimize
 from nncompile.train.events import Event, EventTrainer, Fitting
+from nncompile.train.figures import numbers_of
 
 Call = Callable[[], Any]
 
@@ -23,9 +24,9 @@ Call = Callable[[], Any]
 class Tracking(ABC):
     """A callback that logs a training to a service.
 
-    What the service does not take is kept, and tried again with the next epoch and at the end; the
-    first failure is told. Its run begins with what is logged first, ends as the training does, and
-    is gone on with by a training that is: `state_dict` has its name.
+    What the service does not take is kept, and tried again with the next epoch and at the end; a
+    warning tells of the first failure. Its run begins with what is logged first, ends as the
+    training does, and continues where the training is resumed: `state_dict` has its name.
     """
 
     service: str
@@ -42,7 +43,7 @@ class Tracking(ABC):
 
     @abstractmethod
     def _begin(self, trainer: EventTrainer) -> None:
-        """Begins the run, or goes on with that of `run_id`; sets `run_id`."""
+        """Begins the run, or continues that of `run_id`; sets `run_id`."""
 
     @abstractmethod
     def _log(self, numbers: Mapping[str, float], step: int) -> None:
@@ -92,7 +93,7 @@ class Tracking(ABC):
         return {"run_id": self.run_id}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on with the run of that name."""
+        """Continues the run of that name."""
         self.run_id = state["run_id"]
 
     def _add(self, event: Event, numbers: Mapping[str, float]) -> None:
@@ -132,11 +133,6 @@ class Tracking(ABC):
 
     def _warn(self, message: str) -> None:
         warn(message, TrainingWarning)
-
-
-def numbers_of(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that are one number."""
-    return {name: float(x) for name, x in metrics.items() if np.ndim(x) == 0}
 
 
 def parameters_of(trainer: EventTrainer) -> dict[str, Any]:

@@ -26,8 +26,8 @@ class WandbLog(Tracking):
 
     With `mode` "offline", the default, nothing leaves the machine: files in `directory` (`wandb`
     there), which `wandb sync` uploads; "online" needs an account. `run_id` is the run's name. A
-    training that is gone on with from a checkpoint goes on with its run. What the service does not
-    take is told and tried again; the training goes on. It needs the package wandb, and raises
+    training that is resumed from a checkpoint continues its run. What the service does not take is
+    tried again, and a warning says so; the training goes on. It needs the package wandb, and raises
     `ModelError` where that is not installed, and for another mode.
     """
 

@@ -12,7 +12,7 @@ from nncompile.diagnostics.errors import CompileError, FeedError, FileError
 from nncompile.diagnostics.extras import extra
 from nncompile.program.category_codes import CategoryCodes
 from nncompile.runtime import Port, read_array, read_arrays
-from nncompile.train.sources.files import INSTALL, KINDS, UNREADABLE, read_table
+from nncompile.train.sources.files import INSTALL, KINDS, UNREADABLE, read_table, unreadable_table
 from nncompile.train.sources.words import encoded
 
 ARRAYS = (".npy", ".npz")
@@ -100,6 +100,4 @@ def _streamed(file: Path, size: int) -> Generator[Any]:
     except CompileError:
         raise
     except UNREADABLE as error:
-        text = str(error).strip().splitlines()
-        reason = text[0] if text else type(error).__name__
-        raise FileError(f"cannot read {file}: {reason}") from None
+        raise unreadable_table(file, error) from None

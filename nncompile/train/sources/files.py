@@ -11,10 +11,8 @@ from nncompile.diagnostics.extras import extra
 
 INSTALL = "pip install 'nncompile[tables]'"
 KINDS = (".csv", ".tsv", ".parquet", ".feather")
-
-
 UNREADABLE = (ValueError, OSError, NotImplementedError, TypeError, LookupError, MemoryError)
-"""What the errors of arrow and pandas are for a file that they cannot read."""
+"""What arrow and pandas raise for a file that they cannot read."""
 
 
 def read_table(path: str | os.PathLike[str]) -> Any:
@@ -35,12 +33,11 @@ def read_table(path: str | os.PathLike[str]) -> Any:
     user = f"reading {file.suffix} files"
     if file.suffix in (".csv", ".tsv"):
         pandas = extra("pandas", "pandas", user, INSTALL, FileError)
-        errors: tuple[type[Exception], ...] = (ValueError, OSError, pandas.errors.ParserError)
         separator = "\t" if file.suffix == ".tsv" else ","
         try:
             table = pandas.read_csv(file, sep=separator)
-        except errors as error:
-            raise _unreadable(file, error) from None
+        except UNREADABLE as error:
+            raise unreadable_table(file, error) from None
     else:
         name = "parquet" if file.suffix == ".parquet" else "feather"
         extra("pyarrow", "pyarrow", user, INSTALL, FileError)
@@ -48,12 +45,13 @@ def read_table(path: str | os.PathLike[str]) -> Any:
         try:
             table = module.read_table(file)
         except UNREADABLE as error:
-            raise _unreadable(file, error) from None
+            raise unreadable_table(file, error) from None
     if not len(table):
         raise FileError(f"{file} has no rows")
     return table
 
 
-def _unreadable(file: Path, error: Exception) -> FileError:
+def unreadable_table(file: Path, error: Exception) -> FileError:
+    """The error for what arrow or pandas cannot read, in the first line of what they say."""
     text = str(error).strip().splitlines()
     return FileError(f"cannot read {file}: {text[0] if text else type(error).__name__}")

@@ -28,8 +28,7 @@ def column_names(table: Any) -> list[str]:
     yet, and where one name stands twice."""
     if type(table).__name__ == "LazyFrame":
         raise FeedError("a LazyFrame has no rows yet", hint="data.collect() computes them")
-    names = getattr(table, "column_names", None)
-    names = [str(name) for name in (table.columns if names is None else names)]
+    names = list(map(str, _labels(table)))
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:
         raise FeedError(f"the table has several columns {twice!r}", hint="rename one of them")
@@ -53,13 +52,13 @@ class Columns:
         Raises `FeedError` for a port without a column, for several that would take all others, and
         for columns that are not numbers.
         """
-        by_name = {str(name): name for name in _labels(table)}
         names = column_names(table)
+        labels = dict(zip(names, _labels(table), strict=True))
         feeds: dict[str, Array] = {}
         matrices = []
         for port in ports:
-            if port.name in by_name:
-                feeds[port.name] = _column(port.name, table[by_name[port.name]])
+            if port.name in labels:
+                feeds[port.name] = _column(port.name, table[labels[port.name]])
             elif len(port.shape) == 2:
                 matrices.append(port)
             else:
@@ -75,25 +74,25 @@ class Columns:
                 hint=f"say which: {{{matrices[0].name!r}: table[[…]], …}}",
             )
         for port in matrices:
-            columns = self._columns_of(port, names, table)
-            feeds[port.name] = matrix(table, [by_name[name] for name in columns], port.name)
+            columns = self._columns_of(port, labels, table)
+            feeds[port.name] = matrix(table, [labels[name] for name in columns], port.name)
         return feeds
 
-    def _columns_of(self, port: Port, names: Sequence[str], table: Any) -> list[str]:
+    def _columns_of(self, port: Port, labels: Mapping[str, Any], table: Any) -> list[str]:
+        """The names of the columns that the port takes, of all, which the table calls `labels`."""
         width = port.shape[1]
         chosen = self._chosen.get(port.name)
         if chosen is not None:
-            missing = [name for name in chosen if name not in names]
+            missing = [name for name in chosen if name not in labels]
             if missing:
                 raise FeedError(
                     f"the table lacks {len(missing)} of the {len(chosen)} columns of input "
                     f"{port.name!r}: {_listed(missing)}",
-                    rows=[("trained on", _listed(chosen)), ("got", _listed(names))],
-                    hint=did_you_mean(missing[0], names),
+                    rows=[("trained on", _listed(chosen)), ("got", _listed([*labels]))],
+                    hint=did_you_mean(missing[0], labels),
                 )
             return chosen
-        labels = {str(label): label for label in _labels(table)}
-        others = {n: _column(n, table[labels[n]]) for n in names if n not in self._inputs}
+        others = {n: _column(n, table[x]) for n, x in labels.items() if n not in self._inputs}
         remaining = [name for name, x in others.items() if is_numeric(x.dtype) and x.ndim == 1]
         left_out = {name: _kind(x) for name, x in others.items() if name not in remaining}
         if isinstance(width, int) and len(remaining) != width:
@@ -130,11 +129,6 @@ def matrix(table: Any, columns: Sequence[Any] | None = None, name: str = "x") ->
     if not arrays:
         raise FeedError(f"input {name!r} gets no column of the table")
     return np.column_stack(arrays)
-
-
-def feeds_of_columns(table: Any) -> Mapping[str, Any]:
-    """All columns by their names."""
-    return {str(name): table[name] for name in _labels(table)}
 
 
 def _column(name: str, column: Any) -> Array:
