@@ -72,7 +72,7 @@ JOURNEYS = (
         "the next state.",
         (
             (
-                "nncompile.optim.base:Optimizer.__post_init__",
+                "nncompile.diagnostics.options:Options.__post_init__",
                 "an optimizer is declared: its options and its rate are checked",
             ),
             ("nncompile.program.recipe:training", "checks the recipe against the model"),
