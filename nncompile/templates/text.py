@@ -1,7 +1,7 @@
 """Praise or blame? A transformer reads a sentence, word by word.
 
 The sentences are put together at random here: put yours in the place of `sentences`. Words outside
-the vocabulary share one code, and short sentences are filled up with zeros, which a mask hides.
+the vocabulary share one code. Short sentences are padded, and a mask hides the padding.
 """
 
 import numpy as np
@@ -11,6 +11,7 @@ from dsl import (
     Embedding,
     TransformerEncoder,
     Value,
+    Vocabulary,
     adamw,
     binary_accuracy,
     binary_cross_entropy_with_logits,
@@ -32,9 +33,9 @@ rate = option(3e-3, low=1e-5, high=1.0, log=True, help="learning rate")
 GOOD = ("good", "great", "lovely", "superb")
 BAD = ("bad", "awful", "dull", "poor")
 OTHER = ("the", "film", "was", "and", "a", "plot", "with", "actors")
-PADDING, UNKNOWN = 0, 1
-CODES = {word: code for code, word in enumerate((*GOOD, *BAD, *OTHER, "not"), start=2)}
-LENGTH = 12
+PADDING, LENGTH = "", 12
+words = Vocabulary((PADDING, *GOOD, *BAD, *OTHER, "not"), name="words")
+padding_code = int(words.encode(PADDING))
 
 
 def sentences(count: int, seed: int) -> tuple[list[str], np.ndarray]:
@@ -43,32 +44,29 @@ def sentences(count: int, seed: int) -> tuple[list[str], np.ndarray]:
     praises = random.integers(2, size=count)
     texts = []
     for praise in praises:
-        words = list(random.choice(OTHER, random.integers(3, LENGTH - 2)))
+        sentence = list(random.choice(OTHER, random.integers(3, LENGTH - 2)))
         turned = random.random() < 0.3
         judgement = random.choice(GOOD if praise != turned else BAD)
-        place = random.integers(len(words))
-        words[place:place] = ["not", judgement] if turned else [judgement]
-        texts.append(" ".join(words))
+        place = random.integers(len(sentence))
+        sentence[place:place] = ["not", judgement] if turned else [judgement]
+        texts.append(" ".join(sentence))
     return texts, praises.astype(np.float32)
 
 
 def encoded(texts: list[str]) -> np.ndarray:
-    """The codes of the words of each text, filled up with zeros."""
-    codes = np.full((len(texts), LENGTH), PADDING)
-    for row, text in zip(codes, texts, strict=True):
-        words = [CODES.get(word, UNKNOWN) for word in text.lower().split()][:LENGTH]
-        row[: len(words)] = words
-    return codes
+    """The codes of the words of each text, padded to `LENGTH`."""
+    split = [text.lower().split()[:LENGTH] for text in texts]
+    return words.encode([row + [PADDING] * (LENGTH - len(row)) for row in split])
 
 
 @model(predict="probability")
 def praise(text: Value = i64["batch", "time"], praises: Value = f32["batch"]) -> dict[str, Value]:
     """The probability that each text praises."""
-    present = text != PADDING
-    words = text >> Embedding(len(CODES) + 2, width, padding_idx=PADDING, name="words")
+    present = text != padding_code
+    embedding = Embedding(len(words), width, padding_idx=padding_code, name="embedding")
     read = TransformerEncoder(num_heads=4, num_layers=layers, norm_first=True, rotary_base=1e4)
     counted = cast(expand_dims(present, -1), f32)
-    pooled = sum(read(words, key_mask=present) * counted, 1) / sum(counted, 1)
+    pooled = sum(read(text >> words >> embedding, key_mask=present) * counted, 1) / sum(counted, 1)
     logit = (pooled >> Dense(1, name="answer"))[:, 0]
     return {
         "probability": sigmoid(logit),
