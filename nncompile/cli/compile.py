@@ -46,7 +46,7 @@ def compile(
     ] = None,
     params: Annotated[Path | None, typer.Option(help="Weights: a checkpoint, or a run.")] = None,
     initial: Annotated[
-        bool, typer.Option("--initial", help="Initial weights are meant: say nothing of them.")
+        bool, typer.Option("--initial", help="Initial weights are intended: no note about them.")
     ] = False,
     opset: Annotated[int, typer.Option(help="Version of the ONNX operators.")] = OPSET,
     external_data: Annotated[

@@ -11,7 +11,7 @@ def doctor() -> Outcome:
     """Examine this installation: versions, wheels, providers.
 
     Each execution provider that onnxruntime has runs a model, and three training steps are compared
-    with numpy. Exit code 1 where something is wrong, with what mends it.
+    with numpy. Exit code 1 where something is wrong, with how to mend it.
 
     \b
     Example:

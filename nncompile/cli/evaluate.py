@@ -106,8 +106,13 @@ def evaluate(
     for name, table in metrics.items():
         if np.ndim(table):
             out.print(f"{name}\n{np.array2string(np.asarray(table), max_line_width=100)}")
-    found = {"model": recipe.model.name, "data": of, "checkpoint": checkpoint, "step": trainer.step}
-    return Outcome({**found, "metrics": metrics})
+    described = {
+        "model": recipe.model.name,
+        "data": of,
+        "checkpoint": checkpoint,
+        "step": trainer.step,
+    }
+    return Outcome({**described, "metrics": metrics})
 
 
 def of_exported(
@@ -132,5 +137,5 @@ def of_exported(
     metrics = measured(predicted, np.asarray(expected))
     out.print(f"{output} of {model} against {column!r} of {data}")
     out.print(columns([(name, number(x)) for name, x in metrics.items()], (1,)))
-    found = {"model": model, "data": data, "output": output, "target": column}
-    return Outcome({**found, "examples": predictions.count, "metrics": metrics})
+    described = {"model": model, "data": data, "output": output, "target": column}
+    return Outcome({**described, "examples": predictions.count, "metrics": metrics})

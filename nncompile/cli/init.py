@@ -60,7 +60,7 @@ def init(
     """Write a small project to begin with.
 
     A model file with data, recipe and options that trains at once, and a README with the next
-    commands. No file that is there is replaced.
+    commands. No existing file is replaced.
 
     \b
     Examples:

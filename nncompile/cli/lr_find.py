@@ -32,7 +32,7 @@ def lr_find(
     """Suggest a learning rate for the recipe of FILE.
 
     Trains for a few steps at rates that grow from one to the next, and names the one at which the
-    loss falls fastest (L. N. Smith 2017). Nothing of it is kept.
+    loss falls fastest (L. N. Smith 2017). The trained weights are discarded.
 
     \b
     Examples:

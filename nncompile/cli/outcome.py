@@ -30,12 +30,12 @@ Command = Callable[..., Outcome | None]
 
 def of_error(error: BaseException, exit_code: int) -> Outcome:
     """The outcome of a command that an error ended."""
-    told: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
+    described: dict[str, Any] = {"type": type(error).__name__, "message": str(error)}
     if isinstance(error, CompileError):
-        told |= {"message": error.message, "rows": error.rows, "hint": error.hint}
+        described |= {"message": error.message, "rows": error.rows, "hint": error.hint}
         if error.location is not None:
-            told |= {"file": error.location.file, "line": error.location.line}
-    return Outcome({"error": told}, exit_code)
+            described |= {"file": error.location.file, "line": error.location.line}
+    return Outcome({"error": described}, exit_code)
 
 
 def as_json(outcome: Outcome) -> str:

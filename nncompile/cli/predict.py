@@ -85,8 +85,8 @@ def predict(
     seconds = time.perf_counter() - start
     print_files(output)
     out.print(f"{predictions.count:,} examples in {seconds:.2f} s on {provider}")
-    found = {"examples": predictions.count, "seconds": seconds}
-    return Outcome({**found, "files": described_files([output])})
+    figures = {"examples": predictions.count, "seconds": seconds}
+    return Outcome({**figures, "files": described_files([output])})
 
 
 class Predictions:
@@ -131,17 +131,17 @@ class Predictions:
                 raise FeedError(f"the table has no column {unknown[0]!r} to drop")
             table = with_codes(block.drop(columns=self.drop), self._codes)
             try:
-                given: dict[str, Any] = dict(self._columns.feeds(table, ports))
+                feeds: dict[str, Any] = dict(self._columns.feeds(table, ports))
             except FeedError as error:
                 error.hint = error.hint if "did you mean" in (error.hint or "") else _DROP
                 raise
         else:
             arrays = named(block, ports, self._codes)
-            given = {name: x for name, x in arrays.items() if name not in self.drop}
+            feeds = {name: x for name, x in arrays.items() if name not in self.drop}
         for port in ports:
-            if port.name in given:
-                rows = rows_of(port.name, given[port.name])
+            if port.name in feeds:
+                rows = rows_of(port.name, feeds[port.name])
                 array = np.asarray(rows[:])
                 cast = cast_to(port, array, self._notes, literal=True)
-                given[port.name] = array if cast is None else cast(array, self.count)
-        return given
+                feeds[port.name] = array if cast is None else cast(array, self.count)
+        return feeds

@@ -38,19 +38,19 @@ def spread(args: Sequence[str]) -> list[str]:
     >>> spread(["net.py", "--set", "a=1", "b=2", "--seed", "3"])
     ['net.py', '--set', 'a=1', '--set', 'b=2', '--seed', '3']
     """
-    found: list[str] = []
+    repeated: list[str] = []
     taking: str | None = None
     for arg in args:
         option = arg.partition("=")[0]
         if option in SEVERAL:
             taking = option
-        elif taking is not None and found[-1] != taking:
+        elif taking is not None and repeated[-1] != taking:
             if re.match(r"[^\W\d]\w*=", arg):
-                found.append(taking)
+                repeated.append(taking)
             else:
                 taking = None
-        found.append(arg)
-    return found
+        repeated.append(arg)
+    return repeated
 
 
 def load_file(file: Path, model: str | None, settings: Sequence[str] | None) -> Declared:

@@ -85,8 +85,9 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 def command(function: Command) -> Callable[..., None]:
-    """Makes a command of a function: its mistakes are one message and exit code 2, `--debug` shows
-    where they were found, and with `--json` what it found is an object on the standard output."""
+    """A command that calls the function: a mistake of the user is one message and exit code 2,
+    `--debug` adds the traceback, and `--json` prints the outcome as an object on the standard
+    output."""
 
     @functools.wraps(function)
     def run(*, debug: bool, json: bool, **options: Any) -> None:
@@ -158,10 +159,10 @@ def data_or_none(declared: Declared) -> Data | None:
     """The data that the file declares, as arrays by input, of its only or chosen model."""
     if declared.data is None:
         return None
-    given = declared.data.train, declared.data.validation
-    if all(x is None or isinstance(x, dict) for x in given):
+    parts = declared.data.train, declared.data.validation
+    if all(x is None or isinstance(x, dict) for x in parts):
         return declared.data
-    return Data(*arrays_of(declared.model, *given))
+    return Data(*arrays_of(declared.model, *parts))
 
 
 def skipped_passes(without: Collection[str] | None) -> tuple[str, ...]:

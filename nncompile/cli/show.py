@@ -108,10 +108,10 @@ def show(
 
 def profile_of(declared: Declared) -> Outcome:
     """Prints the lines of the model with what they take of a training step."""
-    found = profile(Trainer(declared.recipe), data_of(declared).train)
-    out.print(str(found))
-    lines = [{**vars(line), "total": line.total} for line in found.lines]
-    figures = {name: getattr(found, name) for name in ("step", "update", "other", "between")}
+    measured = profile(Trainer(declared.recipe), data_of(declared).train)
+    out.print(str(measured))
+    lines = [{**vars(line), "total": line.total} for line in measured.lines]
+    figures = {name: getattr(measured, name) for name in ("step", "update", "other", "between")}
     return Outcome({"model": declared.model.name, "microseconds": figures, "lines": lines})
 
 

@@ -56,7 +56,7 @@ def sweep(
         typer.Option("--output", "-o", help="Directory of the runs; runs/MODEL/sweep by default."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin again, in place of the sweep that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing sweep.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps.")] = None,
@@ -89,8 +89,8 @@ def sweep(
     declared = load_file(file, model, settings)
     watched = monitored(declared, monitor)
     mode = better(watched)
-    kind, count, given = asked_for(grid_, random, trials)
-    space = spaces(declared.options, given, file.name)
+    kind, count, texts = asked_for(grid_, random, trials)
+    space = spaces(declared.options, texts, file.name)
     fixed = assignments(settings or (), "--set")
     twice = next((name for name in fixed if name in space), None)
     if twice is not None:
@@ -125,11 +125,11 @@ def sweep(
         interrupted = run_trials(record, proposals, command, watched, mode, jobs)
     finally:
         lock.release()
-    found = ranked(list(record.trials.values()), mode)
-    print_table(found, watched, place)
-    described = [{**vars(trial), "run": place / trial.run} for trial in found]
+    by_rank = ranked(list(record.trials.values()), mode)
+    print_table(by_rank, watched, place)
+    described = [{**vars(trial), "run": place / trial.run} for trial in by_rank]
     outcome = {"monitor": watched, "mode": mode, "directory": place, "trials": described}
-    all_failed = bool(found) and all(trial.state == "failed" for trial in found)
+    all_failed = bool(by_rank) and all(trial.state == "failed" for trial in by_rank)
     return Outcome(outcome, INTERRUPTED if interrupted else int(all_failed))
 
 

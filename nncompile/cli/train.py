@@ -58,7 +58,7 @@ def train(
         str | None, typer.Option(help="Name of the run, in place of its number.")
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the run that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing run.")
     ] = False,
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Passes over the data, from now on.")
@@ -122,7 +122,7 @@ def train(
         raise ModelError("--resume continues a run, --overwrite replaces it: give one of them")
     place = partial(RunDirectory, output, name=name, overwrite=overwrite, resume=resume or False)
     saved = place().find(recipe.model.name) or {}
-    given = {
+    flags = {
         "batch_size": batch_size,
         "patience": patience,
         "monitor": monitor,
@@ -132,7 +132,7 @@ def train(
         "threads": threads,
         "log": None if log is None else str(log.resolve()),
     }
-    options = {**(saved.get("options") or {}), **{k: x for k, x in given.items() if x is not None}}
+    options = {**(saved.get("options") or {}), **{k: x for k, x in flags.items() if x is not None}}
     if not settings and options.get("settings"):  # a run goes on with the options of its file
         declared = load_file(file, model, options["settings"])
         recipe, data = declared.recipe, data_of(declared)
@@ -153,9 +153,9 @@ def train(
     with Timing() as building:
         trainer = Trainer(recipe, provider, saved.get("seed") if seed is None else seed, threads)
         run.restore(trainer)
-    taken = {name: x for name, x in options.items() if given.get(name) is None}
-    if taken:
-        out.print(f"continuing {run.path} with the options it began with: {_words(taken)}")
+    earlier = {name: x for name, x in options.items() if flags.get(name) is None}
+    if earlier:
+        out.print(f"continuing {run.path} with the options it began with: {_words(earlier)}")
     if saved and epochs is None and steps is None:
         epochs, steps = _remaining(trainer, saved["until"])
         if 0 in (epochs, steps):
@@ -184,8 +184,8 @@ def train(
     # Who ends a training does not wait for figures.
     evaluated = _evaluated(trainer, data) if recipe.model.metrics and not code else {}
     print_files(*run.files)
-    found = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
-    return Outcome({**found, "files": described_files(run.files)}, code)
+    described = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
+    return Outcome({**described, "files": described_files(run.files)}, code)
 
 
 def _ended(fit: Callable[..., object], data: Data) -> int:

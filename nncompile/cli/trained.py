@@ -77,10 +77,13 @@ def opened(
         declared = load_file(target, model, settings)
         return declared, None if params is None else checkpoint_of(params, best)
     check_run(target)
-    given = [n for n, x in (("--set", settings), ("--model", model), ("--params", params)) if x]
-    if given:
+    superfluous = [
+        n for n, x in (("--set", settings), ("--model", model), ("--params", params)) if x
+    ]
+    if superfluous:
         raise FileError(
-            f"the run {target} has a model, its options and weights: leave out {', '.join(given)}",
-            hint=f"nncompile evaluate FILE {given[0]} ... takes the model file",
+            f"the run {target} has a model, its options and weights: "
+            f"leave out {', '.join(superfluous)}",
+            hint=f"nncompile evaluate FILE {superfluous[0]} ... takes the model file",
         )
     return declared_by(target), checkpoint_of(target, best)

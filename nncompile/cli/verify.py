@@ -41,8 +41,8 @@ def verify(
     """
     declared = load_file(file, model, settings)
     source = declared.recipe_if_any or declared.model
-    given = data_or_none(declared)
-    data = given.train if given else None
+    declared_data = data_or_none(declared)
+    data = declared_data.train if declared_data else None
     report = compared(source, data, seed, sizes_of(sizes), rounds, quick)
     out.print(report.text(str(file)))
     return Outcome(report.described(), 0 if report.agrees else FAILED)

@@ -119,9 +119,9 @@ def _order(drawing: _Layered) -> None:
             place = {i: n for n, i in enumerate(fixed)}
             own = {i: n for n, i in enumerate(rank)}
             rank.sort(key=lambda i: (_mean([place[j] for j in neighbours[i]], own[i]), own[i]))
-        found = _crossings(drawing)
-        if found < fewest:
-            best, fewest = [list(rank) for rank in drawing.ranks], found
+        crossings = _crossings(drawing)
+        if crossings < fewest:
+            best, fewest = [list(rank) for rank in drawing.ranks], crossings
     drawing.ranks = best
 
 

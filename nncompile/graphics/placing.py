@@ -16,14 +16,14 @@ Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 def sampled(points: Sequence[Point]) -> list[Point]:
     """Points, close to each other, of the curve through these that `svg.curve` draws."""
-    found = [points[0]]
+    samples = [points[0]]
     for (x, y), (next_x, next_y) in pairwise(points):
         for i in range(1, _SAMPLES + 1):
             t = i / _SAMPLES
             across = 3 * (1 - t) * t**2 + t**3
             down = 1.5 * (1 - t) * t + t**3
-            found.append((x + across * (next_x - x), y + down * (next_y - y)))
-    return found
+            samples.append((x + across * (next_x - x), y + down * (next_y - y)))
+    return samples
 
 
 def place(

@@ -66,15 +66,15 @@ class CategoryCodes:
         array = _objects(values)
         flat = array.ravel().tolist()
         other = 0 if self.unknown else -1
-        found = [other if c is None else self._codes.get(c, other) for c in map(_category, flat)]
-        if not self.unknown and -1 in found:
-            first = flat[found.index(-1)]
+        codes = [other if c is None else self._codes.get(c, other) for c in map(_category, flat)]
+        if not self.unknown and -1 in codes:
+            first = flat[codes.index(-1)]
             raise FeedError(
                 f"{first!r} is none of the {len(self.categories)} categories",
                 rows=[("categories", ", ".join(map(repr, self.categories[:8])))],
                 hint="Vocabulary(unknown=True) has a code for all others",
             )
-        return np.array(found, np.int64).reshape(array.shape)
+        return np.array(codes, np.int64).reshape(array.shape)
 
     def decode(self, codes: Any) -> Any:
         """The categories of codes, as nested lists of their shape; None for what is unknown. Raises

@@ -23,10 +23,10 @@ class Settings:
     """The values that are given to a model file, and the options that it declares as it runs."""
 
     def __init__(
-        self, module: ModuleType, source: str, given: Mapping[str, Any] | None = None
+        self, module: ModuleType, source: str, values: Mapping[str, Any] | None = None
     ) -> None:
         self.options: dict[str, FileOption] = {}
-        self._module, self._given = module, dict(given or {})
+        self._module, self._values = module, dict(values or {})
         self._source = source
 
     def declare(self, frame: FrameType, declared: FileOption) -> Any:
@@ -35,9 +35,9 @@ class Settings:
         if name in self.options:
             raise ModelError(f"the file has two options {name!r}", hint="name=... names another")
         declared = replace(declared, name=name)
-        if name in self._given:
-            given = self._given[name]
-            value = declared.parse(given) if isinstance(given, str) else declared.checked(given)
+        if name in self._values:
+            value = self._values[name]
+            value = declared.parse(value) if isinstance(value, str) else declared.checked(value)
             declared = replace(declared, value=value)
         self.options[name] = declared
         return declared.value
@@ -48,13 +48,13 @@ class Settings:
 
     def check_all_known(self, file: str) -> None:
         """Raises `ModelError` for a value of an option that the file does not have."""
-        for name in self._given:
+        for name in self._values:
             if name in self.options:
                 continue
             if not self.options:
                 raise ModelError(
                     f"{file} has no option {name!r}, nor any other",
-                    hint=f"declare it in the file: {name} = option({self._given[name]})",
+                    hint=f"declare it in the file: {name} = option({self._values[name]})",
                 )
             rows: list[Row] = [
                 (o.name, "=", written(o.value), o.allowed, o.help) for o in self.options.values()
@@ -139,9 +139,9 @@ def option(
             hint="a number, text, True or False, or a tuple of one of these that is not empty",
         )
     label = name or "the default"
-    kept = None if choices is None else tuple(typed("a choice", x, default) for x in choices)
-    _check_bounds(default, kept, low, high, log)
-    declared = FileOption(label, default, default, kept, low, high, log, help)
+    allowed = None if choices is None else tuple(typed("a choice", x, default) for x in choices)
+    _check_bounds(default, allowed, low, high, log)
+    declared = FileOption(label, default, default, allowed, low, high, log, help)
     declared.checked(default)
     frame = user_frame()
     if frame is not None and frame.f_locals is not frame.f_globals:

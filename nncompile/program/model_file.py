@@ -117,13 +117,13 @@ class Declared:
         if names is None:
             return None
         several = not isinstance(names, str) and hasattr(names, "__iter__")
-        found = list(names) if several else []
-        if not found or not all(isinstance(name, str | int) for name in found):
+        listed = list(names) if several else []
+        if not listed or not all(isinstance(name, str | int) for name in listed):
             raise ModelError(
                 f"`class_names` of {self.path.name} is {type(names).__name__}",
                 hint='the names of the classes, in order: class_names = ["cat", "dog"]',
             )
-        return list(map(str, found))
+        return list(map(str, listed))
 
     def _given(self, data: Any) -> Any:
         """Arrays as they are, and the path of a table from the directory of the file."""
@@ -175,17 +175,17 @@ def load(
     file = Path(path)
     source = _source(file)
     module = _module(file)
-    given = Settings(module, source, settings)
-    with _importable(file), _explained(file), running(given):
+    file_settings = Settings(module, source, settings)
+    with _importable(file), _explained(file), running(file_settings):
         exec(compile(source, str(file), "exec"), module.__dict__)
-    given.check_all_known(file.name)
+    file_settings.check_all_known(file.name)
     models, recipes = _distinct(module, Model), _distinct(module, Recipe)
     if not models and not recipes:
         raise ModelError(
             f"{file.name} declares no model",
             hint='a model is a function decorated with @model: def net(x=f32["batch", 3]): ...',
         )
-    return Declared(file, module, models, recipes, model, given.options)
+    return Declared(file, module, models, recipes, model, file_settings.options)
 
 
 def _source(file: Path) -> str:

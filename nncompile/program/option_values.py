@@ -94,16 +94,16 @@ def separated(text: str) -> list[str]:
 def assignments(texts: Sequence[str], label: str) -> dict[str, str]:
     """`["width=128", "lr=0.01"]` as a dict. Raises `ModelError` for another form, and for a name
     that is given twice; `label` says in messages where they stand."""
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         name = name.strip()
         if not equals or not name.isidentifier():
             raise ModelError(f"{label} {text!r} is not NAME=VALUE", hint=f"{label} width=128")
-        if name in found:
-            raise ModelError(f"{label} gives {name!r} twice: {found[name]!r} and {value!r}")
-        found[name] = value.strip()
-    return found
+        if name in values:
+            raise ModelError(f"{label} gives {name!r} twice: {values[name]!r} and {value!r}")
+        values[name] = value.strip()
+    return values
 
 
 def typed(name: str, x: Any, default: Any) -> Any:

@@ -55,12 +55,12 @@ s.addEventListener('keydown',function(e){if(e.key==='Enter')go(e);});})();
 
 @dataclass(frozen=True)
 class _Box:
-    """What stands in a drawing: texts, a class of style, the view it opens, and what is told of it
-    on request."""
+    """What stands in a drawing: texts, a class of style, the view it opens, and what it says
+    while the pointer rests on it."""
 
     kind: str
     texts: tuple[str, ...]
-    told: str = ""
+    tooltip: str = ""
     opens: str | None = None
 
     @property
@@ -132,15 +132,15 @@ class _Picture:
         numbers = {v: i for i, v in enumerate(outside)} | {v: i + first for v, i in made.items()}
         boxes = [*outside.values(), *(self._block(b, name, title) for b in blocks)]
         edges: dict[tuple[int, int], list[str]] = {}
-        told: set[Value] = set(outside)  # the type of a value stands at one of its edges
+        labelled: set[Value] = set(outside)  # the type of a value stands at one of its edges
         for a, i in needed:
             texts = edges.setdefault((numbers[a], i + first), [])
-            if a not in told:
-                told.add(a)
+            if a not in labelled:
+                labelled.add(a)
                 texts.append(_short(a))
         for result, value in results:
             if value in made:
-                edges[numbers[value], len(boxes)] = [] if value in told else [_short(value)]
+                edges[numbers[value], len(boxes)] = [] if value in labelled else [_short(value)]
                 boxes.append(_Box("output", (result,), str(value.type)))
         return boxes, {edge: ", ".join(texts[:2]) for edge, texts in edges.items()}
 
@@ -167,13 +167,13 @@ class _Picture:
         parameters = [f"{n} : {v.type}" for n, v in block.parameters.items()]
         cost = [f"{grouped(block.macs)} MACs"] if block.macs != 0 else []
         types = ", ".join(str(v.type) for v in block.results)
-        told = "\n".join([block.place, types, *parameters, *cost])
+        tooltip = "\n".join([block.place, types, *parameters, *cost])
         opens = None
         if block.blocks:
             path = [*title[:-1], (title[-1][0], name), (block.name, "")]
             results = [(self.names[v], v) for v in block.results]
             opens = self.view(block.blocks, results, path)
-        return _Box(block.kind, tuple(texts), told, opens)
+        return _Box(block.kind, tuple(texts), tooltip, opens)
 
     def _edge(self, points: Sequence[tuple[float, float]]) -> str:
         arrow = f"url(#{self.prefix}-arrow)"
@@ -257,10 +257,10 @@ def _drawn(box: _Box, x: float, y: float) -> str:
         for i, text in enumerate(box.texts)
     ]
     rect = element("rect", x=x - width / 2, y=top, width=width, height=height, rx=corner)
-    told = [element("title", escape(box.told))] if box.told else []
+    tooltip = [element("title", escape(box.tooltip))] if box.tooltip else []
     opening = {"data_opens": box.opens, "tabindex": 0, "role": "button"} if box.opens else {}
     mark = [label("+", x + width / 2 - 12, top + 13, class_="soft")] if box.opens else []
-    return element("g", *told, rect, *lines, *mark, class_=box.kind, **opening)
+    return element("g", *tooltip, rect, *lines, *mark, class_=box.kind, **opening)
 
 
 def _type_labels(

@@ -17,8 +17,8 @@ from nncompile.program.summary import DEPTH, Summary, elements, grouped, summary
 
 
 class Presented(ABC):
-    """What a model has for its readers. Leaves without an initial value, of which random numbers
-    are made, are not shown."""
+    """A model in one line, as a table and as a picture. Leaves without an initial value, from which
+    random numbers are drawn, are not shown."""
 
     name: str
     graph: Graph

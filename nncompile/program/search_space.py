@@ -89,20 +89,20 @@ def spaces(
             )
     if given:
         return {name: parsed(options[name], text) for name, text in given.items()}
-    found: dict[str, Space] = {}
+    declared: dict[str, Space] = {}
     for name, option in options.items():
         if option.choices is not None:
-            found[name] = option.choices
+            declared[name] = option.choices
         elif option.low is not None and option.high is not None:
             kind = type(option.default)
             if kind in (int, float):
-                found[name] = Range(kind(option.low), kind(option.high), option.log)
-    if not found:
+                declared[name] = Range(kind(option.low), kind(option.high), option.log)
+    if not declared:
         raise ModelError(
             f"{file} declares no option with choices, or with low and high",
             hint="say what to try: lr=log:1e-4..1e-1 width=32,64",
         )
-    return found
+    return declared
 
 
 def grid(space: Mapping[str, Space]) -> list[Settings]:

@@ -22,8 +22,8 @@ def meets(recipe: Recipe, output: Value, target: Value) -> bool:
     before = set(toposort([output]))
     learned = _reached(order, model.parameters.values())
     fed = _reached(order, [target])
-    made = [v for v in order if v in before and v in learned and v.args]
-    of_output = _reached(order, made)
+    learned_nodes = [v for v in order if v in before and v in learned and v.args]
+    of_output = _reached(order, learned_nodes)
     return any(
         v not in before
         and not v.op.moves

@@ -68,8 +68,8 @@ def page(title: str, subtitle: str, sections: Sequence[str]) -> str:
 def section(title: str, *parts: str, note: str = "") -> str:
     """A heading and what stands below it, side by side; nothing where there is none."""
     inner = "".join(filter(None, parts))
-    told = f"<p class='soft'>{escape(note)}</p>" if note else ""
-    return f"<h2>{escape(title)}</h2>{told}<div class='row'>{inner}</div>" if inner else ""
+    paragraph = f"<p class='soft'>{escape(note)}</p>" if note else ""
+    return f"<h2>{escape(title)}</h2>{paragraph}<div class='row'>{inner}</div>" if inner else ""
 
 
 def card(title: str, inner: str) -> str:

@@ -25,74 +25,75 @@ _ASCII = range(128, 257)  # classes of a model that predicts bytes, or ASCII alo
 
 @dataclass(frozen=True)
 class Names:
-    """What classes are called: the names that are given, characters where the classes are bytes of
-    text, or else numbers."""
+    """What classes are called: by the names that are listed, as characters where the classes are
+    bytes of text, or else by numbers."""
 
-    given: Sequence[str] = ()
+    listed: Sequence[str] = ()
     are_characters: bool = False
 
     @classmethod
-    def of(cls, found: Compared, given: Sequence[str] | None) -> Names:
-        """Those of what was found. Raises `ModelError` where they are another number of names than
-        there are classes."""
-        if given is not None:
-            if len(given) != found.count:
+    def of(cls, comparison: Compared, class_names: Sequence[str] | None) -> Names:
+        """The names of the classes that are compared. Raises `ModelError` where `class_names` has
+        another number of names than there are classes."""
+        if class_names is not None:
+            if len(class_names) != comparison.count:
                 raise ModelError(
-                    f"class_names are {len(given)} names, and {found.output!r} has "
-                    f"{found.count} classes"
+                    f"class_names are {len(class_names)} names, and {comparison.output!r} has "
+                    f"{comparison.count} classes"
                 )
-            return cls(tuple(map(str, given)))
-        if found.kind != "tokens" or found.count not in _ASCII:
+            return cls(tuple(map(str, class_names)))
+        if comparison.kind != "tokens" or comparison.count not in _ASCII:
             return cls()
-        codes = found.true
+        codes = comparison.true
         is_text = ((codes >= 32) & (codes < 127)) | np.isin(codes, (9, 10, 13))
         return cls(are_characters=bool(is_text.mean() > 0.95))
 
     def __getitem__(self, i: int) -> str:
-        if self.given:
-            return self.given[i]
+        if self.listed:
+            return self.listed[i]
         return repr(chr(i))[1:-1] if self.are_characters and 0 <= i < 256 else str(i)
 
     def text(self, codes: Array) -> str:
         """The end of a sequence, as far as it is shown."""
-        single = self.are_characters or (self.given and max(map(len, self.given)) == 1)
+        single = self.are_characters or (self.listed and max(map(len, self.listed)) == 1)
         last = codes[-_BEFORE:] if single else codes[-_BEFORE // 4 :]
-        count = len(self.given) or math.inf
+        count = len(self.listed) or math.inf
         pieces = [self[i] if 0 <= i < count else "?" for i in last.tolist()]
         start = "…" if len(last) < len(codes) else ""
         return start + ("" if single else " ").join(pieces)
 
 
-def predictions(found: Compared | None, class_names: Sequence[str] | None) -> Iterator[str]:
+def predictions(comparison: Compared | None, class_names: Sequence[str] | None) -> Iterator[str]:
     """How predictions compare with targets, and the most wrong of them."""
-    if found is None:
+    if comparison is None:
         return
-    if found.count is None:
-        yield from _of_numbers(found)
+    if comparison.count is None:
+        yield from _of_numbers(comparison)
         return
-    names = Names.of(found, class_names)
-    right = float((found.predicted == found.true).mean())
-    what = "places" if found.kind == "tokens" else "examples"
-    note = f"{found.output} beside {found.target}, of {len(found.true):,} {what}, {right:.1%} right"
+    names = Names.of(comparison, class_names)
+    right = float((comparison.predicted == comparison.true).mean())
+    what = "places" if comparison.kind == "tokens" else "examples"
+    pair = f"{comparison.output} beside {comparison.target}"
+    note = f"{pair}, of {len(comparison.true):,} {what}, {right:.1%} right"
     matrix = ""
-    if found.count <= _CLASSES:
-        labels = [names[i] for i in range(found.count)]
-        matrix = heat_table(found.confusion, labels)
-    by_class = card("by class", html_table(_by_class(found.confusion, names), range(1, 4)))
+    if comparison.count <= _CLASSES:
+        labels = [names[i] for i in range(comparison.count)]
+        matrix = heat_table(comparison.confusion, labels)
+    by_class = card("by class", html_table(_by_class(comparison.confusion, names), range(1, 4)))
     title = "Confusion matrix" if matrix else "Classes"
-    if found.kind == "tokens":
-        yield section("Sample predictions", card("", _continuations(found, names)), note=note)
+    if comparison.kind == "tokens":
+        yield section("Sample predictions", card("", _continuations(comparison, names)), note=note)
         yield section(title, card("", matrix), by_class)
     else:
         yield section(title, card("", matrix), by_class, note=note)
-        is_wrong = (found.predicted != found.true).any()
+        is_wrong = (comparison.predicted != comparison.true).any()
         title = "Most wrong" if is_wrong else "Least sure"
-        yield section(title, card("", _most_wrong(found, names)))
+        yield section(title, card("", _most_wrong(comparison, names)))
 
 
-def _of_numbers(found: Compared) -> Iterator[str]:
-    note = f"{found.output} beside {found.target}, of {len(found.true):,} examples"
-    predicted, true = found.predicted.reshape(-1), found.true.reshape(-1)
+def _of_numbers(comparison: Compared) -> Iterator[str]:
+    note = f"{comparison.output} beside {comparison.target}, of {len(comparison.true):,} examples"
+    predicted, true = comparison.predicted.reshape(-1), comparison.true.reshape(-1)
     residuals = predicted - true
     residuals = residuals[np.isfinite(residuals)]
     counts, edges = np.histogram(residuals, 30) if residuals.size else ((), ())
@@ -100,13 +101,16 @@ def _of_numbers(found: Compared) -> Iterator[str]:
     pairs = true.tolist(), predicted.tolist()
     yield section(
         "Residuals",
-        card(f"{found.output} over {found.target}", scatter_chart(pairs, found.target)),
         card(
-            f"{found.output} − {found.target}", bar_chart(list(edges), list(counts), "difference")
+            f"{comparison.output} over {comparison.target}", scatter_chart(pairs, comparison.target)
+        ),
+        card(
+            f"{comparison.output} − {comparison.target}",
+            bar_chart(list(edges), list(counts), "difference"),
         ),
         note=f"{note}; root mean square {number(spread)}",
     )
-    yield section("Most wrong", card("", _most_wrong(found, Names())))
+    yield section("Most wrong", card("", _most_wrong(comparison, Names())))
 
 
 def _by_class(table: Array, names: Names) -> list[tuple[str, ...]]:
@@ -122,37 +126,43 @@ def _by_class(table: Array, names: Names) -> list[tuple[str, ...]]:
     return rows
 
 
-def _most_wrong(found: Compared, names: Names) -> str:
-    order = np.argsort(-np.nan_to_num(found.doubt, nan=np.inf), kind="stable")[:_SAMPLES]
-    if found.count is not None and (found.true != found.predicted).any():
-        order = order[found.true[order] != found.predicted[order]]
+def _most_wrong(comparison: Compared, names: Names) -> str:
+    order = np.argsort(-np.nan_to_num(comparison.doubt, nan=np.inf), kind="stable")[:_SAMPLES]
+    if comparison.count is not None and (comparison.true != comparison.predicted).any():
+        order = order[comparison.true[order] != comparison.predicted[order]]
     # The target of a copy is shown as such.
     inputs = {
         n: x
-        for n, x in found.inputs.items()
-        if len(x) == len(found.true) and (found.kind != "copies" or n != found.target)
+        for n, x in comparison.inputs.items()
+        if len(x) == len(comparison.true)
+        and (comparison.kind != "copies" or n != comparison.target)
     }
-    titles = ("example", *inputs, found.target, "predicted" if found.count else found.output)
+    titles = (
+        "example",
+        *inputs,
+        comparison.target,
+        "predicted" if comparison.count else comparison.output,
+    )
     rows = []
     for i in order:
-        cells = [str(found.places[i][0]), *(shown(np.asarray(x[i])) for x in inputs.values())]
-        for x in (found.true, found.predicted):
-            is_class = found.count is not None
+        cells = [str(comparison.places[i][0]), *(shown(np.asarray(x[i])) for x in inputs.values())]
+        for x in (comparison.true, comparison.predicted):
+            is_class = comparison.count is not None
             cells.append(escape(names[int(x[i])]) if is_class else shown(np.asarray(x[i])))
         rows.append(cells)
     return _table(titles, rows)
 
 
-def _continuations(found: Compared, names: Names) -> str:
+def _continuations(comparison: Compared, names: Names) -> str:
     """Predictions at places that are spread over all of them."""
-    chosen = np.linspace(0, len(found.true) - 1, _SAMPLES + 2).round().astype(int)[1:-1]
-    titles = ["example", "place", "before" if found.context else "", "target", "predicted", ""]
+    chosen = np.linspace(0, len(comparison.true) - 1, _SAMPLES + 2).round().astype(int)[1:-1]
+    titles = ["example", "place", "before" if comparison.context else "", "target", "predicted", ""]
     rows = []
     for i in dict.fromkeys(chosen.tolist()):
-        before = names.text(found.context[i]) if found.context else ""
-        sure = "" if found.probability is None else f"{found.probability[i]:.0%}"
-        target, predicted = names[int(found.true[i])], names[int(found.predicted[i])]
-        texts = [*map(str, found.places[i][:2]), before, target, predicted, sure]
+        before = names.text(comparison.context[i]) if comparison.context else ""
+        sure = "" if comparison.probability is None else f"{comparison.probability[i]:.0%}"
+        target, predicted = names[int(comparison.true[i])], names[int(comparison.predicted[i])]
+        texts = [*map(str, comparison.places[i][:2]), before, target, predicted, sure]
         cells = [escape(text) for text in texts]
         cells[2:5] = [f"<code>{cell}</code>" for cell in cells[2:5]]
         rows.append(cells)

@@ -27,15 +27,15 @@ _LAYERS = 6  # lines of a chart
 def numbers(trainer: Trainer, history: History, seconds: float | None) -> dict[str, str]:
     """The figures at the top."""
     count = elements(trainer.model.parameters.values())
-    found = {"epochs": f"{trainer.epoch:,}", "steps": f"{trainer.step:,}"}
-    found["parameters"] = grouped(count)
+    figures = {"epochs": f"{trainer.epoch:,}", "steps": f"{trainer.step:,}"}
+    figures["parameters"] = grouped(count)
     if seconds:
-        found["training"] = duration(seconds)
+        figures["training"] = duration(seconds)
     best = history.best
     chosen = [name for name in best if name.startswith("val_")] or list(best)
     for name in chosen[:4]:
-        found[f"best {name}, epoch {best[name].epoch}"] = number(best[name].value)
-    return found
+        figures[f"best {name}, epoch {best[name].epoch}"] = number(best[name].value)
+    return figures
 
 
 def curves(history: History) -> Iterator[str]:
@@ -56,15 +56,15 @@ def rates(trainer: Trainer, recorded: Mapping[int, Mapping[str, float]]) -> str:
     `recorded` at some of them, or else as it is now."""
     recipe = trainer.compiled.source.recipe  # in which rates may be set
     steps = sorted({round(x) for x in np.linspace(0, max(0, trainer.step - 1), _RATES)})
-    found = {step: learning_rates(recipe, step) for step in steps}
+    rates_by_step = {step: learning_rates(recipe, step) for step in steps}
     now: dict[str, float] = {}
     if follows_training(recipe):
         last = max(0, trainer.step - 1)
         now = learning_rates(recipe, last, trainer.state)
         for step, several in {**recorded, last: now}.items():
-            found[step] = {**found.get(step, {}), **several}
+            rates_by_step[step] = {**rates_by_step.get(step, {}), **several}
     lines: dict[str, tuple[list[float], list[float]]] = {}
-    for step, several in sorted(found.items()):
+    for step, several in sorted(rates_by_step.items()):
         for name, rate in several.items():
             x, y = lines.setdefault(name, ([], []))
             x.append(float(step))
@@ -108,7 +108,7 @@ def timings(profile: Profile | None) -> str:
     return card("", table)
 
 
-def configuration(trainer: Trainer, given: Mapping[str, Any] | None) -> Iterable[str]:
+def configuration(trainer: Trainer, entries: Mapping[str, Any] | None) -> Iterable[str]:
     """What the training was told, and what it ran on."""
     recipe = trainer.recipe
     rows: list[Sequence[str]] = [
@@ -116,14 +116,14 @@ def configuration(trainer: Trainer, given: Mapping[str, Any] | None) -> Iterable
         ("seed", str(trainer.seed)),
         ("batch size", str(recipe.batch_size)),
         ("provider", str(trainer.providers)),
-        *((name, str(x)) for name, x in (given or {}).items()),
+        *((name, str(x)) for name, x in (entries or {}).items()),
     ]
     for name in ("freeze", "recompute", "accumulate"):
         value = getattr(recipe, name)
         if value not in ((), 1):
             rows.append((name, str(value)))
-    found = {**versions(), "processors": os.cpu_count()}
-    environment = [(name, str(x)) for name, x in found.items() if x is not None]
+    installed = {**versions(), "processors": os.cpu_count()}
+    environment = [(name, str(x)) for name, x in installed.items() if x is not None]
     return (
         card("training", html_table(rows, header=0)),
         card("environment", html_table(environment, header=0)),

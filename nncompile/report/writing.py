@@ -143,11 +143,11 @@ class Report:
 
     def _write(self, trainer: Any, ended: str = "") -> None:
         with warned(self.path):
-            found = None
+            profiled = None
             if self.profile and not ended and self._fitting is not None:
                 batch = next(iter(self._fitting.feeder.epoch()))
-                found = profile(trainer, batch, batch_size=self._fitting.feeder.size)
-            self.write(trainer, found, ended)
+                profiled = profile(trainer, batch, batch_size=self._fitting.feeder.size)
+            self.write(trainer, profiled, ended)
 
     def write(self, trainer: Any, profile: Profile | None = None, ended: str = "") -> Path:
         """Writes the page as things stand. Raises what `report` does."""
@@ -226,10 +226,11 @@ def warned(path: str | os.PathLike[str]) -> Iterator[None]:
     """A warning in the place of an error: what was trained is worth more than a page on it."""
     try:
         yield
-    except CompileError as error:
-        warn(f"{os.fspath(path)} is not written: {error.problem}", TrainingWarning)
     except Exception as error:
-        problem = f"{type(error).__name__}: {error}"
+        if isinstance(error, CompileError):
+            problem = error.problem
+        else:
+            problem = f"{type(error).__name__}: {error}"
         warn(f"{os.fspath(path)} is not written: {problem}", TrainingWarning)
 
 

@@ -36,7 +36,7 @@ class NeuralClassifier(ClassifierMixin, Neural):
     `batch_size` examples ("auto": 200 at most), or where the loss has not fallen by more than `tol`
     for `n_iter_no_change` epochs; with `early_stopping` that is asked of the score of a
     `validation_fraction` that is held out, and the weights of the best score are kept. With
-    `warm_start`, another `fit` goes on from the weights there are.
+    `warm_start`, another `fit` continues from the current weights.
 
     `class_weight` is "balanced" or a dict of a weight for each class. Equal `random_state`, data
     and versions give the same bits. `threads` are those of each operator.
@@ -64,10 +64,10 @@ class NeuralClassifier(ClassifierMixin, Neural):
 
     def predict(self, X: Any) -> Array:
         """The most probable class of each example, or the labels of a probability above 1/2."""
-        found = self._outputs(X, "probabilities")
+        probabilities = self._outputs(X, "probabilities")
         if self._multilabel:
-            return (found > 0.5).astype(np.int64)
-        classes: Array = self.classes_[found.argmax(1)]
+            return (probabilities > 0.5).astype(np.int64)
+        classes: Array = self.classes_[probabilities.argmax(1)]
         return classes
 
     def predict_proba(self, X: Any) -> Array:
@@ -107,7 +107,7 @@ class NeuralClassifier(ClassifierMixin, Neural):
         unknown = np.setdiff1d(y, self.classes_)
         if len(unknown):
             raise ValueError(
-                f"y has classes that were not there before: {unknown.tolist()}; "
+                f"y has classes that are not in classes_: {unknown.tolist()}; "
                 f"classes_ are {self.classes_.tolist()}"
             )
         if len(self.classes_) < 2:
@@ -120,14 +120,14 @@ class NeuralClassifier(ClassifierMixin, Neural):
     def _class_weighted(self, weight: Array, y: Array) -> Array:
         if self.class_weight is None:
             return weight
-        given = self.class_weight
-        if isinstance(given, dict) and not self._multilabel:
+        class_weight = self.class_weight
+        if isinstance(class_weight, dict) and not self._multilabel:
             codes = {c: i for i, c in enumerate(self.classes_.tolist())}
-            unknown = [c for c in given if c not in codes]
+            unknown = [c for c in class_weight if c not in codes]
             if unknown:
                 raise ValueError(f"class_weight has {unknown[0]!r}, which is none of the classes")
-            given = {codes[c]: w for c, w in given.items()}
-        factors: Array = compute_sample_weight(given, y).astype(weight.dtype)
+            class_weight = {codes[c]: w for c, w in class_weight.items()}
+        factors: Array = compute_sample_weight(class_weight, y).astype(weight.dtype)
         return weight * factors
 
     def _network(self, types: dict[str, Type], body: list[Any], y: Array) -> Model:
@@ -140,8 +140,8 @@ class NeuralClassifier(ClassifierMixin, Neural):
             types["target"] = i64["batch"]
 
             def losses(z: Value, target: Value) -> Value:
-                found: Value = cross_entropy(z, target, reduction="none")
-                return found
+                loss: Value = cross_entropy(z, target, reduction="none")
+                return loss
 
         activation = sigmoid if self._multilabel else softmax
         return network(
@@ -163,8 +163,12 @@ class NeuralClassifier(ClassifierMixin, Neural):
         return X, y
 
     def _score_of(self, X: Array, y: Array, weight: Array) -> float:
-        found = self._predicted(X, "probabilities")
-        right = found.argmax(1) == y if y.ndim == 1 else ((found > 0.5) == (y > 0.5)).all(1)
+        probabilities = self._predicted(X, "probabilities")
+        right = (
+            probabilities.argmax(1) == y
+            if y.ndim == 1
+            else ((probabilities > 0.5) == (y > 0.5)).all(1)
+        )
         return float(np.average(right, weights=weight))
 
     def _proto(self) -> Any:

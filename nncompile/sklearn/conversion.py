@@ -113,20 +113,20 @@ def _prepared(pipeline: Any, X: Any) -> onnx.ModelProto:
 def _joined(before: onnx.ModelProto, network: onnx.ModelProto) -> onnx.ModelProto:
     """One model after the other: the first output of one is the input of the other, converted to
     its element type."""
-    given, taken = before.graph.output[0], network.graph.input[0]
-    name = given.name
-    wanted = taken.type.tensor_type.elem_type
-    if given.type.tensor_type.elem_type != wanted:
+    source, destination = before.graph.output[0], network.graph.input[0]
+    name = source.name
+    wanted = destination.type.tensor_type.elem_type
+    if source.type.tensor_type.elem_type != wanted:
         before.graph.node.append(helper.make_node("Cast", [name], [f"{name}_cast"], to=wanted))
         name = f"{name}_cast"
-        given.name = name
-        given.type.tensor_type.elem_type = wanted
+        source.name = name
+        source.type.tensor_type.elem_type = wanted
     before.ir_version = network.ir_version = max(before.ir_version, network.ir_version)
     opsets = {o.domain: o.version for o in network.opset_import}
     for opset in before.opset_import:
         opset.version = opsets.get(opset.domain, opset.version)
     network = compose.add_prefix(network, "network_", rename_inputs=True, rename_outputs=False)
-    merged = compose.merge_models(before, network, io_map=[(name, f"network_{taken.name}")])
+    merged = compose.merge_models(before, network, io_map=[(name, f"network_{destination.name}")])
     versions = {o.domain: o.version for o in merged.opset_import}
     del merged.opset_import[:]  # which has one twice where it is written in two ways
     merged.opset_import.extend(helper.make_opsetid(d, v) for d, v in versions.items())

@@ -57,8 +57,8 @@ def network(
         z = Dense(outputs, name="head")(hidden)
         return {**predictions(z), "loss": mean(losses(z, target) * weight)}
 
-    made: Model = net
-    return made
+    built: Model = net
+    return built
 
 
 def hidden_layers(sizes: Any, activation: Any, dropout: float) -> list[Function]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nncompile.optim import Optimizer
 
-# What makes the network and its optimizer, which a warm start keeps.
+# The options of the network and its optimizer, which a warm start keeps.
 BUILT_OF = (
     *("hidden_layer_sizes", "activation", "architecture", "standardize", "dropout"),
     *("optimizer", "learning_rate", "weight_decay"),
@@ -43,11 +43,11 @@ def built_of(estimator: Any) -> dict[str, str]:
 
 
 def check_same_network(estimator: Any, before: dict[str, str]) -> None:
-    """Raises `ValueError` where a warm start would need another network than there is."""
+    """Raises `ValueError` where a warm start would need another network than before."""
     for name, now in built_of(estimator).items():
         if now != before[name]:
             raise ValueError(
-                f"a warm start goes on with the network there is: {name} was {before[name]}, "
+                f"a warm start continues with the same network: {name} was {before[name]}, "
                 f"and is {now} now"
             )
 

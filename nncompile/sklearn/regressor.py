@@ -50,8 +50,8 @@ class NeuralRegressor(RegressorMixin, Neural):
 
     def predict(self, X: Any) -> Array:
         """The number of each example, or the numbers [n, outputs]."""
-        found = self._outputs(X, "prediction")
-        return found[:, 0] if self._flat else found
+        prediction = self._outputs(X, "prediction")
+        return prediction[:, 0] if self._flat else prediction
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

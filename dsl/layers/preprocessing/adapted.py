@@ -50,14 +50,15 @@ class Adapted(Layer, ABC):
         sizes: tuple[int, ...] | None = None
         for block in blocks_of(label, data):
             kept = self._kept(block.ndim)
-            found = tuple(block.shape[axis] for axis in kept)
-            if sizes is not None and found != sizes:
+            chunk_sizes = tuple(block.shape[axis] for axis in kept)
+            if sizes is not None and chunk_sizes != sizes:
                 raise ShapeError(
-                    f"{label} is adapted to chunks of {_counted(sizes)} and of {_counted(found)}"
+                    f"{label} is adapted to chunks of {_counted(sizes)} "
+                    f"and of {_counted(chunk_sizes)}"
                 )
-            sizes = found
+            sizes = chunk_sizes
             features = np.moveaxis(block, kept, range(block.ndim - len(kept), block.ndim))
-            statistics.add(self._prepared(features.reshape(-1, int(np.prod(found)))))
+            statistics.add(self._prepared(features.reshape(-1, int(np.prod(chunk_sizes)))))
         if sizes is None:
             raise FeedError(f"{label} cannot be adapted: the data have no examples")
         return self.restore(self._finished(statistics, sizes))
@@ -161,9 +162,9 @@ class Adapted(Layer, ABC):
         if x.rank == 0:
             raise ShapeError(f"{type(self).__name__} needs examples along axis 0, x is {x.type}")
         kept = self._kept(x.rank)
-        found = [x.shape[axis] for axis in kept]
-        if len(found) != len(expected) or not all(
-            same(a, b) is True for a, b in zip(found, expected, strict=True)
+        x_sizes = [x.shape[axis] for axis in kept]
+        if len(x_sizes) != len(expected) or not all(
+            same(a, b) is True for a, b in zip(x_sizes, expected, strict=True)
         ):
             raise ShapeError(
                 f"{type(self).__name__} was adapted to data of {_counted(expected)}, x is {x.type}"
@@ -182,8 +183,8 @@ def computed(function: Callable[[Any], Any], data: Any) -> Array:
         if input_of(declared).kind == "parameter":
             raise ModelError(f"{path} is not trained yet: data cannot be transformed by it")
     states = evaluate(builder.initial, {"seed": np.int64(0), "step": np.int64(0)})
-    found: Array = evaluate(result, {"x": array, **states})
-    return found
+    transformed: Array = evaluate(result, {"x": array, **states})
+    return transformed
 
 
 def adapt_in_order(functions: Iterable[Any], data: Any) -> None:

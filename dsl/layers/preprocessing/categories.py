@@ -90,8 +90,12 @@ class OneHot(Adapted):
             if not features and self._statistic("feature").any():
                 raise ShapeError(f"OneHot was adapted to data of several features, x is {x.type}")
             return self._declared("categories", x, i64)
-        given = self.categories
-        return as_value(np.arange(given) if isinstance(given, int) else np.asarray(given, np.int64))
+        categories = self.categories
+        return as_value(
+            np.arange(categories)
+            if isinstance(categories, int)
+            else np.asarray(categories, np.int64)
+        )
 
     def _compared(self, codes: Value, categories: Value) -> Value:
         return cast(codes == categories, self.dtype)
@@ -189,8 +193,8 @@ class Discretize(Adapted):
             pairs = zip(statistics.low, statistics.high, strict=True)
             rows = [_distinct(np.linspace(low, high, bins + 1)) for low, high in pairs]
         edges = np.full((len(rows), bins - 1), np.inf)
-        for row, found in zip(edges, rows, strict=True):
-            row[: len(found)] = found
+        for row, row_edges in zip(edges, rows, strict=True):
+            row[: len(row_edges)] = row_edges
         return {"edges": edges.reshape(*sizes, bins - 1)}
 
 
