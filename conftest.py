@@ -14,7 +14,6 @@ import onnxruntime
 gc.set_threshold(50_000, 20, 100)
 
 
-
 def pytest_collection_finish() -> None:
     """What was collected stays to the end: the garbage collector need not look at it again."""
     gc.collect()
