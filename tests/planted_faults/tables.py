@@ -100,7 +100,7 @@ TABLES = (
     ),
     Fault(
         "nncompile/sklearn/conversion.py",
-        "if given.type.tensor_type.elem_type != wanted:",
+        "if source.type.tensor_type.elem_type != wanted:",
         "if False:",
         ESTIMATORS,
     ),

@@ -171,7 +171,7 @@ TRAINING = (
         "tests/test_rates_set.py -k resumed",
     ),
     Fault(
-        "nncompile/train/rate_groups.py",
+        "nncompile/program/rate_groups.py",
         "if p == pattern else optimizer",
         "if True else optimizer",
         "tests/test_rates_set.py -k groups_have",
