@@ -99,7 +99,8 @@ def compile(
         ]
         out.print(columns(rows, (1, 3, 4)))
         print_costs(report)
-        out.print(f"in all {timing.seconds:.2f} s, peak memory {peak_memory()}")
+        peak = peak_memory()
+        out.print(f"{timing.seconds:.2f} s in all" + (f", peak memory {peak}" if peak else ""))
     print_files(*paths)
     untrained = to in INFERENCE and params is None and bool(declared.model.parameters)
     if untrained and not initial:

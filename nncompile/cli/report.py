@@ -12,6 +12,7 @@ import numpy as np
 
 from nncompile.ir.graph import Graph
 from nncompile.ir.types import Array, is_real
+from nncompile.program.summary import memory
 
 try:
     import resource
@@ -53,7 +54,7 @@ def peak_memory() -> str | None:
     if resource is None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return f"{peak / (2**20 if sys.platform == 'darwin' else 2**10):,.0f} MB"
+    return memory(peak if sys.platform == "darwin" else 1024 * peak)
 
 
 def summary(x: Array) -> str:

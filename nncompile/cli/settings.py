@@ -13,7 +13,7 @@ from typer.core import TyperCommand
 from nncompile.cli.shared import out
 from nncompile.diagnostics.tables import columns
 from nncompile.program.model_file import Declared, load
-from nncompile.program.option_values import assignments, written
+from nncompile.program.option_values import assignments, option_rows
 
 # Options that take all that follow in the form NAME=VALUE.
 SEVERAL = ("--set", "--grid", "--random", "--trials")
@@ -63,5 +63,4 @@ def print_options(declared: Declared) -> None:
     if not declared.options:
         out.print(f"{declared.path.name} has no options; one is declared as: width = option(64)")
         return
-    rows = [(o.name, f"= {written(o.value)}", o.allowed, o.help) for o in declared.options.values()]
-    out.print(columns(rows))
+    out.print(columns(option_rows(declared.options)))

@@ -273,6 +273,11 @@ def product(dims: Iterable[Dim]) -> Dim:
     return dim(total)
 
 
+def grouped(size: Dim) -> str:
+    """A number as 1,234,567; a symbolic size as its expression."""
+    return f"{size:,}" if isinstance(size, int) else str(size)
+
+
 def with_axis(shape: Shape, axis: int, *sizes: Dim) -> Shape:
     """The shape with these sizes in place of that of the axis, counted from the front."""
     return (*shape[:axis], *sizes, *shape[axis + 1 :])

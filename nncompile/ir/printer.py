@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
-from nncompile.ir.dims import Dim, product
+from nncompile.ir.dims import grouped, product
 from nncompile.ir.graph import Graph, Input, Item
 from nncompile.ir.op import Op, Value
 from nncompile.ir.types import DType, Type
@@ -61,16 +61,12 @@ def _header(graph: Graph) -> list[tuple[str, str]]:
         leaves = graph.of_kind(kind)
         if kind != "input" and len(leaves) > MOST:
             elements = sum((product(v.shape) for v in leaves.values()), start=0)
-            rows.append((title, f"{len(leaves)} tensors, {_grouped(elements)} elements"))
+            rows.append((title, f"{len(leaves)} tensors, {grouped(elements)} elements"))
             continue
         for name, v in leaves.items():
             rows.append((title, f"{name} : {v.type}"))
             title = ""
     return rows
-
-
-def _grouped(size: Dim) -> str:
-    return f"{size:,}" if isinstance(size, int) else str(size)
 
 
 def _is_inline(v: Value) -> bool:

@@ -11,10 +11,10 @@ from dataclasses import replace
 from types import FrameType, ModuleType
 from typing import Any, TypeVar
 
-from nncompile.diagnostics.errors import ModelError, Row, did_you_mean
+from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import user_frame
-from nncompile.program.option_values import KINDS, FileOption, Scalar, typed, written
+from nncompile.program.option_values import KINDS, FileOption, Scalar, typed, unknown_option
 
 T = TypeVar("T", bound=Scalar | tuple[Scalar, ...])
 
@@ -49,19 +49,8 @@ class Settings:
     def check_all_known(self, file: str) -> None:
         """Raises `ModelError` for a value of an option that the file does not have."""
         for name in self._values:
-            if name in self.options:
-                continue
-            if not self.options:
-                raise ModelError(
-                    f"{file} has no option {name!r}, nor any other",
-                    hint=f"declare it in the file: {name} = option({self._values[name]})",
-                )
-            rows: list[Row] = [
-                (o.name, "=", written(o.value), o.allowed, o.help) for o in self.options.values()
-            ]
-            raise ModelError(
-                f"{file} has no option {name!r}", rows=rows, hint=did_you_mean(name, self.options)
-            )
+            if name not in self.options:
+                raise unknown_option(file, name, self.options, str(self._values[name]))
 
     def _assigned_name(self, frame: FrameType) -> str:
         """The variable that the running call is assigned to."""

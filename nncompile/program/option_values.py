@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,27 @@ class FileOption:
             if below or above:
                 raise ModelError(f"{self.name} must be {self.allowed}, got {written(x)}")
         return x
+
+
+def option_rows(options: Mapping[str, FileOption]) -> list[tuple[str, ...]]:
+    """A row for each option: its name, its value, what it may be, and its help."""
+    return [(o.name, f"= {written(o.value)}", o.allowed, o.help) for o in options.values()]
+
+
+def unknown_option(
+    file: str, name: str, options: Mapping[str, FileOption], value: str
+) -> ModelError:
+    """The error for an option that the file does not have; `value` is one that it might have."""
+    if not options:
+        return ModelError(
+            f"{file} has no option {name!r}, nor any other",
+            hint=f"declare it in the file: {name} = option({value})",
+        )
+    return ModelError(
+        f"{file} has no option {name!r}",
+        rows=[*option_rows(options)],
+        hint=did_you_mean(name, options),
+    )
 
 
 def written(x: Any) -> str:

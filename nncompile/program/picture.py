@@ -9,11 +9,12 @@ from html import escape
 from nncompile.graphics.layered import Layout, layered
 from nncompile.graphics.placing import Rectangle, place, sampled
 from nncompile.graphics.svg import curve, element, label, shortened, width_of
+from nncompile.ir.dims import grouped
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import TupleType, Type, f32
 from nncompile.program.outline import Block, outline
-from nncompile.program.summary import elements, grouped
+from nncompile.program.summary import elements
 
 _LONGEST = 40  # characters of a text in a box
 _WIDEST = 30  # of the type at an edge

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.files import write_atomically
-from nncompile.ir.dims import Dim
+from nncompile.ir.dims import Dim, grouped
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.program.picture import picture
-from nncompile.program.summary import DEPTH, Summary, elements, grouped, summary
+from nncompile.program.summary import DEPTH, Summary, elements, summary
 
 
 class Presented(ABC):

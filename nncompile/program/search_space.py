@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.program.option_values import FileOption, separated, written
+from nncompile.diagnostics.errors import ModelError
+from nncompile.program.option_values import FileOption, separated, unknown_option, written
 
 Settings = dict[str, Any]
 
@@ -80,13 +80,7 @@ def spaces(
     there are none."""
     for name in given:
         if name not in options:
-            raise ModelError(
-                f"{file} has no option {name!r}",
-                rows=[(o.name, "=", written(o.value), o.allowed, o.help) for o in options.values()],
-                hint=did_you_mean(name, options)
-                if options
-                else f"declare it in the file: {name} = option(...)",
-            )
+            raise unknown_option(file, name, options, "...")
     if given:
         return {name: parsed(options[name], text) for name, text in given.items()}
     declared: dict[str, Space] = {}

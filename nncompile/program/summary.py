@@ -8,7 +8,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError, did_you_mean, whole_number
 from nncompile.diagnostics.tables import columns, html_table
-from nncompile.ir.dims import Dim, dim, product, substitute, symbols
+from nncompile.ir.dims import Dim, dim, grouped, product, substitute, symbols
 from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import component_types
@@ -73,11 +73,6 @@ def summary(
         f"{html_table([_HEADER, *rows], _RIGHT, caption=graph.name)}{html_table(totals, header=0)}"
     )
     return text
-
-
-def grouped(n: Dim) -> str:
-    """1,234,567; a size that the data tell as an expression."""
-    return f"{n:,}" if isinstance(n, int) else str(n)
 
 
 def memory(count: float) -> str:

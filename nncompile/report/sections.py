@@ -12,7 +12,8 @@ import numpy as np
 
 from nncompile.diagnostics.tables import html_table
 from nncompile.graphics.charts import Points, line_chart
-from nncompile.program.summary import elements, grouped
+from nncompile.ir.dims import grouped
+from nncompile.program.summary import elements
 from nncompile.report.page import card
 from nncompile.train import History, Profile, Trainer
 from nncompile.train.figures import duration, number
