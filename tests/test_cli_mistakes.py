@@ -297,17 +297,15 @@ def test_options_that_do_not_exist_have_exit_code_2(good: Path) -> None:
 def test_as_a_program_and_with_debug(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD + "\n1 / 0\n")
     program = [sys.executable, "-m", "nncompile", "show", str(path)]
-    plain, debug = (
-        subprocess.run([*program, *more], capture_output=True, text=True, timeout=120)
-        for more in ([], ["--debug"])
-    )
+    plain = subprocess.run(program, capture_output=True, text=True, timeout=120)
     assert plain.returncode == 2
     assert plain.stdout == ""
     assert plain.stderr == (
         "ModelError: ZeroDivisionError: division by zero\n  1 / 0\n"
         f"  at {line('1 / 0', path.read_text())}\n"
     )
-    assert debug.returncode == plain.returncode
+    debug = run("show", path, "--debug")
+    assert debug.exit_code == plain.returncode
     assert debug.stderr.startswith("Traceback")
     assert debug.stderr.endswith(plain.stderr)
 
