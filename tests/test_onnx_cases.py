@@ -34,6 +34,9 @@ def test_no_case_has_other_numbers() -> None:
         warnings.simplefilter("ignore")  # of onnx, which computes some of the cases
         outcomes = [outcome(case) for case in cases_of(MODULES)]
     assert not [o for o in outcomes if o.result == "wrong"]
+    # What onnx holds of it was computed in float32, with noise of 2e-6 about 0; ours is of float64.
+    close = {o.name for o in outcomes if o.result == "close"}
+    assert close <= {"test_dft_inverse", "test_dft_inverse_opset19"}
     refused = [o for o in outcomes if o.result == "refused"]
     assert all(o.reason for o in refused)
     assert len(outcomes) > 300

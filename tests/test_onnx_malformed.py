@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,6 +14,7 @@ from onnx import helper
 
 from nncompile import load_onnx
 from nncompile.diagnostics.errors import CompileError
+from nncompile.frontends.onnx import importing
 from nncompile.frontends.onnx.refusals import ImportRefused
 from tests.onnx_files import FLOAT, convolutional, tied_language_model, written
 
@@ -85,6 +88,15 @@ def test_bytes_of_a_file_are_changed(tmp_path: Path) -> None:
         (node("Transpose", ["x"], ["y"], perm="abc"), "its attribute perm is not INTS"),
         (node("Add", ["x", "i"], ["y"]), "its inputs are of two types, f32 and i64"),
         (node("Relu", ["z"], ["y"]), "no node makes 'z'"),
+        (node("Gelu", ["x"], ["y"]), "there is no such operator in opset 17"),
+        (node("SequenceLength", ["x"], ["y"]), "its input input_sequence is a tensor"),
+        (
+            node(
+                "Scan", ["x"], ["y"], body=helper.make_graph([], "g", [], []), num_scan_inputs=2**40
+            ),
+            "1099511627776 of its 1 inputs are scanned",
+        ),
+        (node("Gather", ["x", "i"], ["y"], axis=5), "axis 5 does not exist in a tensor of rank 2"),
     ],
 )
 def test_a_node_that_does_not_fit_its_operator_is_told(
@@ -95,3 +107,44 @@ def test_a_node_that_does_not_fit_its_operator_is_told(
     with pytest.raises(ImportRefused) as error:
         load_onnx(path)
     assert [r.reason for r in error.value.refusals] == [reason]
+
+
+@pytest.mark.parametrize("raised, is_fault", [(TypeError, True), (IndexError, False)])
+def test_a_fault_of_ours_is_not_one_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raised: type[Exception], is_fault: bool
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise raised("something")
+
+    entry = dataclasses.replace(importing.ENTRIES["", "Relu"], function=broken)
+    monkeypatch.setitem(importing.ENTRIES, ("", "Relu"), entry)
+    nodes = [node("Relu", ["x"], ["y"])]
+    path = written(tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"])
+    with pytest.raises(ImportRefused) as error:
+        load_onnx(path)
+    (refusal,) = error.value.refusals
+    assert refusal.is_fault is is_fault
+    assert ("a fault of nncompile, in test_onnx_malformed.py" in str(error.value)) is is_fault
+    assert (error.value.hint or "").startswith("report the fault") is is_fault
+    assert isinstance(error.value.__cause__, raised)  # with the traceback of it
+
+
+def test_functions_that_call_others_twice_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2⁴⁰ calls of a few lines."""
+    monkeypatch.setattr(importing, "_MOST_NODES", 500)
+    opsets = [helper.make_opsetid("own", 1), helper.make_opsetid("", 17)]
+    functions = []
+    for i in range(40):
+        calls = [node(f"f{i + 1}", ["x"], [name], domain="own") for name in ("a", "b")]
+        body = [*calls, node("Add", ["a", "b"], ["y"])]
+        functions.append(helper.make_function("own", f"f{i}", ["x"], ["y"], body, opsets))
+    last = [node("Relu", ["x"], ["y"])]
+    functions.append(helper.make_function("own", "f40", ["x"], ["y"], last, opsets))
+    path = written(
+        tmp_path / "f.onnx", [node("f0", ["x"], ["y"], domain="own")], {"x": (FLOAT, ["n"])},
+        ["y"], opsets=opsets[:1], functions=functions,
+    )  # fmt: skip
+    with pytest.raises(ImportRefused, match="more than 500 nodes"):
+        load_onnx(path)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import helper
 
-from nncompile import load_onnx
+from nncompile import export, load_onnx
 from nncompile.frontends.onnx.refusals import ImportRefused
 from nncompile.ir.interpreter import evaluate
 from tests.onnx_files import FLOAT, run, weight, written
+
+LATEST = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 32)
 
 
 def resizing(path: Path, scale: float, **attributes: str) -> Path:
@@ -35,6 +38,37 @@ def test_scales_of_any_size(tmp_path: Path, scale: float, mode: str) -> None:
             x = weight(1, 2, h, w)
             found = evaluate(net.graph, {"x": x})["y"]
             np.testing.assert_allclose(found, run(path, {"x": x})[0], atol=1e-6, err_msg=nearest)
+
+
+@pytest.mark.parametrize(
+    "scale, nearest", [(1.3, "round_prefer_floor"), (0.3, "round_prefer_ceil"), (0.6, "floor")]
+)
+def test_a_place_that_is_almost_between_two_is_rounded_as_there(
+    tmp_path: Path, scale: float, nearest: str
+) -> None:
+    """In an exported file too, where a division is a product."""
+    path = resizing(
+        tmp_path / "r.onnx", scale, mode="nearest", nearest_mode=nearest,
+        coordinate_transformation_mode="half_pixel",
+    )  # fmt: skip
+    net = load_onnx(path)
+    export(net, tmp_path / "again.onnx")
+    x = weight(1, 2, 20, 58)
+    found = evaluate(net.graph, {"x": x})["y"]
+    np.testing.assert_array_equal(run(tmp_path / "again.onnx", {"x": x})[0], found)
+    if LATEST or nearest == "floor":  # before, only what is exactly between two was
+        np.testing.assert_array_equal(run(path, {"x": x})[0], found)
+
+
+@pytest.mark.parametrize("kind", ["nearest", "linear"])
+def test_a_scale_that_changes_no_size_changes_nothing(tmp_path: Path, kind: str) -> None:
+    """onnxruntime copies 5 elements resized by 1.1, unless another axis changes."""
+    path = resizing(tmp_path / "r.onnx", 1.1, mode=kind, nearest_mode="floor")
+    net = load_onnx(path)
+    for width in (5, 12):
+        x = weight(1, 2, 5, width)
+        found = evaluate(net.graph, {"x": x})["y"]
+        np.testing.assert_allclose(found, run(path, {"x": x})[0], atol=1e-6)
 
 
 def test_corners_of_a_size_that_is_rounded_are_refused(tmp_path: Path) -> None:

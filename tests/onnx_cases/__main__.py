@@ -40,7 +40,11 @@ def report(outcomes: list[Outcome]) -> None:
     counts = Counter(o.result for o in outcomes)
     bound = sum(o.result == "passed" and bool(o.bound) for o in outcomes)
     print(f"\n{len(outcomes)} cases: {counts['passed']} passed ({bound} with inputs bound)", end="")
-    print(", " + ", ".join(f"{counts[k]} {k}" for k in ("refused", "wrong", "raised")) + "\n")
+    kinds = ("close", "refused", "wrong", "raised")
+    print(", " + ", ".join(f"{counts[k]} {k}" for k in kinds) + "\n")
+    for o in outcomes:
+        if o.result == "close":
+            print(f"close  {o.name}: {o.reason}")
     reasons = Counter(o.reason for o in outcomes if o.result == "refused")
     for reason, count in reasons.most_common():
         print(f"{count:>5}  {reason}")

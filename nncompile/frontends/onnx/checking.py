@@ -3,6 +3,7 @@ that ONNX says."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import onnx
@@ -33,6 +34,18 @@ def check_node(node: onnx.NodeProto, schema: Any) -> None:
         if attribute.type != expected:
             kinds = onnx.AttributeProto.AttributeType
             raise Refused(f"its attribute {name} is not {kinds.Name(expected)}")
+
+
+def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
+    """Raises `Refused` for a sequence in the place of a tensor, and the other way round."""
+    if schema is None:
+        return
+    for i, given in enumerate(inputs):
+        formal = schema.inputs[min(i, len(schema.inputs) - 1)]
+        kinds = {str(kind).removeprefix("optional(").partition("(")[0] for kind in formal.types}
+        if given is not None and ("seq" if isinstance(given, list) else "tensor") not in kinds:
+            kind = "a sequence" if isinstance(given, list) else "a tensor"
+            raise Refused(f"its input {formal.name} is {kind}")
 
 
 def _check_count(what: str, count: int, least: int, most: int) -> None:

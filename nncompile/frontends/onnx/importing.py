@@ -3,7 +3,10 @@ a function of the file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import inspect
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +14,7 @@ import onnx
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, located
-from nncompile.frontends.onnx.checking import check_node
+from nncompile.frontends.onnx.checking import check_kinds, check_node
 from nncompile.frontends.onnx.functions import body_of, fits_body
 from nncompile.frontends.onnx.known import evaluated
 from nncompile.frontends.onnx.refusals import Refusal, Refused
@@ -26,6 +29,7 @@ from nncompile.ops.random.generator import dropout
 
 _FOLDED = 1 << 22  # elements of a result that is computed while importing
 _DEEPEST = 64  # functions and graphs within each other
+_MOST_NODES = 100_000  # nodes of functions and loops, as often as they are imported
 
 Environment = dict[str, Any]
 """The tensors by name: a `Tensor`, a list of them (a sequence), None (an optional of nothing), or
@@ -48,6 +52,7 @@ class Importer:
         self.notes: dict[str, list[str]] = {}
         self.depth = 0
         self._count = 0
+        self._opened = 0  # nodes within nodes
         self._salts = 0
 
     def note(self, kind: str, text: str) -> None:
@@ -69,16 +74,22 @@ class Importer:
         environment = {**outer, **inputs}
         for tensor in graph.initializer:
             environment[tensor.name] = Tensor.of_numbers(array_of(tensor, self.directory))
-        self._deeper()
-        self.nodes(graph.node, environment, dict(attributes or {}), opsets or self.opsets)
-        self.depth -= 1
+        self._within(graph.node, environment, dict(attributes or {}), opsets or self.opsets)
         return [self.fetched(environment, output.name) for output in graph.output]
 
-    def _deeper(self) -> None:
-        self.depth += 1
-        if self.depth > _DEEPEST:
-            self.depth = 0
+    def _within(
+        self, nodes: Sequence[onnx.NodeProto], environment: Environment,
+        attributes: dict[str, Any], opsets: Mapping[str, int],
+    ) -> None:  # fmt: skip
+        """Imports the nodes of a graph or a function within a node."""
+        if self.depth == _DEEPEST:
             raise Refused(f"functions and graphs lie more than {_DEEPEST} within each other")
+        self._opened += len(nodes)
+        if self._opened > _MOST_NODES:  # functions that call others twice, again and again
+            raise Refused(f"functions and loops have more than {_MOST_NODES:,} nodes")
+        self.depth += 1
+        self.nodes(nodes, environment, attributes, opsets)
+        self.depth -= 1
 
     def fetched(self, environment: Environment, name: str) -> Any:
         """A tensor by name. Raises `Poisoned` where its node was refused."""
@@ -103,7 +114,7 @@ class Importer:
                     results = self._imported(proto, environment, attributes, opsets)
                 except Poisoned:
                     results = [_POISON] * len(proto.output)
-                except (Refused, CompileError, *_MALFORMED) as error:
+                except Exception as error:  # becomes the refusal of this node; see `_reason`
                     refusal = self._refusal(proto, environment, opsets, error)
                     self.refusals.append(refusal)
                     results = [refusal] * len(proto.output)
@@ -124,17 +135,20 @@ class Importer:
         for name in proto.input:
             found = environment.get(name)
             dtypes.append(str(found.type) if isinstance(found, Tensor) else "")
-        if isinstance(error, Refused):
-            reason = error.reason
-        elif isinstance(error, CompileError):
-            reason = error.problem
-        else:
-            reason = f"it does not fit its operator: {type(error).__name__}: {error}"
         op = f"{domain}.{proto.op_type}" if domain else proto.op_type
         version = schema.since_version if schema is not None else opset
         label = proto.name or (proto.output[0] if proto.output else "")
         needs = error.needs if isinstance(error, Refused) else None
-        return Refusal(op, version, tuple(d for d in dtypes if d), label, reason, needs)
+        return Refusal(
+            op,
+            version,
+            tuple(d for d in dtypes if d),
+            label,
+            _reason(error),
+            needs,
+            None if isinstance(error, Refused) else error,
+            is_fault=not isinstance(error, (Refused, CompileError, *_UNFIT)),
+        )
 
     def _imported(
         self, proto: onnx.NodeProto, environment: Environment, attributes: dict[str, Any],
@@ -149,7 +163,10 @@ class Importer:
             raise Refused(f"the file imports no version of the domain {domain or 'ai.onnx'!r}")
         opset = opsets[domain]
         schema = schema_of(proto.op_type, domain, opset)
+        if schema is None and not domain and onnx.defs.has(proto.op_type):
+            raise Refused(f"there is no such operator in opset {opset}")
         check_node(proto, schema)
+        check_kinds(inputs, schema)
         values = attributes_of(proto, schema, attributes)
         node = Node(proto, domain, opset, schema, inputs, values, (self, environment), opsets)
         known = evaluated(node) if _plain(inputs) else None
@@ -159,11 +176,12 @@ class Importer:
         if entry is not None:
             bound = _bound_types(node)
             arguments = self._arguments(node, entry)
+            if schema is None and not _takes(entry.function, node, *arguments):
+                raise Refused(f"the operator does not have {len(inputs)} inputs")
             return self._results(node, entry.function(node, *arguments), bound)
-        if schema is None and not domain:
-            raise Refused(f"there is no such operator in opset {opset}")
         if schema is None:
-            raise Refused(f"the domain {domain!r} is not known")
+            raise Refused(f"the domain {domain!r} has no such operator here" if domain else
+                          f"there is no such operator in opset {opset}")  # fmt: skip
         if not fits_body(schema):
             raise Refused("this operator has no counterpart")
         body = body_of(schema, proto, values, [None if t is None else t.type for t in inputs])
@@ -184,9 +202,7 @@ class Importer:
         environment |= dict.fromkeys(function.input[len(inputs) :])
         opsets = {_domain(o.domain): o.version for o in function.opset_import}
         before = len(self.refusals)
-        self._deeper()
-        self.nodes(function.node, environment, given, {**self.opsets, **opsets})
-        self.depth -= 1
+        self._within(function.node, environment, given, {**self.opsets, **opsets})
         if len(self.refusals) > before and node is not None:
             first = self.refusals[before]
             del self.refusals[before:]
@@ -228,18 +244,37 @@ class Poisoned(Exception):
     """A tensor that is missing because its node was refused."""
 
 
-# What numpy, sympy and Python raise for numbers and attributes that no operator takes. That a node
-# is refused names it, where a traceback would name a line of ours.
-_MALFORMED = (
-    *(TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError),
-    *(RecursionError, MemoryError),
-)
+# What Python and numpy raise for axes, ranks, counts and numbers that an operator does not take: an
+# index out of range, shapes and lists of other lengths, a division by zero, a number that is too
+# large. All other errors are faults of ours, and the message says so.
+_UNFIT = (IndexError, ValueError, ZeroDivisionError, OverflowError, MemoryError, RecursionError)
 _MISSING = object()
 _POISON = Refusal("", 0, (), "", "")
 
 
+def _reason(error: Exception) -> str:
+    if isinstance(error, Refused):
+        return error.reason
+    if isinstance(error, CompileError):
+        return error.problem
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, _UNFIT):
+        return f"its inputs or attributes do not fit the operator: {text}"
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a fault of nncompile, in {Path(frame.filename).name}:{frame.lineno}: {text}"
+
+
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
+
+
+def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
+    """Whether a function can be called with these arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
 
 
 def _plain(inputs: Sequence[Any]) -> bool:

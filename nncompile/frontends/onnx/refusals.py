@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nncompile.diagnostics.errors import BackendError
 
@@ -29,6 +29,8 @@ class Refusal:
     node: str
     reason: str
     needs: str | None = None
+    cause: Exception | None = field(default=None, compare=False, repr=False)  # unless `Refused`
+    is_fault: bool = False  # of nncompile, and not of the file
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -46,8 +48,13 @@ class ImportRefused(BackendError):
             rows.append((f"and {len(refusals) - _SHOWN} more", "", "", ""))
         count = "1 node" if len(refusals) == 1 else f"{len(refusals)} nodes"
         hint = None
-        if any("cannot tell whether" in r.reason for r in refusals):
+        if any(r.is_fault for r in refusals):
+            hint = "report the fault of nncompile, with the file or the node"
+        elif any("cannot tell whether" in r.reason for r in refusals):
             hint = 'sizes={"a": "b"} says that two names of sizes are one'
         elif any(r.needs for r in refusals):
             hint = "static={name: size} fixes a size; outputs=[...] cuts the model before a node"
         super().__init__(f"{file}: {count} cannot be imported", rows=rows, hint=hint)
+        causes = [r.cause for r in refusals if r.cause is not None]
+        faults = [r.cause for r in refusals if r.is_fault]
+        self.__cause__ = next(iter(faults or causes), None)  # so that its traceback is not lost

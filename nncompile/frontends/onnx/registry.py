@@ -90,9 +90,10 @@ class Node:
         return i < len(self.inputs) and self.inputs[i] is not None
 
     def type_of(self, i: int) -> Type:
-        """The type of an input."""
+        """The type of an input. Raises `Refused` where there is none."""
         tensor = self.inputs[i]
-        assert tensor is not None
+        if tensor is None:
+            raise Refused(f"its input {self.label(i)} is missing")
         return tensor.type
 
     def known(self, i: int) -> Array | None:

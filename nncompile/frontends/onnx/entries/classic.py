@@ -45,6 +45,8 @@ def _normalizer(n: Node, x: Value) -> Any:
         "L1": lambda: total(e.abs(x), -1, True),
         "L2": lambda: e.sqrt(total(e.square(x), -1, True)),
     }
+    if n["norm"] not in sizes:
+        raise Refused(f"the norm {n['norm']!r}")
     size = sizes[n["norm"]]()
     return e.where(size == 0, x, x / e.where(size == 0, 1.0, size))
 

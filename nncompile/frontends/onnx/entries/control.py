@@ -40,20 +40,21 @@ def _if(n: Node, condition: Tensor) -> Any:
         chosen = branches[bool(known.reshape(-1)[0])]
         return tuple(importer.graph(chosen, environment, {}, opsets=n.opsets))
     results = [importer.graph(branch, environment, {}, opsets=n.opsets) for branch in branches]
-    flag = reshape(condition.value, ())
-    return tuple(_chosen(flag, then, other) for other, then in zip(*results, strict=True))
+    return tuple(_chosen(condition, then, other) for other, then in zip(*results, strict=True))
 
 
-def _chosen(flag: Value, then: Any, other: Any) -> Value:
+def _chosen(condition: Tensor, then: Any, other: Any) -> Value:
+    needs = condition.name or None
     if not (isinstance(then, Tensor) and isinstance(other, Tensor)):
-        raise Refused("the condition depends on data, and a branch gives a sequence")
+        raise Refused("the condition depends on data, and a branch gives a sequence", needs)
     if then.type.dtype is not other.type.dtype or (
         same_shape(then.type.shape, other.type.shape) is not True
     ):
         raise Refused(
-            f"the condition depends on data, and the branches give {then.type} and {other.type}"
+            f"the condition depends on data, and the branches give {then.type} and {other.type}",
+            needs,
         )
-    chosen: Value = where(flag, then.value, other.value)
+    chosen: Value = where(reshape(condition.value, ()), then.value, other.value)
     return chosen
 
 
@@ -65,10 +66,10 @@ def _loop(n: Node, trips: Tensor | None, condition: Tensor | None, *initial: Any
         count = 0
     if (isinstance(count, int) and count <= _UNROLLED) or (count is None and start):
         return _unrolled(n, count, condition is not None, list(initial))
-    if trips is None or not all(isinstance(x, Tensor) for x in initial):
-        raise Refused("the number of iterations depends on data")
-    if count is None:
-        raise Refused("the number of iterations depends on data", trips.name or None)
+    if trips is None or count is None or not all(isinstance(x, Tensor) for x in initial):
+        decides = condition if trips is None else trips
+        needs = None if decides is None else decides.name
+        raise Refused("the number of iterations depends on data", needs)
     return _scanned(n, count, condition, list(initial))
 
 
@@ -228,6 +229,8 @@ def _scan(n: Node, *inputs: Any) -> Any:
         raise Refused("a scan over batches, as before opset 9")
     importer, environment = n.context
     body, count = n["body"], n["num_scan_inputs"]
+    if not 1 <= count <= len(inputs):
+        raise Refused(f"{count} of its {len(inputs)} inputs are scanned")
     states = len(inputs) - count
     axes = n["scan_input_axes"] or [0] * count
     backward = n["scan_input_directions"] or [0] * count

@@ -123,9 +123,12 @@ def _max_pool(n: Node, x: Value) -> Any:
     options = (n["kernel_shape"], strides, padding, dilations, bool(n["ceil_mode"]))
     if len(n.outputs) < 2 or not n.outputs[1]:
         return max_pool(x, *options)
-    if n["storage_order"]:
-        raise Refused("indices in column-major order")
     y, indices = max_pool_with_indices(x, *options)
+    if n["storage_order"] and rank > 1:
+        if rank != 2:
+            raise Refused("indices in column-major order of more than two axes")
+        height, width = (size_value(size) for size in x.shape[2:])
+        indices = indices % width * height + e.floor_divide(indices, width)
     planes = _plane_starts(x)
     return y, indices + planes
 

@@ -3,6 +3,7 @@ indices along one axis after the other."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from nncompile import elementwise as e
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast, const, size_value
-from nncompile.ir.dims import Dim, FloorDiv, dim
+from nncompile.ir.dims import Dim, FloorDiv, dim, same
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32, f64, i64
 from nncompile.ops.contraction.axis_maps import along_axis
@@ -30,6 +31,7 @@ from nncompile.ops.shape.reshape import expand_dims, reshape
 def _resize(n: Node, x: Any, *_: Any) -> Any:
     value = x.value
     old = n.op == "Upsample" or n.version < 11
+    _check_words(n, old)
     axes = [a % value.rank for a in n["axes"]] if n["axes"] else list(range(value.rank))
     scales, sizes = _asked(n, old)
     mode = "asymmetric" if old else n["coordinate_transformation_mode"] or "half_pixel"
@@ -38,32 +40,46 @@ def _resize(n: Node, x: Any, *_: Any) -> Any:
     plain = _plain(n, value, axes, targets, mode, old)
     if plain is not None:
         return plain
+    unchanged = _unchanged(value, axes, targets, mode)
+    if unchanged is True:
+        return value
     y = value if value.dtype.is_float else cast(value, f32)
-    outside: Any = None
+    outside: list[Any] = []
     for k, (axis, (count, scale)) in enumerate(zip(axes, targets, strict=True)):
         region = None if roi is None else (float(roi[k]), float(roi[k + len(axes)]))
         if count == value.shape[axis] and scale == 1 and region in (None, (0.0, 1.0)):
             continue
         dtype = f32 if n["mode"] == "nearest" else f64
         positions = _positions(mode, value.shape[axis], count, scale, region, dtype)
+        if unchanged is not False:
+            positions = e.where(unchanged, iota(count, dtype), positions)
         y = _along(n, y, axis, positions, scale, old)
         if region is not None:
-            last = size_value(dim(value.shape[axis] - 1), dtype)
-            beyond = e.logical_or(positions < 0, positions > last)
-            beyond = reshape(beyond, (count, *(1,) * (value.rank - axis - 1)))
-            outside = beyond if outside is None else e.logical_or(outside, beyond)
-    if outside is not None:
-        y = e.where(outside, const(n["extrapolation_value"], y.dtype), y)
+            beyond = _outside(positions, value.shape[axis])
+            outside.append(reshape(beyond, (count, *(1,) * (value.rank - axis - 1))))
+    if outside:
+        outside_any = functools.reduce(e.logical_or, outside)
+        y = e.where(outside_any, const(n["extrapolation_value"], y.dtype), y)
     if value.dtype.is_float:
         return y
     return cast(y if n["mode"] == "nearest" else e.rint(y), value.dtype)
+
+
+def _check_words(n: Node, old: bool) -> None:
+    """Raises `Refused` for a way to resize that there is none of."""
+    if n["mode"] not in ("nearest", "linear", "cubic"):
+        raise Refused(f"the mode {n['mode']!r}")
+    if not old and n["mode"] == "nearest" and n["nearest_mode"] not in _ROUNDED:
+        raise Refused(f"the nearest mode {n['nearest_mode']!r}")
 
 
 def _asked(n: Node, old: bool) -> tuple[list[float] | None, list[Dim] | None]:
     """The scales, or the sizes, that a node asks for."""
     place = 1 if old else 2
     found = n.numbers(place) if n.given(place) else None
-    scales = [float(s) for s in found] if found is not None and found.size else n["scales"]
+    scales = (
+        [float(s) for s in found.reshape(-1)] if found is not None and found.size else n["scales"]
+    )
     known = n.known(3) if not old and n.given(3) else None
     sizes = [dim(s) for s in known.reshape(-1)] if known is not None and known.size else None
     if not scales and sizes is None:
@@ -92,6 +108,28 @@ def _targets(n: Node, x: Value, axes: list[int], scales: Any, sizes: Any) -> lis
         raise Refused("keep_aspect_ratio_policy of axes of unknown size")
     ratio = min(ratios) if policy == "not_larger" else max(ratios)
     return [(int(sp.floor(ratio * x.shape[a] + sp.Rational(1, 2))), ratio) for a in axes]
+
+
+def _outside(positions: Value, size: Dim) -> Value:
+    last = size_value(dim(size - 1), positions.dtype)
+    beyond: Value = e.logical_or(positions < 0, positions > last)
+    return beyond
+
+
+def _unchanged(x: Value, axes: list[int], targets: list[Any], mode: str) -> Any:
+    """Whether no size changes, though scales are not 1, as 1.1 of 5 elements are 5: onnxruntime
+    returns x then. False, True, or a value where it depends on sizes."""
+    if mode == "tf_crop_and_resize" or all(scale == 1 for _, scale in targets):
+        return False
+    equal: Any = True
+    for axis, (count, scale) in zip(axes, targets, strict=True):
+        answer = same(count, x.shape[axis])
+        if answer is False or not scale.is_number or not 1 <= scale < 2:
+            return False
+        if answer is None:
+            here = size_value(dim(count - x.shape[axis])) == 0
+            equal = here if equal is True else e.logical_and(equal, here)
+    return equal
 
 
 def _plain(
@@ -123,32 +161,42 @@ def _positions(
     mode: str, size: Dim, count: Dim, scale: Any, region: Any, dtype: DType = f64
 ) -> Any:
     """Where each new element lies among the old ones: in float32 where it is rounded to one of
-    them, as onnxruntime does it, which decides what is exactly between two."""
+    them, as onnxruntime does it, which decides what is exactly between two. Quotients are computed
+    in float64 and rounded to that, because a pass makes a division by a number a product."""
     new = iota(count, dtype)
     above, below = sp.fraction(sp.together(sp.sympify(scale)))
     ratio: Any = cast(size_value(dim(above), f64) / size_value(dim(below), f64), dtype)
+
+    def quotient(x: Value, y: Any) -> Any:
+        return cast(cast(x, f64) / cast(y, f64), dtype)
+
     length, many = size_value(size, dtype), size_value(count, dtype)
     is_whole = sp.expand(sp.sympify(scale) * size - count) == 0
     if mode == "align_corners" and not is_whole:
         # ONNX goes by the size before it is rounded, onnxruntime and torch by that after it.
         raise Refused("align_corners where a scale times the size is not whole, or not known to be")
+    if mode == "half_pixel_symmetric" and dtype is f32 and not is_whole:
+        raise Refused(
+            "the nearest by half_pixel_symmetric where a scale times the size is not whole"
+        )
     if mode == "asymmetric":
-        return new / ratio
+        return quotient(new, ratio)
     if mode == "align_corners":
-        return new * e.where(many > 1, (length - 1) / e.maximum(many - 1, 1.0), 0.0)
+        places = quotient(new * (length - 1), e.maximum(many - 1, 1.0))
+        return e.where(many > 1, places, 0.0)
     if mode == "pytorch_half_pixel":
-        return e.where(many > 1, (new + 0.5) / ratio - 0.5, 0.0)
+        return e.where(many > 1, quotient(new + 0.5, ratio) - 0.5, 0.0)
     if mode == "half_pixel_symmetric":
         adjustment = many / (length * ratio)
         centre = length / 2
-        return centre * (1 - adjustment) + (new + 0.5) / ratio - 0.5
+        return centre * (1 - adjustment) + quotient(new + 0.5, ratio) - 0.5
     if mode == "tf_crop_and_resize":
         start, end = region
         wide = e.where(many > 1, (end - start) * (length - 1) / e.maximum(many - 1, 1.0), 0.0)
         first = e.where(many > 1, start * (length - 1), 0.5 * (start + end) * (length - 1))
         return first + new * wide
     if mode == "half_pixel":
-        return (new + 0.5) / ratio - 0.5
+        return quotient(new + 0.5, ratio) - 0.5
     raise Refused(f"the coordinates {mode!r}")
 
 
@@ -183,9 +231,22 @@ def _along(n: Node, x: Value, axis: int, positions: Value, scale: Any, old: bool
     return along_axis(x, axis, cast(matmul(weights, onto), x.dtype))
 
 
+_HALFWAY = (
+    1e-6  # from the middle between two elements, as the latest onnxruntime has it; 1.23 has none
+)
+
+
+def _rounded(p: Value, up: bool) -> Value:
+    """The nearest whole number; in the middle between two, that above or below it."""
+    whole = e.floor(p)
+    beyond = p - whole - 0.5
+    one: Value = whole + cast(beyond > -_HALFWAY if up else beyond >= _HALFWAY, p.dtype)
+    return one
+
+
 _ROUNDED: dict[str, Callable[[Value], Value]] = {
-    "round_prefer_floor": lambda p: e.ceil(p - 0.5),
-    "round_prefer_ceil": lambda p: e.floor(p + 0.5),
+    "round_prefer_floor": lambda p: _rounded(p, up=False),
+    "round_prefer_ceil": lambda p: _rounded(p, up=True),
     "floor": e.floor,
     "ceil": e.ceil,
 }

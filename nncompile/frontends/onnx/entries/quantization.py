@@ -24,6 +24,8 @@ from nncompile.ops.shape.slicing import along
 
 
 def _limits(dtype: DType) -> tuple[int, int]:
+    if not dtype.is_integer:
+        raise Refused(f"a zero point of {dtype}")
     limits = np.iinfo(dtype.numpy)
     return int(limits.min), int(limits.max)
 

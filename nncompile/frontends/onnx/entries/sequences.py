@@ -13,6 +13,8 @@ from nncompile.ops import getitem
 from nncompile.ops.shape.joining import concatenate, stack
 from nncompile.ops.shape.reshape import squeeze
 
+_MOST_PARTS = 4096  # tensors of a sequence
+
 
 @imports("SequenceEmpty", "SequenceConstruct", raw=True)
 def _construct(n: Node, *items: Tensor) -> Any:
@@ -21,14 +23,10 @@ def _construct(n: Node, *items: Tensor) -> Any:
 
 @imports("SequenceAt", "SequenceErase", "SequenceInsert", raw=True)
 def _changed(n: Node, sequence: list[Any], *rest: Any) -> Any:
-    place = len(rest) - 1 if n.op == "SequenceInsert" else 0
-    given = len(n.inputs) > place + 1 and rest[place] is not None
-    last = len(sequence) if n.op == "SequenceInsert" else len(sequence) - 1
-    i = int(n.number(place + 1)) if given and n.op != "SequenceInsert" else last
-    if n.op == "SequenceInsert":
-        i = int(n.number(2)) if n.given(2) else len(sequence)
-    size = len(sequence) + (n.op == "SequenceInsert")
-    if not -len(sequence) <= i < max(size, 1):
+    inserts = n.op == "SequenceInsert"
+    places = len(sequence) + inserts
+    i = int(n.number(2 if inserts else 1, places - 1))
+    if not -len(sequence) <= i < places:
         raise Refused(f"there is no place {i} in a sequence of {len(sequence)}")
     i = i + len(sequence) if i < 0 else i
     if n.op == "SequenceAt":
@@ -56,12 +54,16 @@ def _split(n: Node, x: Tensor, split: Tensor | None = None) -> Any:
     if not isinstance(size, int):
         raise Refused("how many parts there are depends on a size")
     if split is None:
-        sizes = [1] * size
+        sizes = [1] * min(size, _MOST_PARTS + 1)
     elif split.type.rank == 0:
         each = int(n.number(1))
+        if each < 1 or size // each > _MOST_PARTS:
+            raise Refused(f"parts of {each} elements, of {size:,}")
         sizes = [each] * (size // each) + ([size % each] if size % each else [])
     else:
         sizes = n.ints(1) or []
+    if len(sizes) > _MOST_PARTS:
+        raise Refused(f"{len(sizes):,} parts")
     parts, start = [], 0
     for part in sizes:
         keys: list[Any] = [slice(None)] * value.rank

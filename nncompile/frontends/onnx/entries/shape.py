@@ -139,6 +139,8 @@ def _split(n: Node, x: Value, *_: Any) -> Any:
         sizes = list(n["split"])
     else:
         count = n["num_outputs"] or len(n.outputs)
+        if count != len(n.outputs):
+            raise Refused(f"{count} parts for {len(n.outputs)} outputs")
         chunk = dim(-FloorDiv(sp.sympify(-size), sp.sympify(count)))
         if not isinstance(size, int) and same(dim(chunk * count), size) is not True:
             raise Refused(f"{size} elements are not known to be {count} equal parts")

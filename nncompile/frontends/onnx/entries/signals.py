@@ -22,6 +22,7 @@ from nncompile.ops.shape.joining import stack
 from nncompile.ops.shape.reshape import moveaxis, reshape
 
 _LONGEST = 4096  # a transform by matrices of this size
+_MOST_COLUMNS = 1 << 16  # of counted n-grams
 
 
 @imports("DFT", raw=True)
@@ -107,6 +108,8 @@ def _mel(n: Node, *_: Tensor) -> Any:
     """Triangles of equal width on the mel scale, on the bins of a transform."""
     bands, size, rate, low, high = (n.number(i) for i in range(5))
     bins = size // 2 + 1
+    if not (1 <= bins <= _MOST_COLUMNS and 1 <= bands <= _LONGEST):
+        raise Refused(f"{bands} bands of a transform of {size} numbers")
     mel_low, mel_high = (2595 * np.log10(1 + f / 700) for f in (low, high))
     mels = np.arange(bands + 2) * ((mel_high - mel_low) / (bands + 2)) + mel_low
     edges = (((size + 1) * 700 * (10 ** (mels / 2595) - 1)) // rate).astype(int)
@@ -134,11 +137,14 @@ def _tfidf(n: Node, x: Value) -> Any:
     if not isinstance(length, int):
         raise Refused("n-grams of sequences of unknown length")
     starts, pool, places = list(n["ngram_counts"]), list(n["pool_int64s"]), list(n["ngram_indexes"])
+    ends = [*starts[1:], len(pool)]
+    if any(not 0 <= a <= b <= len(pool) for a, b in zip(starts, ends, strict=True)):
+        raise Refused(f"ngram_counts {starts} of a pool of {len(pool)} numbers")
+    if not places or not all(0 <= p < _MOST_COLUMNS for p in places):
+        raise Refused(f"ngram_indexes that are none, or not below {_MOST_COLUMNS:,}")
     found: dict[int, Value] = {}
     item = 0
-    for order, (start, end) in enumerate(
-        zip(starts, [*starts[1:], len(pool)], strict=True), start=1
-    ):
+    for order, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
         for i in range(start, end, order):
             if n["min_gram_length"] <= order <= n["max_gram_length"]:
                 gram = np.asarray(pool[i : i + order], x.dtype.numpy)
