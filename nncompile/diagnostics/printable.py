@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable
 
 # Controls, formats such as the marks of direction, halves of characters, ends of lines.
 _HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def element(name: str, index: Iterable[object]) -> str:
+    """An element of an array by its index, `x[7, 1]`; the name alone where the index is empty."""
+    places = ", ".join(map(str, index))
+    return f"{name}[{places}]" if places else name
 
 
 def hidden(text: str) -> str:

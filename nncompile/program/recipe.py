@@ -149,11 +149,16 @@ class Recipe(SuggestsNames):
         )
         return _restored, (as_bytes(f"the recipe of {self.model.name}", fields, parts),)
 
+    @property
+    def losses(self) -> list[str]:
+        """The outputs that the updates minimize or maximize, in their order."""
+        return [update.loss for update in self.updates if isinstance(update, minimize)]
+
     def optimizer_of(self, update: minimize, path: str) -> Optimizer:
         """The optimizer of that parameter in one of the updates, of which the learning rates know
         what it minimizes. Raises `ModelError` where the update has none for it."""
-        losses = {u.loss for u in self.updates if isinstance(u, minimize)}
-        return update.optimizer_of(path).of_loss(update.loss, update.maximize, len(losses) == 1)
+        alone = len(set(self.losses)) == 1
+        return update.optimizer_of(path).of_loss(update.loss, update.maximize, alone)
 
     def _check_monitored(self, names: Sequence[str]) -> None:
         for name in names:

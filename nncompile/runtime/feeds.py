@@ -16,6 +16,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import FeedError, Row, ShapeError, closest, did_you_mean
+from nncompile.diagnostics.printable import element
 from nncompile.ir.dims import Dim, dim, solve, substitute, symbols
 from nncompile.ir.types import (
     DTYPES,
@@ -202,7 +203,7 @@ def _strangers(name: str, array: Array) -> list[Row]:
     wrong = [index for index, x in np.ndenumerate(array) if not isinstance(x, Real)]
     if not wrong:
         return []
-    first = f"{name}[{', '.join(map(str, wrong[0]))}] = {array[wrong[0]]!r:.40}"
+    first = f"{element(name, wrong[0])} = {array[wrong[0]]!r:.40}"
     return [("no numbers", f"{len(wrong):,} of {array.size:,}, first {first}")]
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nncompile.diagnostics.errors import FeedError, Row, whole_number
+from nncompile.diagnostics.printable import element
 from nncompile.ir.dims import substitute, symbols
 from nncompile.ir.graph import input_of
 from nncompile.ir.op import Value
@@ -344,8 +345,7 @@ def find_elements(
     index = [int(i) for i in indices[0]]
     if index:
         index[0] += start
-    first = f"{name}[{', '.join(map(str, index))}]"
-    return f"{len(indices):,} of {array.size:,}", first
+    return f"{len(indices):,} of {array.size:,}", element(name, index)
 
 
 def check_numbers(name: str, array: Array, start: int = 0) -> None:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import IO, Literal
 
 from nncompile.diagnostics.errors import ModelError, TrainingWarning, warn
-from nncompile.program.recipe import minimize
 from nncompile.train.bar import Bar
 from nncompile.train.events import Callback, Event, Fitting, in_order
 from nncompile.train.figures import figures
@@ -26,7 +25,7 @@ _LONG = 60.0  # seconds without a line
 def _rate(event: Event) -> float | None:
     """The rate of the last step; that of the next, where the state knows it. None for several."""
     rate = learning_rate(event.trainer.recipe, event.step - 1)
-    if rate is None and any(isinstance(u, minimize) for u in event.trainer.recipe.updates):
+    if rate is None and event.trainer.recipe.losses:
         now = event.trainer.learning_rate
         return now if isinstance(now, float) else None
     return rate

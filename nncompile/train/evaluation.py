@@ -31,13 +31,13 @@ class Evaluation:
         step: CompiledStep,
         providers: Provider | Sequence[Provider],
         threads: int | None,
-        notes: Notes | None = None,
-        naming: Naming | None = None,
+        notes: Notes,
+        naming: Naming,
     ) -> None:
         self.step, self.providers, self.threads = step, providers, threads
         self.recipe = step.source.recipe
         self.model = self.recipe.model
-        self.shared: dict[str, Any] = {"notes": notes, "naming": naming}  # of all feeders
+        self.notes, self.naming = notes, naming  # of all feeders
 
     def feeder(self, data: Data, batch_size: int | None, y: Any = None, **options: Any) -> Feeder:
         """Batches of data that the metrics are computed on; `options` are those of `Feeder`.
@@ -50,7 +50,8 @@ class Evaluation:
             self._size(batch_size),
             self.step.evaluation_sizes,
             y=y,
-            **self.shared,
+            notes=self.notes,
+            naming=self.naming,
             **options,
         )
 
@@ -76,7 +77,8 @@ class Evaluation:
             self._size(batch_size),
             sizes,
             may_be_empty=True,
-            **self.shared,
+            notes=self.notes,
+            naming=self.naming,
         )
         if feeder.whole is not None and feeder.count == 0:
             return feeder.empty_outputs(sizes.graph.outputs)

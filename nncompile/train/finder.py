@@ -108,7 +108,7 @@ def lr_find(
             f"rates must increase from lowest > 0 to highest, got {lowest} to {highest}"
         )
     whole_number("steps", steps, 3)
-    losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
+    losses = recipe.losses
     if not losses:
         raise ModelError("the recipe has no learning rate: no update follows a gradient")
     name = losses[0] if loss is None else loss

@@ -15,7 +15,7 @@ from nncompile.runtime.feeds import Port
 from nncompile.train.data import Data, Feeder
 from nncompile.train.evaluation import Evaluation
 from nncompile.train.sources.files import read_table
-from nncompile.train.sources.naming import Naming, is_numbers, is_whole
+from nncompile.train.sources.naming import is_numbers, is_whole
 from nncompile.train.sources.notes import Notes
 from nncompile.train.sources.splitting import split
 from nncompile.train.sources.tables import is_table
@@ -60,8 +60,7 @@ class FitData:
         if self.is_split and self.validation_data is not None:
             raise ModelError("give either validation_data or validation_split, not both")
         model = compiled.source.recipe.model
-        notes: Notes = evaluation.shared["notes"]
-        naming: Naming = evaluation.shared["naming"]
+        notes, naming = evaluation.notes, evaluation.naming
         classes = None
         if self.class_weight is not None:
             classes = ClassWeights(self.class_weight, model)
@@ -104,8 +103,7 @@ class FitData:
         )
         if held_out is None:
             return feeder, None
-        options = {"prefetch": self.prefetch}
-        return feeder, evaluation.feeder(held_out, size, **options)
+        return feeder, evaluation.feeder(held_out, size, prefetch=self.prefetch)
 
     @property
     def buffer(self) -> int:

@@ -12,6 +12,7 @@ import sympy as sp
 
 from nncompile.diagnostics.errors import FeedError, Row
 from nncompile.diagnostics.locations import Location
+from nncompile.diagnostics.printable import element
 from nncompile.elementwise.map import Map
 from nncompile.ir.basic import Cast, Constant, SizeOf
 from nncompile.ir.broadcasting import Expand
@@ -188,14 +189,14 @@ class RangeCheck:
             text = expression(value, {a: _label(a) for a in value.args})
             inputs = (f"input {name!r}" for name in sorted(self._from[value]))
             subject = f"a value computed from {' and '.join(inputs)}"
-            rows += [("computed", text), ("first at", _index("", position))]
+            rows += [("computed", text), ("first at", element("", position))]
         else:
             name, position = origin
             leaf = self._graph.leaves[name]
             if position and leaf.shape[0] == self._examples:
                 position = (position[0] + first, *position[1:])
             subject = f"input {name!r}"
-            rows.append(("first at", _index(name, position)))
+            rows.append(("first at", element(name, position)))
         rows.append(("in all", f"{wrong.sum():,} of {array.size:,}"))
         for bound in (allowed.low, allowed.high):
             if isinstance(bound, sp.Expr):
@@ -323,7 +324,3 @@ def _at_sizes(size: Dim, sizes: Sizes) -> Dim:
 
 def _label(v: Value) -> str:
     return v.op.name if isinstance(v.op, Input) else "…"
-
-
-def _index(name: str, position: tuple[int, ...]) -> str:
-    return f"{name}[{', '.join(map(str, position))}]" if position else name

@@ -11,6 +11,7 @@ import numpy as np
 from nncompile.diagnostics.errors import Row
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import Location
+from nncompile.diagnostics.printable import element
 from nncompile.ir.graph import Graph, Input, input_of, toposort
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
@@ -54,10 +55,10 @@ class NonFinite:
         return [(label, self.what, count, *location), *ranges]
 
     def __str__(self) -> str:
-        index = f"[{', '.join(map(str, self.index))}]" if self.index else ""
         location = f" at {self.location}" if self.location else ""
         arguments = ", ".join(f"{n} from {a:.6g} to {b:.6g}" for n, a, b in self.arguments)
-        return f"{self.what}{index} is {self.kind}{location} ({self.count:,} of {self.size:,})" + (
+        counts = f"{self.count:,} of {self.size:,}"
+        return f"{element(self.what, self.index)} is {self.kind}{location} ({counts})" + (
             f", given {arguments}" if arguments else ""
         )
 

@@ -11,7 +11,6 @@ from typing import Any
 from nncompile.compiler.compile import CompiledStep
 from nncompile.diagnostics.errors import FeedError, ModelError, TrainingError
 from nncompile.ir.types import Array
-from nncompile.program.recipe import minimize
 from nncompile.runtime.runner import StepRunner
 from nncompile.train.callback_state import CallbackStates
 from nncompile.train.data import Batch, Feeder
@@ -114,7 +113,7 @@ class Loop:
         self._running = False
         self._fits: dict[str, object] = {}  # the fit that is running, under one key
         self._earlier = 0  # steps made before the runner's first
-        self._losses = [u.loss for u in compiled.source.recipe.updates if isinstance(u, minimize)]
+        self._losses = compiled.source.recipe.losses
 
     @property
     def step(self) -> int:

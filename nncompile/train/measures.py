@@ -52,29 +52,29 @@ def measured(prediction: Array, target: Array) -> dict[str, float]:
 def _of_classes(p: Array, t: Array) -> dict[str, float]:
     if t.min() < 0 or t.max() >= p.shape[1]:
         raise FeedError(
-            f"a target is none of the {p.shape[1]} classes",
+            f"a target is not one of the {p.shape[1]} classes",
             rows=[("targets", f"{t.min()} to {t.max()}")],
         )
-    found = {"accuracy": float((p.argmax(1) == t).mean())}
+    metrics = {"accuracy": float((p.argmax(1) == t).mean())}
     if p.min() >= 0 and np.abs(p.sum(1) - 1).max() < _SUMS_TO_ONE:
-        found["cross_entropy"] = _surprise(p[np.arange(len(t)), t])
-    return found
+        metrics["cross_entropy"] = _mean_surprisal(p[np.arange(len(t)), t])
+    return metrics
 
 
 def _of_probabilities(p: Array, t: Array) -> dict[str, float]:
-    found = {
+    metrics = {
         "accuracy": float(((p >= 0.5) == t).mean()),
-        "cross_entropy": _surprise(np.where(t == 1, p, 1 - p)),
+        "cross_entropy": _mean_surprisal(np.where(t == 1, p, 1 - p)),
     }
     ones, zeros = int(t.sum()), int((1 - t).sum())
     if ones and zeros:
         # Equal probabilities share the mean of their ranks.
         _, place, counts = np.unique(p, return_inverse=True, return_counts=True)
         ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
-        found["roc_auc"] = float((ranks[t == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
-    return found
+        metrics["roc_auc"] = float((ranks[t == 1].sum() - ones * (ones + 1) / 2) / (ones * zeros))
+    return metrics
 
 
-def _surprise(p: Array) -> float:
+def _mean_surprisal(p: Array) -> float:
     """The mean of −log p, finite where p is zero, too."""
     return float(-np.log(np.maximum(p, np.finfo(np.float32).tiny)).mean())

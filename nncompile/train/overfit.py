@@ -9,7 +9,7 @@ from typing import Any
 from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.program.recipe import Recipe, minimize
+from nncompile.program.recipe import Recipe
 from nncompile.runtime.providers import Provider
 from nncompile.train.data import Feeder
 
@@ -54,7 +54,7 @@ def overfit_one_batch(
     whole_number("steps", steps, 1)
     compiled = recipe if isinstance(recipe, CompiledStep) else compile_step(recipe)
     source = compiled.source
-    names = [u.loss for u in source.recipe.updates if isinstance(u, minimize)]
+    names = source.recipe.losses
     if not names:
         raise ModelError("no update of the recipe follows a gradient")
     runner = compiled.runner(source.initial(seed), providers, threads)

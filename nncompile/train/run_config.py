@@ -19,7 +19,7 @@ from nncompile.diagnostics.errors import CheckpointError, FileError, Row
 from nncompile.diagnostics.files import write_atomically
 from nncompile.diagnostics.reading import read_file
 from nncompile.diagnostics.version import VERSION
-from nncompile.program.recipe import Recipe, minimize
+from nncompile.program.recipe import Recipe
 from nncompile.program.step import Step
 from nncompile.train.data import Feeder
 from nncompile.train.events import Fitting
@@ -92,7 +92,7 @@ def described(fitting: Fitting, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def watched_by_default(recipe: Recipe, held_out: bool) -> str | None:
     """The first loss that is minimized, on held-out data where there are some; None without."""
-    losses = [u.loss for u in recipe.updates if isinstance(u, minimize)]
+    losses = recipe.losses
     if not losses or losses[0] not in recipe.model.metrics:
         return None
     return f"val_{losses[0]}" if held_out else losses[0]

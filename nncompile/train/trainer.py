@@ -23,7 +23,7 @@ from nncompile.diagnostics.errors import (
 from nncompile.diagnostics.hints import SuggestsNames, suggests_names
 from nncompile.ir.types import Array
 from nncompile.program.model import RANDOM_STATE
-from nncompile.program.recipe import Recipe, minimize
+from nncompile.program.recipe import Recipe
 from nncompile.program.weighted_losses import weighted
 from nncompile.runtime.checkpoint import load_state
 from nncompile.runtime.providers import Provider
@@ -257,8 +257,7 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
 
     def _weigh_examples(self) -> None:
         """Goes on with losses that weigh the examples."""
-        losses = [u.loss for u in self.recipe.updates if isinstance(u, minimize)]
-        model = weighted(self.model, losses)
+        model = weighted(self.model, self.recipe.losses)
         if model is self.model:
             return
         recipe = replace(self.declared.source.recipe, model=model)

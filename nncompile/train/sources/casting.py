@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import FeedError
+from nncompile.diagnostics.printable import element
 from nncompile.ir.types import Array, dtype_of, holds, is_numeric, is_real, numpy_name
 from nncompile.runtime.feeds import Port, as_array, describe
 from nncompile.train.sources.arrays import Rows
@@ -95,14 +96,13 @@ def _extremes(array: Array) -> list[float]:
 def _refused(port: Port, array: Array, first: int, wrong: Array, reason: str) -> FeedError:
     position = tuple(np.argwhere(wrong)[0])
     place = (first + position[0], *position[1:]) if position else ()
-    index = f"[{', '.join(map(str, place))}]" if place else ""
     declared = describe(array.dtype, port.shape)
     return FeedError(
         f"input {port.name!r} holds {array[position]}, but is declared {port.dtype.name}, {reason}",
         rows=[
             ("expected", port.type),
             ("got", describe(array.dtype, array.shape)),
-            ("first at", f"{port.name}{index}"),
+            ("first at", element(port.name, place)),
             ("in all", f"{wrong.sum():,} of {array.size:,}"),
         ],
         hint=f"declare the input {declared}",
