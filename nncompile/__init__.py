@@ -5,66 +5,88 @@ A model is a graph of values; `grad` and its relatives make graphs of graphs; `c
 Models are usually declared with the package `dsl`.
 """
 
-from nncompile import report as report  # which adds report.html to runs
-from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
-from nncompile.compiler.compile import (
-    CompiledModel,
-    CompiledStep,
-    Report,
-    compile_model,
-    compile_step,
-)
-from nncompile.compiler.export import export
-from nncompile.diagnostics.errors import (
-    BackendError,
-    CheckpointError,
-    CompileError,
-    DTypeError,
-    FeedError,
-    FileError,
-    FormulaError,
-    GradientError,
-    ModelError,
-    ModelWarning,
-    ProviderError,
-    ShapeError,
-    TrainingError,
-)
-from nncompile.diagnostics.version import VERSION
-from nncompile.elementwise.formula import formula
-from nncompile.frontends.onnx.loading import load_onnx
-from nncompile.interop.torch_modules import (
-    from_torch_state_dict,
-    to_torch_module,
-    to_torch_state_dict,
-)
-from nncompile.ir.graph import Graph, Input
-from nncompile.ir.interpreter import evaluate
-from nncompile.ir.op import Op, Sample, Value
-from nncompile.ir.types import (
-    DType,
-    Type,
-    bf16,
-    boolean,
-    f16,
-    f32,
-    f64,
-    i8,
-    i16,
-    i32,
-    i64,
-    u8,
-    u16,
-    u32,
-    u64,
-)
-from nncompile.program.category_codes import CategoryCodes
-from nncompile.program.composition import compose
-from nncompile.program.model import Model
-from nncompile.program.recipe import Recipe, assign, minimize, training
-from nncompile.program.step import Step
-from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
-from nncompile.train import Event, History, Trainer
+from typing import TYPE_CHECKING, Any
+
+from nncompile.diagnostics.extras import on_demand
+from nncompile.ir.gc_pause import kept
+
+with kept():
+    from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
+    from nncompile.compiler.compile import (
+        CompiledModel,
+        CompiledStep,
+        Report,
+        compile_model,
+        compile_step,
+    )
+    from nncompile.compiler.export import export
+    from nncompile.diagnostics.errors import (
+        BackendError,
+        CheckpointError,
+        CompileError,
+        DTypeError,
+        FeedError,
+        FileError,
+        FormulaError,
+        GradientError,
+        ModelError,
+        ModelWarning,
+        ProviderError,
+        ShapeError,
+        TrainingError,
+    )
+    from nncompile.diagnostics.version import VERSION
+    from nncompile.elementwise.formula import formula
+    from nncompile.ir.graph import Graph, Input
+    from nncompile.ir.interpreter import evaluate
+    from nncompile.ir.op import Op, Sample, Value
+    from nncompile.ir.types import (
+        DType,
+        Type,
+        bf16,
+        boolean,
+        f16,
+        f32,
+        f64,
+        i8,
+        i16,
+        i32,
+        i64,
+        u8,
+        u16,
+        u32,
+        u64,
+    )
+    from nncompile.program.category_codes import CategoryCodes
+    from nncompile.program.composition import compose
+    from nncompile.program.model import Model
+    from nncompile.program.page_makers import adds_to_runs
+    from nncompile.program.recipe import Recipe, assign, minimize, training
+    from nncompile.program.step import Step
+    from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
+
+if TYPE_CHECKING:
+    from nncompile.frontends.onnx.loading import load_onnx
+    from nncompile.interop.torch_modules import (
+        from_torch_state_dict,
+        to_torch_module,
+        to_torch_state_dict,
+    )
+    from nncompile.report import RunPage as RunPage
+    from nncompile.train import Event, History, Trainer
+
+_ON_DEMAND = {
+    "nncompile.frontends.onnx.loading": ["load_onnx"],
+    "nncompile.interop.torch_modules": [
+        "from_torch_state_dict",
+        "to_torch_module",
+        "to_torch_state_dict",
+    ],
+    "nncompile.report": ["RunPage"],
+    "nncompile.train": ["Event", "History", "Trainer"],
+}
+_attribute = on_demand(__name__, _ON_DEMAND)
+adds_to_runs(lambda: _attribute("RunPage")())  # report.html
 
 __version__ = VERSION
 
@@ -135,3 +157,11 @@ __all__ = [
     "vjp",
     "vocabularies",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return _attribute(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from nncompile.diagnostics.errors import BackendError, ModelError, ProcessError
-from nncompile.runtime import in_child
+from nncompile.runtime.child import in_child
 from tests.command_line import run
 
 
@@ -92,7 +92,7 @@ def test_a_child_is_ended_when_its_time_is_up() -> None:
 def test_a_child_ends_with_its_parent(tmp_path: Path) -> None:
     program = f"""
 import os, signal, threading, time
-from nncompile.runtime import in_child
+from nncompile.runtime.child import in_child
 def child():
     open({str(tmp_path / "pid")!r}, "w").write(str(os.getpid()))
     os.kill(os.getppid(), signal.SIGKILL)

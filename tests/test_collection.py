@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from nncompile.ir.gc_pause import without_collection
+from nncompile.ir.gc_pause import kept, without_collection
 
 
 @without_collection
@@ -31,3 +31,18 @@ def test_who_switched_it_off_finds_it_so() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("frozen", [0, 3])
+def test_what_is_kept_is_old_from_the_beginning(
+    frozen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what somebody froze stays frozen."""
+    calls: list[str] = []
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: frozen)
+    monkeypatch.setattr(gc, "freeze", lambda: calls.append("freeze"))
+    monkeypatch.setattr(gc, "unfreeze", lambda: calls.append("unfreeze"))
+    with kept():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert calls == ([] if frozen else ["freeze", "unfreeze"])

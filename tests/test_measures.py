@@ -55,8 +55,8 @@ def test_numbers() -> None:
 @pytest.mark.parametrize(
     ("prediction", "target", "message"),
     [
-        (np.zeros((4, 3)), np.array([0, 1, 2, 3]), "none of the 3 classes"),
-        (np.zeros((4, 3)), np.array([0, -1, 2, 1]), "none of the 3 classes"),
+        (np.zeros((4, 3)), np.array([0, 1, 2, 3]), "not one of the 3 classes"),
+        (np.zeros((4, 3)), np.array([0, -1, 2, 1]), "not one of the 3 classes"),
         (np.zeros((4, 3)), np.full(4, 0.5), "cannot be compared"),
         (np.zeros(4), np.zeros(3), "cannot be compared"),
         (np.zeros(2), np.array([0, np.nan]), "a number in every example"),

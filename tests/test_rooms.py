@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import nncompile
 from tests.rooms import (
     OWNERS,
     ROOT,
@@ -73,12 +74,22 @@ def test_the_rooms_stand_on_few_floors() -> None:
 
 @pytest.mark.slow
 def test_import_is_light() -> None:
-    """`import nncompile, dsl` loads none of the large packages that only some commands need."""
-    code = (
-        "import nncompile, dsl, sys; print({'torch', 'sklearn', 'typer', 'rich'} & {*sys.modules})"
-    )
+    """`import nncompile, dsl` loads none of what only some programs need."""
+    large = {"torch", "sklearn", "typer", "rich"}
+    large |= {f"nncompile.{room}" for room in ("train", "report", "frontends", "interop", "cli")}
+    code = f"import nncompile, dsl, sys; print({large} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
+
+
+def test_what_is_imported_on_demand_is_there() -> None:
+    """All public names, the modules of their rooms, and no others."""
+    assert {*nncompile.__all__} <= {*dir(nncompile)}
+    for name in nncompile.__all__:
+        assert getattr(nncompile, name).__module__.startswith("nncompile") or name.islower()
+    assert nncompile.train.Trainer is nncompile.Trainer
+    with pytest.raises(AttributeError, match="module 'nncompile' has no attribute 'trainer'"):
+        _ = nncompile.trainer  # type: ignore[attr-defined]  # the mistake that is tested
 
 
 def test_the_checks_see_faults() -> None:

@@ -19,11 +19,11 @@ from nncompile.runtime import (
     Session,
     TorchSession,
     describe,
-    in_child,
     read_array,
     read_arrays,
     write_arrays,
 )
+from nncompile.runtime.child import in_child
 from nncompile.runtime.torch_session import SUFFIXES
 
 _HOUR = 3600.0

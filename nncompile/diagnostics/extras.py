@@ -1,8 +1,10 @@
-"""Packages that only some need, imported on first use."""
+"""What only some need, imported on first use."""
 
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nncompile.diagnostics.errors import CompileError
@@ -19,3 +21,21 @@ def extra(
         if missing.name != package:
             raise
         raise error(f"{user} needs {package}, which is not installed", hint=hint) from None
+
+
+def on_demand(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """The `__getattr__` of a package (PEP 562): the modules, and what the package takes from them,
+    which are imported when they are first asked for."""
+    homes = {name: module for module, names in modules.items() for name in names}
+
+    def attribute(name: str) -> Any:
+        module = f"{package}.{name}"
+        if module in modules:
+            return importlib.import_module(module)  # which makes it an attribute
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name)
+        found = getattr(importlib.import_module(homes[name]), name)
+        setattr(sys.modules[package], name, found)
+        return found
+
+    return attribute

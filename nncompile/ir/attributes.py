@@ -83,7 +83,8 @@ class Attributes:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        dataclass(frozen=True, eq=False, repr=False)(cls)
+        if cls.__annotations__:  # else it is made as its base is
+            dataclass(frozen=True, eq=False, repr=False)(cls)
 
     @cached_property
     def label(self) -> str:

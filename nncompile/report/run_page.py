@@ -9,13 +9,12 @@ from nncompile.program.recipe import minimize
 from nncompile.report.predictions import examples_of
 from nncompile.report.writing import Contents, Record, history_of, write_page
 from nncompile.train import History, Monitor, Trainer, profile
-from nncompile.train.run_pages import Ended, adds_to_runs
+from nncompile.train.run_pages import Ended
 from nncompile.train.run_places import LOG
 
 _STEPS = 20  # that are profiled
 
 
-@adds_to_runs
 class RunPage(Record):
     """Writes `report.html` into a run: its history from its first epoch on, and predictions for
     held-out data where there are some, else for the arrays that were trained on.

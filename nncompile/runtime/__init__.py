@@ -12,7 +12,6 @@ from nncompile.diagnostics.files import (
 )
 from nncompile.runtime.array_files import read_array, read_arrays, write_arrays
 from nncompile.runtime.checkpoint import check_state, load_state, save_state
-from nncompile.runtime.child import in_child
 from nncompile.runtime.feeds import Port, check_feeds, describe
 from nncompile.runtime.providers import available_providers, resolve_providers
 from nncompile.runtime.runner import StepRunner
@@ -31,7 +30,6 @@ __all__ = [
     "check_state",
     "check_writable",
     "describe",
-    "in_child",
     "load_state",
     "make_directory",
     "new_directory",

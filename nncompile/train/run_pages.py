@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from nncompile.diagnostics.errors import CompileError, TrainingWarning, warn
+from nncompile.program.page_makers import PAGE_MAKERS
 from nncompile.train.events import Event, EventTrainer, Fitting
 
 
@@ -34,21 +34,11 @@ class Page(Protocol):
     def write(self, ended: Ended) -> Path: ...
 
 
-P = TypeVar("P", bound=Callable[[], Page])
-_MAKERS: list[Callable[[], Page]] = []
-
-
-def adds_to_runs(make: P) -> P:
-    """Has what `make` gives add a file to each run that ends."""
-    _MAKERS.append(make)
-    return make
-
-
 class Pages:
     """All that is added to one run."""
 
     def __init__(self) -> None:
-        self._pages = [make() for make in _MAKERS]
+        self._pages: list[Page] = [make() for make in PAGE_MAKERS]
 
     def on_epoch(self, event: Event) -> None:
         for page in self._pages:

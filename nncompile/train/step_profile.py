@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+import numpy as np
 
 from nncompile.diagnostics.errors import FeedError, whole_number
 from nncompile.diagnostics.hints import suggests_names
@@ -149,7 +150,7 @@ def profile(
 
 def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     names = {name: None for run in runs for name in run}
-    return {name: statistics.median(run.get(name, 0.0) for run in runs) for name in names}
+    return {name: float(np.median([run.get(name, 0.0) for run in runs])) for name in names}
 
 
 def _without_overhead(nodes: Mapping[str, float], step: float) -> dict[str, float]:

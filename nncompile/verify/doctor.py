@@ -17,7 +17,8 @@ from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.version import VERSION
 from nncompile.ir.interpreter import evaluate
 from nncompile.program.model_file import Declared, load
-from nncompile.runtime import Session, available_providers, in_child
+from nncompile.runtime import Session, available_providers
+from nncompile.runtime.child import in_child
 from nncompile.verify.check import Finding
 
 # What this package needs at least, as pyproject.toml says.

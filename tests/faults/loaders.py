@@ -21,7 +21,8 @@ from nncompile.cli.app import app
 from nncompile.program.model import Model
 from nncompile.program.model_file import load
 from nncompile.program.recipe import Recipe
-from nncompile.runtime import StepRunner, in_child, load_state, read_array, read_arrays
+from nncompile.runtime import StepRunner, load_state, read_array, read_arrays
+from nncompile.runtime.child import in_child
 from nncompile.runtime.tensor_files import metadata_of
 from nncompile.train import CSVLog, JSONLog, RunDirectory, run_config
 from nncompile.train.run_files import notes_in
