@@ -55,6 +55,15 @@ def test_graphs_passes_and_options(good: Path) -> None:
     assert described["help"] == "several"
 
 
+def test_arguments_that_no_command_begins_with(good: Path) -> None:
+    for arguments, part in (
+        (("compile", good, "--what"), "--what"),
+        (("train", good, "--seed", "abc"), "'--seed'"),
+        (("compile", "--to", "step"), "FILE"),
+    ):
+        assert part in found(*arguments, exit_code=2)["error"]["message"]
+
+
 @pytest.mark.slow
 def test_a_learning_rate_and_a_table_of_errors(good: Path) -> None:
     described = found("lr-find", good, "--steps", 5)

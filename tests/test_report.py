@@ -13,6 +13,7 @@ import pytest
 from dsl import (
     Dense,
     Embedding,
+    Vocabulary,
     accuracy,
     adam,
     binary_cross_entropy,
@@ -244,6 +245,23 @@ def test_classes_have_names(tmp_path: Path) -> None:
     assert set(names) <= set(page.texts)
     with pytest.raises(ModelError, match="are 2 names, and 'probabilities' has 3 classes"):
         report(trainer, History(), path, data, class_names=["cat", "dog"])
+
+
+def test_words_are_shown_for_their_codes(tmp_path: Path) -> None:
+    colors = Vocabulary(("red", "green", "blue"), name="colors")
+    sizes = Vocabulary(("small", "large"), unknown=False, name="sizes")
+
+    @model(predict="logits")
+    def garments(color: Any = i64["batch"], size: Any = i64["batch"]) -> Any:
+        logits = (color >> colors >> Embedding(4, 8)) >> Dense(2)
+        return {"logits": logits, "loss": cross_entropy(logits, size >> sizes)}
+
+    data = {"color": np.arange(32) % 4, "size": np.arange(32) % 2}
+    trainer = Trainer(training(garments, optimizer=adam(1e-2)))
+    history = trainer.fit(data, epochs=1, verbose=0)
+    page = Page(report(trainer, history, tmp_path / "r.html", data).read_text("utf-8"))
+    assert {"small", "large"} <= {*page.texts}
+    assert {"red", "green", "blue", "(unknown)"} & {*page.texts}
 
 
 def test_rates_of_groups_and_of_plateaus_are_shown(tmp_path: Path) -> None:

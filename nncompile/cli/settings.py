@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from nncompile.cli.outcome import MISTAKE, Outcome, print_json
 from nncompile.cli.shared import out
 from nncompile.diagnostics.tables import columns
 from nncompile.program.model_file import Declared, load
@@ -24,12 +25,23 @@ Set = Annotated[
 ]
 
 
+_UsageError: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it
+
+
 class Command(TyperCommand):
     """A command in which one `--set` takes several values: `--set width=128 lr=0.01`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parses the arguments, with the option repeated before each of its values."""
-        return super().parse_args(ctx, spread(args))
+        """Parses the arguments, with the option repeated before each of its values. What is wrong
+        with them is an outcome of the command, too: `--json` prints it."""
+        is_json = "--json" in args  # parsing takes them away
+        try:
+            return super().parse_args(ctx, spread(args))
+        except _UsageError as error:
+            if is_json:
+                described = {"type": type(error).__name__, "message": error.format_message()}
+                print_json(Outcome({"error": described}, MISTAKE))
+            raise
 
 
 def spread(args: Sequence[str]) -> list[str]:

@@ -110,9 +110,10 @@ def heat_table(table: Array, names: Sequence[str]) -> str:
 
 
 def shown(x: Array) -> str:
-    """One example of an input as HTML: a picture where it has the shape of one, or its numbers."""
+    """One example of an input as HTML: a picture where it has the shape of one, or its numbers or
+    words."""
     plane = x[0] if x.ndim == 3 and x.shape[0] in (1, 3) else x
-    if plane.ndim == 2 and min(plane.shape) >= 4 and max(plane.shape) <= 128:
+    if x.dtype != object and plane.ndim == 2 and min(plane.shape) >= 4 and max(plane.shape) <= 128:
         return f"<img class='small' alt='' src='data:image/png;base64,{_png(plane)}'>"
     flat = x.reshape(-1)
     numbers = ", ".join(f"{n:.4g}" if flat.dtype.kind == "f" else str(n) for n in flat[:8])

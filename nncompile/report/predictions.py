@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -11,12 +11,14 @@ import numpy as np
 
 from nncompile.ir.dims import product, substitute, symbols
 from nncompile.ir.types import Array
+from nncompile.program.category_codes import CategoryCodes
 from nncompile.program.model import Model
 from nncompile.program.weighted_losses import WEIGHTS
 from nncompile.report.meeting import meets
 from nncompile.train import Trainer
 
 EXAMPLES = 2000  # that are looked at
+_UNKNOWN = "(unknown)"  # the code of what is missing, or none of the categories
 _NUMBERS = 2**24  # of predictions, at most
 
 
@@ -41,6 +43,7 @@ class Compared:
     places: Array
     probability: Array | None = None
     context: list[Array] = field(default_factory=list)
+    class_names: tuple[str, ...] | None = None  # where the target has a vocabulary
 
     @property
     def confusion(self) -> Array:
@@ -107,14 +110,30 @@ def compared(trainer: Trainer, examples: Mapping[str, Array]) -> Compared | None
     y, t = outputs[output], examples[target]
     needed = model.needs(output)
     inputs = {n: x for n, x in examples.items() if n in needed}
+    words = {n: _words(codes, inputs[n]) for n, codes in model.vocabularies.items() if n in inputs}
     if best == _TOKENS:
-        return _of_tokens(output, target, y, t, t)
-    if y.ndim == t.ndim + 1 and (y.shape[-1] > 1 or not model.inputs[target].dtype.is_float):
+        comparison = _of_tokens(output, target, y, t, t)
+    elif y.ndim == t.ndim + 1 and (y.shape[-1] > 1 or not model.inputs[target].dtype.is_float):
         if t.ndim > 1:
             same = [x for x in inputs.values() if x.shape == t.shape and x.dtype.kind in "iu"]
-            return _of_tokens(output, target, y, t, same[0] if same else None)
-        return _of_classes(output, target, y, t, inputs)
-    return _of_numbers(output, target, y, t, inputs, "copies" if best == _COPIES else "numbers")
+            comparison = _of_tokens(output, target, y, t, same[0] if same else None)
+        else:
+            comparison = _of_classes(output, target, y, t, inputs | words)
+    else:
+        kind = "copies" if best == _COPIES else "numbers"
+        comparison = _of_numbers(output, target, y, t, inputs | words, kind)
+    codes = model.vocabularies.get(target)
+    if comparison is None or codes is None or len(codes) != comparison.count:
+        return comparison
+    names = _words(codes, np.arange(len(codes))).tolist()
+    return replace(comparison, class_names=tuple(names))
+
+
+def _words(codes: CategoryCodes, numbers: Array) -> Array:
+    """The categories of the codes, as text."""
+    words = np.empty(len(codes), object)
+    words[:] = [_UNKNOWN if c is None else str(c) for c in codes.decode(np.arange(len(codes)))]
+    return np.asarray(words[numbers])
 
 
 _TARGETS, _COPIES, _TOKENS = range(3)

@@ -25,8 +25,8 @@ _ASCII = range(128, 257)  # classes of a model that predicts bytes, or ASCII alo
 
 @dataclass(frozen=True)
 class Names:
-    """What classes are called: by the names that are listed, as characters where the classes are
-    bytes of text, or else by numbers."""
+    """What classes are called: by the names that are listed or those of a vocabulary, as characters
+    where the classes are bytes of text, or else by numbers."""
 
     listed: Sequence[str] = ()
     are_characters: bool = False
@@ -42,6 +42,8 @@ class Names:
                     f"{comparison.count} classes"
                 )
             return cls(tuple(map(str, class_names)))
+        if comparison.class_names is not None:
+            return cls(comparison.class_names)
         if comparison.kind != "tokens" or comparison.count not in _ASCII:
             return cls()
         codes = comparison.true
