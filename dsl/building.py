@@ -26,6 +26,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import DType, Type, dtype_of
 from nncompile.ops.loops.body import iterations, outside_loops
 from nncompile.program.category_codes import CategoryCodes
+from nncompile.program.low_rank import LowRank
 
 _NAME = re.compile(r"[\w-]+")
 
@@ -61,6 +62,7 @@ class Builder:
         self.updates: dict[str, Value] = {}
         self.layers: dict[str, str] = {}  # the class of each layer by path, as it was first called
         self.vocabularies: dict[str, CategoryCodes] = {}
+        self.adapters: dict[str, LowRank] = {}  # of weights, by their paths
         self.is_of_a_model = True  # and not of a computation on the way to one
         self._paths: dict[Named, str] = {}
         self._calls = [_Call("")]

@@ -101,6 +101,9 @@ def model_of(function: Function, predict: Sequence[str] | str, name: str | None)
         predict=tuple(predict),
         doc=doc,
         layers={k: v for inner in applied.models for k, v in inner.layers.items()} | builder.layers,
+        adapters={k: v for inner in applied.models for k, v in inner.adapters.items()}
+        | builder.adapters,
+        frozen=tuple(dict.fromkeys(x for inner in applied.models for x in inner.frozen)),
     )
     _owners[result] = {**owners, **dict.fromkeys(builder.leaves, builder)}
     return result
@@ -179,7 +182,7 @@ def _owned(
     names: dict[str, str] = dict.fromkeys(builder.initial, title)
     for inner in applied.models:
         for path, value in inner.initial.items():
-            owner: Any = _owners.get(inner, {}).get(path, inner)
+            owner: Any = _owner(inner, path)
             if owners.setdefault(path, owner) is not owner:
                 raise ModelError(
                     f"{path} is a parameter of both {names[path]} and {inner.name}",
@@ -188,3 +191,15 @@ def _owned(
             names.setdefault(path, inner.name)
             initial.setdefault(path, value)
     return initial, owners
+
+
+def _owner(model: Model, path: str) -> Any:
+    """Whose a parameter is: that of the builder that declared it, or of the model that this one was
+    first made of."""
+    while True:
+        builder = _owners.get(model, {}).get(path)
+        if builder is not None:
+            return builder
+        if model.origin is None or path not in model.origin.initial:
+            return model
+        model = model.origin

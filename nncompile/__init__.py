@@ -12,6 +12,7 @@ from nncompile.ir.gc_pause import kept
 
 with kept():
     from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
+    from nncompile.compiler.adapters import load_lora, merge
     from nncompile.compiler.compile import (
         CompiledModel,
         CompiledStep,
@@ -145,7 +146,9 @@ __all__ = [
     "i64",
     "jacobian",
     "jvp",
+    "load_lora",
     "load_onnx",
+    "merge",
     "minimize",
     "to_torch_module",
     "to_torch_state_dict",

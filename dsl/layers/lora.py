@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from dsl.building import Builder, active
 from dsl.initializers import VarianceScaling, zeros
@@ -15,7 +14,11 @@ from nncompile.diagnostics.options import real
 from nncompile.ir.graph import Input
 from nncompile.ir.names import matches
 from nncompile.ir.op import Value
-from nncompile.ops import reshape
+from nncompile.program.adaptation import with_low_rank
+from nncompile.program.low_rank import Layout, LowRank, factor_names, is_factor
+from nncompile.program.model import Model
+
+M = TypeVar("M", bound=Model)
 
 # As the paper's own code (and torch's dense layers) start: uniform within ±1/√in.
 _START = VarianceScaling(1 / 3, "in", "uniform")
@@ -67,7 +70,7 @@ class LoRA:
 
         def adapt(builder: Builder, owner: str, name: str, weight: Value) -> Value:
             path = f"{owner}.{name}" if owner else name
-            if name.startswith("lora_") or weight.rank < 2 or not matches(path, self.params):
+            if is_factor(path) or weight.rank < 2 or not matches(path, self.params):
                 return weight
             adapted.append(path)
             if not isinstance(weight.op, Input):  # adapted already, by a LoRA within this one
@@ -85,36 +88,51 @@ class LoRA:
         return result
 
     def _adapted(self, builder: Builder, owner: str, name: str, weight: Value) -> Value:
-        suffix = "" if name == "weight" else f"_{name}"
-        rows, columns, *kernel = weight.shape
-        shapes: tuple[Any, Any] = ((rows, self.rank), (self.rank, columns))
-        fans = None
-        if kernel:  # laid out [out, in, *kernel]
-            taps = math.prod(kernel)
-            shapes = (self.rank, columns, *kernel), (rows, self.rank, *(1,) * len(kernel))
-            fans = columns * taps, self.rank * taps
-        factors = {"a": (shapes[0], self.init, fans), "b": (shapes[1], zeros, None)}
+        path = f"{owner}.{name}" if owner else name
+        alpha = float(self.rank) if self.alpha is None else self.alpha
+        layout: Layout = "in out" if weight.rank == 2 else "kernel"  # laid out [out, in, *kernel]
+        change = LowRank(path, self.rank, alpha, layout, *factor_names(path))
         a, b = (
-            builder.parameter(owner, f"lora_{letter}{suffix}", shape, init, weight.dtype, spread)
-            for letter, (shape, init, spread) in factors.items()
+            builder.parameter(*_split(factor), shape, init, weight.dtype, change.fans(weight.shape))
+            for factor, shape, init in zip(
+                (change.a, change.b), change.shapes(weight.shape), (self.init, zeros), strict=True
+            )
         )
-        factor = 1.0 if self.alpha is None else self.alpha / self.rank
-        if kernel:  # one convolution after the other is one, of the product of their weights
-            filters = reshape(a * factor, (self.rank, columns * math.prod(kernel)))
-            product = reshape(b, (rows, self.rank)) @ filters
-            return weight + reshape(product, weight.shape)
-        # The factor on the smaller of the two: B is as wide as the layer.
-        return weight + (a * factor) @ b
+        builder.adapters[path] = change
+        return change.changed(weight, a, b)
 
 
-@suggests_names
+def _split(path: str) -> tuple[str, str]:
+    owner, _, name = path.rpartition(".")
+    return owner, name
+
+
+@overload
+def lora(
+    layer: M, rank: int = 4, alpha: float | None = None, params: str | Sequence[str] = "*"
+) -> M: ...
+@overload
 def lora(
     layer: Callable[..., Any],
     rank: int = 4,
     alpha: float | None = None,
     params: str | Sequence[str] = "*",
-) -> LoRA:
-    """The layer with low-rank adaptation: see `LoRA`."""
+) -> LoRA: ...
+@suggests_names
+def lora(
+    layer: Any, rank: int = 4, alpha: float | None = None, params: str | Sequence[str] = "*"
+) -> Any:
+    """The layer, or the model, with low-rank adaptation: see `LoRA`.
+
+    Of a model, any one, also one that was loaded from a file, it is the same model with the factors
+    `lora_a` and `lora_b` beside its trained matrices and kernels, those of which `params` matches
+    the paths. All that it had before is frozen unless `training(..., freeze=...)` says otherwise,
+    and so it is where it is called in another model. `merge` makes a model without factors of it
+    again, and `export(trainer, "adapter.safetensors")` writes them to a file of their own, which
+    `load_lora` reads.
+    """
+    if isinstance(layer, Model):
+        return with_low_rank(layer, rank, alpha, params)
     return LoRA(layer, rank, alpha, params)
 
 

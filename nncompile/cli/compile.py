@@ -33,6 +33,7 @@ SUFFIXES = {
     "torchscript": ".pt",
     "torchscript-step": ".step.pt",
     "pt2": ".pt2",
+    "adapter": ".adapter.safetensors",
 }
 Target = StrEnum("Target", TARGETS)  # type: ignore[misc]  # its members are known when it runs
 DEFAULT_TARGET = Target(TARGETS[0])
@@ -62,8 +63,9 @@ def compile(
     onnx: the inference model, with its weights. step: one training step, with its first state in
     OUT.state.safetensors. gradient, update: the two halves of the step. torchscript: the inference
     model for torch.jit.load, in Python and C++. torchscript-step: one training step that holds its
-    state and changes it. pt2: the inference model for torch.export.load. Weights are initial ones
-    unless a checkpoint is given, which is said in a line.
+    state and changes it. pt2: the inference model for torch.export.load. adapter: the factors of
+    low-rank adaptation. Weights are initial ones unless a checkpoint is given, which is said in a
+    line.
 
     \b
     Examples:

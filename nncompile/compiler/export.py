@@ -6,10 +6,11 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from nncompile.backends.onnx import OPSET, check, to_model
 from nncompile.backends.optional import torch_backend
+from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapter
 from nncompile.compiler.compile import CompiledModel, Report, compile_model, compile_step
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
@@ -40,13 +41,15 @@ from nncompile.runtime.origin import MODEL, origin_of
 from nncompile.runtime.tensor_files import external_tensors, metadata_of, state_path, weights_path
 from nncompile.runtime.tensor_header import content_id
 
-TARGETS = ("onnx", "step", "gradient", "update", "torchscript", "torchscript-step", "pt2")
+_ONNX = ("onnx", "step", "gradient", "update")
+TARGETS = (*_ONNX, "torchscript", "torchscript-step", "pt2", "adapter")
 _TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
 INFERENCE = ("onnx", *_TORCH_TARGETS)
 """The targets that hold the model with its weights."""
 
 # What a file must end with where its name says what it is; others end with .onnx.
 _SUFFIXES = {"torchscript": ".pt", "torchscript-step": ".pt", "pt2": ".pt2"}
+_SUFFIXES["adapter"] = ".safetensors"
 _BY_SUFFIX = {
     "": "onnx",
     ".onnx": "onnx",
@@ -60,16 +63,6 @@ its graph."""
 
 _CONTENT = "nncompile.holds"
 """The key under which a file beside a model says what it holds: `weights` or `state`."""
-
-
-@runtime_checkable
-class Trained(Protocol):
-    """A recipe and the state that its training has reached, such as a `Trainer`."""
-
-    recipe: Recipe
-
-    @property
-    def state(self) -> dict[str, Array]: ...
 
 
 class InitialWeightsWarning(ModelWarning):
@@ -96,7 +89,9 @@ def export(
     its weights; "step" the training step, with its first state beside it
     (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two halves;
     "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training step
-    with its state in it, "pt2" the inference model for `torch.export.load`.
+    with its state in it, "pt2" the inference model for `torch.export.load`. "adapter" is the file
+    of the factors of a model with low-rank adaptation, for `load_lora`; other files have them
+    merged into the weights.
 
     `params` are the weights and states by path, those of a trainer (`trainer.state`) as a rule,
     or the file of a checkpoint: all that the file needs. For a model, where that is all there and
@@ -127,21 +122,27 @@ def export(
     if seed is not None:
         seed_number(seed)
     path, parameters = Path(path), None if params is None else ParameterSet.of(params)
+    model = source.model if isinstance(source, Recipe) else source
+    if to is None and path.suffix == _SUFFIXES["adapter"] and model.adapters:
+        to = "adapter"
     to = target_of(path, to)
     if to in INFERENCE:
-        model = source.model if isinstance(source, Recipe) else source
         drawn = parameters is None and seed is None and isinstance(external_data, bool | None)
         if seed is None:
             seed = source.seed if isinstance(source, Recipe) else 0
+        if model.adapters and isinstance(external_data, bool | None):
+            model, parameters = merged(model, parameters, seed)
         compiled = compile_model(model, without, opset, observe, report)
         files = _export_model(compiled, path, to, parameters, external_data, seed)
-        if drawn and model.parameters:
+        if drawn and not has_numbers(model):
             warn(
                 f"{path} holds the initial weights of {model.name}: export(trainer, path) writes "
                 "trained ones; seed=0 says that initial ones are meant",
                 InitialWeightsWarning,
             )
         return files
+    if to == "adapter":
+        return (save_adapter(model, path, parameters, seed or 0),)
     if isinstance(source, Model):
         raise ModelError(
             f"{to} of model {source.name} needs a recipe",

@@ -58,6 +58,13 @@ class Location:
         """The source line itself, or nothing where it cannot be read."""
         return linecache.getline(self.file, self.line).strip()
 
+    def within(self, scope: str, model: str) -> Location:
+        """The location of the same line of that model where another one applies it in `scope`: its
+        layers are layers of the other."""
+        outer, own = scope.partition("/")[0], self.scope.removeprefix(f"{model}/")
+        own = "" if own == model else own
+        return replace(self, scope="/".join(filter(None, (outer, own)))) if outer else self
+
     def __str__(self) -> str:
         return f"{self.place}, in {self.scope.replace('/', ' / ')}" if self.scope else self.place
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import sympy as sp
 
-from nncompile.diagnostics.locations import current_locations
+from nncompile.diagnostics.locations import Location, current_locations, located
 from nncompile.ir.dims import Dim
 from nncompile.ir.graph import toposort
 from nncompile.ir.op import Value, made_size
@@ -21,16 +21,23 @@ def rebuilt(value: Value, args: Sequence[Value]) -> Value:
 
 
 def transformed(
-    outputs: Sequence[Value], make: Make = rebuilt, known: Mapping[Value, Value] | None = None
+    outputs: Sequence[Value],
+    make: Make = rebuilt,
+    known: Mapping[Value, Value] | None = None,
+    location: Callable[[Value], Location | None] | None = None,
 ) -> list[Value]:
     """The outputs with `make(node, new arguments)` in place of each node that they need, arguments
-    first, at its location. What is in `known` is not made but stands for its key."""
-    locations = current_locations()
+    first, at its location (or that which `location` gives). What is in `known` is not made but
+    stands for its key."""
+    table = current_locations()
+    site = location or table.location
     new: dict[Value, Value] = dict(known or {})
     for v in toposort(outputs):
         if v not in new:
-            with locations.located(v):
+            with located(site(v)):
                 new[v] = make(v, [new[a] for a in v.args])
+            if location is not None and new[v] is v:  # which was not made, and so not recorded
+                table.record(v, location(v))
     return [new[v] for v in outputs]
 
 
@@ -38,10 +45,11 @@ def replace(
     outputs: Sequence[Value],
     new: Mapping[Value, Value],
     sizes: Mapping[sp.Symbol, Dim] | None = None,
+    location: Callable[[Value], Location | None] | None = None,
 ) -> list[Value]:
     """The outputs with the values of `new` in place of its keys, and `sizes` in place of names
-    of dimensions; everything that depends on them is made anew, at its old location. A size that
-    depends on data is another one for other data."""
+    of dimensions; everything that depends on them is made anew, at its old location (or that which
+    `location` gives). A size that depends on data is another one for other data."""
     sizes = dict(sizes or {})
 
     def make(v: Value, args: list[Value]) -> Value:
@@ -52,7 +60,7 @@ def replace(
         sizes.update(renamed)
         return (op.at(renamed) if renamed else op).rebuild(*args)
 
-    return transformed(outputs, make, new)
+    return transformed(outputs, make, new, location)
 
 
 def dependent(order: Iterable[Value], on: Collection[Value]) -> set[Value]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from nncompile.diagnostics.errors import DTypeError, FeedError, ModelError, did_you_mean
 from nncompile.diagnostics.hints import SuggestsNames, suggests_options
-from nncompile.diagnostics.locations import current_scope
+from nncompile.diagnostics.locations import Location, current_scope
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, symbols
 from nncompile.ir.graph import Graph, Input, input_of, toposort
@@ -24,6 +24,7 @@ from nncompile.ops.reduction.totals import SumState
 from nncompile.passes.inference import inference
 from nncompile.program.category_codes import METADATA_KEY, CategoryCodes, to_json
 from nncompile.program.input_sizes import solved_sizes
+from nncompile.program.low_rank import LowRank
 from nncompile.program.model_checks import check_name, check_same_type
 from nncompile.program.pickling import model_bytes, restored_model
 from nncompile.program.presentation import Presented
@@ -58,6 +59,8 @@ class Model(Presented, SuggestsNames):
     `seed` (and other parameters); `updates` the next value of states that every step changes
     (running statistics). `predict` names the outputs of the inference model; without it, they are
     those of `predicted`. `vocabularies` are the categories whose codes an input has, by its name.
+    `adapters` are low-rank changes of weights, by their paths; `frozen` are patterns of what is not
+    trained unless a recipe says otherwise. `origin` is the model that this one was made of.
 
     A model is a function of its parameters: `model(image=v)` is its outputs for other inputs with
     the same weights, `model(image=v, params={"stem.weight": w})` with others.
@@ -74,6 +77,9 @@ class Model(Presented, SuggestsNames):
     doc: str = ""
     layers: Mapping[str, str] = field(default_factory=dict)  # the class of each by path
     vocabularies: Mapping[str, CategoryCodes] = field(default_factory=dict)
+    adapters: Mapping[str, LowRank] = field(default_factory=dict)
+    frozen: tuple[str, ...] = ()
+    origin: Model | None = None
 
     foreign_names: ClassVar[Mapping[str, str]] = {
         **dict.fromkeys(("fit", "train", "compile"), f"{_TRAINED}.fit(data)"),
@@ -247,13 +253,18 @@ class Model(Presented, SuggestsNames):
             for path, value in self.updates.items()
             if all(leaf in new for leaf in leaves_of([value]) if input_of(leaf).kind == "input")
         }
-        values = replace([*chosen.values(), *updates.values()], new, sizes)
+        values = replace([*chosen.values(), *updates.values()], new, sizes, self._applied_at)
         if applied:
             applied.models.append(self)
             applied.updates.update(zip(updates, values[len(chosen) :], strict=True))
         return Outputs(
             dict(zip(chosen, values, strict=False)), {n: m for n, m in needs.items() if m}
         )
+
+    def _applied_at(self, value: Value) -> Location | None:
+        """Where a node of it was written, as one of the model that applies it."""
+        location = self.graph.locations.location(value)
+        return None if location is None else location.within(current_scope(), self.name)
 
     def _replaced(
         self, leaves: Mapping[str, Value], params: Mapping[str, Any]

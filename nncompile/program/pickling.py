@@ -16,6 +16,7 @@ from nncompile.diagnostics.locations import (
 from nncompile.ir.graph import Graph, toposort
 from nncompile.ir.op import Packed, Value, packed, unpacked
 from nncompile.program.category_codes import CategoryCodes
+from nncompile.program.low_rank import LowRank
 
 _HINT = "a function that is pickled stands in a module, by its name: no lambda, none within another"
 # What pickle raises for what it cannot write, such as functions within functions.
@@ -43,12 +44,17 @@ class PackedModel(Protocol):
     def layers(self) -> Mapping[str, str]: ...
     @property
     def vocabularies(self) -> Mapping[str, CategoryCodes]: ...
+    @property
+    def adapters(self) -> Mapping[str, LowRank]: ...
+    @property
+    def frozen(self) -> tuple[str, ...]: ...
 
 
 def model_bytes(model: PackedModel) -> bytes:
     """A model, pickled. Raises `ModelError` where an op of it cannot be."""
     values = [_packed(x) for x in (model.initial, model.updates)]
-    others = model.predict, model.doc, dict(model.layers), dict(model.vocabularies)
+    named = model.layers, model.vocabularies, model.adapters
+    others = model.predict, model.doc, *map(dict, named), model.frozen
     nodes = toposort([*model.whole.outputs.values(), *model.initial.values()])
     lines = model.graph.locations
     ops = ((f"the op {v.op.label}", v.op, lines.location(v)) for v in nodes)

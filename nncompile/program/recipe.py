@@ -230,7 +230,7 @@ def training(
     steps: int | None = None,
     seed: int = 0,
     average: Average | Sequence[Average] = (),
-    freeze: str | Sequence[str] | Model = (),
+    freeze: str | Sequence[str] | Model | None = None,
     recompute: str | Sequence[str] = (),
     accumulate: int = 1,
     **options: Unpack[Following],
@@ -239,8 +239,9 @@ def training(
     `updates`; then averages of the weights follow, `average=ema(0.999)`. Either way it says the
     batch size, the length (`epochs` or `steps`; whichever ends first where both are given) and
     the seed, which all can be overridden when training starts; and what is frozen (patterns, or a
-    model that is called in this one), recomputed and accumulated, for which see `Recipe`. The
-    other options are those of `minimize`."""
+    model that is called in this one; by default what the model says, which is all but the factors
+    of `lora(model)`), recomputed and accumulated, for which see `Recipe`. The other options are
+    those of `minimize`."""
     if updates is None:
         chosen = DEFAULT_OPTIMIZER if optimizer is None else optimizer
         several: tuple[Update, ...] = (_minimize(minimize, optimizer=chosen, **options),)
@@ -254,7 +255,9 @@ def training(
         several = _several(updates)
     if several:  # averages alone, without an update, train nothing
         several += _several(average)
-    if isinstance(freeze, Model):
+    if freeze is None:
+        freeze = model.frozen if isinstance(model, Model) else ()
+    elif isinstance(freeze, Model):
         freeze = _paths_within(freeze, model)
     frozen = _several(patterns_of("freeze", freeze))
     layers = _several(patterns_of("recompute", recompute))

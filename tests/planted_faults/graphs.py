@@ -26,7 +26,7 @@ GRAPHS = (
     ),
     Fault(
         "nncompile/ir/transform.py",
-        "            with locations.located(v):\n                new[v] = make",
+        "            with located(site(v)):\n                new[v] = make",
         "            if True:\n                new[v] = make",
         "tests/test_tracing.py",
     ),
