@@ -24,8 +24,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import reduce
-from typing import Any, Protocol
+from functools import lru_cache, reduce
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import sympy as sp
@@ -88,7 +88,12 @@ class _Types:
 
 def dtype_of_expression(body: sp.Expr, dtypes: Mapping[sp.Symbol, DType]) -> DType:
     """The dtype of a body for those of its symbols; float32 where all of it is literals."""
-    return _Types(dtypes).of(body) or f32
+    return _inferred(body, tuple(dtypes.items()))
+
+
+@lru_cache(maxsize=16384)
+def _inferred(body: sp.Expr, dtypes: _Dtypes) -> DType:
+    return _Types(dict(dtypes)).of(body) or f32
 
 
 def walk(
@@ -104,16 +109,74 @@ def walk(
     the body. Floats of 16 bits are computed in float32: what is rounded to them is the result, and
     what the body converts to them.
     """
-    dtype = dtype or dtype_of_expression(body, dtypes)
-    result = _Walker(leaves, dtypes, target).visit(body, dtype.computed)
-    return target.cast(result, f32, dtype) if dtype.is_half else result
+    steps, place = _recorded(body, tuple(dtypes.items()), dtype)
+    results: list[Any] = []
+    for step in steps:
+        if step.name:
+            made = target.call(step.name, step.dtype, *[results[i] for i in step.operands])
+        elif step.source is not None:
+            made = target.cast(results[step.operands[0]], step.source, step.dtype)
+        elif step.symbol is not None:
+            made = leaves[step.symbol]
+        else:
+            made = target.literal(step.number, step.dtype)
+        results.append(made)
+    return results[place]
+
+
+_Dtypes = tuple[tuple[sp.Symbol, DType], ...]
+
+
+class _Step(NamedTuple):
+    """What a target is asked for: a call by `name`, a cast of `source`, a leaf or a literal, on
+    results of earlier steps."""
+
+    dtype: DType
+    operands: tuple[int, ...] = ()
+    name: str = ""
+    source: DType | None = None
+    symbol: sp.Symbol | None = None
+    number: Any = None
+
+
+@lru_cache(maxsize=8192)
+def _recorded(body: sp.Expr, dtypes: _Dtypes, dtype: DType | None) -> tuple[tuple[_Step, ...], int]:
+    """What a walk over the body asks of any target, and which step gives its result. A program
+    applies few formulas, many times."""
+    declared = dict(dtypes)
+    dtype = dtype or dtype_of_expression(body, declared)
+    recorder = _Recorder()
+    result = _Walker(declared, recorder).visit(body, dtype.computed)
+    if dtype.is_half:
+        result = recorder.cast(result, f32, dtype)
+    return tuple(recorder.steps), result
+
+
+class _Recorder:
+    """The target whose results are the places of the steps that it is asked for."""
+
+    def __init__(self) -> None:
+        self.steps: list[_Step] = []
+
+    def _add(self, step: _Step) -> int:
+        self.steps.append(step)
+        return len(self.steps) - 1
+
+    def leaf(self, symbol: sp.Symbol, dtype: DType) -> int:
+        return self._add(_Step(dtype, symbol=symbol))
+
+    def call(self, name: str, dtype: DType, /, *args: int) -> int:
+        return self._add(_Step(dtype, args, name))
+
+    def literal(self, number: float, dtype: DType, /) -> int:
+        return self._add(_Step(dtype, number=number))
+
+    def cast(self, x: int, source: DType, dtype: DType, /) -> int:
+        return self._add(_Step(dtype, (x,), source=source))
 
 
 class _Walker:
-    def __init__(
-        self, leaves: Mapping[sp.Symbol, Any], dtypes: Mapping[sp.Symbol, DType], target: Target
-    ) -> None:
-        self.leaves = leaves
+    def __init__(self, dtypes: Mapping[sp.Symbol, DType], target: _Recorder) -> None:
         self.target = target
         self.declared = dtypes
         self.types = _Types(dtypes, computed=True)
@@ -131,8 +194,9 @@ class _Walker:
         return self.results[key]
 
     def _emit(self, body: sp.Expr, dtype: DType) -> Any:
-        if body in self.leaves:
-            leaf, source = self.leaves[body], self.declared[body]
+        if body in self.declared:
+            source = self.declared[body]
+            leaf = self.target.leaf(body, source)
             return self.target.cast(leaf, source, f32) if source.is_half else leaf
         value = constant(body)
         if value is not None:

@@ -10,6 +10,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.elementwise.error_functions import erfinv
+from nncompile.elementwise.expressions import symbols_of
 from nncompile.elementwise.gamma import digamma, lgamma
 from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.terms import Function, in_double
@@ -75,7 +76,7 @@ def evaluate(
 ) -> np.ndarray:
     """The body at arrays (or numpy numbers), computed in their dtypes; a result of `dtype` where
     that is given. Overflows and invalid operations give inf and nan silently, as a graph does."""
-    used = {s: values[s] for s in body.free_symbols}
+    used = {s: values[s] for s in symbols_of(body)}
     dtypes = {s: dtype_of(a.dtype) for s, a in used.items()}
     with np.errstate(all="ignore"):
         return np.asarray(walk(body, used, dtypes, _target, dtype))

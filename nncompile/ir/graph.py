@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -88,7 +89,7 @@ def toposort(outputs: Iterable[Value]) -> list[Value]:
     """All nodes that the outputs need, arguments first, and what makes a size before what needs
     it; deep graphs do not recurse."""
     outputs = list(outputs)
-    order = _sorted(outputs, lambda v: v.args)
+    order = _sorted(outputs, _arguments)
     makers: dict[sp.Symbol, Value] = {}
     for v in order:
         for size in v.op.makes:
@@ -96,6 +97,9 @@ def toposort(outputs: Iterable[Value]) -> list[Value]:
     if not makers:
         return order
     return _sorted(outputs, lambda v: (*v.args, *_needed_makers(v.op, makers)))
+
+
+_arguments = operator.attrgetter("args")
 
 
 def _needed_makers(op: Op, makers: Mapping[sp.Symbol, Value]) -> Iterable[Value]:
@@ -123,18 +127,18 @@ def _graphs_in(op: Op) -> list[Graph]:
 
 def _sorted(outputs: Sequence[Value], arguments: Callable[[Value], Sequence[Value]]) -> list[Value]:
     order: list[Value] = []
-    visited: set[int] = set()
-    stack: list[tuple[Value, bool]] = [(v, False) for v in reversed(outputs)]
+    visited: set[Value] = set()
+    stack = list(outputs)[::-1]
     while stack:
-        value, ready = stack.pop()
-        if id(value) in visited:
-            continue
-        if ready:
-            visited.add(id(value))
+        value = stack[-1]
+        if value in visited:
+            stack.pop()
+        elif missing := [a for a in arguments(value) if a not in visited]:
+            stack += missing[::-1]
+        else:
+            stack.pop()
+            visited.add(value)
             order.append(value)
-            continue
-        stack.append((value, True))
-        stack.extend((a, False) for a in reversed(arguments(value)) if id(a) not in visited)
     return order
 
 
@@ -208,7 +212,10 @@ class Graph:
         makers = {size: v for v in self.nodes for size in v.op.makes}
         with recording_locations(self.locations), making(makers):
             new = change(list(self.outputs.values()))
-        return self.with_outputs(dict(zip(self.outputs, new, strict=True)))
+        outputs = dict(zip(self.outputs, new, strict=True))
+        if all(outputs[name] is value for name, value in self.outputs.items()):
+            return self
+        return self.with_outputs(outputs)
 
 
 def _restored(

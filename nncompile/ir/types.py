@@ -21,7 +21,7 @@ Axes = int | Sequence[int] | None
 """One axis, several, or all."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is one object
 class DType:
     """An element type; `f32[2, "n"]` is a tensor type of it."""
 
@@ -33,32 +33,32 @@ class DType:
         """numpy's element type; that of bfloat16 is of the package `ml_dtypes`."""
         return np.dtype(ml_dtypes.bfloat16 if self.name == "bfloat16" else self.name)
 
-    @property
+    @cached_property
     def is_float(self) -> bool:
         """Whether its numbers are real; the only types that have gradients."""
         return "float" in self.name
 
-    @property
+    @cached_property
     def is_half(self) -> bool:
         """Whether it is a float of 16 bits, which is computed with in f32."""
         return self.is_float and self.bits == 16
 
-    @property
+    @cached_property
     def is_bool(self) -> bool:
         """Whether it is the type of truth values."""
         return self.name == "bool"
 
-    @property
+    @cached_property
     def is_integer(self) -> bool:
         """Whether its numbers are integers, signed or not; truth values are none."""
         return not self.is_float and not self.is_bool
 
-    @property
+    @cached_property
     def computed(self) -> DType:
         """The type that its numbers are computed with in: f32 for floats of 16 bits."""
         return f32 if self.is_half else self
 
-    @property
+    @cached_property
     def is_signed(self) -> bool:
         """Whether it has negative numbers."""
         return self.is_float or self.name.startswith("int")
@@ -113,12 +113,15 @@ INTEGERS = (i8, u8, i16, u16, i32, u32, i64, u64)
 FLOATS = (f16, bf16, f32, f64)
 DTYPES = (boolean, *INTEGERS, *FLOATS)
 _BY_NAME = {key: d for d in DTYPES for key in (d.name, d.short)}
+_BY_NUMPY = {d.numpy: d for d in DTYPES}  # of this machine's byte order
 
 
 def dtype_of(x: Any) -> DType:
     """The element type of that name, dtype of numpy or torch, or array. Raises `DTypeError`."""
     if isinstance(x, DType):
         return x
+    if isinstance(x, np.dtype) and x in _BY_NUMPY:
+        return _BY_NUMPY[x]
     try:
         # numpy takes None for float64, and its scalar types have an attribute of that name.
         source = x if isinstance(x, type) else getattr(x, "dtype", x)

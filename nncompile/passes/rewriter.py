@@ -240,12 +240,8 @@ def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:
 class _Rewriting:
     def __init__(self, graph: Graph, changes: Iterable[Rule | Change]) -> None:
         self.locations = graph.locations
-        changes = self.all_changes = list(changes)
-        self.changes: dict[type[Op], list[Rule | Change]] = {
-            op_type: applicable
-            for op_type in Op.registry.values()
-            if (applicable := [change for change in changes if issubclass(op_type, change.roots)])
-        }
+        self.all_changes = list(changes)
+        self.changes: dict[type[Op], list[Rule | Change]] = {}
         self.uses: dict[Value, int] = {}
         for value in (*graph.outputs.values(), *(a for v in graph.nodes for a in v.args)):
             self.uses[value] = self.uses.get(value, 0) + 1
@@ -258,10 +254,27 @@ class _Rewriting:
         token = _uses.set(self.uses)
         try:
             for v in self.nodes:
-                self._finish(v)
+                if v in self.final:
+                    continue
+                if self._is_plain(v) and all(self.final[a] is a for a in v.args):
+                    self.final[v] = v
+                else:
+                    self._finish(v)
         finally:
             _uses.reset(token)
         return [self.final[v] for v in outputs]
+
+    def _applicable(self, op_type: type[Op]) -> list[Rule | Change]:
+        """The changes of ops of that class."""
+        found = self.changes.get(op_type)
+        if found is None:
+            found = [change for change in self.all_changes if issubclass(op_type, change.roots)]
+            self.changes[op_type] = found
+        return found
+
+    def _is_plain(self, v: Value) -> bool:
+        """Whether nothing applies to the op, nor to a body of it."""
+        return type(v.op).within is Op.within and not self._applicable(type(v.op))
 
     def _finish(self, value: Value) -> None:
         """Finds the final form of a node and of what comes to stand in its place, by a stack:
@@ -295,7 +308,7 @@ class _Rewriting:
             if op is not v.op:
                 with self.locations.located(v):
                     return apply(op, *args)
-        changes = () if is_changed else self.changes.get(type(v.op), ())
+        changes = [] if is_changed else self._applicable(type(v.op))
         if not is_changed and not changes:
             return v
         with self.locations.located(v):

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from tests.differences import check_difference
 from tests.op_checks import in_double
 from tests.tolerances import assert_close
 
+R = TypeVar("R")
 Feeds = dict[str, np.ndarray]
 STATE_SIZES = {"batch": 3, "time": 4, "height": 6, "width": 7, "steps": 61}
 EPSILON = 2.0**-23  # of f32
@@ -86,7 +87,7 @@ class System:
         return [x for x in self.leaves if x.dtype.is_float]
 
     @cached_property
-    def kept(self) -> dict[str, Feeds]:
+    def kept(self) -> dict[str, Any]:
         """What was computed of it."""
         return {}
 
@@ -187,6 +188,19 @@ def check_onnx(system: System) -> None:
         assert_close(actual, expected, name)
 
 
+def once(compute: Callable[[System], R]) -> Callable[[System], R]:
+    """The function, whose result a system keeps."""
+
+    def kept(system: System) -> R:
+        key = f"{compute.__module__}.{compute.__name__}"
+        if key not in system.kept:
+            system.kept[key] = compute(system)
+        return system.kept[key]  # type: ignore[no-any-return]
+
+    return kept
+
+
+@once
 def _in_onnxruntime(system: System) -> list[tuple[Value, np.ndarray, np.ndarray]]:
     outputs = dict(system.graph.outputs)
     extra: dict[Value, Type] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,24 +13,13 @@ from nncompile.ir.types import Type
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import Session
 from tests.backends import session, valid_model
-from tests.coverage.checks import STATE_SIZES, Feeds, System, distance
+from tests.coverage.checks import STATE_SIZES, Feeds, System, distance, once
 from tests.op_checks import in_double
 from tests.tolerances import assert_close
 
 STEPS = 10
 
 # What is computed: the metrics of each step, as `loss 3`, and the last state, by path.
-
-
-def once(compute: Callable[[System], Feeds]) -> Callable[[System], Feeds]:
-    """The function, whose result a system keeps."""
-
-    def kept(system: System) -> Feeds:
-        if compute.__name__ not in system.kept:
-            system.kept[compute.__name__] = compute(system)
-        return system.kept[compute.__name__]
-
-    return kept
 
 
 def batches_of(system: System) -> list[Feeds]:
@@ -103,10 +92,12 @@ def steps_error(system: System) -> float:
 def peer_errors(system: System, torch: Any) -> dict[str, float]:
     """How far onnxruntime's values, gradients and steps in f32 are from the peer's in double."""
     assert system.peer is not None
-    return {
-        what: _distance(COMPUTED[what](system), theirs)
-        for what, theirs in system.peer(torch, system).items()
-    }
+    if "peer" not in system.kept:
+        system.kept["peer"] = {
+            what: _distance(COMPUTED[what](system), theirs)
+            for what, theirs in system.peer(torch, system).items()
+        }
+    return system.kept["peer"]  # type: ignore[no-any-return]
 
 
 def _values(system: System) -> Feeds:

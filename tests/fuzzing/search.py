@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import hypothesis
@@ -17,9 +17,11 @@ from hypothesis import HealthCheck, Phase
 from hypothesis import strategies as st
 
 from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.graph import Graph
 from nncompile.ir.op import Op
-from nncompile.passes import PASSES
+from nncompile.passes import PASSES, optimize
 from tests.fuzzing.checks import (
+    Derived,
     check_double,
     check_gradients,
     check_inference,
@@ -124,8 +126,9 @@ def torch_checks() -> Any:
     return importlib.import_module("tests.fuzzing.torch_checks")
 
 
-def check(program: Program, plan: Plan) -> None:
-    """Everything that the plan says. Raises where something is wrong."""
+def check(program: Program, plan: Plan, kind: str = "") -> None:
+    """Everything that the plan says, or of it what fails as `kind`: all that a failing program is
+    tried for as it is made smaller. Raises where something is wrong."""
     made = derived(program, plan.order)
     graph = made.graph
     if program.special:
@@ -133,34 +136,50 @@ def check(program: Program, plan: Plan) -> None:
         check_special_data(graph, sizes, feeds, torch_checks() if plan.torch else None)
         if not made.bindings:
             return
-    check_interned(graph)
+    checks = _checks(made, plan)
+    chosen = [run for begins, run in checks if kind and kind.startswith(begins)]
+    for run in chosen or [run for _, run in checks]:
+        run()
+
+
+Check = Callable[[], None]
+
+
+def _checks(made: Derived, plan: Plan) -> list[tuple[str, Check]]:
+    """What the plan says, in order, each with how the kinds of its failures begin."""
+    graph = made.graph
     reference = Reference(graph, made.bindings)
-    check_types(reference)
-    check_gradients(made)
-    done = check_passes(reference, plan.without, plan.twice)
+    optimized = cache(lambda: optimize(graph, without=plan.without))
+    level, other = plan.optimized_level, "disabled" if plan.optimized_level == "all" else "all"
+    checks: list[tuple[str, Check]] = [
+        ("interned", lambda: check_interned(graph)),
+        ("type", lambda: check_types(reference)),
+        ("gradient", lambda: check_gradients(made)),
+        ("passes", lambda: check_passes(reference, optimized(), plan.without, plan.twice)),
+    ]
     if plan.double:
-        check_double(reference, plan.without)
+        checks.append(("passes", lambda: check_double(reference, plan.without)))
     if plan.inference:
-        check_inference(program)
-    runs: list[Callable[[], None]] = [lambda: check_onnx(reference, done, plan.optimized_level)]
+        checks.append(("passes", lambda: check_inference(made.program)))
+    runs: list[tuple[str, Check]] = [
+        ("onnxruntime", lambda: check_onnx(reference, optimized(), level))
+    ]
     if plan.plain_runtime:
-        other = "disabled" if plan.optimized_level == "all" else "all"
-        runs.append(lambda: check_onnx(reference, graph, other))
+        runs.append(("onnxruntime", lambda: check_onnx(reference, graph, other)))
     torch = torch_checks() if plan.torch else None
-    if torch is not None:
-        runs.append(
-            lambda: (
-                torch.check_script(reference, done)
-                if plan.torch == "script"
-                else torch.check_source(reference, done)
-            )
-        )
-    for run in runs:
-        try:
-            run()
-        except BackendError:
-            if not has_double(graph):  # for which runtimes have few kernels
-                raise
+    if torch is not None and plan.torch == "script":
+        runs.append(("TorchScript", lambda: torch.check_script(reference, optimized())))
+    elif torch is not None:
+        runs.append(("torch", lambda: torch.check_source(reference, optimized())))
+    return [*checks, *((begins, partial(_but_for_doubles, run, graph)) for begins, run in runs)]
+
+
+def _but_for_doubles(run: Check, graph: Graph) -> None:
+    try:
+        run()
+    except BackendError:
+        if not has_double(graph):  # for which runtimes have few kernels
+            raise
 
 
 @dataclass
@@ -226,12 +245,12 @@ def search(
         else:
             results.count += 1
             results.op_types.update(found.program.op_types)
+        first = next(iter(failed.values()), None)
         try:
-            check(found.program, found.plan)
+            check(found.program, found.plan, kind_of(first) if first else "")
         except Exception as error:
             # Another one than the first is not what this search is for.
-            first = next(iter(failed.values()), error)
-            return error if kind_of(error) == kind_of(first) else None
+            return error if first is None or kind_of(error) == kind_of(first) else None
         return None
 
     def run(found: Found) -> None:
@@ -270,7 +289,7 @@ def _smallest(found: Found, error: BaseException, tries: int) -> Failure:
 
     def fails(program: Program) -> bool:
         try:
-            check(program, found.plan)
+            check(program, found.plan, kind)
         except Exception as other:
             if kind_of(other) == kind:
                 message[0] = str(other)
