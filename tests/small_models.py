@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from nncompile.compiler.compile import CompiledStep, compile_step
 from nncompile.elementwise import tanh
 from nncompile.ir.broadcasting import full
 from nncompile.ir.graph import Graph
@@ -71,8 +73,16 @@ def data(count: int = 50, seed: int = 0, dtype: str = "float32") -> dict[str, Ar
 
 
 def trainer(drop: float = 0.0, **options: Any) -> Trainer:
-    options = {"optimizer": adam(1e-2), "batch_size": 16, **options}
-    return Trainer(training(perceptron(drop=drop), **options))
+    """Trainers with equal options share what is compiled."""
+    named = {n: tuple(x.items()) if isinstance(x, dict) else x for n, x in options.items()}
+    return Trainer(_compiled(drop, **named))
+
+
+@cache
+def _compiled(drop: float, **options: Any) -> CompiledStep:
+    named = {n: dict(x) if isinstance(x, tuple) else x for n, x in options.items()}
+    named = {"optimizer": adam(1e-2), "batch_size": 16, **named}
+    return compile_step(training(perceptron(drop=drop), **named))
 
 
 def assert_same(one: dict[str, Any], other: dict[str, Any]) -> None:

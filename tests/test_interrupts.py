@@ -32,8 +32,10 @@ def interrupting(at_line: int, files: Collection[str] = LOOP) -> Callable[..., A
     """A trace function that raises `KeyboardInterrupt` before that line of the files; the number
     of lines that it has seen is its attribute `seen`."""
 
+    endings = tuple(f"/{name}" for name in files)
+
     def trace(frame: FrameType, kind: str, _: object) -> Any:
-        if Path(frame.f_code.co_filename).name not in files:
+        if not frame.f_code.co_filename.endswith(endings):
             return None
         if kind == "line":
             trace.seen += 1  # type: ignore[attr-defined]

@@ -88,24 +88,39 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
-@pytest.fixture
-def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def stop_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs have the seconds of a training: it takes none."""
     monkeypatch.setattr(time, "perf_counter", lambda: 0.0)
 
 
-@pytest.fixture(params=[False, True], ids=["savers last", "savers first"])
-def unbroken(
-    request: pytest.FixtureRequest, tmp_path: Path, stopped_clock: None
-) -> tuple[Path, bool, dict[str, bytes], dict[str, Any]]:
-    """The directory, the order of the callbacks, and the files and the state of a training."""
-    directory = tmp_path / "run"
+@pytest.fixture
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_the_clock(monkeypatch)
+
+
+Training = tuple[Path, bool, dict[str, bytes], dict[str, Any]]
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["savers last", "savers first"])
+def trained_through(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Training:
+    directory = tmp_path_factory.mktemp("unbroken") / "run"
     ours = training_of()
-    ours.fit(data(), epochs=EPOCHS, callbacks=watchers(directory, request.param))
+    with pytest.MonkeyPatch.context() as patched:
+        stop_the_clock(patched)
+        ours.fit(data(), epochs=EPOCHS, callbacks=watchers(directory, request.param))
     files = contents(directory)
     assert set(files) >= {"best.safetensors", "log.csv", "log.jsonl"}
-    shutil.rmtree(directory)
     return directory, request.param, files, ours.state
+
+
+@pytest.fixture
+def unbroken(trained_through: Training, stopped_clock: None) -> Training:
+    """The directory, which is empty again, the order of the callbacks, and the files and the state
+    of a training."""
+    shutil.rmtree(trained_through[0], ignore_errors=True)
+    return trained_through
 
 
 @pytest.mark.slow

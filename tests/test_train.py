@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nncompile.compiler.compile import compile_step
 from nncompile.diagnostics.errors import FeedError, ModelError
 from nncompile.ir.interpreter import evaluate
 from nncompile.optim import adam, adamw, cosine, sgd
@@ -51,10 +52,34 @@ def test_steps_are_those_of_numpy() -> None:
 
 
 def test_training_is_reproducible_bit_for_bit() -> None:
-    first, second, other = trainer(0.5), trainer(0.5), trainer(0.5, seed=1)
+    first, second, other = (
+        Trainer(training(perceptron(drop=0.5), optimizer=adam(1e-2), batch_size=16, seed=seed))
+        for seed in (0, 0, 1)
+    )
     histories = [t.fit(data(), epochs=3).epochs for t in (first, second, other)]
     assert_same(first.state, second.state)
     assert histories[0] == histories[1] != histories[2]
+
+
+def test_what_is_compiled_may_be_shared() -> None:
+    """By trainers of several seeds, whose rates are set each by itself."""
+    recipe = training(perceptron(drop=0.5), optimizer=adam(1e-2), batch_size=16)
+    compiled = compile_step(recipe)
+    shared = [Trainer(compiled, seed=seed) for seed in (3, 4)]
+    own = [Trainer(recipe, seed=seed) for seed in (3, 4)]
+    for one in (*shared, *own):
+        one.fit(data(), epochs=1)
+    shared[0].learning_rate = own[0].learning_rate = 0.05
+    for one in (*shared, *own):
+        one.fit(data(), epochs=1)
+    for one, other in zip(shared, own, strict=True):
+        assert one.declared is compiled and other.declared is not compiled
+        assert one.recipe.model is recipe.model
+        assert_same(one.state, other.state)
+    with pytest.raises(ModelError, match=r"compiled already, with all passes(.|\n)*\['pack'\]"):
+        Trainer(compiled, without=["pack"])
+    plain = compile_step(recipe, without=["pack"])
+    assert Trainer(plain, without=["pack"]).compiled is Trainer(plain).compiled is plain
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6, 8])

@@ -108,42 +108,48 @@ def test_a_method_has_the_options_of_its_function(name: str) -> None:
     ]
 
 
-def checked(text: str, path: Path) -> str:
-    """What mypy's strict mode says to a file."""
-    path.write_text(text, encoding="utf-8")
+NAMES = "".join(f"{name}\n" for name in dsl.__all__)
+GREATEST = "x: int = max(1, 2)\n"
+FILES = {
+    "model_file.py": MODEL,
+    "faulty_file.py": MODEL + "\n\n".join(["", *FAULTS]),
+    "all_names.py": f"from dsl import *\n{NAMES}{GREATEST}",
+    "own.py": f"from dsl import {', '.join(dsl.BUILTINS)}\n{GREATEST}",
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What mypy's strict mode says to each of the files."""
+    if importlib.util.find_spec("mypy") is None:
+        pytest.skip("mypy is not installed; make lint runs it")
+    directory = tmp_path_factory.mktemp("checked")
+    for name, text in FILES.items():
+        (directory / name).write_text(text, encoding="utf-8")
     options = ["--strict", "--follow-imports=silent", "--hide-error-context", "--no-pretty"]
+    options += ["--cache-dir", str(directory / "cache")]
     run = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, "--cache-dir", str(path.parent / "cache"), path],
+        [sys.executable, "-m", "mypy", *options, *(directory / name for name in FILES)],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    return run.stdout
+    lines = run.stdout.splitlines()
+    assert lines and f"(checked {len(FILES)} source files)" in lines[-1], run.stdout + run.stderr
+    return {name: "\n".join(x for x in lines if f"{name}:" in x) for name in FILES}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("mypy") is None, reason="mypy is not installed; make lint runs it"
-)
-def test_a_model_file_passes_the_strict_checker(tmp_path: Path) -> None:
-    said = checked(MODEL, tmp_path / "model_file.py")
-    assert said.startswith("Success"), said
-    faulty = MODEL + "\n\n".join(["", *FAULTS])
-    said = checked(faulty, tmp_path / "faulty_file.py")
-    assert re.findall(r"\[([a-z-]+)\]", said) == list(FAULTS.values()), said
+def test_a_model_file_passes_the_strict_checker(said: dict[str, str]) -> None:
+    assert said["model_file.py"] == ""
+    found = re.findall(r"\[([a-z-]+)\]", said["faulty_file.py"])
+    assert found == list(FAULTS.values()), said["faulty_file.py"]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("mypy") is None, reason="mypy is not installed; make lint runs it"
-)
-def test_the_checker_sees_every_name_of_the_language(tmp_path: Path) -> None:
-    names = "".join(f"{name}\n" for name in dsl.__all__)
-    greatest = "x: int = max(1, 2)\n"
-    said = checked(f"from dsl import *\n{names}{greatest}", tmp_path / "all_names.py")
-    assert said.startswith("Success"), said
-    said = checked(f"from dsl import {', '.join(dsl.BUILTINS)}\n{greatest}", tmp_path / "own.py")
-    assert re.findall(r"\[([a-z-]+)\]", said) == ["assignment"], said
+def test_the_checker_sees_every_name_of_the_language(said: dict[str, str]) -> None:
+    assert said["all_names.py"] == ""
+    assert re.findall(r"\[([a-z-]+)\]", said["own.py"]) == ["assignment"], said["own.py"]
 
 
 def test_the_language_leaves_out_no_name_of_its_files() -> None:

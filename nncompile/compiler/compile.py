@@ -86,9 +86,11 @@ class _Compiled:
 
 @dataclass
 class CompiledStep(_Compiled):
-    """The graphs of a training step after the passes, and the `onnx.ModelProto`s of them."""
+    """The graphs of a training step after the passes, and the `onnx.ModelProto`s of them.
+    `variants` are the steps that were made of it, such as one whose learning rate can be set."""
 
     source: Step = field(kw_only=True)
+    variants: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict, repr=False)
 
     @cached_property
     def gradient(self) -> Graph:
@@ -253,6 +255,20 @@ def compile_step(
     with report.stage("gradients"):
         step = compose(recipe)
     return CompiledStep(tuple(without), opset, observe, report, source=step)
+
+
+def compiled_step(recipe: Recipe | CompiledStep, without: Collection[str] = ()) -> CompiledStep:
+    """The step of a recipe, which may be one that is compiled. Raises `ModelError` where it was
+    compiled without other passes than are named."""
+    if not isinstance(recipe, CompiledStep):
+        return compile_step(recipe, without)
+    if without and {*without} != {*recipe.without}:
+        left_out = f"without {', '.join(recipe.without)}" if recipe.without else "with all passes"
+        raise ModelError(
+            f"the step is compiled already, {left_out}",
+            hint=f"compile_step(recipe, without={[*without]!r}) leaves passes out",
+        )
+    return recipe
 
 
 @suggests_names

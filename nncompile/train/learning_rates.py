@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,10 +30,9 @@ Rate = float | Mapping[str, float | None] | None
 @dataclass
 class Adjustments:
     """The step of a recipe as it was `declared`, and those of which some rates can be set, each
-    compiled when it is first needed."""
+    compiled when it is first needed, for all trainers that share the declared one."""
 
     declared: CompiledStep
-    _compiled: dict[tuple[str, ...], CompiledStep] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.groups = rate_groups(self.declared.source.recipe)
@@ -62,10 +61,11 @@ class Adjustments:
         if not able:
             return self.declared
         key = tuple(g.label for g in able)
-        if key not in self._compiled:
+        variants = self.declared.variants
+        if key not in variants:
             recipe = adjusted(self.declared.source.recipe, able)
-            self._compiled[key] = compile_step(recipe, self.declared.without)
-        return self._compiled[key]
+            variants[key] = compile_step(recipe, self.declared.without)
+        return variants[key]
 
 
 class SettableRates:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.compiler.compile import CompiledStep, compile_step
+from nncompile.compiler.compile import CompiledStep, compiled_step
 from nncompile.diagnostics.errors import ModelError, warn, whole_number
 from nncompile.diagnostics.errors import TrainingWarning as TrainingWarning
 from nncompile.diagnostics.hints import suggests_options
@@ -58,9 +58,7 @@ class Probe:
         threads: int | None = None,
         without: Collection[str] = (),
     ) -> None:
-        self.compiled = (
-            recipe if isinstance(recipe, CompiledStep) else compile_step(recipe, without)
-        )
+        self.compiled = compiled_step(recipe, without)
         self.recipe = self.compiled.source.recipe
         with recording_locations(self.recipe.model.graph.locations):
             self._plan = _Plan(self.compiled)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nncompile.compiler.compile import CompiledStep, compile_step
+from nncompile.compiler.compile import CompiledStep, compiled_step
 from nncompile.diagnostics.errors import ModelError, whole_number
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.program.recipe import Recipe
@@ -52,7 +52,7 @@ def overfit_one_batch(
     fit.
     """
     whole_number("steps", steps, 1)
-    compiled = recipe if isinstance(recipe, CompiledStep) else compile_step(recipe)
+    compiled = compiled_step(recipe)
     source = compiled.source
     names = source.recipe.losses
     if not names:

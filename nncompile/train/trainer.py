@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nncompile.backends.onnx import OPSET
-from nncompile.compiler.compile import compile_step
+from nncompile.compiler.compile import CompiledStep, compile_step, compiled_step
 from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import (
     ModelError,
@@ -48,6 +48,7 @@ from nncompile.train.weights import ClassWeight
 
 class Trainer(SuggestsNames, SetBySeed, SettableRates):
     """Trains the model of a recipe on execution `providers`, with `threads` for each operator.
+    What `compile_step` made of the recipe may stand for it: several trainers then share it.
 
     `seed` (the recipe's by default) determines initial weights, the order of examples and random
     ops: the same seed, data and runtime give the same bits. `without` switches passes off.
@@ -58,20 +59,20 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
     @suggests_names
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: Recipe | CompiledStep,
         providers: Provider | Sequence[Provider] = "cpu",
         seed: int | None = None,
         threads: int | None = None,
         without: Collection[str] = (),
     ) -> None:
-        self.compiled = compile_step(recipe, without)
+        self.compiled = compiled_step(recipe, without)
+        self.recipe = self.compiled.source.recipe
         self._adjustments = Adjustments(self.compiled)
         self.providers = providers
         self.threads = threads
-        self.seed = recipe.seed if seed is None else seed_number(seed)
+        self.seed = self.recipe.seed if seed is None else seed_number(seed)
         self._notes = Notes()
-        self.recipe = recipe
-        self.model = recipe.model
+        self.model = self.recipe.model
         self._loop = Loop(self.compiled, self._runner(self.compiled.source.initial(self.seed)))
         self._evaluation = self._evaluating()
         self._fixed = True
