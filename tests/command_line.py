@@ -32,6 +32,20 @@ def data():
     return {"x": x[:60], "label": label[:60]}, {"x": x[60:], "label": label[60:]}
 """
 
+# The least that trains: for processes, each of which compiles it anew.
+SMALL = """\
+import numpy as np
+from dsl import Dense, cross_entropy, f32, i64, model, sgd, training
+
+@model
+def net(x=f32["batch", 4], label=i64["batch"]):
+    logits = x >> Dense(3, name="head")
+    return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+recipe = training(net, optimizer=sgd(3e-2), batch_size=16, epochs=8)
+
+""" + GOOD[GOOD.index("def data") :]
+
 
 def run(*args: object) -> Result:
     return CliRunner().invoke(app, [str(a) for a in args])

@@ -60,5 +60,18 @@ def good(tmp_path: Path) -> Path:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a finished training of `GOOD`, to be read only."""
     directory = tmp_path_factory.mktemp("trained")
-    succeeds("train", written(directory, GOOD), "--output", directory / "runs")
+    with pytest.MonkeyPatch.context() as patched:
+        leave_pages_unmeasured(patched)
+        succeeds("train", written(directory, GOOD), "--output", directory / "runs")
     return directory / "runs"
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs have pages without measurements: to compile those takes longer than the training of a
+    small model. The tests of pages have them."""
+    leave_pages_unmeasured(monkeypatch)
+
+
+def leave_pages_unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nncompile.report.run_page.RunPage._measure", lambda *_: None)

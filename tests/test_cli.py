@@ -19,6 +19,7 @@ from nncompile.passes import PASSES
 from nncompile.runtime import StepRunner, load_state
 from tests.command_line import GOOD, WRONG_SLOPE, line, run, succeeds, written
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 ROOT = Path(__file__).parent.parent
 
 

@@ -16,6 +16,8 @@ from nncompile.runtime import load_state, save_state
 from nncompile.train.progress import Snapshot
 from tests.command_line import GOOD, WRONG_SLOPE, fails, line, run, succeeds, written
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
+
 # A file, what stands in the line that the message names, and what the message says.
 BAD_FILES = {
     "raises": (GOOD + "\n1 / 0\n", "1 / 0", ["ZeroDivisionError: division by zero"]),

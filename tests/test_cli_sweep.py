@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from nncompile.cli.trials import RECORD, Training, Trial
-from tests.command_line import GOOD, fails, run, written
+from tests.command_line import SMALL, fails, run, written
 from tests.test_cli_json import found
 from tests.test_docs import ROOT
 
-SOURCE = GOOD.replace(
+SOURCE = SMALL.replace(
     "@model",
     """\
 import os, signal
@@ -33,7 +33,7 @@ if kind == "raises":
 @model""",
     1,
 )
-SOURCE = SOURCE.replace("Dense(8, tanh", "Dense(width, tanh").replace("adam(3e-2)", "adam(rate)")
+SOURCE = SOURCE.replace("x >> Dense", "x >> Dense(width) >> Dense").replace("sgd(3e-2", "sgd(rate")
 SOURCE = SOURCE.replace("epochs=8", "epochs=10**6 if kind == 'long' else 2")
 
 

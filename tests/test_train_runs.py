@@ -13,10 +13,11 @@ import pytest
 
 from nncompile.runtime import load_state
 from nncompile.runtime.runner import StepRunner
-from tests.command_line import GOOD, fails, run, succeeds, written
+from tests.command_line import GOOD, SMALL, fails, run, succeeds, written
 from tests.run_checks import log_rows
 from tests.small_models import assert_same
 
+pytestmark = pytest.mark.usefixtures("unmeasured")
 ROOT = Path(__file__).parent.parent
 
 
@@ -154,8 +155,7 @@ def test_a_checkpoint_of_a_run_begins_another(here: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGHUP"])
 def test_a_signal_ends_a_training_with_all_on_disk(here: Path, number: str) -> None:
-    source = GOOD.replace("epochs=8", "epochs=1000000")
-    written(here, source)
+    written(here, SMALL.replace("epochs=8", "epochs=1000000"))
     command = [sys.executable, "-m", "nncompile", "train", "net.py", "--verbose"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -176,6 +176,7 @@ def test_a_signal_ends_a_training_with_all_on_disk(here: Path, number: str) -> N
 def test_a_training_outlives_its_reader(here: Path, reader: str) -> None:
     if "full" in reader and not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
+    written(here, SMALL)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = f"{sys.executable} -m nncompile train net.py --epochs 200 --verbose {reader}"
     done = subprocess.run(
