@@ -145,7 +145,9 @@ def test_a_file_that_is_not_there_or_no_model(command: str, tmp_path: Path) -> N
     assert "gone.py" in fails(command, tmp_path / "gone.py")
     binary = tmp_path / "model.onnx"
     binary.write_bytes(b"\x08\x0a\xff\xfe")
-    assert "not a Python file" in fails(command, binary)
+    assert "model.onnx is not an ONNX model" in fails(command, binary)
+    other = binary.rename(tmp_path / "model.bin")
+    assert "not a Python file" in fails(command, other)
 
 
 @pytest.mark.slow

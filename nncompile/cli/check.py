@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.onnx_models import left_out
 from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
-from nncompile.cli.shared import Chosen, File, data_or_none, print_findings
+from nncompile.cli.shared import Chosen, File, data_or_none, out, print_findings
 from nncompile.verify.check import check as findings
 
 
@@ -32,5 +33,9 @@ def check(
     recipe = declared.recipe_if_any
     data = data_or_none(declared)
     found = print_findings(findings(declared.model, recipe, data.train if data else None, seed))
+    note = left_out(declared)
+    if note:
+        out.print(f"  -   {note}")
     failed = any(finding.holds is False for finding in found)
-    return Outcome({"findings": [vars(finding) for finding in found]}, FAILED if failed else 0)
+    listed = [vars(finding) for finding in found]
+    return Outcome({"findings": listed, "left_out": note}, FAILED if failed else 0)

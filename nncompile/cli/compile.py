@@ -23,6 +23,7 @@ from nncompile.cli.shared import (
     skipped_passes,
 )
 from nncompile.cli.trained import checkpoint_of
+from nncompile.compiler.adapters import has_numbers
 from nncompile.compiler.compile import Report
 from nncompile.compiler.export import INFERENCE, TARGETS, export, target_of
 from nncompile.diagnostics.tables import columns
@@ -77,6 +78,8 @@ def compile(
     declared = load_file(file, model, settings)
     recipe = declared.recipe_if_any
     source = recipe or declared.model
+    if to not in (*INFERENCE, "adapter") and declared.way_out:
+        source = declared.recipe  # or the way to one
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
     target_of(output, to)  # before anything is compiled
@@ -104,7 +107,7 @@ def compile(
         peak = peak_memory()
         out.print(f"{timing.seconds:.2f} s in all" + (f", peak memory {peak}" if peak else ""))
     print_files(*paths)
-    untrained = to in INFERENCE and params is None and bool(declared.model.parameters)
+    untrained = to in INFERENCE and params is None and not has_numbers(declared.model)
     if untrained and not initial:
         typer.echo(
             f"{output} holds initial weights: --params CHECKPOINT writes trained ones, "

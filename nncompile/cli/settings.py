@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from nncompile.cli.onnx_models import SUFFIX, declared_by_onnx
 from nncompile.cli.outcome import MISTAKE, Outcome, print_json
 from nncompile.cli.shared import out
 from nncompile.diagnostics.tables import columns
@@ -66,8 +67,12 @@ def spread(args: Sequence[str]) -> list[str]:
 
 
 def load_file(file: Path, model: str | None, settings: Sequence[str] | None) -> Declared:
-    """Loads a model file with the values that `--set` gives; raises what `load` does."""
-    return load(file, model, assignments(settings or (), "--set"))
+    """Loads a model file with the values that `--set` gives, or an ONNX file; raises what `load`
+    and `load_onnx` do."""
+    values = assignments(settings or (), "--set")
+    if file.suffix == SUFFIX:
+        return declared_by_onnx(file, model, values)
+    return load(file, model, values)
 
 
 def print_options(declared: Declared) -> None:

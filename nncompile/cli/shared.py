@@ -65,7 +65,9 @@ class Output(Console):
 
 _PACKAGE = Path(__file__).parent.parent
 out = Output(highlight=False, markup=False, soft_wrap=True)
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Python file that declares a model.")]
+_FILE = "Python file that declares a model, or an .onnx file."
+File = Annotated[Path, typer.Argument(metavar="FILE", help=_FILE)]
+OptionalFile = Annotated[Path | None, typer.Argument(metavar="[FILE]", help=_FILE)]
 Chosen = Annotated[
     str | None, typer.Option("--model", help="Which model, if the file declares several.")
 ]
@@ -149,8 +151,8 @@ def data_of(declared: Declared) -> Data:
     if data is None:
         raise ModelError(
             f"{declared.path.name} declares no data to train on",
-            hint='data = {"image": x, "label": y}, data = "train.csv", or a function that '
-            "returns it",
+            hint=declared.way_out
+            or 'data = {"image": x, "label": y}, data = "train.csv", or a function that returns it',
         )
     return data
 

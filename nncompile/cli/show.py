@@ -13,7 +13,15 @@ from nncompile.backends.onnx import to_text
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import first_sentence
 from nncompile.cli.settings import Set, load_file, print_options
-from nncompile.cli.shared import Chosen, Without, data_of, out, print_files, skipped_passes
+from nncompile.cli.shared import (
+    Chosen,
+    OptionalFile,
+    Without,
+    data_of,
+    out,
+    print_files,
+    skipped_passes,
+)
 from nncompile.compiler.compile import compile_model
 from nncompile.diagnostics.errors import ModelError
 from nncompile.diagnostics.tables import columns
@@ -35,7 +43,7 @@ class Stage(StrEnum):
 
 
 def show(
-    file: Annotated[Path | None, typer.Argument(help="Python file that declares a model.")] = None,
+    file: OptionalFile = None,
     stage: Annotated[Stage, typer.Option(help="Which graph.")] = Stage.model,
     passes: Annotated[
         list[str] | None, typer.Option("--pass", help="Print before and after this pass.")
@@ -48,6 +56,9 @@ def show(
     plot: Annotated[
         Path | None, typer.Option(help="Draw the model as it is written: an .svg file.")
     ] = None,
+    summarized: Annotated[
+        bool, typer.Option("--summary", help="Print a table of the layers, in place of a graph.")
+    ] = False,
     profiled: Annotated[
         bool, typer.Option("--profile", help="Print which lines the time of a step goes to.")
     ] = False,
@@ -65,6 +76,7 @@ def show(
       nncompile show digits.py
       nncompile show digits.py --stage step
       nncompile show digits.py --stage gradient --pass gemm
+      nncompile show digits.py --summary
       nncompile show digits.py --plot digits.svg
       nncompile show digits.py --profile
       nncompile show --list-passes
@@ -86,6 +98,10 @@ def show(
         path = declared.model.plot(plot)
         print_files(path)
         return Outcome({"model": declared.model.name, "files": described_files([path])})
+    if summarized:
+        summary = str(declared.model.summary())
+        out.print(summary)
+        return Outcome({"model": declared.model.name, "summary": summary})
     if profiled:
         return profile_of(declared)
     graph = {

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from nncompile.cli.onnx_models import left_out
 from nncompile.cli.outcome import FAILED, Outcome
 from nncompile.cli.settings import Set, load_file
 from nncompile.cli.shared import Chosen, File, data_or_none, out
@@ -45,7 +46,10 @@ def verify(
     data = declared_data.train if declared_data else None
     report = compared(source, data, seed, sizes_of(sizes), rounds, quick)
     out.print(report.text(str(file)))
-    return Outcome(report.described(), 0 if report.agrees else FAILED)
+    note = left_out(declared)
+    if note:
+        out.print(note)
+    return Outcome({**report.described(), "left_out": note}, 0 if report.agrees else FAILED)
 
 
 def sizes_of(text: str | None) -> dict[str, int]:

@@ -41,8 +41,9 @@ class Data:
 @dataclass(frozen=True)
 class Declared:
     """What a model file declares: its models and recipes by the names of their variables, and its
-    data. `choice` names the model that is meant where there are several, and `options` are its
-    hyper-parameters by name, with their values."""
+    data. `choice` names the model that is meant where there are several, `options` are its
+    hyper-parameters by name, with their values, and `way_out` says how to get a recipe or data
+    where there are none, if not by declaring them."""
 
     path: Path
     module: ModuleType
@@ -50,6 +51,7 @@ class Declared:
     recipes: Mapping[str, Recipe]
     choice: str | None = None
     options: Mapping[str, FileOption] = field(default_factory=dict)
+    way_out: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -64,7 +66,7 @@ class Declared:
             return self._chosen(self.choice)
         if len(self.models) != 1 and len(self.recipes) == 1:
             return next(iter(self.recipes.values())).model
-        return self._only(self.models, "model", "a function decorated with @model")
+        return self._only(self.models, "model", "declare one: a function decorated with @model")
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -75,7 +77,8 @@ class Declared:
             if self.choice in recipes:
                 return recipes[self.choice]
             recipes = {name: r for name, r in recipes.items() if r.model is self.model}
-        return self._only(recipes, "recipe", "training(model, minimize=..., optimizer=...)")
+        declare = "declare one: training(model, minimize=..., optimizer=...)"
+        return self._only(recipes, "recipe", self.way_out or declare)
 
     @property
     def recipe_if_any(self) -> Recipe | None:
@@ -151,9 +154,9 @@ class Declared:
             hint=f"it declares {', '.join((*self.models, *self.recipes))}",
         )
 
-    def _only(self, declared: Mapping[str, T], kind: str, example: str) -> T:
+    def _only(self, declared: Mapping[str, T], kind: str, hint: str) -> T:
         if not declared:
-            raise ModelError(f"{self.path.name} declares no {kind}", hint=f"declare one: {example}")
+            raise ModelError(f"{self.path.name} declares no {kind}", hint=hint)
         if len(declared) > 1:
             raise ModelError(
                 f"{self.path.name} declares several {kind}s: {', '.join(declared)}",
@@ -192,7 +195,7 @@ def _source(file: Path) -> str:
     if file.suffix != ".py" and file.exists():
         raise FileError(
             f"{file} is not a Python file",
-            hint="`nncompile run` takes .onnx files" if file.suffix == ".onnx" else None,
+            hint="load_onnx(path) makes a model of it" if file.suffix == ".onnx" else None,
         )
     try:
         text = read_file(file).decode()

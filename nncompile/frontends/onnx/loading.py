@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from nncompile.frontends.onnx import entries as entries  # fills the table
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.inputs import cut, leaves_of_file
 from nncompile.frontends.onnx.naming import clean
-from nncompile.frontends.onnx.reading import all_nodes, read_model
+from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
 from nncompile.frontends.onnx.refusals import ImportRefused, Refusal
 from nncompile.frontends.onnx.report import ImportReport
 from nncompile.frontends.onnx.roles import Stored, assign, name_all, tie
@@ -133,11 +134,12 @@ def _model(
     used = {path: value for path, value in initial.items() if path in reachable}
     updates = {path: v for path, v in importer.updates.items() if path in used}
     own = [s for s in stored if s.same_as is None]
+    operators = Counter(operator(node) for node in all_nodes(model.graph))
     report = ImportReport(
         file=importer.file,
         producer=model.producer_name,
         opset=importer.opsets.get("", 0),
-        nodes=sum(1 for _ in all_nodes(model.graph)),
+        nodes=operators.total(),
         values=len(graph.nodes),
         trained={s.path: _text(s) for s in own if s.role == "parameter" and s.path in used},
         states={s.path: _text(s) for s in own if s.role == "state" and s.path in used},
@@ -149,6 +151,7 @@ def _model(
         ties=tied,
         assumptions=tuple(importer.notes.get("assumptions", ())),
         renames={s.path: s.name for s in own if s.path != s.name and s.role != "constant"},
+        operators=dict(operators.most_common()),
     )
     return ImportedModel(
         name=title,

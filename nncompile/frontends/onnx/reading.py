@@ -94,3 +94,9 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
                     waiting.append(attribute.g.node)
                 elif attribute.type == onnx.AttributeProto.GRAPHS:
                     waiting += [g.node for g in attribute.graphs]
+
+
+def operator(node: onnx.NodeProto) -> str:
+    """The operator of a node, with its domain unless that is ONNX's own."""
+    domain = "" if node.domain in ("", "ai.onnx") else f"{node.domain}."
+    return f"{domain}{node.op_type}"

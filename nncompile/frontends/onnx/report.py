@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 class ImportReport:
     """What an import did. `trained` and `states` are types by path; `constants` the float tensors
     of several numbers that stay as they are, with the reason; `ties` are the tensors of the file
-    that are one parameter; `renames` says what a tensor of the file is called here."""
+    that are one parameter; `renames` says what a tensor of the file is called here; `operators`
+    counts the nodes of the file."""
 
     file: str
     producer: str
@@ -23,8 +24,13 @@ class ImportReport:
     ties: Mapping[str, Sequence[str]] = field(default_factory=dict)
     assumptions: Sequence[str] = ()
     renames: Mapping[str, str] = field(default_factory=dict)
+    operators: Mapping[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, most: int | None = None) -> str:
+        """The report, with at most so many lines of each part."""
         by = f" by {self.producer}" if self.producer else ""
         head = f"{self.file}: {self.nodes:,} nodes of opset {self.opset}{by}"
         lines = [f"{head}, {self.values:,} here"]
@@ -38,8 +44,16 @@ class ImportReport:
             if rows:
                 width = max(map(len, rows))
                 lines.append(f"{title} ({len(rows)}):")
-                lines += [f"  {name:<{width}}  {text}".rstrip() for name, text in rows.items()]
+                shown = [f"  {name:<{width}}  {text}".rstrip() for name, text in rows.items()]
+                lines += _first(shown, most)
         if self.assumptions:
             lines.append(f"assumed ({len(self.assumptions)}):")
-            lines += [f"  {text}" for text in self.assumptions]
+            lines += _first([f"  {text}" for text in self.assumptions], most)
         return "\n".join(lines)
+
+
+def _first(lines: list[str], most: int | None) -> list[str]:
+    """The first lines, and how many there are beside them."""
+    if most is None or len(lines) <= most:
+        return lines
+    return [*lines[:most], f"  ... {len(lines) - most:,} more"]
