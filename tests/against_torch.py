@@ -42,9 +42,8 @@ def check_against_torch(
     ours: Function, theirs: Function, type_: Type, *shapes: tuple[int, ...]
 ) -> None:
     """One file, several sizes: values, first and second gradients are torch's, ties included."""
-    sizes, dtypes = [[shape] for shape in shapes], [type_.dtype]
-    for draw in (ties, lambda rng, shape: rng.normal(size=shape)):
-        check(ours, theirs, [type_.shape], *sizes, draw=draw, dtypes=dtypes)
+    sizes = [[shape] for shape in shapes]
+    check(ours, theirs, [type_.shape], *sizes, and_drawn=[ties], dtypes=[type_.dtype])
     assert ours(leaf(type_)).dtype is type_.dtype
 
 

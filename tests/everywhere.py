@@ -28,14 +28,18 @@ def check(
     shapes: Sequence[tuple[Any, ...]],
     *sizes: Sequence[tuple[int, ...]],
     draw: Draw = lambda rng, shape: rng.normal(size=shape),
+    and_drawn: Sequence[Draw] = (),
     dtypes: Sequence[DType] = (f32, f64),
     order: int = 2,
 ) -> None:
     """`ours`, of values of those shapes, is `theirs`, of torch's tensors, at all sizes: the result,
-    the gradient at each argument and (order 2) the gradient of that."""
+    the gradient at each argument and (order 2) the gradient of that. Data are drawn in one or more
+    ways."""
     torch = pytest.importorskip("torch")
-    rng = np.random.default_rng(11)
-    data = [[draw(rng, shape) for shape in each] for each in sizes]
+    data = []
+    for way in (draw, *and_drawn):
+        rng = np.random.default_rng(11)
+        data += [[way(rng, shape) for shape in each] for each in sizes]
     for dtype in dtypes:
         graph = _with_gradients(ours, [dtype[shape] for shape in shapes], order)
         run, script = session(to_model(graph)), script_of(graph)

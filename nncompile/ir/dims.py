@@ -303,6 +303,8 @@ def substitute(d: Dim, bindings: Mapping[sp.Symbol, Dim]) -> Dim:
     """The dimension with sizes in place of names."""
     if isinstance(d, int):
         return d
+    if isinstance(d, sp.Symbol):  # most are
+        return dim(bindings[d]) if d in bindings else d
     return dim(d.xreplace({s: sp.sympify(size) for s, size in bindings.items()}))
 
 
@@ -332,13 +334,13 @@ def _settle(d: Dim, n: int, bindings: dict[sp.Symbol, int]) -> bool:
         if known != n:
             raise ShapeError(f"expected size {known}{f' for {d}' if d != known else ''}, got {n}")
         return True
+    if isinstance(known, sp.Symbol):
+        bindings[known] = n
+        return True
     unknown = sorted(known.free_symbols, key=str)
     if len(unknown) > 1 or not known.is_polynomial(*unknown):
         return False
     (name,) = unknown
-    if known == name:
-        bindings[name] = n
-        return True
     roots = [r for r in sp.roots(known - n, name) if r.is_Integer and r >= 0]
     if len(roots) == 1:
         bindings[name] = int(roots[0])

@@ -51,13 +51,19 @@ def to_exported(graph: Graph, parameters: Mapping[str, Array]) -> torch.export.E
     module.requires_grad_(False)  # or torch's scan would be traced with its gradients
     # torch.export reads the names of the inputs off the function.
     module.forward = MethodType(function_of(module.source["eval"]), module)  # type: ignore[method-assign]  # of this module only
-    examples, failure = _examples(module, inputs)
-    for dynamic in (_named(inputs), _inferred(inputs)):
+    failure: Exception | None = None
+    refused: Exception | None = None
+    ways = (_named(inputs), _inferred(inputs))
+    for dynamic, examples in zip(ways, itertools.tee(_examples(module, inputs)), strict=True):
         for example in examples if dynamic is not None else ():
+            if isinstance(example, Exception):
+                refused = example
+                continue
             try:
                 return torch.export.export(module, example, dynamic_shapes=dynamic)
             except (ValueError, RuntimeError) as error:
                 failure = error
+    failure = failure or refused
     reason = " ".join(str(failure).split())[:600]
     raise BackendError(
         f"torch.export cannot export {graph.name}: {reason}",
@@ -88,19 +94,19 @@ def _location_of_loop(graph: Graph) -> Location | None:
 
 def _examples(
     module: EagerModule, inputs: Mapping[str, Value]
-) -> tuple[list[tuple[torch.Tensor, ...]], Exception | None]:
-    """Inputs that the model accepts: zeros, of several sizes; and the error of the last others."""
+) -> Iterator[tuple[torch.Tensor, ...] | Exception]:
+    """Inputs that the model accepts: zeros, of several sizes; or the error of those that it does
+    not. Each is tried when it is asked for: the first is mostly enough, and loops are slow."""
     names = sorted(symbols(size for leaf in inputs.values() for size in leaf.shape), key=str)
-    examples, failure = [], None
     for sizes in _SIZES if names else _SIZES[:1]:
         chosen = dict(zip(names, itertools.cycle(sizes), strict=False))
         try:
             example = tuple(_zeros(leaf.type, chosen) for leaf in inputs.values())
             module(*example)
-            examples.append(example)
         except (RuntimeError, ValueError, IndexError) as error:
-            failure = error
-    return examples, failure
+            yield error
+        else:
+            yield example
 
 
 def _zeros(type_: Type, sizes: Mapping[sp.Symbol, Size]) -> torch.Tensor:
