@@ -15,7 +15,7 @@ from nncompile.ir.types import DType, f64
 from nncompile.ops import scan, split
 from nncompile.ops.loops.scan import Scan
 from nncompile.passes import optimize
-from tests.backends import in_onnxruntime, script_of
+from tests.backends import script_of, session, valid_model
 from tests.differences import check_difference
 from tests.leaves import leaf
 from tests.tolerances import assert_close
@@ -52,15 +52,17 @@ def check_gradients(y: Value, leaves: list[Value], feeds: Feeds) -> None:
         check_difference([y], [gradient], [np.ones(())], [x], feeds, rng)
 
 
-def check_everywhere(graph: Graph, feeds: Feeds) -> None:
-    """numpy, onnxruntime and TorchScript agree, before and after the passes."""
-    expected = evaluate(graph, feeds, np.float64)
+def check_everywhere(graph: Graph, *data: Feeds) -> None:
+    """numpy, onnxruntime and TorchScript agree, before and after the passes, on all data."""
     for form in (graph, optimize(graph)):
-        for name, x in evaluate(form, feeds, np.float64).items():
-            assert_close(x, expected[name], "float64", name)
-        for results in (in_onnxruntime(form, feeds, expected), script_of(form)(feeds)):
-            for name, y in graph.outputs.items():
-                assert_close(results[name], expected[name], y.dtype.name, name)
+        run, script = session(valid_model(form)), script_of(form)
+        for feeds in data:
+            expected = evaluate(graph, feeds, np.float64)
+            for name, x in evaluate(form, feeds, np.float64).items():
+                assert_close(x, expected[name], "float64", name)
+            for results in (run(feeds, expected), script(feeds)):
+                for name, y in graph.outputs.items():
+                    assert_close(results[name], expected[name], y.dtype.name, name)
 
 
 class Memory:
