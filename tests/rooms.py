@@ -24,7 +24,7 @@ FLOORS = (
     ("nncompile.runtime",),
     ("nncompile.compiler", "nncompile.frontends"),
     ("nncompile.train", "nncompile.interop"),
-    ("nncompile.verify", "nncompile.sklearn", "nncompile.report"),
+    ("nncompile.verify", "nncompile.sklearn", "nncompile.report", "nncompile.finetuning"),
     ("nncompile.cli",),
     ("nncompile.__main__",),
 )
@@ -41,7 +41,11 @@ FAMILIES = (
     ("pooling", "normalization"),
     ("images",),
 )
-USERS = ("dsl", "nncompile.sklearn")  # what is written in the language; the compiler is not
+USERS = (
+    "dsl",
+    "nncompile.sklearn",
+    "nncompile.finetuning",
+)  # what is written in the language; the compiler is not
 FACE = "__init__"  # the public face of both packages may import anything
 # Package → the rooms that may import it; other packages are not restricted.
 OWNERS = {

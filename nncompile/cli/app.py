@@ -10,6 +10,7 @@ from nncompile.cli.check import check
 from nncompile.cli.compile import compile
 from nncompile.cli.doctor import doctor
 from nncompile.cli.evaluate import evaluate
+from nncompile.cli.finetune import finetune
 from nncompile.cli.import_ import import_
 from nncompile.cli.init import init
 from nncompile.cli.lr_find import lr_find
@@ -32,10 +33,10 @@ app = typer.Typer(
 )
 # In the order of the help.
 for function in (
-    *(init, import_, train, sweep, evaluate, predict, compile, run),
+    *(init, import_, train, finetune, sweep, evaluate, predict, compile, run),
     *(show, check, verify, lr_find, doctor),
 ):
-    kind = ResumableCommand if function is train else Command
+    kind = ResumableCommand if function in (train, finetune) else Command
     name = function.__name__.strip("_").replace("_", "-")
     app.command(name, cls=kind, no_args_is_help=function is not doctor)(command(function))
 

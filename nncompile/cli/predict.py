@@ -96,7 +96,9 @@ class Predictions:
         self.session, self.drop = session, drop
         self.count = 0
         self._notes = Notes()
-        names = [*inputs, *(port.name for port in session.inputs)]
+        ports = [port.name for port in session.inputs]
+        self._targets = [name for name in inputs if name not in ports]  # of the model as trained
+        names = [*inputs, *ports]
         self._columns = Columns(names, self._notes)
         self._codes = session.vocabularies
 
@@ -137,7 +139,8 @@ class Predictions:
                 raise
         else:
             arrays = named(block, ports, self._codes)
-            feeds = {name: x for name, x in arrays.items() if name not in self.drop}
+            dropped = {*self.drop, *self._targets}
+            feeds = {name: x for name, x in arrays.items() if name not in dropped}
         for port in ports:
             if port.name in feeds:
                 rows = rows_of(port.name, feeds[port.name])

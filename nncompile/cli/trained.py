@@ -8,6 +8,7 @@ from typing import Any
 
 from nncompile.cli.settings import load_file
 from nncompile.diagnostics.errors import FileError
+from nncompile.finetuning.plan import Plan, tuned
 from nncompile.program.model_file import Declared, load
 from nncompile.train import run_config
 from nncompile.train.run_places import BEST, CONFIG
@@ -38,6 +39,8 @@ def declared_by(run: Path) -> Declared:
     """The model file of a run, with the options that it was trained with. Raises `FileError` where
     the run does not say which file that is, and what `load` does."""
     config = run_config.read(run)
+    if config.get("finetune") is not None:
+        return tuned(Plan.of(config["finetune"])).declared
     file: Any = config.get("file")
     if not isinstance(file, str):
         raise FileError(

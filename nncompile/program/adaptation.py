@@ -29,6 +29,7 @@ from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.updates import patterns_of
 
 M = TypeVar("M", bound=Model)
+_SHOWN = 24  # matrices that an error lists
 
 
 def with_low_rank(
@@ -54,7 +55,7 @@ def with_low_rank(
         raise ModelError(
             f"LoRA found no weight matrix (or kernels) of model {model.name} that "
             f"{', '.join(map(repr, names))} matches",
-            rows=[("matrix", path, str(leaf.type)) for path, leaf in weights.items()],
+            rows=[("matrix", path, str(leaf.type)) for path, leaf in weights.items()][:_SHOWN],
             hint=did_you_mean(names[0], weights) if names else 'params="*" adapts all of them',
         )
     taken = {*model.whole.leaves, *model.outputs}
@@ -76,6 +77,7 @@ def with_changes(model: M, changes: Iterable[LowRank], starts: Mapping[str, Valu
     """The model with these changes of its weights, whose factors start there."""
     adapters = {change.path: change for change in changes}
     new: dict[Value, Value] = {}
+    factors: list[Value] = []
     with recording_locations(model.graph.locations):
         for path, change in adapters.items():
             leaf = model.parameters[path]
@@ -83,12 +85,14 @@ def with_changes(model: M, changes: Iterable[LowRank], starts: Mapping[str, Valu
                 Input(name, Type(leaf.dtype, shape), "parameter")()
                 for name, shape in zip((change.a, change.b), change.shapes(leaf.shape), strict=True)
             )
+            factors += [a, b]
             new[leaf] = change.changed(leaf, a, b)
         held = {**model.parameters, **model.states}
         free = {name for change in model.adapters.values() for name in (change.a, change.b)}
         return _substituted(
             model,
             new,
+            factors,
             initial={**model.initial, **starts},
             adapters={**model.adapters, **adapters},
             frozen=tuple(escape(p) for p in held if p not in free and p not in RANDOM_STATE),
@@ -106,7 +110,7 @@ def without_low_rank(model: M) -> M:
             new[change.changed(weight, leaves[change.a], leaves[change.b])] = weight
         gone = {name for change in model.adapters.values() for name in (change.a, change.b)}
         initial = {path: value for path, value in model.initial.items() if path not in gone}
-        return _substituted(model, new, initial=initial, adapters={}, frozen=())
+        return _substituted(model, new, [], initial=initial, adapters={}, frozen=())
 
 
 def _started(type_: Type, path: str, fan_in: int) -> Value:
@@ -116,14 +120,15 @@ def _started(type_: Type, path: str, fan_in: int) -> Value:
     return uniform(random_key(path, seed_leaf()), type_.shape, -limit, limit, type_.dtype)
 
 
-def _substituted(model: M, new: Mapping[Value, Value], **fields: Any) -> M:
-    """The model with these values in the place of others, and these fields; leaves without an
-    initial value are gone."""
+def _substituted(model: M, new: Mapping[Value, Value], added: Sequence[Value], **fields: Any) -> M:
+    """The model with these values in the place of others, these leaves after its own, and these
+    fields; leaves without an initial value are gone."""
     values = substituted([*model.outputs.values(), *model.updates.values()], new)
     outputs = dict(zip(model.outputs, values, strict=False))
     updates = dict(zip(model.updates, values[len(outputs) :], strict=True))
-    held = {**fields["initial"], **model.inputs}
-    inputs = tuple(v for v in model.graph.inputs if input_of(v).name in {*held, *RANDOM_STATE})
+    kept = {*fields["initial"], *model.inputs, *RANDOM_STATE}
+    leaves = (*model.whole.leaves.values(), *added)
+    inputs = tuple(leaf for leaf in leaves if input_of(leaf).name in kept)
     graph = replace(model.graph, outputs=outputs, inputs=inputs)
     return replace(model, graph=graph, updates=updates, origin=model, **fields)
 

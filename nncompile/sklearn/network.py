@@ -7,11 +7,10 @@ from typing import Any
 
 from dsl import Dense, Dropout, Standardize, activations, mean, model, relu, tanh
 from dsl import sigmoid as logistic
-from nncompile import optim
 from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type
-from nncompile.optim import Optimizer
+from nncompile.optim.naming import optimizer_named
 from nncompile.program.model import Model
 from nncompile.program.recipe import Recipe, training
 
@@ -90,16 +89,7 @@ def recipe_of(
     """How the network is trained: by an optimizer, or the one of that name. Raises `ModelError` for
     an unknown name, and for one that has no weight decay where there is some."""
     if isinstance(optimizer, str):
-        kinds = {
-            n: kind
-            for n in optim.__all__
-            if isinstance(kind := getattr(optim, n), type) and issubclass(kind, Optimizer)
-        }
-        kind = kinds.get(optimizer)
-        if kind is None or kind is Optimizer:
-            raise ModelError(
-                f"there is no optimizer {optimizer!r}", hint=did_you_mean(optimizer, kinds)
-            )
+        kind = optimizer_named(optimizer)
         options = {"lr": rate}
         if weight_decay or optimizer == "adamw":
             options["weight_decay"] = weight_decay

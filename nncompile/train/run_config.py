@@ -49,6 +49,7 @@ _ENTRIES = {
     "file": _TEXT,
     "choice": _TEXT,
     "hyperparameters": (dict, None),
+    "finetune": (dict, None),
     "options": (
         None,
         {

@@ -106,9 +106,12 @@ class RunFiles:
         """Writes the trained model, the training step with its first state, and the last state:
         all of them, or none. Raises `FileError`."""
         recipe = trainer.recipe
+        state = trainer.state
         with written_together(self.path) as directory:
+            factors = directory / "adapter.safetensors"
             files = (
-                *export(recipe, directory / "model.onnx", "onnx", trainer.state),
+                *export(recipe, directory / "model.onnx", "onnx", state),
+                *(export(recipe, factors, "adapter", state) if recipe.model.adapters else ()),
                 *export(recipe, directory / "step.onnx", "step", seed=trainer.seed),
                 self._write(self.snapshot(trainer), directory / FINAL),
             )

@@ -18,7 +18,7 @@ CONFIG, LOG, LATEST = "config.json", "log.csv", "latest"
 CHECKPOINTS, BEST, FINAL = "checkpoints", "best", "checkpoint.safetensors"
 # What may be in a run directory: anything else is no run's, and is never removed.
 _OWN = {CONFIG, LOG, CHECKPOINTS, BEST, "model.onnx", "step.onnx", "step.state.safetensors"}
-_OWN |= {"model.weights.safetensors", FINAL, "report.html"}
+_OWN |= {"model.weights.safetensors", "adapter.safetensors", FINAL, "report.html"}
 
 
 def create(target: Path | None, parent: Path, fill: Callable[[Path], None]) -> tuple[Path, Lock]:

@@ -1,0 +1,218 @@
+"""What commands that train share: the run directory, the options that a run keeps, progress."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nncompile.cli.outcome import INTERRUPTED, Outcome, described_files
+from nncompile.cli.report import Timing
+from nncompile.cli.shared import data_of, out, print_costs, print_files
+from nncompile.diagnostics.errors import ModelError
+from nncompile.program.model_file import Data, Declared
+from nncompile.program.recipe import Recipe
+from nncompile.train import Callback, CSVLog, EarlyStopping, JSONLog, RunDirectory, Trainer
+from nncompile.train.display import Display
+from nncompile.train.figures import figures
+from nncompile.train.run_config import watched_by_default
+
+RunPath = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Directory of the run; runs/MODEL/NUMBER by default."),
+]
+RunName = Annotated[str | None, typer.Option(help="Name of the run, in place of its number.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing run.")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Passes over the data, from now on.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Training steps, from now on.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Examples in a step.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random numbers.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")]
+Resume = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[RUN]",
+        help="Go on with a run: its number or name, its directory or one of its checkpoints; "
+        "the latest by default.",
+    ),
+]
+CheckpointEvery = Annotated[
+    str | None,
+    typer.Option(help="How often the state is written: 5m (the default), 500steps, 2epochs."),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(min=1, help="Stop after this many epochs without improvement; keep the best."),
+]
+Monitor = Annotated[
+    str | None,
+    typer.Option(
+        help="What tells the best epoch, and --patience watches; the held-out loss by default."
+    ),
+]
+LogFile = Annotated[
+    Path | None, typer.Option(help="Write each epoch's figures: a .csv or .jsonl file.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+
+Declaring = Callable[[Mapping[str, Any], Mapping[str, Any]], tuple[Declared, dict[str, Any]]]
+"""From what `config.json` of a resumed run says and the options that hold now to what is trained,
+and what `config.json` is to say of it."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training in a run directory. `flags` are options that a run which goes on takes over from
+    where it began, unless they are given again; None where they are not."""
+
+    output: Path | None
+    name: str | None
+    overwrite: bool
+    resume: str | None
+    epochs: int | None
+    steps: int | None
+    seed: int | None
+    flags: Mapping[str, Any]
+    quiet: bool
+    verbose: bool
+
+    def run(self, model: str, declaring: Declaring) -> Outcome:
+        """Trains what is declared, in a run of the model of that name, and exports it."""
+        out.outlives_its_reader = True
+        if self.resume is not None and self.overwrite:
+            raise ModelError("--resume continues a run, --overwrite replaces it: give one of them")
+        place = partial(
+            RunDirectory,
+            self.output,
+            name=self.name,
+            overwrite=self.overwrite,
+            resume=self.resume or False,
+        )
+        saved = place().find(model) or {}
+        given = {k: x for k, x in self.flags.items() if x is not None}
+        options = {**(saved.get("options") or {}), **given}
+        declared, about = declaring(saved, options)
+        recipe, data = declared.recipe, data_of(declared)
+        run = place(
+            checkpoint_every=options.get("checkpoint_every", "5m"),
+            monitor=options.get("monitor"),
+            about={**about, "options": options},
+            measure=True,
+        )
+        watchers = watchers_of(recipe, data, options, self.resume is not None)
+        provider, threads = options.get("provider", "cpu"), options.get("threads")
+        seed = saved.get("seed") if self.seed is None else self.seed
+        with Timing() as building:
+            trainer = Trainer(recipe, provider, seed, threads)
+            run.restore(trainer)
+        earlier = {name: x for name, x in options.items() if name not in given}
+        if earlier:
+            out.print(f"continuing {run.path} with the options it began with: {_words(earlier)}")
+        epochs, steps = self._length(trainer, saved, run)
+        parameters = trainer.params
+        out.print(
+            f"{recipe.model.name}: {sum(x.size for x in parameters.values()):,} parameters in "
+            f"{len(parameters)} tensors, a step of {len(trainer.compiled.step_model.graph.node)} "
+            f"nodes, compiled in {building.seconds:.2f} s"
+        )
+        if self.verbose:
+            print_costs(trainer.compiled.report)
+        size = options.get("batch_size", recipe.batch_size)
+        before = trainer.step
+        display = Display(0 if self.quiet else 1, out.file, every=self.verbose)
+        fit = partial(trainer.fit, epochs=epochs, steps=steps, batch_size=size)
+        with Timing() as fitting:
+            code = _ended(partial(fit, callbacks=[display, *watchers, run]), data)
+        made_steps = trainer.step - before
+        seconds = fitting.seconds - run.export_seconds
+        out.print(
+            f"{'interrupted after' if code else 'trained'} {made_steps:,} steps of {size} "
+            f"in {seconds:.2f} s on {provider}"
+            + (f", {1e3 * seconds / made_steps:.2f} ms a step" if made_steps else "")
+        )
+        # Who ends a training does not wait for figures.
+        evaluated = _evaluated(trainer, data) if recipe.model.metrics and not code else {}
+        print_files(*run.files)
+        described = {"run": run.path, "step": trainer.step, "epoch": trainer.epoch, **evaluated}
+        return Outcome({**described, "files": described_files(run.files)}, code)
+
+    def _length(
+        self, trainer: Trainer, saved: Mapping[str, Any], run: RunDirectory
+    ) -> tuple[int | None, int | None]:
+        """The epochs and steps from now on: those given, or up to the end that the run was to
+        have."""
+        epochs, steps = self.epochs, self.steps
+        if saved and epochs is None and steps is None:
+            epochs, steps = _remaining(trainer, saved["until"])
+            if 0 in (epochs, steps):
+                out.print(f"the run {run.path} is at its end: --epochs N trains on")
+        return epochs, steps
+
+
+def _ended(fit: Callable[..., object], data: Data) -> int:
+    """Trains on the data, and says with which exit code: that of a signal that ended it, or 0."""
+    try:
+        fit(data.train, validation_data=data.validation)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except SystemExit as ended:  # by another signal
+        return int(ended.code or 0)
+    return 0
+
+
+def _evaluated(trainer: Trainer, data: Data) -> dict[str, Any]:
+    """The metrics of what was trained, which are printed."""
+    evaluated = {"training": trainer.evaluate(data.train)}
+    out.print(f"training    {figures(evaluated['training'])}")
+    if data.validation is not None:
+        evaluated["held_out"] = trainer.evaluate(data.validation)
+        out.print(f"held out    {figures(evaluated['held_out'])}")
+    return evaluated
+
+
+def _words(options: Mapping[str, Any]) -> str:
+    """Options as they are written on a command line."""
+    words: list[str] = []
+    for name, x in options.items():
+        option = "--set" if name == "settings" else f"--{name.replace('_', '-')}"
+        words += [option, *(map(str, x) if isinstance(x, list) else (str(x),))]
+    return shlex.join(words)
+
+
+def _remaining(trainer: Trainer, until: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """The epochs and steps up to the end that a run was to have."""
+    epoch, step = until["epoch"], until["step"]
+    return (
+        None if epoch is None else max(0, epoch - trainer.epoch),
+        None if step is None else max(0, step - trainer.step),
+    )
+
+
+def watchers_of(
+    recipe: Recipe, data: Data, options: Mapping[str, Any], append: bool
+) -> list[Callback]:
+    """The callbacks that options ask for, apart from the run directory."""
+    watchers: list[Callback] = []
+    if options.get("patience") is not None:
+        watched = options.get("monitor") or watched_by_default(recipe, data.validation is not None)
+        if watched is None:
+            raise ModelError("--patience needs a metric to watch", hint="--monitor NAME")
+        watchers.append(EarlyStopping(watched, options["patience"]))
+    if options.get("log") is not None:
+        watchers.append(log_of(Path(options["log"]), append))
+    return watchers
+
+
+def log_of(path: Path, append: bool) -> CSVLog | JSONLog:
+    """The log that the name of the file asks for."""
+    if path.suffix == ".csv":
+        return CSVLog(path, append=append)
+    if path.suffix == ".jsonl":
+        return JSONLog(path, append=append)
+    raise ModelError(f"a log must be a .csv or .jsonl file, got {os.fspath(path)!r}")

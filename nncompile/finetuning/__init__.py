@@ -1,0 +1,1 @@
+"""Fine-tuning: what a trained model learns anew, of which data, by which loss."""
