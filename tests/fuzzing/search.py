@@ -63,6 +63,10 @@ class Refuted(Exception):
     """A program failed; raised at one place, so that hypothesis takes failures for one."""
 
 
+class Enough(BaseException):
+    """Ends hypothesis, which would go on to draw smaller programs that nobody checks."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which checks a program gets; those that cost much, some programs only."""
@@ -136,13 +140,15 @@ def check(program: Program, plan: Plan, kind: str = "") -> None:
         check_special_data(graph, sizes, feeds, torch_checks() if plan.torch else None)
         if not made.bindings:
             return
-    checks = _checks(made, plan)
-    chosen = [run for begins, run in checks if kind and kind.startswith(begins)]
-    for run in chosen or [run for _, run in checks]:
-        run()
+    known = kind.startswith(KINDS)
+    for begins, run in _checks(made, plan):
+        if not known or kind.startswith(begins):
+            run()
 
 
 Check = Callable[[], None]
+# How the kinds of failures begin that one of the checks finds, and no other.
+KINDS = ("interned", "type", "gradient", "passes", "onnxruntime", "TorchScript", "torch")
 
 
 def _checks(made: Derived, plan: Plan) -> list[tuple[str, Check]]:
@@ -240,7 +246,7 @@ def search(
     def failure(found: Found) -> BaseException | None:
         if failed:
             if not left[0]:
-                return None
+                raise Enough
             left[0] -= 1
         else:
             results.count += 1
@@ -273,7 +279,7 @@ def search(
         verbosity=hypothesis.Verbosity.quiet,
     )
     test = hypothesis.seed(seed)(settings(hypothesis.given(programs(focus))(run)))
-    with contextlib.suppress(Refuted):
+    with contextlib.suppress(Refuted, Enough):
         test()
     if last:
         found = last[0]
