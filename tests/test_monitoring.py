@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,13 +40,18 @@ from tests.small_models import averaging, data, perceptron
 from tests.tolerances import assert_close
 
 
+@cache
+def three_layers(dtype: Any) -> Probe:
+    recipe = deep(tanh, glorot_uniform, 3, dtype, optimizer=adam(0.1), clip_norm=0.5)
+    return Probe(recipe)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 7, 64])
 @pytest.mark.parametrize("dtype", [f32, f64])
 def test_norms_are_those_of_numpy(count: int, dtype: Any) -> None:
-    recipe = deep(tanh, glorot_uniform, 3, dtype, optimizer=adam(0.1), clip_norm=0.5)
     batch = labelled(count, dtype.numpy.name)
-    probe = Probe(recipe)
+    probe = three_layers(dtype)
     source = probe.compiled.source
     state = source.initial(3)
     found = probe.measure(state, batch)
@@ -80,7 +86,8 @@ def test_norms_neither_overflow_nor_underflow() -> None:
 def test_measuring_has_the_random_numbers_of_the_step() -> None:
     """The gradient of a measurement is that of the step which is made at that state."""
     recipe = training(perceptron(drop=0.5), optimizer=sgd(0.1), batch_size=16)
-    ours, probe = Trainer(recipe), Probe(recipe)
+    ours = Trainer(recipe)
+    probe = Probe(ours.compiled)
     batch = data(16)
     for _ in range(3):
         before = ours.state
@@ -227,7 +234,8 @@ def test_what_is_accumulated_is_measured_as_an_update(rows: tuple[int, ...]) -> 
     """At each step the update of all batches since the last one: at the last, the one it makes."""
     recipe = training(perceptron(), optimizer=adam(0.01), accumulate=3)
     ours = Trainer(recipe)
-    probe, monitor = Probe(recipe), Monitor(every=1, warn=False)
+    probe, monitor = Probe(ours.compiled), Monitor(every=1, warn=False)
+    one = Probe(training(perceptron(), optimizer=adam(0.01)))
     batches = [data(n, i) for i, n in enumerate(rows)]
     ours.fit(batches, epochs=1, shuffle=False, callbacks=monitor)
     assert all(x.update > 0 for m in monitor.measurements for x in m.parameters.values())
@@ -235,7 +243,6 @@ def test_what_is_accumulated_is_measured_as_an_update(rows: tuple[int, ...]) -> 
     for i in range(3):
         found = probe.measure(ours.state, batches[i])
         joint = {n: np.concatenate([b[n] for b in batches[: i + 1]]) for n in batches[0]}
-        one = Probe(training(perceptron(), optimizer=adam(0.01)))
         # As many updates before, and nothing accumulated.
         at = {**before, "step": np.asarray(int(before["step"]) // 3)}
         expected = one.measure({n: x for n, x in at.items() if "accumulated" not in n}, joint)
