@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nncompile.compiler.compile import compile_step
+from nncompile.compiler.export import export
 from nncompile.diagnostics.errors import FeedError, ModelError
 from nncompile.ir.interpreter import evaluate
 from nncompile.optim import adam, adamw, cosine, sgd
@@ -80,6 +81,17 @@ def test_what_is_compiled_may_be_shared() -> None:
         Trainer(compiled, without=["pack"])
     plain = compile_step(recipe, without=["pack"])
     assert Trainer(plain, without=["pack"]).compiled is Trainer(plain).compiled is plain
+
+
+def test_a_step_that_is_compiled_is_exported_as_its_recipe_is(tmp_path: Path) -> None:
+    recipe = training(perceptron(drop=0.5), optimizer=adam(1e-2), batch_size=16, seed=3)
+    compiled = compile_step(recipe)
+    for to, options in (("step", {}), ("step", {"opset": 22}), ("onnx", {"seed": 1})):
+        for name, source in (("one", recipe), ("two", compiled)):
+            export(source, tmp_path / f"{name}.onnx", to, **options)
+        one, two = ((tmp_path / f"{name}.onnx").read_bytes() for name in ("one", "two"))
+        assert one == two
+    assert compiled.opset != 22
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6, 8])

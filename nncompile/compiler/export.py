@@ -11,7 +11,13 @@ from typing import Any
 from nncompile.backends.onnx import OPSET, check, to_model
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapter
-from nncompile.compiler.compile import CompiledModel, Report, compile_model, compile_step
+from nncompile.compiler.compile import (
+    CompiledModel,
+    CompiledStep,
+    Report,
+    compile_model,
+    compile_step,
+)
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
     BackendError,
@@ -71,7 +77,7 @@ class InitialWeightsWarning(ModelWarning):
 
 @suggests_names
 def export(
-    source: Model | Recipe | Trained,
+    source: Model | Recipe | CompiledStep | Trained,
     path: Path_,
     to: str | None = None,
     params: Mapping[str, Any] | Path_ | None = None,
@@ -82,8 +88,8 @@ def export(
     observe: Observer | None = None,
     report: Report | None = None,
 ) -> tuple[Path, ...]:
-    """Writes a model, a recipe or what a trainer has trained to `path` and returns the files
-    written, each whole or not at all.
+    """Writes a model, a recipe (which may be compiled) or what a trainer has trained to `path` and
+    returns the files written, each whole or not at all.
 
     `to`, which the suffix of `path` tells where it is left out: "onnx" is the inference model with
     its weights; "step" the training step, with its first state beside it
@@ -114,6 +120,9 @@ def export(
     if isinstance(source, Trained):
         params = source.state if params is None else params
         source = source.recipe
+    compiled_before = source if isinstance(source, CompiledStep) else None
+    if isinstance(source, CompiledStep):
+        source = source.source.recipe
     if not isinstance(source, Model | Recipe):
         raise ModelError(
             f"export takes a model, a recipe or a trainer, got {type(source).__name__}",
@@ -157,7 +166,7 @@ def export(
         raise ModelError(f"{to} {problem}", hint="leave external_data out")
     if parameters is not None:
         source = with_rates_of(source, parameters.tensors)
-    step = compile_step(source, without, opset, observe, report)
+    step = _step_of(source, compiled_before, without, opset, observe, report)
     if to == "torchscript-step":
         state = first_state(step.source, parameters, seed)
         content = torch_backend().step_to_bytes(step.source, state, step.optimized)
@@ -176,6 +185,27 @@ def export(
         _save(file, state, source.model, "state", origin_of(step.source))
         write_atomically(model_file, proto.SerializeToString())
     return state_path(path), path
+
+
+def _step_of(
+    recipe: Recipe,
+    known: CompiledStep | None,
+    without: Collection[str],
+    opset: int,
+    observe: Observer | None,
+    report: Report | None,
+) -> CompiledStep:
+    """The step that is known, if it is compiled of this recipe in this way and nobody observes
+    how, or a new one."""
+    if (
+        known is not None
+        and known.source.recipe is recipe
+        and (known.without, known.opset) == (tuple(without), opset)
+        and observe is None
+        and report is None
+    ):
+        return known
+    return compile_step(recipe, without, opset, observe, report)
 
 
 def target_of(path: Path, to: str | None = None) -> str:

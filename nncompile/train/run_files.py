@@ -112,7 +112,7 @@ class RunFiles:
             files = (
                 *export(recipe, directory / "model.onnx", "onnx", state),
                 *(export(recipe, factors, "adapter", state) if recipe.model.adapters else ()),
-                *export(recipe, directory / "step.onnx", "step", seed=trainer.seed),
+                *export(trainer.compiled, directory / "step.onnx", "step", seed=trainer.seed),
                 self._write(self.snapshot(trainer), directory / FINAL),
             )
         self.exported = tuple(self.path / file.name for file in files)
