@@ -190,6 +190,7 @@ def test_numbers_come_out_as_python_integers() -> None:
     assert symbols([n * 2, 3, symbol("h")]) == {n, symbol("h")}
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.lists(st.sampled_from([0, 1, 2, 3]), max_size=3).map(tuple), max_size=3))
 def test_broadcasting_is_numpys(shapes: list[tuple[int, ...]]) -> None:

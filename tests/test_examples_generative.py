@@ -117,6 +117,7 @@ def test_the_gan_draws_digits() -> None:
     assert told_apart < 0.9
 
 
+@pytest.mark.slow
 def test_each_network_of_the_gan_has_an_optimizer() -> None:
     declared = load(EXAMPLES / "gan.py", "gan")
     trainer = Trainer(declared.recipe)

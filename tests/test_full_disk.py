@@ -107,6 +107,7 @@ def test_a_training_outlives_a_full_disk(ended: Any, kind: str) -> None:
     assert bool(told["warnings"]) == bool(words)
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_written_at_the_end_is_an_error(ended: Any) -> None:
     """It says what is on disk: the states from before."""
     directory, found = ended
@@ -123,6 +124,7 @@ def test_a_state_that_cannot_be_written_at_the_end_is_an_error(ended: Any) -> No
     assert not list(place.rglob("*writing*"))
 
 
+@pytest.mark.slow
 def test_the_last_state_is_there_where_the_exports_do_not_fit(ended: Any) -> None:
     directory, found = ended
     place, (kind, message) = directory / "for the exports", found["for the exports"]["error"]

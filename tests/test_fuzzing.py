@@ -38,6 +38,7 @@ from tests.fuzzing.steps import apply_op_type
 from tests.op_types import cases_of, draw, registered_ops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op_type", op_types(), ids=lambda op_type: op_type.__name__)
 def test_a_slice_of_programs_of_all_ops(op_type: type[Op]) -> None:
     results = slice_of(op_type, shrinking=200)

@@ -32,6 +32,7 @@ from tests.shape_checks import SHAPES, assert_same, sample
 X = leaf("x", f32["n", 6])
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_indexing_is_numpys(data: st.DataObject) -> None:
     shape = data.draw(SHAPES)
@@ -54,6 +55,7 @@ def test_gradient_of_indexing_puts_back(data: st.DataObject) -> None:
     np.testing.assert_array_equal(evaluate(gradient, {"x": sample(shape)}), expected)
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_tensors_index_as_numpys(data: st.DataObject) -> None:
     shape = data.draw(arrays.array_shapes(min_dims=1, max_dims=4, max_side=4))

@@ -144,6 +144,7 @@ def test_running_sums() -> None:
                 near(result, sums, np.abs(sums) + np.abs(x), f"{backend} of {x.shape}")
 
 
+@pytest.mark.slow
 def test_sums_of_exponentials() -> None:
     rng = np.random.default_rng(4)
     for spread in (0.0, 3.0):

@@ -134,6 +134,7 @@ def test_gradients_are_righter_than_torchs() -> None:
     assert np.abs(found - exact).max() < 0.01 * np.abs(z.grad.numpy() - exact).max()
 
 
+@pytest.mark.slow
 def test_of_a_network_that_is_sure_gradients_are_right() -> None:
     """They are then small differences of numbers near 1. So is a loss near 0: each of 240 frames
     rounds it by less than 6·10⁻⁸."""

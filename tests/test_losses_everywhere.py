@@ -123,6 +123,7 @@ def test_double_precision_runs_in_onnxruntime() -> None:
         assert_close(found[name], x, "float64", name)
 
 
+@pytest.mark.slow
 def test_masks_that_leave_nothing_give_zero(runtime: Any) -> None:
     found, _ = runtime({**drawn(4, 200.0), "mask": np.zeros(4, bool)})
     for name, x in found.items():

@@ -169,6 +169,7 @@ def test_the_trend_is_the_mean_of_neighbours() -> None:
 # One batch
 
 
+@pytest.mark.slow
 def test_one_batch_is_learned_by_heart() -> None:
     batch = labelled(16)
     found = overfit_one_batch(deep(relu, he_normal, 2, optimizer=adam(1e-2)), batch)

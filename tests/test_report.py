@@ -207,6 +207,7 @@ def test_an_autoencoder_is_shown_beside_its_input(tmp_path: Path) -> None:
     assert "Residuals" in page.headings and "copy − image" in page.texts
 
 
+@pytest.mark.slow
 def test_drawn_images_are_not_compared_with_those_that_are_fed(tmp_path: Path) -> None:
     @model
     def gan(real: Any = f32["batch", 6], code: Any = f32["batch", 2]) -> Any:

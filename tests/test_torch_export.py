@@ -144,6 +144,7 @@ def test_one_file_for_all_sizes(
             assert_close(found, x, found.dtype.name, f"{output} {shapes}")
 
 
+@pytest.mark.slow
 def test_equal_names_are_one_size(
     torchscript: SimpleNamespace, exported: Callable[[str], Path]
 ) -> None:
