@@ -33,7 +33,12 @@ def char_gpt(text=i64["batch", "time"]):
         text
         >> Embedding(128, 64, name="characters")
         >> TransformerEncoder(
-            num_heads=4, num_layers=2, is_causal=True, norm_first=True, rotary_base=10000.0
+            num_heads=4,
+            dim_feedforward=128,
+            num_layers=2,
+            is_causal=True,
+            norm_first=True,
+            rotary_base=10000.0,
         )
     )
     logits = features >> Dense(128, name="next")
@@ -44,9 +49,9 @@ def char_gpt(text=i64["batch", "time"]):
 recipe = training(
     char_gpt,
     minimize="loss",
-    optimizer=muon(cosine(4e-2, warmup=50, steps=600)),
+    optimizer=muon(cosine(5e-2, warmup=50, steps=650)),
     batch_size=16,
-    steps=600,
+    steps=650,
 )
 
 data = source_text.data

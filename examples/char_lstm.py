@@ -38,8 +38,8 @@ def char_lstm(text=i64["batch", "time"]):
 recipe = training(
     char_lstm,
     minimize="loss",
-    optimizer=adamw(cosine(1e-2, warmup=40, steps=400)),
-    batch_size=32,
+    optimizer=adamw(cosine(1.5e-2, warmup=40, steps=400)),
+    batch_size=16,
     steps=400,
 )
 

@@ -5,7 +5,7 @@
 
 Pitch, phase and loudness are random, and noise is added. The dilations 1, 2, 4, 8 and 16 let each
 answer see the last 63 samples, and "causal" padding none that come later (A. van den Oord et al.,
-"WaveNet", 2016). Of 1000 held-out waves, 60 % are recognised after 8 samples, 98 % after 64. The
+"WaveNet", 2016). Of 1000 held-out waves, 55 % are recognised after 8 samples, 98 % after 64. The
 exported file takes waves of any length.
 """
 
@@ -62,9 +62,9 @@ def conv1d_waves(wave=f32["batch", "time"], kind=i64["batch"]):
 recipe = training(
     conv1d_waves,
     minimize="loss",
-    optimizer=adamw(cosine(3e-3, warmup=50, steps=700)),
-    batch_size=32,
-    steps=700,
+    optimizer=adamw(cosine(6e-3, warmup=50, steps=800)),
+    batch_size=16,
+    steps=800,
 )
 
 

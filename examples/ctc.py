@@ -36,9 +36,9 @@ def ctc(
 recipe = training(
     ctc,
     minimize="loss",
-    optimizer=adam(cosine(1e-2, warmup=50, steps=300)),
-    batch_size=64,
-    steps=300,
+    optimizer=adam(cosine(1.5e-2, warmup=50, steps=250)),
+    batch_size=32,
+    steps=250,
 )
 
 

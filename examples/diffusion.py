@@ -9,7 +9,7 @@ al., "Denoising Diffusion Probabilistic Models", 2020; the curve is that of T. S
 "Progressive Distillation for Fast Sampling of Diffusion Models", 2022, and so is what is learned,
 v = ε·cos − x·sin). Images are drawn in 40 steps, with an average of the weights.
 
-Of the ten nearest real digits to each of 360 images, 84 % agree on which digit it is, and 79 % of
+Of the ten nearest real digits to each of 360 images, 86 % agree on which digit it is, and 79 % of
 the images are told apart from real ones; `judge.py` says how, and what others reach.
 """
 
@@ -45,17 +45,17 @@ from dsl import (
 )
 from nncompile import Trainer, export
 
-WIDTH = 192
+WIDTH = 128
 
 
 class TimeEmbedding(Layer):
-    """Sines and cosines of the time at frequencies from 1 to 1000: f32[n] to f32[n, width]."""
+    """Sines and cosines of the time at frequencies from 1 to 50: f32[n] to f32[n, width]."""
 
     width: int
 
     def __call__(self, time):
         half = self.width // 2
-        frequencies = exp(iota(half, f32) * (np.log(1000) / (half - 1)))
+        frequencies = exp(iota(half, f32) * (np.log(50) / (half - 1)))
         angles = expand_dims(time, 1) * frequencies
         return concatenate([sin(angles), cos(angles)], axis=1)
 
@@ -89,7 +89,7 @@ def diffusion(image=f32["batch", 64]):
 recipe = training(
     diffusion,
     minimize="loss",
-    optimizer=adamw(cosine(3e-3, warmup=200, steps=6000), weight_decay=1e-3),
+    optimizer=adamw(cosine(4e-3, warmup=200, steps=6000), weight_decay=1e-3),
     average=ema(0.999),
     batch_size=64,
     steps=6000,
@@ -110,16 +110,21 @@ def export_denoiser(trainer, file):
 
 def drawn(file, count, steps=40, seed=0):
     """Images from noise by the exported denoiser: at each time, the image and the noise that v
-    stands for, put together anew for the time before (the sampler of J. Song et al., "Denoising
-    Diffusion Implicit Models", 2021)."""
+    stands for, put together anew for the time before, with as much new noise as Ho et al. draw (the
+    sampler of J. Song et al., "Denoising Diffusion Implicit Models", 2021, with η = 1)."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    x = np.random.default_rng(seed).normal(size=(count, 64)).astype(np.float32)
+    random = np.random.default_rng(seed)
+    x = random.standard_normal((count, 64), np.float32)
     times = np.linspace(1, 0, steps + 1, dtype=np.float32)
     for now, following in pairwise(times):
         (v,) = session.run(["v"], {"noisy": x, "time": np.full(count, now)})
-        near, far = np.cos(np.pi / 2 * now), np.sin(np.pi / 2 * now)
+        (near, far), (nearer, less) = (
+            (np.cos(t * np.pi / 2), np.sin(t * np.pi / 2)) for t in (now, following)
+        )
         image, noise = (near * x - far * v).clip(-1, 1), far * x + near * v
-        x = np.cos(np.pi / 2 * following) * image + np.sin(np.pi / 2 * following) * noise
+        new = less / far * np.sqrt(1 - (near / nearer) ** 2)
+        x = nearer * image + np.sqrt(max(less**2 - new**2, 0)) * noise
+        x = (x + new * random.standard_normal(x.shape)).astype(np.float32)
     return (x + 1) / 2
 
 

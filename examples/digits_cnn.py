@@ -50,9 +50,9 @@ def digits_cnn(image=f32["batch", 1, 8, 8], label=i64["batch"]):
 recipe = training(
     digits_cnn,
     minimize="loss",
-    optimizer=adamw(cosine(3e-3, warmup=50, steps=600)),
-    batch_size=64,
-    steps=600,
+    optimizer=adamw(cosine(6e-3, warmup=50, steps=500)),
+    batch_size=32,
+    steps=500,
 )
 
 data = digits.data

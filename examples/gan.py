@@ -9,7 +9,7 @@ second one sees the discriminator that the first one has improved. Each network 
 cross-entropy of its own wish (I. Goodfellow et al., "Generative Adversarial Nets", 2014); what is
 drawn with is the exponential average of the generator.
 
-Of the ten nearest real digits to each of 360 images, 84 % agree on which digit it is, and 78 % of
+Of the ten nearest real digits to each of 360 images, 85 % agree on which digit it is, and 85 % of
 the images are told apart from real ones; `judge.py` says how, and what others reach.
 """
 
@@ -70,12 +70,12 @@ def gan(real=f32["batch", 64]):
 recipe = training(
     gan,
     updates=[
-        minimize("disc_loss", params="disc.*", optimizer=adam(5e-4, betas=(0.5, 0.999))),
-        minimize("gen_loss", params="gen.*", optimizer=adam(5e-4, betas=(0.5, 0.999))),
+        minimize("disc_loss", params="disc.*", optimizer=adam(1e-3, betas=(0.5, 0.999))),
+        minimize("gen_loss", params="gen.*", optimizer=adam(1e-3, betas=(0.5, 0.999))),
     ],
     average=ema(0.999, params="gen.*"),
     batch_size=64,
-    steps=5000,
+    steps=2500,
 )
 
 

@@ -13,7 +13,7 @@ that was trained on the same sines without the inner step gets from 2.9 to 2.0.
 
 import numpy as np
 
-from dsl import Dense, adam, f32, grad, mean_squared_error, model, relu, stack, training
+from dsl import Dense, adam, cosine, f32, grad, mean_squared_error, model, relu, stack, training
 from nncompile import Trainer
 
 TASKS, POINTS, RATE = 5, 10, 0.01
@@ -49,8 +49,10 @@ def meta(
     return {"before": stack(before).mean(), "after": stack(after).mean()}
 
 
-meta_recipe = training(meta, minimize="after", optimizer=adam(1e-3), batch_size=1, steps=12_000)
-plain_recipe = training(meta, minimize="before", optimizer=adam(1e-3), batch_size=1, steps=12_000)
+STEPS = 4000
+rate = cosine(4e-3, warmup=100, steps=STEPS)
+meta_recipe = training(meta, minimize="after", optimizer=adam(rate), batch_size=1, steps=STEPS)
+plain_recipe = training(meta, minimize="before", optimizer=adam(rate), batch_size=1, steps=STEPS)
 
 
 def sines(count, seed):
@@ -68,8 +70,8 @@ def sines(count, seed):
 
 
 def data():
-    """60,000 sines to train on, 500 others to measure on."""
-    return sines(12_000, 0), sines(100, 1)
+    """20,000 sines to train on, 500 others to measure on."""
+    return sines(STEPS, 0), sines(100, 1)
 
 
 if __name__ == "__main__":

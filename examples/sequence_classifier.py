@@ -51,7 +51,7 @@ recipe = training(
     brackets,
     minimize="loss",
     optimizer=muon(cosine(2e-2, warmup=30, steps=400)),
-    batch_size=64,
+    batch_size=32,
     steps=400,
 )
 

@@ -57,9 +57,9 @@ def translation(roman=i64["batch", "letters"], number=i64["batch", "digits"]):
 recipe = training(
     translation,
     minimize="loss",
-    optimizer=muon(cosine(2e-2, warmup=50, steps=500)),
-    batch_size=64,
-    steps=500,
+    optimizer=muon(cosine(3e-2, warmup=50, steps=450)),
+    batch_size=32,
+    steps=450,
 )
 
 

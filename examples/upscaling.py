@@ -56,9 +56,9 @@ def upscaling(
 recipe = training(
     upscaling,
     minimize="loss",
-    optimizer=adamw(cosine(3e-3, warmup=50, steps=800)),
-    batch_size=16,
-    steps=800,
+    optimizer=adamw(cosine(5e-3, warmup=50, steps=500)),
+    batch_size=8,
+    steps=500,
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import itertools
 import json
-import os
 import re
 import runpy
 import subprocess
@@ -90,8 +89,10 @@ def test_linear_regression_finds_the_weights_of_least_squares() -> None:
 
 
 def test_the_perceptron_separates_and_stops_changing() -> None:
-    trainer, declared = trained("perceptron")
-    before = trainer.params["weight"]
+    separating, declared = trained("perceptron")
+    trainer = Trainer(declared.recipe)
+    trainer.load_params(separating)
+    before = separating.params["weight"]
     trainer.fit(data_of(declared).train, epochs=1)
     np.testing.assert_array_equal(trainer.params["weight"], before)
 
@@ -226,15 +227,9 @@ def heard(event: Any, losses: list[float]) -> None:
 
 
 @pytest.mark.slow
-def test_the_fitted_curve_is_drawn() -> None:
-    run = subprocess.run(
-        [sys.executable, EXAMPLES / "fit_function.py"],
-        capture_output=True,
-        check=True,
-        env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "PYTHONIOENCODING": "utf-8"},
-        encoding="utf-8",
-    )
-    *page, _, error = run.stdout.splitlines()
+def test_the_fitted_curve_is_drawn(capsys: pytest.CaptureFixture[str]) -> None:
+    runpy.run_path(str(EXAMPLES / "fit_function.py"), run_name="__main__")
+    *page, _, error = capsys.readouterr().out.splitlines()
     assert len(page) == 17
     met, missed = "".join(page).count("@"), "".join(page).count("o")
     assert met > 3 * missed

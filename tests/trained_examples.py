@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,10 @@ print(json.dumps(found))
 """
 
 
+@cache
 def trained(name: str) -> tuple[Trainer, Declared]:
-    """A trainer that has trained the example's recipe on its data."""
+    """A trainer that has trained the example's recipe on its data. It is one for all tests of a
+    process, which let it be as it is."""
     declared = load(EXAMPLES / f"{name}.py")
     trainer = Trainer(declared.recipe)
     trainer.fit(data_of(declared).train)
