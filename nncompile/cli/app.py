@@ -8,12 +8,14 @@ import typer
 
 from nncompile.cli.check import check
 from nncompile.cli.compile import compile
+from nncompile.cli.diff import diff
 from nncompile.cli.doctor import doctor
 from nncompile.cli.evaluate import evaluate
 from nncompile.cli.finetune import finetune
 from nncompile.cli.import_ import import_
 from nncompile.cli.init import init
 from nncompile.cli.lr_find import lr_find
+from nncompile.cli.optimize import optimize
 from nncompile.cli.predict import predict
 from nncompile.cli.run import run
 from nncompile.cli.settings import Command
@@ -33,7 +35,7 @@ app = typer.Typer(
 )
 # In the order of the help.
 for function in (
-    *(init, import_, train, finetune, sweep, evaluate, predict, compile, run),
+    *(init, import_, train, finetune, sweep, evaluate, predict, compile, run, optimize, diff),
     *(show, check, verify, lr_find, doctor),
 ):
     kind = ResumableCommand if function in (train, finetune) else Command

@@ -1,0 +1,159 @@
+"""What is computed before the file runs: constants by onnxruntime, sizes as they are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from nncompile.diagnostics.errors import BackendError, CompileError
+from nncompile.frontends.onnx.simplify.work import Item, Work
+from nncompile.ir.types import Array
+from nncompile.runtime.session import Session
+
+# A node of these is not computed beforehand: each run may give another result, or what it makes is
+# what the file is stored small by.
+RANDOM = frozenset(
+    (
+        *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"),
+        *("Multinomial", "Bernoulli", "Dropout"),
+    )
+)
+_KEPT = frozenset(("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear", "Constant"))
+_SMALL = 1 << 20  # bytes up to which a constant may be larger than what it is made of
+_LARGEST = 1 << 30  # bytes of constants that are computed with at a time
+_SIZES = 4096  # elements of a tensor of sizes
+
+
+def constants_are_stored(work: Work) -> None:
+    """Makes `Constant` nodes tensors that the file stores."""
+    for item in work.live():
+        if item.op == "Constant" and item.output not in work.results:
+            array = _constant(item)
+            if array is not None:
+                work.store_output(item.output, array)
+
+
+def _constant(item: Item) -> Array | None:
+    for attribute in item.proto.attribute:
+        value = helper.get_attribute_value(attribute)
+        if attribute.name == "value":
+            return np.asarray(numpy_helper.to_array(value))
+        if attribute.name in ("value_float", "value_floats"):
+            return np.asarray(value, np.float32)
+        if attribute.name in ("value_int", "value_ints"):
+            return np.asarray(value, np.int64)
+    return None  # strings and sparse ones
+
+
+def sizes_are_stored(work: Work) -> None:
+    """Makes whole numbers and truth values that are known constants: what a file computes of the
+    sizes of its weights and of inputs whose sizes it declares."""
+    for item in work.live():
+        for name in item.outputs:
+            fact = work.facts.get(name)
+            numbers = None if fact is None else fact.numbers
+            if numbers is None or numbers.dtype.kind not in "biu" or name in work.results:
+                continue
+            if numbers.size <= _SIZES and item.is_alive and work.uses(name):
+                work.store_output(name, numbers)
+
+
+def equal_sizes_are_one(work: Work) -> None:
+    """Makes tensors of the same sizes of inputs one, the first."""
+    first: dict[Any, str] = {}
+    for item in work.live():
+        for name in item.outputs:
+            fact = work.facts.get(name)
+            if fact is None or fact.known is None or fact.known.dtype != object:
+                continue
+            key = fact.type.dtype.name, fact.known.shape, tuple(map(str, fact.known.reshape(-1)))
+            if key not in first:
+                first[key] = name
+            elif work.uses(name):
+                work.replace(name, first[key])
+
+
+def constants_are_folded(work: Work) -> None:
+    """Computes, in onnxruntime as it is, what depends on constants alone."""
+    foldable: dict[str, Item] = {}
+    for item in work.live():
+        if _is_foldable(work, item, foldable):
+            foldable.update(dict.fromkeys(item.outputs, item))
+    wanted = {}
+    for name, item in foldable.items():
+        others = [u for u in work.users.get(name, ()) if u is not foldable.get(u.output)]
+        if others or name in work.results:
+            wanted[name] = item
+    if not wanted:
+        return
+    results = _computed(work, foldable, list(wanted))
+    for name, array in results.items():
+        grows = array.nbytes > _SMALL and array.nbytes > _vanishing(work, wanted[name], foldable)
+        if not grows and name not in work.results:
+            work.store_output(name, array)
+
+
+def _is_foldable(work: Work, item: Item, foldable: Mapping[str, Item]) -> bool:
+    if item.op in RANDOM or item.op in _KEPT or item.captured or not item.outputs:
+        return False
+    return all(not n or work.is_constant(n) or n in foldable for n in item.inputs)
+
+
+def _vanishing(work: Work, item: Item, foldable: Mapping[str, Item]) -> int:
+    """The bytes of constants that only this node, or what leads to it, takes."""
+    total, waiting, seen = 0, [item], {item}
+    while waiting:
+        for name in waiting.pop().inputs:
+            maker = foldable.get(name)
+            if maker is not None and maker not in seen:
+                seen.add(maker)
+                waiting.append(maker)
+            elif work.is_constant(name) and work.uses(name) == 1:
+                array = work.constant(name)
+                total += 0 if array is None else array.nbytes
+    return total
+
+
+def _computed(work: Work, foldable: Mapping[str, Item], names: Sequence[str]) -> dict[str, Array]:
+    """The numbers of these tensors; those that onnxruntime cannot compute are left out."""
+    try:
+        return _run(work, foldable, names)
+    except CompileError:
+        if len(names) == 1:
+            return {}
+    middle = len(names) // 2
+    return {
+        **_computed(work, foldable, names[:middle]),
+        **_computed(work, foldable, names[middle:]),
+    }
+
+
+def _run(work: Work, foldable: Mapping[str, Item], names: Sequence[str]) -> dict[str, Array]:
+    needed, waiting = set(), list(names)
+    stored: dict[str, onnx.TensorProto] = {}
+    while waiting:
+        name = waiting.pop()
+        item = foldable.get(name)
+        if item is not None and item not in needed:
+            needed.add(item)
+            waiting += [n for n in item.inputs if n]
+        elif item is None and name not in stored:
+            array = work.constant(name)
+            assert array is not None
+            stored[name] = numpy_helper.from_array(array, name)
+    if sum(len(tensor.raw_data) for tensor in stored.values()) > _LARGEST:
+        raise BackendError("the constants do not fit in one model")
+    nodes = [item.proto for item in work.live() if item in needed]
+    graph = helper.make_graph(
+        nodes, "constants", [], [onnx.ValueInfoProto(name=n) for n in names], list(stored.values())
+    )
+    model = helper.make_model(
+        graph, opset_imports=work.model.opset_import, ir_version=max(work.model.ir_version, 4),
+        functions=work.model.functions,
+    )  # fmt: skip
+    session = Session(model, threads=1, optimization="none")
+    return {name: np.asarray(array) for name, array in session.run({}).items()}

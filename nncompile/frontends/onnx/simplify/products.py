@@ -1,0 +1,161 @@
+"""Constants that are part of a product, and sums that a product takes itself."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nncompile.frontends.onnx.simplify.rules import rule
+from nncompile.frontends.onnx.simplify.work import Item, Work
+from nncompile.ir.types import Array
+
+_DEEP = 16  # nodes between a tensor and the zeros that it is made of
+_GEMM_BROADCASTS = 7  # the opset from which the addend of `Gemm` is broadcast by itself
+
+
+@rule("Add", rounds=True)
+def product_with_addend(work: Work, item: Item) -> bool:
+    """A product of matrices and a sum, as `Gemm`."""
+    for product, addend in (item.inputs, reversed(item.inputs)):
+        inner = work.only_maker(product, "MatMul")
+        if inner is None or work.opset < _GEMM_BROADCASTS:
+            continue
+        shapes = [work.shape(name) for name in (*inner.inputs, addend, item.output)]
+        left, right, added, result = shapes
+        if left is None or right is None or added is None or result is None:
+            continue
+        if len(left) != 2 or len(right) != 2 or len(added) > 2 or len(result) != 2:
+            continue
+        padded = [*[1] * (2 - len(added)), *added]
+        fits = all(a in (1, b) for a, b in zip(padded, result, strict=True))
+        if fits and work.dtype(item.output) in (np.float32, np.float64, np.float16):
+            names = [*inner.inputs, addend]
+            item.become("Gemm")
+            work.set_inputs(item, names)
+            return True
+    return False
+
+
+@rule("Gemm")
+def product_of_a_transpose(work: Work, item: Item) -> bool:
+    """A transposition before a product, as an attribute of it."""
+    for i, attribute in enumerate(("transA", "transB")):
+        inner = work.only_maker(item.inputs[i], "Transpose")
+        if inner is not None and list(inner.attribute("perm", (1, 0))) == [1, 0]:
+            item.set_attributes(**{attribute: 1 - item.attribute(attribute, 0)})
+            names = list(item.inputs)
+            names[i] = inner.inputs[0]
+            work.set_inputs(item, names)
+            return True
+    return False
+
+
+@rule("BatchNormalization", rounds=True)
+def normalized_product(work: Work, item: Item) -> bool:
+    """Batch normalization by stored statistics, as part of the convolution before it."""
+    if item.attribute("training_mode", 0) or len(item.outputs) > 1 or work.opset < 7:
+        return False
+    numbers = [work.constant(name) for name in item.inputs[1:5]]
+    if any(n is None for n in numbers):
+        return False
+    scale, shift, mean, variance = (np.asarray(n, np.float64) for n in numbers)
+    factor = scale / np.sqrt(variance + item.attribute("epsilon", 1e-5))
+    return _folded(work, item, factor, shift - mean * factor, item.inputs[2])
+
+
+@rule("Mul", "Add", rounds=True)
+def scaled_convolution(work: Work, item: Item) -> bool:
+    """A number for each channel, as part of the convolution before it."""
+    for name, other in (item.inputs, reversed(item.inputs)):
+        numbers = work.constant(other)
+        conv = work.only_maker(name, "Conv")
+        if numbers is None or conv is None or numbers.dtype.kind != "f":
+            continue
+        shape, weight = work.shape(name), work.shape(conv.inputs[1])
+        if shape is None or weight is None:
+            continue
+        channels = [1, int(weight[0]), *[1] * (len(shape) - 2)]
+        padded = [*[1] * (len(shape) - numbers.ndim), *numbers.shape]
+        if padded != channels:
+            continue
+        vector = np.asarray(numbers, np.float64).reshape(-1)
+        zero, one = np.zeros_like(vector), np.ones_like(vector)
+        return _folded(work, item, *((vector, zero) if item.op == "Mul" else (one, vector)), other)
+    return False
+
+
+def _folded(work: Work, item: Item, factor: Array, shift: Array, like: str) -> bool:
+    """Multiplies the channels of the convolution before a node by the factors, adds the shifts, and
+    removes the node. `like` names a constant that the addend may be called after."""
+    conv = next((c for n in item.inputs if (c := work.only_maker(n, "Conv")) is not None), None)
+    if conv is None:
+        return False
+    weight = work.constant(conv.inputs[1])
+    has_bias = len(conv.inputs) > 2 and bool(conv.inputs[2])
+    bias = work.constant(conv.inputs[2]) if has_bias else np.zeros(len(factor))
+    if weight is None or bias is None or len(weight) != len(factor):
+        return False
+    scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+    shifted = np.asarray(bias, np.float64) * factor + shift
+    if not (np.isfinite(scaled).all() and np.isfinite(shifted).all()):
+        return False
+    names = [conv.inputs[0], conv.inputs[1], conv.inputs[2] if has_bias else like]
+    if (factor != 1).any():
+        names[1] = work.store_instead(names[1], scaled.astype(weight.dtype), conv)
+    names[2] = work.store_instead(
+        names[2], shifted.astype(weight.dtype), conv if has_bias else item
+    )
+    work.set_inputs(conv, names)
+    work.take_output(conv, item)
+    return True
+
+
+@rule("Conv")
+def padded_convolution(work: Work, item: Item) -> bool:
+    """Zeros around an image, as those of the convolution."""
+    pad = work.only_maker(item.inputs[0], "Pad")
+    shape = work.shape(item.inputs[0])
+    if pad is None or shape is None or len(pad.inputs) not in (2, 3):
+        return False
+    pads = work.constant(pad.inputs[1])
+    value = work.constant(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] else np.zeros(1)
+    is_plain = pad.attribute("mode", b"constant") == b"constant"
+    if pads is None or value is None or value.any() or not is_plain:
+        return False
+    around = [int(p) for p in pads]
+    rank = len(shape)
+    spatial = [*around[2:rank], *around[rank + 2 :]]
+    outside = [*around[:2], *around[rank : rank + 2]]
+    if item.attribute("auto_pad", b"NOTSET") != b"NOTSET" or any(outside) or min(spatial) < 0:
+        return False
+    own = item.attribute("pads") or [0] * len(spatial)
+    item.set_attributes(pads=[a + b for a, b in zip(own, spatial, strict=True)])
+    work.set_inputs(item, [pad.inputs[0], *item.inputs[1:]])
+    return True
+
+
+@rule("LSTM", "GRU", "RNN")
+def zero_states(work: Work, item: Item) -> bool:
+    """A first state of zeros, which is what there is without one."""
+    names = list(item.inputs)
+    for i in (5, 6):
+        if i < len(names) and names[i] and is_zero(work, names[i]):
+            names[i] = ""
+    if names == list(item.inputs):
+        return False
+    work.set_inputs(item, names)
+    return True
+
+
+def is_zero(work: Work, name: str, depth: int = 0) -> bool:
+    """Whether a tensor is known to be zeros, whatever its shape."""
+    numbers = work.constant(name)
+    if numbers is not None:
+        return not bool(numbers.any())
+    item = work.maker(name)
+    if item is None or depth == _DEEP:
+        return False
+    if item.op == "ConstantOfShape":
+        value = item.attribute("value")
+        return value is None or not any(value.raw_data)
+    moves = ("Expand", "Reshape", "Slice", "Squeeze", "Unsqueeze", "Transpose", "Tile", "Split")
+    return item.op in moves and is_zero(work, item.inputs[0], depth + 1)

@@ -1,0 +1,307 @@
+"""The main graph of a file while it is simplified: nodes, constants, and who takes what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from nncompile.frontends.onnx.reading import all_nodes, operator
+from nncompile.frontends.onnx.tensors import Tensor, array_of
+from nncompile.ir.dims import Dim
+from nncompile.ir.types import Array
+
+_CACHED = 1 << 16  # bytes of a constant that is kept as an array
+
+
+class Item:
+    """A node. `captured` are the tensors that graphs within it may take."""
+
+    def __init__(self, proto: onnx.NodeProto) -> None:
+        self.proto = proto
+        self.op = operator(proto)
+        self.captured = frozenset(_captured(proto))
+        self.is_alive = True
+
+    @property
+    def inputs(self) -> list[str]:
+        """The names of its inputs."""
+        return list(self.proto.input)
+
+    @property
+    def output(self) -> str:
+        """The name of its first output."""
+        return str(self.proto.output[0])
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of the outputs that it has."""
+        return [name for name in self.proto.output if name]
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """The value of an attribute, or the default."""
+        for attribute in self.proto.attribute:
+            if attribute.name == name:
+                return helper.get_attribute_value(attribute)
+        return default
+
+    def set_attributes(self, **values: Any) -> None:
+        """Sets attributes, and drops those that are None."""
+        kept = [a for a in self.proto.attribute if a.name not in values]
+        made = [helper.make_attribute(n, v) for n, v in values.items() if v is not None]
+        del self.proto.attribute[:]
+        self.proto.attribute.extend([*kept, *made])
+
+    def become(self, op: str, **attributes: Any) -> None:
+        """Makes it a node of another operator of ONNX, with these attributes alone."""
+        self.proto.op_type, self.proto.domain, self.op = op, "", op
+        del self.proto.attribute[:]
+        self.set_attributes(**attributes)
+
+
+def _captured(proto: onnx.NodeProto) -> Iterator[str]:
+    for attribute in proto.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            yield from (name for node in all_nodes(graph) for name in node.input)
+            yield from (output.name for output in _outputs_within(graph))
+
+
+def _outputs_within(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
+    yield from graph.output
+    for node in all_nodes(graph):
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from inner.output
+
+
+class Work:
+    """The main graph of a file. `facts` are the tensors that were evaluated while the file was
+    imported, by name: a name means the same tensor as long as there is one."""
+
+    def __init__(self, model: onnx.ModelProto, facts: dict[str, Tensor], directory: str) -> None:
+        graph = model.graph
+        self.model, self.facts, self.directory = model, facts, directory
+        self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
+        self.items = [Item(_copy(node)) for node in graph.node]
+        self.tensors = {t.name: t for t in graph.initializer}
+        self.inputs = [i.name for i in graph.input if i.name not in self.tensors]
+        self.overridable = {i.name for i in graph.input} & set(self.tensors)
+        self.results = [o.name for o in graph.output]
+        self.makers: dict[str, Item] = {}
+        self.users: dict[str, list[Item]] = {}
+        self.changes = 0
+        self._arrays: dict[str, Array] = {}
+        self._names = {*self.tensors, *self.inputs, *(o for i in self.items for o in i.outputs)}
+        for item in self.items:
+            self._enter(item)
+
+    def _enter(self, item: Item) -> None:
+        for name in item.outputs:
+            self.makers[name] = item
+        for name in {*item.inputs, *item.captured} - {""}:
+            self.users.setdefault(name, []).append(item)
+
+    def _leave(self, item: Item) -> None:
+        for name in item.outputs:
+            self.makers.pop(name, None)
+        for name in {*item.inputs, *item.captured} - {""}:
+            self.users[name].remove(item)
+
+    # What is known
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a name is a tensor that the file stores, and that no caller can override."""
+        return name in self.tensors and name not in self.overridable
+
+    def constant(self, name: str) -> Array | None:
+        """The numbers of a constant."""
+        if not self.is_constant(name):
+            return None
+        if name not in self._arrays:
+            array = array_of(self.tensors[name], self.directory)
+            if array.nbytes > _CACHED:
+                return array
+            self._arrays[name] = array
+        return self._arrays[name]
+
+    def known(self, name: str) -> Array | None:
+        """The numbers, or numbers and sizes of inputs, of a tensor."""
+        if self.is_constant(name):
+            return self.constant(name)
+        fact = self.facts.get(name)
+        return None if fact is None else fact.known
+
+    def shape(self, name: str) -> tuple[Dim, ...] | None:
+        """The shape of a tensor, where it is known."""
+        if name in self.tensors:
+            return tuple(self.tensors[name].dims)
+        fact = self.facts.get(name)
+        return None if fact is None else fact.type.shape
+
+    def dtype(self, name: str) -> Any:
+        """The element type of a tensor, where it is known."""
+        if name in self.tensors:
+            return np.dtype(helper.tensor_dtype_to_np_dtype(self.tensors[name].data_type))
+        fact = self.facts.get(name)
+        return None if fact is None else fact.type.dtype.numpy
+
+    def is_alike(self, a: str, b: str) -> bool:
+        """Whether two tensors are known to be of one shape and element type."""
+        shape = self.shape(a)
+        return shape is not None and shape == self.shape(b) and self.dtype(a) == self.dtype(b)
+
+    def uses(self, name: str) -> int:
+        """How many nodes take a tensor; an output of the graph counts as one."""
+        return len(self.users.get(name, ())) + (name in self.results)
+
+    def maker(self, name: str, *ops: str) -> Item | None:
+        """The node that made a tensor, where it is of one of these operators."""
+        item = self.makers.get(name)
+        return item if item is not None and (not ops or item.op in ops) else None
+
+    def only_maker(self, name: str, *ops: str) -> Item | None:
+        """The same, where the tensor has no other user."""
+        return self.maker(name, *ops) if self.uses(name) == 1 else None
+
+    # What is changed
+
+    def set_inputs(self, item: Item, names: Sequence[str]) -> None:
+        """Gives a node other inputs, without empty ones at the end."""
+        listed = list(names)
+        while listed and not listed[-1]:
+            listed.pop()
+        self._leave(item)
+        del item.proto.input[:]
+        item.proto.input.extend(listed)
+        self._enter(item)
+        self.changes += 1
+
+    def remove(self, item: Item) -> None:
+        """Takes a node out."""
+        self._leave(item)
+        item.is_alive = False
+        self.changes += 1
+
+    def insert(self, place: Item, items: Sequence[Item]) -> None:
+        """Puts nodes in the place of one that was removed."""
+        position = self.items.index(place)
+        self.items[position:position] = items
+        for item in items:
+            self._enter(item)
+        self.changes += 1
+
+    def replace(self, name: str, other: str) -> bool:
+        """Makes all that take a tensor take another one, which is equal. The name of an output of
+        the graph moves to what makes the other; False where nothing can take it."""
+        if name in self.results:
+            maker = self.makers.get(other)
+            if maker is None or other in self.results:
+                return False
+            self.remove(self.makers[name])
+            self._rename(other, name)
+            return True
+        for item in list(self.users.get(name, ())):
+            self._renamed_in(item, name, other)
+        self.changes += 1
+        return True
+
+    def _rename(self, name: str, new: str) -> None:
+        maker = self.makers[name]
+        self._leave(maker)
+        outputs = [new if o == name else o for o in maker.proto.output]
+        del maker.proto.output[:]
+        maker.proto.output.extend(outputs)
+        self._enter(maker)
+        for item in list(self.users.get(name, ())):
+            self._renamed_in(item, name, new)
+
+    def _renamed_in(self, item: Item, name: str, new: str) -> None:
+        self._leave(item)
+        rename_inputs(item.proto, name, new)
+        item.captured = frozenset(new if x == name else x for x in item.captured)
+        self._enter(item)
+
+    def take_output(self, item: Item, other: Item) -> None:
+        """Removes `other`, whose only output `item` makes from now on."""
+        name = other.output
+        self.remove(other)
+        self._leave(item)
+        item.proto.output[0] = name
+        self._enter(item)
+
+    def set_outputs(self, item: Item, names: Sequence[str]) -> None:
+        """Gives a node other outputs."""
+        self._leave(item)
+        del item.proto.output[:]
+        item.proto.output.extend(names)
+        self._enter(item)
+
+    def store(self, array: Array, like: str) -> str:
+        """Adds a constant, and returns its name, which begins with `like`."""
+        name = self.unused(like)
+        self.tensors[name] = _tensor(array, name)
+        return name
+
+    def store_output(self, name: str, array: Array) -> None:
+        """Makes a tensor that a node makes a constant."""
+        item = self.makers[name]
+        if len(item.outputs) == 1:
+            self.remove(item)
+        else:
+            self._leave(item)
+            outputs = [self.unused(name) if o == name else o for o in item.proto.output]
+            del item.proto.output[:]
+            item.proto.output.extend(outputs)
+            self._enter(item)
+        self.tensors[name] = _tensor(array, name)
+        self.changes += 1
+
+    def store_instead(self, name: str, array: Array, item: Item) -> str:
+        """Stores a constant that `item` takes in the place of another one: under the same name
+        where no other node takes that, and it is of the same shape."""
+        alone = self.users.get(name, []) == [item] and name not in self.results
+        if not alone or not self.is_constant(name) or tuple(self.tensors[name].dims) != array.shape:
+            return self.store(array, name)
+        self._arrays.pop(name, None)
+        self.tensors[name] = _tensor(array, name)
+        return name
+
+    def unused(self, like: str) -> str:
+        """A name that no tensor has."""
+        number, name = 2, like
+        while name in self._names:
+            name, number = f"{like}_{number}", number + 1
+        self._names.add(name)
+        return name
+
+    def live(self) -> list[Item]:
+        """The nodes that are there, in their order."""
+        self.items = [item for item in self.items if item.is_alive]
+        return list(self.items)
+
+
+def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    return copy
+
+
+def _tensor(array: Array, name: str) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+
+
+def rename_inputs(proto: onnx.NodeProto, name: str, new: str) -> None:
+    """Gives a tensor another name in a node, and in the graphs within it."""
+    for i, old in enumerate(proto.input):
+        if old == name:
+            proto.input[i] = new
+    for attribute in proto.attribute:
+        for graph in (attribute.g, *attribute.graphs):
+            for node in graph.node:
+                rename_inputs(node, name, new)
+            for output in graph.output:
+                if output.name == name:
+                    output.name = new

@@ -1,0 +1,371 @@
+"""ONNX files of fewer nodes: each rule, and that numbers stay."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from nncompile.frontends.onnx.simplify.simplifying import simplified
+from nncompile.frontends.onnx.writing import write_model
+from nncompile.runtime import Session
+from nncompile.verify.onnx_files import Drawn, compare, difference_of
+from tests.onnx_cases.running import cases_of
+from tests.onnx_files import FLOAT, INT64, convolutional, tied_language_model, weight, written
+
+node = helper.make_node
+X = {"x": (FLOAT, ["N", 4, 6])}
+
+
+def ints(*numbers: int) -> Any:
+    return np.asarray(numbers, np.int64)
+
+
+def constant(name: str, *numbers: int) -> onnx.NodeProto:
+    return node("Constant", [], [name], value=numpy_helper.from_array(ints(*numbers)))
+
+
+# What is simplified: nodes, the tensors that the file stores, and the operators that are left.
+FEWER: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any], list[str]]] = {
+    "an identity": ([node("Identity", ["x"], ["a"]), node("Relu", ["a"], ["y"])], {}, ["Relu"]),
+    "a dropout": ([node("Dropout", ["x"], ["a"]), node("Relu", ["a"], ["y"])], {}, ["Relu"]),
+    "a name of an output moves": (
+        [node("Relu", ["x"], ["a"]), node("Identity", ["a"], ["y"])], {}, ["Relu"],
+    ),
+    "nodes that nobody needs": (
+        [node("Relu", ["x"], ["y"]), node("Exp", ["x"], ["b"]), node("Exp", ["b"], ["c"])],
+        {}, ["Relu"],
+    ),
+    "nodes that compute the same": (
+        [node("Exp", ["x"], ["a"]), node("Exp", ["x"], ["b"]), node("Mul", ["a", "b"], ["y"])],
+        {}, ["Exp", "Mul"],
+    ),
+    "arithmetic of constants": (
+        [node("Exp", ["w"], ["a"]), node("Neg", ["a"], ["b"]), node("Mul", ["x", "b"], ["y"])],
+        {"w": weight(6)}, ["Mul"],
+    ),
+    "constants": ([constant("s", 0, 24), node("Reshape", ["x", "s"], ["y"])], {}, ["Reshape"]),
+    "sizes of a reshape": (
+        [
+            node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]),
+            node("Unsqueeze", ["n", "axis"], ["n1"]), node("Concat", ["n1", "rest"], ["t"], axis=0),
+            node("Reshape", ["x", "t"], ["y"]),
+        ],
+        {"zero": np.int64(0), "axis": ints(0), "rest": ints(24)}, ["Reshape"],
+    ),
+    "a slice to the end": (
+        [
+            node("Shape", ["x"], ["s"]), node("Slice", ["s", "zero", "one", "zero"], ["n"]),
+            node("Slice", ["x", "one", "n", "zero"], ["y"]),
+        ],
+        {"zero": ints(0), "one": ints(1)}, ["Slice"],
+    ),
+    "a slice that is all": (
+        [node("Slice", ["x", "zero", "end", "axis"], ["a"]), node("Relu", ["a"], ["y"])],
+        {"zero": ints(0), "end": ints(100), "axis": ints(1)}, ["Relu"],
+    ),
+    "reshapes in a row": (
+        [
+            node("Unsqueeze", ["x", "axis"], ["a"]), node("Reshape", ["a", "s"], ["b"]),
+            node("Flatten", ["b"], ["y"], axis=1),
+        ],
+        {"axis": ints(1), "s": ints(0, 2, 12)}, ["Reshape"],
+    ),
+    "reshapes that cancel": (
+        [
+            node("Unsqueeze", ["x", "axis"], ["a"]), node("Squeeze", ["a", "axis"], ["b"]),
+            node("Relu", ["b"], ["y"]),
+        ],
+        {"axis": ints(1)}, ["Relu"],
+    ),
+    "transpositions in a row": (
+        [node("Transpose", ["x"], ["a"], perm=[1, 0, 2]), node("Transpose", ["a"], ["y"])],
+        {}, ["Transpose"],
+    ),
+    "transpositions that cancel": (
+        [node("Transpose", ["x"], ["a"]), node("Transpose", ["a"], ["b"]),
+         node("Relu", ["b"], ["y"])], {}, ["Relu"],
+    ),
+    "heads that are joined around a transposition": (
+        [
+            node("Reshape", ["x", "split"], ["a"]), node("Reshape", ["a", "join"], ["b"]),
+            node("Relu", ["x"], ["r"]), node("Reshape", ["r", "joined"], ["c"]),
+            node("Transpose", ["c"], ["d"], perm=[0, 2, 1]), node("Reshape", ["d", "back"], ["y"]),
+        ],
+        {"split": ints(0, 4, 2, 3), "join": ints(-1, 2, 3), "joined": ints(-1, 2, 3),
+         "back": ints(-1, 4, 3, 2)}, ["Relu", "Reshape", "Transpose"],
+    ),
+    "axes that are split after a transposition": (
+        [
+            node("Reshape", ["x", "a"], ["b"]), node("Transpose", ["b"], ["c"], perm=[1, 0]),
+            node("Reshape", ["c", "d"], ["y"]),
+        ],
+        {"a": ints(-1, 24), "d": ints(2, 12, -1)}, ["Reshape", "Transpose"],
+    ),
+    "slices that are a split": (
+        [
+            node("Slice", ["x", "n0", "n2", "axis"], ["a"]),
+            node("Slice", ["x", "n2", "n6", "axis"], ["b"]),
+            node("Exp", ["a"], ["e"]), node("Concat", ["b", "e"], ["y"], axis=2),
+        ],
+        {"n0": ints(0), "n2": ints(2), "n6": ints(6), "axis": ints(2)}, ["Split", "Exp", "Concat"],
+    ),
+    "concatenations in a row": (
+        [node("Concat", ["x", "x"], ["a"], axis=1), node("Concat", ["a", "x"], ["y"], axis=1)],
+        {}, ["Concat"],
+    ),
+    "an expansion that the operator does itself": (
+        [
+            node("Shape", ["x"], ["s"]), node("Expand", ["w", "s"], ["a"]),
+            node("Add", ["x", "a"], ["y"]),
+        ],
+        {"w": weight(6)}, ["Add"],
+    ),
+    "casts in a row": (
+        [
+            node("Greater", ["x", "zero"], ["a"]), node("Cast", ["a"], ["b"], to=INT64),
+            node("Cast", ["b"], ["y"], to=FLOAT),
+        ],
+        {"zero": np.float32(0)}, ["Greater", "Cast"],
+    ),
+    "factors of 1": ([node("Mul", ["x", "one"], ["a"]), node("Neg", ["a"], ["y"])],
+                     {"one": np.float32(1)}, ["Neg"]),
+    "a choice that is the same everywhere": (
+        [node("Where", ["c", "x", "zero"], ["a"]), node("Neg", ["a"], ["y"])],
+        {"c": np.ones(6, bool), "zero": np.float32(0)}, ["Neg"],
+    ),
+    "a product and a sum": (
+        [
+            node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["p"]),
+            node("Add", ["b", "p"], ["y"]),
+        ],
+        {"w": weight(24, 5), "b": weight(5)}, ["Flatten", "Gemm"],
+    ),
+    "a transposition before a product": (
+        [node("Flatten", ["x"], ["f"]), node("Transpose", ["f"], ["t"]),
+         node("Gemm", ["t", "f"], ["y"])], {}, ["Flatten", "Gemm"],
+    ),
+}  # fmt: skip
+
+
+def ops(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(n.op_type for n in model.graph.node)
+
+
+def smaller(path: Path, is_exact: bool = False) -> onnx.ModelProto:
+    """The simplified model, which computes the same at several sizes."""
+    model = simplified(path, is_exact)
+    (other,) = write_model(model, path.with_name("smaller.onnx"), str(path.parent))
+    comparison = compare(path, other)
+    assert comparison.agrees, comparison.problem
+    assert len(comparison.cases) >= 3 or not comparison.cases
+    return model
+
+
+@pytest.mark.parametrize("kind", FEWER)
+@pytest.mark.parametrize("opset", [13, 18])
+def test_it_has_fewer_nodes_and_the_same_numbers(kind: str, opset: int, tmp_path: Path) -> None:
+    nodes, weights, left = FEWER[kind]
+    model = smaller(written(tmp_path / "m.onnx", nodes, X, ["y"], weights, opset))
+    assert ops(model) == Counter(left)
+    assert [o.name for o in model.graph.output] == ["y"]
+
+
+# What stays as it is, as it would be other numbers, or another file.
+KEPT: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any]]] = {
+    "a sum with 0, which makes 0 of -0": ([node("Add", ["x", "zero"], ["y"])],
+                                          {"zero": np.float32(0)}),
+    "a cast that loses": (
+        [node("Cast", ["x"], ["a"], to=INT64), node("Cast", ["a"], ["y"], to=FLOAT)], {},
+    ),
+    "a slice backwards": (
+        [node("Slice", ["x", "start", "end", "axis", "step"], ["y"])],
+        {"start": ints(-1), "end": ints(-100), "axis": ints(1), "step": ints(-1)},
+    ),
+    "random numbers": (
+        [node("RandomNormalLike", ["x"], ["a"], seed=1.0), node("Mul", ["a", "zero"], ["b"]),
+         node("Add", ["x", "b"], ["y"])], {"zero": np.float32(0)},
+    ),
+    "weights that are stored as integers": (
+        [node("DequantizeLinear", ["w", "scale"], ["a"]), node("Mul", ["x", "a"], ["y"])],
+        {"w": np.arange(6, dtype=np.int8), "scale": np.float32(0.5)},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_what_would_be_other_numbers_stays(kind: str, tmp_path: Path) -> None:
+    nodes, weights = KEPT[kind]
+    model = smaller(written(tmp_path / "m.onnx", nodes, X, ["y"], weights))
+    assert ops(model) == Counter(n.op_type for n in nodes)
+
+
+def test_batch_normalization_is_part_of_the_convolution_before_it(tmp_path: Path) -> None:
+    path = convolutional(tmp_path / "m.onnx")
+    model = smaller(path)
+    assert ops(model)["BatchNormalization"] == 0
+    stored = {t.name for t in model.graph.initializer}
+    assert stored == {"stem.weight", "bn.bias", "fc.weight", "fc.bias"}
+    assert ops(simplified(path, is_exact=True))["BatchNormalization"] == 1
+
+
+def test_a_padding_and_numbers_for_channels_are_part_of_a_convolution(tmp_path: Path) -> None:
+    nodes = [
+        node("Pad", ["x", "pads"], ["p"]), node("Conv", ["p", "w"], ["c"], pads=[1, 0, 0, 0]),
+        node("Mul", ["c", "scale"], ["s"]), node("Add", ["shift", "s"], ["y"]),
+    ]  # fmt: skip
+    weights = {"pads": ints(0, 0, 0, 1, 0, 0, 2, 1), "w": weight(5, 3, 2, 2),
+               "scale": weight(5, 1, 1), "shift": weight(1, 5, 1, 1)}  # fmt: skip
+    images = {"x": (FLOAT, ["N", 3, "H", 7])}
+    model = smaller(written(tmp_path / "m.onnx", nodes, images, ["y"], weights))
+    assert ops(model) == {"Conv": 1}
+    attributes = {a.name: helper.get_attribute_value(a) for a in model.graph.node[0].attribute}
+    assert attributes["pads"] == [1, 1, 2, 1]
+
+
+def test_a_recurrent_layer_that_begins_with_zeros_is_told_no_state(tmp_path: Path) -> None:
+    nodes = [
+        node("Shape", ["x"], ["s"]), node("Slice", ["s", "one", "two"], ["n"]),
+        node("Concat", ["one", "n", "units"], ["t"], axis=0), node("ConstantOfShape", ["t"], ["h"]),
+        node("GRU", ["x", "w", "r", "b", "", "h"], ["", "y"], hidden_size=3),
+    ]  # fmt: skip
+    weights = {"one": ints(1), "two": ints(2), "units": ints(3), "w": weight(1, 9, 4),
+               "r": weight(1, 9, 3, seed=1), "b": weight(1, 18, seed=2)}  # fmt: skip
+    inputs = {"x": (FLOAT, ["time", "N", 4])}
+    assert ops(smaller(written(tmp_path / "m.onnx", nodes, inputs, ["y"], weights))) == {"GRU": 1}
+
+
+def test_the_branch_that_is_taken_stands_for_the_choice(tmp_path: Path) -> None:
+    def branch(name: str, op: str) -> onnx.GraphProto:
+        inner = [node(op, ["x"], ["a"]), node("Mul", ["a", "two"], ["r"])]
+        two = numpy_helper.from_array(np.float32(2), "two")
+        return helper.make_graph(inner, name, [], [onnx.ValueInfoProto(name="r")], [two])
+
+    nodes = [
+        node("Shape", ["x"], ["s"]), node("Size", ["s"], ["rank"]),
+        node("Equal", ["rank", "three"], ["is_batch"]),
+        node("If", ["is_batch"], ["i"], then_branch=branch("yes", "Exp"),
+             else_branch=branch("no", "Log")),
+        node("If", ["is_batch"], ["j"], then_branch=branch("b", "Neg"),
+             else_branch=branch("c", "Log")),
+        node("Add", ["i", "j"], ["y"]),
+    ]  # fmt: skip
+    path = written(tmp_path / "m.onnx", nodes, X, ["y"], {"three": np.int64(3)})
+    assert ops(smaller(path)) == {"Exp": 1, "Neg": 1, "Mul": 2, "Add": 1}
+
+
+def test_a_language_model_keeps_its_names_and_loses_its_shapes(tmp_path: Path) -> None:
+    path = tied_language_model(tmp_path / "m.onnx")
+    before = onnx.load(path)
+    model = smaller(path)
+    assert len(before.graph.node) == 24
+    left = ops(model)
+    assert left["Shape"] == left["Concat"] == left["Unsqueeze"] == left["Sqrt"] == 0
+    assert len(model.graph.node) == 13
+    weights = {"tok.weight", "onnx::MatMul_9", "block.o.bias", "onnx::MatMul_12"}
+    assert weights <= {t.name for t in model.graph.initializer}
+    names = {n.name for n in model.graph.node} - {""}
+    assert names == {n.name for n in before.graph.node} - {""}
+    assert model.graph.input == before.graph.input
+    assert model.opset_import == before.opset_import
+
+
+def test_inputs_that_have_a_default_are_not_taken_for_constants(tmp_path: Path) -> None:
+    nodes = [node("Exp", ["w"], ["e"]), node("Mul", ["x", "e"], ["y"])]
+    path = written(tmp_path / "m.onnx", nodes, X, ["y"], {"w": weight(6)})
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("w", FLOAT, [6]))
+    onnx.save(model, path)
+    assert ops(simplified(path)) == {"Exp": 1, "Mul": 1}
+    model.ir_version = 3  # in which all weights are inputs
+    onnx.save(model, path)
+    assert ops(simplified(path)) == {"Mul": 1}
+
+
+def test_what_cannot_be_imported_is_simplified_around(tmp_path: Path) -> None:
+    nodes = [
+        node("Identity", ["x"], ["a"]), node("NonZero", ["a"], ["b"]), node("Neg", ["b"], ["c"]),
+        node("Neg", ["b"], ["d"]), node("Add", ["c", "d"], ["y"]),
+    ]  # fmt: skip
+    assert ops(smaller(written(tmp_path / "m.onnx", nodes, X, ["y"]))) == {
+        "NonZero": 1, "Neg": 1, "Add": 1,
+    }  # fmt: skip
+
+
+def test_weights_beside_the_file_stay_beside_it(tmp_path: Path) -> None:
+    nodes = [node("Identity", ["x"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
+    path = written(tmp_path / "m.onnx", nodes, X, ["y"], {"w": weight(6, 300)})
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="m.bin",
+                    size_threshold=0)  # fmt: skip
+    files = write_model(simplified(path), tmp_path / "small.onnx", str(tmp_path))
+    assert [file.name for file in files] == ["small.onnx", "small.onnx.data"]
+    assert compare(path, files[0]).agrees
+
+
+# Families of onnx's own cases with graphs of several nodes, or of what the rules look at.
+FAMILIES = ("affinegrid", "expand", "gather", "layernormalization", "reshape", "slice",
+            "softmax", "split", "squeeze", "transpose", "unsqueeze", "where")  # fmt: skip
+
+
+@pytest.mark.parametrize("bound", [False, True], ids=["", "with constants for inputs"])
+def test_the_node_cases_of_onnx_compute_the_same(bound: bool, tmp_path: Path) -> None:
+    count = 0
+    for case in cases_of(FAMILIES):
+        model = onnx.ModelProto()
+        model.CopyFrom(case.model)
+        arrays = case.data_sets[0][0]
+        feeds = dict(zip([i.name for i in model.graph.input], arrays, strict=True))
+        if not all(isinstance(x, np.ndarray) and x.dtype != object for x in arrays):
+            continue
+        if bound:
+            rest = model.graph.input[1:]
+            stored = [numpy_helper.from_array(feeds.pop(i.name), i.name) for i in rest]
+            model.graph.initializer.extend(stored)
+            del model.graph.input[1:]
+        path = tmp_path / "case.onnx"
+        onnx.save(model, path)
+        try:
+            expected = Session(path, threads=1, optimization="none").run(feeds)
+        except Exception:  # onnxruntime does not have all of them
+            continue
+        got = Session(simplified(path), threads=1, optimization="none").run(feeds)
+        for name, x in expected.items():
+            assert difference_of(x, got[name])[1] is None, case.name
+        count += 1
+    assert count > 100
+
+
+def test_inputs_are_drawn_as_far_as_the_file_accepts_them(tmp_path: Path) -> None:
+    nodes = [node("Gather", ["table", "ids"], ["a"]), node("Gather", ["small", "kinds"], ["b"]),
+             node("Add", ["a", "b"], ["y"])]  # fmt: skip
+    inputs = {"ids": (INT64, ["N", "T"]), "kinds": (INT64, ["N", "T"])}
+    tables = {"table": weight(40, 3), "small": weight(2, 3)}
+    path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], tables)
+    drawn = Drawn(Session(path, threads=1, optimization="none"), 0)
+    listed = list(drawn.cases())
+    assert drawn.highest == {"ids": 30, "kinds": 1}
+    assert {case for case, _, _ in listed} >= {"N=2, T=6", "N=1, T=6", "N=5, T=6", "N=2, T=13"}
+
+
+@pytest.mark.parametrize(
+    "x, y, problem",
+    [
+        (np.ones(2, np.float32), np.ones(3, np.float32), "is float32"),
+        (ints(1, 2), ints(1, 3), "has other values"),
+        (np.float32([1, np.nan]), np.float32([1, 1]), "is not finite elsewhere"),
+        (np.float32([1, np.inf]), np.float32([1, -np.inf]), "is not finite elsewhere"),
+        (np.float32([100, 1]), np.float32([100, 1.01]), "differs by 1.0e-04"),
+        (np.float32([100, 1]), np.float32([100, 1.0001]), None),
+    ],
+)
+def test_a_difference_is_relative_to_the_largest_element(
+    x: Any, y: Any, problem: str | None
+) -> None:
+    found = difference_of(x, y)[1]
+    assert found is None if problem is None else problem in str(found)
