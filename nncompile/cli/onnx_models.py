@@ -24,7 +24,7 @@ def declared_by_onnx(file: Path, model: str | None, settings: Mapping[str, Any])
             hint=f"{edited}, where options can be declared: width = option(64)",
         )
     loaded = load_onnx(file)
-    way_out = f"{edited}, in which you choose a loss, an optimizer and data"
+    way_out = f"{edited} with a loss and a recipe; nncompile finetune {file} --data ... trains it"
     return Declared(file, ModuleType(loaded.name), {loaded.name: loaded}, {}, model, {}, way_out)
 
 
