@@ -94,7 +94,9 @@ def test_gradients_are_finite_and_alike_everywhere(name: str, dtype: DType) -> N
     graph, _, _ = graph_of(CASES[name], dtype)
     u = np.linspace(-1, 1, 6).astype(dtype.numpy)
     with np.errstate(all="ignore"):
-        check_everywhere(graph, *({"x": points.astype(dtype.numpy), "u": u} for points in (X, ZERO)))
+        check_everywhere(
+            graph, *({"x": points.astype(dtype.numpy), "u": u} for points in (X, ZERO))
+        )
     for points in (X, ZERO):
         with np.errstate(all="ignore"):
             found = evaluate(graph, {"x": points.astype(dtype.numpy), "u": u}, np.float64)
