@@ -12,15 +12,12 @@ import onnxruntime
 # What thousands of tests keep (modules, nodes, cases) is looked through less often: an eighth of
 # the time otherwise.
 gc.set_threshold(50_000, 20, 100)
-gc.disable()
 
 
 def pytest_collection_finish() -> None:
-    """What was collected stays to the end: the garbage collector need not look at it, neither
-    before, which takes a fifth of the time of collecting, nor again."""
+    """What was collected stays to the end: the garbage collector need not look at it again."""
     gc.collect()
     gc.freeze()
-    gc.enable()
 
 
 NEED_TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
