@@ -16,7 +16,7 @@ from nncompile.program.initialization import initial_values
 from nncompile.runtime import Session, StepRunner
 from tests import command_line
 from tests.command_line import fails, succeeds
-from tests.onnx_files import convolutional
+from tests.onnx_files import convolutional, tied_language_model
 from tests.test_finetuning import images
 
 BASE = ("finetune", "m.onnx", "--data", "d.npz", "--label", "y", "--loss", "cross_entropy")
@@ -45,6 +45,11 @@ def test_a_new_head_is_trained_in_a_run(beside: Path) -> None:
     assert [p.name for p in session.inputs] == ["image"]
     assert [(p.name, p.shape[1]) for p in session.outputs] == [("logits", 6)]
     assert not (run / "adapter.safetensors").exists()
+    before, after = (onnx.load(f).graph for f in (beside / "m.onnx", run / "model.onnx"))
+    assert before.node == after.node and before.input == after.input
+    changed = {n for n, x in weights_of(run / "model.onnx").items()
+               if not np.array_equal(x, weights_of(beside / "m.onnx")[n])}  # fmt: skip
+    assert changed == {"fc.weight", "fc.bias"}
     step = StepRunner(str(run / "step.onnx"))
     step.step(images())
     assert np.isfinite(step.metrics()["loss"])
@@ -85,6 +90,18 @@ def test_it_goes_on_as_if_it_had_not_ended(beside: Path) -> None:
     message = fails("finetune", "m.onnx", "--resume", "parts", "--lr", "1e-3", "--epochs", "1")
     assert "cannot go on: it is of another recipe" in message
     assert "holds a run already" in fails(*BASE, "--name", "parts")
+
+
+def test_what_is_written_anew_is_said(beside: Path) -> None:
+    tied_language_model(beside / "t.onnx")
+    ids = np.random.default_rng(0).integers(0, 20, (8, 4))
+    np.savez("t.npz", ids=ids, y=ids % 3)
+    options = ("--data", "t.npz", "--label", "y", "--loss", "cross_entropy", "--head", "3")
+    printed = succeeds("finetune", "t.onnx", *options, "--steps", "1", "-q")
+    expected = "model.onnx is not the file with other weights, but written anew: its outputs are"
+    assert expected in printed
+    (port,) = Session("runs/t/1/model.onnx").outputs
+    assert (port.name, port.shape[2]) == ("logits", 3)
 
 
 def test_what_does_not_fit_is_told(beside: Path) -> None:

@@ -61,7 +61,8 @@ def compile(
 ) -> Outcome:
     """Write a model or its training step for onnxruntime or torch.
 
-    onnx: the inference model, with its weights. step: one training step, with its first state in
+    onnx: the inference model, with its weights. original: an ONNX file that was loaded, with other
+    weights and nothing else. step: one training step, with its first state in
     OUT.state.safetensors. gradient, update: the two halves of the step. torchscript: the inference
     model for torch.jit.load, in Python and C++. torchscript-step: one training step that holds its
     state and changes it. pt2: the inference model for torch.export.load. adapter: the factors of

@@ -27,6 +27,7 @@ from nncompile.cli.training import (
     Threads,
     Training,
 )
+from nncompile.compiler.originals import inference_target
 from nncompile.diagnostics.errors import FileError, ModelError
 from nncompile.finetuning.plan import Plan, title_of, tuned
 from nncompile.program.model_file import Declared
@@ -116,7 +117,7 @@ def finetune(
     """Train an ONNX model further, on new data, and export it.
 
     The model gets an input for the label and a loss of one of its outputs; model.onnx, at the end,
-    has the inputs and outputs of the file, by their names. What is trained is the whole model, or
+    is the file with other weights, by the same names. What is trained is the whole model, or
     with --head a new last layer and with --lora the factors, which are merged into model.onnx and
     have a file of their own, adapter.safetensors. Labels of cross_entropy are class numbers from 0.
     Otherwise it is as train: a run directory, which --resume goes on with; evaluate and predict
@@ -175,6 +176,9 @@ def finetune(
         made = tuned(plan)
         for note in made.notes:
             out.print(note)
+        _, reason = inference_target(made.recipe.model)
+        if reason is not None:
+            out.print(f"model.onnx is not the file with other weights, but written anew: {reason}")
         return made.declared, {"file": plan.file, "finetune": plan.described()}
 
     training = Training(

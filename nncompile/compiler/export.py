@@ -18,6 +18,7 @@ from nncompile.compiler.compile import (
     compile_model,
     compile_step,
 )
+from nncompile.compiler.originals import original_content
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
     BackendError,
@@ -47,10 +48,10 @@ from nncompile.runtime.origin import MODEL, origin_of
 from nncompile.runtime.tensor_files import external_tensors, metadata_of, state_path, weights_path
 from nncompile.runtime.tensor_header import content_id
 
-_ONNX = ("onnx", "step", "gradient", "update")
+_ONNX = ("onnx", "original", "step", "gradient", "update")
 TARGETS = (*_ONNX, "torchscript", "torchscript-step", "pt2", "adapter")
 _TORCH_TARGETS = {"torchscript": "TorchScript", "pt2": "A .pt2 file"}  # inference models
-INFERENCE = ("onnx", *_TORCH_TARGETS)
+INFERENCE = ("onnx", "original", *_TORCH_TARGETS)
 """The targets that hold the model with its weights."""
 
 # What a file must end with where its name says what it is; others end with .onnx.
@@ -92,7 +93,8 @@ def export(
     returns the files written, each whole or not at all.
 
     `to`, which the suffix of `path` tells where it is left out: "onnx" is the inference model with
-    its weights; "step" the training step, with its first state beside it
+    its weights; "original" the file that a model was loaded from, with other weights and nothing
+    else; "step" the training step, with its first state beside it
     (`OUT.state.safetensors` for `OUT.onnx`); "gradient" and "update" its two halves;
     "torchscript" the inference model for `torch.jit.load`, "torchscript-step" the training step
     with its state in it, "pt2" the inference model for `torch.export.load`. "adapter" is the file
@@ -141,8 +143,13 @@ def export(
             seed = source.seed if isinstance(source, Recipe) else 0
         if model.adapters and isinstance(external_data, bool | None):
             model, parameters = merged(model, parameters, seed)
-        compiled = compile_model(model, without, opset, observe, report)
-        files = _export_model(compiled, path, to, parameters, external_data, seed)
+        if to == "original":
+            files: tuple[Path, ...] = (
+                write_atomically(path, original_content(model, parameters, seed)),
+            )
+        else:
+            compiled = compile_model(model, without, opset, observe, report)
+            files = _export_model(compiled, path, to, parameters, external_data, seed)
         if drawn and not has_numbers(model):
             warn(
                 f"{path} holds the initial weights of {model.name}: export(trainer, path) writes "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nncompile.compiler.export import export
+from nncompile.compiler.originals import inference_target
 from nncompile.diagnostics.errors import CheckpointError
 from nncompile.runtime import load_state, sweep, sync, written_together
 from nncompile.train.events import EventTrainer, Snapshot
@@ -107,10 +108,11 @@ class RunFiles:
         all of them, or none. Raises `FileError`."""
         recipe = trainer.recipe
         state = trainer.state
+        target, _ = inference_target(recipe.model)
         with written_together(self.path) as directory:
             factors = directory / "adapter.safetensors"
             files = (
-                *export(recipe, directory / "model.onnx", "onnx", state),
+                *export(recipe, directory / "model.onnx", target, state),
                 *(export(recipe, factors, "adapter", state) if recipe.model.adapters else ()),
                 *export(trainer.compiled, directory / "step.onnx", "step", seed=trainer.seed),
                 self._write(self.snapshot(trainer), directory / FINAL),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 
 import onnx
 
+from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.diagnostics.reading import Path_
@@ -19,6 +21,7 @@ from nncompile.frontends.onnx import entries as entries  # fills the table
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.inputs import cut, leaves_of_file
 from nncompile.frontends.onnx.naming import clean
+from nncompile.frontends.onnx.original import OriginalFile, digest_of
 from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
 from nncompile.frontends.onnx.refusals import ImportRefused, Refusal
 from nncompile.frontends.onnx.report import ImportReport
@@ -39,6 +42,38 @@ class ImportedModel(Model):
     """A model of a file; `report` says what was made of it."""
 
     report: ImportReport | None = None
+    original: OriginalFile | None = None
+
+    def differs_from_file(self) -> str | None:
+        """Why a file of it cannot be the one that it was loaded from, with other weights; None
+        where it can. Weights may be of other sizes, as those of a new last layer."""
+        original = self.original
+        if original is None:
+            return "it is a copy, without its file"
+        problem = original.problem(self.parameters)
+        if problem is not None or original.computes(self.predicted_values):
+            return problem
+        content = self.in_its_file(original.resized(self.parameters))
+        with tempfile.TemporaryDirectory() as directory:
+            file = Path(directory) / original.path.name  # which random numbers follow from
+            file.write_bytes(content)
+            try:
+                again = load_onnx(file, **original.options)
+            except CompileError:
+                return "what follows a weight of another size does not fit"
+        if again.original is not None and again.original.computes(self.predicted_values):
+            return None
+        return "its outputs are computed in another way now"
+
+    @property
+    def predicted_values(self) -> dict[str, Value]:
+        """The outputs of the inference model."""
+        return {name: self.outputs[name] for name in self.predict}
+
+    def in_its_file(self, weights: Mapping[str, Any]) -> bytes:
+        """The file that it was loaded from, with these weights, where it does not differ."""
+        assert self.original is not None  # as it does not differ
+        return self.original.with_weights(weights, self.predicted_values)
 
     def __reduce__(self) -> Any:
         return _restored, (model_bytes(self), self.report)
@@ -78,6 +113,7 @@ def load_onnx(
     has nodes that cannot be imported (all of them are named), `ModelError` for an unknown name.
     """
     model = read_model(path)
+    digest = digest_of(model)
     file = os.path.basename(os.fspath(path))
     directory = os.fspath(Path(path).parent)
     importer = Importer(model, file, directory, training)
@@ -100,7 +136,13 @@ def load_onnx(
         if importer.refusals:
             raise ImportRefused(file, importer.refusals)
         results = _results(importer, environment, graph, leaves)
-    return _model(title, model, importer, leaves, stored, tied, initial, results, locations)
+    options = {
+        **{"prefix": prefix, "outputs": outputs, "sizes": sizes, "static": static, "ties": ties},
+        **{"trainable": trainable, "training": training, "renames": renames},
+    }
+    original = OriginalFile.of(Path(path), digest, stored, results, options)
+    loaded = _model(title, model, importer, leaves, stored, tied, initial, results, locations)
+    return dataclasses.replace(loaded, original=original)
 
 
 _MISSING = object()

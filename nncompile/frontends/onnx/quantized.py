@@ -65,3 +65,20 @@ def _is_exact(floats: Array, q: Array, scale: Array, zero: Any) -> bool:
     if zero is not None:
         back = back + zero.astype(np.float32).reshape(scale.shape)
     return bool(np.array_equal(back, q.astype(np.float32)))
+
+
+def quantized_again(
+    node: onnx.NodeProto, floats: Array, dtype: np.dtype[Any], numbers: Sequence[Any]
+) -> Array:
+    """The integers of which `node` makes these floats, or those nearest to them."""
+    scale, zero = numbers[0], numbers[1] if len(numbers) > 1 else None
+    shape: tuple[int, ...] = ()
+    if scale.size > 1:
+        axis = attributes_of(node, None, {}).get("axis", 1) % floats.ndim
+        shape = (scale.size, *(1,) * (floats.ndim - axis - 1))
+    whole = np.rint(floats / scale.reshape(shape)).astype(np.float64)
+    if zero is not None:
+        whole = whole + zero.astype(np.float64).reshape(shape)
+    limits = np.iinfo(dtype)
+    result: Array = np.clip(whole, limits.min, limits.max).astype(dtype)
+    return result

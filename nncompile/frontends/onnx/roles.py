@@ -68,6 +68,7 @@ class Stored:
     beside: str = ""  # the stored tensor that is added to its product
     same_as: Stored | None = None  # the tensor that it is one parameter with
     transposed: bool = False  # whether it is the transpose of that
+    copy_of: str | None = None  # the tensor of the file of which it is one use
 
     @property
     def is_float(self) -> bool:

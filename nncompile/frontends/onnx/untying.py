@@ -22,7 +22,7 @@ def untied(stored: list[Stored], prefix: str, used: set[str]) -> Iterator[tuple[
             continue
         paths = [s.path]
         for k, (node, i) in enumerate(direct[1:], 2):
-            copy = Stored(f"{s.name}@{k}", s.array, [(node, i)], s.role)
+            copy = Stored(f"{s.name}@{k}", s.array, [(node, i)], s.role, copy_of=s.name)
             scope = scope_of(node)
             wanted = f"{scope}.{slot_name(node, i)}" if scope else path_of(s.name, [])
             copy.path = unused_name(f"{prefix}.{wanted}" if prefix else wanted, used)

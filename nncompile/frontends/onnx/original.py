@@ -1,0 +1,203 @@
+"""The file that a model was loaded from, with other weights: nothing else of it is new."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from nncompile.frontends.onnx.quantized import quantized_again
+from nncompile.frontends.onnx.reading import all_nodes, read_model
+from nncompile.frontends.onnx.roles import Stored
+from nncompile.frontends.onnx.tensors import array_of
+from nncompile.ir.graph import input_of
+from nncompile.ir.names import unused_name
+from nncompile.ir.op import Value
+from nncompile.ir.types import Array
+from nncompile.program.model import leaves_of
+
+LIMIT = 2**31 - 2**20
+"""Bytes of weights above which a model does not fit in one file, with room for its graph."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A tensor of a file, by its name there, that is the parameter or state `path`, or the
+    transpose of it. One that only `user` takes, a node by its first output and which of its inputs,
+    is a parameter of its own here and was shared there."""
+
+    name: str
+    path: str
+    is_transposed: bool = False
+    is_quantized: bool = False
+    user: tuple[str, int] | None = None
+
+    @classmethod
+    def of(cls, stored: Stored) -> Kept:
+        """What it says of a tensor that is a leaf."""
+        first = stored if stored.same_as is None else stored.same_as
+        user, name = None, stored.name
+        if stored.copy_of is not None:
+            ((node, i),) = stored.uses
+            user, name = (node.output[0], i), stored.copy_of
+        return cls(name, first.path, stored.transposed, stored.integers is not None, user)
+
+
+@dataclass(frozen=True, eq=False)
+class OriginalFile:
+    """The file at `path`, whose nodes have this digest; its tensors, and what its outputs were."""
+
+    path: Path
+    digest: str
+    tensors: tuple[Kept, ...]
+    outputs: Mapping[str, Value]
+    options: Mapping[str, Any]  # that it was loaded with
+
+    @classmethod
+    def of(
+        cls, path: Path, digest: str, stored: Sequence[Stored], outputs: Mapping[str, Value],
+        options: Mapping[str, Any],
+    ) -> OriginalFile:  # fmt: skip
+        """That of what was imported."""
+        kept = tuple(Kept.of(s) for s in stored if s.role != "constant")
+        return cls(path.resolve(), digest, kept, dict(outputs), options)
+
+    def computes(self, outputs: Mapping[str, Value]) -> bool:
+        """Whether these are its outputs, and all of them."""
+        return list(outputs) == list(self.outputs) and all(
+            outputs[name] is value for name, value in self.outputs.items()
+        )
+
+    def resized(self, parameters: Mapping[str, Value]) -> dict[str, Array]:
+        """Numbers for the parameters that are of other sizes than in the file."""
+        shapes = {input_of(leaf).name: leaf.shape for leaf in leaves_of(self.outputs.values())}
+        return {
+            path: np.arange(math.prod(leaf.shape), dtype=leaf.dtype.numpy).reshape(leaf.shape)
+            for path, leaf in parameters.items()
+            if shapes.get(path, leaf.shape) != leaf.shape
+        }
+
+    def problem(self, parameters: Mapping[str, Value]) -> str | None:
+        """Why it cannot be written with other weights; None where it can."""
+        if self.options.get("outputs") is not None or self.options.get("static"):
+            return "it was loaded without some of its outputs, or with sizes that were fixed"
+        if not self.path.is_file():
+            return f"{self.path} is gone"
+        resized = self.resized(parameters)
+        if any(kept.is_quantized and kept.path in resized for kept in self.tensors):
+            return "a quantized weight is of another size"
+        model = read_model(self.path)
+        if digest_of(model) != self.digest:
+            return f"{self.path} was changed since it was loaded"
+        training = training_nodes(model)
+        if training:
+            return f"it is in training mode, as of {', '.join(training)}"
+        sizes = (math.prod(x.shape) * x.dtype.numpy.itemsize for x in parameters.values())
+        if sum(sizes) > LIMIT:
+            return "its weights do not fit in one file"
+        return None
+
+    def with_weights(self, weights: Mapping[str, Array], outputs: Mapping[str, Value]) -> bytes:
+        """The file, with these numbers of the parameters and states by path; the others as they
+        are. Where they are of other sizes, so are its outputs. Raises what `read_model` does."""
+        model = read_model(self.path)
+        stored = _Tensors(model, str(self.path.parent))
+        for kept in self.tensors:
+            if kept.path not in weights:
+                continue
+            array = weights[kept.path].T if kept.is_transposed else weights[kept.path]
+            if kept.user is not None:
+                stored.split(kept, array)
+            else:
+                stored.put(kept, array)
+        if not self.computes(outputs):
+            del model.graph.value_info[:]
+            for formal in model.graph.output:
+                for size, d in zip(
+                    outputs[formal.name].shape, formal.type.tensor_type.shape.dim, strict=False
+                ):
+                    if isinstance(size, int):
+                        d.dim_value = size
+        return bytes(model.SerializeToString())
+
+
+def digest_of(model: onnx.ModelProto) -> str:
+    """What tells files of other nodes apart, whatever their weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for node in model.graph.node:
+        digest.update(node.SerializeToString(deterministic=True))
+    for tensor in model.graph.initializer:
+        digest.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)}".encode())
+    return digest.hexdigest()
+
+
+def training_nodes(model: onnx.ModelProto) -> list[str]:
+    """The nodes that compute otherwise in training, and are told to: a batch normalization by the
+    batch, a dropout that drops."""
+    numbers = {t.name: t for t in model.graph.initializer}
+    found: dict[str, None] = {}
+    for node in all_nodes(model.graph):
+        modes = [a.i for a in node.attribute if a.name == "training_mode"]
+        is_batch = node.op_type == "BatchNormalization" and (any(modes) or len(node.output) > 1)
+        mode = node.input[2] if node.op_type == "Dropout" and len(node.input) > 2 else ""
+        # What is no stored number may be True.
+        drops = bool(mode) and (mode not in numbers or bool(numpy_helper.to_array(numbers[mode])))
+        if is_batch or drops:
+            found[node.name or node.output[0]] = None
+    return list(found)[:3]
+
+
+class _Tensors:
+    """The tensors that a file stores, to be replaced."""
+
+    def __init__(self, model: onnx.ModelProto, directory: str) -> None:
+        self.graph = model.graph
+        self.directory = directory
+        self.by_name = {t.name: t for t in model.graph.initializer}
+        for node in model.graph.node:
+            if node.op_type == "Constant" and not node.domain:
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        self.by_name[node.output[0]] = attribute.t
+        for tensor in self.by_name.values():
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:  # the file is to be whole
+                name = tensor.name
+                tensor.CopyFrom(numpy_helper.from_array(array_of(tensor, directory), name))
+
+    def put(self, kept: Kept, array: Array) -> None:
+        """Replaces the numbers of a tensor, where they are others."""
+        tensor = self.by_name[kept.name]
+        before = array_of(tensor, self.directory)
+        if kept.is_quantized:
+            array = self._quantized(kept.name, before, array)
+        else:
+            array = array.astype(before.dtype)
+        if not np.array_equal(before, array):
+            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+
+    def split(self, kept: Kept, array: Array) -> None:
+        """Gives the node that takes the tensor one of its own, where it is of other numbers."""
+        assert kept.user is not None
+        output, i = kept.user
+        shared = array_of(self.by_name[kept.name], self.directory)
+        if np.array_equal(shared, array):
+            return
+        node = next(n for n in all_nodes(self.graph) if n.output and n.output[0] == output)
+        name = unused_name(f"{kept.name}.{i}", self.by_name, ".")
+        tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        self.graph.initializer.append(tensor)
+        self.by_name[name] = self.graph.initializer[-1]
+        node.input[i] = name
+
+    def _quantized(self, name: str, before: Array, array: Array) -> Array:
+        """Floats as the integers of which the file stores them."""
+        node = next(n for n in all_nodes(self.graph) if n.input and n.input[0] == name)
+        numbers = [array_of(self.by_name[n], self.directory) for n in node.input[1:] if n]
+        return quantized_again(node, array, before.dtype, numbers)
