@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import files
+from tests.faults import files, workers
 from tests.faults.__main__ import main
-from tests.faults.files import Outcome, outcomes_of
+from tests.faults.files import outcomes_of
 from tests.faults.loaders import LOADERS, Loader
+from tests.faults.workers import Outcome
 
 # Those that need no process of their own, which takes longer than all the rest.
 QUICK = (
@@ -30,7 +31,7 @@ QUICK = (
 
 @pytest.fixture(autouse=True)
 def _kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(workers, "KEPT", tmp_path / "kept")
     (tmp_path / "cases").mkdir()
 
 

@@ -12,11 +12,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from nncompile import load_onnx
+from nncompile import export, load_onnx
 from nncompile.diagnostics.errors import CompileError
 from nncompile.frontends.onnx import importing
 from nncompile.frontends.onnx.refusals import ImportRefused
-from tests.onnx_files import FLOAT, convolutional, tied_language_model, written
+from tests.onnx_files import FLOAT, convolutional, run, tied_language_model, written
 
 node = helper.make_node
 
@@ -148,3 +148,126 @@ def test_functions_that_call_others_twice_end(
     )  # fmt: skip
     with pytest.raises(ImportRefused, match="more than 500 nodes"):
         load_onnx(path)
+
+
+def _refusals(path: Path) -> list[str]:
+    with pytest.raises(ImportRefused) as error:
+        load_onnx(path)
+    assert not any(r.is_fault for r in error.value.refusals)
+    return [r.reason for r in error.value.refusals]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "weights", "reason"),
+    [
+        ([node("Expand", ["x", "s"], ["y"])], {"s": np.array([2**50, 1, 4])}, "larger than any"),
+        ([node("Tile", ["x", "s"], ["y"])], {"s": np.array([1, 2**62])}, "beyond 64 bits"),
+        (
+            [node("Resize", ["x", "", "s"], ["y"])],
+            {"s": np.array([1, np.nan], np.float32)},
+            "the scales [1.0, nan]",
+        ),
+        (
+            [node("ReduceSum", ["x"], ["y"], keepdims=7)],
+            {},
+            "its attribute keepdims is 7, neither 0 nor 1",
+        ),
+        ([node("Sum", ["x", ""], ["y"])], {}, "its input data_0 is missing"),
+        ([node("Loop", ["x"], ["y"])], {}, "it has 1 inputs, not 2 or more"),
+        (
+            [node("LSTM", ["x", "w", "w"], ["y"])],
+            {"w": np.zeros((1, 4, 1), np.float32)},
+            "its input X is of rank 2, not 3",
+        ),
+        (
+            [node("Unsqueeze", ["x", "axis"], ["z"]), node("RNN", ["z", "w", "w"], ["y"])],
+            {"axis": np.array([0]), "w": np.zeros((2, 4, 4), np.float32)},
+            "its input W has 2 directions, not 1",
+        ),
+        ([node("Cast", ["x"], ["y"], to=8)], {}, "texts, which no graph is trained on"),
+    ],
+)
+def test_what_a_node_cannot_be_asked_for(
+    tmp_path: Path, nodes: Any, weights: Any, reason: str
+) -> None:
+    path = written(tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], weights)
+    (refusal,) = _refusals(path)
+    assert reason in refusal
+
+
+def test_trees_are_no_network(tmp_path: Path) -> None:
+    tree = node("TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml")
+    opsets = [helper.make_opsetid("ai.onnx.ml", 3)]
+    path = written(
+        tmp_path / "x.onnx", [tree], {"x": (FLOAT, ["n", 4])}, ["y"], opsets=opsets
+    )  # fmt: skip
+    assert _refusals(path) == ["a model of trees is not trained by gradients"]
+
+
+def test_all_that_is_wrong_is_in_one_message(tmp_path: Path) -> None:
+    nodes = [node("Add", ["x", "w"], ["a"]), node("Nope", ["x"], ["b"]), node("Exp", ["v"], ["y"])]
+    weights = {"w": np.zeros(4, np.float32), "v": np.zeros(4, np.float32)}
+    path = written(
+        tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["a", "y", "missing"], weights
+    )
+    model = onnx.load(path)
+    model.graph.initializer[0].raw_data = b"short"
+    model.graph.initializer[1].data_type = onnx.TensorProto.STRING
+    onnx.save(model, path)
+    with pytest.raises(ImportRefused) as error:
+        load_onnx(path)
+    rows = [" ".join(row) for row in error.value.rows]
+    assert rows == [
+        "initializer  w the tensor 'w' has 5 bytes, not 16",
+        "initializer  v texts, which no graph is trained on",
+        "Nope-17 f32[n, 4] b there is no such operator in opset 17",
+        "output  missing it is made by no node",
+    ]
+
+
+def test_sizes_that_double_with_every_node_end(tmp_path: Path) -> None:
+    """Sixty products of a size with itself and one more than it."""
+    nodes = [node("Shape", ["x"], ["s0"])]
+    for i in range(60):
+        nodes += [node("Add", [f"s{i}", "one"], [f"a{i}"])]
+        nodes += [node("Mul", [f"s{i}", f"a{i}"], [f"s{i + 1}"])]
+    nodes += [node("Expand", ["x", "s60"], ["y"])]
+    weights = {"one": np.array([1, 1])}
+    path = written(tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], weights)
+    assert _refusals(path) == ["shape depends on data"]
+
+
+def test_a_graph_within_a_function_has_its_attributes(tmp_path: Path) -> None:
+    slope = onnx.AttributeProto(name="alpha", ref_attr_name="slope", type=1)
+    inner = node("LeakyRelu", ["x"], ["z"])
+    inner.attribute.append(slope)
+    branch = helper.make_graph([inner], "g", [], [onnx.ValueInfoProto(name="z")])
+    opsets = [helper.make_opsetid("own", 1), helper.make_opsetid("", 17)]
+    body = [node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)]
+    function = helper.make_function("own", "f", ["x", "c"], ["y"], body, opsets, ["slope"])
+    call = node("f", ["x", "c"], ["y"], domain="own", slope=0.5)
+    path = written(
+        tmp_path / "x.onnx", [call], {"x": (FLOAT, [2]), "c": (onnx.TensorProto.BOOL, [])}, ["y"],
+        opsets=opsets[:1], functions=[function],
+    )  # fmt: skip
+    export(load_onnx(path), tmp_path / "y.onnx")
+    x = np.array([-2, 3], np.float32)
+    (y,) = run(tmp_path / "y.onnx", {"x": x})  # both branches are equal
+    np.testing.assert_array_equal(y, [-1, 3])
+    outside = written(tmp_path / "o.onnx", [inner], {"x": (FLOAT, [2])}, ["z"])
+    assert _refusals(outside) == ["its attribute alpha is that of a function, and it is in none"]
+
+
+def test_all_files_that_are_missing_are_named(tmp_path: Path) -> None:
+    weights = {name: np.zeros(4, np.float32) for name in "vw"}
+    nodes = [node("Add", ["v", "w"], ["y"])]
+    path = written(tmp_path / "x.onnx", nodes, {}, ["y"], weights)
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=f"{tensor.name}.bin")
+    onnx.save(model, path)
+    with pytest.raises(CompileError, match=r"'v' in 'v\.bin': there is no such file") as error:
+        load_onnx(path)
+    assert error.value.rows == (("and", "'w'", "in 'w.bin': there is no such file"),)

@@ -133,14 +133,26 @@ def symbol(name: str) -> sp.Symbol:
     return sp.Symbol(name, integer=True, nonnegative=True)
 
 
+_MOST_PARTS = 1000  # of a size: what doubles again and again ends here
+_HIGHEST = 64  # power of a size
+
+
 def _is_arithmetic(x: sp.Expr) -> bool:
-    """Whether it is made of integers, their sums, products and whole quotients."""
-    return all(
-        isinstance(part, _ARITHMETIC)
-        or (part.is_Symbol and part.is_integer)
-        or (part.is_Pow and part.exp.is_Integer and part.exp > 0)
-        for part in sp.preorder_traversal(x)
-    )
+    """Whether it is made of integers, their sums, products and whole quotients. Raises
+    `ShapeError` for one of very many parts."""
+    for count, part in enumerate(sp.preorder_traversal(x)):
+        if count == _MOST_PARTS or (part.is_Pow and part.exp.is_Integer and part.exp > _HIGHEST):
+            raise ShapeError(
+                "a size is an expression too long to compute with: it has more than "
+                f"{_MOST_PARTS:,} parts, or a power above {_HIGHEST}"
+            )
+        if not (
+            isinstance(part, _ARITHMETIC)
+            or (part.is_Symbol and part.is_integer)
+            or (part.is_Pow and part.exp.is_Integer and part.exp > 0)
+        ):
+            return False
+    return True
 
 
 def dim(x: Any) -> Dim:

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 
 import sympy as sp
 
-from nncompile.diagnostics.errors import CompileError, GradientError
+from nncompile.diagnostics.errors import CompileError, GradientError, ShapeError
 from nncompile.diagnostics.locations import (
     Location,
     call_label,
@@ -274,6 +274,7 @@ class Value(Operators):
 
 _pool: weakref.WeakValueDictionary[Any, Value] = weakref.WeakValueDictionary()
 _pool_lock = threading.RLock()
+_LARGEST = 2**63 - 1  # size of an axis
 
 
 def apply(op: Op, *args: Value) -> Value:
@@ -291,6 +292,10 @@ def apply(op: Op, *args: Value) -> Value:
             type_ = op.infer(*(a.type for a in args))
         except CompileError as error:
             raise _explained(error, op, args, location) from None
+        if type_.__class__ is Type:
+            for size in type_.shape:
+                if size.__class__ is int and size > _LARGEST:
+                    raise ShapeError(f"{op.label}: a size of {size:,} is beyond 64 bits")
         digest = hashlib.blake2b(op.digest, digest_size=8)
         for a in args:
             digest.update(a.digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,13 @@ from nncompile.ir.graph import Graph, Item
 from nncompile.ir.interpreter import constant_value
 from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.types import DType, TupleType, Type, f32, i64
+from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.slicing import Pad, Slice
 from nncompile.passes.maps import literal
 from nncompile.passes.rewriter import on, rewrite
 
 LARGEST = 1024  # elements of a folded constant, unless it is made of larger ones
+_LARGEST_JOINED = 1 << 24  # elements of one that is made of several
 
 
 def fold(graph: Graph) -> Graph:
@@ -41,8 +43,7 @@ def of_constants(value: Value) -> Value | None:
     sources = value.args[0].args if isinstance(value.op, Item) else value.args
     if not sources or not all(isinstance(a.op, Constant) for a in sources):
         return None
-    limit = max(LARGEST, sum(_elements(a.type) for a in sources))
-    if _elements(value.type) > limit:
+    if _elements(value.type) > max(LARGEST, _joined(sources)):
         return None
     array = constant_value(value)
     return None if array is None else const(array, value.dtype)
@@ -54,8 +55,17 @@ def _(x: Value, n: Value) -> Iterator[Any]:
     yield broadcast_to(const(2.0, f32), (3,))
     yield x + const(np.ones(3, np.float32), f32)
     yield Pad((0,), (LARGEST,))(const(np.ones(2, np.float32), f32))
+    doubled = const(np.ones(LARGEST, np.float32), f32)
+    yield concatenate([doubled, doubled], 0)
     yield SizeOf(x.shape[0], i64)()
     yield Slice((n.shape[0],), (1,), (1,))(const(np.ones(3, np.float32), f32))
+
+
+def _joined(sources: Sequence[Value]) -> float:
+    """The elements of all sources together, each counted once; where these are very many, of the
+    largest one. What doubles a constant again and again is not computed."""
+    sizes = [_elements(source.type) for source in dict.fromkeys(sources)]
+    return max(*sizes, min(sum(sizes), _LARGEST_JOINED))
 
 
 def _elements(type_: Any) -> float:

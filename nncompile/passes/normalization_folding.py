@@ -64,6 +64,9 @@ def fixed() -> Callable[[Value], bool]:
     return is_fixed
 
 
+_LONGEST = 64  # steps after a product
+
+
 @dataclass(frozen=True)
 class _Step:
     """`value` is `factor·x + addend` of x, one of its arguments."""
@@ -88,6 +91,8 @@ def _chain(value: Value, is_fixed: Callable[[Value], bool]) -> tuple[Value, list
     operands: list[Value] = []
     v = value
     while is_plain(v):
+        if len(steps) == _LONGEST:
+            return None
         changing = [i for i, a in enumerate(v.args) if not is_fixed(a)]
         split = terms(body_of(v), changing[0]) if len(changing) == 1 else None
         if split is None:

@@ -49,20 +49,33 @@ def _check(content: bytes, directory: Path, name: str) -> None:
     except DecodeError:
         return  # it is no model, as onnxruntime says
     locations: set[str] = set()
+    problems: dict[str, list[str]] = {}  # with files: the weights that have each
     for tensor in _tensors(proto):
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             fields = {entry.key: entry.value for entry in tensor.external_data}
             problem = _problem(fields, directory)
             if problem is not None:
-                raise BackendError(
-                    f"{name} has the weight {tensor.name!r} in {fields.get('location', '')!r}: "
-                    f"{problem}",
-                    hint="the files of a model are in its directory, or below it",
-                )
-            locations.add(fields["location"])
+                text = f"in {fields.get('location', '')!r}: {problem}"
+                problems.setdefault(text, []).append(tensor.name)
+            else:
+                locations.add(fields["location"])
+    if problems:
+        (first, names), *others = problems.items()
+        raise BackendError(
+            f"{name} has the weight {names[0]!r} {first}",
+            rows=[("and", _listed(names), where) for where, names in others[:_SHOWN]],
+            hint="the files of a model are in its directory, or below it",
+        )
     for entry in proto.metadata_props:
         if entry.key == WEIGHTS:
             _check_content(entry.value, directory, locations, name)
+
+
+_SHOWN = 10  # files of a message
+
+
+def _listed(names: list[str]) -> str:
+    return repr(names[0]) + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _check_content(text: str, directory: Path, locations: Set[str], name: str) -> None:
@@ -121,7 +134,7 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
         if isinstance(current, onnx.TensorProto):
             yield current
         else:
-            waiting += _messages(current)
+            waiting += [*_messages(current)][::-1]  # in their order
 
 
 def _messages(message: Any) -> Iterable[Any]:

@@ -7,13 +7,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.faults import files, kill, leaks
+from tests.faults import files, kill, leaks, onnx_cases
 
 # Kind → what makes that many faults, from a seed on, and gives the exit code.
 KINDS: dict[str, Callable[[int, int], int]] = {
     "files": files.main,
     "kill": kill.main,
     "leaks": leaks.main,
+    "onnx": onnx_cases.main,
 }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.locations import Location
 from nncompile.ir.emitters import OnnxOperator
 from nncompile.ir.names import unused_name
@@ -149,12 +150,19 @@ class Nodes:
         return name
 
     def scalar(self, number: Any, dtype: DType) -> str:
-        """A scalar constant."""
-        return self.constant(np.asarray(number, dtype.numpy))
+        """A scalar constant. Raises `BackendError` for a whole number beyond the element type."""
+        try:
+            return self.constant(np.asarray(number, dtype.numpy))
+        except OverflowError:
+            raise BackendError(f"the number {number} is beyond {dtype}") from None
 
     def ints(self, numbers: Sequence[int]) -> str:
-        """A constant vector of i64: axes, shapes, starts …"""
-        return self.constant(np.asarray(list(numbers), np.int64).reshape(len(numbers)))
+        """A constant vector of i64: axes, shapes, starts … Raises `BackendError` for a number
+        beyond 64 bits."""
+        try:
+            return self.constant(np.asarray(list(numbers), np.int64).reshape(len(numbers)))
+        except OverflowError:
+            raise BackendError(f"one of the numbers {list(numbers)} is beyond 64 bits") from None
 
     def initializers(self) -> list[TensorProto]:
         """The constants emitted so far, as tensors of the graph."""

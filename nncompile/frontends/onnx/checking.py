@@ -3,6 +3,7 @@ that ONNX says."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,8 @@ def check_node(node: onnx.NodeProto, schema: Any) -> None:
     _check_count("inputs", len(node.input), schema.min_input, schema.max_input)
     _check_count("outputs", len(node.output), schema.min_output, schema.max_output)
     optional = onnx.defs.OpSchema.FormalParameterOption.Optional
-    for formal, name in zip(schema.inputs, node.input, strict=False):
+    for i, name in enumerate(node.input):
+        formal = schema.inputs[min(i, len(schema.inputs) - 1)]  # the last one may be several
         if not name and formal.option != optional:
             raise Refused(f"its input {formal.name} is missing")
     given = {attribute.name: attribute for attribute in node.attribute}
@@ -34,6 +36,20 @@ def check_node(node: onnx.NodeProto, schema: Any) -> None:
         if attribute.type != expected:
             kinds = onnx.AttributeProto.AttributeType
             raise Refused(f"its attribute {name} is not {kinds.Name(expected)}")
+        if name in _FLAGS and attribute.i not in (0, 1):
+            raise Refused(f"its attribute {name} is {attribute.i}, neither 0 nor 1")
+
+
+# Attributes that say yes or no: of other numbers, each runtime makes something else.
+_FLAGS = frozenset(
+    (
+        *("allowzero", "antialias", "ceil_mode", "count_include_pad", "detect_negative"),
+        *("detect_positive", "exclude_outside", "exclusive", "fmod", "is_causal", "keepdims"),
+        *("largest", "linear_before_reset", "new_axis", "noop_with_empty_axes", "reverse"),
+        *("select_last_index", "sorted", "storage_order", "training_mode", "transA", "transB"),
+        "upper",
+    )
+)
 
 
 def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
@@ -48,7 +64,22 @@ def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
             raise Refused(f"its input {formal.name} is {kind}")
 
 
+_ANY = (1 << 31) - 1  # the most of an operator that takes any number
+
+
 def _check_count(what: str, count: int, least: int, most: int) -> None:
     if not least <= count <= most:
-        expected = f"{least}" if least == most else f"{least} to {most}"
+        expected = f"{least} to {most}"
+        if least == most or most == _ANY:
+            expected = f"{least}" if least == most else f"{least} or more"
         raise Refused(f"it has {count} {what}, not {expected}")
+
+
+_LARGEST = 1 << 47  # bytes, as many as a process can address
+
+
+def check_size(type_: Any) -> None:
+    """Raises `Refused` for a tensor larger than any memory, of which a few bytes of a file ask."""
+    sizes = [d for d in getattr(type_, "shape", ()) if isinstance(d, int)]
+    if 0 not in sizes and math.prod(sizes) * type_.dtype.numpy.itemsize > _LARGEST:
+        raise Refused(f"a tensor of {type_} is larger than any memory")

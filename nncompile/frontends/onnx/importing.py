@@ -14,7 +14,7 @@ import onnx
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import Location, located
-from nncompile.frontends.onnx.checking import check_kinds, check_node
+from nncompile.frontends.onnx.checking import check_kinds, check_node, check_size
 from nncompile.frontends.onnx.functions import body_of, fits_body
 from nncompile.frontends.onnx.known import evaluated
 from nncompile.frontends.onnx.refusals import Refusal, Refused
@@ -29,7 +29,7 @@ from nncompile.ops.random.generator import dropout
 
 _FOLDED = 1 << 22  # elements of a result that is computed while importing
 _DEEPEST = 64  # functions and graphs within each other
-_MOST_NODES = 100_000  # nodes of functions and loops, as often as they are imported
+_MOST_NODES = 50_000  # nodes of functions and loops, as often as they are imported
 
 Environment = dict[str, Any]
 """The tensors by name: a `Tensor`, a list of them (a sequence), None (an optional of nothing), or
@@ -53,6 +53,7 @@ class Importer:
         self.depth = 0
         self._count = 0
         self._opened = 0  # nodes within nodes
+        self._around: dict[str, Any] | None = None  # attributes of the function that is imported
         self._salts = 0
 
     def note(self, kind: str, text: str) -> None:
@@ -74,22 +75,27 @@ class Importer:
         environment = {**outer, **inputs}
         for tensor in graph.initializer:
             environment[tensor.name] = Tensor.of_numbers(array_of(tensor, self.directory))
-        self._within(graph.node, environment, dict(attributes or {}), opsets or self.opsets)
+        around = self._around if attributes is None else dict(attributes)
+        self._within(graph.node, environment, around, opsets or self.opsets)
         return [self.fetched(environment, output.name) for output in graph.output]
 
     def _within(
         self, nodes: Sequence[onnx.NodeProto], environment: Environment,
-        attributes: dict[str, Any], opsets: Mapping[str, int],
+        attributes: dict[str, Any] | None, opsets: Mapping[str, int],
     ) -> None:  # fmt: skip
         """Imports the nodes of a graph or a function within a node."""
         if self.depth == _DEEPEST:
             raise Refused(f"functions and graphs lie more than {_DEEPEST} within each other")
         self._opened += len(nodes)
         if self._opened > _MOST_NODES:  # functions that call others twice, again and again
+            if self._opened > _MOST_NODES + len(nodes):
+                raise Poisoned  # said before
             raise Refused(f"functions and loops have more than {_MOST_NODES:,} nodes")
+        around = self._around
         self.depth += 1
         self.nodes(nodes, environment, attributes, opsets)
         self.depth -= 1
+        self._around = around
 
     def fetched(self, environment: Environment, name: str) -> Any:
         """A tensor by name. Raises `Poisoned` where its node was refused."""
@@ -102,11 +108,13 @@ class Importer:
 
     def nodes(
         self, nodes: Iterable[onnx.NodeProto], environment: Environment,
-        attributes: dict[str, Any], opsets: Mapping[str, int],
+        attributes: dict[str, Any] | None, opsets: Mapping[str, int],
     ) -> None:  # fmt: skip
-        """Imports nodes in their order; what they make is put into the environment."""
+        """Imports nodes in their order; what they make is put into the environment. `attributes`
+        are those of the function that they are of, None where they are of none."""
         for proto in nodes:
             self._count += 1
+            self._around = attributes
             label = proto.name or (proto.output[0] if proto.output else proto.op_type)
             scope = label.strip("/")
             with located(Location(self.file, self._count, scope, proto.op_type)):
@@ -151,8 +159,8 @@ class Importer:
         )
 
     def _imported(
-        self, proto: onnx.NodeProto, environment: Environment, attributes: dict[str, Any],
-        opsets: Mapping[str, int],
+        self, proto: onnx.NodeProto, environment: Environment,
+        attributes: dict[str, Any] | None, opsets: Mapping[str, int],
     ) -> Sequence[Any]:  # fmt: skip
         domain = _domain(proto.domain)
         inputs = [self.fetched(environment, n) if n else None for n in proto.input]
@@ -183,7 +191,7 @@ class Importer:
             raise Refused(f"the domain {domain!r} has no such operator here" if domain else
                           f"there is no such operator in opset {opset}")  # fmt: skip
         if not fits_body(schema):
-            raise Refused("this operator has no counterpart")
+            raise Refused(_without_counterpart(proto.op_type))
         body = body_of(schema, proto, values, [None if t is None else t.type for t in inputs])
         if body is None:
             raise Refused("this operator has no counterpart")
@@ -191,7 +199,8 @@ class Importer:
 
     def _call(
         self, function: onnx.FunctionProto, proto: onnx.NodeProto, inputs: Sequence[Any],
-        outer: dict[str, Any], values: dict[str, Any] | None = None, node: Node | None = None,
+        outer: dict[str, Any] | None, values: dict[str, Any] | None = None,
+        node: Node | None = None,
     ) -> Sequence[Any]:  # fmt: skip
         """The results of a function: its nodes in an environment of their own."""
         given = values if values is not None else attributes_of(proto, None, outer)
@@ -233,6 +242,7 @@ class Importer:
         finished: list[Any] = []
         for i, x in enumerate(several):
             if isinstance(x, Value):
+                check_size(x.type)
                 dtype = bound.get(_output_letter(node, i))
                 x = x if dtype is None or x.dtype is dtype else cast(x, dtype)
                 x = _folded(x) if foldable else Tensor.of(x)
@@ -262,6 +272,15 @@ def _reason(error: Exception) -> str:
         return f"its inputs or attributes do not fit the operator: {text}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"a fault of nncompile, in {Path(frame.filename).name}:{frame.lineno}: {text}"
+
+
+def _without_counterpart(op: str) -> str:
+    if op.startswith(("TreeEnsemble", "SVM")):
+        kind = "trees" if op.startswith("Tree") else "support vectors"
+        return f"a model of {kind} is not trained by gradients"
+    if op.startswith(("String", "Regex", "TfIdf")) or op in ("DictVectorizer", "CategoryMapper"):
+        return "a graph of texts is not trained by gradients"
+    return "this operator has no counterpart"
 
 
 def _domain(name: str) -> str:

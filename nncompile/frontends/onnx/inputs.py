@@ -9,6 +9,7 @@ from typing import Any
 import onnx
 
 from nncompile.diagnostics.errors import CompileError, ModelError, did_you_mean
+from nncompile.frontends.onnx.checking import check_size
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.naming import clean
 from nncompile.frontends.onnx.reading import all_nodes
@@ -119,4 +120,6 @@ def _declared(formal: onnx.ValueInfoProto, alone: bool, size: _Sizes) -> Type:
     shape = []
     for axis, d in enumerate(tensor.shape.dim):
         shape.append(declared_size(d, "batch" if alone and not axis else f"{stem}_{axis}", size))
-    return Type(dtype_from(tensor.elem_type), tuple(shape))
+    declared = Type(dtype_from(tensor.elem_type), tuple(shape))
+    check_size(declared)
+    return declared

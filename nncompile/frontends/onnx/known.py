@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import sympy as sp
 
+from nncompile.diagnostics.errors import ShapeError
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node
 from nncompile.frontends.onnx.tensors import Tensor, dtype_from, is_relation
@@ -22,6 +23,9 @@ from nncompile.ir.types import Array, DType, boolean, i64
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {}
 _DYADIC = 1 << 10  # denominators of scales that float32 multiplies sizes by without rounding
+_MOST_PARTS = 200  # of the expression of a size
+_MOST_TERMS = 1000  # of it, when it is expanded
+_HIGHEST = 16  # power of a size
 _MOST = 4096  # numbers of a tensor that are computed one by one
 
 
@@ -56,9 +60,38 @@ def evaluated(node: Node) -> Tensor | None:
         return None
     try:
         result = function(node, *arrays)
-    except (_Unknown, Refused, ZeroDivisionError):
+        if result is None or any(map(_is_long, np.asarray(result, object).reshape(-1))):
+            return None
+    except (_Unknown, Refused, ZeroDivisionError, ShapeError):
         return None
-    return None if result is None else Tensor.of_sizes(result, _dtype(node), np.shape(result))
+    return Tensor.of_sizes(result, _dtype(node), np.shape(result))
+
+
+def _is_long(x: Any) -> bool:
+    """Whether it is a number beyond 64 bits, or a size that takes long to compute with: files
+    multiply sizes by themselves again and again."""
+    if isinstance(x, int):
+        return abs(x) >= 1 << 63
+    if not isinstance(x, sp.Basic):
+        return False
+    for parts, part in enumerate(sp.preorder_traversal(x)):
+        is_high = part.is_Pow and not (part.exp.is_Integer and abs(part.exp) <= _HIGHEST)
+        is_large = part.is_Rational and max(abs(part.p), part.q) >= 1 << 63
+        if parts == _MOST_PARTS or is_high or is_large:
+            return True
+    return _terms(x) > _MOST_TERMS
+
+
+def _terms(x: Any) -> int:
+    """How many terms a size has at most when its products are expanded."""
+    if x.is_Add:
+        return sum(map(_terms, x.args))
+    if x.is_Mul:
+        return math.prod(map(_terms, x.args))
+    if x.is_Pow:
+        power = abs(int(x.exp))
+        return math.comb(_terms(x.base) + power - 1, power)
+    return max(map(_terms, x.args), default=1)
 
 
 _OF_TRUTH = frozenset({"And", "Or", "Not", "Identity", "Squeeze", "Unsqueeze", "Reshape"})

@@ -124,7 +124,7 @@ def load_onnx(
     locations = LocationTable()
     with recording_locations(locations):
         leaves, environment = leaves_of_file(importer, graph, sizes or {}, static or {})
-        stored = stored_tensors(importer, graph, directory, file)
+        stored = stored_tensors(importer, graph, directory, environment)
         name_all(stored, prefix, renames or {}, {*leaves, *RANDOM_STATE})
         assign(stored, trainable)
         for path_, text in untied(stored, prefix, {*leaves, *RANDOM_STATE}):
@@ -132,10 +132,10 @@ def load_onnx(
         tied = tie(stored) if ties == "auto" or ties is True else {}
         initial = put_weights(stored, environment)
         del graph.initializer[:]  # their numbers are there a second time now
-        importer.nodes(graph.node, environment, {}, importer.opsets)
+        importer.nodes(graph.node, environment, None, importer.opsets)
+        results = _results(importer, environment, graph, leaves)
         if importer.refusals:
             raise ImportRefused(file, importer.refusals)
-        results = _results(importer, environment, graph, leaves)
     options = {
         **{"prefix": prefix, "outputs": outputs, "sizes": sizes, "static": static, "ties": ties},
         **{"trainable": trainable, "training": training, "renames": renames},
@@ -151,14 +151,18 @@ _MISSING = object()
 def _results(
     importer: Importer, environment: dict[str, Any], graph: onnx.GraphProto, leaves: Any
 ) -> dict[str, Value]:
+    """The outputs; for those that cannot be one, and whose node was not refused, there are
+    refusals."""
     results: dict[str, Value] = {}
     for output in graph.output:
         tensor = environment.get(output.name, _MISSING)
         if not isinstance(tensor, Tensor):
-            kind = "a sequence" if isinstance(tensor, list) else "made by no node"
-            raise ImportRefused(
-                importer.file, [Refusal("output", 0, (), output.name, f"it is {kind}")]
-            )
+            if not isinstance(tensor, Refusal):
+                kind = "a sequence" if isinstance(tensor, list) else "made by no node"
+                kind = "an optional of nothing" if tensor is None else kind
+                refusal = Refusal("output", 0, (), output.name, f"it is {kind}")
+                importer.refusals.append(refusal)
+            continue
         name = unused_name(output.name, leaves, "_out")
         results[name] = tensor.value
     return results

@@ -36,6 +36,8 @@ def with_masters(
 def _dequantized(node: onnx.NodeProto, q: Array, numbers: Sequence[Any]) -> Array | None:
     """The floats, where there is one scale for all or one for each index of an axis."""
     scale, zero = numbers[0], numbers[1] if len(numbers) > 1 else None
+    if scale is None or any(a.ref_attr_name for a in node.attribute):  # each call has its own
+        return None
     attributes = attributes_of(node, None, {})
     if scale.ndim > 1 or scale.dtype != np.float32 or attributes.get("block_size"):
         return None

@@ -32,7 +32,8 @@ def read_model(path: Path_) -> onnx.ModelProto:
     try:
         model: onnx.ModelProto = onnx.ModelProto.FromString(content)
     except DecodeError:
-        raise BackendError(f"{name} is not an ONNX model", hint=_other_format(path)) from None
+        text = f"{name} is not an ONNX model: protobuf cannot read it"
+        raise BackendError(text, hint=_other_format(path)) from None
     if not model.HasField("graph") or not (model.graph.output or model.graph.node):
         raise BackendError(
             f"{name} is not an ONNX model: it has no graph", hint=_other_format(path)

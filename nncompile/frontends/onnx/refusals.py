@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from nncompile.diagnostics.errors import BackendError
 
 _SHOWN = 40  # rows of a message
+_LONGEST = 300  # characters of a name or a reason
 
 
 class Refused(Exception):
@@ -35,7 +36,9 @@ class Refusal:
     @property
     def row(self) -> tuple[str, ...]:
         """As a row of the message: op and version, element types, node, reason."""
-        return f"{self.op}-{self.version}", ",".join(self.dtypes), self.node, self.reason
+        op = f"{self.op}-{self.version}" if self.version else self.op  # or an input, an output
+        cells = op, ",".join(self.dtypes), self.node, self.reason
+        return tuple(c if len(c) <= _LONGEST else f"{c[:_LONGEST]}…" for c in cells)
 
 
 class ImportRefused(BackendError):

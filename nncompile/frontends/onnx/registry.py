@@ -142,10 +142,10 @@ class Node:
 
 
 def attributes_of(
-    node: onnx.NodeProto, schema: onnx.defs.OpSchema | None, outer: dict[str, Any]
+    node: onnx.NodeProto, schema: onnx.defs.OpSchema | None, outer: dict[str, Any] | None
 ) -> dict[str, Any]:
     """The attributes of a node, those that refer to a function's replaced, with the defaults of its
-    schema."""
+    schema. `outer` are those of the function around it, None where there is none."""
     values: dict[str, Any] = {}
     if schema is not None:
         for name, attribute in schema.attributes.items():
@@ -153,6 +153,10 @@ def attributes_of(
                 values[name] = _decoded(attribute.default_value)
     for attribute in node.attribute:
         if attribute.ref_attr_name:
+            if outer is None:
+                raise Refused(
+                    f"its attribute {attribute.name} is that of a function, and it is in none"
+                )
             if attribute.ref_attr_name in outer:
                 values[attribute.name] = outer[attribute.ref_attr_name]
             continue

@@ -115,7 +115,8 @@ def added_to(uses: Sequence[Use], by: Mapping[str, list[Use]], names: Collection
     """The stored tensor that is added to the only product with a weight."""
     if len(uses) != 1 or uses[0][0].op_type != "MatMul":
         return ""
-    sums = [node for node, _ in by.get(uses[0][0].output[0], ()) if node.op_type == "Add"]
+    made = uses[0][0].output[:1]
+    sums = [node for name in made for node, _ in by.get(name, ()) if node.op_type == "Add"]
     return next((x for node in sums[:1] for x in node.input if x in names), "")
 
 

@@ -9,7 +9,8 @@ import onnx
 
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.quantized import with_masters
-from nncompile.frontends.onnx.refusals import ImportRefused, Refusal, Refused
+from nncompile.frontends.onnx.reading import all_nodes
+from nncompile.frontends.onnx.refusals import Refusal, Refused
 from nncompile.frontends.onnx.roles import Stored, added_to, consumers, reached
 from nncompile.frontends.onnx.tensors import Tensor, array_of
 from nncompile.ir.basic import Constant, const
@@ -20,12 +21,13 @@ from nncompile.ops.shape.reshape import transpose
 
 
 def stored_tensors(
-    importer: Importer, graph: onnx.GraphProto, directory: str, file: str
+    importer: Importer, graph: onnx.GraphProto, directory: str, environment: dict[str, Any]
 ) -> list[Stored]:
-    """The tensors that the file stores and that some node takes, as initializers or constants."""
+    """The tensors that the file stores and that some node takes, as initializers or constants. In
+    the place of one that cannot be read, the environment has its refusal."""
     constants = list(_constants(graph))
     taken = {c.name for c in constants}
-    nodes = [n for n in graph.node if not (n.op_type == "Constant" and n.output[0] in taken)]
+    nodes = [n for n in graph.node if not (n.op_type == "Constant" and taken & {*n.output})]
     del graph.node[:]
     graph.node.extend(nodes)
     tensors = [*graph.initializer, *constants]
@@ -38,15 +40,17 @@ def stored_tensors(
         try:
             array = array_of(tensor, directory)
         except Refused as error:
-            raise ImportRefused(
-                file, [Refusal("initializer", 0, (), tensor.name, error.reason)]
-            ) from None
+            refusal = Refusal("initializer", 0, (), tensor.name, error.reason)
+            importer.refusals.append(refusal)
+            environment[tensor.name] = refusal
+            continue
         tensor.ClearField("raw_data")  # so that a large file is not in memory twice
         stored.append(Stored(tensor.name, array, reached(tensor.name, by)))
     names = {s.name for s in stored}
     for s in stored:
         s.beside = added_to(s.uses, by, names)
-    for s, floats in with_masters(stored, by):
+    results = kept | {o.name for n in all_nodes(graph) for a in n.attribute for o in a.g.output}
+    for s, floats in with_masters([s for s in stored if s.name not in results], by):
         s.integers, s.array = s.array, floats
     return stored
 
@@ -54,7 +58,7 @@ def stored_tensors(
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Constants of several floats, which may be weights as initializers are."""
     for node in graph.node:
-        if node.op_type != "Constant" or node.domain:
+        if node.op_type != "Constant" or node.domain or len(node.output) != 1:
             continue
         for attribute in node.attribute:
             if attribute.name != "value" or attribute.t.data_type not in _FLOATS:

@@ -34,13 +34,18 @@ from nncompile.ops.shape.reshape import reshape
 _LARGEST = 1 << 26  # elements of a constant that a few bytes of a file may ask for
 
 
-def dtype_from(element_type: int) -> DType:
-    """The element type of that number. Raises `Refused` for one that there is none of here."""
+def dtype_from(element_type: int | str) -> DType:
+    """The element type of that number, or of that name, as the first opsets have it. Raises
+    `Refused` for one that there is none of here."""
     try:
+        if isinstance(element_type, str):
+            element_type = onnx.TensorProto.DataType.Value(element_type.upper())
         name = onnx.TensorProto.DataType.Name(element_type).lower()
     except ValueError:
-        raise Refused(f"unknown element type {element_type}") from None
+        raise Refused(f"unknown element type {element_type!r}") from None
     names = {"float": "float32", "double": "float64"}
+    if name == "string":
+        raise Refused("texts, which no graph is trained on")
     if name not in _NAMES:
         raise Refused(f"element type {name}")
     return dtype_of(names.get(name, name))

@@ -84,6 +84,8 @@ def _asked(n: Node, old: bool) -> tuple[list[float] | None, list[Dim] | None]:
     sizes = [dim(s) for s in known.reshape(-1)] if known is not None and known.size else None
     if not scales and sizes is None:
         raise Refused("neither sizes nor scales")
+    if sizes is None and not all(0 < s < np.inf for s in scales or ()):
+        raise Refused(f"the scales {scales}")
     return scales or None, sizes
 
 

@@ -49,6 +49,7 @@ _BETA = {"scaledtanh": 1.0, "hardsigmoid": 0.5}
 def _recurrent(n: Node, x: Value, w: Value, r: Value, *optional: Value | None) -> Any:
     padded: list[Value | None] = [*optional, *(None,) * (5 - len(optional))]
     bias, lengths, hidden, cell, peepholes = padded
+    _check(n, x, w, r, padded)
     if n["layout"]:
         x = swapaxes(x, 0, 1)
         hidden, cell = (None if v is None else swapaxes(v, 0, 1) for v in (hidden, cell))
@@ -63,6 +64,24 @@ def _recurrent(n: Node, x: Value, w: Value, r: Value, *optional: Value | None) -
         y = transpose(y, (2, 0, 1, 3))
         finals = [swapaxes(f, 0, 1) for f in finals]
     return (y, *finals)[: len(n.outputs)]
+
+
+def _check(n: Node, x: Value, w: Value, r: Value, optional: Sequence[Value | None]) -> None:
+    """Raises `Refused` for inputs of other ranks, and weights of other directions, than those of
+    the operator."""
+    for i, (v, rank) in enumerate(zip((x, w, r, *optional), _RANKS, strict=True)):
+        if v is not None and v.rank != rank:
+            raise Refused(f"its input {n.label(i)} is of rank {v.rank}, not {rank}")
+    count = _DIRECTIONS.get(n["direction"] or "forward")
+    if count is None:
+        raise Refused(f"the direction {n['direction']!r}")
+    for i, v in enumerate((w, r, optional[0]), 1):
+        if v is not None and v.shape[0] != count:
+            raise Refused(f"its input {n.label(i)} has {v.shape[0]} directions, not {count}")
+
+
+_RANKS = (3, 3, 3, 2, 1, 3, 3, 2)
+_DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 
 def _one_way(

@@ -136,7 +136,8 @@ def _tfidf(n: Node, x: Value) -> Any:
     length = rows.shape[1]
     if not isinstance(length, int):
         raise Refused("n-grams of sequences of unknown length")
-    starts, pool, places = list(n["ngram_counts"]), list(n["pool_int64s"]), list(n["ngram_indexes"])
+    starts, places = list(n["ngram_counts"]), list(n["ngram_indexes"])
+    pool = list(n["pool_int64s"] or ())
     ends = [*starts[1:], len(pool)]
     if any(not 0 <= a <= b <= len(pool) for a, b in zip(starts, ends, strict=True)):
         raise Refused(f"ngram_counts {starts} of a pool of {len(pool)} numbers")
