@@ -110,23 +110,25 @@ def compared(trainer: Trainer, examples: Mapping[str, Array]) -> Compared | None
     y, t = outputs[output], examples[target]
     needed = model.needs(output)
     inputs = {n: x for n, x in examples.items() if n in needed}
-    words = {n: _words(codes, inputs[n]) for n, codes in model.vocabularies.items() if n in inputs}
     if best == _TOKENS:
         comparison = _of_tokens(output, target, y, t, t)
     elif y.ndim == t.ndim + 1 and (y.shape[-1] > 1 or not model.inputs[target].dtype.is_float):
-        if t.ndim > 1:
-            same = [x for x in inputs.values() if x.shape == t.shape and x.dtype.kind in "iu"]
-            comparison = _of_tokens(output, target, y, t, same[0] if same else None)
-        else:
-            comparison = _of_classes(output, target, y, t, inputs | words)
+        comparison = _of_classes_or_tokens(output, target, y, t, inputs)
     else:
         kind = "copies" if best == _COPIES else "numbers"
-        comparison = _of_numbers(output, target, y, t, inputs | words, kind)
-    codes = model.vocabularies.get(target)
-    if comparison is None or codes is None or len(codes) != comparison.count:
-        return comparison
-    names = _words(codes, np.arange(len(codes))).tolist()
-    return replace(comparison, class_names=tuple(names))
+        comparison = _of_numbers(output, target, y, t, inputs, kind)
+    return comparison and _in_words(comparison, model)
+
+
+def _in_words(comparison: Compared, model: Model) -> Compared:
+    """The comparison, with the categories of inputs that have some, and those of the target."""
+    codes = model.vocabularies
+    words = {n: _words(codes[n], x) if n in codes else x for n, x in comparison.inputs.items()}
+    classes = codes.get(comparison.target)
+    if classes is None or len(classes) != comparison.count:
+        return replace(comparison, inputs=words)
+    names = tuple(_words(classes, np.arange(len(classes))))
+    return replace(comparison, inputs=words, class_names=names)
 
 
 def _words(codes: CategoryCodes, numbers: Array) -> Array:
@@ -175,6 +177,15 @@ def _of_numbers(
     y = y.astype(np.float64)
     doubt = np.abs(y - t).reshape(len(y), -1).mean(1)
     return Compared(kind, output, target, y, t, doubt, None, inputs, places)
+
+
+def _of_classes_or_tokens(
+    output: str, target: str, y: Array, t: Array, inputs: Mapping[str, Array]
+) -> Compared | None:
+    if t.ndim == 1:
+        return _of_classes(output, target, y, t, inputs)
+    same = [x for x in inputs.values() if x.shape == t.shape and x.dtype.kind in "iu"]
+    return _of_tokens(output, target, y, t, same[0] if same else None)
 
 
 def _of_classes(
