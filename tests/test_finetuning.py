@@ -173,6 +173,8 @@ def test_labels_say_what_they_are() -> None:
         with_loss(regression, "mse", "y", "t", np.zeros((6, 2)))
     with pytest.raises(FeedError, match=r"classes(.|\n)*words are encoded as numbers"):
         with_loss(regression, "cross_entropy", "y", "t", np.array(["a", "b"]))
+    with pytest.raises(FeedError, match=r"labels\.astype\(int\)"):
+        with_loss(regression, "cross_entropy", "y", "t", np.ones(6))
     with pytest.raises(ModelError, match="called as something else in model regression"):
         with_loss(regression, "mse", "y", "x", numbers)
     with pytest.raises(ModelError, match="did you mean 'huber'"):

@@ -36,6 +36,7 @@ from nncompile.diagnostics.errors import CheckpointError, ModelError, ModelWarni
 from nncompile.ir.graph import Graph
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
+from nncompile.train import RunDirectory
 
 
 class Block(Layer):
@@ -327,3 +328,16 @@ def test_what_cannot_be_adapted_is_refused() -> None:
         merge(net)
     with pytest.raises(ModelError, match="the weights of net are not known"):
         merge(lora(net))
+
+
+def test_a_run_of_adapted_layers_has_their_file(tmp_path: Path) -> None:
+    layers = network(lambda layer: lora(layer, rank=2))
+    trainer = Trainer(training(layers, params="*.lora_*", optimizer=adam(1e-2)), threads=1)
+    run = RunDirectory(tmp_path / "run")
+    trainer.fit(data(), steps=1, callbacks=run, verbose=0)
+    assert tmp_path / "run" / "adapter.safetensors" in run.files
+    again = load_lora(network(), tmp_path / "run" / "adapter.safetensors")
+    assert dict(again.adapters) == dict(layers.adapters)
+    np.testing.assert_array_equal(
+        initial_values(again, 0)["head.lora_b"], trainer.params["head.lora_b"]
+    )

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from dsl import Dense, adam, cross_entropy, f32, i64, model
+from dsl import Dense, TransformerEncoder, adam, cross_entropy, f32, i64, model
 from nncompile import (
     BackendError,
     ModelError,
@@ -21,7 +21,7 @@ from nncompile import (
     load_onnx,
     training,
 )
-from nncompile.diagnostics.errors import FileError
+from nncompile.diagnostics.errors import CompileError, FileError
 from nncompile.frontends.onnx.refusals import ImportRefused
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
@@ -189,6 +189,28 @@ def test_a_condition_of_data_chooses_between_results(
     net = load_onnx(written(tmp_path / "if.onnx", nodes, inputs, ["y"]))
     found = outputs_of(net, {"c": np.array(condition), "x": np.array([2.0], np.float32)})["y"]
     assert found.tolist() == [expected]
+
+
+def test_what_was_exported_here_is_the_model_again(tmp_path: Path) -> None:
+    """The choice between sums of few and of many terms is made anew."""
+
+    @model
+    def net(x: Any = f32["batch", "time", 8]) -> Any:
+        return {"y": x >> TransformerEncoder(2, name="encoder")}
+
+    export(net, tmp_path / "net.onnx", seed=0)
+    assert "If" in {n.op_type for n in onnx.load(tmp_path / "net.onnx").graph.node}
+    again = load_onnx(tmp_path / "net.onnx")
+    assert set(again.parameters) == set(net.parameters)
+    for shape in ((2, 3, 8), (1, 5, 8)):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        expected = evaluate(net.inference(), {**initial_values(net, 0), "x": x})["y"]
+        np.testing.assert_allclose(outputs_of(again, {"x": x})["y"], expected, 1e-5, 1e-6)
+    proto = onnx.load(tmp_path / "net.onnx")
+    proto.producer_name = "another"  # whose branches may be anything
+    onnx.save(proto, tmp_path / "other.onnx")
+    with pytest.raises(CompileError, match="pads depends on data"):
+        load_onnx(tmp_path / "other.onnx")
 
 
 @pytest.mark.parametrize("length", [1, 4])

@@ -197,6 +197,8 @@ def _unfitting(output: str, type_: Type, label: str, labels: Array, wanted: str)
         hint = "an axis of one class: labels[:, 0] leaves it out"
     elif type_.rank == 2 and labels.ndim == 1 and labels.dtype.kind in "iub":
         hint = "--loss cross_entropy compares classes"
+    elif labels.dtype.kind == "f" and wanted.startswith("classes") and (labels % 1 == 0).all():
+        hint = "class numbers are whole numbers: labels.astype(int)"
     elif labels.dtype.kind not in "iufb":
         hint = "words are encoded as numbers: numpy.unique(labels, return_inverse=True)"
     return FeedError(

@@ -45,6 +45,7 @@ class Importer:
         self.file = file
         self.directory = directory
         self.training = training
+        self.is_ours = model.producer_name == "nncompile"
         self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
         self.functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
         self.refusals: list[Refusal] = []

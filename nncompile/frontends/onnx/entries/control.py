@@ -39,6 +39,9 @@ def _if(n: Node, condition: Tensor) -> Any:
     if known is not None and known.dtype != object:
         chosen = branches[bool(known.reshape(-1)[0])]
         return tuple(importer.graph(chosen, environment, {}, opsets=n.opsets))
+    if importer.is_ours and [branch.name for branch in branches] == ["many", "few"]:
+        # The same sums, of few terms and of many: which of them is chosen anew.
+        return tuple(importer.graph(n["then_branch"], environment, {}, opsets=n.opsets))
     results = [importer.graph(branch, environment, {}, opsets=n.opsets) for branch in branches]
     return tuple(_chosen(condition, then, other) for other, then in zip(*results, strict=True))
 
