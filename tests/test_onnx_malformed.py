@@ -184,6 +184,11 @@ def _refusals(path: Path) -> list[str]:
             {"axis": np.array([0]), "w": np.zeros((2, 4, 4), np.float32)},
             "its input W has 2 directions, not 1",
         ),
+        (
+            [node("Constant", [], ["y"], value_int=1, value_float=2.0)],
+            {},
+            "it has several values: value_float, value_int",
+        ),
         ([node("Cast", ["x"], ["y"], to=8)], {}, "texts, which no graph is trained on"),
     ],
 )

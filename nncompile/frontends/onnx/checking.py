@@ -46,8 +46,8 @@ _FLAGS = frozenset(
         *("allowzero", "antialias", "ceil_mode", "count_include_pad", "detect_negative"),
         *("detect_positive", "exclude_outside", "exclusive", "fmod", "is_causal", "keepdims"),
         *("largest", "linear_before_reset", "new_axis", "noop_with_empty_axes", "reverse"),
-        *("select_last_index", "sorted", "storage_order", "training_mode", "transA", "transB"),
-        "upper",
+        *("saturate", "select_last_index", "sorted", "storage_order", "training_mode"),
+        *("transA", "transB", "upper"),
     )
 )
 

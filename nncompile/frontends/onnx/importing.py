@@ -3,6 +3,7 @@ a function of the file."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -185,7 +186,7 @@ class Importer:
         if entry is not None:
             bound = _bound_types(node)
             arguments = self._arguments(node, entry)
-            if schema is None and not _takes(entry.function, node, *arguments):
+            if not _takes(entry.function, len(arguments)):
                 raise Refused(f"the operator does not have {len(inputs)} inputs")
             return self._results(node, entry.function(node, *arguments), bound)
         if schema is None:
@@ -288,10 +289,11 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _takes(function: Callable[..., Any], *arguments: Any) -> bool:
-    """Whether a function can be called with these arguments."""
+@functools.cache
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether an entry can be called with so many inputs."""
     try:
-        inspect.signature(function).bind(*arguments)
+        inspect.signature(function).bind(None, *[None] * count)
     except TypeError:
         return False
     return True

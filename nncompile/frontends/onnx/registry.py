@@ -85,6 +85,13 @@ class Node:
         """The attribute; None where it is not given and has no default."""
         return self.attributes.get(attribute)
 
+    def required(self, attribute: str) -> Any:
+        """The attribute. Raises `Refused` where it is not given and has no default."""
+        value = self[attribute]
+        if value is None:
+            raise Refused(f"its attribute {attribute} is missing")
+        return value
+
     def given(self, i: int) -> bool:
         """Whether there is an input of that number."""
         return i < len(self.inputs) and self.inputs[i] is not None
@@ -168,6 +175,8 @@ def _decoded(attribute: onnx.AttributeProto) -> Any:
     if attribute.type == onnx.AttributeProto.TENSOR:
         return attribute.t
     value = helper.get_attribute_value(attribute)
+    if value is None:
+        raise Refused(f"its attribute {attribute.name} is of no type")
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, onnx.GraphProto | onnx.TensorProto | int | float):

@@ -119,8 +119,8 @@ def _conv_transpose(n: Node, x: Value, w: Value, bias: Value | None = None) -> A
 def _max_pool(n: Node, x: Value) -> Any:
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
-    padding = _explicit(padding, x, n["kernel_shape"], strides, dilations)
-    options = (n["kernel_shape"], strides, padding, dilations, bool(n["ceil_mode"]))
+    padding = _explicit(padding, x, n.required("kernel_shape"), strides, dilations)
+    options = (n.required("kernel_shape"), strides, padding, dilations, bool(n["ceil_mode"]))
     if len(n.outputs) < 2 or not n.outputs[1]:
         return max_pool(x, *options)
     y, indices = max_pool_with_indices(x, *options)
@@ -144,7 +144,7 @@ def _plane_starts(x: Value) -> Value:
 def _max_unpool(n: Node, x: Value, indices: Value, shape: Array | None = None) -> Any:
     rank = x.rank - 2
     strides, padding, _ = _window(n, rank)
-    kernel = n["kernel_shape"]
+    kernel = n.required("kernel_shape")
     sizes = [
         (size - 1) * s + k - sum(p)
         for size, s, k, p in zip(x.shape[2:], strides, kernel, padding, strict=True)
@@ -164,12 +164,12 @@ def _max_unpool(n: Node, x: Value, indices: Value, shape: Array | None = None) -
 def _average_pool(n: Node, x: Value) -> Any:
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
-    padding = _explicit(padding, x, n["kernel_shape"], strides, dilations)
+    padding = _explicit(padding, x, n.required("kernel_shape"), strides, dilations)
     counted = bool(n["count_include_pad"])
     if padding == "same" and counted:
         raise Refused("auto_pad that counts, of an axis of unknown size")
     return average_pool(
-        x, n["kernel_shape"], strides, padding, bool(n["ceil_mode"]), counted, dilations
+        x, n.required("kernel_shape"), strides, padding, bool(n["ceil_mode"]), counted, dilations
     )
 
 
@@ -178,7 +178,7 @@ def _lp_pool(n: Node, x: Value) -> Any:
     """(Σ |x|ᵖ)^(1/p), zeros in the padding."""
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
-    kernel = n["kernel_shape"]
+    kernel = n.required("kernel_shape")
     padding = _explicit(padding, x, kernel, strides, dilations)
     if padding == "same" or n["ceil_mode"]:
         raise Refused("ceil_mode, or auto_pad of an axis of unknown size")

@@ -35,6 +35,8 @@ def dims_of(known: Array) -> list[Any]:
 
 @imports("Constant")
 def _constant(n: Node) -> Tensor:
+    if len(n.attributes) > 1:
+        raise Refused(f"it has several values: {', '.join(sorted(n.attributes))}")
     for name, dtype in (("value_int", np.int64), ("value_ints", np.int64),
                         ("value_float", np.float32), ("value_floats", np.float32)):  # fmt: skip
         if n[name] is not None:
@@ -52,7 +54,7 @@ def _constant_of_shape(n: Node, shape: Array) -> Any:
 
 @imports("Reshape", known=(1,))
 def _reshape(n: Node, x: Value, shape: Array | None = None) -> Any:
-    target = dims_of(shape if shape is not None else np.asarray(n["shape"]))
+    target = dims_of(shape if shape is not None else np.asarray(n.required("shape")))
     if not n["allowzero"]:
         target = [x.shape[i] if d == 0 else d for i, d in enumerate(target)]
     return reshape(x, target)
@@ -88,8 +90,12 @@ def _expand(n: Node, x: Value, shape: Array) -> Any:
     return broadcast_to(x, broadcast(x.shape, tuple(dims_of(shape))))
 
 
-@imports("Tile", known=(1,))
-def _tile(n: Node, x: Value, repeats: Array) -> Any:
+@imports("Tile", known=(1, 2))
+def _tile(n: Node, x: Value, repeats: Array, axis: Array | None = None) -> Any:
+    if axis is not None:  # as before opset 6
+        counts = [1] * x.rank
+        counts[int(axis.reshape(-1)[0])] = dims_of(repeats)[0]
+        return tile(x, tuple(counts))
     return tile(x, tuple(dims_of(repeats)))
 
 
@@ -131,7 +137,7 @@ def _bound(bound: Any, size: Any, step: int, is_start: bool) -> Any:
 
 @imports("Split", known=(1,))
 def _split(n: Node, x: Value, *_: Any) -> Any:
-    axis = n["axis"] % x.rank if x.rank else 0
+    axis = (n["axis"] or 0) % x.rank if x.rank else 0
     size = x.shape[axis]
     if n.given(1):
         sizes = _known_dims(n, 1)
