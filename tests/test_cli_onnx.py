@@ -225,5 +225,5 @@ def test_what_cannot_be_imported_is_one_message(beside: Path) -> None:
         result = command_line.run(command, "m.onnx")
         assert result.exit_code == 2
         assert "m.onnx: 1 node cannot be imported" in result.stderr
-        assert "string" in result.stderr
+        assert "texts" in result.stderr
     assert "nothing.onnx" in fails("import", "nothing.onnx")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,140 +17,9 @@ from nncompile.runtime import Session
 from nncompile.verify.onnx_files import Drawn, compare, difference_of
 from tests.onnx_cases.running import cases_of
 from tests.onnx_files import FLOAT, INT64, convolutional, tied_language_model, weight, written
+from tests.simplified_graphs import FEWER, KEPT, X, ints, spelled
 
 node = helper.make_node
-X = {"x": (FLOAT, ["N", 4, 6])}
-
-
-def ints(*numbers: int) -> Any:
-    return np.asarray(numbers, np.int64)
-
-
-def constant(name: str, *numbers: int) -> onnx.NodeProto:
-    return node("Constant", [], [name], value=numpy_helper.from_array(ints(*numbers)))
-
-
-# What is simplified: nodes, the tensors that the file stores, and the operators that are left.
-FEWER: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any], list[str]]] = {
-    "an identity": ([node("Identity", ["x"], ["a"]), node("Relu", ["a"], ["y"])], {}, ["Relu"]),
-    "a dropout": ([node("Dropout", ["x"], ["a"]), node("Relu", ["a"], ["y"])], {}, ["Relu"]),
-    "a name of an output moves": (
-        [node("Relu", ["x"], ["a"]), node("Identity", ["a"], ["y"])], {}, ["Relu"],
-    ),
-    "nodes that nobody needs": (
-        [node("Relu", ["x"], ["y"]), node("Exp", ["x"], ["b"]), node("Exp", ["b"], ["c"])],
-        {}, ["Relu"],
-    ),
-    "nodes that compute the same": (
-        [node("Exp", ["x"], ["a"]), node("Exp", ["x"], ["b"]), node("Mul", ["a", "b"], ["y"])],
-        {}, ["Exp", "Mul"],
-    ),
-    "arithmetic of constants": (
-        [node("Exp", ["w"], ["a"]), node("Neg", ["a"], ["b"]), node("Mul", ["x", "b"], ["y"])],
-        {"w": weight(6)}, ["Mul"],
-    ),
-    "constants": ([constant("s", 0, 24), node("Reshape", ["x", "s"], ["y"])], {}, ["Reshape"]),
-    "sizes of a reshape": (
-        [
-            node("Shape", ["x"], ["s"]), node("Gather", ["s", "zero"], ["n"]),
-            node("Unsqueeze", ["n", "axis"], ["n1"]), node("Concat", ["n1", "rest"], ["t"], axis=0),
-            node("Reshape", ["x", "t"], ["y"]),
-        ],
-        {"zero": np.int64(0), "axis": ints(0), "rest": ints(24)}, ["Reshape"],
-    ),
-    "a slice to the end": (
-        [
-            node("Shape", ["x"], ["s"]), node("Slice", ["s", "zero", "one", "zero"], ["n"]),
-            node("Slice", ["x", "one", "n", "zero"], ["y"]),
-        ],
-        {"zero": ints(0), "one": ints(1)}, ["Slice"],
-    ),
-    "a slice that is all": (
-        [node("Slice", ["x", "zero", "end", "axis"], ["a"]), node("Relu", ["a"], ["y"])],
-        {"zero": ints(0), "end": ints(100), "axis": ints(1)}, ["Relu"],
-    ),
-    "reshapes in a row": (
-        [
-            node("Unsqueeze", ["x", "axis"], ["a"]), node("Reshape", ["a", "s"], ["b"]),
-            node("Flatten", ["b"], ["y"], axis=1),
-        ],
-        {"axis": ints(1), "s": ints(0, 2, 12)}, ["Reshape"],
-    ),
-    "reshapes that cancel": (
-        [
-            node("Unsqueeze", ["x", "axis"], ["a"]), node("Squeeze", ["a", "axis"], ["b"]),
-            node("Relu", ["b"], ["y"]),
-        ],
-        {"axis": ints(1)}, ["Relu"],
-    ),
-    "transpositions in a row": (
-        [node("Transpose", ["x"], ["a"], perm=[1, 0, 2]), node("Transpose", ["a"], ["y"])],
-        {}, ["Transpose"],
-    ),
-    "transpositions that cancel": (
-        [node("Transpose", ["x"], ["a"]), node("Transpose", ["a"], ["b"]),
-         node("Relu", ["b"], ["y"])], {}, ["Relu"],
-    ),
-    "heads that are joined around a transposition": (
-        [
-            node("Reshape", ["x", "split"], ["a"]), node("Reshape", ["a", "join"], ["b"]),
-            node("Relu", ["x"], ["r"]), node("Reshape", ["r", "joined"], ["c"]),
-            node("Transpose", ["c"], ["d"], perm=[0, 2, 1]), node("Reshape", ["d", "back"], ["y"]),
-        ],
-        {"split": ints(0, 4, 2, 3), "join": ints(-1, 2, 3), "joined": ints(-1, 2, 3),
-         "back": ints(-1, 4, 3, 2)}, ["Relu", "Reshape", "Transpose"],
-    ),
-    "axes that are split after a transposition": (
-        [
-            node("Reshape", ["x", "a"], ["b"]), node("Transpose", ["b"], ["c"], perm=[1, 0]),
-            node("Reshape", ["c", "d"], ["y"]),
-        ],
-        {"a": ints(-1, 24), "d": ints(2, 12, -1)}, ["Reshape", "Transpose"],
-    ),
-    "slices that are a split": (
-        [
-            node("Slice", ["x", "n0", "n2", "axis"], ["a"]),
-            node("Slice", ["x", "n2", "n6", "axis"], ["b"]),
-            node("Exp", ["a"], ["e"]), node("Concat", ["b", "e"], ["y"], axis=2),
-        ],
-        {"n0": ints(0), "n2": ints(2), "n6": ints(6), "axis": ints(2)}, ["Split", "Exp", "Concat"],
-    ),
-    "concatenations in a row": (
-        [node("Concat", ["x", "x"], ["a"], axis=1), node("Concat", ["a", "x"], ["y"], axis=1)],
-        {}, ["Concat"],
-    ),
-    "an expansion that the operator does itself": (
-        [
-            node("Shape", ["x"], ["s"]), node("Expand", ["w", "s"], ["a"]),
-            node("Add", ["x", "a"], ["y"]),
-        ],
-        {"w": weight(6)}, ["Add"],
-    ),
-    "casts in a row": (
-        [
-            node("Greater", ["x", "zero"], ["a"]), node("Cast", ["a"], ["b"], to=INT64),
-            node("Cast", ["b"], ["y"], to=FLOAT),
-        ],
-        {"zero": np.float32(0)}, ["Greater", "Cast"],
-    ),
-    "factors of 1": ([node("Mul", ["x", "one"], ["a"]), node("Neg", ["a"], ["y"])],
-                     {"one": np.float32(1)}, ["Neg"]),
-    "a choice that is the same everywhere": (
-        [node("Where", ["c", "x", "zero"], ["a"]), node("Neg", ["a"], ["y"])],
-        {"c": np.ones(6, bool), "zero": np.float32(0)}, ["Neg"],
-    ),
-    "a product and a sum": (
-        [
-            node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["p"]),
-            node("Add", ["b", "p"], ["y"]),
-        ],
-        {"w": weight(24, 5), "b": weight(5)}, ["Flatten", "Gemm"],
-    ),
-    "a transposition before a product": (
-        [node("Flatten", ["x"], ["f"]), node("Transpose", ["f"], ["t"]),
-         node("Gemm", ["t", "f"], ["y"])], {}, ["Flatten", "Gemm"],
-    ),
-}  # fmt: skip
 
 
 def ops(model: onnx.ModelProto) -> Counter[str]:
@@ -177,26 +45,18 @@ def test_it_has_fewer_nodes_and_the_same_numbers(kind: str, opset: int, tmp_path
     assert [o.name for o in model.graph.output] == ["y"]
 
 
-# What stays as it is, as it would be other numbers, or another file.
-KEPT: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any]]] = {
-    "a sum with 0, which makes 0 of -0": ([node("Add", ["x", "zero"], ["y"])],
-                                          {"zero": np.float32(0)}),
-    "a cast that loses": (
-        [node("Cast", ["x"], ["a"], to=INT64), node("Cast", ["a"], ["y"], to=FLOAT)], {},
-    ),
-    "a slice backwards": (
-        [node("Slice", ["x", "start", "end", "axis", "step"], ["y"])],
-        {"start": ints(-1), "end": ints(-100), "axis": ints(1), "step": ints(-1)},
-    ),
-    "random numbers": (
-        [node("RandomNormalLike", ["x"], ["a"], seed=1.0), node("Mul", ["a", "zero"], ["b"]),
-         node("Add", ["x", "b"], ["y"])], {"zero": np.float32(0)},
-    ),
-    "weights that are stored as integers": (
-        [node("DequantizeLinear", ["w", "scale"], ["a"]), node("Mul", ["x", "a"], ["y"])],
-        {"w": np.arange(6, dtype=np.int8), "scale": np.float32(0.5)},
-    ),
-}  # fmt: skip
+@pytest.mark.parametrize(
+    "kind, operator",
+    [("gelu", "Gelu"), ("gelu in another order", "Gelu"), ("gelu by tanh", "Gelu"),
+     ("layer normalization", "LayerNormalization")],
+)  # fmt: skip
+def test_what_a_file_spells_out_is_one_operator(kind: str, operator: str, tmp_path: Path) -> None:
+    nodes, weights = spelled(kind)
+    path = written(tmp_path / "m.onnx", nodes, X, ["y"], weights, opset=20)
+    assert ops(smaller(path)) == {operator: 1}
+    weights |= {"half": np.float32(0.4), "one": np.float32(1.1), "two": np.float32(3)}
+    other = written(tmp_path / "other.onnx", nodes, X, ["y"], weights, opset=20)
+    assert ops(smaller(other))[operator] == 0
 
 
 @pytest.mark.parametrize("kind", KEPT)

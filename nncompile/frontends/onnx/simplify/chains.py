@@ -12,7 +12,7 @@ from nncompile.frontends.onnx.simplify.shapes import as_reshape, can_reshape
 from nncompile.frontends.onnx.simplify.work import Item, Work
 from nncompile.frontends.onnx.tensors import Tensor
 from nncompile.ir.dims import Dim, product
-from nncompile.ir.types import Type
+from nncompile.ir.types import Array, Type
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
@@ -29,11 +29,12 @@ def reshape_of_a_reshape(work: Work, item: Item) -> bool:
 
 
 def _perm(work: Work, item: Item) -> list[int] | None:
-    perm = item.attribute("perm")
-    if perm is not None:
-        return list(perm)
-    shape = work.shape(item.inputs[0])
-    return None if shape is None else list(range(len(shape)))[::-1]
+    shape, perm = work.shape(item.inputs[0]), item.attribute("perm")
+    if perm is None and shape is None:
+        return None
+    axes = list(range(len(perm if shape is None else shape)))
+    listed = axes[::-1] if perm is None else list(perm)
+    return listed if sorted(listed) == axes else None
 
 
 @rule("Transpose")
@@ -43,7 +44,7 @@ def transpose_of_a_transpose(work: Work, item: Item) -> bool:
     if inner is None:
         return False
     first, second = _perm(work, inner), _perm(work, item)
-    if first is None or second is None:
+    if first is None or second is None or len(first) != len(second):
         return False
     item.set_attributes(perm=[first[axis] for axis in second])
     work.set_inputs(item, [inner.inputs[0]])
@@ -135,6 +136,83 @@ def concat_of_concats(work: Work, item: Item) -> bool:
         return False
     work.set_inputs(item, names)
     return True
+
+
+_REDUCTIONS = (
+    *("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2"),
+    *("ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "ArgMax", "ArgMin"),
+)
+
+
+@rule(*_RESHAPES)
+def axes_of_a_reduction(work: Work, item: Item) -> bool:
+    """Axes of 1 that a reduction leaves, or does not leave."""
+    inner = work.only_maker(item.inputs[0], *_REDUCTIONS)
+    shape, after = work.shape(item.inputs[0]), work.shape(item.output)
+    before = None if inner is None else work.shape(inner.inputs[0])
+    if inner is None or shape is None or after is None or before is None:
+        return False
+    axes = work.constant(inner.inputs[1]) if len(inner.inputs) > 1 else inner.attribute("axes")
+    if inner.op in ("ArgMax", "ArgMin"):
+        axes = [inner.attribute("axis", 0)]
+    if axes is None:
+        return False
+    reduced = {int(axis) % len(before) for axis in np.asarray(axes).reshape(-1)}
+    keeps = 1 - inner.attribute("keepdims", 1)
+    other = [1 if i in reduced else d for i, d in enumerate(before) if keeps or i not in reduced]
+    if not reduced or other != list(after):
+        return False
+    inner.set_attributes(keepdims=keeps)
+    work.take_output(inner, item)
+    return True
+
+
+@rule(*_RESHAPES)
+def reshape_of_moved_ones(work: Work, item: Item) -> bool:
+    """A transposition that moves axes of 1 alone keeps the order of the elements."""
+    transpose = work.only_maker(item.inputs[0], "Transpose")
+    if transpose is None:
+        return False
+    shape, perm = work.shape(transpose.inputs[0]), _perm(work, transpose)
+    if shape is None or perm is None:
+        return False
+    others = [axis for axis in perm if shape[axis] != 1]
+    return others == sorted(others) and as_reshape(work, item, transpose.inputs[0])
+
+
+@rule("Slice")
+def slice_of_a_slice(work: Work, item: Item) -> bool:
+    """Slices of other axes as one."""
+    inner = work.only_maker(item.inputs[0], "Slice")
+    shape = work.shape(item.output)
+    parts = [None if x is None else _slices(work, x) for x in (inner, item)]
+    if inner is None or shape is None or parts[0] is None or parts[1] is None:
+        return False
+    of_axes = [{int(axis) % len(shape) for axis in part["axes"]} for part in parts if part]
+    if of_axes[0] & of_axes[1]:
+        return False
+    names = [
+        work.store(np.concatenate([parts[0][kind], parts[1][kind]]), f"{item.output}_{kind}")
+        for kind in parts[0]
+    ]
+    work.set_inputs(item, [inner.inputs[0], *names])
+    return True
+
+
+def _slices(work: Work, item: Item) -> dict[str, Array] | None:
+    """The constants that say what a slice takes."""
+    found: dict[str, Array] = {}
+    for kind, name in zip(("starts", "ends", "axes"), item.inputs[1:4], strict=False):
+        numbers = work.constant(name) if name else None
+        if numbers is not None:
+            found[kind] = numbers.astype(np.int64).reshape(-1)
+    if len(found) < 3:
+        return None
+    steps = item.inputs[4] if len(item.inputs) > 4 else ""
+    numbers = work.constant(steps) if steps else np.ones_like(found["axes"])
+    if numbers is None:
+        return None
+    return {**found, "steps": numbers.astype(np.int64).reshape(-1)}
 
 
 @rule("Slice")

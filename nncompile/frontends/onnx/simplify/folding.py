@@ -10,7 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from nncompile.diagnostics.errors import BackendError, CompileError
-from nncompile.frontends.onnx.simplify.work import Item, Work
+from nncompile.frontends.onnx.simplify.work import Item, Work, tensor_of
 from nncompile.ir.types import Array
 from nncompile.runtime.session import Session
 
@@ -23,7 +23,9 @@ RANDOM = frozenset(
     )
 )
 _KEPT = frozenset(("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear", "Constant"))
-_SMALL = 1 << 20  # bytes up to which a constant may be larger than what it is made of
+_SMALL = (
+    1 << 20
+)  # bytes up to which a constant may be larger than what it is made of; or 1/16 of all
 _LARGEST = 1 << 30  # bytes of constants that are computed with at a time
 _SIZES = 4096  # elements of a tensor of sizes
 
@@ -31,21 +33,23 @@ _SIZES = 4096  # elements of a tensor of sizes
 def constants_are_stored(work: Work) -> None:
     """Makes `Constant` nodes tensors that the file stores."""
     for item in work.live():
-        if item.op == "Constant" and item.output not in work.results:
-            array = _constant(item)
-            if array is not None:
-                work.store_output(item.output, array)
+        if item.op == "Constant" and item.is_sound and item.output not in work.results:
+            tensor = _constant(item)
+            if tensor is not None:
+                work.store_output(item.output, tensor)
 
 
-def _constant(item: Item) -> Array | None:
+def _constant(item: Item) -> onnx.TensorProto | None:
     for attribute in item.proto.attribute:
         value = helper.get_attribute_value(attribute)
         if attribute.name == "value":
-            return np.asarray(numpy_helper.to_array(value))
+            copy = onnx.TensorProto()
+            copy.CopyFrom(value)
+            return copy
         if attribute.name in ("value_float", "value_floats"):
-            return np.asarray(value, np.float32)
+            return numpy_helper.from_array(np.asarray(value, np.float32))
         if attribute.name in ("value_int", "value_ints"):
-            return np.asarray(value, np.int64)
+            return numpy_helper.from_array(np.asarray(value, np.int64))
     return None  # strings and sparse ones
 
 
@@ -59,7 +63,7 @@ def sizes_are_stored(work: Work) -> None:
             if numbers is None or numbers.dtype.kind not in "biu" or name in work.results:
                 continue
             if numbers.size <= _SIZES and item.is_alive and work.uses(name):
-                work.store_output(name, numbers)
+                work.store_output(name, tensor_of(numbers))
 
 
 def equal_sizes_are_one(work: Work) -> None:
@@ -91,10 +95,11 @@ def constants_are_folded(work: Work) -> None:
     if not wanted:
         return
     results = _computed(work, foldable, list(wanted))
+    small = max(_SMALL, work.stored_bytes() // 16)
     for name, array in results.items():
-        grows = array.nbytes > _SMALL and array.nbytes > _vanishing(work, wanted[name], foldable)
+        grows = array.nbytes > small and array.nbytes > _vanishing(work, wanted[name], foldable)
         if not grows and name not in work.results:
-            work.store_output(name, array)
+            work.store_output(name, tensor_of(array))
 
 
 def _is_foldable(work: Work, item: Item, foldable: Mapping[str, Item]) -> bool:

@@ -1,4 +1,4 @@
-"""Constants that are part of a product, and sums that a product takes itself."""
+"""Sums, transpositions, zeros and states that a product or a layer takes itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 
 from nncompile.frontends.onnx.simplify.rules import rule
 from nncompile.frontends.onnx.simplify.work import Item, Work
-from nncompile.ir.types import Array
 
 _DEEP = 16  # nodes between a tensor and the zeros that it is made of
 _GEMM_BROADCASTS = 7  # the opset from which the addend of `Gemm` is broadcast by itself
@@ -47,66 +46,6 @@ def product_of_a_transpose(work: Work, item: Item) -> bool:
             work.set_inputs(item, names)
             return True
     return False
-
-
-@rule("BatchNormalization", rounds=True)
-def normalized_product(work: Work, item: Item) -> bool:
-    """Batch normalization by stored statistics, as part of the convolution before it."""
-    if item.attribute("training_mode", 0) or len(item.outputs) > 1 or work.opset < 7:
-        return False
-    numbers = [work.constant(name) for name in item.inputs[1:5]]
-    if any(n is None for n in numbers):
-        return False
-    scale, shift, mean, variance = (np.asarray(n, np.float64) for n in numbers)
-    factor = scale / np.sqrt(variance + item.attribute("epsilon", 1e-5))
-    return _folded(work, item, factor, shift - mean * factor, item.inputs[2])
-
-
-@rule("Mul", "Add", rounds=True)
-def scaled_convolution(work: Work, item: Item) -> bool:
-    """A number for each channel, as part of the convolution before it."""
-    for name, other in (item.inputs, reversed(item.inputs)):
-        numbers = work.constant(other)
-        conv = work.only_maker(name, "Conv")
-        if numbers is None or conv is None or numbers.dtype.kind != "f":
-            continue
-        shape, weight = work.shape(name), work.shape(conv.inputs[1])
-        if shape is None or weight is None:
-            continue
-        channels = [1, int(weight[0]), *[1] * (len(shape) - 2)]
-        padded = [*[1] * (len(shape) - numbers.ndim), *numbers.shape]
-        if padded != channels:
-            continue
-        vector = np.asarray(numbers, np.float64).reshape(-1)
-        zero, one = np.zeros_like(vector), np.ones_like(vector)
-        return _folded(work, item, *((vector, zero) if item.op == "Mul" else (one, vector)), other)
-    return False
-
-
-def _folded(work: Work, item: Item, factor: Array, shift: Array, like: str) -> bool:
-    """Multiplies the channels of the convolution before a node by the factors, adds the shifts, and
-    removes the node. `like` names a constant that the addend may be called after."""
-    conv = next((c for n in item.inputs if (c := work.only_maker(n, "Conv")) is not None), None)
-    if conv is None:
-        return False
-    weight = work.constant(conv.inputs[1])
-    has_bias = len(conv.inputs) > 2 and bool(conv.inputs[2])
-    bias = work.constant(conv.inputs[2]) if has_bias else np.zeros(len(factor))
-    if weight is None or bias is None or len(weight) != len(factor):
-        return False
-    scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    shifted = np.asarray(bias, np.float64) * factor + shift
-    if not (np.isfinite(scaled).all() and np.isfinite(shifted).all()):
-        return False
-    names = [conv.inputs[0], conv.inputs[1], conv.inputs[2] if has_bias else like]
-    if (factor != 1).any():
-        names[1] = work.store_instead(names[1], scaled.astype(weight.dtype), conv)
-    names[2] = work.store_instead(
-        names[2], shifted.astype(weight.dtype), conv if has_bias else item
-    )
-    work.set_inputs(conv, names)
-    work.take_output(conv, item)
-    return True
 
 
 @rule("Conv")

@@ -32,6 +32,8 @@ def apply_rules(work: Work, is_exact: bool) -> None:
     another way."""
     for item in work.live():
         for tried in RULES.get(item.op, ()):
-            if not (is_exact and tried in ROUNDING) and item.is_alive and tried(work, item):
+            if is_exact and tried in ROUNDING:
+                continue
+            if item.is_alive and item.is_sound and tried(work, item):
                 work.changes += 1
                 break  # it may be of another operator now; the next round goes on

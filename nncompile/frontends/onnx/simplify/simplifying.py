@@ -7,12 +7,15 @@ from pathlib import Path
 
 import onnx
 
+from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.reading import Path_
 from nncompile.frontends.onnx.reading import read_model
 from nncompile.frontends.onnx.simplify import branches as branches  # declares rules
 from nncompile.frontends.onnx.simplify import chains as chains
+from nncompile.frontends.onnx.simplify import channels as channels
 from nncompile.frontends.onnx.simplify import products as products
 from nncompile.frontends.onnx.simplify import shapes as shapes
+from nncompile.frontends.onnx.simplify import spelled as spelled
 from nncompile.frontends.onnx.simplify import trivial as trivial
 from nncompile.frontends.onnx.simplify.common import common, dead
 from nncompile.frontends.onnx.simplify.facts import facts_of
@@ -24,6 +27,7 @@ from nncompile.frontends.onnx.simplify.folding import (
 )
 from nncompile.frontends.onnx.simplify.rules import apply_rules
 from nncompile.frontends.onnx.simplify.work import Work
+from nncompile.runtime.session import Session
 
 _ROUNDS = 32  # that change something; five are usual
 _OWN_INITIALIZERS = 4  # the version of files whose weights need not be inputs
@@ -33,12 +37,15 @@ def simplified(path: Path_, is_exact: bool = False) -> onnx.ModelProto:
     """The model in a file with fewer nodes: inputs, outputs, metadata, and the names of nodes and
     tensors that are left stay. With `is_exact`, no number is rounded in another way.
 
-    Raises what `read_model` does.
+    Raises what `read_model` does, and `BackendError` for a file that neither onnxruntime nor the
+    checker of onnx takes.
     """
     model = read_model(path)
+    _check(path)
     directory = os.fspath(Path(path).parent)
     _without_weights_as_inputs(model)
     work = Work(model, facts_of(model, os.path.basename(os.fspath(path)), directory), directory)
+    dead(work)
     constants_are_stored(work)
     for _ in range(_ROUNDS):
         before = work.changes
@@ -53,6 +60,20 @@ def simplified(path: Path_, is_exact: bool = False) -> onnx.ModelProto:
         if work.changes == before:
             break
     return _written(work)
+
+
+def _check(path: Path_) -> None:
+    """The rules are for valid files: their sizes fit together, and their nodes are in order."""
+    try:
+        Session(path, threads=1, optimization="none")
+    except BackendError:
+        try:  # one of operators that onnxruntime has not
+            onnx.checker.check_model(os.fspath(path), full_check=True)
+        except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, ValueError):
+            pass
+        else:
+            return
+        raise
 
 
 def _without_weights_as_inputs(model: onnx.ModelProto) -> None:

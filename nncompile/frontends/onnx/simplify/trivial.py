@@ -64,10 +64,11 @@ def no_padding(work: Work, item: Item) -> bool:
     return work.replace(item.output, item.inputs[0])
 
 
-@rule("Concat", "Sum", "Max", "Min", "Mean")
+@rule("Concat", "Sum", "Max", "Min", "Mean", "Split")
 def of_one(work: Work, item: Item) -> bool:
-    """One tensor joined with no other."""
-    return len(item.inputs) == 1 and work.replace(item.output, item.inputs[0])
+    """One tensor joined with no other, or split into one."""
+    alone = len(item.proto.output) == 1 if item.op == "Split" else len(item.inputs) == 1
+    return alone and work.replace(item.output, item.inputs[0])
 
 
 @rule("Mul", "Div", "And", "Or")
@@ -121,3 +122,11 @@ def _holds_all(narrow: Any, wide: Any) -> bool:
     those of 64 bits."""
     lossy = narrow.kind in "iu" and narrow.itemsize == 8 and wide.kind == "f"
     return bool(np.can_cast(narrow, wide, "safe")) and not lossy
+
+
+@rule("Relu", "Abs", "Ceil", "Floor", "Round", "Sign")
+def twice(work: Work, item: Item) -> bool:
+    """A function that gives its own results again."""
+    return work.maker(item.inputs[0], item.op) is not None and work.replace(
+        item.output, item.inputs[0]
+    )

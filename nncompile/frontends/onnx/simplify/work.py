@@ -9,7 +9,10 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from nncompile.frontends.onnx.checking import check_node
 from nncompile.frontends.onnx.reading import all_nodes, operator
+from nncompile.frontends.onnx.refusals import Refused
+from nncompile.frontends.onnx.registry import schema_of
 from nncompile.frontends.onnx.tensors import Tensor, array_of
 from nncompile.ir.dims import Dim
 from nncompile.ir.types import Array
@@ -18,10 +21,12 @@ _CACHED = 1 << 16  # bytes of a constant that is kept as an array
 
 
 class Item:
-    """A node. `captured` are the tensors that graphs within it may take."""
+    """A node. `captured` are the tensors that graphs within it may take; one that is not `sound`
+    has other inputs and attributes than ONNX says, and is left alone."""
 
-    def __init__(self, proto: onnx.NodeProto) -> None:
+    def __init__(self, proto: onnx.NodeProto, is_sound: bool = True) -> None:
         self.proto = proto
+        self.is_sound = is_sound
         self.op = operator(proto)
         self.captured = frozenset(_captured(proto))
         self.is_alive = True
@@ -85,7 +90,7 @@ class Work:
         graph = model.graph
         self.model, self.facts, self.directory = model, facts, directory
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
-        self.items = [Item(_copy(node)) for node in graph.node]
+        self.items = [Item(_copy(node), self._is_sound(node)) for node in graph.node]
         self.tensors = {t.name: t for t in graph.initializer}
         self.inputs = [i.name for i in graph.input if i.name not in self.tensors]
         self.overridable = {i.name for i in graph.input} & set(self.tensors)
@@ -97,6 +102,15 @@ class Work:
         self._names = {*self.tensors, *self.inputs, *(o for i in self.items for o in i.outputs)}
         for item in self.items:
             self._enter(item)
+
+    def _is_sound(self, node: onnx.NodeProto) -> bool:
+        if node.domain not in ("", "ai.onnx"):
+            return True  # no rule is of its operator
+        try:
+            check_node(node, schema_of(node.op_type, "", self.opset))
+        except Refused:
+            return False
+        return True
 
     def _enter(self, item: Item) -> None:
         for name in item.outputs:
@@ -121,7 +135,10 @@ class Work:
         if not self.is_constant(name):
             return None
         if name not in self._arrays:
-            array = array_of(self.tensors[name], self.directory)
+            try:
+                array = array_of(self.tensors[name], self.directory)
+            except Refused:
+                return None  # of an element type that there is none of here
             if array.nbytes > _CACHED:
                 return array
             self._arrays[name] = array
@@ -160,11 +177,16 @@ class Work:
     def maker(self, name: str, *ops: str) -> Item | None:
         """The node that made a tensor, where it is of one of these operators."""
         item = self.makers.get(name)
-        return item if item is not None and (not ops or item.op in ops) else None
+        fits = item is not None and item.is_sound and (not ops or item.op in ops)
+        return item if fits else None
 
     def only_maker(self, name: str, *ops: str) -> Item | None:
         """The same, where the tensor has no other user."""
         return self.maker(name, *ops) if self.uses(name) == 1 else None
+
+    def stored_bytes(self) -> int:
+        """The bytes of all tensors that the file stores."""
+        return sum(len(tensor.raw_data) for tensor in self.tensors.values())
 
     # What is changed
 
@@ -242,10 +264,10 @@ class Work:
     def store(self, array: Array, like: str) -> str:
         """Adds a constant, and returns its name, which begins with `like`."""
         name = self.unused(like)
-        self.tensors[name] = _tensor(array, name)
+        self.tensors[name] = tensor_of(array, name)
         return name
 
-    def store_output(self, name: str, array: Array) -> None:
+    def store_output(self, name: str, tensor: onnx.TensorProto) -> None:
         """Makes a tensor that a node makes a constant."""
         item = self.makers[name]
         if len(item.outputs) == 1:
@@ -256,17 +278,19 @@ class Work:
             del item.proto.output[:]
             item.proto.output.extend(outputs)
             self._enter(item)
-        self.tensors[name] = _tensor(array, name)
+        tensor.name = name
+        self.tensors[name] = tensor
         self.changes += 1
 
     def store_instead(self, name: str, array: Array, item: Item) -> str:
         """Stores a constant that `item` takes in the place of another one: under the same name
         where no other node takes that, and it is of the same shape."""
         alone = self.users.get(name, []) == [item] and name not in self.results
+        alone = alone and item.inputs.count(name) == 1
         if not alone or not self.is_constant(name) or tuple(self.tensors[name].dims) != array.shape:
             return self.store(array, name)
         self._arrays.pop(name, None)
-        self.tensors[name] = _tensor(array, name)
+        self.tensors[name] = tensor_of(array, name)
         return name
 
     def unused(self, like: str) -> str:
@@ -289,7 +313,8 @@ def _copy(node: onnx.NodeProto) -> onnx.NodeProto:
     return copy
 
 
-def _tensor(array: Array, name: str) -> onnx.TensorProto:
+def tensor_of(array: Array, name: str = "") -> onnx.TensorProto:
+    """The array as a tensor of a file."""
     return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
 
 
