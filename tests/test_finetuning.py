@@ -118,6 +118,26 @@ def test_kernels_of_segmentation_are_a_head(tmp_path: Path) -> None:
     assert str(objective.model.inputs["label"].type) == "i64[n, 6, 6]"
 
 
+@pytest.mark.parametrize("kind", ["groups", "transposed"])
+def test_kernels_of_groups_and_transposed_ones_are_a_head(tmp_path: Path, kind: str) -> None:
+    if kind == "groups":
+        last = node("Conv", ["x", "w", "b"], ["a"], kernel_shape=[3, 3], group=2)
+        tensors = {"w": weight(6, 2, 3, 3), "b": weight(6)}
+    else:
+        last = node("ConvTranspose", ["x", "w", "b"], ["a"], kernel_shape=[2, 2], strides=[2, 2])
+        tensors = {"w": weight(4, 6, 2, 2), "b": weight(6)}
+    nodes = [last, node("GlobalAveragePool", ["a"], ["p"]), node("Flatten", ["p"], ["y"])]
+    inputs = {"x": (FLOAT, ["n", 4, 5, 5])}
+    base = load_onnx(written(tmp_path / "m.onnx", nodes, inputs, ["y"], tensors))
+    changed, head = with_new_head(base, 4)
+    assert head.parameters["b"].shape == (4,)
+    assert str(changed.outputs["y"].type) == "f32[n, 4]"
+    assert output(changed, "y", x=weight(3, 4, 5, 5)).shape == (3, 4)
+    if kind == "groups":
+        with pytest.raises(ModelError, match=r"cannot have 5 results(.|\n)*channels in groups"):
+            with_new_head(base, 5)
+
+
 def test_there_is_no_head_without_a_last_layer(tmp_path: Path) -> None:
     """Two ways to the output; results that others count on; no output, or several."""
     x = {"x": (FLOAT, ["n", 4])}
@@ -275,6 +295,32 @@ def test_what_a_plan_trains(tmp_path: Path, options: dict[str, Any], expected: s
     total = len(made.recipe.model.parameters)
     of_all = "" if len(wanted) == total else f"{len(wanted)} of "
     assert f"trains {of_all}{total} tensors" in made.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "drops"),
+    [({}, True), ({"head": 2}, False), ({"lora": 2}, True), ({"train": ("blocks.0.*",)}, True),
+     ({"train": ("fc.*",)}, False), ({"freeze": ("blocks.*",)}, False)],
+)  # fmt: skip
+def test_dropout_of_what_is_frozen_is_off(
+    tmp_path: Path, options: dict[str, Any], drops: bool
+) -> None:
+    nodes = [
+        node("MatMul", ["x", "blocks.0.w"], ["a"], name="/blocks.0/MatMul"),
+        node("Dropout", ["a", "rate", "yes"], ["d"], name="/blocks.0/drop/Dropout"),
+        node("MatMul", ["d", "fc.w"], ["y"], name="/fc/MatMul"),
+    ]
+    tensors = {
+        "blocks.0.w": weight(4, 4),
+        "fc.w": weight(4, 2),
+        "rate": np.float32(0.5),
+        "yes": np.array(True),
+    }
+    file = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], tensors)
+    np.savez(tmp_path / "d.npz", x=weight(6, 4), y_=np.arange(6) % 2)
+    made = tuned(Plan(str(file), str(tmp_path / "d.npz"), "y_", "cross_entropy", **options))
+    kinds = {type(v.op).__name__ for v in made.recipe.trained_model.graph.nodes}
+    assert ("Dropout" in kinds) is drops
 
 
 def test_a_plan_lowers_the_loss_and_splits_its_data(tmp_path: Path) -> None:

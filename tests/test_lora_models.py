@@ -316,6 +316,18 @@ def test_adapted_twice_and_copied() -> None:
     assert copied.frozen == twice.frozen and dict(copied.adapters) == dict(twice.adapters)
 
 
+def test_a_long_list_is_cut_in_a_message() -> None:
+    @model
+    def deep(x=f32["batch", 4]):
+        for _ in range(50):
+            x = x >> Dense(4)
+        return {"y": x}
+
+    with pytest.raises(ModelError, match=r"dense_39\.weight .*\n +and 10 more\n") as raised:
+        lora(deep, params="nix")
+    assert len(raised.value.rows) == 50
+
+
 def test_what_cannot_be_adapted_is_refused() -> None:
     net = network()
     with pytest.raises(ModelError, match="the rank of LoRA must be at least 1"):

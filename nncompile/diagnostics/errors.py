@@ -58,6 +58,8 @@ class CompileError(Exception):
 
     # Whether it is about the arguments of a call: the message begins with what was called.
     of_a_call: ClassVar[bool] = False
+    # The rows that a message shows, and says how many more there are; None for all.
+    most_rows: ClassVar[int | None] = 40
 
     def __init__(
         self,
@@ -86,13 +88,16 @@ class CompileError(Exception):
     def render(self) -> str:
         """The whole message, without the name of the error."""
         lines = [printable(self.message, kept="\n")]
-        rows = [tuple(printable(cell, kept="\n") for cell in row) for row in self.rows]
+        most = self.most_rows if self.most_rows is not None else len(self.rows)
+        rows = [tuple(printable(cell, kept="\n") for cell in row) for row in self.rows[:most]]
         columns = max(map(len, rows), default=0)
         filled = [row + ("",) * (columns - len(row)) for row in rows]
         widths = [max(len(row[i]) for row in filled) for i in range(columns)]
         for row in filled:
             cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             lines.append("  " + "  ".join(cells).rstrip())
+        if len(self.rows) > most:
+            lines.append(f"  and {len(self.rows) - most} more")
         if self.location is not None:
             lines.append(f"  at {printable(str(self.location))}")
         if self.hint:

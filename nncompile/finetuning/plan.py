@@ -209,6 +209,8 @@ def _frozen(model: Model, plan: Plan, learned: set[str]) -> tuple[str, ...]:
     if not plan.train and not learned:
         return plan.freeze
     held = [p for p in leaves if p not in learned and not matches(p, plan.train)]
+    if plan.lora is None:  # beside factors, dropout goes on
+        held += [layer for layer in model.layers if not matches(layer, plan.train)]
     return (*map(escape, held), *plan.freeze)
 
 

@@ -88,9 +88,11 @@ def with_statistics_held(graph: Graph, frozen: Collection[Value]) -> Graph:
 
 
 def _is_within(graph: Graph, value: Value, scope: str) -> bool:
-    names = scope.replace(".", "/").split("/")
+    model, *layer = names = scope.replace(".", "/").split("/")
     for location in graph.locations.all_locations(value):
-        path = location.scope.split("/")
+        path = location.scope.replace(".", "/").split("/")  # of a file, a layer is `blocks.0`
         if any(path[i : i + len(names)] == names for i in range(len(path))):
+            return True
+        if layer and path[0] != model and path[: len(layer)] == layer:  # of a file itself
             return True
     return False

@@ -29,7 +29,6 @@ from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.updates import patterns_of
 
 M = TypeVar("M", bound=Model)
-_SHOWN = 24  # matrices that an error lists
 
 
 def with_low_rank(
@@ -55,7 +54,7 @@ def with_low_rank(
         raise ModelError(
             f"LoRA found no weight matrix (or kernels) of model {model.name} that "
             f"{', '.join(map(repr, names))} matches",
-            rows=[("matrix", path, str(leaf.type)) for path, leaf in weights.items()][:_SHOWN],
+            rows=[("matrix", path, str(leaf.type)) for path, leaf in weights.items()],
             hint=did_you_mean(names[0], weights) if names else 'params="*" adapts all of them',
         )
     taken = {*model.whole.leaves, *model.outputs}

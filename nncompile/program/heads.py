@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -19,13 +19,13 @@ from nncompile.ir.types import Type
 from nncompile.ops.contraction.einsum import Einsum
 from nncompile.ops.contraction.gemm import Gemm
 from nncompile.ops.contraction.matmul import MatMul
-from nncompile.ops.convolution.convolve import Conv
+from nncompile.ops.convolution.convolve import Conv, ConvTranspose
 from nncompile.ops.random.generator import random_key, seed_leaf, uniform
 from nncompile.ops.shape.reshape import Reshape
 from nncompile.program.model import Model, leaves_of
 
 M = TypeVar("M", bound=Model)
-PRODUCTS = (Gemm, MatMul, Einsum, Conv)
+PRODUCTS = (Gemm, MatMul, Einsum, Conv, ConvTranspose)
 """The ops that multiply data by a weight."""
 
 
@@ -105,28 +105,42 @@ def _last_product(output: Value) -> Value | None:
     """The last product of data with a weight that all paths from the data to the output go
     through."""
     order = toposort([output])
-    fed = {v for v in order if isinstance(v.op, Input) and v.op.kind == "input"}
-    data = set(fed)
-    # By how many ways a node gets to the data, and by how many the output gets to it: of a node
-    # that all go through, the product is that of the output itself.
-    below: dict[Value, int] = dict.fromkeys(fed, 1)
+    data = set(_ways(order))
+    return next((v for v in _passed(output, order) if _is_of_weight(v, data)), None)
+
+
+def _ways(order: Sequence[Value]) -> dict[Value, int]:
+    """By how many ways each value that depends on data gets to them."""
+    ways: dict[Value, int] = {}
     for v in order:
-        if any(a in data for a in v.args):
-            data.add(v)
-            below[v] = sum(below[a] for a in v.args if a in data)
+        if isinstance(v.op, Input) and v.op.kind == "input":
+            ways[v] = 1
+        elif any(a in ways for a in v.args):
+            ways[v] = sum(ways.get(a, 0) for a in v.args)
+    return ways
+
+
+def _passed(output: Value, order: Sequence[Value]) -> Iterator[Value]:
+    """The values that all ways from the output to the data go through, the last one first: those of
+    which the ways to them times those from them on are all that there are."""
+    below = _ways(order)
     above: dict[Value, int] = {output: 1}
     for v in reversed(order):
+        if v not in below or v not in above:
+            continue
         for a in v.args:
-            if a in data and v in above:
-                above[a] = above.get(a, 0) + above[v]
-    for v in reversed(order):
-        through = v in data and above.get(v, 0) * below[v] == below[output]
-        if through and isinstance(v.op, PRODUCTS):
-            first, second = v.args[:2]
-            weight = second if first in data else first
-            if (first in data) != (second in data) and _parameters([weight], ()):
-                return v
-    return None
+            above[a] = above.get(a, 0) + above[v]
+        if above[v] * below[v] == below[output]:
+            yield v
+
+
+def _is_of_weight(v: Value, data: set[Value]) -> bool:
+    """Whether it is a product of data and a weight."""
+    if not isinstance(v.op, PRODUCTS):
+        return False
+    first, second = v.args[:2]
+    weight = second if first in data else first
+    return (first in data) != (second in data) and bool(_parameters([weight], ()))
 
 
 def _parameters(values: Iterable[Value], known: Iterable[Value]) -> list[Value]:
@@ -169,7 +183,12 @@ class _Replacement:
         size = int(self.weight.shape[axis])
         new = self._leaves(axis, size, self.count)
         product = self._product(new, size, self.count)
-        assert product is not None  # as with one result more
+        if product is None:
+            raise ModelError(
+                f"the last layer of {self.name} cannot have {self.count} results",
+                rows=[(self.product.op.label, *described(self.product))],
+                hint="channels in groups are a multiple of these",
+            )
         outputs: dict[str, Value] = {}
         dropped: list[str] = []
         for name, value in model.outputs.items():
@@ -207,15 +226,15 @@ class _Replacement:
         )
 
     def _axis(self) -> int:
-        """The axis of the weight that the results have: with one more there, there is one more of
-        them."""
+        """The axis of the weight that the results have: with more there, there are more of them."""
         # A weight that is quantized by channels is replaced as what it is after that.
         for weight, added in ((self.weight, self.added), (self.whole[0], self.whole[1:])):
             self.weight, self.added = weight, added
             for axis, size in enumerate(self.weight.shape):
-                new = self._leaves(axis, size, size + 1)
-                if self._product(new, size, size + 1) is not None:
-                    return axis
+                for more in (size + 1, 2 * size):  # of channels in groups, a multiple
+                    new = self._leaves(axis, size, more)
+                    if self._product(new, size, more) is not None:
+                        return axis
         raise ModelError(
             f"the last layer of {self.name} cannot be replaced: it is not known which axis of "
             f"{input_of(_largest(self.weight)).name} its results are",

@@ -109,7 +109,7 @@ class Recipe(SuggestsNames):
         whole_number("accumulate", self.accumulate, 1)
         leaves = {**self.model.parameters, **self.model.states}
         for pattern in self.freeze:
-            if not any(matches(path, pattern) for path in leaves):
+            if not any(matches(path, pattern) for path in (*leaves, *self.model.layers)):
                 raise ModelError(
                     f"freeze={pattern!r} matches no parameter of model {self.model.name}",
                     rows=[("parameter", path, str(leaf.type)) for path, leaf in leaves.items()],
@@ -182,7 +182,7 @@ class Recipe(SuggestsNames):
         values = [*model.outputs.values(), *updates.values()]
         outputs_by_label = dict(zip(map(str, labels), values, strict=True))
         graph = Graph(model.name, outputs_by_label, (), model.graph.locations)
-        for layer in frozen_layers(leaves, self.freeze):
+        for layer in (*frozen_layers(leaves, self.freeze), *_frozen_without(model, self.freeze)):
             graph = inference(graph, f"{model.name}.{layer}")
         frozen = {leaf for path, leaf in leaves.items() if matches(path, self.freeze)}
         graph = with_statistics_held(graph, frozen)
@@ -202,6 +202,13 @@ class Recipe(SuggestsNames):
 def _restored(content: bytes) -> Recipe:
     """A recipe that was pickled."""
     return Recipe(**pickle.loads(content))
+
+
+def _frozen_without(model: Model, patterns: Sequence[str]) -> list[str]:
+    """The layers without parameters and states, such as a dropout, whose paths the patterns
+    match."""
+    above = {".".join(p.split(".")[:n]) for p in model.initial for n in range(1, p.count(".") + 1)}
+    return [x for x in model.layers if x not in above and matches(x, patterns)]
 
 
 def frozen_layers(paths: Iterable[str], patterns: Sequence[str]) -> list[str]:
@@ -268,8 +275,8 @@ def training(
 
 
 def _paths_within(inner: Model, model: Model) -> list[str]:
-    """The parameters and states of a model that is called in another one, as patterns that match
-    nothing else. Raises `ModelError` where there are none of them."""
+    """The parameters and states of a model that is called in another one, and its layers without
+    any, as patterns that match nothing else. Raises `ModelError` where there are none of them."""
     leaves = {**inner.parameters, **inner.states}
     own = {**model.parameters, **model.states}
     paths = [p for p, leaf in leaves.items() if own.get(p) is leaf and p not in RANDOM_STATE]
@@ -278,7 +285,7 @@ def _paths_within(inner: Model, model: Model) -> list[str]:
             f"freeze: {model.name} has no parameter of the model {inner.name}",
             hint=f"call it in the function of {model.name}",
         )
-    return [escape(path) for path in paths]
+    return [escape(path) for path in (*paths, *_frozen_without(inner, ["*"]))]
 
 
 _minimize = minimize  # which is the name of an option of `training`, too

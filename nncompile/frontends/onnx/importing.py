@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 
 from nncompile.diagnostics.errors import CompileError
-from nncompile.diagnostics.locations import Location, located
+from nncompile.diagnostics.locations import Location, located, user_location
 from nncompile.frontends.onnx.checking import check_kinds, check_node, check_size
 from nncompile.frontends.onnx.functions import body_of, fits_body
 from nncompile.frontends.onnx.known import evaluated
@@ -52,6 +52,7 @@ class Importer:
         self.refusals: list[Refusal] = []
         self.updates: dict[str, Value] = {}  # of states, by path
         self.notes: dict[str, list[str]] = {}
+        self.layers: dict[str, str] = {}  # the class of each without weights, by path
         self.depth = 0
         self._count = 0
         self._opened = 0  # nodes within nodes
@@ -65,8 +66,11 @@ class Importer:
             lines.append(text)
 
     def dropout(self, x: Value, rate: float) -> Value:
-        """The next dropout of the file."""
+        """The next dropout of the file, a layer of it."""
         self._salts += 1
+        location = user_location()
+        if location is not None:
+            self.layers[location.scope.replace("/", ".")] = "Dropout"
         return dropout(x, rate, f"{self.file} {self._salts}")
 
     def graph(

@@ -205,6 +205,7 @@ def _model(
         initial=used,
         updates=updates,
         predict=tuple(results),
+        layers=importer.layers,
         doc=model.graph.doc_string or model.doc_string,
         report=report,
     )

@@ -44,6 +44,8 @@ class Refusal:
 class ImportRefused(BackendError):
     """A file with nodes that cannot be imported; `refusals` are all of them."""
 
+    most_rows = None
+
     def __init__(self, file: str, refusals: Sequence[Refusal]) -> None:
         self.refusals = tuple(refusals)
         rows = [r.row for r in refusals[:_SHOWN]]
