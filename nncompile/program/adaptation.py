@@ -146,19 +146,28 @@ def _layout(leaf: Value, users: Mapping[Value, Sequence[Value]]) -> Layout:
     while waiting:
         value, is_turned = waiting.pop(0)
         for user in users.get(value, ()):
+            layout = _laid_out(leaf, value, user, is_turned)
+            if layout is not None:
+                return layout
             op = user.op
-            if isinstance(op, Conv | ConvTranspose) and user.args[1] is value:
-                return "kernel" if leaf.rank > 2 else "out in"
-            if isinstance(op, Gemm | MatMul):
-                is_left = user.args[0] is value
-                flags = (op.transpose_a, op.transpose_b) if isinstance(op, Gemm) else (False, False)
-                return "out in" if is_turned ^ is_left ^ flags[not is_left] else "in out"
             arranged = op.moves and not isinstance(op, Gather)  # of an embedding, its rows enter
             if user not in seen and (arranged or isinstance(op, Cast)):
                 seen.add(user)
-                turns = isinstance(op, Transpose) and _turns(op)
-                waiting.append((user, is_turned ^ turns))
+                waiting.append((user, is_turned ^ (isinstance(op, Transpose) and _turns(op))))
     return "in out"
+
+
+def _laid_out(leaf: Value, value: Value, user: Value, is_turned: bool) -> Layout | None:
+    """How a weight lies that `user` takes as `value`, with its axes in turn or not; None where that
+    does not tell."""
+    op = user.op
+    if isinstance(op, Conv | ConvTranspose) and user.args[1] is value:
+        return "kernel" if leaf.rank > 2 else "out in"
+    if not isinstance(op, Gemm | MatMul):
+        return None
+    is_left = user.args[0] is value
+    flags = (op.transpose_a, op.transpose_b) if isinstance(op, Gemm) else (False, False)
+    return "out in" if is_turned ^ is_left ^ flags[not is_left] else "in out"
 
 
 def _turns(op: Transpose) -> bool:
