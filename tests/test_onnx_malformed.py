@@ -19,6 +19,7 @@ from nncompile.frontends.onnx.refusals import ImportRefused
 from tests.onnx_files import FLOAT, convolutional, run, tied_language_model, written
 
 node = helper.make_node
+EMPTY = helper.make_graph([], "empty", [], [])
 
 
 def mutated(model: onnx.ModelProto, rng: random.Random) -> None:
@@ -188,6 +189,22 @@ def _refusals(path: Path) -> list[str]:
             [node("Constant", [], ["y"], value_int=1, value_float=2.0)],
             {},
             "it has several values: value_float, value_int",
+        ),
+        ([node("Relu", ["x"], ["y"], axis=1)], {}, "the operator has no attribute 'axis'"),
+        (
+            [node("Add", ["x", "z"], ["y"]), node("Exp", ["x"], ["z"])],
+            {},
+            "'z' is made by a later node, or by a circle of nodes",
+        ),
+        (
+            [node("If", ["t"], ["y"], then_branch=EMPTY, else_branch=EMPTY)],
+            {"t": np.asarray(True)},
+            "its graph 'empty' has 0 results, not 1",
+        ),
+        (
+            [node("Loop", ["t", "", "x"], ["y"], body=EMPTY)],
+            {"t": np.asarray(2)},
+            "its graph 'empty' has 0 inputs, and gets 3",
         ),
         ([node("Cast", ["x"], ["y"], to=8)], {}, "texts, which no graph is trained on"),
     ],

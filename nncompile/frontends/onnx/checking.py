@@ -24,6 +24,10 @@ def check_node(node: onnx.NodeProto, schema: Any) -> None:
         if not name and formal.option != optional:
             raise Refused(f"its input {formal.name} is missing")
     given = {attribute.name: attribute for attribute in node.attribute}
+    unknown = [n for n in given if n not in schema.attributes and not n.startswith("_")]
+    if unknown:
+        names = ", ".join(repr(name) for name in unknown)
+        raise Refused(f"the operator has no attribute {names}")
     for name, declared in schema.attributes.items():
         attribute = given.get(name)
         if attribute is None:
@@ -50,6 +54,18 @@ _FLAGS = frozenset(
         *("transA", "transB", "upper"),
     )
 )
+
+
+def check_body(body: Any, inputs: int, outputs: int, least: int = 0) -> None:
+    """Raises `Refused` where a graph within a node has other inputs than it is given, or fewer
+    results than the node has, or than `least`."""
+    stored = {tensor.name for tensor in body.initializer}
+    formals = [x.name for x in body.input if x.name not in stored]
+    if len(formals) != inputs:
+        raise Refused(f"its graph {body.name!r} has {len(formals)} inputs, and gets {inputs}")
+    if len(body.output) < max(outputs, least):
+        count = max(outputs, least)
+        raise Refused(f"its graph {body.name!r} has {len(body.output)} results, not {count}")
 
 
 def check_kinds(inputs: Sequence[Any], schema: Any) -> None:

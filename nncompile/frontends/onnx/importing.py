@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -21,14 +22,16 @@ from nncompile.frontends.onnx.known import evaluated
 from nncompile.frontends.onnx.refusals import Refusal, Refused
 from nncompile.frontends.onnx.registry import ENTRIES, Node, attributes_of, schema_of
 from nncompile.frontends.onnx.tensors import Tensor, array_of
-from nncompile.ir.basic import cast
+from nncompile.ir.basic import Constant, cast
 from nncompile.ir.dims import product
+from nncompile.ir.graph import toposort
 from nncompile.ir.interpreter import constant_value
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type
 from nncompile.ops.random.generator import dropout
 
-_FOLDED = 1 << 22  # elements of a result that is computed while importing
+_FOLDED = 1 << 24  # elements of all large results that are computed while importing
+_SMALL = 1 << 10  # elements of a result that is computed whatever was computed before
 _DEEPEST = 64  # functions and graphs within each other
 _MOST_NODES = 50_000  # nodes of functions and loops, as often as they are imported
 
@@ -49,6 +52,7 @@ class Importer:
         self.is_ours = model.producer_name == "nncompile"
         self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
         self.functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
+        self._made = {name for node in model.graph.node for name in node.output}
         self.refusals: list[Refusal] = []
         self.updates: dict[str, Value] = {}  # of states, by path
         self.notes: dict[str, list[str]] = {}
@@ -56,6 +60,7 @@ class Importer:
         self.depth = 0
         self._count = 0
         self._opened = 0  # nodes within nodes
+        self._computed = 0.0  # elements of large results
         self._around: dict[str, Any] | None = None  # attributes of the function that is imported
         self._salts = 0
 
@@ -107,6 +112,8 @@ class Importer:
         """A tensor by name. Raises `Poisoned` where its node was refused."""
         found = environment.get(name, _MISSING)
         if found is _MISSING:
+            if name in self._made:
+                raise Refused(f"{name!r} is made by a later node, or by a circle of nodes")
             raise Refused(f"no node makes {name!r}")
         if isinstance(found, Refusal):
             raise Poisoned
@@ -251,9 +258,31 @@ class Importer:
                 check_size(x.type)
                 dtype = bound.get(_output_letter(node, i))
                 x = x if dtype is None or x.dtype is dtype else cast(x, dtype)
-                x = _folded(x) if foldable else Tensor.of(x)
+                x = self._folded(x) if foldable else Tensor.of(x)
             finished.append(x)
         return finished
+
+    def _folded(self, value: Value) -> Tensor:
+        """A value of constants alone, computed where neither it nor what it is made of is large,
+        and not too much was computed for the file before."""
+        own = product(value.shape)
+        made = [v for v in toposort([value]) if not isinstance(v.op, Constant)]
+        count = sum(map(_elements, made))
+        if count > _SMALL and self._computed + count > _FOLDED:
+            return Tensor.of(value)
+        array: Array | None = constant_value(value)
+        if array is None or array.dtype != value.dtype.numpy:
+            return Tensor.of(value)
+        self._computed += count if count > _SMALL else 0
+        # A large one is computed again where it is run, rather than stored.
+        make = None if isinstance(own, int) and own <= _SMALL else lambda: value
+        return Tensor(Type(value.dtype, array.shape), np.asarray(array), make)
+
+
+def _elements(value: Value) -> float:
+    types = getattr(value.type, "items", (value.type,))
+    sizes = (product(t.shape) for t in types)
+    return sum(size if isinstance(size, int) else math.inf for size in sizes)
 
 
 class Poisoned(Exception):
@@ -333,14 +362,3 @@ def _bound_types(node: Node) -> dict[str, DType]:
                 if dtype is not tensor.type.dtype:
                     raise Refused(f"its inputs are of two types, {dtype} and {tensor.type.dtype}")
     return bound
-
-
-def _folded(value: Value) -> Tensor:
-    """A value of constants alone, computed where it is not large."""
-    size = product(value.shape)
-    if not isinstance(size, int) or size > _FOLDED:
-        return Tensor.of(value)
-    array: Array | None = constant_value(value)
-    if array is None or array.dtype != value.dtype.numpy:
-        return Tensor.of(value)
-    return Tensor(Type(value.dtype, array.shape), np.asarray(array), lambda: value)

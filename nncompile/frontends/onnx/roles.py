@@ -51,6 +51,8 @@ _PASSING = frozenset(
 _ADDED = frozenset(["Add", "Sub", "Mul", "Div", "Where", "Pow"])
 _BUFFERS = re.compile(r"(.*[._/])?(inv_freq|position_ids|rel(ative)?_pos(ition)?_index|anchors?)$")
 _FX = "pkg.torch.onnx.fx_node"
+_FARTHEST = 500  # tensors that one is arranged to on its way to an operator
+_COMPARED = 50  # tensors of one shape, and of the same corners, with each other one
 _LEAST_TIED = 16  # elements of tensors that are not equal by chance
 
 
@@ -98,7 +100,7 @@ def reached(name: str, by: Mapping[str, list[Use]]) -> list[Use]:
     """The operators that a tensor gets to, through those that only arrange it."""
     found: list[Use] = []
     seen, waiting = {name}, [name]
-    while waiting:
+    while waiting and len(seen) < _FARTHEST:
         for node, i in by.get(waiting.pop(), ()):
             if node.op_type in _PASSING and (i == 0 or node.op_type == "Concat"):
                 fresh = [o for o in node.output if o not in seen]
@@ -212,7 +214,7 @@ def tie(stored: Sequence[Stored]) -> dict[str, list[str]]:
         # Of tensors that are equal, or each other's transposes, these are.
         corners = s.array.reshape(-1)[[0, -1]].tobytes()
         alike = first.setdefault((s.array.dtype.name, tuple(sorted(s.array.shape)), corners), [])
-        for other in alike:
+        for other in alike[:_COMPARED]:
             turned = s.array.ndim == 2 and _equal(other.array, s.array.T)
             if turned or _equal(other.array, s.array):
                 s.same_as = other

@@ -34,14 +34,14 @@ def _real(x: Value) -> Value:
 
 @imports("Scaler", domain=_ML)
 def _scaler(n: Node, x: Value) -> Any:
-    return (_real(x) - _row(n["offset"])) * _row(n["scale"])
+    return (_real(x) - _row(n.required("offset"))) * _row(n.required("scale"))
 
 
 @imports("Normalizer", domain=_ML)
 def _normalizer(n: Node, x: Value) -> Any:
     x = _real(x)
     sizes = {
-        "MAX": lambda: largest(e.abs(x), -1, True),
+        "MAX": lambda: largest(x, -1, True),
         "L1": lambda: total(e.abs(x), -1, True),
         "L2": lambda: e.sqrt(total(e.square(x), -1, True)),
     }
@@ -61,10 +61,10 @@ def _imputer(n: Node, x: Value) -> Any:
     if x.dtype.is_float:
         missing = n["replaced_value_float"] or 0.0
         found = e.isnan(x) if np.isnan(missing) else x == const(missing, x.dtype)
-        values = n["imputed_value_floats"]
+        values = n.required("imputed_value_floats")
     else:
         found = x == const(n["replaced_value_int64"] or 0, x.dtype)
-        values = n["imputed_value_int64s"]
+        values = n.required("imputed_value_int64s")
     return e.where(found, const(np.asarray(values, x.dtype.numpy)), x)
 
 
@@ -82,7 +82,7 @@ def _encoder(n: Node, x: Value) -> Any:
 
 
 def _matrix(n: Node, x: Value, count: int) -> Value:
-    coefficients = np.asarray(n["coefficients"], np.float32).reshape(count, -1)
+    coefficients = np.asarray(n.required("coefficients"), np.float32).reshape(count, -1)
     y: Value = matmul(_real(x), const(np.ascontiguousarray(coefficients.T)))
     return y + _row(n["intercepts"]) if n["intercepts"] else y
 

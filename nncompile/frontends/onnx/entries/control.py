@@ -13,6 +13,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.elementwise import where
+from nncompile.frontends.onnx.checking import check_body
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor
@@ -35,6 +36,8 @@ _BACK = sp.Symbol("iterations_back", integer=True, nonnegative=True)
 def _if(n: Node, condition: Tensor) -> Any:
     importer, environment = n.context
     branches = [n["else_branch"], n["then_branch"]]
+    for branch in branches:
+        check_body(branch, 0, len(n.outputs))
     known = condition.known
     if known is not None and known.dtype != object:
         chosen = branches[bool(known.reshape(-1)[0])]
@@ -63,6 +66,7 @@ def _chosen(condition: Tensor, then: Any, other: Any) -> Value:
 
 @imports("Loop", raw=True)
 def _loop(n: Node, trips: Tensor | None, condition: Tensor | None, *initial: Any) -> Any:
+    check_body(n["body"], 2 + len(initial), 1 + len(n.outputs), 1 + len(initial))
     start = True if condition is None else _truth(condition)
     count = None if trips is None else _count(trips)
     if start is False:
@@ -235,6 +239,7 @@ def _scan(n: Node, *inputs: Any) -> Any:
     if not 1 <= count <= len(inputs):
         raise Refused(f"{count} of its {len(inputs)} inputs are scanned")
     states = len(inputs) - count
+    check_body(body, len(inputs), len(n.outputs), states)
     axes = n["scan_input_axes"] or [0] * count
     backward = n["scan_input_directions"] or [0] * count
     sequences: list[Value] = []

@@ -207,9 +207,11 @@ def _trilu(n: Node, x: Value, k: Array | None = None) -> Any:
 
 @imports("Pad", known=(1, 3))
 def _pad(n: Node, x: Value, _: Any = None, constant: Value | None = None, *__: Any) -> Any:
-    widths = _known_dims(n, 1) if n.given(1) else list(n["pads"] or n["paddings"])
+    widths = _known_dims(n, 1) if n.given(1) else list(n["pads"] or n["paddings"] or ())
     axes = n.ints(3) if n.given(3) else None
     axes = list(range(x.rank)) if axes is None else axes
+    if len(widths) != 2 * len(axes):
+        raise Refused(f"{len(widths)} widths of padding for {len(axes)} axes")
     number: Any = 0 if n.version >= 11 else n["value"] or 0
     if n.given(2):
         number = constant if n.inputs[2].numbers is None else n.number(2)  # type: ignore[union-attr]  # it is given
