@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nncompile.backends.onnx import OPSET, check, to_model
 from nncompile.backends.optional import torch_backend
@@ -137,26 +137,10 @@ def export(
     if to is None and path.suffix == _SUFFIXES["adapter"] and model.adapters:
         to = "adapter"
     to = target_of(path, to)
+    how = _How(tuple(without), opset, observe, report)
     if to in INFERENCE:
-        drawn = parameters is None and seed is None and isinstance(external_data, bool | None)
-        if seed is None:
-            seed = source.seed if isinstance(source, Recipe) else 0
-        if model.adapters and isinstance(external_data, bool | None):
-            model, parameters = merged(model, parameters, seed)
-        if to == "original":
-            files: tuple[Path, ...] = (
-                write_atomically(path, original_content(model, parameters, seed)),
-            )
-        else:
-            compiled = compile_model(model, without, opset, observe, report)
-            files = _export_model(compiled, path, to, parameters, external_data, seed)
-        if drawn and not has_numbers(model):
-            warn(
-                f"{path} holds the initial weights of {model.name}: export(trainer, path) writes "
-                "trained ones; seed=0 says that initial ones are meant",
-                InitialWeightsWarning,
-            )
-        return files
+        first = source.seed if isinstance(source, Recipe) else 0
+        return _export_inference(model, path, to, parameters, external_data, seed, first, how)
     if to == "adapter":
         return (save_adapter(model, path, parameters, seed or 0),)
     if isinstance(source, Model):
@@ -173,7 +157,56 @@ def export(
         raise ModelError(f"{to} {problem}", hint="leave external_data out")
     if parameters is not None:
         source = with_rates_of(source, parameters.tensors)
-    step = _step_of(source, compiled_before, without, opset, observe, report)
+    step = _step_of(source, compiled_before, *how)
+    return _export_step(step, path, to, parameters, seed)
+
+
+class _How(NamedTuple):
+    """How graphs are compiled: see `compile_step`."""
+
+    without: tuple[str, ...]
+    opset: int
+    observe: Observer | None
+    report: Report | None
+
+
+def _export_inference(
+    model: Model,
+    path: Path,
+    to: str,
+    parameters: ParameterSet | None,
+    external_data: bool | Path_ | None,
+    seed: int | None,
+    first: int,
+    how: _How,
+) -> tuple[Path, ...]:
+    """Writes an inference model, of weights that are drawn from the seed `first` where there are
+    neither weights nor a seed."""
+    drawn = parameters is None and seed is None and isinstance(external_data, bool | None)
+    seed = first if seed is None else seed
+    if model.adapters and isinstance(external_data, bool | None):
+        model, parameters = merged(model, parameters, seed)
+    if to == "original":
+        if external_data:
+            raise ModelError("the file holds its weights", hint="leave external_data out")
+        content = original_content(model, parameters, seed)
+        files: tuple[Path, ...] = (write_atomically(path, content),)
+    else:
+        compiled = compile_model(model, *how)
+        files = _export_model(compiled, path, to, parameters, external_data, seed)
+    if drawn and not has_numbers(model):
+        warn(
+            f"{path} holds the initial weights of {model.name}: export(trainer, path) writes "
+            "trained ones; seed=0 says that initial ones are meant",
+            InitialWeightsWarning,
+        )
+    return files
+
+
+def _export_step(
+    step: CompiledStep, path: Path, to: str, parameters: ParameterSet | None, seed: int | None
+) -> tuple[Path, ...]:
+    """Writes a training step, or one of its halves."""
     if to == "torchscript-step":
         state = first_state(step.source, parameters, seed)
         content = torch_backend().step_to_bytes(step.source, state, step.optimized)
@@ -189,7 +222,7 @@ def export(
         return (write_atomically(path, proto.SerializeToString()),)
     state = first_state(step.source, parameters, seed)
     with _companion(path, state_path(path), "state") as (model_file, file):
-        _save(file, state, source.model, "state", origin_of(step.source))
+        _save(file, state, step.source.model, "state", origin_of(step.source))
         write_atomically(model_file, proto.SerializeToString())
     return state_path(path), path
 

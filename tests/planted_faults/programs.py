@@ -50,8 +50,8 @@ PROGRAMS = (
     ),
     Fault(
         "nncompile/compiler/export.py",
-        "seed = source.seed if isinstance(source, Recipe) else 0",
-        "seed = 0",
+        "first = source.seed if isinstance(source, Recipe) else 0",
+        "first = 0",
         "tests/test_export.py",
     ),
     # The DSL.
