@@ -14,7 +14,7 @@ from onnx import helper
 
 from nncompile import export, load_onnx
 from nncompile.diagnostics.errors import CompileError
-from nncompile.frontends.onnx import importing
+from nncompile.frontends.onnx import importing, stored, tensors
 from nncompile.frontends.onnx.refusals import ImportRefused
 from tests.onnx_files import FLOAT, convolutional, run, tied_language_model, written
 
@@ -293,3 +293,18 @@ def test_all_files_that_are_missing_are_named(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match=r"'v' in 'v\.bin': there is no such file") as error:
         load_onnx(path)
     assert error.value.rows == (("and", "'w'", "in 'w.bin': there is no such file"),)
+
+
+def test_more_weights_than_memory_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = {name: np.zeros(4, np.float32) for name in "vw"}
+    path = written(tmp_path / "x.onnx", [node("Add", ["v", "w"], ["y"])], {}, ["y"], weights)
+    model = onnx.load(path)
+    onnx.save(model, path, save_as_external_data=True, size_threshold=0)
+    monkeypatch.setattr(tensors, "memory", lambda: 2**40)
+    monkeypatch.setattr(stored, "memory", lambda: 31)
+    assert _refusals(path) == ["this machine does not have the memory for 'w' and what is before"]
+    monkeypatch.setattr(tensors, "memory", lambda: 15)
+    message = "the tensor 'v' needs 16 bytes, and this machine has 15"
+    assert _refusals(path)[0] == message

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import os
 import random
-import resource
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,6 +34,7 @@ _WAITED = 90  # seconds, also where others compute
 _MEMORY = 8 * 2**30  # bytes of addresses, most of which are those of libraries
 _GROWTH = 512  # MB that a case may add to what the process holds
 _RUN = 5  # seconds for onnxruntime
+_LARGE = "large.bin"
 _FINITE = 1e30
 _MOST = 1 << 20  # elements that are fed
 FAMILIES = {"bytes": 6, "fields": 10, **dict.fromkeys(CHANGES, 8), **dict.fromkeys(HOSTILE, 3)}
@@ -53,6 +53,8 @@ def outcomes_of(seeds: Sequence[int], directory: Path) -> Iterator[Outcome]:
     for name, make in SEEDS.items():
         (valid / f"{name}.onnx").write_bytes(make(directory).SerializeToString())
     (directory / "seed.onnx").unlink()
+    (valid / _LARGE).touch()
+    os.truncate(valid / _LARGE, 2**42)  # of nothing: it takes no room
     cases = Cases(family_of, run_case, _WAITED, _MEMORY, processor_seconds=_SECONDS)
     yield from workers.outcomes_of(seeds, directory, cases)
 
@@ -67,7 +69,7 @@ def made(seed: int, valid: Path) -> bytes:
     if family in HOSTILE:
         hostile = HOSTILE[family](r)
         return hostile if isinstance(hostile, bytes) else bytes(hostile.SerializeToString())
-    content = r.choice(sorted(valid.iterdir())).read_bytes()
+    content = r.choice(sorted(valid.glob("*.onnx"))).read_bytes()
     if family == "bytes":
         return r.choice(PLAIN)(r, content)
     if family == "fields":
@@ -78,22 +80,20 @@ def made(seed: int, valid: Path) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _put_files(inner: Path) -> None:
-    """What weights may be said to lie in: right, short, sparse, and what is no file."""
+def _put_files(inner: Path, valid: Path) -> None:
+    """What weights may be said to lie in: right, short, terabytes of nothing, and what is no
+    file."""
     (inner / "w.bin").write_bytes(bytes(4096))
     (inner / "folder").mkdir()
     (inner / "link.bin").symlink_to("/etc/hostname")
     os.mkfifo(inner / "pipe")
-    (inner / "large.bin").touch()
-    resource_limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    size = 2**42 if resource_limit == resource.RLIM_INFINITY else resource_limit
-    os.truncate(inner / "large.bin", size)  # of nothing
+    os.link(valid / _LARGE, inner / _LARGE)
 
 
 def run_case(seed: int, directory: Path) -> Outcome:
     """Makes the file of that seed, has it imported, and what is imported run."""
     inner = fresh(directory)
-    _put_files(inner)
+    _put_files(inner, directory / "valid")
     (inner / "model.onnx").write_bytes(made(seed, directory / "valid"))
     kind, text = judged(inner / "model.onnx")
     outside = files_outside(directory)

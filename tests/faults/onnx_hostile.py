@@ -144,6 +144,25 @@ def _varint(x: int) -> bytes:
     return bytes((*found, x))
 
 
+def stored_elsewhere(r: Random) -> onnx.ModelProto:
+    """Weights in files that are missing, too short, no files, outside, or terabytes of nothing."""
+    model = simple("a = MatMul(x, v)  b = MatMul(x, w)  y = Add(a, b)")
+    sizes = ([4, 3], [4, 2**20], [4, 2**36], [4, 2**38], [4, -1], [2**62, 2**62], [])
+    places = ("w.bin", "w.bin", "large.bin", "large.bin", "../w.bin", "/dev/zero", "missing.bin",
+              "folder", "link.bin", "pipe", "", "w.bin/x")  # fmt: skip
+    for name in "vw":
+        dims = r.choice(sizes) if r.random() < 0.7 else [4, 3]
+        tensor = model.graph.initializer.add(name=name, data_type=1, dims=dims)
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        tensor.external_data.add(key="location", value=r.choice(places))
+        count = 4 * int(np.prod(dims, dtype=object))
+        for key, right in (("offset", 0), ("length", count)):
+            value = r.choice((right, right, 0, 1, -4, 2**41, 2**63, "x", "", "9" * 5000))
+            if r.random() < 0.7:
+                tensor.external_data.add(key=key, value=str(value))
+    return model
+
+
 def much(r: Random) -> onnx.ModelProto:
     """Many inputs, outputs, attributes, opsets, refusals, or axes."""
     model = simple("y = Relu(x)", {"w": np.ones((1,) * r.choice((8, 32)), np.float32)})
@@ -178,5 +197,6 @@ HOSTILE: dict[str, Hostile] = {
     "other kinds": other_kinds,
     "wrong functions": wrong_functions,
     "deep graphs": deep_graphs,
+    "stored elsewhere": stored_elsewhere,
     "much": much,
 }

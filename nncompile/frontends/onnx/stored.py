@@ -12,12 +12,13 @@ from nncompile.frontends.onnx.quantized import with_masters
 from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.refusals import Refusal, Refused
 from nncompile.frontends.onnx.roles import Stored, added_to, consumers, reached
-from nncompile.frontends.onnx.tensors import Tensor, array_of
+from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
 from nncompile.ir.basic import Constant, const
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type, dtype_of
 from nncompile.ops.shape.reshape import transpose
+from nncompile.runtime.array_files import memory
 
 
 def stored_tensors(
@@ -33,11 +34,17 @@ def stored_tensors(
     tensors = [*graph.initializer, *constants]
     by = consumers(graph, importer.functions)
     kept = {o.name for o in graph.output}
-    stored = []
+    stored: list[Stored] = []
+    left = memory()
     for tensor in tensors:
         if tensor.name not in by and tensor.name not in kept:
             continue
         try:
+            left -= _bytes(tensor)
+            if left < 0:
+                raise Refused(
+                    f"this machine does not have the memory for {tensor.name!r} and what is before"
+                )
             array = array_of(tensor, directory)
         except Refused as error:
             refusal = Refusal("initializer", 0, (), tensor.name, error.reason)
@@ -53,6 +60,13 @@ def stored_tensors(
     for s, floats in with_masters([s for s in stored if s.name not in results], by):
         s.integers, s.array = s.array, floats
     return stored
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """How many bytes of other files a tensor takes."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        return 0
+    return max(_elements(tensor), 0) * dtype_from(tensor.data_type).numpy.itemsize
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -30,6 +30,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type, dtype_of, f64
 from nncompile.ops.shape.joining import stack
 from nncompile.ops.shape.reshape import reshape
+from nncompile.runtime.array_files import memory
 
 _LARGEST = 1 << 26  # elements of a constant that a few bytes of a file may ask for
 
@@ -169,8 +170,8 @@ def _relation(x: Any) -> Value:
 
 
 def array_of(tensor: onnx.TensorProto, directory: str = "") -> Array:
-    """The numbers of a tensor that a file stores. Raises `Refused` for other element types, and
-    where they are not as many as its sizes say."""
+    """The numbers of a tensor that a file stores. Raises `Refused` for other element types, where
+    they are not as many as its sizes say, and for more than this machine has memory for."""
     dtype = dtype_from(tensor.data_type)
     count = 1
     for size in tensor.dims:
@@ -184,6 +185,11 @@ def array_of(tensor: onnx.TensorProto, directory: str = "") -> Array:
                 f"the tensor {tensor.name!r} has {len(tensor.raw_data):,} bytes, not "
                 f"{count * dtype.numpy.itemsize:,}"
             )
+    elif is_external and count * dtype.numpy.itemsize > memory():
+        raise Refused(
+            f"the tensor {tensor.name!r} needs {count * dtype.numpy.itemsize:,} bytes, and this "
+            f"machine has {memory():,}"
+        )
     elif not is_external and count > _LARGEST:
         raise Refused(f"the tensor {tensor.name!r} declares {count:,} elements")
     try:
