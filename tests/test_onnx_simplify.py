@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from nncompile.frontends.onnx.simplify.facts import facts_of
 from nncompile.frontends.onnx.simplify.simplifying import simplified
 from nncompile.frontends.onnx.writing import write_model
 from nncompile.runtime import Session
@@ -156,6 +157,22 @@ def test_what_cannot_be_imported_is_simplified_around(tmp_path: Path) -> None:
     assert ops(smaller(written(tmp_path / "m.onnx", nodes, X, ["y"]))) == {
         "NonZero": 1, "Neg": 1, "Add": 1,
     }  # fmt: skip
+
+
+def test_a_size_that_the_file_was_written_for_is_that_number(tmp_path: Path) -> None:
+    """As where heads were split with the length that a model was traced with."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["p"]), node("Shape", ["p"], ["s"]),
+        node("Gather", ["s", "one"], ["n"]), node("Mul", ["n", "two"], ["heads"]),
+        node("Unsqueeze", ["heads", "axis"], ["h"]),
+        node("Concat", ["seven", "h", "four"], ["t"], axis=0), node("Reshape", ["p", "t"], ["y"]),
+    ]  # fmt: skip
+    weights = {"w": weight(6, 8), "one": np.int64(1), "two": np.int64(2), "axis": ints(0),
+               "seven": ints(7), "four": ints(4)}  # fmt: skip
+    inputs = {"x": (FLOAT, ["T", "N", 6])}
+    path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], weights)
+    assert ops(smaller(path)) == {"MatMul": 1, "Reshape": 1}
+    assert facts_of(onnx.load(path), "m.onnx", "")["p"].type.shape[0] == 7
 
 
 def test_weights_beside_the_file_stay_beside_it(tmp_path: Path) -> None:

@@ -155,6 +155,8 @@ class ShapeError(CompileError, ValueError):
     """Sizes, ranks or axes that do not fit."""
 
     of_a_call = True
+    undecided: tuple[Any, Any] | None = None
+    """Two sizes that must be equal, where that cannot be told."""
 
 
 class DTypeError(CompileError, TypeError):

@@ -378,7 +378,10 @@ def _explained(
     labels = argument_labels(op, len(args))
     rows = [(label, *described(a)) for label, a in zip(labels, args, strict=False)]
     message = f"{call_label(location, op.label)}: {error.problem}"
-    return type(error)(message, rows=rows, hint=error.hint, location=location)
+    explained = type(error)(message, rows=rows, hint=error.hint, location=location)
+    if isinstance(error, ShapeError) and isinstance(explained, ShapeError):
+        explained.undecided = error.undecided
+    return explained
 
 
 def made_size(label: str, *args: Value) -> sp.Symbol:

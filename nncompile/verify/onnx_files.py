@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from nncompile.runtime.feeds import Port
 
 BATCH, SMALLEST = 2, 5  # first sizes; each further one is another, so that exchanged axes show
 GROWN = (8, 16, 32, 64, 128, 224, 256)  # tried where small ones are not accepted
+EACH = (*range(1, 21), *GROWN[2:])  # tried for one or two sizes where none of these are
 HIGHEST = (1_000_000, 30_000, 1000, 100, 30, 10, 3, 2, 1)  # of whole numbers
 ROUNDS = 2
 
@@ -136,7 +138,10 @@ class Drawn:
         grown = [{name: n if name in first else size for name, n in small.items()}
                  for size in GROWN]  # fmt: skip
         equal = [dict.fromkeys(self.names, size) for size in GROWN]
-        for sizes in (small, *grown, *equal):
+        # As where a file was written for one length of its input.
+        each = itertools.product(EACH, repeat=len(self.names)) if len(self.names) < 3 else ()
+        listed = (dict(zip(self.names, chosen, strict=True)) for chosen in each)
+        for sizes in itertools.chain((small,), grown, equal, listed):
             if self._tried(sizes, 0)[1] is not None:
                 return sizes
         return None

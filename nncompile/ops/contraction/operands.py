@@ -29,10 +29,12 @@ def check_inner(a: Dim, b: Dim) -> None:
     if is_same is False:
         raise ShapeError(f"inner sizes differ, {a} ≠ {b}")
     if is_same is None:
-        raise ShapeError(
+        error = ShapeError(
             f"cannot tell whether the inner sizes {a} and {b} are equal",
             hint="give both axes the same name, or write one size in terms of the other",
         )
+        error.undecided = a, b
+        raise error
 
 
 def promoted(*operands: Any) -> list[Value]:

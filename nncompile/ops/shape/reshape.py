@@ -46,11 +46,13 @@ class Reshape(Op):
         if is_same is False:
             raise ShapeError(f"{x} has {before} elements, {target} has {after}")
         if is_same is None and not same_where_enough(before, after):
-            raise ShapeError(
+            error = ShapeError(
                 f"cannot tell whether the {before} elements of {x} are the {after} of {target}",
                 hint="write the sizes in terms of each other, or give equal dimensions the same "
                 "name",
             )
+            error.undecided = before, after
+            raise error
         return target
 
     def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:

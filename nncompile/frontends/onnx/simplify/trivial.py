@@ -73,10 +73,20 @@ def of_one(work: Work, item: Item) -> bool:
 
 @rule("Mul", "Div", "And", "Or")
 def neutral(work: Work, item: Item) -> bool:
-    """A product with 1 and the like. Sums with 0 stay: they make 0 of −0."""
-    wanted = item.op != "Or"
+    """A product with 1 and the like."""
+    return _without(work, item, item.op != "Or")
+
+
+@rule("Add", "Sub", rounds=True)
+def without_zero(work: Work, item: Item) -> bool:
+    """A sum with 0, which makes 0 of −0."""
+    return _without(work, item, False)
+
+
+def _without(work: Work, item: Item, wanted: bool) -> bool:
+    """Passes on the other input where one is that number everywhere."""
     for kept, other in ((0, 1), (1, 0)):
-        if item.op == "Div" and other == 0:
+        if item.op in ("Div", "Sub") and other == 0:
             continue
         shape = work.shape(item.inputs[other])
         if shape is None or any(not isinstance(d, int) for d in shape):
