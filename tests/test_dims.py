@@ -294,3 +294,14 @@ def test_divisors_of_either_sign_divide_as_those_of_numbers(text: str, divisor: 
     for number in range(-9, 10):
         n = {symbol("n"): number}
         assert substitute(quotient, n) == int(substitute(size, n)) // divisor
+
+
+def test_sizes_that_take_too_long_to_compute_with_are_refused() -> None:
+    many: Any = sum(symbol(f"s{i}") for i in range(600))
+    assert dim(many) == many
+    with pytest.raises(ShapeError, match="too long to compute with"):
+        dim(many + 2 * symbol("t") * many)
+    with pytest.raises(ShapeError, match="a power above 64"):
+        dim(symbol("n") ** 65)
+    with pytest.raises(ShapeError, match="divided by zero"):
+        dim(sp.floor(symbol("n") * sp.zoo + symbol("h") / 2))

@@ -308,3 +308,16 @@ def test_more_weights_than_memory_are_not_read(
     monkeypatch.setattr(tensors, "memory", lambda: 15)
     message = "the tensor 'v' needs 16 bytes, and this machine has 15"
     assert _refusals(path)[0] == message
+
+
+def test_a_text_is_no_name(tmp_path: Path) -> None:
+    """`const____…` and `/Cast_1/Cast_1…`, in which patterns are looked for."""
+    name = "const" + "_" * 3000 + "/Cast_1" * 100
+    nodes = [node("Add", ["x", name], ["y"])]
+    weights = {name: np.zeros(4, np.float32)}
+    path = written(tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], weights)
+    load_onnx(path)
+    nodes = [node("Add", ["x", name * 2], ["y"])]
+    path = written(tmp_path / "x.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], {name * 2: [0.0]})
+    with pytest.raises(CompileError, match="a name has 7,410 characters"):
+        load_onnx(path)

@@ -171,6 +171,8 @@ def dim(x: Any) -> Dim:
         return _parse(x)
     if isinstance(x, sp.Expr):
         if x.has(sp.floor):
+            if x.has(sp.nan, sp.zoo, sp.oo, -sp.oo):
+                raise ShapeError(f"a size is divided by zero: {x}")
             x = x.replace(sp.floor, _unfloor)
         if not _is_arithmetic(x):
             raise ShapeError(

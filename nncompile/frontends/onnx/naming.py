@@ -10,7 +10,7 @@ import onnx
 
 # What exporters call a tensor that they made up.
 _MADE_UP = re.compile(
-    r"(onnx::\w+|val_\d+|_?v_\d+|const(ant)?_?(fold_opt_*)?_*\d*|[WRB]\d*__\d+|\d+|coefficient\d*"
+    r"(onnx::\w+|val_\d+|_?v_\d+|const(ant)?_?(fold_opt)?_*\d*|[WRB]\d*__\d+|\d+|coefficient\d*"
     r"|initializer_?\d*|tensor_?\d*|new_shape.*)$",
     re.IGNORECASE,
 )

@@ -16,6 +16,7 @@ from nncompile.runtime.external_data import check_external_data
 
 _LARGEST = (1 << 31) - 1  # bytes of a message, as protobuf has it
 _NODES = 1_000_000
+_LONGEST = 4000  # characters of a name
 _NEWEST = onnx.defs.onnx_opset_version()
 
 
@@ -70,18 +71,26 @@ def _check(model: onnx.ModelProto, name: str) -> None:
             raise BackendError(f"{name}: the model has more than {_NODES:,} nodes")
         _check_text(name, node.name, node.op_type, node.domain, *node.input, *node.output)
         _check_text(name, *(a.name for a in node.attribute))
+        for attribute in node.attribute:
+            _check_names(name, attribute.g)
     for function in model.functions:
         for node in function.node:
             _check_text(name, node.name, node.op_type, node.domain, *node.input, *node.output)
-    graph = model.graph
-    _check_text(name, *(x.name for x in (*graph.initializer, *graph.input, *graph.output)))
+    _check_names(name, model.graph)
+
+
+def _check_names(file: str, graph: onnx.GraphProto) -> None:
+    _check_text(file, *(x.name for x in (*graph.initializer, *graph.input, *graph.output)))
 
 
 def _check_text(file: str, *names: object) -> None:
-    """Raises `BackendError` for names that are not UTF-8, which protobuf leaves as bytes."""
+    """Raises `BackendError` for names that are not UTF-8, which protobuf leaves as bytes, and for
+    those that are texts: patterns are looked for in names."""
     for name in names:
         if not isinstance(name, str):
             raise BackendError(f"{file}: the name {name!r} is not UTF-8")
+        if len(name) > _LONGEST:
+            raise BackendError(f"{file}: a name has {len(name):,} characters: {name[:40]!r}…")
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
