@@ -44,12 +44,8 @@ def test_has_samples(op_type: type[Op]) -> None:
 
 
 @each(CASES + TYPED)
-def test_type(case: Case) -> None:
+def test_type_and_identity(case: Case) -> None:
     op_checks.check_type(case)
-
-
-@each(CASES)
-def test_interned(case: Case) -> None:
     op_checks.check_interned(case)
 
 

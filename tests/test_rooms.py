@@ -36,7 +36,8 @@ FINDING = (
 
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_a_module_keeps_to_its_room(module: str) -> None:
-    """It imports from below, at its top, and only packages that its room may."""
+    """It imports from below, at its top, and only packages that its room may. It finds no function
+    and no module of ours by a string, which hides an import."""
     path = modules()[module].name
     for other, line in all_imports(module):
         if ours(other):
@@ -51,15 +52,9 @@ def test_a_module_keeps_to_its_room(module: str) -> None:
     )
     late = [line for function in functions for _, line in imported(module, ast.walk(function))]
     assert not late, f"{path}: an import inside a function hides a circle, lines {late}"
-
-
-@pytest.mark.parametrize("module", sorted(modules()))
-def test_a_module_imports_what_it_calls(module: str) -> None:
-    """It finds no function and no module of ours by a string, which hides an import."""
-    if module in FINDING:
-        return
-    found = list(hidden_imports(ast.walk(tree(module))))
-    assert not found, f"{modules()[module].name}: looked up by a string, {found}"
+    if module not in FINDING:
+        found = list(hidden_imports(ast.walk(tree(module))))
+        assert not found, f"{path}: looked up by a string, {found}"
 
 
 @pytest.mark.slow

@@ -95,10 +95,8 @@ def test_what_is_not_called_is_there() -> None:
     assert len(PUBLIC) > 350
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_a_misspelt_option(name: str) -> None:
+def check_a_misspelt_option(function: Callable[..., Any]) -> None:
     """No option is called so. A formula looks first at what it is applied to."""
-    function = PUBLIC[name]
     needed = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
     args = [REAL] * len(needed) if isinstance(function, Formula) else []
     with pytest.raises(CompileError, match=r"no_such_option_|takes no options"):
@@ -127,10 +125,13 @@ def _calls(
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_nonsense(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misspelt_options_and_nonsense(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever is not refused is taken."""
     monkeypatch.chdir(tmp_path)  # "?" is a path, too
     function = PUBLIC[name]
+    check_a_misspelt_option(function)
     is_layer = inspect.isclass(function) and issubclass(function, dsl.Layer)
     raw = []
     for label, value in GIVEN.items():
