@@ -3,6 +3,7 @@ tests that should catch it (arguments of pytest)."""
 
 from __future__ import annotations
 
+from tests.planted_faults.adaptation import ADAPTATION
 from tests.planted_faults.fault import Fault
 from tests.planted_faults.graphs import GRAPHS
 from tests.planted_faults.ops import OPS
@@ -13,4 +14,4 @@ from tests.planted_faults.training import TRAINING
 
 __all__ = ["FAULTS", "Fault"]
 
-FAULTS = (*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES)
+FAULTS = (*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES, *ADAPTATION)

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ class ImportedModel(Model):
         problem = original.problem(self.parameters)
         if problem is not None or original.computes(self.predicted_values):
             return problem
+        return self._problem_with_other_sizes
+
+    @cached_property
+    def _problem_with_other_sizes(self) -> str | None:
+        """Why its outputs are not those of its file with weights of their sizes."""
+        original = self.original
+        assert original is not None  # as it is compared with its file
         content = self.in_its_file(original.resized(self.parameters))
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / original.path.name  # which random numbers follow from
