@@ -201,12 +201,17 @@ KEPT: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any]]] = {
         [node("Cast", ["x"], ["a"], to=INT64), node("Cast", ["a"], ["y"], to=FLOAT)], {},
     ),
     "a slice backwards": (
-        [node("Slice", ["x", "start", "end", "axis", "step"], ["y"])],
+        [node("Slice", ["x", "start", "end", "axis", "step"], ["a"]), node("Neg", ["a"], ["y"])],
         {"start": ints(-1), "end": ints(-100), "axis": ints(1), "step": ints(-1)},
     ),
     "random numbers": (
         [node("RandomNormalLike", ["x"], ["a"], seed=1.0), node("Mul", ["a", "zero"], ["b"]),
          node("Add", ["x", "b"], ["y"])], {"zero": np.float32(0)},
+    ),
+    "random numbers, twice": (
+        [node("RandomNormalLike", ["x"], ["a"]), node("RandomNormalLike", ["x"], ["b"]),
+         node("Sub", ["a", "b"], ["c"]), node("Mul", ["c", "zero"], ["d"]),
+         node("Add", ["x", "d"], ["y"])], {"zero": np.float32(0)},
     ),
     "weights that are stored as integers": (
         [node("DequantizeLinear", ["w", "scale"], ["a"]), node("Mul", ["x", "a"], ["y"])],

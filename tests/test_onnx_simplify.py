@@ -102,6 +102,14 @@ def test_a_recurrent_layer_that_begins_with_zeros_is_told_no_state(tmp_path: Pat
     assert ops(smaller(written(tmp_path / "m.onnx", nodes, inputs, ["y"], weights))) == {"GRU": 1}
 
 
+def test_a_recurrent_layer_that_begins_elsewhere_keeps_its_state(tmp_path: Path) -> None:
+    nodes = [node("RNN", ["x", "w", "r", "", "", "h"], ["", "y"], hidden_size=3)]
+    weights = {"w": weight(1, 3, 4), "r": weight(1, 3, 3, seed=1), "h": weight(1, 2, 3, seed=2)}
+    inputs = {"x": (FLOAT, ["time", 2, 4])}
+    model = smaller(written(tmp_path / "m.onnx", nodes, inputs, ["y"], weights))
+    assert model.graph.node[0].input[5] == "h"
+
+
 def test_the_branch_that_is_taken_stands_for_the_choice(tmp_path: Path) -> None:
     def branch(name: str, op: str) -> onnx.GraphProto:
         inner = [node(op, ["x"], ["a"]), node("Mul", ["a", "two"], ["r"])]
@@ -173,6 +181,13 @@ def test_a_size_that_the_file_was_written_for_is_that_number(tmp_path: Path) -> 
     path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], weights)
     assert ops(smaller(path)) == {"MatMul": 1, "Reshape": 1}
     assert facts_of(onnx.load(path), "m.onnx", "")["p"].type.shape[0] == 7
+
+
+@pytest.mark.parametrize("size", [2**40, 10**7])
+def test_constants_that_are_large_stay_as_they_are_made(size: int, tmp_path: Path) -> None:
+    nodes = [node("ConstantOfShape", ["n"], ["a"]), node("Concat", ["x", "a"], ["y"], axis=0)]
+    path = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["N"])}, ["y"], {"n": ints(size)})
+    assert ops(simplified(path)) == {"ConstantOfShape": 1, "Concat": 1}
 
 
 def test_weights_beside_the_file_stay_beside_it(tmp_path: Path) -> None:

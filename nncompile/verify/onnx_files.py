@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,7 @@ BATCH, SMALLEST = 2, 5  # first sizes; each further one is another, so that exch
 GROWN = (8, 16, 32, 64, 128, 224, 256)  # tried where small ones are not accepted
 EACH = (*range(1, 21), *GROWN[2:])  # tried for one or two sizes where none of these are
 HIGHEST = (1_000_000, 30_000, 1000, 100, 30, 10, 3, 2, 1)  # of whole numbers
+SEARCH = 60.0  # seconds in which sizes are looked for
 ROUNDS = 2
 
 # How far the results of sums in another order may be apart, relative to the largest element. What
@@ -141,7 +143,10 @@ class Drawn:
         # As where a file was written for one length of its input.
         each = itertools.product(EACH, repeat=len(self.names)) if len(self.names) < 3 else ()
         listed = (dict(zip(self.names, chosen, strict=True)) for chosen in each)
+        start = time.monotonic()
         for sizes in itertools.chain((small,), grown, equal, listed):
+            if time.monotonic() - start > SEARCH:
+                return None
             if self._tried(sizes, 0)[1] is not None:
                 return sizes
         return None

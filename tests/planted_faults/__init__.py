@@ -6,6 +6,7 @@ from __future__ import annotations
 from tests.planted_faults.adaptation import ADAPTATION
 from tests.planted_faults.fault import Fault
 from tests.planted_faults.graphs import GRAPHS
+from tests.planted_faults.onnx_files import ONNX_FILES
 from tests.planted_faults.ops import OPS
 from tests.planted_faults.passes import PASSES
 from tests.planted_faults.programs import PROGRAMS
@@ -14,4 +15,4 @@ from tests.planted_faults.training import TRAINING
 
 __all__ = ["FAULTS", "Fault"]
 
-FAULTS = (*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES, *ADAPTATION)
+FAULTS = (*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES, *ADAPTATION, *ONNX_FILES)

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 
 from nncompile.diagnostics.errors import BackendError, CompileError
 from nncompile.frontends.onnx.simplify.work import Item, Work, tensor_of
+from nncompile.ir.dims import product
 from nncompile.ir.types import Array
 from nncompile.runtime.session import Session
 
@@ -23,9 +24,13 @@ RANDOM = frozenset(
     )
 )
 _KEPT = frozenset(("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear", "Constant"))
-_SMALL = (
-    1 << 20
-)  # bytes up to which a constant may be larger than what it is made of; or 1/16 of all
+# What makes many elements of few numbers.
+_GROWING = frozenset(
+    ("ConstantOfShape", "Range", "Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike")
+)
+_ELEMENTS = 1 << 26  # of a constant
+# The bytes up to which a constant may be larger than what it is made of; or 1/16 of all constants.
+_SMALL = 1 << 20
 _LARGEST = 1 << 30  # bytes of constants that are computed with at a time
 _SIZES = 4096  # elements of a tensor of sizes
 
@@ -105,7 +110,18 @@ def constants_are_folded(work: Work) -> None:
 def _is_foldable(work: Work, item: Item, foldable: Mapping[str, Item]) -> bool:
     if item.op in RANDOM or item.op in _KEPT or item.captured or not item.outputs:
         return False
+    if any(_is_large(work, item, name) for name in item.outputs):
+        return False
     return all(not n or work.is_constant(n) or n in foldable for n in item.inputs)
+
+
+def _is_large(work: Work, item: Item, name: str) -> bool:
+    """Whether a result may be large beyond what the file stores."""
+    shape = work.shape(name)
+    if shape is None:
+        return item.op in _GROWING
+    count = product(shape)
+    return not isinstance(count, int) or count > _ELEMENTS
 
 
 def _vanishing(work: Work, item: Item, foldable: Mapping[str, Item]) -> int:

@@ -1,0 +1,95 @@
+"""Faults in what is made of ONNX files."""
+
+from __future__ import annotations
+
+from tests.planted_faults.fault import Fault
+
+_SIMPLIFY = "nncompile/frontends/onnx/simplify"
+_TESTS = "tests/test_onnx_simplify.py"
+
+ONNX_FILES = (
+    Fault(
+        f"{_SIMPLIFY}/shapes.py",
+        "target.append(0 if axis < len(before) and before[axis] == size else -1)",
+        "target.append(0 if axis < len(before) else -1)",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/chains.py",
+        "item.set_attributes(perm=[first[axis] for axis in second])",
+        "item.set_attributes(perm=[second[axis] for axis in first])",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/chains.py",
+        "perm=[order.index(part) for part in range(len(after))]",
+        "perm=order",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/channels.py",
+        "return _folded(work, item, item.inputs[0], factor, shift - mean * factor, item.inputs[2])",
+        "return _folded(work, item, item.inputs[0], factor, shift - mean, item.inputs[2])",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/channels.py",
+        'addend = addend * product.attribute("beta", 1.0)',
+        "addend = addend * 1.0",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/work.py",
+        "        alone = alone and item.inputs.count(name) == 1\n",
+        "",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/common.py",
+        "        if item.op in RANDOM or item.captured:\n            continue\n",
+        "",
+        "tests/test_onnx_simplify.py tests/test_cli_optimize.py",
+    ),
+    Fault(
+        f"{_SIMPLIFY}/products.py",
+        "return not bool(numbers.any())",
+        "return True",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/trivial.py",
+        "forward = len(item.inputs) < 5 or (steps is not None and all(s == 1 for s in steps.flat))",
+        "forward = True",
+        _TESTS,
+    ),
+    Fault(
+        f"{_SIMPLIFY}/facts.py",
+        "if exact.is_Integer and exact > 0:",
+        "if False:",
+        _TESTS,
+    ),
+    Fault(
+        "nncompile/verify/onnx_files.py",
+        "too_far = not difference <= tolerance",
+        "too_far = difference > 10 * tolerance",
+        _TESTS,
+    ),
+    Fault(
+        "nncompile/cli/optimize.py",
+        "        if comparison.agrees:\n",
+        "        if comparison.cases:\n",
+        "tests/test_cli_optimize.py",
+    ),
+    Fault(
+        "nncompile/frontends/onnx/differences.py",
+        "        elif list(x.input) != list(y.input):",
+        "        elif len(x.input) != len(y.input):",
+        "tests/test_cli_optimize.py",
+    ),
+    Fault(
+        "nncompile/frontends/onnx/source.py",
+        "axis = 1 if len(shape) > 3 else -1",
+        "axis = -1",
+        "tests/test_cli_onnx.py",
+    ),
+)
