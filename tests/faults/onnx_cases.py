@@ -21,6 +21,7 @@ import onnxruntime
 from nncompile import export, load_onnx
 from nncompile.diagnostics.errors import CompileError
 from nncompile.frontends.onnx.refusals import ImportRefused
+from nncompile.ir.dims import Dim, dim, substitute, symbols
 from nncompile.runtime.child import in_child
 from tests.faults import workers
 from tests.faults.mutations import PLAIN, reassembled
@@ -30,7 +31,7 @@ from tests.faults.onnx_seeds import SEEDS
 from tests.faults.workers import Cases, Outcome, files_outside, fresh
 
 _SECONDS = 10  # of the processor, for a file
-_WAITED = 90  # seconds, also where others compute
+_WAITED = 300  # seconds, also where others compute
 _MEMORY = 8 * 2**30  # bytes of addresses, most of which are those of libraries
 _GROWTH = 512  # MB that a case may add to what the process holds
 _RUN = 5  # seconds for onnxruntime
@@ -209,15 +210,16 @@ def _session(path: Path, options: Any) -> Any:
 def _feeds(exported: onnx.ModelProto) -> dict[str, Any]:
     """Small inputs of the exported file."""
     random_ = np.random.default_rng(0)
-    sizes: dict[str, int] = {}
+    sizes: dict[Any, Dim] = {}
     feeds = {}
     for formal in exported.graph.input:
         tensor = formal.type.tensor_type
-        shape = [
-            d.dim_value if d.HasField("dim_value")
-            else sizes.setdefault(d.dim_param, 3 + len(sizes) % 2)
-            for d in tensor.shape.dim
-        ]  # fmt: skip
+        declared = [dim(d.dim_param) if d.dim_param else d.dim_value for d in tensor.shape.dim]
+        for name in sorted(symbols(declared), key=str):
+            sizes.setdefault(name, 3 + len(sizes) % 2)
+        shape = [int(substitute(size, sizes)) for size in declared]
+        if min(shape, default=0) < 0:
+            raise RuntimeError("sizes below zero")
         if np.prod(shape, dtype=float) > _MOST:
             raise RuntimeError("an input that is large")
         dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
