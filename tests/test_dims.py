@@ -303,5 +303,7 @@ def test_sizes_that_take_too_long_to_compute_with_are_refused() -> None:
         dim(many + 2 * symbol("t") * many)
     with pytest.raises(ShapeError, match="a power above 64"):
         dim(symbol("n") ** 65)
+    with pytest.raises(ShapeError, match="a number beyond 64 bits"):
+        dim(2**63 * symbol("n"))
     with pytest.raises(ShapeError, match="divided by zero"):
         dim(sp.floor(symbol("n") * sp.zoo + symbol("h") / 2))

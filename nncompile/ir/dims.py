@@ -141,10 +141,11 @@ def _is_arithmetic(x: sp.Expr) -> bool:
     """Whether it is made of integers, their sums, products and whole quotients. Raises
     `ShapeError` for one of very many parts."""
     for count, part in enumerate(sp.preorder_traversal(x)):
-        if count == _MOST_PARTS or (part.is_Pow and part.exp.is_Integer and part.exp > _HIGHEST):
+        is_high = part.is_Pow and part.exp.is_Integer and part.exp > _HIGHEST
+        if count == _MOST_PARTS or is_high or (part.is_Integer and abs(part.p) >= 1 << 63):
             raise ShapeError(
                 "a size is an expression too long to compute with: it has more than "
-                f"{_MOST_PARTS:,} parts, or a power above {_HIGHEST}"
+                f"{_MOST_PARTS:,} parts, a power above {_HIGHEST} or a number beyond 64 bits"
             )
         if not (
             isinstance(part, _ARITHMETIC)

@@ -11,6 +11,8 @@ import onnx
 
 from nncompile.frontends.onnx.refusals import Refused
 
+_OPTIONAL = onnx.defs.OpSchema.FormalParameterOption.Optional
+
 
 def check_node(node: onnx.NodeProto, schema: Any) -> None:
     """Raises `Refused` where the node does not fit what onnx says of the operator."""
@@ -18,10 +20,9 @@ def check_node(node: onnx.NodeProto, schema: Any) -> None:
         return
     _check_count("inputs", len(node.input), schema.min_input, schema.max_input)
     _check_count("outputs", len(node.output), schema.min_output, schema.max_output)
-    optional = onnx.defs.OpSchema.FormalParameterOption.Optional
     for i, name in enumerate(node.input):
         formal = schema.inputs[min(i, len(schema.inputs) - 1)]  # the last one may be several
-        if not name and formal.option != optional:
+        if not name and formal.option != _OPTIONAL:
             raise Refused(f"its input {formal.name} is missing")
     given = {attribute.name: attribute for attribute in node.attribute}
     unknown = [n for n in given if n not in schema.attributes and not n.startswith("_")]
@@ -74,8 +75,13 @@ def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
         return
     for i, given in enumerate(inputs):
         formal = schema.inputs[min(i, len(schema.inputs) - 1)]
-        kinds = {str(kind).removeprefix("optional(").partition("(")[0] for kind in formal.types}
-        if given is not None and ("seq" if isinstance(given, list) else "tensor") not in kinds:
+        types = [str(kind) for kind in formal.types]
+        if given is None:
+            if formal.option != _OPTIONAL and not any(t.startswith("optional(") for t in types):
+                raise Refused(f"its input {formal.name} is missing")
+            continue
+        kinds = {kind.removeprefix("optional(").partition("(")[0] for kind in types}
+        if ("seq" if isinstance(given, list) else "tensor") not in kinds:
             kind = "a sequence" if isinstance(given, list) else "a tensor"
             raise Refused(f"its input {formal.name} is {kind}")
 

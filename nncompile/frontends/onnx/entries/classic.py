@@ -83,7 +83,8 @@ def _encoder(n: Node, x: Value) -> Any:
 
 def _matrix(n: Node, x: Value, count: int) -> Value:
     coefficients = np.asarray(n.required("coefficients"), np.float32).reshape(count, -1)
-    y: Value = matmul(_real(x), const(np.ascontiguousarray(coefficients.T)))
+    rows = x if x.rank > 1 else reshape(x, (1, *x.shape))
+    y: Value = matmul(_real(rows), const(np.ascontiguousarray(coefficients.T)))
     return y + _row(n["intercepts"]) if n["intercepts"] else y
 
 
