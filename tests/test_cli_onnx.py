@@ -210,9 +210,22 @@ def test_a_file_without_an_output_of_floats_is_imported_without_a_loss(beside: P
     assert not load("m.py").recipes
 
 
-def test_a_batch_that_the_file_fixes_is_that_of_the_recipe(beside: Path) -> None:
+def test_a_batch_that_the_file_fixes_is_opened_where_its_nodes_let_it(beside: Path) -> None:
     nodes = [node("MatMul", ["x", "w"], ["y"])]
     written(beside / "m.onnx", nodes, {"x": (FLOAT, [4, 5])}, ["y"], {"w": weight(5, 3)})
+    succeeds("import", "m.onnx")
+    assert 'sizes={"x[0]": "batch"}' in (beside / "m.py").read_text()
+    recipe = load("m.py").recipe
+    assert str(recipe.model.inputs["x"].type) == "f32[batch, 5]"
+    data = {"x": np.ones((64, 5), np.float32), "label": np.zeros(64, np.int64)}
+    before = Trainer(recipe).evaluate(data)["loss"]
+    assert Trainer(recipe).fit(data, epochs=2, verbose=0)["loss"][-1] < before
+
+
+def test_a_batch_that_nodes_need_is_that_of_the_recipe(beside: Path) -> None:
+    nodes = [node("Reshape", ["x", "four"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
+    weights = {"w": weight(5, 3), "four": np.asarray([4, 5])}
+    written(beside / "m.onnx", nodes, {"x": (FLOAT, [4, 5])}, ["y"], weights)
     succeeds("import", "m.onnx")
     assert "The file fixes its batch at 4" in (beside / "m.py").read_text()
     assert load("m.py").recipe.batch_size == 4

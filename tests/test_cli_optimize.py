@@ -100,6 +100,21 @@ def test_a_file_that_runs_on_nothing_that_is_drawn_is_not_written(language: Path
     assert "--no-verify" in message
 
 
+def test_a_file_that_onnxruntime_does_not_load_is_written_without_a_comparison(
+    language: Path,
+) -> None:
+    model = onnx.load("language.onnx")
+    model.graph.node.append(node("Own", ["logits"], ["more"], domain="own"))
+    model.opset_import.append(helper.make_opsetid("own", 1))
+    output = helper.make_tensor_value_info("logits", FLOAT, ["batch", "seq", 20])
+    model.graph.output[0].CopyFrom(output)
+    onnx.save(model, "own.onnx")
+    message = fails("optimize", "own.onnx", "-o", "out.onnx")
+    assert "own.onnx cannot be compared" in message
+    assert "--no-verify" in message
+    assert "nodes  25 → 13" in succeeds("optimize", "own.onnx", "-o", "out.onnx", "--no-verify")
+
+
 def test_files_whose_weights_alone_differ_are_of_one_graph(language: Path) -> None:
     model = onnx.load("language.onnx")
     for tensor in model.graph.initializer:

@@ -12,7 +12,7 @@ import typer
 from nncompile.cli.import_ import OnnxFile
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.shared import out, print_files
-from nncompile.diagnostics.errors import BackendError, FileError
+from nncompile.diagnostics.errors import BackendError, FeedError, FileError
 from nncompile.diagnostics.tables import columns
 from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
 from nncompile.frontends.onnx.simplify.simplifying import simplified
@@ -89,7 +89,10 @@ def _written(
         paths = write_model(simplified(file, is_exact), target, str(file.parent))
         if no_verify:
             return [path.name for path in paths], None, False
-        comparison = compare(file, target, seed)
+        try:
+            comparison = compare(file, target, seed)
+        except (BackendError, FeedError) as error:
+            raise BackendError(f"{file} cannot be compared: {error.problem}", hint=_HINT) from None
         if comparison.agrees:
             return [path.name for path in paths], comparison, is_exact
         if comparison.problem is None:

@@ -119,6 +119,10 @@ def _declared(formal: onnx.ValueInfoProto, alone: bool, size: _Sizes) -> Type:
     stem = clean(formal.name).replace(".", "_")
     shape = []
     for axis, d in enumerate(tensor.shape.dim):
+        place = f"{formal.name}[{axis}]"
+        if place in size.renamed:
+            shape.append(size(place))  # also where the file says a number
+            continue
         shape.append(declared_size(d, "batch" if alone and not axis else f"{stem}_{axis}", size))
     declared = Type(dtype_from(tensor.elem_type), tuple(shape))
     check_size(declared)

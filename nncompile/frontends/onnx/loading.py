@@ -109,8 +109,9 @@ def load_onnx(
     normalizations states, and its graph one that can be trained, differentiated and exported.
 
     `prefix` stands before the paths of parameters and states; `outputs` names the tensors of the
-    file, any of them, that are outputs. `sizes` gives a size of an input, by its name in the file,
-    another name, so that two of them can be one; `static` gives it a number. `trainable` are
+    file, any of them, that are outputs. `sizes` gives a size of an input, by its name in the file
+    or as `"image[0]"`, another name, so that two can be one and a fixed one open; `static` gives it
+    a number. `trainable` are
     patterns of the paths of what is trained; by itself that is what products, convolutions,
     normalizations and embeddings take. Tensors of the same numbers, or the transpose of each other,
     are one parameter unless `ties` is false. With `training`, batch normalization is by the batch

@@ -60,10 +60,13 @@ class _Loss:
     imports: tuple[str, ...] = ()
 
 
-def source_of(model: ImportedModel, file: Path, target: Path) -> str:
+def source_of(
+    model: ImportedModel, file: Path, target: Path, sizes: Mapping[str, str] | None = None
+) -> str:
     """The text of a Python file at `target` that loads the ONNX file, calls it on inputs of its own
     names and types, and trains it by a loss that the last operator and the shape of the first
     output of floats suggest: comments say what to edit. Without such an output it trains nothing.
+    `sizes` are those that the model was loaded with.
     """
     assert model.report is not None
     floats = [n for n, v in model.outputs.items() if v.dtype.is_float and v.rank]
@@ -93,7 +96,7 @@ def source_of(model: ImportedModel, file: Path, target: Path) -> str:
             *(['rate = option(1e-4, low=1e-8, high=1.0, log=True, help="learning rate")', ""]
               if loss else []),
             *_OPTIONS.splitlines(),
-            f"network = load_onnx(Path(__file__).parent / {_quoted(relative)})",
+            *_loading_lines(relative, sizes or {}),
             "",
             "",
             f"@model(predict={_names(model.predict)})",
@@ -103,6 +106,17 @@ def source_of(model: ImportedModel, file: Path, target: Path) -> str:
             *(_recipe_lines(model, title, [*arguments.values(), label]) if loss else []),
         ]
     )  # fmt: skip
+
+
+def _loading_lines(relative: str, sizes: Mapping[str, str]) -> list[str]:
+    file = f"Path(__file__).parent / {_quoted(relative)}"
+    if not sizes:
+        return [f"network = load_onnx({file})"]
+    listed = ", ".join(f"{_quoted(name)}: {_quoted(size)}" for name, size in sizes.items())
+    return [
+        "# The file says a number for the batch; here it is open.",
+        *_call_lines("network = load_onnx(", [file, f"sizes={{{listed}}}"], ")"),
+    ]
 
 
 def _docstring(model: ImportedModel, target: Path, trains: bool) -> str:
@@ -156,6 +170,7 @@ def _recipe_lines(model: ImportedModel, title: str, inputs: list[str]) -> list[s
         *_DATA.splitlines(),
         f"# data = {{{example}}}",
         '# data = "train.csv"',
+        '# data = dict(numpy.load("train.npz"))',
         "",
     ]
 
