@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from tests.faults.onnx_parts import FLOATS, SIZES, Random
 from tests.faults.onnx_seeds import ints, parsed
 
-HUGE = (2**10, 2**20, 2**32, 2**40, 2**62, 2**63 - 1)
+HUGE = (2**10, 2**12, 2**32, 2**40, 2**62, 2**63 - 1)
 X = "float[batch,4] x"
 
 
