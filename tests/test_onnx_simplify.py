@@ -190,6 +190,18 @@ def test_constants_that_are_large_stay_as_they_are_made(size: int, tmp_path: Pat
     assert ops(simplified(path)) == {"ConstantOfShape": 1, "Concat": 1}
 
 
+def test_constants_of_other_element_types_are_passed_by(tmp_path: Path) -> None:
+    texts = helper.make_tensor("texts", onnx.TensorProto.STRING, [2], [b"a", b"b"])
+    nodes = [
+        node("Constant", [], ["c"], value=texts), node("Identity", ["c"], ["d"]),
+        node("Gather", ["d", "index"], ["e"]), node("Size", ["e"], ["n"]),
+        node("Cast", ["n"], ["f"], to=FLOAT), node("Add", ["x", "f"], ["y"]),
+    ]  # fmt: skip
+    assert ops(smaller(written(tmp_path / "m.onnx", nodes, X, ["y"], {"index": ints(1)}))) == {
+        "Add": 1
+    }
+
+
 def test_weights_beside_the_file_stay_beside_it(tmp_path: Path) -> None:
     nodes = [node("Identity", ["x"], ["a"]), node("MatMul", ["a", "w"], ["y"])]
     path = written(tmp_path / "m.onnx", nodes, X, ["y"], {"w": weight(6, 300)})

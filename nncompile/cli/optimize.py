@@ -11,6 +11,7 @@ import typer
 
 from nncompile.cli.import_ import OnnxFile
 from nncompile.cli.outcome import Outcome, described_files
+from nncompile.cli.run import HOUR
 from nncompile.cli.shared import out, print_files
 from nncompile.diagnostics.errors import BackendError, FeedError, FileError
 from nncompile.diagnostics.tables import columns
@@ -18,6 +19,7 @@ from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
 from nncompile.frontends.onnx.simplify.simplifying import simplified
 from nncompile.frontends.onnx.writing import write_model
 from nncompile.runtime import written_together
+from nncompile.runtime.child import in_child
 from nncompile.verify.onnx_files import Comparison, compare
 
 _HINT = "--no-verify writes it without a comparison"
@@ -35,6 +37,9 @@ def optimize(
         bool, typer.Option("--no-verify", help="Write it without comparing it with the original.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of the inputs that both are run on.")] = 0,
+    timeout: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Longest time it takes; 0: any time.")
+    ] = HOUR,
 ) -> Outcome:
     """Write an ONNX file of fewer nodes that computes the same.
 
@@ -53,7 +58,11 @@ def optimize(
         raise FileError(f"{target} is the original", hint="-o FILE.onnx writes another file")
     before = operators_of(file)
     with written_together(target.parent) as directory:
-        names, comparison, is_exact = _written(file, directory / target.name, no_verify, seed)
+        names, comparison, is_exact = in_child(
+            *(_written, file, directory / target.name, no_verify, seed),
+            what=f"the optimization of {file}",
+            timeout=timeout or None,
+        )
     after = operators_of(target)
     paths = [target.with_name(name) for name in names]
     sizes = file.stat().st_size, target.stat().st_size

@@ -26,7 +26,7 @@ from nncompile.runtime import (
 from nncompile.runtime.child import in_child
 from nncompile.runtime.torch_session import SUFFIXES
 
-_HOUR = 3600.0
+HOUR = 3600.0
 
 
 def run(
@@ -44,7 +44,7 @@ def run(
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of an operator.")] = None,
     timeout: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Longest time of a run; 0: any time.")
-    ] = _HOUR,
+    ] = HOUR,
     trust: Annotated[
         bool, typer.Option("--trust", help="Run the program that a .pt or .pt2 file is.")
     ] = False,

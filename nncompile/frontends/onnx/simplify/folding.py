@@ -163,9 +163,7 @@ def _run(work: Work, foldable: Mapping[str, Item], names: Sequence[str]) -> dict
             needed.add(item)
             waiting += [n for n in item.inputs if n]
         elif item is None and name not in stored:
-            array = work.constant(name)
-            assert array is not None
-            stored[name] = numpy_helper.from_array(array, name)
+            stored[name] = work.whole_tensor(name)
     if sum(len(tensor.raw_data) for tensor in stored.values()) > _LARGEST:
         raise BackendError("the constants do not fit in one model")
     nodes = [item.proto for item in work.live() if item in needed]
@@ -177,4 +175,5 @@ def _run(work: Work, foldable: Mapping[str, Item], names: Sequence[str]) -> dict
         functions=work.model.functions,
     )  # fmt: skip
     session = Session(model, threads=1, optimization="none")
-    return {name: np.asarray(array) for name, array in session.run({}).items()}
+    results = {name: np.asarray(array) for name, array in session.run({}).items()}
+    return {name: array for name, array in results.items() if array.dtype != object}

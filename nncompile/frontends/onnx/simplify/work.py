@@ -144,6 +144,14 @@ class Work:
             self._arrays[name] = array
         return self._arrays[name]
 
+    def whole_tensor(self, name: str) -> onnx.TensorProto:
+        """A constant as the file stores it, with its numbers if they lie in another file."""
+        tensor: onnx.TensorProto = self.tensors[name]
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return tensor
+        array = self.constant(name)
+        return tensor if array is None else tensor_of(array, name)
+
     def known(self, name: str) -> Array | None:
         """The numbers, or numbers and sizes of inputs, of a tensor."""
         if self.is_constant(name):
