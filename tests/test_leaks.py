@@ -14,6 +14,13 @@ from nncompile.train import Trainer
 from tests.faults import leaks
 
 
+@pytest.fixture(autouse=True)
+def _others_are_kept() -> None:
+    """What other tests have left is not searched each time that garbage is."""
+    gc.collect()
+    gc.freeze()
+
+
 def _used() -> list[weakref.ref[Any]]:
     """A trainer that did everything, and is no longer held."""
     data = leaks.data()
@@ -29,7 +36,6 @@ def _used() -> list[weakref.ref[Any]]:
 
 @pytest.mark.slow
 def test_a_trainer_is_given_back_with_its_model_and_sessions() -> None:
-    gc.collect()
     held = _used()
     gc.collect()
     assert [x() for x in held] == [None] * len(held)
