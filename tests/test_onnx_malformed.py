@@ -190,6 +190,11 @@ def _refusals(path: Path) -> list[str]:
             {},
             "it has several values: value_float, value_int",
         ),
+        (
+            [node("Softmax", ["x"], ["y"], axis=2)],
+            {},
+            "axis 2 does not exist in a tensor of rank 2",
+        ),
         ([node("Relu", ["x"], ["y"], axis=1)], {}, "the operator has no attribute 'axis'"),
         (
             [node("Add", ["x", "z"], ["y"]), node("Exp", ["x"], ["z"])],

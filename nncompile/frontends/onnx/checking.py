@@ -69,6 +69,15 @@ def check_body(body: Any, inputs: int, outputs: int, least: int = 0) -> None:
         raise Refused(f"its graph {body.name!r} has {len(body.output)} results, not {count}")
 
 
+def axis_in(x: Any, axis: int) -> int:
+    """The axis, counted from the front. Raises `Refused` where x, a value, has none of it."""
+    if x.rank == 0 and axis in (-1, 0):  # one number is taken for a vector of one
+        return 0
+    if not -x.rank <= axis < x.rank:
+        raise Refused(f"axis {axis} does not exist in a tensor of rank {x.rank}")
+    return axis % int(x.rank)
+
+
 def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
     """Raises `Refused` for a sequence in the place of a tensor, and the other way round."""
     if schema is None:

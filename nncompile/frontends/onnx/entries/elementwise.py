@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import dtype_from
@@ -64,7 +65,7 @@ def _power(a: Value, b: Value) -> Value:
 def _aligned(n: Node, a: Value, b: Value) -> tuple[Value, Value]:
     """The second operand, where it is broadcast along an axis, as before opset 7."""
     if n.version < 7 and n["broadcast"] and n["axis"] is not None:
-        axis = n["axis"] % a.rank
+        axis = axis_in(a, n["axis"])
         shape = (*b.shape, *(1,) * (a.rank - axis - b.rank))
         return a, reshape(b, shape)
     return a, b

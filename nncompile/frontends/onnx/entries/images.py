@@ -11,6 +11,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast, const, size_value
@@ -32,7 +33,7 @@ def _resize(n: Node, x: Any, *_: Any) -> Any:
     value = x.value
     old = n.op == "Upsample" or n.version < 11
     _check_words(n, old)
-    axes = [a % value.rank for a in n["axes"]] if n["axes"] else list(range(value.rank))
+    axes = [axis_in(value, a) for a in n["axes"]] if n["axes"] else list(range(value.rank))
     scales, sizes = _asked(n, old)
     mode = "asymmetric" if old else n["coordinate_transformation_mode"] or "half_pixel"
     roi = n.numbers(1) if mode == "tf_crop_and_resize" else None

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from nncompile.elementwise import add, where
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast, const, size_value
@@ -29,7 +30,7 @@ def _gather(n: Node, x: Value, indices: Value) -> Any:
 @imports("GatherElements")
 def _gather_elements(n: Node, x: Value, indices: Value) -> Any:
     """Other axes of the indices may be shorter than those of x."""
-    axis = n["axis"] % x.rank
+    axis = axis_in(x, n["axis"])
     for i, size in enumerate(indices.shape):
         if i != axis and size != x.shape[i]:
             x = along(x, i, 0, size, 1)
@@ -71,7 +72,7 @@ def _flat_places(x: Value, indices: Value, batch: int = 0) -> tuple[Value, Any, 
 
 @imports("ScatterElements", "Scatter")
 def _scatter_elements(n: Node, x: Value, indices: Value, updates: Value) -> Any:
-    axis = n["axis"] % x.rank
+    axis = axis_in(x, n["axis"])
     reduction = n["reduction"] or "none"
     if all(i == axis or size == x.shape[i] for i, size in enumerate(indices.shape)):
         return put_along_axis(x, indices, updates, axis, reduction)
@@ -127,7 +128,7 @@ def _compress(n: Node, x: Value, condition: Value) -> Any:
 @imports("TensorScatter")
 def _tensor_scatter(n: Node, past: Value, update: Value, starts: Value | None = None) -> Any:
     """Rows of an axis replaced from a place on, each batch's own."""
-    axis = n["axis"] % past.rank
+    axis = axis_in(past, n["axis"])
     size, count = past.shape[axis], update.shape[axis]
     shape = [count if i == axis else 1 for i in range(past.rank)]
     places: Any = reshape(iota(count), shape)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast
 from nncompile.ir.dims import dim, product
@@ -86,7 +87,7 @@ def _group(n: Node, x: Value, scale: Value, bias: Value) -> Any:
 
 @imports("LayerNormalization", "SimplifiedLayerNormalization")
 def _layer(n: Node, x: Value, scale: Value, bias: Value | None = None) -> Any:
-    axis = n["axis"] % x.rank if n["axis"] is not None else x.rank - 1
+    axis = axis_in(x, n["axis"]) if n["axis"] is not None else x.rank - 1
     axes = x.rank - axis
     fits = scale.shape == x.shape[axis:] and (bias is None or bias.shape == x.shape[axis:])
     if fits and len([o for o in n.outputs if o]) == 1 and all(d != 0 for d in x.shape[axis:]):
@@ -102,7 +103,7 @@ def _layer(n: Node, x: Value, scale: Value, bias: Value | None = None) -> Any:
 
 @imports("RMSNormalization")
 def _rms(n: Node, x: Value, scale: Value) -> Any:
-    axis = n["axis"] % x.rank
+    axis = axis_in(x, n["axis"])
     if scale.shape == x.shape[axis:]:
         return rms_norm(x, scale, x.rank - axis, n["epsilon"])
     over = tuple(range(axis, x.rank))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.entries.convolution import convolved
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
@@ -35,7 +36,7 @@ def _spread(v: Value, x: Value, n: Node) -> Value:
     one for each block along it."""
     if v.rank == 0 or (v.rank == 1 and v.shape[0] == 1):
         return reshape(v, ())
-    axis = (1 if n["axis"] is None else n["axis"]) % x.rank
+    axis = axis_in(x, 1 if n["axis"] is None else n["axis"])
     if v.rank == 1:
         return reshape(v, (v.shape[0], *(1,) * (x.rank - axis - 1)))
     block = n["block_size"]

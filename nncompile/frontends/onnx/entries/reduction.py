@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast, const, size_value
 from nncompile.ir.broadcasting import full
@@ -73,7 +74,7 @@ def _reduce(n: Node, x: Value, *_: Any) -> Any:
 def _extreme(is_max: bool, x: Value, axis: Any, keepdims: bool) -> Value:
     if x.dtype.is_bool:
         return (some if is_max else every)(x, axis, keepdims)
-    axes = range(x.rank) if axis is None else [a % x.rank for a in axis]
+    axes = range(x.rank) if axis is None else [axis_in(x, a) for a in axis]
     if any(x.shape[a] == 0 for a in axes):
         shape = [1 if i in axes else n for i, n in enumerate(x.shape)]
         if not keepdims:
@@ -91,7 +92,7 @@ def _of_nothing(is_max: bool, x: Value, shape: Any) -> Value:
 
 @imports("Softmax", "LogSoftmax", "Hardmax")
 def _softmax(n: Node, x: Value) -> Any:
-    axis = n["axis"] % x.rank if x.rank else 0
+    axis = axis_in(x, n["axis"])
     if n.op == "Hardmax":
         function: Any = _hardmax
     else:
@@ -112,7 +113,7 @@ def _hardmax(x: Value, axis: int) -> Value:
 @imports("ArgMax", "ArgMin")
 def _arg(n: Node, x: Value) -> Any:
     function = argmax if n.op == "ArgMax" else argmin
-    axis = n["axis"] % x.rank
+    axis = axis_in(x, n["axis"])
     if not n["select_last_index"]:
         return function(x, axis, bool(n["keepdims"]))
     last = dim(x.shape[axis] - 1)

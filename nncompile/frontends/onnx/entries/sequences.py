@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor
@@ -67,7 +68,7 @@ def _split(n: Node, x: Tensor, split: Tensor | None = None) -> Any:
     parts, start = [], 0
     for part in sizes:
         keys: list[Any] = [slice(None)] * value.rank
-        keys[axis % value.rank] = slice(start, start + part)
+        keys[axis_in(value, axis)] = slice(start, start + part)
         y = getitem(value, tuple(keys))
         parts.append(Tensor.of(squeeze(y, axis) if split is None and not n["keepdims"] else y))
         start += part

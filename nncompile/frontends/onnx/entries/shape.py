@@ -8,6 +8,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.elementwise import where
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
@@ -78,7 +79,7 @@ def _squeeze(n: Node, x: Value, *_: Any) -> Any:
         return expand_dims(x, tuple(axes or ()))
     if axes is None:
         return squeeze(x)
-    dropped = {a % x.rank for a in axes}
+    dropped = {axis_in(x, a) for a in axes}
     if all(x.shape[a] == 1 for a in dropped):
         return squeeze(x, tuple(axes))
     # Of what a slice leaves, as x[-1:] of some elements: that it is one is checked as it runs.
@@ -137,7 +138,7 @@ def _bound(bound: Any, size: Any, step: int, is_start: bool) -> Any:
 
 @imports("Split", known=(1,))
 def _split(n: Node, x: Value, *_: Any) -> Any:
-    axis = (n["axis"] or 0) % x.rank if x.rank else 0
+    axis = axis_in(x, n["axis"] or 0)
     size = x.shape[axis]
     if n.given(1):
         sizes = _known_dims(n, 1)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor
@@ -29,7 +30,7 @@ _MOST_COLUMNS = 1 << 16  # of counted n-grams
 def _dft(n: Node, x: Tensor, length: Tensor | None = None, axis: Tensor | None = None) -> Any:
     value = x.value
     place = n["axis"] if n.version < 20 else n.number(2, -2)
-    place = int(place) % value.rank
+    place = axis_in(value, int(place))
     halved = bool(n["onesided"]) and bool(n["inverse"])
     size: Any = value.shape[place]
     if length is not None:
