@@ -145,6 +145,7 @@ def test_compile_writes_what_is_asked_for(good: Path, target: str, files: list[s
         assert part in printed
 
 
+@pytest.mark.slow
 def test_compile_says_that_weights_are_initial(good: Path, trained: Path) -> None:
     output = good.parent / "out.onnx"
     checkpoint = trained / "checkpoint.safetensors"

@@ -88,6 +88,7 @@ def test_every_kind_of_file_has_the_same_metrics(project: Path) -> None:
         assert metrics(project / "run", "--data", project / name) == pytest.approx(known, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "output"),
     [

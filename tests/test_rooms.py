@@ -62,6 +62,7 @@ def test_no_files_import_each_other() -> None:
     assert not circles(file_imports())
 
 
+@pytest.mark.slow
 def test_the_rooms_stand_on_few_floors() -> None:
     assert not circles(room_imports())
     assert max(floors(room_imports()).values()) <= 14
