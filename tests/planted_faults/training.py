@@ -174,7 +174,7 @@ TRAINING = (
         "nncompile/program/rate_groups.py",
         "if p == pattern else optimizer",
         "if True else optimizer",
-        "tests/test_rates_set.py -k groups_have",
+        "tests/test_rates_of_groups.py -k groups_have",
     ),
     Fault(
         "nncompile/train/trainer.py",
