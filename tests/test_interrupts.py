@@ -75,6 +75,9 @@ def test_an_interrupt_before_any_line_leaves_a_whole_step(tmp_path: Path) -> Non
         seen = interrupted_fit(ours, examples, line)
         reached.add(ours.step)
         assert_same(ours.state, states[ours.step])
+        step = ours.step
+        ours.snapshot()
+        assert ours.step == step  # what counts is settled, with the error that ended the fit
         if line % 7 == 0:
             saved.load(ours.save(tmp_path / "then.safetensors"))
         for resumed in (ours, saved) if line % 7 == 0 else (ours,):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import pytest
@@ -201,11 +201,34 @@ def test_metrics() -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("beyond", [np.nan, np.inf])
-def test_losses_that_a_mask_leaves_out_may_be_anything(beyond: float, reduction: Any) -> None:
-    p, t = leaf("p", f64[3]), leaf("t", f64[3])
-    loss = dsl.mse(p, t, reduction=reduction, mask=t > 0)
+@pytest.mark.parametrize("name", ["p", "t"])
+def test_losses_that_a_mask_leaves_out_may_be_anything(
+    name: str, beyond: float, reduction: Any
+) -> None:
+    """Whether the prediction or the target is."""
+    p, t, counted = leaf("p", f64[3]), leaf("t", f64[3]), leaf("counted", dsl.boolean[3])
+    loss = dsl.mse(p, t, reduction=reduction, mask=counted)
+    feeds = {"p": np.array([1.0, 7.0, 5.0]), "t": np.array([2.0, 4.0, 3.0])}
+    feeds[name][1] = beyond
     with np.errstate(invalid="ignore"):
-        feeds = {"p": np.array([1.0, beyond, 5.0]), "t": np.array([2.0, -1.0, 3.0])}
-        value = evaluate(loss, feeds)
+        value = evaluate(loss, {**feeds, "counted": np.array([True, False, True])})
     expected = {"mean": 2.5, "sum": 5.0, "none": [1.0, 0.0, 4.0]}[reduction]
     np.testing.assert_allclose(value, expected)
+
+
+@dsl.loss
+def surprisal(p: Any, **reducing: Unpack[dsl.Reducing]) -> Any:
+    """−log p."""
+    return -dsl.log(p)
+
+
+def test_a_loss_that_is_infinite_where_nothing_counts() -> None:
+    """It is computed of 0 there, and −log 0 does not count either; nor has it a gradient."""
+    p, counted = leaf("p", f64[3]), leaf("counted", dsl.boolean[3])
+    value = surprisal(p, mask=counted)
+    (gradient,) = grad(value, [p])
+    feeds = {"p": np.array([0.5, np.nan, 0.25]), "counted": np.array([True, False, True])}
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found, derivative = evaluate([value, gradient], feeds)
+    np.testing.assert_allclose(found, np.log(8) / 2)
+    np.testing.assert_allclose(derivative, [-1, 0, -2])
