@@ -199,7 +199,7 @@ class _Replacement:
                 dropped.append(name)
         if self.name not in outputs:
             raise ModelError(
-                f"what follows the last layer of {self.name} is made for {size} results alone",
+                f"what follows the last layer of {self.name} needs its size to be {size}",
                 rows=[(self.product.op.label, *described(self.product))],
                 hint="load_onnx(path, outputs=[TENSOR]) cuts the model before it",
             )
