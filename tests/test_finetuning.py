@@ -150,7 +150,7 @@ def test_there_is_no_head_without_a_last_layer(tmp_path: Path) -> None:
     fixed.insert(0, node("Cast", ["scale"], ["s"], to=FLOAT))
     fixed[2] = node("Mul", ["a", "s"], ["y"])
     file = written(tmp_path / "b.onnx", fixed, x, ["y"], constants)
-    with pytest.raises(ModelError, match="what follows the last layer of y is made for 6 results"):
+    with pytest.raises(ModelError, match="last layer of y needs its size to be 6"):
         with_new_head(load_onnx(file), 3)
     several = [node("MatMul", ["x", "w"], ["a"]), node("Relu", ["a"], ["b"])]
     base = load_onnx(written(tmp_path / "c.onnx", several, x, ["a", "b"], {"w": weight(4, 6)}))

@@ -169,7 +169,8 @@ def finetune(
         for option, example in _NEEDED.items():
             if option not in given and option not in before:
                 raise ModelError(
-                    f"finetune needs --{option}", hint=f"--{option} {example}; see nncompile finetune --help"
+                    f"finetune needs --{option}",
+                    hint=f"--{option} {example}; see nncompile finetune --help",
                 )
         chosen = {**before, **given, "file": str(file.resolve())}
         plan = replace(Plan.of(chosen), batch_size=options.get("batch_size", 32))
