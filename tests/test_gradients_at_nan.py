@@ -10,7 +10,10 @@ import pytest
 
 from nncompile import ops
 from nncompile.autodiff.grad import grad
-from nncompile.elementwise import maximum, minimum
+from nncompile.elementwise import equal, maximum, minimum, where
+from nncompile.ir.basic import const
+from nncompile.ir.graph import Input
+from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32, f64
 from nncompile.ops.indexing.scattering import ScatterMax, ScatterMin
@@ -71,3 +74,26 @@ def test_the_gradient_of_a_maximum_is_lost_nowhere_before_it() -> None:
         f32[2, 2],
     )
     np.testing.assert_array_equal(gradient(x), [[NAN, NAN], [0, 6]])
+
+
+@pytest.mark.parametrize("function", [ops.softmax, ops.log_softmax])
+def test_rows_of_a_softmax_that_a_choice_leaves_out_have_no_gradient(
+    function: Callable[..., Value],
+) -> None:
+    """As in an attention of which one place sees nothing: its row is NaN, and left out."""
+    scores = np.array([[1.0, 2, 0.5], [3, 1, 2]])
+    bias = Input("bias", f64[2, 3])()
+
+    def seen(x: Value) -> Value:
+        empty = equal(ops.max(bias, 1, keepdims=True), -INF)
+        return where(empty, 0.0, function(x + bias)) @ const([1.0, -2.0, 4.0])
+
+    x = Input("x", f64[2, 3])()
+    gradient = grad(ops.sum(seen(x) ** 2), x)
+    second = grad(ops.sum(gradient**2), x)
+    hidden = np.array([[0, 0, 0], [-INF] * 3])
+    for value in (gradient, second):
+        found = evaluate(value, {"x": scores, "bias": hidden})
+        wanted = evaluate(value, {"x": scores, "bias": np.zeros((2, 3))})
+        np.testing.assert_array_equal(found, [wanted[0], [0, 0, 0]])
+        assert wanted.all()

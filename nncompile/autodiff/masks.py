@@ -19,7 +19,8 @@ import sympy as sp
 from nncompile.elementwise import sympy_functions as h
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.broadcasting import broadcast_to
+from nncompile.ir.broadcasting import Expand, broadcast_to
+from nncompile.ir.dims import is_one
 from nncompile.ir.graph import Item, items
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import Type
@@ -43,6 +44,23 @@ class Mask:
     def value(self) -> Value:
         """The condition as truth values, of a shape that broadcasts to the gradient's."""
         return mapped(self.condition, self.args)
+
+    def same_along(self, axis: int) -> Value | None:
+        """The same of size 1 along an axis, which is counted from the end; None where it may differ
+        along it."""
+        return _narrow(self.value, axis)
+
+
+def _narrow(v: Value, axis: int) -> Value | None:
+    if v.rank < -axis or is_one(v.shape[axis]):
+        return v
+    if isinstance(v.op, Expand):
+        return _narrow(v.args[0], axis)
+    if not isinstance(v.op, Map):
+        return None
+    args = [_narrow(a, axis) for a in v.args]
+    narrow = [a for a in args if a is not None]
+    return mapped(v.op.body, narrow) if len(narrow) == len(args) else None
 
 
 def mask_of(g: Value) -> Mask | None:

@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.elementwise import exp
+from nncompile.elementwise import exp, where
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
-from nncompile.ir.op import Op, Sample, Value
+from nncompile.ir.op import Backward, Op, Sample, Value
 from nncompile.ir.types import Array, Type, f32, f64
 from nncompile.ops.core.axes import axis_of
 from nncompile.ops.core.long_sums import EXPONENTIALS, total
@@ -25,9 +25,28 @@ class _Softmaxes:
     varies: ClassVar[str] = "axis"
     label: str
 
+    def shares(self, y: Value) -> Value:
+        """exp(x) / Σ exp(x), from the result."""
+        raise NotImplementedError
+
+    def cotangent(self, g: Value, shares: Value) -> Value:
+        """The gradient at x."""
+        raise NotImplementedError
+
     def infer(self, x: Type) -> Type:
         require_real(x)
         return x
+
+    def pullback_by(self, backward: Backward, g: Value, y: Value) -> Sequence[Value | None]:
+        """Where a `where` left out whole rows, as those of an attention that sees nothing, their
+        gradient is 0, though all of such a row is NaN."""
+        mask = backward.mask_of(g)
+        rows = None if mask is None else mask.same_along(self.axis - y.rank)
+        shares = self.shares(y)
+        return [self.cotangent(g, shares if rows is None else where(rows, shares, 0))]
+
+    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
+        return [self.cotangent(g, self.shares(y))]
 
     def normalized(
         self,
@@ -63,8 +82,11 @@ class Softmax(_Softmaxes, Op):
 
     axis: int
 
-    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        return (y * (g - Sum((self.axis,), True)(y * g)),)
+    def shares(self, y: Value) -> Value:
+        return y
+
+    def cotangent(self, g: Value, shares: Value) -> Value:
+        return shares * (g - Sum((self.axis,), True)(shares * g))
 
     def numpy(self, x: Array) -> Array:
         powers = np.exp(x - _top(x, self.axis))
@@ -83,8 +105,11 @@ class LogSoftmax(_Softmaxes, Op):
 
     axis: int
 
-    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        return (g - exp(y) * Sum((self.axis,), True)(g),)
+    def shares(self, y: Value) -> Value:
+        return exp(y)
+
+    def cotangent(self, g: Value, shares: Value) -> Value:
+        return g - shares * Sum((self.axis,), True)(g)
 
     def numpy(self, x: Array) -> Array:
         x = x - _top(x, self.axis)
