@@ -1,6 +1,7 @@
 """What each ONNX operator is here, a file a family; importing this fills the table."""
 
 from nncompile.frontends.onnx.entries import (
+    activations,
     classic,
     contraction,
     control,
@@ -19,6 +20,7 @@ from nncompile.frontends.onnx.entries import (
 )
 
 __all__ = [
+    "activations",
     "classic",
     "contraction",
     "control",

@@ -13,10 +13,10 @@ from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import dtype_from
-from nncompile.ir.basic import cast, const
+from nncompile.ir.basic import Constant, cast, const
 from nncompile.ir.broadcasting import broadcast_to, ones_like
 from nncompile.ir.op import Value
-from nncompile.ir.types import f32, f64, i32, i64
+from nncompile.ir.types import f64, i32, i64
 from nncompile.ops.shape.reshape import reshape
 
 _PLAIN: dict[str, Callable[..., Any]] = {
@@ -118,8 +118,17 @@ def _clip(n: Node, x: Any, low: Any = None, high: Any = None) -> Any:
         high = None if n["max"] is not None and n["max"] >= widest else high
     else:
         low, high = (None if bound is None else bound.value for bound in (low, high))
-    value = value if low is None else e.maximum(value, low)
-    return value if high is None else e.minimum(value, high)
+    if _is_number(low, 0) and _is_number(high, 6):
+        return e.hard_clip(value, low, high)  # ReLU6, which is level at both ends in all frameworks
+    return e.clip(value, low, high)
+
+
+def _is_number(bound: Value | None, number: float) -> bool:
+    return (
+        bound is not None
+        and isinstance(bound.op, Constant)
+        and bool((bound.op.value == number).all())
+    )
 
 
 @imports("IsInf")
@@ -141,85 +150,6 @@ def _cast(n: Node, x: Value, like: Value | None = None) -> Any:
     return cast(x, dtype)
 
 
-@imports("LeakyRelu")
-def _leaky_relu(n: Node, x: Value) -> Any:
-    return e.where(x < 0, x * _number(n["alpha"], x), x)
-
-
-def _number(x: float, like: Value) -> Value:
-    return const(x, like.dtype)
-
-
-@imports("PRelu")
-def _prelu(n: Node, x: Value, slope: Value) -> Any:
-    if n.version < 7 and slope.rank == 1 and x.rank > 1 and slope.shape[0] != 1:
-        slope = reshape(slope, (slope.shape[0], *(1,) * (x.rank - 2)))
-    return e.where(x < 0, x * slope, x)
-
-
-@imports("Elu")
-def _elu(n: Node, x: Value) -> Any:
-    return e.where(x > 0, x, _number(n["alpha"], x) * e.expm1(e.minimum(x, 0)))
-
-
-@imports("Celu")
-def _celu(n: Node, x: Value) -> Any:
-    alpha = _number(n["alpha"], x)
-    return e.where(x > 0, x, alpha * e.expm1(e.minimum(x, 0) / alpha))
-
-
-@imports("Selu")
-def _selu(n: Node, x: Value) -> Any:
-    alpha, gamma = (_number(n[name], x) for name in ("alpha", "gamma"))
-    return gamma * e.where(x > 0, x, alpha * e.expm1(e.minimum(x, 0)))
-
-
-@imports("HardSigmoid")
-def _hard_sigmoid(n: Node, x: Value) -> Any:
-    return e.clip(x * _number(n["alpha"], x) + _number(n["beta"], x), 0, 1)
-
-
-@imports("HardSwish")
-def _hard_swish(n: Node, x: Value) -> Any:
-    return x * e.clip(x * _number(1 / 6, x) + 0.5, 0, 1)
-
-
-@imports("Softsign")
-def _softsign(n: Node, x: Value) -> Any:
-    return x / (1 + e.abs(x))
-
-
-@imports("Mish")
-def _mish(n: Node, x: Value) -> Any:
-    return x * e.tanh(e.softplus(x))
-
-
-@imports("Swish")
-def _swish(n: Node, x: Value) -> Any:
-    return x * e.sigmoid(x * _number(n["alpha"], x))
-
-
-@imports("Gelu")
-def _gelu(n: Node, x: Value) -> Any:
-    if n["approximate"] == "tanh":
-        inner = float(np.sqrt(2 / np.pi)) * (x + 0.044715 * x * x * x)
-        return 0.5 * x * (1 + e.tanh(inner))
-    return 0.5 * x * (1 + e.erf(x * float(np.sqrt(0.5))))
-
-
-@imports("ThresholdedRelu")
-def _thresholded(n: Node, x: Value) -> Any:
-    return e.where(x > _number(n["alpha"], x), x, const(0, x.dtype))
-
-
-@imports("Shrink")
-def _shrink(n: Node, x: Value) -> Any:
-    wide = x if x.dtype.is_float else cast(x, f32)
-    lambd, bias = n["lambd"], n["bias"]
-    shrunk = e.where(wide < -lambd, wide + bias, e.where(wide > lambd, wide - bias, 0 * wide))
-    return cast(shrunk, x.dtype)
-
-
 @imports("Identity", "Dropout", raw=True)
 def _identity(n: Node, x: Any, ratio: Any = None, training: Any = None) -> Any:
     if n.op == "Identity":
@@ -236,12 +166,3 @@ def _identity(n: Node, x: Any, ratio: Any = None, training: Any = None) -> Any:
     if (len(n.outputs) > 1 and n.outputs[1]) or not importer.training:
         raise Refused("a dropout that drops, and whose mask is a result, has numbers of its own")
     return importer.dropout(value, rate)
-
-
-@imports("Gelu", "FastGelu", domain="com.microsoft")
-def _microsoft_gelu(n: Node, x: Value, bias: Value | None = None) -> Any:
-    x = x if bias is None else x + bias
-    if n.op == "FastGelu":
-        inner = float(np.sqrt(2 / np.pi)) * (x + 0.044715 * x * x * x)
-        return 0.5 * x * (1 + e.tanh(inner))
-    return 0.5 * x * (1 + e.erf(x * float(np.sqrt(0.5))))
