@@ -26,7 +26,7 @@ from nncompile.frontends.onnx.original import OriginalFile, digest_of
 from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
 from nncompile.frontends.onnx.refusals import ImportRefused, Refusal
 from nncompile.frontends.onnx.report import ImportReport
-from nncompile.frontends.onnx.roles import Stored, assign, name_all, tie
+from nncompile.frontends.onnx.roles import Stored, assign, consumers, name_all, tie
 from nncompile.frontends.onnx.stored import put_weights, stored_tensors
 from nncompile.frontends.onnx.tensors import Tensor, dtype_from
 from nncompile.frontends.onnx.untying import untied
@@ -136,7 +136,8 @@ def load_onnx(
         stored = stored_tensors(importer, graph, directory, environment)
         name_all(stored, prefix, renames or {}, {*leaves, *RANDOM_STATE})
         assign(stored, trainable)
-        for path_, text in untied(stored, prefix, {*leaves, *RANDOM_STATE}):
+        by = consumers(graph, importer.functions)
+        for path_, text in untied(stored, by, prefix, {*leaves, *RANDOM_STATE}):
             importer.note("assumptions", f"{path_}: {text}")
         tied = tie(stored) if ties == "auto" or ties is True else {}
         initial = put_weights(stored, environment)

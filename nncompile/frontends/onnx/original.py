@@ -45,7 +45,8 @@ class Kept:
         first = stored if stored.same_as is None else stored.same_as
         user, name = None, stored.name
         if stored.copy_of is not None:
-            ((node, i),) = stored.uses
+            assert stored.user is not None
+            node, i = stored.user
             user, name = (node.output[0], i), stored.copy_of
         return cls(name, first.path, stored.transposed, stored.integers is not None, user)
 

@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.frontends.onnx.naming import path_of
+from nncompile.frontends.onnx.naming import path_of, slot_name
 from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.ir.names import matches, unused_name
 from nncompile.ir.types import Array
@@ -70,7 +70,9 @@ class Stored:
     beside: str = ""  # the stored tensor that is added to its product
     same_as: Stored | None = None  # the tensor that it is one parameter with
     transposed: bool = False  # whether it is the transpose of that
+    takers: list[Use] = field(default_factory=list)  # the nodes that take it, whatever they are
     copy_of: str | None = None  # the tensor of the file of which it is one use
+    user: Use | None = None  # that use
 
     @property
     def is_float(self) -> bool:
@@ -149,8 +151,10 @@ def assign(stored: Sequence[Stored], trainable: str | Sequence[str]) -> None:
     """Gives each tensor its role: by the user's patterns, by what the exporter says, by the
     operators that it gets to."""
     patterns = None if trainable == "auto" else trainable
+    # Of products with a weight that has one result; of others, one number is a constant.
+    biases = {s.beside for s in stored if s.array.ndim and s.array.shape[-1] == 1}
     for s in stored:
-        s.role, s.reason = _role(s)
+        s.role, s.reason = _role(s, s.name in biases)
         if patterns is not None and s.role != "state":
             wanted = s.is_float and matches(s.path, patterns)
             s.role, s.reason = ("parameter", "") if wanted else ("constant", "not in trainable")
@@ -165,20 +169,21 @@ def assign(stored: Sequence[Stored], trainable: str | Sequence[str]) -> None:
             )
 
 
-def _role(s: Stored) -> tuple[str, str]:
-    if not s.is_float:
+def _role(s: Stored, is_bias: bool = False) -> tuple[str, str]:
+    if not s.is_float or not s.array.size:
         return "constant", ""
     if s.uses and all(i in _STATES.get(n.op_type, ()) for n, i in s.uses):
         return "state", ""
-    if s.array.size <= 1:
-        return "constant", ""
     said = _kept_apart(s)
     if said:
         return ("parameter", "") if said == "parameter" else ("constant", "a buffer")
     if _BUFFERS.match(s.name):
         return "constant", "a buffer by its name"
-    if any(i in _WEIGHTS.get(n.op_type, ()) for n, i in s.uses):
+    is_weight = any(i in _WEIGHTS.get(n.op_type, ()) for n, i in s.uses)
+    if s.array.ndim and (is_weight or is_bias):
         return "parameter", ""
+    if s.array.size == 1:
+        return "constant", ""
     if any(n.op_type in _ADDED for n, _ in s.uses):
         return "parameter", ""
     ops = sorted({n.op_type for n, _ in s.uses})
@@ -188,12 +193,19 @@ def _role(s: Stored) -> tuple[str, str]:
 def name_all(
     stored: Sequence[Stored], prefix: str, renames: Mapping[str, str], used: set[str]
 ) -> None:
-    """Gives each tensor its path."""
+    """Gives each tensor its path. None is the beginning of another: no module holds a tensor and
+    layers under one name."""
     for s in stored:
         wanted = renames.get(s.name) or path_of(s.name, s.uses, s.beside)
         path = f"{prefix}.{wanted}" if prefix else wanted
-        s.path = unused_name(path, used)
+        s.path = unused_name(path, used, "_")
         used.add(s.path)
+    layers = {path[:i] for path in used for i, c in enumerate(path) if c == "."}
+    for s in stored:
+        if s.path in layers and s.name not in renames:
+            last = slot_name(*s.uses[0]) if s.uses else "weight"
+            s.path = unused_name(f"{s.path}.{last}", used | layers, "_")
+            used.add(s.path)
     unknown = set(renames) - {s.name for s in stored}
     if unknown:
         name = sorted(unknown)[0]
@@ -207,6 +219,10 @@ def tie(stored: Sequence[Stored]) -> dict[str, list[str]]:
     """Finds trained tensors that are one: of the same numbers, or the transpose of each other, as
     an embedding that is also the last layer. Uniform ones, as scales at the start, are not."""
     ties: dict[str, list[str]] = {}
+    for s in stored:
+        again = [n.output[0] for n, _ in s.takers if n.op_type == "Identity"]
+        if again and s.role == "parameter":
+            ties[s.path] = [s.name, *again]
     first: dict[Any, list[Stored]] = {}
     for s in stored:
         if s.role != "parameter" or s.array.size < _LEAST_TIED or _is_uniform(s.array):

@@ -52,7 +52,8 @@ def stored_tensors(
             environment[tensor.name] = refusal
             continue
         tensor.ClearField("raw_data")  # so that a large file is not in memory twice
-        stored.append(Stored(tensor.name, array, reached(tensor.name, by)))
+        takers = by.get(tensor.name, [])
+        stored.append(Stored(tensor.name, array, reached(tensor.name, by), takers=takers))
     names = {s.name for s in stored}
     for s in stored:
         s.beside = added_to(s.uses, by, names)
