@@ -1,0 +1,1 @@
+"""Whole ONNX files through the importer: `python -m tests.onnx_models FILE...`."""
