@@ -21,6 +21,7 @@ def pytest_collection_finish() -> None:
 
 
 NEED_TORCH = ["nncompile/backends/torchscript*", "tests/fuzzing/torch_checks.py"]
+NEED_TORCH += ["tests/onnx_models/torch_*.py"]
 collect_ignore = ["nncompile/templates"]  # programs of users: tests/test_templates.py runs them
 collect_ignore_glob = [] if find_spec("torch") else NEED_TORCH
 if not find_spec("sklearn"):

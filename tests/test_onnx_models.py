@@ -103,6 +103,7 @@ def check_module(torch: Any, net: Net, file: Path) -> None:
         assert_equal(gradients(model, graphs[is_training], net.feeds, factor), expected)
 
 
+@pytest.mark.slow
 def test_what_an_exporter_merged_learns_apart(torch: Any, tmp_path: Path) -> None:
     """Scales that begin as ones are one tensor of the file, and `Identity` of it."""
     net = NETS["language_model"](torch)
@@ -247,6 +248,7 @@ def test_a_bias_and_a_slope_of_one_number_are_trained(tmp_path: Path) -> None:
     assert "b" not in load_onnx(file).parameters
 
 
+@pytest.mark.slow
 def test_a_file_is_checked(torch: Any, tmp_path: Path) -> None:
     row = checked(tied_language_model(tmp_path / "m.onnx"))
     assert row.short == []

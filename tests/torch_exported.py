@@ -209,7 +209,7 @@ def unet(torch: Any) -> Net:
 
 
 NETS: dict[str, Callable[[Any], Net]] = {
-    f.__name__: f for f in (convolutional, language_model, encoder, lstm, gru, unet)
+    f.__name__: f for f in (unet, convolutional, language_model, encoder, lstm, gru)
 }
 
 _GATES = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2)}  # ONNX's, by their places in torch's
