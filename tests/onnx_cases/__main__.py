@@ -1,13 +1,18 @@
-"""`python -m tests.onnx_cases [--kind node] [--only TEXT] [--each N]`: a table of all cases."""
+"""`python -m tests.onnx_cases [--kind node] [--only TEXT] [--each N]`: a table of all cases;
+with `--page`, the page of operators is written."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import traceback
 import warnings
 from collections import Counter
+from pathlib import Path
 
+from tests.onnx_cases.light import LIGHT, distance
+from tests.onnx_cases.page import PAGE, write
 from tests.onnx_cases.running import Outcome, cases, outcome
 
 
@@ -17,8 +22,13 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--each", type=int, default=1, help="every so many of them")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--page", action="store_true", help="write docs/onnx-ops.md")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    if options.page:
+        wrong = write()
+        print(f"wrote {PAGE}", *wrong, sep="\n")
+        return int(bool(wrong))
     outcomes = []
     chosen = [c for c in cases(options.kind) if options.only in c.name][:: options.each]
     for case in chosen:
@@ -32,6 +42,8 @@ def main() -> int:
         if (options.verbose and result.result != "passed") or result.result in ("wrong", "raised"):
             print(result.result, result.name, result.reason, result.bound or "", flush=True)
     report(outcomes)
+    if options.kind == "light":
+        with_weights(options.only)
     return int(any(o.result in ("wrong", "raised") for o in outcomes))
 
 
@@ -48,6 +60,15 @@ def report(outcomes: list[Outcome]) -> None:
     reasons = Counter(o.reason for o in outcomes if o.result == "refused")
     for reason, count in reasons.most_common():
         print(f"{count:>5}  {reason}")
+
+
+def with_weights(only: str) -> None:
+    """Prints how far the networks with random weights are from their files in onnxruntime."""
+    for file in sorted(LIGHT.glob("*.onnx")):
+        if only in file.stem:
+            with tempfile.TemporaryDirectory() as directory:
+                apart, count = distance(file, Path(directory))
+            print(f"{file.stem}: {count:,} random weights, {apart:.1e} of the largest output apart")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,19 +10,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 from onnx.backend.test.case import node as node_cases
 from onnx.backend.test.loader import load_model_tests
 
-import nncompile.frontends.onnx.entries  # noqa: F401 (fills the table)
-from nncompile.backends.onnx.model import to_model
 from nncompile.diagnostics.errors import CompileError, DTypeError
-from nncompile.frontends.onnx.importing import Importer
-from nncompile.frontends.onnx.refusals import Refusal, Refused
-from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
-from nncompile.ir.graph import Graph, Input
-from nncompile.ir.types import Type, dtype_of
+from nncompile.frontends.onnx.refusals import Refused
+from nncompile.frontends.onnx.tensors import array_of, dtype_from
+from nncompile.ir.types import dtype_of
+from tests.onnx_cases.imported import Stopped, in_onnxruntime, resolved
+from tests.onnx_cases.light import inputs_of, light_cases
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,9 @@ class Outcome:
 
 
 def cases(kind: str = "node") -> Iterator[Any]:
-    """The cases of the installed onnx."""
-    yield from load_model_tests(kind=kind)
+    """The cases of the installed onnx: "node", "pytorch-converted", "pytorch-operator", "simple" or
+    "light"."""
+    yield from light_cases() if kind == "light" else load_model_tests(kind=kind)
 
 
 def cases_of(modules: Iterable[str]) -> list[Any]:
@@ -57,127 +54,27 @@ def outcome(case: Any) -> Outcome:
     op = model.graph.node[0].op_type if model.graph.node else ""
     bound: set[str] = set()
     try:
-        inputs, expected = _data(case, model)
+        inputs, expected = data_of(case, model)
     except Refused as error:
         return Outcome(case.name, "refused", error.reason, op=op)
     for given, wanted in zip(inputs, expected, strict=True):
-        while True:
-            try:
-                got = _results(model, given, bound)
-                break
-            except _Stopped as stopped:
-                needed = _needed(stopped.refusals, given) - bound
-                if not needed:
-                    return Outcome(case.name, "refused", stopped.reason, tuple(sorted(bound)), op)
-                bound |= needed
-            except (Refused, CompileError) as error:
-                reason = getattr(error, "reason", None) or getattr(error, "problem", str(error))
-                return Outcome(case.name, "refused", reason, tuple(sorted(bound)), op)
-        problem = _difference(got, wanted, case.rtol, case.atol)
+        try:
+            got = in_onnxruntime(resolved(model, given, bound))
+        except (Stopped, Refused, CompileError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "problem", str(error))
+            return Outcome(case.name, "refused", reason, tuple(sorted(bound)), op)
+        problem = difference(got, wanted, case.rtol, case.atol)
         if problem:
-            is_close = not _difference(got, wanted, case.rtol, case.atol, rounded=True)
+            is_close = not difference(got, wanted, case.rtol, case.atol, rounded=True)
             kind = "close" if is_close else "wrong"
             return Outcome(case.name, kind, problem, tuple(sorted(bound)), op)
     return Outcome(case.name, "passed", "", tuple(sorted(bound)), op)
 
 
-def _needed(refusals: list[Refusal], given: dict[str, Any]) -> set[str]:
-    """The inputs that have to be known for these nodes; all that may say a size, where it is not an
-    input itself that is missing."""
-    missing = {r.needs for r in refusals if r.needs}
-    named = {name for name in missing if name in given}
-    if named == missing:
-        return named
-    return named | {n for n, x in given.items() if _may_say_a_size(x)}
-
-
-def _may_say_a_size(x: Any) -> bool:
-    return isinstance(x, np.ndarray) and (x.size == 1 or (x.dtype.kind in "biu" and x.size <= 64))
-
-
-class _Stopped(Exception):
-    def __init__(self, refusals: list[Refusal]) -> None:
-        super().__init__()
-        self.refusals = refusals
-        first = refusals[0]
-        self.reason = f"{first.op}: {first.reason}"
-
-
-def _results(model: onnx.ModelProto, given: dict[str, Any], bound: set[str]) -> list[Any]:
-    importer = Importer(model, "case.onnx", training=False)
-    environment: dict[str, Any] = {
-        t.name: Tensor.of_numbers(array_of(t)) for t in model.graph.initializer
-    }
-    feeds: dict[str, Any] = {}
-    leaves = []
-
-    def leaf(name: str, array: Any) -> Any:
-        if isinstance(array, list):
-            return [leaf(f"{name}_{i}", x) for i, x in enumerate(array)]
-        if array is None:
-            return None
-        dtype = dtype_from(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))
-        if name in bound:
-            return Tensor.of_numbers(array)
-        value = Input(name, Type(dtype, array.shape))()
-        leaves.append(value)
-        feeds[name] = array
-        return Tensor(value.type, None, lambda: value, name)
-
-    environment |= {name: leaf(name, x) for name, x in given.items()}
-    importer.nodes(model.graph.node, environment, {}, importer.opsets)
-    if importer.refusals:
-        raise _Stopped(importer.refusals)
-    found = [importer.fetched(environment, o.name) for o in model.graph.output]
-    outputs: dict[str, Any] = {}
-
-    def put(x: Any) -> Any:
-        if isinstance(x, list):
-            return [put(item) for item in x]
-        if x is None:
-            return None
-        name = f"result_{len(outputs)}"
-        outputs[name] = x.value
-        return name
-
-    names = [put(x) for x in found]
-    graph = Graph("case", outputs, tuple(leaves))
-    lowered = to_model(graph)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(
-        lowered.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    needed = {i.name for i in session.get_inputs()}
-    values = {n: _ort_value(x) for n, x in feeds.items() if n in needed}
-    results = session.run_with_ort_values(list(outputs), values)
-    arrays = {n: _array(r, outputs[n].type) for n, r in zip(outputs, results, strict=True)}
-
-    def get(x: Any) -> Any:
-        return [get(i) for i in x] if isinstance(x, list) else None if x is None else arrays[x]
-
-    return [get(x) for x in names]
-
-
-def _ort_value(x: Any) -> Any:
-    if x.dtype.name == "bfloat16":
-        return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(x.view(np.uint16), 16)
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(x).reshape(x.shape))
-
-
-def _array(result: Any, type_: Type) -> Any:
-    if type_.dtype.name == "bfloat16":
-        size = 2 * int(np.prod(result.shape()))
-        raw = np.frombuffer(ctypes.string_at(result.data_ptr(), size), np.uint16)
-        return raw.view(type_.dtype.numpy).reshape(result.shape())
-    return result.numpy()
-
-
-def _data(case: Any, model: onnx.ModelProto) -> tuple[list[dict[str, Any]], list[list[Any]]]:
+def data_of(case: Any, model: onnx.ModelProto) -> tuple[list[dict[str, Any]], list[list[Any]]]:
     """The inputs by name, and the outputs that onnx holds, of each set of a case."""
     if case.data_sets is not None:
-        names = [i.name for i in model.graph.input]
+        names = [i.name for i in inputs_of(model)]
         inputs = [
             dict(zip(names, map(_supported, given), strict=False)) for given, _ in case.data_sets
         ]
@@ -228,7 +125,7 @@ def _read(path: Path, type_: onnx.TypeProto) -> Any:
     return np.asarray(numpy_helper.to_array(tensor))
 
 
-def _difference(
+def difference(
     got: list[Any], wanted: list[Any], rtol: float, atol: float, rounded: bool = False
 ) -> str:
     """How the results differ from those of the case; empty where they do not. Some of the arrays of
@@ -237,7 +134,7 @@ def _difference(
         if isinstance(b, list):
             if not isinstance(a, list) or len(a) != len(b):
                 return f"output {i} is another sequence"
-            problem = _difference(a, b, rtol, atol, rounded)
+            problem = difference(a, b, rtol, atol, rounded)
             if problem:
                 return problem
             continue

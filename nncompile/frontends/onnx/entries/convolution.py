@@ -21,11 +21,12 @@ from nncompile.ops.pooling.maximum import max_pool
 from nncompile.ops.pooling.norms import local_response_norm
 from nncompile.ops.pooling.places import max_pool_with_indices
 from nncompile.ops.reduction.extremes import max as largest
-from nncompile.ops.reduction.statistics import mean
-from nncompile.ops.reduction.sums import sum as total
+from nncompile.ops.reduction.statistics import mean, norm
 from nncompile.ops.shape.padding import pad
 from nncompile.ops.shape.reshape import expand_dims, reshape, squeeze
 from nncompile.ops.shape.slicing import padded
+
+_POOLED = 256  # elements that pooling takes the mean of in the time of a reduction, or less
 
 
 def _window(n: Node, rank: int) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
@@ -175,7 +176,7 @@ def _average_pool(n: Node, x: Value) -> Any:
 
 @imports("LpPool")
 def _lp_pool(n: Node, x: Value) -> Any:
-    """(Σ |x|ᵖ)^(1/p), zeros in the padding."""
+    """(Σ |x|ᵖ)^(1/p), zeros in the padding; the gradient is 0 where it is 0."""
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
     kernel = n.required("kernel_shape")
@@ -189,7 +190,7 @@ def _lp_pool(n: Node, x: Value) -> Any:
     for size in kernel:
         count *= size
     sums = average_pool(powers, kernel, strides, 0, False, True, dilations) * float(count)
-    return e.power(sums, 1 / p)
+    return e.where(sums == 0, 0, e.power(sums, 1 / p))
 
 
 @imports("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
@@ -198,9 +199,12 @@ def _global_pool(n: Node, x: Value) -> Any:
     if n.op == "GlobalMaxPool":
         return largest(x, axes, True)
     if n.op == "GlobalAveragePool":
+        whole = x.shape[2:]
+        count = product(whole)
+        if x.dtype.is_float and isinstance(count, int) and 0 < count <= _POOLED:
+            return average_pool(x, whole, whole)
         return mean(x, axes, True)
-    p = float(n["p"])
-    return e.power(total(e.power(e.abs(x), p), axes, True), 1 / p)
+    return norm(x, n["p"], axes, True)
 
 
 @imports("LRN")

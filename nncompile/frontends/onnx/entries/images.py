@@ -78,9 +78,11 @@ def _asked(n: Node, old: bool) -> tuple[list[float] | None, list[Dim] | None]:
     """The scales, or the sizes, that a node asks for."""
     place = 1 if old else 2
     found = n.numbers(place) if n.given(place) else None
-    scales = (
-        [float(s) for s in found.reshape(-1)] if found is not None and found.size else n["scales"]
-    )
+    scales = n["scales"]
+    if found is not None and found.size:
+        scales = [float(s) for s in found.reshape(-1)]
+    elif n["height_scale"]:  # of the first Upsample
+        scales = [1.0, 1.0, n["height_scale"], n.required("width_scale")]
     known = n.known(3) if not old and n.given(3) else None
     sizes = [dim(s) for s in known.reshape(-1)] if known is not None and known.size else None
     if not scales and sizes is None:

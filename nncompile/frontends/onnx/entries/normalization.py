@@ -8,6 +8,7 @@ from typing import Any
 from nncompile import elementwise as e
 from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.registry import Node, imports
+from nncompile.frontends.onnx.tensors import dtype_from
 from nncompile.ir.basic import cast
 from nncompile.ir.dims import dim, product
 from nncompile.ir.graph import Input, input_of
@@ -85,9 +86,9 @@ def _group(n: Node, x: Value, scale: Value, bias: Value) -> Any:
     return cast(y * _by_channel(scale, x) + _by_channel(bias, x), x.dtype)
 
 
-@imports("LayerNormalization", "SimplifiedLayerNormalization")
+@imports("LayerNormalization")
 def _layer(n: Node, x: Value, scale: Value, bias: Value | None = None) -> Any:
-    axis = axis_in(x, n["axis"]) if n["axis"] is not None else x.rank - 1
+    axis = axis_in(x, n["axis"])
     axes = x.rank - axis
     fits = scale.shape == x.shape[axis:] and (bias is None or bias.shape == x.shape[axis:])
     if fits and len([o for o in n.outputs if o]) == 1 and all(d != 0 for d in x.shape[axis:]):
@@ -98,15 +99,22 @@ def _layer(n: Node, x: Value, scale: Value, bias: Value | None = None) -> Any:
     distance = wide - centre
     inverse = 1 / e.sqrt(mean(e.square(distance), over, True) + n["epsilon"])
     y = cast(distance * inverse, x.dtype) * scale
-    return (y if bias is None else y + bias, centre, inverse)[: len(n.outputs)]
+    stash = dtype_from(n["stash_type"] or 1)
+    results = y if bias is None else y + bias, cast(centre, stash), cast(inverse, stash)
+    return results[: len(n.outputs)]
 
 
-@imports("RMSNormalization")
+@imports("RMSNormalization", "SimplifiedLayerNormalization")
 def _rms(n: Node, x: Value, scale: Value) -> Any:
-    axis = axis_in(x, n["axis"])
-    if scale.shape == x.shape[axis:]:
-        return rms_norm(x, scale, x.rank - axis, n["epsilon"])
+    """The latter, of which onnx knows nothing, is onnxruntime's, and has 1 / RMS as a second
+    result. The result has the type of the scale."""
+    axis = axis_in(x, -1 if n["axis"] is None else n["axis"])
+    epsilon = 1e-5 if n["epsilon"] is None else n["epsilon"]
+    is_plain = scale.dtype is x.dtype and scale.shape == x.shape[axis:]
+    if is_plain and len([o for o in n.outputs if o]) == 1:
+        return rms_norm(x, scale, x.rank - axis, epsilon)
     over = tuple(range(axis, x.rank))
     wide = cast(x, f32) if x.dtype.is_half else x
-    unit = wide / e.sqrt(mean(e.square(wide), over, True) + n["epsilon"])
-    return cast(unit, x.dtype) * scale
+    inverse = 1 / e.sqrt(mean(e.square(wide), over, True) + epsilon)
+    y = cast(wide * inverse, scale.dtype) * scale
+    return (y, cast(inverse, dtype_from(n["stash_type"] or 1)))[: len(n.outputs)]

@@ -19,8 +19,11 @@ def _groups(tensors: tuple[Value, ...], slots: int) -> list[tuple[Value, ...]]:
     return [tensors[i::count] for i in range(count)]
 
 
-def _ordered(results: Sequence[tuple[Value, ...]]) -> tuple[Value, ...]:
-    return tuple(v for column in zip(*results, strict=True) for v in column)
+def _ordered(results: Sequence[tuple[Value, ...]], tensors: Sequence[Value]) -> tuple[Value, ...]:
+    """All new parameters, then all new slots; of the types of the parameters, where that of the
+    rate is another."""
+    rows = [[cast(v, x.dtype) for v in row] for x, row in zip(tensors, results, strict=False)]
+    return tuple(v for column in zip(*rows, strict=True) for v in column)
 
 
 @imports("Adagrad", domain=_TRAINING)
@@ -31,7 +34,7 @@ def _adagrad(n: Node, rate: Value, step: Value, *tensors: Value) -> Any:
         g = g + n["norm_coefficient"] * x
         total = h + g * g
         results.append((x - decayed * g / (e.sqrt(total) + n["epsilon"]), total))
-    return _ordered(results)
+    return _ordered(results, tensors)
 
 
 @imports("Momentum", domain=_TRAINING)
@@ -44,7 +47,7 @@ def _momentum(n: Node, rate: Value, step: Value, *tensors: Value) -> Any:
         velocity = alpha * v + share * g
         change = g + alpha * velocity if n["mode"] == "nesterov" else velocity
         results.append((x - rate * change, velocity))
-    return _ordered(results)
+    return _ordered(results, tensors)
 
 
 @imports("Adam", domain=_TRAINING)
@@ -62,4 +65,4 @@ def _adam(n: Node, rate: Value, step: Value, *tensors: Value) -> Any:
         now = e.where(step > 0, corrected, rate)
         y = x - now * first / (e.sqrt(second) + n["epsilon"])
         results.append(((1 - n["norm_coefficient_post"]) * y, first, second))
-    return _ordered(results)
+    return _ordered(results, tensors)

@@ -26,7 +26,7 @@ from nncompile.ops.reduction.cumulative import cumsum
 from nncompile.ops.reduction.extremes import argmax, argmin
 from nncompile.ops.reduction.products import prod
 from nncompile.ops.reduction.softmax import log_softmax, softmax
-from nncompile.ops.reduction.statistics import mean
+from nncompile.ops.reduction.statistics import mean, norm
 from nncompile.ops.reduction.sums import logsumexp
 from nncompile.ops.shape.reshape import reshape
 from nncompile.ops.shape.slicing import flip
@@ -34,9 +34,7 @@ from nncompile.ops.shape.sorting import top_k
 
 
 def _root(x: Value, axis: Any, keepdims: bool) -> Value:
-    wide = x if x.dtype.is_float else cast(x, f32)
-    root: Value = e.sqrt(total(e.square(wide), axis, keepdims))
-    return root
+    return norm(x if x.dtype.is_float else cast(x, f32), 2, axis, keepdims)
 
 
 def _mean(x: Value, axis: Any, keepdims: bool) -> Value:
