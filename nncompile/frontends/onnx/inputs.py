@@ -30,10 +30,8 @@ def cut(graph: onnx.GraphProto, outputs: Sequence[str], file: str) -> None:
     given = {i.name for i in graph.input} | {t.name for t in graph.initializer}
     for wanted in outputs:
         if wanted not in makers and wanted not in given:
-            raise ModelError(
-                f"{file} has no tensor {wanted!r}",
-                hint=did_you_mean(wanted, [*(o.name for o in graph.output), *makers]),
-            )
+            names = dict.fromkeys([*(o.name for o in graph.output), *makers])
+            raise ModelError(f"{file} has no tensor {wanted!r}", hint=did_you_mean(wanted, names))
     needed: set[int] = set()
     waiting = [*outputs]
     while waiting:
