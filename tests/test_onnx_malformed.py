@@ -19,6 +19,8 @@ from nncompile.frontends.onnx.refusals import ImportRefused
 from tests.onnx_files import FLOAT, convolutional, run, tied_language_model, written
 
 node = helper.make_node
+TO_IMAGES = node("Reshape", ["x", "shape"], ["i"])
+IMAGES = {"shape": np.array([-1, 1, 2, 2]), "w": np.ones((1, 1, 1, 1), np.float32)}
 EMPTY = helper.make_graph([], "empty", [], [])
 
 
@@ -212,6 +214,30 @@ def _refusals(path: Path) -> list[str]:
             "its graph 'empty' has 0 inputs, and gets 3",
         ),
         ([node("Cast", ["x"], ["y"], to=8)], {}, "texts, which no graph is trained on"),
+        (
+            [node("Slice", ["x", "one", "two"], ["y"])],
+            {"one": np.array([0]), "two": np.array([1, 2])},
+            "it has 1 starts, 2 ends, 1 axes, 1 steps",
+        ),
+        (
+            [node("Resize", ["x", "", "s"], ["y"])],
+            {"s": np.array([1, 2, 2], np.float32)},
+            "it has 3 scales for 2 axes",
+        ),
+        *(
+            ([TO_IMAGES, node("Conv", ["i", "w"], ["y"], **attributes)], IMAGES, reason)
+            for attributes, reason in (
+                ({"strides": [1]}, "its attribute strides has 1 numbers, not 2"),
+                ({"pads": [1, 1]}, "its attribute pads has 2 numbers, not 4"),
+                ({"dilations": [1] * 3}, "its attribute dilations has 3 numbers, not 2"),
+                ({"kernel_shape": [5, 5]}, "kernel_shape is [5, 5], its kernel has [1, 1]"),
+            )
+        ),
+        (
+            [TO_IMAGES, node("MaxPool", ["i"], ["y"], kernel_shape=[2])],
+            IMAGES,
+            "its attribute kernel_shape has 1 numbers, not 2",
+        ),
     ],
 )
 def test_what_a_node_cannot_be_asked_for(

@@ -78,6 +78,15 @@ def axis_in(x: Any, axis: int) -> int:
     return axis % int(x.rank)
 
 
+def check_slices(*parts: Sequence[Any]) -> None:
+    """Raises `Refused` where starts, ends, axes and steps of slices are not equally many."""
+    counts = [len(part) for part in parts]
+    if len({*counts}) > 1:
+        names = ("starts", "ends", "axes", "steps")
+        said = ", ".join(f"{count} {name}" for name, count in zip(names, counts, strict=True))
+        raise Refused(f"it has {said}")
+
+
 def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
     """Raises `Refused` for a sequence in the place of a tensor, and the other way round."""
     if schema is None:

@@ -15,6 +15,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.diagnostics.errors import ShapeError
+from nncompile.frontends.onnx.checking import check_slices
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node
 from nncompile.frontends.onnx.tensors import Tensor, dtype_from, is_relation
@@ -325,6 +326,7 @@ def _slice(node: Node, x: Array, *_: Any) -> Any:
     starts, ends = node.option(1, "starts"), node.option(2, "ends")
     axes = node.option(3, "axes") or range(len(starts or ()))
     steps = node.ints(4) if node.given(4) else [1] * len(starts or ())
+    check_slices(starts or (), ends or (), axes, steps or ())
     key = [slice(None)] * x.ndim
     for axis, start, end, step in zip(axes, starts or (), ends or (), steps or (), strict=True):
         stop = None if step < 0 and end < -x.shape[axis] else end

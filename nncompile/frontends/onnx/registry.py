@@ -92,6 +92,16 @@ class Node:
             raise Refused(f"its attribute {attribute} is missing")
         return value
 
+    def sizes(self, attribute: str, count: int, otherwise: Any = None) -> tuple[Any, ...]:
+        """An attribute of so many numbers, one for each axis as a rule: all `otherwise` where
+        it is not given, or empty. Raises `Refused` where they are more or fewer, or are missing."""
+        value = self[attribute] or ()
+        if otherwise is not None and not len(value):
+            return (otherwise,) * count
+        if len(value) != count:
+            raise Refused(f"its attribute {attribute} has {len(value)} numbers, not {count}")
+        return tuple(value)
+
     def given(self, i: int) -> bool:
         """Whether there is an input of that number."""
         return i < len(self.inputs) and self.inputs[i] is not None

@@ -40,7 +40,7 @@ def _if(n: Node, condition: Tensor) -> Any:
         check_body(branch, 0, len(n.outputs))
     known = condition.known
     if known is not None and known.dtype != object:
-        chosen = branches[bool(known.reshape(-1)[0])]
+        chosen = branches[bool(n.number(0))]
         return tuple(importer.graph(chosen, environment, {}, opsets=n.opsets))
     if importer.is_ours and [branch.name for branch in branches] == ["many", "few"]:
         # The same sums, of few terms and of many: which of them is chosen anew.

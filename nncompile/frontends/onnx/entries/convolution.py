@@ -31,16 +31,14 @@ _POOLED = 256  # elements that pooling takes the mean of in the time of a reduct
 
 def _window(n: Node, rank: int) -> tuple[tuple[int, ...], Any, tuple[int, ...]]:
     """Strides, padding and dilations of a node."""
-    strides = tuple(n["strides"] or (1,) * rank)
-    dilations = tuple(n["dilations"] or (1,) * rank)
+    strides = n.sizes("strides", rank, 1)
+    dilations = n.sizes("dilations", rank, 1)
     automatic = n["auto_pad"] or "NOTSET"
     if automatic == "VALID":
         return strides, ((0, 0),) * rank, dilations
     if automatic in ("SAME_UPPER", "SAME_LOWER"):
         return strides, automatic, dilations
-    pads = list(n["pads"] or (0,) * (2 * rank))
-    if len(pads) != 2 * rank:
-        raise Refused(f"pads {pads} are not two for each of {rank} axes")
+    pads = n.sizes("pads", 2 * rank, 0)
     return strides, tuple(zip(pads[:rank], pads[rank:], strict=True)), dilations
 
 
@@ -65,6 +63,14 @@ def _explicit(padding: Any, x: Value, kernel: Any, strides: Any, dilations: Any)
     return tuple(pairs)
 
 
+def _check_kernel(n: Node, w: Value) -> None:
+    """Raises `Refused` where the attribute is not the size of the kernel."""
+    kernel = n["kernel_shape"]
+    if kernel and tuple(kernel) != w.shape[2:] and all(isinstance(d, int) for d in w.shape[2:]):
+        shape = list(w.shape[2:])
+        raise Refused(f"its attribute kernel_shape is {list(kernel)}, its kernel has {shape}")
+
+
 @imports("Conv")
 def _conv(n: Node, x: Value, w: Value, bias: Value | None = None) -> Any:
     return convolved(n, x, w, bias)
@@ -74,6 +80,7 @@ def convolved(n: Node, x: Value, w: Value, bias: Value | None = None) -> Value:
     """The convolution of a node with these operands."""
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
+    _check_kernel(n, w)
     padding = _explicit(padding, x, w.shape[2:], strides, dilations)
     return conv(x, w, bias, strides, padding, dilations, n["group"] or 1)
 
@@ -95,8 +102,11 @@ def _conv_integer(
 def _conv_transpose(n: Node, x: Value, w: Value, bias: Value | None = None) -> Any:
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
-    extra = list(n["output_padding"] or (0,) * rank)
+    _check_kernel(n, w)
+    extra = list(n.sizes("output_padding", rank, 0))
     shape = n["output_shape"]
+    if shape and len(shape) != x.rank:  # of all axes, or of those of space
+        shape = n.sizes("output_shape", rank)
     if shape or isinstance(padding, str):
         pairs = []
         for i, size in enumerate(x.shape[2:]):
@@ -120,8 +130,8 @@ def _conv_transpose(n: Node, x: Value, w: Value, bias: Value | None = None) -> A
 def _max_pool(n: Node, x: Value) -> Any:
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
-    padding = _explicit(padding, x, n.required("kernel_shape"), strides, dilations)
-    options = (n.required("kernel_shape"), strides, padding, dilations, bool(n["ceil_mode"]))
+    padding = _explicit(padding, x, n.sizes("kernel_shape", rank), strides, dilations)
+    options = (n.sizes("kernel_shape", rank), strides, padding, dilations, bool(n["ceil_mode"]))
     if len(n.outputs) < 2 or not n.outputs[1]:
         return max_pool(x, *options)
     y, indices = max_pool_with_indices(x, *options)
@@ -145,7 +155,7 @@ def _plane_starts(x: Value) -> Value:
 def _max_unpool(n: Node, x: Value, indices: Value, shape: Array | None = None) -> Any:
     rank = x.rank - 2
     strides, padding, _ = _window(n, rank)
-    kernel = n.required("kernel_shape")
+    kernel = n.sizes("kernel_shape", rank)
     sizes = [
         (size - 1) * s + k - sum(p)
         for size, s, k, p in zip(x.shape[2:], strides, kernel, padding, strict=True)
@@ -165,12 +175,12 @@ def _max_unpool(n: Node, x: Value, indices: Value, shape: Array | None = None) -
 def _average_pool(n: Node, x: Value) -> Any:
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
-    padding = _explicit(padding, x, n.required("kernel_shape"), strides, dilations)
+    padding = _explicit(padding, x, n.sizes("kernel_shape", rank), strides, dilations)
     counted = bool(n["count_include_pad"])
     if padding == "same" and counted:
         raise Refused("auto_pad that counts, of an axis of unknown size")
     return average_pool(
-        x, n.required("kernel_shape"), strides, padding, bool(n["ceil_mode"]), counted, dilations
+        x, n.sizes("kernel_shape", rank), strides, padding, bool(n["ceil_mode"]), counted, dilations
     )
 
 
@@ -179,7 +189,7 @@ def _lp_pool(n: Node, x: Value) -> Any:
     """(Σ |x|ᵖ)^(1/p), zeros in the padding; the gradient is 0 where it is 0."""
     rank = x.rank - 2
     strides, padding, dilations = _window(n, rank)
-    kernel = n.required("kernel_shape")
+    kernel = n.sizes("kernel_shape", rank)
     padding = _explicit(padding, x, kernel, strides, dilations)
     if padding == "same" or n["ceil_mode"]:
         raise Refused("ceil_mode, or auto_pad of an axis of unknown size")
@@ -222,11 +232,11 @@ def _lrn(n: Node, x: Value) -> Any:
 @imports("Col2Im", known=(1, 2))
 def _col2im(n: Node, x: Value, image: Array, block: Array) -> Any:
     rank = block.size
-    pads = list(n["pads"] or (0,) * (2 * rank))
+    pads = n.sizes("pads", 2 * rank, 0)
     if pads[:rank] != pads[rank:]:
         raise Refused("padding that differs between the sides")
     sizes = [int(d) if isinstance(d, int) or not hasattr(d, "free_symbols") else d
              for d in image.reshape(-1)]  # fmt: skip
     kernel = [int(k) for k in block.reshape(-1)]
-    return fold(x, tuple(sizes), tuple(kernel), tuple(n["dilations"] or (1,) * rank),
-                tuple(pads[:rank]), tuple(n["strides"] or (1,) * rank))  # fmt: skip
+    return fold(x, tuple(sizes), tuple(kernel), n.sizes("dilations", rank, 1),
+                pads[:rank], n.sizes("strides", rank, 1))  # fmt: skip

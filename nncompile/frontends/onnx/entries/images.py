@@ -37,6 +37,7 @@ def _resize(n: Node, x: Any, *_: Any) -> Any:
     scales, sizes = _asked(n, old)
     mode = "asymmetric" if old else n["coordinate_transformation_mode"] or "half_pixel"
     roi = n.numbers(1) if mode == "tf_crop_and_resize" else None
+    _check_counts(len(axes), sizes=sizes, scales=scales, roi=None if roi is None else roi[::2])
     targets = _targets(n, value, axes, scales, sizes)
     plain = _plain(n, value, axes, targets, mode, old)
     if plain is not None:
@@ -64,6 +65,13 @@ def _resize(n: Node, x: Any, *_: Any) -> Any:
     if value.dtype.is_float:
         return y
     return cast(y if n["mode"] == "nearest" else e.rint(y), value.dtype)
+
+
+def _check_counts(axes: int, **parts: Any) -> None:
+    """Raises `Refused` where sizes, scales or regions are not as many as axes."""
+    for name, found in parts.items():
+        if found is not None and len(found) != axes:
+            raise Refused(f"it has {len(found)} {name} for {axes} axes")
 
 
 def _check_words(n: Node, old: bool) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.elementwise import where
-from nncompile.frontends.onnx.checking import axis_in
+from nncompile.frontends.onnx.checking import axis_in, check_slices
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
@@ -115,6 +115,7 @@ def _slice(n: Node, x: Value, *_: Any) -> Any:
         starts, ends = (_known_dims(n, i) for i in (1, 2))
         axes = n.ints(3) or range(len(starts))
         steps = n.ints(4) or [1] * len(starts)
+    check_slices(starts, ends, axes, steps)
     keys: list[Any] = [slice(None)] * x.rank
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         size = x.shape[axis]

@@ -139,11 +139,19 @@ def _tfidf(n: Node, x: Value) -> Any:
         raise Refused("n-grams of sequences of unknown length")
     starts, places = list(n["ngram_counts"]), list(n["ngram_indexes"])
     pool = list(n["pool_int64s"] or ())
+    if not starts:
+        raise Refused("its attribute ngram_counts is empty")
     ends = [*starts[1:], len(pool)]
     if any(not 0 <= a <= b <= len(pool) for a, b in zip(starts, ends, strict=True)):
         raise Refused(f"ngram_counts {starts} of a pool of {len(pool)} numbers")
     if not places or not all(0 <= p < _MOST_COLUMNS for p in places):
         raise Refused(f"ngram_indexes that are none, or not below {_MOST_COLUMNS:,}")
+    grams = sum(
+        len(range(start, end, order))
+        for order, (start, end) in enumerate(zip(starts, ends, strict=True), start=1)
+    )
+    if len(places) != grams:
+        raise Refused(f"its attribute ngram_indexes has {len(places)} numbers, not {grams}")
     found: dict[int, Value] = {}
     item = 0
     for order, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
@@ -175,7 +183,7 @@ def _occurrences(rows: Value, gram: Array, length: int, skips: int) -> Any:
 def _weighted(n: Node, counts: Value, places: list[int]) -> Value:
     weights = np.ones(max(places) + 1, np.float32)
     if n["weights"]:
-        weights[np.asarray(places)] = np.asarray(n["weights"], np.float32)
+        weights[np.asarray(places)] = np.asarray(n.sizes("weights", len(places)), np.float32)
     if n["mode"] == "TF":
         return counts
     there = counts if n["mode"] == "TFIDF" else cast(counts > 0, f32)
