@@ -274,6 +274,18 @@ def test_a_quantized_weight_gives_the_same_numbers_and_its_input_a_gradient(tmp_
     np.testing.assert_allclose(found, [real[0], real[1], 0, real[3]], rtol=1e-6)
 
 
+def test_an_output_of_sizes_alone_needs_its_input(tmp_path: Path) -> None:
+    """No node takes the numbers of the input, which has to be there to have a shape."""
+    nodes = [node("Shape", ["x"], ["y"]), node("Size", ["z"], ["count"])]
+    inputs = {"x": (FLOAT, ["batch", 3]), "z": (FLOAT, ["batch", "time"])}
+    path = written(tmp_path / "shape.onnx", nodes, inputs, ["y", "count"])
+    net = load_onnx(path)
+    export(net, tmp_path / "again.onnx")
+    feeds = {"x": np.zeros((2, 3), np.float32), "z": np.zeros((2, 5), np.float32)}
+    shape, count = run(tmp_path / "again.onnx", feeds)
+    assert (shape.tolist(), count) == ([2, 3], 10)
+
+
 def test_files_that_are_none_are_told(tmp_path: Path, images: Path) -> None:
     with pytest.raises(FileError, match="no such file"):
         load_onnx(tmp_path / "none.onnx")

@@ -104,12 +104,12 @@ _arguments = operator.attrgetter("args")
 
 def _needed_makers(op: Op, makers: Mapping[sp.Symbol, Value]) -> Iterable[Value]:
     """The nodes that make the sizes in the fields of an op."""
-    return dict.fromkeys(makers[s] for s in _sizes_in(op) if s in makers and s not in op.makes)
+    return dict.fromkeys(makers[s] for s in sizes_within(op) if s in makers and s not in op.makes)
 
 
-def _sizes_in(op: Op) -> set[sp.Symbol]:
+def sizes_within(op: Op) -> set[sp.Symbol]:
     """The names of sizes in the fields of an op, and in those of the graphs in it."""
-    sizes = set().union(*(_sizes_in(v.op) for graph in _graphs_in(op) for v in graph.nodes))
+    sizes = set().union(*(sizes_within(v.op) for graph in _graphs_in(op) for v in graph.nodes))
     return sizes | sizes_in(op.attributes.values())
 
 

@@ -15,7 +15,7 @@ from nncompile.diagnostics.hints import SuggestsNames, suggests_options
 from nncompile.diagnostics.locations import Location, current_scope
 from nncompile.ir.basic import as_value, cast
 from nncompile.ir.dims import Dim, symbols
-from nncompile.ir.graph import Graph, Input, input_of, toposort
+from nncompile.ir.graph import Graph, Input, input_of, sizes_within, toposort
 from nncompile.ir.op import Value
 from nncompile.ir.transform import replace
 from nncompile.ir.types import component_types, i64
@@ -334,6 +334,7 @@ class Model(Presented, SuggestsNames):
         plain = inference(plain)
         leaves = set(leaves_of(plain.outputs.values()))
         missing = symbols(d for v in plain.nodes for t in component_types(v.type) for d in t.shape)
+        missing = missing.union(*(sizes_within(v.op) for v in plain.nodes))
         missing -= {d for leaf in leaves for d in leaf.shape}
         for leaf in self.inputs.values():
             if missing & set(leaf.shape):
