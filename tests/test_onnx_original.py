@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -173,8 +174,8 @@ def test_what_is_no_longer_the_file_is_told(tmp_path: Path) -> None:
     cut = load_onnx(file, outputs=["features"])
     with pytest.raises(ModelError, match="it was loaded without some of its outputs"):
         export(cut, tmp_path / "a.onnx", "original")
-    _, reason = inference_target(pickle.loads(pickle.dumps(base)))
-    assert reason == "it is a copy, without its file"
+    made = inference_target(dataclasses.replace(base, original=None))
+    assert made == ("onnx", "it was made without its file")
     proto = onnx.load(file)
     proto.graph.node[2].op_type = "Sigmoid"
     onnx.save(proto, file)
@@ -183,6 +184,31 @@ def test_what_is_no_longer_the_file_is_told(tmp_path: Path) -> None:
     file.unlink()
     with pytest.raises(ModelError, match=r"m\.onnx is gone"):
         export(base, tmp_path / "a.onnx", "original")
+
+
+@pytest.mark.parametrize("kind", ["whole", "adapted", "quantized"])
+def test_a_copy_knows_its_file(tmp_path: Path, kind: str) -> None:
+    """Of a model that is pickled, as where processes train it."""
+    file = tied_language_model(tmp_path / "m.onnx")
+    if kind == "quantized":
+        nodes = [
+            node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+            node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+            node("MatMul", ["d", "w"], ["y"]),
+        ]
+        tensors = {"s": np.float32(0.1), "z": np.uint8(9), "w": weight(4, 3)}
+        file = written(tmp_path / "q.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], tensors)
+        assert load_onnx(file).outputs["y"] is load_onnx(file).outputs["y"]
+    base = load_onnx(file)
+    if kind == "adapted":
+        base = lora(base, 2)
+    again = pickle.loads(pickle.dumps(base))
+    assert inference_target(again) == ("original", None)
+    for model_, path in ((base, "a.onnx"), (again, "b.onnx")):
+        export(model_, tmp_path / path, "original", seed=0)
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+    file.rename(tmp_path / "elsewhere.onnx")
+    assert inference_target(again)[1] == f"{file} is gone"
 
 
 def test_a_file_in_training_mode_is_written_anew(tmp_path: Path) -> None:

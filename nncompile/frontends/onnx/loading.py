@@ -50,7 +50,7 @@ class ImportedModel(Model):
         where it can. Weights may be of other sizes, as those of a new last layer."""
         original = self.original
         if original is None:
-            return "it is a copy, without its file"
+            return "it was made without its file"
         problem = original.problem(self.parameters)
         if problem is not None or original.computes(self.predicted_values):
             return problem
@@ -84,12 +84,21 @@ class ImportedModel(Model):
         return self.original.with_weights(weights, self.predicted_values)
 
     def __reduce__(self) -> Any:
-        return _restored, (model_bytes(self), self.report)
+        original = self.original
+        is_whole = original is not None and original.computes(self.predicted_values)
+        if original is not None and is_whole:
+            original = dataclasses.replace(original, outputs={})  # they are pickled with the model
+        return _restored, (model_bytes(self), self.report, original, is_whole)
 
 
-def _restored(content: bytes, report: ImportReport) -> ImportedModel:
+def _restored(
+    content: bytes, report: ImportReport, original: OriginalFile | None, is_whole: bool
+) -> ImportedModel:
     """A model that was pickled."""
-    return dataclasses.replace(restored_model(ImportedModel, content), report=report)
+    model = restored_model(ImportedModel, content)
+    if original is not None and is_whole:
+        original = dataclasses.replace(original, outputs=model.predicted_values)
+    return dataclasses.replace(model, report=report, original=original)
 
 
 @suggests_names

@@ -13,13 +13,14 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.frontends.onnx.quantized import quantized_again
 from nncompile.frontends.onnx.reading import all_nodes, read_model
 from nncompile.frontends.onnx.roles import Stored
 from nncompile.frontends.onnx.tensors import array_of
 from nncompile.ir.graph import input_of
 from nncompile.ir.names import unused_name
-from nncompile.ir.op import Value
+from nncompile.ir.op import Packed, Value, packed, unpacked
 from nncompile.ir.types import Array
 from nncompile.program.model import leaves_of
 
@@ -69,6 +70,11 @@ class OriginalFile:
         """That of what was imported."""
         kept = tuple(Kept.of(s) for s in stored if s.role != "constant")
         return cls(path.resolve(), digest, kept, dict(outputs), options)
+
+    def __reduce__(self) -> Any:
+        nodes, places = packed(self.outputs.values())
+        named = [(name, places[v]) for name, v in self.outputs.items()]
+        return _restored, (self.path, self.digest, self.tensors, nodes, named, dict(self.options))
 
     def computes(self, outputs: Mapping[str, Value]) -> bool:
         """Whether these are its outputs, and all of them."""
@@ -127,6 +133,17 @@ class OriginalFile:
                     if isinstance(size, int):
                         d.dim_value = size
         return bytes(model.SerializeToString())
+
+
+def _restored(
+    path: Path, digest: str, tensors: tuple[Kept, ...], nodes: Packed,
+    named: Sequence[tuple[str, int]], options: Mapping[str, Any],
+) -> OriginalFile:  # fmt: skip
+    """One that was pickled; its values are those of the models that were pickled with it."""
+    with recording_locations(LocationTable()):
+        values = unpacked(nodes)
+    outputs = {name: values[place] for name, place in named}
+    return OriginalFile(path, digest, tensors, outputs, options)
 
 
 def digest_of(model: onnx.ModelProto) -> str:

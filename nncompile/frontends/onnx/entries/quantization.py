@@ -3,6 +3,7 @@ numbers, and a gradient that goes straight through where nothing was cut off."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,23 @@ def _dequantize(n: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -
     if zero is not None:
         shift = cast(_spread(zero.value, original, n), original.dtype)
 
-    def inside(g: Value, result: Value, source: Value) -> Value:
-        place = e.rint(source / spread) + shift
-        within: Value = e.logical_and(place >= float(low), place <= float(high))
-        return e.where(within, g, const(0, g.dtype))
+    through = custom_gradient(_Through(low, high))
+    result: Value = through(lambda *_: e.stop_gradient(y))(original, spread, shift)
+    return result
 
-    return custom_gradient(inside)(lambda source: e.stop_gradient(y))(original)
+
+@dataclass(frozen=True)
+class _Through:
+    """The gradient of fake quantization: that of the result, where what is rounded lies within the
+    limits."""
+
+    low: int
+    high: int
+
+    def __call__(self, g: Value, result: Value, x: Value, scale: Value, zero: Value) -> Any:
+        place = e.rint(x / scale) + zero
+        within = e.logical_and(place >= float(self.low), place <= float(self.high))
+        return e.where(within, g, const(0, g.dtype)), None, None
 
 
 def _equal(a: Tensor | None, b: Tensor | None) -> bool:
