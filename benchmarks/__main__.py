@@ -1,5 +1,5 @@
 """`python -m benchmarks`: training steps and inference against torch eager, what `fit` adds to a
-step, then compile times."""
+step, compile times, and `nncompile optimize` beside other tools."""
 
 from __future__ import annotations
 
@@ -23,27 +23,41 @@ from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
 from benchmarks.fit_overhead import FitRow, measure_fit
 from benchmarks.inference import Inference, inferences, measure_inference
 from benchmarks.measure import Row, measure
+from benchmarks.optimized_files import (
+    OptimizedFile,
+    absent_peers,
+    files_in,
+    light_files,
+    measure_files,
+    table_of,
+)
 from benchmarks.workloads import WORKLOADS
 
+_OTHERS = ("inference", "fit", "compile", "optimize")
 console = Console(width=None if sys.stdout.isatty() else 100)
 
 
 def main(
     only: Annotated[
-        str, typer.Option(help="Part of a workload's name, `inference`, `fit`, or `compile`.")
+        str,
+        typer.Option(help="Part of a workload's name, `inference`, `fit`, `compile`, `optimize`."),
     ] = "",
     file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that both sides use.")] = 1,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="ONNX files, or folders of them, for `optimize`; those that onnx has."),
+    ] = None,
 ) -> None:
-    """Training steps and inference against torch eager, and compile times.
+    """Training steps and inference against torch eager, compile times, and optimized ONNX files.
 
     Run it pinned to idle cores, one a thread: `taskset -c 0 python -m benchmarks`.
     """
     workloads = [w for w in WORKLOADS if only in w.name]
-    if not workloads and not any(only in kind for kind in ("compile", "inference", "fit")):
+    if not workloads and not any(only in kind for kind in _OTHERS):
         names = ", ".join(dict.fromkeys(w.name for w in WORKLOADS))
         raise typer.BadParameter(
-            f"no workload is called {only!r}; there are {names}, inference, fit, compile"
+            f"no workload is called {only!r}; there are {names}, {', '.join(_OTHERS)}"
         )
     rows = [_shown(measure(w, threads)) for w in workloads]
     if rows:
@@ -55,6 +69,7 @@ def main(
     if fits:
         console.print(_fits(fits))
     compiled = _compile_times() if only in "compile" else []
+    optimized = _optimized(files or light_files()) if only in "optimize" else []
     if file is not None:
         kept = [_json(row) for row in rows]
         inference = [dataclasses.asdict(row) for row in ran]
@@ -64,6 +79,7 @@ def main(
             "inference": inference,
             "fit": [dataclasses.asdict(row) | {"added": row.added} for row in fits],
             "compile": compiled,
+            "optimize": [dataclasses.asdict(row) for row in optimized],
         }
         file.write_text(json.dumps(document, indent=2) + "\n")
 
@@ -140,6 +156,20 @@ def _fits(rows: list[FitRow]) -> Table:
         figures = (f"{x:.1f}" for x in (r.bare, r.fit, r.added))
         table.add_row(r.data, *figures, f"≤ {r.target:g}")
     return table
+
+
+def _optimized(paths: list[Path]) -> list[OptimizedFile]:
+    for peer in absent_peers():
+        console.print(f"{peer} is not installed, and left out")
+    rows = []
+    for row in measure_files(files_in(paths)):
+        for form, problem in row.problems.items():
+            console.print(f"{row.file}, {form}: {problem}", style="dim")
+        rows.append(row)
+    console.print(table_of(rows))
+    behind = sum(row.is_behind for row in rows)
+    console.print(f"{behind} of {len(rows)} have more nodes, are slower, or differ")
+    return rows
 
 
 def _compile_times() -> list[dict[str, Any]]:

@@ -190,6 +190,40 @@ def test_constants_that_are_large_stay_as_they_are_made(size: int, tmp_path: Pat
     assert ops(simplified(path)) == {"ConstantOfShape": 1, "Concat": 1}
 
 
+def test_weights_that_nodes_make_are_stored_however_large(tmp_path: Path) -> None:
+    value = numpy_helper.from_array(np.float32([0.5]))
+    nodes = [node("ConstantOfShape", ["n"], ["w"], value=value), node("MatMul", ["x", "w"], ["y"])]
+    inputs = {"x": (FLOAT, ["N", 3])}
+    path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], {"n": ints(3, 10**5)})
+    assert path.stat().st_size < 1000
+    model = smaller(path)
+    assert ops(model) == {"MatMul": 1}
+    assert model.graph.initializer[0].dims == [3, 10**5]
+
+
+@pytest.mark.parametrize("second, left", [(1.0, 1), (2.0, 2)])
+def test_nodes_that_take_equal_constants_compute_the_same(
+    second: float, left: int, tmp_path: Path
+) -> None:
+    nodes = [
+        node("MatMul", ["x", "v"], ["a"]), node("MatMul", ["x", "w"], ["b"]),
+        node("Exp", ["a"], ["c"]), node("Mul", ["b", "c"], ["y"]),
+    ]  # fmt: skip
+    other = weight(6, 5)
+    other[-1, -1] *= second
+    weights = {"v": weight(6, 5), "w": other}
+    model = smaller(written(tmp_path / "m.onnx", nodes, X, ["y"], weights))
+    assert ops(model) == {"MatMul": left, "Exp": 1, "Mul": 1}
+
+
+def test_zeros_of_other_signs_are_not_equal(tmp_path: Path) -> None:
+    nodes = [node("Div", ["x", "v"], ["a"]), node("Div", ["x", "w"], ["b"]),
+             node("Concat", ["a", "b"], ["y"], axis=0)]  # fmt: skip
+    weights = {"v": np.zeros(6, np.float32), "w": -np.zeros(6, np.float32)}
+    path = written(tmp_path / "m.onnx", nodes, X, ["y"], weights)
+    assert ops(simplified(path)) == {"Div": 2, "Concat": 1}
+
+
 def test_constants_of_other_element_types_are_passed_by(tmp_path: Path) -> None:
     texts = helper.make_tensor("texts", onnx.TensorProto.STRING, [2], [b"a", b"b"])
     nodes = [

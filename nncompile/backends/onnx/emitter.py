@@ -10,6 +10,7 @@ import onnx
 import sympy as sp
 from onnx import helper
 
+from nncompile.backends.onnx import older
 from nncompile.backends.onnx.formulas import OnnxFormulas
 from nncompile.backends.onnx.fusions import Fusions
 from nncompile.backends.onnx.kernels import ELEMENT_TYPES, carriers_of, signature_of
@@ -120,6 +121,11 @@ class Emitter(Fusions, Sizes):
         """Emits a node, with casts round it where onnxruntime has no kernel for its types."""
         if call.domain:
             return self._emit(call)
+        if self.opset <= older.LAST:
+            if call.op_type in older.BITWISE:
+                dtype = next(self._dtypes[x] for x in call.inputs)
+                return (older.bit_by_bit(self, call.op_type, dtype, *call.inputs),)
+            call = older.older_call(self, call)
         signature = signature_of(call.op_type, self.opset)
         dtypes = [self._dtypes.get(name) for name in call.inputs]
         reduction = str(call.attributes.get("reduction", "none")).replace("none", "")

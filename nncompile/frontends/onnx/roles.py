@@ -80,6 +80,11 @@ class Stored:
         return self.array.dtype.kind == "f" or self.array.dtype.name == "bfloat16"
 
 
+def takes_weight(op: str, position: int) -> bool:
+    """Whether an operator takes a weight, or a statistic, as that input."""
+    return position in _WEIGHTS.get(op, ()) or position in _STATES.get(op, ())
+
+
 def consumers(graph: onnx.GraphProto, functions: Mapping[Any, Any]) -> dict[str, list[Use]]:
     """The nodes that take each tensor, those of graphs within and of the file's functions too."""
     found: dict[str, list[Use]] = {}

@@ -97,7 +97,10 @@ def blocks(o: OnnxEmitter, x: str, rank: int, axis: int, size: int) -> str:
     places in each."""
     width = o.ints([size])
     missing = o.Mod(o.Neg(o.Shape(x, start=axis, end=axis + 1)), width)
-    x = o.Pad(x, o.Concat(o.ints([0]), missing, axis=0), "", o.ints([axis]))
+    widths = [o.ints([0] * (rank + axis)), missing]
+    if axis + 1 < rank:
+        widths.append(o.ints([0] * (rank - axis - 1)))
+    x = o.Pad(x, o.Concat(*widths, axis=0))
     pieces = [o.Div(o.Shape(x, start=axis, end=axis + 1), width), width]
     if axis > 0:
         pieces.insert(0, o.Shape(x, start=0, end=axis))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from nncompile.frontends.onnx.simplify.folding import RANDOM
-from nncompile.frontends.onnx.simplify.work import Work
+from nncompile.frontends.onnx.simplify.work import Item, Work
 
 _FEW = 64  # numbers of a constant
 
@@ -22,18 +24,42 @@ def dead(work: Work) -> None:
 def common(work: Work) -> None:
     """Makes one node of those that compute the same, and one of equal constants of few numbers."""
     _constants(work)
-    first: dict[tuple[object, ...], list[str]] = {}
+    first: dict[tuple[object, ...], list[Item]] = {}
     for item in work.live():
         if item.op in RANDOM or item.captured:
             continue
         attributes = sorted(a.SerializeToString(deterministic=True) for a in item.proto.attribute)
-        key = item.op, *attributes, *item.inputs, "", len(item.proto.output)
-        outputs = list(item.proto.output)
-        if first.setdefault(key, outputs) is outputs:
+        inputs = (_kind(work, name) for name in item.inputs)
+        key = item.op, *attributes, *inputs, "", len(item.proto.output)
+        alike = first.setdefault(key, [])
+        same = next((other for other in alike if _take_the_same(work, item, other)), None)
+        if same is None:
+            alike.append(item)
             continue
-        for name, other in zip(outputs, first[key], strict=True):
+        for name, other in zip(item.proto.output, same.proto.output, strict=True):
             if name and other and work.uses(name):
                 work.replace(name, other)
+
+
+def _kind(work: Work, name: str) -> object:
+    """What is the same of inputs that are the same: for constants, type and shape."""
+    if not work.is_constant(name):
+        return name
+    tensor = work.tensors[name]
+    return tensor.data_type, *tensor.dims
+
+
+def _take_the_same(work: Work, item: Item, other: Item) -> bool:
+    return all(a == b or _equal(work, a, b) for a, b in zip(item.inputs, other.inputs, strict=True))
+
+
+def _equal(work: Work, a: str, b: str) -> bool:
+    """Whether two constants, of one type and shape, are of the same bits."""
+    x, y = work.constant(a), work.constant(b)
+    if x is None or y is None:
+        return False
+    bits = f"V{x.dtype.itemsize}"  # so that -0 is not 0, and NaN is NaN
+    return bool((np.atleast_1d(x).view(bits) == np.atleast_1d(y).view(bits)).all())
 
 
 def _constants(work: Work) -> None:

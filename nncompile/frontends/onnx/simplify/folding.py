@@ -10,6 +10,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from nncompile.diagnostics.errors import BackendError, CompileError
+from nncompile.frontends.onnx.roles import takes_weight
 from nncompile.frontends.onnx.simplify.work import Item, Work, tensor_of
 from nncompile.ir.dims import product
 from nncompile.ir.types import Array
@@ -28,7 +29,7 @@ _KEPT = frozenset(("DequantizeLinear", "QuantizeLinear", "DynamicQuantizeLinear"
 _GROWING = frozenset(
     ("ConstantOfShape", "Range", "Expand", "Tile", "Pad", "Resize", "Upsample", "OneHot", "EyeLike")
 )
-_ELEMENTS = 1 << 26  # of a constant
+_ELEMENTS, _WEIGHTS = 1 << 26, 1 << 28  # elements of a constant, and of the weight of a layer
 # The bytes up to which a constant may be larger than what it is made of; or 1/16 of all constants.
 _SMALL = 1 << 20
 _LARGEST = 1 << 30  # bytes of constants that are computed with at a time
@@ -92,18 +93,20 @@ def constants_are_folded(work: Work) -> None:
     for item in work.live():
         if _is_foldable(work, item, foldable):
             foldable.update(dict.fromkeys(item.outputs, item))
-    wanted = {}
+    wanted, room = {}, _LARGEST - max(work.stored_bytes() - work.first_bytes, 0)
     for name, item in foldable.items():
         others = [u for u in work.users.get(name, ()) if u is not foldable.get(u.output)]
         if others or name in work.results:
-            wanted[name] = item
+            room -= _bytes(work, name)
+            if room >= 0:
+                wanted[name] = item
     if not wanted:
         return
     results = _computed(work, foldable, list(wanted))
     small = max(_SMALL, work.stored_bytes() // 16)
     for name, array in results.items():
         grows = array.nbytes > small and array.nbytes > _vanishing(work, wanted[name], foldable)
-        if not grows and name not in work.results:
+        if (not grows or _is_weight(work, name)) and name not in work.results:
             work.store_output(name, tensor_of(array))
 
 
@@ -121,7 +124,22 @@ def _is_large(work: Work, item: Item, name: str) -> bool:
     if shape is None:
         return item.op in _GROWING
     count = product(shape)
-    return not isinstance(count, int) or count > _ELEMENTS
+    limit = _WEIGHTS if _is_weight(work, name) else _ELEMENTS
+    return not isinstance(count, int) or count > limit
+
+
+def _is_weight(work: Work, name: str) -> bool:
+    """Whether all that take a tensor take it as a weight, which runtimes store anyway: a file that
+    makes weights of few numbers was made small for a test."""
+    users = work.users.get(name, ())
+    places = ((u.op, i) for u in users for i, other in enumerate(u.inputs) if other == name)
+    return bool(users) and all(takes_weight(op, i) for op, i in places)
+
+
+def _bytes(work: Work, name: str) -> int:
+    """The bytes of a tensor that is known to be not large."""
+    shape, dtype = work.shape(name), work.dtype(name)
+    return 0 if shape is None else int(product(shape)) * (8 if dtype is None else dtype.itemsize)
 
 
 def _vanishing(work: Work, item: Item, foldable: Mapping[str, Item]) -> int:

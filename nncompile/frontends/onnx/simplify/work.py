@@ -98,6 +98,7 @@ class Work:
         self.makers: dict[str, Item] = {}
         self.users: dict[str, list[Item]] = {}
         self.changes = 0
+        self.first_bytes = self.stored_bytes()
         self._arrays: dict[str, Array] = {}
         self._names = {*self.tensors, *self.inputs, *(o for i in self.items for o in i.outputs)}
         for item in self.items:
