@@ -13,8 +13,9 @@ import pytest
 
 from dsl import Conv2d, Dense, Layer, accuracy, cross_entropy, f32, i64, model, relu, softmax
 from nncompile import ModelError
+from nncompile.graphics import placing
 from nncompile.graphics.layered import Layout, layered
-from nncompile.graphics.placing import place, sampled
+from nncompile.graphics.placing import Occupied, place, sampled
 from nncompile.graphics.svg import curve
 from nncompile.program.model import Model
 from tests.command_line import fails, succeeds
@@ -146,14 +147,33 @@ def test_labels_stand_where_no_line_is() -> None:
     box = [(0.0, 0.0), (0.0, 46.0)]
     right, left = [(0.0, 0.0), (90.0, 46.0)], [(0.0, 0.0), (-90.0, 46.0)]
     straight = sampled(box)
-    x, y, space = place([straight], 40.0, [straight], [])
+    x, y, space = place([straight], 40.0, Occupied([straight], []))
     assert x > 0 and space[1] < y < space[3]  # on the right, where it is free
-    x, _, space = place([straight], 40.0, [straight, sampled(right)], [])
+    x, _, space = place([straight], 40.0, Occupied([straight, sampled(right)], []))
     assert x < 0  # on the left, where an edge goes to the right
     assert not any(_is_in(point, space) for point in sampled(right))
-    x, _, space = place([straight], 40.0, [straight, sampled(left)], [(2.0, -5.0, 60.0, 20.0)])
+    occupied = Occupied([straight, sampled(left)], [(2.0, -5.0, 60.0, 20.0)])
+    x, _, space = place([straight], 40.0, occupied)
     assert not any(_is_in(point, space) for point in sampled(left))
     assert x < 0 or space[1] >= 20  # not over what is there already
+
+
+def test_what_a_label_touches_is_found_without_looking_at_the_whole_drawing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    draw = random.Random(3)
+    points = [(draw.uniform(-500, 500), draw.uniform(-500, 500)) for _ in range(2000)]
+    boxes = [(x, y, x + draw.uniform(5, 200), y + 12.0) for x, y in points[:200]]
+    occupied = Occupied([points], boxes[:100])
+    seen: list[bool] = []
+    monkeypatch.setattr(placing, "_inside", lambda *given: seen.append(_is_in(*given)) or seen[-1])
+    for left, top, right, bottom in boxes:
+        over = [
+            b for b in boxes[:100] if left < b[2] and b[0] < right and top < b[3] and b[1] < bottom
+        ]
+        within = sum(_is_in(point, (left, top, right, bottom)) for point in points)
+        assert occupied.touched((left, top, right, bottom)) == within + 100 * len(over)
+    assert len(seen) < 0.05 * len(points) * len(boxes)
 
 
 def _is_in(point: tuple[float, float], box: tuple[float, float, float, float]) -> bool:

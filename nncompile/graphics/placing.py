@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 from nncompile.graphics.layered import Point
@@ -10,6 +10,7 @@ from nncompile.graphics.layered import Point
 _BESIDE = 6.0  # pixels from an edge to its label
 _ABOVE, _BELOW = 9.0, 3.0  # what a line of text takes of its baseline
 _SAMPLES = 16  # of each piece of an edge
+_SQUARE = 64.0  # pixels of a side
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
@@ -26,17 +27,51 @@ def sampled(points: Sequence[Point]) -> list[Point]:
     return samples
 
 
+class Occupied:
+    """What a label must not touch: the points of lines and the rectangles of a drawing, found by
+    the square of the drawing that they are in."""
+
+    def __init__(self, lines: Iterable[Sequence[Point]], taken: Iterable[Rectangle]) -> None:
+        self._points: dict[tuple[int, int], list[Point]] = {}
+        self._rectangles: dict[tuple[int, int], list[Rectangle]] = {}
+        for line in lines:
+            for x, y in line:
+                square = int(x // _SQUARE), int(y // _SQUARE)
+                self._points.setdefault(square, []).append((x, y))
+        for rectangle in taken:
+            self.take(rectangle)
+
+    def take(self, rectangle: Rectangle) -> None:
+        """From now on the rectangle is taken."""
+        for square in _squares(rectangle):
+            self._rectangles.setdefault(square, []).append(rectangle)
+
+    def touched(self, box: Rectangle) -> int:
+        """How much the box touches: the points within it, and 100 for each rectangle."""
+        count = 0
+        rectangles: set[Rectangle] = set()
+        for square in _squares(box):
+            count += sum(_inside(point, box) for point in self._points.get(square, ()))
+            rectangles.update(r for r in self._rectangles.get(square, ()) if _overlap(box, r))
+        return count + 100 * len(rectangles)
+
+
+def _squares(box: Rectangle) -> Iterator[tuple[int, int]]:
+    """The squares of the drawing that a rectangle is in."""
+    left, top, right, bottom = (int(edge // _SQUARE) for edge in box)
+    for across in range(left, right + 1):
+        for down in range(top, bottom + 1):
+            yield across, down
+
+
 def place(
-    beside: Sequence[Sequence[Point]],
-    width: float,
-    lines: Sequence[Sequence[Point]],
-    taken: Sequence[Rectangle],
+    beside: Iterable[Sequence[Point]], width: float, occupied: Occupied
 ) -> tuple[float, float, Rectangle]:
     """The left end and the baseline of a label of that width beside one of some edges, and the
-    rectangle that it takes: the first place, from their beginnings on, which neither the sampled
-    `lines` nor what is `taken` touch; of several that all do, the one that least does."""
+    rectangle that it takes: the first place, from their beginnings on, which touches nothing that
+    is `occupied`; of several that all do, the one that least does."""
     best: tuple[int, float, float, Rectangle] | None = None
-    points = [point for edge in beside for point in edge[2 : max(3, len(edge) - 2)]]
+    points = (point for edge in beside for point in edge[2 : max(3, len(edge) - 2)])
     for x, y in points:
         for left, baseline in (
             (x + _BESIDE, y + 8.0),
@@ -45,8 +80,7 @@ def place(
             (x - _BESIDE - width, y - 4.0),
         ):
             box = left - 2.0, baseline - _ABOVE, left + width + 2.0, baseline + _BELOW
-            touched = sum(_inside(point, box) for line in lines for point in line)
-            touched += 100 * sum(_overlap(box, other) for other in taken)
+            touched = occupied.touched(box)
             if best is None or touched < best[0]:
                 best = touched, left, baseline, box
             if not touched:

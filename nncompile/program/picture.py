@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
-from nncompile.graphics.layered import Layout, layered
-from nncompile.graphics.placing import Rectangle, place, sampled
+from nncompile.graphics.layered import Layout, Point, layered
+from nncompile.graphics.placing import Occupied, Rectangle, place, sampled
 from nncompile.graphics.svg import curve, element, label, shortened, width_of
 from nncompile.ir.dims import grouped
 from nncompile.ir.graph import Graph
@@ -269,15 +269,19 @@ def _type_labels(
 ) -> Iterator[str]:
     """What flows along the edges, beside each, where nothing else is."""
     lines = {edge: sampled(path) for edge, path in layout.paths.items()}
+    beginning: dict[int, list[Sequence[Point]]] = {}  # the lines from each box
+    for (first, _), line in lines.items():
+        beginning.setdefault(first, []).append(line)
     taken: list[Rectangle] = []
     for box, (x, y) in zip(boxes, layout.centers, strict=True):
         width, height = box.size
         taken.append((x - width / 2, y - height / 2, x + width / 2, y + height / 2))
+    occupied = Occupied(lines.values(), taken)
     for edge, line in lines.items():
         if edges[edge]:
-            same = [line, *(other for (a, _), other in lines.items() if a == edge[0])]
-            x, y, space = place(same, width_of(edges[edge], 10.5), list(lines.values()), taken)
-            taken.append(space)
+            same = [line, *beginning[edge[0]]]
+            x, y, space = place(same, width_of(edges[edge], 10.5), occupied)
+            occupied.take(space)
             yield label(edges[edge], x, y, class_="soft type")
 
 
