@@ -21,7 +21,7 @@ from nncompile.diagnostics.errors import (
     warn,
 )
 from nncompile.diagnostics.hints import suggests_names
-from nncompile.ir.basic import const
+from nncompile.ir.basic import const, stored
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value
@@ -81,7 +81,7 @@ def merge(source: Model | Trained, params: Mapping[str, Any] | Path_ | None = No
     plain, weights = merged(source, parameters, 0)
     given = source.adapters if parameters is None else weights.tensors
     initial = {
-        path: const(weights.tensors[path]) if path in given else start
+        path: stored(np.array(weights.tensors[path], order="C")) if path in given else start
         for path, start in plain.initial.items()
     }
     return replace(plain, initial=initial)

@@ -67,7 +67,7 @@ def weights_of(
     types = {n: v.type for n, v in graph.leaves.items() if input_of(v).kind != "input"}
     random = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
     if parameters is None:
-        arrays = {**initial_values(model, seed), **random}
+        arrays = {**initial_values(model, seed, shared=True), **random}
         return {name: arrays[name] for name in types}
     model_types = {n: v.type for n, v in (*model.parameters.items(), *model.states.items())}
     required = {n: t for n, t in types.items() if n not in _RANDOM}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import mmap
 import os
 import stat
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from nncompile.diagnostics.errors import CompileError, FileError, Row
@@ -54,14 +57,40 @@ def read_file(
     """The bytes of the file. Raises as `open_file` does, and the `error` for more than `limit`
     bytes: what is so large is another kind of file."""
     with open_file(path, what) as file:
-        size = os.fstat(file.fileno()).st_size
-        if limit is not None and size > limit:
-            rows: list[Row] = [("size", f"{size:,} bytes, at most {limit:,} expected")]
-            raise error(f"{_cannot_read(path, what)}: it is too large", rows=rows)
+        _check_size(file, path, what, limit, error)
         try:
             return file.read()
         except OSError as problem:
             raise unreadable(path, problem, what) from None
+
+
+@contextlib.contextmanager
+def mapped_file(
+    path: Path_, what: str = "", limit: int | None = None, error: type[CompileError] = FileError
+) -> Iterator[memoryview]:
+    """The bytes of the file as they lie on disk, for as long as the block takes: they are no
+    memory of the process. Raises as `read_file` does."""
+    with open_file(path, what) as file:
+        if not _check_size(file, path, what, limit, error):  # no map is empty
+            yield memoryview(b"")
+            return
+        try:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except OSError as problem:
+            raise unreadable(path, problem, what) from None
+        with content, memoryview(content) as view:
+            yield view
+
+
+def _check_size(
+    file: BinaryIO, path: Path_, what: str, limit: int | None, error: type[CompileError]
+) -> int:
+    """The bytes that the file has. Raises the `error` for more than `limit`."""
+    size = os.fstat(file.fileno()).st_size
+    if limit is not None and size > limit:
+        rows: list[Row] = [("size", f"{size:,} bytes, at most {limit:,} expected")]
+        raise error(f"{_cannot_read(path, what)}: it is too large", rows=rows)
+    return size
 
 
 def unreadable(path: Path_, error: OSError, what: str = "") -> FileError:

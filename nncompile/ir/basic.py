@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -73,6 +75,50 @@ class Constant(Op):
         yield Sample(cls(np.array([1, 2**64 - 1], np.uint64)), ())
         yield Sample(cls(np.array([[0.5], [-3]], f16.numpy)), ())
         yield Sample(cls(np.full(20, 1.5, bf16.numpy)), ())  # more than the source writes out
+
+
+class Stored(Constant):
+    """A large array that is known, such as a weight of a file: where a training starts, and not a
+    part of what is computed. Its bytes are neither hashed nor copied: where a sample of them is
+    that of another one, they are compared."""
+
+    @cached_property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for equal ones, and for few others."""
+        return type(self), self.value.dtype.str, self.value.shape, _sampled(self.value)
+
+    @cached_property
+    def digest(self) -> bytes:
+        return hashlib.blake2b(repr(self.key[1:]).encode(), digest_size=8).digest()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other or not isinstance(other, Stored):
+            return self is other
+        return self.key == other.key and _same_bytes(self.value, other.value)
+
+
+_BLOCKS, _BLOCK = 64, 1 << 10  # how many of how many bytes are a sample
+
+
+def _bytes_of(x: Array) -> Array:
+    flat: Array = x.reshape(-1).view(np.uint8)
+    return flat
+
+
+def _sampled(x: Array) -> bytes:
+    """A digest of blocks of an array that are spread over it, and of its end."""
+    flat = _bytes_of(x)
+    digest = hashlib.blake2b(flat[-_BLOCK:].data, digest_size=16)
+    for start in range(0, len(flat), max(_BLOCK, len(flat) // _BLOCKS)):
+        digest.update(flat[start : start + _BLOCK].data)
+    return digest.digest()
+
+
+def _same_bytes(x: Array, y: Array) -> bool:
+    return x is y or bool(np.array_equal(_bytes_of(x), _bytes_of(y)))
 
 
 class Cast(Op):
@@ -171,6 +217,15 @@ def const(x: Any, dtype: DType | None = None) -> Value:
         raise DTypeError(f"{x!r} does not fit in {dtype}") from None
     array.setflags(write=False)
     return apply(Constant(array))
+
+
+def stored(array: Array) -> Value:
+    """An array as a value that keeps it, and no copy: nobody writes to it from now on. Raises
+    `DTypeError` for an element type that there is none of here."""
+    dtype_of(array)
+    ours = np.asarray(array, order="C").view()
+    ours.setflags(write=False)
+    return apply(Stored(ours))
 
 
 def as_value(x: Any, like: Value | None = None) -> Value:

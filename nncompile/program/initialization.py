@@ -11,12 +11,14 @@ from nncompile.ir.types import Array
 from nncompile.program.model import Model, leaves_of
 
 
-def initial_values(model: Model, seed: int) -> dict[str, Array]:
-    """The first value of each parameter and state of the model, drawn from `seed`."""
+def initial_values(model: Model, seed: int, shared: bool = False) -> dict[str, Array]:
+    """The first value of each parameter and state of the model, drawn from `seed`. Arrays that the
+    model keeps, as those of a file, are copied, unless they are `shared`, and not written to."""
     expressions = initial_expressions(model)
     feeds = {"seed": np.asarray(seed, np.int64), "step": np.zeros((), np.int64)}
     arrays = evaluate(list(expressions.values()), feeds)
-    return {path: np.array(x, order="C") for path, x in zip(expressions, arrays, strict=True)}
+    taken = np.asarray if shared else np.array
+    return {path: taken(x, order="C") for path, x in zip(expressions, arrays, strict=True)}
 
 
 def initial_expressions(model: Model) -> dict[str, Value]:

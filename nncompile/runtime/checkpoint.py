@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from safetensors.numpy import save
 
 from nncompile.diagnostics.errors import CheckpointError, CompileError, FileError, Row, closest
 from nncompile.diagnostics.files import write_atomically
 from nncompile.diagnostics.reading import open_file, unreadable
-from nncompile.ir.types import Array, Type, boolean
+from nncompile.ir.types import Array, Type, boolean, dtype_of
 from nncompile.runtime.feeds import Port, describe
-from nncompile.runtime.tensor_header import CHECKSUM, Entry, read_header, sorted_header
+from nncompile.runtime.tensor_header import CHECKSUM, Entry, header_for, read_header
 
 FORMAT = 1
 """The version of what checkpoints hold, and how; a later one may hold what this code does not
@@ -40,15 +39,17 @@ def save_state(
     """Writes the tensors and strings to `path`, whole or not at all, with the version of their
     format and a checksum. Raises `FileError`."""
     # order="C" and not ascontiguousarray, which makes a vector of a 0-d array.
-    arrays = {name: np.array(x, order="C") for name, x in tensors.items()}
+    arrays = {name: np.asarray(x, order="C") for name, x in tensors.items()}
     about = {**(metadata or {}), _FORMAT: str(FORMAT)}
     about[CHECKSUM] = checksum(arrays, about)
-    header, data = sorted_header(save(arrays, about))
+    types = {name: (dtype_of(x), x.shape) for name, x in arrays.items()}
+    header, ordered = header_for(types, about)
 
     def write(beside: Path) -> None:
         with beside.open("wb") as file:
             file.write(header)
-            file.write(data)
+            for name in ordered:  # one after the other, without a copy of them all
+                file.write(arrays[name].reshape(-1).view(np.uint8).data)
 
     return write_atomically(path, write)
 

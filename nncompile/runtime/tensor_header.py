@@ -21,6 +21,7 @@ CHECKSUM = "nncompile.checksum"
 _BLOCK, _BLOCKS = 2**20, 64  # bytes of a block, and how many stand for the data of a large file
 _LIMIT = 100 * 10**6  # bytes, as safetensors itself has it
 _BY_NAME = {{"bool": "BOOL", "bfloat16": "BF16"}.get(d.name, d.short.upper()): d for d in DTYPES}
+_SHORT = {dtype: short for short, dtype in _BY_NAME.items()}
 
 
 @dataclass(frozen=True)
@@ -79,16 +80,23 @@ def content_id(path: Path_) -> str:
         return digest.hexdigest()
 
 
-def sorted_header(content: bytes) -> tuple[bytes, memoryview]:
-    """The header and the data of a file, the strings of its header in order: safetensors writes
-    them in another one each time."""
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+def header_for(
+    tensors: Mapping[str, tuple[DType, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[str]]:
+    """The header of a file of tensors of these types and shapes, and their names in the order in
+    which their bytes follow it: the widest elements first, so that none begins within another."""
+    widths = {name: dtype.numpy.itemsize for name, (dtype, _) in tensors.items()}
+    ordered = sorted(tensors, key=lambda name: (-widths[name], name))
+    fields: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    end = 0
+    for name in ordered:
+        dtype, shape = tensors[name]
+        first, end = end, end + math.prod(shape) * widths[name]
+        short = _SHORT[dtype]
+        fields[name] = {"dtype": short, "shape": list(shape), "data_offsets": [first, end]}
+    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text, memoryview(content)[end:]
+    return len(text).to_bytes(8, "little") + text, ordered
 
 
 def _header(file: BinaryIO, size: int) -> Header:

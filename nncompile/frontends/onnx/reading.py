@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
 
 from nncompile.diagnostics.errors import BackendError
-from nncompile.diagnostics.reading import Path_, read_file
+from nncompile.diagnostics.reading import Path_, mapped_file
 from nncompile.runtime.external_data import check_external_data
 
 _LARGEST = (1 << 31) - 1  # bytes of a message, as protobuf has it
@@ -27,11 +27,13 @@ def read_model(path: Path_) -> onnx.ModelProto:
     opset that is not known, and weights outside the directory of the file.
     """
     name = os.fspath(path)
-    content = read_file(path, "model", _LARGEST, BackendError)
-    if not content:
-        raise BackendError(f"{name} is not an ONNX model: it is empty")
+    model = onnx.ModelProto()
     try:
-        model: onnx.ModelProto = onnx.ModelProto.FromString(content)
+        # Only what protobuf makes of it is in memory.
+        with mapped_file(path, "model", _LARGEST, BackendError) as content:
+            if not content:
+                raise BackendError(f"{name} is not an ONNX model: it is empty")
+            model.MergeFromString(content)
     except DecodeError:
         text = f"{name} is not an ONNX model: protobuf cannot read it"
         raise BackendError(text, hint=_other_format(path)) from None

@@ -254,4 +254,4 @@ def _equal(x: Array, y: Array) -> bool:
 
 def _is_uniform(x: Array) -> bool:
     flat = x.reshape(-1)
-    return bool((flat == flat[0]).all())
+    return bool((flat[:64] == flat[0]).all() and (flat == flat[0]).all())

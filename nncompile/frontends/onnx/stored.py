@@ -13,7 +13,7 @@ from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.refusals import Refusal, Refused
 from nncompile.frontends.onnx.roles import Stored, added_to, consumers, reached
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
-from nncompile.ir.basic import Constant, const
+from nncompile.ir.basic import stored
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type, dtype_of
@@ -34,7 +34,7 @@ def stored_tensors(
     tensors = [*graph.initializer, *constants]
     by = consumers(graph, importer.functions)
     kept = {o.name for o in graph.output}
-    stored: list[Stored] = []
+    found: list[Stored] = []
     left = memory()
     for tensor in tensors:
         if tensor.name not in by and tensor.name not in kept:
@@ -53,14 +53,14 @@ def stored_tensors(
             continue
         tensor.ClearField("raw_data")  # so that a large file is not in memory twice
         takers = by.get(tensor.name, [])
-        stored.append(Stored(tensor.name, array, reached(tensor.name, by), takers=takers))
-    names = {s.name for s in stored}
-    for s in stored:
+        found.append(Stored(tensor.name, array, reached(tensor.name, by), takers=takers))
+    names = {s.name for s in found}
+    for s in found:
         s.beside = added_to(s.uses, by, names)
     results = kept | {o.name for n in all_nodes(graph) for a in n.attribute for o in a.g.output}
-    for s, floats in with_masters([s for s in stored if s.name not in results], by):
+    for s, floats in with_masters([s for s in found if s.name not in results], by):
         s.integers, s.array = s.array, floats
-    return stored
+    return found
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:
@@ -97,12 +97,12 @@ def _elements(tensor: onnx.TensorProto) -> int:
     return count
 
 
-def put_weights(stored: Sequence[Stored], environment: dict[str, Any]) -> dict[str, Value]:
+def put_weights(tensors: Sequence[Stored], environment: dict[str, Any]) -> dict[str, Value]:
     """Puts stored tensors into the environment, and returns the first values of those that are
     leaves."""
     initial: dict[str, Value] = {}
     values: dict[int, Value] = {}
-    for s in stored:
+    for s in tensors:
         if s.role == "constant":
             numbers_of = s.array if s.integers is None else s.integers
             environment[s.name] = Tensor.of_numbers(numbers_of)
@@ -112,11 +112,8 @@ def put_weights(stored: Sequence[Stored], environment: dict[str, Any]) -> dict[s
             value = values[id(s.same_as)]
             value = transpose(value) if s.transposed else value
         else:
-            numbers = const(s.array)
-            assert isinstance(numbers.op, Constant)
-            s.array = numbers.op.value  # and not a second copy of it
-            initial[s.path] = numbers
-            value = Input(s.path, numbers.type, s.role)()
+            initial[s.path] = stored(s.array)
+            value = Input(s.path, initial[s.path].type, s.role)()
         values[id(s)] = value
         environment[s.name] = Tensor.of(value)
         if s.integers is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -180,11 +181,14 @@ def array_of(tensor: onnx.TensorProto, directory: str = "") -> Array:
         count *= size
     is_external = tensor.data_location == onnx.TensorProto.EXTERNAL
     if not is_external and tensor.HasField("raw_data"):
-        if len(tensor.raw_data) != count * dtype.numpy.itemsize:
+        content = tensor.raw_data  # a copy, which the array keeps
+        if len(content) != count * dtype.numpy.itemsize:
             raise Refused(
-                f"the tensor {tensor.name!r} has {len(tensor.raw_data):,} bytes, not "
+                f"the tensor {tensor.name!r} has {len(content):,} bytes, not "
                 f"{count * dtype.numpy.itemsize:,}"
             )
+        if sys.byteorder == "little" and not tensor.HasField("segment"):
+            return np.frombuffer(content, dtype.numpy).reshape(tensor.dims)
     elif is_external and count * dtype.numpy.itemsize > memory():
         raise Refused(
             f"the tensor {tensor.name!r} needs {count * dtype.numpy.itemsize:,} bytes, and this "
