@@ -181,6 +181,24 @@ def test_several_inputs_and_outputs_and_names_that_python_has_not(beside: Path) 
         np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["digits_qdq", "tumors_sklearn"])
+def test_probabilities_that_may_be_zero_have_a_loss_that_is_finite(beside: Path, name: str) -> None:
+    """A softmax that is quantized, and a sigmoid beside what is left of 1, of a file that has an
+    output called label."""
+    models = Path(__file__).parent.parent / "examples" / "models"
+    (beside / f"{name}.onnx").write_bytes((models / f"{name}.onnx").read_bytes())
+    succeeds("import", f"{name}.onnx")
+    declared = load(f"{name}.py")
+    assert "negative_log_likelihood(log(maximum(scores" in Path(f"{name}.py").read_text()
+    trainer = Trainer(declared.recipe)
+    *features, label = declared.model.inputs
+    shapes = {name: declared.model.inputs[name].shape[1:] for name in features}
+    # Far from all that the networks have seen, they are as sure as can be.
+    data = {name: np.full((8, *shape), 1e3, np.float32) for name, shape in shapes.items()}
+    trainer.fit({**data, label: np.arange(8) % 2}, steps=2, verbose=0)
+    assert all(np.isfinite(x).all() for x in trainer.params.values())
+
+
 OUTPUTS: dict[str, tuple[str, list[Any], str, str]] = {
     "Sigmoid": ("Sigmoid", ["N", 3], 'target=f32["N", 3]', "binary_cross_entropy(scores, target)"),
     "LogSoftmax": ("LogSoftmax", ["N", 3], 'label=i64["N"]', "negative_log_likelihood(scores,"),

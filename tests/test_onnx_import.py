@@ -137,6 +137,22 @@ def test_what_is_trained_may_be_chosen(images: Path) -> None:
     assert error.value.hint == "did you mean 'fc.bias'?"
 
 
+def test_a_tensor_that_is_not_there_is_answered_with_those_like_it(images: Path) -> None:
+    names = {o: n.op_type for n in onnx.load(images).graph.node for o in n.output}
+    for wanted, operator in (("conv", "Conv"), ("/Relu", "Relu"), ("relu", "Relu")):
+        with pytest.raises(ModelError, match="has no tensor") as error:
+            load_onnx(images, outputs=[wanted])
+        assert [row[0] for row in error.value.rows] == [
+            n for n, o in names.items() if o == operator
+        ]
+        last = error.value.rows[-1][0]
+        assert error.value.hint is not None and last in error.value.hint
+    with pytest.raises(ModelError, match="has no tensor 'nothing'") as error:
+        load_onnx(images, outputs=["nothing"])
+    assert 0 < len(error.value.rows) <= 13
+    assert "outputs=['Relu']" in str(error.value.hint)
+
+
 def test_merged_scales_of_several_layers_are_apart(tmp_path: Path) -> None:
     nodes = [
         node("LayerNormalization", ["x", "ones", "zeros"], ["a"], name="/first/LayerNorm"),

@@ -21,6 +21,28 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.program.model import RANDOM_STATE
 
+_LISTED = 12  # tensors that an error lists
+
+
+def _unknown(graph: onnx.GraphProto, wanted: str, file: str) -> ModelError:
+    """Of a tensor that is not there: the last ones whose names, or whose operator's, are like it,
+    or the last ones of all."""
+    named = {
+        name: f"{node.op_type} {node.name}".strip()
+        for node in graph.node
+        for name in node.output
+        if name and node.op_type not in ("Constant", "Shape")
+    }
+    word = wanted.strip("/").lower()
+    alike = [name for name, maker in named.items() if word in f"{name} {maker}".lower()]
+    found = alike or [*named]
+    rows = [(name, named[name]) for name in found[-_LISTED:]]
+    if len(found) > _LISTED:
+        rows.insert(0, ("...", f"{len(found) - _LISTED:,} before"))
+    otherwise = "a part of a name, or an operator, lists those like it: outputs=['Relu']"
+    hint = did_you_mean(wanted, named, f"outputs=[{alike[-1]!r}]" if alike else otherwise)
+    return ModelError(f"{file} has no tensor {wanted!r}", rows=rows, hint=hint)
+
 
 def cut(graph: onnx.GraphProto, outputs: Sequence[str], file: str) -> None:
     """Makes these tensors the outputs of the graph, and leaves out what they do not need."""
@@ -30,8 +52,7 @@ def cut(graph: onnx.GraphProto, outputs: Sequence[str], file: str) -> None:
     given = {i.name for i in graph.input} | {t.name for t in graph.initializer}
     for wanted in outputs:
         if wanted not in makers and wanted not in given:
-            names = dict.fromkeys([*(o.name for o in graph.output), *makers])
-            raise ModelError(f"{file} has no tensor {wanted!r}", hint=did_you_mean(wanted, names))
+            raise _unknown(graph, wanted, file)
     needed: set[int] = set()
     waiting = [*outputs]
     while waiting:

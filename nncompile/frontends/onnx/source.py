@@ -15,9 +15,11 @@ from nncompile.frontends.onnx.loading import ImportedModel
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type
+from nncompile.ops.reduction.softmax import Softmax
 
 # What the last operator of the file says of its result.
 _LOGARITHMS, _PROBABILITIES, _SIGMOIDS = ("LogSoftmax",), ("Softmax", "Normalizer"), ("Sigmoid",)
+_QUANTIZING = ("QuantizeLinear", "DequantizeLinear")
 
 
 # What the file says of itself, in comments.
@@ -78,6 +80,7 @@ def source_of(
     taken = {*imports, *keyword.kwlist, *own}
     arguments = {name: _identifier(name, taken, "x") for name in model.inputs}
     title = _identifier(model.name, taken, "net")
+    taken |= {*model.outputs}  # scikit-learn's classifiers give a label
     label = _identifier(loss.label, taken, loss.label) if loss else ""
     parameters = [f"{arguments[n]}={_annotation(v.type)}" for n, v in model.inputs.items()]
     if loss:
@@ -192,9 +195,14 @@ def _loss_of(model: ImportedModel, name: str) -> _Loss:
             imports=("binary_accuracy", "binary_cross_entropy"),
         )  # fmt: skip
     if several and (maker in _PROBABILITIES or "prob" in name.lower()):
+        # The logarithm of a softmax is computed as one; others may hold a 0.
+        is_softmax = isinstance(value.op, Softmax)
+        likely = "log({x})" if is_softmax else "log(maximum({x}, 1e-7))"
         return _Loss(
-            f"negative_log_likelihood(log({{x}}), {{label}}{along})", "label", rows,
-            metric=accuracy, imports=("accuracy", "log", "negative_log_likelihood"),
+            f"negative_log_likelihood({likely}, {{label}}{along})", "label", rows, metric=accuracy,
+            imports=(
+                "accuracy", "log", *(() if is_softmax else ("maximum",)), "negative_log_likelihood"
+            ),
         )  # fmt: skip
     if several:
         logarithms = maker in _LOGARITHMS
@@ -209,9 +217,17 @@ def _loss_of(model: ImportedModel, name: str) -> _Loss:
 
 
 def _maker(model: ImportedModel, value: Value) -> str:
-    """The operator of the file that made a value."""
-    location = model.graph.locations.location(value)
-    return location.call if location is not None else ""
+    """The operator of the file that made a value, before that was quantized."""
+    waiting, seen = [value], {value}
+    while waiting:
+        location = model.graph.locations.location(waiting[-1])
+        call = location.call if location is not None else ""
+        if call and call not in _QUANTIZING:
+            return call
+        fresh = [v for v in waiting.pop().args if v not in seen]
+        seen.update(fresh)
+        waiting += reversed(fresh)  # what is quantized comes before its scale
+    return ""
 
 
 def dtype_name(type_: Type) -> str:
