@@ -54,6 +54,9 @@ def compile(
     external_data: Annotated[
         bool, typer.Option("--external-data", help="Weights in OUT.weights.safetensors.")
     ] = False,
+    training_info: Annotated[
+        bool, typer.Option("--training-info", help="The training step in the ONNX file, too.")
+    ] = False,
     without: Without = None,
     model: Chosen = None,
     settings: Set = None,
@@ -73,13 +76,14 @@ def compile(
     Examples:
       nncompile compile digits.py -o digits.onnx --params runs/digits/latest
       nncompile compile digits.py --to step -o step.onnx --verbose
+      nncompile compile digits.py --training-info -o digits.onnx
       nncompile compile digits.py --to torchscript -o digits.pt
       nncompile compile digits.py --to torchscript-step -o digits.step.pt
     """
     declared = load_file(file, model, settings)
     recipe = declared.recipe_if_any
     source = recipe or declared.model
-    if to not in (*INFERENCE, "adapter") and declared.way_out:
+    if (training_info or to not in (*INFERENCE, "adapter")) and declared.way_out:
         source = declared.recipe  # or the way to one
     if output is None:
         output = Path(file.stem + SUFFIXES.get(to, f".{to}.onnx"))
@@ -97,6 +101,7 @@ def compile(
             without=skipped_passes(without),
             observe=counts,
             report=report,
+            training_info=training_info,
         )
     if verbose:
         rows = [

@@ -19,6 +19,7 @@ from nncompile.compiler.compile import (
     compile_step,
 )
 from nncompile.compiler.originals import original_content
+from nncompile.compiler.training_info import check_training_info, trainable_model
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
     BackendError,
@@ -88,6 +89,7 @@ def export(
     without: Collection[str] = (),
     observe: Observer | None = None,
     report: Report | None = None,
+    training_info: bool = False,
 ) -> tuple[Path, ...]:
     """Writes a model, a recipe (which may be compiled) or what a trainer has trained to `path` and
     returns the files written, each whole or not at all.
@@ -111,6 +113,9 @@ def export(
     an inference model has initial weights, unless `seed` was given. `external_data` moves the
     weights of an ONNX model out of it: True writes them to `OUT.weights.safetensors` beside it, a
     path names a `.safetensors` file that has them already, None decides by their size.
+
+    With `training_info` the inference model of a recipe holds its training step, too, as ONNX's
+    format has it: runtimes that predict pass over it.
 
     `without`, `observe` and `report` are those of `compile_step`.
 
@@ -138,7 +143,9 @@ def export(
         to = "adapter"
     to = target_of(path, to)
     how = _How(tuple(without), opset, observe, report)
-    if to in INFERENCE:
+    if training_info:
+        check_training_info(source, to, external_data)
+    elif to in INFERENCE:
         first = source.seed if isinstance(source, Recipe) else 0
         return _export_inference(model, path, to, parameters, external_data, seed, first, how)
     if to == "adapter":
@@ -148,7 +155,7 @@ def export(
             f"{to} of model {source.name} needs a recipe",
             hint=f"say how it is trained: recipe = training({source.name}, optimizer=adam(1e-3))",
         )
-    if external_data:
+    if external_data and not training_info:
         problem = (
             "holds its state"
             if to == "torchscript-step"
@@ -158,6 +165,8 @@ def export(
     if parameters is not None:
         source = with_rates_of(source, parameters.tensors)
     step = _step_of(source, compiled_before, *how)
+    if training_info:
+        return (_export_with_step(step, path, parameters, seed, how),)
     return _export_step(step, path, to, parameters, seed)
 
 
@@ -201,6 +210,17 @@ def _export_inference(
             InitialWeightsWarning,
         )
     return files
+
+
+def _export_with_step(
+    step: CompiledStep, path: Path, parameters: ParameterSet | None, seed: int | None, how: _How
+) -> Path:
+    """Writes an inference model that holds its training step."""
+    state = first_state(step.source, parameters, seed)
+    _check_size(sum(x.nbytes for x in state.values()), "without training_info they may lie beside")
+    seed = step.source.recipe.seed if seed is None else seed
+    proto = trainable_model(compile_model(step.source.model, *how), step, state, seed)
+    return write_atomically(path, proto.SerializeToString())
 
 
 def _export_step(
@@ -297,11 +317,7 @@ def _export_model(
     if external_data is None:
         external_data = size > LIMIT
     if external_data is False:
-        if size > LIMIT:
-            raise BackendError(
-                f"{size:,} bytes of weights do not fit in one ONNX file, which holds {LIMIT:,}",
-                hint="external_data=True writes them beside it",
-            )
+        _check_size(size, "external_data=True writes them beside it")
         with report.stage("lowering"):
             proto = to_model(graph, opset, weights, model.metadata)
         report.nodes[f"{model.name}, ONNX"] = len(proto.graph.node)
@@ -325,6 +341,14 @@ def _export_model(
         _save(file, weights, model, "weights")
         write_atomically(model_file, bound(file, file.parent))
     return weights_path(path), path
+
+
+def _check_size(size: int, hint: str) -> None:
+    if size > LIMIT:
+        raise BackendError(
+            f"{size:,} bytes of weights do not fit in one ONNX file, which holds {LIMIT:,}",
+            hint=hint,
+        )
 
 
 def _inference_with_weights(

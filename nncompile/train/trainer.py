@@ -336,12 +336,14 @@ class Trainer(SuggestsNames, SetBySeed, SettableRates):
         params: Mapping[str, Any] | None = None,
         opset: int = OPSET,
         external_data: bool | str | os.PathLike[str] | None = None,
+        training_info: bool = False,
     ) -> tuple[Path, ...]:
         """Writes what was trained to `path`, as `nncompile.export` does, and returns the files
         written: the model with its weights, or with `to="step"` the step that goes on from here.
         `params` are other values of parameters or states, such as those of `averaged`."""
+        options = opset, external_data
         state = {**self.state, **(params or {})}
-        return export(self.recipe, path, to, state, opset, external_data)
+        return export(self.recipe, path, to, state, *options, training_info=training_info)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Writes the whole state and the position in the data as one `.safetensors` file, whole

@@ -2,5 +2,15 @@
 
 from nncompile.backends.onnx.emitter import Emitter
 from nncompile.backends.onnx.model import OPSET, ExternalTensor, check, to_model, to_text
+from nncompile.backends.onnx.training_info import add_training_info, combined
 
-__all__ = ["OPSET", "Emitter", "ExternalTensor", "check", "to_model", "to_text"]
+__all__ = [
+    "OPSET",
+    "Emitter",
+    "ExternalTensor",
+    "add_training_info",
+    "check",
+    "combined",
+    "to_model",
+    "to_text",
+]
