@@ -1,4 +1,5 @@
-"""The gradient of a case, and the gradient of that, against central differences in double."""
+"""The gradient of a case, and the gradient of that: against central differences in double, and in
+onnxruntime."""
 
 from __future__ import annotations
 
@@ -15,11 +16,16 @@ from nncompile.ir.graph import Graph, Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.op import Value, apply
 from tests.differences import dot
-from tests.onnx_cases.imported import Imported
+from tests.onnx_cases.imported import Imported, in_onnxruntime
 from tests.tolerances import GRADIENT, STEP
 
 TRIES = 40  # points near that of the case that are looked at for one that is not at a kink
 BENT = 1e-2  # slopes on both sides that are further apart are those of a kink
+# Of the largest, how far onnxruntime's gradients may be from those in double; of `SMALL` where all
+# are smaller, as those of a saturated tanh, which are made of differences of ones.
+SMALL = 0.2
+ROUNDED = 1e-4
+_ROUNDED = {"float16": 2e-2, "bfloat16": 1e-1}
 Arrays = dict[str, Any]
 
 
@@ -66,11 +72,13 @@ def slopes(case: Imported, label: str) -> Slopes | None:
         feeds |= {_name(o): rng.uniform(-1, 1, o.shape) for o in others}
         along = inner | {_name(w): rng.uniform(-1, 1, feeds[_name(w)].shape) for w in weights}
         first, second = _at(gradients, feeds), _at(seconds, feeds)
-        problem = _apart(
-            "gradient", first, leaves, weights, _differences(outputs, feeds, inner), feeds, inner
-        ) or _apart(
-            "gradient of the gradient", second, [*leaves, *weights], others,
-            _differences(gradients, feeds, along), feeds, along,
+        formal = (*case.graph.inputs, *weights, *others)
+        problem = (
+            _apart("gradient", first, leaves, weights, _differences(outputs, feeds, inner), feeds,
+                   inner)
+            or _apart("gradient of the gradient", second, [*leaves, *weights], others,
+                      _differences(gradients, feeds, along), feeds, along)
+            or _otherwise([*gradients, *seconds], formal, feeds)
         )  # fmt: skip
         moving = [_name(x) for x, g in zip(leaves, first, strict=True) if g.any()]
         curves = second[: len(leaves)]
@@ -151,3 +159,20 @@ def _apart(
     if abs(exact - numeric) <= relative * abs(numeric) + absolute * largest:
         return ""
     return f"{what} {exact:.9g}, difference {numeric:.9g}"
+
+
+def _otherwise(values: Sequence[Value], leaves: Sequence[Value], feeds: Arrays) -> str:
+    """How the values differ in onnxruntime, in their own element types, from what they are in
+    double; empty where they do not."""
+    graph = Graph("gradients", {str(i): v for i, v in enumerate(values)}, tuple(leaves))
+    narrow = {_name(x): np.asarray(feeds[_name(x)]).astype(x.dtype.numpy) for x in leaves}
+    found = in_onnxruntime(Imported(graph, narrow, list(graph.outputs)))
+    wide = {n: x if x.dtype.kind in "biu" else x.astype(np.float64) for n, x in narrow.items()}
+    exact = [*evaluate(graph, wide, precision=np.float64).values()]
+    largest = max((float(np.abs(x[np.isfinite(x)]).max(initial=0)) for x in exact), default=0)
+    bound = max(_ROUNDED.get(x.dtype.name, ROUNDED) for x in narrow.values())
+    for i, (a, b) in enumerate(zip(found, exact, strict=True)):
+        apart = float(np.abs(_less(a.astype(np.float64), b)).max(initial=0))
+        if not apart <= bound * max(largest, SMALL):
+            return f"gradient {i} is {apart:.3g} of {largest:.3g} apart in onnxruntime"
+    return ""

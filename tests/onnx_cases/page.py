@@ -77,7 +77,8 @@ compared with central differences in double precision along random directions. â
 input that onnx calls differentiable moved a result; 0 that nothing moves any, as that of a step;
 â€“ that there are no real numbers, or that nothing is imported.
 - *order 2*: the gradient of that gradient, at the inputs and at what the gradient is weighted with,
-against central differences of the gradient. 0 says that it does not depend on the inputs.
+against central differences of the gradient. 0 says that it does not depend on the inputs. What
+onnxruntime computes for both orders, in the element types of the sample, is compared as well.
 - *node cases*: how many of onnx's cases of the operator, and of the functions that it is defined
 by, pass. *Close* are those that differ by the last place of 16 bits, or by float32's noise about 0.
 Cases of 8-bit floats, of integers of 2 and 4 bits and of texts are among those that do not.
