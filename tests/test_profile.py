@@ -25,7 +25,7 @@ from dsl import (
 )
 from nncompile import BackendError, FeedError, Trainer
 from nncompile.runtime.profiling import node_times, original_name
-from nncompile.train import profile
+from nncompile.train import profile, step_profile
 from nncompile.train.step_profile import _without_overhead
 from tests.command_line import succeeds
 
@@ -82,6 +82,45 @@ def test_nodes_of_loops_count_once_and_at_their_line() -> None:
     assert found.other < 0.2 * found.nodes
     with pytest.raises(FeedError):
         profile(trainer, {"x": x})
+
+
+@pytest.mark.parametrize(
+    ("each", "seconds", "calls", "counted"),
+    [(0.01, 5.0, 5, 3), (0.2, 0.5, 3, 1), (0.3, 0.5, 2, 1), (2.0, 0.5, 1, 1)],
+)
+def test_slow_steps_are_profiled_less_often(
+    each: float, seconds: float, calls: int, counted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Runner:
+        made = 0
+
+        def step(self, batch: Any) -> None:
+            self.made += 1
+
+    runner: Any = Runner()
+    monkeypatch.setattr(step_profile.time, "perf_counter", lambda: each * runner.made)
+    durations = list(step_profile._run(runner, {}, 3, seconds))
+    assert (runner.made, len(durations)) == (calls, counted)
+    assert durations == pytest.approx([each] * counted)
+
+
+def test_steps_are_made_without_measuring_only_where_that_takes_a_part_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer = Trainer(training(images, optimizer=adam(1e-3), batch_size=16), threads=1)
+    made: list[Any] = []
+    plain = type(trainer.compiled).runner
+
+    def counted(self: Any, *given: Any, **options: Any) -> Any:
+        made.append(given)
+        return plain(self, *given, **options)
+
+    monkeypatch.setattr(type(trainer.compiled), "runner", counted)
+    for share, runners in ((1e9, 1), (0.0, 2)):
+        monkeypatch.setattr(step_profile, "_NEGLIGIBLE", share)
+        made.clear()
+        found = profile(trainer, examples(), steps=2)
+        assert len(made) == runners and found.steps == 2 and found.step > 0
 
 
 def event(name: str, ts: int, dur: int, cat: str = "Node") -> dict[str, Any]:

@@ -63,10 +63,10 @@ class _Compiled:
     observe: Observer | None = None
     report: Report = field(default_factory=Report)
 
-    def optimized(self, name: str, graph: Graph) -> Graph:
+    def optimized(self, name: str, graph: Graph, without: Collection[str] = ()) -> Graph:
         self.report.nodes[f"{name}, before passes"] = len(graph.nodes)
         with self.report.stage("passes"):
-            graph = optimize(graph, without=self.without, observe=self.observe)
+            graph = optimize(graph, without=(*self.without, *without), observe=self.observe)
         self.report.nodes[f"{name}, after passes"] = len(graph.nodes)
         return graph
 

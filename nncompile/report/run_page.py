@@ -12,7 +12,9 @@ from nncompile.train import History, Monitor, Trainer, profile
 from nncompile.train.run_pages import Ended
 from nncompile.train.run_places import LOG
 
-_STEPS = 20  # that are profiled
+_STEPS = 20  # that are profiled, if that takes
+_SHARE = 0.05  # of the time of the training,
+_SECONDS = (0.5, 5.0)  # but so long at least, and at most
 
 
 class RunPage(Record):
@@ -52,4 +54,7 @@ class RunPage(Record):
         contents.measurements = monitor.measurements
         if ended.fitting.feeder.whole is not None:
             batch = next(iter(ended.fitting.feeder.epoch()))
-            contents.profile = profile(trainer, batch, _STEPS, ended.fitting.feeder.size)
+            least, most = _SECONDS
+            seconds = min(max(_SHARE * ended.seconds, least), most)
+            size = ended.fitting.feeder.size
+            contents.profile = profile(trainer, batch, _STEPS, size, seconds)

@@ -21,7 +21,8 @@ from nncompile.train.data import Data, Feeder
 from nncompile.train.evaluation import ports_of
 from nncompile.train.trainer import Trainer
 
-_SECONDS = 5.0  # after which no further step begins
+_OVERHEAD = 5.0  # microseconds, at most, that it takes to measure a node
+_NEGLIGIBLE = 0.02  # of a step
 _SHOWN = 20
 _FORWARD, _BACKWARD, _UPDATE, _OTHER = "forward", "backward", "update", "other"
 _KIND = tuple[str, str]  # a line and a direction, or "" and what else it is
@@ -112,30 +113,37 @@ class Profile:
 
 @suggests_names
 def profile(
-    trainer: Trainer, data: Data, steps: int = 30, batch_size: int | None = None
+    trainer: Trainer,
+    data: Data,
+    steps: int = 30,
+    batch_size: int | None = None,
+    seconds: float = 5.0,
 ) -> Profile:
     """Measures where the time of a training step goes, by the lines of the model: on the first
-    batch of `data`, `steps` times, or as often as some seconds allow.
+    batch of `data`, `steps` times, or as often as `seconds` allow, twice if it has to be.
 
     The steps are made on a copy of the state, with the options of the trainer: the training goes on
     as if nothing was measured. Of a node the median counts. To measure it takes a few microseconds
-    itself, of each node the same: so much is taken off that all nodes together take no longer
-    than a step. Raises `FeedError` for data that do not fit.
+    itself, of each node the same: where that is more than 2 % of a step, steps are also made
+    without, and so much is taken off that all nodes together take no longer than such a step.
+    Raises `FeedError` for data that do not fit.
     """
     whole_number("steps", steps, 1)
     state, compiled = trainer.state, trainer.compiled
-    plain = compiled.runner(state, trainer.providers, trainer.threads)
-    batch = _first_batch(trainer, plain, data, batch_size)
-    durations = list(_run(plain, batch, steps))
-    step = 1e6 * min(durations)
-    del plain  # and its copy of the state
     with profile_prefix() as prefix:
         measured = compiled.runner(state, trainer.providers, trainer.threads, prefix)
-        count = len(list(_run(measured, batch, steps)))
-        runs = node_times(measured.session.onnxruntime.end_profiling())[-count:]
+        batch = _first_batch(trainer, measured, data, batch_size)
+        durations = list(_run(measured, batch, steps, seconds))
+        runs = node_times(measured.session.onnxruntime.end_profiling())[-len(durations) :]
         lines = _Lines(trainer, measured.model)
-        del measured
-    times = lines.times(_without_overhead(_medians(runs), step))
+        del measured  # and its copy of the state
+    nodes = _medians(runs)
+    if len(nodes) * _OVERHEAD > _NEGLIGIBLE * 1e6 * min(durations):
+        plain = compiled.runner(state, trainer.providers, trainer.threads)
+        durations = list(_run(plain, batch, steps, seconds))
+        del plain
+    step = 1e6 * min(durations)
+    times = lines.times(_without_overhead(nodes, step))
     return Profile(
         trainer.model.name,
         str(trainer.providers),
@@ -179,16 +187,19 @@ def _first_batch(
     raise FeedError("no batch to profile a step on")
 
 
-def _run(runner: StepRunner, batch: Mapping[str, Array], steps: int) -> Iterator[float]:
-    """The seconds of so many steps, after two that are not counted: the first makes buffers."""
-    end = time.perf_counter() + _SECONDS
+def _run(
+    runner: StepRunner, batch: Mapping[str, Array], steps: int, seconds: float
+) -> Iterator[float]:
+    """The seconds of so many steps, after two that are not counted, as the first makes buffers.
+    None begins after `seconds`: where those are over before, the last that was made counts."""
+    end = time.perf_counter() + seconds
     for i in range(-2, steps):
         start = time.perf_counter()
         runner.step(batch)
         now = time.perf_counter()
-        if i >= 0:
+        if i >= 0 or now > end:
             yield now - start
-        if i >= 0 and now > end:
+        if now > end:
             return
 
 
