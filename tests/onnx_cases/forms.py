@@ -34,7 +34,7 @@ def as_version(sample: Sample, schema: onnx.defs.OpSchema) -> Sample | None:
     """The sample as a node of this version, with numbers of inputs as attributes where it has them
     there; None where that says something else, or its element types are others."""
     if len(sample.model.graph.node) > 1:
-        return _moved(sample, schema.since_version)
+        return _moved(sample, schema)
     newer = schema_of(sample)
     if newer is None:
         return None
@@ -57,12 +57,13 @@ def as_version(sample: Sample, schema: onnx.defs.OpSchema) -> Sample | None:
     return Sample(sample.name, sample.operators, model, kept)
 
 
-def _moved(sample: Sample, opset: int) -> Sample:
+def _moved(sample: Sample, schema: onnx.defs.OpSchema) -> Sample:
     """The same nodes in another opset."""
     model = onnx.ModelProto()
     model.CopyFrom(sample.model)
-    del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", opset))
+    for opset in model.opset_import:
+        if opset.domain == schema.domain:
+            opset.version = schema.since_version
     return Sample(sample.name, sample.operators, model, sample.inputs)
 
 

@@ -20,6 +20,7 @@ from tests.onnx_cases.element_types import DTYPES, of_type, written
 from tests.onnx_cases.forms import as_version, by_onnxruntime, by_reference, versions_of
 from tests.onnx_cases.gradients import Slopes, slopes
 from tests.onnx_cases.imported import Imported, Stopped, in_onnxruntime, resolved
+from tests.onnx_cases.own_samples import own_samples
 from tests.onnx_cases.running import Outcome, difference, outcome
 from tests.onnx_cases.samples import (
     DIFFERENTIABLE,
@@ -28,7 +29,6 @@ from tests.onnx_cases.samples import (
     as_real,
     formal,
     operator_of,
-    own_samples,
     samples_of_cases,
     schema_of,
 )
