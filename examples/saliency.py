@@ -82,7 +82,7 @@ if __name__ == "__main__":
     logits, saliency = session.run(["logits", "saliency"], {"image": pixels})
     print(f"{(logits.argmax(-1) == labels).mean():.1%} of {len(pixels)} right")
     chance = np.random.default_rng(0).uniform(size=saliency.shape)
-    for count in (1, 3, 5):
+    for count in (3, 5, 8):
         salient, other = (changed(session, pixels, x, count) for x in (saliency, chance))
         print(f"without {count} pixels: {salient:.1%} change, of random ones {other:.1%}")
     if len(sys.argv) > 1:
