@@ -87,6 +87,13 @@ def check_slices(*parts: Sequence[Any]) -> None:
         raise Refused(f"it has {said}")
 
 
+def check_rank(n: Any, *values: Any, rank: int) -> None:
+    """Raises `Refused` where the first inputs of a node are not of that rank."""
+    for i, value in enumerate(values):
+        if value.rank != rank:
+            raise Refused(f"its input {n.label(i)} is of rank {value.rank}, not {rank}")
+
+
 def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
     """Raises `Refused` for a sequence in the place of a tensor, and the other way round."""
     if schema is None:

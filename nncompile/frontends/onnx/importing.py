@@ -19,7 +19,7 @@ from nncompile.diagnostics.locations import Location, located, user_location
 from nncompile.frontends.onnx.checking import check_kinds, check_node, check_size
 from nncompile.frontends.onnx.functions import body_of, fits_body
 from nncompile.frontends.onnx.known import evaluated
-from nncompile.frontends.onnx.refusals import Refusal, Refused
+from nncompile.frontends.onnx.refusals import Refusal, Refused, unfit
 from nncompile.frontends.onnx.registry import ENTRIES, Node, attributes_of, schema_of
 from nncompile.frontends.onnx.tensors import Tensor, array_of
 from nncompile.ir.basic import Constant, cast
@@ -165,7 +165,7 @@ class Importer:
             version,
             tuple(d for d in dtypes if d),
             label,
-            _reason(error),
+            _reason(error, proto),
             needs,
             None if isinstance(error, Refused) else error,
             is_fault=not isinstance(error, (Refused, CompileError, *_UNFIT)),
@@ -297,14 +297,14 @@ _MISSING = object()
 _POISON = Refusal("", 0, (), "", "")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, node: onnx.NodeProto) -> str:
     if isinstance(error, Refused):
         return error.reason
     if isinstance(error, CompileError):
         return error.problem
-    text = f"{type(error).__name__}: {error}"
     if isinstance(error, _UNFIT):
-        return f"its inputs or attributes do not fit the operator: {text}"
+        return unfit(error, node)
+    text = f"{type(error).__name__}: {error}"
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"a fault of nncompile, in {Path(frame.filename).name}:{frame.lineno}: {text}"
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
 
 from nncompile.diagnostics.errors import BackendError
 
@@ -39,6 +43,35 @@ class Refusal:
         op = f"{self.op}-{self.version}" if self.version else self.op  # or an input, an output
         cells = op, ",".join(self.dtypes), self.node, self.reason
         return tuple(c if len(c) <= _LONGEST else f"{c[:_LONGEST]}…" for c in cells)
+
+
+def unfit(error: Exception, node: onnx.NodeProto) -> str:
+    """What of a node does not fit, where Python or numpy found it: numpy's words, which tell shapes
+    and axes, and else the attributes."""
+    text = str(error)
+    if isinstance(error, MemoryError | RecursionError | OverflowError):
+        return f"its inputs or attributes ask for too much: {type(error).__name__} {text}".rstrip()
+    given = [f"{a.name} {_plain(a)}" for a in node.attribute if _plain(a) is not None]
+    what = f"its attributes {', '.join(given)}" if given else "the operator"
+    what = f"its inputs do not fit {what}"
+    is_told = isinstance(error, ValueError) and not _OF_PYTHON.match(text)
+    return f"{what}: {text}" if is_told else what
+
+
+_OF_PYTHON = re.compile(r"zip\(|range\(|not enough values|too many values|m(ax|in)\(")
+
+
+def _plain(attribute: onnx.AttributeProto) -> Any:
+    """The value of an attribute of numbers or words."""
+    kinds = onnx.AttributeProto
+    value = {
+        kinds.INT: attribute.i,
+        kinds.FLOAT: attribute.f,
+        kinds.STRING: attribute.s.decode("utf-8", "replace"),
+        kinds.INTS: list(attribute.ints),
+        kinds.FLOATS: list(attribute.floats),
+    }
+    return None if attribute.ref_attr_name else value.get(attribute.type)
 
 
 class ImportRefused(BackendError):

@@ -8,7 +8,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.elementwise import where
-from nncompile.frontends.onnx.checking import axis_in, check_slices
+from nncompile.frontends.onnx.checking import axis_in, check_rank, check_slices
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
@@ -47,6 +47,13 @@ def _constant(n: Node) -> Tensor:
     return Tensor.of_numbers(array_of(n["value"]))
 
 
+def _axis(x: Value, axis: int) -> int:
+    """An axis of x, which is no number."""
+    if not x.rank:
+        raise Refused(f"axis {axis} does not exist in a tensor of rank 0")
+    return axis_in(x, axis)
+
+
 @imports("ConstantOfShape", known=(0,))
 def _constant_of_shape(n: Node, shape: Array) -> Any:
     number = np.zeros(1, np.float32) if n["value"] is None else array_of(n["value"])
@@ -57,6 +64,8 @@ def _constant_of_shape(n: Node, shape: Array) -> Any:
 def _reshape(n: Node, x: Value, shape: Array | None = None) -> Any:
     target = dims_of(shape if shape is not None else np.asarray(n.required("shape")))
     if not n["allowzero"]:
+        if 0 in target[x.rank :]:
+            raise Refused(f"its shape {target} takes a size that a tensor of rank {x.rank} has not")
         target = [x.shape[i] if d == 0 else d for i, d in enumerate(target)]
     return reshape(x, target)
 
@@ -118,6 +127,7 @@ def _slice(n: Node, x: Value, *_: Any) -> Any:
     check_slices(starts, ends, axes, steps)
     keys: list[Any] = [slice(None)] * x.rank
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        axis = _axis(x, axis)
         size = x.shape[axis]
         keys[axis] = slice(_bound(start, size, step, True), _bound(end, size, step, False), step)
     return getitem(x, tuple(keys))
@@ -139,7 +149,7 @@ def _bound(bound: Any, size: Any, step: int, is_start: bool) -> Any:
 
 @imports("Split", known=(1,))
 def _split(n: Node, x: Value, *_: Any) -> Any:
-    axis = axis_in(x, n["axis"] or 0)
+    axis = _axis(x, n["axis"] or 0)
     size = x.shape[axis]
     if n.given(1):
         sizes = _known_dims(n, 1)
@@ -197,6 +207,7 @@ def _one(n: Node, i: int) -> Any:
 @imports("EyeLike")
 def _eye_like(n: Node, x: Value) -> Any:
     dtype = x.dtype if n["dtype"] is None else dtype_from(n["dtype"])
+    check_rank(n, x, rank=2)
     rows, columns = x.shape
     plain = dtype if dtype.is_float or dtype.is_integer else f32
     return cast(eye(rows, columns, n["k"] or 0, plain), dtype)
@@ -219,7 +230,7 @@ def _pad(n: Node, x: Value, _: Any = None, constant: Value | None = None, *__: A
         number = constant if n.inputs[2].numbers is None else n.number(2)  # type: ignore[union-attr]  # it is given
     pairs: list[Any] = [(0, 0)] * x.rank
     for i, axis in enumerate(axes):
-        pairs[axis] = (widths[i], widths[i + len(axes)])
+        pairs[_axis(x, axis)] = (widths[i], widths[i + len(axes)])
     x, pairs = _cut(x, pairs)
     if all(w == 0 for pair in pairs for w in pair):
         return x
@@ -255,6 +266,7 @@ def _known_dims(n: Node, i: int) -> list[Any]:
 @imports("DepthToSpace", "SpaceToDepth")
 def _blocks(n: Node, x: Value) -> Any:
     size = n["blocksize"]
+    check_rank(n, x, rank=4)
     batch, channels, height, width = x.shape
     if n.op == "SpaceToDepth":
         parts = (batch, channels, floordiv(height, size), size, floordiv(width, size), size)
