@@ -45,8 +45,8 @@ class Doubled:
         if any(n.op_type in ROUNDED for n in nodes.values()):
             raise NotImplementedError("what is rounded has no differences")
         for one in kept:
-            if one.user is not None:
-                nodes[one.user[0]].input[one.user[1]] = _own(one)
+            for output, i in one.users:
+                nodes[output].input[i] = _own(one)
         self.stored = {t.name: numpy_helper.to_array(t) for t in proto.graph.initializer}
         for node in list(proto.graph.node):
             if node.op_type == "Constant" and any(node.output[0] == _own(k) for k in kept):
@@ -123,4 +123,4 @@ def _double_tensor(tensor: onnx.TensorProto) -> None:
 
 
 def _own(kept: Kept) -> str:
-    return kept.name if kept.user is None else f"{kept.name} of {kept.user[0]} {kept.user[1]}"
+    return f"{kept.name} of {kept.users[0]}" if kept.users else kept.name

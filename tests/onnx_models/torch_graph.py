@@ -29,8 +29,7 @@ class TorchGraph:
         self.updated: dict[str, Any] = {}  # statistics after a batch, by their names in the file
         nodes = {n.output[0]: n for n in all_nodes(self.proto.graph) if n.output}
         for kept in self.kept:
-            if kept.user is not None:
-                output, i = kept.user
+            for output, i in kept.users:
                 nodes[output].input[i] = _own(kept)
         missing = {n.op_type for n in all_nodes(self.proto.graph)} - {*NODES, "Loop"}
         if missing:
@@ -113,4 +112,4 @@ class TorchGraph:
 
 def _own(kept: Kept) -> str:
     """A name of its own for a tensor that only one node takes."""
-    return kept.name if kept.user is None else f"{kept.name} of {kept.user[0]} {kept.user[1]}"
+    return f"{kept.name} of {kept.users[0]}" if kept.users else kept.name

@@ -19,6 +19,7 @@ from nncompile.diagnostics.locations import Location, located, user_location
 from nncompile.frontends.onnx.checking import check_kinds, check_node, check_size
 from nncompile.frontends.onnx.functions import body_of, fits_body
 from nncompile.frontends.onnx.known import evaluated
+from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.refusals import Refusal, Refused, unfit
 from nncompile.frontends.onnx.registry import ENTRIES, Node, attributes_of, schema_of
 from nncompile.frontends.onnx.tensors import Tensor, array_of
@@ -53,6 +54,8 @@ class Importer:
         self.opsets = {_domain(o.domain): o.version for o in model.opset_import}
         self.functions = {(_domain(f.domain), f.name, f.overload): f for f in model.functions}
         self._made = {name for node in model.graph.node for name in node.output}
+        self._taken = {name for node in all_nodes(model.graph) for name in node.input}
+        self._taken |= {output.name for output in model.graph.output}
         self.refusals: list[Refusal] = []
         self.updates: dict[str, Value] = {}  # of states, by path
         self.notes: dict[str, list[str]] = {}
@@ -69,6 +72,10 @@ class Importer:
         lines = self.notes.setdefault(kind, [])
         if text not in lines:
             lines.append(text)
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a node of the file takes the tensor, or it is a result; in a function, any is."""
+        return bool(name) and (self._around is not None or name in self._taken)
 
     def dropout(self, x: Value, rate: float) -> Value:
         """The next dropout of the file, a layer of it."""

@@ -56,10 +56,10 @@ def evaluated(node: Node) -> Tensor | None:
         return None
     if sum(x.known.size for x in given if x.known is not None) > _MOST:
         return None
-    arrays = [None if x is None else _objects(x) for x in node.inputs]
-    if node.op not in _OF_TRUTH and any(map(_has_relations, arrays)):
-        return None
     try:
+        arrays = [None if x is None else _objects(x) for x in node.inputs]
+        if node.op not in _OF_TRUTH and any(map(_has_relations, arrays)):
+            return None
         result = function(node, *arrays)
         if result is None or any(map(_is_long, np.asarray(result, object).reshape(-1))):
             return None

@@ -31,25 +31,22 @@ LIMIT = 2**31 - 2**20
 @dataclass(frozen=True)
 class Kept:
     """A tensor of a file, by its name there, that is the parameter or state `path`, or the
-    transpose of it. One that only `user` takes, a node by its first output and which of its inputs,
-    is a parameter of its own here and was shared there."""
+    transpose of it. One that only `users` take, nodes by their first outputs and which of their
+    inputs, is a parameter of its own here and was shared there."""
 
     name: str
     path: str
     is_transposed: bool = False
     is_quantized: bool = False
-    user: tuple[str, int] | None = None
+    users: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def of(cls, stored: Stored) -> Kept:
         """What it says of a tensor that is a leaf."""
         first = stored if stored.same_as is None else stored.same_as
-        user, name = None, stored.name
-        if stored.copy_of is not None:
-            assert stored.user is not None
-            node, i = stored.user
-            user, name = (node.output[0], i), stored.copy_of
-        return cls(name, first.path, stored.transposed, stored.integers is not None, user)
+        name = stored.name if stored.copy_of is None else stored.copy_of
+        users = tuple((node.output[0], i) for node, i in stored.users)
+        return cls(name, first.path, stored.transposed, stored.integers is not None, users)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +117,7 @@ class OriginalFile:
             if kept.path not in weights:
                 continue
             array = weights[kept.path].T if kept.is_transposed else weights[kept.path]
-            if kept.user is not None:
+            if kept.users:
                 stored.split(kept, array)
             else:
                 stored.put(kept, array)
@@ -201,18 +198,17 @@ class _Tensors:
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
 
     def split(self, kept: Kept, array: Array) -> None:
-        """Gives the node that takes the tensor one of its own, where it is of other numbers."""
-        assert kept.user is not None
-        output, i = kept.user
+        """Gives the nodes that take the tensor one of their own, where it is of other numbers."""
         shared = array_of(self.by_name[kept.name], self.directory)
         if np.array_equal(shared, array):
             return
-        node = next(n for n in all_nodes(self.graph) if n.output and n.output[0] == output)
-        name = unused_name(f"{kept.name}.{i}", self.by_name, ".")
+        name = unused_name(f"{kept.name}.{kept.users[0][1]}", self.by_name, ".")
         tensor = numpy_helper.from_array(np.ascontiguousarray(array), name)
         self.graph.initializer.append(tensor)
         self.by_name[name] = self.graph.initializer[-1]
-        node.input[i] = name
+        nodes = {n.output[0]: n for n in all_nodes(self.graph) if n.output}
+        for output, i in kept.users:
+            nodes[output].input[i] = name
 
     def _quantized(self, name: str, before: Array, array: Array) -> Array:
         """Floats as the integers of which the file stores them."""

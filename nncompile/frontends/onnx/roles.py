@@ -10,8 +10,9 @@ from typing import Any
 import onnx
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
-from nncompile.frontends.onnx.naming import path_of, slot_name
+from nncompile.frontends.onnx.naming import is_made_up, path_of, slot_name
 from nncompile.frontends.onnx.reading import all_nodes
+from nncompile.frontends.onnx.tables import table_of
 from nncompile.ir.names import matches, unused_name
 from nncompile.ir.types import Array
 
@@ -49,7 +50,9 @@ _PASSING = frozenset(
     ]
 )
 _ADDED = frozenset(["Add", "Sub", "Mul", "Div", "Where", "Pow"])
-_BUFFERS = re.compile(r"(.*[._/])?(inv_freq|position_ids|rel(ative)?_pos(ition)?_index|anchors?)$")
+_BUFFERS = re.compile(
+    r"(.*[._/])?(inv_freq|position_ids|(pixel_|image_)?(mean|std)|rel(ative)?_pos(ition)?_index|anchors?)$"
+)
 _FX = "pkg.torch.onnx.fx_node"
 _FARTHEST = 500  # tensors that one is arranged to on its way to an operator
 _COMPARED = 50  # tensors of one shape, and of the same corners, with each other one
@@ -67,12 +70,13 @@ class Stored:
     reason: str = ""
     path: str = ""
     integers: Array | None = None  # as the file stores it, where `array` is what they stand for
+    is_written: bool = False  # in a node, as its constant
     beside: str = ""  # the stored tensor that is added to its product
     same_as: Stored | None = None  # the tensor that it is one parameter with
     transposed: bool = False  # whether it is the transpose of that
     takers: list[Use] = field(default_factory=list)  # the nodes that take it, whatever they are
-    copy_of: str | None = None  # the tensor of the file of which it is one use
-    user: Use | None = None  # that use
+    copy_of: str | None = None  # the tensor of the file of which it is what one layer takes
+    users: list[Use] = field(default_factory=list)  # the nodes of that layer
 
     @property
     def is_float(self) -> bool:
@@ -152,20 +156,40 @@ def _kept_apart(stored: Stored) -> str:
     return ""
 
 
-def assign(stored: Sequence[Stored], trainable: str | Sequence[str]) -> None:
-    """Gives each tensor its role: by the user's patterns, by what the exporter says, by the
-    operators that it gets to."""
-    patterns = None if trainable == "auto" else trainable
+def _assign_by_itself(stored: Sequence[Stored]) -> None:
     # Of products with a weight that has one result; of others, one number is a constant.
     biases = {s.beside for s in stored if s.array.ndim and s.array.shape[-1] == 1}
     for s in stored:
         s.role, s.reason = _role(s, s.name in biases)
-        if patterns is not None and s.role != "state":
+    parameters = [s for s in stored if s.role == "parameter"]
+    if all(s.is_written for s in parameters):
+        return
+    for s in parameters:  # of a file that stores its weights apart from what it writes in nodes
+        if s.is_written and not _in_slots(s):
+            s.role, s.reason = "constant", "written in a node, as no weight of the file is"
+
+
+def _in_slots(s: Stored) -> bool:
+    return any(i in _WEIGHTS.get(n.op_type, ()) for n, i in s.uses)
+
+
+def _is_told(use: Use) -> bool:
+    """Whether the exporter says of a node which tensors are parameters."""
+    return any(entry.key == _FX for entry in use[0].metadata_props)
+
+
+def assign(stored: Sequence[Stored], trainable: str | Sequence[str]) -> None:
+    """Gives each tensor its role: by the user's patterns, by what the exporter says, by the
+    operators that it gets to."""
+    _assign_by_itself(stored)
+    if trainable == "auto":
+        return
+    patterns = (trainable,) if isinstance(trainable, str) else trainable
+    for s in stored:
+        if s.role != "state":
             wanted = s.is_float and matches(s.path, patterns)
             s.role, s.reason = ("parameter", "") if wanted else ("constant", "not in trainable")
-    if patterns is None:
-        return
-    for pattern in (patterns,) if isinstance(patterns, str) else patterns:
+    for pattern in patterns:
         if not any(s.is_float and matches(s.path, pattern) for s in stored):
             names = [s.path for s in stored if s.is_float]
             raise ModelError(
@@ -184,13 +208,19 @@ def _role(s: Stored, is_bias: bool = False) -> tuple[str, str]:
         return ("parameter", "") if said == "parameter" else ("constant", "a buffer")
     if _BUFFERS.match(s.name):
         return "constant", "a buffer by its name"
-    is_weight = any(i in _WEIGHTS.get(n.op_type, ()) for n, i in s.uses)
+    is_weight = _in_slots(s)
+    if not is_weight or all(n.op_type == "Gather" for n, _ in s.uses):
+        table = table_of(s.array)
+        if table:
+            return "constant", table
     if s.array.ndim and (is_weight or is_bias):
         return "parameter", ""
     if s.array.size == 1:
         return "constant", ""
     if any(n.op_type in _ADDED for n, _ in s.uses):
-        return "parameter", ""
+        if not is_made_up(s.name) or not any(map(_is_told, s.uses)):
+            return "parameter", ""
+        return "constant", "a parameter would be named by its exporter"
     ops = sorted({n.op_type for n, _ in s.uses})
     return "constant", f"used by {', '.join(ops)}" if ops else "not used"
 

@@ -53,7 +53,9 @@ def stored_tensors(
             continue
         tensor.ClearField("raw_data")  # so that a large file is not in memory twice
         takers = by.get(tensor.name, [])
-        found.append(Stored(tensor.name, array, reached(tensor.name, by), takers=takers))
+        one = Stored(tensor.name, array, reached(tensor.name, by), takers=takers)
+        one.is_written = tensor.name in taken
+        found.append(one)
     names = {s.name for s in found}
     for s in found:
         s.beside = added_to(s.uses, by, names)

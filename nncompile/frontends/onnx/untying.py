@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
@@ -20,28 +21,49 @@ def untied(
     that it merged."""
     used = used | {s.path for s in stored}
     for s in list(stored):
-        flat = s.array.reshape(-1)
-        if s.role == "constant" or s.array.ndim != 1 or flat.size < 2 or (flat != flat[0]).any():
-            continue
-        takers = [*_directly(s), *_renamed(s)]
-        if len(takers) != len(s.takers) or len({id(n) for n, _ in takers}) < 2:
-            continue
-        uses = [_uses(taker, by) for taker in takers]
-        if not all(uses):  # of an identity that is a result, or is not taken
-            continue
+        layers, uses = _apart(s, by)
         paths = [s.path]
-        for k, taker in enumerate(takers[1:], 1):
-            node, i = taker
-            copy = Stored(f"{s.name}@{k + 1}", s.array, uses[k], s.role)
-            copy.copy_of, copy.user = s.name, taker
-            wanted = _wanted(s, taker, uses[k])
+        for k, layer in enumerate(layers[1:], 2):
+            own = [use for node, _ in layer for use in uses[id(node)]]
+            copy = Stored(f"{s.name}@{k}", s.array, own, s.role, copy_of=s.name, users=layer)
+            wanted = _wanted(s, layer[0], own)
             copy.path = unused_name(f"{prefix}.{wanted}" if prefix else wanted, used, "_")
             used.add(copy.path)
-            node.input[i] = copy.name
+            for node, i in layer:
+                node.input[i] = copy.name
             stored.append(copy)
             paths.append(copy.path)
-        s.uses, s.takers = uses[0], []
-        yield s.path, f"one vector of the file is {len(paths)} parameters: {', '.join(paths[1:])}"
+        if len(paths) > 1:
+            s.uses = [use for node, _ in layers[0] for use in uses[id(node)]]
+            s.takers = []
+            text = f"one vector of the file is {len(paths)} parameters: {', '.join(paths[1:])}"
+            yield s.path, text
+
+
+def _apart(s: Stored, by: Mapping[str, list[Use]]) -> tuple[list[list[Use]], dict[int, list[Use]]]:
+    """The nodes that take a uniform vector, layer by layer, and the operators that each of them, by
+    its id, brings it to. None where it is something else, or is a result or arranged."""
+    flat = s.array.reshape(-1)
+    takers = [*_directly(s), *_renamed(s)]
+    is_uniform = s.array.ndim == 1 and flat.size > 1 and bool((flat == flat[0]).all())
+    if s.role == "constant" or not is_uniform or len(takers) != len(s.takers):
+        return [], {}
+    uses = {id(node): _uses((node, i), by) for node, i in takers}
+    return (_layers(s, takers) if all(uses.values()) else []), uses
+
+
+def _layers(s: Stored, takers: Sequence[Use]) -> list[list[Use]]:
+    """The nodes that take a tensor, those of one layer together: first those of the layer that the
+    tensor is named after, if it has any. A layer that is called again, torch's older exporter calls
+    by its name and a number."""
+    layers: dict[object, list[Use]] = {}
+    own = s.name.rpartition(".")[0]
+    for node, i in takers:
+        scope = scope_of(node) if node.op_type != "Identity" else ""
+        if own and own in (scope, re.sub(r"_\d+$", "", scope)):
+            scope = own
+        layers.setdefault(scope or id(node), []).append((node, i))
+    return sorted(layers.values(), key=lambda layer: layer is not layers.get(own))
 
 
 def _directly(s: Stored) -> list[Use]:

@@ -163,6 +163,7 @@ def _identity(n: Node, x: Any, ratio: Any = None, training: Any = None) -> Any:
             kept = [ones_like(value)]
         return (x, *kept)
     importer, _ = n.context
-    if (len(n.outputs) > 1 and n.outputs[1]) or not importer.training:
+    mask = n.outputs[1] if len(n.outputs) > 1 else ""  # exporters name it though none takes it
+    if importer.is_taken(mask) or not importer.training:
         raise Refused("a dropout that drops, and whose mask is a result, has numbers of its own")
     return importer.dropout(value, rate)
