@@ -157,6 +157,8 @@ class ShapeError(CompileError, ValueError):
     of_a_call = True
     undecided: tuple[Any, Any] | None = None
     """Two sizes that must be equal, where that cannot be told."""
+    repeats: bool = False
+    """Whether one of them may be 1 instead."""
 
 
 class DTypeError(CompileError, TypeError):

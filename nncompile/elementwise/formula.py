@@ -281,7 +281,9 @@ class Formula:
             names = self._names(call)
             rows = [(name, *described(v)) for name, v in zip(names, values, strict=True)]
             message = f"{self.name}: {error.problem}"
-            raise ShapeError(message, rows=rows, hint=error.hint) from None
+            explained = ShapeError(message, rows=rows, hint=error.hint)
+            explained.undecided, explained.repeats = error.undecided, error.repeats
+            raise explained from None
 
 
 def _repeated(values: list[Value]) -> list[Value]:

@@ -262,12 +262,14 @@ def broadcast(*shapes: Shape) -> Shape:
             if is_same is False:
                 raise ShapeError(f"sizes {size} ≠ {shape[axis]} on axis {axis} do not broadcast")
             if is_same is None:
-                raise ShapeError(
+                error = ShapeError(
                     f"cannot tell whether {size} = {shape[axis]} on axis {axis}",
                     hint=CLIPPED
                     if is_clipped(size) or is_clipped(shape[axis])
                     else "give both axes the same name, or write one size in terms of the other",
                 )
+                error.undecided, error.repeats = (size, shape[axis]), True
+                raise error
         result.append(size)
     return tuple(result)
 

@@ -381,7 +381,7 @@ def _explained(
     message = f"{call_label(location, op.label)}: {error.problem}"
     explained = type(error)(message, rows=rows, hint=error.hint, location=location)
     if isinstance(error, ShapeError) and isinstance(explained, ShapeError):
-        explained.undecided = error.undecided
+        explained.undecided, explained.repeats = error.undecided, error.repeats
     return explained
 
 

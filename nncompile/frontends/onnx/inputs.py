@@ -10,6 +10,7 @@ import onnx
 
 from nncompile.diagnostics.errors import CompileError, ModelError, did_you_mean
 from nncompile.frontends.onnx.checking import check_size
+from nncompile.frontends.onnx.equal_sizes import Equal, assumptions, checked, with_equal
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.naming import clean
 from nncompile.frontends.onnx.reading import all_nodes
@@ -97,25 +98,32 @@ class _Sizes:
 
 
 def leaves_of_file(
-    importer: Importer, graph: onnx.GraphProto, sizes: Mapping[str, str], static: Mapping[str, int]
+    importer: Importer,
+    graph: onnx.GraphProto,
+    sizes: Mapping[str, str],
+    static: Mapping[str, int],
+    equal: Sequence[Equal] = (),
 ) -> tuple[dict[str, Value], dict[str, Any]]:
     """The data of the model by name, and as tensors: the inputs of the graph that no initializer
-    stands for. Raises `ModelError` for the name of a size that there is none of."""
+    stands for. `equal` are sizes that are assumed to be others; the values of the inputs are such
+    that this is checked. Raises `ModelError` for the name of a size that there is none of."""
     initialized = {t.name for t in graph.initializer}
     formals = [i for i in graph.input if i.name not in initialized]
     leaves: dict[str, Value] = {}
+    types: dict[str, Type] = {}
     environment: dict[str, Any] = {}
     size = _Sizes(sizes, static)
     for formal in formals:
         path = formal.name if formal.name not in RANDOM_STATE else f"{formal.name}_input"
         try:
-            value = Input(path, _declared(formal, len(formals) == 1, size))()
+            declared = _declared(formal, len(formals) == 1, size)
+            value = Input(path, with_equal(declared, equal))()
         except Refused as error:
             refusal = Refusal("input", 0, (), formal.name, error.reason)
             importer.refusals.append(refusal)
             environment[formal.name] = refusal
             continue
-        leaves[path] = value
+        leaves[path], types[path] = value, declared
         environment[formal.name] = Tensor.of(value)
     for option, given in (("sizes", sizes), ("static", static)):
         for text in given:
@@ -125,6 +133,10 @@ def leaves_of_file(
                     rows=[(n, str(v.type)) for n, v in leaves.items()],
                     hint=did_you_mean(text, size.named),
                 )
+    for name, value in checked(leaves, types, equal).items():
+        environment[name] = Tensor.of(value)
+    for text in assumptions(types, equal):
+        importer.note("assumptions", text)
     return leaves, environment
 
 

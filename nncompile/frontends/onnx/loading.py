@@ -19,6 +19,7 @@ from nncompile.diagnostics.hints import suggests_names
 from nncompile.diagnostics.locations import LocationTable, recording_locations
 from nncompile.diagnostics.reading import Path_
 from nncompile.frontends.onnx import entries as entries  # fills the table
+from nncompile.frontends.onnx.equal_sizes import Equal, needed, ordered
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.inputs import cut, leaves_of_file
 from nncompile.frontends.onnx.naming import clean
@@ -123,42 +124,62 @@ def load_onnx(
     a number. `trainable` are
     patterns of the paths of what is trained; by itself that is what products, convolutions,
     normalizations and embeddings take. Tensors of the same numbers, or the transpose of each other,
-    are one parameter unless `ties` is false. With `training`, batch normalization is by the batch
-    while the model is trained, and dropout drops where the file says so. `renames` gives stored
-    tensors other paths. The `report` of the model says what came of it.
+    are one parameter unless `ties` is false. Sizes of inputs that nodes need to be equal, and that
+    the file calls by two names, are assumed to be so, which is checked when it runs. With
+    `training`, batch normalization is by the batch while the model is trained, and dropout drops
+    where the file says so. `renames` gives stored tensors other paths. The `report` of the model
+    says what came of it.
 
     Raises `FileError` where the file cannot be read, `BackendError` where it is no ONNX model or
     has nodes that cannot be imported (all of them are named), `ModelError` for an unknown name.
     """
+    options = {
+        **{"prefix": prefix, "outputs": outputs, "sizes": sizes, "static": static, "ties": ties},
+        **{"trainable": trainable, "training": training, "renames": renames},
+    }
+    equal: list[Equal] = []
+    while True:
+        try:
+            return _loaded(path, name, options, equal)
+        except ImportRefused as refused:
+            found = needed(refused.refusals, ordered(refused.inputs))
+            if not found:
+                raise
+            equal.append(found[0])
+
+
+def _loaded(
+    path: Path_, name: str | None, options: Mapping[str, Any], equal: Sequence[Equal]
+) -> ImportedModel:
+    """See `load_onnx`; with sizes of inputs that are assumed to be equal to others."""
+    prefix, outputs, renames = (options[key] for key in ("prefix", "outputs", "renames"))
     model = read_model(path)
     digest = digest_of(model)
     file = os.path.basename(os.fspath(path))
     directory = os.fspath(Path(path).parent)
-    importer = Importer(model, file, directory, training)
+    importer = Importer(model, file, directory, options["training"])
     graph = model.graph
     if outputs is not None:
         cut(graph, outputs, file)
     title = clean(name or Path(path).stem) or "model"
     locations = LocationTable()
     with recording_locations(locations):
-        leaves, environment = leaves_of_file(importer, graph, sizes or {}, static or {})
+        sizes, static = options["sizes"] or {}, options["static"] or {}
+        leaves, environment = leaves_of_file(importer, graph, sizes, static, equal)
         stored = stored_tensors(importer, graph, directory, environment)
         name_all(stored, prefix, renames or {}, {*leaves, *RANDOM_STATE})
-        assign(stored, trainable)
+        assign(stored, options["trainable"])
         by = consumers(graph, importer.functions)
         for path_, text in untied(stored, by, prefix, {*leaves, *RANDOM_STATE}):
             importer.note("assumptions", f"{path_}: {text}")
-        tied = tie(stored) if ties == "auto" or ties is True else {}
+        tied = tie(stored) if options["ties"] in ("auto", True) else {}
         initial = put_weights(stored, environment)
         del graph.initializer[:]  # their numbers are there a second time now
         importer.nodes(graph.node, environment, None, importer.opsets)
         results = _results(importer, environment, graph, leaves)
         if importer.refusals:
-            raise ImportRefused(file, importer.refusals)
-    options = {
-        **{"prefix": prefix, "outputs": outputs, "sizes": sizes, "static": static, "ties": ties},
-        **{"trainable": trainable, "training": training, "renames": renames},
-    }
+            inputs = {name: leaf.type for name, leaf in leaves.items()}
+            raise ImportRefused(file, importer.refusals, inputs)
     original = OriginalFile.of(Path(path), digest, stored, results, options)
     loaded = _model(title, model, importer, leaves, stored, tied, initial, results, locations)
     return dataclasses.replace(loaded, original=original)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx
 
 from nncompile.diagnostics.errors import BackendError
+from nncompile.ir.types import Type
 
 _SHOWN = 40  # rows of a message
 _LONGEST = 300  # characters of a name or a reason
@@ -75,12 +76,16 @@ def _plain(attribute: onnx.AttributeProto) -> Any:
 
 
 class ImportRefused(BackendError):
-    """A file with nodes that cannot be imported; `refusals` are all of them."""
+    """A file with nodes that cannot be imported; `refusals` are all of them, `inputs` the types of
+    what the file is fed."""
 
     most_rows = None
 
-    def __init__(self, file: str, refusals: Sequence[Refusal]) -> None:
+    def __init__(
+        self, file: str, refusals: Sequence[Refusal], inputs: Mapping[str, Type] = {}
+    ) -> None:
         self.refusals = tuple(refusals)
+        self.inputs = inputs
         rows = [r.row for r in refusals[:_SHOWN]]
         if len(refusals) > _SHOWN:
             rows.append((f"and {len(refusals) - _SHOWN} more", "", "", ""))

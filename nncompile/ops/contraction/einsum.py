@@ -185,11 +185,13 @@ def _sizes(terms: Sequence[str], shapes: Sequence[Shape], prefix: str = "") -> d
             if is_same is False:
                 raise ShapeError(f"{prefix}index {letter} has sizes {known} ≠ {size}")
             if is_same is None:
-                raise ShapeError(
+                error = ShapeError(
                     f"{prefix}cannot tell whether the sizes {known} and {size} of index {letter} "
                     "are equal",
                     hint="give both axes the same name, or write one size in terms of the other",
                 )
+                error.undecided = known, size
+                raise error
     return sizes
 
 

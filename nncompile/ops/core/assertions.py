@@ -6,15 +6,17 @@ runs; see `nncompile.program.shape_check` and `nncompile.train.indices`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import field
 from typing import Any
 
 from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.ir.basic import Constant
-from nncompile.ir.dims import Dim, dim, symbol
-from nncompile.ir.op import Sample, Value
-from nncompile.ir.types import Type, f32, f64, i32, i64
+from nncompile.ir.dims import Dim, dim, same, symbol
+from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
+from nncompile.ir.op import Op, Sample, Value
+from nncompile.ir.types import Array, Type, f32, f64, i32, i64
 from nncompile.ops.core.annotations import Annotation
 
 LENGTHS = "a length counts the valid elements of a row: np.clip(lengths, {low}, {high})"
@@ -41,6 +43,55 @@ class AssertAtMost(Annotation):
     def samples(cls) -> Iterator[Sample]:
         yield Sample(cls(symbol("n"), 8, "{size} rows are more than {limit}"), (f32["n", 3],))
         yield Sample(cls(3, 3, "{x}", "{limit}"), (f64[3],))
+
+
+class AssertEqualSizes(Op):
+    """x itself, whose size along `axis` is that of `other` along `other_axis`, by the same name.
+    Our own runners look at what is fed; other runtimes do not compare sizes of one name, and a
+    reshape to the size of `other` fails there, in a node that is called after `claim`."""
+
+    axis: int
+    other_axis: int
+    claim: str = field(repr=False)
+    moves = True
+
+    @property
+    def label(self) -> str:
+        """The claim, as nodes are called."""
+        return re.sub(r"\W+", "_", self.claim).strip("_")
+
+    def infer(self, x: Type, other: Type) -> Type:
+        sizes = x.shape[self.axis], other.shape[self.other_axis]
+        if same(*sizes) is False:
+            raise ShapeError(f"{self.claim}: {sizes[0]} is not {sizes[1]}")
+        return x
+
+    def pullback(self, g: Value, y: Value, x: Value, other: Value) -> Sequence[Value | None]:
+        return (g if y.dtype.is_float else None), None
+
+    def rowwise(self, row_axes: Sequence[int | None], *types: Any) -> int | None:
+        return row_axes[0]  # the other has no part in the value
+
+    def numpy(self, x: Array, other: Array) -> Array:
+        return x
+
+    def onnx(self, o: OnnxEmitter, x: str, other: str) -> str:
+        rank = o.types[0].rank
+        sizes = [o.Shape(other, start=self.other_axis, end=self.other_axis + 1)]
+        if self.axis:
+            sizes.insert(0, o.Shape(x, start=0, end=self.axis))
+        if self.axis + 1 < rank:
+            sizes.append(o.Shape(x, start=self.axis + 1, end=rank))
+        return o.Reshape(x, o.Concat(*sizes, axis=0), allowzero=1)
+
+    def torch(self, t: TorchEmitter, x: str, other: str) -> str:
+        return x
+
+    @classmethod
+    def samples(cls) -> Iterator[Sample]:
+        yield Sample(cls(0, 0, "x[0] is y[0]"), (f32["n", 3], f32["n"]))
+        yield Sample(cls(1, 0, "x[1] is y[0]"), (i64[2, "n", 3], f32["n", "m"]))
+        yield Sample(cls(0, 1, "x[0] is y[1]"), (f64["n"], f32[2, "n"]))
 
 
 class AssertInRange(Annotation):

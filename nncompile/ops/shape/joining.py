@@ -50,10 +50,13 @@ class Concat(Op):
                 raise ShapeError(f"ranks differ, {first} and {part}")
             shapes = [with_axis(t.shape, self.axis) for t in (first, part)]
             if same_shape(*shapes) is not True:
-                raise ShapeError(
+                error = ShapeError(
                     f"{first} and {part} may differ along axis {self.axis} only",
                     hint="give axes of the same size the same name",
                 )
+                pairs = zip(*shapes, strict=True)
+                error.undecided = next(((a, b) for a, b in pairs if same(a, b) is None), None)
+                raise error
             total = total + part.shape[self.axis]
         shape = with_axis(first.shape, self.axis, dim(total))
         return Type(first.dtype, shape)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import onnx
-import sympy as sp
 
 from nncompile.frontends.onnx import entries as entries  # fills the table
+from nncompile.frontends.onnx.equal_sizes import needed, ordered
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.inputs import leaves_of_file
-from nncompile.frontends.onnx.refusals import Refusal, Refused
+from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
 from nncompile.ir.graph import Input
 from nncompile.ir.types import Type
@@ -26,38 +24,22 @@ def facts_of(model: onnx.ModelProto, file: str, directory: str) -> dict[str, Ten
     A size that a node of the file needs to be some number, as where a file was written for one
     length of its input, is that number: with another the file does not run."""
     static: dict[str, int] = {}
+    names = {d.dim_param for i in model.graph.input for d in i.type.tensor_type.shape.dim}
     while True:
         importer = Importer(model, file, directory, training=False)
-        _, environment = leaves_of_file(importer, model.graph, {}, static)
+        leaves, environment = leaves_of_file(importer, model.graph, {}, static)
         for tensor in model.graph.initializer:
             try:
                 environment[tensor.name] = _stored(tensor, directory)
             except Refused:
                 continue  # of an element type that there is none of here
         importer.nodes(model.graph.node, environment, {}, importer.opsets)
-        found = _needed_sizes(model.graph, importer.refusals)
+        sizes = [s for s in ordered({n: v.type for n, v in leaves.items()}) if str(s) in names]
+        pairs = needed(importer.refusals, sizes, repeats=False)
+        found = {str(s): n for s, n in pairs if isinstance(n, int)}
         if not found.keys() - static.keys():
             return {name: x for name, x in environment.items() if isinstance(x, Tensor)}
         static |= found
-
-
-def _needed_sizes(graph: onnx.GraphProto, refusals: Sequence[Refusal]) -> dict[str, int]:
-    """Sizes by name that nodes need to be numbers."""
-    names = {d.dim_param for i in graph.input for d in i.type.tensor_type.shape.dim}
-    found = {}
-    for refusal in refusals:
-        pair = getattr(refusal.cause, "undecided", None)
-        if pair is None:
-            continue
-        ratio = sp.cancel(sp.sympify(pair[0]) / pair[1])
-        above, below = sp.fraction(ratio)
-        for size, number in ((above, below), (below, above)):
-            coefficient, symbol = size.as_coeff_Mul()
-            if symbol.is_Symbol and number.is_Integer and str(symbol) in names:
-                exact = number / coefficient
-                if exact.is_Integer and exact > 0:
-                    found[str(symbol)] = int(exact)
-    return found
 
 
 def _stored(tensor: onnx.TensorProto, directory: str) -> Tensor:
