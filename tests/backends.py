@@ -29,9 +29,9 @@ def graph_of(values: Values) -> Graph:
 
 
 def valid_model(graph: Graph) -> onnx.ModelProto:
-    """The ONNX model, after the checker and the strict inference of shapes."""
+    """The ONNX model, after the checker and the strict inference of shapes and of known values."""
     model = to_model(graph)
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(model)
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
     return model
 

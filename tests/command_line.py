@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
+import typer.main
+import typer.testing
 from typer.testing import CliRunner, Result
 
 from nncompile.cli.app import app
+
+# The commands are made of their functions once, and not for each of a thousand calls.
+typer.testing._get_command = functools.cache(typer.main.get_command)  # type: ignore[attr-defined]
 
 GOOD = """\
 import numpy as np

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import copy
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def check_interned(case: Case) -> None:
 
 def check_onnx(case: Case) -> None:
     """onnxruntime computes in f32 what numpy computes in double."""
-    _check_runtime(case, case.graph(case.results), case.bindings, {}, in_double)
+    _check_runtime(case.graph(case.results), _references(case))
 
 
 def check_gradient_onnx(case: Case) -> None:
@@ -58,25 +59,26 @@ def check_gradient_onnx(case: Case) -> None:
         "gradients", {f"g{i}": g for i, g in enumerate(gradients)}, (*case.inputs, *extra)
     )
     half = any(x.dtype.is_half for x in case.real)
-    _check_runtime(case, graph, [sizes], extra, evaluate if half else in_double)
+    feeds = case.feeds(sizes) | _drawn(case, extra, sizes)
+    expected = (evaluate if half else in_double)(graph, feeds)
+    _check_runtime(graph, [(sizes, feeds, expected)])
 
 
-def _check_runtime(
-    case: Case,
-    graph: Graph,
-    bindings: list[Sizes],
-    extra: Mapping[Value, Any],
-    reference: Callable[[Graph, Feeds], Feeds],
-) -> None:
-    model = valid_model(graph)
-    run = session(model)
-    for sizes in bindings:
-        feeds = case.feeds(sizes) | _drawn(case, extra, sizes)
-        expected = reference(graph, feeds)
+def _check_runtime(graph: Graph, references: list[tuple[Sizes, Feeds, Feeds]]) -> None:
+    run = session(valid_model(graph))
+    for sizes, feeds, expected in references:
         actual = run(feeds, expected)
         for name, y in graph.outputs.items():
             assert actual[name].dtype == y.dtype.numpy
             assert_close(actual[name], expected[name], y.dtype.name, f"{name} at {sizes}")
+
+
+@lru_cache(maxsize=1)
+def _references(case: Case) -> list[tuple[Sizes, Feeds, Feeds]]:
+    """For each of its sizes, data and what numpy computes of them in double."""
+    drawn = [(sizes, case.feeds(sizes)) for sizes in case.bindings]
+    graph = case.graph(case.results)
+    return [(sizes, feeds, in_double(graph, feeds)) for sizes, feeds in drawn]
 
 
 def in_double(graph: Graph, feeds: Feeds) -> Feeds:
@@ -88,9 +90,7 @@ def check_torch(case: Case) -> None:
     """TorchScript computes in f32 what numpy computes in double."""
     graph = case.graph(case.results)
     script = script_of(graph)
-    for sizes in case.bindings:
-        feeds = case.feeds(sizes)
-        expected = in_double(graph, feeds)
+    for sizes, feeds, expected in _references(case):
         results = script(feeds)
         for name, y in graph.outputs.items():
             actual = results[name]

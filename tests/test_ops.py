@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 
@@ -17,10 +18,9 @@ CASES = [
     for op_type in op_types.registered_ops()
     for case in (*op_types.cases_of(op_type), *op_types.varied_cases_of(op_type))
 ]
-# In double, where gradients are checked, they are the cases above.
+# Differences are taken in double, where these are the cases above.
 TYPED = [case for op_type in op_types.registered_ops() for case in op_types.typed_cases_of(op_type)]
-WITH_GRADIENTS = [case for case in CASES if op_checks.has_gradients(case)]
-
+TYPED_NAMES = {case.name for case in TYPED}
 
 QUICK = 2  # cases of each op in `make quick`
 
@@ -44,26 +44,13 @@ def test_has_samples(op_type: type[Op]) -> None:
 
 
 @each(CASES + TYPED)
-def test_type_and_identity(case: Case) -> None:
+def test_op(case: Case) -> None:
     op_checks.check_type(case)
     op_checks.check_interned(case)
-
-
-@each(CASES + TYPED)
-def test_onnx(case: Case) -> None:
+    if op_checks.has_gradients(case) and case.name not in TYPED_NAMES:
+        op_checks.check_gradients(case)
     op_checks.check_onnx(case)
-
-
-@each(CASES + TYPED)
-def test_torchscript(case: Case) -> None:
-    op_checks.check_torch(case)
-
-
-@each(WITH_GRADIENTS)
-def test_gradients(case: Case) -> None:
-    op_checks.check_gradients(case)
-
-
-@each([c for c in (*WITH_GRADIENTS, *TYPED) if op_checks.is_differentiable(c)])
-def test_gradients_onnx(case: Case) -> None:
-    op_checks.check_gradient_onnx(case)
+    if op_checks.is_differentiable(case):
+        op_checks.check_gradient_onnx(case)
+    if find_spec("torch"):
+        op_checks.check_torch(case)

@@ -30,6 +30,20 @@ FIRST_WITHOUT = (3, 14)
 """The first Python that TorchScript does not support."""
 
 
+class _Root(torch.nn.Module):
+    """What holds the weights until it is scripted."""
+
+    def __init__(self) -> None:  # short: torch parses it again for every module that is scripted
+        super().__init__()
+
+
+def _root(name: str) -> torch.nn.Module:
+    """A module of a class of its own: torch shares the methods of modules of one class and equal
+    attributes."""
+    root: torch.nn.Module = type(name, (_Root,), {})()
+    return root
+
+
 def source(graph: Graph) -> str:
     """The graph as the source of a TorchScript `forward`.
 
@@ -102,7 +116,7 @@ def _round_trip(module: torch.jit.ScriptModule) -> tuple[bytes, Exception | None
 
 def _can_be_loaded(path: str) -> bool:
     """Whether torch can load a module that has this tensor alone."""
-    root = type("Layer", (torch.nn.Module,), {})()  # of its own, as in `scripted`
+    root = _root("Layer")
     hold(root, path, np.zeros(1, np.float32), False)
     module = torch.jit.script(root)
     module.define(f"def forward(self) -> Tensor:\n    return {attribute_text(path)}\n")
@@ -119,8 +133,7 @@ def scripted(
     """A scripted module with methods of these sources. It holds arrays by path, each with whether
     it is trained; what it is stands as JSON in its attribute `nncompile`."""
     check_python()
-    # A class of its own: torch shares the methods of modules of one class and equal attributes.
-    root = type(_class_name(name), (torch.nn.Module,), {})()
+    root = _root(_class_name(name))
     root.nncompile = json.dumps(about)
     for path, (array, trained) in arrays.items():
         hold(root, path, array, trained)
