@@ -7,7 +7,6 @@ import copy
 import pickle
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 

@@ -213,6 +213,35 @@ def test_same_type() -> None:
     assert not same_type(f32["n"], f32["m"])
 
 
+CUT = leaf("cut", f32["n", 6])
+looked_at: list[Value] = []
+
+
+@on(MatMul)
+def never(value: Value) -> None:
+    looked_at.append(value)
+
+
+@on(MatMul)
+def cut_where_it_is_used_once(value: Value) -> Value | None:
+    return CUT if uses(value) == 1 else None
+
+
+def test_what_no_change_applies_to_is_looked_at_once() -> None:
+    looked_at.clear()
+    product = A @ leaf("once", f32[5, 6])
+    for wrap in (relu, exp, log):  # three graphs that share the node
+        rewritten(wrap(product), never)
+    assert looked_at == [product]
+
+
+def test_what_depends_on_the_graph_is_looked_at_in_each() -> None:
+    product = A @ leaf("twice", f32[5, 6])
+    both = Graph("both", {"y": exp(product), "z": log(product)})
+    assert rewrite(both, [cut_where_it_is_used_once]) is both
+    assert rewritten(exp(product), cut_where_it_is_used_once) is exp(CUT)
+
+
 def test_a_graph_without_what_the_rules_look_for_is_left_alone() -> None:
     x = leaf("x", f32["n", 3])
     graph = Graph("g", {"y": x.sum()})

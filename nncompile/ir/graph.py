@@ -175,6 +175,11 @@ class Graph:
         return toposort(self.outputs.values())
 
     @cached_property
+    def op_types(self) -> frozenset[type[Op]]:
+        """The classes of its ops."""
+        return frozenset(type(v.op) for v in self.nodes)
+
+    @cached_property
     def leaves(self) -> dict[str, Value]:
         """The leaves that the outputs need or `inputs` declares, by name."""
         reachable = [v for v in self.nodes if isinstance(v.op, Input)]

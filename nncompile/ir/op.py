@@ -230,12 +230,13 @@ class Value(Operators):
     `x is y` asks whether two values are the same node.
     """
 
-    __slots__ = ("__weakref__", "args", "digest", "op", "type")
+    __slots__ = ("__weakref__", "args", "digest", "op", "settled", "type")
 
     op: Op
     args: tuple[Value, ...]
     type: Any
     digest: bytes
+    settled: int  # bits of sets of rewritings of which none applies: see passes/rewriter.py
 
     __hash__ = object.__hash__  # identity, and as fast as that of any object
 
@@ -306,6 +307,7 @@ def apply(op: Op, *args: Value) -> Value:
         set_(value, "args", args)
         set_(value, "type", type_)
         set_(value, "digest", digest.digest())
+        set_(value, "settled", 0)
         with _pool_lock:  # another thread may have been faster
             value = _pool.setdefault(key, value)
     current_locations().record(value, location)

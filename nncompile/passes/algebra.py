@@ -17,13 +17,13 @@ from nncompile.ir.basic import cast, size_value
 from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, is_one, product
 from nncompile.ir.graph import Graph
-from nncompile.ir.op import Value, makers_of
+from nncompile.ir.op import Value
 from nncompile.ir.types import boolean, f32, f64, i64
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Reshape, reshape
 from nncompile.ops.shape.selecting import nonzero
 from nncompile.passes.maps import cost, inlined, terms
-from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
+from nncompile.passes.rewriter import Steps, made_by, on, rewrite, rule, uses
 
 
 def algebra(graph: Graph) -> Graph:
@@ -125,7 +125,7 @@ def sum_of_repeated(
     lead = len(shape) - x.rank
     source = (1,) * lead + x.shape
     repeated = [i for i in axes if is_one(source[i]) and not is_one(shape[i])]
-    if makers_of(shape[i] for i in repeated):
+    if made_by(shape[i] for i in repeated):
         return "the number of repetitions depends on data"
     rest = tuple(i - lead for i in axes if not is_one(source[i]))
     small = cast(x, before.dtype)

@@ -25,7 +25,9 @@ guard and without them fails the tests:
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,9 +35,9 @@ from typing import Any
 
 from nncompile.diagnostics.errors import CompileError
 from nncompile.diagnostics.locations import LocationTable, recording_locations
-from nncompile.ir.dims import same_shape
+from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.graph import Graph, Input, toposort
-from nncompile.ir.op import Op, Value, apply
+from nncompile.ir.op import Op, Value, apply, makers_of
 from nncompile.ir.transform import rebuilt
 from nncompile.ir.types import AnyType, Type
 from nncompile.passes.matching import Skeleton
@@ -44,17 +46,38 @@ Steps = Generator[Value, None, Any]  # two values; returns why it refuses, if it
 
 ROUNDS = 50  # rewrites allowed for each node of a graph before rules count as going in circles
 
-_uses: ContextVar[Mapping[Value, int]] = ContextVar("uses", default={})  # noqa: B039
+
+@dataclass
+class _Surroundings:
+    """What a change may ask of the graph that is being rewritten, and whether one did."""
+
+    uses: dict[Value, int]
+    were_asked: bool = False
+
+
+_surroundings: ContextVar[_Surroundings] = ContextVar("surroundings", default=_Surroundings({}))  # noqa: B039
+
+
+def _asked() -> dict[Value, int]:
+    surroundings = _surroundings.get()
+    surroundings.were_asked = True
+    return surroundings.uses
 
 
 def uses(value: Value) -> int:
     """How many nodes and outputs of the graph that is being rewritten need the value."""
-    return _uses.get().get(value, 1)
+    return _asked().get(value, 1)
 
 
 def present(value: Value) -> bool:
     """Whether the graph that is being rewritten has the value."""
-    return value in _uses.get()
+    return value in _asked()
+
+
+def made_by(sizes: Iterable[Dim]) -> list[Value]:
+    """The nodes of the graph that is being rewritten which make sizes that depend on data."""
+    _asked()
+    return makers_of(sizes)
 
 
 Refused = Callable[..., Iterator[Value | tuple[Value, ...]]]
@@ -221,8 +244,7 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
     go in circles.
     """
     changes = list(changes)
-    op_types = {type(v.op) for v in graph.nodes}
-    if not any(_may_apply(change, op_types) for change in changes):
+    if not any(_may_apply(change, graph.op_types) for change in changes):
         return graph
     return graph.mapped(lambda outputs: _Rewriting(graph, changes).run(outputs))
 
@@ -237,32 +259,47 @@ def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:
     return all(any(issubclass(op_type, classes) for op_type in op_types) for classes in required)
 
 
+_bits: dict[tuple[Callable[..., Any], ...], int] = {}
+
+
+def _settled_bit(changes: Iterable[Rule | Change]) -> int:
+    """The bit of `Value.settled` which says that none of these changes applies to a node, whatever
+    graph it stands in; 0 where that cannot be kept, as one of them depends on more than the node.
+    Passes run again and again, over nodes of which most have been looked at before."""
+    functions = tuple(change.function for change in changes)
+    if any(function.__closure__ for function in functions):
+        return 0
+    return _bits.setdefault(functions, 1 << len(_bits))
+
+
 class _Rewriting:
     def __init__(self, graph: Graph, changes: Iterable[Rule | Change]) -> None:
         self.locations = graph.locations
         self.all_changes = list(changes)
         self.changes: dict[type[Op], list[Rule | Change]] = {}
-        self.uses: dict[Value, int] = {}
-        for value in (*graph.outputs.values(), *(a for v in graph.nodes for a in v.args)):
-            self.uses[value] = self.uses.get(value, 0) + 1
+        self.settled = _settled_bit(self.all_changes)
+        needed = itertools.chain(graph.outputs.values(), *(v.args for v in graph.nodes))
+        self.surroundings = _Surroundings(dict(Counter(needed)))
+        self.uses = self.surroundings.uses
         self.remaining = ROUNDS * len(graph.nodes)
         self.last: Rule | Change | None = None
         self.nodes = graph.nodes
         self.final: dict[Value, Value] = {}
 
     def run(self, outputs: Sequence[Value]) -> list[Value]:
-        token = _uses.set(self.uses)
+        token = _surroundings.set(self.surroundings)
+        final = self.final
         try:
             for v in self.nodes:
-                if v in self.final:
+                if v in final:
                     continue
-                if self._is_plain(v) and all(self.final[a] is a for a in v.args):
-                    self.final[v] = v
+                if self._is_settled(v) and all(final[a] is a for a in v.args):
+                    final[v] = v
                 else:
                     self._finish(v)
         finally:
-            _uses.reset(token)
-        return [self.final[v] for v in outputs]
+            _surroundings.reset(token)
+        return [final[v] for v in outputs]
 
     def _applicable(self, op_type: type[Op]) -> list[Rule | Change]:
         """The changes of ops of that class."""
@@ -272,9 +309,12 @@ class _Rewriting:
             self.changes[op_type] = found
         return found
 
-    def _is_plain(self, v: Value) -> bool:
-        """Whether nothing applies to the op, nor to a body of it."""
-        return type(v.op).within is Op.within and not self._applicable(type(v.op))
+    def _is_settled(self, v: Value) -> bool:
+        """Whether it is known that nothing applies to the node, nor to a body of it."""
+        op_type = type(v.op)
+        if v.settled & self.settled:
+            return True
+        return op_type.within is Op.within and not self._applicable(op_type)
 
     def _finish(self, value: Value) -> None:
         """Finds the final form of a node and of what comes to stand in its place, by a stack:
@@ -302,25 +342,27 @@ class _Rewriting:
     def _next(self, v: Value) -> Value:
         """One step further: the node on the final forms of its arguments, or rewritten."""
         args = [self.final[a] for a in v.args]
-        is_changed = any(new is not old for new, old in zip(args, v.args, strict=True))
-        if not is_changed:
-            op = v.op.within(lambda graph: rewrite(graph, self.all_changes))
-            if op is not v.op:
-                with self.locations.located(v):
-                    return apply(op, *args)
-        changes = [] if is_changed else self._applicable(type(v.op))
-        if not is_changed and not changes:
-            return v
-        with self.locations.located(v):
-            if is_changed:
+        if any(new is not old for new, old in zip(args, v.args, strict=True)):
+            with self.locations.located(v):
                 return rebuilt(v, args)
-            for change in changes:
+        if self._is_settled(v):
+            return v
+        op = v.op
+        if type(op).within is not Op.within:
+            op = op.within(lambda graph: rewrite(graph, self.all_changes))
+        with self.locations.located(v):
+            if op is not v.op:
+                return apply(op, *args)
+            self.surroundings.were_asked = False
+            for change in self._applicable(type(op)):
                 new = change(v)
                 if new is not None and new is not v:
                     self.last, self.remaining = change, self.remaining - 1
                     if self.remaining < 0:
                         raise self._endless_error()
                     return new
+        if not self.surroundings.were_asked:
+            object.__setattr__(v, "settled", v.settled | self.settled)
         return v
 
     def _endless_error(self) -> CompileError:
