@@ -7,7 +7,7 @@ for `stabilise` and `inference`, which keep a graph fit to be differentiated.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from nncompile.diagnostics.errors import CompileError, ModelError, did_you_mean
 from nncompile.ir.gc_pause import without_collection
@@ -25,7 +25,7 @@ from nncompile.passes.inference import inference
 from nncompile.passes.layout import casts, reshapes, transposes
 from nncompile.passes.loops import loops, merge
 from nncompile.passes.matmul_reassociation import chains
-from nncompile.passes.rewriter import same_type
+from nncompile.passes.rewriter import RulePass, rewrite, same_type
 from nncompile.passes.stabilise import stabilise
 from nncompile.passes.strip_annotations import release
 
@@ -52,6 +52,17 @@ PASSES: dict[str, Pass] = {
     "update": updates,
     "pack": pack,
 }
+
+# They are one rewriting each, which makes a graph anew once and not for every pass. Numbers are
+# folded before formulas are joined, which ask how often a value is needed; so do `common` (for what
+# else there is) and the products at the end.
+TOGETHER = (
+    ("release", "fold"),
+    ("algebra", "stabilise", "casts", "reshapes"),
+    ("scatters", "dead"),
+    ("transposes", "hoist"),
+    ("gemm", "convolution", "update"),
+)
 
 # Once, when the others are done: what it joins they would no longer see through. It may leave a
 # section that nobody uses.
@@ -80,30 +91,56 @@ def check_passes(names: Collection[str]) -> None:
 def optimize(graph: Graph, without: Collection[str] = (), observe: Observer | None = None) -> Graph:
     """The graph after all passes but those named in `without`, in rounds until nothing changes.
 
-    `observe(name, before, after)` is called for each pass. Raises `ModelError` for
-    the name of a pass that does not exist.
+    `observe(name, before, after)` is called for each pass: for it they are done one by one, and
+    then, for the result, as ever. Raises `ModelError` for the name of a pass that does not exist.
     """
     check_passes(without)
     selected = [name for name in PASSES if name not in without]
-    rounds = [name for name in selected if name != LAST]
-    unchanged = 0  # passes in a row that found nothing to do
-    for name in itertools.chain.from_iterable(itertools.repeat(rounds, ROUNDS)):
+    if observe is not None:
+        _run([(name,) for name in selected], graph, observe)
+    return _run(_stages(selected), graph)
+
+
+Stage = tuple[str, ...]
+
+
+def _stages(names: Sequence[str]) -> list[Stage]:
+    """The passes, those that are done together as one."""
+    group_of = {name: group for group in TOGETHER for name in group}
+    stages: dict[Stage, Stage] = {}
+    for name in names:
+        alone = name not in group_of or not isinstance(PASSES[name], RulePass)
+        group = (name,) if alone else group_of[name]
+        stages[group] = (*stages.get(group, ()), name)
+    return list(stages.values())
+
+
+def _run(stages: Sequence[Stage], graph: Graph, observe: Observer | None = None) -> Graph:
+    """The graph after rounds of these until nothing changes, and what comes once after them."""
+    rounds = [stage for stage in stages if stage != (LAST,)]
+    unchanged = 0  # stages in a row that found nothing to do
+    for stage in itertools.chain.from_iterable(itertools.repeat(rounds, ROUNDS)):
         if unchanged == len(rounds):
             break
-        after = _applied(name, graph, observe)
+        after = _applied(stage, graph, observe)
         unchanged = unchanged + 1 if same_outputs(graph, after) else 0
         graph = after
+    selected = set().union(*stages)
     for name in (LAST, CLEANING):
         if name in selected:
-            graph = _applied(name, graph, observe)
+            graph = _applied((name,), graph, observe)
     return graph
 
 
-def _applied(name: str, graph: Graph, observe: Observer | None) -> Graph:
-    after = PASSES[name](graph)
-    _check(name, graph, after)
+def _applied(stage: Stage, graph: Graph, observe: Observer | None) -> Graph:
+    passes = [PASSES[name] for name in stage]
+    if len(passes) == 1:
+        after = passes[0](graph)
+    else:
+        after = rewrite(graph, [c for p in passes if isinstance(p, RulePass) for c in p.changes])
+    _check(stage, graph, after)
     if observe is not None:
-        observe(name, graph, after)
+        observe(stage[0], graph, after)
     return after
 
 
@@ -114,14 +151,14 @@ def same_outputs(a: Graph, b: Graph) -> bool:
     )
 
 
-def _check(name: str, before: Graph, after: Graph) -> None:
+def _check(stage: Stage, before: Graph, after: Graph) -> None:
     """That a pass kept the names and types of the outputs."""
     for output, old in before.outputs.items():
         new = after.outputs.get(output)
         if new is None or not same_type(new.type, old.type):
             got = "nothing" if new is None else str(new.type)
             raise CompileError(
-                f"pass {name} is wrong: it turns output {output} into {got}",
+                f"pass {' or '.join(stage)} is wrong: it turns output {output} into {got}",
                 rows=[(output, str(old.type))],
             )
 

@@ -16,32 +16,29 @@ from nncompile.elementwise.trace_formula import LIMIT
 from nncompile.ir.basic import cast, size_value
 from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, is_one, product
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import boolean, f32, f64, i64
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Reshape, reshape
 from nncompile.ops.shape.selecting import nonzero
 from nncompile.passes.maps import cost, inlined, terms
-from nncompile.passes.rewriter import Steps, made_by, on, rewrite, rule, uses
+from nncompile.passes.rewriter import Changes, Steps, made_by, on, rule, rules, uses
 
 
-def algebra(graph: Graph) -> Graph:
+@rules
+def algebra() -> Changes:
     """Cancels what cancels (−−x, x + 0, 2·(3·x)), computes on small tensors before they are
     repeated, and sums in one go."""
-    return rewrite(
-        graph,
-        [
-            before_repeating,
-            chosen_first,
-            simpler_together,
-            sum_of_repeated,
-            sum_of_one,
-            sum_of_reshaped,
-            sum_of_sum,
-            sum_of_scaled,
-        ],
-    )
+    return [
+        before_repeating,
+        chosen_first,
+        simpler_together,
+        sum_of_repeated,
+        sum_of_one,
+        sum_of_reshaped,
+        sum_of_sum,
+        sum_of_scaled,
+    ]
 
 
 @on(Map)

@@ -17,22 +17,23 @@ from nncompile.ir.barriers import Barrier
 from nncompile.ir.basic import Cast, Constant, SizeOf, cast, const, size_value
 from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, dim, floordiv
-from nncompile.ir.graph import Graph, Item
+from nncompile.ir.graph import Item
 from nncompile.ir.interpreter import constant_value
 from nncompile.ir.op import Op, Value, apply
 from nncompile.ir.types import DType, TupleType, Type, f32, i64
 from nncompile.ops.shape.joining import concatenate
 from nncompile.ops.shape.slicing import Pad, Slice
 from nncompile.passes.maps import literal
-from nncompile.passes.rewriter import on, rewrite
+from nncompile.passes.rewriter import Changes, on, rules
 
 LARGEST = 1024  # elements of a folded constant, unless it is made of larger ones
 _LARGEST_JOINED = 1 << 24  # elements of one that is made of several
 
 
-def fold(graph: Graph) -> Graph:
+@rules
+def fold() -> Changes:
     """Computes what depends on constants and sizes alone, and writes numbers into formulas."""
-    return rewrite(graph, [of_constants, literals, arithmetic_of_sizes])
+    return [of_constants, literals, arithmetic_of_sizes]
 
 
 @on(Op)

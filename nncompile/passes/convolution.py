@@ -6,17 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from nncompile.ir.dims import Shape, is_one, same
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32
 from nncompile.ops.convolution.convolve import Conv
 from nncompile.ops.shape.reshape import Reshape, reshape
-from nncompile.passes.rewriter import Steps, rewrite, rule, uses
+from nncompile.passes.rewriter import Changes, Steps, rule, rules, uses
 
 
-def convolutions(graph: Graph) -> Graph:
+@rules
+def convolutions() -> Changes:
     """A convolution and one number for each channel that is added to it are one node."""
-    return rewrite(graph, [add_into_convolution])
+    return [add_into_convolution]
 
 
 @rule(f32[1, 4, 9, 9], f32[6, 2, 2, 2], f32[6, 1, 1], (2, 3), (0, 1, 2, 3), (3, 2), 2)

@@ -11,20 +11,21 @@ from itertools import accumulate
 from typing import Any
 
 from nncompile.ir.dims import dim, same, same_shape
-from nncompile.ir.graph import Graph, Item, items
+from nncompile.ir.graph import Item, items
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.ops.shape.joining import Concat, Split, concatenate, sections
 from nncompile.ops.shape.padding import pad
 from nncompile.ops.shape.slicing import Pad, Slice, part
-from nncompile.passes.rewriter import on, rewrite, uses
+from nncompile.passes.rewriter import Changes, on, rules, uses
 
 
-def dead(graph: Graph) -> Graph:
+@rules
+def dead() -> Changes:
     """Drops what is computed and not used: pieces joined and split again, sections of a split,
     empty pieces, slices and pads of nothing."""
-    return rewrite(graph, [piece, lone_section, joined, untouched])
+    return [piece, lone_section, joined, untouched]
 
 
 @on(Item)

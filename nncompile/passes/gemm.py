@@ -13,21 +13,21 @@ from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import SizeOf, const, size_value
 from nncompile.ir.broadcasting import broadcast_to
 from nncompile.ir.dims import Shape, product, substitute, symbols
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, f64, i64
 from nncompile.ops.contraction.gemm import Gemm, gemm
 from nncompile.ops.contraction.matmul import MatMul, matmul
 from nncompile.ops.reduction.sums import Sum
 from nncompile.passes.maps import number_of, terms
-from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
+from nncompile.passes.rewriter import Changes, Steps, on, rule, rules, uses
 
 USUAL = 64  # what a symbolic size is taken for where the smaller of two tensors is chosen
 
 
-def gemms(graph: Graph) -> Graph:
+@rules
+def gemms() -> Changes:
     """A matrix product and the bias added to it are one gemm."""
-    return rewrite(graph, [add_into_product])
+    return [add_into_product]
 
 
 @rule(f32[2, 3], f32[3, 4], f32[4])
@@ -54,14 +54,15 @@ def _(a: Value, b: Value, c: Value, stack: Value, high: Value, n: Value, m: Valu
     yield n @ n + m
 
 
-def updates(graph: Graph) -> Graph:
+@rules
+def updates() -> Changes:
     """Factors and sums move into the matrix product before them: W − η·XᵀG is one gemm.
 
     A factor that is a number becomes α or β; one that is a value scales the smaller factor of the
     product. A sum down the rows is a product, too: b − η·ΣG is b + (−η … −η)·G. Only where the
     product or the sum itself is not needed.
     """
-    return rewrite(graph, [linear_in_product, scaled_addend, linear_in_sum])
+    return [linear_in_product, scaled_addend, linear_in_sum]
 
 
 @on(Map)

@@ -10,17 +10,17 @@ import sympy as sp
 from nncompile.elementwise import exp, sympy_functions
 from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32, i64
 from nncompile.passes.maps import hoisted, numbers
-from nncompile.passes.rewriter import on, rewrite
+from nncompile.passes.rewriter import Changes, on, rules
 
 
-def hoist(graph: Graph) -> Graph:
+@rules
+def hoist() -> Changes:
     """Computes the parts of an elementwise op that depend on no tensor before it: `x·a/b` is a
     quotient of numbers and one product with a tensor."""
-    return rewrite(graph, [without_axes])
+    return [without_axes]
 
 
 @on(Map)

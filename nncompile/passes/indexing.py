@@ -11,7 +11,6 @@ from nncompile.elementwise.map import Map, mapped, over
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import cast, const
 from nncompile.ir.broadcasting import Expand, broadcast_to, zeros_like
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64, u32
 from nncompile.ops.contraction.gemm import gemm
@@ -19,13 +18,14 @@ from nncompile.ops.core.counting import iota
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.gathering import ScatterAdd
 from nncompile.passes.maps import is_zero, terms
-from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
+from nncompile.passes.rewriter import Changes, Steps, on, rule, rules, uses
 
 
-def scatters(graph: Graph) -> Graph:
+@rules
+def scatters() -> Changes:
     """Makes a scatter that is added to a tensor one into that tensor (the gradient of a
     cross-entropy is one into the probabilities), and one into a small table a product."""
-    return rewrite(graph, [sum_of_scatter, scatter_into_sum, scatter_into_small_table])
+    return [sum_of_scatter, scatter_into_sum, scatter_into_small_table]
 
 
 @rule(f32[2, 3], i64[2, 1], f32[2, 1], 1, (1,), False)

@@ -10,7 +10,6 @@ from nncompile.elementwise.map import Map, mapped
 from nncompile.ir.basic import Cast, cast
 from nncompile.ir.broadcasting import Expand, broadcast_to
 from nncompile.ir.dims import Dim, is_one
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import DType, f32, f64, holds, i64
 from nncompile.ops.contraction.gemm import Gemm, gemm
@@ -18,13 +17,14 @@ from nncompile.ops.contraction.matmul import MatMul
 from nncompile.ops.reduction.sums import Sum
 from nncompile.ops.shape.reshape import Reshape, Transpose, reshape, transpose
 from nncompile.passes.maps import uniform
-from nncompile.passes.rewriter import Steps, on, rewrite, rule, uses
+from nncompile.passes.rewriter import Changes, Steps, on, rule, rules, uses
 from nncompile.passes.stabilise import kept_axes
 
 
-def casts(graph: Graph) -> Graph:
+@rules
+def casts() -> Changes:
     """Converts element types once, and only where they differ."""
-    return rewrite(graph, [cast_of_cast, cast_to_own_type])
+    return [cast_of_cast, cast_to_own_type]
 
 
 @rule(f32[2], f64, i64)
@@ -52,11 +52,10 @@ def _(x: Value) -> Iterator[Any]:
     yield Cast(f32)(x)
 
 
-def reshapes(graph: Graph) -> Graph:
+@rules
+def reshapes() -> Changes:
     """Reshapes and repeats once, and reductions keep their axes themselves."""
-    return rewrite(
-        graph, [reshape_of_reshape, expand_of_expand, of_uniform, kept_axes, unneeded_ones]
-    )
+    return [reshape_of_reshape, expand_of_expand, of_uniform, kept_axes, unneeded_ones]
 
 
 @rule(f32[2, 3], (3, 2), (6, 1))
@@ -117,19 +116,17 @@ def _without_leading_ones(value: Value) -> Value:
     return inner if ones and value.shape[lead:] == inner.shape else value
 
 
-def transposes(graph: Graph) -> Graph:
+@rules
+def transposes() -> Changes:
     """Transposes vanish in pairs, move behind elementwise ops, and into matrix products."""
-    return rewrite(
-        graph,
-        [
-            transpose_of_transpose,
-            transpose_of_ones,
-            transposed_elements,
-            sum_of_transpose,
-            product_of_transposed,
-            transpose_of_product,
-        ],
-    )
+    return [
+        transpose_of_transpose,
+        transpose_of_ones,
+        transposed_elements,
+        sum_of_transpose,
+        product_of_transposed,
+        transpose_of_product,
+    ]
 
 
 @rule(f32[2, 3, 4], (0, 2, 1), (1, 0, 2))

@@ -24,6 +24,7 @@ guard and without them fails the tests:
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections import Counter
@@ -58,20 +59,20 @@ class _Surroundings:
 _surroundings: ContextVar[_Surroundings] = ContextVar("surroundings", default=_Surroundings({}))  # noqa: B039
 
 
-def _asked() -> dict[Value, int]:
+def _asked() -> _Surroundings:
     surroundings = _surroundings.get()
     surroundings.were_asked = True
-    return surroundings.uses
+    return surroundings
 
 
 def uses(value: Value) -> int:
     """How many nodes and outputs of the graph that is being rewritten need the value."""
-    return _asked().get(value, 1)
+    return _asked().uses.get(value, 1)
 
 
 def present(value: Value) -> bool:
     """Whether the graph that is being rewritten has the value."""
-    return value in _asked()
+    return value in _asked().uses
 
 
 def made_by(sizes: Iterable[Dim]) -> list[Value]:
@@ -247,6 +248,30 @@ def rewrite(graph: Graph, changes: Iterable[Rule | Change]) -> Graph:
     if not any(_may_apply(change, graph.op_types) for change in changes):
         return graph
     return graph.mapped(lambda outputs: _Rewriting(graph, changes).run(outputs))
+
+
+Changes = Sequence[Rule | Change]
+
+
+class RulePass:
+    """A pass of rules alone; made by `rules`. Several of them are one rewriting, too."""
+
+    def __init__(self, declare: Callable[[], Changes]) -> None:
+        self.declare = declare
+        functools.update_wrapper(self, declare)
+
+    @property
+    def changes(self) -> Changes:
+        """The rules and other changes of the pass."""
+        return self.declare()
+
+    def __call__(self, graph: Graph) -> Graph:
+        return rewrite(graph, self.changes)
+
+
+def rules(function: Callable[[], Changes]) -> RulePass:
+    """Makes a pass of a function that lists its rules, and says what they do."""
+    return RulePass(function)
 
 
 def _may_apply(change: Rule | Change, op_types: Collection[type[Op]]) -> bool:

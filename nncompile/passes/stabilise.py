@@ -20,7 +20,6 @@ from nncompile.elementwise.map import Map, body_of, is_plain, mapped, over
 from nncompile.elementwise.stable_forms import stabilise as stable_form
 from nncompile.elementwise.sympy_functions import placeholder
 from nncompile.ir.basic import Cast
-from nncompile.ir.graph import Graph
 from nncompile.ir.op import Value, apply
 from nncompile.ir.types import f32, i64
 from nncompile.ops.reduction.operands import Reduction
@@ -30,24 +29,22 @@ from nncompile.ops.shape.moves import moved, through_moves
 from nncompile.ops.shape.reshape import Reshape
 from nncompile.passes.cross_entropy import cross_entropy_of_sigmoid
 from nncompile.passes.joined_formulas import joined_with, may_be_naive, place_of, written_out
-from nncompile.passes.rewriter import on, rewrite, uses
+from nncompile.passes.rewriter import Changes, on, rules, uses
 from nncompile.passes.softmaxes import less_logsumexp, shifted_log_softmax, shifted_softmax
 
 
-def stabilise(graph: Graph) -> Graph:
+@rules
+def stabilise() -> Changes:
     """Writes log∘softmax, log Σ eˣ, eˣ/Σ eˣ, log(1 + eˣ), 1/(1 + e⁻ˣ) and their like, spelled out
     in several values, in forms that stay finite."""
-    return rewrite(
-        graph,
-        [
-            kept_axes,
-            less_logsumexp,
-            shifted_softmax,
-            shifted_log_softmax,
-            cross_entropy_of_sigmoid,  # before its logarithms are seen one by one
-            stable_together,
-        ],
-    )
+    return [
+        kept_axes,
+        less_logsumexp,
+        shifted_softmax,
+        shifted_log_softmax,
+        cross_entropy_of_sigmoid,  # before its logarithms are seen one by one
+        stable_together,
+    ]
 
 
 @on(Reshape)

@@ -11,19 +11,20 @@ import sympy as sp
 from nncompile.elementwise.map import Map, mapped
 from nncompile.elementwise.sympy_functions import declared, placeholder, stop_gradient
 from nncompile.ir.broadcasting import broadcast_to
-from nncompile.ir.graph import Graph, Item
+from nncompile.ir.graph import Item
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32, i64
 from nncompile.ops.core.annotations import Annotation
 from nncompile.ops.core.checkpoint import Recompute
 from nncompile.ops.shape.joining import sections
-from nncompile.passes.rewriter import on, rewrite
+from nncompile.passes.rewriter import Changes, on, rules
 
 
-def release(graph: Graph) -> Graph:
+@rules
+def release() -> Changes:
     """Removes annotations, stop_gradient and the borders of recomputed blocks: the graph is
     computed, not differentiated."""
-    return rewrite(graph, [plain_map, without_annotation, open_block])
+    return [plain_map, without_annotation, open_block]
 
 
 @functools.lru_cache(maxsize=16384)
