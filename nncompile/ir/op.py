@@ -231,7 +231,6 @@ class Value(Operators):
     """
 
     __slots__ = ("__weakref__", "args", "digest", "op", "settled", "type")
-
     op: Op
     args: tuple[Value, ...]
     type: Any
