@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -26,7 +27,7 @@ from tests.onnx_cases.page import (
     versions,
 )
 from tests.onnx_cases.running import cases, cases_of, difference, outcome
-from tests.onnx_cases.samples import Sample
+from tests.onnx_cases.samples import Sample, sample
 from tests.onnx_cases.table import CROSS, TICK, Examined, examined, row
 
 WAY = "python -m tests.onnx_cases --page writes it anew"
@@ -89,13 +90,16 @@ def test_a_row_is_what_is_found(module: str) -> None:
         assert line in lines_of_page(), WAY
 
 
-@pytest.mark.parametrize("sample", own_samples(), ids=lambda s: s.name)
-def test_a_sample_is_computed_as_by_onnxruntime(sample: Sample) -> None:
-    if UNCOMPARED & {name for _, name in sample.operators} or sample.opset < 7:
+@pytest.mark.parametrize("given", own_samples(), ids=lambda s: s.name)
+def test_a_sample_is_computed_as_by_onnxruntime(given: Sample) -> None:
+    if UNCOMPARED & {name for _, name in given.operators} or given.opset < 7:
         return
-    session = onnxruntime.InferenceSession(sample.model.SerializeToString())
-    wanted = session.run(None, dict(sample.inputs))
-    got = in_onnxruntime(resolved(sample.model, dict(sample.inputs), set()))
+    session = onnxruntime.InferenceSession(given.model.SerializeToString())
+    wanted = session.run(None, dict(given.inputs))
+    case = resolved(given.model, dict(given.inputs), set())
+    got = in_onnxruntime(case)
+    if case.draws:
+        got, wanted = [*map(np.zeros_like, got)], [*map(np.zeros_like, wanted)]
     assert not difference(got, wanted, 1e-5, 1e-5)
 
 
@@ -124,6 +128,28 @@ def test_a_kink_is_walked_around() -> None:
     operator = Examined(("", "Relu"), [], [at_kink])
     assert not operator.problems
     assert operator.slopes["test_relu"].is_sloped
+
+
+DRAWS = [
+    ("RandomNormal", [], {"mean": 3.0, "scale": 2.0, "shape": [5000]}, 3, 2),
+    ("RandomUniform", [], {"low": -1.0, "high": 2.0, "shape": [5000]}, 0.5, 3 / 12**0.5),
+    ("Bernoulli", [np.full(5000, 0.3, np.float32)], {}, 0.3, 0.21**0.5),
+    ("Multinomial", [np.log([[0.2, 0.3, 0.5]]).astype("f")], {"sample_size": 5000}, 1.3, 0.61**0.5),
+]
+
+
+@pytest.mark.parametrize(("op", "inputs", "attributes", "mean", "deviation"), DRAWS)
+def test_random_numbers_have_the_distribution(
+    op: str, inputs: list[Any], attributes: dict[str, Any], mean: float, deviation: float
+) -> None:
+    drawn = sample(op, inputs, **attributes)
+    case = resolved(drawn.model, dict(drawn.inputs), set())
+    (first,) = in_onnxruntime(case)
+    (later,) = in_onnxruntime(dataclasses.replace(case, feeds=case.feeds | {"step": np.array(1)}))
+    for found in (first, later):
+        assert found.mean() == pytest.approx(mean, abs=5 * deviation / 5000**0.5)
+        assert found.std() == pytest.approx(deviation, rel=0.05)
+    assert (first != later).any()
 
 
 @pytest.mark.slow

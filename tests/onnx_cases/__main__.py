@@ -52,7 +52,7 @@ def report(outcomes: list[Outcome]) -> None:
     counts = Counter(o.result for o in outcomes)
     bound = sum(o.result == "passed" and bool(o.bound) for o in outcomes)
     print(f"\n{len(outcomes)} cases: {counts['passed']} passed ({bound} with inputs bound)", end="")
-    kinds = ("close", "refused", "wrong", "raised")
+    kinds = ("close", "drawn", "refused", "wrong", "raised")
     print(", " + ", ".join(f"{counts[k]} {k}" for k in kinds) + "\n")
     for o in outcomes:
         if o.result == "close":

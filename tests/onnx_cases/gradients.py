@@ -165,7 +165,8 @@ def _otherwise(values: Sequence[Value], leaves: Sequence[Value], feeds: Arrays) 
     """How the values differ in onnxruntime, in their own element types, from what they are in
     double; empty where they do not."""
     graph = Graph("gradients", {str(i): v for i, v in enumerate(values)}, tuple(leaves))
-    narrow = {_name(x): np.asarray(feeds[_name(x)]).astype(x.dtype.numpy) for x in leaves}
+    formal = graph.leaves.values()
+    narrow = {_name(x): np.asarray(feeds[_name(x)]).astype(x.dtype.numpy) for x in formal}
     found = in_onnxruntime(Imported(graph, narrow, list(graph.outputs)))
     wide = {n: x if x.dtype.kind in "biu" else x.astype(np.float64) for n, x in narrow.items()}
     exact = [*evaluate(graph, wide, precision=np.float64).values()]

@@ -18,6 +18,7 @@ from nncompile.frontends.onnx.refusals import Refusal
 from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
 from nncompile.ir.graph import Graph, Input
 from nncompile.ir.types import Type
+from nncompile.program.model import RANDOM_STATE
 
 
 class Stopped(Exception):
@@ -38,6 +39,7 @@ class Imported:
     graph: Graph
     feeds: dict[str, Any]
     results: list[Any]
+    draws: bool = False  # whether there are random numbers in it
 
 
 def imported(model: onnx.ModelProto, given: dict[str, Any], bound: Collection[str]) -> Imported:
@@ -79,7 +81,9 @@ def imported(model: onnx.ModelProto, given: dict[str, Any], bound: Collection[st
         return name
 
     results = [put(x) for x in found]
-    return Imported(Graph("case", outputs, tuple(leaves)), feeds, results)
+    graph = Graph("case", outputs, tuple(leaves))
+    feeds |= {name: np.array(0) for name in RANDOM_STATE if name in graph.leaves}
+    return Imported(graph, feeds, results, importer.draws)
 
 
 def resolved(model: onnx.ModelProto, given: dict[str, Any], bound: set[str]) -> Imported:

@@ -69,6 +69,7 @@ def own_samples() -> list[Sample]:
             {"a": real(2, 3), "b": real(2, 3)},
             ["da", "db"],
         ),
+        *_random(real),
         *_sequences(real),
         sample("FeatureVectorizer", [real(3, 2), real(3, 4)], domain=ML, inputdimensions=[2, 4]),
         sample(
@@ -141,6 +142,18 @@ def _earlier(real: Any) -> list[Sample]:
         ),
         sample("Loop", [np.array(3), np.array(True), real(2, 3)], opset=1, body=doubled),
         sample("Loop", [np.array(3), np.array(True), real(2, 3)], opset=21, body=doubled),
+    ]
+
+
+def _random(real: Any) -> list[Sample]:
+    """Random numbers."""
+    normal = {"mean": 0.5, "scale": 2.0}
+    return [
+        sample("RandomNormal", [], shape=[2, 3], **normal),
+        sample("RandomUniform", [], shape=[2, 3], low=-1.0, high=2.0, seed=3.0),
+        sample("RandomNormalLike", [real(2, 3)], **normal),
+        sample("RandomUniformLike", [real(2, 3)]),
+        sample("Multinomial", [real(2, 3)], sample_size=4, dtype=onnx.TensorProto.INT64),
     ]
 
 

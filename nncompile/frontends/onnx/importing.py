@@ -29,7 +29,7 @@ from nncompile.ir.graph import toposort
 from nncompile.ir.interpreter import constant_value
 from nncompile.ir.op import Value
 from nncompile.ir.types import Array, DType, Type
-from nncompile.ops.random.generator import dropout
+from nncompile.ops.random.generator import dropout, random_key, seed_leaf, step_leaf
 
 _FOLDED = 1 << 24  # elements of all large results that are computed while importing
 _SMALL = 1 << 10  # elements of a result that is computed whatever was computed before
@@ -66,6 +66,7 @@ class Importer:
         self._computed = 0.0  # elements of large results
         self._around: dict[str, Any] | None = None  # attributes of the function that is imported
         self._salts = 0
+        self.draws = False  # whether a node draws random numbers
 
     def note(self, kind: str, text: str) -> None:
         """Adds a line to the report."""
@@ -84,6 +85,17 @@ class Importer:
         if location is not None:
             self.layers[location.scope.replace("/", ".")] = "Dropout"
         return dropout(x, rate, f"{self.file} {self._salts}")
+
+    def random_key(self, op: str, seed: float | None) -> Value:
+        """What the next node of the file that draws numbers draws from."""
+        self._salts += 1
+        self.draws = True
+        self.note(
+            "assumptions",
+            f"{op}: its numbers follow from the seed and the step of the training; an exported "
+            "model has them fixed",
+        )
+        return random_key(f"{self.file} {self._salts} {seed}", seed_leaf(), step_leaf())
 
     def graph(
         self, graph: onnx.GraphProto, outer: Environment, inputs: Mapping[str, Any],
