@@ -1,5 +1,6 @@
 """`python -m benchmarks`: training steps and inference against torch eager, what `fit` adds to a
-step, compile times, and `nncompile optimize` beside other tools."""
+step, steps of ONNX files beside those of the same networks, compile times, and `nncompile optimize`
+beside other tools."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from rich.table import Table
 
 from benchmarks.compile_time import DEPTHS, depth, import_seconds, ready_seconds
 from benchmarks.fit_overhead import FitRow, measure_fit
+from benchmarks.imported import ImportedRow, measure_imported
 from benchmarks.inference import Inference, inferences, measure_inference
 from benchmarks.measure import Row, measure
 from benchmarks.optimized_files import (
@@ -33,14 +35,14 @@ from benchmarks.optimized_files import (
 )
 from benchmarks.workloads import WORKLOADS
 
-_OTHERS = ("inference", "fit", "compile", "optimize")
+_OTHERS = ("inference", "fit", "imported", "compile", "optimize")
 console = Console(width=None if sys.stdout.isatty() else 100)
 
 
 def main(
     only: Annotated[
         str,
-        typer.Option(help="Part of a workload's name, `inference`, `fit`, `compile`, `optimize`."),
+        typer.Option(help=f"Part of a workload's name, or {', '.join(_OTHERS)}."),
     ] = "",
     file: Annotated[Path | None, typer.Option("--json", help="Also write the rows here.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads that both sides use.")] = 1,
@@ -68,6 +70,9 @@ def main(
     fits = measure_fit(threads) if only in "fit" else []
     if fits:
         console.print(_fits(fits))
+    imported = measure_imported(threads) if only in "imported" else []
+    if imported:
+        console.print(_imported(imported))
     compiled = _compile_times() if only in "compile" else []
     optimized = _optimized(files or light_files()) if only in "optimize" else []
     if file is not None:
@@ -78,6 +83,7 @@ def main(
             "rows": kept,
             "inference": inference,
             "fit": [dataclasses.asdict(row) | {"added": row.added} for row in fits],
+            "imported": [dataclasses.asdict(row) for row in imported],
             "compile": compiled,
             "optimize": [dataclasses.asdict(row) for row in optimized],
         }
@@ -143,6 +149,23 @@ def _inference(rows: list[Inference]) -> Table:
             *(f"{r.peer_ms:.3f}", f"{r.torchscript_ms:.3f}", f"{r.torchscript_ratio:.2f}"),
             *(f"{low:.2f}–{high:.2f}", f"≥ {r.target:g}"),
             *(f"{r.onnx_ms:.3f}", f"{r.onnx_ratio:.2f}"),
+        )
+    return table
+
+
+def _imported(rows: list[ImportedRow]) -> Table:
+    title = f"Milliseconds of a step of a file, threads: {rows[0].threads}; beside the network's"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    for name in ("network", "file by"):
+        table.add_column(name, no_wrap=True)
+    names = ("batch", "network", "file", "file/network", "quartiles", "target", "nodes", "nodes")
+    for name in names:
+        table.add_column(name, justify="right")
+    for r in rows:
+        table.add_row(
+            *(r.workload, r.source, str(r.batch), f"{r.native_ms:.2f}", f"{r.imported_ms:.2f}"),
+            *(f"{r.ratio:.3f}", f"{r.quartiles[0]:.3f}–{r.quartiles[1]:.3f}", f"≤ {r.target:g}"),
+            *(str(r.native_nodes), str(r.imported_nodes)),
         )
     return table
 

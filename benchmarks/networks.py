@@ -22,12 +22,16 @@ from dsl import (
     i64,
     model,
     relu,
+    tanh,
 )
 
 LENGTH, TOKENS, WIDTH, HEADS, BLOCKS = 128, 65, 128, 4, 4  # of the GPT
 HIDDEN = 128  # of the recurrent networks
+Stages = tuple[tuple[int, int], ...]
 STAGES = ((16, 1), (32, 2), (64, 2))  # of the ResNet: channels, stride of the first block
 DEPTH = 3  # blocks in a stage
+STAGES_18, DEPTH_18 = (*STAGES, (128, 2)), 2  # of a ResNet-18 of a quarter of its channels
+WORDS, SENTENCE = 1000, 64  # of the encoder
 
 
 def perceptron(widths: tuple[int, ...]) -> Any:
@@ -69,15 +73,16 @@ def _block(x: Any, channels: int, stride: int, name: str) -> Any:
     return relu(shortcut + (x >> BatchNorm(name=f"{name}_second_norm")))
 
 
-def resnet() -> Any:
-    """ResNet-20 for images of 32×32 (He et al. 2016), with projections as shortcuts."""
+def resnet(stages: Stages = STAGES, depth: int = DEPTH) -> Any:
+    """ResNet-20 for images of 32×32 (He et al. 2016), with projections as shortcuts; or of other
+    stages, with so many blocks in each."""
 
     @model
     def resnet(x: Any = f32["batch", 3, 32, 32], label: Any = i64["batch"]) -> dict[str, Any]:
         x = x >> Conv2d(16, 3, padding=1, bias=False, name="stem") >> BatchNorm(name="stem_norm")
         x = relu(x)
-        for stage, (channels, stride) in enumerate(STAGES):
-            for i in range(DEPTH):
+        for stage, (channels, stride) in enumerate(stages):
+            for i in range(depth):
                 x = _block(x, channels, stride if i == 0 else 1, f"block{stage}{i}")
         logits = x >> GlobalAveragePool() >> Dense(10, name="head")
         return {"logits": logits, "loss": cross_entropy(logits, label)}
@@ -102,6 +107,26 @@ def gpt() -> Any:
         return {"logits": logits, "loss": cross_entropy(logits, label)}
 
     return gpt
+
+
+def encoder() -> Any:
+    """A transformer encoder of padded texts, which are classified by their first token (Devlin et
+    al. 2019)."""
+
+    @model
+    def encoder(
+        x: Any = i64["batch", SENTENCE],
+        mask: Any = i64["batch", SENTENCE],
+        label: Any = i64["batch"],
+    ) -> dict[str, Any]:
+        x = x >> Embedding(WORDS, WIDTH, name="tokens") >> LearnedPositions(SENTENCE, name="places")
+        x = x >> LayerNorm(name="norm")
+        for i in range(BLOCKS):
+            x = TransformerEncoderLayer(HEADS, name=f"block{i}")(x, key_mask=mask == 1)
+        logits = x[:, 0] >> Dense(WIDTH, tanh, name="pooled") >> Dense(4, name="head")
+        return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+    return encoder
 
 
 def recurrent(kind: str) -> Any:

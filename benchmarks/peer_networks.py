@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -44,13 +46,15 @@ class LeNet(nn.Module):
 class ResNet(nn.Module):
     """`networks.resnet`."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, stages: networks.Stages = networks.STAGES, depth: int = networks.DEPTH
+    ) -> None:
         super().__init__()
         self.stem, self.stem_norm = self._convolution(3, 16, 3, 1), nn.BatchNorm2d(16)
         self.blocks: list[tuple[str, bool]] = []
         now = 16
-        for stage, (channels, first) in enumerate(networks.STAGES):
-            for i in range(networks.DEPTH):
+        for stage, (channels, first) in enumerate(stages):
+            for i in range(depth):
                 name, stride = f"block{stage}{i}", first if i == 0 else 1
                 self.blocks.append((name, stride != 1))
                 parts = {"first": (now, 3, stride), "second": (channels, 3, 1)}
@@ -131,6 +135,54 @@ class Gpt(nn.Module):
         for i in range(networks.BLOCKS):
             x = getattr(self, f"block{i}")(x)
         return self.head(self.norm(x))  # type: ignore[no-any-return]
+
+
+class PaddedAttention(Attention):
+    """Attention to what is no padding, as transformers wrote it out: with a mask that is added."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        batch, time, width = x.shape
+        q, k, v = (
+            getattr(self, name)(x).view(batch, time, networks.HEADS, -1).transpose(1, 2)
+            for name in ("query", "key", "value")
+        )
+        scores = q @ k.transpose(-1, -2) / math.sqrt(width // networks.HEADS) + mask
+        y = scores.softmax(-1) @ v
+        return self.output(y.transpose(1, 2).reshape(batch, time, width))  # type: ignore[no-any-return]
+
+
+class EncoderBlock(Block):
+    """`TransformerEncoderLayer()` with a `key_mask`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width)
+        self.attention = PaddedAttention(width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+        x = self.attention_norm(x + self.attention(x, mask))
+        hidden = functional.gelu(self.feed["hidden"](x))
+        return self.feed_norm(x + self.feed["output"](hidden))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """`networks.encoder`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = networks.WIDTH
+        self.tokens = nn.Embedding(networks.WORDS, width)
+        self.places = nn.Embedding(networks.SENTENCE, width)
+        self.norm = nn.LayerNorm(width)
+        for i in range(networks.BLOCKS):
+            setattr(self, f"block{i}", EncoderBlock(width))
+        self.pooled, self.head = nn.Linear(width, width), nn.Linear(width, 4)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        added = (1.0 - mask[:, None, None, :].to(torch.float32)) * -10000.0
+        x = self.norm(self.tokens(x) + self.places.weight)
+        for i in range(networks.BLOCKS):
+            x = getattr(self, f"block{i}")(x, added)
+        return self.head(torch.tanh(self.pooled(x[:, 0])))  # type: ignore[no-any-return]
 
 
 class Recurrent(nn.Module):

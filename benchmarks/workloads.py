@@ -52,7 +52,7 @@ class Workload:
         return [self.inputs(generator, self.batch) for _ in range(count)]
 
 
-def _numbers(*shape: int, classes: int) -> Callable[[np.random.Generator, int], Batch]:
+def numbers(*shape: int, classes: int) -> Callable[[np.random.Generator, int], Batch]:
     """Normal numbers of that shape, and a class for each example."""
 
     def inputs(generator: np.random.Generator, batch: int) -> Batch:
@@ -82,7 +82,7 @@ def _perceptron(widths: tuple[int, ...], batch: int, optimizer: str, target: flo
         target,
         lambda: networks.perceptron(widths),
         lambda: peer_networks.Perceptron(widths),
-        _numbers(widths[0], classes=widths[-1]),
+        numbers(widths[0], classes=widths[-1]),
     )
 
 
@@ -94,7 +94,7 @@ def _recurrent(kind: str, target: float) -> Workload:
         target,
         lambda: networks.recurrent(kind),
         lambda: peer_networks.Recurrent(kind),
-        _numbers(64, networks.HIDDEN, classes=10),
+        numbers(64, networks.HIDDEN, classes=10),
     )
 
 
@@ -109,13 +109,13 @@ WORKLOADS = (
         *("lenet", 32, "sgd", 1.3),
         networks.lenet,
         peer_networks.LeNet,
-        _numbers(1, 28, 28, classes=10),
+        numbers(1, 28, 28, classes=10),
     ),
     Workload(
         *("resnet-20", 32, "sgd", 0.9),
         networks.resnet,
         peer_networks.ResNet,
-        _numbers(3, 32, 32, classes=10),
+        numbers(3, 32, 32, classes=10),
         checked=3,
     ),
     Workload(

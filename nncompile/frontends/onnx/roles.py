@@ -198,10 +198,15 @@ def assign(stored: Sequence[Stored], trainable: str | Sequence[str]) -> None:
             )
 
 
+def are_statistics(uses: Sequence[Use]) -> bool:
+    """Whether what is used so is a running statistic of batch normalizations, and nothing else."""
+    return bool(uses) and all(i in _STATES.get(n.op_type, ()) for n, i in uses)
+
+
 def _role(s: Stored, is_bias: bool = False) -> tuple[str, str]:
     if not s.is_float or not s.array.size:
         return "constant", ""
-    if s.uses and all(i in _STATES.get(n.op_type, ()) for n, i in s.uses):
+    if are_statistics(s.uses):
         return "state", ""
     said = _kept_apart(s)
     if said:

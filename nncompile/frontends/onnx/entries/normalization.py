@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from nncompile import elementwise as e
+from nncompile.elementwise.map import Map
 from nncompile.frontends.onnx.checking import axis_in
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import dtype_from
@@ -18,6 +19,7 @@ from nncompile.ops.normalization.batch import batch_norm
 from nncompile.ops.normalization.layer import instance_norm, layer_norm, rms_norm
 from nncompile.ops.reduction.statistics import mean
 from nncompile.ops.shape.reshape import reshape
+from nncompile.ops.shape.slicing import Slice
 
 
 def _by_channel(v: Value, x: Value) -> Value:
@@ -86,22 +88,38 @@ def _group(n: Node, x: Value, scale: Value, bias: Value) -> Any:
     return cast(y * _by_channel(scale, x) + _by_channel(bias, x), x.dtype)
 
 
+def _not_shifted(x: Value) -> Value:
+    """What x is without the first element of each row taken off: its layer normalization is the
+    same. Files of ours have it so, and it comes back where the operator is written again."""
+    if not isinstance(x.op, Map) or len(x.args) != 2:
+        return x
+    for whole, first in (x.args, x.args[::-1]):
+        is_slice = isinstance(first.op, Slice) and first.args[:1] == (whole,)
+        if is_slice and first.shape[-1] == 1 and x is whole - first:
+            return whole
+    return x
+
+
 @imports("LayerNormalization")
 def _layer(n: Node, x: Value, scale: Value, bias: Value | None = None) -> Any:
     axis = axis_in(x, n["axis"])
     axes = x.rank - axis
     fits = scale.shape == x.shape[axis:] and (bias is None or bias.shape == x.shape[axis:])
-    if fits and len([o for o in n.outputs if o]) == 1 and all(d != 0 for d in x.shape[axis:]):
-        return layer_norm(x, scale, bias, axes, n["epsilon"])
+    y: Value | None = None
+    if fits and all(d != 0 for d in x.shape[axis:]):
+        y = layer_norm(_not_shifted(x) if axes == 1 else x, scale, bias, axes, n["epsilon"])
+        if len(n.outputs) == 1:
+            return y
     over = tuple(range(axis, x.rank))
     wide = cast(x, f32) if x.dtype.is_half else x
     centre = mean(wide, over, True)
     distance = wide - centre
     inverse = 1 / e.sqrt(mean(e.square(distance), over, True) + n["epsilon"])
-    y = cast(distance * inverse, x.dtype) * scale
+    if y is None:
+        y = cast(distance * inverse, x.dtype) * scale
+        y = y if bias is None else y + bias
     stash = dtype_from(n["stash_type"] or 1)
-    results = y if bias is None else y + bias, cast(centre, stash), cast(inverse, stash)
-    return results[: len(n.outputs)]
+    return (y, cast(centre, stash), cast(inverse, stash))[: len(n.outputs)]
 
 
 @imports("RMSNormalization", "SimplifiedLayerNormalization")
@@ -110,11 +128,14 @@ def _rms(n: Node, x: Value, scale: Value) -> Any:
     result. The result has the type of the scale."""
     axis = axis_in(x, -1 if n["axis"] is None else n["axis"])
     epsilon = 1e-5 if n["epsilon"] is None else n["epsilon"]
-    is_plain = scale.dtype is x.dtype and scale.shape == x.shape[axis:]
-    if is_plain and len([o for o in n.outputs if o]) == 1:
-        return rms_norm(x, scale, x.rank - axis, epsilon)
+    y: Value | None = None
+    if scale.dtype is x.dtype and scale.shape == x.shape[axis:]:
+        y = rms_norm(x, scale, x.rank - axis, epsilon)
+        if len(n.outputs) == 1:
+            return y
     over = tuple(range(axis, x.rank))
     wide = cast(x, f32) if x.dtype.is_half else x
     inverse = 1 / e.sqrt(mean(e.square(wide), over, True) + epsilon)
-    y = cast(wide * inverse, scale.dtype) * scale
+    if y is None:
+        y = cast(wide * inverse, scale.dtype) * scale
     return (y, cast(inverse, dtype_from(n["stash_type"] or 1)))[: len(n.outputs)]

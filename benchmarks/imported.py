@@ -1,0 +1,205 @@
+"""A training step of an ONNX file that was loaded, against that of the same network as it is
+written in the language."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks import networks, peer_networks
+from benchmarks.peers import copy_parameters
+from benchmarks.workloads import OPTIMIZERS, Array, Batch, Workload, numbers
+from dsl import cross_entropy, f32, i64, model
+from nncompile import export, load_onnx, training
+from nncompile.compiler.compile import CompiledStep, compile_step
+from nncompile.program.model import Model
+
+TARGET = 1.03
+_ROUNDS = 60
+_ROUND_SECONDS = 0.3
+_BATCHES = 5
+
+
+@dataclass(frozen=True)
+class ImportedRow:
+    """Medians over the rounds, in milliseconds a step: `ratio` is that of the file by that of the
+    network; the nodes of the two steps."""
+
+    workload: str
+    batch: int
+    threads: int
+    source: str
+    native_ms: float
+    imported_ms: float
+    ratio: float
+    quartiles: tuple[float, float]
+    native_nodes: int
+    imported_nodes: int
+    target: float = TARGET
+
+
+@dataclass(frozen=True)
+class _Case:
+    workload: Workload
+    imported: Callable[[Path], Model]  # the model of a file, with a loss
+    sources: tuple[str, ...]  # what writes the file
+
+
+def _images(file: Path) -> Model:
+    base = load_onnx(file)
+
+    @model
+    def net(x: Any = f32["batch", 3, 32, 32], label: Any = i64["batch"]) -> dict[str, Any]:
+        logits = base(x)["logits"]
+        return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+    return net
+
+
+def _texts(file: Path) -> Model:
+    base, sizes = load_onnx(file), ("batch", networks.SENTENCE)
+
+    @model
+    def net(x: Any = i64[sizes], mask: Any = i64[sizes], label: Any = i64["batch"]) -> Any:
+        logits = base(x, mask)["logits"]
+        return {"logits": logits, "loss": cross_entropy(logits, label)}
+
+    return net
+
+
+def _padded(generator: np.random.Generator, batch: int) -> Batch:
+    """Texts of different lengths."""
+    length = networks.SENTENCE
+    return {
+        "x": generator.integers(0, networks.WORDS, (batch, length)),
+        "mask": (np.arange(length) < generator.integers(length // 2, length, (batch, 1))) * 1,
+        "label": generator.integers(0, 4, batch),
+    }
+
+
+_STAGES = networks.STAGES_18, networks.DEPTH_18
+CASES = (
+    # What we export for inference has its batch normalizations within the convolutions.
+    _Case(
+        Workload(
+            *("resnet-18", 16, "sgd", TARGET),
+            lambda: networks.resnet(*_STAGES),
+            lambda: peer_networks.ResNet(*_STAGES),
+            numbers(3, 32, 32, classes=10),
+            checked=3,
+        ),
+        _images,
+        ("torch",),
+    ),
+    _Case(
+        Workload(
+            *("encoder", 16, "adam", TARGET), networks.encoder, peer_networks.Encoder, _padded
+        ),
+        _texts,
+        ("torch", "nncompile"),
+    ),
+)
+
+
+def measure_imported(threads: int = 1, only: str = "") -> list[ImportedRow]:
+    """Raises `AssertionError` where a file and its network have different losses."""
+    return [
+        _measure(case, source, threads)
+        for case in CASES
+        if only in case.workload.name
+        for source in case.sources
+    ]
+
+
+def _measure(case: _Case, source: str, threads: int) -> ImportedRow:
+    workload = case.workload
+    native = compile_step(workload.recipe())
+    state = native.source.initial()
+    batches = workload.batches(_BATCHES)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "model.onnx"
+        if source == "torch":
+            _export_by_torch(workload, state, batches[0], file)
+        else:
+            export(native.source.recipe, file, params=state)
+        net = case.imported(file)
+    optimizer = OPTIMIZERS[workload.optimizer](workload.learning_rate)
+    recipe = training(net, minimize="loss", optimizer=optimizer, batch_size=workload.batch)
+    steps = (native, compile_step(recipe))
+    _check_equal(workload, steps, batches, threads)
+    runners = [step.runner(threads=threads) for step in steps]
+    calls = [[partial(runner.step, batch) for batch in batches] for runner in runners]
+    rounds = _shuffled(calls)
+    mine, theirs = (1e3 * statistics.median(times) for times in rounds)
+    ratios = [b / a for a, b in zip(*rounds, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    nodes = (len(step.step_model.graph.node) for step in steps)
+    return ImportedRow(
+        *(workload.name, workload.batch, threads, source),
+        *(mine, theirs, middle, (low, high), *nodes),
+    )
+
+
+def _check_equal(
+    workload: Workload, steps: Sequence[CompiledStep], batches: Sequence[Batch], threads: int
+) -> None:
+    losses: list[list[float]] = []
+    for step in steps:
+        runner = step.runner(threads=threads)
+        losses.append([])
+        for batch in batches[: workload.checked]:
+            runner.step(batch)
+            losses[-1].append(float(runner.metrics()["loss"]))
+    np.testing.assert_allclose(*losses, rtol=workload.tolerance)
+
+
+def _export_by_torch(workload: Workload, state: dict[str, Array], batch: Batch, file: Path) -> None:
+    """The peer with these weights, as torch writes it where layers are to be trained further."""
+    network = workload.peer().eval()
+    copy_parameters(network, state)
+    names = [name for name in batch if name != "label"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is traced, and of the older exporter
+        torch.onnx.export(
+            network,
+            tuple(torch.from_numpy(batch[name][:2]) for name in names),
+            file,
+            input_names=names,
+            output_names=["logits"],
+            dynamic_axes={name: {0: "batch"} for name in names},
+            training=torch.onnx.TrainingMode.PRESERVE,
+            do_constant_folding=False,
+            opset_version=17,
+            dynamo=False,
+        )
+
+
+def _shuffled(sides: Sequence[Sequence[Callable[[], Any]]]) -> list[list[float]]:
+    """The seconds that a call of each side took in each round, in which all take their turn, in
+    another order each time."""
+    for calls in sides:
+        for call in calls:
+            call()
+    start = time.perf_counter()
+    sides[0][0]()
+    count = max(1, round(_ROUND_SECONDS / (time.perf_counter() - start)))
+    draw = random.Random(0)
+    times: list[list[float]] = [[] for _ in sides]
+    for _ in range(_ROUNDS):
+        for i in draw.sample(range(len(sides)), len(sides)):
+            start = time.perf_counter()
+            for k in range(count):
+                sides[i][k % len(sides[i])]()
+            times[i].append((time.perf_counter() - start) / count)
+    return times
