@@ -25,6 +25,7 @@ from nncompile.diagnostics.errors import CompileError, FileError
 from nncompile.frontends.onnx.refusals import ImportRefused
 from nncompile.ir.graph import Graph
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.printer import text
 from nncompile.program.initialization import initial_values
 from tests.onnx_files import FLOAT, INT64, convolutional, run, tied_language_model, weight, written
 
@@ -288,6 +289,34 @@ def test_a_quantized_weight_gives_the_same_numbers_and_its_input_a_gradient(tmp_
     found = evaluate(Graph("g", {"g": g}), {**initial_values(net, 0), "x": x})["g"][0]
     real = (weights["wq"] * weights["ws"]).sum(1)
     np.testing.assert_allclose(found, [real[0], real[1], 0, real[3]], rtol=1e-6)
+
+
+def test_what_is_quantized_does_not_hide_a_nan_from_a_training(tmp_path: Path) -> None:
+    """It would be an integer, and the loss finite; the inference model is as the file."""
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+        node("DequantizeLinear", ["wq", "ws"], ["w"]),
+        node("MatMul", ["d", "w"], ["a"]),
+        node("QuantizeLinear", ["a", "s", "z"], ["aq"]),
+        node("DequantizeLinear", ["aq", "s", "z"], ["y"]),
+    ]
+    weights = {
+        **{"s": np.float32(0.02), "z": np.uint8(100), "ws": np.float32(0.01)},
+        "wq": np.arange(-6, 6, dtype=np.int8).reshape(4, 3),
+    }
+    path = written(tmp_path / "q.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], weights)
+    net = load_onnx(path)
+    values = initial_values(net, 0)
+    spoiled = {"wq": np.where(np.arange(3) == 1, np.nan, values["wq"]).astype(np.float32)}
+    x = np.ones((2, 4), np.float32)
+    y = evaluate(net.graph, {**values, **spoiled, "x": x})["y"]
+    np.testing.assert_array_equal(np.isnan(y), [[False, True, False]] * 2)
+    (g,) = grad(net.outputs["y"].sum(), [net.parameters["wq"]])
+    assert np.isfinite(evaluate(Graph("g", {"g": g}), {**values, "x": x})["g"]).all()
+    assert "isnan" in text(net.graph)
+    assert "isnan" not in text(net.inference())
+    np.testing.assert_array_equal(outputs_of(net, {"x": x})["y"], run(path, {"x": x})[0])
 
 
 def test_an_output_of_sizes_alone_needs_its_input(tmp_path: Path) -> None:

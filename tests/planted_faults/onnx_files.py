@@ -128,4 +128,16 @@ ONNX_FILES = (
         "axis = -1",
         "tests/test_cli_onnx.py",
     ),
+    Fault(
+        "nncompile/frontends/onnx/entries/quantization.py",
+        "return while_training(e.where(e.isnan(source), source, rounded), rounded)",
+        "return rounded",
+        "tests/test_onnx_import.py",
+    ),
+    Fault(
+        "nncompile/frontends/onnx/source.py",
+        'likely = "log({x})" if is_softmax else "log(maximum({x}, 1e-7))"',
+        'likely = "log({x})"',
+        "tests/test_cli_onnx.py",
+    ),
 )

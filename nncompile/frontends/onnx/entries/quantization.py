@@ -19,6 +19,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import DType, f32, f64, i32, u8
 from nncompile.ops.contraction.matmul import matmul
 from nncompile.ops.core.annotations import custom_gradient
+from nncompile.ops.core.modes import while_training
 from nncompile.ops.reduction.extremes import max as largest
 from nncompile.ops.reduction.extremes import min as least
 from nncompile.ops.shape.reshape import expand_dims, repeat, reshape
@@ -93,7 +94,13 @@ def _dequantize(n: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -
         shift = cast(_spread(zero.value, original, n), original.dtype)
 
     through = custom_gradient(_Through(low, high))
-    result: Value = through(lambda *_: e.stop_gradient(y))(original, spread, shift)
+
+    def forward(source: Value, *_: Value) -> Value:
+        rounded = e.stop_gradient(y)
+        # An integer would hide a NaN, and what has come of a training with it.
+        return while_training(e.where(e.isnan(source), source, rounded), rounded)
+
+    result: Value = through(forward)(original, spread, shift)
     return result
 
 
