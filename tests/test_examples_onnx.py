@@ -236,3 +236,25 @@ def test_the_files_of_torch_are_what_their_maker_writes(
     maker("with_torch", monkeypatch).export_all(tmp_path, steps=3)
     for name in ("digits_cnn", "code_gpt", "code_bert"):
         assert differences(tmp_path / f"{name}.onnx", MODELS / f"{name}.onnx").is_same_graph
+
+
+@pytest.mark.slow
+def test_the_quantized_file_is_what_its_maker_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker("with_quantization", monkeypatch).export(tmp_path / "digits_qdq.onnx")
+    found = differences(tmp_path / "digits_qdq.onnx", MODELS / "digits_qdq.onnx")
+    assert found.is_same_graph
+    # The numbers too, but for one of 256 where a range is half way between two.
+    assert all(change.relative < 0.01 for change in found.changed)
+
+
+@pytest.mark.slow
+def test_the_file_of_scikit_learn_is_what_its_maker_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skl2onnx")
+    maker("with_sklearn", monkeypatch).export(tmp_path / "tumors_sklearn.onnx")
+    found = differences(tmp_path / "tumors_sklearn.onnx", MODELS / "tumors_sklearn.onnx")
+    assert found.is_same_graph
+    assert all(change.relative < 0.01 for change in found.changed)
