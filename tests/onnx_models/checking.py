@@ -23,8 +23,8 @@ COLUMNS = (
 """Of the table. Numbers: from onnxruntime without optimizations, of the largest element. Gradient:
 in double from torch's, of each tensor's largest; float32: as onnxruntime runs it, of the largest of
 all; differences: of derivatives along directions from finite differences of the file in double.
-States: those that move by their statistics alone, and stay where they are frozen. Step: the weights
-after some steps, of how far they moved; TorchScript: as numbers; adapter: the file of factors."""
+States: those that move by their statistics alone, and stay where they are frozen. Step: Adam's mean
+gradients after some steps; TorchScript: as numbers; adapter: the file of factors."""
 
 
 @dataclass
@@ -94,10 +94,14 @@ class _Checks:
 
     def numbers(self) -> None:
         others = self.examples.others
-        few = [str(name) for name, sizes in others.items() if len(sizes) < OTHER_SIZES]
+        cells, few = [], []
+        for name, sizes in others.items():
+            cells.append(f"{name} {sizes}" if sizes else f"{name} {self.examples.base[name]} alone")
+            if 0 < len(sizes) < OTHER_SIZES:
+                few.append(str(name))
         self.put(
             "other sizes",
-            ", ".join(f"{name} {sizes}" for name, sizes in others.items()) or "all fixed",
+            ", ".join(cells) or "all fixed",
             f"less than three sizes of {', '.join(few)} are accepted" if few else "",
         )
         if not self.examples.drawn:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import sympy as sp
 
+from nncompile.ir.dims import symbols
 from nncompile.ir.types import Array
 from nncompile.runtime import Session
 from nncompile.runtime.feeds import Port
@@ -49,6 +51,24 @@ class Examples(Drawn):
         found = self._sizes_of(self.given)
         return found if len(found) == len(self.names) and self.given else super().base
 
+    def cases(self) -> Iterator[tuple[str, Arrays, Arrays]]:
+        """Those of the base class, and others of the sizes of which it finds less than three."""
+        found: dict[Any, set[int]] = {name: set() for name in self.names}
+        for case in super().cases():
+            for name, n in self._sizes_of(case[1]).items():
+                found[name].add(n)
+            yield case
+        base = self.base or {}
+        for k, name in enumerate(self.names):
+            n = base.get(name, 0)
+            for number, size in enumerate((n + 1, n - 1, 3 * n, n + 2, 4 * n, n // 2, n + 4)):
+                if size < 1 or size in found[name] or len(found[name]) > OTHER_SIZES:
+                    continue
+                feeds, outputs = self._tried({**base, name: size}, 50 + 10 * k + number)
+                if outputs is not None:
+                    found[name].add(size)
+                    yield f"{name}={size}", feeds, outputs
+
     @cached_property
     def drawn(self) -> list[Case]:
         """All sets of inputs that the file accepts."""
@@ -59,12 +79,12 @@ class Examples(Drawn):
 
     def _sizes_of(self, feeds: Arrays) -> dict[Any, int]:
         """The sizes that are not fixed, in these inputs."""
-        return {
-            d: n
-            for name, x in feeds.items()
-            for d, n in zip(self.shapes[name], x.shape, strict=True)
-            if d in self.names
-        }
+        sizes: dict[Any, int] = {}
+        for name, x in feeds.items():
+            for d, n in zip(self.shapes[name], x.shape, strict=True):
+                for symbol in symbols([d]):  # of which it is a multiple, as h of 4*h
+                    sizes.setdefault(symbol, n if d == symbol else int(sp.solve(d - n, symbol)[0]))
+        return sizes
 
     @property
     def others(self) -> dict[Any, list[int]]:

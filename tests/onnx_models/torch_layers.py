@@ -192,6 +192,26 @@ def _gru(a: Any, x: Any, w: Any, r: Any, b: Any = None, lengths: Any = None, h: 
     return _both_ways(a, x, cell, [[_start(a, x, h)], [w, r, b]])
 
 
+@operator("RNN")
+def _rnn(a: Any, x: Any, w: Any, r: Any, b: Any = None, lengths: Any = None, h: Any = None
+         ) -> Any:  # fmt: skip
+    assert lengths is None and not a.get("layout")
+    functions = _activations(a, ["Tanh"])
+
+    def cell(d: int, x: Any, state: Any, weights: Any) -> Any:
+        w, r, b = weights
+        z = x @ w.T + state[0] @ r.T
+        return (functions[d](z if b is None else z + sum(b.chunk(2))),)
+
+    return _both_ways(a, x, cell, [[_start(a, x, h)], [w, r, b]])
+
+
+@operator("Dropout")
+def _dropout(a: Any, x: Any, rate: Any = None, training: Any = None) -> Any:
+    assert training is None or not training
+    return x
+
+
 class Quantized:
     """What `QuantizeLinear` made: what it was made of, to be dequantized by the same numbers."""
 

@@ -130,11 +130,20 @@ def _argmax(a: Any, x: Any) -> Any:
     return torch.argmax(x, a.get("axis", 0), bool(a.get("keepdims", 1)))
 
 
-@operator("ReduceMean", "ReduceSum")
+_REDUCED = {"ReduceMean": torch.mean, "ReduceSum": torch.sum, "ReduceMax": torch.amax,
+            "ReduceMin": torch.amin, "ReduceL2": torch.linalg.vector_norm}  # fmt: skip
+
+
+@operator(*_REDUCED)
 def _reduced(a: Any, x: Any, axes: Any = None) -> Any:
-    function = torch.mean if a["op"] == "ReduceMean" else torch.sum
     chosen = a.get("axes") if axes is None else ints(axes)
-    return function(x, dim=tuple(chosen or range(x.ndim)), keepdim=bool(a.get("keepdims", 1)))
+    keep = bool(a.get("keepdims", 1))
+    return _REDUCED[a["op"]](x, dim=tuple(chosen or range(x.ndim)), keepdim=keep)
+
+
+@operator("Einsum")
+def _einsum(a: Any, *xs: Any) -> Any:
+    return torch.einsum(a["equation"], *xs)
 
 
 @operator("Gemm")
@@ -257,6 +266,36 @@ def _filled(a: Any, shape: Any) -> Any:
 def _trilu(a: Any, x: Any, k: Any = None) -> Any:
     diagonal = 0 if k is None else int(k)
     return torch.triu(x, diagonal) if a.get("upper", 1) else torch.tril(x, diagonal)
+
+
+@operator("ScatterElements")
+def _scatter_elements(a: Any, x: Any, places: Any, updates: Any) -> Any:
+    axis = a.get("axis", 0)
+    if a.get("reduction", "none") == "add":
+        return x.scatter_add(axis, places, updates)
+    assert a.get("reduction", "none") == "none"
+    return x.scatter(axis, places, updates)
+
+
+@operator("DepthToSpace")
+def _depth_to_space(a: Any, x: Any) -> Any:
+    assert a.get("mode") == "CRD"
+    return F.pixel_shuffle(x, a["blocksize"])
+
+
+@operator("Pad")
+def _pad(a: Any, x: Any, widths: Any, value: Any = None, axes: Any = None) -> Any:
+    chosen = list(range(x.ndim)) if axes is None else [n % x.ndim for n in ints(axes)]
+    pairs = [(0, 0)] * x.ndim
+    for k, axis in enumerate(chosen):
+        pairs[axis] = ints(widths)[k], ints(widths)[k + len(chosen)]
+    mode = a.get("mode", "constant")
+    if mode == "constant":
+        flat = [n for pair in reversed(pairs) for n in pair]
+        return F.pad(x, flat, value=0.0 if value is None else value.item())
+    assert pairs[0] == pairs[1] == (0, 0)
+    flat = [n for pair in reversed(pairs[2:]) for n in pair]
+    return F.pad(x, flat, mode={"reflect": "reflect", "edge": "replicate"}[mode])
 
 
 @operator("ScatterND")
