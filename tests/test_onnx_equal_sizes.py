@@ -88,6 +88,16 @@ def test_a_size_that_weights_need_to_be_a_number_is_that(tmp_path: Path) -> None
     assert str(facts_of(onnx.load(path), "m.onnx", "")["x"].type) == "f32[n, t]"
 
 
+def test_a_size_in_a_sum_is_a_number(tmp_path: Path) -> None:
+    """As of rows with one more before them, reshaped to the length of an example."""
+    nodes = [node("Pad", ["x", "widths"], ["a"]), node("Reshape", ["a", "rows"], ["y"])]
+    weights = {"widths": np.array([0, 1, 0, 0, 0, 0]), "rows": np.array([0, 2, 6])}
+    path = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", "time", 2])}, ["y"], weights)
+    loaded = load_onnx(path)
+    assert [*loaded.report.assumptions] == ["size time of x[1] is 5"]
+    assert str(loaded.outputs["y"].type) == "f32[n, 2, 6]"
+
+
 def test_names_of_the_user_come_first(tmp_path: Path) -> None:
     path = file(tmp_path, "sum")
     loaded = load_onnx(path, sizes={"m": "rows", "n": "rows"})

@@ -41,9 +41,14 @@ def _equal(a: Dim, b: Dim, sizes: Sequence[sp.Symbol]) -> Equal | None:
         earlier, later = sorted((x, y), key=sizes.index)
         return later, earlier
     for size, factor, other, number in ((x, first, y, second), (y, second, x, first)):
-        exact = number / factor if factor else sp.S.Zero
-        if size in sizes and other == 1 and exact.is_Integer and exact > 0:
-            return size, int(exact)
+        names = size.free_symbols
+        if other != 1 or not factor or len(names) != 1 or not names <= {*sizes}:
+            continue
+        (name,) = names  # alone, or in a sum or product, as where a row was added
+        roots = sp.roots(size - number / factor, name) if size.is_polynomial(name) else ()
+        exact = [root for root in roots if root.is_Integer and root > 0]
+        if len(exact) == 1:
+            return name, int(exact[0])
     return None
 
 
