@@ -187,7 +187,7 @@ def _optimized(paths: list[Path]) -> list[OptimizedFile]:
     rows = []
     for row in measure_files(files_in(paths)):
         for form, problem in row.problems.items():
-            console.print(f"{row.file}, {form}: {problem}", style="dim")
+            console.print(f"{row.file}, {form}: {problem[:200]}", style="dim")
         rows.append(row)
     console.print(table_of(rows))
     behind = sum(row.is_behind for row in rows)

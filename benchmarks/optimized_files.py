@@ -92,15 +92,15 @@ def _measured(file: Path, directory: Path) -> OptimizedFile:
         try:
             in_child(make, file, target, what=form, timeout=PEER_SECONDS)
             forms[form] = target
-        except CompileError as error:
-            problems[form] = error.problem
+        except Exception as error:  # a peer may raise anything
+            problems[form] = str(error).partition("\n")[0]
     nodes = {form: node_count(path) for form, path in forms.items() if form != AGAIN}
     comparison = None
     try:
         if OURS in forms:
             comparison = compare(file, forms[OURS])
-            if not comparison.agrees:
-                problems[OURS] = comparison.problem or "it runs on no inputs that are drawn"
+            if comparison.problem is not None:
+                problems[OURS] = comparison.problem
         times, failed = relative_times(file, forms)
     except CompileError as error:
         return OptimizedFile(name, nodes, {}, None, {**problems, ORIGINAL: error.problem})

@@ -14,7 +14,7 @@ from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.frontends.onnx.tensors import dtype_from
 from nncompile.ir.basic import Constant, cast, const
-from nncompile.ir.broadcasting import broadcast_to, ones_like
+from nncompile.ir.broadcasting import broadcast_to, zeros_like
 from nncompile.ir.op import Value
 from nncompile.ir.types import f64, i32, i64
 from nncompile.ops.shape.reshape import reshape
@@ -157,10 +157,10 @@ def _identity(n: Node, x: Any, ratio: Any = None, training: Any = None) -> Any:
     is_training = training is not None and bool(n.number(2))
     rate = float(n.number(1, 0.5)) if n.version >= 12 else float(n["ratio"] or 0)
     value = x.value
-    kept = [broadcast_to(const(True), value.shape)] if len(n.outputs) > 1 else []
+    kept = [broadcast_to(const(n.version >= 12), value.shape)] if len(n.outputs) > 1 else []
     if not is_training or rate == 0:
         if len(n.outputs) > 1 and n.version < 10:
-            kept = [ones_like(value)]
+            kept = [zeros_like(value)]  # the versions before 12 say nothing; onnxruntime has zeros
         return (x, *kept)
     importer, _ = n.context
     mask = n.outputs[1] if len(n.outputs) > 1 else ""  # exporters name it though none takes it

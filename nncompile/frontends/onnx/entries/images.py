@@ -217,7 +217,9 @@ def _along(n: Node, x: Value, axis: int, positions: Value, scale: Any, old: bool
     """x along one axis at these positions."""
     last = size_value(dim(x.shape[axis] - 1), positions.dtype)
     if n["mode"] == "nearest":
-        rounded = _ROUNDED["floor" if old else n["nearest_mode"]](positions)
+        # Before opset 11 a smaller image takes the element after a place, as onnx's cases say.
+        before = "ceil" if old and scale < 1 else "floor"
+        rounded = _ROUNDED[before if old else n["nearest_mode"]](positions)
         return take(x, cast(e.clip(rounded, 0.0, last), i64), axis)
     elements = iota(x.shape[axis], f64)
     shrinks = bool(n["antialias"]) and sp.sympify(scale).is_number and scale < 1
