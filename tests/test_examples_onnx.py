@@ -50,7 +50,7 @@ def is_drop_in(path: Path, original: Path) -> bool:
 
 @pytest.mark.slow
 def test_a_file_that_knows_other_classes_is_better_than_none() -> None:
-    found = module_of("finetune_cnn").compared(choices=4)
+    found = module_of("finetune_cnn").compared(choices=3)
     layer, whole, scratch = (
         found[k].mean() for k in ("new layer", "whole network", "from scratch")
     )
