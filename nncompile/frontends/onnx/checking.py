@@ -3,6 +3,7 @@ that ONNX says."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -100,7 +101,7 @@ def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
         return
     for i, given in enumerate(inputs):
         formal = schema.inputs[min(i, len(schema.inputs) - 1)]
-        types = [str(kind) for kind in formal.types]
+        types = _types_of(schema.domain, schema.name, schema.since_version, formal.type_str)
         if given is None:
             if formal.option != _OPTIONAL and not any(t.startswith("optional(") for t in types):
                 raise Refused(f"its input {formal.name} is missing")
@@ -109,6 +110,14 @@ def check_kinds(inputs: Sequence[Any], schema: Any) -> None:
         if ("seq" if isinstance(given, list) else "tensor") not in kinds:
             kind = "a sequence" if isinstance(given, list) else "a tensor"
             raise Refused(f"its input {formal.name} is {kind}")
+
+
+@functools.cache
+def _types_of(domain: str, op: str, version: int, letter: str) -> tuple[str, ...]:
+    """The types that a letter of an operator stands for, or the type that stands in its place."""
+    schema = onnx.defs.get_schema(op, version, domain)
+    found = [c for c in schema.type_constraints if c.type_param_str == letter]
+    return tuple(found[0].allowed_type_strs) if found else (letter,)
 
 
 _ANY = (1 << 31) - 1  # the most of an operator that takes any number
