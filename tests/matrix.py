@@ -31,7 +31,7 @@ class Cell:
     """One combination: a Python, an onnxruntime, and torch or not."""
 
     python: str
-    onnxruntime: str  # "oldest" or "newest"
+    onnxruntime: str  # "oldest" or "newest", and onnx with it
     torch: bool
 
     @property
@@ -41,7 +41,8 @@ class Cell:
     def requirements(self) -> list[str]:
         """What pip installs before the project."""
         wanted = [_torch()] if self.torch else []
-        return wanted + ([_oldest("onnxruntime")] if self.onnxruntime == "oldest" else [])
+        oldest = [_oldest("onnxruntime"), _oldest("onnx")]
+        return wanted + (oldest if self.onnxruntime == "oldest" else [])
 
 
 @dataclass(frozen=True)
