@@ -204,6 +204,8 @@ def test_a_copy_knows_its_file(tmp_path: Path, kind: str) -> None:
         base = lora(base, 2)
     again = pickle.loads(pickle.dumps(base))
     assert inference_target(again) == ("original", None)
+    assert list(again.original.outputs) == list(base.original.outputs)
+    assert all(v is base.original.outputs[n] for n, v in again.original.outputs.items())
     for model_, path in ((base, "a.onnx"), (again, "b.onnx")):
         export(model_, tmp_path / path, "original", seed=0)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()

@@ -7,6 +7,7 @@ from tests.planted_faults.adaptation import ADAPTATION
 from tests.planted_faults.fault import Fault
 from tests.planted_faults.graphs import GRAPHS
 from tests.planted_faults.onnx_files import ONNX_FILES
+from tests.planted_faults.onnx_roles import ONNX_ROLES
 from tests.planted_faults.ops import OPS
 from tests.planted_faults.passes import PASSES
 from tests.planted_faults.programs import PROGRAMS
@@ -15,4 +16,7 @@ from tests.planted_faults.training import TRAINING
 
 __all__ = ["FAULTS", "Fault"]
 
-FAULTS = (*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES, *ADAPTATION, *ONNX_FILES)
+FAULTS = (
+    *(*OPS, *PASSES, *GRAPHS, *TRAINING, *PROGRAMS, *TABLES),
+    *(*ADAPTATION, *ONNX_FILES, *ONNX_ROLES),
+)
