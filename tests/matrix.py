@@ -40,9 +40,8 @@ class Cell:
 
     def requirements(self) -> list[str]:
         """What pip installs before the project."""
-        wanted = [_torch()] if self.torch else []
-        oldest = [_oldest("onnxruntime"), _oldest("onnx")]
-        return wanted + (oldest if self.onnxruntime == "oldest" else [])
+        oldest = ("onnxruntime", "onnx") if self.onnxruntime == "oldest" else ()
+        return ([_torch()] if self.torch else []) + [*map(_oldest, oldest)]
 
 
 @dataclass(frozen=True)
