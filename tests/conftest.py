@@ -15,9 +15,12 @@ from tests.command_line import GOOD, succeeds, written
 
 EVERY = 8  # of the cases of a test, so many make one of `make quick`
 
-# A shell that runs the tests in the background lets them, and what they start, ignore Ctrl-C.
+# A shell that runs the tests in the background lets them, and what they start, ignore Ctrl-C, and
+# nohup the end of the session.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile("tests", deadline=None, derandomize=True)

@@ -120,6 +120,7 @@ def _spellings(v: Value, args: list[str]) -> Iterator[str]:
             yield formula_text(v.op.body, args, casts)
             inner = formula_text(v.op.body, own, casts)
             yield f"formula(lambda {', '.join(own)}: {inner})({', '.join(args)})"
+        yield f"{formula_text(v.op.body, args, False)} + 0.0"  # a truth value as a number
         return
     if isinstance(v.op, Constant):
         yield f"const({array_text(v.op.value)})"
