@@ -98,6 +98,29 @@ def test_a_size_in_a_sum_is_a_number(tmp_path: Path) -> None:
     assert str(loaded.outputs["y"].type) == "f32[n, 2, 6]"
 
 
+def test_images_that_are_made_smaller_and_larger_again_are_of_multiples(tmp_path: Path) -> None:
+    """As in networks for segmentation and detection: of other sizes, parts do not fit."""
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}
+    nodes = [
+        node("MaxPool", ["x"], ["half"], **pool),
+        node("MaxPool", ["half"], ["quarter"], **pool),
+        node("Resize", ["quarter", "", "scales"], ["up"], mode="nearest"),
+        node("Concat", ["half", "up"], ["y"], axis=1),
+    ]
+    weights = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    inputs = {"x": (FLOAT, ["n", 1, "h", "w"])}
+    path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], weights)
+    loaded = load_onnx(path)
+    assert [*loaded.report.assumptions] == [
+        "size h of x[2] is a multiple of 4", "size w of x[3] is a multiple of 4",
+    ]  # fmt: skip
+    (exported,) = export(loaded, tmp_path / "out.onnx", seed=0)
+    given = {"x": weight(2, 1, 8, 12)}
+    np.testing.assert_array_equal(Session(exported).run(given)["y"], run(path, given)[0])
+    with pytest.raises(FeedError, match="h"):
+        Session(exported).run({"x": weight(2, 1, 6, 12)})
+
+
 def test_names_of_the_user_come_first(tmp_path: Path) -> None:
     path = file(tmp_path, "sum")
     loaded = load_onnx(path, sizes={"m": "rows", "n": "rows"})

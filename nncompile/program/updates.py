@@ -110,6 +110,10 @@ class minimize(Options, eq=False):
                 rows=[("frozen", pattern) for pattern in frozen],
                 hint="train at least one of them, or leave out freeze",
             )
+        if not floats:
+            raise ModelError(
+                f"model {model.name} has no parameter of floats: there is nothing to train"
+            )
         if not matched:
             raise ModelError(
                 f"no parameter of model {model.name} matches {', '.join(map(repr, patterns))}",

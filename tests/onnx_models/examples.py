@@ -12,7 +12,7 @@ import numpy as np
 import sympy as sp
 
 from nncompile.ir.dims import symbols
-from nncompile.ir.types import Array
+from nncompile.ir.types import Array, Type
 from nncompile.runtime import Session
 from nncompile.runtime.feeds import Port
 from nncompile.verify.onnx_files import Drawn
@@ -33,10 +33,12 @@ class Case:
 
 class Examples(Drawn):
     """Inputs of a file, drawn as those in the `.npz` file of its name beside it are, where there is
-    one: arrays `in_NAME`. Their sizes are the first ones, and three others of each are tried."""
+    one: arrays `in_NAME`. Their sizes are the first ones, and three others of each are tried; they
+    are of these `types`, which say what an import assumed."""
 
-    def __init__(self, file: Path, seed: int = 0) -> None:
+    def __init__(self, file: Path, types: Mapping[str, Type] = {}, seed: int = 0) -> None:
         super().__init__(Session(file, threads=1, optimization="none"), seed)
+        self.types = types
         beside = file.with_suffix(".npz")
         arrays = dict(np.load(beside)) if beside.is_file() else {}
         self.given: Arrays = {
@@ -104,6 +106,23 @@ class Examples(Drawn):
         feeds, outputs = self._tried(sizes, 100)
         assert outputs is not None, f"the file does not accept {sizes}"
         return feeds
+
+    def _tried(self, sizes: Mapping[Any, int], number: int) -> tuple[Arrays, Arrays | None]:
+        feeds, outputs = super()._tried(sizes, number)
+        return feeds, outputs if self._fits(feeds) else None
+
+    def _fits(self, feeds: Arrays) -> bool:
+        found: dict[Any, Any] = {}
+        for name, type_ in self.types.items():
+            for d, n in zip(type_.shape, feeds[name].shape, strict=True):
+                names = symbols([d])
+                if not names and d != n:
+                    return False
+                for symbol in names:
+                    roots = sp.solve(d - n, symbol)  # none where d is a multiple, and n is not
+                    if not roots or found.setdefault(symbol, roots[0]) != roots[0]:
+                        return False
+        return True
 
     def _widen(self, sizes: Mapping[Any, int]) -> None:
         kept = self.highest

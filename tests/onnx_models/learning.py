@@ -18,7 +18,7 @@ from nncompile.compiler.originals import inference_target
 from nncompile.finetuning.objectives import with_loss
 from nncompile.finetuning.plan import Plan, tuned
 from nncompile.frontends.onnx.loading import ImportedModel, load_onnx
-from nncompile.program.model import Model
+from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.recipe import training
 from nncompile.train import Trainer
 from tests.onnx_models.examples import Examples
@@ -140,7 +140,7 @@ def adapted(plan: Plan) -> tuple[Trainer, list[str]]:
     end = trainer.state
     model = made.recipe.model
     factors = {name for change in model.adapters.values() for name in (change.a, change.b)}
-    held = {*model.parameters, *model.states} - factors
+    held = {*model.parameters, *model.states} - factors - {*RANDOM_STATE}
     moved = {path for path in start if not np.array_equal(start[path], end[path])}
     problems = [f"{path} moved beside factors" for path in sorted(held & moved)]
     if not factors & moved:
@@ -162,6 +162,6 @@ def moved_statistics(file: Path, plan: Plan) -> list[str]:
     end = trainer.state
     return [
         f"{path} moved without training=True"
-        for path in model.states
+        for path in set(model.states) - {*RANDOM_STATE}
         if not np.array_equal(start[path], end[path])
     ]

@@ -208,7 +208,8 @@ def _rnn(a: Any, x: Any, w: Any, r: Any, b: Any = None, lengths: Any = None, h: 
 
 @operator("Dropout")
 def _dropout(a: Any, x: Any, rate: Any = None, training: Any = None) -> Any:
-    assert training is None or not training
+    if training is not None and training:
+        raise NotImplementedError("a dropout that drops has other numbers each time")
     return x
 
 

@@ -7,13 +7,15 @@ from collections.abc import Mapping, Sequence
 import sympy as sp
 
 from nncompile.frontends.onnx.refusals import Refusal
-from nncompile.ir.dims import Dim, substitute, symbols
+from nncompile.ir.dims import Dim, FloorDiv, same, substitute, symbols
 from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.ops.core.assertions import AssertEqualSizes
 
+_FACTORS = (2, 4, 8, 16, 32, 64)  # by which images are made smaller
+
 Equal = tuple[sp.Symbol, Dim]
-"""A size, and the size of another name, or the number, that it is."""
+"""A size, and what it is: the size of another name, a number, or a multiple of itself."""
 
 
 def needed(
@@ -49,6 +51,19 @@ def _equal(a: Dim, b: Dim, sizes: Sequence[sp.Symbol]) -> Equal | None:
         exact = [root for root in roots if root.is_Integer and root > 0]
         if len(exact) == 1:
             return name, int(exact[0])
+    return _multiple(a, b, sizes)
+
+
+def _multiple(a: Dim, b: Dim, sizes: Sequence[sp.Symbol]) -> Equal | None:
+    """The size as a multiple, where two sizes are one for multiples of a power of two: of images
+    that are made smaller and larger again."""
+    names = symbols([a, b])
+    if len(names) != 1 or not names <= {*sizes} or not sp.sympify(a - b).has(FloorDiv):
+        return None
+    (name,) = names
+    for factor in _FACTORS:
+        if same(*(substitute(d, {name: factor * name}) for d in (a, b))) is True:
+            return name, factor * name
     return None
 
 
@@ -76,6 +91,8 @@ def assumptions(types: Mapping[str, Type], equal: Sequence[Equal]) -> list[str]:
 def _text(types: Mapping[str, Type], size: sp.Symbol, other: Dim) -> str:
     place, of = _place(size, types), _place(other, types)
     named = f"size {size}" + (f" of {place[0]}[{place[1]}]" if place else "")
+    if size in symbols([other]):
+        return f"{named} is a multiple of {sp.cancel(other / size)}"
     return f"{named} is {other}" + (f" of {of[0]}[{of[1]}]" if of else "")
 
 

@@ -164,6 +164,8 @@ def _identity(n: Node, x: Any, ratio: Any = None, training: Any = None) -> Any:
         return (x, *kept)
     importer, _ = n.context
     mask = n.outputs[1] if len(n.outputs) > 1 else ""  # exporters name it though none takes it
-    if importer.is_taken(mask) or not importer.training:
+    if importer.is_taken(mask):
         raise Refused("a dropout that drops, and whose mask is a result, has numbers of its own")
+    if not importer.training:
+        raise Refused("a dropout that drops has other numbers each time; training=True imports it")
     return importer.dropout(value, rate)
