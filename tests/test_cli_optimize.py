@@ -115,6 +115,16 @@ def test_a_file_that_onnxruntime_does_not_load_is_written_without_a_comparison(
     assert "nodes  25 → 13" in succeeds("optimize", "own.onnx", "-o", "out.onnx", "--no-verify")
 
 
+def test_a_file_of_random_numbers_is_written_without_a_comparison(language: Path) -> None:
+    nodes = [node("Identity", ["x"], ["a"]), node("Dropout", ["a", "rate", "yes"], ["y"])]
+    weights = {"rate": np.float32(0.5), "yes": np.bool_(True)}
+    written(language / "m.onnx", nodes, {"x": (FLOAT, ["N", 40])}, ["y"], weights)
+    message = fails("optimize", "m.onnx")
+    assert "m.onnx cannot be compared: output y is random" in message
+    assert "--no-verify" in message
+    assert "nodes  2 → 1" in succeeds("optimize", "m.onnx", "--no-verify")
+
+
 def test_files_whose_weights_alone_differ_are_of_one_graph(language: Path) -> None:
     model = onnx.load("language.onnx")
     for tensor in model.graph.initializer:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompile.diagnostics.errors import CompileError
+from nncompile.diagnostics.errors import BackendError, CompileError
 from nncompile.ir.dims import Dim, dim, substitute, symbol, symbols
 from nncompile.ir.types import Array, is_real
 from nncompile.runtime import Session
@@ -54,7 +54,8 @@ class Comparison:
 
 def compare(file: Path, other: Path, seed: int = 0) -> Comparison:
     """Runs both files on random inputs, at two or three sizes of each size that is not fixed, as
-    far as the first file accepts them. Raises `BackendError` where that cannot be loaded."""
+    far as the first file accepts them. Raises `BackendError` where that cannot be loaded, or gives
+    other results each time."""
     original, comparison = _session(file), Comparison()
     try:
         optimized = _session(other)
@@ -73,9 +74,17 @@ def compare(file: Path, other: Path, seed: int = 0) -> Comparison:
             if difference >= comparison.largest:
                 comparison.largest, comparison.where = difference, f"{name} with {case}"
             if fault is not None:
+                _check_that_it_repeats(original, feeds, name, x)
                 comparison.problem = f"output {name} {fault} with {case}"
                 return comparison
     return comparison
+
+
+def _check_that_it_repeats(session: Session, feeds: Arrays, name: str, result: Array) -> None:
+    if difference_of(result, session.run(feeds, [name])[name])[1] is not None:
+        raise BackendError(
+            f"output {name} is random: of the same inputs it is another one each time"
+        )
 
 
 def _session(file: Path) -> Session:
