@@ -50,6 +50,8 @@ def _each(
     return tuple(Allowed(p, output, backend, kind, reason, everywhere) for p in programs)
 
 
+_CELU = "nncompile.frontends.onnx.entries.activations._celu_of"
+
 ALLOWED: tuple[Allowed, ...] = (
     # Elementwise: numbers.
     *_each(
@@ -113,9 +115,23 @@ ALLOWED: tuple[Allowed, ...] = (
         "the inverse of a maximum of 0 and −0, of which either may be taken",
         everywhere=False,
     ),
+    # Of ONNX files, where α is an attribute: a number near 1, at which nobody takes a gradient.
+    *_each(
+        ("elu_of f32 f32", "elu_of f64 f64", f"{_CELU} f32 f32"),
+        *("value", ONNX, "number", "α of 10²⁰ times what is below the normal numbers"),
+    ),
+    *_each(
+        (f"{_CELU} f32 f32", f"{_CELU} f64 f64"),
+        *("gradient 1", ONNX, "number", "that at α cancels where x/α is near 0"),
+    ),
+    *_each(
+        ("elu_of f32 f32", "elu_of f64 f64"),
+        *("gradient 1", ONNX, SIGN, "by Where, which gives 0 for −0"),
+    ),
     # Elementwise: the sign of zero.
     *_each(
         (
+            *("elu_of f32 f32", "elu_of f64 f64", f"{_CELU} f32 f32", f"{_CELU} f64 f64"),
             *("where bool f32 f32", "where bool f64 f64", "Map: where(*"),
             *("celu f32", "celu f64", "elu f32", "elu f64", "selu f32", "selu f64"),
             *("expm1 f32", "expm1 f64", "log1p f32", "log1p f64", "fix f32", "fix f64"),

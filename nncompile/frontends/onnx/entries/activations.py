@@ -17,13 +17,13 @@ from nncompile.ops.shape.reshape import reshape
 
 
 @formula
-def leaky_relu(x: Any, alpha: Any) -> Any:
+def leaky_relu_of(x: Any, alpha: Any) -> Any:
     """x above 0, αx elsewhere."""
     return e.where(x > 0, x, alpha * x)
 
 
 @formula
-def elu(x: Any, alpha: Any) -> Any:
+def elu_of(x: Any, alpha: Any) -> Any:
     """x above 0, α(eˣ − 1) elsewhere."""
     return e.where(x > 0, x, alpha * e.expm1(x))
 
@@ -35,7 +35,7 @@ def _celu_of(x: Any, alpha: Any) -> Any:
 
 @imports("LeakyRelu")
 def _leaky_relu(n: Node, x: Value) -> Any:
-    return leaky_relu(x, _number(n["alpha"], x))
+    return leaky_relu_of(x, _number(n["alpha"], x))
 
 
 def _number(x: float, like: Value) -> Value:
@@ -46,12 +46,12 @@ def _number(x: float, like: Value) -> Value:
 def _prelu(n: Node, x: Value, slope: Value) -> Any:
     if n.version < 7 and slope.rank == 1 and x.rank > 1 and slope.shape[0] != 1:
         slope = reshape(slope, (slope.shape[0], *(1,) * (x.rank - 2)))
-    return leaky_relu(x, slope)
+    return leaky_relu_of(x, slope)
 
 
 @imports("Elu")
 def _elu(n: Node, x: Value) -> Any:
-    return elu(x, _number(n["alpha"], x))
+    return elu_of(x, _number(n["alpha"], x))
 
 
 @imports("Celu")
@@ -62,7 +62,7 @@ def _celu(n: Node, x: Value) -> Any:
 @imports("Selu")
 def _selu(n: Node, x: Value) -> Any:
     alpha, gamma = (_number(n[name], x) for name in ("alpha", "gamma"))
-    return gamma * elu(x, alpha)
+    return gamma * elu_of(x, alpha)
 
 
 @imports("HardSigmoid")

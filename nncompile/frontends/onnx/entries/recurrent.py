@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from nncompile import elementwise as e
-from nncompile.frontends.onnx.entries.activations import elu, leaky_relu
+from nncompile.frontends.onnx.entries.activations import elu_of, leaky_relu_of
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
 from nncompile.ir.basic import cast, const
@@ -33,11 +33,11 @@ _ACTIVATIONS: dict[str, Callable[[Value, float, float], Value]] = {
     "tanh": lambda x, a, b: e.tanh(x),
     "sigmoid": lambda x, a, b: e.sigmoid(x),
     "affine": lambda x, a, b: a * x + b,
-    "leakyrelu": lambda x, a, b: leaky_relu(x, a),
+    "leakyrelu": lambda x, a, b: leaky_relu_of(x, a),
     "thresholdedrelu": lambda x, a, b: e.where(x > a, x, 0 * x),
     "scaledtanh": lambda x, a, b: a * e.tanh(b * x),
     "hardsigmoid": lambda x, a, b: e.hard_clip(a * x + b, 0, 1),
-    "elu": lambda x, a, b: elu(x, a),
+    "elu": lambda x, a, b: elu_of(x, a),
     "softsign": lambda x, a, b: x / (1 + e.abs(x)),
     "softplus": lambda x, a, b: e.softplus(x),
 }
