@@ -14,7 +14,7 @@ from nncompile import Trainer, export, load_onnx, training
 from nncompile.ir.graph import Input
 from nncompile.ir.interpreter import evaluate
 from nncompile.program.initialization import initial_values
-from tests.onnx_files import FLOAT, run, weight, written
+from tests.onnx_files import FLOAT, weight, written
 
 node = helper.make_node
 
@@ -72,6 +72,9 @@ def test_a_layer_normalization_is_that_operator_again(tmp_path: Path) -> None:
     ends = {"x": (FLOAT, ["n", 4])}
     path = written(tmp_path / "n.onnx", nodes, ends, ["y", "mean", "inverse"], {"w": weight(4)})
     feeds = {"x": 5 + weight(3, 4, seed=2)}
+    wide = feeds["x"].astype(np.float64)
+    mean, inverse = wide.mean(1, keepdims=True), 1 / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+    # onnxruntime 1.23 is less exact.
+    exact = {"y": (wide - mean) * inverse * weight(4), "mean": mean, "inverse": inverse}
     for name, x in outputs_of(load_onnx(path), feeds).items():
-        (expected,) = run(path, feeds, [name])
-        np.testing.assert_allclose(x, expected, 1e-5, 1e-5)
+        np.testing.assert_allclose(x, exact[name], 1e-5, 1e-5)

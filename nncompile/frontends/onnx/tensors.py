@@ -198,7 +198,7 @@ def array_of(tensor: onnx.TensorProto, directory: str = "") -> Array:
         raise Refused(f"the tensor {tensor.name!r} declares {count:,} elements")
     try:
         return np.asarray(numpy_helper.to_array(tensor, directory))
-    except (ValueError, TypeError, OSError, onnx.checker.ValidationError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, onnx.checker.ValidationError) as error:
         raise Refused(f"the tensor {tensor.name!r} cannot be read: {error}") from None
 
 
