@@ -186,6 +186,40 @@ def test_what_is_no_longer_the_file_is_told(tmp_path: Path) -> None:
         export(base, tmp_path / "a.onnx", "original")
 
 
+@pytest.mark.parametrize("kind", ["regressor", "classifier"])
+def test_linear_models_of_scikit_learn_go_on(tmp_path: Path, kind: str) -> None:
+    """Their weights are attributes of a node, and are written there."""
+    rng = np.random.default_rng(0)
+    x, count = rng.normal(size=(24, 4)).astype(np.float32), 1 if kind == "regressor" else 3
+    attributes: dict[str, Any] = {"coefficients": rng.normal(size=4 * count).tolist()}
+    outputs = ["y"]
+    if kind == "classifier":
+        attributes |= {"classlabels_ints": [0, 1, 2], "post_transform": "SOFTMAX"}
+        outputs = ["label", "y"]
+    one = node(
+        f"Linear{kind.title()}", ["x"], outputs, domain="ai.onnx.ml", name="linear",
+        intercepts=[0.1] * count, **attributes,
+    )  # fmt: skip
+    ml = [helper.make_opsetid("ai.onnx.ml", 1)]
+    inputs = {"x": (FLOAT, ["n", 4])}
+    file = written(tmp_path / "m.onnx", [one], inputs, outputs, opsets=ml)
+    base = load_onnx(file)
+    assert {p: str(v.type) for p, v in base.parameters.items()} == {
+        "linear.coefficients": f"f32[{count}, 4]", "linear.intercepts": f"f32[{count}]",
+    }  # fmt: skip
+    (before,) = run(file, {"x": x}, ["y"])
+    loss, label = ("mse", weight(24, 1)) if count == 1 else ("cross_entropy", np.arange(24) % 3)
+    net = with_loss(base, loss, "y", "wanted", label).model
+    trainer = Trainer(training(net, minimize="loss", optimizer=adam(1e-2)), threads=1)
+    np.testing.assert_allclose(trainer.predict({"x": x})["y"], before, 1e-5, 1e-6)
+    losses = trainer.fit({"x": x, "wanted": label}, epochs=20, verbose=0)["loss"]
+    assert losses[-1] < 0.9 * losses[0]
+    export(trainer, tmp_path / "tuned.onnx", "original")
+    (after,) = run(tmp_path / "tuned.onnx", {"x": x}, ["y"])
+    np.testing.assert_allclose(after, trainer.predict({"x": x})["y"], 1e-5, 1e-6)
+    assert [n.op_type for n in onnx.load(tmp_path / "tuned.onnx").graph.node] == [one.op_type]
+
+
 @pytest.mark.parametrize("kind", ["whole", "adapted", "quantized"])
 def test_a_copy_knows_its_file(tmp_path: Path, kind: str) -> None:
     """Of a model that is pickled, as where processes train it."""

@@ -14,6 +14,7 @@ import onnx
 from onnx import numpy_helper
 
 from nncompile.diagnostics.locations import LocationTable, recording_locations
+from nncompile.frontends.onnx.linear import weights_in
 from nncompile.frontends.onnx.quantized import quantized_again
 from nncompile.frontends.onnx.reading import all_nodes, read_model
 from nncompile.frontends.onnx.roles import Stored
@@ -181,6 +182,13 @@ class _Tensors:
                 for attribute in node.attribute:
                     if attribute.name == "value":
                         self.by_name[node.output[0]] = attribute.t
+        self.attributes: dict[str, onnx.AttributeProto] = {}
+        for node in model.graph.node:
+            for name, attribute, shape in weights_in(node):
+                numbers = np.array(attribute.floats, np.float32).reshape(shape)
+                if name not in self.by_name:
+                    self.by_name[name] = numpy_helper.from_array(numbers, name)
+                    self.attributes[name] = attribute
         for tensor in self.by_name.values():
             if tensor.data_location == onnx.TensorProto.EXTERNAL:  # the file is to be whole
                 name = tensor.name
@@ -196,6 +204,8 @@ class _Tensors:
             array = array.astype(before.dtype)
         if not np.array_equal(before, array):
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
+            if kept.name in self.attributes:
+                self.attributes[kept.name].floats[:] = array.reshape(-1).tolist()
 
     def split(self, kept: Kept, array: Array) -> None:
         """Gives the nodes that take the tensor one of their own, where it is of other numbers."""

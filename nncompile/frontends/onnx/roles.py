@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
+from nncompile.frontends.onnx.linear import LINEAR
 from nncompile.frontends.onnx.naming import is_made_up, path_of, slot_name
 from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.tables import table_of
@@ -21,7 +22,7 @@ Use = tuple[onnx.NodeProto, int]
 _ANY = frozenset(range(64))
 _WEIGHTS: dict[str, frozenset[int]] = {
     **dict.fromkeys(("Conv", "ConvTranspose", "Gemm", "DeformConv"), frozenset({0, 1, 2, 3, 4})),
-    **dict.fromkeys(("MatMul", "Einsum", "FusedMatMul"), _ANY),
+    **dict.fromkeys(("MatMul", "Einsum", "FusedMatMul", *LINEAR), _ANY),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({1, 2, 3, 5, 6, 7})),
     **dict.fromkeys(("LayerNormalization", "GroupNormalization"), frozenset({1, 2})),
     **dict.fromkeys(("InstanceNormalization", "BatchNormalization"), frozenset({1, 2})),

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 
 from nncompile.frontends.onnx.importing import Importer
+from nncompile.frontends.onnx.linear import weights_in
 from nncompile.frontends.onnx.quantized import with_masters
 from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.refusals import Refusal, Refused
@@ -57,12 +59,23 @@ def stored_tensors(
         one.is_written = tensor.name in taken
         found.append(one)
     names = {s.name for s in found}
+    for s in _of_linear_models(graph):
+        if s.name not in by and s.name not in names:
+            names.add(s.name)
+            found.append(s)
     for s in found:
         s.beside = added_to(s.uses, by, names)
     results = kept | {o.name for n in all_nodes(graph) for a in n.attribute for o in a.g.output}
     for s, floats in with_masters([s for s in found if s.name not in results], by):
         s.integers, s.array = s.array, floats
     return found
+
+
+def _of_linear_models(graph: onnx.GraphProto) -> Iterator[Stored]:
+    for node in graph.node:
+        for i, (name, attribute, shape) in enumerate(weights_in(node), 1):
+            array = np.array(attribute.floats, np.float32).reshape(shape)
+            yield Stored(name, array, [(node, i)])
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

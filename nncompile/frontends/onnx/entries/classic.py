@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from nncompile import elementwise as e
+from nncompile.frontends.onnx.linear import name_of
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.registry import Node, imports
-from nncompile.ir.basic import cast, const
+from nncompile.frontends.onnx.tensors import Tensor
+from nncompile.ir.basic import as_value, cast, const
 from nncompile.ir.op import Value
 from nncompile.ir.types import f32, i64
 from nncompile.ops import max as largest
@@ -19,7 +21,7 @@ from nncompile.ops.reduction.softmax import softmax
 from nncompile.ops.reduction.sums import sum as total
 from nncompile.ops.shape.gathering import take
 from nncompile.ops.shape.joining import concatenate
-from nncompile.ops.shape.reshape import reshape
+from nncompile.ops.shape.reshape import reshape, transpose
 
 _ML = "ai.onnx.ml"
 
@@ -84,8 +86,15 @@ def _encoder(n: Node, x: Value) -> Any:
 def _matrix(n: Node, x: Value, count: int) -> Value:
     coefficients = np.asarray(n.required("coefficients"), np.float32).reshape(count, -1)
     rows = x if x.rank > 1 else reshape(x, (1, *x.shape))
-    y: Value = matmul(_real(rows), const(np.ascontiguousarray(coefficients.T)))
-    return y + _row(n["intercepts"]) if n["intercepts"] else y
+    y: Value = matmul(_real(rows), transpose(_stored(n, "coefficients", coefficients)))
+    return y + _stored(n, "intercepts", _row(n["intercepts"])) if n["intercepts"] else y
+
+
+def _stored(n: Node, attribute: str, numbers: Any) -> Value:
+    """What the attribute holds: a parameter, where it is one of the model."""
+    _, environment = n.context
+    tensor = environment.get(name_of(n.proto, attribute))
+    return tensor.value if isinstance(tensor, Tensor) else as_value(numbers)
 
 
 @imports("LinearRegressor", domain=_ML)
