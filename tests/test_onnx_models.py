@@ -306,3 +306,55 @@ def test_without_torch_differences_tell_gradients(
     )
     (problem,) = checked(file).short
     assert problem.startswith("differences: ")
+
+
+def test_a_quantized_network_has_the_gradients_of_torchs(torch: Any, tmp_path: Path) -> None:
+    """Of the floats that its whole weights stand for, by way of activations that are cut off."""
+    rng = np.random.default_rng(0)
+    nodes, tensors, of_torch = [], {}, []
+    name = "x"
+    for k, (wide, narrow) in enumerate(((6, 8), (8, 3))):
+        scales = rng.uniform(0.003, 0.006, narrow).astype(np.float32)
+        whole = rng.integers(-127, 128, (narrow, wide)).astype(np.int8)
+        step, zero = np.float32(0.02 / (k + 1)), np.uint8(110)
+        bias = weight(narrow, seed=k)
+        tensors |= {f"s{k}": step, f"z{k}": zero, f"q{k}": whole, f"ws{k}": scales, f"b{k}": bias}
+        tensors |= {f"wz{k}": np.zeros(narrow, np.int8)}
+        nodes += [
+            node("QuantizeLinear", [name, f"s{k}", f"z{k}"], [f"a{k}"]),
+            node("DequantizeLinear", [f"a{k}", f"s{k}", f"z{k}"], [f"d{k}"]),
+            node("DequantizeLinear", [f"q{k}", f"ws{k}", f"wz{k}"], [f"w{k}"], axis=0),
+            node("Gemm", [f"d{k}", f"w{k}", f"b{k}"], [f"g{k}"], transB=1),
+        ]
+        nodes += [node("Elu", ["g0"], ["h"])] if k == 0 else []
+        of_torch.append((step, zero, scales, whole * scales[:, None], bias))
+        name = "h"
+    nodes[-1].output[0] = "y"
+    file = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", 6])}, ["y"], tensors)
+    model = load_onnx(file)
+    feeds = {"x": 8 * weight(16, 6, seed=5)}
+    factor = rng.standard_normal((16, 3))
+    found = gradients(model, model.graph, feeds, factor)
+
+    leaves = [
+        (torch.tensor(w, dtype=torch.float64, requires_grad=True),
+         torch.tensor(b, dtype=torch.float64, requires_grad=True))
+        for *_, w, b in of_torch
+    ]  # fmt: skip
+    y = torch.tensor(feeds["x"], dtype=torch.float64)
+    cut = 0
+    for k, ((step, zero, scales, *_), (w, b)) in enumerate(zip(of_torch, leaves, strict=True)):
+        before = y
+        y = torch.fake_quantize_per_tensor_affine(before, float(step), int(zero), 0, 255)
+        cut += int(((before - y).abs() > step).sum())
+        zeros = torch.zeros(len(scales), dtype=torch.int32)
+        whole = torch.fake_quantize_per_channel_affine(w, torch.tensor(scales), zeros, 0, -128, 127)
+        y = y @ whole.T + b
+        y = torch.nn.functional.elu(y) if k == 0 else y
+    assert cut > 5
+    (expected,) = run(file, feeds)
+    np.testing.assert_allclose(y.detach().numpy(), expected, 1e-5, 1e-5)
+    (y * torch.tensor(factor)).sum().backward()
+    exact = {f"{n}{k}": leaf.grad.numpy() for k, pair in enumerate(leaves)
+             for n, leaf in zip("qb", pair, strict=True)}  # fmt: skip
+    assert_equal(found, exact)
