@@ -294,7 +294,7 @@ CASES: dict[str, tuple[int, tuple[Any, ...], Any]] = {
     "AveragePool 7": (7, one("AveragePool", kernel_shape=[2, 2], pads=[1, 0, 0, 1]), IMAGE),
     "AveragePool 10": (
         10, one("AveragePool", kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1], ceil_mode=1,
-                count_include_pad=1), IMAGE[..., :4],
+                count_include_pad=1), IMAGE,
     ),
     "AveragePool 19": (19, one("AveragePool", kernel_shape=[2, 2], dilations=[2, 1]), IMAGE),
     "MaxPool 8": (8, one("MaxPool", kernel_shape=[2, 2], strides=[2, 2]), IMAGE),

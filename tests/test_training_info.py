@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
@@ -22,6 +23,8 @@ from tests.command_line import fails, succeeds
 from tests.onnx_files import FLOAT, weight, written
 from tests.tolerances import assert_close
 
+# onnxruntime 1.23 refuses to load a newer one.
+NEWEST = 23 if onnxruntime.__version__.startswith("1.23.") else 26
 DRAWN = np.random.default_rng(0)
 BATCHES = [
     {"x": DRAWN.normal(size=(6, 4)).astype(np.float32), "label": DRAWN.integers(0, 3, 6)}
@@ -96,7 +99,7 @@ def assert_same_state(got: Mapping[str, Any], expected: Mapping[str, Any]) -> No
         assert_close(got[name], array, array.dtype.name, name)
 
 
-@pytest.mark.parametrize("opset", [17, 21, 26])
+@pytest.mark.parametrize("opset", [17, 21, NEWEST])
 def test_it_trains_as_a_trainer_does(opset: int, tmp_path: Path) -> None:
     (path,) = export(recipe(), tmp_path / "m.onnx", opset=opset, training_info=True)
     interpreter, runner = Interpreter(path), compile_step(recipe()).runner(threads=1)
