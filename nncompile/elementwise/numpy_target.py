@@ -16,7 +16,19 @@ from nncompile.elementwise.lowering import walk
 from nncompile.elementwise.terms import Function, in_double
 from nncompile.ir.types import DType, dtype_of
 
-_erf, _erfc = (np.vectorize(f, otypes=[np.float64]) for f in (math.erf, math.erfc))
+
+def _elementwise(function: Callable[[float], float]) -> Callable[[Any], Any]:
+    """A function of Python's numbers as one of arrays, in half the time of `np.vectorize`."""
+
+    def of_array(x: Any) -> Any:
+        array = np.asarray(x, np.float64)
+        numbers = map(function, array.ravel().tolist())
+        return np.fromiter(numbers, np.float64, array.size).reshape(array.shape)
+
+    return of_array
+
+
+_erf, _erfc = _elementwise(math.erf), _elementwise(math.erfc)
 
 
 def _sigmoid(x: Any) -> Any:

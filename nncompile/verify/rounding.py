@@ -113,6 +113,7 @@ def _copied(x: Array, among: Array, args: Sequence[Array]) -> Array | None:
     """Which elements are those of an argument, up to their sign; None where none is."""
     indices = np.flatnonzero(among)
     sample = np.abs(x.ravel()[indices[:: max(1, indices.size // _LOOKED_AT)]])
-    if not any(np.isin(sample, np.abs(a)).any() for a in args):
+    # The few among the many: the other way round, numpy sorts the many.
+    if not any(np.isin(np.abs(a), sample).any() for a in args):
         return None
     return np.isin(np.abs(x), np.concatenate([np.abs(a).ravel() for a in args]))
