@@ -14,14 +14,20 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # it has no stubs
 from onnx import helper, numpy_helper
 from safetensors.numpy import load_file
 
 from dsl import adam, f32, mean_squared_error
 from dsl import model as declared
-from nncompile import DTypeError, Trainer, export, load_onnx, training
+from nncompile import DTypeError, FileError, Trainer, export, load_onnx, training
+from nncompile.compiler.originals import inference_target
+from nncompile.frontends.onnx import original
+from nncompile.frontends.onnx.apart import without_weights
 from nncompile.ir.basic import Constant, Stored, const, stored
-from nncompile.runtime import save_state
+from nncompile.ir.interpreter import evaluate
+from nncompile.program.heads import with_new_head
+from nncompile.runtime import Session, save_state
 
 SIDE = 512
 WEIGHTS = 4 * SIDE * SIDE * 4  # bytes of four matrices
@@ -59,6 +65,65 @@ def test_a_file_is_loaded_with_one_copy_of_its_weights(file: Path) -> None:
         now, most = copies()
         del model
     assert now < 1.1 and most < 1.6, (now, most)  # one tensor is compared with a number
+
+
+def parsed(content: Any) -> onnx.ModelProto | None:
+    model = onnx.ModelProto()
+    try:
+        model.MergeFromString(content)
+    except DecodeError:
+        return None
+    return model
+
+
+def put_back(content: bytes) -> onnx.ModelProto | None:
+    """What protobuf makes of the bytes without weights, with the weights again."""
+    stripped, weights = without_weights(memoryview(content))
+    model = parsed(stripped)
+    for tensor in model.graph.initializer if model is not None else ():
+        if tensor.name in weights and not tensor.HasField("raw_data"):
+            tensor.raw_data = bytes(weights[tensor.name])
+    return model
+
+
+def with_weights(*numbers: float) -> onnx.ModelProto:
+    """A model with a large weight for each of the numbers, all of it, and a small one."""
+    arrays = {f"w{i}": np.full((40, 40), x, np.float32) for i, x in enumerate(numbers)}
+    tensors = [numpy_helper.from_array(x, name) for name, x in arrays.items()]
+    tensors += [numpy_helper.from_array(np.ones(3, np.float32), "small")]
+    nodes = [helper.make_node("MatMul", ["x", "w0"], ["y"])]
+    ends = [helper.make_tensor_value_info(n, 1, None) for n in ("x", "y")]
+    graph = helper.make_graph(nodes, "net", ends[:1], ends[1:], tensors, doc_string="é")
+    return helper.make_model(graph, producer_name="p")
+
+
+def test_weights_apart_are_those_of_the_file() -> None:
+    model = with_weights(1, 2, 3)
+    content = model.SerializeToString()
+    stripped, weights = without_weights(memoryview(content))
+    assert set(weights) == {"w0", "w1", "w2"} and len(stripped) < 600
+    assert put_back(content) == model
+    model.graph.initializer.append(model.graph.initializer[0])  # of two, nobody knows which
+    assert without_weights(memoryview(model.SerializeToString()))[1] == {}
+
+
+def test_broken_files_are_as_broken_without_their_weights() -> None:
+    content = with_weights(0, 0, 0).SerializeToString()
+    headers = [i for i in range(len(content)) if content[max(0, i - 40) : i + 1] != bytes(41)]
+    draw = np.random.default_rng(0)
+    read = 0
+    for _ in range(600):
+        broken = bytearray(content)
+        for i in draw.choice(headers, draw.integers(1, 4)):
+            broken[i] = draw.integers(256)
+        if draw.integers(4) == 0:
+            broken = broken[: draw.integers(len(broken))]
+        again, expected = put_back(bytes(broken)), parsed(bytes(broken))
+        assert (again is None) == (expected is None)
+        if again is not None and expected is not None:
+            assert again.SerializeToString() == expected.SerializeToString()
+            read += 1
+    assert 50 < read < 500
 
 
 def test_weights_of_a_file_are_not_hashed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +209,43 @@ def test_a_trainer_keeps_no_copy_of_the_weights_in_python(file: Path) -> None:
         now, most = copies()
     assert now < 0.2 and most < 3.3, (now, most)  # while it starts, the weights and Adam's slots
     assert trainer.step == 0
+
+
+@pytest.mark.parametrize("file", [True], indirect=True, ids=["external data"])
+def test_a_file_that_is_too_large_for_one_has_its_other_weights_beside_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(original, "LIMIT", WEIGHTS // 2)
+    model = load_onnx(file)
+    assert inference_target(model) == ("original", None)
+    draw = np.random.default_rng(1)
+    params = {
+        n: draw.standard_normal(leaf.shape, np.float32) for n, leaf in model.parameters.items()
+    }
+    same = {"w1": params["w1"], **{n: model.initial[n].op.value for n in ("w0", "w2", "w3")}}  # type: ignore[attr-defined]
+    out = file.with_name("out.onnx")
+    for given in (same, params):
+        files = export(model, out, "original", params=given)
+        assert [f.name for f in files] == ["out.weights.safetensors", "out.onnx"]
+        proto = onnx.load(out)
+        assert [t.name for t in proto.graph.initializer] == ["w0", "w1", "w2", "w3"]
+        for tensor in proto.graph.initializer:
+            np.testing.assert_array_equal(numpy_helper.to_array(tensor), given[tensor.name])
+        assert proto.graph.node == onnx.load(file).graph.node
+        x = draw.standard_normal((2, SIDE), np.float32)
+        found = Session(out).run({"x0": x})["x4"]
+        expected = evaluate(model.inference(), {**given, "x0": x})["x4"]
+        np.testing.assert_allclose(found, expected, 1e-4, 1e-4 * np.abs(expected).max())
+    assert load_onnx(out).parameters.keys() == model.parameters.keys()
+    headed, _ = with_new_head(model, 5, "x4")
+    assert inference_target(headed) == ("original", None)
+    export(headed, out, "original", seed=0)
+    assert Session(out).run({"x0": x})["x4"].shape == (2, 5)
+    taken = file.with_name("taken.weights.safetensors")
+    taken.write_bytes(b"mine")
+    with pytest.raises(FileError, match="no export wrote it"):
+        export(model, file.with_name("taken.onnx"), "original")
+    assert taken.read_bytes() == b"mine"
 
 
 def _with_loss(model: Any) -> Any:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from nncompile.backends.onnx import OPSET, check, to_model
 from nncompile.backends.optional import torch_backend
 from nncompile.compiler.adapters import Trained, has_numbers, merged, save_adapter
+from nncompile.compiler.companions import companion, save_beside
 from nncompile.compiler.compile import (
     CompiledModel,
     CompiledStep,
@@ -18,7 +18,7 @@ from nncompile.compiler.compile import (
     compile_model,
     compile_step,
 )
-from nncompile.compiler.originals import original_content
+from nncompile.compiler.originals import export_original
 from nncompile.compiler.training_info import check_training_info, trainable_model
 from nncompile.compiler.weights import ParameterSet, Path_, first_state, weights_of
 from nncompile.diagnostics.errors import (
@@ -40,13 +40,15 @@ from nncompile.program.model import Model
 from nncompile.program.rate_groups import with_rates_of
 from nncompile.program.recipe import Recipe
 from nncompile.runtime import (
-    save_state,
     write_atomically,
-    written_together,
 )
 from nncompile.runtime.external_data import WEIGHTS
-from nncompile.runtime.origin import MODEL, origin_of
-from nncompile.runtime.tensor_files import external_tensors, metadata_of, state_path, weights_path
+from nncompile.runtime.origin import origin_of
+from nncompile.runtime.tensor_files import (
+    external_tensors,
+    state_path,
+    weights_path,
+)
 from nncompile.runtime.tensor_header import content_id
 
 _ONNX = ("onnx", "original", "step", "gradient", "update")
@@ -68,9 +70,6 @@ _BY_SUFFIX = {
 LIMIT = 2**31 - 2**20
 """The bytes of weights above which a model does not fit in one protobuf message, with room for
 its graph."""
-
-_CONTENT = "nncompile.holds"
-"""The key under which a file beside a model says what it holds: `weights` or `state`."""
 
 
 class InitialWeightsWarning(ModelWarning):
@@ -198,8 +197,7 @@ def _export_inference(
     if to == "original":
         if external_data:
             raise ModelError("the file holds its weights", hint="leave external_data out")
-        content = original_content(model, parameters, seed)
-        files: tuple[Path, ...] = (write_atomically(path, content),)
+        files = export_original(model, path, parameters, seed)
     else:
         compiled = compile_model(model, *how)
         files = _export_model(compiled, path, to, parameters, external_data, seed)
@@ -241,8 +239,8 @@ def _export_step(
     if to != "step":
         return (write_atomically(path, proto.SerializeToString()),)
     state = first_state(step.source, parameters, seed)
-    with _companion(path, state_path(path), "state") as (model_file, file):
-        _save(file, state, step.source.model, "state", origin_of(step.source))
+    with companion(path, state_path(path), "state") as (model_file, file):
+        save_beside(file, state, step.source.model, "state", origin_of(step.source))
         write_atomically(model_file, proto.SerializeToString())
     return state_path(path), path
 
@@ -337,8 +335,8 @@ def _export_model(
     check(to_model(graph, opset))
     if external_data is not True:
         return (write_atomically(path, bound(Path(external_data), path.parent)),)
-    with _companion(path, weights_path(path), "weights") as (model_file, file):
-        _save(file, weights, model, "weights")
+    with companion(path, weights_path(path), "weights") as (model_file, file):
+        save_beside(file, weights, model, "weights")
         write_atomically(model_file, bound(file, file.parent))
     return weights_path(path), path
 
@@ -362,29 +360,3 @@ def _inference_with_weights(
         graph, weights = bake(graph, weights_of(model, graph, parameters, seed))
     graph = compiled.optimized(model.name, graph)
     return graph, {name: x for name, x in weights.items() if name in graph.leaves}
-
-
-@contextmanager
-def _companion(path: Path, file: Path, content: str) -> Iterator[tuple[Path, Path]]:
-    """Where the block writes `path` and `file`, which is beside it: both are replaced at once.
-
-    Raises `FileError` where `file` is there and no export wrote it: its name follows from that
-    of the model, so the caller did not ask to replace it.
-    """
-    if file.exists() and metadata_of(file).get(_CONTENT) != content:
-        raise FileError(
-            f"{file} already exists, and no export wrote it",
-            hint="give the model another name, or move that file away",
-        )
-    with written_together(path.parent) as directory:
-        yield directory / path.name, directory / file.name
-
-
-def _save(
-    file: Path,
-    tensors: Mapping[str, Array],
-    model: Model,
-    content: str,
-    about: Mapping[str, str] | None = None,
-) -> None:
-    save_state(file, tensors, {MODEL: model.name, _CONTENT: content, **(about or {})})

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
+from nncompile.compiler.companions import CONTENT, companion
 from nncompile.compiler.weights import ParameterSet, weights_of
 from nncompile.diagnostics.errors import ModelError
 from nncompile.ir.types import Array
 from nncompile.program.adaptation import without_low_rank
 from nncompile.program.model import Model
+from nncompile.runtime import write_atomically
+from nncompile.runtime.origin import MODEL
+from nncompile.runtime.tensor_files import placed, weights_path
 
 
 @runtime_checkable
@@ -19,8 +25,12 @@ class OfFile(Protocol):
     def differs_from_file(self) -> str | None:
         """Why its file cannot have other weights; None where it can."""
 
-    def in_its_file(self, weights: Mapping[str, Array]) -> bytes:
-        """The file with these weights."""
+    @property
+    def fits_in_its_file(self) -> bool:
+        """Whether its weights fit in one file with its nodes."""
+
+    def in_its_file(self, weights: Mapping[str, Array], place: Any = None) -> bytes:
+        """The file with these weights; those in other files `place` puts into another one."""
 
 
 def inference_target(model: Model) -> tuple[str, str | None]:
@@ -33,9 +43,11 @@ def inference_target(model: Model) -> tuple[str, str | None]:
     return ("original", None) if reason is None else ("onnx", reason)
 
 
-def original_content(model: Model, parameters: ParameterSet | None, seed: int) -> bytes:
-    """The file of the model with its weights. Raises `ModelError` where it has none, or computes
-    something else."""
+def original_content(
+    model: Model, parameters: ParameterSet | None, seed: int, place: Any = None
+) -> bytes:
+    """The file of the model with its weights, those in other files by `place`. Raises `ModelError`
+    where it has none, or computes something else."""
     if not isinstance(model, OfFile):
         raise ModelError(
             f"model {model.name} was not loaded from an ONNX file", hint='to="onnx" writes one'
@@ -46,4 +58,19 @@ def original_content(model: Model, parameters: ParameterSet | None, seed: int) -
             f"{model.name} cannot be written as the file that it was loaded from: {reason}",
             hint='to="onnx" writes it anew',
         )
-    return model.in_its_file(weights_of(model, model.inference(), parameters, seed))
+    weights = weights_of(model, model.inference(), parameters, seed)
+    return model.in_its_file(weights, place)
+
+
+def export_original(
+    model: Model, path: Path, parameters: ParameterSet | None, seed: int
+) -> tuple[Path, ...]:
+    """Writes the file that a model was loaded from, with its weights; those that do not fit in it
+    beside it."""
+    if not isinstance(model, OfFile) or model.fits_in_its_file:
+        return (write_atomically(path, original_content(model, parameters, seed)),)
+    with companion(path, weights_path(path), "weights") as (model_file, file):
+        about = {MODEL: model.name, CONTENT: "weights"}
+        content = original_content(model, parameters, seed, partial(placed, file, metadata=about))
+        write_atomically(model_file, content)
+    return weights_path(path), path

@@ -78,8 +78,15 @@ def mapped_file(
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except OSError as problem:
             raise unreadable(path, problem, what) from None
-        with content, memoryview(content) as view:
-            yield view
+        with memoryview(content) as view:
+            yield view  # the map ends with the last view of it
+
+
+def unload(view: memoryview) -> None:
+    """Takes a mapped file out of the memory of the process, where the system can: what of it is
+    looked at again is read again."""
+    if isinstance(view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        view.obj.madvise(mmap.MADV_DONTNEED)
 
 
 def _check_size(

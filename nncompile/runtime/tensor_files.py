@@ -9,6 +9,7 @@ from nncompile.backends.onnx import ExternalTensor
 from nncompile.diagnostics.errors import BackendError, CheckpointError
 from nncompile.diagnostics.reading import Path_, open_file
 from nncompile.ir.types import Array
+from nncompile.runtime.checkpoint import save_state
 from nncompile.runtime.feeds import describe
 from nncompile.runtime.tensor_header import header_of, read_header
 
@@ -71,3 +72,13 @@ def external_tensors(
             entry.dtype, entry.shape, location, start + entry.first, entry.end - entry.first
         )
     return located
+
+
+def placed(
+    file: Path, tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+) -> dict[str, tuple[str, int, int]]:
+    """Writes tensors to a file beside a model: the name of the file, and of each tensor its first
+    byte there and how many it has."""
+    save_state(file, tensors, metadata)
+    located = external_tensors(file, file.parent, tensors)
+    return {name: (x.location, x.offset, x.length) for name, x in located.items()}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from nncompile.frontends.onnx.equal_sizes import Equal, needed, ordered
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.inputs import cut, leaves_of_file
 from nncompile.frontends.onnx.naming import clean
-from nncompile.frontends.onnx.original import OriginalFile, digest_of
-from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
+from nncompile.frontends.onnx.original import OriginalFile, Place, digest_of
+from nncompile.frontends.onnx.reading import all_nodes, model_apart, operator
 from nncompile.frontends.onnx.refusals import ImportRefused, Refusal
 from nncompile.frontends.onnx.report import ImportReport
 from nncompile.frontends.onnx.roles import Stored, assign, consumers, name_all, tie
@@ -37,6 +38,7 @@ from nncompile.ir.op import Value
 from nncompile.ir.types import Type
 from nncompile.program.model import RANDOM_STATE, Model
 from nncompile.program.pickling import model_bytes, restored_model
+from nncompile.runtime.tensor_files import placed, weights_path
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,10 +64,10 @@ class ImportedModel(Model):
         """Why its outputs are not those of its file with weights of their sizes."""
         original = self.original
         assert original is not None  # as it is compared with its file
-        content = self.in_its_file(original.resized(self.parameters))
         with tempfile.TemporaryDirectory() as directory:
             file = Path(directory) / original.path.name  # which random numbers follow from
-            file.write_bytes(content)
+            place = None if original.is_whole else partial(placed, weights_path(file))
+            file.write_bytes(self.in_its_file(original.resized(self.parameters), place))
             try:
                 again = load_onnx(file, **original.options)
             except CompileError:
@@ -79,10 +81,16 @@ class ImportedModel(Model):
         """The outputs of the inference model."""
         return {name: self.outputs[name] for name in self.predict}
 
-    def in_its_file(self, weights: Mapping[str, Any]) -> bytes:
-        """The file that it was loaded from, with these weights, where it does not differ."""
+    @property
+    def fits_in_its_file(self) -> bool:
+        """Whether its weights fit in one file with its nodes."""
+        return self.original is None or self.original.is_whole
+
+    def in_its_file(self, weights: Mapping[str, Any], place: Place | None = None) -> bytes:
+        """The file that it was loaded from, with these weights, where it does not differ; what
+        lies in other files is put into another one by `place`, if that is given."""
         assert self.original is not None  # as it does not differ
-        return self.original.with_weights(weights, self.predicted_values)
+        return self.original.with_weights(weights, self.predicted_values, place)
 
     def __reduce__(self) -> Any:
         original = self.original
@@ -140,20 +148,23 @@ def load_onnx(
     equal: list[Equal] = []
     while True:
         try:
-            return _loaded(path, name, options, equal)
+            with model_apart(path) as (model, apart):
+                return _loaded(path, model, apart, name, options, equal)
         except ImportRefused as refused:
             found = needed(refused.refusals, ordered(refused.inputs))
             if not found:
                 raise
             equal.append(found[0])
+            traceback.clear_frames(refused.__traceback__)  # or the weights stay, and are read again
 
 
 def _loaded(
-    path: Path_, name: str | None, options: Mapping[str, Any], equal: Sequence[Equal]
-) -> ImportedModel:
-    """See `load_onnx`; with sizes of inputs that are assumed to be equal to others."""
+    path: Path_, model: onnx.ModelProto, apart: Mapping[str, memoryview], name: str | None,
+    options: Mapping[str, Any], equal: Sequence[Equal],
+) -> ImportedModel:  # fmt: skip
+    """See `load_onnx`; of a file whose weights are `apart`, with sizes of inputs that are assumed
+    to be equal to others."""
     prefix, outputs, renames = (options[key] for key in ("prefix", "outputs", "renames"))
-    model = read_model(path)
     digest = digest_of(model)
     file = os.path.basename(os.fspath(path))
     directory = os.fspath(Path(path).parent)
@@ -166,7 +177,7 @@ def _loaded(
     with recording_locations(locations):
         sizes, static = options["sizes"] or {}, options["static"] or {}
         leaves, environment = leaves_of_file(importer, graph, sizes, static, equal)
-        stored = stored_tensors(importer, graph, directory, environment)
+        stored = stored_tensors(importer, graph, directory, environment, apart)
         name_all(stored, prefix, renames or {}, {*leaves, *RANDOM_STATE})
         assign(stored, options["trainable"])
         by = consumers(graph, importer.functions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nncompile.frontends.onnx.linear import weights_in
 from nncompile.frontends.onnx.quantized import quantized_again
 from nncompile.frontends.onnx.reading import all_nodes, read_model
 from nncompile.frontends.onnx.roles import Stored
-from nncompile.frontends.onnx.tensors import array_of
+from nncompile.frontends.onnx.tensors import array_of, dtype_from
 from nncompile.ir.graph import input_of
 from nncompile.ir.names import unused_name
 from nncompile.ir.op import Packed, Value, packed, unpacked
@@ -27,6 +27,11 @@ from nncompile.program.model import leaves_of
 
 LIMIT = 2**31 - 2**20
 """Bytes of weights above which a model does not fit in one file, with room for its graph."""
+
+
+Place = Callable[[Mapping[str, Array]], Mapping[str, tuple[str, int, int]]]
+"""Writes arrays by name into one file, and gives its path from the model, and of each array its
+first byte in there and how many it has."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class OriginalFile:
     tensors: tuple[Kept, ...]
     outputs: Mapping[str, Value]
     options: Mapping[str, Any]  # that it was loaded with
+    size: int  # bytes of its tensors
 
     @classmethod
     def of(
@@ -67,12 +73,15 @@ class OriginalFile:
     ) -> OriginalFile:  # fmt: skip
         """That of what was imported."""
         kept = tuple(Kept.of(s) for s in stored if s.role != "constant")
-        return cls(path.resolve(), digest, kept, dict(outputs), options)
+        own = (s.array if s.integers is None else s.integers for s in stored if s.copy_of is None)
+        size = sum(array.nbytes for array in own)
+        return cls(path.resolve(), digest, kept, dict(outputs), options, size)
 
     def __reduce__(self) -> Any:
         nodes, places = packed(self.outputs.values())
         named = [(name, places[v]) for name, v in self.outputs.items()]
-        return _restored, (self.path, self.digest, self.tensors, nodes, named, dict(self.options))
+        about = dict(self.options), self.size
+        return _restored, (self.path, self.digest, self.tensors, nodes, named, *about)
 
     def computes(self, outputs: Mapping[str, Value]) -> bool:
         """Whether these are its outputs, and all of them."""
@@ -105,15 +114,27 @@ class OriginalFile:
         if training:
             return f"it is in training mode, as of {', '.join(training)}"
         sizes = (math.prod(x.shape) * x.dtype.numpy.itemsize for x in parameters.values())
-        if sum(sizes) > LIMIT:
+        if self.is_whole and sum(sizes) > LIMIT:
             return "its weights do not fit in one file"
         return None
 
-    def with_weights(self, weights: Mapping[str, Array], outputs: Mapping[str, Value]) -> bytes:
+    @property
+    def is_whole(self) -> bool:
+        """Whether its weights fit in one file with it."""
+        return self.size <= LIMIT
+
+    def with_weights(
+        self,
+        weights: Mapping[str, Array],
+        outputs: Mapping[str, Value],
+        place: Place | None = None,
+    ) -> bytes:
         """The file, with these numbers of the parameters and states by path; the others as they
-        are. Where they are of other sizes, so are its outputs. Raises what `read_model` does."""
+        are. Where they are of other sizes, so are its outputs. What it has in other files, `place`
+        puts into one, by name, and says where it lies; without it, the file is whole. Raises what
+        `read_model` does."""
         model = read_model(self.path)
-        stored = _Tensors(model, str(self.path.parent))
+        stored = _Tensors(model, str(self.path.parent), place is not None)
         for kept in self.tensors:
             if kept.path not in weights:
                 continue
@@ -122,6 +143,8 @@ class OriginalFile:
                 stored.split(kept, array)
             else:
                 stored.put(kept, array)
+        if place is not None:
+            stored.locate(place)
         if not self.computes(outputs):
             del model.graph.value_info[:]
             for formal in model.graph.output:
@@ -135,13 +158,13 @@ class OriginalFile:
 
 def _restored(
     path: Path, digest: str, tensors: tuple[Kept, ...], nodes: Packed,
-    named: Sequence[tuple[str, int]], options: Mapping[str, Any],
+    named: Sequence[tuple[str, int]], options: Mapping[str, Any], size: int,
 ) -> OriginalFile:  # fmt: skip
     """One that was pickled; its values are those of the models that were pickled with it."""
     with recording_locations(LocationTable()):
         values = unpacked(nodes)
     outputs = {name: values[place] for name, place in named}
-    return OriginalFile(path, digest, tensors, outputs, options)
+    return OriginalFile(path, digest, tensors, outputs, options, size)
 
 
 def digest_of(model: onnx.ModelProto) -> str:
@@ -173,8 +196,9 @@ def training_nodes(model: onnx.ModelProto) -> list[str]:
 class _Tensors:
     """The tensors that a file stores, to be replaced."""
 
-    def __init__(self, model: onnx.ModelProto, directory: str) -> None:
+    def __init__(self, model: onnx.ModelProto, directory: str, beside: bool) -> None:
         self.graph = model.graph
+        self.outside: dict[str, Array] = {}  # of those in other files that are to stay in one
         self.directory = directory
         self.by_name = {t.name: t for t in model.graph.initializer}
         for node in model.graph.node:
@@ -189,20 +213,48 @@ class _Tensors:
                 if name not in self.by_name:
                     self.by_name[name] = numpy_helper.from_array(numbers, name)
                     self.attributes[name] = attribute
-        for tensor in self.by_name.values():
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:  # the file is to be whole
+        self.external = {
+            name: tensor
+            for name, tensor in self.by_name.items()
+            if tensor.data_location == onnx.TensorProto.EXTERNAL
+        }
+        if not beside:
+            for tensor in self.external.values():
                 name = tensor.name
                 tensor.CopyFrom(numpy_helper.from_array(array_of(tensor, directory), name))
+            self.external = {}
+
+    def locate(self, place: Place) -> None:
+        """Puts what is in other files into one."""
+        arrays = {
+            name: self.outside[name] if name in self.outside else array_of(tensor, self.directory)
+            for name, tensor in self.external.items()
+        }
+        for name, (location, first, length) in place(arrays).items():
+            tensor = self.external[name]
+            tensor.CopyFrom(
+                onnx.TensorProto(
+                    name=tensor.name,
+                    doc_string=tensor.doc_string,
+                    data_type=tensor.data_type,
+                    dims=arrays[name].shape,
+                    data_location=onnx.TensorProto.EXTERNAL,
+                )
+            )
+            for key, text in (("location", location), ("offset", first), ("length", length)):
+                tensor.external_data.add(key=key, value=str(text))
 
     def put(self, kept: Kept, array: Array) -> None:
         """Replaces the numbers of a tensor, where they are others."""
         tensor = self.by_name[kept.name]
-        before = array_of(tensor, self.directory)
+        dtype = dtype_from(tensor.data_type).numpy
         if kept.is_quantized:
-            array = self._quantized(kept.name, before, array)
+            array = self._quantized(kept.name, dtype, array)
         else:
-            array = array.astype(before.dtype)
-        if not np.array_equal(before, array):
+            array = array.astype(dtype, copy=False)
+        if kept.name in self.external:
+            self.outside[kept.name] = np.ascontiguousarray(array)
+        elif not np.array_equal(array_of(tensor, self.directory), array):
             tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(array), tensor.name))
             if kept.name in self.attributes:
                 self.attributes[kept.name].floats[:] = array.reshape(-1).tolist()
@@ -220,8 +272,8 @@ class _Tensors:
         for output, i in kept.users:
             nodes[output].input[i] = name
 
-    def _quantized(self, name: str, before: Array, array: Array) -> Array:
+    def _quantized(self, name: str, dtype: np.dtype[Any], array: Array) -> Array:
         """Floats as the integers of which the file stores them."""
         node = next(n for n in all_nodes(self.graph) if n.input and n.input[0] == name)
         numbers = [array_of(self.by_name[n], self.directory) for n in node.input[1:] if n]
-        return quantized_again(node, array, before.dtype, numbers)
+        return quantized_again(node, array, dtype, numbers)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 
 from nncompile.diagnostics.errors import BackendError
 from nncompile.diagnostics.reading import Path_, mapped_file
+from nncompile.frontends.onnx.apart import without_weights
 from nncompile.runtime.external_data import check_external_data
 
 _LARGEST = (1 << 31) - 1  # bytes of a message, as protobuf has it
@@ -26,14 +28,32 @@ def read_model(path: Path_) -> onnx.ModelProto:
     Raises `FileError` for a file that cannot be read, `BackendError` for what is no ONNX model, an
     opset that is not known, and weights outside the directory of the file.
     """
+    # Only what protobuf makes of it is in memory.
+    with mapped_file(path, "model", _LARGEST, BackendError) as content:
+        return _parsed(path, content)
+
+
+@contextlib.contextmanager
+def model_apart(path: Path_) -> Iterator[tuple[onnx.ModelProto, Mapping[str, memoryview]]]:
+    """The model in the file without its large initializers, and their bytes by name as they lie on
+    disk, as long as the block takes. Raises what `read_model` does."""
+    with mapped_file(path, "model", _LARGEST, BackendError) as content:
+        stripped, weights = without_weights(content)
+        try:
+            yield _parsed(path, stripped), weights
+        finally:
+            for view in weights.values():
+                with contextlib.suppress(BufferError):  # of an error that holds an array of it
+                    view.release()
+
+
+def _parsed(path: Path_, content: bytes | memoryview) -> onnx.ModelProto:
     name = os.fspath(path)
+    if not content:
+        raise BackendError(f"{name} is not an ONNX model: it is empty")
     model = onnx.ModelProto()
     try:
-        # Only what protobuf makes of it is in memory.
-        with mapped_file(path, "model", _LARGEST, BackendError) as content:
-            if not content:
-                raise BackendError(f"{name} is not an ONNX model: it is empty")
-            model.MergeFromString(content)
+        model.MergeFromString(content)
     except DecodeError:
         text = f"{name} is not an ONNX model: protobuf cannot read it"
         raise BackendError(text, hint=_other_format(path)) from None

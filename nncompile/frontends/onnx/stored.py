@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
+from nncompile.diagnostics.reading import unload
 from nncompile.frontends.onnx.importing import Importer
 from nncompile.frontends.onnx.linear import weights_in
 from nncompile.frontends.onnx.quantized import with_masters
@@ -18,16 +19,20 @@ from nncompile.frontends.onnx.tensors import Tensor, array_of, dtype_from
 from nncompile.ir.basic import stored
 from nncompile.ir.graph import Input
 from nncompile.ir.op import Value
-from nncompile.ir.types import Type, dtype_of
+from nncompile.ir.types import Array, Type, dtype_of
 from nncompile.ops.shape.reshape import transpose
 from nncompile.runtime.array_files import memory
 
+_LARGE = 1 << 18  # bytes of a tensor after which the file need not stay in memory
+
 
 def stored_tensors(
-    importer: Importer, graph: onnx.GraphProto, directory: str, environment: dict[str, Any]
-) -> list[Stored]:
-    """The tensors that the file stores and that some node takes, as initializers or constants. In
-    the place of one that cannot be read, the environment has its refusal."""
+    importer: Importer, graph: onnx.GraphProto, directory: str, environment: dict[str, Any],
+    apart: Mapping[str, memoryview],
+) -> list[Stored]:  # fmt: skip
+    """The tensors that the file stores and that some node takes, as initializers, whose bytes may
+    be `apart`, or constants. In the place of one that cannot be read, the environment has its
+    refusal."""
     constants = list(_constants(graph))
     taken = {c.name for c in constants}
     nodes = [n for n in graph.node if not (n.op_type == "Constant" and taken & {*n.output})]
@@ -47,7 +52,7 @@ def stored_tensors(
                 raise Refused(
                     f"this machine does not have the memory for {tensor.name!r} and what is before"
                 )
-            array = array_of(tensor, directory)
+            array = _read(tensor, directory, {} if tensor.name in taken else apart)
         except Refused as error:
             refusal = Refusal("initializer", 0, (), tensor.name, error.reason)
             importer.refusals.append(refusal)
@@ -76,6 +81,15 @@ def _of_linear_models(graph: onnx.GraphProto) -> Iterator[Stored]:
         for i, (name, attribute, shape) in enumerate(weights_in(node), 1):
             array = np.array(attribute.floats, np.float32).reshape(shape)
             yield Stored(name, array, [(node, i)])
+
+
+def _read(tensor: onnx.TensorProto, directory: str, apart: Mapping[str, memoryview]) -> Array:
+    """The numbers of a tensor, which may be `apart` from it."""
+    content = None if tensor.HasField("raw_data") else apart.get(tensor.name)
+    array = array_of(tensor, directory, content)
+    if content is not None and len(content) > _LARGE:
+        unload(content)
+    return array
 
 
 def _bytes(tensor: onnx.TensorProto) -> int:

@@ -170,8 +170,11 @@ def _relation(x: Any) -> Value:
     return result
 
 
-def array_of(tensor: onnx.TensorProto, directory: str = "") -> Array:
-    """The numbers of a tensor that a file stores. Raises `Refused` for other element types, where
+def array_of(
+    tensor: onnx.TensorProto, directory: str = "", content: memoryview | None = None
+) -> Array:
+    """The numbers of a tensor that a file stores, a copy of `content` where its bytes were left out
+    of it. Raises `Refused` for other element types, where
     they are not as many as its sizes say, and for more than this machine has memory for."""
     dtype = dtype_from(tensor.data_type)
     count = 1
@@ -180,15 +183,17 @@ def array_of(tensor: onnx.TensorProto, directory: str = "") -> Array:
             raise Refused(f"the tensor {tensor.name!r} has a negative size")
         count *= size
     is_external = tensor.data_location == onnx.TensorProto.EXTERNAL
-    if not is_external and tensor.HasField("raw_data"):
-        content = tensor.raw_data  # a copy, which the array keeps
-        if len(content) != count * dtype.numpy.itemsize:
+    if not is_external and (content is not None or tensor.HasField("raw_data")):
+        raw = tensor.raw_data if content is None else content
+        if len(raw) != count * dtype.numpy.itemsize:
             raise Refused(
-                f"the tensor {tensor.name!r} has {len(content):,} bytes, not "
+                f"the tensor {tensor.name!r} has {len(raw):,} bytes, not "
                 f"{count * dtype.numpy.itemsize:,}"
             )
         if sys.byteorder == "little" and not tensor.HasField("segment"):
-            return np.frombuffer(content, dtype.numpy).reshape(tensor.dims)
+            array = np.frombuffer(raw, dtype.numpy).reshape(tensor.dims)
+            return array if content is None else array.copy()
+        tensor.raw_data = bytes(raw)
     elif is_external and count * dtype.numpy.itemsize > memory():
         raise Refused(
             f"the tensor {tensor.name!r} needs {count * dtype.numpy.itemsize:,} bytes, and this "
