@@ -13,6 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from nncompile.diagnostics.reading import Path_
+from nncompile.frontends.onnx.linear import take_out
 from nncompile.frontends.onnx.reading import all_nodes, operator, read_model
 from nncompile.frontends.onnx.refusals import Refused
 from nncompile.frontends.onnx.tensors import array_of
@@ -50,6 +51,8 @@ def differences(first: Path_, second: Path_) -> Differences:
     """What differs between two files. The order of nodes, and their names and descriptions, are no
     part of the graph. Raises what `read_model` does."""
     models = read_model(first), read_model(second)
+    for model in models:
+        take_out(model.graph)
     found = Differences()
     found.nodes = _count(models[0].graph), _count(models[1].graph)
     _ports(found, "input", *(_formals(m.graph) for m in models))

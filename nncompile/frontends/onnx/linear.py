@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
+from onnx import numpy_helper
 
 LINEAR = ("LinearRegressor", "LinearClassifier")
 _DOMAIN = "ai.onnx.ml"
@@ -34,3 +36,16 @@ def weights_in(
         if size and count > 0 and size % count == 0:
             shape = (count, size // count) if attribute.name == "coefficients" else (count,)
             yield name_of(node, attribute.name), attribute, shape
+
+
+def take_out(graph: onnx.GraphProto) -> None:
+    """Makes initializers of these tensors, which no node takes, and leaves their attributes empty:
+    so files of other weights have the same nodes."""
+    taken = {tensor.name for tensor in graph.initializer}
+    for node in graph.node:
+        for name, attribute, shape in list(weights_in(node)):
+            if name not in taken:
+                taken.add(name)
+                numbers = np.array(attribute.floats, np.float32).reshape(shape)
+                graph.initializer.append(numpy_helper.from_array(numbers, name))
+                del attribute.floats[:]
