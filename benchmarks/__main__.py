@@ -26,6 +26,7 @@ from benchmarks.imported import ImportedRow, measure_imported
 from benchmarks.inference import Inference, inferences, measure_inference
 from benchmarks.measure import Row, measure
 from benchmarks.optimized_files import (
+    WIDTH,
     OptimizedFile,
     absent_peers,
     files_in,
@@ -189,7 +190,7 @@ def _optimized(paths: list[Path]) -> list[OptimizedFile]:
         for form, problem in row.problems.items():
             console.print(f"{row.file}, {form}: {problem[:200]}", style="dim")
         rows.append(row)
-    console.print(table_of(rows))
+    Console(width=max(console.width, WIDTH)).print(table_of(rows))
     behind = sum(row.is_behind for row in rows)
     console.print(f"{behind} of {len(rows)} have more nodes, are slower, or differ")
     return rows

@@ -29,6 +29,7 @@ from nncompile.verify.onnx_files import Comparison, Drawn, compare
 PEERS = ("onnxsim", "onnxslim")
 LOADS, ROUNDS, ROUND_SECONDS = 5, 13, 0.008
 PEER_SECONDS = 300.0
+WIDTH = 130  # of the table
 ORIGINAL, AGAIN, OURS = "original", "original again", "optimize"
 
 

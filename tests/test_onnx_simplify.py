@@ -292,6 +292,16 @@ def test_inputs_are_drawn_as_far_as_the_file_accepts_them(tmp_path: Path) -> Non
     assert {case for case, _, _ in listed} >= {"N=2, T=6", "N=1, T=6", "N=5, T=6", "N=2, T=13"}
 
 
+def test_sizes_that_a_file_was_written_for_are_found(tmp_path: Path) -> None:
+    nodes = [node("Reshape", ["a", "six"], ["b"]), node("Reshape", ["c", "four"], ["d"]),
+             node("Concat", ["b", "d"], ["y"], axis=2)]  # fmt: skip
+    inputs = {"a": (FLOAT, ["N", "S"]), "c": (FLOAT, ["N", "T"])}
+    shapes = {"six": ints(0, 2, 3), "four": ints(0, 2, 2)}
+    path = written(tmp_path / "m.onnx", nodes, inputs, ["y"], shapes)
+    drawn = Drawn(Session(path, threads=1, optimization="none"), 0)
+    assert {case for case, _, _ in drawn.cases()} == {f"N={n}, S=6, T=4" for n in (1, 2, 4, 5)}
+
+
 @pytest.mark.parametrize(
     "x, y, problem",
     [

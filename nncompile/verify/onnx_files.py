@@ -149,9 +149,10 @@ class Drawn:
         grown = [{name: n if name in first else size for name, n in small.items()}
                  for size in GROWN]  # fmt: skip
         equal = [dict.fromkeys(self.names, size) for size in GROWN]
-        # As where a file was written for one length of its input.
-        each = itertools.product(EACH, repeat=len(self.names)) if len(self.names) < 3 else ()
-        listed = (dict(zip(self.names, chosen, strict=True)) for chosen in each)
+        # As where a file was written for one length of its input, or for one of each of two.
+        tried = self.names if len(self.names) < 3 else [n for n in self.names if n not in first]
+        each = itertools.product(EACH, repeat=len(tried)) if len(tried) < 3 else ()
+        listed = ({**small, **dict(zip(tried, chosen, strict=True))} for chosen in each)
         start = time.monotonic()
         for sizes in itertools.chain((small,), grown, equal, listed):
             if time.monotonic() - start > SEARCH:
