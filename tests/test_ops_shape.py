@@ -104,6 +104,16 @@ def test_sizes_found_from_the_others() -> None:
     assert leaf("x", f32[0, 3]).reshape(-1, 3).shape == (0, 3)
 
 
+def test_what_has_no_elements_is_not_joined() -> None:
+    x, none = leaf("x", f32["n", 2]), leaf("none", f32["n", 0])
+    assert concatenate([none, x, none], 1) is x
+    assert concatenate([x, none, x], 1) is concatenate([x, x], 1)
+    assert concatenate([none, none], 1).type == f32["n", 0]
+    assert concatenate([leaf("whole", i64[2]), leaf("none", f32[0])]).type == f32[2]
+    with pytest.raises(ShapeError, match="may differ along axis 1 only"):
+        concatenate([leaf("y", f32[2, 3]), leaf("none", f32[4, 0])], 1)
+
+
 def test_nothing_to_do_is_nothing() -> None:
     x = leaf("x", f32["n", 3])
     assert reshape(x, ("n", 3)) is x

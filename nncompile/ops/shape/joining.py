@@ -174,7 +174,12 @@ def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Value:
     values = [cast(v, common) for v in values]
     if all(v.rank == values[0].rank for v in values):
         values = fitted(values, skipped=axis - values[0].rank)
-    return values[0] if len(values) == 1 else apply(Concat(axis), *values)
+    joined = values[0] if len(values) == 1 else apply(Concat(axis), *values)
+    # Onnxruntime 1.23 ends the process where it transposes a constant without elements.
+    some = [v for v in values if v.shape[axis] != 0]
+    if len(some) == len(values) or not some:
+        return joined
+    return some[0] if len(some) == 1 else apply(Concat(axis), *some)
 
 
 @suggests_names
