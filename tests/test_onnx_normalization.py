@@ -78,3 +78,24 @@ def test_a_layer_normalization_is_that_operator_again(tmp_path: Path) -> None:
     exact = {"y": (wide - mean) * inverse * weight(4), "mean": mean, "inverse": inverse}
     for name, x in outputs_of(load_onnx(path), feeds).items():
         np.testing.assert_allclose(x, exact[name], 1e-5, 1e-5)
+
+
+def test_a_normalized_sum_with_rows_of_a_table_has_any_length(tmp_path: Path) -> None:
+    """As embeddings with the first of their positions."""
+    nodes = [
+        node("Shape", ["x"], ["length"], start=1, end=2),
+        node("Slice", ["table", "zero", "length", "zero"], ["rows"]),
+        node("Add", ["x", "rows"], ["sum"]),
+        node("LayerNormalization", ["sum", "w"], ["y"], axis=-1),
+    ]
+    weights = {"table": weight(9, 4), "w": weight(4), "zero": np.zeros(1, np.int64)}
+    ends = {"x": (FLOAT, ["batch", "length", 4])}
+    path = written(tmp_path / "n.onnx", nodes, ends, ["y"], weights)
+    net = load_onnx(path)
+    assert [str(d) for d in net.inputs["x"].shape] == ["batch", "length", "4"]
+    for length in (3, 9):
+        feeds = {"x": weight(2, length, 4, seed=2)}
+        rows = feeds["x"] + weights["table"][:length]
+        distance = rows - rows.mean(-1, keepdims=True)
+        expected = distance / np.sqrt((distance**2).mean(-1, keepdims=True) + 1e-5) * weights["w"]
+        np.testing.assert_allclose(outputs_of(net, feeds)["y"], expected, 1e-4, 1e-5)

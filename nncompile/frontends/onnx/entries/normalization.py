@@ -94,7 +94,7 @@ def _not_shifted(x: Value) -> Value:
     if not isinstance(x.op, Map) or len(x.args) != 2:
         return x
     for whole, first in (x.args, x.args[::-1]):
-        is_slice = isinstance(first.op, Slice) and first.args[:1] == (whole,)
+        is_slice = isinstance(first.op, Slice) and first.args[0] is whole
         if is_slice and first.shape[-1] == 1 and x is whole - first:
             return whole
     return x
