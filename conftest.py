@@ -11,11 +11,17 @@ import onnxruntime
 
 # What thousands of tests keep (modules, nodes, cases) is looked through less often: an eighth of
 # the time otherwise.
-gc.set_threshold(50_000, 20, 100)
+gc.set_threshold(400_000, 20, 100)
 
 
 def pytest_collection_finish() -> None:
     """What was collected stays to the end: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """At its end pytest looks five times for what raises while it is collected: once is enough."""
     gc.collect()
     gc.freeze()
 
