@@ -105,3 +105,17 @@ def test_sizes_grow_to_what_the_model_accepts() -> None:
 def test_sizes_that_do_not_fit(classifier: Recipe, sizes: dict[str, int], message: str) -> None:
     with pytest.raises(FeedError, match=message):
         verify(classifier, sizes=sizes, backends=[])
+
+
+def test_the_arithmetic_behind_an_index_is_not_computed_to_find_its_range() -> None:
+    @dsl.model
+    def net(x=i64["batch", "time"]):
+        features = (x >> dsl.Embedding(300, 4, name="tokens")).mean(1)
+        hidden = features >> dsl.Dense(8, dsl.gelu, name="a") >> dsl.Dense(8, dsl.relu, name="b")
+        return {"y": dsl.softmax(hidden)}
+
+    inputs = inputs_of(net)
+    kinds = {type(v.op).__name__ for v in inputs._refusing.nodes}
+    assert "Gather" in kinds and kinds.isdisjoint({"MatMul", "Gemm", "Map", "Softmax"})
+    (x,) = (c.feeds["x"] for c in inputs.cases(inputs.base({}), 1) if c.kind == "ones")
+    assert set(x.ravel().tolist()) == {299}

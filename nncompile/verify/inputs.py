@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,9 +10,22 @@ from typing import Any
 import numpy as np
 
 from nncompile.diagnostics.errors import CompileError, FeedError, ShapeError, did_you_mean
+from nncompile.elementwise.map import Map
+from nncompile.ir.basic import Cast
+from nncompile.ir.broadcasting import Expand
 from nncompile.ir.dims import Shape, solve, substitute, symbol, symbols
+from nncompile.ir.graph import Graph, Item
 from nncompile.ir.interpreter import evaluate
+from nncompile.ir.op import Value
+from nncompile.ir.transform import dependent
 from nncompile.ir.types import Array, is_real
+from nncompile.ops.contraction.einsum import Einsum
+from nncompile.ops.contraction.gemm import Gemm
+from nncompile.ops.contraction.matmul import MatMul
+from nncompile.ops.normalization.layer import LayerNorm
+from nncompile.ops.reduction.softmax import Softmax
+from nncompile.ops.reduction.sums import Sum
+from nncompile.ops.shape.reshape import Reshape, Transpose
 from nncompile.program.initialization import initial_values
 from nncompile.program.model import Model
 from nncompile.program.shape_check import SizeCheck, trained
@@ -32,6 +45,21 @@ ROWS = "rows of the data"
 ATTEMPTS = 4  # at numbers that fit together, as lengths and times do
 # What numpy raises for data that mean nothing to an op, such as an index beyond an axis.
 REFUSALS = (CompileError, IndexError, ValueError, ZeroDivisionError, OverflowError)
+# Ops that have a result for any numbers.
+_TAKES_ALL = (
+    Map,
+    Cast,
+    MatMul,
+    Gemm,
+    Einsum,
+    LayerNorm,
+    Softmax,
+    Sum,
+    Reshape,
+    Transpose,
+    Expand,
+    Item,
+)
 
 
 @dataclass(frozen=True)
@@ -171,7 +199,7 @@ class Inputs:
             if data is None:
                 return None
             feeds = {**self._state(kind, number, random), **data}
-            if self._accepted(feeds, sizes, kind == ROWS):
+            if self._accepted(feeds, sizes, self.model.whole, kind == ROWS):
                 sizes_by_name = {str(s): n for s, n in sizes.items()}
                 return Case(kind, sizes_by_name, self.seed, feeds)
         return None
@@ -261,7 +289,7 @@ class Inputs:
                 n: np.full(_static(leaves[n].shape, sizes), x, leaves[n].dtype.numpy)
                 for n, x in numbers.items()
             }
-            return self._accepted({**state, **defaults, **filled}, sizes)
+            return self._accepted({**state, **defaults, **filled}, sizes, self._refusing)
 
         data = {n: self.data[n] for n in leaves if n in self.data and self.data[n].size}
         longest = max([1, *(n for s, n in sizes.items() if s != self.model.examples)])
@@ -281,18 +309,35 @@ class Inputs:
             return False
         return True
 
-    def _accepted(self, feeds: Arrays, sizes: Sizes, must: bool = False) -> bool:
-        """Whether the data are what the model claims of them, and numpy can compute its outputs.
-        Raises `FeedError` where they are not and `must` be."""
+    @cached_property
+    def _refusing(self) -> Graph:
+        """What is computed of the inputs and may be refused for its numbers, as an index may: not
+        the arithmetic that follows."""
+        whole = self.model.whole
+        order = whole.nodes
+        of_data = dependent(order, list(self.model.inputs.values()))
+        found = [v for v in order if v in of_data and v.args and _may_refuse(v, of_data)]
+        return whole.with_outputs({str(i): v for i, v in enumerate(found)})
+
+    def _accepted(self, feeds: Arrays, sizes: Sizes, graph: Graph, must: bool = False) -> bool:
+        """Whether the data are what the model claims of them, and numpy can compute the outputs of
+        the graph. Raises `FeedError` where they are not and `must` be."""
         try:
             self._range_check({name: feeds[name] for name in self.model.inputs}, sizes)
-            evaluate(self.model.whole, feeds, np.float64)
+            evaluate(graph, feeds, np.float64)
         except REFUSALS as error:
             if must and isinstance(error, FeedError):
                 raise
             self.refused.append(" ".join(str(error).split("\n")[0].split()))
             return False
         return True
+
+
+def _may_refuse(v: Value, of_data: Collection[Value]) -> bool:
+    """Whether an op may have no result for some numbers, of those that depend on the data."""
+    if v.op.indexes:
+        return v.args[1] in of_data
+    return not isinstance(v.op, _TAKES_ALL)
 
 
 def _first_state(model: Model, seed: int) -> Arrays:
