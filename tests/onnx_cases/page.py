@@ -69,7 +69,8 @@ few of ours for what those leave out.
 - *onnx says*: ∂ where the schema of the operator calls a result differentiable.
 - *since opset*: the versions of the operator. A node of each was imported, and its results were
 those of onnxruntime without optimizations, or, where that has no kernel, of another version of the
-same node, or of onnx's own evaluation. ~~Struck through~~ are those that are refused.
+same node, or of onnx's own evaluation; where neither computes it, as little of bf16 is, the
+exported graph is compared with numpy alone. ~~Struck through~~ are those that are refused.
 - *element types*: of the first input, found in the same way in the newest version (`floats` are
 bf16, f16, f32 and f64).
 - *gradient*: what is imported was differentiated at all real inputs, at points away from kinks, and
