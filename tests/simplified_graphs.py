@@ -134,6 +134,26 @@ FEWER: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any], list[str]]] 
         [node("Where", ["c", "x", "zero"], ["a"]), node("Neg", ["a"], ["y"])],
         {"c": np.ones(6, bool), "zero": np.float32(0)}, ["Neg"],
     ),
+    "a power of 1": ([node("Pow", ["x", "one"], ["a"]), node("Neg", ["a"], ["y"])],
+                     {"one": np.int64(1)}, ["Neg"]),
+    "a choice by the opposite": (
+        [node("Greater", ["x", "zero"], ["g"]), node("Not", ["g"], ["n"]),
+         node("Where", ["n", "x", "zero"], ["y"])], {"zero": np.float32(0)}, ["Greater", "Where"],
+    ),
+    "a reduction of one": (
+        [node("Slice", ["x", "one", "two", "one"], ["a"]), node("ReduceSum", ["a", "one"], ["b"]),
+         node("Neg", ["b"], ["y"])], {"one": ints(1), "two": ints(2)}, ["Slice", "Neg"],
+    ),
+    "zeros around a pool that count": (
+        [node("Pad", ["x", "pads"], ["a"]),
+         node("AveragePool", ["a"], ["y"], kernel_shape=[3], count_include_pad=1, pads=[0, 1])],
+        {"pads": ints(0, 0, 2, 0, 0, 1)}, ["AveragePool"],
+    ),
+    "what is no maximum around a pool": (
+        [node("Pad", ["x", "pads", "least"], ["a"]),
+         node("MaxPool", ["a"], ["y"], kernel_shape=[2])],
+        {"pads": ints(0, 0, 1, 0, 0, 1), "least": np.float32(-np.inf)}, ["MaxPool"],
+    ),
     "a product and a sum": (
         [
             node("Flatten", ["x"], ["f"]), node("MatMul", ["f", "w"], ["p"]),
@@ -199,6 +219,19 @@ FEWER: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any], list[str]]] 
 KEPT: dict[str, tuple[Sequence[onnx.NodeProto], Mapping[str, Any]]] = {
     "a cast that loses": (
         [node("Cast", ["x"], ["a"], to=INT64), node("Cast", ["a"], ["y"], to=FLOAT)], {},
+    ),
+    "zeros around a pool that do not count": (
+        [node("Pad", ["x", "pads"], ["a"]), node("AveragePool", ["a"], ["y"], kernel_shape=[2])],
+        {"pads": ints(0, 0, 1, 0, 0, 1)},
+    ),
+    "zeros around a pool of maxima": (
+        [node("Pad", ["x", "pads"], ["a"]), node("MaxPool", ["a"], ["y"], kernel_shape=[2])],
+        {"pads": ints(0, 0, 1, 0, 0, 1)},
+    ),
+    "more zeros than a pool is wide": (
+        [node("Pad", ["x", "pads"], ["a"]),
+         node("AveragePool", ["a"], ["y"], kernel_shape=[2], count_include_pad=1)],
+        {"pads": ints(0, 0, 2, 0, 0, 0)},
     ),
     "a slice backwards": (
         [node("Slice", ["x", "start", "end", "axis", "step"], ["a"]), node("Neg", ["a"], ["y"])],

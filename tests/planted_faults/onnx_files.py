@@ -93,6 +93,12 @@ ONNX_FILES = (
         "tests/test_onnx_equal_sizes.py",
     ),
     Fault(
+        f"{_SIMPLIFY}/products.py",
+        'if item.op != "Conv" and any(p >= k for p, k in',
+        'if item.op == "Conv" and any(p >= k for p, k in',
+        _TESTS,
+    ),
+    Fault(
         f"{_SIMPLIFY}/common.py",
         'bits = f"V{x.dtype.itemsize}"',
         "bits = x.dtype",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from nncompile.frontends.onnx.simplify.rules import rule
@@ -51,6 +54,23 @@ def product_of_a_transpose(work: Work, item: Item) -> bool:
 @rule("Conv")
 def padded_convolution(work: Work, item: Item) -> bool:
     """Zeros around an image, as those of the convolution."""
+    return _padded(work, item, lambda value: value == 0)
+
+
+@rule("AveragePool", "MaxPool")
+def padded_pool(work: Work, item: Item) -> bool:
+    """What is around an image, as that of the pool: zeros that count, or what is no maximum. A pool
+    takes less of it than its windows are wide."""
+    if item.attribute("ceil_mode", 0) or len(item.outputs) > 1:
+        return False
+    if item.op == "MaxPool":
+        return _padded(work, item, lambda value: value == -np.inf)
+    counts = bool(item.attribute("count_include_pad", 0))
+    return counts and _padded(work, item, lambda value: value == 0)
+
+
+def _padded(work: Work, item: Item, fits: Callable[[Any], Any]) -> bool:
+    """Makes a constant around an image, which `fits`, that of the node that takes it."""
     pad = work.only_maker(item.inputs[0], "Pad")
     shape = work.shape(item.inputs[0])
     if pad is None or shape is None or len(pad.inputs) not in (2, 3):
@@ -58,7 +78,7 @@ def padded_convolution(work: Work, item: Item) -> bool:
     pads = work.constant(pad.inputs[1])
     value = work.constant(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] else np.zeros(1)
     is_plain = pad.attribute("mode", b"constant") == b"constant"
-    if pads is None or value is None or value.any() or not is_plain:
+    if pads is None or value is None or not bool(np.all(fits(value))) or not is_plain:
         return False
     around = [int(p) for p in pads]
     rank = len(shape)
@@ -67,7 +87,11 @@ def padded_convolution(work: Work, item: Item) -> bool:
     if item.attribute("auto_pad", b"NOTSET") != b"NOTSET" or any(outside) or min(spatial) < 0:
         return False
     own = item.attribute("pads") or [0] * len(spatial)
-    item.set_attributes(pads=[a + b for a, b in zip(own, spatial, strict=True)])
+    pads_now = [a + b for a, b in zip(own, spatial, strict=True)]
+    kernel = item.attribute("kernel_shape", ())
+    if item.op != "Conv" and any(p >= k for p, k in zip(pads_now, [*kernel, *kernel], strict=True)):
+        return False
+    item.set_attributes(pads=pads_now)
     work.set_inputs(item, [pad.inputs[0], *item.inputs[1:]])
     return True
 

@@ -71,7 +71,7 @@ def of_one(work: Work, item: Item) -> bool:
     return alone and work.replace(item.output, item.inputs[0])
 
 
-@rule("Mul", "Div", "And", "Or")
+@rule("Mul", "Div", "Pow", "And", "Or")
 def neutral(work: Work, item: Item) -> bool:
     """A product with 1 and the like."""
     return _without(work, item, item.op != "Or")
@@ -86,7 +86,7 @@ def without_zero(work: Work, item: Item) -> bool:
 def _without(work: Work, item: Item, wanted: bool) -> bool:
     """Passes on the other input where one is that number everywhere."""
     for kept, other in ((0, 1), (1, 0)):
-        if item.op in ("Div", "Sub") and other == 0:
+        if item.op in ("Div", "Sub", "Pow") and other == 0:
             continue
         shape = work.shape(item.inputs[other])
         if shape is None or any(not isinstance(d, int) for d in shape):
@@ -109,6 +109,29 @@ def one_branch(work: Work, item: Item) -> bool:
         if holds and work.is_alike(item.output, item.inputs[branch]):
             return work.replace(item.output, item.inputs[branch])
     return False
+
+
+@rule("Where")
+def choice_by_the_opposite(work: Work, item: Item) -> bool:
+    """A choice where something does not hold: the other way round where it does."""
+    opposite = work.maker(item.inputs[0], "Not")
+    if opposite is None:
+        return False
+    work.set_inputs(item, [opposite.inputs[0], item.inputs[2], item.inputs[1]])
+    return True
+
+
+@rule("ReduceProd", "ReduceMax", "ReduceMin")
+def reduction_of_one(work: Work, item: Item) -> bool:
+    """A reduction along axes of one element, which stay: the result has the shape of its input."""
+    alike = work.is_alike(item.output, item.inputs[0])
+    return alike and work.replace(item.output, item.inputs[0])
+
+
+@rule("ReduceSum", "ReduceMean", rounds=True)
+def sum_of_one(work: Work, item: Item) -> bool:
+    """The same of sums, which make 0 of −0."""
+    return reduction_of_one(work, item)
 
 
 @rule("Cast")
