@@ -99,3 +99,20 @@ def test_a_normalized_sum_with_rows_of_a_table_has_any_length(tmp_path: Path) ->
         distance = rows - rows.mean(-1, keepdims=True)
         expected = distance / np.sqrt((distance**2).mean(-1, keepdims=True) + 1e-5) * weights["w"]
         np.testing.assert_allclose(outputs_of(net, feeds)["y"], expected, 1e-4, 1e-5)
+
+
+def test_a_file_in_training_mode_by_its_statistics(tmp_path: Path) -> None:
+    """As torch exports one that is to be trained: with `training=False`, by the statistics, and
+    nothing is dropped."""
+    last = {"scale": 1 + weight(4), "bias": weight(4), "mean": weight(4), "var": 1 + weight(4) ** 2}
+    drop = {"ratio": np.float32(0.5), "drops": np.asarray(True)}
+    nodes = [
+        node("BatchNormalization", ["x", *last], ["a", "a.mean", "a.var"], training_mode=1),
+        node("Dropout", ["a", *drop], ["y", "mask"]),
+    ]
+    file = written(tmp_path / "m.onnx", nodes, {"x": (FLOAT, ["n", 4])}, ["y"], {**last, **drop})
+    net, x = load_onnx(file, training=False), weight(6, 4, seed=1)
+    expected = (x - last["mean"]) / np.sqrt(last["var"] + 1e-5) * last["scale"] + last["bias"]
+    np.testing.assert_allclose(outputs_of(net, {"x": x})["y"], expected, 1e-5, 1e-6)
+    trained = evaluate(net.graph, {**initial_values(net, 0), "x": x})
+    np.testing.assert_allclose(trained["y"], expected, 1e-5, 1e-6)

@@ -14,13 +14,14 @@ from nncompile.diagnostics.errors import DTypeError, ModelError, ShapeError
 from nncompile.diagnostics.hints import suggests_names
 from nncompile.elementwise import maximum, minimum, sqrt
 from nncompile.ir.basic import as_value
-from nncompile.ir.broadcasting import broadcast_to
+from nncompile.ir.broadcasting import broadcast_to, zeros_like
 from nncompile.ir.dims import Dim, same_shape
 from nncompile.ir.emitters import OnnxEmitter, TorchEmitter
 from nncompile.ir.graph import items
 from nncompile.ir.op import Op, Sample, Value
 from nncompile.ir.types import Array, TupleType, Type, f32, f64
 from nncompile.ops.core.composition import composed_onnx, composed_torch
+from nncompile.ops.core.modes import while_training
 from nncompile.ops.normalization.channels import CHANNELS, ChannelAffine
 from nncompile.ops.reduction.moments import count_of, in_numpy, moments
 from nncompile.ops.reduction.operands import require_real
@@ -90,14 +91,17 @@ class BatchNorm(Op):
             shifts.append(mean_cotangent * new)
         if centre_cotangent is not None:
             shifts.append(centre_cotangent)
+        used = terms[0] if terms else zeros_like(x)
         if factors and shifts:
             terms.append(ChannelAffine()(distance, _total(factors) / n, _total(shifts) / n))
         elif factors:
             terms.append(distance * reshape(_total(factors) / n, shape))
         elif shifts:
             terms.append(reshape(_total(shifts) / n, shape))
+        gradient = broadcast_to(_total(terms), x.shape)
         return (
-            broadcast_to(_total(terms), x.shape),
+            # In use the statistics do not depend on x.
+            while_training(gradient, used) if self.tracked else gradient,
             gradient_scale,
             gradient_bias,
             None if mean_cotangent is None else mean_cotangent * old,

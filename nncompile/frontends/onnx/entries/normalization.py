@@ -1,5 +1,6 @@
-"""Normalization. Batch normalization of a file that is not in training mode is ours, revived: by
-the batch in training, by the statistics of the file in use."""
+"""Normalization. Batch normalization of a file is ours, revived: by the batch in training, by the
+statistics of the file in use; without `training` by these in both, unless what it makes of them is
+taken."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def _batch(n: Node, x: Value, scale: Value, bias: Value, centre: Value, variance
             importer.updates[input_of(state).name] = value
         return (y, centre, variance)[: len(n.outputs)]
     wide = [v if v.dtype is x.dtype else cast(v, x.dtype) for v in (scale, bias)]
-    if not n["training_mode"]:
+    is_held = not importer.training and not any(map(importer.is_taken, n.outputs[1:]))
+    if not n["training_mode"] or is_held:
         centre, variance = (cast(v, x.dtype) for v in (centre, variance))
         return _normalized(x, wide[0], wide[1], centre, variance, eps)
     axes = (0, *range(2, x.rank))
