@@ -114,7 +114,7 @@ def test_a_planted_fault_is_found(fault: str, monkeypatch: pytest.MonkeyPatch) -
 
 def first_failure(op_type: type[Op]) -> Failure:
     for seed in range(10):
-        results = search(SLICE, seed, op_type, shrinking=200)
+        results = search(SLICE, seed, op_type, shrinking=60)
         if results.failures:
             return results.failures[0]
     raise AssertionError("nothing was found")

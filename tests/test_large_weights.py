@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import pickle
 import tracemalloc
@@ -50,7 +49,6 @@ def file(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @contextmanager
 def traced() -> Iterator[Callable[[], tuple[float, float]]]:
     """How many times the weights are in Python's and numpy's memory: now, and at most."""
-    gc.collect()
     tracemalloc.start()
     try:
         yield lambda: tuple(x / WEIGHTS for x in tracemalloc.get_traced_memory())  # type: ignore[return-value]
