@@ -77,6 +77,36 @@ def test_what_the_exporter_says_comes_first(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("exporter", ["older", "newer"])
+def test_group_normalization_has_weights_of_the_channels(tmp_path: Path, exporter: str) -> None:
+    """Both exporters of torch spell it with ones and zeros of the groups, which nobody trains; the
+    newer one folds the weights with their reshape, and their names are gone."""
+    ones, zeros = np.ones(2, np.float32), np.zeros(2, np.float32)
+    weights = {"val_7": np.array([0, 2, -1]), "val_8": np.array([0, 4]), "w": weight(4, 2)}
+    weights |= {"val_24": 1 + weight(4), "val_26": weight(4, seed=1)}
+    nodes = [
+        node("Reshape", ["x", "val_7"], ["a"]),
+        node("InstanceNormalization", ["a", "val_11", "val_14"], ["b"]),
+        node("Reshape", ["b", "val_8"], ["c"]),
+        node("Mul", ["c", "val_24"], ["d"]),
+        node("Add", ["d", "val_26"], ["e"]),
+        node("MatMul", ["e", "w"], ["y"]),
+    ]
+    if exporter == "newer":
+        text = "%group_norm = call_function[target=torch.ops.aten.group_norm.default](args = (%x,))"
+        nodes = [said(n, text, "norm") for n in nodes[:5]] + nodes[5:]
+        weights |= {"val_11": ones, "val_14": zeros}
+    else:
+        for name, array in (("val_11", ones), ("val_14", zeros)):
+            value = numpy_helper.from_array(array, name)
+            nodes.insert(0, node("Constant", [], [name], value=value))
+    report = loaded(tmp_path / "m.onnx", nodes, weights).report
+    assert sorted(map(str, report.trained.values())) == ["f32[4, 2]", "f32[4]", "f32[4]"]
+    assert len(report.constants) == 2
+    if exporter == "newer":
+        assert report.renames == {"norm.weight": "val_24", "norm.bias": "val_26"}
+
+
 @pytest.mark.parametrize("is_apart", [True, False])
 def test_constants_written_in_nodes(tmp_path: Path, is_apart: bool) -> None:
     """They are weights where the file writes all of its weights so."""

@@ -17,6 +17,7 @@ _MADE_UP = re.compile(
 # What other frameworks add to the name of a weight.
 _TAILS = re.compile(r"(/(ReadVariableOp|resource|Read|Cast(_\d+)?|split|merged_input))*(:\d+)?$")
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_FX = "pkg.torch.onnx.fx_node"
 
 
 def clean(name: str) -> str:
@@ -45,6 +46,22 @@ def scope_of(node: onnx.NodeProto) -> str:
     return clean(".".join(parts[:-1])) if len(parts) > 1 else ""
 
 
+def is_group_norm(node: onnx.NodeProto) -> bool:
+    """Whether it is a part of a group normalization, as torch's newer exporter says it."""
+    return any(
+        entry.key == _FX and re.search(r"\baten\.(native_)?group_norm\b", entry.value)
+        for entry in node.metadata_props
+    )
+
+
+def is_beside_group_norm(uses: Sequence[tuple[onnx.NodeProto, int]]) -> bool:
+    """Whether a tensor is none of the weights of group normalizations, but what their nodes need:
+    a shape, and a scale and a shift of the groups that are ones and zeros."""
+    return bool(uses) and all(
+        node.op_type not in ("Mul", "Add") and is_group_norm(node) for node, _ in uses
+    )
+
+
 def slot_name(node: onnx.NodeProto, index: int) -> str:
     """What a weight is called by the operator that takes it."""
     if node.op_type in ("LSTM", "GRU", "RNN"):
@@ -64,6 +81,8 @@ def path_of(name: str, uses: Sequence[tuple[onnx.NodeProto, int]], beside: str =
     name = re.sub(r"_quantized$", "", name)
     if not is_made_up(name):
         return clean(name) or "weight"
+    if is_beside_group_norm(uses):
+        return clean(name)
     stem, dot, last = clean(beside).rpartition(".")
     if dot and last == "bias" and not is_made_up(beside):
         return f"{stem}.weight"

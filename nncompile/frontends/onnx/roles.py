@@ -11,7 +11,13 @@ import onnx
 
 from nncompile.diagnostics.errors import ModelError, did_you_mean
 from nncompile.frontends.onnx.linear import LINEAR
-from nncompile.frontends.onnx.naming import is_made_up, path_of, slot_name
+from nncompile.frontends.onnx.naming import (
+    is_beside_group_norm,
+    is_group_norm,
+    is_made_up,
+    path_of,
+    slot_name,
+)
 from nncompile.frontends.onnx.reading import all_nodes
 from nncompile.frontends.onnx.tables import table_of
 from nncompile.ir.names import matches, unused_name
@@ -166,12 +172,17 @@ def _assign_by_itself(stored: Sequence[Stored]) -> None:
     if all(s.is_written for s in parameters):
         return
     for s in parameters:  # of a file that stores its weights apart from what it writes in nodes
-        if s.is_written and not _in_slots(s):
+        if s.is_written and (not _in_slots(s) or _is_plain(s)):
             s.role, s.reason = "constant", "written in a node, as no weight of the file is"
 
 
 def _in_slots(s: Stored) -> bool:
     return any(i in _WEIGHTS.get(n.op_type, ()) for n, i in s.uses)
+
+
+def _is_plain(s: Stored) -> bool:
+    """Whether it only makes an operator of one that has a scale and a shift."""
+    return _is_uniform(s.array) and all(n.op_type == "InstanceNormalization" for n, _ in s.uses)
 
 
 def _is_told(use: Use) -> bool:
@@ -214,6 +225,8 @@ def _role(s: Stored, is_bias: bool = False) -> tuple[str, str]:
         return ("parameter", "") if said == "parameter" else ("constant", "a buffer")
     if _BUFFERS.match(s.name):
         return "constant", "a buffer by its name"
+    if is_made_up(s.name) and is_beside_group_norm(s.uses):
+        return "constant", "of the groups of a normalization that has weights of the channels"
     is_weight = _in_slots(s)
     if not is_weight or all(n.op_type == "Gather" for n, _ in s.uses):
         table = table_of(s.array)
@@ -224,11 +237,17 @@ def _role(s: Stored, is_bias: bool = False) -> tuple[str, str]:
     if s.array.size == 1:
         return "constant", ""
     if any(n.op_type in _ADDED for n, _ in s.uses):
-        if not is_made_up(s.name) or not any(map(_is_told, s.uses)):
-            return "parameter", ""
-        return "constant", "a parameter would be named by its exporter"
+        return _role_of_added(s)
     ops = sorted({n.op_type for n, _ in s.uses})
     return "constant", f"used by {', '.join(ops)}" if ops else "not used"
+
+
+def _role_of_added(s: Stored) -> tuple[str, str]:
+    if not is_made_up(s.name) or not any(map(_is_told, s.uses)):
+        return "parameter", ""
+    if all(is_group_norm(n) for n, _ in s.uses):
+        return "parameter", ""  # folded with its reshape, which took its name
+    return "constant", "a parameter would be named by its exporter"
 
 
 def name_all(
