@@ -11,9 +11,9 @@ import typer
 from nncompile.cli.outcome import Outcome, described_files
 from nncompile.cli.report import LINES
 from nncompile.cli.shared import out, print_files
-from nncompile.diagnostics.errors import CompileError, FileError
+from nncompile.diagnostics.errors import FileError
 from nncompile.diagnostics.tables import columns
-from nncompile.frontends.onnx.loading import ImportedModel, load_onnx
+from nncompile.frontends.onnx.loading import ImportedModel, load_onnx, with_open_batch
 from nncompile.frontends.onnx.source import source_of
 from nncompile.ir.dims import product
 from nncompile.ir.op import Value
@@ -68,22 +68,6 @@ def import_(
     for line in next_:
         out.print(f"  {line}")
     return Outcome({**found, "files": described_files([path]), "next": next_})
-
-
-def with_open_batch(model: ImportedModel, file: Path) -> tuple[ImportedModel, dict[str, str]]:
-    """The model with a batch of any size, and the sizes that `load_onnx` takes for that, where the
-    file says a number for the first axis of all inputs and outputs; else the model as it is."""
-    leaves = [*model.inputs.values(), *model.outputs.values()]
-    first = {leaf.shape[0] if leaf.rank > 1 else None for leaf in leaves}
-    if len(first) != 1 or not isinstance(next(iter(first)), int):
-        return model, {}
-    sizes = {f"{name}[0]": "batch" for name in model.inputs}
-    try:
-        opened = load_onnx(file, sizes=sizes)
-    except CompileError:
-        return model, {}  # its nodes are for that number
-    is_open = all(str(value.shape[0]) == "batch" for value in opened.outputs.values())
-    return (opened, sizes) if is_open else (model, {})
 
 
 def inventory(model: ImportedModel) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from nncompile.diagnostics.errors import (
     did_you_mean,
 )
 from nncompile.finetuning.objectives import check_loss, with_loss
-from nncompile.frontends.onnx.loading import load_onnx
+from nncompile.frontends.onnx.loading import fixed_batch, load_onnx, with_open_batch
 from nncompile.frontends.onnx.naming import clean
 from nncompile.ir.interpreter import evaluate
 from nncompile.ir.names import matches
@@ -112,6 +112,22 @@ class Tuned:
         return Declared(Path(self.plan.file), module, models, {"recipe": self.recipe})
 
 
+def _loaded(file: str, count: int) -> Model:
+    """The network of a file, with a batch of any size where its nodes let it."""
+    title = title_of(file)
+    model, _ = with_open_batch(load_onnx(file, title), file, title)
+    fixed = fixed_batch(model)
+    if fixed not in (None, count):
+        leaf = next(iter(model.inputs))
+        raise FeedError(
+            f"{file} takes {fixed} in a batch, no other number, and the data have {count} examples",
+            rows=[(name, str(value.type)) for name, value in model.inputs.items()],
+            hint=f"export it with a batch of any size: torch.onnx.export(..., dynamic_axes="
+            f"{{{leaf!r}: {{0: 'batch'}}}}), or dynamic_shapes with dynamo=True",
+        )
+    return model
+
+
 def tuned(plan: Plan) -> Tuned:
     """Reads the files of a plan, and makes the recipe. Raises `ModelError`, `FeedError` and
     `FileError` for what does not fit."""
@@ -119,7 +135,7 @@ def tuned(plan: Plan) -> Tuned:
     optimizer = optimizer_named(plan.optimizer)
     examples = _read(plan.data)
     labels = _labels(plan, examples)
-    model: Model = load_onnx(plan.file, title_of(plan.file))
+    model = _loaded(plan.file, len(labels))
     output = output_of(model, plan.predict)
     notes: list[str] = []
     learned: set[str] = set()

@@ -158,6 +158,30 @@ def load_onnx(
             traceback.clear_frames(refused.__traceback__)  # or the weights stay, and are read again
 
 
+def with_open_batch(
+    model: ImportedModel, path: Path_, name: str | None = None
+) -> tuple[ImportedModel, dict[str, str]]:
+    """The model with a batch of any size, and the sizes that `load_onnx` takes for that, where the
+    file says a number for the first axis of all inputs and outputs; else the model as it is."""
+    if fixed_batch(model) is None:
+        return model, {}
+    sizes = {f"{name}[0]": "batch" for name in model.inputs}
+    try:
+        opened = load_onnx(path, name, sizes=sizes)
+    except CompileError:
+        return model, {}  # its nodes are for that number
+    is_open = all(str(value.shape[0]) == "batch" for value in opened.outputs.values())
+    return (opened, sizes) if is_open else (model, {})
+
+
+def fixed_batch(model: Model) -> int | None:
+    """The number that is the first axis of all inputs and outputs, if it is one."""
+    leaves = [*model.inputs.values(), *model.outputs.values()]
+    first = {leaf.shape[0] if leaf.rank > 1 else None for leaf in leaves}
+    number = next(iter(first)) if len(first) == 1 else None
+    return number if isinstance(number, int) else None
+
+
 def _loaded(
     path: Path_, model: onnx.ModelProto, apart: Mapping[str, memoryview], name: str | None,
     options: Mapping[str, Any], equal: Sequence[Equal],
