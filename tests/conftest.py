@@ -9,7 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.command_line import GOOD, succeeds, written
 
@@ -25,6 +26,14 @@ if hasattr(signal, "SIGHUP"):
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
+
+
+@given(st.none())
+def _first(nothing: None) -> None:
+    """Of all that hypothesis runs: it looks through all there is in memory, which is little now."""
+
+
+_first()
 
 
 @pytest.hookimpl(tryfirst=True)

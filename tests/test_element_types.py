@@ -29,6 +29,7 @@ from nncompile.ir.types import (
     u64,
 )
 from nncompile.ops import cast
+from tests.case_names import for_each
 from tests.element_type_checks import HALVES, computed
 from tests.leaves import leaf
 from tests.tolerances import assert_close
@@ -39,8 +40,8 @@ def undefined(a: DType, b: DType) -> bool:
     return u64 in (a, b) and any(d.is_integer and d.is_signed for d in (a, b))
 
 
-@pytest.mark.parametrize("a", DTYPES)
-@pytest.mark.parametrize("b", DTYPES)
+@for_each("a", DTYPES)
+@for_each("b", DTYPES)
 def test_promotion_is_that_of_torch_and_of_numpy(
     a: DType, b: DType, torchscript: SimpleNamespace
 ) -> None:
@@ -61,8 +62,8 @@ def test_promotion_is_that_of_torch_and_of_numpy(
         assert np.promote_types(a.numpy, b.numpy) == found.numpy
 
 
-@pytest.mark.parametrize("wide", DTYPES)
-@pytest.mark.parametrize("dtype", DTYPES)
+@for_each("wide", DTYPES)
+@for_each("dtype", DTYPES)
 def test_what_holds_a_type_gives_its_numbers_back(wide: DType, dtype: DType) -> None:
     if dtype.is_integer:
         limits = np.iinfo(dtype.numpy)
@@ -79,7 +80,7 @@ def test_what_holds_a_type_gives_its_numbers_back(wide: DType, dtype: DType) -> 
 
 
 @pytest.mark.parametrize("source", DTYPES)
-@pytest.mark.parametrize("target", DTYPES)
+@for_each("target", DTYPES)
 def test_casts(source: DType, target: DType, torchscript: SimpleNamespace) -> None:
     """Integers wrap round, reals go towards zero; what is no number of the target is undefined."""
     numbers: Any = [0, 1, 2, 100]

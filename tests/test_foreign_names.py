@@ -36,6 +36,7 @@ from nncompile.optim import adam, adamw
 from nncompile.program.model import Model
 from nncompile.program.recipe import minimize
 from nncompile.train import Trainer
+from tests.case_names import for_each
 from tests.small_models import perceptron
 
 RECIPES: dict[str, tuple[Callable[[Model], Any], str]] = {
@@ -110,7 +111,7 @@ FUNCTIONS = [
 ]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@for_each("name", FUNCTIONS)
 def test_functions_tell_their_options(name: str) -> None:
     with pytest.raises(ModelError, match=r"argument 'other'(.|\n)*hint: "):
         getattr(dsl, name)(other=1)
@@ -228,7 +229,7 @@ def test_a_mistake_within_a_function_is_its_own() -> None:
         add()  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@for_each("name", NAMES)
 def test_names_of_others_are_told(name: str) -> None:
     with pytest.raises(ForeignNameError, match=rf"no {name!r}\n(.|\n)*hint: here it is "):
         getattr(dsl, name)

@@ -18,10 +18,11 @@ from nncompile.elementwise.sympy_functions import HEADS
 from nncompile.elementwise.trace_formula import LIMIT, trace
 from nncompile.ir.types import DTYPES, SIGNED, DType, boolean, f32, f64, i32, i64, promote, u32, u64
 from tests.bodies import X, body, exp, log, maximum, round_, run, sin, where
+from tests.case_names import for_each
 
 
 @pytest.mark.parametrize("a", DTYPES)
-@pytest.mark.parametrize("b", DTYPES)
+@for_each("b", DTYPES)
 def test_promotion_of_two_arguments(a: DType, b: DType) -> None:
     if a.is_bool and b.is_bool:
         with pytest.raises(DTypeError, match="add of bools"):
