@@ -28,12 +28,9 @@ settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
 
-@given(st.none())
-def _first(nothing: None) -> None:
-    """Of all that hypothesis runs: it looks through all there is in memory, which is little now."""
-
-
-_first()
+def pytest_collection_finish() -> None:
+    """Before it runs anything, hypothesis looks through all there is in memory: little as yet."""
+    given(st.none())(lambda nothing: None)()
 
 
 @pytest.hookimpl(tryfirst=True)
