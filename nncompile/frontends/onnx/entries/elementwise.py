@@ -167,5 +167,6 @@ def _identity(n: Node, x: Any, ratio: Any = None, training: Any = None) -> Any:
     if importer.is_taken(mask):
         raise Refused("a dropout that drops, and whose mask is a result, has numbers of its own")
     if not importer.training:
+        importer.draws = True  # in the file: here it is left out
         return (x, *kept)
     return importer.dropout(value, rate)
