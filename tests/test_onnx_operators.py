@@ -109,10 +109,10 @@ def test_a_sample_is_computed_as_by_others(given: Sample) -> None:
 
 
 def test_a_gradient_that_is_wrong_is_a_cross(monkeypatch: pytest.MonkeyPatch) -> None:
-    def careless(self: Softmax, g: Value, shares: Value) -> Value:
-        return shares * g
+    def careless(self: Softmax, backward: Any, g: Value, y: Value) -> list[Value]:
+        return [y * g]
 
-    monkeypatch.setattr(Softmax, "cotangent", careless)
+    monkeypatch.setattr(Softmax, "pullback_by", careless)
     operator = found("Softmax", "softmax")
     operator.samples = operator.samples[:1]
     operator.cases = []

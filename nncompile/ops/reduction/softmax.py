@@ -25,28 +25,16 @@ class _Softmaxes:
     varies: ClassVar[str] = "axis"
     label: str
 
-    def shares(self, y: Value) -> Value:
-        """exp(x) / Σ exp(x), from the result."""
-        raise NotImplementedError
-
-    def cotangent(self, g: Value, shares: Value) -> Value:
-        """The gradient at x."""
-        raise NotImplementedError
-
     def infer(self, x: Type) -> Type:
         require_real(x)
         return x
 
-    def pullback_by(self, backward: Backward, g: Value, y: Value) -> Sequence[Value | None]:
-        """Where a `where` left out whole rows, as those of an attention that sees nothing, their
-        gradient is 0, though all of such a row is NaN."""
+    def seen(self, backward: Backward, g: Value, shares: Value) -> Value:
+        """The softmax, but 0 in rows that a `where` leaves out as a whole, as those of an attention
+        that sees nothing: all of such a row is NaN, and its gradient is 0."""
         mask = backward.mask_of(g)
-        rows = None if mask is None else mask.same_along(self.axis - y.rank)
-        shares = self.shares(y)
-        return [self.cotangent(g, shares if rows is None else where(rows, shares, 0))]
-
-    def pullback(self, g: Value, y: Value, x: Value) -> Sequence[Value | None]:
-        return [self.cotangent(g, self.shares(y))]
+        rows = None if mask is None else mask.same_along(self.axis - shares.rank)
+        return shares if rows is None else where(rows, shares, 0)
 
     def normalized(
         self,
@@ -82,11 +70,9 @@ class Softmax(_Softmaxes, Op):
 
     axis: int
 
-    def shares(self, y: Value) -> Value:
-        return y
-
-    def cotangent(self, g: Value, shares: Value) -> Value:
-        return shares * (g - Sum((self.axis,), True)(shares * g))
+    def pullback_by(self, backward: Backward, g: Value, y: Value) -> Sequence[Value | None]:
+        shares = self.seen(backward, g, y)
+        return [shares * (g - Sum((self.axis,), True)(shares * g))]
 
     def numpy(self, x: Array) -> Array:
         powers = np.exp(x - _top(x, self.axis))
@@ -105,11 +91,9 @@ class LogSoftmax(_Softmaxes, Op):
 
     axis: int
 
-    def shares(self, y: Value) -> Value:
-        return exp(y)
-
-    def cotangent(self, g: Value, shares: Value) -> Value:
-        return g - shares * Sum((self.axis,), True)(g)
+    def pullback_by(self, backward: Backward, g: Value, y: Value) -> Sequence[Value | None]:
+        shares = self.seen(backward, g, exp(y))
+        return [g - shares * Sum((self.axis,), True)(g)]
 
     def numpy(self, x: Array) -> Array:
         x = x - _top(x, self.axis)
