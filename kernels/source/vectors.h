@@ -1,0 +1,67 @@
+// Vectors of floats as wide as the instruction set has them, by GCC's and Clang's extension.
+//
+// Every source that includes this is compiled once for each instruction set, with NNK_NAMESPACE set
+// to its name. Such a source must not use inline functions or templates from outside that namespace
+// (std::max, std::vector): the linker would keep one copy of them, maybe of an instruction set that
+// the processor lacks. Sums a*b + c are written in one expression, and are fused where it can.
+#pragma once
+
+#ifndef NNK_NAMESPACE
+#error "NNK_NAMESPACE is the name of the instruction set that this source is compiled for"
+#endif
+
+namespace nnk::NNK_NAMESPACE {
+
+#if defined(__AVX512F__)
+constexpr int kLanes = 16, kRegisters = 32;
+#elif defined(__AVX__)
+constexpr int kLanes = 8, kRegisters = 16;
+#elif defined(__aarch64__)
+constexpr int kLanes = 4, kRegisters = 32;
+#else
+constexpr int kLanes = 4, kRegisters = 16;
+#endif
+
+typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+
+constexpr long least(long a, long b) { return a < b ? a : b; }
+constexpr long most(long a, long b) { return a < b ? b : a; }
+// How many parts of that size cover a count.
+constexpr long parts(long count, long size) { return (count + size - 1) / size; }
+constexpr long rounded_up(long count, long size) { return parts(count, size) * size; }
+
+inline __attribute__((always_inline)) Vector load(const float* from) {
+  Vector value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+
+inline __attribute__((always_inline)) void store(float* to, Vector value) {
+  __builtin_memcpy(to, &value, sizeof value);
+}
+
+inline __attribute__((always_inline)) Vector broadcast(float value) {
+  return value - Vector{};  // −0 stays −0, as it would not in a sum
+}
+
+// The first `count` elements, and zeros for the others; nothing beyond them is read.
+inline Vector load_first(const float* from, long count) {
+  Vector value{};
+  __builtin_memcpy(&value, from, count * sizeof(float));
+  return value;
+}
+
+inline void store_first(float* to, Vector value, long count) {
+  __builtin_memcpy(to, &value, count * sizeof(float));
+}
+
+// The sum of the lanes, by halves.
+inline float total(Vector value) {
+  float lanes[kLanes];
+  store(lanes, value);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+}  // namespace nnk::NNK_NAMESPACE
