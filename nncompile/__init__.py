@@ -12,15 +12,6 @@ from nncompile.ir.gc_pause import kept
 
 with kept():
     from nncompile.autodiff.grad import grad, hvp, jacobian, jvp, vjp
-    from nncompile.compiler.adapters import load_lora, merge
-    from nncompile.compiler.compile import (
-        CompiledModel,
-        CompiledStep,
-        Report,
-        compile_model,
-        compile_step,
-    )
-    from nncompile.compiler.export import export
     from nncompile.diagnostics.errors import (
         BackendError,
         CheckpointError,
@@ -64,9 +55,17 @@ with kept():
     from nncompile.program.page_makers import adds_to_runs
     from nncompile.program.recipe import Recipe, assign, minimize, training
     from nncompile.program.step import Step
-    from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
 
 if TYPE_CHECKING:
+    from nncompile.compiler.adapters import load_lora, merge
+    from nncompile.compiler.compile import (
+        CompiledModel,
+        CompiledStep,
+        Report,
+        compile_model,
+        compile_step,
+    )
+    from nncompile.compiler.export import export
     from nncompile.frontends.onnx.loading import load_onnx
     from nncompile.interop.torch_modules import (
         from_torch_state_dict,
@@ -74,9 +73,19 @@ if TYPE_CHECKING:
         to_torch_state_dict,
     )
     from nncompile.report import RunPage as RunPage
+    from nncompile.runtime import Session, StepRunner, available_providers, vocabularies
     from nncompile.train import Event, History, Trainer
 
 _ON_DEMAND = {
+    "nncompile.compiler.adapters": ["load_lora", "merge"],
+    "nncompile.compiler.compile": [
+        "CompiledModel",
+        "CompiledStep",
+        "Report",
+        "compile_model",
+        "compile_step",
+    ],
+    "nncompile.compiler.export": ["export"],
     "nncompile.frontends.onnx.loading": ["load_onnx"],
     "nncompile.interop.torch_modules": [
         "from_torch_state_dict",
@@ -84,6 +93,7 @@ _ON_DEMAND = {
         "to_torch_state_dict",
     ],
     "nncompile.report": ["RunPage"],
+    "nncompile.runtime": ["Session", "StepRunner", "available_providers", "vocabularies"],
     "nncompile.train": ["Event", "History", "Trainer"],
 }
 _attribute = on_demand(__name__, _ON_DEMAND)
@@ -163,7 +173,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    return _attribute(name)
+    with kept():
+        return _attribute(name)
 
 
 def __dir__() -> list[str]:

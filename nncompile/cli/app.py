@@ -6,25 +6,28 @@ from typing import Annotated
 
 import typer
 
-from nncompile.cli.check import check
-from nncompile.cli.compile import compile
-from nncompile.cli.diff import diff
-from nncompile.cli.doctor import doctor
-from nncompile.cli.evaluate import evaluate
-from nncompile.cli.finetune import finetune
-from nncompile.cli.import_ import import_
-from nncompile.cli.init import init
-from nncompile.cli.lr_find import lr_find
-from nncompile.cli.optimize import optimize
-from nncompile.cli.predict import predict
-from nncompile.cli.run import run
-from nncompile.cli.settings import Command
-from nncompile.cli.shared import command
-from nncompile.cli.show import show
-from nncompile.cli.sweep import sweep
-from nncompile.cli.train import ResumableCommand, train
-from nncompile.cli.verify import verify
 from nncompile.diagnostics.version import VERSION
+from nncompile.ir.gc_pause import kept
+
+with kept():
+    from nncompile.cli.check import check
+    from nncompile.cli.compile import compile
+    from nncompile.cli.diff import diff
+    from nncompile.cli.doctor import doctor
+    from nncompile.cli.evaluate import evaluate
+    from nncompile.cli.finetune import finetune
+    from nncompile.cli.import_ import import_
+    from nncompile.cli.init import init
+    from nncompile.cli.lr_find import lr_find
+    from nncompile.cli.optimize import optimize
+    from nncompile.cli.predict import predict
+    from nncompile.cli.run import run
+    from nncompile.cli.settings import Command
+    from nncompile.cli.shared import command
+    from nncompile.cli.show import show
+    from nncompile.cli.sweep import sweep
+    from nncompile.cli.train import ResumableCommand, train
+    from nncompile.cli.verify import verify
 
 app = typer.Typer(
     name="nncompile",
