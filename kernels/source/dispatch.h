@@ -1,6 +1,7 @@
 // The kernels of the instruction set that the processor has.
 #pragma once
 
+#include "convolution.h"
 #include "parallel.h"
 
 namespace nnk {
@@ -13,6 +14,7 @@ struct Table {
   bool (*multiply)(Parallel&, const float* a, long a_row_step, long a_column_step, const float* b,
                    long b_row_step, long b_column_step, long rows, long columns, long depth,
                    float* c, long c_step, bool add);
+  const ConvolutionKernels* convolution;
 };
 
 // The best one that the processor has. The environment variable NNCOMPILE_KERNELS_ISA names a

@@ -38,8 +38,6 @@ constexpr long packed_right_size(long depth, long columns) {
   return rounded_up(columns, kPanelColumns) * depth;
 }
 
-typedef float Four __attribute__((vector_size(16)));
-
 // to[k·to_step + i] = from[i·from_step + k] for four i and four k.
 inline __attribute__((always_inline)) void transpose_four(const float* from, long from_step,
                                                           float* to, long to_step) {

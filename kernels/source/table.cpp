@@ -6,6 +6,9 @@
 #define NNK_TEXT(name) NNK_TEXT_OF(name)
 
 namespace nnk::NNK_NAMESPACE {
+
+extern const ConvolutionKernels kConvolution;
+
 namespace {
 
 bool multiply_strided(Parallel& parallel, const float* a, long a_row_step, long a_column_step,
@@ -21,6 +24,7 @@ extern const Table kTable;
 const Table kTable = {
     NNK_TEXT(NNK_NAMESPACE),
     multiply_strided,
+    &kConvolution,
 };
 
 }  // namespace nnk::NNK_NAMESPACE

@@ -10,6 +10,10 @@
 #error "NNK_NAMESPACE is the name of the instruction set that this source is compiled for"
 #endif
 
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
 namespace nnk::NNK_NAMESPACE {
 
 #if defined(__AVX512F__)
@@ -23,6 +27,7 @@ constexpr int kLanes = 4, kRegisters = 16;
 #endif
 
 typedef float Vector __attribute__((vector_size(kLanes * sizeof(float))));
+typedef float Four __attribute__((vector_size(16)));
 
 constexpr long least(long a, long b) { return a < b ? a : b; }
 constexpr long most(long a, long b) { return a < b ? b : a; }
@@ -45,14 +50,24 @@ inline __attribute__((always_inline)) Vector broadcast(float value) {
 }
 
 // The first `count` elements, and zeros for the others; nothing beyond them is read.
-inline Vector load_first(const float* from, long count) {
-  Vector value{};
-  __builtin_memcpy(&value, from, count * sizeof(float));
-  return value;
+inline __attribute__((always_inline)) Vector load_first(const float* from, long count) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
+#else
+  float lanes[kLanes] = {};
+  for (long i = 0; i < count; i++) lanes[i] = from[i];
+  return load(lanes);
+#endif
 }
 
-inline void store_first(float* to, Vector value, long count) {
-  __builtin_memcpy(to, &value, count * sizeof(float));
+inline __attribute__((always_inline)) void store_first(float* to, Vector value, long count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), value);
+#else
+  float lanes[kLanes];
+  store(lanes, value);
+  for (long i = 0; i < count; i++) to[i] = lanes[i];
+#endif
 }
 
 // The sum of the lanes, by halves.

@@ -1,0 +1,299 @@
+// Convolutions and their gradients at the input: how images are cut into what the innermost loops
+// take, a block of channels and a chunk of rows of results at a time.
+#include "convolution.h"
+
+#include "convolution_shape.h"
+#include "correlate.h"
+#include "gemm.h"
+#include "planes.h"
+
+namespace nnk::NNK_NAMESPACE {
+
+bool convolution_weight_gradient(Parallel&, const Convolution&, const float* x,
+                                 const float* y_gradient, float* w_gradient);
+
+namespace {
+
+// How the channels of results are cut into blocks, and the weights of those.
+struct Blocks {
+  bool few;         // neighbouring pixels are computed together, else channels
+  long size;        // channels of a block
+  long per_group;
+  long step;        // floats of a block's weights
+  float* weights;   // [group][block][depth][size]
+
+  Blocks(long channels, long depth, long width)
+      : few(is_few(channels, width)),
+        size(few ? kFew : kBlock),
+        per_group(parts(channels, size)),
+        step(depth * size),
+        weights(nullptr) {}
+
+  static bool is_few(long channels, long) { return channels <= kFew; }
+
+  // Weights of which a channel's are `across` apart to [depth][size].
+  void pack(const float* from, long across, long channels, long depth, long readable,
+            float* to) const {
+    if (few)
+      pack_panel(from, across, 1, channels, depth, size, to);
+    else
+      transpose_in(from, across, channels, depth, readable, to, size);
+  }
+};
+
+// How results along the last axis are cut: rows that are too long into segments, short ones are
+// computed several at a time.
+struct Chunks {
+  long width, segment, rows;
+
+  explicit Chunks(long pixels)
+      : width(pixels),
+        segment(pixels > 2 * kChunk ? kChunk : pixels),
+        rows(most(1, kChunk / most(1, pixels))) {}
+
+  long pixels() const { return rows * segment; }
+};
+
+void compute(const Blocks& blocks, const Block& block, const float* field, long row_step,
+             long rows, long width, float* results, Target target) {
+  if (blocks.few)
+    correlate_planes(block, field, row_step, rows, width, target);
+  else
+    correlate(block, field, row_step, rows, width, results, target);
+}
+
+// Images as fields, one after the other, in the thread's own memory.
+struct Fields {
+  const Field& field;
+  long channels;
+  float* own;
+  long filled;
+  bool is_image, enough;
+
+  // Where pixels are lanes, a vector may end behind the image.
+  Fields(const Field& f, long count, const Blocks& blocks, long width)
+      : field(f), channels(count), filled(-1), is_image(f.is_image()) {
+    if (blocks.few && width < kLanes) is_image = false;
+    own = is_image ? nullptr : empty_field(f, count);
+    enough = is_image || own;
+  }
+
+  const float* of(const float* images, long image) {
+    const float* from =
+        images + image * channels * field.size[0] * field.size[1] * field.size[2];
+    if (is_image) return from;
+    if (filled != image) fill(field, from, channels, own);
+    filled = image;
+    return own;
+  }
+};
+
+bool forward(Parallel& parallel, const Convolution& c, const float* x, const float* w,
+             const float* bias, float* y) {
+  const Shape s(c);
+  if (is_empty(c, s)) return true;
+  const Field f = field_of_input(c);
+  const long depth = s.ins * s.taps;
+  const Chunks chunks(c.result[2]);
+  Blocks blocks(s.outs, depth, chunks.width);
+  const long all = c.groups * blocks.per_group;
+  blocks.weights = scratch(kWeights, all * blocks.step + 1);
+  float* biases = scratch(kBias, all * blocks.size);
+  Tap* taps = reinterpret_cast<Tap*>(scratch(kTaps, s.taps * long(sizeof(Tap) / sizeof(float))));
+  if (!blocks.weights || !biases || !taps) return false;
+  for (long k = 0; k < s.taps; k++) taps[k] = {reach_of(c, f, k), k * blocks.size};
+  parallel.run(all, 0.3 * c.outputs * depth, [&](long begin, long end) {
+    for (long block = begin; block < end; block++) {
+      const long start = block % blocks.per_group * blocks.size;
+      const long first = block / blocks.per_group * s.outs + start;
+      const long count = least(blocks.size, s.outs - start);
+      blocks.pack(w + first * depth, depth, count, depth, (c.outputs - first) * depth,
+                  blocks.weights + block * blocks.step);
+      for (long o = 0; o < blocks.size; o++)
+        biases[block * blocks.size + o] = bias && o < count ? bias[first + o] : 0;
+    }
+  });
+  const Sum sum{taps, s.taps, s.ins, f.plane, s.taps * blocks.size};
+  bool enough = true;
+  parallel.run(c.batch * all, 1e-2 * c.batch * c.outputs * s.result * depth,
+               [&](long begin, long end) {
+    Fields fields(f, s.ins, blocks, chunks.width);
+    float* results = scratch(kResults, chunks.pixels() * kBlock);
+    if (!results || !fields.enough) {
+      enough = false;
+      return;
+    }
+    for (long task = begin; task < end; task++) {
+      const long image = task / blocks.per_group, of_block = task % all;
+      const long start = task % blocks.per_group * blocks.size;
+      const float* from = fields.of(x, image);
+      float* to = y + (image * s.outs + start) * s.result;
+      const Block block{sum, blocks.weights + of_block * blocks.step,
+                        biases + of_block * blocks.size, least(blocks.size, s.outs - start)};
+      for (long z = 0; z < c.result[0]; z++)
+        for (long row = 0; row < c.result[1]; row += chunks.rows)
+          for (long i = 0; i < chunks.width; i += chunks.segment)
+            compute(blocks, block, from + f.row(z * c.stride[0], row * c.stride[1]) + i,
+                    f.pitch * c.stride[1], least(chunks.rows, c.result[1] - row),
+                    least(chunks.segment, chunks.width - i), results,
+                    {to + (z * c.result[1] + row) * chunks.width + i, s.result, chunks.width});
+    }
+  });
+  return enough;
+}
+
+// The taps that the pixels of one remainder modulo the strides are met by.
+struct Phase {
+  const Tap* taps;
+  long count;
+};
+
+// The results along the last axis that the same taps meet: which, and where they are in the field.
+struct Remainder {
+  long first, at, count;
+
+  Remainder(const Convolution& c, long phase) {
+    const long stride = c.stride[2], before = c.before[2];
+    at = parts(most(0, before - phase), stride);
+    first = phase + at * stride - before;
+    count = most(0, parts(c.size[2] - first, stride));
+  }
+};
+
+// to[2i] = even[i] and to[2i + 1] = odd[i], for 2i and 2i + 1 < count.
+void zip(const float* even, const float* odd, long count, float* to) {
+  long i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+    const Vector a = load(even + i / 2), b = load(odd + i / 2);
+    store(to + i, zipped_first(a, b));
+    store(to + i + kLanes, zipped_last(a, b));
+  }
+  for (; count >= 8 && i + 2 <= count; i += 8) {  // the last eight may overlap with those before
+    i = least(i, (count - 8) & ~1L);
+    Four a, b;
+    __builtin_memcpy(&a, even + i / 2, sizeof a);
+    __builtin_memcpy(&b, odd + i / 2, sizeof b);
+    const Four first = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    const Four last = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    __builtin_memcpy(to + i, &first, sizeof first);
+    __builtin_memcpy(to + i + 4, &last, sizeof last);
+  }
+  for (; i < count; i++) to[i] = (i & 1 ? odd : even)[i / 2];
+}
+
+bool input_gradient(Parallel& parallel, const Convolution& c, const float* y_gradient,
+                    const float* w, float* x_gradient) {
+  const Shape s(c);
+  const long total = c.batch * c.channels * s.size;
+  if (total <= 0) return true;
+  if (is_empty(c, s)) {
+    set(x_gradient, total, 0);
+    return true;
+  }
+  const Field f = field_of_gradient(c);
+  const long across = c.stride[2], step = c.stride[1];
+  const Chunks chunks(across == 1 ? c.size[2] : parts(c.size[2], across));
+  Blocks blocks(s.ins, s.outs * s.taps, chunks.width);
+  const long all = c.groups * blocks.per_group, phases = product(c.stride);
+  blocks.weights = scratch(kWeights, all * blocks.step);
+  float* zeros = scratch(kBias, kBlock);
+  const long tap_floats = s.taps * long(sizeof(Tap) / sizeof(float));
+  float* memory = scratch(kTaps, tap_floats + phases * long(sizeof(Phase) / sizeof(float)));
+  if (!blocks.weights || !zeros || !memory) return false;
+  set(zeros, kBlock, 0);
+  Tap* tap = reinterpret_cast<Tap*>(memory);
+  Phase* of_phase = reinterpret_cast<Phase*>(memory + tap_floats);
+  for (long phase = 0; phase < phases; phase++) {
+    const Tap* first = tap;
+    for (long k = 0; k < s.taps; k++) {
+      const Back z = back_of(c, 0, k / (c.kernel[1] * c.kernel[2]));
+      const Back row = back_of(c, 1, k / c.kernel[2] % c.kernel[1]);
+      const Back i = back_of(c, 2, k % c.kernel[2]);
+      if ((z.phase * step + row.phase) * across + i.phase != phase) continue;
+      tap->field = f.row(f.before[0] - z.back, f.before[1] - row.back) + f.before[2] - i.back;
+      tap->weight = k * blocks.size;
+      tap++;
+    }
+    of_phase[phase] = {first, tap - first};
+  }
+  parallel.run(all, 0.3 * c.outputs * s.ins * s.taps, [&](long begin, long end) {
+    for (long block = begin; block < end; block++) {
+      const long start = block % blocks.per_group * blocks.size;
+      for (long o = 0; o < s.outs; o++) {
+        const long first = ((block / blocks.per_group * s.outs + o) * s.ins + start) * s.taps;
+        blocks.pack(w + first, s.taps, least(blocks.size, s.ins - start), s.taps,
+                    c.outputs * s.ins * s.taps - first,
+                    blocks.weights + block * blocks.step + o * s.taps * blocks.size);
+      }
+    }
+  });
+  bool enough = true;
+  parallel.run(c.batch * all, 1e-2 * c.batch * c.outputs * s.result * s.ins * s.taps,
+               [&](long begin, long end) {
+    const long at_once = across == 1 ? chunks.pixels() : chunks.rows * chunks.width;
+    Fields fields(f, s.outs, blocks, chunks.width);
+    float* results = scratch(kResults, at_once * kBlock);
+    float* turned = scratch(kTurned, across * kBlock * at_once + kBeyond);
+    if (!results || !turned || !fields.enough) {
+      enough = false;
+      return;
+    }
+    for (long task = begin; task < end; task++) {
+      const long image = task / blocks.per_group, of_block = task % all;
+      const long start = task % blocks.per_group * blocks.size;
+      const float* from = fields.of(y_gradient, image);
+      float* to = x_gradient + (image * s.ins + start) * s.size;
+      Block block{{nullptr, 0, s.outs, f.plane, s.taps * blocks.size},
+                  blocks.weights + of_block * blocks.step, zeros,
+                  least(blocks.size, s.ins - start)};
+      // A chunk of rows `step` apart, of pixels that the same taps meet.
+      const auto chunk = [&](long phase, const float* at, long rows, long width, Target target) {
+        block.sum.taps = of_phase[phase].taps;
+        block.sum.tap_count = of_phase[phase].count;
+        compute(blocks, block, at, f.pitch, rows, width, results, target);
+      };
+      const auto rows_of = [&](long z, long first_row, long rows) {
+        const long field_z = z + c.before[0], field_row = first_row + c.before[1];
+        const long phase = (field_z % c.stride[0] * step + field_row % step) * across;
+        const float* at = from + f.row(field_z / c.stride[0], field_row / step);
+        float* target = to + (z * c.size[1] + first_row) * c.size[2];
+        if (across == 1) {
+          for (long i = 0; i < chunks.width; i += chunks.segment)
+            chunk(phase, at + c.before[2] + i, rows, least(chunks.segment, chunks.width - i),
+                  {target + i, s.size, step * c.size[2]});
+          return;
+        }
+        for (long p = 0; p < across; p++) {
+          const Remainder of(c, p);
+          if (!of.count) continue;
+          chunk(phase + p, at + of.at, rows, of.count,
+                {turned + of.first * kBlock * at_once, at_once, chunks.width});
+        }
+        for (long o = 0; o < block.channels; o++)
+          for (long r = 0; r < rows; r++) {
+            const float* row = turned + o * at_once + r * chunks.width;
+            float* to_row = target + o * s.size + r * step * c.size[2];
+            if (across == 2)
+              zip(row, row + kBlock * at_once, c.size[2], to_row);
+            else
+              for (long i = 0; i < c.size[2]; i++)
+                to_row[i] = row[i % across * kBlock * at_once + i / across];
+          }
+      };
+      for (long z = 0; z < c.size[0]; z++)
+        for (long remainder = 0; remainder < least(step, c.size[1]); remainder++) {
+          const long count = parts(c.size[1] - remainder, step);
+          for (long row = 0; row < count; row += chunks.rows)
+            rows_of(z, remainder + row * step, least(chunks.rows, count - row));
+        }
+    }
+  });
+  return enough;
+}
+
+}  // namespace
+
+extern const ConvolutionKernels kConvolution;
+const ConvolutionKernels kConvolution = {forward, input_gradient, convolution_weight_gradient};
+
+}  // namespace nnk::NNK_NAMESPACE

@@ -1,0 +1,164 @@
+// The gradient of a convolution at its weights.
+#include "convolution_shape.h"
+#include "dots.h"
+#include "weigh.h"
+
+namespace nnk::NNK_NAMESPACE {
+namespace {
+
+// How many parts of the batch are summed on their own: as many as make work for threads, and few
+// enough that adding them up costs little. It does not depend on the number of threads.
+long batch_parts(const Convolution& c, const Shape& s) {
+  return most(1, least(least(8, c.batch), c.batch * s.result / 1200));
+}
+
+// Where each product of a channel and a tap reads, from a pixel's place; the last one is repeated.
+long* reaches(const Convolution& c, const Shape& s, const Field& f, long count) {
+  long* reach = reinterpret_cast<long*>(scratch(kTaps, 2 * count));
+  for (long j = 0; reach && j < count; j++) {
+    const long k = least(j, s.ins * s.taps - 1);
+    reach[j] = k / s.taps * f.plane + reach_of(c, f, k % s.taps);
+  }
+  return reach;
+}
+
+// For groups of few results.
+bool gradient_of_few(Parallel& parallel, const Convolution& c, const Shape& s, const float* x,
+                     const float* y_gradient, float* w_gradient) {
+  const Field f = field_of_input(c);
+  const long depth = s.ins * s.taps, batches = batch_parts(c, s), size = s.outs * depth;
+  const Dots dots = dots_of(s.outs);
+  const long padded = rounded_up(depth, dots.taps);
+  float* partial = scratch(kPartial, batches * c.groups * size * kLanes);
+  const long* reach = reaches(c, s, f, padded);
+  if (!partial || !reach) return false;
+  bool enough = true;
+  parallel.run(batches * c.groups, 2e-2 * c.batch * c.outputs * s.result * depth,
+               [&](long begin, long end) {
+    float* own = f.is_image() ? nullptr : empty_field(f, s.ins);
+    if (!own && !f.is_image()) {
+      enough = false;
+      return;
+    }
+    for (long task = begin; task < end; task++) {
+      const long part = task / c.groups, group = task % c.groups;
+      const long first = c.batch * part / batches, last = c.batch * (part + 1) / batches;
+      for (long n = first; n < last; n++) {
+        const float* from = x + (n * c.groups + group) * s.ins * s.size;
+        if (own) {
+          fill(f, from, s.ins, own);
+          from = own;
+        }
+        const Rows rows{c.result[1], c.result[2], f.pitch * c.stride[1], c.result[2]};
+        for (long z = 0; z < c.result[0]; z++) {
+          const float* gradient = y_gradient + (n * c.groups + group) * s.outs * s.result +
+                                  z * c.result[1] * c.result[2];
+          for (long j = 0; j < depth; j += dots.taps) {
+            const float* pixels[16];
+            for (long t = 0; t < dots.taps; t++)
+              pixels[t] = from + f.row(z * c.stride[0], 0) + reach[j + t];
+            dots.tile(rows, pixels, gradient, s.result, s.outs, depth - j, n > first || z,
+                      partial + (task * size + j) * kLanes, depth);
+          }
+        }
+      }
+    }
+  });
+  if (!enough) return false;
+  for (long i = 0; i < c.groups * size; i++) {
+    Vector sum = load(partial + i * kLanes);
+    for (long part = 1; part < batches; part++)
+      sum += load(partial + (part * c.groups * size + i) * kLanes);
+    w_gradient[i] = total(sum);
+  }
+  return true;
+}
+
+}  // namespace
+
+bool convolution_weight_gradient(Parallel& parallel, const Convolution& c, const float* x,
+                     const float* y_gradient, float* w_gradient) {
+  const Shape s(c);
+  const long depth = s.ins * s.taps;
+  if (!(c.outputs && depth)) return true;
+  if (is_empty(c, s)) {
+    set(w_gradient, c.outputs * depth, 0);
+    return true;
+  }
+  if (s.outs <= kFew) return gradient_of_few(parallel, c, s, x, y_gradient, w_gradient);
+  const Field f = field_of_input(c);
+  const long blocks = parts(s.outs, kBlock), all_blocks = c.groups * blocks;
+  const int at_most = taps_at_once(s.outs > kLanes ? 2 : 1);
+  const long taps = parts(depth, parts(depth, at_most)), groups = parts(depth, taps);
+  const long padded = groups * taps, batches = batch_parts(c, s);
+  float* partial = scratch(kPartial, batches * all_blocks * padded * kBlock);
+  const long* reach = reaches(c, s, f, padded);
+  if (!partial || !reach) return false;
+  const long width = c.result[2], segment = width > 2 * kChunk ? kChunk : width;
+  const long rows_at_once = most(1, kChunk / width);
+  bool enough = true;
+  parallel.run(batches * all_blocks, 1e-2 * c.batch * c.outputs * s.result * depth,
+               [&](long begin, long end) {
+    float* own = f.is_image() ? nullptr : empty_field(f, s.ins);
+    float* turned = scratch(kTurned, rows_at_once * segment * kBlock);
+    if (!turned || !(own || f.is_image())) {
+      enough = false;
+      return;
+    }
+    // All blocks of this range that see the same images go through them together.
+    for (long task = begin, next; task < end; task = next) {
+      const long part = task / all_blocks, group = task % all_blocks / blocks;
+      next = least(end, part * all_blocks + (group + 1) * blocks);
+      const long first_image = c.batch * part / batches;
+      for (long n = first_image; n < c.batch * (part + 1) / batches; n++) {
+        const float* from = x + (n * c.groups + group) * s.ins * s.size;
+        if (own) {
+          fill(f, from, s.ins, own);
+          from = own;
+        }
+        for (long each = task; each < next; each++) {
+          const long start = each % blocks * kBlock, count = least(kBlock, s.outs - start);
+          const long channel = (n * c.groups + group) * s.outs + start;
+          const int vectors = count > kLanes ? 2 : 1;
+          const WeighTile tile = vectors == 2 ? weigh_tile_of<2>(taps) : weigh_tile_of<1>(taps);
+          float* to = partial + each * padded * kBlock;
+          bool add = n > first_image;
+          for (long z = 0; z < c.result[0]; z++)
+            for (long row = 0; row < c.result[1]; row += rows_at_once)
+              for (long i = 0; i < width; i += segment) {
+                const long rows = least(rows_at_once, c.result[1] - row);
+                const long pixels = least(segment, width - i);
+                const long at = channel * s.result + (z * c.result[1] + row) * width + i;
+                transpose_in(y_gradient + at, s.result, count, rows * pixels,
+                             c.batch * c.outputs * s.result - at, turned, vectors * kLanes);
+                const float* seen = from + f.row(z * c.stride[0], row * c.stride[1]) + i;
+                for (long j = 0; j < padded; j += taps) {
+                  const float* pointers[16];
+                  for (long r = 0; r < taps; r++) pointers[r] = seen + reach[j + r];
+                  tile(pointers, f.pitch * c.stride[1], rows, pixels, turned, add,
+                       to + j * kBlock);
+                }
+                add = true;
+              }
+        }
+      }
+    }
+  });
+  if (!enough) return false;
+  parallel.run(all_blocks, 0.3 * batches * c.outputs * depth, [&](long begin, long end) {
+    for (long block = begin; block < end; block++) {
+      const long start = block % blocks * kBlock;
+      float* sums = partial + block * padded * kBlock;
+      for (long part = 1; part < batches; part++) {
+        const float* more = sums + part * all_blocks * padded * kBlock;
+        for (long i = 0; i < padded * kBlock; i += kLanes)
+          store(sums + i, load(sums + i) + load(more + i));
+      }
+      transpose_out(sums, kBlock, depth, least(kBlock, s.outs - start),
+                    w_gradient + (block / blocks * s.outs + start) * depth, depth);
+    }
+  });
+  return true;
+}
+
+}  // namespace nnk::NNK_NAMESPACE

@@ -1,0 +1,149 @@
+// Images with the zeros around them that a window reaches, so that a tap of the window is one
+// distance from any of the pixels that it is slid over.
+//
+// Along the last axis the elements of each remainder modulo the stride stand together: pixels of a
+// row are read one after the other, whatever the stride.
+#pragma once
+
+#include "convolution.h"
+#include "transpose.h"
+#include "vectors.h"
+
+namespace nnk::NNK_NAMESPACE {
+
+constexpr long kBeyond = 64;  // floats behind a field that may be read, and are not used
+
+// How a field is laid out, and what of an image goes where.
+struct Field {
+  long size[3];    // of the image
+  long before[3];  // zeros before it
+  long extent[3];  // of the field
+  long stride;     // along the last axis
+  long row_stride[2], reach[2], gap[2];  // along the others: which rows are read, see `is_read`
+  long phase;      // elements of one remainder
+  long pitch;      // from row to row
+  long plane;      // from channel to channel
+
+  long row(long z, long y) const { return (z * extent[1] + y) * pitch; }
+
+  // Whether a row of that number is one that a tap falls on.
+  bool is_read(int axis, long at) const {
+    for (long k = 0; k < reach[axis]; k++)
+      if ((at - k * gap[axis]) % row_stride[axis] == 0) return true;
+    return false;
+  }
+
+  // Whether the image itself will do.
+  bool is_image() const {
+    if (stride != 1) return false;
+    for (int axis = 0; axis < 3; axis++)
+      if (before[axis] || extent[axis] > size[axis]) return false;
+    return true;
+  }
+};
+
+// What a window of the convolution reaches of x.
+inline Field field_of_input(const Convolution& c) {
+  Field f{};
+  for (int axis = 0; axis < 3; axis++) {
+    f.size[axis] = c.size[axis];
+    f.before[axis] = c.before[axis];
+    f.extent[axis] =
+        (c.result[axis] - 1) * c.stride[axis] + (c.kernel[axis] - 1) * c.dilation[axis] + 1;
+  }
+  for (int axis = 0; axis < 2; axis++) {
+    f.row_stride[axis] = c.stride[axis];
+    f.reach[axis] = c.kernel[axis];
+    f.gap[axis] = c.dilation[axis];
+  }
+  f.stride = c.stride[2];
+  f.phase = parts(f.extent[2], f.stride);
+  f.pitch = f.phase * f.stride;
+  if (f.is_image()) {
+    for (int axis = 0; axis < 3; axis++) f.extent[axis] = f.size[axis];
+    f.phase = f.pitch = f.size[2];
+  }
+  f.plane = f.extent[0] * f.extent[1] * f.pitch;
+  return f;
+}
+
+// Where the tap k along an axis meets the gradient at y: `back` results before the pixel's own.
+struct Back {
+  long phase, back;
+};
+inline Back back_of(const Convolution& c, int axis, long k) {
+  return {k * c.dilation[axis] % c.stride[axis], k * c.dilation[axis] / c.stride[axis]};
+}
+
+// What the gradient at x is made of: the gradient at y, with zeros before it and after it.
+inline Field field_of_gradient(const Convolution& c) {
+  Field f{};
+  for (int axis = 0; axis < 3; axis++) {
+    const long most_back = (c.kernel[axis] - 1) * c.dilation[axis] / c.stride[axis];
+    const long last = (c.size[axis] - 1 + c.before[axis]) / c.stride[axis];
+    f.size[axis] = c.result[axis];
+    f.before[axis] = most_back;
+    f.extent[axis] = last + most_back + 1;
+  }
+  for (int axis = 0; axis < 2; axis++) f.row_stride[axis] = f.reach[axis] = f.gap[axis] = 1;
+  f.stride = 1;
+  f.phase = f.pitch = f.extent[2];
+  if (f.is_image()) {
+    for (int axis = 0; axis < 3; axis++) f.extent[axis] = f.size[axis];
+    f.phase = f.pitch = f.size[2];
+  }
+  f.plane = f.extent[0] * f.extent[1] * f.pitch;
+  return f;
+}
+
+// One row of the image to the field's, where its zeros are already.
+inline void fill_row(const Field& f, const float* from, float* to) {
+  const long before = f.before[2], last = least(f.size[2], f.extent[2] - before);
+  if (f.stride == 1) {
+    long i = 0;
+    for (; i + kLanes <= last; i += kLanes) store(to + before + i, load(from + i));
+    for (; i < last; i++) to[before + i] = from[i];
+    return;
+  }
+  long i = 0;
+  if (f.stride == 2) {
+    float* even = to + (before & 1) * f.phase + before / 2;
+    float* odd = to + (~before & 1) * f.phase + (before + 1) / 2;
+    for (; i + 2 * kLanes <= last; i += 2 * kLanes) {
+      const Vector a = load(from + i), b = load(from + i + kLanes);
+      store(even + i / 2, evens(a, b));
+      store(odd + i / 2, odds(a, b));
+    }
+    // The last eight may overlap with those before.
+    for (; last >= 8 && i + 2 <= last; i += 8) {
+      i = least(i, (last - 8) & ~1L);
+      Four a, b;
+      __builtin_memcpy(&a, from + i, sizeof a);
+      __builtin_memcpy(&b, from + i + 4, sizeof b);
+      const Four first = __builtin_shufflevector(a, b, 0, 2, 4, 6);
+      const Four second = __builtin_shufflevector(a, b, 1, 3, 5, 7);
+      __builtin_memcpy(even + i / 2, &first, sizeof first);
+      __builtin_memcpy(odd + i / 2, &second, sizeof second);
+    }
+  }
+  for (; i < last; i++) {
+    const long at = i + before;
+    to[at % f.stride * f.phase + at / f.stride] = from[i];
+  }
+}
+
+// `channels` images, one behind the other, to a field whose zeros are there already.
+inline void fill(const Field& f, const float* from, long channels, float* to) {
+  for (long c = 0; c < channels; c++) {
+    for (long z = 0; z < least(f.size[0], f.extent[0] - f.before[0]); z++) {
+      if (!f.is_read(0, z + f.before[0])) continue;
+      for (long y = 0; y < least(f.size[1], f.extent[1] - f.before[1]); y++) {
+        if (!f.is_read(1, y + f.before[1])) continue;
+        fill_row(f, from + ((c * f.size[0] + z) * f.size[1] + y) * f.size[2],
+                 to + c * f.plane + f.row(z + f.before[0], y + f.before[1]));
+      }
+    }
+  }
+}
+
+}  // namespace nnk::NNK_NAMESPACE
